@@ -1,0 +1,138 @@
+"""What both sides need of a Vision Transformer: its unit grid, its attention, and a forward pass over chosen units.
+
+Works on any `timm` `VisionTransformer` with a plain patch embedding: class token or not, register tokens, position
+embedding with or without the prefix. Attention is read through forward hooks on the normalised queries and keys, so
+the model itself runs unchanged, on timm's fused attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from timm.layers import PatchEmbed
+from timm.models.vision_transformer import Attention, VisionTransformer
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.errors import UsageError
+
+ROLLOUT_LAYERS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """One edge forward pass over B pictures of N units."""
+
+    logits: Tensor  # (B, C)
+    importance: Tensor  # (B, N)
+    embeddings: Tensor  # (B, N, D) unit tokens after the final norm
+
+
+def check(model: torch.nn.Module, name: str) -> VisionTransformer:
+    """Returns `model` as a VisionTransformer that the functions below can use, or raises UsageError."""
+    if not isinstance(model, VisionTransformer):
+        raise UsageError(f"model {name!r} is a {type(model).__name__}; accepted: timm VisionTransformer models")
+    embed = model.patch_embed
+    if type(embed) is not PatchEmbed or embed.patch_size[0] != embed.patch_size[1]:
+        raise UsageError(f"model {name!r} has no plain embedding of square patches")
+    if model.pos_embed is None or model.dynamic_img_size or embed.grid_size[0] != embed.grid_size[1]:
+        raise UsageError(f"model {name!r} has no fixed square unit grid with position embeddings")
+    return model
+
+
+def check_attention(model: VisionTransformer, name: str) -> None:
+    """Raises UsageError unless `score` can read CLS attention from the model."""
+    if model.cls_token is None:
+        raise UsageError(f"edge model {name!r} has no class token, so no CLS attention to score units with")
+    for block in model.blocks:
+        if not isinstance(getattr(block, "attn", None), Attention):
+            raise UsageError(f"edge model {name!r} has blocks without standard attention")
+
+
+def grid(model: VisionTransformer) -> tuple[int, int]:
+    """(rows, columns) of the model's units."""
+    rows, columns = model.patch_embed.grid_size
+    return rows, columns
+
+
+@contextmanager
+def _queries_and_keys(blocks: list[torch.nn.Module]) -> Iterator[list[dict[str, Tensor]]]:
+    """Collects q and k, each (B, heads, T, d), of the given blocks during the forward passes inside the context."""
+    taken: list[dict[str, Tensor]] = [{} for _ in blocks]
+    handles = []
+    for block, store in zip(blocks, taken, strict=True):
+        for key, module in (("q", block.attn.q_norm), ("k", block.attn.k_norm)):
+
+            def keep(_module: object, _args: object, output: Tensor, store: dict[str, Tensor] = store, key: str = key) -> None:
+                store[key] = output
+
+            handles.append(module.register_forward_hook(keep))
+    try:
+        yield taken
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def score(model: VisionTransformer, images: Tensor, rollout: bool = False) -> Features:
+    """One forward pass over normalised images (B, 3, H, W).
+
+    Importance is the last layer's CLS attention averaged over heads (as in Im et al., 2024), or with `rollout` the CLS
+    row of the product over the last six layers of (mean attention + I) / 2 (Abnar & Zuidema, 2020). Either is cut to
+    the units, so it sums to less than 1.
+    """
+    blocks = list(model.blocks)[-ROLLOUT_LAYERS if rollout else -1 :]
+    prefix = model.num_prefix_tokens
+    with _queries_and_keys(blocks) as taken:
+        tokens = model.forward_features(images)
+    *earlier, last = [(qk["q"] * block.attn.scale, qk["k"]) for block, qk in zip(blocks, taken, strict=True)]
+    row = (last[0][:, :, :1] @ last[1].transpose(-2, -1)).softmax(-1).mean(1)  # (B, 1, T): only CLS looks back
+    if rollout:
+        row = row.clone()
+        row[..., 0] += 1
+        for q, k in reversed(earlier):
+            row = row / 2
+            row = row + row @ (q @ k.transpose(-2, -1)).softmax(-1).mean(1)
+        row = row / 2
+    return Features(model.forward_head(tokens), row[:, 0, prefix:], tokens[:, prefix:])
+
+
+def to_units(images: Tensor, patch: int) -> Tensor:
+    """(B, C, H, W) to (B, N, C, patch, patch), units in row-major order."""
+    b, c, h, w = images.shape
+    rows, columns = h // patch, w // patch
+    tiles = images.reshape(b, c, rows, patch, columns, patch)
+    return tiles.permute(0, 2, 4, 1, 3, 5).reshape(b, rows * columns, c, patch, patch)
+
+
+def token_table(model: VisionTransformer) -> Tensor:
+    """What the model adds to each token before its blocks, (1, P + N, D): the prefix tokens and every position.
+
+    Asked of timm itself with blank patch tokens, so it holds for every kind of position embedding.
+    """
+    rows, columns = grid(model)
+    return model._pos_embed(model.pos_embed.new_zeros(1, rows * columns, model.embed_dim))
+
+
+def features_of_units(model: VisionTransformer, patches: Tensor, units: Tensor, table: Tensor | None = None) -> Tensor:
+    """Final tokens (B, P + K, D) from chosen units alone.
+
+    `patches` (B, K, 3, p, p) normalised, `units` (B, K) int64 row-major indices, `table` what `token_table` gave.
+    Position embeddings are those of the units' own places; missing units are left out of the sequence. With all units
+    this is `model.forward_features`.
+    """
+    embed = model.patch_embed
+    tokens = embed.norm(F.linear(patches.flatten(2), embed.proj.weight.flatten(1), embed.proj.bias))
+    if table is None:
+        table = token_table(model)
+    prefix = table[:, : model.num_prefix_tokens].expand(len(tokens), -1, -1)
+    tokens = tokens + table[0, model.num_prefix_tokens :][units]
+    return model.norm(model.blocks(model.norm_pre(torch.cat([prefix, tokens], dim=1))))
+
+
+def classify_units(model: VisionTransformer, patches: Tensor, units: Tensor, table: Tensor | None = None) -> Tensor:
+    """Class logits (B, C) from chosen units alone; arguments as in `features_of_units`."""
+    return model.forward_head(features_of_units(model, patches, units, table))

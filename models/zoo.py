@@ -1,0 +1,189 @@
+"""Loading a model by name: the bundled demo pair, a timm model from its cache or hub, or a safetensors checkpoint."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import timm
+import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.constants import ENDPOINT
+from safetensors import SafetensorError, safe_open
+from timm.data import ImageNetInfo, resolve_model_data_config
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from models import demo, vit
+from pipeline.config import ModelConfig
+from pipeline.errors import UsageError, suggest
+from pipeline.types import Pixels
+
+log = logging.getLogger(__name__)
+
+DEMO_DIR = Path(demo.__file__).parent
+DEMO_MODELS = {f"demo-{role}": role for role in demo.ARCHITECTURES}
+
+
+@dataclass(frozen=True, slots=True)
+class UnitGrid:
+    """The square picture that a model sees, cut into units."""
+
+    image_size: int  # pixels
+    patch_size: int  # pixels
+    interpolation: str
+    crop_pct: float  # share of the central square that the model was evaluated on
+
+    @property
+    def side(self) -> int:
+        return self.image_size // self.patch_size
+
+    @property
+    def units(self) -> int:
+        return self.side**2
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A loaded model with what is needed to feed it and to read its answers."""
+
+    name: str
+    vit: VisionTransformer
+    grid: UnitGrid
+    labels: tuple[str, ...]
+    mean: Tensor  # (3, 1, 1), of pixels in 0..1
+    std: Tensor
+
+    def normalise(self, pictures: Pixels) -> Tensor:
+        """RGB uint8 (..., H, W, 3) to normalised float (..., 3, H, W) on the model's device."""
+        pixels = torch.from_numpy(pictures).to(self.mean.device).movedim(-1, -3)
+        return (pixels.float() / 255 - self.mean) / self.std
+
+
+def load(config: ModelConfig, name: str) -> Model:
+    """Loads `name` with the weights that `config` names. Raises UsageError saying what is wrong and what is accepted."""
+    if name in DEMO_MODELS:
+        network, labels = _load_demo(name, config.checkpoint)
+    else:
+        network, labels = _load_timm(name, config.checkpoint)
+    network = vit.check(network, name)
+    if config.labels is not None:
+        labels = _read_labels(config.labels)
+    if not labels:
+        labels = tuple(f"class_{i}" for i in range(network.num_classes))
+    if len(labels) != network.num_classes:
+        raise UsageError(f"{len(labels)} class names for model {name!r}, which has {network.num_classes} classes")
+    data = resolve_model_data_config(network)
+    try:
+        network = network.to(config.device).eval().requires_grad_(False)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
+        raise UsageError(f"device {config.device!r} cannot be used: {str(error).splitlines()[0]}") from None
+    return Model(
+        name=name,
+        vit=network,
+        grid=UnitGrid(network.patch_embed.img_size[0], network.patch_embed.patch_size[0], data["interpolation"], data["crop_pct"]),
+        labels=labels,
+        mean=torch.tensor(data["mean"], device=config.device).view(3, 1, 1),
+        std=torch.tensor(data["std"], device=config.device).view(3, 1, 1),
+    )
+
+
+def _load_demo(name: str, checkpoint: Path | None) -> tuple[VisionTransformer, tuple[str, ...]]:
+    path = checkpoint or DEMO_DIR / f"{DEMO_MODELS[name]}.safetensors"
+    state, metadata = read_checkpoint(path)
+    network = demo.build(DEMO_MODELS[name])
+    _load_state(network, state, name, path)
+    return network, tuple(json.loads(metadata.get("classes", "[]")))
+
+
+def _load_timm(name: str, checkpoint: Path | None) -> tuple[torch.nn.Module, tuple[str, ...]]:
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        known = [*DEMO_MODELS, *timm.list_models("*vit*"), *timm.list_models("deit*")]
+        raise UsageError(
+            f"unknown model {name!r}{suggest(architecture, known)}; accepted: a timm VisionTransformer name or "
+            f"{', '.join(DEMO_MODELS)}; `sagelink models` lists what is here"
+        )
+    if checkpoint is None:
+        network = _load_pretrained(name)
+    else:
+        state, _ = read_checkpoint(checkpoint)
+        # A fine-tuned checkpoint may have a class list of its own length.
+        classes = {"num_classes": len(state["head.bias"])} if "head.bias" in state else {}
+        try:
+            network = timm.create_model(name, pretrained=False, **classes)
+        except RuntimeError as error:  # an unknown pretrained tag
+            raise UsageError(f"unknown model {name!r}: {error}") from None
+        _load_state(network, state, name, checkpoint)
+    return network, _imagenet_labels() if network.num_classes == 1000 else ()
+
+
+def cached_file(name: str) -> Path | None:
+    """Where the weights of a timm model lie in the local cache, if they do. Asks no network."""
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.hf_hub_id:
+        return None
+    found = try_to_load_from_cache(config.hf_hub_id, "model.safetensors")
+    return Path(found) if isinstance(found, str) else None
+
+
+def _load_pretrained(name: str) -> torch.nn.Module:
+    """A timm model with its published weights, from the cache or the hub."""
+    if timm.get_pretrained_cfg(name) is None:
+        raise UsageError(f"unknown model {name!r}: there are no published weights of that tag")
+    cached = cached_file(name)
+    if cached is not None:
+        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(cached)})
+    log.warning("model=%s event=download", name)
+    try:
+        # The hub's client retries for most of a minute before it says that it is offline.
+        socket.getaddrinfo(urlsplit(ENDPOINT).hostname, 443)
+        return timm.create_model(name, pretrained=True)
+    except Exception as error:  # the client raises OSError, ValueError, HTTP errors ...
+        raise UsageError(
+            f"model {name!r} is not cached and could not be downloaded ({type(error).__name__}); connect to the "
+            f"internet once, or name a safetensors file as checkpoint, or use the bundled pair with --models demo"
+        ) from None
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file. Raises UsageError."""
+    if not path.is_file():
+        raise UsageError(f"checkpoint {str(path)!r} does not exist")
+    try:
+        with safe_open(path, "pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise UsageError(f"checkpoint {str(path)!r} is not a safetensors file: {error}; accepted: .safetensors") from None
+
+
+def _load_state(network: torch.nn.Module, state: dict[str, Tensor], name: str, path: Path) -> None:
+    wanted = network.state_dict()
+    for key, tensor in wanted.items():
+        if key not in state:
+            raise UsageError(f"checkpoint {str(path)!r} does not fit model {name!r}: it lacks {key!r}")
+        if state[key].shape != tensor.shape:
+            raise UsageError(
+                f"checkpoint {str(path)!r} does not fit model {name!r}: {key!r} has shape {tuple(state[key].shape)}, "
+                f"accepted is {tuple(tensor.shape)}"
+            )
+    surplus = sorted(set(state) - set(wanted))
+    if surplus:
+        raise UsageError(f"checkpoint {str(path)!r} does not fit model {name!r}: it holds {surplus[0]!r}, unknown there")
+    network.load_state_dict({key: tensor.float() for key, tensor in state.items()})
+
+
+def _imagenet_labels() -> tuple[str, ...]:
+    info = ImageNetInfo()
+    return tuple(info.index_to_description(i).partition(",")[0] for i in range(1000))
+
+
+def _read_labels(path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"labels {str(path)!r} cannot be read: {error}") from None

@@ -1,0 +1,97 @@
+"""The edge's stage graph, assembled from a configuration. This module is the picture in docs/architecture.md."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.clock import BudgetClock, MonotonicClock, StreamClock
+from pipeline.graph import Chain, Graph
+from pipeline.types import Answered, Drop, Evidence, Frame, Kept, Metered, Scored, Selected, Sent, Verdict
+
+if TYPE_CHECKING:
+    from models.pair import Pair
+    from pipeline.budget import UplinkBudget
+    from pipeline.config import Config
+    from stages.capture import Capture
+    from stages.fuse import Fuse
+    from stages.sinks import Recorder
+    from transport.link import EdgeLink
+
+# In a replay stream time stands still while a reply is on its way; this only keeps a dead server from holding it.
+_REPLAY_DEADLINE_S = 60.0
+_WORK = (Frame, Scored, Metered, Selected, Evidence, Sent, Answered)
+
+
+def edge_graph(
+    config: Config,
+    models: Pair,
+    capture: Capture,
+    link: EdgeLink,
+    budget: UplinkBudget,
+    fuse: Fuse,
+    recorder: Recorder,
+    live: bool,
+) -> Graph:
+    """capture -> score -> meter, gate, select, encode, ship -> collect -> fuse -> record.
+
+    A frame that keeps its edge answer leaves as Kept for the fuse stage, from wherever it is. `live` runs budget on the
+    monotonic clock and drop what they cannot keep up with; replays budget on the stream's time and wait.
+    """
+    from stages.encode import Encode
+    from stages.gate import Gate
+    from stages.meter import Meter
+    from stages.score import EdgeScorer, Score
+    from stages.select import Select
+    from stages.ship import Collect, Ship, Uplink
+    from stages.sinks import Record
+    from transport.codecs import codec_by_name
+
+    clock: BudgetClock = MonotonicClock() if live else StreamClock()
+    uplink = Uplink(link, config.ship.in_flight)
+    scorer = EdgeScorer(models.edge, models.server.grid, config.select.importance, config.capture.resize)
+    encode = Encode(
+        codec_by_name(config.encode.codec),
+        models.server.grid.patch_size,
+        link.wire_bits,
+        config.select.min_units,
+        config.encode.max_message,
+        budget.limit_bits,
+    )
+    # One frame at a time from asking the budget to charging it: what a frame may spend never depends on timing.
+    offload = Chain(
+        [
+            Meter(budget, clock),
+            Gate(config.gate),
+            Select(config.select),
+            encode,
+            Ship(uplink, budget, clock, wait_for_place=not live),
+        ],
+        exits=(Kept,),
+    )
+    collect = Collect(uplink, config.ship.deadline if live else _REPLAY_DEADLINE_S)
+
+    def rescue(item: object, error: Exception | None) -> object:
+        """A frame whose stage failed, or that a newer one displaced, keeps its edge answer."""
+        if isinstance(item, Answered):  # the reply made no sense to the fuse stage
+            return fuse.decide(Kept(item, Drop.ERROR))
+        return Kept(item, Drop.ERROR if error else Drop.SUPERSEDED) if isinstance(item, _WORK) else None
+
+    graph = Graph(rescue)
+    decided = graph.channel("decided")
+    keep = {Kept: decided}
+    frames = graph.source(capture, policy="latest" if live else "wait", routes=keep)
+    scored = graph.stage(Score(scorer), frames, routes=keep)
+    sent = graph.stage(offload, scored, name="offload", routes=keep, capacity=config.ship.in_flight)
+    graph.stage(collect, sent, workers=config.ship.in_flight, routes={Kept: decided, Answered: decided})
+    verdicts = graph.stage(fuse, decided)
+    graph.stage(Record(recorder), verdicts)
+    return graph
+
+
+def verdict_on(leftover: object, fuse: Fuse) -> Verdict | None:
+    """The verdict on what was still inside the graph when it ended; None for what is no frame's."""
+    if isinstance(leftover, Verdict):
+        return leftover
+    if isinstance(leftover, Kept | Answered):
+        return fuse.decide(leftover)
+    return fuse.decide(Kept(leftover, Drop.STOPPED)) if isinstance(leftover, _WORK) else None

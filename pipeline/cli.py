@@ -1,0 +1,146 @@
+"""The `sagelink` command. Heavy imports stay inside the commands, so that --help is quick."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from pipeline.errors import SagelinkError
+
+app = typer.Typer(
+    name="sagelink",
+    help="Send the part of a camera frame that a remote model needs, and never more bits than the uplink may carry.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+config_app = typer.Typer(help="Show or check a configuration.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+
+ConfigFile = Annotated[Optional[Path], typer.Option("--config", "-c", help="YAML file; options override it.")]  # noqa: UP045 (typer)
+Assignments = Annotated[Optional[list[str]], typer.Option("--set", help="Any key of the configuration: stage.key=value.")]  # noqa: UP045
+# Each option is a key of the configuration; it overrides the file when it is given.
+_OPTIONS = {
+    "source": "capture.source",
+    "models": "models",
+    "edge_model": "edge.model",
+    "edge_checkpoint": "edge.checkpoint",
+    "server_model": "server.model",
+    "server_checkpoint": "server.checkpoint",
+    "uplink": "budget.uplink",
+    "window": "budget.window",
+    "selector": "select.selector",
+    "importance": "select.importance",
+    "units": "select.units",
+    "gate": "gate.policy",
+    "realtime": "capture.realtime",
+    "resize": "capture.resize",
+    "out": "output.out",
+    "annotate": "output.annotate",
+}
+
+
+@app.command()
+def run(
+    source: Annotated[Optional[str], typer.Argument(help="Video file, folder of images, webcam (0, /dev/video0), rtsp:// or http(s):// URL, or synthetic:N.")] = None,  # noqa: UP045
+    config: ConfigFile = None,
+    models: Annotated[Optional[str], typer.Option(help="Pair of models: deit or demo.")] = None,  # noqa: UP045
+    edge_model: Annotated[Optional[str], typer.Option(help="timm VisionTransformer that scores.")] = None,  # noqa: UP045
+    edge_checkpoint: Annotated[Optional[str], typer.Option(help="Its weights, a safetensors file.")] = None,  # noqa: UP045
+    server_model: Annotated[Optional[str], typer.Option(help="timm VisionTransformer that classifies.")] = None,  # noqa: UP045
+    server_checkpoint: Annotated[Optional[str], typer.Option(help="Its weights, a safetensors file.")] = None,  # noqa: UP045
+    uplink: Annotated[Optional[str], typer.Option(help="Budget rate: 64kbit/s, 0.5Mbit/s, unlimited.")] = None,  # noqa: UP045
+    window: Annotated[Optional[str], typer.Option(help="Budget window: 1s, 500ms.")] = None,  # noqa: UP045
+    selector: Annotated[Optional[str], typer.Option(help="sage, topk, uniform or random.")] = None,  # noqa: UP045
+    importance: Annotated[Optional[str], typer.Option(help="last or rollout.")] = None,  # noqa: UP045
+    units: Annotated[Optional[int], typer.Option(help="Most units that a frame may send.")] = None,  # noqa: UP045
+    gate: Annotated[Optional[str], typer.Option(help="min_entropy, margin, always or never.")] = None,  # noqa: UP045
+    realtime: Annotated[Optional[bool], typer.Option("--realtime/--fast", help="Play a file at its own pace.")] = None,  # noqa: UP045
+    resize: Annotated[Optional[str], typer.Option(help="squash or crop.")] = None,  # noqa: UP045
+    out: Annotated[Optional[str], typer.Option(help="Folder for results.jsonl and summary.json.")] = None,  # noqa: UP045
+    annotate: Annotated[Optional[str], typer.Option(help="Annotated video, an .mp4 file.")] = None,  # noqa: UP045
+    assignments: Assignments = None,
+) -> None:
+    """Run a source through the pipeline: one verdict for every captured frame."""
+    given = {_OPTIONS[name]: value for name, value in locals().items() if name in _OPTIONS and value is not None}
+    from rich.console import Console
+
+    from pipeline.config_file import load_config, parse_assignments
+    from pipeline.console import ProgressLine, summary_table
+    from pipeline.run import prepare
+
+    settings = load_config(config, given | parse_assignments(assignments or []))
+    prepared = prepare(settings)
+    console = Console()
+    with ProgressLine(console, prepared.source.length, settings.budget.uplink, settings.budget.window) as line:
+        summary = prepared.go(watch=line.show)
+    console.print(summary_table(summary))
+    if settings.output.out is not None:
+        console.print(f"written to {settings.output.out}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the runs of the demo.")] = Path("runs/demo"),
+    frames: Annotated[int, typer.Option(min=1, help="Frames of the synthetic world.")] = 240,
+) -> None:
+    """Show what a budget costs: the bundled models on the synthetic world, at three budgets."""
+    from pipeline.demo import run_demo
+
+    run_demo(out, frames)
+
+
+@app.command("models")
+def list_models() -> None:
+    """List the models that are bundled, cached or can be loaded by name."""
+    from pipeline.inventory import print_models
+
+    print_models()
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine: versions, OpenCV flavours, threads, cameras, model cache."""
+    from pipeline.doctor import examine
+
+    if not examine():
+        raise typer.Exit(1)
+
+
+@config_app.command("show")
+def config_show(config: Annotated[Optional[Path], typer.Argument(help="YAML file; without it, the defaults.")] = None, assignments: Assignments = None) -> None:  # noqa: UP045
+    """Print the whole configuration that a file and overrides amount to."""
+    from pipeline.config_file import dump_config, load_config, parse_assignments
+
+    typer.echo(dump_config(load_config(config, parse_assignments(assignments or []))), nl=False)
+
+
+@config_app.command("check")
+def config_check(config: Annotated[Path, typer.Argument(help="YAML file.")]) -> None:
+    """Say whether a configuration file is valid, and what is wrong with it."""
+    from pipeline.config_file import load_config
+
+    load_config(config)
+    typer.echo(f"{config}: valid")
+
+
+def main() -> None:
+    """Entry point; exit codes 0 done, 1 failed while running, 2 wrong use or configuration."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    try:
+        app()
+    except SagelinkError as error:
+        typer.echo(f"sagelink: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("sagelink: interrupted before the first frame", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""What a user can set: one model a stage, every field with its meaning. Unknown keys are errors."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from pipeline.quantities import Duration, Rate, Size
+
+MODEL_PAIRS = {
+    "deit": ("deit_tiny_patch16_224.fb_in1k", "deit_base_patch16_224.fb_in1k"),
+    "demo": ("demo-edge", "demo-server"),
+}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class CaptureConfig(_Section):
+    """Where frames come from."""
+
+    source: str = Field("", description="File, folder of images, webcam index or device, URL, or synthetic:N")
+    realtime: bool = Field(False, description="Play a file at its own pace and budget on the monotonic clock")
+    resize: Literal["squash", "crop"] = Field(
+        "squash", description="How a frame becomes the models' square picture: all of it, or its central square"
+    )
+    image_fps: float = Field(1.0, gt=0, le=1000, description="Pace of a folder of images, frames per second")
+    open_timeout: Duration = Field(10.0, description="Longest wait for a camera or URL to open")
+    read_timeout: Duration = Field(10.0, description="Longest wait for the next frame of a camera or URL")
+
+
+class ModelConfig(_Section):
+    """A model of one side."""
+
+    model: str = Field("", description="timm name, or demo-edge, demo-server; empty: of the pair that `models` names")
+    checkpoint: Path | None = Field(None, description="safetensors file with the model's weights")
+    labels: Path | None = Field(None, description="Text file with one class name a line")
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$", description="cpu, cuda, cuda:N or mps")
+
+
+class GateConfig(_Section):
+    """Which frames are worth offloading."""
+
+    policy: str = Field("min_entropy", description="min_entropy, margin, always or never")
+    threshold: float | None = Field(
+        None,
+        ge=0,
+        description="min_entropy: offload above this many bits, -log2 of the top probability; margin: offload below "
+        "this lead of the first over the second probability; empty: the policy's own",
+    )
+
+
+class BudgetConfig(_Section):
+    """The hard rolling uplink budget: in every window at most uplink x window bits."""
+
+    uplink: Rate = Field(64_000.0, description="Rate, such as 64kbit/s, 0.5Mbit/s, 8kB/s; or unlimited")
+    window: Duration = Field(1.0, description="Length of the rolling window, such as 1s or 500ms")
+
+
+class SelectConfig(_Section):
+    """Which units of a frame are sent."""
+
+    selector: str = Field("sage", description="sage, topk, uniform or random")
+    importance: Literal["last", "rollout"] = Field("last", description="CLS attention: last layer, or rollout of six")
+    units: int = Field(64, ge=1, description="Most units that one frame may send")
+    min_units: int = Field(16, ge=1, description="Fewer than this are not worth a message")
+    seed: int = Field(0, ge=0, description="For the random selector")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> SelectConfig:
+        if self.min_units > self.units:
+            raise ValueError(f"min_units {self.min_units} is above units {self.units}")
+        return self
+
+
+class EncodeConfig(_Section):
+    """How evidence is coded."""
+
+    codec: str = Field("raw-zstd", description="raw-zstd")
+    max_message: Size = Field(256_000, description="Largest message, whatever the budget has left")
+
+
+class ShipConfig(_Section):
+    """How evidence travels."""
+
+    in_flight: int = Field(2, ge=1, le=64, description="Messages that may be unacknowledged")
+    deadline: Duration = Field(1.0, description="Live: a reply later than this leaves the edge verdict")
+
+
+class FuseConfig(_Section):
+    """How the two answers become one."""
+
+    rule: Literal["weighted", "server"] = Field(
+        "weighted", description="weighted: sum of log-probabilities; server: the server's answer replaces the edge's"
+    )
+    weights: dict[float, float] = Field(
+        {0.0: 0.0, 0.05: 0.1, 0.15: 0.3, 0.35: 0.8, 0.6: 1.0, 1.0: 1.0},
+        description="Weight of the server's log-probabilities (the edge's is 1) by share of units received",
+    )
+
+    @field_validator("weights")
+    @classmethod
+    def _grows(cls, weights: dict[float, float]) -> dict[float, float]:
+        shares = sorted(weights)
+        values = [weights[share] for share in shares]
+        if not shares or shares[0] < 0 or shares[-1] > 1 or values[0] < 0 or values != sorted(values):
+            raise ValueError("shares lie in 0..1, weights are 0 or more and never fall as the share grows")
+        return {share: weights[share] for share in shares}
+
+
+class OutputConfig(_Section):
+    """What a run leaves behind."""
+
+    out: Path | None = Field(None, description="Folder for results.jsonl and summary.json")
+    annotate: Path | None = Field(None, description="Video of the run, an .mp4 file")
+
+    @field_validator("annotate")
+    @classmethod
+    def _mp4(cls, path: Path | None) -> Path | None:
+        if path is not None and path.suffix.lower() != ".mp4":
+            raise ValueError(f"{str(path)!r} is not an .mp4 file")
+        return path
+
+
+class Config(_Section):
+    """Everything that `sagelink run` needs."""
+
+    models: Literal["deit", "demo"] = Field("deit", description="Pair of models where `model` is left empty")
+    threads: int = Field(
+        max(1, (os.cpu_count() or 2) // 2), ge=1, le=256, description="CPU threads of one model's forward pass"
+    )
+    capture: CaptureConfig = CaptureConfig()
+    edge: ModelConfig = ModelConfig()
+    server: ModelConfig = ModelConfig()
+    gate: GateConfig = GateConfig()
+    budget: BudgetConfig = BudgetConfig()
+    select: SelectConfig = SelectConfig()
+    encode: EncodeConfig = EncodeConfig()
+    ship: ShipConfig = ShipConfig()
+    fuse: FuseConfig = FuseConfig()
+    output: OutputConfig = OutputConfig()
+
+    @property
+    def edge_model(self) -> str:
+        return self.edge.model or MODEL_PAIRS[self.models][0]
+
+    @property
+    def server_model(self) -> str:
+        return self.server.model or MODEL_PAIRS[self.models][1]

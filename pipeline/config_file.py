@@ -1,0 +1,93 @@
+"""From a YAML file and overrides to a Config, with errors that say where and what is accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from pipeline.config import Config
+from pipeline.errors import UsageError, suggest
+
+Overrides = Mapping[str, object]  # "stage.key" or "key" to value
+
+
+def load_config(path: Path | None, overrides: Overrides | None = None) -> Config:
+    """Defaults, then the file, then the overrides. Raises UsageError naming the key and what it accepts."""
+    tree = {} if path is None else _read(path)
+    for dotted, value in (overrides or {}).items():
+        _place(tree, dotted, value)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as errors:
+        where = f"{path}: " if path else ""
+        raise UsageError("\n".join(f"{where}{_explain(error)}" for error in errors.errors())) from None
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, object]:
+    """`stage.key=value` as typed on the command line; values are YAML scalars."""
+    values: dict[str, object] = {}
+    for assignment in assignments:
+        dotted, equals, text = assignment.partition("=")
+        if not equals or not dotted:
+            raise UsageError(f"--set {assignment!r}: accepted is stage.key=value, such as --set gate.policy=always")
+        try:
+            values[dotted.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            values[dotted.strip()] = text
+    return values
+
+
+def dump_config(config: Config) -> str:
+    """The whole configuration as YAML that `load_config` reads."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"configuration {str(path)!r}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"configuration {str(path)!r} is not YAML: {error}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UsageError(f"configuration {str(path)!r} holds a {type(tree).__name__}; accepted: a mapping of stages")
+    return tree
+
+
+def _place(tree: dict[str, Any], dotted: str, value: object) -> None:
+    *path, key = dotted.split(".")
+    for step in path:
+        inner = tree.setdefault(step, {})
+        if not isinstance(inner, dict):
+            raise UsageError(f"{dotted}: {step} holds a value, not keys")
+        tree = inner
+    tree[key] = value
+
+
+def _explain(error: Any) -> str:
+    location = [str(step) for step in error["loc"]]
+    dotted = ".".join(location)
+    if error["type"] == "extra_forbidden":
+        section = _section(location[:-1])
+        accepted = sorted(section.model_fields) if section else []
+        return f"{dotted}: unknown key{suggest(location[-1], accepted)}; accepted: {', '.join(accepted)}"
+    message = error["msg"].removeprefix("Value error, ")
+    if "got" not in message and not isinstance(error["input"], dict):
+        message += f"; got {error['input']!r}"
+    return f"{dotted}: {message}" if dotted else message
+
+
+def _section(location: list[str]) -> type[BaseModel] | None:
+    section: type[BaseModel] = Config
+    for step in location:
+        field = section.model_fields.get(step)
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+            return None
+        section = field.annotation
+    return section

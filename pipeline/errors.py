@@ -1,0 +1,23 @@
+"""The two ways in which a command fails, and their exit codes."""
+
+from __future__ import annotations
+
+
+class SagelinkError(Exception):
+    """Ends a command with one clear message. `exit_code` 1: failed while running; 2: wrong use or configuration."""
+
+    exit_code = 1
+
+
+class UsageError(SagelinkError):
+    """What the user asked for cannot be: the message names the value, where it stood and what is accepted."""
+
+    exit_code = 2
+
+
+def suggest(word: str, accepted: list[str]) -> str:
+    """` (did you mean 'x'?)`, or an empty string when nothing accepted is near `word`."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, accepted, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -1,0 +1,264 @@
+"""The stage graph: sources, stages and sinks joined by channels, supervised by one TaskGroup.
+
+    graph = Graph()
+    frames = graph.source(source)
+    scored = graph.stage(Score(model), frames)
+    graph.stage(Print(), scored)
+    await graph.run()
+
+A stage is any object with `async def process(item)`; if it is also an async context manager, it is entered before its
+first item and left after its last. What `process` returns goes down the stage's arrow, or down a route of its own when
+its type is named in `routes`; None goes nowhere. A stage that raises does not end the graph: `rescue` turns the item
+and the error into a value that is routed instead; only a SagelinkError (a full disk, say) ends the run. The graph ends when its sources have ended and every item is through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any, Protocol, runtime_checkable
+
+from pipeline.channel import Channel, Policy
+from pipeline.errors import SagelinkError
+from pipeline.tasks import first_error
+
+log = logging.getLogger(__name__)
+
+
+class Stage(Protocol):
+    async def process(self, item: Any, /) -> object:
+        """One item in, one item out; None when nothing comes of it."""
+        ...
+
+
+@runtime_checkable
+class Source(Protocol):
+    def __aiter__(self) -> AsyncIterator[Any]: ...
+
+
+Rescue = Callable[[object, Exception | None], object]
+Routes = Mapping[type, Channel[Any]]
+
+
+class Chain:
+    """Several stages as one: an item goes through all of them before the next item enters the first.
+
+    The chain ends early with a value of one of the `exits` types, or None.
+    """
+
+    def __init__(self, stages: Sequence[Stage], exits: tuple[type, ...] = ()) -> None:
+        self._stages = stages
+        self._exits = exits
+        self._entered = AsyncExitStack()
+
+    async def __aenter__(self) -> Chain:
+        for stage in self._stages:
+            await _enter(self._entered, stage)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._entered.aclose()
+
+    async def process(self, item: object) -> object:
+        for stage in self._stages:
+            item = await stage.process(item)
+            if item is None or isinstance(item, self._exits):
+                break
+        return item
+
+
+async def _enter(stack: AsyncExitStack, thing: object) -> None:
+    if isinstance(thing, contextlib.AbstractAsyncContextManager):
+        await stack.enter_async_context(thing)
+
+
+class _Node:
+    """One source or stage with its arrows."""
+
+    def __init__(self, name: str, work: Source | Stage, inbox: Channel[Any] | None, outbox: Channel[Any], routes: Routes, workers: int) -> None:
+        self.name = name
+        self.work = work
+        self.inbox = inbox
+        self.outbox = outbox
+        self.routes = routes
+        self.workers = workers
+        self.failures = 0
+        self.in_hand: dict[int, object] = {}  # by worker: the item that has not been passed on yet
+
+    def arrows(self) -> set[Channel[Any]]:
+        return {self.outbox, *self.routes.values()}
+
+    def arrow_for(self, item: object) -> Channel[Any]:
+        for kind, channel in self.routes.items():
+            if isinstance(item, kind):
+                return channel
+        return self.outbox
+
+
+class Graph:
+    """Build it with `source` and `stage`, then `run` it once."""
+
+    def __init__(self, rescue: Rescue | None = None, grace_s: float = 1.0) -> None:
+        """`grace_s`: how long the items inside may still take to get through after `stop`."""
+        self._nodes: list[_Node] = []
+        self._producers: dict[Channel[Any], int] = {}
+        self._rescue = rescue or (lambda item, error: None)
+        self._grace_s = grace_s
+        self._tasks: dict[asyncio.Task[None], _Node] = {}
+        self._consumed: set[Channel[Any]] = set()
+        self._source_errors: list[Exception] = []
+        self.stopping = False
+
+    def channel(self, name: str, policy: Policy = "wait", capacity: int = 4) -> Channel[Any]:
+        """A channel that several nodes may feed; it closes when the last of them has ended."""
+        return Channel(name, policy, capacity)
+
+    def source(
+        self, source: Source, *, name: str = "", policy: Policy = "wait", capacity: int = 4, routes: Routes | None = None
+    ) -> Channel[Any]:
+        """Adds a source (any async iterable); returns its arrow."""
+        return self._add(source, None, name, policy, capacity, routes, 1)
+
+    def stage(
+        self,
+        stage: Stage,
+        inbox: Channel[Any],
+        *,
+        name: str = "",
+        policy: Policy = "wait",
+        capacity: int = 4,
+        routes: Routes | None = None,
+        workers: int = 1,
+    ) -> Channel[Any]:
+        """Adds a stage fed by `inbox`; returns its arrow. `workers` items are processed at the same time."""
+        return self._add(stage, inbox, name, policy, capacity, routes, workers)
+
+    def _add(
+        self,
+        work: Source | Stage,
+        inbox: Channel[Any] | None,
+        name: str,
+        policy: Policy,
+        capacity: int,
+        routes: Routes | None,
+        workers: int,
+    ) -> Channel[Any]:
+        name = name or type(work).__name__.lower()
+        node = _Node(name, work, inbox, Channel(name, policy, capacity), routes or {}, workers)
+        self._nodes.append(node)
+        if inbox is not None:
+            self._consumed.add(inbox)
+        for arrow in node.arrows():
+            self._producers[arrow] = self._producers.get(arrow, 0) + 1
+        return node.outbox
+
+    @property
+    def channels(self) -> list[Channel[Any]]:
+        return list(self._producers)
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """Items on which a stage raised, by stage."""
+        return {node.name: node.failures for node in self._nodes if node.failures}
+
+    async def run(self) -> None:
+        """Runs until every source has ended and every item is through. Raises the error of a source, or of a stage's
+        start or end; items then still inside are in `leftovers`."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for node in self._nodes:
+                    self._tasks[group.create_task(self._run_node(node), name=node.name)] = node
+        except BaseExceptionGroup as errors:
+            raise first_error(errors) from None
+        if self._source_errors:
+            raise self._source_errors[0]
+
+    def stop(self) -> None:
+        """Ends the sources; what is inside may get through for `grace_s` seconds, then it is cut off."""
+        if self.stopping:
+            return
+        self.stopping = True
+        for task, node in self._tasks.items():
+            if node.inbox is None:
+                task.cancel()
+        asyncio.get_running_loop().call_later(self._grace_s, self.abort)
+
+    def abort(self) -> None:
+        """Cuts off every node now; items that were inside are in `leftovers`."""
+        self.stopping = True
+        for task in self._tasks:
+            task.cancel()
+
+    def leftovers(self) -> list[object]:
+        """After `run`: the items that did not get through."""
+        inside = [item for node in self._nodes for item in node.in_hand.values()]
+        return inside + [item for channel in self._consumed for item in channel.drain()]
+
+    async def _run_node(self, node: _Node) -> None:
+        try:
+            async with AsyncExitStack() as stack:
+                await _enter(stack, node.work)
+                if node.inbox is None:
+                    await self._pump(node)
+                elif node.workers == 1:
+                    await self._work(node, 0)
+                else:
+                    async with asyncio.TaskGroup() as group:
+                        for worker in range(node.workers):
+                            group.create_task(self._work(node, worker))
+        finally:
+            for arrow in node.arrows():
+                self._producers[arrow] -= 1
+                if self._producers[arrow] == 0:
+                    arrow.close()
+
+    async def _pump(self, node: _Node) -> None:
+        """A source: whatever it yields goes down its arrow. When it fails, what it gave before still gets through."""
+        assert isinstance(node.work, Source)
+        items = aiter(node.work)
+        try:
+            async for item in items:
+                node.in_hand[0] = item
+                await self._pass_on(node, item)
+                del node.in_hand[0]
+        except Exception as error:
+            self._source_errors.append(error)
+        finally:
+            if isinstance(items, AsyncGenerator):
+                await items.aclose()
+
+    async def _work(self, node: _Node, worker: int) -> None:
+        """A stage: one item after the other."""
+        assert node.inbox is not None
+        stage: Stage = node.work  # type: ignore[assignment]  # a node with an inbox holds a stage
+        async for item in node.inbox:
+            node.in_hand[worker] = item
+            try:
+                result = await stage.process(item)
+            except SagelinkError:
+                raise
+            except Exception as error:
+                node.failures += 1
+                log.debug("stage=%s event=failed", node.name, exc_info=True)
+                if node.failures == 1:
+                    log.warning("stage=%s event=failed error=%r", node.name, error)
+                result = self._rescue(item, error)
+            if result is not None:
+                node.in_hand[worker] = result
+                await self._pass_on(node, result)
+            del node.in_hand[worker]
+
+    async def _pass_on(self, node: _Node, item: object) -> None:
+        arrow = node.arrow_for(item)
+        if arrow not in self._consumed:  # the end of the line
+            return
+        displaced = await arrow.put(item)
+        if displaced is not None:
+            rescued = self._rescue(displaced, None)
+            if rescued is not None and node.arrow_for(rescued) is not arrow:
+                node.in_hand[-1] = rescued
+                await self._pass_on(node, rescued)
+                del node.in_hand[-1]

@@ -1,0 +1,205 @@
+"""A run: from a configuration to the stage graph, its verdicts, and the summary.
+
+`prepare` does everything that can fail before a frame is captured, and leaves nothing behind when it fails; `Run.go`
+runs the graph to its end, or to Ctrl-C, and always accounts for every captured frame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.budget import UplinkBudget
+from pipeline.config import Config
+from pipeline.errors import SagelinkError, UsageError
+from pipeline.graph import Graph
+from pipeline.tasks import first_error
+from pipeline.types import Verdict
+
+if TYPE_CHECKING:
+    from models.pair import Pair
+    from stages.sinks import Recorder, Sink
+    from stages.sources import PictureSource
+
+RESULTS, SUMMARY = "results.jsonl", "summary.json"
+
+
+def prepare(config: Config, models: Pair | None = None) -> Run:
+    """Opens the source, loads the models, checks the outputs. Raises SagelinkError."""
+    from models.pair import Pair
+    from stages.gate import Gate
+    from stages.selectors import selector_by_name
+    from stages.sources import open_source
+    from transport.codecs import codec_by_name
+
+    Gate(config.gate)
+    selector_by_name(config.select.selector)
+    codec_by_name(config.encode.codec)
+    UplinkBudget(config.budget.uplink, config.budget.window)
+    for path in (config.output.out, config.output.annotate and config.output.annotate.parent):
+        if path is not None:
+            _check_writable(path)
+    source = open_source(config.capture)
+    try:
+        return Run(config, source, models or Pair.load(config))
+    except BaseException:
+        source.close()
+        raise
+
+
+def _check_writable(folder: Path) -> None:
+    """Raises UsageError unless files can be written in the folder, existing or to be made. Makes nothing."""
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise UsageError(f"output {str(folder)!r}: {str(existing)!r} is not a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UsageError(f"output {str(folder)!r}: no permission to write in {str(existing)!r}")
+
+
+class Run:
+    """One prepared run."""
+
+    def __init__(self, config: Config, source: PictureSource, models: Pair) -> None:
+        from stages.capture import Capture
+        from stages.fuse import Fuse
+        from stages.sinks.tally import Tally
+
+        self.config = config
+        self.source = source
+        self.models = models
+        self.budget = UplinkBudget(config.budget.uplink, config.budget.window)
+        self.tally = Tally()
+        self.live = source.live or config.capture.realtime
+        # The truth counts only where it names the models' classes.
+        self._capture = Capture(source, realtime=config.capture.realtime, truth=source.labels == models.edge.labels)
+        self._fuse = Fuse(config.fuse, models.server.grid.units)
+        self._interrupted = False
+
+    def go(self, watch: Callable[[Verdict], None] | None = None) -> dict[str, object]:
+        """Runs to the end and returns the summary, which is also on disk when the run has an output folder.
+
+        `watch` is called with each verdict, in capture order, from a thread. Raises SagelinkError when the run failed;
+        what was done until then is kept.
+        """
+        from stages.sinks import Recorder
+        from stages.sinks.annotate import AnnotatedVideo
+        from stages.sinks.jsonl import JsonLines
+
+        output, labels, limit = self.config.output, self.models.edge.labels, self.budget.limit_bits
+        began = time.monotonic()
+        sinks: list[Sink] = [self.tally]
+        recorder = Recorder(sinks)
+        with ExitStack() as stack:
+            stack.callback(lambda: self._finish(time.monotonic() - began))
+            stack.callback(recorder.close)
+            try:
+                if output.out is not None:
+                    output.out.mkdir(parents=True, exist_ok=True)
+                    (output.out / SUMMARY).unlink(missing_ok=True)  # of an earlier run in the same folder
+                    sinks.append(JsonLines(output.out / RESULTS, labels, limit))
+                if output.annotate is not None:
+                    output.annotate.parent.mkdir(parents=True, exist_ok=True)
+                    grid, resize = self.models.server.grid, self.config.capture.resize
+                    sinks.append(AnnotatedVideo(output.annotate, labels, grid, resize, limit))
+            except OSError as error:
+                raise UsageError(f"output cannot be written: {error}") from None
+            if watch is not None:
+                sinks.append(_Watch(watch))
+            asyncio.run(self._go(recorder))
+        if self.tally.verdicts and self.tally.unanswered == self.tally.verdicts:
+            raise SagelinkError("the edge model failed on every frame; see the log")
+        return self.summary(time.monotonic() - began)
+
+    async def _go(self, recorder: Recorder) -> None:
+        from pipeline.assembly import edge_graph, verdict_on
+        from server.classify import Classifier
+        from server.service import server_graph
+        from transport.in_process import InProcessLink
+
+        link = InProcessLink()
+        edge = edge_graph(self.config, self.models, self._capture, link, self.budget, self._fuse, recorder, self.live)
+        self._end_on_signals(edge)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(server_graph(link, Classifier(self.models.server)).run())
+                try:
+                    await edge.run()
+                finally:
+                    link.close()
+        except BaseExceptionGroup as errors:
+            raise first_error(errors) from None
+        finally:
+            for item in edge.leftovers():
+                verdict = verdict_on(item, self._fuse)
+                if verdict is not None:
+                    recorder.write(verdict)
+
+    def _end_on_signals(self, graph: Graph) -> None:
+        """Ctrl-C or SIGTERM once: end cleanly; twice: now."""
+
+        def end() -> None:
+            if graph.stopping:
+                graph.abort()
+            else:
+                self._interrupted = True
+                graph.stop()
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                loop.add_signal_handler(number, end)
+            except (NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread
+                return
+
+    def _finish(self, wall_s: float) -> None:
+        if self.config.output.out is None or not self.config.output.out.is_dir():
+            return
+        path = self.config.output.out / SUMMARY
+        unfinished = path.with_suffix(".part")
+        unfinished.write_text(json.dumps(self.summary(wall_s), indent=2) + "\n", encoding="utf-8")
+        unfinished.replace(path)
+
+    def summary(self, wall_s: float) -> dict[str, object]:
+        """Its keys are documented in docs/outputs.md."""
+        tally, latency = self.tally, self.tally.latency
+        accuracy = None
+        if tally.with_truth:
+            accuracy = {"verdict": tally.correct / tally.with_truth, "edge": tally.edge_correct / tally.with_truth}
+        return {
+            "frames": self._capture.captured,
+            "verdicts": tally.verdicts,
+            "offloaded": tally.offloaded,
+            "origins": dict(tally.origins),
+            "drops": dict(tally.drops),
+            "wire_bits": tally.wire_bits,
+            "peak_window_bits": self.budget.peak_window_bits,
+            "budget_bits": self.budget.limit_bits,
+            "window_s": self.budget.window_s,
+            "fps": self._capture.captured / wall_s if wall_s else 0.0,
+            "wall_s": wall_s,
+            "latency_ms": {"p50": latency.percentile(0.5), "p95": latency.percentile(0.95), "max": latency.max_ms},
+            "accuracy": accuracy,
+            "skipped": self.source.skipped,
+            "interrupted": self._interrupted,
+            "source": self.source.name,
+            "models": {"edge": self.models.edge.name, "server": self.models.server.name},
+        }
+
+
+class _Watch:
+    """A sink that hands verdicts on."""
+
+    def __init__(self, watch: Callable[[Verdict], None]) -> None:
+        self.write = watch
+
+    def close(self) -> None:
+        pass

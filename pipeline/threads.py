@@ -1,0 +1,68 @@
+"""Blocking work in dedicated threads, so that the event loop never waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_Job = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", Callable[[], Any]]
+
+
+class Worker:
+    """One daemon thread that runs calls in the order they came.
+
+    Unlike an executor's threads it does not hold the process at exit, so a call that is stuck in native code (a dead
+    camera, say) cannot keep Ctrl-C from ending the run.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._last: Callable[[], None] | None = None
+        threading.Thread(target=self._run, name=f"sagelink-{name}", daemon=True).start()
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs the function in the thread. When the caller is cancelled, the call ends unobserved."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._jobs.put((loop, future, lambda: function(*args, **kwargs)))
+        return await future
+
+    def close(self, last: Callable[[], None] | None = None) -> None:
+        """Ends the thread after the calls that it has, and then `last`; does not wait for it."""
+        self._last = last
+        self._jobs.put(None)
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            loop, future, function = job
+            if future.cancelled():
+                continue
+            result: object = None
+            error: BaseException | None = None
+            try:
+                result = function()
+            except BaseException as caught:  # handed to the caller, whatever it is
+                error = caught
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile: nobody waits
+                loop.call_soon_threadsafe(_settle, future, result, error)
+            del job, function, result, error, future  # a frame must not live on until the next call
+        if self._last is not None:
+            self._last()
+
+
+def _settle(future: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
+    if future.cancelled():
+        return
+    if isinstance(error, StopIteration):  # a future cannot hold it
+        error = RuntimeError("StopIteration left a worker call")
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(result)

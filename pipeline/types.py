@@ -1,0 +1,190 @@
+"""The vocabulary: what flows along the arrows of the stage graph.
+
+Each value holds the one that it was made from, so the last of them tells a frame's whole story:
+
+    Frame -> Scored -> Metered -> Selected -> Evidence -> Sent -> Answered -> Verdict
+
+A frame that is not offloaded leaves this chain early as `Kept`, with the reason, and ends in a `Verdict` all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels: TypeAlias = NDArray[np.uint8]  # (H, W, 3) RGB
+Units: TypeAlias = NDArray[np.intp]  # (K,) row-major unit indices
+
+
+class Drop(StrEnum):
+    """Why a frame was not answered by the server."""
+
+    GATE = "gate"  # the edge answer was good enough
+    BUDGET = "budget"  # no useful evidence fits what the rolling budget has left
+    LINK = "link"  # too many messages unacknowledged, or the transport refused the message
+    LATE = "late"  # no reply before the deadline
+    REFUSED = "refused"  # the server could not use the evidence
+    SUPERSEDED = "superseded"  # a newer frame took its place before it was scored: the edge is the slow side
+    ERROR = "error"  # a stage failed on this frame
+    STOPPED = "stopped"  # the run ended while the frame was on its way
+
+
+Origin: TypeAlias = Literal["edge", "server", "fused"]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One captured picture."""
+
+    seq: int  # 0, 1, 2 ... without gaps
+    camera: str
+    capture_ns: int  # monotonic clock, when the picture was in memory
+    stream_s: float  # the source's own time since its first frame, never decreasing
+    pixels: Pixels
+    capture_ms: float  # waiting for it and decoding it
+    name: str | None = None  # the file, where each frame is one
+    truth: int | None = None  # class id, where the source knows it
+
+    @property
+    def frame(self) -> Frame:
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A model's answer."""
+
+    class_id: int
+    prob: float
+    log_probs: NDArray[np.float32]  # (C,)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A frame after the edge model's one forward pass."""
+
+    frame: Frame
+    picture: Pixels  # (S, S, 3), what both models see; units are its patches
+    answer: Answer
+    importance: NDArray[np.float32]  # (N,) per unit of the server's grid
+    embeddings: NDArray[np.float32]  # (N, D)
+    score_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Metered:
+    """A scored frame, and what the uplink budget would grant it."""
+
+    scored: Scored
+    allowance_bits: int | None  # None: unlimited
+    window_bits: int  # spent in the window that ends now
+
+    @property
+    def frame(self) -> Frame:
+        return self.scored.frame
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """A frame that the gate lets out, with its units in progressive order: any prefix is a good selection."""
+
+    metered: Metered
+    order: Units
+    select_ms: float
+
+    @property
+    def frame(self) -> Frame:
+        return self.metered.frame
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The message that travels, fitted to the allowance."""
+
+    selected: Selected
+    units: Units  # those in the message, ascending
+    message: bytes
+    wire_bits: int  # message and the transport's framing
+    encode_ms: float
+
+    @property
+    def frame(self) -> Frame:
+        return self.selected.frame
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The server's answer to one message."""
+
+    seq: int
+    refusal: str | None  # why the evidence could not be used; then there are no classes
+    class_ids: tuple[int, ...]  # most likely first
+    log_probs: tuple[float, ...]
+    units: int  # how many the server classified with
+    server_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """Evidence that was charged and handed to the transport."""
+
+    evidence: Evidence
+    sent_s: float  # budget clock at the charge
+    window_bits: int  # after the charge
+    sent_ns: int  # monotonic clock
+    reply: asyncio.Future[Reply]
+
+    @property
+    def frame(self) -> Frame:
+        return self.evidence.frame
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Evidence with the server's reply."""
+
+    sent: Sent
+    reply: Reply
+    ship_ms: float  # from the charge to the reply, less the server's own time
+
+    @property
+    def frame(self) -> Frame:
+        return self.sent.frame
+
+
+Work: TypeAlias = Frame | Scored | Metered | Selected | Evidence | Sent | Answered
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A frame that keeps its edge answer: how far it came, and why no further."""
+
+    work: Work
+    reason: Drop
+
+    @property
+    def frame(self) -> Frame:
+        return self.work.frame
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The one final answer for a frame. `answer` is None only where the edge model gave none."""
+
+    frame: Frame
+    answer: Answer | None
+    origin: Origin
+    drop: Drop | None
+    edge: Answer | None
+    server: Answer | None
+    units: Units  # sent units, ascending; empty when nothing was sent
+    sent_s: float | None
+    wire_bits: int
+    allowance_bits: int | None
+    window_bits: int | None
+    latency_ms: dict[str, float | None]

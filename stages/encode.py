@@ -1,0 +1,97 @@
+"""Encode: the longest prefix of a selection whose whole message fits the allowance."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from pipeline.types import Drop, Evidence, Kept, Pixels, Selected, Units
+from transport.codecs import Codec
+from transport.wire import EvidenceMessage, encode_evidence
+
+log = logging.getLogger(__name__)
+
+
+def fit_prefix(
+    build: Callable[[int], bytes], fewest: int, most: int, fits: Callable[[bytes], bool]
+) -> tuple[int, bytes] | None:
+    """The longest prefix length in fewest..most whose message fits, with the message, by bisection; None if none does.
+
+    Message sizes grow with the prefix but for the whims of the coder, so the result may be a unit short of the very
+    longest; it always fits.
+    """
+    message = build(most)
+    if fits(message):
+        return most, message
+    best = None
+    low, high = fewest, most - 1
+    while low <= high:
+        middle = (low + high) // 2
+        message = build(middle)
+        if fits(message):
+            best, low = (middle, message), middle + 1
+        else:
+            high = middle - 1
+    return best
+
+
+class Encode:
+    def __init__(
+        self,
+        codec: Codec,
+        patch_size: int,
+        wire_bits: Callable[[int], int],
+        min_units: int,
+        max_message: int,
+        limit_bits: int | None,
+    ) -> None:
+        """`wire_bits`: the link's bits for a message of so many bytes; `limit_bits`: what an empty window holds."""
+        self._codec = codec
+        self._patch_size = patch_size
+        self._wire_bits = wire_bits
+        self._min_units = min_units
+        self._max_message = max_message
+        self._limit_bits = limit_bits
+        self._warned = False
+
+    async def process(self, selected: Selected) -> Evidence | Kept:
+        began = time.perf_counter()
+        scored = selected.metered.scored
+        allowance = selected.metered.allowance_bits
+
+        def build(count: int) -> bytes:
+            return self._message(scored.frame.seq, scored.picture, np.sort(selected.order[:count]))
+
+        def fits(message: bytes) -> bool:
+            affordable = allowance is None or self._wire_bits(len(message)) <= allowance
+            return affordable and len(message) <= self._max_message
+
+        fewest = min(self._min_units, len(selected.order))
+        fitted = fit_prefix(build, fewest, len(selected.order), fits)
+        if fitted is None:
+            if allowance == self._limit_bits and not self._warned:
+                self._warned = True
+                log.warning(
+                    "stage=encode event=budget_too_small window_bits=%s needed_bits=%d for select.min_units=%d: "
+                    "raise the rate or the window, or lower select.min_units",
+                    self._limit_bits,
+                    self._wire_bits(len(build(fewest))),
+                    self._min_units,
+                )
+            return Kept(selected, Drop.BUDGET)
+        count, message = fitted
+        return Evidence(
+            selected=selected,
+            units=np.sort(selected.order[:count]),
+            message=message,
+            wire_bits=self._wire_bits(len(message)),
+            encode_ms=(time.perf_counter() - began) * 1e3,
+        )
+
+    def _message(self, seq: int, picture: Pixels, units: Units) -> bytes:
+        side = picture.shape[0] // self._patch_size
+        payload = self._codec.encode(picture, units, self._patch_size)
+        return encode_evidence(EvidenceMessage(seq, side, self._patch_size, self._codec.number, units, payload))

@@ -1,0 +1,111 @@
+"""Fuse: the edge answer and the server answer become one verdict, at no uplink cost."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import FuseConfig
+from pipeline.types import (
+    Answer,
+    Answered,
+    Evidence,
+    Kept,
+    Metered,
+    Origin,
+    Reply,
+    Scored,
+    Selected,
+    Sent,
+    Units,
+    Verdict,
+)
+
+NO_UNITS: Units = np.empty(0, np.intp)
+_SMALLEST = 1e-9  # probability
+
+
+def spread(reply: Reply, classes: int) -> NDArray[np.float32]:
+    """Log-probabilities (classes,) from a reply's few: what they leave is shared evenly by the other classes."""
+    named = np.array(reply.class_ids)
+    log_probs = np.array(reply.log_probs, np.float32)
+    rest = max(1.0 - float(np.exp(log_probs).sum()), _SMALLEST)
+    full = np.full(classes, np.log(rest / max(classes - len(named), 1)), np.float32)
+    full[named] = log_probs
+    return full
+
+
+def answer_of(log_scores: NDArray[np.float32]) -> Answer:
+    """The answer of unnormalised log-scores (C,)."""
+    shifted = log_scores - log_scores.max()
+    log_probs = (shifted - np.log(np.exp(shifted).sum())).astype(np.float32)
+    best = int(log_probs.argmax())
+    return Answer(best, float(np.exp(log_probs[best])), log_probs)
+
+
+def fuse(edge: Answer, server: Answer, weight: float) -> Answer:
+    """Weighted sum of log-probabilities: the edge's count once, the server's `weight` times. Weight 0 is the edge."""
+    return edge if weight == 0 else answer_of(edge.log_probs + weight * server.log_probs)
+
+
+class Fuse:
+    def __init__(self, config: FuseConfig, units: int) -> None:
+        """`units` on the server's grid."""
+        self._replace = config.rule == "server"
+        self._shares = list(config.weights)
+        self._weights = list(config.weights.values())
+        self._units = units
+
+    def weight(self, units: int) -> float:
+        """Weight of a server answer from that many units."""
+        return float(np.interp(units / self._units, self._shares, self._weights))
+
+    async def process(self, work: Answered | Kept) -> Verdict:
+        return self.decide(work)
+
+    def decide(self, outcome: Answered | Kept) -> Verdict:
+        """The verdict on a frame, however far it came."""
+        # From the last value back to the first: each holds the one that it was made from.
+        answered = outcome if isinstance(outcome, Answered) else None
+        work = outcome.work if isinstance(outcome, Kept) else outcome
+        sent = work.sent if isinstance(work, Answered) else work if isinstance(work, Sent) else None
+        evidence = sent.evidence if sent else work if isinstance(work, Evidence) else None
+        selected = evidence.selected if evidence else work if isinstance(work, Selected) else None
+        metered = selected.metered if selected else work if isinstance(work, Metered) else None
+        scored = metered.scored if metered else work if isinstance(work, Scored) else None
+
+        edge = scored.answer if scored else None
+        answer: Answer | None = edge
+        origin: Origin = "edge"
+        server: Answer | None = None
+        if answered and edge:
+            server = answer_of(spread(answered.reply, len(edge.log_probs)))
+            weight = self.weight(answered.reply.units)
+            if self._replace:
+                answer, origin = server, "server"
+            elif weight > 0:
+                answer, origin = fuse(edge, server, weight), "fused"
+        return Verdict(
+            frame=work.frame,
+            answer=answer,
+            origin=origin,
+            drop=outcome.reason if isinstance(outcome, Kept) else None,
+            edge=edge,
+            server=server,
+            units=sent.evidence.units if sent else NO_UNITS,
+            sent_s=sent.sent_s if sent else None,
+            wire_bits=sent.evidence.wire_bits if sent else 0,
+            allowance_bits=metered.allowance_bits if metered else None,
+            window_bits=sent.window_bits if sent else metered.window_bits if metered else None,
+            latency_ms={
+                "capture": work.frame.capture_ms,
+                "score": scored.score_ms if scored else None,
+                "select": selected.select_ms if selected else None,
+                "encode": evidence.encode_ms if evidence else None,
+                "ship": answered.ship_ms if answered else None,
+                "server": answered.reply.server_ms if answered else None,
+                "total": (time.monotonic_ns() - work.frame.capture_ns) / 1e6,
+            },
+        )

@@ -1,0 +1,54 @@
+"""Gate: keep the edge answer, or offload."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from pipeline.config import GateConfig
+from pipeline.errors import UsageError, suggest
+from pipeline.types import Answer, Drop, Kept, Metered
+
+# A policy says whether to offload a frame, given the edge answer and the threshold.
+Policy = Callable[[Answer, float], bool]
+
+
+def min_entropy(answer: Answer, threshold: float) -> bool:
+    """Offload when the min-entropy of the answer, -log2 of its top probability, exceeds the threshold in bits."""
+    return bool(-answer.log_probs.max() / np.log(2) > threshold)
+
+
+def margin(answer: Answer, threshold: float) -> bool:
+    """Offload when the lead of the first over the second probability is below the threshold."""
+    second, first = np.exp(np.partition(answer.log_probs, -2)[-2:])
+    return bool(first - second < threshold)
+
+
+_POLICIES: dict[str, tuple[Policy, float]] = {
+    "min_entropy": (min_entropy, 0.5),
+    "margin": (margin, 0.5),
+    "always": (lambda answer, threshold: True, 0.0),
+    "never": (lambda answer, threshold: False, 0.0),
+}
+
+
+def register_policy(name: str, policy: Policy, default_threshold: float = 0.0) -> None:
+    """Makes a policy known to configurations under a name."""
+    _POLICIES[name] = (policy, default_threshold)
+
+
+class Gate:
+    def __init__(self, config: GateConfig) -> None:
+        """Raises UsageError for an unknown policy."""
+        if config.policy not in _POLICIES:
+            raise UsageError(
+                f"gate.policy: unknown policy {config.policy!r}{suggest(config.policy, [*_POLICIES])}; "
+                f"accepted: {', '.join(_POLICIES)}"
+            )
+        self._policy, default = _POLICIES[config.policy]
+        self._threshold = default if config.threshold is None else config.threshold
+
+    async def process(self, metered: Metered) -> Metered | Kept:
+        offload = self._policy(metered.scored.answer, self._threshold)
+        return metered if offload else Kept(metered, Drop.GATE)

@@ -1,0 +1,120 @@
+"""Selectors: pure functions from importance and embeddings to units in progressive order.
+
+Each takes `importance` (N,) and `embeddings` (N, D), both finite, and the number of units wanted, and returns
+min(count, N) distinct row-major unit indices. Any prefix of the result is itself a good selection. Ties go to the
+lower index. ValueError for other shapes, a count below 1, or values that are not finite.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import UsageError, suggest
+from pipeline.types import Units
+
+Floats = NDArray[np.float32]
+
+
+class Selector(Protocol):
+    def __call__(self, importance: Floats, embeddings: Floats, count: int, *, seed: int) -> Units:
+        """`seed` differs from frame to frame; only selectors that draw lots look at it."""
+        ...
+
+
+def sage(importance: Floats, embeddings: Floats, count: int, *, seed: int = 0) -> Units:
+    """Importance filtering, then embedding diversity (SAGE, Choi & Park, arXiv:2604.19623).
+
+    The pool is the 2 x count units of highest importance (all, when that is N or more). The first pick is the most
+    important unit; each next pick is the unit of the pool whose largest cosine similarity to the picks so far is
+    smallest.
+    """
+    count = _checked(importance, embeddings, count)
+    pool = np.sort(_by_importance(importance)[: 2 * count])
+    first = int(importance[pool].argmax())
+    return pool[_farthest(_unit_length(embeddings[pool]), first, count)]
+
+
+def topk(importance: Floats, embeddings: Floats, count: int, *, seed: int = 0) -> Units:
+    """The units of highest importance."""
+    count = _checked(importance, embeddings, count)
+    return _by_importance(importance)[:count]
+
+
+def uniform(importance: Floats, embeddings: Floats, count: int, *, seed: int = 0) -> Units:
+    """Units spread evenly over the grid: farthest-point sampling of places, from the centre outwards (Eldar, 1997)."""
+    count = _checked(importance, embeddings, count)
+    side = math.isqrt(len(importance))
+    if side * side != len(importance):
+        raise ValueError(f"{len(importance)} units are no square grid")
+    rows, columns = np.divmod(np.arange(side * side), side)
+    squared = (rows[:, None] - rows) ** 2 + (columns[:, None] - columns) ** 2
+    picks = np.empty(count, np.intp)
+    pick = (side // 2) * side + side // 2
+    nearest = squared[pick]
+    for i in range(count):
+        picks[i] = pick
+        nearest = np.minimum(nearest, squared[pick])
+        nearest[pick] = -1
+        pick = int(nearest.argmax())
+    return picks
+
+
+def random(importance: Floats, embeddings: Floats, count: int, *, seed: int = 0) -> Units:
+    """Units drawn by lot."""
+    count = _checked(importance, embeddings, count)
+    return np.random.default_rng(seed).permutation(len(importance))[:count].astype(np.intp)
+
+
+SELECTORS: dict[str, Selector] = {"sage": sage, "topk": topk, "uniform": uniform, "random": random}
+
+
+def register_selector(name: str, selector: Selector) -> None:
+    """Makes a selector known to configurations under a name."""
+    SELECTORS[name] = selector
+
+
+def selector_by_name(name: str) -> Selector:
+    """Raises UsageError for an unknown name."""
+    if name not in SELECTORS:
+        accepted = ", ".join(SELECTORS)
+        raise UsageError(f"select.selector: unknown selector {name!r}{suggest(name, [*SELECTORS])}; accepted: {accepted}")
+    return SELECTORS[name]
+
+
+def _checked(importance: Floats, embeddings: Floats, count: int) -> int:
+    """The number of units to pick."""
+    if importance.ndim != 1 or embeddings.ndim != 2 or not 0 < len(importance) == len(embeddings):
+        raise ValueError(f"importance {importance.shape} and embeddings {embeddings.shape}; accepted: (N,) and (N, D)")
+    if count < 1:
+        raise ValueError(f"{count} units asked for; accepted: 1 or more")
+    if not (np.isfinite(importance).all() and np.isfinite(embeddings).all()):
+        raise ValueError("importance or embeddings hold values that are not finite")
+    return min(count, len(importance))
+
+
+def _by_importance(importance: Floats) -> Units:
+    return np.argsort(-importance, kind="stable")
+
+
+def _unit_length(embeddings: Floats) -> Floats:
+    """L2-normalised rows; a row of zeros stays zero, so it is similar to nothing."""
+    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return embeddings / np.where(lengths > 0, lengths, 1)
+
+
+def _farthest(directions: Floats, first: int, count: int) -> Units:
+    """Farthest-point sampling by cosine similarity (Gonzalez, 1985) over `directions` (M, D) of unit length."""
+    similarity = directions @ directions.T
+    picks = np.empty(count, np.intp)
+    closest = np.full(len(directions), -np.inf, similarity.dtype)
+    pick = first
+    for i in range(count):
+        picks[i] = pick
+        np.maximum(closest, similarity[pick], out=closest)
+        closest[pick] = np.inf
+        pick = int(closest.argmin())
+    return picks

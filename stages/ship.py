@@ -1,0 +1,117 @@
+"""Ship: charge the budget, hand evidence to the transport, and wait for the reply.
+
+Two stages share one Uplink. `Ship` takes a place in the link window, charges and sends; `Collect` waits for the reply
+and gives the place back. At most `in_flight` messages are unacknowledged: a reply doubles as the acknowledgement.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import AsyncExitStack
+
+from pipeline.budget import UplinkBudget
+from pipeline.clock import BudgetClock
+from pipeline.tasks import background
+from pipeline.types import Answered, Drop, Evidence, Kept, Reply, Sent
+from transport.link import EdgeLink
+from transport.wire import MalformedMessage, decode_reply
+
+log = logging.getLogger(__name__)
+
+
+class Uplink:
+    """The link window, and the replies that are waited for."""
+
+    def __init__(self, link: EdgeLink, in_flight: int) -> None:
+        self.link = link
+        self.places = asyncio.Semaphore(in_flight)
+        self.waiting: dict[int, asyncio.Future[Reply]] = {}  # by seq
+        self.stray_replies = 0  # malformed, unknown or too late
+
+    async def listen(self) -> None:
+        """Settles the futures of `waiting` as replies come in, and the last of them when the link closes."""
+        try:
+            async for data in self.link.replies():
+                try:
+                    reply = decode_reply(data)
+                except MalformedMessage as error:
+                    self.stray_replies += 1
+                    log.warning("stage=ship event=malformed_reply error=%r", str(error))
+                    continue
+                future = self.waiting.pop(reply.seq, None)
+                if future is None or future.done():
+                    self.stray_replies += 1
+                else:
+                    future.set_result(reply)
+        finally:
+            for future in self.waiting.values():
+                if not future.done():
+                    future.set_exception(ConnectionError("the link has closed"))
+
+
+class Ship:
+    def __init__(self, uplink: Uplink, budget: UplinkBudget, clock: BudgetClock, wait_for_place: bool) -> None:
+        """`wait_for_place`: a replay waits while the link window is full; a live run drops the frame."""
+        self._uplink = uplink
+        self._budget = budget
+        self._clock = clock
+        self._wait_for_place = wait_for_place
+
+    async def process(self, evidence: Evidence) -> Sent | Kept:
+        places = self._uplink.places
+        if places.locked() and not self._wait_for_place:
+            return Kept(evidence, Drop.LINK)
+        await places.acquire()
+        sent = None
+        try:
+            sent = await self._send(evidence)
+        finally:
+            if not isinstance(sent, Sent):
+                places.release()
+        return sent
+
+    async def _send(self, evidence: Evidence) -> Sent | Kept:
+        frame = evidence.frame
+        if not self._budget.charge(self._clock.now_s(frame), evidence.wire_bits):
+            return Kept(evidence, Drop.BUDGET)
+        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._uplink.waiting[frame.seq] = reply
+        sent = Sent(evidence, self._budget.now_s, self._budget.window_bits(self._budget.now_s), time.monotonic_ns(), reply)
+        if not await self._uplink.link.send(evidence.message):
+            del self._uplink.waiting[frame.seq]
+            return Kept(evidence, Drop.LINK)
+        return sent
+
+
+class Collect:
+    def __init__(self, uplink: Uplink, deadline_s: float | None) -> None:
+        """`deadline_s`: longest wait for a reply; None waits for as long as the link lives."""
+        self._uplink = uplink
+        self._deadline_s = deadline_s
+        self._entered = AsyncExitStack()
+
+    async def __aenter__(self) -> Collect:
+        await self._entered.enter_async_context(background(self._uplink.listen()))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._entered.aclose()
+
+    async def process(self, sent: Sent) -> Answered | Kept:
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                reply = await sent.reply
+        except TimeoutError:
+            return Kept(sent, Drop.LATE)
+        except ConnectionError:
+            return Kept(sent, Drop.LINK)
+        finally:
+            self._uplink.waiting.pop(sent.frame.seq, None)
+            self._uplink.places.release()
+        if reply.refusal is not None:
+            log.warning("stage=ship event=refused seq=%d reason=%r", reply.seq, reply.refusal)
+            return Kept(sent, Drop.REFUSED)
+        elapsed_ms = (time.monotonic_ns() - sent.sent_ns) / 1e6
+        return Answered(sent, reply, max(0.0, elapsed_ms - reply.server_ms))

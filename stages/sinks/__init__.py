@@ -1,0 +1,69 @@
+"""Sinks: where verdicts end. A sink is blocking and is called in capture order, from one thread at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Protocol
+
+from pipeline.errors import SagelinkError
+from pipeline.threads import Worker
+from pipeline.types import Verdict
+
+
+class Sink(Protocol):
+    def write(self, verdict: Verdict) -> None:
+        """Takes one verdict. Raises OSError when it cannot be kept."""
+        ...
+
+    def close(self) -> None:
+        """Everything taken so far is on disk afterwards."""
+        ...
+
+
+class Recorder:
+    """Hands verdicts to all sinks, each frame once, in the order of capture whatever order they come in.
+
+    A verdict waits for those of earlier frames; every captured frame gets one, so none waits for ever.
+    """
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self._sinks = sinks
+        self._next_seq = 0
+        self._early: dict[int, Verdict] = {}
+        self._lock = threading.Lock()
+
+    def write(self, verdict: Verdict) -> None:
+        """Raises SagelinkError when a sink cannot keep it."""
+        with self._lock:
+            if verdict.frame.seq >= self._next_seq:
+                self._early.setdefault(verdict.frame.seq, verdict)
+            while (ready := self._early.pop(self._next_seq, None)) is not None:
+                self._next_seq += 1
+                for sink in self._sinks:
+                    try:
+                        sink.write(ready)
+                    except OSError as error:
+                        raise SagelinkError(f"cannot write results: {error}") from error
+
+    def close(self) -> None:
+        with self._lock:
+            for sink in self._sinks:
+                sink.close()
+
+
+class Record:
+    """The stage around the recorder: one dedicated thread."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._worker = Worker("record")
+
+    async def __aenter__(self) -> Record:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._worker.close()
+
+    async def process(self, verdict: Verdict) -> None:
+        await self._worker.call(self._recorder.write, verdict)

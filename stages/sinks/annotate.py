@@ -1,0 +1,110 @@
+"""Annotated video: the label, the probability, the outlines of the sent units and a budget bar on every frame."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from models.picture import Resize, view_box
+from models.zoo import UnitGrid
+from pipeline.types import Pixels, Verdict
+
+_TIME_BASE = Fraction(1, 90_000)
+_LONGEST, _SHORTEST = 1280, 360  # pixels of the drawn picture's sides
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_COLOURS = {"edge": (200, 200, 200), "server": (90, 200, 255), "fused": (110, 230, 130)}  # RGB
+_OUTLINE = (255, 210, 60)
+
+
+class AnnotatedVideo:
+    """H.264 in MP4 with the run's own timing. Frames of other sizes than the first are fitted into its frame."""
+
+    def __init__(self, path: Path, labels: tuple[str, ...], grid: UnitGrid, resize: Resize, budget_bits: int | None) -> None:
+        self._labels = labels
+        self._grid = grid
+        self._resize: Resize = resize
+        self._budget_bits = budget_bits
+        self._container = av.open(str(path), "w")
+        self._stream: av.VideoStream | None = None
+        self._last_pts = -1
+
+    def write(self, verdict: Verdict) -> None:
+        picture = self.draw(verdict)
+        if self._stream is None:
+            stream = self._container.add_stream("libx264", rate=30, options={"crf": "23", "preset": "veryfast"})
+            stream.height, stream.width = picture.shape[:2]
+            stream.pix_fmt = "yuv420p"
+            stream.time_base = stream.codec_context.time_base = _TIME_BASE
+            self._stream = stream
+        frame = av.VideoFrame.from_ndarray(_fit(picture, self._stream.width, self._stream.height), format="rgb24")
+        frame.pts = self._last_pts = max(round(verdict.frame.stream_s / _TIME_BASE), self._last_pts + 1)
+        frame.time_base = _TIME_BASE
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._container.mux(self._stream.encode(None))
+        self._container.close()
+
+    def draw(self, verdict: Verdict) -> Pixels:
+        """RGB (H, W, 3) with even sides: the frame above, text and budget bar below."""
+        height, width = verdict.frame.pixels.shape[:2]
+        scale = min(_LONGEST / max(height, width), max(1.0, _SHORTEST / min(height, width)))
+        size = (2 * max(1, round(width * scale / 2)), 2 * max(1, round(height * scale / 2)))
+        picture = cv2.resize(verdict.frame.pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+        self._outline(picture, verdict, size[0] / width, size[1] / height)
+        return np.concatenate([picture, self._caption(verdict, size[0])])
+
+    def _outline(self, picture: Pixels, verdict: Verdict, x_scale: float, y_scale: float) -> None:
+        """Outlines the sent units, and dims what was not sent."""
+        if not len(verdict.units):
+            return
+        height, width = verdict.frame.pixels.shape[:2]
+        left, top, right, bottom = view_box(width, height, self._resize, self._grid.crop_pct)
+        side = self._grid.side
+        sent = np.zeros((side, side), bool)
+        sent.flat[verdict.units] = True
+        columns = np.round(np.linspace(left, right, side + 1) * x_scale).astype(int)
+        rows = np.round(np.linspace(top, bottom, side + 1) * y_scale).astype(int)
+        kept = np.zeros(picture.shape[:2], bool)
+        for row, column in zip(*np.nonzero(sent), strict=True):
+            kept[rows[row] : rows[row + 1], columns[column] : columns[column + 1]] = True
+        picture[~kept] //= 2
+        for row, column in zip(*np.nonzero(sent), strict=True):
+            corner, opposite = (columns[column], rows[row]), (columns[column + 1] - 1, rows[row + 1] - 1)
+            cv2.rectangle(picture, list(map(int, corner)), list(map(int, opposite)), _OUTLINE, 1)
+
+    def _caption(self, verdict: Verdict, width: int) -> Pixels:
+        caption = np.full((64, width, 3), 24, np.uint8)
+        colour = _COLOURS[verdict.origin]
+        answer = verdict.answer
+        title = f"{self._labels[answer.class_id]} {answer.prob:.0%}" if answer else "no answer"
+        if verdict.sent_s is not None:
+            detail = f"{verdict.origin}: {len(verdict.units)} units, {verdict.wire_bits // 8} B"
+        else:
+            detail = f"{verdict.origin}: kept ({verdict.drop or 'answered'})"
+        if verdict.drop is not None and verdict.sent_s is not None:
+            detail += f" ({verdict.drop})"
+        cv2.putText(caption, title, (8, 24), _FONT, 0.65, colour, 1, cv2.LINE_AA)
+        cv2.putText(caption, detail, (8, 44), _FONT, 0.45, (210, 210, 210), 1, cv2.LINE_AA)
+        if self._budget_bits and verdict.window_bits is not None:
+            full = width - 16
+            cv2.rectangle(caption, (8, 52), (8 + full, 59), (70, 70, 70), -1)
+            spent = round(full * verdict.window_bits / self._budget_bits)
+            cv2.rectangle(caption, (8, 52), (8 + spent, 59), colour, -1)
+        return caption
+
+
+def _fit(picture: Pixels, width: int, height: int) -> Pixels:
+    """Scaled to fit in (height, width) with its aspect kept, on black."""
+    if picture.shape[:2] == (height, width):
+        return picture
+    scale = min(width / picture.shape[1], height / picture.shape[0])
+    size = (max(1, int(picture.shape[1] * scale)), max(1, int(picture.shape[0] * scale)))
+    canvas = np.zeros((height, width, 3), np.uint8)
+    canvas[: size[1], : size[0]] = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    return canvas

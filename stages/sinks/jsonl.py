@@ -1,0 +1,55 @@
+"""results.jsonl: one object a captured frame. Its keys are documented in docs/outputs.md."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pipeline.types import Answer, Verdict
+
+
+def record(verdict: Verdict, labels: tuple[str, ...], budget_bits: int | None) -> dict[str, object]:
+    """A verdict as plain JSON values. Probabilities and times are rounded; bits and indices are exact."""
+    frame, answer = verdict.frame, verdict.answer
+    return {
+        "seq": frame.seq,
+        "camera": frame.camera,
+        "name": frame.name,
+        "stream_s": round(frame.stream_s, 6),
+        "sent_s": None if verdict.sent_s is None else round(verdict.sent_s, 6),
+        "label": labels[answer.class_id] if answer else None,
+        "class_id": answer.class_id if answer else None,
+        "prob": round(answer.prob, 6) if answer else None,
+        "origin": verdict.origin,
+        "drop": verdict.drop,
+        "units": len(verdict.units),
+        "wire_bits": verdict.wire_bits,
+        "allowance_bits": verdict.allowance_bits,
+        "window_bits": verdict.window_bits,
+        "budget_bits": budget_bits,
+        "edge": _answer(verdict.edge, labels),
+        "server": _answer(verdict.server, labels),
+        "truth": frame.truth,
+        "latency_ms": {stage: None if ms is None else round(ms, 3) for stage, ms in verdict.latency_ms.items()},
+    }
+
+
+def _answer(answer: Answer | None, labels: tuple[str, ...]) -> dict[str, object] | None:
+    if answer is None:
+        return None
+    return {"class_id": answer.class_id, "label": labels[answer.class_id], "prob": round(answer.prob, 6)}
+
+
+class JsonLines:
+    """Each line is on its way to the disk before the next: a run that is killed leaves whole lines."""
+
+    def __init__(self, path: Path, labels: tuple[str, ...], budget_bits: int | None) -> None:
+        self._file = path.open("w", encoding="utf-8", buffering=1)
+        self._labels = labels
+        self._budget_bits = budget_bits
+
+    def write(self, verdict: Verdict) -> None:
+        self._file.write(json.dumps(record(verdict, self._labels, self._budget_bits)) + "\n")
+
+    def close(self) -> None:
+        self._file.close()

@@ -1,0 +1,75 @@
+"""A folder of images as a source, in order of their names."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from pipeline.errors import UsageError
+from pipeline.types import Pixels
+from stages.sources import Shot
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = (".avif", ".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+MAX_SIDE = 4096  # pixels; larger images are scaled down while they are decoded, where their format allows it
+
+
+class ImageFolder:
+    """Images below a folder, `fps` of them a second. One that cannot be read is skipped and counted."""
+
+    live = False
+    labels = None
+
+    def __init__(self, folder: Path, fps: float) -> None:
+        """Raises UsageError when there is no image, or none that can be read."""
+        self._folder = folder
+        self.name = str(folder)
+        self._fps = fps
+        self.skipped = 0
+        self._paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        if not self._paths:
+            raise UsageError(f"folder {str(folder)!r} holds no images; accepted: {', '.join(SUFFIXES)}")
+        if not any(_readable(path) for path in self._paths):
+            raise UsageError(f"folder {str(folder)!r}: none of its {len(self._paths)} images can be read")
+        self.length = len(self._paths)
+
+    def __iter__(self) -> Iterator[Shot]:
+        for index, path in enumerate(self._paths):
+            try:
+                pixels = read_image(path)
+            except OSError as error:
+                self.skipped += 1
+                log.warning("source=%s event=unreadable error=%r", path, str(error))
+                continue
+            yield Shot(pixels, index / self._fps, name=path.relative_to(self._folder).as_posix())
+
+    def close(self) -> None:
+        pass
+
+
+def read_image(path: Path) -> Pixels:
+    """RGB uint8 (H, W, 3), turned as its EXIF orientation says; transparency over black. Raises OSError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # decompression-bomb and metadata warnings: sizes are bounded here
+            with Image.open(path) as image:
+                image.draft("RGB", (MAX_SIDE, MAX_SIDE))
+                if max(image.size) > MAX_SIDE:
+                    image.thumbnail((MAX_SIDE, MAX_SIDE), reducing_gap=2.0)
+                return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except (ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what broken files raise in Pillow
+        raise OSError(str(error)) from None
+
+
+def _readable(path: Path) -> bool:
+    try:
+        read_image(path)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,99 @@
+"""A video file as a source, timed by its own timestamps."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+
+from pipeline.errors import UsageError
+from stages.sources import Shot
+
+log = logging.getLogger(__name__)
+
+
+class VideoFile:
+    """Every frame of the first video stream. A corrupt one is counted and skipped."""
+
+    live = False
+    labels = None
+
+    def __init__(self, path: Path) -> None:
+        """Raises UsageError when the file holds no video that can be decoded."""
+        self._path = path
+        self.name = str(path)
+        self.skipped = 0
+        try:
+            self._container = av.open(str(path))
+        except (av.FFmpegError, OSError) as error:
+            raise UsageError(f"source {str(path)!r} is not a video: {_reason(error)}") from None
+        if not self._container.streams.video:
+            self._container.close()
+            raise UsageError(f"source {str(path)!r} holds no video stream")
+        stream = self._container.streams.video[0]
+        stream.thread_type = "AUTO"
+        self._stream = stream
+        self.length = stream.frames or None
+        self._shots = self._decode()
+        try:
+            self._first = next(self._shots)
+        except StopIteration:
+            self._container.close()
+            raise UsageError(f"source {str(path)!r} holds no frame that can be decoded") from None
+
+    def __iter__(self) -> Iterator[Shot]:
+        yield self._first
+        yield from self._shots
+
+    def close(self) -> None:
+        self._container.close()
+
+    def _decode(self) -> Iterator[Shot]:
+        first_s: float | None = None
+        stream_s = 0.0
+        rate = float(self._stream.average_rate or 25)
+        for frame in self._frames():
+            if frame.is_corrupt:
+                self._skip("corrupt frame")
+                continue
+            if frame.time is None:
+                time_s = stream_s + 1 / rate
+            else:
+                first_s = frame.time if first_s is None else first_s
+                time_s = frame.time - first_s
+            stream_s = max(stream_s, time_s)  # a timestamp that jumps back does not turn time back
+            yield Shot(_upright(frame), stream_s)
+
+    def _frames(self) -> Iterator[av.VideoFrame]:
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except av.FFmpegError as error:
+                self._skip(_reason(error))
+                return
+            try:
+                yield from packet.decode()
+            except av.FFmpegError as error:
+                self._skip(_reason(error))
+
+    def _skip(self, reason: str) -> None:
+        self.skipped += 1
+        if self.skipped == 1:
+            log.warning("source=%s event=corrupt error=%r", self._path, reason)
+
+
+def _upright(frame: av.VideoFrame) -> np.ndarray:
+    """RGB (H, W, 3), turned as the display matrix says (phones write it)."""
+    pixels = frame.to_ndarray(format="rgb24")
+    turns = round(frame.rotation / 90) % 4  # degrees, counter-clockwise
+    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
