@@ -32,5 +32,7 @@ class Pair:
                 f"{len(server.labels)}; accepted: two models of the same classes"
             )
         if edge.labels != server.labels:
-            raise UsageError(f"edge model {edge.name!r} and server model {server.name!r} name their classes differently")
+            raise UsageError(
+                f"edge model {edge.name!r} and server model {server.name!r} name their classes differently"
+            )
         return cls(edge, server)

@@ -36,7 +36,7 @@ FOCUS_UNITS = 48
 # How many units a step of the second part looks at, and how often.
 UNIT_COUNTS = (24, 48, 64, 96, 128, 196)
 UNIT_SHARES = {"edge": (0, 0, 0.2, 0.2, 0.2, 0.4), "server": (0.15, 0.2, 0.2, 0.15, 0.1, 0.2)}
-STEPS = {"edge": 5000, "server": 7000}
+STEPS = {"edge": 5000, "server": 5000}
 MUON_RATE, ADAM_RATE = 0.02, 1e-3
 
 
@@ -124,7 +124,10 @@ def train(role: str, steps: int, scenes: int, out: Path, seed: int = 0) -> None:
         return min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
     schedules = [torch.optim.lr_scheduler.LambdaLR(optimiser, rate) for optimiser in optimisers]
-    print(f"{role}: {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, drawing {scenes} scenes", flush=True)
+    print(
+        f"{role}: {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, drawing {scenes} scenes",
+        flush=True,
+    )
     pictures, classes, unit_classes = make_scenes(scenes, seed=1)
     held_out, held_out_classes, _ = make_scenes(2000, seed=2)
     order = torch.randperm(scenes, generator=generator)
@@ -154,15 +157,18 @@ def train(role: str, steps: int, scenes: int, out: Path, seed: int = 0) -> None:
         loss = loss + 0.5 * F.cross_entropy(token_logits.float().flatten(0, 1), cells[rows, units].flatten())
         for optimiser in optimisers:
             optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for optimiser, schedule in zip(optimisers, schedules, strict=True):
             optimiser.step()
             schedule.step()
         mean_loss += (loss.item() - mean_loss) / min(step + 1, 50)
-        if (step + 1) % 500 == 0 or step + 1 == steps:
+        if (step + 1) % 1000 == 0 or step + 1 == steps:
             score = accuracy(model, held_out, held_out_classes)
-            print(f"step {step + 1}/{steps} loss {mean_loss:.3f} held-out {score:.4f} {time.monotonic() - began:.0f} s", flush=True)
+            print(
+                f"step {step + 1}/{steps} loss {mean_loss:.3f} held-out {score:.4f} {time.monotonic() - began:.0f} s",
+                flush=True,
+            )
             state = {key: value.detach().half().contiguous() for key, value in model.state_dict().items()}
             meta = {"role": role, "steps": str(step + 1), "scenes": str(scenes), "classes": json.dumps(CLASSES)}
             save_file(state, out, metadata=meta)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from timm.layers import PatchEmbed
-from timm.models.vision_transformer import Attention, VisionTransformer
+from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -59,14 +59,16 @@ def grid(model: VisionTransformer) -> tuple[int, int]:
 
 
 @contextmanager
-def _queries_and_keys(blocks: list[torch.nn.Module]) -> Iterator[list[dict[str, Tensor]]]:
+def _queries_and_keys(blocks: list[Block]) -> Iterator[list[dict[str, Tensor]]]:
     """Collects q and k, each (B, heads, T, d), of the given blocks during the forward passes inside the context."""
     taken: list[dict[str, Tensor]] = [{} for _ in blocks]
     handles = []
     for block, store in zip(blocks, taken, strict=True):
         for key, module in (("q", block.attn.q_norm), ("k", block.attn.k_norm)):
 
-            def keep(_module: object, _args: object, output: Tensor, store: dict[str, Tensor] = store, key: str = key) -> None:
+            def keep(
+                _module: object, _args: object, output: Tensor, store: dict[str, Tensor] = store, key: str = key
+            ) -> None:
                 store[key] = output
 
             handles.append(module.register_forward_hook(keep))
@@ -114,7 +116,8 @@ def token_table(model: VisionTransformer) -> Tensor:
     Asked of timm itself with blank patch tokens, so it holds for every kind of position embedding.
     """
     rows, columns = grid(model)
-    return model._pos_embed(model.pos_embed.new_zeros(1, rows * columns, model.embed_dim))
+    table: Tensor = model._pos_embed(model.pos_embed.new_zeros(1, rows * columns, model.embed_dim))
+    return table
 
 
 def features_of_units(model: VisionTransformer, patches: Tensor, units: Tensor, table: Tensor | None = None) -> Tensor:
@@ -130,9 +133,11 @@ def features_of_units(model: VisionTransformer, patches: Tensor, units: Tensor, 
         table = token_table(model)
     prefix = table[:, : model.num_prefix_tokens].expand(len(tokens), -1, -1)
     tokens = tokens + table[0, model.num_prefix_tokens :][units]
-    return model.norm(model.blocks(model.norm_pre(torch.cat([prefix, tokens], dim=1))))
+    final: Tensor = model.norm(model.blocks(model.norm_pre(torch.cat([prefix, tokens], dim=1))))
+    return final
 
 
 def classify_units(model: VisionTransformer, patches: Tensor, units: Tensor, table: Tensor | None = None) -> Tensor:
     """Class logits (B, C) from chosen units alone; arguments as in `features_of_units`."""
-    return model.forward_head(features_of_units(model, patches, units, table))
+    logits: Tensor = model.forward_head(features_of_units(model, patches, units, table))
+    return logits

@@ -65,7 +65,7 @@ class Model:
 
 
 def load(config: ModelConfig, name: str) -> Model:
-    """Loads `name` with the weights that `config` names. Raises UsageError saying what is wrong and what is accepted."""
+    """Loads `name` with the weights that `config` names. Raises UsageError."""
     if name in DEMO_MODELS:
         network, labels = _load_demo(name, config.checkpoint)
     else:
@@ -85,7 +85,9 @@ def load(config: ModelConfig, name: str) -> Model:
     return Model(
         name=name,
         vit=network,
-        grid=UnitGrid(network.patch_embed.img_size[0], network.patch_embed.patch_size[0], data["interpolation"], data["crop_pct"]),
+        grid=UnitGrid(
+            network.patch_embed.img_size[0], network.patch_embed.patch_size[0], data["interpolation"], data["crop_pct"]
+        ),
         labels=labels,
         mean=torch.tensor(data["mean"], device=config.device).view(3, 1, 1),
         std=torch.tensor(data["std"], device=config.device).view(3, 1, 1),
@@ -100,7 +102,7 @@ def _load_demo(name: str, checkpoint: Path | None) -> tuple[VisionTransformer, t
     return network, tuple(json.loads(metadata.get("classes", "[]")))
 
 
-def _load_timm(name: str, checkpoint: Path | None) -> tuple[torch.nn.Module, tuple[str, ...]]:
+def _load_timm(name: str, checkpoint: Path | None) -> tuple[VisionTransformer, tuple[str, ...]]:
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
         known = [*DEMO_MODELS, *timm.list_models("*vit*"), *timm.list_models("deit*")]
@@ -131,7 +133,7 @@ def cached_file(name: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def _load_pretrained(name: str) -> torch.nn.Module:
+def _load_pretrained(name: str) -> VisionTransformer:
     """A timm model with its published weights, from the cache or the hub."""
     if timm.get_pretrained_cfg(name) is None:
         raise UsageError(f"unknown model {name!r}: there are no published weights of that tag")
@@ -158,7 +160,9 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, "pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
-        raise UsageError(f"checkpoint {str(path)!r} is not a safetensors file: {error}; accepted: .safetensors") from None
+        raise UsageError(
+            f"checkpoint {str(path)!r} is not a safetensors file: {error}; accepted: .safetensors"
+        ) from None
 
 
 def _load_state(network: torch.nn.Module, state: dict[str, Tensor], name: str, path: Path) -> None:
@@ -173,7 +177,9 @@ def _load_state(network: torch.nn.Module, state: dict[str, Tensor], name: str, p
             )
     surplus = sorted(set(state) - set(wanted))
     if surplus:
-        raise UsageError(f"checkpoint {str(path)!r} does not fit model {name!r}: it holds {surplus[0]!r}, unknown there")
+        raise UsageError(
+            f"checkpoint {str(path)!r} does not fit model {name!r}: it holds {surplus[0]!r}, unknown there"
+        )
     network.load_state_dict({key: tensor.float() for key, tensor in state.items()})
 
 

@@ -22,8 +22,10 @@ app = typer.Typer(
 config_app = typer.Typer(help="Show or check a configuration.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 
-ConfigFile = Annotated[Optional[Path], typer.Option("--config", "-c", help="YAML file; options override it.")]  # noqa: UP045 (typer)
-Assignments = Annotated[Optional[list[str]], typer.Option("--set", help="Any key of the configuration: stage.key=value.")]  # noqa: UP045
+ConfigFile = Annotated[Optional[Path], typer.Option("--config", "-c", help="YAML file; options override it.")]
+Assignments = Annotated[
+    Optional[list[str]], typer.Option("--set", help="Any key of the configuration: stage.key=value.")
+]
 # Each option is a key of the configuration; it overrides the file when it is given.
 _OPTIONS = {
     "source": "capture.source",
@@ -47,23 +49,28 @@ _OPTIONS = {
 
 @app.command()
 def run(
-    source: Annotated[Optional[str], typer.Argument(help="Video file, folder of images, webcam (0, /dev/video0), rtsp:// or http(s):// URL, or synthetic:N.")] = None,  # noqa: UP045
+    source: Annotated[
+        Optional[str],
+        typer.Argument(
+            help="Video file, folder of images, webcam (0, /dev/video0), rtsp:// or http(s):// URL, or synthetic:N."
+        ),
+    ] = None,
     config: ConfigFile = None,
-    models: Annotated[Optional[str], typer.Option(help="Pair of models: deit or demo.")] = None,  # noqa: UP045
-    edge_model: Annotated[Optional[str], typer.Option(help="timm VisionTransformer that scores.")] = None,  # noqa: UP045
-    edge_checkpoint: Annotated[Optional[str], typer.Option(help="Its weights, a safetensors file.")] = None,  # noqa: UP045
-    server_model: Annotated[Optional[str], typer.Option(help="timm VisionTransformer that classifies.")] = None,  # noqa: UP045
-    server_checkpoint: Annotated[Optional[str], typer.Option(help="Its weights, a safetensors file.")] = None,  # noqa: UP045
-    uplink: Annotated[Optional[str], typer.Option(help="Budget rate: 64kbit/s, 0.5Mbit/s, unlimited.")] = None,  # noqa: UP045
-    window: Annotated[Optional[str], typer.Option(help="Budget window: 1s, 500ms.")] = None,  # noqa: UP045
-    selector: Annotated[Optional[str], typer.Option(help="sage, topk, uniform or random.")] = None,  # noqa: UP045
-    importance: Annotated[Optional[str], typer.Option(help="last or rollout.")] = None,  # noqa: UP045
-    units: Annotated[Optional[int], typer.Option(help="Most units that a frame may send.")] = None,  # noqa: UP045
-    gate: Annotated[Optional[str], typer.Option(help="min_entropy, margin, always or never.")] = None,  # noqa: UP045
-    realtime: Annotated[Optional[bool], typer.Option("--realtime/--fast", help="Play a file at its own pace.")] = None,  # noqa: UP045
-    resize: Annotated[Optional[str], typer.Option(help="squash or crop.")] = None,  # noqa: UP045
-    out: Annotated[Optional[str], typer.Option(help="Folder for results.jsonl and summary.json.")] = None,  # noqa: UP045
-    annotate: Annotated[Optional[str], typer.Option(help="Annotated video, an .mp4 file.")] = None,  # noqa: UP045
+    models: Annotated[Optional[str], typer.Option(help="Pair of models: deit or demo.")] = None,
+    edge_model: Annotated[Optional[str], typer.Option(help="timm VisionTransformer that scores.")] = None,
+    edge_checkpoint: Annotated[Optional[str], typer.Option(help="Its weights, a safetensors file.")] = None,
+    server_model: Annotated[Optional[str], typer.Option(help="timm VisionTransformer that classifies.")] = None,
+    server_checkpoint: Annotated[Optional[str], typer.Option(help="Its weights, a safetensors file.")] = None,
+    uplink: Annotated[Optional[str], typer.Option(help="Budget rate: 64kbit/s, 0.5Mbit/s, unlimited.")] = None,
+    window: Annotated[Optional[str], typer.Option(help="Budget window: 1s, 500ms.")] = None,
+    selector: Annotated[Optional[str], typer.Option(help="sage, topk, uniform or random.")] = None,
+    importance: Annotated[Optional[str], typer.Option(help="last or rollout.")] = None,
+    units: Annotated[Optional[int], typer.Option(help="Most units that a frame may send.")] = None,
+    gate: Annotated[Optional[str], typer.Option(help="min_entropy, margin, always or never.")] = None,
+    realtime: Annotated[Optional[bool], typer.Option("--realtime/--fast", help="Play a file at its own pace.")] = None,
+    resize: Annotated[Optional[str], typer.Option(help="squash or crop.")] = None,
+    out: Annotated[Optional[str], typer.Option(help="Folder for results.jsonl and summary.json.")] = None,
+    annotate: Annotated[Optional[str], typer.Option(help="Annotated video, an .mp4 file.")] = None,
     assignments: Assignments = None,
 ) -> None:
     """Run a source through the pipeline: one verdict for every captured frame."""
@@ -113,7 +120,10 @@ def doctor() -> None:
 
 
 @config_app.command("show")
-def config_show(config: Annotated[Optional[Path], typer.Argument(help="YAML file; without it, the defaults.")] = None, assignments: Assignments = None) -> None:  # noqa: UP045
+def config_show(
+    config: Annotated[Optional[Path], typer.Argument(help="YAML file; without it, the defaults.")] = None,
+    assignments: Assignments = None,
+) -> None:
     """Print the whole configuration that a file and overrides amount to."""
     from pipeline.config_file import dump_config, load_config, parse_assignments
 

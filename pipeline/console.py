@@ -50,7 +50,8 @@ class ProgressLine:
         now = time.monotonic()
         spent = format_rate((verdict.window_bits or 0) / self._window_s)
         answer = f"{verdict.answer.prob:.0%}" if verdict.answer else "no answer"
-        status = f"{self._frames / max(now - self._began, 1e-3):.1f} fps  {spent} of {self._budget}  {verdict.origin} {answer}"
+        fps = self._frames / max(now - self._began, 1e-3)
+        status = f"{fps:.1f} fps  {spent} of {self._budget}  {verdict.origin} {answer}"
         self._progress.update(self._task, advance=1, status=status)
         if not self._console.is_terminal and now - self._told >= _PLAIN_EVERY_S:
             self._told = now
@@ -80,7 +81,9 @@ def summary_table(summary: dict[str, Any]) -> Table:
     table.add_row("peak window", f"{peak} of {limit} ({summary['peak_window_bits'] / limit:.1%})" if limit else peak)
     if summary["frames"]:
         latency = summary["latency_ms"]
-        table.add_row("latency", f"p50 {latency['p50']:.0f} ms, p95 {latency['p95']:.0f} ms, max {latency['max']:.0f} ms")
+        table.add_row(
+            "latency", f"p50 {latency['p50']:.0f} ms, p95 {latency['p95']:.0f} ms, max {latency['max']:.0f} ms"
+        )
     if summary["accuracy"]:
         accuracy = summary["accuracy"]
         table.add_row("accuracy", f"{accuracy['verdict']:.1%} (edge alone {accuracy['edge']:.1%})")

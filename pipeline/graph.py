@@ -9,7 +9,8 @@
 A stage is any object with `async def process(item)`; if it is also an async context manager, it is entered before its
 first item and left after its last. What `process` returns goes down the stage's arrow, or down a route of its own when
 its type is named in `routes`; None goes nowhere. A stage that raises does not end the graph: `rescue` turns the item
-and the error into a value that is routed instead; only a SagelinkError (a full disk, say) ends the run. The graph ends when its sources have ended and every item is through.
+and the error into a value that is routed instead; only a SagelinkError (a full disk, say) ends the run. The graph ends
+when its sources have ended and every item is through.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Source(Protocol):
 
 
 Rescue = Callable[[object, Exception | None], object]
-Routes = Mapping[type, Channel[Any]]
+Routes = Mapping[type[Any], Channel[Any]]
 
 
 class Chain:
@@ -78,7 +79,15 @@ async def _enter(stack: AsyncExitStack, thing: object) -> None:
 class _Node:
     """One source or stage with its arrows."""
 
-    def __init__(self, name: str, work: Source | Stage, inbox: Channel[Any] | None, outbox: Channel[Any], routes: Routes, workers: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        work: Source | Stage,
+        inbox: Channel[Any] | None,
+        outbox: Channel[Any],
+        routes: Routes,
+        workers: int,
+    ) -> None:
         self.name = name
         self.work = work
         self.inbox = inbox
@@ -117,7 +126,13 @@ class Graph:
         return Channel(name, policy, capacity)
 
     def source(
-        self, source: Source, *, name: str = "", policy: Policy = "wait", capacity: int = 4, routes: Routes | None = None
+        self,
+        source: Source,
+        *,
+        name: str = "",
+        policy: Policy = "wait",
+        capacity: int = 4,
+        routes: Routes | None = None,
     ) -> Channel[Any]:
         """Adds a source (any async iterable); returns its arrow."""
         return self._add(source, None, name, policy, capacity, routes, 1)

@@ -13,7 +13,9 @@ from stages.sources import PictureSource, Shot
 class Capture:
     """An async iterable of frames; numbers them, so that every captured frame can be accounted for."""
 
-    def __init__(self, source: PictureSource, camera: str = "camera", realtime: bool = False, truth: bool = True) -> None:
+    def __init__(
+        self, source: PictureSource, camera: str = "camera", realtime: bool = False, truth: bool = True
+    ) -> None:
         """`realtime`: a file is played at the pace of its own timestamps; `truth`: pass on what the source knows."""
         self._source = source
         self._camera = camera

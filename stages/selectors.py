@@ -81,7 +81,9 @@ def selector_by_name(name: str) -> Selector:
     """Raises UsageError for an unknown name."""
     if name not in SELECTORS:
         accepted = ", ".join(SELECTORS)
-        raise UsageError(f"select.selector: unknown selector {name!r}{suggest(name, [*SELECTORS])}; accepted: {accepted}")
+        raise UsageError(
+            f"select.selector: unknown selector {name!r}{suggest(name, [*SELECTORS])}; accepted: {accepted}"
+        )
     return SELECTORS[name]
 
 
@@ -103,7 +105,9 @@ def _by_importance(importance: Floats) -> Units:
 def _unit_length(embeddings: Floats) -> Floats:
     """L2-normalised rows; a row of zeros stays zero, so it is similar to nothing."""
     lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return embeddings / np.where(lengths > 0, lengths, 1)
+    lengths[lengths == 0] = 1
+    directions: Floats = embeddings / lengths
+    return directions
 
 
 def _farthest(directions: Floats, first: int, count: int) -> Units:

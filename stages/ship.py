@@ -78,7 +78,9 @@ class Ship:
             return Kept(evidence, Drop.BUDGET)
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._uplink.waiting[frame.seq] = reply
-        sent = Sent(evidence, self._budget.now_s, self._budget.window_bits(self._budget.now_s), time.monotonic_ns(), reply)
+        sent = Sent(
+            evidence, self._budget.now_s, self._budget.window_bits(self._budget.now_s), time.monotonic_ns(), reply
+        )
         if not await self._uplink.link.send(evidence.message):
             del self._uplink.waiting[frame.seq]
             return Kept(evidence, Drop.LINK)

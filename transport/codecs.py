@@ -80,7 +80,9 @@ def register_codec(name: str, codec: Codec) -> None:
 def codec_by_name(name: str) -> Codec:
     """Raises UsageError for an unknown name."""
     if name not in _CODECS:
-        raise UsageError(f"encode.codec: unknown codec {name!r}{suggest(name, [*_CODECS])}; accepted: {', '.join(_CODECS)}")
+        raise UsageError(
+            f"encode.codec: unknown codec {name!r}{suggest(name, [*_CODECS])}; accepted: {', '.join(_CODECS)}"
+        )
     return _CODECS[name]
 
 

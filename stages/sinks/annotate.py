@@ -23,7 +23,9 @@ _OUTLINE = (255, 210, 60)
 class AnnotatedVideo:
     """H.264 in MP4 with the run's own timing. Frames of other sizes than the first are fitted into its frame."""
 
-    def __init__(self, path: Path, labels: tuple[str, ...], grid: UnitGrid, resize: Resize, budget_bits: int | None) -> None:
+    def __init__(
+        self, path: Path, labels: tuple[str, ...], grid: UnitGrid, resize: Resize, budget_bits: int | None
+    ) -> None:
         self._labels = labels
         self._grid = grid
         self._resize: Resize = resize

@@ -33,11 +33,30 @@ class Shot:
 class PictureSource(Protocol):
     """Blocking; opened by its constructor, used from one thread."""
 
-    name: str  # without credentials
-    live: bool  # pictures come at their own pace, whether taken or not
-    skipped: int  # pictures that could not be read so far
-    length: int | None  # how many pictures there are, where that is known
-    labels: tuple[str, ...] | None  # class names of the truth, where it is known
+    @property
+    def name(self) -> str:
+        """What it reads, without credentials."""
+        ...
+
+    @property
+    def live(self) -> bool:
+        """Whether pictures come at their own pace, taken or not."""
+        ...
+
+    @property
+    def skipped(self) -> int:
+        """Pictures that could not be read so far."""
+        ...
+
+    @property
+    def length(self) -> int | None:
+        """How many pictures there are, where that is known."""
+        ...
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """Class names of the truth, where it is known."""
+        ...
 
     def __iter__(self) -> Iterator[Shot]: ...
 

@@ -37,7 +37,8 @@ class LiveSource:
             self._capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG, timeouts)
             if not self._capture.isOpened():
                 raise SourceError(
-                    f"source {self.name!r} cannot be opened: refused, unreachable, or no video within {open_timeout_s:g} s"
+                    f"source {self.name!r} cannot be opened: refused, unreachable, or no video within "
+                    f"{open_timeout_s:g} s"
                 )
         else:
             self._capture = cv2.VideoCapture(int(address) if address.isdecimal() else address, cv2.CAP_V4L2)

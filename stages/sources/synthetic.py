@@ -29,7 +29,9 @@ class SyntheticSource:
     skipped = 0
     labels = CLASSES
 
-    def __init__(self, frames: int, width: int = 256, height: int = 256, fps: float = 5.0, seed: int = 0, hold: int = 5) -> None:
+    def __init__(
+        self, frames: int, width: int = 256, height: int = 256, fps: float = 5.0, seed: int = 0, hold: int = 5
+    ) -> None:
         self.length = frames
         self.name = f"synthetic:{frames}"
         self._size = (width, height)
@@ -44,10 +46,12 @@ class SyntheticSource:
         try:
             options = _Options.model_validate({"frames": count} | dict(pair.split("=", 1) for pair in pairs))
         except (ValidationError, ValueError) as error:
-            where = [".".join(map(str, e["loc"])) for e in error.errors()] if isinstance(error, ValidationError) else pairs
+            where = (
+                [".".join(map(str, e["loc"])) for e in error.errors()] if isinstance(error, ValidationError) else pairs
+            )
             raise UsageError(
-                f"source {text!r}: cannot read {', '.join(where)}; accepted: synthetic:FRAMES[,size=WxH][,fps=F][,seed=S]"
-                f"[,hold=H], such as synthetic:120,size=640x480,fps=10,seed=3"
+                f"source {text!r}: cannot read {', '.join(where)}; accepted: synthetic:FRAMES[,size=WxH][,fps=F]"
+                f"[,seed=S][,hold=H], such as synthetic:120,size=640x480,fps=10,seed=3"
             ) from None
         width, height = map(int, options.size.split("x"))
         return cls(options.frames, width, height, options.fps, options.seed, options.hold)

@@ -58,7 +58,7 @@ def _polygon(*corners: tuple[float, float]) -> Points:
     return np.array(corners, dtype=np.float64)
 
 
-# Each shape is a list of parts; a part is a list of contours filled by the even-odd rule, so a second contour is a hole.
+# A shape is a list of parts; a part is a list of contours, filled by the even-odd rule: a second contour is a hole.
 _Shape = list[list[Points]]
 _SHAPES: dict[str, Callable[[], _Shape]] = {
     "disc": lambda: [[_arc(0.9)]],
@@ -184,7 +184,8 @@ def _sample_mark(rng: np.random.Generator, base: NDArray[np.float64]) -> Mark:
 def _fixed(points: Points, centre: tuple[float, float], scale: float) -> NDArray[np.int32]:
     """Short-side units to OpenCV's fixed-point pixels, shape (n, 1, 2)."""
     pixels = points * scale + np.asarray(centre)
-    return np.round(pixels * (1 << _SUBPIXEL_BITS)).astype(np.int32)[:, None, :]
+    fixed: NDArray[np.int32] = np.round(pixels * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+    return fixed[:, None, :]
 
 
 def _bounce(start: float, velocity: float, t: float, room: float) -> float:
@@ -213,7 +214,7 @@ def render(scene: Scene, width: int, height: int, t: float, noise_rng: np.random
     """The scene at `t` seconds as RGB uint8 (height, width, 3); the object is drawn last, over the clutter."""
     short = min(width, height)
     middle = (width / 2, height / 2)
-    image = cv2.resize(scene.backdrop, (width, height), interpolation=cv2.INTER_CUBIC)
+    image: NDArray[np.float32] = cv2.resize(scene.backdrop, (width, height), interpolation=cv2.INTER_CUBIC)
     for mark in scene.marks:
         points = _fixed(mark.points, middle, short)
         if mark.thickness:
