@@ -110,24 +110,25 @@ def _load_timm(name: str, checkpoint: Path | None) -> tuple[VisionTransformer, t
             f"unknown model {name!r}{suggest(architecture, known)}; accepted: a timm VisionTransformer name or "
             f"{', '.join(DEMO_MODELS)}; `sagelink models` lists what is here"
         )
+    published = timm.list_pretrained(f"{architecture}.*")
+    if name not in (architecture, *published):
+        accepted = ", ".join(published) or architecture
+        raise UsageError(f"unknown model {name!r}{suggest(name, published)}; accepted: {accepted}")
     if checkpoint is None:
         network = _load_pretrained(name)
     else:
         state, _ = read_checkpoint(checkpoint)
         # A fine-tuned checkpoint may have a class list of its own length.
         classes = {"num_classes": len(state["head.bias"])} if "head.bias" in state else {}
-        try:
-            network = timm.create_model(name, pretrained=False, **classes)
-        except RuntimeError as error:  # an unknown pretrained tag
-            raise UsageError(f"unknown model {name!r}: {error}") from None
-        _load_state(network, state, name, checkpoint)
+        network = timm.create_model(name, pretrained=False, **classes)
+        _load_state(vit.check(network, name), state, name, checkpoint)
     return network, _imagenet_labels() if network.num_classes == 1000 else ()
 
 
 def cached_file(name: str) -> Path | None:
     """Where the weights of a timm model lie in the local cache, if they do. Asks no network."""
     config = timm.get_pretrained_cfg(name)
-    if config is None or not config.hf_hub_id:
+    if not config.hf_hub_id:
         return None
     found = try_to_load_from_cache(config.hf_hub_id, "model.safetensors")
     return Path(found) if isinstance(found, str) else None
@@ -135,8 +136,6 @@ def cached_file(name: str) -> Path | None:
 
 def _load_pretrained(name: str) -> VisionTransformer:
     """A timm model with its published weights, from the cache or the hub."""
-    if timm.get_pretrained_cfg(name) is None:
-        raise UsageError(f"unknown model {name!r}: there are no published weights of that tag")
     cached = cached_file(name)
     if cached is not None:
         return timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(cached)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Optional
@@ -10,6 +11,8 @@ from typing import Annotated, Optional
 import typer
 
 from pipeline.errors import SagelinkError
+
+log = logging.getLogger(__name__)
 
 app = typer.Typer(
     name="sagelink",
@@ -141,15 +144,35 @@ def config_check(config: Annotated[Path, typer.Argument(help="YAML file.")]) -> 
 
 def main() -> None:
     """Entry point; exit codes 0 done, 1 failed while running, 2 wrong use or configuration."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    level = os.environ.get("SAGELINK_LOG", "warning").upper()
+    if level not in logging.getLevelNamesMapping():
+        level = "WARNING"
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    code = _run_app()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Everything is on disk. The interpreter's own end would take torch another second to unload, and is not safe
+    # beside a daemon thread that is still inside a camera driver.
+    os._exit(code)
+
+
+def _run_app() -> int:
     try:
         app()
     except SagelinkError as error:
         typer.echo(f"sagelink: {error}", err=True)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except KeyboardInterrupt:
         typer.echo("sagelink: interrupted before the first frame", err=True)
-        sys.exit(1)
+        return 1
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    except Exception as error:
+        typer.echo(f"sagelink: internal error, please report it: {error!r} (SAGELINK_LOG=debug shows more)", err=True)
+        log.debug("event=internal_error", exc_info=True)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pipeline.quantities import Duration, Rate, Size
 
@@ -67,14 +67,8 @@ class SelectConfig(_Section):
     selector: str = Field("sage", description="sage, topk, uniform or random")
     importance: Literal["last", "rollout"] = Field("last", description="CLS attention: last layer, or rollout of six")
     units: int = Field(64, ge=1, description="Most units that one frame may send")
-    min_units: int = Field(16, ge=1, description="Fewer than this are not worth a message")
+    min_units: int = Field(16, ge=1, description="Fewer than this (or than `units`) are not worth a message")
     seed: int = Field(0, ge=0, description="For the random selector")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> SelectConfig:
-        if self.min_units > self.units:
-            raise ValueError(f"min_units {self.min_units} is above units {self.units}")
-        return self
 
 
 class EncodeConfig(_Section):

@@ -110,7 +110,7 @@ class _Node:
 class Graph:
     """Build it with `source` and `stage`, then `run` it once."""
 
-    def __init__(self, rescue: Rescue | None = None, grace_s: float = 1.0) -> None:
+    def __init__(self, rescue: Rescue | None = None, grace_s: float = 0.8) -> None:
         """`grace_s`: how long the items inside may still take to get through after `stop`."""
         self._nodes: list[_Node] = []
         self._producers: dict[Channel[Any], int] = {}

@@ -7,6 +7,10 @@ import re
 import time
 from collections.abc import Iterator
 
+# Both write to the terminal on their own, FFmpeg with the whole URL: our errors say it once, without credentials.
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
 import cv2
 
 from pipeline.errors import UsageError
@@ -63,7 +67,7 @@ class LiveSource:
 
 def redact(address: str) -> str:
     """The address without user, password and query, which often hold secrets."""
-    return re.sub(r"//[^/@]*@", "//***@", address).partition("?")[0]
+    return re.sub(r"//[^/]*@", "//***@", address).partition("?")[0]
 
 
 def list_webcams() -> list[str]:

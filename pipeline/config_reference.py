@@ -1,0 +1,81 @@
+"""The configuration reference, made from the models: `python -m pipeline.config_reference > docs/configuration.md`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import NoneType
+from typing import Literal, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from pipeline.config import MODEL_PAIRS, Config
+from pipeline.quantities import format_rate, parse_duration, parse_rate, parse_size
+
+_INTRO = """# Configuration
+
+Made from `pipeline/config.py` by `python -m pipeline.config_reference > docs/configuration.md`; do not edit.
+
+A YAML file for `sagelink run --config FILE`. Options override the file; `--set section.key=value` overrides both. Every
+key may be left out; unknown keys are errors. Relative paths start at the working directory.
+
+| kind | written | a bare number is |
+|---|---|---|
+| rate | `64kbit/s`, `64kbps`, `8kB/s`; prefixes `k`, `M`, `G` of 1000 | bit/s |
+| size | `2kB`, `1.5MB`, `64KiB` | bytes |
+| duration | `500us`, `500ms`, `1s`, `2min`, `1h`, `1d` | seconds |
+"""
+_KINDS: dict[object, str] = {int: "whole number", float: "number", str: "text", bool: "`true`, `false`", Path: "path"}
+_QUANTITIES = {parse_rate: "rate or `unlimited`", parse_size: "size", parse_duration: "duration"}
+_BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+_BY_MACHINE = {"threads": "half of the CPU cores"}
+
+
+def reference() -> str:
+    """The page as Markdown: the keys at the top, then a table for each section."""
+    sections = {name: f.default for name, f in Config.model_fields.items() if isinstance(f.default, BaseModel)}
+    top = {name: field for name, field in Config.model_fields.items() if name not in sections}
+    parts = [f"{_INTRO}\n## Top level\n\n{_table(top)}"]
+    for name, section in sections.items():
+        parts += [f"\n## `{name}`\n", f"{type(section).__doc__}\n", _table(type(section).model_fields)]
+    parts += ["\n## Pairs of models\n\n| `models` | edge | server |\n|---|---|---|"]
+    return "\n".join([*parts, *(f"| `{pair}` | `{a}` | `{b}` |" for pair, (a, b) in MODEL_PAIRS.items()), ""])
+
+
+def _table(fields: dict[str, FieldInfo]) -> str:
+    rows = ["| key | accepted | default | meaning |\n|---|---|---|---|"]
+    for key, field in fields.items():
+        rows.append(
+            f"| `{key}` | {_accepted(field)} | {_BY_MACHINE.get(key) or _written(field)} | {field.description} |"
+        )
+    return "\n".join(rows)
+
+
+def _accepted(field: FieldInfo) -> str:
+    for hint in field.metadata:
+        if getattr(hint, "func", None) in _QUANTITIES:
+            return _QUANTITIES[hint.func]
+    kinds = [each for each in get_args(field.annotation) or [field.annotation] if each is not NoneType]
+    if get_origin(field.annotation) in (Literal, dict):
+        return "mapping of numbers" if kinds[0] is float else ", ".join(f"`{choice}`" for choice in kinds)
+    bounds = ((words, getattr(hint, at, None)) for hint in field.metadata for at, words in _BOUNDS.items())
+    return ", ".join([_KINDS[kinds[0]], *(f"{words} {bound:g}" for words, bound in bounds if bound is not None)])
+
+
+def _written(field: FieldInfo) -> str:
+    """The default as a user would write it."""
+    value, accepted = field.default, _accepted(field)
+    if accepted == _QUANTITIES[parse_rate]:
+        return f"`{format_rate(value).replace(' ', '')}`"
+    if accepted == _QUANTITIES[parse_size]:
+        return f"`{value / 1000:g}kB`"
+    if isinstance(value, dict):
+        return f"`{{{', '.join(f'{key:g}: {item:g}' for key, item in value.items())}}}`"
+    if isinstance(value, float):
+        return f"`{value:g}{'s' if accepted == _QUANTITIES[parse_duration] else ''}`"
+    return {"None": "none", "": "empty", "True": "`true`", "False": "`false`"}.get(str(value), f"`{value}`")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())

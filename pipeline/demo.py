@@ -1,0 +1,60 @@
+"""`sagelink demo`: what a budget costs, on the bundled models and the synthetic world."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.config_file import load_config
+from pipeline.console import ProgressLine
+from pipeline.run import prepare
+
+# What stands in the table, the folder of the run, and what it sets.
+_RUNS: list[tuple[str, str, dict[str, object]]] = [
+    ("edge only", "edge-only", {"gate.policy": "never"}),
+    ("32 kbit/s", "32kbit", {"budget.uplink": "32kbit/s"}),
+    ("128 kbit/s", "128kbit", {"budget.uplink": "128kbit/s"}),
+    ("unlimited", "unlimited", {"budget.uplink": "unlimited", "select.units": 196}),
+]
+
+
+def run_demo(out: Path, frames: int) -> None:
+    """Runs the same frames under each budget, prints the table, and leaves the runs below `out`."""
+    from models.pair import Pair
+
+    console = Console()
+    pair = None
+    title = f"{frames} frames of the synthetic world, 16 classes, 5 frames/s, window 1 s"
+    table = Table(title=title, title_justify="left")
+    for heading in ("uplink budget", "accuracy", "offloaded", "bytes a frame", "peak window, bits", "budget, bits"):
+        table.add_column(heading, justify="left" if heading == "uplink budget" else "right", no_wrap=True)
+    for title, folder, settings in _RUNS:
+        outputs: dict[str, object] = {"output.out": str(out / folder)}
+        if folder == "32kbit":
+            outputs["output.annotate"] = str(out / folder / "annotated.mp4")
+        config = load_config(None, {"capture.source": f"synthetic:{frames}", "models": "demo", **settings, **outputs})
+        pair = pair or Pair.load(config)
+        run = prepare(config, pair)
+        console.print(f"{title} ...", highlight=False)
+        with ProgressLine(console, frames, config.budget.uplink, config.budget.window) as line:
+            summary = run.go(watch=line.show)
+        table.add_row(title, *_cells(summary))
+        if summary["interrupted"]:
+            break
+    console.print(table)
+    console.print(f"runs, with one line a frame, in {out}", highlight=False, soft_wrap=True)
+
+
+def _cells(summary: dict[str, Any]) -> list[str]:
+    frames = max(summary["frames"], 1)
+    accuracy = summary["accuracy"]
+    return [
+        f"{accuracy['verdict']:.1%}" if accuracy else "",
+        f"{summary['offloaded'] / frames:.0%}",
+        f"{summary['wire_bits'] / 8 / frames:.0f}",
+        str(summary["peak_window_bits"]),
+        str(summary["budget_bits"] or "none"),
+    ]

@@ -1,0 +1,154 @@
+"""Small stand-ins that several tests share: values, a link with a fate for each message, a clock, patience."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.channel import Channel, ChannelClosed
+from pipeline.types import Answer, Evidence, Frame, Metered, Pixels, Reply, Scored, Selected, Units
+from transport.codecs import RawZstd
+from transport.wire import EvidenceMessage, encode_evidence, encode_reply, peek_seq
+
+SIDE, PATCH, CLASSES = 4, 4, 5
+
+# answer: one reply; lose: none; refuse: the link takes no message; duplicate: the reply comes twice; late: the reply
+# waits for `release`; garble: bytes that are no reply; unknown: a reply about another frame; reject: the server refuses.
+Fate = Literal["answer", "lose", "refuse", "duplicate", "late", "garble", "unknown", "reject"]
+
+
+async def settle(rounds: int = 20) -> None:
+    """Lets every task that can run do so."""
+    for _ in range(rounds):
+        await asyncio.sleep(0)
+
+
+def make_picture(side: int = SIDE, patch_size: int = PATCH, seed: int = 0) -> Pixels:
+    """Noise, which no coder makes smaller."""
+    return np.random.default_rng(seed).integers(0, 256, (side * patch_size,) * 2 + (3,), np.uint8)
+
+
+def make_answer(probs: Iterable[float]) -> Answer:
+    values = np.array(list(probs), np.float64)
+    best = int(values.argmax())
+    return Answer(best, float(values[best]), np.log(values).astype(np.float32))
+
+
+def make_frame(seq: int = 0, stream_s: float = 0.0, pixels: Pixels | None = None) -> Frame:
+    return Frame(seq, "camera", 0, stream_s, make_picture() if pixels is None else pixels, capture_ms=1.0)
+
+
+def make_scored(
+    seq: int = 0,
+    stream_s: float = 0.0,
+    probs: Iterable[float] = (0.4, 0.3, 0.1, 0.1, 0.1),
+    side: int = SIDE,
+    patch_size: int = PATCH,
+) -> Scored:
+    picture = make_picture(side, patch_size, seed=seq)
+    rng = np.random.default_rng(seq)
+    importance: NDArray[np.float32] = rng.random(side**2, np.float32)
+    embeddings: NDArray[np.float32] = rng.standard_normal((side**2, 8), np.float32)
+    return Scored(make_frame(seq, stream_s, picture), picture, make_answer(probs), importance, embeddings, score_ms=2.0)
+
+
+def make_metered(scored: Scored | None = None, allowance_bits: int | None = None, window_bits: int = 0) -> Metered:
+    return Metered(make_scored() if scored is None else scored, allowance_bits, window_bits)
+
+
+def make_selected(metered: Metered | None = None, order: Iterable[int] | None = None) -> Selected:
+    metered = make_metered() if metered is None else metered
+    units: Units = np.array(range(len(metered.scored.importance)) if order is None else list(order), np.intp)
+    return Selected(metered, units, select_ms=3.0)
+
+
+def make_evidence(seq: int = 0, stream_s: float = 0.0, units: Iterable[int] = (1, 5, 6)) -> Evidence:
+    """A real message about noise."""
+    selected = make_selected(make_metered(make_scored(seq, stream_s)))
+    chosen = np.sort(np.array(list(units), np.intp))
+    payload = RawZstd().encode(selected.metered.scored.picture, chosen, PATCH)
+    message = encode_evidence(EvidenceMessage(seq, SIDE, PATCH, RawZstd.number, chosen, payload))
+    return Evidence(selected, chosen, message, wire_bits=8 * len(message), encode_ms=4.0)
+
+
+def make_reply(seq: int = 0, units: int = 3, refusal: str | None = None) -> Reply:
+    if refusal is not None:
+        return Reply(seq, refusal, (), (), 0, 0.0)
+    return Reply(seq, None, (2, 0), (float(np.log(0.5)), float(np.log(0.25))), units, server_ms=0.5)
+
+
+class FakeLink:
+    """An EdgeLink that does to its n-th message what the n-th of `fates` says, and answers the others."""
+
+    def __init__(self, fates: Iterable[Fate] = (), framing_bytes: int = 0) -> None:
+        self.sent: list[bytes] = []  # what was on the wire
+        self.offered = 0
+        self.on_send: Callable[[], None] = lambda: None
+        self._fates = iter(fates)
+        self._framing_bytes = framing_bytes
+        self._late: list[bytes] = []
+        self._down: Channel[bytes] = Channel("replies", capacity=1000)
+
+    def wire_bits(self, message_bytes: int) -> int:
+        return 8 * (message_bytes + self._framing_bytes)
+
+    async def send(self, message: bytes) -> bool:
+        self.offered += 1
+        self.on_send()
+        fate = next(self._fates, "answer")
+        if fate == "refuse" or self._down.closed:
+            return False
+        self.sent.append(message)
+        seq = peek_seq(message)
+        assert seq is not None, "the edge sent something that is no evidence"
+        reply = encode_reply(make_reply(seq, refusal="no" if fate == "reject" else None))
+        match fate:
+            case "answer" | "reject":
+                await self._down.put(reply)
+            case "duplicate":
+                await self._down.put(reply)
+                await self._down.put(reply)
+            case "late":
+                self._late.append(reply)
+            case "garble":
+                await self._down.put(reply[:-1])
+            case "unknown":
+                await self._down.put(encode_reply(make_reply(seq + 1000)))
+            case "lose":
+                pass
+        return True
+
+    async def release(self) -> None:
+        """Delivers the replies that are late."""
+        while self._late:
+            await self._down.put(self._late.pop(0))
+
+    def replies(self) -> AsyncIterator[bytes]:
+        return aiter(self._down)
+
+    def close(self) -> None:
+        self._down.close()
+
+
+class StubClock:
+    """A BudgetClock that stands where it is put."""
+
+    def __init__(self, time_s: float = 0.0) -> None:
+        self.time_s = time_s
+
+    def now_s(self, frame: Frame) -> float:
+        return self.time_s
+
+
+async def drained(channel: Channel[object]) -> list[object]:
+    """All that comes out of a channel until it closes."""
+    items = []
+    while True:
+        try:
+            items.append(await channel.get())
+        except ChannelClosed:
+            return items

@@ -1,0 +1,180 @@
+"""The budget's bound in every window, wherever it starts, and that next to nothing of the rate is lost to it."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pipeline.budget import UplinkBudget
+from pipeline.errors import SagelinkError, UsageError
+
+RATE, WINDOW = 1000, 2.0
+LIMIT = 2000
+
+
+def ledger_of(budget: UplinkBudget, traffic: list[tuple[float, int]]) -> list[tuple[float, int]]:
+    """What was accepted, at the times that the ledger saw."""
+    return [(budget.now_s, bits) for now_s, bits in traffic if budget.charge(now_s, bits)]
+
+
+def heaviest_window(accepted: list[tuple[float, int]], window_s: float, starts: list[float]) -> int:
+    """The most bits in any [s, s + window), exactly; a charge's own time is always among the worst starts."""
+    exact = [(Fraction(time_s), bits) for time_s, bits in accepted]
+    width = Fraction(window_s)
+    return max(
+        (sum(bits for t, bits in exact if s <= t < s + width) for s in [*map(Fraction, starts), *(t for t, _ in exact)]),
+        default=0,
+    )
+
+
+STEPS = st.one_of(
+    st.sampled_from([0.0, 1e-9, 0.5, WINDOW / 2, WINDOW, WINDOW * 1.001, -0.1, -WINDOW, -3 * WINDOW]),
+    st.floats(-1.0, 3.0, allow_nan=False),
+)
+
+
+@given(
+    began=st.sampled_from([0.0, -5.0, 0.1, 1e6 + 0.3]),
+    window_s=st.sampled_from([WINDOW, 1.0, 0.3, 0.1]),
+    steps=st.lists(st.tuples(STEPS, st.integers(0, LIMIT + 50)), max_size=60),
+    starts=st.lists(st.floats(-10, 100), max_size=10),
+)
+@example(began=0.0, window_s=WINDOW, steps=[(0.0, LIMIT), (WINDOW, LIMIT)], starts=[0.0])
+@example(began=0.0, window_s=WINDOW, steps=[(0.0, LIMIT), (-1.0, 1), (3.0, LIMIT)], starts=[])
+def test_no_window_holds_more_than_the_limit(began, window_s, steps, starts):
+    budget = UplinkBudget(RATE, window_s)
+    traffic, now_s = [], began
+    for step, bits in steps:
+        now_s += step
+        traffic.append((now_s, bits))
+    accepted = ledger_of(budget, traffic)
+    assert heaviest_window(accepted, window_s, [began + start for start in starts]) <= RATE * window_s
+    assert budget.total_bits == sum(bits for _, bits in accepted)
+    times = [time_s for time_s, _ in accepted]
+    assert times == sorted(times)
+
+
+@given(steps=st.lists(st.tuples(STEPS, st.integers(1, LIMIT + 50)), min_size=1, max_size=60))
+def test_the_allowance_is_what_a_charge_accepts(steps):
+    budget = UplinkBudget(RATE, WINDOW)
+    now_s = 0.0
+    for step, bits in steps:
+        now_s += step
+        allowance = budget.allowance(now_s)
+        assert allowance == LIMIT - budget.window_bits(now_s)
+        assert not budget.charge(now_s, allowance + 1)
+        assert budget.charge(now_s, bits) is (bits <= allowance)
+        assert budget.peak_window_bits <= LIMIT
+
+
+@pytest.mark.parametrize("chunk", [None, 64, 7000])
+def test_a_greedy_sender_gets_the_rate(chunk):
+    budget = UplinkBudget(64_000, 1.0)
+    seconds, after_first = 300, 0
+    for step in range(seconds * 1000):
+        now_s = step / 1000
+        bits = min(budget.allowance(now_s), chunk or 64_000)
+        if bits:
+            assert budget.charge(now_s, bits)
+            after_first += bits if now_s >= 1.0 else 0
+    assert after_first == pytest.approx(64_000 * (seconds - 1), rel=0.01)
+
+
+def test_the_limit_may_be_reached_exactly():
+    budget = UplinkBudget(RATE, WINDOW)
+    assert budget.charge(5.0, LIMIT - 1)
+    assert budget.charge(5.5, 1)
+    assert budget.allowance(5.5) == 0
+    assert not budget.charge(5.5, 1)
+    assert budget.charge(5.5, 0)
+    assert budget.peak_window_bits == LIMIT == budget.limit_bits
+
+
+def test_a_refusal_enters_nothing():
+    budget = UplinkBudget(RATE, WINDOW)
+    assert budget.charge(0.0, 1500)
+    assert not budget.charge(0.1, 501)
+    assert (budget.total_bits, budget.window_bits(0.1), budget.peak_window_bits) == (1500, 1500, 1500)
+    assert budget.charge(0.1, 500)
+
+
+def test_what_a_token_bucket_would_let_through_is_refused():
+    """A bucket of one window's depth passes a full burst, and then the rate: nearly twice the limit in one window."""
+    budget = UplinkBudget(RATE, WINDOW)
+    assert budget.charge(10.0, LIMIT)
+    bucket_level = 0.0
+    for step in range(1, 1000):
+        now_s = 10.0 + step * WINDOW / 1000
+        bucket_level += LIMIT / 1000
+        assert not budget.charge(now_s, int(bucket_level) or 1)
+    assert not budget.charge(10.0 + WINDOW - 1e-9, 1)
+    assert budget.charge(10.0 + 1.01 * WINDOW, LIMIT)
+    assert budget.total_bits == 2 * LIMIT
+
+
+def test_a_clock_that_runs_backwards_frees_nothing():
+    budget = UplinkBudget(RATE, WINDOW)
+    assert budget.charge(100.0, LIMIT)
+    assert not budget.charge(3.0, 1)
+    assert budget.now_s == 100.0
+    assert budget.allowance(100.0 + WINDOW / 2) == 0
+
+
+def test_an_earlier_charge_counts_from_the_latest_time_seen():
+    budget = UplinkBudget(RATE, WINDOW)
+    budget.window_bits(100.0)
+    assert budget.charge(0.0, LIMIT)
+    assert budget.allowance(100.0 + 0.9 * WINDOW) == 0
+    assert budget.allowance(100.0 + 1.1 * WINDOW) == LIMIT
+
+
+def test_unlimited_grants_everything_and_still_accounts():
+    budget = UplinkBudget(None, 1.0)
+    for step in range(5):
+        assert budget.allowance(float(step)) is None
+        assert budget.charge(float(step), 10**12)
+    assert budget.limit_bits is None
+    assert budget.total_bits == 5 * 10**12
+    assert budget.peak_window_bits in (10**12, 2 * 10**12)  # half-open windows, and the guard
+
+
+@pytest.mark.parametrize("rate_bps", [64_000, None])
+def test_the_ledger_holds_one_window_only(rate_bps):
+    budget = UplinkBudget(rate_bps, 1.0)
+    longest = 0
+    for step in range(20_000):
+        assert budget.charge(step / 100, 100)
+        longest = max(longest, len(budget._charges))
+    assert longest <= 102
+    assert budget.window_bits(1e9) == 0
+    assert not budget._charges
+
+
+@pytest.mark.parametrize("bad", [0, -1, 0.0, -0.5, float("nan"), float("inf"), float("-inf")])
+def test_a_rate_or_window_that_cannot_be_is_named(bad):
+    with pytest.raises(UsageError, match=rf"rate is {bad} .*above 0"):
+        UplinkBudget(bad, 1.0)
+    with pytest.raises(UsageError, match=rf"window is {bad} .*above 0"):
+        UplinkBudget(64_000, bad)
+    with pytest.raises(UsageError, match="window"):
+        UplinkBudget(None, bad)
+
+
+def test_a_product_beyond_numbers_is_an_error_for_the_user():
+    with pytest.raises(SagelinkError):
+        UplinkBudget(1e300, 1e300)
+
+
+def test_negative_bits_are_our_own_mistake():
+    budget = UplinkBudget(RATE, WINDOW)
+    with pytest.raises(ValueError, match="-1 bits"):
+        budget.charge(0.0, -1)
+    assert budget.total_bits == 0
+
+
+@pytest.mark.parametrize(("rate_bps", "window_s", "limit"), [(0.1, 10, 1), (64_000, 0.1, 6400), (1000, 0.0015, 1)])
+def test_the_limit_is_whole_bits(rate_bps, window_s, limit):
+    assert UplinkBudget(rate_bps, window_s).limit_bits == limit

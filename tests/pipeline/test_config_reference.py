@@ -1,0 +1,27 @@
+"""docs/configuration.md is what the models say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from pipeline.config import Config
+from pipeline.config_reference import reference
+
+PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
+
+
+def test_the_page_is_up_to_date() -> None:
+    assert PAGE.read_text(encoding="utf-8") == reference(), (
+        "run `python -m pipeline.config_reference > docs/configuration.md`"
+    )
+
+
+def test_every_key_has_a_row_that_says_what_it_means() -> None:
+    rows = [line.strip("| ").split(" | ") for line in reference().splitlines() if line.startswith("| `")]
+    meanings = {row[0].strip("`"): row[-1] for row in rows if len(row) == 4}
+    sections = [type(field.default) for field in Config.model_fields.values() if isinstance(field.default, BaseModel)]
+    keys = {key for section in sections for key in section.model_fields} | {"models", "threads"}
+    assert meanings.keys() >= keys
+    assert "None" not in meanings.values()

@@ -1,0 +1,236 @@
+"""Every source on real files: what it gives, how it is timed, and how it refuses what it cannot read."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.config import CaptureConfig
+from pipeline.errors import UsageError
+from stages.sources import SourceError, open_source
+from stages.sources.images import MAX_SIDE
+from stages.sources.live import redact
+from stages.sources.world import CLASSES
+
+
+def write_video(path: Path, frames: int = 20, size: tuple[int, int] = (64, 48), times_s: list[float] | None = None) -> Path:
+    """A clip whose frames can be told by their brightness: 5 more each."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"g": "5", "bf": "0"})
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for index in range(frames):
+            picture = np.full((size[1], size[0], 3), 10 + 5 * index, np.uint8)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = round(1000 * (times_s[index] if times_s else index / 10))
+            frame.time_base = Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def open_path(path: Path | str, **options: object) -> object:
+    return open_source(CaptureConfig(source=str(path), **options))
+
+
+class TestVideo:
+    def test_every_frame_in_order_with_its_own_time(self, tmp_path: Path) -> None:
+        times = [0.0, 0.1, 0.35, 0.4, 1.5]
+        shots = list(open_path(write_video(tmp_path / "a.mp4", 5, times_s=times)))
+        assert [round(shot.stream_s, 3) for shot in shots] == times
+        assert [round(float(shot.pixels.mean()) / 5) for shot in shots] == [2, 3, 4, 5, 6]
+        assert shots[0].pixels.shape == (48, 64, 3)
+        assert shots[0].pixels.dtype == np.uint8
+
+    def test_red_is_red(self, tmp_path: Path) -> None:
+        with av.open(str(tmp_path / "red.mp4"), "w") as container:
+            stream = container.add_stream("libx264", rate=10)
+            stream.width = stream.height = 64
+            stream.pix_fmt = "yuv420p"
+            picture = np.zeros((64, 64, 3), np.uint8)
+            picture[..., 0] = 220
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode(None))
+        red, green, blue = next(iter(open_path(tmp_path / "red.mp4"))).pixels.reshape(-1, 3).mean(0)
+        assert red > 190
+        assert max(green, blue) < 30
+
+    @pytest.mark.parametrize("size", [(66, 50), (34, 126)])
+    def test_odd_aspects(self, tmp_path: Path, size: tuple[int, int]) -> None:
+        shot = next(iter(open_path(write_video(tmp_path / "a.mp4", 1, size))))
+        assert shot.pixels.shape == (size[1], size[0], 3)
+
+    def test_corrupt_frames_are_counted_and_skipped(self, tmp_path: Path) -> None:
+        path = write_video(tmp_path / "a.mp4", 40)
+        data = bytearray(path.read_bytes())
+        with av.open(str(path)) as container:
+            packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+        for packet in packets[11:13]:
+            start = data.index(packet)
+            data[start : start + len(packet)] = np.random.default_rng(0).bytes(len(packet))
+        path.write_bytes(data)
+        source = open_path(path)
+        shots = list(source)
+        assert (len(shots), source.skipped) == (38, 2)
+        assert float(shots[-1].pixels.mean()) > 195  # the frames after the damage are there
+        assert round(shots[-1].stream_s, 3) == 3.9
+
+    def test_time_never_runs_backwards(self, tmp_path: Path) -> None:
+        first, second = write_video(tmp_path / "a.ts", 6), write_video(tmp_path / "b.ts", 6)
+        joined = tmp_path / "c.ts"  # the second part starts at 0 again
+        joined.write_bytes(first.read_bytes() + second.read_bytes())
+        times = [shot.stream_s for shot in open_path(joined)]
+        assert len(times) >= 10
+        assert times == sorted(times)
+
+    @pytest.mark.parametrize("content", [b"", b"this is a text, not a video\n" * 50])
+    def test_not_a_video(self, tmp_path: Path, content: bytes) -> None:
+        path = tmp_path / "clip.mp4"
+        path.write_bytes(content)
+        with pytest.raises(UsageError, match=r"clip\.mp4' is not a video"):
+            open_path(path)
+
+    def test_a_video_whose_frames_are_gone(self, tmp_path: Path) -> None:
+        path = write_video(tmp_path / "a.mkv", 3)
+        data = path.read_bytes()
+        path.write_bytes(data[: data.index(b"\x1f\x43\xb6\x75")])  # cut before the first cluster
+        with pytest.raises(UsageError, match=r"a\.mkv'.* (no frame|not a video)"):
+            open_path(path)
+
+
+class TestImages:
+    def test_names_order_pace_and_orientation(self, tmp_path: Path) -> None:
+        wide = Image.fromarray(np.zeros((20, 40, 3), np.uint8))
+        exif = Image.Exif()
+        exif[0x0112] = 6  # turn a quarter clockwise
+        wide.save(tmp_path / "b.jpg", exif=exif)
+        (tmp_path / "sub").mkdir()
+        wide.convert("L").save(tmp_path / "sub" / "c.png")
+        wide.save(tmp_path / "a.webp")
+        (tmp_path / "notes.txt").write_text("not an image")
+        source = open_path(tmp_path, image_fps=4)
+        shots = list(source)
+        assert [shot.name for shot in shots] == ["a.webp", "b.jpg", "sub/c.png"]
+        assert [shot.stream_s for shot in shots] == [0, 0.25, 0.5]
+        assert [shot.pixels.shape for shot in shots] == [(20, 40, 3), (40, 20, 3), (20, 40, 3)]
+        assert source.length == 3
+
+    def test_an_unreadable_image_is_counted_and_skipped(self, tmp_path: Path) -> None:
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
+        (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
+        (tmp_path / "c.jpg").write_text("no image")
+        source = open_path(tmp_path)
+        assert [shot.name for shot in source] == ["a.png"]
+        assert source.skipped == 2
+
+    def test_nothing_to_read(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match="holds no images; accepted: .avif"):
+            open_path(tmp_path)
+        (tmp_path / "a.png").write_text("no image")
+        with pytest.raises(UsageError, match="none of its 1 images can be read"):
+            open_path(tmp_path)
+
+    def test_huge_images_are_scaled_down(self, tmp_path: Path) -> None:
+        Image.new("RGB", (10_000, 5_000)).save(tmp_path / "a.jpg")
+        shot = next(iter(open_path(tmp_path)))
+        assert max(shot.pixels.shape) <= MAX_SIDE
+        assert shot.pixels.shape[1] == 2 * shot.pixels.shape[0]
+
+
+class TestSynthetic:
+    def test_same_seed_same_pixels(self) -> None:
+        text = "synthetic:7,size=96x64,fps=10,seed=3,hold=3"
+        first, again = list(open_path(text)), list(open_path(text))
+        assert len(first) == 7
+        assert all((a.pixels == b.pixels).all() and a.truth == b.truth for a, b in zip(first, again, strict=True))
+        assert first[0].pixels.shape == (64, 96, 3)
+        assert [shot.stream_s for shot in first] == [i / 10 for i in range(7)]
+        other = next(iter(open_path("synthetic:1,size=96x64,seed=4")))
+        assert (other.pixels != first[0].pixels).any()
+
+    def test_a_scene_holds_and_then_changes(self) -> None:
+        shots = list(open_path("synthetic:200,hold=4,size=32x32"))
+        truths = [shot.truth for shot in shots]
+        assert all(len(set(truths[i : i + 4])) == 1 for i in range(0, 200, 4))
+        assert len(set(truths)) > len(CLASSES) / 2
+        assert (shots[0].pixels != shots[1].pixels).any()
+
+    @pytest.mark.parametrize("text", ["synthetic:", "synthetic:0", "synthetic:x", "synthetic:5,size=9", "synthetic:5,a", "synthetic:5,b=1"])
+    def test_what_cannot_be_read(self, text: str) -> None:
+        with pytest.raises(UsageError, match="accepted: synthetic:FRAMES"):
+            open_path(text)
+
+
+class TestLive:
+    def test_a_webcam_that_is_not_there(self) -> None:
+        with pytest.raises(UsageError, match="webcam '97' cannot be opened; webcams on this machine"):
+            open_path("97")
+
+    def test_a_refused_url(self) -> None:
+        with pytest.raises(SourceError, match=r"'http://\*\*\*@127\.0\.0\.1:9/live' cannot be opened"):
+            open_path("http://user:secret@127.0.0.1:9/live?token=secret")
+
+    def test_an_unknown_scheme(self) -> None:
+        with pytest.raises(UsageError, match="unknown scheme; accepted: rtsp"):
+            open_path("gopher://127.0.0.1/x")
+
+    def test_secrets_are_cut_from_addresses(self) -> None:
+        assert redact("rtsp://user:p@ss@host:554/a?key=1") == "rtsp://***@host:554/a"
+        assert redact("http://host/a") == "http://host/a"
+
+    def test_an_mjpeg_stream_over_http(self, tmp_path: Path) -> None:
+        """A real server on loopback: frames arrive with growing time, and its end is an error that says so."""
+        server = subprocess.Popen([sys.executable, "-c", _MJPEG_SERVER], stdout=subprocess.PIPE, text=True)
+        try:
+            port = int(server.stdout.readline())
+            source = open_path(f"http://127.0.0.1:{port}/live.mjpg")
+            shots = iter(source)
+            first = [next(shots) for _ in range(5)]
+            assert source.live
+            assert first[0].pixels.shape == (48, 64, 3)
+            assert [shot.stream_s for shot in first] == sorted({shot.stream_s for shot in first})
+            with pytest.raises(SourceError, match="has stopped sending"):
+                list(shots)
+            source.close()
+        finally:
+            server.kill()
+            server.communicate()
+
+
+_MJPEG_SERVER = """
+import io, http.server
+from PIL import Image
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        for i in range(30):
+            out = io.BytesIO()
+            Image.new("RGB", (64, 48), (8 * i, 0, 0)).save(out, "JPEG")
+            data = out.getvalue()
+            head = f"--frame\\r\\nContent-Type: image/jpeg\\r\\nContent-Length: {len(data)}\\r\\n\\r\\n"
+            self.wfile.write(head.encode() + data + b"\\r\\n")
+    def log_message(self, *args):
+        pass
+
+server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+def test_what_does_not_exist() -> None:
+    with pytest.raises(UsageError, match="'nowhere.mp4' does not exist; accepted: a video file"):
+        open_path("nowhere.mp4")
+    with pytest.raises(UsageError, match="no source given"):
+        open_path("")
