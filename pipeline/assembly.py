@@ -72,7 +72,7 @@ def edge_graph(
 
     def rescue(item: object, error: Exception | None) -> object:
         """A frame whose stage failed, or that a newer one displaced, keeps its edge answer."""
-        if isinstance(item, Answered):  # the reply made no sense to the fuse stage
+        if isinstance(item, Answered):  # the reply made no sense to the fuse stage, whose arrow carries verdicts
             return fuse.decide(Kept(item, Drop.ERROR))
         return Kept(item, Drop.ERROR if error else Drop.SUPERSEDED) if isinstance(item, _WORK) else None
 

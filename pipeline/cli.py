@@ -29,6 +29,7 @@ ConfigFile = Annotated[Optional[Path], typer.Option("--config", "-c", help="YAML
 Assignments = Annotated[
     Optional[list[str]], typer.Option("--set", help="Any key of the configuration: stage.key=value.")
 ]
+_INTERRUPTED = 130  # typer's exit code for Ctrl-C
 # Each option is a key of the configuration; it overrides the file when it is given.
 _OPTIONS = {
     "source": "capture.source",
@@ -137,8 +138,9 @@ def config_show(
 def config_check(config: Annotated[Path, typer.Argument(help="YAML file.")]) -> None:
     """Say whether a configuration file is valid, and what is wrong with it."""
     from pipeline.config_file import load_config
+    from pipeline.run import check_names
 
-    load_config(config)
+    check_names(load_config(config))
     typer.echo(f"{config}: valid")
 
 
@@ -163,11 +165,11 @@ def _run_app() -> int:
     except SagelinkError as error:
         typer.echo(f"sagelink: {error}", err=True)
         return error.exit_code
-    except KeyboardInterrupt:
+    except SystemExit as end:  # how typer ends, whatever happened
+        if end.code != _INTERRUPTED:
+            return end.code if isinstance(end.code, int) else 0
         typer.echo("sagelink: interrupted before the first frame", err=True)
         return 1
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except Exception as error:
         typer.echo(f"sagelink: internal error, please report it: {error!r} (SAGELINK_LOG=debug shows more)", err=True)
         log.debug("event=internal_error", exc_info=True)

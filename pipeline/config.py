@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pipeline.quantities import Duration, Rate, Size
 
+
+class PairDefaults(NamedTuple):
+    """What a pair of models brings along."""
+
+    edge: str
+    server: str
+    weights: dict[float, float]  # of the server's answer, by share of units received
+
+
+# Weights are measured with `python -m bench.weights`: the largest that do not fall below the edge alone.
 MODEL_PAIRS = {
-    "deit": ("deit_tiny_patch16_224.fb_in1k", "deit_base_patch16_224.fb_in1k"),
-    "demo": ("demo-edge", "demo-server"),
+    "deit": PairDefaults(
+        "deit_tiny_patch16_224.fb_in1k",
+        "deit_base_patch16_224.fb_in1k",
+        {0.0: 0.0, 0.1: 0.05, 0.25: 0.1, 0.35: 0.2, 0.65: 0.3, 1.0: 0.5},
+    ),
+    "demo": PairDefaults("demo-edge", "demo-server", {0.0: 0.0, 0.1: 0.2, 0.35: 1.0, 1.0: 1.0}),
 }
 
 
@@ -57,7 +71,7 @@ class GateConfig(_Section):
 class BudgetConfig(_Section):
     """The hard rolling uplink budget: in every window at most uplink x window bits."""
 
-    uplink: Rate = Field(64_000.0, description="Rate, such as 64kbit/s, 0.5Mbit/s, 8kB/s; or unlimited")
+    uplink: Rate = Field(256_000.0, description="Rate, such as 64kbit/s, 0.5Mbit/s, 8kB/s; or unlimited")
     window: Duration = Field(1.0, description="Length of the rolling window, such as 1s or 500ms")
 
 
@@ -91,14 +105,17 @@ class FuseConfig(_Section):
     rule: Literal["weighted", "server"] = Field(
         "weighted", description="weighted: sum of log-probabilities; server: the server's answer replaces the edge's"
     )
-    weights: dict[float, float] = Field(
-        {0.0: 0.0, 0.05: 0.1, 0.15: 0.3, 0.35: 0.8, 0.6: 1.0, 1.0: 1.0},
-        description="Weight of the server's log-probabilities (the edge's is 1) by share of units received",
+    weights: dict[float, float] | None = Field(
+        None,
+        description="Weight of the server's log-probabilities (the edge's is 1) by share of units received, such as "
+        "{0: 0, 0.5: 0.3, 1: 0.5}; empty: those of the pair that `models` names",
     )
 
     @field_validator("weights")
     @classmethod
-    def _grows(cls, weights: dict[float, float]) -> dict[float, float]:
+    def _grows(cls, weights: dict[float, float] | None) -> dict[float, float] | None:
+        if weights is None:
+            return None
         shares = sorted(weights)
         values = [weights[share] for share in shares]
         if not shares or shares[0] < 0 or shares[-1] > 1 or values[0] < 0 or values != sorted(values):
@@ -140,8 +157,12 @@ class Config(_Section):
 
     @property
     def edge_model(self) -> str:
-        return self.edge.model or MODEL_PAIRS[self.models][0]
+        return self.edge.model or MODEL_PAIRS[self.models].edge
 
     @property
     def server_model(self) -> str:
-        return self.server.model or MODEL_PAIRS[self.models][1]
+        return self.server.model or MODEL_PAIRS[self.models].server
+
+    @property
+    def fuse_weights(self) -> dict[float, float]:
+        return self.fuse.weights or MODEL_PAIRS[self.models].weights

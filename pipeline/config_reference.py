@@ -27,9 +27,9 @@ key may be left out; unknown keys are errors. Relative paths start at the workin
 | duration | `500us`, `500ms`, `1s`, `2min`, `1h`, `1d` | seconds |
 """
 _KINDS: dict[object, str] = {int: "whole number", float: "number", str: "text", bool: "`true`, `false`", Path: "path"}
+_KINDS[dict[float, float]] = "mapping of numbers"
 _QUANTITIES = {parse_rate: "rate or `unlimited`", parse_size: "size", parse_duration: "duration"}
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-_BY_MACHINE = {"threads": "half of the CPU cores"}
 
 
 def reference() -> str:
@@ -39,16 +39,17 @@ def reference() -> str:
     parts = [f"{_INTRO}\n## Top level\n\n{_table(top)}"]
     for name, section in sections.items():
         parts += [f"\n## `{name}`\n", f"{type(section).__doc__}\n", _table(type(section).model_fields)]
-    parts += ["\n## Pairs of models\n\n| `models` | edge | server |\n|---|---|---|"]
-    return "\n".join([*parts, *(f"| `{pair}` | `{a}` | `{b}` |" for pair, (a, b) in MODEL_PAIRS.items()), ""])
+    parts += ["\n## Pairs of models\n\n| `models` | edge | server | `fuse.weights` |\n|---|---|---|---|"]
+    for name, pair in MODEL_PAIRS.items():
+        parts.append(f"| `{name}` | `{pair.edge}` | `{pair.server}` | {_mapping(pair.weights)} |")
+    return "\n".join([*parts, ""])
 
 
 def _table(fields: dict[str, FieldInfo]) -> str:
     rows = ["| key | accepted | default | meaning |\n|---|---|---|---|"]
     for key, field in fields.items():
-        rows.append(
-            f"| `{key}` | {_accepted(field)} | {_BY_MACHINE.get(key) or _written(field)} | {field.description} |"
-        )
+        default = "half of the CPU cores" if key == "threads" else _written(field)
+        rows.append(f"| `{key}` | {_accepted(field)} | {default} | {field.description} |")
     return "\n".join(rows)
 
 
@@ -57,8 +58,8 @@ def _accepted(field: FieldInfo) -> str:
         if getattr(hint, "func", None) in _QUANTITIES:
             return _QUANTITIES[hint.func]
     kinds = [each for each in get_args(field.annotation) or [field.annotation] if each is not NoneType]
-    if get_origin(field.annotation) in (Literal, dict):
-        return "mapping of numbers" if kinds[0] is float else ", ".join(f"`{choice}`" for choice in kinds)
+    if get_origin(field.annotation) is Literal:
+        return ", ".join(f"`{choice}`" for choice in kinds)
     bounds = ((words, getattr(hint, at, None)) for hint in field.metadata for at, words in _BOUNDS.items())
     return ", ".join([_KINDS[kinds[0]], *(f"{words} {bound:g}" for words, bound in bounds if bound is not None)])
 
@@ -70,11 +71,13 @@ def _written(field: FieldInfo) -> str:
         return f"`{format_rate(value).replace(' ', '')}`"
     if accepted == _QUANTITIES[parse_size]:
         return f"`{value / 1000:g}kB`"
-    if isinstance(value, dict):
-        return f"`{{{', '.join(f'{key:g}: {item:g}' for key, item in value.items())}}}`"
     if isinstance(value, float):
         return f"`{value:g}{'s' if accepted == _QUANTITIES[parse_duration] else ''}`"
     return {"None": "none", "": "empty", "True": "`true`", "False": "`false`"}.get(str(value), f"`{value}`")
+
+
+def _mapping(numbers: dict[float, float]) -> str:
+    return f"`{{{', '.join(f'{key:g}: {item:g}' for key, item in numbers.items())}}}`"
 
 
 if __name__ == "__main__":

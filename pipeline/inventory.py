@@ -19,7 +19,7 @@ def print_models() -> None:
     for name, role in DEMO_MODELS.items():
         bundled = (DEMO_DIR / f"{role}.safetensors").is_file()
         table.add_row(name, "bundled" if bundled else "missing", f"{role} of --models demo")
-    defaults = dict(zip(MODEL_PAIRS["deit"], ("edge", "server"), strict=True))
+    defaults = {MODEL_PAIRS["deit"].edge: "edge", MODEL_PAIRS["deit"].server: "server"}
     known = timm.list_pretrained("*vit*") + timm.list_pretrained("deit*")
     for name in sorted({*known, *defaults}):
         cached = cached_file(name) is not None

@@ -21,7 +21,7 @@ from pipeline.config import Config
 from pipeline.errors import SagelinkError, UsageError
 from pipeline.graph import Graph
 from pipeline.tasks import first_error
-from pipeline.types import Verdict
+from pipeline.types import Drop, Verdict
 
 if TYPE_CHECKING:
     from models.pair import Pair
@@ -31,18 +31,23 @@ if TYPE_CHECKING:
 RESULTS, SUMMARY = "results.jsonl", "summary.json"
 
 
-def prepare(config: Config, models: Pair | None = None) -> Run:
-    """Opens the source, loads the models, checks the outputs. Raises SagelinkError."""
-    from models.pair import Pair
+def check_names(config: Config) -> None:
+    """Raises UsageError for a gate policy, selector or codec that nobody has registered."""
     from stages.gate import Gate
     from stages.selectors import selector_by_name
-    from stages.sources import open_source
     from transport.codecs import codec_by_name
 
     Gate(config.gate)
     selector_by_name(config.select.selector)
     codec_by_name(config.encode.codec)
-    UplinkBudget(config.budget.uplink, config.budget.window)
+
+
+def prepare(config: Config, models: Pair | None = None) -> Run:
+    """Opens the source, loads the models, checks the outputs. Raises SagelinkError."""
+    from models.pair import Pair
+    from stages.sources import open_source
+
+    check_names(config)
     for path in (config.output.out, config.output.annotate and config.output.annotate.parent):
         if path is not None:
             _check_writable(path)
@@ -81,7 +86,7 @@ class Run:
         self.live = source.live or config.capture.realtime
         # The truth counts only where it names the models' classes.
         self._capture = Capture(source, realtime=config.capture.realtime, truth=source.labels == models.edge.labels)
-        self._fuse = Fuse(config.fuse, models.server.grid.units)
+        self._fuse = Fuse(config.fuse.rule == "server", config.fuse_weights, models.server.grid.units)
         self._interrupted = False
 
     def go(self, watch: Callable[[Verdict], None] | None = None) -> dict[str, object]:
@@ -91,7 +96,7 @@ class Run:
         what was done until then is kept.
         """
         from stages.sinks import Recorder
-        from stages.sinks.annotate import AnnotatedVideo
+        from stages.sinks.annotate import AnnotatedVideo, Painter
         from stages.sinks.jsonl import JsonLines
 
         output, labels, limit = self.config.output, self.models.edge.labels, self.budget.limit_bits
@@ -109,13 +114,13 @@ class Run:
                 if output.annotate is not None:
                     output.annotate.parent.mkdir(parents=True, exist_ok=True)
                     grid, resize = self.models.server.grid, self.config.capture.resize
-                    sinks.append(AnnotatedVideo(output.annotate, labels, grid, resize, limit))
+                    sinks.append(AnnotatedVideo(output.annotate, Painter(labels, grid, resize, limit)))
             except OSError as error:
                 raise UsageError(f"output cannot be written: {error}") from None
             if watch is not None:
                 sinks.append(_Watch(watch))
             asyncio.run(self._go(recorder))
-        if self.tally.verdicts and self.tally.unanswered == self.tally.verdicts:
+        if self.tally.verdicts and self.tally.drops[Drop.ERROR] == self.tally.unanswered == self.tally.verdicts:
             raise SagelinkError("the edge model failed on every frame; see the log")
         return self.summary(time.monotonic() - began)
 

@@ -7,7 +7,6 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import FuseConfig
 from pipeline.types import (
     Answer,
     Answered,
@@ -51,11 +50,11 @@ def fuse(edge: Answer, server: Answer, weight: float) -> Answer:
 
 
 class Fuse:
-    def __init__(self, config: FuseConfig, units: int) -> None:
-        """`units` on the server's grid."""
-        self._replace = config.rule == "server"
-        self._shares = list(config.weights)
-        self._weights = list(config.weights.values())
+    def __init__(self, replace: bool, weights: dict[float, float], units: int) -> None:
+        """`replace`: take the server's answer as it is; else `weights` by share of the `units` of the server's grid."""
+        self._replace = replace
+        self._shares = sorted(weights)
+        self._weights = [weights[share] for share in self._shares]
         self._units = units
 
     def weight(self, units: int) -> float:

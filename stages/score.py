@@ -32,7 +32,11 @@ class EdgeScorer:
     def __call__(self, frame: Frame) -> Scored:
         began = time.perf_counter()
         picture = self._picture(frame.pixels, self._grid)
-        seen = picture if self._edge.grid == self._grid else self._picture(frame.pixels, self._edge.grid)
+        same = (self._edge.grid.image_size, self._edge.grid.interpolation) == (
+            self._grid.image_size,
+            self._grid.interpolation,
+        )
+        seen = picture if same else self._picture(frame.pixels, self._edge.grid)
         features = vit.score(self._edge.vit, self._edge.normalise(seen)[None], rollout=self._rollout)
         log_probs = features.logits[0].log_softmax(0).float().cpu().numpy()
         best = int(log_probs.argmax())
@@ -46,7 +50,8 @@ class EdgeScorer:
         )
 
     def _picture(self, pixels: Pixels, grid: UnitGrid) -> Pixels:
-        return make_picture(pixels, grid.image_size, self._resize, grid.interpolation, grid.crop_pct)
+        # The server's crop for both: the two must see the same part of the frame.
+        return make_picture(pixels, grid.image_size, self._resize, grid.interpolation, self._grid.crop_pct)
 
     def _on_grid(self, values: Tensor) -> NDArray[np.float32]:
         """(N, D) on the edge's grid to (N', D) on the server's."""

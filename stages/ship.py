@@ -83,7 +83,7 @@ class Ship:
         )
         if not await self._uplink.link.send(evidence.message):
             del self._uplink.waiting[frame.seq]
-            return Kept(evidence, Drop.LINK)
+            return Kept(sent, Drop.LINK)  # charged all the same: the ledger never forgets what might be on the wire
         return sent
 
 

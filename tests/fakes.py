@@ -17,7 +17,7 @@ from transport.wire import EvidenceMessage, encode_evidence, encode_reply, peek_
 SIDE, PATCH, CLASSES = 4, 4, 5
 
 # answer: one reply; lose: none; refuse: the link takes no message; duplicate: the reply comes twice; late: the reply
-# waits for `release`; garble: bytes that are no reply; unknown: a reply about another frame; reject: the server refuses.
+# waits for `release`; garble: bytes that are no reply; unknown: a reply about another frame; reject: a refusal
 Fate = Literal["answer", "lose", "refuse", "duplicate", "late", "garble", "unknown", "reject"]
 
 

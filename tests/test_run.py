@@ -265,6 +265,25 @@ def test_a_full_disk_ends_the_run(pair: Pair, tmp_path: Path, monkeypatch: pytes
         prepare_demo(pair, "synthetic:4", output__out=str(tmp_path)).go()
 
 
+def test_a_live_camera_runs_until_ctrl_c(pair: Pair, tmp_path: Path, rtsp_url: str) -> None:
+    run = prepare_demo(pair, rtsp_url, gate__policy="always", output__out=str(tmp_path), capture__read_timeout=2)
+    assert run.live
+    seen: list[Verdict] = []
+
+    def watch(verdict: Verdict) -> None:
+        seen.append(verdict)
+        if len(seen) == 30:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    run.go(watch)
+    lines, summary = read(tmp_path)
+    check_accounts(lines, summary)
+    assert summary["interrupted"]
+    assert len(lines) >= 30
+    assert summary["offloaded"] > 0
+    assert seen[0].frame.pixels.shape == (120, 160, 3)
+
+
 @pytest.mark.parametrize("extra", [[], ["--realtime"]])
 def test_ctrl_c_ends_cleanly_with_everything_written(tmp_path: Path, extra: list[str]) -> None:
     command = [sys.executable, "-m", "pipeline.cli", "run", "synthetic:1000000", "--models", "demo", "--gate", "always"]

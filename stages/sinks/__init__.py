@@ -13,7 +13,7 @@ from pipeline.types import Verdict
 
 class Sink(Protocol):
     def write(self, verdict: Verdict) -> None:
-        """Takes one verdict. Raises OSError when it cannot be kept."""
+        """Takes one verdict; what it raises ends the run."""
         ...
 
     def close(self) -> None:
@@ -38,18 +38,26 @@ class Recorder:
         with self._lock:
             if verdict.frame.seq >= self._next_seq:
                 self._early.setdefault(verdict.frame.seq, verdict)
-            while (ready := self._early.pop(self._next_seq, None)) is not None:
-                self._next_seq += 1
-                for sink in self._sinks:
-                    try:
-                        sink.write(ready)
-                    except OSError as error:
-                        raise SagelinkError(f"cannot write results: {error}") from error
+            while self._next_seq in self._early:
+                self._write(self._early.pop(self._next_seq))
 
     def close(self) -> None:
+        """Writes what still waits for an earlier verdict, and closes every sink."""
         with self._lock:
-            for sink in self._sinks:
-                sink.close()
+            try:
+                for seq in sorted(self._early):
+                    self._write(self._early.pop(seq))
+            finally:
+                for sink in self._sinks:
+                    sink.close()
+
+    def _write(self, verdict: Verdict) -> None:
+        self._next_seq = verdict.frame.seq + 1
+        for sink in self._sinks:
+            try:
+                sink.write(verdict)
+            except Exception as error:  # whatever a sink meets, going on would lose verdicts in silence
+                raise SagelinkError(f"cannot write results: {error}") from error
 
 
 class Record:

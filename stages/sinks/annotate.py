@@ -20,37 +20,14 @@ _COLOURS = {"edge": (200, 200, 200), "server": (90, 200, 255), "fused": (110, 23
 _OUTLINE = (255, 210, 60)
 
 
-class AnnotatedVideo:
-    """H.264 in MP4 with the run's own timing. Frames of other sizes than the first are fitted into its frame."""
+class Painter:
+    """Draws a verdict onto its frame."""
 
-    def __init__(
-        self, path: Path, labels: tuple[str, ...], grid: UnitGrid, resize: Resize, budget_bits: int | None
-    ) -> None:
+    def __init__(self, labels: tuple[str, ...], grid: UnitGrid, resize: Resize, budget_bits: int | None) -> None:
         self._labels = labels
         self._grid = grid
         self._resize: Resize = resize
         self._budget_bits = budget_bits
-        self._container = av.open(str(path), "w")
-        self._stream: av.VideoStream | None = None
-        self._last_pts = -1
-
-    def write(self, verdict: Verdict) -> None:
-        picture = self.draw(verdict)
-        if self._stream is None:
-            stream = self._container.add_stream("libx264", rate=30, options={"crf": "23", "preset": "veryfast"})
-            stream.height, stream.width = picture.shape[:2]
-            stream.pix_fmt = "yuv420p"
-            stream.time_base = stream.codec_context.time_base = _TIME_BASE
-            self._stream = stream
-        frame = av.VideoFrame.from_ndarray(_fit(picture, self._stream.width, self._stream.height), format="rgb24")
-        frame.pts = self._last_pts = max(round(verdict.frame.stream_s / _TIME_BASE), self._last_pts + 1)
-        frame.time_base = _TIME_BASE
-        self._container.mux(self._stream.encode(frame))
-
-    def close(self) -> None:
-        if self._stream is not None:
-            self._container.mux(self._stream.encode(None))
-        self._container.close()
 
     def draw(self, verdict: Verdict) -> Pixels:
         """RGB (H, W, 3) with even sides: the frame above, text and budget bar below."""
@@ -99,6 +76,34 @@ class AnnotatedVideo:
             spent = round(full * verdict.window_bits / self._budget_bits)
             cv2.rectangle(caption, (8, 52), (8 + spent, 59), colour, -1)
         return caption
+
+
+class AnnotatedVideo:
+    """H.264 in MP4 with the run's own timing. Frames of other sizes than the first are fitted into its frame."""
+
+    def __init__(self, path: Path, painter: Painter) -> None:
+        self._painter = painter
+        self._container = av.open(str(path), "w")
+        self._stream: av.VideoStream | None = None
+        self._last_pts = -1
+
+    def write(self, verdict: Verdict) -> None:
+        picture = self._painter.draw(verdict)
+        if self._stream is None:
+            stream = self._container.add_stream("libx264", rate=30, options={"crf": "23", "preset": "veryfast"})
+            stream.height, stream.width = picture.shape[:2]
+            stream.pix_fmt = "yuv420p"
+            stream.time_base = stream.codec_context.time_base = _TIME_BASE
+            self._stream = stream
+        frame = av.VideoFrame.from_ndarray(_fit(picture, self._stream.width, self._stream.height), format="rgb24")
+        frame.pts = self._last_pts = max(round(verdict.frame.stream_s / _TIME_BASE), self._last_pts + 1)
+        frame.time_base = _TIME_BASE
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._container.mux(self._stream.encode(None))
+        self._container.close()
 
 
 def _fit(picture: Pixels, width: int, height: int) -> Pixels:

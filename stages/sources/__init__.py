@@ -72,7 +72,7 @@ def open_source(config: CaptureConfig) -> PictureSource:
         from stages.sources.synthetic import SyntheticSource
 
         return SyntheticSource.parse(text)
-    if "://" in text or text.isdecimal() or text.startswith("/dev/video"):
+    if "://" in text or text.isdecimal() or text.startswith("/dev/"):
         from stages.sources.live import LiveSource
 
         return LiveSource(text, config.open_timeout, config.read_timeout)

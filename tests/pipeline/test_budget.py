@@ -24,10 +24,8 @@ def heaviest_window(accepted: list[tuple[float, int]], window_s: float, starts: 
     """The most bits in any [s, s + window), exactly; a charge's own time is always among the worst starts."""
     exact = [(Fraction(time_s), bits) for time_s, bits in accepted]
     width = Fraction(window_s)
-    return max(
-        (sum(bits for t, bits in exact if s <= t < s + width) for s in [*map(Fraction, starts), *(t for t, _ in exact)]),
-        default=0,
-    )
+    begins = [*map(Fraction, starts), *(time_s for time_s, _ in exact)]
+    return max((sum(bits for t, bits in exact if s <= t < s + width) for s in begins), default=0)
 
 
 STEPS = st.one_of(

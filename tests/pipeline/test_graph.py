@@ -214,9 +214,7 @@ async def test_routes_go_by_type_and_the_first_that_fits_wins():
     texts, plain, other = Seen(), Seen(), Seen()
     text, whole = graph.channel("text"), graph.channel("whole")
     results = {0: "zero", 1: 1, 2: True, 3: 2.5}
-    rest = graph.stage(
-        Apply(results.__getitem__), graph.source(numbers(4)), routes={str: text, int: whole, bool: text}
-    )
+    rest = graph.stage(Apply(results.__getitem__), graph.source(numbers(4)), routes={str: text, int: whole, bool: text})
     for stage, arrow in ((texts, text), (plain, whole), (other, rest)):
         graph.stage(stage, arrow)
     await graph.run()
@@ -477,7 +475,7 @@ async def test_cancelling_the_run_cuts_off_and_is_not_swallowed():
 
 @settings(deadline=None, max_examples=150)
 @given(
-    rounds=st.integers(0, 60),
+    rounds=st.integers(1, 60),
     policy=st.sampled_from(["wait", "drop_oldest", "latest"]),
     middle=st.sampled_from(["wait", "drop_oldest", "latest"]),
     workers=st.integers(1, 3),

@@ -20,7 +20,9 @@ from stages.sources.live import redact
 from stages.sources.world import CLASSES
 
 
-def write_video(path: Path, frames: int = 20, size: tuple[int, int] = (64, 48), times_s: list[float] | None = None) -> Path:
+def write_video(
+    path: Path, frames: int = 20, size: tuple[int, int] = (64, 48), times_s: list[float] | None = None
+) -> Path:
     """A clip whose frames can be told by their brightness: 5 more each."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=10, options={"g": "5", "bf": "0"})
@@ -163,10 +165,10 @@ class TestSynthetic:
         assert len(set(truths)) > len(CLASSES) / 2
         assert (shots[0].pixels != shots[1].pixels).any()
 
-    @pytest.mark.parametrize("text", ["synthetic:", "synthetic:0", "synthetic:x", "synthetic:5,size=9", "synthetic:5,a", "synthetic:5,b=1"])
-    def test_what_cannot_be_read(self, text: str) -> None:
+    @pytest.mark.parametrize("options", ["", "0", "x", "5,size=9", "5,a", "5,b=1"])
+    def test_what_cannot_be_read(self, options: str) -> None:
         with pytest.raises(UsageError, match="accepted: synthetic:FRAMES"):
-            open_path(text)
+            open_path(f"synthetic:{options}")
 
 
 class TestLive:

@@ -1,0 +1,91 @@
+"""Frames/s of the whole pipeline over frames/s of a bare loop that runs the same two timm models.
+
+    python -m bench.edge CLIP [--rounds 3] [--frames 150] [--set stage.key=value ...]
+
+The bare loop only calls the two models, on ready-made tensors, one frame after the other, with the same number of
+threads; the pipeline decodes, scales, scores, selects, codes, sends over the in-process link, classifies, fuses and
+writes results.jsonl. Rounds alternate, so that a change of the machine's speed meets both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from models.pair import Pair
+from pipeline.config_file import load_config, parse_assignments
+from pipeline.run import Run
+from stages.sources import PictureSource, open_source
+
+
+class FirstFrames:
+    """The first pictures of a source."""
+
+    def __init__(self, source: PictureSource, count: int) -> None:
+        self._source = source
+        self._count = count
+        self.name, self.live, self.labels, self.length = source.name, False, source.labels, count
+
+    @property
+    def skipped(self) -> int:
+        return self._source.skipped
+
+    def __iter__(self):
+        for _, shot in zip(range(self._count), self._source, strict=False):
+            yield shot
+
+    def close(self) -> None:
+        self._source.close()
+
+
+@torch.inference_mode()
+def bare_loop(pair: Pair, frames: int) -> float:
+    """Frames/s of the two models alone."""
+    edge = torch.randn(1, 3, pair.edge.grid.image_size, pair.edge.grid.image_size)
+    server = torch.randn(1, 3, pair.server.grid.image_size, pair.server.grid.image_size)
+    began = time.perf_counter()
+    for _ in range(frames):
+        pair.edge.vit(edge)
+        pair.server.vit(server)
+    return frames / (time.perf_counter() - began)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clip")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--frames", type=int, default=150)
+    parser.add_argument("--set", action="append", default=[], dest="assignments")
+    arguments = parser.parse_args()
+    settings = {
+        "capture.source": arguments.clip,
+        "gate.policy": "always",
+        "budget.uplink": "unlimited",
+        "select.units": 196,
+        **parse_assignments(arguments.assignments),
+    }
+    pair = Pair.load(load_config(None, settings))
+    ratios = []
+    bare_loop(pair, 20)  # warm-up
+    for number in range(arguments.rounds):
+        before = bare_loop(pair, arguments.frames)
+        with tempfile.TemporaryDirectory() as folder:
+            config = load_config(None, settings | {"output.out": str(Path(folder) / "out")})
+            run = Run(config, FirstFrames(open_source(config.capture), arguments.frames), pair)
+            summary = run.go()
+        bare = (before + bare_loop(pair, arguments.frames)) / 2
+        ratios.append(summary["fps"] / bare)
+        print(
+            f"round {number + 1}: pipeline {summary['fps']:.1f} fps ({summary['offloaded']} of {summary['frames']} "
+            f"frames offloaded, threads={config.threads}), bare loop {bare:.1f} fps, ratio {ratios[-1]:.2f}"
+        )
+    print(f"median ratio {statistics.median(ratios):.2f} (limit: at least 0.90)")
+
+
+if __name__ == "__main__":
+    main()

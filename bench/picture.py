@@ -1,0 +1,37 @@
+"""Draws docs/demo.png, the picture in the README: `python -m bench.picture`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from models.pair import Pair
+from pipeline.config_file import load_config
+from pipeline.run import prepare
+from pipeline.types import Verdict
+from stages.sinks.annotate import Painter
+
+SHOWN = 4
+
+
+def main() -> None:
+    settings = {"capture.source": "synthetic:120,seed=5,hold=3", "models": "demo", "budget.uplink": "64kbit/s"}
+    config = load_config(None, settings)
+    pair = Pair.load(config)
+    verdicts: list[Verdict] = []
+    run = prepare(config, pair)
+    run.go(verdicts.append)
+    # Frames that the server set right come first: they show what the bits were spent on.
+    sent = [verdict for verdict in verdicts if verdict.server and verdict.answer and verdict.edge]
+    mended = [v for v in sent if v.answer.class_id == v.frame.truth != v.edge.class_id]
+    painter = Painter(pair.edge.labels, pair.server.grid, config.capture.resize, run.budget.limit_bits)
+    panels = [painter.draw(verdict) for verdict in (mended + sent)[:SHOWN]]
+    gap = np.full((panels[0].shape[0], 8, 3), 255, np.uint8)
+    row = np.concatenate([part for panel in panels for part in (panel, gap)][:-1], axis=1)
+    Image.fromarray(row).save(Path(__file__).parents[1] / "docs" / "demo.png", optimize=True)
+
+
+if __name__ == "__main__":
+    main()

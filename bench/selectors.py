@@ -1,0 +1,40 @@
+"""Time of one selection, one core, median: `python -m bench.selectors`."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from stages.selectors import SELECTORS
+
+SIZES = {196: 1.0, 784: 8.0}  # units: limit for SAGE in ms
+ROUNDS = 200
+
+
+def median_ms(name: str, units: int, count: int) -> float:
+    """Median over ROUNDS random frames, embeddings of 192 dimensions."""
+    rng = np.random.default_rng(0)
+    took = []
+    for _ in range(ROUNDS):
+        importance = rng.random(units, dtype=np.float32)
+        embeddings = rng.standard_normal((units, 192), dtype=np.float32)
+        began = time.perf_counter()
+        SELECTORS[name](importance, embeddings, count, seed=0)
+        took.append((time.perf_counter() - began) * 1e3)
+    return statistics.median(took)
+
+
+def main() -> None:
+    with threadpool_limits(1):
+        for units, limit in SIZES.items():
+            for name in SELECTORS:
+                worst = max(median_ms(name, units, count) for count in (units // 6, units // 3, units // 2, units))
+                note = f"  limit {limit:g} ms, {worst / limit:.0%} of it" if name == "sage" else ""
+                print(f"{units} units  {name:<8} {worst:6.3f} ms{note}")
+
+
+if __name__ == "__main__":
+    main()

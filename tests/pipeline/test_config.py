@@ -1,0 +1,320 @@
+"""Configurations: what is accepted, what an error says, and the way to a file and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.config import MODEL_PAIRS, Config
+from pipeline.config_file import dump_config, load_config, parse_assignments
+from pipeline.errors import UsageError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text: str | bytes) -> Path:
+        path = tmp_path / "edge.yaml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write
+
+
+def error_of(path: Path | None, overrides: dict[str, object] | None = None) -> str:
+    with pytest.raises(UsageError) as caught:
+        load_config(path, overrides)
+    return str(caught.value)
+
+
+# Files
+
+
+def test_without_a_file_there_are_the_defaults():
+    assert load_config(None) == Config()
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "---\n"])
+def test_an_empty_file_is_the_defaults(write, text):
+    assert load_config(write(text)) == Config()
+
+
+def test_a_file_and_what_overrides_it(write):
+    path = write("budget: {uplink: 128kbit/s, window: 500ms}\ngate:\n  policy: always\n")
+    config = load_config(path, {"budget.uplink": "8kB/s", "models": "demo"})
+    assert (config.budget.uplink, config.budget.window) == (64_000, 0.5)
+    assert config.gate.policy == "always"
+    assert (config.edge_model, config.server_model) == MODEL_PAIRS["demo"]
+
+
+def test_a_model_may_differ_from_its_pair():
+    config = load_config(None, {"edge.model": "vit_tiny_patch16_224", "models": "deit"})
+    assert (config.edge_model, config.server_model) == ("vit_tiny_patch16_224", MODEL_PAIRS["deit"][1])
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"), [("- a\n- b\n", "list"), ("just words", "str"), ("17", "int"), ("true", "bool")]
+)
+def test_yaml_that_is_no_mapping(write, text, kind):
+    path = write(text)
+    assert error_of(path) == f"configuration {str(path)!r} holds a {kind}; accepted: a mapping of stages"
+
+
+@pytest.mark.parametrize("text", ["a: [1", "a: b: c", "\tgate:", b"\xff\xfe\xfa", "a: !!python/object:os.system {}"])
+def test_what_is_no_yaml(write, text):
+    path = write(text)
+    message = error_of(path)
+    assert message.startswith(f"configuration {str(path)!r} is not YAML")
+
+
+def test_a_missing_file(tmp_path):
+    path = tmp_path / "none.yaml"
+    assert error_of(path) == f"configuration {str(path)!r}: No such file or directory"
+
+
+def test_a_folder_is_no_file(tmp_path):
+    assert error_of(tmp_path).startswith(f"configuration {str(tmp_path)!r}: ")
+
+
+# Unknown keys
+
+
+def test_an_unknown_key_of_a_section(write):
+    path = write("gate:\n  treshold: 0.5\n")
+    assert error_of(path) == (
+        f"{path}: gate.treshold: unknown key (did you mean 'threshold'?); accepted: policy, threshold"
+    )
+
+
+def test_an_unknown_section():
+    message = error_of(None, {"gates.policy": "always"})
+    assert message.startswith("gates: unknown key (did you mean 'gate'?); accepted: ")
+    assert all(name in message for name in Config.model_fields)
+
+
+def test_a_key_like_no_other_gets_no_suggestion():
+    message = error_of(None, {"select.qqq": 1})
+    assert message == "select.qqq: unknown key; accepted: importance, min_units, seed, selector, units"
+
+
+def test_a_key_below_a_value(write):
+    path = write("gate:\n  policy: always\n")
+    assert error_of(path, {"gate.policy.x": 1}) == "gate.policy.x: policy holds a value, not keys"
+
+
+def test_a_key_below_a_scalar_section(write):
+    assert error_of(write("gate: always\n"), {"gate.policy": "never"}) == "gate.policy: gate holds a value, not keys"
+
+
+def test_all_errors_are_told_at_once(write):
+    message = error_of(write("gate: {polcy: x}\nbudget: {uplink: fast, window: -1}\n"))
+    assert [line.split(": ")[1] for line in message.splitlines()] == ["gate.polcy", "budget.uplink", "budget.window"]
+
+
+# Values: each error names the key, the value and what is accepted
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "accepted"),
+    [
+        ("models", "huge", "'deit' or 'demo'"),
+        ("threads", 0, "greater than or equal to 1"),
+        ("threads", 257, "less than or equal to 256"),
+        ("threads", "many", "integer"),
+        ("capture.realtime", "perhaps", "boolean"),
+        ("capture.resize", "stretch", "'squash' or 'crop'"),
+        ("capture.image_fps", 0, "greater than 0"),
+        ("capture.image_fps", 1001, "less than or equal to 1000"),
+        ("capture.image_fps", float("nan"), "less than or equal to 1000"),
+        ("capture.open_timeout", "soon", "500ms, 1s or 2min"),
+        ("capture.read_timeout", 0, "above 0"),
+        ("edge.device", "gpu", "cpu|cuda"),
+        ("server.device", "cuda:x", "cpu|cuda"),
+        ("gate.threshold", -0.5, "greater than or equal to 0"),
+        ("gate.threshold", float("nan"), "greater than or equal to 0"),
+        ("gate.policy", 3, "string"),
+        ("budget.uplink", "64 mbit", "64kbit/s, 0.5Mbit/s, 8kB/s or unlimited"),
+        ("budget.uplink", 0, "above 0"),
+        ("budget.uplink", True, "64kbit/s"),
+        ("budget.window", "1 fortnight", "500ms, 1s or 2min"),
+        ("budget.window", "0s", "above 0"),
+        ("select.importance", "first", "'last' or 'rollout'"),
+        ("select.units", 0, "greater than or equal to 1"),
+        ("select.units", 1.5, "integer"),
+        ("select.min_units", 0, "greater than or equal to 1"),
+        ("select.seed", -1, "greater than or equal to 0"),
+        ("encode.max_message", "2 bits", "2kB, 1.5MB or 64KiB"),
+        ("ship.in_flight", 0, "greater than or equal to 1"),
+        ("ship.in_flight", 65, "less than or equal to 64"),
+        ("ship.deadline", "never", "500ms, 1s or 2min"),
+        ("fuse.rule", "mean", "'weighted' or 'server'"),
+        ("output.annotate", "run.avi", ".mp4"),
+        ("gate", "always", "dictionary"),
+    ],
+)
+def test_an_error_names_key_value_and_what_is_accepted(write, key, value, accepted):
+    for path, overrides in ((None, {key: value}), (write(yaml.safe_dump(nest(key, value))), None)):
+        message = error_of(path, overrides)
+        assert message.startswith(f"{path}: {key}: " if path else f"{key}: ")
+        assert repr(value) in message
+        assert accepted in message
+        assert "\n" not in message
+
+
+def nest(dotted: str, value: object) -> dict[str, object]:
+    *path, key = dotted.split(".")
+    tree: dict[str, object] = {key: value}
+    for step in reversed(path):
+        tree = {step: tree}
+    return tree
+
+
+BAD_WEIGHTS = [
+    {},
+    {-0.1: 0.0, 1.0: 1.0},
+    {0.0: 0.0, 1.1: 1.0},
+    {0.0: -0.1, 1.0: 1.0},
+    {0.0: 0.5, 1.0: 0.4},
+    {0.0: 0.0, 0.5: 1.0, 0.9: 0.99},
+    {0.0: 0.0, 1.0: float("inf")},
+    {0.0: float("nan")},
+    {float("nan"): 1.0},
+]
+
+
+@pytest.mark.parametrize("weights", BAD_WEIGHTS, ids=str)
+def test_weights_that_cannot_be_are_refused(weights):
+    message = error_of(None, {"fuse.weights": weights})
+    assert message.startswith("fuse.weights")
+
+
+def test_an_error_about_weights_names_them():
+    message = error_of(None, {"fuse.weights": {0.0: 0.5, 1.0: 0.4}})
+    assert "never fall" in message
+    assert "0.4" in message
+
+
+def test_weights_come_out_in_order():
+    config = load_config(None, {"fuse.weights": {1: 2, 0: 0, "0.5": "1.5"}})
+    assert list(config.fuse.weights.items()) == [(0.0, 0.0), (0.5, 1.5), (1.0, 2.0)]
+
+
+def test_weights_may_stay_level():
+    assert load_config(None, {"fuse.weights": {0.2: 1.0, 0.8: 1.0}}).fuse.weights == {0.2: 1.0, 0.8: 1.0}
+
+
+def test_a_threshold_of_zero_is_a_threshold():
+    assert load_config(None, {"gate.threshold": 0}).gate.threshold == 0.0
+
+
+def test_fewer_units_than_the_fewest_are_accepted():
+    """`min_units` means `units` where that is less."""
+    config = load_config(None, {"select.units": 4})
+    assert config.select.min_units > config.select.units
+
+
+def test_a_configuration_does_not_change():
+    with pytest.raises(ValueError, match="frozen"):
+        Config().models = "demo"
+
+
+# --set
+
+
+def test_assignments_are_yaml_scalars():
+    assert parse_assignments(
+        ["gate.policy=always", "select.units=64", "gate.threshold=0.5", "capture.realtime=true", "output.out=null"]
+    ) == {
+        "gate.policy": "always",
+        "select.units": 64,
+        "gate.threshold": 0.5,
+        "capture.realtime": True,
+        "output.out": None,
+    }
+
+
+def test_a_value_may_hold_anything():
+    url = "rtsp://host/a?b=c"
+    assert parse_assignments([f"capture.source={url}"]) == {"capture.source": url}
+    assert parse_assignments(["capture.source=[1"]) == {"capture.source": "[1"}
+    assert parse_assignments(["fuse.weights={0: 0, 1: 2}"]) == {"fuse.weights": {0: 0, 1: 2}}
+
+
+def test_the_last_assignment_wins():
+    assert parse_assignments(["models=deit", "models=demo"]) == {"models": "demo"}
+
+
+@pytest.mark.parametrize("assignment", ["gate.policy", "=always", ""])
+def test_what_is_no_assignment_says_what_is(assignment):
+    with pytest.raises(UsageError, match=r"accepted is stage\.key=value") as caught:
+        parse_assignments([assignment])
+    assert repr(assignment) in str(caught.value)
+
+
+# Dumping
+
+
+def test_the_defaults_survive_a_round_trip(write):
+    assert load_config(write(dump_config(Config()))) == Config()
+
+
+def test_every_changed_value_survives_a_round_trip(write):
+    config = load_config(
+        None,
+        {
+            "models": "demo",
+            "threads": 3,
+            "capture.source": "rtsp://host/stream",
+            "capture.realtime": True,
+            "capture.resize": "crop",
+            "capture.open_timeout": "1500ms",
+            "edge.checkpoint": "weights/edge.safetensors",
+            "server.device": "cuda:1",
+            "gate.threshold": 0.25,
+            "budget.uplink": "0.3Mbit/s",
+            "budget.window": "0.1",
+            "select.importance": "rollout",
+            "encode.max_message": "64KiB",
+            "ship.deadline": "2min",
+            "fuse.rule": "server",
+            "fuse.weights": {0.1: 0.2, 0.9: 0.7},
+            "output.annotate": "out/run.MP4",
+        },
+    )
+    assert load_config(write(dump_config(config))) == config
+
+
+def test_no_limit_survives_a_round_trip(write):
+    config = load_config(None, {"budget.uplink": "unlimited"})
+    assert config.budget.uplink is None
+    assert load_config(write(dump_config(config))).budget.uplink is None
+
+
+def test_a_dump_holds_every_key():
+    dumped = yaml.safe_load(dump_config(Config()))
+    assert set(dumped) == set(Config.model_fields)
+    assert all(set(dumped[name]) == set(type(getattr(Config(), name)).model_fields) for name in ("gate", "select"))
+
+
+# What ships
+
+
+def test_every_key_has_a_meaning():
+    def fields(model):
+        for name, field in model.model_fields.items():
+            inner = field.annotation
+            if isinstance(inner, type) and hasattr(inner, "model_fields"):
+                assert inner.__doc__
+                yield from fields(inner)
+            else:
+                yield name, field.description
+
+    assert [name for name, description in fields(Config) if not description] == []
+
+
+def test_every_example_configuration_is_valid():
+    paths = [*CONFIGS.rglob("*.yaml"), *CONFIGS.rglob("*.yml")]
+    assert [path for path in paths if not isinstance(load_config(path), Config)] == []

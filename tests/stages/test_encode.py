@@ -1,0 +1,167 @@
+"""Fitting a selection to an allowance."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.types import Drop, Evidence, Kept
+from stages.encode import Encode, fit_prefix
+from tests.fakes import PATCH, SIDE, FakeLink, make_metered, make_scored, make_selected
+from transport.codecs import RawZstd
+from transport.wire import decode_evidence
+
+ORDER = [5, 1, 14, 0, 9, 3, 12, 7, 2, 11, 8, 15, 6, 10, 4, 13]
+
+
+def sized(sizes: list[int]):
+    """Builds a message whose size says its prefix."""
+    return lambda count: bytes([count]) * sizes[count]
+
+
+@given(
+    steps=st.lists(st.integers(0, 5), min_size=1, max_size=30),
+    room=st.integers(0, 90),
+    data=st.data(),
+)
+def test_the_longest_prefix_that_fits(steps, room, data):
+    sizes = [int(size) + 1 for size in np.cumsum([0, *steps])]
+    most = len(steps)
+    fewest = data.draw(st.integers(1, most))
+    fitting = [count for count in range(fewest, most + 1) if sizes[count] <= room]
+    fitted = fit_prefix(sized(sizes), fewest, most, lambda message: len(message) <= room)
+    assert fitted == ((fitting[-1], sized(sizes)(fitting[-1])) if fitting else None)
+
+
+@given(sizes=st.lists(st.integers(1, 50), min_size=2, max_size=30), room=st.integers(0, 55))
+def test_what_is_fitted_fits_whatever_the_coder_does(sizes, room):
+    fitted = fit_prefix(sized(sizes), 1, len(sizes) - 1, lambda message: len(message) <= room)
+    if fitted is not None:
+        count, message = fitted
+        assert 1 <= count < len(sizes)
+        assert message == sized(sizes)(count)
+        assert len(message) <= room
+    else:
+        assert sizes[-1] > room
+
+
+def test_few_messages_are_built():
+    built = []
+    fit_prefix(lambda count: built.append(count) or b"x" * count, 1, 196, lambda message: len(message) <= 100)
+    assert len(built) <= 10
+    built.clear()
+    fit_prefix(lambda count: built.append(count) or b"x" * count, 1, 196, lambda message: True)
+    assert built == [196]
+
+
+def make_encode(
+    min_units: int = 2, max_message: int = 10**6, limit_bits: int | None = None, framing_bytes: int = 0
+) -> Encode:
+    link = FakeLink(framing_bytes=framing_bytes)
+    return Encode(RawZstd(), PATCH, link.wire_bits, min_units, max_message, limit_bits)
+
+
+def selected_of(allowance_bits: int | None, order=ORDER, seq: int = 0):
+    return make_selected(make_metered(make_scored(seq), allowance_bits), order)
+
+
+async def message_bytes(count: int) -> int:
+    """Of the message with the first units of ORDER."""
+    evidence = await make_encode(min_units=1).process(selected_of(None, ORDER[:count]))
+    assert isinstance(evidence, Evidence)
+    return len(evidence.message)
+
+
+async def test_without_a_limit_all_units_travel():
+    selected = selected_of(None, seq=77)
+    evidence = await make_encode(framing_bytes=40).process(selected)
+    assert isinstance(evidence, Evidence)
+    assert evidence.selected is selected
+    assert evidence.units.tolist() == list(range(16))
+    assert evidence.wire_bits == 8 * (len(evidence.message) + 40)
+    message = decode_evidence(evidence.message)
+    assert (message.seq, message.side, message.patch_size, message.codec) == (77, SIDE, PATCH, RawZstd.number)
+    assert message.units.tolist() == evidence.units.tolist()
+    pixels = RawZstd().decode(message.payload, message.units, SIDE, PATCH)
+    assert (pixels[3] == selected.metered.scored.picture[:PATCH, 3 * PATCH :]).all()
+
+
+@settings(deadline=None, max_examples=60)
+@given(allowance_bits=st.integers(0, 8000), framing_bytes=st.sampled_from([0, 60]), min_units=st.integers(1, 20))
+async def test_the_bits_never_exceed_the_allowance(allowance_bits, framing_bytes, min_units):
+    outcome = await make_encode(min_units, framing_bytes=framing_bytes).process(selected_of(allowance_bits))
+    affordable = [k for k in range(1, 17) if 8 * (await message_bytes(k) + framing_bytes) <= allowance_bits]
+    longest = max(affordable, default=0)
+    if longest >= min(min_units, 16):
+        assert isinstance(outcome, Evidence)
+        assert outcome.wire_bits == 8 * (len(outcome.message) + framing_bytes) <= allowance_bits
+        assert outcome.units.tolist() == sorted(ORDER[:longest])
+        assert decode_evidence(outcome.message).units.tolist() == outcome.units.tolist()
+    else:
+        assert isinstance(outcome, Kept)
+        assert outcome.reason == Drop.BUDGET
+
+
+async def test_the_allowance_may_be_used_up_exactly():
+    exact = 8 * await message_bytes(7)
+    evidence = await make_encode().process(selected_of(exact))
+    assert isinstance(evidence, Evidence)
+    assert evidence.wire_bits == exact
+    assert len(evidence.units) == 7
+    one_less = await make_encode().process(selected_of(exact - 1))
+    assert isinstance(one_less, Evidence)
+    assert len(one_less.units) == 6
+
+
+async def test_a_message_has_a_largest_size():
+    largest = await message_bytes(5)
+    evidence = await make_encode(max_message=largest).process(selected_of(None))
+    assert isinstance(evidence, Evidence)
+    assert len(evidence.message) == largest
+    assert evidence.units.tolist() == sorted(ORDER[:5])
+
+
+async def test_a_short_selection_may_be_below_the_fewest():
+    evidence = await make_encode(min_units=16).process(selected_of(None, ORDER[:3]))
+    assert isinstance(evidence, Evidence)
+    assert evidence.units.tolist() == sorted(ORDER[:3])
+
+
+def warnings_in(caplog) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+
+async def test_a_budget_that_never_suffices_is_told_once(caplog):
+    needed_bits = 8 * await message_bytes(4)
+    encode = make_encode(min_units=4, limit_bits=1000)
+    assert needed_bits > 1000
+    for seq in range(3):
+        selected = selected_of(1000, seq=seq)
+        assert await encode.process(selected) == Kept(selected, Drop.BUDGET)
+    (warning,) = warnings_in(caplog)
+    assert "window_bits=1000" in warning
+    assert f"needed_bits={needed_bits}" in warning
+    assert "select.min_units=4" in warning
+
+
+async def test_a_window_that_is_partly_spent_is_no_reason_to_warn(caplog):
+    outcome = await make_encode(min_units=4, limit_bits=10_000).process(selected_of(1000))
+    assert isinstance(outcome, Kept)
+    assert warnings_in(caplog) == []
+
+
+async def test_too_small_a_largest_message_is_not_blamed_on_the_budget(caplog):
+    outcome = await make_encode(max_message=20, limit_bits=None).process(selected_of(None))
+    assert isinstance(outcome, Kept)
+    assert not any("raise the rate" in warning for warning in warnings_in(caplog))
+
+
+@pytest.mark.parametrize("allowance_bits", [0, -1])
+async def test_nothing_left_sends_nothing(allowance_bits):
+    outcome = await make_encode(min_units=1).process(selected_of(allowance_bits))
+    assert isinstance(outcome, Kept)
+    assert outcome.reason == Drop.BUDGET

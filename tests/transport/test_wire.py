@@ -1,0 +1,395 @@
+"""The wire format: round trips, golden messages, and that nothing malformed gets through."""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pipeline.types import Reply
+from transport.wire import (
+    MAX_CLASSES,
+    MAX_MESSAGE_BYTES,
+    MAX_PATCH,
+    MAX_SIDE,
+    EvidenceMessage,
+    MalformedMessage,
+    decode_evidence,
+    decode_reply,
+    encode_evidence,
+    encode_reply,
+    overhead_bytes,
+    peek_seq,
+)
+
+GOLDEN = Path(__file__).parent / "golden"
+
+EVIDENCE = {
+    "evidence-bitmap": EvidenceMessage(7, 3, 16, 1, np.array([0, 4, 8]), b"payload"),
+    "evidence-list": EvidenceMessage(2**32 - 1, 14, 16, 1, np.array([3, 17, 195]), bytes(range(16))),
+    "evidence-wide-list": EvidenceMessage(258, 64, 8, 250, np.array([0, 255, 256, 4095]), b""),
+    "evidence-full": EvidenceMessage(0, 1, 64, 1, np.array([0]), b"\x00"),
+}
+REPLIES = {
+    "reply-classes": Reply(7, None, (3, 0, 99_999), (-0.5, -1.25, -20.0), 196, 12.345),
+    "reply-refusal": Reply(8, "kein Gitter für mich", (), (), 0, 0.0),
+}
+
+
+def same(one: EvidenceMessage, other: EvidenceMessage) -> bool:
+    fields = ("seq", "side", "patch_size", "codec", "payload")
+    return one.units.tolist() == other.units.tolist() and all(getattr(one, f) == getattr(other, f) for f in fields)
+
+
+def seal(body: bytes) -> bytes:
+    """A message with a sound checksum, whatever it says."""
+    return body + struct.pack("!I", zlib.crc32(body))
+
+
+def evidence_bytes(
+    magic: bytes = b"SG",
+    version: int = 1,
+    kind: int = 1,
+    seq: int = 5,
+    side: int = 3,
+    patch: int = 16,
+    codec: int = 1,
+    flags: int = 0,
+    count: int = 3,
+    rest: bytes = b"\x88\x80payload",  # units 0, 4 and 8
+) -> bytes:
+    return seal(struct.pack("!2sBBIBBBBH", magic, version, kind, seq, side, patch, codec, flags, count) + rest)
+
+
+def list_bytes(units: list[int], side: int = 14, count: int | None = None, payload: bytes = b"p") -> bytes:
+    width = "H" if side > 16 else "B"
+    rest = struct.pack(f"!{len(units)}{width}", *units) + payload
+    return evidence_bytes(side=side, flags=1, count=len(units) if count is None else count, rest=rest)
+
+
+def reply_bytes(
+    classes: list[tuple[int, float]],
+    refusal: bytes = b"",
+    magic: bytes = b"SG",
+    version: int = 1,
+    kind: int = 2,
+    count: int | None = None,
+    refusal_bytes: int | None = None,
+    rest: bytes = b"",
+) -> bytes:
+    count = len(classes) if count is None else count
+    refusal_bytes = len(refusal) if refusal_bytes is None else refusal_bytes
+    header = struct.pack("!2sBBIHIBB", magic, version, kind, 5, 9, 1000, refusal_bytes, count)
+    return seal(header + refusal + b"".join(struct.pack("!If", *pair) for pair in classes) + rest)
+
+
+# Round trips
+
+
+@st.composite
+def evidence_messages(draw):
+    side = draw(st.integers(1, MAX_SIDE))
+    total = side**2
+    few = st.sets(st.integers(0, total - 1), min_size=1, max_size=12)
+    dense = st.integers(0, 2**32 - 1).map(
+        lambda seed: {*np.random.default_rng(seed).permutation(total)[: 1 + seed % total].tolist()}
+    )
+    units = np.array(sorted(draw(few | dense)), np.intp)
+    return EvidenceMessage(
+        draw(st.integers(0, 2**32 - 1)),
+        side,
+        draw(st.integers(1, MAX_PATCH)),
+        draw(st.integers(0, 255)),
+        units,
+        draw(st.binary(max_size=60)),
+    )
+
+
+@given(evidence_messages())
+def test_evidence_comes_back(message):
+    data = encode_evidence(message)
+    decoded = decode_evidence(data)
+    assert same(decoded, message)
+    assert decoded.units.dtype == np.intp
+    assert encode_evidence(decoded) == data
+    assert peek_seq(data) == message.seq
+
+
+@given(evidence_messages())
+def test_the_overhead_is_what_is_not_payload(message):
+    assert len(encode_evidence(message)) - len(message.payload) == overhead_bytes(message.side, len(message.units))
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 8, 14, 16, 17, 40, 64])
+def test_every_number_of_units_comes_back(side):
+    for count in {*range(1, min(side**2, 40) + 1), side**2 // 16, side**2 // 8, side**2 - 1, side**2} - {0}:
+        units = np.sort(np.random.default_rng(count).permutation(side**2)[:count])
+        message = EvidenceMessage(1, side, 16, 1, units, b"x")
+        assert same(decode_evidence(encode_evidence(message)), message)
+
+
+log_probs = st.floats(-(2.0**100), 0, width=32)
+
+
+@st.composite
+def replies(draw):
+    seq, units = draw(st.integers(0, 2**32 - 1)), draw(st.integers(0, 2**16 - 1))
+    server_ms = draw(st.integers(0, 2**32 - 1)) / 1000
+    if draw(st.booleans()):
+        return Reply(seq, draw(st.text("abc äöü\N{SNOWMAN}", min_size=1, max_size=80)), (), (), units, server_ms)
+    classes = draw(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=MAX_CLASSES, unique=True))
+    values = draw(st.lists(log_probs, min_size=len(classes), max_size=len(classes)))
+    return Reply(seq, None, tuple(classes), tuple(values), units, server_ms)
+
+
+@given(replies())
+@example(Reply(0, None, (0,), (-0.0,), 0, 0.0))
+def test_replies_come_back(reply):
+    assert decode_reply(encode_reply(reply)) == reply
+
+
+def test_a_long_refusal_is_cut():
+    decoded = decode_reply(encode_reply(Reply(1, "é" * 300, (), (), 0, 0.0)))
+    assert decoded.refusal is not None
+    assert decoded.refusal.startswith("é" * 127)
+    assert len(decoded.refusal) <= 128
+
+
+def test_a_server_time_beyond_the_field_is_capped():
+    assert decode_reply(encode_reply(Reply(1, "no", (), (), 0, 1e12))).server_ms == (2**32 - 1) / 1000
+
+
+# The unit set: the smaller of bitmap and list
+
+
+@pytest.mark.parametrize(
+    ("side", "count", "set_bytes", "is_list"),
+    [
+        (14, 24, 24, True),
+        (14, 25, 25, False),  # a tie is a bitmap
+        (14, 26, 25, False),
+        (16, 31, 31, True),  # 256 units: indices of one byte
+        (16, 32, 32, False),
+        (17, 18, 36, True),  # 289 units: indices of two bytes
+        (17, 19, 37, False),
+        (64, 255, 510, True),
+        (64, 256, 512, False),
+        (1, 1, 1, False),
+    ],
+)
+def test_the_set_takes_its_smaller_form(side, count, set_bytes, is_list):
+    units = np.arange(side**2)[-count:]
+    data = encode_evidence(EvidenceMessage(0, side, 16, 1, units, b""))
+    assert len(data) == 14 + set_bytes + 4
+    assert data[11] == is_list
+    assert decode_evidence(data).units.tolist() == units.tolist()
+    assert overhead_bytes(side, count) == len(data)
+
+
+# Golden messages: these bytes must be read, and written, by every later version that calls itself 1
+
+
+@pytest.mark.parametrize("name", EVIDENCE)
+def test_golden_evidence(name):
+    data = (GOLDEN / f"{name}.bin").read_bytes()
+    assert same(decode_evidence(data), EVIDENCE[name])
+    assert encode_evidence(EVIDENCE[name]) == data
+
+
+@pytest.mark.parametrize("name", REPLIES)
+def test_golden_replies(name):
+    data = (GOLDEN / f"{name}.bin").read_bytes()
+    assert decode_reply(data) == REPLIES[name]
+    assert encode_reply(REPLIES[name]) == data
+
+
+SOUND = [
+    pytest.param((GOLDEN / f"{name}.bin").read_bytes(), decode, id=name)
+    for names, decode in ((EVIDENCE, decode_evidence), (REPLIES, decode_reply))
+    for name in names
+]
+
+
+@pytest.mark.parametrize(("data", "decode"), SOUND)
+def test_every_truncation_is_malformed(data, decode):
+    for length in range(len(data)):
+        with pytest.raises(MalformedMessage):
+            decode(data[:length])
+
+
+@pytest.mark.parametrize(("data", "decode"), SOUND)
+def test_every_extension_is_malformed(data, decode):
+    for more in (b"\0", b"\xff", b"\0\0\0\0", data):
+        with pytest.raises(MalformedMessage):
+            decode(data + more)
+
+
+@pytest.mark.parametrize(("data", "decode"), SOUND)
+def test_every_changed_byte_is_malformed(data, decode):
+    for position in range(len(data)):
+        for flip in range(1, 256):
+            changed = bytearray(data)
+            changed[position] ^= flip
+            with pytest.raises(MalformedMessage):
+                decode(bytes(changed))
+
+
+# Malformed, with a sound checksum
+
+
+def test_the_builders_build_what_is_sound():
+    assert decode_evidence(evidence_bytes()).units.tolist() == [0, 4, 8]
+    assert decode_evidence(list_bytes([3, 17, 195])).units.tolist() == [3, 17, 195]
+    assert decode_evidence(list_bytes([3, 400], side=64)).units.tolist() == [3, 400]
+    assert decode_reply(reply_bytes([(1, -1.0)])).class_ids == (1,)
+    assert decode_reply(reply_bytes([], b"no")).refusal == "no"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (evidence_bytes(magic=b"GS"), "not a Sagelink message"),
+        (evidence_bytes(version=0), "version 0; accepted: 1"),
+        (evidence_bytes(version=2), "version 2; accepted: 1"),
+        (evidence_bytes(kind=2), "kind is 2, not evidence"),
+        (evidence_bytes(kind=0), "kind is 0"),
+        (evidence_bytes(side=0), "side is 0; accepted: 1 to 64"),
+        (evidence_bytes(side=65), "side is 65; accepted: 1 to 64"),
+        (evidence_bytes(side=255, count=65_535), "side is 255"),
+        (evidence_bytes(patch=0), "patch size is 0; accepted: 1 to 64"),
+        (evidence_bytes(patch=65), "patch size is 65"),
+        (evidence_bytes(count=0), "0 units on a grid of 9"),
+        (evidence_bytes(count=10), "10 units on a grid of 9"),
+        (evidence_bytes(flags=2), "unknown flags 0x2"),
+        (evidence_bytes(flags=0x81), "unknown flags 0x81"),
+        (evidence_bytes(count=2), "holds 3 units, the header says 2"),
+        (evidence_bytes(count=4), "holds 3 units, the header says 4"),
+        (evidence_bytes(rest=b"\x00\x00payload"), "holds 0 units"),
+        (evidence_bytes(rest=b"\x88\xc0payload"), "outside the grid"),
+        (evidence_bytes(rest=b"\x88\x81payload"), "outside the grid"),
+        (evidence_bytes(rest=b"\x88"), "cut short"),
+        (evidence_bytes(rest=b""), "cut short"),
+        (evidence_bytes(flags=1, rest=b"\x00\x04\x08"), "not in its smaller form"),
+        (evidence_bytes(side=14, count=1, rest=b"\x80" + bytes(24)), "not in its smaller form"),
+        (list_bytes([4, 3]), "not ascending"),
+        (list_bytes([3, 3]), "not ascending"),
+        (list_bytes([195, 196]), "not ascending within the grid"),
+        (list_bytes([5, 2, 7]), "not ascending"),
+        (list_bytes([3, 4], count=24, payload=b""), "cut short"),
+        (list_bytes([40_000, 5], side=64), "not ascending"),
+        (list_bytes([5, 4096], side=64), "not ascending within the grid"),
+        (seal(b"SG"), "less than a header"),
+        (seal(b""), "less than a header"),
+        (b"", "less than a header"),
+        (bytes(4), "less than a header"),
+        (bytes(18), "checksum"),
+    ],
+)
+def test_malformed_evidence(data, reason):
+    with pytest.raises(MalformedMessage, match=reason):
+        decode_evidence(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (reply_bytes([(1, -1.0)], magic=b"XX"), "not a Sagelink message"),
+        (reply_bytes([(1, -1.0)], version=9), "version 9"),
+        (reply_bytes([(1, -1.0)], kind=1), "kind is 1, not a reply"),
+        (reply_bytes([]), "0 classes"),
+        (reply_bytes([(1, -1.0)], b"no"), "1 classes"),
+        (reply_bytes([(i, -1.0) for i in range(MAX_CLASSES + 1)]), "17 classes; accepted: 1 to 16"),
+        (reply_bytes([(1, -1.0)], count=2), "do not hold 2 classes"),
+        (reply_bytes([(1, -1.0), (2, -2.0)], count=1), "do not hold 1 classes"),
+        (reply_bytes([(1, -1.0)], rest=b"\0"), "do not hold"),
+        (reply_bytes([], b"no", refusal_bytes=200), "do not hold"),
+        (reply_bytes([], b"no", refusal_bytes=1), "do not hold"),
+        (reply_bytes([(1, math.nan)]), "log-probability"),
+        (reply_bytes([(1, math.inf)]), "log-probability"),
+        (reply_bytes([(1, -math.inf)]), "log-probability"),
+        (reply_bytes([(1, 0.01)]), "log-probability"),
+        (reply_bytes([(1, -1.0), (2, math.nan)]), "log-probability"),
+        (reply_bytes([(1, -1.0), (1, -2.0)]), "a class stands twice"),
+        (seal(b"SG\x01\x02"), "less than a header"),
+    ],
+)
+def test_malformed_replies(data, reason):
+    with pytest.raises(MalformedMessage, match=reason):
+        decode_reply(data)
+
+
+def test_each_side_refuses_what_the_other_one_reads():
+    with pytest.raises(MalformedMessage):
+        decode_reply(encode_evidence(EVIDENCE["evidence-list"]))
+    with pytest.raises(MalformedMessage):
+        decode_evidence(encode_reply(REPLIES["reply-classes"]))
+
+
+@pytest.mark.parametrize("decode", [decode_evidence, decode_reply])
+def test_a_message_beyond_the_limit_is_refused_before_it_is_read(decode):
+    with pytest.raises(MalformedMessage, match=f"{MAX_MESSAGE_BYTES + 1} bytes; accepted: up to {MAX_MESSAGE_BYTES}"):
+        decode(bytes(MAX_MESSAGE_BYTES + 1))
+
+
+def test_the_largest_message_is_read():
+    payload = bytes(MAX_MESSAGE_BYTES - overhead_bytes(3, 3))
+    data = encode_evidence(EvidenceMessage(5, 3, 16, 1, np.array([0, 4, 8]), payload))
+    assert len(data) == MAX_MESSAGE_BYTES
+    assert decode_evidence(data).payload == payload
+
+
+@pytest.mark.parametrize(
+    ("data", "seq"),
+    [
+        (evidence_bytes(), 5),
+        (evidence_bytes(side=0), 5),  # malformed, and yet the frame is known
+        (evidence_bytes(kind=2), None),
+        (evidence_bytes(version=2), None),
+        (evidence_bytes()[:-1], None),
+        (b"", None),
+    ],
+)
+def test_peeking_tells_the_frame_where_it_can(data, seq):
+    assert peek_seq(data) == seq
+
+
+# Anything at all
+
+
+@given(st.binary(max_size=80))
+def test_random_bytes_are_malformed(data):
+    for decode in (decode_evidence, decode_reply):
+        with pytest.raises(MalformedMessage):
+            decode(data)
+    assert peek_seq(data) is None
+
+
+small = st.integers(0, 255) | st.integers(0, 20)
+
+
+@given(side=small, patch=small, flags=st.integers(0, 3), count=st.integers(0, 40), rest=st.binary(max_size=60))
+def test_what_is_decoded_is_what_would_be_encoded(side, patch, flags, count, rest):
+    data = evidence_bytes(side=side, patch=patch, flags=flags, count=count, rest=rest)
+    try:
+        message = decode_evidence(data)
+    except MalformedMessage:
+        return
+    assert encode_evidence(message) == data
+
+
+@given(refusal_bytes=st.integers(0, 12), count=st.integers(0, 4), rest=st.binary(max_size=40))
+def test_a_decoded_reply_is_sane(refusal_bytes, count, rest):
+    data = reply_bytes([], count=count, refusal_bytes=refusal_bytes, rest=rest)
+    try:
+        reply = decode_reply(data)
+    except MalformedMessage:
+        return
+    assert (reply.refusal is None) == bool(reply.class_ids)
+    assert len(reply.class_ids) == len(reply.log_probs) == count
+    assert all(math.isfinite(value) and value <= 1e-3 for value in reply.log_probs)
