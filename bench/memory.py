@@ -18,10 +18,10 @@ from models.pair import Pair
 from pipeline.config_file import load_config
 from pipeline.run import Run, prepare
 from pipeline.types import Answer, Frame, Scored, Verdict
-from stages.score import EdgeScorer
+from stages.score import Score
 
 
-def stub_score(scorer: EdgeScorer, frame: Frame) -> Scored:
+def stub_score(scorer: Score, frame: Frame) -> Scored:
     """A scored frame without a model: random importance and embeddings, an unsure answer."""
     rng = np.random.default_rng(frame.seq)
     log_probs = np.full(16, np.log(1 / 16), np.float32)
@@ -44,7 +44,7 @@ def measure(frames: int) -> list[float]:
         if verdict.frame.seq % 20 == 0:
             sizes.append(process.memory_info().rss)
 
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(EdgeScorer, "__call__", stub_score):
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(Score, "__call__", stub_score):
         settings = {"capture.source": f"synthetic:{frames},size=64x64,fps=100", "models": "demo", "output.out": folder}
         config = load_config(None, settings)
         run: Run = prepare(config, Pair.load(config))

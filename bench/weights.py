@@ -21,7 +21,7 @@ from pipeline.types import Frame, Pixels, Reply
 from server.classify import Classifier
 from server.receive import Received
 from stages.fuse import answer_of, fuse, spread
-from stages.score import EdgeScorer
+from stages.score import Score
 from stages.selectors import selector_by_name
 from stages.sources.images import read_image
 from stages.sources.synthetic import SyntheticSource
@@ -51,7 +51,7 @@ def main() -> None:
         None, {"models": "deit" if arguments.images else "demo"} | parse_assignments(arguments.assignments)
     )
     pair = Pair.load(config)
-    scorer = EdgeScorer(pair.edge, pair.server.grid, config.select.importance, config.capture.resize)
+    scorer = Score(pair.edge, pair.server.grid, config.select.importance, config.capture.resize)
     classifier, select = Classifier(pair.server), selector_by_name(config.select.selector)
     truth, edge = [], []
     server = {count: [] for count in UNITS}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.clock import BudgetClock, MonotonicClock, StreamClock
 from pipeline.graph import Chain, Graph
+from pipeline.threads import InThread
 from pipeline.types import Answered, Drop, Evidence, Frame, Kept, Metered, Scored, Selected, Sent, Verdict
 
 if TYPE_CHECKING:
@@ -40,15 +41,14 @@ def edge_graph(
     from stages.encode import Encode
     from stages.gate import Gate
     from stages.meter import Meter
-    from stages.score import EdgeScorer, Score
+    from stages.score import Score
     from stages.select import Select
     from stages.ship import Collect, Ship, Uplink
-    from stages.sinks import Record
     from transport.codecs import codec_by_name
 
     clock: BudgetClock = MonotonicClock() if live else StreamClock()
     uplink = Uplink(link, config.ship.in_flight)
-    scorer = EdgeScorer(models.edge, models.server.grid, config.select.importance, config.capture.resize)
+    score = Score(models.edge, models.server.grid, config.select.importance, config.capture.resize)
     encode = Encode(
         codec_by_name(config.encode.codec),
         models.server.grid.patch_size,
@@ -80,11 +80,11 @@ def edge_graph(
     decided = graph.channel("decided")
     keep = {Kept: decided}
     frames = graph.source(capture, policy="latest" if live else "wait", routes=keep)
-    scored = graph.stage(Score(scorer), frames, routes=keep)
+    scored = graph.stage(InThread("score", score), frames, name="score", routes=keep)
     sent = graph.stage(offload, scored, name="offload", routes=keep, capacity=config.ship.in_flight)
     graph.stage(collect, sent, workers=config.ship.in_flight, routes={Kept: decided, Answered: decided})
     verdicts = graph.stage(fuse, decided)
-    graph.stage(Record(recorder), verdicts)
+    graph.stage(InThread("record", recorder.write), verdicts, name="record")
     return graph
 
 

@@ -25,6 +25,8 @@ class UplinkBudget:
             raise UsageError(f"budget rate is {rate_bps} bit/s; accepted: above 0")
         if not 0 < window_s < float("inf"):
             raise UsageError(f"budget window is {window_s} s; accepted: above 0")
+        if rate_bps is not None and rate_bps * window_s == float("inf"):
+            raise UsageError(f"budget of {rate_bps} bit/s over {window_s} s is beyond reason; unlimited says no limit")
         self.window_s = window_s
         self.limit_bits = None if rate_bps is None else int(rate_bps * window_s + 1e-6)
         self.total_bits = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -118,6 +119,8 @@ class FuseConfig(_Section):
             return None
         shares = sorted(weights)
         values = [weights[share] for share in shares]
+        if not all(math.isfinite(number) for number in [*shares, *values]):
+            raise ValueError("shares and weights are numbers")
         if not shares or shares[0] < 0 or shares[-1] > 1 or values[0] < 0 or values != sorted(values):
             raise ValueError("shares lie in 0..1, weights are 0 or more and never fall as the share grows")
         return {share: weights[share] for share in shares}

@@ -63,7 +63,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _place(tree: dict[str, Any], dotted: str, value: object) -> None:
     *path, key = dotted.split(".")
     for step in path:
-        inner = tree.setdefault(step, {})
+        inner = tree[step] = {} if tree.get(step) is None else tree[step]
         if not isinstance(inner, dict):
             raise UsageError(f"{dotted}: {step} holds a value, not keys")
         tree = inner
@@ -78,7 +78,7 @@ def _explain(error: Any) -> str:
         accepted = sorted(section.model_fields) if section else []
         return f"{dotted}: unknown key{suggest(location[-1], accepted)}; accepted: {', '.join(accepted)}"
     message = error["msg"].removeprefix("Value error, ")
-    if "got" not in message and not isinstance(error["input"], dict):
+    if "; got" not in message:
         message += f"; got {error['input']!r}"
     return f"{dotted}: {message}" if dotted else message
 

@@ -56,8 +56,10 @@ class Chain:
         self._entered = AsyncExitStack()
 
     async def __aenter__(self) -> Chain:
-        for stage in self._stages:
-            await _enter(self._entered, stage)
+        async with AsyncExitStack() as stack:  # leaves those already entered when one fails
+            for stage in self._stages:
+                await _enter(stack, stage)
+            self._entered = stack.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -181,7 +183,9 @@ class Graph:
 
     async def run(self) -> None:
         """Runs until every source has ended and every item is through. Raises the error of a source, or of a stage's
-        start or end; items then still inside are in `leftovers`."""
+        start or end; items then still inside are in `leftovers`. After `stop`, returns at once."""
+        if self.stopping:
+            return
         try:
             async with asyncio.TaskGroup() as group:
                 for node in self._nodes:
@@ -237,7 +241,7 @@ class Graph:
         try:
             async for item in items:
                 node.in_hand[0] = item
-                await self._pass_on(node, item)
+                await self._pass_on(node, 0, item)
                 del node.in_hand[0]
         except Exception as error:
             self._source_errors.append(error)
@@ -263,17 +267,16 @@ class Graph:
                 result = self._rescue(item, error)
             if result is not None:
                 node.in_hand[worker] = result
-                await self._pass_on(node, result)
+                await self._pass_on(node, worker, result)
             del node.in_hand[worker]
 
-    async def _pass_on(self, node: _Node, item: object) -> None:
-        arrow = node.arrow_for(item)
-        if arrow not in self._consumed:  # the end of the line
-            return
-        displaced = await arrow.put(item)
-        if displaced is not None:
+    async def _pass_on(self, node: _Node, worker: int, item: object) -> None:
+        """Puts the item into its arrow; what that displaces is rescued and put into its own."""
+        while (arrow := node.arrow_for(item)) in self._consumed:
+            displaced = await arrow.put(item)
+            if displaced is None:
+                return
             rescued = self._rescue(displaced, None)
-            if rescued is not None and node.arrow_for(rescued) is not arrow:
-                node.in_hand[-1] = rescued
-                await self._pass_on(node, rescued)
-                del node.in_hand[-1]
+            if rescued is None or node.arrow_for(rescued) is arrow:
+                return
+            item = node.in_hand[worker] = rescued

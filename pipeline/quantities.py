@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, PlainSerializer
 
 _NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([a-zA-Z/]*)\s*")
 _PREFIXES = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
@@ -30,14 +30,17 @@ def _parse(value: object, units: dict[str, float] | dict[str, int], kind: str, e
 
 def parse_rate(value: object) -> float | None:
     """Bits per second; a bare number is bit/s; `unlimited` is None. Raises ValueError saying what is accepted."""
-    if value is None or value == "unlimited":
+    if value == "unlimited":
         return None
     return _parse(value, _RATES, "rate", "64kbit/s, 0.5Mbit/s, 8kB/s or unlimited")
 
 
 def parse_size(value: object) -> int:
     """Bytes; k is 1000, Ki is 1024; a bare number is bytes."""
-    return round(_parse(value, _SIZES, "size", "2kB, 1.5MB or 64KiB"))
+    size = round(_parse(value, _SIZES, "size", "2kB, 1.5MB or 64KiB"))
+    if size < 1:
+        raise ValueError(f"a size is at least one byte; got {value!r}")
+    return size
 
 
 def parse_duration(value: object) -> float:
@@ -55,6 +58,8 @@ def format_rate(rate_bps: float | None) -> str:
     return f"{rate_bps:.4g} bit/s"
 
 
-Rate = Annotated[float | None, BeforeValidator(parse_rate)]
+Rate = Annotated[
+    float | None, BeforeValidator(parse_rate), PlainSerializer(lambda rate: "unlimited" if rate is None else rate)
+]
 Size = Annotated[int, BeforeValidator(parse_size)]
 Duration = Annotated[float, BeforeValidator(parse_duration)]

@@ -24,11 +24,14 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._closed = False
         self._last: Callable[[], None] | None = None
         threading.Thread(target=self._run, name=f"sagelink-{name}", daemon=True).start()
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs the function in the thread. When the caller is cancelled, the call ends unobserved."""
+        if self._closed:
+            raise RuntimeError("the thread has been closed")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._jobs.put((loop, future, lambda: function(*args, **kwargs)))
@@ -36,6 +39,7 @@ class Worker:
 
     def close(self, last: Callable[[], None] | None = None) -> None:
         """Ends the thread after the calls that it has, and then `last`; does not wait for it."""
+        self._closed = True
         self._last = last
         self._jobs.put(None)
 
@@ -55,6 +59,23 @@ class Worker:
             del job, function, result, error, future  # a frame must not live on until the next call
         if self._last is not None:
             self._last()
+
+
+class InThread:
+    """A stage around a blocking function of one item: every call in one dedicated thread."""
+
+    def __init__(self, name: str, function: Callable[[Any], object]) -> None:
+        self._function = function
+        self._worker = Worker(name)
+
+    async def __aenter__(self) -> InThread:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._worker.close()
+
+    async def process(self, item: object) -> object:
+        return await self._worker.call(self._function, item)
 
 
 def _settle(future: asyncio.Future[Any], result: object, error: BaseException | None) -> None:

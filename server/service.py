@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import time
 
-from models.zoo import UnitGrid
 from pipeline.graph import Graph
-from pipeline.threads import Worker
+from pipeline.threads import InThread
 from pipeline.types import Reply
 from server.classify import Classifier
 from server.receive import receive
@@ -18,27 +17,19 @@ log = logging.getLogger(__name__)
 
 
 class Answerer:
-    """Decodes and classifies in one dedicated thread. Every message whose frame can be told gets a reply."""
+    """Decodes, classifies and replies. Blocking. Every message whose frame can be told gets a reply."""
 
     def __init__(self, classifier: Classifier) -> None:
         self._classifier = classifier
-        self._grid: UnitGrid = classifier.model.grid
-        self._worker = Worker("server")
 
-    async def __aenter__(self) -> Answerer:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._worker.close()
-
-    async def process(self, message: bytes) -> bytes | None:
-        reply = await self._worker.call(self._answer, message)
+    def __call__(self, message: bytes) -> bytes | None:
+        reply = self._answer(message)
         return None if reply is None else encode_reply(reply)
 
     def _answer(self, message: bytes) -> Reply | None:
         began = time.perf_counter()
         try:
-            received = receive(message, self._grid)
+            received = receive(message, self._classifier.model.grid)
             ((classes, log_probs),) = self._classifier([received])
         except MalformedMessage as error:
             return _refusal(message, str(error))
@@ -69,6 +60,6 @@ def server_graph(link: ServerLink, classifier: Classifier) -> Graph:
     """receive -> decode and classify -> reply, until the link is closed."""
     graph = Graph()
     messages = graph.source(link.messages(), name="receive")
-    replies = graph.stage(Answerer(classifier), messages, name="classify")
+    replies = graph.stage(InThread("server", Answerer(classifier)), messages, name="classify")
     graph.stage(_Send(link), replies, name="reply")
     return graph

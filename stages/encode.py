@@ -72,15 +72,7 @@ class Encode:
         fewest = min(self._min_units, len(selected.order))
         fitted = fit_prefix(build, fewest, len(selected.order), fits)
         if fitted is None:
-            if allowance == self._limit_bits and not self._warned:
-                self._warned = True
-                log.warning(
-                    "stage=encode event=budget_too_small window_bits=%s needed_bits=%d for select.min_units=%d: "
-                    "raise the rate or the window, or lower select.min_units",
-                    self._limit_bits,
-                    self._wire_bits(len(build(fewest))),
-                    self._min_units,
-                )
+            self._explain(len(build(fewest)), allowance)
             return Kept(selected, Drop.BUDGET)
         count, message = fitted
         return Evidence(
@@ -89,6 +81,27 @@ class Encode:
             message=message,
             wire_bits=self._wire_bits(len(message)),
             encode_ms=(time.perf_counter() - began) * 1e3,
+        )
+
+    def _explain(self, message_bytes: int, allowance: int | None) -> None:
+        """Says, once, when a frame could not be sent even in an empty window."""
+        if self._warned:
+            return
+        if message_bytes > self._max_message:
+            limit, mend = f"max_message_bytes={self._max_message}", "raise encode.max_message"
+        elif allowance == self._limit_bits:
+            limit, mend = f"window_bits={self._limit_bits}", "raise the rate or the window"
+        else:
+            return
+        self._warned = True
+        log.warning(
+            "stage=encode event=budget_too_small %s needed_bits=%d needed_bytes=%d for select.min_units=%d: %s, or "
+            "lower select.min_units",
+            limit,
+            self._wire_bits(message_bytes),
+            message_bytes,
+            self._min_units,
+            mend,
         )
 
     def _message(self, seq: int, picture: Pixels, units: Units) -> bytes:

@@ -13,12 +13,11 @@ from torch.nn import functional as F
 from models import vit
 from models.picture import Resize, make_picture
 from models.zoo import Model, UnitGrid
-from pipeline.threads import Worker
 from pipeline.types import Answer, Frame, Pixels, Scored
 
 
-class EdgeScorer:
-    """The edge model, seen through the server's unit grid. Blocking."""
+class Score:
+    """The edge model, seen through the server's unit grid. Blocking: goes into a thread."""
 
     def __init__(self, edge: Model, grid: UnitGrid, importance: str, resize: Resize) -> None:
         """`importance`: last or rollout. Raises UnsupportedModel when the edge model has no CLS attention."""
@@ -60,20 +59,3 @@ class EdgeScorer:
             maps = values.T.reshape(1, -1, ours, ours)
             values = F.interpolate(maps, (theirs, theirs), mode="bilinear", antialias=True)[0].flatten(1).T
         return np.ascontiguousarray(values.float().cpu().numpy())
-
-
-class Score:
-    """The stage around the scorer: one dedicated thread."""
-
-    def __init__(self, scorer: EdgeScorer) -> None:
-        self._scorer = scorer
-        self._worker = Worker("score")
-
-    async def __aenter__(self) -> Score:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._worker.close()
-
-    async def process(self, frame: Frame) -> Scored:
-        return await self._worker.call(self._scorer, frame)

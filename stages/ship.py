@@ -81,10 +81,14 @@ class Ship:
         sent = Sent(
             evidence, self._budget.now_s, self._budget.window_bits(self._budget.now_s), time.monotonic_ns(), reply
         )
-        if not await self._uplink.link.send(evidence.message):
-            del self._uplink.waiting[frame.seq]
-            return Kept(sent, Drop.LINK)  # charged all the same: the ledger never forgets what might be on the wire
-        return sent
+        accepted = False
+        try:
+            accepted = await self._uplink.link.send(evidence.message)
+        finally:
+            if not accepted:
+                del self._uplink.waiting[frame.seq]
+        # Charged all the same: the ledger never forgets what might be on the wire.
+        return sent if accepted else Kept(sent, Drop.LINK)
 
 
 class Collect:

@@ -189,21 +189,21 @@ def test_frames_on_which_a_stage_raises_become_counted_failures(
 ) -> None:
     from stages import score
 
-    real = score.EdgeScorer.__call__
+    real = score.Score.__call__
 
-    def sometimes(self: score.EdgeScorer, frame: Frame) -> Any:
+    def sometimes(self: score.Score, frame: Frame) -> Any:
         if frame.seq % 3 == 1:
             raise RuntimeError("the scorer stumbled")
         return real(self, frame)
 
-    monkeypatch.setattr(score.EdgeScorer, "__call__", sometimes)
+    monkeypatch.setattr(score.Score, "__call__", sometimes)
     prepare_demo(pair, "synthetic:9", output__out=str(tmp_path)).go()
     lines, summary = read(tmp_path)
     check_accounts(lines, summary)
     assert summary["drops"]["error"] == 3
     assert [line["label"] is None for line in lines] == [False, True, False] * 3
 
-    monkeypatch.setattr(score.EdgeScorer, "__call__", lambda self, frame: 1 / 0)
+    monkeypatch.setattr(score.Score, "__call__", lambda self, frame: 1 / 0)
     with pytest.raises(SagelinkError, match="failed on every frame"):
         prepare_demo(pair, "synthetic:4", output__out=str(tmp_path)).go()
 
@@ -237,13 +237,13 @@ def test_a_slow_scorer_on_a_live_source_sees_the_newest_frames(
 ) -> None:
     from stages import score
 
-    real = score.EdgeScorer.__call__
+    real = score.Score.__call__
 
-    def slow(self: score.EdgeScorer, frame: Frame) -> Any:
+    def slow(self: score.Score, frame: Frame) -> Any:
         time.sleep(0.1)
         return real(self, frame)
 
-    monkeypatch.setattr(score.EdgeScorer, "__call__", slow)
+    monkeypatch.setattr(score.Score, "__call__", slow)
     run = prepare_demo(
         pair, "synthetic:40,fps=40,size=64x64", capture__realtime=True, gate__policy="always", output__out=str(tmp_path)
     )

@@ -16,6 +16,8 @@ from pipeline.errors import UsageError, suggest
 from pipeline.types import Pixels, Units
 from transport.wire import MalformedMessage
 
+_SLICE = 64  # bytes
+
 
 class Codec(Protocol):
     number: int  # stands in the message's header
@@ -46,18 +48,20 @@ class RawZstd:
 
     def decode(self, payload: bytes, units: Units, side: int, patch_size: int) -> NDArray[np.uint8]:
         size = len(units) * patch_size * patch_size * 3
-        decompressor = zstandard.ZstdDecompressor(
+        frame = zstandard.ZstdDecompressor(
             format=zstandard.FORMAT_ZSTD1_MAGICLESS, max_window_size=max(1 << 10, 1 << (size - 1).bit_length())
-        )
+        ).decompressobj()
+        pixels, rest = bytearray(), memoryview(payload)
         try:
-            with decompressor.stream_reader(payload, read_size=1 << 14) as reader:
-                pixels = reader.read(size)
-                surplus = reader.read(1)
+            # In small slices: a payload that unpacks to more than the units' pixels is noticed soon after them.
+            while rest and not frame.eof and len(pixels) <= size:
+                pixels += frame.decompress(rest[:_SLICE])
+                rest = rest[_SLICE:]
         except zstandard.ZstdError as error:
             raise MalformedMessage(f"zstd: {error}") from None
-        if len(pixels) != size or surplus:
+        if rest or not frame.eof or frame.unused_data or len(pixels) != size:
             raise MalformedMessage(f"the payload does not hold {len(units)} units of {patch_size}x{patch_size} pixels")
-        return np.frombuffer(pixels, np.uint8).reshape(len(units), patch_size, patch_size, 3)
+        return np.frombuffer(bytes(pixels), np.uint8).reshape(len(units), patch_size, patch_size, 3)
 
 
 def cut_units(picture: Pixels, units: Units, patch_size: int) -> NDArray[np.uint8]:

@@ -131,7 +131,7 @@ def encode_reply(reply: Reply) -> bytes:
         len(reply.class_ids),
     )
     pairs = zip(reply.class_ids, reply.log_probs, strict=True)
-    return _seal(header + refusal + b"".join(_CLASS.pack(*pair) for pair in pairs))
+    return _seal(header + refusal + b"".join(_CLASS.pack(class_id, min(p, 0.0)) for class_id, p in pairs))
 
 
 def decode_reply(data: bytes) -> Reply:
@@ -146,7 +146,7 @@ def decode_reply(data: bytes) -> Reply:
         raise MalformedMessage(f"{len(body)} bytes do not hold {count} classes")
     refusal = body[_REPLY.size : _REPLY.size + refusal_bytes].decode(errors="replace")
     classes = list(_CLASS.iter_unpack(body[_REPLY.size + refusal_bytes :]))
-    if any(not log_prob <= 1e-3 or math.isinf(log_prob) for _, log_prob in classes):
+    if any(not log_prob <= 0 or math.isinf(log_prob) for _, log_prob in classes):
         raise MalformedMessage("a log-probability is above 0, infinite or not a number")
     if len({class_id for class_id, _ in classes}) != count:
         raise MalformedMessage("a class stands twice")

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from pipeline.errors import SagelinkError
-from pipeline.threads import Worker
 from pipeline.types import Verdict
 
 
@@ -58,20 +57,3 @@ class Recorder:
                 sink.write(verdict)
             except Exception as error:  # whatever a sink meets, going on would lose verdicts in silence
                 raise SagelinkError(f"cannot write results: {error}") from error
-
-
-class Record:
-    """The stage around the recorder: one dedicated thread."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
-        self._worker = Worker("record")
-
-    async def __aenter__(self) -> Record:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._worker.close()
-
-    async def process(self, verdict: Verdict) -> None:
-        await self._worker.call(self._recorder.write, verdict)

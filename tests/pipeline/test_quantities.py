@@ -24,7 +24,6 @@ from pipeline.quantities import format_rate, parse_duration, parse_rate, parse_s
         (1e-7, 1e-7),
         (" 5 ", 5),
         ("unlimited", None),
-        (None, None),
     ],
 )
 def test_rates(text, rate_bps):

@@ -35,14 +35,13 @@ def message(picture: np.ndarray, units: list[int], seq: int = 5, side: int = 14,
     return encode_evidence(EvidenceMessage(seq, side, patch, RawZstd.number, chosen, payload))
 
 
-async def answer(classifier: Classifier, data: bytes) -> Reply | None:
-    async with Answerer(classifier) as answerer:
-        reply = await answerer.process(data)
+def answer(classifier: Classifier, data: bytes) -> Reply | None:
+    reply = Answerer(classifier)(data)
     return None if reply is None else decode_reply(reply)
 
 
-async def test_all_units_give_the_models_own_answer(classifier: Classifier, picture: np.ndarray) -> None:
-    reply = await answer(classifier, message(picture, list(range(196))))
+def test_all_units_give_the_models_own_answer(classifier: Classifier, picture: np.ndarray) -> None:
+    reply = answer(classifier, message(picture, list(range(196))))
     with torch.inference_mode():
         expected = classifier.model.vit(classifier.model.normalise(picture)[None])[0].log_softmax(0)
     values, classes = expected.topk(5)
@@ -54,9 +53,9 @@ async def test_all_units_give_the_models_own_answer(classifier: Classifier, pict
     assert reply.server_ms > 0
 
 
-async def test_fewer_units_change_the_answer_and_are_counted(classifier: Classifier, picture: np.ndarray) -> None:
-    everything = await answer(classifier, message(picture, list(range(196))))
-    few = await answer(classifier, message(picture, [0, 50, 195]))
+def test_fewer_units_change_the_answer_and_are_counted(classifier: Classifier, picture: np.ndarray) -> None:
+    everything = answer(classifier, message(picture, list(range(196))))
+    few = answer(classifier, message(picture, [0, 50, 195]))
     assert few.units == 3
     assert few.log_probs != everything.log_probs
 
@@ -68,17 +67,17 @@ def test_pixels_arrive_exactly(classifier: Classifier, picture: np.ndarray) -> N
     assert (received.patches[2] == picture[-8:, -8:]).all()
 
 
-async def test_another_grid_is_refused_with_a_reason(classifier: Classifier) -> None:
+def test_another_grid_is_refused_with_a_reason(classifier: Classifier) -> None:
     other = np.zeros((112, 112, 3), np.uint8)
-    reply = await answer(classifier, message(other, [0], side=7, patch=16))
+    reply = answer(classifier, message(other, [0], side=7, patch=16))
     assert reply.class_ids == ()
     assert reply.refusal == ("units of 16 pixels on a grid of 7x7; this server's model has units of 8 pixels on 14x14")
 
 
-async def test_a_payload_that_lies_is_refused(classifier: Classifier, picture: np.ndarray) -> None:
+def test_a_payload_that_lies_is_refused(classifier: Classifier, picture: np.ndarray) -> None:
     payload = RawZstd().encode(picture, np.arange(3), 8)
     lying = encode_evidence(EvidenceMessage(9, 14, 8, RawZstd.number, np.arange(4), payload))
-    reply = await answer(classifier, lying)
+    reply = answer(classifier, lying)
     assert (reply.seq, reply.class_ids) == (9, ())
     assert "does not hold 4 units" in reply.refusal
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import FuseConfig
+from pipeline.config import MODEL_PAIRS
 from pipeline.types import Answered, Drop, Kept, Reply, Sent
 from stages.fuse import Fuse, answer_of, fuse, spread
 from tests.fakes import CLASSES, make_answer, make_evidence, make_frame, make_metered, make_reply, make_scored
@@ -91,25 +91,28 @@ def test_answers_are_normalised(scores):
 )
 def test_a_lower_share_never_weighs_more(points, units):
     weights = dict(zip(sorted(points), sorted(points.values()), strict=True))
-    stage = Fuse(FuseConfig(weights=weights), UNITS)
+    stage = Fuse(False, weights, UNITS)
     few, many = sorted(units)
     assert 0 <= stage.weight(few) <= stage.weight(many) <= max(weights.values())
 
 
 def test_weights_lie_on_the_line_between_points():
-    stage = Fuse(FuseConfig(weights={0.25: 0.0, 0.75: 2.0}), UNITS)
+    stage = Fuse(False, {0.75: 2.0, 0.25: 0.0}, UNITS)
     assert [stage.weight(units) for units in (0, 4, 8, 12, 16, 99)] == [0.0, 0.0, 1.0, 2.0, 2.0, 2.0]
 
 
-def test_nothing_received_weighs_nothing_by_default():
-    assert Fuse(FuseConfig(), UNITS).weight(0) == 0.0
+@pytest.mark.parametrize("pair", MODEL_PAIRS)
+def test_nothing_received_weighs_nothing_by_default(pair):
+    stage = Fuse(False, MODEL_PAIRS[pair].weights, UNITS)
+    assert stage.weight(0) == 0.0
+    assert stage.weight(UNITS) > 0.0
 
 
 # Verdicts
 
 
 async def test_a_fused_verdict_tells_the_whole_story():
-    stage = Fuse(FuseConfig(weights={0.0: 0.5}), UNITS)
+    stage = Fuse(False, {0.0: 0.5}, UNITS)
     sent = make_sent()
     answered = Answered(sent, make_reply(units=3), ship_ms=9.0)
     verdict = await stage.process(answered)
@@ -129,7 +132,7 @@ async def test_a_fused_verdict_tells_the_whole_story():
 
 
 async def test_a_server_answer_of_no_weight_leaves_the_edge_answer():
-    stage = Fuse(FuseConfig(weights={0.0: 0.0}), UNITS)
+    stage = Fuse(False, {0.0: 0.0}, UNITS)
     verdict = stage.decide(Answered(make_sent(), make_reply(), 1.0))
     assert verdict.origin == "edge"
     assert verdict.answer is verdict.edge
@@ -139,7 +142,7 @@ async def test_a_server_answer_of_no_weight_leaves_the_edge_answer():
 
 @pytest.mark.parametrize("weights", [{0.0: 0.0}, {0.0: 1.0}])
 async def test_the_server_rule_replaces_the_edge_answer(weights):
-    stage = Fuse(FuseConfig(rule="server", weights=weights), UNITS)
+    stage = Fuse(True, weights, UNITS)
     verdict = stage.decide(Answered(make_sent(), make_reply(), 1.0))
     assert verdict.origin == "server"
     assert verdict.answer is verdict.server
@@ -147,11 +150,11 @@ async def test_the_server_rule_replaces_the_edge_answer(weights):
     assert verdict.edge.class_id == 0
 
 
-@pytest.mark.parametrize("rule", ["weighted", "server"])
+@pytest.mark.parametrize("replace", [False, True])
 @pytest.mark.parametrize("reason", [Drop.LATE, Drop.LINK, Drop.REFUSED, Drop.STOPPED])
-async def test_a_reply_that_never_came_leaves_the_edge_answer_and_the_bill(rule, reason):
+async def test_a_reply_that_never_came_leaves_the_edge_answer_and_the_bill(replace, reason):
     sent = make_sent()
-    verdict = Fuse(FuseConfig(rule=rule), UNITS).decide(Kept(sent, reason))
+    verdict = Fuse(replace, {0.0: 1.0}, UNITS).decide(Kept(sent, reason))
     assert (verdict.origin, verdict.drop) == ("edge", reason)
     assert verdict.answer is verdict.edge is sent.evidence.selected.metered.scored.answer
     assert verdict.server is None
@@ -163,7 +166,7 @@ async def test_a_reply_that_never_came_leaves_the_edge_answer_and_the_bill(rule,
 
 @pytest.mark.parametrize("reason", [Drop.LINK, Drop.BUDGET])
 async def test_evidence_that_was_not_sent_costs_nothing(reason):
-    verdict = Fuse(FuseConfig(), UNITS).decide(Kept(make_evidence(), reason))
+    verdict = Fuse(False, {0.0: 1.0}, UNITS).decide(Kept(make_evidence(), reason))
     assert verdict.answer is verdict.edge is not None
     assert (verdict.wire_bits, verdict.sent_s, verdict.units.tolist()) == (0, None, [])
     assert verdict.latency_ms["encode"] == 4
@@ -172,7 +175,7 @@ async def test_evidence_that_was_not_sent_costs_nothing(reason):
 
 async def test_a_frame_that_the_gate_kept():
     metered = make_metered(allowance_bits=500, window_bits=1500)
-    verdict = Fuse(FuseConfig(), UNITS).decide(Kept(metered, Drop.GATE))
+    verdict = Fuse(False, {0.0: 1.0}, UNITS).decide(Kept(metered, Drop.GATE))
     assert verdict.answer is metered.scored.answer
     assert (verdict.allowance_bits, verdict.window_bits, verdict.wire_bits) == (500, 1500, 0)
     assert verdict.latency_ms["select"] is None
@@ -180,14 +183,14 @@ async def test_a_frame_that_the_gate_kept():
 
 async def test_a_scored_frame_was_not_metered():
     scored = make_scored()
-    verdict = Fuse(FuseConfig(), UNITS).decide(Kept(scored, Drop.ERROR))
+    verdict = Fuse(False, {0.0: 1.0}, UNITS).decide(Kept(scored, Drop.ERROR))
     assert verdict.answer is scored.answer
     assert (verdict.allowance_bits, verdict.window_bits) == (None, None)
 
 
 async def test_a_frame_without_an_answer_still_gets_a_verdict():
     frame = make_frame(seq=4)
-    verdict = Fuse(FuseConfig(), UNITS).decide(Kept(frame, Drop.SUPERSEDED))
+    verdict = Fuse(False, {0.0: 1.0}, UNITS).decide(Kept(frame, Drop.SUPERSEDED))
     assert verdict.frame is frame
     assert (verdict.answer, verdict.edge, verdict.server) == (None, None, None)
     assert (verdict.origin, verdict.drop) == ("edge", Drop.SUPERSEDED)
@@ -196,7 +199,7 @@ async def test_a_frame_without_an_answer_still_gets_a_verdict():
 
 async def test_a_reply_that_could_not_be_fused_keeps_what_was_sent():
     answered = Answered(make_sent(), make_reply(), 1.0)
-    verdict = Fuse(FuseConfig(), UNITS).decide(Kept(answered, Drop.ERROR))
+    verdict = Fuse(False, {0.0: 1.0}, UNITS).decide(Kept(answered, Drop.ERROR))
     assert verdict.answer is verdict.edge
     assert (verdict.server, verdict.drop) == (None, Drop.ERROR)
     assert verdict.wire_bits == answered.sent.evidence.wire_bits
@@ -205,4 +208,4 @@ async def test_a_reply_that_could_not_be_fused_keeps_what_was_sent():
 async def test_a_class_that_the_edge_does_not_know_is_an_error():
     reply = Reply(0, None, (CLASSES,), (-0.1,), 3, 1.0)
     with pytest.raises(IndexError):
-        Fuse(FuseConfig(), UNITS).decide(Answered(make_sent(), reply, 1.0))
+        Fuse(False, {0.0: 1.0}, UNITS).decide(Answered(make_sent(), reply, 1.0))

@@ -155,11 +155,20 @@ async def test_waiting_can_be_cancelled():
 # What can go wrong
 
 
+def refused_by_link(outcome: Sent | Kept, evidence: Evidence) -> None:
+    """Kept as what was charged, so that the verdict tells the bill."""
+    assert isinstance(outcome, Kept)
+    assert outcome.reason == Drop.LINK
+    assert isinstance(outcome.work, Sent)
+    assert outcome.work.evidence is evidence
+
+
 async def test_a_message_that_the_link_refuses():
     line = Line(["refuse"])
     evidence = make_evidence()
-    assert await line.ship.process(evidence) == Kept(evidence, Drop.LINK)
+    refused_by_link(await line.ship.process(evidence), evidence)
     assert line.link.sent == []
+    assert line.budget.total_bits == evidence.wire_bits  # charged before, and the ledger never forgets
     assert line.free_places == 2
     assert line.uplink.waiting == {}
 
@@ -270,7 +279,7 @@ async def test_a_closed_link_takes_nothing():
         line.link.close()
         await settle()
         evidence = make_evidence()
-        assert await line.ship.process(evidence) == Kept(evidence, Drop.LINK)
+        refused_by_link(await line.ship.process(evidence), evidence)
     assert line.free_places == 2
 
 
