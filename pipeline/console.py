@@ -24,6 +24,7 @@ class ProgressLine:
         self._budget = format_rate(rate_bps)
         self._window_s = window_s
         self._frames = 0
+        self._spent = format_rate(0)
         self._began = self._told = time.monotonic()
         self._progress = Progress(
             TextColumn("[bold]{task.completed:.0f}[/] frames"),
@@ -48,10 +49,10 @@ class ProgressLine:
     def show(self, verdict: Verdict) -> None:
         self._frames += 1
         now = time.monotonic()
-        spent = format_rate((verdict.window_bits or 0) / self._window_s)
-        answer = f"{verdict.answer.prob:.0%}" if verdict.answer else "no answer"
+        if verdict.window_bits is not None:  # a frame that was superseded says nothing of the budget
+            self._spent = format_rate(verdict.window_bits / self._window_s)
         fps = self._frames / max(now - self._began, 1e-3)
-        status = f"{fps:.1f} fps  {spent} of {self._budget}  {verdict.origin} {answer}"
+        status = f"{fps:.1f} fps  {self._spent} of {self._budget}"
         self._progress.update(self._task, advance=1, status=status)
         if not self._console.is_terminal and now - self._told >= _PLAIN_EVERY_S:
             self._told = now
