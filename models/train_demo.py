@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.nn import functional as F
@@ -39,6 +39,7 @@ UNIT_SHARES = {"edge": (0, 0, 0.2, 0.2, 0.2, 0.4), "server": (0.15, 0.2, 0.2, 0.
 STEPS = 5000  # of the schedule
 STOP = {"edge": 3500, "server": STEPS}  # the edge stops early, on purpose: it is to be clearly weaker
 MUON_RATE, ADAM_RATE = 0.02, 1e-3
+RESUME_PEAK = 0.4  # of these, in a further round
 
 
 def make_scenes(count: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
@@ -113,23 +114,27 @@ def normalise(pictures: Tensor) -> Tensor:
     return pictures.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 
-def train(role: str, steps: int, stop: int, scenes: int, out: Path, seed: int = 0) -> None:
+def train(role: str, steps: int, stop: int, scenes: int, out: Path, resume: Path | None, seed: int = 0) -> None:
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     model = build(role)
+    focus_steps, peak, scene_seed = FOCUS_SHARE * steps, 1.0, 1
+    if resume is not None:  # a further round: new scenes, a lower rate, no part near the object
+        model.load_state_dict({key: value.float() for key, value in load_file(resume).items()})
+        focus_steps, peak, scene_seed = 0, RESUME_PEAK, 3
     token_head = torch.nn.Linear(model.embed_dim, len(CLASSES) + 1)
     parameters = [*model.parameters(), *token_head.parameters()]
     optimisers = make_optimisers(model, token_head)
 
     def rate(step: int) -> float:
-        return min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / steps))
+        return peak * min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
     schedules = [torch.optim.lr_scheduler.LambdaLR(optimiser, rate) for optimiser in optimisers]
     print(
         f"{role}: {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, drawing {scenes} scenes",
         flush=True,
     )
-    pictures, classes, unit_classes = make_scenes(scenes, seed=1)
+    pictures, classes, unit_classes = make_scenes(scenes, scene_seed)
     held_out, held_out_classes, _ = make_scenes(2000, seed=2)
     order = torch.randperm(scenes, generator=generator)
     began = time.monotonic()
@@ -145,7 +150,7 @@ def train(role: str, steps: int, stop: int, scenes: int, out: Path, seed: int = 
             int(torch.randint(8, (1,), generator=generator)),
         )
         patches = to_units(images, PATCH_SIZE)
-        if step < FOCUS_SHARE * steps:
+        if step < focus_steps:
             units = near_object(cells, generator)
         else:
             units = choose_units(patches, UNIT_SHARES[role], generator)
@@ -182,8 +187,10 @@ if __name__ == "__main__":
     parser.add_argument(
         "--stop", type=int, help="steps to take of them; default: 3500 for the edge, all for the server"
     )
+    parser.add_argument("--resume", type=Path, help="weights of an earlier round to go on from")
     parser.add_argument("--scenes", type=int, default=40_000, help="distinct scenes to draw")
     parser.add_argument("--out", type=Path, help="safetensors file; default: the bundled one")
     arguments = parser.parse_args()
     target = arguments.out or Path(__file__).parent / "demo" / f"{arguments.role}.safetensors"
-    train(arguments.role, arguments.steps, arguments.stop or STOP[arguments.role], arguments.scenes, target)
+    stop = arguments.stop or min(STOP[arguments.role], arguments.steps)
+    train(arguments.role, arguments.steps, stop, arguments.scenes, target, arguments.resume)

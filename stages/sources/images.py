@@ -54,7 +54,7 @@ class ImageFolder:
 
 
 def read_image(path: Path) -> Pixels:
-    """RGB uint8 (H, W, 3), turned as its EXIF orientation says; transparency over black. Raises OSError."""
+    """RGB uint8 (H, W, 3), turned as its EXIF orientation says; transparency is dropped. Raises OSError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # decompression-bomb and metadata warnings: sizes are bounded here
