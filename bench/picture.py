@@ -17,7 +17,7 @@ SHOWN = 4
 
 
 def main() -> None:
-    settings = {"capture.source": "synthetic:120,seed=5,hold=3", "models": "demo", "budget.uplink": "64kbit/s"}
+    settings = {"capture.source": "synthetic:400,seed=5,hold=3", "models": "demo", "budget.uplink": "64kbit/s"}
     config = load_config(None, settings)
     pair = Pair.load(config)
     verdicts: list[Verdict] = []

@@ -14,9 +14,9 @@ from pipeline.run import prepare
 
 # What stands in the table, the folder of the run, and what it sets.
 _RUNS: list[tuple[str, str, dict[str, object]]] = [
-    ("edge only", "edge-only", {"gate.policy": "never"}),
-    ("32 kbit/s", "32kbit", {"budget.uplink": "32kbit/s"}),
-    ("128 kbit/s", "128kbit", {"budget.uplink": "128kbit/s"}),
+    ("edge only", "edge-only", {"gate.policy": "never", "budget.uplink": "unlimited"}),
+    ("32 kbit/s", "32kbit", {"budget.uplink": "32kbit/s", "select.units": 32}),
+    ("128 kbit/s", "128kbit", {"budget.uplink": "128kbit/s", "select.units": 32}),
     ("unlimited", "unlimited", {"budget.uplink": "unlimited", "select.units": 196}),
 ]
 
@@ -27,10 +27,10 @@ def run_demo(out: Path, frames: int) -> None:
 
     console = Console()
     pair = None
-    title = f"{frames} frames of the synthetic world, 16 classes, 5 frames/s, window 1 s"
+    title = f"{frames} frames of the synthetic world, 16 classes, 5 frames/s; peak of any window of 1 s"
     table = Table(title=title, title_justify="left")
-    for heading in ("uplink budget", "accuracy", "offloaded", "bytes a frame", "peak window, bits", "budget, bits"):
-        table.add_column(heading, justify="left" if heading == "uplink budget" else "right", no_wrap=True)
+    for heading in ("budget", "accuracy", "offloaded", "bytes/frame", "peak, bits", "limit, bits"):
+        table.add_column(heading, justify="left" if heading == "budget" else "right", no_wrap=True)
     for title, folder, settings in _RUNS:
         outputs: dict[str, object] = {"output.out": str(out / folder)}
         if folder == "32kbit":
