@@ -27,7 +27,7 @@ def run_demo(out: Path, frames: int) -> None:
 
     console = Console()
     pair = None
-    title = f"{frames} frames of the synthetic world, 16 classes, 5 frames/s; peak of any window of 1 s"
+    title = f"{frames} drawn frames of 16 classes, 5 a second; peak of any window of 1 s"
     table = Table(title=title, title_justify="left")
     for heading in ("budget", "accuracy", "offloaded", "bytes/frame", "peak, bits", "limit, bits"):
         table.add_column(heading, justify="left" if heading == "budget" else "right", no_wrap=True)
