@@ -95,6 +95,8 @@ class Run:
         `watch` is called with each verdict, in capture order, from a thread. Raises SagelinkError when the run failed;
         what was done until then is kept.
         """
+        from threadpoolctl import ThreadpoolController
+
         from stages.sinks import Recorder
         from stages.sinks.annotate import AnnotatedVideo, Painter
         from stages.sinks.jsonl import JsonLines
@@ -119,6 +121,8 @@ class Run:
                 raise UsageError(f"output cannot be written: {error}") from None
             if watch is not None:
                 sinks.append(_Watch(watch))
+            # NumPy's OpenBLAS spins for tens of ms after each small product, on a core that a model needs.
+            stack.enter_context(ThreadpoolController().select(internal_api="openblas").limit(limits=1))
             asyncio.run(self._go(recorder))
         if self.tally.verdicts and self.tally.drops[Drop.ERROR] == self.tally.unanswered == self.tally.verdicts:
             raise SagelinkError("the edge model failed on every frame; see the log")
