@@ -52,12 +52,6 @@ def check_attention(model: VisionTransformer, name: str) -> None:
             raise UsageError(f"edge model {name!r} has blocks without standard attention")
 
 
-def grid(model: VisionTransformer) -> tuple[int, int]:
-    """(rows, columns) of the model's units."""
-    rows, columns = model.patch_embed.grid_size
-    return rows, columns
-
-
 @contextmanager
 def _queries_and_keys(blocks: list[Block]) -> Iterator[list[dict[str, Tensor]]]:
     """Collects q and k, each (B, heads, T, d), of the given blocks during the forward passes inside the context."""
@@ -115,8 +109,7 @@ def token_table(model: VisionTransformer) -> Tensor:
 
     Asked of timm itself with blank patch tokens, so it holds for every kind of position embedding.
     """
-    rows, columns = grid(model)
-    table: Tensor = model._pos_embed(model.pos_embed.new_zeros(1, rows * columns, model.embed_dim))
+    table: Tensor = model._pos_embed(model.pos_embed.new_zeros(1, model.patch_embed.num_patches, model.embed_dim))
     return table
 
 

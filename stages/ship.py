@@ -96,6 +96,7 @@ class Collect:
         """`deadline_s`: longest wait for a reply; None waits for as long as the link lives."""
         self._uplink = uplink
         self._deadline_s = deadline_s
+        self._last_refusal: str | None = None
         self._entered = AsyncExitStack()
 
     async def __aenter__(self) -> Collect:
@@ -117,7 +118,9 @@ class Collect:
             self._uplink.waiting.pop(sent.frame.seq, None)
             self._uplink.places.release()
         if reply.refusal is not None:
-            log.warning("stage=ship event=refused seq=%d reason=%r", reply.seq, reply.refusal)
+            if reply.refusal != self._last_refusal:  # once per change, not once a frame
+                self._last_refusal = reply.refusal
+                log.warning("stage=ship event=refused seq=%d reason=%r", reply.seq, reply.refusal)
             return Kept(sent, Drop.REFUSED)
         elapsed_ms = (time.monotonic_ns() - sent.sent_ns) / 1e6
         return Answered(sent, reply, max(0.0, elapsed_ms - reply.server_ms))
