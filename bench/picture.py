@@ -26,7 +26,7 @@ def main() -> None:
     # Frames that the server set right come first: they show what the bits were spent on.
     sent = [verdict for verdict in verdicts if verdict.server and verdict.answer and verdict.edge]
     mended = [v for v in sent if v.answer.class_id == v.frame.truth != v.edge.class_id]
-    painter = Painter(pair.edge.labels, pair.server.grid, config.capture.resize, run.budget.limit_bits)
+    painter = Painter(pair.edge.labels, pair.server.grid, config.capture.resize)
     panels = [painter.draw(verdict) for verdict in (mended + sent)[:SHOWN]]
     gap = np.full((panels[0].shape[0], 8, 3), 255, np.uint8)
     row = np.concatenate([part for panel in panels for part in (panel, gap)][:-1], axis=1)

@@ -55,7 +55,6 @@ def edge_graph(
         link.wire_bits,
         config.select.min_units,
         config.encode.max_message,
-        budget.limit_bits,
     )
     # One frame at a time from asking the budget to charging it: what a frame may spend never depends on timing.
     offload = Chain(

@@ -101,7 +101,7 @@ class Run:
         from stages.sinks.annotate import AnnotatedVideo, Painter
         from stages.sinks.jsonl import JsonLines
 
-        output, labels, limit = self.config.output, self.models.edge.labels, self.budget.limit_bits
+        output, labels = self.config.output, self.models.edge.labels
         began = time.monotonic()
         sinks: list[Sink] = [self.tally]
         recorder = Recorder(sinks)
@@ -112,11 +112,11 @@ class Run:
                 if output.out is not None:
                     output.out.mkdir(parents=True, exist_ok=True)
                     (output.out / SUMMARY).unlink(missing_ok=True)  # of an earlier run in the same folder
-                    sinks.append(JsonLines(output.out / RESULTS, labels, limit))
+                    sinks.append(JsonLines(output.out / RESULTS, labels))
                 if output.annotate is not None:
                     output.annotate.parent.mkdir(parents=True, exist_ok=True)
                     grid, resize = self.models.server.grid, self.config.capture.resize
-                    sinks.append(AnnotatedVideo(output.annotate, Painter(labels, grid, resize, limit)))
+                    sinks.append(AnnotatedVideo(output.annotate, Painter(labels, grid, resize)))
             except OSError as error:
                 raise UsageError(f"output cannot be written: {error}") from None
             if watch is not None:

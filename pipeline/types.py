@@ -83,6 +83,7 @@ class Metered:
     scored: Scored
     allowance_bits: int | None  # None: unlimited
     window_bits: int  # spent in the window that ends now
+    budget_bits: int | None  # what a window may hold now; None: unlimited
 
     @property
     def frame(self) -> Frame:
@@ -187,4 +188,7 @@ class Verdict:
     wire_bits: int
     allowance_bits: int | None
     window_bits: int | None
+    budget_bits: int | None  # what a window might hold when the budget was asked
     latency_ms: dict[str, float | None]
+    scored: Scored | None  # None where it was never scored
+    message: bytes | None  # what was sent

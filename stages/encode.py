@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pipeline.types import Drop, Evidence, Kept, Pixels, Selected, Units
+from pipeline.types import Drop, Evidence, Kept, Metered, Pixels, Selected, Units
 from transport.codecs import Codec
 from transport.wire import EvidenceMessage, encode_evidence
 
@@ -46,15 +46,13 @@ class Encode:
         wire_bits: Callable[[int], int],
         min_units: int,
         max_message: int,
-        limit_bits: int | None,
     ) -> None:
-        """`wire_bits`: the link's bits for a message of so many bytes; `limit_bits`: what an empty window holds."""
+        """`wire_bits`: the link's bits for a message of so many bytes."""
         self._codec = codec
         self._patch_size = patch_size
         self._wire_bits = wire_bits
         self._min_units = min_units
         self._max_message = max_message
-        self._limit_bits = limit_bits
         self._warned = False
 
     async def process(self, selected: Selected) -> Evidence | Kept:
@@ -72,7 +70,7 @@ class Encode:
         fewest = min(self._min_units, len(selected.order))
         fitted = fit_prefix(build, fewest, len(selected.order), fits)
         if fitted is None:
-            self._explain(len(build(fewest)), allowance)
+            self._explain(len(build(fewest)), selected.metered)
             return Kept(selected, Drop.BUDGET)
         count, message = fitted
         return Evidence(
@@ -83,14 +81,14 @@ class Encode:
             encode_ms=(time.perf_counter() - began) * 1e3,
         )
 
-    def _explain(self, message_bytes: int, allowance: int | None) -> None:
+    def _explain(self, message_bytes: int, metered: Metered) -> None:
         """Says, once, when a frame could not be sent even in an empty window."""
         if self._warned:
             return
         if message_bytes > self._max_message:
             limit, mend = f"max_message_bytes={self._max_message}", "raise encode.max_message"
-        elif allowance == self._limit_bits:
-            limit, mend = f"window_bits={self._limit_bits}", "raise the rate or the window"
+        elif metered.allowance_bits == metered.budget_bits:
+            limit, mend = f"window_bits={metered.budget_bits}", "raise the rate or the window"
         else:
             return
         self._warned = True

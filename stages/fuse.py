@@ -98,6 +98,7 @@ class Fuse:
             wire_bits=sent.evidence.wire_bits if sent else 0,
             allowance_bits=metered.allowance_bits if metered else None,
             window_bits=sent.window_bits if sent else metered.window_bits if metered else None,
+            budget_bits=metered.budget_bits if metered else None,
             latency_ms={
                 "capture": work.frame.capture_ms,
                 "score": scored.score_ms if scored else None,
@@ -107,4 +108,6 @@ class Fuse:
                 "server": answered.reply.server_ms if answered else None,
                 "total": (time.monotonic_ns() - work.frame.capture_ns) / 1e6,
             },
+            scored=scored,
+            message=sent.evidence.message if sent else None,
         )

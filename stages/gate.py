@@ -41,6 +41,10 @@ def register_policy(name: str, policy: Policy, default_threshold: float = 0.0) -
 class Gate:
     def __init__(self, config: GateConfig) -> None:
         """Raises UsageError for an unknown policy."""
+        self.change(config)
+
+    def change(self, config: GateConfig) -> None:
+        """What holds from the next frame on. Raises UsageError for an unknown policy, and changes nothing then."""
         if config.policy not in _POLICIES:
             raise UsageError(
                 f"gate.policy: unknown policy {config.policy!r}{suggest(config.policy, [*_POLICIES])}; "
@@ -48,6 +52,7 @@ class Gate:
             )
         self._policy, default = _POLICIES[config.policy]
         self._threshold = default if config.threshold is None else config.threshold
+        self.config = config
 
     async def process(self, metered: Metered) -> Metered | Kept:
         offload = self._policy(metered.scored.answer, self._threshold)

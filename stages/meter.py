@@ -14,4 +14,5 @@ class Meter:
 
     async def process(self, scored: Scored) -> Metered:
         now_s = self._clock.now_s(scored.frame)
-        return Metered(scored, self._budget.allowance(now_s), self._budget.window_bits(now_s))
+        budget = self._budget
+        return Metered(scored, budget.allowance(now_s), budget.window_bits(now_s), budget.limit_bits)

@@ -57,7 +57,8 @@ def make_scored(
 
 
 def make_metered(scored: Scored | None = None, allowance_bits: int | None = None, window_bits: int = 0) -> Metered:
-    return Metered(make_scored() if scored is None else scored, allowance_bits, window_bits)
+    limit_bits = None if allowance_bits is None else allowance_bits + window_bits
+    return Metered(make_scored() if scored is None else scored, allowance_bits, window_bits, limit_bits)
 
 
 def make_selected(metered: Metered | None = None, order: Iterable[int] | None = None) -> Selected:

@@ -23,11 +23,10 @@ _OUTLINE = (255, 210, 60)
 class Painter:
     """Draws a verdict onto its frame."""
 
-    def __init__(self, labels: tuple[str, ...], grid: UnitGrid, resize: Resize, budget_bits: int | None) -> None:
+    def __init__(self, labels: tuple[str, ...], grid: UnitGrid, resize: Resize) -> None:
         self._labels = labels
         self._grid = grid
         self._resize: Resize = resize
-        self._budget_bits = budget_bits
 
     def draw(self, verdict: Verdict) -> Pixels:
         """RGB (H, W, 3) with even sides: the frame above, text and budget bar below."""
@@ -70,10 +69,10 @@ class Painter:
             detail += f" ({verdict.drop})"
         cv2.putText(caption, title, (8, 24), _FONT, 0.65, colour, 1, cv2.LINE_AA)
         cv2.putText(caption, detail, (8, 44), _FONT, 0.45, (210, 210, 210), 1, cv2.LINE_AA)
-        if self._budget_bits and verdict.window_bits is not None:
+        if verdict.budget_bits and verdict.window_bits is not None:
             full = width - 16
             cv2.rectangle(caption, (8, 52), (8 + full, 59), (70, 70, 70), -1)
-            spent = round(full * verdict.window_bits / self._budget_bits)
+            spent = round(full * min(1.0, verdict.window_bits / verdict.budget_bits))
             cv2.rectangle(caption, (8, 52), (8 + spent, 59), colour, -1)
         return caption
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.types import Answer, Verdict
 
 
-def record(verdict: Verdict, labels: tuple[str, ...], budget_bits: int | None) -> dict[str, object]:
+def record(verdict: Verdict, labels: tuple[str, ...]) -> dict[str, object]:
     """A verdict as plain JSON values. Probabilities and times are rounded; bits and indices are exact."""
     frame, answer = verdict.frame, verdict.answer
     return {
@@ -26,7 +26,7 @@ def record(verdict: Verdict, labels: tuple[str, ...], budget_bits: int | None) -
         "wire_bits": verdict.wire_bits,
         "allowance_bits": verdict.allowance_bits,
         "window_bits": verdict.window_bits,
-        "budget_bits": budget_bits,
+        "budget_bits": verdict.budget_bits,
         "edge": _answer(verdict.edge, labels),
         "server": _answer(verdict.server, labels),
         "truth": frame.truth,
@@ -43,13 +43,12 @@ def _answer(answer: Answer | None, labels: tuple[str, ...]) -> dict[str, object]
 class JsonLines:
     """Each line is on its way to the disk before the next: a run that is killed leaves whole lines."""
 
-    def __init__(self, path: Path, labels: tuple[str, ...], budget_bits: int | None) -> None:
+    def __init__(self, path: Path, labels: tuple[str, ...]) -> None:
         self._file = path.open("w", encoding="utf-8", buffering=1)
         self._labels = labels
-        self._budget_bits = budget_bits
 
     def write(self, verdict: Verdict) -> None:
-        self._file.write(json.dumps(record(verdict, self._labels, self._budget_bits)) + "\n")
+        self._file.write(json.dumps(record(verdict, self._labels)) + "\n")
 
     def close(self) -> None:
         self._file.close()

@@ -176,3 +176,59 @@ def test_negative_bits_are_our_own_mistake():
 @pytest.mark.parametrize(("rate_bps", "window_s", "limit"), [(0.1, 10, 1), (64_000, 0.1, 6400), (1000, 0.0015, 1)])
 def test_the_limit_is_whole_bits(rate_bps, window_s, limit):
     assert UplinkBudget(rate_bps, window_s).limit_bits == limit
+
+
+RATES = st.sampled_from([None, 0.7 * RATE, RATE, 3 * RATE, 100])
+
+
+@given(
+    began=st.sampled_from([0.0, 0.1, 1e6 + 0.3]),
+    steps=st.lists(st.tuples(STEPS, st.integers(0, 3 * LIMIT), st.one_of(st.just("same"), RATES)), max_size=60),
+    starts=st.lists(st.floats(-10, 100), max_size=5),
+)
+@example(began=0.0, steps=[(0.0, 3 * LIMIT, 3 * RATE), (0.5, 1, 100), (2.01, 200, "same")], starts=[])
+def test_with_a_rate_that_changes_no_window_holds_more_than_the_limit_at_its_last_charge(began, steps, starts):
+    budget = UplinkBudget(RATE, WINDOW)
+    accepted, now_s = [], began
+    for step, bits, rate_bps in steps:
+        now_s += step
+        if rate_bps != "same":
+            budget.change_rate(rate_bps)
+        allowance = budget.allowance(now_s)
+        assert allowance is None or allowance >= 0
+        if budget.charge(now_s, bits):
+            accepted.append((Fraction(budget.now_s), bits, budget.limit_bits))
+    width = Fraction(WINDOW)
+    for start in [*(Fraction(began + start) for start in starts), *(time_s for time_s, _, _ in accepted)]:
+        inside = [(bits, limit) for time_s, bits, limit in accepted if start <= time_s < start + width]
+        # A charge of nothing sends nothing, so it is no last charge.
+        limits = [limit for bits, limit in inside if bits]
+        if limits and limits[-1] is not None:
+            assert sum(bits for bits, _ in inside) <= limits[-1]
+
+
+def test_a_lower_rate_grants_nothing_until_the_window_is_below_it():
+    budget = UplinkBudget(RATE, WINDOW)
+    assert budget.charge(0.0, 1500)
+    budget.change_rate(RATE / 2)
+    assert (budget.limit_bits, budget.allowance(1.0), budget.window_bits(1.0)) == (1000, 0, 1500)
+    assert not budget.charge(1.0, 1)
+    assert budget.charge(1.01 * WINDOW, 1000)
+
+
+def test_a_higher_rate_may_be_used_at_once():
+    budget = UplinkBudget(RATE, WINDOW)
+    assert budget.charge(0.0, LIMIT)
+    budget.change_rate(2 * RATE)
+    assert budget.allowance(0.0) == LIMIT
+    budget.change_rate(None)
+    assert budget.allowance(0.0) is None
+    assert budget.rate_bps is None
+
+
+def test_a_rate_that_makes_no_sense_changes_nothing():
+    budget = UplinkBudget(RATE, WINDOW)
+    for rate_bps in (0.0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(UsageError):
+            budget.change_rate(rate_bps)
+    assert (budget.rate_bps, budget.limit_bits) == (RATE, LIMIT)

@@ -58,15 +58,13 @@ def test_few_messages_are_built():
     assert built == [196]
 
 
-def make_encode(
-    min_units: int = 2, max_message: int = 10**6, limit_bits: int | None = None, framing_bytes: int = 0
-) -> Encode:
+def make_encode(min_units: int = 2, max_message: int = 10**6, framing_bytes: int = 0) -> Encode:
     link = FakeLink(framing_bytes=framing_bytes)
-    return Encode(RawZstd(), PATCH, link.wire_bits, min_units, max_message, limit_bits)
+    return Encode(RawZstd(), PATCH, link.wire_bits, min_units, max_message)
 
 
-def selected_of(allowance_bits: int | None, order=ORDER, seq: int = 0):
-    return make_selected(make_metered(make_scored(seq), allowance_bits), order)
+def selected_of(allowance_bits: int | None, order=ORDER, seq: int = 0, window_bits: int = 0):
+    return make_selected(make_metered(make_scored(seq), allowance_bits, window_bits), order)
 
 
 async def message_bytes(count: int) -> int:
@@ -137,7 +135,7 @@ def warnings_in(caplog) -> list[str]:
 
 async def test_a_budget_that_never_suffices_is_told_once(caplog):
     needed_bits = 8 * await message_bytes(4)
-    encode = make_encode(min_units=4, limit_bits=1000)
+    encode = make_encode(min_units=4)
     assert needed_bits > 1000
     for seq in range(3):
         selected = selected_of(1000, seq=seq)
@@ -149,13 +147,13 @@ async def test_a_budget_that_never_suffices_is_told_once(caplog):
 
 
 async def test_a_window_that_is_partly_spent_is_no_reason_to_warn(caplog):
-    outcome = await make_encode(min_units=4, limit_bits=10_000).process(selected_of(1000))
+    outcome = await make_encode(min_units=4).process(selected_of(1000, window_bits=9000))
     assert isinstance(outcome, Kept)
     assert warnings_in(caplog) == []
 
 
 async def test_too_small_a_largest_message_is_not_blamed_on_the_budget(caplog):
-    outcome = await make_encode(max_message=20, limit_bits=None).process(selected_of(None))
+    outcome = await make_encode(max_message=20).process(selected_of(None))
     assert isinstance(outcome, Kept)
     assert not any("raise the rate" in warning for warning in warnings_in(caplog))
 

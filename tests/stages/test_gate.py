@@ -74,3 +74,15 @@ async def test_a_policy_can_be_registered(monkeypatch):
     assert not await offloads(GateConfig(policy="mine"), SURE)
     assert not await offloads(GateConfig(policy="mine", threshold=0.2), SURE)
     assert asked == [0.7, 0.2]
+
+
+async def test_a_change_holds_from_the_next_frame_on_and_a_wrong_one_changes_nothing():
+    stage = Gate(GateConfig(policy="never"))
+    metered = make_metered(make_scored(probs=SURE))
+    assert isinstance(await stage.process(metered), Kept)
+    stage.change(GateConfig(policy="always"))
+    assert await stage.process(metered) is metered
+    with pytest.raises(UsageError, match="unknown policy"):
+        stage.change(GateConfig(policy="alwys"))
+    assert stage.config.policy == "always"
+    assert await stage.process(metered) is metered
