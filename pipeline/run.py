@@ -135,15 +135,14 @@ class Run:
         from transport.in_process import InProcessLink
 
         link = InProcessLink()
+        server = server_graph(link, Classifier(self.models.server))
         edge = edge_graph(self.config, self.models, self._capture, link, self.budget, self._fuse, recorder, self.live)
         self._end_on_signals(edge)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(server_graph(link, Classifier(self.models.server)).run())
-                try:
+                group.create_task(server.run())
+                async with link:
                     await edge.run()
-                finally:
-                    link.close()
         except BaseExceptionGroup as errors:
             raise first_error(errors) from None
         finally:

@@ -10,7 +10,7 @@ from pipeline.threads import InThread
 from pipeline.types import Reply
 from server.classify import Classifier
 from server.receive import receive
-from transport.link import ServerLink
+from transport.link import Message, ServerLink
 from transport.wire import MalformedMessage, encode_reply, peek_seq
 
 log = logging.getLogger(__name__)
@@ -22,9 +22,10 @@ class Answerer:
     def __init__(self, classifier: Classifier) -> None:
         self._classifier = classifier
 
-    def __call__(self, message: bytes) -> bytes | None:
-        reply = self._answer(message)
-        return None if reply is None else encode_reply(reply)
+    def __call__(self, message: Message) -> tuple[str, bytes] | None:
+        """The address and bytes of the reply."""
+        reply = self._answer(message.data)
+        return None if reply is None else (message.sender, encode_reply(reply))
 
     def _answer(self, message: bytes) -> Reply | None:
         began = time.perf_counter()
@@ -52,8 +53,8 @@ class _Send:
     def __init__(self, link: ServerLink) -> None:
         self._link = link
 
-    async def process(self, reply: bytes) -> None:
-        await self._link.reply(reply)
+    async def process(self, reply: tuple[str, bytes]) -> None:
+        await self._link.reply(*reply)
 
 
 def server_graph(link: ServerLink, classifier: Classifier) -> Graph:

@@ -43,11 +43,11 @@ class Encode:
         self,
         codec: Codec,
         patch_size: int,
-        wire_bits: Callable[[int], int],
+        wire_bits: Callable[[str, int], int],
         min_units: int,
         max_message: int,
     ) -> None:
-        """`wire_bits`: the link's bits for a message of so many bytes."""
+        """`wire_bits`: the link's bits for a camera's message of so many bytes."""
         self._codec = codec
         self._patch_size = patch_size
         self._wire_bits = wire_bits
@@ -58,30 +58,30 @@ class Encode:
     async def process(self, selected: Selected) -> Evidence | Kept:
         began = time.perf_counter()
         scored = selected.metered.scored
-        allowance = selected.metered.allowance_bits
+        camera, allowance = scored.frame.camera, selected.metered.allowance_bits
 
         def build(count: int) -> bytes:
             return self._message(scored.frame.seq, scored.picture, np.sort(selected.order[:count]))
 
         def fits(message: bytes) -> bool:
-            affordable = allowance is None or self._wire_bits(len(message)) <= allowance
+            affordable = allowance is None or self._wire_bits(camera, len(message)) <= allowance
             return affordable and len(message) <= self._max_message
 
         fewest = min(self._min_units, len(selected.order))
         fitted = fit_prefix(build, fewest, len(selected.order), fits)
         if fitted is None:
-            self._explain(len(build(fewest)), selected.metered)
+            self._explain(camera, len(build(fewest)), selected.metered)
             return Kept(selected, Drop.BUDGET)
         count, message = fitted
         return Evidence(
             selected=selected,
             units=np.sort(selected.order[:count]),
             message=message,
-            wire_bits=self._wire_bits(len(message)),
+            wire_bits=self._wire_bits(camera, len(message)),
             encode_ms=(time.perf_counter() - began) * 1e3,
         )
 
-    def _explain(self, message_bytes: int, metered: Metered) -> None:
+    def _explain(self, camera: str, message_bytes: int, metered: Metered) -> None:
         """Says, once, when a frame could not be sent even in an empty window."""
         if self._warned:
             return
@@ -96,7 +96,7 @@ class Encode:
             "stage=encode event=budget_too_small %s needed_bits=%d needed_bytes=%d for select.min_units=%d: %s, or "
             "lower select.min_units",
             limit,
-            self._wire_bits(message_bytes),
+            self._wire_bits(camera, message_bytes),
             message_bytes,
             self._min_units,
             mend,

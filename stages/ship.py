@@ -27,20 +27,30 @@ class Uplink:
     def __init__(self, link: EdgeLink, in_flight: int) -> None:
         self.link = link
         self.places = asyncio.Semaphore(in_flight)
-        self.waiting: dict[int, asyncio.Future[Reply]] = {}  # by seq
+        self.waiting: dict[tuple[str, int], asyncio.Future[Reply]] = {}  # by camera and seq
         self.stray_replies = 0  # malformed, unknown or too late
+        self._refusal: str | None = None
+
+    def refuses(self) -> bool:
+        """Whether the link takes nothing now; the reason is logged once per change."""
+        refusal = self.link.refusal()
+        if refusal != self._refusal:
+            self._refusal = refusal
+            if refusal is not None:
+                log.warning("stage=ship event=link_down reason=%r", refusal)
+        return refusal is not None
 
     async def listen(self) -> None:
         """Settles the futures of `waiting` as replies come in, and the last of them when the link closes."""
         try:
-            async for data in self.link.replies():
+            async for camera, data in self.link.replies():
                 try:
                     reply = decode_reply(data)
                 except MalformedMessage as error:
                     self.stray_replies += 1
                     log.warning("stage=ship event=malformed_reply error=%r", str(error))
                     continue
-                future = self.waiting.pop(reply.seq, None)
+                future = self.waiting.pop((camera, reply.seq), None)
                 if future is None or future.done():
                     self.stray_replies += 1
                 else:
@@ -61,7 +71,9 @@ class Ship:
 
     async def process(self, evidence: Evidence) -> Sent | Kept:
         places = self._uplink.places
-        if places.locked() and not self._wait_for_place:
+        if self._wait_for_place:
+            await self._uplink.link.ready()
+        elif places.locked() or self._uplink.refuses():
             return Kept(evidence, Drop.LINK)
         await places.acquire()
         sent = None
@@ -77,16 +89,16 @@ class Ship:
         if not self._budget.charge(self._clock.now_s(frame), evidence.wire_bits):
             return Kept(evidence, Drop.BUDGET)
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._uplink.waiting[frame.seq] = reply
+        self._uplink.waiting[frame.camera, frame.seq] = reply
         sent = Sent(
             evidence, self._budget.now_s, self._budget.window_bits(self._budget.now_s), time.monotonic_ns(), reply
         )
         accepted = False
         try:
-            accepted = await self._uplink.link.send(evidence.message)
+            accepted = await self._uplink.link.send(frame.camera, evidence.message) is None
         finally:
             if not accepted:
-                del self._uplink.waiting[frame.seq]
+                del self._uplink.waiting[frame.camera, frame.seq]
         # Charged all the same: the ledger never forgets what might be on the wire.
         return sent if accepted else Kept(sent, Drop.LINK)
 
@@ -115,7 +127,7 @@ class Collect:
         except ConnectionError:
             return Kept(sent, Drop.LINK)
         finally:
-            self._uplink.waiting.pop(sent.frame.seq, None)
+            self._uplink.waiting.pop((sent.frame.camera, sent.frame.seq), None)
             self._uplink.places.release()
         if reply.refusal is not None:
             if reply.refusal != self._last_refusal:  # once per change, not once a frame

@@ -88,25 +88,39 @@ class FakeLink:
     def __init__(self, fates: Iterable[Fate] = (), framing_bytes: int = 0) -> None:
         self.sent: list[bytes] = []  # what was on the wire
         self.offered = 0
+        self.down: str | None = None  # why it takes nothing
+        self.asked_ready = 0
         self.on_send: Callable[[], None] = lambda: None
         self._fates = iter(fates)
         self._framing_bytes = framing_bytes
-        self._late: list[bytes] = []
-        self._down: Channel[bytes] = Channel("replies", capacity=1000)
+        self._late: list[tuple[str, bytes]] = []
+        self._down: Channel[tuple[str, bytes]] = Channel("replies", capacity=1000)
 
-    def wire_bits(self, message_bytes: int) -> int:
+    def wire_bits(self, camera: str, message_bytes: int) -> int:
         return 8 * (message_bytes + self._framing_bytes)
 
-    async def send(self, message: bytes) -> bool:
+    async def __aenter__(self) -> FakeLink:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def refusal(self) -> str | None:
+        return self.down
+
+    async def ready(self) -> None:
+        self.asked_ready += 1
+
+    async def send(self, camera: str, message: bytes) -> str | None:
         self.offered += 1
         self.on_send()
         fate = next(self._fates, "answer")
         if fate == "refuse" or self._down.closed:
-            return False
+            return "refused"
         self.sent.append(message)
         seq = peek_seq(message)
         assert seq is not None, "the edge sent something that is no evidence"
-        reply = encode_reply(make_reply(seq, refusal="no" if fate == "reject" else None))
+        reply = camera, encode_reply(make_reply(seq, refusal="no" if fate == "reject" else None))
         match fate:
             case "answer" | "reject":
                 await self._down.put(reply)
@@ -116,19 +130,19 @@ class FakeLink:
             case "late":
                 self._late.append(reply)
             case "garble":
-                await self._down.put(reply[:-1])
+                await self._down.put((camera, reply[1][:-1]))
             case "unknown":
-                await self._down.put(encode_reply(make_reply(seq + 1000)))
+                await self._down.put((camera, encode_reply(make_reply(seq + 1000))))
             case "lose":
                 pass
-        return True
+        return None
 
     async def release(self) -> None:
         """Delivers the replies that are late."""
         while self._late:
             await self._down.put(self._late.pop(0))
 
-    def replies(self) -> AsyncIterator[bytes]:
+    def replies(self) -> AsyncIterator[tuple[str, bytes]]:
         return aiter(self._down)
 
     def close(self) -> None:

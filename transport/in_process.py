@@ -2,37 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Self
 
 from pipeline.channel import Channel, ChannelClosed
+from transport.link import Hello, Message
 
 
 class InProcessLink:
-    """An EdgeLink and a ServerLink in one."""
+    """An EdgeLink and a ServerLink in one. A camera's address is its name."""
 
     def __init__(self, capacity: int = 8) -> None:
-        self._up: Channel[bytes] = Channel("uplink", capacity=capacity)
-        self._down: Channel[bytes] = Channel("downlink", capacity=capacity)
+        self._up: Channel[Message] = Channel("uplink", capacity=capacity)
+        self._down: Channel[tuple[str, bytes]] = Channel("downlink", capacity=capacity)
+        self.cameras: Mapping[str, Hello] = {}
 
-    def wire_bits(self, message_bytes: int) -> int:
-        return 8 * message_bytes
+    async def __aenter__(self) -> Self:
+        return self
 
-    async def send(self, message: bytes) -> bool:
-        try:
-            await self._up.put(message)
-        except ChannelClosed:
-            return False
-        return True
-
-    def replies(self) -> AsyncIterator[bytes]:
-        return aiter(self._down)
-
-    def messages(self) -> AsyncIterator[bytes]:
-        return aiter(self._up)
-
-    async def reply(self, message: bytes) -> None:
-        await self._down.put(message)
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         self._up.close()
         self._down.close()
+
+    def wire_bits(self, camera: str, message_bytes: int) -> int:
+        return 8 * message_bytes
+
+    def refusal(self) -> str | None:
+        return "the link is closed" if self._up.closed else None
+
+    async def ready(self) -> None:
+        """At once: `send` itself waits for room."""
+
+    async def send(self, camera: str, message: bytes) -> str | None:
+        try:
+            await self._up.put(Message(camera, message, time.monotonic()))
+        except ChannelClosed:
+            return self.refusal()
+        return None
+
+    def replies(self) -> AsyncIterator[tuple[str, bytes]]:
+        return aiter(self._down)
+
+    def messages(self) -> AsyncIterator[Message]:
+        return aiter(self._up)
+
+    async def reply(self, sender: str, message: bytes) -> None:
+        try:
+            await self._down.put((sender, message))
+        except ChannelClosed:
+            return

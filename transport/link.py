@@ -1,34 +1,80 @@
-"""What every transport offers to the two sides."""
+"""What every transport offers to the two sides.
+
+Both ends are async context managers: entered, they connect; left, they close. Several cameras may share a link, so a
+message goes with its camera's name up, and to its sender's address down. Losing a connection is no error: a link mends
+itself, and says meanwhile why it takes nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Protocol
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What a camera announces to servers."""
+
+    side: int  # units on a side of the grid that its evidence is cut on
+    patch_size: int  # pixels on a side of a unit
+    classes: str  # fingerprint of the class names, in order
+    deadline_s: float  # a reply later than this is of no use
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Evidence as it comes out of a link."""
+
+    sender: str  # the camera's address: where the reply goes
+    data: bytes
+    arrived_s: float  # monotonic clock
 
 
 class EdgeLink(Protocol):
     """The edge's end."""
 
-    def wire_bits(self, message_bytes: int) -> int:
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    def wire_bits(self, camera: str, message_bytes: int) -> int:
         """Uplink bits of one message of that many bytes, framing included. Never falls as messages grow."""
         ...
 
-    async def send(self, message: bytes) -> bool:
-        """Hands a message to the transport; False when it takes none now. A refused message is not on the wire."""
+    def refusal(self) -> str | None:
+        """Why no message would be taken now; None when one would be. Asked before the budget is charged."""
         ...
 
-    def replies(self) -> AsyncIterator[bytes]:
-        """The server's replies, until the link is closed."""
+    async def ready(self) -> None:
+        """Waits until a message would be taken, or the link is closed."""
+        ...
+
+    async def send(self, camera: str, message: bytes) -> str | None:
+        """Hands a message to the transport; None, or why it was not taken. A refused message is not on the wire."""
+        ...
+
+    def replies(self) -> AsyncIterator[tuple[str, bytes]]:
+        """Camera and reply, as they come, until the link is closed."""
         ...
 
 
 class ServerLink(Protocol):
     """The server's end."""
 
-    def messages(self) -> AsyncIterator[bytes]:
-        """Evidence messages, until the link is closed."""
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    @property
+    def cameras(self) -> Mapping[str, Hello]:
+        """What the cameras that are there have announced, by address. A transport may know of none."""
         ...
 
-    async def reply(self, message: bytes) -> None:
-        """Sends one reply."""
+    def messages(self) -> AsyncIterator[Message]:
+        """Evidence, as it comes, until the link is closed."""
+        ...
+
+    async def reply(self, sender: str, message: bytes) -> None:
+        """Sends one reply; what cannot be delivered is lost."""
         ...

@@ -15,8 +15,8 @@ FOLDERS = ("models", "pipeline", "server", "stages", "transport")
 HEAVY = {"cv2", "torch", "aiortc", "aiomqtt"}
 CONCRETE_TRANSPORTS = {
     f"transport.{path.stem}"
-    for path in (ROOT / "transport").glob("*.py")
-    if path.stem not in {"__init__", "link", "wire", "codecs"}
+    for path in (ROOT / "transport").iterdir()
+    if path.stem not in {"__init__", "__pycache__", "link", "wire", "codecs"}
 }
 
 # Folder: what its modules import nowhere, and what they do not import when they are loaded.

@@ -16,6 +16,7 @@ from server.receive import receive
 from server.service import Answerer, server_graph
 from transport.codecs import RawZstd
 from transport.in_process import InProcessLink
+from transport.link import Message
 from transport.wire import EvidenceMessage, MalformedMessage, decode_reply, encode_evidence
 
 
@@ -36,8 +37,12 @@ def message(picture: np.ndarray, units: list[int], seq: int = 5, side: int = 14,
 
 
 def answer(classifier: Classifier, data: bytes) -> Reply | None:
-    reply = Answerer(classifier)(data)
-    return None if reply is None else decode_reply(reply)
+    answered = Answerer(classifier)(Message("door", data, 0.0))
+    if answered is None:
+        return None
+    sender, reply = answered
+    assert sender == "door"
+    return decode_reply(reply)
 
 
 def test_all_units_give_the_models_own_answer(classifier: Classifier, picture: np.ndarray) -> None:
@@ -88,10 +93,10 @@ async def test_rubbish_gets_no_reply_and_the_next_message_does(classifier: Class
         group.create_task(server_graph(link, classifier).run())
         good = message(picture, [1, 2, 3], seq=77)
         for data in (b"", b"rubbish", good[:-1], good):
-            assert await link.send(data)
-        reply = decode_reply(await anext(link.replies()))
+            assert await link.send("door", data) is None
+        camera, reply = await anext(link.replies())
         link.close()
-    assert reply.seq == 77
+    assert (camera, decode_reply(reply).seq) == ("door", 77)
 
 
 def test_a_malformed_message_never_reaches_the_model(classifier: Classifier, picture: np.ndarray) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -96,7 +97,7 @@ async def test_what_the_budget_refuses_is_not_sent():
     assert await line.ship.process(refused) == Kept(refused, Drop.BUDGET)
     assert line.link.offered == 1
     assert line.free_places == 1
-    assert list(line.uplink.waiting) == [0]
+    assert list(line.uplink.waiting) == [("camera", 0)]
     line.clock.time_s = 1.1
     assert (await line.send(2)).window_bits == evidence.wire_bits
 
@@ -113,6 +114,42 @@ async def test_live_the_third_message_is_dropped():
     assert await line.ship.process(third) == Kept(third, Drop.LINK)
     assert line.link.offered == 2
     assert line.budget.total_bits == spent
+
+
+async def test_live_a_link_that_is_down_costs_nothing(caplog):
+    line = Line()
+    line.link.down = "no broker"
+    for seq in range(3):
+        evidence = make_evidence(seq)
+        assert await line.ship.process(evidence) == Kept(evidence, Drop.LINK)
+    assert line.link.offered == 0
+    assert line.budget.total_bits == 0
+    assert caplog.text.count("no broker") == 1
+    line.link.down = None
+    assert await line.send(3)
+
+
+async def test_in_a_replay_a_frame_waits_for_the_link():
+    line = Line(wait=True)
+    assert await line.send(0)
+    assert line.link.asked_ready == 1
+
+
+async def test_cameras_that_share_a_link_have_seqs_of_their_own():
+    line = Line(["late", "late"])
+    async with line.listening():
+        sent = []
+        for camera in ("door", "yard"):
+            evidence = make_evidence(7)
+            frame = replace(evidence.frame, camera=camera)
+            scored = replace(evidence.selected.metered.scored, frame=frame)
+            selected = replace(evidence.selected, metered=replace(evidence.selected.metered, scored=scored))
+            sent.append(await line.ship.process(replace(evidence, selected=selected)))
+        assert list(line.uplink.waiting) == [("door", 7), ("yard", 7)]
+        await line.link.release()
+        answers = [await line.collect.process(each) for each in sent]
+    assert [answer.frame.camera for answer in answers] == ["door", "yard"]
+    assert line.uplink.stray_replies == 0
 
 
 async def test_live_a_reply_makes_room():

@@ -1,0 +1,51 @@
+"""An HTTP server inside the running event loop, for health, metrics and the dashboard."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from pipeline.errors import UsageError
+
+
+def parse_address(text: str, what: str = "address") -> tuple[str, int]:
+    """`host:port` or `[v6]:port`; port 0 takes a free one. Raises UsageError."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise UsageError(f"{what} {text!r}; accepted: host:port, such as 127.0.0.1:8080")
+    return host.strip("[]"), int(port)
+
+
+@contextlib.asynccontextmanager
+async def serve_http(app: ASGIApp, host: str, port: int) -> AsyncIterator[tuple[str, int]]:
+    """Serves `app` while the body runs; yields the address that it listens on. Raises UsageError when it cannot."""
+    with _listen(host, port) as listener:
+        server = _Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            yield listener.getsockname()[:2]
+        finally:
+            # Open streams (a dashboard's) would hold a graceful end for as long as a browser likes.
+            server.should_exit = server.force_exit = True
+            await serving
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        raise UsageError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the run."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

@@ -1,0 +1,124 @@
+"""What every link keeps, whatever carries it. A transport joins by adding a rig to RIGS."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+
+from transport.in_process import InProcessLink
+from transport.link import EdgeLink, ServerLink
+
+
+@dataclass
+class Rig:
+    """Both ends of one link, connected."""
+
+    edge: EdgeLink
+    server: ServerLink
+
+
+@contextlib.asynccontextmanager
+async def in_process() -> AsyncIterator[Rig]:
+    async with InProcessLink() as link:
+        yield Rig(link, link)
+
+
+RIGS = {"in-process": in_process}
+
+
+@pytest.fixture(params=RIGS)
+async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
+    async with RIGS[request.param]() as made:
+        yield made
+
+
+async def send(rig: Rig, camera: str, data: bytes) -> None:
+    await rig.edge.ready()
+    assert await rig.edge.send(camera, data) is None
+
+
+async def test_messages_arrive_in_order_as_they_were_sent(rig: Rig) -> None:
+    messages = rig.server.messages()
+    for i in range(5):
+        await send(rig, "door", bytes([i]) * (i * 700))
+        arrived = await anext(messages)
+        assert arrived.data == bytes([i]) * (i * 700)
+        assert arrived.arrived_s > 0
+
+
+async def test_replies_go_to_the_camera_that_asked(rig: Rig) -> None:
+    messages, replies = rig.server.messages(), rig.edge.replies()
+    await send(rig, "door", b"from the door")
+    await send(rig, "yard", b"from the yard")
+    arrived = {message.data: message.sender for message in [await anext(messages), await anext(messages)]}
+    assert len(set(arrived.values())) == 2
+    await rig.server.reply(arrived[b"from the yard"], b"to the yard")
+    assert await anext(replies) == ("yard", b"to the yard")
+    await rig.server.reply(arrived[b"from the door"], b"to the door")
+    assert await anext(replies) == ("door", b"to the door")
+
+
+async def test_replies_may_come_late_twice_and_in_any_order(rig: Rig) -> None:
+    messages, replies = rig.server.messages(), rig.edge.replies()
+    for data in (b"1", b"2"):
+        await send(rig, "door", data)
+    first, second = await anext(messages), await anext(messages)
+    for sender, answer in ((second.sender, b"two"), (first.sender, b"one"), (first.sender, b"one")):
+        await rig.server.reply(sender, answer)
+    assert [await anext(replies) for _ in range(3)] == [("door", b"two"), ("door", b"one"), ("door", b"one")]
+
+
+async def test_what_is_never_answered_holds_up_nothing_else(rig: Rig) -> None:
+    messages, replies = rig.server.messages(), rig.edge.replies()
+    for i in range(20):
+        await send(rig, "door", bytes([i]))
+        arrived = await anext(messages)
+        if i % 2:
+            await rig.server.reply(arrived.sender, arrived.data)
+            assert await anext(replies) == ("door", bytes([i]))
+
+
+async def test_a_large_message_arrives_whole(rig: Rig) -> None:
+    data = bytes(range(256)) * 1000
+    await send(rig, "door", data)
+    assert (await anext(rig.server.messages())).data == data
+
+
+def bits_grow(link: EdgeLink) -> bool:
+    bits = [link.wire_bits("door", size) for size in range(0, 5000, 7)]
+    return bits == sorted(bits)
+
+
+async def test_the_bill_never_falls_as_messages_grow_and_covers_the_message(rig: Rig) -> None:
+    assert bits_grow(rig.edge)
+    assert rig.edge.wire_bits("door", 1000) >= 8000
+
+
+async def test_waiting_for_a_reply_can_be_cancelled(rig: Rig) -> None:
+    replies = rig.edge.replies()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await anext(replies)
+    await send(rig, "door", b"1")
+    arrived = await anext(rig.server.messages())
+    await rig.server.reply(arrived.sender, b"one")
+    assert await anext(rig.edge.replies()) == ("door", b"one")
+
+
+@pytest.mark.parametrize("name", RIGS)
+async def test_a_closed_link_ends_its_iterators_and_takes_nothing(name: str) -> None:
+    async with RIGS[name]() as rig:
+        assert rig.edge.refusal() is None
+        waiting = asyncio.create_task(anext(rig.edge.replies(), None))
+        listening = asyncio.create_task(anext(rig.server.messages(), None))
+        await asyncio.sleep(0)
+    assert await waiting is None
+    assert await listening is None
+    assert rig.edge.refusal() is not None
+    assert await rig.edge.send("door", b"late") is not None
+    await rig.edge.ready()
+    await rig.server.reply("door", b"lost without a word")
