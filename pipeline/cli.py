@@ -10,7 +10,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from pipeline.errors import SagelinkError
+from pipeline.errors import SagelinkError, UsageError
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +104,19 @@ def demo(
     from pipeline.demo import run_demo
 
     run_demo(out, frames)
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Folder of a run, or of two to compare.", metavar="RUN_DIR...")],
+    out: Annotated[Optional[Path], typer.Option(help="The page; without it, report.html in the first folder.")] = None,
+) -> None:
+    """Write a page about a run, or two side by side: bits, verdicts, latency, accuracy, the frames worth a look."""
+    from monitor.report import write_report
+
+    if len(folders) > 2:
+        raise UsageError(f"{len(folders)} run folders given; accepted: one, or two to compare")
+    typer.echo(f"written to {write_report(folders, out)}, with its plots as PNG files beside it")
 
 
 @app.command("models")

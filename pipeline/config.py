@@ -136,6 +136,13 @@ class OutputConfig(_Section):
 
     out: Path | None = Field(None, description="Folder for results.jsonl and summary.json")
     annotate: Path | None = Field(None, description="Video of the run, an .mp4 file")
+    pictures: int = Field(
+        12,
+        ge=0,
+        le=200,
+        description="With `out`: small pictures kept for the report, so many each of the frames that cost most and of "
+        "those least certain; 0 keeps none",
+    )
 
     @field_validator("annotate")
     @classmethod

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from stages.sinks import Recorder, Sink
     from stages.sources import PictureSource
 
-RESULTS, SUMMARY = "results.jsonl", "summary.json"
+RESULTS, SUMMARY, PICTURES = "results.jsonl", "summary.json", "pictures"
 
 
 def check_names(config: Config) -> None:
@@ -99,12 +99,14 @@ class Run:
 
         from stages.sinks import Recorder
         from stages.sinks.annotate import AnnotatedVideo, Painter
+        from stages.sinks.highlights import Highlights
         from stages.sinks.jsonl import JsonLines
 
         output, labels = self.config.output, self.models.edge.labels
         began = time.monotonic()
         sinks: list[Sink] = [self.tally]
         recorder = Recorder(sinks)
+        painter = Painter(labels, self.models.server.grid, self.config.capture.resize)
         with ExitStack() as stack:
             stack.callback(lambda: self._finish(time.monotonic() - began))
             stack.callback(recorder.close)
@@ -113,10 +115,11 @@ class Run:
                     output.out.mkdir(parents=True, exist_ok=True)
                     (output.out / SUMMARY).unlink(missing_ok=True)  # of an earlier run in the same folder
                     sinks.append(JsonLines(output.out / RESULTS, labels))
+                    if output.pictures:
+                        sinks.append(Highlights(output.out / PICTURES, painter, output.pictures))
                 if output.annotate is not None:
                     output.annotate.parent.mkdir(parents=True, exist_ok=True)
-                    grid, resize = self.models.server.grid, self.config.capture.resize
-                    sinks.append(AnnotatedVideo(output.annotate, Painter(labels, grid, resize)))
+                    sinks.append(AnnotatedVideo(output.annotate, painter))
             except OSError as error:
                 raise UsageError(f"output cannot be written: {error}") from None
             if watch is not None:

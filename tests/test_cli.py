@@ -49,6 +49,8 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
         (["nonsense"], "No such command 'nonsense'"),
         (["config", "check", "nowhere.yaml"], "No such file"),
         (["demo", "--frames", "0"], "--frames"),
+        (["report", "nowhere"], "results.jsonl': No such file or directory; accepted"),
+        (["report", "a", "b", "c"], "3 run folders given; accepted: one, or two"),
     ],
 )
 def test_wrong_use_is_exit_code_2(command, arguments: list[str], message: str) -> None:

@@ -155,7 +155,8 @@ def test_a_run_into_the_same_folder_replaces_it(pair: Pair, tmp_path: Path) -> N
     lines, summary = read(tmp_path)
     check_accounts(lines, summary)
     assert len(lines) == 3
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.jsonl", "summary.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pictures", "results.jsonl", "summary.json"]
+    assert max(int(path.stem.split("-")[1]) for path in (tmp_path / "pictures").iterdir()) < 3
 
 
 def test_watch_sees_each_verdict_in_order(pair: Pair) -> None:

@@ -30,12 +30,18 @@ class Painter:
 
     def draw(self, verdict: Verdict) -> Pixels:
         """RGB (H, W, 3) with even sides: the frame above, text and budget bar below."""
+        picture = self.outlined(verdict)
+        return np.concatenate([picture, self._caption(verdict, picture.shape[1])])
+
+    def outlined(self, verdict: Verdict, longest: int = _LONGEST, shortest: int = _SHORTEST) -> Pixels:
+        """RGB (H, W, 3) with even sides: the frame, scaled to these limits, with its sent units outlined."""
         height, width = verdict.frame.pixels.shape[:2]
-        scale = min(_LONGEST / max(height, width), max(1.0, _SHORTEST / min(height, width)))
+        scale = min(longest / max(height, width), max(1.0, shortest / min(height, width)))
         size = (2 * max(1, round(width * scale / 2)), 2 * max(1, round(height * scale / 2)))
-        picture = cv2.resize(verdict.frame.pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+        interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        picture: Pixels = cv2.resize(verdict.frame.pixels, size, interpolation=interpolation)
         self._outline(picture, verdict, size[0] / width, size[1] / height)
-        return np.concatenate([picture, self._caption(verdict, size[0])])
+        return picture
 
     def _outline(self, picture: Pixels, verdict: Verdict, x_scale: float, y_scale: float) -> None:
         """Outlines the sent units, and dims what was not sent."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("models", "pipeline", "server", "stages", "transport")
+FOLDERS = ("models", "monitor", "pipeline", "server", "stages", "transport")
 HEAVY = {"cv2", "torch", "aiortc", "aiomqtt"}
 CONCRETE_TRANSPORTS = {
     f"transport.{path.stem}"
@@ -25,9 +25,10 @@ NOWHERE = {
     "stages": {"server", "pipeline.cli", "pipeline.run", "pipeline.assembly", *CONCRETE_TRANSPORTS},
     "transport": {"stages", "server", "pipeline.cli"},
     "server": {"stages.capture", "stages.sources", "pipeline.cli"},
+    "monitor": {"server", "stages.capture", "stages.sources", "pipeline.cli", *CONCRETE_TRANSPORTS},
     "models": {"transport", "server", "pipeline.cli"},
 }
-NOT_WHEN_LOADED = {"pipeline": HEAVY | {"stages", "transport", "server", "models"}}
+NOT_WHEN_LOADED = {"pipeline": HEAVY | {"stages", "transport", "server", "models", "monitor"}}
 
 
 def modules(folder: str) -> list[Path]:

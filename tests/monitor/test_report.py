@@ -1,0 +1,95 @@
+"""The report of real runs: what the page says is what the files say."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from models.pair import Pair
+from monitor.report import write_report
+from pipeline.config_file import load_config
+from pipeline.errors import SagelinkError
+from pipeline.run import prepare
+from tests.monitor.test_results import make_line, write_run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> list[Path]:
+    """Two short runs of the demo pair under different budgets."""
+    pair = Pair.load(load_config(None, {"models": "demo"}))
+    folders = []
+    for rate in ("32kbit/s", "unlimited"):
+        folder = tmp_path_factory.mktemp("runs") / rate.replace("/", "")
+        settings = {"models": "demo", "capture.source": "synthetic:30", "select.units": 32, "output.out": str(folder)}
+        prepare(load_config(None, settings | {"budget.uplink": rate}), pair).go()
+        folders.append(folder)
+    return folders
+
+
+class _Page(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_one_run(runs):
+    page = write_report(runs[:1])
+    assert page == runs[0] / "report.html"
+    parsed = _Page(page.read_text())
+    summary = json.loads((runs[0] / "summary.json").read_text())
+    assert f"{summary['peak_window_bits']:,} bits" in parsed.text
+    assert "32 kbit/s over 1 s" in parsed.text
+    assert f"{summary['accuracy']['verdict']:.1%}" in parsed.text
+    images = [attributes["src"] for tag, attributes in parsed.tags if tag == "img"]
+    assert images
+    assert all(source.startswith("data:image/jpeg;base64,") for source in images)
+    assert sum(tag == "svg" for tag, _ in parsed.tags) == 4
+    for name in ("bits", "verdicts", "latency", "accuracy"):
+        with Image.open(runs[0] / f"report-{name}.png") as plot:
+            assert plot.width > 1000
+
+
+def test_a_page_needs_nothing_from_outside(runs):
+    text = write_report(runs[:1]).read_text()
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", re.sub(r"<svg.*?</svg>", "", text, flags=re.S))
+    assert "url(http" not in text
+    assert "<script" not in text
+
+
+def test_two_runs_side_by_side(runs, tmp_path):
+    page = write_report(runs, tmp_path / "sub" / "both.html")
+    parsed = _Page(page.read_text())
+    assert "32kbits" in parsed.text
+    assert "unlimited over 1 s" in parsed.text
+    assert (tmp_path / "sub" / "both-bits.png").is_file()
+
+
+def test_hostile_names_stay_text(tmp_path):
+    folder = write_run(tmp_path / "run", [make_line(0, camera="<script>alert(1)</script>"), make_line(1)])
+    assert "<script" not in write_report([folder]).read_text()
+
+
+def test_a_run_without_summary_or_truth_has_a_report(tmp_path):
+    page = write_report([write_run(tmp_path, [make_line(0), make_line(1)])])
+    assert "The run kept no pictures" in page.read_text()
+    assert not (tmp_path / "report-accuracy.png").exists()
+
+
+def test_a_page_that_cannot_be_written_is_told(tmp_path):
+    folder = write_run(tmp_path / "run", [make_line(0)])
+    (tmp_path / "file").touch()
+    with pytest.raises(SagelinkError, match="report cannot be written"):
+        write_report([folder], tmp_path / "file" / "page.html")

@@ -1,0 +1,63 @@
+"""Which frames' pictures a run keeps, and that the folder holds exactly those."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import pytest
+
+from models.zoo import UnitGrid
+from pipeline.types import Drop, Kept, Sent
+from stages.fuse import Fuse
+from stages.sinks.annotate import Painter
+from stages.sinks.highlights import Highlights
+from tests.fakes import PATCH, SIDE, make_evidence, make_metered, make_scored
+
+FUSE = Fuse(False, {0.0: 0.0, 1.0: 1.0}, SIDE**2)
+
+
+def verdict_of(seq: int, prob: float = 0.9, bits: int = 0, stream_s: float | None = None):
+    at = 10.0 * seq if stream_s is None else stream_s
+    rest = (1 - prob) / 4
+    scored = make_scored(seq, at, probs=(prob, rest, rest, rest, rest))
+    if not bits:
+        return FUSE.decide(Kept(scored, Drop.GATE))
+    evidence = make_evidence(seq, at)
+    selected = replace(evidence.selected, metered=make_metered(scored))
+    evidence = replace(evidence, wire_bits=bits, selected=selected)
+    return FUSE.decide(Kept(Sent(evidence, at, bits, 0, None), Drop.LATE))
+
+
+@pytest.fixture
+def painter() -> Painter:
+    grid = UnitGrid(SIDE * PATCH, PATCH, "bicubic", 1.0)
+    return Painter(("a", "b", "c", "d", "e"), grid, "squash")
+
+
+def kept(folder: Path) -> set[int]:
+    return {int(path.stem.rsplit("-", 1)[1]) for path in folder.glob("*.jpg")}
+
+
+def test_the_dearest_and_the_least_certain_are_kept(tmp_path, painter):
+    sink = Highlights(tmp_path, painter, keep=2)
+    for seq, (prob, bits) in enumerate([(0.9, 10), (0.3, 0), (0.95, 30), (0.25, 0), (0.9, 20), (0.8, 0), (0.2, 0)]):
+        sink.write(verdict_of(seq, prob, bits))
+    assert kept(tmp_path) == {2, 4, 3, 6}
+
+
+def test_neighbours_share_a_place(tmp_path, painter):
+    sink = Highlights(tmp_path, painter, keep=3)
+    for seq, (stream_s, prob) in enumerate([(0.0, 0.4), (0.2, 0.3), (0.4, 0.35), (5.0, 0.5)]):
+        sink.write(verdict_of(seq, prob, stream_s=stream_s))
+    assert kept(tmp_path) == {1, 3}
+
+
+def test_an_earlier_runs_pictures_go(tmp_path, painter):
+    Highlights(tmp_path, painter, keep=2).write(verdict_of(7))
+    assert kept(tmp_path) == {7}
+    sink = Highlights(tmp_path, painter, keep=2)
+    assert kept(tmp_path) == set()
+    sink.write(verdict_of(1, bits=99))
+    assert cv2.imread(str(tmp_path / "camera-000001.jpg")).shape[0] == 360
