@@ -82,14 +82,14 @@ def run(
     from rich.console import Console
 
     from pipeline.config_file import load_config, parse_assignments
-    from pipeline.console import ProgressLine, summary_table
+    from pipeline.console import summary_table
     from pipeline.run import prepare
 
     settings = load_config(config, given | parse_assignments(assignments or []))
     prepared = prepare(settings)
     console = Console()
-    with ProgressLine(console, prepared.source.length, settings.budget.uplink, settings.budget.window) as line:
-        summary = prepared.go(watch=line.show)
+    with prepared.panel(console) as panel:
+        summary = prepared.go(watch=panel.show)
     console.print(summary_table(summary))
     if settings.output.out is not None:
         console.print(f"written to {settings.output.out}", highlight=False, soft_wrap=True)

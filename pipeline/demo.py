@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.config_file import load_config
-from pipeline.console import ProgressLine
 from pipeline.run import prepare
 
 # What stands in the table, the folder of the run, and what it sets.
@@ -39,8 +38,8 @@ def run_demo(out: Path, frames: int) -> None:
         pair = pair or Pair.load(config)
         run = prepare(config, pair)
         console.print(f"{title} ...", highlight=False)
-        with ProgressLine(console, frames, config.budget.uplink, config.budget.window) as line:
-            summary = run.go(watch=line.show)
+        with run.panel(console) as panel:
+            summary = run.go(watch=panel.show)
         table.add_row(title, *_cells(summary))
         if summary["interrupted"]:
             break

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from pipeline.types import Verdict
+
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -38,3 +40,52 @@ class ServerMetrics:
         self.batch_seconds = Histogram(
             "sagelink_server_batch_seconds", "Decoding and classifying a batch", buckets=_SECONDS, registry=registry
         )
+
+
+class EdgeMetrics:
+    """What `sagelink run` counts: a sink for verdicts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.frames = Counter("sagelink_frames", "Verdicts by origin", ["camera", "origin"], registry=registry)
+        self.drops = Counter(
+            "sagelink_drops",
+            "Frames that the server did not answer, by reason",
+            ["camera", "reason"],
+            registry=registry,
+        )
+        self.uplink_bits = Counter(
+            "sagelink_uplink_bits", "Bits charged to the budget, framing included", ["camera"], registry=registry
+        )
+        self.units = Counter("sagelink_units", "Evidence units sent", ["camera"], registry=registry)
+        self.window_bits = Gauge(
+            "sagelink_window_bits", "Bits in the window when a frame last asked the budget", registry=registry
+        )
+        self.budget_bits = Gauge("sagelink_budget_bits", "Bits that a window may hold; +Inf: any", registry=registry)
+        self.stage_seconds = Histogram(
+            "sagelink_stage_seconds", "Time in a stage", ["stage"], buckets=_SECONDS, registry=registry
+        )
+        self.frame_age_seconds = Histogram(
+            "sagelink_frame_age_seconds",
+            "From the picture in memory to its verdict",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+
+    def write(self, verdict: Verdict) -> None:
+        camera = verdict.frame.camera
+        self.frames.labels(camera, verdict.origin).inc()
+        if verdict.drop is not None:
+            self.drops.labels(camera, verdict.drop.value).inc()
+        self.uplink_bits.labels(camera).inc(verdict.wire_bits)
+        self.units.labels(camera).inc(len(verdict.units))
+        if verdict.window_bits is not None:
+            self.window_bits.set(verdict.window_bits)
+            self.budget_bits.set(float("inf") if verdict.budget_bits is None else verdict.budget_bits)
+        for stage, ms in verdict.latency_ms.items():
+            if ms is not None and stage != "total":
+                self.stage_seconds.labels(stage).observe(ms / 1e3)
+        self.frame_age_seconds.observe((verdict.latency_ms["total"] or 0.0) / 1e3)
+
+    def close(self) -> None:
+        pass

@@ -20,11 +20,15 @@ from pipeline.budget import UplinkBudget
 from pipeline.config import Config
 from pipeline.errors import SagelinkError, UsageError
 from pipeline.graph import Graph
+from pipeline.stats import LiveStats
 from pipeline.tasks import first_error
 from pipeline.types import Drop, Verdict
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from models.pair import Pair
+    from pipeline.panel import LivePanel
     from stages.sinks import Recorder, Sink
     from stages.sources import PictureSource
 
@@ -83,11 +87,19 @@ class Run:
         self.models = models
         self.budget = UplinkBudget(config.budget.uplink, config.budget.window)
         self.tally = Tally()
+        self.stats = LiveStats()
         self.live = source.live or config.capture.realtime
         # The truth counts only where it names the models' classes.
         self._capture = Capture(source, realtime=config.capture.realtime, truth=source.labels == models.edge.labels)
         self._fuse = Fuse(config.fuse.rule == "server", config.fuse_weights, models.server.grid.units)
         self._interrupted = False
+
+    def panel(self, console: Console) -> LivePanel:
+        """What to show on the terminal while it runs."""
+        from pipeline.panel import LivePanel
+
+        window_s, labels = self.config.budget.window, self.models.edge.labels
+        return LivePanel(console, self.source.name, self.source.length, window_s, self.stats, labels)
 
     def go(self, watch: Callable[[Verdict], None] | None = None) -> dict[str, object]:
         """Runs to the end and returns the summary, which is also on disk when the run has an output folder.
@@ -104,7 +116,7 @@ class Run:
 
         output, labels = self.config.output, self.models.edge.labels
         began = time.monotonic()
-        sinks: list[Sink] = [self.tally]
+        sinks: list[Sink] = [self.tally, self.stats]
         recorder = Recorder(sinks)
         painter = Painter(labels, self.models.server.grid, self.config.capture.resize)
         with ExitStack() as stack:

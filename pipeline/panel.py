@@ -1,0 +1,143 @@
+"""A run on the terminal while it goes on: one live panel, or a plain line now and then where it is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.quantities import format_rate
+from pipeline.stats import LiveStats
+from pipeline.types import Verdict
+
+_PLAIN_EVERY_S = 5.0
+_REFRESH_HZ = 4
+_BARS = " ▁▂▃▄▅▆▇█"
+_HISTORY = 32
+_COLOURS = {"edge": "bright_black", "server": "blue", "fused": "green"}
+
+
+class LivePanel:
+    """Frames, the budget, who answered, why the server did not, latency, the last label of each camera."""
+
+    def __init__(
+        self,
+        console: Console,
+        title: str,
+        total: int | None,
+        window_s: float,
+        stats: LiveStats,
+        labels: tuple[str, ...],
+    ) -> None:
+        """`total`: frames of the source, where that is known."""
+        self._console = console
+        self._title = title
+        self._total = total
+        self._window_s = window_s
+        self._stats = stats
+        self._labels = labels
+        self._told = time.monotonic()
+        self._levels: deque[float] = deque([0.0] * _HISTORY, maxlen=_HISTORY)
+        self._live = Live(get_renderable=self._panel, console=console, refresh_per_second=_REFRESH_HZ, transient=True)
+
+    def __enter__(self) -> LivePanel:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def show(self, verdict: Verdict) -> None:
+        """To be called with each verdict: prints the plain line when it is time for one."""
+        now = time.monotonic()
+        if self._console.is_terminal or now - self._told < _PLAIN_EVERY_S:
+            return
+        self._told = now
+        now_is = self._stats.snapshot(self._labels)
+        spent = format_rate(now_is["window_bits"] / self._window_s)
+        self._console.print(
+            f"{now_is['frames']} frames  {now_is['fps']:.1f} fps  {spent} of {self._rate(now_is)}", highlight=False
+        )
+
+    def _rate(self, now_is: dict[str, Any]) -> str:
+        limit = now_is["budget_bits"]
+        return format_rate(None if limit is None else limit / self._window_s)
+
+    def _panel(self) -> RenderableType:
+        now_is = self._stats.snapshot(self._labels)
+        rows = Table.grid(padding=(0, 2, 0, 0))
+        rows.add_column(style="dim", no_wrap=True)
+        rows.add_column()
+        rows.add_row("frames", self._frames(now_is))
+        rows.add_row("uplink", self._uplink(now_is))
+        rows.add_row("verdicts", _shares(now_is["origins"], now_is["frames"]))
+        if now_is["drops"]:
+            rows.add_row("not answered", _drops(now_is["drops"]))
+        rows.add_row("ms p50/p95", _latency(now_is["latency_ms"]))
+        for name, camera in now_is["cameras"].items():
+            rows.add_row(Text(name), _last(camera))
+        return Panel(rows, title=Text(f"sagelink  {self._title}"), title_align="left", border_style="bright_black")
+
+    def _frames(self, now_is: dict[str, Any]) -> RenderableType:
+        of = f" of {self._total}" if self._total else ""
+        text = Text(f"{now_is['frames']}{of}, {now_is['fps']:.1f} a second")
+        if not self._total:
+            return text
+        return _side_by_side(ProgressBar(self._total, now_is["frames"], width=24), text)
+
+    def _uplink(self, now_is: dict[str, Any]) -> RenderableType:
+        spent, limit = now_is["window_bits"], now_is["budget_bits"]
+        self._levels.append(spent)
+        top = limit or max(self._levels) or 1
+        spark = "".join(_BARS[min(8, int(8 * level / top + 0.999))] for level in self._levels)
+        told = f"{format_rate(spent / self._window_s)} of {self._rate(now_is)}"
+        return Text.assemble((spark, "green"), f"  {told}")
+
+
+def _side_by_side(*things: RenderableType) -> RenderableType:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_row(*things)
+    return grid
+
+
+def _shares(counts: dict[str, int], total: int) -> Text:
+    parts = [(f"{name} {count / total:.0%}  ", _COLOURS[name]) for name, count in sorted(counts.items())]
+    return Text.assemble(*parts)
+
+
+def _drops(drops: dict[str, Any]) -> Text:
+    told = []
+    for reason, drop in drops.items():
+        slow = f" ({drop['slow']} is the limit)" if drop["slow"] else ""
+        told.append(f"{reason} {drop['frames']}{slow}")
+    return Text(", ".join(told))
+
+
+def _latency(stages: dict[str, Any]) -> Text:
+    told = [f"{stage} {p['p50']:.0f}/{p['p95']:.0f}" for stage, p in stages.items() if p and p["p95"] >= 1]
+    return Text("  ".join(told))
+
+
+def _last(camera: dict[str, Any]) -> Text:
+    if camera["label"] is None:
+        return Text("no answer")
+    sent = f"{camera['units']} units, {camera['wire_bits'] // 8} B" if camera["units"] else "kept"
+    why = f" ({camera['drop']})" if camera["drop"] else ""
+    return Text.assemble(
+        (f"{camera['label']} {camera['prob']:.0%}", "bold"),
+        "  ",
+        (camera["origin"], _COLOURS[camera["origin"]]),
+        f"  {sent}{why}",
+    )

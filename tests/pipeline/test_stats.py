@@ -1,0 +1,119 @@
+"""What is told of a run while it goes on, and what the terminal shows of it."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from rich.console import Console
+
+from pipeline import panel as panel_module
+from pipeline.metrics import EdgeMetrics
+from pipeline.panel import LivePanel
+from pipeline.stats import LiveStats, slow_side
+from pipeline.types import Answered, Drop, Frame, Kept, Sent, Verdict
+from stages.fuse import Fuse
+from tests.fakes import SIDE, make_evidence, make_frame, make_metered, make_reply, make_scored
+
+LABELS = ("disc", "ring", "star", "fish", "key")
+FUSE = Fuse(False, {0.0: 0.0, 1.0: 1.0}, SIDE**2)
+
+
+def answered(seq: int = 0) -> Verdict:
+    evidence = make_evidence(seq)
+    return FUSE.decide(Answered(Sent(evidence, 0.0, evidence.wire_bits, 0, None), make_reply(seq), ship_ms=7.0))
+
+
+def kept(reason: Drop, seq: int = 0, frame: Frame | None = None) -> Verdict:
+    return FUSE.decide(Kept(frame or make_metered(make_scored(seq), 800, 200), reason))
+
+
+@pytest.fixture
+def stats() -> LiveStats:
+    stats = LiveStats()
+    for verdict in (answered(0), kept(Drop.GATE, 1), kept(Drop.BUDGET, 2), kept(Drop.SUPERSEDED, 3, make_frame(3))):
+        stats.write(verdict)
+    other = replace(make_frame(0), camera="gate 2")
+    stats.write(kept(Drop.LATE, frame=other))
+    return stats
+
+
+def test_a_snapshot_is_json_and_adds_up(stats):
+    now_is = json.loads(json.dumps(stats.snapshot(LABELS)))
+    assert (now_is["frames"], now_is["offloaded"], now_is["wire_bits"]) == (5, 1, make_evidence().wire_bits)
+    assert now_is["origins"] == {"fused": 1, "edge": 4}
+    assert {reason: drop["frames"] for reason, drop in now_is["drops"].items()} == {
+        "gate": 1, "budget": 1, "superseded": 1, "late": 1,
+    }  # fmt: skip
+    assert (now_is["window_bits"], now_is["budget_bits"]) == (200, 1000)
+    assert now_is["latency_ms"]["ship"] == {"p50": 7.0, "p95": 7.0}
+    assert {name: camera["frames"] for name, camera in now_is["cameras"].items()} == {"camera": 4, "gate 2": 1}
+    assert now_is["cameras"]["gate 2"]["label"] is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "ship_ms", "server_ms", "side"),
+    [
+        (Drop.GATE, 5, 5, None),
+        (Drop.STOPPED, 5, 5, None),
+        (Drop.BUDGET, None, None, "budget"),
+        (Drop.SUPERSEDED, None, None, "edge"),
+        (Drop.REFUSED, None, None, "server"),
+        (Drop.LATE, None, None, "link"),
+        (Drop.LATE, 400, 20, "link"),
+        (Drop.LINK, 20, 400, "server"),
+    ],
+)
+def test_the_slow_side_is_named(reason, ship_ms, server_ms, side):
+    assert slow_side(reason, ship_ms, server_ms) == side
+
+
+def shown(stats: LiveStats, terminal: bool, monkeypatch) -> str:
+    monkeypatch.setattr(panel_module, "_PLAIN_EVERY_S", 0.0)
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=100, color_system=None)
+    with LivePanel(console, "clip.mp4", 40, 1.0, stats, LABELS) as panel:
+        panel.show(answered())
+    return out.getvalue()
+
+
+def test_a_terminal_gets_one_panel(stats, monkeypatch):
+    text = shown(stats, True, monkeypatch)
+    for words in (
+        "sagelink  clip.mp4",
+        "5 of 40",
+        "200 bit/s of 1 kbit/s",
+        "edge 80%",
+        "budget 1 (budget is the limit)",
+    ):
+        assert words in text
+    assert "gate 2" in text
+
+
+def test_elsewhere_it_is_plain_lines(stats, monkeypatch):
+    text = shown(stats, False, monkeypatch)
+    assert text.startswith("5 frames  ")
+    assert text.endswith("200 bit/s of 1 kbit/s\n")
+    assert "\x1b" not in text
+
+
+def test_edge_metrics_count_what_the_verdicts_say():
+    registry = CollectorRegistry()
+    metrics = EdgeMetrics(registry)
+    for verdict in (answered(0), kept(Drop.BUDGET, 1), kept(Drop.GATE, 2)):
+        metrics.write(verdict)
+    families = text_string_to_metric_families(generate_latest(registry).decode())
+    samples = {(s.name, *sorted(s.labels.values())): s.value for family in families for s in family.samples}
+    assert samples["sagelink_frames_total", "camera", "fused"] == 1
+    assert samples["sagelink_frames_total", "camera", "edge"] == 2
+    assert samples["sagelink_drops_total", "budget", "camera"] == 1
+    assert samples["sagelink_uplink_bits_total", "camera"] == make_evidence().wire_bits
+    assert samples["sagelink_window_bits",] == 200
+    assert samples["sagelink_budget_bits",] == 1000
+    assert samples["sagelink_stage_seconds_count", "ship"] == 1
+    assert samples["sagelink_frame_age_seconds_count",] == 3
