@@ -113,15 +113,20 @@ def token_table(model: VisionTransformer) -> Tensor:
     return table
 
 
+def embed_units(model: VisionTransformer, patches: Tensor) -> Tensor:
+    """The linear part of the patch embedding: normalised patches (B, K, 3, p, p) to tokens (B, K, D)."""
+    projection = model.patch_embed.proj
+    return F.linear(patches.flatten(2), projection.weight.flatten(1), projection.bias)
+
+
 def features_of_units(model: VisionTransformer, patches: Tensor, units: Tensor, table: Tensor | None = None) -> Tensor:
     """Final tokens (B, P + K, D) from chosen units alone.
 
-    `patches` (B, K, 3, p, p) normalised, `units` (B, K) int64 row-major indices, `table` what `token_table` gave.
-    Position embeddings are those of the units' own places; missing units are left out of the sequence. With all units
-    this is `model.forward_features`.
+    `patches` (B, K, 3, p, p) normalised, or tokens (B, K, D) as `embed_units` gives them; `units` (B, K) int64
+    row-major indices; `table` what `token_table` gave. Position embeddings are those of the units' own places; missing
+    units are left out of the sequence. With all units this is `model.forward_features`.
     """
-    embed = model.patch_embed
-    tokens = embed.norm(F.linear(patches.flatten(2), embed.proj.weight.flatten(1), embed.proj.bias))
+    tokens = model.patch_embed.norm(embed_units(model, patches) if patches.ndim == 5 else patches)
     if table is None:
         table = token_table(model)
     prefix = table[:, : model.num_prefix_tokens].expand(len(tokens), -1, -1)

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import timm
 import torch
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.constants import ENDPOINT
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from timm.data import ImageNetInfo, resolve_model_data_config
 from timm.models.vision_transformer import VisionTransformer
@@ -62,6 +64,19 @@ class Model:
         """RGB uint8 (..., H, W, 3) to normalised float (..., 3, H, W) on the model's device."""
         pixels = torch.from_numpy(pictures).to(self.mean.device).movedim(-1, -3)
         return (pixels.float() / 255 - self.mean) / self.std
+
+    def embedding(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The patch embedding from raw pixels, normalisation included: matrix (p * p * 3, D) and bias (D,).
+
+        Rows of the matrix are in the order of a patch's bytes: (y, x, channel) of RGB 0..255.
+        """
+        projection = self.vit.patch_embed.proj
+        weight = projection.weight.detach().cpu()  # (D, 3, p, p)
+        mean, std = self.mean.cpu(), self.std.cpu()
+        bias = weight.new_zeros(len(weight)) if projection.bias is None else projection.bias.detach().cpu()
+        bias = bias - (weight * (mean / std)).sum((1, 2, 3))
+        matrix = (weight / (255 * std)).permute(2, 3, 1, 0).reshape(-1, len(weight))
+        return matrix.numpy(), bias.numpy()
 
 
 def load(config: ModelConfig, name: str) -> Model:

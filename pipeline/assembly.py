@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pipeline.clock import BudgetClock, MonotonicClock, StreamClock
 from pipeline.graph import Chain, Graph
 from pipeline.threads import InThread
-from pipeline.types import Answered, Drop, Evidence, Frame, Kept, Metered, Scored, Selected, Sent, Verdict
+from pipeline.types import Answered, Drop, Evidence, Frame, Kept, Metered, OperatingPoint, Scored, Selected, Sent, Verdict
 
 if TYPE_CHECKING:
     from models.pair import Pair
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # In a replay stream time stands still while a reply is on its way; this only keeps a dead server from holding it.
 _REPLAY_DEADLINE_S = 60.0
+_QUALITY = {"token-zstd": 6}
 _WORK = (Frame, Scored, Metered, Selected, Evidence, Sent, Answered)
 
 
@@ -44,14 +45,16 @@ def edge_graph(
     from stages.score import Score
     from stages.select import Select
     from stages.ship import Collect, Ship, Uplink
-    from transport.codecs import codec_by_name
+    from transport.codecs import Canvas
+    from transport.embedding import Embedding
 
     clock: BudgetClock = MonotonicClock() if live else StreamClock()
     uplink = Uplink(link, config.ship.in_flight)
     score = Score(models.edge, models.server.grid, config.select.importance, config.capture.resize)
+    grid = models.server.grid
     encode = Encode(
-        codec_by_name(config.encode.codec),
-        models.server.grid.patch_size,
+        OperatingPoint(config.encode.codec, grid.units, grid.image_size, _QUALITY.get(config.encode.codec, 30)),
+        Canvas(grid.side, grid.patch_size, Embedding(*models.server.embedding())),
         link.wire_bits,
         config.select.min_units,
         config.encode.max_message,

@@ -104,6 +104,16 @@ class Selected:
 
 
 @dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """The knobs of the evidence codec."""
+
+    codec: str
+    units: int  # how many
+    side: int  # pixels on a side of the coded picture, where the codec codes one
+    quality: int  # on the codec's own scale
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """The message that travels, fitted to the allowance."""
 

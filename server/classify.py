@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from models.vit import classify_units, token_table
+from models.vit import classify_units, embed_units, token_table
 from models.zoo import Model
 from server.receive import Received
+from transport.codecs import Canvas
+from transport.embedding import Embedding
 
 TOP = 5
 
@@ -21,6 +23,7 @@ class Classifier:
         self._model = model
         with torch.inference_mode():
             self._table = token_table(model.vit)
+        self.canvas = Canvas(model.grid.side, model.grid.patch_size, Embedding(*model.embedding()))
 
     @property
     def model(self) -> Model:
@@ -29,8 +32,14 @@ class Classifier:
     @torch.inference_mode()
     def __call__(self, batch: Sequence[Received]) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
         """Top class ids and log-probabilities of each frame; all frames of a batch have the same number of units."""
-        patches = self._model.normalise(np.stack([received.patches for received in batch]))  # (B, K, 3, p, p)
-        units = torch.from_numpy(np.stack([received.units for received in batch])).to(patches.device)
-        log_probs = classify_units(self._model.vit, patches, units, self._table).float().log_softmax(1)
+        content = torch.stack([self._tensor(received) for received in batch])
+        units = torch.from_numpy(np.stack([received.units for received in batch])).to(content.device)
+        log_probs = classify_units(self._model.vit, content, units, self._table).float().log_softmax(1)
         values, classes = log_probs.topk(min(TOP, log_probs.shape[1]))
         return [(tuple(c), tuple(v)) for c, v in zip(classes.tolist(), values.tolist(), strict=True)]
+
+    def _tensor(self, received: Received) -> torch.Tensor:
+        """Tokens (K, D) as they are; pixels embedded, so that both kinds share a batch."""
+        if received.content.ndim == 2:
+            return torch.from_numpy(received.content).to(self._model.mean.device)
+        return embed_units(self._model.vit, self._model.normalise(received.content)[None])[0]

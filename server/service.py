@@ -30,7 +30,7 @@ class Answerer:
     def _answer(self, message: bytes) -> Reply | None:
         began = time.perf_counter()
         try:
-            received = receive(message, self._classifier.model.grid)
+            received = receive(message, self._classifier.canvas)
             ((classes, log_probs),) = self._classifier([received])
         except MalformedMessage as error:
             return _refusal(message, str(error))

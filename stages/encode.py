@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
-from pipeline.types import Drop, Evidence, Kept, Metered, Pixels, Selected, Units
-from transport.codecs import Codec
+from pipeline.types import Drop, Evidence, Kept, Metered, OperatingPoint, Pixels, Selected, Units
+from transport.codecs import Canvas, codec_by_name
 from transport.wire import EvidenceMessage, encode_evidence
 
 log = logging.getLogger(__name__)
@@ -41,15 +42,17 @@ def fit_prefix(
 class Encode:
     def __init__(
         self,
-        codec: Codec,
-        patch_size: int,
+        point: OperatingPoint,
+        canvas: Canvas,
         wire_bits: Callable[[str, int], int],
         min_units: int,
         max_message: int,
     ) -> None:
-        """`wire_bits`: the link's bits for a camera's message of so many bytes."""
-        self._codec = codec
-        self._patch_size = patch_size
+        """`point`: how units are coded, whatever their number; `wire_bits`: the link's bits for a camera's message of
+        so many bytes."""
+        self._point = point
+        self._codec = codec_by_name(point.codec)
+        self._canvas = canvas
         self._wire_bits = wire_bits
         self._min_units = min_units
         self._max_message = max_message
@@ -103,6 +106,6 @@ class Encode:
         )
 
     def _message(self, seq: int, picture: Pixels, units: Units) -> bytes:
-        side = picture.shape[0] // self._patch_size
-        payload = self._codec.encode(picture, units, self._patch_size)
-        return encode_evidence(EvidenceMessage(seq, side, self._patch_size, self._codec.number, units, payload))
+        payload = self._codec.encode(picture, units, replace(self._point, units=len(units)), self._canvas)
+        grid = self._canvas
+        return encode_evidence(EvidenceMessage(seq, grid.side, grid.patch_size, self._codec.number, units, payload))

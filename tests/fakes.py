@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.channel import Channel, ChannelClosed
-from pipeline.types import Answer, Evidence, Frame, Metered, Pixels, Reply, Scored, Selected, Units
-from transport.codecs import RawZstd
+from pipeline.types import Answer, Evidence, Frame, Metered, OperatingPoint, Pixels, Reply, Scored, Selected, Units
+from transport.codecs import Canvas
+from transport.codecs.raw import RawZstd
 from transport.wire import EvidenceMessage, encode_evidence, encode_reply, peek_seq
 
 SIDE, PATCH, CLASSES = 4, 4, 5
+CANVAS = Canvas(SIDE, PATCH)
 
 # answer: one reply; lose: none; refuse: the link takes no message; duplicate: the reply comes twice; late: the reply
 # waits for `release`; garble: bytes that are no reply; unknown: a reply about another frame; reject: a refusal
@@ -67,11 +69,15 @@ def make_selected(metered: Metered | None = None, order: Iterable[int] | None = 
     return Selected(metered, units, select_ms=3.0)
 
 
+def raw_point(units: int = SIDE**2) -> OperatingPoint:
+    return OperatingPoint("raw-zstd", units, SIDE * PATCH, 0)
+
+
 def make_evidence(seq: int = 0, stream_s: float = 0.0, units: Iterable[int] = (1, 5, 6)) -> Evidence:
     """A real message about noise."""
     selected = make_selected(make_metered(make_scored(seq, stream_s)))
     chosen = np.sort(np.array(list(units), np.intp))
-    payload = RawZstd().encode(selected.metered.scored.picture, chosen, PATCH)
+    payload = RawZstd().encode(selected.metered.scored.picture, chosen, raw_point(len(chosen)), CANVAS)
     message = encode_evidence(EvidenceMessage(seq, SIDE, PATCH, RawZstd.number, chosen, payload))
     return Evidence(selected, chosen, message, wire_bits=8 * len(message), encode_ms=4.0)
 

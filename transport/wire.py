@@ -11,15 +11,14 @@ import struct
 import zlib
 from dataclasses import dataclass
 
-import numpy as np
-
 from pipeline.types import Reply, Units
+from transport.unit_set import pack_units, set_bytes, unpack_units
 
 MAGIC = b"SG"
-VERSION = 1
+VERSION = 2
 
-# magic, version, kind, seq, grid side, patch size, codec, flags, number of units
-_EVIDENCE = struct.Struct("!2sBBIBBBBH")
+# magic, version, kind, seq, grid side, patch size, codec, number of units
+_EVIDENCE = struct.Struct("!2sBBIBBBH")
 # magic, version, kind, seq, units, server time in us, length of the refusal, number of classes
 _REPLY = struct.Struct("!2sBBIHIBB")
 _CLASS = struct.Struct("!If")  # class id, log-probability
@@ -27,7 +26,6 @@ _CRC = struct.Struct("!I")
 
 _KIND_EVIDENCE = 1
 _KIND_REPLY = 2
-_FLAG_LIST = 1  # the unit set is a list of indices, not a bitmap
 
 MAX_SIDE = 64  # units on a side of the grid
 MAX_PATCH = 64  # pixels on a side of a unit
@@ -52,17 +50,7 @@ class EvidenceMessage:
 
 
 def encode_evidence(message: EvidenceMessage) -> bytes:
-    """Header, unit set (the smaller of bitmap and list), payload, CRC-32."""
-    total = message.side**2
-    bitmap_bytes, list_bytes = _set_sizes(total, len(message.units))
-    if list_bytes < bitmap_bytes:
-        flags = _FLAG_LIST
-        unit_set = message.units.astype(">u2" if total > 256 else "u1").tobytes()
-    else:
-        flags = 0
-        bits = np.zeros(total, np.uint8)
-        bits[message.units] = 1
-        unit_set = np.packbits(bits).tobytes()
+    """Header, unit set, payload, CRC-32."""
     header = _EVIDENCE.pack(
         MAGIC,
         VERSION,
@@ -71,22 +59,21 @@ def encode_evidence(message: EvidenceMessage) -> bytes:
         message.side,
         message.patch_size,
         message.codec,
-        flags,
         len(message.units),
     )
-    return _seal(header + unit_set + message.payload)
+    return _seal(header + pack_units(message.units, message.side**2) + message.payload)
 
 
 def overhead_bytes(side: int, units: int) -> int:
     """Bytes of an evidence message beside its payload."""
-    return _EVIDENCE.size + min(_set_sizes(side**2, units)) + _CRC.size
+    return _EVIDENCE.size + set_bytes(side**2, units) + _CRC.size
 
 
 def decode_evidence(data: bytes) -> EvidenceMessage:
     """The reverse of `encode_evidence`. Raises MalformedMessage."""
     body = _unseal(data)
     kind, fields = _header(_EVIDENCE, body)
-    seq, side, patch_size, codec, flags, count = fields
+    seq, side, patch_size, codec, count = fields
     if kind != _KIND_EVIDENCE:
         raise MalformedMessage(f"kind is {kind}, not evidence")
     if not 1 <= side <= MAX_SIDE:
@@ -96,16 +83,14 @@ def decode_evidence(data: bytes) -> EvidenceMessage:
     total = side**2
     if not 1 <= count <= total:
         raise MalformedMessage(f"{count} units on a grid of {total}")
-    if flags & ~_FLAG_LIST:
-        raise MalformedMessage(f"unknown flags {flags:#x}")
-    bitmap_bytes, list_bytes = _set_sizes(total, count)
-    if bool(flags & _FLAG_LIST) != (list_bytes < bitmap_bytes):
-        raise MalformedMessage("the unit set is not in its smaller form")
-    set_bytes = min(bitmap_bytes, list_bytes)
-    unit_set, payload = body[_EVIDENCE.size : _EVIDENCE.size + set_bytes], body[_EVIDENCE.size + set_bytes :]
-    if len(unit_set) < set_bytes:
+    end = _EVIDENCE.size + set_bytes(total, count)
+    if len(body) < end:
         raise MalformedMessage("the unit set is cut short")
-    return EvidenceMessage(seq, side, patch_size, codec, _read_set(unit_set, flags, total, count), payload)
+    try:
+        units = unpack_units(body[_EVIDENCE.size : end], total, count)
+    except ValueError as error:
+        raise MalformedMessage(str(error)) from None
+    return EvidenceMessage(seq, side, patch_size, codec, units, body[end:])
 
 
 def peek_seq(data: bytes) -> int | None:
@@ -152,26 +137,6 @@ def decode_reply(data: bytes) -> Reply:
         raise MalformedMessage("a class stands twice")
     class_ids = tuple(class_id for class_id, _ in classes)
     return Reply(seq, refusal or None, class_ids, tuple(p for _, p in classes), units, server_us / 1000)
-
-
-def _set_sizes(total: int, count: int) -> tuple[int, int]:
-    """Bytes of a unit set as (bitmap, list)."""
-    return (total + 7) // 8, count * (2 if total > 256 else 1)
-
-
-def _read_set(data: bytes, flags: int, total: int, count: int) -> Units:
-    if flags & _FLAG_LIST:
-        units = np.frombuffer(data, ">u2" if total > 256 else "u1").astype(np.intp)
-        if units[-1] >= total or (np.diff(units) <= 0).any():
-            raise MalformedMessage("the list of units is not ascending within the grid")
-        return units
-    bits = np.unpackbits(np.frombuffer(data, np.uint8))
-    if bits[total:].any():
-        raise MalformedMessage("the bitmap has units outside the grid")
-    units = np.flatnonzero(bits)
-    if len(units) != count:
-        raise MalformedMessage(f"the bitmap holds {len(units)} units, the header says {count}")
-    return units
 
 
 def _header(layout: struct.Struct, body: bytes) -> tuple[int, tuple[int, ...]]:

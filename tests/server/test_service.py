@@ -10,14 +10,17 @@ import torch
 
 from models import zoo
 from pipeline.config import ModelConfig
-from pipeline.types import Reply
+from pipeline.types import OperatingPoint, Reply
 from server.classify import Classifier
 from server.receive import receive
 from server.service import Answerer, server_graph
-from transport.codecs import RawZstd
+from transport.codecs import Canvas
+from transport.codecs.raw import RawZstd
 from transport.in_process import InProcessLink
 from transport.link import Message
 from transport.wire import EvidenceMessage, MalformedMessage, decode_reply, encode_evidence
+
+RAW = OperatingPoint("raw-zstd", 196, 112, 0)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +35,7 @@ def picture() -> np.ndarray:
 
 def message(picture: np.ndarray, units: list[int], seq: int = 5, side: int = 14, patch: int = 8) -> bytes:
     chosen = np.array(units)
-    payload = RawZstd().encode(picture, chosen, picture.shape[0] // side)
+    payload = RawZstd().encode(picture, chosen, RAW, Canvas(side, picture.shape[0] // side))
     return encode_evidence(EvidenceMessage(seq, side, patch, RawZstd.number, chosen, payload))
 
 
@@ -66,10 +69,10 @@ def test_fewer_units_change_the_answer_and_are_counted(classifier: Classifier, p
 
 
 def test_pixels_arrive_exactly(classifier: Classifier, picture: np.ndarray) -> None:
-    received = receive(message(picture, [0, 15, 195]), classifier.model.grid)
-    assert (received.patches[0] == picture[:8, :8]).all()
-    assert (received.patches[1] == picture[8:16, 8:16]).all()
-    assert (received.patches[2] == picture[-8:, -8:]).all()
+    received = receive(message(picture, [0, 15, 195]), classifier.canvas)
+    assert (received.content[0] == picture[:8, :8]).all()
+    assert (received.content[1] == picture[8:16, 8:16]).all()
+    assert (received.content[2] == picture[-8:, -8:]).all()
 
 
 def test_another_grid_is_refused_with_a_reason(classifier: Classifier) -> None:
@@ -80,11 +83,11 @@ def test_another_grid_is_refused_with_a_reason(classifier: Classifier) -> None:
 
 
 def test_a_payload_that_lies_is_refused(classifier: Classifier, picture: np.ndarray) -> None:
-    payload = RawZstd().encode(picture, np.arange(3), 8)
+    payload = RawZstd().encode(picture, np.arange(3), RAW, classifier.canvas)
     lying = encode_evidence(EvidenceMessage(9, 14, 8, RawZstd.number, np.arange(4), payload))
     reply = answer(classifier, lying)
     assert (reply.seq, reply.class_ids) == (9, ())
-    assert "does not hold 4 units" in reply.refusal
+    assert "does not unpack to the 768 bytes" in reply.refusal
 
 
 async def test_rubbish_gets_no_reply_and_the_next_message_does(classifier: Classifier, picture: np.ndarray) -> None:
@@ -103,4 +106,4 @@ def test_a_malformed_message_never_reaches_the_model(classifier: Classifier, pic
     data = bytearray(message(picture, [4]))
     data[20] ^= 1
     with pytest.raises(MalformedMessage, match="checksum"):
-        receive(bytes(data), classifier.model.grid)
+        receive(bytes(data), classifier.canvas)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from pipeline.types import Drop, Evidence, Kept
 from stages.encode import Encode, fit_prefix
-from tests.fakes import PATCH, SIDE, FakeLink, make_metered, make_scored, make_selected
-from transport.codecs import RawZstd
+from tests.fakes import CANVAS, PATCH, SIDE, FakeLink, make_metered, make_scored, make_selected, raw_point
+from transport.codecs.raw import RawZstd
 from transport.wire import decode_evidence
 
 ORDER = [5, 1, 14, 0, 9, 3, 12, 7, 2, 11, 8, 15, 6, 10, 4, 13]
@@ -60,7 +60,7 @@ def test_few_messages_are_built():
 
 def make_encode(min_units: int = 2, max_message: int = 10**6, framing_bytes: int = 0) -> Encode:
     link = FakeLink(framing_bytes=framing_bytes)
-    return Encode(RawZstd(), PATCH, link.wire_bits, min_units, max_message)
+    return Encode(raw_point(), CANVAS, link.wire_bits, min_units, max_message)
 
 
 def selected_of(allowance_bits: int | None, order=ORDER, seq: int = 0, window_bits: int = 0):
@@ -84,7 +84,7 @@ async def test_without_a_limit_all_units_travel():
     message = decode_evidence(evidence.message)
     assert (message.seq, message.side, message.patch_size, message.codec) == (77, SIDE, PATCH, RawZstd.number)
     assert message.units.tolist() == evidence.units.tolist()
-    pixels = RawZstd().decode(message.payload, message.units, SIDE, PATCH)
+    pixels = RawZstd().decode(message.payload, message.units, CANVAS)
     assert (pixels[3] == selected.metered.scored.picture[:PATCH, 3 * PATCH :]).all()
 
 

@@ -1,0 +1,52 @@
+"""A picture with only some of its units in it, at another resolution: what image codecs code."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from pipeline.types import Pixels, Units
+from transport.codecs.contract import Canvas
+
+
+def masked(picture: Pixels, units: Units, canvas: Canvas) -> Pixels:
+    """The picture with every other unit flat, in a colour that runs on smoothly from the units kept.
+
+    A flat unit costs next to nothing, an edge where it meets a kept one does not; so the gaps are filled from coarse
+    means to fine (pull-push, Gortler et al., 1996), on one colour a unit.
+    """
+    if len(units) == canvas.units:
+        return picture
+    side, patch = canvas.side, canvas.patch_size
+    kept = np.zeros(canvas.units, bool)
+    kept[units] = True
+    tiles = picture.reshape(side, patch, side, patch, 3)
+    colours = _fill(tiles.mean((1, 3), dtype=np.float32), kept.reshape(side, side).astype(np.float32))
+    flat = np.rint(colours).astype(np.uint8)[:, None, :, None]
+    return np.where(kept.reshape(side, 1, side, 1, 1), tiles, flat).reshape(picture.shape)
+
+
+def _fill(colours: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Colours (H, W, 3) with those that are not `known` (H, W) taken from the level above."""
+    if known.all() or known.shape == (1, 1):
+        return colours
+    height, width = known.shape
+    pad = ((0, height % 2), (0, width % 2))
+    weight = np.pad(known, pad)
+    total = np.pad(colours * known[..., None], (*pad, (0, 0)))
+    weight = weight.reshape(weight.shape[0] // 2, 2, -1, 2).sum((1, 3))
+    total = total.reshape(weight.shape[0], 2, -1, 2, 3).sum((1, 3))
+    above = _fill(total / np.maximum(weight, 1)[..., None], (weight > 0).astype(np.float32))
+    return np.where(known[..., None] > 0, colours, above.repeat(2, 0).repeat(2, 1)[:height, :width])
+
+
+def shrunk(picture: Pixels, side: int) -> Image.Image:
+    """The picture at side x side pixels."""
+    image = Image.fromarray(picture)
+    return image if image.width == side else image.resize((side, side), Image.Resampling.LANCZOS)
+
+
+def restored(image: Image.Image, canvas: Canvas) -> Pixels:
+    """A decoded picture at the canvas's own size again."""
+    size = canvas.pixels
+    return np.asarray(image if image.width == size else image.resize((size, size), Image.Resampling.BICUBIC))

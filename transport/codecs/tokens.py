@@ -1,0 +1,58 @@
+"""`token-zstd`: units as quantised tokens of the server's own patch embedding, computed on the edge.
+
+Payload: digest of the embedding's weights (4 bytes), then one zstd frame of D scales (1 byte each) and K x D levels
+(signed bytes), unit after unit. A channel's scale is 2^(byte / 8 - 16), its largest level 2^(bits - 1) - 1 with
+`quality` as the bits; fewer bits use fewer levels, which is what zstd makes smaller.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.errors import UsageError
+from pipeline.types import OperatingPoint, Pixels, Units
+from transport.codecs.contract import Canvas, Tokens, cut_units
+from transport.codecs.zstd import compress, decompress
+from transport.embedding import HASH_BYTES, Embedding
+from transport.wire import MalformedMessage
+
+BITS = (4, 6, 8)
+_LEVEL = 9
+_STEPS, _LOWEST = 8, -16  # scales to an octave; the smallest is 2^-16
+
+
+class TokenZstd:
+    number = 2
+    whole = False
+
+    def encode(self, picture: Pixels, units: Units, point: OperatingPoint, canvas: Canvas) -> bytes:
+        """`point.quality` is the number of bits, one of BITS. Raises UsageError without the server's embedding."""
+        if point.quality not in BITS:
+            raise UsageError(f"token-zstd has no quality {point.quality}; accepted: {', '.join(map(str, BITS))} bits")
+        embedding = _embedding(canvas)
+        tokens = embedding.tokens(cut_units(picture, units, canvas.patch_size))
+        most = 2 ** (point.quality - 1) - 1
+        wanted = np.maximum(np.abs(tokens).max(0) / most, 2.0**_LOWEST)
+        scales = np.clip(np.ceil((np.log2(wanted) - _LOWEST) * _STEPS), 0, 255).astype(np.uint8)
+        levels = np.clip(np.rint(tokens / _scale(scales)), -most, most).astype(np.int8)
+        return embedding.digest + compress(scales.tobytes() + levels.tobytes(), _LEVEL)
+
+    def decode(self, payload: bytes, units: Units, canvas: Canvas) -> Tokens:
+        if canvas.embedding is None:
+            raise MalformedMessage("this server takes no tokens")
+        if payload[:HASH_BYTES] != canvas.embedding.digest:
+            raise MalformedMessage("the tokens are of another model's patch embedding")
+        width = canvas.embedding.width
+        data = decompress(payload[HASH_BYTES:], width * (1 + len(units)))
+        levels = np.frombuffer(data, np.int8, offset=width).reshape(len(units), width)
+        return levels * _scale(np.frombuffer(data, np.uint8, width))
+
+
+def _embedding(canvas: Canvas) -> Embedding:
+    if canvas.embedding is None:
+        raise UsageError("encode.codec token-zstd needs the server model's patch embedding on the edge")
+    return canvas.embedding
+
+
+def _scale(scales: np.ndarray) -> np.ndarray:
+    return np.exp2(scales.astype(np.float32) / _STEPS + _LOWEST)

@@ -1,0 +1,34 @@
+"""zstd frames without what the other side knows already: magic number, content size, checksum, dictionary id."""
+
+from __future__ import annotations
+
+import zstandard
+
+from transport.wire import MalformedMessage
+
+_SLICE = 64  # bytes
+
+
+def compress(data: bytes, level: int = 3) -> bytes:
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        level, format=zstandard.FORMAT_ZSTD1_MAGICLESS, write_content_size=0, write_checksum=0, write_dict_id=0
+    )
+    return zstandard.ZstdCompressor(compression_params=parameters).compress(data)
+
+
+def decompress(payload: bytes, size: int) -> bytes:
+    """Exactly `size` bytes, or MalformedMessage. Allocates little more than that, whatever the payload claims."""
+    frame = zstandard.ZstdDecompressor(
+        format=zstandard.FORMAT_ZSTD1_MAGICLESS, max_window_size=max(1 << 10, 1 << (size - 1).bit_length())
+    ).decompressobj()
+    data, rest = bytearray(), memoryview(payload)
+    try:
+        # In small slices: a payload that unpacks to more than it should is noticed soon after that.
+        while rest and not frame.eof and len(data) <= size:
+            data += frame.decompress(rest[:_SLICE])
+            rest = rest[_SLICE:]
+    except zstandard.ZstdError as error:
+        raise MalformedMessage(f"zstd: {error}") from None
+    if rest or not frame.eof or frame.unused_data or len(data) != size:
+        raise MalformedMessage(f"the payload does not unpack to the {size} bytes that its units need")
+    return bytes(data)
