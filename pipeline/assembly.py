@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING
 from pipeline.clock import BudgetClock, MonotonicClock, StreamClock
 from pipeline.graph import Chain, Graph
 from pipeline.threads import InThread
-from pipeline.types import Answered, Drop, Evidence, Frame, Kept, Metered, OperatingPoint, Scored, Selected, Sent, Verdict
+from pipeline.types import (
+    Answered,
+    Drop,
+    Evidence,
+    Frame,
+    Kept,
+    Metered,
+    OperatingPoint,
+    Scored,
+    Selected,
+    Sent,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from models.pair import Pair

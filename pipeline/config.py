@@ -94,7 +94,7 @@ class SelectConfig(_Section):
 class EncodeConfig(_Section):
     """How evidence is coded."""
 
-    codec: str = Field("raw-zstd", description="raw-zstd")
+    codec: str = Field("raw-zstd", description="webp, avif, webp-frame, avif-frame, jpeg-frame, raw-zstd or token-zstd")
     max_message: Size = Field(256_000, description="Largest message, whatever the budget has left")
 
 

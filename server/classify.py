@@ -42,4 +42,4 @@ class Classifier:
         """Tokens (K, D) as they are; pixels embedded, so that both kinds share a batch."""
         if received.content.ndim == 2:
             return torch.from_numpy(received.content).to(self._model.mean.device)
-        return embed_units(self._model.vit, self._model.normalise(received.content)[None])[0]
+        return embed_units(self._model.vit, self._model.normalise(np.asarray(received.content, np.uint8))[None])[0]

@@ -13,7 +13,7 @@ HASH_BYTES = 4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Embedding:
-    """token = pixels (p * p * 3, in rows, 0..255) @ matrix + bias: the linear part, normalisation of pixels included."""
+    """token = pixels (p * p * 3, in rows, 0..255) @ matrix + bias: the linear part, normalisation included."""
 
     matrix: NDArray[np.float32]  # (p * p * 3, D)
     bias: NDArray[np.float32]  # (D,)

@@ -31,10 +31,10 @@ from transport.wire import (
 GOLDEN = Path(__file__).parent / "golden"
 
 EVIDENCE = {
-    "evidence-bitmap": EvidenceMessage(7, 3, 16, 1, np.array([0, 4, 8]), b"payload"),
-    "evidence-list": EvidenceMessage(2**32 - 1, 14, 16, 1, np.array([3, 17, 195]), bytes(range(16))),
-    "evidence-wide-list": EvidenceMessage(258, 64, 8, 250, np.array([0, 255, 256, 4095]), b""),
-    "evidence-full": EvidenceMessage(0, 1, 64, 1, np.array([0]), b"\x00"),
+    "evidence-small": EvidenceMessage(7, 3, 16, 1, np.array([0, 4, 8]), b"payload"),
+    "evidence-few": EvidenceMessage(2**32 - 1, 14, 16, 1, np.array([3, 17, 195]), bytes(range(16))),
+    "evidence-wide": EvidenceMessage(258, 64, 8, 250, np.array([0, 255, 256, 4095]), b""),
+    "evidence-full": EvidenceMessage(0, 14, 16, 4, np.arange(196), b"\x00"),
 }
 REPLIES = {
     "reply-classes": Reply(7, None, (3, 0, 99_999), (-0.5, -1.25, -20.0), 196, 12.345),
@@ -54,30 +54,23 @@ def seal(body: bytes) -> bytes:
 
 def evidence_bytes(
     magic: bytes = b"SG",
-    version: int = 1,
+    version: int = 2,
     kind: int = 1,
     seq: int = 5,
     side: int = 3,
     patch: int = 16,
     codec: int = 1,
-    flags: int = 0,
     count: int = 3,
-    rest: bytes = b"\x88\x80payload",  # units 0, 4 and 8
+    rest: bytes = b"\x3epayload",  # units 0, 4 and 8: C(0, 1) + C(4, 2) + C(8, 3) = 62 of 84
 ) -> bytes:
-    return seal(struct.pack("!2sBBIBBBBH", magic, version, kind, seq, side, patch, codec, flags, count) + rest)
-
-
-def list_bytes(units: list[int], side: int = 14, count: int | None = None, payload: bytes = b"p") -> bytes:
-    width = "H" if side > 16 else "B"
-    rest = struct.pack(f"!{len(units)}{width}", *units) + payload
-    return evidence_bytes(side=side, flags=1, count=len(units) if count is None else count, rest=rest)
+    return seal(struct.pack("!2sBBIBBBH", magic, version, kind, seq, side, patch, codec, count) + rest)
 
 
 def reply_bytes(
     classes: list[tuple[int, float]],
     refusal: bytes = b"",
     magic: bytes = b"SG",
-    version: int = 1,
+    version: int = 2,
     kind: int = 2,
     count: int | None = None,
     refusal_bytes: int | None = None,
@@ -165,34 +158,7 @@ def test_a_server_time_beyond_the_field_is_capped():
     assert decode_reply(encode_reply(Reply(1, "no", (), (), 0, 1e12))).server_ms == (2**32 - 1) / 1000
 
 
-# The unit set: the smaller of bitmap and list
-
-
-@pytest.mark.parametrize(
-    ("side", "count", "set_bytes", "is_list"),
-    [
-        (14, 24, 24, True),
-        (14, 25, 25, False),  # a tie is a bitmap
-        (14, 26, 25, False),
-        (16, 31, 31, True),  # 256 units: indices of one byte
-        (16, 32, 32, False),
-        (17, 18, 36, True),  # 289 units: indices of two bytes
-        (17, 19, 37, False),
-        (64, 255, 510, True),
-        (64, 256, 512, False),
-        (1, 1, 1, False),
-    ],
-)
-def test_the_set_takes_its_smaller_form(side, count, set_bytes, is_list):
-    units = np.arange(side**2)[-count:]
-    data = encode_evidence(EvidenceMessage(0, side, 16, 1, units, b""))
-    assert len(data) == 14 + set_bytes + 4
-    assert data[11] == is_list
-    assert decode_evidence(data).units.tolist() == units.tolist()
-    assert overhead_bytes(side, count) == len(data)
-
-
-# Golden messages: these bytes must be read, and written, by every later version that calls itself 1
+# Golden messages: these bytes must be read, and written, by every later version that calls itself 2
 
 
 @pytest.mark.parametrize("name", EVIDENCE)
@@ -245,8 +211,6 @@ def test_every_changed_byte_is_malformed(data, decode):
 
 def test_the_builders_build_what_is_sound():
     assert decode_evidence(evidence_bytes()).units.tolist() == [0, 4, 8]
-    assert decode_evidence(list_bytes([3, 17, 195])).units.tolist() == [3, 17, 195]
-    assert decode_evidence(list_bytes([3, 400], side=64)).units.tolist() == [3, 400]
     assert decode_reply(reply_bytes([(1, -1.0)])).class_ids == (1,)
     assert decode_reply(reply_bytes([], b"no")).refusal == "no"
 
@@ -255,8 +219,8 @@ def test_the_builders_build_what_is_sound():
     ("data", "reason"),
     [
         (evidence_bytes(magic=b"GS"), "not a Sagelink message"),
-        (evidence_bytes(version=0), "version 0; accepted: 1"),
-        (evidence_bytes(version=2), "version 2; accepted: 1"),
+        (evidence_bytes(version=0), "version 0; accepted: 2"),
+        (evidence_bytes(version=1), "version 1; accepted: 2"),
         (evidence_bytes(kind=2), "kind is 2, not evidence"),
         (evidence_bytes(kind=0), "kind is 0"),
         (evidence_bytes(side=0), "side is 0; accepted: 1 to 64"),
@@ -266,29 +230,14 @@ def test_the_builders_build_what_is_sound():
         (evidence_bytes(patch=65), "patch size is 65"),
         (evidence_bytes(count=0), "0 units on a grid of 9"),
         (evidence_bytes(count=10), "10 units on a grid of 9"),
-        (evidence_bytes(flags=2), "unknown flags 0x2"),
-        (evidence_bytes(flags=0x81), "unknown flags 0x81"),
-        (evidence_bytes(count=2), "holds 3 units, the header says 2"),
-        (evidence_bytes(count=4), "holds 3 units, the header says 4"),
-        (evidence_bytes(rest=b"\x00\x00payload"), "holds 0 units"),
-        (evidence_bytes(rest=b"\x88\xc0payload"), "outside the grid"),
-        (evidence_bytes(rest=b"\x88\x81payload"), "outside the grid"),
-        (evidence_bytes(rest=b"\x88"), "cut short"),
+        (evidence_bytes(rest=b"\x54payload"), "no set of 3 of 9 units"),
         (evidence_bytes(rest=b""), "cut short"),
-        (evidence_bytes(flags=1, rest=b"\x00\x04\x08"), "not in its smaller form"),
-        (evidence_bytes(side=14, count=1, rest=b"\x80" + bytes(24)), "not in its smaller form"),
-        (list_bytes([4, 3]), "not ascending"),
-        (list_bytes([3, 3]), "not ascending"),
-        (list_bytes([195, 196]), "not ascending within the grid"),
-        (list_bytes([5, 2, 7]), "not ascending"),
-        (list_bytes([3, 4], count=24, payload=b""), "cut short"),
-        (list_bytes([40_000, 5], side=64), "not ascending"),
-        (list_bytes([5, 4096], side=64), "not ascending within the grid"),
+        (evidence_bytes(side=14, count=98, rest=bytes(23)), "cut short"),
         (seal(b"SG"), "less than a header"),
         (seal(b""), "less than a header"),
         (b"", "less than a header"),
         (bytes(4), "less than a header"),
-        (bytes(18), "checksum"),
+        (bytes(17), "checksum"),
     ],
 )
 def test_malformed_evidence(data, reason):
@@ -316,7 +265,7 @@ def test_malformed_evidence(data, reason):
         (reply_bytes([(1, 0.01)]), "log-probability"),
         (reply_bytes([(1, -1.0), (2, math.nan)]), "log-probability"),
         (reply_bytes([(1, -1.0), (1, -2.0)]), "a class stands twice"),
-        (seal(b"SG\x01\x02"), "less than a header"),
+        (seal(b"SG\x02\x02"), "less than a header"),
     ],
 )
 def test_malformed_replies(data, reason):
@@ -326,7 +275,7 @@ def test_malformed_replies(data, reason):
 
 def test_each_side_refuses_what_the_other_one_reads():
     with pytest.raises(MalformedMessage):
-        decode_reply(encode_evidence(EVIDENCE["evidence-list"]))
+        decode_reply(encode_evidence(EVIDENCE["evidence-few"]))
     with pytest.raises(MalformedMessage):
         decode_evidence(encode_reply(REPLIES["reply-classes"]))
 
@@ -350,7 +299,7 @@ def test_the_largest_message_is_read():
         (evidence_bytes(), 5),
         (evidence_bytes(side=0), 5),  # malformed, and yet the frame is known
         (evidence_bytes(kind=2), None),
-        (evidence_bytes(version=2), None),
+        (evidence_bytes(version=1), None),
         (evidence_bytes()[:-1], None),
         (b"", None),
     ],
@@ -373,9 +322,9 @@ def test_random_bytes_are_malformed(data):
 small = st.integers(0, 255) | st.integers(0, 20)
 
 
-@given(side=small, patch=small, flags=st.integers(0, 3), count=st.integers(0, 40), rest=st.binary(max_size=60))
-def test_what_is_decoded_is_what_would_be_encoded(side, patch, flags, count, rest):
-    data = evidence_bytes(side=side, patch=patch, flags=flags, count=count, rest=rest)
+@given(side=small, patch=small, count=st.integers(0, 40), rest=st.binary(max_size=60))
+def test_what_is_decoded_is_what_would_be_encoded(side, patch, count, rest):
+    data = evidence_bytes(side=side, patch=patch, count=count, rest=rest)
     try:
         message = decode_evidence(data)
     except MalformedMessage:

@@ -10,7 +10,6 @@ import struct
 
 from PIL import Image
 
-from pipeline.errors import SagelinkError
 from transport.wire import MalformedMessage
 
 _SPEED = 9  # of libaom: 3 ms for 224 x 224 pixels, where 6 takes 40
@@ -32,7 +31,7 @@ def encode(image: Image.Image, quality: int) -> bytes:
 
 def strip(file: bytes) -> tuple[int, bytes]:
     """Side of the square picture; a byte of tools and the content of the frame OBU. Raises MalformedMessage."""
-    units = dict(_obus(_box(file, b"mdat")))
+    units = dict(_obus(_last_box(file, b"mdat")))
     if set(units) - {_DELIMITER} != {_SEQUENCE, _FRAME}:
         raise MalformedMessage("not an AVIF file of one frame")
     side, tools = _read_sequence(units[_SEQUENCE])
@@ -77,7 +76,8 @@ def _obu(kind: int, content: bytes) -> bytes:
 
 def _obus(data: bytes) -> list[tuple[int, bytes]]:
     """Type and content of each unit, every one with its size. Raises MalformedMessage."""
-    found, at = [], 0
+    found: list[tuple[int, bytes]] = []
+    at = 0
     while at < len(data):
         kind, size, shift = data[at], 0, 0
         at += 1
@@ -95,16 +95,14 @@ def _obus(data: bytes) -> list[tuple[int, bytes]]:
     return found
 
 
-def _box(file: bytes, kind: bytes) -> bytes:
-    """Content of the first box of that kind at the top level. Raises MalformedMessage."""
+def _last_box(file: bytes, kind: bytes) -> bytes:
+    """Content of the last box at the top level, which must be of that kind. Raises MalformedMessage."""
     at = 0
     while at + 8 <= len(file):
         size, found = struct.unpack_from(">I4s", file, at)
-        if size < 8 or at + size > len(file):
-            break
-        if found == kind:
-            return file[at + 8 : at + size]
-        at += size
+        if found == kind and at + size == len(file):
+            return file[at + 8 :]
+        at += max(size, 8)
     raise MalformedMessage("not an AVIF file")
 
 
@@ -127,7 +125,10 @@ def _container(side: int, data: bytes) -> bytes:
             # one item in one extent: offset and length of 4 bytes each
             _make(b"iloc", full, struct.pack(">BBHHHHII", 0x44, 0, 1, 1, 0, 1, offset, len(data))),
             _make(
-                b"iinf", full, struct.pack(">H", 1), _make(b"infe", b"\2\0\0\0", struct.pack(">HH4sB", 1, 0, b"av01", 0))
+                b"iinf",
+                full,
+                struct.pack(">H", 1),
+                _make(b"infe", b"\2\0\0\0", struct.pack(">HH4sB", 1, 0, b"av01", 0)),
             ),
             _make(
                 b"iprp",

@@ -49,7 +49,11 @@ class Stripped:
     def decode(self, payload: bytes, units: Units, canvas: Canvas) -> Patches:
         if not payload:
             raise MalformedMessage("the payload is empty")
-        return cut_units(_decode(self._format, payload[0] * SIDE_STEP or canvas.pixels, payload[1:], canvas), units, canvas.patch_size)
+        return cut_units(
+            _decode(self._format, payload[0] * SIDE_STEP or canvas.pixels, payload[1:], canvas),
+            units,
+            canvas.patch_size,
+        )
 
 
 class WholeFile:

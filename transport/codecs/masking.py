@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.types import Pixels, Units
@@ -26,7 +27,7 @@ def masked(picture: Pixels, units: Units, canvas: Canvas) -> Pixels:
     return np.where(kept.reshape(side, 1, side, 1, 1), tiles, flat).reshape(picture.shape)
 
 
-def _fill(colours: np.ndarray, known: np.ndarray) -> np.ndarray:
+def _fill(colours: NDArray[np.float32], known: NDArray[np.float32]) -> NDArray[np.float32]:
     """Colours (H, W, 3) with those that are not `known` (H, W) taken from the level above."""
     if known.all() or known.shape == (1, 1):
         return colours

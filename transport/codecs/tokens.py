@@ -8,6 +8,7 @@ Payload: digest of the embedding's weights (4 bytes), then one zstd frame of D s
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
 from pipeline.types import OperatingPoint, Pixels, Units
@@ -45,7 +46,8 @@ class TokenZstd:
         width = canvas.embedding.width
         data = decompress(payload[HASH_BYTES:], width * (1 + len(units)))
         levels = np.frombuffer(data, np.int8, offset=width).reshape(len(units), width)
-        return levels * _scale(np.frombuffer(data, np.uint8, width))
+        tokens: Tokens = levels * _scale(np.frombuffer(data, np.uint8, width))
+        return tokens
 
 
 def _embedding(canvas: Canvas) -> Embedding:
@@ -54,5 +56,6 @@ def _embedding(canvas: Canvas) -> Embedding:
     return canvas.embedding
 
 
-def _scale(scales: np.ndarray) -> np.ndarray:
-    return np.exp2(scales.astype(np.float32) / _STEPS + _LOWEST)
+def _scale(scales: NDArray[np.uint8]) -> NDArray[np.float32]:
+    wide: NDArray[np.float32] = np.exp2(scales.astype(np.float32) / _STEPS + _LOWEST)
+    return wide

@@ -30,7 +30,9 @@ def strip(file: bytes) -> tuple[int, bytes]:
     riff, _, webp, chunk, size = _CONTAINER.unpack_from(file)
     frame = file[_CONTAINER.size : _CONTAINER.size + size]
     start_code, width, height = _START.unpack_from(frame.ljust(_TAG_BYTES + _START.size, b"\0"), _TAG_BYTES)
-    if (riff, webp, chunk, start_code) != (b"RIFF", b"WEBP", b"VP8 ", _START_CODE) or len(frame) < size:
+    if (riff, webp, chunk, start_code) != (b"RIFF", b"WEBP", b"VP8 ", _START_CODE) or len(
+        file
+    ) - _CONTAINER.size != size + size % 2:
         raise MalformedMessage("not a plain lossy WebP file")
     if width != height:
         raise MalformedMessage(f"a picture of {width}x{height} pixels is not square")

@@ -16,7 +16,7 @@ def compress(data: bytes, level: int = 3) -> bytes:
     return zstandard.ZstdCompressor(compression_params=parameters).compress(data)
 
 
-def decompress(payload: bytes, size: int) -> bytes:
+def decompress(payload: bytes, size: int) -> bytearray:
     """Exactly `size` bytes, or MalformedMessage. Allocates little more than that, whatever the payload claims."""
     frame = zstandard.ZstdDecompressor(
         format=zstandard.FORMAT_ZSTD1_MAGICLESS, max_window_size=max(1 << 10, 1 << (size - 1).bit_length())
@@ -31,4 +31,4 @@ def decompress(payload: bytes, size: int) -> bytes:
         raise MalformedMessage(f"zstd: {error}") from None
     if rest or not frame.eof or frame.unused_data or len(data) != size:
         raise MalformedMessage(f"the payload does not unpack to the {size} bytes that its units need")
-    return bytes(data)
+    return data
