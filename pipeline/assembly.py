@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+from pipeline.channel import Channel
 from pipeline.clock import BudgetClock, MonotonicClock, StreamClock
 from pipeline.graph import Chain, Graph
 from pipeline.threads import InThread
@@ -23,8 +25,8 @@ from pipeline.types import (
 
 if TYPE_CHECKING:
     from models.pair import Pair
-    from pipeline.budget import UplinkBudget
     from pipeline.config import Config
+    from pipeline.shares import Account
     from stages.capture import Capture
     from stages.fuse import Fuse
     from stages.sinks import Recorder
@@ -33,15 +35,16 @@ if TYPE_CHECKING:
 # In a replay stream time stands still while a reply is on its way; this only keeps a dead server from holding it.
 _REPLAY_DEADLINE_S = 60.0
 _QUALITY = {"token-zstd": 6}
+_LARGEST_BATCH = 8
 _WORK = (Frame, Scored, Metered, Selected, Evidence, Sent, Answered)
 
 
 def edge_graph(
     config: Config,
     models: Pair,
-    capture: Capture,
+    captures: Sequence[Capture],
     link: EdgeLink,
-    budget: UplinkBudget,
+    accounts: Mapping[str, Account],
     fuse: Fuse,
     recorder: Recorder,
     live: bool,
@@ -51,9 +54,10 @@ def edge_graph(
     A frame that keeps its edge answer leaves as Kept for the fuse stage, from wherever it is. `live` runs budget on the
     monotonic clock and drop what they cannot keep up with; replays budget on the stream's time and wait.
     """
+    from stages.capture import InStep
     from stages.encode import Encode
     from stages.gate import Gate
-    from stages.meter import Meter
+    from stages.meter import Claim, Meter
     from stages.score import Score
     from stages.select import Select
     from stages.ship import Collect, Ship, Uplink
@@ -74,11 +78,12 @@ def edge_graph(
     # One frame at a time from asking the budget to charging it: what a frame may spend never depends on timing.
     offload = Chain(
         [
-            Meter(budget, clock),
+            Meter(accounts, clock),
             Gate(config.gate),
+            Claim(accounts),
             Select(config.select),
             encode,
-            Ship(uplink, budget, clock, wait_for_place=not live),
+            Ship(uplink, accounts, clock, wait_for_place=not live),
         ],
         exits=(Kept,),
     )
@@ -92,9 +97,17 @@ def edge_graph(
 
     graph = Graph(rescue)
     decided = graph.channel("decided")
-    keep = {Kept: decided}
-    frames = graph.source(capture, policy="latest" if live else "wait", routes=keep)
-    scored = graph.stage(InThread("score", score), frames, name="score", routes=keep)
+    keep: dict[type[Any], Channel[Any]] = {Kept: decided}
+    if live:
+        # The newest frame of each camera; when several wait, they are scored as one batch.
+        frames = graph.channel("frames", "latest", key=lambda frame: frame.camera)
+        for capture in captures:
+            graph.source(capture, name=f"capture-{capture.name}", routes=keep | {Frame: frames})
+    else:
+        frames = graph.source(InStep(captures), name="capture", routes=keep)
+    # A replay scores one by one: a batch changes the last bits, and who waits together depends on timing.
+    batch = _LARGEST_BATCH if live else 1
+    scored = graph.stage(InThread("score", score), frames, name="score", routes=keep, batch=batch)
     sent = graph.stage(offload, scored, name="offload", routes=keep, capacity=config.ship.in_flight)
     graph.stage(collect, sent, workers=config.ship.in_flight, routes={Kept: decided, Answered: decided})
     verdicts = graph.stage(fuse, decided)

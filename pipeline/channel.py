@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Hashable
 from typing import Generic, Literal, TypeVar
 
 T = TypeVar("T")
@@ -20,16 +20,24 @@ class Channel(Generic[T]):
     """Up to `capacity` items, first in first out.
 
     When full, `wait` makes the producer wait (nothing is lost), `drop_oldest` displaces the item that waited longest,
-    and `latest` is `drop_oldest` with room for one: the consumer always gets the newest item. A displaced item is
-    handed back to the producer, never dropped in silence.
+    and `latest` has room for one item of each `key`, which a newer one displaces and whose turn it takes: the consumer
+    always gets the newest, and of several keys each in turn. A displaced item is handed back to the producer, never
+    dropped in silence.
     """
 
-    def __init__(self, name: str = "channel", policy: Policy = "wait", capacity: int = 4) -> None:
+    def __init__(
+        self,
+        name: str = "channel",
+        policy: Policy = "wait",
+        capacity: int = 4,
+        key: Callable[[T], Hashable] = lambda item: None,
+    ) -> None:
         if capacity < 1:
             raise ValueError(f"capacity of channel {name!r} is {capacity}; accepted: 1 or more")
         self.name = name
         self.policy = policy
         self.capacity = 1 if policy == "latest" else capacity
+        self._key = key
         self.accepted = 0  # items put, displaced ones included
         self.delivered = 0
         self.displaced = 0
@@ -48,13 +56,21 @@ class Channel(Generic[T]):
             await self._writable.wait()
         if self.closed:
             raise ChannelClosed(self.name)
-        displaced = None
-        if len(self._items) >= self.capacity:
-            displaced = self._items.popleft()
-            self.displaced += 1
-        self._items.append(item)
+        displaced = self._make_room(item)
+        self.displaced += displaced is not None
         self.accepted += 1
         self._readable.set()
+        return displaced
+
+    def _make_room(self, item: T) -> T | None:
+        """Puts the item in its place; returns the one that was there."""
+        if self.policy == "latest":
+            for place, other in enumerate(self._items):
+                if self._key(other) == self._key(item):
+                    self._items[place] = item
+                    return other
+        displaced = self._items.popleft() if self.policy == "drop_oldest" and len(self) >= self.capacity else None
+        self._items.append(item)
         return displaced
 
     async def get(self) -> T:
@@ -67,6 +83,13 @@ class Channel(Generic[T]):
         self.delivered += 1
         self._writable.set()
         return self._items.popleft()
+
+    async def get_several(self, most: int) -> list[T]:
+        """As `get`, with whatever else waits, up to `most` items in all."""
+        items = [await self.get()]
+        while self._items and len(items) < most:
+            items.append(await self.get())
+        return items
 
     def close(self) -> None:
         """No more items go in; those inside can still be taken out."""

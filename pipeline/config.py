@@ -5,11 +5,16 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from pipeline.quantities import Duration, Rate, Size
+from pipeline.errors import UsageError
+from pipeline.quantities import Duration, FrameSize, Rate, Size
+
+ACCEPTED_SOURCES = (
+    "a video file, a folder of images, a webcam (0, 1 ... or /dev/video0), an rtsp:// or http(s):// URL, or synthetic:N"
+)
 
 
 class PairDefaults(NamedTuple):
@@ -40,17 +45,71 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
-class CaptureConfig(_Section):
-    """Where frames come from."""
+class BudgetConfig(_Section):
+    """The hard rolling uplink budget: in every window at most uplink x window bits."""
+
+    uplink: Rate = Field(256_000.0, description="Rate, such as 64kbit/s, 0.5Mbit/s, 8kB/s; or unlimited")
+    window: Duration = Field(1.0, description="Length of the rolling window, such as 1s or 500ms")
+
+
+Share = Annotated[float, Field(ge=0, le=1)]  # of a picture's width or height
+
+
+class CameraOptions(_Section):
+    """What each camera may have of its own."""
+
+    fps: float | None = Field(
+        None, gt=0, le=1000, description="Frames a second that are taken, by their times; empty: all"
+    )
+    roi: tuple[Share, Share, Share, Share] | None = Field(
+        None,
+        description="Region of interest: left, top, right, bottom as shares of the picture, such as [0.25, 0, 1, 0.5]; "
+        "nothing outside it is ever looked at",
+    )
+    mask: tuple[Annotated[tuple[tuple[Share, Share], ...], Field(min_length=3)], ...] = Field(
+        (),
+        description="Polygons that are greyed out before anything looks: corners [x, y] as shares of the whole "
+        "picture, such as [[[0, 0], [0.4, 0], [0, 0.3]]]",
+    )
+    backend: Literal["opencv", "pyav"] = Field(
+        "opencv", description="Library that reads cameras: opencv decodes faster, pyav tells more about failures"
+    )
+    size: FrameSize | None = Field(None, description="Picture size that a webcam is asked for, such as 1280x720")
+    camera_fps: float | None = Field(None, gt=0, le=1000, description="Frames a second that a webcam is asked for")
+    mjpg: bool = Field(False, description="Ask a webcam for Motion JPEG: more frames a second at large sizes")
+    image_fps: float = Field(1.0, gt=0, le=1000, description="Pace of a folder of images, frames per second")
+    open_timeout: Duration = Field(10.0, description="Longest wait for a camera to open")
+    read_timeout: Duration = Field(10.0, description="A camera that is silent for longer is connected anew")
+    stall_after: Duration = Field(2.0, description="A camera that is silent for longer is told as stalled")
+
+    @field_validator("roi")
+    @classmethod
+    def _has_area(cls, roi: tuple[float, float, float, float] | None) -> tuple[float, float, float, float] | None:
+        if roi is not None and not (roi[0] < roi[2] and roi[1] < roi[3]):
+            raise ValueError(f"left is less than right and top less than bottom; got {list(roi)}")
+        return roi
+
+
+class CaptureConfig(CameraOptions):
+    """Where frames come from. From `fps` to `stall_after` the keys are also the defaults of each of `cameras`."""
 
     source: str = Field("", description="File, folder of images, webcam index or device, URL, or synthetic:N")
     realtime: bool = Field(False, description="Play a file at its own pace and budget on the monotonic clock")
     resize: Literal["squash", "crop"] = Field(
         "squash", description="How a frame becomes the models' square picture: all of it, or its central square"
     )
-    image_fps: float = Field(1.0, gt=0, le=1000, description="Pace of a folder of images, frames per second")
-    open_timeout: Duration = Field(10.0, description="Longest wait for a camera or URL to open")
-    read_timeout: Duration = Field(10.0, description="Longest wait for the next frame of a camera or URL")
+    duration: Duration | None = Field(None, description="End after this long: of a replay in its own time")
+    max_frames: int | None = Field(None, ge=1, description="End a camera after this many frames")
+
+
+class CameraConfig(CameraOptions):
+    """One of several cameras. What it leaves out of the keys of `capture` it takes from there."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Its name in results: letters, digits, _ and -")
+    source: str = Field(min_length=1, description="As `capture.source`")
+    weight: float = Field(1.0, gt=0, le=1e6, description="Its part of the shared budget while others want bits too")
+    min_share: Share = Field(0.0, description="Share of the shared budget that no other camera can take from it")
+    budget: BudgetConfig | None = Field(None, description="A budget of its own, outside the shared one")
 
 
 class ModelConfig(_Section):
@@ -72,13 +131,6 @@ class GateConfig(_Section):
         description="min_entropy: offload above this many bits, -log2 of the top probability; margin: offload below "
         "this lead of the first over the second probability; empty: the policy's own",
     )
-
-
-class BudgetConfig(_Section):
-    """The hard rolling uplink budget: in every window at most uplink x window bits."""
-
-    uplink: Rate = Field(256_000.0, description="Rate, such as 64kbit/s, 0.5Mbit/s, 8kB/s; or unlimited")
-    window: Duration = Field(1.0, description="Length of the rolling window, such as 1s or 500ms")
 
 
 class SelectConfig(_Section):
@@ -160,6 +212,7 @@ class Config(_Section):
         max(1, (os.cpu_count() or 2) // 2), ge=1, le=256, description="CPU threads of one model's forward pass"
     )
     capture: CaptureConfig = CaptureConfig()
+    cameras: tuple[CameraConfig, ...] = Field((), description="Several cameras, instead of `capture.source`")
     edge: ModelConfig = ModelConfig()
     server: ModelConfig = ModelConfig()
     gate: GateConfig = GateConfig()
@@ -169,6 +222,40 @@ class Config(_Section):
     ship: ShipConfig = ShipConfig()
     fuse: FuseConfig = FuseConfig()
     output: OutputConfig = OutputConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inherit(cls, tree: Any) -> Any:
+        """What a camera leaves out it takes from `capture`."""
+        if not isinstance(tree, dict) or not isinstance(tree.get("cameras"), list | tuple):
+            return tree
+        capture = tree.get("capture")
+        given = capture if isinstance(capture, dict) else {}
+        shared = {key: given[key] for key in CameraOptions.model_fields if key in given}
+        cameras = [shared | camera if isinstance(camera, dict) else camera for camera in tree["cameras"]]
+        return tree | {"cameras": cameras}
+
+    @model_validator(mode="after")
+    def _one_list_of_cameras(self) -> Config:
+        names = [camera.name for camera in self.cameras]
+        if len(set(names)) < len(names):
+            raise ValueError(f"cameras: names differ; got {', '.join(names)}")
+        if self.cameras and self.capture.source:
+            raise ValueError(f"accepted: either cameras or a source; got cameras and {self.capture.source!r}")
+        reserved = sum(camera.min_share for camera in self.cameras if camera.budget is None)
+        if reserved > 1 + 1e-9:
+            raise ValueError(f"cameras: the sum of min_share is at most 1; got {reserved:g}")
+        return self
+
+    @property
+    def all_cameras(self) -> tuple[CameraConfig, ...]:
+        """The cameras of a run: those listed, or the one source. Raises UsageError when there is none."""
+        if self.cameras:
+            return self.cameras
+        if not self.capture.source:
+            raise UsageError(f"no source given; accepted: {ACCEPTED_SOURCES}")
+        shared = {key: getattr(self.capture, key) for key in CameraOptions.model_fields}
+        return (CameraConfig.model_construct(name="camera", source=self.capture.source, **shared),)
 
     @property
     def edge_model(self) -> str:

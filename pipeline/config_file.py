@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -86,8 +86,12 @@ def _explain(error: Any) -> str:
 def _section(location: list[str]) -> type[BaseModel] | None:
     section: type[BaseModel] = Config
     for step in location:
+        if step.isdecimal():  # the place in a list, whose section is known already
+            continue
         field = section.model_fields.get(step)
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+        kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
+        inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        if inner is None:
             return None
-        section = field.annotation
+        section = inner
     return section

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from types import NoneType
-from typing import Literal, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from pipeline.config import MODEL_PAIRS, Config
-from pipeline.quantities import format_rate, parse_duration, parse_rate, parse_size
+from pipeline.config import MODEL_PAIRS, BudgetConfig, CameraConfig, Config
+from pipeline.quantities import format_rate, parse_duration, parse_frame_size, parse_rate, parse_size
 
 _INTRO = """# Configuration
 
@@ -27,18 +28,26 @@ key may be left out; unknown keys are errors. Relative paths start at the workin
 | duration | `500us`, `500ms`, `1s`, `2min`, `1h`, `1d` | seconds |
 """
 _KINDS: dict[object, str] = {int: "whole number", float: "number", str: "text", bool: "`true`, `false`", Path: "path"}
-_KINDS[dict[float, float]] = "mapping of numbers"
-_QUANTITIES = {parse_rate: "rate or `unlimited`", parse_size: "size", parse_duration: "duration"}
+_KINDS |= {dict[float, float]: "mapping of numbers", BudgetConfig: "keys of `budget`"}
+_QUANTITIES: dict[Callable[[object], object], str] = {
+    parse_rate: "rate or `unlimited`",
+    parse_size: "size",
+    parse_duration: "duration",
+    parse_frame_size: "width x height",
+}
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
 def reference() -> str:
     """The page as Markdown: the keys at the top, then a table for each section."""
     sections = {name: f.default for name, f in Config.model_fields.items() if isinstance(f.default, BaseModel)}
-    top = {name: field for name, field in Config.model_fields.items() if name not in sections}
+    top = {name: field for name, field in Config.model_fields.items() if name not in {*sections, "cameras"}}
     parts = [f"{_INTRO}\n## Top level\n\n{_table(top)}"]
     for name, section in sections.items():
         parts += [f"\n## `{name}`\n", f"{type(section).__doc__}\n", _table(type(section).model_fields)]
+        if name == "capture":
+            own = {key: CameraConfig.model_fields[key] for key in ("name", "source", "weight", "min_share", "budget")}
+            parts += ["\n## `cameras`\n", f"A list. {CameraConfig.__doc__}\n", _table(own)]
     parts += ["\n## Pairs of models\n\n| `models` | edge | server | `fuse.weights` |\n|---|---|---|---|"]
     for name, pair in MODEL_PAIRS.items():
         parts.append(f"| `{name}` | `{pair.edge}` | `{pair.server}` | {_mapping(pair.weights)} |")
@@ -57,9 +66,16 @@ def _accepted(field: FieldInfo) -> str:
     for hint in field.metadata:
         if getattr(hint, "func", None) in _QUANTITIES:
             return _QUANTITIES[hint.func]
-    kinds = [each for each in get_args(field.annotation) or [field.annotation] if each is not NoneType]
+    choices = get_args(field.annotation)
     if get_origin(field.annotation) is Literal:
-        return ", ".join(f"`{choice}`" for choice in kinds)
+        return ", ".join(f"`{choice}`" for choice in choices)
+    union = get_origin(field.annotation) in (Union, UnionType)
+    kinds = [each for each in choices if each is not NoneType] if union else [field.annotation]
+    for hint in getattr(kinds[0], "__metadata__", ()):  # of a quantity that may be left empty
+        if getattr(hint, "func", None) in _QUANTITIES:
+            return _QUANTITIES[hint.func]
+    if get_origin(kinds[0]) is tuple:
+        return "list"
     bounds = ((words, getattr(hint, at, None)) for hint in field.metadata for at, words in _BOUNDS.items())
     return ", ".join([_KINDS[kinds[0]], *(f"{words} {bound:g}" for words, bound in bounds if bound is not None)])
 
@@ -73,7 +89,14 @@ def _written(field: FieldInfo) -> str:
         return f"`{value / 1000:g}kB`"
     if isinstance(value, float):
         return f"`{value:g}{'s' if accepted == _QUANTITIES[parse_duration] else ''}`"
-    return {"None": "none", "": "empty", "True": "`true`", "False": "`false`"}.get(str(value), f"`{value}`")
+    return {
+        "None": "none",
+        "()": "none",
+        "PydanticUndefined": "required",
+        "": "empty",
+        "True": "`true`",
+        "False": "`false`",
+    }.get(str(value), f"`{value}`")
 
 
 def _mapping(numbers: dict[float, float]) -> str:

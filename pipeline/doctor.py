@@ -66,7 +66,7 @@ def _compute() -> Iterator[Finding]:
 
 
 def _cameras() -> Iterator[Finding]:
-    from stages.sources.live import list_webcams
+    from stages.cameras.address import list_webcams
 
     yield True, "webcams", ", ".join(list_webcams()) or "none"
 

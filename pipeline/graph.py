@@ -7,10 +7,11 @@
     await graph.run()
 
 A stage is any object with `async def process(item)`; if it is also an async context manager, it is entered before its
-first item and left after its last. What `process` returns goes down the stage's arrow, or down a route of its own when
-its type is named in `routes`; None goes nowhere. A stage that raises does not end the graph: `rescue` turns the item
-and the error into a value that is routed instead; only a SagelinkError (a full disk, say) ends the run. The graph ends
-when its sources have ended and every item is through.
+first item and left after its last. With `batch`, `process` takes a list of what waits and returns as many results. What
+`process` returns goes down the stage's arrow, or down a route of its own when its type is named in `routes`; None goes
+nowhere. A stage that raises does not end the graph: `rescue` turns the item and the error into a value that is routed
+instead; only a SagelinkError (a full disk, say) ends the run. The graph ends when its sources have ended and every item
+is through.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Protocol, runtime_checkable
 
-from pipeline.channel import Channel, Policy
+from pipeline.channel import Channel, ChannelClosed, Policy
 from pipeline.errors import SagelinkError
 from pipeline.tasks import first_error
 
@@ -89,6 +90,7 @@ class _Node:
         outbox: Channel[Any],
         routes: Routes,
         workers: int,
+        batch: int | None,
     ) -> None:
         self.name = name
         self.work = work
@@ -96,8 +98,9 @@ class _Node:
         self.outbox = outbox
         self.routes = routes
         self.workers = workers
+        self.batch = batch
         self.failures = 0
-        self.in_hand: dict[int, object] = {}  # by worker: the item that has not been passed on yet
+        self.in_hand: dict[int, list[object]] = {}  # by worker: the items that have not been passed on yet
 
     def arrows(self) -> set[Channel[Any]]:
         return {self.outbox, *self.routes.values()}
@@ -123,9 +126,11 @@ class Graph:
         self._source_errors: list[Exception] = []
         self.stopping = False
 
-    def channel(self, name: str, policy: Policy = "wait", capacity: int = 4) -> Channel[Any]:
+    def channel(
+        self, name: str, policy: Policy = "wait", capacity: int = 4, key: Callable[[Any], Hashable] = lambda item: None
+    ) -> Channel[Any]:
         """A channel that several nodes may feed; it closes when the last of them has ended."""
-        return Channel(name, policy, capacity)
+        return Channel(name, policy, capacity, key)
 
     def source(
         self,
@@ -137,7 +142,7 @@ class Graph:
         routes: Routes | None = None,
     ) -> Channel[Any]:
         """Adds a source (any async iterable); returns its arrow."""
-        return self._add(source, None, name, policy, capacity, routes, 1)
+        return self._add(source, None, name, policy, capacity, routes, 1, None)
 
     def stage(
         self,
@@ -149,9 +154,13 @@ class Graph:
         capacity: int = 4,
         routes: Routes | None = None,
         workers: int = 1,
+        batch: int | None = None,
     ) -> Channel[Any]:
-        """Adds a stage fed by `inbox`; returns its arrow. `workers` items are processed at the same time."""
-        return self._add(stage, inbox, name, policy, capacity, routes, workers)
+        """Adds a stage fed by `inbox`; returns its arrow. `workers` items are processed at the same time.
+
+        `batch`: the stage takes a list of at least one and at most that many items, and returns a list of results.
+        """
+        return self._add(stage, inbox, name, policy, capacity, routes, workers, batch)
 
     def _add(
         self,
@@ -162,9 +171,10 @@ class Graph:
         capacity: int,
         routes: Routes | None,
         workers: int,
+        batch: int | None,
     ) -> Channel[Any]:
         name = name or type(work).__name__.lower()
-        node = _Node(name, work, inbox, Channel(name, policy, capacity), routes or {}, workers)
+        node = _Node(name, work, inbox, Channel(name, policy, capacity), routes or {}, workers, batch)
         self._nodes.append(node)
         if inbox is not None:
             self._consumed.add(inbox)
@@ -213,7 +223,7 @@ class Graph:
 
     def leftovers(self) -> list[object]:
         """After `run`: the items that did not get through."""
-        inside = [item for node in self._nodes for item in node.in_hand.values()]
+        inside = [item for node in self._nodes for items in node.in_hand.values() for item in items]
         return inside + [item for channel in self._consumed for item in channel.drain()]
 
     async def _run_node(self, node: _Node) -> None:
@@ -240,9 +250,8 @@ class Graph:
         items = aiter(node.work)
         try:
             async for item in items:
-                node.in_hand[0] = item
-                await self._pass_on(node, 0, item)
-                del node.in_hand[0]
+                node.in_hand[0] = [item]
+                await self._pass_on(node, 0)
         except Exception as error:
             self._source_errors.append(error)
         finally:
@@ -250,33 +259,44 @@ class Graph:
                 await items.aclose()
 
     async def _work(self, node: _Node, worker: int) -> None:
-        """A stage: one item after the other."""
+        """A stage: one item, or one batch, after the other."""
         assert node.inbox is not None
-        stage: Stage = node.work  # type: ignore[assignment]  # a node with an inbox holds a stage
-        async for item in node.inbox:
-            node.in_hand[worker] = item
+        while True:
             try:
-                result = await stage.process(item)
-            except SagelinkError:
-                raise
-            except Exception as error:
-                node.failures += 1
-                log.debug("stage=%s event=failed", node.name, exc_info=True)
-                if node.failures == 1:
-                    log.warning("stage=%s event=failed error=%r", node.name, error)
-                result = self._rescue(item, error)
-            if result is not None:
-                node.in_hand[worker] = result
-                await self._pass_on(node, worker, result)
-            del node.in_hand[worker]
+                items = await node.inbox.get_several(node.batch or 1)
+            except ChannelClosed:
+                return
+            node.in_hand[worker] = items
+            node.in_hand[worker] = [result for result in await self._process(node, items) if result is not None]
+            await self._pass_on(node, worker)
 
-    async def _pass_on(self, node: _Node, worker: int, item: object) -> None:
-        """Puts the item into its arrow; what that displaces is rescued and put into its own."""
-        while (arrow := node.arrow_for(item)) in self._consumed:
-            displaced = await arrow.put(item)
-            if displaced is None:
-                return
-            rescued = self._rescue(displaced, None)
+    async def _process(self, node: _Node, items: list[Any]) -> Sequence[object]:
+        """One result an item. Of a batch that fails each item is tried alone, so that only the culprits are rescued."""
+        stage: Stage = node.work  # type: ignore[assignment]  # a node with an inbox holds a stage
+        try:
+            if node.batch is None:
+                return [await stage.process(items[0])]
+            return await stage.process(items)  # type: ignore[return-value]  # as `stage` says of batches
+        except SagelinkError:
+            raise
+        except Exception as error:
+            if len(items) > 1:
+                return [result for item in items for result in await self._process(node, [item])]
+            node.failures += 1
+            log.debug("stage=%s event=failed", node.name, exc_info=True)
+            if node.failures == 1:
+                log.warning("stage=%s event=failed error=%r", node.name, error)
+            return [self._rescue(items[0], error)]
+
+    async def _pass_on(self, node: _Node, worker: int) -> None:
+        """Puts what the worker has in hand into its arrows; what that displaces is rescued and put into its own."""
+        items = node.in_hand[worker]
+        while items:
+            arrow = node.arrow_for(items[0])
+            displaced = await arrow.put(items[0]) if arrow in self._consumed else None
+            rescued = None if displaced is None else self._rescue(displaced, None)
             if rescued is None or node.arrow_for(rescued) is arrow:
-                return
-            item = node.in_hand[worker] = rescued
+                del items[0]
+            else:
+                items[0] = rescued
+        del node.in_hand[worker]

@@ -48,6 +48,18 @@ def parse_duration(value: object) -> float:
     return _parse(value, _DURATIONS, "duration", "500ms, 1s or 2min")
 
 
+def parse_frame_size(value: object) -> tuple[int, int]:
+    """Width and height in pixels, from `1280x720` or from two numbers."""
+    words = value.split("x") if isinstance(value, str) else value
+    try:
+        width, height = (int(word) for word in words)  # type: ignore[attr-defined]  # what is no pair raises
+    except (TypeError, ValueError):
+        raise ValueError(f"a picture size is written like 1280x720; got {value!r}") from None
+    if not (0 < width <= 16384 and 0 < height <= 16384):
+        raise ValueError(f"a picture size is 1 to 16384 pixels a side; got {value!r}")
+    return width, height
+
+
 def format_rate(rate_bps: float | None) -> str:
     """`64 kbit/s`, `unlimited`."""
     if rate_bps is None:
@@ -63,3 +75,6 @@ Rate = Annotated[
 ]
 Size = Annotated[int, BeforeValidator(parse_size)]
 Duration = Annotated[float, BeforeValidator(parse_duration)]
+FrameSize = Annotated[
+    tuple[int, int], BeforeValidator(parse_frame_size), PlainSerializer(lambda size: f"{size[0]}x{size[1]}")
+]

@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from pipeline.budget import UplinkBudget
 from pipeline.config import Config
 from pipeline.errors import SagelinkError, UsageError
 from pipeline.graph import Graph
+from pipeline.shares import Account, Share, open_accounts
 from pipeline.stats import LiveStats
 from pipeline.tasks import first_error
 from pipeline.types import Drop, Verdict
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
     from models.pair import Pair
     from pipeline.panel import LivePanel
+    from stages.capture import Capture
     from stages.sinks import Recorder, Sink
-    from stages.sources import PictureSource
 
 RESULTS, SUMMARY, PICTURES = "results.jsonl", "summary.json", "pictures"
 
@@ -49,17 +50,17 @@ def check_names(config: Config) -> None:
 def prepare(config: Config, models: Pair | None = None) -> Run:
     """Opens the source, loads the models, checks the outputs. Raises SagelinkError."""
     from models.pair import Pair
-    from stages.sources import open_source
+    from stages.capture import close_captures, open_captures
 
     check_names(config)
     for path in (config.output.out, config.output.annotate and config.output.annotate.parent):
         if path is not None:
             _check_writable(path)
-    source = open_source(config.capture)
+    captures = open_captures(config.all_cameras, config.capture)
     try:
-        return Run(config, source, models or Pair.load(config))
+        return Run(config, captures, models or Pair.load(config))
     except BaseException:
-        source.close()
+        close_captures(captures)
         raise
 
 
@@ -77,29 +78,52 @@ def _check_writable(folder: Path) -> None:
 class Run:
     """One prepared run."""
 
-    def __init__(self, config: Config, source: PictureSource, models: Pair) -> None:
-        from stages.capture import Capture
+    def __init__(self, config: Config, captures: Sequence[Capture], models: Pair) -> None:
+        from stages.capture import Playback
         from stages.fuse import Fuse
         from stages.sinks.tally import Tally
 
         self.config = config
-        self.source = source
+        self.captures = captures
         self.models = models
         self.budget = UplinkBudget(config.budget.uplink, config.budget.window)
         self.tally = Tally()
         self.stats = LiveStats()
-        self.live = source.live or config.capture.realtime
-        # The truth counts only where it names the models' classes.
-        self._capture = Capture(source, realtime=config.capture.realtime, truth=source.labels == models.edge.labels)
+        self.live = any(capture.live for capture in captures)
+        self.accounts = self._open_accounts()
+        for capture in captures:
+            if isinstance(capture, Playback) and capture.labels != models.edge.labels:
+                capture.forget_truth()
         self._fuse = Fuse(config.fuse.rule == "server", config.fuse_weights, models.server.grid.units)
         self._interrupted = False
+
+    @property
+    def source(self) -> str:
+        """What is read, without credentials."""
+        return ", ".join(capture.source for capture in self.captures)
+
+    @property
+    def length(self) -> int | None:
+        """How many frames there will be, where every source knows."""
+        lengths = [capture.length for capture in self.captures]
+        return None if None in lengths else sum(filter(None, lengths))
 
     def panel(self, console: Console) -> LivePanel:
         """What to show on the terminal while it runs."""
         from pipeline.panel import LivePanel
 
         window_s, labels = self.config.budget.window, self.models.edge.labels
-        return LivePanel(console, self.source.name, self.source.length, window_s, self.stats, labels)
+        return LivePanel(console, self.source, self.length, window_s, self.stats, labels)
+
+    def _open_accounts(self) -> dict[str, Account]:
+        """By camera: a part of the one shared budget, or a budget of its own."""
+        cameras = self.config.all_cameras
+        sharing = {each.name: Share(each.weight, each.min_share) for each in cameras if each.budget is None}
+        accounts = open_accounts(self.budget, sharing)
+        for each in cameras:
+            if each.budget is not None:
+                accounts |= open_accounts(UplinkBudget(each.budget.uplink, each.budget.window), {each.name: Share()})
+        return accounts
 
     def go(self, watch: Callable[[Verdict], None] | None = None) -> dict[str, object]:
         """Runs to the end and returns the summary, which is also on disk when the run has an output folder.
@@ -110,7 +134,7 @@ class Run:
         from threadpoolctl import ThreadpoolController
 
         from stages.sinks import Recorder
-        from stages.sinks.annotate import AnnotatedVideo, Painter
+        from stages.sinks.annotate import AnnotatedVideos, Painter
         from stages.sinks.highlights import Highlights
         from stages.sinks.jsonl import JsonLines
 
@@ -131,7 +155,8 @@ class Run:
                         sinks.append(Highlights(output.out / PICTURES, painter, output.pictures))
                 if output.annotate is not None:
                     output.annotate.parent.mkdir(parents=True, exist_ok=True)
-                    sinks.append(AnnotatedVideo(output.annotate, painter))
+                    several = len(self.captures) > 1
+                    sinks.append(AnnotatedVideos(output.annotate, painter, several))
             except OSError as error:
                 raise UsageError(f"output cannot be written: {error}") from None
             if watch is not None:
@@ -141,6 +166,10 @@ class Run:
             asyncio.run(self._go(recorder))
         if self.tally.verdicts and self.tally.drops[Drop.ERROR] == self.tally.unanswered == self.tally.verdicts:
             raise SagelinkError("the edge model failed on every frame; see the log")
+        if self.live and not self.tally.verdicts and not self._interrupted:
+            health = {each.name: each.health() or {} for each in self.captures}
+            faults = ", ".join(f"{name} ({each.get('fault') or 'silent'})" for name, each in health.items())
+            raise SagelinkError(f"no camera gave a frame: {faults}")
         return self.summary(time.monotonic() - began)
 
     async def _go(self, recorder: Recorder) -> None:
@@ -151,7 +180,7 @@ class Run:
 
         link = InProcessLink()
         server = server_graph(link, Classifier(self.models.server))
-        edge = edge_graph(self.config, self.models, self._capture, link, self.budget, self._fuse, recorder, self.live)
+        edge = edge_graph(self.config, self.models, self.captures, link, self.accounts, self._fuse, recorder, self.live)
         self._end_on_signals(edge)
         try:
             async with asyncio.TaskGroup() as group:
@@ -194,11 +223,12 @@ class Run:
     def summary(self, wall_s: float) -> dict[str, object]:
         """Its keys are documented in docs/outputs.md."""
         tally, latency = self.tally, self.tally.latency
+        frames = sum(capture.captured for capture in self.captures)
         accuracy = None
         if tally.with_truth:
             accuracy = {"verdict": tally.correct / tally.with_truth, "edge": tally.edge_correct / tally.with_truth}
         return {
-            "frames": self._capture.captured,
+            "frames": frames,
             "verdicts": tally.verdicts,
             "offloaded": tally.offloaded,
             "origins": dict(tally.origins),
@@ -207,14 +237,28 @@ class Run:
             "peak_window_bits": self.budget.peak_window_bits,
             "budget_bits": self.budget.limit_bits,
             "window_s": self.budget.window_s,
-            "fps": self._capture.captured / wall_s if wall_s else 0.0,
+            "fps": frames / wall_s if wall_s else 0.0,
             "wall_s": wall_s,
             "latency_ms": {"p50": latency.percentile(0.5), "p95": latency.percentile(0.95), "max": latency.max_ms},
             "accuracy": accuracy,
-            "skipped": self.source.skipped,
+            "skipped": sum(capture.skipped for capture in self.captures),
             "interrupted": self._interrupted,
-            "source": self.source.name,
+            "source": self.source,
+            "cameras": {capture.name: self._camera(capture) for capture in self.captures},
             "models": {"edge": self.models.edge.name, "server": self.models.server.name},
+        }
+
+    def _camera(self, capture: Capture) -> dict[str, object]:
+        account, counts = self.accounts[capture.name], self.tally.cameras[capture.name]
+        return {
+            "source": capture.source,
+            "frames": capture.captured,
+            "offloaded": counts["offloaded"],
+            "wire_bits": counts["wire_bits"],
+            "peak_window_bits": account.own.peak_window_bits,
+            "budget_bits": account.limit_bits,
+            "skipped": capture.skipped,
+            "health": capture.health(),
         }
 
 

@@ -41,7 +41,7 @@ Origin: TypeAlias = Literal["edge", "server", "fused"]
 class Frame:
     """One captured picture."""
 
-    seq: int  # 0, 1, 2 ... without gaps
+    seq: int  # 0, 1, 2 ... without gaps, of its camera
     camera: str
     capture_ns: int  # monotonic clock, when the picture was in memory
     stream_s: float  # the source's own time since its first frame, never decreasing
@@ -49,6 +49,12 @@ class Frame:
     capture_ms: float  # waiting for it and decoding it
     name: str | None = None  # the file, where each frame is one
     truth: int | None = None  # class id, where the source knows it
+    wall_ns: int = 0  # time of day at the capture, since 1970; may jump, unlike `capture_ns`
+    pts_s: float | None = None  # the source's own timestamp as it came: may start anywhere, jump and wrap
+
+    def age_ms(self, now_ns: int) -> float:
+        """Since the capture; `now_ns` on the monotonic clock."""
+        return (now_ns - self.capture_ns) / 1e6
 
     @property
     def frame(self) -> Frame:

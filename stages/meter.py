@@ -1,18 +1,35 @@
-"""Meter: asks the uplink budget what it would grant this frame."""
+"""Meter: asks the uplink budget what it would grant this frame, and claims it for a frame that is worth sending."""
 
 from __future__ import annotations
 
-from pipeline.budget import UplinkBudget
+from collections.abc import Mapping
+
 from pipeline.clock import BudgetClock
+from pipeline.shares import Account
 from pipeline.types import Metered, Scored
 
 
 class Meter:
-    def __init__(self, budget: UplinkBudget, clock: BudgetClock) -> None:
-        self._budget = budget
+    """Before the gate: what would be granted."""
+
+    def __init__(self, accounts: Mapping[str, Account], clock: BudgetClock) -> None:
+        """`accounts`: by camera."""
+        self._accounts = accounts
         self._clock = clock
 
     async def process(self, scored: Scored) -> Metered:
         now_s = self._clock.now_s(scored.frame)
-        budget = self._budget
-        return Metered(scored, budget.allowance(now_s), budget.window_bits(now_s), budget.limit_bits)
+        account = self._accounts[scored.frame.camera]
+        return Metered(scored, account.allowance(now_s), account.window_bits(now_s), account.limit_bits)
+
+
+class Claim:
+    """After the gate: the camera wants bits, so the others that share its budget leave it its part."""
+
+    def __init__(self, accounts: Mapping[str, Account]) -> None:
+        self._accounts = accounts
+
+    async def process(self, metered: Metered) -> Metered:
+        account = self._accounts[metered.frame.camera]
+        account.claim(account.now_s)
+        return metered

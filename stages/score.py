@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -28,25 +29,24 @@ class Score:
         self._resize: Resize = resize
 
     @torch.inference_mode()
-    def __call__(self, frame: Frame) -> Scored:
+    def __call__(self, frames: Sequence[Frame]) -> list[Scored]:
+        """All in one forward pass; `score_ms` is that of the whole batch, because each frame waits for all."""
         began = time.perf_counter()
-        picture = self._picture(frame.pixels, self._grid)
+        pictures = [self._picture(frame.pixels, self._grid) for frame in frames]
         same = (self._edge.grid.image_size, self._edge.grid.interpolation) == (
             self._grid.image_size,
             self._grid.interpolation,
         )
-        seen = picture if same else self._picture(frame.pixels, self._edge.grid)
-        features = vit.score(self._edge.vit, self._edge.normalise(seen)[None], rollout=self._rollout)
-        log_probs = features.logits[0].log_softmax(0).float().cpu().numpy()
-        best = int(log_probs.argmax())
-        return Scored(
-            frame=frame,
-            picture=picture,
-            answer=Answer(best, float(np.exp(log_probs[best])), log_probs),
-            importance=self._on_grid(features.importance[0, :, None])[:, 0],
-            embeddings=self._on_grid(features.embeddings[0]),
-            score_ms=(time.perf_counter() - began) * 1e3,
-        )
+        seen = pictures if same else [self._picture(frame.pixels, self._edge.grid) for frame in frames]
+        features = vit.score(self._edge.vit, self._edge.normalise(np.stack(seen)), rollout=self._rollout)
+        log_probs = features.logits.log_softmax(1).float().cpu().numpy()
+        importance = [self._on_grid(each[:, None])[:, 0] for each in features.importance]
+        embeddings = [self._on_grid(each) for each in features.embeddings]
+        score_ms = (time.perf_counter() - began) * 1e3
+        return [
+            Scored(frame, picture, _answer(log_probs[i]), importance[i], embeddings[i], score_ms)
+            for i, (frame, picture) in enumerate(zip(frames, pictures, strict=True))
+        ]
 
     def _picture(self, pixels: Pixels, grid: UnitGrid) -> Pixels:
         # The server's crop for both: the two must see the same part of the frame.
@@ -59,3 +59,8 @@ class Score:
             maps = values.T.reshape(1, -1, ours, ours)
             values = F.interpolate(maps, (theirs, theirs), mode="bilinear", antialias=True)[0].flatten(1).T
         return np.ascontiguousarray(values.float().cpu().numpy())
+
+
+def _answer(log_probs: NDArray[np.float32]) -> Answer:
+    best = int(log_probs.argmax())
+    return Answer(best, float(np.exp(log_probs[best])), log_probs)

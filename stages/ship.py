@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
-from pipeline.budget import UplinkBudget
 from pipeline.clock import BudgetClock
+from pipeline.shares import Account
 from pipeline.tasks import background
 from pipeline.types import Answered, Drop, Evidence, Kept, Reply, Sent
 from transport.link import EdgeLink
@@ -62,10 +63,12 @@ class Uplink:
 
 
 class Ship:
-    def __init__(self, uplink: Uplink, budget: UplinkBudget, clock: BudgetClock, wait_for_place: bool) -> None:
-        """`wait_for_place`: a replay waits while the link window is full; a live run drops the frame."""
+    def __init__(
+        self, uplink: Uplink, accounts: Mapping[str, Account], clock: BudgetClock, wait_for_place: bool
+    ) -> None:
+        """`accounts`: by camera. `wait_for_place`: a replay waits while the link window is full; a live run drops."""
         self._uplink = uplink
-        self._budget = budget
+        self._accounts = accounts
         self._clock = clock
         self._wait_for_place = wait_for_place
 
@@ -86,13 +89,12 @@ class Ship:
 
     async def _send(self, evidence: Evidence) -> Sent | Kept:
         frame = evidence.frame
-        if not self._budget.charge(self._clock.now_s(frame), evidence.wire_bits):
+        account = self._accounts[frame.camera]
+        if not account.charge(self._clock.now_s(frame), evidence.wire_bits):
             return Kept(evidence, Drop.BUDGET)
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._uplink.waiting[frame.camera, frame.seq] = reply
-        sent = Sent(
-            evidence, self._budget.now_s, self._budget.window_bits(self._budget.now_s), time.monotonic_ns(), reply
-        )
+        sent = Sent(evidence, account.now_s, account.window_bits(account.now_s), time.monotonic_ns(), reply)
         accepted = False
         try:
             accepted = await self._uplink.link.send(frame.camera, evidence.message) is None

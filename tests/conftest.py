@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,22 +29,54 @@ def shared() -> Path:
     return SHARED
 
 
-@pytest.fixture
-def rtsp_url() -> Iterator[str]:
-    """A live 160x120 H.264 stream, 20 frames/s, from GStreamer's RTSP server."""
-    script = Path(__file__).with_name("rtsp_server.py")
-    try:
-        server = subprocess.Popen(
-            ["/usr/bin/python3", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-    except OSError as error:
-        skip_or_fail("rtsp", f"no system Python for GStreamer's RTSP server: {error}")
-        raise
-    try:
-        port = server.stdout.readline().strip()
+class RtspServer:
+    """GStreamer's RTSP server as a process that a test may kill, start anew at the same port, or freeze."""
+
+    def __init__(self, *options: str) -> None:
+        self._options = options
+        self._port = "0"
+        self.start()
+
+    def start(self) -> None:
+        script = Path(__file__).with_name("rtsp_server.py")
+        command = ["/usr/bin/python3", script, "--port", self._port, *self._options]
+        try:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        except OSError as error:
+            skip_or_fail("rtsp", f"no system Python for GStreamer's RTSP server: {error}")
+        port = self.process.stdout.readline().strip()
         if not port:
-            skip_or_fail("rtsp", f"no RTSP server: {server.stderr.read().splitlines()[-1:]}")
-        yield f"rtsp://127.0.0.1:{port}/live"
-    finally:
+            skip_or_fail("rtsp", f"no RTSP server: {self.process.stderr.read().splitlines()[-1:]}")
+        self._port = port
+
+    def url(self, user: str = "", path: str = "/live") -> str:
+        return f"rtsp://{user and user + '@'}127.0.0.1:{self._port}{path}"
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def freeze(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+
+@pytest.fixture
+def rtsp_server() -> Iterator[Callable[..., RtspServer]]:
+    """Starts servers of a live 160x120 H.264 stream, 20 frames/s; options as in rtsp_server.py."""
+    servers: list[RtspServer] = []
+
+    def start(*options: str) -> RtspServer:
+        servers.append(RtspServer(*options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
         server.kill()
-        server.communicate()
+
+
+@pytest.fixture
+def rtsp_url(rtsp_server: Callable[..., RtspServer]) -> str:
+    return rtsp_server().url()

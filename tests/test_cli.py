@@ -60,10 +60,10 @@ def test_wrong_use_is_exit_code_2(command, arguments: list[str], message: str) -
     assert "Traceback" not in printed
 
 
-def test_a_url_that_is_down_is_exit_code_1(command) -> None:
-    code, printed = command("run", "http://user:secret@127.0.0.1:9/x", "--models", "demo")
+def test_a_camera_that_never_comes_is_exit_code_1(command) -> None:
+    code, printed = command("run", "http://user:secret@127.0.0.1:9/x", "--models", "demo", "--duration", "1s")
     assert code == 1
-    assert "cannot be opened" in printed
+    assert "no camera gave a frame: camera (refused)" in printed
     assert "secret" not in printed
 
 

@@ -20,7 +20,8 @@ from pipeline.config_file import load_config
 from pipeline.errors import SagelinkError, UsageError
 from pipeline.run import Run, prepare
 from pipeline.types import Frame, Verdict
-from stages.sources import Shot, SourceError
+from stages.capture import Playback
+from stages.sources import Shot
 from stages.sources.synthetic import SyntheticSource
 from tests.stages.test_sources import write_video
 
@@ -30,7 +31,7 @@ RESULT_KEYS = {
 }
 SUMMARY_KEYS = {
     *("frames", "verdicts", "offloaded", "origins", "drops", "wire_bits", "peak_window_bits", "budget_bits"),
-    *("window_s", "fps", "wall_s", "latency_ms", "source", "models", "accuracy", "skipped", "interrupted"),
+    *("window_s", "fps", "wall_s", "latency_ms", "source", "models", "accuracy", "skipped", "interrupted", "cameras"),
 }
 
 
@@ -171,14 +172,14 @@ class _Broken(SyntheticSource):
     def __iter__(self) -> Any:
         for shot in super().__iter__():
             if shot.stream_s >= 1:
-                raise SourceError("the camera fell off the wall")
+                raise SagelinkError("the disk fell off the wall")
             yield shot
 
 
 def test_a_source_that_fails_ends_the_run_with_its_frames_kept(pair: Pair, tmp_path: Path) -> None:
     run = prepare_demo(pair, "synthetic:20", output__out=str(tmp_path))
-    broken = Run(run.config, _Broken(20), pair)
-    with pytest.raises(SourceError, match="fell off the wall"):
+    broken = Run(run.config, [Playback(_Broken(20), run.config.all_cameras[0], run.config.capture)], pair)
+    with pytest.raises(SagelinkError, match="fell off the wall"):
         broken.go()
     lines, summary = read(tmp_path)
     check_accounts(lines, summary)
@@ -192,10 +193,10 @@ def test_frames_on_which_a_stage_raises_become_counted_failures(
 
     real = score.Score.__call__
 
-    def sometimes(self: score.Score, frame: Frame) -> Any:
-        if frame.seq % 3 == 1:
+    def sometimes(self: score.Score, frames: list[Frame]) -> Any:
+        if any(frame.seq % 3 == 1 for frame in frames):
             raise RuntimeError("the scorer stumbled")
-        return real(self, frame)
+        return real(self, frames)
 
     monkeypatch.setattr(score.Score, "__call__", sometimes)
     prepare_demo(pair, "synthetic:9", output__out=str(tmp_path)).go()
@@ -204,7 +205,7 @@ def test_frames_on_which_a_stage_raises_become_counted_failures(
     assert summary["drops"]["error"] == 3
     assert [line["label"] is None for line in lines] == [False, True, False] * 3
 
-    monkeypatch.setattr(score.Score, "__call__", lambda self, frame: 1 / 0)
+    monkeypatch.setattr(score.Score, "__call__", lambda self, frames: 1 / 0)
     with pytest.raises(SagelinkError, match="failed on every frame"):
         prepare_demo(pair, "synthetic:4", output__out=str(tmp_path)).go()
 
@@ -240,9 +241,9 @@ def test_a_slow_scorer_on_a_live_source_sees_the_newest_frames(
 
     real = score.Score.__call__
 
-    def slow(self: score.Score, frame: Frame) -> Any:
+    def slow(self: score.Score, frames: list[Frame]) -> Any:
         time.sleep(0.1)
-        return real(self, frame)
+        return real(self, frames)
 
     monkeypatch.setattr(score.Score, "__call__", slow)
     run = prepare_demo(

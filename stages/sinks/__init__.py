@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -21,37 +22,38 @@ class Sink(Protocol):
 
 
 class Recorder:
-    """Hands verdicts to all sinks, each frame once, in the order of capture whatever order they come in.
+    """Hands verdicts to all sinks, each frame once, in its camera's order of capture whatever order they come in.
 
-    A verdict waits for those of earlier frames; every captured frame gets one, so none waits for ever.
+    A verdict waits for those of earlier frames of its camera; every captured frame gets one, so none waits for ever.
     """
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self._sinks = sinks
-        self._next_seq = 0
-        self._early: dict[int, Verdict] = {}
+        self._next_seq: Counter[str] = Counter()  # by camera
+        self._early: dict[tuple[str, int], Verdict] = {}
         self._lock = threading.Lock()
 
     def write(self, verdict: Verdict) -> None:
         """Raises SagelinkError when a sink cannot keep it."""
         with self._lock:
-            if verdict.frame.seq >= self._next_seq:
-                self._early.setdefault(verdict.frame.seq, verdict)
-            while self._next_seq in self._early:
-                self._write(self._early.pop(self._next_seq))
+            camera = verdict.frame.camera
+            if verdict.frame.seq >= self._next_seq[camera]:
+                self._early.setdefault((camera, verdict.frame.seq), verdict)
+            while (camera, self._next_seq[camera]) in self._early:
+                self._write(self._early.pop((camera, self._next_seq[camera])))
 
     def close(self) -> None:
         """Writes what still waits for an earlier verdict, and closes every sink."""
         with self._lock:
             try:
-                for seq in sorted(self._early):
-                    self._write(self._early.pop(seq))
+                for place in sorted(self._early):
+                    self._write(self._early.pop(place))
             finally:
                 for sink in self._sinks:
                     sink.close()
 
     def _write(self, verdict: Verdict) -> None:
-        self._next_seq = verdict.frame.seq + 1
+        self._next_seq[verdict.frame.camera] = verdict.frame.seq + 1
         for sink in self._sinks:
             try:
                 sink.write(verdict)

@@ -111,6 +111,27 @@ class AnnotatedVideo:
         self._container.close()
 
 
+class AnnotatedVideos:
+    """An `AnnotatedVideo` for each camera; of several, each has its camera's name in the file name."""
+
+    def __init__(self, path: Path, painter: Painter, several: bool) -> None:
+        self._path = path
+        self._painter = painter
+        self._several = several
+        self._videos: dict[str, AnnotatedVideo] = {}
+
+    def write(self, verdict: Verdict) -> None:
+        camera = verdict.frame.camera
+        if camera not in self._videos:
+            path = self._path.with_stem(f"{self._path.stem}-{camera}") if self._several else self._path
+            self._videos[camera] = AnnotatedVideo(path, self._painter)
+        self._videos[camera].write(verdict)
+
+    def close(self) -> None:
+        for video in self._videos.values():
+            video.close()
+
+
 def _fit(picture: Pixels, width: int, height: int) -> Pixels:
     """Scaled to fit in (height, width) with its aspect kept, on black."""
     if picture.shape[:2] == (height, width):

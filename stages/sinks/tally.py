@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,6 +46,7 @@ class Tally:
     origins: Counter[str] = field(default_factory=Counter)
     drops: Counter[str] = field(default_factory=Counter)
     latency: LatencyHistogram = field(default_factory=LatencyHistogram)
+    cameras: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     with_truth: int = 0
     correct: int = 0
     edge_correct: int = 0
@@ -54,6 +55,7 @@ class Tally:
         self.verdicts += 1
         self.offloaded += verdict.sent_s is not None
         self.wire_bits += verdict.wire_bits
+        self.cameras[verdict.frame.camera].update(offloaded=verdict.sent_s is not None, wire_bits=verdict.wire_bits)
         self.unanswered += verdict.answer is None
         self.origins[verdict.origin] += 1
         if verdict.drop is not None:

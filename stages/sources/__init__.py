@@ -1,4 +1,4 @@
-"""Where pictures come from. `open_source` picks the source that a user's words mean."""
+"""Pictures on disk, or drawn: sources that end, and lose nothing. Live ones are in stages/cameras."""
 
 from __future__ import annotations
 
@@ -7,17 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.config import CaptureConfig
-from pipeline.errors import SagelinkError, UsageError
+from pipeline.config import ACCEPTED_SOURCES, CameraConfig
+from pipeline.errors import UsageError
 from pipeline.types import Pixels
-
-ACCEPTED = (
-    "a video file, a folder of images, a webcam (0, 1 ... or /dev/video0), an rtsp:// or http(s):// URL, or synthetic:N"
-)
-
-
-class SourceError(SagelinkError):
-    """A source that could be reached when the run began has failed, or a camera cannot be reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +20,7 @@ class Shot:
     stream_s: float  # the source's own time since its first picture, never decreasing
     name: str | None = None
     truth: int | None = None
+    pts_s: float | None = None  # its timestamp as it stands in the file
 
 
 class PictureSource(Protocol):
@@ -36,11 +29,6 @@ class PictureSource(Protocol):
     @property
     def name(self) -> str:
         """What it reads, without credentials."""
-        ...
-
-    @property
-    def live(self) -> bool:
-        """Whether pictures come at their own pace, taken or not."""
         ...
 
     @property
@@ -63,22 +51,16 @@ class PictureSource(Protocol):
     def close(self) -> None: ...
 
 
-def open_source(config: CaptureConfig) -> PictureSource:
-    """Opens what `config.source` names. Raises UsageError for what does not exist, SourceError for what is down."""
+def open_source(config: CameraConfig) -> PictureSource:
+    """Opens the file, the folder or the drawn world that `config.source` names. Raises UsageError."""
     text = config.source
-    if not text:
-        raise UsageError(f"no source given; accepted: {ACCEPTED}")
     if text.startswith("synthetic:"):
         from stages.sources.synthetic import SyntheticSource
 
         return SyntheticSource.parse(text)
-    if "://" in text or text.isdecimal() or text.startswith("/dev/"):
-        from stages.sources.live import LiveSource
-
-        return LiveSource(text, config.open_timeout, config.read_timeout)
     path = Path(text)
     if not path.exists():
-        raise UsageError(f"source {text!r} does not exist; accepted: {ACCEPTED}")
+        raise UsageError(f"source {text!r} does not exist; accepted: {ACCEPTED_SOURCES}")
     if path.is_dir():
         from stages.sources.images import ImageFolder
 

@@ -12,18 +12,17 @@ from PIL import Image, ImageOps
 
 from pipeline.errors import UsageError
 from pipeline.types import Pixels
+from stages.pictures import MAX_SIDE
 from stages.sources import Shot
 
 log = logging.getLogger(__name__)
 
 SUFFIXES = (".avif", ".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-MAX_SIDE = 4096  # pixels; larger images are scaled down while they are decoded, where their format allows it
 
 
 class ImageFolder:
     """Images below a folder, `fps` of them a second. One that cannot be read is skipped and counted."""
 
-    live = False
     labels = None
 
     def __init__(self, folder: Path, fps: float) -> None:

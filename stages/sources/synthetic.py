@@ -25,7 +25,6 @@ class _Options(BaseModel):
 class SyntheticSource:
     """`synthetic:FRAMES[,size=WxH][,fps=F][,seed=S][,hold=H]`: a new scene every `hold` frames, moving in between."""
 
-    live = False
     skipped = 0
     labels = CLASSES
 

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import av
-import numpy as np
 
 from pipeline.errors import UsageError
+from stages.pictures import upright
 from stages.sources import Shot
+from stages.timeline import Timeline
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +19,6 @@ log = logging.getLogger(__name__)
 class VideoFile:
     """Every frame of the first video stream. A corrupt one is counted and skipped."""
 
-    live = False
     labels = None
 
     def __init__(self, path: Path) -> None:
@@ -52,20 +52,12 @@ class VideoFile:
         self._container.close()
 
     def _decode(self) -> Iterator[Shot]:
-        first_s: float | None = None
-        stream_s = 0.0
-        rate = float(self._stream.average_rate or 25)
+        timeline = Timeline(1 / float(self._stream.average_rate or 25))
         for frame in self._frames():
             if frame.is_corrupt:
                 self._skip("corrupt frame")
                 continue
-            if frame.time is None:
-                time_s = stream_s + 1 / rate
-            else:
-                first_s = frame.time if first_s is None else first_s
-                time_s = frame.time - first_s
-            stream_s = max(stream_s, time_s)  # a timestamp that jumps back does not turn time back
-            yield Shot(_upright(frame), stream_s)
+            yield Shot(upright(frame), timeline.place(frame.time), pts_s=frame.time)
 
     def _frames(self) -> Iterator[av.VideoFrame]:
         packets = self._container.demux(self._stream)
@@ -86,13 +78,6 @@ class VideoFile:
         self.skipped += 1
         if self.skipped == 1:
             log.warning("source=%s event=corrupt error=%r", self._path, reason)
-
-
-def _upright(frame: av.VideoFrame) -> np.ndarray:
-    """RGB (H, W, 3), turned as the display matrix says (phones write it)."""
-    pixels = frame.to_ndarray(format="rgb24")
-    turns = round(frame.rotation / 90) % 4  # degrees, counter-clockwise
-    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
 
 
 def _reason(error: Exception) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from pipeline.config import Config
+from pipeline.config import CameraConfig, Config
 from pipeline.config_reference import reference
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -23,5 +23,6 @@ def test_every_key_has_a_row_that_says_what_it_means() -> None:
     meanings = {row[0].strip("`"): row[-1] for row in rows if len(row) == 4}
     sections = [type(field.default) for field in Config.model_fields.values() if isinstance(field.default, BaseModel)]
     keys = {key for section in sections for key in section.model_fields} | {"models", "threads"}
+    keys |= CameraConfig.model_fields.keys()
     assert meanings.keys() >= keys
     assert "None" not in meanings.values()

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline.budget import UplinkBudget
+from pipeline.shares import Share, open_accounts
 from pipeline.types import Answered, Drop, Evidence, Kept, Sent
 from stages.ship import Collect, Ship, Uplink
 from tests.fakes import FakeLink, StubClock, make_evidence, settle
@@ -25,7 +26,8 @@ class Line:
         self.uplink = Uplink(self.link, in_flight)
         self.budget = UplinkBudget(rate_bps, 1.0)
         self.clock = StubClock()
-        self.ship = Ship(self.uplink, self.budget, self.clock, wait_for_place=wait)
+        accounts = open_accounts(self.budget, {name: Share() for name in ("camera", "door", "yard")})
+        self.ship = Ship(self.uplink, accounts, self.clock, wait_for_place=wait)
         self.collect = Collect(self.uplink, deadline_s)
 
     async def send(self, seq: int = 0) -> Sent:

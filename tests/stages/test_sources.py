@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,11 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config import CaptureConfig
+from pipeline.config import CameraConfig
 from pipeline.errors import UsageError
-from stages.sources import SourceError, open_source
+from stages.sources import open_source
 from stages.sources.images import MAX_SIDE
-from stages.sources.live import redact
 from stages.sources.world import CLASSES
 
 
@@ -40,7 +37,7 @@ def write_video(
 
 
 def open_path(path: Path | str, **options: object) -> object:
-    return open_source(CaptureConfig(source=str(path), **options))
+    return open_source(CameraConfig(name="camera", source=str(path), **options))
 
 
 class TestVideo:
@@ -171,68 +168,6 @@ class TestSynthetic:
             open_path(f"synthetic:{options}")
 
 
-class TestLive:
-    def test_a_webcam_that_is_not_there(self) -> None:
-        with pytest.raises(UsageError, match="webcam '97' cannot be opened; webcams on this machine"):
-            open_path("97")
-
-    def test_a_refused_url(self) -> None:
-        with pytest.raises(SourceError, match=r"'http://\*\*\*@127\.0\.0\.1:9/live' cannot be opened"):
-            open_path("http://user:secret@127.0.0.1:9/live?token=secret")
-
-    def test_an_unknown_scheme(self) -> None:
-        with pytest.raises(UsageError, match="unknown scheme; accepted: rtsp"):
-            open_path("gopher://127.0.0.1/x")
-
-    def test_secrets_are_cut_from_addresses(self) -> None:
-        assert redact("rtsp://user:p@ss@host:554/a?key=1") == "rtsp://***@host:554/a"
-        assert redact("http://host/a") == "http://host/a"
-
-    def test_an_mjpeg_stream_over_http(self, tmp_path: Path) -> None:
-        """A real server on loopback: frames arrive with growing time, and its end is an error that says so."""
-        server = subprocess.Popen([sys.executable, "-c", _MJPEG_SERVER], stdout=subprocess.PIPE, text=True)
-        try:
-            port = int(server.stdout.readline())
-            source = open_path(f"http://127.0.0.1:{port}/live.mjpg")
-            shots = iter(source)
-            first = [next(shots) for _ in range(5)]
-            assert source.live
-            assert first[0].pixels.shape == (48, 64, 3)
-            assert [shot.stream_s for shot in first] == sorted({shot.stream_s for shot in first})
-            with pytest.raises(SourceError, match="has stopped sending"):
-                list(shots)
-            source.close()
-        finally:
-            server.kill()
-            server.communicate()
-
-
-_MJPEG_SERVER = """
-import io, http.server
-from PIL import Image
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200)
-        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-        self.end_headers()
-        for i in range(30):
-            out = io.BytesIO()
-            Image.new("RGB", (64, 48), (8 * i, 0, 0)).save(out, "JPEG")
-            data = out.getvalue()
-            head = f"--frame\\r\\nContent-Type: image/jpeg\\r\\nContent-Length: {len(data)}\\r\\n\\r\\n"
-            self.wfile.write(head.encode() + data + b"\\r\\n")
-    def log_message(self, *args):
-        pass
-
-server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
-print(server.server_port, flush=True)
-server.serve_forever()
-"""
-
-
 def test_what_does_not_exist() -> None:
     with pytest.raises(UsageError, match="'nowhere.mp4' does not exist; accepted: a video file"):
         open_path("nowhere.mp4")
-    with pytest.raises(UsageError, match="no source given"):
-        open_path("")

@@ -1,0 +1,51 @@
+"""What names a camera: which addresses there are, and what of them may be shown."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pipeline.errors import UsageError, suggest
+
+SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "srt")
+
+
+def is_camera(source: str) -> bool:
+    """Whether a source is a webcam or a URL, rather than something on disk."""
+    return "://" in source or source.isdecimal() or source.startswith("/dev/")
+
+
+def redact(text: str) -> str:
+    """The text without user, password and query of the addresses in it, which often hold secrets."""
+    return re.sub(r"(?<=://)[^\s'\"]*@|\?[^\s'\"]*", lambda found: "***@" if found[0].endswith("@") else "", text)
+
+
+def check_address(address: str) -> None:
+    """Raises UsageError for an address that can never work. Opens nothing, asks no network."""
+    if "://" not in address:
+        path = Path(f"/dev/video{address}" if address.isdecimal() else address)
+        if not path.exists():
+            found = ", ".join(list_webcams()) or "none"
+            raise UsageError(f"webcam {address!r} does not exist; webcams on this machine: {found}")
+        return
+    shown = redact(address)
+    scheme = address.partition("://")[0]
+    if scheme not in SCHEMES:
+        raise UsageError(
+            f"source {shown!r}: unknown scheme{suggest(scheme, [*SCHEMES])}; accepted: {', '.join(SCHEMES)}"
+        )
+    try:
+        parts = urlsplit(address)
+        whole = bool(parts.hostname) and parts.port != 0  # .port raises for what is no port
+    except ValueError:
+        whole = False
+    if not whole or any(character.isspace() for character in address):
+        raise UsageError(f"source {shown!r} is no URL; accepted: {scheme}://[USER:PASSWORD@]HOST[:PORT]/PATH")
+
+
+def list_webcams() -> list[str]:
+    """Device paths of this machine's cameras (Linux)."""
+    names = os.listdir("/dev") if os.path.isdir("/dev") else []
+    return sorted(f"/dev/{name}" for name in names if re.fullmatch(r"video\d+", name))

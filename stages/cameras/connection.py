@@ -1,0 +1,54 @@
+"""One connection to a camera, and which library makes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from pipeline.config import CameraConfig
+from pipeline.types import Pixels
+
+# RTSP over TCP: over UDP, lost packets grey out half of the pictures.
+FFMPEG_OPTIONS = {"rtsp_transport": "tcp"}
+
+
+@dataclass(frozen=True, slots=True)
+class Grabbed:
+    """A picture that has arrived, not converted yet."""
+
+    pts_s: float | None  # the camera's own time, wherever it starts
+
+
+class Connection(Protocol):
+    """Blocking, used from one thread; opened by its constructor. All of it raises CameraFault."""
+
+    @property
+    def finite(self) -> bool:
+        """Whether the stream knows its length: a file behind a URL, not a camera."""
+        ...
+
+    @property
+    def skipped(self) -> int:
+        """Pictures that came broken."""
+        ...
+
+    def grab(self) -> Grabbed:
+        """Waits for the next picture, at most `read_timeout`."""
+        ...
+
+    def picture(self) -> Pixels:
+        """The picture that was grabbed last, RGB (H, W, 3), its longer side at most `MAX_SIDE`."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def connect(config: CameraConfig) -> Connection:
+    """Opens the camera with the library that `config.backend` names."""
+    if config.backend == "pyav":
+        from stages.cameras.with_pyav import PyavConnection
+
+        return PyavConnection(config)
+    from stages.cameras.with_opencv import OpencvConnection
+
+    return OpencvConnection(config)

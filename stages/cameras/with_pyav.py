@@ -1,0 +1,103 @@
+"""A camera through PyAV: FFmpeg's own errors and timestamps, and new picture sizes as they come."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+
+import av
+from av.codec.hwaccel import HWAccel, hwdevices_available
+
+from pipeline.config import CameraConfig
+from pipeline.types import Pixels
+from stages.cameras.connection import FFMPEG_OPTIONS, Grabbed
+from stages.cameras.faults import CameraFault, classify
+from stages.cameras.supervisor import Fault
+from stages.pictures import upright
+
+log = logging.getLogger(__name__)
+av.logging.set_level(None)  # FFmpeg would print whole URLs
+
+_DEVICES = [device for device in ("vaapi", "videotoolbox", "cuda") if device in hwdevices_available()]
+_MOST_BROKEN = 250  # pictures in a row: a stream of nothing else is of no use
+
+
+class PyavConnection:
+    """A Connection."""
+
+    def __init__(self, config: CameraConfig) -> None:
+        self._address = config.source
+        self.skipped = 0
+        self._container = self._open(config)
+        if not self._container.streams.video:
+            self._container.close()
+            raise CameraFault(Fault.CODEC, "no video stream")
+        stream = self._container.streams.video[0]
+        stream.thread_type = "SLICE"  # threads by frame would hold each picture back for some frames
+        self.finite = "://" in config.source and bool(self._container.duration)
+        self._frames = self._decode(stream)
+        self._frame: av.VideoFrame | None = None
+
+    def _open(self, config: CameraConfig) -> av.container.InputContainer:
+        address, options, form = config.source, FFMPEG_OPTIONS, None
+        if "://" not in address:
+            address = f"/dev/video{address}" if address.isdecimal() else address
+            form, options = "video4linux2", {}
+            if config.size is not None:
+                options["video_size"] = f"{config.size[0]}x{config.size[1]}"
+            if config.camera_fps is not None:
+                options["framerate"] = f"{config.camera_fps:g}"
+            if config.mjpg:
+                options["input_format"] = "mjpeg"
+        timeout = (config.open_timeout, config.read_timeout)
+        began = time.monotonic()
+        for device in [*_DEVICES, None]:
+            accelerated = HWAccel(device, allow_software_fallback=True) if device else None
+            try:
+                return av.open(address, format=form, options=options, timeout=timeout, hwaccel=accelerated)
+            except (PermissionError, NotImplementedError) as error:
+                if device is None:
+                    raise classify(error, address, late=False) from None
+                with contextlib.suppress(ValueError):  # another camera's thread was first
+                    _DEVICES.remove(device)  # this machine has none: no camera needs to try again
+            except (av.FFmpegError, OSError, ValueError, IndexError) as error:
+                late = time.monotonic() - began >= config.open_timeout
+                raise classify(error, address, late) from None
+        raise AssertionError("the last way to open has no device, and returns or raises")
+
+    def _decode(self, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+        broken = 0
+        for packet in self._container.demux(stream):
+            try:
+                frames = packet.decode()
+            except av.error.InvalidDataError:
+                frames = []
+                broken += 1
+                self.skipped += 1
+            for frame in frames:
+                broken = broken + 1 if frame.is_corrupt else 0
+                self.skipped += frame.is_corrupt
+                if not frame.is_corrupt:
+                    yield frame
+            if broken > _MOST_BROKEN:
+                raise CameraFault(Fault.CODEC, f"{broken} broken pictures in a row")
+
+    def grab(self) -> Grabbed:
+        try:
+            self._frame = next(self._frames, None)
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise classify(error, self._address, late=False) from None
+        if self._frame is None:
+            raise CameraFault(Fault.END_OF_FILE)
+        return Grabbed(self._frame.time)
+
+    def picture(self) -> Pixels:
+        assert self._frame is not None
+        if not self._frame.width or not self._frame.height:
+            raise CameraFault(Fault.CODEC, "an empty picture")
+        return upright(self._frame)
+
+    def close(self) -> None:
+        self._container.close()
