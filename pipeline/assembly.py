@@ -26,6 +26,7 @@ from pipeline.types import (
 if TYPE_CHECKING:
     from models.pair import Pair
     from pipeline.config import Config
+    from pipeline.replay import Script
     from pipeline.shares import Account
     from stages.capture import Capture
     from stages.fuse import Fuse
@@ -48,11 +49,13 @@ def edge_graph(
     fuse: Fuse,
     recorder: Recorder,
     live: bool,
+    script: Script | None = None,
 ) -> Graph:
     """capture -> score -> meter, gate, select, encode, ship -> collect -> fuse -> record.
 
     A frame that keeps its edge answer leaves as Kept for the fuse stage, from wherever it is. `live` runs budget on the
-    monotonic clock and drop what they cannot keep up with; replays budget on the stream's time and wait.
+    monotonic clock and drop what they cannot keep up with; replays budget on the stream's time and wait. A `script`
+    takes the place of the captures and of all that the outside world decides.
     """
     from stages.capture import InStep
     from stages.encode import Encode
@@ -75,15 +78,19 @@ def edge_graph(
         config.select.min_units,
         config.encode.max_message,
     )
+    asked, charged = (script.asked, script.charged) if script else (clock, clock)
+    told = [script] if script else []
     # One frame at a time from asking the budget to charging it: what a frame may spend never depends on timing.
     offload = Chain(
         [
-            Meter(accounts, clock),
+            *told,
+            Meter(accounts, asked),
             Gate(config.gate),
             Claim(accounts),
             Select(config.select),
             encode,
-            Ship(uplink, accounts, clock, wait_for_place=not live),
+            *told,
+            Ship(uplink, accounts, charged, wait_for_place=not live),
         ],
         exits=(Kept,),
     )
@@ -98,19 +105,22 @@ def edge_graph(
     graph = Graph(rescue)
     decided = graph.channel("decided")
     keep: dict[type[Any], Channel[Any]] = {Kept: decided}
-    if live:
+    if script:
+        frames = graph.source(script.frames, name="capture", routes=keep)
+    elif live:
         # The newest frame of each camera; when several wait, they are scored as one batch.
         frames = graph.channel("frames", "latest", key=lambda frame: frame.camera)
         for capture in captures:
             graph.source(capture, name=f"capture-{capture.name}", routes=keep | {Frame: frames})
     else:
         frames = graph.source(InStep(captures), name="capture", routes=keep)
-    # A replay scores one by one: a batch changes the last bits, and who waits together depends on timing.
-    batch = _LARGEST_BATCH if live else 1
+    # What has to come out the same again is scored one by one: a batch changes the last bits of the answers, and who
+    # waits together depends on timing.
+    batch = _LARGEST_BATCH if live and config.output.record is None else 1
     scored = graph.stage(InThread("score", score), frames, name="score", routes=keep, batch=batch)
     sent = graph.stage(offload, scored, name="offload", routes=keep, capacity=config.ship.in_flight)
     graph.stage(collect, sent, workers=config.ship.in_flight, routes={Kept: decided, Answered: decided})
-    verdicts = graph.stage(fuse, decided)
+    verdicts = graph.stage(Chain([script.outcomes, fuse]) if script else fuse, decided, name="fuse")
     graph.stage(InThread("record", recorder.write), verdicts, name="record")
     return graph
 

@@ -52,6 +52,7 @@ _OPTIONS = {
     "resize": "capture.resize",
     "out": "output.out",
     "annotate": "output.annotate",
+    "record": "output.record",
 }
 
 
@@ -83,6 +84,7 @@ def run(
     resize: Annotated[Optional[str], typer.Option(help="squash or crop.")] = None,
     out: Annotated[Optional[str], typer.Option(help="Folder for results.jsonl and summary.json.")] = None,
     annotate: Annotated[Optional[str], typer.Option(help="Annotated video, an .mp4 file.")] = None,
+    record: Annotated[Optional[str], typer.Option(help="Folder for a recording, see `sagelink replay`.")] = None,
     assignments: Assignments = None,
 ) -> None:
     """Run a source through the pipeline: one verdict for every captured frame."""
@@ -101,6 +103,28 @@ def run(
     console.print(summary_table(summary))
     if settings.output.out is not None:
         console.print(f"written to {settings.output.out}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def replay(
+    recording: Annotated[Path, typer.Argument(help="Folder that `sagelink run --record` wrote.", metavar="DIR")],
+    uplink: Annotated[
+        Optional[list[str]], typer.Option(help="Budget rate to try instead; may be given several times.")
+    ] = None,
+    assignments: Assignments = None,
+    out: Annotated[Optional[Path], typer.Option(help="Folder for what is tried; without it, DIR/replay.")] = None,
+) -> None:
+    """Run a recording again: as it was, to check it bit for bit, or with other settings, to compare."""
+    from pipeline.config_file import parse_assignments
+    from pipeline.replay import check, compare
+
+    changes = parse_assignments(assignments or [])
+    if uplink or changes:
+        compare(recording, uplink or [], changes, out or recording / "replay")
+    elif out is not None:
+        raise UsageError("--out has nothing to hold without --uplink or --set: a check only says whether it holds")
+    else:
+        check(recording)
 
 
 @app.command()

@@ -188,6 +188,7 @@ class OutputConfig(_Section):
 
     out: Path | None = Field(None, description="Folder for results.jsonl and summary.json")
     annotate: Path | None = Field(None, description="Video of the run, an .mp4 file")
+    record: Path | None = Field(None, description="Folder for a recording that `sagelink replay` can run again")
     pictures: int = Field(
         12,
         ge=0,

@@ -46,6 +46,15 @@ def dump_config(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
+def without_secrets(config: Config) -> Config:
+    """The configuration with users, passwords and queries cut from its addresses: fit to be kept in a file."""
+    from stages.cameras.address import redact
+
+    cameras = tuple(each.model_copy(update={"source": redact(each.source)}) for each in config.cameras)
+    capture = config.capture.model_copy(update={"source": redact(config.capture.source)})
+    return config.model_copy(update={"cameras": cameras, "capture": capture})
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))

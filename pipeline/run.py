@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.budget import UplinkBudget
 from pipeline.config import Config
+from pipeline.config_file import dump_config, without_secrets
 from pipeline.errors import SagelinkError, UsageError
 from pipeline.graph import Graph
 from pipeline.shares import Account, Share, open_accounts
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
 
     from models.pair import Pair
     from pipeline.panel import LivePanel
+    from pipeline.replay import Script
     from stages.capture import Capture
     from stages.sinks import Recorder, Sink
+    from transport.link import EdgeLink
 
 RESULTS, SUMMARY, PICTURES = "results.jsonl", "summary.json", "pictures"
 
@@ -53,7 +56,7 @@ def prepare(config: Config, models: Pair | None = None) -> Run:
     from stages.capture import close_captures, open_captures
 
     check_names(config)
-    for path in (config.output.out, config.output.annotate and config.output.annotate.parent):
+    for path in (config.output.out, config.output.record, config.output.annotate and config.output.annotate.parent):
         if path is not None:
             _check_writable(path)
     captures = open_captures(config.all_cameras, config.capture)
@@ -78,13 +81,15 @@ def _check_writable(folder: Path) -> None:
 class Run:
     """One prepared run."""
 
-    def __init__(self, config: Config, captures: Sequence[Capture], models: Pair) -> None:
+    def __init__(self, config: Config, captures: Sequence[Capture], models: Pair, script: Script | None = None) -> None:
+        """`script`: what happens from outside, in a run that is repeated from its recording."""
         from stages.capture import Playback
         from stages.fuse import Fuse
         from stages.sinks.tally import Tally
 
         self.config = config
         self.captures = captures
+        self._script = script
         self.models = models
         self.budget = UplinkBudget(config.budget.uplink, config.budget.window)
         self.tally = Tally()
@@ -137,6 +142,7 @@ class Run:
         from stages.sinks.annotate import AnnotatedVideos, Painter
         from stages.sinks.highlights import Highlights
         from stages.sinks.jsonl import JsonLines
+        from stages.sinks.recording import Recording
 
         output, labels = self.config.output, self.models.edge.labels
         began = time.monotonic()
@@ -153,6 +159,9 @@ class Run:
                     sinks.append(JsonLines(output.out / RESULTS, labels))
                     if output.pictures:
                         sinks.append(Highlights(output.out / PICTURES, painter, output.pictures))
+                if output.record is not None:
+                    text = dump_config(without_secrets(self.config))
+                    sinks.append(Recording(output.record, text, labels, self.live))
                 if output.annotate is not None:
                     output.annotate.parent.mkdir(parents=True, exist_ok=True)
                     several = len(self.captures) > 1
@@ -178,13 +187,16 @@ class Run:
         from server.service import server_graph
         from transport.in_process import InProcessLink
 
-        link = InProcessLink()
-        server = server_graph(link, Classifier(self.models.server))
-        edge = edge_graph(self.config, self.models, self.captures, link, self.accounts, self._fuse, recorder, self.live)
+        script, local = self._script, InProcessLink()
+        link: EdgeLink = script.link if script else local
+        edge = edge_graph(
+            self.config, self.models, self.captures, link, self.accounts, self._fuse, recorder, self.live, script
+        )
         self._end_on_signals(edge)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(server.run())
+                if script is None:
+                    group.create_task(server_graph(local, Classifier(self.models.server)).run())
                 async with link:
                     await edge.run()
         except BaseExceptionGroup as errors:

@@ -90,6 +90,7 @@ class Metered:
     allowance_bits: int | None  # None: unlimited
     window_bits: int  # spent in the window that ends now
     budget_bits: int | None  # what a window may hold now; None: unlimited
+    asked_s: float = 0.0  # budget clock
 
     @property
     def frame(self) -> Frame:
@@ -208,3 +209,5 @@ class Verdict:
     latency_ms: dict[str, float | None]
     scored: Scored | None  # None where it was never scored
     message: bytes | None  # what was sent
+    reply: Reply | None = None  # where the server answered
+    asked_s: float | None = None  # budget clock when the budget was asked; None when it was not

@@ -110,4 +110,6 @@ class Fuse:
             },
             scored=scored,
             message=sent.evidence.message if sent else None,
+            reply=answered.reply if answered else None,
+            asked_s=metered.asked_s if metered else None,
         )

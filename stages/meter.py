@@ -20,7 +20,8 @@ class Meter:
     async def process(self, scored: Scored) -> Metered:
         now_s = self._clock.now_s(scored.frame)
         account = self._accounts[scored.frame.camera]
-        return Metered(scored, account.allowance(now_s), account.window_bits(now_s), account.limit_bits)
+        allowance = account.allowance(now_s)
+        return Metered(scored, allowance, account.window_bits(now_s), account.limit_bits, account.now_s)
 
 
 class Claim:

@@ -34,6 +34,11 @@ def record(verdict: Verdict, labels: tuple[str, ...]) -> dict[str, object]:
     }
 
 
+def timeless(row: dict[str, object]) -> dict[str, object]:
+    """A record without what differs from one run to the next: how long things took."""
+    return {key: value for key, value in row.items() if key != "latency_ms"}
+
+
 def _answer(answer: Answer | None, labels: tuple[str, ...]) -> dict[str, object] | None:
     if answer is None:
         return None

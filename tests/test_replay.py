@@ -1,0 +1,204 @@
+"""Recordings: the same bits again, and the same frames with other settings."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.pair import Pair
+from pipeline import cli
+from pipeline.config_file import load_config
+from pipeline.errors import SagelinkError
+from pipeline.replay import check, compare
+from pipeline.run import prepare
+from pipeline.types import Frame, Verdict
+from stages import score
+from stages.recorded import Recording
+from tests.test_run import read
+
+
+@pytest.fixture(scope="module")
+def pair() -> Pair:
+    return Pair.load(load_config(None, {"models": "demo"}))
+
+
+def record(pair: Pair, folder: Path, watch: Any = None, **options: object) -> list[Verdict]:
+    """Runs with a recording into the folder; the verdicts."""
+    given = {key.replace("__", "."): value for key, value in options.items()}
+    seen: list[Verdict] = []
+
+    def both(verdict: Verdict) -> None:
+        seen.append(verdict)
+        if watch is not None:
+            watch(seen)
+
+    settings = {"models": "demo", "gate.policy": "always", "output.record": str(folder), **given}
+    prepare(load_config(None, settings), pair).go(both)
+    return seen
+
+
+def edit(folder: Path, change: Any) -> None:
+    """Changes the lines of a recording."""
+    rows = [json.loads(line) for line in (folder / "frames.jsonl").read_text().splitlines()]
+    change(rows)
+    (folder / "frames.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_pictures_and_messages_are_kept_to_the_last_bit(pair: Pair, tmp_path: Path) -> None:
+    seen = record(pair, tmp_path / "rec", capture__source="synthetic:12,size=67x45", budget__uplink="unlimited")
+    recording = Recording(tmp_path / "rec")
+    pictures = list(recording.pictures("camera"))
+    assert len(pictures) == 12
+    assert all((verdict.frame.pixels == picture).all() for verdict, picture in zip(seen, pictures, strict=True))
+    assert [verdict.message for verdict in seen] == [recording.message(("camera", seq)) for seq in range(12)]
+    assert (tmp_path / "rec" / "messages.bin").stat().st_size == sum(len(verdict.message or b"") for verdict in seen)
+
+
+def test_a_replay_of_several_cameras_is_the_same_again(pair: Pair, tmp_path: Path, capsys) -> None:
+    cameras = [
+        {"name": "a", "source": "synthetic:20,fps=5,seed=1", "weight": 2},
+        {"name": "b", "source": "synthetic:12,fps=3,seed=2", "min_share": 0.2},
+        {"name": "own", "source": "synthetic:8,fps=2", "budget": {"uplink": "60kbit/s", "window": 2}},
+    ]
+    record(pair, tmp_path, cameras=cameras, budget__uplink="100kbit/s", gate__policy="min_entropy")
+    check(tmp_path, pair)
+    assert "40 of 40 frames: verdicts, ledger and" in capsys.readouterr().out
+
+
+def test_a_live_run_with_all_that_may_go_wrong_is_the_same_again(
+    pair: Pair, tmp_path: Path, rtsp_server, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """Two live cameras, a scorer too slow for them, a server too slow for the deadline, and Ctrl-C at the end."""
+    from server import classify
+
+    real_score, real_classify = score.Score.__call__, classify.Classifier.__call__
+    rng = np.random.default_rng(0)
+
+    def slow_score(self: score.Score, frames: list[Frame]) -> Any:
+        time.sleep(0.04)
+        return real_score(self, frames)
+
+    def slow_classify(self: classify.Classifier, batch: Any) -> Any:
+        time.sleep(float(rng.choice([0.0, 0.25])))
+        return real_classify(self, batch)
+
+    def stop(seen: list[Verdict]) -> None:
+        if len(seen) == 120:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    cameras = [{"name": name, "source": rtsp_server("--fps", "20").url("u:geheim")} for name in ("a", "b")]
+    with monkeypatch.context() as patched:
+        patched.setattr(score.Score, "__call__", slow_score)
+        patched.setattr(classify.Classifier, "__call__", slow_classify)
+        seen = record(
+            pair, tmp_path, stop, cameras=cameras, budget__uplink="1Mbit/s", ship__deadline="150ms", select__units=32
+        )
+    reasons = {verdict.drop for verdict in seen}
+    assert {"superseded", "late"} <= reasons
+    assert any(verdict.server is not None for verdict in seen)
+    assert "geheim" not in (tmp_path / "config.yaml").read_text()
+    check(tmp_path, pair)
+    assert f"{len(seen)} of {len(seen)} frames" in capsys.readouterr().out
+
+
+def test_a_recording_that_was_tampered_with_is_found_out(pair: Pair, tmp_path: Path) -> None:
+    record(pair, tmp_path, capture__source="synthetic:6", budget__uplink="unlimited")
+    edit(tmp_path, lambda rows: rows[3]["verdict"].update(prob=0.123))
+    with pytest.raises(SagelinkError, match=r"1 of 6 frames .* frame 3: prob: 0.123 then"):
+        check(tmp_path, pair)
+    data = bytearray((tmp_path / "messages.bin").read_bytes())
+    data[40] ^= 1
+    (tmp_path / "messages.bin").write_bytes(data)
+    with pytest.raises(SagelinkError, match=r"frame 0: message"):
+        check(tmp_path, pair)
+
+
+def test_what_other_budgets_would_have_cost(pair: Pair, tmp_path: Path, capsys) -> None:
+    record(pair, tmp_path, capture__source="synthetic:20", budget__uplink="64kbit/s")
+    compare(tmp_path, ["16kbit/s", "unlimited"], {"select.units": 32}, tmp_path / "tried", pair)
+    printed = capsys.readouterr().out
+    assert "20 recorded frames" in printed
+    assert "as recorded" in printed
+    _, small = read(tmp_path / "tried" / "16kbit-s")
+    _, large = read(tmp_path / "tried" / "unlimited")
+    assert small["frames"] == large["frames"] == 20
+    assert small["peak_window_bits"] <= small["budget_bits"] == 16_000
+    assert large["wire_bits"] > small["wire_bits"]
+    assert (tmp_path / "tried" / "comparison.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_recorded_settings_again_are_the_recorded_run(pair: Pair, tmp_path: Path) -> None:
+    """A replay recorded: to run its frames through the server again must come to the same as the recording."""
+    record(pair, tmp_path / "rec", capture__source="synthetic:15", budget__uplink="64kbit/s")
+    compare(tmp_path / "rec", [], {"budget.uplink": 64_000}, tmp_path / "tried", pair)
+    lines, _ = read(tmp_path / "tried" / "changed")
+    recorded = [row["verdict"] for row in Recording(tmp_path / "rec").rows.values()]
+    for line, verdict in zip(lines, recorded, strict=True):
+        assert {**line, "latency_ms": None} == {**verdict, "latency_ms": None}
+
+
+def test_pictures_that_change_their_size_go_into_a_video_of_their_own(pair: Pair, tmp_path: Path) -> None:
+    from PIL import Image
+
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for index, size in enumerate([(40, 30), (40, 30), (30, 41), (40, 30)]):
+        Image.fromarray(np.random.default_rng(index).integers(0, 255, (*size[::-1], 3), np.uint8)).save(
+            folder / f"{index}.png"
+        )
+    seen = record(pair, tmp_path / "rec", capture__source=str(folder))
+    assert sorted(path.name for path in (tmp_path / "rec").glob("*.mkv")) == [f"camera-00{i}.mkv" for i in range(3)]
+    pictures = list(Recording(tmp_path / "rec").pictures("camera"))
+    assert all((verdict.frame.pixels == picture).all() for verdict, picture in zip(seen, pictures, strict=True))
+    check(tmp_path / "rec", pair)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "recording 'nowhere': nowhere/frames.jsonl: No such file or directory"),
+        (["{rec}", "--uplink", "fast"], "budget.uplink: a rate is written like"),
+        (["{rec}", "--set", "gate.polcy=x"], "unknown key (did you mean 'policy'?)"),
+        (["{rec}", "--out", "x"], "--out has nothing to hold"),
+        (["{broken}"], "frames.jsonl cannot be read"),
+        (["{empty}"], "holds no frames"),
+        (["{lost}"], "camera-000.mkv"),
+    ],
+)
+def test_wrong_use(
+    recorded_once: Path, arguments: list[str], message: str, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = {name: str(recorded_once / name) for name in ("rec", "broken", "empty", "lost")}
+    monkeypatch.setattr("sys.argv", ["sagelink", "replay", *(each.format(**places) for each in arguments)])
+    code = cli._run_app()
+    printed = capsys.readouterr()
+    assert (code, "Traceback" in printed.err) == (2, False)
+    assert message in printed.err
+
+
+@pytest.fixture(scope="module")
+def recorded_once(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recording, and others that are damaged."""
+    folder = tmp_path_factory.mktemp("recordings")
+    record(pair, folder / "rec", capture__source="synthetic:2")
+    for name in ("broken", "empty", "lost"):
+        shutil.copytree(folder / "rec", folder / name)
+    (folder / "broken" / "frames.jsonl").write_text("{")
+    (folder / "empty" / "frames.jsonl").write_text("")
+    (folder / "lost" / "camera-000.mkv").unlink()
+    return folder
+
+
+def test_a_replay_needs_no_server_model(recorded_once: Path, monkeypatch: pytest.MonkeyPatch, pair: Pair) -> None:
+    from server import classify
+
+    monkeypatch.setattr(classify, "Classifier", None)
+    check(recorded_once / "rec", pair)
