@@ -19,28 +19,7 @@ import torch
 
 from models.pair import Pair
 from pipeline.config_file import load_config, parse_assignments
-from pipeline.run import Run
-from stages.sources import PictureSource, open_source
-
-
-class FirstFrames:
-    """The first pictures of a source."""
-
-    def __init__(self, source: PictureSource, count: int) -> None:
-        self._source = source
-        self._count = count
-        self.name, self.live, self.labels, self.length = source.name, False, source.labels, count
-
-    @property
-    def skipped(self) -> int:
-        return self._source.skipped
-
-    def __iter__(self):
-        for _, shot in zip(range(self._count), self._source, strict=False):
-            yield shot
-
-    def close(self) -> None:
-        self._source.close()
+from pipeline.run import prepare
 
 
 @torch.inference_mode()
@@ -64,6 +43,7 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = {
         "capture.source": arguments.clip,
+        "capture.max_frames": arguments.frames,
         "gate.policy": "always",
         "budget.uplink": "unlimited",
         "select.units": 196,
@@ -76,8 +56,7 @@ def main() -> None:
         before = bare_loop(pair, arguments.frames)
         with tempfile.TemporaryDirectory() as folder:
             config = load_config(None, settings | {"output.out": str(Path(folder) / "out")})
-            run = Run(config, FirstFrames(open_source(config.capture), arguments.frames), pair)
-            summary = run.go()
+            summary = prepare(config, pair).go()
         bare = (before + bare_loop(pair, arguments.frames)) / 2
         ratios.append(summary["fps"] / bare)
         print(

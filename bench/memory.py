@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 import sys
 import tempfile
+from collections.abc import Sequence
 from unittest import mock
 
 import numpy as np
@@ -21,7 +22,12 @@ from pipeline.types import Answer, Frame, Scored, Verdict
 from stages.score import Score
 
 
-def stub_score(scorer: Score, frame: Frame) -> Scored:
+def stub_score(scorer: Score, frames: Sequence[Frame]) -> list[Scored]:
+    """Stands in for the edge model."""
+    return [_stub(frame) for frame in frames]
+
+
+def _stub(frame: Frame) -> Scored:
     """A scored frame without a model: random importance and embeddings, an unsure answer."""
     rng = np.random.default_rng(frame.seq)
     log_probs = np.full(16, np.log(1 / 16), np.float32)

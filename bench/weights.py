@@ -56,7 +56,7 @@ def main() -> None:
     truth, edge = [], []
     server = {count: [] for count in UNITS}
     for seq, (pixels, label) in enumerate(labelled(arguments.images, arguments.labels)):
-        scored = scorer(Frame(seq, "bench", 0, 0.0, pixels, 0.0))
+        (scored,) = scorer([Frame(seq, "bench", 0, 0.0, pixels, 0.0)])
         truth.append(label)
         edge.append(scored.answer)
         for count in UNITS:

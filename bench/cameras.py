@@ -1,0 +1,133 @@
+"""Cameras that die and come back: `python -m bench.cameras [--minutes M]`.
+
+Two live streams of a real RTSP server each. The server of the first is killed every 20 s for 5 s; the second is left
+alone. Prints how long after its server's return the first camera gave a frame, the frame rate of the second while the
+first is down over that while it is up, resident memory and threads, and the age of frames when their scoring begins.
+"""
+
+from __future__ import annotations
+
+import argparse
+import bisect
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from pipeline.config_file import load_config
+from pipeline.run import prepare
+from pipeline.types import Frame, Scored, Verdict
+from stages.score import Score
+
+SERVER = Path(__file__).parents[1] / "tests" / "rtsp_server.py"
+PERIOD_S, DOWN_S, WARM_UP_S = 20.0, 5.0, 20.0
+FPS = 20
+
+
+def start(port: str = "0") -> tuple[subprocess.Popen[str], str]:
+    """A server, and the port that it listens on."""
+    command = ["/usr/bin/python3", str(SERVER), "--port", port, "--fps", str(FPS)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    return process, process.stdout.readline().strip()
+
+
+class Trouble(threading.Thread):
+    """Kills and starts the first server, and samples this process."""
+
+    def __init__(self, server: subprocess.Popen[str], port: str, until_s: float) -> None:
+        super().__init__(daemon=True)
+        self.server = server
+        self.down: list[tuple[float, float]] = []  # from, until: monotonic seconds
+        self.samples: list[tuple[float, int]] = []  # resident bytes, threads
+        self._port = port
+        self._until_s = until_s
+
+    def run(self) -> None:
+        process = psutil.Process()
+        next_kill_s = time.monotonic() + WARM_UP_S
+        while time.monotonic() < self._until_s:
+            time.sleep(0.5)
+            self.samples.append((process.memory_info().rss, process.num_threads()))
+            if next_kill_s <= time.monotonic() < self._until_s - PERIOD_S:
+                killed_s = time.monotonic()
+                self.server.kill()
+                self.server.wait()
+                time.sleep(DOWN_S)
+                self.server, _ = start(self._port)
+                self.down.append((killed_s, time.monotonic()))
+                next_kill_s += PERIOD_S
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    seconds = parser.parse_args().minutes * 60
+    servers = [start(), start()]
+    cameras = [
+        {"name": name, "source": f"rtsp://127.0.0.1:{port}/live"}
+        for name, (_, port) in zip(("dying", "living"), servers, strict=True)
+    ]
+    options = {"models": "demo", "cameras": cameras, "capture.duration": seconds, "threads": 1}
+    frames: dict[str, list[float]] = {"dying": [], "living": []}  # capture times, monotonic seconds
+    ages_ms: list[float] = []
+    scored = Score.__call__
+
+    def score(self: Score, batch: list[Frame]) -> list[Scored]:
+        ages_ms.extend(frame.age_ms(time.monotonic_ns()) for frame in batch)
+        return scored(self, batch)
+
+    def watch(verdict: Verdict) -> None:
+        frames[verdict.frame.camera].append(verdict.frame.capture_ns / 1e9)
+
+    Score.__call__ = score  # type: ignore[method-assign]
+    run = prepare(load_config(None, options))
+    trouble = Trouble(*servers[0], time.monotonic() + seconds)
+    trouble.start()
+    try:
+        summary = run.go(watch)
+    finally:
+        trouble.server.kill()
+        servers[1][0].kill()
+    report(trouble, frames, ages_ms, summary)
+
+
+def report(trouble: Trouble, frames: dict[str, list[float]], ages_ms: list[float], summary: dict[str, object]) -> None:
+    back = [frames["dying"][bisect.bisect(frames["dying"], up_s)] - up_s for _, up_s in trouble.down]
+    print(
+        f"killed {len(back)} times; first frame after the server's return: "
+        f"median {np.median(back):.2f} s, longest {max(back):.2f} s (limit 3 s)"
+    )
+    living = frames["living"]
+    rates = {"down": [], "up": []}  # frames/s of the other camera
+    for (down_s, up_s), after in zip(trouble.down, [*trouble.down[1:], None], strict=True):
+        end_s = after[0] if after else living[-1]
+        rates["down"].append(rate(living, down_s, up_s))
+        rates["up"].append(rate(living, up_s, end_s))
+    ratio = float(np.mean(rates["down"]) / np.mean(rates["up"]))
+    print(
+        f"other camera: {np.mean(rates['up']):.2f} frames/s, while the first is down {ratio:.3f} of that (limit 0.95)"
+    )
+    quarter = len(trouble.samples) // 4
+    memory = [np.mean([rss for rss, _ in trouble.samples[i * quarter : (i + 1) * quarter]]) / 1e6 for i in range(4)]
+    threads = [max(count for _, count in trouble.samples[i * quarter : (i + 1) * quarter]) for i in range(4)]
+    print(
+        f"resident MB by quarter: {', '.join(f'{each:.1f}' for each in memory)}: last over second "
+        f"{memory[3] / memory[1] - 1:+.2%}; most threads: {threads}"
+    )
+    print(
+        f"capture to scoring: p50 {np.percentile(ages_ms, 50):.2f} ms, p99 {np.percentile(ages_ms, 99):.2f} ms "
+        f"of {len(ages_ms)} frames (limit 5 ms on an idle machine)"
+    )
+    print(f"cameras at the end: {summary['cameras']}")
+
+
+def rate(times: list[float], begin_s: float, end_s: float) -> float:
+    return (bisect.bisect(times, end_s) - bisect.bisect(times, begin_s)) / (end_s - begin_s)
+
+
+if __name__ == "__main__":
+    main()
