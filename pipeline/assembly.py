@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pipeline.shares import Account
     from stages.capture import Capture
     from stages.fuse import Fuse
+    from stages.gate import Gate
     from stages.sinks import Recorder
     from transport.link import EdgeLink
 
@@ -48,6 +49,7 @@ def edge_graph(
     accounts: Mapping[str, Account],
     fuse: Fuse,
     recorder: Recorder,
+    gate: Gate,
     live: bool,
     script: Script | None = None,
 ) -> Graph:
@@ -59,7 +61,6 @@ def edge_graph(
     """
     from stages.capture import InStep
     from stages.encode import Encode
-    from stages.gate import Gate
     from stages.meter import Claim, Meter
     from stages.score import Score
     from stages.select import Select
@@ -85,7 +86,7 @@ def edge_graph(
         [
             *told,
             Meter(accounts, asked),
-            Gate(config.gate),
+            gate,
             Claim(accounts),
             Select(config.select),
             encode,

@@ -29,6 +29,7 @@ ConfigFile = Annotated[Optional[Path], typer.Option("--config", "-c", help="YAML
 Assignments = Annotated[
     Optional[list[str]], typer.Option("--set", help="Any key of the configuration: stage.key=value.")
 ]
+_DASHBOARD = "127.0.0.1:8600"
 _INTERRUPTED = 130  # typer's exit code for Ctrl-C
 # Each option is a key of the configuration; it overrides the file when it is given.
 _OPTIONS = {
@@ -53,6 +54,7 @@ _OPTIONS = {
     "out": "output.out",
     "annotate": "output.annotate",
     "record": "output.record",
+    "dashboard_address": "dashboard.address",
 }
 
 
@@ -85,10 +87,16 @@ def run(
     out: Annotated[Optional[str], typer.Option(help="Folder for results.jsonl and summary.json.")] = None,
     annotate: Annotated[Optional[str], typer.Option(help="Annotated video, an .mp4 file.")] = None,
     record: Annotated[Optional[str], typer.Option(help="Folder for a recording, see `sagelink replay`.")] = None,
+    dashboard: Annotated[bool, typer.Option("--dashboard", help="Serve a web page that shows the run.")] = False,
+    dashboard_address: Annotated[
+        Optional[str], typer.Option(help=f"The same at another address than {_DASHBOARD}.", metavar="HOST:PORT")
+    ] = None,
     assignments: Assignments = None,
 ) -> None:
     """Run a source through the pipeline: one verdict for every captured frame."""
     given = {_OPTIONS[name]: value for name, value in locals().items() if name in _OPTIONS and value is not None}
+    if dashboard:
+        given.setdefault("dashboard.address", _DASHBOARD)
     from rich.console import Console
 
     from pipeline.config_file import load_config, parse_assignments
@@ -99,7 +107,7 @@ def run(
     prepared = prepare(settings)
     console = Console()
     with prepared.panel(console) as panel:
-        summary = prepared.go(watch=panel.show)
+        summary = prepared.go(watch=panel.show, tell=panel.tell)
     console.print(summary_table(summary))
     if settings.output.out is not None:
         console.print(f"written to {settings.output.out}", highlight=False, soft_wrap=True)

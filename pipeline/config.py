@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from pipeline.errors import UsageError
 from pipeline.quantities import Duration, FrameSize, Rate, Size
@@ -205,6 +205,17 @@ class OutputConfig(_Section):
         return path
 
 
+class DashboardConfig(_Section):
+    """The web page that shows a run, with metrics and health."""
+
+    address: str | None = Field(None, description="host:port to serve it on, such as 127.0.0.1:8600; empty: nowhere")
+    token: SecretStr | None = Field(
+        None,
+        description="What viewers must know; needed on an address that others can reach. Better given as "
+        "SAGELINK_DASHBOARD_TOKEN in the environment",
+    )
+
+
 class Config(_Section):
     """Everything that `sagelink run` needs."""
 
@@ -223,6 +234,7 @@ class Config(_Section):
     ship: ShipConfig = ShipConfig()
     fuse: FuseConfig = FuseConfig()
     output: OutputConfig = OutputConfig()
+    dashboard: DashboardConfig = DashboardConfig()
 
     @model_validator(mode="before")
     @classmethod

@@ -59,6 +59,10 @@ class LivePanel:
         if self._console.is_terminal:
             self._live.stop()
 
+    def tell(self, news: str) -> None:
+        """Prints a line that stays."""
+        self._console.print(news, highlight=False, soft_wrap=True)
+
     def show(self, verdict: Verdict) -> None:
         """To be called with each verdict: prints the plain line when it is time for one."""
         now = time.monotonic()

@@ -12,13 +12,14 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.budget import UplinkBudget
 from pipeline.config import Config
 from pipeline.config_file import dump_config, without_secrets
+from pipeline.control import Control
 from pipeline.errors import SagelinkError, UsageError
 from pipeline.graph import Graph
 from pipeline.shares import Account, Share, open_accounts
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from models.pair import Pair
+    from monitor.dashboard import Dashboard
     from pipeline.panel import LivePanel
     from pipeline.replay import Script
     from stages.capture import Capture
@@ -53,9 +55,11 @@ def check_names(config: Config) -> None:
 def prepare(config: Config, models: Pair | None = None) -> Run:
     """Opens the source, loads the models, checks the outputs. Raises SagelinkError."""
     from models.pair import Pair
+    from monitor.dashboard import check_dashboard
     from stages.capture import close_captures, open_captures
 
     check_names(config)
+    check_dashboard(config.dashboard)
     for path in (config.output.out, config.output.record, config.output.annotate and config.output.annotate.parent):
         if path is not None:
             _check_writable(path)
@@ -85,6 +89,7 @@ class Run:
         """`script`: what happens from outside, in a run that is repeated from its recording."""
         from stages.capture import Playback
         from stages.fuse import Fuse
+        from stages.gate import Gate
         from stages.sinks.tally import Tally
 
         self.config = config
@@ -94,12 +99,15 @@ class Run:
         self.budget = UplinkBudget(config.budget.uplink, config.budget.window)
         self.tally = Tally()
         self.stats = LiveStats()
+        self._gate = Gate(config.gate)
+        self.control = Control(self.budget, self._gate)
         self.live = any(capture.live for capture in captures)
         self.accounts = self._open_accounts()
         for capture in captures:
             if isinstance(capture, Playback) and capture.labels != models.edge.labels:
                 capture.forget_truth()
         self._fuse = Fuse(config.fuse.rule == "server", config.fuse_weights, models.server.grid.units)
+        self._dashboard: Dashboard | None = None
         self._interrupted = False
 
     @property
@@ -130,14 +138,17 @@ class Run:
                 accounts |= open_accounts(UplinkBudget(each.budget.uplink, each.budget.window), {each.name: Share()})
         return accounts
 
-    def go(self, watch: Callable[[Verdict], None] | None = None) -> dict[str, object]:
+    def go(
+        self, watch: Callable[[Verdict], None] | None = None, tell: Callable[[str], None] | None = None
+    ) -> dict[str, object]:
         """Runs to the end and returns the summary, which is also on disk when the run has an output folder.
 
-        `watch` is called with each verdict, in capture order, from a thread. Raises SagelinkError when the run failed;
-        what was done until then is kept.
+        `watch` is called with each verdict, in capture order, from a thread; `tell` with what a user should know, such
+        as the dashboard's address. Raises SagelinkError when the run failed; what was done until then is kept.
         """
         from threadpoolctl import ThreadpoolController
 
+        from monitor.dashboard import Dashboard
         from stages.sinks import Recorder
         from stages.sinks.annotate import AnnotatedVideos, Painter
         from stages.sinks.highlights import Highlights
@@ -170,6 +181,9 @@ class Run:
                 raise UsageError(f"output cannot be written: {error}") from None
             if watch is not None:
                 sinks.append(_Watch(watch))
+            if self.config.dashboard.address is not None:
+                self._dashboard = Dashboard(self, tell)
+                sinks.extend(self._dashboard.sinks)
             # NumPy's OpenBLAS spins for tens of ms after each small product, on a core that a model needs.
             stack.enter_context(ThreadpoolController().select(internal_api="openblas").limit(limits=1))
             asyncio.run(self._go(recorder))
@@ -190,14 +204,23 @@ class Run:
         script, local = self._script, InProcessLink()
         link: EdgeLink = script.link if script else local
         edge = edge_graph(
-            self.config, self.models, self.captures, link, self.accounts, self._fuse, recorder, self.live, script
+            self.config,
+            self.models,
+            self.captures,
+            link,
+            self.accounts,
+            self._fuse,
+            recorder,
+            self._gate,
+            self.live,
+            script,
         )
         self._end_on_signals(edge)
         try:
             async with asyncio.TaskGroup() as group:
                 if script is None:
                     group.create_task(server_graph(local, Classifier(self.models.server)).run())
-                async with link:
+                async with link, self._dashboard.serve(link) if self._dashboard else nullcontext():
                     await edge.run()
         except BaseExceptionGroup as errors:
             raise first_error(errors) from None

@@ -24,7 +24,7 @@ def parse_address(text: str, what: str = "address") -> tuple[str, int]:
 @contextlib.asynccontextmanager
 async def serve_http(app: ASGIApp, host: str, port: int) -> AsyncIterator[tuple[str, int]]:
     """Serves `app` while the body runs; yields the address that it listens on. Raises UsageError when it cannot."""
-    with _listen(host, port) as listener:
+    with listen(host, port) as listener:
         server = _Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         try:
@@ -35,7 +35,8 @@ async def serve_http(app: ASGIApp, host: str, port: int) -> AsyncIterator[tuple[
             await serving
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises UsageError when the address cannot be had."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family)

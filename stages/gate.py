@@ -33,6 +33,11 @@ _POLICIES: dict[str, tuple[Policy, float]] = {
 }
 
 
+def policy_names() -> list[str]:
+    """The policies that a configuration may name."""
+    return [*_POLICIES]
+
+
 def register_policy(name: str, policy: Policy, default_threshold: float = 0.0) -> None:
     """Makes a policy known to configurations under a name."""
     _POLICIES[name] = (policy, default_threshold)
@@ -51,9 +56,9 @@ class Gate:
                 f"accepted: {', '.join(_POLICIES)}"
             )
         self._policy, default = _POLICIES[config.policy]
-        self._threshold = default if config.threshold is None else config.threshold
+        self.threshold = default if config.threshold is None else config.threshold
         self.config = config
 
     async def process(self, metered: Metered) -> Metered | Kept:
-        offload = self._policy(metered.scored.answer, self._threshold)
+        offload = self._policy(metered.scored.answer, self.threshold)
         return metered if offload else Kept(metered, Drop.GATE)

@@ -1,0 +1,72 @@
+"""Pictures for the page. Each function blocks; the dashboard calls them in a thread of its own."""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from models.picture import Resize, view_box
+from models.zoo import UnitGrid
+from pipeline.types import Pixels, Verdict
+from transport.codecs import codec_by_number
+from transport.wire import decode_evidence
+
+_LONGEST = 640  # pixels
+_QUALITY = 75  # of a live picture
+_LENGTH = struct.Struct("!I")
+
+
+def live_picture(number: int, verdict: Verdict, grid: UnitGrid, resize: Resize) -> bytes:
+    """Length of the header (32 bits, big-endian), header (JSON), JPEG of the camera's frame.
+
+    The header says which part of the picture the unit grid lies on (`box`: left, top, right, bottom as shares), which
+    units were sent, and the importance of each as a byte, 255 the highest.
+    """
+    height, width = verdict.frame.pixels.shape[:2]
+    left, top, right, bottom = view_box(width, height, resize, grid.crop_pct)
+    header = {
+        "n": number,
+        "camera": verdict.frame.camera,
+        "box": [left / width, top / height, right / width, bottom / height],
+        "side": grid.side,
+        "units": verdict.units.tolist(),
+        "importance": None if verdict.scored is None else heat(verdict.scored.importance),
+    }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    scale = min(1.0, _LONGEST / max(width, height))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small: Pixels = cv2.resize(verdict.frame.pixels, size, interpolation=cv2.INTER_AREA)
+    return _LENGTH.pack(len(text)) + text + jpeg(small, _QUALITY)
+
+
+def heat(importance: NDArray[np.float32]) -> str:
+    """Importance (N,) as base64 of one byte a unit. Square roots, so that more than the peak is seen."""
+    scaled = np.sqrt(np.clip(importance, 0, None) / max(float(importance.max()), 1e-12))
+    return base64.b64encode((scaled * 255).astype(np.uint8).tobytes()).decode()
+
+
+def jpeg(pixels: Pixels, quality: int = 92) -> bytes:
+    """RGB (H, W, 3) as JPEG."""
+    ok, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    assert ok, "a JPEG of an uint8 picture always can be made"
+    return data.tobytes()
+
+
+def evidence_png(message: bytes) -> bytes:
+    """What the server decoded from a message: PNG (S, S), transparent where no unit came."""
+    evidence = decode_evidence(message)
+    patch, side = evidence.patch_size, evidence.side
+    codec = codec_by_number(evidence.codec)
+    patches = codec.decode(evidence.payload, evidence.units, side, patch)
+    canvas = np.zeros((side, patch, side, patch, 4), np.uint8)
+    rows, columns = np.divmod(evidence.units, side)
+    canvas[rows, :, columns, :, :3] = patches[..., ::-1]
+    canvas[rows, :, columns, :, 3] = 255
+    ok, data = cv2.imencode(".png", canvas.reshape(side * patch, side * patch, 4))
+    assert ok, "a PNG of an uint8 picture always can be made"
+    return data.tobytes()

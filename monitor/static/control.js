@@ -1,0 +1,55 @@
+// The budget and the gate, changed while the run goes on.
+
+import { element } from "./format.js";
+
+export class Control {
+  #state = null;
+
+  constructor() {
+    element("budget").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#change("budget", { uplink: element("uplink").value.trim() });
+    });
+    for (const button of element("budget").querySelectorAll("[data-times]")) {
+      button.addEventListener("click", () => {
+        const rate = this.#state?.rate_bps;
+        if (rate) this.#change("budget", { uplink: `${rate * Number(button.dataset.times)}bit/s` });
+        else element("budget-error").textContent = "unlimited: give a rate first";
+      });
+    }
+    element("gate").addEventListener("submit", (event) => {
+      event.preventDefault();
+      const threshold = element("threshold").value.trim();
+      this.#change("gate", { policy: element("policy").value, threshold: threshold === "" ? null : threshold });
+    });
+  }
+
+  offer(policies) {
+    element("policy").replaceChildren(...policies.map((name) => new Option(name.replace("_", " "), name)));
+  }
+
+  show(state) {
+    const changed = !this.#state || this.#state.gate !== state.gate;
+    this.#state = state;
+    element("budget-now").textContent = `${state.uplink} over ${state.window_s} s`;
+    element("gate-now").textContent = `${state.gate.replace("_", " ")}, ${state.threshold}`;
+    if (changed) element("policy").value = state.gate;
+  }
+
+  async #change(what, values) {
+    const problem = element(`${what}-error`);
+    problem.textContent = "";
+    try {
+      const answer = await fetch(`/api/${what}`, {
+        method: "POST",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify(values),
+      });
+      const said = await answer.json();
+      if (answer.ok) this.show(said);
+      else problem.textContent = said.error;
+    } catch {
+      problem.textContent = "no connection";
+    }
+  }
+}

@@ -1,0 +1,94 @@
+// One frame: what the edge saw of it, and what the server did.
+
+import { bytes, clock, count, element, ms, percent } from "./format.js";
+import { drawHeat, drawUnits, WHOLE } from "./overlay.js";
+
+export class Evidence {
+  #frames;
+  #dialog = element("evidence");
+  #shown = null;
+
+  constructor(frames) {
+    this.#frames = frames;
+    element("close").addEventListener("click", () => this.#dialog.close());
+    element("older").addEventListener("click", () => this.#step(-1));
+    element("newer").addEventListener("click", () => this.#step(1));
+    this.#dialog.addEventListener("click", (event) => event.target === this.#dialog && this.#dialog.close());
+    this.#dialog.addEventListener("keydown", (event) => {
+      if (event.key === "ArrowLeft") this.#step(-1);
+      if (event.key === "ArrowRight") this.#step(1);
+    });
+  }
+
+  async open(n) {
+    this.#shown = n;
+    const answer = await fetch(`/api/frames/${n}/info`);
+    if (this.#shown !== n) return;
+    if (!this.#dialog.open) this.#dialog.showModal();
+    if (!answer.ok) {
+      element("evidence-title").textContent = "This frame is no longer kept";
+      element("facts").replaceChildren();
+      for (const id of ["seen", "received"]) clear(element(id));
+      return;
+    }
+    const { event, ...grid } = await answer.json();
+    this.#facts(event);
+    const sent = event.units > 0;
+    element("received-caption").textContent = sent
+      ? `what the server saw: ${event.units} of ${grid.side ** 2} units`
+      : `nothing was sent (${event.drop})`;
+    await Promise.all([
+      paint(element("seen"), event.edge && `/api/frames/${n}/picture`, (context) => {
+        if (element("show-heat").checked) drawHeat(context, { ...grid, box: WHOLE });
+        if (element("show-units").checked) drawUnits(context, { ...grid, box: WHOLE });
+      }),
+      paint(element("received"), sent && `/api/frames/${n}/evidence`),
+    ]);
+    this.#dialog.dataset.n = n;
+  }
+
+  #step(by) {
+    const place = this.#frames.findIndex((frame) => frame.n === this.#shown) + by;
+    if (this.#frames[place]) this.open(this.#frames[place].n);
+  }
+
+  #facts(event) {
+    const answer = (given) => (given?.label ? `${given.label} ${percent(given.prob, 1)}` : "none");
+    element("evidence-title").textContent = `${answer(event)} · ${event.origin}`;
+    const facts = {
+      Frame: `${count(event.seq)} of ${event.camera}, ${clock(event.stream_s)}`,
+      Edge: answer(event.edge),
+      Server: answer(event.server),
+      Truth: event.truth,
+      Sent: event.units ? `${event.units} units, ${bytes(event.wire_bits / 8)} (${count(event.wire_bits)} bits)` : "nothing",
+      "Not answered": event.drop,
+      Allowance: event.allowance_bits === null ? null : `${count(event.allowance_bits)} bits`,
+      Window: event.window_bits === null ? null : `${count(event.window_bits)} of ${event.budget_bits === null ? "any" : count(event.budget_bits)} bits`,
+      Latency: Object.entries(event.latency_ms).filter(([, value]) => value !== null).map(([stage, value]) => `${stage} ${ms(value)}`).join(", "),
+    };
+    element("facts").replaceChildren(...Object.entries(facts).filter(([, value]) => value).map(([name, value]) => {
+      const pair = document.createElement("div");
+      pair.append(
+        Object.assign(document.createElement("dt"), { textContent: name }),
+        Object.assign(document.createElement("dd"), { textContent: value }),
+      );
+      return pair;
+    }));
+  }
+}
+
+function clear(canvas) {
+  [canvas.width, canvas.height] = [224, 224];
+}
+
+async function paint(canvas, address, over = () => {}) {
+  clear(canvas);
+  const answer = address && (await fetch(address));
+  if (!answer || !answer.ok) return;
+  const picture = await createImageBitmap(await answer.blob());
+  [canvas.width, canvas.height] = [2 * picture.width, 2 * picture.height];
+  const context = canvas.getContext("2d");
+  context.imageSmoothingEnabled = false;
+  context.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  over(context);
+}

@@ -1,0 +1,27 @@
+// Numbers as people read them.
+
+export const element = (id) => document.getElementById(id);
+
+export const count = (n) => n.toLocaleString("en");
+export const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)} %`;
+export const ms = (value) => (value >= 1000 ? `${(value / 1000).toFixed(2)} s` : `${Number(value.toPrecision(3))} ms`);
+
+function scaled(value, units) {
+  let place = 0;
+  while (value >= 999.5 && place < units.length - 1) {
+    value /= 1000;
+    place += 1;
+  }
+  return `${Number(value.toFixed(place && value < 100 ? 1 : 0))} ${units[place]}`;
+}
+
+export const bytes = (value) => scaled(value, ["B", "kB", "MB", "GB"]);
+export const bits = (value) => scaled(value, ["bit", "kbit", "Mbit", "Gbit"]);
+export const bitRate = (value) => scaled(value, ["bit/s", "kbit/s", "Mbit/s", "Gbit/s"]);
+
+export function clock(seconds) {
+  const whole = Math.floor(seconds);
+  const parts = [Math.floor(whole / 60) % 60, whole % 60].map((n) => String(n).padStart(2, "0"));
+  const tenth = Math.floor((seconds - whole) * 10);
+  return `${whole >= 3600 ? `${Math.floor(whole / 3600)}:` : ""}${parts.join(":")}.${tenth}`;
+}

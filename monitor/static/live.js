@@ -1,0 +1,76 @@
+// A tile for each camera: its picture, what was sent of it, its answer and state.
+
+import { bytes, element, percent } from "./format.js";
+import { drawHeat, drawUnits } from "./overlay.js";
+
+export class LivePictures {
+  #holder;
+  #frames;
+  #tiles = new Map();
+
+  constructor(holder, frames) {
+    this.#holder = holder;
+    this.#frames = frames;
+    for (const id of ["show-units", "show-heat"]) {
+      element(id).addEventListener("change", () => this.#tiles.forEach((tile) => this.#draw(tile)));
+    }
+  }
+
+  clear() {
+    this.#tiles.forEach((tile) => tile.figure.remove());
+    this.#tiles.clear();
+  }
+
+  // Length of the header, header, JPEG.
+  async take(buffer) {
+    const length = new DataView(buffer).getUint32(0);
+    const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
+    const picture = await createImageBitmap(new Blob([new Uint8Array(buffer, 4 + length)], { type: "image/jpeg" }));
+    const tile = this.#tile(header.camera);
+    if (tile.header && tile.header.n > header.n) return picture.close();
+    tile.picture?.close();
+    Object.assign(tile, { header, picture });
+    this.#draw(tile);
+  }
+
+  states(cameras) {
+    for (const [name, camera] of Object.entries(cameras)) {
+      const silent = camera.silent_s > 3 ? `silent for ${camera.silent_s.toFixed(0)} s` : `${camera.fps.toFixed(1)} fps`;
+      const state = this.#tile(name).state;
+      state.textContent = [name, camera.state ?? silent].join(" · ");
+      state.classList.toggle("bad", camera.silent_s > 3 || (camera.state ?? "live") !== "live");
+    }
+  }
+
+  #tile(camera) {
+    let tile = this.#tiles.get(camera);
+    if (!tile) {
+      this.#holder.querySelector(".empty")?.remove();
+      const figure = document.createElement("figure");
+      figure.className = "camera-tile";
+      figure.innerHTML = '<canvas></canvas><figcaption><span class="label"></span><span class="how"></span><span class="name"></span></figcaption>';
+      const [canvas, caption] = figure.children;
+      const [label, how, state] = caption.children;
+      tile = { figure, canvas, label, how, state };
+      this.#tiles.set(camera, tile);
+      this.#holder.append(figure);
+    }
+    return tile;
+  }
+
+  #draw({ canvas, picture, header, label, how }) {
+    if (!picture) return;
+    [canvas.width, canvas.height] = [picture.width, picture.height];
+    const context = canvas.getContext("2d");
+    context.drawImage(picture, 0, 0);
+    if (element("show-heat").checked) drawHeat(context, header);
+    if (element("show-units").checked) drawUnits(context, header);
+    canvas.dataset.n = header.n;
+    const frame = this.#frames.findLast((other) => other.n === header.n);
+    if (!frame) return;
+    label.textContent = frame.label ? `${frame.label} ${percent(frame.prob)}` : "no answer";
+    const sent = frame.units ? `${frame.units} units, ${bytes(frame.wire_bits / 8)}` : "nothing sent";
+    how.textContent = `${frame.origin}: ${sent}${frame.drop ? ` (${frame.drop})` : ""}`;
+    how.className = `how dot ${frame.origin}`;
+  }
+}

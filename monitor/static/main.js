@@ -1,0 +1,149 @@
+// The page: one stream in, and the parts that draw it.
+
+import { Chart } from "./chart.js";
+import { Control } from "./control.js";
+import { Evidence } from "./evidence.js";
+import { bitRate, bytes, count, element, ms, percent } from "./format.js";
+import { LivePictures } from "./live.js";
+import { Rows } from "./rows.js";
+
+const FORGET = 3000; // frames that the page remembers
+const frames = []; // ascending by n
+
+const chart = new Chart(element("chart"), element("span"));
+const evidence = new Evidence(frames);
+const rows = new Rows(frames, (n) => evidence.open(n));
+const live = new LivePictures(element("cameras"), frames);
+const control = new Control();
+
+// ---- theme ----
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const setTheme = () => {
+  const chosen = localStorage.getItem("theme");
+  document.documentElement.dataset.theme = chosen ?? (dark.matches ? "dark" : "light");
+  chart.restyle();
+};
+element("theme").addEventListener("click", () => {
+  localStorage.setItem("theme", document.documentElement.dataset.theme === "dark" ? "light" : "dark");
+  setTheme();
+});
+dark.addEventListener("change", setTheme);
+setTheme();
+
+// ---- what comes in ----
+
+function take(message) {
+  if (message.type === "run") {
+    frames.length = 0;
+    rows.clear();
+    live.clear();
+    element("about").textContent = `${message.title} · ${message.models}`;
+    control.offer(message.policies);
+  } else if (message.type === "frames") {
+    frames.push(...message.frames);
+    if (frames.length > FORGET) frames.splice(0, frames.length - FORGET);
+    rows.add(message.frames, message.missed);
+    chart.draw(frames);
+  } else if (message.type === "state") {
+    showState(message);
+  }
+}
+
+function showState(state) {
+  const window_s = state.control.window_s;
+  element("rate").textContent = bitRate(state.window_bits / window_s);
+  const share = state.budget_bits ? ` (${percent(state.window_bits / state.budget_bits)})` : "";
+  element("of-budget").textContent = `of ${state.control.uplink}${share}`;
+  element("frames").textContent = count(state.frames);
+  element("fps").textContent = `${state.fps.toFixed(1)} a second`;
+  element("offloaded").textContent = percent(state.offloaded / Math.max(state.frames, 1));
+  element("origins").textContent = Object.entries(state.origins).map(([origin, n]) => `${origin} ${count(n)}`).join(", ");
+  element("bytes").textContent = bytes(state.wire_bits / 8 / Math.max(state.frames, 1));
+  element("total").textContent = `${bytes(state.wire_bits / 8)} in all`;
+  const total = state.latency_ms.total;
+  element("latency").textContent = total ? ms(total.p50) : "–";
+  element("latency-95").textContent = total ? `p95 ${ms(total.p95)}` : "";
+  element("accuracy-tile").hidden = !state.accuracy;
+  if (state.accuracy) {
+    element("accuracy").textContent = percent(state.accuracy.verdict, 1);
+    element("edge-accuracy").textContent = `edge alone ${percent(state.accuracy.edge, 1)}`;
+  }
+  const link = element("link");
+  link.hidden = false;
+  link.textContent = state.link ? `link: ${state.link}` : "link up";
+  link.className = `pill ${state.link ? "bad" : "good"}`;
+  document.body.classList.toggle("single", Object.keys(state.cameras).length < 2);
+  live.states(state.cameras);
+  control.show(state.control);
+  bars("drops", Object.entries(state.drops).map(([reason, drop]) => ({
+    name: reason, width: drop.frames / state.frames, kind: `side-${drop.slow}`,
+    value: drop.slow ? `${count(drop.frames)} · ${drop.slow}` : count(drop.frames),
+    title: drop.slow ? `what holds these frames back: the ${drop.slow}` : "",
+  })), "Nothing so far.");
+  const stages = Object.entries(state.latency_ms).filter(([, p]) => p);
+  const longest = Math.max(1, ...stages.map(([, p]) => p.p95));
+  bars("stages", stages.map(([stage, p]) => ({
+    name: stage, width: p.p50 / longest, most: p.p95 / longest, kind: "side-server",
+    value: `${p.p50.toPrecision(3)} / ${p.p95.toPrecision(3)}`,
+  })), "");
+}
+
+function bars(id, items, nothing) {
+  const list = element(id);
+  if (!items.length) {
+    list.replaceChildren(Object.assign(document.createElement("li"), { className: "empty", textContent: nothing }));
+    return;
+  }
+  while (list.children.length > items.length) list.lastChild.remove();
+  items.forEach((item, place) => {
+    let row = list.children[place];
+    if (!row || row.className === "empty") {
+      row?.remove();
+      row = document.createElement("li");
+      row.innerHTML = '<span></span><span class="track"><i class="most"></i><i></i></span><span class="value"></span>';
+      list.append(row);
+    }
+    const [name, track, value] = row.children;
+    name.textContent = item.name;
+    row.title = item.title ?? "";
+    value.textContent = item.value;
+    [item.most ?? 0, item.width].forEach((share, n) => {
+      track.children[n].style.width = `${Math.min(100, 100 * share)}%`;
+      track.children[n].className = n ? item.kind : `most ${item.kind}`;
+    });
+  });
+}
+
+// ---- the stream ----
+
+let wait_ms = 250;
+
+function connect() {
+  const scheme = location.protocol === "https:" ? "wss" : "ws";
+  const socket = new WebSocket(`${scheme}://${location.host}/ws`);
+  socket.binaryType = "arraybuffer";
+  const tellVisible = () => {
+    if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ visible: !document.hidden }));
+  };
+  socket.onopen = () => {
+    wait_ms = 250;
+    status("live", "good");
+    tellVisible();
+  };
+  socket.onmessage = ({ data }) => (typeof data === "string" ? take(JSON.parse(data)) : live.take(data));
+  socket.onclose = () => {
+    document.removeEventListener("visibilitychange", tellVisible);
+    status("no connection", "bad");
+    setTimeout(connect, wait_ms);
+    wait_ms = Math.min(5000, wait_ms * 1.6);
+  };
+  document.addEventListener("visibilitychange", tellVisible);
+}
+
+function status(text, kind) {
+  element("connection").textContent = text;
+  element("connection").className = `pill ${kind}`;
+}
+
+connect();

@@ -1,0 +1,40 @@
+"""A run as the dashboard sees it: all that its routes and viewers read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from models.picture import Resize
+from models.zoo import UnitGrid
+from monitor.feed import Feed
+from pipeline.control import Control
+from pipeline.stats import LiveStats
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """One run."""
+
+    title: str
+    models: str
+    labels: tuple[str, ...]
+    grid: UnitGrid
+    resize: Resize
+    policies: list[str]
+    feed: Feed
+    stats: LiveStats
+    control: Control
+    registry: CollectorRegistry
+    link: Callable[[], str | None]  # why no message would be taken now
+    cameras: Callable[[], dict[str, str]]  # state of each camera, where it is known
+
+    def now(self) -> dict[str, Any]:
+        """The state of the run, for the page and for /api/stats."""
+        now_is = self.stats.snapshot(self.labels)
+        for name, state in self.cameras().items():
+            now_is["cameras"].setdefault(name, {"frames": 0, "fps": 0.0})["state"] = state
+        return now_is | {"link": self.link(), "control": self.control.state()}
