@@ -24,6 +24,7 @@ from monitor.viewer import Crowd, Viewer
 from monitor.watched import Watched
 from pipeline.errors import UsageError
 from pipeline.threads import Worker
+from transport.codecs import Canvas
 from transport.wire import decode_evidence
 
 _STATIC = Path(__file__).parent / "static"
@@ -73,7 +74,7 @@ def dashboard_app(run: Watched, coder: Worker, token: str | None) -> ASGIApp:
         moment = run.feed.moment(request.path_params["number"])
         if moment is None:
             return JSONResponse({"error": "this frame is no longer kept"}, 404)
-        return await _about(moment, request.path_params["what"], coder)
+        return await _about(moment, request.path_params["what"], coder, run.canvas)
 
     async def metrics(request: Request) -> Response:
         return Response(generate_latest(run.registry), media_type=CONTENT_TYPE_LATEST)
@@ -114,7 +115,7 @@ async def _body(request: Request) -> bytes:
     return body[:_LONGEST_BODY]
 
 
-async def _about(moment: Moment, what: str, coder: Worker) -> Response:
+async def _about(moment: Moment, what: str, coder: Worker, canvas: Canvas) -> Response:
     """One frame: `info`, `picture` as the models saw it, `evidence` as the server did."""
     if what == "info":
         importance = None if moment.importance is None else heat(moment.importance)
@@ -125,7 +126,7 @@ async def _about(moment: Moment, what: str, coder: Worker) -> Response:
     if what == "picture" and moment.picture is not None:
         return Response(await coder.call(jpeg, moment.picture), media_type="image/jpeg")
     if what == "evidence" and moment.message is not None:
-        return Response(await coder.call(evidence_png, moment.message), media_type="image/png")
+        return Response(await coder.call(evidence_png, moment.message, canvas), media_type="image/png")
     return JSONResponse({"error": f"this frame has no {what}; accepted: info, picture, evidence"}, 404)
 
 

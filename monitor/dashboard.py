@@ -21,6 +21,8 @@ from pipeline.threads import Worker
 from pipeline.web import listen, parse_address, serve_http
 from stages.gate import policy_names
 from stages.sinks import Sink
+from transport.codecs import Canvas
+from transport.embedding import Embedding
 from transport.link import EdgeLink
 
 if TYPE_CHECKING:
@@ -70,11 +72,13 @@ class Dashboard:
         run = self._run
         config = run.config.dashboard
         assert config.address is not None
+        grid = run.models.server.grid
         watched = Watched(
             title=run.source.name,
             models=f"{run.models.edge.name} and {run.models.server.name}",
             labels=run.models.edge.labels,
-            grid=run.models.server.grid,
+            grid=grid,
+            canvas=Canvas(grid.side, grid.patch_size, Embedding(*run.models.server.embedding())),
             resize=run.config.capture.resize,
             policies=policy_names(),
             feed=self._feed,

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from models.picture import Resize, view_box
 from models.zoo import UnitGrid
 from pipeline.types import Pixels, Verdict
-from transport.codecs import codec_by_number
+from transport.codecs import Canvas, Patches, Tokens, codec_by_number
 from transport.wire import decode_evidence
 
 _LONGEST = 640  # pixels
 _QUALITY = 75  # of a live picture
+_GREY = 127
 _LENGTH = struct.Struct("!I")
 
 
@@ -57,16 +58,28 @@ def jpeg(pixels: Pixels, quality: int = 92) -> bytes:
     return data.tobytes()
 
 
-def evidence_png(message: bytes) -> bytes:
+def evidence_png(message: bytes, canvas: Canvas) -> bytes:
     """What the server decoded from a message: PNG (S, S), transparent where no unit came."""
     evidence = decode_evidence(message)
-    patch, side = evidence.patch_size, evidence.side
-    codec = codec_by_number(evidence.codec)
-    patches = codec.decode(evidence.payload, evidence.units, side, patch)
-    canvas = np.zeros((side, patch, side, patch, 4), np.uint8)
+    content = codec_by_number(evidence.codec).decode(evidence.payload, evidence.units, canvas)
+    patches = np.asarray(content if content.ndim == 4 else pixels_of(content.astype(np.float32), canvas))
+    side, patch = canvas.side, canvas.patch_size
+    picture = np.zeros((side, patch, side, patch, 4), np.uint8)
     rows, columns = np.divmod(evidence.units, side)
-    canvas[rows, :, columns, :, :3] = patches[..., ::-1]
-    canvas[rows, :, columns, :, 3] = 255
-    ok, data = cv2.imencode(".png", canvas.reshape(side * patch, side * patch, 4))
+    picture[rows, :, columns, :, :3] = patches[..., ::-1]
+    picture[rows, :, columns, :, 3] = 255
+    ok, data = cv2.imencode(".png", picture.reshape(canvas.pixels, canvas.pixels, 4))
     assert ok, "a PNG of an uint8 picture always can be made"
     return data.tobytes()
+
+
+def pixels_of(tokens: Tokens, canvas: Canvas) -> Patches:
+    """The pixels (K, patch, patch, 3) nearest to grey that have these tokens: the part that the embedding keeps."""
+    embedding = canvas.embedding
+    assert embedding is not None, "who sends tokens has the embedding"
+    grey = np.full(len(embedding.matrix), _GREY, np.float32)
+    beyond = tokens - embedding.bias - grey @ embedding.matrix
+    pixels = grey + np.linalg.lstsq(embedding.matrix.T, beyond.T, rcond=1e-4)[0].T
+    shape = (len(tokens), canvas.patch_size, canvas.patch_size, 3)
+    patches: Patches = np.clip(np.rint(pixels), 0, 255).astype(np.uint8).reshape(shape)
+    return patches

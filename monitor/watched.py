@@ -13,6 +13,7 @@ from models.zoo import UnitGrid
 from monitor.feed import Feed
 from pipeline.control import Control
 from pipeline.stats import LiveStats
+from transport.codecs import Canvas
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Watched:
     models: str
     labels: tuple[str, ...]
     grid: UnitGrid
+    canvas: Canvas
     resize: Resize
     policies: list[str]
     feed: Feed

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from pipeline.config import MODEL_PAIRS, BudgetConfig, CameraConfig, Config
@@ -28,7 +28,7 @@ key may be left out; unknown keys are errors. Relative paths start at the workin
 | duration | `500us`, `500ms`, `1s`, `2min`, `1h`, `1d` | seconds |
 """
 _KINDS: dict[object, str] = {int: "whole number", float: "number", str: "text", bool: "`true`, `false`", Path: "path"}
-_KINDS |= {dict[float, float]: "mapping of numbers", BudgetConfig: "keys of `budget`"}
+_KINDS |= {dict[float, float]: "mapping of numbers", BudgetConfig: "keys of `budget`", SecretStr: "text, never shown"}
 _QUANTITIES: dict[Callable[[object], object], str] = {
     parse_rate: "rate or `unlimited`",
     parse_size: "size",

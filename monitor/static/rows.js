@@ -95,7 +95,7 @@ function row(frame) {
   answer(cell("–", "wide"), frame.edge);
   answer(cell("–", "wide"), frame.server);
   cell(frame.drop ? `${frame.origin} · ${frame.drop}` : frame.origin, `dot ${frame.origin}`);
-  cell(frame.units || "–", "number");
+  cell(frame.units || "–", "number wide");
   cell(frame.wire_bits ? bytes(frame.wire_bits / 8) : "–", "number");
   cell(frame.latency_ms.total.toFixed(0), "number wide");
   return line;

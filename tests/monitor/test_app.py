@@ -27,7 +27,7 @@ from pipeline.metrics import EdgeMetrics
 from pipeline.stats import LiveStats
 from pipeline.threads import Worker
 from stages.gate import Gate
-from tests.fakes import PATCH, SIDE
+from tests.fakes import CANVAS, PATCH, SIDE
 from tests.monitor.test_feed import LABELS, verdict_of
 
 TOKEN = "a-token-of-some-length"  # noqa: S105
@@ -45,6 +45,7 @@ def watched() -> Watched:
         models="a and b",
         labels=LABELS,
         grid=UnitGrid(SIDE * PATCH, PATCH, "bicubic", 1.0),
+        canvas=CANVAS,
         resize="squash",
         policies=["min_entropy", "always"],
         feed=feed,

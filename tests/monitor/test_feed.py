@@ -14,10 +14,12 @@ from PIL import Image
 from models.zoo import UnitGrid
 from monitor import feed as feed_module
 from monitor.feed import Feed
-from monitor.pictures import evidence_png, heat, live_picture
+from monitor.pictures import evidence_png, heat, live_picture, pixels_of
 from pipeline.types import Drop, Kept, Sent, Verdict
 from stages.fuse import Fuse
-from tests.fakes import PATCH, SIDE, make_evidence, make_frame, make_scored
+from tests.fakes import CANVAS, PATCH, SIDE, make_evidence, make_frame, make_scored
+from transport.codecs import Canvas
+from transport.embedding import Embedding
 
 LABELS = ("disc", "ring", "star", "fish", "key")
 FUSE = Fuse(False, {0.0: 0.0, 1.0: 1.0}, SIDE**2)
@@ -90,7 +92,7 @@ def test_times_never_run_backwards():
 
 def test_the_evidence_is_what_the_server_decodes():
     evidence = make_evidence(seq=3, units=(1, 5, 6))
-    pixels = np.array(Image.open(io.BytesIO(evidence_png(evidence.message))))
+    pixels = np.array(Image.open(io.BytesIO(evidence_png(evidence.message, CANVAS))))
     picture = evidence.selected.metered.scored.picture
     sent = np.zeros((SIDE, SIDE), bool)
     sent.flat[[1, 5, 6]] = True
@@ -112,3 +114,15 @@ def test_a_live_picture_says_where_the_units_lie():
 
 def test_heat_of_nothing_is_cold():
     assert set(base64.b64decode(heat(np.zeros(4, np.float32)))) == {0}
+
+
+def test_tokens_are_shown_as_the_pixels_that_the_embedding_keeps():
+    rng = np.random.default_rng(0)
+    inputs = PATCH * PATCH * 3
+    embedding = Embedding(rng.standard_normal((inputs, inputs)).astype(np.float32), np.ones(inputs, np.float32))
+    patches = rng.integers(0, 256, (3, PATCH, PATCH, 3), np.uint8)
+    shown = pixels_of(embedding.tokens(patches), Canvas(SIDE, PATCH, embedding))
+    assert np.abs(shown.astype(int) - patches).max() <= 1
+    narrow = Embedding(embedding.matrix[:, :5], embedding.bias[:5])
+    shown = pixels_of(narrow.tokens(patches), Canvas(SIDE, PATCH, narrow))
+    assert np.abs(shown.astype(int) - 127).mean() < np.abs(patches.astype(int) - 127).mean()

@@ -1,0 +1,213 @@
+"""The page in a real browser, served by a real run in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+
+from tests.conftest import skip_or_fail
+
+CHROMIUM = Path("/usr/bin/chromium")
+ROOT = Path(__file__).parents[2]
+PATIENCE_MS = 20_000
+# Where pictures of the page are left for people to look at.
+ARTEFACTS = os.environ.get("SAGELINK_ARTEFACTS")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+class Server:
+    """`sagelink run` with a dashboard, which can be ended and begun again."""
+
+    def __init__(self, out: Path) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self.out = out
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def begin(self) -> None:
+        source = "synthetic:100000,fps=8,size=320x240"
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "pipeline.cli", "run", source, "--realtime", "--models", "demo"),
+                *("--gate", "always", "--uplink", "96kbit/s", "--units", "40", "--out", str(self.out)),
+                *("--dashboard-address", f"127.0.0.1:{self.port}"),
+            ],
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                with urlopen(f"{self.url}readyz"):  # noqa: S310
+                    return
+            except OSError:
+                assert time.monotonic() < deadline, "the run does not get ready"
+                assert self._process.poll() is None, "the run has ended"
+                time.sleep(0.2)
+
+    def end(self) -> int:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGINT)
+        return self._process.wait(10)
+
+    def stats(self) -> dict[str, Any]:
+        with urlopen(f"{self.url}api/stats") as answer:  # noqa: S310
+            return json.load(answer)
+
+
+def wait_for(page: Any, condition: str) -> None:
+    """Waits until the condition holds in the page. Its policy forbids Playwright's own way, which is eval."""
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    while not page.evaluate(condition):
+        assert time.monotonic() < deadline, f"not within {PATIENCE_MS} ms: {condition}"
+        page.wait_for_timeout(50)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("run"))
+    server.begin()
+    yield server
+    server.end()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if not CHROMIUM.exists():
+        skip_or_fail("chromium", f"no {CHROMIUM}")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, server) -> Iterator[Any]:
+    """A page that has met no error by the end of the test, but for cut connections and what the run refused."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(PATIENCE_MS)
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else 0)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(server.url)
+    page.wait_for_selector("#rows tr")
+    yield page
+    page.close()
+    assert [text for text in complaints if "WebSocket connection" not in text and "status of 400" not in text] == []
+
+
+def test_everything_moves(page):
+    shown = "Number(document.querySelector('.camera-tile canvas').dataset.n)"
+    wait_for(page, f"{shown} >= 0")
+    before = page.evaluate(f"({{n: {shown}, row: Number(document.querySelector('#rows tr').dataset.n)}})")
+    wait_for(page, f"{shown} > {before['n']} + 2")
+    wait_for(page, f"Number(document.querySelector('#rows tr').dataset.n) > {before['row']} + 2")
+    painted = """() => {
+        const canvas = document.querySelector('#chart canvas');
+        return new Set(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data).size;
+    }"""
+    assert page.evaluate(painted) > 10
+    assert page.inner_text("#connection") == "live"
+    assert "96 kbit/s" in page.inner_text("#of-budget")
+    assert page.locator("#drops li").count() >= 1
+    assert page.locator("#stages li").count() == 7
+
+
+def test_a_paused_table_stands_still_and_a_filter_holds(page):
+    page.click("#pause")
+    first = page.get_attribute("#rows tr", "data-n")
+    shown = page.evaluate("Number(document.querySelector('.camera-tile canvas').dataset.n)")
+    wait_for(page, f"Number(document.querySelector('.camera-tile canvas').dataset.n) > {shown} + 4")
+    assert page.get_attribute("#rows tr", "data-n") == first
+    page.select_option("#filter", "sent")
+    page.click("#pause")
+    wait_for(page, f"Number(document.querySelector('#rows tr').dataset.n) > {first}")
+    units = page.evaluate("[...document.querySelectorAll('#rows tr')].map(row => row.cells[6].textContent)")
+    assert units
+    assert all(count.isdecimal() for count in units)
+
+
+def test_a_row_opens_the_frame_as_the_server_saw_it(page):
+    page.select_option("#filter", "sent")
+    page.locator("#rows tr").first.click()
+    page.wait_for_selector("dialog[open][data-n]")
+    assert "of 196 units" in page.inner_text("#received-caption")
+    opaque = """() => {
+        const canvas = document.getElementById('received');
+        const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+        return data.filter((value, place) => place % 4 === 3 && value === 255).length / (canvas.width * canvas.height);
+    }"""
+    units = int(page.inner_text("#received-caption").split(":")[1].split()[0])
+    assert page.evaluate(opaque) == pytest.approx(units / 196, abs=1e-3)
+    n = page.get_attribute("dialog", "data-n")
+    page.keyboard.press("ArrowLeft")
+    wait_for(page, f"document.querySelector('dialog').dataset.n < {n}")
+    page.keyboard.press("Escape")
+    assert page.locator("dialog[open]").count() == 0
+
+
+def test_a_budget_changed_on_the_page_changes_the_ledger(page, server):
+    page.fill("#uplink", "fast")
+    page.click("#budget button >> nth=0")
+    wait_for(page, "document.getElementById('budget-error').textContent.includes('a rate is written like')")
+    page.fill("#uplink", "48kbit/s")
+    page.click("#budget button >> nth=0")
+    wait_for(page, "document.getElementById('of-budget').textContent.includes('48 kbit/s')")
+    assert page.inner_text("#budget-error") == ""
+    assert server.stats()["control"]["rate_bps"] == 48_000
+    page.click("[data-times='2']")
+    wait_for(page, "document.getElementById('of-budget').textContent.includes('96 kbit/s')")
+    page.select_option("#policy", "never")
+    page.click("#gate button")
+    wait_for(page, "document.getElementById('gate-now').textContent.startsWith('never')")
+    page.select_option("#policy", "always")
+    page.click("#gate button")
+    wait_for(page, "document.getElementById('gate-now').textContent.startsWith('always')")
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    while True:
+        lines = [json.loads(line) for line in (server.out / "results.jsonl").read_text().splitlines()[:-1]]
+        if {48_000, 96_000} <= {line["budget_bits"] for line in lines} and lines[-1]["budget_bits"] == 96_000:
+            break
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert all(line["window_bits"] <= line["budget_bits"] for line in lines if line["sent_s"] is not None)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize(("name", "width", "height"), [("desktop", 1280, 900), ("phone", 390, 844)])
+def test_the_page_fits_its_window(browser, server, tmp_path, theme, name, width, height):
+    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=theme)
+    page.goto(server.url)
+    page.wait_for_selector(".camera-tile .label:not(:empty)")
+    assert page.evaluate("document.documentElement.dataset.theme") == theme
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    folder = Path(ARTEFACTS) if ARTEFACTS else tmp_path
+    folder.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=folder / f"dashboard-{name}-{theme}.png", full_page=True)
+    page.close()
+
+
+def test_the_page_comes_back_when_the_run_does(page, server):
+    assert server.end() == 0
+    wait_for(page, "document.getElementById('connection').textContent === 'no connection'")
+    server.begin()
+    wait_for(page, "document.getElementById('connection').textContent === 'live'")
+    wait_for(page, "Number(document.querySelector('#rows tr')?.dataset.n ?? 1e9) < 200")
