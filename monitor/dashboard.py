@@ -62,8 +62,8 @@ class Dashboard:
         """`tell` is called with the page's address."""
         self._run = run
         self._tell = tell or log.info
-        self._feed = Feed(run.models.edge.labels, run.live)
-        self._metrics = EdgeMetrics(CollectorRegistry())
+        self._feed = Feed(run.models.edge.labels, run.live, run.apart)
+        self._metrics = EdgeMetrics(CollectorRegistry(), run.apart)
         self.sinks: list[Sink] = [self._feed, self._metrics]
 
     @contextlib.asynccontextmanager
@@ -74,7 +74,7 @@ class Dashboard:
         assert config.address is not None
         grid = run.models.server.grid
         watched = Watched(
-            title=run.source.name,
+            title=run.source,
             models=f"{run.models.edge.name} and {run.models.server.name}",
             labels=run.models.edge.labels,
             grid=grid,
@@ -86,7 +86,7 @@ class Dashboard:
             control=run.control,
             registry=self._metrics.registry,
             link=link.refusal,
-            cameras=dict,
+            health=lambda: {capture.name: capture.health() for capture in run.captures},
         )
         host, port = parse_address(config.address, "dashboard.address")
         coder = Worker("dashboard")

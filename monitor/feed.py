@@ -11,6 +11,7 @@ import json
 import threading
 import time
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,8 +51,11 @@ class Batch:
 class Feed:
     """A sink. Written in one thread, read from others."""
 
-    def __init__(self, labels: tuple[str, ...], live: bool) -> None:
-        """`live`: the chart's time is the machine's; else the stream's own."""
+    def __init__(self, labels: tuple[str, ...], live: bool, apart: Collection[str] = ()) -> None:
+        """`live`: the chart's time is the machine's, else the stream's own; `apart`: cameras with a budget of their
+        own, which are not in the chart's window.
+        """
+        self._apart = apart
         self._labels = labels
         self._live = live
         self._began_s = time.monotonic()
@@ -74,7 +78,7 @@ class Feed:
                 "n": number,
                 "t": round(self._time_s, 4),
                 "truth": None if truth is None else self._labels[truth],
-                "asked": verdict.window_bits is not None,
+                "asked": verdict.window_bits is not None and verdict.frame.camera not in self._apart,
             }
             event = json.dumps(line | extra, separators=(",", ":"))
             scored = verdict.scored

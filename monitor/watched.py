@@ -32,11 +32,12 @@ class Watched:
     control: Control
     registry: CollectorRegistry
     link: Callable[[], str | None]  # why no message would be taken now
-    cameras: Callable[[], dict[str, str]]  # state of each camera, where it is known
+    health: Callable[[], dict[str, dict[str, object] | None]]  # of each camera; None for what cannot fail
 
     def now(self) -> dict[str, Any]:
         """The state of the run, for the page and for /api/stats."""
         now_is = self.stats.snapshot(self.labels)
-        for name, state in self.cameras().items():
-            now_is["cameras"].setdefault(name, {"frames": 0, "fps": 0.0})["state"] = state
+        for name, health in self.health().items():
+            now_is["cameras"].setdefault(name, {"frames": 0, "fps": 0.0, "silent_s": now_is["uptime_s"]})
+            now_is["cameras"][name]["health"] = health
         return now_is | {"link": self.link(), "control": self.control.state()}

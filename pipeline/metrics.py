@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from pipeline.types import Verdict
@@ -45,7 +47,9 @@ class ServerMetrics:
 class EdgeMetrics:
     """What `sagelink run` counts: a sink for verdicts."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, apart: Collection[str] = ()) -> None:
+        """`apart`: cameras with a budget of their own, whose window is not the one told of."""
+        self._apart = apart
         self.registry = registry
         self.frames = Counter("sagelink_frames", "Verdicts by origin", ["camera", "origin"], registry=registry)
         self.drops = Counter(
@@ -79,7 +83,7 @@ class EdgeMetrics:
             self.drops.labels(camera, verdict.drop.value).inc()
         self.uplink_bits.labels(camera).inc(verdict.wire_bits)
         self.units.labels(camera).inc(len(verdict.units))
-        if verdict.window_bits is not None:
+        if verdict.window_bits is not None and camera not in self._apart:
             self.window_bits.set(verdict.window_bits)
             self.budget_bits.set(float("inf") if verdict.budget_bits is None else verdict.budget_bits)
         for stage, ms in verdict.latency_ms.items():

@@ -98,7 +98,8 @@ class Run:
         self.models = models
         self.budget = UplinkBudget(config.budget.uplink, config.budget.window)
         self.tally = Tally()
-        self.stats = LiveStats()
+        self.apart = frozenset(each.name for each in config.all_cameras if each.budget is not None)
+        self.stats = LiveStats(self.apart)
         self._gate = Gate(config.gate)
         self.control = Control(self.budget, self._gate)
         self.live = any(capture.live for capture in captures)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,7 +73,9 @@ def slow_side(reason: str, ship_ms: float | None, server_ms: float | None) -> st
 class LiveStats:
     """Takes verdicts in one thread, and is read from any other."""
 
-    def __init__(self) -> None:
+    def __init__(self, apart: Collection[str] = ()) -> None:
+        """`apart`: cameras with a budget of their own, whose window is not the one told of."""
+        self._apart = apart
         self._lock = threading.Lock()
         self._began_s = time.monotonic()
         self._origins: Counter[str] = Counter()
@@ -93,7 +96,7 @@ class LiveStats:
             self._origins[verdict.origin] += 1
             if verdict.drop is not None:
                 self._drops[verdict.drop.value] += 1
-            if verdict.window_bits is not None:
+            if verdict.window_bits is not None and verdict.frame.camera not in self._apart:
                 self._window_bits = verdict.window_bits
                 self._budget_bits = verdict.budget_bits
                 self._peak_window_bits = max(self._peak_window_bits, verdict.window_bits)

@@ -20,13 +20,12 @@ export class Chart {
 
   // Takes the frames as they are now; draws at most once a screen refresh.
   draw(frames) {
-    let limit = null;
-    const asked = frames.filter((frame) => frame.asked);
+    const shared = (frame, value) => (frame.asked ? value : undefined); // undefined: the line goes on
     this.#data = [
-      asked.map((frame) => frame.t),
-      asked.map((frame) => frame.window_bits),
-      asked.map((frame) => frame.wire_bits || null),
-      asked.map((frame) => (limit = frame.budget_bits)),
+      frames.map((frame) => frame.t),
+      frames.map((frame) => shared(frame, frame.window_bits)),
+      frames.map((frame) => frame.wire_bits || null),
+      frames.map((frame) => shared(frame, frame.budget_bits)),
     ];
     if (this.#due) return;
     this.#due = true;

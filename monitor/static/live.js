@@ -35,10 +35,11 @@ export class LivePictures {
 
   states(cameras) {
     for (const [name, camera] of Object.entries(cameras)) {
+      const { state = "running", fault } = camera.health ?? {};
       const silent = camera.silent_s > 3 ? `silent for ${camera.silent_s.toFixed(0)} s` : `${camera.fps.toFixed(1)} fps`;
-      const state = this.#tile(name).state;
-      state.textContent = [name, camera.state ?? silent].join(" · ");
-      state.classList.toggle("bad", camera.silent_s > 3 || (camera.state ?? "live") !== "live");
+      const place = this.#tile(name).state;
+      place.textContent = [name, state === "running" ? silent : `${state}${fault ? `: ${fault}` : ""}`].join(" · ");
+      place.classList.toggle("bad", camera.silent_s > 3 || state !== "running");
     }
   }
 

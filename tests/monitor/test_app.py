@@ -53,7 +53,7 @@ def watched() -> Watched:
         control=Control(UplinkBudget(64_000, 1.0), Gate(GateConfig())),
         registry=metrics.registry,
         link=lambda: None,
-        cameras=dict,
+        health=lambda: {"camera": None, "gate": {"state": "backoff", "fault": "timeout"}},
     )
 
 
@@ -92,6 +92,7 @@ def test_the_page_and_its_parts_are_served_with_security_headers(client):
 def test_stats_metrics_and_health(client):
     stats = client.get("/api/stats").json()
     assert (stats["frames"], stats["offloaded"], stats["control"]["uplink"]) == (3, 2, "64 kbit/s")
+    assert stats["cameras"]["gate"]["health"]["state"] == "backoff"
     assert 'sagelink_frames_total{camera="camera",origin="edge"} 3.0' in client.get("/metrics").text
     assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
 

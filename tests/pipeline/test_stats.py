@@ -117,3 +117,12 @@ def test_edge_metrics_count_what_the_verdicts_say():
     assert samples["sagelink_budget_bits",] == 1000
     assert samples["sagelink_stage_seconds_count", "ship"] == 1
     assert samples["sagelink_frame_age_seconds_count",] == 3
+
+
+def test_a_camera_with_a_budget_of_its_own_is_not_in_the_shared_window():
+    stats, registry = LiveStats(apart={"camera"}), CollectorRegistry()
+    metrics = EdgeMetrics(registry, apart={"camera"})
+    for sink in (stats, metrics):
+        sink.write(kept(Drop.BUDGET))
+    assert (stats.snapshot(LABELS)["window_bits"], stats.snapshot(LABELS)["budget_bits"]) == (0, None)
+    assert registry.get_sample_value("sagelink_window_bits") == 0
