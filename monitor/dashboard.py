@@ -74,7 +74,7 @@ class Dashboard:
         assert config.address is not None
         grid = run.models.server.grid
         watched = Watched(
-            title=run.source,
+            title=run.source if len(run.captures) == 1 else f"{len(run.captures)} cameras",
             models=f"{run.models.edge.name} and {run.models.server.name}",
             labels=run.models.edge.labels,
             grid=grid,

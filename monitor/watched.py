@@ -37,7 +37,8 @@ class Watched:
     def now(self) -> dict[str, Any]:
         """The state of the run, for the page and for /api/stats."""
         now_is = self.stats.snapshot(self.labels)
-        for name, health in self.health().items():
-            now_is["cameras"].setdefault(name, {"frames": 0, "fps": 0.0, "silent_s": now_is["uptime_s"]})
-            now_is["cameras"][name]["health"] = health
+        unseen = {"frames": 0, "fps": 0.0, "silent_s": now_is["uptime_s"]}
+        now_is["cameras"] = {
+            name: now_is["cameras"].get(name, unseen) | {"health": health} for name, health in self.health().items()
+        }
         return now_is | {"link": self.link(), "control": self.control.state()}

@@ -34,13 +34,14 @@ export class LivePictures {
   }
 
   states(cameras) {
-    for (const [name, camera] of Object.entries(cameras)) {
+    Object.entries(cameras).forEach(([name, camera], order) => {
+      this.#tile(name).figure.style.order = order;
       const { state = "running", fault } = camera.health ?? {};
       const silent = camera.silent_s > 3 ? `silent for ${camera.silent_s.toFixed(0)} s` : `${camera.fps.toFixed(1)} fps`;
       const place = this.#tile(name).state;
       place.textContent = [name, state === "running" ? silent : `${state}${fault ? `: ${fault}` : ""}`].join(" · ");
       place.classList.toggle("bad", camera.silent_s > 3 || state !== "running");
-    }
+    });
   }
 
   #tile(camera) {

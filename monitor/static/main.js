@@ -85,7 +85,7 @@ function showState(state) {
   const longest = Math.max(1, ...stages.map(([, p]) => p.p95));
   bars("stages", stages.map(([stage, p]) => ({
     name: stage, width: p.p50 / longest, most: p.p95 / longest, kind: "side-server",
-    value: `${p.p50.toPrecision(3)} / ${p.p95.toPrecision(3)}`,
+    value: [p.p50, p.p95].map((value) => Number(value.toPrecision(3))).join(" / "),
   })), "");
 }
 

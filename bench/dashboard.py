@@ -1,0 +1,170 @@
+"""What the dashboard costs: `python -m bench.dashboard [run | page]`.
+
+run: a replay of drawn frames through the whole pipeline with the demo pair, alone, and with four viewers that read all
+that they are sent; frames/s and peak resident memory of the process, as ratio and difference to the run alone.
+
+page: an hour of frames at 30 frames/s, pushed through the feed in less than a minute, watched by Chromium; the time
+until the page shows its first frame, and the page's heap by quarter of the hour.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import multiprocessing
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+from prometheus_client import CollectorRegistry
+
+from models.zoo import UnitGrid
+from monitor.app import dashboard_app
+from monitor.feed import Feed
+from monitor.watched import Watched
+from pipeline.budget import UplinkBudget
+from pipeline.config import GateConfig
+from pipeline.control import Control
+from pipeline.stats import LiveStats
+from pipeline.threads import Worker
+from pipeline.types import Answer, Drop, Frame, Kept, Scored
+from pipeline.web import serve_http
+from stages.fuse import Fuse
+from stages.gate import Gate
+from transport.codecs import Canvas
+
+_FRAMES, _ROUNDS, _VIEWERS = 600, 3, 4
+_PORT = 8697
+_ADDRESS = f"127.0.0.1:{_PORT}"
+_CHROMIUM = "/usr/bin/chromium"
+_HOUR_FRAMES = 3600 * 30
+_PUSHED_A_SECOND = 2500  # as many as a page reads: ten times a second at most 300
+
+
+def measure_run(dashboard: bool) -> tuple[float, float]:
+    """Frames/s and peak resident MB of one run, in a process of its own."""
+    with tempfile.TemporaryDirectory() as out:
+        options = ["--models", "demo", "--uplink", "1Mbit/s", "--gate", "always", "--units", "32", "--out", out]
+        options += ["--dashboard-address", _ADDRESS] if dashboard else []
+        source = f"synthetic:{_FRAMES},size=640x480,fps=30"
+        run = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.cli", "run", source, *options], stdout=subprocess.DEVNULL
+        )
+        viewers = multiprocessing.Process(target=lambda: asyncio.run(view()), daemon=True)
+        if dashboard:
+            viewers.start()
+        process, peak = psutil.Process(run.pid), 0
+        while run.poll() is None:
+            with contextlib.suppress(psutil.Error):
+                peak = max(peak, process.memory_info().rss)
+            time.sleep(0.05)
+        if dashboard:
+            viewers.kill()
+        summary = json.loads((Path(out) / "summary.json").read_text())
+        return summary["fps"], peak / 1e6
+
+
+async def view() -> None:
+    """Four viewers of whatever is served."""
+    from websockets.asyncio.client import connect
+
+    async def one() -> None:
+        while True:
+            with contextlib.suppress(OSError):
+                async with connect(f"ws://{_ADDRESS}/ws", max_size=None) as socket:
+                    async for _ in socket:
+                        pass
+            await asyncio.sleep(0.1)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(_VIEWERS):
+            group.create_task(one())
+
+
+def bench_run() -> None:
+    ratios, extra = [], []
+    for _ in range(_ROUNDS):
+        (alone_fps, alone_mb), (fps, mb) = measure_run(False), measure_run(True)
+        ratios.append(fps / alone_fps)
+        extra.append(mb - alone_mb)
+        print(f"alone {alone_fps:.1f} fps {alone_mb:.0f} MB; {_VIEWERS} viewers {fps:.1f} fps {mb:.0f} MB")
+    print(f"median ratio of frames/s: {statistics.median(ratios):.3f} (limit: 0.90)")
+    print(f"median extra memory: {statistics.median(extra):+.0f} MB (limit: 60 MB)")
+
+
+async def push(feed: Feed, stats: LiveStats, watched: Watched, done: threading.Event) -> None:
+    """Serves an hour of frames; `done` is set when all are through, and the page may then still look."""
+    rng = np.random.default_rng(0)
+    fuse = Fuse(False, {0.0: 0.0, 1.0: 1.0}, 196)
+    pixels = rng.integers(0, 256, (480, 640, 3), np.uint8)
+    answer = Answer(0, 0.5, np.log(np.full(2, 0.5, np.float32)))
+    importance, embeddings = rng.random(196, np.float32), np.zeros((196, 1), np.float32)
+    coder = Worker("bench")
+    async with serve_http(dashboard_app(watched, coder, None), "127.0.0.1", _PORT):
+        began = time.monotonic()
+        for seq in range(_HOUR_FRAMES):
+            frame = Frame(seq, "camera", time.monotonic_ns(), seq / 30, pixels, 1.0)
+            scored = Scored(frame, pixels[:224, :224], answer, importance, embeddings, 1.0)
+            verdict = fuse.decide(Kept(scored, Drop.GATE))
+            feed.write(verdict)
+            stats.write(verdict)
+            if seq % 25 == 0:
+                await asyncio.sleep(max(0.0, began + seq / _PUSHED_A_SECOND - time.monotonic()))
+        done.set()
+        await asyncio.sleep(3)
+    coder.close()
+
+
+def bench_page() -> None:
+    from playwright.sync_api import sync_playwright
+
+    labels = ("a", "b")
+    feed, stats, done = Feed(labels, live=False), LiveStats(), threading.Event()
+    watched = Watched(
+        title="an hour",
+        models="none",
+        labels=labels,
+        grid=UnitGrid(224, 16, "bicubic", 1.0),
+        canvas=Canvas(14, 16),
+        resize="squash",
+        policies=["always"],
+        feed=feed,
+        stats=stats,
+        control=Control(UplinkBudget(64_000, 1.0), Gate(GateConfig())),
+        registry=CollectorRegistry(),
+        link=lambda: None,
+        health=lambda: {"camera": None},
+    )
+    threading.Thread(target=lambda: asyncio.run(push(feed, stats, watched, done)), daemon=True).start()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        began = time.monotonic()
+        page.goto(f"http://{_ADDRESS}/")
+        page.wait_for_selector("#rows tr")
+        print(f"first frame shown after {time.monotonic() - began:.2f} s (limit: 1 s)")
+        session = page.context.new_cdp_session(page)
+        heaps = []
+        while not done.is_set():
+            page.wait_for_timeout(1000)
+            session.send("HeapProfiler.collectGarbage")
+            heaps.append(session.send("Runtime.getHeapUsage")["usedSize"] / 1e6)
+        seen = page.evaluate("Number(document.querySelector('#rows tr').dataset.n)")
+        browser.close()
+    quarter = len(heaps) // 4
+    told = [statistics.median(heaps[i * quarter : (i + 1) * quarter]) for i in range(4)]
+    print(f"{_HOUR_FRAMES} frames pushed, the last row is {seen}; heap: {', '.join(f'{mb:.1f} MB' for mb in told)}")
+    print(f"last quarter against second: {told[3] / told[1] - 1:+.1%}")
+
+
+if __name__ == "__main__":
+    parts = {"run": bench_run, "page": bench_page}
+    for name in sys.argv[1:] or parts:
+        parts[name]()
