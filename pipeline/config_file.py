@@ -9,7 +9,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config import Config
+from pipeline.config import Config, DashboardConfig
 from pipeline.errors import UsageError, suggest
 
 Overrides = Mapping[str, object]  # "stage.key" or "key" to value
@@ -52,7 +52,8 @@ def without_secrets(config: Config) -> Config:
 
     cameras = tuple(each.model_copy(update={"source": redact(each.source)}) for each in config.cameras)
     capture = config.capture.model_copy(update={"source": redact(config.capture.source)})
-    return config.model_copy(update={"cameras": cameras, "capture": capture})
+    # Whoever repeats a run from its file does not open the page to the same viewers.
+    return config.model_copy(update={"cameras": cameras, "capture": capture, "dashboard": DashboardConfig()})
 
 
 def _read(path: Path) -> dict[str, Any]:
