@@ -2,7 +2,7 @@
 
 Works on any `timm` `VisionTransformer` with a plain patch embedding: class token or not, register tokens, position
 embedding with or without the prefix. Attention is read through forward hooks on the normalised queries and keys, so
-the model itself runs unchanged, on timm's fused attention.
+the model itself runs unchanged, on timm's fused attention; only the gradient needs the last two layers unfused.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from timm.layers import PatchEmbed
@@ -19,7 +20,11 @@ from torch.nn import functional as F
 
 from pipeline.errors import UsageError
 
+Importance = Literal["last", "rollout", "gradient"]
 ROLLOUT_LAYERS = 6
+GRADIENT_LAYERS = 2
+CANDIDATES = 10  # classes that the edge may mean
+SMOOTHING = 0.7  # units, standard deviation
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,27 +78,100 @@ def _queries_and_keys(blocks: list[Block]) -> Iterator[list[dict[str, Tensor]]]:
             handle.remove()
 
 
-def score(model: VisionTransformer, images: Tensor, rollout: bool = False) -> Features:
-    """One forward pass over normalised images (B, 3, H, W).
+def score(model: VisionTransformer, images: Tensor, importance: Importance = "last") -> Features:
+    """One forward pass over normalised images (B, 3, H, W), without a graph for the caller.
 
-    Importance is the last layer's CLS attention averaged over heads (as in Im et al., 2024), or with `rollout` the CLS
-    row of the product over the last six layers of (mean attention + I) / 2 (Abnar & Zuidema, 2020). Either is cut to
-    the units, so it sums to less than 1.
+    `last` is the last layer's CLS attention averaged over heads (as in Im et al., 2024); `rollout` the CLS row of the
+    product over the last six layers of (mean attention + I) / 2 (Abnar & Zuidema, 2020). Either is cut to the units, so
+    it sums to less than 1. `gradient` asks what the edge's answer hangs on and costs a backward pass through two
+    layers; its scale differs from frame to frame.
     """
-    blocks = list(model.blocks)[-ROLLOUT_LAYERS if rollout else -1 :]
+    if importance == "gradient":
+        return _score_by_gradient(model, images)
+    blocks = list(model.blocks)[-ROLLOUT_LAYERS if importance == "rollout" else -1 :]
     prefix = model.num_prefix_tokens
-    with _queries_and_keys(blocks) as taken:
+    with torch.no_grad(), _queries_and_keys(blocks) as taken:
         tokens = model.forward_features(images)
-    *earlier, last = [(qk["q"] * block.attn.scale, qk["k"]) for block, qk in zip(blocks, taken, strict=True)]
-    row = (last[0][:, :, :1] @ last[1].transpose(-2, -1)).softmax(-1).mean(1)  # (B, 1, T): only CLS looks back
-    if rollout:
-        row = row.clone()
-        row[..., 0] += 1
-        for q, k in reversed(earlier):
+        *earlier, last = [(qk["q"] * block.attn.scale, qk["k"]) for block, qk in zip(blocks, taken, strict=True)]
+        row = (last[0][:, :, :1] @ last[1].transpose(-2, -1)).softmax(-1).mean(1)  # (B, 1, T): only CLS looks back
+        if importance == "rollout":
+            row = row.clone()
+            row[..., 0] += 1
+            for q, k in reversed(earlier):
+                row = row / 2
+                row = row + row @ (q @ k.transpose(-2, -1)).softmax(-1).mean(1)
             row = row / 2
-            row = row + row @ (q @ k.transpose(-2, -1)).softmax(-1).mean(1)
-        row = row / 2
-    return Features(model.forward_head(tokens), row[:, 0, prefix:], tokens[:, prefix:])
+        return Features(model.forward_head(tokens), row[:, 0, prefix:], tokens[:, prefix:])
+
+
+def _score_by_gradient(model: VisionTransformer, images: Tensor) -> Features:
+    """Importance = smoothed(relevance x contrast).
+
+    Relevance is the CLS row of the product over the last two layers of (mean of max(attention x gradient, 0) + I), the
+    gradient being that of the top class's logit (Chefer et al., 2021). Contrast is the standard deviation of a unit's
+    own logits over the ten most likely classes, under the edge's probabilities: how far the unit could tell these
+    candidates apart. Neighbours share by a Gaussian, because the server needs whole parts of things.
+    """
+    blocks, prefix = list(model.blocks)[-GRADIENT_LAYERS:], model.num_prefix_tokens
+    with torch.enable_grad(), _attention_in_graph(blocks) as attentions:
+        tokens = model.forward_features(images)
+        logits = model.forward_head(tokens)
+        gradients = torch.autograd.grad(logits.amax(1).sum(), attentions)
+    with torch.no_grad():
+        tokens, logits = tokens.detach()[:, prefix:], logits.detach()
+        relevance = [
+            (attention.detach() * gradient).clamp_min(0).mean(1)
+            for attention, gradient in zip(attentions, gradients, strict=True)
+        ]
+        row = relevance[-1][:, :1].clone()  # (B, 1, T)
+        row[..., 0] += 1
+        for matrix in reversed(relevance[:-1]):
+            row = row + row @ matrix
+        return Features(logits, _smooth(row[:, 0, prefix:] * _contrast(model, tokens, logits)), tokens)
+
+
+@contextmanager
+def _attention_in_graph(blocks: list[Block]) -> Iterator[list[Tensor]]:
+    """Collects attention (B, heads, T, T) of the blocks as nodes of a graph that starts at the first of them."""
+    attentions: list[Tensor] = []
+
+    def start(_module: object, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (args[0].detach().requires_grad_(), *args[1:])
+
+    def keep(_module: object, _args: object, output: Tensor) -> None:
+        attentions.append(output)
+
+    fused = [block.attn.fused_attn for block in blocks]
+    handles = [blocks[0].register_forward_pre_hook(start)]
+    handles += [block.attn.attn_drop.register_forward_hook(keep) for block in blocks]
+    try:
+        for block in blocks:
+            block.attn.fused_attn = False
+        yield attentions
+    finally:
+        for handle in handles:
+            handle.remove()
+        for block, value in zip(blocks, fused, strict=True):
+            block.attn.fused_attn = value
+
+
+def _contrast(model: VisionTransformer, tokens: Tensor, logits: Tensor) -> Tensor:
+    """(B, N) from unit tokens (B, N, D) and logits (B, C); mean 1 over a picture's units."""
+    top = logits.topk(min(CANDIDATES, logits.shape[1]), dim=1)
+    probs = top.values.softmax(1)[:, None]  # (B, 1, K)
+    own = model.fc_norm(tokens) @ model.head.weight[top.indices].transpose(1, 2)  # (B, N, K)
+    centred = own - (own * probs).sum(-1, keepdim=True)
+    deviation = (centred.square() * probs).sum(-1).sqrt()
+    return deviation / deviation.mean(1, keepdim=True).clamp_min(1e-12)
+
+
+def _smooth(values: Tensor) -> Tensor:
+    """(B, N) on a square grid, averaged with neighbours by Gaussian weights that sum to 1 at the border too."""
+    side = round(values.shape[1] ** 0.5)
+    places = torch.arange(side, device=values.device, dtype=values.dtype)
+    kernel = torch.exp(-(places[:, None] - places).square() / (2 * SMOOTHING**2))
+    kernel = kernel / kernel.sum(1, keepdim=True)
+    return (kernel @ values.unflatten(1, (side, side)) @ kernel.T).flatten(1)
 
 
 def to_units(images: Tensor, patch: int) -> Tensor:

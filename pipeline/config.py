@@ -136,8 +136,12 @@ class GateConfig(_Section):
 class SelectConfig(_Section):
     """Which units of a frame are sent."""
 
-    selector: str = Field("sage", description="sage, topk, uniform or random")
-    importance: Literal["last", "rollout"] = Field("last", description="CLS attention: last layer, or rollout of six")
+    selector: str = Field("coverage", description="coverage, sage, topk, mmr, fps, uniform or random")
+    importance: Literal["last", "rollout", "gradient"] = Field(
+        "gradient",
+        description="last: CLS attention of the last layer; rollout: of the last six; gradient: attention weighted by "
+        "what the edge's answer hangs on, at the price of a short backward pass",
+    )
     units: int = Field(64, ge=1, description="Most units that one frame may send")
     min_units: int = Field(16, ge=1, description="Fewer than this (or than `units`) are not worth a message")
     seed: int = Field(0, ge=0, description="For the random selector")

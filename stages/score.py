@@ -20,15 +20,15 @@ from pipeline.types import Answer, Frame, Pixels, Scored
 class Score:
     """The edge model, seen through the server's unit grid. Blocking: goes into a thread."""
 
-    def __init__(self, edge: Model, grid: UnitGrid, importance: str, resize: Resize) -> None:
-        """`importance`: last or rollout. Raises UnsupportedModel when the edge model has no CLS attention."""
+    def __init__(self, edge: Model, grid: UnitGrid, importance: vit.Importance, resize: Resize) -> None:
+        """Raises UsageError when the edge model has no CLS attention."""
         vit.check_attention(edge.vit, edge.name)
         self._edge = edge
         self._grid = grid
-        self._rollout = importance == "rollout"
+        self._importance: vit.Importance = importance
         self._resize: Resize = resize
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference mode: the gradient starts inside
     def __call__(self, frames: Sequence[Frame]) -> list[Scored]:
         """All in one forward pass; `score_ms` is that of the whole batch, because each frame waits for all."""
         began = time.perf_counter()
@@ -38,7 +38,7 @@ class Score:
             self._grid.interpolation,
         )
         seen = pictures if same else [self._picture(frame.pixels, self._edge.grid) for frame in frames]
-        features = vit.score(self._edge.vit, self._edge.normalise(np.stack(seen)), rollout=self._rollout)
+        features = vit.score(self._edge.vit, self._edge.normalise(np.stack(seen)), self._importance)
         log_probs = features.logits.log_softmax(1).float().cpu().numpy()
         importance = [self._on_grid(each[:, None])[:, 0] for each in features.importance]
         embeddings = [self._on_grid(each) for each in features.embeddings]

@@ -69,7 +69,77 @@ def random(importance: Floats, embeddings: Floats, count: int, *, seed: int = 0)
     return np.random.default_rng(seed).permutation(len(importance))[:count].astype(np.intp)
 
 
-SELECTORS: dict[str, Selector] = {"sage": sage, "topk": topk, "uniform": uniform, "random": random}
+def fps(importance: Floats, embeddings: Floats, count: int, *, seed: int = 0) -> Units:
+    """Diversity alone: SAGE with every unit in its pool (farthest-point sampling, Gonzalez, 1985)."""
+    count = _checked(importance, embeddings, count)
+    return _farthest(_unit_length(embeddings), int(importance.argmax()), count)
+
+
+def coverage(importance: Floats, embeddings: Floats, count: int, *, seed: int = 0) -> Units:
+    """Units that stand for many others and matter themselves (greedy facility location, Nemhauser et al., 1978).
+
+    Each pick has the largest importance x summed gain in best similarity over all N units; similarity is the cosine of
+    mean-centred embeddings, clipped at 0. Once nothing is left to gain, units follow by importance.
+    """
+    count = _checked(importance, embeddings, count)
+    directions = _unit_length(embeddings - embeddings.mean(0))
+    similarity = np.maximum(directions @ directions.T, 0)
+    weight = np.maximum(importance, 0)
+    best = np.zeros(len(similarity), similarity.dtype)
+    gain = similarity.sum(1)
+    picks = np.empty(count, np.intp)
+    for i in range(count):
+        score = weight * gain
+        pick = int(score.argmax())
+        if score[pick] <= 0:
+            rest = _by_importance(importance)
+            picks[i:] = rest[~np.isin(rest, picks[:i])][: count - i]
+            break
+        picks[i] = pick
+        weight[pick] = 0
+        # Only the columns that the pick improves change what the others would add; the matrix is symmetric.
+        row = similarity[pick]
+        columns = (row > best).nonzero()[0]
+        before = best.take(columns)
+        lost = similarity.take(columns, 0)
+        lost -= before[:, None]
+        np.maximum(lost, 0, out=lost)
+        np.minimum(lost, (row.take(columns) - before)[:, None], out=lost)
+        gain -= np.add.reduce(lost)
+        np.maximum(best, row, out=best)
+    return picks
+
+
+def mmr(importance: Floats, embeddings: Floats, count: int, *, seed: int = 0) -> Units:
+    """Maximal marginal relevance (Carbonell & Goldstein, 1998): importance against redundancy, in equal parts.
+
+    Each pick has the largest importance, scaled to 0..1, less its largest cosine similarity to the picks so far (0
+    before the first).
+    """
+    count = _checked(importance, embeddings, count)
+    directions = _unit_length(embeddings)
+    similarity = directions @ directions.T
+    spread = importance.max() - importance.min()
+    relevance = (importance - importance.min()) / (spread if spread > 0 else 1)
+    picks = np.empty(count, np.intp)
+    closest = np.zeros(len(similarity), similarity.dtype)
+    for i in range(count):
+        pick = int((relevance - closest).argmax())
+        picks[i] = pick
+        closest = similarity[pick].copy() if i == 0 else np.maximum(closest, similarity[pick])
+        closest[picks[: i + 1]] = np.inf
+    return picks
+
+
+SELECTORS: dict[str, Selector] = {
+    "coverage": coverage,
+    "sage": sage,
+    "topk": topk,
+    "mmr": mmr,
+    "fps": fps,
+    "uniform": uniform,
+    "random": random,
+}
 
 
 def register_selector(name: str, selector: Selector) -> None:

@@ -94,7 +94,7 @@ def test_importance_is_attention_spelled_out(variant: str) -> None:
     product = eye
     for attention in attentions[-6:]:
         product = (attention + eye) / 2 @ product
-    rollout = vit.score(model, images, rollout=True).importance
+    rollout = vit.score(model, images, "rollout").importance
     torch.testing.assert_close(rollout, product[:, 0, prefix:], atol=1e-5, rtol=1e-4)
 
 
