@@ -10,7 +10,17 @@ from typing import Annotated, Optional
 
 import typer
 
+from lab import commands as lab
 from pipeline.errors import SagelinkError, UsageError
+from pipeline.options import (
+    Assignments,
+    ConfigFile,
+    EdgeCheckpoint,
+    EdgeModel,
+    Pair,
+    ServerCheckpoint,
+    ServerModel,
+)
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +35,6 @@ app = typer.Typer(
 config_app = typer.Typer(help="Show or check a configuration.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 
-ConfigFile = Annotated[Optional[Path], typer.Option("--config", "-c", help="YAML file; options override it.")]
-Assignments = Annotated[
-    Optional[list[str]], typer.Option("--set", help="Any key of the configuration: stage.key=value.")
-]
 _DASHBOARD = "127.0.0.1:8600"
 _INTERRUPTED = 130  # typer's exit code for Ctrl-C
 # Each option is a key of the configuration; it overrides the file when it is given.
@@ -67,11 +73,11 @@ def run(
         ),
     ] = None,
     config: ConfigFile = None,
-    models: Annotated[Optional[str], typer.Option(help="Pair of models: deit or demo.")] = None,
-    edge_model: Annotated[Optional[str], typer.Option(help="timm VisionTransformer that scores.")] = None,
-    edge_checkpoint: Annotated[Optional[str], typer.Option(help="Its weights, a safetensors file.")] = None,
-    server_model: Annotated[Optional[str], typer.Option(help="timm VisionTransformer that classifies.")] = None,
-    server_checkpoint: Annotated[Optional[str], typer.Option(help="Its weights, a safetensors file.")] = None,
+    models: Pair = None,
+    edge_model: EdgeModel = None,
+    edge_checkpoint: EdgeCheckpoint = None,
+    server_model: ServerModel = None,
+    server_checkpoint: ServerCheckpoint = None,
     uplink: Annotated[Optional[str], typer.Option(help="Budget rate: 64kbit/s, 0.5Mbit/s, unlimited.")] = None,
     window: Annotated[Optional[str], typer.Option(help="Budget window: 1s, 500ms.")] = None,
     selector: Annotated[Optional[str], typer.Option(help="coverage, sage, topk, mmr, fps, uniform or random.")] = None,
@@ -157,6 +163,9 @@ def report(
     if len(folders) > 2:
         raise UsageError(f"{len(folders)} run folders given; accepted: one, or two to compare")
     typer.echo(f"written to {write_report(folders, out)}, with its plots as PNG files beside it")
+
+
+app.command("eval")(lab.evaluate)
 
 
 @app.command("models")

@@ -62,7 +62,7 @@ def prepare(config: Config, models: Pair | None = None) -> Run:
     check_dashboard(config.dashboard)
     for path in (config.output.out, config.output.record, config.output.annotate and config.output.annotate.parent):
         if path is not None:
-            _check_writable(path)
+            check_writable(path)
     captures = open_captures(config.all_cameras, config.capture)
     try:
         return Run(config, captures, models or Pair.load(config))
@@ -71,7 +71,7 @@ def prepare(config: Config, models: Pair | None = None) -> Run:
         raise
 
 
-def _check_writable(folder: Path) -> None:
+def check_writable(folder: Path) -> None:
     """Raises UsageError unless files can be written in the folder, existing or to be made. Makes nothing."""
     existing = folder
     while not existing.exists() and existing != existing.parent:

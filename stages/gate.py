@@ -59,6 +59,9 @@ class Gate:
         self.threshold = default if config.threshold is None else config.threshold
         self.config = config
 
+    def offloads(self, answer: Answer) -> bool:
+        """Whether a frame with this edge answer is worth the server's."""
+        return self._policy(answer, self.threshold)
+
     async def process(self, metered: Metered) -> Metered | Kept:
-        offload = self._policy(metered.scored.answer, self.threshold)
-        return metered if offload else Kept(metered, Drop.GATE)
+        return metered if self.offloads(metered.scored.answer) else Kept(metered, Drop.GATE)

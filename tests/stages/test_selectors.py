@@ -11,10 +11,21 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
 from stages import selectors
-from stages.selectors import SELECTORS, random, register_selector, sage, selector_by_name, topk, uniform
+from stages.selectors import (
+    SELECTORS,
+    coverage,
+    fps,
+    mmr,
+    random,
+    register_selector,
+    sage,
+    selector_by_name,
+    topk,
+    uniform,
+)
 
-ALL = [sage, topk, uniform, random]
-PROGRESSIVE = [topk, uniform, random]
+ALL = [coverage, sage, topk, mmr, fps, uniform, random]
+PROGRESSIVE = [coverage, topk, mmr, fps, uniform, random]  # sage's pool depends on the count
 
 # Vectors whose lengths and cosines are exact in floating point, so that ties are ties in any order of summation.
 EXACT = [
@@ -54,6 +65,47 @@ def sage_oracle(importance, embeddings, count):
     return picks
 
 
+def fps_oracle(importance, embeddings, count):
+    picks = [ranked(importance)[0]]
+    while len(picks) < min(count, len(importance)):
+        rest = [unit for unit in range(len(importance)) if unit not in picks]
+        picks.append(min(rest, key=lambda u: (max(cosine(embeddings[u], embeddings[p]) for p in picks), u)))
+    return picks
+
+
+def mmr_oracle(importance, embeddings, count):
+    low, high = min(importance), max(importance)
+    picks = []
+    while len(picks) < min(count, len(importance)):
+
+        def value(unit):
+            relevance = (importance[unit] - low) / ((high - low) or 1)
+            return relevance - max((cosine(embeddings[unit], embeddings[p]) for p in picks), default=0)
+
+        rest = [unit for unit in range(len(importance)) if unit not in picks]
+        picks.append(min(rest, key=lambda u: (-np.float32(value(u)), u)))
+    return picks
+
+
+def coverage_oracle(importance, similarity, count):
+    """On clipped similarities, so that the test may make them exact."""
+    units = range(len(importance))
+    picks = []
+    while len(picks) < min(count, len(importance)):
+
+        def gain(unit):
+            best = [max((similarity[p][u] for p in picks), default=0) for u in units]
+            return max(importance[unit], 0) * sum(max(similarity[unit][u] - best[u], 0) for u in units)
+
+        rest = [unit for unit in units if unit not in picks]
+        pick = min(rest, key=lambda u: (-gain(u), u))
+        if gain(pick) <= 0:
+            picks += [unit for unit in ranked(importance) if unit in rest][: min(count, len(importance)) - len(picks)]
+            break
+        picks.append(pick)
+    return picks
+
+
 def uniform_oracle(units, count):
     side = math.isqrt(units)
     picks = [(side // 2) * side + side // 2]
@@ -77,6 +129,41 @@ def test_sage_is_the_paper(scene):
 def test_topk_ranks_by_importance(scene):
     importance, embeddings, count = scene
     assert topk(importance, embeddings, count).tolist() == ranked(importance.tolist())[:count]
+
+
+@given(scenes())
+def test_fps_is_sage_without_a_pool(scene):
+    importance, embeddings, count = scene
+    picks = fps(importance, embeddings, count)
+    assert picks.tolist() == fps_oracle(importance.tolist(), embeddings.tolist(), count)
+
+
+@given(scenes())
+def test_mmr_weighs_importance_against_redundancy(scene):
+    importance, embeddings, count = scene
+    importance = np.where(importance > 1, 4.0, 0.0).astype(np.float32)  # 0 or 1 once scaled: exact
+    picks = mmr(importance, embeddings, count)
+    assert picks.tolist() == mmr_oracle(importance.tolist(), embeddings.tolist(), count)
+
+
+@given(scenes())
+def test_coverage_is_greedy_facility_location(scene):
+    importance, embeddings, count = scene
+    # Each vector beside its opposite: the mean is zero and cosines stay exact.
+    importance, embeddings = np.tile(importance, 2), np.concatenate([embeddings, -embeddings])
+    similarity = [[max(cosine(one, other), 0.0) for other in embeddings.tolist()] for one in embeddings.tolist()]
+    picks = coverage(importance, embeddings, count)
+    assert picks.tolist() == coverage_oracle(importance.tolist(), similarity, count)
+
+
+def test_coverage_at_a_real_size():
+    """Against the oracle on values that are not exact: every pick gains as much as the oracle's best, but for rounding."""
+    rng = np.random.default_rng(3)
+    importance, embeddings = rng.random(49, np.float32), rng.standard_normal((49, 24), np.float32)
+    centred = embeddings - embeddings.mean(0)
+    directions = centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    similarity = np.maximum(directions @ directions.T, 0)
+    assert coverage(importance, embeddings, 49).tolist() == coverage_oracle(importance.tolist(), similarity.tolist(), 49)
 
 
 @given(scenes())
@@ -161,9 +248,8 @@ def test_sage_does_not_look_beyond_its_pool():
 
 
 def test_equal_units_go_to_the_lower_index():
-    """Equal rows have equal similarities, wherever they stand in the matrix."""
-    rng = np.random.default_rng(5)
-    half = rng.standard_normal((98, 192), np.float32)
+    """Rows of +1 and -1, whose cosines are exact on any processor, each of them twice."""
+    half = np.random.default_rng(5).choice(np.array([-1, 1], np.float32), (98, 256))
     picks = sage(np.ones(196, np.float32), np.concatenate([half, half]), 196).tolist()
     assert all(picks.index(unit) < picks.index(unit + 98) for unit in range(98))
 
@@ -209,10 +295,10 @@ def test_uniform_needs_a_square():
 
 
 def test_selectors_by_name(monkeypatch):
-    assert [selector_by_name(name) for name in ("sage", "topk", "uniform", "random")] == ALL
+    assert [selector_by_name(name) for name in ("coverage", "sage", "topk", "mmr", "fps", "uniform", "random")] == ALL
     monkeypatch.setattr(selectors, "SELECTORS", dict(SELECTORS))
     register_selector("mine", topk)
     assert selector_by_name("mine") is topk
     with pytest.raises(UsageError, match=r"select\.selector: unknown selector 'sagee' \(did you mean 'sage'\?\)") as e:
         selector_by_name("sagee")
-    assert "accepted: sage, topk, uniform, random" in str(e.value)
+    assert "accepted: coverage, sage, topk, mmr, fps, uniform, random" in str(e.value)

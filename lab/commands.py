@@ -1,0 +1,132 @@
+"""The commands that measure: `sagelink eval`. Heavy imports stay inside."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from pipeline.errors import UsageError, suggest
+from pipeline.options import (
+    Assignments,
+    ConfigFile,
+    EdgeCheckpoint,
+    EdgeModel,
+    Pair,
+    ServerCheckpoint,
+    ServerModel,
+)
+
+KINDS = ("last", "rollout", "gradient")
+
+
+def evaluate(
+    images: Annotated[Path, typer.Argument(help="Folder of images, or of folders named after classes.")],
+    labels: Annotated[
+        Optional[Path], typer.Option(help="CSV file with the columns file and label; without truth: agreement.")
+    ] = None,
+    units: Annotated[str, typer.Option(help="Numbers of units.")] = "16,32,48,64,96,128,196",
+    selectors: Annotated[str, typer.Option(help="Names, or all.")] = "all",
+    importance: Annotated[str, typer.Option(help="last, rollout, gradient; several with commas.")] = "last,rollout",
+    rows: Annotated[str, typer.Option(help="Part of the images, START::STEP: 0::2 is every other one.")] = "0::1",
+    limit: Annotated[Optional[int], typer.Option(min=1, help="At most so many images.")] = None,
+    gate: Annotated[str, typer.Option(help="always, min_entropy, margin or never.")] = "always",
+    seed: Annotated[Optional[int], typer.Option(min=0, help="Of the random selector and the bootstrap.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for eval.json and the plots.")] = Path("runs/eval"),
+    config: ConfigFile = None,
+    models: Pair = None,
+    edge_model: EdgeModel = None,
+    edge_checkpoint: EdgeCheckpoint = None,
+    server_model: ServerModel = None,
+    server_checkpoint: ServerCheckpoint = None,
+    assignments: Assignments = None,
+) -> None:
+    """Measure what a number of units costs in accuracy, for every selector, on images of your own."""
+    from rich.console import Console
+
+    from lab.evaluate import Evaluation
+    from lab.pictures import find_pictures
+    from lab.plots import draw
+    from lab.progress import Bar
+    from lab.rig import Rig
+    from lab.tables import units_table
+    from models.pair import Pair as ModelPair
+    from pipeline.config_file import load_config, parse_assignments
+    from pipeline.run import check_names, check_writable
+    from stages.fuse import Fuse
+    from stages.selectors import SELECTORS
+
+    keys = {
+        "models": models,
+        "edge.model": edge_model,
+        "edge.checkpoint": edge_checkpoint,
+        "server.model": server_model,
+        "server.checkpoint": server_checkpoint,
+        "gate.policy": gate,
+        "select.seed": seed,
+    }
+    given: dict[str, object] = {key: value for key, value in keys.items() if value is not None}
+    settings = load_config(config, given | parse_assignments(assignments or []))
+    check_names(settings)
+    names = [*SELECTORS] if selectors == "all" else _listed("--selectors", selectors, [*SELECTORS])
+    kinds = _listed("--importance", importance, KINDS)
+    part = _rows(rows)
+    check_writable(out)
+    pair = ModelPair.load(settings)
+    counts = _numbers("--units", units, pair.server.grid.units)
+    pictures = find_pictures(images, labels, pair.edge.labels).part(part, limit)
+
+    console = Console()
+    evaluation = Evaluation(
+        Rig(pair, settings.capture.resize),
+        settings,
+        Fuse(False, settings.fuse_weights, pair.server.grid.units).weight,
+    )
+    with Bar(console) as bar:
+        evaluation.see(pictures, kinds, bar.show)
+        report = evaluation.report
+        try:
+            for _ in evaluation.rows(names, kinds, counts, bar.show):
+                pass
+        except KeyboardInterrupt:
+            report.interrupted = True
+    if report.unreadable:
+        console.print(f"{len(report.unreadable)} images could not be read and were skipped:", style="yellow")
+        console.print("\n".join(f"  {line}" for line in report.unreadable[:10]), highlight=False)
+    console.print(units_table(report))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "eval.json").write_text(json.dumps(report.as_dict(), indent=1) + "\n", encoding="utf-8")
+    if report.rows:
+        draw(report, out)
+    if report.interrupted:
+        console.print(f"interrupted: {len(report.rows)} rows are complete and kept", style="yellow")
+    console.print(f"written to {out}", highlight=False, soft_wrap=True)
+
+
+def _listed(option: str, text: str, accepted: list[str] | tuple[str, ...]) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in accepted:
+            raise UsageError(f"{option}: unknown {name!r}{suggest(name, accepted)}; accepted: {', '.join(accepted)}")
+    if not names:
+        raise UsageError(f"{option} is empty; accepted: {', '.join(accepted)}")
+    return [*dict.fromkeys(names)]
+
+
+def _numbers(option: str, text: str, most: int) -> list[int]:
+    try:
+        numbers = sorted({int(word) for word in text.split(",")})
+    except ValueError:
+        raise UsageError(f"{option} {text!r}; accepted: whole numbers with commas, such as 16,32,48") from None
+    if numbers[0] < 1 or numbers[-1] > most:
+        raise UsageError(f"{option} {text!r}; accepted: 1 to {most}")
+    return numbers
+
+
+def _rows(text: str) -> slice:
+    start, _, step = text.partition("::")
+    if not (start.isdecimal() and step.isdecimal() and int(step)):
+        raise UsageError(f"--rows {text!r}; accepted: START::STEP, such as 0::2 or 1::2")
+    return slice(int(start), None, int(step))

@@ -1,0 +1,92 @@
+"""What an evaluation computes once: edge features of every picture, and server answers in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, islice
+from typing import TypeVar
+
+import numpy as np
+
+from models.pair import Pair
+from models.picture import Resize
+from models.vit import Importance
+from pipeline.types import Answer, Frame, OperatingPoint, Reply, Scored, Units
+from server.classify import Classifier
+from server.receive import receive
+from stages.fuse import answer_of, spread
+from stages.score import Score
+from transport.codecs import codec_by_name
+from transport.wire import EvidenceMessage, encode_evidence
+
+_BATCH = 32
+_CHUNK = 256  # messages decoded at a time
+T = TypeVar("T")
+_BLANK = np.zeros((0, 0, 3), np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What the edge made of one picture."""
+
+    scored: Scored  # its frame's pixels are let go
+    importance: dict[Importance, np.ndarray]  # (N,) of each kind
+
+
+class Rig:
+    """A pair of models, and the path of a frame through them without budget, gate and clock."""
+
+    def __init__(self, pair: Pair, resize: Resize) -> None:
+        self.pair = pair
+        self._resize: Resize = resize
+        self.classifier = Classifier(pair.server)
+        self.canvas = self.classifier.canvas
+
+    def features(
+        self, pictures: Iterable[tuple[np.ndarray, int | None]], kinds: Sequence[Importance]
+    ) -> Iterator[Features]:
+        """The edge's view of each picture, importance of every kind, in order."""
+        scorers = {kind: Score(self.pair.edge, self.pair.server.grid, kind, self._resize) for kind in kinds}
+        for seq, (pixels, truth) in enumerate(pictures):
+            frame = Frame(seq, "lab", 0, 0.0, pixels, 0.0, truth=truth)
+            scored = {kind: scorer(frame) for kind, scorer in scorers.items()}
+            first = scored[kinds[0]]
+            yield Features(
+                replace(first, frame=replace(frame, pixels=_BLANK)),
+                {kind: one.importance for kind, one in scored.items()},
+            )
+
+    def message(self, scored: Scored, units: Units, point: OperatingPoint) -> bytes:
+        """The whole evidence message of ascending units."""
+        codec = codec_by_name(point.codec)
+        payload = codec.encode(scored.picture, units, replace(point, units=len(units)), self.canvas)
+        grid = self.canvas
+        return encode_evidence(
+            EvidenceMessage(scored.frame.seq, grid.side, grid.patch_size, codec.number, units, payload)
+        )
+
+    def answers(self, messages: Iterable[bytes], step: Callable[[int], None]) -> list[Answer]:
+        """The server's answers, as the edge reads them from the replies. `step` is told how many more are done."""
+        answers: list[Answer] = []
+        for part in batched(messages, _CHUNK):
+            received = [receive(message, self.canvas) for message in part]
+            found: dict[int, Answer] = {}
+            # Batches of equal length need no padding.
+            order = sorted(range(len(received)), key=lambda i: len(received[i].units))
+            for _, same in groupby(order, key=lambda i: len(received[i].units)):
+                for batch in batched(same, _BATCH):
+                    replies = self.classifier([received[i] for i in batch])
+                    for i, (classes, log_probs) in zip(batch, replies, strict=True):
+                        reply = Reply(received[i].seq, None, classes, log_probs, len(received[i].units), 0.0)
+                        found[i] = answer_of(spread(reply, len(self.pair.edge.labels)))
+                    step(len(batch))
+            answers += [found[i] for i in range(len(received))]
+        return answers
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of `size` items; the last may be shorter."""
+    source = iter(items)
+    while part := list(islice(source, size)):
+        yield part
