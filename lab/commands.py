@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Optional, TypeVar, get_args
 
 import typer
 
@@ -19,7 +20,7 @@ from pipeline.options import (
     ServerModel,
 )
 
-KINDS = ("last", "rollout", "gradient")
+N = TypeVar("N", bound=str)
 
 
 def evaluate(
@@ -53,6 +54,7 @@ def evaluate(
     from lab.rig import Rig
     from lab.tables import units_table
     from models.pair import Pair as ModelPair
+    from models.vit import Importance
     from pipeline.config_file import load_config, parse_assignments
     from pipeline.run import check_names, check_writable
     from stages.fuse import Fuse
@@ -71,7 +73,7 @@ def evaluate(
     settings = load_config(config, given | parse_assignments(assignments or []))
     check_names(settings)
     names = [*SELECTORS] if selectors == "all" else _listed("--selectors", selectors, [*SELECTORS])
-    kinds = _listed("--importance", importance, KINDS)
+    kinds: Sequence[Importance] = _listed("--importance", importance, get_args(Importance))
     part = _rows(rows)
     check_writable(out)
     pair = ModelPair.load(settings)
@@ -105,14 +107,14 @@ def evaluate(
     console.print(f"written to {out}", highlight=False, soft_wrap=True)
 
 
-def _listed(option: str, text: str, accepted: list[str] | tuple[str, ...]) -> list[str]:
+def _listed(option: str, text: str, accepted: Sequence[N]) -> list[N]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in accepted:
             raise UsageError(f"{option}: unknown {name!r}{suggest(name, accepted)}; accepted: {', '.join(accepted)}")
     if not names:
         raise UsageError(f"{option} is empty; accepted: {', '.join(accepted)}")
-    return [*dict.fromkeys(names)]
+    return [name for name in accepted if name in names]
 
 
 def _numbers(option: str, text: str, most: int) -> list[int]:

@@ -47,7 +47,7 @@ class Row:
     hard_server_acc: float | None
     hard_fused_acc: float | None
     ci95: dict[str, Interval | None]
-    vs_paper: dict[str, tuple[float, Interval] | None] | None = None
+    vs_paper: dict[str, tuple[float, Interval] | None]
 
 
 @dataclass(slots=True)
@@ -107,7 +107,10 @@ class Evaluation:
         full = self._rig.answers([self._rig.message(s.scored, everything, point) for s in self._features], step)
         labels = pictures.truth is not None
         self._truth = np.array(
-            [seen.scored.frame.truth if labels else answer.class_id for seen, answer in zip(self._features, full, strict=True)]
+            [
+                seen.scored.frame.truth if labels else answer.class_id
+                for seen, answer in zip(self._features, full, strict=True)
+            ]
         )
         boot = self._boot = Bootstrap.over(len(full), self._config.select.seed)
         best = self._fused(full, units)
@@ -125,10 +128,14 @@ class Evaluation:
             hard_share=float(self._hard.mean()),
             ci95={name: share and share[1] for name, share in shares.items()},
             unreadable=list(pictures.unreadable),
-            **{name: share[0] if share else math.nan for name, share in shares.items()},
+            edge=_value(shares["edge"]),
+            ceiling=_value(shares["ceiling"]),
+            fused_ceiling=_value(shares["fused_ceiling"]),
         )
 
-    def rows(self, selectors: Sequence[str], kinds: Sequence[Importance], counts: Sequence[int], progress: Progress) -> Iterator[Row]:
+    def rows(
+        self, selectors: Sequence[str], kinds: Sequence[Importance], counts: Sequence[int], progress: Progress
+    ) -> Iterator[Row]:
         """Rows as they are measured; each is in the report too."""
         cells = [(s, k, c) for c in counts for k in kinds for s in selectors if k == kinds[0] or uses_importance(s)]
         cells.sort(key=lambda cell: (cell[2], cell[:2] != PAPER))  # the baseline first
@@ -146,7 +153,7 @@ class Evaluation:
             hits = {"server_acc": self._hits(server), "fused_acc": self._hits(self._fused(server, count))}
             if (selector, kind) == PAPER:
                 baseline[count] = hits
-            row = self._row(selector, kind, count, sizes, hits, baseline.get(count))
+            row = self._row(selector, kind, count, sizes, hits, baseline.get(count, {}))
             self.report.rows.append(row)
             yield row
 
@@ -170,10 +177,17 @@ class Evaluation:
         ]
 
     def _hits(self, answers: Sequence[Answer]) -> Hits:
-        return np.array([answer.class_id for answer in answers]) == self._truth
+        hits: Hits = np.array([answer.class_id for answer in answers]) == self._truth
+        return hits
 
     def _row(
-        self, selector: str, kind: str, count: int, sizes: list[int], hits: dict[str, Hits], baseline: dict[str, Hits] | None
+        self,
+        selector: str,
+        kind: str,
+        count: int,
+        sizes: list[int],
+        hits: dict[str, Hits],
+        baseline: dict[str, Hits],
     ) -> Row:
         everybody = np.ones(len(self._truth), bool)
         among = {
@@ -190,10 +204,13 @@ class Evaluation:
             bytes_mean=float(np.mean(sizes)),
             bytes_max=max(sizes),
             ci95={name: share and share[1] for name, share in shares.items()},
-            vs_paper=baseline
-            and {name: self._boot.difference(hits[name], baseline[name], among[name]) for name in baseline},
+            vs_paper={name: self._boot.difference(hits[name], baseline[name], among[name]) for name in baseline},
             **{name: share and share[0] for name, share in shares.items()},
         )
+
+
+def _value(share: tuple[float, Interval] | None) -> float:
+    return share[0] if share else math.nan
 
 
 def uses_importance(selector: str) -> bool:

@@ -51,4 +51,6 @@ def _lines(axes: Axes, rows: Sequence[Row], x: str, key: str) -> None:
         label = selector if importance == "none" else f"{selector}, {importance}"
         colour = f"C{number % 10}"
         axes.plot(where, values, marker="o", ms=3, lw=1.4, color=colour, label=label, ls="-" if number < 10 else "--")
-        axes.fill_between(where, [100 * low for low, _ in bands], [100 * high for _, high in bands], color=colour, alpha=0.1, lw=0)
+        axes.fill_between(
+            where, [100 * low for low, _ in bands], [100 * high for _, high in bands], color=colour, alpha=0.1, lw=0
+        )

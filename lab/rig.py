@@ -21,6 +21,7 @@ from transport.codecs import codec_by_name
 from transport.wire import EvidenceMessage, encode_evidence
 
 _BATCH = 32
+_SCORED = 8  # pictures of a forward pass of the edge
 _CHUNK = 256  # messages decoded at a time
 T = TypeVar("T")
 _BLANK = np.zeros((0, 0, 3), np.uint8)
@@ -48,14 +49,14 @@ class Rig:
     ) -> Iterator[Features]:
         """The edge's view of each picture, importance of every kind, in order."""
         scorers = {kind: Score(self.pair.edge, self.pair.server.grid, kind, self._resize) for kind in kinds}
-        for seq, (pixels, truth) in enumerate(pictures):
-            frame = Frame(seq, "lab", 0, 0.0, pixels, 0.0, truth=truth)
-            scored = {kind: scorer(frame) for kind, scorer in scorers.items()}
-            first = scored[kinds[0]]
-            yield Features(
-                replace(first, frame=replace(frame, pixels=_BLANK)),
-                {kind: one.importance for kind, one in scored.items()},
-            )
+        for part in batched(enumerate(pictures), _SCORED):
+            frames = [Frame(seq, "lab", 0, 0.0, pixels, 0.0, truth=truth) for seq, (pixels, truth) in part]
+            scored = {kind: scorer(frames) for kind, scorer in scorers.items()}
+            for i, first in enumerate(scored[kinds[0]]):
+                yield Features(
+                    replace(first, frame=replace(first.frame, pixels=_BLANK)),
+                    {kind: all_of[i].importance for kind, all_of in scored.items()},
+                )
 
     def message(self, scored: Scored, units: Units, point: OperatingPoint) -> bytes:
         """The whole evidence message of ascending units."""

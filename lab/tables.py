@@ -49,6 +49,6 @@ def units_table(report: Report) -> Table:
             row.selector,
             row.importance,
             *(percent(share) for share in (row.server_acc, row.fused_acc, row.hard_fused_acc)),
-            points(row.vs_paper and row.vs_paper["server_acc"]),
+            points(row.vs_paper.get("server_acc")),
         )
     return table

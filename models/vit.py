@@ -162,7 +162,8 @@ def _contrast(model: VisionTransformer, tokens: Tensor, logits: Tensor) -> Tenso
     own = model.fc_norm(tokens) @ model.head.weight[top.indices].transpose(1, 2)  # (B, N, K)
     centred = own - (own * probs).sum(-1, keepdim=True)
     deviation = (centred.square() * probs).sum(-1).sqrt()
-    return deviation / deviation.mean(1, keepdim=True).clamp_min(1e-12)
+    share: Tensor = deviation / deviation.mean(1, keepdim=True).clamp_min(1e-12)
+    return share
 
 
 def _smooth(values: Tensor) -> Tensor:
@@ -171,7 +172,7 @@ def _smooth(values: Tensor) -> Tensor:
     places = torch.arange(side, device=values.device, dtype=values.dtype)
     kernel = torch.exp(-(places[:, None] - places).square() / (2 * SMOOTHING**2))
     kernel = kernel / kernel.sum(1, keepdim=True)
-    return (kernel @ values.unflatten(1, (side, side)) @ kernel.T).flatten(1)
+    return (kernel @ values.reshape(-1, side, side) @ kernel.T).flatten(1)
 
 
 def to_units(images: Tensor, patch: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class SagelinkError(Exception):
     """Ends a command with one clear message. `exit_code` 1: failed while running; 2: wrong use or configuration."""
@@ -15,7 +17,7 @@ class UsageError(SagelinkError):
     exit_code = 2
 
 
-def suggest(word: str, accepted: list[str]) -> str:
+def suggest(word: str, accepted: Sequence[str]) -> str:
     """` (did you mean 'x'?)`, or an empty string when nothing accepted is near `word`."""
     from difflib import get_close_matches
 

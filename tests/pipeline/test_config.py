@@ -141,7 +141,7 @@ def test_all_errors_are_told_at_once(write):
         ("budget.uplink", True, "64kbit/s"),
         ("budget.window", "1 fortnight", "500ms, 1s or 2min"),
         ("budget.window", "0s", "above 0"),
-        ("select.importance", "first", "'last' or 'rollout'"),
+        ("select.importance", "first", "'last', 'rollout' or 'gradient'"),
         ("select.units", 0, "greater than or equal to 1"),
         ("select.units", 1.5, "integer"),
         ("select.min_units", 0, "greater than or equal to 1"),

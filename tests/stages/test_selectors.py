@@ -76,12 +76,12 @@ def fps_oracle(importance, embeddings, count):
 def mmr_oracle(importance, embeddings, count):
     low, high = min(importance), max(importance)
     picks = []
+
+    def value(unit):
+        relevance = (importance[unit] - low) / ((high - low) or 1)
+        return relevance - max((cosine(embeddings[unit], embeddings[p]) for p in picks), default=0)
+
     while len(picks) < min(count, len(importance)):
-
-        def value(unit):
-            relevance = (importance[unit] - low) / ((high - low) or 1)
-            return relevance - max((cosine(embeddings[unit], embeddings[p]) for p in picks), default=0)
-
         rest = [unit for unit in range(len(importance)) if unit not in picks]
         picks.append(min(rest, key=lambda u: (-np.float32(value(u)), u)))
     return picks
@@ -91,12 +91,12 @@ def coverage_oracle(importance, similarity, count):
     """On clipped similarities, so that the test may make them exact."""
     units = range(len(importance))
     picks = []
+
+    def gain(unit):
+        best = [max((similarity[p][u] for p in picks), default=0) for u in units]
+        return max(importance[unit], 0) * sum(max(similarity[unit][u] - best[u], 0) for u in units)
+
     while len(picks) < min(count, len(importance)):
-
-        def gain(unit):
-            best = [max((similarity[p][u] for p in picks), default=0) for u in units]
-            return max(importance[unit], 0) * sum(max(similarity[unit][u] - best[u], 0) for u in units)
-
         rest = [unit for unit in units if unit not in picks]
         pick = min(rest, key=lambda u: (-gain(u), u))
         if gain(pick) <= 0:
@@ -157,13 +157,15 @@ def test_coverage_is_greedy_facility_location(scene):
 
 
 def test_coverage_at_a_real_size():
-    """Against the oracle on values that are not exact: every pick gains as much as the oracle's best, but for rounding."""
+    """Against the oracle on values that are not exact, but far enough apart."""
     rng = np.random.default_rng(3)
     importance, embeddings = rng.random(49, np.float32), rng.standard_normal((49, 24), np.float32)
     centred = embeddings - embeddings.mean(0)
     directions = centred / np.linalg.norm(centred, axis=1, keepdims=True)
     similarity = np.maximum(directions @ directions.T, 0)
-    assert coverage(importance, embeddings, 49).tolist() == coverage_oracle(importance.tolist(), similarity.tolist(), 49)
+    assert coverage(importance, embeddings, 49).tolist() == coverage_oracle(
+        importance.tolist(), similarity.tolist(), 49
+    )
 
 
 @given(scenes())
