@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -98,9 +99,53 @@ def test_importance_is_attention_spelled_out(variant: str) -> None:
     torch.testing.assert_close(rollout, product[:, 0, prefix:], atol=1e-5, rtol=1e-4)
 
 
-def test_hooks_are_gone_afterwards() -> None:
+@pytest.mark.parametrize("variant", ["plain", "registers", "pre-norm and qk-norm"])
+def test_importance_by_gradient_spelled_out(variant: str) -> None:
+    model = make_vit(**VARIANTS[variant]).requires_grad_(False)
+    image, prefix = torch.randn(1, 3, 48, 48), model.num_prefix_tokens
+    tokens = model.norm_pre(model._pos_embed(model.patch_embed(image)))
+    attentions = []
+    for block in model.blocks:
+        normed = block.norm1(tokens)
+        _, t, d = normed.shape
+        q, k, v = block.attn.qkv(normed).reshape(1, t, 3, 4, d // 4).permute(2, 0, 3, 1, 4)
+        q, k = block.attn.q_norm(q), block.attn.k_norm(k)
+        attention = (q @ k.transpose(-2, -1) / (d // 4) ** 0.5).softmax(-1).requires_grad_()
+        attention.retain_grad()
+        attentions.append(attention)
+        mixed = (attention @ v).transpose(1, 2).reshape(1, t, d)
+        tokens = tokens + block.ls1(block.attn.proj(block.attn.norm(mixed)))
+        tokens = tokens + block.ls2(block.mlp(block.norm2(tokens)))
+    tokens = model.norm(tokens)
+    logits = model.forward_head(tokens)
+    logits.max().backward()
+
+    relevance = torch.eye(36 + prefix)
+    for attention in attentions[-2:]:
+        relevance = relevance + (attention * attention.grad).clamp_min(0).mean(1)[0] @ relevance
+    top = logits[0].topk(min(10, logits.shape[1]))
+    probs = top.values.softmax(0)
+    own = model.fc_norm(tokens)[0, prefix:] @ model.head.weight[top.indices].T
+    contrast = (((own - (own @ probs)[:, None]) ** 2) @ probs).sqrt()
+    value = relevance[0, prefix:] * contrast / contrast.mean()
+    rows, columns = np.divmod(np.arange(36), 6)
+    kernel = np.exp(-((rows[:, None] - rows) ** 2 + (columns[:, None] - columns) ** 2) / (2 * 0.7**2))
+    kernel = torch.tensor(kernel / kernel.sum(1, keepdims=True), dtype=torch.float32)
+
+    with torch.no_grad():
+        scored = vit.score(model, image, "gradient")
+    torch.testing.assert_close(scored.importance[0], (kernel @ value).detach(), atol=1e-6, rtol=1e-3)
+    torch.testing.assert_close(scored.logits, model(image), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(scored.embeddings, tokens[:, prefix:].detach(), atol=1e-4, rtol=1e-4)
+    assert not scored.importance.requires_grad
+
+
+@pytest.mark.parametrize("importance", ["last", "gradient"])
+def test_hooks_are_gone_afterwards(importance: vit.Importance) -> None:
     model = make_vit()
-    vit.score(model, torch.randn(1, 3, 48, 48))
+    vit.score(model, torch.randn(1, 3, 48, 48), importance)
+    assert all(block.attn.fused_attn == model.blocks[0].attn.fused_attn for block in model.blocks)
+    assert not any(module._forward_pre_hooks for module in model.modules())
     assert not any(module._forward_hooks for module in model.modules())
 
 
