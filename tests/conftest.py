@@ -9,6 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Machines are noisy: no test asserts a time, hypothesis neither.
+settings.register_profile("sagelink", deadline=None)
+settings.load_profile("sagelink")
 
 REQUIRED = set(filter(None, os.environ.get("SAGELINK_REQUIRE", "").split(",")))
 SHARED = Path(__file__).resolve().parents[2] / "shared"
