@@ -21,6 +21,7 @@ from pipeline.errors import SagelinkError, UsageError
 from pipeline.run import Run, prepare
 from pipeline.types import Frame, Verdict
 from stages.capture import Playback
+from stages.selectors import SELECTORS
 from stages.sources import Shot
 from stages.sources.synthetic import SyntheticSource
 from tests.stages.test_sources import write_video
@@ -93,7 +94,7 @@ def test_the_same_replay_twice_is_the_same(pair: Pair, tmp_path: Path) -> None:
     assert runs[0] == runs[1]
 
 
-@pytest.mark.parametrize("selector", ["sage", "topk", "uniform", "random"])
+@pytest.mark.parametrize("selector", [*SELECTORS])
 def test_every_selector_runs(pair: Pair, tmp_path: Path, selector: str) -> None:
     run = prepare_demo(pair, "synthetic:8", gate__policy="always", select__selector=selector, output__out=str(tmp_path))
     run.go()
@@ -219,7 +220,7 @@ def test_a_selector_or_server_that_fails_leaves_the_edge_answer(
     def broken(*_: object, **__: object) -> Any:
         raise RuntimeError("no")
 
-    monkeypatch.setitem(selectors.SELECTORS, "sage", broken)
+    monkeypatch.setitem(selectors.SELECTORS, "coverage", broken)
     prepare_demo(pair, "synthetic:4", gate__policy="always", output__out=str(tmp_path)).go()
     lines, summary = read(tmp_path)
     check_accounts(lines, summary)
