@@ -101,6 +101,9 @@ def main() -> None:
         trouble.server.kill()
         servers[1][0].kill()
     report(trouble, frames, ages_ms, summary)
+    for thread in threading.enumerate():  # Python may not end beside a thread that is inside OpenCV
+        if thread.name.startswith("sagelink-camera"):
+            thread.join(timeout=15)
 
 
 def hand_off(url: str) -> None:
