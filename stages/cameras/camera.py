@@ -26,6 +26,8 @@ from stages.view import View
 
 log = logging.getLogger(__name__)
 
+_MOST_STUCK = 4  # threads of a camera that hang in a native call: until one returns, no other is sent after them
+
 Opener = Callable[[CameraConfig], Connection]
 
 
@@ -60,9 +62,10 @@ class Camera:
         self._opener = opener
         self._duration_s = duration_s
         self._max_frames = max_frames
-        self._patience = Patience(config.open_timeout, config.read_timeout, config.stall_after)
-        self._supervisor = Supervisor(self._patience, time.monotonic())
+        patience = Patience(config.open_timeout, config.read_timeout, config.stall_after)
+        self._supervisor = Supervisor(patience, time.monotonic())
         self._reader: _Reader | None = None
+        self._stuck: list[_Reader] = []  # left behind
         self._missed = self._skipped = 0  # of the readers before this one
         self._heard_s = 0.0  # monotonic clock, of the latest picture known to the supervisor
         self._down_since_s: float | None = None
@@ -145,9 +148,15 @@ class Camera:
         state = self._supervisor.state
         order = self._supervisor.tick(now_s)
         if order == "open":
-            self._reader = _Reader(self._config, self._opener, asyncio.get_running_loop(), news)
+            self._stuck = [reader for reader in self._stuck if reader.alive]
+            if len(self._stuck) < _MOST_STUCK:
+                self._reader = _Reader(self._config, self._opener, asyncio.get_running_loop(), news)
+            else:
+                self._supervisor.fail(now_s, Fault.TIMED_OUT)
         elif order == "abandon":
             self._tell_down("the thread did not come back")
+            if self._reader is not None:
+                self._stuck.append(self._reader)
             self._leave()
         elif self._supervisor.state is State.STALLED is not state:
             log.info("camera=%s event=stalled silent_s=%.1f", self.name, self._config.stall_after)
@@ -197,7 +206,13 @@ class _Reader:
         self._left = threading.Event()
         self._lock = threading.Lock()
         self._picture: _Picture | None = None
-        threading.Thread(target=self._run, name=f"sagelink-camera-{config.name}", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name=f"sagelink-camera-{config.name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether its thread is still at work, or stuck."""
+        return self._thread.is_alive()
 
     def take(self) -> _Picture | None:
         """The newest picture, once."""

@@ -198,3 +198,24 @@ async def test_iterating_ends_with_the_channel():
 def test_a_channel_without_room_is_an_error(capacity):
     with pytest.raises(ValueError, match=f"'frames' is {capacity}; accepted: 1 or more"):
         Channel("frames", capacity=capacity)
+
+
+async def test_latest_keeps_one_of_each_key_and_each_its_turn():
+    channel: Channel[str] = Channel("c", "latest", key=lambda item: item[0])
+    assert [await channel.put(item) for item in ("a1", "b1", "a2", "c1", "b2")] == [None, None, "a1", None, "b1"]
+    assert channel.displaced == 2
+    assert await channel.get_several(2) == ["a2", "b2"]
+    assert await channel.get_several(2) == ["c1"]
+
+
+async def test_several_are_what_waits_and_never_none():
+    channel = await filled(Channel("c", capacity=5), 5)
+    assert await channel.get_several(3) == [0, 1, 2]
+    assert await channel.get_several(3) == [3, 4]
+    assert channel.delivered == 5
+    waiting = asyncio.create_task(channel.get_several(3))
+    await settle()
+    assert not waiting.done()
+    channel.close()
+    with pytest.raises(ChannelClosed):
+        await waiting

@@ -545,3 +545,45 @@ def test_the_example_in_the_docs_runs(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == ["frame 0", "frame 1", "frame 2"]
     assert all(0 < int(line.split()[-1]) < 255 for line in lines)
+
+
+class Batches:
+    """A stage of batches that doubles, and stumbles over 3."""
+
+    def __init__(self) -> None:
+        self.seen: list[list[int]] = []
+
+    async def process(self, items: list[int]) -> list[object]:
+        self.seen.append(items)
+        if 3 in items:
+            raise RuntimeError("three")
+        await settle()
+        return [None if item == 5 else 2 * item for item in items]
+
+
+async def test_a_batch_is_what_waits_and_one_that_fails_is_tried_item_by_item():
+    batches, seen = Batches(), Seen()
+    graph = Graph(rescue=lambda item, error: f"rescued {item}")
+    doubled = graph.stage(batches, graph.source(numbers(8), capacity=8), batch=4)
+    graph.stage(seen, doubled)
+    await graph.run()
+    assert seen.items == [0, 2, 4, "rescued 3", 8, 12, 14]
+    assert max(map(len, batches.seen)) > 1
+    assert all(len(items) <= 4 for items in batches.seen)
+    assert graph.failures == {"batches": 1}
+    assert graph.leftovers() == []
+
+
+async def test_all_of_a_batch_is_left_over_when_the_graph_is_cut_off():
+    class Stuck:
+        async def process(self, items: list[int]) -> list[int]:
+            await asyncio.Event().wait()
+            return items
+
+    graph = Graph(grace_s=0.01)
+    graph.stage(Stuck(), graph.source(numbers(3), capacity=3), batch=8)
+    running = asyncio.create_task(graph.run())
+    await settle()
+    graph.stop()
+    await asyncio.wait([running])
+    assert sorted(graph.leftovers()) == [0, 1, 2]

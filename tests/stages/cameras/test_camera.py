@@ -24,7 +24,7 @@ from pipeline.types import Frame
 from stages.cameras.camera import Camera
 from stages.cameras.connection import Grabbed
 from stages.cameras.faults import CameraFault
-from stages.cameras.supervisor import Fault, State
+from stages.cameras.supervisor import Fault, Patience, State, Supervisor
 from tests.stages.test_sources import write_video
 
 BACKENDS = ("opencv", "pyav")
@@ -259,6 +259,26 @@ async def test_a_thread_that_hangs_in_open_keeps_nobody() -> None:
     assert time.monotonic() - began < 5
     assert camera.health()["state"] == "ended"
     stuck.set()
+
+
+async def test_threads_that_never_come_back_do_not_pile_up() -> None:
+    stuck, opened = threading.Event(), []
+
+    def hangs(_: CameraConfig) -> Scripted:
+        opened.append(1)
+        stuck.wait(30)
+        return Scripted()
+
+    options = {"open_timeout": 0.01, "read_timeout": 0.01, "stall_after": 0.01}
+    camera = Camera(config("rtsp://host/x", **options), opener=hangs)
+    quick = Patience(**options, first_wait=0.01, longest_wait=0.01, native_grace=0.01)
+    camera._supervisor = Supervisor(quick, time.monotonic())
+    task = asyncio.ensure_future(until(camera, aiter(camera), bool, 60))
+    await becomes(lambda: camera.health()["connections"] >= 12)
+    assert len(opened) == 4
+    stuck.set()
+    await task
+    assert camera.health()["recoveries"] == 1
 
 
 async def test_frames_left_out_by_sampling_are_no_stall() -> None:

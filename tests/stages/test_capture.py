@@ -1,0 +1,85 @@
+"""Playing what is on disk: sampling, limits, region, pace, and several merged by their own times."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+
+import pytest
+
+from pipeline.config import CameraConfig, CaptureConfig
+from pipeline.types import Frame
+from stages.capture import InStep, Playback, open_captures
+from stages.sources.synthetic import SyntheticSource
+
+
+def playback(frames: int = 20, rate: float = 10, name: str = "camera", seed: int = 0, **options: object) -> Playback:
+    """Of the drawn world; options of a camera, or of `capture` with that in front."""
+    capture = {key.removeprefix("capture_"): value for key, value in options.items() if key.startswith("capture_")}
+    camera = {key: value for key, value in options.items() if not key.startswith("capture_")}
+    source = SyntheticSource(frames, 64, 32, rate, seed)
+    return Playback(source, CameraConfig(name=name, source="-", **camera), CaptureConfig(**capture))
+
+
+async def played(capture: Playback | InStep) -> list[Frame]:
+    async with capture:
+        return [frame async for frame in capture]
+
+
+@pytest.mark.parametrize(
+    ("options", "times"),
+    [
+        ({}, [index / 10 for index in range(20)]),
+        ({"fps": 2}, [0, 0.5, 1, 1.5]),
+        ({"capture_max_frames": 3}, [0, 0.1, 0.2]),
+        ({"capture_duration": 0.25}, [0, 0.1, 0.2]),
+        ({"fps": 5, "capture_max_frames": 2}, [0, 0.2]),
+    ],
+)
+async def test_which_frames_are_taken(options: dict[str, object], times: list[float]) -> None:
+    capture = playback(**options)
+    frames = await played(capture)
+    assert [frame.stream_s for frame in frames] == pytest.approx(times)
+    assert [frame.seq for frame in frames] == list(range(len(times)))
+    assert capture.captured == len(times)
+
+
+async def test_the_region_is_all_that_a_frame_holds() -> None:
+    (frame,) = await played(playback(1, roi=(0.5, 0, 1, 0.5)))
+    assert frame.pixels.shape == (16, 32, 3)
+
+
+async def test_truth_is_told_until_it_is_to_be_forgotten() -> None:
+    assert all(frame.truth is not None for frame in await played(playback(3)))
+    forgetful = playback(3)
+    forgetful.forget_truth()
+    assert all(frame.truth is None for frame in await played(forgetful))
+
+
+async def test_several_come_in_the_order_of_their_times_and_ties_in_that_of_the_list() -> None:
+    frames = await played(InStep([playback(4, 2, "slow"), playback(4, 4, "fast")]))
+    assert [(frame.camera, frame.stream_s) for frame in frames] == [
+        ("slow", 0),
+        ("fast", 0),
+        ("fast", 0.25),
+        ("slow", 0.5),
+        ("fast", 0.5),
+        ("fast", 0.75),
+        ("slow", 1.0),
+        ("slow", 1.5),
+    ]
+
+
+async def test_what_was_read_ahead_and_never_given_on_is_not_captured() -> None:
+    captures = [playback(name="a"), playback(name="b")]
+    async with InStep(captures) as merged, aclosing(aiter(merged)) as frames:
+        seen = [await anext(frames) for _ in range(5)]
+    assert sum(capture.captured for capture in captures) == len(seen)
+
+
+def test_beside_a_live_camera_files_are_played_at_their_own_pace() -> None:
+    cameras = [
+        CameraConfig(name="live", source="rtsp://192.0.2.1/x"),
+        CameraConfig(name="file", source="synthetic:3"),
+    ]
+    assert [capture.live for capture in open_captures(cameras, CaptureConfig())] == [True, True]
+    assert [capture.live for capture in open_captures(cameras[1:], CaptureConfig())] == [False]
