@@ -50,8 +50,8 @@ class InProcessLink:
     def messages(self) -> AsyncIterator[Message]:
         return aiter(self._up)
 
-    async def reply(self, sender: str, message: bytes) -> None:
+    async def reply(self, message: Message, data: bytes) -> None:
         try:
-            await self._down.put((sender, message))
+            await self._down.put((message.sender, data))
         except ChannelClosed:
             return
