@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import socket
@@ -138,6 +139,11 @@ def _load_timm(name: str, checkpoint: Path | None) -> tuple[VisionTransformer, t
         network = timm.create_model(name, pretrained=False, **classes)
         _load_state(vit.check(network, name), state, name, checkpoint)
     return network, _imagenet_labels() if network.num_classes == 1000 else ()
+
+
+def fingerprint(labels: tuple[str, ...]) -> str:
+    """Tells class lists apart: names and their order."""
+    return hashlib.sha256("\n".join(labels).encode()).hexdigest()[:16]
 
 
 def cached_file(name: str) -> Path | None:

@@ -93,13 +93,14 @@ def decode_evidence(data: bytes) -> EvidenceMessage:
     return EvidenceMessage(seq, side, patch_size, codec, units, body[end:])
 
 
-def peek_seq(data: bytes) -> int | None:
-    """The frame that a message is about, where its checksum and header are sound; for a refusal."""
+def peek(data: bytes) -> tuple[int, int] | None:
+    """The frame that evidence is about and the number of units that it claims, where its checksum and header are
+    sound: enough to queue or to refuse it."""
     try:
-        kind, (seq, *_) = _header(_EVIDENCE, _unseal(data))
+        kind, (seq, *_, units) = _header(_EVIDENCE, _unseal(data))
     except MalformedMessage:
         return None
-    return seq if kind == _KIND_EVIDENCE else None
+    return (seq, units) if kind == _KIND_EVIDENCE else None
 
 
 def encode_reply(reply: Reply) -> bytes:
