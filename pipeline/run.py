@@ -12,11 +12,12 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractAsyncContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.budget import UplinkBudget
+from pipeline.clock import BudgetClock, MonotonicClock, StreamClock
 from pipeline.config import Config
 from pipeline.config_file import dump_config, without_secrets
 from pipeline.control import Control
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from pipeline.replay import Script
     from stages.capture import Capture
     from stages.sinks import Recorder, Sink
+    from transport.link import EdgeLink
     from transport.link import EdgeLink
 
 RESULTS, SUMMARY, PICTURES = "results.jsonl", "summary.json", "pictures"
@@ -198,38 +200,40 @@ class Run:
 
     async def _go(self, recorder: Recorder) -> None:
         from pipeline.assembly import edge_graph, verdict_on
-        from server.classify import Classifier
-        from server.service import server_graph
-        from transport.in_process import InProcessLink
 
-        script, local = self._script, InProcessLink()
-        link: EdgeLink = script.link if script else local
-        edge = edge_graph(
-            self.config,
-            self.models,
-            self.captures,
-            link,
-            self.accounts,
-            self._fuse,
-            recorder,
-            self._gate,
-            self.live,
-            script,
-        )
-        self._end_on_signals(edge)
+        clock: BudgetClock = MonotonicClock() if self.live else StreamClock()
+        edge: Graph | None = None
         try:
-            async with asyncio.TaskGroup() as group:
-                if script is None:
-                    group.create_task(server_graph(local, Classifier(self.models.server)).run())
-                async with link, self._dashboard.serve(link) if self._dashboard else nullcontext():
+            async with self._link(clock) as link:
+                edge = edge_graph(
+                    self.config,
+                    self.models,
+                    self.captures,
+                    link,
+                    self.accounts,
+                    self._fuse,
+                    recorder,
+                    self._gate,
+                    clock,
+                    self._script,
+                )
+                self._end_on_signals(edge)
+                async with self._dashboard.serve(link) if self._dashboard else nullcontext():
                     await edge.run()
         except BaseExceptionGroup as errors:
             raise first_error(errors) from None
         finally:
-            for item in edge.leftovers():
+            for item in edge.leftovers() if edge else ():
                 verdict = verdict_on(item, self._fuse)
                 if verdict is not None:
                     recorder.write(verdict)
+
+    def _link(self, clock: BudgetClock) -> AbstractAsyncContextManager[EdgeLink]:
+        from pipeline.server_link import server_link
+
+        if self._script is not None:
+            return self._script.link
+        return server_link(self.config, self.models, [*self.accounts], self.budget, self.control, clock)
 
     def _end_on_signals(self, graph: Graph) -> None:
         """Ctrl-C or SIGTERM once: end cleanly; twice: now."""

@@ -152,9 +152,7 @@ class Service:
         self._metrics.batch_seconds.observe(took_s)
         return [replies[index] for index in range(len(batch))]
 
-    def _classify(
-        self, frames: list[Received]
-    ) -> list[tuple[str | None, tuple[int, ...], tuple[float, ...]]]:
+    def _classify(self, frames: list[Received]) -> list[tuple[str | None, tuple[int, ...], tuple[float, ...]]]:
         if not frames:
             return []
         lengths = [len(received.units) for received in frames]

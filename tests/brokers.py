@@ -32,7 +32,7 @@ class Mosquitto:
         self.port = port or free_port()
         self._scheme = scheme
         self._settings = settings or ("allow_anonymous true",)
-        self._folder = tempfile.TemporaryDirectory()
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -45,9 +45,11 @@ class Mosquitto:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
-        self._folder.cleanup()
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def start(self) -> None:
+        self._folder = self._folder or tempfile.TemporaryDirectory()
         config = Path(self._folder.name) / "mosquitto.conf"
         config.write_text("\n".join([f"listener {self.port} {self.host}", *self._settings, ""]))
         self._process = subprocess.Popen([_PROGRAM, "-c", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -24,6 +24,10 @@ class InProcessLink:
     async def __aexit__(self, *_: object) -> None:
         self.close()
 
+    def close_uplink(self) -> None:
+        """Takes no more evidence; what is inside is still answered."""
+        self._up.close()
+
     def close(self) -> None:
         self._up.close()
         self._down.close()

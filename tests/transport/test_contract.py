@@ -41,7 +41,7 @@ HELLO = Hello(side=14, patch_size=16, classes="0123", deadline_s=5.0)
 async def mqtt(protocol: str) -> AsyncIterator[Rig]:
     with Mosquitto() as mosquitto:
         broker = open_broker(mosquitto.url, MqttConfig(protocol=protocol), "url")
-        server = MqttServerLink(broker, Topics("test"), "servers")
+        server = MqttServerLink(broker, Topics("test"), "servers" if protocol == "5" else "")
         edge = MqttEdgeLink(broker, Topics("test"), "node", ["door", "yard"], HELLO, in_flight=2, must_connect=True)
         async with server, edge:
             yield Rig(edge, server)

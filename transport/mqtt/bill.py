@@ -78,11 +78,10 @@ class Bill:
 
     def observe(self, now_s: float, counted_bits: int) -> int:
         """Takes the kernel's count since the connection began; returns bits that are still to be charged."""
-        self._ahead_bits -= counted_bits - self._counted_bits
-        self._counted_bits = counted_bits
         while self._recent and self._recent[0][0] <= now_s - _MEMORY_S:
             self._recent_bits -= self._recent.popleft()[1]
-        self._ahead_bits = min(self._ahead_bits, self._recent_bits)
+        self._ahead_bits = min(self._ahead_bits, self._recent_bits) - (counted_bits - self._counted_bits)
+        self._counted_bits = counted_bits
         owed = max(0, -self._ahead_bits)
         self._ahead_bits += owed
         return owed

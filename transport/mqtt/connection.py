@@ -13,24 +13,26 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import aiomqtt
 from aiomqtt.exceptions import MqttConnectError
 from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 
 from pipeline.tasks import first_error
 from transport.backoff import Backoff
 from transport.mqtt.address import Broker
-from transport.wire import MAX_MESSAGE_BYTES
 
 log = logging.getLogger(__name__)
 
-_CONNECT_S = 5.0  # longest wait for TCP, and for TLS
+_CONNECT_S = 3.0  # longest wait for TCP, and for the broker's CONNACK
 _ANSWER_S = 10.0  # longest wait for the broker's answer to anything
+_TIMED_OUT = "Operation timed out"  # what aiomqtt says; it has no class for it
 _GOODBYE_S = 0.5
 _PROVEN_S = 5.0  # a connection that lived so long was a success
 _UNSUPPORTED_PROTOCOL = (1, 132)  # of MQTT 3.1.1, of MQTT 5
 # One line of ours says what happens to a connection; aiomqtt and paho would add one for each message.
 _QUIET = logging.getLogger(f"{__name__}.library")
 _QUIET.setLevel(logging.CRITICAL)
+
+
+class _Silence(aiomqtt.MqttError):
+    """The broker did not answer CONNECT."""
 
 
 class Connection:
@@ -54,6 +56,8 @@ class Connection:
         self._queue = queue
         self._before_connecting = before_connecting
         self._protocol = aiomqtt.ProtocolVersion.V5 if broker.protocol == "5" else aiomqtt.ProtocolVersion.V311
+        self._known_v5 = False
+        self._guessing = False  # 3.1.1 is tried because 5 met silence
         self._backoff = Backoff()
         self._attempted = asyncio.Event()
         self.trouble: str | None = f"{broker.url}: not connected yet"
@@ -71,6 +75,7 @@ class Connection:
         """The session calls this when it is ready for use."""
         log.info("event=connected broker=%s", self._broker.url)
         self.trouble = None
+        self._known_v5, self._guessing = self.v5, False
         self._attempted.set()
 
     async def run(self) -> None:
@@ -87,6 +92,8 @@ class Connection:
                 error = first_error(errors)
             if self._falls_back(error):
                 continue
+            if self._guessing:
+                self._protocol, self._guessing = aiomqtt.ProtocolVersion.V5, False
             self._lost(_explain(error))
             if time.monotonic() - began_s > _PROVEN_S:
                 self._backoff.reset()
@@ -100,19 +107,18 @@ class Connection:
         self._attempted.set()
 
     def _falls_back(self, error: BaseException) -> bool:
+        """Turns to MQTT 3.1.1 when the broker says that it knows no 5, or is silent on it: amqtt waits for more."""
         code = error.rc if isinstance(error, aiomqtt.MqttCodeError) else None
-        if not self.v5 or getattr(code, "value", code) not in _UNSUPPORTED_PROTOCOL:
+        refused = getattr(code, "value", code) in _UNSUPPORTED_PROTOCOL
+        if not self.v5 or self._known_v5 or not (refused or isinstance(error, _Silence)):
             return False
+        self._guessing = not refused
         log.info("event=fallback broker=%s protocol=3.1.1", self._broker.url)
         self._protocol = aiomqtt.ProtocolVersion.V311
         return True
 
     @contextlib.asynccontextmanager
     async def _connected(self) -> AsyncIterator[aiomqtt.Client]:
-        properties = None
-        if self.v5:
-            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-            properties.MaximumPacketSize = MAX_MESSAGE_BYTES + 65_536
         client = aiomqtt.Client(
             self._broker.host,
             self._broker.port,
@@ -124,16 +130,19 @@ class Connection:
             will=self._will,
             clean_session=None if self.v5 else True,
             clean_start=True if self.v5 else MQTT_CLEAN_START_FIRST_ONLY,
-            timeout=_ANSWER_S,
+            timeout=_CONNECT_S,
             keepalive=self._broker.keepalive_s,
             max_queued_incoming_messages=self._queue,
-            properties=properties,
             tls_context=self._broker.tls,
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         )
         client.pending_calls_threshold = 1000
         client._client.connect_timeout = _CONNECT_S  # aiomqtt has no parameter for it
-        await client.__aenter__()
+        try:
+            await client.__aenter__()
+        except aiomqtt.MqttError as error:
+            raise _Silence(str(error)) if str(error) == _TIMED_OUT else error from None
+        client.timeout = _ANSWER_S
         try:
             yield client
         finally:

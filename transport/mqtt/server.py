@@ -33,7 +33,9 @@ class MqttServerLink:
     def __init__(
         self, broker: Broker, topics: Topics, group: str, on_connection: Callable[[bool], None] = lambda _: None
     ) -> None:
-        """`on_connection` is told when the broker is reached and when it is lost."""
+        """`group`: servers of one group share the frames; empty where the broker knows no shared subscriptions.
+
+        `on_connection` is told when the broker is reached and when it is lost."""
         self._topics = topics
         self._group = group
         self._on_connection = on_connection
@@ -57,8 +59,12 @@ class MqttServerLink:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._up.close()
+        self.close()
         await self._entered.aclose()
+
+    def close(self) -> None:
+        """Takes no more messages; replies to those inside are still sent until the link is left."""
+        self._up.close()
 
     @property
     def trouble(self) -> str | None:
@@ -81,8 +87,7 @@ class MqttServerLink:
     async def _run_session(self, client: aiomqtt.Client) -> None:
         evidence = self._topics.evidence("+/+")
         await client.subscribe(self._topics.state("+"), qos=1)
-        # Brokers without MQTT 5, the embedded one among them, may know no shared subscriptions.
-        await client.subscribe(f"$share/{self._group}/{evidence}" if self._connection.v5 else evidence, qos=1)
+        await client.subscribe(f"$share/{self._group}/{evidence}" if self._group else evidence, qos=1)
         self._client = client
         self._connection.established()
         self._on_connection(True)
