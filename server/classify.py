@@ -73,7 +73,7 @@ class Classifier:
         embedded: Iterator[torch.Tensor] = iter(())
         if pixels:
             tokens = embed_units(self._model.vit, self._model.normalise(np.concatenate(pixels))[None])[0]
-            embedded = iter(tokens.split([len(each) for each in pixels]))
+            embedded = iter(torch.split(tokens, [len(each) for each in pixels]))
         return [
             next(embedded) if received.content.ndim > 2 else torch.from_numpy(received.content).to(device)
             for received in frames
