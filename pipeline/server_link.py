@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
@@ -10,11 +11,17 @@ from typing import TYPE_CHECKING
 from pipeline.budget import UplinkBudget
 from pipeline.clock import BudgetClock, MonotonicClock
 from pipeline.config import Config
+from pipeline.errors import UsageError
+from pipeline.quantities import format_rate, parse_rate
 from pipeline.tasks import background, leave_threads_behind
 
 if TYPE_CHECKING:
     from models.pair import Pair
     from transport.link import EdgeLink
+
+log = logging.getLogger(__name__)
+
+_LONGEST_RATE = 32  # bytes
 
 
 def server_link(
@@ -65,6 +72,15 @@ async def _over_mqtt(
         most = bits if budget.limit_bits is None else min(bits, budget.limit_bits)
         return budget.charge(clock.elapsed_s(), most)
 
+    def change_budget(payload: bytes) -> None:
+        try:
+            rate_bps = parse_rate(payload[:_LONGEST_RATE].decode())
+            budget.change_rate(rate_bps)
+        except (ValueError, UsageError) as error:
+            log.warning("event=budget_refused error=%r", str(error))
+        else:
+            log.warning("event=budget_changed rate=%r", format_rate(rate_bps))
+
     leave_threads_behind()
     link = MqttEdgeLink(
         open_broker(config.ship.server, config.mqtt, "ship.server"),
@@ -75,6 +91,7 @@ async def _over_mqtt(
         in_flight=config.ship.in_flight,
         toll=toll if live else None,  # a replay's budget knows no time but the stream's
         must_connect=not live,
+        on_budget=change_budget if live else None,
     )
     async with link:
         yield link

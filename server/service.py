@@ -145,9 +145,10 @@ class Service:
         answers = self._classify([received for _, received in decoded])
         took_s = time.monotonic() - began_s
         for (index, received), (refusal, classes, log_probs) in zip(decoded, answers, strict=True):
-            server_ms = (began_s + took_s - batch[index].message.arrived_s) * 1e3
-            units = 0 if refusal else len(received.units)
-            replies[index] = Reply(received.seq, refusal, classes, log_probs, units, server_ms)
+            queue_ms = (began_s - batch[index].message.arrived_s) * 1e3
+            units, waiting = 0 if refusal else len(received.units), len(self._batcher)
+            server_ms = queue_ms + took_s * 1e3
+            replies[index] = Reply(received.seq, refusal, classes, log_probs, units, server_ms, queue_ms, waiting)
         self._metrics.batch_frames.observe(len(batch))
         self._metrics.batch_seconds.observe(took_s)
         return [replies[index] for index in range(len(batch))]

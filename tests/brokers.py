@@ -51,7 +51,7 @@ class Mosquitto:
     def start(self) -> None:
         self._folder = self._folder or tempfile.TemporaryDirectory()
         config = Path(self._folder.name) / "mosquitto.conf"
-        config.write_text("\n".join([f"listener {self.port} {self.host}", *self._settings, ""]))
+        config.write_text("\n".join(["user root", f"listener {self.port} {self.host}", *self._settings, ""]))
         self._process = subprocess.Popen([_PROGRAM, "-c", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for _ in range(200):
             try:
