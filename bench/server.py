@@ -79,7 +79,8 @@ def main() -> None:
     mixed = frames(model, np.random.default_rng(1).integers(16, 97, _CAMERAS).tolist())
     together, alone = compare(in_batches(mixed, _CAMERAS), in_batches(mixed, 1), arguments.rounds)
     print(
-        f"{_CAMERAS} cameras of 16 to 96 units, together over alone: {together:.1f} over {alone:.1f} = {together / alone:.2f}"
+        f"{_CAMERAS} cameras of 16 to 96 units, together over alone: "
+        f"{together:.1f} over {alone:.1f} = {together / alone:.2f}"
     )
 
 

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from stages.capture import Capture
     from stages.sinks import Recorder, Sink
     from transport.link import EdgeLink
-    from transport.link import EdgeLink
 
 RESULTS, SUMMARY, PICTURES = "results.jsonl", "summary.json", "pictures"
 

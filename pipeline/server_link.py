@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from pipeline.budget import UplinkBudget
 from pipeline.clock import BudgetClock, MonotonicClock
 from pipeline.config import Config
+from pipeline.control import Control
 from pipeline.errors import UsageError
-from pipeline.quantities import format_rate, parse_rate
 from pipeline.tasks import background, leave_threads_behind
 
 if TYPE_CHECKING:
@@ -25,12 +25,12 @@ _LONGEST_RATE = 32  # bytes
 
 
 def server_link(
-    config: Config, models: Pair, cameras: Sequence[str], budget: UplinkBudget, clock: BudgetClock
+    config: Config, models: Pair, cameras: Sequence[str], budget: UplinkBudget, control: Control, clock: BudgetClock
 ) -> contextlib.AbstractAsyncContextManager[EdgeLink]:
     """A link that is there while the body runs. Raises UsageError; SagelinkError where a replay finds no server."""
     if not config.ship.server:
         return _in_process(models)
-    return _over_mqtt(config, models, cameras, budget, clock)
+    return _over_mqtt(config, models, cameras, budget, control, clock)
 
 
 @contextlib.asynccontextmanager
@@ -53,7 +53,7 @@ async def _in_process(models: Pair) -> AsyncIterator[EdgeLink]:
 
 @contextlib.asynccontextmanager
 async def _over_mqtt(
-    config: Config, models: Pair, cameras: Sequence[str], budget: UplinkBudget, clock: BudgetClock
+    config: Config, models: Pair, cameras: Sequence[str], budget: UplinkBudget, control: Control, clock: BudgetClock
 ) -> AsyncIterator[EdgeLink]:
     from models.zoo import fingerprint
     from pipeline.assembly import REPLAY_DEADLINE_S
@@ -74,12 +74,9 @@ async def _over_mqtt(
 
     def change_budget(payload: bytes) -> None:
         try:
-            rate_bps = parse_rate(payload[:_LONGEST_RATE].decode())
-            budget.change_rate(rate_bps)
-        except (ValueError, UsageError) as error:
+            control.change_budget(payload[:_LONGEST_RATE].decode(errors="replace"))
+        except UsageError as error:
             log.warning("event=budget_refused error=%r", str(error))
-        else:
-            log.warning("event=budget_changed rate=%r", format_rate(rate_bps))
 
     leave_threads_behind()
     link = MqttEdgeLink(
