@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from models.pair import Pair
-    from monitor.dashboard import Dashboard
+    from monitor.monitor import Monitor
     from pipeline.panel import LivePanel
     from pipeline.replay import Script
     from stages.capture import Capture
@@ -109,7 +109,6 @@ class Run:
             if isinstance(capture, Playback) and capture.labels != models.edge.labels:
                 capture.forget_truth()
         self._fuse = Fuse(config.fuse.rule == "server", config.fuse_weights, models.server.grid.units)
-        self._dashboard: Dashboard | None = None
         self._interrupted = False
 
     @property
@@ -150,7 +149,7 @@ class Run:
         """
         from threadpoolctl import ThreadpoolController
 
-        from monitor.dashboard import Dashboard
+        from monitor.monitor import Monitor
         from stages.sinks import Recorder
         from stages.sinks.annotate import AnnotatedVideos, Painter
         from stages.sinks.highlights import Highlights
@@ -183,12 +182,11 @@ class Run:
                 raise UsageError(f"output cannot be written: {error}") from None
             if watch is not None:
                 sinks.append(_Watch(watch))
-            if self.config.dashboard.address is not None:
-                self._dashboard = Dashboard(self, tell)
-                sinks.extend(self._dashboard.sinks)
+            monitor = Monitor(self, tell)
+            sinks.extend(monitor.sinks)
             # NumPy's OpenBLAS spins for tens of ms after each small product, on a core that a model needs.
             stack.enter_context(ThreadpoolController().select(internal_api="openblas").limit(limits=1))
-            asyncio.run(self._go(recorder))
+            asyncio.run(self._go(recorder, monitor))
         if self.tally.verdicts and self.tally.drops[Drop.ERROR] == self.tally.unanswered == self.tally.verdicts:
             raise SagelinkError("the edge model failed on every frame; see the log")
         if self.live and not self.tally.verdicts and not self._interrupted:
@@ -197,7 +195,7 @@ class Run:
             raise SagelinkError(f"no camera gave a frame: {faults}")
         return self.summary(time.monotonic() - began)
 
-    async def _go(self, recorder: Recorder) -> None:
+    async def _go(self, recorder: Recorder, monitor: Monitor) -> None:
         from pipeline.assembly import edge_graph, verdict_on
 
         clock: BudgetClock = MonotonicClock() if self.live else StreamClock()
@@ -217,7 +215,7 @@ class Run:
                     self._script,
                 )
                 self._end_on_signals(edge)
-                async with self._dashboard.serve(link) if self._dashboard else nullcontext():
+                async with monitor.beside(link):
                     await edge.run()
         except BaseExceptionGroup as errors:
             raise first_error(errors) from None
