@@ -44,6 +44,14 @@ class Monitor:
         async with contextlib.AsyncExitStack() as stack:
             if config.dashboard.address:
                 await stack.enter_async_context(serve_dashboard(config.dashboard, watched, self._tell))
+            if config.home_assistant.broker:
+                from monitor.home_assistant import tell_home_assistant
+                from pipeline.server_link import host_name
+
+                node, cameras = config.mqtt.node or host_name(), [each.name for each in self._run.captures]
+                await stack.enter_async_context(
+                    tell_home_assistant(config, node, cameras, watched.now, watched.control)
+                )
             yield
 
     def _watched(self, link: EdgeLink) -> Watched:

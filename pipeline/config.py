@@ -255,6 +255,14 @@ class DashboardConfig(_Section):
     )
 
 
+class HomeAssistantConfig(_Section):
+    """What Home Assistant is told over MQTT; the user and certificates are those of `mqtt`."""
+
+    broker: str = Field("", description="Its broker, mqtt://host:port, on the site's own network; empty: none is told")
+    discovery: str = Field("homeassistant", pattern=_TOPIC, description="Home Assistant's discovery prefix")
+    every: Duration = Field(5.0, description="Time between two states")
+
+
 class Config(_Section):
     """Everything that `sagelink run` needs."""
 
@@ -276,6 +284,7 @@ class Config(_Section):
     fuse: FuseConfig = FuseConfig()
     output: OutputConfig = OutputConfig()
     dashboard: DashboardConfig = DashboardConfig()
+    home_assistant: HomeAssistantConfig = HomeAssistantConfig()
 
     @model_validator(mode="before")
     @classmethod
