@@ -9,25 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 import aiomqtt
+
+from pipeline.config import Config
+from pipeline.control import Control
+from pipeline.tasks import background
 from transport.mqtt.address import open_broker
 from transport.mqtt.connection import Connection
 from transport.mqtt.topics import Topics
 
-from pipeline.config import Config
-from pipeline.control import Control
-from pipeline.errors import UsageError
-from pipeline.tasks import background
-
-log = logging.getLogger(__name__)
-
-_BIRTH = "online"
+_BIRTH = b"online"
 _LARGEST_KBITS = 1_000_000  # that the number entity lets a user set
 
 
@@ -218,11 +214,10 @@ class _Talk:
         self.changed.set()
 
     async def _take(self, client: aiomqtt.Client, topic: str, payload: object) -> None:
-        text = payload.decode(errors="replace") if isinstance(payload, bytes) else ""
-        if topic == self._birth_topic and text == _BIRTH:
+        if topic == self._birth_topic and payload == _BIRTH:
             await self._announce(client)
-        elif topic == self._entities.command:
-            set_budget(self._control, text)
+        elif topic == self._entities.command and isinstance(payload, bytes):
+            self._control.take_budget(payload)
             self.changed.set()  # a refused value snaps back
 
     async def _tell_states(self, client: aiomqtt.Client) -> None:
@@ -239,4 +234,3 @@ class _Talk:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._every_s):
                     await self.changed.wait()
-

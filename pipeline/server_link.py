@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import socket
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
@@ -12,16 +11,11 @@ from pipeline.budget import UplinkBudget
 from pipeline.clock import BudgetClock, MonotonicClock
 from pipeline.config import Config
 from pipeline.control import Control
-from pipeline.errors import UsageError
 from pipeline.tasks import background, leave_threads_behind
 
 if TYPE_CHECKING:
     from models.pair import Pair
     from transport.link import EdgeLink
-
-log = logging.getLogger(__name__)
-
-_LONGEST_RATE = 32  # bytes
 
 
 def server_link(
@@ -72,28 +66,22 @@ async def _over_mqtt(
         most = bits if budget.limit_bits is None else min(bits, budget.limit_bits)
         return budget.charge(clock.elapsed_s(), most)
 
-    def change_budget(payload: bytes) -> None:
-        try:
-            control.change_budget(payload[:_LONGEST_RATE].decode(errors="replace"))
-        except UsageError as error:
-            log.warning("event=budget_refused error=%r", str(error))
-
     leave_threads_behind()
     link = MqttEdgeLink(
         open_broker(config.ship.server, config.mqtt, "ship.server"),
         Topics(config.mqtt.prefix),
-        config.mqtt.node or _host_name(),
+        config.mqtt.node or host_name(),
         cameras,
         hello,
         in_flight=config.ship.in_flight,
         toll=toll if live else None,  # a replay's budget knows no time but the stream's
         must_connect=not live,
-        on_budget=change_budget if live else None,
+        on_budget=control.take_budget if live else None,
     )
     async with link:
         yield link
 
 
-def _host_name() -> str:
+def host_name() -> str:
     """This machine's name as one level of a topic."""
     return socket.gethostname().partition(".")[0].translate(str.maketrans("+#/$ ", "-----")) or "edge"

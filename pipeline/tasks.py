@@ -7,6 +7,9 @@ import contextlib
 from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 
+# Before Python 3.12 `asyncio.wait_for`, which aiomqtt uses, loses a cancellation that comes together with its result.
+_AGAIN_S = 1.0
+
 
 @contextlib.asynccontextmanager
 async def background(coroutine: Coroutine[object, object, None]) -> AsyncIterator[None]:
@@ -17,7 +20,9 @@ async def background(coroutine: Coroutine[object, object, None]) -> AsyncIterato
             try:
                 yield
             finally:
-                task.cancel()
+                while not task.done():
+                    task.cancel()
+                    await asyncio.wait({task}, timeout=_AGAIN_S)
     except BaseExceptionGroup as errors:
         raise first_error(errors) from None
 
