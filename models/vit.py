@@ -198,23 +198,48 @@ def embed_units(model: VisionTransformer, patches: Tensor) -> Tensor:
     return F.linear(patches.flatten(2), projection.weight.flatten(1), projection.bias)
 
 
-def features_of_units(model: VisionTransformer, patches: Tensor, units: Tensor, table: Tensor | None = None) -> Tensor:
+def features_of_units(
+    model: VisionTransformer,
+    patches: Tensor,
+    units: Tensor,
+    table: Tensor | None = None,
+    present: Tensor | None = None,
+) -> Tensor:
     """Final tokens (B, P + K, D) from chosen units alone.
 
     `patches` (B, K, 3, p, p) normalised, or tokens (B, K, D) as `embed_units` gives them; `units` (B, K) int64
     row-major indices; `table` what `token_table` gave. Position embeddings are those of the units' own places; missing
-    units are left out of the sequence. With all units this is `model.forward_features`.
+    units are left out of the sequence. With all units this is `model.forward_features`. `present` (B, K) bool is False
+    where a shorter frame is padded: nothing looks at those tokens, so the others are what they are without padding.
     """
     tokens = model.patch_embed.norm(embed_units(model, patches) if patches.ndim == 5 else patches)
     if table is None:
         table = token_table(model)
     prefix = table[:, : model.num_prefix_tokens].expand(len(tokens), -1, -1)
     tokens = tokens + table[0, model.num_prefix_tokens :][units]
-    final: Tensor = model.norm(model.blocks(model.norm_pre(torch.cat([prefix, tokens], dim=1))))
+    sequence = model.norm_pre(torch.cat([prefix, tokens], dim=1))
+    if present is None:
+        sequence = model.blocks(sequence)
+    else:
+        mask = F.pad(present, (model.num_prefix_tokens, 0), value=True)[:, None, None]  # (B, 1, 1, P + K)
+        for block in model.blocks:
+            sequence = block(sequence, attn_mask=mask)
+    final: Tensor = model.norm(sequence)
     return final
 
 
-def classify_units(model: VisionTransformer, patches: Tensor, units: Tensor, table: Tensor | None = None) -> Tensor:
-    """Class logits (B, C) from chosen units alone; arguments as in `features_of_units`."""
-    logits: Tensor = model.forward_head(features_of_units(model, patches, units, table))
+def can_pad(model: VisionTransformer) -> bool:
+    """Whether the head looks at the class token alone, so that padding cannot reach it."""
+    return model.attn_pool is None and model.global_pool == "token"
+
+
+def classify_units(
+    model: VisionTransformer,
+    patches: Tensor,
+    units: Tensor,
+    table: Tensor | None = None,
+    present: Tensor | None = None,
+) -> Tensor:
+    """Class logits (B, C) from chosen units alone; arguments as in `features_of_units`, `present` where `can_pad`."""
+    logits: Tensor = model.forward_head(features_of_units(model, patches, units, table, present))
     return logits

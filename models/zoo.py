@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import socket
@@ -65,6 +66,11 @@ class Model:
         pixels = torch.from_numpy(pictures).to(self.mean.device).movedim(-1, -3)
         return (pixels.float() / 255 - self.mean) / self.std
 
+    @property
+    def is_outline(self) -> bool:
+        """Whether its weights are not here."""
+        return self.mean.is_meta
+
     def embedding(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The patch embedding from raw pixels, normalisation included: matrix (p * p * 3, D) and bias (D,).
 
@@ -92,21 +98,36 @@ def load(config: ModelConfig, name: str) -> Model:
         labels = tuple(f"class_{i}" for i in range(network.num_classes))
     if len(labels) != network.num_classes:
         raise UsageError(f"{len(labels)} class names for model {name!r}, which has {network.num_classes} classes")
-    data = resolve_model_data_config(network)
     try:
         network = network.to(config.device).eval().requires_grad_(False)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
         raise UsageError(f"device {config.device!r} cannot be used: {str(error).splitlines()[0]}") from None
+    return _described(name, network, labels, config.device)
+
+
+def _described(name: str, network: VisionTransformer, labels: tuple[str, ...], device: str) -> Model:
+    data, embed = resolve_model_data_config(network), network.patch_embed
     return Model(
         name=name,
         vit=network,
-        grid=UnitGrid(
-            network.patch_embed.img_size[0], network.patch_embed.patch_size[0], data["interpolation"], data["crop_pct"]
-        ),
+        grid=UnitGrid(embed.img_size[0], embed.patch_size[0], data["interpolation"], data["crop_pct"]),
         labels=labels,
-        mean=torch.tensor(data["mean"], device=config.device).view(3, 1, 1),
-        std=torch.tensor(data["std"], device=config.device).view(3, 1, 1),
+        mean=torch.tensor(data["mean"], device=device).view(3, 1, 1),
+        std=torch.tensor(data["std"], device=device).view(3, 1, 1),
     )
+
+
+def outline(name: str, labels: tuple[str, ...]) -> Model:
+    """A model without its weights, for an edge whose server runs elsewhere: its unit grid is known, it cannot compute.
+
+    The labels are the edge's; the server compares them with its own. Raises UsageError.
+    """
+    with torch.device("meta"):
+        if name in DEMO_MODELS:
+            network: torch.nn.Module = demo.build(DEMO_MODELS[name])
+        else:
+            network = timm.create_model(_known(name), pretrained=False)
+    return _described(name, vit.check(network, name), labels, "meta")
 
 
 def _load_demo(name: str, checkpoint: Path | None) -> tuple[VisionTransformer, tuple[str, ...]]:
@@ -117,7 +138,8 @@ def _load_demo(name: str, checkpoint: Path | None) -> tuple[VisionTransformer, t
     return network, tuple(json.loads(metadata.get("classes", "[]")))
 
 
-def _load_timm(name: str, checkpoint: Path | None) -> tuple[VisionTransformer, tuple[str, ...]]:
+def _known(name: str) -> str:
+    """The name, where timm has such a model. Raises UsageError."""
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
         known = [*DEMO_MODELS, *timm.list_models("*vit*"), *timm.list_models("deit*")]
@@ -129,6 +151,11 @@ def _load_timm(name: str, checkpoint: Path | None) -> tuple[VisionTransformer, t
     if name not in (architecture, *published):
         accepted = ", ".join(published) or architecture
         raise UsageError(f"unknown model {name!r}{suggest(name, published)}; accepted: {accepted}")
+    return name
+
+
+def _load_timm(name: str, checkpoint: Path | None) -> tuple[VisionTransformer, tuple[str, ...]]:
+    _known(name)
     if checkpoint is None:
         network = _load_pretrained(name)
     else:
@@ -138,6 +165,11 @@ def _load_timm(name: str, checkpoint: Path | None) -> tuple[VisionTransformer, t
         network = timm.create_model(name, pretrained=False, **classes)
         _load_state(vit.check(network, name), state, name, checkpoint)
     return network, _imagenet_labels() if network.num_classes == 1000 else ()
+
+
+def fingerprint(labels: tuple[str, ...]) -> str:
+    """Tells class lists apart: names and their order."""
+    return hashlib.sha256("\n".join(labels).encode()).hexdigest()[:16]
 
 
 def cached_file(name: str) -> Path | None:

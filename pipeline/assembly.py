@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.channel import Channel
-from pipeline.clock import BudgetClock, MonotonicClock, StreamClock
+from pipeline.clock import BudgetClock, MonotonicClock
 from pipeline.graph import Chain, Graph
 from pipeline.threads import InThread
 from pipeline.types import (
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from transport.link import EdgeLink
 
 # In a replay stream time stands still while a reply is on its way; this only keeps a dead server from holding it.
-_REPLAY_DEADLINE_S = 60.0
+REPLAY_DEADLINE_S = 30.0
 _QUALITY = {"token-zstd": 6}
 _LARGEST_BATCH = 8
 _WORK = (Frame, Scored, Metered, Selected, Evidence, Sent, Answered)
@@ -50,14 +50,14 @@ def edge_graph(
     fuse: Fuse,
     recorder: Recorder,
     gate: Gate,
-    live: bool,
+    clock: BudgetClock,
     script: Script | None = None,
 ) -> Graph:
     """capture -> score -> meter, gate, select, encode, ship -> collect -> fuse -> record.
 
-    A frame that keeps its edge answer leaves as Kept for the fuse stage, from wherever it is. `live` runs budget on the
-    monotonic clock and drop what they cannot keep up with; replays budget on the stream's time and wait. A `script`
-    takes the place of the captures and of all that the outside world decides.
+    A frame that keeps its edge answer leaves as Kept for the fuse stage, from wherever it is. Live runs, whose budget
+    is on the monotonic clock, drop what they cannot keep up with; replays, on the stream's time, wait. A `script` takes
+    the place of the captures and of all that the outside world decides.
     """
     from stages.capture import InStep
     from stages.encode import Encode
@@ -68,13 +68,13 @@ def edge_graph(
     from transport.codecs import Canvas
     from transport.embedding import Embedding
 
-    clock: BudgetClock = MonotonicClock() if live else StreamClock()
+    live = isinstance(clock, MonotonicClock)
     uplink = Uplink(link, config.ship.in_flight)
     score = Score(models.edge, models.server.grid, config.select.importance, config.capture.resize)
     grid = models.server.grid
     encode = Encode(
         OperatingPoint(config.encode.codec, grid.units, grid.image_size, _QUALITY.get(config.encode.codec, 30)),
-        Canvas(grid.side, grid.patch_size, Embedding(*models.server.embedding())),
+        Canvas(grid.side, grid.patch_size, None if models.server.is_outline else Embedding(*models.server.embedding())),
         link.wire_bits,
         config.select.min_units,
         config.encode.max_message,
@@ -95,7 +95,7 @@ def edge_graph(
         ],
         exits=(Kept,),
     )
-    collect = Collect(uplink, config.ship.deadline if live else _REPLAY_DEADLINE_S)
+    collect = Collect(uplink, config.ship.deadline if live else REPLAY_DEADLINE_S)
 
     def rescue(item: object, error: Exception | None) -> object:
         """A frame whose stage failed, or that a newer one displaced, keeps its edge answer."""

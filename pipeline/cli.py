@@ -61,6 +61,12 @@ _OPTIONS = {
     "annotate": "output.annotate",
     "record": "output.record",
     "dashboard_address": "dashboard.address",
+    "server": "ship.server",
+    "listen": "serve.listen",
+    "embedded_broker": "serve.embedded_broker",
+    "http": "serve.http",
+    "workers": "serve.workers",
+    "device": "server.device",
 }
 
 
@@ -78,6 +84,9 @@ def run(
     edge_checkpoint: EdgeCheckpoint = None,
     server_model: ServerModel = None,
     server_checkpoint: ServerCheckpoint = None,
+    server: Annotated[
+        Optional[str], typer.Option(help="Broker of a `sagelink serve`: mqtt://host:port; without it, in this process.")
+    ] = None,
     uplink: Annotated[Optional[str], typer.Option(help="Budget rate: 64kbit/s, 0.5Mbit/s, unlimited.")] = None,
     window: Annotated[Optional[str], typer.Option(help="Budget window: 1s, 500ms.")] = None,
     selector: Annotated[Optional[str], typer.Option(help="coverage, sage, topk, mmr, fps, uniform or random.")] = None,
@@ -139,6 +148,29 @@ def replay(
         raise UsageError("--out has nothing to hold without --uplink or --set: a check only says whether it holds")
     else:
         check(recording)
+
+
+@app.command()
+def serve(
+    config: ConfigFile = None,
+    listen: Annotated[Optional[str], typer.Option(help="Broker to serve cameras of: mqtt://host:port.")] = None,
+    embedded_broker: Annotated[
+        Optional[str], typer.Option(help="Run a broker in this process instead, on host:port.")
+    ] = None,
+    models: Annotated[Optional[str], typer.Option(help="Pair of models: deit or demo.")] = None,
+    server_model: Annotated[Optional[str], typer.Option(help="timm VisionTransformer that classifies.")] = None,
+    server_checkpoint: Annotated[Optional[str], typer.Option(help="Its weights, a safetensors file.")] = None,
+    device: Annotated[Optional[str], typer.Option(help="cpu, cuda, cuda:N or mps.")] = None,
+    workers: Annotated[Optional[int], typer.Option(help="Batches classified at the same time.")] = None,
+    http: Annotated[Optional[str], typer.Option(help="host:port of /healthz, /readyz and /metrics.")] = None,
+    assignments: Assignments = None,
+) -> None:
+    """Classify the evidence of cameras that reach this server over MQTT, until Ctrl-C."""
+    given = {_OPTIONS[name]: value for name, value in locals().items() if name in _OPTIONS and value is not None}
+    from pipeline.config_file import load_config, parse_assignments
+    from server.serve import serve as serve_until_stopped
+
+    serve_until_stopped(load_config(config, given | parse_assignments(assignments or [])), typer.echo)
 
 
 @app.command()

@@ -21,6 +21,9 @@ class MonotonicClock:
         self._began_ns = time.monotonic_ns()
 
     def now_s(self, frame: Frame) -> float:
+        return self.elapsed_s()
+
+    def elapsed_s(self) -> float:
         return (time.monotonic_ns() - self._began_ns) / 1e9
 
 

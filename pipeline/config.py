@@ -41,6 +41,11 @@ MODEL_PAIRS = {
 }
 
 
+_LEVEL = r"^[^+#/$\s][^+#/\s]*$"  # one level of an MQTT topic
+_LEVEL_OR_EMPTY = r"^([^+#/$\s][^+#/\s]*)?$"
+_TOPIC = r"^[^+#/$\s][^+#/\s]*(/[^+#/\s]+)*$"
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
@@ -157,8 +162,42 @@ class EncodeConfig(_Section):
 class ShipConfig(_Section):
     """How evidence travels."""
 
+    server: str = Field("", description="Broker that a server listens on, mqtt://host:port; empty: in this process")
     in_flight: int = Field(2, ge=1, le=64, description="Messages that may be unacknowledged")
     deadline: Duration = Field(1.0, description="Live: a reply later than this leaves the edge verdict")
+
+
+class MqttConfig(_Section):
+    """How to speak to an MQTT broker. A password comes from SAGELINK_MQTT_PASSWORD or a file, never from here."""
+
+    prefix: str = Field("sagelink", pattern=_TOPIC, description="First levels of every topic")
+    node: str = Field("", pattern=_LEVEL_OR_EMPTY, description="This machine's level in topics; empty: its host name")
+    protocol: Literal["5", "3.1.1"] = Field("5", description="5 falls back to 3.1.1 where the broker knows no 5")
+    username: str = Field("", description="User; SAGELINK_MQTT_USERNAME overrides it")
+    password_file: Path | None = Field(None, description="File with the password; SAGELINK_MQTT_PASSWORD overrides it")
+    ca: Path | None = Field(None, description="PEM file of the authorities to trust; empty: those of the system")
+    certificate: Path | None = Field(None, description="PEM file of a client certificate")
+    key: Path | None = Field(None, description="PEM file of its private key")
+    keepalive: Duration = Field(30.0, description="Longest silence on the connection; each keep-alive costs 1072 bits")
+
+
+class ServeConfig(_Section):
+    """What `sagelink serve` adds: where it listens, and how it shares its model between cameras."""
+
+    listen: str = Field("", description="Broker to serve cameras of: mqtt://host:port or mqtts://host:port")
+    embedded_broker: str = Field(
+        "", description="Run a broker in this process instead, on host:port; beyond loopback only with a password"
+    )
+    group: str = Field(
+        "servers", pattern=_LEVEL, description="Servers of one group share the frames; each group gets all of them"
+    )
+    http: str = Field("", description="host:port of /healthz, /readyz and /metrics; empty: none")
+    workers: int = Field(1, ge=1, le=64, description="Batches classified at the same time, each in a thread")
+    max_wait: Duration = Field(0.002, description="Longest that a frame waits for others to share a batch")
+    max_batch_units: int = Field(4096, ge=1, le=262_144, description="Units in a batch, padding included")
+    queue: int = Field(
+        4, ge=1, le=64, description="Frames of one camera that may wait; a further one displaces the oldest"
+    )
 
 
 class FuseConfig(_Section):
@@ -220,6 +259,14 @@ class DashboardConfig(_Section):
     )
 
 
+class HomeAssistantConfig(_Section):
+    """What Home Assistant is told over MQTT; the user and certificates are those of `mqtt`."""
+
+    broker: str = Field("", description="Its broker, mqtt://host:port, on the site's own network; empty: none is told")
+    discovery: str = Field("homeassistant", pattern=_TOPIC, description="Home Assistant's discovery prefix")
+    every: Duration = Field(5.0, description="Time between two states")
+
+
 class Config(_Section):
     """Everything that `sagelink run` needs."""
 
@@ -236,9 +283,12 @@ class Config(_Section):
     select: SelectConfig = SelectConfig()
     encode: EncodeConfig = EncodeConfig()
     ship: ShipConfig = ShipConfig()
+    mqtt: MqttConfig = MqttConfig()
+    serve: ServeConfig = ServeConfig()
     fuse: FuseConfig = FuseConfig()
     output: OutputConfig = OutputConfig()
     dashboard: DashboardConfig = DashboardConfig()
+    home_assistant: HomeAssistantConfig = HomeAssistantConfig()
 
     @model_validator(mode="before")
     @classmethod

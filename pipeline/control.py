@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_LONGEST_RATE = 32  # bytes
+
 
 class Control:
     """One handle for every place that changes a run: the dashboard, MQTT, a program."""
@@ -43,6 +45,13 @@ class Control:
             raise UsageError(f"budget: {error}") from None
         self._budget.change_rate(rate_bps)
         self._tell("budget", format_rate(rate_bps))
+
+    def take_budget(self, payload: bytes) -> None:
+        """What `budget/set` brings over MQTT. What makes no sense is logged, and nothing changes."""
+        try:
+            self.change_budget(payload.decode(errors="replace") if len(payload) <= _LONGEST_RATE else "")
+        except UsageError as error:
+            log.warning("event=budget_refused error=%r", str(error))
 
     def change_gate(self, policy: object, threshold: object = None) -> None:
         """A policy's name and a threshold; None is the policy's own. Raises UsageError, and then nothing changes."""

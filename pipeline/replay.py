@@ -134,10 +134,11 @@ class RecordedLink:
         """At once."""
 
     async def send(self, camera: str, message: bytes) -> str | None:
-        from transport.wire import peek_seq
+        from transport.wire import peek
 
-        seq = peek_seq(message)
-        assert seq is not None, "the edge sent something that is no evidence"
+        about = peek(message)
+        assert about is not None, "the edge sent something that is no evidence"
+        seq, _ = about
         reply = self._rows[camera, seq]["reply"]
         if reply is None:
             return "no reply came then"

@@ -12,11 +12,12 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractAsyncContextManager, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.budget import UplinkBudget
+from pipeline.clock import BudgetClock, MonotonicClock, StreamClock
 from pipeline.config import Config
 from pipeline.config_file import dump_config, without_secrets
 from pipeline.control import Control
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from models.pair import Pair
-    from monitor.dashboard import Dashboard
+    from monitor.monitor import Monitor
     from pipeline.panel import LivePanel
     from pipeline.replay import Script
     from stages.capture import Capture
@@ -108,7 +109,6 @@ class Run:
             if isinstance(capture, Playback) and capture.labels != models.edge.labels:
                 capture.forget_truth()
         self._fuse = Fuse(config.fuse.rule == "server", config.fuse_weights, models.server.grid.units)
-        self._dashboard: Dashboard | None = None
         self._interrupted = False
 
     @property
@@ -149,7 +149,7 @@ class Run:
         """
         from threadpoolctl import ThreadpoolController
 
-        from monitor.dashboard import Dashboard
+        from monitor.monitor import Monitor
         from stages.sinks import Recorder
         from stages.sinks.annotate import AnnotatedVideos, Painter
         from stages.sinks.highlights import Highlights
@@ -182,12 +182,11 @@ class Run:
                 raise UsageError(f"output cannot be written: {error}") from None
             if watch is not None:
                 sinks.append(_Watch(watch))
-            if self.config.dashboard.address is not None:
-                self._dashboard = Dashboard(self, tell)
-                sinks.extend(self._dashboard.sinks)
+            monitor = Monitor(self, tell)
+            sinks.extend(monitor.sinks)
             # NumPy's OpenBLAS spins for tens of ms after each small product, on a core that a model needs.
             stack.enter_context(ThreadpoolController().select(internal_api="openblas").limit(limits=1))
-            asyncio.run(self._go(recorder))
+            asyncio.run(self._go(recorder, monitor))
         if self.tally.verdicts and self.tally.drops[Drop.ERROR] == self.tally.unanswered == self.tally.verdicts:
             raise SagelinkError("the edge model failed on every frame; see the log")
         if self.live and not self.tally.verdicts and not self._interrupted:
@@ -196,40 +195,42 @@ class Run:
             raise SagelinkError(f"no camera gave a frame: {faults}")
         return self.summary(time.monotonic() - began)
 
-    async def _go(self, recorder: Recorder) -> None:
+    async def _go(self, recorder: Recorder, monitor: Monitor) -> None:
         from pipeline.assembly import edge_graph, verdict_on
-        from server.classify import Classifier
-        from server.service import server_graph
-        from transport.in_process import InProcessLink
 
-        script, local = self._script, InProcessLink()
-        link: EdgeLink = script.link if script else local
-        edge = edge_graph(
-            self.config,
-            self.models,
-            self.captures,
-            link,
-            self.accounts,
-            self._fuse,
-            recorder,
-            self._gate,
-            self.live,
-            script,
-        )
-        self._end_on_signals(edge)
+        clock: BudgetClock = MonotonicClock() if self.live else StreamClock()
+        edge: Graph | None = None
         try:
-            async with asyncio.TaskGroup() as group:
-                if script is None:
-                    group.create_task(server_graph(local, Classifier(self.models.server)).run())
-                async with link, self._dashboard.serve(link) if self._dashboard else nullcontext():
+            async with self._link(clock) as link:
+                edge = edge_graph(
+                    self.config,
+                    self.models,
+                    self.captures,
+                    link,
+                    self.accounts,
+                    self._fuse,
+                    recorder,
+                    self._gate,
+                    clock,
+                    self._script,
+                )
+                self._end_on_signals(edge)
+                async with monitor.beside(link):
                     await edge.run()
         except BaseExceptionGroup as errors:
             raise first_error(errors) from None
         finally:
-            for item in edge.leftovers():
+            for item in edge.leftovers() if edge else ():
                 verdict = verdict_on(item, self._fuse)
                 if verdict is not None:
                     recorder.write(verdict)
+
+    def _link(self, clock: BudgetClock) -> AbstractAsyncContextManager[EdgeLink]:
+        from pipeline.server_link import server_link
+
+        if self._script is not None:
+            return self._script.link
+        return server_link(self.config, self.models, [*self.accounts], self.budget, self.control, clock)
 
     def _end_on_signals(self, graph: Graph) -> None:
         """Ctrl-C or SIGTERM once: end cleanly; twice: now."""

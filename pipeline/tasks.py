@@ -5,17 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+
+# Before Python 3.12 `asyncio.wait_for`, which aiomqtt uses, loses a cancellation that comes together with its result.
+_AGAIN_S = 1.0
 
 
 @contextlib.asynccontextmanager
 async def background(coroutine: Coroutine[object, object, None]) -> AsyncIterator[None]:
     """Runs the coroutine beside the body, and cancels it when the body ends. Its error cancels the body."""
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(coroutine)
-        try:
-            yield
-        finally:
-            task.cancel()
+    try:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(coroutine)
+            try:
+                yield
+            finally:
+                while not task.done():
+                    task.cancel()
+                    await asyncio.wait({task}, timeout=_AGAIN_S)
+    except BaseExceptionGroup as errors:
+        raise first_error(errors) from None
 
 
 def first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -24,3 +33,13 @@ def first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+def leave_threads_behind() -> None:
+    """A library's blocking call in the loop's executor (connecting to a host that is silent) does not hold its end."""
+    asyncio.get_running_loop().set_default_executor(_Impatient(max_workers=4, thread_name_prefix="sagelink-io"))
+
+
+class _Impatient(ThreadPoolExecutor):
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait=False, cancel_futures=True)

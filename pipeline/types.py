@@ -144,7 +144,9 @@ class Reply:
     class_ids: tuple[int, ...]  # most likely first
     log_probs: tuple[float, ...]
     units: int  # how many the server classified with
-    server_ms: float
+    server_ms: float  # from arrival to reply
+    queue_ms: float = 0.0  # of that, waiting for the model
+    waiting: int = 0  # frames that waited there when it answered: a busy server
 
 
 @dataclass(frozen=True, slots=True)

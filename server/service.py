@@ -1,66 +1,166 @@
-"""The server stage: evidence bytes in, reply bytes out, and the graph that serves a link with it."""
+"""The server: evidence in, replies out. What arrives is sorted out in the event loop; decoding and the model run in
+threads of their own, a batch at a time."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import time
+from collections.abc import Sequence
 
-from pipeline.graph import Graph
-from pipeline.threads import InThread
+from models.zoo import fingerprint
+from pipeline.metrics import ServerMetrics
+from pipeline.threads import Worker
 from pipeline.types import Reply
+from server.batch import Batcher, BatchLimits, Waiting
 from server.classify import Classifier
-from server.receive import receive
-from transport.link import Message, ServerLink
-from transport.wire import MalformedMessage, encode_reply, peek_seq
+from server.receive import Received, receive
+from transport.link import Hello, Message, ServerLink
+from transport.wire import MalformedMessage, encode_reply, peek
 
 log = logging.getLogger(__name__)
 
-
-class Answerer:
-    """Decodes, classifies and replies. Blocking. Every message whose frame can be told gets a reply."""
-
-    def __init__(self, classifier: Classifier) -> None:
-        self._classifier = classifier
-
-    def __call__(self, message: Message) -> tuple[str, bytes] | None:
-        """The address and bytes of the reply."""
-        reply = self._answer(message.data)
-        return None if reply is None else (message.sender, encode_reply(reply))
-
-    def _answer(self, message: bytes) -> Reply | None:
-        began = time.perf_counter()
-        try:
-            received = receive(message, self._classifier.canvas)
-            ((classes, log_probs),) = self._classifier([received])
-        except MalformedMessage as error:
-            return _refusal(message, str(error))
-        except RuntimeError as error:  # out of memory, a lost device: this frame fails, the server lives
-            log.warning("stage=server event=failed error=%r", str(error))
-            return _refusal(message, "the server failed on this frame")
-        server_ms = (time.perf_counter() - began) * 1e3
-        return Reply(received.seq, None, classes, log_probs, len(received.units), server_ms)
+_DEADLINE_S = 60.0  # of a camera that has announced none
 
 
-def _refusal(message: bytes, reason: str) -> Reply | None:
-    seq = peek_seq(message)
-    if seq is None:
-        log.warning("stage=server event=malformed reason=%r", reason)
-        return None
-    return Reply(seq, reason, (), (), 0, 0.0)
+class Service:
+    """Answers the messages of a link. Every message whose frame can be told, and that is in time, gets a reply."""
 
-
-class _Send:
-    def __init__(self, link: ServerLink) -> None:
+    def __init__(
+        self,
+        link: ServerLink,
+        classifier: Classifier,
+        limits: BatchLimits,
+        metrics: ServerMetrics,
+        workers: int = 1,
+    ) -> None:
         self._link = link
+        self._classifier = classifier
+        self._batcher = Batcher(limits)
+        self._metrics = metrics
+        self._workers = workers
+        self._grid = classifier.model.grid
+        self._classes = fingerprint(classifier.model.labels)
+        self._changed = asyncio.Event()
+        self._ended = False
+        self._told: dict[str, str] = {}  # what was logged last, by event
+        metrics.waiting.set_function(lambda: len(self._batcher))
+        metrics.cameras.set_function(lambda: len(link.cameras))
 
-    async def process(self, reply: tuple[str, bytes]) -> None:
-        await self._link.reply(*reply)
+    def misfit(self, hello: Hello) -> str | None:
+        """Why this server's model cannot serve such a camera; None when it can."""
+        if (hello.side, hello.patch_size) != (self._grid.side, self._grid.patch_size):
+            return (
+                f"the camera has units of {hello.patch_size} pixels on {hello.side}x{hello.side}, this server's model "
+                f"of {self._grid.patch_size} pixels on {self._grid.side}x{self._grid.side}"
+            )
+        if hello.classes != self._classes:
+            return "the camera's model and this server's name their classes differently"
+        return None
 
+    async def run(self) -> None:
+        """Until the link is closed; what has arrived by then is still answered."""
+        async with asyncio.TaskGroup() as group:
+            for number in range(self._workers):
+                group.create_task(self._work(Worker(f"server-{number}" if self._workers > 1 else "server")))
+            try:
+                async for message in self._link.messages():
+                    await self._admit(message)
+            finally:
+                self._ended = True
+                self._changed.set()
 
-def server_graph(link: ServerLink, classifier: Classifier) -> Graph:
-    """receive -> decode and classify -> reply, until the link is closed."""
-    graph = Graph()
-    messages = graph.source(link.messages(), name="receive")
-    replies = graph.stage(InThread("server", Answerer(classifier)), messages, name="classify")
-    graph.stage(_Send(link), replies, name="reply")
-    return graph
+    async def _admit(self, message: Message) -> None:
+        self._metrics.received_bytes.inc(len(message.data))
+        about = peek(message.data)
+        if about is None:
+            self._metrics.messages.labels("malformed").inc()
+            self._tell("malformed", f"sender={message.sender} bytes={len(message.data)}")
+            return
+        seq, units = about
+        hello = self._link.cameras.get(message.sender)
+        if hello is not None and (reason := self.misfit(hello)) is not None:
+            await self._refuse(message, seq, reason)
+            return
+        expires_s = message.arrived_s + (hello.deadline_s if hello else _DEADLINE_S)
+        displaced = self._batcher.offer(Waiting(message, seq, min(units, self._grid.units), expires_s))
+        self._changed.set()
+        if displaced is not None:
+            self._metrics.messages.labels("displaced").inc()
+            await self._refuse(displaced.message, displaced.seq, "the server is busy: a newer frame took its place")
+
+    async def _refuse(self, message: Message, seq: int, reason: str) -> None:
+        self._metrics.messages.labels("refused").inc()
+        self._tell("refused", f"sender={message.sender} reason={reason!r}")
+        await self._link.reply(message, encode_reply(Reply(seq, reason, (), (), 0, 0.0)))
+
+    def _tell(self, event: str, detail: str) -> None:
+        """Logs once per change: a camera that goes on with the same fault does not fill the log."""
+        if self._told.get(event) != detail:
+            self._told[event] = detail
+            log.warning("stage=server event=%s %s", event, detail)
+
+    async def _work(self, worker: Worker) -> None:
+        try:
+            while (batch := await self._next_batch()) is not None:
+                for frame, reply in zip(batch, await worker.call(self._answer, batch), strict=True):
+                    if reply.refusal is None:
+                        self._metrics.messages.labels("answered").inc()
+                        await self._link.reply(frame.message, encode_reply(reply))
+                    else:
+                        await self._refuse(frame.message, frame.seq, reply.refusal)
+        finally:
+            worker.close()
+
+    async def _next_batch(self) -> list[Waiting] | None:
+        """Waits for frames; None once the link is closed and nothing waits."""
+        while True:
+            ready_s, now_s = self._batcher.ready_s(), time.monotonic()
+            if ready_s is None and self._ended:
+                self._changed.set()  # for the other workers
+                return None
+            if ready_s is not None and (ready_s <= now_s or self._ended):
+                batch, expired = self._batcher.take(now_s)
+                self._metrics.messages.labels("expired").inc(len(expired))
+                if batch:
+                    return batch
+                continue
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if ready_s is None else ready_s - now_s):
+                    await self._changed.wait()
+
+    def _answer(self, batch: Sequence[Waiting]) -> list[Reply]:
+        """Decodes and classifies; a reply for each frame, in order. Blocking."""
+        began_s = time.monotonic()
+        replies: dict[int, Reply] = {}
+        decoded: list[tuple[int, Received]] = []
+        for index, frame in enumerate(batch):
+            self._metrics.queue_seconds.observe(began_s - frame.message.arrived_s)
+            try:
+                decoded.append((index, receive(frame.message.data, self._classifier.canvas)))
+            except MalformedMessage as error:
+                replies[index] = Reply(frame.seq, str(error), (), (), 0, 0.0)
+        answers = self._classify([received for _, received in decoded])
+        took_s = time.monotonic() - began_s
+        for (index, received), (refusal, classes, log_probs) in zip(decoded, answers, strict=True):
+            queue_ms = (began_s - batch[index].message.arrived_s) * 1e3
+            units, waiting = 0 if refusal else len(received.units), len(self._batcher)
+            server_ms = queue_ms + took_s * 1e3
+            replies[index] = Reply(received.seq, refusal, classes, log_probs, units, server_ms, queue_ms, waiting)
+        self._metrics.batch_frames.observe(len(batch))
+        self._metrics.batch_seconds.observe(took_s)
+        return [replies[index] for index in range(len(batch))]
+
+    def _classify(self, frames: list[Received]) -> list[tuple[str | None, tuple[int, ...], tuple[float, ...]]]:
+        if not frames:
+            return []
+        lengths = [len(received.units) for received in frames]
+        self._metrics.units.inc(sum(lengths))
+        self._metrics.padding.inc(max(lengths) * len(frames) - sum(lengths))
+        try:
+            return [(None, *answer) for answer in self._classifier(frames)]
+        except RuntimeError as error:  # out of memory, a lost device: these frames fail, the server lives
+            log.warning("stage=server event=failed error=%r", str(error))
+            return [("the server failed on this frame", (), ())] * len(frames)

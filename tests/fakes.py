@@ -13,7 +13,7 @@ from pipeline.channel import Channel, ChannelClosed
 from pipeline.types import Answer, Evidence, Frame, Metered, OperatingPoint, Pixels, Reply, Scored, Selected, Units
 from transport.codecs import Canvas
 from transport.codecs.raw import RawZstd
-from transport.wire import EvidenceMessage, encode_evidence, encode_reply, peek_seq
+from transport.wire import EvidenceMessage, encode_evidence, encode_reply, peek
 
 SIDE, PATCH, CLASSES = 4, 4, 5
 CANVAS = Canvas(SIDE, PATCH)
@@ -124,8 +124,9 @@ class FakeLink:
         if fate == "refuse" or self._down.closed:
             return "refused"
         self.sent.append(message)
-        seq = peek_seq(message)
-        assert seq is not None, "the edge sent something that is no evidence"
+        about = peek(message)
+        assert about is not None, "the edge sent something that is no evidence"
+        seq, _ = about
         reply = camera, encode_reply(make_reply(seq, refusal="no" if fate == "reject" else None))
         match fate:
             case "answer" | "reject":

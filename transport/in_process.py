@@ -24,6 +24,10 @@ class InProcessLink:
     async def __aexit__(self, *_: object) -> None:
         self.close()
 
+    def close_uplink(self) -> None:
+        """Takes no more evidence; what is inside is still answered."""
+        self._up.close()
+
     def close(self) -> None:
         self._up.close()
         self._down.close()
@@ -50,8 +54,8 @@ class InProcessLink:
     def messages(self) -> AsyncIterator[Message]:
         return aiter(self._up)
 
-    async def reply(self, sender: str, message: bytes) -> None:
+    async def reply(self, message: Message, data: bytes) -> None:
         try:
-            await self._down.put((sender, message))
+            await self._down.put((message.sender, data))
         except ChannelClosed:
             return

@@ -26,9 +26,10 @@ class Hello:
 class Message:
     """Evidence as it comes out of a link."""
 
-    sender: str  # the camera's address: where the reply goes
+    sender: str  # the camera's address
     data: bytes
     arrived_s: float  # monotonic clock
+    session: bytes = b""  # of the sender; a transport may tell by it a reply that the sender no longer waits for
 
 
 class EdgeLink(Protocol):
@@ -75,6 +76,6 @@ class ServerLink(Protocol):
         """Evidence, as it comes, until the link is closed."""
         ...
 
-    async def reply(self, sender: str, message: bytes) -> None:
-        """Sends one reply; what cannot be delivered is lost."""
+    async def reply(self, message: Message, data: bytes) -> None:
+        """Sends the reply to a message; what cannot be delivered is lost."""
         ...

@@ -19,8 +19,9 @@ VERSION = 2
 
 # magic, version, kind, seq, grid side, patch size, codec, number of units
 _EVIDENCE = struct.Struct("!2sBBIBBBH")
-# magic, version, kind, seq, units, server time in us, length of the refusal, number of classes
-_REPLY = struct.Struct("!2sBBIHIBB")
+# magic, version, kind, seq, units, time at the server and of that in its queue (us), frames waiting there, length of
+# the refusal, number of classes
+_REPLY = struct.Struct("!2sBBIHIIHBB")
 _CLASS = struct.Struct("!If")  # class id, log-probability
 _CRC = struct.Struct("!I")
 
@@ -93,13 +94,14 @@ def decode_evidence(data: bytes) -> EvidenceMessage:
     return EvidenceMessage(seq, side, patch_size, codec, units, body[end:])
 
 
-def peek_seq(data: bytes) -> int | None:
-    """The frame that a message is about, where its checksum and header are sound; for a refusal."""
+def peek(data: bytes) -> tuple[int, int] | None:
+    """The frame that evidence is about and the number of units that it claims, where its checksum and header are
+    sound: enough to queue or to refuse it."""
     try:
-        kind, (seq, *_) = _header(_EVIDENCE, _unseal(data))
+        kind, (seq, *_, units) = _header(_EVIDENCE, _unseal(data))
     except MalformedMessage:
         return None
-    return seq if kind == _KIND_EVIDENCE else None
+    return (seq, units) if kind == _KIND_EVIDENCE else None
 
 
 def encode_reply(reply: Reply) -> bytes:
@@ -112,6 +114,8 @@ def encode_reply(reply: Reply) -> bytes:
         reply.seq,
         reply.units,
         min(round(reply.server_ms * 1000), 2**32 - 1),
+        min(round(reply.queue_ms * 1000), 2**32 - 1),
+        min(reply.waiting, 2**16 - 1),
         len(refusal),
         len(reply.class_ids),
     )
@@ -122,7 +126,7 @@ def encode_reply(reply: Reply) -> bytes:
 def decode_reply(data: bytes) -> Reply:
     """The reverse of `encode_reply`. Raises MalformedMessage."""
     body = _unseal(data)
-    kind, (seq, units, server_us, refusal_bytes, count) = _header(_REPLY, body)
+    kind, (seq, units, server_us, queue_us, waiting, refusal_bytes, count) = _header(_REPLY, body)
     if kind != _KIND_REPLY:
         raise MalformedMessage(f"kind is {kind}, not a reply")
     if count > MAX_CLASSES or (count == 0) != (refusal_bytes > 0):
@@ -136,7 +140,8 @@ def decode_reply(data: bytes) -> Reply:
     if len({class_id for class_id, _ in classes}) != count:
         raise MalformedMessage("a class stands twice")
     class_ids = tuple(class_id for class_id, _ in classes)
-    return Reply(seq, refusal or None, class_ids, tuple(p for _, p in classes), units, server_us / 1000)
+    log_probs = tuple(p for _, p in classes)
+    return Reply(seq, refusal or None, class_ids, log_probs, units, server_us / 1000, queue_us / 1000, waiting)
 
 
 def _header(layout: struct.Struct, body: bytes) -> tuple[int, tuple[int, ...]]:

@@ -54,3 +54,11 @@ def test_a_gate_that_is_none_changes_nothing(control, policy, threshold, message
     with pytest.raises(UsageError, match=message):
         control.change_gate(policy, threshold)
     assert control.state() == before
+
+
+def test_what_comes_over_mqtt_and_makes_no_sense_is_logged(control, caplog):
+    control.take_budget(b"32kbit/s")
+    for payload in (b"lots", b"", b"\xff\xfe", b"9" * 100_000):
+        control.take_budget(payload)
+    assert control.rate_bps == 32_000
+    assert len([record for record in caplog.records if "budget_refused" in record.getMessage()]) == 4

@@ -25,7 +25,7 @@ NOWHERE = {
     "stages": {"server", "pipeline.cli", "pipeline.run", "pipeline.assembly", *CONCRETE_TRANSPORTS},
     "transport": {"stages", "server", "pipeline.cli"},
     "server": {"stages.capture", "stages.sources", "pipeline.cli"},
-    "monitor": {"server", "stages.capture", "stages.sources", "pipeline.cli", *CONCRETE_TRANSPORTS},
+    "monitor": {"server", "stages.capture", "stages.sources", "pipeline.cli", "transport.in_process"},
     "models": {"transport", "server", "pipeline.cli"},
 }
 NOT_WHEN_LOADED = {"pipeline": HEAVY | {"stages", "transport", "server", "models", "monitor"}}

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from prometheus_client import CollectorRegistry
 
 from models import zoo
+from models.zoo import fingerprint
 from pipeline.config import ModelConfig
+from pipeline.metrics import ServerMetrics
 from pipeline.types import OperatingPoint, Reply
+from server.batch import BatchLimits
 from server.classify import Classifier
 from server.receive import receive
-from server.service import Answerer, server_graph
+from server.service import Service
 from transport.codecs import Canvas
 from transport.codecs.raw import RawZstd
 from transport.in_process import InProcessLink
-from transport.link import Message
+from transport.link import Hello
 from transport.wire import EvidenceMessage, MalformedMessage, decode_reply, encode_evidence
 
 RAW = OperatingPoint("raw-zstd", 196, 112, 0)
@@ -39,17 +43,34 @@ def message(picture: np.ndarray, units: list[int], seq: int = 5, side: int = 14,
     return encode_evidence(EvidenceMessage(seq, side, patch, RawZstd.number, chosen, payload))
 
 
-def answer(classifier: Classifier, data: bytes) -> Reply | None:
-    answered = Answerer(classifier)(Message("door", data, 0.0))
-    if answered is None:
-        return None
-    sender, reply = answered
-    assert sender == "door"
-    return decode_reply(reply)
+ALONE = BatchLimits(max_units=1, max_wait_s=0.0, per_camera=64)
 
 
-def test_all_units_give_the_models_own_answer(classifier: Classifier, picture: np.ndarray) -> None:
-    reply = answer(classifier, message(picture, list(range(196))))
+def service(link: InProcessLink, classifier: Classifier, limits: BatchLimits = ALONE) -> Service:
+    return Service(link, classifier, limits, ServerMetrics(CollectorRegistry()))
+
+
+async def ask(
+    classifier: Classifier, *asked: tuple[str, bytes], limits: BatchLimits = ALONE
+) -> list[tuple[str, Reply]]:
+    """The replies to messages of cameras, in the order in which they come."""
+    link = InProcessLink(capacity=100)
+    for camera, data in asked:
+        assert await link.send(camera, data) is None
+    link.close_uplink()
+    await service(link, classifier, limits).run()
+    link.close()
+    return [(camera, decode_reply(data)) async for camera, data in link.replies()]
+
+
+async def answer(classifier: Classifier, data: bytes) -> Reply:
+    ((camera, reply),) = await ask(classifier, ("door", data))
+    assert camera == "door"
+    return reply
+
+
+async def test_all_units_give_the_models_own_answer(classifier: Classifier, picture: np.ndarray) -> None:
+    reply = await answer(classifier, message(picture, list(range(196))))
     with torch.inference_mode():
         expected = classifier.model.vit(classifier.model.normalise(picture)[None])[0].log_softmax(0)
     values, classes = expected.topk(5)
@@ -61,9 +82,9 @@ def test_all_units_give_the_models_own_answer(classifier: Classifier, picture: n
     assert reply.server_ms > 0
 
 
-def test_fewer_units_change_the_answer_and_are_counted(classifier: Classifier, picture: np.ndarray) -> None:
-    everything = answer(classifier, message(picture, list(range(196))))
-    few = answer(classifier, message(picture, [0, 50, 195]))
+async def test_fewer_units_change_the_answer_and_are_counted(classifier: Classifier, picture: np.ndarray) -> None:
+    everything = await answer(classifier, message(picture, list(range(196))))
+    few = await answer(classifier, message(picture, [0, 50, 195]))
     assert few.units == 3
     assert few.log_probs != everything.log_probs
 
@@ -75,31 +96,83 @@ def test_pixels_arrive_exactly(classifier: Classifier, picture: np.ndarray) -> N
     assert (received.content[2] == picture[-8:, -8:]).all()
 
 
-def test_another_grid_is_refused_with_a_reason(classifier: Classifier) -> None:
+async def test_another_grid_is_refused_with_a_reason(classifier: Classifier) -> None:
     other = np.zeros((112, 112, 3), np.uint8)
-    reply = answer(classifier, message(other, [0], side=7, patch=16))
+    reply = await answer(classifier, message(other, [0], side=7, patch=16))
     assert reply.class_ids == ()
     assert reply.refusal == ("units of 16 pixels on a grid of 7x7; this server's model has units of 8 pixels on 14x14")
 
 
-def test_a_payload_that_lies_is_refused(classifier: Classifier, picture: np.ndarray) -> None:
+async def test_a_payload_that_lies_is_refused(classifier: Classifier, picture: np.ndarray) -> None:
     payload = RawZstd().encode(picture, np.arange(3), RAW, classifier.canvas)
     lying = encode_evidence(EvidenceMessage(9, 14, 8, RawZstd.number, np.arange(4), payload))
-    reply = answer(classifier, lying)
+    reply = await answer(classifier, lying)
     assert (reply.seq, reply.class_ids) == (9, ())
     assert "does not unpack to the 768 bytes" in reply.refusal
 
 
 async def test_rubbish_gets_no_reply_and_the_next_message_does(classifier: Classifier, picture: np.ndarray) -> None:
-    link = InProcessLink()
-    async with asyncio.TaskGroup() as group:
-        group.create_task(server_graph(link, classifier).run())
-        good = message(picture, [1, 2, 3], seq=77)
-        for data in (b"", b"rubbish", good[:-1], good):
-            assert await link.send("door", data) is None
-        camera, reply = await anext(link.replies())
-        link.close()
-    assert (camera, decode_reply(reply).seq) == ("door", 77)
+    good = message(picture, [1, 2, 3], seq=77)
+    replies = await ask(classifier, *(("door", data) for data in (b"", b"rubbish", good[:-1], good)))
+    assert [(camera, reply.seq, reply.refusal) for camera, reply in replies] == [("door", 77, None)]
+
+
+async def test_frames_of_unequal_length_share_a_batch_and_get_the_answers_they_get_alone(
+    classifier: Classifier, picture: np.ndarray
+) -> None:
+    asked = [(f"camera{i}", message(picture, list(range(i, 196, i)), seq=i)) for i in range(1, 9)]
+    alone = dict(await ask(classifier, *asked))
+    together = dict(await ask(classifier, *asked, limits=BatchLimits(10_000, 0.0, 4)))
+    assert alone.keys() == together.keys() == {camera for camera, _ in asked}
+    for camera, reply in alone.items():
+        assert together[camera].class_ids == reply.class_ids
+        assert (together[camera].seq, together[camera].units) == (reply.seq, reply.units)
+        np.testing.assert_allclose(together[camera].log_probs, reply.log_probs, atol=1e-4)
+
+
+async def test_one_bad_frame_in_a_batch_spoils_no_other(classifier: Classifier, picture: np.ndarray) -> None:
+    lying = encode_evidence(EvidenceMessage(9, 14, 8, RawZstd.number, np.arange(4), b"x"))
+    asked = [("a", message(picture, [1, 2], seq=1)), ("b", lying), ("c", message(picture, [3], seq=3))]
+    replies = dict(await ask(classifier, *asked, limits=BatchLimits(10_000, 0.0, 4)))
+    assert {camera: bool(reply.refusal) for camera, reply in replies.items()} == {"a": False, "b": True, "c": False}
+
+
+async def test_a_camera_that_announced_another_model_is_told_why(classifier: Classifier, picture: np.ndarray) -> None:
+    grid = classifier.model.grid
+    fits = Hello(grid.side, grid.patch_size, fingerprint(classifier.model.labels), 5.0)
+    link = InProcessLink(capacity=100)
+    link.cameras = {"other classes": replace(fits, classes="?"), "fits": fits, "late": replace(fits, deadline_s=1e-9)}
+    for camera in link.cameras:
+        await link.send(camera, message(picture, [1]))
+    link.close_uplink()
+    running = service(link, classifier)
+    await running.run()
+    link.close()
+    refusals = {camera: decode_reply(data).refusal async for camera, data in link.replies()}
+    assert refusals == {
+        "other classes": "the camera's model and this server's name their classes differently",
+        "fits": None,  # and the late one has no use for an answer
+    }
+    assert "14x14" in running.misfit(replace(fits, side=7))
+
+
+async def test_what_is_displaced_is_told(classifier: Classifier, picture: np.ndarray) -> None:
+    asked = [("greedy", message(picture, [1], seq=seq)) for seq in range(4)]
+    replies = await ask(classifier, *asked, limits=BatchLimits(1, 10.0, 2))
+    assert sorted((reply.seq, reply.refusal is None) for _, reply in replies) == [
+        *((0, False), (1, False), (2, True), (3, True))
+    ]
+
+
+async def test_a_model_that_fails_refuses_its_frames_and_lives(
+    classifier: Classifier, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(Classifier, "__call__", fail)
+    reply = await answer(classifier, message(picture, [1], seq=4))
+    assert (reply.seq, reply.refusal) == (4, "the server failed on this frame")
 
 
 def test_a_malformed_message_never_reaches_the_model(classifier: Classifier, picture: np.ndarray) -> None:

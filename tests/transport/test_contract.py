@@ -6,11 +6,18 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
+from pipeline.config import MqttConfig
+from tests.brokers import Mosquitto
 from transport.in_process import InProcessLink
-from transport.link import EdgeLink, ServerLink
+from transport.link import EdgeLink, Hello, Message, ServerLink
+from transport.mqtt.address import open_broker
+from transport.mqtt.edge import MqttEdgeLink
+from transport.mqtt.server import MqttServerLink
+from transport.mqtt.topics import Topics
 
 
 @dataclass
@@ -27,7 +34,20 @@ async def in_process() -> AsyncIterator[Rig]:
         yield Rig(link, link)
 
 
-RIGS = {"in-process": in_process}
+HELLO = Hello(side=14, patch_size=16, classes="0123", deadline_s=5.0)
+
+
+@contextlib.asynccontextmanager
+async def mqtt(protocol: str) -> AsyncIterator[Rig]:
+    with Mosquitto() as mosquitto:
+        broker = open_broker(mosquitto.url, MqttConfig(protocol=protocol), "url")
+        server = MqttServerLink(broker, Topics("test"), "servers" if protocol == "5" else "")
+        edge = MqttEdgeLink(broker, Topics("test"), "node", ["door", "yard"], HELLO, in_flight=2, must_connect=True)
+        async with server, edge:
+            yield Rig(edge, server)
+
+
+RIGS = {"in-process": in_process, "mqtt-5": partial(mqtt, "5"), "mqtt-3.1.1": partial(mqtt, "3.1.1")}
 
 
 @pytest.fixture(params=RIGS)
@@ -54,8 +74,8 @@ async def test_replies_go_to_the_camera_that_asked(rig: Rig) -> None:
     messages, replies = rig.server.messages(), rig.edge.replies()
     await send(rig, "door", b"from the door")
     await send(rig, "yard", b"from the yard")
-    arrived = {message.data: message.sender for message in [await anext(messages), await anext(messages)]}
-    assert len(set(arrived.values())) == 2
+    arrived = {message.data: message for message in [await anext(messages), await anext(messages)]}
+    assert len({message.sender for message in arrived.values()}) == 2
     await rig.server.reply(arrived[b"from the yard"], b"to the yard")
     assert await anext(replies) == ("yard", b"to the yard")
     await rig.server.reply(arrived[b"from the door"], b"to the door")
@@ -67,8 +87,8 @@ async def test_replies_may_come_late_twice_and_in_any_order(rig: Rig) -> None:
     for data in (b"1", b"2"):
         await send(rig, "door", data)
     first, second = await anext(messages), await anext(messages)
-    for sender, answer in ((second.sender, b"two"), (first.sender, b"one"), (first.sender, b"one")):
-        await rig.server.reply(sender, answer)
+    for asked, answer in ((second, b"two"), (first, b"one"), (first, b"one")):
+        await rig.server.reply(asked, answer)
     assert [await anext(replies) for _ in range(3)] == [("door", b"two"), ("door", b"one"), ("door", b"one")]
 
 
@@ -78,7 +98,7 @@ async def test_what_is_never_answered_holds_up_nothing_else(rig: Rig) -> None:
         await send(rig, "door", bytes([i]))
         arrived = await anext(messages)
         if i % 2:
-            await rig.server.reply(arrived.sender, arrived.data)
+            await rig.server.reply(arrived, arrived.data)
             assert await anext(replies) == ("door", bytes([i]))
 
 
@@ -105,7 +125,7 @@ async def test_waiting_for_a_reply_can_be_cancelled(rig: Rig) -> None:
             await anext(replies)
     await send(rig, "door", b"1")
     arrived = await anext(rig.server.messages())
-    await rig.server.reply(arrived.sender, b"one")
+    await rig.server.reply(arrived, b"one")
     assert await anext(rig.edge.replies()) == ("door", b"one")
 
 
@@ -121,4 +141,4 @@ async def test_a_closed_link_ends_its_iterators_and_takes_nothing(name: str) -> 
     assert rig.edge.refusal() is not None
     assert await rig.edge.send("door", b"late") is not None
     await rig.edge.ready()
-    await rig.server.reply("door", b"lost without a word")
+    await rig.server.reply(Message("door", b"", 0.0), b"lost without a word")

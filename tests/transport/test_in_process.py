@@ -8,6 +8,7 @@ import pytest
 
 from tests.fakes import settle
 from transport.in_process import InProcessLink
+from transport.link import Message
 
 
 async def test_closing_ends_both_sides_and_refuses_who_waits_for_room():
@@ -22,7 +23,7 @@ async def test_closing_ends_both_sides_and_refuses_who_waits_for_room():
     assert await waiting == link.refusal() == "the link is closed"
     assert await replies is None
     assert [message.data async for message in link.messages()] == [b"first"]
-    await link.reply("door", b"lost without a word")
+    await link.reply(Message("door", b"", 0.0), b"lost without a word")
 
 
 async def test_a_full_link_makes_the_sender_wait():

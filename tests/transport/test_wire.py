@@ -25,7 +25,7 @@ from transport.wire import (
     encode_evidence,
     encode_reply,
     overhead_bytes,
-    peek_seq,
+    peek,
 )
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -37,7 +37,7 @@ EVIDENCE = {
     "evidence-full": EvidenceMessage(0, 14, 16, 4, np.arange(196), b"\x00"),
 }
 REPLIES = {
-    "reply-classes": Reply(7, None, (3, 0, 99_999), (-0.5, -1.25, -20.0), 196, 12.345),
+    "reply-classes": Reply(7, None, (3, 0, 99_999), (-0.5, -1.25, -20.0), 196, 12.345, 3.21, 17),
     "reply-refusal": Reply(8, "kein Gitter für mich", (), (), 0, 0.0),
 }
 
@@ -78,7 +78,7 @@ def reply_bytes(
 ) -> bytes:
     count = len(classes) if count is None else count
     refusal_bytes = len(refusal) if refusal_bytes is None else refusal_bytes
-    header = struct.pack("!2sBBIHIBB", magic, version, kind, 5, 9, 1000, refusal_bytes, count)
+    header = struct.pack("!2sBBIHIIHBB", magic, version, kind, 5, 9, 1000, 400, 3, refusal_bytes, count)
     return seal(header + refusal + b"".join(struct.pack("!If", *pair) for pair in classes) + rest)
 
 
@@ -111,7 +111,7 @@ def test_evidence_comes_back(message):
     assert same(decoded, message)
     assert decoded.units.dtype == np.intp
     assert encode_evidence(decoded) == data
-    assert peek_seq(data) == message.seq
+    assert peek(data) == (message.seq, len(message.units))
 
 
 @given(evidence_messages())
@@ -135,7 +135,8 @@ def replies(draw):
     seq, units = draw(st.integers(0, 2**32 - 1)), draw(st.integers(0, 2**16 - 1))
     server_ms = draw(st.integers(0, 2**32 - 1)) / 1000
     if draw(st.booleans()):
-        return Reply(seq, draw(st.text("abc äöü\N{SNOWMAN}", min_size=1, max_size=80)), (), (), units, server_ms)
+        refusal = draw(st.text("abc äöü\N{SNOWMAN}", min_size=1, max_size=80))
+        return Reply(seq, refusal, (), (), units, server_ms, server_ms, seq % 65_536)
     classes = draw(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=MAX_CLASSES, unique=True))
     values = draw(st.lists(log_probs, min_size=len(classes), max_size=len(classes)))
     return Reply(seq, None, tuple(classes), tuple(values), units, server_ms)
@@ -305,7 +306,8 @@ def test_the_largest_message_is_read():
     ],
 )
 def test_peeking_tells_the_frame_where_it_can(data, seq):
-    assert peek_seq(data) == seq
+    about = peek(data)
+    assert (about and about[0]) == seq
 
 
 # Anything at all
@@ -316,7 +318,7 @@ def test_random_bytes_are_malformed(data):
     for decode in (decode_evidence, decode_reply):
         with pytest.raises(MalformedMessage):
             decode(data)
-    assert peek_seq(data) is None
+    assert peek(data) is None
 
 
 small = st.integers(0, 255) | st.integers(0, 20)

@@ -1,0 +1,17 @@
+#!/bin/sh
+# An authority of your own and a certificate for the broker, both into the folder that is named.
+#   deploy/certificates.sh FOLDER BROKER [DAYS]      BROKER: the host name or IPv4 address that cameras use
+set -eu
+[ $# -ge 2 ] || { echo "usage: $0 FOLDER BROKER [DAYS]" >&2; exit 2; }
+folder=$1 broker=$2 days=${3:-825}
+case $broker in *[!0-9.]*) kind=DNS ;; *) kind=IP ;; esac
+umask 077
+mkdir -p "$folder"
+cd "$folder"
+[ -e ca.key ] || openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 3650 -subj "/CN=sagelink"
+openssl req -newkey rsa:2048 -nodes -keyout broker.key -out broker.csr -subj "/CN=$broker"
+printf 'subjectAltName=%s:%s\n' "$kind" "$broker" > names
+openssl x509 -req -in broker.csr -CA ca.pem -CAkey ca.key -CAcreateserial -extfile names -days "$days" -out broker.pem
+rm broker.csr names
+chmod 644 ca.pem broker.pem
+echo "made $PWD/ca.pem (for cameras and servers), broker.pem and broker.key (for the broker); keep ca.key elsewhere"

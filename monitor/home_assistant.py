@@ -1,0 +1,236 @@
+"""Home Assistant: MQTT discovery of what a run tells, and a number to set its budget with.
+
+The payloads follow https://www.home-assistant.io/integrations/mqtt/#mqtt-discovery. The broker is the one that Home
+Assistant uses, on the site's own network: what is said there is no evidence, and the uplink budget does not count it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import aiomqtt
+
+from pipeline.config import Config
+from pipeline.control import Control
+from pipeline.tasks import background
+from transport.mqtt.address import open_broker
+from transport.mqtt.connection import Connection
+from transport.mqtt.topics import Topics
+
+_BIRTH = b"online"
+_LARGEST_KBITS = 1_000_000  # that the number entity lets a user set
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """One retained discovery message."""
+
+    topic: str
+    payload: dict[str, Any]
+
+
+class Entities:
+    """What Home Assistant is told: pure, no I/O."""
+
+    def __init__(self, discovery: str, prefix: str, node: str, cameras: list[str]) -> None:
+        """`discovery`: Home Assistant's prefix; `prefix`: ours."""
+        self._discovery = discovery
+        self._base = f"{prefix}/{node}"
+        self._node = node
+        self._cameras = cameras
+        self.availability = f"{self._base}/availability"
+        self.command = Topics(prefix).budget(node)
+        self.state = f"{self._base}/budget/state"
+
+    def camera_topic(self, camera: str) -> str:
+        return f"{self._base}/{camera}/result"
+
+    def announcements(self) -> Iterator[Announcement]:
+        """All entities, as they are to be retained."""
+        yield self._entity(
+            "sensor",
+            "uplink",
+            name="Uplink",
+            state_topic=self.state,
+            value_template="{{ value_json.uplink_kbits }}",
+            **_RATE,
+            state_class="measurement",
+        )
+        yield self._entity(
+            "number",
+            "budget",
+            name="Uplink budget",
+            state_topic=self.state,
+            value_template="{{ value_json.budget_kbits }}",
+            command_topic=self.command,
+            command_template="{{ value }}kbit/s",
+            **_RATE,
+            min=1,
+            max=_LARGEST_KBITS,
+            step=1,
+            mode="box",
+            entity_category="config",
+        )
+        for camera in self._cameras:
+            topic = self.camera_topic(camera)
+            yield self._entity(
+                "sensor",
+                f"{camera}_label",
+                name=f"{camera} label",
+                state_topic=topic,
+                value_template="{{ value_json.label }}",
+                json_attributes_topic=topic,
+                icon="mdi:image-search-outline",
+            )
+            yield self._entity(
+                "sensor",
+                f"{camera}_probability",
+                name=f"{camera} probability",
+                state_topic=topic,
+                value_template="{{ value_json.probability }}",
+                unit_of_measurement="%",
+                state_class="measurement",
+                icon="mdi:percent-outline",
+            )
+            yield self._entity(
+                "binary_sensor",
+                f"{camera}_camera",
+                name=f"{camera} camera",
+                state_topic=topic,
+                value_template="{{ value_json.camera }}",
+                payload_on="running",
+                payload_off="down",
+                device_class="connectivity",
+                entity_category="diagnostic",
+            )
+
+    def states(self, now_is: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Payloads by topic, from what `Watched.now` says."""
+        control = now_is["control"]
+        rate_bps = control["rate_bps"]
+        told: dict[str, dict[str, Any]] = {
+            self.state: {
+                "uplink_kbits": round(now_is["window_bits"] / control["window_s"] / 1000, 2),
+                # Home Assistant takes "None" as: not known. A run without a limit has no number.
+                "budget_kbits": "None" if rate_bps is None else round(rate_bps / 1000, 3),
+            }
+        }
+        for name in self._cameras:
+            camera = now_is["cameras"].get(name, {})
+            health = camera.get("health") or {"state": "running"}
+            prob = camera.get("prob")
+            told[self.camera_topic(name)] = {
+                "label": camera.get("label") or "unknown",
+                "probability": "None" if prob is None else round(100 * prob, 1),
+                "origin": camera.get("origin"),
+                "units": camera.get("units"),
+                "camera": "running" if health["state"] == "running" else "down",
+            }
+        return told
+
+    def _entity(self, component: str, name_id: str, **options: Any) -> Announcement:
+        unique = f"sagelink_{self._node}_{name_id}"
+        object_id = "".join(c if c.isalnum() or c in "_-" else "_" for c in unique)
+        return Announcement(
+            f"{self._discovery}/{component}/{object_id}/config",
+            {
+                "unique_id": unique,
+                "availability_topic": self.availability,
+                "device": {
+                    "identifiers": [f"sagelink_{self._node}"],
+                    "name": f"Sagelink {self._node}",
+                    "manufacturer": "Sagelink",
+                    "model": "edge",
+                    "sw_version": version("sagelink"),
+                },
+                "origin": {"name": "sagelink", "sw_version": version("sagelink")},
+                **options,
+            },
+        )
+
+
+_RATE = {"unit_of_measurement": "kbit/s", "device_class": "data_rate"}
+
+
+@contextlib.asynccontextmanager
+async def tell_home_assistant(
+    config: Config, node: str, cameras: list[str], now: Callable[[], dict[str, Any]], control: Control
+) -> AsyncIterator[None]:
+    """Tells while the body runs. A broker that is away is tried again and never ends the run. Raises UsageError."""
+    settings = config.home_assistant
+    entities = Entities(settings.discovery, config.mqtt.prefix, node, cameras)
+    talk = _Talk(entities, f"{settings.discovery}/status", settings.every, now, control)
+    connection = Connection(
+        open_broker(settings.broker, config.mqtt, "home_assistant.broker"),
+        talk.session,
+        identifier=f"sagelink-{node}-home-assistant",
+        will=aiomqtt.Will(entities.availability, "offline", qos=1, retain=True),
+    )
+    talk.established = connection.established
+    control.listen(talk.changed.set)
+    async with background(connection.run()):
+        yield
+
+
+class _Talk:
+    """The session of one connection after the other."""
+
+    def __init__(
+        self, entities: Entities, birth_topic: str, every_s: float, now: Callable[[], dict[str, Any]], control: Control
+    ) -> None:
+        self._entities = entities
+        self._birth_topic = birth_topic
+        self._every_s = every_s
+        self._now = now
+        self._control = control
+        self.changed = asyncio.Event()
+        self.established: Callable[[], None] = lambda: None
+
+    async def session(self, client: aiomqtt.Client) -> None:
+        entities = self._entities
+        await client.subscribe(self._birth_topic, qos=1)
+        await client.subscribe(entities.command, qos=1)
+        await self._announce(client)
+        self.established()
+        try:
+            async with background(self._tell_states(client)):
+                async for message in client.messages:
+                    await self._take(client, str(message.topic), message.payload)
+        except asyncio.CancelledError:
+            with contextlib.suppress(aiomqtt.MqttError):
+                await client.publish(entities.availability, "offline", qos=0, retain=True, timeout=0.2)
+            raise
+
+    async def _announce(self, client: aiomqtt.Client) -> None:
+        for each in self._entities.announcements():
+            await client.publish(each.topic, json.dumps(each.payload), qos=1, retain=True)
+        await client.publish(self._entities.availability, "online", qos=1, retain=True)
+        self.changed.set()
+
+    async def _take(self, client: aiomqtt.Client, topic: str, payload: object) -> None:
+        if topic == self._birth_topic and payload == _BIRTH:
+            await self._announce(client)
+        elif topic == self._entities.command and isinstance(payload, bytes):
+            self._control.take_budget(payload)
+            self.changed.set()  # a refused value snaps back
+
+    async def _tell_states(self, client: aiomqtt.Client) -> None:
+        told: dict[str, str] = {}
+        while True:
+            if self.changed.is_set():
+                told.clear()
+                self.changed.clear()
+            for topic, state in self._entities.states(self._now()).items():
+                text = json.dumps(state)
+                if told.get(topic) != text:
+                    await client.publish(topic, text, qos=0, retain=True)
+                    told[topic] = text
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._every_s):
+                    await self.changed.wait()

@@ -1,0 +1,74 @@
+"""What watches a run and may change it: the dashboard and Home Assistant, each where the configuration asks for it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry
+
+from monitor.dashboard import serve_dashboard
+from monitor.feed import Feed
+from monitor.watched import Watched
+from pipeline.metrics import EdgeMetrics
+from stages.gate import policy_names
+from stages.sinks import Sink
+from transport.codecs import Canvas
+from transport.embedding import Embedding
+from transport.link import EdgeLink
+
+if TYPE_CHECKING:
+    from pipeline.run import Run
+
+log = logging.getLogger(__name__)
+
+
+class Monitor:
+    """Of one run: made before it begins, at work while it goes on."""
+
+    def __init__(self, run: Run, tell: Callable[[str], None] | None = None) -> None:
+        """`tell` is called with the page's address."""
+        self._run = run
+        self._tell = tell or log.info
+        self._feed = Feed(run.models.edge.labels, run.live, run.apart)
+        self._metrics = EdgeMetrics(CollectorRegistry(), run.apart)
+        self.sinks: list[Sink] = [self._feed, self._metrics] if run.config.dashboard.address else []
+
+    @contextlib.asynccontextmanager
+    async def beside(self, link: EdgeLink) -> AsyncIterator[None]:
+        """At work while the body runs. Raises UsageError when it cannot listen."""
+        config = self._run.config
+        watched = self._watched(link)
+        async with contextlib.AsyncExitStack() as stack:
+            if config.dashboard.address:
+                await stack.enter_async_context(serve_dashboard(config.dashboard, watched, self._tell))
+            if config.home_assistant.broker:
+                from monitor.home_assistant import tell_home_assistant
+                from pipeline.server_link import host_name
+
+                node, cameras = config.mqtt.node or host_name(), [each.name for each in self._run.captures]
+                await stack.enter_async_context(
+                    tell_home_assistant(config, node, cameras, watched.now, watched.control)
+                )
+            yield
+
+    def _watched(self, link: EdgeLink) -> Watched:
+        run = self._run
+        grid = run.models.server.grid
+        return Watched(
+            title=run.source if len(run.captures) == 1 else f"{len(run.captures)} cameras",
+            models=f"{run.models.edge.name} and {run.models.server.name}",
+            labels=run.models.edge.labels,
+            grid=grid,
+            canvas=Canvas(grid.side, grid.patch_size, Embedding(*run.models.server.embedding())),
+            resize=run.config.capture.resize,
+            policies=policy_names(),
+            feed=self._feed,
+            stats=run.stats,
+            control=run.control,
+            registry=self._metrics.registry,
+            link=link.refusal,
+            health=lambda: {capture.name: capture.health() for capture in run.captures},
+        )

@@ -1,0 +1,87 @@
+"""The edge's way to its server: in this process, or behind the broker that `ship.server` names."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING
+
+from pipeline.budget import UplinkBudget
+from pipeline.clock import BudgetClock, MonotonicClock
+from pipeline.config import Config
+from pipeline.control import Control
+from pipeline.tasks import background, leave_threads_behind
+
+if TYPE_CHECKING:
+    from models.pair import Pair
+    from transport.link import EdgeLink
+
+
+def server_link(
+    config: Config, models: Pair, cameras: Sequence[str], budget: UplinkBudget, control: Control, clock: BudgetClock
+) -> contextlib.AbstractAsyncContextManager[EdgeLink]:
+    """A link that is there while the body runs. Raises UsageError; SagelinkError where a replay finds no server."""
+    if not config.ship.server:
+        return _in_process(models)
+    return _over_mqtt(config, models, cameras, budget, control, clock)
+
+
+@contextlib.asynccontextmanager
+async def _in_process(models: Pair) -> AsyncIterator[EdgeLink]:
+    from prometheus_client import CollectorRegistry
+
+    from pipeline.metrics import ServerMetrics
+    from server.batch import BatchLimits
+    from server.classify import Classifier
+    from server.service import Service
+    from transport.in_process import InProcessLink
+
+    # One frame a batch: a replay gives the same numbers each time, and nobody else is there to share with.
+    limits = BatchLimits(max_units=1, max_wait_s=0.0, per_camera=64)
+    link = InProcessLink()
+    service = Service(link, Classifier(models.server), limits, ServerMetrics(CollectorRegistry()))
+    async with background(service.run()), link:
+        yield link
+
+
+@contextlib.asynccontextmanager
+async def _over_mqtt(
+    config: Config, models: Pair, cameras: Sequence[str], budget: UplinkBudget, control: Control, clock: BudgetClock
+) -> AsyncIterator[EdgeLink]:
+    from models.zoo import fingerprint
+    from pipeline.assembly import REPLAY_DEADLINE_S
+    from transport.link import Hello
+    from transport.mqtt.address import open_broker
+    from transport.mqtt.edge import MqttEdgeLink
+    from transport.mqtt.topics import Topics
+
+    live = isinstance(clock, MonotonicClock)
+    grid = models.server.grid
+    deadline_s = config.ship.deadline if live else REPLAY_DEADLINE_S
+    hello = Hello(grid.side, grid.patch_size, fingerprint(models.edge.labels), deadline_s)
+
+    def toll(bits: int) -> bool:
+        assert isinstance(clock, MonotonicClock)
+        most = bits if budget.limit_bits is None else min(bits, budget.limit_bits)
+        return budget.charge(clock.elapsed_s(), most)
+
+    leave_threads_behind()
+    link = MqttEdgeLink(
+        open_broker(config.ship.server, config.mqtt, "ship.server"),
+        Topics(config.mqtt.prefix),
+        config.mqtt.node or host_name(),
+        cameras,
+        hello,
+        in_flight=config.ship.in_flight,
+        toll=toll if live else None,  # a replay's budget knows no time but the stream's
+        must_connect=not live,
+        on_budget=control.take_budget if live else None,
+    )
+    async with link:
+        yield link
+
+
+def host_name() -> str:
+    """This machine's name as one level of a topic."""
+    return socket.gethostname().partition(".")[0].translate(str.maketrans("+#/$ ", "-----")) or "edge"

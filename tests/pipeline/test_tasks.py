@@ -1,0 +1,51 @@
+"""A task beside a body ends with the body, even when a library loses its cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from pipeline import tasks
+from pipeline.tasks import background
+
+
+async def test_it_is_cancelled_with_the_body():
+    ended = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async with background(work()):
+        await asyncio.sleep(0)
+    assert ended.is_set()
+
+
+async def test_a_lost_cancellation_is_sent_again(monkeypatch):
+    monkeypatch.setattr(tasks, "_AGAIN_S", 0.0)
+    lost = 0
+
+    async def stubborn() -> None:
+        nonlocal lost
+        while lost < 3:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                lost += 1
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(10), background(stubborn()):
+        await asyncio.sleep(0)
+    assert lost == 3
+
+
+async def test_its_error_ends_the_body():
+    async def fails() -> None:
+        raise ValueError("beside")
+
+    with pytest.raises(ValueError, match="beside"):
+        async with background(fails()):
+            await asyncio.Event().wait()

@@ -1,0 +1,67 @@
+"""Real `sagelink` processes for tests, with whatever they print."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Self
+
+
+class Sagelink:
+    """One `sagelink ...` process; left, it is killed if it still runs."""
+
+    def __init__(self, *arguments: str | Path, **environment: str) -> None:
+        self.output = ""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.cli", *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "120"} | environment,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        for line in self._process.stdout:
+            self.output += line
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self._reader.join(5)
+        self._process.stdout.close()
+
+    def said(self, text: str, timeout_s: float = 60) -> Self:
+        """Waits until it has printed `text`."""
+        end_s = time.monotonic() + timeout_s
+        while text not in self.output:
+            assert self._process.poll() is None or text in self.output, f"ended without {text!r}:\n{self.output}"
+            assert time.monotonic() < end_s, f"no {text!r} in:\n{self.output}"
+            time.sleep(0.02)
+        return self
+
+    def ended(self, timeout_s: float = 120) -> int:
+        """Waits for its end; the exit code."""
+        code = self._process.wait(timeout_s)
+        self._reader.join(5)
+        return code
+
+    def interrupt(self) -> None:
+        self._process.send_signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def memory_mb(self) -> float:
+        import psutil
+
+        return psutil.Process(self._process.pid).memory_info().rss / 1e6

@@ -1,0 +1,85 @@
+"""Where the broker is, whom to trust, who we are: and nothing of it in a message or a log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import MqttConfig
+from pipeline.errors import UsageError
+from transport.mqtt.address import ENV_PASSWORD, ENV_USERNAME, open_broker, parse_url
+
+
+@pytest.fixture(autouse=True)
+def no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ENV_USERNAME, raising=False)
+    monkeypatch.delenv(ENV_PASSWORD, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("url", "parsed"),
+    [
+        ("mqtt://broker", ("mqtt", "broker", 1883)),
+        ("mqtts://broker/", ("mqtts", "broker", 8883)),
+        ("mqtt://10.0.0.1:18830", ("mqtt", "10.0.0.1", 18830)),
+        ("mqtts://[::1]:1", ("mqtts", "::1", 1)),
+    ],
+)
+def test_addresses(url, parsed):
+    assert parse_url(url, "ship.server") == parsed
+
+
+@pytest.mark.parametrize(
+    "url", ["", "broker", "broker:1883", "http://broker", "mqtt://", "mqtt://b:port", "mqtt://b/topic", "mqtt://b?x=1"]
+)
+def test_what_is_no_address(url):
+    with pytest.raises(UsageError, match="ship.server.*accepted: mqtt://host"):
+        parse_url(url, "ship.server")
+
+
+@pytest.mark.parametrize("url", ["mqtt://me:hunter2@broker", "mqtt://me@broker", "mqtt://:hunter2@broker:1"])
+def test_a_url_with_credentials_is_refused_and_not_repeated(url):
+    with pytest.raises(UsageError, match=ENV_PASSWORD) as error:
+        parse_url(url, "ship.server")
+    assert "hunter2" not in str(error.value)
+
+
+def test_credentials_from_a_file(tmp_path: Path):
+    (tmp_path / "password").write_text("hunter2\n")
+    config = MqttConfig(username="me", password_file=tmp_path / "password")
+    broker = open_broker("mqtt://broker", config, "ship.server")
+    assert (broker.username, broker.password) == ("me", "hunter2")
+    assert "hunter2" not in repr(broker) + broker.url
+
+
+def test_the_environment_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(ENV_USERNAME, "you")
+    monkeypatch.setenv(ENV_PASSWORD, "other")
+    config = MqttConfig(username="me", password_file=tmp_path / "not there")
+    broker = open_broker("mqtt://broker", config, "ship.server")
+    assert (broker.username, broker.password) == ("you", "other")
+
+
+@pytest.mark.parametrize(
+    ("url", "settings", "says"),
+    [
+        ("mqtt://b", {"ca": "ca.pem"}, "mqtt.ca is set, but ship.server is mqtt://"),
+        ("mqtts://b", {"ca": "not there"}, "mqtt.ca: 'not there' is not a file"),
+        ("mqtts://b", {"certificate": "c.pem"}, "belong together"),
+        ("mqtts://b", {"ca": "rubbish.pem"}, "not usable PEM files"),
+        ("mqtt://b", {"username": "me", "password_file": "not there"}, "password_file 'not there' cannot be read"),
+        ("mqtt://b", {"password_file": "rubbish.pem"}, "a MQTT password but no user|an MQTT password but no user"),
+    ],
+)
+def test_what_does_not_go_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url, settings, says):
+    monkeypatch.chdir(tmp_path)
+    Path("rubbish.pem").write_text("rubbish")
+    with pytest.raises(UsageError, match=says):
+        open_broker(url, MqttConfig(**settings), "ship.server")
+
+
+@pytest.mark.parametrize("settings", [{"prefix": "a/#"}, {"prefix": "/a"}, {"prefix": "$SYS"}, {"node": "a/b"}])
+def test_levels_that_no_topic_may_have(settings):
+    with pytest.raises(ValueError, match="String should match pattern"):
+        MqttConfig(**settings)

@@ -1,0 +1,185 @@
+"""The MQTT links where they differ from others: sessions, announcements, the window of acknowledgements, the toll."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+
+import aiomqtt
+import pytest
+
+from pipeline.config import MqttConfig
+from pipeline.errors import SagelinkError
+from tests.brokers import Mosquitto, free_port
+from transport.link import Hello
+from transport.mqtt.address import Broker, open_broker
+from transport.mqtt.edge import MqttEdgeLink
+from transport.mqtt.server import MqttServerLink
+from transport.mqtt.topics import Topics
+from transport.wire import MAX_MESSAGE_BYTES
+
+HELLO = Hello(14, 16, "0123", 5.0)
+TOPICS = Topics("test")
+
+
+@pytest.fixture
+def mosquitto() -> AsyncIterator[Mosquitto]:
+    with Mosquitto() as running:
+        yield running
+
+
+def broker(mosquitto: Mosquitto, **settings: object) -> Broker:
+    return open_broker(mosquitto.url, MqttConfig(**settings), "url")
+
+
+def edge_link(at: Broker, **options: object) -> MqttEdgeLink:
+    return MqttEdgeLink(at, TOPICS, "node", ["door"], HELLO, **options)
+
+
+def server_link(at: Broker) -> MqttServerLink:
+    return MqttServerLink(at, TOPICS, "servers")
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_cameras_are_known_while_they_are_there(mosquitto: Mosquitto) -> None:
+    at = broker(mosquitto)
+    async with server_link(at) as server:
+        async with edge_link(at) as edge:
+            await edge.ready()
+            await until(lambda: server.cameras == {"node/door": HELLO})
+        await until(lambda: server.cameras == {})
+
+
+async def test_the_last_will_tells_of_a_camera_that_died(mosquitto: Mosquitto) -> None:
+    at = broker(mosquitto)
+    async with server_link(at) as server, edge_link(at) as edge:
+        await until(lambda: server.cameras == {"node/door": HELLO})
+        edge._client._client.socket().shutdown(2)  # as a cable that is cut
+        await until(lambda: server.cameras == {})
+        await until(lambda: server.cameras == {"node/door": HELLO})
+
+
+async def test_a_reply_to_an_earlier_run_of_the_same_name_is_not_taken(mosquitto: Mosquitto) -> None:
+    at = broker(mosquitto)
+    async with server_link(at) as server:
+        messages = server.messages()
+        async with edge_link(at, must_connect=True) as first:
+            assert await first.send("door", b"first run") is None
+            asked = await anext(messages)
+        async with edge_link(at, must_connect=True) as second:
+            await server.reply(asked, b"too late")
+            assert await second.send("door", b"second run") is None
+            await server.reply(await anext(messages), b"in time")
+            assert await anext(second.replies()) == ("door", b"in time")
+
+
+async def test_rubbish_on_our_topics_harms_nobody(mosquitto: Mosquitto) -> None:
+    at = broker(mosquitto)
+    async with (
+        server_link(at) as server,
+        edge_link(at, must_connect=True) as edge,
+        aiomqtt.Client(at.host, at.port) as stranger,
+    ):
+        for payload in (b"", b"x", b"rubbish" * 10_000, b"\xff\xfe", None):
+            for topic in ("node/door/verdict", "node/state", "node/door/evidence", "other/state", "node/budget/set"):
+                await stranger.publish(f"test/{topic}", payload, qos=1)
+        assert await edge.send("door", b"evidence") is None
+        async for message in server.messages():
+            if message.data == b"evidence":
+                await server.reply(message, b"verdict")
+                break
+        assert await anext(edge.replies()) == ("door", b"verdict")
+
+
+async def test_no_more_than_the_window_is_unacknowledged(mosquitto: Mosquitto) -> None:
+    async with edge_link(broker(mosquitto), must_connect=True) as edge:
+        mosquitto.freeze()
+        try:
+            assert [await edge.send("door", b"x") for _ in range(2)] == [None, None]
+            assert await edge.send("door", b"x") == "the broker has not acknowledged 2 messages"
+            waiting = asyncio.create_task(edge.ready())
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+        finally:
+            mosquitto.thaw()
+        await waiting
+        await until(lambda: edge.refusal() is None)
+
+
+async def test_what_is_too_large_is_refused(mosquitto: Mosquitto) -> None:
+    async with edge_link(broker(mosquitto), must_connect=True) as edge:
+        assert "accepted: up to" in await edge.send("door", bytes(MAX_MESSAGE_BYTES + 1))
+
+
+async def test_nothing_is_sent_again_after_a_reconnect(mosquitto: Mosquitto) -> None:
+    at = broker(mosquitto)
+    async with server_link(at) as server, edge_link(at, must_connect=True) as edge:
+        mosquitto.freeze()
+        assert await edge.send("door", b"lost with the broker") is None
+        mosquitto.kill()
+        await until(lambda: edge.refusal() is not None)
+        mosquitto.start()
+        await until(lambda: edge.refusal() is None and server.trouble is None)
+        assert await edge.send("door", b"after") is None
+        assert (await anext(server.messages())).data == b"after"
+
+
+async def test_connecting_and_keeping_alive_are_charged(mosquitto: Mosquitto) -> None:
+    charged: list[int] = []
+
+    def toll(bits: int) -> bool:
+        charged.append(bits)
+        return True
+
+    async with edge_link(broker(mosquitto, keepalive="1s"), toll=toll, must_connect=True):
+        assert len(charged) == 1
+        await until(lambda: len(charged) > 1)  # pings, once the surplus of the estimate is used up
+    assert all(0 < bits < 50_000 for bits in charged)
+
+
+async def test_a_budget_that_has_no_room_holds_the_connection_back(mosquitto: Mosquitto) -> None:
+    room = asyncio.Event()
+    async with edge_link(broker(mosquitto), toll=lambda bits: room.is_set()) as edge:
+        await asyncio.sleep(0.1)
+        assert "still to be charged" in edge.refusal() or "not connected yet" in edge.refusal()
+        room.set()
+        await edge.ready()
+        assert edge.refusal() is None
+
+
+async def test_a_budget_message_is_handed_on(mosquitto: Mosquitto) -> None:
+    asked: list[bytes] = []
+    at = broker(mosquitto)
+    async with edge_link(at, on_budget=asked.append, must_connect=True), aiomqtt.Client(at.host, at.port) as operator:
+        await operator.publish("test/node/budget/set", b"64kbit/s", qos=1)
+        await until(lambda: asked == [b"64kbit/s"])
+
+
+@pytest.mark.parametrize("link", [edge_link, server_link])
+async def test_a_broker_that_is_not_there_is_told(link: Callable[..., MqttEdgeLink]) -> None:
+    url = f"mqtt://127.0.0.1:{free_port()}"
+    options = {"must_connect": True} if link is edge_link else {}
+    with pytest.raises(SagelinkError, match=f"{url}: Connection refused"):
+        async with link(open_broker(url, MqttConfig(), "url"), **options):
+            pass
+
+
+async def test_live_an_edge_waits_for_its_broker(caplog: pytest.LogCaptureFixture) -> None:
+    mosquitto = Mosquitto()
+    caplog.set_level(logging.WARNING)
+    with contextlib.ExitStack() as stack:
+        async with edge_link(broker(mosquitto)) as edge:
+            await until(lambda: "Connection refused" in edge.refusal())
+            assert await edge.send("door", b"x") == edge.refusal()
+            await asyncio.sleep(1.5)
+            stack.enter_context(mosquitto)
+            await edge.ready()
+            assert await edge.send("door", b"x") is None
+    assert caplog.text.count("event=disconnected") == 1

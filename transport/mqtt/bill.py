@@ -1,0 +1,103 @@
+"""What MQTT costs on the uplink: the estimate charged before sending, and the check against the kernel's counters.
+
+A message is charged as its MQTT packet, TLS records, the headers of its TCP segments, and the two acknowledgements that
+the edge will send in return (for the broker's PUBACK and for the reply). Connecting, keep-alives and retransmissions
+cannot be known so well: Linux counts a socket's segments and bytes, and what exceeds the charges is charged as well.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+import struct
+from collections import deque
+from dataclasses import dataclass
+
+ETHERNET, IPV4, IPV6, TCP_WITH_TIMESTAMPS = 14, 20, 40, 32  # header bytes
+SEGMENT = 1448  # bytes of TCP payload in a packet of 1500 bytes, timestamps on
+_ACKS = 2
+_RECORD, _RECORD_OVERHEAD = 16_384, 22  # TLS 1.3
+_MEMORY_S = 10.0  # a charge may meet the wire so much later
+
+# struct tcp_info of linux/tcp.h: segs_out stands at 136, bytes_sent (retransmissions included) at 200.
+_TCP_INFO_BYTES, _SEGS_OUT, _BYTES_SENT = 208, 136, 200
+
+
+@dataclass(frozen=True, slots=True)
+class Tariff:
+    """The costs of one kind of connection."""
+
+    tls: bool = False
+    ipv6: bool = False
+    client_certificate: bool = False
+
+    @property
+    def header_bytes(self) -> int:
+        """Headers of one packet, Ethernet's included, as an interface counts them."""
+        return ETHERNET + (IPV6 if self.ipv6 else IPV4) + TCP_WITH_TIMESTAMPS
+
+    def publish_bits(self, topic_bytes: int, payload_bytes: int, property_bytes: int) -> int:
+        """Uplink bits of a QoS 1 PUBLISH and of all that it makes this side send."""
+        rest = 2 + topic_bytes + 2 + property_bytes + payload_bytes
+        return self.packet_bits(1 + varint_bytes(rest) + rest, _ACKS)
+
+    def packet_bits(self, mqtt_bytes: int, acks: int) -> int:
+        if self.tls:
+            mqtt_bytes += _RECORD_OVERHEAD * math.ceil(mqtt_bytes / _RECORD)
+        packets = math.ceil(mqtt_bytes / SEGMENT) + acks
+        return 8 * (mqtt_bytes + packets * self.header_bytes)
+
+    def connect_bits(self) -> int:
+        """A usual connection up to the first message; the kernel's counters correct it."""
+        handshake = (1000 + 2500 * self.client_certificate) if self.tls else 0
+        return 8 * (600 + handshake + (9 + 3 * self.tls) * self.header_bytes)
+
+
+def varint_bytes(number: int) -> int:
+    """Bytes of an MQTT variable byte integer."""
+    return 1 if number < 128 else 2 if number < 16_384 else 3 if number < 2_097_152 else 4
+
+
+class Bill:
+    """Charged bits of one connection against those that the kernel counted. Pure: time comes in as an argument.
+
+    Estimates err on the high side; what is over is remembered for as long as the bits may still be on their way, and
+    not longer, so that it never pays for a retransmission of an hour later.
+    """
+
+    def __init__(self) -> None:
+        self._ahead_bits = 0  # charged, not yet counted
+        self._counted_bits = 0
+        self._recent: deque[tuple[float, int]] = deque()
+        self._recent_bits = 0
+
+    def charge(self, now_s: float, bits: int) -> None:
+        self._ahead_bits += bits
+        self._recent.append((now_s, bits))
+        self._recent_bits += bits
+
+    def observe(self, now_s: float, counted_bits: int) -> int:
+        """Takes the kernel's count since the connection began; returns bits that are still to be charged."""
+        while self._recent and self._recent[0][0] <= now_s - _MEMORY_S:
+            self._recent_bits -= self._recent.popleft()[1]
+        self._ahead_bits = min(self._ahead_bits, self._recent_bits) - (counted_bits - self._counted_bits)
+        self._counted_bits = counted_bits
+        owed = max(0, -self._ahead_bits)
+        self._ahead_bits += owed
+        return owed
+
+
+def counted_bits(connection: socket.socket, header_bytes: int) -> int | None:
+    """Uplink bits of a TCP connection so far, as the kernel counts; None where it does not say (other than Linux)."""
+    option = getattr(socket, "TCP_INFO", None)
+    if option is None:
+        return None
+    try:
+        info = connection.getsockopt(socket.IPPROTO_TCP, option, _TCP_INFO_BYTES)
+    except OSError:
+        return None
+    if len(info) < _TCP_INFO_BYTES:
+        return None
+    (segments,) = struct.unpack_from("=I", info, _SEGS_OUT)
+    (sent_bytes,) = struct.unpack_from("=Q", info, _BYTES_SENT)
+    return 8 * (int(sent_bytes) + int(segments) * header_bytes)

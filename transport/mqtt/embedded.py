@@ -1,0 +1,75 @@
+"""A broker inside the server's process (amqtt, MQTT 3.1.1): for trying things out and for a handful of cameras."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import ipaddress
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from amqtt.broker import Broker as AmqttBroker
+from amqtt.broker import BrokerContext
+from amqtt.errors import AMQTTError
+from amqtt.plugins.base import BaseAuthPlugin
+from amqtt.session import Session
+
+from pipeline.errors import UsageError
+
+_STOP_S = 1.0
+
+
+class OneUser(BaseAuthPlugin):
+    """Lets in who shows the one user and password that the server itself uses."""
+
+    @dataclass
+    class Config:
+        username: str = ""
+        password: str = ""
+
+    def __init__(self, context: BrokerContext) -> None:
+        super().__init__(context)
+        expected: OneUser.Config = self.config
+        self._expected = (expected.username.encode(), expected.password.encode())
+
+    async def authenticate(self, *, session: Session) -> bool:
+        shown = ((session.username or "").encode(), (session.password or "").encode())
+        return all(hmac.compare_digest(a, b) for a, b in zip(shown, self._expected, strict=True))
+
+
+@contextlib.asynccontextmanager
+async def embedded_broker(host: str, port: int, username: str | None, password: str | None) -> AsyncIterator[None]:
+    """Runs while the body does. Raises UsageError for a taken address, or one that others reach without a password."""
+    if not password and not _is_loopback(host):
+        raise UsageError(
+            f"serve.embedded_broker {host}:{port} can be reached by others; accepted without a password: 127.0.0.1. "
+            "Set mqtt.username and mqtt.password_file, or SAGELINK_MQTT_USERNAME and SAGELINK_MQTT_PASSWORD"
+        )
+    for name in ("amqtt", "transitions"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # it warns of every client that comes and goes
+    plugins: dict[str, dict[str, object]]
+    if password:
+        plugins = {f"{__name__}.{OneUser.__name__}": {"username": username, "password": password}}
+    else:
+        plugins = {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}}
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    broker = AmqttBroker({"listeners": {"default": {"type": "tcp", "bind": address}}, "plugins": plugins})
+    try:
+        await broker.start()
+    except (AMQTTError, OSError) as error:
+        raise UsageError(f"serve.embedded_broker: cannot listen on {host}:{port}: {error.__cause__ or error}") from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(TimeoutError, AMQTTError):
+            async with asyncio.timeout(_STOP_S):
+                await broker.shutdown()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
