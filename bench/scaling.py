@@ -38,7 +38,8 @@ def main() -> None:
         month = 730 * (accelerators * given.gpu_price + brokers * given.broker_price) / cameras
         mbit = messages * given.bytes * 8 / 1e6
         print(
-            f"| {cameras:,} | {messages:,.0f} | {mbit:,.1f} | {tokens:,.0f} | {accelerators} | {brokers} | {month:.2f} |"
+            f"| {cameras:,} | {messages:,.0f} | {mbit:,.1f} | {tokens:,.0f} | {accelerators} | {brokers} "
+            f"| {month:.2f} |"
         )
 
 
