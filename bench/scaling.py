@@ -37,10 +37,8 @@ def main() -> None:
         brokers = math.ceil(4 * messages / (given.broker * given.load))
         month = 730 * (accelerators * given.gpu_price + brokers * given.broker_price) / cameras
         mbit = messages * given.bytes * 8 / 1e6
-        print(
-            f"| {cameras:,} | {messages:,.0f} | {mbit:,.1f} | {tokens:,.0f} | {accelerators} | {brokers} "
-            f"| {month:.2f} |"
-        )
+        asked = f"{cameras:,} | {messages:,.0f} | {mbit:,.1f} | {tokens:,.0f}"
+        print(f"| {asked} | {accelerators} | {brokers} | {month:.2f} |")
 
 
 if __name__ == "__main__":

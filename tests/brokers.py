@@ -40,7 +40,11 @@ class Mosquitto:
         return f"{self._scheme}://{self.host}:{self.port}"
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -52,13 +56,15 @@ class Mosquitto:
         self._folder = self._folder or tempfile.TemporaryDirectory()
         config = Path(self._folder.name) / "mosquitto.conf"
         config.write_text("\n".join(["user root", f"listener {self.port} {self.host}", *self._settings, ""]))
-        self._process = subprocess.Popen([_PROGRAM, "-c", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        log_path = config.with_suffix(".log")
+        with log_path.open("wb") as log:
+            self._process = subprocess.Popen([_PROGRAM, "-c", config], stdout=log, stderr=log)
         for _ in range(200):
             try:
                 socket.create_connection((self.host, self.port), 1).close()
                 return
             except OSError:
-                assert self._process.poll() is None, "mosquitto has ended at its start"
+                assert self._process.poll() is None, f"mosquitto has ended: {log_path.read_text()}"
                 time.sleep(0.02)
         raise AssertionError("mosquitto does not listen")
 

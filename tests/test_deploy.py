@@ -41,9 +41,8 @@ def config(folder: Path, user: str) -> MqttConfig:
 
 
 async def test_a_site_with_tls_users_and_access_control(folder: Path) -> None:
-    settings = [
-        line for line in (DEPLOY / "mosquitto.conf").read_text().splitlines() if not line.startswith("listener")
-    ]
+    text = (DEPLOY / "mosquitto.conf").read_text().replace("/etc/sagelink", str(folder))
+    settings = [line for line in text.splitlines() if not line.startswith("listener")]
     topics, hello = Topics("sagelink"), Hello(14, 16, "0123", 5.0)
     with Mosquitto(*settings, scheme="mqtts") as mosquitto:
 

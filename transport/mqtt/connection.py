@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 _CONNECT_S = 3.0  # longest wait for TCP, and for the broker's CONNACK
 _ANSWER_S = 10.0  # longest wait for the broker's answer to anything
 _TIMED_OUT = "Operation timed out"  # what aiomqtt says; it has no class for it
+_CODE = re.compile(r"^\[code:\d+\] ")
 _GOODBYE_S = 0.5
 _PROVEN_S = 5.0  # a connection that lived so long was a success
 _UNSUPPORTED_PROTOCOL = (1, 132)  # of MQTT 3.1.1, of MQTT 5
@@ -159,7 +160,7 @@ def socket_of(client: aiomqtt.Client) -> socket.socket | None:
 def _explain(error: BaseException) -> str:
     """The cause as a person reads it: no errno, no source line of a C file."""
     if isinstance(error, MqttConnectError):
-        return f"the broker refuses: {error}"
+        return f"the broker refuses: {_CODE.sub('', str(error))}"
     text = str(error.__cause__ or error)
     text = re.sub(r"^\[(Errno -?\d+|SSL: \w+)\] |\(_ssl\.c:\d+\)", "", text).strip()
     return text.removeprefix("[SSL] ") or type(error).__name__
