@@ -12,11 +12,10 @@ from prometheus_client import CollectorRegistry
 from monitor.dashboard import serve_dashboard
 from monitor.feed import Feed
 from monitor.watched import Watched
+from pipeline.assembly import canvas_of
 from pipeline.metrics import EdgeMetrics
 from stages.gate import policy_names
 from stages.sinks import Sink
-from transport.codecs import Canvas
-from transport.embedding import Embedding
 from transport.link import EdgeLink
 
 if TYPE_CHECKING:
@@ -56,13 +55,12 @@ class Monitor:
 
     def _watched(self, link: EdgeLink) -> Watched:
         run = self._run
-        grid = run.models.server.grid
         return Watched(
             title=run.source if len(run.captures) == 1 else f"{len(run.captures)} cameras",
             models=f"{run.models.edge.name} and {run.models.server.name}",
             labels=run.models.edge.labels,
-            grid=grid,
-            canvas=Canvas(grid.side, grid.patch_size, Embedding(*run.models.server.embedding())),
+            grid=run.models.server.grid,
+            canvas=canvas_of(run.models),
             resize=run.config.capture.resize,
             policies=policy_names(),
             feed=self._feed,

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from stages.fuse import Fuse
     from stages.gate import Gate
     from stages.sinks import Recorder
+    from transport.codecs import Canvas
     from transport.link import EdgeLink
 
 # In a replay stream time stands still while a reply is on its way; this only keeps a dead server from holding it.
@@ -39,6 +40,16 @@ REPLAY_DEADLINE_S = 30.0
 _QUALITY = {"token-zstd": 6}
 _LARGEST_BATCH = 8
 _WORK = (Frame, Scored, Metered, Selected, Evidence, Sent, Answered)
+
+
+def canvas_of(models: Pair) -> Canvas:
+    """The server model's picture as the edge knows it; without the embedding where the server is elsewhere."""
+    from transport.codecs import Canvas
+    from transport.embedding import Embedding
+
+    server = models.server
+    embedding = None if server.is_outline else Embedding(*server.embedding())
+    return Canvas(server.grid.side, server.grid.patch_size, embedding)
 
 
 def edge_graph(
@@ -65,8 +76,6 @@ def edge_graph(
     from stages.score import Score
     from stages.select import Select
     from stages.ship import Collect, Ship, Uplink
-    from transport.codecs import Canvas
-    from transport.embedding import Embedding
 
     live = isinstance(clock, MonotonicClock)
     uplink = Uplink(link, config.ship.in_flight)
@@ -74,7 +83,7 @@ def edge_graph(
     grid = models.server.grid
     encode = Encode(
         OperatingPoint(config.encode.codec, grid.units, grid.image_size, _QUALITY.get(config.encode.codec, 30)),
-        Canvas(grid.side, grid.patch_size, None if models.server.is_outline else Embedding(*models.server.embedding())),
+        canvas_of(models),
         link.wire_bits,
         config.select.min_units,
         config.encode.max_message,
