@@ -26,7 +26,7 @@ _CAMERAS = 32
 
 def classifier(name: str) -> Classifier:
     network = vit.check(timm.create_model(name, pretrained=False).eval().requires_grad_(False), name)
-    return Classifier(zoo._described(name, network, tuple(map(str, range(network.num_classes))), "cpu"))
+    return Classifier(zoo.described(name, network, tuple(map(str, range(network.num_classes))), "cpu"))
 
 
 def frames(model: Classifier, counts: Sequence[int]) -> list[Received]:

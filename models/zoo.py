@@ -102,10 +102,11 @@ def load(config: ModelConfig, name: str) -> Model:
         network = network.to(config.device).eval().requires_grad_(False)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
         raise UsageError(f"device {config.device!r} cannot be used: {str(error).splitlines()[0]}") from None
-    return _described(name, network, labels, config.device)
+    return described(name, network, labels, config.device)
 
 
-def _described(name: str, network: VisionTransformer, labels: tuple[str, ...], device: str) -> Model:
+def described(name: str, network: VisionTransformer, labels: tuple[str, ...], device: str) -> Model:
+    """A network on a device, with what is needed to feed it."""
     data, embed = resolve_model_data_config(network), network.patch_embed
     return Model(
         name=name,
@@ -127,7 +128,7 @@ def outline(name: str, labels: tuple[str, ...]) -> Model:
             network: torch.nn.Module = demo.build(DEMO_MODELS[name])
         else:
             network = timm.create_model(_known(name), pretrained=False)
-    return _described(name, vit.check(network, name), labels, "meta")
+    return described(name, vit.check(network, name), labels, "meta")
 
 
 def _load_demo(name: str, checkpoint: Path | None) -> tuple[VisionTransformer, tuple[str, ...]]:
