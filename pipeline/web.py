@@ -25,7 +25,11 @@ def parse_address(text: str, what: str = "address") -> tuple[str, int]:
 async def serve_http(app: ASGIApp, host: str, port: int) -> AsyncIterator[tuple[str, int]]:
     """Serves `app` while the body runs; yields the address that it listens on. Raises UsageError when it cannot."""
     with listen(host, port) as listener:
-        server = _Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
+        # No compression of WebSocket messages: most of their bytes are JPEG.
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, lifespan="off", ws_per_message_deflate=False
+        )
+        server = _Server(config)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             yield listener.getsockname()[:2]
