@@ -52,8 +52,10 @@ def without_secrets(config: Config) -> Config:
 
     cameras = tuple(each.model_copy(update={"source": redact(each.source)}) for each in config.cameras)
     capture = config.capture.model_copy(update={"source": redact(config.capture.source)})
+    ship = config.ship.model_copy(update={"server": redact(config.ship.server)})
     # Whoever repeats a run from its file does not open the page to the same viewers.
-    return config.model_copy(update={"cameras": cameras, "capture": capture, "dashboard": DashboardConfig()})
+    kept = {"cameras": cameras, "capture": capture, "ship": ship, "dashboard": DashboardConfig()}
+    return config.model_copy(update=kept)
 
 
 def _read(path: Path) -> dict[str, Any]:

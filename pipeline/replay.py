@@ -181,6 +181,11 @@ def check(folder: Path, models: Pair | None = None) -> None:
     from pipeline.run import Run
 
     config, recording, captures = _open(folder, {}, common_time=False)
+    if config.ship.server:
+        raise UsageError(
+            f"recording {str(folder)!r} is of a run over {config.ship.server}: its ledger also holds keep-alives and "
+            f"reconnections, which are not recorded; accepted: --uplink or --set, to compare"
+        )
     pair = models or Pair.load(config)
     comparison = _Check(recording, pair.edge.labels)
     run = Run(config, captures, pair, Script(recording, captures))
@@ -219,7 +224,7 @@ def compare(folder: Path, rates: Sequence[str], changes: Overrides, out: Path, m
     for name in [*rates] or ["changed"]:
         rate: dict[str, object] = {"budget.uplink": name} if rates else {}
         run_folder = out / "".join(each if each.isalnum() or each in ".-" else "-" for each in name)
-        overrides = {**changes, **rate, "output.out": str(run_folder)}
+        overrides = {"ship.server": "", **changes, **rate, "output.out": str(run_folder)}
         config, recording, captures = _open(folder, overrides, common_time=True)
         pair = pair or Pair.load(config)
         run = Run(config, captures, pair)

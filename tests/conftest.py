@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,6 +33,15 @@ def shared() -> Path:
     if not (SHARED / "weights").is_dir():
         skip_or_fail("data", "no data folder ../shared")
     return SHARED
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_camera_thread_left() -> Iterator[None]:
+    """Python aborts when it ends beside a thread that is inside OpenCV; the command leaves by os._exit instead."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name.startswith("sagelink-camera"):
+            thread.join(timeout=15)
 
 
 class RtspServer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ import pytest
 from models.pair import Pair
 from pipeline import cli
 from pipeline.config_file import load_config
-from pipeline.errors import SagelinkError
+from pipeline.errors import SagelinkError, UsageError
 from pipeline.replay import check, compare
 from pipeline.run import prepare
 from pipeline.types import Frame, Verdict
@@ -80,18 +81,19 @@ def test_a_live_run_with_all_that_may_go_wrong_is_the_same_again(
     from server import classify
 
     real_score, real_classify = score.Score.__call__, classify.Classifier.__call__
-    rng = np.random.default_rng(0)
+    calls = itertools.count()
 
     def slow_score(self: score.Score, frames: list[Frame]) -> Any:
         time.sleep(0.04)
         return real_score(self, frames)
 
     def slow_classify(self: classify.Classifier, batch: Any) -> Any:
-        time.sleep(float(rng.choice([0.0, 0.25])))
+        time.sleep(1.2 if next(calls) % 4 == 2 else 0.0)
         return real_classify(self, batch)
 
     def stop(seen: list[Verdict]) -> None:
-        if len(seen) == 120:
+        reasons = {verdict.drop for verdict in seen}
+        if (len(seen) >= 60 and {"superseded", "late", None} <= reasons) or len(seen) == 2000:
             os.kill(os.getpid(), signal.SIGINT)
 
     cameras = [{"name": name, "source": rtsp_server("--fps", "20").url("u:geheim")} for name in ("a", "b")]
@@ -99,7 +101,7 @@ def test_a_live_run_with_all_that_may_go_wrong_is_the_same_again(
         patched.setattr(score.Score, "__call__", slow_score)
         patched.setattr(classify.Classifier, "__call__", slow_classify)
         seen = record(
-            pair, tmp_path, stop, cameras=cameras, budget__uplink="1Mbit/s", ship__deadline="150ms", select__units=32
+            pair, tmp_path, stop, cameras=cameras, budget__uplink="1Mbit/s", ship__deadline="800ms", select__units=32
         )
     reasons = {verdict.drop for verdict in seen}
     assert {"superseded", "late"} <= reasons
@@ -119,6 +121,18 @@ def test_a_recording_that_was_tampered_with_is_found_out(pair: Pair, tmp_path: P
     (tmp_path / "messages.bin").write_bytes(data)
     with pytest.raises(SagelinkError, match=r"frame 0: message"):
         check(tmp_path, pair)
+
+
+def test_a_run_over_mqtt_can_be_compared_but_not_checked(recorded_once: Path, tmp_path: Path, pair: Pair) -> None:
+    folder = tmp_path / "rec"
+    shutil.copytree(recorded_once / "rec", folder)
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("server: ''", "server: mqtt://127.0.0.1:9"))
+    assert load_config(config).ship.server
+    with pytest.raises(UsageError, match="keep-alives and reconnections"):
+        check(folder, pair)
+    compare(folder, ["64kbit/s"], {}, tmp_path / "tried", pair)
+    assert read(tmp_path / "tried" / "64kbit-s")[1]["frames"] == 2
 
 
 def test_what_other_budgets_would_have_cost(pair: Pair, tmp_path: Path, capsys) -> None:
