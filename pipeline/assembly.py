@@ -16,7 +16,6 @@ from pipeline.types import (
     Frame,
     Kept,
     Metered,
-    OperatingPoint,
     Scored,
     Selected,
     Sent,
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from pipeline.replay import Script
     from pipeline.shares import Account
     from stages.capture import Capture
+    from stages.encode import Encoder
     from stages.fuse import Fuse
     from stages.gate import Gate
     from stages.sinks import Recorder
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 # In a replay stream time stands still while a reply is on its way; this only keeps a dead server from holding it.
 REPLAY_DEADLINE_S = 30.0
-_QUALITY = {"token-zstd": 6}
 _LARGEST_BATCH = 8
 _WORK = (Frame, Scored, Metered, Selected, Evidence, Sent, Answered)
 
@@ -56,6 +55,7 @@ def edge_graph(
     config: Config,
     models: Pair,
     captures: Sequence[Capture],
+    encoder: Encoder,
     link: EdgeLink,
     accounts: Mapping[str, Account],
     fuse: Fuse,
@@ -80,14 +80,6 @@ def edge_graph(
     live = isinstance(clock, MonotonicClock)
     uplink = Uplink(link, config.ship.in_flight)
     score = Score(models.edge, models.server.grid, config.select.importance, config.capture.resize)
-    grid = models.server.grid
-    encode = Encode(
-        OperatingPoint(config.encode.codec, grid.units, grid.image_size, _QUALITY.get(config.encode.codec, 30)),
-        canvas_of(models),
-        link.wire_bits,
-        config.select.min_units,
-        config.encode.max_message,
-    )
     asked, charged = (script.asked, script.charged) if script else (clock, clock)
     told = [script] if script else []
     # One frame at a time from asking the budget to charging it: what a frame may spend never depends on timing.
@@ -98,7 +90,7 @@ def edge_graph(
             gate,
             Claim(accounts),
             Select(config.select),
-            encode,
+            Encode(encoder, link.wire_bits, config.encode.max_message),
             *told,
             Ship(uplink, accounts, charged, wait_for_place=not live),
         ],

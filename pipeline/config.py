@@ -22,22 +22,11 @@ class PairDefaults(NamedTuple):
 
     edge: str
     server: str
-    weights: dict[float, float]  # of the server's answer, by share of units received
 
 
-# Weights are read from `python -m bench.weights`, those of deit with ViT-Tiny as the server, which is weaker on partial
-# evidence than DeiT-Base: they err towards the edge.
 MODEL_PAIRS = {
-    "deit": PairDefaults(
-        "deit_tiny_patch16_224.fb_in1k",
-        "deit_base_patch16_224.fb_in1k",
-        {0.0: 0.0, 0.1: 0.05, 0.25: 0.1, 0.35: 0.2, 0.65: 0.3, 1.0: 0.5},
-    ),
-    "demo": PairDefaults(
-        "demo-edge",
-        "demo-server",
-        {0.0: 0.0, 0.04: 0.15, 0.12: 0.3, 0.25: 0.3, 0.35: 0.5, 0.5: 0.7, 0.65: 1.0, 1.0: 1.5},
-    ),
+    "deit": PairDefaults("deit_tiny_patch16_224.fb_in1k", "deit_base_patch16_224.fb_in1k"),
+    "demo": PairDefaults("demo-edge", "demo-server"),
 }
 
 
@@ -147,7 +136,7 @@ class SelectConfig(_Section):
         description="last: CLS attention of the last layer; rollout: of the last six; gradient: attention weighted by "
         "what the edge's answer hangs on, at the price of a short backward pass",
     )
-    units: int = Field(64, ge=1, description="Most units that one frame may send")
+    units: int | None = Field(None, ge=1, description="Most units that one frame may send; empty: all of the grid")
     min_units: int = Field(16, ge=1, description="Fewer than this (or than `units`) are not worth a message")
     seed: int = Field(0, ge=0, description="For the random selector")
 
@@ -155,7 +144,17 @@ class SelectConfig(_Section):
 class EncodeConfig(_Section):
     """How evidence is coded."""
 
-    codec: str = Field("raw-zstd", description="webp, avif, webp-frame, avif-frame, jpeg-frame, raw-zstd or token-zstd")
+    codec: str = Field(
+        "auto",
+        description="auto: whichever of the frontier is worth most; or one of avif, webp, avif-frame, webp-frame, "
+        "jpeg-frame, raw-zstd, token-zstd",
+    )
+    frontier: Path | None = Field(
+        None, description="File of measured operating points (`sagelink calibrate`); empty: the server model's own"
+    )
+    enough: float = Field(
+        0.95, gt=0, le=1, description="No bytes are spent beyond this expected agreement with the full-frame answer"
+    )
     max_message: Size = Field(256_000, description="Largest message, whatever the budget has left")
 
 
@@ -209,7 +208,7 @@ class FuseConfig(_Section):
     weights: dict[float, float] | None = Field(
         None,
         description="Weight of the server's log-probabilities (the edge's is 1) by share of units received, such as "
-        "{0: 0, 0.5: 0.3, 1: 0.5}; empty: those of the pair that `models` names",
+        "{0: 0, 0.5: 0.3, 1: 0.5}; empty: that of the operating point, as the frontier has it",
     )
 
     @field_validator("weights")
@@ -331,7 +330,3 @@ class Config(_Section):
     @property
     def server_model(self) -> str:
         return self.server.model or MODEL_PAIRS[self.models].server
-
-    @property
-    def fuse_weights(self) -> dict[float, float]:
-        return self.fuse.weights or MODEL_PAIRS[self.models].weights

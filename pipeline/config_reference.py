@@ -48,9 +48,9 @@ def reference() -> str:
         if name == "capture":
             own = {key: CameraConfig.model_fields[key] for key in ("name", "source", "weight", "min_share", "budget")}
             parts += ["\n## `cameras`\n", f"A list. {CameraConfig.__doc__}\n", _table(own)]
-    parts += ["\n## Pairs of models\n\n| `models` | edge | server | `fuse.weights` |\n|---|---|---|---|"]
+    parts += ["\n## Pairs of models\n\n| `models` | edge | server |\n|---|---|---|"]
     for name, pair in MODEL_PAIRS.items():
-        parts.append(f"| `{name}` | `{pair.edge}` | `{pair.server}` | {_mapping(pair.weights)} |")
+        parts.append(f"| `{name}` | `{pair.edge}` | `{pair.server}` |")
     return "\n".join([*parts, ""])
 
 
@@ -97,10 +97,6 @@ def _written(field: FieldInfo) -> str:
         "True": "`true`",
         "False": "`false`",
     }.get(str(value), f"`{value}`")
-
-
-def _mapping(numbers: dict[float, float]) -> str:
-    return f"`{{{', '.join(f'{key:g}: {item:g}' for key, item in numbers.items())}}}`"
 
 
 if __name__ == "__main__":

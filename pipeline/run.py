@@ -44,13 +44,15 @@ RESULTS, SUMMARY, PICTURES = "results.jsonl", "summary.json", "pictures"
 
 def check_names(config: Config) -> None:
     """Raises UsageError for a gate policy, selector or codec that nobody has registered."""
+    from stages.encode import AUTO
     from stages.gate import Gate
     from stages.selectors import selector_by_name
     from transport.codecs import codec_by_name
 
     Gate(config.gate)
     selector_by_name(config.select.selector)
-    codec_by_name(config.encode.codec)
+    if config.encode.codec != AUTO:
+        codec_by_name(config.encode.codec)
 
 
 def prepare(config: Config, models: Pair | None = None) -> Run:
@@ -89,6 +91,7 @@ class Run:
     def __init__(self, config: Config, captures: Sequence[Capture], models: Pair, script: Script | None = None) -> None:
         """`script`: what happens from outside, in a run that is repeated from its recording."""
         from stages.capture import Playback
+        from stages.encode import Encoder
         from stages.fuse import Fuse
         from stages.gate import Gate
         from stages.sinks.tally import Tally
@@ -108,7 +111,8 @@ class Run:
         for capture in captures:
             if isinstance(capture, Playback) and capture.labels != models.edge.labels:
                 capture.forget_truth()
-        self._fuse = Fuse(config.fuse.rule == "server", config.fuse_weights, models.server.grid.units)
+        self._fuse = Fuse(config.fuse.rule == "server", config.fuse.weights, models.server.grid.units)
+        self._encoder = Encoder.of(config, models.server)
         self._interrupted = False
 
     @property
@@ -206,6 +210,7 @@ class Run:
                     self.config,
                     self.models,
                     self.captures,
+                    self._encoder,
                     link,
                     self.accounts,
                     self._fuse,

@@ -126,6 +126,8 @@ class Evidence:
 
     selected: Selected
     units: Units  # those in the message, ascending
+    point: OperatingPoint
+    weight: float  # of the server's answer to such evidence, by measurement
     message: bytes
     wire_bits: int  # message and the transport's framing
     encode_ms: float
@@ -203,6 +205,7 @@ class Verdict:
     edge: Answer | None
     server: Answer | None
     units: Units  # sent units, ascending; empty when nothing was sent
+    point: OperatingPoint | None  # of what was sent
     sent_s: float | None
     wire_bits: int
     allowance_bits: int | None

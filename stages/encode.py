@@ -1,88 +1,114 @@
-"""Encode: the longest prefix of a selection whose whole message fits the allowance."""
+"""Encode: the best message that fits the allowance, by what the frontier says that messages are worth."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.config import Config
+from pipeline.errors import UsageError
 from pipeline.types import Drop, Evidence, Kept, Metered, OperatingPoint, Pixels, Selected, Units
+from stages.frontier import Line, find_frontier, read_frontier
+from stages.planner import Plan, plan
 from transport.codecs import Canvas, codec_by_name
+from transport.embedding import Embedding
 from transport.wire import EvidenceMessage, encode_evidence
+
+if TYPE_CHECKING:
+    from models.zoo import Model
 
 log = logging.getLogger(__name__)
 
+AUTO = "auto"
 
-def fit_prefix(
-    build: Callable[[int], bytes], fewest: int, most: int, fits: Callable[[bytes], bool]
-) -> tuple[int, bytes] | None:
-    """The longest prefix length in fewest..most whose message fits, with the message, by bisection; None if none does.
 
-    Message sizes grow with the prefix but for the whims of the coder, so the result may be a unit short of the very
-    longest; it always fits.
-    """
-    message = build(most)
-    if fits(message):
-        return most, message
-    best = None
-    low, high = fewest, most - 1
-    while low <= high:
-        middle = (low + high) // 2
-        message = build(middle)
-        if fits(message):
-            best, low = (middle, message), middle + 1
-        else:
-            high = middle - 1
-    return best
+def usable_lines(config: Config, server: str, canvas: Canvas) -> list[Line]:
+    """The frontier's lines for the codec and the numbers of units that a configuration allows. Raises UsageError."""
+    path = find_frontier(server, config.encode.frontier)
+    lines = read_frontier(path, canvas)
+    known = sorted({line.base.codec for line in lines})
+    codec, most = config.encode.codec, min(config.select.units or canvas.units, canvas.units)
+    if codec != AUTO:
+        codec_by_name(codec)
+        lines = [line for line in lines if line.base.codec == codec]
+        if not lines:
+            raise UsageError(
+                f"encode.codec: frontier {str(path)!r} has no points of {codec!r}; accepted: {AUTO}, "
+                f"{', '.join(known)}, or a frontier that `sagelink calibrate` has measured with it"
+            )
+    limited = [line.limited(min(config.select.min_units, most), most) for line in lines]
+    if not any(limited):
+        raise UsageError(
+            f"select.units {most}: no operating point of encode.codec {codec} has {config.select.min_units} to {most} "
+            f"units; accepted: a codec of chosen units, such as raw-zstd, or {canvas.units} units"
+        )
+    return [line for line in limited if line is not None]
+
+
+class Encoder:
+    """From a picture and its units, best first, to the message that is worth most within a cap. Pure."""
+
+    def __init__(self, lines: Sequence[Line], canvas: Canvas, enough: float = 1.0) -> None:
+        """`enough`: expected agreement beyond which no bytes are spent."""
+        self._lines = lines
+        self._canvas = canvas
+        self._enough = enough
+
+    @classmethod
+    def of(cls, config: Config, server: Model) -> Encoder:
+        """As a configuration wants it. Raises UsageError."""
+        canvas = Canvas(server.grid.side, server.grid.patch_size, Embedding(*server.embedding()))
+        return cls(usable_lines(config, server.name, canvas), canvas, config.encode.enough)
+
+    def fit(self, seq: int, picture: Pixels, order: Units, cap_bytes: int) -> Plan | int:
+        """The best message of at most `cap_bytes`, or the bytes that the shortest would need."""
+        return plan(self._lines, lambda point: self.message(seq, picture, order, point), cap_bytes, self._enough)
+
+    def message(self, seq: int, picture: Pixels, order: Units, point: OperatingPoint) -> bytes:
+        """The whole message at one operating point."""
+        canvas, codec = self._canvas, codec_by_name(point.codec)
+        units = np.sort(order[: point.units])
+        payload = codec.encode(picture, units, point, canvas)
+        return encode_evidence(EvidenceMessage(seq, canvas.side, canvas.patch_size, codec.number, units, payload))
 
 
 class Encode:
-    def __init__(
-        self,
-        point: OperatingPoint,
-        canvas: Canvas,
-        wire_bits: Callable[[str, int], int],
-        min_units: int,
-        max_message: int,
-    ) -> None:
-        """`point`: how units are coded, whatever their number; `wire_bits`: the link's bits for a camera's message of
-        so many bytes."""
-        self._point = point
-        self._codec = codec_by_name(point.codec)
-        self._canvas = canvas
+    def __init__(self, encoder: Encoder, wire_bits: Callable[[str, int], int], max_message: int) -> None:
+        """`wire_bits`: the link's bits for a camera's message of so many bytes."""
+        self._encoder = encoder
         self._wire_bits = wire_bits
-        self._min_units = min_units
         self._max_message = max_message
         self._warned = False
 
     async def process(self, selected: Selected) -> Evidence | Kept:
         began = time.perf_counter()
-        scored = selected.metered.scored
-        camera, allowance = scored.frame.camera, selected.metered.allowance_bits
-
-        def build(count: int) -> bytes:
-            return self._message(scored.frame.seq, scored.picture, np.sort(selected.order[:count]))
-
-        def fits(message: bytes) -> bool:
-            affordable = allowance is None or self._wire_bits(camera, len(message)) <= allowance
-            return affordable and len(message) <= self._max_message
-
-        fewest = min(self._min_units, len(selected.order))
-        fitted = fit_prefix(build, fewest, len(selected.order), fits)
-        if fitted is None:
-            self._explain(camera, len(build(fewest)), selected.metered)
+        frame, picture = selected.frame, selected.metered.scored.picture
+        planned = self._encoder.fit(frame.seq, picture, selected.order, self._cap_bytes(selected))
+        if isinstance(planned, int):
+            self._explain(frame.camera, planned, selected.metered)
             return Kept(selected, Drop.BUDGET)
-        count, message = fitted
         return Evidence(
             selected=selected,
-            units=np.sort(selected.order[:count]),
-            message=message,
-            wire_bits=self._wire_bits(camera, len(message)),
+            units=np.sort(selected.order[: planned.point.units]),
+            point=planned.point,
+            weight=planned.weight,
+            message=planned.message,
+            wire_bits=self._wire_bits(frame.camera, len(planned.message)),
             encode_ms=(time.perf_counter() - began) * 1e3,
         )
+
+    def _cap_bytes(self, selected: Selected) -> int:
+        """The longest message that the allowance pays for."""
+        allowance, camera = selected.metered.allowance_bits, selected.frame.camera
+        if allowance is None:
+            return self._max_message
+        sizes = range(self._max_message + 1)
+        return max(0, bisect_right(sizes, allowance, key=lambda size: self._wire_bits(camera, size)) - 1)
 
     def _explain(self, camera: str, message_bytes: int, metered: Metered) -> None:
         """Says, once, when a frame could not be sent even in an empty window."""
@@ -96,16 +122,9 @@ class Encode:
             return
         self._warned = True
         log.warning(
-            "stage=encode event=budget_too_small %s needed_bits=%d needed_bytes=%d for select.min_units=%d: %s, or "
-            "lower select.min_units",
+            "stage=encode event=budget_too_small %s needed_bits=%d needed_bytes=%d: %s, or lower select.min_units",
             limit,
             self._wire_bits(camera, message_bytes),
             message_bytes,
-            self._min_units,
             mend,
         )
-
-    def _message(self, seq: int, picture: Pixels, units: Units) -> bytes:
-        payload = self._codec.encode(picture, units, replace(self._point, units=len(units)), self._canvas)
-        grid = self._canvas
-        return encode_evidence(EvidenceMessage(seq, grid.side, grid.patch_size, self._codec.number, units, payload))

@@ -50,16 +50,19 @@ def fuse(edge: Answer, server: Answer, weight: float) -> Answer:
 
 
 class Fuse:
-    def __init__(self, replace: bool, weights: dict[float, float], units: int) -> None:
-        """`replace`: take the server's answer as it is; else `weights` by share of the `units` of the server's grid."""
+    def __init__(self, replace: bool, weights: dict[float, float] | None, units: int) -> None:
+        """`replace`: take the server's answer as it is; else `weights` by share of the `units` of the server's grid;
+        without them, the weight that the evidence's operating point was measured to deserve."""
         self._replace = replace
-        self._shares = sorted(weights)
-        self._weights = [weights[share] for share in self._shares]
+        self._weights = sorted(weights.items()) if weights else None
         self._units = units
 
-    def weight(self, units: int) -> float:
-        """Weight of a server answer from that many units."""
-        return float(np.interp(units / self._units, self._shares, self._weights))
+    def weight(self, evidence: Evidence, units: int) -> float:
+        """Weight of the server's answer to `evidence`, of which it used `units`."""
+        if self._weights is None:
+            return evidence.weight
+        shares, weights = zip(*self._weights, strict=True)
+        return float(np.interp(units / self._units, shares, weights))
 
     async def process(self, work: Answered | Kept) -> Verdict:
         return self.decide(work)
@@ -81,7 +84,7 @@ class Fuse:
         server: Answer | None = None
         if answered and edge:
             server = answer_of(spread(answered.reply, len(edge.log_probs)))
-            weight = self.weight(answered.reply.units)
+            weight = self.weight(answered.sent.evidence, answered.reply.units)
             if self._replace:
                 answer, origin = server, "server"
             elif weight > 0:
@@ -94,6 +97,7 @@ class Fuse:
             edge=edge,
             server=server,
             units=sent.evidence.units if sent else NO_UNITS,
+            point=sent.evidence.point if sent else None,
             sent_s=sent.sent_s if sent else None,
             wire_bits=sent.evidence.wire_bits if sent else 0,
             allowance_bits=metered.allowance_bits if metered else None,

@@ -20,5 +20,6 @@ class Select:
         began = time.perf_counter()
         scored = metered.scored
         seed = self._seed + scored.frame.seq
-        order = self._selector(scored.importance, scored.embeddings, self._units, seed=seed)
+        most = self._units or len(scored.importance)
+        order = self._selector(scored.importance, scored.embeddings, most, seed=seed)
         return Selected(metered, order, (time.perf_counter() - began) * 1e3)

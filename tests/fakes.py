@@ -79,7 +79,7 @@ def make_evidence(seq: int = 0, stream_s: float = 0.0, units: Iterable[int] = (1
     chosen = np.sort(np.array(list(units), np.intp))
     payload = RawZstd().encode(selected.metered.scored.picture, chosen, raw_point(len(chosen)), CANVAS)
     message = encode_evidence(EvidenceMessage(seq, SIDE, PATCH, RawZstd.number, chosen, payload))
-    return Evidence(selected, chosen, message, wire_bits=8 * len(message), encode_ms=4.0)
+    return Evidence(selected, chosen, raw_point(len(chosen)), 0.5, message, wire_bits=8 * len(message), encode_ms=4.0)
 
 
 def make_reply(seq: int = 0, units: int = 3, refusal: str | None = None) -> Reply:

@@ -11,6 +11,7 @@ from pipeline.types import Answer, Verdict
 def record(verdict: Verdict, labels: tuple[str, ...]) -> dict[str, object]:
     """A verdict as plain JSON values. Probabilities and times are rounded; bits and indices are exact."""
     frame, answer = verdict.frame, verdict.answer
+    point = verdict.point
     return {
         "seq": frame.seq,
         "camera": frame.camera,
@@ -23,6 +24,9 @@ def record(verdict: Verdict, labels: tuple[str, ...]) -> dict[str, object]:
         "origin": verdict.origin,
         "drop": verdict.drop,
         "units": len(verdict.units),
+        "codec": point.codec if point else None,
+        "side": point.side if point else None,
+        "quality": point.quality if point else None,
         "wire_bits": verdict.wire_bits,
         "allowance_bits": verdict.allowance_bits,
         "window_bits": verdict.window_bits,

@@ -206,18 +206,6 @@ def test_weights_may_stay_level():
     assert load_config(None, {"fuse.weights": {0.2: 1.0, 0.8: 1.0}}).fuse.weights == {0.2: 1.0, 0.8: 1.0}
 
 
-def test_weights_come_from_the_pair_unless_they_are_set():
-    assert load_config(None, {"models": "demo"}).fuse_weights == MODEL_PAIRS["demo"].weights
-    assert load_config(None, {"models": "deit"}).fuse_weights == MODEL_PAIRS["deit"].weights
-    assert load_config(None, {"fuse.weights": {0: 0, 1: 3}}).fuse_weights == {0.0: 0.0, 1.0: 3.0}
-
-
-@pytest.mark.parametrize("pair", MODEL_PAIRS)
-def test_the_weights_of_a_pair_would_be_accepted(pair):
-    weights = MODEL_PAIRS[pair].weights
-    assert load_config(None, {"fuse.weights": weights}).fuse.weights == weights
-
-
 def test_a_threshold_of_zero_is_a_threshold():
     assert load_config(None, {"gate.threshold": 0}).gate.threshold == 0.0
 

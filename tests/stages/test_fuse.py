@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import MODEL_PAIRS
 from pipeline.types import Answered, Drop, Kept, Reply, Sent
 from stages.fuse import Fuse, answer_of, fuse, spread
 from tests.fakes import CLASSES, make_answer, make_evidence, make_frame, make_metered, make_reply, make_scored
 
 EDGE = make_answer((0.4, 0.3, 0.1, 0.1, 0.1))
+EVIDENCE = make_evidence()
 UNITS = 16
 
 
@@ -93,19 +93,17 @@ def test_a_lower_share_never_weighs_more(points, units):
     weights = dict(zip(sorted(points), sorted(points.values()), strict=True))
     stage = Fuse(False, weights, UNITS)
     few, many = sorted(units)
-    assert 0 <= stage.weight(few) <= stage.weight(many) <= max(weights.values())
+    assert 0 <= stage.weight(EVIDENCE, few) <= stage.weight(EVIDENCE, many) <= max(weights.values())
 
 
 def test_weights_lie_on_the_line_between_points():
     stage = Fuse(False, {0.75: 2.0, 0.25: 0.0}, UNITS)
-    assert [stage.weight(units) for units in (0, 4, 8, 12, 16, 99)] == [0.0, 0.0, 1.0, 2.0, 2.0, 2.0]
+    assert [stage.weight(EVIDENCE, units) for units in (0, 4, 8, 12, 16, 99)] == [0.0, 0.0, 1.0, 2.0, 2.0, 2.0]
 
 
-@pytest.mark.parametrize("pair", MODEL_PAIRS)
-def test_nothing_received_weighs_nothing_by_default(pair):
-    stage = Fuse(False, MODEL_PAIRS[pair].weights, UNITS)
-    assert stage.weight(0) == 0.0
-    assert stage.weight(UNITS) > 0.0
+def test_the_weight_is_that_of_the_operating_point_by_default():
+    stage = Fuse(False, None, UNITS)
+    assert stage.weight(EVIDENCE, 3) == EVIDENCE.weight > 0
 
 
 # Verdicts

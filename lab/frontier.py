@@ -1,0 +1,158 @@
+"""Measures the frontier of a pair of models on pictures of one's own: what each operating point costs and is worth.
+
+Every picture is coded at every setting, decoded and classified as the server would. Agreement is the share of pictures
+whose answer is that of the full frame. The weight is the one with which the fused answer foretells best the truth, or,
+where nobody knows it, the fused answer to the full frame: no label is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from pipeline.types import OperatingPoint, Pixels, Reply, Units
+from server.classify import Classifier
+from server.receive import Received, receive
+from stages.encode import Encoder
+from stages.frontier import FrontierModel, LineModel
+from stages.fuse import answer_of, spread
+from transport.codecs import Canvas, cut_units
+
+WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
+FULL_WEIGHT = 1.0  # of the server's answer to a full frame, where there is no truth
+_BATCH = 25
+_AVIF = (2, 14, 24, 34, 44, 56, 72, 88)
+_WEBP = (1, 10, 30, 55, 80)
+_JPEG = (3, 10, 25, 50, 85)
+_FEW = (20, 34, 48)
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Lines to measure: a codec at shares of the picture's side and of its units."""
+
+    codec: str
+    settings: tuple[int, ...]  # of the quality
+    sides: tuple[float, ...] = (1.0,)
+    units: tuple[float, ...] = (1.0,)
+
+
+_SIDES = (0.5, 0.71, 0.86, 1.0)
+SWEEPS = (
+    Sweep("avif", _AVIF, sides=_SIDES),
+    Sweep("avif", _FEW, sides=(0.71, 1.0), units=(0.8,)),
+    Sweep("webp", _WEBP, sides=_SIDES[:2]),
+    Sweep("avif-frame", _AVIF, sides=_SIDES),
+    Sweep("webp-frame", _WEBP, sides=_SIDES[:2]),
+    Sweep("jpeg-frame", _JPEG, sides=_SIDES[:2]),
+)
+# Codecs whose knob is the number of units, with their quality.
+UNIT_SWEEPS = {"raw-zstd": (0,), "token-zstd": (4, 6)}
+UNIT_SHARES = (0.08, 0.16, 0.25, 0.35, 0.5, 0.7, 1.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """A picture as the edge has scored it."""
+
+    picture: Pixels
+    order: Units  # all units, best first
+    edge: NDArray[np.float32]  # log-probabilities (C,)
+    truth: int | None = None
+
+
+def empty_lines(canvas: Canvas, sweeps: Sequence[Sweep] = SWEEPS) -> Iterator[tuple[LineModel, list[OperatingPoint]]]:
+    """Every line to measure, without its points, and the operating points that it is measured at."""
+
+    def line(point: OperatingPoint, **knob: int) -> LineModel:
+        return LineModel.model_construct(codec=point.codec, side=point.side, points={}, **knob)
+
+    for sweep in sweeps:
+        for units in (round(share * canvas.units) for share in sweep.units):
+            for side in (
+                canvas.pixels if share == 1 else round(share * canvas.pixels / 8) * 8 for share in sweep.sides
+            ):
+                points = [OperatingPoint(sweep.codec, units, side, quality) for quality in sweep.settings]
+                yield line(points[0], units=units), points
+    counts = sorted({max(1, round(share * canvas.units)) for share in UNIT_SHARES})
+    for codec, qualities in UNIT_SWEEPS.items():
+        for quality in qualities:
+            points = [OperatingPoint(codec, count, canvas.pixels, quality) for count in counts]
+            yield line(points[0], quality=quality), points
+
+
+def measure(
+    samples: Sequence[Sample],
+    classifier: Classifier,
+    todo: Sequence[tuple[LineModel, list[OperatingPoint]]],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> FrontierModel:
+    """The frontier of a server on samples, for lines as `empty_lines` gives them. `progress`: settings done, in all."""
+    canvas = classifier.canvas
+    encoder = Encoder([], canvas)
+    everything = np.arange(canvas.units)
+    whole = [Received(0, everything, cut_units(sample.picture, everything, canvas.patch_size)) for sample in samples]
+    seen: dict[int, NDArray[np.float32]] = {}  # the same picture comes out of a file and of its stripped form
+    full = _answers(classifier, whole, samples)
+    edge = np.stack([sample.edge for sample in samples])
+    fused = (edge + FULL_WEIGHT * full).argmax(1)
+    targets = np.array(
+        [best if sample.truth is None else sample.truth for sample, best in zip(samples, fused, strict=True)]
+    )
+    total, done = sum(len(points) for _, points in todo), 0
+    lines = []
+    for line, points in todo:
+        rows = []
+        for point in points:
+            messages = [encoder.message(0, sample.picture, sample.order, point) for sample in samples]
+            evidence = [receive(message, canvas) for message in messages]
+            key = hash(b"".join(received.content.tobytes() for received in evidence))
+            answers = seen[key] = seen[key] if key in seen else _answers(classifier, evidence, samples)
+            agreement = float((answers.argmax(1) == full.argmax(1)).mean())
+            rows.append((np.median([len(m) for m in messages]), agreement, best_weight(edge, answers, targets)))
+            done += 1
+            progress(done, total)
+        # What falls as the knob is turned up is noise: the settings below are held to be as good.
+        grown = np.maximum.accumulate(np.array(rows), axis=0)
+        knobs = [point.quality if line.units is not None else point.units for point in points]
+        measured = {knob: (int(b), round(a, 4), w) for knob, (b, a, w) in zip(knobs, grown.tolist(), strict=True)}
+        lines.append(line.model_copy(update={"points": measured}))
+    return FrontierModel(server=classifier.model.name, units=canvas.units, pixels=canvas.pixels, lines=lines)
+
+
+def best_weight(edge: NDArray[np.float32], server: NDArray[np.float32], targets: NDArray[np.intp]) -> float:
+    """The weight of WEIGHTS under which the weighted geometric mean of both answers, log-probabilities (B, C), gives
+    the targets the highest likelihood."""
+
+    def likelihood(weight: float) -> float:
+        mean = (edge + weight * server) / (1 + weight)
+        mean = mean - mean.max(1, keepdims=True)
+        log_probs = mean - np.log(np.exp(mean).sum(1, keepdims=True))
+        return float(log_probs[np.arange(len(targets)), targets].mean())
+
+    return max(WEIGHTS, key=likelihood)
+
+
+def write_frontier(frontier: FrontierModel, path: Path, note: str) -> None:
+    """Writes the YAML file that `stages.frontier` reads. `note` says what was measured, on what."""
+    content = frontier.model_dump(exclude_none=True)
+    for line in content["lines"]:
+        line["points"] = {knob: list(values) for knob, values in line["points"].items()}
+    header = f"# {note}\n# points: setting of the knob: [median bytes of a message, agreement, weight]\n"
+    path.write_text(header + yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120), "utf-8")
+
+
+def _answers(classifier: Classifier, evidence: Sequence[Received], samples: Sequence[Sample]) -> NDArray[np.float32]:
+    """The server's log-probabilities (B, C) as the edge gets to know them."""
+    answers = []
+    for start in range(0, len(evidence), _BATCH):
+        answers += classifier(evidence[start : start + _BATCH])
+    replies = (Reply(0, None, classes, log_probs, 0, 0.0) for classes, log_probs in answers)
+    return np.stack(
+        [answer_of(spread(reply, len(s.edge))).log_probs for reply, s in zip(replies, samples, strict=True)]
+    )

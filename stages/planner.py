@@ -1,0 +1,87 @@
+"""The planner: which operating point a frame gets for the bytes that it may have, and the message that fits.
+
+The frontier knows the median frame. How much harder than that a frame is to code shows in its first message; the ratio
+of sizes corrects what every line is expected to cost, and the search goes on from there. A handful of messages are
+coded at most, and the best that fits is kept, so the cap holds whatever a coder does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pipeline.types import OperatingPoint
+from stages.frontier import Knob, Line
+
+MOST_CODED = 6  # messages a frame
+_FULL = 0.97  # of the cap: no better fit is looked for
+_CAUTION = 0.98  # of the target after each message that was too long
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A message that fits, and what it is expected to be worth."""
+
+    point: OperatingPoint
+    message: bytes
+    agreement: float
+    weight: float
+
+
+def plan(
+    lines: Sequence[Line], code: Callable[[OperatingPoint], bytes], cap_bytes: int, enough: float = 1.0
+) -> Plan | int:
+    """The plan of highest expected agreement whose message has at most `cap_bytes`.
+
+    When no message fits: the bytes of the shortest that was coded. No more is spent than `enough` agreement costs.
+    `code` makes the whole message at an operating point.
+    """
+    ratios: dict[Knob, float] = {"quality": 1.0, "units": 1.0}
+    coded: dict[OperatingPoint, int] = {}
+    best: Plan | None = None
+    target = float(cap_bytes)
+
+    def attempt(line: Line, setting: int) -> int:
+        nonlocal best
+        point = line.at(setting)
+        message = code(point)
+        coded[point] = len(message)
+        ratios[line.knob] = len(message) / line.size(setting)
+        if len(message) <= cap_bytes and (best is None or line.agreement(setting) >= best.agreement):
+            best = Plan(point, message, line.agreement(setting), line.weight(setting))
+        return len(message)
+
+    while len(coded) < MOST_CODED - 1:
+        chosen = _choose(lines, ratios, target, enough)
+        if chosen is None:
+            break
+        line, setting = chosen
+        if line.at(setting) in coded:
+            break
+        size = attempt(line, setting)
+        if size > cap_bytes:
+            target *= _CAUTION
+        elif size >= _FULL * cap_bytes or line.agreement(setting) >= enough:
+            break
+    if best is None:
+        line = min(lines, key=lambda line: line.sizes[0] * ratios[line.knob])
+        if line.at(int(line.settings[0])) not in coded:
+            attempt(line, int(line.settings[0]))
+    return min(coded.values()) if best is None else best
+
+
+def _choose(lines: Sequence[Line], ratios: dict[Knob, float], target: float, enough: float) -> tuple[Line, int] | None:
+    """The line and setting of highest agreement within `target` bytes; of those with `enough`, the cheapest."""
+    best, best_key = None, (-1.0, 0.0)
+    for line in lines:
+        ratio = ratios[line.knob]
+        setting = line.affordable(target / ratio)
+        if setting is None:
+            continue
+        sufficient = line.reaching(enough)
+        if sufficient is not None:
+            setting = min(setting, sufficient)
+        key = (min(line.agreement(setting), enough), -line.size(setting) * ratio)
+        if key > best_key:
+            best, best_key = (line, setting), key
+    return best

@@ -1,0 +1,109 @@
+"""The planner: under the cap always, near the best that a search of everything would find, in a handful of messages."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.types import OperatingPoint
+from stages.frontier import Line
+from stages.planner import MOST_CODED, Plan, plan
+
+
+def line(codec: str, side: int, points: dict[int, tuple[float, float]]) -> Line:
+    settings = sorted(points)
+    sizes, agreements = (np.array([points[s][i] for s in settings], float) for i in (0, 1))
+    return Line(
+        OperatingPoint(codec, 196, side, 0), "quality", np.array(settings, float), sizes, agreements, agreements
+    )
+
+
+SMALL = line("a", 112, {0: (200, 0.2), 50: (800, 0.6), 100: (3000, 0.7)})
+LARGE = line("a", 224, {0: (500, 0.3), 50: (2000, 0.8), 100: (9000, 0.99)})
+UNITS = Line(
+    OperatingPoint("raw", 0, 224, 0),
+    "units",
+    np.array([16.0, 196.0]),
+    np.array([9000.0, 110_000.0]),
+    np.array([0.1, 1.0]),
+    np.array([0.0, 1.0]),
+)
+LINES = [SMALL, LARGE, UNITS]
+
+
+class Coder:
+    """Codes a frame that is `hardness` times as large as the median one, unevenly."""
+
+    def __init__(self, hardness: float = 1.0, noise: float = 0.0) -> None:
+        self.hardness, self.noise = hardness, noise
+        self.coded: list[OperatingPoint] = []
+
+    def size(self, point: OperatingPoint) -> int:
+        (of,) = (c for c in LINES if (c.base.codec, c.base.side) == (point.codec, point.side))
+        setting = point.quality if of.knob == "quality" else point.units
+        wobble = 1 + self.noise * np.sin(13 * setting + point.side)
+        return max(1, round(of.size(setting) * self.hardness * wobble))
+
+    def __call__(self, point: OperatingPoint) -> bytes:
+        self.coded.append(point)
+        return bytes(self.size(point))
+
+
+@given(
+    cap=st.integers(50, 150_000),
+    hardness=st.floats(0.3, 3),
+    noise=st.floats(0, 0.1),
+    enough=st.sampled_from([0.5, 0.9, 1.0]),
+)
+def test_the_cap_holds_and_few_messages_are_coded(cap, hardness, noise, enough):
+    coder = Coder(hardness, noise)
+    made = plan(LINES, coder, cap, enough)
+    assert 1 <= len(coder.coded) == len(set(coder.coded)) <= MOST_CODED
+    if isinstance(made, Plan):
+        assert len(made.message) == coder.size(made.point) <= cap
+    else:
+        assert made == min(map(coder.size, coder.coded)) > cap
+
+
+@given(cap=st.integers(400, 100_000), hardness=st.floats(0.5, 2))
+def test_the_plan_is_worth_nearly_as_much_as_the_best_there_is(cap, hardness):
+    coder = Coder(hardness)
+    made = plan([SMALL, LARGE], coder, cap)
+    best = max(
+        (of.agreement(s) for of in (SMALL, LARGE) for s in range(101) if coder.size(of.at(s)) <= cap),
+        default=None,
+    )
+    assert isinstance(made, Plan) == (best is not None)
+    if best is not None:
+        assert made.agreement >= best - 0.03
+
+
+@pytest.mark.parametrize("hardness", [0.5, 1.0, 2.0])
+def test_the_cap_is_used(hardness):
+    made = plan(LINES, Coder(hardness), 2500)
+    assert isinstance(made, Plan)
+    assert 2500 * 0.95 <= len(made.message) <= 2500
+    assert made.point.codec == "a"
+
+
+def test_no_more_is_spent_than_enough_costs():
+    made = plan(LINES, Coder(), 100_000, enough=0.8)
+    assert (made.point, made.agreement) == (LARGE.at(50), pytest.approx(0.8))
+    assert len(made.message) == 2000
+
+
+def test_a_hard_frame_gets_a_lower_resolution():
+    assert plan(LINES, Coder(0.5), 1500).point.side == 224
+    assert plan(LINES, Coder(3.0), 1500).point.side == 112
+
+
+def test_the_weight_is_that_of_the_point():
+    made = plan([UNITS], Coder(), 60_000)
+    assert made.weight == pytest.approx((made.point.units - 16) / 180)
+
+
+def test_when_nothing_fits_the_shortest_is_told():
+    coder = Coder(2.0)
+    assert plan([SMALL, LARGE], coder, 100) == 400
