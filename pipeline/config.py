@@ -152,8 +152,8 @@ class EncodeConfig(_Section):
     frontier: Path | None = Field(
         None, description="File of measured operating points (`sagelink calibrate`); empty: the server model's own"
     )
-    enough: float = Field(
-        0.95, gt=0, le=1, description="No bytes are spent beyond this expected agreement with the full-frame answer"
+    slack: float = Field(
+        0.02, ge=0, lt=1, description="Agreement with the full-frame answer that may be given up for fewer bytes"
     )
     max_message: Size = Field(256_000, description="Largest message, whatever the budget has left")
 

@@ -53,21 +53,21 @@ def usable_lines(config: Config, server: str, canvas: Canvas) -> list[Line]:
 class Encoder:
     """From a picture and its units, best first, to the message that is worth most within a cap. Pure."""
 
-    def __init__(self, lines: Sequence[Line], canvas: Canvas, enough: float = 1.0) -> None:
-        """`enough`: expected agreement beyond which no bytes are spent."""
+    def __init__(self, lines: Sequence[Line], canvas: Canvas, slack: float = 0.0) -> None:
+        """`slack`: expected agreement that may be given up for fewer bytes."""
         self._lines = lines
         self._canvas = canvas
-        self._enough = enough
+        self._slack = slack
 
     @classmethod
     def of(cls, config: Config, server: Model) -> Encoder:
         """As a configuration wants it. Raises UsageError."""
         canvas = Canvas(server.grid.side, server.grid.patch_size, Embedding(*server.embedding()))
-        return cls(usable_lines(config, server.name, canvas), canvas, config.encode.enough)
+        return cls(usable_lines(config, server.name, canvas), canvas, config.encode.slack)
 
     def fit(self, seq: int, picture: Pixels, order: Units, cap_bytes: int) -> Plan | int:
         """The best message of at most `cap_bytes`, or the bytes that the shortest would need."""
-        return plan(self._lines, lambda point: self.message(seq, picture, order, point), cap_bytes, self._enough)
+        return plan(self._lines, lambda point: self.message(seq, picture, order, point), cap_bytes, self._slack)
 
     def message(self, seq: int, picture: Pixels, order: Units, point: OperatingPoint) -> bytes:
         """The whole message at one operating point."""

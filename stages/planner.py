@@ -29,12 +29,13 @@ class Plan:
 
 
 def plan(
-    lines: Sequence[Line], code: Callable[[OperatingPoint], bytes], cap_bytes: int, enough: float = 1.0
+    lines: Sequence[Line], code: Callable[[OperatingPoint], bytes], cap_bytes: int, slack: float = 0.0
 ) -> Plan | int:
-    """The plan of highest expected agreement whose message has at most `cap_bytes`.
+    """The plan of highest expected agreement whose message has at most `cap_bytes`; or one of up to `slack` less
+    agreement, where that is cheaper.
 
-    When no message fits: the bytes of the shortest that was coded. No more is spent than `enough` agreement costs.
-    `code` makes the whole message at an operating point.
+    When no message fits: the bytes of the shortest that was coded. `code` makes the whole message at an operating
+    point.
     """
     ratios: dict[Knob, float] = {"quality": 1.0, "units": 1.0}
     coded: dict[OperatingPoint, int] = {}
@@ -52,16 +53,13 @@ def plan(
         return len(message)
 
     while len(coded) < MOST_CODED - 1:
-        chosen = _choose(lines, ratios, target, enough)
-        if chosen is None:
+        choice = _choose(lines, ratios, target, slack)
+        if choice is None or choice.line.at(choice.setting) in coded:
             break
-        line, setting = chosen
-        if line.at(setting) in coded:
-            break
-        size = attempt(line, setting)
+        size = attempt(choice.line, choice.setting)
         if size > cap_bytes:
             target *= _CAUTION
-        elif size >= _FULL * cap_bytes or line.agreement(setting) >= enough:
+        elif choice.saving or size >= _FULL * cap_bytes:
             break
     if best is None:
         line = min(lines, key=lambda line: line.sizes[0] * ratios[line.knob])
@@ -70,18 +68,24 @@ def plan(
     return min(coded.values()) if best is None else best
 
 
-def _choose(lines: Sequence[Line], ratios: dict[Knob, float], target: float, enough: float) -> tuple[Line, int] | None:
-    """The line and setting of highest agreement within `target` bytes; of those with `enough`, the cheapest."""
-    best, best_key = None, (-1.0, 0.0)
-    for line in lines:
-        ratio = ratios[line.knob]
-        setting = line.affordable(target / ratio)
-        if setting is None:
-            continue
-        sufficient = line.reaching(enough)
-        if sufficient is not None:
-            setting = min(setting, sufficient)
-        key = (min(line.agreement(setting), enough), -line.size(setting) * ratio)
-        if key > best_key:
-            best, best_key = (line, setting), key
-    return best
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    line: Line
+    setting: int
+    size: float  # expected bytes
+    saving: bool  # the line could go higher within the target
+
+
+def _choose(lines: Sequence[Line], ratios: dict[Knob, float], target: float, slack: float) -> _Choice | None:
+    """The cheapest setting of the lines with all but `slack` of the highest agreement within `target` bytes."""
+    highest = [(line, line.affordable(target / ratios[line.knob])) for line in lines]
+    within = [(line, setting) for line, setting in highest if setting is not None]
+    if not within:
+        return None
+    goal = max(line.agreement(setting) for line, setting in within) - slack
+    choices = []
+    for line, most in within:
+        setting = line.reaching(goal)
+        if setting is not None and setting <= most:
+            choices.append(_Choice(line, setting, line.size(setting) * ratios[line.knob], setting < most))
+    return min(choices, key=lambda choice: choice.size)

@@ -62,7 +62,7 @@ def encode_evidence(message: EvidenceMessage) -> bytes:
         message.codec,
         len(message.units),
     )
-    return _seal(header + pack_units(message.units, message.side**2) + message.payload)
+    return seal(header + pack_units(message.units, message.side**2) + message.payload)
 
 
 def overhead_bytes(side: int, units: int) -> int:
@@ -120,7 +120,7 @@ def encode_reply(reply: Reply) -> bytes:
         len(reply.class_ids),
     )
     pairs = zip(reply.class_ids, reply.log_probs, strict=True)
-    return _seal(header + refusal + b"".join(_CLASS.pack(class_id, min(p, 0.0)) for class_id, p in pairs))
+    return seal(header + refusal + b"".join(_CLASS.pack(class_id, min(p, 0.0)) for class_id, p in pairs))
 
 
 def decode_reply(data: bytes) -> Reply:
@@ -155,7 +155,8 @@ def _header(layout: struct.Struct, body: bytes) -> tuple[int, tuple[int, ...]]:
     return kind, tuple(fields)
 
 
-def _seal(body: bytes) -> bytes:
+def seal(body: bytes) -> bytes:
+    """A message's last step: its checksum."""
     return body + _CRC.pack(zlib.crc32(body))
 
 

@@ -1,0 +1,115 @@
+"""Throws damaged and hostile messages at the server's decoder: `python -m bench.fuzz [--inputs 100000] [--seed 0]`.
+
+Every message has a sound checksum, so that what is behind it is met. A decoder may refuse a message with
+MalformedMessage, or take it; anything else ends the run with the message that did it. Prints how many were refused, the
+slowest, and how much the process grew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import re
+import struct
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from models import zoo
+from models.picture import make_picture
+from pipeline.config import ModelConfig
+from pipeline.types import OperatingPoint
+from server.receive import receive
+from stages.encode import Encoder
+from stages.sources.synthetic import SyntheticSource
+from transport.codecs import Canvas, codec_names
+from transport.embedding import Embedding
+from transport.wire import MalformedMessage, seal
+
+LIMIT_MB = 64
+_HEADER, _CRC = 13, 4
+
+
+def sound_messages(canvas: Canvas) -> list[bytes]:
+    """Messages of every codec, at several operating points."""
+    encoder = Encoder([], canvas)
+    order = np.random.default_rng(0).permutation(canvas.units)
+    messages = []
+    for shot in SyntheticSource(3, seed=1, hold=1):
+        picture = make_picture(shot.pixels, canvas.pixels, "squash", "bicubic")
+        for name in codec_names():
+            for units in (canvas.units,) if name.endswith("-frame") else (canvas.units, 20):
+                for side, quality in ((canvas.pixels, 4), (canvas.pixels // 2, 8)):
+                    messages.append(encoder.message(7, picture, order, OperatingPoint(name, units, side, quality)))
+    return messages
+
+
+def damaged(messages: list[bytes], rng: random.Random) -> Iterator[bytes]:
+    """Sound messages with flipped bits, cut, lengthened, spliced, with numbers in them made huge; endless."""
+    while True:
+        body = bytearray(rng.choice(messages)[:-_CRC])
+        for _ in range(rng.choice((1, 1, 2, 5, 20))):
+            at = rng.randrange(_HEADER if rng.random() < 0.8 else 0, max(len(body), _HEADER + 1))
+            match rng.randrange(6):
+                case 0 | 1 if at < len(body):
+                    body[at] ^= 1 << rng.randrange(8)
+                case 2:
+                    del body[at:]
+                case 3:
+                    body[at:at] = rng.randbytes(rng.choice((1, 4, 50, 3000)))
+                case 4:
+                    other = rng.choice(messages)
+                    body[at:] = other[rng.randrange(len(other)) :]
+                case _:
+                    number = rng.choice((0, 1, 2**14 - 1, 2**15, 2**16 - 1, 2**31 - 1, 2**32 - 1))
+                    body[at : at + 4] = struct.pack(rng.choice((">I", "<I")), number)
+        yield seal(bytes(body))
+
+
+def peak_mb() -> float:
+    """The most memory that was resident; Linux."""
+    return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--inputs", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    model = zoo.load(ModelConfig(), "demo-server")
+    canvas = Canvas(model.grid.side, model.grid.patch_size, Embedding(*model.embedding()))
+    messages = sound_messages(canvas)
+    for message in messages:
+        receive(message, canvas)
+    rng = random.Random(arguments.seed)
+    source = damaged(messages, rng)
+    outcomes: Counter[str] = Counter()
+    slowest_s, grown_mb = 0.0, 0.0
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew, from what is resident now
+    before = peak_mb()
+    for _ in range(arguments.inputs):
+        message = next(source)
+        began = time.perf_counter()
+        try:
+            receive(message, canvas)
+            outcomes["taken"] += 1
+        except MalformedMessage:
+            outcomes["refused"] += 1
+        except BaseException:
+            print(f"this message did it: {message.hex()}")
+            raise
+        slowest_s = max(slowest_s, time.perf_counter() - began)
+        grown_mb = peak_mb() - before
+        if grown_mb > LIMIT_MB:
+            raise SystemExit(f"grew by {grown_mb:.0f} MB; limit {LIMIT_MB} MB; this message did it: {message.hex()}")
+    print(
+        f"{arguments.inputs} messages: {outcomes['refused']} refused, {outcomes['taken']} taken, slowest "
+        f"{slowest_s * 1e3:.0f} ms, grew by {grown_mb:.1f} MB ({grown_mb / LIMIT_MB:.0%} of the limit)"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Time of planning and coding one message, one core: `python -m bench.planner IMAGES`.
+
+Prints median and 95th percentile as shares of their limits, how many messages were coded to find the one, how much of
+the cap was used, and that no message was longer than its cap.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from models.picture import make_picture
+from stages.encode import Encoder
+from stages.frontier import find_frontier, read_frontier
+from stages.planner import Plan
+from stages.sources.images import read_image
+from transport.codecs import Canvas
+
+CAPS = (500, 1000, 2000, 4000, 8000)
+MEDIAN_MS, P95_MS = 15.0, 30.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", type=Path)
+    parser.add_argument("--frontier", type=Path, help="default: the one that ships for ViT-Tiny")
+    parser.add_argument("--count", type=int, default=50)
+    arguments = parser.parse_args()
+    canvas = Canvas(14, 16)
+    lines = read_frontier(find_frontier("vit_tiny_patch16_224.augreg_in21k_ft_in1k", arguments.frontier), canvas)
+    images = sorted(path for path in arguments.images.iterdir() if path.suffix in (".webp", ".jpg", ".png"))
+    pictures = [make_picture(read_image(path), 224, "squash", "bicubic") for path in images[: arguments.count]]
+    order = np.random.default_rng(0).permutation(canvas.units)
+    with threadpool_limits(1):
+        for cap in CAPS:
+            encoder, took, used, coded = _Counting(lines, canvas), [], [], []
+            for picture in pictures:
+                encoder.coded, began = 0, time.perf_counter()
+                planned = encoder.fit(0, picture, order, cap)
+                took.append((time.perf_counter() - began) * 1e3)
+                coded.append(encoder.coded)
+                if isinstance(planned, Plan):
+                    assert len(planned.message) <= cap
+                    used.append(len(planned.message) / cap)
+            median, p95 = np.median(took), np.quantile(took, 0.95)
+            print(
+                f"{cap:>5} bytes: median {median:.1f} ms, {median / MEDIAN_MS:.0%} of the limit; p95 {p95:.1f} ms, "
+                f"{p95 / P95_MS:.0%}; messages coded {np.mean(coded):.1f}, at most {max(coded)}; cap used "
+                f"{np.mean(used) if used else 0:.0%}; fitted {len(used)} of {len(pictures)}"
+            )
+
+
+class _Counting(Encoder):
+    coded = 0
+
+    def message(self, *args: object) -> bytes:
+        self.coded += 1
+        return super().message(*args)
+
+
+if __name__ == "__main__":
+    main()

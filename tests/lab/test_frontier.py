@@ -1,0 +1,83 @@
+"""Measuring a frontier, on the demo server."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lab.frontier import WEIGHTS, Sample, Sweep, best_weight, empty_lines, measure, write_frontier
+from models import zoo
+from models.picture import make_picture
+from pipeline.config import ModelConfig
+from pipeline.types import Frame
+from server.classify import Classifier
+from stages.frontier import read_frontier
+from stages.sources.synthetic import SyntheticSource
+from transport.codecs import Canvas, codec_names
+
+
+def log_probs(rows: list[list[float]]) -> np.ndarray:
+    return np.log(np.array(rows, np.float32))
+
+
+def test_the_weight_follows_who_is_right():
+    right = log_probs([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]])
+    flat = log_probs([[0.34, 0.33, 0.33]] * 3)
+    wrong = right[::-1]
+    targets = np.array([0, 1, 2])
+    assert best_weight(right, wrong, targets) == 0
+    assert best_weight(right, flat, targets) == 0
+    assert best_weight(flat, right, targets) == max(WEIGHTS)
+    edge = log_probs([[0.6, 0.2, 0.2], [0.2, 0.6, 0.2], [0.4, 0.3, 0.3]])  # wrong about the last
+    server = log_probs([[0.2, 0.6, 0.2], [0.2, 0.6, 0.2], [0.1, 0.1, 0.8]])  # wrong about the first
+    assert 0 < best_weight(edge, server, targets) < max(WEIGHTS)
+
+
+def test_every_codec_is_measured():
+    canvas = Canvas(14, 16)
+    points = [point for _, points in empty_lines(canvas) for point in points]
+    assert {point.codec for point in points} == set(codec_names())
+    assert len(points) == len(set(points))
+    assert all(1 <= point.units <= 196 and 16 <= point.side <= 224 for point in points)
+
+
+def test_a_measured_frontier_is_a_file_that_the_planner_reads(tmp_path):
+    server = zoo.load(ModelConfig(), "demo-server")
+    classifier = Classifier(server)
+    canvas = classifier.canvas
+    rng = np.random.default_rng(0)
+    samples = []
+    for seq, shot in enumerate(SyntheticSource(6, seed=3, hold=1)):
+        frame = Frame(seq, "c", 0, 0.0, shot.pixels, 0.0)
+        picture = make_picture(frame.pixels, 112, "squash", "bicubic")
+        edge = log_probs([rng.dirichlet(np.ones(16))])[0]
+        samples.append(Sample(picture, rng.permutation(196), edge, shot.truth))
+    sweeps = (Sweep("avif", (10, 60, 90), sides=(0.5, 1.0)), Sweep("avif-frame", (10, 60, 90)))
+    heard: list[tuple[int, int]] = []
+    todo = [item for item in empty_lines(canvas, sweeps) if item[0].codec in ("avif", "avif-frame", "raw-zstd")]
+    measured = measure(samples, classifier, todo, lambda done, total: heard.append((done, total)))
+    assert heard[-1] == (16, 16)
+    path = tmp_path / "frontier.yaml"
+    write_frontier(measured, path, "a test")
+    half, whole, file, raw = read_frontier(path, canvas)
+    assert (half.base.side, whole.base.side, raw.knob) == (56, 112, "units")
+    assert raw.agreements[-1] == 1.0  # all units, lossless: the full frame itself
+    assert raw.settings[-1] == 196
+    assert (file.agreements == whole.agreements).all()  # the same picture comes out
+    assert (file.sizes > whole.sizes + 250).all()
+    assert (half.sizes < whole.sizes).all()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_truth_counts_where_it_is_known(known):
+    server = zoo.load(ModelConfig(), "demo-server")
+    classifier = Classifier(server)
+    shots = list(SyntheticSource(4, seed=5, hold=1))
+    pictures = [make_picture(shot.pixels, 112, "squash", "bicubic") for shot in shots]
+    # An edge that is sure of class 0, and a truth that agrees with it: the server has nothing to say.
+    edge = log_probs([[0.97] + [0.002] * 15])[0]
+    samples = [Sample(picture, np.arange(196), edge, 0 if known else None) for picture in pictures]
+    todo = [item for item in empty_lines(classifier.canvas, ()) if item[0].codec == "raw-zstd"]
+    (line,) = measure(samples, classifier, todo).lines
+    weights = [weight for _, _, weight in line.points.values()]
+    assert (weights[-1] == 0) == known
