@@ -47,7 +47,7 @@ def evaluate(
     """Measure what a number of units costs in accuracy, for every selector, on images of your own."""
     from rich.console import Console
 
-    from lab.evaluate import Evaluation
+    from lab.evaluate import Evaluation, weight_by_units
     from lab.pictures import find_pictures
     from lab.plots import draw
     from lab.progress import Bar
@@ -57,7 +57,6 @@ def evaluate(
     from models.vit import Importance
     from pipeline.config_file import load_config, parse_assignments
     from pipeline.run import check_names, check_writable
-    from stages.fuse import Fuse
     from stages.selectors import SELECTORS
 
     keys = {
@@ -84,7 +83,7 @@ def evaluate(
     evaluation = Evaluation(
         Rig(pair, settings.capture.resize),
         settings,
-        Fuse(False, settings.fuse_weights, pair.server.grid.units).weight,
+        weight_by_units(settings, pair.server),
     )
     with Bar(console) as bar:
         evaluation.see(pictures, kinds, bar.show)

@@ -16,12 +16,15 @@ from lab.pictures import FEWEST, Pictures
 from lab.rig import Features, Rig
 from lab.statistics import Bootstrap, Hits, Interval
 from models.vit import Importance
+from models.zoo import Model
 from pipeline.config import Config
 from pipeline.errors import UsageError
 from pipeline.types import Answer, OperatingPoint
-from stages.fuse import fuse
+from stages.frontier import find_frontier, read_frontier
+from stages.fuse import fuse, weight_of_share
 from stages.gate import Gate
 from stages.selectors import selector_by_name
+from transport.codecs import Canvas
 
 HARD = 0.5  # the edge's top probability, at most
 PAPER = ("sage", "last")  # the baseline of paired differences
@@ -70,6 +73,18 @@ class Report:
 
     def as_dict(self) -> dict[str, object]:
         return asdict(self)
+
+
+def weight_by_units(config: Config, server: Model) -> Callable[[int], float]:
+    """The weight that a run would give the server's answer to so many raw units. Raises UsageError."""
+    weights, grid = config.fuse.weights, server.grid
+    if weights is not None:
+        return lambda units: weight_of_share(weights, units / grid.units)
+    path = find_frontier(server.name, config.encode.frontier)
+    for line in read_frontier(path, Canvas(grid.side, grid.patch_size)):
+        if line.base.codec == "raw-zstd":
+            return line.weight
+    raise UsageError(f"frontier {str(path)!r} has no points of raw-zstd; accepted: one that has, or fuse.weights")
 
 
 class Evaluation:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-AUTO = "auto"
+AUTO, TOKENS = "auto", "token-zstd"
 
 
 def usable_lines(config: Config, server: str, canvas: Canvas) -> list[Line]:
@@ -32,22 +32,29 @@ def usable_lines(config: Config, server: str, canvas: Canvas) -> list[Line]:
     path = find_frontier(server, config.encode.frontier)
     lines = read_frontier(path, canvas)
     known = sorted({line.base.codec for line in lines})
+    if canvas.embedding is None:  # this side has only the outline of the server's model
+        lines = [line for line in lines if line.base.codec != TOKENS]
     codec, most = config.encode.codec, min(config.select.units or canvas.units, canvas.units)
     if codec != AUTO:
         codec_by_name(codec)
         lines = [line for line in lines if line.base.codec == codec]
+        if not lines and codec == TOKENS and codec in known:
+            raise UsageError(f"encode.codec {codec} needs the weights of the server's model at the edge")
         if not lines:
             raise UsageError(
                 f"encode.codec: frontier {str(path)!r} has no points of {codec!r}; accepted: {AUTO}, "
                 f"{', '.join(known)}, or a frontier that `sagelink calibrate` has measured with it"
             )
-    limited = [line.limited(min(config.select.min_units, most), most) for line in lines]
-    if not any(limited):
+    fewest = min(config.select.min_units, most)
+    usable = [line.limited(fewest, most) for line in lines]
+    if config.fuse.rule == "weighted" and config.fuse.weights is None:
+        usable = [line and line.weighty() for line in usable]  # an answer without weight is not worth a message
+    if not any(usable):
         raise UsageError(
-            f"select.units {most}: no operating point of encode.codec {codec} has {config.select.min_units} to {most} "
-            f"units; accepted: a codec of chosen units, such as raw-zstd, or {canvas.units} units"
+            f"select.units {most}: frontier {str(path)!r} has no point of encode.codec {codec} with {fewest} to {most} "
+            f"units whose answer weighs anything; accepted: up to {canvas.units} units, another codec, or fuse.weights"
         )
-    return [line for line in limited if line is not None]
+    return [line for line in usable if line is not None]
 
 
 class Encoder:
@@ -62,7 +69,8 @@ class Encoder:
     @classmethod
     def of(cls, config: Config, server: Model) -> Encoder:
         """As a configuration wants it. Raises UsageError."""
-        canvas = Canvas(server.grid.side, server.grid.patch_size, Embedding(*server.embedding()))
+        embedding = None if server.is_outline else Embedding(*server.embedding())
+        canvas = Canvas(server.grid.side, server.grid.patch_size, embedding)
         return cls(usable_lines(config, server.name, canvas), canvas, config.encode.slack)
 
     def fit(self, seq: int, picture: Pixels, order: Units, cap_bytes: int) -> Plan | int:

@@ -103,12 +103,19 @@ class Line:
         pair = slice(above - 1, above + 1)
         return int(np.ceil(np.interp(agreement, self.agreements[pair], self.settings[pair]) - 1e-6))
 
+    def weighty(self) -> Line | None:
+        """The part of the line whose answers have a weight; None when nothing is left."""
+        return self._part(self.settings[self.weights > 0])
+
     def limited(self, fewest: int, most: int) -> Line | None:
         """The part of the line with `fewest` to `most` units; None when nothing is left."""
         if self.knob == "quality":
             return self if fewest <= self.base.units <= most else None
         ends = [end for end in (fewest, most) if self.settings[0] <= end <= self.settings[-1]]
         settings = np.unique([*self.settings[(self.settings >= fewest) & (self.settings <= most)], *ends])
+        return self._part(settings)
+
+    def _part(self, settings: NDArray[np.float64]) -> Line | None:
         if not len(settings):
             return None
         sizes, agreements, weights = (

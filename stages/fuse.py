@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,20 +50,25 @@ def fuse(edge: Answer, server: Answer, weight: float) -> Answer:
     return edge if weight == 0 else answer_of(edge.log_probs + weight * server.log_probs)
 
 
+def weight_of_share(weights: Mapping[float, float], share: float) -> float:
+    """Weight of the server's answer to a share of the units, on the line between the shares given."""
+    shares = sorted(weights)
+    return float(np.interp(share, shares, [weights[known] for known in shares]))
+
+
 class Fuse:
     def __init__(self, replace: bool, weights: dict[float, float] | None, units: int) -> None:
         """`replace`: take the server's answer as it is; else `weights` by share of the `units` of the server's grid;
         without them, the weight that the evidence's operating point was measured to deserve."""
         self._replace = replace
-        self._weights = sorted(weights.items()) if weights else None
+        self._weights = weights
         self._units = units
 
     def weight(self, evidence: Evidence, units: int) -> float:
         """Weight of the server's answer to `evidence`, of which it used `units`."""
         if self._weights is None:
             return evidence.weight
-        shares, weights = zip(*self._weights, strict=True)
-        return float(np.interp(units / self._units, shares, weights))
+        return weight_of_share(self._weights, units / self._units)
 
     async def process(self, work: Answered | Kept) -> Verdict:
         return self.decide(work)

@@ -28,6 +28,7 @@ from tests.stages.test_sources import write_video
 
 RESULT_KEYS = {
     *("seq", "stream_s", "sent_s", "label", "class_id", "prob", "origin", "drop", "units", "wire_bits"),
+    *("codec", "side", "quality"),
     *("allowance_bits", "window_bits", "budget_bits", "edge", "server", "latency_ms", "camera", "name", "truth"),
 }
 SUMMARY_KEYS = {
@@ -104,7 +105,7 @@ def test_every_selector_runs(pair: Pair, tmp_path: Path, selector: str) -> None:
 
 
 def test_unlimited_sends_everything_and_never_is_edge_only(pair: Pair, tmp_path: Path) -> None:
-    options = {"gate__policy": "always", "budget__uplink": "unlimited", "select__units": 196}
+    options = {"gate__policy": "always", "budget__uplink": "unlimited", "encode__slack": 0}
     prepare_demo(pair, "synthetic:10", output__out=str(tmp_path / "all"), **options).go()
     lines, summary = read(tmp_path / "all")
     check_accounts(lines, summary)
@@ -120,7 +121,7 @@ def test_unlimited_sends_everything_and_never_is_edge_only(pair: Pair, tmp_path:
 def test_a_budget_below_one_message_keeps_edge_answers(
     pair: Pair, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run = prepare_demo(pair, "synthetic:6", gate__policy="always", budget__uplink="1kbit/s", output__out=str(tmp_path))
+    run = prepare_demo(pair, "synthetic:6", gate__policy="always", budget__uplink="200bit/s", output__out=str(tmp_path))
     run.go()
     lines, summary = read(tmp_path)
     check_accounts(lines, summary)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lab.frontier import WEIGHTS, Sample, Sweep, best_weight, empty_lines, measure, write_frontier
+from lab.frontier import FULL_WEIGHT, WEIGHTS, Sample, Sweep, best_weight, empty_lines, measure, write_frontier
 from models import zoo
 from models.picture import make_picture
 from pipeline.config import ModelConfig
@@ -70,14 +70,15 @@ def test_a_measured_frontier_is_a_file_that_the_planner_reads(tmp_path):
 
 @pytest.mark.parametrize("known", [True, False])
 def test_the_truth_counts_where_it_is_known(known):
+    """An edge that is sure and right, and one that knows nothing while nobody knows the truth."""
     server = zoo.load(ModelConfig(), "demo-server")
     classifier = Classifier(server)
-    shots = list(SyntheticSource(4, seed=5, hold=1))
-    pictures = [make_picture(shot.pixels, 112, "squash", "bicubic") for shot in shots]
-    # An edge that is sure of class 0, and a truth that agrees with it: the server has nothing to say.
-    edge = log_probs([[0.97] + [0.002] * 15])[0]
-    samples = [Sample(picture, np.arange(196), edge, 0 if known else None) for picture in pictures]
+    edge = log_probs([[0.97] + [0.002] * 15 if known else [1 / 16] * 16])[0]
+    samples = [
+        Sample(make_picture(shot.pixels, 112, "squash", "bicubic"), np.arange(196), edge, 0 if known else None)
+        for shot in SyntheticSource(4, seed=5, hold=1)
+    ]
     todo = [item for item in empty_lines(classifier.canvas, ()) if item[0].codec == "raw-zstd"]
     (line,) = measure(samples, classifier, todo).lines
-    weights = [weight for _, _, weight in line.points.values()]
-    assert (weights[-1] == 0) == known
+    *_, (_, _, weight) = line.points.values()
+    assert weight == (0.0 if known else FULL_WEIGHT)

@@ -9,10 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.config_file import load_config
+from pipeline.errors import UsageError
 from pipeline.types import Drop, Evidence, Kept
-from stages.encode import Encode, Encoder
+from stages.encode import Encode, Encoder, usable_lines
 from stages.frontier import Line
 from tests.fakes import CANVAS, PATCH, SIDE, FakeLink, make_metered, make_scored, make_selected, raw_point
+from transport.codecs import Canvas
 from transport.codecs.raw import RawZstd
 from transport.wire import decode_evidence
 
@@ -134,3 +137,35 @@ async def test_nothing_left_sends_nothing(allowance_bits):
     outcome = await make_encode(min_units=1).process(selected_of(allowance_bits))
     assert isinstance(outcome, Kept)
     assert outcome.reason == Drop.BUDGET
+
+
+def lines_of(**settings):
+    config = load_config(None, {key.replace("__", "."): value for key, value in settings.items()})
+    return usable_lines(config, "demo-server", Canvas(14, 8))
+
+
+def test_a_codec_by_name_leaves_its_lines_alone():
+    assert {line.base.codec for line in lines_of(encode__codec="webp-frame")} == {"webp-frame"}
+    assert {"avif", "raw-zstd"} <= {line.base.codec for line in lines_of()}
+
+
+def test_units_limit_what_may_be_planned():
+    for line in lines_of(select__units=64, encode__codec="raw-zstd"):
+        assert line.settings[-1] == 64
+    assert {line.base.codec for line in lines_of(select__units=64)} <= {"raw-zstd", "token-zstd"}
+
+
+def test_answers_without_weight_are_not_paid_for():
+    assert all((line.weights > 0).all() for line in lines_of())
+    assert any((line.weights == 0).any() for line in lines_of(fuse__rule="server"))
+
+
+def test_a_frontier_that_cannot_serve_is_told(tmp_path):
+    with pytest.raises(UsageError, match=r"no point of encode\.codec avif with 16 to 64 units"):
+        lines_of(select__units=64, encode__codec="avif")
+    path = tmp_path / "f.yaml"
+    path.write_text(
+        "{server: s, units: 196, pixels: 112, lines: [{codec: avif, side: 112, units: 196, points: {9: [9, 1, 1]}}]}"
+    )
+    with pytest.raises(UsageError, match="no points of 'webp'; accepted: auto, avif"):
+        lines_of(encode__frontier=str(path), encode__codec="webp")

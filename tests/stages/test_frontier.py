@@ -57,6 +57,15 @@ def test_limits_on_units(tmp_path):
     assert raw.limited(300, 400) is None
 
 
+def test_what_weighs_nothing_is_cut_off(tmp_path):
+    avif, raw = read(tmp_path, content())
+    assert avif.weighty().settings.tolist() == [10, 50]
+    assert raw.weighty().settings.tolist() == [196]
+    points = {1: [100, 0.1, 0], 2: [200, 0.2, 0]}
+    (line,) = read(tmp_path, content(lines=[{"codec": "avif", "side": 224, "units": 196, "points": points}]))
+    assert line.weighty() is None
+
+
 def test_another_grid_is_scaled(tmp_path):
     avif, raw = read(tmp_path, content(), Canvas(7, 16))
     assert (avif.base.side, avif.base.units) == (112, 49)
