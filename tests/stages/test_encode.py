@@ -169,3 +169,9 @@ def test_a_frontier_that_cannot_serve_is_told(tmp_path):
     )
     with pytest.raises(UsageError, match="no points of 'webp'; accepted: auto, avif"):
         lines_of(encode__frontier=str(path), encode__codec="webp")
+
+
+def test_tokens_need_the_servers_weights():
+    with pytest.raises(UsageError, match="token-zstd needs the weights of the server's model"):
+        lines_of(encode__codec="token-zstd")
+    assert "token-zstd" not in {line.base.codec for line in lines_of(fuse__rule="server")}
