@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry
 from monitor.dashboard import serve_dashboard
 from monitor.feed import Feed
 from monitor.watched import Watched
-from pipeline.assembly import canvas_of
 from pipeline.metrics import EdgeMetrics
+from stages.encode import canvas_of
 from stages.gate import policy_names
 from stages.sinks import Sink
 from transport.link import EdgeLink
@@ -60,7 +60,7 @@ class Monitor:
             models=f"{run.models.edge.name} and {run.models.server.name}",
             labels=run.models.edge.labels,
             grid=run.models.server.grid,
-            canvas=canvas_of(run.models),
+            canvas=canvas_of(run.models.server),
             resize=run.config.capture.resize,
             policies=policy_names(),
             feed=self._feed,

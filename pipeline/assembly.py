@@ -32,23 +32,12 @@ if TYPE_CHECKING:
     from stages.fuse import Fuse
     from stages.gate import Gate
     from stages.sinks import Recorder
-    from transport.codecs import Canvas
     from transport.link import EdgeLink
 
 # In a replay stream time stands still while a reply is on its way; this only keeps a dead server from holding it.
 REPLAY_DEADLINE_S = 30.0
 _LARGEST_BATCH = 8
 _WORK = (Frame, Scored, Metered, Selected, Evidence, Sent, Answered)
-
-
-def canvas_of(models: Pair) -> Canvas:
-    """The server model's picture as the edge knows it; without the embedding where the server is elsewhere."""
-    from transport.codecs import Canvas
-    from transport.embedding import Embedding
-
-    server = models.server
-    embedding = None if server.is_outline else Embedding(*server.embedding())
-    return Canvas(server.grid.side, server.grid.patch_size, embedding)
 
 
 def edge_graph(

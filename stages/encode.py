@@ -27,6 +27,12 @@ log = logging.getLogger(__name__)
 AUTO, TOKENS = "auto", "token-zstd"
 
 
+def canvas_of(server: Model) -> Canvas:
+    """The server model's picture as the edge knows it; without the embedding where the server is elsewhere."""
+    embedding = None if server.is_outline else Embedding(*server.embedding())
+    return Canvas(server.grid.side, server.grid.patch_size, embedding)
+
+
 def usable_lines(config: Config, server: str, canvas: Canvas) -> list[Line]:
     """The frontier's lines for the codec and the numbers of units that a configuration allows. Raises UsageError."""
     path = find_frontier(server, config.encode.frontier)
@@ -69,8 +75,7 @@ class Encoder:
     @classmethod
     def of(cls, config: Config, server: Model) -> Encoder:
         """As a configuration wants it. Raises UsageError."""
-        embedding = None if server.is_outline else Embedding(*server.embedding())
-        canvas = Canvas(server.grid.side, server.grid.patch_size, embedding)
+        canvas = canvas_of(server)
         return cls(usable_lines(config, server.name, canvas), canvas, config.encode.slack)
 
     def fit(self, seq: int, picture: Pixels, order: Units, cap_bytes: int) -> Plan | int:
