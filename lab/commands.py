@@ -1,14 +1,15 @@
-"""The commands that measure: `sagelink eval`. Heavy imports stay inside."""
+"""The commands that measure: `sagelink eval`, `sagelink calibrate`. Heavy imports stay inside."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Optional, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar, get_args
 
 import typer
 
+from lab import FEWEST
 from pipeline.errors import UsageError, suggest
 from pipeline.options import (
     Assignments,
@@ -19,6 +20,9 @@ from pipeline.options import (
     ServerCheckpoint,
     ServerModel,
 )
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
 
 N = TypeVar("N", bound=str)
 
@@ -55,8 +59,7 @@ def evaluate(
     from lab.tables import units_table
     from models.pair import Pair as ModelPair
     from models.vit import Importance
-    from pipeline.config_file import load_config, parse_assignments
-    from pipeline.run import check_names, check_writable
+    from pipeline.run import check_writable
     from stages.selectors import SELECTORS
 
     keys = {
@@ -68,9 +71,7 @@ def evaluate(
         "gate.policy": gate,
         "select.seed": seed,
     }
-    given: dict[str, object] = {key: value for key, value in keys.items() if value is not None}
-    settings = load_config(config, given | parse_assignments(assignments or []))
-    check_names(settings)
+    settings = _settings(config, keys, assignments)
     names = [*SELECTORS] if selectors == "all" else _listed("--selectors", selectors, [*SELECTORS])
     kinds: Sequence[Importance] = _listed("--importance", importance, get_args(Importance))
     part = _rows(rows)
@@ -104,6 +105,75 @@ def evaluate(
     if report.interrupted:
         console.print(f"interrupted: {len(report.rows)} rows are complete and kept", style="yellow")
     console.print(f"written to {out}", highlight=False, soft_wrap=True)
+
+
+def calibrate(
+    source: Annotated[
+        str, typer.Argument(help="Frames like those of the site: a folder of images, a video file, synthetic:N.")
+    ],
+    labels: Annotated[
+        Optional[Path], typer.Option(help="CSV file with the columns file and label, for a folder; not needed.")
+    ] = None,
+    frames: Annotated[int, typer.Option(min=FEWEST, help="At most so many frames, spread over the source.")] = 100,
+    out: Annotated[Path, typer.Option(help="The frontier, a YAML file for encode.frontier.")] = Path("frontier.yaml"),
+    config: ConfigFile = None,
+    models: Pair = None,
+    edge_model: EdgeModel = None,
+    edge_checkpoint: EdgeCheckpoint = None,
+    server_model: ServerModel = None,
+    server_checkpoint: ServerCheckpoint = None,
+    assignments: Assignments = None,
+) -> None:
+    """Measure what each operating point costs and is worth on frames of your own; `run` plans with the result."""
+    from rich.console import Console
+
+    from lab.frontier import empty_lines, measure, write_frontier
+    from lab.pictures import pictures_of
+    from lab.progress import Bar
+    from lab.rig import Rig
+    from models.pair import Pair as ModelPair
+    from pipeline.run import check_writable
+
+    keys = {
+        "models": models,
+        "edge.model": edge_model,
+        "edge.checkpoint": edge_checkpoint,
+        "server.model": server_model,
+        "server.checkpoint": server_checkpoint,
+        "capture.source": source,
+    }
+    settings = _settings(config, keys, assignments)
+    check_writable(out.parent)
+    if out.is_dir():
+        raise UsageError(f"--out {str(out)!r} is a folder; accepted: a YAML file to write")
+    pair = ModelPair.load(settings)
+    pictures = pictures_of(settings.all_cameras[0], labels, pair.edge.labels, frames)
+    rig = Rig(pair, settings.capture.resize)
+    console = Console()
+    with Bar(console) as bar:
+        samples = []
+        for sample in rig.samples(pictures, settings.select):
+            samples.append(sample)
+            bar.show("edge", len(samples), frames)
+        if len(samples) < FEWEST:
+            raise UsageError(f"{len(samples)} frames to measure in {source!r}; accepted: {FEWEST} or more")
+        todo = [*empty_lines(rig.canvas)]
+        frontier = measure(samples, rig.classifier, todo, lambda done, total: bar.show("operating points", done, total))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    truth = "labels" if samples[0].truth is not None else "no labels"
+    write_frontier(frontier, out, f"{len(samples)} frames of {source}, {truth}, edge {pair.edge.name}")
+    console.print(f"written to {out}; use it with --set encode.frontier={out}", highlight=False, soft_wrap=True)
+
+
+def _settings(config: Path | None, keys: dict[str, Any], assignments: list[str] | None) -> Config:
+    """The configuration of a file, the options that were given, and --set. Raises UsageError."""
+    from pipeline.config_file import load_config, parse_assignments
+    from pipeline.run import check_names
+
+    given = {key: value for key, value in keys.items() if value is not None}
+    settings = load_config(config, given | parse_assignments(assignments or []))
+    check_names(settings)
+    return settings
 
 
 def _listed(option: str, text: str, accepted: Sequence[N]) -> list[N]:

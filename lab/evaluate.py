@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from lab.pictures import FEWEST, Pictures
+from lab import FEWEST
+from lab.pictures import Pictures
 from lab.rig import Features, Rig
 from lab.statistics import Bootstrap, Hits, Interval
 from models.vit import Importance

@@ -5,15 +5,18 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from timm.data import ImageNetInfo
 
+from lab import FEWEST
+from pipeline.config import CameraConfig
 from pipeline.errors import UsageError, suggest
 from pipeline.types import Pixels
+from stages.sources import open_source
 from stages.sources.images import SUFFIXES, read_image
 
-FEWEST = 20  # below this an interval says nothing
 _IMAGENET = 1000
 
 
@@ -75,6 +78,25 @@ def find_pictures(folder: Path, labels: Path | None, classes: Sequence[str]) -> 
                 f"{suggest(name, classes)}; accepted: class names, numbers 0 to {len(classes) - 1}, ImageNet synsets"
             )
     return Pictures(paths, [ids[path.relative_to(folder).parts[0]] for path in paths])
+
+
+def pictures_of(
+    camera: CameraConfig, labels: Path | None, classes: Sequence[str], most: int
+) -> Iterator[tuple[Pixels, int | None]]:
+    """At most so many frames of a source, spread over it where its length is known. Raises SagelinkError."""
+    folder = Path(camera.source)
+    if labels is not None:
+        found = find_pictures(folder, labels, classes)
+        yield from found.part(slice(0, None, max(1, len(found) // most)), most)
+        return
+    source = open_source(camera)
+    try:
+        stride = max(1, (source.length or 0) // most)
+        known = source.labels is not None and tuple(source.labels) == tuple(classes)
+        for shot in islice(source, 0, stride * most, stride):
+            yield shot.pixels, shot.truth if known else None
+    finally:
+        source.close()
 
 
 def _class_ids(classes: Sequence[str]) -> dict[str, int]:

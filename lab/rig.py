@@ -9,14 +9,17 @@ from typing import TypeVar
 
 import numpy as np
 
+from lab.frontier import Sample
 from models.pair import Pair
 from models.picture import Resize
 from models.vit import Importance
+from pipeline.config import SelectConfig
 from pipeline.types import Answer, Frame, OperatingPoint, Reply, Scored, Units
 from server.classify import Classifier
 from server.receive import receive
 from stages.fuse import answer_of, spread
 from stages.score import Score
+from stages.selectors import selector_by_name
 from transport.codecs import codec_by_name
 from transport.wire import EvidenceMessage, encode_evidence
 
@@ -57,6 +60,15 @@ class Rig:
                     replace(first, frame=replace(first.frame, pixels=_BLANK)),
                     {kind: all_of[i].importance for kind, all_of in scored.items()},
                 )
+
+    def samples(self, pictures: Iterable[tuple[np.ndarray, int | None]], select: SelectConfig) -> Iterator[Sample]:
+        """Pictures as `lab.frontier` measures them: all units in the order that a run would send them."""
+        selector = selector_by_name(select.selector)
+        for seen in self.features(pictures, [select.importance]):
+            scored = seen.scored
+            seed = select.seed + scored.frame.seq
+            order = selector(scored.importance, scored.embeddings, self.canvas.units, seed=seed)
+            yield Sample(scored.picture, order, scored.answer.log_probs, scored.frame.truth)
 
     def message(self, scored: Scored, units: Units, point: OperatingPoint) -> bytes:
         """The whole evidence message of ascending units."""

@@ -198,6 +198,7 @@ def report(
 
 
 app.command("eval")(lab.evaluate)
+app.command("calibrate")(lab.calibrate)
 
 
 @app.command("models")
