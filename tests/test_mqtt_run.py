@@ -75,7 +75,7 @@ def finish(run: Sagelink, out: Path) -> tuple[list[dict[str, Any]], dict[str, An
 
 
 def test_a_replay_gives_the_verdicts_of_one_process(mosquitto: Mosquitto, tmp_path: Path) -> None:
-    common = ["run", "synthetic:60", "--models", "demo", "--uplink", "unlimited", "--units", "64"]
+    common = ["run", "synthetic:60", "--models", "demo", "--uplink", "unlimited"]
     port = free_port()
     with serve(mosquitto.url, "--http", f"127.0.0.1:{port}") as server:
         server.said("serving demo-server")
