@@ -12,6 +12,7 @@ import typer
 from lab import FEWEST
 from pipeline.errors import UsageError, suggest
 from pipeline.options import (
+    MODEL_OPTIONS,
     Assignments,
     ConfigFile,
     EdgeCheckpoint,
@@ -49,6 +50,7 @@ def evaluate(
     assignments: Assignments = None,
 ) -> None:
     """Measure what a number of units costs in accuracy, for every selector, on images of your own."""
+    given = locals()
     from rich.console import Console
 
     from lab.evaluate import Evaluation, weight_by_units
@@ -62,16 +64,7 @@ def evaluate(
     from pipeline.run import check_writable
     from stages.selectors import SELECTORS
 
-    keys = {
-        "models": models,
-        "edge.model": edge_model,
-        "edge.checkpoint": edge_checkpoint,
-        "server.model": server_model,
-        "server.checkpoint": server_checkpoint,
-        "gate.policy": gate,
-        "select.seed": seed,
-    }
-    settings = _settings(config, keys, assignments)
+    settings = _settings(given, {"gate": "gate.policy", "seed": "select.seed"})
     names = [*SELECTORS] if selectors == "all" else _listed("--selectors", selectors, [*SELECTORS])
     kinds: Sequence[Importance] = _listed("--importance", importance, get_args(Importance))
     part = _rows(rows)
@@ -125,6 +118,7 @@ def calibrate(
     assignments: Assignments = None,
 ) -> None:
     """Measure what each operating point costs and is worth on frames of your own; `run` plans with the result."""
+    given = locals()
     from rich.console import Console
 
     from lab.frontier import empty_lines, measure, write_frontier
@@ -134,15 +128,7 @@ def calibrate(
     from models.pair import Pair as ModelPair
     from pipeline.run import check_writable
 
-    keys = {
-        "models": models,
-        "edge.model": edge_model,
-        "edge.checkpoint": edge_checkpoint,
-        "server.model": server_model,
-        "server.checkpoint": server_checkpoint,
-        "capture.source": source,
-    }
-    settings = _settings(config, keys, assignments)
+    settings = _settings(given, {"source": "capture.source"})
     check_writable(out.parent)
     if out.is_dir():
         raise UsageError(f"--out {str(out)!r} is a folder; accepted: a YAML file to write")
@@ -165,13 +151,14 @@ def calibrate(
     console.print(f"written to {out}; use it with --set encode.frontier={out}", highlight=False, soft_wrap=True)
 
 
-def _settings(config: Path | None, keys: dict[str, Any], assignments: list[str] | None) -> Config:
-    """The configuration of a file, the options that were given, and --set. Raises UsageError."""
+def _settings(given: dict[str, Any], own: dict[str, str]) -> Config:
+    """The configuration of a command's arguments; `own`: keys of its options beside the models. Raises UsageError."""
     from pipeline.config_file import load_config, parse_assignments
     from pipeline.run import check_names
 
-    given = {key: value for key, value in keys.items() if value is not None}
-    settings = load_config(config, given | parse_assignments(assignments or []))
+    keys = MODEL_OPTIONS | own
+    overrides = {keys[name]: value for name, value in given.items() if name in keys and value is not None}
+    settings = load_config(given["config"], overrides | parse_assignments(given["assignments"] or []))
     check_names(settings)
     return settings
 

@@ -20,7 +20,7 @@ from models.vit import Importance
 from models.zoo import Model
 from pipeline.config import Config
 from pipeline.errors import UsageError
-from pipeline.types import Answer, OperatingPoint
+from pipeline.types import Answer, OperatingPoint, Scored, Units
 from stages.frontier import find_frontier, read_frontier
 from stages.fuse import fuse, weight_of_share
 from stages.gate import Gate
@@ -120,7 +120,7 @@ class Evaluation:
             done += more
             progress("server, all units", done, len(self._features))
 
-        full = self._rig.answers([self._rig.message(s.scored, everything, point) for s in self._features], step)
+        full = self._rig.answers((self._message(seen.scored, everything, point) for seen in self._features), step)
         labels = pictures.truth is not None
         self._truth = np.array(
             [
@@ -180,9 +180,12 @@ class Evaluation:
         for seen in self._features:
             scored = seen.scored
             order = select(seen.importance[kind], scored.embeddings, count, seed=seed + scored.frame.seq)
-            message = self._rig.message(scored, np.sort(order), point)
+            message = self._message(scored, order, point)
             sizes.append(len(message))
             yield message
+
+    def _message(self, scored: Scored, order: Units, point: OperatingPoint) -> bytes:
+        return self._rig.encoder.message(scored.frame.seq, scored.picture, order, point)
 
     def _fused(self, server: Sequence[Answer], units: int) -> list[Answer]:
         """The verdicts: what the gate keeps is the edge's."""

@@ -16,17 +16,16 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from pipeline.types import OperatingPoint, Pixels, Reply, Units
+from lab.rig import Sample, answers_of
+from pipeline.types import OperatingPoint
 from server.classify import Classifier
 from server.receive import Received, receive
 from stages.encode import Encoder
 from stages.frontier import FrontierModel, LineModel
-from stages.fuse import answer_of, spread
 from transport.codecs import Canvas, cut_units
 
 WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 FULL_WEIGHT = 0.5  # of the server's answer to a full frame, and the most that any gets, where there is no truth
-_BATCH = 25
 _AVIF = (2, 14, 24, 34, 44, 56, 72, 88)
 _WEBP = (1, 10, 30, 55, 80)
 _JPEG = (3, 10, 25, 50, 85)
@@ -55,16 +54,6 @@ SWEEPS = (
 # Codecs whose knob is the number of units, with their quality.
 UNIT_SWEEPS = {"raw-zstd": (0,), "token-zstd": (4, 6)}
 UNIT_SHARES = (0.08, 0.16, 0.25, 0.35, 0.5, 0.7, 1.0)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Sample:
-    """A picture as the edge has scored it."""
-
-    picture: Pixels
-    order: Units  # all units, best first
-    edge: NDArray[np.float32]  # log-probabilities (C,)
-    truth: int | None = None
 
 
 def empty_lines(canvas: Canvas, sweeps: Sequence[Sweep] = SWEEPS) -> Iterator[tuple[LineModel, list[OperatingPoint]]]:
@@ -99,7 +88,7 @@ def measure(
     everything = np.arange(canvas.units)
     whole = [Received(0, everything, cut_units(sample.picture, everything, canvas.patch_size)) for sample in samples]
     seen: dict[int, NDArray[np.float32]] = {}  # the same picture comes out of a file and of its stripped form
-    full = _answers(classifier, whole, samples)
+    full = _log_probs(classifier, whole)
     edge = np.stack([sample.edge for sample in samples])
     fused = (edge + FULL_WEIGHT * full).argmax(1)
     targets = np.array(
@@ -116,7 +105,7 @@ def measure(
             messages = [encoder.message(0, sample.picture, sample.order, point) for sample in samples]
             evidence = [receive(message, canvas) for message in messages]
             key = hash(b"".join(received.content.tobytes() for received in evidence))
-            answers = seen[key] = seen[key] if key in seen else _answers(classifier, evidence, samples)
+            answers = seen[key] = seen[key] if key in seen else _log_probs(classifier, evidence)
             agreement = float((answers.argmax(1) == full.argmax(1)).mean())
             weight = min(best_weight(edge[unsure], answers[unsure], targets[unsure]), most_weight)
             rows.append((np.median([len(m) for m in messages]), agreement, weight))
@@ -152,12 +141,6 @@ def write_frontier(frontier: FrontierModel, path: Path, note: str) -> None:
     path.write_text(header + yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120), "utf-8")
 
 
-def _answers(classifier: Classifier, evidence: Sequence[Received], samples: Sequence[Sample]) -> NDArray[np.float32]:
+def _log_probs(classifier: Classifier, evidence: Sequence[Received]) -> NDArray[np.float32]:
     """The server's log-probabilities (B, C) as the edge gets to know them."""
-    answers = []
-    for start in range(0, len(evidence), _BATCH):
-        answers += classifier(evidence[start : start + _BATCH])
-    replies = (Reply(0, None, classes, log_probs, 0, 0.0) for classes, log_probs in answers)
-    return np.stack(
-        [answer_of(spread(reply, len(s.edge))).log_probs for reply, s in zip(replies, samples, strict=True)]
-    )
+    return np.stack([answer.log_probs for answer in answers_of(classifier, evidence)])

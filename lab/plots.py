@@ -28,7 +28,7 @@ def draw(report: Report, out: Path) -> list[Path]:
             axes.axhline(ceiling * 100, color="0.2", lw=1, ls="--", label="all units")
             axes.set(title=title, xlabel=label)
             axes.grid(alpha=0.25)
-            if name == "bytes":
+            if name == "bytes" and any(row.ci95[key] for row in report.rows):
                 axes.set_xscale("log")
         figure.axes[0].set_ylabel("top-1, %" if report.truth == "labels" else "agreement with the server, %")
         figure.axes[1].legend(fontsize=8, loc="lower right")

@@ -4,30 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, islice
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lab.frontier import Sample
 from models.pair import Pair
 from models.picture import Resize
 from models.vit import Importance
 from pipeline.config import SelectConfig
-from pipeline.types import Answer, Frame, OperatingPoint, Reply, Scored, Units
+from pipeline.types import Answer, Frame, Pixels, Reply, Scored, Units
 from server.classify import Classifier
-from server.receive import receive
+from server.receive import Received, receive
+from stages.encode import Encoder
 from stages.fuse import answer_of, spread
 from stages.score import Score
 from stages.selectors import selector_by_name
-from transport.codecs import codec_by_name
-from transport.wire import EvidenceMessage, encode_evidence
 
 _BATCH = 32
 _SCORED = 8  # pictures of a forward pass of the edge
-_CHUNK = 256  # messages decoded at a time
 T = TypeVar("T")
 _BLANK = np.zeros((0, 0, 3), np.uint8)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """A picture as the edge has scored it."""
+
+    picture: Pixels
+    order: Units  # all units, best first
+    edge: NDArray[np.float32]  # log-probabilities (C,)
+    truth: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,7 @@ class Rig:
         self._resize: Resize = resize
         self.classifier = Classifier(pair.server)
         self.canvas = self.classifier.canvas
+        self.encoder = Encoder([], self.canvas)
 
     def features(
         self, pictures: Iterable[tuple[np.ndarray, int | None]], kinds: Sequence[Importance]
@@ -70,32 +79,23 @@ class Rig:
             order = selector(scored.importance, scored.embeddings, self.canvas.units, seed=seed)
             yield Sample(scored.picture, order, scored.answer.log_probs, scored.frame.truth)
 
-    def message(self, scored: Scored, units: Units, point: OperatingPoint) -> bytes:
-        """The whole evidence message of ascending units."""
-        codec = codec_by_name(point.codec)
-        payload = codec.encode(scored.picture, units, replace(point, units=len(units)), self.canvas)
-        grid = self.canvas
-        return encode_evidence(
-            EvidenceMessage(scored.frame.seq, grid.side, grid.patch_size, codec.number, units, payload)
-        )
-
     def answers(self, messages: Iterable[bytes], step: Callable[[int], None]) -> list[Answer]:
-        """The server's answers, as the edge reads them from the replies. `step` is told how many more are done."""
+        """The server's answers to evidence messages. `step` is told how many more are done."""
         answers: list[Answer] = []
-        for part in batched(messages, _CHUNK):
-            received = [receive(message, self.canvas) for message in part]
-            found: dict[int, Answer] = {}
-            # Batches of equal length need no padding.
-            order = sorted(range(len(received)), key=lambda i: len(received[i].units))
-            for _, same in groupby(order, key=lambda i: len(received[i].units)):
-                for batch in batched(same, _BATCH):
-                    replies = self.classifier([received[i] for i in batch])
-                    for i, (classes, log_probs) in zip(batch, replies, strict=True):
-                        reply = Reply(received[i].seq, None, classes, log_probs, len(received[i].units), 0.0)
-                        found[i] = answer_of(spread(reply, len(self.pair.edge.labels)))
-                    step(len(batch))
-            answers += [found[i] for i in range(len(received))]
+        for part in batched(messages, _BATCH):
+            answers += answers_of(self.classifier, [receive(message, self.canvas) for message in part])
+            step(len(part))
         return answers
+
+
+def answers_of(classifier: Classifier, evidence: Sequence[Received]) -> list[Answer]:
+    """The server's answers as the edge reads them from the replies."""
+    classes = len(classifier.model.labels)
+    return [
+        answer_of(spread(Reply(0, None, *top, 0, 0.0), classes))
+        for part in batched(evidence, _BATCH)
+        for top in classifier(part)
+    ]
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

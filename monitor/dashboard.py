@@ -7,12 +7,11 @@ import os
 from collections.abc import AsyncIterator, Callable
 
 from monitor.app import dashboard_app
-from monitor.guard import is_loopback
 from monitor.watched import Watched
 from pipeline.config import DashboardConfig
 from pipeline.errors import UsageError
 from pipeline.threads import Worker
-from pipeline.web import listen, parse_address, serve_http
+from pipeline.web import is_loopback, listen, parse_address, serve_http
 
 _VARIABLE = "SAGELINK_DASHBOARD_TOKEN"
 _SHORTEST_TOKEN = 12

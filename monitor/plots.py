@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from monitor.results import STAGES, Results, rolling
+from monitor.results import Results, rolling
 from pipeline.quantities import format_rate
+from pipeline.stats import STAGES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from pipeline.errors import UsageError
 from pipeline.run import RESULTS, SUMMARY
 
-STAGES = ("capture", "score", "select", "encode", "ship", "server", "total")
-
 Floats = NDArray[np.float64]
 
 

@@ -13,6 +13,7 @@ import typer
 from lab import commands as lab
 from pipeline.errors import SagelinkError, UsageError
 from pipeline.options import (
+    MODEL_OPTIONS,
     Assignments,
     ConfigFile,
     EdgeCheckpoint,
@@ -38,13 +39,8 @@ app.add_typer(config_app, name="config")
 _DASHBOARD = "127.0.0.1:8600"
 _INTERRUPTED = 130  # typer's exit code for Ctrl-C
 # Each option is a key of the configuration; it overrides the file when it is given.
-_OPTIONS = {
+_OPTIONS = MODEL_OPTIONS | {
     "source": "capture.source",
-    "models": "models",
-    "edge_model": "edge.model",
-    "edge_checkpoint": "edge.checkpoint",
-    "server_model": "server.model",
-    "server_checkpoint": "server.checkpoint",
     "uplink": "budget.uplink",
     "window": "budget.window",
     "selector": "select.selector",
@@ -157,9 +153,9 @@ def serve(
     embedded_broker: Annotated[
         Optional[str], typer.Option(help="Run a broker in this process instead, on host:port.")
     ] = None,
-    models: Annotated[Optional[str], typer.Option(help="Pair of models: deit or demo.")] = None,
-    server_model: Annotated[Optional[str], typer.Option(help="timm VisionTransformer that classifies.")] = None,
-    server_checkpoint: Annotated[Optional[str], typer.Option(help="Its weights, a safetensors file.")] = None,
+    models: Pair = None,
+    server_model: ServerModel = None,
+    server_checkpoint: ServerCheckpoint = None,
     device: Annotated[Optional[str], typer.Option(help="cpu, cuda, cuda:N or mps.")] = None,
     workers: Annotated[Optional[int], typer.Option(help="Batches classified at the same time.")] = None,
     http: Annotated[Optional[str], typer.Option(help="host:port of /healthz, /readyz and /metrics.")] = None,

@@ -7,6 +7,15 @@ from typing import Annotated, Optional
 
 import typer
 
+# Options that name models, by the configuration's key.
+MODEL_OPTIONS = {
+    "models": "models",
+    "edge_model": "edge.model",
+    "edge_checkpoint": "edge.checkpoint",
+    "server_model": "server.model",
+    "server_checkpoint": "server.checkpoint",
+}
+
 ConfigFile = Annotated[Optional[Path], typer.Option("--config", "-c", help="YAML file; options override it.")]
 Assignments = Annotated[
     Optional[list[str]], typer.Option("--set", help="Any key of the configuration: stage.key=value.")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack
@@ -25,7 +24,7 @@ from pipeline.errors import SagelinkError, UsageError
 from pipeline.graph import Graph
 from pipeline.shares import Account, Share, open_accounts
 from pipeline.stats import LiveStats
-from pipeline.tasks import first_error
+from pipeline.tasks import first_error, on_signals
 from pipeline.types import Drop, Verdict
 
 if TYPE_CHECKING:
@@ -247,12 +246,7 @@ class Run:
                 self._interrupted = True
                 graph.stop()
 
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                loop.add_signal_handler(number, end)
-            except (NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread
-                return
+        on_signals(end)
 
     def _finish(self, wall_s: float) -> None:
         if self.config.output.out is None or not self.config.output.out.is_dir():

@@ -1,10 +1,11 @@
-"""Small asyncio tools: a task with a scope, and the cause in a group of errors."""
+"""Small asyncio tools: a task with a scope, the cause in a group of errors, signals."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 
 # Before Python 3.12 `asyncio.wait_for`, which aiomqtt uses, loses a cancellation that comes together with its result.
@@ -33,6 +34,14 @@ def first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+def on_signals(end: Callable[[], None]) -> None:
+    """Calls `end` in the running loop at each Ctrl-C or SIGTERM, where this thread may watch for them."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread
+            loop.add_signal_handler(number, end)
 
 
 def leave_threads_behind() -> None:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
@@ -17,7 +16,7 @@ from models import zoo
 from pipeline.config import Config
 from pipeline.errors import UsageError
 from pipeline.metrics import ServerMetrics
-from pipeline.tasks import leave_threads_behind
+from pipeline.tasks import leave_threads_behind, on_signals
 from pipeline.web import parse_address, serve_http
 from server.batch import BatchLimits
 from server.classify import Classifier
@@ -81,7 +80,7 @@ async def _serve(
         tell(line)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None) as limit:
-                _on_signals(lambda: _end(link, limit))
+                on_signals(lambda: _end(link, limit))
                 await service.run()
 
 
@@ -89,13 +88,6 @@ def _end(link: MqttServerLink, limit: asyncio.Timeout) -> None:
     """No more frames; those inside may still be answered for a short while."""
     link.close()
     limit.reschedule(asyncio.get_running_loop().time() + _DRAIN_S)
-
-
-def _on_signals(end: Callable[[], None]) -> None:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread
-            loop.add_signal_handler(number, end)
 
 
 def _refuse_misfits(link: MqttServerLink, service: Service) -> None:

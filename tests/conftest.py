@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -95,3 +96,18 @@ def rtsp_server() -> Iterator[Callable[..., RtspServer]]:
 @pytest.fixture
 def rtsp_url(rtsp_server: Callable[..., RtspServer]) -> str:
     return rtsp_server().url()
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
+    """Runs `sagelink` with arguments in this process; gives its exit code and what it printed."""
+
+    def run(*arguments: object) -> tuple[int, str]:
+        from pipeline import cli
+
+        monkeypatch.setattr(sys, "argv", ["sagelink", *map(str, arguments)])
+        code = cli._run_app()
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    return run

@@ -9,23 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import cli
 from pipeline.config_file import load_config
 
 RUN = ["run", "synthetic:4", "--models", "demo"]
-
-
-def sagelink(*arguments: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
-    """Runs the command in this process; returns its exit code and what it printed."""
-    monkeypatch.setattr(sys, "argv", ["sagelink", *arguments])
-    code = cli._run_app()
-    printed = capsys.readouterr()
-    return code, printed.out + printed.err
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    return lambda *arguments: sagelink(*map(str, arguments), capsys=capsys, monkeypatch=monkeypatch)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lab.frontier import FULL_WEIGHT, WEIGHTS, Sample, Sweep, best_weight, empty_lines, measure, write_frontier
+from lab.frontier import FULL_WEIGHT, WEIGHTS, Sweep, best_weight, empty_lines, measure, write_frontier
+from lab.rig import Sample
 from models import zoo
 from models.picture import make_picture
 from pipeline.config import ModelConfig

@@ -17,7 +17,7 @@ from monitor import viewer as viewer_module
 from monitor.app import dashboard_app
 from monitor.dashboard import check_dashboard
 from monitor.feed import Feed
-from monitor.guard import COOKIE, is_loopback, session_of
+from monitor.guard import COOKIE, session_of
 from monitor.watched import Watched
 from pipeline.budget import UplinkBudget
 from pipeline.config import DashboardConfig, GateConfig
@@ -26,6 +26,7 @@ from pipeline.errors import UsageError
 from pipeline.metrics import EdgeMetrics
 from pipeline.stats import LiveStats
 from pipeline.threads import Worker
+from pipeline.web import is_loopback
 from stages.gate import Gate
 from tests.fakes import CANVAS, PATCH, SIDE
 from tests.monitor.test_feed import LABELS, verdict_of

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("models", "monitor", "pipeline", "server", "stages", "transport")
+FOLDERS = ("lab", "models", "monitor", "pipeline", "server", "stages", "transport")
 HEAVY = {"cv2", "torch", "aiortc", "aiomqtt"}
 CONCRETE_TRANSPORTS = {
     f"transport.{path.stem}"
@@ -26,6 +26,7 @@ NOWHERE = {
     "transport": {"stages", "server", "pipeline.cli"},
     "server": {"stages.capture", "stages.sources", "pipeline.cli"},
     "monitor": {"server", "stages.capture", "stages.sources", "pipeline.cli", "transport.in_process"},
+    "lab": {"monitor", "pipeline.cli", *CONCRETE_TRANSPORTS},
     "models": {"transport", "server", "pipeline.cli"},
 }
 NOT_WHEN_LOADED = {"pipeline": HEAVY | {"stages", "transport", "server", "models", "monitor"}}

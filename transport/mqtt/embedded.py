@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-import ipaddress
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from amqtt.plugins.base import BaseAuthPlugin
 from amqtt.session import Session
 
 from pipeline.errors import UsageError
+from pipeline.web import is_loopback
 
 _STOP_S = 1.0
 
@@ -42,7 +42,7 @@ class OneUser(BaseAuthPlugin):
 @contextlib.asynccontextmanager
 async def embedded_broker(host: str, port: int, username: str | None, password: str | None) -> AsyncIterator[None]:
     """Runs while the body does. Raises UsageError for a taken address, or one that others reach without a password."""
-    if not password and not _is_loopback(host):
+    if not password and not is_loopback(host):
         raise UsageError(
             f"serve.embedded_broker {host}:{port} can be reached by others; accepted without a password: 127.0.0.1. "
             "Set mqtt.username and mqtt.password_file, or SAGELINK_MQTT_USERNAME and SAGELINK_MQTT_PASSWORD"
@@ -66,10 +66,3 @@ async def embedded_broker(host: str, port: int, username: str | None, password: 
         with contextlib.suppress(TimeoutError, AMQTTError):
             async with asyncio.timeout(_STOP_S):
                 await broker.shutdown()
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -1,0 +1,146 @@
+"""`sagelink eval` and `sagelink calibrate` as a user types them, on scenes that the demo pair knows."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lab.evaluate import Evaluation, Row
+from stages.sources.synthetic import SyntheticSource
+
+DEMO = ("--models", "demo")
+FEW = ("--units", "16,196", "--selectors", "sage,coverage,random", "--importance", "last,gradient")
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 scenes with labels.csv."""
+    folder = tmp_path_factory.mktemp("scenes")
+    source = SyntheticSource(24, seed=5, hold=1)
+    with (folder / "labels.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["file", "label"])
+        for number, shot in enumerate(source):
+            Image.fromarray(shot.pixels).save(folder / f"{number:02d}.png")
+            table.writerow([f"{number:02d}.png", shot.truth])
+    return folder
+
+
+def test_eval_measures_every_selector(command, scenes: Path, tmp_path: Path) -> None:
+    code, printed = command("eval", scenes, "--labels", scenes / "labels.csv", *DEMO, *FEW, "--out", tmp_path)
+    assert code == 0, printed
+    report = json.loads((tmp_path / "eval.json").read_text())
+    assert (report["images"], report["truth"], report["interrupted"]) == (24, "labels", False)
+    cells = {(row["selector"], row["importance"], row["units"]): row for row in report["rows"]}
+    assert len(cells) == len(report["rows"]) == 10
+    assert ("random", "none", 16) in cells
+    for (_, _, units), row in cells.items():
+        assert row["bytes_max"] >= row["bytes_mean"] > 0
+        assert row["vs_paper"].keys() == {"server_acc", "fused_acc"}
+        if units == 196:  # whatever the order, it is the whole picture
+            assert row["server_acc"] == report["ceiling"]
+            assert row["fused_acc"] == report["fused_ceiling"]
+        low, high = row["ci95"]["server_acc"]
+        assert 0 <= low <= row["server_acc"] <= high <= 1
+    assert cells["sage", "last", 16]["vs_paper"]["server_acc"] == [0.0, [0.0, 0.0]]
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "eval.json",
+        *(f"accuracy-{x}.{suffix}" for x in ("units", "bytes") for suffix in ("png", "svg")),
+    }
+
+
+def test_without_labels_the_server_on_all_units_is_the_truth(command, scenes: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for path in scenes.glob("*.png"):
+        (images / path.name).symlink_to(path)
+    (images / "broken.png").write_bytes(b"")
+    few = ("--units", "196", "--selectors", "sage", "--importance", "last", "--gate", "never")
+    code, printed = command("eval", images, *DEMO, *few, "--out", tmp_path / "out")
+    assert code == 0, printed
+    assert "1 images could not be read and were skipped" in printed
+    report = json.loads((tmp_path / "out" / "eval.json").read_text())
+    assert (report["truth"], report["ceiling"], report["offloaded"]) == ("server", 1.0, 0.0)
+    (row,) = report["rows"]
+    assert row["server_acc"] is None  # the gate let nothing out
+    assert row["fused_acc"] == report["edge"]
+
+
+def test_ctrl_c_keeps_the_rows_that_are_complete(
+    command, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Evaluation.rows
+
+    def cut_off(self: Evaluation, *arguments: object) -> Iterator[Row]:
+        for number, row in enumerate(real(self, *arguments)):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield row
+
+    monkeypatch.setattr(Evaluation, "rows", cut_off)
+    code, printed = command("eval", scenes, "--labels", scenes / "labels.csv", *DEMO, *FEW, "--out", tmp_path)
+    assert code == 0
+    assert "interrupted" in printed
+    report = json.loads((tmp_path / "eval.json").read_text())
+    assert report["interrupted"] is True
+    assert len(report["rows"]) == 3
+    assert (tmp_path / "accuracy-units.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--units", "16,0"], "--units '16,0'; accepted: 1 to 196"),
+        (["--units", "few"], "whole numbers with commas"),
+        (["--selectors", "sagee"], "--selectors: unknown 'sagee' (did you mean 'sage'?)"),
+        (["--importance", ","], "--importance is empty; accepted: last, rollout, gradient"),
+        (["--rows", "odd"], "--rows 'odd'; accepted: START::STEP"),
+        (["--gate", "alway"], "unknown policy 'alway'"),
+        (["--limit", "5"], "5 images to measure; accepted: 20 or more"),
+        (["--labels", "nowhere.csv"], "'nowhere.csv' cannot be read"),
+    ],
+)
+def test_eval_says_what_is_wrong(command, scenes: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
+    code, printed = command("eval", scenes, *DEMO, *arguments, "--out", tmp_path / "out")
+    assert code == 2
+    assert message in " ".join(printed.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_calibrate_says_what_is_wrong(command, scenes: Path, tmp_path: Path) -> None:
+    for arguments, message in (
+        (["synthetic:8", "--out", tmp_path / "f.yaml"], "8 frames to measure"),
+        (["nowhere", "--out", tmp_path / "f.yaml"], "'nowhere' does not exist"),
+        (["synthetic:24", "--out", tmp_path], "is a folder; accepted: a YAML file to write"),
+    ):
+        code, printed = command("calibrate", *arguments, *DEMO)
+        assert code == 2
+        assert message in " ".join(printed.split())
+    assert not (tmp_path / "f.yaml").exists()
+
+
+def test_a_run_plans_with_what_calibrate_wrote(
+    command, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import lab.frontier
+
+    sweep = lab.frontier.Sweep("webp", (10, 50))
+    monkeypatch.setattr(lab.frontier, "SWEEPS", (sweep,))
+    monkeypatch.setattr(lab.frontier, "UNIT_SWEEPS", {})
+    monkeypatch.setattr(lab.frontier.empty_lines, "__defaults__", ((sweep,),))
+    path = tmp_path / "frontier.yaml"
+    labels = ("--labels", scenes / "labels.csv")
+    code, printed = command("calibrate", scenes, *labels, *DEMO, "--frames", "24", "--out", path)
+    assert code == 0, printed
+    assert "24 frames" in path.read_text().splitlines()[0]
+    run = ("run", scenes, *DEMO, "--gate", "always", "--uplink", "unlimited", "--set", f"encode.frontier={path}")
+    code, printed = command(*run, "--out", tmp_path / "run")
+    assert code == 0, printed
+    lines = [json.loads(line) for line in (tmp_path / "run" / "results.jsonl").read_text().splitlines()]
+    assert len(lines) == 24
+    assert any(line["units"] for line in lines)
