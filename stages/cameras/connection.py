@@ -11,6 +11,9 @@ from pipeline.types import Pixels
 # RTSP over TCP: over UDP, lost packets grey out half of the pictures. FFmpeg would watch for a second to learn the
 # frame rate, which nobody asks for: without that a stream opens in a third of the time.
 FFMPEG_OPTIONS = {"rtsp_transport": "tcp", "fpsprobesize": "0"}
+# With N threads FFmpeg holds each picture back for N - 1 frames: half a second on 16 cores at 30 frames/s. Threads by
+# slice would not, but with them it takes a picture with missing slices for a whole one.
+DECODING_THREADS = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.server
 import socket
 import subprocess
@@ -22,7 +23,7 @@ import pytest
 from pipeline.config import CameraConfig
 from pipeline.types import Frame
 from stages.cameras.camera import Camera
-from stages.cameras.connection import Grabbed
+from stages.cameras.connection import Grabbed, connect
 from stages.cameras.faults import CameraFault
 from stages.cameras.supervisor import Fault, Patience, State, Supervisor
 from tests.stages.test_sources import write_video
@@ -196,6 +197,45 @@ async def test_opencv_keeps_the_first_size(rtsp_server) -> None:
         shapes = {frame.pixels.shape async for frame in camera}
     assert shapes == {(120, 160, 3)}
     assert camera.captured > 30
+
+
+@contextmanager
+def sent_at_once(data: bytes) -> Iterator[str]:
+    """The address of a server that sends all it has to whoever connects, and then says no more."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        peers = []
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    peers.append(server.accept()[0])
+                    peers[-1].sendall(data)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        for peer in peers:
+            peer.close()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+async def test_the_decoder_holds_no_picture_back(tmp_path: Path, backend: str) -> None:
+    """All but the last two: their ends are only known when the next begins. A thread more would keep one more each."""
+    with sent_at_once(write_video(tmp_path / "clip.ts", 30).read_bytes()) as address:
+        connection = connect(config(address, backend=backend, read_timeout=60))
+        async with asyncio.timeout(30):
+            await asyncio.to_thread(lambda: [connection.grab() for _ in range(28)])
+        connection.close()
+
+
+async def test_opencv_says_nothing_on_its_own(rtsp_server, capfd) -> None:
+    camera = Camera(config(rtsp_server().url("u:geheim", "/nowhere")))
+    task = asyncio.ensure_future(until(camera, aiter(camera), bool, 60))
+    await becomes(lambda: camera.health()["fault"] == "not found")
+    await stopped(task)
+    assert capfd.readouterr() == ("", "")
 
 
 class Scripted:
