@@ -1,4 +1,4 @@
-"""What names a camera: which addresses there are, and what of them may be shown."""
+"""What names a camera: which addresses there are, and which can never work."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pipeline.credentials import redact
 from pipeline.errors import UsageError, suggest
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "srt")
@@ -15,11 +16,6 @@ SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "srt")
 def is_camera(source: str) -> bool:
     """Whether a source is a webcam or a URL, rather than something on disk."""
     return "://" in source or source.isdecimal() or source.startswith("/dev/")
-
-
-def redact(text: str) -> str:
-    """The text without user, password and query of the addresses in it, which often hold secrets."""
-    return re.sub(r"(?<=://)[^\s'\"]*@|\?[^\s'\"]*", lambda found: "***@" if found[0].endswith("@") else "", text)
 
 
 def check_address(address: str) -> None:
@@ -42,7 +38,10 @@ def check_address(address: str) -> None:
     except ValueError:
         whole = False
     if not whole or any(character.isspace() for character in address):
-        raise UsageError(f"source {shown!r} is no URL; accepted: {scheme}://[USER:PASSWORD@]HOST[:PORT]/PATH")
+        raise UsageError(
+            f"source {shown!r} is no URL; accepted: {scheme}://[USER:PASSWORD@]HOST[:PORT]/PATH, where a password has "
+            f"%2F for /, %23 for #, %3F for ? and %20 for a space"
+        )
 
 
 def list_webcams() -> list[str]:

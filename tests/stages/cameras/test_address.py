@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.errors import UsageError
-from stages.cameras.address import check_address, is_camera, redact
+from stages.cameras.address import check_address, is_camera
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,7 @@ from stages.cameras.address import check_address, is_camera, redact
         ("rtsp://host:99999/live", "is no URL"),
         ("rtsp://[::1/live", "is no URL"),
         ("http://host/a b?key=geheim", "is no URL"),
+        ("rtsp://user:geheim 'x\"@host/live", "'rtsp://***@host/live' is no URL"),
     ],
 )
 def test_an_address_that_can_never_work(address: str, message: str) -> None:
@@ -38,10 +39,3 @@ def test_addresses_that_may() -> None:
     assert is_camera("/dev/video0")
     assert not is_camera("clip.mp4")
     assert not is_camera("synthetic:3")
-
-
-def test_secrets_are_cut_from_whatever_text() -> None:
-    assert redact("rtsp://user:p@ss@host:554/a?key=1") == "rtsp://***@host:554/a"
-    assert redact("http://host/a") == "http://host/a"
-    text = "[Errno 5] Input/output error: 'rtsp://user:p/w@host/a?key=1' and http://u@b/c?d"
-    assert redact(text) == "[Errno 5] Input/output error: 'rtsp://***@host/a' and http://***@b/c"
