@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from pipeline.credentials import redact
 from pipeline.errors import UsageError, suggest
 
-SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "srt")
+SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp")
+_PORT_NEEDED = ("udp", "tcp")
 
 
 def is_camera(source: str) -> bool:
@@ -34,7 +35,8 @@ def check_address(address: str) -> None:
         )
     try:
         parts = urlsplit(address)
-        whole = bool(parts.hostname) and parts.port != 0  # .port raises for what is no port
+        port = parts.port  # raises for what is no port
+        whole = bool(parts.hostname) and port != 0 and (port or scheme not in _PORT_NEEDED)
     except ValueError:
         whole = False
     if not whole or any(character.isspace() for character in address):

@@ -20,6 +20,8 @@ from stages.cameras.address import check_address, is_camera
         ("rtsp://host:port/live", "is no URL"),
         ("rtsp://host:99999/live", "is no URL"),
         ("rtsp://[::1/live", "is no URL"),
+        ("tcp://host/", "is no URL"),
+        ("srt://host:9", "unknown scheme"),
         ("http://host/a b?key=geheim", "is no URL"),
         ("rtsp://user:geheim 'x\"@host/live", "'rtsp://***@host/live' is no URL"),
     ],
@@ -32,7 +34,7 @@ def test_an_address_that_can_never_work(address: str, message: str) -> None:
 
 
 def test_addresses_that_may() -> None:
-    for address in ("rtsp://host/live", "rtsp://u:p@10.0.0.1:8554/a/b?c=1", "http://[::1]:80/x.mjpg", "srt://host:9"):
+    for address in ("rtsp://host/live", "rtsp://u:p@10.0.0.1:8554/a/b?c=1", "http://[::1]:80/x.mjpg", "udp://host:9"):
         check_address(address)
         assert is_camera(address)
     assert is_camera("0")
