@@ -87,7 +87,7 @@ def dashboard_app(run: Watched, coder: Worker, token: str | None) -> ASGIApp:
         return PlainTextResponse("ok\n")
 
     async def ready(request: Request) -> Response:
-        reason = _unready(run.stats.snapshot(run.labels))
+        reason = _unready(run.now())
         return PlainTextResponse("ok\n") if reason is None else PlainTextResponse(f"{reason}\n", 503)
 
     async def stream(socket: Any) -> None:

@@ -58,15 +58,13 @@ class Monitor:
         return Watched(
             title=run.source if len(run.captures) == 1 else f"{len(run.captures)} cameras",
             models=f"{run.models.edge.name} and {run.models.server.name}",
-            labels=run.models.edge.labels,
             grid=run.models.server.grid,
             canvas=canvas_of(run.models.server),
             resize=run.config.capture.resize,
             policies=policy_names(),
             feed=self._feed,
-            stats=run.stats,
             control=run.control,
             registry=self._metrics.registry,
+            snapshot=run.now,
             link=link.refusal,
-            health=lambda: {capture.name: capture.health() for capture in run.captures},
         )

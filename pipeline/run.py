@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.budget import UplinkBudget
 from pipeline.clock import BudgetClock, MonotonicClock, StreamClock
@@ -129,8 +129,12 @@ class Run:
         """What to show on the terminal while it runs."""
         from pipeline.panel import LivePanel
 
-        window_s, labels = self.config.budget.window, self.models.edge.labels
-        return LivePanel(console, self.source, self.length, window_s, self.stats, labels)
+        return LivePanel(console, self.source, self.length, self.now)
+
+    def now(self) -> dict[str, Any]:
+        """What it looks like at this moment, as plain JSON values; the keys are documented in docs/dashboard.md."""
+        health = {capture.name: capture.health() for capture in self.captures}
+        return self.stats.snapshot(self.models.edge.labels, health) | {"control": self.control.state()}
 
     def _open_accounts(self) -> dict[str, Account]:
         """By camera: a part of the one shared budget, or a budget of its own."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,9 +48,9 @@ class Recent:
 class CameraStats:
     """One camera."""
 
+    last_s: float  # monotonic, of the last verdict, or when the run began
     frames: int = 0
     last: Verdict | None = None
-    last_s: float = 0.0  # monotonic, of the last verdict
     arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=_PACE_FRAMES))
 
     def fps(self, now_s: float) -> float:
@@ -108,7 +108,7 @@ class LiveStats:
                 self._with_truth += 1
                 self._correct += verdict.answer is not None and verdict.answer.class_id == truth
                 self._edge_correct += verdict.edge is not None and verdict.edge.class_id == truth
-            camera = self._cameras.setdefault(verdict.frame.camera, CameraStats())
+            camera = self._cameras.setdefault(verdict.frame.camera, CameraStats(now_s))
             camera.frames += 1
             camera.last, camera.last_s = verdict, now_s
             camera.arrivals.append(now_s)
@@ -116,9 +116,10 @@ class LiveStats:
     def close(self) -> None:
         pass
 
-    def snapshot(self, labels: tuple[str, ...]) -> dict[str, Any]:
-        """Plain JSON values; its keys are documented in docs/dashboard.md."""
+    def snapshot(self, labels: tuple[str, ...], health: Mapping[str, Mapping[str, object] | None]) -> dict[str, Any]:
+        """Plain JSON values; `health`: of each camera, None for what cannot fail."""
         now_s = time.monotonic()
+        unseen = CameraStats(self._began_s)
         with self._lock:
             stages = {stage: recent.percentiles() for stage, recent in self._stages.items()}
             ship, server = stages["ship"], stages["server"]
@@ -141,18 +142,22 @@ class LiveStats:
                 "latency_ms": stages,
                 "accuracy": {"verdict": self._correct / truth, "edge": self._edge_correct / truth} if truth else None,
                 "cameras": {
-                    name: _camera(camera, labels, now_s) for name, camera in self._cameras.items() if camera.last
+                    name: _camera(self._cameras.get(name, unseen), labels, now_s) | {"health": each}
+                    for name, each in health.items()
                 },
             }
 
 
 def _camera(camera: CameraStats, labels: tuple[str, ...], now_s: float) -> dict[str, object]:
     last = camera.last
-    assert last is not None
-    return {
+    pace: dict[str, object] = {
         "frames": camera.frames,
         "fps": round(camera.fps(now_s), 2),
         "silent_s": round(now_s - camera.last_s, 1),
+    }
+    if last is None:
+        return pace
+    return pace | {
         "label": labels[last.answer.class_id] if last.answer else None,
         "prob": round(last.answer.prob, 4) if last.answer else None,
         "origin": last.origin,

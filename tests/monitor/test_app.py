@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -32,29 +33,29 @@ from tests.fakes import CANVAS, PATCH, SIDE
 from tests.monitor.test_feed import LABELS, verdict_of
 
 TOKEN = "a-token-of-some-length"  # noqa: S105
+HEALTH = {"camera": None, "gate": {"state": "backoff", "fault": "timeout"}}
 HOST = "http://127.0.0.1:8600"
 
 
 @pytest.fixture
 def watched() -> Watched:
     stats, feed, metrics = LiveStats(), Feed(LABELS, live=False), EdgeMetrics(CollectorRegistry())
+    control = Control(UplinkBudget(64_000, 1.0), Gate(GateConfig()))
     for seq in range(3):
         for sink in (stats, feed, metrics):
             sink.write(verdict_of(seq, sent=seq > 0))
     return Watched(
         title="clip.mp4",
         models="a and b",
-        labels=LABELS,
         grid=UnitGrid(SIDE * PATCH, PATCH, "bicubic", 1.0),
         canvas=CANVAS,
         resize="squash",
         policies=["min_entropy", "always"],
         feed=feed,
-        stats=stats,
-        control=Control(UplinkBudget(64_000, 1.0), Gate(GateConfig())),
+        control=control,
         registry=metrics.registry,
+        snapshot=lambda: stats.snapshot(LABELS, HEALTH) | {"control": control.state()},
         link=lambda: None,
-        health=lambda: {"camera": None, "gate": {"state": "backoff", "fault": "timeout"}},
     )
 
 
@@ -99,8 +100,8 @@ def test_stats_metrics_and_health(client):
 
 
 def test_a_run_without_a_verdict_is_not_ready(watched, coder):
-    object.__setattr__(watched, "stats", LiveStats())
-    answer = TestClient(dashboard_app(watched, coder, None), base_url=HOST).get("/readyz")
+    empty = replace(watched, snapshot=lambda: LiveStats().snapshot(LABELS, HEALTH))
+    answer = TestClient(dashboard_app(empty, coder, None), base_url=HOST).get("/readyz")
     assert (answer.status_code, answer.text) == (503, "no frame has a verdict yet\n")
 
 

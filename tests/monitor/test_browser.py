@@ -207,7 +207,9 @@ def test_the_page_fits_its_window(browser, server, tmp_path, theme, name, width,
 
 def test_the_page_comes_back_when_the_run_does(page, server):
     assert server.end() == 0
-    wait_for(page, "document.getElementById('connection').textContent === 'no connection'")
+    wait_for(page, "document.getElementById('connection').textContent === 'run ended'")
+    assert page.evaluate("document.body.classList.contains('stale')")
     server.begin()
     wait_for(page, "document.getElementById('connection').textContent === 'live'")
+    assert not page.evaluate("document.body.classList.contains('stale')")
     wait_for(page, "Number(document.querySelector('#rows tr')?.dataset.n ?? 1e9) < 200")
