@@ -56,7 +56,7 @@ class Monitor:
     def _watched(self, link: EdgeLink) -> Watched:
         run = self._run
         return Watched(
-            title=run.source if len(run.captures) == 1 else f"{len(run.captures)} cameras",
+            title=run.title,
             models=f"{run.models.edge.name} and {run.models.server.name}",
             grid=run.models.server.grid,
             canvas=canvas_of(run.models.server),

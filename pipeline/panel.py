@@ -22,6 +22,7 @@ _PLAIN_EVERY_S = 5.0
 _REFRESH_HZ = 4
 _BARS = " ▁▂▃▄▅▆▇█"
 _HISTORY = 32
+_NAME = 20  # columns
 _COLOURS = {"edge": "bright_black", "server": "blue", "fused": "green"}
 
 
@@ -73,7 +74,7 @@ class LivePanel:
     def _panel(self) -> RenderableType:
         now_is = self._now()
         rows = Table.grid(padding=(0, 2, 0, 0))
-        rows.add_column(style="dim", no_wrap=True)
+        rows.add_column(style="dim", no_wrap=True, max_width=_NAME)
         rows.add_column()
         rows.add_row("frames", self._frames(now_is))
         rows.add_row("uplink", self._uplink(now_is))
@@ -97,7 +98,7 @@ class LivePanel:
         self._levels.append(spent)
         top = limit or max(self._levels) or 1
         spark = "".join(_BARS[min(8, int(8 * level / top + 0.999))] for level in self._levels)
-        return Text.assemble((spark, "green"), f"  {_rates(now_is)}")
+        return Text.assemble(f"{_rates(now_is)}  ", (spark, "green"), no_wrap=True, overflow="crop")
 
 
 def _rates(now_is: dict[str, Any]) -> str:

@@ -120,6 +120,11 @@ class Run:
         return ", ".join(capture.source for capture in self.captures)
 
     @property
+    def title(self) -> str:
+        """What is read, in a line."""
+        return self.source if len(self.captures) == 1 else f"{len(self.captures)} cameras"
+
+    @property
     def length(self) -> int | None:
         """How many frames there will be, where every source knows."""
         lengths = [capture.length for capture in self.captures]
@@ -129,7 +134,7 @@ class Run:
         """What to show on the terminal while it runs."""
         from pipeline.panel import LivePanel
 
-        return LivePanel(console, self.source, self.length, self.now)
+        return LivePanel(console, self.title, self.length, self.now)
 
     def now(self) -> dict[str, Any]:
         """What it looks like at this moment, as plain JSON values; the keys are documented in docs/dashboard.md."""
