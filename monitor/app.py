@@ -13,7 +13,7 @@ from typing import Any
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 
@@ -37,6 +37,8 @@ def dashboard_app(run: Watched, coder: Worker, token: str | None) -> ASGIApp:
     """`coder`: the thread that codes pictures; `token`: what a viewer must know, None for loopback."""
     crowd = Crowd(run, coder)
     files = _files()
+    problem = b'<p class="error" role="alert">That is not the token.</p>'
+    wrong = HTMLResponse(files["login.html"].body.replace(b"<!-- problem -->", problem))
 
     async def page(request: Request) -> Response:
         return files["index.html"]
@@ -46,7 +48,7 @@ def dashboard_app(run: Watched, coder: Worker, token: str | None) -> ASGIApp:
 
     async def login(request: Request) -> Response:
         if request.method == "GET":
-            return files["login.html"]
+            return wrong if "wrong" in request.query_params else files["login.html"]
         given = (await _body(request)).decode(errors="replace").removeprefix("token=").rstrip("\r\n")
         if token is None or not hmac.compare_digest(given.encode(), token.encode()):
             await asyncio.sleep(_WRONG_TOKEN_S)

@@ -15,21 +15,7 @@ const evidence = new Evidence(frames);
 const rows = new Rows(frames, (n) => evidence.open(n));
 const live = new LivePictures(element("cameras"), frames);
 const control = new Control();
-
-// ---- theme ----
-
-const dark = matchMedia("(prefers-color-scheme: dark)");
-const setTheme = () => {
-  const chosen = localStorage.getItem("theme");
-  document.documentElement.dataset.theme = chosen ?? (dark.matches ? "dark" : "light");
-  chart.restyle();
-};
-element("theme").addEventListener("click", () => {
-  localStorage.setItem("theme", document.documentElement.dataset.theme === "dark" ? "light" : "dark");
-  setTheme();
-});
-dark.addEventListener("change", setTheme);
-setTheme();
+document.addEventListener("theme", () => chart.restyle());
 
 // ---- what comes in ----
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import queue
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +19,10 @@ from urllib.request import urlopen
 
 import pytest
 
+from monitor.app import dashboard_app
+from pipeline.web import serve_http
 from tests.conftest import skip_or_fail
+from tests.monitor.test_app import TOKEN
 
 CHROMIUM = Path("/usr/bin/chromium")
 ROOT = Path(__file__).parents[2]
@@ -97,6 +103,25 @@ def browser() -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def guarded_url(watched, coder) -> Iterator[str]:
+    """A page that asks for TOKEN, served in a thread: the browser's client keeps the loop of this one."""
+    address: queue.Queue[tuple[str, int]] = queue.Queue()
+    loop, over = asyncio.new_event_loop(), asyncio.Event()
+
+    async def serve() -> None:
+        async with serve_http(dashboard_app(watched, coder, TOKEN), "127.0.0.1", 0) as listening:
+            address.put(listening)
+            await over.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    yield "http://{}:{}/".format(*address.get(timeout=PATIENCE_MS / 1000))
+    loop.call_soon_threadsafe(over.set)
+    thread.join()
+    loop.close()
 
 
 @pytest.fixture
@@ -189,6 +214,18 @@ def test_a_budget_changed_on_the_page_changes_the_ledger(page, server):
         assert time.monotonic() < deadline
         time.sleep(0.2)
     assert all(line["window_bits"] <= line["budget_bits"] for line in lines if line["sent_s"] is not None)
+
+
+def test_the_token_is_asked_for(browser, guarded_url):
+    page = browser.new_page()
+    page.goto(guarded_url)
+    page.fill("input", "a-wrong-token-of-some-length")
+    page.click("button")
+    page.wait_for_selector("text=That is not the token.")
+    page.fill("input", TOKEN)
+    page.click("button")
+    page.wait_for_selector("#rows tr")
+    page.close()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
