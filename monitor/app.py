@@ -37,8 +37,8 @@ def dashboard_app(run: Watched, coder: Worker, token: str | None) -> ASGIApp:
     """`coder`: the thread that codes pictures; `token`: what a viewer must know, None for loopback."""
     crowd = Crowd(run, coder)
     files = _files()
-    problem = b'<p class="error" role="alert">That is not the token.</p>'
-    wrong = HTMLResponse(files["login.html"].body.replace(b"<!-- problem -->", problem))
+    problem = '<p class="error" role="alert">That is not the token.</p>'
+    wrong = HTMLResponse((_STATIC / "login.html").read_text().replace("<!-- problem -->", problem))
 
     async def page(request: Request) -> Response:
         return files["index.html"]
