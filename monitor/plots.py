@@ -102,7 +102,10 @@ def _bits(ax: Axes, run: Results) -> None:
         )
     budget = run.budget()
     if not np.isnan(budget).all():
-        ax.step(frames, budget / 1e3, where="post", color=COLOURS["budget"], lw=1.2, ls=(0, (4, 2)), label="budget")
+        held = np.append(budget, budget[-1])
+        ax.step(
+            [*frames, end], held / 1e3, where="post", color=COLOURS["budget"], lw=1.2, ls=(0, (4, 2)), label="budget"
+        )
     ax.set_xlim(0, end)
     ax.set_xlabel("s")
     ax.set_ylabel("kbit")
