@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from monitor.results import Results, rolling
-from pipeline.quantities import format_rate
 from pipeline.stats import STAGES
 
 if TYPE_CHECKING:
@@ -167,11 +166,3 @@ def _accuracy(ax: Axes, run: Results) -> None:
     ax.invert_yaxis()
     ax.set_xlim(0, 1.08)
     ax.xaxis.set_major_formatter("{x:.0%}")
-
-
-def window_rate(run: Results) -> str:
-    """The budget's rate when the run ended, in words."""
-    if run.summary is None:
-        return "not known"
-    limit = run.summary["budget_bits"]
-    return format_rate(None if limit is None else limit / run.summary["window_s"])

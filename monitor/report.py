@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from monitor.plots import plots, png, svg, window_rate
+from monitor.plots import plots, png, svg
 from monitor.results import Results
 from pipeline.errors import SagelinkError
+from pipeline.quantities import format_rate
 from pipeline.run import PICTURES
 
 _SHOWN = 12  # frames of a contact sheet
@@ -68,9 +69,11 @@ def _facts(run: Results) -> dict[str, str]:
     summary = run.summary or {}
     middle, most = np.percentile(run.latencies("total"), [50, 95])
     accuracy, agreement = run.accuracy(), run.agreement()
-    budget = f"{window_rate(run)} over {run.window_s:g} s" if run.window_s else "not known: the run has no summary"
     peak = summary.get("peak_window_bits")
     limit = summary.get("budget_bits")
+    budget = "not known: the run has no summary"
+    if run.window_s:
+        budget = f"{format_rate(None if limit is None else limit / run.window_s)} over {run.window_s:g} s"
     share = f" ({peak / limit:.1%})" if limit and peak <= limit else ""  # else the budget was lowered after it
     cameras = run.counts("camera")
     facts = {

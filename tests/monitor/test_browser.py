@@ -77,6 +77,19 @@ class Server:
             return json.load(answer)
 
 
+# At how many heights of the chart the budget's line runs: rows of the canvas with five pixels of its colour or more.
+LIMIT_HEIGHTS = """(() => {
+    const canvas = document.querySelector('#chart canvas');
+    const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+    const colour = getComputedStyle(document.documentElement).getPropertyValue('--limit').trim();
+    const [r, g, b] = [1, 3, 5].map((place) => parseInt(colour.slice(place, place + 2), 16));
+    const near = (at) => Math.abs(data[at] - r) + Math.abs(data[at + 1] - g) + Math.abs(data[at + 2] - b) < 60;
+    const rows = [...Array(canvas.height).keys()].filter((y) =>
+        [...Array(canvas.width).keys()].filter((x) => near(4 * (y * canvas.width + x))).length >= 5);
+    return rows.filter((y) => !rows.includes(y - 1)).length;
+})()"""
+
+
 def wait_for(page: Any, condition: str) -> None:
     """Waits until the condition holds in the page. Its policy forbids Playwright's own way, which is eval."""
     deadline = time.monotonic() + PATIENCE_MS / 1000
@@ -187,9 +200,14 @@ def test_a_row_opens_the_frame_as_the_server_saw_it(page):
     wait_for(page, f"document.querySelector('dialog').dataset.n < {n}")
     page.keyboard.press("Escape")
     assert page.locator("dialog[open]").count() == 0
+    page.click("#pause")
+    page.locator("#rows button").first.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("dialog[open]")
 
 
 def test_a_budget_changed_on_the_page_changes_the_ledger(page, server):
+    wait_for(page, f"{LIMIT_HEIGHTS} == 1")
     page.fill("#uplink", "fast")
     page.click("#budget button >> nth=0")
     wait_for(page, "document.getElementById('budget-error').textContent.includes('a rate is written like')")
@@ -214,6 +232,7 @@ def test_a_budget_changed_on_the_page_changes_the_ledger(page, server):
         assert time.monotonic() < deadline
         time.sleep(0.2)
     assert all(line["window_bits"] <= line["budget_bits"] for line in lines if line["sent_s"] is not None)
+    wait_for(page, f"{LIMIT_HEIGHTS} >= 2")
 
 
 def test_the_token_is_asked_for(browser, guarded_url):
