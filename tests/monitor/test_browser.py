@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import queue
@@ -17,7 +18,9 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import numpy as np
 import pytest
+from PIL import Image, ImageColor
 
 from monitor.app import dashboard_app
 from pipeline.web import serve_http
@@ -77,17 +80,19 @@ class Server:
             return json.load(answer)
 
 
-# At how many heights of the chart the budget's line runs: rows of the canvas with five pixels of its colour or more.
-LIMIT_HEIGHTS = """(() => {
-    const canvas = document.querySelector('#chart canvas');
-    const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
-    const colour = getComputedStyle(document.documentElement).getPropertyValue('--limit').trim();
-    const [r, g, b] = [1, 3, 5].map((place) => parseInt(colour.slice(place, place + 2), 16));
-    const near = (at) => Math.abs(data[at] - r) + Math.abs(data[at + 1] - g) + Math.abs(data[at + 2] - b) < 60;
-    const rows = [...Array(canvas.height).keys()].filter((y) =>
-        [...Array(canvas.width).keys()].filter((x) => near(4 * (y * canvas.width + x))).length >= 5);
-    return rows.filter((y) => !rows.includes(y - 1)).length;
-})()"""
+def budget_levels(page: Any) -> int:
+    """At how many heights of the chart the budget's line runs: rows with five pixels of its colour or more."""
+    colour = page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--limit').trim()")
+    pixels = np.array(Image.open(io.BytesIO(page.locator("#chart").screenshot())).convert("RGB"), int)
+    near = np.abs(pixels - ImageColor.getrgb(colour)).sum(-1) < 60
+    rows = near.sum(1) >= 5
+    return int((rows[1:] & ~rows[:-1]).sum())
+
+
+def wait_for_levels(page: Any, count: int) -> None:
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    while (levels := budget_levels(page)) != count:
+        assert time.monotonic() < deadline, f"{levels} levels of the budget in the chart, not {count}"
 
 
 def wait_for(page: Any, condition: str) -> None:
@@ -207,7 +212,7 @@ def test_a_row_opens_the_frame_as_the_server_saw_it(page):
 
 
 def test_a_budget_changed_on_the_page_changes_the_ledger(page, server):
-    wait_for(page, f"{LIMIT_HEIGHTS} == 1")
+    wait_for_levels(page, 1)
     page.fill("#uplink", "fast")
     page.click("#budget button >> nth=0")
     wait_for(page, "document.getElementById('budget-error').textContent.includes('a rate is written like')")
@@ -232,7 +237,7 @@ def test_a_budget_changed_on_the_page_changes_the_ledger(page, server):
         assert time.monotonic() < deadline
         time.sleep(0.2)
     assert all(line["window_bits"] <= line["budget_bits"] for line in lines if line["sent_s"] is not None)
-    wait_for(page, f"{LIMIT_HEIGHTS} >= 2")
+    wait_for_levels(page, 2)
 
 
 def test_the_token_is_asked_for(browser, guarded_url):
