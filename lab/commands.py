@@ -83,7 +83,7 @@ def evaluate(
     settings = _settings(given, {"gate": "gate.policy", "seed": "select.seed"})
     names = [*SELECTORS] if selectors == "all" else _listed("--selectors", selectors, [*SELECTORS])
     kinds: Sequence[Importance] = _listed("--importance", importance, get_args(Importance))
-    part = _rows(rows)
+    part = rows_of(rows)
     check_writable(out)
     pair = ModelPair.load(settings)
     if caps is None and units is None:
@@ -226,7 +226,7 @@ def _numbers(option: str, text: str, most: int) -> list[int]:
     return numbers
 
 
-def _rows(text: str) -> slice:
+def rows_of(text: str) -> slice:
     start, _, step = text.partition("::")
     if not (start.isdecimal() and step.isdecimal() and int(step)):
         raise UsageError(f"--rows {text!r}; accepted: START::STEP, such as 0::2 or 1::2")
