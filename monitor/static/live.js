@@ -40,7 +40,7 @@ export class LivePictures {
       const { state = "running", fault } = camera.health ?? {};
       const silent = camera.silent_s > 3 ? `silent for ${camera.silent_s.toFixed(0)} s` : `${camera.fps.toFixed(1)} fps`;
       tile.state.textContent = state === "running" ? silent : `${state}${fault ? `: ${fault}` : ""}`;
-      tile.state.classList.toggle("bad", camera.silent_s > 3 || state !== "running");
+      tile.state.classList.toggle("bad", Boolean(camera.health) && (camera.silent_s > 3 || state !== "running"));
     });
   }
 
