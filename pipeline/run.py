@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -102,10 +103,10 @@ class Run:
         self.budget = UplinkBudget(config.budget.uplink, config.budget.window)
         self.tally = Tally()
         self.apart = frozenset(each.name for each in config.all_cameras if each.budget is not None)
-        self.stats = LiveStats(self.apart)
         self._gate = Gate(config.gate)
         self.control = Control(self.budget, self._gate)
         self.live = any(capture.live for capture in captures)
+        self.stats = LiveStats(self.apart, config.budget.window if self.live else math.inf)
         self.accounts = self._open_accounts()
         for capture in captures:
             if isinstance(capture, Playback) and capture.labels != models.edge.labels:

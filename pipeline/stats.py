@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter, deque
@@ -73,9 +74,13 @@ def slow_side(reason: str, ship_ms: float | None, server_ms: float | None) -> st
 class LiveStats:
     """Takes verdicts in one thread, and is read from any other."""
 
-    def __init__(self, apart: Collection[str] = ()) -> None:
-        """`apart`: cameras with a budget of their own, whose window is not the one told of."""
+    def __init__(self, apart: Collection[str] = (), window_s: float = math.inf) -> None:
+        """`apart`: cameras with a budget of their own, whose window is not the one told of; `window_s`: after so long
+        without a frame that asked, the window is empty (never in a replay, which has a time of its own).
+        """
         self._apart = apart
+        self._window_s = window_s
+        self._asked_s = -math.inf
         self._lock = threading.Lock()
         self._began_s = time.monotonic()
         self._origins: Counter[str] = Counter()
@@ -97,6 +102,7 @@ class LiveStats:
             if verdict.drop is not None:
                 self._drops[verdict.drop.value] += 1
             if verdict.window_bits is not None and verdict.frame.camera not in self._apart:
+                self._asked_s = now_s
                 self._window_bits = verdict.window_bits
                 self._budget_bits = verdict.budget_bits
                 self._peak_window_bits = max(self._peak_window_bits, verdict.window_bits)
@@ -131,7 +137,7 @@ class LiveStats:
                 "fps": round(sum(camera.fps(now_s) for camera in self._cameras.values()), 2),
                 "offloaded": self._offloaded,
                 "wire_bits": self._wire_bits,
-                "window_bits": self._window_bits,
+                "window_bits": self._window_bits if now_s - self._asked_s <= self._window_s else 0,
                 "peak_window_bits": self._peak_window_bits,
                 "budget_bits": self._budget_bits,
                 "origins": dict(self._origins),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from dataclasses import replace
 
 import pytest
@@ -57,6 +58,15 @@ def test_a_snapshot_is_json_and_adds_up(stats):
     assert {name: camera["frames"] for name, camera in cameras.items()} == {"camera": 4, "gate 2": 1, "yard": 0}
     assert cameras["gate 2"]["label"] is None
     assert (cameras["camera"]["health"], cameras["yard"]["health"]["fault"]) == (None, "timeout")
+
+
+def test_a_window_that_no_frame_asks_about_any_more_is_empty(monkeypatch):
+    stats = LiveStats(window_s=2.0)
+    stats.write(kept(Drop.BUDGET))
+    assert stats.snapshot(LABELS, HEALTH)["window_bits"] == 200
+    later_s = time.monotonic() + 3.0
+    monkeypatch.setattr("pipeline.stats.time.monotonic", lambda: later_s)
+    assert stats.snapshot(LABELS, HEALTH)["window_bits"] == 0
 
 
 @pytest.mark.parametrize(
