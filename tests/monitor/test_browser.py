@@ -30,8 +30,6 @@ from tests.monitor.test_app import TOKEN
 CHROMIUM = Path("/usr/bin/chromium")
 ROOT = Path(__file__).parents[2]
 PATIENCE_MS = 20_000
-# Where pictures of the page are left for people to look at.
-ARTEFACTS = os.environ.get("SAGELINK_ARTEFACTS")
 
 
 def free_port() -> int:
@@ -121,6 +119,14 @@ def browser() -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def artefacts(tmp_path) -> Path:
+    """Where pictures of the page are left for people to look at."""
+    folder = Path(os.environ.get("SAGELINK_ARTEFACTS", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @pytest.fixture
@@ -254,15 +260,17 @@ def test_the_token_is_asked_for(browser, guarded_url):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize(("name", "width", "height"), [("desktop", 1280, 900), ("phone", 390, 844)])
-def test_the_page_fits_its_window(browser, server, tmp_path, theme, name, width, height):
+def test_the_page_fits_its_window(browser, server, artefacts, theme, name, width, height):
     page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=theme)
     page.goto(server.url)
     page.wait_for_selector(".camera-tile .label:not(:empty)")
     assert page.evaluate("document.documentElement.dataset.theme") == theme
     assert page.evaluate("document.documentElement.scrollWidth") == width
-    folder = Path(ARTEFACTS) if ARTEFACTS else tmp_path
-    folder.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=folder / f"dashboard-{name}-{theme}.png", full_page=True)
+    page.screenshot(path=artefacts / f"dashboard-{name}-{theme}.png", full_page=True)
+    page.select_option("#filter", "sent")
+    page.locator("#rows tr").first.click()
+    page.wait_for_selector("dialog[open][data-n]")
+    page.screenshot(path=artefacts / f"evidence-{name}-{theme}.png")
     page.close()
 
 
