@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
@@ -57,6 +59,13 @@ def test_stats_metrics_and_health(client):
     assert stats["cameras"]["gate"]["health"]["state"] == "backoff"
     assert 'sagelink_frames_total{camera="camera",origin="edge"} 3.0' in client.get("/metrics").text
     assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
+
+
+def test_the_documented_keys_of_the_stats_are_those_that_are_told(client):
+    page = (Path(__file__).parents[2] / "docs" / "dashboard.md").read_text()
+    table = page.split("| key of `/api/stats` | meaning |")[1].split("\n\n")[0]
+    documented = {key for row in table.splitlines() for key in re.findall(r"`(\w+)`", row.split(" | ")[0])}
+    assert documented == client.get("/api/stats").json().keys()
 
 
 def test_a_run_without_a_verdict_is_not_ready(watched, coder):
