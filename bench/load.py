@@ -61,7 +61,7 @@ class Camera:
         self._client.on_connect = self._announce
         self._client.on_subscribe = lambda *_: self.subscribed.set()
         self._client.on_message = self._take
-        self._state = encode_state(announced, ["camera"], online=True)
+        self._hello = announced
         self._client.connect("127.0.0.1", port, keepalive=_KEEPALIVE_S)
         self._client.socket().setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         asyncio.get_running_loop().add_reader(self._client.socket(), self._client.loop_read)
@@ -87,7 +87,9 @@ class Camera:
         self._client.loop_misc()
 
     def _announce(self, *_: object) -> None:
-        self._client.publish(_TOPICS.state(self._node), self._state, qos=1, retain=True)
+        for place, announced in ((f"{self._node}/camera", self._hello), (self._node, None)):
+            state = encode_state(self._session, True, announced)
+            self._client.publish(_TOPICS.state(place), state, qos=1, retain=True)
         self._client.subscribe(_TOPICS.verdict(f"{self._node}/+"))
 
     def _take(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:

@@ -158,7 +158,8 @@ class Service:
             return []
         lengths = [len(received.units) for received in frames]
         self._metrics.units.inc(sum(lengths))
-        self._metrics.padding.inc(max(lengths) * len(frames) - sum(lengths))
+        padded = sum(len(group) * max(lengths[index] for index in group) for group in self._classifier.passes(lengths))
+        self._metrics.padding.inc(padded - sum(lengths))
         try:
             return [(None, *answer) for answer in self._classifier(frames)]
         except RuntimeError as error:  # out of memory, a lost device: these frames fail, the server lives

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 from collections.abc import AsyncIterator, Callable
 
@@ -66,6 +67,31 @@ async def test_the_last_will_tells_of_a_camera_that_died(mosquitto: Mosquitto) -
         await until(lambda: server.cameras == {"node/door": HELLO})
 
 
+async def test_what_a_run_that_died_left_behind_is_no_camera(mosquitto: Mosquitto) -> None:
+    at = broker(mosquitto)
+    async with edge_link(at, must_connect=True) as first:
+        first._cameras.append("yard")
+        first._client._client.socket().shutdown(2)
+        await until(lambda: first.refusal() is not None)
+        await first.ready()  # now with the yard
+        first._cameras.clear()  # as if it were killed: neither of them says that it goes
+    async with edge_link(at, must_connect=True), server_link(at) as server:
+        await until(lambda: len(server._announced.get("node", ())) == 2)
+        await until(lambda: server.cameras == {"node/door": HELLO})
+
+
+async def test_a_camera_tells_its_own_state_for_whoever_listens(mosquitto: Mosquitto) -> None:
+    at = broker(mosquitto)
+    async with aiomqtt.Client(at.host, at.port) as ear:
+        await ear.subscribe("test/#")
+        async with edge_link(at, must_connect=True):
+            told = [(await anext(ear.messages)).topic.value for _ in range(2)]
+            assert told == ["test/node/door/state", "test/node/state"]
+        for topic in told:
+            message = await anext(ear.messages)
+            assert (message.topic.value, json.loads(message.payload)["online"]) == (topic, False)
+
+
 async def test_a_reply_to_an_earlier_run_of_the_same_name_is_not_taken(mosquitto: Mosquitto) -> None:
     at = broker(mosquitto)
     async with server_link(at) as server:
@@ -88,7 +114,14 @@ async def test_rubbish_on_our_topics_harms_nobody(mosquitto: Mosquitto) -> None:
         aiomqtt.Client(at.host, at.port) as stranger,
     ):
         for payload in (b"", b"x", b"rubbish" * 10_000, b"\xff\xfe", None):
-            for topic in ("node/door/verdict", "node/state", "node/door/evidence", "other/state", "node/budget/set"):
+            for topic in (
+                "node/door/verdict",
+                "node/state",
+                "node/door/state",
+                "node/door/evidence",
+                "other/state",
+                "node/budget/set",
+            ):
                 await stranger.publish(f"test/{topic}", payload, qos=1)
         assert await edge.send("door", b"evidence") is None
         async for message in server.messages():
