@@ -17,6 +17,7 @@ import aiomqtt
 import httpx
 import pytest
 
+from pipeline.config import MqttConfig
 from pipeline.config_file import load_config
 from pipeline.errors import UsageError
 from pipeline.types import Reply
@@ -25,7 +26,10 @@ from tests.brokers import Mosquitto, free_port
 from tests.conftest import skip_or_fail
 from tests.processes import Sagelink
 from tests.test_run import check_accounts, read
-from transport.mqtt.topics import SESSION_BYTES
+from transport.link import Hello
+from transport.mqtt.address import open_broker
+from transport.mqtt.edge import MqttEdgeLink
+from transport.mqtt.topics import SESSION_BYTES, Topics
 from transport.wire import encode_reply
 
 
@@ -140,6 +144,17 @@ def test_the_command_tells_wrong_use_in_one_line() -> None:
     assert "a URL carries no credentials" in process.output
     assert process.output.count("\n") == 1
     assert "hunter2" not in process.output
+
+
+async def test_a_server_that_fits_no_camera_says_so_and_ends(mosquitto: Mosquitto) -> None:
+    broker = open_broker(mosquitto.url, MqttConfig(), "url")
+    larger = Hello(side=14, patch_size=16, classes="0123", deadline_s=1.0)
+    async with MqttEdgeLink(broker, Topics("sagelink"), "edge", ["door"], larger, must_connect=True):
+        with serve(mosquitto.url) as server:
+            assert await asyncio.to_thread(server.ended) == 2
+    assert "the server's model fits none of the 1 cameras that are there: edge/door" in server.output
+    assert "units of 16 pixels on 14x14" in server.output
+    assert "Traceback" not in server.output
 
 
 # Faults

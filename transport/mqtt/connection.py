@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 _CONNECT_S = 3.0  # longest wait for TCP, and for the broker's CONNACK
 _ANSWER_S = 10.0  # longest wait for the broker's answer to anything
 _TIMED_OUT = "Operation timed out"  # what aiomqtt says; it has no class for it
+_CUT = "[code:128] Unspecified error"  # what it says of a peer that is gone
 _CODE = re.compile(r"^\[code:\d+\] ")
 _GOODBYE_S = 0.5
 _PROVEN_S = 5.0  # a connection that lived so long was a success
@@ -162,5 +163,7 @@ def _explain(error: BaseException) -> str:
     if isinstance(error, MqttConnectError):
         return f"the broker refuses: {_CODE.sub('', str(error))}"
     text = str(error.__cause__ or error)
+    if text == _CUT:
+        return "the connection broke off"
     text = re.sub(r"^\[(Errno -?\d+|SSL: \w+)\] |\(_ssl\.c:\d+\)", "", text).strip()
     return text.removeprefix("[SSL] ") or type(error).__name__

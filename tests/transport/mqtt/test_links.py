@@ -151,13 +151,14 @@ async def test_what_is_too_large_is_refused(mosquitto: Mosquitto) -> None:
         assert "accepted: up to" in await edge.send("door", bytes(MAX_MESSAGE_BYTES + 1))
 
 
-async def test_nothing_is_sent_again_after_a_reconnect(mosquitto: Mosquitto) -> None:
+async def test_nothing_is_sent_again_after_a_reconnect(mosquitto: Mosquitto, caplog: pytest.LogCaptureFixture) -> None:
     at = broker(mosquitto)
     async with server_link(at) as server, edge_link(at, must_connect=True) as edge:
         mosquitto.freeze()
         assert await edge.send("door", b"lost with the broker") is None
         mosquitto.kill()
-        await until(lambda: edge.refusal() is not None)
+        await until(lambda: edge.refusal() is not None and edge.refusal().startswith(mosquitto.url))
+        assert "the connection broke off" in caplog.text
         mosquitto.start()
         await until(lambda: edge.refusal() is None and server.trouble is None)
         assert await edge.send("door", b"after") is None
