@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import aiomqtt
 from aiomqtt.exceptions import MqttConnectError
+from aiomqtt.types import PahoSocket
+from paho.mqtt import client as paho
 from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY
 
 from pipeline.tasks import first_error
@@ -35,6 +37,25 @@ _QUIET.setLevel(logging.CRITICAL)
 
 class _Silence(aiomqtt.MqttError):
     """The broker did not answer CONNECT."""
+
+
+class _Client(aiomqtt.Client):
+    """Watches a socket for writing only while it is open: between asking for it and doing it paho may have closed it,
+    and asyncio would log a traceback."""
+
+    def _on_socket_register_write(self, client: paho.Client, userdata: object, sock: PahoSocket) -> None:
+        def write() -> None:
+            try:
+                client.loop_write()
+            except OSError as error:
+                if not self._disconnected.done():
+                    self._disconnected.set_exception(error)
+
+        def watch() -> None:
+            if sock.fileno() >= 0:
+                self._loop.add_writer(sock.fileno(), write)
+
+        self._loop.call_soon_threadsafe(watch)
 
 
 class Connection:
@@ -121,7 +142,7 @@ class Connection:
 
     @contextlib.asynccontextmanager
     async def _connected(self) -> AsyncIterator[aiomqtt.Client]:
-        client = aiomqtt.Client(
+        client = _Client(
             self._broker.host,
             self._broker.port,
             username=self._broker.username,

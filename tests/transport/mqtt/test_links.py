@@ -19,7 +19,6 @@ from transport.mqtt.address import Broker, open_broker
 from transport.mqtt.edge import MqttEdgeLink
 from transport.mqtt.server import MqttServerLink
 from transport.mqtt.topics import Topics
-from transport.wire import MAX_MESSAGE_BYTES
 
 HELLO = Hello(14, 16, "0123", 5.0)
 TOPICS = Topics("test")
@@ -144,11 +143,6 @@ async def test_no_more_than_the_window_is_unacknowledged(mosquitto: Mosquitto) -
             mosquitto.thaw()
         await waiting
         await until(lambda: edge.refusal() is None)
-
-
-async def test_what_is_too_large_is_refused(mosquitto: Mosquitto) -> None:
-    async with edge_link(broker(mosquitto), must_connect=True) as edge:
-        assert "accepted: up to" in await edge.send("door", bytes(MAX_MESSAGE_BYTES + 1))
 
 
 async def test_nothing_is_sent_again_after_a_reconnect(mosquitto: Mosquitto, caplog: pytest.LogCaptureFixture) -> None:
