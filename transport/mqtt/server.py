@@ -126,12 +126,12 @@ class MqttServerLink:
         if is_camera:
             if known.pop(place, None):
                 self._count -= 1
-            if state is not None and self._count < _MAX_CAMERAS:
+            if state is not None and state.online and self._count < _MAX_CAMERAS:
                 known[place] = state
                 self._count += 1
-        elif state is not None and len(self._nodes) < _MAX_CAMERAS:
+        elif state is not None and state.online and len(self._nodes) < _MAX_CAMERAS:
             self._nodes[node] = state.session
-        else:
+        elif state is None or state.session == self._nodes.get(node):  # else: the will of an earlier run, come late
             self._nodes.pop(node, None)
         for address in (place,) if is_camera else known:
             camera = known.get(address)

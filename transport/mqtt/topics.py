@@ -37,10 +37,11 @@ class Topics:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a node or a camera retains while it is there."""
+    """What a node or a camera retains."""
 
     session: str  # of the run that announced it: what an earlier run of the same name left behind has another
-    hello: Hello | None  # of a camera
+    online: bool
+    hello: Hello | None = None  # of a camera that is online
 
 
 def encode_state(session: bytes, online: bool, hello: Hello | None = None) -> bytes:
@@ -49,17 +50,15 @@ def encode_state(session: bytes, online: bool, hello: Hello | None = None) -> by
 
 
 def decode_state(data: bytes, of_camera: bool) -> State | None:
-    """None for what has gone, or for what is no state."""
+    """None for what is no state."""
     if len(data) > _MAX_STATE_BYTES:
         return None
     try:
         state = json.loads(data)
-        if state["online"] is not True:
-            return None
-        session, hello = str(state["session"]), None
-        if of_camera:
+        session, online, hello = str(state["session"]), state["online"] is True, None
+        if of_camera and online:
             deadline_s = float(state["deadline_s"])
             hello = Hello(int(state["side"]), int(state["patch_size"]), str(state["classes"])[:64], deadline_s)
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
         return None
-    return State(session, hello) if hello is None or 0 < hello.deadline_s < float("inf") else None
+    return State(session, online, hello) if hello is None or 0 < hello.deadline_s < float("inf") else None

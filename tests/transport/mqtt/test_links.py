@@ -18,7 +18,7 @@ from transport.link import Hello
 from transport.mqtt.address import Broker, open_broker
 from transport.mqtt.edge import MqttEdgeLink
 from transport.mqtt.server import MqttServerLink
-from transport.mqtt.topics import Topics
+from transport.mqtt.topics import Topics, encode_state
 
 HELLO = Hello(14, 16, "0123", 5.0)
 TOPICS = Topics("test")
@@ -64,6 +64,16 @@ async def test_the_last_will_tells_of_a_camera_that_died(mosquitto: Mosquitto) -
         edge._client._client.socket().shutdown(2)  # as a cable that is cut
         await until(lambda: server.cameras == {})
         await until(lambda: server.cameras == {"node/door": HELLO})
+
+
+async def test_the_will_of_an_earlier_run_that_comes_late_changes_nothing(mosquitto: Mosquitto) -> None:
+    at = broker(mosquitto)
+    async with server_link(at) as server, edge_link(at), aiomqtt.Client(at.host, at.port) as broker_itself:
+        await until(lambda: server.cameras == {"node/door": HELLO})
+        await broker_itself.publish("test/node/state", encode_state(b"??", online=False), qos=1)
+        await broker_itself.publish("test/other/state", encode_state(b"ab", online=True), qos=1)
+        await until(lambda: "other" in server._nodes)  # so the one before has arrived, too
+        assert server.cameras == {"node/door": HELLO}
 
 
 async def test_what_a_run_that_died_left_behind_is_no_camera(mosquitto: Mosquitto) -> None:

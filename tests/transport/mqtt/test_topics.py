@@ -26,9 +26,9 @@ def test_the_topic_table():
 
 
 def test_what_is_announced_comes_back():
-    assert decode_state(encode_state(b"ab", True, HELLO), of_camera=True) == State("6162", HELLO)
-    assert decode_state(encode_state(b"ab", True), of_camera=False) == State("6162", None)
-    assert decode_state(encode_state(b"ab", False, HELLO), of_camera=True) is None
+    assert decode_state(encode_state(b"ab", True, HELLO), of_camera=True) == State("6162", True, HELLO)
+    assert decode_state(encode_state(b"ab", True), of_camera=False) == State("6162", True)
+    assert decode_state(encode_state(b"ab", False, HELLO), of_camera=True) == State("6162", False)
     assert decode_state(encode_state(b"ab", True), of_camera=True) is None  # a camera says what it sends
 
 
@@ -40,7 +40,7 @@ def test_what_is_announced_comes_back():
         {"patch_size": None},
         {"deadline_s": 0},
         {"deadline_s": "inf"},
-        {"online": "yes"},
+        {"session": None, "classes": {}, "side": []},
         {"classes": "x" * 20_000},
     ],
 )
