@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.budget import UplinkBudget
 from pipeline.clock import BudgetClock, MonotonicClock, StreamClock
-from pipeline.config import Config
-from pipeline.config_file import dump_config, without_secrets
+from pipeline.config import Config, DashboardConfig
+from pipeline.config_file import dump_config
 from pipeline.control import Control
 from pipeline.errors import SagelinkError, UsageError
 from pipeline.graph import Graph
@@ -187,7 +187,8 @@ class Run:
                     if output.pictures:
                         sinks.append(Highlights(output.out / PICTURES, painter, output.pictures))
                 if output.record is not None:
-                    text = dump_config(without_secrets(self.config))
+                    # Whoever repeats the run does not open the page to the same viewers.
+                    text = dump_config(self.config.model_copy(update={"dashboard": DashboardConfig()}))
                     sinks.append(Recording(output.record, text, labels, self.live))
                 if output.annotate is not None:
                     output.annotate.parent.mkdir(parents=True, exist_ok=True)
