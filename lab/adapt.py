@@ -9,14 +9,21 @@ student (WiSE-FT, Wortsman et al., 2022): a part of the way gives most of the ga
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import math
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from torch.nn import functional as F
@@ -25,6 +32,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from lab.evidence import Seen, Views
 from models.vit import classify_units, to_units
 from models.zoo import Model
+from pipeline.errors import SagelinkError
 
 Weights: TypeAlias = dict[str, Tensor]
 CLEAN, CODED, CHOSEN = 6, 18, 8  # frames of a step: clean and whole, coded and whole, chosen units
@@ -48,7 +56,7 @@ class Student:
         for name, parameter in self._vit.named_parameters():
             parameter.requires_grad_(not name.startswith(_FROZEN))
         self._learning = [parameter for parameter in self._vit.parameters() if parameter.requires_grad]
-        self._average = AveragedModel(self._vit, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGED))
+        self._average = AveragedModel(self._vit, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGED))  # type: ignore[no-untyped-call]
         self._optimiser = torch.optim.AdamW(self._learning, lr=RATE, weight_decay=_DECAY, betas=(0.9, 0.98))
         self._pool = ThreadPoolExecutor(torch.get_num_threads(), "sagelink-evidence")
 
@@ -110,6 +118,39 @@ def mixed(stock: Model, weights: Weights, share: float) -> Model:
     own = stock.vit.state_dict()
     vit.load_state_dict({key: (own[key] + share * (weights[key] - own[key])).half().float() for key in own})
     return replace(stock, vit=vit)
+
+
+def bf16_pays(model: Model) -> bool:
+    """Whether a forward pass is faster in bfloat16 on the model's device, measured."""
+    size = model.grid.image_size
+    images = model.normalise(np.zeros((CODED, size, size, 3), np.uint8))
+
+    def seconds(bf16: bool) -> float:
+        began = time.perf_counter()
+        with torch.inference_mode(), lower_precision(model, bf16):
+            model.vit(images).sum().item()
+        return time.perf_counter() - began
+
+    seconds(True), seconds(False)  # the first pass of a kind prepares what the later ones use
+    return min(seconds(True) for _ in range(3)) < min(seconds(False) for _ in range(3))
+
+
+def digest(model: Model) -> str:
+    """Tells the weights of one model from those of another."""
+    state = hashlib.sha256()
+    for tensor in model.vit.state_dict().values():
+        state.update(tensor.cpu().numpy().tobytes())
+    return state.hexdigest()[:16]
+
+
+def save_adapted(model: Model, path: Path, share: float, steps: int) -> None:
+    """Writes a checkpoint in half precision. Raises SagelinkError."""
+    weights = {key: value.half().cpu().contiguous() for key, value in model.vit.state_dict().items()}
+    about = {"model": model.name, "adapted": f"{share:.2f} of the way after {steps} steps"}
+    try:
+        save_file(weights, path, metadata=about | {"classes": json.dumps(model.labels)})
+    except (OSError, SafetensorError) as error:
+        raise SagelinkError(f"--out {str(path)!r} cannot be written: {error}") from None
 
 
 @contextmanager

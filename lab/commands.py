@@ -64,13 +64,13 @@ def evaluate(
     from pipeline.run import check_writable
     from stages.selectors import SELECTORS
 
-    settings = _settings(given, {"gate": "gate.policy", "seed": "select.seed"})
+    settings = command_settings(given, {"gate": "gate.policy", "seed": "select.seed"})
     names = [*SELECTORS] if selectors == "all" else _listed("--selectors", selectors, [*SELECTORS])
     kinds: Sequence[Importance] = _listed("--importance", importance, get_args(Importance))
     part = _rows(rows)
     check_writable(out)
     pair = ModelPair.load(settings)
-    counts = _numbers("--units", units, pair.server.grid.units)
+    counts = numbers("--units", units, pair.server.grid.units)
     pictures = find_pictures(images, labels, pair.edge.labels).part(part, limit)
 
     console = Console()
@@ -128,7 +128,7 @@ def calibrate(
     from models.pair import Pair as ModelPair
     from pipeline.run import check_writable
 
-    settings = _settings(given, {"source": "capture.source"})
+    settings = command_settings(given, {"source": "capture.source"})
     check_writable(out.parent)
     if out.is_dir():
         raise UsageError(f"--out {str(out)!r} is a folder; accepted: a YAML file to write")
@@ -151,7 +151,7 @@ def calibrate(
     console.print(f"written to {out}; use it with --set encode.frontier={out}", highlight=False, soft_wrap=True)
 
 
-def _settings(given: dict[str, Any], own: dict[str, str]) -> Config:
+def command_settings(given: dict[str, Any], own: dict[str, str]) -> Config:
     """The configuration of a command's arguments; `own`: keys of its options beside the models. Raises UsageError."""
     from pipeline.config_file import load_config, parse_assignments
     from pipeline.run import check_names
@@ -173,7 +173,7 @@ def _listed(option: str, text: str, accepted: Sequence[N]) -> list[N]:
     return [name for name in accepted if name in names]
 
 
-def _numbers(option: str, text: str, most: int) -> list[int]:
+def numbers(option: str, text: str, most: int) -> list[int]:
     try:
         numbers = sorted({int(word) for word in text.split(",")})
     except ValueError:

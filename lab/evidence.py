@@ -59,7 +59,7 @@ class Views:
         count = round(rng.uniform(_FEWEST, _MOST) * self._canvas.units)
         raw = rng.random() < _RAW
         whole = [*pool.map(self._view, seeds[: clean + coded])]
-        sent = whole[:clean] + [*pool.map(self._coded, whole[clean:], seeds[clean : clean + coded])]
+        sent = [*whole[:clean], *pool.map(self._coded, whole[clean:], seeds[clean : clean + coded])]
         some = [*pool.map(lambda rng: self._chosen(rng, count, raw), seeds[clean + coded :])]
         pictures, pieces, units = zip(*some, strict=True)
         return Seen(np.stack(whole), np.stack(sent), None), Seen(np.stack(pictures), np.stack(pieces), np.stack(units))

@@ -1,4 +1,4 @@
-"""How well an adapted server agrees with the stock server's full-frame answers, on frames that it did not learn from."""
+"""How often an adapted server gives the stock server's full-frame answer, on frames that it did not learn from."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ class HeldOut:
         canvas = classifier.canvas
         encoder = Encoder(lines, canvas)
         everything = np.arange(canvas.units)
-        self._full = [Received(0, everything, cut_units(each, everything, canvas.patch_size)) for each in footage.pictures]
+        self._full = [
+            Received(0, everything, cut_units(each, everything, canvas.patch_size)) for each in footage.pictures
+        ]
         self._sent: list[list[Received | None]] = []
         for done, size in enumerate(sizes):
             row: list[Received | None] = []
@@ -59,6 +61,9 @@ class HeldOut:
             self._sent.append(row)
         self._truth = self._answers(stock, self._full)
         self.stock = self.agreement(stock)
+
+    def __len__(self) -> int:
+        return len(self._full)
 
     def agreement(self, model: Model) -> Agreement:
         full = float((self._answers(model, self._full) == self._truth).mean())
