@@ -35,12 +35,12 @@ from models.zoo import Model
 from pipeline.errors import SagelinkError
 
 Weights: TypeAlias = dict[str, Tensor]
-CLEAN, CODED, CHOSEN = 6, 18, 8  # frames of a step: clean and whole, coded and whole, chosen units
-RATE = 8e-5
+CLEAN, CODED, CHOSEN = 8, 18, 6  # frames of a step: clean and whole, coded and whole, chosen units
+RATE = 2.5e-5
 _WARM_UP = 50  # steps
 _TEMPERATURE = 2.0
 _DECAY = 0.05  # of weights
-_AVERAGED = 0.99  # of the averaged weights that a step keeps
+_AVERAGED = 0.995  # of the averaged weights that a step keeps
 _FROZEN = "patch_embed."
 
 
@@ -57,7 +57,7 @@ class Student:
             parameter.requires_grad_(not name.startswith(_FROZEN))
         self._learning = [parameter for parameter in self._vit.parameters() if parameter.requires_grad]
         self._average = AveragedModel(self._vit, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGED))  # type: ignore[no-untyped-call]
-        self._optimiser = torch.optim.AdamW(self._learning, lr=RATE, weight_decay=_DECAY, betas=(0.9, 0.98))
+        self._optimiser = torch.optim.AdamW(self._learning, lr=RATE, weight_decay=_DECAY)
         self._pool = ThreadPoolExecutor(torch.get_num_threads(), "sagelink-evidence")
 
     def step(self, progress: float) -> float:
