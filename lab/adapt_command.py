@@ -97,7 +97,9 @@ def adapt(
                 f"{FEWEST}; accepted: {FEWEST * 7} or more"
             )
         bf16 = bf16_pays(stock)
-        lines = read_frontier(find_frontier(stock.name, settings.encode.frontier), rig.canvas)
+        lines = read_frontier(
+            find_frontier(stock.name, settings.encode.frontier, settings.server.checkpoint), rig.canvas
+        )
         judge = HeldOut(held_out, lines, stock, wanted, bf16, lambda done, of: bar.show("held-out messages", done, of))
         student = Student(stock, Views(learned, lines, rig.canvas, (wanted[0], wanted[-1]), seed), bf16)
         course = Course(student, stock, judge, minutes * 60)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pipeline.config import Config
 
 N = TypeVar("N", bound=str)
+_UNITS = "16,32,48,64,96,128,196"
 
 
 def evaluate(
@@ -33,7 +34,16 @@ def evaluate(
     labels: Annotated[
         Optional[Path], typer.Option(help="CSV file with the columns file and label; without truth: agreement.")
     ] = None,
-    units: Annotated[str, typer.Option(help="Numbers of units.")] = "16,32,48,64,96,128,196",
+    units: Annotated[
+        Optional[str],
+        typer.Option(help="Compare selectors at these numbers of units (default: 16,32,48,64,96,128,196)."),
+    ] = None,
+    caps: Annotated[
+        Optional[str], typer.Option("--bytes", help="Compare codecs under these caps instead, such as 500,1000,2000.")
+    ] = None,
+    codecs: Annotated[
+        str, typer.Option(help="Names, or auto: the planner's choice of all. The selection is that of a run.")
+    ] = "auto,webp-frame,avif-frame,jpeg-frame,raw-zstd,token-zstd",
     selectors: Annotated[str, typer.Option(help="Names, or all.")] = "all",
     importance: Annotated[str, typer.Option(help="last, rollout, gradient; several with commas.")] = "last,rollout",
     rows: Annotated[str, typer.Option(help="Part of the images, START::STEP: 0::2 is every other one.")] = "0::1",
@@ -49,20 +59,26 @@ def evaluate(
     server_checkpoint: ServerCheckpoint = None,
     assignments: Assignments = None,
 ) -> None:
-    """Measure what a number of units costs in accuracy, for every selector, on images of your own."""
+    """Measure on images of your own what a number of units costs in accuracy, for every selector, or what a cap in
+    bytes does, for every codec."""
     given = locals()
     from rich.console import Console
 
+    from lab.by_bytes import codec_rows, encoder_of
+    from lab.by_units import units_rows
     from lab.evaluate import Evaluation, weight_by_units
     from lab.pictures import find_pictures
     from lab.plots import draw
     from lab.progress import Bar
     from lab.rig import Rig
-    from lab.tables import units_table
+    from lab.tables import codecs_table, units_table
     from models.pair import Pair as ModelPair
     from models.vit import Importance
     from pipeline.run import check_writable
+    from stages.encode import AUTO
     from stages.selectors import SELECTORS
+    from transport.codecs import codec_names
+    from transport.wire import MAX_MESSAGE_BYTES
 
     settings = command_settings(given, {"gate": "gate.policy", "seed": "select.seed"})
     names = [*SELECTORS] if selectors == "all" else _listed("--selectors", selectors, [*SELECTORS])
@@ -70,27 +86,34 @@ def evaluate(
     part = _rows(rows)
     check_writable(out)
     pair = ModelPair.load(settings)
-    counts = numbers("--units", units, pair.server.grid.units)
+    if caps is None and units is None:
+        units = _UNITS
+    counts = numbers("--units", units, pair.server.grid.units) if units else []
+    limits = numbers("--bytes", caps, MAX_MESSAGE_BYTES) if caps else []
+    coded = _listed("--codecs", codecs, [AUTO, *codec_names()]) if limits else []
     pictures = find_pictures(images, labels, pair.edge.labels).part(part, limit)
 
     console = Console()
-    evaluation = Evaluation(
-        Rig(pair, settings.capture.resize),
-        settings,
-        weight_by_units(settings, pair.server),
-    )
+    evaluation = Evaluation(Rig(pair, settings.capture.resize), settings, weight_by_units(settings, pair.server))
+    seen = dict.fromkeys([*(kinds if counts else ()), *((settings.select.importance,) if limits else ())])
+    encoders = {codec: encoder_of(evaluation, codec) for codec in coded}
     with Bar(console) as bar:
-        evaluation.see(pictures, kinds, bar.show)
+        evaluation.see(pictures, [*seen], bar.show)
         report = evaluation.report
         try:
-            for _ in evaluation.rows(names, kinds, counts, bar.show):
-                pass
+            for selection in units_rows(evaluation, names, kinds, counts, bar.show):
+                report.rows.append(selection)
+            for coding in codec_rows(evaluation, encoders, limits, bar.show):
+                report.rows.append(coding)
         except KeyboardInterrupt:
             report.interrupted = True
     if report.unreadable:
         console.print(f"{len(report.unreadable)} images could not be read and were skipped:", style="yellow")
         console.print("\n".join(f"  {line}" for line in report.unreadable[:10]), highlight=False)
-    console.print(units_table(report))
+    if report.units_rows:
+        console.print(units_table(report))
+    if report.codec_rows:
+        console.print(codecs_table(report))
     out.mkdir(parents=True, exist_ok=True)
     (out / "eval.json").write_text(json.dumps(report.as_dict(), indent=1) + "\n", encoding="utf-8")
     if report.rows:
