@@ -35,7 +35,7 @@ from models.zoo import Model
 from pipeline.errors import SagelinkError
 
 Weights: TypeAlias = dict[str, Tensor]
-CLEAN, CODED, CHOSEN = 8, 18, 6  # frames of a step: clean and whole, coded and whole, chosen units
+MIX = (8, 18, 6)  # frames of a step: clean and whole, coded and whole, with chosen units
 RATE = 2.5e-5
 _WARM_UP = 50  # steps
 _TEMPERATURE = 2.0
@@ -47,11 +47,12 @@ _FROZEN = "patch_embed."
 class Student:
     """A server on its way; `state` and `restore` let it go on after an interruption as if there had been none."""
 
-    def __init__(self, stock: Model, views: Views, bf16: bool) -> None:
+    def __init__(self, stock: Model, views: Views, bf16: bool, mix: tuple[int, int, int] = MIX) -> None:
         self.steps = 0
         self._stock = stock
         self._views = views
         self._bf16 = bf16
+        self._mix = mix
         self._vit = copy.deepcopy(stock.vit)
         for name, parameter in self._vit.named_parameters():
             parameter.requires_grad_(not name.startswith(_FROZEN))
@@ -67,9 +68,9 @@ class Student:
             group["lr"] = rate
         total = 0.0
         self._optimiser.zero_grad()
-        for seen in self._views.batch(self.steps, CLEAN, CODED, CHOSEN, self._pool):
+        for seen in self._views.batch(self.steps, *self._mix, self._pool):
             with lower_precision(self._stock, self._bf16):
-                loss = self._loss(seen) * (len(seen.clean) / (CLEAN + CODED + CHOSEN))
+                loss = self._loss(seen) * (len(seen.clean) / sum(self._mix))
             torch.autograd.backward(loss)
             total += loss.item()
         torch.nn.utils.clip_grad_norm_(self._learning, 1.0)
@@ -123,7 +124,7 @@ def mixed(stock: Model, weights: Weights, share: float) -> Model:
 def bf16_pays(model: Model) -> bool:
     """Whether a forward pass is faster in bfloat16 on the model's device, measured."""
     size = model.grid.image_size
-    images = model.normalise(np.zeros((CODED, size, size, 3), np.uint8))
+    images = model.normalise(np.zeros((MIX[1], size, size, 3), np.uint8))
 
     def seconds(bf16: bool) -> float:
         began = time.perf_counter()
