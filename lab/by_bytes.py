@@ -106,6 +106,7 @@ def _row(evaluation: Evaluation, cap: int, trial: _Trial, best: _Trial | None) -
         bytes_mean=float(np.mean(sizes)) if sizes else None,
         bytes_max=max(sizes, default=None),
         ci95=intervals(shares),
+        vs_edge=evaluation.gain(trial.hits),
         best_frame=best.codec if best else None,
         vs_frame=evaluation.differences(trial.hits, best.hits) if best else {},
         **values(shares),

@@ -49,6 +49,7 @@ def units_rows(
             bytes_mean=float(np.mean(sizes)),
             bytes_max=max(sizes),
             ci95=intervals(shares),
+            vs_edge=evaluation.gain(hits),
             vs_paper=evaluation.differences(hits, baseline.get(count, {})),
             **values(shares),
         )

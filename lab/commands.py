@@ -83,7 +83,7 @@ def evaluate(
     settings = command_settings(given, {"gate": "gate.policy", "seed": "select.seed"})
     names = [*SELECTORS] if selectors == "all" else _listed("--selectors", selectors, [*SELECTORS])
     kinds: Sequence[Importance] = _listed("--importance", importance, get_args(Importance))
-    part = _rows(rows)
+    part = rows_of(rows)
     check_writable(out)
     pair = ModelPair.load(settings)
     if caps is None and units is None:
@@ -140,11 +140,14 @@ def calibrate(
     server_checkpoint: ServerCheckpoint = None,
     assignments: Assignments = None,
 ) -> None:
-    """Measure what each operating point costs and is worth on frames of your own; `run` plans with the result."""
+    """Measure what each operating point costs and is worth on frames of your own; `run` plans with the result.
+
+    Ctrl-C keeps the lines that are complete; the same command then goes on."""
     given = locals()
     from rich.console import Console
 
     from lab.frontier import empty_lines, measure, write_frontier
+    from lab.kept import Kept
     from lab.pictures import pictures_of
     from lab.progress import Bar
     from lab.rig import Rig
@@ -166,11 +169,28 @@ def calibrate(
             bar.show("edge", len(samples), frames)
         if len(samples) < FEWEST:
             raise UsageError(f"{len(samples)} frames to measure in {source!r}; accepted: {FEWEST} or more")
-        todo = [*empty_lines(rig.canvas)]
-        frontier = measure(samples, rig.classifier, todo, lambda done, total: bar.show("operating points", done, total))
-    out.parent.mkdir(parents=True, exist_ok=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        todo, kept = [*empty_lines(rig.canvas)], Kept(out.with_suffix(".resume"), samples, pair.server)
+        try:
+            frontier = measure(
+                samples,
+                rig.classifier,
+                todo,
+                lambda done, total: bar.show("operating points", done, total),
+                kept.lines(),
+                kept.put,
+            )
+        except KeyboardInterrupt:
+            console.print(
+                f"interrupted; complete lines are kept in {kept.path}: the same command goes on",
+                style="yellow",
+                highlight=False,
+                soft_wrap=True,
+            )
+            return
     truth = "labels" if samples[0].truth is not None else "no labels"
     write_frontier(frontier, out, f"{len(samples)} frames of {source}, {truth}, edge {pair.edge.name}")
+    kept.clear()
     console.print(f"written to {out}; use it with --set encode.frontier={out}", highlight=False, soft_wrap=True)
 
 
@@ -206,7 +226,7 @@ def numbers(option: str, text: str, most: int) -> list[int]:
     return numbers
 
 
-def _rows(text: str) -> slice:
+def rows_of(text: str) -> slice:
     start, _, step = text.partition("::")
     if not (start.isdecimal() and step.isdecimal() and int(step)):
         raise UsageError(f"--rows {text!r}; accepted: START::STEP, such as 0::2 or 1::2")

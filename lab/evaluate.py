@@ -23,7 +23,7 @@ from pipeline.config import Config
 from pipeline.errors import UsageError
 from pipeline.types import Answer, OperatingPoint, Scored, Units
 from stages.frontier import find_frontier, read_frontier
-from stages.fuse import fuse, weight_of_share
+from stages.fuse import answer_of, fuse, weight_of_share
 from stages.gate import Gate
 from transport.codecs import Canvas
 
@@ -92,6 +92,10 @@ class Evaluation:
             models={"edge": self.rig.pair.edge.name, "server": self.rig.pair.server.name},
             gate=self.config.gate.policy,
             offloaded=float(self.offloaded.mean()),
+            other_rules={
+                "product": float(self.hits(full, [1.0] * len(full))["fused_acc"].mean()),
+                "mean": float(self._right(self._means(full)).mean()),
+            },
             hard_share=float(self._hard.mean()),
             ci95=intervals(shares),
             unreadable=list(pictures.unreadable),
@@ -127,6 +131,17 @@ class Evaluation:
         """How much better than a baseline, on the same pictures."""
         among = {"server_acc": self.offloaded, "fused_acc": None}
         return {name: self._boot.difference(hits[name], baseline[name], among[name]) for name in baseline}
+
+    def gain(self, hits: Mapping[str, Hits]) -> Difference:
+        """How much better the verdicts are than the edge alone."""
+        return self._boot.difference(hits["fused_acc"], self._right(self._edge))
+
+    def _means(self, full: Sequence[Answer]) -> list[Answer]:
+        """Verdicts by the mean of both sides' probabilities."""
+        return [
+            answer_of(np.logaddexp(edge.log_probs, answer.log_probs)) if out else edge
+            for edge, answer, out in zip(self._edge, full, self.offloaded, strict=True)
+        ]
 
     def _right(self, answers: Sequence[Answer | None]) -> Hits:
         right: Hits = np.array([-1 if answer is None else answer.class_id for answer in answers]) == self._truth

@@ -27,6 +27,7 @@ class Row:
     hard_server_acc: float | None
     hard_fused_acc: float | None
     ci95: dict[str, Interval | None]
+    vs_edge: Difference  # the verdicts' accuracy less that of the edge alone, all frames
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +66,7 @@ class Report:
     edge: float
     ceiling: float  # the server's accuracy on full evidence
     fused_ceiling: float
+    other_rules: dict[str, float]  # fused on full evidence by: product of both probabilities, their mean
     hard_share: float
     ci95: dict[str, Interval | None]
     rows: list[UnitsRow | CodecRow] = field(default_factory=list)

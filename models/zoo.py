@@ -168,6 +168,14 @@ def _load_timm(name: str, checkpoint: Path | None) -> tuple[VisionTransformer, t
     return network, _imagenet_labels() if network.num_classes == 1000 else ()
 
 
+def digest(model: Model) -> str:
+    """Tells the weights of one model from those of another."""
+    state = hashlib.sha256()
+    for tensor in model.vit.state_dict().values():
+        state.update(tensor.cpu().numpy().tobytes())
+    return state.hexdigest()[:16]
+
+
 def fingerprint(labels: tuple[str, ...]) -> str:
     """Tells class lists apart: names and their order."""
     return hashlib.sha256("\n".join(labels).encode()).hexdigest()[:16]

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from pipeline.budget import UplinkBudget
@@ -74,14 +74,16 @@ def prepare(config: Config, models: Pair | None = None) -> Run:
 
 
 def check_writable(folder: Path) -> None:
-    """Raises UsageError unless files can be written in the folder, existing or to be made. Makes nothing."""
+    """Raises UsageError unless files can be written in the folder, existing or to be made. Leaves nothing behind."""
     existing = folder
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
     if not existing.is_dir():
         raise UsageError(f"output {str(folder)!r}: {str(existing)!r} is not a folder")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise UsageError(f"output {str(folder)!r}: no permission to write in {str(existing)!r}")
+    try:
+        TemporaryDirectory(dir=existing, prefix=".sagelink-").cleanup()
+    except OSError as error:
+        raise UsageError(f"output {str(folder)!r}: cannot write in {str(existing)!r}: {error.strerror}") from None
 
 
 class Run:

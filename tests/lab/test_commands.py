@@ -13,6 +13,7 @@ from PIL import Image
 import lab.by_units
 from lab.report import UnitsRow
 from stages.sources.synthetic import SyntheticSource
+from transport.codecs import Canvas
 
 DEMO = ("--models", "demo")
 FEW = ("--units", "16,196", "--selectors", "sage,coverage,random", "--importance", "last,gradient")
@@ -147,6 +148,35 @@ def test_calibrate_says_what_is_wrong(command, scenes: Path, tmp_path: Path) -> 
         assert code == 2
         assert message in " ".join(printed.split())
     assert not (tmp_path / "f.yaml").exists()
+
+
+def test_calibrate_goes_on_after_ctrl_c(command, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import lab.frontier
+
+    todo = [item for item in lab.frontier.empty_lines(Canvas(14, 8)) if item[0].codec in ("raw-zstd", "token-zstd")]
+    monkeypatch.setattr(lab.frontier, "empty_lines", lambda canvas: todo)
+    real, asked = lab.frontier.best_weight, []
+
+    def weigh(*arguments: object) -> float:
+        asked.append(1)
+        if len(asked) == 10:  # in the second line of three
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(lab.frontier, "best_weight", weigh)
+    calibrate = ("calibrate", scenes, *DEMO, "--frames", "24", "--out")
+    code, printed = command(*calibrate, tmp_path / "a.yaml")
+    assert code == 0
+    assert "interrupted" in printed
+    assert {path.name for path in tmp_path.iterdir()} == {"a.resume"}
+    asked.extend([1] * 100)
+    before = len(asked)
+    code, printed = command(*calibrate, tmp_path / "a.yaml")
+    assert code == 0, printed
+    assert len(asked) - before == 14  # the first line's seven points are not measured again
+    assert {path.name for path in tmp_path.iterdir()} == {"a.yaml"}
+    code, printed = command(*calibrate, tmp_path / "b.yaml")
+    assert (tmp_path / "a.yaml").read_text() == (tmp_path / "b.yaml").read_text()
 
 
 def test_a_run_plans_with_what_calibrate_wrote(
