@@ -9,7 +9,6 @@ student (WiSE-FT, Wortsman et al., 2022): a part of the way gives most of the ga
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import math
 import time
@@ -134,14 +133,6 @@ def bf16_pays(model: Model) -> bool:
 
     seconds(True), seconds(False)  # the first pass of a kind prepares what the later ones use
     return min(seconds(True) for _ in range(3)) < min(seconds(False) for _ in range(3))
-
-
-def digest(model: Model) -> str:
-    """Tells the weights of one model from those of another."""
-    state = hashlib.sha256()
-    for tensor in model.vit.state_dict().values():
-        state.update(tensor.cpu().numpy().tobytes())
-    return state.hexdigest()[:16]
 
 
 def save_adapted(model: Model, path: Path, share: float, steps: int) -> None:

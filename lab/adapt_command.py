@@ -67,7 +67,7 @@ def adapt(
     wanted = numbers("--bytes", sizes, 10_000_000)
     from rich.console import Console
 
-    from lab.adapt import Student, bf16_pays, digest, save_adapted
+    from lab.adapt import Student, bf16_pays, save_adapted
     from lab.course import Course
     from lab.evidence import Views
     from lab.footage import gather
@@ -75,6 +75,7 @@ def adapt(
     from lab.progress import Bar
     from lab.rig import Rig
     from models.pair import Pair as ModelPair
+    from models.zoo import digest
     from pipeline.run import check_writable
     from stages.frontier import find_frontier, read_frontier
 
@@ -109,6 +110,7 @@ def adapt(
             f"{len(learned)} frames to learn from, {len(held_out)} held out; {'bf16' if bf16 else 'fp32'} on "
             f"{settings.server.device}; stock server at {sizes} bytes: {_percent(judge.stock)}",
             highlight=False,
+            soft_wrap=True,
         )
         if state.exists():
             course.take_up(state, identity)
@@ -120,7 +122,7 @@ def adapt(
         course.save(state, identity)
         if not ended:
             kept = f"interrupted after step {course.steps}; kept in {state}: the same command goes on"
-            console.print(kept, style="yellow", highlight=False)
+            console.print(kept, style="yellow", highlight=False, soft_wrap=True)
             return
         adapted = course.result(lambda done, of: bar.show("shares of adapted weights", done, of))
     save_adapted(adapted.model, out, adapted.share, course.steps)
@@ -129,6 +131,7 @@ def adapt(
         f"{course.steps} steps; {adapted.share:.0%} of the way to the student: {_percent(adapted.agreement)}, "
         f"full frames {adapted.agreement.full:.1%}",
         highlight=False,
+        soft_wrap=True,
     )
     console.print(f"written to {out}; use it with --server-checkpoint {out}", highlight=False, soft_wrap=True)
 

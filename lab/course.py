@@ -16,7 +16,9 @@ from models.zoo import Model
 from pipeline.errors import SagelinkError, UsageError
 
 SHARES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of the way from stock to the student
-FORGOTTEN = 0.06  # of the full frames may get another answer than stock gives; half of a point of accuracy, docs/codec.md
+FORGOTTEN = (
+    0.06  # of the full frames may get another answer than stock gives; half of a point of accuracy, docs/codec.md
+)
 _NOISE = 0.01  # of the frames at one size
 _CHECKS = 10
 _PATIENCE = 4  # checks without a better one
