@@ -11,6 +11,7 @@ from typing import Annotated, Optional
 import typer
 
 from lab import commands as lab
+from lab.adapt_command import adapt
 from pipeline.errors import SagelinkError, UsageError
 from pipeline.options import (
     MODEL_OPTIONS,
@@ -196,6 +197,7 @@ def report(
 
 app.command("eval")(lab.evaluate)
 app.command("calibrate")(lab.calibrate)
+app.command("adapt")(adapt)
 
 
 @app.command("models")

@@ -35,7 +35,7 @@ def canvas_of(server: Model) -> Canvas:
 
 def usable_lines(config: Config, server: str, canvas: Canvas) -> list[Line]:
     """The frontier's lines for the codec and the numbers of units that a configuration allows. Raises UsageError."""
-    path = find_frontier(server, config.encode.frontier)
+    path = find_frontier(server, config.encode.frontier, config.server.checkpoint)
     lines = read_frontier(path, canvas)
     known = sorted({line.base.codec for line in lines})
     if canvas.embedding is None:  # this side has only the outline of the server's model
