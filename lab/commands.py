@@ -181,12 +181,10 @@ def calibrate(
                 kept.put,
             )
         except KeyboardInterrupt:
-            console.print(
-                f"interrupted; complete lines are kept in {kept.path}: the same command goes on",
-                style="yellow",
-                highlight=False,
-                soft_wrap=True,
-            )
+            found = "no line is complete, nothing is kept"
+            if kept.lines():
+                found = f"complete lines are kept in {kept.path}: the same command goes on"
+            console.print(f"interrupted; {found}", style="yellow", highlight=False, soft_wrap=True)
             return
     truth = "labels" if samples[0].truth is not None else "no labels"
     write_frontier(frontier, out, f"{len(samples)} frames of {source}, {truth}, edge {pair.edge.name}")

@@ -262,7 +262,7 @@ def _run_app() -> int:
     except SystemExit as end:  # how typer ends, whatever happened
         if end.code != _INTERRUPTED:
             return end.code if isinstance(end.code, int) else 0
-        typer.echo("sagelink: interrupted before the first frame", err=True)
+        typer.echo("sagelink: interrupted before there was a result", err=True)
         return 1
     except Exception as error:
         typer.echo(f"sagelink: internal error, please report it: {error!r} (SAGELINK_LOG=debug shows more)", err=True)

@@ -95,6 +95,23 @@ def test_without_labels_the_server_on_all_units_is_the_truth(command, scenes: Pa
     assert row["fused_acc"] == report["edge"]
 
 
+def test_eval_takes_the_truth_from_class_folders(command, scenes: Path, tmp_path: Path) -> None:
+    with (scenes / "labels.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            folder = tmp_path / "images" / row["label"]
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / row["file"]).symlink_to(scenes / row["file"])
+    few = (*DEMO, "--units", "48", "--selectors", "sage", "--importance", "last")
+    reports = []
+    for number, images in enumerate(([tmp_path / "images"], [scenes, "--labels", scenes / "labels.csv"])):
+        code, printed = command("eval", *images, *few, "--out", tmp_path / str(number))
+        assert code == 0, printed
+        reports.append(json.loads((tmp_path / str(number) / "eval.json").read_text()))
+    for key in ("images", "truth", "edge", "ceiling", "fused_ceiling", "hard_share"):
+        assert reports[0][key] == reports[1][key]
+    assert reports[0]["rows"][0]["server_acc"] == reports[1]["rows"][0]["server_acc"]
+
+
 def test_ctrl_c_keeps_the_rows_that_are_complete(
     command, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,12 +176,16 @@ def test_calibrate_goes_on_after_ctrl_c(command, scenes: Path, tmp_path: Path, m
 
     def weigh(*arguments: object) -> float:
         asked.append(1)
-        if len(asked) == 10:  # in the second line of three
+        if len(asked) in (3, 13):  # in the first line, then in the second of three
             raise KeyboardInterrupt
         return real(*arguments)
 
     monkeypatch.setattr(lab.frontier, "best_weight", weigh)
     calibrate = ("calibrate", scenes, *DEMO, "--frames", "24", "--out")
+    code, printed = command(*calibrate, tmp_path / "a.yaml")
+    assert code == 0
+    assert "interrupted; no line is complete, nothing is kept" in printed
+    assert not [*tmp_path.iterdir()]
     code, printed = command(*calibrate, tmp_path / "a.yaml")
     assert code == 0
     assert "interrupted" in printed
