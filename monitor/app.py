@@ -18,17 +18,18 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from monitor.feed import Moment
-from monitor.guard import COOKIE, Guard, session_of
 from monitor.pictures import evidence_png, heat, jpeg
 from monitor.viewer import Crowd, Viewer
 from monitor.watched import Watched
 from pipeline.errors import UsageError
+from pipeline.guard import COOKIE, Guard, session_of
 from pipeline.threads import Worker
 from transport.codecs import Canvas
 from transport.wire import decode_evidence
 
 _STATIC = Path(__file__).parent / "static"
 _LONGEST_BODY = 4096
+_OPEN = frozenset({"/healthz", "/readyz", "/login", "/static/style.css"})  # without a token
 _STALE_S = 30.0
 _WRONG_TOKEN_S = 0.5  # what a guess costs
 
@@ -102,7 +103,7 @@ def dashboard_app(run: Watched, coder: Worker, token: str | None) -> ASGIApp:
         WebSocketRoute("/ws", stream),
         Mount("/static", StaticFiles(directory=_STATIC)),
     ]
-    return Guard(Starlette(routes=routes), token)
+    return Guard(Starlette(routes=routes), token, _OPEN)
 
 
 async def _body(request: Request) -> bytes:

@@ -17,12 +17,12 @@ from monitor import viewer as viewer_module
 from monitor.app import dashboard_app
 from monitor.dashboard import check_dashboard
 from monitor.feed import Feed
-from monitor.guard import COOKIE, session_of
 from monitor.watched import Watched
 from pipeline.budget import UplinkBudget
 from pipeline.config import DashboardConfig, GateConfig
 from pipeline.control import Control
 from pipeline.errors import UsageError
+from pipeline.guard import COOKIE, session_of
 from pipeline.metrics import EdgeMetrics
 from pipeline.stats import LiveStats
 from pipeline.threads import Worker
