@@ -17,12 +17,13 @@ from paho.mqtt.properties import Properties
 from pipeline.channel import Channel
 from pipeline.errors import SagelinkError
 from pipeline.tasks import background
+from transport.announcement import encode_state
 from transport.bill import Till, Toll
 from transport.link import Hello
 from transport.mqtt.address import Broker
 from transport.mqtt.bill import Tariff, counted_bits
 from transport.mqtt.connection import Connection, socket_of
-from transport.mqtt.topics import SESSION_BYTES, Topics, encode_state
+from transport.mqtt.topics import SESSION_BYTES, Topics
 from transport.wire import MAX_MESSAGE_BYTES
 
 log = logging.getLogger(__name__)

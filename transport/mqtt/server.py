@@ -15,10 +15,11 @@ import aiomqtt
 from pipeline.channel import Channel, ChannelClosed
 from pipeline.errors import SagelinkError
 from pipeline.tasks import background
+from transport.announcement import decode_state
 from transport.link import Hello, Message
 from transport.mqtt.address import Broker
 from transport.mqtt.connection import Connection
-from transport.mqtt.topics import SESSION_BYTES, Topics, decode_state
+from transport.mqtt.topics import SESSION_BYTES, Topics
 from transport.wire import MAX_MESSAGE_BYTES
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class MqttServerLink:
         """`group`: servers of one group share the frames; empty where the broker knows no shared subscriptions.
 
         `on_connection` is told when the broker is reached and when it is lost."""
+        self.url = broker.url
         self._topics = topics
         self._group = group
         self._on_connection = on_connection
