@@ -69,12 +69,6 @@ RIGS = {
     "webrtc": partial(webrtc, lambda _: True),
     "webrtc-replay": partial(webrtc, None),
 }
-    "in-process": in_process,
-    "mqtt-5": partial(mqtt, "5"),
-    "mqtt-3.1.1": partial(mqtt, "3.1.1"),
-    "webrtc": partial(webrtc, lambda _: True),
-    "webrtc-replay": partial(webrtc, None),
-}
 
 
 @pytest.fixture(params=RIGS)
