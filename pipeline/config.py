@@ -362,6 +362,11 @@ class Config(_Section):
         return (CameraConfig.model_construct(name="camera", source=self.capture.source, **shared),)
 
     @property
+    def in_parts(self) -> bool:
+        """Whether evidence travels as datagrams, each of which is to be useful alone."""
+        return self.ship.server.startswith("webrtc+")
+
+    @property
     def edge_model(self) -> str:
         return self.edge.model or MODEL_PAIRS[self.models].edge
 

@@ -12,7 +12,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from transport.webrtc.datagrams import DATAGRAM, PART_BYTES
+from transport.webrtc.datagrams import DATAGRAM
+from transport.wire import PART_BYTES
 
 if TYPE_CHECKING:
     from aioice.ice import Connection
@@ -22,7 +23,7 @@ _RELAYED = 36  # bytes of a TURN Send indication, at most
 _DTLS = 13 + 8 + 16  # header of a record, nonce and tag of AES-GCM (RFC 6347, RFC 5288)
 _SCTP, _DATA, _SACK, _GAP = 12, 16, 16, 4  # common header; chunk headers; a gap of an acknowledgement (RFC 9260)
 _ACKS = 2  # the verdict comes twice
-_FILLED = 800  # bytes a datagram at least, on average, of what the encoder has split
+_FILLED = 640  # bytes a datagram at least, on average, of what the encoder has split
 _CONNECT = 5200  # bytes of a usual connection: offer, ICE checks, DTLS and SCTP handshakes, announcement
 _TLS = 1800  # of TLS around the offer
 

@@ -16,7 +16,6 @@ from transport.wire import MAX_PARTS
 
 DATAGRAM = 1161  # bytes of user data that fit one SCTP packet of aiortc and of browsers
 _PART = struct.Struct("!BHBB")
-PART_BYTES = DATAGRAM - _PART.size  # the longest part that travels in one packet
 NUMBERS = 2**16
 
 HEARTBEAT, ANNOUNCEMENT, VERDICT, EVIDENCE = b"\0", b"\1", b"\2", b"\3"
