@@ -20,7 +20,7 @@ from stages.parts import split
 from stages.planner import Plan, plan
 from transport.codecs import Canvas, codec_by_name
 from transport.embedding import Embedding
-from transport.wire import MAX_PARTS, PART_BYTES, EvidenceMessage, encode_bundle, encode_evidence
+from transport.wire import PART_BYTES, EvidenceMessage, encode_bundle, encode_evidence
 
 if TYPE_CHECKING:
     from models.zoo import Model
@@ -84,27 +84,22 @@ class Encoder:
     def of(cls, config: Config, server: Model) -> Encoder:
         """As a configuration wants it. Raises UsageError."""
         canvas = canvas_of(server)
-        return cls(
-            usable_lines(config, server.name, canvas),
-            canvas,
-            config.encode.slack,
-            PART_BYTES if config.in_parts else None,
-        )
+        lines, part_bytes = usable_lines(config, server.name, canvas), PART_BYTES if config.in_parts else None
+        return cls(lines, canvas, config.encode.slack, part_bytes)
 
     def fit(self, seq: int, picture: Pixels, order: Units, cap_bytes: int) -> Plan | int:
         """The best message of at most `cap_bytes`, or the bytes that the shortest would need."""
         longest = self._part_bytes
         if longest is None or cap_bytes <= longest:
             return self._plan(seq, picture, order, cap_bytes)
-        cap_bytes = min(cap_bytes, MAX_PARTS * longest)
+        cap_bytes = min(cap_bytes, self._canvas.side * longest)  # a part has a row of the grid at least
         for room in _ROOM_FOR_PARTS:
             planned = self._plan(seq, picture, order, max(longest, int(room * cap_bytes)))
-            if isinstance(planned, int) or len(planned.message) <= longest:
+            if isinstance(planned, int) or len(planned.message) <= longest or codec_by_name(planned.point.codec).whole:
                 return planned
             units, coded = order[: planned.point.units], partial(self.message, seq, picture)
             parts = split(picture, units, planned.point, self._canvas, len(planned.message), longest, coded)
-            message = encode_bundle(seq, parts) if parts else planned.message
-            if len(message) <= cap_bytes:
+            if parts and len(message := encode_bundle(seq, parts)) <= cap_bytes:
                 return replace(planned, message=message)
         return self._plan(seq, picture, order, longest)
 

@@ -50,7 +50,7 @@ def split(
         largest = max(len(part) for part in parts)
         if largest <= longest:
             return parts if _FILLED * (len(parts) - 1) < total and len(parts) <= MAX_PARTS else None
-        count = max(count + 1, -(-total // longest))
+        count = max(count + 1, -(-count * largest // longest))
     return None
 
 

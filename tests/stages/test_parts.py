@@ -70,7 +70,7 @@ def test_what_was_lost_is_missing_and_nothing_else(picture: Pixels) -> None:
 
 
 def test_a_decoded_band_looks_like_the_picture(picture: Pixels) -> None:
-    parts = parts_at(picture, OperatingPoint("avif", 196, 224, 80))
+    parts = parts_at(picture, OperatingPoint("avif", 196, 224, 55))
     assert parts is not None
     received = receive(encode_bundle(3, parts), CANVAS)
     tiles = picture.reshape(14, 16, 14, 16, 3).swapaxes(1, 2).reshape(196, 16, 16, 3)
