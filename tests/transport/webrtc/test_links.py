@@ -87,12 +87,12 @@ async def test_cameras_are_known_while_they_are_there(at: MeetingPoint) -> None:
 
 
 async def test_a_token_is_wanted_and_shown(at: MeetingPoint) -> None:
-    async with serving(dataclasses.replace(at, token=TOKEN)) as (server, there):
-        async with another_camera_goes_on(server, there):
-            assert await post(there, b"x") == 401
-            assert await post(there, b"x", "another-token-of-this-length") == 401
-            with pytest.raises(Unreachable, match="another token than the server's"):
-                await exchange(dataclasses.replace(there, token="wrong-wrong-wrong"), "offer")  # noqa: S106
+    at = dataclasses.replace(at, token=TOKEN)
+    async with serving(at) as (server, there), another_camera_goes_on(server, there):
+        assert await post(there, b"x") == 401
+        assert await post(there, b"x", "another-token-of-this-length") == 401
+        with pytest.raises(Unreachable, match="another token than the server's"):
+            await exchange(dataclasses.replace(there, token="wrong-wrong-wrong"), "offer")  # noqa: S106
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7"])  # noqa: S104
