@@ -11,6 +11,7 @@ from typing import Annotated, Optional
 import typer
 
 from lab import commands as lab
+from lab.adapt_command import adapt
 from pipeline.errors import SagelinkError, UsageError
 from pipeline.options import (
     MODEL_OPTIONS,
@@ -128,7 +129,7 @@ def run(
 def replay(
     recording: Annotated[Path, typer.Argument(help="Folder that `sagelink run --record` wrote.", metavar="DIR")],
     uplink: Annotated[
-        Optional[list[str]], typer.Option(help="Budget rate to try instead; may be given several times.")
+        Optional[list[str]], typer.Option(help="Budget rates to try instead: 32kbit/s,64kbit/s; may be repeated.")
     ] = None,
     assignments: Assignments = None,
     out: Annotated[Optional[Path], typer.Option(help="Folder for what is tried; without it, DIR/replay.")] = None,
@@ -138,8 +139,9 @@ def replay(
     from pipeline.replay import check, compare
 
     changes = parse_assignments(assignments or [])
-    if uplink or changes:
-        compare(recording, uplink or [], changes, out or recording / "replay")
+    rates = [rate.strip() for given in uplink or [] for rate in given.split(",")]
+    if rates or changes:
+        compare(recording, rates, changes, out or recording / "replay")
     elif out is not None:
         raise UsageError("--out has nothing to hold without --uplink or --set: a check only says whether it holds")
     else:
@@ -195,6 +197,7 @@ def report(
 
 app.command("eval")(lab.evaluate)
 app.command("calibrate")(lab.calibrate)
+app.command("adapt")(adapt)
 
 
 @app.command("models")

@@ -17,13 +17,12 @@ from paho.mqtt.properties import Properties
 from pipeline.channel import Channel
 from pipeline.errors import SagelinkError
 from pipeline.tasks import background
-from transport.announcement import encode_state
 from transport.bill import Till, Toll
 from transport.link import Hello
 from transport.mqtt.address import Broker
 from transport.mqtt.bill import Tariff, counted_bits
 from transport.mqtt.connection import Connection, socket_of
-from transport.mqtt.topics import SESSION_BYTES, Topics
+from transport.mqtt.topics import SESSION_BYTES, Topics, encode_state
 from transport.wire import MAX_MESSAGE_BYTES
 
 log = logging.getLogger(__name__)
@@ -64,12 +63,11 @@ class MqttEdgeLink:
         self._tariff = Tariff(broker.tls is not None, False, broker.client_certificate)
         self._session = secrets.token_bytes(SESSION_BYTES)
         self._down: Channel[tuple[str, bytes]] = Channel("downlink", "drop_oldest", capacity=_REPLIES)
-        self._state_topic = topics.state(node)
         self._connection = Connection(
             broker,
             self._run_session,
             identifier=f"sagelink-{node}-{secrets.token_hex(4)}",
-            will=aiomqtt.Will(self._state_topic, self._state(False), qos=1, retain=True),
+            will=aiomqtt.Will(topics.state(node), encode_state(self._session, False), qos=1, retain=True),
             queue=_REPLIES,
             before_connecting=lambda: self._till.open(self._tariff.connect_bits()),
         )
@@ -152,7 +150,7 @@ class MqttEdgeLink:
         await client.subscribe(self._topics.verdict(f"{self._node}/+"), qos=0)
         if self._on_budget is not None:
             await client.subscribe(self._topics.budget(self._node), qos=1)
-        await client.publish(self._state_topic, self._state(True), qos=1, retain=True)
+        await self._tell(client, online=True, qos=1, timeout_s=None)
         try:
             async with asyncio.TaskGroup() as group:
                 self._client, self._publishing, self._unacknowledged = client, group, 0
@@ -164,7 +162,7 @@ class MqttEdgeLink:
                     await self._take(message)
         except asyncio.CancelledError:
             with contextlib.suppress(aiomqtt.MqttError):
-                await client.publish(self._state_topic, self._state(False), qos=0, retain=True, timeout=_FAREWELL_S)
+                await self._tell(client, online=False, qos=0, timeout_s=_FAREWELL_S)
             raise
         finally:
             self._client = self._publishing = None
@@ -177,11 +175,15 @@ class MqttEdgeLink:
             if self._on_budget is not None:
                 self._on_budget(payload)
         elif payload[:SESSION_BYTES] == self._session:  # else: for an earlier run of the same name
-            camera = self._topics.address_of(topic).removeprefix(f"{self._node}/")
+            camera = self._topics.place_of(topic).removeprefix(f"{self._node}/")
             await self._down.put((camera, payload[SESSION_BYTES:]))
 
-    def _state(self, online: bool) -> bytes:
-        return encode_state(self._hello, self._cameras, online)
+    async def _tell(self, client: aiomqtt.Client, online: bool, qos: int, timeout_s: float | None) -> None:
+        """Retains the state of every camera and, last, of the node, whose last will stands for them all."""
+        hellos = [(f"{self._node}/{camera}", self._hello) for camera in self._cameras]
+        for place, hello in [*hellos, (self._node, None)]:
+            state = encode_state(self._session, online, hello)
+            await client.publish(self._topics.state(place), state, qos=qos, retain=True, timeout=timeout_s)
 
     async def _check_bill(self, connection: object) -> None:
         """Charges what the kernel has counted beyond the estimates: retransmissions, keep-alives, a long handshake."""

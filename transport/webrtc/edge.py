@@ -16,11 +16,11 @@ from pipeline.channel import Channel, ChannelClosed
 from pipeline.errors import SagelinkError
 from pipeline.offers import OfferRefused
 from pipeline.tasks import background
-from transport.announcement import encode_state
 from transport.backoff import Backoff
 from transport.bill import Till, Toll
 from transport.link import Hello
 from transport.webrtc.address import MeetingPoint
+from transport.webrtc.announcement import encode_state
 from transport.webrtc.bill import Tariff
 from transport.webrtc.datagrams import (
     ANNOUNCEMENT,
@@ -33,7 +33,7 @@ from transport.webrtc.datagrams import (
 )
 from transport.webrtc.peer import Peer
 from transport.webrtc.signalling import Unreachable, exchange
-from transport.wire import parts_of
+from transport.wire import MAX_MESSAGE_BYTES, parts_of
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ _CHECK_S = 0.25  # between two looks at the count
 _CONNECT_S = 8.0
 _PROVEN_S = 5.0  # a connection that lived so long was a success
 _REPLIES = 64
-_LONGEST = 262_144  # bytes: what aiortc takes as one message
+_LONGEST = 262_000  # bytes: what aiortc takes as one message
 
 
 class WebRtcEdgeLink:
@@ -118,8 +118,10 @@ class WebRtcEdgeLink:
         refusal = self.refusal()
         if refusal is not None or self._peer is None:
             return refusal
+        if len(message) > MAX_MESSAGE_BYTES:
+            return f"{len(message)} bytes; accepted: up to {MAX_MESSAGE_BYTES}"
         if len(message) > _LONGEST:
-            return f"{len(message)} bytes; accepted: up to {_LONGEST}"
+            return f"{len(message)} bytes; accepted over WebRTC: up to {_LONGEST}"
         self._till.charged(self.wire_bits(camera, len(message)))
         number, index = next(self._numbers) % NUMBERS, self._cameras.index(camera)
         if self._replay:

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 
 from pipeline.offers import OfferRefused
-from transport.announcement import decode_state
 from transport.link import Hello, Message
 from transport.webrtc.address import MeetingPoint
+from transport.webrtc.announcement import decode_state
 from transport.webrtc.datagrams import ANNOUNCEMENT, EVIDENCE, NUMBERS, Assembler, Gathered, pack_verdict, unpack_part
 from transport.webrtc.peer import Peer
 from transport.wire import encode_bundle, peek

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transport.announcement import decode_state, encode_state
 from transport.link import Hello
+from transport.webrtc.announcement import decode_state, encode_state
 
 HELLO = Hello(14, 16, "0123456789abcdef", 1.0)
 
