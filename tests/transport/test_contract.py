@@ -63,7 +63,12 @@ async def webrtc(toll: Toll | None) -> AsyncIterator[Rig]:
         found = dataclasses.replace(at, port=server.port)
         async with WebRtcEdgeLink(found, "node", ["door", "yard"], HELLO, toll=toll) as edge:
             await edge.ready()
-            yield Rig(edge, server, cut=lambda: setattr(edge._peer._connection.sctp, "_handle_data", deaf))
+
+            def cut() -> None:
+                for peer in (edge._peer, *(guest._peer for guest in server._guests.values())):
+                    peer._connection.sctp._handle_data = deaf
+
+            yield Rig(edge, server, cut)
 
 
 async def deaf(_: bytes) -> None:
