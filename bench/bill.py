@@ -12,12 +12,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import shutil
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 
+from bench.cable import PORT, SERVER, Cable, obstacle
 from pipeline.budget import UplinkBudget
 from pipeline.config import MqttConfig
 from transport.link import Hello
@@ -26,8 +27,6 @@ from transport.mqtt.edge import MqttEdgeLink
 from transport.mqtt.server import MqttServerLink
 from transport.mqtt.topics import Topics
 
-_EDGE, _SERVER = "10.77.0.1", "10.77.0.2"
-_PORT = 1883
 _LEAST, _MOST = 1000, 12_000  # bytes of a message
 _WINDOW_S = 1.0
 
@@ -44,84 +43,18 @@ class Result:
         return self.charged_bits / self.wire_bits
 
 
-def obstacle() -> str | None:
-    """Why it cannot be measured here; None when it can."""
-    for program in ("ip", "mosquitto"):
-        if shutil.which(program) is None:
-            return f"no {program}"
-    if subprocess.run(["ip", "netns", "add", "sagelink-probe"], capture_output=True).returncode:  # noqa: S607
-        return "network namespaces are not allowed"
-    subprocess.run(["ip", "netns", "delete", "sagelink-probe"], check=True)  # noqa: S607
-    return None
-
-
 def measure(rates_bps: list[int], seconds: float) -> list[Result]:
-    running = [_Pair(rate) for rate in rates_bps]
-    try:
-        for pair in running:
-            pair.start(seconds)
-        return [pair.result() for pair in running]
-    finally:
-        for pair in running:
-            pair.remove()
+    with ExitStack() as stack:
+        running = [(rate, _start(stack.enter_context(Cable(rate // 1000)), rate, seconds)) for rate in rates_bps]
+        return [Result(rate, *map(int, edge.communicate()[0].split())) for rate, edge in running]
 
 
-class _Pair:
-    """Two namespaces with a cable between them, and what runs in them."""
-
-    def __init__(self, rate_bps: int) -> None:
-        self._rate_bps = rate_bps
-        self._edge, self._server = (f"sagelink-{os.getpid()}-{rate_bps}-{side}" for side in ("edge", "server"))
-        self._processes: list[subprocess.Popen[str]] = []
-
-    def start(self, seconds: float) -> None:
-        for name in (self._edge, self._server):
-            _ip("netns", "add", name)
-        ends = (f"sle{self._rate_bps // 1000}", f"sls{self._rate_bps // 1000}")
-        _ip("-n", self._edge, "link", "add", ends[0], "type", "veth", "peer", "name", ends[1], "netns", self._server)
-        for name, end, address in ((self._edge, ends[0], _EDGE), (self._server, ends[1], _SERVER)):
-            # No router solicitations of IPv6 among the counted bits.
-            self._run(name, "sysctl", "-qw", f"net.ipv6.conf.{end}.disable_ipv6=1").wait()
-            _ip("-n", name, "address", "add", f"{address}/24", "dev", end)
-            _ip("-n", name, "link", "set", end, "up")
-            _ip("-n", name, "link", "set", "lo", "up")
-        self._run(self._server, "mosquitto", "-c", "/dev/stdin", text=f"listener {_PORT}\nallow_anonymous true\n")
-        time.sleep(0.5)
-        self._run(self._server, sys.executable, "-m", "bench.bill", "--role", "server")
-        role = ["--role", "edge", "--seconds", str(seconds), "--rates", str(self._rate_bps // 1000)]
-        self._edge_process = self._run(self._edge, sys.executable, "-m", "bench.bill", *role)
-
-    def result(self) -> Result:
-        output, _ = self._edge_process.communicate()
-        charged, wire, peak = map(int, output.split())
-        return Result(self._rate_bps, charged, wire, peak)
-
-    def remove(self) -> None:
-        for process in self._processes:
-            process.kill()
-            process.wait()
-            if process.stdout:
-                process.stdout.close()
-        for name in (self._edge, self._server):
-            subprocess.run(["ip", "netns", "delete", name], capture_output=True)  # noqa: S607
-
-    def _run(self, name: str, *command: str, text: str | None = None) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            ["ip", "netns", "exec", name, *command],  # noqa: S607
-            stdin=subprocess.PIPE if text else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        self._processes.append(process)
-        if text and process.stdin:
-            process.stdin.write(text)
-            process.stdin.close()
-        return process
-
-
-def _ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True)  # noqa: S607
+def _start(cable: Cable, rate_bps: int, seconds: float) -> subprocess.Popen[str]:
+    """Broker, server and edge; the edge's process."""
+    cable.start_broker()
+    cable.run("server", sys.executable, "-m", "bench.bill", "--role", "server")
+    role = ["--role", "edge", "--seconds", str(seconds), "--rates", str(rate_bps // 1000)]
+    return cable.run("edge", sys.executable, "-m", "bench.bill", *role)
 
 
 def _counted_bits() -> int:
@@ -132,7 +65,7 @@ def _counted_bits() -> int:
 
 
 async def _be_server() -> None:
-    broker = open_broker(f"mqtt://{_SERVER}:{_PORT}", MqttConfig(), "server")
+    broker = open_broker(f"mqtt://{SERVER}:{PORT}", MqttConfig(), "server")
     async with MqttServerLink(broker, Topics("bench"), "servers") as link:
         async for message in link.messages():
             await link.reply(message, bytes(66))
@@ -141,7 +74,7 @@ async def _be_server() -> None:
 async def _be_edge(rate_bps: int, seconds: float) -> None:
     """Prints charged bits, bits on the wire, and the fullest window."""
     budget, before = UplinkBudget(rate_bps, _WINDOW_S), _counted_bits()
-    broker = open_broker(f"mqtt://{_SERVER}:{_PORT}", MqttConfig(keepalive="10s"), "server")
+    broker = open_broker(f"mqtt://{SERVER}:{PORT}", MqttConfig(keepalive="10s"), "server")
     began_s = time.monotonic()
     hello = Hello(14, 16, "0" * 16, 1.0)
 
@@ -187,7 +120,7 @@ def main() -> None:
         asyncio.run(_be_server())
     elif arguments.role == "edge":
         asyncio.run(_be_edge(1000 * arguments.rates[0], arguments.seconds))
-    elif (reason := obstacle()) is not None:
+    elif (reason := obstacle("mosquitto")) is not None:
         sys.exit(f"bench.bill: {reason}")
     else:
         for result in measure([1000 * rate for rate in arguments.rates], arguments.seconds):

@@ -23,11 +23,13 @@ def main() -> None:
     verdicts: list[Verdict] = []
     run = prepare(config, pair)
     run.go(verdicts.append)
-    # Frames that the server set right come first: they show what the bits were spent on.
+    # Frames that the server set right show what the bits were spent on: one of each class, the fewest units first.
     sent = [verdict for verdict in verdicts if verdict.server and verdict.answer and verdict.edge]
     mended = [v for v in sent if v.answer.class_id == v.frame.truth != v.edge.class_id]
+    each = {v.frame.truth: v for v in sorted(mended, key=lambda v: -len(v.units))}
     painter = Painter(pair.edge.labels, pair.server.grid, config.capture.resize)
-    panels = [painter.draw(verdict) for verdict in (mended + sent)[:SHOWN]]
+    chosen = sorted(each.values(), key=lambda v: len(v.units))[:SHOWN]
+    panels = [painter.draw(verdict) for verdict in chosen]
     gap = np.full((panels[0].shape[0], 8, 3), 255, np.uint8)
     row = np.concatenate([part for panel in panels for part in (panel, gap)][:-1], axis=1)
     Image.fromarray(row).save(Path(__file__).parents[1] / "docs" / "demo.png", optimize=True)

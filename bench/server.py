@@ -1,6 +1,6 @@
 """The classify path: frames/s on few units over all units, and in mixed batches over one frame at a time.
 
-    python -m bench.server [--model deit_tiny_patch16_224] [--threads 2] [--rounds 5]
+    python -m bench.server [--model deit_tiny_patch16_224] [--device cpu] [--threads 1 2] [--rounds 5]
 
 Random pixels, random weights of the model's architecture: neither changes the work. Rounds alternate between the two
 sides of a ratio, so that a change of the machine's speed meets both; the ratio is that of the medians.
@@ -24,9 +24,9 @@ from server.receive import Received
 _CAMERAS = 32
 
 
-def classifier(name: str) -> Classifier:
+def classifier(name: str, device: str) -> Classifier:
     network = vit.check(timm.create_model(name, pretrained=False).eval().requires_grad_(False), name)
-    return Classifier(zoo.described(name, network, tuple(map(str, range(network.num_classes))), "cpu"))
+    return Classifier(zoo.described(name, network, tuple(map(str, range(network.num_classes))), device))
 
 
 def frames(model: Classifier, counts: Sequence[int]) -> list[Received]:
@@ -56,11 +56,12 @@ def compare(one: Callable[[], int], other: Callable[[], int], rounds: int) -> tu
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="deit_tiny_patch16_224")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="CPU threads of a forward pass")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    model = classifier(arguments.model)
+    model = classifier(arguments.model, arguments.device)
+    total = model.model.grid.units
 
     def in_batches(of: list[Received], size: int) -> Callable[[], int]:
         def work() -> int:
@@ -70,18 +71,19 @@ def main() -> None:
 
         return work
 
-    few, all_units = frames(model, [64] * 32), frames(model, [model.model.grid.units] * 32)
-    for size in (1, 16):
-        fast, slow = compare(in_batches(few, size), in_batches(all_units, size), arguments.rounds)
-        print(
-            f"64 of {model.model.grid.units} units, batches of {size}: {fast:.1f} over {slow:.1f} = {fast / slow:.2f}"
-        )
+    few, all_units = frames(model, [64] * _CAMERAS), frames(model, [total] * _CAMERAS)
     mixed = frames(model, np.random.default_rng(1).integers(16, 97, _CAMERAS).tolist())
-    together, alone = compare(in_batches(mixed, _CAMERAS), in_batches(mixed, 1), arguments.rounds)
-    print(
-        f"{_CAMERAS} cameras of 16 to 96 units, together over alone: "
-        f"{together:.1f} over {alone:.1f} = {together / alone:.2f}"
-    )
+    print("| threads | frames/s | of one | of the other | ratio |")
+    print("|---|---|---|---|---|")
+    for threads in arguments.threads:
+        torch.set_num_threads(threads)
+        for what, one, other in (
+            (f"64 of {total} units over all, one at a time", in_batches(few, 1), in_batches(all_units, 1)),
+            (f"64 of {total} units over all, batches of 16", in_batches(few, 16), in_batches(all_units, 16)),
+            (f"{_CAMERAS} cameras of 16 to 96 units, together over alone", in_batches(mixed, 32), in_batches(mixed, 1)),
+        ):
+            fast, slow = compare(one, other, arguments.rounds)
+            print(f"| {threads} | {what} | {fast:.1f} | {slow:.1f} | {fast / slow:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

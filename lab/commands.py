@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pipeline.config import Config
 
 N = TypeVar("N", bound=str)
+_UNITS = "16,32,48,64,96,128,196"
 
 
 def evaluate(
@@ -33,7 +34,16 @@ def evaluate(
     labels: Annotated[
         Optional[Path], typer.Option(help="CSV file with the columns file and label; without truth: agreement.")
     ] = None,
-    units: Annotated[str, typer.Option(help="Numbers of units.")] = "16,32,48,64,96,128,196",
+    units: Annotated[
+        Optional[str],
+        typer.Option(help="Compare selectors at these numbers of units (default: 16,32,48,64,96,128,196)."),
+    ] = None,
+    caps: Annotated[
+        Optional[str], typer.Option("--bytes", help="Compare codecs under these caps instead, such as 500,1000,2000.")
+    ] = None,
+    codecs: Annotated[
+        str, typer.Option(help="Names, or auto: the planner's choice of all. The selection is that of a run.")
+    ] = "auto,webp-frame,avif-frame,jpeg-frame,raw-zstd,token-zstd",
     selectors: Annotated[str, typer.Option(help="Names, or all.")] = "all",
     importance: Annotated[str, typer.Option(help="last, rollout, gradient; several with commas.")] = "last,rollout",
     rows: Annotated[str, typer.Option(help="Part of the images, START::STEP: 0::2 is every other one.")] = "0::1",
@@ -49,48 +59,61 @@ def evaluate(
     server_checkpoint: ServerCheckpoint = None,
     assignments: Assignments = None,
 ) -> None:
-    """Measure what a number of units costs in accuracy, for every selector, on images of your own."""
+    """Measure on images of your own what a number of units costs in accuracy, for every selector, or what a cap in
+    bytes does, for every codec."""
     given = locals()
     from rich.console import Console
 
+    from lab.by_bytes import codec_rows, encoder_of
+    from lab.by_units import units_rows
     from lab.evaluate import Evaluation, weight_by_units
     from lab.pictures import find_pictures
     from lab.plots import draw
     from lab.progress import Bar
     from lab.rig import Rig
-    from lab.tables import units_table
+    from lab.tables import codecs_table, units_table
     from models.pair import Pair as ModelPair
     from models.vit import Importance
     from pipeline.run import check_writable
+    from stages.encode import AUTO
     from stages.selectors import SELECTORS
+    from transport.codecs import codec_names
+    from transport.wire import MAX_MESSAGE_BYTES
 
     settings = _settings(given, {"gate": "gate.policy", "seed": "select.seed"})
     names = [*SELECTORS] if selectors == "all" else _listed("--selectors", selectors, [*SELECTORS])
     kinds: Sequence[Importance] = _listed("--importance", importance, get_args(Importance))
-    part = _rows(rows)
+    part = rows_of(rows)
     check_writable(out)
     pair = ModelPair.load(settings)
-    counts = _numbers("--units", units, pair.server.grid.units)
+    if caps is None and units is None:
+        units = _UNITS
+    counts = _numbers("--units", units, pair.server.grid.units) if units else []
+    limits = _numbers("--bytes", caps, MAX_MESSAGE_BYTES) if caps else []
+    coded = _listed("--codecs", codecs, [AUTO, *codec_names()]) if limits else []
     pictures = find_pictures(images, labels, pair.edge.labels).part(part, limit)
 
     console = Console()
-    evaluation = Evaluation(
-        Rig(pair, settings.capture.resize),
-        settings,
-        weight_by_units(settings, pair.server),
-    )
+    evaluation = Evaluation(Rig(pair, settings.capture.resize), settings, weight_by_units(settings, pair.server))
+    seen = dict.fromkeys([*(kinds if counts else ()), *((settings.select.importance,) if limits else ())])
+    encoders = {codec: encoder_of(evaluation, codec) for codec in coded}
     with Bar(console) as bar:
-        evaluation.see(pictures, kinds, bar.show)
+        evaluation.see(pictures, [*seen], bar.show)
         report = evaluation.report
         try:
-            for _ in evaluation.rows(names, kinds, counts, bar.show):
-                pass
+            for selection in units_rows(evaluation, names, kinds, counts, bar.show):
+                report.rows.append(selection)
+            for coding in codec_rows(evaluation, encoders, limits, bar.show):
+                report.rows.append(coding)
         except KeyboardInterrupt:
             report.interrupted = True
     if report.unreadable:
         console.print(f"{len(report.unreadable)} images could not be read and were skipped:", style="yellow")
         console.print("\n".join(f"  {line}" for line in report.unreadable[:10]), highlight=False)
-    console.print(units_table(report))
+    if report.units_rows:
+        console.print(units_table(report))
+    if report.codec_rows:
+        console.print(codecs_table(report))
     out.mkdir(parents=True, exist_ok=True)
     (out / "eval.json").write_text(json.dumps(report.as_dict(), indent=1) + "\n", encoding="utf-8")
     if report.rows:
@@ -117,11 +140,14 @@ def calibrate(
     server_checkpoint: ServerCheckpoint = None,
     assignments: Assignments = None,
 ) -> None:
-    """Measure what each operating point costs and is worth on frames of your own; `run` plans with the result."""
+    """Measure what each operating point costs and is worth on frames of your own; `run` plans with the result.
+
+    Ctrl-C keeps the lines that are complete; the same command then goes on."""
     given = locals()
     from rich.console import Console
 
     from lab.frontier import empty_lines, measure, write_frontier
+    from lab.kept import Kept
     from lab.pictures import pictures_of
     from lab.progress import Bar
     from lab.rig import Rig
@@ -143,11 +169,28 @@ def calibrate(
             bar.show("edge", len(samples), frames)
         if len(samples) < FEWEST:
             raise UsageError(f"{len(samples)} frames to measure in {source!r}; accepted: {FEWEST} or more")
-        todo = [*empty_lines(rig.canvas)]
-        frontier = measure(samples, rig.classifier, todo, lambda done, total: bar.show("operating points", done, total))
-    out.parent.mkdir(parents=True, exist_ok=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        todo, kept = [*empty_lines(rig.canvas)], Kept(out.with_suffix(".resume"), samples, pair.server)
+        try:
+            frontier = measure(
+                samples,
+                rig.classifier,
+                todo,
+                lambda done, total: bar.show("operating points", done, total),
+                kept.lines(),
+                kept.put,
+            )
+        except KeyboardInterrupt:
+            console.print(
+                f"interrupted; complete lines are kept in {kept.path}: the same command goes on",
+                style="yellow",
+                highlight=False,
+                soft_wrap=True,
+            )
+            return
     truth = "labels" if samples[0].truth is not None else "no labels"
     write_frontier(frontier, out, f"{len(samples)} frames of {source}, {truth}, edge {pair.edge.name}")
+    kept.clear()
     console.print(f"written to {out}; use it with --set encode.frontier={out}", highlight=False, soft_wrap=True)
 
 
@@ -183,7 +226,7 @@ def _numbers(option: str, text: str, most: int) -> list[int]:
     return numbers
 
 
-def _rows(text: str) -> slice:
+def rows_of(text: str) -> slice:
     start, _, step = text.partition("::")
     if not (start.isdecimal() and step.isdecimal() and int(step)):
         raise UsageError(f"--rows {text!r}; accepted: START::STEP, such as 0::2 or 1::2")

@@ -81,8 +81,13 @@ def measure(
     classifier: Classifier,
     todo: Sequence[tuple[LineModel, list[OperatingPoint]]],
     progress: Callable[[int, int], None] = lambda done, total: None,
+    known: Sequence[LineModel] = (),
+    keep: Callable[[FrontierModel], None] = lambda frontier: None,
 ) -> FrontierModel:
-    """The frontier of a server on samples, for lines as `empty_lines` gives them. `progress`: settings done, in all."""
+    """The frontier of a server on samples, for lines as `empty_lines` gives them. `progress`: settings done, in all.
+
+    Lines that are `known` are not measured again; `keep` is told after each line what is complete.
+    """
     canvas = classifier.canvas
     encoder = Encoder([], canvas)
     everything = np.arange(canvas.units)
@@ -98,8 +103,17 @@ def measure(
     unsure = np.argsort(edge.max(1), kind="stable")[: max(1, len(samples) // 2)]
     most_weight = FULL_WEIGHT if any(sample.truth is None for sample in samples) else max(WEIGHTS)
     total, done = sum(len(points) for _, points in todo), 0
-    lines = []
+    lines: list[LineModel] = []
+
+    def frontier() -> FrontierModel:
+        return FrontierModel(server=classifier.model.name, units=canvas.units, pixels=canvas.pixels, lines=lines)
+
     for line, points in todo:
+        before = next((each for each in known if _same(each, line, points)), None)
+        if before is not None:
+            lines.append(before)
+            done += len(points)
+            continue
         rows = []
         for point in points:
             messages = [encoder.message(0, sample.picture, sample.order, point) for sample in samples]
@@ -113,10 +127,21 @@ def measure(
             progress(done, total)
         # What falls as the knob is turned up is noise: the settings below are held to be as good.
         grown = np.maximum.accumulate(np.array(rows), axis=0)
-        knobs = [point.quality if line.units is not None else point.units for point in points]
-        measured = {knob: (int(b), round(a, 4), w) for knob, (b, a, w) in zip(knobs, grown.tolist(), strict=True)}
+        measured = {
+            knob: (int(b), round(a, 4), w) for knob, (b, a, w) in zip(_knobs(line, points), grown.tolist(), strict=True)
+        }
         lines.append(line.model_copy(update={"points": measured}))
-    return FrontierModel(server=classifier.model.name, units=canvas.units, pixels=canvas.pixels, lines=lines)
+        keep(frontier())
+    return frontier()
+
+
+def _knobs(line: LineModel, points: Sequence[OperatingPoint]) -> list[int]:
+    return [point.quality if line.units is not None else point.units for point in points]
+
+
+def _same(measured: LineModel, line: LineModel, points: Sequence[OperatingPoint]) -> bool:
+    """Whether `measured` is `line`, at these points."""
+    return measured.model_copy(update={"points": {}}) == line and [*measured.points] == _knobs(line, points)
 
 
 def best_weight(edge: NDArray[np.float32], server: NDArray[np.float32], targets: NDArray[np.intp]) -> float:
@@ -138,7 +163,10 @@ def write_frontier(frontier: FrontierModel, path: Path, note: str) -> None:
     for line in content["lines"]:
         line["points"] = {knob: list(values) for knob, values in line["points"].items()}
     header = f"# {note}\n# points: setting of the knob: [median bytes of a message, agreement, weight]\n"
-    path.write_text(header + yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120), "utf-8")
+    text = header + yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120)
+    unfinished = path.with_name(f"{path.name}.part")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
 
 
 def _log_probs(classifier: Classifier, evidence: Sequence[Received]) -> NDArray[np.float32]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import groupby
+
 from rich.table import Table
 
-from lab.evaluate import Report
-from lab.statistics import Interval
+from lab.report import Difference, Report, Row
 
 
 def percent(share: float | None) -> str:
     return "-" if share is None else f"{share:.1%}"
 
 
-def points(difference: tuple[float, Interval] | None) -> str:
+def points(difference: Difference) -> str:
     """A difference in percentage points with its interval."""
     if difference is None:
         return ""
@@ -21,7 +23,30 @@ def points(difference: tuple[float, Interval] | None) -> str:
 
 
 def units_table(report: Report) -> Table:
-    """A row for each selector, importance and number of units."""
+    """A row for each selector, importance and number of units; the most accurate first."""
+    table = _table(report, ("units", "bytes"), ("selector", "importance"), "server - sage, last")
+    by_units = sorted(report.units_rows, key=lambda row: (row.units, -(row.server_acc or 0.0)))
+    for units, rows in groupby(by_units, lambda row: row.units):
+        for row in rows:
+            names = (str(units), _bytes(row), row.selector, row.importance)
+            table.add_row(*names, *_accuracies(row), points(row.vs_paper.get("server_acc")))
+        table.add_section()
+    return table
+
+
+def codecs_table(report: Report) -> Table:
+    """A row for each codec under each cap; the most accurate first."""
+    table = _table(report, ("cap", "bytes", "sent"), ("codec",), "server - best frame")
+    by_cap = sorted(report.codec_rows, key=lambda row: (row.cap_bytes, -(row.server_acc or 0.0)))
+    for cap, rows in groupby(by_cap, lambda row: row.cap_bytes):
+        for row in rows:
+            names = (str(cap), _bytes(row), percent(row.sent), row.codec)
+            table.add_row(*names, *_accuracies(row), points(row.vs_frame.get("server_acc")))
+        table.add_section()
+    return table
+
+
+def _table(report: Report, numbers: Sequence[str], names: Sequence[str], difference: str) -> Table:
     what = "top-1" if report.truth == "labels" else "agreement with the server on all units"
     table = Table(
         title=f"{report.images} images, {what}\nedge {percent(report.edge)}, server with all units "
@@ -31,24 +56,19 @@ def units_table(report: Report) -> Table:
         pad_edge=False,
         header_style="bold",
     )
-    for name in ("units", "bytes"):
-        table.add_column(name, justify="right")
-    table.add_column("selector")
-    table.add_column("importance")
-    for name in ("server", "fused", "hard"):
-        table.add_column(name, justify="right")
-    table.add_column("server - sage, last", justify="right", no_wrap=True)
-    units = None
-    for row in sorted(report.rows, key=lambda row: (row.units, -(row.server_acc or 0.0))):
-        if units is not None and row.units != units:
-            table.add_section()
-        units = row.units
-        table.add_row(
-            str(row.units),
-            f"{row.bytes_mean:.0f}",
-            row.selector,
-            row.importance,
-            *(percent(share) for share in (row.server_acc, row.fused_acc, row.hard_fused_acc)),
-            points(row.vs_paper.get("server_acc")),
-        )
+    for number in numbers:
+        table.add_column(number, justify="right")
+    for name in names:
+        table.add_column(name)
+    for accuracy in ("server", "fused", "hard"):
+        table.add_column(accuracy, justify="right")
+    table.add_column(difference, justify="right", no_wrap=True)
     return table
+
+
+def _accuracies(row: Row) -> list[str]:
+    return [percent(share) for share in (row.server_acc, row.fused_acc, row.hard_fused_acc)]
+
+
+def _bytes(row: Row) -> str:
+    return "-" if row.bytes_mean is None else f"{row.bytes_mean:.0f}"

@@ -25,8 +25,8 @@ class Pair:
         torch.set_num_threads(config.threads)
         edge = zoo.load(config.edge, config.edge_model)
         vit.check_attention(edge.vit, edge.name)
-        if config.ship.server and config.encode.codec != "token-zstd":  # its weights are over there
-            return cls(edge, zoo.outline(config.server_model, edge.labels))
+        if config.ship.server:  # its weights are over there
+            return cls(edge, zoo.outline(config.server, config.server_model, edge.labels))
         server = zoo.load(config.server, config.server_model)
         if len(edge.labels) != len(server.labels):
             raise UsageError(

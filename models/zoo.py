@@ -29,6 +29,7 @@ from pipeline.types import Pixels
 log = logging.getLogger(__name__)
 
 DEMO_DIR = Path(demo.__file__).parent
+_EMBEDDING = "patch_embed.proj."
 DEMO_MODELS = {f"demo-{role}": role for role in demo.ARCHITECTURES}
 
 
@@ -68,8 +69,8 @@ class Model:
 
     @property
     def is_outline(self) -> bool:
-        """Whether its weights are not here."""
-        return self.mean.is_meta
+        """Whether not even its patch embedding is here."""
+        return bool(self.vit.patch_embed.proj.weight.is_meta)
 
     def embedding(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The patch embedding from raw pixels, normalisation included: matrix (p * p * 3, D) and bias (D,).
@@ -118,9 +119,10 @@ def described(name: str, network: VisionTransformer, labels: tuple[str, ...], de
     )
 
 
-def outline(name: str, labels: tuple[str, ...]) -> Model:
-    """A model without its weights, for an edge whose server runs elsewhere: its unit grid is known, it cannot compute.
+def outline(config: ModelConfig, name: str, labels: tuple[str, ...]) -> Model:
+    """A model for an edge whose server runs elsewhere: its unit grid is known, it cannot compute.
 
+    Its patch embedding is read where the weights are surely the server's: those that `config` names, and the demo's.
     The labels are the edge's; the server compares them with its own. Raises UsageError.
     """
     with torch.device("meta"):
@@ -128,11 +130,21 @@ def outline(name: str, labels: tuple[str, ...]) -> Model:
             network: torch.nn.Module = demo.build(DEMO_MODELS[name])
         else:
             network = timm.create_model(_known(name), pretrained=False)
-    return described(name, vit.check(network, name), labels, "meta")
+    checked = vit.check(network, name)
+    path = config.checkpoint or (_demo_file(name) if name in DEMO_MODELS else None)
+    if path is not None:
+        state, _ = read_checkpoint(path, _EMBEDDING)
+        projection = checked.patch_embed.proj.to_empty(device="cpu")
+        _load_state(projection, {key.removeprefix(_EMBEDDING): state[key] for key in state}, name, path)
+    return described(name, checked, labels, "cpu")
+
+
+def _demo_file(name: str) -> Path:
+    return DEMO_DIR / f"{DEMO_MODELS[name]}.safetensors"
 
 
 def _load_demo(name: str, checkpoint: Path | None) -> tuple[VisionTransformer, tuple[str, ...]]:
-    path = checkpoint or DEMO_DIR / f"{DEMO_MODELS[name]}.safetensors"
+    path = checkpoint or _demo_file(name)
     state, metadata = read_checkpoint(path)
     network = demo.build(DEMO_MODELS[name])
     _load_state(network, state, name, path)
@@ -168,6 +180,14 @@ def _load_timm(name: str, checkpoint: Path | None) -> tuple[VisionTransformer, t
     return network, _imagenet_labels() if network.num_classes == 1000 else ()
 
 
+def digest(model: Model) -> str:
+    """Tells the weights of one model from those of another."""
+    state = hashlib.sha256()
+    for tensor in model.vit.state_dict().values():
+        state.update(tensor.cpu().numpy().tobytes())
+    return state.hexdigest()[:16]
+
+
 def fingerprint(labels: tuple[str, ...]) -> str:
     """Tells class lists apart: names and their order."""
     return hashlib.sha256("\n".join(labels).encode()).hexdigest()[:16]
@@ -199,13 +219,14 @@ def _load_pretrained(name: str) -> VisionTransformer:
         ) from None
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file. Raises UsageError."""
+def read_checkpoint(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors (those whose names begin so) and metadata of a safetensors file. Raises UsageError."""
     if not path.is_file():
         raise UsageError(f"checkpoint {str(path)!r} does not exist")
     try:
         with safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
+            keys = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118 (not a dict)
+            return {key: file.get_tensor(key) for key in keys}, file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise UsageError(
             f"checkpoint {str(path)!r} is not a safetensors file: {error}; accepted: .safetensors"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import mimetypes
 import re
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,8 @@ from typing import Any
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
-from starlette.routing import Mount, Route, WebSocketRoute
-from starlette.staticfiles import StaticFiles
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 
 from monitor.feed import Moment
@@ -36,13 +36,19 @@ _WRONG_TOKEN_S = 0.5  # what a guess costs
 def dashboard_app(run: Watched, coder: Worker, token: str | None) -> ASGIApp:
     """`coder`: the thread that codes pictures; `token`: what a viewer must know, None for loopback."""
     crowd = Crowd(run, coder)
+    files = _files()
+    problem = '<p class="error" role="alert">That is not the token.</p>'
+    wrong = HTMLResponse((_STATIC / "login.html").read_text().replace("<!-- problem -->", problem))
 
     async def page(request: Request) -> Response:
-        return FileResponse(_STATIC / "index.html")
+        return files["index.html"]
+
+    async def static(request: Request) -> Response:
+        return files.get(request.path_params["path"]) or PlainTextResponse("not found\n", 404)
 
     async def login(request: Request) -> Response:
         if request.method == "GET":
-            return FileResponse(_STATIC / "login.html")
+            return wrong if "wrong" in request.query_params else files["login.html"]
         given = (await _body(request)).decode(errors="replace").removeprefix("token=").rstrip("\r\n")
         if token is None or not hmac.compare_digest(given.encode(), token.encode()):
             await asyncio.sleep(_WRONG_TOKEN_S)
@@ -83,7 +89,7 @@ def dashboard_app(run: Watched, coder: Worker, token: str | None) -> ASGIApp:
         return PlainTextResponse("ok\n")
 
     async def ready(request: Request) -> Response:
-        reason = _unready(run.stats.snapshot(run.labels))
+        reason = _unready(run.now())
         return PlainTextResponse("ok\n") if reason is None else PlainTextResponse(f"{reason}\n", 503)
 
     async def stream(socket: Any) -> None:
@@ -100,9 +106,18 @@ def dashboard_app(run: Watched, coder: Worker, token: str | None) -> ASGIApp:
         Route("/healthz", healthy),
         Route("/readyz", ready),
         WebSocketRoute("/ws", stream),
-        Mount("/static", StaticFiles(directory=_STATIC)),
+        Route("/static/{path:path}", static),
     ]
     return Guard(Starlette(routes=routes), token)
+
+
+def _files() -> dict[str, Response]:
+    """The page's files by path. Kept in memory: the loop of a run is busy, and each hop to a thread waits for it."""
+    return {
+        path.relative_to(_STATIC).as_posix(): Response(path.read_bytes(), media_type=mimetypes.guess_type(path)[0])
+        for path in _STATIC.rglob("*")
+        if path.is_file()
+    }
 
 
 async def _body(request: Request) -> bytes:

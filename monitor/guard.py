@@ -21,13 +21,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pipeline.web import is_loopback
 
 COOKIE = "sagelink"
-_OPEN = {"/healthz", "/readyz", "/login", "/static/style.css"}  # without a token
+# Without a token.
+_OPEN = {"/healthz", "/readyz", "/login", *(f"/static/{name}" for name in ("icon.svg", "style.css", "theme.js"))}
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with no-referrer a browser posts the login form with the origin `null`
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",

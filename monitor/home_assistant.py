@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -24,7 +25,8 @@ from transport.mqtt.connection import Connection
 from transport.mqtt.topics import Topics
 
 _BIRTH = b"online"
-_LARGEST_KBITS = 1_000_000  # that the number entity lets a user set
+_BIRTH_TOPIC = "homeassistant/status"  # its default, whatever the discovery prefix
+_SMALLEST_KBITS, _LARGEST_KBITS = 0.1, 1_000_000  # Home Assistant takes no number beyond
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +73,9 @@ class Entities:
             command_topic=self.command,
             command_template="{{ value }}kbit/s",
             **_RATE,
-            min=1,
+            min=_SMALLEST_KBITS,
             max=_LARGEST_KBITS,
-            step=1,
+            step=_SMALLEST_KBITS,
             mode="box",
             entity_category="config",
         )
@@ -111,14 +113,13 @@ class Entities:
             )
 
     def states(self, now_is: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """Payloads by topic, from what `Watched.now` says."""
+        """Payloads by topic, from what `Watched.now` says. A template makes "None" of a null: not known."""
         control = now_is["control"]
-        rate_bps = control["rate_bps"]
+        kbits = (control["rate_bps"] or 0) / 1000
         told: dict[str, dict[str, Any]] = {
             self.state: {
                 "uplink_kbits": round(now_is["window_bits"] / control["window_s"] / 1000, 2),
-                # Home Assistant takes "None" as: not known. A run without a limit has no number.
-                "budget_kbits": "None" if rate_bps is None else round(rate_bps / 1000, 3),
+                "budget_kbits": round(kbits, 3) if _SMALLEST_KBITS <= kbits <= _LARGEST_KBITS else None,
             }
         }
         for name in self._cameras:
@@ -126,8 +127,8 @@ class Entities:
             health = camera.get("health") or {"state": "running"}
             prob = camera.get("prob")
             told[self.camera_topic(name)] = {
-                "label": camera.get("label") or "unknown",
-                "probability": "None" if prob is None else round(100 * prob, 1),
+                "label": camera.get("label"),
+                "probability": None if prob is None else round(100 * prob, 1),
                 "origin": camera.get("origin"),
                 "units": camera.get("units"),
                 "camera": "running" if health["state"] == "running" else "down",
@@ -136,7 +137,7 @@ class Entities:
 
     def _entity(self, component: str, name_id: str, **options: Any) -> Announcement:
         unique = f"sagelink_{self._node}_{name_id}"
-        object_id = "".join(c if c.isalnum() or c in "_-" else "_" for c in unique)
+        object_id = re.sub(r"[^A-Za-z0-9_-]", "_", unique)
         return Announcement(
             f"{self._discovery}/{component}/{object_id}/config",
             {
@@ -165,7 +166,8 @@ async def tell_home_assistant(
     """Tells while the body runs. A broker that is away is tried again and never ends the run. Raises UsageError."""
     settings = config.home_assistant
     entities = Entities(settings.discovery, config.mqtt.prefix, node, cameras)
-    talk = _Talk(entities, f"{settings.discovery}/status", settings.every, now, control)
+    births = {_BIRTH_TOPIC, f"{settings.discovery}/status"}
+    talk = _Talk(entities, births, settings.every, now, control)
     connection = Connection(
         open_broker(settings.broker, config.mqtt, "home_assistant.broker"),
         talk.session,
@@ -182,10 +184,10 @@ class _Talk:
     """The session of one connection after the other."""
 
     def __init__(
-        self, entities: Entities, birth_topic: str, every_s: float, now: Callable[[], dict[str, Any]], control: Control
+        self, entities: Entities, births: set[str], every_s: float, now: Callable[[], dict[str, Any]], control: Control
     ) -> None:
         self._entities = entities
-        self._birth_topic = birth_topic
+        self._births = births
         self._every_s = every_s
         self._now = now
         self._control = control
@@ -194,8 +196,8 @@ class _Talk:
 
     async def session(self, client: aiomqtt.Client) -> None:
         entities = self._entities
-        await client.subscribe(self._birth_topic, qos=1)
-        await client.subscribe(entities.command, qos=1)
+        for topic in (*self._births, entities.command):
+            await client.subscribe(topic, qos=1)
         await self._announce(client)
         self.established()
         try:
@@ -214,7 +216,7 @@ class _Talk:
         self.changed.set()
 
     async def _take(self, client: aiomqtt.Client, topic: str, payload: object) -> None:
-        if topic == self._birth_topic and payload == _BIRTH:
+        if topic in self._births and payload == _BIRTH:
             await self._announce(client)
         elif topic == self._entities.command and isinstance(payload, bytes):
             self._control.take_budget(payload)

@@ -56,17 +56,15 @@ class Monitor:
     def _watched(self, link: EdgeLink) -> Watched:
         run = self._run
         return Watched(
-            title=run.source if len(run.captures) == 1 else f"{len(run.captures)} cameras",
+            title=run.title,
             models=f"{run.models.edge.name} and {run.models.server.name}",
-            labels=run.models.edge.labels,
             grid=run.models.server.grid,
             canvas=canvas_of(run.models.server),
             resize=run.config.capture.resize,
             policies=policy_names(),
             feed=self._feed,
-            stats=run.stats,
             control=run.control,
             registry=self._metrics.registry,
+            snapshot=run.now,
             link=link.refusal,
-            health=lambda: {capture.name: capture.health() for capture in run.captures},
         )

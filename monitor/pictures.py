@@ -19,6 +19,8 @@ from transport.wire import decode_evidence
 _LONGEST = 640  # pixels
 _QUALITY = 75  # of a live picture
 _GREY = 127
+_LIKENESS = 0.95  # of a pixel to the next
+_NOISE = 1e-3  # of a token, as a share of its variance
 _LENGTH = struct.Struct("!I")
 
 
@@ -74,12 +76,21 @@ def evidence_png(message: bytes, canvas: Canvas) -> bytes:
 
 
 def pixels_of(tokens: Tokens, canvas: Canvas) -> Patches:
-    """The pixels (K, patch, patch, 3) nearest to grey that have these tokens: the part that the embedding keeps."""
+    """The likeliest pixels (K, patch, patch, 3) that have these tokens, for pixels that resemble their neighbours.
+
+    An embedding keeps fewer numbers than a patch has, so many patches have the same token. Taken is the mean of the
+    normal distribution about grey whose correlation falls by _LIKENESS a pixel, given the tokens and a little noise.
+    """
     embedding = canvas.embedding
     assert embedding is not None, "who sends tokens has the embedding"
-    grey = np.full(len(embedding.matrix), _GREY, np.float32)
-    beyond = tokens - embedding.bias - grey @ embedding.matrix
-    pixels = grey + np.linalg.lstsq(embedding.matrix.T, beyond.T, rcond=1e-4)[0].T
-    shape = (len(tokens), canvas.patch_size, canvas.patch_size, 3)
+    matrix, side = embedding.matrix.astype(np.float64), canvas.patch_size
+    line = _LIKENESS ** np.abs(np.subtract.outer(range(side), range(side)))
+    colours = np.full((3, 3), 0.8) + 0.2 * np.eye(3)
+    shared = matrix.T @ np.kron(np.kron(line, line), colours)  # covariance of token and pixel
+    noisy = shared @ matrix
+    noisy += _NOISE * np.trace(noisy) / len(noisy) * np.eye(len(noisy))
+    grey = np.full(len(matrix), _GREY)
+    pixels = grey + np.linalg.solve(noisy, (tokens - embedding.bias - grey @ matrix).T).T @ shared
+    shape = (len(tokens), side, side, 3)
     patches: Patches = np.clip(np.rint(pixels), 0, 255).astype(np.uint8).reshape(shape)
     return patches

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from monitor.results import Results, rolling
-from pipeline.quantities import format_rate
 from pipeline.stats import STAGES
 
 if TYPE_CHECKING:
@@ -28,12 +27,12 @@ Draw = Callable[["Axes", Results], None]
 def plots(runs: Sequence[Results]) -> dict[str, Figure]:
     """All plots by name, in the order of the report."""
     made = {
-        "bits": _figure(runs, _bits, height=2.9, share_y=True),
-        "verdicts": _figure(runs, _verdicts, height=1.9, share_y=False),
-        "latency": _figure(runs, _latency, height=2.6, share_y=False),
+        "bits": _figure(runs, _bits, height=2.9, share=True),
+        "verdicts": _figure(runs, _verdicts, height=1.9),
+        "latency": _figure(runs, _latency, height=2.6),
     }
     if any(run.accuracy() for run in runs):
-        made["accuracy"] = _figure(runs, _accuracy, height=1.7, share_y=False)
+        made["accuracy"] = _figure(runs, _accuracy, height=1.7)
     return made
 
 
@@ -55,7 +54,7 @@ def png(figure: Figure) -> bytes:
         return out.getvalue()
 
 
-def _figure(runs: Sequence[Results], draw: Draw, height: float, share_y: bool) -> Figure:
+def _figure(runs: Sequence[Results], draw: Draw, height: float, share: bool = False) -> Figure:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -76,21 +75,28 @@ def _figure(runs: Sequence[Results], draw: Draw, height: float, share_y: bool) -
     }
     with mpl.rc_context(style):
         figure = Figure(figsize=(9.2, height), layout="constrained")
-        axes = figure.subplots(1, len(runs), sharey=share_y, sharex=share_y, squeeze=False)[0]
+        axes = figure.subplots(1, len(runs), sharey=share, sharex=share, squeeze=False)[0]
         for ax, run in zip(axes, runs, strict=True):
             draw(ax, run)
             if len(runs) > 1:
                 ax.set_title(run.name, loc="left", fontsize=9)
+        if share:
+            axes[0].set_xlim(0, max(map(_end, runs)))
         if axes[0].get_legend_handles_labels()[0]:
             axes[-1].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0)
     return figure
+
+
+def _end(run: Results) -> float:
+    """When its last frame was captured or sent, in s."""
+    return float(max([*run.charges()[0][-1:], *run.times(), 1e-3]))
 
 
 def _bits(ax: Axes, run: Results) -> None:
     """Bits a frame, the rolling window, and what it may hold."""
     times, bits = run.charges()
     frames = run.times()
-    end = max([*times[-1:], *frames[-1:], 1e-3])
+    end = _end(run)
     edges = np.linspace(0, end, min(_MOST_BARS, max(len(run.lines), 2)) + 1)
     heights, _ = np.histogram(times, edges, weights=bits)
     width = np.diff(edges)
@@ -102,8 +108,10 @@ def _bits(ax: Axes, run: Results) -> None:
         )
     budget = run.budget()
     if not np.isnan(budget).all():
-        ax.step(frames, budget / 1e3, where="post", color=COLOURS["budget"], lw=1.2, ls=(0, (4, 2)), label="budget")
-    ax.set_xlim(0, end)
+        held = np.append(budget, budget[-1])
+        ax.step(
+            [*frames, end], held / 1e3, where="post", color=COLOURS["budget"], lw=1.2, ls=(0, (4, 2)), label="budget"
+        )
     ax.set_xlabel("s")
     ax.set_ylabel("kbit")
 
@@ -158,11 +166,3 @@ def _accuracy(ax: Axes, run: Results) -> None:
     ax.invert_yaxis()
     ax.set_xlim(0, 1.08)
     ax.xaxis.set_major_formatter("{x:.0%}")
-
-
-def window_rate(run: Results) -> str:
-    """The budget's rate when the run ended, in words."""
-    if run.summary is None:
-        return "not known"
-    limit = run.summary["budget_bits"]
-    return format_rate(None if limit is None else limit / run.summary["window_s"])

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from monitor.plots import plots, png, svg, window_rate
+from monitor.plots import plots, png, svg
 from monitor.results import Results
 from pipeline.errors import SagelinkError
+from pipeline.quantities import format_rate
 from pipeline.run import PICTURES
 
 _SHOWN = 12  # frames of a contact sheet
@@ -66,11 +67,14 @@ def _facts(run: Results) -> dict[str, str]:
     frames = len(run.lines)
     _, bits = run.charges()
     summary = run.summary or {}
-    total = run.latencies("total")
+    middle, most = np.percentile(run.latencies("total"), [50, 95])
     accuracy, agreement = run.accuracy(), run.agreement()
-    budget = f"{window_rate(run)} over {run.window_s:g} s" if run.window_s else "not known: the run has no summary"
     peak = summary.get("peak_window_bits")
     limit = summary.get("budget_bits")
+    budget = "not known: the run has no summary"
+    if run.window_s:
+        budget = f"{format_rate(None if limit is None else limit / run.window_s)} over {run.window_s:g} s"
+    share = f" ({peak / limit:.1%})" if limit and peak <= limit else ""  # else the budget was lowered after it
     cameras = run.counts("camera")
     facts = {
         "Source": str(summary.get("source", "not known")),
@@ -79,9 +83,9 @@ def _facts(run: Results) -> dict[str, str]:
         "Frames": f"{frames:,}",
         "Offloaded": f"{len(bits):,} ({len(bits) / frames:.0%})",
         "Budget": budget,
-        "Fullest window": f"{peak:,} bits" + (f" ({peak / limit:.1%})" if limit else "") if summary else "not known",
+        "Fullest window": f"{peak:,} bits{share}" if summary else "not known",
         "Sent": f"{bits.sum() / 8000:,.1f} kB, {bits.sum() / 8 / frames:,.0f} B a frame",
-        "Latency": f"p50 {np.percentile(total, 50):.0f} ms, p95 {np.percentile(total, 95):.0f} ms",
+        "Latency": f"p50 {middle:.0f} ms, p95 {most:.0f} ms",
         "Accuracy": f"{accuracy['verdict']:.1%}, edge alone {accuracy['edge']:.1%}" if accuracy else "no truth known",
         "Edge and server agree": f"on {agreement:.1%} of what was answered" if agreement is not None else "no answers",
     }

@@ -16,6 +16,13 @@ from pipeline.run import RESULTS, SUMMARY
 
 Floats = NDArray[np.float64]
 
+# What is read of a line, and of a summary.
+_LINE = {
+    *("seq", "camera", "stream_s", "sent_s", "label", "class_id", "prob", "origin", "drop", "units", "wire_bits"),
+    *("window_bits", "budget_bits", "edge", "server", "truth", "latency_ms"),
+}
+_SUMMARY = {"window_s", "budget_bits", "peak_window_bits", "source", "models", "interrupted"}
+
 
 @dataclass(frozen=True, slots=True)
 class Results:
@@ -44,6 +51,8 @@ class Results:
             told = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() else None
         except ValueError as error:
             raise UsageError(f"{str(summary)!r} is not JSON: {error}") from None
+        if told is not None and not (isinstance(told, dict) and told.keys() >= _SUMMARY):
+            raise UsageError(f"{str(summary)!r} is not that of a run; see docs/outputs.md")
         return cls(folder, lines, told)
 
     @property
@@ -114,6 +123,6 @@ def _line(text: str, where: str) -> dict[str, Any]:
         line = json.loads(text)
     except ValueError as error:
         raise UsageError(f"{where}: not JSON: {error}") from None
-    if not isinstance(line, dict) or not {"seq", "stream_s", "wire_bits", "latency_ms", "origin"} <= line.keys():
+    if not isinstance(line, dict) or not line.keys() >= _LINE or "total" not in line["latency_ms"]:
         raise UsageError(f"{where}: not a line of results.jsonl; see docs/outputs.md")
     return line

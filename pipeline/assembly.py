@@ -64,17 +64,19 @@ def edge_graph(
     from stages.meter import Claim, Meter
     from stages.score import Score
     from stages.select import Select
-    from stages.ship import Collect, Ship, Uplink
+    from stages.ship import Collect, Pace, Ship, Uplink
 
     live = isinstance(clock, MonotonicClock)
-    uplink = Uplink(link, config.ship.in_flight)
+    uplink = Uplink(link, config.ship.in_flight, config.ship.deadline if live else None)
     score = Score(models.edge, models.server.grid, config.select.importance, config.capture.resize)
     asked, charged = (script.asked, script.charged) if script else (clock, clock)
     told = [script] if script else []
+    paced = [] if live else [Pace(uplink)]
     # One frame at a time from asking the budget to charging it: what a frame may spend never depends on timing.
     offload = Chain(
         [
             *told,
+            *paced,
             Meter(accounts, asked),
             gate,
             Claim(accounts),

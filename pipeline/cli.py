@@ -128,7 +128,7 @@ def run(
 def replay(
     recording: Annotated[Path, typer.Argument(help="Folder that `sagelink run --record` wrote.", metavar="DIR")],
     uplink: Annotated[
-        Optional[list[str]], typer.Option(help="Budget rate to try instead; may be given several times.")
+        Optional[list[str]], typer.Option(help="Budget rates to try instead: 32kbit/s,64kbit/s; may be repeated.")
     ] = None,
     assignments: Assignments = None,
     out: Annotated[Optional[Path], typer.Option(help="Folder for what is tried; without it, DIR/replay.")] = None,
@@ -138,8 +138,9 @@ def replay(
     from pipeline.replay import check, compare
 
     changes = parse_assignments(assignments or [])
-    if uplink or changes:
-        compare(recording, uplink or [], changes, out or recording / "replay")
+    rates = [rate.strip() for given in uplink or [] for rate in given.split(",")]
+    if rates or changes:
+        compare(recording, rates, changes, out or recording / "replay")
     elif out is not None:
         raise UsageError("--out has nothing to hold without --uplink or --set: a check only says whether it holds")
     else:

@@ -9,7 +9,8 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config import Config, DashboardConfig
+from pipeline.config import Config
+from pipeline.credentials import redact
 from pipeline.errors import UsageError, suggest
 
 Overrides = Mapping[str, object]  # "stage.key" or "key" to value
@@ -33,7 +34,9 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, object]:
     for assignment in assignments:
         dotted, equals, text = assignment.partition("=")
         if not equals or not dotted:
-            raise UsageError(f"--set {assignment!r}: accepted is stage.key=value, such as --set gate.policy=always")
+            raise UsageError(
+                f"--set {redact(assignment)!r}: accepted is stage.key=value, such as --set gate.policy=always"
+            )
         try:
             values[dotted.strip()] = yaml.safe_load(text)
         except yaml.YAMLError:
@@ -42,20 +45,19 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, object]:
 
 
 def dump_config(config: Config) -> str:
-    """The whole configuration as YAML that `load_config` reads."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    """The whole configuration as YAML that `load_config` reads, its addresses without credentials."""
+    return yaml.safe_dump(_redacted(config.model_dump(mode="json")), sort_keys=False)
 
 
-def without_secrets(config: Config) -> Config:
-    """The configuration with users, passwords and queries cut from its addresses: fit to be kept in a file."""
-    from stages.cameras.address import redact
-
-    cameras = tuple(each.model_copy(update={"source": redact(each.source)}) for each in config.cameras)
-    capture = config.capture.model_copy(update={"source": redact(config.capture.source)})
-    ship = config.ship.model_copy(update={"server": redact(config.ship.server)})
-    # Whoever repeats a run from its file does not open the page to the same viewers.
-    kept = {"cameras": cameras, "capture": capture, "ship": ship, "dashboard": DashboardConfig()}
-    return config.model_copy(update=kept)
+def _redacted(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _redacted(each) for key, each in value.items()}
+        case list():
+            return [_redacted(each) for each in value]
+        case str():
+            return redact(value)
+    return value
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -63,6 +65,9 @@ def _read(path: Path) -> dict[str, Any]:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"configuration {str(path)!r}: {error.strerror}") from None
+    except yaml.MarkedYAMLError as error:  # its own text quotes the line, which may hold a password
+        where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise UsageError(f"configuration {str(path)!r} is not YAML: {where}{error.problem}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"configuration {str(path)!r} is not YAML: {error}") from None
     if tree is None:
@@ -92,7 +97,7 @@ def _explain(error: Any) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if "; got" not in message:
         message += f"; got {error['input']!r}"
-    return f"{dotted}: {message}" if dotted else message
+    return redact(f"{dotted}: {message}" if dotted else message)
 
 
 def _section(location: list[str]) -> type[BaseModel] | None:

@@ -27,7 +27,9 @@ def summary_table(summary: dict[str, Any]) -> Table:
     table.add_row("uplink", f"{summary['wire_bits'] / 8000:.1f} kB, {summary['wire_bits'] / 8 / frames:.0f} B a frame")
     limit = summary["budget_bits"]
     peak = f"{summary['peak_window_bits']} bits in {summary['window_s']:g} s"
-    table.add_row("peak window", f"{peak} of {limit} ({summary['peak_window_bits'] / limit:.1%})" if limit else peak)
+    if limit and summary["peak_window_bits"] <= limit:  # else the budget was lowered after it
+        peak += f" of {limit} ({summary['peak_window_bits'] / limit:.1%})"
+    table.add_row("peak window", peak)
     if summary["frames"]:
         latency = summary["latency_ms"]
         table.add_row(

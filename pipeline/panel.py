@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -15,13 +16,13 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.quantities import format_rate
-from pipeline.stats import LiveStats
 from pipeline.types import Verdict
 
 _PLAIN_EVERY_S = 5.0
 _REFRESH_HZ = 4
 _BARS = " ▁▂▃▄▅▆▇█"
 _HISTORY = 32
+_NAME = 20  # columns
 _COLOURS = {"edge": "bright_black", "server": "blue", "fused": "green"}
 
 
@@ -33,17 +34,13 @@ class LivePanel:
         console: Console,
         title: str,
         total: int | None,
-        window_s: float,
-        stats: LiveStats,
-        labels: tuple[str, ...],
+        now: Callable[[], dict[str, Any]],
     ) -> None:
-        """`total`: frames of the source, where that is known."""
+        """`total`: frames of the source, where that is known; `now`: as of `Run`."""
         self._console = console
         self._title = title
         self._total = total
-        self._window_s = window_s
-        self._stats = stats
-        self._labels = labels
+        self._now = now
         self._told = time.monotonic()
         self._levels: deque[float] = deque([0.0] * _HISTORY, maxlen=_HISTORY)
         self._live = Live(get_renderable=self._panel, console=console, refresh_per_second=_REFRESH_HZ, transient=True)
@@ -69,20 +66,15 @@ class LivePanel:
         if self._console.is_terminal or now - self._told < _PLAIN_EVERY_S:
             return
         self._told = now
-        now_is = self._stats.snapshot(self._labels)
-        spent = format_rate(now_is["window_bits"] / self._window_s)
+        now_is = self._now()
         self._console.print(
-            f"{now_is['frames']} frames  {now_is['fps']:.1f} fps  {spent} of {self._rate(now_is)}", highlight=False
+            f"{now_is['frames']} frames  {now_is['fps']:.1f} fps  {_rates(now_is)}", highlight=False, soft_wrap=True
         )
 
-    def _rate(self, now_is: dict[str, Any]) -> str:
-        limit = now_is["budget_bits"]
-        return format_rate(None if limit is None else limit / self._window_s)
-
     def _panel(self) -> RenderableType:
-        now_is = self._stats.snapshot(self._labels)
+        now_is = self._now()
         rows = Table.grid(padding=(0, 2, 0, 0))
-        rows.add_column(style="dim", no_wrap=True)
+        rows.add_column(style="dim", no_wrap=True, max_width=_NAME)
         rows.add_column()
         rows.add_row("frames", self._frames(now_is))
         rows.add_row("uplink", self._uplink(now_is))
@@ -106,8 +98,12 @@ class LivePanel:
         self._levels.append(spent)
         top = limit or max(self._levels) or 1
         spark = "".join(_BARS[min(8, int(8 * level / top + 0.999))] for level in self._levels)
-        told = f"{format_rate(spent / self._window_s)} of {self._rate(now_is)}"
-        return Text.assemble((spark, "green"), f"  {told}")
+        return Text.assemble(f"{_rates(now_is)}  ", (spark, "green"), no_wrap=True, overflow="crop")
+
+
+def _rates(now_is: dict[str, Any]) -> str:
+    control = now_is["control"]
+    return f"{format_rate(now_is['window_bits'] / control['window_s'])} of {control['uplink']}"
 
 
 def _side_by_side(*things: RenderableType) -> RenderableType:
@@ -135,7 +131,10 @@ def _latency(stages: dict[str, Any]) -> Text:
 
 
 def _last(camera: dict[str, Any]) -> Text:
-    if camera["label"] is None:
+    health = camera["health"]
+    if health and health["state"] != "running":
+        return Text(f"{health['state']}{': ' + health['fault'] if health['fault'] else ''}", "red")
+    if camera.get("label") is None:
         return Text("no answer")
     sent = f"{camera['units']} units, {camera['wire_bits'] // 8} B" if camera["units"] else "kept"
     why = f" ({camera['drop']})" if camera["drop"] else ""

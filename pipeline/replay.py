@@ -218,6 +218,8 @@ def compare(folder: Path, rates: Sequence[str], changes: Overrides, out: Path, m
     from monitor.comparison import comparison_table, save_comparison, tried
     from pipeline.run import Run
 
+    for name in rates:
+        load_config(None, {"budget.uplink": name})  # what is no rate is told before the first of them runs
     console = Console()
     recording, results = None, []
     pair = models

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from pipeline.budget import UplinkBudget
 from pipeline.clock import BudgetClock, MonotonicClock, StreamClock
-from pipeline.config import Config
-from pipeline.config_file import dump_config, without_secrets
+from pipeline.config import Config, DashboardConfig
+from pipeline.config_file import dump_config
 from pipeline.control import Control
 from pipeline.errors import SagelinkError, UsageError
 from pipeline.graph import Graph
@@ -74,14 +75,16 @@ def prepare(config: Config, models: Pair | None = None) -> Run:
 
 
 def check_writable(folder: Path) -> None:
-    """Raises UsageError unless files can be written in the folder, existing or to be made. Makes nothing."""
+    """Raises UsageError unless files can be written in the folder, existing or to be made. Leaves nothing behind."""
     existing = folder
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
     if not existing.is_dir():
         raise UsageError(f"output {str(folder)!r}: {str(existing)!r} is not a folder")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise UsageError(f"output {str(folder)!r}: no permission to write in {str(existing)!r}")
+    try:
+        TemporaryDirectory(dir=existing, prefix=".sagelink-").cleanup()
+    except OSError as error:
+        raise UsageError(f"output {str(folder)!r}: cannot write in {str(existing)!r}: {error.strerror}") from None
 
 
 class Run:
@@ -102,10 +105,10 @@ class Run:
         self.budget = UplinkBudget(config.budget.uplink, config.budget.window)
         self.tally = Tally()
         self.apart = frozenset(each.name for each in config.all_cameras if each.budget is not None)
-        self.stats = LiveStats(self.apart)
         self._gate = Gate(config.gate)
         self.control = Control(self.budget, self._gate)
         self.live = any(capture.live for capture in captures)
+        self.stats = LiveStats(self.apart, config.budget.window if self.live else math.inf)
         self.accounts = self._open_accounts()
         for capture in captures:
             if isinstance(capture, Playback) and capture.labels != models.edge.labels:
@@ -120,6 +123,11 @@ class Run:
         return ", ".join(capture.source for capture in self.captures)
 
     @property
+    def title(self) -> str:
+        """What is read, in a line."""
+        return self.source if len(self.captures) == 1 else f"{len(self.captures)} cameras"
+
+    @property
     def length(self) -> int | None:
         """How many frames there will be, where every source knows."""
         lengths = [capture.length for capture in self.captures]
@@ -129,8 +137,12 @@ class Run:
         """What to show on the terminal while it runs."""
         from pipeline.panel import LivePanel
 
-        window_s, labels = self.config.budget.window, self.models.edge.labels
-        return LivePanel(console, self.source, self.length, window_s, self.stats, labels)
+        return LivePanel(console, self.title, self.length, self.now)
+
+    def now(self) -> dict[str, Any]:
+        """What it looks like at this moment, as plain JSON values; the keys are documented in docs/dashboard.md."""
+        health = {capture.name: capture.health() for capture in self.captures}
+        return self.stats.snapshot(self.models.edge.labels, health) | {"control": self.control.state()}
 
     def _open_accounts(self) -> dict[str, Account]:
         """By camera: a part of the one shared budget, or a budget of its own."""
@@ -175,7 +187,8 @@ class Run:
                     if output.pictures:
                         sinks.append(Highlights(output.out / PICTURES, painter, output.pictures))
                 if output.record is not None:
-                    text = dump_config(without_secrets(self.config))
+                    # Whoever repeats the run does not open the page to the same viewers.
+                    text = dump_config(self.config.model_copy(update={"dashboard": DashboardConfig()}))
                     sinks.append(Recording(output.record, text, labels, self.live))
                 if output.annotate is not None:
                     output.annotate.parent.mkdir(parents=True, exist_ok=True)

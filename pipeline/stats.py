@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,9 +49,9 @@ class Recent:
 class CameraStats:
     """One camera."""
 
+    last_s: float  # monotonic, of the last verdict, or when the run began
     frames: int = 0
     last: Verdict | None = None
-    last_s: float = 0.0  # monotonic, of the last verdict
     arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=_PACE_FRAMES))
 
     def fps(self, now_s: float) -> float:
@@ -73,9 +74,13 @@ def slow_side(reason: str, ship_ms: float | None, server_ms: float | None) -> st
 class LiveStats:
     """Takes verdicts in one thread, and is read from any other."""
 
-    def __init__(self, apart: Collection[str] = ()) -> None:
-        """`apart`: cameras with a budget of their own, whose window is not the one told of."""
+    def __init__(self, apart: Collection[str] = (), window_s: float = math.inf) -> None:
+        """`apart`: cameras with a budget of their own, whose window is not the one told of; `window_s`: after so long
+        without a frame that asked, the window is empty (never in a replay, which has a time of its own).
+        """
         self._apart = apart
+        self._window_s = window_s
+        self._asked_s = -math.inf
         self._lock = threading.Lock()
         self._began_s = time.monotonic()
         self._origins: Counter[str] = Counter()
@@ -97,6 +102,7 @@ class LiveStats:
             if verdict.drop is not None:
                 self._drops[verdict.drop.value] += 1
             if verdict.window_bits is not None and verdict.frame.camera not in self._apart:
+                self._asked_s = now_s
                 self._window_bits = verdict.window_bits
                 self._budget_bits = verdict.budget_bits
                 self._peak_window_bits = max(self._peak_window_bits, verdict.window_bits)
@@ -108,7 +114,7 @@ class LiveStats:
                 self._with_truth += 1
                 self._correct += verdict.answer is not None and verdict.answer.class_id == truth
                 self._edge_correct += verdict.edge is not None and verdict.edge.class_id == truth
-            camera = self._cameras.setdefault(verdict.frame.camera, CameraStats())
+            camera = self._cameras.setdefault(verdict.frame.camera, CameraStats(now_s))
             camera.frames += 1
             camera.last, camera.last_s = verdict, now_s
             camera.arrivals.append(now_s)
@@ -116,9 +122,10 @@ class LiveStats:
     def close(self) -> None:
         pass
 
-    def snapshot(self, labels: tuple[str, ...]) -> dict[str, Any]:
-        """Plain JSON values; its keys are documented in docs/dashboard.md."""
+    def snapshot(self, labels: tuple[str, ...], health: Mapping[str, Mapping[str, object] | None]) -> dict[str, Any]:
+        """Plain JSON values; `health`: of each camera, None for what cannot fail."""
         now_s = time.monotonic()
+        unseen = CameraStats(self._began_s)
         with self._lock:
             stages = {stage: recent.percentiles() for stage, recent in self._stages.items()}
             ship, server = stages["ship"], stages["server"]
@@ -130,7 +137,7 @@ class LiveStats:
                 "fps": round(sum(camera.fps(now_s) for camera in self._cameras.values()), 2),
                 "offloaded": self._offloaded,
                 "wire_bits": self._wire_bits,
-                "window_bits": self._window_bits,
+                "window_bits": self._window_bits if now_s - self._asked_s <= self._window_s else 0,
                 "peak_window_bits": self._peak_window_bits,
                 "budget_bits": self._budget_bits,
                 "origins": dict(self._origins),
@@ -141,18 +148,22 @@ class LiveStats:
                 "latency_ms": stages,
                 "accuracy": {"verdict": self._correct / truth, "edge": self._edge_correct / truth} if truth else None,
                 "cameras": {
-                    name: _camera(camera, labels, now_s) for name, camera in self._cameras.items() if camera.last
+                    name: _camera(self._cameras.get(name, unseen), labels, now_s) | {"health": each}
+                    for name, each in health.items()
                 },
             }
 
 
 def _camera(camera: CameraStats, labels: tuple[str, ...], now_s: float) -> dict[str, object]:
     last = camera.last
-    assert last is not None
-    return {
+    pace: dict[str, object] = {
         "frames": camera.frames,
         "fps": round(camera.fps(now_s), 2),
         "silent_s": round(now_s - camera.last_s, 1),
+    }
+    if last is None:
+        return pace
+    return pace | {
         "label": labels[last.answer.class_id] if last.answer else None,
         "prob": round(last.answer.prob, 4) if last.answer else None,
         "origin": last.origin,

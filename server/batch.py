@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transport.link import Message
@@ -84,3 +85,20 @@ class Batcher:
         self._frames -= 1
         self._units -= frame.units
         return frame
+
+
+def passes(lengths: Sequence[int], most_padding: float) -> list[list[int]]:
+    """Indices of a batch's frames, those of similar length together: one list a forward pass, longest frames first.
+
+    In none is the padding more than `most_padding` of the units; 0 puts only equal lengths together.
+    """
+    found: list[list[int]] = []
+    units = 0  # of the last pass, without padding
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        units += lengths[index]
+        if found and lengths[found[-1][0]] * (len(found[-1]) + 1) <= (1 + most_padding) * units:
+            found[-1].append(index)
+        else:
+            found.append([index])
+            units = lengths[index]
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -10,11 +11,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from models.vit import can_pad, classify_units, embed_units, token_table
 from models.zoo import Model
+from server.batch import passes
 from server.receive import Received
 from transport.codecs import Canvas
 from transport.embedding import Embedding
 
 TOP = 5
+_CPU_PADDING = 0.1  # of the units: a CPU gains less by larger passes than it loses by padding (bench.server)
 
 Top = tuple[tuple[int, ...], tuple[float, ...]]  # class ids, most likely first, and their log-probabilities
 
@@ -24,7 +27,8 @@ class Classifier:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self._can_pad = can_pad(model.vit)
+        padding = _CPU_PADDING if model.mean.device.type == "cpu" else math.inf
+        self._most_padding = padding if can_pad(model.vit) else 0.0
         with torch.inference_mode():
             self._table = token_table(model.vit)
         self.canvas = Canvas(model.grid.side, model.grid.patch_size, Embedding(*model.embedding()))
@@ -37,19 +41,14 @@ class Classifier:
     def __call__(self, batch: Sequence[Received]) -> list[Top]:
         """The answer to each frame, in order."""
         answers: dict[int, Top] = {}
-        for group in self._groups(batch):
-            for index, top in zip(group, self._classify([batch[index] for index in group]), strict=True):
-                answers[index] = top
+        for group in self.passes([len(received.units) for received in batch]):
+            tops = self._classify([batch[index] for index in group])
+            answers.update(zip(group, tops, strict=True))
         return [answers[index] for index in range(len(batch))]
 
-    def _groups(self, batch: Sequence[Received]) -> Iterator[list[int]]:
-        """Indices of frames that share a forward pass."""
-        if self._can_pad:
-            yield list(range(len(batch)))
-            return
-        lengths = {len(received.units) for received in batch}
-        for length in sorted(lengths):
-            yield [index for index, received in enumerate(batch) if len(received.units) == length]
+    def passes(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Indices of frames that share a forward pass, by how many units each has."""
+        return passes(lengths, self._most_padding)
 
     def _classify(self, frames: Sequence[Received]) -> list[Top]:
         lengths = np.array([len(received.units) for received in frames])

@@ -93,7 +93,9 @@ class Service:
     async def _refuse(self, message: Message, seq: int, reason: str) -> None:
         self._metrics.messages.labels("refused").inc()
         self._tell("refused", f"sender={message.sender} reason={reason!r}")
-        await self._link.reply(message, encode_reply(Reply(seq, reason, (), (), 0, 0.0)))
+        waited_ms = (time.monotonic() - message.arrived_s) * 1e3
+        reply = Reply(seq, reason, (), (), 0, waited_ms, waited_ms, len(self._batcher))
+        await self._link.reply(message, encode_reply(reply))
 
     def _tell(self, event: str, detail: str) -> None:
         """Logs once per change: a camera that goes on with the same fault does not fill the log."""
@@ -158,7 +160,8 @@ class Service:
             return []
         lengths = [len(received.units) for received in frames]
         self._metrics.units.inc(sum(lengths))
-        self._metrics.padding.inc(max(lengths) * len(frames) - sum(lengths))
+        padded = sum(len(group) * max(lengths[index] for index in group) for group in self._classifier.passes(lengths))
+        self._metrics.padding.inc(padded - sum(lengths))
         try:
             return [(None, *answer) for answer in self._classifier(frames)]
         except RuntimeError as error:  # out of memory, a lost device: these frames fail, the server lives

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Protocol
 
 from pipeline.config import CameraConfig, CaptureConfig
+from pipeline.credentials import from_environment
 from pipeline.threads import Worker
 from pipeline.types import Frame
 from stages.cameras.address import is_camera
@@ -167,6 +168,7 @@ def open_captures(cameras: Sequence[CameraConfig], capture: CaptureConfig) -> li
 
     Beside a live camera, files are played at their own pace.
     """
+    cameras = [config.model_copy(update={"source": from_environment(config.source)}) for config in cameras]
     live = capture.realtime or any(is_camera(config.source) for config in cameras)
     opened: list[Capture] = []
     try:

@@ -45,7 +45,10 @@ def usable_lines(config: Config, server: str, canvas: Canvas) -> list[Line]:
         codec_by_name(codec)
         lines = [line for line in lines if line.base.codec == codec]
         if not lines and codec == TOKENS and codec in known:
-            raise UsageError(f"encode.codec {codec} needs the weights of the server's model at the edge")
+            raise UsageError(
+                f"encode.codec {codec} needs the server model's patch embedding at the edge: name its weights as "
+                "server.checkpoint (--server-checkpoint) here too"
+            )
         if not lines:
             raise UsageError(
                 f"encode.codec: frontier {str(path)!r} has no points of {codec!r}; accepted: {AUTO}, "

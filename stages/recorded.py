@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Generator
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,7 +15,7 @@ from pipeline.errors import UsageError
 from pipeline.threads import Worker
 from pipeline.types import Frame, Pixels
 from stages.pictures import upright
-from stages.sinks.recording import CONFIG, FRAMES, MESSAGES
+from stages.sinks.recording import FRAMES, KEYS, MESSAGES
 
 Row: TypeAlias = dict[str, Any]  # a line of frames.jsonl
 Place: TypeAlias = tuple[str, int]  # camera and seq
@@ -26,18 +27,20 @@ class Recording:
     def __init__(self, folder: Path) -> None:
         """Raises UsageError when it is none."""
         self.folder = folder
+        self.rows: dict[Place, Row] = {}
         try:
-            lines = (folder / FRAMES).read_text(encoding="utf-8").splitlines()
+            text = (folder / FRAMES).read_text(encoding="utf-8", errors="replace")
             self._messages = (folder / MESSAGES).read_bytes()
-            self.config_text = (folder / CONFIG).read_text(encoding="utf-8")
-            self.rows: dict[Place, Row] = {}
-            for line in lines:
-                row = json.loads(line)
-                self.rows[row["verdict"]["camera"], row["verdict"]["seq"]] = row
         except OSError as error:
             raise UsageError(f"recording {str(folder)!r}: {error.filename}: {error.strerror}") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"recording {str(folder)!r}: {FRAMES} cannot be read: {error!r}") from None
+        for number, line in enumerate(text.split("\n")[:-1], 1):  # what follows the last one is no whole line
+            try:
+                row = json.loads(line)
+                if missing := KEYS - row.keys():
+                    raise ValueError(f"no {', '.join(sorted(missing))}")
+                self.rows[row["verdict"]["camera"], row["verdict"]["seq"]] = row
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise UsageError(f"recording {str(folder)!r}: {FRAMES} line {number} cannot be read: {error}") from None
         if not self.rows:
             raise UsageError(f"recording {str(folder)!r} holds no frames")
 
@@ -55,13 +58,18 @@ class Recording:
 
     def pictures(self, camera: str) -> Generator[Pixels]:
         """A camera's pictures, exactly as they were captured. Raises UsageError for a damaged video."""
-        for name in dict.fromkeys(row["video"] for row in self.cameras()[camera]):
+        for name, count in Counter(row["video"] for row in self.cameras()[camera]).items():
+            got = 0
             try:
                 with av.open(str(self.folder / name)) as container:
-                    for frame in container.decode(video=0):
+                    for frame in islice(container.decode(video=0), count):
                         yield upright(frame)
-            except (av.FFmpegError, OSError) as error:
-                raise UsageError(f"recording {str(self.folder)!r}: {name}: {error.strerror}") from None
+                        got += 1
+            except (av.FFmpegError, OSError, IndexError) as error:
+                reason = getattr(error, "strerror", None) or "no video stream"
+                raise UsageError(f"recording {str(self.folder)!r}: {name}: {reason}") from None
+            if got < count:
+                raise UsageError(f"recording {str(self.folder)!r}: {name} is damaged: {got} of {count} pictures")
 
 
 class RecordedCamera:
@@ -95,9 +103,7 @@ class RecordedCamera:
 
     async def __aiter__(self) -> AsyncIterator[Frame]:
         for row in self._rows:
-            pixels = await self._worker.call(next, self._pictures, None)
-            if pixels is None:  # the run was killed before its last pictures were on disk
-                return
+            pixels = await self._worker.call(next, self._pictures)
             self.captured += 1
             yield _frame(row, pixels, row[self._time])
 

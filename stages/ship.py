@@ -1,7 +1,8 @@
 """Ship: charge the budget, hand evidence to the transport, and wait for the reply.
 
-Two stages share one Uplink. `Ship` takes a place in the link window, charges and sends; `Collect` waits for the reply
-and gives the place back. At most `in_flight` messages are unacknowledged: a reply doubles as the acknowledgement.
+Three stages share one Uplink. `Pace` holds a replay back that runs away from its replies; `Ship` takes a place in the
+link window, charges and sends; `Collect` waits for the reply and gives the place back. At most `in_flight` messages are
+unacknowledged: a reply doubles as the acknowledgement.
 """
 
 from __future__ import annotations
@@ -15,26 +16,34 @@ from contextlib import AsyncExitStack
 from pipeline.clock import BudgetClock
 from pipeline.shares import Account
 from pipeline.tasks import background
-from pipeline.types import Answered, Drop, Evidence, Kept, Reply, Sent
+from pipeline.types import Answered, Drop, Evidence, Kept, Reply, Scored, Sent
 from transport.link import EdgeLink
 from transport.wire import MalformedMessage, decode_reply
 
 log = logging.getLogger(__name__)
 
+_AHEAD = 64  # frames of a camera that a replay may decide while an earlier one waits for its reply
+_BUSY = "the server is busy: frames wait there for more than half of the deadline"
+
 
 class Uplink:
     """The link window, and the replies that are waited for."""
 
-    def __init__(self, link: EdgeLink, in_flight: int) -> None:
+    def __init__(self, link: EdgeLink, in_flight: int, deadline_s: float | None = None) -> None:
+        """`deadline_s`: live, frames are held back while they would spend most of it in the server's queue."""
         self.link = link
         self.places = asyncio.Semaphore(in_flight)
         self.waiting: dict[tuple[str, int], asyncio.Future[Reply]] = {}  # by camera and seq
         self.stray_replies = 0  # malformed, unknown or too late
         self._refusal: str | None = None
+        self._deadline_s = deadline_s
+        self._rests_until_s = 0.0
 
     def refuses(self) -> bool:
-        """Whether the link takes nothing now; the reason is logged once per change."""
+        """Whether nothing is to be sent now; the reason is logged once per change."""
         refusal = self.link.refusal()
+        if refusal is None and time.monotonic() < self._rests_until_s:
+            refusal = _BUSY
         if refusal != self._refusal:
             self._refusal = refusal
             if refusal is not None:
@@ -51,6 +60,7 @@ class Uplink:
                     self.stray_replies += 1
                     log.warning("stage=ship event=malformed_reply error=%r", str(error))
                     continue
+                self._heed(reply)
                 future = self.waiting.pop((camera, reply.seq), None)
                 if future is None or future.done():
                     self.stray_replies += 1
@@ -60,6 +70,29 @@ class Uplink:
             for future in self.waiting.values():
                 if not future.done():
                     future.set_exception(ConnectionError("the link has closed"))
+
+    def _heed(self, reply: Reply) -> None:
+        """Leaves a busy server alone for as long as the frame waited there, so that its queue can empty."""
+        queue_s = reply.queue_ms / 1e3
+        if self._deadline_s is not None and queue_s > self._deadline_s / 2:
+            self._rests_until_s = time.monotonic() + min(queue_s, self._deadline_s)
+
+    async def replied(self, camera: str, seq: int) -> None:
+        """Waits until no frame of a camera up to `seq` waits for its reply."""
+        replies = [reply for (name, number), reply in self.waiting.items() if name == camera and number <= seq]
+        if replies:
+            await asyncio.wait(replies)
+
+
+class Pace:
+    """Verdicts are written in the order of capture, so those of later frames are kept until the reply is there."""
+
+    def __init__(self, uplink: Uplink) -> None:
+        self._uplink = uplink
+
+    async def process(self, scored: Scored) -> Scored:
+        await self._uplink.replied(scored.frame.camera, scored.frame.seq - _AHEAD)
+        return scored
 
 
 class Ship:

@@ -65,3 +65,10 @@ class Sagelink:
         import psutil
 
         return psutil.Process(self._process.pid).memory_info().rss / 1e6
+
+    def threads_and_files(self) -> tuple[int, int]:
+        """How many of each it has open."""
+        import psutil
+
+        process = psutil.Process(self._process.pid)
+        return process.num_threads(), process.num_fds()

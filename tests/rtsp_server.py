@@ -21,7 +21,8 @@ size = f"video/x-raw,width={{}},height={{}},framerate={options.fps}/1"
 factory = GstRtspServer.RTSPMediaFactory()
 factory.set_launch(
     f"( videotestsrc is-live=true pattern=ball ! capsfilter name=size caps={size.format(160, 120)} "
-    "! x264enc tune=zerolatency key-int-max=10 speed-preset=ultrafast ! rtph264pay name=pay0 pt=96 config-interval=-1 )"
+    "! x264enc threads=1 tune=zerolatency key-int-max=10 speed-preset=ultrafast "
+    "! rtph264pay name=pay0 pt=96 config-interval=-1 )"
 )
 factory.set_shared(True)
 

@@ -19,6 +19,7 @@ from pipeline.errors import UsageError
 from pipeline.run import prepare
 from pipeline.types import Frame, Verdict
 from stages import score
+from stages.sinks.jsonl import timeless
 from tests.stages.test_sources import write_video
 from tests.test_run import read
 
@@ -56,7 +57,7 @@ def test_replays_share_a_budget_and_come_out_the_same_twice(pair: Pair, tmp_path
         options = settings(tmp_path / name, *cameras, budget__uplink="300kbit/s", select__units=24)
         prepare(load_config(None, options), pair).go()
         lines, summary = read(tmp_path / name)
-        runs.append([{key: value for key, value in line.items() if key != "latency_ms"} for line in lines])
+        runs.append([timeless(line) for line in lines])
     assert runs[0] == runs[1]
     rows = by_camera(runs[0])
     assert {name: [row["seq"] for row in each] for name, each in rows.items()} == {
@@ -151,13 +152,12 @@ def test_waiting_frames_of_several_cameras_are_scored_together(
 def test_the_age_of_what_is_scored_is_bounded_however_slow_the_scorer(
     pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rtsp_server
 ) -> None:
-    """A scorer of 2 frames/s on a stream of 30: each frame it begins on is at most about one interval old."""
-    real, ages_ms, captured_ns, began_ns = score.Score.__call__, [], [], []
+    """A scorer of 2 frames/s on a stream of 30: each frame that it begins on came while it was at the one before."""
+    real, captured_ns, began_ns = score.Score.__call__, [], []
 
     def slow(self: score.Score, frames: list[Frame]) -> Any:
         began_ns.append(time.monotonic_ns())
         captured_ns.append(min(frame.capture_ns for frame in frames))
-        ages_ms.extend(frame.age_ms(began_ns[-1]) for frame in frames)
         time.sleep(0.5)
         return real(self, frames)
 
@@ -167,8 +167,7 @@ def test_the_age_of_what_is_scored_is_bounded_however_slow_the_scorer(
     run.go()
     _, summary = read(tmp_path)
     assert summary["drops"]["superseded"] > summary["frames"] / 2
-    assert len(ages_ms) >= 6
-    assert sorted(ages_ms)[len(ages_ms) // 2] < 1000 / 30 + 30  # the middle one: a busy machine may delay some
+    assert len(began_ns) >= 6
     # Nobody waited for a whole scoring, let alone for several: each was captured after the one before had begun.
     assert all(captured > began for captured, began in zip(captured_ns[1:], began_ns, strict=False))
 

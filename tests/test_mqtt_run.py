@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import aiomqtt
 import httpx
 import pytest
 
+from pipeline.config import MqttConfig
 from pipeline.config_file import load_config
 from pipeline.errors import UsageError
+from pipeline.types import Reply
 from server.serve import serve as serve_here
 from tests.brokers import Mosquitto, free_port
+from tests.conftest import skip_or_fail
 from tests.processes import Sagelink
 from tests.test_run import check_accounts, read
+from transport.link import Hello
+from transport.mqtt.address import open_broker
+from transport.mqtt.edge import MqttEdgeLink
+from transport.mqtt.topics import SESSION_BYTES, Topics
+from transport.wire import encode_reply
 
 
 @pytest.fixture
@@ -75,8 +87,7 @@ def finish(run: Sagelink, out: Path) -> tuple[list[dict[str, Any]], dict[str, An
 
 
 def test_a_replay_gives_the_verdicts_of_one_process(mosquitto: Mosquitto, tmp_path: Path) -> None:
-    # Left to itself the planner may send tokens in one process, which takes the server's weights at the edge.
-    common = ["run", "synthetic:60", "--models", "demo", "--uplink", "unlimited", "--set", "encode.codec=avif"]
+    common = ["run", "synthetic:60", "--models", "demo", "--uplink", "unlimited"]
     port = free_port()
     with serve(mosquitto.url, "--http", f"127.0.0.1:{port}") as server:
         server.said("serving demo-server")
@@ -92,7 +103,7 @@ def test_a_replay_gives_the_verdicts_of_one_process(mosquitto: Mosquitto, tmp_pa
         expected, _ = finish(in_process, tmp_path / "one")
     assert sum(map(answered, expected)) > 20
     for line, other in zip(lines, expected, strict=True):
-        assert (line["class_id"], line["origin"], line["units"]) == (other["class_id"], other["origin"], other["units"])
+        assert all(line[key] == other[key] for key in ("class_id", "origin", "drop", "units", "codec", "quality"))
         assert line["prob"] == pytest.approx(other["prob"], abs=1e-4)
 
 
@@ -133,6 +144,17 @@ def test_the_command_tells_wrong_use_in_one_line() -> None:
     assert "a URL carries no credentials" in process.output
     assert process.output.count("\n") == 1
     assert "hunter2" not in process.output
+
+
+async def test_a_server_that_fits_no_camera_says_so_and_ends(mosquitto: Mosquitto) -> None:
+    broker = open_broker(mosquitto.url, MqttConfig(), "url")
+    larger = Hello(side=14, patch_size=16, classes="0123", deadline_s=1.0)
+    async with MqttEdgeLink(broker, Topics("sagelink"), "edge", ["door"], larger, must_connect=True):
+        with serve(mosquitto.url) as server:
+            assert await asyncio.to_thread(server.ended) == 2
+    assert "the server's model fits none of the 1 cameras that are there: edge/door" in server.output
+    assert "units of 16 pixels on 14x14" in server.output
+    assert "Traceback" not in server.output
 
 
 # Faults
@@ -235,6 +257,66 @@ def test_two_servers_share_and_one_is_killed_and_an_edge_comes_back(mosquitto: M
             second.interrupt()
             finish(second, tmp_path / "second")
         assert "Traceback" not in other.output
+
+
+def test_rubbish_and_replies_to_finished_and_unknown_frames(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    """A stranger who hears everything says it again, turned around, and answers frames that were never sent."""
+    with serve(mosquitto.url) as server, live_run(mosquitto.url, tmp_path) as run:
+        wait_for(tmp_path, answered)
+
+        async def disturb() -> None:
+            async with asyncio.timeout(60), aiomqtt.Client(mosquitto.host, mosquitto.port) as stranger:
+                await stranger.subscribe("sagelink/#")
+                for _ in range(40):
+                    message = await anext(stranger.messages)
+                    topic, payload = message.topic.value, message.payload
+                    await stranger.publish(topic, payload[::-1])
+                    if topic.endswith("/verdict") and payload[:1] != b"{":
+                        await stranger.publish(topic, payload)
+                        unknown = encode_reply(Reply(1_000_000, None, (0,), (-0.1,), 32, 1.0))
+                        await stranger.publish(topic, payload[:SESSION_BYTES] + unknown)
+                for topic in ("budget/set", "state", "door/state", "camera/verdict", "camera/evidence"):
+                    await stranger.publish(f"sagelink/edge/{topic}", b"\xff rubbish")
+
+        asyncio.run(disturb())
+        wait_for(tmp_path, answered, 10)
+        run.interrupt()
+        lines, _ = finish(run, tmp_path)
+        assert "Traceback" not in server.output
+    assert lines[-1]["budget_bits"] == 512_000
+    assert all(line["server"]["prob"] > 0 for line in lines if answered(line))
+
+
+def test_a_server_whose_clock_is_off_by_an_hour(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    if library is None:
+        skip_or_fail("faketime", "no libfaketime")
+    # The wall clock only, as a wrong date does; monotonic clocks of two machines differ anyway.
+    off = {"LD_PRELOAD": str(library), "FAKETIME": "-3600", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    told = subprocess.check_output([sys.executable, "-c", "import time; print(time.time())"], env=os.environ | off)
+    assert float(told) == pytest.approx(time.time() - 3600, abs=600)
+    with serve(mosquitto.url, **off) as server, live_run(mosquitto.url, tmp_path) as run:
+        wait_for(tmp_path, answered, 10)
+        run.interrupt()
+        lines, _ = finish(run, tmp_path)
+        assert "Traceback" not in server.output
+    assert all(0 <= line["latency_ms"]["ship"] < 60_000 for line in lines if answered(line))
+
+
+def test_nothing_grows_however_often_the_broker_dies(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    with serve(mosquitto.url) as server, live_run(mosquitto.url, tmp_path) as run:
+        held = []
+        for _ in range(4):
+            wait_for(tmp_path, answered)
+            held.append([(each.memory_mb(), each.threads_and_files()) for each in (run, server)])
+            mosquitto.kill()
+            wait_for(tmp_path, dropped("link"))
+            mosquitto.start()
+        run.interrupt()
+        finish(run, tmp_path)
+    for (memory_mb, had), (later_mb, has) in zip(held[1], held[-1], strict=True):
+        assert all(now <= then for now, then in zip(has, had, strict=True)), (had, has)  # threads, open files
+        assert later_mb < memory_mb + 10
 
 
 def test_ctrl_c_while_the_broker_is_silent(tmp_path: Path) -> None:

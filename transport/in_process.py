@@ -8,6 +8,7 @@ from typing import Self
 
 from pipeline.channel import Channel, ChannelClosed
 from transport.link import Hello, Message
+from transport.wire import MAX_MESSAGE_BYTES
 
 
 class InProcessLink:
@@ -42,6 +43,8 @@ class InProcessLink:
         """At once: `send` itself waits for room."""
 
     async def send(self, camera: str, message: bytes) -> str | None:
+        if len(message) > MAX_MESSAGE_BYTES:
+            return f"{len(message)} bytes; accepted: up to {MAX_MESSAGE_BYTES}"
         try:
             await self._up.put(Message(camera, message, time.monotonic()))
         except ChannelClosed:

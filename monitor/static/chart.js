@@ -4,6 +4,8 @@ import { bits, clock } from "./format.js";
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
+const SECONDS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200]; // between two labels
+
 export class Chart {
   #holder;
   #span;
@@ -75,7 +77,7 @@ export class Chart {
       cursor: { y: false, drag: { setScale: false } },
       scales: { x: { time: false, auto: false }, y: { auto: false } },
       axes: [
-        { ...axis, values: (_, ticks) => ticks.map((t) => clock(t).slice(0, -2)), size: 28, space: narrow ? 70 : 60 },
+        { ...axis, values: (_, ticks) => ticks.map((t) => clock(t).slice(0, -2)), incrs: SECONDS, size: 28, space: narrow ? 70 : 60 },
         { ...axis, values: (_, ticks) => ticks.map(bits), size: narrow ? 58 : 70, space: 36 },
       ],
       series: [

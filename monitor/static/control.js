@@ -2,6 +2,8 @@
 
 import { element } from "./format.js";
 
+const BARE = ["always", "never"]; // policies that know no threshold
+
 export class Control {
   #state = null;
 
@@ -17,9 +19,10 @@ export class Control {
         else element("budget-error").textContent = "unlimited: give a rate first";
       });
     }
+    element("policy").addEventListener("change", () => this.#choose());
     element("gate").addEventListener("submit", (event) => {
       event.preventDefault();
-      const threshold = element("threshold").value.trim();
+      const threshold = element("threshold").disabled ? "" : element("threshold").value.trim();
       this.#change("gate", { policy: element("policy").value, threshold: threshold === "" ? null : threshold });
     });
   }
@@ -31,9 +34,14 @@ export class Control {
   show(state) {
     const changed = !this.#state || this.#state.gate !== state.gate;
     this.#state = state;
-    element("budget-now").textContent = `${state.uplink} over ${state.window_s} s`;
-    element("gate-now").textContent = `${state.gate.replace("_", " ")}, ${state.threshold}`;
+    element("budget-now").textContent = state.rate_bps === null ? state.uplink : `${state.uplink} over ${state.window_s} s`;
+    element("gate-now").textContent = state.gate.replace("_", " ") + (BARE.includes(state.gate) ? "" : `, ${state.threshold}`);
     if (changed) element("policy").value = state.gate;
+    this.#choose();
+  }
+
+  #choose() {
+    element("threshold").disabled = BARE.includes(element("policy").value);
   }
 
   async #change(what, values) {

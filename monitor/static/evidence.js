@@ -22,11 +22,12 @@ export class Evidence {
 
   async open(n) {
     this.#shown = n;
-    const answer = await fetch(`/api/frames/${n}/info`);
+    const answer = await get(`/api/frames/${n}/info`);
     if (this.#shown !== n) return;
     if (!this.#dialog.open) this.#dialog.showModal();
-    if (!answer.ok) {
-      element("evidence-title").textContent = "This frame is no longer kept";
+    if (!answer?.ok) {
+      element("evidence-title").textContent = answer ? "This frame is no longer kept" : "No connection";
+      element("received-caption").textContent = "";
       element("facts").replaceChildren();
       for (const id of ["seen", "received"]) clear(element(id));
       return;
@@ -60,6 +61,7 @@ export class Evidence {
       Edge: answer(event.edge),
       Server: answer(event.server),
       Truth: event.truth,
+      Coded: event.codec && [event.codec, `${event.side} px`, `quality ${event.quality}`].join(", "),
       Sent: event.units ? `${event.units} units, ${bytes(event.wire_bits / 8)} (${count(event.wire_bits)} bits)` : "nothing",
       "Not answered": event.drop,
       Allowance: event.allowance_bits === null ? null : `${count(event.allowance_bits)} bits`,
@@ -77,14 +79,22 @@ export class Evidence {
   }
 }
 
+async function get(address) {
+  try {
+    return await fetch(address);
+  } catch {
+    return null; // no connection
+  }
+}
+
 function clear(canvas) {
   [canvas.width, canvas.height] = [224, 224];
 }
 
 async function paint(canvas, address, over = () => {}) {
   clear(canvas);
-  const answer = address && (await fetch(address));
-  if (!answer || !answer.ok) return;
+  const answer = address && (await get(address));
+  if (!answer?.ok) return;
   const picture = await createImageBitmap(await answer.blob());
   [canvas.width, canvas.height] = [2 * picture.width, 2 * picture.height];
   const context = canvas.getContext("2d");

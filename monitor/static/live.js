@@ -35,12 +35,12 @@ export class LivePictures {
 
   states(cameras) {
     Object.entries(cameras).forEach(([name, camera], order) => {
-      this.#tile(name).figure.style.order = order;
+      const tile = this.#tile(name);
+      tile.figure.style.order = order;
       const { state = "running", fault } = camera.health ?? {};
       const silent = camera.silent_s > 3 ? `silent for ${camera.silent_s.toFixed(0)} s` : `${camera.fps.toFixed(1)} fps`;
-      const place = this.#tile(name).state;
-      place.textContent = [name, state === "running" ? silent : `${state}${fault ? `: ${fault}` : ""}`].join(" · ");
-      place.classList.toggle("bad", camera.silent_s > 3 || state !== "running");
+      tile.state.textContent = state === "running" ? silent : `${state}${fault ? `: ${fault}` : ""}`;
+      tile.state.classList.toggle("bad", Boolean(camera.health) && (camera.silent_s > 3 || state !== "running"));
     });
   }
 
@@ -50,9 +50,10 @@ export class LivePictures {
       this.#holder.querySelector(".empty")?.remove();
       const figure = document.createElement("figure");
       figure.className = "camera-tile";
-      figure.innerHTML = '<canvas></canvas><figcaption><span class="label"></span><span class="how"></span><span class="name"></span></figcaption>';
-      const [canvas, caption] = figure.children;
-      const [label, how, state] = caption.children;
+      figure.innerHTML = '<div class="view"><canvas role="img"></canvas></div><figcaption>'
+        + '<span class="name"></span><span class="state"></span><span class="label"></span><span class="how"></span></figcaption>';
+      const [canvas, name, state, label, how] = figure.querySelectorAll("canvas, span");
+      name.textContent = name.title = camera;
       tile = { figure, canvas, label, how, state };
       this.#tiles.set(camera, tile);
       this.#holder.append(figure);
@@ -71,8 +72,9 @@ export class LivePictures {
     const frame = this.#frames.findLast((other) => other.n === header.n);
     if (!frame) return;
     label.textContent = frame.label ? `${frame.label} ${percent(frame.prob)}` : "no answer";
-    const sent = frame.units ? `${frame.units} units, ${bytes(frame.wire_bits / 8)}` : "nothing sent";
-    how.textContent = `${frame.origin}: ${sent}${frame.drop ? ` (${frame.drop})` : ""}`;
+    const sent = frame.units ? `${frame.units} units, ${bytes(frame.wire_bits / 8)}` : "";
+    how.textContent = [frame.origin, sent, frame.drop].filter(Boolean).join(" · ");
     how.className = `how dot ${frame.origin}`;
+    canvas.ariaLabel = `${frame.camera}: ${label.textContent}, ${how.textContent}`;
   }
 }

@@ -15,21 +15,7 @@ const evidence = new Evidence(frames);
 const rows = new Rows(frames, (n) => evidence.open(n));
 const live = new LivePictures(element("cameras"), frames);
 const control = new Control();
-
-// ---- theme ----
-
-const dark = matchMedia("(prefers-color-scheme: dark)");
-const setTheme = () => {
-  const chosen = localStorage.getItem("theme");
-  document.documentElement.dataset.theme = chosen ?? (dark.matches ? "dark" : "light");
-  chart.restyle();
-};
-element("theme").addEventListener("click", () => {
-  localStorage.setItem("theme", document.documentElement.dataset.theme === "dark" ? "light" : "dark");
-  setTheme();
-});
-dark.addEventListener("change", setTheme);
-setTheme();
+document.addEventListener("theme", () => chart.restyle());
 
 // ---- what comes in ----
 
@@ -54,7 +40,7 @@ function showState(state) {
   const window_s = state.control.window_s;
   element("rate").textContent = bitRate(state.window_bits / window_s);
   const share = state.budget_bits ? ` (${percent(state.window_bits / state.budget_bits)})` : "";
-  element("of-budget").textContent = `of ${state.control.uplink}${share}`;
+  element("of-budget").textContent = state.control.rate_bps === null ? "no limit" : `of ${state.control.uplink}${share}`;
   element("frames").textContent = count(state.frames);
   element("fps").textContent = `${state.fps.toFixed(1)} a second`;
   element("offloaded").textContent = percent(state.offloaded / Math.max(state.frames, 1));
@@ -73,14 +59,22 @@ function showState(state) {
   link.hidden = false;
   link.textContent = state.link ? `link: ${state.link}` : "link up";
   link.className = `pill ${state.link ? "bad" : "good"}`;
-  document.body.classList.toggle("single", Object.keys(state.cameras).length < 2);
+  const cameras = Object.entries(state.cameras);
+  const down = cameras.filter(([, { health }]) => health && health.state !== "running");
+  document.body.classList.toggle("single", cameras.length < 2);
+  document.body.classList.toggle("many", cameras.length > 3);
   live.states(state.cameras);
   control.show(state.control);
-  bars("drops", Object.entries(state.drops).map(([reason, drop]) => ({
+  const drops = Object.entries(state.drops).map(([reason, drop]) => ({
     name: reason, width: drop.frames / state.frames, kind: `side-${drop.slow}`,
     value: drop.slow ? `${count(drop.frames)} · ${drop.slow}` : count(drop.frames),
     title: drop.slow ? `what holds these frames back: the ${drop.slow}` : "",
-  })), "Nothing so far.");
+  }));
+  const unseen = {
+    name: "no picture", width: down.length / cameras.length, kind: "side-camera",
+    value: `${down.length} of ${cameras.length} · camera`, title: down.map(([name]) => name).join(", "),
+  };
+  bars("drops", down.length ? [unseen, ...drops] : drops, "Nothing so far.");
   const stages = Object.entries(state.latency_ms).filter(([, p]) => p);
   const longest = Math.max(1, ...stages.map(([, p]) => p.p95));
   bars("stages", stages.map(([stage, p]) => ({
@@ -117,6 +111,7 @@ function bars(id, items, nothing) {
 
 // ---- the stream ----
 
+const SERVER_GOES = 1012; // how a WebSocket says that its server ends
 let wait_ms = 250;
 
 function connect() {
@@ -132,18 +127,22 @@ function connect() {
     tellVisible();
   };
   socket.onmessage = ({ data }) => (typeof data === "string" ? take(JSON.parse(data)) : live.take(data));
-  socket.onclose = () => {
+  socket.onclose = ({ code }) => {
     document.removeEventListener("visibilitychange", tellVisible);
-    status("no connection", "bad");
+    if (code === SERVER_GOES) status("run ended", "");
+    else if (!ended()) status("no connection", "bad");
     setTimeout(connect, wait_ms);
     wait_ms = Math.min(5000, wait_ms * 1.6);
   };
   document.addEventListener("visibilitychange", tellVisible);
 }
 
+const ended = () => element("connection").textContent === "run ended";
+
 function status(text, kind) {
   element("connection").textContent = text;
   element("connection").className = `pill ${kind}`;
+  document.body.classList.toggle("stale", kind !== "good");
 }
 
 connect();

@@ -36,8 +36,8 @@ export function drawHeat(context, { side, importance, box }) {
   const values = Uint8Array.from(atob(importance), (c) => c.charCodeAt(0));
   context.save();
   values.forEach((value, unit) => {
-    // From a clear blue over orange to a strong yellow.
-    context.fillStyle = `hsl(${240 - 190 * (value / 255)} 95% 55% / ${10 + (60 * value) / 255}%)`;
+    // From a clear violet over red to a strong yellow.
+    context.fillStyle = `hsl(${270 + 145 * (value / 255)} 95% 55% / ${(72 * value) / 255}%)`;
     context.fillRect(...cell(unit));
   });
   context.restore();

@@ -26,7 +26,6 @@ export class Rows {
     element("pause").addEventListener("click", () => this.#pause(!this.#paused));
     element("filter").addEventListener("change", () => this.#again());
     this.#body.addEventListener("click", (event) => this.#chosen(event));
-    this.#body.addEventListener("keydown", (event) => event.key === "Enter" && this.#chosen(event));
   }
 
   clear() {
@@ -73,7 +72,6 @@ export class Rows {
 function row(frame) {
   const line = document.createElement("tr");
   line.dataset.n = frame.n;
-  line.tabIndex = 0;
   const cell = (text, kind = "") => {
     const made = document.createElement("td");
     made.textContent = text;
@@ -89,8 +87,9 @@ function row(frame) {
       Object.assign(document.createElement("span"), { className: "dim", textContent: ` ${percent(given.prob)}` }),
     );
   };
-  cell(clock(frame.t));
-  cell(frame.camera, "camera");
+  const open = Object.assign(document.createElement("button"), { textContent: clock(frame.t), ariaHasPopup: "dialog" });
+  cell("").append(open);
+  cell(frame.camera, "camera").title = frame.camera;
   answer(cell("–"), frame);
   answer(cell("–", "wide"), frame.edge);
   answer(cell("–", "wide"), frame.server);

@@ -1,4 +1,4 @@
-"""What names a camera: which addresses there are, and what of them may be shown."""
+"""What names a camera: which addresses there are, and which can never work."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pipeline.credentials import redact
 from pipeline.errors import UsageError, suggest
 
-SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "srt")
+SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp")
+_PORT_NEEDED = ("udp", "tcp")
 
 
 def is_camera(source: str) -> bool:
     """Whether a source is a webcam or a URL, rather than something on disk."""
     return "://" in source or source.isdecimal() or source.startswith("/dev/")
-
-
-def redact(text: str) -> str:
-    """The text without user, password and query of the addresses in it, which often hold secrets."""
-    return re.sub(r"(?<=://)[^\s'\"]*@|\?[^\s'\"]*", lambda found: "***@" if found[0].endswith("@") else "", text)
 
 
 def check_address(address: str) -> None:
@@ -38,11 +35,15 @@ def check_address(address: str) -> None:
         )
     try:
         parts = urlsplit(address)
-        whole = bool(parts.hostname) and parts.port != 0  # .port raises for what is no port
+        port = parts.port  # raises for what is no port
+        whole = bool(parts.hostname) and port != 0 and (port or scheme not in _PORT_NEEDED)
     except ValueError:
         whole = False
     if not whole or any(character.isspace() for character in address):
-        raise UsageError(f"source {shown!r} is no URL; accepted: {scheme}://[USER:PASSWORD@]HOST[:PORT]/PATH")
+        raise UsageError(
+            f"source {shown!r} is no URL; accepted: {scheme}://[USER:PASSWORD@]HOST[:PORT]/PATH, where a password has "
+            f"%2F for /, %23 for #, %3F for ? and %20 for a space"
+        )
 
 
 def list_webcams() -> list[str]:

@@ -16,8 +16,9 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from pipeline.config import CameraConfig
+from pipeline.credentials import redact
 from pipeline.types import Frame, Pixels
-from stages.cameras.address import check_address, redact
+from stages.cameras.address import check_address
 from stages.cameras.connection import Connection, connect
 from stages.cameras.faults import CameraFault
 from stages.cameras.supervisor import Fault, Patience, State, Supervisor

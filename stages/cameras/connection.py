@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from dataclasses import dataclass
 from typing import Protocol
 
 from pipeline.config import CameraConfig
 from pipeline.types import Pixels
 
+log = logging.getLogger(__name__)
+
 # RTSP over TCP: over UDP, lost packets grey out half of the pictures. FFmpeg would watch for a second to learn the
 # frame rate, which nobody asks for: without that a stream opens in a third of the time.
 FFMPEG_OPTIONS = {"rtsp_transport": "tcp", "fpsprobesize": "0"}
+# With N threads FFmpeg holds each picture back for N - 1 frames: half a second on 16 cores at 30 frames/s. Threads by
+# slice would not, but with them it takes a picture with missing slices for a whole one.
+DECODING_THREADS = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +51,18 @@ class Connection(Protocol):
     def close(self) -> None: ...
 
 
+class Busy(Exception):
+    """OpenCV is at another camera's stream."""
+
+
 def connect(config: CameraConfig) -> Connection:
-    """Opens the camera with the library that `config.backend` names."""
-    if config.backend == "pyav":
-        from stages.cameras.with_pyav import PyavConnection
+    """Opens the camera with the library that `config.backend` names, or with PyAV where OpenCV makes it wait."""
+    if config.backend == "opencv":
+        from stages.cameras.with_opencv import OpencvConnection
 
-        return PyavConnection(config)
-    from stages.cameras.with_opencv import OpencvConnection
+        with contextlib.suppress(Busy):
+            return OpencvConnection(config)
+        log.info("camera=%s event=opencv_busy backend=pyav", config.name)
+    from stages.cameras.with_pyav import PyavConnection
 
-    return OpencvConnection(config)
+    return PyavConnection(config)

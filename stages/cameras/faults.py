@@ -7,7 +7,7 @@ import time
 
 import av
 
-from stages.cameras.address import redact
+from pipeline.credentials import redact
 from stages.cameras.knock import knock
 from stages.cameras.supervisor import Fault
 

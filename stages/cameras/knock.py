@@ -21,10 +21,10 @@ _QUESTIONS = {
 
 
 def knock(address: str, timeout_s: float) -> Fault | None:
-    """What keeps a URL from answering; None when it does, or when its protocol cannot be asked (udp, srt)."""
+    """What keeps a URL from answering; None when it does, or when its protocol cannot be asked (udp)."""
     parts = urlsplit(address)
     port = parts.port or _PORTS.get(parts.scheme)
-    if parts.scheme in ("udp", "srt") or port is None or parts.hostname is None:
+    if parts.scheme == "udp" or port is None or parts.hostname is None:
         return None
     secure = parts.scheme in ("rtsps", "https")
     question = _QUESTIONS.get(parts.scheme.removesuffix("s"))

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
-
-# Both write to the terminal on their own, FFmpeg with the whole URL: our errors say it once, without credentials.
-os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 import cv2
 
 from pipeline.config import CameraConfig
 from pipeline.types import Pixels
-from stages.cameras.connection import FFMPEG_OPTIONS, Grabbed
+from stages.cameras.connection import DECODING_THREADS, FFMPEG_OPTIONS, Busy, Grabbed
 from stages.cameras.faults import CameraFault, diagnose
 from stages.cameras.knock import knock
 from stages.cameras.supervisor import Fault
 from stages.pictures import fitted
 
+# Both write to the terminal on their own, FFmpeg with the whole URL: our errors say it once, without credentials.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 os.environ.setdefault(
     "OPENCV_FFMPEG_CAPTURE_OPTIONS", "|".join(f"{key};{value}" for key, value in FFMPEG_OPTIONS.items())
 )
 
+# OpenCV opens one stream at a time in the whole process; a server that answers and then falls silent would keep every
+# other camera waiting for as long as its time-out.
+_OPENING = threading.Lock()
+_LONGEST_QUEUE_S = 0.5
 _MOST_BROKEN = 250  # pictures in a row
 
 
@@ -30,6 +34,7 @@ class OpencvConnection:
     """A Connection."""
 
     def __init__(self, config: CameraConfig) -> None:
+        """Raises also Busy."""
         self.skipped = 0
         self._read_timeout = config.read_timeout
         address = config.source
@@ -43,9 +48,15 @@ class OpencvConnection:
             raise CameraFault(fault)
         parameters = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(config.open_timeout * 1000)]
         parameters += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(config.read_timeout * 1000)]
+        parameters += [cv2.CAP_PROP_N_THREADS, DECODING_THREADS]
         # In hardware where build and machine can; OpenCV falls back by itself.
         parameters += [cv2.CAP_PROP_HW_ACCELERATION, cv2.VIDEO_ACCELERATION_ANY]
-        capture = cv2.VideoCapture(config.source, cv2.CAP_FFMPEG, parameters)
+        if not _OPENING.acquire(timeout=_LONGEST_QUEUE_S):
+            raise Busy
+        try:
+            capture = cv2.VideoCapture(config.source, cv2.CAP_FFMPEG, parameters)
+        finally:
+            _OPENING.release()
         if not capture.isOpened():
             left = config.open_timeout - (time.monotonic() - began)
             raise diagnose(config.source, left, FFMPEG_OPTIONS) if left > 0 else CameraFault(Fault.TIMED_OUT)

@@ -12,7 +12,7 @@ from av.codec.hwaccel import HWAccel, hwdevices_available
 
 from pipeline.config import CameraConfig
 from pipeline.types import Pixels
-from stages.cameras.connection import FFMPEG_OPTIONS, Grabbed
+from stages.cameras.connection import DECODING_THREADS, FFMPEG_OPTIONS, Grabbed
 from stages.cameras.faults import CameraFault, classify
 from stages.cameras.supervisor import Fault
 from stages.pictures import upright
@@ -35,7 +35,7 @@ class PyavConnection:
             self._container.close()
             raise CameraFault(Fault.CODEC, "no video stream")
         stream = self._container.streams.video[0]
-        stream.thread_type = "SLICE"  # threads by frame would hold each picture back for some frames
+        stream.codec_context.thread_count = DECODING_THREADS
         self.finite = "://" in config.source and bool(self._container.duration)
         self._frames = self._decode(stream)
         self._frame: av.VideoFrame | None = None

@@ -44,7 +44,7 @@ class Painter:
         return picture
 
     def _outline(self, picture: Pixels, verdict: Verdict, x_scale: float, y_scale: float) -> None:
-        """Outlines the sent units, and dims what was not sent."""
+        """Draws a line around what was sent, and dims the rest."""
         if not len(verdict.units):
             return
         height, width = verdict.frame.pixels.shape[:2]
@@ -54,13 +54,11 @@ class Painter:
         sent.flat[verdict.units] = True
         columns = np.round(np.linspace(left, right, side + 1) * x_scale).astype(int)
         rows = np.round(np.linspace(top, bottom, side + 1) * y_scale).astype(int)
-        kept = np.zeros(picture.shape[:2], bool)
+        kept = np.zeros(picture.shape[:2], np.uint8)
         for row, column in zip(*np.nonzero(sent), strict=True):
-            kept[rows[row] : rows[row + 1], columns[column] : columns[column + 1]] = True
-        picture[~kept] //= 2
-        for row, column in zip(*np.nonzero(sent), strict=True):
-            corner, opposite = (columns[column], rows[row]), (columns[column + 1] - 1, rows[row + 1] - 1)
-            cv2.rectangle(picture, list(map(int, corner)), list(map(int, opposite)), _OUTLINE, 1)
+            kept[rows[row] : rows[row + 1], columns[column] : columns[column + 1]] = 1
+        picture[kept == 0] //= 2
+        picture[kept != cv2.erode(kept, np.ones((3, 3)), borderType=cv2.BORDER_CONSTANT, borderValue=0)] = _OUTLINE
 
     def _caption(self, verdict: Verdict, width: int) -> Pixels:
         caption = np.full((64, width, 3), 24, np.uint8)

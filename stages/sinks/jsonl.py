@@ -17,6 +17,9 @@ def record(verdict: Verdict, labels: tuple[str, ...]) -> dict[str, object]:
         "camera": frame.camera,
         "name": frame.name,
         "stream_s": round(frame.stream_s, 6),
+        "capture_s": round(frame.capture_ns / 1e9, 6),
+        "wall_s": round(frame.wall_ns / 1e9, 6),
+        "pts_s": None if frame.pts_s is None else round(frame.pts_s, 6),
         "sent_s": None if verdict.sent_s is None else round(verdict.sent_s, 6),
         "label": labels[answer.class_id] if answer else None,
         "class_id": answer.class_id if answer else None,
@@ -39,8 +42,8 @@ def record(verdict: Verdict, labels: tuple[str, ...]) -> dict[str, object]:
 
 
 def timeless(row: dict[str, object]) -> dict[str, object]:
-    """A record without what differs from one run to the next: how long things took."""
-    return {key: value for key, value in row.items() if key != "latency_ms"}
+    """A record without what differs from one run to the next: when it was, and how long things took."""
+    return {key: value for key, value in row.items() if key not in ("capture_s", "wall_s", "latency_ms")}
 
 
 def _answer(answer: Answer | None, labels: tuple[str, ...]) -> dict[str, object] | None:

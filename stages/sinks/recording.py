@@ -1,9 +1,10 @@
 """Recording: what a run saw, what it sent and what came back, so that `sagelink replay` can do it again.
 
-A folder with, for each camera, its captured frames as lossless video (`NAME-000.mkv`; a new file when their size
+A folder with, for each camera, its captured frames as lossless video (`NAME-000.ts`; a new file when their size
 changes), `frames.jsonl` with one line a frame, `messages.bin` with all that was sent, one message after the other, and
-the configuration without credentials. Frames are those after region, mask and sampling. What a run leaves that was
-killed can be read but for its last moments. docs/replay.md has the keys.
+the configuration without credentials. Frames are those after region, mask and sampling. A frame's picture and message
+are on their way to the disk before its line: what a run leaves that was killed is whole up to its last line.
+docs/replay.md has the keys.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from stages.sinks.jsonl import record
 from transport.wire import encode_reply
 
 FRAMES, MESSAGES, CONFIG = "frames.jsonl", "messages.bin", "config.yaml"
+KEYS = frozenset(
+    ("video", "pts_s", "capture_ns", "wall_ns", "stream_s", "at_s", "asked_s", "sent_s", "message", "reply", "verdict")
+)
 _TIME_BASE = Fraction(1, 90_000)
 # H.264 without loss, in RGB: a third smaller than FFV1, and four times as fast (640x360, measured).
 _CODEC, _OPTIONS = "libx264rgb", {"qp": "0", "preset": "ultrafast", "tune": "zerolatency"}
@@ -30,7 +34,7 @@ class Recording:
     def __init__(self, folder: Path, config_text: str, labels: tuple[str, ...], live: bool) -> None:
         """Empties the folder of an earlier recording. `config_text`: YAML without credentials."""
         folder.mkdir(parents=True, exist_ok=True)
-        for stale in folder.glob("*-[0-9][0-9][0-9].mkv"):
+        for stale in folder.glob("*-[0-9][0-9][0-9].ts"):
             stale.unlink()
         (folder / CONFIG).write_text(config_text, encoding="utf-8")
         self._folder = folder
@@ -97,10 +101,11 @@ class _Video:
     """Frames of one size."""
 
     def __init__(self, folder: Path, camera: str, number: int, size: tuple[int, int]) -> None:
-        self.name = f"{camera}-{number:03d}.mkv"
+        self.name = f"{camera}-{number:03d}.ts"
         self.number = number
         self.size = size
-        self._container = av.open(str(folder / self.name), "w")
+        # MPEG-TS keeps nothing back: Matroska would hold seconds in memory, and lose them with the process.
+        self._container = av.open(str(folder / self.name), "w", format="mpegts", options={"flush_packets": "1"})
         stream = self._container.add_stream(_CODEC, rate=30, options=_OPTIONS)
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height = size

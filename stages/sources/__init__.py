@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline.config import ACCEPTED_SOURCES, CameraConfig
+from pipeline.credentials import redact
 from pipeline.errors import UsageError
 from pipeline.types import Pixels
+from stages.cameras.address import is_camera
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class PictureSource(Protocol):
 def open_source(config: CameraConfig) -> PictureSource:
     """Opens the file, the folder or the drawn world that `config.source` names. Raises UsageError."""
     text = config.source
+    if is_camera(text):
+        raise UsageError(f"source {redact(text)!r} is a camera; accepted here: a file, a folder or synthetic:N")
     if text.startswith("synthetic:"):
         from stages.sources.synthetic import SyntheticSource
 

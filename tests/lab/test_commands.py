@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lab.evaluate import Evaluation, Row
+import lab.by_units
+from lab.report import UnitsRow
 from stages.sources.synthetic import SyntheticSource
+from transport.codecs import Canvas
 
 DEMO = ("--models", "demo")
 FEW = ("--units", "16,196", "--selectors", "sage,coverage,random", "--importance", "last,gradient")
@@ -54,6 +56,28 @@ def test_eval_measures_every_selector(command, scenes: Path, tmp_path: Path) -> 
     }
 
 
+def test_eval_compares_codecs_under_caps(command, scenes: Path, tmp_path: Path) -> None:
+    caps = ("--bytes", "10,700,100000", "--codecs", "auto,webp-frame,avif-frame,raw-zstd")
+    code, printed = command("eval", scenes, "--labels", scenes / "labels.csv", *DEMO, *caps, "--out", tmp_path)
+    assert code == 0, printed
+    report = json.loads((tmp_path / "eval.json").read_text())
+    rows = {(row["codec"], row["cap_bytes"]): row for row in report["rows"]}
+    assert len(rows) == len(report["rows"]) == 12
+    for (codec, cap), row in rows.items():
+        if cap == 10:  # no message is so short
+            assert (row["sent"], row["bytes_max"], row["server_acc"]) == (0.0, None, 0.0)
+            assert row["fused_acc"] == report["edge"]
+            continue
+        assert row["bytes_max"] is None or row["bytes_mean"] <= row["bytes_max"] <= cap
+        best = rows[row["best_frame"], cap]
+        assert best["codec"] in ("webp-frame", "avif-frame")
+        assert row["vs_frame"]["server_acc"][0] == pytest.approx(row["server_acc"] - best["server_acc"])
+        if cap == 100_000 and codec in ("auto", "raw-zstd"):
+            assert row["sent"] == 1.0
+    assert rows["raw-zstd", 100_000]["server_acc"] == report["ceiling"]  # all units, lossless
+    assert {path.name for path in tmp_path.iterdir()} == {"eval.json", "accuracy-bytes.png", "accuracy-bytes.svg"}
+
+
 def test_without_labels_the_server_on_all_units_is_the_truth(command, scenes: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
@@ -74,15 +98,15 @@ def test_without_labels_the_server_on_all_units_is_the_truth(command, scenes: Pa
 def test_ctrl_c_keeps_the_rows_that_are_complete(
     command, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Evaluation.rows
+    real = lab.by_units.units_rows
 
-    def cut_off(self: Evaluation, *arguments: object) -> Iterator[Row]:
-        for number, row in enumerate(real(self, *arguments)):
-            if number == 2:
+    def cut_off(*arguments: object) -> Iterator[UnitsRow]:
+        for number, row in enumerate(real(*arguments)):
+            if number == 3:
                 raise KeyboardInterrupt
             yield row
 
-    monkeypatch.setattr(Evaluation, "rows", cut_off)
+    monkeypatch.setattr(lab.by_units, "units_rows", cut_off)
     code, printed = command("eval", scenes, "--labels", scenes / "labels.csv", *DEMO, *FEW, "--out", tmp_path)
     assert code == 0
     assert "interrupted" in printed
@@ -98,6 +122,8 @@ def test_ctrl_c_keeps_the_rows_that_are_complete(
         (["--units", "16,0"], "--units '16,0'; accepted: 1 to 196"),
         (["--units", "few"], "whole numbers with commas"),
         (["--selectors", "sagee"], "--selectors: unknown 'sagee' (did you mean 'sage'?)"),
+        (["--bytes", "0"], "--bytes '0'; accepted: 1 to"),
+        (["--bytes", "500", "--codecs", "avi"], "--codecs: unknown 'avi' (did you mean 'avif'?)"),
         (["--importance", ","], "--importance is empty; accepted: last, rollout, gradient"),
         (["--rows", "odd"], "--rows 'odd'; accepted: START::STEP"),
         (["--gate", "alway"], "unknown policy 'alway'"),
@@ -122,6 +148,35 @@ def test_calibrate_says_what_is_wrong(command, scenes: Path, tmp_path: Path) -> 
         assert code == 2
         assert message in " ".join(printed.split())
     assert not (tmp_path / "f.yaml").exists()
+
+
+def test_calibrate_goes_on_after_ctrl_c(command, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import lab.frontier
+
+    todo = [item for item in lab.frontier.empty_lines(Canvas(14, 8)) if item[0].codec in ("raw-zstd", "token-zstd")]
+    monkeypatch.setattr(lab.frontier, "empty_lines", lambda canvas: todo)
+    real, asked = lab.frontier.best_weight, []
+
+    def weigh(*arguments: object) -> float:
+        asked.append(1)
+        if len(asked) == 10:  # in the second line of three
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(lab.frontier, "best_weight", weigh)
+    calibrate = ("calibrate", scenes, *DEMO, "--frames", "24", "--out")
+    code, printed = command(*calibrate, tmp_path / "a.yaml")
+    assert code == 0
+    assert "interrupted" in printed
+    assert {path.name for path in tmp_path.iterdir()} == {"a.resume"}
+    asked.extend([1] * 100)
+    before = len(asked)
+    code, printed = command(*calibrate, tmp_path / "a.yaml")
+    assert code == 0, printed
+    assert len(asked) - before == 14  # the first line's seven points are not measured again
+    assert {path.name for path in tmp_path.iterdir()} == {"a.yaml"}
+    code, printed = command(*calibrate, tmp_path / "b.yaml")
+    assert (tmp_path / "a.yaml").read_text() == (tmp_path / "b.yaml").read_text()
 
 
 def test_a_run_plans_with_what_calibrate_wrote(

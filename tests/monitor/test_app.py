@@ -3,66 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from models.zoo import UnitGrid
 from monitor import app as app_module
 from monitor import viewer as viewer_module
 from monitor.app import dashboard_app
 from monitor.dashboard import check_dashboard
-from monitor.feed import Feed
 from monitor.guard import COOKIE, session_of
-from monitor.watched import Watched
-from pipeline.budget import UplinkBudget
-from pipeline.config import DashboardConfig, GateConfig
-from pipeline.control import Control
+from pipeline.config import DashboardConfig
 from pipeline.errors import UsageError
-from pipeline.metrics import EdgeMetrics
 from pipeline.stats import LiveStats
-from pipeline.threads import Worker
 from pipeline.web import is_loopback
-from stages.gate import Gate
-from tests.fakes import CANVAS, PATCH, SIDE
+from tests.fakes import SIDE
 from tests.monitor.test_feed import LABELS, verdict_of
 
 TOKEN = "a-token-of-some-length"  # noqa: S105
 HOST = "http://127.0.0.1:8600"
-
-
-@pytest.fixture
-def watched() -> Watched:
-    stats, feed, metrics = LiveStats(), Feed(LABELS, live=False), EdgeMetrics(CollectorRegistry())
-    for seq in range(3):
-        for sink in (stats, feed, metrics):
-            sink.write(verdict_of(seq, sent=seq > 0))
-    return Watched(
-        title="clip.mp4",
-        models="a and b",
-        labels=LABELS,
-        grid=UnitGrid(SIDE * PATCH, PATCH, "bicubic", 1.0),
-        canvas=CANVAS,
-        resize="squash",
-        policies=["min_entropy", "always"],
-        feed=feed,
-        stats=stats,
-        control=Control(UplinkBudget(64_000, 1.0), Gate(GateConfig())),
-        registry=metrics.registry,
-        link=lambda: None,
-        health=lambda: {"camera": None, "gate": {"state": "backoff", "fault": "timeout"}},
-    )
-
-
-@pytest.fixture
-def coder() -> Iterator[Worker]:
-    coder = Worker("test-dashboard")
-    yield coder
-    coder.close()
 
 
 @pytest.fixture
@@ -84,7 +47,7 @@ def test_the_page_and_its_parts_are_served_with_security_headers(client):
         assert answer.status_code == (404 if path == "/nothing" else 200)
         assert "default-src 'none'" in answer.headers["content-security-policy"]
         assert answer.headers["x-content-type-options"] == "nosniff"
-        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["referrer-policy"] == "same-origin"
     page = client.get("/").text
     assert "http://" not in page
     assert "https://" not in page
@@ -98,9 +61,16 @@ def test_stats_metrics_and_health(client):
     assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
 
 
+def test_the_documented_keys_of_the_stats_are_those_that_are_told(client):
+    page = (Path(__file__).parents[2] / "docs" / "dashboard.md").read_text()
+    table = page.split("| key of `/api/stats` | meaning |")[1].split("\n\n")[0]
+    documented = {key for row in table.splitlines() for key in re.findall(r"`(\w+)`", row.split(" | ")[0])}
+    assert documented == client.get("/api/stats").json().keys()
+
+
 def test_a_run_without_a_verdict_is_not_ready(watched, coder):
-    object.__setattr__(watched, "stats", LiveStats())
-    answer = TestClient(dashboard_app(watched, coder, None), base_url=HOST).get("/readyz")
+    empty = replace(watched, snapshot=lambda: LiveStats().snapshot(LABELS, {"camera": None}))
+    answer = TestClient(dashboard_app(empty, coder, None), base_url=HOST).get("/readyz")
     assert (answer.status_code, answer.text) == (503, "no frame has a verdict yet\n")
 
 
@@ -192,7 +162,7 @@ def test_without_the_token_nothing_is_told(guarded):
     assert guarded.get("/").headers["location"] == "/login"
     with pytest.raises(WebSocketDisconnect), guarded.websocket_connect("ws://camera.example:8600/ws"):
         pass
-    for path in ("/healthz", "/readyz", "/login", "/static/style.css"):
+    for path in ("/healthz", "/readyz", "/login", "/static/style.css", "/static/theme.js"):
         assert guarded.get(path).status_code == 200
     assert guarded.get("/static/../app.py").status_code in (401, 404)
 
@@ -203,6 +173,8 @@ def test_the_token_opens_by_header_and_by_login(guarded):
     assert guarded.get("/api/stats", headers={"authorization": TOKEN}).status_code == 401
     wrong = guarded.post("/login", content="token=nonsense\r\n")
     assert (wrong.headers["location"], COOKIE in wrong.cookies) == ("/login?wrong", False)
+    assert "That is not the token." in guarded.get("/login?wrong").text
+    assert "That is not the token." not in guarded.get("/login").text
     right = guarded.post("/login", content=f"token={TOKEN}\r\n")
     assert right.headers["location"] == "/"
     assert TOKEN not in right.headers["set-cookie"]

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import json
 import os
+import queue
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import numpy as np
 import pytest
+from PIL import Image, ImageColor
 
+from monitor.app import dashboard_app
+from pipeline.web import serve_http
 from tests.conftest import skip_or_fail
+from tests.monitor.test_app import TOKEN
 
 CHROMIUM = Path("/usr/bin/chromium")
 ROOT = Path(__file__).parents[2]
 PATIENCE_MS = 20_000
-# Where pictures of the page are left for people to look at.
-ARTEFACTS = os.environ.get("SAGELINK_ARTEFACTS")
 
 
 def free_port() -> int:
@@ -71,6 +78,21 @@ class Server:
             return json.load(answer)
 
 
+def budget_levels(page: Any) -> int:
+    """At how many heights of the chart the budget's line runs: rows with five pixels of its colour or more."""
+    colour = page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--limit').trim()")
+    pixels = np.array(Image.open(io.BytesIO(page.locator("#chart").screenshot())).convert("RGB"), int)
+    near = np.abs(pixels - ImageColor.getrgb(colour)).sum(-1) < 60
+    rows = near.sum(1) >= 5
+    return int((rows[1:] & ~rows[:-1]).sum())
+
+
+def wait_for_levels(page: Any, count: int) -> None:
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    while (levels := budget_levels(page)) != count:
+        assert time.monotonic() < deadline, f"{levels} levels of the budget in the chart, not {count}"
+
+
 def wait_for(page: Any, condition: str) -> None:
     """Waits until the condition holds in the page. Its policy forbids Playwright's own way, which is eval."""
     deadline = time.monotonic() + PATIENCE_MS / 1000
@@ -97,6 +119,33 @@ def browser() -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def artefacts(tmp_path) -> Path:
+    """Where pictures of the page are left for people to look at."""
+    folder = Path(os.environ.get("SAGELINK_ARTEFACTS", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def guarded_url(watched, coder) -> Iterator[str]:
+    """A page that asks for TOKEN, served in a thread: the browser's client keeps the loop of this one."""
+    address: queue.Queue[tuple[str, int]] = queue.Queue()
+    loop, over = asyncio.new_event_loop(), asyncio.Event()
+
+    async def serve() -> None:
+        async with serve_http(dashboard_app(watched, coder, TOKEN), "127.0.0.1", 0) as listening:
+            address.put(listening)
+            await over.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    yield "http://{}:{}/".format(*address.get(timeout=PATIENCE_MS / 1000))
+    loop.call_soon_threadsafe(over.set)
+    thread.join()
+    loop.close()
 
 
 @pytest.fixture
@@ -162,9 +211,14 @@ def test_a_row_opens_the_frame_as_the_server_saw_it(page):
     wait_for(page, f"document.querySelector('dialog').dataset.n < {n}")
     page.keyboard.press("Escape")
     assert page.locator("dialog[open]").count() == 0
+    page.click("#pause")
+    page.locator("#rows button").first.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("dialog[open]")
 
 
 def test_a_budget_changed_on_the_page_changes_the_ledger(page, server):
+    wait_for_levels(page, 1)
     page.fill("#uplink", "fast")
     page.click("#budget button >> nth=0")
     wait_for(page, "document.getElementById('budget-error').textContent.includes('a rate is written like')")
@@ -189,25 +243,42 @@ def test_a_budget_changed_on_the_page_changes_the_ledger(page, server):
         assert time.monotonic() < deadline
         time.sleep(0.2)
     assert all(line["window_bits"] <= line["budget_bits"] for line in lines if line["sent_s"] is not None)
+    wait_for_levels(page, 2)
+
+
+def test_the_token_is_asked_for(browser, guarded_url):
+    page = browser.new_page()
+    page.goto(guarded_url)
+    page.fill("input", "a-wrong-token-of-some-length")
+    page.click("button")
+    page.wait_for_selector("text=That is not the token.")
+    page.fill("input", TOKEN)
+    page.click("button")
+    page.wait_for_selector("#rows tr")
+    page.close()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize(("name", "width", "height"), [("desktop", 1280, 900), ("phone", 390, 844)])
-def test_the_page_fits_its_window(browser, server, tmp_path, theme, name, width, height):
+def test_the_page_fits_its_window(browser, server, artefacts, theme, name, width, height):
     page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=theme)
     page.goto(server.url)
     page.wait_for_selector(".camera-tile .label:not(:empty)")
     assert page.evaluate("document.documentElement.dataset.theme") == theme
     assert page.evaluate("document.documentElement.scrollWidth") == width
-    folder = Path(ARTEFACTS) if ARTEFACTS else tmp_path
-    folder.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=folder / f"dashboard-{name}-{theme}.png", full_page=True)
+    page.screenshot(path=artefacts / f"dashboard-{name}-{theme}.png", full_page=True)
+    page.select_option("#filter", "sent")
+    page.locator("#rows tr").first.click()
+    page.wait_for_selector("dialog[open][data-n]")
+    page.screenshot(path=artefacts / f"evidence-{name}-{theme}.png")
     page.close()
 
 
 def test_the_page_comes_back_when_the_run_does(page, server):
     assert server.end() == 0
-    wait_for(page, "document.getElementById('connection').textContent === 'no connection'")
+    wait_for(page, "document.getElementById('connection').textContent === 'run ended'")
+    assert page.evaluate("document.body.classList.contains('stale')")
     server.begin()
     wait_for(page, "document.getElementById('connection').textContent === 'live'")
+    assert not page.evaluate("document.body.classList.contains('stale')")
     wait_for(page, "Number(document.querySelector('#rows tr')?.dataset.n ?? 1e9) < 200")

@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 from models.pair import Pair
+from monitor.plots import plots
 from monitor.report import write_report
+from monitor.results import Results
 from pipeline.config_file import load_config
 from pipeline.errors import SagelinkError
 from pipeline.run import prepare
@@ -75,6 +77,15 @@ def test_two_runs_side_by_side(runs, tmp_path):
     assert "32kbits" in parsed.text
     assert "unlimited over 1 s" in parsed.text
     assert (tmp_path / "sub" / "both-bits.png").is_file()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_runs_of_other_lengths_share_the_longer_axis(tmp_path, order):
+    lengths = {"short": 3, "long": 30}
+    folders = [write_run(tmp_path / name, [make_line(seq) for seq in range(n)]) for name, n in lengths.items()]
+    figure = plots([Results.read(folder) for folder in folders[::order]])["bits"]
+    last = Results.read(folders[1]).times()[-1]
+    assert [ax.get_xlim() for ax in figure.axes] == [(0, pytest.approx(last, abs=0.5))] * 2
 
 
 def test_hostile_names_stay_text(tmp_path):

@@ -78,7 +78,7 @@ def test_a_line_cut_short_by_a_kill_is_left_out(tmp_path):
     [
         (None, "results.jsonl': No such file or directory; accepted: the folder"),
         ("", "holds no frames yet"),
-        ('{"seq": 0}\n', "results.jsonl:1: not a line of results.jsonl"),
+        ('{"seq": 0, "stream_s": 0.0, "wire_bits": 0, "latency_ms": {}}\n', "jsonl:1: not a line of results.jsonl"),
         ("[]\n", "results.jsonl:1: not a line of results.jsonl"),
         ("nonsense\n", "results.jsonl:1: not JSON"),
     ],
@@ -90,8 +90,11 @@ def test_what_is_no_run_is_told(tmp_path, text, message):
         Results.read(tmp_path)
 
 
-def test_a_summary_that_is_no_json_is_told(tmp_path):
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "is not JSON"), ("{}", "is not that of a run"), ("[]", "is not that of a run")]
+)
+def test_a_summary_that_is_none_is_told(tmp_path, text, message):
     write_run(tmp_path, [make_line(0)])
-    (tmp_path / "summary.json").write_text("{")
-    with pytest.raises(UsageError, match="summary.json' is not JSON"):
+    (tmp_path / "summary.json").write_text(text)
+    with pytest.raises(UsageError, match=f"summary.json' {message}"):
         Results.read(tmp_path)

@@ -254,6 +254,40 @@ def test_what_is_no_assignment_says_what_is(assignment):
     assert repr(assignment) in str(caught.value)
 
 
+# Credentials
+
+ADDRESS = "rtsp://viewer:geh'eim@host/x?key=geheim"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'cameras: [{{source: "{ADDRESS}"}}]',
+        f'cameras: {{name: a, source: "{ADDRESS}"}}',
+        f'cameras: ["{ADDRESS}"]',
+        f'cameras: [{{name: a, source: ["{ADDRESS}"]}}]',
+        f'cameras: [{{name: a, source: "{ADDRESS}"}}]\ncapture: {{source: "{ADDRESS}"}}',
+        f'capture: "{ADDRESS}"',
+        f'capture: {{source: "{ADDRESS}, read_timeout: 3s}}\n',
+        f"capture: {{source: {ADDRESS}: 3}}\n",
+    ],
+)
+def test_no_error_shows_a_password(write, text):
+    message = error_of(write(text))
+    assert "geh" not in message
+
+
+def test_no_dump_and_no_refused_assignment_shows_a_password():
+    camera = {"name": "a", "source": ADDRESS}
+    for overrides in ({"capture.source": ADDRESS}, {"cameras": [camera]}, {"ship.server": ADDRESS}):
+        dumped = dump_config(load_config(None, overrides))
+        assert "rtsp://***@host/x" in dumped
+        assert "geh" not in dumped
+    with pytest.raises(UsageError, match=r"\*\*\*@host") as caught:
+        parse_assignments([ADDRESS.partition("?")[0]])
+    assert "geh" not in str(caught.value)
+
+
 # Dumping
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from dataclasses import replace
 
 import pytest
@@ -21,6 +22,7 @@ from stages.fuse import Fuse
 from tests.fakes import SIDE, make_evidence, make_frame, make_metered, make_reply, make_scored
 
 LABELS = ("disc", "ring", "star", "fish", "key")
+HEALTH = {"camera": None, "gate 2": {"state": "running", "fault": None}, "yard": {"state": "down", "fault": "timeout"}}
 FUSE = Fuse(False, {0.0: 0.0, 1.0: 1.0}, SIDE**2)
 
 
@@ -44,7 +46,7 @@ def stats() -> LiveStats:
 
 
 def test_a_snapshot_is_json_and_adds_up(stats):
-    now_is = json.loads(json.dumps(stats.snapshot(LABELS)))
+    now_is = json.loads(json.dumps(stats.snapshot(LABELS, HEALTH)))
     assert (now_is["frames"], now_is["offloaded"], now_is["wire_bits"]) == (5, 1, make_evidence().wire_bits)
     assert now_is["origins"] == {"fused": 1, "edge": 4}
     assert {reason: drop["frames"] for reason, drop in now_is["drops"].items()} == {
@@ -52,8 +54,19 @@ def test_a_snapshot_is_json_and_adds_up(stats):
     }  # fmt: skip
     assert (now_is["window_bits"], now_is["budget_bits"]) == (200, 1000)
     assert now_is["latency_ms"]["ship"] == {"p50": 7.0, "p95": 7.0}
-    assert {name: camera["frames"] for name, camera in now_is["cameras"].items()} == {"camera": 4, "gate 2": 1}
-    assert now_is["cameras"]["gate 2"]["label"] is None
+    cameras = now_is["cameras"]
+    assert {name: camera["frames"] for name, camera in cameras.items()} == {"camera": 4, "gate 2": 1, "yard": 0}
+    assert cameras["gate 2"]["label"] is None
+    assert (cameras["camera"]["health"], cameras["yard"]["health"]["fault"]) == (None, "timeout")
+
+
+def test_a_window_that_no_frame_asks_about_any_more_is_empty(monkeypatch):
+    stats = LiveStats(window_s=2.0)
+    stats.write(kept(Drop.BUDGET))
+    assert stats.snapshot(LABELS, HEALTH)["window_bits"] == 200
+    later_s = time.monotonic() + 3.0
+    monkeypatch.setattr("pipeline.stats.time.monotonic", lambda: later_s)
+    assert stats.snapshot(LABELS, HEALTH)["window_bits"] == 0
 
 
 @pytest.mark.parametrize(
@@ -77,7 +90,8 @@ def shown(stats: LiveStats, terminal: bool, monkeypatch) -> str:
     monkeypatch.setattr(panel_module, "_PLAIN_EVERY_S", 0.0)
     out = io.StringIO()
     console = Console(file=out, force_terminal=terminal, width=100, color_system=None)
-    with LivePanel(console, "clip.mp4", 40, 1.0, stats, LABELS) as panel:
+    control = {"uplink": "1 kbit/s", "window_s": 1.0}
+    with LivePanel(console, "clip.mp4", 40, lambda: stats.snapshot(LABELS, HEALTH) | {"control": control}) as panel:
         panel.show(answered())
     return out.getvalue()
 
@@ -93,6 +107,8 @@ def test_a_terminal_gets_one_panel(stats, monkeypatch):
     ):
         assert words in text
     assert "gate 2" in text
+    assert "yard" in text
+    assert "down: timeout" in text
 
 
 def test_elsewhere_it_is_plain_lines(stats, monkeypatch):
@@ -124,5 +140,6 @@ def test_a_camera_with_a_budget_of_its_own_is_not_in_the_shared_window():
     metrics = EdgeMetrics(registry, apart={"camera"})
     for sink in (stats, metrics):
         sink.write(kept(Drop.BUDGET))
-    assert (stats.snapshot(LABELS)["window_bits"], stats.snapshot(LABELS)["budget_bits"]) == (0, None)
+    now_is = stats.snapshot(LABELS, {})
+    assert (now_is["window_bits"], now_is["budget_bits"]) == (0, None)
     assert registry.get_sample_value("sagelink_window_bits") == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.batch import Batcher, BatchLimits, Waiting
+from server.batch import Batcher, BatchLimits, Waiting, passes
 from transport.link import Message
 
 LIMITS = BatchLimits(max_units=100, max_wait_s=0.5, per_camera=3)
@@ -115,3 +115,19 @@ def test_every_frame_comes_out_once_and_no_batch_is_too_large(steps):
         assert batch or expired
         out += batch + expired
     assert sorted(each.seq for each in out) == list(range(offered))
+
+
+def test_frames_of_similar_length_share_a_pass():
+    assert passes([10, 96, 11, 90, 50], most_padding=0.1) == [[1, 3], [4], [2, 0]]
+    assert passes([10, 96, 11, 90, 50], most_padding=float("inf")) == [[1, 3, 4, 2, 0]]
+    assert passes([7, 9, 7], most_padding=0) == [[1], [0, 2]]
+    assert passes([], most_padding=0.1) == []
+
+
+@given(st.lists(st.integers(1, 196), max_size=40), st.sampled_from([0, 0.1, 0.5]))
+def test_each_frame_is_in_one_pass_and_padding_stays_within_its_limit(lengths, most_padding):
+    found = passes(lengths, most_padding)
+    assert sorted(index for group in found for index in group) == list(range(len(lengths)))
+    for group in found:
+        units = [lengths[index] for index in group]
+        assert len(units) * max(units) <= (1 + most_padding) * sum(units)

@@ -162,6 +162,7 @@ async def test_what_is_displaced_is_told(classifier: Classifier, picture: np.nda
     assert sorted((reply.seq, reply.refusal is None) for _, reply in replies) == [
         *((0, False), (1, False), (2, True), (3, True))
     ]
+    assert all(reply.queue_ms > 0 and reply.waiting for _, reply in replies if reply.refusal)  # so that it holds back
 
 
 async def test_a_model_that_fails_refuses_its_frames_and_lives(

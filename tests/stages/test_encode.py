@@ -172,6 +172,6 @@ def test_a_frontier_that_cannot_serve_is_told(tmp_path):
 
 
 def test_tokens_need_the_servers_weights():
-    with pytest.raises(UsageError, match="token-zstd needs the weights of the server's model"):
+    with pytest.raises(UsageError, match="token-zstd needs the server model's patch embedding"):
         lines_of(encode__codec="token-zstd")
     assert "token-zstd" not in {line.base.codec for line in lines_of(fuse__rule="server")}

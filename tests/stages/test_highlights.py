@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 from models.zoo import UnitGrid
@@ -45,6 +46,17 @@ def test_the_dearest_and_the_least_certain_are_kept(tmp_path, painter):
     for seq, (prob, bits) in enumerate([(0.9, 10), (0.3, 0), (0.95, 30), (0.25, 0), (0.9, 20), (0.8, 0), (0.2, 0)]):
         sink.write(verdict_of(seq, prob, bits))
     assert kept(tmp_path) == {2, 4, 3, 6}
+
+
+def test_the_line_goes_around_what_was_sent(painter):
+    sent, black = verdict_of(0, bits=9), np.zeros((SIDE * PATCH, SIDE * PATCH, 3), np.uint8)
+    assert sent.units.tolist() == [1, 5, 6]
+    drawn = painter.outlined(replace(sent, frame=replace(sent.frame, pixels=black)), shortest=1)
+    line = drawn.any(-1)
+    cells = line.reshape(SIDE, PATCH, SIDE, PATCH).swapaxes(1, 2).reshape(SIDE**2, PATCH, PATCH)
+    assert {unit for unit, cell in enumerate(cells) if cell.any()} == {1, 5, 6}
+    assert cells[1, 0, 1:-1].all()  # above the upper unit
+    assert not cells[1, -1, 1:-1].any()  # between it and the one below
 
 
 def test_neighbours_share_a_place(tmp_path, painter):

@@ -12,8 +12,9 @@ import pytest
 from pipeline.budget import UplinkBudget
 from pipeline.shares import Share, open_accounts
 from pipeline.types import Answered, Drop, Evidence, Kept, Sent
-from stages.ship import Collect, Ship, Uplink
-from tests.fakes import FakeLink, StubClock, make_evidence, settle
+from stages.ship import Collect, Pace, Ship, Uplink
+from tests.fakes import FakeLink, StubClock, make_evidence, make_reply, make_scored, settle
+from transport.wire import encode_reply
 
 
 class Line:
@@ -23,7 +24,7 @@ class Line:
         self, fates=(), in_flight: int = 2, wait: bool = False, deadline_s: float | None = None, rate_bps=None
     ) -> None:
         self.link = FakeLink(fates)
-        self.uplink = Uplink(self.link, in_flight)
+        self.uplink = Uplink(self.link, in_flight, deadline_s)
         self.budget = UplinkBudget(rate_bps, 1.0)
         self.clock = StubClock()
         accounts = open_accounts(self.budget, {name: Share() for name in ("camera", "door", "yard")})
@@ -129,6 +130,62 @@ async def test_live_a_link_that_is_down_costs_nothing(caplog):
     assert caplog.text.count("no broker") == 1
     line.link.down = None
     assert await line.send(3)
+
+
+async def reply_after(line: Line, queue_ms: float) -> None:
+    """A reply whose frame waited at the server for so long."""
+    await line.link._down.put(("camera", encode_reply(replace(make_reply(99), queue_ms=queue_ms))))
+    await settle()
+
+
+async def test_live_a_busy_server_is_left_alone_until_its_queue_can_have_emptied(monkeypatch, caplog):
+    line, time_s = Line(deadline_s=2.0), [100.0]
+    monkeypatch.setattr("stages.ship.time.monotonic", lambda: time_s[0])
+    async with line.listening():
+        await reply_after(line, queue_ms=999)  # in time, with something to spare
+        assert not line.uplink.refuses()
+        await reply_after(line, queue_ms=1500)
+        refused = make_evidence()
+        assert await line.ship.process(refused) == Kept(refused, Drop.LINK)
+        assert line.budget.total_bits == line.link.offered == 0
+        assert caplog.text.count("the server is busy") == 1
+        time_s[0] += 1.49
+        assert line.uplink.refuses()
+        time_s[0] += 0.02
+        assert not line.uplink.refuses()
+        await reply_after(line, queue_ms=3_600_000)  # never longer than the deadline, whatever a server says
+        time_s[0] += 2.01
+        assert not line.uplink.refuses()
+
+
+async def test_a_replay_does_not_mind_a_busy_server():
+    line = Line(wait=True)
+    async with line.listening():
+        await reply_after(line, queue_ms=60_000)
+        assert not line.uplink.refuses()
+
+
+async def test_a_replay_keeps_pace_with_its_replies():
+    line = Line(["late", "late"], wait=True)
+    pace = Pace(line.uplink)
+    async with line.listening():
+        collecting = [asyncio.create_task(line.collect.process(await line.send(seq))) for seq in (0, 1)]
+        assert await pace.process(make_scored(63))
+        waiting = asyncio.create_task(pace.process(make_scored(64)))
+        await settle()
+        assert not waiting.done()
+        await line.link.release()
+        assert (await waiting).frame.seq == 64
+        await asyncio.gather(*collecting)
+
+
+async def test_a_replay_goes_on_when_the_reply_does_not_come():
+    line = Line(["lose"], wait=True, deadline_s=0.01)
+    async with line.listening():
+        collecting = asyncio.create_task(line.collect.process(await line.send(0)))
+        await settle()
+        assert (await Pace(line.uplink).process(make_scored(900))).frame.seq == 900
+        assert (await collecting).reason is Drop.LATE
 
 
 async def test_in_a_replay_a_frame_waits_for_the_link():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,9 +16,11 @@ from tests.brokers import Mosquitto
 from transport.in_process import InProcessLink
 from transport.link import EdgeLink, Hello, Message, ServerLink
 from transport.mqtt.address import open_broker
+from transport.mqtt.connection import socket_of
 from transport.mqtt.edge import MqttEdgeLink
 from transport.mqtt.server import MqttServerLink
 from transport.mqtt.topics import Topics
+from transport.wire import MAX_MESSAGE_BYTES
 
 
 @dataclass
@@ -26,6 +29,7 @@ class Rig:
 
     edge: EdgeLink
     server: ServerLink
+    cut: Callable[[], None] = lambda: None  # as a cable that is cut and mended; where there is none, nothing
 
 
 @contextlib.asynccontextmanager
@@ -44,7 +48,7 @@ async def mqtt(protocol: str) -> AsyncIterator[Rig]:
         server = MqttServerLink(broker, Topics("test"), "servers" if protocol == "5" else "")
         edge = MqttEdgeLink(broker, Topics("test"), "node", ["door", "yard"], HELLO, in_flight=2, must_connect=True)
         async with server, edge:
-            yield Rig(edge, server)
+            yield Rig(edge, server, cut=lambda: socket_of(edge._client).shutdown(socket.SHUT_RDWR))
 
 
 RIGS = {"in-process": in_process, "mqtt-5": partial(mqtt, "5"), "mqtt-3.1.1": partial(mqtt, "3.1.1")}
@@ -106,6 +110,30 @@ async def test_a_large_message_arrives_whole(rig: Rig) -> None:
     data = bytes(range(256)) * 1000
     await send(rig, "door", data)
     assert (await anext(rig.server.messages())).data == data
+
+
+async def test_what_is_too_large_is_refused_and_the_next_is_not(rig: Rig) -> None:
+    assert str(MAX_MESSAGE_BYTES) in await rig.edge.send("door", bytes(MAX_MESSAGE_BYTES + 1))
+    await send(rig, "door", b"small")
+    assert (await anext(rig.server.messages())).data == b"small"
+
+
+async def test_a_link_mends_itself_and_brings_nothing_twice(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    await send(rig, "door", b"before")
+    assert (await anext(rig.server.messages())).data == b"before"
+    rig.cut()
+    arrived = None
+    for number in range(1, 100):  # what was accepted while nobody knew of the cut may be lost
+        await send(rig, "door", bytes([number]))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                arrived = await anext(rig.server.messages())
+                break
+    assert arrived is not None
+    assert arrived.data != b"before"
+    await rig.server.reply(arrived, b"after")
+    assert await anext(rig.edge.replies()) == ("door", b"after")
+    assert "Traceback" not in caplog.text
 
 
 def bits_grow(link: EdgeLink) -> bool:

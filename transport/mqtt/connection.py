@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import aiomqtt
 from aiomqtt.exceptions import MqttConnectError
+from aiomqtt.types import PahoSocket
+from paho.mqtt import client as paho
 from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY
 
 from pipeline.tasks import first_error
@@ -23,6 +25,7 @@ log = logging.getLogger(__name__)
 _CONNECT_S = 3.0  # longest wait for TCP, and for the broker's CONNACK
 _ANSWER_S = 10.0  # longest wait for the broker's answer to anything
 _TIMED_OUT = "Operation timed out"  # what aiomqtt says; it has no class for it
+_CUT = "[code:128] Unspecified error"  # what it says of a peer that is gone
 _CODE = re.compile(r"^\[code:\d+\] ")
 _GOODBYE_S = 0.5
 _PROVEN_S = 5.0  # a connection that lived so long was a success
@@ -34,6 +37,25 @@ _QUIET.setLevel(logging.CRITICAL)
 
 class _Silence(aiomqtt.MqttError):
     """The broker did not answer CONNECT."""
+
+
+class _Client(aiomqtt.Client):
+    """Watches a socket for writing only while it is open: between asking for it and doing it paho may have closed it,
+    and asyncio would log a traceback."""
+
+    def _on_socket_register_write(self, client: paho.Client, userdata: object, sock: PahoSocket) -> None:
+        def write() -> None:
+            try:
+                client.loop_write()
+            except OSError as error:
+                if not self._disconnected.done():
+                    self._disconnected.set_exception(error)
+
+        def watch() -> None:
+            if sock.fileno() >= 0:
+                self._loop.add_writer(sock.fileno(), write)
+
+        self._loop.call_soon_threadsafe(watch)
 
 
 class Connection:
@@ -120,7 +142,7 @@ class Connection:
 
     @contextlib.asynccontextmanager
     async def _connected(self) -> AsyncIterator[aiomqtt.Client]:
-        client = aiomqtt.Client(
+        client = _Client(
             self._broker.host,
             self._broker.port,
             username=self._broker.username,
@@ -162,5 +184,7 @@ def _explain(error: BaseException) -> str:
     if isinstance(error, MqttConnectError):
         return f"the broker refuses: {_CODE.sub('', str(error))}"
     text = str(error.__cause__ or error)
+    if text == _CUT:
+        return "the connection broke off"
     text = re.sub(r"^\[(Errno -?\d+|SSL: \w+)\] |\(_ssl\.c:\d+\)", "", text).strip()
     return text.removeprefix("[SSL] ") or type(error).__name__

@@ -66,12 +66,11 @@ class MqttEdgeLink:
         self._tariff = Tariff(broker.tls is not None, False, broker.client_certificate)
         self._session = secrets.token_bytes(SESSION_BYTES)
         self._down: Channel[tuple[str, bytes]] = Channel("downlink", "drop_oldest", capacity=_REPLIES)
-        self._state_topic = topics.state(node)
         self._connection = Connection(
             broker,
             self._run_session,
             identifier=f"sagelink-{node}-{secrets.token_hex(4)}",
-            will=aiomqtt.Will(self._state_topic, self._state(False), qos=1, retain=True),
+            will=aiomqtt.Will(topics.state(node), encode_state(self._session, False), qos=1, retain=True),
             queue=_REPLIES,
             before_connecting=self._pay_for_connecting,
         )
@@ -155,7 +154,7 @@ class MqttEdgeLink:
         await client.subscribe(self._topics.verdict(f"{self._node}/+"), qos=0)
         if self._on_budget is not None:
             await client.subscribe(self._topics.budget(self._node), qos=1)
-        await client.publish(self._state_topic, self._state(True), qos=1, retain=True)
+        await self._tell(client, online=True, qos=1, timeout_s=None)
         try:
             async with asyncio.TaskGroup() as group:
                 self._client, self._publishing, self._unacknowledged = client, group, 0
@@ -167,7 +166,7 @@ class MqttEdgeLink:
                     await self._take(message)
         except asyncio.CancelledError:
             with contextlib.suppress(aiomqtt.MqttError):
-                await client.publish(self._state_topic, self._state(False), qos=0, retain=True, timeout=_RETRY_S)
+                await self._tell(client, online=False, qos=0, timeout_s=_RETRY_S)
             raise
         finally:
             self._client = self._publishing = None
@@ -180,11 +179,15 @@ class MqttEdgeLink:
             if self._on_budget is not None:
                 self._on_budget(payload)
         elif payload[:SESSION_BYTES] == self._session:  # else: for an earlier run of the same name
-            camera = self._topics.address_of(topic).removeprefix(f"{self._node}/")
+            camera = self._topics.place_of(topic).removeprefix(f"{self._node}/")
             await self._down.put((camera, payload[SESSION_BYTES:]))
 
-    def _state(self, online: bool) -> bytes:
-        return encode_state(self._hello, self._cameras, online)
+    async def _tell(self, client: aiomqtt.Client, online: bool, qos: int, timeout_s: float | None) -> None:
+        """Retains the state of every camera and, last, of the node, whose last will stands for them all."""
+        hellos = [(f"{self._node}/{camera}", self._hello) for camera in self._cameras]
+        for place, hello in [*hellos, (self._node, None)]:
+            state = encode_state(self._session, online, hello)
+            await client.publish(self._topics.state(place), state, qos=qos, retain=True, timeout=timeout_s)
 
     async def _pay_for_connecting(self) -> None:
         self._bill = Bill()

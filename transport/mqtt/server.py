@@ -18,7 +18,7 @@ from pipeline.tasks import background
 from transport.link import Hello, Message
 from transport.mqtt.address import Broker
 from transport.mqtt.connection import Connection
-from transport.mqtt.topics import SESSION_BYTES, Topics, decode_state
+from transport.mqtt.topics import SESSION_BYTES, State, Topics, decode_state
 from transport.wire import MAX_MESSAGE_BYTES
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,9 @@ class MqttServerLink:
         )
         self._client: aiomqtt.Client | None = None
         self.cameras: dict[str, Hello] = {}
-        self._nodes: dict[str, set[str]] = {}  # addresses of each node's cameras
+        self._nodes: dict[str, str] = {}  # session of each node that is there
+        self._announced: dict[str, dict[str, State]] = {}  # by node and address, whether or not the node is there
+        self._count = 0  # of announced cameras
         self.lost_replies = 0
         self._entered = AsyncExitStack()
 
@@ -86,7 +88,8 @@ class MqttServerLink:
 
     async def _run_session(self, client: aiomqtt.Client) -> None:
         evidence = self._topics.evidence("+/+")
-        await client.subscribe(self._topics.state("+"), qos=1)
+        for place in ("+", "+/+"):
+            await client.subscribe(self._topics.state(place), qos=1)
         await client.subscribe(f"$share/{self._group}/{evidence}" if self._group else evidence, qos=1)
         self._client = client
         self._connection.established()
@@ -105,7 +108,7 @@ class MqttServerLink:
         if topic.endswith("/evidence"):
             if SESSION_BYTES <= len(payload) <= MAX_MESSAGE_BYTES + SESSION_BYTES:
                 arrived = Message(
-                    self._topics.address_of(topic),
+                    self._topics.place_of(topic),
                     payload[SESSION_BYTES:],
                     time.monotonic(),
                     payload[:SESSION_BYTES],
@@ -113,13 +116,28 @@ class MqttServerLink:
                 with contextlib.suppress(ChannelClosed):
                     await self._up.put(arrived)
         else:
-            self._know(self._topics.node_of(topic), payload)
+            self._know(self._topics.place_of(topic), payload)
 
-    def _know(self, node: str, payload: bytes) -> None:
-        """Takes what a node has announced, in place of what it announced before."""
-        for address in self._nodes.pop(node, ()):
-            del self.cameras[address]
-        state = decode_state(payload)
-        if state is not None and len(self.cameras) + len(state[1]) <= _MAX_CAMERAS:
-            self._nodes[node] = {f"{node}/{camera}" for camera in state[1]}
-            self.cameras.update(dict.fromkeys(self._nodes[node], state[0]))
+    def _know(self, place: str, payload: bytes) -> None:
+        """Takes what a node or a camera says of itself. A camera is there while its node is, in the same session."""
+        node, is_camera, _ = place.partition("/")
+        state = decode_state(payload, bool(is_camera))
+        known = self._announced.setdefault(node, {})
+        if is_camera:
+            if known.pop(place, None):
+                self._count -= 1
+            if state is not None and state.online and self._count < _MAX_CAMERAS:
+                known[place] = state
+                self._count += 1
+        elif state is not None and state.online and len(self._nodes) < _MAX_CAMERAS:
+            self._nodes[node] = state.session
+        elif state is None or state.session == self._nodes.get(node):  # else: the will of an earlier run, come late
+            self._nodes.pop(node, None)
+        for address in (place,) if is_camera else known:
+            camera = known.get(address)
+            if camera is not None and camera.hello and camera.session == self._nodes.get(node):
+                self.cameras[address] = camera.hello
+            else:
+                self.cameras.pop(address, None)
+        if not known:
+            del self._announced[node]

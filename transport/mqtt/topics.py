@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass
 from transport.link import Hello
 
 SESSION_BYTES = 2  # before each evidence message, and before its reply
-MAX_CAMERAS_OF_NODE = 256
-_MAX_STATE_BYTES = 16_384
+_MAX_STATE_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,37 +23,42 @@ class Topics:
     def verdict(self, address: str) -> str:
         return f"{self.prefix}/{address}/verdict"
 
-    def state(self, node: str) -> str:
-        return f"{self.prefix}/{node}/state"
+    def state(self, place: str) -> str:
+        """Of a node, or of a camera by its address."""
+        return f"{self.prefix}/{place}/state"
 
     def budget(self, node: str) -> str:
         return f"{self.prefix}/{node}/budget/set"
 
-    def address_of(self, topic: str) -> str:
-        """`node/camera` of an evidence or verdict topic."""
+    def place_of(self, topic: str) -> str:
+        """`node/camera` of an evidence or verdict topic; that or `node` of a state topic."""
         return topic[len(self.prefix) + 1 :].rpartition("/")[0]
 
-    def node_of(self, topic: str) -> str:
-        """The node of a state topic."""
-        return topic[len(self.prefix) + 1 :].partition("/")[0]
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a node or a camera retains."""
+
+    session: str  # of the run that announced it: what an earlier run of the same name left behind has another
+    online: bool
+    hello: Hello | None = None  # of a camera that is online
 
 
-def encode_state(hello: Hello, cameras: list[str], online: bool) -> bytes:
-    """What a node retains, as JSON."""
-    return json.dumps({"online": online, "cameras": cameras, **asdict(hello)}).encode()
+def encode_state(session: bytes, online: bool, hello: Hello | None = None) -> bytes:
+    """As JSON; of a camera with its hello."""
+    return json.dumps({"online": online, "session": session.hex()} | (asdict(hello) if hello else {})).encode()
 
 
-def decode_state(data: bytes) -> tuple[Hello, list[str]] | None:
-    """The node's hello and its cameras; None for a node that has gone, or for what is no state."""
+def decode_state(data: bytes, of_camera: bool) -> State | None:
+    """None for what is no state."""
     if len(data) > _MAX_STATE_BYTES:
         return None
     try:
         state = json.loads(data)
-        if state["online"] is not True:
-            return None
-        cameras = [str(name) for name in state["cameras"]][:MAX_CAMERAS_OF_NODE]
-        deadline_s = float(state["deadline_s"])
-        hello = Hello(int(state["side"]), int(state["patch_size"]), str(state["classes"])[:64], deadline_s)
-    except (ValueError, TypeError, KeyError, RecursionError):
+        session, online, hello = str(state["session"]), state["online"] is True, None
+        if of_camera and online:
+            deadline_s = float(state["deadline_s"])
+            hello = Hello(int(state["side"]), int(state["patch_size"]), str(state["classes"])[:64], deadline_s)
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
         return None
-    return (hello, cameras) if 0 < deadline_s < float("inf") else None
+    return State(session, online, hello) if hello is None or 0 < hello.deadline_s < float("inf") else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.server
 import socket
 import subprocess
@@ -22,9 +23,10 @@ import pytest
 from pipeline.config import CameraConfig
 from pipeline.types import Frame
 from stages.cameras.camera import Camera
-from stages.cameras.connection import Grabbed
+from stages.cameras.connection import Grabbed, connect
 from stages.cameras.faults import CameraFault
 from stages.cameras.supervisor import Fault, Patience, State, Supervisor
+from stages.cameras.with_opencv import _OPENING
 from tests.stages.test_sources import write_video
 
 BACKENDS = ("opencv", "pyav")
@@ -126,7 +128,7 @@ async def test_a_server_that_stays_frozen_is_left_and_replaced(rtsp_server, back
 @pytest.mark.parametrize("backend", BACKENDS)
 async def test_faults_are_told_apart(rtsp_server, backend: str, caplog) -> None:
     server = rtsp_server("--password", "geheim")
-    with socket.socket() as closed, socket.create_server(("127.0.0.1", 0)) as silent, talking_plain() as plain:
+    with socket.socket() as closed, socket.create_server(("127.0.0.1", 0)) as silent, answering(plain_text) as plain:
         closed.bind(("127.0.0.1", 0))  # bound and not listening: nobody answers there
         cases = {
             server.url(): "unauthorised",
@@ -149,23 +151,50 @@ async def test_faults_are_told_apart(rtsp_server, backend: str, caplog) -> None:
 
 
 @contextmanager
-def talking_plain():
-    """A port where a server answers whatever comes with a line of plain text."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
+def answering(answer: Callable[[bytes], bytes]) -> Iterator[int]:
+    """A port where a server has an answer, or none, to whatever anybody says; in the end it hangs up."""
+    peers: list[socket.socket] = []
 
-        def serve() -> None:
+    def talk(peer: socket.socket) -> None:
+        with peer, contextlib.suppress(OSError):
+            while said := peer.recv(4096):
+                peer.sendall(answer(said))
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
             while True:
-                try:
-                    peer, _ = server.accept()
-                except OSError:
-                    return
-                with peer:
-                    peer.recv(4096)
-                    peer.sendall(b"HTTP/1.0 400 what?\r\n\r\n")
+                peers.append(server.accept()[0])
+                threading.Thread(target=talk, args=peers[-1:], daemon=True).start()
 
+    with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=serve, daemon=True).start()
         yield server.getsockname()[1]
-        server.shutdown(socket.SHUT_RDWR)
+        for each in (server, *peers):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+
+def plain_text(said: bytes) -> bytes:
+    return b"HTTP/1.0 400 what?\r\n\r\n"
+
+
+def half_dead(said: bytes) -> bytes:
+    """An RTSP server that says what it could do, and does none of it."""
+    number = said.partition(b"CSeq: ")[2].split(b"\r\n")[0]
+    return b"RTSP/1.0 200 OK\r\nCSeq: %s\r\nPublic: DESCRIBE\r\n\r\n" % number if said[:7] == b"OPTIONS" else b""
+
+
+async def test_a_server_that_falls_silent_in_mid_opening_keeps_nobody(rtsp_server) -> None:
+    """OpenCV opens one stream at a time: whoever comes meanwhile is read by the other library."""
+    with answering(half_dead) as port:
+        silent = Camera(config(f"rtsp://127.0.0.1:{port}/live", open_timeout=60))
+        opening = asyncio.ensure_future(until(silent, aiter(silent), bool, 60))
+        await becomes(_OPENING.locked)
+        camera = Camera(config(rtsp_server().url()), max_frames=3)
+        async with asyncio.timeout(30):
+            assert len([frame async for frame in camera]) == 3
+        assert silent.health() | {"missed": 0} == ENDED_WELL | {"state": "connecting"}
+        await stopped(opening)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -196,6 +225,26 @@ async def test_opencv_keeps_the_first_size(rtsp_server) -> None:
         shapes = {frame.pixels.shape async for frame in camera}
     assert shapes == {(120, 160, 3)}
     assert camera.captured > 30
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+async def test_the_decoder_holds_no_picture_back(tmp_path: Path, backend: str) -> None:
+    """All but the last two: their ends are only known when the next begins. A thread more would keep one more each."""
+    clip = write_video(tmp_path / "clip.ts", 30).read_bytes()
+    with answering(lambda said: b"HTTP/1.0 200 OK\r\n\r\n" + clip) as port:
+        address = f"http://127.0.0.1:{port}/live.ts"
+        connection = connect(config(address, backend=backend, read_timeout=60))
+        async with asyncio.timeout(30):
+            await asyncio.to_thread(lambda: [connection.grab() for _ in range(28)])
+        connection.close()
+
+
+async def test_opencv_says_nothing_on_its_own(rtsp_server, capfd) -> None:
+    camera = Camera(config(rtsp_server().url("u:geheim", "/nowhere")))
+    task = asyncio.ensure_future(until(camera, aiter(camera), bool, 60))
+    await becomes(lambda: camera.health()["fault"] == "not found")
+    await stopped(task)
+    assert capfd.readouterr() == ("", "")
 
 
 class Scripted:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from bench.bill import measure, obstacle
+from bench.bill import measure
+from bench.cable import obstacle
 from tests.conftest import skip_or_fail
 
 
 def test_charged_bits_cover_the_wire_and_hardly_more() -> None:
-    if (reason := obstacle()) is not None:
+    if (reason := obstacle("mosquitto")) is not None:
         skip_or_fail("netns", reason)
     for result in measure([16_000, 64_000, 256_000], seconds=15):
         assert result.wire_bits > 0.7 * 15 * result.rate_bps

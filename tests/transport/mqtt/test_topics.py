@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transport.link import Hello
-from transport.mqtt.topics import Topics, decode_state, encode_state
+from transport.mqtt.topics import State, Topics, decode_state, encode_state
 
 HELLO = Hello(14, 16, "0123456789abcdef", 1.0)
 
@@ -18,33 +18,40 @@ def test_the_topic_table():
     topics = Topics("site/north")
     assert topics.evidence("gate/door") == "site/north/gate/door/evidence"
     assert topics.verdict("gate/+") == "site/north/gate/+/verdict"
+    assert topics.state("gate/door") == "site/north/gate/door/state"
     assert topics.state("gate") == "site/north/gate/state"
     assert topics.budget("gate") == "site/north/gate/budget/set"
-    assert topics.address_of("site/north/gate/door/evidence") == "gate/door"
-    assert topics.node_of("site/north/gate/state") == "gate"
+    assert topics.place_of("site/north/gate/door/evidence") == "gate/door"
+    assert topics.place_of("site/north/gate/state") == "gate"
 
 
 def test_what_is_announced_comes_back():
-    assert decode_state(encode_state(HELLO, ["door", "yard"], online=True)) == (HELLO, ["door", "yard"])
-    assert decode_state(encode_state(HELLO, ["door"], online=False)) is None
+    assert decode_state(encode_state(b"ab", True, HELLO), of_camera=True) == State("6162", True, HELLO)
+    assert decode_state(encode_state(b"ab", True), of_camera=False) == State("6162", True)
+    assert decode_state(encode_state(b"ab", False, HELLO), of_camera=True) == State("6162", False)
+    assert decode_state(encode_state(b"ab", True), of_camera=True) is None  # a camera says what it sends
 
 
 @pytest.mark.parametrize(
     "change",
     [
         {"side": "x"},
-        {"cameras": 5},
+        {"side": float("inf")},
+        {"patch_size": None},
         {"deadline_s": 0},
         {"deadline_s": "inf"},
-        {"online": "yes"},
+        {"session": None, "classes": {}, "side": []},
         {"classes": "x" * 20_000},
     ],
 )
 def test_a_state_that_makes_no_sense_is_none(change):
-    state = json.loads(encode_state(HELLO, ["door"], online=True)) | change
-    assert decode_state(json.dumps(state).encode()) is None
+    state = json.loads(encode_state(b"ab", True, HELLO)) | change
+    assert decode_state(json.dumps(state).encode(), of_camera=True) is None
 
 
-@given(st.binary(max_size=60) | st.recursive(st.none() | st.integers(), st.lists).map(lambda v: json.dumps(v).encode()))
-def test_rubbish_is_none(data):
-    assert decode_state(data) is None
+@given(
+    st.binary(max_size=60) | st.recursive(st.none() | st.integers(), st.lists).map(lambda v: json.dumps(v).encode()),
+    st.booleans(),
+)
+def test_rubbish_is_none(data, of_camera):
+    assert decode_state(data, of_camera) is None

@@ -1,0 +1,57 @@
+"""A server that computes nothing and evidence of noise, for benchmarks of what lies between cameras and a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from prometheus_client import CollectorRegistry
+
+from models import zoo
+from models.zoo import fingerprint
+from pipeline.config import ModelConfig
+from pipeline.metrics import ServerMetrics
+from pipeline.types import OperatingPoint
+from server.batch import BatchLimits
+from server.classify import Classifier, Top
+from server.receive import Received
+from server.service import Service
+from transport.codecs import Canvas
+from transport.codecs.raw import RawZstd
+from transport.link import Hello, ServerLink
+from transport.wire import EvidenceMessage, encode_evidence
+
+_SIDE, _PATCH = 14, 8  # of the demo pair
+_UNIT_BYTES = 3 * _PATCH * _PATCH
+
+
+class AtOnce(Classifier):
+    """A model that answers without computing; everything around it is the server's own."""
+
+    def __init__(self) -> None:
+        super().__init__(zoo.load(ModelConfig(), "demo-server"))
+
+    def __call__(self, batch: Sequence[Received]) -> list[Top]:
+        return [((0, 1, 2, 3, 4), (-0.5, -1.5, -2.5, -3.5, -4.5))] * len(batch)
+
+
+async def answer(link: ServerLink, max_wait_s: float) -> None:
+    """Serves the link until it is closed, batching as `sagelink serve` does."""
+    await Service(link, AtOnce(), BatchLimits(4096, max_wait_s, 4), ServerMetrics(CollectorRegistry())).run()
+
+
+def hello(deadline_s: float) -> Hello:
+    return Hello(_SIDE, _PATCH, fingerprint(zoo.load(ModelConfig(), "demo-server").labels), deadline_s)
+
+
+class Noise:
+    """Evidence of about `size` bytes, the same for each frame but for its number."""
+
+    def __init__(self, size: int) -> None:
+        rng, point = np.random.default_rng(0), OperatingPoint("raw-zstd", 196, 112, 0)
+        picture = rng.integers(0, 256, (_SIDE * _PATCH, _SIDE * _PATCH, 3), np.uint8)
+        self._units = np.arange(max(1, size // _UNIT_BYTES))
+        self._payload = RawZstd().encode(picture, self._units, point, Canvas(_SIDE, _PATCH))
+
+    def message(self, seq: int) -> bytes:
+        return encode_evidence(EvidenceMessage(seq, _SIDE, _PATCH, RawZstd.number, self._units, self._payload))
