@@ -15,7 +15,6 @@ from typing import Literal, Protocol, get_args
 import cv2
 import numpy as np
 
-from pipeline.config import CameraConfig
 from pipeline.errors import UsageError
 from pipeline.types import Pixels
 from stages.pictures import MAX_SIDE
@@ -129,8 +128,8 @@ def check_video(path: Path) -> None:
 def _square(photo: Pixels) -> Pixels:
     """A photograph scaled, as a whole, to a square twice the size of a frame at most."""
     side = min(max(photo.shape[:2]), 2 * SIDE, MAX_SIDE)
-    scaled = cv2.resize(photo, (side, side), interpolation=cv2.INTER_AREA)
-    return scaled.astype(np.uint8)
+    scaled: Pixels = cv2.resize(photo, (side, side), interpolation=cv2.INTER_AREA)
+    return scaled
 
 
 def _shot(photo: Pixels, backdrop: Pixels, kind: Kind, frames: int, rng: np.random.Generator) -> Iterator[Pixels]:
@@ -164,20 +163,21 @@ def _shot(photo: Pixels, backdrop: Pixels, kind: Kind, frames: int, rng: np.rand
         yield np.clip(noisy, 0, 255).astype(np.uint8)
 
 
-def _view(photo: Pixels, size: float, centre: np.ndarray, angle: float) -> np.ndarray:
+def _view(photo: Pixels, size: float, centre: np.ndarray, angle: float) -> Pixels:
     """The part of a square photograph around a centre given in shares from its middle, as a frame."""
     side = len(photo)
     scale = SIDE / (size * side)
     matrix = cv2.getRotationMatrix2D((0.0, 0.0), angle, scale)
     middle = side * (0.5 + centre)
     matrix[:, 2] = SIDE / 2 - matrix[:, :2] @ middle
-    return cv2.warpAffine(photo, matrix, (SIDE, SIDE), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT)
+    view: Pixels = cv2.warpAffine(photo, matrix, (SIDE, SIDE), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT)
+    return view
 
 
-def _pasted(wide: Pixels, photo: Pixels, share: float, place: np.ndarray) -> np.ndarray:
+def _pasted(wide: Pixels, photo: Pixels, share: float, place: np.ndarray) -> Pixels:
     """A photograph of a share of the frame's side, its middle at a place in shares of the frame, in a wide scene."""
     side = round(share * SIDE)
-    image = cv2.resize(wide, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    image: Pixels = cv2.resize(wide, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     left, top = (int(at) for at in np.clip(np.rint(place * SIDE) - side // 2, 0, SIDE - side))
     image[top : top + side, left : left + side] = cv2.resize(photo, (side, side), interpolation=cv2.INTER_AREA)
     return image

@@ -80,7 +80,7 @@ def evaluate(
     from transport.codecs import codec_names
     from transport.wire import MAX_MESSAGE_BYTES
 
-    settings = _settings(given, {"gate": "gate.policy", "seed": "select.seed"})
+    settings = settings_of(given, {"gate": "gate.policy", "seed": "select.seed"})
     names = [*SELECTORS] if selectors == "all" else _listed("--selectors", selectors, [*SELECTORS])
     kinds: Sequence[Importance] = _listed("--importance", importance, get_args(Importance))
     part = rows_of(rows)
@@ -154,7 +154,7 @@ def calibrate(
     from models.pair import Pair as ModelPair
     from pipeline.run import check_writable
 
-    settings = _settings(given, {"source": "capture.source"})
+    settings = settings_of(given, {"source": "capture.source"})
     check_writable(out.parent)
     if out.is_dir():
         raise UsageError(f"--out {str(out)!r} is a folder; accepted: a YAML file to write")
@@ -194,7 +194,7 @@ def calibrate(
     console.print(f"written to {out}; use it with --set encode.frontier={out}", highlight=False, soft_wrap=True)
 
 
-def _settings(given: dict[str, Any], own: dict[str, str]) -> Config:
+def settings_of(given: dict[str, Any], own: dict[str, str]) -> Config:
     """The configuration of a command's arguments; `own`: keys of its options beside the models. Raises UsageError."""
     from pipeline.config_file import load_config, parse_assignments
     from pipeline.run import check_names

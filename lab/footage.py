@@ -41,6 +41,8 @@ class Footage:
 
     name: str
     kind: str
+    mark: str  # of its pictures, the models and the selection
+    length_s: float
     shots: list[Shot]
 
 
@@ -59,14 +61,15 @@ class Projector:
 
     def show(self, clip: Clip, step: Callable[[int], None]) -> Footage:
         """`step` is told how many more frames are done."""
-        path = self._folder / f"{clip.name}-{self._mark(clip)}.npz"
+        mark = self._mark(clip)
+        path = self._folder / f"{clip.name}-{mark}.npz"
         columns = self._load(path, len(clip.frames))
         if columns is None:
             columns = self._compute(clip, step)
             self._folder.mkdir(parents=True, exist_ok=True)
             unfinished = path.with_suffix(".part")
             with unfinished.open("wb") as file:
-                np.savez(file, **columns)
+                np.savez(file, allow_pickle=False, **columns)
             unfinished.replace(path)
         else:
             step(len(clip.frames))
@@ -83,7 +86,9 @@ class Projector:
             )
             for i, frame in enumerate(clip.frames)
         ]
-        return Footage(clip.name, clip.kind, shots)
+        times = [shot.stream_s for shot in shots]
+        step_s = times[-1] / (len(times) - 1) if len(times) > 1 else 0.0
+        return Footage(clip.name, clip.kind, mark, max(times[-1] + step_s, 1e-3), shots)
 
     def _compute(self, clip: Clip, step: Callable[[int], None]) -> dict[str, np.ndarray]:
         select = self._config.select

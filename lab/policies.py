@@ -6,26 +6,25 @@ of that; the plain video streams are the exception, because nobody who streams h
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lab.footage import Footage, Shot
-from lab.rig import Rig
+from lab.rig import Rig, answers_of
 from lab.streams import STREAMS, stream
 from pipeline.budget import UplinkBudget
-from pipeline.config import Config, VideoConfig
+from pipeline.config import Config
 from pipeline.types import Answer, Heard, OperatingPoint, Pixels
 from server.receive import Received
 from stages.encode import Encoder, usable_lines
 from stages.fuse import answer_of, fuse
 from stages.gate import Gate
 from stages.planner import Plan
-from stages.scene import Scene, known
-from stages.spend import Spend, Worth
+from stages.scene import Scene, SceneConfig
+from stages.spend import Spend, SpendConfig, Worth
 from transport.codecs import cut_units
 
 
@@ -74,7 +73,7 @@ class Bench:
             **{name: self._stream(name) for name in STREAMS},
             "paper": lambda footage, rate: self._greedy(footage, rate, "paper"),
             "stateless": lambda footage, rate: self._greedy(footage, rate, "stateless"),
-            "auto": self.policy("auto", self._config.video),
+            "auto": self.policy("auto", SceneConfig(), SpendConfig()),
         }
 
     def edge(self, footage: Footage, rate_bps: float) -> dict[str, Outcome]:
@@ -176,27 +175,25 @@ class Bench:
 
         return policy
 
-    def policy(self, name: str, video: VideoConfig) -> Policy:
+    def policy(self, name: str, remembered: SceneConfig, spending: SpendConfig) -> Policy:
         """Ours, with some settings."""
 
         def policy(footage: Footage, rate_bps: float) -> dict[str, Outcome]:
             budget = self._budget(rate_bps)
             assert budget.limit_bits is not None
-            scene, spend = Scene(video), Spend(video, self._worth)
+            scene, spend = Scene(remembered), Spend(spending, self._worth)
             answers: list[Answer] = []
             about: list[int | None] = []
             for number, shot in enumerate(footage.shots):
                 now_s = shot.stream_s
                 glance = scene.see(number, shot.picture, shot.answer, shot.summary, now_s)
-                answer, sure = answer_of(glance.scores), known(glance)
+                answer = answer_of(glance.scores)
                 of = glance.held_seq
                 allowance = budget.allowance(now_s)
                 assert allowance is not None
                 most = (
-                    spend.most_bytes(
-                        1 - sure.prob, glance, allowance / 8, budget.limit_bits / 8, self._window_s
-                    )
-                    if self._gate.offloads(sure)
+                    spend.most_bytes(1 - answer.prob, glance, allowance / 8, budget.limit_bits / 8, self._window_s)
+                    if self._gate.offloads(answer)
                     else None
                 )
                 if most is not None:
@@ -228,30 +225,27 @@ class Bench:
 
     def _pictures(self, pictures: Sequence[Pixels]) -> list[Answer]:
         """The server's answers to whole pictures."""
-        from lab.rig import answers_of
-
         canvas = self._rig.canvas
         everything = np.arange(canvas.units)
         evidence = [Received(0, everything, cut_units(each, everything, canvas.patch_size)) for each in pictures]
         return answers_of(self._rig.classifier, evidence)
 
 
-def ablations(video: VideoConfig) -> dict[str, VideoConfig]:
-    """The policy with one part switched off, by name."""
-    changes: dict[str, dict[str, object]] = {
-        "auto, no scenes": {"remember": False},
-        "auto, no cuts seen": {"cut": 2.0},
-        "auto, edge not averaged": {"accumulate": False},
-        "auto, answers not held": {"hold": 1e-3},
-        "auto, no saving": {"save": False},
-        "auto, any gain": {"least_gain": 0.0},
+def ablations(bench: Bench) -> dict[str, Policy]:
+    """Ours with one part switched the other way, by name."""
+    scene, spend = SceneConfig(), SpendConfig()
+    changes = {
+        "auto-each-frame-alone": (replace(scene, remember=False), spend),
+        "auto-no-cuts": (replace(scene, cut=2.0), spend),
+        "auto-edge-not-averaged": (replace(scene, accumulate=False), spend),
+        "auto-answers-not-held": (replace(scene, hold_s=0.0), spend),
+        "auto-saving": (scene, replace(spend, save=True)),
+        "auto-any-gain": (scene, replace(spend, least_gain=0.0)),
     }
-    return {name: video.model_copy(update=change) for name, change in changes.items()}
+    return {name: bench.policy(name, *change) for name, change in changes.items()}
 
 
-def _outcome(
-    footage: Footage, answers: Sequence[Answer], about: Sequence[int | None], budget: UplinkBudget
-) -> Outcome:
+def _outcome(footage: Footage, answers: Sequence[Answer], about: Sequence[int | None], budget: UplinkBudget) -> Outcome:
     shots = footage.shots
     return Outcome(
         hits=[answer.class_id == shot.truth for answer, shot in zip(answers, shots, strict=True)],
@@ -261,7 +255,3 @@ def _outcome(
         total_bits=budget.total_bits,
         peak_window_bits=budget.peak_window_bits,
     )
-
-
-def as_dict(outcome: Outcome) -> dict[str, object]:
-    return dataclasses.asdict(outcome)

@@ -86,5 +86,5 @@ def stream(
             paid = 0
             for decoded in decoder.decode(av.Packet(data)):
                 assert isinstance(decoded, av.VideoFrame)
-                seen = of, decoded.to_ndarray(format="rgb24")
+                seen = of, decoded.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
         yield seen

@@ -11,6 +11,7 @@ from typing import Annotated, Optional
 import typer
 
 from lab import commands as lab
+from lab.video_commands import evaluate_video
 from pipeline.errors import SagelinkError, UsageError
 from pipeline.options import (
     MODEL_OPTIONS,
@@ -196,6 +197,7 @@ def report(
 
 app.command("eval")(lab.evaluate)
 app.command("calibrate")(lab.calibrate)
+app.command("eval-video")(evaluate_video)
 
 
 @app.command("models")

@@ -127,24 +127,6 @@ class GateConfig(_Section):
     )
 
 
-class VideoConfig(_Section):
-    """What a camera's frames have in common: scenes, answers that hold for a while, bits that are saved."""
-
-    remember: bool = Field(True, description="Frames that show one scene share their answers; off: each is for itself")
-    cut: float = Field(
-        0.15, ge=0, le=2, description="A new scene begins where the edge's class token turns by more: cosine distance"
-    )
-    cut_pixels: float = Field(
-        0.02, ge=0, le=1, description="and where grey levels differ by more, in the mean over a small picture"
-    )
-    accumulate: bool = Field(True, description="Average the edge's answers over a scene")
-    hold: Duration = Field(8.0, description="Time in which a server answer loses weight by a factor e")
-    save: bool = Field(True, description="Keep bits until a message of good value fits, and for scenes to come")
-    least_gain: float = Field(
-        0.02, ge=0, le=1, description="Expected gain, as a share of right answers, that is worth a message at all"
-    )
-
-
 class SelectConfig(_Section):
     """Which units of a frame are sent."""
 
@@ -297,7 +279,6 @@ class Config(_Section):
     server: ModelConfig = ModelConfig()
     gate: GateConfig = GateConfig()
     budget: BudgetConfig = BudgetConfig()
-    video: VideoConfig = VideoConfig()
     select: SelectConfig = SelectConfig()
     encode: EncodeConfig = EncodeConfig()
     ship: ShipConfig = ShipConfig()

@@ -15,14 +15,23 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import VideoConfig
 from pipeline.types import Answer, Glance, Heard, Pixels
-from stages.fuse import answer_of
 
 MOST_HELD = 8  # server answers of a scene
 _THUMB = 16  # pixels on a side of the picture that frames are compared by
 _MOVE = 0.5  # of the class token's cosine distance: what an answer loses a factor e by
 _Vector = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class SceneConfig:
+    """How scenes are kept apart and what of them is remembered."""
+
+    remember: bool = True  # off: each frame is a scene of its own
+    cut: float = 0.25  # a scene begins where the class token turns by more (cosine distance)
+    cut_pixels: float = 0.02  # and grey levels differ by more, in the mean over a small picture
+    accumulate: bool = True  # average the edge's answers over a scene
+    hold_s: float = 8.0  # in which a server answer loses weight by a factor e; 0 holds none
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +46,7 @@ class _Held:
 class Scene:
     """Of one camera. `see` each of its frames in turn; tell it what was `sent`, and what was heard of it."""
 
-    def __init__(self, config: VideoConfig) -> None:
+    def __init__(self, config: SceneConfig) -> None:
         self._config = config
         self._now_s = 0.0
         self._summary: _Vector | None = None  # of the last frame
@@ -83,7 +92,7 @@ class Scene:
 
     def sent(self, seq: int) -> None:
         """Evidence of the frame seen last is on its way."""
-        if self._summary is not None and self._config.hold > 0:
+        if self._summary is not None and self._config.hold_s > 0:
             self._sent[seq] = (self._now_s, self._summary)
 
     def hear(self, heard: Iterable[Heard]) -> None:
@@ -106,16 +115,11 @@ class Scene:
         """What is left of an answer's weight."""
         assert self._summary is not None
         moved = max(0.0, 1 - float(self._summary @ held.summary))
-        return held.weight * math.exp(-moved / _MOVE - (self._now_s - held.at_s) / self._config.hold)
+        return held.weight * math.exp(-moved / _MOVE - (self._now_s - held.at_s) / self._config.hold_s)
 
     def _cut_every_s(self) -> float:
         """Mean time between cuts lately; the scene so far, where there was one only."""
         return max(self._now_s - self._cuts[0], 1e-3) / max(len(self._cuts) - 1, 1)
-
-
-def known(glance: Glance) -> Answer:
-    """What a scene leaves in doubt: answers that repeat each other do not add up to certainty, so their mean counts."""
-    return answer_of(glance.scores / np.float32(1 + glance.held_weight))
 
 
 def _unit(vector: _Vector) -> _Vector:

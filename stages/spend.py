@@ -13,12 +13,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.config import VideoConfig
 from pipeline.types import Glance
 from stages.frontier import Line
 
 _STEPS = 64  # sizes at which the worth of a message is known
 _USEFUL = 0.7  # of the weight of a full window: a first message waits for bits until it has that
+
+
+@dataclass(frozen=True, slots=True)
+class SpendConfig:
+    """When a message is worth its bits."""
+
+    save: bool = False  # wait for bits, stop at the knee, and keep some for scenes to come
+    least_gain: float = 0.02  # expected, as a share of right answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +55,13 @@ class Worth:
         weights = np.array([self.weight(size) for size in sizes])
         return float(sizes[int((weights / sizes).argmax())])
 
-    def least(self, weight: float) -> float:
-        """The shortest message of that weight."""
-        return float(np.interp(weight, self.weights, self.sizes)) if weight > self.weights[0] else float(self.sizes[0])
-
 
 class Spend:
-    def __init__(self, config: VideoConfig, worth: Worth) -> None:
+    def __init__(self, config: SpendConfig, worth: Worth) -> None:
         self._config = config
         self._worth = worth
 
-    def most_bytes(
-        self, doubt: float, glance: Glance, allowed: float, limit: float, window_s: float
-    ) -> int | None:
+    def most_bytes(self, doubt: float, glance: Glance, allowed: float, limit: float, window_s: float) -> int | None:
         """How long a message this frame may have; None when the bits are kept.
 
         `doubt`: 1 less the probability of what would be said without the server; `allowed`, `limit`: bytes of a message
