@@ -150,6 +150,7 @@ def _clips(
     seed: int,
 ) -> Iterator[Clip]:
     """The clips of what a user named. Raises UsageError at once for what cannot be read."""
+    part = rows_of(rows)
     from itertools import islice
 
     from lab.clips import check_video, drawn_clips, real_clips
@@ -165,10 +166,10 @@ def _clips(
         return islice((clip for path in paths for clip in real_clips(path, fps, seconds)), count)
     if len(sources) > 1:
         raise UsageError(f"{len(sources)} sources; accepted: one folder of images or synthetic:N, or video files")
-    return drawn_clips(_album(sources[0], labels, rows, classes), count, seconds, fps, seed)
+    return drawn_clips(_album(sources[0], labels, part, classes), count, seconds, fps, seed)
 
 
-def _album(source: str, labels: Path | None, rows: str, classes: tuple[str, ...]) -> Album:
+def _album(source: str, labels: Path | None, part: slice, classes: tuple[str, ...]) -> Album:
     from lab.clips import Photographs, World
     from lab.pictures import find_pictures
     from stages.sources.world import CLASSES
@@ -185,9 +186,9 @@ def _album(source: str, labels: Path | None, rows: str, classes: tuple[str, ...]
     pictures = find_pictures(Path(source), labels, classes)
     if pictures.truth is None:
         raise UsageError(f"images {source!r} have no truth; accepted: --labels FILE, or folders named after classes")
-    part = pictures.part(rows_of(rows), None)
-    assert part.truth is not None
-    return Photographs(part.paths, part.truth)
+    chosen = pictures.part(part, None)
+    assert chosen.truth is not None
+    return Photographs(chosen.paths, chosen.truth)
 
 
 def _table(rows: Sequence[Row], what: str) -> Table:
