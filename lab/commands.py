@@ -80,7 +80,7 @@ def evaluate(
     from transport.codecs import codec_names
     from transport.wire import MAX_MESSAGE_BYTES
 
-    settings = settings_of(given, {"gate": "gate.policy", "seed": "select.seed"})
+    settings = command_settings(given, {"gate": "gate.policy", "seed": "select.seed"})
     names = [*SELECTORS] if selectors == "all" else _listed("--selectors", selectors, [*SELECTORS])
     kinds: Sequence[Importance] = _listed("--importance", importance, get_args(Importance))
     part = rows_of(rows)
@@ -88,8 +88,8 @@ def evaluate(
     pair = ModelPair.load(settings)
     if caps is None and units is None:
         units = _UNITS
-    counts = _numbers("--units", units, pair.server.grid.units) if units else []
-    limits = _numbers("--bytes", caps, MAX_MESSAGE_BYTES) if caps else []
+    counts = numbers("--units", units, pair.server.grid.units) if units else []
+    limits = numbers("--bytes", caps, MAX_MESSAGE_BYTES) if caps else []
     coded = _listed("--codecs", codecs, [AUTO, *codec_names()]) if limits else []
     pictures = find_pictures(images, labels, pair.edge.labels).part(part, limit)
 
@@ -154,7 +154,7 @@ def calibrate(
     from models.pair import Pair as ModelPair
     from pipeline.run import check_writable
 
-    settings = settings_of(given, {"source": "capture.source"})
+    settings = command_settings(given, {"source": "capture.source"})
     check_writable(out.parent)
     if out.is_dir():
         raise UsageError(f"--out {str(out)!r} is a folder; accepted: a YAML file to write")
@@ -194,7 +194,7 @@ def calibrate(
     console.print(f"written to {out}; use it with --set encode.frontier={out}", highlight=False, soft_wrap=True)
 
 
-def settings_of(given: dict[str, Any], own: dict[str, str]) -> Config:
+def command_settings(given: dict[str, Any], own: dict[str, str]) -> Config:
     """The configuration of a command's arguments; `own`: keys of its options beside the models. Raises UsageError."""
     from pipeline.config_file import load_config, parse_assignments
     from pipeline.run import check_names
@@ -216,7 +216,7 @@ def _listed(option: str, text: str, accepted: Sequence[N]) -> list[N]:
     return [name for name in accepted if name in names]
 
 
-def _numbers(option: str, text: str, most: int) -> list[int]:
+def numbers(option: str, text: str, most: int) -> list[int]:
     try:
         numbers = sorted({int(word) for word in text.split(",")})
     except ValueError:

@@ -38,7 +38,7 @@ def weight_by_units(config: Config, server: Model) -> Callable[[int], float]:
     weights, grid = config.fuse.weights, server.grid
     if weights is not None:
         return lambda units: weight_of_share(weights, units / grid.units)
-    path = find_frontier(server.name, config.encode.frontier)
+    path = find_frontier(server.name, config.encode.frontier, config.server.checkpoint)
     for line in read_frontier(path, Canvas(grid.side, grid.patch_size)):
         if line.base.codec == "raw-zstd":
             return line.weight

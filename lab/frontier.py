@@ -45,7 +45,7 @@ class Sweep:
 _SIDES = (0.5, 0.71, 0.86, 1.0)
 SWEEPS = (
     Sweep("avif", _AVIF, sides=_SIDES),
-    Sweep("avif", _FEW, sides=(0.71, 1.0), units=(0.8,)),
+    Sweep("avif", _FEW, sides=(0.71, 1.0), units=(0.5, 0.65, 0.8)),
     Sweep("webp", _WEBP, sides=_SIDES[:2]),
     Sweep("avif-frame", _AVIF, sides=_SIDES),
     Sweep("webp-frame", _WEBP, sides=_SIDES[:2]),

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lab.footage import Footage, Shot
 from lab.rig import Rig, answers_of
+from lab.scored import Footage, Shot
 from lab.streams import STREAMS, stream
 from pipeline.budget import UplinkBudget
 from pipeline.config import Config

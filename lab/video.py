@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from lab.clips import SLOW
-from lab.footage import Footage
 from lab.policies import Outcome, Policy
+from lab.scored import Footage
 from lab.statistics import RESAMPLES, Interval
 
 OURS = "auto"

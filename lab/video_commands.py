@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from lab.commands import rows_of, settings_of
+from lab.commands import command_settings, rows_of
 from pipeline.errors import UsageError
 from pipeline.options import (
     Assignments,
@@ -61,16 +61,16 @@ def evaluate_video(
     given = locals()
     from rich.console import Console
 
-    from lab.footage import Footage, Projector
     from lab.policies import Bench, ablations
     from lab.progress import Bar
     from lab.rig import Rig
+    from lab.scored import Footage, Projector
     from lab.video import Outcomes
     from lab.video import rows as measure
     from models.pair import Pair as ModelPair
     from pipeline.run import check_writable
 
-    settings = settings_of(given, {})
+    settings = command_settings(given, {})
     kbps = _rates(rates)
     check_writable(out)
     pair = ModelPair.load(settings)

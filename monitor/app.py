@@ -18,17 +18,21 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 
 from monitor.feed import Moment
-from monitor.guard import COOKIE, Guard, session_of
 from monitor.pictures import evidence_png, heat, jpeg
 from monitor.viewer import Crowd, Viewer
 from monitor.watched import Watched
 from pipeline.errors import UsageError
+from pipeline.guard import COOKIE, Guard, session_of
 from pipeline.threads import Worker
 from transport.codecs import Canvas
 from transport.wire import decode_evidence
 
 _STATIC = Path(__file__).parent / "static"
 _LONGEST_BODY = 4096
+# Without a token.
+_OPEN = frozenset(
+    {"/healthz", "/readyz", "/login", *(f"/static/{name}" for name in ("icon.svg", "style.css", "theme.js"))}
+)
 _STALE_S = 30.0
 _WRONG_TOKEN_S = 0.5  # what a guess costs
 
@@ -108,7 +112,7 @@ def dashboard_app(run: Watched, coder: Worker, token: str | None) -> ASGIApp:
         WebSocketRoute("/ws", stream),
         Route("/static/{path:path}", static),
     ]
-    return Guard(Starlette(routes=routes), token)
+    return Guard(Starlette(routes=routes), token, _OPEN)
 
 
 def _files() -> dict[str, Response]:

@@ -54,6 +54,14 @@ class Channel(Generic[T]):
         while self.policy == "wait" and len(self._items) >= self.capacity and not self.closed:
             self._writable.clear()
             await self._writable.wait()
+        return self._put(item)
+
+    def put_now(self, item: T) -> T | None:
+        """As `put`, for producers that cannot wait; not for a channel whose policy is to wait."""
+        assert self.policy != "wait"
+        return self._put(item)
+
+    def _put(self, item: T) -> T | None:
         if self.closed:
             raise ChannelClosed(self.name)
         displaced = self._make_room(item)

@@ -11,6 +11,7 @@ from typing import Annotated, Optional
 import typer
 
 from lab import commands as lab
+from lab.adapt_command import adapt
 from lab.video_commands import evaluate_video
 from pipeline.errors import SagelinkError, UsageError
 from pipeline.options import (
@@ -197,6 +198,7 @@ def report(
 
 app.command("eval")(lab.evaluate)
 app.command("calibrate")(lab.calibrate)
+app.command("adapt")(adapt)
 app.command("eval-video")(evaluate_video)
 
 

@@ -32,6 +32,7 @@ MODEL_PAIRS = {
 
 _LEVEL = r"^[^+#/$\s][^+#/\s]*$"  # one level of an MQTT topic
 _LEVEL_OR_EMPTY = r"^([^+#/$\s][^+#/\s]*)?$"
+_ICE_SERVER = r"^(stun|turn|turns):[^\s@/]+$"
 _TOPIC = r"^[^+#/$\s][^+#/\s]*(/[^+#/\s]+)*$"
 
 
@@ -161,7 +162,11 @@ class EncodeConfig(_Section):
 class ShipConfig(_Section):
     """How evidence travels."""
 
-    server: str = Field("", description="Broker that a server listens on, mqtt://host:port; empty: in this process")
+    server: str = Field(
+        "",
+        description="Where the server is: a broker, mqtt://host:port; or itself, webrtc+http://host:port; empty: in "
+        "this process",
+    )
     in_flight: int = Field(2, ge=1, le=64, description="Messages that may be unacknowledged")
     deadline: Duration = Field(1.0, description="Live: a reply later than this leaves the edge verdict")
 
@@ -180,10 +185,42 @@ class MqttConfig(_Section):
     keepalive: Duration = Field(30.0, description="Longest silence on the connection; each keep-alive costs 1072 bits")
 
 
+class WebRtcConfig(_Section):
+    """How edge and server speak WebRTC. The token comes from SAGELINK_WEBRTC_TOKEN or a file, never from here."""
+
+    token_file: Path | None = Field(
+        None,
+        description="File with the token that an edge shows and a server asks for; SAGELINK_WEBRTC_TOKEN overrides it",
+    )
+    node: str = Field(
+        "", pattern=_LEVEL_OR_EMPTY, description="This machine's name at the server; empty: its host name"
+    )
+    ice_servers: tuple[Annotated[str, Field(pattern=_ICE_SERVER)], ...] = Field(
+        (), description="STUN and TURN servers: [stun:host:port, turn:host:port, turns:host:port]; at most one of each"
+    )
+    turn_username: str = Field("", description="User at the TURN server")
+    turn_password_file: Path | None = Field(
+        None, description="File with the password there; SAGELINK_TURN_PASSWORD overrides it"
+    )
+    ca: Path | None = Field(
+        None, description="Edge: PEM file of the authorities to trust with webrtc+https; empty: those of the system"
+    )
+    certificate: Path | None = Field(None, description="Server: PEM file of its certificate, for webrtc+https")
+    key: Path | None = Field(None, description="Server: PEM file of the certificate's private key")
+    part_wait: Duration = Field(
+        0.12, description="Server: a frame in parts is classified when no further part comes for this long"
+    )
+    max_peers: int = Field(256, ge=1, le=4096, description="Server: most peers at a time")
+
+
 class ServeConfig(_Section):
     """What `sagelink serve` adds: where it listens, and how it shares its model between cameras."""
 
-    listen: str = Field("", description="Broker to serve cameras of: mqtt://host:port or mqtts://host:port")
+    listen: str = Field(
+        "",
+        description="Broker to serve cameras of: mqtt://host:port or mqtts://host:port; or address to serve them on "
+        "directly: webrtc+http://host:port or webrtc+https://host:port",
+    )
     embedded_broker: str = Field(
         "", description="Run a broker in this process instead, on host:port; beyond loopback only with a password"
     )
@@ -283,6 +320,7 @@ class Config(_Section):
     encode: EncodeConfig = EncodeConfig()
     ship: ShipConfig = ShipConfig()
     mqtt: MqttConfig = MqttConfig()
+    webrtc: WebRtcConfig = WebRtcConfig()
     serve: ServeConfig = ServeConfig()
     fuse: FuseConfig = FuseConfig()
     output: OutputConfig = OutputConfig()
@@ -322,6 +360,11 @@ class Config(_Section):
             raise UsageError(f"no source given; accepted: {ACCEPTED_SOURCES}")
         shared = {key: getattr(self.capture, key) for key in CameraOptions.model_fields}
         return (CameraConfig.model_construct(name="camera", source=self.capture.source, **shared),)
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether evidence travels as datagrams, each of which is to be useful alone."""
+        return self.ship.server.startswith("webrtc+")
 
     @property
     def edge_model(self) -> str:

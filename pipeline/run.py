@@ -6,7 +6,6 @@ runs the graph to its end, or to Ctrl-C, and always accounts for every captured 
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import time
@@ -25,7 +24,7 @@ from pipeline.errors import SagelinkError, UsageError
 from pipeline.graph import Graph
 from pipeline.shares import Account, Share, open_accounts
 from pipeline.stats import LiveStats
-from pipeline.tasks import first_error, on_signals
+from pipeline.tasks import first_error, on_signals, run_loop
 from pipeline.types import Drop, Verdict
 
 if TYPE_CHECKING:
@@ -170,6 +169,7 @@ class Run:
         from stages.sinks.highlights import Highlights
         from stages.sinks.jsonl import JsonLines
         from stages.sinks.recording import Recording
+        from transport.webrtc.address import is_webrtc
 
         output, labels = self.config.output, self.models.edge.labels
         began = time.monotonic()
@@ -202,7 +202,7 @@ class Run:
             sinks.extend(monitor.sinks)
             # NumPy's OpenBLAS spins for tens of ms after each small product, on a core that a model needs.
             stack.enter_context(ThreadpoolController().select(internal_api="openblas").limit(limits=1))
-            asyncio.run(self._go(recorder, monitor))
+            run_loop(self._go(recorder, monitor), fast=is_webrtc(self.config.ship.server))
         if self.tally.verdicts and self.tally.drops[Drop.ERROR] == self.tally.unanswered == self.tally.verdicts:
             raise SagelinkError("the edge model failed on every frame; see the log")
         if self.live and not self.tally.verdicts and not self._interrupted:

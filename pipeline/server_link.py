@@ -1,10 +1,10 @@
-"""The edge's way to its server: in this process, or behind the broker that `ship.server` names."""
+"""The edge's way to its server: in this process, behind the broker that `ship.server` names, or straight to it."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.budget import UplinkBudget
@@ -15,7 +15,7 @@ from pipeline.tasks import background, leave_threads_behind
 
 if TYPE_CHECKING:
     from models.pair import Pair
-    from transport.link import EdgeLink
+    from transport.link import EdgeLink, Hello
 
 
 def server_link(
@@ -24,7 +24,7 @@ def server_link(
     """A link that is there while the body runs. Raises UsageError; SagelinkError where a replay finds no server."""
     if not config.ship.server:
         return _in_process(models)
-    return _over_mqtt(config, models, cameras, budget, control, clock)
+    return _over_network(config, models, cameras, budget, control, clock)
 
 
 @contextlib.asynccontextmanager
@@ -46,42 +46,65 @@ async def _in_process(models: Pair) -> AsyncIterator[EdgeLink]:
 
 
 @contextlib.asynccontextmanager
-async def _over_mqtt(
+async def _over_network(
     config: Config, models: Pair, cameras: Sequence[str], budget: UplinkBudget, control: Control, clock: BudgetClock
 ) -> AsyncIterator[EdgeLink]:
     from models.zoo import fingerprint
     from pipeline.assembly import REPLAY_DEADLINE_S
     from transport.link import Hello
-    from transport.mqtt.address import open_broker
-    from transport.mqtt.edge import MqttEdgeLink
-    from transport.mqtt.topics import Topics
+    from transport.webrtc.address import is_webrtc
 
     live = isinstance(clock, MonotonicClock)
     grid = models.server.grid
     deadline_s = config.ship.deadline if live else REPLAY_DEADLINE_S
     hello = Hello(grid.side, grid.patch_size, fingerprint(models.edge.labels), deadline_s)
 
-    def toll(bits: int) -> bool:
+    def charge(bits: int) -> bool:
         assert isinstance(clock, MonotonicClock)
         most = bits if budget.limit_bits is None else min(bits, budget.limit_bits)
         return budget.charge(clock.elapsed_s(), most)
 
     leave_threads_behind()
-    link = MqttEdgeLink(
+    toll = charge if live else None  # a replay's budget knows no time but the stream's
+    if is_webrtc(config.ship.server):
+        link = _webrtc_link(config, cameras, hello, toll)
+    else:
+        link = _mqtt_link(config, cameras, hello, toll, control)
+    async with link:
+        yield link
+
+
+def _mqtt_link(
+    config: Config, cameras: Sequence[str], hello: Hello, toll: Callable[[int], bool] | None, control: Control
+) -> EdgeLink:
+    from transport.mqtt.address import open_broker
+    from transport.mqtt.edge import MqttEdgeLink
+    from transport.mqtt.topics import Topics
+
+    return MqttEdgeLink(
         open_broker(config.ship.server, config.mqtt, "ship.server"),
         Topics(config.mqtt.prefix),
         config.mqtt.node or host_name(),
         cameras,
         hello,
         in_flight=config.ship.in_flight,
-        toll=toll if live else None,  # a replay's budget knows no time but the stream's
-        must_connect=not live,
-        on_budget=control.take_budget if live else None,
+        toll=toll,
+        must_connect=toll is None,
+        on_budget=control.take_budget if toll else None,
     )
-    async with link:
-        yield link
+
+
+def _webrtc_link(config: Config, cameras: Sequence[str], hello: Hello, toll: Callable[[int], bool] | None) -> EdgeLink:
+    from transport.webrtc.address import open_meeting_point
+    from transport.webrtc.library import need_aiortc
+
+    need_aiortc("ship.server")
+    from transport.webrtc.edge import WebRtcEdgeLink
+
+    at = open_meeting_point(config.ship.server, config.webrtc, "ship.server")
+    return WebRtcEdgeLink(at, config.webrtc.node or host_name(), cameras, hello, toll=toll)
 
 
 def host_name() -> str:
-    """This machine's name as one level of a topic."""
+    """This machine's name as one level of a topic, or of a camera's address."""
     return socket.gethostname().partition(".")[0].translate(str.maketrans("+#/$ ", "-----")) or "edge"

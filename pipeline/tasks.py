@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +43,16 @@ def on_signals(end: Callable[[], None]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread
             loop.add_signal_handler(number, end)
+
+
+def run_loop(main: Coroutine[object, object, None], fast: bool) -> None:
+    """`asyncio.run`; `fast`: with uvloop where it is installed, for links of many small packets."""
+    factory = None
+    if fast:
+        with contextlib.suppress(ImportError):
+            factory = importlib.import_module("uvloop").new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main)
 
 
 def leave_threads_behind() -> None:

@@ -7,6 +7,7 @@ import contextlib
 import ipaddress
 import socket
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -33,12 +34,21 @@ def is_loopback(host: str) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def serve_http(app: ASGIApp, host: str, port: int) -> AsyncIterator[tuple[str, int]]:
-    """Serves `app` while the body runs; yields the address that it listens on. Raises UsageError when it cannot."""
+async def serve_http(
+    app: ASGIApp, host: str, port: int, certificate: Path | None = None, key: Path | None = None
+) -> AsyncIterator[tuple[str, int]]:
+    """Serves `app` while the body runs, over TLS with a certificate and its key (PEM files); yields the address that
+    it listens on. Raises UsageError when it cannot."""
     with listen(host, port) as listener:
         # No compression of WebSocket messages: most of their bytes are JPEG.
         config = uvicorn.Config(
-            app, log_level="warning", access_log=False, lifespan="off", ws_per_message_deflate=False
+            app,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            ws_per_message_deflate=False,
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
         )
         server = _Server(config)
         serving = asyncio.create_task(server.serve(sockets=[listener]))

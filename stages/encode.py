@@ -6,6 +6,8 @@ import logging
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,10 +16,11 @@ from pipeline.config import Config
 from pipeline.errors import UsageError
 from pipeline.types import Drop, Evidence, Kept, Metered, OperatingPoint, Pixels, Selected, Units
 from stages.frontier import Line, find_frontier, read_frontier
+from stages.parts import split
 from stages.planner import Plan, plan
 from transport.codecs import Canvas, codec_by_name
 from transport.embedding import Embedding
-from transport.wire import EvidenceMessage, encode_evidence
+from transport.wire import PART_BYTES, EvidenceMessage, encode_bundle, encode_evidence
 
 if TYPE_CHECKING:
     from models.zoo import Model
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 AUTO, TOKENS = "auto", "token-zstd"
+_ROOM_FOR_PARTS = (0.9, 0.8, 0.65)  # of the cap, for a message that is split afterwards
 
 
 def canvas_of(server: Model) -> Canvas:
@@ -35,7 +39,7 @@ def canvas_of(server: Model) -> Canvas:
 
 def usable_lines(config: Config, server: str, canvas: Canvas) -> list[Line]:
     """The frontier's lines for the codec and the numbers of units that a configuration allows. Raises UsageError."""
-    path = find_frontier(server, config.encode.frontier)
+    path = find_frontier(server, config.encode.frontier, config.server.checkpoint)
     lines = read_frontier(path, canvas)
     known = sorted({line.base.codec for line in lines})
     if canvas.embedding is None:  # this side has only the outline of the server's model
@@ -69,20 +73,40 @@ def usable_lines(config: Config, server: str, canvas: Canvas) -> list[Line]:
 class Encoder:
     """From a picture and its units, best first, to the message that is worth most within a cap. Pure."""
 
-    def __init__(self, lines: Sequence[Line], canvas: Canvas, slack: float = 0.0) -> None:
-        """`slack`: expected agreement that may be given up for fewer bytes."""
+    def __init__(
+        self, lines: Sequence[Line], canvas: Canvas, slack: float = 0.0, part_bytes: int | None = None
+    ) -> None:
+        """`slack`: expected agreement that may be given up for fewer bytes; `part_bytes`: longest piece that the
+        transport carries as a whole, where it loses pieces."""
         self._lines = lines
         self._canvas = canvas
         self._slack = slack
+        self._part_bytes = part_bytes
 
     @classmethod
     def of(cls, config: Config, server: Model) -> Encoder:
         """As a configuration wants it. Raises UsageError."""
         canvas = canvas_of(server)
-        return cls(usable_lines(config, server.name, canvas), canvas, config.encode.slack)
+        lines, part_bytes = usable_lines(config, server.name, canvas), PART_BYTES if config.in_parts else None
+        return cls(lines, canvas, config.encode.slack, part_bytes)
 
     def fit(self, seq: int, picture: Pixels, order: Units, cap_bytes: int) -> Plan | int:
         """The best message of at most `cap_bytes`, or the bytes that the shortest would need."""
+        longest = self._part_bytes
+        if longest is None or cap_bytes <= longest:
+            return self._plan(seq, picture, order, cap_bytes)
+        cap_bytes = min(cap_bytes, self._canvas.side * longest)  # a part has a row of the grid at least
+        for room in _ROOM_FOR_PARTS:
+            planned = self._plan(seq, picture, order, max(longest, int(room * cap_bytes)))
+            if isinstance(planned, int) or len(planned.message) <= longest or codec_by_name(planned.point.codec).whole:
+                return planned
+            units, coded = order[: planned.point.units], partial(self.message, seq, picture)
+            parts = split(picture, units, planned.point, self._canvas, len(planned.message), longest, coded)
+            if parts and len(message := encode_bundle(seq, parts)) <= cap_bytes:
+                return replace(planned, message=message)
+        return self._plan(seq, picture, order, longest)
+
+    def _plan(self, seq: int, picture: Pixels, order: Units, cap_bytes: int) -> Plan | int:
         return plan(self._lines, lambda point: self.message(seq, picture, order, point), cap_bytes, self._slack)
 
     def message(self, seq: int, picture: Pixels, order: Units, point: OperatingPoint) -> bytes:

@@ -142,13 +142,15 @@ def read_frontier(path: Path, canvas: Canvas) -> list[Line]:
     return [_line(line, canvas, canvas.units / model.units, canvas.pixels / model.pixels) for line in model.lines]
 
 
-def find_frontier(server: str, path: Path | None) -> Path:
-    """The file that the user named, or the one that ships for a server model, or a stand-in, with a word in the log."""
+def find_frontier(server: str, path: Path | None, checkpoint: Path | None = None) -> Path:
+    """The file that the user named; else the one beside the checkpoint, of its name with .yaml; else the one that ships
+    for the server model; else a stand-in, with a word in the log."""
     if path is not None:
         return path
-    own = SHIPPED / f"{server}.yaml"
-    if own.is_file():
-        return own
+    beside = [] if checkpoint is None else [checkpoint.with_suffix(".yaml")]
+    for known in [*beside, SHIPPED / f"{server}.yaml"]:
+        if known.is_file():
+            return known
     log.warning("event=not_calibrated server=%s frontier=%s: run `sagelink calibrate`", server, _STAND_IN)
     return SHIPPED / _STAND_IN
 

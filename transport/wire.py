@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.types import Reply, Units
@@ -22,15 +23,21 @@ _EVIDENCE = struct.Struct("!2sBBIBBBH")
 # magic, version, kind, seq, units, time at the server and of that in its queue (us), frames waiting there, length of
 # the refusal, number of classes
 _REPLY = struct.Struct("!2sBBIHIIHBB")
+# magic, version, kind, seq, number of parts; then each part with its length before it
+_BUNDLE = struct.Struct("!2sBBIB")
+_LENGTH = struct.Struct("!H")
 _CLASS = struct.Struct("!If")  # class id, log-probability
 _CRC = struct.Struct("!I")
 
 _KIND_EVIDENCE = 1
 _KIND_REPLY = 2
+_KIND_BUNDLE = 3
 
 MAX_SIDE = 64  # units on a side of the grid
 MAX_PATCH = 64  # pixels on a side of a unit
 MAX_CLASSES = 16
+MAX_PARTS = 32
+PART_BYTES = 1156  # a part that travels in one datagram of WebRTC
 MAX_MESSAGE_BYTES = 4_000_000
 
 
@@ -94,10 +101,64 @@ def decode_evidence(data: bytes) -> EvidenceMessage:
     return EvidenceMessage(seq, side, patch_size, codec, units, body[end:])
 
 
+def encode_bundle(seq: int, parts: Sequence[bytes]) -> bytes:
+    """Evidence messages about one frame, each about other units, as one message."""
+    header = _BUNDLE.pack(MAGIC, VERSION, _KIND_BUNDLE, seq, len(parts))
+    return seal(header + b"".join(_LENGTH.pack(len(part)) + part for part in parts))
+
+
+def bundle_bytes(parts: int) -> int:
+    """Bytes of a bundle beside its parts."""
+    return _BUNDLE.size + parts * _LENGTH.size + _CRC.size
+
+
+def decode_bundle(data: bytes) -> tuple[int, list[bytes]]:
+    """The frame and the parts. Raises MalformedMessage."""
+    body = _unseal(data)
+    kind, (seq, count) = _header(_BUNDLE, body)
+    if kind != _KIND_BUNDLE:
+        raise MalformedMessage(f"kind is {kind}, not a bundle")
+    if not 1 <= count <= MAX_PARTS:
+        raise MalformedMessage(f"{count} parts; accepted: 1 to {MAX_PARTS}")
+    parts, at = [], _BUNDLE.size
+    for _ in range(count):
+        if at + _LENGTH.size > len(body):
+            raise MalformedMessage("the bundle is cut short")
+        (length,) = _LENGTH.unpack_from(body, at)
+        at += _LENGTH.size
+        parts.append(body[at : at + length])
+        at += length
+    if at != len(body):
+        raise MalformedMessage("the bundle's parts do not fill it")
+    return seq, parts
+
+
+def is_bundle(data: bytes) -> bool:
+    """By its first bytes alone."""
+    return data[: len(_BUNDLE_START)] == _BUNDLE_START
+
+
+_BUNDLE_START = MAGIC + bytes([VERSION, _KIND_BUNDLE])
+
+
+def parts_of(message: bytes) -> list[bytes]:
+    """What a transport may send piece by piece: the parts of a bundle, or the whole of any other message."""
+    if not is_bundle(message):
+        return [message]
+    try:
+        return decode_bundle(message)[1]
+    except MalformedMessage:
+        return [message]
+
+
 def peek(data: bytes) -> tuple[int, int] | None:
     """The frame that evidence is about and the number of units that it claims, where its checksum and header are
     sound: enough to queue or to refuse it."""
     try:
+        if is_bundle(data):
+            seq, parts = decode_bundle(data)
+            claims = [peek(part) for part in parts if not is_bundle(part)]
+            return seq, sum(claim[1] for claim in claims if claim is not None)
         kind, (seq, *_, units) = _header(_EVIDENCE, _unseal(data))
     except MalformedMessage:
         return None

@@ -88,7 +88,7 @@ def test_a_second_run_computes_nothing_anew(command, run_folder: Path, monkeypat
     def never(*_: object) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr("lab.footage.Projector._compute", never)
+    monkeypatch.setattr("lab.scored.Projector._compute", never)
     monkeypatch.setattr("lab.policies.Bench._each", never)
     code, printed = command("eval-video", "synthetic:60", *DEMO, "--rates", "16,64", "--out", run_folder)
     assert code == 0, printed

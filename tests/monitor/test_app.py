@@ -16,9 +16,9 @@ from monitor import app as app_module
 from monitor import viewer as viewer_module
 from monitor.app import dashboard_app
 from monitor.dashboard import check_dashboard
-from monitor.guard import COOKIE, session_of
 from pipeline.config import DashboardConfig
 from pipeline.errors import UsageError
+from pipeline.guard import COOKIE, session_of
 from pipeline.stats import LiveStats
 from pipeline.web import is_loopback
 from tests.fakes import SIDE

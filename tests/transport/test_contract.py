@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ from functools import partial
 
 import pytest
 
-from pipeline.config import MqttConfig
+from pipeline.config import MqttConfig, WebRtcConfig
 from tests.brokers import Mosquitto
+from transport.bill import Toll
 from transport.in_process import InProcessLink
 from transport.link import EdgeLink, Hello, Message, ServerLink
 from transport.mqtt.address import open_broker
@@ -20,6 +22,9 @@ from transport.mqtt.connection import socket_of
 from transport.mqtt.edge import MqttEdgeLink
 from transport.mqtt.server import MqttServerLink
 from transport.mqtt.topics import Topics
+from transport.webrtc.address import open_meeting_point
+from transport.webrtc.edge import WebRtcEdgeLink
+from transport.webrtc.server import WebRtcServerLink
 from transport.wire import MAX_MESSAGE_BYTES
 
 
@@ -51,7 +56,32 @@ async def mqtt(protocol: str) -> AsyncIterator[Rig]:
             yield Rig(edge, server, cut=lambda: socket_of(edge._client).shutdown(socket.SHUT_RDWR))
 
 
-RIGS = {"in-process": in_process, "mqtt-5": partial(mqtt, "5"), "mqtt-3.1.1": partial(mqtt, "3.1.1")}
+@contextlib.asynccontextmanager
+async def webrtc(toll: Toll | None) -> AsyncIterator[Rig]:
+    at = open_meeting_point("webrtc+http://127.0.0.1:0", WebRtcConfig(), "url")
+    async with WebRtcServerLink(at) as server:
+        found = dataclasses.replace(at, port=server.port)
+        async with WebRtcEdgeLink(found, "node", ["door", "yard"], HELLO, toll=toll) as edge:
+            await edge.ready()
+
+            def cut() -> None:
+                for peer in (edge._peer, *(guest._peer for guest in server._guests.values())):
+                    peer._connection.sctp._handle_data = deaf
+
+            yield Rig(edge, server, cut)
+
+
+async def deaf(_: bytes) -> None:
+    """Takes a packet and does nothing."""
+
+
+RIGS = {
+    "in-process": in_process,
+    "mqtt-5": partial(mqtt, "5"),
+    "mqtt-3.1.1": partial(mqtt, "3.1.1"),
+    "webrtc": partial(webrtc, lambda _: True),
+    "webrtc-replay": partial(webrtc, None),
+}
 
 
 @pytest.fixture(params=RIGS)

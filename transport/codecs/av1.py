@@ -29,42 +29,45 @@ def encode(image: Image.Image, quality: int) -> bytes:
     return file.getvalue()
 
 
-def strip(file: bytes) -> tuple[int, bytes]:
-    """Side of the square picture; a byte of tools and the content of the frame OBU. Raises MalformedMessage."""
+def strip(file: bytes) -> tuple[int, int, bytes]:
+    """Width and height of the picture; a byte of tools and the content of the frame OBU. Raises MalformedMessage."""
     units = dict(_obus(_last_box(file, b"mdat")))
     if set(units) - {_DELIMITER} != {_SEQUENCE, _FRAME}:
         raise MalformedMessage("not an AVIF file of one frame")
-    side, tools = _read_sequence(units[_SEQUENCE])
-    return side, bytes([tools]) + units[_FRAME]
+    width, height, tools = _read_sequence(units[_SEQUENCE])
+    return width, height, bytes([tools]) + units[_FRAME]
 
 
-def rebuild(side: int, core: bytes) -> bytes:
+def rebuild(width: int, height: int, core: bytes) -> bytes:
     """An AVIF file with the frame that `strip` took out. Raises MalformedMessage for tools that are not accepted."""
     if not core or core[0] >> _TOOLS or core[0] & _SUPERRES:
         raise MalformedMessage("unknown AV1 tools")
-    frame, sequence = core[1:], _sequence(side, core[0])
-    return _container(side, _obu(_SEQUENCE, sequence) + _obu(_FRAME, frame))
+    frame, sequence = core[1:], _sequence(width, height, core[0])
+    return _container(width, height, _obu(_SEQUENCE, sequence) + _obu(_FRAME, frame))
 
 
-def _sequence(side: int, tools: int) -> bytes:
-    """The sequence header of a square still (5.5.1): main profile, reduced header, lowest level."""
-    width = (side - 1).bit_length()
-    bits = "00011" + "00000" + f"{width - 1:04b}" * 2 + f"{side - 1:0{width}b}" * 2 + f"{tools:0{_TOOLS}b}" + _COLOUR
+def _sequence(width: int, height: int, tools: int) -> bytes:
+    """The sequence header of a still (5.5.1): main profile, reduced header, lowest level."""
+    sizes = [(size - 1).bit_length() for size in (width, height)]
+    bits = "00011" + "00000" + f"{sizes[0] - 1:04b}{sizes[1] - 1:04b}"
+    bits += f"{width - 1:0{sizes[0]}b}{height - 1:0{sizes[1]}b}{tools:0{_TOOLS}b}" + _COLOUR
     bits = bits.ljust(-(-len(bits) // 8) * 8, "0")
     return int(bits, 2).to_bytes(len(bits) // 8, "big")
 
 
-def _read_sequence(header: bytes) -> tuple[int, int]:
-    """Side and tools. Raises MalformedMessage for a header that `_sequence` could not have written."""
+def _read_sequence(header: bytes) -> tuple[int, int, int]:
+    """Width, height and tools. Raises MalformedMessage for a header that `_sequence` could not have written."""
     bits = "".join(f"{byte:08b}" for byte in header[:16]).ljust(128, "0")
-    width = int(bits[10:14], 2) + 1
-    side = int(bits[18 : 18 + width], 2) + 1
-    at = 18 + 2 * width
+    across, down = int(bits[10:14], 2) + 1, int(bits[14:18], 2) + 1
+    width = int(bits[18 : 18 + across], 2) + 1
+    height = int(bits[18 + across : 18 + across + down], 2) + 1
+    at = 18 + across + down
     tools = int(bits[at : at + _TOOLS], 2)
     levelled = (bits[:5] + "00000" + bits[10:])[: len(header) * 8]  # the level binds no decoder
-    if side < 2 or tools & _SUPERRES or int(levelled, 2).to_bytes(len(header), "big") != _sequence(side, tools):
+    written = _sequence(width, height, tools) if min(width, height) > 1 else b""
+    if tools & _SUPERRES or int(levelled, 2).to_bytes(len(header), "big") != written:
         raise MalformedMessage("an AV1 sequence header that is not known")
-    return side, tools
+    return width, height, tools
 
 
 def _obu(kind: int, content: bytes) -> bytes:
@@ -111,7 +114,7 @@ def _make(kind: bytes, *content: bytes) -> bytes:
     return struct.pack(">I4s", 8 + len(body), kind) + body
 
 
-def _container(side: int, data: bytes) -> bytes:
+def _container(width: int, height: int, data: bytes) -> bytes:
     """The AVIF file of one item (ISO 23000-22): what a decoder needs, and no more."""
     full = bytes(4)  # version and flags
     kind = _make(b"ftyp", b"avif", full, b"avifmif1miafMA1B")
@@ -134,7 +137,7 @@ def _container(side: int, data: bytes) -> bytes:
                 b"iprp",
                 _make(
                     b"ipco",
-                    _make(b"ispe", full, struct.pack(">II", side, side)),
+                    _make(b"ispe", full, struct.pack(">II", width, height)),
                     _make(b"pixi", full, b"\3\10\10\10"),
                     _make(b"av1C", b"\x81\0\x0c\0"),
                 ),

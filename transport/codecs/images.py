@@ -25,11 +25,11 @@ class ImageFormat(Protocol):
 
     def encode(self, image: Image.Image, quality: int) -> bytes: ...
 
-    def strip(self, file: bytes) -> tuple[int, bytes]:
-        """Side of the square picture, and what cannot be written without seeing it. Raises MalformedMessage."""
+    def strip(self, file: bytes) -> tuple[int, int, bytes]:
+        """Width and height of the picture, and what cannot be written without seeing it. Raises MalformedMessage."""
         ...
 
-    def rebuild(self, side: int, core: bytes) -> bytes: ...
+    def rebuild(self, width: int, height: int, core: bytes) -> bytes: ...
 
 
 class Stripped:
@@ -43,17 +43,55 @@ class Stripped:
 
     def encode(self, picture: Pixels, units: Units, point: OperatingPoint, canvas: Canvas) -> bytes:
         image = shrunk(masked(picture, units, canvas), point.side)
-        side, core = self._format.strip(self._format.encode(image, point.quality))
+        side, _, core = self._format.strip(self._format.encode(image, point.quality))
         return bytes([0 if side == canvas.pixels else side // SIDE_STEP]) + core
 
     def decode(self, payload: bytes, units: Units, canvas: Canvas) -> Patches:
         if not payload:
             raise MalformedMessage("the payload is empty")
-        return cut_units(
-            _decode(self._format, payload[0] * SIDE_STEP or canvas.pixels, payload[1:], canvas),
-            units,
-            canvas.patch_size,
-        )
+        side = payload[0] * SIDE_STEP or canvas.pixels
+        return cut_units(_decode(self._format, side, side, payload[1:], canvas), units, canvas.patch_size)
+
+
+class Band:
+    """The rows of the grid from the first to the last that has one of the units, as a picture of its own without the
+    container: what a message in parts is made of. Its payload is that of `Stripped`."""
+
+    whole = False
+
+    def __init__(self, number: int, image_format: ImageFormat) -> None:
+        self.number = number
+        self._format = image_format
+
+    def encode(self, picture: Pixels, units: Units, point: OperatingPoint, canvas: Canvas) -> bytes:
+        rows = _rows(units, canvas)
+        band = masked(picture, units, canvas)[rows.start * canvas.patch_size : rows.stop * canvas.patch_size]
+        image = Image.fromarray(band)
+        size = (point.side, _height(point.side, rows, canvas))
+        if image.size != size:
+            image = image.resize(size, Image.Resampling.LANCZOS)
+        _, _, core = self._format.strip(self._format.encode(image, point.quality))
+        return bytes([0 if point.side == canvas.pixels else point.side // SIDE_STEP]) + core
+
+    def decode(self, payload: bytes, units: Units, canvas: Canvas) -> Patches:
+        if not payload:
+            raise MalformedMessage("the payload is empty")
+        rows = _rows(units, canvas)
+        side = payload[0] * SIDE_STEP or canvas.pixels
+        band = _decode(self._format, side, _height(side, rows, canvas), payload[1:], canvas, len(rows))
+        patch = canvas.patch_size
+        tiles = band.reshape(len(rows), patch, canvas.side, patch, 3)
+        return tiles[units // canvas.side - rows.start, :, units % canvas.side]
+
+
+def _rows(units: Units, canvas: Canvas) -> range:
+    """The grid's rows that a band of these units covers; they are ascending."""
+    return range(int(units[0]) // canvas.side, int(units[-1]) // canvas.side + 1)
+
+
+def _height(side: int, rows: range, canvas: Canvas) -> int:
+    """Pixels of a band's height, of a picture coded at `side` pixels."""
+    return max(2, round(side * len(rows) / canvas.side))
 
 
 class WholeFile:
@@ -75,17 +113,23 @@ class WholeFile:
         return cut_units(_decode(self._format, *self._format.strip(payload), canvas), units, canvas.patch_size)
 
 
-def _decode(image_format: ImageFormat, side: int, core: bytes, canvas: Canvas) -> Pixels:
-    """The picture at the canvas's size. Raises MalformedMessage before a decoder could allocate more than that."""
-    if not 1 < side <= canvas.pixels:
-        raise MalformedMessage(f"a picture of {side}x{side} pixels; accepted: up to {canvas.pixels}x{canvas.pixels}")
+def _decode(
+    image_format: ImageFormat, width: int, height: int, core: bytes, canvas: Canvas, rows: int | None = None
+) -> Pixels:
+    """The picture at the canvas's size, or at that of so many rows of its grid. Raises MalformedMessage before a
+    decoder could allocate more than that."""
+    if not 1 < max(width, height) <= canvas.pixels:
+        raise MalformedMessage(f"a picture of {width}x{height} pixels; accepted: up to {canvas.pixels}x{canvas.pixels}")
+    if rows is None and width != height:
+        raise MalformedMessage(f"a picture of {width}x{height} pixels is not square")
     if len(core) > 3 * canvas.pixels**2 + 4096:
         raise MalformedMessage(f"{len(core)} bytes are more than the picture's own pixels")
     try:
-        with Image.open(io.BytesIO(image_format.rebuild(side, core)), formats=("WEBP", "AVIF", "JPEG")) as image:
-            if image.size != (side, side):
+        file = io.BytesIO(image_format.rebuild(width, height, core))
+        with Image.open(file, formats=("WEBP", "AVIF", "JPEG")) as image:
+            if image.size != (width, height):
                 raise MalformedMessage("the coded picture has another size than it says")
-            return restored(image.convert("RGB"), canvas)
+            return restored(image.convert("RGB"), canvas.pixels, (rows or canvas.side) * canvas.patch_size)
     # What Pillow and the libraries below it raise for data that is no picture.
     except (OSError, SyntaxError, ValueError, RuntimeError, EOFError) as error:
         if isinstance(error, MalformedMessage):

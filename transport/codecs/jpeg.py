@@ -20,29 +20,26 @@ def encode(image: Image.Image, quality: int) -> bytes:
     return file.getvalue()
 
 
-def strip(file: bytes) -> tuple[int, bytes]:
-    """Side of the square picture, and the file. Raises MalformedMessage unless it is a baseline file of one scan.
+def strip(file: bytes) -> tuple[int, int, bytes]:
+    """Width and height of the picture, and the file. Raises MalformedMessage unless it is a baseline file of one scan.
 
     Progressive files are refused: a few bytes of them can ask for a pass over the whole picture.
     """
     if file[:2] != bytes([0xFF, _SOI]):
         raise MalformedMessage("not a JPEG file")
-    at, side = 2, 0
+    at, width, height = 2, 0, 0
     while at + 4 <= len(file) and file[at] == 0xFF:
         marker, length = struct.unpack_from(">xBH", file, at)
-        if marker == _SOS and side:
-            return side, file
+        if marker == _SOS and width:
+            return width, height, file
         if marker in _SOFS:
-            if marker != _SOF0 or side or at + 10 > len(file):
+            if marker != _SOF0 or width or at + 10 > len(file):
                 break
             height, width = struct.unpack_from(">HH", file, at + 5)
-            if width != height:
-                raise MalformedMessage(f"a picture of {width}x{height} pixels is not square")
-            side = width
         at += 2 + length
     raise MalformedMessage("not a baseline JPEG file")
 
 
-def rebuild(side: int, core: bytes) -> bytes:
+def rebuild(width: int, height: int, core: bytes) -> bytes:
     """The file itself."""
     return core

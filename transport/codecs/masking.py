@@ -47,7 +47,7 @@ def shrunk(picture: Pixels, side: int) -> Image.Image:
     return image if image.width == side else image.resize((side, side), Image.Resampling.LANCZOS)
 
 
-def restored(image: Image.Image, canvas: Canvas) -> Pixels:
-    """A decoded picture at the canvas's own size again."""
-    size = canvas.pixels
-    return np.asarray(image if image.width == size else image.resize((size, size), Image.Resampling.BICUBIC))
+def restored(image: Image.Image, width: int, height: int) -> Pixels:
+    """A decoded picture at its own size again."""
+    size = (width, height)
+    return np.asarray(image if image.size == size else image.resize(size, Image.Resampling.BICUBIC))

@@ -23,8 +23,8 @@ def encode(image: Image.Image, quality: int) -> bytes:
     return file.getvalue()
 
 
-def strip(file: bytes) -> tuple[int, bytes]:
-    """Side of the square picture, and the key frame without its start code and size. Raises MalformedMessage."""
+def strip(file: bytes) -> tuple[int, int, bytes]:
+    """Width and height of the picture, and the key frame without its start code and size. Raises MalformedMessage."""
     if len(file) < _CONTAINER.size + _TAG_BYTES + _START.size:
         raise MalformedMessage(f"{len(file)} bytes are no WebP file")
     riff, _, webp, chunk, size = _CONTAINER.unpack_from(file)
@@ -34,13 +34,11 @@ def strip(file: bytes) -> tuple[int, bytes]:
         file
     ) - _CONTAINER.size != size + size % 2:
         raise MalformedMessage("not a plain lossy WebP file")
-    if width != height:
-        raise MalformedMessage(f"a picture of {width}x{height} pixels is not square")
-    return width, frame[:_TAG_BYTES] + frame[_TAG_BYTES + _START.size :]
+    return width, height, frame[:_TAG_BYTES] + frame[_TAG_BYTES + _START.size :]
 
 
-def rebuild(side: int, core: bytes) -> bytes:
+def rebuild(width: int, height: int, core: bytes) -> bytes:
     """The file that `strip` took apart."""
-    frame = core[:_TAG_BYTES] + _START.pack(_START_CODE, side, side) + core[_TAG_BYTES:]
+    frame = core[:_TAG_BYTES] + _START.pack(_START_CODE, width, height) + core[_TAG_BYTES:]
     chunk = frame + b"\0" * (len(frame) % 2)
     return _CONTAINER.pack(b"RIFF", len(chunk) + 12, b"WEBP", b"VP8 ", len(frame)) + chunk

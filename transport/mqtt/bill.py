@@ -10,14 +10,12 @@ from __future__ import annotations
 import math
 import socket
 import struct
-from collections import deque
 from dataclasses import dataclass
 
 ETHERNET, IPV4, IPV6, TCP_WITH_TIMESTAMPS = 14, 20, 40, 32  # header bytes
 SEGMENT = 1448  # bytes of TCP payload in a packet of 1500 bytes, timestamps on
 _ACKS = 2
 _RECORD, _RECORD_OVERHEAD = 16_384, 22  # TLS 1.3
-_MEMORY_S = 10.0  # a charge may meet the wire so much later
 
 # struct tcp_info of linux/tcp.h: segs_out stands at 136, bytes_sent (retransmissions included) at 200.
 _TCP_INFO_BYTES, _SEGS_OUT, _BYTES_SENT = 208, 136, 200
@@ -56,35 +54,6 @@ class Tariff:
 def varint_bytes(number: int) -> int:
     """Bytes of an MQTT variable byte integer."""
     return 1 if number < 128 else 2 if number < 16_384 else 3 if number < 2_097_152 else 4
-
-
-class Bill:
-    """Charged bits of one connection against those that the kernel counted. Pure: time comes in as an argument.
-
-    Estimates err on the high side; what is over is remembered for as long as the bits may still be on their way, and
-    not longer, so that it never pays for a retransmission of an hour later.
-    """
-
-    def __init__(self) -> None:
-        self._ahead_bits = 0  # charged, not yet counted
-        self._counted_bits = 0
-        self._recent: deque[tuple[float, int]] = deque()
-        self._recent_bits = 0
-
-    def charge(self, now_s: float, bits: int) -> None:
-        self._ahead_bits += bits
-        self._recent.append((now_s, bits))
-        self._recent_bits += bits
-
-    def observe(self, now_s: float, counted_bits: int) -> int:
-        """Takes the kernel's count since the connection began; returns bits that are still to be charged."""
-        while self._recent and self._recent[0][0] <= now_s - _MEMORY_S:
-            self._recent_bits -= self._recent.popleft()[1]
-        self._ahead_bits = min(self._ahead_bits, self._recent_bits) - (counted_bits - self._counted_bits)
-        self._counted_bits = counted_bits
-        owed = max(0, -self._ahead_bits)
-        self._ahead_bits += owed
-        return owed
 
 
 def counted_bits(connection: socket.socket, header_bytes: int) -> int | None:

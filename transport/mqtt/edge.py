@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Self
@@ -18,19 +17,18 @@ from paho.mqtt.properties import Properties
 from pipeline.channel import Channel
 from pipeline.errors import SagelinkError
 from pipeline.tasks import background
+from transport.bill import Till, Toll
 from transport.link import Hello
 from transport.mqtt.address import Broker
-from transport.mqtt.bill import Bill, Tariff, counted_bits
+from transport.mqtt.bill import Tariff, counted_bits
 from transport.mqtt.connection import Connection, socket_of
 from transport.mqtt.topics import SESSION_BYTES, Topics, encode_state
 from transport.wire import MAX_MESSAGE_BYTES
 
 log = logging.getLogger(__name__)
 
-Toll = Callable[[int], bool]  # bits to charge that are no message; False: not now
-
 _CHECK_S = 0.25  # between two looks at the kernel's counters
-_RETRY_S = 0.02
+_FAREWELL_S = 0.02
 _EXPIRY_PROPERTY_BYTES = 6  # length of the properties, and the message expiry interval
 _REPLIES = 64
 
@@ -60,7 +58,6 @@ class MqttEdgeLink:
         self._cameras = list(cameras)
         self._hello = hello
         self._in_flight = in_flight
-        self._toll = toll
         self._must_connect = must_connect
         self._on_budget = on_budget
         self._tariff = Tariff(broker.tls is not None, False, broker.client_certificate)
@@ -72,14 +69,13 @@ class MqttEdgeLink:
             identifier=f"sagelink-{node}-{secrets.token_hex(4)}",
             will=aiomqtt.Will(topics.state(node), encode_state(self._session, False), qos=1, retain=True),
             queue=_REPLIES,
-            before_connecting=self._pay_for_connecting,
+            before_connecting=lambda: self._till.open(self._tariff.connect_bits()),
         )
-        self._bill = Bill()
-        self._owed_bits = 0
+        self._changed = asyncio.Event()
+        self._till = Till(toll, self._changed.set)
         self._client: aiomqtt.Client | None = None
         self._publishing: asyncio.TaskGroup | None = None
         self._unacknowledged = 0
-        self._changed = asyncio.Event()
         self._entered = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -109,8 +105,8 @@ class MqttEdgeLink:
             return "the link is closed"
         if self._client is None:
             return self._connection.trouble or "not connected"
-        if self._owed_bits:
-            return f"{self._owed_bits} bits of the connection's own are still to be charged"
+        if self._till.owed_bits:
+            return f"{self._till.owed_bits} bits of the connection's own are still to be charged"
         if self._unacknowledged >= self._in_flight:
             return f"the broker has not acknowledged {self._unacknowledged} messages"
         return None
@@ -127,7 +123,7 @@ class MqttEdgeLink:
         if len(message) > MAX_MESSAGE_BYTES:
             return f"{len(message)} bytes; accepted: up to {MAX_MESSAGE_BYTES}"
         assert self._publishing is not None
-        self._bill.charge(time.monotonic(), self.wire_bits(camera, len(message)))
+        self._till.charged(self.wire_bits(camera, len(message)))
         self._unacknowledged += 1
         self._publishing.create_task(self._publish(camera, self._session + message))
         return None
@@ -160,13 +156,13 @@ class MqttEdgeLink:
                 self._client, self._publishing, self._unacknowledged = client, group, 0
                 self._connection.established()
                 self._changed.set()
-                if self._toll is not None and connection is not None:
+                if connection is not None:
                     group.create_task(self._check_bill(connection))
                 async for message in client.messages:
                     await self._take(message)
         except asyncio.CancelledError:
             with contextlib.suppress(aiomqtt.MqttError):
-                await self._tell(client, online=False, qos=0, timeout_s=_RETRY_S)
+                await self._tell(client, online=False, qos=0, timeout_s=_FAREWELL_S)
             raise
         finally:
             self._client = self._publishing = None
@@ -189,11 +185,6 @@ class MqttEdgeLink:
             state = encode_state(self._session, online, hello)
             await client.publish(self._topics.state(place), state, qos=qos, retain=True, timeout=timeout_s)
 
-    async def _pay_for_connecting(self) -> None:
-        self._bill = Bill()
-        await self._pay(self._tariff.connect_bits())
-        self._bill.charge(time.monotonic(), self._tariff.connect_bits())
-
     async def _check_bill(self, connection: object) -> None:
         """Charges what the kernel has counted beyond the estimates: retransmissions, keep-alives, a long handshake."""
         while True:
@@ -201,12 +192,4 @@ class MqttEdgeLink:
             counted = counted_bits(connection, self._tariff.header_bytes)  # type: ignore[arg-type]
             if counted is None:
                 return
-            await self._pay(self._bill.observe(time.monotonic(), counted))
-
-    async def _pay(self, bits: int) -> None:
-        """Charges bits as soon as the window has room; until then `refusal` lets no message past them."""
-        self._owed_bits = bits if self._toll is not None else 0
-        while self._owed_bits and self._toll is not None and not self._toll(self._owed_bits):  # noqa: ASYNC110
-            await asyncio.sleep(_RETRY_S)
-        self._owed_bits = 0
-        self._changed.set()
+            await self._till.settle(counted)

@@ -36,6 +36,7 @@ class MqttServerLink:
         """`group`: servers of one group share the frames; empty where the broker knows no shared subscriptions.
 
         `on_connection` is told when the broker is reached and when it is lost."""
+        self.url = broker.url
         self._topics = topics
         self._group = group
         self._on_connection = on_connection

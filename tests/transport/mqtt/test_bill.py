@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transport.mqtt.bill import SEGMENT, Bill, Tariff, counted_bits, varint_bytes
+from transport.bill import Bill
+from transport.mqtt.bill import SEGMENT, Tariff, counted_bits, varint_bytes
 
 
 def test_a_small_message_byte_by_byte():

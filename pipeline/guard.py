@@ -1,4 +1,4 @@
-"""Who may see the dashboard, and from where: an ASGI layer around it.
+"""Who may use an HTTP server of ours, and from where: an ASGI layer around it.
 
 - On loopback without a token: only requests that name a loopback host, so that no page of another site can reach it
   under a name of its own (DNS rebinding).
@@ -21,8 +21,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pipeline.web import is_loopback
 
 COOKIE = "sagelink"
-# Without a token.
-_OPEN = {"/healthz", "/readyz", "/login", *(f"/static/{name}" for name in ("icon.svg", "style.css", "theme.js"))}
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
@@ -43,9 +41,11 @@ def session_of(token: str) -> str:
 class Guard:
     """Lets through what may pass, and adds the security headers to every answer."""
 
-    def __init__(self, app: ASGIApp, token: str | None) -> None:
+    def __init__(self, app: ASGIApp, token: str | None, open_paths: frozenset[str]) -> None:
+        """`token`: None where only loopback reaches it; `open_paths`: what is served without it."""
         self._app = app
         self._token = token
+        self._open_paths = open_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._refusal(HTTPConnection(scope))
@@ -75,7 +75,7 @@ class Guard:
         if asks and origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
             return PlainTextResponse("refused: the request comes from another site\n", 403)
         path = request.scope["path"]
-        if self._token is None or path in _OPEN or self._knows(request, self._token):
+        if self._token is None or path in self._open_paths or self._knows(request, self._token):
             return None
         if path == "/":
             return RedirectResponse("/login", 303)

@@ -1,0 +1,151 @@
+"""Label-free adaptation of a server to partial, coded evidence.
+
+The teacher is the stock server on the clean full frame; the student starts as the same model and learns to give the
+teacher's answer (Hinton et al., 2015) to what `lab.evidence` shows it. Its patch embedding stays as it is, so tokens
+that an edge computes are still the server's own. Weights are averaged over the steps, and in the end over stock and
+student (WiSE-FT, Wortsman et al., 2022): a part of the way gives most of the gain and forgets little.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from lab.evidence import Seen, Views
+from models.vit import classify_units, to_units
+from models.zoo import Model
+from pipeline.errors import SagelinkError
+
+Weights: TypeAlias = dict[str, Tensor]
+MIX = (8, 18, 6)  # frames of a step: clean and whole, coded and whole, with chosen units
+RATE = 2.5e-5
+_WARM_UP = 50  # steps
+_TEMPERATURE = 2.0
+_DECAY = 0.05  # of weights
+_AVERAGED = 0.995  # of the averaged weights that a step keeps
+_FROZEN = "patch_embed."
+
+
+class Student:
+    """A server on its way; `state` and `restore` let it go on after an interruption as if there had been none."""
+
+    def __init__(self, stock: Model, views: Views, bf16: bool, mix: tuple[int, int, int] = MIX) -> None:
+        self.steps = 0
+        self._stock = stock
+        self._views = views
+        self._bf16 = bf16
+        self._mix = mix
+        self._vit = copy.deepcopy(stock.vit)
+        for name, parameter in self._vit.named_parameters():
+            parameter.requires_grad_(not name.startswith(_FROZEN))
+        self._learning = [parameter for parameter in self._vit.parameters() if parameter.requires_grad]
+        self._average = AveragedModel(self._vit, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGED))  # type: ignore[no-untyped-call]
+        self._optimiser = torch.optim.AdamW(self._learning, lr=RATE, weight_decay=_DECAY)
+        self._pool = ThreadPoolExecutor(torch.get_num_threads(), "sagelink-evidence")
+
+    def step(self, progress: float) -> float:
+        """One step at `progress` of the whole, 0 to 1; returns the loss."""
+        rate = RATE * min(1.0, (self.steps + 1) / _WARM_UP) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        total = 0.0
+        self._optimiser.zero_grad()
+        for seen in self._views.batch(self.steps, *self._mix, self._pool):
+            with lower_precision(self._stock, self._bf16):
+                loss = self._loss(seen) * (len(seen.clean) / sum(self._mix))
+            torch.autograd.backward(loss)
+            total += loss.item()
+        torch.nn.utils.clip_grad_norm_(self._learning, 1.0)
+        self._optimiser.step()
+        self._average.update_parameters(self._vit)
+        self.steps += 1
+        return total
+
+    def _loss(self, seen: Seen) -> Tensor:
+        stock = self._stock
+        with torch.no_grad():
+            wanted = stock.vit(stock.normalise(seen.clean)).float()
+        images = stock.normalise(seen.coded)
+        if seen.units is None:
+            answers = self._vit(images)
+        else:
+            units = torch.from_numpy(seen.units).to(images.device)
+            rows = torch.arange(len(units), device=images.device)[:, None]
+            answers = classify_units(self._vit, to_units(images, stock.grid.patch_size)[rows, units], units)
+        wanted, answers = (logits / _TEMPERATURE for logits in (wanted, answers.float()))
+        divergence = F.kl_div(answers.log_softmax(1), wanted.log_softmax(1), reduction="batchmean", log_target=True)
+        return divergence * _TEMPERATURE**2
+
+    def weights(self) -> Weights:
+        """A copy of the averaged weights."""
+        return {key: value.clone() for key, value in self._average.module.state_dict().items()}
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "steps": self.steps,
+            "student": self._vit.state_dict(),
+            "average": self._average.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.steps = state["steps"]
+        self._vit.load_state_dict(state["student"])
+        self._average.load_state_dict(state["average"])
+        self._optimiser.load_state_dict(state["optimiser"])
+
+
+def mixed(stock: Model, weights: Weights, share: float) -> Model:
+    """The model with weights that are so far on the way from stock to these, rounded as they are saved."""
+    vit: VisionTransformer = copy.deepcopy(stock.vit)
+    own = stock.vit.state_dict()
+    vit.load_state_dict({key: (own[key] + share * (weights[key] - own[key])).half().float() for key in own})
+    return replace(stock, vit=vit)
+
+
+def bf16_pays(model: Model) -> bool:
+    """Whether a forward pass is faster in bfloat16 on the model's device, measured."""
+    size = model.grid.image_size
+    images = model.normalise(np.zeros((MIX[1], size, size, 3), np.uint8))
+
+    def seconds(bf16: bool) -> float:
+        began = time.perf_counter()
+        with torch.inference_mode(), lower_precision(model, bf16):
+            model.vit(images).sum().item()
+        return time.perf_counter() - began
+
+    seconds(True), seconds(False)  # the first pass of a kind prepares what the later ones use
+    return min(seconds(True) for _ in range(3)) < min(seconds(False) for _ in range(3))
+
+
+def save_adapted(model: Model, path: Path, share: float, steps: int) -> None:
+    """Writes a checkpoint in half precision. Raises SagelinkError."""
+    weights = {key: value.half().cpu().contiguous() for key, value in model.vit.state_dict().items()}
+    about = {"model": model.name, "adapted": f"{share:.2f} of the way after {steps} steps"}
+    try:
+        save_file(weights, path, metadata=about | {"classes": json.dumps(model.labels)})
+    except (OSError, SafetensorError) as error:
+        raise SagelinkError(f"--out {str(path)!r} cannot be written: {error}") from None
+
+
+@contextmanager
+def lower_precision(model: Model, bf16: bool) -> Iterator[None]:
+    with torch.autocast(model.mean.device.type, torch.bfloat16, enabled=bf16):
+        yield

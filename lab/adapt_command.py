@@ -1,0 +1,175 @@
+"""The command `sagelink adapt`. Heavy imports stay inside."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lab import FEWEST
+from lab.commands import command_settings, numbers
+from pipeline.errors import UsageError
+from pipeline.options import (
+    Assignments,
+    ConfigFile,
+    EdgeCheckpoint,
+    EdgeModel,
+    Pair,
+    ServerCheckpoint,
+    ServerModel,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lab.held_out import Agreement
+    from lab.progress import Bar
+
+_HELD_OUT = 200  # frames at most: more would only make the checks longer
+
+
+def adapt(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Frames like those of the site, without labels: folders of images, video files, recorded runs.",
+            metavar="SOURCE...",
+        ),
+    ],
+    minutes: Annotated[float, typer.Option(help="How long to learn; preparing and checking come on top.")] = 30.0,
+    out: Annotated[Path, typer.Option(help="The adapted weights, for --server-checkpoint.")] = Path(
+        "adapted.safetensors"
+    ),
+    sizes: Annotated[
+        str, typer.Option("--bytes", help="Sizes of a message at which it must not be worse than the stock server.")
+    ] = "600,1000,1500,2200,3200,4500",
+    frames: Annotated[int, typer.Option(min=1, help="At most so many frames, spread over the sources.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn by lot.")] = 0,
+    config: ConfigFile = None,
+    models: Pair = None,
+    edge_model: EdgeModel = None,
+    edge_checkpoint: EdgeCheckpoint = None,
+    server_model: ServerModel = None,
+    server_checkpoint: ServerCheckpoint = None,
+    device: Annotated[str | None, typer.Option(help="Of the server's model: cpu, cuda, cuda:N or mps.")] = None,
+    assignments: Assignments = None,
+) -> None:
+    """Adapt the server to partial, coded evidence, with frames of your own and no labels; Ctrl-C keeps what is done."""
+    given = locals()
+    if not minutes > 0:
+        raise UsageError(f"--minutes {minutes:g}; accepted: more than 0")
+    wanted = numbers("--bytes", sizes, 10_000_000)
+    from rich.console import Console
+
+    from lab.adapt import Student, bf16_pays, save_adapted
+    from lab.course import Course
+    from lab.evidence import Views
+    from lab.footage import gather
+    from lab.held_out import HeldOut
+    from lab.progress import Bar
+    from lab.rig import Rig
+    from models.pair import Pair as ModelPair
+    from models.zoo import digest
+    from pipeline.run import check_writable
+    from stages.frontier import find_frontier, read_frontier
+
+    settings = command_settings(given | {"source": sources[0]}, {"source": "capture.source", "device": "server.device"})
+    if settings.ship.server:
+        raise UsageError(f"ship.server {settings.ship.server!r}: the server to adapt must be here; accepted: none")
+    check_writable(out.parent)
+    if out.suffix != ".safetensors" or out.is_dir():
+        raise UsageError(f"--out {str(out)!r}; accepted: a .safetensors file to write")
+    pair = ModelPair.load(settings)
+    stock, rig = pair.server, Rig(pair, settings.capture.resize)
+    cameras = [settings.all_cameras[0].model_copy(update={"source": source}) for source in sources]
+    console = Console()
+    with Bar(console) as bar:
+        learned, held_out = gather(cameras, frames, rig, settings, lambda done: bar.show("frames", done, frames))
+        held_out = held_out.part(slice(0, None, -(-len(held_out) // _HELD_OUT) or 1))
+        if len(held_out) < FEWEST:
+            raise UsageError(
+                f"{len(learned) + len(held_out)} frames in {', '.join(map(repr, sources))}, too few to hold out "
+                f"{FEWEST}; accepted: {FEWEST * 7} or more"
+            )
+        bf16 = bf16_pays(stock)
+        lines = read_frontier(
+            find_frontier(stock.name, settings.encode.frontier, settings.server.checkpoint), rig.canvas
+        )
+        judge = HeldOut(held_out, lines, stock, wanted, bf16, lambda done, of: bar.show("held-out messages", done, of))
+        student = Student(stock, Views(learned, lines, rig.canvas, (wanted[0], wanted[-1]), seed), bf16)
+        course = Course(student, stock, judge, minutes * 60)
+        state = out.with_suffix(".resume")
+        identity = {"sources": [*sources], "frames": frames, "bytes": wanted, "seed": seed, "server": digest(stock)}
+        console.print(
+            f"{len(learned)} frames to learn from, {len(held_out)} held out; {'bf16' if bf16 else 'fp32'} on "
+            f"{settings.server.device}; stock server at {sizes} bytes: {_percent(judge.stock)}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        if state.exists():
+            course.take_up(state, identity)
+            console.print(f"goes on with {state} after step {course.steps}", highlight=False)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with _asked_to_stop() as stopped:
+            screen = _Screen(console, bar, minutes * 60)
+            ended = course.go(time.monotonic, stopped, screen, lambda: course.save(state, identity))
+        course.save(state, identity)
+        if not ended:
+            kept = f"interrupted after step {course.steps}; kept in {state}: the same command goes on"
+            console.print(kept, style="yellow", highlight=False, soft_wrap=True)
+            return
+        adapted = course.result(lambda done, of: bar.show("shares of adapted weights", done, of))
+    save_adapted(adapted.model, out, adapted.share, course.steps)
+    state.unlink()
+    console.print(
+        f"{course.steps} steps; {adapted.share:.0%} of the way to the student: {_percent(adapted.agreement)}, "
+        f"full frames {adapted.agreement.full:.1%}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(f"written to {out}; use it with --server-checkpoint {out}", highlight=False, soft_wrap=True)
+
+
+class _Screen:
+    """Tells how an adaptation goes."""
+
+    def __init__(self, console: Console, bar: Bar, limit_s: float) -> None:
+        self._console = console
+        self._bar = bar
+        self._limit_s = limit_s
+
+    def stepped(self, steps: int, loss: float, spent_s: float) -> None:
+        done, limit = round(spent_s), round(self._limit_s)
+        self._bar.show(f"step {steps}, loss {loss:.3f}, seconds", min(done, limit), limit)
+
+    def checked(self, agreement: Agreement) -> None:
+        self._console.print(f"held out: {_percent(agreement)}, full frames {agreement.full:.1%}", highlight=False)
+
+
+def _percent(agreement: Agreement) -> str:
+    return " ".join(f"{share:.1%}" for share in agreement.sizes)
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM only leave word inside, so that a step is whole; a second one ends the command at once."""
+    asked = False
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,82 @@
+"""How often an adapted server gives the stock server's full-frame answer, on frames that it did not learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lab.adapt import lower_precision
+from lab.footage import Footage
+from lab.rig import answers_of
+from models.zoo import Model
+from server.classify import Classifier
+from server.receive import Received, receive
+from stages.encode import Encoder
+from stages.frontier import Line
+from transport.codecs import cut_units
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Shares of the frames with the stock server's full-frame answer."""
+
+    full: float
+    sizes: tuple[float, ...]  # at each size of a message
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.sizes))
+
+
+class HeldOut:
+    """Frames coded once, as the planner sends them at each size."""
+
+    def __init__(
+        self,
+        footage: Footage,
+        lines: Sequence[Line],
+        stock: Model,
+        sizes: Sequence[int],
+        bf16: bool,
+        progress: Callable[[int, int], None],
+    ) -> None:
+        classifier = Classifier(stock)
+        self._bf16 = bf16
+        canvas = classifier.canvas
+        encoder = Encoder(lines, canvas)
+        everything = np.arange(canvas.units)
+        self._full = [
+            Received(0, everything, cut_units(each, everything, canvas.patch_size)) for each in footage.pictures
+        ]
+        self._sent: list[list[Received | None]] = []
+        for done, size in enumerate(sizes):
+            row: list[Received | None] = []
+            for picture, order in zip(footage.pictures, footage.orders, strict=True):
+                planned = encoder.fit(0, picture, order, size)
+                row.append(None if isinstance(planned, int) else receive(planned.message, canvas))
+                progress(done * len(footage) + len(row), len(sizes) * len(footage))
+            self._sent.append(row)
+        self._truth = self._answers(stock, self._full)
+        self.stock = self.agreement(stock)
+
+    def __len__(self) -> int:
+        return len(self._full)
+
+    def agreement(self, model: Model) -> Agreement:
+        full = float((self._answers(model, self._full) == self._truth).mean())
+        return Agreement(full, tuple(self._share(model, row) for row in self._sent))
+
+    def _share(self, model: Model, row: Sequence[Received | None]) -> float:
+        """A frame of which no message fits is none that agrees."""
+        there = np.array([received is not None for received in row])
+        if not there.any():
+            return 0.0
+        answers = self._answers(model, [received for received in row if received is not None])
+        return float((answers == self._truth[there]).sum() / len(row))
+
+    def _answers(self, model: Model, evidence: Sequence[Received]) -> NDArray[np.intp]:
+        with lower_precision(model, self._bf16):
+            return np.array([answer.class_id for answer in answers_of(Classifier(model), evidence)])

@@ -1,0 +1,114 @@
+"""How cameras reach a server: through an MQTT broker, or straight over WebRTC."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Protocol
+
+from pipeline.config import Config
+from pipeline.errors import UsageError
+from pipeline.metrics import ServerMetrics
+from pipeline.web import parse_address
+from transport.link import ServerLink
+from transport.mqtt.address import Broker, open_broker
+from transport.mqtt.embedded import embedded_broker
+from transport.mqtt.server import MqttServerLink
+from transport.mqtt.topics import Topics
+from transport.webrtc.address import MeetingPoint, is_webrtc, open_meeting_point
+from transport.webrtc.library import need_aiortc
+
+_RETAINED_S = 0.5  # what cameras have announced comes within this time of subscribing
+
+
+class Listening(ServerLink, Protocol):
+    """A link that a server has open."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def trouble(self) -> str | None:
+        """Why no camera can reach it now; None while they can."""
+        ...
+
+    def close(self) -> None:
+        """Takes no more messages; replies to those inside are still sent until the link is left."""
+        ...
+
+
+class Door(Protocol):
+    """Opens a link when everything else is ready."""
+
+    def __call__(self, metrics: ServerMetrics) -> AbstractAsyncContextManager[Listening]: ...
+
+
+def door(config: Config) -> Door:
+    """What `serve.listen` or `serve.embedded_broker` means. Raises UsageError."""
+    listen, embedded = config.serve.listen, config.serve.embedded_broker
+    if bool(listen) == bool(embedded):
+        raise UsageError(
+            "serve: name one of serve.listen (mqtt://host:port or webrtc+http://host:port) and serve.embedded_broker "
+            "(host:port)"
+        )
+    if is_webrtc(listen):
+        need_aiortc("serve.listen")
+        at = open_meeting_point(listen, config.webrtc, "serve.listen")
+        _check_certificate(config, at)
+        return lambda metrics: _webrtc(config, at, metrics)
+    broker = open_broker(listen, config.mqtt, "serve.listen") if listen else _embedded(config)
+    return lambda metrics: _mqtt(config, broker, metrics)
+
+
+def _embedded(config: Config) -> Broker:
+    embedded = config.serve.embedded_broker
+    host, port = parse_address(embedded, "serve.embedded_broker")
+    if port == 0:
+        raise UsageError(f"serve.embedded_broker {embedded!r}: cameras have to know the port; accepted: 1 to 65535")
+    broker = open_broker(f"mqtt://{embedded}", config.mqtt, "serve.embedded_broker")
+    own = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (how this process reaches it)
+    return dataclasses.replace(broker, host=own, protocol="3.1.1")
+
+
+def _check_certificate(config: Config, at: MeetingPoint) -> None:
+    files = {"webrtc.certificate": config.webrtc.certificate, "webrtc.key": config.webrtc.key}
+    for key, path in files.items():
+        if at.tls and (path is None or not path.is_file()):
+            found = "not set" if path is None else f"{str(path)!r}, which is not a file"
+            raise UsageError(f"serve.listen is {at.url}, but {key} is {found}; accepted: a PEM file")
+        if not at.tls and path is not None:
+            raise UsageError(
+                f"{key} is set, but serve.listen is {at.url}, which is not encrypted; accepted: webrtc+https://"
+            )
+
+
+@contextlib.asynccontextmanager
+async def _mqtt(config: Config, broker: Broker, metrics: ServerMetrics) -> AsyncIterator[MqttServerLink]:
+    async with AsyncExitStack() as stack:
+        if config.serve.embedded_broker:
+            where = parse_address(config.serve.embedded_broker)
+            await stack.enter_async_context(embedded_broker(*where, broker.username, broker.password))
+        group = config.serve.group if broker.protocol == "5" else ""
+        link = MqttServerLink(broker, Topics(config.mqtt.prefix), group, metrics.connected.set)
+        await stack.enter_async_context(link)
+        await asyncio.sleep(_RETAINED_S)
+        yield link
+
+
+@contextlib.asynccontextmanager
+async def _webrtc(config: Config, at: MeetingPoint, metrics: ServerMetrics) -> AsyncIterator[Listening]:
+    from transport.webrtc.server import WebRtcServerLink
+
+    own = config.webrtc
+    async with WebRtcServerLink(
+        at,
+        certificate=own.certificate,
+        key=own.key,
+        part_wait_s=own.part_wait,
+        max_peers=own.max_peers,
+    ) as link:
+        metrics.connected.set(True)
+        yield link

@@ -1,0 +1,321 @@
+"""Adapting the demo server to coded scenes: what it is shown, the course, resuming, what is refused."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lab.adapt import Student, mixed
+from lab.course import FORGOTTEN, Course
+from lab.evidence import Views
+from lab.footage import Footage, gather
+from lab.held_out import Agreement, HeldOut
+from lab.rig import Rig
+from models.pair import Pair
+from models.zoo import Model, digest, read_checkpoint
+from pipeline.config_file import load_config
+from pipeline.errors import SagelinkError, UsageError
+from stages.frontier import Line, find_frontier, read_frontier
+from transport.embedding import Embedding
+
+SIZES = (250, 500)
+
+
+class World:
+    """The demo pair and 140 scenes."""
+
+    def __init__(self) -> None:
+        config = load_config(None, {"capture.source": "synthetic:140,seed=3", "models": "demo"})
+        self.pair = Pair.load(config)
+        self.rig = Rig(self.pair, config.capture.resize)
+        self.counted: list[int] = []
+        self.learned, self.held_out = gather(config.all_cameras, 140, self.rig, config, self.counted.append)
+        self.lines: list[Line] = read_frontier(find_frontier(self.stock.name, None), self.rig.canvas)
+
+    @property
+    def stock(self) -> Model:
+        return self.pair.server
+
+    def views(self, seed: int = 0) -> Views:
+        return Views(self.learned, self.lines, self.rig.canvas, SIZES, seed)
+
+    def student(self) -> Student:
+        return Student(self.stock, self.views(), bf16=False, mix=(1, 3, 2))
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World()
+
+
+class Judge:
+    """Stands in for frames held out: the stock server agrees so far, whatever is adapted so far."""
+
+    def __init__(self, stock: Agreement, adapted: Agreement) -> None:
+        self.stock, self._adapted = stock, adapted
+
+    def __len__(self) -> int:
+        return 100
+
+    def agreement(self, model: Model) -> Agreement:
+        return self._adapted
+
+
+class Silent:
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.losses: list[float] = []
+        self.checks = 0
+
+    def stepped(self, steps: int, loss: float, spent_s: float) -> None:
+        self.steps.append(steps)
+        self.losses.append(loss)
+
+    def checked(self, agreement: Agreement) -> None:
+        self.checks += 1
+
+
+BETTER = Judge(Agreement(1.0, (0.5, 0.6)), Agreement(1 - FORGOTTEN, (0.6, 0.7)))
+
+
+def ticks() -> itertools.count:
+    """A clock that stands at one second more each time it is read."""
+    return itertools.count()
+
+
+def test_frames_are_split_by_stretches_and_told(world: World) -> None:
+    assert (len(world.learned), len(world.held_out)) == (119, 21)
+    assert world.counted == list(range(1, 141))
+    assert world.learned.frames.shape[1:] == (160, 160, 3)
+    assert world.learned.pictures.shape[1:] == (112, 112, 3)
+    assert (np.sort(world.learned.orders, axis=1) == np.arange(196)).all()
+
+
+def test_what_a_step_shows_depends_on_seed_and_step_alone(world: World) -> None:
+    with ThreadPoolExecutor(2) as two, ThreadPoolExecutor(1) as one:
+        whole, chosen = world.views().batch(5, 2, 3, 4, two)
+        again, _ = world.views().batch(5, 2, 3, 4, one)
+        later, _ = world.views().batch(6, 2, 3, 4, one)
+        other, _ = world.views(seed=1).batch(5, 2, 3, 4, one)
+    assert (whole.coded == again.coded).all()
+    assert whole.units is None
+    assert not (whole.clean == later.clean).all()
+    assert not (whole.clean == other.clean).all()
+    assert (whole.clean[:2] == whole.coded[:2]).all()  # the clean ones
+    assert all((clean != coded).any() for clean, coded in zip(whole.clean[2:], whole.coded[2:], strict=True))
+    assert chosen.units is not None
+    assert len(chosen.units) == 4
+    assert (np.diff(chosen.units, axis=1) > 0).all()  # ascending, none twice
+
+
+def test_chosen_units_are_those_of_the_frame_even_turned_over(world: World) -> None:
+    """Raw units are the clean picture's own; the best unit of a frame stays the best when it is mirrored."""
+    marked = np.zeros_like(world.learned.pictures)
+    first = world.learned.orders[:, 0]
+    for picture, unit in zip(marked, first, strict=True):
+        y, x = divmod(int(unit), 14)
+        picture[8 * y : 8 * y + 8, 8 * x : 8 * x + 8] = 255
+    views = Views(replace(world.learned, pictures=marked), world.lines, world.rig.canvas, SIZES, 0)
+    found = 0
+    with ThreadPoolExecutor(1) as pool:
+        for step in range(6):
+            _, chosen = views.batch(step, 1, 1, 8, pool)
+            assert chosen.units is not None
+            for picture, units in zip(chosen.clean, chosen.units, strict=True):
+                cells = picture.reshape(14, 8, 14, 8, 3).max((1, 3, 4)).ravel()
+                found += int(np.flatnonzero(cells)[0] in units)
+    assert found >= 40  # of 48; three in ten are drawn by lot, with a fair chance of having it
+
+
+def test_the_loss_falls_and_the_patch_embedding_stays(world: World) -> None:
+    student = world.student()
+    for _ in range(40):
+        student.step(0.1)
+    fresh = world.student()
+    fresh.steps = student.steps  # so that it is shown the same
+    assert sum(student.step(0.1) for _ in range(8)) < sum(fresh.step(1.0) for _ in range(8))
+    weights, stock = student.weights(), world.stock.vit.state_dict()
+    assert torch.equal(weights["patch_embed.proj.weight"], stock["patch_embed.proj.weight"])
+    assert not torch.equal(weights["blocks.0.attn.qkv.weight"], stock["blocks.0.attn.qkv.weight"])
+
+
+def test_an_interrupted_course_goes_on_as_if_it_had_not_been(world: World, tmp_path: Path) -> None:
+    def course() -> Course:
+        return Course(world.student(), world.stock, BETTER, limit_s=8)
+
+    whole, watch = course(), Silent()
+    assert whole.go(ticks().__next__, lambda: False, watch, lambda: None)
+    assert watch.steps == list(range(1, watch.steps[-1] + 1))
+
+    state, first = tmp_path / "adapted.resume", course()
+    assert not first.go(ticks().__next__, lambda: first.steps == 3, Silent(), lambda: None)
+    first.save(state, {"seed": 0})
+    second, rest = course(), Silent()
+    second.take_up(state, {"seed": 0})
+    assert second.steps == 3
+    assert second.go(ticks().__next__, lambda: False, rest, lambda: None)
+    assert rest.steps == watch.steps[3:]
+    assert rest.losses == watch.losses[3:]
+    ours, theirs = (each.result(lambda *_: None).model for each in (whole, second))
+    assert digest(ours) == digest(theirs) != digest(world.stock)
+
+
+def test_a_state_of_something_else_is_refused(world: World, tmp_path: Path) -> None:
+    state, course = tmp_path / "adapted.resume", Course(world.student(), world.stock, BETTER, limit_s=1)
+    course.save(state, {"sources": ["a"], "seed": 0})
+    with pytest.raises(UsageError, match=r"another sources: \['a'\], here \['b'\]"):
+        course.take_up(state, {"sources": ["b"], "seed": 0})
+    state.write_bytes(b"PK no state")
+    with pytest.raises(UsageError, match="not a state of an adaptation"):
+        course.take_up(state, {"sources": ["a"], "seed": 0})
+    with pytest.raises(SagelinkError, match="cannot be written"):
+        course.save(tmp_path / "none" / "adapted.resume", {})
+    assert [*tmp_path.iterdir()] == [state]
+
+
+@pytest.mark.parametrize(
+    "adapted",
+    [
+        Agreement(1.0, (0.4, 0.9)),  # worse at one size
+        Agreement(1.0, (0.5, 0.6)),  # no better
+        Agreement(1 - FORGOTTEN - 0.01, (0.9, 0.9)),  # forgets
+    ],
+)
+def test_what_is_not_better_than_stock_is_not_kept(world: World, adapted: Agreement) -> None:
+    course = Course(world.student(), world.stock, Judge(BETTER.stock, adapted), limit_s=2)
+    assert course.go(ticks().__next__, lambda: False, Silent(), lambda: None)
+    with pytest.raises(SagelinkError, match="nothing is saved"):
+        course.result(lambda *_: None)
+
+
+def test_it_ends_early_when_nothing_gets_better(world: World) -> None:
+    class Falling(Judge):
+        left = 0.9
+
+        def agreement(self, model: Model) -> Agreement:
+            self.left -= 0.1
+            return Agreement(1.0, (self.left, self.left))
+
+    watch = Silent()
+    assert Course(world.student(), world.stock, Falling(BETTER.stock, BETTER.stock), limit_s=20).go(
+        ticks().__next__, lambda: False, watch, lambda: None
+    )
+    assert watch.checks == 5
+    assert watch.steps[-1] < 12
+
+
+def test_stock_agrees_with_itself_on_frames_held_out(world: World) -> None:
+    told: list[tuple[int, int]] = []
+    judge = HeldOut(
+        world.held_out, world.lines, world.stock, (5, 500, 100_000), False, lambda done, of: told.append((done, of))
+    )
+    assert judge.stock.full == 1.0
+    assert judge.stock.sizes[0] == 0.0  # no message is so short
+    assert judge.stock.sizes[1] < judge.stock.sizes[2]
+    assert told == [(done, 63) for done in range(1, 64)]
+
+
+def test_a_mixture_lies_between(world: World) -> None:
+    stock = world.stock.vit.state_dict()
+    other = {key: value + 1 for key, value in stock.items()}
+    half = mixed(world.stock, other, 0.5).vit.state_dict()
+    assert all(torch.allclose(half[key], stock[key] + 0.5, atol=2e-3) for key in stock)
+
+
+DEMO = ("--models", "demo")
+
+
+def judged(monkeypatch: pytest.MonkeyPatch, adapted: float) -> None:
+    """The frames held out say 0.5 of the stock server, which is asked first, and this of all others."""
+    answers = itertools.chain([0.5], itertools.repeat(adapted))
+    monkeypatch.setattr(HeldOut, "agreement", lambda self, model: Agreement(1.0, (next(answers),)))
+
+
+def test_the_command_goes_on_after_ctrl_c_and_writes_a_checkpoint(
+    command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "new" / "adapted.safetensors"
+    adapt = ("adapt", "synthetic:70,seed=1", "synthetic:70,seed=2", *DEMO, "--bytes", "300", "--out", out)
+    step = Student.step
+
+    def pressed(self: Student, progress: float) -> float:
+        if self.steps == 1:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, progress)
+
+    with monkeypatch.context() as patched:
+        judged(patched, 0.6)
+        patched.setattr(Student, "step", pressed)
+        code, printed = command(*adapt, "--minutes", "60")
+    assert code == 0, printed
+    assert "120 frames to learn from, 20 held out" in printed
+    assert f"interrupted after step 2; kept in {out.with_suffix('.resume')}: the same command goes on" in printed
+    assert [*out.parent.iterdir()] == [out.with_suffix(".resume")]
+
+    judged(monkeypatch, 0.6)
+    code, printed = command(*adapt, "--minutes", "0.001")
+    assert code == 0, printed
+    assert "after step 2" in printed
+    assert [*out.parent.iterdir()] == [out]
+    assert len(json.loads(read_checkpoint(out)[1]["classes"])) == 16
+    config = load_config(None, {"models": "demo", "server.checkpoint": str(out)})
+    adapted, stock = Pair.load(config).server, Pair.load(load_config(None, {"models": "demo"})).server
+    assert digest(adapted) != digest(stock)
+    assert adapted.labels == stock.labels
+    assert Embedding(*adapted.embedding()).digest == Embedding(*stock.embedding()).digest  # tokens stay valid
+
+
+def test_the_command_saves_nothing_that_is_no_better(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged(monkeypatch, 0.5)
+    out = tmp_path / "adapted.safetensors"
+    code, printed = command("adapt", "synthetic:140", *DEMO, "--minutes", "0.001", "--bytes", "300", "--out", out)
+    assert code == 1
+    assert "nothing is saved" in printed
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["synthetic:60"], "60 frames in 'synthetic:60', too few to hold out 20; accepted: 140 or more"),
+        (["absent"], "source 'absent' does not exist"),
+        (["synthetic:140", "--minutes", "0"], "--minutes 0; accepted: more than 0"),
+        (["synthetic:140", "--minutes", "nan"], "--minutes nan; accepted: more than 0"),
+        (["synthetic:140", "--bytes", "some"], "--bytes 'some'; accepted: whole numbers"),
+        (["synthetic:140", "--out", "/proc/adapted.safetensors"], "output '/proc'"),
+        (["synthetic:140", "--out", "adapted.pt"], "--out 'adapted.pt'; accepted: a .safetensors file to write"),
+        (
+            ["synthetic:140", "--server-checkpoint", "absent.safetensors"],
+            "checkpoint 'absent.safetensors' does not exist",
+        ),
+        (["synthetic:140", "--set", "ship.server=mqtt://broker:1883"], "ship.server"),
+        ([], "Missing argument"),
+    ],
+)
+def test_wrong_use(
+    command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, printed = command("adapt", *arguments, *DEMO)
+    assert code == 2, printed
+    assert message in " ".join(printed.split())
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_recorded_run_is_a_source(command, tmp_path: Path) -> None:
+    recording = tmp_path / "recording"
+    code, printed = command("run", "synthetic:30", *DEMO, "--record", recording, "--out", tmp_path / "run")
+    assert code == 0, printed
+    config = load_config(None, {"capture.source": str(recording), "models": "demo"})
+    pair = Pair.load(config)
+    learned, held_out = gather(config.all_cameras, 20, Rig(pair, config.capture.resize), config, lambda done: None)
+    assert len(learned) + len(held_out) == 20
+    assert isinstance(learned, Footage)

@@ -1,0 +1,102 @@
+"""Messages in parts: each fits a datagram and decodes alone, and together they hold every unit once."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from pipeline.types import OperatingPoint, Pixels
+from server.receive import receive
+from stages.encode import Encoder
+from stages.parts import split
+from transport.codecs import Canvas
+from transport.wire import MalformedMessage, decode_bundle, decode_evidence, encode_bundle, is_bundle, parts_of, peek
+
+CANVAS = Canvas(14, 16)
+LONGEST = 1156
+
+
+@pytest.fixture
+def picture() -> Pixels:
+    """Waves of several lengths with some noise: some kilobytes at a middling quality."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:224, :224] / 224
+    waves = [np.sin(2 * np.pi * (a * x + b * y)) for a, b in rng.uniform(-12, 12, (9, 2))]
+    mixed = np.stack([sum(waves[c::3]) for c in range(3)], -1) * 35 + 128 + rng.normal(0, 5, (224, 224, 3))
+    return mixed.clip(0, 255).astype(np.uint8)
+
+
+def parts_at(picture: Pixels, point: OperatingPoint) -> list[bytes] | None:
+    encoder = Encoder([], CANVAS)
+    order = np.random.default_rng(1).permutation(196)[: point.units]
+    whole = len(encoder.message(3, picture, order, point))
+    return split(picture, order, point, CANVAS, whole, LONGEST, partial(encoder.message, 3, picture))
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        OperatingPoint("avif", 196, 224, 45),
+        OperatingPoint("avif", 196, 160, 60),
+        OperatingPoint("avif", 157, 224, 45),
+        OperatingPoint("webp", 196, 160, 40),
+        OperatingPoint("raw-zstd", 12, 224, 0),
+    ],
+    ids=lambda point: f"{point.codec}-{point.units}-{point.side}",
+)
+def test_each_part_is_evidence_of_its_own(picture: Pixels, point: OperatingPoint) -> None:
+    parts = parts_at(picture, point)
+    assert parts is not None
+    assert len(parts) > 1
+    assert max(map(len, parts)) <= LONGEST
+    units = np.concatenate([decode_evidence(part).units for part in parts])
+    assert len(set(units.tolist())) == len(units) == point.units
+    alone = [receive(part, CANVAS) for part in parts]
+    whole = receive(encode_bundle(3, parts), CANVAS)
+    for each in alone:
+        places = np.searchsorted(whole.units, each.units)
+        assert (whole.content[places] == each.content).all()
+
+
+def test_what_was_lost_is_missing_and_nothing_else(picture: Pixels) -> None:
+    parts = parts_at(picture, OperatingPoint("avif", 196, 224, 45))
+    assert parts is not None
+    message = encode_bundle(3, parts[1:])
+    left = receive(message, CANVAS)
+    assert peek(message) == (3, len(left.units))
+    assert set(left.units) == set(range(196)) - set(decode_evidence(parts[0]).units)
+
+
+def test_a_decoded_band_looks_like_the_picture(picture: Pixels) -> None:
+    parts = parts_at(picture, OperatingPoint("avif", 196, 224, 55))
+    assert parts is not None
+    received = receive(encode_bundle(3, parts), CANVAS)
+    tiles = picture.reshape(14, 16, 14, 16, 3).swapaxes(1, 2).reshape(196, 16, 16, 3)
+    assert np.abs(received.content.astype(int) - tiles).mean() < 12
+
+
+def test_a_whole_file_cannot_be_split(picture: Pixels) -> None:
+    assert parts_at(picture, OperatingPoint("webp-frame", 196, 224, 60)) is None
+
+
+def test_a_bundle_comes_apart_as_it_was_put_together() -> None:
+    message = encode_bundle(7, [b"one", b"", b"three"])
+    assert message.hex(" ") == "53 47 02 03 00 00 00 07 03 00 03 6f 6e 65 00 00 00 05 74 68 72 65 65 0a c9 12 df"
+    assert decode_bundle(message) == (7, [b"one", b"", b"three"])
+    assert parts_of(message) == [b"one", b"", b"three"]
+    assert is_bundle(message)
+    assert parts_of(b"anything else") == [b"anything else"]
+    for end in range(len(message)):
+        with pytest.raises(MalformedMessage):
+            decode_bundle(message[:end])
+
+
+def test_parts_that_do_not_go_together_are_refused(picture: Pixels) -> None:
+    parts = parts_at(picture, OperatingPoint("avif", 196, 224, 45))
+    assert parts is not None
+    with pytest.raises(MalformedMessage, match="do not go together"):
+        receive(encode_bundle(3, [parts[0], parts[0]]), CANVAS)
+    with pytest.raises(MalformedMessage, match="several frames"):
+        receive(encode_bundle(4, parts), CANVAS)

@@ -1,0 +1,40 @@
+"""What a node announces."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transport.link import Hello
+from transport.webrtc.announcement import decode_state, encode_state
+
+HELLO = Hello(14, 16, "0123456789abcdef", 1.0)
+
+
+def test_what_is_announced_comes_back():
+    assert decode_state(encode_state(HELLO, ["door", "yard"], online=True)) == (HELLO, ["door", "yard"])
+    assert decode_state(encode_state(HELLO, ["door"], online=False)) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"side": "x"},
+        {"cameras": 5},
+        {"deadline_s": 0},
+        {"deadline_s": "inf"},
+        {"online": "yes"},
+        {"classes": "x" * 20_000},
+    ],
+)
+def test_a_state_that_makes_no_sense_is_none(change):
+    state = json.loads(encode_state(HELLO, ["door"], online=True)) | change
+    assert decode_state(json.dumps(state).encode()) is None
+
+
+@given(st.binary(max_size=60) | st.recursive(st.none() | st.integers(), st.lists).map(lambda v: json.dumps(v).encode()))
+def test_rubbish_is_none(data):
+    assert decode_state(data) is None

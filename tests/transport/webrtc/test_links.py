@@ -1,0 +1,208 @@
+"""The WebRTC links where they differ from others: who is let in, what a hostile peer gets, what is charged."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import http.client
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from aiortc import RTCPeerConnection, RTCSessionDescription
+
+from pipeline.config import WebRtcConfig
+from pipeline.errors import SagelinkError, UsageError
+from transport.link import Hello
+from transport.webrtc import guest as guest_module
+from transport.webrtc.address import MeetingPoint, open_meeting_point
+from transport.webrtc.edge import WebRtcEdgeLink
+from transport.webrtc.server import WebRtcServerLink
+from transport.webrtc.signalling import Unreachable, exchange
+from transport.wire import encode_bundle
+
+HELLO = Hello(14, 16, "0123", 5.0)
+TOKEN = "a-token-of-some-length"  # noqa: S105
+
+
+@pytest.fixture
+def at() -> MeetingPoint:
+    return open_meeting_point("webrtc+http://127.0.0.1:0", WebRtcConfig(), "url")
+
+
+@contextlib.asynccontextmanager
+async def serving(at: MeetingPoint, **options: object) -> AsyncIterator[tuple[WebRtcServerLink, MeetingPoint]]:
+    async with WebRtcServerLink(at, **options) as server:
+        yield server, dataclasses.replace(at, port=server.port)
+
+
+def edge_link(at: MeetingPoint, node: str = "node", toll: Callable[[int], bool] = lambda _: True) -> WebRtcEdgeLink:
+    return WebRtcEdgeLink(at, node, ["door"], HELLO, toll=toll)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def another_camera_goes_on(server: WebRtcServerLink, at: MeetingPoint) -> AsyncIterator[None]:
+    """A good camera, which is answered before and after what the body does."""
+    async with edge_link(at, "good") as edge:
+        await edge.ready()
+
+        async def is_answered(data: bytes) -> None:
+            assert await edge.send("door", data) is None
+            async for message in server.messages():
+                if message.sender == "good/door":
+                    await server.reply(message, message.data)
+                    break
+            assert await anext(edge.replies()) == ("door", data)
+
+        await is_answered(b"before")
+        yield
+        await edge.ready()
+        await is_answered(b"after")
+
+
+async def post(at: MeetingPoint, body: bytes, token: str | None = None) -> int:
+    def go() -> int:
+        connection = http.client.HTTPConnection(at.host, at.port, timeout=10)
+        try:
+            connection.request("POST", "/offer", body, {"Authorization": f"Bearer {token}"} if token else {})
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+    return await asyncio.to_thread(go)
+
+
+async def test_cameras_are_known_while_they_are_there(at: MeetingPoint) -> None:
+    async with serving(at) as (server, there):
+        async with edge_link(there) as edge:
+            await edge.ready()
+            await until(lambda: server.cameras == {"node/door": HELLO})
+        await until(lambda: server.cameras == {})
+
+
+async def test_a_token_is_wanted_and_shown(at: MeetingPoint) -> None:
+    at = dataclasses.replace(at, token=TOKEN)
+    async with serving(at) as (server, there), another_camera_goes_on(server, there):
+        assert await post(there, b"x") == 401
+        assert await post(there, b"x", "another-token-of-this-length") == 401
+        with pytest.raises(Unreachable, match="another token than the server's"):
+            await exchange(dataclasses.replace(there, token="wrong-wrong-wrong"), "offer")  # noqa: S106
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7"])  # noqa: S104
+def test_others_are_not_served_without_a_token(at: MeetingPoint, host: str) -> None:
+    with pytest.raises(UsageError, match="can be reached by others"):
+        WebRtcServerLink(dataclasses.replace(at, host=host))
+
+
+@pytest.mark.parametrize("offer", [b"", b"rubbish", b"\xff\xfe", b"v=0\r\nm=application 9\r\n", b"v=0\r\n" * 1000])
+async def test_an_offer_that_is_none_is_refused(at: MeetingPoint, offer: bytes) -> None:
+    async with serving(at) as (server, there), another_camera_goes_on(server, there):
+        assert await post(there, offer) == 400
+
+
+async def test_an_offer_of_any_length_is_not_read(at: MeetingPoint) -> None:
+    async with serving(at) as (server, there), another_camera_goes_on(server, there):
+        assert await post(there, b"v" * 65_537) == 413
+
+
+async def hostile(at: MeetingPoint, channels: int) -> RTCPeerConnection:
+    peer = RTCPeerConnection()
+    for number in range(channels):
+        peer.createDataChannel(f"channel {number}")
+    await peer.setLocalDescription(await peer.createOffer())
+    answer = await exchange(at, peer.localDescription.sdp)
+    await peer.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+    return peer
+
+
+async def test_a_peer_with_channels_of_its_own_is_put_out(at: MeetingPoint) -> None:
+    async with serving(at) as (server, there), another_camera_goes_on(server, there):
+        peer = await hostile(there, 100)
+        assert len(server._guests) == 2
+        await until(lambda: len(server._guests) == 1)
+        await peer.close()
+
+
+async def test_a_peer_that_sends_text_is_put_out(at: MeetingPoint) -> None:
+    async with serving(at) as (server, there), another_camera_goes_on(server, there):
+        peer = RTCPeerConnection()
+        channel = peer.createDataChannel("evidence", negotiated=True, id=1)
+        channel.add_listener("open", lambda: channel.send("hello"))
+        await peer.setLocalDescription(await peer.createOffer())
+        answer = await exchange(there, peer.localDescription.sdp)
+        await peer.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+        assert len(server._guests) == 2
+        await until(lambda: len(server._guests) == 1)
+        await peer.close()
+
+
+async def test_a_peer_that_never_comes_is_forgotten(at: MeetingPoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(at) as (server, there), another_camera_goes_on(server, there):
+        monkeypatch.setattr(guest_module, "_OPEN_S", 0.3)
+        peer = RTCPeerConnection()
+        peer.createDataChannel("x")
+        await peer.setLocalDescription(await peer.createOffer())
+        await exchange(there, peer.localDescription.sdp)
+        assert len(server._guests) == 2
+        await until(lambda: len(server._guests) == 1)
+        await peer.close()
+
+
+async def test_there_are_only_so_many_peers(at: MeetingPoint) -> None:
+    async with serving(at, max_peers=1) as (server, there), another_camera_goes_on(server, there):
+        assert await post(there, b"v=0\r\n") == 503
+
+
+async def test_a_server_that_dies_is_noticed_and_found_again(at: MeetingPoint) -> None:
+    async with serving(at) as (_, there), edge_link(there) as edge:
+        await edge.ready()
+        edge._peer._connection.sctp._handle_data = _deaf  # as a cable that is cut
+        await until(lambda: "silent" in (edge.refusal() or ""))
+        await edge.ready()
+        assert edge.refusal() is None
+
+
+async def _deaf(_: bytes) -> None:
+    pass
+
+
+async def test_lost_parts_leave_the_others(at: MeetingPoint) -> None:
+    async with serving(at) as (server, there), edge_link(there) as edge:
+        await edge.ready()
+        keep, sent = edge._peer.evidence, []
+
+        def lose_the_second(data: bytes) -> bool:
+            sent.append(data)
+            return True if len(sent) == 2 else keep(data)
+
+        edge._peer.evidence = lose_the_second
+        assert await edge.send("door", encode_bundle(9, [b"one", b"two", b"three"])) is None
+        assert (await anext(server.messages())).data == encode_bundle(0, [b"one", b"three"])
+
+
+async def test_connecting_and_heartbeats_are_charged(at: MeetingPoint) -> None:
+    charged: list[int] = []
+
+    def toll(bits: int) -> bool:
+        charged.append(bits)
+        return True
+
+    async with serving(at) as (_, there), edge_link(there, toll=toll) as edge:
+        await edge.ready()
+        peer = edge._peer
+        await until(lambda: len(charged) > 1)
+        assert sum(charged) >= peer.meter.sent_bits - 30_000 * 8
+
+
+async def test_a_replay_wants_a_server(at: MeetingPoint) -> None:
+    nobody = dataclasses.replace(at, port=9)
+    with pytest.raises(SagelinkError, match="Connection refused"):
+        async with WebRtcEdgeLink(nobody, "node", ["door"], HELLO, toll=None):
+            pass

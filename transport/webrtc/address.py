@@ -1,0 +1,131 @@
+"""Where edge and server meet, and what they show each other. A token comes from the environment or a file."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from pipeline.config import WebRtcConfig
+from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from aiortc import RTCConfiguration
+
+SCHEMES = {"webrtc+http": False, "webrtc+https": True}  # whether it is TLS
+PORT = 8620
+ENV_TOKEN, ENV_TURN_PASSWORD = "SAGELINK_WEBRTC_TOKEN", "SAGELINK_TURN_PASSWORD"
+SHORTEST_TOKEN = 12
+_ACCEPTED = "accepted: webrtc+http://host[:port] or webrtc+https://host[:port]"
+
+
+@dataclass(frozen=True, slots=True)
+class IceServer:
+    """A STUN or TURN server."""
+
+    url: str
+    username: str | None
+    password: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class MeetingPoint:
+    """One HTTP address for offers, and what this side needs there."""
+
+    host: str
+    port: int
+    tls: bool
+    token: str | None = field(repr=False)
+    ice_servers: tuple[IceServer, ...]
+    trusted: ssl.SSLContext | None = field(repr=False)  # of an edge that goes to a server over TLS
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"webrtc+{'https' if self.tls else 'http'}://{host}:{self.port}"
+
+    def peer_configuration(self) -> RTCConfiguration:
+        from aiortc import RTCConfiguration, RTCIceServer
+
+        return RTCConfiguration([RTCIceServer(each.url, each.username, each.password) for each in self.ice_servers])
+
+
+def is_webrtc(url: str) -> bool:
+    """Whether a link's address means this transport."""
+    return url.partition("://")[0] in SCHEMES
+
+
+def parse_url(url: str, where: str) -> tuple[bool, str, int]:
+    """TLS or not, host and port. Raises UsageError; credentials are not repeated there."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise UsageError(f"{where}: the address is not a URL ({error}); {_ACCEPTED}") from None
+    if parts.username is not None or parts.password is not None:
+        raise UsageError(
+            f"{where}: a URL carries no credentials: commands are seen by others. Set {ENV_TOKEN} or webrtc.token_file"
+        )
+    if parts.scheme not in SCHEMES or not parts.hostname or parts.path not in ("", "/") or parts.query:
+        raise UsageError(f"{where}: {url!r} is no address of a WebRTC server; {_ACCEPTED}")
+    return SCHEMES[parts.scheme], parts.hostname, port if port is not None else PORT
+
+
+def open_meeting_point(url: str, config: WebRtcConfig, where: str) -> MeetingPoint:
+    """Reads the token and certificates. Raises UsageError for what cannot be read."""
+    tls, host, port = parse_url(url, where)
+    return MeetingPoint(
+        host=host,
+        port=port,
+        tls=tls,
+        token=read_token(config),
+        ice_servers=ice_servers(config),
+        trusted=_trusted(config.ca) if tls else None,
+    )
+
+
+def read_token(config: WebRtcConfig) -> str | None:
+    """The bearer token. Raises UsageError for one that is too short to be a secret."""
+    token = _secret(ENV_TOKEN, "webrtc.token_file", config.token_file)
+    if token is not None and len(token) < SHORTEST_TOKEN:
+        raise UsageError(f"the WebRTC token has {len(token)} characters; accepted: {SHORTEST_TOKEN} or more")
+    if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
+        raise UsageError("the WebRTC token has characters that a header cannot carry; accepted: printable ASCII")
+    return token
+
+
+def ice_servers(config: WebRtcConfig) -> tuple[IceServer, ...]:
+    password = _secret(ENV_TURN_PASSWORD, "webrtc.turn_password_file", config.turn_password_file)
+    servers = []
+    for url in config.ice_servers:
+        relays = url.startswith("turn")
+        if relays and not (config.turn_username and password):
+            raise UsageError(
+                f"webrtc.ice_servers {url!r}: a TURN server wants webrtc.turn_username and a password; set "
+                f"{ENV_TURN_PASSWORD} or webrtc.turn_password_file"
+            )
+        servers.append(IceServer(url, config.turn_username if relays else None, password if relays else None))
+    return tuple(servers)
+
+
+def _secret(variable: str, key: str, path: Path | None) -> str | None:
+    """From the environment, or else from a file."""
+    secret = os.environ.get(variable) or None
+    if secret is None and path is not None:
+        try:
+            secret = path.read_text(encoding="utf-8").strip() or None
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{key} {str(path)!r} cannot be read: {error}") from None
+        if secret is None:
+            raise UsageError(f"{key} {str(path)!r} is empty")
+    return secret
+
+
+def _trusted(ca: Path | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=None if ca is None else str(ca))
+    except (ssl.SSLError, OSError) as error:
+        raise UsageError(f"webrtc.ca {str(ca)!r}: not a usable PEM file: {error}") from None

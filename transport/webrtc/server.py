@@ -1,0 +1,134 @@
+"""The server's end over WebRTC: it answers offers over HTTP, and has a guest for each node that came."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
+
+from starlette.routing import BaseRoute
+
+from pipeline.channel import Channel, ChannelClosed
+from pipeline.offers import OfferRefused, check_reach, offer_app, offer_route
+from pipeline.web import serve_http
+from transport.link import Hello, Message
+from transport.webrtc.address import ENV_TOKEN, MeetingPoint
+from transport.webrtc.guest import SESSION, Guest
+from transport.webrtc.signalling import OFFER_PATH
+
+log = logging.getLogger(__name__)
+
+_ARRIVED = 1024  # messages that may wait for the service; it takes them at once, so more mean that the process stalls
+_OPENING = 32  # offers that may be on their way to a connection
+
+
+class WebRtcServerLink:
+    """A ServerLink. A camera's address is `node/camera`; a node that comes again takes its earlier place."""
+
+    def __init__(
+        self,
+        at: MeetingPoint,
+        *,
+        certificate: Path | None = None,
+        key: Path | None = None,
+        part_wait_s: float = 0.12,
+        max_peers: int = 256,
+        routes: Sequence[BaseRoute] = (),
+        open_paths: frozenset[str] = frozenset(),
+    ) -> None:
+        """`routes`: what else is served there, `open_paths` of it without the token. Raises UsageError for an address
+        that others can reach without a token."""
+        check_reach(at.host, at.token, "serve.listen", f"Set {ENV_TOKEN} or webrtc.token_file")
+        self._at = at
+        self._tls = (certificate, key)
+        self._part_wait_s = part_wait_s
+        self._max_peers = max_peers
+        self._app = offer_app([offer_route(OFFER_PATH, self._answer), *routes], at.token, open_paths)
+        self._up: Channel[Message] = Channel("uplink", "drop_oldest", capacity=_ARRIVED)
+        self.cameras: dict[str, Hello] = {}
+        self.port = at.port
+        self.trouble: str | None = None  # it answers as long as it runs
+        self.lost_replies = 0
+        self._identifiers = itertools.count(1)
+        self._guests: dict[int, Guest] = {}
+        self._stays: dict[int, asyncio.Task[None]] = {}
+        self._entered = AsyncExitStack()
+
+    @property
+    def url(self) -> str:
+        return replace(self._at, port=self.port).url
+
+    async def __aenter__(self) -> Self:
+        """Raises UsageError when it cannot listen."""
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._say_goodbye)
+            _, self.port = await stack.enter_async_context(
+                serve_http(self._app, self._at.host, self._at.port, *self._tls)
+            )
+            self._entered = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+        await self._entered.aclose()
+
+    async def _say_goodbye(self) -> None:
+        stays = [*self._stays.values()]
+        for stay in stays:
+            stay.cancel()
+        await asyncio.gather(*stays, return_exceptions=True)
+
+    def close(self) -> None:
+        """Takes no more messages; replies to those inside are still sent until the link is left."""
+        self._up.close()
+
+    def messages(self) -> AsyncIterator[Message]:
+        return aiter(self._up)
+
+    async def reply(self, message: Message, data: bytes) -> None:
+        if len(message.session) == SESSION.size:
+            identifier, number, camera = SESSION.unpack(message.session)
+            guest = self._guests.get(identifier)
+            if guest is not None and guest.reply(camera, number, data):
+                return
+        self.lost_replies += 1
+
+    async def _answer(self, offer: str) -> str:
+        """The answer to a node's offer. Raises OfferRefused."""
+        opening = sum(not guest.open for guest in self._guests.values())
+        if self._up.closed or opening >= _OPENING or len(self._guests) >= self._max_peers:
+            raise OfferRefused("too many peers; try again later", 503)
+        guest = Guest(next(self._identifiers), self._at, self._part_wait_s, self._take, self._know)
+        self._guests[guest.identifier] = guest
+        answer = None
+        try:
+            answer = await guest.answer(offer)
+        finally:
+            if answer is None:
+                del self._guests[guest.identifier]
+        self._stays[guest.identifier] = asyncio.create_task(self._host(guest))
+        return answer
+
+    async def _host(self, guest: Guest) -> None:
+        """One guest, from its answer to its end."""
+        try:
+            await guest.stay()
+        finally:
+            del self._guests[guest.identifier], self._stays[guest.identifier]
+            for address in guest.addresses:
+                if self.cameras.get(address) is guest.hello:
+                    del self.cameras[address]
+
+    def _take(self, message: Message) -> None:
+        with contextlib.suppress(ChannelClosed):
+            self._up.put_now(message)
+
+    def _know(self, guest: Guest) -> None:
+        assert guest.hello is not None
+        self.cameras.update(dict.fromkeys(guest.addresses, guest.hello))

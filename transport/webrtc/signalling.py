@@ -1,0 +1,51 @@
+"""The edge's half of meeting: it posts its offer, and gets the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import ssl
+
+from pipeline.offers import LONGEST_OFFER
+from transport.webrtc.address import ENV_TOKEN, MeetingPoint
+
+_TIMEOUT_S = 3.0
+OFFER_PATH = "/offer"
+
+
+class Unreachable(Exception):
+    """There is no answer; the text says why."""
+
+
+async def exchange(at: MeetingPoint, offer: str, path: str = OFFER_PATH) -> str:
+    """The answer to an offer. Raises Unreachable."""
+    return await asyncio.to_thread(_post, at, offer, path)
+
+
+def _post(at: MeetingPoint, offer: str, path: str) -> str:
+    connection: http.client.HTTPConnection
+    if at.tls:
+        connection = http.client.HTTPSConnection(at.host, at.port, timeout=_TIMEOUT_S, context=at.trusted)
+    else:
+        connection = http.client.HTTPConnection(at.host, at.port, timeout=_TIMEOUT_S)
+    headers = {"Content-Type": "application/sdp"}
+    if at.token is not None:
+        headers["Authorization"] = f"Bearer {at.token}"
+    try:
+        connection.request("POST", path, offer.encode(), headers)
+        response = connection.getresponse()
+        text = response.read(LONGEST_OFFER).decode(errors="replace")
+    except ssl.SSLError as error:
+        raise Unreachable(f"TLS: {getattr(error, 'verify_message', '') or error.reason or error}") from None
+    except http.client.HTTPException as error:
+        raise Unreachable(f"no HTTP server: {error or type(error).__name__}") from None
+    except OSError as error:
+        raise Unreachable(error.strerror or str(error)) from None
+    finally:
+        connection.close()
+    if response.status == 401:
+        shown = "another token than the server's" if at.token else "no token"
+        raise Unreachable(f"the server refuses: {shown} was shown; set {ENV_TOKEN} or webrtc.token_file")
+    if response.status != 201:
+        raise Unreachable(f"the server refuses ({response.status}): {text.strip()[:200] or response.reason}")
+    return text
