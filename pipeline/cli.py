@@ -83,7 +83,10 @@ def run(
     server_model: ServerModel = None,
     server_checkpoint: ServerCheckpoint = None,
     server: Annotated[
-        Optional[str], typer.Option(help="Broker of a `sagelink serve`: mqtt://host:port; without it, in this process.")
+        Optional[str],
+        typer.Option(
+            help="Of a `sagelink serve`: mqtt://host:port of its broker, or webrtc+http://host:port of its own."
+        ),
     ] = None,
     uplink: Annotated[Optional[str], typer.Option(help="Budget rate: 64kbit/s, 0.5Mbit/s, unlimited.")] = None,
     window: Annotated[Optional[str], typer.Option(help="Budget window: 1s, 500ms.")] = None,
@@ -152,7 +155,9 @@ def replay(
 @app.command()
 def serve(
     config: ConfigFile = None,
-    listen: Annotated[Optional[str], typer.Option(help="Broker to serve cameras of: mqtt://host:port.")] = None,
+    listen: Annotated[
+        Optional[str], typer.Option(help="mqtt://host:port of a broker, or webrtc+http://host:port to be called on.")
+    ] = None,
     embedded_broker: Annotated[
         Optional[str], typer.Option(help="Run a broker in this process instead, on host:port.")
     ] = None,
@@ -164,7 +169,7 @@ def serve(
     http: Annotated[Optional[str], typer.Option(help="host:port of /healthz, /readyz and /metrics.")] = None,
     assignments: Assignments = None,
 ) -> None:
-    """Classify the evidence of cameras that reach this server over MQTT, until Ctrl-C."""
+    """Classify the evidence of cameras that reach this server over MQTT or WebRTC, until Ctrl-C."""
     given = {_OPTIONS[name]: value for name, value in locals().items() if name in _OPTIONS and value is not None}
     from pipeline.config_file import load_config, parse_assignments
     from server.serve import serve as serve_until_stopped

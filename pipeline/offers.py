@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from pipeline.errors import UsageError
@@ -34,8 +34,8 @@ def check_reach(host: str, token: str | None, where: str, how: str) -> None:
         raise UsageError(f"{where} {host!r} can be reached by others; accepted without a token: 127.0.0.1. {how}")
 
 
-def offer_route(path: str, answer: Answerer) -> Route:
-    """A POST of an offer, answered by `answer`, which raises OfferRefused."""
+def offer_app(path: str, answer: Answerer, token: str | None) -> ASGIApp:
+    """Takes an offer posted to `path`, behind a guard; `answer` answers it, or raises OfferRefused."""
 
     async def take(request: Request) -> Response:
         try:
@@ -44,12 +44,7 @@ def offer_route(path: str, answer: Answerer) -> Route:
         except OfferRefused as refusal:
             return PlainTextResponse(f"{refusal}\n", refusal.status)
 
-    return Route(path, take, methods=["POST"])
-
-
-def offer_app(routes: Sequence[BaseRoute], token: str | None, open_paths: frozenset[str] = frozenset()) -> ASGIApp:
-    """The routes behind a guard."""
-    return Guard(Starlette(routes=routes), token, open_paths)
+    return Guard(Starlette(routes=[Route(path, take, methods=["POST"])]), token, frozenset())
 
 
 async def _body(request: Request) -> str:

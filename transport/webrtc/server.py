@@ -6,16 +6,14 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from starlette.routing import BaseRoute
-
 from pipeline.channel import Channel, ChannelClosed
-from pipeline.offers import OfferRefused, check_reach, offer_app, offer_route
+from pipeline.offers import OfferRefused, check_reach, offer_app
 from pipeline.web import serve_http
 from transport.link import Hello, Message
 from transport.webrtc.address import ENV_TOKEN, MeetingPoint
@@ -39,17 +37,14 @@ class WebRtcServerLink:
         key: Path | None = None,
         part_wait_s: float = 0.12,
         max_peers: int = 256,
-        routes: Sequence[BaseRoute] = (),
-        open_paths: frozenset[str] = frozenset(),
     ) -> None:
-        """`routes`: what else is served there, `open_paths` of it without the token. Raises UsageError for an address
-        that others can reach without a token."""
+        """Raises UsageError for an address that others can reach without a token."""
         check_reach(at.host, at.token, "serve.listen", f"Set {ENV_TOKEN} or webrtc.token_file")
         self._at = at
         self._tls = (certificate, key)
         self._part_wait_s = part_wait_s
         self._max_peers = max_peers
-        self._app = offer_app([offer_route(OFFER_PATH, self._answer), *routes], at.token, open_paths)
+        self._app = offer_app(OFFER_PATH, self._answer, at.token)
         self._up: Channel[Message] = Channel("uplink", "drop_oldest", capacity=_ARRIVED)
         self.cameras: dict[str, Hello] = {}
         self.port = at.port
