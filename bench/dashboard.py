@@ -156,7 +156,7 @@ async def push(feed: Feed, stats: LiveStats, watched: Watched, done: threading.E
         began = time.monotonic()
         for seq in range(_HOUR_FRAMES):
             frame = Frame(seq, "camera", time.monotonic_ns(), seq / 30, pixels, 1.0)
-            scored = Scored(frame, pixels[:224, :224], answer, importance, embeddings, 1.0)
+            scored = Scored(frame, pixels[:224, :224], answer, importance, embeddings, embeddings[0], 1.0)
             verdict = fuse.decide(Kept(scored, Drop.GATE))
             feed.write(verdict)
             stats.write(verdict)

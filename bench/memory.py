@@ -37,6 +37,7 @@ def _stub(frame: Frame) -> Scored:
         answer=Answer(0, 1 / 16, log_probs),
         importance=rng.random(196, dtype=np.float32),
         embeddings=rng.standard_normal((196, 64), dtype=np.float32),
+        summary=rng.standard_normal(64, dtype=np.float32),
         score_ms=0.0,
     )
 

@@ -34,6 +34,7 @@ class Features:
     logits: Tensor  # (B, C)
     importance: Tensor  # (B, N)
     embeddings: Tensor  # (B, N, D) unit tokens after the final norm
+    summary: Tensor  # (B, D) the class token after the final norm
 
 
 def check(model: torch.nn.Module, name: str) -> VisionTransformer:
@@ -101,7 +102,7 @@ def score(model: VisionTransformer, images: Tensor, importance: Importance = "la
                 row = row / 2
                 row = row + row @ (q @ k.transpose(-2, -1)).softmax(-1).mean(1)
             row = row / 2
-        return Features(model.forward_head(tokens), row[:, 0, prefix:], tokens[:, prefix:])
+        return Features(model.forward_head(tokens), row[:, 0, prefix:], tokens[:, prefix:], tokens[:, 0])
 
 
 def _score_by_gradient(model: VisionTransformer, images: Tensor) -> Features:
@@ -118,7 +119,7 @@ def _score_by_gradient(model: VisionTransformer, images: Tensor) -> Features:
         logits = model.forward_head(tokens)
         gradients = torch.autograd.grad(logits.amax(1).sum(), attentions)
     with torch.no_grad():
-        tokens, logits = tokens.detach()[:, prefix:], logits.detach()
+        summary, tokens, logits = tokens.detach()[:, 0], tokens.detach()[:, prefix:], logits.detach()
         relevance = [
             (attention.detach() * gradient).clamp_min(0).mean(1)
             for attention, gradient in zip(attentions, gradients, strict=True)
@@ -127,7 +128,7 @@ def _score_by_gradient(model: VisionTransformer, images: Tensor) -> Features:
         row[..., 0] += 1
         for matrix in reversed(relevance[:-1]):
             row = row + row @ matrix
-        return Features(logits, _smooth(row[:, 0, prefix:] * _contrast(model, tokens, logits)), tokens)
+        return Features(logits, _smooth(row[:, 0, prefix:] * _contrast(model, tokens, logits)), tokens, summary)
 
 
 @contextmanager

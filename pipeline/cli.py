@@ -12,6 +12,7 @@ import typer
 
 from lab import commands as lab
 from lab.adapt_command import adapt
+from lab.video_commands import evaluate_video
 from pipeline.errors import SagelinkError, UsageError
 from pipeline.options import (
     MODEL_OPTIONS,
@@ -203,6 +204,7 @@ def report(
 app.command("eval")(lab.evaluate)
 app.command("calibrate")(lab.calibrate)
 app.command("adapt")(adapt)
+app.command("eval-video")(evaluate_video)
 
 
 @app.command("models")

@@ -79,7 +79,30 @@ class Scored:
     answer: Answer
     importance: NDArray[np.float32]  # (N,) per unit of the server's grid
     embeddings: NDArray[np.float32]  # (N, D)
+    summary: NDArray[np.float32]  # (D,) of the whole frame: the class token
     score_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What was known of a frame's scene when the frame was seen, the frame's own edge answer included."""
+
+    scores: NDArray[np.float32]  # (C,) unnormalised log-probabilities; a server answer to this frame adds to them
+    held_weight: float  # of the server's answers in them
+    held_seq: int | None  # the newest frame that the server answered for; None: for none of the scene
+    held_s: float  # since that frame; not a number where there is none
+    scene_seq: int  # the first frame of the scene
+    scene_s: float  # since then
+    cut_every_s: float  # mean length of the last scenes
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A server answer as a scene takes it in."""
+
+    seq: int
+    log_probs: NDArray[np.float32]  # (C,)
+    weight: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,9 +42,10 @@ class Score:
         log_probs = features.logits.log_softmax(1).float().cpu().numpy()
         importance = [self._on_grid(each[:, None])[:, 0] for each in features.importance]
         embeddings = [self._on_grid(each) for each in features.embeddings]
+        summaries = features.summary.float().cpu().numpy()
         score_ms = (time.perf_counter() - began) * 1e3
         return [
-            Scored(frame, picture, _answer(log_probs[i]), importance[i], embeddings[i], score_ms)
+            Scored(frame, picture, _answer(log_probs[i]), importance[i], embeddings[i], summaries[i], score_ms)
             for i, (frame, picture) in enumerate(zip(frames, pictures, strict=True))
         ]
 

@@ -55,7 +55,9 @@ def make_scored(
     rng = np.random.default_rng(seq)
     importance: NDArray[np.float32] = rng.random(side**2, np.float32)
     embeddings: NDArray[np.float32] = rng.standard_normal((side**2, 8), np.float32)
-    return Scored(make_frame(seq, stream_s, picture), picture, make_answer(probs), importance, embeddings, score_ms=2.0)
+    summary: NDArray[np.float32] = rng.standard_normal(8).astype(np.float32)
+    frame = make_frame(seq, stream_s, picture)
+    return Scored(frame, picture, make_answer(probs), importance, embeddings, summary, score_ms=2.0)
 
 
 def make_metered(scored: Scored | None = None, allowance_bits: int | None = None, window_bits: int = 0) -> Metered:

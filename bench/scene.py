@@ -1,0 +1,46 @@
+"""What the policy over time costs a frame: python -m bench.scene. Limit 2 ms."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from pipeline.types import Heard
+from stages.frontier import SHIPPED, read_frontier
+from stages.fuse import answer_of
+from stages.scene import MOST_HELD, Scene, SceneConfig
+from stages.spend import Spend, SpendConfig, Worth
+from transport.codecs import Canvas
+
+LIMIT_MS = 2.0
+_FRAMES, _CLASSES, _WIDTH = 1000, 1000, 192
+
+
+def main() -> None:
+    """Processor time a frame of 224 px with as many answers held as a scene keeps."""
+    rng = np.random.default_rng(0)
+    answer = answer_of(rng.standard_normal(_CLASSES).astype(np.float32))
+    summary = rng.standard_normal(_WIDTH).astype(np.float32)
+    picture = rng.integers(0, 256, (224, 224, 3), np.uint8)
+    (path,) = SHIPPED.glob("vit_tiny*.yaml")
+    worth = Worth.of(read_frontier(path, Canvas(14, 16)))
+    for save in (False, True):
+        scene, spend = Scene(SceneConfig(hold_s=1e9)), Spend(SpendConfig(save=save), worth)
+        times = []
+        for seq in range(_FRAMES):
+            began = time.process_time_ns()
+            glance = scene.see(seq, picture, answer, summary, seq / 10)
+            doubt = 1 - answer_of(glance.scores).prob
+            spend.most_bytes(doubt, glance, 8000.0, 8000.0, 1.0)
+            scene.sent(seq)
+            scene.hear([Heard(seq, answer.log_probs, 0.5)])
+            if seq > MOST_HELD:
+                times.append((time.process_time_ns() - began) / 1e6)
+        name = "saving" if save else "default"
+        median, p95 = np.percentile(times, (50, 95))
+        print(f"{name}: median {median:.2f} ms, p95 {p95:.2f} ms of processor time; limit {LIMIT_MS} ms")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,257 @@
+"""The policies that a video evaluation compares: each turns a clip and a rate into verdicts and a ledger.
+
+Wherever a server answer and the edge's are both at hand, they are fused as a run does it, so no policy loses for want
+of that; the plain video streams are the exception, because nobody who streams has an edge model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lab.rig import Rig, answers_of
+from lab.scored import Footage, Shot
+from lab.streams import STREAMS, stream
+from pipeline.budget import UplinkBudget
+from pipeline.config import Config
+from pipeline.types import Answer, Heard, OperatingPoint, Pixels
+from server.receive import Received
+from stages.encode import Encoder, usable_lines
+from stages.fuse import answer_of, fuse
+from stages.gate import Gate
+from stages.planner import Plan
+from stages.scene import Scene, SceneConfig
+from stages.spend import Spend, SpendConfig, Worth
+from transport.codecs import cut_units
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a policy made of one clip."""
+
+    hits: list[bool]  # one a frame
+    ages_ms: list[float]  # of the newest frame that a server answer in the verdict is about; only where there is one
+    total_bits: int
+    peak_window_bits: int
+
+
+Policy = Callable[[Footage, float], dict[str, Outcome]]  # a clip, bit/s; outcomes by name
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A message that was paid for."""
+
+    number: int
+    plan: Plan
+
+
+class Bench:
+    """All policies over one pair of models."""
+
+    def __init__(self, rig: Rig, config: Config, fps: float) -> None:
+        """Raises UsageError when the frontier lacks a codec that is needed."""
+        self._rig = rig
+        self._config = config
+        self._fps = fps
+        self._window_s = config.budget.window
+        self._gate = Gate(config.gate)
+        self._encoder = Encoder.of(config, rig.pair.server)
+        self._worth = Worth.of(usable_lines(config, rig.pair.server.name, rig.canvas))
+        self._webp = self._encoder_of("webp-frame")
+        self._raw = self._encoder_of("raw-zstd")
+
+    def policies(self) -> dict[str, Policy]:
+        """By the name of what they measure."""
+        return {
+            "edge": self.edge,
+            "webp-each": self.webp_each,
+            "webp-periodic": self.webp_periodic,
+            **{name: self._stream(name) for name in STREAMS},
+            "paper": lambda footage, rate: self._greedy(footage, rate, "paper"),
+            "stateless": lambda footage, rate: self._greedy(footage, rate, "stateless"),
+            "auto": self.policy("auto", SceneConfig(), SpendConfig()),
+        }
+
+    def edge(self, footage: Footage, rate_bps: float) -> dict[str, Outcome]:
+        """Nothing is sent."""
+        answers = [shot.answer for shot in footage.shots]
+        return {"edge": _outcome(footage, answers, [None] * len(answers), self._budget(rate_bps))}
+
+    def webp_each(self, footage: Footage, rate_bps: float) -> dict[str, Outcome]:
+        """Every frame as the best WebP of an equal share of the window."""
+        budget = self._budget(rate_bps)
+        assert budget.limit_bits is not None
+        share = budget.limit_bits // (math.floor(self._fps * self._window_s) + 1)  # a window may meet one frame more
+        return self._each(footage, "webp-each", self._webp, budget, lambda shot, number: shot.order, share, always=True)
+
+    def _greedy(self, footage: Footage, rate_bps: float, name: str) -> dict[str, Outcome]:
+        """Every frame that the edge is unsure of takes what the window has left, and is forgotten."""
+        paper = name == "paper"
+        encoder = self._raw if paper else self._encoder
+        return self._each(
+            footage,
+            name,
+            encoder,
+            self._budget(rate_bps),
+            lambda shot, number: shot.paper if paper else shot.order,
+        )
+
+    def _each(
+        self,
+        footage: Footage,
+        name: str,
+        encoder: Encoder,
+        budget: UplinkBudget,
+        order: Callable[[Shot, int], np.ndarray],
+        share: int | None = None,
+        always: bool = False,
+    ) -> dict[str, Outcome]:
+        sent: list[_Sent] = []
+        for number, shot in enumerate(footage.shots):
+            if not always and not self._gate.offloads(shot.answer):
+                continue
+            allowance = budget.allowance(shot.stream_s)
+            assert allowance is not None
+            cap = self._cap(allowance if share is None else min(share, allowance))
+            plan = encoder.fit(number, shot.picture, order(shot, number), cap)
+            if isinstance(plan, Plan) and budget.charge(shot.stream_s, 8 * len(plan.message)):
+                sent.append(_Sent(number, plan))
+        answers = [shot.answer for shot in footage.shots]
+        about: list[int | None] = [None] * len(answers)
+        for each, server in zip(sent, self._answers([each.plan.message for each in sent]), strict=True):
+            answers[each.number] = fuse(answers[each.number], server, each.plan.weight)
+            about[each.number] = each.number
+        return {name: _outcome(footage, answers, about, budget)}
+
+    def webp_periodic(self, footage: Footage, rate_bps: float) -> dict[str, Outcome]:
+        """A WebP of full quality as often as the window has room for one, or the best that fills an empty window; the
+        last answer holds until the next."""
+        budget = self._budget(rate_bps)
+        assert budget.limit_bits is not None
+        point = OperatingPoint("webp-frame", self._rig.canvas.units, self._rig.canvas.pixels, 80)
+        sent: list[_Sent] = []
+        for number, shot in enumerate(footage.shots):
+            allowance = budget.allowance(shot.stream_s)
+            assert allowance is not None
+            if allowance < budget.limit_bits:
+                full = 8 * len(self._encoder.message(number, shot.picture, shot.order, point))
+                if allowance < full:
+                    continue
+            plan = self._webp.fit(number, shot.picture, shot.order, self._cap(allowance))
+            if isinstance(plan, Plan) and budget.charge(shot.stream_s, 8 * len(plan.message)):
+                sent.append(_Sent(number, plan))
+        answers = [shot.answer for shot in footage.shots]
+        about: list[int | None] = [None] * len(answers)
+        ends = [each.number for each in sent[1:]] + [len(answers)]
+        servers = self._answers([each.plan.message for each in sent])
+        for each, end, server in zip(sent, ends, servers, strict=True):
+            for number in range(each.number, end):
+                answers[number] = fuse(footage.shots[number].answer, server, each.plan.weight)
+                about[number] = each.number
+        return {"webp-periodic": _outcome(footage, answers, about, budget)}
+
+    def _stream(self, name: str) -> Policy:
+        """A video stream: the server on each decoded frame, and the same fused with the edge."""
+
+        def policy(footage: Footage, rate_bps: float) -> dict[str, Outcome]:
+            budget = self._budget(rate_bps)
+            times = [shot.stream_s for shot in footage.shots]
+            seen = [*stream(name, [shot.picture for shot in footage.shots], times, self._fps, budget)]
+            pictures: dict[int, Pixels] = {each[0]: each[1] for each in seen if each}
+            servers = dict(zip(pictures, self._pictures([*pictures.values()]), strict=True))
+            edge = [shot.answer for shot in footage.shots]
+            about = [each[0] if each else None for each in seen]
+            alone = [own if of is None else servers[of] for own, of in zip(edge, about, strict=True)]
+            weight = self._worth.weight(math.inf)
+            both = [own if of is None else fuse(own, servers[of], weight) for own, of in zip(edge, about, strict=True)]
+            return {
+                name: _outcome(footage, alone, about, budget),
+                f"{name}+edge": _outcome(footage, both, about, budget),
+            }
+
+        return policy
+
+    def policy(self, name: str, remembered: SceneConfig, spending: SpendConfig) -> Policy:
+        """Ours, with some settings."""
+
+        def policy(footage: Footage, rate_bps: float) -> dict[str, Outcome]:
+            budget = self._budget(rate_bps)
+            assert budget.limit_bits is not None
+            scene, spend = Scene(remembered), Spend(spending, self._worth)
+            answers: list[Answer] = []
+            about: list[int | None] = []
+            for number, shot in enumerate(footage.shots):
+                now_s = shot.stream_s
+                glance = scene.see(number, shot.picture, shot.answer, shot.summary, now_s)
+                answer = answer_of(glance.scores)
+                of = glance.held_seq
+                allowance = budget.allowance(now_s)
+                assert allowance is not None
+                most = (
+                    spend.most_bytes(1 - answer.prob, glance, allowance / 8, budget.limit_bits / 8, self._window_s)
+                    if self._gate.offloads(answer)
+                    else None
+                )
+                if most is not None:
+                    plan = self._encoder.fit(number, shot.picture, shot.order, self._cap(min(8 * most, allowance)))
+                    if isinstance(plan, Plan) and budget.charge(now_s, 8 * len(plan.message)):
+                        scene.sent(number)
+                        (server,) = self._answers([plan.message])
+                        answer = answer_of(glance.scores + np.float32(plan.weight) * server.log_probs)
+                        scene.hear([Heard(number, server.log_probs, plan.weight)])
+                        of = number
+                answers.append(answer)
+                about.append(of)
+            return {name: _outcome(footage, answers, about, budget)}
+
+        return policy
+
+    def _budget(self, rate_bps: float) -> UplinkBudget:
+        return UplinkBudget(rate_bps, self._window_s)
+
+    def _cap(self, bits: int) -> int:
+        return min(bits // 8, self._config.encode.max_message)
+
+    def _encoder_of(self, codec: str) -> Encoder:
+        encode = self._config.encode.model_copy(update={"codec": codec})
+        return Encoder.of(self._config.model_copy(update={"encode": encode}), self._rig.pair.server)
+
+    def _answers(self, messages: Sequence[bytes]) -> list[Answer]:
+        return self._rig.answers(messages, lambda done: None)
+
+    def _pictures(self, pictures: Sequence[Pixels]) -> list[Answer]:
+        """The server's answers to whole pictures."""
+        canvas = self._rig.canvas
+        everything = np.arange(canvas.units)
+        evidence = [Received(0, everything, cut_units(each, everything, canvas.patch_size)) for each in pictures]
+        return answers_of(self._rig.classifier, evidence)
+
+
+def ablations(bench: Bench) -> dict[str, Policy]:
+    """Ours with one part switched the other way, by name."""
+    scene, spend = SceneConfig(), SpendConfig()
+    changes = {
+        "auto-each-frame-alone": (replace(scene, remember=False), spend),
+        "auto-no-cuts": (replace(scene, cut=2.0), spend),
+        "auto-edge-not-averaged": (replace(scene, accumulate=False), spend),
+        "auto-answers-not-held": (replace(scene, hold_s=0.0), spend),
+        "auto-saving": (scene, replace(spend, save=True)),
+        "auto-any-gain": (scene, replace(spend, least_gain=0.0)),
+    }
+    return {name: bench.policy(name, *change) for name, change in changes.items()}
+
+
+def _outcome(footage: Footage, answers: Sequence[Answer], about: Sequence[int | None], budget: UplinkBudget) -> Outcome:
+    shots = footage.shots
+    return Outcome(
+        hits=[answer.class_id == shot.truth for answer, shot in zip(answers, shots, strict=True)],
+        ages_ms=[
+            (shot.stream_s - shots[of].stream_s) * 1e3 for shot, of in zip(shots, about, strict=True) if of is not None
+        ],
+        total_bits=budget.total_bits,
+        peak_window_bits=budget.peak_window_bits,
+    )

@@ -1,0 +1,127 @@
+"""Spending bits over time: every policy at every rate on the same clips, with paired intervals over clips.
+
+Outcomes are kept in the output folder one by one, so a run that was cut off goes on where it ended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lab.clips import SLOW
+from lab.policies import Outcome, Policy
+from lab.scored import Footage
+from lab.statistics import RESAMPLES, Interval
+
+OURS = "auto"
+Progress = Callable[[str, int, int], None]  # what is done, how many are, of how many
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One policy at one rate. `vs_ours` is how much ours is above it, paired over clips."""
+
+    policy: str
+    kbps: float
+    accuracy: float
+    ci95: Interval
+    spent_kbps: float
+    peak_window_bits: int
+    budget_bits: int
+    verdict_age_ms: float | None  # of the server evidence in the verdicts; None where there is none
+    vs_ours: tuple[float, Interval] | None
+    slow_accuracy: float | None  # on static and slow clips alone
+    slow_kbps: float | None
+
+
+class Outcomes:
+    """Outcomes by a key, on disk: a file of lines, each a whole one."""
+
+    def __init__(self, path: Path, mark: str) -> None:
+        """`mark`: what all outcomes depend on."""
+        self._path = path
+        self._mark = mark
+        self._known: dict[str, dict[str, Outcome]] = {}
+        if path.is_file():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    key, named = json.loads(line)
+                    self._known[key] = {name: Outcome(**values) for name, values in named.items()}
+                except (ValueError, TypeError, AttributeError):  # the last line of a run that was killed
+                    continue
+
+    def of(self, name: str, policy: Policy, footage: Footage, rate_bps: float) -> dict[str, Outcome]:
+        """Those of a policy on a clip, computed where they are not known."""
+        key = hashlib.sha256(f"{self._mark} {name} {footage.mark} {rate_bps}".encode()).hexdigest()[:24]
+        if key not in self._known:
+            outcome = self._known[key] = policy(footage, rate_bps)
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps([key, {name: asdict(each) for name, each in outcome.items()}]) + "\n")
+        return self._known[key]
+
+
+def rows(
+    policies: dict[str, Policy],
+    clips: Sequence[Footage],
+    rates_kbps: Sequence[float],
+    window_s: float,
+    outcomes: Outcomes,
+    seed: int,
+    progress: Progress,
+) -> Iterator[list[Row]]:
+    """The rows of each rate in turn, ours first."""
+    total, done = len(rates_kbps) * len(policies) * len(clips), 0
+    for kbps in rates_kbps:
+        found: dict[str, list[Outcome]] = {}
+        for name, policy in policies.items():
+            for footage in clips:
+                for each, outcome in outcomes.of(name, policy, footage, kbps * 1000).items():
+                    found.setdefault(each, []).append(outcome)
+                done += 1
+                progress(f"{name}, {kbps:g} kbit/s", done, total)
+        yield [_row(name, each, found.get(OURS), clips, kbps, window_s, seed) for name, each in found.items()]
+
+
+def _row(
+    name: str,
+    found: Sequence[Outcome],
+    ours: Sequence[Outcome] | None,
+    clips: Sequence[Footage],
+    kbps: float,
+    window_s: float,
+    seed: int,
+) -> Row:
+    frames = np.array([len(each.hits) for each in found], float)
+    hits = np.array([sum(each.hits) for each in found], float)
+    draws = np.random.default_rng(seed).multinomial(len(found), np.full(len(found), 1 / len(found)), RESAMPLES)
+    shares = (draws @ hits) / (draws @ frames)
+    versus = None
+    if ours is not None and name != OURS:
+        more = np.array([sum(each.hits) for each in ours], float) - hits
+        versus = float(more.sum() / frames.sum()), _interval((draws @ more) / (draws @ frames))
+    ages = [age for each in found for age in each.ages_ms]
+    slow = np.array([clip.kind in SLOW for clip in clips])
+    bits, seconds = np.array([each.total_bits for each in found], float), np.array([clip.length_s for clip in clips])
+    return Row(
+        policy=name,
+        kbps=kbps,
+        accuracy=float(hits.sum() / frames.sum()),
+        ci95=_interval(shares),
+        spent_kbps=float(bits.sum() / seconds.sum() / 1000),
+        peak_window_bits=max(each.peak_window_bits for each in found),
+        budget_bits=int(kbps * 1000 * window_s + 1e-6),
+        verdict_age_ms=float(np.mean(ages)) if ages else None,
+        vs_ours=versus,
+        slow_accuracy=float(hits[slow].sum() / frames[slow].sum()) if slow.any() else None,
+        slow_kbps=float(bits[slow].sum() / seconds[slow].sum() / 1000) if slow.any() else None,
+    )
+
+
+def _interval(values: np.ndarray) -> Interval:
+    low, high = np.percentile(values, (2.5, 97.5))
+    return float(low), float(high)

@@ -1,0 +1,139 @@
+"""What is known of the scene that a camera looks at: the edge's answers to its frames and the server's, with their age.
+
+A picture that resembles the last one shows the same scene, so answers to earlier frames say something about it. The
+edge's log-probabilities are averaged over the frames of the scene: frames of one scene err together, so that many of
+them count as one. The server's are added with the weight of their evidence, less as time passes and as the picture
+moves away from the one that they are about. A cut forgets it all. Pure: no clock, no I/O.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.types import Answer, Glance, Heard, Pixels
+
+MOST_HELD = 8  # server answers of a scene
+_THUMB = 16  # pixels on a side of the picture that frames are compared by
+_MOVE = 0.5  # of the class token's cosine distance: what an answer loses a factor e by
+_Vector = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class SceneConfig:
+    """How scenes are kept apart and what of them is remembered."""
+
+    remember: bool = True  # off: each frame is a scene of its own
+    cut: float = 0.25  # a scene begins where the class token turns by more (cosine distance)
+    cut_pixels: float = 0.02  # and grey levels differ by more, in the mean over a small picture
+    accumulate: bool = True  # average the edge's answers over a scene
+    hold_s: float = 8.0  # in which a server answer loses weight by a factor e; 0 holds none
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    seq: int
+    at_s: float
+    summary: _Vector  # of the frame that the answer is about
+    log_probs: _Vector
+    weight: float
+
+
+class Scene:
+    """Of one camera. `see` each of its frames in turn; tell it what was `sent`, and what was heard of it."""
+
+    def __init__(self, config: SceneConfig) -> None:
+        self._config = config
+        self._now_s = 0.0
+        self._summary: _Vector | None = None  # of the last frame
+        self._thumb: _Vector | None = None
+        self._began_seq = 0
+        self._began_s = 0.0
+        self._edge: _Vector | None = None  # sum over the scene's frames
+        self._frames = 0.0
+        self._held: list[_Held] = []
+        self._sent: dict[int, tuple[float, _Vector]] = {}  # time and summary of frames whose answer is awaited
+        self._cuts: list[float] = []  # times of the last cuts
+        self._said: int | None = None
+
+    def see(self, seq: int, picture: Pixels, answer: Answer, summary: _Vector, now_s: float) -> Glance:
+        """The next frame, as the edge model scored it; what was heard before it counts."""
+        self._now_s = now_s = max(now_s, self._now_s)
+        direction, thumb = _unit(summary), _thumb(picture)
+        if self._is_cut(direction, thumb):
+            self._began_seq, self._began_s = seq, now_s
+            self._edge, self._frames = None, 0.0
+            self._held.clear()
+            self._sent.clear()
+            self._cuts = [*self._cuts[-7:], now_s]
+        self._summary, self._thumb = direction, thumb
+        if self._config.accumulate and self._edge is not None:
+            self._edge = self._edge + answer.log_probs
+            self._frames += 1
+        else:
+            self._edge, self._frames = answer.log_probs.astype(np.float32), 1.0
+        scores = self._edge / np.float32(self._frames)
+        weights = [self._weight(held) for held in self._held]
+        for held, weight in zip(self._held, weights, strict=True):
+            scores = scores + np.float32(weight) * held.log_probs
+        return Glance(
+            scores=scores,
+            held_weight=sum(weights),
+            held_seq=max((held.seq for held in self._held), default=None),
+            held_s=now_s - max((held.at_s for held in self._held), default=math.nan),
+            scene_seq=self._began_seq,
+            scene_s=now_s - self._began_s,
+            cut_every_s=self._cut_every_s(),
+        )
+
+    def sent(self, seq: int) -> None:
+        """Evidence of the frame seen last is on its way."""
+        if self._summary is not None and self._config.hold_s > 0:
+            self._sent[seq] = (self._now_s, self._summary)
+
+    def hear(self, heard: Iterable[Heard]) -> None:
+        """Answers of the server, about frames of this scene or of one that is over."""
+        for each in heard:
+            about = self._sent.pop(each.seq, None)
+            if about is not None and each.weight > 0:
+                self._held.append(_Held(each.seq, *about, each.log_probs, each.weight))
+        del self._held[:-MOST_HELD]
+
+    def _is_cut(self, summary: _Vector, thumb: _Vector) -> bool:
+        if self._summary is None or self._thumb is None or len(summary) != len(self._summary):
+            return True
+        if not self._config.remember:
+            return True
+        moved = 1 - float(summary @ self._summary)
+        return moved > self._config.cut and float(np.abs(thumb - self._thumb).mean()) > self._config.cut_pixels
+
+    def _weight(self, held: _Held) -> float:
+        """What is left of an answer's weight."""
+        assert self._summary is not None
+        moved = max(0.0, 1 - float(self._summary @ held.summary))
+        return held.weight * math.exp(-moved / _MOVE - (self._now_s - held.at_s) / self._config.hold_s)
+
+    def _cut_every_s(self) -> float:
+        """Mean time between cuts lately; the scene so far, where there was one only."""
+        return max(self._now_s - self._cuts[0], 1e-3) / max(len(self._cuts) - 1, 1)
+
+
+def _unit(vector: _Vector) -> _Vector:
+    """Of length 1; zeros stay zeros, so they resemble nothing."""
+    length = float(np.linalg.norm(vector))
+    unit: _Vector = vector / np.float32(length or 1.0)
+    return unit
+
+
+def _thumb(picture: Pixels) -> _Vector:
+    """(16, 16) grey levels from -1 to 1 about their mean, so that light that changes for all changes nothing."""
+    height, width = picture.shape[:2]
+    rows, columns = (np.linspace(0, side, _THUMB + 1).astype(int)[:-1] for side in (height, width))
+    grey = picture.mean(2, dtype=np.float32)
+    small = np.add.reduceat(np.add.reduceat(grey, rows, 0), columns, 1) / (height * width / _THUMB**2)
+    thumb: _Vector = (small - small.mean()) / 255
+    return thumb

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.types import Answer, Heard, Pixels
+from stages.fuse import answer_of
+from stages.scene import MOST_HELD, Scene, SceneConfig
+
+ONE, OTHER = np.array([1, 0, 0, 0], np.float32), np.array([0, 1, 0, 0], np.float32)
+BLACK: Pixels = np.zeros((32, 32, 3), np.uint8)
+HALVES: Pixels = np.concatenate([np.full((32, 16, 3), 255, np.uint8), BLACK[:, 16:]], axis=1)
+
+
+def answer(*probs: float) -> Answer:
+    return answer_of(np.log(np.array(probs, np.float32)))
+
+
+SURE_OF_0, SURE_OF_1, UNSURE = answer(0.8, 0.1, 0.1), answer(0.1, 0.8, 0.1), answer(0.4, 0.35, 0.25)
+
+
+def heard(seq: int, said: Answer = SURE_OF_1, weight: float = 1.0) -> list[Heard]:
+    return [Heard(seq, said.log_probs, weight)]
+
+
+def test_the_edges_answers_to_one_scene_are_averaged() -> None:
+    scene = Scene(SceneConfig())
+    for seq, each in enumerate((SURE_OF_0, UNSURE, SURE_OF_1)):
+        glance = scene.see(seq, BLACK, each, ONE, seq / 10)
+    mean = np.mean([SURE_OF_0.log_probs, UNSURE.log_probs, SURE_OF_1.log_probs], axis=0)
+    np.testing.assert_allclose(glance.scores, mean, rtol=1e-5)
+    assert (glance.scene_seq, glance.held_weight, glance.held_seq) == (0, 0, None)
+
+
+def test_a_cut_forgets_edge_and_server_answers() -> None:
+    scene = Scene(SceneConfig())
+    scene.see(0, BLACK, SURE_OF_0, ONE, 0.0)
+    scene.sent(0)
+    scene.hear(heard(0))
+    glance = scene.see(1, HALVES, UNSURE, OTHER, 0.1)
+    assert (glance.scene_seq, glance.held_weight) == (1, 0)
+    np.testing.assert_array_equal(glance.scores, UNSURE.log_probs)
+
+
+def test_a_turned_class_token_alone_or_a_changed_picture_alone_is_no_cut() -> None:
+    scene = Scene(SceneConfig())
+    scene.see(0, BLACK, UNSURE, ONE, 0.0)
+    assert scene.see(1, BLACK, UNSURE, OTHER, 0.1).scene_seq == 0
+    assert scene.see(2, HALVES, UNSURE, OTHER, 0.2).scene_seq == 0
+
+
+def test_light_that_changes_for_all_of_the_picture_is_no_cut() -> None:
+    scene = Scene(SceneConfig())
+    scene.see(0, BLACK, UNSURE, ONE, 0.0)
+    assert scene.see(1, BLACK + 90, UNSURE, OTHER, 0.1).scene_seq == 0
+
+
+def test_a_server_answer_holds_and_loses_weight_with_time() -> None:
+    scene = Scene(SceneConfig(hold_s=2.0))
+    scene.see(0, BLACK, UNSURE, ONE, 0.0)
+    scene.sent(0)
+    scene.hear(heard(0, weight=1.5))
+    glance = scene.see(1, BLACK, UNSURE, ONE, 2.0)
+    assert glance.held_weight == pytest.approx(1.5 / np.e)
+    assert (glance.held_seq, glance.held_s) == (0, 2.0)
+    assert answer_of(glance.scores).class_id == 1
+
+
+def test_a_server_answer_loses_weight_as_the_picture_moves_away() -> None:
+    scene = Scene(SceneConfig(hold_s=1e9))
+    scene.see(0, BLACK, UNSURE, ONE, 0.0)
+    scene.sent(0)
+    scene.hear(heard(0))
+    weights = [scene.see(1, BLACK, UNSURE, ONE + share * OTHER, 0.1).held_weight for share in (0.0, 0.5, 1.0)]
+    assert weights[0] == pytest.approx(1.0)
+    assert weights[0] > weights[1] > weights[2] > 0
+
+
+def test_an_answer_about_a_scene_that_is_over_is_not_taken_in() -> None:
+    scene = Scene(SceneConfig())
+    scene.see(0, BLACK, UNSURE, ONE, 0.0)
+    scene.sent(0)
+    scene.see(1, HALVES, UNSURE, OTHER, 0.1)
+    scene.hear(heard(0))
+    assert scene.see(2, HALVES, UNSURE, OTHER, 0.2).held_weight == 0
+
+
+def test_an_answer_comes_once_and_only_for_what_was_sent() -> None:
+    scene = Scene(SceneConfig(hold_s=1e9))
+    scene.see(0, BLACK, UNSURE, ONE, 0.0)
+    scene.sent(0)
+    scene.hear([*heard(0), *heard(0), *heard(7)])
+    assert scene.see(1, BLACK, UNSURE, ONE, 0.1).held_weight == pytest.approx(1.0)
+
+
+def test_only_the_newest_answers_are_held() -> None:
+    scene = Scene(SceneConfig(hold_s=1e9))
+    for seq in range(3 * MOST_HELD):
+        scene.see(seq, BLACK, UNSURE, ONE, seq / 10)
+        scene.sent(seq)
+        scene.hear(heard(seq))
+    glance = scene.see(3 * MOST_HELD, BLACK, UNSURE, ONE, 3.0)
+    assert glance.held_weight == pytest.approx(MOST_HELD)
+
+
+def test_time_that_jumps_backwards_stands_still() -> None:
+    scene = Scene(SceneConfig())
+    scene.see(0, BLACK, UNSURE, ONE, 100.0)
+    scene.sent(0)
+    scene.hear(heard(0))
+    glance = scene.see(1, BLACK, UNSURE, ONE, 3.0)
+    assert (glance.held_s, glance.scene_s) == (0.0, 0.0)
+    assert glance.held_weight == pytest.approx(1.0)
+
+
+def test_without_memory_each_frame_is_for_itself() -> None:
+    scene = Scene(SceneConfig(remember=False))
+    for seq in range(4):
+        glance = scene.see(seq, BLACK, (SURE_OF_0, UNSURE)[seq % 2], ONE, seq / 10)
+        scene.sent(seq)
+        scene.hear(heard(seq))
+        assert glance.scene_seq == seq
+        np.testing.assert_array_equal(glance.scores, (SURE_OF_0, UNSURE)[seq % 2].log_probs)
+
+
+def test_a_summary_of_zeros_resembles_nothing_and_breaks_nothing() -> None:
+    scene = Scene(SceneConfig())
+    for seq in range(3):
+        glance = scene.see(seq, BLACK, UNSURE, np.zeros(4, np.float32), seq / 10)
+    assert np.isfinite(glance.scores).all()
