@@ -123,6 +123,8 @@ def markdown(table: Rows) -> str:
 def fill(page: Path) -> None:
     def write(found: re.Match[str]) -> str:
         begin, kind, path, end = found.groups()
+        if not Path(path).is_file():
+            sys.exit(f"{page} shows {path}, which is not there: the page says which command writes it")
         return begin + markdown(KINDS[kind](json.loads(Path(path).read_text(encoding="utf-8")))) + end
 
     page.write_text(_MARKED.sub(write, page.read_text(encoding="utf-8")), encoding="utf-8")
