@@ -1,6 +1,6 @@
-"""Bits charged over bits on the wire: edge in one network namespace, mosquitto and server in another.
+"""Bits charged over bits on the wire: edge in one network namespace, server (and mosquitto) in another.
 
-    python -m bench.bill [--seconds 60] [--rates 16 64 256]
+    python -m bench.bill [--transport mqtt] [--seconds 60] [--rates 16 64 256]
 
 The link, the budget and the broker are those of a live run; the frames are random bytes of the size that the window
 grants (1 kB or more), the server answers each with 66 bytes. Counted by the veth interface of the edge's namespace.
@@ -15,20 +15,26 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from bench.cable import PORT, SERVER, Cable, obstacle
 from pipeline.budget import UplinkBudget
-from pipeline.config import MqttConfig
-from transport.link import Hello
+from pipeline.config import MqttConfig, WebRtcConfig
+from pipeline.tasks import run_loop
+from transport.link import EdgeLink, Hello, ServerLink
 from transport.mqtt.address import open_broker
 from transport.mqtt.edge import MqttEdgeLink
 from transport.mqtt.server import MqttServerLink
 from transport.mqtt.topics import Topics
+from transport.webrtc.address import ENV_TOKEN, MeetingPoint, open_meeting_point
+from transport.webrtc.edge import WebRtcEdgeLink
+from transport.webrtc.server import WebRtcServerLink
 
 _LEAST, _MOST = 1000, 12_000  # bytes of a message
 _WINDOW_S = 1.0
+_SERVER_STARTS_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -43,17 +49,23 @@ class Result:
         return self.charged_bits / self.wire_bits
 
 
-def measure(rates_bps: list[int], seconds: float) -> list[Result]:
+def measure(rates_bps: list[int], seconds: float, transport: str = "mqtt") -> list[Result]:
     with ExitStack() as stack:
-        running = [(rate, _start(stack.enter_context(Cable(rate // 1000)), rate, seconds)) for rate in rates_bps]
+        running = [
+            (rate, _start(stack.enter_context(Cable(rate // 1000)), transport, rate, seconds)) for rate in rates_bps
+        ]
         return [Result(rate, *map(int, edge.communicate()[0].split())) for rate, edge in running]
 
 
-def _start(cable: Cable, rate_bps: int, seconds: float) -> subprocess.Popen[str]:
+def _start(cable: Cable, transport: str, rate_bps: int, seconds: float) -> subprocess.Popen[str]:
     """Broker, server and edge; the edge's process."""
-    cable.start_broker()
-    cable.run("server", sys.executable, "-m", "bench.bill", "--role", "server")
-    role = ["--role", "edge", "--seconds", str(seconds), "--rates", str(rate_bps // 1000)]
+    if transport == "mqtt":
+        cable.start_broker()
+    role = ["--transport", transport, "--role", "server"]
+    cable.run("server", sys.executable, "-m", "bench.bill", *role)
+    if transport == "webrtc":
+        time.sleep(_SERVER_STARTS_S)  # mosquitto takes an edge before there is a server
+    role = ["--transport", transport, "--role", "edge", "--seconds", str(seconds), "--rates", str(rate_bps // 1000)]
     return cable.run("edge", sys.executable, "-m", "bench.bill", *role)
 
 
@@ -64,25 +76,43 @@ def _counted_bits() -> int:
     return 8 * sum(int(counts.split()[8]) for name, _, counts in lines if name.strip() != "lo")
 
 
-async def _be_server() -> None:
-    broker = open_broker(f"mqtt://{SERVER}:{PORT}", MqttConfig(), "server")
-    async with MqttServerLink(broker, Topics("bench"), "servers") as link:
+Toll = Callable[[int], bool]
+
+
+def _server_link(transport: str) -> ServerLink:
+    if transport == "webrtc":
+        return WebRtcServerLink(_meeting_point())
+    return MqttServerLink(open_broker(f"mqtt://{SERVER}:{PORT}", MqttConfig(), "server"), Topics("bench"), "servers")
+
+
+def _edge_link(transport: str, toll: Toll) -> EdgeLink:
+    hello = Hello(14, 16, "0" * 16, 1.0)
+    if transport == "webrtc":
+        return WebRtcEdgeLink(_meeting_point(), "edge", ["camera"], hello, toll=toll)
+    broker = open_broker(f"mqtt://{SERVER}:{PORT}", MqttConfig(keepalive="10s"), "server")
+    return MqttEdgeLink(broker, Topics("bench"), "edge", ["camera"], hello, toll=toll, must_connect=True)
+
+
+def _meeting_point() -> MeetingPoint:
+    os.environ.setdefault(ENV_TOKEN, "token-of-the-bench")
+    return open_meeting_point(f"webrtc+http://{SERVER}:{PORT}", WebRtcConfig(), "server")
+
+
+async def _be_server(transport: str) -> None:
+    async with _server_link(transport) as link:
         async for message in link.messages():
             await link.reply(message, bytes(66))
 
 
-async def _be_edge(rate_bps: int, seconds: float) -> None:
+async def _be_edge(transport: str, rate_bps: int, seconds: float) -> None:
     """Prints charged bits, bits on the wire, and the fullest window."""
     budget, before = UplinkBudget(rate_bps, _WINDOW_S), _counted_bits()
-    broker = open_broker(f"mqtt://{SERVER}:{PORT}", MqttConfig(keepalive="10s"), "server")
     began_s = time.monotonic()
-    hello = Hello(14, 16, "0" * 16, 1.0)
 
     def toll(bits: int) -> bool:
         return budget.charge(time.monotonic(), bits)
 
-    link = MqttEdgeLink(broker, Topics("bench"), "edge", ["camera"], hello, toll=toll, must_connect=True)
-    async with link:
+    async with _edge_link(transport, toll) as link:
         answers = asyncio.create_task(_count(link))
         while time.monotonic() < began_s + seconds:
             await asyncio.sleep(0.02)
@@ -97,12 +127,12 @@ async def _be_edge(rate_bps: int, seconds: float) -> None:
         answers.cancel()
 
 
-async def _count(link: MqttEdgeLink) -> None:
+async def _count(link: EdgeLink) -> None:
     async for _ in link.replies():
         pass
 
 
-def _largest(link: MqttEdgeLink, allowance_bits: int) -> int | None:
+def _largest(link: EdgeLink, allowance_bits: int) -> int | None:
     """The largest message that the allowance pays for."""
     for size in range(_MOST, _LEAST - 1, -200):
         if link.wire_bits("camera", size) <= allowance_bits:
@@ -112,18 +142,21 @@ def _largest(link: MqttEdgeLink, allowance_bits: int) -> int | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--transport", choices=["mqtt", "webrtc"], default="mqtt")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--rates", type=int, nargs="+", default=[16, 64, 256], help="kbit/s")
     parser.add_argument("--role", choices=["edge", "server"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.role == "server":
-        asyncio.run(_be_server())
+        run_loop(_be_server(arguments.transport), arguments.transport == "webrtc")
     elif arguments.role == "edge":
-        asyncio.run(_be_edge(1000 * arguments.rates[0], arguments.seconds))
+        run_loop(
+            _be_edge(arguments.transport, 1000 * arguments.rates[0], arguments.seconds), arguments.transport == "webrtc"
+        )
     elif (reason := obstacle("mosquitto")) is not None:
         sys.exit(f"bench.bill: {reason}")
     else:
-        for result in measure([1000 * rate for rate in arguments.rates], arguments.seconds):
+        for result in measure([1000 * rate for rate in arguments.rates], arguments.seconds, arguments.transport):
             print(
                 f"{result.rate_bps // 1000:4d} kbit/s: charged {result.charged_bits}, wire {result.wire_bits}, "
                 f"ratio {result.ratio:.4f}, fullest window {result.peak_window_bits} bits"

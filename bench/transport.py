@@ -1,6 +1,6 @@
 """What a transport adds to a frame's way: on a free link, and on one that is slower than what is offered.
 
-    python -m bench.transport [--transports in-process mqtt] [--seconds 20]
+    python -m bench.transport [--transports mqtt webrtc] [--seconds 20]
 
 Free: 30 frames/s of 4 kB; the round trip's median, over that of one process. Narrow: a link of 400 kbit/s (`tc tbf`)
 is offered 25 frames/s of 2.5 kB, which is 500 kbit/s before any framing; the edge has two messages unacknowledged at
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -23,16 +24,21 @@ import numpy as np
 
 from bench.cable import PORT, SERVER, Cable, obstacle
 from bench.stub import Noise, answer, hello
-from pipeline.config import MqttConfig, ServeConfig
+from pipeline.config import MqttConfig, ServeConfig, WebRtcConfig
+from pipeline.tasks import run_loop
 from transport.in_process import InProcessLink
 from transport.link import EdgeLink, ServerLink
 from transport.mqtt.address import open_broker
 from transport.mqtt.edge import MqttEdgeLink
 from transport.mqtt.server import MqttServerLink
 from transport.mqtt.topics import Topics
+from transport.webrtc.address import ENV_TOKEN, MeetingPoint, open_meeting_point
+from transport.webrtc.edge import WebRtcEdgeLink
+from transport.webrtc.server import WebRtcServerLink
 from transport.wire import decode_reply
 
 _IN_FLIGHT = 2
+WEBRTC_PORT = 8620
 _DEADLINE_S = 5.0
 
 
@@ -71,8 +77,24 @@ def _mqtt_server() -> ServerLink:
     return MqttServerLink(broker, Topics("bench"), "servers")
 
 
+def _meeting_point() -> MeetingPoint:
+    os.environ.setdefault(ENV_TOKEN, "token-of-the-bench")
+    return open_meeting_point(f"webrtc+http://{SERVER}:{WEBRTC_PORT}", WebRtcConfig(), "server")
+
+
+def _webrtc_edge() -> EdgeLink:
+    return WebRtcEdgeLink(_meeting_point(), "edge", ["camera"], hello(_DEADLINE_S), toll=lambda bits: True)
+
+
+def _webrtc_server() -> ServerLink:
+    return WebRtcServerLink(_meeting_point())
+
+
 IN_PROCESS = "in-process"
-TRANSPORTS = {"mqtt": Ends(_mqtt_edge, _mqtt_server, broker=True)}
+TRANSPORTS = {
+    "mqtt": Ends(_mqtt_edge, _mqtt_server, broker=True),
+    "webrtc": Ends(_webrtc_edge, _webrtc_server, broker=False),
+}
 
 
 @dataclass(frozen=True)
@@ -167,10 +189,11 @@ def main() -> None:
     parser.add_argument("--load", choices=LOADS, default="free", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.role == "server":
-        asyncio.run(_be_server(TRANSPORTS[arguments.transports[0]]))
+        run_loop(_be_server(TRANSPORTS[arguments.transports[0]]), arguments.transports[0] == "webrtc")
         return
     if arguments.role == "edge":
-        asyncio.run(_be_edge(TRANSPORTS[arguments.transports[0]], LOADS[arguments.load], arguments.seconds))
+        edge = _be_edge(TRANSPORTS[arguments.transports[0]], LOADS[arguments.load], arguments.seconds)
+        run_loop(edge, arguments.transports[0] == "webrtc")
         return
     if (reason := obstacle("tc", "mosquitto")) is not None:
         sys.exit(f"bench.transport: {reason}")
