@@ -80,9 +80,10 @@ def _mqtt_link(
     from transport.mqtt.address import open_broker
     from transport.mqtt.edge import MqttEdgeLink
     from transport.mqtt.topics import Topics
+    from transport.webrtc.address import INSTEAD
 
     return MqttEdgeLink(
-        open_broker(config.ship.server, config.mqtt, "ship.server"),
+        open_broker(config.ship.server, config.mqtt, "ship.server", INSTEAD),
         Topics(config.mqtt.prefix),
         config.mqtt.node or host_name(),
         cameras,

@@ -18,7 +18,7 @@ from transport.mqtt.address import Broker, open_broker
 from transport.mqtt.embedded import embedded_broker
 from transport.mqtt.server import MqttServerLink
 from transport.mqtt.topics import Topics
-from transport.webrtc.address import MeetingPoint, is_webrtc, open_meeting_point
+from transport.webrtc.address import INSTEAD, MeetingPoint, is_webrtc, open_meeting_point
 from transport.webrtc.library import need_aiortc
 
 _RETAINED_S = 0.5  # what cameras have announced comes within this time of subscribing
@@ -59,7 +59,7 @@ def door(config: Config) -> Door:
         at = open_meeting_point(listen, config.webrtc, "serve.listen")
         _check_certificate(config, at)
         return lambda metrics: _webrtc(config, at, metrics)
-    broker = open_broker(listen, config.mqtt, "serve.listen") if listen else _embedded(config)
+    broker = open_broker(listen, config.mqtt, "serve.listen", INSTEAD) if listen else _embedded(config)
     return lambda metrics: _mqtt(config, broker, metrics)
 
 

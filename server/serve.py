@@ -63,7 +63,8 @@ async def _serve(
 def _end(link: Listening, limit: asyncio.Timeout) -> None:
     """No more frames; those inside may still be answered for a short while."""
     link.close()
-    limit.reschedule(asyncio.get_running_loop().time() + _DRAIN_S)
+    with contextlib.suppress(RuntimeError):  # a further signal, when it is ending already
+        limit.reschedule(asyncio.get_running_loop().time() + _DRAIN_S)
 
 
 def _refuse_misfits(link: Listening, service: Service) -> None:

@@ -35,8 +35,9 @@ class Broker:
         return f"{'mqtts' if self.tls else 'mqtt'}://{host}:{self.port}"
 
 
-def parse_url(url: str, where: str) -> tuple[str, str, int]:
-    """Scheme, host and port of an MQTT URL. Raises UsageError; a password is not repeated there."""
+def parse_url(url: str, where: str, instead: str = "") -> tuple[str, str, int]:
+    """Scheme, host and port of an MQTT URL; `instead`: what else is accepted there. Raises UsageError; a password is
+    not repeated in it."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -48,13 +49,13 @@ def parse_url(url: str, where: str) -> tuple[str, str, int]:
             f"{ENV_PASSWORD}, or mqtt.username and mqtt.password_file"
         )
     if parts.scheme not in PORTS or not parts.hostname or parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise UsageError(f"{where}: {url!r} is no broker's address; {_ACCEPTED}")
+        raise UsageError(f"{where}: {url!r} is no broker's address; {_ACCEPTED}{instead}")
     return parts.scheme, parts.hostname, port or PORTS[parts.scheme]
 
 
-def open_broker(url: str, config: MqttConfig, where: str) -> Broker:
+def open_broker(url: str, config: MqttConfig, where: str, instead: str = "") -> Broker:
     """Reads certificates and credentials. Raises UsageError for what cannot be read or does not belong together."""
-    scheme, host, port = parse_url(url, where)
+    scheme, host, port = parse_url(url, where, instead)
     files = {"mqtt.ca": config.ca, "mqtt.certificate": config.certificate, "mqtt.key": config.key}
     if scheme == "mqtt" and any(files.values()):
         named = next(key for key, path in files.items() if path)

@@ -19,6 +19,7 @@ SCHEMES = {"webrtc+http": False, "webrtc+https": True}  # whether it is TLS
 PORT = 8620
 ENV_TOKEN, ENV_TURN_PASSWORD = "SAGELINK_WEBRTC_TOKEN", "SAGELINK_TURN_PASSWORD"
 SHORTEST_TOKEN = 12
+INSTEAD = ", or webrtc+http(s)://host[:port]"  # of a broker's address
 _ACCEPTED = "accepted: webrtc+http://host[:port] or webrtc+https://host[:port]"
 
 
