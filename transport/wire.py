@@ -37,7 +37,7 @@ MAX_SIDE = 64  # units on a side of the grid
 MAX_PATCH = 64  # pixels on a side of a unit
 MAX_CLASSES = 16
 MAX_PARTS = 32
-PART_BYTES = 1156  # a part that travels in one datagram of WebRTC
+PART_BYTES = 1155  # a part that travels in one datagram of WebRTC
 MAX_MESSAGE_BYTES = 4_000_000
 
 

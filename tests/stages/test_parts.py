@@ -15,7 +15,7 @@ from transport.codecs import Canvas
 from transport.wire import MalformedMessage, decode_bundle, decode_evidence, encode_bundle, is_bundle, parts_of, peek
 
 CANVAS = Canvas(14, 16)
-LONGEST = 1156
+LONGEST = 1155
 
 
 @pytest.fixture

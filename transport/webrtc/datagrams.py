@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from transport.wire import MAX_PARTS
 
-DATAGRAM = 1161  # bytes of user data that fit one SCTP packet of aiortc and of browsers
+DATAGRAM = 1160  # bytes of user data that fit one SCTP packet of aiortc: 1161, rounded down to whole words
 _PART = struct.Struct("!BHBB")
 NUMBERS = 2**16
 

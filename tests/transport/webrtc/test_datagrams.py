@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aiortc.rtcsctptransport import USERDATA_MAX_LENGTH
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +24,7 @@ def part(index: int, count: int = 3, number: int = 1, camera: int = 0) -> Part:
 
 def test_the_longest_part_fills_a_datagram() -> None:
     assert len(pack_part(Part(0, 1, 0, 1, bytes(PART_BYTES)))) == DATAGRAM
+    assert DATAGRAM == USERDATA_MAX_LENGTH  # a byte more would be two packets, and lost with either
 
 
 def test_golden_bytes() -> None:
