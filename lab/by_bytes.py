@@ -16,6 +16,7 @@ from stages.encode import Encoder, usable_lines
 from stages.fuse import weight_of_share
 from stages.planner import Plan
 from stages.selectors import selector_by_name
+from transport.codecs import codec_by_name, codec_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class _Trial:
 
 def is_frame(codec: str) -> bool:
     """Whether it sends an ordinary picture file: what one would send without Sagelink."""
-    return codec.endswith("-frame")
+    return codec in codec_names() and codec_by_name(codec).whole
 
 
 def encoder_of(evaluation: Evaluation, codec: str) -> Encoder:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lab.rig import Rig, answers_of
-from lab.scored import Footage, Shot
+from lab.scored import ScoredClip, Shot
 from lab.streams import STREAMS, stream
 from pipeline.budget import UplinkBudget
 from pipeline.config import Config
@@ -38,7 +38,7 @@ class Outcome:
     peak_window_bits: int
 
 
-Policy = Callable[[Footage, float], dict[str, Outcome]]  # a clip, bit/s; outcomes by name
+Policy = Callable[[ScoredClip, float], dict[str, Outcome]]  # a clip, bit/s; outcomes by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +76,19 @@ class Bench:
             "auto": self.policy("auto", SceneConfig(), SpendConfig()),
         }
 
-    def edge(self, footage: Footage, rate_bps: float) -> dict[str, Outcome]:
+    def edge(self, footage: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
         """Nothing is sent."""
         answers = [shot.answer for shot in footage.shots]
         return {"edge": _outcome(footage, answers, [None] * len(answers), self._budget(rate_bps))}
 
-    def webp_each(self, footage: Footage, rate_bps: float) -> dict[str, Outcome]:
+    def webp_each(self, footage: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
         """Every frame as the best WebP of an equal share of the window."""
         budget = self._budget(rate_bps)
         assert budget.limit_bits is not None
         share = budget.limit_bits // (math.floor(self._fps * self._window_s) + 1)  # a window may meet one frame more
         return self._each(footage, "webp-each", self._webp, budget, lambda shot, number: shot.order, share, always=True)
 
-    def _greedy(self, footage: Footage, rate_bps: float, name: str) -> dict[str, Outcome]:
+    def _greedy(self, footage: ScoredClip, rate_bps: float, name: str) -> dict[str, Outcome]:
         """Every frame that the edge is unsure of takes what the window has left, and is forgotten."""
         paper = name == "paper"
         encoder = self._raw if paper else self._encoder
@@ -102,7 +102,7 @@ class Bench:
 
     def _each(
         self,
-        footage: Footage,
+        footage: ScoredClip,
         name: str,
         encoder: Encoder,
         budget: UplinkBudget,
@@ -127,7 +127,7 @@ class Bench:
             about[each.number] = each.number
         return {name: _outcome(footage, answers, about, budget)}
 
-    def webp_periodic(self, footage: Footage, rate_bps: float) -> dict[str, Outcome]:
+    def webp_periodic(self, footage: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
         """A WebP of full quality as often as the window has room for one, or the best that fills an empty window; the
         last answer holds until the next."""
         budget = self._budget(rate_bps)
@@ -157,7 +157,7 @@ class Bench:
     def _stream(self, name: str) -> Policy:
         """A video stream: the server on each decoded frame, and the same fused with the edge."""
 
-        def policy(footage: Footage, rate_bps: float) -> dict[str, Outcome]:
+        def policy(footage: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
             budget = self._budget(rate_bps)
             times = [shot.stream_s for shot in footage.shots]
             seen = [*stream(name, [shot.picture for shot in footage.shots], times, self._fps, budget)]
@@ -178,7 +178,7 @@ class Bench:
     def policy(self, name: str, remembered: SceneConfig, spending: SpendConfig) -> Policy:
         """Ours, with some settings."""
 
-        def policy(footage: Footage, rate_bps: float) -> dict[str, Outcome]:
+        def policy(footage: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
             budget = self._budget(rate_bps)
             assert budget.limit_bits is not None
             scene, spend = Scene(remembered), Spend(spending, self._worth)
@@ -245,7 +245,9 @@ def ablations(bench: Bench) -> dict[str, Policy]:
     return {name: bench.policy(name, *change) for name, change in changes.items()}
 
 
-def _outcome(footage: Footage, answers: Sequence[Answer], about: Sequence[int | None], budget: UplinkBudget) -> Outcome:
+def _outcome(
+    footage: ScoredClip, answers: Sequence[Answer], about: Sequence[int | None], budget: UplinkBudget
+) -> Outcome:
     shots = footage.shots
     return Outcome(
         hits=[answer.class_id == shot.truth for answer, shot in zip(answers, shots, strict=True)],

@@ -36,7 +36,7 @@ class Shot:
 
 
 @dataclass(frozen=True, slots=True)
-class Footage:
+class ScoredClip:
     """One clip, scored."""
 
     name: str
@@ -59,7 +59,7 @@ class Projector:
         self._score = Score(rig.pair.edge, grid, select.importance, self._resize)
         self._paper = Score(rig.pair.edge, grid, "last", self._resize)
 
-    def show(self, clip: Clip, step: Callable[[int], None]) -> Footage:
+    def show(self, clip: Clip, step: Callable[[int], None]) -> ScoredClip:
         """`step` is told how many more frames are done."""
         mark = self._mark(clip)
         path = self._folder / f"{clip.name}-{mark}.npz"
@@ -88,7 +88,7 @@ class Projector:
         ]
         times = [shot.stream_s for shot in shots]
         step_s = times[-1] / (len(times) - 1) if len(times) > 1 else 0.0
-        return Footage(clip.name, clip.kind, mark, max(times[-1] + step_s, 1e-3), shots)
+        return ScoredClip(clip.name, clip.kind, mark, max(times[-1] + step_s, 1e-3), shots)
 
     def _compute(self, clip: Clip, step: Callable[[int], None]) -> dict[str, np.ndarray]:
         select = self._config.select

@@ -32,7 +32,7 @@ class Bootstrap:
             return None
         drawn = self.counts @ chosen
         shares = (self.counts @ (hits & chosen))[drawn > 0] / drawn[drawn > 0]
-        return float(hits[chosen].mean()), _interval(shares)
+        return float(hits[chosen].mean()), interval(shares)
 
     def difference(self, hits: Hits, baseline: Hits, among: Hits | None = None) -> tuple[float, Interval] | None:
         """How much the share of hits is above that of the baseline on the same pictures, with its 95 % interval."""
@@ -41,9 +41,10 @@ class Bootstrap:
             return None
         each = (hits.astype(float) - baseline) * chosen
         drawn = self.counts @ chosen
-        return float(each.sum() / chosen.sum()), _interval((self.counts @ each)[drawn > 0] / drawn[drawn > 0])
+        return float(each.sum() / chosen.sum()), interval((self.counts @ each)[drawn > 0] / drawn[drawn > 0])
 
 
-def _interval(values: NDArray[np.float64]) -> Interval:
+def interval(values: NDArray[np.float64]) -> Interval:
+    """95 % of the resamples' values."""
     low, high = np.percentile(values, _LEVEL)
     return float(low), float(high)

@@ -15,8 +15,8 @@ import numpy as np
 
 from lab.clips import SLOW
 from lab.policies import Outcome, Policy
-from lab.scored import Footage
-from lab.statistics import RESAMPLES, Interval
+from lab.scored import ScoredClip
+from lab.statistics import Bootstrap, Interval, interval
 
 OURS = "auto"
 Progress = Callable[[str, int, int], None]  # what is done, how many are, of how many
@@ -55,7 +55,7 @@ class Outcomes:
                 except (ValueError, TypeError, AttributeError):  # the last line of a run that was killed
                     continue
 
-    def of(self, name: str, policy: Policy, footage: Footage, rate_bps: float) -> dict[str, Outcome]:
+    def of(self, name: str, policy: Policy, footage: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
         """Those of a policy on a clip, computed where they are not known."""
         key = hashlib.sha256(f"{self._mark} {name} {footage.mark} {rate_bps}".encode()).hexdigest()[:24]
         if key not in self._known:
@@ -67,7 +67,7 @@ class Outcomes:
 
 def rows(
     policies: dict[str, Policy],
-    clips: Sequence[Footage],
+    clips: Sequence[ScoredClip],
     rates_kbps: Sequence[float],
     window_s: float,
     outcomes: Outcomes,
@@ -91,19 +91,19 @@ def _row(
     name: str,
     found: Sequence[Outcome],
     ours: Sequence[Outcome] | None,
-    clips: Sequence[Footage],
+    clips: Sequence[ScoredClip],
     kbps: float,
     window_s: float,
     seed: int,
 ) -> Row:
     frames = np.array([len(each.hits) for each in found], float)
     hits = np.array([sum(each.hits) for each in found], float)
-    draws = np.random.default_rng(seed).multinomial(len(found), np.full(len(found), 1 / len(found)), RESAMPLES)
+    draws = Bootstrap.over(len(found), seed).counts
     shares = (draws @ hits) / (draws @ frames)
     versus = None
     if ours is not None and name != OURS:
         more = np.array([sum(each.hits) for each in ours], float) - hits
-        versus = float(more.sum() / frames.sum()), _interval((draws @ more) / (draws @ frames))
+        versus = float(more.sum() / frames.sum()), interval((draws @ more) / (draws @ frames))
     ages = [age for each in found for age in each.ages_ms]
     slow = np.array([clip.kind in SLOW for clip in clips])
     bits, seconds = np.array([each.total_bits for each in found], float), np.array([clip.length_s for clip in clips])
@@ -111,7 +111,7 @@ def _row(
         policy=name,
         kbps=kbps,
         accuracy=float(hits.sum() / frames.sum()),
-        ci95=_interval(shares),
+        ci95=interval(shares),
         spent_kbps=float(bits.sum() / seconds.sum() / 1000),
         peak_window_bits=max(each.peak_window_bits for each in found),
         budget_bits=int(kbps * 1000 * window_s + 1e-6),
@@ -120,8 +120,3 @@ def _row(
         slow_accuracy=float(hits[slow].sum() / frames[slow].sum()) if slow.any() else None,
         slow_kbps=float(bits[slow].sum() / seconds[slow].sum() / 1000) if slow.any() else None,
     )
-
-
-def _interval(values: np.ndarray) -> Interval:
-    low, high = np.percentile(values, (2.5, 97.5))
-    return float(low), float(high)

@@ -64,7 +64,7 @@ def evaluate_video(
     from lab.policies import Bench, ablations
     from lab.progress import Bar
     from lab.rig import Rig
-    from lab.scored import Footage, Projector
+    from lab.scored import Projector, ScoredClip
     from lab.video import Outcomes
     from lab.video import rows as measure
     from models.pair import Pair as ModelPair
@@ -80,7 +80,7 @@ def evaluate_video(
     bench = Bench(rig, settings, fps)
     policies = bench.policies() | (ablations(bench) if ablation else {})
     console = Console()
-    footage: list[Footage] = []
+    footage: list[ScoredClip] = []
     table: list[Row] = []
     interrupted = False
     out.mkdir(parents=True, exist_ok=True)

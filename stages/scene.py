@@ -58,7 +58,6 @@ class Scene:
         self._held: list[_Held] = []
         self._sent: dict[int, tuple[float, _Vector]] = {}  # time and summary of frames whose answer is awaited
         self._cuts: list[float] = []  # times of the last cuts
-        self._said: int | None = None
 
     def see(self, seq: int, picture: Pixels, answer: Answer, summary: _Vector, now_s: float) -> Glance:
         """The next frame, as the edge model scored it; what was heard before it counts."""
