@@ -25,6 +25,7 @@ class Drop(StrEnum):
     """Why a frame was not answered by the server."""
 
     GATE = "gate"  # the edge answer was good enough
+    WORTH = "worth"  # a message would add too little to what is known of the scene
     BUDGET = "budget"  # no useful evidence fits what the rolling budget has left
     LINK = "link"  # too many messages unacknowledged, or the transport refused the message
     LATE = "late"  # no reply before the deadline

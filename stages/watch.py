@@ -122,7 +122,9 @@ class Afford:
             return metered  # not even an empty window has room for a message: Encode says so
         doubt, window_s = 1 - metered.answer.prob, self._accounts[camera].own.window_s
         most = self._spend.most_bytes(doubt, metered.seen.glance, allowed, limit, window_s)
-        return Kept(metered, Drop.BUDGET) if most is None else replace(metered, most_bytes=most)
+        if most is None:
+            return Kept(metered, Drop.WORTH if self._worth.weight(allowed) > 0 else Drop.BUDGET)
+        return replace(metered, most_bytes=most)
 
     def _bytes(self, camera: str, bits: int | None) -> float:
         """Of a message that so many bits pay for."""
