@@ -45,7 +45,7 @@ class Camera:
     """One edge process."""
 
     name: str = "door"
-    memory: Memory = field(default_factory=lambda: Memory(PATCH, 1000.0))
+    memory: Memory = field(default_factory=lambda: Memory(PATCH, 1000.0, least_new=3))
     new: int = 3  # units of a message
 
     def code(self, seq: int, picture: Pixels, now_s: float) -> tuple[bytes, Base] | None:
@@ -218,9 +218,8 @@ def test_what_is_kept_does_not_change_with_the_message_that_it_came_from():
 
 def test_golden_completion():
     """Units 0 and 4 of a 4x4 grid, completing a base of which unit 1 is kept."""
-    message = encode_completion(
-        EvidenceMessage(7, SIDE, PATCH, 1, np.array([0, 4]), b"rest"), b"basename", np.array([1])
-    )
+    rest = EvidenceMessage(7, SIDE, PATCH, 1, np.array([0, 4]), b"rest")
+    message = encode_completion(rest, b"basename", np.array([1]))
     assert message[:-4].hex(" ") == (
         "53 47 02 01 00 00 00 07 04 04 0a 00 02 "  # header of evidence, codec 10
         "06 "  # units 0 and 4
