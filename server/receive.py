@@ -30,6 +30,7 @@ class Received:
     seq: int
     units: Units  # (K,) ascending
     content: Patches | Tokens
+    size: int | None = None  # bytes of the message; None for what never was one
     name: bytes | None = None  # under which it is to be remembered
     forgotten: bool = False  # it completes what is not remembered
 
@@ -47,7 +48,7 @@ def receive(message: bytes, canvas: Canvas, recall: Recall = lambda name: None) 
     if len(np.unique(units)) < len(units) or len({part.content.shape[1:] for part in received}) > 1:
         raise MalformedMessage("the bundle's parts do not go together")
     content: Patches | Tokens = np.concatenate([part.content for part in received])[order]
-    return Received(seq, units[order], content)
+    return Received(seq, units[order], content, len(message))
 
 
 def _receive(message: bytes, canvas: Canvas, recall: Recall | None) -> Received:
@@ -60,7 +61,7 @@ def _receive(message: bytes, canvas: Canvas, recall: Recall | None) -> Received:
     if evidence.codec == REMEMBERED and recall is not None:
         return _complete(message, evidence, canvas, recall)
     codec = codec_by_number(evidence.codec)
-    return Received(evidence.seq, evidence.units, codec.decode(evidence.payload, evidence.units, canvas))
+    return Received(evidence.seq, evidence.units, codec.decode(evidence.payload, evidence.units, canvas), len(message))
 
 
 def _complete(message: bytes, evidence: EvidenceMessage, canvas: Canvas, recall: Recall) -> Received:
@@ -71,8 +72,10 @@ def _complete(message: bytes, evidence: EvidenceMessage, canvas: Canvas, recall:
     held = recall(completion.base) if len(completion.kept) else None
     kept = held.part(completion.kept) if held is not None else None
     if kept is None or kept.shape[1:] != content.shape[1:]:
-        return Received(evidence.seq, units, content, name_of(message, completed=False), len(completion.kept) > 0)
+        name, forgotten = name_of(message, completed=False), len(completion.kept) > 0
+        return Received(evidence.seq, units, content, len(message), name, forgotten)
     together = np.concatenate([completion.kept, units])
     order = np.argsort(together)
     content = np.concatenate([kept, content])[order]
-    return Received(evidence.seq, together[order], content, name_of(message, completed=True))
+    # Its length says nothing of how much there is to see.
+    return Received(evidence.seq, together[order], content, None, name_of(message, completed=True))

@@ -103,7 +103,7 @@ def test_the_server_never_classifies_with_units_that_are_not_as_the_frame_shows_
 
 
 def test_messages_complete_one_another_and_the_server_sees_all_units():
-    camera, server, picture = Camera(new=5), Server(), make_picture(seed=1)
+    camera, server, picture = Camera(new=5, memory=Memory(PATCH, 9.0)), Server(), make_picture(seed=1)
     counts = []
     for seq in range(3):
         message, _ = camera.code(seq, picture, float(seq))
