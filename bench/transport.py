@@ -5,10 +5,11 @@ loses packets.
 
 Free: 30 frames/s of 4 kB; the round trip's median, over that of one process, and the share of a core that each side
 takes. Narrow: a link of 400 kbit/s (`tc tbf`) is offered 25 frames/s of 2.5 kB, which is 500 kbit/s before any framing.
-Lossy: 256 kbit/s, 25 ms and 5 % loss of packets either way (`bench.rough`), are offered 8 frames/s of 2.5 kB. The edge
-has two messages unacknowledged at most, for a second at most, and keeps the others, as `sagelink run` does. Edge and
-server are processes of their own in two network namespaces; the server decodes, batches and replies, with a model that
-answers at once. Needs root, `ip`, `tc`, /dev/net/tun and mosquitto.
+Lossy: 256 kbit/s, 25 ms and 5 % loss of packets either way (`bench.rough`), are offered 8 frames/s of 2.5 kB, or
+15 frames/s of 800 B, which one datagram holds. The edge has two messages unacknowledged at most, for a second at most,
+and keeps the others, as `sagelink run` does. Edge and server are processes of their own in two network namespaces; the
+server decodes, batches and replies, with a model that answers at once. Needs root, `ip`, `tc`, /dev/net/tun and
+mosquitto.
 """
 
 from __future__ import annotations
@@ -57,10 +58,12 @@ class Load:
     rough: Rough | None = None
 
 
+_ROUGH = Rough(loss=0.05, delay_s=0.025, rate_bps=256_000)
 LOADS = {
     "free": Load(30, 4032),
     "narrow": Load(25, 2496, rate_kbit=400),
-    "lossy": Load(8, 2496, rough=Rough(loss=0.05, delay_s=0.025, rate_bps=256_000)),
+    "lossy": Load(8, 2496, rough=_ROUGH),
+    "lossy-small": Load(15, 800, rough=_ROUGH),
 }
 
 
