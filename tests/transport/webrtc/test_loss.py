@@ -1,4 +1,4 @@
-"""A cable that loses 5 % of the packets either way: the answers come all the same. More: `python -m bench.transport`."""
+"""A cable that loses 5 % of the packets either way: answers come all the same. More: `python -m bench.transport`."""
 
 from __future__ import annotations
 
