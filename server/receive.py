@@ -18,6 +18,7 @@ class Received:
     seq: int
     units: Units  # (K,) ascending
     content: Patches | Tokens
+    size: int | None = None  # bytes of the message; None for what never was one
 
 
 def receive(message: bytes, canvas: Canvas) -> Received:
@@ -33,7 +34,7 @@ def receive(message: bytes, canvas: Canvas) -> Received:
     if len(np.unique(units)) < len(units) or len({part.content.shape[1:] for part in received}) > 1:
         raise MalformedMessage("the bundle's parts do not go together")
     content: Patches | Tokens = np.concatenate([part.content for part in received])[order]
-    return Received(seq, units[order], content)
+    return Received(seq, units[order], content, len(message))
 
 
 def _receive(message: bytes, canvas: Canvas) -> Received:
@@ -44,4 +45,4 @@ def _receive(message: bytes, canvas: Canvas) -> Received:
             f"has units of {canvas.patch_size} pixels on {canvas.side}x{canvas.side}"
         )
     codec = codec_by_number(evidence.codec)
-    return Received(evidence.seq, evidence.units, codec.decode(evidence.payload, evidence.units, canvas))
+    return Received(evidence.seq, evidence.units, codec.decode(evidence.payload, evidence.units, canvas), len(message))

@@ -160,7 +160,7 @@ class Service:
             return []
         lengths = [len(received.units) for received in frames]
         self._metrics.units.inc(sum(lengths))
-        padded = sum(len(group) * max(lengths[index] for index in group) for group in self._classifier.passes(lengths))
+        padded = sum(len(group) * max(lengths[index] for index in group) for group in self._classifier.passes(frames))
         self._metrics.padding.inc(padded - sum(lengths))
         try:
             return [(None, *answer) for answer in self._classifier(frames)]
