@@ -117,7 +117,7 @@ def test_a_frame_may_be_hard_for_one_format_and_easy_for_another():
 
     made = plan([LARGE, other, file], code, 6000)
     assert made.point.codec == "b"
-    assert 6000 * 0.95 <= len(made.message) <= 6000
+    assert 6000 * 0.93 <= len(made.message) <= 6000
     assert len(coded) <= 4
     assert "b-frame" not in {point.codec for point in coded}  # what a format costs is known for its files too
 
