@@ -87,8 +87,8 @@ class Scored:
 class Glance:
     """What was known of a frame's scene when the frame was seen, the frame's own edge answer included."""
 
-    scores: NDArray[np.float32]  # (C,) unnormalised log-probabilities; a server answer to this frame adds to them
-    held_weight: float  # of the server's answers in them
+    scores: NDArray[np.float32]  # (C,) unnormalised log-probabilities
+    held_weight: float  # of the mean of the server's answers in them
     held_seq: int | None  # the newest frame that the server answered for; None: for none of the scene
     held_s: float  # since that frame; not a number where there is none
     scene_seq: int  # the first frame of the scene
