@@ -76,9 +76,7 @@ def main() -> None:
     rig = Rig(Pair.load(base), base.capture.resize)
     score = Score(rig.pair.edge, rig.pair.server.grid, base.select.importance, base.capture.resize)
     clips = [clip for clip in drawn_clips(World(400, 7), 4 * count, 4.0, FPS, 0) if clip.kind in SLOW][:count]
-    print(
-        f"{len(clips)} clips of {len(clips[0].frames)} frames; right % (units seen, kbit/s spent); gain, paired"
-    )
+    print(f"{len(clips)} clips of {len(clips[0].frames)} frames; right % (units seen, kbit/s spent); gain, paired")
     for kbps in rates:
         for codec in ("token-zstd", "raw-zstd", "auto"):
             cells, shares = [], []
