@@ -279,8 +279,8 @@ def test_the_command_goes_on_after_ctrl_c_and_writes_a_checkpoint(
         code, printed = command(*adapt, "--minutes", "60")
     assert code == 0, printed
     assert "120 frames to learn from, 20 held out" in printed
-    assert f"interrupted after step 2; kept in {out.with_suffix('.resume')}: the same command goes on" in printed
-    assert [*out.parent.iterdir()] == [out.with_suffix(".resume")]
+    assert f"interrupted after step 2; kept in {out}.resume: the same command goes on" in printed
+    assert [*out.parent.iterdir()] == [out.with_name(out.name + ".resume")]
 
     judged(monkeypatch, 0.6)
     code, printed = command(*adapt, "--minutes", "0.001")
