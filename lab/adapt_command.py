@@ -126,10 +126,11 @@ def adapt(
             console.print(kept, style="yellow", highlight=False, soft_wrap=True)
             return
         adapted = course.result(lambda done, of: bar.show("shares of adapted weights", done, of))
-    save_adapted(adapted.model, out, adapted.share, course.steps)
+    save_adapted(adapted.model, out, adapted.share, adapted.steps)
     state.unlink()
     console.print(
-        f"{course.steps} steps; {adapted.share:.0%} of the way to the student: {adapted.agreement}",
+        f"{course.steps} steps; {adapted.share:.0%} of the way to the student of step {adapted.steps}: "
+        f"{adapted.agreement}",
         highlight=False,
         soft_wrap=True,
     )

@@ -27,6 +27,8 @@ class Plan:
     message: bytes
     agreement: float
     weight: float
+    kept: int = 0  # units that the server is to add from memory
+    alone: float = 0.0  # the weight if it cannot
 
 
 def plan(
