@@ -2,9 +2,9 @@
 
 Every picture is coded at every setting, decoded and classified as the server would. Agreement is the mean probability
 of the full frame's answer, as a share of the one that the full frame itself gives it: about the share of pictures whose
-answer stays, with half the noise of counting them. The weight is the one with which the fused answer foretells best the truth, or,
-where nobody knows it, the fused answer to the full frame, on the half of the pictures that the edge is less sure of. No
-label is needed.
+answer stays, but it does not jump when one changes. The weight is the one with which the fused answer foretells best
+the truth, or, where nobody knows it, the fused answer to the full frame, on the half of the pictures that the edge is
+less sure of. No label is needed.
 """
 
 from __future__ import annotations
