@@ -40,7 +40,7 @@ def write_report(folders: Sequence[Path], out: Path | None = None) -> Path:
     html = _template().render(
         title=" and ".join(run.name for run in runs),
         runs=[{"name": run.name, "facts": _facts(run), "sheets": _sheets(run)} for run in runs],
-        facts=[(name, [_facts(run).get(name, "") for run in runs]) for name in _facts(runs[0])],
+        facts=[(name, [_facts(run).get(name, "") for run in runs]) for name in _names(runs)],
         sections=sections,
         stylesheet=(Path(__file__).parent / "templates" / "report.css").read_text(encoding="utf-8"),
     )
@@ -60,6 +60,11 @@ def _template() -> Any:
     return Environment(loader=PackageLoader("monitor"), autoescape=True, undefined=StrictUndefined).get_template(
         "report.html"
     )
+
+
+def _names(runs: Sequence[Results]) -> list[str]:
+    """Of the facts that any of the runs has."""
+    return [*dict.fromkeys(name for run in runs for name in _facts(run))]
 
 
 def _facts(run: Results) -> dict[str, str]:
@@ -89,6 +94,8 @@ def _facts(run: Results) -> dict[str, str]:
         "Accuracy": f"{accuracy['verdict']:.1%}, edge alone {accuracy['edge']:.1%}" if accuracy else "no truth known",
         "Edge and server agree": f"on {agreement:.1%} of what was answered" if agreement is not None else "no answers",
     }
+    if revised := run.revised():
+        facts["Revised"] = f"{revised:,} ({revised / frames:.0%}): the server changed what was said at once"
     if summary.get("interrupted"):
         facts["Frames"] += ", interrupted"
     return facts
@@ -118,6 +125,7 @@ def _card(run: Results, line: dict[str, Any]) -> dict[str, str]:
     return {
         "image": f"data:image/jpeg;base64,{data}",
         "label": str(line["label"]),
+        "was": f", was {line['revises']['label']}" if line.get("revises") else "",
         "prob": "" if line["prob"] is None else f"{line['prob']:.0%}",
         "origin": line["origin"],
         "right": right,

@@ -100,6 +100,10 @@ class Results:
             "edge": edge / len(known),
         }
 
+    def revised(self) -> int:
+        """Frames on which the server changed what was said at once; 0 where nothing was said before."""
+        return sum(line.get("revises") is not None for line in self.lines)
+
     def agreement(self) -> float | None:
         """Share of the frames that the server answered on which edge and server name the same class."""
         both = [(line["edge"], line["server"]) for line in self.lines if line["edge"] and line["server"]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.channel import Channel
@@ -52,13 +52,14 @@ def edge_graph(
     recorder: Recorder,
     gate: Gate,
     clock: BudgetClock,
+    video: Collection[str] = (),
     script: Script | None = None,
 ) -> Graph:
-    """capture -> score -> meter, gate, select, encode, ship -> collect -> fuse -> record.
+    """capture -> score -> meter, see, gate, afford, claim, select, encode, ship, await -> collect -> fuse -> record.
 
     A frame that keeps its edge answer leaves as Kept for the fuse stage, from wherever it is. Live runs, whose budget
     is on the monotonic clock, drop what they cannot keep up with; replays, on the stream's time, wait. A `script` takes
-    the place of the captures and of all that the outside world decides.
+    the place of the captures and of all that the outside world decides. `video`: cameras whose scenes are remembered.
     """
     from stages.capture import InStep
     from stages.encode import Encode
@@ -66,6 +67,7 @@ def edge_graph(
     from stages.score import Score
     from stages.select import Select
     from stages.ship import AHEAD, Collect, Pace, Ship, Uplink
+    from stages.watch import Afford, Await, See, Watch, scene_config
 
     live = isinstance(clock, MonotonicClock)
     memories = _memories(config, models, [*accounts])
@@ -73,24 +75,11 @@ def edge_graph(
     score = Score(models.edge, models.server.grid, config.select.importance, config.capture.resize)
     asked, charged = (script.asked, script.charged) if script else (clock, clock)
     told = [script] if script else []
-    # What the server is known to remember never depends on timing either.
-    paced = [] if live else [Pace(uplink, 1 if memories else AHEAD)]
-    # One frame at a time from asking the budget to charging it: what a frame may spend never depends on timing.
-    offload = Chain(
-        [
-            *told,
-            *paced,
-            Meter(accounts, asked),
-            gate,
-            Claim(accounts),
-            Select(config.select, memories),
-            Encode(encoder, link.wire_bits, config.encode.max_message, memories),
-            *told,
-            Ship(uplink, accounts, charged, wait_for_place=not live),
-        ],
-        exits=(Kept,),
-    )
-    collect = Collect(uplink, config.ship.deadline if live else REPLAY_DEADLINE_S)
+    # What a scene knows, and what the server is known to remember, must not depend on when replies come: frames wait.
+    paced = [] if live else [Pace(uplink, lambda camera: 1 if camera in video or memories else AHEAD)]
+    watches = {name: Watch(scene_config(config.video), fuse.weight) for name in video}
+    by_worth = video and config.fuse.rule == "weighted" and config.fuse.weights is None
+    afford = [Afford.of(config, models.server, accounts, link.wire_bits)] if by_worth else []
 
     def rescue(item: object, error: Exception | None) -> object:
         """A frame whose stage failed, or that a newer one displaced, keeps its edge answer."""
@@ -100,6 +89,25 @@ def edge_graph(
 
     graph = Graph(rescue)
     decided = graph.channel("decided")
+    # One frame at a time from asking the budget to charging it: what a frame may spend never depends on timing.
+    offload = Chain(
+        [
+            *told,
+            *paced,
+            Meter(accounts, asked),
+            See(watches, script.heard if script else None),
+            gate,
+            *afford,
+            Claim(accounts),
+            Select(config.select, memories),
+            Encode(encoder, link.wire_bits, config.encode.max_message, memories),
+            *told,
+            Ship(uplink, accounts, charged, wait_for_place=not live),
+            Await(watches, decided),
+        ],
+        exits=(Kept,),
+    )
+    collect = Collect(uplink, config.ship.deadline if live else REPLAY_DEADLINE_S)
     keep: dict[type[Any], Channel[Any]] = {Kept: decided}
     if script:
         frames = graph.source(script.frames, name="capture", routes=keep)

@@ -128,6 +128,27 @@ class GateConfig(_Section):
     )
 
 
+class VideoConfig(_Section):
+    """Spending over time: what is known of the scene that a camera looks at, and which frames are worth bits then."""
+
+    policy: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="auto: for cameras and video files, not for folders of images and drawn worlds; never: each frame "
+        "is decided on alone",
+    )
+    cuts: bool = Field(True, description="Forget the scene where the picture changes to another; false: never")
+    averaging: bool = Field(True, description="Average the edge's answers over the frames of a scene")
+    holding: bool = Field(True, description="A server answer counts for later frames of its scene too, with age less")
+    value: bool = Field(
+        True,
+        description="No message that is expected to gain next to nothing; only with `fuse.rule` weighted and no "
+        "`fuse.weights`, because the frontier's weights tell the gain",
+    )
+    saving: bool = Field(
+        False, description="Wait for bits for a useful message, and keep some for scenes to come; as `value`"
+    )
+
+
 class SelectConfig(_Section):
     """Which units of a frame are sent."""
 
@@ -323,6 +344,7 @@ class Config(_Section):
     edge: ModelConfig = ModelConfig()
     server: ModelConfig = ModelConfig()
     gate: GateConfig = GateConfig()
+    video: VideoConfig = VideoConfig()
     budget: BudgetConfig = BudgetConfig()
     select: SelectConfig = SelectConfig()
     encode: EncodeConfig = EncodeConfig()

@@ -24,6 +24,8 @@ def summary_table(summary: dict[str, Any]) -> Table:
     table.add_row("verdicts from", share(summary["origins"]))
     table.add_row("offloaded", f"{summary['offloaded']} ({summary['offloaded'] / frames:.0%})")
     table.add_row("not answered by the server", share(summary["drops"]))
+    if summary["revised"]:
+        table.add_row("revised by the server", f"{summary['revised']} ({summary['revised'] / frames:.0%})")
     table.add_row("uplink", f"{summary['wire_bits'] / 8000:.1f} kB, {summary['wire_bits'] / 8 / frames:.0f} B a frame")
     limit = summary["budget_bits"]
     peak = f"{summary['peak_window_bits']} bits in {summary['window_s']:g} s"

@@ -66,6 +66,9 @@ class EdgeMetrics:
             "sagelink_uplink_bits", "Bits charged to the budget, framing included", ["camera"], registry=registry
         )
         self.units = Counter("sagelink_units", "Evidence units sent", ["camera"], registry=registry)
+        self.revised = Counter(
+            "sagelink_revised", "Verdicts that revise what was said at once", ["camera"], registry=registry
+        )
         self.window_bits = Gauge(
             "sagelink_window_bits", "Bits in the window when a frame last asked the budget", registry=registry
         )
@@ -87,6 +90,7 @@ class EdgeMetrics:
             self.drops.labels(camera, verdict.drop.value).inc()
         self.uplink_bits.labels(camera).inc(verdict.wire_bits)
         self.units.labels(camera).inc(len(verdict.units))
+        self.revised.labels(camera).inc(verdict.revises is not None)
         if verdict.window_bits is not None and camera not in self._apart:
             self.window_bits.set(verdict.window_bits)
             self.budget_bits.set(float("inf") if verdict.budget_bits is None else verdict.budget_bits)

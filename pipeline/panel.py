@@ -138,6 +138,9 @@ def _last(camera: dict[str, Any]) -> Text:
         return Text("no answer")
     sent = f"{camera['units']} units, {camera['wire_bits'] // 8} B" if camera["units"] else "kept"
     why = f" ({camera['drop']})" if camera["drop"] else ""
+    why += f", was {camera['revises']}" if camera["revises"] else ""
+    soon = camera["now"] or {}
+    why += f"  now {soon['label']}" if soon.get("label", camera["label"]) != camera["label"] else ""
     return Text.assemble(
         (f"{camera['label']} {camera['prob']:.0%}", "bold"),
         "  ",

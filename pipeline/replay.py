@@ -37,6 +37,11 @@ class Script:
         self.link = RecordedLink(recording.rows)
         self._rows = recording.rows
 
+    def heard(self, frame: Frame) -> list[int]:
+        """The frames whose answers were in since the camera's frame before."""
+        heard: list[int] = _row(self._rows, frame).get("heard", [])
+        return heard
+
     async def process(self, item: Scored | Evidence) -> Scored | Evidence | Kept:
         row = _row(self._rows, item.frame)
         went_on = row["asked_s" if isinstance(item, Scored) else "sent_s"] is not None

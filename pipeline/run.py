@@ -107,6 +107,9 @@ class Run:
         self._gate = Gate(config.gate)
         self.control = Control(self.budget, self._gate)
         self.live = any(capture.live for capture in captures)
+        always = config.video.policy == "always"
+        followed = [each.name for each in captures if always or (config.video.policy == "auto" and each.video)]
+        self._video = frozenset(followed)  # cameras whose scenes are remembered
         self.stats = LiveStats(self.apart, config.budget.window if self.live else math.inf)
         if self.live and config.select.memory is not None and config.output.record is not None:
             raise UsageError(
@@ -169,17 +172,19 @@ class Run:
         from threadpoolctl import ThreadpoolController
 
         from monitor.monitor import Monitor
+        from stages.hindsight import Hindsight
         from stages.sinks import Recorder
         from stages.sinks.annotate import AnnotatedVideos, Painter
         from stages.sinks.highlights import Highlights
         from stages.sinks.jsonl import JsonLines
         from stages.sinks.recording import Recording
+        from stages.watch import scene_config
         from transport.webrtc.address import is_webrtc
 
         output, labels = self.config.output, self.models.edge.labels
         began = time.monotonic()
         sinks: list[Sink] = [self.tally, self.stats]
-        recorder = Recorder(sinks)
+        recorder = Recorder(sinks, Hindsight(scene_config(self.config.video)).last_word, self.stats.announce)
         painter = Painter(labels, self.models.server.grid, self.config.capture.resize)
         with ExitStack() as stack:
             stack.callback(lambda: self._finish(time.monotonic() - began))
@@ -234,6 +239,7 @@ class Run:
                     recorder,
                     self._gate,
                     clock,
+                    self._video,
                     self._script,
                 )
                 self._end_on_signals(edge)
@@ -287,6 +293,7 @@ class Run:
             "offloaded": tally.offloaded,
             "origins": dict(tally.origins),
             "drops": dict(tally.drops),
+            "revised": tally.revised,
             "wire_bits": tally.wire_bits,
             "peak_window_bits": self.budget.peak_window_bits,
             "budget_bits": self.budget.limit_bits,

@@ -52,12 +52,18 @@ class CameraStats:
     last_s: float  # monotonic, of the last verdict, or when the run began
     frames: int = 0
     last: Verdict | None = None
+    newest: Verdict | None = None  # the same, or what is said at once of a later frame
     arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=_PACE_FRAMES))
 
     def fps(self, now_s: float) -> float:
         """Verdicts a second over the last ten seconds."""
         recent = [at for at in self.arrivals if at > now_s - _PACE_S]
         return (len(recent) - 1) / max(now_s - recent[0], 1e-3) if len(recent) > 1 else 0.0
+
+    def tell(self, verdict: Verdict) -> None:
+        """Takes a verdict, or what is said until then, unless more is known of a newer frame."""
+        if self.newest is None or verdict.frame.seq >= self.newest.frame.seq:
+            self.newest = verdict
 
 
 def slow_side(reason: str, ship_ms: float | None, server_ms: float | None) -> str | None:
@@ -118,6 +124,12 @@ class LiveStats:
             camera.frames += 1
             camera.last, camera.last_s = verdict, now_s
             camera.arrivals.append(now_s)
+            camera.tell(verdict)
+
+    def announce(self, verdict: Verdict) -> None:
+        """What is said of a frame at once, whose verdict has to wait."""
+        with self._lock:
+            self._cameras.setdefault(verdict.frame.camera, CameraStats(time.monotonic())).tell(verdict)
 
     def close(self) -> None:
         pass
@@ -170,4 +182,14 @@ def _camera(camera: CameraStats, labels: tuple[str, ...], now_s: float) -> dict[
         "drop": last.drop,
         "units": len(last.units),
         "wire_bits": last.wire_bits,
+        "revises": labels[last.revises.class_id] if last.revises else None,
+        "now": _now(camera.newest, labels),
     }
+
+
+def _now(newest: Verdict | None, labels: tuple[str, ...]) -> dict[str, object] | None:
+    """What is said of the newest frame, be its verdict written or not."""
+    if newest is None or newest.answer is None:
+        return None
+    answer = newest.answer
+    return {"seq": newest.frame.seq, "label": labels[answer.class_id], "prob": round(answer.prob, 4)}

@@ -25,6 +25,7 @@ class Drop(StrEnum):
     """Why a frame was not answered by the server."""
 
     GATE = "gate"  # the edge answer was good enough
+    WORTH = "worth"  # a message would add too little to what is known of the scene
     BUDGET = "budget"  # no useful evidence fits what the rolling budget has left
     LINK = "link"  # too many messages unacknowledged, or the transport refused the message
     LATE = "late"  # no reply before the deadline
@@ -106,6 +107,15 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """What is said of a frame at once, where its scene is remembered."""
+
+    answer: Answer  # the scene's, this frame's edge answer included
+    glance: Glance
+    heard: tuple[int, ...]  # frames whose server answers came in since the frame before
+
+
+@dataclass(frozen=True, slots=True)
 class Metered:
     """A scored frame, and what the uplink budget would grant it."""
 
@@ -114,10 +124,17 @@ class Metered:
     window_bits: int  # spent in the window that ends now
     budget_bits: int | None  # what a window may hold now; None: unlimited
     asked_s: float = 0.0  # budget clock
+    seen: Seen | None = None  # None: the frame is for itself
+    most_bytes: int | None = None  # of a message that is worth its bits; None: whatever the allowance pays for
 
     @property
     def frame(self) -> Frame:
         return self.scored.frame
+
+    @property
+    def answer(self) -> Answer:
+        """What is said without a further answer of the server."""
+        return self.seen.answer if self.seen else self.scored.answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +231,13 @@ class Answered:
         return self.sent.frame
 
 
+@dataclass(frozen=True, slots=True)
+class Early:
+    """Evidence that is on its way: what is said of its frame until the reply is there."""
+
+    sent: Sent
+
+
 Work: TypeAlias = Frame | Scored | Metered | Selected | Evidence | Sent | Answered
 
 
@@ -231,7 +255,10 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The one final answer for a frame. `answer` is None only where the edge model gave none."""
+    """The one final answer for a frame, or, with `awaits`, what is said until then.
+
+    `answer` is None only where the edge model gave none.
+    """
 
     frame: Frame
     answer: Answer | None
@@ -251,3 +278,8 @@ class Verdict:
     message: bytes | None  # what was sent
     reply: Reply | None = None  # where the server answered
     asked_s: float | None = None  # budget clock when the budget was asked; None when it was not
+    seen: Seen | None = None  # where the scene is remembered
+    weight: float = 0.0  # of the server's answer to this frame
+    held_seq: int | None = None  # the newest frame whose server answer is in `answer`
+    revises: Answer | None = None  # what was said at once, where a server answer changed it
+    awaits: bool = False

@@ -30,6 +30,11 @@ class Capture(Protocol):
         ...
 
     @property
+    def video(self) -> bool:
+        """Whether a frame is likely to show what the one before it showed."""
+        ...
+
+    @property
     def skipped(self) -> int:
         """Pictures that could not be read."""
         ...
@@ -79,6 +84,10 @@ class Playback:
     @property
     def skipped(self) -> int:
         return self._pictures.skipped
+
+    @property
+    def video(self) -> bool:
+        return self._pictures.video
 
     def health(self) -> None:
         return None

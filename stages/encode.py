@@ -159,6 +159,11 @@ class Encoder:
         return EvidenceMessage(seq, canvas.side, canvas.patch_size, codec.number, units, payload)
 
 
+def paid_bytes(wire_bits: Callable[[int], int], bits: int, most: int) -> int:
+    """The longest message, up to `most` bytes, that so many bits on the wire pay for; 0 where they pay for none."""
+    return max(0, bisect_right(range(most + 1), bits, key=wire_bits) - 1)
+
+
 class Encode:
     def __init__(
         self,
@@ -203,12 +208,13 @@ class Encode:
         )
 
     def _cap_bytes(self, selected: Selected) -> int:
-        """The longest message that the allowance pays for."""
-        allowance, camera = selected.metered.allowance_bits, selected.frame.camera
-        if allowance is None:
-            return self._max_message
-        sizes = range(self._max_message + 1)
-        return max(0, bisect_right(sizes, allowance, key=lambda size: self._wire_bits(camera, size)) - 1)
+        """The longest message that the allowance pays for and that is worth its bits."""
+        metered, most = selected.metered, self._max_message
+        if metered.most_bytes is not None:
+            most = min(most, metered.most_bytes)
+        if metered.allowance_bits is None:
+            return most
+        return paid_bytes(partial(self._wire_bits, selected.frame.camera), metered.allowance_bits, most)
 
     def _explain(self, camera: str, message_bytes: int, metered: Metered) -> None:
         """Says, once, when a frame could not be sent even in an empty window."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pipeline.types import (
     Answer,
     Answered,
+    Early,
     Evidence,
     Kept,
     Metered,
@@ -73,30 +74,33 @@ class Fuse:
             return evidence.weight * min(1.0, units / (len(evidence.units) + evidence.kept))
         return weight_of_share(self._weights, units / self._units)
 
-    async def process(self, work: Answered | Kept) -> Verdict:
+    async def process(self, work: Answered | Kept | Early) -> Verdict:
         return self.decide(work)
 
-    def decide(self, outcome: Answered | Kept) -> Verdict:
-        """The verdict on a frame, however far it came."""
+    def decide(self, outcome: Answered | Kept | Early) -> Verdict:
+        """The verdict on a frame, however far it came. Where its scene is remembered, what is said of it at once; the
+        last word is `Hindsight`'s."""
         # From the last value back to the first: each holds the one that it was made from.
         answered = outcome if isinstance(outcome, Answered) else None
-        work = outcome.work if isinstance(outcome, Kept) else outcome
+        work = outcome.work if isinstance(outcome, Kept) else outcome.sent if isinstance(outcome, Early) else outcome
         sent = work.sent if isinstance(work, Answered) else work if isinstance(work, Sent) else None
         evidence = sent.evidence if sent else work if isinstance(work, Evidence) else None
         selected = evidence.selected if evidence else work if isinstance(work, Selected) else None
         metered = selected.metered if selected else work if isinstance(work, Metered) else None
         scored = metered.scored if metered else work if isinstance(work, Scored) else None
 
+        seen = metered.seen if metered else None
         edge = scored.answer if scored else None
-        answer: Answer | None = edge
-        origin: Origin = "edge"
+        answer: Answer | None = seen.answer if seen else edge
+        origin: Origin = "fused" if seen and seen.glance.held_weight > 0 else "edge"
         server: Answer | None = None
+        weight = 0.0
         if answered and edge:
             server = answer_of(spread(answered.reply, len(edge.log_probs)))
             weight = self.weight(answered.sent.evidence, answered.reply.units)
             if self._replace:
                 answer, origin = server, "server"
-            elif weight > 0:
+            elif weight > 0 and not seen:
                 answer, origin = fuse(edge, server, weight), "fused"
         return Verdict(
             frame=work.frame,
@@ -125,4 +129,8 @@ class Fuse:
             message=sent.evidence.message if sent else None,
             reply=answered.reply if answered else None,
             asked_s=metered.asked_s if metered else None,
+            seen=seen,
+            weight=weight,
+            held_seq=seen.glance.held_seq if seen else None,
+            awaits=isinstance(outcome, Early),
         )

@@ -60,8 +60,8 @@ class Gate:
         self.config = config
 
     def offloads(self, answer: Answer) -> bool:
-        """Whether a frame with this edge answer is worth the server's."""
+        """Whether a frame of which this would be said is worth the server's answer."""
         return self._policy(answer, self.threshold)
 
     async def process(self, metered: Metered) -> Metered | Kept:
-        return metered if self.offloads(metered.scored.answer) else Kept(metered, Drop.GATE)
+        return metered if self.offloads(metered.answer) else Kept(metered, Drop.GATE)

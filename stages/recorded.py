@@ -92,6 +92,11 @@ class RecordedCamera:
     def health(self) -> None:
         return None
 
+    @property
+    def video(self) -> bool:
+        """As the recorded run had it."""
+        return any(row["verdict"].get("scene") is not None for row in self._rows)
+
     async def __aenter__(self) -> RecordedCamera:
         return self
 

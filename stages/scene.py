@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pipeline.types import Answer, Glance, Heard, Pixels
 
 MOST_HELD = 32  # server answers of a scene
+_MOST_AWAITED = 64  # answers that may still come; with more, the oldest are given up
 _THUMB = 16  # pixels on a side of the picture that frames are compared by
 _MOVE = 0.5  # of the class token's cosine distance: what an answer loses a factor e by
 _Vector = NDArray[np.float32]
@@ -105,6 +106,8 @@ class Scene:
         """Evidence of the frame seen last is on its way."""
         if self._summary is not None:
             self._sent[seq] = (self._now_s, self._summary)
+            while len(self._sent) > _MOST_AWAITED:
+                del self._sent[next(iter(self._sent))]
 
     def hear(self, heard: Iterable[Heard]) -> None:
         """Answers of the server, about frames of this scene or of one that is over."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 
 from pipeline.clock import BudgetClock
@@ -98,13 +98,14 @@ class Uplink:
 class Pace:
     """Verdicts are written in the order of capture, so those of later frames are kept until the reply is there."""
 
-    def __init__(self, uplink: Uplink, ahead: int = AHEAD) -> None:
+    def __init__(self, uplink: Uplink, ahead: Callable[[str], int] = lambda camera: AHEAD) -> None:
         """`ahead`: frames of a camera that may be decided while an earlier one waits for its reply."""
         self._uplink = uplink
         self._ahead = ahead
 
     async def process(self, scored: Scored) -> Scored:
-        await self._uplink.replied(scored.frame.camera, scored.frame.seq - self._ahead)
+        camera = scored.frame.camera
+        await self._uplink.replied(camera, scored.frame.seq - self._ahead(camera))
         return scored
 
 
@@ -171,7 +172,9 @@ class Collect:
             async with asyncio.timeout(self._deadline_s):
                 reply = await sent.reply
         except TimeoutError:
-            return Kept(sent, Drop.LATE)
+            if not sent.reply.done() or sent.reply.cancelled():
+                return Kept(sent, Drop.LATE)
+            reply = sent.reply.result()  # both at once: who asks the future sees the reply, so the verdict has it too
         except ConnectionError:
             return Kept(sent, Drop.LINK)
         finally:

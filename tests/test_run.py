@@ -29,12 +29,13 @@ from tests.stages.test_sources import write_video
 
 RESULT_KEYS = {
     *("seq", "stream_s", "sent_s", "label", "class_id", "prob", "origin", "drop", "units", "wire_bits"),
-    *("codec", "side", "quality", "capture_s", "wall_s", "pts_s"),
+    *("codec", "side", "quality", "capture_s", "wall_s", "pts_s", "scene", "held", "revises"),
     *("allowance_bits", "window_bits", "budget_bits", "edge", "server", "latency_ms", "camera", "name", "truth"),
 }
 SUMMARY_KEYS = {
     *("frames", "verdicts", "offloaded", "origins", "drops", "wire_bits", "peak_window_bits", "budget_bits"),
     *("window_s", "fps", "wall_s", "latency_ms", "source", "models", "accuracy", "skipped", "interrupted", "cameras"),
+    "revised",
 }
 
 

@@ -1,6 +1,6 @@
 // A tile for each camera: its picture, what was sent of it, its answer and state.
 
-import { bytes, element, percent } from "./format.js";
+import { bytes, element, percent, was } from "./format.js";
 import { drawHeat, drawUnits } from "./overlay.js";
 
 export class LivePictures {
@@ -73,7 +73,7 @@ export class LivePictures {
     if (!frame) return;
     label.textContent = frame.label ? `${frame.label} ${percent(frame.prob)}` : "no answer";
     const sent = frame.units ? `${frame.units} units, ${bytes(frame.wire_bits / 8)}` : "";
-    how.textContent = [frame.origin, sent, frame.drop].filter(Boolean).join(" · ");
+    how.textContent = [frame.origin, sent, frame.drop, was(frame)].filter(Boolean).join(" · ");
     how.className = `how dot ${frame.origin}`;
     canvas.ariaLabel = `${frame.camera}: ${label.textContent}, ${how.textContent}`;
   }

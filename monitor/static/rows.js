@@ -1,6 +1,6 @@
 // The table of frames: the newest on top, until it is paused.
 
-import { bytes, clock, element, percent } from "./format.js";
+import { bytes, clock, element, percent, was } from "./format.js";
 
 const SHOWN = 60;
 
@@ -9,6 +9,7 @@ const FILTERS = {
   sent: (frame) => frame.units > 0,
   kept: (frame) => frame.units === 0,
   differ: (frame) => frame.server && frame.server.label !== frame.edge?.label,
+  revised: (frame) => frame.revises,
 };
 
 export class Rows {
@@ -91,6 +92,7 @@ function row(frame) {
   cell("").append(open);
   cell(frame.camera, "camera").title = frame.camera;
   answer(cell("–"), frame);
+  if (frame.revises) line.lastChild.append(Object.assign(document.createElement("span"), { className: "dim", textContent: ` ${was(frame)}` }));
   answer(cell("–", "wide"), frame.edge);
   answer(cell("–", "wide"), frame.server);
   cell(frame.drop ? `${frame.origin} · ${frame.drop}` : frame.origin, `dot ${frame.origin}`);

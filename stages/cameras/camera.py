@@ -46,6 +46,7 @@ class Camera:
 
     live = True
     length: int | None = None
+    video = True
 
     def __init__(
         self,

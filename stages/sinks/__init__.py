@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from pipeline.errors import SagelinkError
@@ -27,8 +27,17 @@ class Recorder:
     A verdict waits for those of earlier frames of its camera; every captured frame gets one, so none waits for ever.
     """
 
-    def __init__(self, sinks: Sequence[Sink]) -> None:
+    def __init__(
+        self,
+        sinks: Sequence[Sink],
+        last_word: Callable[[Verdict], Verdict] = lambda verdict: verdict,
+        announce: Callable[[Verdict], None] = lambda verdict: None,
+    ) -> None:
+        """`last_word`: asked of each verdict, in order, before the sinks get it; `announce`: told of what is said of a
+        frame at once, where its verdict has to wait."""
         self._sinks = sinks
+        self._last_word = last_word
+        self._announce = announce
         self._next_seq: Counter[str] = Counter()  # by camera
         self._early: dict[tuple[str, int], Verdict] = {}
         self._lock = threading.Lock()
@@ -36,9 +45,14 @@ class Recorder:
     def write(self, verdict: Verdict) -> None:
         """Raises SagelinkError when a sink cannot keep it."""
         with self._lock:
-            camera = verdict.frame.camera
-            if verdict.frame.seq >= self._next_seq[camera]:
-                self._early.setdefault((camera, verdict.frame.seq), verdict)
+            camera, seq = verdict.frame.camera, verdict.frame.seq
+            if verdict.awaits:
+                self._announce(verdict)
+                return
+            if seq >= self._next_seq[camera]:
+                self._early.setdefault((camera, seq), verdict)
+            if seq > self._next_seq[camera] and verdict.drop is not None:  # else it has been announced
+                self._announce(verdict)
             while (camera, self._next_seq[camera]) in self._early:
                 self._write(self._early.pop((camera, self._next_seq[camera])))
 
@@ -54,6 +68,7 @@ class Recorder:
 
     def _write(self, verdict: Verdict) -> None:
         self._next_seq[verdict.frame.camera] = verdict.frame.seq + 1
+        verdict = self._last_word(verdict)
         for sink in self._sinks:
             try:
                 sink.write(verdict)

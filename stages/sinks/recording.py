@@ -57,6 +57,7 @@ class Recording:
             "at_s": self._at_s(frame),
             "asked_s": verdict.asked_s,
             "sent_s": verdict.sent_s,
+            "heard": verdict.seen.heard if verdict.seen else [],
             "message": self._message(verdict.message),
             "reply": encode_reply(verdict.reply).hex() if verdict.reply else None,
             "verdict": record(verdict, self._labels),

@@ -42,6 +42,7 @@ class Tally:
     verdicts: int = 0
     offloaded: int = 0  # frames whose evidence was sent
     wire_bits: int = 0
+    revised: int = 0  # verdicts that revise what was said at once
     unanswered: int = 0  # frames on which not even the edge model gave an answer
     origins: Counter[str] = field(default_factory=Counter)
     drops: Counter[str] = field(default_factory=Counter)
@@ -56,6 +57,7 @@ class Tally:
         self.offloaded += verdict.sent_s is not None
         self.wire_bits += verdict.wire_bits
         self.cameras[verdict.frame.camera].update(offloaded=verdict.sent_s is not None, wire_bits=verdict.wire_bits)
+        self.revised += verdict.revises is not None
         self.unanswered += verdict.answer is None
         self.origins[verdict.origin] += 1
         if verdict.drop is not None:

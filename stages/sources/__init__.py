@@ -44,6 +44,11 @@ class PictureSource(Protocol):
         ...
 
     @property
+    def video(self) -> bool:
+        """Whether a picture is likely to show what the one before it showed."""
+        ...
+
+    @property
     def labels(self) -> tuple[str, ...] | None:
         """Class names of the truth, where it is known."""
         ...

@@ -24,6 +24,7 @@ class ImageFolder:
     """Images below a folder, `fps` of them a second. One that cannot be read is skipped and counted."""
 
     labels = None
+    video = False
 
     def __init__(self, folder: Path, fps: float) -> None:
         """Raises UsageError when there is no image, or none that can be read."""

@@ -27,6 +27,7 @@ class SyntheticSource:
 
     skipped = 0
     labels = CLASSES
+    video = False
 
     def __init__(
         self, frames: int, width: int = 256, height: int = 256, fps: float = 5.0, seed: int = 0, hold: int = 5

@@ -20,6 +20,7 @@ class VideoFile:
     """Every frame of the first video stream. A corrupt one is counted and skipped."""
 
     labels = None
+    video = True
 
     def __init__(self, path: Path) -> None:
         """Raises UsageError when the file holds no video that can be decoded."""
