@@ -3,7 +3,8 @@
 The teacher is the stock server on the clean full frame; the student starts as the same model and learns to give the
 teacher's answer (Hinton et al., 2015) to what `lab.evidence` shows it. Its patch embedding stays as it is, so tokens
 that an edge computes are still the server's own. Weights are averaged over the steps, and in the end over stock and
-student (WiSE-FT, Wortsman et al., 2022): a part of the way gives most of the gain and forgets little.
+student (WiSE-FT, Wortsman et al., 2022) where that agrees more. The stock weights stay beside them, for messages that
+hold all that there is: nothing has to be remembered.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from lab.evidence import Seen, Views
+from lab.evidence import MOST, Seen, Views
 from models.vit import classify_units, to_units
-from models.zoo import Model
+from models.zoo import PARTIAL, Model, Partial
 from pipeline.errors import SagelinkError
 
 Weights: TypeAlias = dict[str, Tensor]
-MIX = (8, 18, 6)  # frames of a step: clean and whole, coded and whole, with chosen units
-RATE = 2.5e-5
+MIX = (24, 8)  # frames of a step: whole and coded; with chosen units
+RATE = 1e-4
 _WARM_UP = 50  # steps
 _TEMPERATURE = 2.0
 _DECAY = 0.05  # of weights
@@ -46,7 +47,7 @@ _FROZEN = "patch_embed."
 class Student:
     """A server on its way; `state` and `restore` let it go on after an interruption as if there had been none."""
 
-    def __init__(self, stock: Model, views: Views, bf16: bool, mix: tuple[int, int, int] = MIX) -> None:
+    def __init__(self, stock: Model, views: Views, bf16: bool, mix: tuple[int, int] = MIX) -> None:
         self.steps = 0
         self._stock = stock
         self._views = views
@@ -112,12 +113,12 @@ class Student:
         self._optimiser.load_state_dict(state["optimiser"])
 
 
-def mixed(stock: Model, weights: Weights, share: float) -> Model:
-    """The model with weights that are so far on the way from stock to these, rounded as they are saved."""
+def mixed(stock: Model, weights: Weights, share: float, most_bytes: int) -> Model:
+    """The stock model; its weights for messages up to so long are so far on the way to these, rounded as saved."""
     vit: VisionTransformer = copy.deepcopy(stock.vit)
     own = stock.vit.state_dict()
     vit.load_state_dict({key: (own[key] + share * (weights[key] - own[key])).half().float() for key in own})
-    return replace(stock, vit=vit)
+    return replace(stock, partial=Partial(vit, most_bytes, round(MOST * stock.grid.units)))
 
 
 def bf16_pays(model: Model) -> bool:
@@ -136,11 +137,21 @@ def bf16_pays(model: Model) -> bool:
 
 
 def save_adapted(model: Model, path: Path, share: float, steps: int) -> None:
-    """Writes a checkpoint in half precision. Raises SagelinkError."""
-    weights = {key: value.half().cpu().contiguous() for key, value in model.vit.state_dict().items()}
-    about = {"model": model.name, "adapted": f"{share:.2f} of the way after {steps} steps"}
+    """Writes a checkpoint with both sets of weights, the adapted ones in half precision. Raises SagelinkError."""
+    assert model.partial is not None
+    weights = {key: value.cpu().contiguous() for key, value in model.vit.state_dict().items()}
+    for key, value in model.partial.vit.state_dict().items():
+        if not key.startswith(_FROZEN):
+            weights[PARTIAL + key] = value.half().cpu().contiguous()
+    about = {
+        "model": model.name,
+        "adapted": f"{share:.2f} of the way after {steps} steps",
+        "classes": json.dumps(model.labels),
+        PARTIAL + "most_bytes": str(model.partial.most_bytes),
+        PARTIAL + "most_units": str(model.partial.most_units),
+    }
     try:
-        save_file(weights, path, metadata=about | {"classes": json.dumps(model.labels)})
+        save_file(weights, path, metadata=about)
     except (OSError, SafetensorError) as error:
         raise SagelinkError(f"--out {str(path)!r} cannot be written: {error}") from None
 

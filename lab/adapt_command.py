@@ -71,7 +71,7 @@ def adapt(
     from lab.course import Course
     from lab.evidence import Views
     from lab.footage import gather
-    from lab.held_out import HeldOut
+    from lab.held_out import SHARES, HeldOut
     from lab.progress import Bar
     from lab.rig import Rig
     from models.pair import Pair as ModelPair
@@ -103,12 +103,13 @@ def adapt(
         )
         judge = HeldOut(held_out, lines, stock, wanted, bf16, lambda done, of: bar.show("held-out messages", done, of))
         student = Student(stock, Views(learned, lines, rig.canvas, (wanted[0], wanted[-1]), seed), bf16)
-        course = Course(student, stock, judge, minutes * 60)
-        state = out.with_suffix(".resume")
+        course = Course(student, stock, judge, wanted[-1], minutes * 60)
+        state = out.with_name(out.name + ".resume")
         identity = {"sources": [*sources], "frames": frames, "bytes": wanted, "seed": seed, "server": digest(stock)}
         console.print(
             f"{len(learned)} frames to learn from, {len(held_out)} held out; {'bf16' if bf16 else 'fp32'} on "
-            f"{settings.server.device}; stock server at {sizes} bytes: {_percent(judge.stock)}",
+            f"{settings.server.device}; stock server at {sizes} bytes, "
+            f"and with {' and '.join(f'{share:.0%}' for share in SHARES)} of the units: {judge.stock}",
             highlight=False,
             soft_wrap=True,
         )
@@ -125,11 +126,11 @@ def adapt(
             console.print(kept, style="yellow", highlight=False, soft_wrap=True)
             return
         adapted = course.result(lambda done, of: bar.show("shares of adapted weights", done, of))
-    save_adapted(adapted.model, out, adapted.share, course.steps)
+    save_adapted(adapted.model, out, adapted.share, adapted.steps)
     state.unlink()
     console.print(
-        f"{course.steps} steps; {adapted.share:.0%} of the way to the student: {_percent(adapted.agreement)}, "
-        f"full frames {adapted.agreement.full:.1%}",
+        f"{course.steps} steps; {adapted.share:.0%} of the way to the student of step {adapted.steps}: "
+        f"{adapted.agreement}",
         highlight=False,
         soft_wrap=True,
     )
@@ -149,11 +150,7 @@ class _Screen:
         self._bar.show(f"step {steps}, loss {loss:.3f}, seconds", min(done, limit), limit)
 
     def checked(self, agreement: Agreement) -> None:
-        self._console.print(f"held out: {_percent(agreement)}, full frames {agreement.full:.1%}", highlight=False)
-
-
-def _percent(agreement: Agreement) -> str:
-    return " ".join(f"{share:.1%}" for share in agreement.sizes)
+        self._console.print(f"held out: {agreement}", highlight=False)
 
 
 @contextmanager

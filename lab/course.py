@@ -16,10 +16,7 @@ from models.zoo import Model
 from pipeline.errors import SagelinkError, UsageError
 
 SHARES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of the way from stock to the student
-FORGOTTEN = (
-    0.06  # of the full frames may get another answer than stock gives; half of a point of accuracy, docs/codec.md
-)
-_NOISE = 0.01  # of the frames at one size
+_NOISE = 0.01  # of the frames at one size or share of the units
 _CHECKS = 10
 _PATIENCE = 4  # checks without a better one
 
@@ -34,22 +31,26 @@ class Watch(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Adapted:
-    """What comes out: so much of the way to the student, and what it is worth."""
+    """What comes out: so much of the way to the student as it was after so many steps, and what it is worth."""
 
     share: float
+    steps: int
     model: Model
     agreement: Agreement
 
 
 class Course:
-    def __init__(self, student: Student, stock: Model, held_out: HeldOut, limit_s: float) -> None:
+    def __init__(self, student: Student, stock: Model, held_out: HeldOut, most_bytes: int, limit_s: float) -> None:
+        """`most_bytes`: the longest message that is for the adapted weights."""
         self._student = student
         self._stock = stock
         self._held_out = held_out
+        self._most_bytes = most_bytes
         self._limit_s = limit_s
         self._spent_s = 0.0
         self._best: Weights = {}
         self._best_mean = -1.0
+        self._best_steps = 0
         self._checks: list[float] = []  # mean agreement at each
 
     def go(
@@ -83,39 +84,37 @@ class Course:
 
     def _check(self) -> Agreement:
         weights = self._student.weights()
-        agreement = self._held_out.agreement(mixed(self._stock, weights, 1.0))
+        agreement = self._held_out.agreement(self._mixed(weights, 1.0))
         self._checks.append(agreement.mean)
         if agreement.mean >= self._best_mean:
-            self._best, self._best_mean = weights, agreement.mean
+            self._best, self._best_mean, self._best_steps = weights, agreement.mean, self.steps
         return agreement
 
+    def _mixed(self, weights: Weights, share: float) -> Model:
+        return mixed(self._stock, weights, share, self._most_bytes)
+
     def result(self, progress: Callable[[int, int], None]) -> Adapted:
-        """The way that agrees most at the sizes, of those that forget little. Raises SagelinkError when none is better
-        than stock."""
+        """The way that agrees most at the sizes. Raises SagelinkError when none is better than stock."""
         tried = []
         for share in SHARES:
-            model = mixed(self._stock, self._best, share)
-            tried.append(Adapted(share, model, self._held_out.agreement(model)))
+            model = self._mixed(self._best, share)
+            tried.append(Adapted(share, self._best_steps, model, self._held_out.agreement(model)))
             progress(len(tried), len(SHARES))
-        stock = self._held_out.stock
         sound = [each for each in tried if self._is_sound(each.agreement)]
         if not sound:
-            nearest = max(tried, key=lambda each: each.agreement.full)
+            best = max(tried, key=lambda each: each.agreement.mean)
             raise SagelinkError(
                 "nothing is saved: no mixture of stock and adapted weights is better than the stock server on the "
-                f"{len(self._held_out)} frames held out. Agreement with its full-frame answers by size of a message: "
-                f"stock {_shares(stock)}, adapted {_shares(nearest.agreement)}; on full frames "
-                f"{nearest.agreement.full:.1%}, accepted {1 - FORGOTTEN:.0%}. More frames or --minutes may help"
+                f"{len(self._held_out)} frames held out. Agreement with its full-frame answers by size of a message, "
+                f"and by share of units: stock {self._held_out.stock}, adapted {best.agreement}; more frames or "
+                "--minutes may help"
             )
         return max(sound, key=lambda each: each.agreement.mean)
 
     def _is_sound(self, agreement: Agreement) -> bool:
         stock = self._held_out.stock
-        return (
-            agreement.full >= 1 - FORGOTTEN
-            and agreement.mean > stock.mean
-            and all(own >= theirs - _NOISE for own, theirs in zip(agreement.sizes, stock.sizes, strict=True))
-        )
+        pairs = zip(agreement.sizes + agreement.units, stock.sizes + stock.units, strict=True)
+        return agreement.mean > stock.mean and all(own >= theirs - _NOISE for own, theirs in pairs)
 
     def save(self, path: Path, identity: dict[str, Any]) -> None:
         """Writes where the course stands; a file that is cut short never takes the place of a whole one."""
@@ -125,6 +124,7 @@ class Course:
             "spent_s": self._spent_s,
             "best": self._best,
             "best_mean": self._best_mean,
+            "best_steps": self._best_steps,
             "checks": self._checks,
         }
         partial = path.with_name(path.name + ".partial")
@@ -144,6 +144,7 @@ class Course:
                 self._student.restore(state["student"])
                 self._spent_s, self._checks = state["spent_s"], state["checks"]
                 self._best, self._best_mean = state["best"], state["best_mean"]
+                self._best_steps = state["best_steps"]
         except Exception as error:  # whatever a file that is none makes of torch's unpickler
             raise UsageError(
                 f"{str(path)!r} is not a state of an adaptation ({type(error).__name__}); delete it to begin anew"
@@ -158,7 +159,3 @@ class Course:
     @property
     def steps(self) -> int:
         return self._student.steps
-
-
-def _shares(agreement: Agreement) -> str:
-    return " ".join(f"{share:.1%}" for share in agreement.sizes)

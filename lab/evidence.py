@@ -1,4 +1,4 @@
-"""What a server that is being adapted gets to see: frames as the planner would send them, and clean ones.
+"""What a server that is being adapted gets to see: frames as the planner would send them.
 
 A frame is cropped, turned over and sometimes blended with another, because a teacher can be asked about any picture
 and few frames then say as much as many (Beyer et al., "Knowledge distillation: a good teacher is patient and
@@ -27,7 +27,7 @@ _BLENDED = 0.25
 _LIKELY = 0.06  # agreement below the best at which a line is chosen 1/e times as often
 _RAW = 0.3  # of the steps: chosen units are raw, not coded
 _SHUFFLED = 0.3  # of the frames of which units are chosen: by lot, not in order
-_FEWEST, _MOST = 0.1, 0.85  # share of the units that are chosen
+_FEWEST, MOST = 0.1, 0.85  # share of the units that are chosen
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,15 +52,15 @@ class Views:
         self._sizes = np.log(sizes)
         self._seed = seed
 
-    def batch(self, step: int, clean: int, coded: int, chosen: int, pool: Executor) -> tuple[Seen, Seen]:
-        """Of a step: whole frames, so many `clean` and so many `coded`; and frames with `chosen` units."""
+    def batch(self, step: int, coded: int, chosen: int, pool: Executor) -> tuple[Seen, Seen]:
+        """Of a step: so many whole frames, `coded`, and so many with `chosen` units."""
         rng = np.random.default_rng([self._seed, step])
-        seeds = rng.spawn(clean + coded + chosen)
-        count = round(rng.uniform(_FEWEST, _MOST) * self._canvas.units)
+        seeds = rng.spawn(coded + chosen)
+        count = round(rng.uniform(_FEWEST, MOST) * self._canvas.units)
         raw = rng.random() < _RAW
-        whole = [*pool.map(self._view, seeds[: clean + coded])]
-        sent = [*whole[:clean], *pool.map(self._coded, whole[clean:], seeds[clean : clean + coded])]
-        some = [*pool.map(lambda rng: self._chosen(rng, count, raw), seeds[clean + coded :])]
+        whole = [*pool.map(self._view, seeds[:coded])]
+        sent = [*pool.map(self._coded, whole, seeds[:coded])]
+        some = [*pool.map(lambda rng: self._chosen(rng, count, raw), seeds[coded:])]
         pictures, pieces, units = zip(*some, strict=True)
         return Seen(np.stack(whole), np.stack(sent), None), Seen(np.stack(pictures), np.stack(pieces), np.stack(units))
 

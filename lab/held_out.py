@@ -18,21 +18,27 @@ from stages.encode import Encoder
 from stages.frontier import Line
 from transport.codecs import cut_units
 
+SHARES = (0.25, 0.5)
+
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
     """Shares of the frames with the stock server's full-frame answer."""
 
-    full: float
     sizes: tuple[float, ...]  # at each size of a message
+    units: tuple[float, ...]  # with each of SHARES of the units, raw
 
     @property
     def mean(self) -> float:
+        """Over the sizes."""
         return float(np.mean(self.sizes))
+
+    def __str__(self) -> str:
+        return " ".join(f"{share:.1%}" for share in self.sizes) + ", " + " ".join(f"{s:.1%}" for s in self.units)
 
 
 class HeldOut:
-    """Frames coded once, as the planner sends them at each size."""
+    """Frames coded once, as the planner sends them at each size, and as raw units."""
 
     def __init__(
         self,
@@ -48,8 +54,15 @@ class HeldOut:
         canvas = classifier.canvas
         encoder = Encoder(lines, canvas)
         everything = np.arange(canvas.units)
-        self._full = [
-            Received(0, everything, cut_units(each, everything, canvas.patch_size)) for each in footage.pictures
+        full = [Received(0, everything, cut_units(each, everything, canvas.patch_size)) for each in footage.pictures]
+        self._truth = self._answers(stock, full)
+        self._raw = [
+            [
+                Received(0, units, cut_units(picture, units, canvas.patch_size))
+                for picture, order in zip(footage.pictures, footage.orders, strict=True)
+                for units in [np.sort(order[: round(share * canvas.units)])]
+            ]
+            for share in SHARES
         ]
         self._sent: list[list[Received | None]] = []
         for done, size in enumerate(sizes):
@@ -59,17 +72,16 @@ class HeldOut:
                 row.append(None if isinstance(planned, int) else receive(planned.message, canvas))
                 progress(done * len(footage) + len(row), len(sizes) * len(footage))
             self._sent.append(row)
-        self._truth = self._answers(stock, self._full)
         self.stock = self.agreement(stock)
 
     def __len__(self) -> int:
-        return len(self._full)
+        return len(self._truth)
 
     def agreement(self, model: Model) -> Agreement:
-        full = float((self._answers(model, self._full) == self._truth).mean())
-        return Agreement(full, tuple(self._share(model, row) for row in self._sent))
+        sizes, units = ([self._share(model, row) for row in rows] for rows in (self._sent, self._raw))
+        return Agreement(tuple(sizes), tuple(units))
 
-    def _share(self, model: Model, row: Sequence[Received | None]) -> float:
+    def _share(self, model: Model, row: Sequence[Received] | Sequence[Received | None]) -> float:
         """A frame of which no message fits is none that agrees."""
         there = np.array([received is not None for received in row])
         if not there.any():

@@ -201,8 +201,8 @@ class Bench:
                     if isinstance(plan, Plan) and budget.charge(now_s, 8 * len(plan.message)):
                         scene.sent(number)
                         (server,) = self._answers([plan.message])
-                        answer = answer_of(glance.scores + np.float32(plan.weight) * server.log_probs)
                         scene.hear([Heard(number, server.log_probs, plan.weight)])
+                        answer = answer_of(scene.known()[0])
                         of = number
                 answers.append(answer)
                 about.append(of)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 DEMO_DIR = Path(demo.__file__).parent
 _EMBEDDING = "patch_embed.proj."
+PARTIAL = "partial."  # of a checkpoint: what it holds twice, and the names of that in its metadata
 DEMO_MODELS = {f"demo-{role}": role for role in demo.ARCHITECTURES}
 
 
@@ -52,6 +54,18 @@ class UnitGrid:
 
 
 @dataclass(frozen=True, slots=True)
+class Partial:
+    """Weights of a second network, for evidence that is far from a full frame; `sagelink adapt` makes them.
+
+    Its patch embedding is the first one's.
+    """
+
+    vit: VisionTransformer
+    most_bytes: int  # of a message
+    most_units: int  # of a message that is longer
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A loaded model with what is needed to feed it and to read its answers."""
 
@@ -61,6 +75,7 @@ class Model:
     labels: tuple[str, ...]
     mean: Tensor  # (3, 1, 1), of pixels in 0..1
     std: Tensor
+    partial: Partial | None = None
 
     def normalise(self, pictures: Pixels) -> Tensor:
         """RGB uint8 (..., H, W, 3) to normalised float (..., 3, H, W) on the model's device."""
@@ -103,7 +118,8 @@ def load(config: ModelConfig, name: str) -> Model:
         network = network.to(config.device).eval().requires_grad_(False)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
         raise UsageError(f"device {config.device!r} cannot be used: {str(error).splitlines()[0]}") from None
-    return described(name, network, labels, config.device)
+    model = described(name, network, labels, config.device)
+    return model if config.checkpoint is None else replace(model, partial=_load_partial(model, config.checkpoint))
 
 
 def described(name: str, network: VisionTransformer, labels: tuple[str, ...], device: str) -> Model:
@@ -180,11 +196,27 @@ def _load_timm(name: str, checkpoint: Path | None) -> tuple[VisionTransformer, t
     return network, _imagenet_labels() if network.num_classes == 1000 else ()
 
 
+def _load_partial(model: Model, path: Path) -> Partial | None:
+    """The second set of weights, where the checkpoint has one. Raises UsageError."""
+    state, metadata = read_checkpoint(path, PARTIAL)
+    if not state:
+        return None
+    network = copy.deepcopy(model.vit)
+    _load_state(
+        network, network.state_dict() | {k.removeprefix(PARTIAL): v for k, v in state.items()}, model.name, path
+    )
+    try:
+        return Partial(network, int(metadata[PARTIAL + "most_bytes"]), int(metadata[PARTIAL + "most_units"]))
+    except (KeyError, ValueError):
+        raise UsageError(f"checkpoint {str(path)!r} does not say which evidence its second weights are for") from None
+
+
 def digest(model: Model) -> str:
     """Tells the weights of one model from those of another."""
     state = hashlib.sha256()
-    for tensor in model.vit.state_dict().values():
-        state.update(tensor.cpu().numpy().tobytes())
+    for network in (model.vit, model.partial.vit) if model.partial else (model.vit,):
+        for tensor in network.state_dict().values():
+            state.update(tensor.cpu().numpy().tobytes())
     return state.hexdigest()[:16]
 
 
@@ -234,6 +266,7 @@ def read_checkpoint(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], di
 
 
 def _load_state(network: torch.nn.Module, state: dict[str, Tensor], name: str, path: Path) -> None:
+    """A second set of weights in `state` is left alone."""
     wanted = network.state_dict()
     for key, tensor in wanted.items():
         if key not in state:
@@ -243,12 +276,12 @@ def _load_state(network: torch.nn.Module, state: dict[str, Tensor], name: str, p
                 f"checkpoint {str(path)!r} does not fit model {name!r}: {key!r} has shape {tuple(state[key].shape)}, "
                 f"accepted is {tuple(tensor.shape)}"
             )
-    surplus = sorted(set(state) - set(wanted))
+    surplus = sorted(key for key in set(state) - set(wanted) if not key.startswith(PARTIAL))
     if surplus:
         raise UsageError(
             f"checkpoint {str(path)!r} does not fit model {name!r}: it holds {surplus[0]!r}, unknown there"
         )
-    network.load_state_dict({key: tensor.float() for key, tensor in state.items()})
+    network.load_state_dict({key: state[key].float() for key in wanted})
 
 
 def _imagenet_labels() -> tuple[str, ...]:

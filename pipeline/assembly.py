@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from stages.encode import Encoder
     from stages.fuse import Fuse
     from stages.gate import Gate
+    from stages.memory import Memory
     from stages.sinks import Recorder
     from transport.link import EdgeLink
 
@@ -64,14 +65,16 @@ def edge_graph(
     from stages.meter import Claim, Meter
     from stages.score import Score
     from stages.select import Select
-    from stages.ship import Collect, Pace, Ship, Uplink
+    from stages.ship import AHEAD, Collect, Pace, Ship, Uplink
 
     live = isinstance(clock, MonotonicClock)
-    uplink = Uplink(link, config.ship.in_flight, config.ship.deadline if live else None)
+    memories = _memories(config, models, [*accounts])
+    uplink = Uplink(link, config.ship.in_flight, config.ship.deadline if live else None, memories)
     score = Score(models.edge, models.server.grid, config.select.importance, config.capture.resize)
     asked, charged = (script.asked, script.charged) if script else (clock, clock)
     told = [script] if script else []
-    paced = [] if live else [Pace(uplink)]
+    # What the server is known to remember never depends on timing either.
+    paced = [] if live else [Pace(uplink, 1 if memories else AHEAD)]
     # One frame at a time from asking the budget to charging it: what a frame may spend never depends on timing.
     offload = Chain(
         [
@@ -80,8 +83,8 @@ def edge_graph(
             Meter(accounts, asked),
             gate,
             Claim(accounts),
-            Select(config.select),
-            Encode(encoder, link.wire_bits, config.encode.max_message),
+            Select(config.select, memories),
+            Encode(encoder, link.wire_bits, config.encode.max_message, memories),
             *told,
             Ship(uplink, accounts, charged, wait_for_place=not live),
         ],
@@ -116,6 +119,15 @@ def edge_graph(
     verdicts = graph.stage(Chain([script.outcomes, fuse]) if script else fuse, decided, name="fuse")
     graph.stage(InThread("record", recorder.write), verdicts, name="record")
     return graph
+
+
+def _memories(config: Config, models: Pair, cameras: Sequence[str]) -> dict[str, Memory]:
+    """By camera; none where the server is not to remember."""
+    from stages.memory import Memory
+
+    if (age_s := config.select.memory) is None:
+        return {}
+    return {name: Memory(models.server.grid.patch_size, age_s, config.select.min_units) for name in cameras}
 
 
 def verdict_on(leftover: object, fuse: Fuse) -> Verdict | None:

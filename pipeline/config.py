@@ -145,6 +145,11 @@ class SelectConfig(_Section):
     units: int | None = Field(None, ge=1, description="Most units that one frame may send; empty: all of the grid")
     min_units: int = Field(16, ge=1, description="Fewer than this (or than `units`) are not worth a message")
     seed: int = Field(0, ge=0, description="For the random selector")
+    memory: Duration | None = Field(
+        None,
+        description="How long a unit that the server remembers counts as there while it looks the same; empty: every "
+        "message stands alone",
+    )
 
 
 class EncodeConfig(_Section):
@@ -236,6 +241,9 @@ class ServeConfig(_Section):
     workers: int = Field(1, ge=1, le=64, description="Batches classified at the same time, each in a thread")
     max_wait: Duration = Field(0.002, description="Longest that a frame waits for others to share a batch")
     max_batch_units: int = Field(4096, ge=1, le=262_144, description="Units in a batch, padding included")
+    memory: Size | None = Field(
+        256_000_000, description="Bytes of units to remember for cameras that ask for it; empty: none"
+    )
     queue: int = Field(
         4, ge=1, le=64, description="Frames of one camera that may wait; a further one displaces the oldest"
     )
@@ -343,6 +351,14 @@ class Config(_Section):
         shared = {key: given[key] for key in CameraOptions.model_fields if key in given}
         cameras = [shared | camera if isinstance(camera, dict) else camera for camera in tree["cameras"]]
         return tree | {"cameras": cameras}
+
+    @model_validator(mode="after")
+    def _memory_where_it_works(self) -> Config:
+        if self.select.memory is not None and self.in_parts:
+            raise ValueError(
+                "select.memory: over WebRTC parts of a message may be lost; accepted there: empty, or an MQTT server"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_list_of_cameras(self) -> Config:

@@ -87,8 +87,8 @@ class Scored:
 class Glance:
     """What was known of a frame's scene when the frame was seen, the frame's own edge answer included."""
 
-    scores: NDArray[np.float32]  # (C,) unnormalised log-probabilities; a server answer to this frame adds to them
-    held_weight: float  # of the server's answers in them
+    scores: NDArray[np.float32]  # (C,) unnormalised log-probabilities
+    held_weight: float  # of the mean of the server's answers in them
     held_seq: int | None  # the newest frame that the server answered for; None: for none of the scene
     held_s: float  # since that frame; not a number where there is none
     scene_seq: int  # the first frame of the scene
@@ -121,12 +121,22 @@ class Metered:
 
 
 @dataclass(frozen=True, slots=True)
+class Base:
+    """What the server remembers of a camera and a message may build on."""
+
+    name: bytes  # see transport.remembered
+    kept: Units  # (K,) ascending: units there that still hold; none where the message begins anew
+
+
+@dataclass(frozen=True, slots=True)
 class Selected:
     """A frame that the gate lets out, with its units in progressive order: any prefix is a good selection."""
 
     metered: Metered
     order: Units
     select_ms: float
+    base: Base | None = None  # None: nothing is built on, and nothing need be remembered
+    rest: Units | None = None  # with a base: the units that it has not, those that complete it best first
 
     @property
     def frame(self) -> Frame:
@@ -154,6 +164,8 @@ class Evidence:
     message: bytes
     wire_bits: int  # message and the transport's framing
     encode_ms: float
+    kept: int = 0  # further units, which the server remembers
+    alone: float = 0.0  # the weight if it does not
 
     @property
     def frame(self) -> Frame:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch.nn.utils.rnn import pad_sequence
 
 from models.vit import can_pad, classify_units, embed_units, token_table
@@ -22,6 +24,12 @@ _CPU_PADDING = 0.1  # of the units: a CPU gains less by larger passes than it lo
 Top = tuple[tuple[int, ...], tuple[float, ...]]  # class ids, most likely first, and their log-probabilities
 
 
+@dataclass(frozen=True, slots=True)
+class _Network:
+    vit: VisionTransformer
+    table: torch.Tensor
+
+
 class Classifier:
     """The server model. Blocking; safe to call from several threads."""
 
@@ -30,7 +38,8 @@ class Classifier:
         padding = _CPU_PADDING if model.mean.device.type == "cpu" else math.inf
         self._most_padding = padding if can_pad(model.vit) else 0.0
         with torch.inference_mode():
-            self._table = token_table(model.vit)
+            self._full = _Network(model.vit, token_table(model.vit))
+            self._partial = _Network(model.partial.vit, token_table(model.partial.vit)) if model.partial else None
         self.canvas = Canvas(model.grid.side, model.grid.patch_size, Embedding(*model.embedding()))
 
     @property
@@ -41,16 +50,32 @@ class Classifier:
     def __call__(self, batch: Sequence[Received]) -> list[Top]:
         """The answer to each frame, in order."""
         answers: dict[int, Top] = {}
-        for group in self.passes([len(received.units) for received in batch]):
+        for group in self.passes(batch):
             tops = self._classify([batch[index] for index in group])
             answers.update(zip(group, tops, strict=True))
         return [answers[index] for index in range(len(batch))]
 
-    def passes(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Indices of frames that share a forward pass, by how many units each has."""
-        return passes(lengths, self._most_padding)
+    def passes(self, batch: Sequence[Received]) -> list[list[int]]:
+        """Indices of frames that share a forward pass, by which weights each needs and how many units it has."""
+        found: list[list[int]] = []
+        networks = [self._network(received) for received in batch]
+        for network in (self._full, self._partial):
+            rows = [index for index, wanted in enumerate(networks) if wanted is network]
+            groups = passes([len(batch[index].units) for index in rows], self._most_padding)
+            found += [[rows[place] for place in group] for group in groups]
+        return found
+
+    def _network(self, received: Received) -> _Network:
+        """The weights for so much evidence."""
+        partial = self._model.partial
+        if self._partial is None or partial is None:
+            return self._full
+        short = received.size is not None and received.size <= partial.most_bytes
+        return self._partial if short or len(received.units) <= partial.most_units else self._full
 
     def _classify(self, frames: Sequence[Received]) -> list[Top]:
+        """Frames that one network answers, in one pass."""
+        network = self._network(frames[0])
         lengths = np.array([len(received.units) for received in frames])
         longest = int(lengths.max())
         units = np.zeros((len(frames), longest), np.int64)
@@ -61,7 +86,7 @@ class Classifier:
         if (lengths < longest).any():
             present = torch.from_numpy(np.arange(longest) < lengths[:, None]).to(tokens.device)
         places = torch.from_numpy(units).to(tokens.device)
-        log_probs = classify_units(self._model.vit, tokens, places, self._table, present).float().log_softmax(1)
+        log_probs = classify_units(network.vit, tokens, places, network.table, present).float().log_softmax(1)
         values, classes = log_probs.topk(min(TOP, log_probs.shape[1]))
         return [(tuple(c), tuple(v)) for c, v in zip(classes.tolist(), values.tolist(), strict=True)]
 

@@ -2,8 +2,9 @@
 
 A picture that resembles the last one shows the same scene, so answers to earlier frames say something about it. The
 edge's log-probabilities are averaged over the frames of the scene: frames of one scene err together, so that many of
-them count as one. The server's are added with the weight of their evidence, less as time passes and as the picture
-moves away from the one that they are about. A cut forgets it all. Pure: no clock, no I/O.
+them count as one. The server's are averaged likewise, by the weight of their evidence, less as time passes and as the
+picture moves away from the one that they are about; their mean weighs as much as the weightiest of them. A cut forgets
+it all. Pure: no clock, no I/O.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.types import Answer, Glance, Heard, Pixels
 
-MOST_HELD = 8  # server answers of a scene
+MOST_HELD = 32  # server answers of a scene
 _THUMB = 16  # pixels on a side of the picture that frames are compared by
 _MOVE = 0.5  # of the class token's cosine distance: what an answer loses a factor e by
 _Vector = NDArray[np.float32]
@@ -31,7 +32,7 @@ class SceneConfig:
     cut: float = 0.25  # a scene begins where the class token turns by more (cosine distance)
     cut_pixels: float = 0.02  # and grey levels differ by more, in the mean over a small picture
     accumulate: bool = True  # average the edge's answers over a scene
-    hold_s: float = 8.0  # in which a server answer loses weight by a factor e; 0 holds none
+    hold_s: float = 8.0  # in which a server answer loses weight by a factor e; 0: it counts until the next frame only
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +76,12 @@ class Scene:
             self._frames += 1
         else:
             self._edge, self._frames = answer.log_probs.astype(np.float32), 1.0
-        scores = self._edge / np.float32(self._frames)
-        weights = [self._weight(held) for held in self._held]
-        for held, weight in zip(self._held, weights, strict=True):
-            scores = scores + np.float32(weight) * held.log_probs
+        if not self._config.hold_s:
+            self._held.clear()
+        scores, weight = self.known()
         return Glance(
             scores=scores,
-            held_weight=sum(weights),
+            held_weight=weight,
             held_seq=max((held.seq for held in self._held), default=None),
             held_s=now_s - max((held.at_s for held in self._held), default=math.nan),
             scene_seq=self._began_seq,
@@ -89,9 +89,21 @@ class Scene:
             cut_every_s=self._cut_every_s(),
         )
 
+    def known(self) -> tuple[_Vector, float]:
+        """Unnormalised log-probabilities (C,) of the frame seen last, with all that was heard since, and the weight of
+        the server's answers in them."""
+        assert self._edge is not None
+        scores: _Vector = self._edge / np.float32(self._frames)
+        weights = np.array([self._weight(held) for held in self._held], np.float32)
+        if not weights.any():
+            return scores, 0.0
+        mean = weights @ np.stack([held.log_probs for held in self._held]) / weights.sum()
+        most = weights.max()
+        return scores + most * mean, float(most)
+
     def sent(self, seq: int) -> None:
         """Evidence of the frame seen last is on its way."""
-        if self._summary is not None and self._config.hold_s > 0:
+        if self._summary is not None:
             self._sent[seq] = (self._now_s, self._summary)
 
     def hear(self, heard: Iterable[Heard]) -> None:
@@ -114,7 +126,8 @@ class Scene:
         """What is left of an answer's weight."""
         assert self._summary is not None
         moved = max(0.0, 1 - float(self._summary @ held.summary))
-        return held.weight * math.exp(-moved / _MOVE - (self._now_s - held.at_s) / self._config.hold_s)
+        age_s, hold_s = self._now_s - held.at_s, self._config.hold_s
+        return held.weight * math.exp(-moved / _MOVE - (age_s / hold_s if hold_s else 0.0))
 
     def _cut_every_s(self) -> float:
         """Mean time between cuts lately; the scene so far, where there was one only."""

@@ -18,12 +18,12 @@ from pipeline.errors import UsageError
 from pipeline.extras import need_aiortc
 from pipeline.offers import OfferRefused, check_reach, whip_app
 from pipeline.types import Pixels
-from pipeline.video_peer import VideoPeer
 from pipeline.web import listen, serve_http
 from stages.cameras.address import push_address
 from stages.cameras.connection import Connection, Grabbed
 from stages.cameras.faults import CameraFault
 from stages.cameras.supervisor import Fault
+from stages.cameras.video_peer import VideoPeer
 from stages.pictures import upright
 
 if TYPE_CHECKING:
@@ -68,12 +68,18 @@ class Door:
             self._thread = threading.Thread(target=self._run, name=f"sagelink-door-{self._name}", daemon=True)
             self._thread.start()
         with self._news:
-            self._news.wait_for(lambda: self._visit is not None or self._trouble, config.open_timeout)
+            self._news.wait_for(lambda: self._guest() is not None or self._trouble, config.open_timeout)
             if self._trouble:
                 raise CameraFault(Fault.FAILED, self._trouble)
-            if self._visit is None:
+            visit = self._guest()
+            if visit is None:
                 raise CameraFault(Fault.TIMED_OUT, f"nobody pushes to {self.url}")
-            return self._visit
+            return visit
+
+    def _guest(self) -> Visit | None:
+        """Who is there and has an answer."""
+        visit = self._visit
+        return visit if visit is not None and visit.answered else None
 
     def close(self) -> None:
         """Ends the visit and closes the door."""
@@ -110,11 +116,8 @@ class Door:
         if self._visit is not None:
             raise OfferRefused("another peer is sending here; it has to leave first", 409)
         visit = self._visit = Visit(self, asyncio.get_running_loop(), self._silent_s)
-        try:
-            answer = await visit.peer.answer(offer)
-        except OfferRefused:
-            self.forget(visit)
-            raise
+        answer = await visit.peer.answer(offer)
+        visit.answered = True
         self._tell()
         return answer
 
@@ -141,6 +144,7 @@ class Visit:
         self._news = threading.Condition()
         self._newest: av.VideoFrame | None = None
         self._grabbed: av.VideoFrame | None = None
+        self.answered = False
         self.peer = VideoPeer(self._take, self._end, silent_s)
 
     def _take(self, frame: av.VideoFrame) -> None:

@@ -190,6 +190,27 @@ class TestCheckpoints:
         with pytest.raises(UsageError, match="'surplus'"):
             zoo.load(ModelConfig(checkpoint=path), "demo-edge")
 
+    def test_second_weights_that_do_not_fit_are_refused(self, tmp_path: Path) -> None:
+        path, state = tmp_path / "server.safetensors", demo.build("server").state_dict()
+        state = {key: value.contiguous() for key, value in state.items()}
+        limits = {"partial.most_bytes": "900", "partial.most_units": "100"}
+        save_file(state | {"partial.head.bias": torch.ones(16)}, path, limits)
+        partial = zoo.load(ModelConfig(checkpoint=path), "demo-server").partial
+        assert partial is not None
+        assert (partial.most_bytes, partial.most_units) == (900, 100)
+        assert partial.vit.head.bias.tolist() == [1.0] * 16
+        assert torch.equal(partial.vit.cls_token, state["cls_token"])
+        for wrong in ({}, {"partial.most_bytes": "many", "partial.most_units": "100"}):
+            save_file(state | {"partial.head.bias": torch.ones(16)}, path, wrong)
+            with pytest.raises(UsageError, match="does not say which evidence its second weights are for"):
+                zoo.load(ModelConfig(checkpoint=path), "demo-server")
+        save_file(state | {"partial.head.bias": torch.ones(3)}, path, limits)
+        with pytest.raises(UsageError, match=r"'head.bias' has shape \(3,\), accepted is \(16,\)"):
+            zoo.load(ModelConfig(checkpoint=path), "demo-server")
+        save_file(state | {"partial.surplus": torch.ones(3)}, path, limits)
+        with pytest.raises(UsageError, match="it holds 'surplus'"):
+            zoo.load(ModelConfig(checkpoint=path), "demo-server")
+
     def test_not_a_checkpoint(self, tmp_path: Path) -> None:
         path = tmp_path / "weights.safetensors"
         with pytest.raises(UsageError, match="does not exist"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -87,6 +88,25 @@ async def test_fewer_units_change_the_answer_and_are_counted(classifier: Classif
     few = await answer(classifier, message(picture, [0, 50, 195]))
     assert few.units == 3
     assert few.log_probs != everything.log_probs
+
+
+def test_little_evidence_gets_the_weights_for_it(classifier: Classifier, picture: np.ndarray) -> None:
+    """Short messages and few units are answered by the second network, all else by the first, in one batch."""
+    stock = classifier.model
+    other = copy.deepcopy(stock.vit)
+    torch.nn.init.normal_(other.head.bias)
+    full, few = message(picture, list(range(196))), message(picture, list(range(50)))
+    two = Classifier(replace(stock, partial=zoo.Partial(other, most_bytes=0, most_units=50)))
+    short = Classifier(replace(stock, partial=zoo.Partial(other, most_bytes=len(few), most_units=0)))
+    none = Classifier(replace(stock, partial=zoo.Partial(other, most_bytes=len(few) - 1, most_units=49)))
+    partial = Classifier(replace(stock, vit=other))
+    evidence = [receive(each, classifier.canvas) for each in (full, few, full, few)]
+    by_stock, by_other = classifier(evidence), partial(evidence)
+    assert by_stock != by_other
+    for mixed in (two, short):
+        assert mixed.passes(evidence) == [[0, 2], [1, 3]]
+        assert mixed(evidence) == [by_stock[0], by_other[1], by_stock[2], by_other[3]]
+    assert none(evidence) == by_stock
 
 
 def test_pixels_arrive_exactly(classifier: Classifier, picture: np.ndarray) -> None:

@@ -93,14 +93,36 @@ def test_an_answer_comes_once_and_only_for_what_was_sent() -> None:
     assert scene.see(1, BLACK, UNSURE, ONE, 0.1).held_weight == pytest.approx(1.0)
 
 
-def test_only_the_newest_answers_are_held() -> None:
+def test_answers_of_the_server_to_one_scene_are_averaged() -> None:
     scene = Scene(SceneConfig(hold_s=1e9))
-    for seq in range(3 * MOST_HELD):
+    for seq, (said, weight) in enumerate(((SURE_OF_1, 0.5), (SURE_OF_0, 0.25), (SURE_OF_1, 0.5))):
         scene.see(seq, BLACK, UNSURE, ONE, seq / 10)
         scene.sent(seq)
-        scene.hear(heard(seq))
-    glance = scene.see(3 * MOST_HELD, BLACK, UNSURE, ONE, 3.0)
-    assert glance.held_weight == pytest.approx(MOST_HELD)
+        scene.hear(heard(seq, said, weight))
+    scores, known = scene.known()
+    mean = (2 * 0.5 * SURE_OF_1.log_probs + 0.25 * SURE_OF_0.log_probs) / 1.25
+    np.testing.assert_allclose(scores, UNSURE.log_probs + 0.5 * mean, rtol=1e-5)
+    assert known == pytest.approx(0.5)
+
+
+def test_only_the_newest_answers_are_held() -> None:
+    scene = Scene(SceneConfig(hold_s=1e9))
+    for seq in range(2 * MOST_HELD):
+        scene.see(seq, BLACK, UNSURE, ONE, seq / 10)
+        scene.sent(seq)
+        scene.hear(heard(seq, SURE_OF_0 if seq < MOST_HELD else SURE_OF_1))
+    np.testing.assert_allclose(scene.known()[0], UNSURE.log_probs + SURE_OF_1.log_probs, rtol=1e-4)
+
+
+def test_an_answer_that_is_not_held_counts_for_its_own_frame_only() -> None:
+    scene = Scene(SceneConfig(hold_s=0.0))
+    scene.see(0, BLACK, UNSURE, ONE, 0.0)
+    scene.sent(0)
+    scene.hear(heard(0))
+    assert scene.known()[1] == 1.0
+    glance = scene.see(1, BLACK, UNSURE, ONE, 0.1)
+    assert (glance.held_weight, glance.held_seq) == (0.0, None)
+    assert answer_of(glance.scores).class_id == UNSURE.class_id
 
 
 def test_time_that_jumps_backwards_stands_still() -> None:

@@ -12,7 +12,7 @@ from pipeline.offers import OfferRefused
 
 if TYPE_CHECKING:
     import av
-    from aiortc import MediaStreamTrack, RTCConfiguration, RTCDataChannel
+    from aiortc import MediaStreamTrack
 
 _ANSWER_S = 6.0  # longest for an answer
 _FIRST_S = 10.0  # longest from there to the first picture
@@ -28,25 +28,17 @@ class VideoPeer:
     Further tracks, and sound, are declined. `silent_s`: longest without a picture."""
 
     def __init__(
-        self,
-        on_frame: Callable[[av.VideoFrame], None],
-        on_end: Callable[[str], None],
-        silent_s: float,
-        on_channel: Callable[[RTCDataChannel], None] | None = None,
-        configuration: RTCConfiguration | None = None,
+        self, on_frame: Callable[[av.VideoFrame], None], on_end: Callable[[str], None], silent_s: float
     ) -> None:
-        """`on_channel`: gets a data channel that the peer opens; without it the peer may not have any."""
         from aiortc import RTCPeerConnection
 
         self._on_frame = on_frame
         self._on_end = on_end
         self._silent_s = silent_s
-        self._takes_channels = on_channel is not None
-        self._connection = RTCPeerConnection(configuration)
+        self._connection = RTCPeerConnection()
         self._connection.add_listener("connectionstatechange", self._changed)
-        if on_channel is not None:
-            self._connection.add_listener("datachannel", on_channel)
         self._reading: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
         self.fault: str | None = None
 
     async def answer(self, offer: str) -> str:
@@ -67,7 +59,7 @@ class VideoPeer:
 
         if offer.count("\nm=") > _MOST_SECTIONS:
             raise OfferRefused(f"an offer has at most {_MOST_SECTIONS} sections")
-        if not self._takes_channels and "\nm=application" in offer:
+        if "\nm=application" in offer:
             raise OfferRefused("data channels are not taken here")
         try:
             await self._connection.setRemoteDescription(RTCSessionDescription(offer, "offer"))
@@ -101,23 +93,27 @@ class VideoPeer:
                 patience_s = self._silent_s
                 self._on_frame(frame)  # type: ignore[arg-type]  # a video track has video frames
         except TimeoutError:
-            self.end(f"no picture for {patience_s:g} s")
+            self._end(f"no picture for {patience_s:g} s")
         except MediaStreamError:
-            self.end("the peer has left")
+            self._end("the peer has left")
 
     def _changed(self) -> None:
         state = self._connection.connectionState
         if state in ("failed", "closed"):
-            self.end("the connection failed" if state == "failed" else "the peer has left")
+            self._end("the connection failed" if state == "failed" else "the peer has left")
 
-    def end(self, reason: str) -> None:
-        """Nothing more is handed on."""
+    def _end(self, reason: str) -> None:
         if self.fault is None:
             self.fault = reason
+            self._closing = asyncio.create_task(self._close())
             self._on_end(reason)
 
     async def close(self) -> None:
-        self.end("closed")
+        self._end("closed")
+        assert self._closing is not None
+        await self._closing
+
+    async def _close(self) -> None:
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
