@@ -13,7 +13,8 @@ from pipeline.errors import UsageError
 from pipeline.quantities import Duration, FrameSize, Rate, Size
 
 ACCEPTED_SOURCES = (
-    "a video file, a folder of images, a webcam (0, 1 ... or /dev/video0), an rtsp:// or http(s):// URL, or synthetic:N"
+    "a video file, a folder of images, a webcam (0, 1 ... or /dev/video0), an rtsp:// or http(s):// URL, "
+    "webrtc: (a peer pushes to us), or synthetic:N"
 )
 
 
@@ -77,6 +78,10 @@ class CameraOptions(_Section):
     read_timeout: Duration = Field(10.0, description="A camera that is silent for longer is connected anew")
     stall_after: Duration = Field(2.0, description="A camera that is silent for longer is told as stalled")
 
+    token_file: Path | None = Field(
+        None, description="webrtc: source: file with the token that a peer shows; SAGELINK_PUSH_TOKEN overrides it"
+    )
+
     @field_validator("roi")
     @classmethod
     def _has_area(cls, roi: tuple[float, float, float, float] | None) -> tuple[float, float, float, float] | None:
@@ -88,7 +93,7 @@ class CameraOptions(_Section):
 class CaptureConfig(CameraOptions):
     """Where frames come from. From `fps` to `stall_after` the keys are also the defaults of each of `cameras`."""
 
-    source: str = Field("", description="File, folder of images, webcam index or device, URL, or synthetic:N")
+    source: str = Field("", description="File, folder of images, webcam index or device, URL, webrtc:, or synthetic:N")
     realtime: bool = Field(False, description="Play a file at its own pace and budget on the monotonic clock")
     resize: Literal["squash", "crop"] = Field(
         "squash", description="How a frame becomes the models' square picture: all of it, or its central square"
