@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import time
 from typing import Literal
+
+from bench.rough import Rough
 
 EDGE, SERVER = "10.77.0.1", "10.77.0.2"
 PORT = 1883
@@ -28,15 +31,19 @@ def obstacle(*programs: str) -> str | None:
 class Cable:
     """Laid when it is made, gone with all that runs at its ends when it is left."""
 
-    def __init__(self, number: int, rate_kbit: int | None = None) -> None:
-        """`number` tells cables of one process apart; `rate_kbit` slows the way from the edge to the server."""
+    def __init__(self, number: int, rate_kbit: int | None = None, rough: Rough | None = None) -> None:
+        """`number` tells cables of one process apart; `rate_kbit` slows the way from the edge to the server; `rough`
+        makes the cable one that loses packets."""
         self._names = {side: f"sagelink-{os.getpid()}-{number}-{side}" for side in ("edge", "server")}
         self._processes: list[subprocess.Popen[str]] = []
         edge_end, server_end = f"sle{number}", f"sls{number}"
         edge, server = self._names.values()
         for name in (edge, server):
             _ip("netns", "add", name)
-        _ip("-n", edge, "link", "add", edge_end, "type", "veth", "peer", "name", server_end, "netns", server)
+        if rough is None:
+            _ip("-n", edge, "link", "add", edge_end, "type", "veth", "peer", "name", server_end, "netns", server)
+        else:
+            self._lay(rough, edge_end, server_end)
         ends: tuple[tuple[Side, str, str], ...] = (("edge", edge_end, EDGE), ("server", server_end, SERVER))
         for side, end, address in ends:
             # No router solicitations of IPv6 among the counted bits.
@@ -59,6 +66,17 @@ class Cable:
                 process.stdout.close()
         for name in self._names.values():
             subprocess.run(["ip", "netns", "delete", name], capture_output=True)  # noqa: S607
+
+    def _lay(self, rough: Rough, edge_end: str, server_end: str) -> None:
+        """Makes the two ends of a rough cable, and puts them where they belong."""
+        numbers = [str(rough.loss), str(rough.delay_s), str(rough.rate_bps)]
+        command = [sys.executable, "-m", "bench.rough", edge_end, server_end, *numbers]
+        carrying = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self._processes.append(carrying)
+        assert carrying.stdout is not None
+        assert carrying.stdout.readline() == "ready\n"
+        for end, name in zip((edge_end, server_end), self._names.values(), strict=True):
+            _ip("link", "set", end, "netns", name)
 
     def run(self, side: Side, *command: str, text: str | None = None) -> subprocess.Popen[str]:
         """Starts a command at one end, with `text` as its input."""

@@ -2,7 +2,7 @@
 
 Every message has a sound checksum, so that what is behind it is met. A decoder may refuse a message with
 MalformedMessage, or take it; anything else ends the run with the message that did it. Prints how many were refused, the
-slowest, and how much the process grew.
+slowest, and how much the process grew. `bench.fuzz_guided` makes its messages up from the branches that they take.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from transport.embedding import Embedding
 from transport.wire import MalformedMessage, seal
 
 LIMIT_MB = 64
-_HEADER, _CRC = 13, 4
+_HEADER_BYTES, CRC_BYTES = 13, 4
 
 
 def sound_messages(canvas: Canvas) -> list[bytes]:
@@ -50,9 +51,9 @@ def sound_messages(canvas: Canvas) -> list[bytes]:
 def damaged(messages: list[bytes], rng: random.Random) -> Iterator[bytes]:
     """Sound messages with flipped bits, cut, lengthened, spliced, with numbers in them made huge; endless."""
     while True:
-        body = bytearray(rng.choice(messages)[:-_CRC])
+        body = bytearray(rng.choice(messages)[:-CRC_BYTES])
         for _ in range(rng.choice((1, 1, 2, 5, 20))):
-            at = rng.randrange(_HEADER if rng.random() < 0.8 else 0, max(len(body), _HEADER + 1))
+            at = rng.randrange(_HEADER_BYTES if rng.random() < 0.8 else 0, max(len(body), _HEADER_BYTES + 1))
             match rng.randrange(6):
                 case 0 | 1 if at < len(body):
                     body[at] ^= 1 << rng.randrange(8)
@@ -74,41 +75,60 @@ def peak_mb() -> float:
     return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
 
+class Watched:
+    """The decoder, with an eye on how it ends, how long it takes and how much the process grows."""
+
+    def __init__(self, canvas: Canvas) -> None:
+        self._canvas = canvas
+        self._outcomes: Counter[str] = Counter()
+        self._slowest_s, self._grown_mb = 0.0, 0.0
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew, from what is resident now
+        self._before_mb = peak_mb()
+
+    def __call__(self, message: bytes) -> None:
+        began = time.perf_counter()
+        try:
+            receive(message, self._canvas)
+            self._outcomes["taken"] += 1
+        except MalformedMessage:
+            self._outcomes["refused"] += 1
+        except BaseException:
+            print(f"this message did it: {message.hex()}")
+            raise
+        self._slowest_s = max(self._slowest_s, time.perf_counter() - began)
+        self._grown_mb = peak_mb() - self._before_mb
+        if self._grown_mb > LIMIT_MB:
+            raise SystemExit(
+                f"grew by {self._grown_mb:.0f} MB; limit {LIMIT_MB} MB; this message did it: {message.hex()}"
+            )
+
+    def __str__(self) -> str:
+        return (
+            f"{self._outcomes.total()} messages: {self._outcomes['refused']} refused, {self._outcomes['taken']} taken, "
+            f"slowest {self._slowest_s * 1e3:.0f} ms, grew by {self._grown_mb:.1f} MB "
+            f"({self._grown_mb / LIMIT_MB:.0%} of the limit)"
+        )
+
+
+def demo_canvas() -> Canvas:
+    model = zoo.load(ModelConfig(), "demo-server")
+    return Canvas(model.grid.side, model.grid.patch_size, Embedding(*model.embedding()))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    model = zoo.load(ModelConfig(), "demo-server")
-    canvas = Canvas(model.grid.side, model.grid.patch_size, Embedding(*model.embedding()))
+    canvas = demo_canvas()
     messages = sound_messages(canvas)
     for message in messages:
         receive(message, canvas)
-    rng = random.Random(arguments.seed)
-    source = damaged(messages, rng)
-    outcomes: Counter[str] = Counter()
-    slowest_s, grown_mb = 0.0, 0.0
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew, from what is resident now
-    before = peak_mb()
-    for _ in range(arguments.inputs):
-        message = next(source)
-        began = time.perf_counter()
-        try:
-            receive(message, canvas)
-            outcomes["taken"] += 1
-        except MalformedMessage:
-            outcomes["refused"] += 1
-        except BaseException:
-            print(f"this message did it: {message.hex()}")
-            raise
-        slowest_s = max(slowest_s, time.perf_counter() - began)
-        grown_mb = peak_mb() - before
-        if grown_mb > LIMIT_MB:
-            raise SystemExit(f"grew by {grown_mb:.0f} MB; limit {LIMIT_MB} MB; this message did it: {message.hex()}")
-    print(
-        f"{arguments.inputs} messages: {outcomes['refused']} refused, {outcomes['taken']} taken, slowest "
-        f"{slowest_s * 1e3:.0f} ms, grew by {grown_mb:.1f} MB ({grown_mb / LIMIT_MB:.0%} of the limit)"
-    )
+    source = damaged(messages, random.Random(arguments.seed))
+    watched = Watched(canvas)
+    for message in islice(source, arguments.inputs):
+        watched(message)
+    print(watched)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from models import zoo
 from models.zoo import fingerprint
 from pipeline.config import ModelConfig
 from pipeline.metrics import ServerMetrics
-from pipeline.types import OperatingPoint
+from pipeline.types import OperatingPoint, Units
 from server.batch import BatchLimits
 from server.classify import Classifier, Top
 from server.receive import Received
@@ -19,7 +19,7 @@ from server.service import Service
 from transport.codecs import Canvas
 from transport.codecs.raw import RawZstd
 from transport.link import Hello, ServerLink
-from transport.wire import EvidenceMessage, encode_evidence
+from transport.wire import PART_BYTES, EvidenceMessage, encode_bundle, encode_evidence
 
 _SIDE, _PATCH = 14, 8  # of the demo pair
 _UNIT_BYTES = 3 * _PATCH * _PATCH
@@ -45,13 +45,24 @@ def hello(deadline_s: float) -> Hello:
 
 
 class Noise:
-    """Evidence of about `size` bytes, the same for each frame but for its number."""
+    """Evidence of about `size` bytes, the same for each frame but for its number; in parts for a transport that loses
+    some."""
 
-    def __init__(self, size: int) -> None:
-        rng, point = np.random.default_rng(0), OperatingPoint("raw-zstd", 196, 112, 0)
-        picture = rng.integers(0, 256, (_SIDE * _PATCH, _SIDE * _PATCH, 3), np.uint8)
-        self._units = np.arange(max(1, size // _UNIT_BYTES))
-        self._payload = RawZstd().encode(picture, self._units, point, Canvas(_SIDE, _PATCH))
+    def __init__(self, size: int, in_parts: bool = False) -> None:
+        rng, self._point = np.random.default_rng(0), OperatingPoint("raw-zstd", 196, 112, 0)
+        self._picture = rng.integers(0, 256, (_SIDE * _PATCH, _SIDE * _PATCH, 3), np.uint8)
+        self.units = max(1, size // _UNIT_BYTES)
+        each = PART_BYTES // (_UNIT_BYTES + 2) if in_parts else self.units
+        count = -(-self.units // each)
+        groups = (np.arange(start, self.units, count) for start in range(count))
+        self._parts = [(units, self._payload(units)) for units in groups if len(units)]
+
+    def _payload(self, units: Units) -> bytes:
+        return RawZstd().encode(self._picture, units, self._point, Canvas(_SIDE, _PATCH))
 
     def message(self, seq: int) -> bytes:
-        return encode_evidence(EvidenceMessage(seq, _SIDE, _PATCH, RawZstd.number, self._units, self._payload))
+        parts = [
+            encode_evidence(EvidenceMessage(seq, _SIDE, _PATCH, RawZstd.number, units, payload))
+            for units, payload in self._parts
+        ]
+        return encode_bundle(seq, parts) if len(parts) > 1 else parts[0]

@@ -104,7 +104,7 @@ def adapt(
         judge = HeldOut(held_out, lines, stock, wanted, bf16, lambda done, of: bar.show("held-out messages", done, of))
         student = Student(stock, Views(learned, lines, rig.canvas, (wanted[0], wanted[-1]), seed), bf16)
         course = Course(student, stock, judge, wanted[-1], minutes * 60)
-        state = out.with_suffix(".resume")
+        state = out.with_name(out.name + ".resume")
         identity = {"sources": [*sources], "frames": frames, "bytes": wanted, "seed": seed, "server": digest(stock)}
         console.print(
             f"{len(learned)} frames to learn from, {len(held_out)} held out; {'bf16' if bf16 else 'fp32'} on "
@@ -126,10 +126,11 @@ def adapt(
             console.print(kept, style="yellow", highlight=False, soft_wrap=True)
             return
         adapted = course.result(lambda done, of: bar.show("shares of adapted weights", done, of))
-    save_adapted(adapted.model, out, adapted.share, course.steps)
+    save_adapted(adapted.model, out, adapted.share, adapted.steps)
     state.unlink()
     console.print(
-        f"{course.steps} steps; {adapted.share:.0%} of the way to the student: {adapted.agreement}",
+        f"{course.steps} steps; {adapted.share:.0%} of the way to the student of step {adapted.steps}: "
+        f"{adapted.agreement}",
         highlight=False,
         soft_wrap=True,
     )

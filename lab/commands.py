@@ -170,7 +170,7 @@ def calibrate(
         if len(samples) < FEWEST:
             raise UsageError(f"{len(samples)} frames to measure in {source!r}; accepted: {FEWEST} or more")
         out.parent.mkdir(parents=True, exist_ok=True)
-        todo, kept = [*empty_lines(rig.canvas)], Kept(out.with_suffix(".resume"), samples, pair.server)
+        todo, kept = [*empty_lines(rig.canvas)], Kept(out.with_name(out.name + ".resume"), samples, pair.server)
         try:
             frontier = measure(
                 samples,

@@ -31,9 +31,10 @@ class Watch(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Adapted:
-    """What comes out: so much of the way to the student, and what it is worth."""
+    """What comes out: so much of the way to the student as it was after so many steps, and what it is worth."""
 
     share: float
+    steps: int
     model: Model
     agreement: Agreement
 
@@ -49,6 +50,7 @@ class Course:
         self._spent_s = 0.0
         self._best: Weights = {}
         self._best_mean = -1.0
+        self._best_steps = 0
         self._checks: list[float] = []  # mean agreement at each
 
     def go(
@@ -85,7 +87,7 @@ class Course:
         agreement = self._held_out.agreement(self._mixed(weights, 1.0))
         self._checks.append(agreement.mean)
         if agreement.mean >= self._best_mean:
-            self._best, self._best_mean = weights, agreement.mean
+            self._best, self._best_mean, self._best_steps = weights, agreement.mean, self.steps
         return agreement
 
     def _mixed(self, weights: Weights, share: float) -> Model:
@@ -96,7 +98,7 @@ class Course:
         tried = []
         for share in SHARES:
             model = self._mixed(self._best, share)
-            tried.append(Adapted(share, model, self._held_out.agreement(model)))
+            tried.append(Adapted(share, self._best_steps, model, self._held_out.agreement(model)))
             progress(len(tried), len(SHARES))
         sound = [each for each in tried if self._is_sound(each.agreement)]
         if not sound:
@@ -122,6 +124,7 @@ class Course:
             "spent_s": self._spent_s,
             "best": self._best,
             "best_mean": self._best_mean,
+            "best_steps": self._best_steps,
             "checks": self._checks,
         }
         partial = path.with_name(path.name + ".partial")
@@ -141,6 +144,7 @@ class Course:
                 self._student.restore(state["student"])
                 self._spent_s, self._checks = state["spent_s"], state["checks"]
                 self._best, self._best_mean = state["best"], state["best_mean"]
+                self._best_steps = state["best_steps"]
         except Exception as error:  # whatever a file that is none makes of torch's unpickler
             raise UsageError(
                 f"{str(path)!r} is not a state of an adaptation ({type(error).__name__}); delete it to begin anew"

@@ -1,9 +1,10 @@
 """Measures the frontier of a pair of models on pictures of one's own: what each operating point costs and is worth.
 
-Every picture is coded at every setting, decoded and classified as the server would. Agreement is the share of pictures
-whose answer is that of the full frame. The weight is the one with which the fused answer foretells best the truth, or,
-where nobody knows it, the fused answer to the full frame, on the half of the pictures that the edge is less sure of. No
-label is needed.
+Every picture is coded at every setting, decoded and classified as the server would. Agreement is the mean probability
+of the full frame's answer, as a share of the one that the full frame itself gives it: about the share of pictures whose
+answer stays, but it does not jump when one changes. The weight is the one with which the fused answer foretells best
+the truth, or, where nobody knows it, the fused answer to the full frame, on the half of the pictures that the edge is
+less sure of. No label is needed.
 """
 
 from __future__ import annotations
@@ -46,10 +47,10 @@ _SIDES = (0.5, 0.71, 0.86, 1.0)
 SWEEPS = (
     Sweep("avif", _AVIF, sides=_SIDES),
     Sweep("avif", _FEW, sides=(0.71, 1.0), units=(0.5, 0.65, 0.8)),
-    Sweep("webp", _WEBP, sides=_SIDES[:2]),
+    Sweep("webp", _WEBP, sides=_SIDES),
     Sweep("avif-frame", _AVIF, sides=_SIDES),
-    Sweep("webp-frame", _WEBP, sides=_SIDES[:2]),
-    Sweep("jpeg-frame", _JPEG, sides=_SIDES[:2]),
+    Sweep("webp-frame", _WEBP, sides=_SIDES),
+    Sweep("jpeg-frame", _JPEG, sides=_SIDES),
 )
 # Codecs whose knob is the number of units, with their quality.
 UNIT_SWEEPS = {"raw-zstd": (0,), "token-zstd": (4, 6)}
@@ -94,6 +95,7 @@ def measure(
     whole = [Received(0, everything, cut_units(sample.picture, everything, canvas.patch_size)) for sample in samples]
     seen: dict[int, NDArray[np.float32]] = {}  # the same picture comes out of a file and of its stripped form
     full = _log_probs(classifier, whole)
+    sure = _belief(full, full)
     edge = np.stack([sample.edge for sample in samples])
     fused = (edge + FULL_WEIGHT * full).argmax(1)
     targets = np.array(
@@ -120,7 +122,7 @@ def measure(
             evidence = [receive(message, canvas) for message in messages]
             key = hash(b"".join(received.content.tobytes() for received in evidence))
             answers = seen[key] = seen[key] if key in seen else _log_probs(classifier, evidence)
-            agreement = float((answers.argmax(1) == full.argmax(1)).mean())
+            agreement = min(1.0, _belief(answers, full) / sure)
             weight = min(best_weight(edge[unsure], answers[unsure], targets[unsure]), most_weight)
             rows.append((np.median([len(m) for m in messages]), agreement, weight))
             done += 1
@@ -172,3 +174,8 @@ def write_frontier(frontier: FrontierModel, path: Path, note: str) -> None:
 def _log_probs(classifier: Classifier, evidence: Sequence[Received]) -> NDArray[np.float32]:
     """The server's log-probabilities (B, C) as the edge gets to know them."""
     return np.stack([answer.log_probs for answer in answers_of(classifier, evidence)])
+
+
+def _belief(answers: NDArray[np.float32], full: NDArray[np.float32]) -> float:
+    """The mean probability that answers give to the classes of the full frames' answers."""
+    return float(np.exp(answers[np.arange(len(full)), full.argmax(1)]).mean())

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from stages.encode import Encoder
     from stages.fuse import Fuse
     from stages.gate import Gate
+    from stages.memory import Memory
     from stages.sinks import Recorder
     from transport.link import EdgeLink
 
@@ -69,12 +70,13 @@ def edge_graph(
     from stages.watch import Afford, Await, See, Watch, scene_config
 
     live = isinstance(clock, MonotonicClock)
-    uplink = Uplink(link, config.ship.in_flight, config.ship.deadline if live else None)
+    memories = _memories(config, models, [*accounts])
+    uplink = Uplink(link, config.ship.in_flight, config.ship.deadline if live else None, memories)
     score = Score(models.edge, models.server.grid, config.select.importance, config.capture.resize)
     asked, charged = (script.asked, script.charged) if script else (clock, clock)
     told = [script] if script else []
-    # What a scene knows, and so what is sent of it, must not depend on when replies come: its frames wait for them.
-    paced = [] if live else [Pace(uplink, lambda camera: 1 if camera in video else AHEAD)]
+    # What a scene knows, and what the server is known to remember, must not depend on when replies come: frames wait.
+    paced = [] if live else [Pace(uplink, lambda camera: 1 if camera in video or memories else AHEAD)]
     watches = {name: Watch(scene_config(config.video), fuse.weight) for name in video}
     by_worth = video and config.fuse.rule == "weighted" and config.fuse.weights is None
     afford = [Afford.of(config, models.server, accounts, link.wire_bits)] if by_worth else []
@@ -97,8 +99,8 @@ def edge_graph(
             gate,
             *afford,
             Claim(accounts),
-            Select(config.select),
-            Encode(encoder, link.wire_bits, config.encode.max_message),
+            Select(config.select, memories),
+            Encode(encoder, link.wire_bits, config.encode.max_message, memories),
             *told,
             Ship(uplink, accounts, charged, wait_for_place=not live),
             Await(watches, decided),
@@ -125,6 +127,15 @@ def edge_graph(
     verdicts = graph.stage(Chain([script.outcomes, fuse]) if script else fuse, decided, name="fuse")
     graph.stage(InThread("record", recorder.write), verdicts, name="record")
     return graph
+
+
+def _memories(config: Config, models: Pair, cameras: Sequence[str]) -> dict[str, Memory]:
+    """By camera; none where the server is not to remember."""
+    from stages.memory import Memory
+
+    if (age_s := config.select.memory) is None:
+        return {}
+    return {name: Memory(models.server.grid.patch_size, age_s, config.select.min_units) for name in cameras}
 
 
 def verdict_on(leftover: object, fuse: Fuse) -> Verdict | None:

@@ -13,7 +13,8 @@ from pipeline.errors import UsageError
 from pipeline.quantities import Duration, FrameSize, Rate, Size
 
 ACCEPTED_SOURCES = (
-    "a video file, a folder of images, a webcam (0, 1 ... or /dev/video0), an rtsp:// or http(s):// URL, or synthetic:N"
+    "a video file, a folder of images, a webcam (0, 1 ... or /dev/video0), an rtsp:// or http(s):// URL, "
+    "webrtc: (a peer pushes to us), or synthetic:N"
 )
 
 
@@ -77,6 +78,10 @@ class CameraOptions(_Section):
     read_timeout: Duration = Field(10.0, description="A camera that is silent for longer is connected anew")
     stall_after: Duration = Field(2.0, description="A camera that is silent for longer is told as stalled")
 
+    token_file: Path | None = Field(
+        None, description="webrtc: source: file with the token that a peer shows; SAGELINK_PUSH_TOKEN overrides it"
+    )
+
     @field_validator("roi")
     @classmethod
     def _has_area(cls, roi: tuple[float, float, float, float] | None) -> tuple[float, float, float, float] | None:
@@ -88,7 +93,7 @@ class CameraOptions(_Section):
 class CaptureConfig(CameraOptions):
     """Where frames come from. From `fps` to `stall_after` the keys are also the defaults of each of `cameras`."""
 
-    source: str = Field("", description="File, folder of images, webcam index or device, URL, or synthetic:N")
+    source: str = Field("", description="File, folder of images, webcam index or device, URL, webrtc:, or synthetic:N")
     realtime: bool = Field(False, description="Play a file at its own pace and budget on the monotonic clock")
     resize: Literal["squash", "crop"] = Field(
         "squash", description="How a frame becomes the models' square picture: all of it, or its central square"
@@ -161,6 +166,11 @@ class SelectConfig(_Section):
     units: int | None = Field(None, ge=1, description="Most units that one frame may send; empty: all of the grid")
     min_units: int = Field(16, ge=1, description="Fewer than this (or than `units`) are not worth a message")
     seed: int = Field(0, ge=0, description="For the random selector")
+    memory: Duration | None = Field(
+        None,
+        description="How long a unit that the server remembers counts as there while it looks the same; empty: every "
+        "message stands alone",
+    )
 
 
 class EncodeConfig(_Section):
@@ -252,6 +262,9 @@ class ServeConfig(_Section):
     workers: int = Field(1, ge=1, le=64, description="Batches classified at the same time, each in a thread")
     max_wait: Duration = Field(0.002, description="Longest that a frame waits for others to share a batch")
     max_batch_units: int = Field(4096, ge=1, le=262_144, description="Units in a batch, padding included")
+    memory: Size | None = Field(
+        256_000_000, description="Bytes of units to remember for cameras that ask for it; empty: none"
+    )
     queue: int = Field(
         4, ge=1, le=64, description="Frames of one camera that may wait; a further one displaces the oldest"
     )
@@ -360,6 +373,14 @@ class Config(_Section):
         shared = {key: given[key] for key in CameraOptions.model_fields if key in given}
         cameras = [shared | camera if isinstance(camera, dict) else camera for camera in tree["cameras"]]
         return tree | {"cameras": cameras}
+
+    @model_validator(mode="after")
+    def _memory_where_it_works(self) -> Config:
+        if self.select.memory is not None and self.in_parts:
+            raise ValueError(
+                "select.memory: over WebRTC parts of a message may be lost; accepted there: empty, or an MQTT server"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_list_of_cameras(self) -> Config:

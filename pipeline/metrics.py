@@ -29,6 +29,10 @@ class ServerMetrics:
         self.padding = Counter("sagelink_server_padding_units", "Units that only padded a batch", registry=registry)
         self.waiting = Gauge("sagelink_server_waiting_frames", "Frames that wait for the model", registry=registry)
         self.cameras = Gauge("sagelink_server_cameras", "Cameras that have announced themselves", registry=registry)
+        self.remembered = Gauge("sagelink_server_remembered_bytes", "Units remembered of cameras", registry=registry)
+        self.forgotten = Counter(
+            "sagelink_server_forgotten", "Messages that complete what this server does not have", registry=registry
+        )
         self.connected = Gauge("sagelink_server_connected", "1 while the broker is reached", registry=registry)
         self.batch_frames = Histogram(
             "sagelink_server_batch_frames",

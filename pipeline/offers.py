@@ -1,7 +1,9 @@
-"""Offer and answer of WebRTC over HTTP: a peer posts its offer (SDP), the response is the answer."""
+"""Offer and answer of WebRTC over HTTP: a peer posts its offer (SDP), the response is the answer. With a way to end
+what came about, it is WHIP (RFC 9725): a resource to delete."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
@@ -18,6 +20,7 @@ LONGEST_OFFER = 65_536  # bytes
 _SDP = "application/sdp"
 
 Answerer = Callable[[str], Awaitable[str]]
+Ender = Callable[[], Awaitable[None]]
 
 
 class OfferRefused(Exception):
@@ -38,13 +41,43 @@ def offer_app(path: str, answer: Answerer, token: str | None) -> ASGIApp:
     """Takes an offer posted to `path`, behind a guard; `answer` answers it, or raises OfferRefused."""
 
     async def take(request: Request) -> Response:
-        try:
-            offer = await _body(request)
-            return Response(await answer(offer), 201, media_type=_SDP)
-        except OfferRefused as refusal:
-            return PlainTextResponse(f"{refusal}\n", refusal.status)
+        return await respond(request, answer)
 
     return Guard(Starlette(routes=[Route(path, take, methods=["POST"])]), token, frozenset())
+
+
+def whip_app(path: str, answer: Answerer, end: Ender, token: str | None) -> ASGIApp:
+    """A WHIP endpoint without trickle ICE: DELETE of the Location that came with the answer ends the session."""
+    session = ""  # its name, of the latest; there is one at a time
+
+    async def take(request: Request) -> Response:
+        nonlocal session
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _SDP:
+            return PlainTextResponse(f"accepted: {_SDP}\n", 415)
+        response = await respond(request, answer)
+        if response.status_code == 201:
+            session = secrets.token_urlsafe(16)
+            response.headers["Location"] = f"{path}/{session}"
+        return response
+
+    async def leave(request: Request) -> Response:
+        nonlocal session
+        if request.path_params["name"] != session:
+            return PlainTextResponse("no such session\n", 404)
+        session = ""
+        await end()
+        return Response(status_code=200)
+
+    routes = [Route(path, take, methods=["POST"]), Route(f"{path}/{{name}}", leave, methods=["DELETE"])]
+    return Guard(Starlette(routes=routes), token, frozenset())
+
+
+async def respond(request: Request, answer: Answerer) -> Response:
+    """The answer to a posted offer, or why there is none."""
+    try:
+        return Response(await answer(await _body(request)), 201, media_type=_SDP)
+    except OfferRefused as refusal:
+        return PlainTextResponse(f"{refusal}\n", refusal.status)
 
 
 async def _body(request: Request) -> str:

@@ -111,6 +111,11 @@ class Run:
         followed = [each.name for each in captures if always or (config.video.policy == "auto" and each.video)]
         self._video = frozenset(followed)  # cameras whose scenes are remembered
         self.stats = LiveStats(self.apart, config.budget.window if self.live else math.inf)
+        if self.live and config.select.memory is not None and config.output.record is not None:
+            raise UsageError(
+                "select.memory: when replies came is not recorded, so what the server was known to remember could not "
+                "be repeated; accepted in a live run: select.memory or output.record"
+            )
         self.accounts = self._open_accounts()
         for capture in captures:
             if isinstance(capture, Playback) and capture.labels != models.edge.labels:

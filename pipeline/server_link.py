@@ -96,8 +96,8 @@ def _mqtt_link(
 
 
 def _webrtc_link(config: Config, cameras: Sequence[str], hello: Hello, toll: Callable[[int], bool] | None) -> EdgeLink:
+    from pipeline.extras import need_aiortc
     from transport.webrtc.address import open_meeting_point
-    from transport.webrtc.library import need_aiortc
 
     need_aiortc("ship.server")
     from transport.webrtc.edge import WebRtcEdgeLink

@@ -138,12 +138,22 @@ class Metered:
 
 
 @dataclass(frozen=True, slots=True)
+class Base:
+    """What the server remembers of a camera and a message may build on."""
+
+    name: bytes  # see transport.remembered
+    kept: Units  # (K,) ascending: units there that still hold; none where the message begins anew
+
+
+@dataclass(frozen=True, slots=True)
 class Selected:
     """A frame that the gate lets out, with its units in progressive order: any prefix is a good selection."""
 
     metered: Metered
     order: Units
     select_ms: float
+    base: Base | None = None  # None: nothing is built on, and nothing need be remembered
+    rest: Units | None = None  # with a base: the units that it has not, those that complete it best first
 
     @property
     def frame(self) -> Frame:
@@ -171,6 +181,8 @@ class Evidence:
     message: bytes
     wire_bits: int  # message and the transport's framing
     encode_ms: float
+    kept: int = 0  # further units, which the server remembers
+    alone: float = 0.0  # the weight if it does not
 
     @property
     def frame(self) -> Frame:

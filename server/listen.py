@@ -11,6 +11,7 @@ from typing import Protocol
 
 from pipeline.config import Config
 from pipeline.errors import UsageError
+from pipeline.extras import need_aiortc
 from pipeline.metrics import ServerMetrics
 from pipeline.web import parse_address
 from transport.link import ServerLink
@@ -19,7 +20,6 @@ from transport.mqtt.embedded import embedded_broker
 from transport.mqtt.server import MqttServerLink
 from transport.mqtt.topics import Topics
 from transport.webrtc.address import INSTEAD, MeetingPoint, is_webrtc, open_meeting_point
-from transport.webrtc.library import need_aiortc
 
 _RETAINED_S = 0.5  # what cameras have announced comes within this time of subscribing
 

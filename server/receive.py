@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline.types import Units
+from server.memory import Held
 from transport.codecs import Canvas, Patches, Tokens, codec_by_number
-from transport.wire import MalformedMessage, decode_bundle, decode_evidence, is_bundle
+from transport.remembered import completion_of, name_of
+from transport.wire import (
+    REMEMBERED,
+    EvidenceMessage,
+    MalformedMessage,
+    decode_bundle,
+    decode_evidence,
+    is_bundle,
+)
+
+Recall = Callable[[bytes], Held | None]  # what a camera's server holds under a name
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,14 +31,16 @@ class Received:
     units: Units  # (K,) ascending
     content: Patches | Tokens
     size: int | None = None  # bytes of the message; None for what never was one
+    name: bytes | None = None  # under which it is to be remembered
+    forgotten: bool = False  # it completes what is not remembered
 
 
-def receive(message: bytes, canvas: Canvas) -> Received:
+def receive(message: bytes, canvas: Canvas, recall: Recall = lambda name: None) -> Received:
     """Decodes evidence, or a bundle of it, that was cut on the server model's grid. Raises MalformedMessage."""
     if not is_bundle(message):
-        return _receive(message, canvas)
+        return _receive(message, canvas, recall)
     seq, parts = decode_bundle(message)
-    received = [_receive(part, canvas) for part in parts]
+    received = [_receive(part, canvas, None) for part in parts]
     if any(part.seq != seq for part in received):
         raise MalformedMessage("the bundle's parts are about several frames")
     units = np.concatenate([part.units for part in received])
@@ -37,12 +51,31 @@ def receive(message: bytes, canvas: Canvas) -> Received:
     return Received(seq, units[order], content, len(message))
 
 
-def _receive(message: bytes, canvas: Canvas) -> Received:
+def _receive(message: bytes, canvas: Canvas, recall: Recall | None) -> Received:
     evidence = decode_evidence(message)
     if (evidence.side, evidence.patch_size) != (canvas.side, canvas.patch_size):
         raise MalformedMessage(
             f"units of {evidence.patch_size} pixels on a grid of {evidence.side}x{evidence.side}; this server's model "
             f"has units of {canvas.patch_size} pixels on {canvas.side}x{canvas.side}"
         )
+    if evidence.codec == REMEMBERED and recall is not None:
+        return _complete(message, evidence, canvas, recall)
     codec = codec_by_number(evidence.codec)
     return Received(evidence.seq, evidence.units, codec.decode(evidence.payload, evidence.units, canvas), len(message))
+
+
+def _complete(message: bytes, evidence: EvidenceMessage, canvas: Canvas, recall: Recall) -> Received:
+    """With the units that are remembered; where they are not, the units of the message alone."""
+    completion = completion_of(evidence)
+    units = evidence.units
+    content = codec_by_number(completion.codec).decode(completion.payload, units, canvas)
+    held = recall(completion.base) if len(completion.kept) else None
+    kept = held.part(completion.kept) if held is not None else None
+    if kept is None or kept.shape[1:] != content.shape[1:]:
+        name, forgotten = name_of(message, completed=False), len(completion.kept) > 0
+        return Received(evidence.seq, units, content, len(message), name, forgotten)
+    together = np.concatenate([completion.kept, units])
+    order = np.argsort(together)
+    content = np.concatenate([kept, content])[order]
+    # Its length says nothing of how much there is to see.
+    return Received(evidence.seq, together[order], content, None, name_of(message, completed=True))

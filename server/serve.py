@@ -21,6 +21,7 @@ from server.batch import BatchLimits
 from server.classify import Classifier
 from server.health import health_app
 from server.listen import Door, Listening, door
+from server.memory import Memory
 from server.service import Service
 from transport.webrtc.address import is_webrtc
 
@@ -46,7 +47,7 @@ async def _serve(
     limits = BatchLimits(config.serve.max_batch_units, config.serve.max_wait, config.serve.queue)
     async with AsyncExitStack() as stack:
         link = await stack.enter_async_context(opens(metrics))
-        service = Service(link, classifier, limits, metrics, config.serve.workers)
+        service = Service(link, classifier, limits, metrics, config.serve.workers, Memory(config.serve.memory or 0))
         _refuse_misfits(link, service)
         line = f"serving {classifier.model.name} on {link.url}"
         if http is not None:

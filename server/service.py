@@ -8,6 +8,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from models.zoo import fingerprint
 from pipeline.metrics import ServerMetrics
@@ -15,6 +16,7 @@ from pipeline.threads import Worker
 from pipeline.types import Reply
 from server.batch import Batcher, BatchLimits, Waiting
 from server.classify import Classifier
+from server.memory import Memory
 from server.receive import Received, receive
 from transport.link import Hello, Message, ServerLink
 from transport.wire import MalformedMessage, encode_reply, peek
@@ -34,12 +36,14 @@ class Service:
         limits: BatchLimits,
         metrics: ServerMetrics,
         workers: int = 1,
+        memory: Memory | None = None,
     ) -> None:
         self._link = link
         self._classifier = classifier
         self._batcher = Batcher(limits)
         self._metrics = metrics
         self._workers = workers
+        self._memory = Memory() if memory is None else memory
         self._grid = classifier.model.grid
         self._classes = fingerprint(classifier.model.labels)
         self._changed = asyncio.Event()
@@ -47,6 +51,7 @@ class Service:
         self._told: dict[str, str] = {}  # what was logged last, by event
         metrics.waiting.set_function(lambda: len(self._batcher))
         metrics.cameras.set_function(lambda: len(link.cameras))
+        metrics.remembered.set_function(lambda: self._memory.size_bytes)
 
     def misfit(self, hello: Hello) -> str | None:
         """Why this server's model cannot serve such a camera; None when it can."""
@@ -141,7 +146,8 @@ class Service:
         for index, frame in enumerate(batch):
             self._metrics.queue_seconds.observe(began_s - frame.message.arrived_s)
             try:
-                decoded.append((index, receive(frame.message.data, self._classifier.canvas)))
+                recall = partial(self._memory.recall, frame.message.sender, now_s=began_s)
+                decoded.append((index, receive(frame.message.data, self._classifier.canvas, recall)))
             except MalformedMessage as error:
                 replies[index] = Reply(frame.seq, str(error), (), (), 0, 0.0)
         answers = self._classify([received for _, received in decoded])
@@ -150,6 +156,10 @@ class Service:
             queue_ms = (began_s - batch[index].message.arrived_s) * 1e3
             units, waiting = 0 if refusal else len(received.units), len(self._batcher)
             server_ms = queue_ms + took_s * 1e3
+            self._metrics.forgotten.inc(received.forgotten)
+            if received.name and not refusal:
+                sender = batch[index].message.sender
+                self._memory.keep(sender, received.name, received.units, received.content, began_s)
             replies[index] = Reply(received.seq, refusal, classes, log_probs, units, server_ms, queue_ms, waiting)
         self._metrics.batch_frames.observe(len(batch))
         self._metrics.batch_seconds.observe(took_s)

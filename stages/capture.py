@@ -11,7 +11,7 @@ from pipeline.config import CameraConfig, CaptureConfig
 from pipeline.credentials import from_environment
 from pipeline.threads import Worker
 from pipeline.types import Frame
-from stages.cameras.address import is_camera
+from stages.cameras.address import PUSHED, is_camera
 from stages.sources import PictureSource, Shot, open_source
 from stages.timeline import Sampler
 from stages.view import View
@@ -46,6 +46,10 @@ class Capture(Protocol):
 
     def health(self) -> dict[str, object] | None:
         """How a live camera is doing, as in summary.json; None for what cannot fail and come back."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of what it holds, run or not."""
         ...
 
     def __aiter__(self) -> AsyncIterator[Frame]: ...
@@ -185,7 +189,14 @@ def open_captures(cameras: Sequence[CameraConfig], capture: CaptureConfig) -> li
             if is_camera(config.source):
                 from stages.cameras.camera import Camera
 
-                opened.append(Camera(config, capture.duration, capture.max_frames))
+                if config.source.startswith(PUSHED):
+                    from stages.cameras.pushed import Door
+
+                    door = Door(config)
+                    camera = Camera(config, capture.duration, capture.max_frames, door.connect, door.close)
+                else:
+                    camera = Camera(config, capture.duration, capture.max_frames)
+                opened.append(camera)
             else:
                 opened.append(Playback(open_source(config), config, capture, live))
     except BaseException:
@@ -197,5 +208,4 @@ def open_captures(cameras: Sequence[CameraConfig], capture: CaptureConfig) -> li
 def close_captures(captures: Sequence[Capture]) -> None:
     """Lets go of sources that will not run."""
     for capture in captures:
-        if isinstance(capture, Playback):
-            capture.close()
+        capture.close()

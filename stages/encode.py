@@ -5,21 +5,25 @@ from __future__ import annotations
 import logging
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.config import Config
 from pipeline.errors import UsageError
-from pipeline.types import Drop, Evidence, Kept, Metered, OperatingPoint, Pixels, Selected, Units
+from pipeline.types import Base, Drop, Evidence, Kept, Metered, OperatingPoint, Pixels, Selected, Units
+from stages.completing import Completing, expected
 from stages.frontier import Line, find_frontier, read_frontier
+from stages.memory import Memory
 from stages.parts import split
 from stages.planner import Plan, plan
 from transport.codecs import Canvas, codec_by_name
 from transport.embedding import Embedding
+from transport.remembered import encode_completion
 from transport.wire import PART_BYTES, EvidenceMessage, encode_bundle, encode_evidence
 
 if TYPE_CHECKING:
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 AUTO, TOKENS = "auto", "token-zstd"
+_WORTH_KEEPING = 0.01  # agreement that may be given up for a message that later ones can build on
 _ROOM_FOR_PARTS = (0.9, 0.8, 0.65)  # of the cap, for a message that is split afterwards
 
 
@@ -39,6 +44,22 @@ def canvas_of(server: Model) -> Canvas:
 
 def usable_lines(config: Config, server: str, canvas: Canvas) -> list[Line]:
     """The frontier's lines for the codec and the numbers of units that a configuration allows. Raises UsageError."""
+    lines, fewest, path = _measured(config, server, canvas)
+    codec, most = config.encode.codec, min(config.select.units or canvas.units, canvas.units)
+    usable = [line.limited(fewest, most) for line in lines]
+    if config.fuse.rule == "weighted" and config.fuse.weights is None:
+        usable = [line and line.weighty() for line in usable]  # an answer without weight is not worth a message
+    if not any(usable):
+        raise UsageError(
+            f"select.units {most}: frontier {str(path)!r} has no point of encode.codec {codec} with {fewest} to {most} "
+            f"units whose answer weighs anything; accepted: up to {canvas.units} units, another codec, or fuse.weights"
+        )
+    return [line for line in usable if line is not None]
+
+
+def _measured(config: Config, server: str, canvas: Canvas) -> tuple[list[Line], int, Path]:
+    """The frontier's lines for the codec that a configuration allows, the fewest units of a message, and the file.
+    Raises UsageError."""
     path = find_frontier(server, config.encode.frontier, config.server.checkpoint)
     lines = read_frontier(path, canvas)
     known = sorted({line.base.codec for line in lines})
@@ -58,37 +79,55 @@ def usable_lines(config: Config, server: str, canvas: Canvas) -> list[Line]:
                 f"encode.codec: frontier {str(path)!r} has no points of {codec!r}; accepted: {AUTO}, "
                 f"{', '.join(known)}, or a frontier that `sagelink calibrate` has measured with it"
             )
-    fewest = min(config.select.min_units, most)
-    usable = [line.limited(fewest, most) for line in lines]
-    if config.fuse.rule == "weighted" and config.fuse.weights is None:
-        usable = [line and line.weighty() for line in usable]  # an answer without weight is not worth a message
-    if not any(usable):
-        raise UsageError(
-            f"select.units {most}: frontier {str(path)!r} has no point of encode.codec {codec} with {fewest} to {most} "
-            f"units whose answer weighs anything; accepted: up to {canvas.units} units, another codec, or fuse.weights"
-        )
-    return [line for line in usable if line is not None]
+    return lines, min(config.select.min_units, most), path
 
 
 class Encoder:
     """From a picture and its units, best first, to the message that is worth most within a cap. Pure."""
 
     def __init__(
-        self, lines: Sequence[Line], canvas: Canvas, slack: float = 0.0, part_bytes: int | None = None
+        self,
+        lines: Sequence[Line],
+        canvas: Canvas,
+        slack: float = 0.0,
+        part_bytes: int | None = None,
+        completing: Completing | None = None,
     ) -> None:
         """`slack`: expected agreement that may be given up for fewer bytes; `part_bytes`: longest piece that the
-        transport carries as a whole, where it loses pieces."""
+        transport carries as a whole, where it loses pieces; `completing`: for a server that remembers."""
         self._lines = lines
         self._canvas = canvas
         self._slack = slack
         self._part_bytes = part_bytes
+        self._completing = completing
 
     @classmethod
     def of(cls, config: Config, server: Model) -> Encoder:
         """As a configuration wants it. Raises UsageError."""
         canvas = canvas_of(server)
         lines, part_bytes = usable_lines(config, server.name, canvas), PART_BYTES if config.in_parts else None
-        return cls(lines, canvas, config.encode.slack, part_bytes)
+        completing = None
+        if config.select.memory is not None:
+            measured, fewest, _ = _measured(config, server.name, canvas)
+            completing = Completing.among(measured, canvas.units, fewest, config.select.units or canvas.units)
+        return cls(lines, canvas, config.encode.slack, part_bytes, completing)
+
+    def complete(self, seq: int, picture: Pixels, base: Base, rest: Units, cap_bytes: int) -> Plan | None:
+        """The best message of at most `cap_bytes` that completes `base` by units of `rest`; None where one that stands
+        alone is expected to be worth more."""
+        assert self._completing is not None
+        lines = self._completing.lines(len(base.kept), len(rest))
+        if not lines or expected(lines, cap_bytes) < expected(self._lines, cap_bytes) - _WORTH_KEEPING:
+            return None
+
+        def code(point: OperatingPoint) -> bytes:
+            plain = self._evidence(seq, picture, rest, point)
+            return encode_completion(plain, base.name, base.kept)
+
+        planned = plan(lines, code, cap_bytes, self._slack)
+        if isinstance(planned, int):
+            return None
+        return replace(planned, kept=len(base.kept), alone=self._completing.alone(planned.point))
 
     def fit(self, seq: int, picture: Pixels, order: Units, cap_bytes: int) -> Plan | int:
         """The best message of at most `cap_bytes`, or the bytes that the shortest would need."""
@@ -111,10 +150,13 @@ class Encoder:
 
     def message(self, seq: int, picture: Pixels, order: Units, point: OperatingPoint) -> bytes:
         """The whole message at one operating point."""
+        return encode_evidence(self._evidence(seq, picture, order, point))
+
+    def _evidence(self, seq: int, picture: Pixels, order: Units, point: OperatingPoint) -> EvidenceMessage:
         canvas, codec = self._canvas, codec_by_name(point.codec)
         units = np.sort(order[: point.units])
         payload = codec.encode(picture, units, point, canvas)
-        return encode_evidence(EvidenceMessage(seq, canvas.side, canvas.patch_size, codec.number, units, payload))
+        return EvidenceMessage(seq, canvas.side, canvas.patch_size, codec.number, units, payload)
 
 
 def paid_bytes(wire_bits: Callable[[int], int], bits: int, most: int) -> int:
@@ -123,28 +165,46 @@ def paid_bytes(wire_bits: Callable[[int], int], bits: int, most: int) -> int:
 
 
 class Encode:
-    def __init__(self, encoder: Encoder, wire_bits: Callable[[str, int], int], max_message: int) -> None:
-        """`wire_bits`: the link's bits for a camera's message of so many bytes."""
+    def __init__(
+        self,
+        encoder: Encoder,
+        wire_bits: Callable[[str, int], int],
+        max_message: int,
+        memories: Mapping[str, Memory] | None = None,
+    ) -> None:
+        """`wire_bits`: the link's bits for a camera's message of so many bytes; `memories`: by camera."""
         self._encoder = encoder
         self._wire_bits = wire_bits
         self._max_message = max_message
+        self._memories = memories or {}
         self._warned = False
 
     async def process(self, selected: Selected) -> Evidence | Kept:
         began = time.perf_counter()
         frame, picture = selected.frame, selected.metered.scored.picture
-        planned = self._encoder.fit(frame.seq, picture, selected.order, self._cap_bytes(selected))
+        cap_bytes, base, order = self._cap_bytes(selected), selected.base, selected.order
+        planned: Plan | int | None = None
+        if base is not None and selected.rest is not None:
+            planned = self._encoder.complete(frame.seq, picture, base, selected.rest, cap_bytes)
+        if base is not None and isinstance(planned, Plan):
+            order = selected.rest if selected.rest is not None else order
+            units = np.sort(order[: planned.point.units])
+            self._memories[frame.camera].coded(frame.seq, planned.message, base, units, picture, frame.stream_s)
+        else:
+            planned = self._encoder.fit(frame.seq, picture, order, cap_bytes)
         if isinstance(planned, int):
             self._explain(frame.camera, planned, selected.metered)
             return Kept(selected, Drop.BUDGET)
         return Evidence(
             selected=selected,
-            units=np.sort(selected.order[: planned.point.units]),
+            units=np.sort(order[: planned.point.units]),
             point=planned.point,
             weight=planned.weight,
             message=planned.message,
             wire_bits=self._wire_bits(frame.camera, len(planned.message)),
             encode_ms=(time.perf_counter() - began) * 1e3,
+            kept=planned.kept,
+            alone=planned.alone,
         )
 
     def _cap_bytes(self, selected: Selected) -> int:

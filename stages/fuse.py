@@ -68,8 +68,10 @@ class Fuse:
     def weight(self, evidence: Evidence, units: int) -> float:
         """Weight of the server's answer to `evidence`, of which it used `units`."""
         if self._weights is None:
+            if evidence.kept and units < len(evidence.units) + evidence.kept:
+                return evidence.alone
             # Parts that were lost take their share of the weight along.
-            return evidence.weight * min(1.0, units / len(evidence.units))
+            return evidence.weight * min(1.0, units / (len(evidence.units) + evidence.kept))
         return weight_of_share(self._weights, units / self._units)
 
     async def process(self, work: Answered | Kept | Early) -> Verdict:

@@ -1,7 +1,8 @@
 """The planner: which operating point a frame gets for the bytes that it may have, and the message that fits.
 
 The frontier knows the median frame. How much harder than that a frame is to code shows in its first message; the ratio
-of sizes corrects what every line is expected to cost, and the search goes on from there. A handful of messages are
+of sizes corrects what every line is expected to cost, and the search goes on from there. A frame that is hard for one
+format may be easy for another, so each has a ratio of its own once it has coded a message. A handful of messages are
 coded at most, and the best that fits is kept, so the cap holds whatever a coder does.
 """
 
@@ -26,6 +27,8 @@ class Plan:
     message: bytes
     agreement: float
     weight: float
+    kept: int = 0  # units that the server is to add from memory
+    alone: float = 0.0  # the weight if it cannot
 
 
 def plan(
@@ -37,7 +40,7 @@ def plan(
     When no message fits: the bytes of the shortest that was coded. `code` makes the whole message at an operating
     point.
     """
-    ratios: dict[Knob, float] = {"quality": 1.0, "units": 1.0}
+    ratios = _Ratios()
     coded: dict[OperatingPoint, int] = {}
     best: Plan | None = None
     target = float(cap_bytes)
@@ -47,7 +50,7 @@ def plan(
         point = line.at(setting)
         message = code(point)
         coded[point] = len(message)
-        ratios[line.knob] = len(message) / line.size(setting)
+        ratios.learn(line, len(message) / line.size(setting))
         if len(message) <= cap_bytes and (best is None or line.agreement(setting) >= best.agreement):
             best = Plan(point, message, line.agreement(setting), line.weight(setting))
         return len(message)
@@ -62,10 +65,30 @@ def plan(
         elif choice.saving or size >= _FULL * cap_bytes:
             break
     if best is None:
-        line = min(lines, key=lambda line: line.sizes[0] * ratios[line.knob])
+        line = min(lines, key=lambda line: line.sizes[0] * ratios.of(line))
         if line.at(int(line.settings[0])) not in coded:
             attempt(line, int(line.settings[0]))
     return min(coded.values()) if best is None else best
+
+
+class _Ratios:
+    """How many times the median frame's bytes this frame needs: in a format, and until that is known, in the last that
+    had the same knob."""
+
+    def __init__(self) -> None:
+        self._of_format: dict[str, float] = {}
+        self._last: dict[Knob, float] = {"quality": 1.0, "units": 1.0}
+
+    def learn(self, line: Line, ratio: float) -> None:
+        self._of_format[_format(line)] = self._last[line.knob] = ratio
+
+    def of(self, line: Line) -> float:
+        return self._of_format.get(_format(line), self._last[line.knob])
+
+
+def _format(line: Line) -> str:
+    """What does the coding: a whole frame's file goes by the format that the codec strips."""
+    return line.base.codec.partition("-")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +99,9 @@ class _Choice:
     saving: bool  # the line could go higher within the target
 
 
-def _choose(lines: Sequence[Line], ratios: dict[Knob, float], target: float, slack: float) -> _Choice | None:
+def _choose(lines: Sequence[Line], ratios: _Ratios, target: float, slack: float) -> _Choice | None:
     """The cheapest setting of the lines with all but `slack` of the highest agreement within `target` bytes."""
-    highest = [(line, line.affordable(target / ratios[line.knob])) for line in lines]
+    highest = [(line, line.affordable(target / ratios.of(line))) for line in lines]
     within = [(line, setting) for line, setting in highest if setting is not None]
     if not within:
         return None
@@ -87,5 +110,5 @@ def _choose(lines: Sequence[Line], ratios: dict[Knob, float], target: float, sla
     for line, most in within:
         setting = line.reaching(goal)
         if setting is not None and setting <= most:
-            choices.append(_Choice(line, setting, line.size(setting) * ratios[line.knob], setting < most))
+            choices.append(_Choice(line, setting, line.size(setting) * ratios.of(line), setting < most))
     return min(choices, key=lambda choice: choice.size)

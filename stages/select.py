@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+
+import numpy as np
 
 from pipeline.config import SelectConfig
-from pipeline.types import Metered, Selected
-from stages.selectors import selector_by_name
+from pipeline.types import Base, Metered, Scored, Selected, Units
+from stages.memory import Memory
+from stages.selectors import Selector, coverage, selector_by_name
 
 
 class Select:
-    def __init__(self, config: SelectConfig) -> None:
-        """Raises UsageError for an unknown selector."""
+    def __init__(self, config: SelectConfig, memories: Mapping[str, Memory] | None = None) -> None:
+        """`memories`: by camera, where the server remembers. Raises UsageError for an unknown selector."""
         self._selector = selector_by_name(config.selector)
         self._units = config.units
         self._seed = config.seed
+        self._memories = memories or {}
 
     async def process(self, metered: Metered) -> Selected:
         began = time.perf_counter()
@@ -22,4 +27,18 @@ class Select:
         seed = self._seed + scored.frame.seq
         most = self._units or len(scored.importance)
         order = self._selector(scored.importance, scored.embeddings, most, seed=seed)
-        return Selected(metered, order, (time.perf_counter() - began) * 1e3)
+        base = rest = None
+        if memory := self._memories.get(scored.frame.camera):
+            base = memory.look(scored.picture, scored.frame.stream_s)
+            rest = order if base is None else completing(base, order, self._selector, scored)
+        return Selected(metered, order, (time.perf_counter() - began) * 1e3, base, rest)
+
+
+def completing(base: Base, order: Units, selector: Selector, scored: Scored) -> Units:
+    """The units that a base has not: by `coverage` those that it does not stand for first, else in the selector's own
+    order."""
+    if not len(base.kept):
+        return order
+    if selector is coverage:
+        return coverage(scored.importance, scored.embeddings, len(order), have=base.kept)
+    return order[~np.isin(order, base.kept)]

@@ -17,6 +17,7 @@ from pipeline.errors import UsageError, suggest
 from pipeline.types import Units
 
 Floats = NDArray[np.float32]
+_NONE: Units = np.empty(0, np.intp)
 
 
 class Selector(Protocol):
@@ -75,25 +76,31 @@ def fps(importance: Floats, embeddings: Floats, count: int, *, seed: int = 0) ->
     return _farthest(_unit_length(embeddings), int(importance.argmax()), count)
 
 
-def coverage(importance: Floats, embeddings: Floats, count: int, *, seed: int = 0) -> Units:
+def coverage(importance: Floats, embeddings: Floats, count: int, *, seed: int = 0, have: Units = _NONE) -> Units:
     """Units that stand for many others and matter themselves (greedy facility location, Nemhauser et al., 1978).
 
     Each pick has the largest importance x summed gain in best similarity over all N units; similarity is the cosine of
     mean-centred embeddings, clipped at 0. Once nothing is left to gain, units follow by importance.
+
+    What the units of `have` stand for is covered already; they are not picked, so min(count, N less those) are.
     """
-    count = _checked(importance, embeddings, count)
+    count = min(_checked(importance, embeddings, count), len(importance) - len(have))
     directions = _unit_length(embeddings - embeddings.mean(0))
     similarity = np.maximum(directions @ directions.T, 0)
     weight = np.maximum(importance, 0)
     best = np.zeros(len(similarity), similarity.dtype)
     gain = similarity.sum(1)
+    if len(have):
+        weight[have] = 0
+        best = similarity[have].max(0)
+        gain = np.maximum(similarity - best, 0).sum(1)
     picks = np.empty(count, np.intp)
     for i in range(count):
         score = weight * gain
         pick = int(score.argmax())
         if score[pick] <= 0:
             rest = _by_importance(importance)
-            picks[i:] = rest[~np.isin(rest, picks[:i])][: count - i]
+            picks[i:] = rest[~np.isin(rest, [*picks[:i], *have])][: count - i]
             break
         picks[i] = pick
         weight[pick] = 0

@@ -17,6 +17,7 @@ from pipeline.clock import BudgetClock
 from pipeline.shares import Account
 from pipeline.tasks import background
 from pipeline.types import Answered, Drop, Evidence, Kept, Reply, Scored, Sent
+from stages.memory import Memory
 from transport.link import EdgeLink
 from transport.wire import MalformedMessage, decode_reply
 
@@ -29,8 +30,15 @@ _BUSY = "the server is busy: frames wait there for more than half of the deadlin
 class Uplink:
     """The link window, and the replies that are waited for."""
 
-    def __init__(self, link: EdgeLink, in_flight: int, deadline_s: float | None = None) -> None:
-        """`deadline_s`: live, frames are held back while they would spend most of it in the server's queue."""
+    def __init__(
+        self,
+        link: EdgeLink,
+        in_flight: int,
+        deadline_s: float | None = None,
+        memories: Mapping[str, Memory] | None = None,
+    ) -> None:
+        """`deadline_s`: live, frames are held back while they would spend most of it in the server's queue;
+        `memories`: by camera, told of every reply."""
         self.link = link
         self.places = asyncio.Semaphore(in_flight)
         self.waiting: dict[tuple[str, int], asyncio.Future[Reply]] = {}  # by camera and seq
@@ -38,6 +46,7 @@ class Uplink:
         self._refusal: str | None = None
         self._deadline_s = deadline_s
         self._rests_until_s = 0.0
+        self._memories = memories or {}
 
     def refuses(self) -> bool:
         """Whether nothing is to be sent now; the reason is logged once per change."""
@@ -61,6 +70,8 @@ class Uplink:
                     log.warning("stage=ship event=malformed_reply error=%r", str(error))
                     continue
                 self._heed(reply)
+                if memory := self._memories.get(camera):
+                    memory.hear(reply)
                 future = self.waiting.pop((camera, reply.seq), None)
                 if future is None or future.done():
                     self.stray_replies += 1

@@ -64,6 +64,13 @@ class Till:
         """A message was charged by whoever sent it."""
         self._bill.charge(time.monotonic(), message_bits)
 
+    def affords(self, bits: int) -> bool:
+        """Pays for a message that goes again, where the window has room for it now."""
+        if self._toll is None or not self._toll(bits):
+            return False
+        self._bill.charge(time.monotonic(), bits)
+        return True
+
     async def settle(self, counted_bits: int) -> None:
         """Pays for what was counted since the connection began, and not charged yet."""
         await self._pay(self._bill.observe(time.monotonic(), counted_bits))

@@ -39,6 +39,8 @@ MAX_CLASSES = 16
 MAX_PARTS = 32
 PART_BYTES = 1155  # a part that travels in one datagram of WebRTC
 MAX_MESSAGE_BYTES = 4_000_000
+NAME_BYTES = 8  # of what a server remembers
+REMEMBERED = 10  # the codec number of evidence that completes what the server remembers: transport.remembered
 
 
 class MalformedMessage(ValueError):
@@ -152,16 +154,20 @@ def parts_of(message: bytes) -> list[bytes]:
 
 
 def peek(data: bytes) -> tuple[int, int] | None:
-    """The frame that evidence is about and the number of units that it claims, where its checksum and header are
-    sound: enough to queue or to refuse it."""
+    """The frame that evidence is about and the number of units that it claims, remembered ones included, where its
+    checksum and header are sound: enough to queue or to refuse it."""
     try:
         if is_bundle(data):
             seq, parts = decode_bundle(data)
             claims = [peek(part) for part in parts if not is_bundle(part)]
             return seq, sum(claim[1] for claim in claims if claim is not None)
-        kind, (seq, *_, units) = _header(_EVIDENCE, _unseal(data))
+        body = _unseal(data)
+        kind, (seq, side, _, codec, units) = _header(_EVIDENCE, body)
     except MalformedMessage:
         return None
+    if codec == REMEMBERED and 1 <= side <= MAX_SIDE and 1 <= units <= side**2:
+        kept = _EVIDENCE.size + set_bytes(side**2, units) + NAME_BYTES
+        units += int.from_bytes(body[kept : kept + 2])
     return (seq, units) if kind == _KIND_EVIDENCE else None
 
 

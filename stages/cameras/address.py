@@ -9,18 +9,24 @@ from urllib.parse import urlsplit
 
 from pipeline.credentials import redact
 from pipeline.errors import UsageError, suggest
+from pipeline.web import parse_address
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp")
 _PORT_NEEDED = ("udp", "tcp")
+PUSHED = "webrtc:"
+_PUSHED_PORT = 8630
 
 
 def is_camera(source: str) -> bool:
-    """Whether a source is a webcam or a URL, rather than something on disk."""
-    return "://" in source or source.isdecimal() or source.startswith("/dev/")
+    """Whether a source is a webcam, a URL or a peer that pushes, rather than something on disk."""
+    return "://" in source or source.startswith(PUSHED) or source.isdecimal() or source.startswith("/dev/")
 
 
 def check_address(address: str) -> None:
     """Raises UsageError for an address that can never work. Opens nothing, asks no network."""
+    if address.startswith(PUSHED):
+        push_address(address)
+        return
     if "://" not in address:
         path = Path(f"/dev/video{address}" if address.isdecimal() else address)
         if not path.exists():
@@ -44,6 +50,19 @@ def check_address(address: str) -> None:
             f"source {shown!r} is no URL; accepted: {scheme}://[USER:PASSWORD@]HOST[:PORT]/PATH, where a password has "
             f"%2F for /, %23 for #, %3F for ? and %20 for a space"
         )
+
+
+def push_address(source: str) -> tuple[str, int]:
+    """Where `webrtc:` or `webrtc:HOST:PORT` waits for a peer. Raises UsageError."""
+    text = source.removeprefix(PUSHED)
+    if not text:
+        return "127.0.0.1", _PUSHED_PORT
+    if "/" in text or "@" in text:
+        raise UsageError(
+            f"source {redact(source)!r}; accepted: webrtc: or webrtc:HOST:PORT, where we listen for a peer"
+        )
+    host, port = parse_address(text, f"source {source!r}: address")
+    return host, port
 
 
 def list_webcams() -> list[str]:

@@ -54,14 +54,16 @@ class Camera:
         duration_s: float | None = None,
         max_frames: int | None = None,
         opener: Opener = connect,
+        at_end: Callable[[], None] = lambda: None,
     ) -> None:
-        """Raises UsageError for an address that can never work. Opens nothing yet."""
+        """Raises UsageError for an address that can never work. Opens nothing yet. `at_end`: when it is over."""
         check_address(config.source)
         self.name = config.name
         self.source = redact(config.source)
         self.captured = 0
         self._config = config
         self._opener = opener
+        self._at_end = at_end
         self._duration_s = duration_s
         self._max_frames = max_frames
         patience = Patience(config.open_timeout, config.read_timeout, config.stall_after)
@@ -93,6 +95,9 @@ class Camera:
             "missed": self._missed + (self._reader.missed if self._reader else 0),
         }
 
+    def close(self) -> None:
+        self._at_end()
+
     async def __aiter__(self) -> AsyncIterator[Frame]:
         news = asyncio.Event()
         began_s = time.monotonic()
@@ -123,6 +128,7 @@ class Camera:
         finally:
             self._leave()
             self._supervisor.end(time.monotonic())
+            self._at_end()
 
     def _hear(self, heard_s: float) -> None:
         """Pictures arrive, whether they are taken or left out by the sampling."""

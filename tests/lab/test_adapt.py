@@ -211,6 +211,26 @@ def test_it_ends_early_when_nothing_gets_better(world: World) -> None:
     assert watch.steps[-1] < 12
 
 
+def test_the_steps_told_are_those_of_the_weights_kept(world: World, tmp_path: Path) -> None:
+    class FirstBest(Judge):
+        asked = 0
+
+        def agreement(self, model: Model) -> Agreement:
+            self.asked += 1
+            return Agreement((0.9, 0.9) if self.asked == 1 else (0.7, 0.7), (0.4,))
+
+    def course() -> Course:
+        return Course(world.student(), world.stock, FirstBest(BETTER.stock, BETTER.stock), 500, limit_s=20)
+
+    first, state = course(), tmp_path / "adapted.resume"
+    assert first.go(ticks().__next__, lambda: False, Silent(), lambda: None)
+    first.save(state, {})
+    again = course()
+    again.take_up(state, {})
+    assert again.steps == first.steps
+    assert again.result(lambda *_: None).steps == first.result(lambda *_: None).steps == 2 < first.steps
+
+
 def test_stock_agrees_with_itself_on_frames_held_out(world: World) -> None:
     told: list[tuple[int, int]] = []
     judge = HeldOut(
@@ -259,8 +279,8 @@ def test_the_command_goes_on_after_ctrl_c_and_writes_a_checkpoint(
         code, printed = command(*adapt, "--minutes", "60")
     assert code == 0, printed
     assert "120 frames to learn from, 20 held out" in printed
-    assert f"interrupted after step 2; kept in {out.with_suffix('.resume')}: the same command goes on" in printed
-    assert [*out.parent.iterdir()] == [out.with_suffix(".resume")]
+    assert f"interrupted after step 2; kept in {out}.resume: the same command goes on" in printed
+    assert [*out.parent.iterdir()] == [out.with_name(out.name + ".resume")]
 
     judged(monkeypatch, 0.6)
     code, printed = command(*adapt, "--minutes", "0.001")

@@ -189,7 +189,7 @@ def test_calibrate_goes_on_after_ctrl_c(command, scenes: Path, tmp_path: Path, m
     code, printed = command(*calibrate, tmp_path / "a.yaml")
     assert code == 0
     assert "interrupted" in printed
-    assert {path.name for path in tmp_path.iterdir()} == {"a.resume"}
+    assert {path.name for path in tmp_path.iterdir()} == {"a.yaml.resume"}
     asked.extend([1] * 100)
     before = len(asked)
     code, printed = command(*calibrate, tmp_path / "a.yaml")

@@ -16,6 +16,7 @@ from pipeline.budget import UplinkBudget
 from pipeline.types import Pixels
 
 DEMO = ("--models", "demo", "--seconds", "1", "--clips", "8", "--fps", "5")
+VARIABLE = [0, 1, 30, 45, 90]  # thirtieths of a second
 BASELINES = {"edge", "webp-each", "webp-periodic", "h264", "h264+edge", "vp8", "vp8+edge", "paper", "stateless"}
 
 
@@ -130,6 +131,41 @@ def test_a_video_of_one_black_frame_is_measured_by_agreement(command, tmp_path: 
     report = json.loads((tmp_path / "out" / "eval-video.json").read_text())
     assert (report["clips"], report["frames"]) == (1, 1)
     assert report["truth"].startswith("the server")
+
+
+def jump_back(path: Path) -> None:
+    """Two transport streams one after the other: the second's time begins anew."""
+    for name, grey in (("a", 60), ("b", 200)):
+        part = path.with_name(f"{name}.ts")
+        write_video(part, [np.full((64, 64, 3), grey, np.uint8)] * 30, [*range(30)])
+    path.write_bytes(path.with_name("a.ts").read_bytes() + path.with_name("b.ts").read_bytes())
+
+
+def noise_at_every_frame(path: Path) -> None:
+    rng = np.random.default_rng(0)
+    write_video(path, [*rng.integers(0, 256, (30, 64, 64, 3), np.uint8)], [*range(30)])
+
+
+@pytest.mark.parametrize(
+    ("write", "frames"),
+    [
+        (lambda path: write_video(path, [np.zeros((64, 64, 3), np.uint8)] * 30, [*range(30)]), 5),
+        (lambda path: write_video(path, [np.full((64, 64, 3), 25 * i, np.uint8) for i in range(5)], VARIABLE), 4),
+        (noise_at_every_frame, 5),
+        (jump_back, 10),
+    ],
+    ids=["black", "variable rate", "a cut at every frame", "time jumps back"],
+)
+def test_a_strange_video_is_measured_within_the_budget(command, tmp_path: Path, write, frames: int) -> None:
+    write(tmp_path / "v.mkv")
+    given = ("--models", "demo", "--fps", "5", "--rates", "32", "--seconds", "60", "--out", tmp_path / "out")
+    code, printed = command("eval-video", tmp_path / "v.mkv", *given)
+    assert code == 0, printed
+    report = json.loads((tmp_path / "out" / "eval-video.json").read_text())
+    assert (report["clips"], report["frames"]) == (1, frames)
+    for row in report["rows"]:
+        assert row["peak_window_bits"] <= row["budget_bits"]
+        assert row["verdict_age_ms"] is None or row["verdict_age_ms"] >= 0
 
 
 def test_a_variable_frame_rate_is_sampled_by_time(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_an_unknown_section():
 
 def test_a_key_like_no_other_gets_no_suggestion():
     message = error_of(None, {"select.qqq": 1})
-    assert message == "select.qqq: unknown key; accepted: importance, min_units, seed, selector, units"
+    assert message == "select.qqq: unknown key; accepted: importance, memory, min_units, seed, selector, units"
 
 
 def test_a_key_below_a_value(write):

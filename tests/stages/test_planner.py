@@ -103,6 +103,25 @@ def test_a_hard_frame_gets_a_lower_resolution():
     assert plan(LINES, Coder(3.0), 1500).point.side == 112
 
 
+def test_a_frame_may_be_hard_for_one_format_and_easy_for_another():
+    """Both formats look alike on the median frame, so one ratio for both would send the search to and fro."""
+    other = line("b", 224, {0: (550, 0.3), 50: (2100, 0.8), 100: (8800, 0.99)})
+    file = line("b-frame", 224, {0: (840, 0.3), 50: (2390, 0.8), 100: (9090, 0.99)})
+    hardness = {"a": 2.5, "b": 1.1}
+    coded: list[OperatingPoint] = []
+
+    def code(point: OperatingPoint) -> bytes:
+        coded.append(point)
+        (of,) = (each for each in (LARGE, other, file) if each.base.codec == point.codec)
+        return bytes(round(of.size(point.quality) * hardness[point.codec[0]]))
+
+    made = plan([LARGE, other, file], code, 6000)
+    assert made.point.codec == "b"
+    assert 6000 * 0.93 <= len(made.message) <= 6000
+    assert len(coded) <= 4
+    assert "b-frame" not in {point.codec for point in coded}  # what a format costs is known for its files too
+
+
 def test_the_weight_is_that_of_the_point():
     made = plan([UNITS], Coder(), 60_000)
     assert made.weight == pytest.approx((made.point.units - 16) / 180)

@@ -8,7 +8,7 @@ from transport.codecs.contract import Canvas, Codec, Patches, Tokens, cut_units
 from transport.codecs.images import Band, Stripped, WholeFile
 from transport.codecs.raw import RawZstd
 from transport.codecs.tokens import TokenZstd
-from transport.wire import MalformedMessage
+from transport.wire import REMEMBERED, MalformedMessage
 
 __all__ = [
     "Canvas",
@@ -41,7 +41,7 @@ def codec_names() -> list[str]:
 
 def register_codec(name: str, codec: Codec) -> None:
     """Makes a codec known to both sides under a name and its number."""
-    if any(codec.number == known.number for known in _CODECS.values()):
+    if codec.number == REMEMBERED or any(codec.number == known.number for known in _CODECS.values()):
         raise ValueError(f"codec number {codec.number} is taken")
     _CODECS[name] = codec
 

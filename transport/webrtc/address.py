@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pipeline.config import WebRtcConfig
+from pipeline.credentials import bearer_token, secret
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 SCHEMES = {"webrtc+http": False, "webrtc+https": True}  # whether it is TLS
 PORT = 8620
 ENV_TOKEN, ENV_TURN_PASSWORD = "SAGELINK_WEBRTC_TOKEN", "SAGELINK_TURN_PASSWORD"
-SHORTEST_TOKEN = 12
 INSTEAD = ", or webrtc+http(s)://host[:port]"  # of a broker's address
 _ACCEPTED = "accepted: webrtc+http://host[:port] or webrtc+https://host[:port]"
 
@@ -90,16 +89,11 @@ def open_meeting_point(url: str, config: WebRtcConfig, where: str) -> MeetingPoi
 
 def read_token(config: WebRtcConfig) -> str | None:
     """The bearer token. Raises UsageError for one that is too short to be a secret."""
-    token = _secret(ENV_TOKEN, "webrtc.token_file", config.token_file)
-    if token is not None and len(token) < SHORTEST_TOKEN:
-        raise UsageError(f"the WebRTC token has {len(token)} characters; accepted: {SHORTEST_TOKEN} or more")
-    if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
-        raise UsageError("the WebRTC token has characters that a header cannot carry; accepted: printable ASCII")
-    return token
+    return bearer_token(ENV_TOKEN, "webrtc.token_file", config.token_file, "WebRTC")
 
 
 def ice_servers(config: WebRtcConfig) -> tuple[IceServer, ...]:
-    password = _secret(ENV_TURN_PASSWORD, "webrtc.turn_password_file", config.turn_password_file)
+    password = secret(ENV_TURN_PASSWORD, "webrtc.turn_password_file", config.turn_password_file)
     servers = []
     for url in config.ice_servers:
         relays = url.startswith("turn")
@@ -110,19 +104,6 @@ def ice_servers(config: WebRtcConfig) -> tuple[IceServer, ...]:
             )
         servers.append(IceServer(url, config.turn_username if relays else None, password if relays else None))
     return tuple(servers)
-
-
-def _secret(variable: str, key: str, path: Path | None) -> str | None:
-    """From the environment, or else from a file."""
-    secret = os.environ.get(variable) or None
-    if secret is None and path is not None:
-        try:
-            secret = path.read_text(encoding="utf-8").strip() or None
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{key} {str(path)!r} cannot be read: {error}") from None
-        if secret is None:
-            raise UsageError(f"{key} {str(path)!r} is empty")
-    return secret
 
 
 def _trusted(ca: Path | None) -> ssl.SSLContext:

@@ -33,7 +33,7 @@ from transport.webrtc.datagrams import (
 )
 from transport.webrtc.peer import Peer
 from transport.webrtc.signalling import Unreachable, exchange
-from transport.wire import MAX_MESSAGE_BYTES, parts_of
+from transport.wire import MAX_MESSAGE_BYTES, PART_BYTES, parts_of
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,8 @@ _CONNECT_S = 8.0
 _PROVEN_S = 5.0  # a connection that lived so long was a success
 _REPLIES = 64
 _LONGEST = 262_000  # bytes: what aiortc takes as one message
+_ROUND_TRIP_S, _SMOOTH = 0.1, 0.125  # from a message to its verdict, until it is measured; weight of a new one
+_PATIENCE = 2.0  # round trips until a message of one datagram is sent again
 
 
 class WebRtcEdgeLink:
@@ -71,6 +73,8 @@ class WebRtcEdgeLink:
         self._tariff = Tariff(ipv6=":" in at.host, tls=at.tls)
         self._numbers = itertools.count()
         self._seen: deque[int] = deque(maxlen=_REPLIES)  # replies come twice
+        self._round_trip_s = _ROUND_TRIP_S
+        self._single: dict[int, tuple[float, asyncio.TimerHandle]] = {}  # messages of one datagram, by number
         self._peer: Peer | None = None
         self._attempted = asyncio.Event()
         self._trouble = f"{at.url}: not connected yet"
@@ -128,10 +132,24 @@ class WebRtcEdgeLink:
             self._peer.control(EVIDENCE + pack_part(Part(index, number, 0, 1, message)))
             return None
         parts = parts_of(message)
+        if len(parts) == 1 and len(message) <= PART_BYTES:
+            self._watch(number, pack_part(Part(index, number, 0, 1, message)), self.wire_bits(camera, len(message)))
         for place, part in enumerate(parts):
             self._peer.evidence(pack_part(Part(index, number, place, len(parts), part)))
         await asyncio.sleep(0)  # what the network takes at once has left before anybody asks `refusal`
         return None
+
+    def _watch(self, number: int, datagram: bytes, bits: int) -> None:
+        """Where a message is one datagram, its loss would be the frame's: it goes again, once, if no verdict comes."""
+        if len(self._single) == _REPLIES:
+            self._single.pop(next(iter(self._single)))[1].cancel()
+        wait_s = _PATIENCE * self._round_trip_s
+        timer = asyncio.get_running_loop().call_later(wait_s, self._send_again, datagram, bits)
+        self._single[number] = time.monotonic(), timer
+
+    def _send_again(self, datagram: bytes, bits: int) -> None:
+        if self.refusal() is None and self._peer is not None and self._till.affords(bits):
+            self._peer.evidence(datagram)
 
     def replies(self) -> AsyncIterator[tuple[str, bytes]]:
         return aiter(self._down)
@@ -187,10 +205,14 @@ class WebRtcEdgeLink:
         verdict = unpack_verdict(data[1:]) if data[:1] == VERDICT else None
         if verdict is None:
             return
-        camera, reply, _, body = verdict
+        camera, reply, number, body = verdict
         if reply in self._seen or camera >= len(self._cameras):
             return
         self._seen.append(reply)
+        if (single := self._single.pop(number, None)) is not None:
+            sent_s, timer = single
+            timer.cancel()
+            self._round_trip_s += _SMOOTH * (time.monotonic() - sent_s - self._round_trip_s)
         with contextlib.suppress(ChannelClosed):
             self._down.put_now((self._cameras[camera], body))
 

@@ -17,6 +17,7 @@ from transport.link import Hello
 from transport.webrtc import guest as guest_module
 from transport.webrtc.address import MeetingPoint, open_meeting_point
 from transport.webrtc.bill import Tariff
+from transport.webrtc.datagrams import Part, pack_part
 from transport.webrtc.edge import WebRtcEdgeLink
 from transport.webrtc.server import WebRtcServerLink
 from transport.webrtc.signalling import Unreachable, exchange
@@ -186,6 +187,47 @@ async def test_lost_parts_leave_the_others(at: MeetingPoint) -> None:
         edge._peer.evidence = lose_the_second
         assert await edge.send("door", encode_bundle(9, [b"one", b"two", b"three"])) is None
         assert (await anext(server.messages())).data == encode_bundle(0, [b"one", b"three"])
+
+
+@pytest.mark.parametrize("affordable", [True, False])
+async def test_a_message_of_one_datagram_goes_again_where_the_budget_pays(at: MeetingPoint, affordable: bool) -> None:
+    asked: list[int] = []
+    again = Tariff().message_bits(5)
+
+    def toll(bits: int) -> bool:
+        asked.append(bits)
+        return affordable or bits != again
+
+    async with serving(at) as (server, there), edge_link(there, toll=toll) as edge:
+        await edge.ready()
+        keep, sent = edge._peer.evidence, []
+
+        def lose_the_first(data: bytes) -> bool:
+            sent.append(data)
+            return True if len(sent) == 1 else keep(data)
+
+        edge._peer.evidence = lose_the_first
+        assert await edge.send("door", b"first") is None
+        await until(lambda: again in asked)
+        if affordable:
+            assert (await anext(server.messages())).data == b"first"
+        assert sent == [pack_part(Part(0, 0, 0, 1, b"first"))] * (2 if affordable else 1)
+
+
+async def test_what_is_answered_does_not_go_again_and_what_came_twice_counts_once(at: MeetingPoint) -> None:
+    async with serving(at) as (server, there), edge_link(there) as edge:
+        await edge.ready()
+        for data in (b"one", b"two"):
+            assert await edge.send("door", data) is None
+            message = await anext(server.messages())
+            assert message.data == data
+            await server.reply(message, b"reply to " + data)
+            assert await anext(edge.replies()) == ("door", b"reply to " + data)
+        assert not edge._single
+        edge._send_again(pack_part(Part(0, 1, 0, 1, b"two")), 800)
+        await edge.ready()
+        assert await edge.send("door", b"three") is None
+        assert (await anext(server.messages())).data == b"three"
 
 
 async def test_connecting_and_heartbeats_are_charged(at: MeetingPoint) -> None:

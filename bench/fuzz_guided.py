@@ -1,0 +1,41 @@
+"""Fuzzes the server's decoder along its branches: `python -m bench.fuzz_guided [--inputs 100000] [--seed 1]`.
+
+As `bench.fuzz`, but Atheris (`pip install atheris`; CPython on Linux) makes the messages up, starting from sound ones,
+and keeps what reaches new code. The checksum is put on afterwards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["transport"]):
+    import transport.codecs  # noqa: F401
+
+from bench.fuzz import CRC_BYTES, Watched, demo_canvas, sound_messages
+from transport.wire import seal
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--inputs", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    canvas = demo_canvas()
+    corpus = tempfile.TemporaryDirectory()
+    for number, message in enumerate(sound_messages(canvas)):
+        (Path(corpus.name) / str(number)).write_bytes(message[:-CRC_BYTES])
+    watched = Watched(canvas)
+    atexit.register(lambda: print(watched))  # atheris.Fuzz does not come back
+    options = [f"-atheris_runs={arguments.inputs}", f"-seed={arguments.seed}", "-max_len=20000", "-verbosity=0"]
+    atheris.Setup([sys.argv[0], *options, corpus.name], lambda body: watched(seal(body)))
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

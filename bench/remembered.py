@@ -1,0 +1,97 @@
+"""Does evidence memory pay? Each clip's frames, every message as good as the window allows, with memory and without.
+
+    python -m bench.memory [CLIPS] [KBPS,KBPS]
+
+Static and slow clips of the demo world. Every frame asks for what the window has left, as a run with `gate: always`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from lab.clips import SLOW, Clip, World, drawn_clips
+from lab.rig import Rig, answers_of
+from lab.statistics import Bootstrap, interval
+from models.pair import Pair
+from pipeline.budget import UplinkBudget
+from pipeline.config import Config
+from pipeline.config_file import load_config
+from pipeline.types import Frame, Reply
+from server.memory import Memory as ServerMemory
+from server.receive import receive
+from stages.encode import Encoder
+from stages.fuse import fuse
+from stages.memory import Memory
+from stages.planner import Plan
+from stages.score import Score
+from stages.select import completing
+from stages.selectors import coverage
+
+FPS = 5.0
+
+
+def play(clip: Clip, config: Config, rig: Rig, score: Score, kbps: float) -> list[tuple[bool, int, int]]:
+    """For each frame: right, units that the server classified with, bits."""
+    budget, encoder = UplinkBudget(kbps * 1000, 1.0), Encoder.of(config, rig.pair.server)
+    age_s = config.select.memory
+    memory = None if age_s is None else Memory(rig.canvas.patch_size, age_s, config.select.min_units)
+    server, found = ServerMemory(), []
+    for seq, shot in enumerate(clip.frames):
+        (scored,) = score([Frame(seq, "bench", 0, shot.stream_s, shot.pixels, 0.0)])
+        order = coverage(scored.importance, scored.embeddings, rig.canvas.units)
+        cap = (budget.allowance(shot.stream_s) or 0) // 8
+        plan: Plan | int | None = None
+        base = None if memory is None else memory.look(scored.picture, shot.stream_s)
+        if memory is not None and base is not None:
+            rest = completing(base, order, coverage, scored)
+            plan = encoder.complete(seq, scored.picture, base, rest, cap)
+            if plan is not None:
+                units = np.sort(rest[: plan.point.units])
+                memory.coded(seq, plan.message, base, units, scored.picture, shot.stream_s)
+        if plan is None:
+            plan = encoder.fit(seq, scored.picture, order, cap)
+        answer, units_seen, bits = scored.answer, 0, 0
+        if isinstance(plan, Plan):
+            bits = 8 * len(plan.message)
+            assert budget.charge(shot.stream_s, bits)
+            now_s = shot.stream_s
+            received = receive(plan.message, rig.canvas, lambda name, now_s=now_s: server.recall("bench", name, now_s))
+            if received.name is not None:
+                server.keep("bench", received.name, received.units, received.content, now_s)
+            units_seen = len(received.units)
+            if memory is not None:
+                memory.hear(Reply(seq, None, (0,), (-0.1,), units_seen, 0.0))
+            (told,) = answers_of(rig.classifier, [received])
+            answer = fuse(answer, told, plan.weight)
+        found.append((answer.class_id == shot.truth, units_seen, bits))
+    return found
+
+
+def main() -> None:
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 12
+    rates = [float(rate) for rate in sys.argv[2].split(",")] if len(sys.argv) > 2 else [16.0, 32.0, 64.0]
+    base = load_config(None, {"models": "demo"})
+    rig = Rig(Pair.load(base), base.capture.resize)
+    score = Score(rig.pair.edge, rig.pair.server.grid, base.select.importance, base.capture.resize)
+    clips = [clip for clip in drawn_clips(World(400, 7), 4 * count, 4.0, FPS, 0) if clip.kind in SLOW][:count]
+    print(f"{len(clips)} clips of {len(clips[0].frames)} frames; right % (units seen, kbit/s spent); gain, paired")
+    for kbps in rates:
+        for codec in ("token-zstd", "raw-zstd", "auto"):
+            cells, shares = [], []
+            for memory in (None, "10s"):
+                config = load_config(None, {"models": "demo", "encode.codec": codec, "select.memory": memory})
+                rows = np.array([play(clip, config, rig, score, kbps) for clip in clips], float)  # (clips, frames, 3)
+                right, units, bits = np.moveaxis(rows, 2, 0)
+                seen = units[bits > 0].mean() if bits.any() else 0.0
+                shares.append(right.mean(1))
+                cells.append(f"{100 * right.mean():5.1f} ({seen:5.1f}, {bits.mean() * FPS / 1000:5.1f})")
+            gains = shares[1] - shares[0]
+            low, high = interval(Bootstrap.over(len(clips), 0).counts @ gains / len(clips))
+            gain = f"{100 * gains.mean():+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+            print(f"{kbps:5g} kbit/s {codec:11} without {cells[0]}  with {cells[1]}  gain {gain}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
