@@ -62,10 +62,15 @@ def test_a_scene_is_remembered_until_the_cut(pair: Pair, tmp_path: Path) -> None
     for line in revised:
         assert line["revises"]["class_id"] != line["class_id"]
         assert line["held"] is not None
-    alone, other = run(pair, tmp_path / "alone", video__policy="never")
-    assert summary["offloaded"] < other["offloaded"]
-    assert summary["accuracy"]["verdict"] > other["accuracy"]["verdict"]
-    assert {(line["scene"], line["held"], line["revises"]) for line in alone} == {(None, None, None)}
+
+
+def test_remembering_is_right_more_often_for_fewer_bits(pair: Pair, tmp_path: Path) -> None:
+    options = {"source": "synthetic:120,hold=10,fps=5,seed=3", "budget__uplink": "16kbit/s"}
+    _, remembered = run(pair, tmp_path / "always", video__policy="always", **options)
+    lines, alone = run(pair, tmp_path / "never", video__policy="never", **options)
+    assert {(line["scene"], line["held"], line["revises"]) for line in lines} == {(None, None, None)}
+    assert remembered["wire_bits"] < alone["wire_bits"]
+    assert remembered["accuracy"]["verdict"] > alone["accuracy"]["verdict"]
 
 
 def test_pictures_that_are_no_video_are_decided_one_by_one(pair: Pair, tmp_path: Path) -> None:
