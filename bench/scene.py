@@ -18,7 +18,7 @@ _FRAMES, _CLASSES, _WIDTH = 1000, 1000, 192
 
 
 def main() -> None:
-    """Processor time a frame of 224 px with as many answers held as a scene keeps."""
+    """Processor time a frame of 224 px with as many answers held as a scene keeps: at once, and for the last word."""
     rng = np.random.default_rng(0)
     answer = answer_of(rng.standard_normal(_CLASSES).astype(np.float32))
     summary = rng.standard_normal(_WIDTH).astype(np.float32)
@@ -26,7 +26,8 @@ def main() -> None:
     (path,) = SHIPPED.glob("vit_tiny*.yaml")
     worth = Worth.of(read_frontier(path, Canvas(14, 16)))
     for save in (False, True):
-        scene, spend = Scene(SceneConfig(hold_s=1e9)), Spend(SpendConfig(save=save), worth)
+        config = SceneConfig(hold_s=1e9)
+        scene, afterwards, spend = Scene(config), Scene(config), Spend(SpendConfig(save=save), worth)
         times = []
         for seq in range(_FRAMES):
             began = time.process_time_ns()
@@ -35,6 +36,10 @@ def main() -> None:
             spend.most_bytes(doubt, glance, 8000.0, 8000.0, 1.0)
             scene.sent(seq)
             scene.hear([Heard(seq, answer.log_probs, 0.5)])
+            afterwards.see(seq, picture, answer, summary, seq / 10)  # the last word, in a run
+            afterwards.sent(seq)
+            afterwards.hear([Heard(seq, answer.log_probs, 0.5)])
+            answer_of(afterwards.known()[0])
             if seq > MOST_HELD:
                 times.append((time.process_time_ns() - began) / 1e6)
         name = "saving" if save else "default"

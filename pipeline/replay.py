@@ -16,7 +16,7 @@ from pipeline.channel import Channel
 from pipeline.config import Config
 from pipeline.config_file import Overrides, load_config
 from pipeline.errors import SagelinkError, UsageError
-from pipeline.types import Answered, Drop, Evidence, Frame, Kept, Scored, Verdict
+from pipeline.types import Answered, Drop, Early, Evidence, Frame, Kept, Scored, Verdict
 
 if TYPE_CHECKING:
     from models.pair import Pair
@@ -75,7 +75,7 @@ class _Outcomes:
     def __init__(self, rows: Mapping[Place, Row]) -> None:
         self._rows = rows
 
-    async def process(self, outcome: Answered | Kept) -> Answered | Kept:
+    async def process(self, outcome: Answered | Kept | Early) -> Answered | Kept | Early:
         reason = _drop(_row(self._rows, outcome.frame))
         if isinstance(outcome, Kept) and outcome.reason is Drop.LINK and reason in _FROM_OUTSIDE:
             return Kept(outcome.work, reason)

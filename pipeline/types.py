@@ -237,6 +237,10 @@ class Early:
 
     sent: Sent
 
+    @property
+    def frame(self) -> Frame:
+        return self.sent.frame
+
 
 Work: TypeAlias = Frame | Scored | Metered | Selected | Evidence | Sent | Answered
 

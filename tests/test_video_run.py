@@ -109,7 +109,9 @@ def test_own_weights_and_the_server_rule_work_without_the_frontiers(pair: Pair, 
             assert (line["origin"], line["class_id"]) == ("server", line["server"]["class_id"])
 
 
-def test_two_cameras_have_a_scene_each_and_repeat_from_their_recording(pair: Pair, tmp_path: Path, capsys) -> None:
+def test_two_cameras_have_a_scene_each_and_repeat_from_their_recording(
+    pair: Pair, tmp_path: Path, capsys, caplog
+) -> None:
     cameras = [
         {"name": "a", "source": "synthetic:24,hold=8,fps=5,seed=1"},
         {"name": "b", "source": "synthetic:15,hold=5,fps=3,seed=2", "budget": {"uplink": "40kbit/s"}},
@@ -119,6 +121,7 @@ def test_two_cameras_have_a_scene_each_and_repeat_from_their_recording(pair: Pai
     lines, _ = run(pair, tmp_path / "both", None, cameras=cameras, **options)
     check(Path(record), pair)
     assert "39 of 39 frames: verdicts, ledger and" in capsys.readouterr().out
+    assert not caplog.records
     alone, _ = run(pair, tmp_path / "one", None, cameras=cameras[1:], video__policy="always")
     assert without_time([line for line in lines if line["camera"] == "b"]) == without_time(alone)
 

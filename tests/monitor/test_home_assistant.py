@@ -89,6 +89,12 @@ def check(topic: str, text: str, node: str) -> dict[str, Any]:
     return payload
 
 
+def test_what_may_still_be_revised_is_not_told():
+    before, soon = now_is(), now_is()
+    soon["cameras"]["gate"]["now"] = {"seq": 7, "label": "key", "prob": 0.3}
+    assert ENTITIES.states(soon) == ENTITIES.states(before)
+
+
 @pytest.mark.parametrize("each", list(ENTITIES.announcements()), ids=lambda each: each.topic.split("/")[2])
 def test_an_announcement_is_what_the_schema_allows(each):
     assert check(each.topic, json.dumps(each.payload), "tür.1")["state_topic"] in ENTITIES.states(now_is())

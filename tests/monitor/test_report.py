@@ -88,6 +88,16 @@ def test_runs_of_other_lengths_share_the_longer_axis(tmp_path, order):
     assert [ax.get_xlim() for ax in figure.axes] == [(0, pytest.approx(last, abs=0.5))] * 2
 
 
+def test_what_was_revised_is_told(tmp_path):
+    pictures = tmp_path / "run" / "pictures"
+    pictures.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(pictures / "camera-000001.jpg")
+    revised = make_line(1, revises={"class_id": 2, "label": "comet", "prob": 0.4})
+    text = _Page(write_report([write_run(tmp_path / "run", [make_line(0), revised])]).read_text()).text
+    assert "1 (50%): the server changed" in text
+    assert "was comet" in text
+
+
 def test_hostile_names_stay_text(tmp_path):
     folder = write_run(tmp_path / "run", [make_line(0, camera="<script>alert(1)</script>"), make_line(1)])
     assert "<script" not in write_report([folder]).read_text()

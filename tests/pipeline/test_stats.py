@@ -35,6 +35,19 @@ def kept(reason: Drop, seq: int = 0, frame: Frame | None = None) -> Verdict:
     return FUSE.decide(Kept(frame or make_metered(make_scored(seq), 800, 200), reason))
 
 
+def test_what_is_said_at_once_is_told_beside_the_last_verdict():
+    stats = LiveStats()
+    stats.write(answered(0))
+    stats.announce(kept(Drop.GATE, 2))
+    stats.announce(kept(Drop.GATE, 1))  # of an older frame: told later, but not newer
+    camera = stats.snapshot(LABELS, {"camera": None})["cameras"]["camera"]
+    assert (camera["frames"], camera["origin"], camera["now"]["seq"]) == (1, "fused", 2)
+    revised = replace(kept(Drop.GATE, 2), revises=answered(0).edge)
+    stats.write(revised)
+    camera = stats.snapshot(LABELS, {"camera": None})["cameras"]["camera"]
+    assert (camera["revises"], camera["now"]["seq"]) == (LABELS[answered(0).edge.class_id], 2)
+
+
 @pytest.fixture
 def stats() -> LiveStats:
     stats = LiveStats()
