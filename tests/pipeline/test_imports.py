@@ -16,7 +16,7 @@ HEAVY = {"cv2", "torch", "aiortc", "aiomqtt"}
 CONCRETE_TRANSPORTS = {
     f"transport.{path.stem}"
     for path in (ROOT / "transport").iterdir()
-    if path.stem not in {"__init__", "__pycache__", "codecs", "embedding", "link", "unit_set", "wire"}
+    if path.stem not in {"__init__", "__pycache__", "codecs", "embedding", "link", "remembered", "unit_set", "wire"}
 }
 
 # Folder: what its modules import nowhere, and what they do not import when they are loaded.
