@@ -23,29 +23,34 @@ from models import zoo
 from models.picture import make_picture
 from pipeline.config import ModelConfig
 from pipeline.types import OperatingPoint
+from server.memory import Held
 from server.receive import receive
 from stages.encode import Encoder
 from stages.sources.synthetic import SyntheticSource
-from transport.codecs import Canvas, codec_names
+from transport.codecs import Canvas, codec_names, cut_units
 from transport.embedding import Embedding
-from transport.wire import MalformedMessage, seal
+from transport.remembered import encode_completion
+from transport.wire import NAME_BYTES, MalformedMessage, decode_evidence, seal
 
 LIMIT_MB = 64
 _HEADER_BYTES, CRC_BYTES = 13, 4
+_FEW = 20  # units
 
 
 def sound_messages(canvas: Canvas) -> list[bytes]:
-    """Messages of every codec, at several operating points."""
+    """Messages of every codec, at several operating points, and some that complete what a server remembers."""
     encoder = Encoder([], canvas)
     order = np.random.default_rng(0).permutation(canvas.units)
     messages = []
     for shot in SyntheticSource(3, seed=1, hold=1):
         picture = make_picture(shot.pixels, canvas.pixels, "squash", "bicubic")
         for name in codec_names():
-            for units in (canvas.units,) if name.endswith("-frame") else (canvas.units, 20):
+            for units in (canvas.units,) if name.endswith("-frame") else (canvas.units, _FEW):
                 for side, quality in ((canvas.pixels, 4), (canvas.pixels // 2, 8)):
                     messages.append(encoder.message(7, picture, order, OperatingPoint(name, units, side, quality)))
-    return messages
+    plain = [evidence for evidence in map(decode_evidence, messages) if len(evidence.units) == _FEW]
+    kept = np.sort(order[_FEW:])
+    return messages + [encode_completion(evidence, bytes(NAME_BYTES - 1) + b"a", kept) for evidence in plain]
 
 
 def damaged(messages: list[bytes], rng: random.Random) -> Iterator[bytes]:
@@ -80,6 +85,9 @@ class Watched:
 
     def __init__(self, canvas: Canvas) -> None:
         self._canvas = canvas
+        everything = np.arange(canvas.units)
+        blank = np.zeros((canvas.pixels, canvas.pixels, 3), np.uint8)
+        self._held = Held(everything, cut_units(blank, everything, canvas.patch_size), 0.0)
         self._outcomes: Counter[str] = Counter()
         self._slowest_s, self._grown_mb = 0.0, 0.0
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew, from what is resident now
@@ -88,7 +96,7 @@ class Watched:
     def __call__(self, message: bytes) -> None:
         began = time.perf_counter()
         try:
-            receive(message, self._canvas)
+            receive(message, self._canvas, lambda name: self._held)
             self._outcomes["taken"] += 1
         except MalformedMessage:
             self._outcomes["refused"] += 1

@@ -1,13 +1,13 @@
 """Does evidence memory pay? Each clip's frames, every message as good as the window allows, with memory and without.
 
-    python -m bench.memory [CLIPS] [KBPS,KBPS]
+    python -m bench.remembered [--clips 36] [--rates 32 64 128]
 
 Static and slow clips of the demo world. Every frame asks for what the window has left, as a run with `gate: always`.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 import numpy as np
 
@@ -37,7 +37,7 @@ def play(clip: Clip, config: Config, rig: Rig, score: Score, kbps: float) -> lis
     budget, encoder = UplinkBudget(kbps * 1000, 1.0), Encoder.of(config, rig.pair.server)
     age_s = config.select.memory
     memory = None if age_s is None else Memory(rig.canvas.patch_size, age_s, config.select.min_units)
-    server, found = ServerMemory(), []
+    server, found = ServerMemory(config.serve.memory or 0), []
     for seq, shot in enumerate(clip.frames):
         (scored,) = score([Frame(seq, "bench", 0, shot.stream_s, shot.pixels, 0.0)])
         order = coverage(scored.importance, scored.embeddings, rig.canvas.units)
@@ -70,14 +70,17 @@ def play(clip: Clip, config: Config, rig: Rig, score: Score, kbps: float) -> lis
 
 
 def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 12
-    rates = [float(rate) for rate in sys.argv[2].split(",")] if len(sys.argv) > 2 else [16.0, 32.0, 64.0]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=int, default=36)
+    parser.add_argument("--rates", type=float, nargs="+", default=[32, 64, 128], help="kbit/s")
+    arguments = parser.parse_args()
+    count = arguments.clips
     base = load_config(None, {"models": "demo"})
     rig = Rig(Pair.load(base), base.capture.resize)
     score = Score(rig.pair.edge, rig.pair.server.grid, base.select.importance, base.capture.resize)
     clips = [clip for clip in drawn_clips(World(400, 7), 4 * count, 4.0, FPS, 0) if clip.kind in SLOW][:count]
     print(f"{len(clips)} clips of {len(clips[0].frames)} frames; right % (units seen, kbit/s spent); gain, paired")
-    for kbps in rates:
+    for kbps in arguments.rates:
         for codec in ("token-zstd", "raw-zstd", "auto"):
             cells, shares = [], []
             for memory in (None, "10s"):

@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from lab.evidence import MOST, Seen, Views
+from lab.evidence import MOST, Lesson, Views
 from models.vit import classify_units, to_units
 from models.zoo import PARTIAL, Model, Partial
 from pipeline.errors import SagelinkError
@@ -68,9 +68,9 @@ class Student:
             group["lr"] = rate
         total = 0.0
         self._optimiser.zero_grad()
-        for seen in self._views.batch(self.steps, *self._mix, self._pool):
+        for lesson in self._views.batch(self.steps, *self._mix, self._pool):
             with lower_precision(self._stock, self._bf16):
-                loss = self._loss(seen) * (len(seen.clean) / sum(self._mix))
+                loss = self._loss(lesson) * (len(lesson.clean) / sum(self._mix))
             torch.autograd.backward(loss)
             total += loss.item()
         torch.nn.utils.clip_grad_norm_(self._learning, 1.0)
@@ -79,15 +79,15 @@ class Student:
         self.steps += 1
         return total
 
-    def _loss(self, seen: Seen) -> Tensor:
+    def _loss(self, lesson: Lesson) -> Tensor:
         stock = self._stock
         with torch.no_grad():
-            wanted = stock.vit(stock.normalise(seen.clean)).float()
-        images = stock.normalise(seen.coded)
-        if seen.units is None:
+            wanted = stock.vit(stock.normalise(lesson.clean)).float()
+        images = stock.normalise(lesson.coded)
+        if lesson.units is None:
             answers = self._vit(images)
         else:
-            units = torch.from_numpy(seen.units).to(images.device)
+            units = torch.from_numpy(lesson.units).to(images.device)
             rows = torch.arange(len(units), device=images.device)[:, None]
             answers = classify_units(self._vit, to_units(images, stock.grid.patch_size)[rows, units], units)
         wanted, answers = (logits / _TEMPERATURE for logits in (wanted, answers.float()))

@@ -31,7 +31,7 @@ _FEWEST, MOST = 0.1, 0.85  # share of the units that are chosen
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seen:
+class Lesson:
     """Pictures as the teacher sees them and as the student does, of those units alone where not all are there."""
 
     clean: NDArray[np.uint8]  # (B, S, S, 3)
@@ -52,7 +52,7 @@ class Views:
         self._sizes = np.log(sizes)
         self._seed = seed
 
-    def batch(self, step: int, coded: int, chosen: int, pool: Executor) -> tuple[Seen, Seen]:
+    def batch(self, step: int, coded: int, chosen: int, pool: Executor) -> tuple[Lesson, Lesson]:
         """Of a step: so many whole frames, `coded`, and so many with `chosen` units."""
         rng = np.random.default_rng([self._seed, step])
         seeds = rng.spawn(coded + chosen)
@@ -62,7 +62,9 @@ class Views:
         sent = [*pool.map(self._coded, whole, seeds[:coded])]
         some = [*pool.map(lambda rng: self._chosen(rng, count, raw), seeds[coded:])]
         pictures, pieces, units = zip(*some, strict=True)
-        return Seen(np.stack(whole), np.stack(sent), None), Seen(np.stack(pictures), np.stack(pieces), np.stack(units))
+        return Lesson(np.stack(whole), np.stack(sent), None), Lesson(
+            np.stack(pictures), np.stack(pieces), np.stack(units)
+        )
 
     def _view(self, rng: np.random.Generator) -> Pixels:
         """A crop of a frame, or of two on top of each other."""

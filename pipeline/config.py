@@ -77,7 +77,6 @@ class CameraOptions(_Section):
     open_timeout: Duration = Field(10.0, description="Longest wait for a camera to open")
     read_timeout: Duration = Field(10.0, description="A camera that is silent for longer is connected anew")
     stall_after: Duration = Field(2.0, description="A camera that is silent for longer is told as stalled")
-
     token_file: Path | None = Field(
         None, description="webrtc: source: file with the token that a peer shows; SAGELINK_PUSH_TOKEN overrides it"
     )
@@ -91,7 +90,7 @@ class CameraOptions(_Section):
 
 
 class CaptureConfig(CameraOptions):
-    """Where frames come from. From `fps` to `stall_after` the keys are also the defaults of each of `cameras`."""
+    """Where frames come from. From `fps` to `token_file` the keys are also the defaults of each of `cameras`."""
 
     source: str = Field("", description="File, folder of images, webcam index or device, URL, webrtc:, or synthetic:N")
     realtime: bool = Field(False, description="Play a file at its own pace and budget on the monotonic clock")

@@ -23,24 +23,26 @@ def server_link(
 ) -> contextlib.AbstractAsyncContextManager[EdgeLink]:
     """A link that is there while the body runs. Raises UsageError; SagelinkError where a replay finds no server."""
     if not config.ship.server:
-        return _in_process(models)
+        return _in_process(config, models)
     return _over_network(config, models, cameras, budget, control, clock)
 
 
 @contextlib.asynccontextmanager
-async def _in_process(models: Pair) -> AsyncIterator[EdgeLink]:
+async def _in_process(config: Config, models: Pair) -> AsyncIterator[EdgeLink]:
     from prometheus_client import CollectorRegistry
 
     from pipeline.metrics import ServerMetrics
     from server.batch import BatchLimits
     from server.classify import Classifier
+    from server.memory import Memory
     from server.service import Service
     from transport.in_process import InProcessLink
 
     # One frame a batch: a replay gives the same numbers each time, and nobody else is there to share with.
     limits = BatchLimits(max_units=1, max_wait_s=0.0, per_camera=64)
     link = InProcessLink()
-    service = Service(link, Classifier(models.server), limits, ServerMetrics(CollectorRegistry()))
+    memory, metrics = Memory(config.serve.memory or 0), ServerMetrics(CollectorRegistry())
+    service = Service(link, Classifier(models.server), limits, metrics, memory=memory)
     async with background(service.run()), link:
         yield link
 

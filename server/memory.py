@@ -15,7 +15,6 @@ import numpy as np
 from pipeline.types import Units
 from transport.codecs import Patches, Tokens
 
-MOST_BYTES = 256_000_000  # of units
 _OF_A_CAMERA = 4  # the newest: those of messages on their way, and what they complete
 _UNUSED_S = 120.0
 
@@ -44,8 +43,8 @@ class Held:
 class Memory:
     """Of all cameras. Safe to use from several threads; time comes in as an argument."""
 
-    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
-        """0 remembers nothing."""
+    def __init__(self, most_bytes: int) -> None:
+        """`most_bytes`: of units; 0 remembers nothing."""
         self._most_bytes = most_bytes
         self._held: OrderedDict[tuple[str, bytes], Held] = OrderedDict()  # least recently used first
         self._names: dict[str, deque[bytes]] = {}  # by camera, oldest first

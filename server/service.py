@@ -38,12 +38,13 @@ class Service:
         workers: int = 1,
         memory: Memory | None = None,
     ) -> None:
+        """`memory`: of its cameras; without, every message stands alone."""
         self._link = link
         self._classifier = classifier
         self._batcher = Batcher(limits)
         self._metrics = metrics
         self._workers = workers
-        self._memory = Memory() if memory is None else memory
+        self._memory = Memory(0) if memory is None else memory
         self._grid = classifier.model.grid
         self._classes = fingerprint(classifier.model.labels)
         self._changed = asyncio.Event()
