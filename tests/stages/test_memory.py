@@ -31,7 +31,7 @@ def evidence(seq: int, picture: Pixels, units: Units) -> EvidenceMessage:
 class Server:
     """One server process; a camera's messages reach it under the camera's name."""
 
-    memory: ServerMemory = field(default_factory=ServerMemory)
+    memory: ServerMemory = field(default_factory=lambda: ServerMemory(1_000_000))
 
     def answer(self, camera: str, message: bytes, now_s: float) -> tuple[Received, Reply]:
         received = receive(message, CANVAS, lambda name: self.memory.recall(camera, name, now_s))
@@ -207,7 +207,7 @@ def test_a_store_of_no_size_holds_nothing():
 
 
 def test_what_is_kept_does_not_change_with_the_message_that_it_came_from():
-    memory, content = ServerMemory(), np.zeros((2, PATCH, PATCH, 3), np.uint8)
+    memory, content = ServerMemory(1_000_000), np.zeros((2, PATCH, PATCH, 3), np.uint8)
     memory.keep("door", b"12345678", np.arange(2), content, 0.0)
     content[:] = 9
     assert not memory.recall("door", b"12345678", 0.0).content.any()
