@@ -76,9 +76,7 @@ class VideoPeer:
         if offer.count("\nm=") > _MOST_SECTIONS:
             raise OfferRefused(f"an offer has at most {_MOST_SECTIONS} sections")
         if ("\nm=application" in offer) is not self._terms.channel:
-            raise OfferRefused(
-                "a data channel is wanted" if self._terms.channel else "data channels are not taken here"
-            )
+            raise OfferRefused("a data channel is wanted" if self._terms.channel else "data channels are not taken")
         self._prefer()
         try:
             await self._connection.setRemoteDescription(RTCSessionDescription(offer, "offer"))

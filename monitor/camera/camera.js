@@ -117,7 +117,7 @@ function show(answer) {
 
 function bar([label, prob]) {
   const row = document.createElement("li");
-  row.innerHTML = '<span></span><span class="track"><i></i></span><span class="value"></span>';
+  row.innerHTML = '<span></span><span class="track"><i class="side-server"></i></span><span class="value"></span>';
   const [name, , value] = row.children;
   name.textContent = name.title = label;
   row.querySelector("i").style.width = percent(prob).replace(" ", "");
