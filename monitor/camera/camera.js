@@ -4,7 +4,7 @@ import { Connection } from "./connection.js";
 import { element, ms, percent } from "/static/format.js";
 
 const FIRST_MS = 500; // until the next attempt; doubled each time
-const MOST_MS = 10_000;
+const MOST_MS = 5000;
 const RATE_MS = 3000;
 const WISHES = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 15 }, facingMode: "environment" };
 const CAMERA_FAULTS = {

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import threading
 from collections.abc import AsyncIterator
 
 import av
 import numpy as np
+import psutil
 import pytest
 from aiortc import RTCPeerConnection
 from starlette.responses import PlainTextResponse
 
 from pipeline import video_peer
 from tests.push import TOKEN, Browser, CameraApp, Shades, request
-from tests.transport.webrtc.test_links import another_camera_goes_on, at, serving, until  # noqa: F401
+from tests.transport.webrtc.test_links import another_camera_goes_on, serving, until
 from transport.link import Hello, Message
 from transport.webrtc.address import MeetingPoint
 from transport.webrtc.server import WebRtcServerLink
@@ -57,7 +59,7 @@ async def of_a_browser(server: WebRtcServerLink) -> Message:
     raise AssertionError("the link has closed")
 
 
-async def test_a_picture_goes_up_and_the_reply_comes_down_as_text(at: MeetingPoint) -> None:  # noqa: F811
+async def test_a_picture_goes_up_and_the_reply_comes_down_as_text(at: MeetingPoint) -> None:
     async with serving(at, audience=audience()) as (server, there), another_camera_goes_on(server, there):
         browser = Browser(video_url(there), 120)
         async with pushing(browser):
@@ -76,7 +78,7 @@ async def test_a_picture_goes_up_and_the_reply_comes_down_as_text(at: MeetingPoi
         assert server.lost_replies == lost + 1
 
 
-async def test_browsers_take_turns_and_all_together_have_one_picture_at_the_model(at: MeetingPoint) -> None:  # noqa: F811
+async def test_browsers_take_turns_and_all_together_have_one_picture_at_the_model(at: MeetingPoint) -> None:
     async with serving(at, audience=audience()) as (server, there):
         browsers = [Browser(video_url(there), shade) for shade in (60, 120, 180)]
         async with pushing(*browsers):
@@ -94,7 +96,7 @@ async def test_browsers_take_turns_and_all_together_have_one_picture_at_the_mode
             assert all(len({*asked[turn : turn + 3]}) == 3 for turn in (0, 3, 6))
 
 
-async def test_a_reply_that_never_comes_costs_a_turn_and_no_more(at: MeetingPoint) -> None:  # noqa: F811
+async def test_a_reply_that_never_comes_costs_a_turn_and_no_more(at: MeetingPoint) -> None:
     impatient = audience(hello=dataclasses.replace(HELLO, deadline_s=0.2))
     async with serving(at, audience=impatient) as (server, there):
         browser = Browser(video_url(there))
@@ -108,12 +110,13 @@ async def test_a_reply_that_never_comes_costs_a_turn_and_no_more(at: MeetingPoin
         assert server.lost_replies == 1
 
 
-async def test_there_are_only_so_many_and_a_place_becomes_free(at: MeetingPoint) -> None:  # noqa: F811
+async def test_there_are_only_so_many_and_a_place_becomes_free(at: MeetingPoint) -> None:
     async with serving(at, audience=audience(most=1)) as (server, there), another_camera_goes_on(server, there):
         async with pushing(Browser(video_url(there))):
             other = Browser(video_url(there))
             async with pushing(other):
                 assert (other.status, other.reason) == (503, "too many peers; try again later\n")
+            await until(lambda: len(server.cameras) == 2)
         await until(lambda: server.viewers == 0)
         another = Browser(video_url(there))
         async with pushing(another):
@@ -121,7 +124,7 @@ async def test_there_are_only_so_many_and_a_place_becomes_free(at: MeetingPoint)
 
 
 @pytest.mark.parametrize("what", ["large", "text", "channels"])
-async def test_who_does_not_keep_to_it_is_put_out(at: MeetingPoint, what: str) -> None:  # noqa: F811
+async def test_who_does_not_keep_to_it_is_put_out(at: MeetingPoint, what: str) -> None:
     async with serving(at, audience=audience()) as (server, there), another_camera_goes_on(server, there):
         browser = Browser(video_url(there), size=(1600, 2560) if what == "large" else (120, 160))
         if what == "text":
@@ -140,7 +143,7 @@ async def test_who_does_not_keep_to_it_is_put_out(at: MeetingPoint, what: str) -
 
 @pytest.mark.parametrize("what", ["never connects", "falls silent"])
 async def test_who_sends_no_picture_is_forgotten(
-    at: MeetingPoint,  # noqa: F811
+    at: MeetingPoint,
     what: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -153,22 +156,30 @@ async def test_who_sends_no_picture_is_forgotten(
             assert (await request(video_url(there), "POST", offer))[0] == 201
         else:
             await browser.push()
-            await until(
-                lambda: any(not isinstance(guest.hello, type(None)) and guest.open for guest in _viewers(server))
-            )
-            (viewer,) = _viewers(server)
+            (viewer,) = [guest for guest in server._guests.values() if guest.hello is HELLO]
+            await until(lambda: viewer.open)
             viewer._peer._terms = dataclasses.replace(viewer._peer._terms, silent_s=0.3)
             browser._peer.getTransceivers()[0].sender.replaceTrack(None)
         await until(lambda: server.viewers == 0)
         await browser.leave()
 
 
-def _viewers(server: WebRtcServerLink) -> list:
-    return [guest for guest in server._guests.values() if guest.hello is HELLO]
+async def test_nothing_grows_however_many_come_and_go(at: MeetingPoint) -> None:
+    async with serving(at, audience=audience()) as (server, there):
+        held = []
+        for _ in range(4):
+            async with pushing(Browser(video_url(there)), Browser(video_url(there))):
+                await until(lambda: len(server.cameras) == 2)
+            await until(lambda: server.viewers == 0)
+            held.append(psutil.Process().num_fds())
+        assert held[-1] <= held[0]
+        assert not [thread.name for thread in threading.enumerate() if "decoder" in thread.name]
+        assert not server.cameras
+        assert not server._stays
 
 
 @pytest.mark.parametrize("offer", [b"", b"rubbish", b"\xff\xfe", b"v=0\r\nm=video 9\r\nm=application 9\r\n"])
-async def test_what_is_no_offer_is_refused(at: MeetingPoint, offer: bytes) -> None:  # noqa: F811
+async def test_what_is_no_offer_is_refused(at: MeetingPoint, offer: bytes) -> None:
     async with serving(at, audience=audience()) as (server, there), another_camera_goes_on(server, there):
         assert (await request(video_url(there), "POST", offer))[0] == 400
         assert (await request(video_url(there), "POST", b"v" * 65_537))[0] == 413
@@ -176,7 +187,7 @@ async def test_what_is_no_offer_is_refused(at: MeetingPoint, offer: bytes) -> No
 
 
 @pytest.mark.parametrize("what", ["no channel", "no video", "H264"])
-async def test_an_offer_without_what_is_needed_is_refused(at: MeetingPoint, what: str) -> None:  # noqa: F811
+async def test_an_offer_without_what_is_needed_is_refused(at: MeetingPoint, what: str) -> None:
     async with serving(at, audience=audience()) as (server, there):
         if what == "no video":
             peer = RTCPeerConnection()
@@ -194,7 +205,7 @@ async def test_an_offer_without_what_is_needed_is_refused(at: MeetingPoint, what
         assert server.viewers == 0
 
 
-async def test_sound_and_further_tracks_are_declined(at: MeetingPoint) -> None:  # noqa: F811
+async def test_sound_and_further_tracks_are_declined(at: MeetingPoint) -> None:
     async with serving(at, audience=audience()) as (server, there):
         browser = Browser(video_url(there), 120)
         browser._peer.addTransceiver("audio", "sendonly")
@@ -208,7 +219,7 @@ async def test_sound_and_further_tracks_are_declined(at: MeetingPoint) -> None: 
                 await server.reply(message, b"")
 
 
-async def test_the_page_needs_no_token_and_an_offer_does(at: MeetingPoint) -> None:  # noqa: F811
+async def test_the_page_needs_no_token_and_an_offer_does(at: MeetingPoint) -> None:
     async with serving(dataclasses.replace(at, token=TOKEN), audience=audience()) as (_, there):
         page = video_url(there).replace("video", "")
         assert (await request(page, "GET"))[:2] == (200, "the page")
@@ -218,7 +229,7 @@ async def test_the_page_needs_no_token_and_an_offer_does(at: MeetingPoint) -> No
                 assert browser.status == status
 
 
-async def test_without_an_audience_there_is_no_page(at: MeetingPoint) -> None:  # noqa: F811
+async def test_without_an_audience_there_is_no_page(at: MeetingPoint) -> None:
     async with serving(at) as (_, there):
         assert (await request(video_url(there).replace("video", ""), "GET"))[0] == 404
         assert (await request(video_url(there), "POST", b""))[0] == 404
