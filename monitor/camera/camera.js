@@ -20,6 +20,7 @@ let waitMs = FIRST_MS;
 let timer = 0;
 let network = null; // ms there and back
 let arrivals = []; // of answers, newest last
+let live = false;
 let newest = -1;
 
 function state(text, kind = "") {
@@ -87,6 +88,7 @@ function disconnect() {
   connection?.close();
   connection = null;
   arrivals = [];
+  live = false;
 }
 
 // Tries again, after twice the time of the attempt before, or less: not everybody at once.
@@ -103,6 +105,7 @@ function show(answer) {
   newest = answer.seq;
   waitMs = FIRST_MS;
   arrivals.push(performance.now());
+  live = true;
   state("live", "good");
   element("refusal").textContent = answer.refusal ?? "";
   if (answer.refusal !== undefined) return;
@@ -128,6 +131,10 @@ function bar([label, prob]) {
 async function everySecond() {
   const now = performance.now();
   arrivals = arrivals.filter((time) => now - time < RATE_MS);
+  if (live && !arrivals.length) {
+    live = false;
+    state("no answers", "bad");
+  }
   const span = now - arrivals[0];
   element("rate").textContent = arrivals.length > 1 ? ((arrivals.length - 1) / (span / 1000)).toFixed(1) : "–";
   const { videoWidth, videoHeight } = element("picture");
