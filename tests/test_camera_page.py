@@ -81,6 +81,13 @@ def enter(page: Any, token: str) -> None:
     page.click("#login button")
 
 
+def hide(page: Any, hidden: bool) -> None:
+    """As another tab does; a headless browser shows all its pages."""
+    value = "true" if hidden else "false"
+    page.evaluate(f"Object.defineProperty(document, 'hidden', {{ value: {value}, configurable: true }})")
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+
 def serving(port: int, *arguments: str, **environment: str) -> Sagelink:
     return serve(f"webrtc+http://127.0.0.1:{port}", *arguments, **environment)
 
@@ -132,6 +139,10 @@ def test_a_camera_a_token_and_a_place_are_needed(browser: Any, port: int) -> Non
         wait_for(other, says("login-text", "asks for a token"))
         enter(other, TOKEN)
         wait_for(other, says("connection", "server full"))
-        page.context.close()
+        hide(page, True)
+        wait_for(page, says("connection", "paused"))
         is_live(other)
+        hide(page, False)
+        wait_for(page, says("connection", "server full"))
+        page.context.close()
         other.context.close()

@@ -23,7 +23,7 @@ export class Connection {
       onEnd();
     };
     const answers = this.#peer.createDataChannel("answers", { ordered: false, maxRetransmits: 0, negotiated: true, id: 0 });
-    answers.addEventListener("message", ({ data }) => onAnswer(JSON.parse(data)));
+    answers.addEventListener("message", ({ data }) => this.#peer && onAnswer(JSON.parse(data)));
     answers.addEventListener("close", end);
     this.#peer.addEventListener("connectionstatechange", () => {
       if (["disconnected", "failed", "closed"].includes(this.#peer?.connectionState)) end();

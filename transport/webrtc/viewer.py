@@ -21,6 +21,7 @@ from pipeline.tasks import background
 from pipeline.video_peer import Terms, VideoPeer
 from transport.link import Hello, Message
 from transport.webrtc.address import MeetingPoint
+from transport.webrtc.datagrams import NUMBERS
 from transport.webrtc.guest import SESSION
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ log = logging.getLogger(__name__)
 VIDEO_PATH = "/video"
 # Any browser speaks VP8 (RFC 7742), and its pictures tell their size before they are decoded.
 _TERMS = Terms(silent_s=5.0, most_pixels=1920 * 1088, codecs=("VP8",), channel=True)
-_NUMBERS = 2**16
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Viewer:
     async def _ask(self, seq: int, frame: av.VideoFrame) -> bytes | None:
         """The service's reply to a picture; None when it takes too long."""
         evidence = await self._audience.evidence(seq, frame)
-        self._number = seq % _NUMBERS
+        self._number = seq % NUMBERS
         self._reply = asyncio.get_running_loop().create_future()
         session = SESSION.pack(self.identifier, self._number, 0)
         self._on_message(Message(self.addresses[0], evidence, time.monotonic(), session))
