@@ -105,14 +105,15 @@ async def _webrtc(config: Config, at: MeetingPoint, metrics: ServerMetrics, mode
     from transport.webrtc.server import WebRtcServerLink
 
     own = config.webrtc
-    with audience(model, config.capture.resize, own.max_viewers) as browsers:
+    browsers = audience(model, config.capture.resize, own.max_viewers) if own.max_viewers else contextlib.nullcontext()
+    with browsers as let_in:
         async with WebRtcServerLink(
             at,
             certificate=own.certificate,
             key=own.key,
             part_wait_s=own.part_wait,
             max_peers=own.max_peers,
-            audience=browsers if own.max_viewers else None,
+            audience=let_in,
         ) as link:
             metrics.connected.set(True)
             metrics.viewers.set_function(lambda: link.viewers)

@@ -41,6 +41,9 @@ function login(text) {
 }
 
 async function openCamera() {
+  disconnect();
+  track?.stop();
+  track = null;
   problem("");
   state("starting");
   if (!navigator.mediaDevices) {
@@ -79,7 +82,10 @@ async function connect() {
       disconnect();
       state("token needed", "bad");
       login(token ? "That is not the token of this server." : "This server asks for a token.");
-    } else later(error.status === 503 ? "server full" : error.message || `refused (${error.status})`);
+    } else {
+      if (error.status && error.status !== 503) problem(`The server refuses (${error.status}): ${error.message}`);
+      later(error.status === 503 ? "server full" : error.status ? "refused" : "no connection");
+    }
   }
 }
 
@@ -106,6 +112,7 @@ function show(answer) {
   waitMs = FIRST_MS;
   arrivals.push(performance.now());
   live = true;
+  problem("");
   state("live", "good");
   element("refusal").textContent = answer.refusal ?? "";
   if (answer.refusal !== undefined) return;
