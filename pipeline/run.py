@@ -25,6 +25,7 @@ from pipeline.graph import Graph
 from pipeline.shares import Account, Share, open_accounts
 from pipeline.stats import LiveStats
 from pipeline.tasks import first_error, on_signals, run_loop
+from pipeline.tolls import Tolls
 from pipeline.types import Drop, Verdict
 
 if TYPE_CHECKING:
@@ -102,6 +103,9 @@ class Run:
         self._script = script
         self.models = models
         self.budget = UplinkBudget(config.budget.uplink, config.budget.window)
+        self._tolls = Tolls(self.budget, recorded=config.output.record is not None)
+        if script is not None:
+            script.budget = self.budget
         self.tally = Tally()
         self.apart = frozenset(each.name for each in config.all_cameras if each.budget is not None)
         self._gate = Gate(config.gate)
@@ -199,7 +203,7 @@ class Run:
                 if output.record is not None:
                     # Whoever repeats the run does not open the page to the same viewers.
                     text = dump_config(self.config.model_copy(update={"dashboard": DashboardConfig()}))
-                    sinks.append(Recording(output.record, text, labels, self.live))
+                    sinks.append(Recording(output.record, text, labels, self.live, self._tolls.take))
                 if output.annotate is not None:
                     output.annotate.parent.mkdir(parents=True, exist_ok=True)
                     several = len(self.captures) > 1
@@ -258,7 +262,7 @@ class Run:
 
         if self._script is not None:
             return self._script.link
-        return server_link(self.config, self.models, [*self.accounts], self.budget, self.control, clock)
+        return server_link(self.config, self.models, [*self.accounts], self._tolls, self.control, clock)
 
     def _end_on_signals(self, graph: Graph) -> None:
         """Ctrl-C or SIGTERM once: end cleanly; twice: now."""
