@@ -58,8 +58,8 @@ class Script:
 
 
 def _message_bits(recording: Recording, server: str) -> Callable[[int], int]:
-    """What a message took of the uplink, by its bytes. Raises UsageError where that, or what the connection itself took,
-    is not known."""
+    """What a message of so many bytes takes of the uplink. Raises UsageError where that is not known, or what the
+    connection took beside."""
     from transport.webrtc.address import is_webrtc, parse_url
     from transport.webrtc.bill import Tariff
 

@@ -231,7 +231,7 @@ class Run:
         clock: BudgetClock = MonotonicClock() if self.live else StreamClock()
         edge: Graph | None = None
         try:
-            async with self._link(clock) as link:
+            async with self._link(clock, monitor.count_mended) as link:
                 edge = edge_graph(
                     self.config,
                     self.models,
@@ -257,12 +257,13 @@ class Run:
                 if verdict is not None:
                     recorder.write(verdict)
 
-    def _link(self, clock: BudgetClock) -> AbstractAsyncContextManager[EdgeLink]:
+    def _link(self, clock: BudgetClock, on_mended: Callable[[str], None]) -> AbstractAsyncContextManager[EdgeLink]:
         from pipeline.server_link import server_link
 
         if self._script is not None:
             return self._script.link
-        return server_link(self.config, self.models, [*self.accounts], self._tolls, self.control, clock)
+        cameras = [*self.accounts]
+        return server_link(self.config, self.models, cameras, self._tolls, self.control, clock, on_mended)
 
     def _end_on_signals(self, graph: Graph) -> None:
         """Ctrl-C or SIGTERM once: end cleanly; twice: now."""

@@ -8,9 +8,10 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
-from typing import Self
+from functools import partial
+from typing import Literal, Self
 
 from pipeline.channel import Channel, ChannelClosed
 from pipeline.errors import SagelinkError
@@ -45,6 +46,8 @@ _LONGEST = 262_000  # bytes: what aiortc takes as one message
 _ROUND_TRIP_S, _SMOOTH = 0.1, 0.125  # from a message to its verdict, until it is measured; weight of a new one
 _PATIENCE = 2.0  # round trips until a message of one datagram is sent again
 
+Mended = Literal["resent", "rescued"]
+
 
 class WebRtcEdgeLink:
     """An EdgeLink. All cameras of a process share one connection.
@@ -62,11 +65,14 @@ class WebRtcEdgeLink:
         hello: Hello,
         *,
         toll: Toll | None,
+        on_mended: Callable[[Mended], None] = lambda _: None,
     ) -> None:
+        """`on_mended`: a message went again, or a verdict came by the reliable channel alone."""
         self._at = at
         self._cameras = list(cameras)
         self._announcement = ANNOUNCEMENT + _sized(node.encode()) + encode_state(hello, self._cameras, online=True)
         self._replay = toll is None
+        self._on_mended = on_mended
         self._down: Channel[tuple[str, bytes]] = Channel("downlink", "drop_oldest", capacity=_REPLIES)
         self._changed = asyncio.Event()
         self._till = Till(toll, self._changed.set)
@@ -150,6 +156,7 @@ class WebRtcEdgeLink:
     def _send_again(self, datagram: bytes, bits: int) -> None:
         if self.refusal() is None and self._peer is not None and self._till.affords(bits):
             self._peer.evidence(datagram)
+            self._on_mended("resent")
 
     def replies(self) -> AsyncIterator[tuple[str, bytes]]:
         return aiter(self._down)
@@ -178,7 +185,7 @@ class WebRtcEdgeLink:
 
     async def _session(self) -> str:
         """One connection, until it ends; why. Raises Unreachable."""
-        peer = Peer(self._at.peer_configuration(), self._take, self._take, self._changed.set)
+        peer = Peer(self._at.peer_configuration(), partial(self._take, slow=True), self._take, self._changed.set)
         try:
             answer = await exchange(self._at, await peer.offer())
             try:
@@ -200,8 +207,8 @@ class WebRtcEdgeLink:
             self._peer = None
             await peer.close()
 
-    def _take(self, data: bytes) -> None:
-        """A verdict, the first time that it comes; it comes on both channels."""
+    def _take(self, data: bytes, slow: bool = False) -> None:
+        """A verdict, the first time that it comes; it comes on both channels, on the reliable one as the second."""
         verdict = unpack_verdict(data[1:]) if data[:1] == VERDICT else None
         if verdict is None:
             return
@@ -209,6 +216,8 @@ class WebRtcEdgeLink:
         if reply in self._seen or camera >= len(self._cameras):
             return
         self._seen.append(reply)
+        if slow:
+            self._on_mended("rescued")
         if (single := self._single.pop(number, None)) is not None:
             sent_s, timer = single
             timer.cancel()

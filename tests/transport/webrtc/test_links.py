@@ -38,8 +38,13 @@ async def serving(at: MeetingPoint, **options: object) -> AsyncIterator[tuple[We
         yield server, dataclasses.replace(at, port=server.port)
 
 
-def edge_link(at: MeetingPoint, node: str = "node", toll: Callable[[int], bool] = lambda _: True) -> WebRtcEdgeLink:
-    return WebRtcEdgeLink(at, node, ["door"], HELLO, toll=toll)
+def edge_link(
+    at: MeetingPoint,
+    node: str = "node",
+    toll: Callable[[int], bool] = lambda _: True,
+    on_mended: Callable[[str], None] = lambda _: None,
+) -> WebRtcEdgeLink:
+    return WebRtcEdgeLink(at, node, ["door"], HELLO, toll=toll, on_mended=on_mended)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -186,19 +191,33 @@ async def test_lost_parts_leave_the_others(at: MeetingPoint) -> None:
 
         edge._peer.evidence = lose_the_second
         assert await edge.send("door", encode_bundle(9, [b"one", b"two", b"three"])) is None
-        assert (await anext(server.messages())).data == encode_bundle(0, [b"one", b"three"])
+        message = await anext(server.messages())
+        assert (message.data, message.lost_parts) == (encode_bundle(0, [b"one", b"three"]), 1)
+
+
+async def test_a_verdict_whose_first_copy_is_lost_comes_all_the_same_and_is_counted(at: MeetingPoint) -> None:
+    mended: list[str] = []
+    async with serving(at) as (server, there), edge_link(there, on_mended=mended.append) as edge:
+        await edge.ready()
+        (guest,) = server._guests.values()
+        guest._peer.evidence = lambda _: True
+        assert await edge.send("door", b"data") is None
+        assert await server.reply(await anext(server.messages()), b"verdict")
+        assert await anext(edge.replies()) == ("door", b"verdict")
+        assert "rescued" in mended
 
 
 @pytest.mark.parametrize("affordable", [True, False])
 async def test_a_message_of_one_datagram_goes_again_where_the_budget_pays(at: MeetingPoint, affordable: bool) -> None:
     asked: list[int] = []
+    mended: list[str] = []
     again = Tariff().message_bits(5)
 
     def toll(bits: int) -> bool:
         asked.append(bits)
         return affordable or bits != again
 
-    async with serving(at) as (server, there), edge_link(there, toll=toll) as edge:
+    async with serving(at) as (server, there), edge_link(there, toll=toll, on_mended=mended.append) as edge:
         await edge.ready()
         keep, sent = edge._peer.evidence, []
 
@@ -212,6 +231,7 @@ async def test_a_message_of_one_datagram_goes_again_where_the_budget_pays(at: Me
         if affordable:
             assert (await anext(server.messages())).data == b"first"
         assert sent == [pack_part(Part(0, 0, 0, 1, b"first"))] * (2 if affordable else 1)
+        assert mended == ["resent"] * affordable
 
 
 async def test_what_is_answered_does_not_go_again_and_what_came_twice_counts_once(at: MeetingPoint) -> None:
