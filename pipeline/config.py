@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -33,7 +34,7 @@ MODEL_PAIRS = {
 
 _LEVEL = r"^[^+#/$\s][^+#/\s]*$"  # one level of an MQTT topic
 _LEVEL_OR_EMPTY = r"^([^+#/$\s][^+#/\s]*)?$"
-_ICE_SERVER = r"^(stun|turn|turns):[^\s@/]+$"
+_ICE_SERVER = re.compile(r"(stun:|turns?:)[^\s@/?:]+(:\d{1,5})?(\?transport=tcp)?")
 _TOPIC = r"^[^+#/$\s][^+#/\s]*(/[^+#/\s]+)*$"
 
 
@@ -225,8 +226,10 @@ class WebRtcConfig(_Section):
     node: str = Field(
         "", pattern=_LEVEL_OR_EMPTY, description="This machine's name at the server; empty: its host name"
     )
-    ice_servers: tuple[Annotated[str, Field(pattern=_ICE_SERVER)], ...] = Field(
-        (), description="STUN and TURN servers: [stun:host:port, turn:host:port, turns:host:port]; at most one of each"
+    ice_servers: tuple[str, ...] = Field(
+        (),
+        description="One STUN server at most, and one TURN server: [stun:host:port], [turn:host:port], "
+        "['turn:host:port?transport=tcp'], [turns:host:port]",
     )
     turn_username: str = Field("", description="User at the TURN server")
     turn_password_file: Path | None = Field(
@@ -241,6 +244,20 @@ class WebRtcConfig(_Section):
         0.12, description="Server: a frame in parts is classified when no further part comes for this long"
     )
     max_peers: int = Field(256, ge=1, le=4096, description="Server: most peers at a time")
+
+    @field_validator("ice_servers")
+    @classmethod
+    def _one_of_each(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            if not _ICE_SERVER.fullmatch(url) or (url.startswith("stun") and "?" in url):
+                raise ValueError(
+                    f"accepted: stun:host[:port], turn:host[:port], turn:host[:port]?transport=tcp, turns:host[:port]; "
+                    f"got {url!r}"
+                )
+        for kind in ("stun", "turn"):
+            if sum(url.startswith(kind) for url in urls) > 1:
+                raise ValueError(f"accepted: one {kind.upper()} server; got {', '.join(urls)}")
+        return urls
 
 
 class ServeConfig(_Section):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.brokers import free_port
+from tests.certificates import self_signed
 from tests.processes import Sagelink
 from tests.test_mqtt_run import answered, dropped, finish, live_run, serve, so_far, wait_for
 from transport.wire import is_bundle
@@ -38,22 +39,8 @@ def test_a_replay_gives_the_verdicts_of_one_process(url: str, tmp_path: Path) ->
         assert line["prob"] == pytest.approx(other["prob"], abs=1e-4)
 
 
-def test_a_live_run_outlives_its_server(url: str, tmp_path: Path) -> None:
-    with serve(url) as server:
-        server.said("serving demo-server")
-        with live_run(url, tmp_path) as run:
-            wait_for(tmp_path, answered)
-            server.kill()
-            wait_for(tmp_path, dropped("link"))
-            with serve(url) as another:
-                another.said("serving demo-server")
-                wait_for(tmp_path, answered)
-                run.interrupt()
-                finish(run, tmp_path)
-
-
-def test_a_live_run_in_parts_is_recorded_and_the_same_again(url: str, tmp_path: Path) -> None:
-    """Its ledger holds what the connection took, also of one that came anew; its messages are bundles of parts."""
+def test_a_live_run_outlives_its_server_and_is_recorded_and_the_same_again(url: str, tmp_path: Path) -> None:
+    """Its ledger holds what both connections took; its messages are bundles of parts."""
     rec, out = tmp_path / "rec", tmp_path / "out"
     with serve(url) as server:
         server.said("serving demo-server")
@@ -76,6 +63,36 @@ def test_a_live_run_in_parts_is_recorded_and_the_same_again(url: str, tmp_path: 
     assert f"{len(so_far(out))} of {len(rows)} frames: verdicts, ledger and {len(sent)} messages as recorded" in (
         replay.output
     )
-    with Sagelink("replay", rec, "--uplink", "64kbit/s") as replay:  # the server's model runs in its process
-        assert replay.ended() == 0, replay.output
-    assert f"{len(rows)} recorded frames" in replay.output
+
+
+def test_over_tls(url: str, tmp_path: Path) -> None:
+    """With a certificate of its own: who trusts it gets answers, who does not or speaks no TLS is told."""
+    certificate, key = self_signed(tmp_path)
+    url = url.replace("http", "https")
+    files = ("--set", f"webrtc.certificate={certificate}", "--set", f"webrtc.key={key}")
+    common = (*COMMON, "synthetic:10", "--uplink", "unlimited")
+    with serve(url, *files) as server:
+        server.said(f"serving demo-server on {url}")
+        with Sagelink(*common, "--server", url, "--set", f"webrtc.ca={certificate}", "--out", tmp_path) as run:
+            lines, _ = finish(run, tmp_path)
+        assert [line["drop"] for line in lines] == [None] * 10
+        for address, says in (
+            (
+                url,
+                "TLS: self-signed certificate; accepted: a certificate for '127.0.0.1' that an authority in webrtc.ca",
+            ),
+            (url.replace("https", "http"), "; a server with a certificate is webrtc+https://"),
+        ):
+            with Sagelink(*common, "--server", address) as run:
+                assert run.ended() == 1
+            assert says in run.output
+            assert "Traceback" not in run.output
+
+
+def test_a_certificate_that_cannot_be_served_is_wrong_use(url: str, tmp_path: Path) -> None:
+    (certificate, _), (_, key) = self_signed(tmp_path / "one"), self_signed(tmp_path / "other")
+    listen = ("--set", f"webrtc.certificate={certificate}", "--set", f"webrtc.key={key}")
+    with serve(url.replace("http", "https"), *listen) as server:
+        assert server.ended() == 2
+    assert "accepted: a PEM certificate and its own key" in server.output
+    assert server.output.count("\n") == 1

@@ -7,12 +7,14 @@ import contextlib
 import dataclasses
 import http.client
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 from aiortc import RTCPeerConnection, RTCSessionDescription
 
 from pipeline.config import WebRtcConfig
 from pipeline.errors import SagelinkError, UsageError
+from tests.certificates import self_signed
 from transport.link import Hello
 from transport.webrtc import guest as guest_module
 from transport.webrtc.address import MeetingPoint, open_meeting_point
@@ -100,6 +102,28 @@ async def test_a_token_is_wanted_and_shown(at: MeetingPoint) -> None:
         assert await post(there, b"x", "another-token-of-this-length") == 401
         with pytest.raises(Unreachable, match="another token than the server's"):
             await exchange(dataclasses.replace(there, token="wrong-wrong-wrong"), "offer")  # noqa: S106
+
+
+async def test_a_certificate_for_another_host_is_told(at: MeetingPoint, tmp_path: Path) -> None:
+    (right, key), (other, other_key) = (self_signed(tmp_path / host, host) for host in ("IP:127.0.0.1", "DNS:other"))
+    for certificate, its_key, says in ((right, key, None), (other, other_key, "IP address mismatch")):
+        trusting = open_meeting_point("webrtc+https://127.0.0.1:0", WebRtcConfig(ca=certificate), "url")
+        async with serving(trusting, certificate=certificate, key=its_key) as (server, there):
+            if says is None:
+                async with another_camera_goes_on(server, there):
+                    pass
+                continue
+            with pytest.raises(Unreachable, match=says):
+                await exchange(there, "offer")
+    with pytest.raises(UsageError, match="not a usable PEM file"):
+        open_meeting_point("webrtc+https://127.0.0.1:0", WebRtcConfig(ca=key), "url")
+
+
+async def test_who_expects_tls_is_told_that_there_is_none(at: MeetingPoint) -> None:
+    async with serving(at) as (_, there):
+        trusting = open_meeting_point(f"webrtc+https://127.0.0.1:{there.port}", WebRtcConfig(), "url")
+        with pytest.raises(Unreachable, match=r"a server without a certificate is webrtc\+http://"):
+            await exchange(trusting, "offer")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7"])  # noqa: S104
