@@ -249,6 +249,11 @@ class WebRtcConfig(_Section):
     @classmethod
     def _one_of_each(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
         for url in urls:
+            if "@" in url:
+                raise ValueError(
+                    "accepted: addresses without credentials; got one with some. Set webrtc.turn_username and "
+                    "SAGELINK_TURN_PASSWORD"
+                )
             if not _ICE_SERVER.fullmatch(url) or (url.startswith("stun") and "?" in url):
                 raise ValueError(
                     f"accepted: stun:host[:port], turn:host[:port], turn:host[:port]?transport=tcp, turns:host[:port]; "
