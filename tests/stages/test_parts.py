@@ -11,7 +11,9 @@ import pytest
 from pipeline.types import OperatingPoint, Pixels
 from server.receive import receive
 from stages.encode import Encoder
-from stages.parts import split
+from stages.frontier import find_frontier, read_frontier
+from stages.parts import Splitter
+from stages.planner import Plan
 from transport.codecs import Canvas, codec_by_name, cut_units
 from transport.wire import (
     MalformedMessage,
@@ -43,7 +45,7 @@ def parts_at(picture: Pixels, point: OperatingPoint) -> list[bytes] | None:
     encoder = Encoder([], CANVAS)
     order = np.random.default_rng(1).permutation(196)[: point.units]
     whole = len(encoder.message(3, picture, order, point))
-    return split(picture, order, point, CANVAS, whole, LONGEST, partial(encoder.message, 3, picture))
+    return Splitter(picture, CANVAS, LONGEST).split(order, point, whole, partial(encoder.message, 3, picture))
 
 
 @pytest.mark.parametrize(
@@ -69,6 +71,53 @@ def test_each_part_is_evidence_of_its_own(picture: Pixels, point: OperatingPoint
     for each in alone:
         places = np.searchsorted(whole.units, each.units)
         assert (whole.content[places] == each.content).all()
+
+
+@pytest.mark.parametrize("codec", ["avif", "raw-zstd"])
+@pytest.mark.parametrize("wrong", [0.3, 1.0])
+def test_a_part_that_is_too_long_is_cut_in_two(picture: Pixels, codec: str, wrong: float) -> None:
+    """However wrong the expectation, each unit is there once, and the work is bounded by the parts."""
+    coded: list[int] = []
+
+    def code(units: np.ndarray, _: OperatingPoint) -> bytes:
+        coded.append(len(units))
+        return units.astype(np.uint8).tobytes() * 40
+
+    order = np.random.default_rng(1).permutation(196)
+    parts = Splitter(picture, CANVAS, LONGEST).split(order, OperatingPoint(codec, 196, 224, 0), wrong * 196 * 40, code)
+    assert parts is not None
+    assert max(map(len, parts)) <= LONGEST
+    assert sorted(unit for part in parts for unit in set(part)) == list(range(196))
+    assert len(coded) < 2 * len(parts)
+
+
+def test_a_row_that_is_too_long_cannot_be_cut(picture: Pixels) -> None:
+    point = OperatingPoint("avif", 14, 224, 90)
+    assert Splitter(picture, CANVAS, LONGEST).split(np.arange(14), point, 2000, lambda *_: bytes(2000)) is None
+
+
+class Counting(Encoder):
+    coded = 0
+
+    def message(self, *args: object) -> bytes:
+        self.coded += 1
+        return super().message(*args)
+
+
+@pytest.mark.parametrize("cap", [1155, 1156, 1300, 2000, 4000, 8000, 10**6])
+def test_what_fits_a_cap_goes_in_parts_and_few_are_coded(picture: Pixels, cap: int) -> None:
+    lines = read_frontier(find_frontier("vit_tiny_patch16_224.augreg_in21k_ft_in1k", None), CANVAS)
+    encoder = Counting(lines, CANVAS, part_bytes=LONGEST)
+    plan = encoder.fit(3, picture, np.random.default_rng(1).permutation(196), cap)
+    assert isinstance(plan, Plan)
+    assert len(plan.message) <= cap
+    assert peek(plan.message) == (3, plan.point.units)
+    parts = parts_of(plan.message)
+    if not codec_by_name(plan.point.codec).whole:
+        assert max(map(len, parts)) <= LONGEST
+    assert encoder.coded <= 2 + 3 * 2 * max(8, len(parts))
+    if cap > 4000:
+        assert len(parts) > 3
 
 
 def test_what_was_lost_is_missing_and_nothing_else(picture: Pixels) -> None:
