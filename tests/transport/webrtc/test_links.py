@@ -29,11 +29,6 @@ HELLO = Hello(14, 16, "0123", 5.0)
 TOKEN = "a-token-of-some-length"  # noqa: S105
 
 
-@pytest.fixture
-def at() -> MeetingPoint:
-    return open_meeting_point("webrtc+http://127.0.0.1:0", WebRtcConfig(), "url")
-
-
 @contextlib.asynccontextmanager
 async def serving(at: MeetingPoint, **options: object) -> AsyncIterator[tuple[WebRtcServerLink, MeetingPoint]]:
     async with WebRtcServerLink(at, **options) as server:
