@@ -33,6 +33,7 @@ from transport.webrtc.datagrams import (
     unpack_verdict,
 )
 from transport.webrtc.peer import Peer
+from transport.webrtc.round_trip import RoundTrip
 from transport.webrtc.signalling import Unreachable, exchange
 from transport.wire import MAX_MESSAGE_BYTES, PART_BYTES, parts_of
 
@@ -43,8 +44,6 @@ _CONNECT_S = 8.0
 _PROVEN_S = 5.0  # a connection that lived so long was a success
 _REPLIES = 64
 _LONGEST = 262_000  # bytes: what aiortc takes as one message
-_ROUND_TRIP_S, _SMOOTH = 0.1, 0.125  # from a message to its verdict, until it is measured; weight of a new one
-_PATIENCE = 2.0  # round trips until a message of one datagram is sent again
 
 Mended = Literal["resent", "rescued"]
 
@@ -79,7 +78,7 @@ class WebRtcEdgeLink:
         self._tariff = Tariff(ipv6=":" in at.host, tls=at.tls)
         self._numbers = itertools.count()
         self._seen: deque[int] = deque(maxlen=_REPLIES)  # replies come twice
-        self._round_trip_s = _ROUND_TRIP_S
+        self._round_trip = RoundTrip()
         self._single: dict[int, tuple[float, asyncio.TimerHandle]] = {}  # messages of one datagram, by number
         self._peer: Peer | None = None
         self._attempted = asyncio.Event()
@@ -149,8 +148,7 @@ class WebRtcEdgeLink:
         """Where a message is one datagram, its loss would be the frame's: it goes again, once, if no verdict comes."""
         if len(self._single) == _REPLIES:
             self._single.pop(next(iter(self._single)))[1].cancel()
-        wait_s = _PATIENCE * self._round_trip_s
-        timer = asyncio.get_running_loop().call_later(wait_s, self._send_again, datagram, bits)
+        timer = asyncio.get_running_loop().call_later(self._round_trip.patience_s, self._send_again, datagram, bits)
         self._single[number] = time.monotonic(), timer
 
     def _send_again(self, datagram: bytes, bits: int) -> None:
@@ -221,7 +219,7 @@ class WebRtcEdgeLink:
         if (single := self._single.pop(number, None)) is not None:
             sent_s, timer = single
             timer.cancel()
-            self._round_trip_s += _SMOOTH * (time.monotonic() - sent_s - self._round_trip_s)
+            self._round_trip.learn(time.monotonic() - sent_s)
         with contextlib.suppress(ChannelClosed):
             self._down.put_now((self._cameras[camera], body))
 
