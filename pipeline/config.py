@@ -431,7 +431,9 @@ class Config(_Section):
     @property
     def in_parts(self) -> bool:
         """Whether evidence travels as datagrams, each of which is to be useful alone."""
-        return self.ship.server.startswith("webrtc+")
+        from transport.webrtc.address import is_webrtc
+
+        return is_webrtc(self.ship.server)
 
     @property
     def edge_model(self) -> str:
