@@ -287,3 +287,8 @@ class Verdict:
     held_seq: int | None = None  # the newest frame whose server answer is in `answer`
     revises: Answer | None = None  # what was said at once, where a server answer changed it
     awaits: bool = False
+
+    @property
+    def lost_units(self) -> int:
+        """Units that were sent and are not in the server's answer: their part was lost. 0 where there is no answer."""
+        return max(0, len(self.units) - self.reply.units) if self.reply else 0

@@ -30,6 +30,7 @@ def record(verdict: Verdict, labels: tuple[str, ...]) -> dict[str, object]:
         "held": verdict.held_seq,
         "revises": _answer(verdict.revises, labels),
         "units": len(verdict.units),
+        "lost_units": verdict.lost_units,
         "codec": point.codec if point else None,
         "side": point.side if point else None,
         "quality": point.quality if point else None,
