@@ -95,7 +95,9 @@ def evaluate_video(
                 bar.show("edge", done, max(done, round(clips * seconds * fps)))
 
             footage.extend(projector.show(clip, step) for clip in found)
-            outcomes = Outcomes(out / "cache" / "outcomes.jsonl", f"{settings!r} {fps}")
+            # What `video` says is for runs: each policy here has settings of its own.
+            mark = f"{settings.model_dump_json(exclude={'video'})} {fps}"
+            outcomes = Outcomes(out / "cache" / "outcomes.jsonl", mark)
             for each in measure(policies, footage, kbps, settings.budget.window, outcomes, seed, bar.show):
                 table += each
         except KeyboardInterrupt:

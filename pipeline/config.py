@@ -141,6 +141,11 @@ class VideoConfig(_Section):
         "is decided on alone",
     )
     cuts: bool = Field(True, description="Forget the scene where the picture changes to another; false: never")
+    closer: bool = Field(
+        True,
+        description="Look at the part that matters in two frames of three, and send what was looked at; not with "
+        "`select.memory`, which needs the same view of each frame",
+    )
     averaging: bool = Field(True, description="Average the edge's answers over the frames of a scene")
     holding: bool = Field(True, description="A server answer counts for later frames of its scene too, with age less")
     value: bool = Field(
