@@ -25,6 +25,7 @@ from stages.gate import Gate
 from stages.planner import Plan
 from stages.scene import Scene, SceneConfig
 from stages.spend import Spend, SpendConfig, Worth
+from stages.watch import scene_config, spend_config
 from transport.codecs import cut_units
 
 
@@ -38,7 +39,12 @@ class Outcome:
     peak_window_bits: int
 
 
-Policy = Callable[[ScoredClip, float], dict[str, Outcome]]  # a clip, bit/s; outcomes by name
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A way to spend bits."""
+
+    play: Callable[[ScoredClip, float], dict[str, Outcome]]  # a clip, bit/s; outcomes by name
+    settings: object = ""  # on which they depend, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,15 @@ class _Sent:
 
     number: int
     plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Of ours."""
+
+    scene: SceneConfig
+    spend: SpendConfig
+    closer: bool
 
 
 class Bench:
@@ -58,6 +73,7 @@ class Bench:
         self._config = config
         self._fps = fps
         self._window_s = config.budget.window
+        self.settings = Settings(scene_config(config.video), spend_config(config.video), config.looks_closer)
         self._gate = Gate(config.gate)
         self._encoder = Encoder.of(config, rig.pair.server)
         self._worth = Worth.of(usable_lines(config, rig.pair.server.name, rig.canvas))
@@ -67,14 +83,28 @@ class Bench:
     def policies(self) -> dict[str, Policy]:
         """By the name of what they measure."""
         return {
-            "edge": self.edge,
-            "webp-each": self.webp_each,
-            "webp-periodic": self.webp_periodic,
-            **{name: self._stream(name) for name in STREAMS},
-            "paper": lambda footage, rate: self._greedy(footage, rate, "paper"),
-            "stateless": lambda footage, rate: self._greedy(footage, rate, "stateless"),
-            "auto": self.policy("auto", SceneConfig(), SpendConfig()),
+            "edge": Policy(self.edge),
+            "webp-each": Policy(self.webp_each),
+            "webp-periodic": Policy(self.webp_periodic),
+            **{name: Policy(self._stream(name)) for name in STREAMS},
+            "paper": Policy(lambda footage, rate: self._greedy(footage, rate, "paper")),
+            "stateless": Policy(lambda footage, rate: self._greedy(footage, rate, "stateless")),
+            "auto": self._ours("auto", self.settings),
         }
+
+    def ablations(self) -> dict[str, Policy]:
+        """Ours with one part switched the other way, by name."""
+        scene, spend, closer = self.settings.scene, self.settings.spend, self.settings.closer
+        changes = {
+            "auto-each-frame-alone": Settings(replace(scene, remember=False), spend, False),
+            f"auto-{'no-' if closer else ''}closer-look": Settings(scene, spend, not closer),
+            "auto-no-cuts": Settings(replace(scene, cut=2.0), spend, closer),
+            "auto-edge-not-averaged": Settings(replace(scene, accumulate=False), spend, closer),
+            "auto-answers-not-held": Settings(replace(scene, hold_s=0.0), spend, closer),
+            "auto-saving": Settings(scene, replace(spend, save=True), closer),
+            "auto-any-gain": Settings(scene, replace(spend, least_gain=0.0), closer),
+        }
+        return {name: self._ours(name, settings) for name, settings in changes.items()}
 
     def edge(self, footage: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
         """Nothing is sent."""
@@ -156,7 +186,7 @@ class Bench:
                 about[number] = each.number
         return {"webp-periodic": _outcome(footage, answers, about, budget)}
 
-    def _stream(self, name: str) -> Policy:
+    def _stream(self, name: str) -> Callable[[ScoredClip, float], dict[str, Outcome]]:
         """A video stream: the server on each decoded frame, and the same fused with the edge."""
 
         def policy(footage: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
@@ -177,18 +207,17 @@ class Bench:
 
         return policy
 
-    def policy(self, name: str, remembered: SceneConfig, spending: SpendConfig, closer: bool = True) -> Policy:
-        """Ours, with some settings."""
+    def _ours(self, name: str, settings: Settings) -> Policy:
 
         def policy(footage: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
             budget = self._budget(rate_bps)
             assert budget.limit_bits is not None
-            scene, spend = Scene(remembered), Spend(spending, self._worth)
+            scene, spend = Scene(settings.scene), Spend(settings.spend, self._worth)
             answers: list[Answer] = []
             about: list[int | None] = []
             for number, shot in enumerate(footage.shots):
                 now_s = shot.stream_s
-                view = shot.turn if closer else shot.whole
+                view = shot.turn if settings.closer else shot.whole
                 glance = scene.see(number, view.answer, view.look, now_s)
                 answer = answer_of(glance.scores)
                 of = glance.held_seq
@@ -211,7 +240,7 @@ class Bench:
                 about.append(of)
             return {name: _outcome(footage, answers, about, budget)}
 
-        return policy
+        return Policy(policy, settings)
 
     def _budget(self, rate_bps: float) -> UplinkBudget:
         return UplinkBudget(rate_bps, self._window_s)
@@ -232,21 +261,6 @@ class Bench:
         everything = np.arange(canvas.units)
         evidence = [Received(0, everything, cut_units(each, everything, canvas.patch_size)) for each in pictures]
         return answers_of(self._rig.classifier, evidence)
-
-
-def ablations(bench: Bench) -> dict[str, Policy]:
-    """Ours with one part switched the other way, by name."""
-    scene, spend = SceneConfig(), SpendConfig()
-    changes = {
-        "auto-each-frame-alone": (replace(scene, remember=False), spend, False),
-        "auto-no-closer-look": (scene, spend, False),
-        "auto-no-cuts": (replace(scene, cut=2.0), spend, True),
-        "auto-edge-not-averaged": (replace(scene, accumulate=False), spend, True),
-        "auto-answers-not-held": (replace(scene, hold_s=0.0), spend, True),
-        "auto-saving": (scene, replace(spend, save=True), True),
-        "auto-any-gain": (scene, replace(spend, least_gain=0.0), True),
-    }
-    return {name: bench.policy(name, *change) for name, change in changes.items()}
 
 
 def _outcome(

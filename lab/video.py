@@ -70,9 +70,10 @@ class Outcomes:
 
     def of(self, name: str, policy: Policy, footage: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
         """Those of a policy on a clip, computed where they are not known."""
-        key = hashlib.sha256(f"{self._mark} {name} {footage.mark} {rate_bps}".encode()).hexdigest()[:24]
+        what = f"{self._mark} {name}{policy.settings} {footage.mark} {rate_bps}"
+        key = hashlib.sha256(what.encode()).hexdigest()[:24]
         if key not in self._known:
-            outcome = self._known[key] = policy(footage, rate_bps)
+            outcome = self._known[key] = policy.play(footage, rate_bps)
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps([key, {name: asdict(each) for name, each in outcome.items()}]) + "\n")
         return self._known[key]

@@ -73,7 +73,7 @@ def edge_graph(
     live = isinstance(clock, MonotonicClock)
     memories = _memories(config, models, [*accounts])
     uplink = Uplink(link, config.ship.in_flight, config.ship.deadline if live else None, memories)
-    looks = {name: Looks() for name in video} if config.video.closer and not memories else {}
+    looks = {name: Looks() for name in video} if config.looks_closer else {}
     score = Score(models.edge, models.server.grid, config.select.importance, config.capture.resize, looks)
     asked, charged = (script.asked, script.charged) if script else (clock, clock)
     told = [script] if script else []

@@ -12,7 +12,7 @@ import pytest
 
 from lab import video
 from lab.clips import KINDS, Clip, World, drawn_clips, real_clips
-from lab.policies import Outcome
+from lab.policies import Outcome, Policy
 from lab.scored import ScoredClip
 from lab.streams import STREAMS, stream
 from pipeline.budget import UplinkBudget
@@ -126,8 +126,8 @@ CLIPS = [ScoredClip(kind, kind, kind, 2.0, []) for kind in ("still", "pan", "cut
 def measured(policies: dict[str, list[Outcome]], tmp_path: Path, *rates_kbps: float) -> list[video.Row]:
     """The rows of policies whose outcomes of each clip at all rates are given."""
 
-    def policy(name: str) -> video.Policy:
-        return lambda clip, rate_bps: {name: policies[name][CLIPS.index(clip)]}
+    def policy(name: str) -> Policy:
+        return Policy(lambda clip, rate_bps: {name: policies[name][CLIPS.index(clip)]})
 
     outcomes = video.Outcomes(tmp_path / "outcomes.jsonl", "")
     made = {name: policy(name) for name in policies}
