@@ -257,9 +257,10 @@ def noise(seed: int) -> np.ndarray:
     ],
     ids=["black", "one frame", "variable rate", "a cut at every frame", "time stands still"],
 )
-def test_odd_clips_have_defined_verdicts(pair: Pair, tmp_path: Path, pictures: Any, times_s: Any) -> None:
+@pytest.mark.parametrize("closer", [False, True])
+def test_odd_clips_have_defined_verdicts(pair: Pair, tmp_path: Path, pictures: Any, times_s: Any, closer: bool) -> None:
     settings = {"models": "demo", "capture.source": "-", "gate.policy": "always", "output.out": str(tmp_path)}
-    config = load_config(None, {**settings, "budget.uplink": "64kbit/s"})
+    config = load_config(None, {**settings, "budget.uplink": "64kbit/s", "video.closer": closer})
     odd = Playback(Pictures(pictures, times_s), config.all_cameras[0], config.capture)
     Run(config, [odd], pair).go()
     lines, summary = read(tmp_path)
@@ -278,7 +279,7 @@ def test_a_video_whose_timestamps_jump_back_runs(pair: Pair, tmp_path: Path) -> 
         for name, begin in (("late.ts", 500.0), ("early.ts", 2.0))
     )
     (tmp_path / "joined.ts").write_bytes(late + early)
-    lines, summary = run(pair, tmp_path / "out", tmp_path / "joined.ts", gate__policy="always")
+    lines, summary = run(pair, tmp_path / "out", tmp_path / "joined.ts", gate__policy="always", video__closer=True)
     check_accounts(lines, summary)
     stream_s = [line["stream_s"] for line in lines]
     assert stream_s == sorted(stream_s)
