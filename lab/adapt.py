@@ -1,10 +1,12 @@
 """Label-free adaptation of a server to partial, coded evidence.
 
 The teacher is the stock server on the clean full frame; the student starts as the same model and learns to give the
-teacher's answer (Hinton et al., 2015) to what `lab.evidence` shows it. Its patch embedding stays as it is, so tokens
-that an edge computes are still the server's own. Weights are averaged over the steps, and in the end over stock and
-student (WiSE-FT, Wortsman et al., 2022) where that agrees more. The stock weights stay beside them, for messages that
-hold all that there is: nothing has to be remembered.
+teacher's answer (Hinton et al., 2015) to what `lab.evidence` shows it, and the teacher's tokens of the same places,
+which say more of a frame than its answer does. What is new to it is new at the input, so only the first half of its
+blocks learns (surgical fine-tuning, Lee et al., 2023); its patch embedding does not, so tokens that an edge computes
+are still the server's own. Weights are averaged over the steps, and in the end over stock and student (WiSE-FT,
+Wortsman et al., 2022) where that agrees more. The stock weights stay beside them, for messages that hold all that
+there is: nothing has to be remembered.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lab.evidence import MOST, Lesson, Views
-from models.vit import classify_units, to_units
+from models.vit import features_of_units, to_units
 from models.zoo import PARTIAL, Model, Partial
 from pipeline.errors import SagelinkError
 
@@ -42,6 +44,7 @@ _TEMPERATURE = 2.0
 _DECAY = 0.05  # of weights
 _AVERAGED = 0.995  # of the averaged weights that a step keeps
 _FROZEN = "patch_embed."
+_LEARNING = 0.5  # of the blocks, from the input on
 
 
 class Student:
@@ -54,9 +57,11 @@ class Student:
         self._bf16 = bf16
         self._mix = mix
         self._vit = copy.deepcopy(stock.vit)
-        for name, parameter in self._vit.named_parameters():
-            parameter.requires_grad_(not name.startswith(_FROZEN))
-        self._learning = [parameter for parameter in self._vit.parameters() if parameter.requires_grad]
+        self._vit.requires_grad_(False)
+        early = self._vit.blocks[: math.ceil(_LEARNING * len(self._vit.blocks))]
+        self._learning = [*_position_and_prefix(self._vit), *early.parameters()]
+        for parameter in self._learning:
+            parameter.requires_grad_(True)
         self._average = AveragedModel(self._vit, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGED))  # type: ignore[no-untyped-call]
         self._optimiser = torch.optim.AdamW(self._learning, lr=RATE, weight_decay=_DECAY)
         self._pool = ThreadPoolExecutor(torch.get_num_threads(), "sagelink-evidence")
@@ -80,19 +85,25 @@ class Student:
         return total
 
     def _loss(self, lesson: Lesson) -> Tensor:
-        stock = self._stock
+        stock, prefix = self._stock, self._vit.num_prefix_tokens
         with torch.no_grad():
-            wanted = stock.vit(stock.normalise(lesson.clean)).float()
+            wanted = stock.vit.forward_features(stock.normalise(lesson.clean))
+            answers = stock.vit.forward_head(wanted)
         images = stock.normalise(lesson.coded)
         if lesson.units is None:
-            answers = self._vit(images)
+            tokens = self._vit.forward_features(images)
         else:
             units = torch.from_numpy(lesson.units).to(images.device)
             rows = torch.arange(len(units), device=images.device)[:, None]
-            answers = classify_units(self._vit, to_units(images, stock.grid.patch_size)[rows, units], units)
-        wanted, answers = (logits / _TEMPERATURE for logits in (wanted, answers.float()))
-        divergence = F.kl_div(answers.log_softmax(1), wanted.log_softmax(1), reduction="batchmean", log_target=True)
-        return divergence * _TEMPERATURE**2
+            tokens = features_of_units(self._vit, to_units(images, stock.grid.patch_size)[rows, units], units)
+            wanted = torch.cat([wanted[:, :prefix], wanted[:, prefix:][rows, units]], dim=1)
+        target, own = (
+            (logits.float() / _TEMPERATURE).log_softmax(1) for logits in (answers, self._vit.forward_head(tokens))
+        )
+        divergence = F.kl_div(own, target, reduction="batchmean", log_target=True) * _TEMPERATURE**2
+        spread = wanted.float().std((0, 1)).clamp_min(1e-6)
+        difference: Tensor = ((tokens.float() - wanted.float()) / spread).square().mean()
+        return divergence + difference
 
     def weights(self) -> Weights:
         """A copy of the averaged weights."""
@@ -111,6 +122,11 @@ class Student:
         self._vit.load_state_dict(state["student"])
         self._average.load_state_dict(state["average"])
         self._optimiser.load_state_dict(state["optimiser"])
+
+
+def _position_and_prefix(vit: VisionTransformer) -> list[torch.nn.Parameter]:
+    """What the model adds to tokens or puts before them."""
+    return [each for each in (vit.pos_embed, vit.cls_token, vit.reg_token) if isinstance(each, torch.nn.Parameter)]
 
 
 def mixed(stock: Model, weights: Weights, share: float, most_bytes: int) -> Model:

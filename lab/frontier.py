@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from lab.rig import Sample, answers_of
+from lab.rig import Sample, belief, log_probs_of
 from pipeline.types import OperatingPoint
 from server.classify import Classifier
 from server.receive import Received, receive
@@ -43,7 +43,7 @@ class Sweep:
     units: tuple[float, ...] = (1.0,)
 
 
-_SIDES = (0.5, 0.71, 0.86, 1.0)
+_SIDES = (0.43, 0.57, 0.71, 0.86, 1.0)
 SWEEPS = (
     Sweep("avif", _AVIF, sides=_SIDES),
     Sweep("avif", _FEW, sides=(0.71, 1.0), units=(0.5, 0.65, 0.8)),
@@ -94,8 +94,8 @@ def measure(
     everything = np.arange(canvas.units)
     whole = [Received(0, everything, cut_units(sample.picture, everything, canvas.patch_size)) for sample in samples]
     seen: dict[int, NDArray[np.float32]] = {}  # the same picture comes out of a file and of its stripped form
-    full = _log_probs(classifier, whole)
-    sure = _belief(full, full)
+    full = log_probs_of(classifier, whole)
+    sure = belief(full, full)
     edge = np.stack([sample.edge for sample in samples])
     fused = (edge + FULL_WEIGHT * full).argmax(1)
     targets = np.array(
@@ -121,8 +121,8 @@ def measure(
             messages = [encoder.message(0, sample.picture, sample.order, point) for sample in samples]
             evidence = [receive(message, canvas) for message in messages]
             key = hash(b"".join(received.content.tobytes() for received in evidence))
-            answers = seen[key] = seen[key] if key in seen else _log_probs(classifier, evidence)
-            agreement = min(1.0, _belief(answers, full) / sure)
+            answers = seen[key] = seen[key] if key in seen else log_probs_of(classifier, evidence)
+            agreement = min(1.0, belief(answers, full) / sure)
             weight = min(best_weight(edge[unsure], answers[unsure], targets[unsure]), most_weight)
             rows.append((np.median([len(m) for m in messages]), agreement, weight))
             done += 1
@@ -169,13 +169,3 @@ def write_frontier(frontier: FrontierModel, path: Path, note: str) -> None:
     unfinished = path.with_name(f"{path.name}.part")
     unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(path)
-
-
-def _log_probs(classifier: Classifier, evidence: Sequence[Received]) -> NDArray[np.float32]:
-    """The server's log-probabilities (B, C) as the edge gets to know them."""
-    return np.stack([answer.log_probs for answer in answers_of(classifier, evidence)])
-
-
-def _belief(answers: NDArray[np.float32], full: NDArray[np.float32]) -> float:
-    """The mean probability that answers give to the classes of the full frames' answers."""
-    return float(np.exp(answers[np.arange(len(full)), full.argmax(1)]).mean())

@@ -1,4 +1,4 @@
-"""How often an adapted server gives the stock server's full-frame answer, on frames that it did not learn from."""
+"""How far an adapted server holds to the stock server's full-frame answers, on frames that it did not learn from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lab.adapt import lower_precision
 from lab.footage import Footage
-from lab.rig import answers_of
+from lab.rig import belief, log_probs_of
 from models.zoo import Model
 from server.classify import Classifier
 from server.receive import Received, receive
@@ -23,7 +23,7 @@ SHARES = (0.25, 0.5)
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Shares of the frames with the stock server's full-frame answer."""
+    """Mean probabilities of the stock server's full-frame answers, as shares of what the full frames give them."""
 
     sizes: tuple[float, ...]  # at each size of a message
     units: tuple[float, ...]  # with each of SHARES of the units, raw
@@ -55,7 +55,8 @@ class HeldOut:
         encoder = Encoder(lines, canvas)
         everything = np.arange(canvas.units)
         full = [Received(0, everything, cut_units(each, everything, canvas.patch_size)) for each in footage.pictures]
-        self._truth = self._answers(stock, full)
+        self._full = self._answers(stock, full)
+        self._sure = belief(self._full, self._full)
         self._raw = [
             [
                 Received(0, units, cut_units(picture, units, canvas.patch_size))
@@ -75,20 +76,20 @@ class HeldOut:
         self.stock = self.agreement(stock)
 
     def __len__(self) -> int:
-        return len(self._truth)
+        return len(self._full)
 
     def agreement(self, model: Model) -> Agreement:
         sizes, units = ([self._share(model, row) for row in rows] for rows in (self._sent, self._raw))
         return Agreement(tuple(sizes), tuple(units))
 
     def _share(self, model: Model, row: Sequence[Received] | Sequence[Received | None]) -> float:
-        """A frame of which no message fits is none that agrees."""
+        """A frame of which no message fits agrees with nothing."""
         there = np.array([received is not None for received in row])
         if not there.any():
             return 0.0
         answers = self._answers(model, [received for received in row if received is not None])
-        return float((answers == self._truth[there]).sum() / len(row))
+        return belief(answers, self._full[there]) / self._sure * float(there.mean())
 
-    def _answers(self, model: Model, evidence: Sequence[Received]) -> NDArray[np.intp]:
+    def _answers(self, model: Model, evidence: Sequence[Received]) -> NDArray[np.float32]:
         with lower_precision(model, self._bf16):
-            return np.array([answer.class_id for answer in answers_of(Classifier(model), evidence)])
+            return log_probs_of(Classifier(model), evidence)

@@ -98,6 +98,16 @@ def answers_of(classifier: Classifier, evidence: Sequence[Received]) -> list[Ans
     ]
 
 
+def log_probs_of(classifier: Classifier, evidence: Sequence[Received]) -> NDArray[np.float32]:
+    """The server's log-probabilities (B, C) as the edge gets to know them."""
+    return np.stack([answer.log_probs for answer in answers_of(classifier, evidence)])
+
+
+def belief(answers: NDArray[np.float32], full: NDArray[np.float32]) -> float:
+    """The mean probability that answers, log-probabilities (B, C), give to the classes of the full frames' answers."""
+    return float(np.exp(answers[np.arange(len(full)), full.argmax(1)]).mean())
+
+
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Lists of `size` items; the last may be shorter."""
     source = iter(items)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-import mimetypes
 import re
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from monitor.watched import Watched
 from pipeline.errors import UsageError
 from pipeline.guard import COOKIE, Guard, session_of
 from pipeline.threads import Worker
+from pipeline.web import static_files
 from transport.codecs import Canvas
 from transport.wire import decode_evidence
 
@@ -40,7 +40,7 @@ _WRONG_TOKEN_S = 0.5  # what a guess costs
 def dashboard_app(run: Watched, coder: Worker, token: str | None) -> ASGIApp:
     """`coder`: the thread that codes pictures; `token`: what a viewer must know, None for loopback."""
     crowd = Crowd(run, coder)
-    files = _files()
+    files = static_files(_STATIC)
     problem = '<p class="error" role="alert">That is not the token.</p>'
     wrong = HTMLResponse((_STATIC / "login.html").read_text().replace("<!-- problem -->", problem))
 
@@ -113,15 +113,6 @@ def dashboard_app(run: Watched, coder: Worker, token: str | None) -> ASGIApp:
         Route("/static/{path:path}", static),
     ]
     return Guard(Starlette(routes=routes), token, _OPEN)
-
-
-def _files() -> dict[str, Response]:
-    """The page's files by path. Kept in memory: the loop of a run is busy, and each hop to a thread waits for it."""
-    return {
-        path.relative_to(_STATIC).as_posix(): Response(path.read_bytes(), media_type=mimetypes.guess_type(path)[0])
-        for path in _STATIC.rglob("*")
-        if path.is_file()
-    }
 
 
 async def _body(request: Request) -> bytes:

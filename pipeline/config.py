@@ -247,6 +247,9 @@ class WebRtcConfig(_Section):
         0.12, description="Server: a frame in parts is classified when no further part comes for this long"
     )
     max_peers: int = Field(256, ge=1, le=4096, description="Server: most peers at a time")
+    max_viewers: int = Field(
+        8, ge=0, le=256, description="Server: most browsers at a time that show it their camera; 0: no page for them"
+    )
 
 
 class ServeConfig(_Section):

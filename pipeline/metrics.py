@@ -29,6 +29,7 @@ class ServerMetrics:
         self.padding = Counter("sagelink_server_padding_units", "Units that only padded a batch", registry=registry)
         self.waiting = Gauge("sagelink_server_waiting_frames", "Frames that wait for the model", registry=registry)
         self.cameras = Gauge("sagelink_server_cameras", "Cameras that have announced themselves", registry=registry)
+        self.viewers = Gauge("sagelink_server_viewers", "Cameras that are browsers", registry=registry)
         self.remembered = Gauge("sagelink_server_remembered_bytes", "Units remembered of cameras", registry=registry)
         self.forgotten = Counter(
             "sagelink_server_forgotten", "Messages that complete what this server does not have", registry=registry

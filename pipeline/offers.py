@@ -3,8 +3,9 @@ what came about, it is WHIP (RFC 9725): a resource to delete."""
 
 from __future__ import annotations
 
+import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -22,6 +23,9 @@ _SDP = "application/sdp"
 Answerer = Callable[[str], Awaitable[str]]
 Ender = Callable[[], Awaitable[None]]
 
+for _name in ("aiortc", "aioice"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)  # one line of ours says what happens to a connection
+
 
 class OfferRefused(Exception):
     """An offer that is not answered, with the HTTP status that says so."""
@@ -37,13 +41,18 @@ def check_reach(host: str, token: str | None, where: str, how: str) -> None:
         raise UsageError(f"{where} {host!r} can be reached by others; accepted without a token: 127.0.0.1. {how}")
 
 
-def offer_app(path: str, answer: Answerer, token: str | None) -> ASGIApp:
-    """Takes an offer posted to `path`, behind a guard; `answer` answers it, or raises OfferRefused."""
+def offer_app(answerers: Mapping[str, Answerer], pages: Mapping[str, Response], token: str | None) -> ASGIApp:
+    """Takes offers, behind a guard: by the path that one is posted to, who answers it or raises OfferRefused. Whoever
+    asks gets `pages`, by path: they hold nothing secret."""
 
     async def take(request: Request) -> Response:
-        return await respond(request, answer)
+        return await respond(request, answerers[request.url.path])
 
-    return Guard(Starlette(routes=[Route(path, take, methods=["POST"])]), token, frozenset())
+    async def show(request: Request) -> Response:
+        return pages[request.url.path]
+
+    offers = [Route(path, take, methods=["POST"]) for path in answerers]
+    return Guard(Starlette(routes=[*offers, *(Route(path, show) for path in pages)]), token, frozenset(pages))
 
 
 def whip_app(path: str, answer: Answerer, end: Ender, token: str | None) -> ASGIApp:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import mimetypes
 import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import uvicorn
+from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from pipeline.errors import UsageError
@@ -31,6 +33,16 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def static_files(folder: Path) -> dict[str, Response]:
+    """The files of a page by their paths in `folder`. Kept in memory: the loop of a run is busy, and each hop to a
+    thread waits for it."""
+    return {
+        path.relative_to(folder).as_posix(): Response(path.read_bytes(), media_type=mimetypes.guess_type(path)[0])
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 @contextlib.asynccontextmanager

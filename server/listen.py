@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Protocol
 
+from models.zoo import Model
 from pipeline.config import Config
 from pipeline.errors import UsageError
 from pipeline.extras import need_aiortc
@@ -43,7 +44,7 @@ class Listening(ServerLink, Protocol):
 class Door(Protocol):
     """Opens a link when everything else is ready."""
 
-    def __call__(self, metrics: ServerMetrics) -> AbstractAsyncContextManager[Listening]: ...
+    def __call__(self, metrics: ServerMetrics, model: Model) -> AbstractAsyncContextManager[Listening]: ...
 
 
 def door(config: Config) -> Door:
@@ -58,9 +59,9 @@ def door(config: Config) -> Door:
         need_aiortc("serve.listen")
         at = open_meeting_point(listen, config.webrtc, "serve.listen")
         _check_certificate(config, at)
-        return lambda metrics: _webrtc(config, at, metrics)
+        return lambda metrics, model: _webrtc(config, at, metrics, model)
     broker = open_broker(listen, config.mqtt, "serve.listen", INSTEAD) if listen else _embedded(config)
-    return lambda metrics: _mqtt(config, broker, metrics)
+    return lambda metrics, _: _mqtt(config, broker, metrics)
 
 
 def _embedded(config: Config) -> Broker:
@@ -99,16 +100,21 @@ async def _mqtt(config: Config, broker: Broker, metrics: ServerMetrics) -> Async
 
 
 @contextlib.asynccontextmanager
-async def _webrtc(config: Config, at: MeetingPoint, metrics: ServerMetrics) -> AsyncIterator[Listening]:
+async def _webrtc(config: Config, at: MeetingPoint, metrics: ServerMetrics, model: Model) -> AsyncIterator[Listening]:
+    from server.audience import audience
     from transport.webrtc.server import WebRtcServerLink
 
     own = config.webrtc
-    async with WebRtcServerLink(
-        at,
-        certificate=own.certificate,
-        key=own.key,
-        part_wait_s=own.part_wait,
-        max_peers=own.max_peers,
-    ) as link:
-        metrics.connected.set(True)
-        yield link
+    browsers = audience(model, config.capture.resize, own.max_viewers) if own.max_viewers else contextlib.nullcontext()
+    with browsers as let_in:
+        async with WebRtcServerLink(
+            at,
+            certificate=own.certificate,
+            key=own.key,
+            part_wait_s=own.part_wait,
+            max_peers=own.max_peers,
+            audience=let_in,
+        ) as link:
+            metrics.connected.set(True)
+            metrics.viewers.set_function(lambda: link.viewers)
+            yield link

@@ -46,10 +46,12 @@ async def _serve(
     metrics = ServerMetrics(CollectorRegistry())
     limits = BatchLimits(config.serve.max_batch_units, config.serve.max_wait, config.serve.queue)
     async with AsyncExitStack() as stack:
-        link = await stack.enter_async_context(opens(metrics))
+        link = await stack.enter_async_context(opens(metrics, classifier.model))
         service = Service(link, classifier, limits, metrics, config.serve.workers, Memory(config.serve.memory or 0))
         _refuse_misfits(link, service)
         line = f"serving {classifier.model.name} on {link.url}"
+        if is_webrtc(config.serve.listen) and config.webrtc.max_viewers:
+            line += f", page for browsers on {link.url.removeprefix('webrtc+')}/"
         if http is not None:
             app = health_app(metrics.registry, lambda: link.trouble)
             host, port = await stack.enter_async_context(serve_http(app, *http))

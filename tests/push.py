@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import urllib.error
 import urllib.request
-from typing import Self
+from typing import Any, Self
 
 import av
 import numpy as np
@@ -17,9 +17,9 @@ TOKEN = "a-token-of-some-length"  # noqa: S105
 class Shades(VideoStreamTrack):
     """Pictures of one shade of grey."""
 
-    def __init__(self, shade: int) -> None:
+    def __init__(self, shade: int, height: int = 120, width: int = 160) -> None:
         super().__init__()
-        self._pixels = np.full((120, 160, 3), shade, np.uint8)
+        self._pixels = np.full((height, width, 3), shade, np.uint8)
 
     async def recv(self) -> av.VideoFrame:
         frame = av.VideoFrame.from_ndarray(self._pixels, format="rgb24")
@@ -48,11 +48,18 @@ async def request(
 class CameraApp:
     """Left, it says goodbye."""
 
-    def __init__(self, url: str, shade: int = 200, codec: str = "VP8", token: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        shade: int = 200,
+        codec: str = "VP8",
+        token: str | None = None,
+        size: tuple[int, int] = (120, 160),
+    ) -> None:
         self._url = url
         self._token = token
         self._peer = RTCPeerConnection()
-        transceiver = self._peer.addTransceiver(Shades(shade), "sendonly")
+        transceiver = self._peer.addTransceiver(Shades(shade, *size), "sendonly")
         codecs = RTCRtpSender.getCapabilities("video").codecs
         transceiver.setCodecPreferences([each for each in codecs if each.mimeType == f"video/{codec}"])
         self.status, self.reason, self.location = 0, "", ""
@@ -67,3 +74,13 @@ class CameraApp:
 
     async def leave(self) -> None:
         await self._peer.close()
+
+
+class Browser(CameraApp):
+    """What the page in a browser does: it sends video, and hears answers on a channel agreed in advance."""
+
+    def __init__(self, url: str, shade: int = 200, **options: Any) -> None:
+        super().__init__(url, shade, **options)
+        self.answers: list[str] = []
+        self.channel = self._peer.createDataChannel("answers", ordered=False, maxRetransmits=0, negotiated=True, id=0)
+        self.channel.add_listener("message", self.answers.append)

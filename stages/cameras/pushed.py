@@ -18,13 +18,13 @@ from pipeline.errors import UsageError
 from pipeline.extras import need_aiortc
 from pipeline.offers import OfferRefused, check_reach, whip_app
 from pipeline.types import Pixels
+from pipeline.video_peer import Terms, VideoPeer
 from pipeline.web import listen, serve_http
 from stages.cameras.address import push_address
 from stages.cameras.connection import Connection, Grabbed
 from stages.cameras.faults import CameraFault
 from stages.cameras.supervisor import Fault
-from stages.cameras.video_peer import VideoPeer
-from stages.pictures import upright
+from stages.pictures import MAX_SIDE, upright
 
 if TYPE_CHECKING:
     import av
@@ -145,7 +145,7 @@ class Visit:
         self._newest: av.VideoFrame | None = None
         self._grabbed: av.VideoFrame | None = None
         self.answered = False
-        self.peer = VideoPeer(self._take, self._end, silent_s)
+        self.peer = VideoPeer(self._take, self._end, Terms(silent_s, MAX_SIDE**2))
 
     def _take(self, frame: av.VideoFrame) -> None:
         with self._news:

@@ -24,12 +24,10 @@ from PIL import Image, ImageColor
 
 from monitor.app import dashboard_app
 from pipeline.web import serve_http
-from tests.conftest import skip_or_fail
+from tests.browsers import PATIENCE_MS, chromium, wait_for
 from tests.monitor.test_app import TOKEN
 
-CHROMIUM = Path("/usr/bin/chromium")
 ROOT = Path(__file__).parents[2]
-PATIENCE_MS = 20_000
 
 
 def free_port() -> int:
@@ -93,14 +91,6 @@ def wait_for_levels(page: Any, count: int) -> None:
         assert time.monotonic() < deadline, f"{levels} levels of the budget in the chart, not {count}"
 
 
-def wait_for(page: Any, condition: str) -> None:
-    """Waits until the condition holds in the page. Its policy forbids Playwright's own way, which is eval."""
-    deadline = time.monotonic() + PATIENCE_MS / 1000
-    while not page.evaluate(condition):
-        assert time.monotonic() < deadline, f"not within {PATIENCE_MS} ms: {condition}"
-        page.wait_for_timeout(50)
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("run"))
@@ -111,14 +101,8 @@ def server(tmp_path_factory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    if not CHROMIUM.exists():
-        skip_or_fail("chromium", f"no {CHROMIUM}")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

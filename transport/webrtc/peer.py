@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import Callable
 
@@ -21,9 +20,6 @@ _LOOK_S = 0.25
 _CLOSE_S = 1.0
 _CONTROL, _EVIDENCE = 0, 1  # stream numbers, agreed here: nothing is negotiated in the band
 _QUEUED = 4_000_000  # bytes that may wait on a channel
-
-for _name in ("aiortc", "aioice"):
-    logging.getLogger(_name).setLevel(logging.CRITICAL)  # one line of ours says what happens to a connection
 
 
 class Peer:

@@ -1,4 +1,5 @@
-"""The server's end over WebRTC: it answers offers over HTTP, and has a guest for each node that came."""
+"""The server's end over WebRTC: it answers offers over HTTP, and has a guest for each node, a viewer for each browser
+that came."""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ from transport.link import Hello, Message
 from transport.webrtc.address import ENV_TOKEN, MeetingPoint
 from transport.webrtc.guest import SESSION, Guest
 from transport.webrtc.signalling import OFFER_PATH
+from transport.webrtc.viewer import VIDEO_PATH, Audience, Viewer
 
 log = logging.getLogger(__name__)
 
@@ -37,21 +39,25 @@ class WebRtcServerLink:
         key: Path | None = None,
         part_wait_s: float = 0.12,
         max_peers: int = 256,
+        audience: Audience | None = None,
     ) -> None:
-        """Raises UsageError for an address that others can reach without a token."""
+        """`audience`: browsers that are let in too. Raises UsageError for an address that others can reach without a
+        token."""
         check_reach(at.host, at.token, "serve.listen", f"Set {ENV_TOKEN} or webrtc.token_file")
         self._at = at
         self._tls = (certificate, key)
         self._part_wait_s = part_wait_s
         self._max_peers = max_peers
-        self._app = offer_app(OFFER_PATH, self._answer, at.token)
+        self._audience = audience
+        answerers = {OFFER_PATH: self._answer} | ({VIDEO_PATH: self._answer_browser} if audience else {})
+        self._app = offer_app(answerers, audience.page if audience else {}, at.token)
         self._up: Channel[Message] = Channel("uplink", "drop_oldest", capacity=_ARRIVED)
         self.cameras: dict[str, Hello] = {}
         self.port = at.port
         self.trouble: str | None = None  # it answers as long as it runs
         self.lost_replies = 0
         self._identifiers = itertools.count(1)
-        self._guests: dict[int, Guest] = {}
+        self._guests: dict[int, Guest | Viewer] = {}
         self._stays: dict[int, asyncio.Task[None]] = {}
         self._entered = AsyncExitStack()
 
@@ -96,10 +102,34 @@ class WebRtcServerLink:
 
     async def _answer(self, offer: str) -> str:
         """The answer to a node's offer. Raises OfferRefused."""
-        opening = sum(not guest.open for guest in self._guests.values())
-        if self._up.closed or opening >= _OPENING or len(self._guests) >= self._max_peers:
-            raise OfferRefused("too many peers; try again later", 503)
+        self._check_room(Guest, self._max_peers)
         guest = Guest(next(self._identifiers), self._at, self._part_wait_s, self._take, self._know)
+        return await self._let_in(guest, offer)
+
+    async def _answer_browser(self, offer: str) -> str:
+        """The answer to a browser's. Raises OfferRefused."""
+        assert self._audience is not None
+        self._check_room(Viewer, self._audience.most)
+        viewer = Viewer(next(self._identifiers), self._at, self._audience, self._take, self._know)
+        return await self._let_in(viewer, offer)
+
+    def _check_room(self, kind: type[Guest] | type[Viewer], most: int) -> None:
+        """Whether one more of that kind may come. Raises OfferRefused."""
+        there = self._there(kind)
+        opening = sum(not guest.open for guest in there)
+        if self._up.closed or opening >= _OPENING or len(there) >= most:
+            raise OfferRefused("too many peers; try again later", 503)
+
+    def _there(self, kind: type[Guest] | type[Viewer]) -> list[Guest | Viewer]:
+        return [guest for guest in self._guests.values() if isinstance(guest, kind)]
+
+    @property
+    def viewers(self) -> int:
+        """How many browsers are here."""
+        return len(self._there(Viewer))
+
+    async def _let_in(self, guest: Guest | Viewer, offer: str) -> str:
+        """The answer to an offer; then the guest stays. Raises OfferRefused."""
         self._guests[guest.identifier] = guest
         answer = None
         try:
@@ -110,7 +140,7 @@ class WebRtcServerLink:
         self._stays[guest.identifier] = asyncio.create_task(self._host(guest))
         return answer
 
-    async def _host(self, guest: Guest) -> None:
+    async def _host(self, guest: Guest | Viewer) -> None:
         """One guest, from its answer to its end."""
         try:
             await guest.stay()
@@ -124,6 +154,6 @@ class WebRtcServerLink:
         with contextlib.suppress(ChannelClosed):
             self._up.put_now(message)
 
-    def _know(self, guest: Guest) -> None:
+    def _know(self, guest: Guest | Viewer) -> None:
         assert guest.hello is not None
         self.cameras.update(dict.fromkeys(guest.addresses, guest.hello))

@@ -138,7 +138,7 @@ async def test_a_peer_without_video_is_refused(run: Run, what: str) -> None:
 
 
 async def test_a_peer_that_never_connects_is_forgotten(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.cameras.video_peer._FIRST_S", 0.3)
+    monkeypatch.setattr("pipeline.video_peer._FIRST_S", 0.3)
     silent = CameraApp(run.door.url)
     await silent._peer.setLocalDescription(await silent._peer.createOffer())
     status, *_ = await request(run.door.url, "POST", silent._peer.localDescription.sdp.encode())

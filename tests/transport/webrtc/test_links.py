@@ -11,11 +11,10 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from aiortc import RTCPeerConnection, RTCSessionDescription
 
-from pipeline.config import WebRtcConfig
 from pipeline.errors import SagelinkError, UsageError
 from transport.link import Hello
 from transport.webrtc import guest as guest_module
-from transport.webrtc.address import MeetingPoint, open_meeting_point
+from transport.webrtc.address import MeetingPoint
 from transport.webrtc.bill import Tariff
 from transport.webrtc.datagrams import Part, pack_part
 from transport.webrtc.edge import WebRtcEdgeLink
@@ -25,11 +24,6 @@ from transport.wire import encode_bundle
 
 HELLO = Hello(14, 16, "0123", 5.0)
 TOKEN = "a-token-of-some-length"  # noqa: S105
-
-
-@pytest.fixture
-def at() -> MeetingPoint:
-    return open_meeting_point("webrtc+http://127.0.0.1:0", WebRtcConfig(), "url")
 
 
 @contextlib.asynccontextmanager

@@ -1,0 +1,99 @@
+"""What browsers at a server's page cost a camera beside them.
+
+    python -m bench.browsers [--browsers 0 1 8] [--seconds 20]
+
+For each number of browsers: a server of the demo pair, a live run at 5 frames/s that sends every frame to it over
+WebRTC, and pages in Chromium with its fake camera. Printed are the frames of the run that were answered, their median
+and p95 from sending to reply, the share of a core that the server takes, and the answers a second of a page. The ratio
+of the medians is what the browsers cost; Chromium codes the video on the same machine, and takes from it too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+_PORT = 8696
+_URL = f"127.0.0.1:{_PORT}"
+_CHROMIUM = "/usr/bin/chromium"
+_OPTIONS = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+_SETTLE_MS = 3000
+_LIVE = "document.getElementById('connection').textContent === 'live'"
+_ANSWERS = "Number(document.body.dataset.answers ?? 0)"
+
+
+def sagelink(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-m", "pipeline.cli", *arguments], stdout=subprocess.PIPE, text=True)
+
+
+def measure(browsers: int, seconds: float) -> float:
+    """Prints a row; the median round trip in ms."""
+    from playwright.sync_api import sync_playwright
+
+    with tempfile.TemporaryDirectory() as out, sync_playwright() as playwright:
+        server = sagelink("serve", "--listen", f"webrtc+http://{_URL}", "--models", "demo")
+        assert server.stdout is not None
+        server.stdout.readline()
+        run = sagelink(
+            *("run", "synthetic:100000,fps=5", "--realtime", "--models", "demo", "--gate", "always", "--out", out),
+            *("--server", f"webrtc+http://{_URL}", "--uplink", "unlimited", "--units", "48"),
+        )
+        chromium = playwright.chromium.launch(executable_path=_CHROMIUM, args=_OPTIONS)
+        pages = [chromium.new_page() for _ in range(browsers)]
+        for page in pages:
+            page.goto(f"http://{_URL}/")
+        clock = chromium.new_page()
+        while not lines(out) or not all(page.evaluate(_LIVE) for page in pages):
+            clock.wait_for_timeout(100)
+        clock.wait_for_timeout(_SETTLE_MS)
+        process = psutil.Process(server.pid)
+        begun, answers = len(lines(out)), sum(page.evaluate(_ANSWERS) for page in pages)
+        used_s = -sum(process.cpu_times()[:2])
+        clock.wait_for_timeout(1000 * seconds)
+        used_s += sum(process.cpu_times()[:2])
+        answers = sum(page.evaluate(_ANSWERS) for page in pages) - answers
+        frames = lines(out)[begun:]
+        chromium.close()
+        for each in (run, server):
+            each.send_signal(signal.SIGINT)
+            each.wait()
+    times = [frame["latency_ms"]["ship"] for frame in frames if frame["server"] is not None]
+    drops = Counter(frame["drop"] for frame in frames if frame["drop"])
+    median, p95 = np.percentile(times, [50, 95])
+    each_s = f"{answers / seconds / browsers:.1f}" if browsers else "-"
+    print(
+        f"{browsers} browsers: {len(times)} of {len(frames)} frames answered {dict(drops) or ''}, {median:.1f} ms, "
+        f"p95 {p95:.1f} ms; server {used_s / seconds:.2f} cores; answers/s of a page {each_s}",
+        flush=True,
+    )
+    return float(median)
+
+
+def lines(out: str) -> list[dict[str, Any]]:
+    """Results so far."""
+    results = Path(out) / "results.jsonl"
+    text = results.read_text(encoding="utf-8") if results.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--browsers", type=int, nargs="+", default=[0, 1, 8])
+    parser.add_argument("--seconds", type=float, default=20)
+    arguments = parser.parse_args()
+    medians = [measure(count, arguments.seconds) for count in arguments.browsers]
+    print("medians, over the first: " + ", ".join(f"{median / medians[0]:.2f}" for median in medians))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""A real browser for tests."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import skip_or_fail
+
+CHROMIUM = Path("/usr/bin/chromium")
+PATIENCE_MS = 20_000
+
+
+@contextlib.contextmanager
+def chromium(*options: str) -> Iterator[Any]:
+    """Playwright's browser. Skips the test where there is none."""
+    if not CHROMIUM.exists():
+        skip_or_fail("chromium", f"no {CHROMIUM}")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", *options])
+        yield browser
+        browser.close()
+
+
+def wait_for(page: Any, condition: str) -> None:
+    """Waits until the condition holds in the page. Its policy forbids Playwright's own way, which is eval."""
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    while not page.evaluate(condition):
+        assert time.monotonic() < deadline, f"not within {PATIENCE_MS} ms: {condition}"
+        page.wait_for_timeout(50)
