@@ -93,6 +93,12 @@ class Cable:
             process.stdin.close()
         return process
 
+    def allow_udp_to(self, port: int) -> None:
+        """A firewall at the edge: its UDP leaves for one port alone."""
+        rule = ("-n", self._names["edge"], "rule", "add", "ipproto", "udp")
+        _ip(*rule, "dport", str(port), "priority", "10", "lookup", "main")
+        _ip(*rule, "priority", "20", "blackhole")
+
     def start_broker(self) -> None:
         """mosquitto at the server's end."""
         self.run("server", "mosquitto", "-c", "/dev/stdin", text=BROKER)

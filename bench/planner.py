@@ -1,7 +1,8 @@
-"""Time of planning and coding one message, one core: `python -m bench.planner IMAGES`.
+"""Processor time of planning and coding one message: `python -m bench.planner IMAGES [--parts]`.
 
-Prints median and 95th percentile as shares of their limits, how many messages were coded to find the one, how much of
-the cap was used, and that no message was longer than its cap.
+`--parts`: for a link that loses some, as over WebRTC. Prints median and 95th percentile as shares of their limits, how
+many messages and parts were coded to find the one, how much of the cap was used, and that no message was longer than
+its cap.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from stages.frontier import find_frontier, read_frontier
 from stages.planner import Plan
 from stages.sources.images import read_image
 from transport.codecs import Canvas
+from transport.wire import PART_BYTES
 
 CAPS = (500, 1000, 2000, 4000, 8000)
 MEDIAN_MS, P95_MS = 15.0, 30.0
@@ -29,19 +31,20 @@ def main() -> None:
     parser.add_argument("images", type=Path)
     parser.add_argument("--frontier", type=Path, help="default: the one that ships for ViT-Tiny")
     parser.add_argument("--count", type=int, default=50)
+    parser.add_argument("--parts", action="store_true")
     arguments = parser.parse_args()
-    canvas = Canvas(14, 16)
+    canvas, part_bytes = Canvas(14, 16), PART_BYTES if arguments.parts else None
     lines = read_frontier(find_frontier("vit_tiny_patch16_224.augreg_in21k_ft_in1k", arguments.frontier), canvas)
     images = sorted(path for path in arguments.images.iterdir() if path.suffix in (".webp", ".jpg", ".png"))
     pictures = [make_picture(read_image(path), 224, "squash", "bicubic") for path in images[: arguments.count]]
     order = np.random.default_rng(0).permutation(canvas.units)
     with threadpool_limits(1):
         for cap in CAPS:
-            encoder, took, used, coded = _Counting(lines, canvas), [], [], []
+            encoder, took, used, coded = _Counting(lines, canvas, part_bytes=part_bytes), [], [], []
             for picture in pictures:
-                encoder.coded, began = 0, time.perf_counter()
+                encoder.coded, began = 0, time.process_time()
                 planned = encoder.fit(0, picture, order, cap)
-                took.append((time.perf_counter() - began) * 1e3)
+                took.append((time.process_time() - began) * 1e3)
                 coded.append(encoder.coded)
                 if isinstance(planned, Plan):
                     assert len(planned.message) <= cap

@@ -58,12 +58,12 @@ class Load:
     rough: Rough | None = None
 
 
-_ROUGH = Rough(loss=0.05, delay_s=0.025, rate_bps=256_000)
+ROUGH = Rough(loss=0.05, delay_s=0.025, rate_bps=256_000)
 LOADS = {
     "free": Load(30, 4032),
     "narrow": Load(25, 2496, rate_kbit=400),
-    "lossy": Load(8, 2496, rough=_ROUGH),
-    "lossy-small": Load(15, 800, rough=_ROUGH),
+    "lossy": Load(8, 2496, rough=ROUGH),
+    "lossy-small": Load(15, 800, rough=ROUGH),
 }
 
 

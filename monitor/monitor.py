@@ -33,6 +33,7 @@ class Monitor:
         self._tell = tell or log.info
         self._feed = Feed(run.models.edge.labels, run.live, run.apart)
         self._metrics = EdgeMetrics(CollectorRegistry(), run.apart)
+        self.count_mended = self._metrics.count_mended
         self.sinks: list[Sink] = [self._feed, self._metrics] if run.config.dashboard.address else []
 
     @contextlib.asynccontextmanager

@@ -96,6 +96,9 @@ def _facts(run: Results) -> dict[str, str]:
     }
     if revised := run.revised():
         facts["Revised"] = f"{revised:,} ({revised / frames:.0%}): the server changed what was said at once"
+    answers, lost_share = run.cut_short()
+    if answers:
+        facts["Parts lost"] = f"{answers:,} answers lack {lost_share:.1%} of all units sent"
     if summary.get("interrupted"):
         facts["Frames"] += ", interrupted"
     return facts

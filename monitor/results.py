@@ -104,6 +104,11 @@ class Results:
         """Frames on which the server changed what was said at once; 0 where nothing was said before."""
         return sum(line.get("revises") is not None for line in self.lines)
 
+    def cut_short(self) -> tuple[int, float]:
+        """Server answers that lack units which were sent, and the share of the units sent that is."""
+        lost = [line.get("lost_units", 0) for line in self.lines]
+        return sum(map(bool, lost)), sum(lost) / max(1, sum(line["units"] for line in self.lines))
+
     def agreement(self) -> float | None:
         """Share of the frames that the server answered on which edge and server name the same class."""
         both = [(line["edge"], line["server"]) for line in self.lines if line["edge"] and line["server"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -33,7 +34,7 @@ MODEL_PAIRS = {
 
 _LEVEL = r"^[^+#/$\s][^+#/\s]*$"  # one level of an MQTT topic
 _LEVEL_OR_EMPTY = r"^([^+#/$\s][^+#/\s]*)?$"
-_ICE_SERVER = r"^(stun|turn|turns):[^\s@/]+$"
+_ICE_SERVER = re.compile(r"(stun:|turns?:)[^\s@/?:]+(:\d{1,5})?(\?transport=tcp)?")
 _TOPIC = r"^[^+#/$\s][^+#/\s]*(/[^+#/\s]+)*$"
 
 
@@ -231,8 +232,10 @@ class WebRtcConfig(_Section):
     node: str = Field(
         "", pattern=_LEVEL_OR_EMPTY, description="This machine's name at the server; empty: its host name"
     )
-    ice_servers: tuple[Annotated[str, Field(pattern=_ICE_SERVER)], ...] = Field(
-        (), description="STUN and TURN servers: [stun:host:port, turn:host:port, turns:host:port]; at most one of each"
+    ice_servers: tuple[str, ...] = Field(
+        (),
+        description="One STUN server at most, and one TURN server: [stun:host:port], [turn:host:port], "
+        "['turn:host:port?transport=tcp'], [turns:host:port]",
     )
     turn_username: str = Field("", description="User at the TURN server")
     turn_password_file: Path | None = Field(
@@ -250,6 +253,25 @@ class WebRtcConfig(_Section):
     max_viewers: int = Field(
         8, ge=0, le=256, description="Server: most browsers at a time that show it their camera; 0: no page for them"
     )
+
+    @field_validator("ice_servers")
+    @classmethod
+    def _one_of_each(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            if "@" in url:
+                raise ValueError(
+                    "accepted: addresses without credentials; got one with some. Set webrtc.turn_username and "
+                    "SAGELINK_TURN_PASSWORD"
+                )
+            if not _ICE_SERVER.fullmatch(url) or (url.startswith("stun") and "?" in url):
+                raise ValueError(
+                    f"accepted: stun:host[:port], turn:host[:port], turn:host[:port]?transport=tcp, turns:host[:port]; "
+                    f"got {url!r}"
+                )
+        for kind in ("stun", "turn"):
+            if sum(url.startswith(kind) for url in urls) > 1:
+                raise ValueError(f"accepted: one {kind.upper()} server; got {', '.join(urls)}")
+        return urls
 
 
 class ServeConfig(_Section):
@@ -415,7 +437,9 @@ class Config(_Section):
     @property
     def in_parts(self) -> bool:
         """Whether evidence travels as datagrams, each of which is to be useful alone."""
-        return self.ship.server.startswith("webrtc+")
+        from transport.webrtc.address import is_webrtc
+
+        return is_webrtc(self.ship.server)
 
     @property
     def looks_closer(self) -> bool:

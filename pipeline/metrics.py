@@ -24,6 +24,14 @@ class ServerMetrics:
         )
         for outcome in ("answered", "refused", "malformed", "expired", "displaced"):
             self.messages.labels(outcome)
+        self.parts = Counter(
+            "sagelink_server_parts", "Datagrams of messages that arrived: arrived, lost", ["outcome"], registry=registry
+        )
+        for outcome in ("arrived", "lost"):
+            self.parts.labels(outcome)
+        self.lost_replies = Counter(
+            "sagelink_server_lost_replies", "Replies that had no way to their camera", registry=registry
+        )
         self.received_bytes = Counter("sagelink_server_received_bytes", "Bytes of evidence", registry=registry)
         self.units = Counter("sagelink_server_units", "Units classified, padding left out", registry=registry)
         self.padding = Counter("sagelink_server_padding_units", "Units that only padded a batch", registry=registry)
@@ -67,6 +75,16 @@ class EdgeMetrics:
             "sagelink_uplink_bits", "Bits charged to the budget, framing included", ["camera"], registry=registry
         )
         self.units = Counter("sagelink_units", "Evidence units sent", ["camera"], registry=registry)
+        self.parts = Counter("sagelink_parts", "Parts that evidence was sent in", ["camera"], registry=registry)
+        self.lost_units = Counter(
+            "sagelink_lost_units", "Units sent that are not in the server's answer", ["camera"], registry=registry
+        )
+        self.short_answers = Counter(
+            "sagelink_short_answers", "Server answers without some units that were sent", ["camera"], registry=registry
+        )
+        self.mended = Counter("sagelink_mended", "Losses that the link made good", ["how"], registry=registry)
+        for how in ("resent", "rescued"):
+            self.mended.labels(how)
         self.revised = Counter(
             "sagelink_revised", "Verdicts that revise what was said at once", ["camera"], registry=registry
         )
@@ -84,13 +102,21 @@ class EdgeMetrics:
             registry=registry,
         )
 
+    def count_mended(self, how: str) -> None:
+        self.mended.labels(how).inc()
+
     def write(self, verdict: Verdict) -> None:
+        from transport.wire import parts_of
+
         camera = verdict.frame.camera
         self.frames.labels(camera, verdict.origin).inc()
         if verdict.drop is not None:
             self.drops.labels(camera, verdict.drop.value).inc()
         self.uplink_bits.labels(camera).inc(verdict.wire_bits)
         self.units.labels(camera).inc(len(verdict.units))
+        self.parts.labels(camera).inc(0 if verdict.message is None else len(parts_of(verdict.message)))
+        self.lost_units.labels(camera).inc(verdict.lost_units)
+        self.short_answers.labels(camera).inc(verdict.lost_units > 0)
         self.revised.labels(camera).inc(verdict.revises is not None)
         if verdict.window_bits is not None and camera not in self._apart:
             self.window_bits.set(verdict.window_bits)

@@ -8,14 +8,16 @@ overtaken, what the server replied and what came too late. So it needs no server
 from __future__ import annotations
 
 import heapq
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from pipeline.budget import UplinkBudget
 from pipeline.channel import Channel
 from pipeline.config import Config
 from pipeline.config_file import Overrides, load_config
 from pipeline.errors import SagelinkError, UsageError
+from pipeline.tolls import RecordedTolls
 from pipeline.types import Answered, Drop, Early, Evidence, Frame, Kept, Scored, Verdict
 
 if TYPE_CHECKING:
@@ -29,12 +31,16 @@ _FROM_OUTSIDE = {Drop.LINK, Drop.LATE, Drop.REFUSED, Drop.STOPPED, Drop.ERROR}
 class Script:
     """What the outside world did in a recorded run. Itself a stage: a frame that went no further goes no further."""
 
-    def __init__(self, recording: Recording, captures: Sequence[RecordedCamera]) -> None:
+    budget: UplinkBudget  # of the run, which charges tolls to it
+
+    def __init__(self, recording: Recording, captures: Sequence[RecordedCamera], server: str = "") -> None:
+        """`server`: where it was; empty: in the same process. Raises UsageError where that cannot be repeated."""
         self.frames = _Frames(recording.rows, captures)
         self.asked = _RecordedClock(recording.rows, "asked_s")
         self.charged = _RecordedClock(recording.rows, "sent_s")
         self.outcomes = _Outcomes(recording.rows)
-        self.link = RecordedLink(recording.rows)
+        self.link = RecordedLink(recording.rows, _message_bits(recording, server))
+        self._tolls = RecordedTolls(toll for row in recording.rows.values() for toll in row.get("tolls", []))
         self._rows = recording.rows
 
     def heard(self, frame: Frame) -> list[int]:
@@ -44,9 +50,29 @@ class Script:
 
     async def process(self, item: Scored | Evidence) -> Scored | Evidence | Kept:
         row = _row(self._rows, item.frame)
-        went_on = row["asked_s" if isinstance(item, Scored) else "sent_s"] is not None
+        went_on_s = row["asked_s" if isinstance(item, Scored) else "sent_s"]
         reason = _drop(row)
-        return item if went_on or reason not in _FROM_OUTSIDE else Kept(item, reason)
+        if went_on_s is not None:
+            self._tolls.charge(self.budget, went_on_s)
+        return item if went_on_s is not None or reason not in _FROM_OUTSIDE else Kept(item, reason)
+
+
+def _message_bits(recording: Recording, server: str) -> Callable[[int], int]:
+    """What a message of so many bytes takes of the uplink. Raises UsageError where that is not known, or what the
+    connection took beside."""
+    from transport.webrtc.address import is_webrtc, parse_url
+    from transport.webrtc.bill import Tariff
+
+    if not server:
+        return lambda message_bytes: 8 * message_bytes
+    if not is_webrtc(server):
+        obstacle = f"a run over {server}: what a message costs there depends on the broker, which is not recorded"
+    elif any("tolls" not in row for row in recording.rows.values()):
+        obstacle = "an older version, which did not record what the connection itself was charged"
+    else:
+        tls, host, _ = parse_url(server, "ship.server")
+        return Tariff(ipv6=":" in host, tls=tls).message_bits
+    raise UsageError(f"recording {str(recording.folder)!r} is of {obstacle}; accepted: --uplink or --set, to compare")
 
 
 def _row(rows: Mapping[Place, Row], frame: Frame) -> Row:
@@ -119,8 +145,10 @@ class _Frames:
 class RecordedLink:
     """An EdgeLink whose server is the recording: it gives the replies that came then, and takes nothing else."""
 
-    def __init__(self, rows: Mapping[Place, Row]) -> None:
+    def __init__(self, rows: Mapping[Place, Row], message_bits: Callable[[int], int]) -> None:
+        """`message_bits`: on the wire, framing included, of a message of so many bytes."""
         self._rows = rows
+        self._message_bits = message_bits
         self._down: Channel[tuple[str, bytes]] = Channel("downlink", capacity=64)
 
     async def __aenter__(self) -> Self:
@@ -130,7 +158,7 @@ class RecordedLink:
         self._down.close()
 
     def wire_bits(self, camera: str, message_bytes: int) -> int:
-        return 8 * message_bytes
+        return self._message_bits(message_bytes)
 
     def refusal(self) -> str | None:
         return None
@@ -186,14 +214,10 @@ def check(folder: Path, models: Pair | None = None) -> None:
     from pipeline.run import Run
 
     config, recording, captures = _open(folder, {}, common_time=False)
-    if config.ship.server:
-        raise UsageError(
-            f"recording {str(folder)!r} is of a run over {config.ship.server}: its ledger also holds keep-alives and "
-            f"reconnections, which are not recorded; accepted: --uplink or --set, to compare"
-        )
+    script = Script(recording, captures, config.ship.server)
     pair = models or Pair.load(config)
     comparison = _Check(recording, pair.edge.labels)
-    run = Run(config, captures, pair, Script(recording, captures))
+    run = Run(config, captures, pair, script)
     console = Console()
     with run.panel(console) as panel:
 

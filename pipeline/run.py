@@ -25,6 +25,7 @@ from pipeline.graph import Graph
 from pipeline.shares import Account, Share, open_accounts
 from pipeline.stats import LiveStats
 from pipeline.tasks import first_error, on_signals, run_loop
+from pipeline.tolls import Tolls
 from pipeline.types import Drop, Verdict
 
 if TYPE_CHECKING:
@@ -102,6 +103,9 @@ class Run:
         self._script = script
         self.models = models
         self.budget = UplinkBudget(config.budget.uplink, config.budget.window)
+        self._tolls = Tolls(self.budget, recorded=config.output.record is not None)
+        if script is not None:
+            script.budget = self.budget
         self.tally = Tally()
         self.apart = frozenset(each.name for each in config.all_cameras if each.budget is not None)
         self._gate = Gate(config.gate)
@@ -199,7 +203,7 @@ class Run:
                 if output.record is not None:
                     # Whoever repeats the run does not open the page to the same viewers.
                     text = dump_config(self.config.model_copy(update={"dashboard": DashboardConfig()}))
-                    sinks.append(Recording(output.record, text, labels, self.live))
+                    sinks.append(Recording(output.record, text, labels, self.live, self._tolls.take))
                 if output.annotate is not None:
                     output.annotate.parent.mkdir(parents=True, exist_ok=True)
                     several = len(self.captures) > 1
@@ -227,7 +231,7 @@ class Run:
         clock: BudgetClock = MonotonicClock() if self.live else StreamClock()
         edge: Graph | None = None
         try:
-            async with self._link(clock) as link:
+            async with self._link(clock, monitor.count_mended) as link:
                 edge = edge_graph(
                     self.config,
                     self.models,
@@ -253,12 +257,13 @@ class Run:
                 if verdict is not None:
                     recorder.write(verdict)
 
-    def _link(self, clock: BudgetClock) -> AbstractAsyncContextManager[EdgeLink]:
+    def _link(self, clock: BudgetClock, on_mended: Callable[[str], None]) -> AbstractAsyncContextManager[EdgeLink]:
         from pipeline.server_link import server_link
 
         if self._script is not None:
             return self._script.link
-        return server_link(self.config, self.models, [*self.accounts], self.budget, self.control, clock)
+        cameras = [*self.accounts]
+        return server_link(self.config, self.models, cameras, self._tolls, self.control, clock, on_mended)
 
     def _end_on_signals(self, graph: Graph) -> None:
         """Ctrl-C or SIGTERM once: end cleanly; twice: now."""

@@ -7,11 +7,11 @@ import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.budget import UplinkBudget
 from pipeline.clock import BudgetClock, MonotonicClock
 from pipeline.config import Config
 from pipeline.control import Control
 from pipeline.tasks import background, leave_threads_behind
+from pipeline.tolls import Tolls
 
 if TYPE_CHECKING:
     from models.pair import Pair
@@ -19,12 +19,19 @@ if TYPE_CHECKING:
 
 
 def server_link(
-    config: Config, models: Pair, cameras: Sequence[str], budget: UplinkBudget, control: Control, clock: BudgetClock
+    config: Config,
+    models: Pair,
+    cameras: Sequence[str],
+    tolls: Tolls,
+    control: Control,
+    clock: BudgetClock,
+    on_mended: Callable[[str], None],
 ) -> contextlib.AbstractAsyncContextManager[EdgeLink]:
-    """A link that is there while the body runs. Raises UsageError; SagelinkError where a replay finds no server."""
+    """A link that is there while the body runs; `on_mended` is told what loss it made good. Raises UsageError;
+    SagelinkError where a replay finds no server."""
     if not config.ship.server:
         return _in_process(config, models)
-    return _over_network(config, models, cameras, budget, control, clock)
+    return _over_network(config, models, cameras, tolls, control, clock, on_mended)
 
 
 @contextlib.asynccontextmanager
@@ -49,7 +56,13 @@ async def _in_process(config: Config, models: Pair) -> AsyncIterator[EdgeLink]:
 
 @contextlib.asynccontextmanager
 async def _over_network(
-    config: Config, models: Pair, cameras: Sequence[str], budget: UplinkBudget, control: Control, clock: BudgetClock
+    config: Config,
+    models: Pair,
+    cameras: Sequence[str],
+    tolls: Tolls,
+    control: Control,
+    clock: BudgetClock,
+    on_mended: Callable[[str], None],
 ) -> AsyncIterator[EdgeLink]:
     from models.zoo import fingerprint
     from pipeline.assembly import REPLAY_DEADLINE_S
@@ -63,13 +76,12 @@ async def _over_network(
 
     def charge(bits: int) -> bool:
         assert isinstance(clock, MonotonicClock)
-        most = bits if budget.limit_bits is None else min(bits, budget.limit_bits)
-        return budget.charge(clock.elapsed_s(), most)
+        return tolls.charge(clock.elapsed_s(), bits)
 
     leave_threads_behind()
     toll = charge if live else None  # a replay's budget knows no time but the stream's
     if is_webrtc(config.ship.server):
-        link = _webrtc_link(config, cameras, hello, toll)
+        link = _webrtc_link(config, cameras, hello, toll, on_mended)
     else:
         link = _mqtt_link(config, cameras, hello, toll, control)
     async with link:
@@ -97,7 +109,13 @@ def _mqtt_link(
     )
 
 
-def _webrtc_link(config: Config, cameras: Sequence[str], hello: Hello, toll: Callable[[int], bool] | None) -> EdgeLink:
+def _webrtc_link(
+    config: Config,
+    cameras: Sequence[str],
+    hello: Hello,
+    toll: Callable[[int], bool] | None,
+    on_mended: Callable[[str], None],
+) -> EdgeLink:
     from pipeline.extras import need_aiortc
     from transport.webrtc.address import open_meeting_point
 
@@ -105,7 +123,7 @@ def _webrtc_link(config: Config, cameras: Sequence[str], hello: Hello, toll: Cal
     from transport.webrtc.edge import WebRtcEdgeLink
 
     at = open_meeting_point(config.ship.server, config.webrtc, "ship.server")
-    return WebRtcEdgeLink(at, config.webrtc.node or host_name(), cameras, hello, toll=toll)
+    return WebRtcEdgeLink(at, config.webrtc.node or host_name(), cameras, hello, toll=toll, on_mended=on_mended)
 
 
 def host_name() -> str:

@@ -304,3 +304,8 @@ class Verdict:
     def part(self) -> Box:
         """Of the frame's view, in shares: where its units lie."""
         return self.scored.look.part if self.scored else WHOLE
+
+    @property
+    def lost_units(self) -> int:
+        """Units that were sent and are not in the server's answer: their part was lost. 0 where there is no answer."""
+        return max(0, len(self.units) - self.reply.units) if self.reply else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Protocol
@@ -84,6 +85,15 @@ def _check_certificate(config: Config, at: MeetingPoint) -> None:
             raise UsageError(
                 f"{key} is set, but serve.listen is {at.url}, which is not encrypted; accepted: webrtc+https://"
             )
+    if at.tls:
+        try:
+            certificate, key_file = map(str, files.values())
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key_file, password="")
+        except (ssl.SSLError, OSError) as error:
+            raise UsageError(
+                f"webrtc.certificate {str(config.webrtc.certificate)!r} and webrtc.key {str(config.webrtc.key)!r}: "
+                f"{error}; accepted: a PEM certificate and its own key, without a password"
+            ) from None
 
 
 @contextlib.asynccontextmanager

@@ -19,7 +19,7 @@ from server.classify import Classifier
 from server.memory import Memory
 from server.receive import Received, receive
 from transport.link import Hello, Message, ServerLink
-from transport.wire import MalformedMessage, encode_reply, peek
+from transport.wire import MalformedMessage, encode_reply, parts_of, peek
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +79,8 @@ class Service:
 
     async def _admit(self, message: Message) -> None:
         self._metrics.received_bytes.inc(len(message.data))
+        self._metrics.parts.labels("arrived").inc(len(parts_of(message.data)))
+        self._metrics.parts.labels("lost").inc(message.lost_parts)
         about = peek(message.data)
         if about is None:
             self._metrics.messages.labels("malformed").inc()
@@ -101,7 +103,11 @@ class Service:
         self._tell("refused", f"sender={message.sender} reason={reason!r}")
         waited_ms = (time.monotonic() - message.arrived_s) * 1e3
         reply = Reply(seq, reason, (), (), 0, waited_ms, waited_ms, len(self._batcher))
-        await self._link.reply(message, encode_reply(reply))
+        await self._reply(message, reply)
+
+    async def _reply(self, message: Message, reply: Reply) -> None:
+        delivered = await self._link.reply(message, encode_reply(reply))
+        self._metrics.lost_replies.inc(not delivered)
 
     def _tell(self, event: str, detail: str) -> None:
         """Logs once per change: a camera that goes on with the same fault does not fill the log."""
@@ -115,7 +121,7 @@ class Service:
                 for frame, reply in zip(batch, await worker.call(self._answer, batch), strict=True):
                     if reply.refusal is None:
                         self._metrics.messages.labels("answered").inc()
-                        await self._link.reply(frame.message, encode_reply(reply))
+                        await self._reply(frame.message, reply)
                     else:
                         await self._refuse(frame.message, frame.seq, reply.refusal)
         finally:

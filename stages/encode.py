@@ -19,7 +19,7 @@ from pipeline.types import Base, Drop, Evidence, Kept, Metered, OperatingPoint, 
 from stages.completing import Completing, expected
 from stages.frontier import Line, find_frontier, read_frontier
 from stages.memory import Memory
-from stages.parts import split
+from stages.parts import Splitter
 from stages.planner import Plan, plan
 from transport.codecs import Canvas, codec_by_name
 from transport.embedding import Embedding
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 AUTO, TOKENS = "auto", "token-zstd"
+_ROWS_FILLED = 0.75  # of the bytes of as many parts as the grid has rows: a part has a row at least, few rows fill one
 _WORTH_KEEPING = 0.01  # agreement that may be given up for a message that later ones can build on
-_ROOM_FOR_PARTS = (0.9, 0.8, 0.65)  # of the cap, for a message that is split afterwards
 
 
 def canvas_of(server: Model) -> Canvas:
@@ -120,7 +120,7 @@ class Encoder:
         if not lines or expected(lines, cap_bytes) < expected(self._lines, cap_bytes) - _WORTH_KEEPING:
             return None
 
-        def code(point: OperatingPoint) -> bytes:
+        def code(point: OperatingPoint, _: float) -> bytes:
             plain = self._evidence(seq, picture, rest, point)
             return encode_completion(plain, base.name, base.kept)
 
@@ -133,20 +133,32 @@ class Encoder:
         """The best message of at most `cap_bytes`, or the bytes that the shortest would need."""
         longest = self._part_bytes
         if longest is None or cap_bytes <= longest:
-            return self._plan(seq, picture, order, cap_bytes)
-        cap_bytes = min(cap_bytes, self._canvas.side * longest)  # a part has a row of the grid at least
-        for room in _ROOM_FOR_PARTS:
-            planned = self._plan(seq, picture, order, max(longest, int(room * cap_bytes)))
-            if isinstance(planned, int) or len(planned.message) <= longest or codec_by_name(planned.point.codec).whole:
-                return planned
-            units, coded = order[: planned.point.units], partial(self.message, seq, picture)
-            parts = split(picture, units, planned.point, self._canvas, len(planned.message), longest, coded)
-            if parts and len(message := encode_bundle(seq, parts)) <= cap_bytes:
-                return replace(planned, message=message)
-        return self._plan(seq, picture, order, longest)
+            return self._in_one(seq, picture, order, cap_bytes)
+        cap_bytes = min(cap_bytes, int(_ROWS_FILLED * self._canvas.side * longest))
+        splitter = Splitter(picture, self._canvas, longest)
 
-    def _plan(self, seq: int, picture: Pixels, order: Units, cap_bytes: int) -> Plan | int:
-        return plan(self._lines, lambda point: self.message(seq, picture, order, point), cap_bytes, self._slack)
+        def probe(point: OperatingPoint) -> int:
+            return splitter.expected_bytes(len(self.message(seq, picture, order, point)))
+
+        code = partial(self._in_parts, seq, picture, order, splitter)
+        planned = plan(self._lines, code, cap_bytes, self._slack, probe)
+        return self._in_one(seq, picture, order, longest) if isinstance(planned, int) else planned
+
+    def _in_one(self, seq: int, picture: Pixels, order: Units, cap_bytes: int) -> Plan | int:
+        return plan(self._lines, lambda at, _: self.message(seq, picture, order, at), cap_bytes, self._slack)
+
+    def _in_parts(
+        self, seq: int, picture: Pixels, order: Units, splitter: Splitter, point: OperatingPoint, expected: float
+    ) -> bytes | None:
+        """A bundle; what fits one part, or cannot be split, as it is. None where it can be neither."""
+        whole = codec_by_name(point.codec).whole
+        if whole or expected <= splitter.longest:
+            message = self.message(seq, picture, order, point)
+            if whole or len(message) <= splitter.longest:
+                return message
+            expected = len(message)
+        parts = splitter.split(order[: point.units], point, expected, partial(self.message, seq, picture))
+        return None if parts is None else encode_bundle(seq, parts)
 
     def message(self, seq: int, picture: Pixels, order: Units, point: OperatingPoint) -> bytes:
         """The whole message at one operating point."""

@@ -7,6 +7,7 @@ holes in every part. Raw units and tokens have no neighbours to lose, so they ar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -20,46 +21,64 @@ from transport.wire import MAX_PARTS
 BANDS = {"webp": "webp-band", "avif": "avif-band"}
 DEALT = ("raw-zstd", "token-zstd")
 _FILLED = 640  # bytes a part at least, on average: a link charges for no more datagrams than that
-_ATTEMPTS = 4
+_MORE = 105  # bytes of a part that a whole message has not: its header, and its picture's
+_AIM = 0.88  # of the longest part: what a part is expected to have, so that few have to be cut once more
 
 
-def split(
-    picture: Pixels,
-    order: Units,
-    point: OperatingPoint,
-    canvas: Canvas,
-    whole_bytes: int,
-    longest: int,
-    code: Callable[[Units, OperatingPoint], bytes],
-) -> list[bytes] | None:
-    """Parts of at most `longest` bytes that hold `order`'s units between them; None where that is not possible.
+class Splitter:
+    """Of one picture, at whatever operating points."""
 
-    `whole_bytes`: of the message in one; `code` makes a message of units, best first, at a point.
-    """
-    if point.codec not in BANDS and point.codec not in DEALT:
-        return None
-    count = -(-whole_bytes // longest)
-    for _ in range(_ATTEMPTS):
-        if point.codec in BANDS:
-            groups = _bands(picture, order, count, canvas)
-            parts = [code(units, replace(point, codec=BANDS[point.codec], units=len(units))) for units in groups]
-        else:
-            groups = [order[start::count] for start in range(count)]
-            parts = [code(units, replace(point, units=len(units))) for units in groups if len(units)]
-        total = sum(len(part) for part in parts)
-        largest = max(len(part) for part in parts)
-        if largest <= longest:
-            return parts if _FILLED * (len(parts) - 1) < total and len(parts) <= MAX_PARTS else None
-        count = max(count + 1, -(-count * largest // longest))
-    return None
+    def __init__(self, picture: Pixels, canvas: Canvas, longest: int) -> None:
+        """`longest`: bytes of a part."""
+        self.longest = longest
+        self._side = canvas.side
+        detail = np.abs(np.diff(picture.astype(np.int16), axis=1)).sum((1, 2)).reshape(canvas.side, -1).sum(1)
+        self._detail = detail + detail.mean() / 2 + 1  # of each row of the grid; no row is free
 
+    def expected_bytes(self, whole_bytes: int) -> int:
+        """Of the bundle that holds what one message would."""
+        return whole_bytes if whole_bytes <= self.longest else whole_bytes + _MORE * self._count(whole_bytes)
 
-def _bands(picture: Pixels, order: Units, count: int, canvas: Canvas) -> list[Units]:
-    """The units in `count` runs of rows that have about as much detail each, which is what bytes go with."""
-    detail = np.abs(np.diff(picture.astype(np.int16), axis=1)).sum((1, 2)).reshape(canvas.side, -1).sum(1)
-    share = np.cumsum(detail + detail.mean() / 2 + 1)
-    ends = np.searchsorted(share, share[-1] * np.arange(1, count) / count) + 1
-    edges = np.unique([0, *ends, canvas.side])
-    rows = order // canvas.side
-    groups = [order[(rows >= first) & (rows < end)] for first, end in pairwise(edges)]
-    return [group for group in groups if len(group)]
+    def _count(self, expected: float) -> int:
+        return max(2, math.ceil(expected / (_AIM * self.longest)))
+
+    def split(
+        self, order: Units, point: OperatingPoint, expected: float, code: Callable[[Units, OperatingPoint], bytes]
+    ) -> list[bytes] | None:
+        """Parts that hold `order`'s units between them; None where that is not possible.
+
+        `expected`: bytes of the message in one; `code` makes a message of units, best first, at a point. Each part is
+        coded once, and once more in two where it came out too long.
+        """
+        if point.codec not in BANDS and point.codec not in DEALT:
+            return None
+        codec = BANDS.get(point.codec, point.codec)
+        parts: list[bytes] = []
+        left = self._groups(point.codec, order, self._count(expected))
+        while left:
+            units = left.pop(0)
+            part = code(units, replace(point, codec=codec, units=len(units)))
+            if len(part) <= self.longest:
+                parts.append(part)
+                continue
+            halves = self._groups(point.codec, units, 2)
+            if len(halves) < 2 or len(parts) + len(left) >= MAX_PARTS:
+                return None
+            left[:0] = halves
+        filled = _FILLED * (len(parts) - 1) < sum(map(len, parts))
+        return parts if filled and len(parts) <= MAX_PARTS else None
+
+    def _groups(self, codec: str, order: Units, count: int) -> list[Units]:
+        if codec in BANDS:
+            return self._bands(order, count)
+        return [group for start in range(count) if len(group := order[start::count])]
+
+    def _bands(self, order: Units, count: int) -> list[Units]:
+        """The units in `count` runs of rows that have about as much detail each, which is what bytes go with."""
+        rows = order // self._side
+        first, end = int(rows.min()), int(rows.max()) + 1
+        share = np.cumsum(self._detail[first:end])
+        cuts = first + 1 + np.searchsorted(share, share[-1] * np.arange(1, count) / count)
+        edges = np.unique([first, *cuts.clip(max=max(first + 1, end - 1)), end])
+        groups = [order[(rows >= low) & (rows < high)] for low, high in pairwise(edges)]
+        return [group for group in groups if len(group)]

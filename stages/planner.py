@@ -17,6 +17,9 @@ from stages.frontier import Knob, Line
 MOST_CODED = 6  # messages a frame
 _FULL = 0.97  # of the cap: no better fit is looked for
 _CAUTION = 0.98  # of the target after each message that was too long
+_LESS = 0.7  # of the target after a message that could not be made
+# Where messages are dear to code: most a frame, looks at them before; what is aimed at and what will do, of the cap.
+_MOST_DEAR, _PROBES, _AIM, _ENOUGH = 4, 2, 0.94, 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,44 +34,66 @@ class Plan:
     alone: float = 0.0  # the weight if it cannot
 
 
+Coder = Callable[[OperatingPoint, float], bytes | None]
+
+
 def plan(
-    lines: Sequence[Line], code: Callable[[OperatingPoint], bytes], cap_bytes: int, slack: float = 0.0
+    lines: Sequence[Line],
+    code: Coder,
+    cap_bytes: int,
+    slack: float = 0.0,
+    probe: Callable[[OperatingPoint], int] | None = None,
 ) -> Plan | int:
     """The plan of highest expected agreement whose message has at most `cap_bytes`; or one of up to `slack` less
     agreement, where that is cheaper.
 
     When no message fits: the bytes of the shortest that was coded. `code` makes the whole message at an operating
-    point.
+    point, from which so many bytes are expected; None where there can be none. `probe` tells about how many there would
+    be, where that is far cheaper than `code`: then more of the cap may stay unused, and it is given up earlier.
     """
     ratios = _Ratios()
     coded: dict[OperatingPoint, int] = {}
     best: Plan | None = None
-    target = float(cap_bytes)
+    target, full, most = float(cap_bytes), _FULL * cap_bytes, MOST_CODED
+    if probe is not None:
+        target, full, most = _AIM * cap_bytes, _ENOUGH * cap_bytes, _MOST_DEAR
+        for _ in range(_PROBES):
+            choice = _choose(lines, ratios, target, slack)
+            if choice is None:
+                break
+            about = probe(choice.line.at(choice.setting))
+            ratios.learn(choice.line, about / choice.line.size(choice.setting))
+            if full <= about <= target:
+                break
 
-    def attempt(line: Line, setting: int) -> int:
+    def attempt(line: Line, setting: int) -> int | None:
         nonlocal best
         point = line.at(setting)
-        message = code(point)
-        coded[point] = len(message)
+        message = code(point, line.size(setting) * ratios.of(line))
+        coded[point] = cap_bytes + 1 if message is None else len(message)
+        if message is None:
+            return None
         ratios.learn(line, len(message) / line.size(setting))
         if len(message) <= cap_bytes and (best is None or line.agreement(setting) >= best.agreement):
             best = Plan(point, message, line.agreement(setting), line.weight(setting))
         return len(message)
 
-    while len(coded) < MOST_CODED - 1:
+    while len(coded) < most - 1:
         choice = _choose(lines, ratios, target, slack)
         if choice is None or choice.line.at(choice.setting) in coded:
             break
         size = attempt(choice.line, choice.setting)
-        if size > cap_bytes:
+        if size is None:
+            target = _LESS * min(target, choice.size)
+        elif size > cap_bytes:
             target *= _CAUTION
-        elif choice.saving or size >= _FULL * cap_bytes:
+        elif choice.saving or size >= full:
             break
-    if best is None:
+    if best is None and probe is None:
         line = min(lines, key=lambda line: line.sizes[0] * ratios.of(line))
         if line.at(int(line.settings[0])) not in coded:
             attempt(line, int(line.settings[0]))
-    return min(coded.values()) if best is None else best
+    return min(coded.values(), default=cap_bytes + 1) if best is None else best
 
 
 class _Ratios:

@@ -136,10 +136,22 @@ def test_a_run_over_mqtt_can_be_compared_but_not_checked(recorded_once: Path, tm
     config = folder / "config.yaml"
     config.write_text(config.read_text().replace("server: ''", "server: mqtt://127.0.0.1:9"))
     assert load_config(config).ship.server
-    with pytest.raises(UsageError, match="keep-alives and reconnections"):
+    with pytest.raises(UsageError, match="depends on the broker, which is not recorded"):
         check(folder, pair)
     compare(folder, ["64kbit/s"], {}, tmp_path / "tried", pair)
     assert read(tmp_path / "tried" / "64kbit-s")[1]["frames"] == 2
+
+
+def test_a_run_over_webrtc_whose_tolls_were_not_recorded_can_be_compared_alone(
+    recorded_once: Path, tmp_path: Path, pair: Pair
+) -> None:
+    folder = tmp_path / "rec"
+    shutil.copytree(recorded_once / "rec", folder)
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("server: ''", "server: webrtc+http://127.0.0.1:9"))
+    edit(folder, lambda rows: rows[1].pop("tolls"))
+    with pytest.raises(UsageError, match="an older version, which did not record what the connection itself"):
+        check(folder, pair)
 
 
 def test_a_run_that_was_killed_can_be_replayed_up_to_its_last_line(tmp_path: Path, pair: Pair, capsys) -> None:

@@ -57,8 +57,9 @@ class InProcessLink:
     def messages(self) -> AsyncIterator[Message]:
         return aiter(self._up)
 
-    async def reply(self, message: Message, data: bytes) -> None:
+    async def reply(self, message: Message, data: bytes) -> bool:
         try:
             await self._down.put((message.sender, data))
         except ChannelClosed:
-            return
+            return False
+        return True

@@ -30,6 +30,7 @@ class Message:
     data: bytes
     arrived_s: float  # monotonic clock
     session: bytes = b""  # of the sender; a transport may tell by it a reply that the sender no longer waits for
+    lost_parts: int = 0  # that belong to it and have not come
 
 
 class EdgeLink(Protocol):
@@ -76,6 +77,6 @@ class ServerLink(Protocol):
         """Evidence, as it comes, until the link is closed."""
         ...
 
-    async def reply(self, message: Message, data: bytes) -> None:
-        """Sends the reply to a message; what cannot be delivered is lost."""
+    async def reply(self, message: Message, data: bytes) -> bool:
+        """Sends the reply to a message; False where there is no way to its sender now, so that it is lost."""
         ...

@@ -31,6 +31,7 @@ def record(verdict: Verdict, labels: tuple[str, ...]) -> dict[str, object]:
         "revises": _answer(verdict.revises, labels),
         "part": [round(share, 6) for share in verdict.part],
         "units": len(verdict.units),
+        "lost_units": verdict.lost_units,
         "codec": point.codec if point else None,
         "side": point.side if point else None,
         "quality": point.quality if point else None,

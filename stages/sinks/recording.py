@@ -10,6 +10,7 @@ docs/replay.md has the keys.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -31,8 +32,16 @@ _CODEC, _OPTIONS = "libx264rgb", {"qp": "0", "preset": "ultrafast", "tune": "zer
 class Recording:
     """A sink."""
 
-    def __init__(self, folder: Path, config_text: str, labels: tuple[str, ...], live: bool) -> None:
-        """Empties the folder of an earlier recording. `config_text`: YAML without credentials."""
+    def __init__(
+        self,
+        folder: Path,
+        config_text: str,
+        labels: tuple[str, ...],
+        live: bool,
+        tolls: Callable[[], Sequence[tuple[float, int]]],
+    ) -> None:
+        """Empties the folder of an earlier recording. `config_text`: YAML without credentials; `tolls`: what the
+        connection itself was charged since it was last asked."""
         folder.mkdir(parents=True, exist_ok=True)
         for stale in folder.glob("*-[0-9][0-9][0-9].ts"):
             stale.unlink()
@@ -43,6 +52,7 @@ class Recording:
         self._messages = (folder / MESSAGES).open("wb", buffering=0)
         self._offset = 0
         self._live = live
+        self._tolls = tolls
         self._first_ns: int | None = None
         self._videos: dict[str, _Video] = {}
 
@@ -58,6 +68,7 @@ class Recording:
             "asked_s": verdict.asked_s,
             "sent_s": verdict.sent_s,
             "heard": verdict.seen.heard if verdict.seen else [],
+            "tolls": self._tolls(),
             "message": self._message(verdict.message),
             "reply": encode_reply(verdict.reply).hex() if verdict.reply else None,
             "verdict": record(verdict, self._labels),

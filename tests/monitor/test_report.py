@@ -88,6 +88,13 @@ def test_runs_of_other_lengths_share_the_longer_axis(tmp_path, order):
     assert [ax.get_xlim() for ax in figure.axes] == [(0, pytest.approx(last, abs=0.5))] * 2
 
 
+def test_what_was_lost_on_the_way_is_told(tmp_path):
+    lines = [make_line(0, units=60, lost_units=12), make_line(1, units=60, lost_units=0), make_line(2)]
+    text = _Page(write_report([write_run(tmp_path / "run", lines)]).read_text()).text
+    assert "1 answers lack 10.0% of all units sent" in text
+    assert "Parts lost" not in _Page(write_report([write_run(tmp_path / "run", lines[1:])]).read_text()).text
+
+
 def test_what_was_revised_is_told(tmp_path):
     pictures = tmp_path / "run" / "pictures"
     pictures.mkdir(parents=True)

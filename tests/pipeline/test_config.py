@@ -180,6 +180,22 @@ def test_an_error_names_key_value_and_what_is_accepted(write, key, value, accept
         assert "\n" not in message
 
 
+@pytest.mark.parametrize(
+    ("urls", "says"),
+    [
+        (["turn:host:port"], "turns:host[:port]; got 'turn:host:port'"),
+        (["stun:host?transport=tcp"], "got 'stun:host?transport=tcp'"),
+        (["stun:a", "turn:a:1", "turns:b"], "one TURN server; got stun:a, turn:a:1, turns:b"),
+        (["turn:user:geheim@host"], "addresses without credentials"),
+    ],
+)
+def test_stun_and_turn_servers_are_checked(urls, says):
+    message = error_of(None, {"webrtc.ice_servers": urls})
+    assert message.startswith("webrtc.ice_servers")
+    assert says in message
+    assert "geheim" not in message
+
+
 def nest(dotted: str, value: object) -> dict[str, object]:
     *path, key = dotted.split(".")
     tree: dict[str, object] = {key: value}

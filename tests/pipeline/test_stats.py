@@ -20,6 +20,7 @@ from pipeline.stats import LiveStats, slow_side
 from pipeline.types import Answered, Drop, Frame, Kept, Sent, Verdict
 from stages.fuse import Fuse
 from tests.fakes import SIDE, make_evidence, make_frame, make_metered, make_reply, make_scored
+from transport.wire import encode_bundle
 
 LABELS = ("disc", "ring", "star", "fish", "key")
 HEALTH = {"camera": None, "gate 2": {"state": "running", "fault": None}, "yard": {"state": "down", "fault": "timeout"}}
@@ -146,6 +147,26 @@ def test_edge_metrics_count_what_the_verdicts_say():
     assert samples["sagelink_budget_bits",] == 1000
     assert samples["sagelink_stage_seconds_count", "ship"] == 1
     assert samples["sagelink_frame_age_seconds_count",] == 3
+    assert samples["sagelink_parts_total", "camera"] == 1
+    assert samples["sagelink_lost_units_total", "camera"] == samples["sagelink_short_answers_total", "camera"] == 0
+
+
+def test_edge_metrics_count_what_was_lost_on_the_way():
+    evidence = make_evidence()
+    evidence = replace(evidence, message=encode_bundle(0, [b"one", b"two"]))
+    sent, registry = Sent(evidence, 0.0, 8, 0, None), CollectorRegistry()
+    metrics = EdgeMetrics(registry)
+    for units in (len(evidence.units), len(evidence.units) - 2, len(evidence.units) - 1):
+        metrics.write(FUSE.decide(Answered(sent, make_reply(units=units), 1.0)))
+    metrics.write(FUSE.decide(Kept(sent, Drop.LATE)))
+    metrics.count_mended("rescued")
+
+    def value(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(f"sagelink_{name}_total", labels or {"camera": "camera"})
+
+    assert value("parts") == 4 * 2
+    assert (value("short_answers"), value("lost_units")) == (2, 3)
+    assert (value("mended", how="rescued"), value("mended", how="resent")) == (1, 0)
 
 
 def test_a_camera_with_a_budget_of_its_own_is_not_in_the_shared_window():

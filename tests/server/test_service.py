@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import numpy as np
@@ -22,8 +23,8 @@ from server.service import Service
 from transport.codecs import Canvas
 from transport.codecs.raw import RawZstd
 from transport.in_process import InProcessLink
-from transport.link import Hello
-from transport.wire import EvidenceMessage, MalformedMessage, decode_reply, encode_evidence
+from transport.link import Hello, Message
+from transport.wire import EvidenceMessage, MalformedMessage, decode_reply, encode_bundle, encode_evidence
 
 RAW = OperatingPoint("raw-zstd", 196, 112, 0)
 
@@ -62,6 +63,29 @@ async def ask(
     await service(link, classifier, limits).run()
     link.close()
     return [(camera, decode_reply(data)) async for camera, data in link.replies()]
+
+
+async def test_lost_parts_and_replies_are_counted(classifier: Classifier, picture: np.ndarray) -> None:
+    class Losing(InProcessLink):
+        """Parts are missing from each message, and the sender of the second has left."""
+
+        async def messages(self) -> AsyncIterator[Message]:
+            async for each in super().messages():
+                yield replace(each, lost_parts=3)
+
+        async def reply(self, message: Message, data: bytes) -> bool:
+            return message.sender == "door"
+
+    link, registry = Losing(capacity=2), CollectorRegistry()
+    two = encode_bundle(5, [message(picture, [0, 1]), message(picture, [2])])
+    await link.send("door", two)
+    await link.send("yard", message(picture, [0]))
+    link.close_uplink()
+    await Service(link, classifier, ALONE, ServerMetrics(registry)).run()
+    value = registry.get_sample_value
+    assert value("sagelink_server_parts_total", {"outcome": "arrived"}) == 3
+    assert value("sagelink_server_parts_total", {"outcome": "lost"}) == 6
+    assert value("sagelink_server_lost_replies_total") == 1
 
 
 async def answer(classifier: Classifier, data: bytes) -> Reply:

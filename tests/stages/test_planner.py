@@ -46,7 +46,7 @@ class Coder:
         wobble = 1 + self.noise * np.sin(13 * setting + point.side)
         return max(1, round(of.size(setting) * self.hardness * wobble))
 
-    def __call__(self, point: OperatingPoint) -> bytes:
+    def __call__(self, point: OperatingPoint, _: float) -> bytes:
         self.coded.append(point)
         return bytes(self.size(point))
 
@@ -103,6 +103,35 @@ def test_a_hard_frame_gets_a_lower_resolution():
     assert plan(LINES, Coder(3.0), 1500).point.side == 112
 
 
+@given(
+    cap=st.integers(1500, 150_000),
+    hardness=st.floats(0.3, 3),
+    error=st.floats(0.9, 1.1),
+    fails=st.sets(st.integers(0, 100), max_size=20),
+)
+def test_messages_that_are_dear_are_few_and_looked_at_before(
+    cap: int, hardness: float, error: float, fails: set[int]
+) -> None:
+    coder = Coder(hardness, noise=0.03)
+    looked: list[OperatingPoint] = []
+
+    def probe(point: OperatingPoint) -> int:
+        looked.append(point)
+        return round(error * coder.size(point))
+
+    def code(point: OperatingPoint, expected: float) -> bytes | None:
+        message = coder(point, expected)
+        return None if point.quality in fails else message
+
+    made = plan(LINES, code, cap, probe=probe)
+    assert len(looked) <= 2
+    assert len(coder.coded) <= 3
+    if isinstance(made, Plan):
+        assert len(made.message) <= cap
+    else:
+        assert made > cap
+
+
 def test_a_frame_may_be_hard_for_one_format_and_easy_for_another():
     """Both formats look alike on the median frame, so one ratio for both would send the search to and fro."""
     other = line("b", 224, {0: (550, 0.3), 50: (2100, 0.8), 100: (8800, 0.99)})
@@ -110,7 +139,7 @@ def test_a_frame_may_be_hard_for_one_format_and_easy_for_another():
     hardness = {"a": 2.5, "b": 1.1}
     coded: list[OperatingPoint] = []
 
-    def code(point: OperatingPoint) -> bytes:
+    def code(point: OperatingPoint, _: float) -> bytes:
         coded.append(point)
         (of,) = (each for each in (LARGE, other, file) if each.base.codec == point.codec)
         return bytes(round(of.size(point.quality) * hardness[point.codec[0]]))

@@ -110,7 +110,7 @@ async def test_replies_go_to_the_camera_that_asked(rig: Rig) -> None:
     await send(rig, "yard", b"from the yard")
     arrived = {message.data: message for message in [await anext(messages), await anext(messages)]}
     assert len({message.sender for message in arrived.values()}) == 2
-    await rig.server.reply(arrived[b"from the yard"], b"to the yard")
+    assert await rig.server.reply(arrived[b"from the yard"], b"to the yard")
     assert await anext(replies) == ("yard", b"to the yard")
     await rig.server.reply(arrived[b"from the door"], b"to the door")
     assert await anext(replies) == ("door", b"to the door")
@@ -199,4 +199,4 @@ async def test_a_closed_link_ends_its_iterators_and_takes_nothing(name: str) -> 
     assert rig.edge.refusal() is not None
     assert await rig.edge.send("door", b"late") is not None
     await rig.edge.ready()
-    await rig.server.reply(Message("door", b"", 0.0), b"lost without a word")
+    assert not await rig.server.reply(Message("door", b"", 0.0), b"lost without a word")

@@ -65,8 +65,8 @@ class Band:
 
     def encode(self, picture: Pixels, units: Units, point: OperatingPoint, canvas: Canvas) -> bytes:
         rows = _rows(units, canvas)
-        band = masked(picture, units, canvas)[rows.start * canvas.patch_size : rows.stop * canvas.patch_size]
-        image = Image.fromarray(band)
+        band = picture[rows.start * canvas.patch_size : rows.stop * canvas.patch_size]
+        image = Image.fromarray(masked(band, units - rows.start * canvas.side, canvas))
         size = (point.side, _height(point.side, rows, canvas))
         if image.size != size:
             image = image.resize(size, Image.Resampling.LANCZOS)

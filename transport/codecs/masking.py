@@ -11,20 +11,21 @@ from transport.codecs.contract import Canvas
 
 
 def masked(picture: Pixels, units: Units, canvas: Canvas) -> Pixels:
-    """The picture with every other unit flat, in a colour that runs on smoothly from the units kept.
+    """The picture, or some rows of it, with every unit but these flat, in a colour that runs on smoothly from them.
 
     A flat unit costs next to nothing, an edge where it meets a kept one does not; so the gaps are filled from coarse
     means to fine (pull-push, Gortler et al., 1996), on one colour a unit.
     """
-    if len(units) == canvas.units:
-        return picture
     side, patch = canvas.side, canvas.patch_size
-    kept = np.zeros(canvas.units, bool)
+    rows = len(picture) // patch
+    if len(units) == rows * side:
+        return picture
+    kept = np.zeros(rows * side, bool)
     kept[units] = True
-    tiles = picture.reshape(side, patch, side, patch, 3)
-    colours = _fill(tiles.mean((1, 3), dtype=np.float32), kept.reshape(side, side).astype(np.float32))
+    tiles = picture.reshape(rows, patch, side, patch, 3)
+    colours = _fill(tiles.mean((1, 3), dtype=np.float32), kept.reshape(rows, side).astype(np.float32))
     flat = np.rint(colours).astype(np.uint8)[:, None, :, None]
-    return np.where(kept.reshape(side, 1, side, 1, 1), tiles, flat).reshape(picture.shape)
+    return np.where(kept.reshape(rows, 1, side, 1, 1), tiles, flat).reshape(picture.shape)
 
 
 def _fill(colours: NDArray[np.float32], known: NDArray[np.float32]) -> NDArray[np.float32]:

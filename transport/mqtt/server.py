@@ -49,7 +49,6 @@ class MqttServerLink:
         self._nodes: dict[str, str] = {}  # session of each node that is there
         self._announced: dict[str, dict[str, State]] = {}  # by node and address, whether or not the node is there
         self._count = 0  # of announced cameras
-        self.lost_replies = 0
         self._entered = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -77,15 +76,15 @@ class MqttServerLink:
     def messages(self) -> AsyncIterator[Message]:
         return aiter(self._up)
 
-    async def reply(self, message: Message, data: bytes) -> None:
+    async def reply(self, message: Message, data: bytes) -> bool:
         client = self._client
         if client is None:
-            self.lost_replies += 1
-            return
+            return False
         try:
             await client.publish(self._topics.verdict(message.sender), message.session + data, qos=0)
         except aiomqtt.MqttError:
-            self.lost_replies += 1
+            return False
+        return True
 
     async def _run_session(self, client: aiomqtt.Client) -> None:
         evidence = self._topics.evidence("+/+")

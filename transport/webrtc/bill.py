@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ETHERNET, IPV4, IPV6, UDP = 14, 20, 40, 8  # header bytes
 _RELAYED = 36  # bytes of a TURN Send indication, at most
+_RELAYED_TCP = 45  # more of the way to a relay over TCP: its longer header, and an acknowledgement for every second
 _DTLS = 13 + 8 + 16  # header of a record, nonce and tag of AES-GCM (RFC 6347, RFC 5288)
 _SCTP, _DATA, _SACK, _GAP = 12, 16, 16, 4  # common header; chunk headers; a gap of an acknowledgement (RFC 9260)
 _ACKS = 2  # the verdict comes twice
@@ -63,7 +64,9 @@ class Meter:
         """Once the candidates are gathered. aioice has no counters, so its sockets are wrapped."""
         for protocol in connection._protocols:
             ipv6 = ":" in protocol.local_candidate.host
-            relayed = _RELAYED if protocol.local_candidate.type == "relay" else 0
+            relayed = 0
+            if protocol.local_candidate.type == "relay":
+                relayed = _RELAYED + _RELAYED_TCP * (connection.turn_transport == "tcp")
             socket = _Counted(protocol.transport, self, Tariff(ipv6).header_bytes + relayed)
             protocol.transport = cast(asyncio.DatagramTransport, socket)
 

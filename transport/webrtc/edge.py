@@ -8,9 +8,10 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
-from typing import Self
+from functools import partial
+from typing import Literal, Self
 
 from pipeline.channel import Channel, ChannelClosed
 from pipeline.errors import SagelinkError
@@ -32,6 +33,7 @@ from transport.webrtc.datagrams import (
     unpack_verdict,
 )
 from transport.webrtc.peer import Peer
+from transport.webrtc.round_trip import RoundTrip
 from transport.webrtc.signalling import Unreachable, exchange
 from transport.wire import MAX_MESSAGE_BYTES, PART_BYTES, parts_of
 
@@ -42,8 +44,8 @@ _CONNECT_S = 8.0
 _PROVEN_S = 5.0  # a connection that lived so long was a success
 _REPLIES = 64
 _LONGEST = 262_000  # bytes: what aiortc takes as one message
-_ROUND_TRIP_S, _SMOOTH = 0.1, 0.125  # from a message to its verdict, until it is measured; weight of a new one
-_PATIENCE = 2.0  # round trips until a message of one datagram is sent again
+
+Mended = Literal["resent", "rescued"]
 
 
 class WebRtcEdgeLink:
@@ -62,18 +64,21 @@ class WebRtcEdgeLink:
         hello: Hello,
         *,
         toll: Toll | None,
+        on_mended: Callable[[Mended], None] = lambda _: None,
     ) -> None:
+        """`on_mended`: a message went again, or a verdict came by the reliable channel alone."""
         self._at = at
         self._cameras = list(cameras)
         self._announcement = ANNOUNCEMENT + _sized(node.encode()) + encode_state(hello, self._cameras, online=True)
         self._replay = toll is None
+        self._on_mended = on_mended
         self._down: Channel[tuple[str, bytes]] = Channel("downlink", "drop_oldest", capacity=_REPLIES)
         self._changed = asyncio.Event()
         self._till = Till(toll, self._changed.set)
         self._tariff = Tariff(ipv6=":" in at.host, tls=at.tls)
         self._numbers = itertools.count()
         self._seen: deque[int] = deque(maxlen=_REPLIES)  # replies come twice
-        self._round_trip_s = _ROUND_TRIP_S
+        self._round_trip = RoundTrip()
         self._single: dict[int, tuple[float, asyncio.TimerHandle]] = {}  # messages of one datagram, by number
         self._peer: Peer | None = None
         self._attempted = asyncio.Event()
@@ -143,13 +148,13 @@ class WebRtcEdgeLink:
         """Where a message is one datagram, its loss would be the frame's: it goes again, once, if no verdict comes."""
         if len(self._single) == _REPLIES:
             self._single.pop(next(iter(self._single)))[1].cancel()
-        wait_s = _PATIENCE * self._round_trip_s
-        timer = asyncio.get_running_loop().call_later(wait_s, self._send_again, datagram, bits)
+        timer = asyncio.get_running_loop().call_later(self._round_trip.patience_s, self._send_again, datagram, bits)
         self._single[number] = time.monotonic(), timer
 
     def _send_again(self, datagram: bytes, bits: int) -> None:
         if self.refusal() is None and self._peer is not None and self._till.affords(bits):
             self._peer.evidence(datagram)
+            self._on_mended("resent")
 
     def replies(self) -> AsyncIterator[tuple[str, bytes]]:
         return aiter(self._down)
@@ -178,7 +183,7 @@ class WebRtcEdgeLink:
 
     async def _session(self) -> str:
         """One connection, until it ends; why. Raises Unreachable."""
-        peer = Peer(self._at.peer_configuration(), self._take, self._take, self._changed.set)
+        peer = Peer(self._at.peer_configuration(), partial(self._take, slow=True), self._take, self._changed.set)
         try:
             answer = await exchange(self._at, await peer.offer())
             try:
@@ -200,8 +205,8 @@ class WebRtcEdgeLink:
             self._peer = None
             await peer.close()
 
-    def _take(self, data: bytes) -> None:
-        """A verdict, the first time that it comes; it comes on both channels."""
+    def _take(self, data: bytes, slow: bool = False) -> None:
+        """A verdict, the first time that it comes; it comes on both channels, on the reliable one as the second."""
         verdict = unpack_verdict(data[1:]) if data[:1] == VERDICT else None
         if verdict is None:
             return
@@ -209,10 +214,12 @@ class WebRtcEdgeLink:
         if reply in self._seen or camera >= len(self._cameras):
             return
         self._seen.append(reply)
+        if slow:
+            self._on_mended("rescued")
         if (single := self._single.pop(number, None)) is not None:
             sent_s, timer = single
             timer.cancel()
-            self._round_trip_s += _SMOOTH * (time.monotonic() - sent_s - self._round_trip_s)
+            self._round_trip.learn(time.monotonic() - sent_s)
         with contextlib.suppress(ChannelClosed):
             self._down.put_now((self._cameras[camera], body))
 

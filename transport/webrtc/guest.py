@@ -42,7 +42,6 @@ class Guest:
         self.addresses: list[str] = []
         self.hello: Hello | None = None
         self.open = False
-        self.lost_parts = 0
         self._on_message = on_message
         self._on_announced = on_announced
         self._assembler = Assembler(part_wait_s)
@@ -107,10 +106,9 @@ class Guest:
 
     def _pass_on(self, gathered: list[Gathered]) -> None:
         for each in gathered:
-            self.lost_parts += each.missing
             data = each.parts[0] if not each.missing and len(each.parts) == 1 else _bundle(each)
             session = SESSION.pack(self.identifier, each.number, each.camera)
-            self._on_message(Message(self.addresses[each.camera], data, time.monotonic(), session))
+            self._on_message(Message(self.addresses[each.camera], data, time.monotonic(), session, each.missing))
         due_s = self._assembler.due_s()
         if self._timer is not None:
             self._timer.cancel()

@@ -13,6 +13,7 @@ from aiortc.exceptions import InvalidStateError
 from pipeline.offers import OfferRefused
 from transport.webrtc.bill import Meter
 from transport.webrtc.datagrams import HEARTBEAT
+from transport.webrtc.reach import why_no_way
 
 _HEARTBEAT_S = 1.0
 _DEAD_S = 2.5  # without a packet: told within three seconds
@@ -34,6 +35,7 @@ class Peer:
         on_drained: Callable[[], None] = lambda: None,
     ) -> None:
         """`on_drained`: `congested` is false again."""
+        self._servers = [str(each.urls) for each in configuration.iceServers or ()]
         self._connection = RTCPeerConnection(configuration)
         self.fault: str | None = None  # why it has ended
         self.meter = Meter()
@@ -120,12 +122,14 @@ class Peer:
 
     async def opened(self, timeout_s: float) -> bool:
         """Waits until messages can flow; False when they cannot, and `fault` says why."""
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._open.wait()
-        except TimeoutError:
-            self._end(f"no connection within {timeout_s:g} s: no pair of addresses lets packets through")
         self._heard_s = time.monotonic()
+        if not self._open.is_set() or self._connection.connectionState == "failed":
+            described = self._connection.localDescription.sdp, self._connection.remoteDescription.sdp
+            self._end("")
+            self.fault = f"no connection: {why_no_way(*described, self._servers)}"
         return self.fault is None
 
     async def live(self) -> str:

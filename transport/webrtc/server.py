@@ -55,7 +55,6 @@ class WebRtcServerLink:
         self.cameras: dict[str, Hello] = {}
         self.port = at.port
         self.trouble: str | None = None  # it answers as long as it runs
-        self.lost_replies = 0
         self._identifiers = itertools.count(1)
         self._guests: dict[int, Guest | Viewer] = {}
         self._stays: dict[int, asyncio.Task[None]] = {}
@@ -92,13 +91,12 @@ class WebRtcServerLink:
     def messages(self) -> AsyncIterator[Message]:
         return aiter(self._up)
 
-    async def reply(self, message: Message, data: bytes) -> None:
-        if len(message.session) == SESSION.size:
-            identifier, number, camera = SESSION.unpack(message.session)
-            guest = self._guests.get(identifier)
-            if guest is not None and guest.reply(camera, number, data):
-                return
-        self.lost_replies += 1
+    async def reply(self, message: Message, data: bytes) -> bool:
+        if len(message.session) != SESSION.size:
+            return False
+        identifier, number, camera = SESSION.unpack(message.session)
+        guest = self._guests.get(identifier)
+        return guest is not None and guest.reply(camera, number, data)
 
     async def _answer(self, offer: str) -> str:
         """The answer to a node's offer. Raises OfferRefused."""

@@ -35,10 +35,16 @@ def _post(at: MeetingPoint, offer: str, path: str) -> str:
         connection.request("POST", path, offer.encode(), headers)
         response = connection.getresponse()
         text = response.read(LONGEST_OFFER).decode(errors="replace")
+    except ssl.SSLCertVerificationError as error:
+        raise Unreachable(
+            f"TLS: {error.verify_message.rstrip('.')}; accepted: a certificate for {at.host!r} that an authority in "
+            "webrtc.ca has signed"
+        ) from None
     except ssl.SSLError as error:
-        raise Unreachable(f"TLS: {getattr(error, 'verify_message', '') or error.reason or error}") from None
+        raise Unreachable(f"TLS: {error.reason or error}; a server without a certificate is webrtc+http://") from None
     except http.client.HTTPException as error:
-        raise Unreachable(f"no HTTP server: {error or type(error).__name__}") from None
+        reason = f"no HTTP server: {error or type(error).__name__}"
+        raise Unreachable(reason if at.tls else f"{reason}; a server with a certificate is webrtc+https://") from None
     except OSError as error:
         raise Unreachable(error.strerror or str(error)) from None
     finally:

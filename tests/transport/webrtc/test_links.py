@@ -7,14 +7,17 @@ import contextlib
 import dataclasses
 import http.client
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 from aiortc import RTCPeerConnection, RTCSessionDescription
 
+from pipeline.config import WebRtcConfig
 from pipeline.errors import SagelinkError, UsageError
+from tests.certificates import self_signed
 from transport.link import Hello
 from transport.webrtc import guest as guest_module
-from transport.webrtc.address import MeetingPoint
+from transport.webrtc.address import MeetingPoint, open_meeting_point
 from transport.webrtc.bill import Tariff
 from transport.webrtc.datagrams import Part, pack_part
 from transport.webrtc.edge import WebRtcEdgeLink
@@ -32,8 +35,13 @@ async def serving(at: MeetingPoint, **options: object) -> AsyncIterator[tuple[We
         yield server, dataclasses.replace(at, port=server.port)
 
 
-def edge_link(at: MeetingPoint, node: str = "node", toll: Callable[[int], bool] = lambda _: True) -> WebRtcEdgeLink:
-    return WebRtcEdgeLink(at, node, ["door"], HELLO, toll=toll)
+def edge_link(
+    at: MeetingPoint,
+    node: str = "node",
+    toll: Callable[[int], bool] = lambda _: True,
+    on_mended: Callable[[str], None] = lambda _: None,
+) -> WebRtcEdgeLink:
+    return WebRtcEdgeLink(at, node, ["door"], HELLO, toll=toll, on_mended=on_mended)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -89,6 +97,28 @@ async def test_a_token_is_wanted_and_shown(at: MeetingPoint) -> None:
         assert await post(there, b"x", "another-token-of-this-length") == 401
         with pytest.raises(Unreachable, match="another token than the server's"):
             await exchange(dataclasses.replace(there, token="wrong-wrong-wrong"), "offer")  # noqa: S106
+
+
+async def test_a_certificate_for_another_host_is_told(at: MeetingPoint, tmp_path: Path) -> None:
+    (right, key), (other, other_key) = (self_signed(tmp_path / host, host) for host in ("IP:127.0.0.1", "DNS:other"))
+    for certificate, its_key, says in ((right, key, None), (other, other_key, "IP address mismatch")):
+        trusting = open_meeting_point("webrtc+https://127.0.0.1:0", WebRtcConfig(ca=certificate), "url")
+        async with serving(trusting, certificate=certificate, key=its_key) as (server, there):
+            if says is None:
+                async with another_camera_goes_on(server, there):
+                    pass
+                continue
+            with pytest.raises(Unreachable, match=says):
+                await exchange(there, "offer")
+    with pytest.raises(UsageError, match="not a usable PEM file"):
+        open_meeting_point("webrtc+https://127.0.0.1:0", WebRtcConfig(ca=key), "url")
+
+
+async def test_who_expects_tls_is_told_that_there_is_none(at: MeetingPoint) -> None:
+    async with serving(at) as (_, there):
+        trusting = open_meeting_point(f"webrtc+https://127.0.0.1:{there.port}", WebRtcConfig(), "url")
+        with pytest.raises(Unreachable, match=r"a server without a certificate is webrtc\+http://"):
+            await exchange(trusting, "offer")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7"])  # noqa: S104
@@ -180,19 +210,33 @@ async def test_lost_parts_leave_the_others(at: MeetingPoint) -> None:
 
         edge._peer.evidence = lose_the_second
         assert await edge.send("door", encode_bundle(9, [b"one", b"two", b"three"])) is None
-        assert (await anext(server.messages())).data == encode_bundle(0, [b"one", b"three"])
+        message = await anext(server.messages())
+        assert (message.data, message.lost_parts) == (encode_bundle(0, [b"one", b"three"]), 1)
+
+
+async def test_a_verdict_whose_first_copy_is_lost_comes_all_the_same_and_is_counted(at: MeetingPoint) -> None:
+    mended: list[str] = []
+    async with serving(at) as (server, there), edge_link(there, on_mended=mended.append) as edge:
+        await edge.ready()
+        (guest,) = server._guests.values()
+        guest._peer.evidence = lambda _: True
+        assert await edge.send("door", b"data") is None
+        assert await server.reply(await anext(server.messages()), b"verdict")
+        assert await anext(edge.replies()) == ("door", b"verdict")
+        assert "rescued" in mended
 
 
 @pytest.mark.parametrize("affordable", [True, False])
 async def test_a_message_of_one_datagram_goes_again_where_the_budget_pays(at: MeetingPoint, affordable: bool) -> None:
     asked: list[int] = []
+    mended: list[str] = []
     again = Tariff().message_bits(5)
 
     def toll(bits: int) -> bool:
         asked.append(bits)
         return affordable or bits != again
 
-    async with serving(at) as (server, there), edge_link(there, toll=toll) as edge:
+    async with serving(at) as (server, there), edge_link(there, toll=toll, on_mended=mended.append) as edge:
         await edge.ready()
         keep, sent = edge._peer.evidence, []
 
@@ -206,6 +250,7 @@ async def test_a_message_of_one_datagram_goes_again_where_the_budget_pays(at: Me
         if affordable:
             assert (await anext(server.messages())).data == b"first"
         assert sent == [pack_part(Part(0, 0, 0, 1, b"first"))] * (2 if affordable else 1)
+        assert mended == ["resent"] * affordable
 
 
 async def test_what_is_answered_does_not_go_again_and_what_came_twice_counts_once(at: MeetingPoint) -> None:
