@@ -40,10 +40,11 @@ from pipeline.config import GateConfig
 from pipeline.control import Control
 from pipeline.stats import LiveStats
 from pipeline.threads import Worker
-from pipeline.types import Answer, Drop, Frame, Kept, Scored
+from pipeline.types import WHOLE, Answer, Drop, Frame, Kept, Look, Scored
 from pipeline.web import serve_http
 from stages.fuse import Fuse
 from stages.gate import Gate
+from stages.looks import thumb_of
 from transport.codecs import Canvas
 
 _FRAMES, _ROUNDS, _VIEWERS, _OPENED = 600, 3, 4, 7
@@ -156,7 +157,8 @@ async def push(feed: Feed, stats: LiveStats, watched: Watched, done: threading.E
         began = time.monotonic()
         for seq in range(_HOUR_FRAMES):
             frame = Frame(seq, "camera", time.monotonic_ns(), seq / 30, pixels, 1.0)
-            scored = Scored(frame, pixels[:224, :224], answer, importance, embeddings, embeddings[0], 1.0)
+            look = Look(WHOLE, embeddings[0], thumb_of(pixels))
+            scored = Scored(frame, pixels[:224, :224], answer, importance, embeddings, look, 1.0)
             verdict = fuse.decide(Kept(scored, Drop.GATE))
             feed.write(verdict)
             stats.write(verdict)

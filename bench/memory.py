@@ -18,7 +18,8 @@ import psutil
 from models.pair import Pair
 from pipeline.config_file import load_config
 from pipeline.run import Run, prepare
-from pipeline.types import Answer, Frame, Scored, Verdict
+from pipeline.types import WHOLE, Answer, Frame, Look, Scored, Verdict
+from stages.looks import thumb_of
 from stages.score import Score
 
 
@@ -37,7 +38,7 @@ def _stub(frame: Frame) -> Scored:
         answer=Answer(0, 1 / 16, log_probs),
         importance=rng.random(196, dtype=np.float32),
         embeddings=rng.standard_normal((196, 64), dtype=np.float32),
-        summary=rng.standard_normal(64, dtype=np.float32),
+        look=Look(WHOLE, rng.standard_normal(64, dtype=np.float32), thumb_of(frame.pixels)),
         score_ms=0.0,
     )
 

@@ -6,9 +6,10 @@ import time
 
 import numpy as np
 
-from pipeline.types import Heard
+from pipeline.types import Heard, Look
 from stages.frontier import SHIPPED, read_frontier
 from stages.fuse import answer_of
+from stages.looks import Looks, thumb_of
 from stages.scene import MOST_HELD, Scene, SceneConfig
 from stages.spend import Spend, SpendConfig, Worth
 from transport.codecs import Canvas
@@ -18,25 +19,30 @@ _FRAMES, _CLASSES, _WIDTH = 1000, 1000, 192
 
 
 def main() -> None:
-    """Processor time a frame of 224 px with as many answers held as a scene keeps: at once, and for the last word."""
+    """Processor time a frame of 1280 x 720, with as many answers held as a scene keeps."""
     rng = np.random.default_rng(0)
     answer = answer_of(rng.standard_normal(_CLASSES).astype(np.float32))
     summary = rng.standard_normal(_WIDTH).astype(np.float32)
-    picture = rng.integers(0, 256, (224, 224, 3), np.uint8)
+    pixels = rng.integers(0, 256, (720, 1280, 3), np.uint8)
+    importance = rng.random(196, np.float32)
     (path,) = SHIPPED.glob("vit_tiny*.yaml")
     worth = Worth.of(read_frontier(path, Canvas(14, 16)))
     for save in (False, True):
         config = SceneConfig(hold_s=1e9)
         scene, afterwards, spend = Scene(config), Scene(config), Spend(SpendConfig(save=save), worth)
-        times = []
+        looks, times = Looks(), []
         for seq in range(_FRAMES):
             began = time.process_time_ns()
-            glance = scene.see(seq, picture, answer, summary, seq / 10)
+            thumb = thumb_of(pixels)
+            part = looks.part(thumb)
+            looks.learn(part, importance)
+            look = Look(part, summary, thumb)
+            glance = scene.see(seq, answer, look, seq / 10)
             doubt = 1 - answer_of(glance.scores).prob
             spend.most_bytes(doubt, glance, 8000.0, 8000.0, 1.0)
             scene.sent(seq)
             scene.hear([Heard(seq, answer.log_probs, 0.5)])
-            afterwards.see(seq, picture, answer, summary, seq / 10)  # the last word, in a run
+            afterwards.see(seq, answer, look, seq / 10)  # the last word, in a run
             afterwards.sent(seq)
             afterwards.hear([Heard(seq, answer.log_probs, 0.5)])
             answer_of(afterwards.known()[0])

@@ -1,12 +1,13 @@
-"""Writes the tables of accuracy into the docs: `python -m bench.tables docs/accuracy.md docs/codec.md`.
+"""Writes the tables of accuracy into the docs: `python -m bench.tables docs/accuracy.md docs/codec.md docs/video.md`.
 
 A page says which: between `<!-- table: KIND FILE -->` and `<!-- end -->` stands the table KIND of the result FILE of
-`sagelink eval` or `bench.swap`. Nothing in these tables is typed.
+`sagelink eval`, `sagelink eval-video` or `bench.swap`. Nothing in these tables is typed.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +20,7 @@ Rows = Sequence[Sequence[str]]  # the first holds the column names
 
 _MARKED = re.compile(r"(<!-- table: (\S+) (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 DEFAULT, PAPER = ("coverage", "gradient"), ("sage", "last")
+_STATELESS = ("stateless", "webp-each", "paper")  # policies that remember nothing of a video
 
 
 def percent(share: float | None) -> str:
@@ -99,6 +101,74 @@ def caps(report: dict[str, Any]) -> Rows:
     return [*table, ["`auto` less the best whole frame", *gains], ["`auto`, fused", *verdicts]]
 
 
+def video(report: dict[str, Any]) -> Rows:
+    """Accuracy of every policy at every rate, best first."""
+    cells, rates, policies = _over_rates(report)
+    table = [[name, *(percent(cells[name, rate]["accuracy"]) for rate in rates)] for name in policies]
+    return [["policy", *(f"{rate:g}" for rate in rates)], *([f"`{name}`", *rest] for name, *rest in table)]
+
+
+def video_gains(report: dict[str, Any]) -> Rows:
+    """How much `auto` is above every other policy."""
+    cells, rates, policies = _over_rates(report)
+    table = [
+        [f"`{name}`", *(points(cells[name, rate]["vs_ours"]) for rate in rates)] for name in policies if name != "auto"
+    ]
+    return [["`auto` less", *(f"{rate:g}" for rate in rates)], *table]
+
+
+def video_slow(report: dict[str, Any]) -> Rows:
+    """Static and slow clips: accuracy and kbit/s spent, and `auto` at half the rate against what remembers nothing."""
+    cells, rates, policies = _over_rates(report)
+    table = [["policy", *(f"{rate:g}" for rate in rates)]]
+    for name in policies:
+        if name in ("auto", "edge", "webp-periodic", *_STATELESS):
+            shown = [cells[name, rate] for rate in rates]
+            table.append([f"`{name}`", *(f"{percent(row['slow_accuracy'])} ({row['slow_kbps']:.1f})" for row in shown)])
+    for name in _STATELESS:
+        halves = [points(cells[name, rate]["slow_vs_ours_at_half"]) for rate in rates]
+        table.append([f"`auto` at half the rate less `{name}`", *halves])
+    return table
+
+
+def video_ages(report: dict[str, Any]) -> Rows:
+    """Verdicts of `auto` by the age of the server's evidence in them: share of all verdicts, and of these, right."""
+    cells, rates, _ = _over_rates(report)
+    limits = sorted({each["below_ms"] or math.inf for rate in rates for each in cells["auto", rate]["by_age"]})
+    table = [["kbit/s", *(f"below {limit:g} ms" if limit < math.inf else "older" for limit in limits), "none"]]
+    for rate in rates:
+        row = cells["auto", rate]
+        found = {each["below_ms"] or math.inf: each for each in row["by_age"]}
+        shares = sum(each["share"] for each in found.values())
+        right = row["accuracy"] - sum(each["share"] * each["accuracy"] for each in found.values())
+        cells_of = [
+            _aged(found[limit]["share"], found[limit]["accuracy"]) if limit in found else "" for limit in limits
+        ]
+        rest = _aged(1 - shares, right / (1 - shares)) if shares < 1 - 1e-9 else ""
+        table.append([f"{rate:g}", *cells_of, rest])
+    return table
+
+
+def _aged(share: float, accuracy: float) -> str:
+    return f"{100 * share:.0f} %: {percent(accuracy)}"
+
+
+def _over_rates(report: dict[str, Any]) -> tuple[dict[tuple[str, float], dict[str, Any]], list[float], list[str]]:
+    """Rows by policy and rate, the rates, and the policies but for ablations, the best in the mean first."""
+    cells = {(row["policy"], row["kbps"]): row for row in report["rows"]}
+    rates = sorted({rate for _, rate in cells})
+    names = [name for name in dict.fromkeys(name for name, _ in cells) if not name.startswith("auto-")]
+    return cells, rates, sorted(names, key=lambda name: -sum(cells[name, rate]["accuracy"] for rate in rates))
+
+
+def video_parts(report: dict[str, Any]) -> Rows:
+    """Accuracy with one part of `auto` switched the other way."""
+    cells, rates, _ = _over_rates(report)
+    names = [name for name in dict.fromkeys(name for name, _ in cells) if name.startswith("auto")]
+    table = [[f"`{name}`", *(percent(cells[name, rate]["accuracy"]) for rate in rates)] for name in names]
+    return [["", *(f"{rate:g}" for rate in rates)], *table]
+
+
 KINDS: dict[str, Callable[[Any], Rows]] = {
     "units": units,
     "fused": fused,
@@ -106,6 +176,11 @@ KINDS: dict[str, Callable[[Any], Rows]] = {
     "ceiling": ceiling,
     "swap": swap,
     "caps": caps,
+    "video": video,
+    "video-gains": video_gains,
+    "video-slow": video_slow,
+    "video-ages": video_ages,
+    "video-parts": video_parts,
 }
 
 

@@ -16,7 +16,7 @@ from models.zoo import Model
 from pipeline.errors import SagelinkError, UsageError
 
 SHARES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of the way from stock to the student
-_NOISE = 0.01  # of the frames at one size or share of the units
+_NOISE = 0.01  # of agreement at one size or share of the units
 _CHECKS = 10
 _PATIENCE = 4  # checks without a better one
 

@@ -25,6 +25,7 @@ from stages.gate import Gate
 from stages.planner import Plan
 from stages.scene import Scene, SceneConfig
 from stages.spend import Spend, SpendConfig, Worth
+from stages.watch import scene_config, spend_config
 from transport.codecs import cut_units
 
 
@@ -33,12 +34,17 @@ class Outcome:
     """What a policy made of one clip."""
 
     hits: list[bool]  # one a frame
-    ages_ms: list[float]  # of the newest frame that a server answer in the verdict is about; only where there is one
+    ages_ms: list[float | None]  # one a frame: of the newest frame that a server answer in the verdict is about
     total_bits: int
     peak_window_bits: int
 
 
-Policy = Callable[[ScoredClip, float], dict[str, Outcome]]  # a clip, bit/s; outcomes by name
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A way to spend bits."""
+
+    play: Callable[[ScoredClip, float], dict[str, Outcome]]  # a clip, bit/s; outcomes by name
+    settings: object = ""  # on which they depend, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,15 @@ class _Sent:
 
     number: int
     plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Of ours."""
+
+    scene: SceneConfig
+    spend: SpendConfig
+    closer: bool
 
 
 class Bench:
@@ -58,6 +73,7 @@ class Bench:
         self._config = config
         self._fps = fps
         self._window_s = config.budget.window
+        self.settings = Settings(scene_config(config.video), spend_config(config.video), config.looks_closer)
         self._gate = Gate(config.gate)
         self._encoder = Encoder.of(config, rig.pair.server)
         self._worth = Worth.of(usable_lines(config, rig.pair.server.name, rig.canvas))
@@ -67,18 +83,32 @@ class Bench:
     def policies(self) -> dict[str, Policy]:
         """By the name of what they measure."""
         return {
-            "edge": self.edge,
-            "webp-each": self.webp_each,
-            "webp-periodic": self.webp_periodic,
-            **{name: self._stream(name) for name in STREAMS},
-            "paper": lambda footage, rate: self._greedy(footage, rate, "paper"),
-            "stateless": lambda footage, rate: self._greedy(footage, rate, "stateless"),
-            "auto": self.policy("auto", SceneConfig(), SpendConfig()),
+            "edge": Policy(self.edge),
+            "webp-each": Policy(self.webp_each),
+            "webp-periodic": Policy(self.webp_periodic),
+            **{name: Policy(self._stream(name)) for name in STREAMS},
+            "paper": Policy(lambda footage, rate: self._greedy(footage, rate, "paper")),
+            "stateless": Policy(lambda footage, rate: self._greedy(footage, rate, "stateless")),
+            "auto": self._ours("auto", self.settings),
         }
+
+    def ablations(self) -> dict[str, Policy]:
+        """Ours with one part switched the other way, by name."""
+        scene, spend, closer = self.settings.scene, self.settings.spend, self.settings.closer
+        changes = {
+            "auto-each-frame-alone": Settings(replace(scene, remember=False), spend, False),
+            f"auto-{'no-' if closer else ''}closer-look": Settings(scene, spend, not closer),
+            "auto-no-cuts": Settings(replace(scene, cut=2.0), spend, closer),
+            "auto-edge-not-averaged": Settings(replace(scene, accumulate=False), spend, closer),
+            "auto-answers-not-held": Settings(replace(scene, hold_s=0.0), spend, closer),
+            "auto-saving": Settings(scene, replace(spend, save=True), closer),
+            "auto-any-gain": Settings(scene, replace(spend, least_gain=0.0), closer),
+        }
+        return {name: self._ours(name, settings) for name, settings in changes.items()}
 
     def edge(self, footage: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
         """Nothing is sent."""
-        answers = [shot.answer for shot in footage.shots]
+        answers = [shot.whole.answer for shot in footage.shots]
         return {"edge": _outcome(footage, answers, [None] * len(answers), self._budget(rate_bps))}
 
     def webp_each(self, footage: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
@@ -86,7 +116,9 @@ class Bench:
         budget = self._budget(rate_bps)
         assert budget.limit_bits is not None
         share = budget.limit_bits // (math.floor(self._fps * self._window_s) + 1)  # a window may meet one frame more
-        return self._each(footage, "webp-each", self._webp, budget, lambda shot, number: shot.order, share, always=True)
+        return self._each(
+            footage, "webp-each", self._webp, budget, lambda shot, number: shot.whole.order, share, always=True
+        )
 
     def _greedy(self, footage: ScoredClip, rate_bps: float, name: str) -> dict[str, Outcome]:
         """Every frame that the edge is unsure of takes what the window has left, and is forgotten."""
@@ -97,7 +129,7 @@ class Bench:
             name,
             encoder,
             self._budget(rate_bps),
-            lambda shot, number: shot.paper if paper else shot.order,
+            lambda shot, number: shot.paper if paper else shot.whole.order,
         )
 
     def _each(
@@ -112,15 +144,15 @@ class Bench:
     ) -> dict[str, Outcome]:
         sent: list[_Sent] = []
         for number, shot in enumerate(footage.shots):
-            if not always and not self._gate.offloads(shot.answer):
+            if not always and not self._gate.offloads(shot.whole.answer):
                 continue
             allowance = budget.allowance(shot.stream_s)
             assert allowance is not None
             cap = self._cap(allowance if share is None else min(share, allowance))
-            plan = encoder.fit(number, shot.picture, order(shot, number), cap)
+            plan = encoder.fit(number, shot.whole.draw(), order(shot, number), cap)
             if isinstance(plan, Plan) and budget.charge(shot.stream_s, 8 * len(plan.message)):
                 sent.append(_Sent(number, plan))
-        answers = [shot.answer for shot in footage.shots]
+        answers = [shot.whole.answer for shot in footage.shots]
         about: list[int | None] = [None] * len(answers)
         for each, server in zip(sent, self._answers([each.plan.message for each in sent]), strict=True):
             answers[each.number] = fuse(answers[each.number], server, each.plan.weight)
@@ -138,32 +170,32 @@ class Bench:
             allowance = budget.allowance(shot.stream_s)
             assert allowance is not None
             if allowance < budget.limit_bits:
-                full = 8 * len(self._encoder.message(number, shot.picture, shot.order, point))
+                full = 8 * len(self._encoder.message(number, shot.whole.draw(), shot.whole.order, point))
                 if allowance < full:
                     continue
-            plan = self._webp.fit(number, shot.picture, shot.order, self._cap(allowance))
+            plan = self._webp.fit(number, shot.whole.draw(), shot.whole.order, self._cap(allowance))
             if isinstance(plan, Plan) and budget.charge(shot.stream_s, 8 * len(plan.message)):
                 sent.append(_Sent(number, plan))
-        answers = [shot.answer for shot in footage.shots]
+        answers = [shot.whole.answer for shot in footage.shots]
         about: list[int | None] = [None] * len(answers)
         ends = [each.number for each in sent[1:]] + [len(answers)]
         servers = self._answers([each.plan.message for each in sent])
         for each, end, server in zip(sent, ends, servers, strict=True):
             for number in range(each.number, end):
-                answers[number] = fuse(footage.shots[number].answer, server, each.plan.weight)
+                answers[number] = fuse(footage.shots[number].whole.answer, server, each.plan.weight)
                 about[number] = each.number
         return {"webp-periodic": _outcome(footage, answers, about, budget)}
 
-    def _stream(self, name: str) -> Policy:
+    def _stream(self, name: str) -> Callable[[ScoredClip, float], dict[str, Outcome]]:
         """A video stream: the server on each decoded frame, and the same fused with the edge."""
 
         def policy(footage: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
             budget = self._budget(rate_bps)
             times = [shot.stream_s for shot in footage.shots]
-            seen = [*stream(name, [shot.picture for shot in footage.shots], times, self._fps, budget)]
+            seen = [*stream(name, [shot.whole.draw() for shot in footage.shots], times, self._fps, budget)]
             pictures: dict[int, Pixels] = {each[0]: each[1] for each in seen if each}
             servers = dict(zip(pictures, self._pictures([*pictures.values()]), strict=True))
-            edge = [shot.answer for shot in footage.shots]
+            edge = [shot.whole.answer for shot in footage.shots]
             about = [each[0] if each else None for each in seen]
             alone = [own if of is None else servers[of] for own, of in zip(edge, about, strict=True)]
             weight = self._worth.weight(math.inf)
@@ -175,18 +207,18 @@ class Bench:
 
         return policy
 
-    def policy(self, name: str, remembered: SceneConfig, spending: SpendConfig) -> Policy:
-        """Ours, with some settings."""
+    def _ours(self, name: str, settings: Settings) -> Policy:
 
         def policy(footage: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
             budget = self._budget(rate_bps)
             assert budget.limit_bits is not None
-            scene, spend = Scene(remembered), Spend(spending, self._worth)
+            scene, spend = Scene(settings.scene), Spend(settings.spend, self._worth)
             answers: list[Answer] = []
             about: list[int | None] = []
             for number, shot in enumerate(footage.shots):
                 now_s = shot.stream_s
-                glance = scene.see(number, shot.picture, shot.answer, shot.summary, now_s)
+                view = shot.turn if settings.closer else shot.whole
+                glance = scene.see(number, view.answer, view.look, now_s)
                 answer = answer_of(glance.scores)
                 of = glance.held_seq
                 allowance = budget.allowance(now_s)
@@ -197,7 +229,7 @@ class Bench:
                     else None
                 )
                 if most is not None:
-                    plan = self._encoder.fit(number, shot.picture, shot.order, self._cap(min(8 * most, allowance)))
+                    plan = self._encoder.fit(number, view.draw(), view.order, self._cap(min(8 * most, allowance)))
                     if isinstance(plan, Plan) and budget.charge(now_s, 8 * len(plan.message)):
                         scene.sent(number)
                         (server,) = self._answers([plan.message])
@@ -208,7 +240,7 @@ class Bench:
                 about.append(of)
             return {name: _outcome(footage, answers, about, budget)}
 
-        return policy
+        return Policy(policy, settings)
 
     def _budget(self, rate_bps: float) -> UplinkBudget:
         return UplinkBudget(rate_bps, self._window_s)
@@ -231,20 +263,6 @@ class Bench:
         return answers_of(self._rig.classifier, evidence)
 
 
-def ablations(bench: Bench) -> dict[str, Policy]:
-    """Ours with one part switched the other way, by name."""
-    scene, spend = SceneConfig(), SpendConfig()
-    changes = {
-        "auto-each-frame-alone": (replace(scene, remember=False), spend),
-        "auto-no-cuts": (replace(scene, cut=2.0), spend),
-        "auto-edge-not-averaged": (replace(scene, accumulate=False), spend),
-        "auto-answers-not-held": (replace(scene, hold_s=0.0), spend),
-        "auto-saving": (scene, replace(spend, save=True)),
-        "auto-any-gain": (scene, replace(spend, least_gain=0.0)),
-    }
-    return {name: bench.policy(name, *change) for name, change in changes.items()}
-
-
 def _outcome(
     footage: ScoredClip, answers: Sequence[Answer], about: Sequence[int | None], budget: UplinkBudget
 ) -> Outcome:
@@ -252,7 +270,8 @@ def _outcome(
     return Outcome(
         hits=[answer.class_id == shot.truth for answer, shot in zip(answers, shots, strict=True)],
         ages_ms=[
-            (shot.stream_s - shots[of].stream_s) * 1e3 for shot, of in zip(shots, about, strict=True) if of is not None
+            None if of is None else round((shot.stream_s - shots[of].stream_s) * 1e3, 3)
+            for shot, of in zip(shots, about, strict=True)
         ],
         total_bits=budget.total_bits,
         peak_window_bits=budget.peak_window_bits,

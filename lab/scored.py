@@ -15,24 +15,35 @@ from lab.clips import Clip
 from lab.rig import Rig, batched
 from models.picture import Resize, make_picture
 from pipeline.config import Config
-from pipeline.types import Answer, Frame, OperatingPoint, Pixels, Units
+from pipeline.types import WHOLE, Answer, Box, Frame, Look, OperatingPoint, Pixels, Units
+from stages.looks import Looks, thumb_of
 from stages.score import Score
 from stages.selectors import sage, selector_by_name
+from stages.sources import Shot as Picture
 
 _SCORED = 8  # frames of a forward pass
+_Columns = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """What the edge made of a part of a frame."""
+
+    draw: Callable[[], Pixels]  # made anew each time: a picture of every frame would fill the memory
+    look: Look
+    answer: Answer
+    order: Units  # all units as the configuration selects them
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shot:
     """One frame, scored."""
 
-    picture: Pixels
     stream_s: float
     truth: int
-    answer: Answer  # the edge's
-    summary: NDArray[np.float32]
-    order: Units  # all units as the configuration selects them
-    paper: Units  # the same in the form of the paper
+    whole: View
+    paper: Units  # of the whole, in the form of the paper
+    turn: View  # of the part whose turn it is, see `stages.looks`
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,47 +73,66 @@ class Projector:
     def show(self, clip: Clip, step: Callable[[int], None]) -> ScoredClip:
         """`step` is told how many more frames are done."""
         mark = self._mark(clip)
-        path = self._folder / f"{clip.name}-{mark}.npz"
-        columns = self._load(path, len(clip.frames))
-        if columns is None:
-            columns = self._compute(clip, step)
-            self._folder.mkdir(parents=True, exist_ok=True)
-            unfinished = path.with_suffix(".part")
-            with unfinished.open("wb") as file:
-                np.savez(file, allow_pickle=False, **columns)
-            unfinished.replace(path)
-        else:
-            step(len(clip.frames))
-        grid = self._rig.pair.server.grid
-        shots = [
-            Shot(
-                picture=make_picture(frame.pixels, grid.image_size, self._resize, grid.interpolation, grid.crop_pct),
-                stream_s=frame.stream_s - clip.frames[0].stream_s,
-                truth=int(columns["truth"][i]),
-                answer=_answer(columns["log_probs"][i]),
-                summary=columns["summary"][i],
-                order=columns["order"][i].astype(np.intp),
-                paper=columns["paper"][i].astype(np.intp),
+        columns = self._kept(f"{clip.name}-{mark}", len(clip.frames), lambda: self._compute(clip))
+        turns = self._kept(f"{clip.name}-{mark}-turns", len(clip.frames), lambda: self._take_turns(clip))
+        step(len(clip.frames))
+        shots = []
+        for i, frame in enumerate(clip.frames):
+            thumb = thumb_of(frame.pixels)
+            left, top, right, bottom = turns["part"][i].tolist()
+            shots.append(
+                Shot(
+                    stream_s=frame.stream_s - clip.frames[0].stream_s,
+                    truth=int(columns["truth"][i]),
+                    whole=self._view(frame.pixels, columns, i, WHOLE, thumb),
+                    paper=columns["paper"][i].astype(np.intp),
+                    turn=self._view(frame.pixels, turns, i, (left, top, right, bottom), thumb),
+                )
             )
-            for i, frame in enumerate(clip.frames)
-        ]
         times = [shot.stream_s for shot in shots]
         step_s = times[-1] / (len(times) - 1) if len(times) > 1 else 0.0
         return ScoredClip(clip.name, clip.kind, mark, max(times[-1] + step_s, 1e-3), shots)
 
-    def _compute(self, clip: Clip, step: Callable[[int], None]) -> dict[str, np.ndarray]:
+    def _view(self, pixels: Pixels, columns: _Columns, i: int, part: Box, thumb: NDArray[np.float32]) -> View:
+        return View(
+            draw=lambda: self._draw(pixels, part),
+            look=Look(part, columns["summary"][i], thumb),
+            answer=_answer(columns["log_probs"][i]),
+            order=columns["order"][i].astype(np.intp),
+        )
+
+    def _draw(self, pixels: Pixels, part: Box = WHOLE) -> Pixels:
+        grid = self._rig.pair.server.grid
+        return make_picture(pixels, grid.image_size, self._resize, grid.interpolation, grid.crop_pct, part)
+
+    def _take_turns(self, clip: Clip) -> _Columns:
+        """As a run looks at the frames, one after the other."""
+        select, units = self._config.select, self._rig.canvas.units
+        selector = selector_by_name(select.selector)
+        score = Score(
+            self._rig.pair.edge, self._rig.pair.server.grid, select.importance, self._resize, {"lab": Looks()}
+        )
+        rows: list[tuple[np.ndarray, ...]] = []
+        for i, shot in enumerate(clip.frames):
+            (scored,) = score([_frame(i, shot)])
+            order = selector(scored.importance, scored.embeddings, units, seed=select.seed + i)
+            rows.append(
+                (scored.answer.log_probs, scored.look.summary, order.astype(np.int16), np.array(scored.look.part))
+            )
+        return dict(zip(("log_probs", "summary", "order", "part"), map(np.stack, zip(*rows, strict=True)), strict=True))
+
+    def _compute(self, clip: Clip) -> _Columns:
         select = self._config.select
         selector, units = selector_by_name(select.selector), self._rig.canvas.units
         rows: list[tuple[np.ndarray, ...]] = []
         for part in batched(enumerate(clip.frames), _SCORED):
-            frames = [Frame(i, "lab", 0, shot.stream_s, shot.pixels, 0.0) for i, shot in part]
+            frames = [_frame(i, shot) for i, shot in part]
             for (i, _), ours, paper in zip(part, self._score(frames), self._paper(frames), strict=True):
                 order = selector(ours.importance, ours.embeddings, units, seed=select.seed + i)
                 # sage looks at twice the units that it may pick, so the paper's form is asked for as many as are sent
                 papers = sage(paper.importance, paper.embeddings, units // 2, seed=0)
                 rest = np.setdiff1d(np.arange(units), papers)
-                rows.append((ours.answer.log_probs, ours.summary, order, np.concatenate([papers, rest])))
-            step(len(part))
+                rows.append((ours.answer.log_probs, ours.look.summary, order, np.concatenate([papers, rest])))
         log_probs, summary, order_rows, paper_rows = (np.stack(column) for column in zip(*rows, strict=True))
         truth = [shot.truth for shot in clip.frames]
         if truth[0] is None:
@@ -117,13 +147,10 @@ class Projector:
 
     def _full(self, clip: Clip) -> list[int | None]:
         """The server's answers to the whole frames, which stand in for the truth."""
-        grid, canvas = self._rig.pair.server.grid, self._rig.canvas
+        canvas = self._rig.canvas
         point = OperatingPoint("raw-zstd", canvas.units, canvas.pixels, 0)
         everything = np.arange(canvas.units)
-        pictures = (
-            make_picture(shot.pixels, grid.image_size, self._resize, grid.interpolation, grid.crop_pct)
-            for shot in clip.frames
-        )
+        pictures = (self._draw(shot.pixels) for shot in clip.frames)
         messages = (self._rig.encoder.message(0, picture, everything, point) for picture in pictures)
         return [answer.class_id for answer in self._rig.answers(messages, lambda done: None)]
 
@@ -137,14 +164,27 @@ class Projector:
             mark.update(f"{shot.stream_s} {shot.truth}".encode())
         return mark.hexdigest()[:16]
 
-    @staticmethod
-    def _load(path: Path, frames: int) -> dict[str, np.ndarray] | None:
+    def _kept(self, name: str, frames: int, compute: Callable[[], _Columns]) -> _Columns:
+        """What a file of the cache holds, or else what is computed and then kept there."""
+        path = self._folder / f"{name}.npz"
         try:
             with np.load(path) as file:
-                columns = {name: file[name] for name in ("log_probs", "summary", "order", "paper", "truth")}
-        except (OSError, ValueError, KeyError, BadZipFile):
-            return None
-        return columns if all(len(column) == frames for column in columns.values()) else None
+                columns = {column: file[column] for column in file.files}
+            if all(len(column) == frames for column in columns.values()):
+                return columns
+        except (OSError, ValueError, KeyError, BadZipFile):  # none, or one of a run that was killed
+            pass
+        columns = compute()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".part")
+        with unfinished.open("wb") as file:
+            np.savez(file, allow_pickle=False, **columns)
+        unfinished.replace(path)
+        return columns
+
+
+def _frame(seq: int, shot: Picture) -> Frame:
+    return Frame(seq, "lab", 0, shot.stream_s, shot.pixels, 0.0)
 
 
 def _answer(log_probs: NDArray[np.float32]) -> Answer:

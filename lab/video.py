@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lab.clips import SLOW
 from lab.policies import Outcome, Policy
@@ -19,7 +20,17 @@ from lab.scored import ScoredClip
 from lab.statistics import Bootstrap, Interval, interval
 
 OURS = "auto"
+_AGES_MS = (50.0, 250.0, 500.0, 1000.0, 2000.0, float("inf"))  # that verdicts are told apart by
 Progress = Callable[[str, int, int], None]  # what is done, how many are, of how many
+
+
+@dataclass(frozen=True, slots=True)
+class Aged:
+    """Verdicts with server evidence of some age."""
+
+    below_ms: float | None  # and not below that of the one before; None: any
+    share: float  # of all verdicts
+    accuracy: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +48,8 @@ class Row:
     vs_ours: tuple[float, Interval] | None
     slow_accuracy: float | None  # on static and slow clips alone
     slow_kbps: float | None
+    slow_vs_ours_at_half: tuple[float, Interval] | None  # how much ours at half the rate is above this on these clips
+    by_age: list[Aged]  # verdicts with server evidence
 
 
 class Outcomes:
@@ -57,9 +70,10 @@ class Outcomes:
 
     def of(self, name: str, policy: Policy, footage: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
         """Those of a policy on a clip, computed where they are not known."""
-        key = hashlib.sha256(f"{self._mark} {name} {footage.mark} {rate_bps}".encode()).hexdigest()[:24]
+        what = f"{self._mark} {name}{policy.settings} {footage.mark} {rate_bps}"
+        key = hashlib.sha256(what.encode()).hexdigest()[:24]
         if key not in self._known:
-            outcome = self._known[key] = policy(footage, rate_bps)
+            outcome = self._known[key] = policy.play(footage, rate_bps)
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps([key, {name: asdict(each) for name, each in outcome.items()}]) + "\n")
         return self._known[key]
@@ -76,6 +90,7 @@ def rows(
 ) -> Iterator[list[Row]]:
     """The rows of each rate in turn, ours first."""
     total, done = len(rates_kbps) * len(policies) * len(clips), 0
+    ours: dict[float, list[Outcome]] = {}  # by rate
     for kbps in rates_kbps:
         found: dict[str, list[Outcome]] = {}
         for name, policy in policies.items():
@@ -84,13 +99,19 @@ def rows(
                     found.setdefault(each, []).append(outcome)
                 done += 1
                 progress(f"{name}, {kbps:g} kbit/s", done, total)
-        yield [_row(name, each, found.get(OURS), clips, kbps, window_s, seed) for name, each in found.items()]
+        if OURS in found:
+            ours[kbps] = found[OURS]
+        yield [
+            _row(name, each, ours.get(kbps), ours.get(kbps / 2), clips, kbps, window_s, seed)
+            for name, each in found.items()
+        ]
 
 
 def _row(
     name: str,
     found: Sequence[Outcome],
     ours: Sequence[Outcome] | None,
+    ours_at_half: Sequence[Outcome] | None,
     clips: Sequence[ScoredClip],
     kbps: float,
     window_s: float,
@@ -100,12 +121,17 @@ def _row(
     hits = np.array([sum(each.hits) for each in found], float)
     draws = Bootstrap.over(len(found), seed).counts
     shares = (draws @ hits) / (draws @ frames)
-    versus = None
-    if ours is not None and name != OURS:
-        more = np.array([sum(each.hits) for each in ours], float) - hits
-        versus = float(more.sum() / frames.sum()), interval((draws @ more) / (draws @ frames))
-    ages = [age for each in found for age in each.ages_ms]
     slow = np.array([clip.kind in SLOW for clip in clips])
+
+    def above(others: Sequence[Outcome] | None, among: NDArray[np.bool_]) -> tuple[float, Interval] | None:
+        if others is None or name == OURS or not among.any():
+            return None
+        more = (np.array([sum(each.hits) for each in others], float) - hits) * among
+        drawn = draws @ (frames * among)
+        shares = (draws @ more)[drawn > 0] / drawn[drawn > 0]
+        return float(more.sum() / (frames * among).sum()), interval(shares)
+
+    ages = [age for each in found for age in each.ages_ms if age is not None]
     bits, seconds = np.array([each.total_bits for each in found], float), np.array([clip.length_s for clip in clips])
     return Row(
         policy=name,
@@ -116,7 +142,23 @@ def _row(
         peak_window_bits=max(each.peak_window_bits for each in found),
         budget_bits=int(kbps * 1000 * window_s + 1e-6),
         verdict_age_ms=float(np.mean(ages)) if ages else None,
-        vs_ours=versus,
+        vs_ours=above(ours, np.ones(len(found), bool)),
         slow_accuracy=float(hits[slow].sum() / frames[slow].sum()) if slow.any() else None,
         slow_kbps=float(bits[slow].sum() / seconds[slow].sum() / 1000) if slow.any() else None,
+        slow_vs_ours_at_half=above(ours_at_half, slow),
+        by_age=_by_age(found),
     )
+
+
+def _by_age(found: Sequence[Outcome]) -> list[Aged]:
+    """Of each class of age that there is."""
+    ages = np.array([np.nan if age is None else age for each in found for age in each.ages_ms])
+    hits = np.array([hit for each in found for hit in each.hits])
+    classes = np.digitize(ages, _AGES_MS)
+    rows = []
+    for place, limit in enumerate(_AGES_MS):
+        chosen = (classes == place) & ~np.isnan(ages)
+        if chosen.any():
+            below = limit if np.isfinite(limit) else None
+            rows.append(Aged(below, float(chosen.mean()), float(hits[chosen].mean())))
+    return rows

@@ -61,7 +61,7 @@ def evaluate_video(
     given = locals()
     from rich.console import Console
 
-    from lab.policies import Bench, ablations
+    from lab.policies import Bench
     from lab.progress import Bar
     from lab.rig import Rig
     from lab.scored import Projector, ScoredClip
@@ -78,7 +78,7 @@ def evaluate_video(
     drawn = not _are_videos(sources)
     rig = Rig(pair, settings.capture.resize)
     bench = Bench(rig, settings, fps)
-    policies = bench.policies() | (ablations(bench) if ablation else {})
+    policies = bench.policies() | (bench.ablations() if ablation else {})
     console = Console()
     footage: list[ScoredClip] = []
     table: list[Row] = []
@@ -95,7 +95,9 @@ def evaluate_video(
                 bar.show("edge", done, max(done, round(clips * seconds * fps)))
 
             footage.extend(projector.show(clip, step) for clip in found)
-            outcomes = Outcomes(out / "cache" / "outcomes.jsonl", f"{settings!r} {fps}")
+            # What `video` says is for ours alone, and in the settings of that policy.
+            mark = f"{settings.model_dump_json(exclude={'video'})} {fps}"
+            outcomes = Outcomes(out / "cache" / "outcomes.jsonl", mark)
             for each in measure(policies, footage, kbps, settings.budget.window, outcomes, seed, bar.show):
                 table += each
         except KeyboardInterrupt:

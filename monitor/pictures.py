@@ -31,7 +31,7 @@ def live_picture(number: int, verdict: Verdict, grid: UnitGrid, resize: Resize) 
     units were sent, and the importance of each as a byte, 255 the highest.
     """
     height, width = verdict.frame.pixels.shape[:2]
-    left, top, right, bottom = view_box(width, height, resize, grid.crop_pct)
+    left, top, right, bottom = view_box(width, height, resize, grid.crop_pct, verdict.part)
     header = {
         "n": number,
         "camera": verdict.frame.camera,

@@ -63,6 +63,7 @@ def edge_graph(
     """
     from stages.capture import InStep
     from stages.encode import Encode
+    from stages.looks import Looks
     from stages.meter import Claim, Meter
     from stages.score import Score
     from stages.select import Select
@@ -72,7 +73,8 @@ def edge_graph(
     live = isinstance(clock, MonotonicClock)
     memories = _memories(config, models, [*accounts])
     uplink = Uplink(link, config.ship.in_flight, config.ship.deadline if live else None, memories)
-    score = Score(models.edge, models.server.grid, config.select.importance, config.capture.resize)
+    looks = {name: Looks() for name in video} if config.looks_closer else {}
+    score = Score(models.edge, models.server.grid, config.select.importance, config.capture.resize, looks)
     asked, charged = (script.asked, script.charged) if script else (clock, clock)
     told = [script] if script else []
     # What a scene knows, and what the server is known to remember, must not depend on when replies come: frames wait.

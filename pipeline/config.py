@@ -142,6 +142,12 @@ class VideoConfig(_Section):
         "is decided on alone",
     )
     cuts: bool = Field(True, description="Forget the scene where the picture changes to another; false: never")
+    closer: bool | None = Field(
+        None,
+        description="Look at the part that matters in two frames of three, and send what was looked at; empty: unless "
+        "a model is of the demo pair, which knows things at one size only. Never with `select.memory`, which needs the "
+        "same view of each frame",
+    )
     averaging: bool = Field(True, description="Average the edge's answers over the frames of a scene")
     holding: bool = Field(True, description="A server answer counts for later frames of its scene too, with age less")
     value: bool = Field(
@@ -434,6 +440,14 @@ class Config(_Section):
         from transport.webrtc.address import is_webrtc
 
         return is_webrtc(self.ship.server)
+
+    @property
+    def looks_closer(self) -> bool:
+        """Whether the edge looks at parts of frames where scenes are remembered."""
+        closer = self.video.closer
+        if closer is None:
+            closer = not {self.edge_model, self.server_model} & {*MODEL_PAIRS["demo"]}
+        return closer and self.select.memory is None
 
     @property
     def edge_model(self) -> str:

@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 
 Pixels: TypeAlias = NDArray[np.uint8]  # (H, W, 3) RGB
 Units: TypeAlias = NDArray[np.intp]  # (K,) row-major unit indices
+Box: TypeAlias = tuple[float, float, float, float]  # left, top, right, bottom
+
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 class Drop(StrEnum):
@@ -72,15 +75,24 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """What the edge looked at in a frame, and what frames of a camera are compared by."""
+
+    part: Box  # of the frame's view, in shares
+    summary: NDArray[np.float32]  # (D,) of that part: the class token
+    thumb: NDArray[np.float32]  # (16, 16) grey levels of the whole frame
+
+
+@dataclass(frozen=True, slots=True)
 class Scored:
     """A frame after the edge model's one forward pass."""
 
     frame: Frame
-    picture: Pixels  # (S, S, 3), what both models see; units are its patches
+    picture: Pixels  # (S, S, 3), what both models see of what was looked at; units are its patches
     answer: Answer
     importance: NDArray[np.float32]  # (N,) per unit of the server's grid
     embeddings: NDArray[np.float32]  # (N, D)
-    summary: NDArray[np.float32]  # (D,) of the whole frame: the class token
+    look: Look
     score_ms: float
 
 
@@ -292,3 +304,8 @@ class Verdict:
     def lost_units(self) -> int:
         """Units that were sent and are not in the server's answer: their part was lost. 0 where there is no answer."""
         return max(0, len(self.units) - self.reply.units) if self.reply else 0
+
+    @property
+    def part(self) -> Box:
+        """Of the frame's view, in shares: where its units lie."""
+        return self.scored.look.part if self.scored else WHOLE

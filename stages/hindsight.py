@@ -29,7 +29,7 @@ class Hindsight:
         scene = self._scenes.get(frame.camera)
         if scene is None:
             scene = self._scenes[frame.camera] = Scene(self._config)
-        glance = scene.see(frame.seq, scored.picture, scored.answer, scored.summary, frame.stream_s)
+        glance = scene.see(frame.seq, scored.answer, scored.look, frame.stream_s)
         scores, held_weight, held_seq = glance.scores, glance.held_weight, glance.held_seq
         if verdict.server is not None and verdict.weight > 0:
             scene.sent(frame.seq)

@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.types import Answer, Glance, Heard, Pixels
+from pipeline.types import WHOLE, Answer, Glance, Heard, Look
 
 MOST_HELD = 32  # server answers of a scene
 _MOST_AWAITED = 64  # answers that may still come; with more, the oldest are given up
-_THUMB = 16  # pixels on a side of the picture that frames are compared by
 _MOVE = 0.5  # of the class token's cosine distance: what an answer loses a factor e by
 _Vector = NDArray[np.float32]
 
@@ -40,7 +39,7 @@ class SceneConfig:
 class _Held:
     seq: int
     at_s: float
-    summary: _Vector  # of the frame that the answer is about
+    look: Look  # at the frame that the answer is about
     log_probs: _Vector
     weight: float
 
@@ -51,27 +50,33 @@ class Scene:
     def __init__(self, config: SceneConfig) -> None:
         self._config = config
         self._now_s = 0.0
-        self._summary: _Vector | None = None  # of the last frame
-        self._thumb: _Vector | None = None
+        self._look: Look | None = None  # at the last frame
+        self._last: dict[float, Look] = {}  # of the scene's looks of each width
+        self._jump = 0.0  # most that two frames differed by since the last look at the whole
         self._began_seq = 0
         self._began_s = 0.0
         self._edge: _Vector | None = None  # sum over the scene's frames
         self._frames = 0.0
         self._held: list[_Held] = []
-        self._sent: dict[int, tuple[float, _Vector]] = {}  # time and summary of frames whose answer is awaited
+        self._sent: dict[int, tuple[float, Look]] = {}  # frames whose answer is awaited
         self._cuts: list[float] = []  # times of the last cuts
 
-    def see(self, seq: int, picture: Pixels, answer: Answer, summary: _Vector, now_s: float) -> Glance:
+    def see(self, seq: int, answer: Answer, look: Look, now_s: float) -> Glance:
         """The next frame, as the edge model scored it; what was heard before it counts."""
         self._now_s = now_s = max(now_s, self._now_s)
-        direction, thumb = _unit(summary), _thumb(picture)
-        if self._is_cut(direction, thumb):
+        look = replace(look, summary=_unit(look.summary))
+        if self._look is not None:
+            self._jump = max(self._jump, float(np.abs(look.thumb - self._look.thumb).mean()))
+        if self._is_cut(look):
             self._began_seq, self._began_s = seq, now_s
             self._edge, self._frames = None, 0.0
             self._held.clear()
             self._sent.clear()
+            self._last.clear()
             self._cuts = [*self._cuts[-7:], now_s]
-        self._summary, self._thumb = direction, thumb
+        if look.part == WHOLE:
+            self._jump = 0.0
+        self._look = self._last[_width(look)] = look
         if self._config.accumulate and self._edge is not None:
             self._edge = self._edge + answer.log_probs
             self._frames += 1
@@ -104,8 +109,8 @@ class Scene:
 
     def sent(self, seq: int) -> None:
         """Evidence of the frame seen last is on its way."""
-        if self._summary is not None:
-            self._sent[seq] = (self._now_s, self._summary)
+        if self._look is not None:
+            self._sent[seq] = (self._now_s, self._look)
             while len(self._sent) > _MOST_AWAITED:
                 del self._sent[next(iter(self._sent))]
 
@@ -117,18 +122,18 @@ class Scene:
                 self._held.append(_Held(each.seq, *about, each.log_probs, each.weight))
         del self._held[:-MOST_HELD]
 
-    def _is_cut(self, summary: _Vector, thumb: _Vector) -> bool:
-        if self._summary is None or self._thumb is None or len(summary) != len(self._summary):
+    def _is_cut(self, look: Look) -> bool:
+        """Only looks at the whole tell. One is taken at once where the picture changes much (`stages.looks`)."""
+        if self._look is None or not self._config.remember or len(look.summary) != len(self._look.summary):
             return True
-        if not self._config.remember:
-            return True
-        moved = 1 - float(summary @ self._summary)
-        return moved > self._config.cut and float(np.abs(thumb - self._thumb).mean()) > self._config.cut_pixels
+        last = self._last.get(_width(look))
+        if look.part != WHOLE or last is None:
+            return False
+        return _moved(look, last) > self._config.cut and self._jump > self._config.cut_pixels
 
     def _weight(self, held: _Held) -> float:
         """What is left of an answer's weight."""
-        assert self._summary is not None
-        moved = max(0.0, 1 - float(self._summary @ held.summary))
+        moved = max(0.0, _moved(self._last[_width(held.look)], held.look))
         age_s, hold_s = self._now_s - held.at_s, self._config.hold_s
         return held.weight * math.exp(-moved / _MOVE - (age_s / hold_s if hold_s else 0.0))
 
@@ -137,18 +142,17 @@ class Scene:
         return max(self._now_s - self._cuts[0], 1e-3) / max(len(self._cuts) - 1, 1)
 
 
+def _width(look: Look) -> float:
+    return round(look.part[2] - look.part[0], 6)
+
+
+def _moved(look: Look, before: Look) -> float:
+    """Cosine distance of what was looked at."""
+    return 1 - float(look.summary @ before.summary)
+
+
 def _unit(vector: _Vector) -> _Vector:
     """Of length 1; zeros stay zeros, so they resemble nothing."""
     length = float(np.linalg.norm(vector))
     unit: _Vector = vector / np.float32(length or 1.0)
     return unit
-
-
-def _thumb(picture: Pixels) -> _Vector:
-    """(16, 16) grey levels from -1 to 1 about their mean, so that light that changes for all changes nothing."""
-    height, width = picture.shape[:2]
-    rows, columns = (np.linspace(0, side, _THUMB + 1).astype(int)[:-1] for side in (height, width))
-    grey = picture.mean(2, dtype=np.float32)
-    small = np.add.reduceat(np.add.reduceat(grey, rows, 0), columns, 1) / (height * width / _THUMB**2)
-    thumb: _Vector = (small - small.mean()) / 255
-    return thumb

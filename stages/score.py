@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -14,44 +14,75 @@ from torch.nn import functional as F
 from models import vit
 from models.picture import Resize, make_picture
 from models.zoo import Model, UnitGrid
-from pipeline.types import Answer, Frame, Pixels, Scored
+from pipeline.types import WHOLE, Answer, Box, Frame, Look, Pixels, Scored
+from stages.looks import Looks, thumb_of
 
 
 class Score:
     """The edge model, seen through the server's unit grid. Blocking: goes into a thread."""
 
-    def __init__(self, edge: Model, grid: UnitGrid, importance: vit.Importance, resize: Resize) -> None:
-        """Raises UsageError when the edge model has no CLS attention."""
+    def __init__(
+        self,
+        edge: Model,
+        grid: UnitGrid,
+        importance: vit.Importance,
+        resize: Resize,
+        looks: Mapping[str, Looks] | None = None,
+    ) -> None:
+        """`looks`: by camera, of those that are not always looked at whole. Raises UsageError when the edge model has
+        no CLS attention."""
         vit.check_attention(edge.vit, edge.name)
         self._edge = edge
         self._grid = grid
         self._importance: vit.Importance = importance
         self._resize: Resize = resize
+        self._looks = looks or {}
 
     @torch.no_grad()  # not inference mode: the gradient starts inside
     def __call__(self, frames: Sequence[Frame]) -> list[Scored]:
         """All in one forward pass; `score_ms` is that of the whole batch, because each frame waits for all."""
         began = time.perf_counter()
-        pictures = [self._picture(frame.pixels, self._grid) for frame in frames]
+        thumbs = [thumb_of(frame.pixels) for frame in frames]
+        parts = [self._part(frame, thumb) for frame, thumb in zip(frames, thumbs, strict=True)]
+        pictures = self._pictures(frames, parts, self._grid)
         same = (self._edge.grid.image_size, self._edge.grid.interpolation) == (
             self._grid.image_size,
             self._grid.interpolation,
         )
-        seen = pictures if same else [self._picture(frame.pixels, self._edge.grid) for frame in frames]
+        seen = pictures if same else self._pictures(frames, parts, self._edge.grid)
         features = vit.score(self._edge.vit, self._edge.normalise(np.stack(seen)), self._importance)
         log_probs = features.logits.log_softmax(1).float().cpu().numpy()
         importance = [self._on_grid(each[:, None])[:, 0] for each in features.importance]
         embeddings = [self._on_grid(each) for each in features.embeddings]
         summaries = features.summary.float().cpu().numpy()
+        for frame, part, found in zip(frames, parts, importance, strict=True):
+            if looks := self._looks.get(frame.camera):
+                looks.learn(part, found)
         score_ms = (time.perf_counter() - began) * 1e3
         return [
-            Scored(frame, picture, _answer(log_probs[i]), importance[i], embeddings[i], summaries[i], score_ms)
-            for i, (frame, picture) in enumerate(zip(frames, pictures, strict=True))
+            Scored(
+                frame=frame,
+                picture=pictures[i],
+                answer=_answer(log_probs[i]),
+                importance=importance[i],
+                embeddings=embeddings[i],
+                look=Look(parts[i], summaries[i], thumbs[i]),
+                score_ms=score_ms,
+            )
+            for i, frame in enumerate(frames)
         ]
 
-    def _picture(self, pixels: Pixels, grid: UnitGrid) -> Pixels:
+    def _part(self, frame: Frame, thumb: NDArray[np.float32]) -> Box:
+        looks = self._looks.get(frame.camera)
+        return looks.part(thumb) if looks else WHOLE
+
+    def _pictures(self, frames: Sequence[Frame], parts: Sequence[Box], grid: UnitGrid) -> list[Pixels]:
         # The server's crop for both: the two must see the same part of the frame.
-        return make_picture(pixels, grid.image_size, self._resize, grid.interpolation, self._grid.crop_pct)
+        crop_pct, resize = self._grid.crop_pct, self._resize
+        return [
+            make_picture(frame.pixels, grid.image_size, resize, grid.interpolation, crop_pct, part)
+            for frame, part in zip(frames, parts, strict=True)
+        ]
 
     def _on_grid(self, values: Tensor) -> NDArray[np.float32]:
         """(N, D) on the edge's grid to (N', D) on the server's."""

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from pipeline.types import Pixels
+from pipeline.types import Box, Pixels
 
-Box = tuple[float, float, float, float]  # left, top, right, bottom as shares of width and height
 Polygon = Sequence[tuple[float, float]]  # (x, y) as shares of width and height
 
 _HIDDEN = 114  # grey near the mean of photographs: it draws no attention, and costs next to no bits
@@ -19,6 +18,7 @@ class View:
     """Cuts out a region of interest, and hides polygons. Shares of the picture, so that any resolution will do."""
 
     def __init__(self, roi: Box | None = None, mask: Sequence[Polygon] = ()) -> None:
+        """`roi`: as shares of width and height."""
         self._roi = roi
         self._polygons = [np.array(polygon, np.float64) for polygon in mask]
 

@@ -55,7 +55,7 @@ class Watch:
         frame = scored.frame
         news = self._news(len(scored.answer.log_probs), heard)
         self._scene.hear(news)
-        glance = self._scene.see(frame.seq, scored.picture, scored.answer, scored.summary, frame.stream_s)
+        glance = self._scene.see(frame.seq, scored.answer, scored.look, frame.stream_s)
         return Seen(answer_of(glance.scores), glance, tuple(each.seq for each in news))
 
     def sent(self, sent: Sent) -> None:

@@ -10,7 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.channel import Channel, ChannelClosed
-from pipeline.types import Answer, Evidence, Frame, Metered, OperatingPoint, Pixels, Reply, Scored, Selected, Units
+from pipeline.types import (
+    WHOLE,
+    Answer,
+    Evidence,
+    Frame,
+    Look,
+    Metered,
+    OperatingPoint,
+    Pixels,
+    Reply,
+    Scored,
+    Selected,
+    Units,
+)
+from stages.looks import thumb_of
 from transport.codecs import Canvas
 from transport.codecs.raw import RawZstd
 from transport.wire import EvidenceMessage, encode_evidence, encode_reply, peek
@@ -57,7 +71,8 @@ def make_scored(
     embeddings: NDArray[np.float32] = rng.standard_normal((side**2, 8), np.float32)
     summary: NDArray[np.float32] = rng.standard_normal(8).astype(np.float32)
     frame = make_frame(seq, stream_s, picture)
-    return Scored(frame, picture, make_answer(probs), importance, embeddings, summary, score_ms=2.0)
+    look = Look(WHOLE, summary, thumb_of(picture))
+    return Scored(frame, picture, make_answer(probs), importance, embeddings, look, score_ms=2.0)
 
 
 def make_metered(scored: Scored | None = None, allowance_bits: int | None = None, window_bits: int = 0) -> Metered:

@@ -28,8 +28,8 @@ from stages.sources.synthetic import SyntheticSource
 from tests.stages.test_sources import write_video
 
 RESULT_KEYS = {
-    *("seq", "stream_s", "sent_s", "label", "class_id", "prob", "origin", "drop", "units", "lost_units", "wire_bits"),
-    *("codec", "side", "quality", "capture_s", "wall_s", "pts_s", "scene", "held", "revises"),
+    *("seq", "stream_s", "sent_s", "label", "class_id", "prob", "origin", "drop", "part", "units", "lost_units"),
+    *("wire_bits", "codec", "side", "quality", "capture_s", "wall_s", "pts_s", "scene", "held", "revises"),
     *("allowance_bits", "window_bits", "budget_bits", "edge", "server", "latency_ms", "camera", "name", "truth"),
 }
 SUMMARY_KEYS = {

@@ -14,6 +14,7 @@ from models.pair import Pair
 from pipeline.config_file import load_config
 from pipeline.replay import check
 from pipeline.run import Run, prepare
+from pipeline.types import WHOLE
 from stages.capture import Playback
 from stages.sinks.jsonl import timeless
 from stages.sources import Shot
@@ -102,6 +103,28 @@ def test_each_part_can_be_switched_off(pair: Pair, tmp_path: Path) -> None:
     for line in own:
         if line["held"] is None:
             assert (line["class_id"], line["prob"]) == (line["edge"]["class_id"], pytest.approx(line["edge"]["prob"]))
+
+
+def test_the_edge_looks_at_parts_in_turn_and_what_it_looked_at_is_sent(pair: Pair, tmp_path: Path, capsys) -> None:
+    options = {"video__policy": "always", "gate__policy": "always"}
+    whole, _ = run(pair, tmp_path / "whole", **options)  # the demo pair knows things at one size only
+    assert {tuple(line["part"]) for line in whole} == {WHOLE}
+    record = str(tmp_path / "rec")
+    lines, summary = run(pair, tmp_path / "closer", video__closer=True, output__record=record, **options)
+    check_accounts(lines, summary)
+    for line in lines:
+        seen_whole = tuple(line["part"]) == WHOLE
+        assert seen_whole or line["part"][2] - line["part"][0] == pytest.approx(10 / 14, abs=1e-5)
+        assert seen_whole == (line["seq"] % 8 in (0, 3, 6))  # scenes of eight frames
+        if seen_whole:
+            assert line["edge"] == whole[line["seq"]]["edge"]
+    assert any(line["units"] and tuple(line["part"]) != WHOLE for line in lines)
+    check(Path(record), pair)
+    assert "40 of 40 frames" in capsys.readouterr().out
+    memory, _ = run(
+        pair, tmp_path / "memory", video__closer=True, select__memory="2s", encode__codec="raw-zstd", **options
+    )
+    assert {tuple(line["part"]) for line in memory} == {WHOLE}
 
 
 def test_own_weights_and_the_server_rule_work_without_the_frontiers(pair: Pair, tmp_path: Path) -> None:
@@ -234,9 +257,10 @@ def noise(seed: int) -> np.ndarray:
     ],
     ids=["black", "one frame", "variable rate", "a cut at every frame", "time stands still"],
 )
-def test_odd_clips_have_defined_verdicts(pair: Pair, tmp_path: Path, pictures: Any, times_s: Any) -> None:
+@pytest.mark.parametrize("closer", [False, True])
+def test_odd_clips_have_defined_verdicts(pair: Pair, tmp_path: Path, pictures: Any, times_s: Any, closer: bool) -> None:
     settings = {"models": "demo", "capture.source": "-", "gate.policy": "always", "output.out": str(tmp_path)}
-    config = load_config(None, {**settings, "budget.uplink": "64kbit/s"})
+    config = load_config(None, {**settings, "budget.uplink": "64kbit/s", "video.closer": closer})
     odd = Playback(Pictures(pictures, times_s), config.all_cameras[0], config.capture)
     Run(config, [odd], pair).go()
     lines, summary = read(tmp_path)
@@ -255,7 +279,7 @@ def test_a_video_whose_timestamps_jump_back_runs(pair: Pair, tmp_path: Path) -> 
         for name, begin in (("late.ts", 500.0), ("early.ts", 2.0))
     )
     (tmp_path / "joined.ts").write_bytes(late + early)
-    lines, summary = run(pair, tmp_path / "out", tmp_path / "joined.ts", gate__policy="always")
+    lines, summary = run(pair, tmp_path / "out", tmp_path / "joined.ts", gate__policy="always", video__closer=True)
     check_accounts(lines, summary)
     stream_s = [line["stream_s"] for line in lines]
     assert stream_s == sorted(stream_s)

@@ -48,7 +48,7 @@ class Painter:
         if not len(verdict.units):
             return
         height, width = verdict.frame.pixels.shape[:2]
-        left, top, right, bottom = view_box(width, height, self._resize, self._grid.crop_pct)
+        left, top, right, bottom = view_box(width, height, self._resize, self._grid.crop_pct, verdict.part)
         side = self._grid.side
         sent = np.zeros((side, side), bool)
         sent.flat[verdict.units] = True

@@ -29,6 +29,7 @@ def record(verdict: Verdict, labels: tuple[str, ...]) -> dict[str, object]:
         "scene": verdict.seen.glance.scene_seq if verdict.seen else None,
         "held": verdict.held_seq,
         "revises": _answer(verdict.revises, labels),
+        "part": [round(share, 6) for share in verdict.part],
         "units": len(verdict.units),
         "lost_units": verdict.lost_units,
         "codec": point.codec if point else None,

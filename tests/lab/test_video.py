@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -11,6 +12,8 @@ import pytest
 
 from lab import video
 from lab.clips import KINDS, Clip, World, drawn_clips, real_clips
+from lab.policies import Outcome, Policy
+from lab.scored import ScoredClip
 from lab.streams import STREAMS, stream
 from pipeline.budget import UplinkBudget
 from pipeline.types import Pixels
@@ -78,7 +81,8 @@ def test_eval_video_measures_every_policy_within_the_budget(command, run_folder:
         assert row["peak_window_bits"] <= row["budget_bits"]
         assert row["ci95"][0] <= row["accuracy"] <= row["ci95"][1]
         assert (row["vs_ours"] is None) == (policy == "auto")
-        assert (row["verdict_age_ms"] is None) == (row["peak_window_bits"] == 0)
+        assert (row["verdict_age_ms"] is None) == (row["peak_window_bits"] == 0) == (row["by_age"] == [])
+        assert sum(each["share"] for each in row["by_age"]) <= 1 + 1e-9
     assert cells["edge", 16.0]["spent_kbps"] == 0
     assert (run_folder / "eval-video.png").stat().st_size > 1000
 
@@ -100,7 +104,7 @@ def test_an_interruption_keeps_what_is_done(command, run_folder: Path, monkeypat
     measured = video._row
 
     def interrupted(name: str, *rest: object) -> object:
-        if rest[3] == 64:
+        if rest[4] == 64:
             raise KeyboardInterrupt
         return measured(name, *rest)
 
@@ -110,6 +114,51 @@ def test_an_interruption_keeps_what_is_done(command, run_folder: Path, monkeypat
     report = json.loads((run_folder / "eval-video.json").read_text())
     assert report["interrupted"]
     assert {row["kbps"] for row in report["rows"]} == {16.0}
+
+
+def outcome(hits: list[int], ages_ms: list[float | None] | None = None) -> Outcome:
+    return Outcome([hit > 0 for hit in hits], ages_ms or [None] * len(hits), 1000, 900)
+
+
+CLIPS = [ScoredClip(kind, kind, kind, 2.0, []) for kind in ("still", "pan", "cuts")]
+
+
+def measured(policies: dict[str, list[Outcome]], tmp_path: Path, *rates_kbps: float) -> list[video.Row]:
+    """The rows of policies whose outcomes of each clip at all rates are given."""
+
+    def policy(name: str) -> Policy:
+        return Policy(lambda clip, rate_bps: {name: policies[name][CLIPS.index(clip)]})
+
+    outcomes = video.Outcomes(tmp_path / "outcomes.jsonl", "")
+    made = {name: policy(name) for name in policies}
+    return [*chain(*video.rows(made, CLIPS, rates_kbps, 1.0, outcomes, 0, lambda *_: None))]
+
+
+def test_slow_clips_are_compared_at_half_the_rate(tmp_path: Path) -> None:
+    policies = {
+        "auto": [outcome([1, 1]), outcome([1, 0]), outcome([0, 0])],
+        "other": [outcome([0, 0]), outcome([1, 1]), outcome([1, 1])],
+    }
+    rows = {(row.policy, row.kbps): row for row in measured(policies, tmp_path, 16, 32, 128)}
+    halves = {key: row.slow_vs_ours_at_half for key, row in rows.items()}
+    assert {key for key, half in halves.items() if half} == {("other", 32)}
+    more, (low, high) = halves["other", 32] or (0.0, (0.0, 0.0))
+    assert more == pytest.approx(0.25)
+    assert (low, high) == pytest.approx((-0.5, 1.0))
+    assert rows["other", 32].vs_ours == (pytest.approx(-1 / 6), pytest.approx((-1.0, 1.0)))
+
+
+def test_verdicts_are_told_apart_by_the_age_of_their_evidence(tmp_path: Path) -> None:
+    ages = [[0.0, 100.0], [200.0, 9000.0], [None, None]]
+    hits = [[1, 0], [1, 1], [1, 1]]
+    (row,) = measured({"auto": [outcome(*each) for each in zip(hits, ages, strict=True)]}, tmp_path, 16)
+    found = [(each.below_ms, each.share, each.accuracy) for each in row.by_age]
+    assert found == [
+        (50.0, pytest.approx(1 / 6), 1.0),
+        (250.0, pytest.approx(1 / 3), 0.5),
+        (None, pytest.approx(1 / 6), 1.0),
+    ]
+    assert row.verdict_age_ms == pytest.approx(9300 / 4)
 
 
 def write_video(path: Path, pictures: list[Pixels], pts: list[int]) -> None:

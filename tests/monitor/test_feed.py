@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -110,6 +111,15 @@ def test_a_live_picture_says_where_the_units_lie():
     assert Image.open(io.BytesIO(data[4 + length :])).size == (SIDE * PATCH, SIDE * PATCH)
     values = np.frombuffer(base64.b64decode(header["importance"]), np.uint8)
     assert (values.argmax(), values.max()) == (verdict.scored.importance.argmax(), 255)
+
+
+def test_a_live_picture_of_a_closer_look_says_where_that_was():
+    verdict = verdict_of(1)
+    look = replace(verdict.scored.look, part=(0.25, 0.5, 0.75, 1.0))
+    closer = replace(verdict, scored=replace(verdict.scored, look=look))
+    data = live_picture(41, closer, UnitGrid(SIDE * PATCH, PATCH, "bicubic", 1.0), "squash")
+    (length,) = struct.unpack_from("!I", data)
+    assert json.loads(data[4 : 4 + length])["box"] == [0.25, 0.5, 0.75, 1.0]
 
 
 def test_heat_of_nothing_is_cold():

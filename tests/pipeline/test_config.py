@@ -56,6 +56,22 @@ def test_a_model_may_differ_from_its_pair():
 
 
 @pytest.mark.parametrize(
+    ("settings", "closer"),
+    [
+        ({}, True),
+        ({"models": "demo"}, False),
+        ({"models": "demo", "video.closer": True}, True),
+        ({"models": "demo", "edge.model": "a", "server.model": "b"}, True),
+        ({"server.model": "demo-server"}, False),
+        ({"video.closer": False}, False),
+        ({"video.closer": True, "select.memory": "2s"}, False),
+    ],
+)
+def test_a_closer_look_is_for_models_that_know_things_at_any_size(settings, closer):
+    assert load_config(None, settings).looks_closer == closer
+
+
+@pytest.mark.parametrize(
     ("text", "kind"), [("- a\n- b\n", "list"), ("just words", "str"), ("17", "int"), ("true", "bool")]
 )
 def test_yaml_that_is_no_mapping(write, text, kind):

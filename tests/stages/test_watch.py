@@ -31,7 +31,7 @@ def scored(seq: int, camera: str = "camera", probs=TORN) -> Scored:
     """Frames of one scene: they all look alike."""
     made, one = make_scored(seq, seq / 10, probs), make_scored(0)
     frame = replace(made.frame, camera=camera, pixels=one.picture)
-    return replace(made, frame=frame, picture=one.picture, summary=one.summary)
+    return replace(made, frame=frame, picture=one.picture, look=one.look)
 
 
 def watch() -> Watch:
