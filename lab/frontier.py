@@ -43,7 +43,7 @@ class Sweep:
     units: tuple[float, ...] = (1.0,)
 
 
-_SIDES = (0.43, 0.57, 0.71, 0.86, 1.0)
+_SIDES = (0.43, 0.57, 0.71, 0.86, 1.0)  # of 224 pixels 0.57 and 0.86 are whole superblocks of AV1
 SWEEPS = (
     Sweep("avif", _AVIF, sides=_SIDES),
     Sweep("avif", _FEW, sides=(0.71, 1.0), units=(0.5, 0.65, 0.8)),

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from transport.link import EdgeLink, Hello
 
 
-def server_link(
+@contextlib.asynccontextmanager
+async def server_link(
     config: Config,
     models: Pair,
     cameras: Sequence[str],
@@ -26,12 +27,35 @@ def server_link(
     control: Control,
     clock: BudgetClock,
     on_mended: Callable[[str], None],
-) -> contextlib.AbstractAsyncContextManager[EdgeLink]:
+) -> AsyncIterator[EdgeLink]:
     """A link that is there while the body runs; `on_mended` is told what loss it made good. Raises UsageError;
     SagelinkError where a replay finds no server."""
     if not config.ship.server:
-        return _in_process(config, models)
-    return _over_network(config, models, cameras, tolls, control, clock, on_mended)
+        async with _in_process(config, models) as link:
+            yield link
+        return
+    from models.zoo import fingerprint
+    from pipeline.assembly import REPLAY_DEADLINE_S
+    from transport.link import Hello
+    from transport.webrtc.address import is_webrtc
+
+    live = isinstance(clock, MonotonicClock)
+    grid = models.server.grid
+    deadline_s = config.ship.deadline if live else REPLAY_DEADLINE_S
+    hello = Hello(grid.side, grid.patch_size, fingerprint(models.edge.labels), deadline_s)
+
+    def charge(bits: int) -> bool:
+        assert isinstance(clock, MonotonicClock)
+        return tolls.charge(clock.elapsed_s(), bits)
+
+    leave_threads_behind()
+    toll = charge if live else None  # a replay's budget knows no time but the stream's
+    if is_webrtc(config.ship.server):
+        remote = _webrtc_link(config, cameras, hello, toll, on_mended)
+    else:
+        remote = _mqtt_link(config, cameras, hello, toll, control)
+    async with remote:
+        yield remote
 
 
 @contextlib.asynccontextmanager
@@ -51,40 +75,6 @@ async def _in_process(config: Config, models: Pair) -> AsyncIterator[EdgeLink]:
     memory, metrics = Memory(config.serve.memory or 0), ServerMetrics(CollectorRegistry())
     service = Service(link, Classifier(models.server), limits, metrics, memory=memory)
     async with background(service.run()), link:
-        yield link
-
-
-@contextlib.asynccontextmanager
-async def _over_network(
-    config: Config,
-    models: Pair,
-    cameras: Sequence[str],
-    tolls: Tolls,
-    control: Control,
-    clock: BudgetClock,
-    on_mended: Callable[[str], None],
-) -> AsyncIterator[EdgeLink]:
-    from models.zoo import fingerprint
-    from pipeline.assembly import REPLAY_DEADLINE_S
-    from transport.link import Hello
-    from transport.webrtc.address import is_webrtc
-
-    live = isinstance(clock, MonotonicClock)
-    grid = models.server.grid
-    deadline_s = config.ship.deadline if live else REPLAY_DEADLINE_S
-    hello = Hello(grid.side, grid.patch_size, fingerprint(models.edge.labels), deadline_s)
-
-    def charge(bits: int) -> bool:
-        assert isinstance(clock, MonotonicClock)
-        return tolls.charge(clock.elapsed_s(), bits)
-
-    leave_threads_behind()
-    toll = charge if live else None  # a replay's budget knows no time but the stream's
-    if is_webrtc(config.ship.server):
-        link = _webrtc_link(config, cameras, hello, toll, on_mended)
-    else:
-        link = _mqtt_link(config, cameras, hello, toll, control)
-    async with link:
         yield link
 
 
