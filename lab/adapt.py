@@ -2,7 +2,8 @@
 
 The teacher is the stock server on the clean full frame; the student starts as the same model and learns to give the
 teacher's answer (Hinton et al., 2015) to what `lab.evidence` shows it, and the teacher's tokens of the same places,
-which say more of a frame than its answer does. What is new to it is new at the input, so only the first half of its
+in the end and where the blocks that learn end (Romero et al., "FitNets", 2015). Tokens say more of a frame than its
+answer does, and are harder to learn by heart. What is new to it is new at the input, so only the first half of its
 blocks learns (surgical fine-tuning, Lee et al., 2023); its patch embedding does not, so tokens that an edge computes
 are still the server's own. Weights are averaged over the steps, and in the end over stock and student (WiSE-FT,
 Wortsman et al., 2022) where that agrees more. The stock weights stay beside them, for messages that hold all that
@@ -16,7 +17,6 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +37,8 @@ from models.zoo import PARTIAL, Model, Partial
 from pipeline.errors import SagelinkError
 
 Weights: TypeAlias = dict[str, Tensor]
-MIX = (24, 8)  # frames of a step: whole and coded; with chosen units
+MIX = (20, 12)  # frames of a step: whole and coded; with chosen units
+ON_GPU = 3  # times as many
 RATE = 1e-4
 _WARM_UP = 50  # steps
 _TEMPERATURE = 2.0
@@ -45,26 +46,26 @@ _DECAY = 0.05  # of weights
 _AVERAGED = 0.995  # of the averaged weights that a step keeps
 _FROZEN = "patch_embed."
 _LEARNING = 0.5  # of the blocks, from the input on
+_HALFWAY = 2.0  # what the tokens after these count for, beside the answer and the last tokens
 
 
 class Student:
     """A server on its way; `state` and `restore` let it go on after an interruption as if there had been none."""
 
-    def __init__(self, stock: Model, views: Views, bf16: bool, mix: tuple[int, int] = MIX) -> None:
+    def __init__(self, stock: Model, views: Views, bf16: bool) -> None:
         self.steps = 0
         self._stock = stock
         self._views = views
         self._bf16 = bf16
-        self._mix = mix
         self._vit = copy.deepcopy(stock.vit)
         self._vit.requires_grad_(False)
-        early = self._vit.blocks[: math.ceil(_LEARNING * len(self._vit.blocks))]
-        self._learning = [*_position_and_prefix(self._vit), *early.parameters()]
+        self._depth = math.ceil(_LEARNING * len(self._vit.blocks))
+        self._learning = [*_position_and_prefix(self._vit), *self._vit.blocks[: self._depth].parameters()]
         for parameter in self._learning:
             parameter.requires_grad_(True)
         self._average = AveragedModel(self._vit, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGED))  # type: ignore[no-untyped-call]
         self._optimiser = torch.optim.AdamW(self._learning, lr=RATE, weight_decay=_DECAY)
-        self._pool = ThreadPoolExecutor(torch.get_num_threads(), "sagelink-evidence")
+        self._lessons: Iterator[tuple[Lesson, Lesson]] | None = None
 
     def step(self, progress: float) -> float:
         """One step at `progress` of the whole, 0 to 1; returns the loss."""
@@ -73,9 +74,12 @@ class Student:
             group["lr"] = rate
         total = 0.0
         self._optimiser.zero_grad()
-        for lesson in self._views.batch(self.steps, *self._mix, self._pool):
+        if self._lessons is None:
+            self._lessons = self._views.from_step(self.steps)
+        both = next(self._lessons)
+        for lesson in both:
             with lower_precision(self._stock, self._bf16):
-                loss = self._loss(lesson) * (len(lesson.clean) / sum(self._mix))
+                loss = self._loss(lesson) * (len(lesson.clean) / sum(len(each.clean) for each in both))
             torch.autograd.backward(loss)
             total += loss.item()
         torch.nn.utils.clip_grad_norm_(self._learning, 1.0)
@@ -86,24 +90,25 @@ class Student:
 
     def _loss(self, lesson: Lesson) -> Tensor:
         stock, prefix = self._stock, self._vit.num_prefix_tokens
-        with torch.no_grad():
-            wanted = stock.vit.forward_features(stock.normalise(lesson.clean))
-            answers = stock.vit.forward_head(wanted)
+        with torch.no_grad(), _tokens_after(stock.vit, self._depth) as wanted:
+            wanted.append(stock.vit.forward_features(stock.normalise(lesson.clean)))
+            answers = stock.vit.forward_head(wanted[-1])
         images = stock.normalise(lesson.coded)
-        if lesson.units is None:
-            tokens = self._vit.forward_features(images)
-        else:
-            units = torch.from_numpy(lesson.units).to(images.device)
-            rows = torch.arange(len(units), device=images.device)[:, None]
-            tokens = features_of_units(self._vit, to_units(images, stock.grid.patch_size)[rows, units], units)
-            wanted = torch.cat([wanted[:, :prefix], wanted[:, prefix:][rows, units]], dim=1)
+        with _tokens_after(self._vit, self._depth) as found:
+            if lesson.units is None:
+                found.append(self._vit.forward_features(images))
+            else:
+                units = lesson.units.to(images.device)
+                rows = torch.arange(len(units), device=images.device)[:, None]
+                patches = to_units(images, stock.grid.patch_size)[rows, units]
+                found.append(features_of_units(self._vit, patches, units))
+                wanted = [torch.cat([each[:, :prefix], each[:, prefix:][rows, units]], dim=1) for each in wanted]
         target, own = (
-            (logits.float() / _TEMPERATURE).log_softmax(1) for logits in (answers, self._vit.forward_head(tokens))
+            (logits.float() / _TEMPERATURE).log_softmax(1) for logits in (answers, self._vit.forward_head(found[-1]))
         )
         divergence = F.kl_div(own, target, reduction="batchmean", log_target=True) * _TEMPERATURE**2
-        spread = wanted.float().std((0, 1)).clamp_min(1e-6)
-        difference: Tensor = ((tokens.float() - wanted.float()) / spread).square().mean()
-        return divergence + difference
+        halfway, final = (_difference(own, clean) for own, clean in zip(found, wanted, strict=True))
+        return divergence + _HALFWAY * halfway + final
 
     def weights(self) -> Weights:
         """A copy of the averaged weights."""
@@ -118,10 +123,28 @@ class Student:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.steps = state["steps"]
+        self.steps, self._lessons = state["steps"], None
         self._vit.load_state_dict(state["student"])
         self._average.load_state_dict(state["average"])
         self._optimiser.load_state_dict(state["optimiser"])
+
+
+@contextmanager
+def _tokens_after(vit: VisionTransformer, depth: int) -> Iterator[list[Tensor]]:
+    """Collects the tokens after so many of a model's blocks, of the forward passes inside the context."""
+    taken: list[Tensor] = []
+    handle = vit.blocks[depth - 1].register_forward_hook(lambda _block, _given, tokens: taken.append(tokens))
+    try:
+        yield taken
+    finally:
+        handle.remove()
+
+
+def _difference(tokens: Tensor, wanted: Tensor) -> Tensor:
+    """The mean squared difference of tokens (B, K, D), in units of each channel's own spread."""
+    spread = wanted.float().std((0, 1)).clamp_min(1e-6)
+    difference: Tensor = ((tokens.float() - wanted.float()) / spread).square().mean()
+    return difference
 
 
 def _position_and_prefix(vit: VisionTransformer) -> list[torch.nn.Parameter]:
@@ -135,6 +158,12 @@ def mixed(stock: Model, weights: Weights, share: float, most_bytes: int) -> Mode
     own = stock.vit.state_dict()
     vit.load_state_dict({key: (own[key] + share * (weights[key] - own[key])).half().float() for key in own})
     return replace(stock, partial=Partial(vit, most_bytes, round(MOST * stock.grid.units)))
+
+
+def mix_on(model: Model) -> tuple[int, int]:
+    """Frames of a step, on the model's device."""
+    times = 1 if model.mean.device.type == "cpu" else ON_GPU
+    return MIX[0] * times, MIX[1] * times
 
 
 def bf16_pays(model: Model) -> bool:

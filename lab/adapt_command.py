@@ -67,7 +67,7 @@ def adapt(
     wanted = numbers("--bytes", sizes, 10_000_000)
     from rich.console import Console
 
-    from lab.adapt import Student, bf16_pays, save_adapted
+    from lab.adapt import Student, bf16_pays, mix_on, save_adapted
     from lab.course import Course
     from lab.evidence import Views
     from lab.footage import gather
@@ -102,7 +102,8 @@ def adapt(
             find_frontier(stock.name, settings.encode.frontier, settings.server.checkpoint), rig.canvas
         )
         judge = HeldOut(held_out, lines, stock, wanted, bf16, lambda done, of: bar.show("held-out messages", done, of))
-        student = Student(stock, Views(learned, lines, rig.canvas, (wanted[0], wanted[-1]), seed), bf16)
+        views = Views(learned, lines, rig.canvas, (wanted[0], wanted[-1]), mix_on(stock), seed)
+        student = Student(stock, views, bf16)
         course = Course(student, stock, judge, wanted[-1], minutes * 60)
         state = out.with_name(out.name + ".resume")
         identity = {"sources": [*sources], "frames": frames, "bytes": wanted, "seed": seed, "server": digest(stock)}

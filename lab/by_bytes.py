@@ -30,7 +30,7 @@ class _Trial:
 
 def is_frame(codec: str) -> bool:
     """Whether it sends an ordinary picture file: what one would send without Sagelink."""
-    return codec in codec_names() and codec_by_name(codec).whole
+    return codec in codec_names() and codec_by_name(codec).sends == "whole"
 
 
 def encoder_of(evaluation: Evaluation, codec: str) -> Encoder:

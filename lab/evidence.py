@@ -7,64 +7,89 @@ consistent", 2022). Teacher and student see the same view; only what coding and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import Executor
+import os
+import signal
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from lab.footage import Footage
 from pipeline.types import OperatingPoint, Pixels, Units
 from stages.frontier import Line
+from stages.window import placed
 from transport.codecs import Canvas, codec_by_name
 
-_CROPPED = 0.75  # of the views that are no whole frame
-_SMALLEST = 0.3  # share of the frame that a crop has at least
+_CROPPED = 0.85  # of the views that are no whole frame
+_SMALLEST = 0.15  # share of the frame that a crop has at least
 _ASPECT = 1.25
-_BLENDED = 0.25
+_BLENDED = 0.5
 _LIKELY = 0.06  # agreement below the best at which a line is chosen 1/e times as often
 _RAW = 0.3  # of the steps: chosen units are raw, not coded
 _SHUFFLED = 0.3  # of the frames of which units are chosen: by lot, not in order
 _FEWEST, MOST = 0.1, 0.85  # share of the units that are chosen
+_STEPS = 10**9  # more than anyone waits for
+_OBLONG = 1.6  # a window is at most about so many times as long as wide
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lesson:
     """Pictures as the teacher sees them and as the student does, of those units alone where not all are there."""
 
-    clean: NDArray[np.uint8]  # (B, S, S, 3)
-    coded: NDArray[np.uint8]  # (B, S, S, 3)
-    units: NDArray[np.int64] | None  # (B, K)
+    clean: Tensor  # (B, S, S, 3) uint8
+    coded: Tensor  # (B, S, S, 3) uint8
+    units: Tensor | None  # (B, K) int64
 
 
-class Views:
-    """Draws batches. What step n sees depends on the seed and on n alone, so an interrupted run goes on as it was."""
+class Views(Dataset[tuple[Lesson, Lesson]]):
+    """What each step sees: whole frames, and frames of which units are chosen.
+
+    That depends on the seed and on the step alone, so an interrupted run goes on as it was.
+    """
 
     def __init__(
-        self, footage: Footage, lines: Sequence[Line], canvas: Canvas, sizes: tuple[int, int], seed: int
+        self,
+        footage: Footage,
+        lines: Sequence[Line],
+        canvas: Canvas,
+        sizes: tuple[int, int],
+        mix: tuple[int, int],
+        seed: int,
     ) -> None:
-        """`sizes`: fewest and most bytes of a message."""
+        """`sizes`: fewest and most bytes of a message; `mix`: whole frames of a step, and those with chosen units."""
         self._footage = footage
         self._canvas = canvas
         self._whole = [line for line in lines if line.knob == "quality" and line.base.units == canvas.units]
         self._sizes = np.log(sizes)
+        self._mix = mix
         self._seed = seed
 
-    def batch(self, step: int, coded: int, chosen: int, pool: Executor) -> tuple[Lesson, Lesson]:
-        """Of a step: so many whole frames, `coded`, and so many with `chosen` units."""
+    def __getitem__(self, step: int) -> tuple[Lesson, Lesson]:
+        coded, chosen = self._mix
         rng = np.random.default_rng([self._seed, step])
         seeds = rng.spawn(coded + chosen)
+        whole = [self._view(seed) for seed in seeds[:coded]]
+        sent = [self._coded(view, seed) for view, seed in zip(whole, seeds[:coded], strict=True)]
         count = round(rng.uniform(_FEWEST, MOST) * self._canvas.units)
-        raw = rng.random() < _RAW
-        whole = [*pool.map(self._view, seeds[:coded])]
-        sent = [*pool.map(self._coded, whole, seeds[:coded])]
-        some = [*pool.map(lambda rng: self._chosen(rng, count, raw), seeds[coded:])]
-        pictures, pieces, units = zip(*some, strict=True)
-        return Lesson(np.stack(whole), np.stack(sent), None), Lesson(
-            np.stack(pictures), np.stack(pieces), np.stack(units)
+        shape = None if rng.random() < _RAW else self._shape(count, rng)
+        pictures, pieces, units = zip(*(self._chosen(count, shape, seed) for seed in seeds[coded:]), strict=True)
+        return Lesson(_stacked(whole), _stacked(sent), None), Lesson(
+            _stacked(pictures), _stacked(pieces), _stacked(units)
         )
+
+    def from_step(self, step: int) -> Iterator[tuple[Lesson, Lesson]]:
+        """All steps from one on, made ahead by a process for each core."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        ahead = DataLoader(
+            self, batch_size=None, sampler=range(step, _STEPS), num_workers=cores, worker_init_fn=_prepare_worker
+        )
+        return iter(ahead)
 
     def _view(self, rng: np.random.Generator) -> Pixels:
         """A crop of a frame, or of two on top of each other."""
@@ -92,24 +117,34 @@ class Views:
         everything = np.arange(self._canvas.units)
         return self._through(view, everything, self._point(rng, 1.0))
 
-    def _chosen(self, rng: np.random.Generator, count: int, raw: bool) -> tuple[Pixels, Pixels, NDArray[np.int64]]:
-        """A frame, what is left of it, and the units chosen."""
-        row = rng.integers(len(self._footage))
+    def _shape(self, count: int, rng: np.random.Generator) -> tuple[int, int]:
+        """Rows and columns of a window of about so many units."""
+        side = self._canvas.side
+        rows = (count * np.exp(rng.uniform(-1, 1) * np.log(_OBLONG))) ** 0.5
+        rows = int(np.clip(round(rows), -(-count // side), side))
+        return rows, max(1, count // rows)
+
+    def _chosen(
+        self, count: int, shape: tuple[int, int] | None, rng: np.random.Generator
+    ) -> tuple[Pixels, Pixels, Units]:
+        """A frame, what is left of it, and the units chosen: so many raw ones, or a window, coded."""
+        row, side = rng.integers(len(self._footage)), self._canvas.side
         order, flip = self._footage.orders[row], rng.random() < 0.5
         picture = _turned(self._footage.pictures[row], flip)
         if rng.random() < _SHUFFLED:
             order = rng.permutation(order)
         elif flip:
-            y, x = np.divmod(order, self._canvas.side)
-            order = y * self._canvas.side + self._canvas.side - 1 - x
-        units = np.sort(order[:count]).astype(np.int64)
-        left = picture if raw else self._through(picture, units, self._point(rng, count / self._canvas.units))
-        return picture, left, units
+            y, x = np.divmod(order, side)
+            order = y * side + side - 1 - x
+        if shape is None:
+            return picture, picture, np.sort(order[:count])
+        units = placed(order, *shape, side)
+        return picture, self._through(picture, units, self._point(rng, len(units) / self._canvas.units)), units
 
     def _point(self, rng: np.random.Generator, share: float) -> OperatingPoint:
         """A likely operating point for a message of a random size that has a share of the units."""
         size = np.exp(rng.uniform(*self._sizes)) / share
-        lines = [line for line in self._whole if share == 1 or not codec_by_name(line.base.codec).whole]
+        lines = [line for line in self._whole if share == 1 or codec_by_name(line.base.codec).sends != "whole"]
         within = [(line, setting) for line in lines if (setting := line.affordable(size)) is not None]
         if not within:
             cheapest = min(lines, key=lambda line: line.sizes[0])
@@ -127,6 +162,16 @@ class Views:
         tiles = np.zeros((canvas.units, patch, patch, 3), np.uint8)
         tiles[units] = patches
         return tiles.reshape(side, side, patch, patch, 3).swapaxes(1, 2).reshape(picture.shape)
+
+
+def _stacked(arrays: Sequence[NDArray[Any]]) -> Tensor:
+    return torch.from_numpy(np.stack(arrays))
+
+
+def _prepare_worker(_number: int) -> None:
+    """Ctrl-C is for the process that learns; this one is ended by it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _turned(picture: Pixels, flip: bool) -> Pixels:

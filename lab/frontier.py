@@ -30,7 +30,7 @@ FULL_WEIGHT = 0.5  # of the server's answer to a full frame, and the most that a
 _AVIF = (2, 14, 24, 34, 44, 56, 72, 88)
 _WEBP = (1, 10, 30, 55, 80)
 _JPEG = (3, 10, 25, 50, 85)
-_FEW = (20, 34, 48)
+_PART = (14, 24, 34, 44, 56)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Sweep:
 _SIDES = (0.43, 0.57, 0.71, 0.86, 1.0)  # of 224 pixels 0.57 and 0.86 are whole superblocks of AV1
 SWEEPS = (
     Sweep("avif", _AVIF, sides=_SIDES),
-    Sweep("avif", _FEW, sides=(0.71, 1.0), units=(0.5, 0.65, 0.8)),
+    Sweep("avif", _PART, sides=(0.57, 0.86), units=(0.5, 0.8)),
     Sweep("webp", _WEBP, sides=_SIDES),
     Sweep("avif-frame", _AVIF, sides=_SIDES),
     Sweep("webp-frame", _WEBP, sides=_SIDES),

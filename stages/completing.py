@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.types import OperatingPoint
 from stages.frontier import Line
-from stages.parts import DEALT
+from transport.codecs import codec_by_name
 from transport.remembered import completion_bytes
 
 
@@ -28,7 +28,7 @@ class Completing:
 
     @classmethod
     def among(cls, lines: Sequence[Line], units: int, fewest: int, most: int) -> Completing:
-        chosen = [line for line in lines if line.base.codec in DEALT and line.knob == "units"]
+        chosen = [line for line in lines if line.knob == "units" and codec_by_name(line.base.codec).sends == "units"]
         return cls(chosen, units, fewest, most)
 
     def lines(self, kept: int, rest: int) -> list[Line]:

@@ -21,6 +21,7 @@ from stages.frontier import Line, find_frontier, read_frontier
 from stages.memory import Memory
 from stages.parts import Splitter
 from stages.planner import Plan, plan
+from stages.window import window
 from transport.codecs import Canvas, codec_by_name
 from transport.embedding import Embedding
 from transport.remembered import encode_completion
@@ -121,7 +122,7 @@ class Encoder:
             return None
 
         def code(point: OperatingPoint, _: float) -> bytes:
-            plain = self._evidence(seq, picture, rest, point)
+            plain = self._evidence(seq, picture, rest[: point.units], point)
             return encode_completion(plain, base.name, base.kept)
 
         planned = plan(lines, code, cap_bytes, self._slack)
@@ -131,6 +132,12 @@ class Encoder:
 
     def fit(self, seq: int, picture: Pixels, order: Units, cap_bytes: int) -> Plan | int:
         """The best message of at most `cap_bytes`, or the bytes that the shortest would need."""
+        planned = self._fit(seq, picture, order, cap_bytes)
+        if isinstance(planned, int):
+            return planned
+        return replace(planned, point=replace(planned.point, units=len(self.chosen(order, planned.point))))
+
+    def _fit(self, seq: int, picture: Pixels, order: Units, cap_bytes: int) -> Plan | int:
         longest = self._part_bytes
         if longest is None or cap_bytes <= longest:
             return self._in_one(seq, picture, order, cap_bytes)
@@ -151,22 +158,32 @@ class Encoder:
         self, seq: int, picture: Pixels, order: Units, splitter: Splitter, point: OperatingPoint, expected: float
     ) -> bytes | None:
         """A bundle; what fits one part, or cannot be split, as it is. None where it can be neither."""
-        whole = codec_by_name(point.codec).whole
+        whole = codec_by_name(point.codec).sends == "whole"
         if whole or expected <= splitter.longest:
             message = self.message(seq, picture, order, point)
             if whole or len(message) <= splitter.longest:
                 return message
             expected = len(message)
-        parts = splitter.split(order[: point.units], point, expected, partial(self.message, seq, picture))
+        parts = splitter.split(self.chosen(order, point), point, expected, partial(self.coded, seq, picture))
         return None if parts is None else encode_bundle(seq, parts)
 
     def message(self, seq: int, picture: Pixels, order: Units, point: OperatingPoint) -> bytes:
         """The whole message at one operating point."""
-        return encode_evidence(self._evidence(seq, picture, order, point))
+        return self.coded(seq, picture, self.chosen(order, point), point)
 
-    def _evidence(self, seq: int, picture: Pixels, order: Units, point: OperatingPoint) -> EvidenceMessage:
+    def chosen(self, order: Units, point: OperatingPoint) -> Units:
+        """The units that are sent at a point: the first of `order`, or in an image the window that has most of them."""
+        if point.units < self._canvas.units and codec_by_name(point.codec).sends == "part":
+            return window(order, point.units, self._canvas.side)
+        return order[: point.units]
+
+    def coded(self, seq: int, picture: Pixels, units: Units, point: OperatingPoint) -> bytes:
+        """The message of these units, whatever number of them the point names."""
+        return encode_evidence(self._evidence(seq, picture, units, point))
+
+    def _evidence(self, seq: int, picture: Pixels, units: Units, point: OperatingPoint) -> EvidenceMessage:
         canvas, codec = self._canvas, codec_by_name(point.codec)
-        units = np.sort(order[: point.units])
+        units = np.sort(units)
         payload = codec.encode(picture, units, point, canvas)
         return EvidenceMessage(seq, canvas.side, canvas.patch_size, codec.number, units, payload)
 
@@ -209,7 +226,7 @@ class Encode:
             return Kept(selected, Drop.BUDGET)
         return Evidence(
             selected=selected,
-            units=np.sort(order[: planned.point.units]),
+            units=np.sort(self._encoder.chosen(order, planned.point)),
             point=planned.point,
             weight=planned.weight,
             message=planned.message,

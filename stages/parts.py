@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 
 from pipeline.types import OperatingPoint, Pixels, Units
-from transport.codecs import Canvas
+from transport.codecs import Canvas, codec_by_name
 from transport.wire import MAX_PARTS
 
-BANDS = {"webp": "webp-band", "avif": "avif-band"}
-DEALT = ("raw-zstd", "token-zstd")
 _FILLED = 640  # bytes a part at least, on average: a link charges for no more datagrams than that
 _MORE = 105  # bytes of a part that a whole message has not: its header, and its picture's
 _AIM = 0.88  # of the longest part: what a part is expected to have, so that few have to be cut once more
@@ -43,42 +40,41 @@ class Splitter:
         return max(2, math.ceil(expected / (_AIM * self.longest)))
 
     def split(
-        self, order: Units, point: OperatingPoint, expected: float, code: Callable[[Units, OperatingPoint], bytes]
+        self, units: Units, point: OperatingPoint, expected: float, code: Callable[[Units, OperatingPoint], bytes]
     ) -> list[bytes] | None:
-        """Parts that hold `order`'s units between them; None where that is not possible.
+        """Parts that hold `units`, best first, between them; None where that is not possible.
 
-        `expected`: bytes of the message in one; `code` makes a message of units, best first, at a point. Each part is
+        `expected`: bytes of the message in one; `code` makes a message of units at a point. Each part is
         coded once, and once more in two where it came out too long.
         """
-        if point.codec not in BANDS and point.codec not in DEALT:
+        if codec_by_name(point.codec).sends == "whole":
             return None
-        codec = BANDS.get(point.codec, point.codec)
         parts: list[bytes] = []
-        left = self._groups(point.codec, order, self._count(expected))
+        left = self._groups(point.codec, units, self._count(expected))
         while left:
-            units = left.pop(0)
-            part = code(units, replace(point, codec=codec, units=len(units)))
+            group = left.pop(0)
+            part = code(group, point)
             if len(part) <= self.longest:
                 parts.append(part)
                 continue
-            halves = self._groups(point.codec, units, 2)
+            halves = self._groups(point.codec, group, 2)
             if len(halves) < 2 or len(parts) + len(left) >= MAX_PARTS:
                 return None
             left[:0] = halves
         filled = _FILLED * (len(parts) - 1) < sum(map(len, parts))
         return parts if filled and len(parts) <= MAX_PARTS else None
 
-    def _groups(self, codec: str, order: Units, count: int) -> list[Units]:
-        if codec in BANDS:
-            return self._bands(order, count)
-        return [group for start in range(count) if len(group := order[start::count])]
+    def _groups(self, codec: str, units: Units, count: int) -> list[Units]:
+        if codec_by_name(codec).sends == "part":
+            return self._bands(units, count)
+        return [group for start in range(count) if len(group := units[start::count])]
 
-    def _bands(self, order: Units, count: int) -> list[Units]:
+    def _bands(self, units: Units, count: int) -> list[Units]:
         """The units in `count` runs of rows that have about as much detail each, which is what bytes go with."""
-        rows = order // self._side
+        rows = units // self._side
         first, end = int(rows.min()), int(rows.max()) + 1
         share = np.cumsum(self._detail[first:end])
         cuts = first + 1 + np.searchsorted(share, share[-1] * np.arange(1, count) / count)
         edges = np.unique([first, *cuts.clip(max=max(first + 1, end - 1)), end])
-        groups = [order[(rows >= low) & (rows < high)] for low, high in pairwise(edges)]
+        groups = [units[(rows >= low) & (rows < high)] for low, high in pairwise(edges)]
         return [group for group in groups if len(group)]

@@ -1,4 +1,4 @@
-"""A set of units in as few bytes as there are sets: its rank among all sets of that many units.
+"""A set of units in few bytes: a rectangle as such, any other as its rank among all sets of that many units.
 
 The combinatorial number system (Knuth, TAOCP 7.2.1.3): the rank of units u_1 < ... < u_K is the sum of C(u_i, i). Of
 196 units, 98 take 24 bytes, 32 take 16, and all of them none at all.
@@ -55,3 +55,30 @@ def unpack_units(data: bytes, total: int, count: int) -> Units:
             below = below * (unit - left) // unit
     units[0] = 0  # what is left after the last step can only be unit 0
     return units
+
+
+RECTANGLE_BYTES = 3  # left, top and width; the number of units is known
+
+
+def pack_rectangle(units: Units, side: int) -> bytes | None:
+    """Ascending units (K,) of a grid of side x side that fill a rectangle; None where they do not, or where their rank
+    takes no more bytes."""
+    if set_bytes(side**2, len(units)) <= RECTANGLE_BYTES:
+        return None
+    top, left = divmod(int(units[0]), side)
+    width = int(units[-1]) % side + 1 - left
+    if width < 1 or len(units) % width or len(units) != width * (int(units[-1]) // side + 1 - top):
+        return None
+    inside = units % side - left
+    return bytes([left, top, width]) if inside.min() >= 0 and inside.max() < width else None
+
+
+def unpack_rectangle(data: bytes, side: int, count: int) -> Units:
+    """The reverse of `pack_rectangle`. Raises ValueError for a rectangle that it does not write."""
+    left, top, width = data
+    if not width or count % width or left + width > side or top + count // width > side:
+        raise ValueError(f"no rectangle of {count} units {width} wide at {left}, {top} on a grid of {side}x{side}")
+    if set_bytes(side**2, count) <= RECTANGLE_BYTES:
+        raise ValueError(f"{count} of {side**2} units are no rectangle: their rank is shorter")
+    rows = np.arange(top, top + count // width)[:, None] * side
+    return (rows + np.arange(left, left + width)).ravel()

@@ -13,12 +13,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.types import Reply, Units
-from transport.unit_set import pack_units, set_bytes, unpack_units
+from transport.unit_set import (
+    RECTANGLE_BYTES,
+    pack_rectangle,
+    pack_units,
+    set_bytes,
+    unpack_rectangle,
+    unpack_units,
+)
 
 MAGIC = b"SG"
-VERSION = 2
+VERSION = 3
 
-# magic, version, kind, seq, grid side, patch size, codec, number of units
+# magic, version, kind, seq, grid side, patch size, codec, number of units with the flag _RECTANGLE
 _EVIDENCE = struct.Struct("!2sBBIBBBH")
 # magic, version, kind, seq, units, time at the server and of that in its queue (us), frames waiting there, length of
 # the refusal, number of classes
@@ -28,6 +35,8 @@ _BUNDLE = struct.Struct("!2sBBIB")
 _LENGTH = struct.Struct("!H")
 _CLASS = struct.Struct("!If")  # class id, log-probability
 _CRC = struct.Struct("!I")
+
+_RECTANGLE = 0x8000
 
 _KIND_EVIDENCE = 1
 _KIND_REPLY = 2
@@ -61,6 +70,7 @@ class EvidenceMessage:
 
 def encode_evidence(message: EvidenceMessage) -> bytes:
     """Header, unit set, payload, CRC-32."""
+    rectangle = pack_rectangle(message.units, message.side)
     header = _EVIDENCE.pack(
         MAGIC,
         VERSION,
@@ -69,14 +79,9 @@ def encode_evidence(message: EvidenceMessage) -> bytes:
         message.side,
         message.patch_size,
         message.codec,
-        len(message.units),
+        len(message.units) | (_RECTANGLE if rectangle else 0),
     )
-    return seal(header + pack_units(message.units, message.side**2) + message.payload)
-
-
-def overhead_bytes(side: int, units: int) -> int:
-    """Bytes of an evidence message beside its payload."""
-    return _EVIDENCE.size + set_bytes(side**2, units) + _CRC.size
+    return seal(header + (rectangle or pack_units(message.units, message.side**2)) + message.payload)
 
 
 def decode_evidence(data: bytes) -> EvidenceMessage:
@@ -90,17 +95,25 @@ def decode_evidence(data: bytes) -> EvidenceMessage:
         raise MalformedMessage(f"grid side is {side}; accepted: 1 to {MAX_SIDE}")
     if not 1 <= patch_size <= MAX_PATCH:
         raise MalformedMessage(f"patch size is {patch_size}; accepted: 1 to {MAX_PATCH}")
+    rectangle, count = bool(count & _RECTANGLE), count & ~_RECTANGLE
     total = side**2
     if not 1 <= count <= total:
         raise MalformedMessage(f"{count} units on a grid of {total}")
-    end = _EVIDENCE.size + set_bytes(total, count)
+    end = _EVIDENCE.size + _set_bytes(total, count, rectangle)
     if len(body) < end:
         raise MalformedMessage("the unit set is cut short")
+    packed = body[_EVIDENCE.size : end]
     try:
-        units = unpack_units(body[_EVIDENCE.size : end], total, count)
+        units = unpack_rectangle(packed, side, count) if rectangle else unpack_units(packed, total, count)
     except ValueError as error:
         raise MalformedMessage(str(error)) from None
+    if not rectangle and pack_rectangle(units, side) is not None:
+        raise MalformedMessage(f"{count} units that fill a rectangle, not sent as one")
     return EvidenceMessage(seq, side, patch_size, codec, units, body[end:])
+
+
+def _set_bytes(total: int, count: int, rectangle: bool) -> int:
+    return RECTANGLE_BYTES if rectangle else set_bytes(total, count)
 
 
 def encode_bundle(seq: int, parts: Sequence[bytes]) -> bytes:
@@ -163,10 +176,11 @@ def peek(data: bytes) -> tuple[int, int] | None:
             return seq, sum(claim[1] for claim in claims if claim is not None)
         body = _unseal(data)
         kind, (seq, side, _, codec, units) = _header(_EVIDENCE, body)
+        rectangle, units = bool(units & _RECTANGLE), units & ~_RECTANGLE
     except MalformedMessage:
         return None
     if codec == REMEMBERED and 1 <= side <= MAX_SIDE and 1 <= units <= side**2:
-        kept = _EVIDENCE.size + set_bytes(side**2, units) + NAME_BYTES
+        kept = _EVIDENCE.size + _set_bytes(side**2, units, rectangle) + NAME_BYTES
         units += int.from_bytes(body[kept : kept + 2])
     return (seq, units) if kind == _KIND_EVIDENCE else None
 

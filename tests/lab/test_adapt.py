@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import signal
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,11 +43,11 @@ class World:
     def stock(self) -> Model:
         return self.pair.server
 
-    def views(self, seed: int = 0) -> Views:
-        return Views(self.learned, self.lines, self.rig.canvas, SIZES, seed)
+    def views(self, seed: int = 0, mix: tuple[int, int] = (3, 4)) -> Views:
+        return Views(self.learned, self.lines, self.rig.canvas, SIZES, mix, seed)
 
     def student(self) -> Student:
-        return Student(self.stock, self.views(), bf16=False, mix=(4, 2))
+        return Student(self.stock, self.views(mix=(4, 2)), bf16=False)
 
 
 @pytest.fixture(scope="module")
@@ -100,11 +99,10 @@ def test_frames_are_split_by_stretches_and_told(world: World) -> None:
 
 
 def test_what_a_step_shows_depends_on_seed_and_step_alone(world: World) -> None:
-    with ThreadPoolExecutor(2) as two, ThreadPoolExecutor(1) as one:
-        whole, chosen = world.views().batch(5, 3, 4, two)
-        again, _ = world.views().batch(5, 3, 4, one)
-        later, _ = world.views().batch(6, 3, 4, one)
-        other, _ = world.views(seed=1).batch(5, 3, 4, one)
+    whole, chosen = world.views()[5]
+    ahead = world.views().from_step(5)
+    (again, _), (later, _) = next(ahead), next(ahead)
+    other, _ = world.views(seed=1)[5]
     assert (whole.coded == again.coded).all()
     assert whole.units is None
     assert not (whole.clean == later.clean).all()
@@ -112,7 +110,25 @@ def test_what_a_step_shows_depends_on_seed_and_step_alone(world: World) -> None:
     assert all((clean != coded).any() for clean, coded in zip(whole.clean, whole.coded, strict=True))
     assert chosen.units is not None
     assert len(chosen.units) == 4
-    assert (np.diff(chosen.units, axis=1) > 0).all()  # ascending, none twice
+    assert (chosen.units.diff(dim=1) > 0).all()  # ascending, none twice
+
+
+def test_what_is_coded_of_chosen_units_is_a_window_and_the_rest_of_the_picture_is_black(world: World) -> None:
+    views = world.views()
+    raw = coded = 0
+    for _, chosen in (views[step] for step in range(12)):
+        assert chosen.units is not None
+        for clean, sent, units in zip(chosen.clean.numpy(), chosen.coded.numpy(), chosen.units.numpy(), strict=True):
+            if (clean == sent).all():
+                raw += 1
+                continue
+            coded += 1
+            y, x = np.divmod(units, 14)
+            assert len(units) == (np.ptp(y) + 1) * (np.ptp(x) + 1)
+            seen = sent[8 * y.min() : 8 * y.max() + 8, 8 * x.min() : 8 * x.max() + 8]
+            assert seen.sum() == sent.sum()
+    assert raw > 0
+    assert coded > 0
 
 
 def test_chosen_units_are_those_of_the_frame_even_turned_over(world: World) -> None:
@@ -122,15 +138,13 @@ def test_chosen_units_are_those_of_the_frame_even_turned_over(world: World) -> N
     for picture, unit in zip(marked, first, strict=True):
         y, x = divmod(int(unit), 14)
         picture[8 * y : 8 * y + 8, 8 * x : 8 * x + 8] = 255
-    views = Views(replace(world.learned, pictures=marked), world.lines, world.rig.canvas, SIZES, 0)
+    views = Views(replace(world.learned, pictures=marked), world.lines, world.rig.canvas, SIZES, (1, 8), 0)
     found = 0
-    with ThreadPoolExecutor(1) as pool:
-        for step in range(6):
-            _, chosen = views.batch(step, 1, 8, pool)
-            assert chosen.units is not None
-            for picture, units in zip(chosen.clean, chosen.units, strict=True):
-                cells = picture.reshape(14, 8, 14, 8, 3).max((1, 3, 4)).ravel()
-                found += int(np.flatnonzero(cells)[0] in units)
+    for _, chosen in (views[step] for step in range(6)):
+        assert chosen.units is not None
+        for picture, units in zip(chosen.clean.numpy(), chosen.units.numpy(), strict=True):
+            cells = picture.reshape(14, 8, 14, 8, 3).max((1, 3, 4)).ravel()
+            found += int(np.flatnonzero(cells)[0] in units)
     assert found >= 40  # of 48; three in ten are drawn by lot, with a fair chance of having it
 
 

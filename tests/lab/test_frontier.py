@@ -13,7 +13,6 @@ from pipeline.config import ModelConfig
 from pipeline.types import Frame
 from server.classify import Classifier
 from stages.frontier import read_frontier
-from stages.parts import BANDS
 from stages.sources.synthetic import SyntheticSource
 from transport.codecs import Canvas, codec_names
 
@@ -38,7 +37,7 @@ def test_the_weight_follows_who_is_right():
 def test_every_codec_is_measured():
     canvas = Canvas(14, 16)
     points = [point for _, points in empty_lines(canvas) for point in points]
-    assert {point.codec for point in points} == set(codec_names()) - set(BANDS.values())
+    assert {point.codec for point in points} == set(codec_names())
     assert len(points) == len(set(points))
     assert all(1 <= point.units <= 196 and 16 <= point.side <= 224 for point in points)
 

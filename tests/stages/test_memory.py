@@ -221,7 +221,7 @@ def test_golden_completion():
     rest = EvidenceMessage(7, SIDE, PATCH, 1, np.array([0, 4]), b"rest")
     message = encode_completion(rest, b"basename", np.array([1]))
     assert message[:-4].hex(" ") == (
-        "53 47 02 01 00 00 00 07 04 04 0a 00 02 "  # header of evidence, codec 10
+        "53 47 03 01 00 00 00 07 04 04 0a 00 02 "  # header of evidence, codec 10
         "06 "  # units 0 and 4
         "62 61 73 65 6e 61 6d 65 00 01 01 "  # base, 1 unit kept, codec 1
         "01 72 65 73 74"  # unit 1, payload

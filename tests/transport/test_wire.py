@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.types import Reply
+from transport.unit_set import pack_units
 from transport.wire import (
     MAX_CLASSES,
     MAX_MESSAGE_BYTES,
@@ -24,7 +25,6 @@ from transport.wire import (
     decode_reply,
     encode_evidence,
     encode_reply,
-    overhead_bytes,
     peek,
 )
 
@@ -35,6 +35,7 @@ EVIDENCE = {
     "evidence-few": EvidenceMessage(2**32 - 1, 14, 16, 1, np.array([3, 17, 195]), bytes(range(16))),
     "evidence-wide": EvidenceMessage(258, 64, 8, 250, np.array([0, 255, 256, 4095]), b""),
     "evidence-full": EvidenceMessage(0, 14, 16, 4, np.arange(196), b"\x00"),
+    "evidence-window": EvidenceMessage(9, 14, 16, 4, (np.arange(3, 9)[:, None] * 14 + np.arange(4, 11)).ravel(), b"x"),
 }
 REPLIES = {
     "reply-classes": Reply(7, None, (3, 0, 99_999), (-0.5, -1.25, -20.0), 196, 12.345, 3.21, 17),
@@ -54,7 +55,7 @@ def seal(body: bytes) -> bytes:
 
 def evidence_bytes(
     magic: bytes = b"SG",
-    version: int = 2,
+    version: int = 3,
     kind: int = 1,
     seq: int = 5,
     side: int = 3,
@@ -66,11 +67,15 @@ def evidence_bytes(
     return seal(struct.pack("!2sBBIBBBH", magic, version, kind, seq, side, patch, codec, count) + rest)
 
 
+def rectangle_bytes(left: int, top: int, width: int, count: int) -> bytes:
+    return evidence_bytes(side=14, count=count | 0x8000, rest=bytes([left, top, width]) + b"payload")
+
+
 def reply_bytes(
     classes: list[tuple[int, float]],
     refusal: bytes = b"",
     magic: bytes = b"SG",
-    version: int = 2,
+    version: int = 3,
     kind: int = 2,
     count: int | None = None,
     refusal_bytes: int | None = None,
@@ -114,9 +119,24 @@ def test_evidence_comes_back(message):
     assert peek(data) == (message.seq, len(message.units))
 
 
-@given(evidence_messages())
-def test_the_overhead_is_what_is_not_payload(message):
-    assert len(encode_evidence(message)) - len(message.payload) == overhead_bytes(message.side, len(message.units))
+@pytest.mark.parametrize(
+    ("units", "size"),
+    [
+        (np.arange(196), 0),
+        (np.arange(195), 1),  # no rectangle
+        (np.arange(14, 154), 3),  # ten rows
+        ((np.arange(2, 13)[:, None] * 14 + np.arange(5, 12)).ravel(), 3),  # eleven rows of seven
+        (np.array([3, 17, 31, 45]), 3),  # a column: its rank would take four
+        (np.array([3, 4]), 2),  # its rank is shorter
+        (np.sort(np.random.default_rng(0).permutation(196)[:98]), 24),
+    ],
+)
+def test_a_set_of_units_takes_as_few_bytes_as_it_can(units, size):
+    message = EvidenceMessage(1, 14, 16, 4, units, b"payload")
+    data = encode_evidence(message)
+    assert len(data) == 17 + size + len(b"payload")
+    assert same(decode_evidence(data), message)
+    assert peek(data) == (1, len(units))
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 8, 14, 16, 17, 40, 64])
@@ -159,7 +179,7 @@ def test_a_server_time_beyond_the_field_is_capped():
     assert decode_reply(encode_reply(Reply(1, "no", (), (), 0, 1e12))).server_ms == (2**32 - 1) / 1000
 
 
-# Golden messages: these bytes must be read, and written, by every later version that calls itself 2
+# Golden messages: these bytes must be read, and written, by every later version that calls itself 3
 
 
 @pytest.mark.parametrize("name", EVIDENCE)
@@ -220,13 +240,21 @@ def test_the_builders_build_what_is_sound():
     ("data", "reason"),
     [
         (evidence_bytes(magic=b"GS"), "not a Sagelink message"),
-        (evidence_bytes(version=0), "version 0; accepted: 2"),
-        (evidence_bytes(version=1), "version 1; accepted: 2"),
+        (evidence_bytes(version=0), "version 0; accepted: 3"),
+        (evidence_bytes(version=2), "version 2; accepted: 3"),
         (evidence_bytes(kind=2), "kind is 2, not evidence"),
         (evidence_bytes(kind=0), "kind is 0"),
         (evidence_bytes(side=0), "side is 0; accepted: 1 to 64"),
         (evidence_bytes(side=65), "side is 65; accepted: 1 to 64"),
         (evidence_bytes(side=255, count=65_535), "side is 255"),
+        (rectangle_bytes(0, 0, 0, 28), "no rectangle of 28 units 0 wide"),
+        (rectangle_bytes(0, 0, 5, 28), "no rectangle of 28 units 5 wide"),
+        (rectangle_bytes(8, 0, 7, 28), "no rectangle of 28 units 7 wide at 8, 0 on a grid of 14x14"),
+        (rectangle_bytes(0, 11, 7, 28), "no rectangle of 28 units 7 wide at 0, 11"),
+        (rectangle_bytes(0, 0, 14, 196), "196 of 196 units are no rectangle: their rank is shorter"),
+        (rectangle_bytes(0, 0, 1, 0), "0 units on a grid of 196"),
+        (evidence_bytes(side=14, count=98 | 0x8000, rest=bytes(2)), "cut short"),
+        (evidence_bytes(side=14, count=28, rest=pack_units(np.arange(28), 196)), "fill a rectangle, not sent as one"),
         (evidence_bytes(patch=0), "patch size is 0; accepted: 1 to 64"),
         (evidence_bytes(patch=65), "patch size is 65"),
         (evidence_bytes(count=0), "0 units on a grid of 9"),
@@ -266,7 +294,7 @@ def test_malformed_evidence(data, reason):
         (reply_bytes([(1, 0.01)]), "log-probability"),
         (reply_bytes([(1, -1.0), (2, math.nan)]), "log-probability"),
         (reply_bytes([(1, -1.0), (1, -2.0)]), "a class stands twice"),
-        (seal(b"SG\x02\x02"), "less than a header"),
+        (seal(b"SG\x03\x02"), "less than a header"),
     ],
 )
 def test_malformed_replies(data, reason):
@@ -288,7 +316,7 @@ def test_a_message_beyond_the_limit_is_refused_before_it_is_read(decode):
 
 
 def test_the_largest_message_is_read():
-    payload = bytes(MAX_MESSAGE_BYTES - overhead_bytes(3, 3))
+    payload = bytes(MAX_MESSAGE_BYTES - 18)  # header, one byte of unit set, checksum
     data = encode_evidence(EvidenceMessage(5, 3, 16, 1, np.array([0, 4, 8]), payload))
     assert len(data) == MAX_MESSAGE_BYTES
     assert decode_evidence(data).payload == payload
@@ -300,7 +328,7 @@ def test_the_largest_message_is_read():
         (evidence_bytes(), 5),
         (evidence_bytes(side=0), 5),  # malformed, and yet the frame is known
         (evidence_bytes(kind=2), None),
-        (evidence_bytes(version=1), None),
+        (evidence_bytes(version=2), None),
         (evidence_bytes()[:-1], None),
         (b"", None),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipeline.errors import UsageError, suggest
 from transport.codecs import av1, jpeg, vp8
 from transport.codecs.contract import Canvas, Codec, Patches, Tokens, cut_units
-from transport.codecs.images import Band, Stripped, WholeFile
+from transport.codecs.images import Stripped, WholeFile
 from transport.codecs.raw import RawZstd
 from transport.codecs.tokens import TokenZstd
 from transport.wire import REMEMBERED, MalformedMessage
@@ -30,8 +30,6 @@ _CODECS: dict[str, Codec] = {
     "webp-frame": WholeFile(5, vp8),
     "jpeg-frame": WholeFile(6, jpeg),
     "avif-frame": WholeFile(7, av1),
-    "webp-band": Band(8, vp8),
-    "avif-band": Band(9, av1),
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from transport.embedding import Embedding
 
 Patches: TypeAlias = NDArray[np.uint8]  # (K, patch, patch, 3) RGB
 Tokens: TypeAlias = NDArray[np.float32]  # (K, D) of the server's patch embedding, before positions are added
+
+# What a codec codes of a picture: all of it; the part that its units span; or each unit by itself.
+Sends: TypeAlias = Literal["whole", "part", "units"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class Codec(Protocol):
     """Pure, deterministic and bounded: what `decode` allocates depends on the canvas, never on what a payload says."""
 
     number: int  # stands in the message's header
-    whole: bool  # sends all units or none
+    sends: Sends
 
     def encode(self, picture: Pixels, units: Units, point: OperatingPoint, canvas: Canvas) -> bytes:
         """`picture` (S, S, 3) RGB; `units` (K,) ascending, K >= 1; `side` and `quality` of `point`."""

@@ -1,23 +1,26 @@
 """Codecs that are a well-kept image codec: the working ones, and the plain files that a user would send instead.
 
-`webp` and `avif` code a picture with the units not chosen blanked out, at any resolution, and send the frame without
-its container: one byte of side, then what the format's `strip` left. `webp-frame`, `avif-frame` and `jpeg-frame` send
-the whole picture as the file that any other program would write.
+`webp` and `avif` code the part of a picture that its chosen units span, at any resolution, with the other units in it
+blanked out, and send the frame without its container: one byte of side, then what the format's `strip` left.
+`webp-frame`, `avif-frame` and `jpeg-frame` send the whole picture as the file that any other program would write.
 """
 
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 from PIL import Image
 
 from pipeline.types import OperatingPoint, Pixels, Units
-from transport.codecs.contract import Canvas, Patches, cut_units
-from transport.codecs.masking import masked, restored, shrunk
+from transport.codecs.contract import Canvas, Patches, Sends, cut_units
+from transport.codecs.masking import masked, restored, scaled_down
 from transport.wire import MalformedMessage
 
-SIDE_STEP = 8  # pixels: coded sides are multiples of this, or the picture's own
+SIDE_STEP = 8  # pixels: sides are multiples of this, or the picture's own
+_LEAST = 2  # pixels on a side of what is coded
 
 
 class ImageFormat(Protocol):
@@ -35,69 +38,61 @@ class ImageFormat(Protocol):
 class Stripped:
     """Chosen units, or all, in a picture of any resolution, without the container."""
 
-    whole = False
+    sends: Sends = "part"
 
     def __init__(self, number: int, image_format: ImageFormat) -> None:
         self.number = number
         self._format = image_format
 
     def encode(self, picture: Pixels, units: Units, point: OperatingPoint, canvas: Canvas) -> bytes:
-        image = shrunk(masked(picture, units, canvas), point.side)
-        side, _, core = self._format.strip(self._format.encode(image, point.quality))
-        return bytes([0 if side == canvas.pixels else side // SIDE_STEP]) + core
-
-    def decode(self, payload: bytes, units: Units, canvas: Canvas) -> Patches:
-        if not payload:
-            raise MalformedMessage("the payload is empty")
-        side = payload[0] * SIDE_STEP or canvas.pixels
-        return cut_units(_decode(self._format, side, side, payload[1:], canvas), units, canvas.patch_size)
-
-
-class Band:
-    """The rows of the grid from the first to the last that has one of the units, as a picture of its own without the
-    container: what a message in parts is made of. Its payload is that of `Stripped`."""
-
-    whole = False
-
-    def __init__(self, number: int, image_format: ImageFormat) -> None:
-        self.number = number
-        self._format = image_format
-
-    def encode(self, picture: Pixels, units: Units, point: OperatingPoint, canvas: Canvas) -> bytes:
-        rows = _rows(units, canvas)
-        band = picture[rows.start * canvas.patch_size : rows.stop * canvas.patch_size]
-        image = Image.fromarray(masked(band, units - rows.start * canvas.side, canvas))
-        size = (point.side, _height(point.side, rows, canvas))
-        if image.size != size:
-            image = image.resize(size, Image.Resampling.LANCZOS)
+        span, patch = _Span.of(units, canvas), canvas.patch_size
+        kept = np.zeros((canvas.side, canvas.side), bool)
+        kept.flat[units] = True
+        part = picture[span.top * patch : span.bottom * patch, span.left * patch : span.right * patch]
+        part = masked(part, kept[span.top : span.bottom, span.left : span.right], patch)
+        image = scaled_down(part, *span.size(point.side, canvas))
         _, _, core = self._format.strip(self._format.encode(image, point.quality))
         return bytes([0 if point.side == canvas.pixels else point.side // SIDE_STEP]) + core
 
     def decode(self, payload: bytes, units: Units, canvas: Canvas) -> Patches:
         if not payload:
             raise MalformedMessage("the payload is empty")
-        rows = _rows(units, canvas)
         side = payload[0] * SIDE_STEP or canvas.pixels
-        band = _decode(self._format, side, _height(side, rows, canvas), payload[1:], canvas, len(rows))
-        patch = canvas.patch_size
-        tiles = band.reshape(len(rows), patch, canvas.side, patch, 3)
-        return tiles[units // canvas.side - rows.start, :, units % canvas.side]
+        if side > canvas.pixels:
+            raise MalformedMessage(
+                f"a picture of {side}x{side} pixels; accepted: up to {canvas.pixels}x{canvas.pixels}"
+            )
+        span = _Span.of(units, canvas)
+        part = _decode(self._format, *span.size(side, canvas), payload[1:], span.size(canvas.pixels, canvas))
+        rows, columns = span.bottom - span.top, span.right - span.left
+        tiles = part.reshape(rows, canvas.patch_size, columns, canvas.patch_size, 3)
+        return tiles[units // canvas.side - span.top, :, units % canvas.side - span.left]
 
 
-def _rows(units: Units, canvas: Canvas) -> range:
-    """The grid's rows that a band of these units covers; they are ascending."""
-    return range(int(units[0]) // canvas.side, int(units[-1]) // canvas.side + 1)
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """The smallest rectangle of the grid with all of some units in it."""
 
+    left: int
+    top: int
+    right: int
+    bottom: int
 
-def _height(side: int, rows: range, canvas: Canvas) -> int:
-    """Pixels of a band's height, of a picture coded at `side` pixels."""
-    return max(2, round(side * len(rows) / canvas.side))
+    @classmethod
+    def of(cls, units: Units, canvas: Canvas) -> _Span:
+        y, x = np.divmod(units, canvas.side)
+        return cls(int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1)
+
+    def size(self, side: int, canvas: Canvas) -> tuple[int, int]:
+        """Width and height in pixels where the whole picture has `side` on each side."""
+        across, down = self.right - self.left, self.bottom - self.top
+        return max(_LEAST, round(side * across / canvas.side)), max(_LEAST, round(side * down / canvas.side))
 
 
 class WholeFile:
     """The whole picture at any resolution, as a file."""
 
-    whole = True
+    sends: Sends = "whole"
 
     def __init__(self, number: int, image_format: ImageFormat) -> None:
         self.number = number
@@ -105,31 +100,33 @@ class WholeFile:
 
     def encode(self, picture: Pixels, units: Units, point: OperatingPoint, canvas: Canvas) -> bytes:
         assert len(units) == canvas.units, "a whole frame has all units"
-        return self._format.encode(shrunk(picture, point.side), point.quality)
+        return self._format.encode(scaled_down(picture, point.side, point.side), point.quality)
 
     def decode(self, payload: bytes, units: Units, canvas: Canvas) -> Patches:
         if len(units) != canvas.units:
             raise MalformedMessage(f"a whole frame with {len(units)} of {canvas.units} units")
-        return cut_units(_decode(self._format, *self._format.strip(payload), canvas), units, canvas.patch_size)
+        width, height, core = self._format.strip(payload)
+        if not 1 < max(width, height) <= canvas.pixels:
+            raise MalformedMessage(
+                f"a picture of {width}x{height} pixels; accepted: up to {canvas.pixels}x{canvas.pixels}"
+            )
+        if width != height:
+            raise MalformedMessage(f"a picture of {width}x{height} pixels is not square")
+        picture = _decode(self._format, width, height, core, (canvas.pixels, canvas.pixels))
+        return cut_units(picture, units, canvas.patch_size)
 
 
-def _decode(
-    image_format: ImageFormat, width: int, height: int, core: bytes, canvas: Canvas, rows: int | None = None
-) -> Pixels:
-    """The picture at the canvas's size, or at that of so many rows of its grid. Raises MalformedMessage before a
-    decoder could allocate more than that."""
-    if not 1 < max(width, height) <= canvas.pixels:
-        raise MalformedMessage(f"a picture of {width}x{height} pixels; accepted: up to {canvas.pixels}x{canvas.pixels}")
-    if rows is None and width != height:
-        raise MalformedMessage(f"a picture of {width}x{height} pixels is not square")
-    if len(core) > 3 * canvas.pixels**2 + 4096:
+def _decode(image_format: ImageFormat, width: int, height: int, core: bytes, size: tuple[int, int]) -> Pixels:
+    """The picture, scaled to `size`. `width` and `height` are no larger, so no decoder can allocate more than that.
+    Raises MalformedMessage."""
+    if len(core) > 3 * size[0] * size[1] + 4096:
         raise MalformedMessage(f"{len(core)} bytes are more than the picture's own pixels")
     try:
         file = io.BytesIO(image_format.rebuild(width, height, core))
         with Image.open(file, formats=("WEBP", "AVIF", "JPEG")) as image:
             if image.size != (width, height):
                 raise MalformedMessage("the coded picture has another size than it says")
-            return restored(image.convert("RGB"), canvas.pixels, (rows or canvas.side) * canvas.patch_size)
+            return restored(image.convert("RGB"), *size)
     # What Pillow and the libraries below it raise for data that is no picture.
     except (OSError, SyntaxError, ValueError, RuntimeError, EOFError) as error:
         if isinstance(error, MalformedMessage):

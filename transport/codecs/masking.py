@@ -6,26 +6,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.types import Pixels, Units
-from transport.codecs.contract import Canvas
+from pipeline.types import Pixels
 
 
-def masked(picture: Pixels, units: Units, canvas: Canvas) -> Pixels:
-    """The picture, or some rows of it, with every unit but these flat, in a colour that runs on smoothly from them.
+def masked(picture: Pixels, kept: NDArray[np.bool_], patch_size: int) -> Pixels:
+    """The picture, of units (rows, columns) of which some are kept, with every other one flat, in a colour that runs
+    on smoothly from those.
 
     A flat unit costs next to nothing, an edge where it meets a kept one does not; so the gaps are filled from coarse
     means to fine (pull-push, Gortler et al., 1996), on one colour a unit.
     """
-    side, patch = canvas.side, canvas.patch_size
-    rows = len(picture) // patch
-    if len(units) == rows * side:
+    if kept.all():
         return picture
-    kept = np.zeros(rows * side, bool)
-    kept[units] = True
-    tiles = picture.reshape(rows, patch, side, patch, 3)
-    colours = _fill(tiles.mean((1, 3), dtype=np.float32), kept.reshape(rows, side).astype(np.float32))
+    rows, columns = kept.shape
+    tiles = picture.reshape(rows, patch_size, columns, patch_size, 3)
+    colours = _fill(tiles.mean((1, 3), dtype=np.float32), kept.astype(np.float32))
     flat = np.rint(colours).astype(np.uint8)[:, None, :, None]
-    return np.where(kept.reshape(rows, 1, side, 1, 1), tiles, flat).reshape(picture.shape)
+    return np.where(kept.reshape(rows, 1, columns, 1, 1), tiles, flat).reshape(picture.shape)
 
 
 def _fill(colours: NDArray[np.float32], known: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -42,10 +39,10 @@ def _fill(colours: NDArray[np.float32], known: NDArray[np.float32]) -> NDArray[n
     return np.where(known[..., None] > 0, colours, above.repeat(2, 0).repeat(2, 1)[:height, :width])
 
 
-def shrunk(picture: Pixels, side: int) -> Image.Image:
-    """The picture at side x side pixels."""
-    image = Image.fromarray(picture)
-    return image if image.width == side else image.resize((side, side), Image.Resampling.LANCZOS)
+def scaled_down(picture: Pixels, width: int, height: int) -> Image.Image:
+    """The picture at so many pixels."""
+    image, size = Image.fromarray(picture), (width, height)
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
 
 
 def restored(image: Image.Image, width: int, height: int) -> Pixels:

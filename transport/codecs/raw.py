@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.types import OperatingPoint, Pixels, Units
-from transport.codecs.contract import Canvas, Patches, cut_units
+from transport.codecs.contract import Canvas, Patches, Sends, cut_units
 from transport.codecs.zstd import compress, decompress
 
 
 class RawZstd:
     number = 1
-    whole = False
+    sends: Sends = "units"
 
     def encode(self, picture: Pixels, units: Units, point: OperatingPoint, canvas: Canvas) -> bytes:
         return compress(cut_units(picture, units, canvas.patch_size).tobytes())

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
 from pipeline.types import OperatingPoint, Pixels, Units
-from transport.codecs.contract import Canvas, Tokens, cut_units
+from transport.codecs.contract import Canvas, Sends, Tokens, cut_units
 from transport.codecs.zstd import compress, decompress
 from transport.embedding import HASH_BYTES, Embedding
 from transport.wire import MalformedMessage
@@ -24,7 +24,7 @@ _STEPS, _LOWEST = 8, -16  # scales to an octave; the smallest is 2^-16
 
 class TokenZstd:
     number = 2
-    whole = False
+    sends: Sends = "units"
 
     def encode(self, picture: Pixels, units: Units, point: OperatingPoint, canvas: Canvas) -> bytes:
         """`point.quality` is the number of bits, one of BITS. Raises UsageError without the server's embedding."""

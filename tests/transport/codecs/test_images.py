@@ -97,14 +97,37 @@ def test_the_rebuilt_webp_file_is_the_same_bytes(picture):
 
 def test_blank_units_take_colours_from_the_kept_ones(picture):
     kept = np.array([0, 100])
-    blanked = masked(picture, kept, CANVAS)
+    chosen = np.zeros((14, 14), bool)
+    chosen.flat[kept] = True
+    blanked = masked(picture, chosen, 16)
     assert (cut_units(blanked, kept, 16) == cut_units(picture, kept, 16)).all()
     others = cut_units(blanked, np.setdiff1d(ALL, kept), 16)
     assert (others == others[:, :1, :1]).all()
     means = cut_units(picture, kept, 16).mean((1, 2))
     assert (others >= np.floor(means.min(0))).all()
     assert (others <= np.ceil(means.max(0))).all()
-    assert masked(picture, ALL, CANVAS) is picture
+    assert masked(picture, np.ones((14, 14), bool), 16) is picture
+
+
+WINDOWS = {"wide": (3, 5, 4, 14), "tall": (0, 14, 11, 14), "one": (6, 7, 6, 7), "corner": (9, 14, 0, 8)}
+
+
+@pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
+@pytest.mark.parametrize("name", STRIPPED)
+@pytest.mark.parametrize("side", [224, 160, 96, 16])
+def test_a_window_is_a_picture_of_its_own(name, side, window, picture):
+    top, bottom, left, right = window
+    units = (np.arange(top, bottom)[:, None] * 14 + np.arange(left, right)).ravel()
+    payload = encode(name, picture, units, side, quality=70)
+    decoded = decode(name, payload, units)
+    assert decoded.shape == (len(units), 16, 16, 3)
+    if side > 16:
+        assert error(picture, units, decoded) < 12
+    assert len(payload) < len(encode(name, picture, side=side, quality=70))
+    # What lies outside has no part in it.
+    other = np.zeros_like(picture)
+    other[16 * top : 16 * bottom, 16 * left : 16 * right] = picture[16 * top : 16 * bottom, 16 * left : 16 * right]
+    assert encode(name, other, units, side, quality=70) == payload
 
 
 # Hostile payloads
