@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from models.picture import make_picture
+from pipeline.types import WHOLE, OperatingPoint, Pixels, Units
 from stages.encode import Encoder
 from stages.frontier import find_frontier, read_frontier
+from stages.looks import Closer
 from stages.planner import Plan
 from stages.sources.images import read_image
 from transport.codecs import Canvas
@@ -36,16 +39,19 @@ def main() -> None:
     canvas, part_bytes = Canvas(14, 16), PART_BYTES if arguments.parts else None
     lines = read_frontier(find_frontier("vit_tiny_patch16_224.augreg_in21k_ft_in1k", arguments.frontier), canvas)
     images = sorted(path for path in arguments.images.iterdir() if path.suffix in (".webp", ".jpg", ".png"))
-    pictures = [make_picture(read_image(path), 224, "squash", "bicubic") for path in images[: arguments.count]]
-    order = np.random.default_rng(0).permutation(canvas.units)
+    frames = [read_image(path) for path in images[: arguments.count]]
+    rng = np.random.default_rng(0)
+    order, importance = rng.permutation(canvas.units), rng.random(canvas.units, np.float32)
     with threadpool_limits(1):
         for cap in CAPS:
             encoder, took, used, coded = _Counting(lines, canvas, part_bytes=part_bytes), [], [], []
-            for picture in pictures:
-                encoder.coded, began = 0, time.process_time()
-                planned = encoder.fit(0, picture, order, cap)
+            for frame in frames:
+                draw = partial(make_picture, frame, 224, "squash", "bicubic", 1.0)
+                picture = draw(WHOLE)
+                encoder.messages, began = 0, time.process_time()
+                planned = encoder.fit(0, picture, order, cap, Closer(WHOLE, importance, draw))
                 took.append((time.process_time() - began) * 1e3)
-                coded.append(encoder.coded)
+                coded.append(encoder.messages)
                 if isinstance(planned, Plan):
                     assert len(planned.message) <= cap
                     used.append(len(planned.message) / cap)
@@ -53,16 +59,16 @@ def main() -> None:
             print(
                 f"{cap:>5} bytes: median {median:.1f} ms, {median / MEDIAN_MS:.0%} of the limit; p95 {p95:.1f} ms, "
                 f"{p95 / P95_MS:.0%}; messages coded {np.mean(coded):.1f}, at most {max(coded)}; cap used "
-                f"{np.mean(used) if used else 0:.0%}; fitted {len(used)} of {len(pictures)}"
+                f"{np.mean(used) if used else 0:.0%}; fitted {len(used)} of {len(frames)}"
             )
 
 
 class _Counting(Encoder):
-    coded = 0
+    messages = 0
 
-    def message(self, *args: object) -> bytes:
-        self.coded += 1
-        return super().message(*args)
+    def coded(self, seq: int, picture: Pixels, units: Units, point: OperatingPoint) -> bytes:
+        self.messages += 1
+        return super().coded(seq, picture, units, point)
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ class Student:
             if lesson.units is None:
                 found.append(self._vit.forward_features(images))
             else:
-                units = lesson.units.to(images.device)
+                units = torch.from_numpy(lesson.units).to(images.device)
                 rows = torch.arange(len(units), device=images.device)[:, None]
                 patches = to_units(images, stock.grid.patch_size)[rows, units]
                 found.append(features_of_units(self._vit, patches, units))

@@ -9,6 +9,7 @@ import numpy as np
 
 from lab.evaluate import Evaluation, Progress, intervals, values
 from lab.report import CodecRow
+from lab.rig import closer_of
 from lab.statistics import Hits
 from pipeline.config import FuseConfig
 from pipeline.types import Answer
@@ -71,12 +72,13 @@ def _try(evaluation: Evaluation, codec: str, encoder: Encoder, cap: int, step: C
     plans: list[Plan | None] = []
 
     def messages() -> Iterator[bytes]:
-        select, units = evaluation.config.select, evaluation.rig.canvas.units
+        select, grid = evaluation.config.select, evaluation.rig.pair.server.grid
         selector = selector_by_name(select.selector)
         for seen in evaluation.features:
             scored, seq = seen.scored, seen.scored.frame.seq
-            order = selector(seen.importance[select.importance], scored.embeddings, units, seed=select.seed + seq)
-            plan = encoder.fit(seq, scored.picture, order, cap)
+            importance = seen.importance[select.importance]
+            order = selector(importance, scored.embeddings, grid.units, seed=select.seed + seq)
+            plan = encoder.fit(seq, scored.picture, order, cap, closer_of(seen.roomy, importance, grid))
             plans.append(plan if isinstance(plan, Plan) else None)
             step(len(plans))
             if isinstance(plan, Plan):

@@ -11,13 +11,10 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lab.footage import Footage
@@ -42,9 +39,9 @@ _OBLONG = 1.6  # a window is at most about so many times as long as wide
 class Lesson:
     """Pictures as the teacher sees them and as the student does, of those units alone where not all are there."""
 
-    clean: Tensor  # (B, S, S, 3) uint8
-    coded: Tensor  # (B, S, S, 3) uint8
-    units: Tensor | None  # (B, K) int64
+    clean: NDArray[np.uint8]  # (B, S, S, 3)
+    coded: NDArray[np.uint8]  # (B, S, S, 3)
+    units: NDArray[np.int64] | None  # (B, K)
 
 
 class Views(Dataset[tuple[Lesson, Lesson]]):
@@ -79,8 +76,9 @@ class Views(Dataset[tuple[Lesson, Lesson]]):
         count = round(rng.uniform(_FEWEST, MOST) * self._canvas.units)
         shape = None if rng.random() < _RAW else self._shape(count, rng)
         pictures, pieces, units = zip(*(self._chosen(count, shape, seed) for seed in seeds[coded:]), strict=True)
-        return Lesson(_stacked(whole), _stacked(sent), None), Lesson(
-            _stacked(pictures), _stacked(pieces), _stacked(units)
+        # Arrays, not tensors: those would go through shared memory, of which a container has little.
+        return Lesson(np.stack(whole), np.stack(sent), None), Lesson(
+            np.stack(pictures), np.stack(pieces), np.stack(units)
         )
 
     def from_step(self, step: int) -> Iterator[tuple[Lesson, Lesson]]:
@@ -164,14 +162,10 @@ class Views(Dataset[tuple[Lesson, Lesson]]):
         return tiles.reshape(side, side, patch, patch, 3).swapaxes(1, 2).reshape(picture.shape)
 
 
-def _stacked(arrays: Sequence[NDArray[Any]]) -> Tensor:
-    return torch.from_numpy(np.stack(arrays))
-
-
 def _prepare_worker(_number: int) -> None:
-    """Ctrl-C is for the process that learns; this one is ended by it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """Whoever asks all processes to stop asks the one that learns; it ends this one."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _turned(picture: Pixels, flip: bool) -> Pixels:

@@ -12,13 +12,11 @@ from numpy.typing import NDArray
 
 from lab.pictures import pictures_of
 from lab.rig import Rig
-from models.picture import make_picture
 from pipeline.config import CameraConfig, Config
-from pipeline.types import Pixels
+from pipeline.types import Pixels, Units
 from stages.recorded import Recording
 from stages.sinks.recording import FRAMES
 
-_ROOM = 10 / 7  # pixels of a kept frame for each of the model's picture: how far a crop may go in without blur
 # A source is cut into stretches, and some are held out: frames that follow each other in a video are nearly the same.
 _STRETCHES, _HELD_OUT = 20, (3, 10, 17)
 
@@ -27,15 +25,20 @@ _STRETCHES, _HELD_OUT = 20, (3, 10, 17)
 class Footage:
     """Frames as the server's model sees them, and the order in which a run would send their units."""
 
-    frames: NDArray[np.uint8]  # (F, V, V, 3), V = _ROOM x S
+    frames: NDArray[np.uint8]  # (F, V, V, 3): `roomy` of lab.rig.Features
     pictures: NDArray[np.uint8]  # (F, S, S, 3)
     orders: NDArray[np.intp]  # (F, N) best first
+    importance: NDArray[np.float32]  # (F, N)
 
     def __len__(self) -> int:
         return len(self.frames)
 
+    def rows(self) -> Iterator[tuple[Pixels, Pixels, Units, NDArray[np.float32]]]:
+        """Of each frame: as it was kept, as a picture, the order of its units and their importance."""
+        return zip(self.frames, self.pictures, self.orders, self.importance, strict=True)
+
     def part(self, rows: NDArray[np.bool_] | slice) -> Footage:
-        return Footage(self.frames[rows], self.pictures[rows], self.orders[rows])
+        return Footage(self.frames[rows], self.pictures[rows], self.orders[rows], self.importance[rows])
 
 
 def gather(
@@ -45,29 +48,26 @@ def gather(
 
     `progress` is told how many are there. Raises SagelinkError for a source that cannot be read.
     """
-    grid = rig.pair.server.grid
-    side = round(_ROOM * grid.image_size)
     frames: list[Pixels] = []
     pictures: list[Pixels] = []
     orders: list[NDArray[np.intp]] = []
+    importance: list[NDArray[np.float32]] = []
     held_out: list[bool] = []
-
-    def seen(stills: Iterator[Pixels]) -> Iterator[tuple[Pixels, None]]:
-        for pixels in stills:
-            frames.append(make_picture(pixels, side, config.capture.resize, grid.interpolation, grid.crop_pct))
-            yield pixels, None
 
     for at, source in enumerate(sources):
         before = len(orders)
-        for sample in rig.samples(seen(_stills(source, (most - before) // (len(sources) - at))), config.select):
+        stills = ((pixels, None) for pixels in _stills(source, (most - before) // (len(sources) - at)))
+        for sample in rig.samples(stills, config.select):
+            frames.append(sample.roomy)
             pictures.append(sample.picture)
             orders.append(sample.order)
+            importance.append(sample.importance)
             progress(len(orders))
         count = len(orders) - before
         held_out += [row * _STRETCHES // count in _HELD_OUT for row in range(count)]
     if not orders:
         raise AssertionError("a source gives a frame or raises")
-    everything = Footage(np.stack(frames), np.stack(pictures), np.stack(orders))
+    everything = Footage(np.stack(frames), np.stack(pictures), np.stack(orders), np.stack(importance))
     chosen = np.array(held_out)
     return everything.part(~chosen), everything.part(chosen)
 

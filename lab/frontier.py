@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from lab.rig import Sample, belief, log_probs_of
+from lab.rig import Sample, belief, closer_of, log_probs_of
 from pipeline.types import OperatingPoint
 from server.classify import Classifier
 from server.receive import Received, receive
@@ -30,22 +31,25 @@ FULL_WEIGHT = 0.5  # of the server's answer to a full frame, and the most that a
 _AVIF = (2, 14, 24, 34, 44, 56, 72, 88)
 _WEBP = (1, 10, 30, 55, 80)
 _JPEG = (3, 10, 25, 50, 85)
+_CLOSER = (14, 24, 34, 44, 56, 72)
 _PART = (14, 24, 34, 44, 56)
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Lines to measure: a codec at shares of the picture's side and of its units."""
+    """Lines to measure: a codec at shares of the picture's side and of its units, and of the side of what is sent."""
 
     codec: str
     settings: tuple[int, ...]  # of the quality
     sides: tuple[float, ...] = (1.0,)
     units: tuple[float, ...] = (1.0,)
+    views: tuple[float, ...] = (1.0,)
 
 
 _SIDES = (0.43, 0.57, 0.71, 0.86, 1.0)  # of 224 pixels 0.57 and 0.86 are whole superblocks of AV1
 SWEEPS = (
     Sweep("avif", _AVIF, sides=_SIDES),
+    Sweep("avif", _CLOSER, sides=_SIDES[1:], views=(0.86, 0.79)),
     Sweep("avif", _PART, sides=(0.57, 0.86), units=(0.5, 0.8)),
     Sweep("webp", _WEBP, sides=_SIDES),
     Sweep("avif-frame", _AVIF, sides=_SIDES),
@@ -61,15 +65,17 @@ def empty_lines(canvas: Canvas, sweeps: Sequence[Sweep] = SWEEPS) -> Iterator[tu
     """Every line to measure, without its points, and the operating points that it is measured at."""
 
     def line(point: OperatingPoint, units: int | None = None, quality: int | None = None) -> LineModel:
-        return LineModel.model_construct(codec=point.codec, side=point.side, units=units, quality=quality, points={})
+        view = point.view if point.view < 1 else None
+        return LineModel.model_construct(
+            codec=point.codec, side=point.side, units=units, quality=quality, view=view, points={}
+        )
 
     for sweep in sweeps:
-        for units in (round(share * canvas.units) for share in sweep.units):
-            for side in (
-                canvas.pixels if share == 1 else round(share * canvas.pixels / 8) * 8 for share in sweep.sides
-            ):
-                points = [OperatingPoint(sweep.codec, units, side, quality) for quality in sweep.settings]
-                yield line(points[0], units=units), points
+        for share, view, scale in product(sweep.units, sweep.views, sweep.sides):
+            units = round(share * canvas.units)
+            side = canvas.pixels if scale == 1 else round(scale * canvas.pixels / 8) * 8
+            points = [OperatingPoint(sweep.codec, units, side, quality, view) for quality in sweep.settings]
+            yield line(points[0], units=units), points
     counts = sorted({max(1, round(share * canvas.units)) for share in UNIT_SHARES})
     for codec, qualities in UNIT_SWEEPS.items():
         for quality in qualities:
@@ -91,6 +97,7 @@ def measure(
     """
     canvas = classifier.canvas
     encoder = Encoder([], canvas)
+    closers = [closer_of(sample.roomy, sample.importance, classifier.model.grid) for sample in samples]
     everything = np.arange(canvas.units)
     whole = [Received(0, everything, cut_units(sample.picture, everything, canvas.patch_size)) for sample in samples]
     seen: dict[int, NDArray[np.float32]] = {}  # the same picture comes out of a file and of its stripped form
@@ -118,7 +125,10 @@ def measure(
             continue
         rows = []
         for point in points:
-            messages = [encoder.message(0, sample.picture, sample.order, point) for sample in samples]
+            messages = [
+                encoder.message(0, sample.picture, sample.order, point, closer)
+                for sample, closer in zip(samples, closers, strict=True)
+            ]
             evidence = [receive(message, canvas) for message in messages]
             key = hash(b"".join(received.content.tobytes() for received in evidence))
             answers = seen[key] = seen[key] if key in seen else log_probs_of(classifier, evidence)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lab.adapt import lower_precision
 from lab.footage import Footage
-from lab.rig import belief, log_probs_of
+from lab.rig import belief, closer_of, log_probs_of
 from models.zoo import Model
 from server.classify import Classifier
 from server.receive import Received, receive
@@ -68,8 +68,8 @@ class HeldOut:
         self._sent: list[list[Received | None]] = []
         for done, size in enumerate(sizes):
             row: list[Received | None] = []
-            for picture, order in zip(footage.pictures, footage.orders, strict=True):
-                planned = encoder.fit(0, picture, order, size)
+            for frame, picture, order, importance in footage.rows():
+                planned = encoder.fit(0, picture, order, size, closer_of(frame, importance, stock.grid))
                 row.append(None if isinstance(planned, int) else receive(planned.message, canvas))
                 progress(done * len(footage) + len(row), len(sizes) * len(footage))
             self._sent.append(row)

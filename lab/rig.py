@@ -11,14 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.pair import Pair
-from models.picture import Resize
+from models.picture import Resize, make_picture
 from models.vit import Importance
+from models.zoo import UnitGrid
 from pipeline.config import SelectConfig
-from pipeline.types import Answer, Frame, Pixels, Reply, Scored, Units
+from pipeline.types import WHOLE, Answer, Frame, Pixels, Reply, Scored, Units
 from server.classify import Classifier
 from server.receive import Received, receive
 from stages.encode import Encoder
 from stages.fuse import answer_of, spread
+from stages.looks import Closer
 from stages.score import Score
 from stages.selectors import selector_by_name
 
@@ -26,6 +28,7 @@ _BATCH = 32
 _SCORED = 8  # pictures of a forward pass of the edge
 T = TypeVar("T")
 _BLANK = np.zeros((0, 0, 3), np.uint8)
+ROOM = 10 / 7  # pixels of a view that is kept for each of the model's picture: how far one may go in without blur
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +38,8 @@ class Sample:
     picture: Pixels
     order: Units  # all units, best first
     edge: NDArray[np.float32]  # log-probabilities (C,)
+    roomy: Pixels  # see `Features`
+    importance: NDArray[np.float32]  # (N,)
     truth: int | None = None
 
 
@@ -44,6 +49,14 @@ class Features:
 
     scored: Scored  # its frame's pixels are let go
     importance: dict[Importance, np.ndarray]  # (N,) of each kind
+    roomy: Pixels  # (V, V, 3), V = ROOM x S: the view, all that crops and closer looks need of the frame
+
+
+def closer_of(roomy: Pixels, importance: NDArray[np.float32], grid: UnitGrid) -> Closer:
+    """Closer looks at a view, for a server model of a grid."""
+    return Closer(
+        WHOLE, importance, lambda part: make_picture(roomy, grid.image_size, "squash", grid.interpolation, part=part)
+    )
 
 
 class Rig:
@@ -68,7 +81,12 @@ class Rig:
                 yield Features(
                     replace(first, frame=replace(first.frame, pixels=_BLANK)),
                     {kind: all_of[i].importance for kind, all_of in scored.items()},
+                    self._roomy(first.frame.pixels),
                 )
+
+    def _roomy(self, pixels: Pixels) -> Pixels:
+        grid = self.pair.server.grid
+        return make_picture(pixels, round(ROOM * grid.image_size), self._resize, grid.interpolation, grid.crop_pct)
 
     def samples(self, pictures: Iterable[tuple[np.ndarray, int | None]], select: SelectConfig) -> Iterator[Sample]:
         """Pictures as `lab.frontier` measures them: all units in the order that a run would send them."""
@@ -77,7 +95,8 @@ class Rig:
             scored = seen.scored
             seed = select.seed + scored.frame.seq
             order = selector(scored.importance, scored.embeddings, self.canvas.units, seed=seed)
-            yield Sample(scored.picture, order, scored.answer.log_probs, scored.frame.truth)
+            edge, truth = scored.answer.log_probs, scored.frame.truth
+            yield Sample(scored.picture, order, edge, seen.roomy, scored.importance, truth)
 
     def answers(self, messages: Iterable[bytes], step: Callable[[int], None]) -> list[Answer]:
         """The server's answers to evidence messages. `step` is told how many more are done."""

@@ -77,9 +77,9 @@ class Model:
     std: Tensor
     partial: Partial | None = None
 
-    def normalise(self, pictures: Pixels | Tensor) -> Tensor:
+    def normalise(self, pictures: Pixels) -> Tensor:
         """RGB uint8 (..., H, W, 3) to normalised float (..., 3, H, W) on the model's device."""
-        pixels = torch.as_tensor(pictures).to(self.mean.device).movedim(-1, -3)
+        pixels = torch.from_numpy(pictures).to(self.mean.device).movedim(-1, -3)
         return (pixels.float() / 255 - self.mean) / self.std
 
     @property

@@ -131,7 +131,7 @@ async def _about(moment: Moment, what: str, coder: Worker, canvas: Canvas) -> Re
         importance = None if moment.importance is None else heat(moment.importance)
         units = [] if moment.message is None else _units(moment.message)
         side = 0 if moment.importance is None else round(len(moment.importance) ** 0.5)
-        text = json.dumps({"importance": importance, "units": units, "side": side})
+        text = json.dumps({"importance": importance, "units": units, "side": side, "box": moment.box})
         return Response(re.sub(r"}$", f',"event":{moment.event}}}', text), media_type="application/json")
     if what == "picture" and moment.picture is not None:
         return Response(await coder.call(jpeg, moment.picture), media_type="image/jpeg")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.types import Pixels, Verdict
+from pipeline.types import WHOLE, Box, Pixels, Verdict
 from stages.sinks.jsonl import record
 
 KEEP_EVENTS = 1200
@@ -32,6 +32,7 @@ class Moment:
     event: str  # JSON
     picture: Pixels | None  # (S, S, 3), what both models see; None where it was never scored
     importance: NDArray[np.float32] | None  # (N,)
+    box: Box  # of that picture, in shares: where what was sent lies
     message: bytes | None  # what was sent
 
     @property
@@ -87,6 +88,7 @@ class Feed:
                 event,
                 scored.picture if scored else None,
                 scored.importance if scored else None,
+                _within(verdict.part, scored.look.part) if scored else WHOLE,
                 verdict.message,
             )
             self._events.append(event)
@@ -120,3 +122,10 @@ class Feed:
         """The newest verdict of each camera, with its number."""
         with self._lock:
             return dict(self._latest)
+
+
+def _within(inner: Box, outer: Box) -> Box:
+    """A part of the view, as a part of another."""
+    left, top, right, bottom = outer
+    across, down = right - left, bottom - top
+    return (inner[0] - left) / across, (inner[1] - top) / down, (inner[2] - left) / across, (inner[3] - top) / down

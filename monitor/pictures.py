@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models.picture import Resize, view_box
 from models.zoo import UnitGrid
-from pipeline.types import Pixels, Verdict
+from pipeline.types import Box, Pixels, Verdict
 from transport.codecs import Canvas, Patches, Tokens, codec_by_number
 from transport.wire import decode_evidence
 
@@ -27,17 +27,23 @@ _LENGTH = struct.Struct("!I")
 def live_picture(number: int, verdict: Verdict, grid: UnitGrid, resize: Resize) -> bytes:
     """Length of the header (32 bits, big-endian), header (JSON), JPEG of the camera's frame.
 
-    The header says which part of the picture the unit grid lies on (`box`: left, top, right, bottom as shares), which
-    units were sent, and the importance of each as a byte, 255 the highest.
+    The header says which part of the picture the grid of what was sent lies on (`box`: left, top, right, bottom as
+    shares) and which units were sent; on which part the grid of what the edge looked at lies (`seen`), and the
+    importance of each of its units as a byte, 255 the highest.
     """
     height, width = verdict.frame.pixels.shape[:2]
-    left, top, right, bottom = view_box(width, height, resize, grid.crop_pct, verdict.part)
+
+    def on_picture(part: Box) -> Box:
+        left, top, right, bottom = view_box(width, height, resize, grid.crop_pct, part)
+        return left / width, top / height, right / width, bottom / height
+
     header = {
         "n": number,
         "camera": verdict.frame.camera,
-        "box": [left / width, top / height, right / width, bottom / height],
+        "box": on_picture(verdict.part),
         "side": grid.side,
         "units": verdict.units.tolist(),
+        "seen": None if verdict.scored is None else on_picture(verdict.scored.look.part),
         "importance": None if verdict.scored is None else heat(verdict.scored.importance),
     }
     text = json.dumps(header, separators=(",", ":")).encode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pipeline.channel import Channel
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from stages.encode import Encoder
     from stages.fuse import Fuse
     from stages.gate import Gate
+    from stages.looks import Closer
     from stages.memory import Memory
     from stages.sinks import Recorder
     from transport.link import EdgeLink
@@ -63,7 +65,7 @@ def edge_graph(
     """
     from stages.capture import InStep
     from stages.encode import Encode
-    from stages.looks import Looks
+    from stages.looks import Closer, Looks
     from stages.meter import Claim, Meter
     from stages.score import Score
     from stages.select import Select
@@ -89,6 +91,12 @@ def edge_graph(
             return fuse.decide(Kept(item, Drop.ERROR))
         return Kept(item, Drop.ERROR if error else Drop.SUPERSEDED) if isinstance(item, _WORK) else None
 
+    def closer(scored: Scored) -> Closer | None:
+        """Where scenes are remembered, `looks` decide what is looked at."""
+        if scored.frame.camera in video:
+            return None
+        return Closer(scored.look.part, scored.importance, partial(score.draw, scored.frame))
+
     graph = Graph(rescue)
     decided = graph.channel("decided")
     # One frame at a time from asking the budget to charging it: what a frame may spend never depends on timing.
@@ -102,7 +110,7 @@ def edge_graph(
             *afford,
             Claim(accounts),
             Select(config.select, memories),
-            Encode(encoder, link.wire_bits, config.encode.max_message, memories),
+            Encode(encoder, link.wire_bits, config.encode.max_message, memories, closer),
             *told,
             Ship(uplink, accounts, charged, wait_for_place=not live),
             Await(watches, decided),

@@ -193,6 +193,11 @@ class EncodeConfig(_Section):
     slack: float = Field(
         0.02, ge=0, lt=1, description="Agreement with the full-frame answer that may be given up for fewer bytes"
     )
+    closer: bool = Field(
+        True,
+        description="Send, of a frame that is decided on alone, the part that matters most, closer, where the frontier "
+        "says that this is worth more than the whole; false: always what the edge looked at",
+    )
     max_message: Size = Field(256_000, description="Largest message, whatever the budget has left")
 
 

@@ -180,6 +180,7 @@ class OperatingPoint:
     units: int  # how many
     side: int  # pixels on a side of the coded picture, where the codec codes one
     quality: int  # on the codec's own scale
+    view: float = 1.0  # side of the part of the picture that is sent, as a share: less is a closer look
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +196,7 @@ class Evidence:
     encode_ms: float
     kept: int = 0  # further units, which the server remembers
     alone: float = 0.0  # the weight if it does not
+    part: Box = WHOLE  # of the frame's view, in shares: where the units lie
 
     @property
     def frame(self) -> Frame:
@@ -299,13 +301,9 @@ class Verdict:
     held_seq: int | None = None  # the newest frame whose server answer is in `answer`
     revises: Answer | None = None  # what was said at once, where a server answer changed it
     awaits: bool = False
+    part: Box = WHOLE  # of the frame's view, in shares: what was sent, or else what the edge looked at
 
     @property
     def lost_units(self) -> int:
         """Units that were sent and are not in the server's answer: their part was lost. 0 where there is no answer."""
         return max(0, len(self.units) - self.reply.units) if self.reply else 0
-
-    @property
-    def part(self) -> Box:
-        """Of the frame's view, in shares: where its units lie."""
-        return self.scored.look.part if self.scored else WHOLE

@@ -7,20 +7,21 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from pipeline.config import Config
 from pipeline.errors import UsageError
-from pipeline.types import Base, Drop, Evidence, Kept, Metered, OperatingPoint, Pixels, Selected, Units
+from pipeline.types import Base, Drop, Evidence, Kept, Metered, OperatingPoint, Pixels, Scored, Selected, Units
 from stages.completing import Completing, expected
 from stages.frontier import Line, find_frontier, read_frontier
+from stages.looks import Closer
 from stages.memory import Memory
 from stages.parts import Splitter
-from stages.planner import Plan, plan
+from stages.planner import Coder, Plan, plan
 from stages.window import window
 from transport.codecs import Canvas, codec_by_name
 from transport.embedding import Embedding
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from models.zoo import Model
 
 log = logging.getLogger(__name__)
+
+Closely: TypeAlias = Callable[[float], Pixels]  # draws a closer look, by `view` of an operating point
 
 AUTO, TOKENS = "auto", "token-zstd"
 _ROWS_FILLED = 0.75  # of the bytes of as many parts as the grid has rows: a part has a row at least, few rows fill one
@@ -50,7 +53,7 @@ def usable_lines(config: Config, server: str, canvas: Canvas) -> list[Line]:
     usable = [line.limited(fewest, most) for line in lines]
     if config.fuse.rule == "weighted" and config.fuse.weights is None:
         usable = [line and line.weighty() for line in usable]  # an answer without weight is not worth a message
-    if not any(usable):
+    if not any(line is not None and line.base.view == 1 for line in usable):
         raise UsageError(
             f"select.units {most}: frontier {str(path)!r} has no point of encode.codec {codec} with {fewest} to {most} "
             f"units whose answer weighs anything; accepted: up to {canvas.units} units, another codec, or fuse.weights"
@@ -66,6 +69,8 @@ def _measured(config: Config, server: str, canvas: Canvas) -> tuple[list[Line], 
     known = sorted({line.base.codec for line in lines})
     if canvas.embedding is None:  # this side has only the outline of the server's model
         lines = [line for line in lines if line.base.codec != TOKENS]
+    if not config.encode.closer:
+        lines = [line for line in lines if line.base.view == 1]
     codec, most = config.encode.codec, min(config.select.units or canvas.units, canvas.units)
     if codec != AUTO:
         codec_by_name(codec)
@@ -130,46 +135,58 @@ class Encoder:
             return None
         return replace(planned, kept=len(base.kept), alone=self._completing.alone(planned.point))
 
-    def fit(self, seq: int, picture: Pixels, order: Units, cap_bytes: int) -> Plan | int:
-        """The best message of at most `cap_bytes`, or the bytes that the shortest would need."""
-        planned = self._fit(seq, picture, order, cap_bytes)
+    def fit(self, seq: int, picture: Pixels, order: Units, cap_bytes: int, closer: Closely | None = None) -> Plan | int:
+        """The best message of at most `cap_bytes`, or the bytes that the shortest would need. `closer` draws closer
+        looks at the picture, where those may be sent too."""
+        lines = [line for line in self._lines if closer is not None or line.base.view == 1]
+
+        def code(point: OperatingPoint, _: float) -> bytes:
+            return self.message(seq, picture, order, point, closer)
+
+        longest = self._part_bytes
+        if longest is None or cap_bytes <= longest:
+            planned = plan(lines, code, cap_bytes, self._slack)
+        else:
+            most = min(cap_bytes, int(_ROWS_FILLED * self._canvas.side * longest))
+            code_in_parts, probe = self._in_parts(seq, partial(_seen, picture, closer), order, longest)
+            planned = plan(lines, code_in_parts, most, self._slack, probe)
+            if isinstance(planned, int):
+                planned = plan(lines, code, longest, self._slack)
         if isinstance(planned, int):
             return planned
         return replace(planned, point=replace(planned.point, units=len(self.chosen(order, planned.point))))
 
-    def _fit(self, seq: int, picture: Pixels, order: Units, cap_bytes: int) -> Plan | int:
-        longest = self._part_bytes
-        if longest is None or cap_bytes <= longest:
-            return self._in_one(seq, picture, order, cap_bytes)
-        cap_bytes = min(cap_bytes, int(_ROWS_FILLED * self._canvas.side * longest))
-        splitter = Splitter(picture, self._canvas, longest)
-
-        def probe(point: OperatingPoint) -> int:
-            return splitter.expected_bytes(len(self.message(seq, picture, order, point)))
-
-        code = partial(self._in_parts, seq, picture, order, splitter)
-        planned = plan(self._lines, code, cap_bytes, self._slack, probe)
-        return self._in_one(seq, picture, order, longest) if isinstance(planned, int) else planned
-
-    def _in_one(self, seq: int, picture: Pixels, order: Units, cap_bytes: int) -> Plan | int:
-        return plan(self._lines, lambda at, _: self.message(seq, picture, order, at), cap_bytes, self._slack)
-
     def _in_parts(
-        self, seq: int, picture: Pixels, order: Units, splitter: Splitter, point: OperatingPoint, expected: float
-    ) -> bytes | None:
-        """A bundle; what fits one part, or cannot be split, as it is. None where it can be neither."""
-        whole = codec_by_name(point.codec).sends == "whole"
-        if whole or expected <= splitter.longest:
-            message = self.message(seq, picture, order, point)
-            if whole or len(message) <= splitter.longest:
-                return message
-            expected = len(message)
-        parts = splitter.split(self.chosen(order, point), point, expected, partial(self.coded, seq, picture))
-        return None if parts is None else encode_bundle(seq, parts)
+        self, seq: int, seen: Closely, order: Units, longest: int
+    ) -> tuple[Coder, Callable[[OperatingPoint], int]]:
+        """What codes bundles of parts of up to so many bytes, and what fits one or cannot be split as it is; and what
+        tells before how many bytes that will be about."""
 
-    def message(self, seq: int, picture: Pixels, order: Units, point: OperatingPoint) -> bytes:
+        @cache
+        def splitter(view: float) -> Splitter:
+            return Splitter(seen(view), self._canvas, longest)
+
+        def whole(point: OperatingPoint) -> bytes:
+            return self.coded(seq, seen(point.view), self.chosen(order, point), point)
+
+        def code(point: OperatingPoint, expected: float) -> bytes | None:
+            unsplit = codec_by_name(point.codec).sends == "whole"
+            if unsplit or expected <= longest:
+                message = whole(point)
+                if unsplit or len(message) <= longest:
+                    return message
+                expected = len(message)
+            coded = partial(self.coded, seq, seen(point.view))
+            parts = splitter(point.view).split(self.chosen(order, point), point, expected, coded)
+            return None if parts is None else encode_bundle(seq, parts)
+
+        return code, lambda point: splitter(point.view).expected_bytes(len(whole(point)))
+
+    def message(
+        self, seq: int, picture: Pixels, order: Units, point: OperatingPoint, closer: Closely | None = None
+    ) -> bytes:
         """The whole message at one operating point."""
-        return self.coded(seq, picture, self.chosen(order, point), point)
+        return self.coded(seq, _seen(picture, closer, point.view), self.chosen(order, point), point)
 
     def chosen(self, order: Units, point: OperatingPoint) -> Units:
         """The units that are sent at a point: the first of `order`, or in an image the window that has most of them."""
@@ -188,6 +205,13 @@ class Encoder:
         return EvidenceMessage(seq, canvas.side, canvas.patch_size, codec.number, units, payload)
 
 
+def _seen(picture: Pixels, closer: Closely | None, view: float) -> Pixels:
+    if view == 1:
+        return picture
+    assert closer is not None, "a line of closer looks is only used where they can be drawn"
+    return closer(view)
+
+
 def paid_bytes(wire_bits: Callable[[int], int], bits: int, most: int) -> int:
     """The longest message, up to `most` bytes, that so many bits on the wire pay for; 0 where they pay for none."""
     return max(0, bisect_right(range(most + 1), bits, key=wire_bits) - 1)
@@ -200,18 +224,23 @@ class Encode:
         wire_bits: Callable[[str, int], int],
         max_message: int,
         memories: Mapping[str, Memory] | None = None,
+        closer: Callable[[Scored], Closer | None] = lambda scored: None,
     ) -> None:
-        """`wire_bits`: the link's bits for a camera's message of so many bytes; `memories`: by camera."""
+        """`wire_bits`: the link's bits for a camera's message of so many bytes; `memories`: by camera; `closer`: looks
+        that may be sent instead of a frame's own, None where none may."""
         self._encoder = encoder
         self._wire_bits = wire_bits
         self._max_message = max_message
         self._memories = memories or {}
+        self._closer = closer
         self._warned = False
 
     async def process(self, selected: Selected) -> Evidence | Kept:
         began = time.perf_counter()
-        frame, picture = selected.frame, selected.metered.scored.picture
+        frame, scored = selected.frame, selected.metered.scored
+        picture = scored.picture
         cap_bytes, base, order = self._cap_bytes(selected), selected.base, selected.order
+        closer = self._closer(scored)
         planned: Plan | int | None = None
         if base is not None and selected.rest is not None:
             planned = self._encoder.complete(frame.seq, picture, base, selected.rest, cap_bytes)
@@ -220,7 +249,7 @@ class Encode:
             units = np.sort(order[: planned.point.units])
             self._memories[frame.camera].coded(frame.seq, planned.message, base, units, picture, frame.stream_s)
         else:
-            planned = self._encoder.fit(frame.seq, picture, order, cap_bytes)
+            planned = self._encoder.fit(frame.seq, picture, order, cap_bytes, closer)
         if isinstance(planned, int):
             self._explain(frame.camera, planned, selected.metered)
             return Kept(selected, Drop.BUDGET)
@@ -234,6 +263,7 @@ class Encode:
             encode_ms=(time.perf_counter() - began) * 1e3,
             kept=planned.kept,
             alone=planned.alone,
+            part=closer.part(planned.point.view) if closer and planned.point.view < 1 else scored.look.part,
         )
 
     def _cap_bytes(self, selected: Selected) -> int:

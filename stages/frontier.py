@@ -38,6 +38,7 @@ class LineModel(BaseModel):
     side: int = Field(gt=0, description="Pixels on a side of the coded picture")
     units: int | None = Field(None, gt=0, description="Left out where it is the knob")
     quality: int | None = Field(None, ge=0, le=100, description="Left out where it is the knob")
+    view: float | None = Field(None, gt=0, lt=1, description="Side of the part of the picture that is sent, as a share")
     points: dict[int, _Measured] = Field(
         min_length=1, description="By setting of the knob: median bytes of a message, agreement, weight of the answer"
     )
@@ -167,8 +168,8 @@ def _line(line: LineModel, canvas: Canvas, units_scale: float, pixels_scale: flo
     if line.units is None:
         counts = np.clip(np.rint(np.array(settings) * units_scale), 1, canvas.units)
         counts, first = np.unique(counts, return_index=True)
-        base = OperatingPoint(line.codec, 0, side, line.quality or 0)
+        base = OperatingPoint(line.codec, 0, side, line.quality or 0, line.view or 1.0)
         return Line(base, "units", counts, sizes[first], agreements[first], weights[first])
     units = min(canvas.units, max(1, round(line.units * units_scale)))
-    base = OperatingPoint(line.codec, units, side, 0)
+    base = OperatingPoint(line.codec, units, side, 0, line.view or 1.0)
     return Line(base, "quality", np.array(settings, float), sizes, agreements, weights)

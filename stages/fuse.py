@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.types import (
+    WHOLE,
     Answer,
     Answered,
     Early,
@@ -133,4 +134,5 @@ class Fuse:
             weight=weight,
             held_seq=seen.glance.held_seq if seen else None,
             awaits=isinstance(outcome, Early),
+            part=sent.evidence.part if sent else scored.look.part if scored else WHOLE,
         )

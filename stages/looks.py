@@ -8,6 +8,8 @@ at whole: what mattered in the last one says nothing of it. Pure: no clock, no I
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -45,6 +47,30 @@ class Looks:
         """Importance (N,) of the units of what was looked at."""
         if part == WHOLE:
             self._importance = importance
+
+
+class Closer:
+    """Closer looks at what the edge looked at, at the window of it that matters most: what may be sent instead."""
+
+    def __init__(self, part: Box, importance: NDArray[np.float32], draw: Callable[[Box], Pixels]) -> None:
+        """`part`: what was looked at, in shares of the view; `importance` (N,) of its units; `draw`: the picture of a
+        part of the view."""
+        self._part = part
+        self._importance = importance
+        self._draw = draw
+        self._drawn: dict[float, Pixels] = {}
+
+    def part(self, share: float) -> Box:
+        """The window whose side is a share of what was looked at, in shares of the view."""
+        left, top, right, bottom = self._part
+        inner = window(self._importance, share)
+        across, down = right - left, bottom - top
+        return left + inner[0] * across, top + inner[1] * down, left + inner[2] * across, top + inner[3] * down
+
+    def __call__(self, share: float) -> Pixels:
+        if share not in self._drawn:
+            self._drawn[share] = self._draw(self.part(share))
+        return self._drawn[share]
 
 
 def window(importance: NDArray[np.float32], share: float) -> Box:

@@ -101,7 +101,7 @@ class _Ratios:
     had the same knob."""
 
     def __init__(self) -> None:
-        self._of_format: dict[str, float] = {}
+        self._of_format: dict[tuple[str, float], float] = {}
         self._last: dict[Knob, float] = {"quality": 1.0, "units": 1.0}
 
     def learn(self, line: Line, ratio: float) -> None:
@@ -111,9 +111,9 @@ class _Ratios:
         return self._of_format.get(_format(line), self._last[line.knob])
 
 
-def _format(line: Line) -> str:
-    """What does the coding: a whole frame's file goes by the format that the codec strips."""
-    return line.base.codec.partition("-")[0]
+def _format(line: Line) -> tuple[str, float]:
+    """What does the coding, and what is coded: a whole frame's file goes by the format that the codec strips."""
+    return line.base.codec.partition("-")[0], line.base.view
 
 
 @dataclass(frozen=True, slots=True)

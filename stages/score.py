@@ -77,12 +77,16 @@ class Score:
         return looks.part(thumb) if looks else WHOLE
 
     def _pictures(self, frames: Sequence[Frame], parts: Sequence[Box], grid: UnitGrid) -> list[Pixels]:
+        return [self._draw(frame, part, grid) for frame, part in zip(frames, parts, strict=True)]
+
+    def draw(self, frame: Frame, part: Box) -> Pixels:
+        """What the server would see of a part of a frame's view."""
+        return self._draw(frame, part, self._grid)
+
+    def _draw(self, frame: Frame, part: Box, grid: UnitGrid) -> Pixels:
         # The server's crop for both: the two must see the same part of the frame.
         crop_pct, resize = self._grid.crop_pct, self._resize
-        return [
-            make_picture(frame.pixels, grid.image_size, resize, grid.interpolation, crop_pct, part)
-            for frame, part in zip(frames, parts, strict=True)
-        ]
+        return make_picture(frame.pixels, grid.image_size, resize, grid.interpolation, crop_pct, part)
 
     def _on_grid(self, values: Tensor) -> NDArray[np.float32]:
         """(N, D) on the edge's grid to (N', D) on the server's."""

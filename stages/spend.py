@@ -37,6 +37,7 @@ class Worth:
 
     @classmethod
     def of(cls, lines: Sequence[Line]) -> Worth:
+        lines = [line for line in lines if line.base.view == 1]  # of a scene, what the edge looked at is sent
         low, high = min(line.sizes[0] for line in lines), max(line.sizes[-1] for line in lines)
         sizes = np.unique(np.concatenate([np.geomspace(low, high, _STEPS), *(line.sizes for line in lines)]))
         best = np.zeros(len(sizes))

@@ -23,7 +23,7 @@ from pipeline.config_file import load_config
 from pipeline.errors import SagelinkError, UsageError
 from pipeline.replay import check, compare
 from pipeline.run import prepare
-from pipeline.types import Frame, Verdict
+from pipeline.types import WHOLE, Frame, Verdict
 from stages import score
 from stages.recorded import Recording
 from stages.sinks.jsonl import timeless
@@ -76,6 +76,24 @@ def test_a_replay_of_several_cameras_is_the_same_again(pair: Pair, tmp_path: Pat
     record(pair, tmp_path, cameras=cameras, budget__uplink="100kbit/s", gate__policy="min_entropy")
     check(tmp_path, pair)
     assert "40 of 40 frames: verdicts, ledger and" in capsys.readouterr().out
+
+
+def test_closer_looks_are_the_same_again(pair: Pair, tmp_path: Path, capsys) -> None:
+    frontier = tmp_path / "frontier.yaml"
+    frontier.write_text(
+        "server: demo-server\nunits: 196\npixels: 112\nlines:\n"
+        "- {codec: avif, side: 112, units: 196, points: {20: [400, 0.5, 0.5], 60: [1500, 0.6, 1.0]}}\n"
+        "- {codec: avif, side: 112, units: 196, view: 0.5, points: {20: [400, 0.7, 0.5], 60: [1500, 0.9, 1.0]}}\n"
+    )
+    options = {"capture__source": "synthetic:10,fps=5,size=320x240", "encode__frontier": str(frontier)}
+    seen = record(pair, tmp_path / "closer", budget__uplink="100kbit/s", **options)
+    parts = {verdict.part for verdict in seen if verdict.sent_s is not None}
+    assert len(parts) > 2
+    assert all(right - left == pytest.approx(0.5) == bottom - top for left, top, right, bottom in parts)
+    check(tmp_path / "closer", pair)
+    assert "10 of 10 frames" in capsys.readouterr().out
+    seen = record(pair, tmp_path / "not", budget__uplink="100kbit/s", encode__closer=False, **options)
+    assert {verdict.part for verdict in seen} == {WHOLE}
 
 
 def test_a_live_run_with_all_that_may_go_wrong_is_the_same_again(

@@ -41,7 +41,7 @@ export class Evidence {
     await Promise.all([
       paint(element("seen"), event.edge && `/api/frames/${n}/picture`, (context) => {
         if (element("show-heat").checked) drawHeat(context, { ...grid, box: WHOLE });
-        if (element("show-units").checked) drawUnits(context, { ...grid, box: WHOLE });
+        if (element("show-units").checked) drawUnits(context, grid);
       }),
       paint(element("received"), sent && `/api/frames/${n}/evidence`),
     ]);

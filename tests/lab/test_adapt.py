@@ -110,7 +110,7 @@ def test_what_a_step_shows_depends_on_seed_and_step_alone(world: World) -> None:
     assert all((clean != coded).any() for clean, coded in zip(whole.clean, whole.coded, strict=True))
     assert chosen.units is not None
     assert len(chosen.units) == 4
-    assert (chosen.units.diff(dim=1) > 0).all()  # ascending, none twice
+    assert (np.diff(chosen.units, axis=1) > 0).all()  # ascending, none twice
 
 
 def test_what_is_coded_of_chosen_units_is_a_window_and_the_rest_of_the_picture_is_black(world: World) -> None:
@@ -118,7 +118,7 @@ def test_what_is_coded_of_chosen_units_is_a_window_and_the_rest_of_the_picture_i
     raw = coded = 0
     for _, chosen in (views[step] for step in range(12)):
         assert chosen.units is not None
-        for clean, sent, units in zip(chosen.clean.numpy(), chosen.coded.numpy(), chosen.units.numpy(), strict=True):
+        for clean, sent, units in zip(chosen.clean, chosen.coded, chosen.units, strict=True):
             if (clean == sent).all():
                 raw += 1
                 continue
@@ -142,7 +142,7 @@ def test_chosen_units_are_those_of_the_frame_even_turned_over(world: World) -> N
     found = 0
     for _, chosen in (views[step] for step in range(6)):
         assert chosen.units is not None
-        for picture, units in zip(chosen.clean.numpy(), chosen.units.numpy(), strict=True):
+        for picture, units in zip(chosen.clean, chosen.units, strict=True):
             cells = picture.reshape(14, 8, 14, 8, 3).max((1, 3, 4)).ravel()
             found += int(np.flatnonzero(cells)[0] in units)
     assert found >= 40  # of 48; three in ten are drawn by lot, with a fair chance of having it

@@ -10,7 +10,7 @@ from lab.rig import Sample
 from models import zoo
 from models.picture import make_picture
 from pipeline.config import ModelConfig
-from pipeline.types import Frame
+from pipeline.types import Frame, OperatingPoint
 from server.classify import Classifier
 from stages.frontier import read_frontier
 from stages.sources.synthetic import SyntheticSource
@@ -52,21 +52,30 @@ def test_a_measured_frontier_is_a_file_that_the_planner_reads(tmp_path):
         frame = Frame(seq, "c", 0, 0.0, shot.pixels, 0.0)
         picture = make_picture(frame.pixels, 112, "squash", "bicubic")
         edge = log_probs([rng.dirichlet(np.ones(16))])[0]
-        samples.append(Sample(picture, rng.permutation(196), edge, shot.truth))
-    sweeps = (Sweep("avif", (10, 60, 90), sides=(0.5, 1.0)), Sweep("avif-frame", (10, 60, 90)))
+        roomy = make_picture(frame.pixels, 160, "squash", "bicubic")
+        importance = rng.random(196, np.float32)
+        samples.append(Sample(picture, rng.permutation(196), edge, roomy, importance, shot.truth))
+    sweeps = (
+        Sweep("avif", (10, 60, 90), sides=(0.5, 1.0)),
+        Sweep("avif-frame", (10, 60, 90)),
+        Sweep("avif", (10, 60), views=(0.5,)),
+    )
     heard: list[tuple[int, int]] = []
     todo = [item for item in empty_lines(canvas, sweeps) if item[0].codec in ("avif", "avif-frame", "raw-zstd")]
     measured = measure(samples, classifier, todo, lambda done, total: heard.append((done, total)))
-    assert heard[-1] == (16, 16)
+    assert heard[-1] == (18, 18)
     path = tmp_path / "frontier.yaml"
     write_frontier(measured, path, "a test")
-    half, whole, file, raw = read_frontier(path, canvas)
+    half, whole, file, close, raw = read_frontier(path, canvas)
     assert (half.base.side, whole.base.side, raw.knob) == (56, 112, "units")
     assert raw.agreements[-1] == 1.0  # all units, lossless: the full frame itself
     assert raw.settings[-1] == 196
     assert (file.agreements == whole.agreements).all()  # the same picture comes out
     assert (file.sizes > whole.sizes + 250).all()
     assert (half.sizes < whole.sizes).all()
+    assert [line.base.view for line in (half, whole, file, close, raw)] == [1, 1, 1, 0.5, 1]
+    assert close.at(60) == OperatingPoint("avif", 196, 112, 60, 0.5)
+    assert close.agreements[-1] < whole.agreements[-1]  # where nothing says what matters, half of it is missing
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -76,8 +85,9 @@ def test_the_truth_counts_where_it_is_known(known):
     classifier = Classifier(server)
     edge = log_probs([[0.97] + [0.002] * 15 if known else [1 / 16] * 16])[0]
     samples = [
-        Sample(make_picture(shot.pixels, 112, "squash", "bicubic"), np.arange(196), edge, 0 if known else None)
+        Sample(picture, np.arange(196), edge, picture, np.ones(196, np.float32), 0 if known else None)
         for shot in SyntheticSource(4, seed=5, hold=1)
+        for picture in [make_picture(shot.pixels, 112, "squash", "bicubic")]
     ]
     todo = [item for item in empty_lines(classifier.canvas, ()) if item[0].codec == "raw-zstd"]
     (line,) = measure(samples, classifier, todo).lines

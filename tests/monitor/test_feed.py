@@ -115,11 +115,12 @@ def test_a_live_picture_says_where_the_units_lie():
 
 def test_a_live_picture_of_a_closer_look_says_where_that_was():
     verdict = verdict_of(1)
-    look = replace(verdict.scored.look, part=(0.25, 0.5, 0.75, 1.0))
-    closer = replace(verdict, scored=replace(verdict.scored, look=look))
+    closer = replace(verdict, part=(0.25, 0.5, 0.75, 1.0))
     data = live_picture(41, closer, UnitGrid(SIDE * PATCH, PATCH, "bicubic", 1.0), "squash")
     (length,) = struct.unpack_from("!I", data)
-    assert json.loads(data[4 : 4 + length])["box"] == [0.25, 0.5, 0.75, 1.0]
+    header = json.loads(data[4 : 4 + length])
+    assert header["box"] == [0.25, 0.5, 0.75, 1.0]
+    assert header["seen"] == [0, 0, 1, 1]  # where the importance lies
 
 
 def test_heat_of_nothing_is_cold():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,11 +13,12 @@ from hypothesis import strategies as st
 
 from pipeline.config_file import load_config
 from pipeline.errors import UsageError
-from pipeline.types import Drop, Evidence, Kept
+from pipeline.types import Drop, Evidence, Kept, Scored
 from stages.encode import Encode, Encoder, usable_lines
 from stages.frontier import Line
+from stages.looks import Closer
 from tests.fakes import CANVAS, PATCH, SIDE, FakeLink, make_metered, make_scored, make_selected, raw_point
-from transport.codecs import Canvas
+from transport.codecs import Canvas, cut_units
 from transport.codecs.raw import RawZstd
 from transport.wire import decode_evidence
 
@@ -79,6 +82,37 @@ async def test_the_bits_never_exceed_the_allowance(allowance_bits, framing_bytes
     else:
         assert isinstance(outcome, Kept)
         assert outcome.reason == Drop.BUDGET
+
+
+def closer_encode(closer: Callable[[Scored], Closer | None]) -> Encode:
+    """A closer look is worth more than what was looked at, and costs as much."""
+    sixteen = np.array([16.0]), np.array([float(RAW_BYTES[15])])
+    close = Line(replace(raw_point(0), view=0.5), "units", *sixteen, np.array([1.0]), np.array([2.0]))
+    whole = Line(raw_point(0), "units", *sixteen, np.array([0.9]), np.array([1.0]))
+    return Encode(Encoder([whole, close], CANVAS), FakeLink().wire_bits, 10**6, closer=closer)
+
+
+async def test_a_closer_look_is_sent_where_it_is_worth_more():
+    drawn = np.random.default_rng(9).integers(0, 256, (SIDE * PATCH, SIDE * PATCH, 3)).astype(np.uint8)
+    importance = np.zeros(SIDE**2, np.float32)
+    importance[-1] = 1
+    encode = closer_encode(lambda scored: Closer(scored.look.part, importance, lambda part: drawn))
+    evidence = await encode.process(selected_of(None))
+    assert isinstance(evidence, Evidence)
+    assert (evidence.point.view, evidence.part, evidence.weight) == (0.5, (0.5, 0.5, 1.0, 1.0), 2.0)
+    message = decode_evidence(evidence.message)
+    pixels = RawZstd().decode(message.payload, message.units, CANVAS)
+    assert (pixels == cut_units(drawn, message.units, PATCH)).all()
+
+
+async def test_where_no_closer_look_may_be_sent_what_was_looked_at_is():
+    selected = selected_of(None)
+    evidence = await closer_encode(lambda scored: None).process(selected)
+    assert isinstance(evidence, Evidence)
+    assert (evidence.point.view, evidence.part, evidence.weight) == (1.0, (0.0, 0.0, 1.0, 1.0), 1.0)
+    message = decode_evidence(evidence.message)
+    pixels = RawZstd().decode(message.payload, message.units, CANVAS)
+    assert (pixels == cut_units(selected.metered.scored.picture, message.units, PATCH)).all()
 
 
 async def test_the_allowance_may_be_used_up_exactly():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.types import WHOLE, Box, Pixels
-from stages.looks import TURNS, Looks, thumb_of, window
+from stages.looks import TURNS, Closer, Looks, thumb_of, window
 
 GREY = thumb_of(np.full((64, 64, 3), 90, np.uint8))
 OTHER = thumb_of(np.concatenate([np.full((64, 32, 3), 255, np.uint8), np.zeros((64, 32, 3), np.uint8)], axis=1))
@@ -72,6 +72,21 @@ def test_no_other_window_has_more_importance(seed: int, share: float) -> None:
 
 def test_equals_give_the_first_window() -> None:
     assert window(np.ones(196, np.float32), 0.5) == (0.0, 0.0, 0.5, 0.5)
+
+
+def test_a_closer_look_is_at_the_window_that_matters_most_and_drawn_once() -> None:
+    drawn: list[Box] = []
+
+    def draw(part: Box) -> Pixels:
+        drawn.append(part)
+        return np.full((2, 2, 3), len(drawn), np.uint8)
+
+    closer = Closer(WHOLE, spot(13, 0), draw)
+    assert closer(0.5) is closer(0.5)
+    assert drawn == [closer.part(0.5)] == [(0.0, 0.5, 0.5, 1.0)]
+    within = Closer((0.5, 0.0, 1.0, 0.5), spot(13, 0), draw)  # of what was already a part
+    assert within.part(0.5) == (0.5, 0.25, 0.75, 0.5)
+    assert within.part(1.0) == (0.5, 0.0, 1.0, 0.5)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 500), (720, 1280), (16, 16)])
