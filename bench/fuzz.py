@@ -48,9 +48,9 @@ def sound_messages(canvas: Canvas) -> list[bytes]:
             for units in (canvas.units,) if name.endswith("-frame") else (canvas.units, _FEW):
                 for side, quality in ((canvas.pixels, 4), (canvas.pixels // 2, 8)):
                     messages.append(encoder.message(7, picture, order, OperatingPoint(name, units, side, quality)))
-    plain = [evidence for evidence in map(decode_evidence, messages) if len(evidence.units) == _FEW]
-    kept = np.sort(order[_FEW:])
-    return messages + [encode_completion(evidence, bytes(NAME_BYTES - 1) + b"a", kept) for evidence in plain]
+    plain = [evidence for evidence in map(decode_evidence, messages) if len(evidence.units) < canvas.units]
+    base = bytes(NAME_BYTES - 1) + b"a"
+    return messages + [encode_completion(each, base, np.setdiff1d(order, each.units)) for each in plain]
 
 
 def damaged(messages: list[bytes], rng: random.Random) -> Iterator[bytes]:
