@@ -38,7 +38,7 @@ from pipeline.errors import SagelinkError
 
 Weights: TypeAlias = dict[str, Tensor]
 MIX = (20, 12)  # frames of a step: whole and coded; with chosen units
-ON_GPU = 3  # times as many
+_ON_GPU = 3  # times as many
 RATE = 1e-4
 _WARM_UP = 50  # steps
 _TEMPERATURE = 2.0
@@ -162,7 +162,7 @@ def mixed(stock: Model, weights: Weights, share: float, most_bytes: int) -> Mode
 
 def mix_on(model: Model) -> tuple[int, int]:
     """Frames of a step, on the model's device."""
-    times = 1 if model.mean.device.type == "cpu" else ON_GPU
+    times = 1 if model.mean.device.type == "cpu" else _ON_GPU
     return MIX[0] * times, MIX[1] * times
 
 

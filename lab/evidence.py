@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from lab.footage import Footage
 from pipeline.types import OperatingPoint, Pixels, Units
 from stages.frontier import Line
-from stages.window import placed
+from stages.rectangle import placed
 from transport.codecs import Canvas, codec_by_name
 
 _CROPPED = 0.85  # of the views that are no whole frame
@@ -32,7 +32,7 @@ _RAW = 0.3  # of the steps: chosen units are raw, not coded
 _SHUFFLED = 0.3  # of the frames of which units are chosen: by lot, not in order
 _FEWEST, MOST = 0.1, 0.85  # share of the units that are chosen
 _STEPS = 10**9  # more than anyone waits for
-_OBLONG = 1.6  # a window is at most about so many times as long as wide
+_OBLONG = 1.6  # a rectangle is at most about so many times as long as wide
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +62,7 @@ class Views(Dataset[tuple[Lesson, Lesson]]):
         """`sizes`: fewest and most bytes of a message; `mix`: whole frames of a step, and those with chosen units."""
         self._footage = footage
         self._canvas = canvas
+        # Those of closer looks too: what is shown is a crop already.
         self._whole = [line for line in lines if line.knob == "quality" and line.base.units == canvas.units]
         self._sizes = np.log(sizes)
         self._mix = mix
@@ -116,7 +117,7 @@ class Views(Dataset[tuple[Lesson, Lesson]]):
         return self._through(view, everything, self._point(rng, 1.0))
 
     def _shape(self, count: int, rng: np.random.Generator) -> tuple[int, int]:
-        """Rows and columns of a window of about so many units."""
+        """Rows and columns of a rectangle of about so many units."""
         side = self._canvas.side
         rows = (count * np.exp(rng.uniform(-1, 1) * np.log(_OBLONG))) ** 0.5
         rows = int(np.clip(round(rows), -(-count // side), side))
@@ -125,7 +126,7 @@ class Views(Dataset[tuple[Lesson, Lesson]]):
     def _chosen(
         self, count: int, shape: tuple[int, int] | None, rng: np.random.Generator
     ) -> tuple[Pixels, Pixels, Units]:
-        """A frame, what is left of it, and the units chosen: so many raw ones, or a window, coded."""
+        """A frame, what is left of it, and the units chosen: so many raw ones, or a rectangle, coded."""
         row, side = rng.integers(len(self._footage)), self._canvas.side
         order, flip = self._footage.orders[row], rng.random() < 0.5
         picture = _turned(self._footage.pictures[row], flip)

@@ -22,7 +22,7 @@ from stages.looks import Closer
 from stages.memory import Memory
 from stages.parts import Splitter
 from stages.planner import Coder, Plan, plan
-from stages.window import window
+from stages.rectangle import rectangle
 from transport.codecs import Canvas, codec_by_name
 from transport.embedding import Embedding
 from transport.remembered import encode_completion
@@ -189,9 +189,9 @@ class Encoder:
         return self.coded(seq, _seen(picture, closer, point.view), self.chosen(order, point), point)
 
     def chosen(self, order: Units, point: OperatingPoint) -> Units:
-        """The units that are sent at a point: the first of `order`, or in an image the window that has most of them."""
+        """The units that are sent at a point: the first of `order`, or in an image the rectangle with most of them."""
         if point.units < self._canvas.units and codec_by_name(point.codec).sends == "part":
-            return window(order, point.units, self._canvas.side)
+            return rectangle(order, point.units, self._canvas.side)
         return order[: point.units]
 
     def coded(self, seq: int, picture: Pixels, units: Units, point: OperatingPoint) -> bytes:

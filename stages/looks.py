@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.types import WHOLE, Box, Pixels
+from stages.rectangle import best_place, sums_of
 
 TURNS = (1.0, 0.7, 0.7)  # of frames: the side of what is looked at, as a share of the view's
 _STANDS_OUT, _LEAST = 2.0, 0.02  # a change of so many times the usual, and of so many grey levels (1: all): a new scene
@@ -78,11 +79,8 @@ def window(importance: NDArray[np.float32], share: float) -> Box:
     first of equals."""
     side = round(len(importance) ** 0.5)
     length = max(1, round(share * side))
-    sums = np.zeros((side + 1, side + 1))
-    sums[1:, 1:] = importance.reshape(side, side).cumsum(0, dtype=np.float64).cumsum(1)
-    within = sums[length:, length:] - sums[:-length, length:] - sums[length:, :-length] + sums[:-length, :-length]
-    top, left = np.unravel_index(int(within.argmax()), within.shape)
-    return float(left / side), float(top / side), float((left + length) / side), float((top + length) / side)
+    _, top, left = best_place(sums_of(importance.reshape(side, side)), length, length)
+    return left / side, top / side, (left + length) / side, (top + length) / side
 
 
 def thumb_of(pixels: Pixels) -> NDArray[np.float32]:

@@ -44,8 +44,8 @@ class Splitter:
     ) -> list[bytes] | None:
         """Parts that hold `units`, best first, between them; None where that is not possible.
 
-        `expected`: bytes of the message in one; `code` makes a message of units at a point. Each part is
-        coded once, and once more in two where it came out too long.
+        `expected`: bytes of the message in one; `code` makes a message of units at a point. Each part is coded once,
+        and once more in two where it came out too long.
         """
         if codec_by_name(point.codec).sends == "whole":
             return None

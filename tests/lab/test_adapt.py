@@ -113,7 +113,7 @@ def test_what_a_step_shows_depends_on_seed_and_step_alone(world: World) -> None:
     assert (np.diff(chosen.units, axis=1) > 0).all()  # ascending, none twice
 
 
-def test_what_is_coded_of_chosen_units_is_a_window_and_the_rest_of_the_picture_is_black(world: World) -> None:
+def test_what_is_coded_of_chosen_units_is_a_rectangle_and_the_rest_of_the_picture_is_black(world: World) -> None:
     views = world.views()
     raw = coded = 0
     for _, chosen in (views[step] for step in range(12)):

@@ -58,10 +58,7 @@ class Stripped:
         if not payload:
             raise MalformedMessage("the payload is empty")
         side = payload[0] * SIDE_STEP or canvas.pixels
-        if side > canvas.pixels:
-            raise MalformedMessage(
-                f"a picture of {side}x{side} pixels; accepted: up to {canvas.pixels}x{canvas.pixels}"
-            )
+        _check_size(side, side, canvas)
         span = _Span.of(units, canvas)
         part = _decode(self._format, *span.size(side, canvas), payload[1:], span.size(canvas.pixels, canvas))
         rows, columns = span.bottom - span.top, span.right - span.left
@@ -106,14 +103,16 @@ class WholeFile:
         if len(units) != canvas.units:
             raise MalformedMessage(f"a whole frame with {len(units)} of {canvas.units} units")
         width, height, core = self._format.strip(payload)
-        if not 1 < max(width, height) <= canvas.pixels:
-            raise MalformedMessage(
-                f"a picture of {width}x{height} pixels; accepted: up to {canvas.pixels}x{canvas.pixels}"
-            )
+        _check_size(width, height, canvas)
         if width != height:
             raise MalformedMessage(f"a picture of {width}x{height} pixels is not square")
         picture = _decode(self._format, width, height, core, (canvas.pixels, canvas.pixels))
         return cut_units(picture, units, canvas.patch_size)
+
+
+def _check_size(width: int, height: int, canvas: Canvas) -> None:
+    if not 1 < max(width, height) <= canvas.pixels:
+        raise MalformedMessage(f"a picture of {width}x{height} pixels; accepted: up to {canvas.pixels}x{canvas.pixels}")
 
 
 def _decode(image_format: ImageFormat, width: int, height: int, core: bytes, size: tuple[int, int]) -> Pixels:
