@@ -33,7 +33,7 @@ _ANSWERS = "Number(document.body.dataset.answers ?? 0)"
 
 
 def sagelink(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-m", "pipeline.cli", *arguments], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, "-m", "sagelink.app.cli", *arguments], stdout=subprocess.PIPE, text=True)
 
 
 def measure(browsers: int, seconds: float) -> float:

@@ -20,14 +20,14 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from pipeline.config import CameraConfig
-from pipeline.config_file import load_config
-from pipeline.graph import Graph
-from pipeline.run import prepare
-from pipeline.threads import InThread
-from pipeline.types import Frame, Scored, Verdict
-from stages.cameras.camera import Camera
-from stages.score import Score
+from sagelink.app.run import prepare
+from sagelink.pipeline.config import CameraConfig
+from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.graph import Graph
+from sagelink.pipeline.threads import InThread
+from sagelink.pipeline.types import Frame, Scored, Verdict
+from sagelink.stages.cameras.camera import Camera
+from sagelink.stages.score import Score
 
 SERVER = Path(__file__).parents[1] / "tests" / "rtsp_server.py"
 PERIOD_S, DOWN_S, WARM_UP_S = 20.0, 5.0, 20.0

@@ -31,21 +31,21 @@ import numpy as np
 import psutil
 from prometheus_client import CollectorRegistry
 
-from models.zoo import UnitGrid
-from monitor.app import dashboard_app
-from monitor.feed import Feed
-from monitor.watched import Watched
-from pipeline.budget import UplinkBudget
-from pipeline.config import GateConfig
-from pipeline.control import Control
-from pipeline.stats import LiveStats
-from pipeline.threads import Worker
-from pipeline.types import WHOLE, Answer, Drop, Frame, Kept, Look, Scored
-from pipeline.web import serve_http
-from stages.fuse import Fuse
-from stages.gate import Gate
-from stages.looks import thumb_of
-from transport.codecs import Canvas
+from sagelink.models.loading import UnitGrid
+from sagelink.monitor.dashboard_routes import dashboard_app
+from sagelink.monitor.run_view import RunView
+from sagelink.monitor.stats import LiveStats
+from sagelink.monitor.verdict_feed import VerdictFeed
+from sagelink.net.http import serve_http
+from sagelink.pipeline.budget import UplinkBudget
+from sagelink.pipeline.config import GateConfig
+from sagelink.pipeline.threads import Worker
+from sagelink.pipeline.types import WHOLE, Answer, Drop, EdgeOnly, Frame, Look, Scored
+from sagelink.stages.control import Control
+from sagelink.stages.fuse import Fuse
+from sagelink.stages.gate import Gate
+from sagelink.stages.zoom import thumb_of
+from sagelink.transport.codecs import Canvas
 
 _FRAMES, _ROUNDS, _VIEWERS, _OPENED = 600, 3, 4, 7
 _PORT = 8697
@@ -59,7 +59,9 @@ def start_run(frames: int, *options: str) -> subprocess.Popen[bytes]:
     """A run of the demo pair in a process of its own."""
     settings = ["--models", "demo", "--uplink", "1Mbit/s", "--gate", "always", "--units", "32", *options]
     source = f"synthetic:{frames},size=640x480,fps=30"
-    return subprocess.Popen([sys.executable, "-m", "pipeline.cli", "run", source, *settings], stdout=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [sys.executable, "-m", "sagelink.app.cli", "run", source, *settings], stdout=subprocess.DEVNULL
+    )
 
 
 def measure_run(dashboard: bool) -> tuple[float, float, float]:
@@ -145,7 +147,7 @@ def frames_so_far() -> int:
     return 0
 
 
-async def push(feed: Feed, stats: LiveStats, watched: Watched, done: threading.Event) -> None:
+async def push(feed: VerdictFeed, stats: LiveStats, watched: RunView, done: threading.Event) -> None:
     """Serves an hour of frames; `done` is set when all are through, and the page may then still look."""
     rng = np.random.default_rng(0)
     fuse = Fuse(False, {0.0: 0.0, 1.0: 1.0}, 196)
@@ -159,7 +161,7 @@ async def push(feed: Feed, stats: LiveStats, watched: Watched, done: threading.E
             frame = Frame(seq, "camera", time.monotonic_ns(), seq / 30, pixels, 1.0)
             look = Look(WHOLE, embeddings[0], thumb_of(pixels))
             scored = Scored(frame, pixels[:224, :224], answer, importance, embeddings, look, 1.0)
-            verdict = fuse.decide(Kept(scored, Drop.GATE))
+            verdict = fuse.decide(EdgeOnly(scored, Drop.GATE))
             feed.write(verdict)
             stats.write(verdict)
             if seq % 25 == 0:
@@ -173,9 +175,9 @@ def bench_hour() -> None:
     from playwright.sync_api import sync_playwright
 
     labels = ("a", "b")
-    feed, stats, done = Feed(labels, live=False), LiveStats(), threading.Event()
+    feed, stats, done = VerdictFeed(labels, live=False), LiveStats(), threading.Event()
     control = Control(UplinkBudget(64_000, 1.0), Gate(GateConfig()))
-    watched = Watched(
+    watched = RunView(
         title="an hour",
         models="none",
         grid=UnitGrid(224, 16, "bicubic", 1.0),

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import torch
 
-from models.pair import Pair
-from pipeline.config_file import load_config, parse_assignments
-from pipeline.run import prepare
+from sagelink.app.run import prepare
+from sagelink.models.pair import Pair
+from sagelink.pipeline.config_file import load_config, parse_assignments
 
 
 @torch.inference_mode()

@@ -19,18 +19,18 @@ from pathlib import Path
 
 import numpy as np
 
-from models import zoo
-from models.picture import make_picture
-from pipeline.config import ModelConfig
-from pipeline.types import OperatingPoint
-from server.memory import Held
-from server.receive import receive
-from stages.encode import Encoder
-from stages.sources.synthetic import SyntheticSource
-from transport.codecs import Canvas, codec_names, cut_units
-from transport.embedding import Embedding
-from transport.remembered import encode_completion
-from transport.wire import NAME_BYTES, MalformedMessage, decode_evidence, seal
+from sagelink.models import loading as zoo
+from sagelink.models.preprocess import make_picture
+from sagelink.pipeline.config import ModelConfig
+from sagelink.pipeline.types import OperatingPoint
+from sagelink.server.memory import Held
+from sagelink.server.receive import receive
+from sagelink.stages.encode import Encoder
+from sagelink.stages.sources.synthetic import SyntheticSource
+from sagelink.transport.codecs import Canvas, codec_names, cut_units
+from sagelink.transport.delta_message import encode_delta
+from sagelink.transport.patch_embedding import Embedding
+from sagelink.transport.wire import NAME_BYTES, MalformedMessage, decode_evidence, seal
 
 LIMIT_MB = 64
 _HEADER_BYTES, CRC_BYTES = 13, 4
@@ -50,7 +50,7 @@ def sound_messages(canvas: Canvas) -> list[bytes]:
                     messages.append(encoder.message(7, picture, order, OperatingPoint(name, units, side, quality)))
     plain = [evidence for evidence in map(decode_evidence, messages) if len(evidence.units) < canvas.units]
     base = bytes(NAME_BYTES - 1) + b"a"
-    return messages + [encode_completion(each, base, np.setdiff1d(order, each.units)) for each in plain]
+    return messages + [encode_delta(each, base, np.setdiff1d(order, each.units)) for each in plain]
 
 
 def damaged(messages: list[bytes], rng: random.Random) -> Iterator[bytes]:
@@ -80,7 +80,7 @@ def peak_mb() -> float:
     return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
 
-class Watched:
+class FuzzTarget:
     """The decoder, with an eye on how it ends, how long it takes and how much the process grows."""
 
     def __init__(self, canvas: Canvas) -> None:
@@ -133,7 +133,7 @@ def main() -> None:
     for message in messages:
         receive(message, canvas)
     source = damaged(messages, random.Random(arguments.seed))
-    watched = Watched(canvas)
+    watched = FuzzTarget(canvas)
     for message in islice(source, arguments.inputs):
         watched(message)
     print(watched)

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["transport"]):
-    import transport.codecs  # noqa: F401
+with atheris.instrument_imports(include=["sagelink.transport"]):
+    from sagelink.transport import codecs  # noqa: F401
 
-from bench.fuzz import CRC_BYTES, Watched, demo_canvas, sound_messages
-from transport.wire import seal
+from bench.fuzz import CRC_BYTES, FuzzTarget, demo_canvas, sound_messages
+from sagelink.transport.wire import seal
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
     corpus = tempfile.TemporaryDirectory()
     for number, message in enumerate(sound_messages(canvas)):
         (Path(corpus.name) / str(number)).write_bytes(message[:-CRC_BYTES])
-    watched = Watched(canvas)
+    watched = FuzzTarget(canvas)
     atexit.register(lambda: print(watched))  # atheris.Fuzz does not come back
     options = [f"-atheris_runs={arguments.inputs}", f"-seed={arguments.seed}", "-max_len=20000", "-verbosity=0"]
     atheris.Setup([sys.argv[0], *options, corpus.name], lambda body: watched(seal(body)))

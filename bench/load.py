@@ -25,13 +25,13 @@ import psutil
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from bench.stub import Noise, answer, hello
-from pipeline.config import MqttConfig, ServeConfig
-from transport.link import Hello
-from transport.mqtt.address import open_broker
-from transport.mqtt.server import MqttServerLink
-from transport.mqtt.topics import SESSION_BYTES, Topics, encode_state
-from transport.wire import decode_reply
+from bench.stub_server import Noise, answer, hello
+from sagelink.pipeline.config import MqttConfig, ServeConfig
+from sagelink.transport.link import CameraInfo
+from sagelink.transport.mqtt.address import open_broker
+from sagelink.transport.mqtt.server import MqttServerLink
+from sagelink.transport.mqtt.topics import SESSION_BYTES, Topics, encode_state
+from sagelink.transport.wire import decode_reply
 
 _TOPICS = Topics("load")
 _SIZE = 2000
@@ -45,10 +45,10 @@ async def be_server(url: str) -> None:
         await answer(link, ServeConfig().max_wait)
 
 
-class Camera:
+class SimulatedCamera:
     """Sends at random moments, and notes how long each reply took."""
 
-    def __init__(self, port: int, number: int, announced: Hello, round_trips_s: list[float]) -> None:
+    def __init__(self, port: int, number: int, announced: CameraInfo, round_trips_s: list[float]) -> None:
         self.sent = 0
         self.subscribed = asyncio.Event()
         self._node = f"node{number}"
@@ -105,7 +105,7 @@ async def be_cameras(port: int, count: int, rate: float, seconds: float, others:
     announced, noise = hello(_LOST_S), Noise(_SIZE)
     cameras = []
     for number in range(count):
-        cameras.append(camera := Camera(port, number, announced, round_trips_s))
+        cameras.append(camera := SimulatedCamera(port, number, announced, round_trips_s))
         async with asyncio.timeout(10):
             while not camera.subscribed.is_set():
                 await asyncio.sleep(0)

@@ -17,23 +17,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lab.rig import Rig, Sample, answers_of
-from models.pair import Pair
-from pipeline.config_file import load_config
-from server.receive import receive
-from stages.encode import Encoder, usable_lines
-from stages.fuse import answer_of, fuse
-from stages.planner import Plan
-from stages.sources import open_source
-from transport.webrtc.bill import Tariff
-from transport.wire import PART_BYTES, encode_bundle, parts_of
+from sagelink.lab.harness import Harness, Sample, answers_of
+from sagelink.models.pair import Pair
+from sagelink.pipeline.config_file import load_config
+from sagelink.server.receive import receive
+from sagelink.stages.encode import Encoder, usable_lines
+from sagelink.stages.fuse import answer_of, fuse
+from sagelink.stages.planner import Plan
+from sagelink.stages.sources import open_source
+from sagelink.transport.webrtc.wire_cost import WebRtcCostModel
+from sagelink.transport.wire import PART_BYTES, encode_bundle, parts_of
 
 LOSSES = (0.0, 0.05, 0.1, 0.2)
 _DRAWS = 4  # of what is lost, a frame
 
 
 @dataclass(frozen=True)
-class Way:
+class LossMode:
     """A way to send."""
 
     name: str
@@ -42,7 +42,7 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Share:
+class LossShare:
     """Of frames times draws."""
 
     answered: float
@@ -52,7 +52,7 @@ class Share:
 
 def largest(wire_bytes: int) -> int:
     """The longest message that so many bytes on the wire carry."""
-    tariff = Tariff()
+    tariff = WebRtcCostModel()
     return max(size for size in range(wire_bytes) if tariff.message_bits(size) <= 8 * wire_bytes)
 
 
@@ -67,15 +67,17 @@ def lose(seq: int, message: bytes, in_parts: bool, loss: float, rng: np.random.G
     return message if (rng.random(datagrams) >= loss).all() else None
 
 
-def measure(rig: Rig, samples: Sequence[Sample], plans: Sequence[Plan | int], way: Way, loss: float) -> Share:
+def measure(
+    harness: Harness, samples: Sequence[Sample], plans: Sequence[Plan | int], way: LossMode, loss: float
+) -> LossShare:
     rng = np.random.default_rng(7)
     arrived: list[tuple[Sample, Plan | int, bytes | None]] = []
     for _ in range(_DRAWS):
         for seq, (sample, plan) in enumerate(zip(samples, plans, strict=True)):
             message = None if isinstance(plan, int) else lose(seq, plan.message, way.in_parts, loss, rng)
             arrived.append((sample, plan, message))
-    received = {message: receive(message, rig.canvas) for _, _, message in arrived if message is not None}
-    answers = dict(zip(received, answers_of(rig.classifier, [*received.values()]), strict=True))
+    received = {message: receive(message, harness.canvas) for _, _, message in arrived if message is not None}
+    answers = dict(zip(received, answers_of(harness.classifier, [*received.values()]), strict=True))
     right = served = answered = 0
     for sample, plan, message in arrived:
         verdict = answer_of(sample.edge)
@@ -84,7 +86,7 @@ def measure(rig: Rig, samples: Sequence[Sample], plans: Sequence[Plan | int], wa
             served += answers[message].class_id == sample.truth
             verdict = fuse(verdict, answers[message], plan.weight * len(received[message].units) / plan.point.units)
         right += verdict.class_id == sample.truth
-    return Share(answered / len(arrived), served / max(1, answered), right / len(arrived))
+    return LossShare(answered / len(arrived), served / max(1, answered), right / len(arrived))
 
 
 def main() -> None:
@@ -94,13 +96,13 @@ def main() -> None:
     arguments = parser.parse_args()
     config = load_config(None, {"capture.source": f"synthetic:{arguments.frames},seed=12", "models": "demo"})
     pair = Pair.load(config)
-    rig = Rig(pair, config.capture.resize)
+    harness = Harness(pair, config.capture.resize)
     source = open_source(config.all_cameras[0])
-    samples = list(rig.samples(((shot.pixels, shot.truth) for shot in source), config.select))
-    lines = usable_lines(config, pair.server.name, rig.canvas)
+    samples = list(harness.samples(((shot.pixels, shot.truth) for shot in source), config.select))
+    lines = usable_lines(config, pair.server.name, harness.canvas)
     ways = [
-        Way("whole", Encoder(lines, rig.canvas, config.encode.slack), in_parts=False),
-        Way("parts", Encoder(lines, rig.canvas, config.encode.slack, PART_BYTES), in_parts=True),
+        LossMode("whole", Encoder(lines, harness.canvas, config.encode.slack), in_parts=False),
+        LossMode("parts", Encoder(lines, harness.canvas, config.encode.slack, PART_BYTES), in_parts=True),
     ]
     print(f"| bytes a frame | sent | {' | '.join(f'{loss:.0%} lost' for loss in LOSSES)} |")
     print("|---" * (2 + len(LOSSES)) + "|")
@@ -108,7 +110,7 @@ def main() -> None:
         for way in ways:
             cap = largest(wire_bytes)
             plans = [way.encoder.fit(seq, each.picture, each.order, cap) for seq, each in enumerate(samples)]
-            shares = [measure(rig, samples, plans, way, loss) for loss in LOSSES]
+            shares = [measure(harness, samples, plans, way, loss) for loss in LOSSES]
             cells = [f"{each.answered:.1%}, {each.server:.1%}, {each.verdict:.1%}" for each in shares]
             print(f"| {wire_bytes} | {way.name} | {' | '.join(cells)} |", flush=True)
 

@@ -15,12 +15,12 @@ from unittest import mock
 import numpy as np
 import psutil
 
-from models.pair import Pair
-from pipeline.config_file import load_config
-from pipeline.run import Run, prepare
-from pipeline.types import WHOLE, Answer, Frame, Look, Scored, Verdict
-from stages.looks import thumb_of
-from stages.score import Score
+from sagelink.app.run import Run, prepare
+from sagelink.models.pair import Pair
+from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.types import WHOLE, Answer, Frame, Look, Scored, Verdict
+from sagelink.stages.score import Score
+from sagelink.stages.zoom import thumb_of
 
 
 def stub_score(scorer: Score, frames: Sequence[Frame]) -> list[Scored]:

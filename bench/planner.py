@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from models.picture import make_picture
-from pipeline.types import WHOLE, OperatingPoint, Pixels, Units
-from stages.encode import Encoder
-from stages.frontier import find_frontier, read_frontier
-from stages.looks import Closer
-from stages.planner import Plan
-from stages.sources.images import read_image
-from transport.codecs import Canvas
-from transport.wire import PART_BYTES
+from sagelink.models.preprocess import make_picture
+from sagelink.pipeline.types import WHOLE, OperatingPoint, Pixels, Units
+from sagelink.stages.encode import Encoder
+from sagelink.stages.frontier import find_frontier, read_frontier
+from sagelink.stages.planner import Plan
+from sagelink.stages.sources.images import read_image
+from sagelink.stages.zoom import ZoomCrop
+from sagelink.transport.codecs import Canvas
+from sagelink.transport.wire import PART_BYTES
 
 CAPS = (500, 1000, 2000, 4000, 8000)
 MEDIAN_MS, P95_MS = 15.0, 30.0
@@ -49,7 +49,7 @@ def main() -> None:
                 draw = partial(make_picture, frame, 224, "squash", "bicubic", 1.0)
                 picture = draw(WHOLE)
                 encoder.messages, began = 0, time.process_time()
-                planned = encoder.fit(0, picture, order, cap, Closer(WHOLE, importance, draw))
+                planned = encoder.fit(0, picture, order, cap, ZoomCrop(WHOLE, importance, draw))
                 took.append((time.process_time() - began) * 1e3)
                 coded.append(encoder.messages)
                 if isinstance(planned, Plan):

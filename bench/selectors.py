@@ -8,7 +8,7 @@ import time
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from stages.selectors import SELECTORS
+from sagelink.stages.selectors import SELECTORS
 
 SIZES = {196: (2.0, 1.0), 784: (15.0, 8.0)}  # units: limit in ms for any selector, and for SAGE
 ROUNDS = 200

@@ -17,9 +17,10 @@ import numpy as np
 import timm
 import torch
 
-from models import vit, zoo
-from server.classify import Classifier
-from server.receive import Received
+from sagelink.models import loading as zoo
+from sagelink.models import vit
+from sagelink.server.classify import Classifier
+from sagelink.server.receive import Received
 
 _CAMERAS = 32
 

@@ -5,7 +5,7 @@ loses packets.
 
 Free: 30 frames/s of 4 kB; the round trip's median, over that of one process, and the share of a core that each side
 takes. Narrow: a link of 400 kbit/s (`tc tbf`) is offered 25 frames/s of 2.5 kB, which is 500 kbit/s before any framing.
-Lossy: 256 kbit/s, 25 ms and 5 % loss of packets either way (`bench.rough`), are offered 8 frames/s of 2.5 kB, or
+Lossy: 256 kbit/s, 25 ms and 5 % loss of packets either way (`bench.lossy_link`), are offered 8 frames/s of 2.5 kB, or
 15 frames/s of 800 B, which one datagram holds. The edge has two messages unacknowledged at most, for a second at most,
 and keeps the others, as `sagelink run` does. Edge and server are processes of their own in two network namespaces; the
 server decodes, batches and replies, with a model that answers at once. Needs root, `ip`, `tc`, /dev/net/tun and
@@ -26,22 +26,22 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.cable import PORT, SERVER, Cable, obstacle
-from bench.rough import Rough
-from bench.rough import obstacle as rough_obstacle
-from bench.stub import Noise, answer, hello
-from pipeline.config import MqttConfig, ServeConfig, WebRtcConfig
-from pipeline.tasks import run_loop
-from transport.in_process import InProcessLink
-from transport.link import EdgeLink, ServerLink
-from transport.mqtt.address import open_broker
-from transport.mqtt.edge import MqttEdgeLink
-from transport.mqtt.server import MqttServerLink
-from transport.mqtt.topics import Topics
-from transport.webrtc.address import ENV_TOKEN, MeetingPoint, open_meeting_point
-from transport.webrtc.edge import WebRtcEdgeLink
-from transport.webrtc.server import WebRtcServerLink
-from transport.wire import decode_reply
+from bench.lossy_link import LossyLink
+from bench.lossy_link import obstacle as rough_obstacle
+from bench.namespaces import PORT, SERVER, Cable, obstacle
+from bench.stub_server import Noise, answer, hello
+from sagelink.pipeline.config import MqttConfig, ServeConfig, WebRtcConfig
+from sagelink.pipeline.tasks import run_loop
+from sagelink.transport.in_process import InProcessLink
+from sagelink.transport.link import EdgeLink, ServerLink
+from sagelink.transport.mqtt.address import open_broker
+from sagelink.transport.mqtt.edge import MqttEdgeLink
+from sagelink.transport.mqtt.server import MqttServerLink
+from sagelink.transport.mqtt.topics import Topics
+from sagelink.transport.webrtc.address import ENV_TOKEN, SignallingEndpoint, open_signalling_endpoint
+from sagelink.transport.webrtc.edge import WebRtcEdgeLink
+from sagelink.transport.webrtc.server import WebRtcServerLink
+from sagelink.transport.wire import decode_reply
 
 _IN_FLIGHT = 2
 WEBRTC_PORT = 8620
@@ -55,10 +55,10 @@ class Load:
     frames_per_s: float
     size: int  # bytes of a message
     rate_kbit: int | None = None  # of the link from edge to server
-    rough: Rough | None = None
+    rough: LossyLink | None = None
 
 
-ROUGH = Rough(loss=0.05, delay_s=0.025, rate_bps=256_000)
+ROUGH = LossyLink(loss=0.05, delay_s=0.025, rate_bps=256_000)
 LOADS = {
     "free": Load(30, 4032),
     "narrow": Load(25, 2496, rate_kbit=400),
@@ -90,17 +90,17 @@ def _mqtt_server() -> ServerLink:
     return MqttServerLink(broker, Topics("bench"), "servers")
 
 
-def _meeting_point() -> MeetingPoint:
+def _signalling_endpoint() -> SignallingEndpoint:
     os.environ.setdefault(ENV_TOKEN, "token-of-the-bench")
-    return open_meeting_point(f"webrtc+http://{SERVER}:{WEBRTC_PORT}", WebRtcConfig(), "server")
+    return open_signalling_endpoint(f"webrtc+http://{SERVER}:{WEBRTC_PORT}", WebRtcConfig(), "server")
 
 
 def _webrtc_edge() -> EdgeLink:
-    return WebRtcEdgeLink(_meeting_point(), "edge", ["camera"], hello(_DEADLINE_S), toll=lambda bits: True)
+    return WebRtcEdgeLink(_signalling_endpoint(), "edge", ["camera"], hello(_DEADLINE_S), toll=lambda bits: True)
 
 
 def _webrtc_server() -> ServerLink:
-    return WebRtcServerLink(_meeting_point())
+    return WebRtcServerLink(_signalling_endpoint())
 
 
 TRANSPORTS = {

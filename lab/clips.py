@@ -15,14 +15,14 @@ from typing import Literal, Protocol, get_args
 import cv2
 import numpy as np
 
-from pipeline.errors import UsageError
-from pipeline.types import Pixels
-from stages.pictures import MAX_SIDE
-from stages.sources import Shot as Picture
-from stages.sources.images import read_image
-from stages.sources.video import VideoFile
-from stages.sources.world import render, sample_scene
-from stages.timeline import Sampler
+from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.types import Pixels
+from sagelink.stages.decoded import MAX_SIDE
+from sagelink.stages.sources import SourceFrame as Picture
+from sagelink.stages.sources.images import read_image
+from sagelink.stages.sources.video import VideoFile
+from sagelink.stages.sources.world import render, sample_scene
+from sagelink.stages.timeline import Sampler
 
 Kind = Literal["still", "pan", "zoom", "shake", "occlusion", "light", "small", "cuts"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lab.adapt import lower_precision
-from lab.footage import Footage
-from lab.rig import belief, closer_of, log_probs_of
-from models.zoo import Model
-from server.classify import Classifier
-from server.receive import Received, receive
-from stages.encode import Encoder
-from stages.frontier import Line
-from transport.codecs import cut_units
+from sagelink.lab.adaptation import lower_precision
+from sagelink.lab.harness import belief, closer_of, log_probs_of
+from sagelink.lab.unlabelled_frames import Footage
+from sagelink.models.loading import Model
+from sagelink.server.classify import Classifier
+from sagelink.server.receive import Received, receive
+from sagelink.stages.encode import Encoder
+from sagelink.stages.frontier import RateQualityCurve
+from sagelink.transport.codecs import cut_units
 
 SHARES = (0.25, 0.5)
 
@@ -43,7 +43,7 @@ class HeldOut:
     def __init__(
         self,
         footage: Footage,
-        lines: Sequence[Line],
+        lines: Sequence[RateQualityCurve],
         stock: Model,
         sizes: Sequence[int],
         bf16: bool,

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import torch
 
-from models import vit, zoo
-from models.zoo import Model
-from pipeline.config import Config
-from pipeline.errors import UsageError
+from sagelink.models import loading as zoo
+from sagelink.models import vit
+from sagelink.models.loading import Model
+from sagelink.pipeline.config import Config
+from sagelink.pipeline.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)

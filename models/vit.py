@@ -18,7 +18,7 @@ from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.errors import UsageError
+from sagelink.pipeline.errors import UsageError
 
 Importance = Literal["last", "rollout", "gradient"]
 ROLLOUT_LAYERS = 6

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from starlette.responses import Response
 
-from pipeline.web import static_files
+from sagelink.net.http import static_files
 
 _HERE = Path(__file__).parent
 _SHARED = ("style.css", "theme.js", "format.js", "icon.svg")

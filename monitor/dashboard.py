@@ -6,12 +6,12 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Callable
 
-from monitor.app import dashboard_app
-from monitor.watched import Watched
-from pipeline.config import DashboardConfig
-from pipeline.errors import UsageError
-from pipeline.threads import Worker
-from pipeline.web import is_loopback, listen, parse_address, serve_http
+from sagelink.monitor.dashboard_routes import dashboard_app
+from sagelink.monitor.run_view import RunView
+from sagelink.net.http import is_loopback, listen, parse_address, serve_http
+from sagelink.pipeline.config import DashboardConfig
+from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.threads import Worker
 
 _VARIABLE = "SAGELINK_DASHBOARD_TOKEN"
 _SHORTEST_TOKEN = 12
@@ -39,7 +39,7 @@ def _token(config: DashboardConfig) -> str | None:
 
 
 @contextlib.asynccontextmanager
-async def serve_dashboard(config: DashboardConfig, watched: Watched, tell: Callable[[str], None]) -> AsyncIterator[str]:
+async def serve_dashboard(config: DashboardConfig, watched: RunView, tell: Callable[[str], None]) -> AsyncIterator[str]:
     """Serves while the body runs; yields the page's URL, and tells it. Raises UsageError when it cannot listen."""
     assert config.address is not None
     host, port = parse_address(config.address, "dashboard.address")

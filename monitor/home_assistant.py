@@ -17,12 +17,12 @@ from typing import Any
 
 import aiomqtt
 
-from pipeline.config import Config
-from pipeline.control import Control
-from pipeline.tasks import background
-from transport.mqtt.address import open_broker
-from transport.mqtt.connection import Connection
-from transport.mqtt.topics import Topics
+from sagelink.pipeline.config import Config
+from sagelink.pipeline.tasks import background
+from sagelink.stages.control import Control
+from sagelink.transport.mqtt.address import open_broker
+from sagelink.transport.mqtt.connection import BrokerConnection
+from sagelink.transport.mqtt.topics import Topics
 
 _BIRTH = b"online"
 _BIRTH_TOPIC = "homeassistant/status"  # its default, whatever the discovery prefix
@@ -113,7 +113,7 @@ class Entities:
             )
 
     def states(self, now_is: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """Payloads by topic, from what `Watched.now` says. A template makes "None" of a null: not known."""
+        """Payloads by topic, from what `RunView.now` says. A template makes "None" of a null: not known."""
         control = now_is["control"]
         kbits = (control["rate_bps"] or 0) / 1000
         told: dict[str, dict[str, Any]] = {
@@ -160,7 +160,7 @@ _RATE = {"unit_of_measurement": "kbit/s", "device_class": "data_rate"}
 
 
 @contextlib.asynccontextmanager
-async def tell_home_assistant(
+async def publish_to_home_assistant(
     config: Config, node: str, cameras: list[str], now: Callable[[], dict[str, Any]], control: Control
 ) -> AsyncIterator[None]:
     """Tells while the body runs. A broker that is away is tried again and never ends the run. Raises UsageError."""
@@ -168,7 +168,7 @@ async def tell_home_assistant(
     entities = Entities(settings.discovery, config.mqtt.prefix, node, cameras)
     births = {_BIRTH_TOPIC, f"{settings.discovery}/status"}
     talk = _Talk(entities, births, settings.every, now, control)
-    connection = Connection(
+    connection = BrokerConnection(
         open_broker(settings.broker, config.mqtt, "home_assistant.broker"),
         talk.session,
         identifier=f"sagelink-{node}-home-assistant",

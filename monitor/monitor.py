@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
-from monitor.dashboard import serve_dashboard
-from monitor.feed import Feed
-from monitor.watched import Watched
-from pipeline.metrics import EdgeMetrics
-from stages.encode import canvas_of
-from stages.gate import policy_names
-from stages.sinks import Sink
-from transport.link import EdgeLink
+from sagelink.monitor.dashboard import serve_dashboard
+from sagelink.monitor.metrics import EdgeMetrics
+from sagelink.monitor.run_view import RunView
+from sagelink.monitor.verdict_feed import VerdictFeed
+from sagelink.stages.encode import canvas_of
+from sagelink.stages.gate import policy_names
+from sagelink.stages.sinks import Sink
+from sagelink.transport.link import EdgeLink
 
 if TYPE_CHECKING:
-    from pipeline.run import Run
+    from sagelink.app.run import Run
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Monitor:
         """`tell` is called with the page's address."""
         self._run = run
         self._tell = tell or log.info
-        self._feed = Feed(run.models.edge.labels, run.live, run.apart)
+        self._feed = VerdictFeed(run.models.edge.labels, run.live, run.apart)
         self._metrics = EdgeMetrics(CollectorRegistry(), run.apart)
         self.count_mended = self._metrics.count_mended
         self.sinks: list[Sink] = [self._feed, self._metrics] if run.config.dashboard.address else []
@@ -45,18 +45,18 @@ class Monitor:
             if config.dashboard.address:
                 await stack.enter_async_context(serve_dashboard(config.dashboard, watched, self._tell))
             if config.home_assistant.broker:
-                from monitor.home_assistant import tell_home_assistant
-                from pipeline.server_link import host_name
+                from sagelink.app.edge_link import host_name
+                from sagelink.monitor.home_assistant import publish_to_home_assistant
 
                 node, cameras = config.mqtt.node or host_name(), [each.name for each in self._run.captures]
                 await stack.enter_async_context(
-                    tell_home_assistant(config, node, cameras, watched.now, watched.control)
+                    publish_to_home_assistant(config, node, cameras, watched.now, watched.control)
                 )
             yield
 
-    def _watched(self, link: EdgeLink) -> Watched:
+    def _watched(self, link: EdgeLink) -> RunView:
         run = self._run
-        return Watched(
+        return RunView(
             title=run.title,
             models=f"{run.models.edge.name} and {run.models.server.name}",
             grid=run.models.server.grid,

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from monitor.plots import plots, png, svg
-from monitor.results import Results
-from pipeline.errors import SagelinkError
-from pipeline.quantities import format_rate
-from pipeline.run import PICTURES
+from sagelink.app.run import PICTURES
+from sagelink.monitor.report_plots import plots, png, svg
+from sagelink.monitor.run_results import Results
+from sagelink.pipeline.errors import SagelinkError
+from sagelink.pipeline.quantities import format_rate
 
 _SHOWN = 12  # frames of a contact sheet
 _TITLES = {
@@ -116,7 +116,7 @@ def _sheets(run: Results) -> list[dict[str, Any]]:
 
 
 def _picture(run: Results, line: dict[str, Any]) -> Path:
-    from stages.sinks.highlights import picture_name
+    from sagelink.stages.sinks.highlights import picture_name
 
     return run.folder / PICTURES / picture_name(line["camera"], line["seq"])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from pipeline.errors import UsageError
+from sagelink.pipeline.errors import UsageError
 
 # A charge leaves the window this share of the window later than it could. The bits meet the wire a little after the
 # charge, and clocks are read in floating point: the bound must hold for whoever measures, not only for this ledger.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
-from pipeline.types import Frame
+from sagelink.pipeline.types import Frame
 
 
 class BudgetClock(Protocol):

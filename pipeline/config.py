@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from pipeline.errors import UsageError
-from pipeline.quantities import Duration, FrameSize, Rate, Size
+from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.quantities import Duration, FrameSize, Rate, Size
 
 ACCEPTED_SOURCES = (
     "a video file, a folder of images, a webcam (0, 1 ... or /dev/video0), an rtsp:// or http(s):// URL, "
@@ -442,12 +442,12 @@ class Config(_Section):
     @property
     def in_parts(self) -> bool:
         """Whether evidence travels as datagrams, each of which is to be useful alone."""
-        from transport.webrtc.address import is_webrtc
+        from sagelink.transport.webrtc.address import is_webrtc
 
         return is_webrtc(self.ship.server)
 
     @property
-    def looks_closer(self) -> bool:
+    def zooms(self) -> bool:
         """Whether the edge looks at parts of frames where scenes are remembered."""
         closer = self.video.closer
         if closer is None:

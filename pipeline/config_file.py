@@ -9,9 +9,9 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config import Config
-from pipeline.credentials import redact
-from pipeline.errors import UsageError, suggest
+from sagelink.pipeline.config import Config
+from sagelink.pipeline.credentials import redact
+from sagelink.pipeline.errors import UsageError, suggest
 
 Overrides = Mapping[str, object]  # "stage.key" or "key" to value
 

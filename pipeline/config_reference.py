@@ -1,4 +1,4 @@
-"""The configuration reference, made from the models: `python -m pipeline.config_reference > docs/configuration.md`."""
+"""The configuration reference, made from the models: `python -m sagelink.pipeline.config_reference > docs/configuration.md`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Literal, Union, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from pipeline.config import MODEL_PAIRS, BudgetConfig, CameraConfig, Config
-from pipeline.quantities import format_rate, parse_duration, parse_frame_size, parse_rate, parse_size
+from sagelink.pipeline.config import MODEL_PAIRS, BudgetConfig, CameraConfig, Config
+from sagelink.pipeline.quantities import format_rate, parse_duration, parse_frame_size, parse_rate, parse_size
 
 _INTRO = """# Configuration
 
-Made from `pipeline/config.py` by `python -m pipeline.config_reference > docs/configuration.md`; do not edit.
+Made from `pipeline/config.py` by `python -m sagelink.pipeline.config_reference > docs/configuration.md`; do not edit.
 
 A YAML file for `sagelink run --config FILE`. Options override the file; `--set section.key=value` overrides both. Every
 key may be left out; unknown keys are errors. Relative paths start at the working directory.

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from urllib.parse import quote
 
-from pipeline.errors import UsageError
+from sagelink.pipeline.errors import UsageError
 
 SHORTEST_TOKEN = 12
 

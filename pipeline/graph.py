@@ -23,9 +23,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, M
 from contextlib import AsyncExitStack
 from typing import Any, Protocol, runtime_checkable
 
-from pipeline.channel import Channel, ChannelClosed, Policy
-from pipeline.errors import SagelinkError
-from pipeline.tasks import first_error
+from sagelink.pipeline.channel import Channel, ChannelClosed, Policy
+from sagelink.pipeline.errors import SagelinkError
+from sagelink.pipeline.tasks import first_error
 
 log = logging.getLogger(__name__)
 

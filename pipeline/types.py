@@ -4,7 +4,7 @@ Each value holds the one that it was made from, so the last of them tells a fram
 
     Frame -> Scored -> Metered -> Selected -> Evidence -> Sent -> Answered -> Verdict
 
-A frame that is not offloaded leaves this chain early as `Kept`, with the reason, and ends in a `Verdict` all the same.
+A frame that is not offloaded leaves this chain early as `EdgeOnly`, with the reason, and ends in a `Verdict` all the same.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
-class Glance:
+class SceneEstimate:
     """What was known of a frame's scene when the frame was seen, the frame's own edge answer included."""
 
     scores: NDArray[np.float32]  # (C,) unnormalised log-probabilities
@@ -110,7 +110,7 @@ class Glance:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class ServerObservation:
     """A server answer as a scene takes it in."""
 
     seq: int
@@ -119,11 +119,11 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ProvisionalAnswer:
     """What is said of a frame at once, where its scene is remembered."""
 
     answer: Answer  # the scene's, this frame's edge answer included
-    glance: Glance
+    glance: SceneEstimate
     heard: tuple[int, ...]  # frames whose server answers came in since the frame before
 
 
@@ -136,7 +136,7 @@ class Metered:
     window_bits: int  # spent in the window that ends now
     budget_bits: int | None  # what a window may hold now; None: unlimited
     asked_s: float = 0.0  # budget clock
-    seen: Seen | None = None  # None: the frame is for itself
+    seen: ProvisionalAnswer | None = None  # None: the frame is for itself
     most_bytes: int | None = None  # of a message that is worth its bits; None: whatever the allowance pays for
 
     @property
@@ -150,7 +150,7 @@ class Metered:
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
+class Reference:
     """What the server remembers of a camera and a message may build on."""
 
     name: bytes  # see transport.remembered
@@ -164,7 +164,7 @@ class Selected:
     metered: Metered
     order: Units
     select_ms: float
-    base: Base | None = None  # None: nothing is built on, and nothing need be remembered
+    base: Reference | None = None  # None: nothing is built on, and nothing need be remembered
     rest: Units | None = None  # with a base: the units that it has not, those that complete it best first
 
     @property
@@ -246,7 +246,7 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
-class Early:
+class PendingVerdict:
     """Evidence that is on its way: what is said of its frame until the reply is there."""
 
     sent: Sent
@@ -260,7 +260,7 @@ Work: TypeAlias = Frame | Scored | Metered | Selected | Evidence | Sent | Answer
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class EdgeOnly:
     """A frame that keeps its edge answer: how far it came, and why no further."""
 
     work: Work
@@ -296,7 +296,7 @@ class Verdict:
     message: bytes | None  # what was sent
     reply: Reply | None = None  # where the server answered
     asked_s: float | None = None  # budget clock when the budget was asked; None when it was not
-    seen: Seen | None = None  # where the scene is remembered
+    seen: ProvisionalAnswer | None = None  # where the scene is remembered
     weight: float = 0.0  # of the server's answer to this frame
     held_seq: int | None = None  # the newest frame whose server answer is in `answer`
     revises: Answer | None = None  # what was said at once, where a server answer changed it

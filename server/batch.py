@@ -6,7 +6,7 @@ from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from transport.link import Message
+from sagelink.transport.link import Message
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,12 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch.nn.utils.rnn import pad_sequence
 
-from models.vit import can_pad, classify_units, embed_units, token_table
-from models.zoo import Model
-from server.batch import passes
-from server.receive import Received
-from transport.codecs import Canvas
-from transport.embedding import Embedding
+from sagelink.models.loading import Model
+from sagelink.models.vit import can_pad, classify_units, embed_units, token_table
+from sagelink.server.batch import passes
+from sagelink.server.receive import Received
+from sagelink.transport.codecs import Canvas
+from sagelink.transport.patch_embedding import Embedding
 
 TOP = 5
 _CPU_PADDING = 0.1  # of the units: a CPU gains less by larger passes than it loses by padding (bench.server)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.types import Units
-from transport.codecs import Patches, Tokens
+from sagelink.pipeline.types import Units
+from sagelink.transport.codecs import Patches, Tokens
 
 _OF_A_CAMERA = 4  # the newest: those of messages on their way, and what they complete
 _UNUSED_S = 120.0
@@ -40,7 +40,7 @@ class Held:
         return content
 
 
-class Memory:
+class ReferenceStore:
     """Of all cameras. Safe to use from several threads; time comes in as an argument."""
 
     def __init__(self, most_bytes: int) -> None:

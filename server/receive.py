@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.types import Units
-from server.memory import Held
-from transport.codecs import Canvas, Patches, Tokens, codec_by_number
-from transport.remembered import completion_of, name_of
-from transport.wire import (
+from sagelink.pipeline.types import Units
+from sagelink.server.memory import Held
+from sagelink.transport.codecs import Canvas, Patches, Tokens, codec_by_number
+from sagelink.transport.delta_message import decode_delta, name_of
+from sagelink.transport.wire import (
     REMEMBERED,
     EvidenceMessage,
     MalformedMessage,
@@ -66,7 +66,7 @@ def _receive(message: bytes, canvas: Canvas, recall: Recall | None) -> Received:
 
 def _complete(message: bytes, evidence: EvidenceMessage, canvas: Canvas, recall: Recall) -> Received:
     """With the units that are remembered; where they are not, the units of the message alone."""
-    completion = completion_of(evidence)
+    completion = decode_delta(evidence)
     units = evidence.units
     content = codec_by_number(completion.codec).decode(completion.payload, units, canvas)
     held = recall(completion.base) if len(completion.kept) else None

@@ -10,16 +10,16 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from models.zoo import fingerprint
-from pipeline.metrics import ServerMetrics
-from pipeline.threads import Worker
-from pipeline.types import Reply
-from server.batch import Batcher, BatchLimits, Waiting
-from server.classify import Classifier
-from server.memory import Memory
-from server.receive import Received, receive
-from transport.link import Hello, Message, ServerLink
-from transport.wire import MalformedMessage, encode_reply, parts_of, peek
+from sagelink.models.loading import fingerprint
+from sagelink.monitor.metrics import ServerMetrics
+from sagelink.pipeline.threads import Worker
+from sagelink.pipeline.types import Reply
+from sagelink.server.batch import Batcher, BatchLimits, Waiting
+from sagelink.server.classify import Classifier
+from sagelink.server.memory import ReferenceStore
+from sagelink.server.receive import Received, receive
+from sagelink.transport.link import CameraInfo, Message, ServerLink
+from sagelink.transport.wire import MalformedMessage, encode_reply, parts_of, peek
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Service:
         limits: BatchLimits,
         metrics: ServerMetrics,
         workers: int = 1,
-        memory: Memory | None = None,
+        memory: ReferenceStore | None = None,
     ) -> None:
         """`memory`: of its cameras; without, every message stands alone."""
         self._link = link
@@ -44,7 +44,7 @@ class Service:
         self._batcher = Batcher(limits)
         self._metrics = metrics
         self._workers = workers
-        self._memory = Memory(0) if memory is None else memory
+        self._memory = ReferenceStore(0) if memory is None else memory
         self._grid = classifier.model.grid
         self._classes = fingerprint(classifier.model.labels)
         self._changed = asyncio.Event()
@@ -54,7 +54,7 @@ class Service:
         metrics.cameras.set_function(lambda: len(link.cameras))
         metrics.remembered.set_function(lambda: self._memory.size_bytes)
 
-    def misfit(self, hello: Hello) -> str | None:
+    def misfit(self, hello: CameraInfo) -> str | None:
         """Why this server's model cannot serve such a camera; None when it can."""
         if (hello.side, hello.patch_size) != (self._grid.side, self._grid.patch_size):
             return (

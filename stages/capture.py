@@ -7,14 +7,14 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Protocol
 
-from pipeline.config import CameraConfig, CaptureConfig
-from pipeline.credentials import from_environment
-from pipeline.threads import Worker
-from pipeline.types import Frame
-from stages.cameras.address import PUSHED, is_camera
-from stages.sources import PictureSource, Shot, open_source
-from stages.timeline import Sampler
-from stages.view import View
+from sagelink.pipeline.config import CameraConfig, CaptureConfig
+from sagelink.pipeline.credentials import from_environment
+from sagelink.pipeline.threads import Worker
+from sagelink.pipeline.types import Frame
+from sagelink.stages.cameras.address import PUSHED, is_camera
+from sagelink.stages.regions import Regions
+from sagelink.stages.sources import PictureSource, SourceFrame, open_source
+from sagelink.stages.timeline import Sampler
 
 
 class Capture(Protocol):
@@ -78,7 +78,7 @@ class Playback:
         whole = config.fps is None and capture.duration is None
         self.length = min(filter(None, (source.length, capture.max_frames)), default=None) if whole else None
         self._pictures = source
-        self._view = View(config.roi, config.mask)
+        self._view = Regions(config.roi, config.mask)
         self._sampler = Sampler(config.fps)
         self._duration_s = capture.duration
         self._max_frames = capture.max_frames
@@ -120,7 +120,7 @@ class Playback:
             self.captured += 1
             yield frame
 
-    def _take(self, shots: Iterator[Shot], began_ns: int) -> Frame | None:
+    def _take(self, shots: Iterator[SourceFrame], began_ns: int) -> Frame | None:
         began = time.perf_counter()
         shot = next((shot for shot in shots if self._sampler.wants(shot.stream_s)), None)
         if shot is None or (self._duration_s is not None and shot.stream_s >= self._duration_s):
@@ -187,12 +187,12 @@ def open_captures(cameras: Sequence[CameraConfig], capture: CaptureConfig) -> li
     try:
         for config in cameras:
             if is_camera(config.source):
-                from stages.cameras.camera import Camera
+                from sagelink.stages.cameras.camera import Camera
 
                 if config.source.startswith(PUSHED):
-                    from stages.cameras.pushed import Door
+                    from sagelink.stages.cameras.whip_camera import WhipEndpoint
 
-                    door = Door(config)
+                    door = WhipEndpoint(config)
                     camera = Camera(config, capture.duration, capture.max_frames, door.connect, door.close)
                 else:
                     camera = Camera(config, capture.duration, capture.max_frames)

@@ -13,23 +13,34 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from pipeline.config import Config
-from pipeline.errors import UsageError
-from pipeline.types import Base, Drop, Evidence, Kept, Metered, OperatingPoint, Pixels, Scored, Selected, Units
-from stages.completing import Completing, expected
-from stages.frontier import Line, find_frontier, read_frontier
-from stages.looks import Closer
-from stages.memory import Memory
-from stages.parts import Splitter
-from stages.planner import Coder, Plan, plan
-from stages.rectangle import rectangle
-from transport.codecs import Canvas, codec_by_name
-from transport.embedding import Embedding
-from transport.remembered import encode_completion
-from transport.wire import PART_BYTES, EvidenceMessage, encode_bundle, encode_evidence
+from sagelink.pipeline.config import Config
+from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.types import (
+    Drop,
+    EdgeOnly,
+    Evidence,
+    Metered,
+    OperatingPoint,
+    Pixels,
+    Reference,
+    Scored,
+    Selected,
+    Units,
+)
+from sagelink.stages.delta import DeltaCurves, expected
+from sagelink.stages.frontier import RateQualityCurve, find_frontier, read_frontier
+from sagelink.stages.packetize import Splitter
+from sagelink.stages.planner import Coder, Plan, plan
+from sagelink.stages.reference_tracker import ReferenceTracker
+from sagelink.stages.unit_rectangle import rectangle
+from sagelink.stages.zoom import ZoomCrop
+from sagelink.transport.codecs import Canvas, codec_by_name
+from sagelink.transport.delta_message import encode_delta
+from sagelink.transport.patch_embedding import Embedding
+from sagelink.transport.wire import PART_BYTES, EvidenceMessage, encode_bundle, encode_evidence
 
 if TYPE_CHECKING:
-    from models.zoo import Model
+    from sagelink.models.loading import Model
 
 log = logging.getLogger(__name__)
 
@@ -46,13 +57,13 @@ def canvas_of(server: Model) -> Canvas:
     return Canvas(server.grid.side, server.grid.patch_size, embedding)
 
 
-def usable_lines(config: Config, server: str, canvas: Canvas) -> list[Line]:
+def usable_lines(config: Config, server: str, canvas: Canvas) -> list[RateQualityCurve]:
     """The frontier's lines for the codec and the numbers of units that a configuration allows. Raises UsageError."""
     lines, fewest, path = _measured(config, server, canvas)
     codec, most = config.encode.codec, min(config.select.units or canvas.units, canvas.units)
     usable = [line.limited(fewest, most) for line in lines]
     if config.fuse.rule == "weighted" and config.fuse.weights is None:
-        usable = [line and line.weighty() for line in usable]  # an answer without weight is not worth a message
+        usable = [line and line.with_weight() for line in usable]  # an answer without weight is not worth a message
     if not any(line is not None and line.base.view == 1 for line in usable):
         raise UsageError(
             f"select.units {most}: frontier {str(path)!r} has no point of encode.codec {codec} with {fewest} to {most} "
@@ -61,7 +72,7 @@ def usable_lines(config: Config, server: str, canvas: Canvas) -> list[Line]:
     return [line for line in usable if line is not None]
 
 
-def _measured(config: Config, server: str, canvas: Canvas) -> tuple[list[Line], int, Path]:
+def _measured(config: Config, server: str, canvas: Canvas) -> tuple[list[RateQualityCurve], int, Path]:
     """The frontier's lines for the codec that a configuration allows, the fewest units of a message, and the file.
     Raises UsageError."""
     path = find_frontier(server, config.encode.frontier, config.server.checkpoint)
@@ -93,11 +104,11 @@ class Encoder:
 
     def __init__(
         self,
-        lines: Sequence[Line],
+        lines: Sequence[RateQualityCurve],
         canvas: Canvas,
         slack: float = 0.0,
         part_bytes: int | None = None,
-        completing: Completing | None = None,
+        completing: DeltaCurves | None = None,
     ) -> None:
         """`slack`: expected agreement that may be given up for fewer bytes; `part_bytes`: longest piece that the
         transport carries as a whole, where it loses pieces; `completing`: for a server that remembers."""
@@ -115,10 +126,10 @@ class Encoder:
         completing = None
         if config.select.memory is not None:
             measured, fewest, _ = _measured(config, server.name, canvas)
-            completing = Completing.among(measured, canvas.units, fewest, config.select.units or canvas.units)
+            completing = DeltaCurves.among(measured, canvas.units, fewest, config.select.units or canvas.units)
         return cls(lines, canvas, config.encode.slack, part_bytes, completing)
 
-    def complete(self, seq: int, picture: Pixels, base: Base, rest: Units, cap_bytes: int) -> Plan | None:
+    def complete(self, seq: int, picture: Pixels, base: Reference, rest: Units, cap_bytes: int) -> Plan | None:
         """The best message of at most `cap_bytes` that completes `base` by units of `rest`; None where one that stands
         alone is expected to be worth more."""
         assert self._completing is not None
@@ -128,7 +139,7 @@ class Encoder:
 
         def code(point: OperatingPoint, _: float) -> bytes:
             plain = self._evidence(seq, picture, rest[: point.units], point)
-            return encode_completion(plain, base.name, base.kept)
+            return encode_delta(plain, base.name, base.kept)
 
         planned = plan(lines, code, cap_bytes, self._slack)
         if isinstance(planned, int):
@@ -223,8 +234,8 @@ class Encode:
         encoder: Encoder,
         wire_bits: Callable[[str, int], int],
         max_message: int,
-        memories: Mapping[str, Memory] | None = None,
-        closer: Callable[[Scored], Closer | None] = lambda scored: None,
+        memories: Mapping[str, ReferenceTracker] | None = None,
+        closer: Callable[[Scored], ZoomCrop | None] = lambda scored: None,
     ) -> None:
         """`wire_bits`: the link's bits for a camera's message of so many bytes; `memories`: by camera; `closer`: looks
         that may be sent instead of a frame's own, None where none may."""
@@ -235,7 +246,7 @@ class Encode:
         self._closer = closer
         self._warned = False
 
-    async def process(self, selected: Selected) -> Evidence | Kept:
+    async def process(self, selected: Selected) -> Evidence | EdgeOnly:
         began = time.perf_counter()
         frame, scored = selected.frame, selected.metered.scored
         picture = scored.picture
@@ -252,7 +263,7 @@ class Encode:
             planned = self._encoder.fit(frame.seq, picture, order, cap_bytes, closer)
         if isinstance(planned, int):
             self._explain(frame.camera, planned, selected.metered)
-            return Kept(selected, Drop.BUDGET)
+            return EdgeOnly(selected, Drop.BUDGET)
         return Evidence(
             selected=selected,
             units=np.sort(self._encoder.chosen(order, planned.point)),

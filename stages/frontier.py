@@ -16,10 +16,10 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-import models
-from pipeline.errors import UsageError
-from pipeline.types import OperatingPoint
-from transport.codecs import Canvas
+from sagelink import models
+from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.types import OperatingPoint
+from sagelink.transport.codecs import Canvas
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _Share = Annotated[float, Field(ge=0, le=1)]
 _Measured = tuple[Annotated[int, Field(gt=0)], _Share, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
 
 
-class LineModel(BaseModel):
+class CurveModel(BaseModel):
     """A line as it stands in the file."""
 
     model_config = ConfigDict(extra="forbid")
@@ -44,7 +44,7 @@ class LineModel(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _one_knob_that_pays(self) -> LineModel:
+    def _one_knob_that_pays(self) -> CurveModel:
         if (self.units is None) == (self.quality is None):
             raise ValueError("either `units` or `quality` is given; the other is the knob")
         rows = [self.points[knob] for knob in sorted(self.points)]
@@ -61,11 +61,11 @@ class FrontierModel(BaseModel):
     server: str = Field(description="Name of the server model")
     units: int = Field(gt=0, description="Units of its grid")
     pixels: int = Field(gt=0, description="Pixels on a side of its picture")
-    lines: list[LineModel] = Field(min_length=1)
+    lines: list[CurveModel] = Field(min_length=1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Line:
+class RateQualityCurve:
     """A codec with one knob; the arrays (P,) never fall."""
 
     base: OperatingPoint
@@ -94,7 +94,7 @@ class Line:
         # The small excess keeps the setting of a measured size from falling to the one below by rounding.
         return int(np.interp(np.log(size), np.log(self.sizes), self.settings) + 1e-6)
 
-    def reaching(self, agreement: float) -> int | None:
+    def min_setting_for(self, agreement: float) -> int | None:
         """The lowest setting of at least that agreement; None when there is none."""
         if agreement > self.agreements[-1]:
             return None
@@ -104,11 +104,11 @@ class Line:
         pair = slice(above - 1, above + 1)
         return int(np.ceil(np.interp(agreement, self.agreements[pair], self.settings[pair]) - 1e-6))
 
-    def weighty(self) -> Line | None:
+    def with_weight(self) -> RateQualityCurve | None:
         """The part of the line whose answers have a weight; None when nothing is left."""
         return self._part(self.settings[self.weights > 0])
 
-    def limited(self, fewest: int, most: int) -> Line | None:
+    def limited(self, fewest: int, most: int) -> RateQualityCurve | None:
         """The part of the line with `fewest` to `most` units; None when nothing is left."""
         if self.knob == "quality":
             return self if fewest <= self.base.units <= most else None
@@ -116,7 +116,7 @@ class Line:
         settings = np.unique([*self.settings[(self.settings >= fewest) & (self.settings <= most)], *ends])
         return self._part(settings)
 
-    def _part(self, settings: NDArray[np.float64]) -> Line | None:
+    def _part(self, settings: NDArray[np.float64]) -> RateQualityCurve | None:
         if not len(settings):
             return None
         sizes, agreements, weights = (
@@ -125,7 +125,7 @@ class Line:
         return replace(self, settings=settings, sizes=sizes, agreements=agreements, weights=weights)
 
 
-def read_frontier(path: Path, canvas: Canvas) -> list[Line]:
+def read_frontier(path: Path, canvas: Canvas) -> list[RateQualityCurve]:
     """The lines of a frontier file, for a canvas. Raises UsageError.
 
     A file of another grid is scaled to this one: a point with half of the units at half of the resolution stays that.
@@ -159,7 +159,7 @@ def find_frontier(server: str, path: Path | None, checkpoint: Path | None = None
 _STAND_IN = "vit_tiny_patch16_224.augreg_in21k_ft_in1k.yaml"
 
 
-def _line(line: LineModel, canvas: Canvas, units_scale: float, pixels_scale: float) -> Line:
+def _line(line: CurveModel, canvas: Canvas, units_scale: float, pixels_scale: float) -> RateQualityCurve:
     settings = sorted(line.points)
     sizes, agreements, weights = (
         np.array(column, float) for column in zip(*(line.points[s] for s in settings), strict=True)
@@ -169,7 +169,7 @@ def _line(line: LineModel, canvas: Canvas, units_scale: float, pixels_scale: flo
         counts = np.clip(np.rint(np.array(settings) * units_scale), 1, canvas.units)
         counts, first = np.unique(counts, return_index=True)
         base = OperatingPoint(line.codec, 0, side, line.quality or 0, line.view or 1.0)
-        return Line(base, "units", counts, sizes[first], agreements[first], weights[first])
+        return RateQualityCurve(base, "units", counts, sizes[first], agreements[first], weights[first])
     units = min(canvas.units, max(1, round(line.units * units_scale)))
     base = OperatingPoint(line.codec, units, side, 0, line.view or 1.0)
-    return Line(base, "quality", np.array(settings, float), sizes, agreements, weights)
+    return RateQualityCurve(base, "quality", np.array(settings, float), sizes, agreements, weights)

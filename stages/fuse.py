@@ -8,15 +8,15 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.types import (
+from sagelink.pipeline.types import (
     WHOLE,
     Answer,
     Answered,
-    Early,
+    EdgeOnly,
     Evidence,
-    Kept,
     Metered,
     Origin,
+    PendingVerdict,
     Reply,
     Scored,
     Selected,
@@ -75,15 +75,21 @@ class Fuse:
             return evidence.weight * min(1.0, units / (len(evidence.units) + evidence.kept))
         return weight_of_share(self._weights, units / self._units)
 
-    async def process(self, work: Answered | Kept | Early) -> Verdict:
+    async def process(self, work: Answered | EdgeOnly | PendingVerdict) -> Verdict:
         return self.decide(work)
 
-    def decide(self, outcome: Answered | Kept | Early) -> Verdict:
+    def decide(self, outcome: Answered | EdgeOnly | PendingVerdict) -> Verdict:
         """The verdict on a frame, however far it came. Where its scene is remembered, what is said of it at once; the
-        last word is `Hindsight`'s."""
+        last word is `Smoother`'s."""
         # From the last value back to the first: each holds the one that it was made from.
         answered = outcome if isinstance(outcome, Answered) else None
-        work = outcome.work if isinstance(outcome, Kept) else outcome.sent if isinstance(outcome, Early) else outcome
+        work = (
+            outcome.work
+            if isinstance(outcome, EdgeOnly)
+            else outcome.sent
+            if isinstance(outcome, PendingVerdict)
+            else outcome
+        )
         sent = work.sent if isinstance(work, Answered) else work if isinstance(work, Sent) else None
         evidence = sent.evidence if sent else work if isinstance(work, Evidence) else None
         selected = evidence.selected if evidence else work if isinstance(work, Selected) else None
@@ -107,7 +113,7 @@ class Fuse:
             frame=work.frame,
             answer=answer,
             origin=origin,
-            drop=outcome.reason if isinstance(outcome, Kept) else None,
+            drop=outcome.reason if isinstance(outcome, EdgeOnly) else None,
             edge=edge,
             server=server,
             units=sent.evidence.units if sent else NO_UNITS,
@@ -133,6 +139,6 @@ class Fuse:
             seen=seen,
             weight=weight,
             held_seq=seen.glance.held_seq if seen else None,
-            awaits=isinstance(outcome, Early),
+            awaits=isinstance(outcome, PendingVerdict),
             part=sent.evidence.part if sent else scored.look.part if scored else WHOLE,
         )

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pipeline.config import GateConfig
-from pipeline.errors import UsageError, suggest
-from pipeline.types import Answer, Drop, Kept, Metered
+from sagelink.pipeline.config import GateConfig
+from sagelink.pipeline.errors import UsageError, suggest
+from sagelink.pipeline.types import Answer, Drop, EdgeOnly, Metered
 
 # A policy says whether to offload a frame, given the edge answer and the threshold.
 Policy = Callable[[Answer, float], bool]
@@ -63,5 +63,5 @@ class Gate:
         """Whether a frame of which this would be said is worth the server's answer."""
         return self._policy(answer, self.threshold)
 
-    async def process(self, metered: Metered) -> Metered | Kept:
-        return metered if self.offloads(metered.answer) else Kept(metered, Drop.GATE)
+    async def process(self, metered: Metered) -> Metered | EdgeOnly:
+        return metered if self.offloads(metered.answer) else EdgeOnly(metered, Drop.GATE)

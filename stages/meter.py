@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipeline.clock import BudgetClock
-from pipeline.shares import Account
-from pipeline.types import Metered, Scored
+from sagelink.pipeline.accounts import Account
+from sagelink.pipeline.clock import BudgetClock
+from sagelink.pipeline.types import Metered, Scored
 
 
 class Meter:

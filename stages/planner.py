@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pipeline.types import OperatingPoint
-from stages.frontier import Knob, Line
+from sagelink.pipeline.types import OperatingPoint
+from sagelink.stages.frontier import Knob, RateQualityCurve
 
 MOST_CODED = 6  # messages a frame
 _FULL = 0.97  # of the cap: no better fit is looked for
@@ -38,7 +38,7 @@ Coder = Callable[[OperatingPoint, float], bytes | None]
 
 
 def plan(
-    lines: Sequence[Line],
+    lines: Sequence[RateQualityCurve],
     code: Coder,
     cap_bytes: int,
     slack: float = 0.0,
@@ -66,7 +66,7 @@ def plan(
             if full <= about <= target:
                 break
 
-    def attempt(line: Line, setting: int) -> int | None:
+    def attempt(line: RateQualityCurve, setting: int) -> int | None:
         nonlocal best
         point = line.at(setting)
         message = code(point, line.size(setting) * ratios.of(line))
@@ -104,27 +104,27 @@ class _Ratios:
         self._of_format: dict[tuple[str, float], float] = {}
         self._last: dict[Knob, float] = {"quality": 1.0, "units": 1.0}
 
-    def learn(self, line: Line, ratio: float) -> None:
+    def learn(self, line: RateQualityCurve, ratio: float) -> None:
         self._of_format[_format(line)] = self._last[line.knob] = ratio
 
-    def of(self, line: Line) -> float:
+    def of(self, line: RateQualityCurve) -> float:
         return self._of_format.get(_format(line), self._last[line.knob])
 
 
-def _format(line: Line) -> tuple[str, float]:
+def _format(line: RateQualityCurve) -> tuple[str, float]:
     """What does the coding, and what is coded: a whole frame's file goes by the format that the codec strips."""
     return line.base.codec.partition("-")[0], line.base.view
 
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    line: Line
+    line: RateQualityCurve
     setting: int
     size: float  # expected bytes
     saving: bool  # the line could go higher within the target
 
 
-def _choose(lines: Sequence[Line], ratios: _Ratios, target: float, slack: float) -> _Choice | None:
+def _choose(lines: Sequence[RateQualityCurve], ratios: _Ratios, target: float, slack: float) -> _Choice | None:
     """The cheapest setting of the lines with all but `slack` of the highest agreement within `target` bytes."""
     highest = [(line, line.affordable(target / ratios.of(line))) for line in lines]
     within = [(line, setting) for line, setting in highest if setting is not None]
@@ -133,7 +133,7 @@ def _choose(lines: Sequence[Line], ratios: _Ratios, target: float, slack: float)
     goal = max(line.agreement(setting) for line, setting in within) - slack
     choices = []
     for line, most in within:
-        setting = line.reaching(goal)
+        setting = line.min_setting_for(goal)
         if setting is not None and setting <= most:
             choices.append(_Choice(line, setting, line.size(setting) * ratios.of(line), setting < most))
     return min(choices, key=lambda choice: choice.size)

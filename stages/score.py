@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from models import vit
-from models.picture import Resize, make_picture
-from models.zoo import Model, UnitGrid
-from pipeline.types import WHOLE, Answer, Box, Frame, Look, Pixels, Scored
-from stages.looks import Looks, thumb_of
+from sagelink.models import vit
+from sagelink.models.loading import Model, UnitGrid
+from sagelink.models.preprocess import Resize, make_picture
+from sagelink.pipeline.types import WHOLE, Answer, Box, Frame, Look, Pixels, Scored
+from sagelink.stages.zoom import ZoomSchedule, thumb_of
 
 
 class Score:
@@ -27,7 +27,7 @@ class Score:
         grid: UnitGrid,
         importance: vit.Importance,
         resize: Resize,
-        looks: Mapping[str, Looks] | None = None,
+        looks: Mapping[str, ZoomSchedule] | None = None,
     ) -> None:
         """`looks`: by camera, of those that are not always looked at whole. Raises UsageError when the edge model has
         no CLS attention."""

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pipeline.config import SelectConfig
-from pipeline.types import Base, Metered, Scored, Selected, Units
-from stages.memory import Memory
-from stages.selectors import Selector, coverage, selector_by_name
+from sagelink.pipeline.config import SelectConfig
+from sagelink.pipeline.types import Metered, Reference, Scored, Selected, Units
+from sagelink.stages.reference_tracker import ReferenceTracker
+from sagelink.stages.selectors import Selector, coverage, selector_by_name
 
 
 class Select:
-    def __init__(self, config: SelectConfig, memories: Mapping[str, Memory] | None = None) -> None:
+    def __init__(self, config: SelectConfig, memories: Mapping[str, ReferenceTracker] | None = None) -> None:
         """`memories`: by camera, where the server remembers. Raises UsageError for an unknown selector."""
         self._selector = selector_by_name(config.selector)
         self._units = config.units
@@ -34,7 +34,7 @@ class Select:
         return Selected(metered, order, (time.perf_counter() - began) * 1e3, base, rest)
 
 
-def completing(base: Base, order: Units, selector: Selector, scored: Scored) -> Units:
+def completing(base: Reference, order: Units, selector: Selector, scored: Scored) -> Units:
     """The units that a base has not: by `coverage` those that it does not stand for first, else in the selector's own
     order."""
     if not len(base.kept):

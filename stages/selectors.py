@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import UsageError, suggest
-from pipeline.types import Units
+from sagelink.pipeline.errors import UsageError, suggest
+from sagelink.pipeline.types import Units
 
 Floats = NDArray[np.float32]
 _NONE: Units = np.empty(0, np.intp)

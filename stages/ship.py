@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 
-from pipeline.clock import BudgetClock
-from pipeline.shares import Account
-from pipeline.tasks import background
-from pipeline.types import Answered, Drop, Evidence, Kept, Reply, Scored, Sent
-from stages.memory import Memory
-from transport.link import EdgeLink
-from transport.wire import MalformedMessage, decode_reply
+from sagelink.pipeline.accounts import Account
+from sagelink.pipeline.clock import BudgetClock
+from sagelink.pipeline.tasks import background
+from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Reply, Scored, Sent
+from sagelink.stages.reference_tracker import ReferenceTracker
+from sagelink.transport.link import EdgeLink
+from sagelink.transport.wire import MalformedMessage, decode_reply
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Uplink:
         link: EdgeLink,
         in_flight: int,
         deadline_s: float | None = None,
-        memories: Mapping[str, Memory] | None = None,
+        memories: Mapping[str, ReferenceTracker] | None = None,
     ) -> None:
         """`deadline_s`: live, frames are held back while they would spend most of it in the server's queue;
         `memories`: by camera, told of every reply."""
@@ -119,12 +119,12 @@ class Ship:
         self._clock = clock
         self._wait_for_place = wait_for_place
 
-    async def process(self, evidence: Evidence) -> Sent | Kept:
+    async def process(self, evidence: Evidence) -> Sent | EdgeOnly:
         places = self._uplink.places
         if self._wait_for_place:
             await self._uplink.link.ready()
         elif places.locked() or self._uplink.refuses():
-            return Kept(evidence, Drop.LINK)
+            return EdgeOnly(evidence, Drop.LINK)
         await places.acquire()
         sent = None
         try:
@@ -134,11 +134,11 @@ class Ship:
                 places.release()
         return sent
 
-    async def _send(self, evidence: Evidence) -> Sent | Kept:
+    async def _send(self, evidence: Evidence) -> Sent | EdgeOnly:
         frame = evidence.frame
         account = self._accounts[frame.camera]
         if not account.charge(self._clock.now_s(frame), evidence.wire_bits):
-            return Kept(evidence, Drop.BUDGET)
+            return EdgeOnly(evidence, Drop.BUDGET)
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._uplink.waiting[frame.camera, frame.seq] = reply
         sent = Sent(evidence, account.now_s, account.window_bits(account.now_s), time.monotonic_ns(), reply)
@@ -149,7 +149,7 @@ class Ship:
             if not accepted:
                 del self._uplink.waiting[frame.camera, frame.seq]
         # Charged all the same: the ledger never forgets what might be on the wire.
-        return sent if accepted else Kept(sent, Drop.LINK)
+        return sent if accepted else EdgeOnly(sent, Drop.LINK)
 
 
 class Collect:
@@ -167,16 +167,16 @@ class Collect:
     async def __aexit__(self, *_: object) -> None:
         await self._entered.aclose()
 
-    async def process(self, sent: Sent) -> Answered | Kept:
+    async def process(self, sent: Sent) -> Answered | EdgeOnly:
         try:
             async with asyncio.timeout(self._deadline_s):
                 reply = await sent.reply
         except TimeoutError:
             if not sent.reply.done() or sent.reply.cancelled():
-                return Kept(sent, Drop.LATE)
+                return EdgeOnly(sent, Drop.LATE)
             reply = sent.reply.result()  # both at once: who asks the future sees the reply, so the verdict has it too
         except ConnectionError:
-            return Kept(sent, Drop.LINK)
+            return EdgeOnly(sent, Drop.LINK)
         finally:
             self._uplink.waiting.pop((sent.frame.camera, sent.frame.seq), None)
             self._uplink.places.release()
@@ -184,6 +184,6 @@ class Collect:
             if reply.refusal != self._last_refusal:  # once per change, not once a frame
                 self._last_refusal = reply.refusal
                 log.warning("stage=ship event=refused seq=%d reason=%r", reply.seq, reply.refusal)
-            return Kept(sent, Drop.REFUSED)
+            return EdgeOnly(sent, Drop.REFUSED)
         elapsed_ms = (time.monotonic_ns() - sent.sent_ns) / 1e6
         return Answered(sent, reply, max(0.0, elapsed_ms - reply.server_ms))

@@ -103,7 +103,7 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
     """Runs `sagelink` with arguments in this process; gives its exit code and what it printed."""
 
     def run(*arguments: object) -> tuple[int, str]:
-        from pipeline import cli
+        from sagelink.app import cli
 
         monkeypatch.setattr(sys, "argv", ["sagelink", *map(str, arguments)])
         code = cli._run_app()

@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.channel import Channel, ChannelClosed
-from pipeline.types import (
+from sagelink.pipeline.channel import Channel, ChannelClosed
+from sagelink.pipeline.types import (
     WHOLE,
     Answer,
     Evidence,
@@ -24,10 +24,10 @@ from pipeline.types import (
     Selected,
     Units,
 )
-from stages.looks import thumb_of
-from transport.codecs import Canvas
-from transport.codecs.raw import RawZstd
-from transport.wire import EvidenceMessage, encode_evidence, encode_reply, peek
+from sagelink.stages.zoom import thumb_of
+from sagelink.transport.codecs import Canvas
+from sagelink.transport.codecs.raw import RawZstd
+from sagelink.transport.wire import EvidenceMessage, encode_evidence, encode_reply, peek
 
 SIDE, PATCH, CLASSES = 4, 4, 5
 CANVAS = Canvas(SIDE, PATCH)

@@ -18,7 +18,7 @@ class Sagelink:
     def __init__(self, *arguments: str | Path, **environment: str) -> None:
         self.output = ""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.cli", *map(str, arguments)],
+            [sys.executable, "-m", "sagelink.app.cli", *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

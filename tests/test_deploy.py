@@ -11,13 +11,13 @@ import aiomqtt
 import pytest
 import yaml
 
-from pipeline.config import MqttConfig
+from sagelink.pipeline.config import MqttConfig
+from sagelink.transport.link import CameraInfo
+from sagelink.transport.mqtt.address import open_broker
+from sagelink.transport.mqtt.edge import MqttEdgeLink
+from sagelink.transport.mqtt.server import MqttServerLink
+from sagelink.transport.mqtt.topics import Topics
 from tests.brokers import Mosquitto
-from transport.link import Hello
-from transport.mqtt.address import open_broker
-from transport.mqtt.edge import MqttEdgeLink
-from transport.mqtt.server import MqttServerLink
-from transport.mqtt.topics import Topics
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 USERS = ("gate-north", "gate-south", "server", "operator")
@@ -43,7 +43,7 @@ def config(folder: Path, user: str) -> MqttConfig:
 async def test_a_site_with_tls_users_and_access_control(folder: Path) -> None:
     text = (DEPLOY / "mosquitto.conf").read_text().replace("/etc/sagelink", str(folder))
     settings = [line for line in text.splitlines() if not line.startswith("listener")]
-    topics, hello = Topics("sagelink"), Hello(14, 16, "0123", 5.0)
+    topics, hello = Topics("sagelink"), CameraInfo(14, 16, "0123", 5.0)
     with Mosquitto(*settings, scheme="mqtts") as mosquitto:
 
         def broker(user: str):

@@ -6,9 +6,9 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Self
 
-from pipeline.channel import Channel, ChannelClosed
-from transport.link import Hello, Message
-from transport.wire import MAX_MESSAGE_BYTES
+from sagelink.pipeline.channel import Channel, ChannelClosed
+from sagelink.transport.link import CameraInfo, Message
+from sagelink.transport.wire import MAX_MESSAGE_BYTES
 
 
 class InProcessLink:
@@ -17,7 +17,7 @@ class InProcessLink:
     def __init__(self, capacity: int = 8) -> None:
         self._up: Channel[Message] = Channel("uplink", capacity=capacity)
         self._down: Channel[tuple[str, bytes]] = Channel("downlink", capacity=capacity)
-        self.cameras: Mapping[str, Hello] = {}
+        self.cameras: Mapping[str, CameraInfo] = {}
 
     async def __aenter__(self) -> Self:
         return self

@@ -13,7 +13,7 @@ from typing import Protocol, Self
 
 
 @dataclass(frozen=True, slots=True)
-class Hello:
+class CameraInfo:
     """What a camera announces to servers."""
 
     side: int  # units on a side of the grid that its evidence is cut on
@@ -69,7 +69,7 @@ class ServerLink(Protocol):
     async def __aexit__(self, *_: object) -> None: ...
 
     @property
-    def cameras(self) -> Mapping[str, Hello]:
+    def cameras(self) -> Mapping[str, CameraInfo]:
         """What the cameras that are there have announced, by address. A transport may know of none."""
         ...
 

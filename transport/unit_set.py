@@ -10,7 +10,7 @@ from math import comb
 
 import numpy as np
 
-from pipeline.types import Units
+from sagelink.pipeline.types import Units
 
 
 def set_bytes(total: int, count: int) -> int:

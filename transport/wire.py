@@ -12,8 +12,8 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.types import Reply, Units
-from transport.unit_set import (
+from sagelink.pipeline.types import Reply, Units
+from sagelink.transport.unit_set import (
     RECTANGLE_BYTES,
     pack_rectangle,
     pack_units,

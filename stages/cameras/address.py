@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pipeline.credentials import redact
-from pipeline.errors import UsageError, suggest
-from pipeline.web import parse_address
+from sagelink.net.http import parse_address
+from sagelink.pipeline.credentials import redact
+from sagelink.pipeline.errors import UsageError, suggest
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp")
 _PORT_NEEDED = ("udp", "tcp")

@@ -15,21 +15,21 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-from pipeline.config import CameraConfig
-from pipeline.credentials import redact
-from pipeline.types import Frame, Pixels
-from stages.cameras.address import check_address
-from stages.cameras.connection import Connection, connect
-from stages.cameras.faults import CameraFault
-from stages.cameras.supervisor import Fault, Patience, State, Supervisor
-from stages.timeline import Sampler
-from stages.view import View
+from sagelink.pipeline.config import CameraConfig
+from sagelink.pipeline.credentials import redact
+from sagelink.pipeline.types import Frame, Pixels
+from sagelink.stages.cameras.address import check_address
+from sagelink.stages.cameras.contract import CameraConnection, connect
+from sagelink.stages.cameras.faults import CameraFault
+from sagelink.stages.cameras.supervisor import CameraState, Fault, Patience, Supervisor
+from sagelink.stages.regions import Regions
+from sagelink.stages.timeline import Sampler
 
 log = logging.getLogger(__name__)
 
 _MOST_STUCK = 4  # threads of a camera that hang in a native call: until one returns, no other is sent after them
 
-Opener = Callable[[CameraConfig], Connection]
+Opener = Callable[[CameraConfig], CameraConnection]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Camera:
         self._told: Fault | None = None
 
     @property
-    def state(self) -> State:
+    def state(self) -> CameraState:
         return self._supervisor.state
 
     @property
@@ -166,7 +166,7 @@ class Camera:
             if self._reader is not None:
                 self._stuck.append(self._reader)
             self._leave()
-        elif self._supervisor.state is State.STALLED is not state:
+        elif self._supervisor.state is CameraState.STALLED is not state:
             log.info("camera=%s event=stalled silent_s=%.1f", self.name, self._config.stall_after)
 
     def _lost(self, fault: CameraFault, now_s: float) -> None:
@@ -248,8 +248,8 @@ class _Reader:
             if connection is not None:
                 connection.close()
 
-    def _read(self, connection: Connection) -> None:
-        view, sampler = View(self._config.roi, self._config.mask), Sampler(self._config.fps)
+    def _read(self, connection: CameraConnection) -> None:
+        view, sampler = Regions(self._config.roi, self._config.mask), Sampler(self._config.fps)
         pace = _Pace() if connection.finite else None
         while not self._left.is_set():
             began_ns = time.monotonic_ns()

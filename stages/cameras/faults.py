@@ -7,9 +7,9 @@ import time
 
 import av
 
-from pipeline.credentials import redact
-from stages.cameras.knock import knock
-from stages.cameras.supervisor import Fault
+from sagelink.pipeline.credentials import redact
+from sagelink.stages.cameras.probe import probe
+from sagelink.stages.cameras.supervisor import Fault
 
 _BY_ERROR: list[tuple[type[Exception], Fault]] = [
     (av.error.HTTPUnauthorizedError, Fault.UNAUTHORISED),
@@ -48,7 +48,7 @@ def classify(error: Exception, address: str, late: bool) -> CameraFault:
     if code in _UNREACHABLE:
         kind = Fault.UNREACHABLE
     elif kind is Fault.FAILED and code == errno.EIO and "://" in address:
-        kind = knock(address, _KNOCK_S) or kind
+        kind = probe(address, _KNOCK_S) or kind
     return CameraFault(kind, getattr(error, "strerror", None) or str(error))
 
 

@@ -19,7 +19,7 @@ from enum import StrEnum
 from typing import Literal, TypeAlias
 
 
-class State(StrEnum):
+class CameraState(StrEnum):
     CONNECTING = "connecting"
     RUNNING = "running"
     STALLED = "stalled"
@@ -63,7 +63,7 @@ class Supervisor:
 
     def __init__(self, patience: Patience, now_s: float, chance: Callable[[], float] = random.random) -> None:
         """`chance` gives numbers in 0..1 for the jitter."""
-        self.state = State.BACKOFF
+        self.state = CameraState.BACKOFF
         self.since_s = now_s  # when it came into this state
         self.fault: Fault | None = None  # the latest; None while nothing is wrong
         self.attempts = 0  # connections tried
@@ -76,21 +76,21 @@ class Supervisor:
     @property
     def wake_s(self) -> float | None:
         """When `tick` is due next if nothing happens before; None when it has ended."""
-        return None if self.state is State.ENDED else self._wake_s
+        return None if self.state is CameraState.ENDED else self._wake_s
 
     def tick(self, now_s: float) -> Order | None:
         """What is due: `open` a new connection, `abandon` the one there is, or nothing."""
-        if self.state is State.ENDED or now_s < self._wake_s:
+        if self.state is CameraState.ENDED or now_s < self._wake_s:
             return None
         match self.state:
-            case State.BACKOFF:
-                self._enter(State.CONNECTING, now_s, self._patience.open_timeout + self._patience.native_grace)
+            case CameraState.BACKOFF:
+                self._enter(CameraState.CONNECTING, now_s, self._patience.open_timeout + self._patience.native_grace)
                 self.attempts += 1
                 return "open"
-            case State.RUNNING:
+            case CameraState.RUNNING:
                 silence = max(self._patience.read_timeout - self._patience.stall_after, 0.0)
                 self._forgive(now_s)
-                self._enter(State.STALLED, now_s, silence)
+                self._enter(CameraState.STALLED, now_s, silence)
                 return self.tick(now_s)
             case _:
                 self.fail(now_s, Fault.TIMED_OUT)
@@ -98,34 +98,34 @@ class Supervisor:
 
     def frame(self, now_s: float) -> None:
         """A picture came."""
-        if self.state is State.CONNECTING and self.fault is not None:
+        if self.state is CameraState.CONNECTING and self.fault is not None:
             self.recoveries += 1
-        if self.state is not State.RUNNING:
-            self._enter(State.RUNNING, now_s, 0.0)
+        if self.state is not CameraState.RUNNING:
+            self._enter(CameraState.RUNNING, now_s, 0.0)
         self.fault = None
         self._forgive(now_s)
         self._wake_s = now_s + min(self._patience.stall_after, self._patience.read_timeout)
 
     def fail(self, now_s: float, fault: Fault) -> None:
         """The connection is gone, or could not be made."""
-        if self.state is State.RUNNING:
+        if self.state is CameraState.RUNNING:
             self._forgive(now_s)
         self.fault = fault
         longest = min(self._patience.longest_wait, self._patience.first_wait * 2.0 ** min(self._failures, 32))
         if fault is Fault.UNAUTHORISED:
             longest = max(longest, self._patience.unauthorised_wait)
         self._failures += 1
-        self._enter(State.BACKOFF, now_s, longest * (1 - 0.5 * self._chance()))
+        self._enter(CameraState.BACKOFF, now_s, longest * (1 - 0.5 * self._chance()))
 
     def end(self, now_s: float) -> None:
         """There is no more to come."""
-        self._enter(State.ENDED, now_s, 0.0)
+        self._enter(CameraState.ENDED, now_s, 0.0)
 
     def _forgive(self, now_s: float) -> None:
         if now_s - self.since_s >= self._patience.healthy_after:
             self._failures = 0
 
-    def _enter(self, state: State, now_s: float, lasting_s: float) -> None:
+    def _enter(self, state: CameraState, now_s: float, lasting_s: float) -> None:
         self.state = state
         self.since_s = now_s
         self._wake_s = now_s + lasting_s

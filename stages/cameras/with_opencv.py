@@ -8,13 +8,13 @@ import time
 
 import cv2
 
-from pipeline.config import CameraConfig
-from pipeline.types import Pixels
-from stages.cameras.connection import DECODING_THREADS, FFMPEG_OPTIONS, Busy, Grabbed
-from stages.cameras.faults import CameraFault, diagnose
-from stages.cameras.knock import knock
-from stages.cameras.supervisor import Fault
-from stages.pictures import fitted
+from sagelink.pipeline.config import CameraConfig
+from sagelink.pipeline.types import Pixels
+from sagelink.stages.cameras.contract import DECODING_THREADS, FFMPEG_OPTIONS, Busy, Grabbed
+from sagelink.stages.cameras.faults import CameraFault, diagnose
+from sagelink.stages.cameras.probe import probe
+from sagelink.stages.cameras.supervisor import Fault
+from sagelink.stages.decoded import fitted
 
 # Both write to the terminal on their own, FFmpeg with the whole URL: our errors say it once, without credentials.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -43,7 +43,7 @@ class OpencvConnection:
 
     def _open_url(self, config: CameraConfig) -> cv2.VideoCapture:
         began = time.monotonic()
-        fault = knock(config.source, config.open_timeout)
+        fault = probe(config.source, config.open_timeout)
         if fault is not None:
             raise CameraFault(fault)
         parameters = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(config.open_timeout * 1000)]

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 import av
 from av.codec.hwaccel import HWAccel, hwdevices_available
 
-from pipeline.config import CameraConfig
-from pipeline.types import Pixels
-from stages.cameras.connection import DECODING_THREADS, FFMPEG_OPTIONS, Grabbed
-from stages.cameras.faults import CameraFault, classify
-from stages.cameras.supervisor import Fault
-from stages.pictures import upright
+from sagelink.pipeline.config import CameraConfig
+from sagelink.pipeline.types import Pixels
+from sagelink.stages.cameras.contract import DECODING_THREADS, FFMPEG_OPTIONS, Grabbed
+from sagelink.stages.cameras.faults import CameraFault, classify
+from sagelink.stages.cameras.supervisor import Fault
+from sagelink.stages.decoded import upright
 
 log = logging.getLogger(__name__)
 av.logging.set_level(None)  # FFmpeg would print whole URLs

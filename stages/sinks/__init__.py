@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from pipeline.errors import SagelinkError
-from pipeline.types import Verdict
+from sagelink.pipeline.errors import SagelinkError
+from sagelink.pipeline.types import Verdict
 
 
 class Sink(Protocol):

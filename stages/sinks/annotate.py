@@ -9,9 +9,9 @@ import av
 import cv2
 import numpy as np
 
-from models.picture import Resize, view_box
-from models.zoo import UnitGrid
-from pipeline.types import Pixels, Verdict
+from sagelink.models.loading import UnitGrid
+from sagelink.models.preprocess import Resize, view_box
+from sagelink.pipeline.types import Pixels, Verdict
 
 _TIME_BASE = Fraction(1, 90_000)
 _LONGEST, _SHORTEST = 1280, 360  # pixels of the drawn picture's sides

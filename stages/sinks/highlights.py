@@ -7,8 +7,8 @@ from pathlib import Path
 
 import cv2
 
-from pipeline.types import Verdict
-from stages.sinks.annotate import Painter
+from sagelink.pipeline.types import Verdict
+from sagelink.stages.sinks.annotate import Painter
 
 _APART_S = 1.0  # neighbours in a video look alike: one of them says enough
 _LONGEST = 360  # pixels

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pipeline.types import Answer, Verdict
+from sagelink.pipeline.types import Answer, Verdict
 
 
 def record(verdict: Verdict, labels: tuple[str, ...]) -> dict[str, object]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipeline.types import Verdict
+from sagelink.pipeline.types import Verdict
 
 
 class LatencyHistogram:

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.config import ACCEPTED_SOURCES, CameraConfig
-from pipeline.credentials import redact
-from pipeline.errors import UsageError
-from pipeline.types import Pixels
-from stages.cameras.address import is_camera
+from sagelink.pipeline.config import ACCEPTED_SOURCES, CameraConfig
+from sagelink.pipeline.credentials import redact
+from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.types import Pixels
+from sagelink.stages.cameras.address import is_camera
 
 
 @dataclass(frozen=True, slots=True)
-class Shot:
+class SourceFrame:
     """One picture as a source gives it."""
 
     pixels: Pixels  # (H, W, 3) RGB
@@ -53,7 +53,7 @@ class PictureSource(Protocol):
         """Class names of the truth, where it is known."""
         ...
 
-    def __iter__(self) -> Iterator[Shot]: ...
+    def __iter__(self) -> Iterator[SourceFrame]: ...
 
     def close(self) -> None: ...
 
@@ -64,16 +64,16 @@ def open_source(config: CameraConfig) -> PictureSource:
     if is_camera(text):
         raise UsageError(f"source {redact(text)!r} is a camera; accepted here: a file, a folder or synthetic:N")
     if text.startswith("synthetic:"):
-        from stages.sources.synthetic import SyntheticSource
+        from sagelink.stages.sources.synthetic import SyntheticSource
 
         return SyntheticSource.parse(text)
     path = Path(text)
     if not path.exists():
         raise UsageError(f"source {text!r} does not exist; accepted: {ACCEPTED_SOURCES}")
     if path.is_dir():
-        from stages.sources.images import ImageFolder
+        from sagelink.stages.sources.images import ImageFolder
 
         return ImageFolder(path, config.image_fps)
-    from stages.sources.video import VideoFile
+    from sagelink.stages.sources.video import VideoFile
 
     return VideoFile(path)

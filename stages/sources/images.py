@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from pipeline.errors import UsageError
-from pipeline.types import Pixels
-from stages.pictures import MAX_SIDE
-from stages.sources import Shot
+from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.types import Pixels
+from sagelink.stages.decoded import MAX_SIDE
+from sagelink.stages.sources import SourceFrame
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class ImageFolder:
             raise UsageError(f"folder {str(folder)!r}: none of its {len(self._paths)} images can be read")
         self.length = len(self._paths)
 
-    def __iter__(self) -> Iterator[Shot]:
+    def __iter__(self) -> Iterator[SourceFrame]:
         for index, path in enumerate(self._paths):
             try:
                 pixels = read_image(path)
@@ -47,7 +47,7 @@ class ImageFolder:
                 self.skipped += 1
                 log.warning("source=%s event=unreadable error=%r", path, str(error))
                 continue
-            yield Shot(pixels, index / self._fps, name=path.relative_to(self._folder).as_posix())
+            yield SourceFrame(pixels, index / self._fps, name=path.relative_to(self._folder).as_posix())
 
     def close(self) -> None:
         pass

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import av
 
-from pipeline.errors import UsageError
-from stages.pictures import upright
-from stages.sources import Shot
-from stages.timeline import Timeline
+from sagelink.pipeline.errors import UsageError
+from sagelink.stages.decoded import upright
+from sagelink.stages.sources import SourceFrame
+from sagelink.stages.timeline import Timeline
 
 log = logging.getLogger(__name__)
 
@@ -45,20 +45,20 @@ class VideoFile:
             self._container.close()
             raise UsageError(f"source {str(path)!r} holds no frame that can be decoded") from None
 
-    def __iter__(self) -> Iterator[Shot]:
+    def __iter__(self) -> Iterator[SourceFrame]:
         yield self._first
         yield from self._shots
 
     def close(self) -> None:
         self._container.close()
 
-    def _decode(self) -> Iterator[Shot]:
+    def _decode(self) -> Iterator[SourceFrame]:
         timeline = Timeline(1 / float(self._stream.average_rate or 25))
         for frame in self._frames():
             if frame.is_corrupt:
                 self._skip("corrupt frame")
                 continue
-            yield Shot(upright(frame), timeline.place(frame.time), pts_s=frame.time)
+            yield SourceFrame(upright(frame), timeline.place(frame.time), pts_s=frame.time)
 
     def _frames(self) -> Iterator[av.VideoFrame]:
         packets = self._container.demux(self._stream)

@@ -115,7 +115,7 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class DrawnScene:
     """Everything that a scene's frames share; `render` adds the time and the noise."""
 
     class_id: int
@@ -134,7 +134,7 @@ class Scene:
         return CLASSES[self.class_id]
 
 
-def sample_scene(rng: np.random.Generator, class_id: int | None = None) -> Scene:
+def sample_scene(rng: np.random.Generator, class_id: int | None = None) -> DrawnScene:
     """Draws a scene; `class_id` in 0..len(CLASSES)-1, or None for a random one."""
     if class_id is None:
         class_id = int(rng.integers(len(CLASSES)))
@@ -148,7 +148,7 @@ def sample_scene(rng: np.random.Generator, class_id: int | None = None) -> Scene
     fill = np.clip(base + rng.uniform(-50, 50) + _chroma(rng, rng.uniform(45, 120)), 0, 255)
     shade = fill + rng.normal(0, 15, 3)
     marks = tuple(_sample_mark(rng, base) for _ in range(rng.integers(3, 14)))
-    return Scene(
+    return DrawnScene(
         class_id=class_id,
         centre=(float(rng.uniform(-room, room)), float(rng.uniform(-room, room))),
         velocity=(float(rng.normal(0, 0.06)), float(rng.normal(0, 0.06))),
@@ -197,7 +197,7 @@ def _bounce(start: float, velocity: float, t: float, room: float) -> float:
     return (phase if phase <= span else 2 * span - phase) - room
 
 
-def cover(scene: Scene, width: int, height: int, t: float) -> Pixels:
+def cover(scene: DrawnScene, width: int, height: int, t: float) -> Pixels:
     """How much of each pixel the object covers at `t` seconds, uint8 (height, width), 255 = all."""
     room = 0.5 - 0.8 * scene.radius
     centre = [_bounce(c, v, t, room) for c, v in zip(scene.centre, scene.velocity, strict=True)]
@@ -210,7 +210,7 @@ def cover(scene: Scene, width: int, height: int, t: float) -> Pixels:
     return mask
 
 
-def render(scene: Scene, width: int, height: int, t: float, noise_rng: np.random.Generator) -> Pixels:
+def render(scene: DrawnScene, width: int, height: int, t: float, noise_rng: np.random.Generator) -> Pixels:
     """The scene at `t` seconds as RGB uint8 (height, width, 3); the object is drawn last, over the clutter."""
     short = min(width, height)
     middle = (width / 2, height / 2)

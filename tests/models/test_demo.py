@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from models import vit, zoo
-from models.train_demo import accuracy, make_scenes
-from pipeline.config import ModelConfig
-from stages.sources.world import CLASSES
+from sagelink.lab.train_demo import accuracy, make_scenes
+from sagelink.models import loading as zoo
+from sagelink.models import vit
+from sagelink.pipeline.config import ModelConfig
+from sagelink.stages.sources.world import CLASSES
 
 Scenes = tuple[np.ndarray, np.ndarray]
 

@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 
-from models import demo, vit, zoo
-from models.picture import make_picture, view_box
-from pipeline.config import ModelConfig
-from pipeline.errors import UsageError
+from sagelink.models import demo, vit
+from sagelink.models import loading as zoo
+from sagelink.models.preprocess import make_picture, view_box
+from sagelink.pipeline.config import ModelConfig
+from sagelink.pipeline.errors import UsageError
 
 VARIANTS = {
     "plain": {},

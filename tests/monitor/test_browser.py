@@ -22,10 +22,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from monitor.app import dashboard_app
-from pipeline.web import serve_http
+from sagelink.monitor.dashboard_routes import dashboard_app
+from sagelink.net.http import serve_http
 from tests.browsers import PATIENCE_MS, chromium, wait_for
-from tests.monitor.test_app import TOKEN
+from tests.monitor.test_dashboard_routes import TOKEN
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,7 +48,7 @@ class Server:
         source = "synthetic:100000,fps=8,size=320x240"
         self._process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "pipeline.cli", "run", source, "--realtime", "--models", "demo"),
+                *(sys.executable, "-m", "sagelink.app.cli", "run", source, "--realtime", "--models", "demo"),
                 *("--gate", "always", "--uplink", "96kbit/s", "--units", "40", "--out", str(self.out)),
                 *("--dashboard-address", f"127.0.0.1:{self.port}"),
             ],

@@ -13,12 +13,12 @@ import aiomqtt
 import pytest
 from jinja2 import Template
 
-from monitor.home_assistant import Entities, tell_home_assistant
-from pipeline.budget import UplinkBudget
-from pipeline.config import GateConfig
-from pipeline.config_file import load_config
-from pipeline.control import Control
-from stages.gate import Gate
+from sagelink.monitor.home_assistant import Entities, publish_to_home_assistant
+from sagelink.pipeline.budget import UplinkBudget
+from sagelink.pipeline.config import GateConfig
+from sagelink.pipeline.config_file import load_config
+from sagelink.stages.control import Control
+from sagelink.stages.gate import Gate
 from tests.brokers import Mosquitto
 
 # What Home Assistant 2026.11 takes: the schemas in homeassistant/components/mqtt/ of its package on PyPI, read on
@@ -180,7 +180,7 @@ async def test_over_a_real_broker(mosquitto, ear):
         return now_is(control.rate_bps)
 
     number = "homeassistant/number/sagelink_site_budget/config"
-    async with tell_home_assistant(config, "site", ["gate"], now, control):
+    async with publish_to_home_assistant(config, "site", ["gate"], now, control):
         await ear.until(lambda: ear.heard.get("sagelink/site/availability") == "online")
         await ear.until(lambda: "sagelink/site/budget/state" in ear.heard)
         announced = json.loads(ear.heard[number])
@@ -210,7 +210,7 @@ async def test_over_a_real_broker(mosquitto, ear):
 async def test_what_is_announced_stays_for_a_home_assistant_that_starts_later(mosquitto):
     control = make_control()
     config = load_config(None, {"home_assistant.broker": mosquitto.url})
-    async with tell_home_assistant(config, "site", ["gate"], now_is, control):
+    async with publish_to_home_assistant(config, "site", ["gate"], now_is, control):
         async with aiomqtt.Client("127.0.0.1", mosquitto.port) as early:
             await early.subscribe("sagelink/site/availability")
             async with asyncio.timeout(20):
@@ -239,7 +239,7 @@ async def test_it_announces_again_after_the_broker_was_away(mosquitto):
             async for _ in client.messages:
                 return
 
-    async with tell_home_assistant(config, "site", ["gate"], now_is, control):
+    async with publish_to_home_assistant(config, "site", ["gate"], now_is, control):
         await announced()
         mosquitto.kill()  # it keeps nothing
         mosquitto.start()

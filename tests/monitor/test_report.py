@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from models.pair import Pair
-from monitor.plots import plots
-from monitor.report import write_report
-from monitor.results import Results
-from pipeline.config_file import load_config
-from pipeline.errors import SagelinkError
-from pipeline.run import prepare
-from tests.monitor.test_results import make_line, write_run
+from sagelink.app.run import prepare
+from sagelink.models.pair import Pair
+from sagelink.monitor.report import write_report
+from sagelink.monitor.report_plots import plots
+from sagelink.monitor.run_results import Results
+from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.errors import SagelinkError
+from tests.monitor.test_run_results import make_line, write_run
 
 
 @pytest.fixture(scope="module")

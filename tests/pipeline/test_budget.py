@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.budget import UplinkBudget
-from pipeline.errors import SagelinkError, UsageError
+from sagelink.pipeline.budget import UplinkBudget
+from sagelink.pipeline.errors import SagelinkError, UsageError
 
 RATE, WINDOW = 1000, 2.0
 LIMIT = 2000

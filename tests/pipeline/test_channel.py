@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.channel import Channel, ChannelClosed
+from sagelink.pipeline.channel import Channel, ChannelClosed
 from tests.fakes import drained, settle
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.config import MODEL_PAIRS, Config
-from pipeline.config_file import dump_config, load_config, parse_assignments
-from pipeline.errors import UsageError
+from sagelink.pipeline.config import MODEL_PAIRS, Config
+from sagelink.pipeline.config_file import dump_config, load_config, parse_assignments
+from sagelink.pipeline.errors import UsageError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -68,7 +68,7 @@ def test_a_model_may_differ_from_its_pair():
     ],
 )
 def test_a_closer_look_is_for_models_that_know_things_at_any_size(settings, closer):
-    assert load_config(None, settings).looks_closer == closer
+    assert load_config(None, settings).zooms == closer
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.credentials import from_environment, redact
-from pipeline.errors import UsageError
+from sagelink.pipeline.credentials import from_environment, redact
+from sagelink.pipeline.errors import UsageError
 
 
 @pytest.mark.parametrize(

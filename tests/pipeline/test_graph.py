@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import SagelinkError
-from pipeline.graph import Chain, Graph
+from sagelink.pipeline.errors import SagelinkError
+from sagelink.pipeline.graph import Chain, Graph
 from tests.fakes import settle
 
 DOCS = Path(__file__).parents[2] / "docs" / "graph.md"
@@ -30,7 +30,7 @@ async def numbers(count: int | None = None, given: list[int] | None = None) -> A
         await asyncio.sleep(0)
 
 
-class Seen:
+class ProvisionalAnswer:
     """A last stage that remembers."""
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ def keep(item: object, error: Exception | None) -> Rescued:
 
 
 async def test_every_item_comes_through_in_order():
-    graph, seen = Graph(), Seen()
+    graph, seen = Graph(), ProvisionalAnswer()
     squares = graph.stage(Apply(lambda item: item**2), graph.source(numbers(20)))
     graph.stage(seen, squares)
     await graph.run()
@@ -121,14 +121,14 @@ async def test_every_item_comes_through_in_order():
 
 
 async def test_an_empty_source_ends_the_graph():
-    graph, seen = Graph(), Seen()
+    graph, seen = Graph(), ProvisionalAnswer()
     graph.stage(seen, graph.source(numbers(0)))
     await graph.run()
     assert seen.items == []
 
 
 async def test_none_goes_nowhere():
-    graph, seen = Graph(), Seen()
+    graph, seen = Graph(), ProvisionalAnswer()
     odd = graph.stage(Apply(lambda item: item if item % 2 else None), graph.source(numbers(6)))
     graph.stage(seen, odd)
     await graph.run()
@@ -136,14 +136,14 @@ async def test_none_goes_nowhere():
 
 
 async def test_zero_is_an_item():
-    graph, seen = Graph(), Seen()
+    graph, seen = Graph(), ProvisionalAnswer()
     graph.stage(seen, graph.stage(Apply(lambda item: 0), graph.source(numbers(2))))
     await graph.run()
     assert seen.items == [0, 0]
 
 
 async def test_wait_loses_nothing_however_slow_the_stage():
-    class Slow(Seen):
+    class Slow(ProvisionalAnswer):
         async def process(self, item: object) -> None:
             await settle(7)
             await super().process(item)
@@ -158,7 +158,7 @@ async def test_wait_loses_nothing_however_slow_the_stage():
 
 @pytest.mark.parametrize(("policy", "through"), [("latest", [0, 9]), ("drop_oldest", [0, 7, 8, 9])])
 async def test_displaced_items_are_rescued(policy, through):
-    graph, held, seen, kept = Graph(rescue=keep), Held(), Seen(), Seen()
+    graph, held, seen, kept = Graph(rescue=keep), Held(), ProvisionalAnswer(), ProvisionalAnswer()
     aside = graph.channel("aside")
     frames = graph.source(numbers(10), policy=policy, capacity=3, routes={Rescued: aside})
     graph.stage(seen, graph.stage(held, frames))
@@ -174,7 +174,7 @@ async def test_displaced_items_are_rescued(policy, through):
 
 
 async def test_displaced_items_without_a_route_are_let_go():
-    graph, held, seen = Graph(rescue=lambda item, error: item), Held(), Seen()
+    graph, held, seen = Graph(rescue=lambda item, error: item), Held(), ProvisionalAnswer()
     graph.stage(seen, graph.stage(held, graph.source(numbers(10), policy="latest")))
     run = asyncio.create_task(graph.run())
     await settle(200)
@@ -184,7 +184,7 @@ async def test_displaced_items_without_a_route_are_let_go():
 
 
 async def test_workers_process_at_the_same_time():
-    graph, held, seen = Graph(), Held(), Seen()
+    graph, held, seen = Graph(), Held(), ProvisionalAnswer()
     graph.stage(seen, graph.stage(held, graph.source(numbers(10)), workers=3))
     run = asyncio.create_task(graph.run())
     await settle(100)
@@ -211,7 +211,7 @@ async def test_one_worker_processes_one_at_a_time():
 
 async def test_routes_go_by_type_and_the_first_that_fits_wins():
     graph = Graph()
-    texts, plain, other = Seen(), Seen(), Seen()
+    texts, plain, other = ProvisionalAnswer(), ProvisionalAnswer(), ProvisionalAnswer()
     text, whole = graph.channel("text"), graph.channel("whole")
     results = {0: "zero", 1: 1, 2: True, 3: 2.5}
     rest = graph.stage(Apply(results.__getitem__), graph.source(numbers(4)), routes={str: text, int: whole, bool: text})
@@ -222,7 +222,7 @@ async def test_routes_go_by_type_and_the_first_that_fits_wins():
 
 
 async def test_a_channel_fed_by_several_closes_after_the_last():
-    graph, seen = Graph(), Seen()
+    graph, seen = Graph(), ProvisionalAnswer()
     both = graph.channel("both")
     graph.source(numbers(2), routes={int: both})
     graph.source(numbers(9), routes={int: both})
@@ -251,7 +251,7 @@ async def test_a_chain_takes_one_item_through_all_its_stages():
 
 
 async def test_a_chain_ends_early_with_an_exit_or_none():
-    graph, seen, last = Graph(), Seen(), []
+    graph, seen, last = Graph(), ProvisionalAnswer(), []
     results = {0: "kept", 1: None, 2: 2}
     chain = Chain([Apply(results.__getitem__), Apply(lambda item: last.append(item) or -item)], exits=(str,))
     graph.stage(seen, graph.stage(chain, graph.source(numbers(3))))
@@ -279,7 +279,7 @@ def fail_on_odd(item: int) -> int:
 
 
 async def test_a_stage_that_raises_is_rescued_and_goes_on():
-    graph, seen, kept = Graph(rescue=keep), Seen(), Seen()
+    graph, seen, kept = Graph(rescue=keep), ProvisionalAnswer(), ProvisionalAnswer()
     aside = graph.channel("aside")
     graph.stage(
         seen,
@@ -294,7 +294,7 @@ async def test_a_stage_that_raises_is_rescued_and_goes_on():
 
 
 async def test_without_a_rescue_the_item_is_let_go(caplog):
-    graph, seen = Graph(), Seen()
+    graph, seen = Graph(), ProvisionalAnswer()
     graph.stage(seen, graph.stage(Apply(fail_on_odd), graph.source(numbers(5)), name="even"))
     await graph.run()
     assert seen.items == [0, 2, 4]
@@ -334,7 +334,7 @@ async def test_what_a_failed_source_gave_before_gets_through():
             yield item
         raise OSError("camera gone")
 
-    graph, seen = Graph(rescue=keep), Seen()
+    graph, seen = Graph(rescue=keep), ProvisionalAnswer()
     graph.stage(seen, graph.stage(Apply(str), graph.source(broken(), capacity=2), capacity=1))
     with pytest.raises(OSError, match="camera gone"):
         await graph.run()
@@ -347,7 +347,7 @@ async def test_one_failed_source_does_not_end_the_other():
         raise OSError("camera gone")
         yield
 
-    graph, seen = Graph(), Seen()
+    graph, seen = Graph(), ProvisionalAnswer()
     both = graph.channel("both")
     graph.source(broken(), routes={int: both})
     graph.source(numbers(5), routes={int: both})
@@ -425,7 +425,7 @@ async def test_an_async_generator_is_closed_when_the_graph_stops():
 
 async def test_stop_lets_what_is_inside_get_through():
     given: list[int] = []
-    graph, held, seen = Graph(grace_s=60), Held(), Seen()
+    graph, held, seen = Graph(grace_s=60), Held(), ProvisionalAnswer()
     graph.stage(seen, graph.stage(held, graph.source(numbers(None, given))))
     run = asyncio.create_task(graph.run())
     await settle(50)
@@ -452,7 +452,7 @@ async def test_stop_cuts_off_after_the_grace():
 
 async def test_stop_before_anything_ran():
     given: list[int] = []
-    graph, seen = Graph(grace_s=0.002), Seen()
+    graph, seen = Graph(grace_s=0.002), ProvisionalAnswer()
     graph.stage(seen, graph.source(numbers(None, given)))
     run = asyncio.create_task(graph.run())
     await asyncio.sleep(0)
@@ -483,7 +483,7 @@ async def test_cancelling_the_run_cuts_off_and_is_not_swallowed():
     ending=st.sampled_from(["abort", "stop", "stop with time"]),
 )
 async def test_every_item_is_through_or_left_over_exactly_once(rounds, policy, middle, workers, work, ending):
-    class Slow(Seen):
+    class Slow(ProvisionalAnswer):
         """Takes a while before and none after."""
 
         async def process(self, item: object) -> None:
@@ -517,7 +517,7 @@ async def test_every_item_is_through_or_left_over_exactly_once(rounds, policy, m
 async def test_workers_may_displace_at_the_same_time():
     """Two workers, each with a displaced item in hand that waits for a place on a full route."""
     graph, held_seen, held_kept = Graph(rescue=keep), Held(), Held()
-    seen, kept, aside = Seen(), Seen(), graph.channel("aside", capacity=1)
+    seen, kept, aside = ProvisionalAnswer(), ProvisionalAnswer(), graph.channel("aside", capacity=1)
     done = graph.stage(
         Apply(lambda item: item),
         graph.source(numbers(12)),
@@ -562,7 +562,7 @@ class Batches:
 
 
 async def test_a_batch_is_what_waits_and_one_that_fails_is_tried_item_by_item():
-    batches, seen = Batches(), Seen()
+    batches, seen = Batches(), ProvisionalAnswer()
     graph = Graph(rescue=lambda item, error: f"rescued {item}")
     doubled = graph.stage(batches, graph.source(numbers(8), capacity=8), batch=4)
     graph.stage(seen, doubled)

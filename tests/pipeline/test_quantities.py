@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.quantities import format_rate, parse_duration, parse_rate, parse_size
+from sagelink.pipeline.quantities import format_rate, parse_duration, parse_rate, parse_size
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from pipeline import tasks
-from pipeline.tasks import background
+from sagelink.pipeline import tasks
+from sagelink.pipeline.tasks import background
 
 
 async def test_it_is_cancelled_with_the_body():

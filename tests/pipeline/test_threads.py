@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.threads import Worker
+from sagelink.pipeline.threads import Worker
 from tests.fakes import settle
 
 

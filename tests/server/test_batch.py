@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.batch import Batcher, BatchLimits, Waiting, passes
-from transport.link import Message
+from sagelink.server.batch import Batcher, BatchLimits, Waiting, passes
+from sagelink.transport.link import Message
 
 LIMITS = BatchLimits(max_units=100, max_wait_s=0.5, per_camera=3)
 

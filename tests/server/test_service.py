@@ -11,20 +11,20 @@ import pytest
 import torch
 from prometheus_client import CollectorRegistry
 
-from models import zoo
-from models.zoo import fingerprint
-from pipeline.config import ModelConfig
-from pipeline.metrics import ServerMetrics
-from pipeline.types import OperatingPoint, Reply
-from server.batch import BatchLimits
-from server.classify import Classifier
-from server.receive import receive
-from server.service import Service
-from transport.codecs import Canvas
-from transport.codecs.raw import RawZstd
-from transport.in_process import InProcessLink
-from transport.link import Hello, Message
-from transport.wire import EvidenceMessage, MalformedMessage, decode_reply, encode_bundle, encode_evidence
+from sagelink.models import loading as zoo
+from sagelink.models.loading import fingerprint
+from sagelink.monitor.metrics import ServerMetrics
+from sagelink.pipeline.config import ModelConfig
+from sagelink.pipeline.types import OperatingPoint, Reply
+from sagelink.server.batch import BatchLimits
+from sagelink.server.classify import Classifier
+from sagelink.server.receive import receive
+from sagelink.server.service import Service
+from sagelink.transport.codecs import Canvas
+from sagelink.transport.codecs.raw import RawZstd
+from sagelink.transport.in_process import InProcessLink
+from sagelink.transport.link import CameraInfo, Message
+from sagelink.transport.wire import EvidenceMessage, MalformedMessage, decode_reply, encode_bundle, encode_evidence
 
 RAW = OperatingPoint("raw-zstd", 196, 112, 0)
 
@@ -183,7 +183,7 @@ async def test_one_bad_frame_in_a_batch_spoils_no_other(classifier: Classifier, 
 
 async def test_a_camera_that_announced_another_model_is_told_why(classifier: Classifier, picture: np.ndarray) -> None:
     grid = classifier.model.grid
-    fits = Hello(grid.side, grid.patch_size, fingerprint(classifier.model.labels), 5.0)
+    fits = CameraInfo(grid.side, grid.patch_size, fingerprint(classifier.model.labels), 5.0)
     link = InProcessLink(capacity=100)
     link.cameras = {"other classes": replace(fits, classes="?"), "fits": fits, "late": replace(fits, deadline_s=1e-9)}
     for camera in link.cameras:

@@ -6,10 +6,10 @@ from contextlib import aclosing
 
 import pytest
 
-from pipeline.config import CameraConfig, CaptureConfig
-from pipeline.types import Frame
-from stages.capture import InStep, Playback, open_captures
-from stages.sources.synthetic import SyntheticSource
+from sagelink.pipeline.config import CameraConfig, CaptureConfig
+from sagelink.pipeline.types import Frame
+from sagelink.stages.capture import InStep, Playback, open_captures
+from sagelink.stages.sources.synthetic import SyntheticSource
 
 
 def playback(frames: int = 20, rate: float = 10, name: str = "camera", seed: int = 0, **options: object) -> Playback:

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.config_file import load_config
-from pipeline.errors import UsageError
-from pipeline.types import Drop, Evidence, Kept, Scored
-from stages.encode import Encode, Encoder, usable_lines
-from stages.frontier import Line
-from stages.looks import Closer
+from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.types import Drop, EdgeOnly, Evidence, Scored
+from sagelink.stages.encode import Encode, Encoder, usable_lines
+from sagelink.stages.frontier import RateQualityCurve
+from sagelink.stages.zoom import ZoomCrop
+from sagelink.transport.codecs import Canvas, cut_units
+from sagelink.transport.codecs.raw import RawZstd
+from sagelink.transport.wire import decode_evidence
 from tests.fakes import CANVAS, PATCH, SIDE, FakeLink, make_metered, make_scored, make_selected, raw_point
-from transport.codecs import Canvas, cut_units
-from transport.codecs.raw import RawZstd
-from transport.wire import decode_evidence
 
 ORDER = [5, 1, 14, 0, 9, 3, 12, 7, 2, 11, 8, 15, 6, 10, 4, 13]
 
@@ -28,10 +28,10 @@ ORDER = [5, 1, 14, 0, 9, 3, 12, 7, 2, 11, 8, 15, 6, 10, 4, 13]
 RAW_BYTES = np.array([65 + 48 * count for count in range(1, 17)], float)  # of noise, nearly
 
 
-def raw_line(min_units: int = 1) -> Line:
+def raw_line(min_units: int = 1) -> RateQualityCurve:
     """Raw units of noise: a message more for each, and each worth as much as another."""
     share = np.arange(1, 17) / 16
-    return Line(raw_point(0), "units", np.arange(1.0, 17), RAW_BYTES, share, share).limited(min_units, 16)
+    return RateQualityCurve(raw_point(0), "units", np.arange(1.0, 17), RAW_BYTES, share, share).limited(min_units, 16)
 
 
 def make_encode(min_units: int = 2, max_message: int = 10**6, framing_bytes: int = 0) -> Encode:
@@ -80,15 +80,15 @@ async def test_the_bits_never_exceed_the_allowance(allowance_bits, framing_bytes
         assert longest - 1 <= sent <= longest  # after a message that was too long the search is cautious
         assert decode_evidence(outcome.message).units.tolist() == outcome.units.tolist()
     else:
-        assert isinstance(outcome, Kept)
+        assert isinstance(outcome, EdgeOnly)
         assert outcome.reason == Drop.BUDGET
 
 
-def closer_encode(closer: Callable[[Scored], Closer | None]) -> Encode:
+def closer_encode(closer: Callable[[Scored], ZoomCrop | None]) -> Encode:
     """A closer look is worth more than what was looked at, and costs as much."""
     sixteen = np.array([16.0]), np.array([float(RAW_BYTES[15])])
-    close = Line(replace(raw_point(0), view=0.5), "units", *sixteen, np.array([1.0]), np.array([2.0]))
-    whole = Line(raw_point(0), "units", *sixteen, np.array([0.9]), np.array([1.0]))
+    close = RateQualityCurve(replace(raw_point(0), view=0.5), "units", *sixteen, np.array([1.0]), np.array([2.0]))
+    whole = RateQualityCurve(raw_point(0), "units", *sixteen, np.array([0.9]), np.array([1.0]))
     return Encode(Encoder([whole, close], CANVAS), FakeLink().wire_bits, 10**6, closer=closer)
 
 
@@ -96,7 +96,7 @@ async def test_a_closer_look_is_sent_where_it_is_worth_more():
     drawn = np.random.default_rng(9).integers(0, 256, (SIDE * PATCH, SIDE * PATCH, 3)).astype(np.uint8)
     importance = np.zeros(SIDE**2, np.float32)
     importance[-1] = 1
-    encode = closer_encode(lambda scored: Closer(scored.look.part, importance, lambda part: drawn))
+    encode = closer_encode(lambda scored: ZoomCrop(scored.look.part, importance, lambda part: drawn))
     evidence = await encode.process(selected_of(None))
     assert isinstance(evidence, Evidence)
     assert (evidence.point.view, evidence.part, evidence.weight) == (0.5, (0.5, 0.5, 1.0, 1.0), 2.0)
@@ -150,7 +150,7 @@ async def test_a_budget_that_never_suffices_is_told_once(caplog):
     assert needed_bits > 1000
     for seq in range(3):
         selected = selected_of(1000, seq=seq)
-        assert await encode.process(selected) == Kept(selected, Drop.BUDGET)
+        assert await encode.process(selected) == EdgeOnly(selected, Drop.BUDGET)
     (warning,) = warnings_in(caplog)
     assert "window_bits=1000" in warning
     assert f"needed_bits={needed_bits}" in warning
@@ -159,20 +159,20 @@ async def test_a_budget_that_never_suffices_is_told_once(caplog):
 
 async def test_a_window_that_is_partly_spent_is_no_reason_to_warn(caplog):
     outcome = await make_encode(min_units=4).process(selected_of(1000, window_bits=9000))
-    assert isinstance(outcome, Kept)
+    assert isinstance(outcome, EdgeOnly)
     assert warnings_in(caplog) == []
 
 
 async def test_too_small_a_largest_message_is_not_blamed_on_the_budget(caplog):
     outcome = await make_encode(max_message=20).process(selected_of(None))
-    assert isinstance(outcome, Kept)
+    assert isinstance(outcome, EdgeOnly)
     assert not any("raise the rate" in warning for warning in warnings_in(caplog))
 
 
 @pytest.mark.parametrize("allowance_bits", [0, -1])
 async def test_nothing_left_sends_nothing(allowance_bits):
     outcome = await make_encode(min_units=1).process(selected_of(allowance_bits))
-    assert isinstance(outcome, Kept)
+    assert isinstance(outcome, EdgeOnly)
     assert outcome.reason == Drop.BUDGET
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline.config import MODEL_PAIRS
-from pipeline.errors import UsageError
-from stages.frontier import SHIPPED, find_frontier, read_frontier
-from transport.codecs import Canvas, codec_names
+from sagelink.pipeline.config import MODEL_PAIRS
+from sagelink.pipeline.errors import UsageError
+from sagelink.stages.frontier import SHIPPED, find_frontier, read_frontier
+from sagelink.transport.codecs import Canvas, codec_names
 
 CANVAS = Canvas(14, 16)
 
@@ -38,13 +38,13 @@ def test_lines_as_they_stand(tmp_path):
     assert avif.agreement(30) == pytest.approx(0.55)
     assert avif.weight(30) == pytest.approx(0.3)
     assert [avif.affordable(size) for size in (499, 500, 1000, 1999, 9999)] == [None, 10, 30, 49, 50]
-    assert [avif.reaching(a) for a in (0.0, 0.3, 0.55, 0.8, 0.81)] == [10, 10, 30, 50, None]
+    assert [avif.min_setting_for(a) for a in (0.0, 0.3, 0.55, 0.8, 0.81)] == [10, 10, 30, 50, None]
 
 
 def test_level_stretches_are_climbed_from_below(tmp_path):
     points = {0: [100, 0.5, 0], 10: [200, 0.5, 0], 20: [400, 0.9, 0], 30: [800, 0.9, 0]}
     (line,) = read(tmp_path, content(lines=[{"codec": "avif", "side": 224, "units": 196, "points": points}]))
-    assert [line.reaching(a) for a in (0.5, 0.7, 0.9)] == [0, 15, 20]
+    assert [line.min_setting_for(a) for a in (0.5, 0.7, 0.9)] == [0, 15, 20]
 
 
 def test_limits_on_units(tmp_path):
@@ -59,11 +59,11 @@ def test_limits_on_units(tmp_path):
 
 def test_what_weighs_nothing_is_cut_off(tmp_path):
     avif, raw = read(tmp_path, content())
-    assert avif.weighty().settings.tolist() == [10, 50]
-    assert raw.weighty().settings.tolist() == [196]
+    assert avif.with_weight().settings.tolist() == [10, 50]
+    assert raw.with_weight().settings.tolist() == [196]
     points = {1: [100, 0.1, 0], 2: [200, 0.2, 0]}
     (line,) = read(tmp_path, content(lines=[{"codec": "avif", "side": 224, "units": 196, "points": points}]))
-    assert line.weighty() is None
+    assert line.with_weight() is None
 
 
 def test_another_grid_is_scaled(tmp_path):

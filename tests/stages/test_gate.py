@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import GateConfig
-from pipeline.errors import UsageError
-from pipeline.types import Drop, Kept
-from stages import gate
-from stages.gate import Gate, margin, min_entropy, register_policy
+from sagelink.pipeline.config import GateConfig
+from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.types import Drop, EdgeOnly
+from sagelink.stages import gate
+from sagelink.stages.gate import Gate, margin, min_entropy, register_policy
 from tests.fakes import make_answer, make_metered, make_scored
 
 SURE, TORN, LOST = (0.97, 0.01, 0.01, 0.01), (0.48, 0.47, 0.03, 0.02), (0.25, 0.25, 0.25, 0.25)
@@ -21,7 +21,7 @@ async def offloads(config: GateConfig, probs) -> bool:
     outcome = await Gate(config).process(metered)
     if outcome is metered:
         return True
-    assert outcome == Kept(metered, Drop.GATE)
+    assert outcome == EdgeOnly(metered, Drop.GATE)
     return False
 
 
@@ -79,7 +79,7 @@ async def test_a_policy_can_be_registered(monkeypatch):
 async def test_a_change_holds_from_the_next_frame_on_and_a_wrong_one_changes_nothing():
     stage = Gate(GateConfig(policy="never"))
     metered = make_metered(make_scored(probs=SURE))
-    assert isinstance(await stage.process(metered), Kept)
+    assert isinstance(await stage.process(metered), EdgeOnly)
     stage.change(GateConfig(policy="always"))
     assert await stage.process(metered) is metered
     with pytest.raises(UsageError, match="unknown policy"):

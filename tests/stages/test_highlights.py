@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
-from models.zoo import UnitGrid
-from pipeline.types import Drop, Kept, Sent
-from stages.fuse import Fuse
-from stages.sinks.annotate import Painter
-from stages.sinks.highlights import Highlights
+from sagelink.models.loading import UnitGrid
+from sagelink.pipeline.types import Drop, EdgeOnly, Sent
+from sagelink.stages.fuse import Fuse
+from sagelink.stages.sinks.annotate import Painter
+from sagelink.stages.sinks.highlights import Highlights
 from tests.fakes import PATCH, SIDE, make_evidence, make_metered, make_scored
 
 FUSE = Fuse(False, {0.0: 0.0, 1.0: 1.0}, SIDE**2)
@@ -24,11 +24,11 @@ def verdict_of(seq: int, prob: float = 0.9, bits: int = 0, stream_s: float | Non
     rest = (1 - prob) / 4
     scored = make_scored(seq, at, probs=(prob, rest, rest, rest, rest))
     if not bits:
-        return FUSE.decide(Kept(scored, Drop.GATE))
+        return FUSE.decide(EdgeOnly(scored, Drop.GATE))
     evidence = make_evidence(seq, at)
     selected = replace(evidence.selected, metered=make_metered(scored))
     evidence = replace(evidence, wire_bits=bits, selected=selected)
-    return FUSE.decide(Kept(Sent(evidence, at, bits, 0, None), Drop.LATE))
+    return FUSE.decide(EdgeOnly(Sent(evidence, at, bits, 0, None), Drop.LATE))
 
 
 @pytest.fixture

@@ -7,22 +7,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.types import OperatingPoint
-from stages.frontier import Line
-from stages.planner import MOST_CODED, Plan, plan
+from sagelink.pipeline.types import OperatingPoint
+from sagelink.stages.frontier import RateQualityCurve
+from sagelink.stages.planner import MOST_CODED, Plan, plan
 
 
-def line(codec: str, side: int, points: dict[int, tuple[float, float]]) -> Line:
+def line(codec: str, side: int, points: dict[int, tuple[float, float]]) -> RateQualityCurve:
     settings = sorted(points)
     sizes, agreements = (np.array([points[s][i] for s in settings], float) for i in (0, 1))
-    return Line(
+    return RateQualityCurve(
         OperatingPoint(codec, 196, side, 0), "quality", np.array(settings, float), sizes, agreements, agreements
     )
 
 
 SMALL = line("a", 112, {0: (200, 0.2), 50: (800, 0.6), 100: (3000, 0.7)})
 LARGE = line("a", 224, {0: (500, 0.3), 50: (2000, 0.8), 100: (9000, 0.99)})
-UNITS = Line(
+UNITS = RateQualityCurve(
     OperatingPoint("raw", 0, 224, 0),
     "units",
     np.array([16.0, 196.0]),

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import UsageError
-from stages import selectors
-from stages.selectors import (
+from sagelink.pipeline.errors import UsageError
+from sagelink.stages import selectors
+from sagelink.stages.selectors import (
     SELECTORS,
     coverage,
     fps,

@@ -9,12 +9,12 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.budget import UplinkBudget
-from pipeline.shares import Share, open_accounts
-from pipeline.types import Answered, Drop, Evidence, Kept, Sent
-from stages.ship import Collect, Pace, Ship, Uplink
+from sagelink.pipeline.accounts import Share, open_accounts
+from sagelink.pipeline.budget import UplinkBudget
+from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Sent
+from sagelink.stages.ship import Collect, Pace, Ship, Uplink
+from sagelink.transport.wire import encode_reply
 from tests.fakes import FakeLink, StubClock, make_evidence, make_reply, make_scored, settle
-from transport.wire import encode_reply
 
 
 class Line:
@@ -97,7 +97,7 @@ async def test_what_the_budget_refuses_is_not_sent():
     line = Line(rate_bps=1.5 * evidence.wire_bits)
     await line.send(0)
     refused = make_evidence(1)
-    assert await line.ship.process(refused) == Kept(refused, Drop.BUDGET)
+    assert await line.ship.process(refused) == EdgeOnly(refused, Drop.BUDGET)
     assert line.link.offered == 1
     assert line.free_places == 1
     assert list(line.uplink.waiting) == [("camera", 0)]
@@ -114,7 +114,7 @@ async def test_live_the_third_message_is_dropped():
         await line.send(seq)
     third = make_evidence(2)
     spent = line.budget.total_bits
-    assert await line.ship.process(third) == Kept(third, Drop.LINK)
+    assert await line.ship.process(third) == EdgeOnly(third, Drop.LINK)
     assert line.link.offered == 2
     assert line.budget.total_bits == spent
 
@@ -124,7 +124,7 @@ async def test_live_a_link_that_is_down_costs_nothing(caplog):
     line.link.down = "no broker"
     for seq in range(3):
         evidence = make_evidence(seq)
-        assert await line.ship.process(evidence) == Kept(evidence, Drop.LINK)
+        assert await line.ship.process(evidence) == EdgeOnly(evidence, Drop.LINK)
     assert line.link.offered == 0
     assert line.budget.total_bits == 0
     assert caplog.text.count("no broker") == 1
@@ -140,13 +140,13 @@ async def reply_after(line: Line, queue_ms: float) -> None:
 
 async def test_live_a_busy_server_is_left_alone_until_its_queue_can_have_emptied(monkeypatch, caplog):
     line, time_s = Line(deadline_s=2.0), [100.0]
-    monkeypatch.setattr("stages.ship.time.monotonic", lambda: time_s[0])
+    monkeypatch.setattr("sagelink.stages.ship.time.monotonic", lambda: time_s[0])
     async with line.listening():
         await reply_after(line, queue_ms=999)  # in time, with something to spare
         assert not line.uplink.refuses()
         await reply_after(line, queue_ms=1500)
         refused = make_evidence()
-        assert await line.ship.process(refused) == Kept(refused, Drop.LINK)
+        assert await line.ship.process(refused) == EdgeOnly(refused, Drop.LINK)
         assert line.budget.total_bits == line.link.offered == 0
         assert caplog.text.count("the server is busy") == 1
         time_s[0] += 1.49
@@ -251,9 +251,9 @@ async def test_waiting_can_be_cancelled():
 # What can go wrong
 
 
-def refused_by_link(outcome: Sent | Kept, evidence: Evidence) -> None:
+def refused_by_link(outcome: Sent | EdgeOnly, evidence: Evidence) -> None:
     """Kept as what was charged, so that the verdict tells the bill."""
-    assert isinstance(outcome, Kept)
+    assert isinstance(outcome, EdgeOnly)
     assert outcome.reason == Drop.LINK
     assert isinstance(outcome.work, Sent)
     assert outcome.work.evidence is evidence
@@ -286,7 +286,7 @@ async def test_a_lost_message_is_late():
     line = Line(["lose"], deadline_s=0.002)
     async with line.listening():
         sent = await line.send()
-        assert await line.collect.process(sent) == Kept(sent, Drop.LATE)
+        assert await line.collect.process(sent) == EdgeOnly(sent, Drop.LATE)
     assert line.free_places == 2
     assert line.uplink.waiting == {}
     assert line.uplink.stray_replies == 0
@@ -296,7 +296,7 @@ async def test_a_late_reply_is_a_stray():
     line = Line(["late", "answer"], deadline_s=0.002)
     async with line.listening():
         sent = await line.send(0)
-        assert await line.collect.process(sent) == Kept(sent, Drop.LATE)
+        assert await line.collect.process(sent) == EdgeOnly(sent, Drop.LATE)
         assert line.free_places == 2
         await line.link.release()
         await settle()
@@ -310,7 +310,7 @@ async def test_replies_that_make_no_sense_are_strays(fate):
     line = Line([fate, "answer"], deadline_s=0.002)
     async with line.listening():
         sent = await line.send(0)
-        assert await line.collect.process(sent) == Kept(sent, Drop.LATE)
+        assert await line.collect.process(sent) == EdgeOnly(sent, Drop.LATE)
         assert line.uplink.stray_replies == 1
         assert isinstance(await line.collect.process(await line.send(1)), Answered)
     assert line.uplink.stray_replies == 1
@@ -351,7 +351,7 @@ async def test_a_server_that_refuses_leaves_the_edge_answer(caplog):
     line = Line(["reject"])
     async with line.listening():
         sent = await line.send(3)
-        assert await line.collect.process(sent) == Kept(sent, Drop.REFUSED)
+        assert await line.collect.process(sent) == EdgeOnly(sent, Drop.REFUSED)
     assert line.free_places == 2
     assert "seq=3" in caplog.text
     assert "'no'" in caplog.text
@@ -364,7 +364,7 @@ async def test_a_link_that_closes_ends_the_waiting():
         waiting = [asyncio.create_task(line.collect.process(sent)) for sent in both]
         await settle()
         line.link.close()
-        assert await asyncio.gather(*waiting) == [Kept(sent, Drop.LINK) for sent in both]
+        assert await asyncio.gather(*waiting) == [EdgeOnly(sent, Drop.LINK) for sent in both]
     assert line.free_places == 2
     assert line.uplink.waiting == {}
 

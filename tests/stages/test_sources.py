@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config import CameraConfig
-from pipeline.errors import UsageError
-from stages.sources import open_source
-from stages.sources.images import MAX_SIDE
-from stages.sources.world import CLASSES
+from sagelink.pipeline.config import CameraConfig
+from sagelink.pipeline.errors import UsageError
+from sagelink.stages.sources import open_source
+from sagelink.stages.sources.images import MAX_SIDE
+from sagelink.stages.sources.world import CLASSES
 
 
 def write_video(

@@ -12,20 +12,20 @@ from functools import partial
 
 import pytest
 
-from pipeline.config import MqttConfig, WebRtcConfig
+from sagelink.pipeline.config import MqttConfig, WebRtcConfig
+from sagelink.transport.in_process import InProcessLink
+from sagelink.transport.link import CameraInfo, EdgeLink, Message, ServerLink
+from sagelink.transport.mqtt.address import open_broker
+from sagelink.transport.mqtt.connection import socket_of
+from sagelink.transport.mqtt.edge import MqttEdgeLink
+from sagelink.transport.mqtt.server import MqttServerLink
+from sagelink.transport.mqtt.topics import Topics
+from sagelink.transport.webrtc.address import open_signalling_endpoint
+from sagelink.transport.webrtc.edge import WebRtcEdgeLink
+from sagelink.transport.webrtc.server import WebRtcServerLink
+from sagelink.transport.wire import MAX_MESSAGE_BYTES
+from sagelink.transport.wire_cost import ChargeOverhead
 from tests.brokers import Mosquitto
-from transport.bill import Toll
-from transport.in_process import InProcessLink
-from transport.link import EdgeLink, Hello, Message, ServerLink
-from transport.mqtt.address import open_broker
-from transport.mqtt.connection import socket_of
-from transport.mqtt.edge import MqttEdgeLink
-from transport.mqtt.server import MqttServerLink
-from transport.mqtt.topics import Topics
-from transport.webrtc.address import open_meeting_point
-from transport.webrtc.edge import WebRtcEdgeLink
-from transport.webrtc.server import WebRtcServerLink
-from transport.wire import MAX_MESSAGE_BYTES
 
 
 @dataclass
@@ -43,7 +43,7 @@ async def in_process() -> AsyncIterator[Rig]:
         yield Rig(link, link)
 
 
-HELLO = Hello(side=14, patch_size=16, classes="0123", deadline_s=5.0)
+HELLO = CameraInfo(side=14, patch_size=16, classes="0123", deadline_s=5.0)
 
 
 @contextlib.asynccontextmanager
@@ -57,8 +57,8 @@ async def mqtt(protocol: str) -> AsyncIterator[Rig]:
 
 
 @contextlib.asynccontextmanager
-async def webrtc(toll: Toll | None) -> AsyncIterator[Rig]:
-    at = open_meeting_point("webrtc+http://127.0.0.1:0", WebRtcConfig(), "url")
+async def webrtc(toll: ChargeOverhead | None) -> AsyncIterator[Rig]:
+    at = open_signalling_endpoint("webrtc+http://127.0.0.1:0", WebRtcConfig(), "url")
     async with WebRtcServerLink(at) as server:
         found = dataclasses.replace(at, port=server.port)
         async with WebRtcEdgeLink(found, "node", ["door", "yard"], HELLO, toll=toll) as edge:

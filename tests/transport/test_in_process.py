@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
+from sagelink.transport.in_process import InProcessLink
+from sagelink.transport.link import Message
 from tests.fakes import settle
-from transport.in_process import InProcessLink
-from transport.link import Message
 
 
 async def test_closing_ends_both_sides_and_refuses_who_waits_for_room():

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.types import Reply
-from transport.unit_set import pack_units
-from transport.wire import (
+from sagelink.pipeline.types import Reply
+from sagelink.transport.unit_set import pack_units
+from sagelink.transport.wire import (
     MAX_CLASSES,
     MAX_MESSAGE_BYTES,
     MAX_PATCH,

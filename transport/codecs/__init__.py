@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pipeline.errors import UsageError, suggest
-from transport.codecs import av1, jpeg, vp8
-from transport.codecs.contract import Canvas, Codec, Patches, Tokens, cut_units
-from transport.codecs.images import Stripped, WholeFile
-from transport.codecs.raw import RawZstd
-from transport.codecs.tokens import TokenZstd
-from transport.wire import REMEMBERED, MalformedMessage
+from sagelink.pipeline.errors import UsageError, suggest
+from sagelink.transport.codecs import av1, jpeg, vp8
+from sagelink.transport.codecs.contract import Canvas, Codec, Patches, Tokens, cut_units
+from sagelink.transport.codecs.images import Stripped, WholeFile
+from sagelink.transport.codecs.raw import RawZstd
+from sagelink.transport.codecs.tokens import TokenZstd
+from sagelink.transport.wire import REMEMBERED, MalformedMessage
 
 __all__ = [
     "Canvas",

@@ -8,8 +8,8 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.types import OperatingPoint, Pixels, Units
-from transport.embedding import Embedding
+from sagelink.pipeline.types import OperatingPoint, Pixels, Units
+from sagelink.transport.patch_embedding import Embedding
 
 Patches: TypeAlias = NDArray[np.uint8]  # (K, patch, patch, 3) RGB
 Tokens: TypeAlias = NDArray[np.float32]  # (K, D) of the server's patch embedding, before positions are added

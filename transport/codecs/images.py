@@ -14,10 +14,10 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from pipeline.types import OperatingPoint, Pixels, Units
-from transport.codecs.contract import Canvas, Patches, Sends, cut_units
-from transport.codecs.masking import masked, restored, scaled_down
-from transport.wire import MalformedMessage
+from sagelink.pipeline.types import OperatingPoint, Pixels, Units
+from sagelink.transport.codecs.contract import Canvas, Patches, Sends, cut_units
+from sagelink.transport.codecs.masking import masked, restored, scaled_down
+from sagelink.transport.wire import MalformedMessage
 
 SIDE_STEP = 8  # pixels: sides are multiples of this, or the picture's own
 _LEAST = 2  # pixels on a side of what is coded

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.types import Pixels
+from sagelink.pipeline.types import Pixels
 
 
 def masked(picture: Pixels, kept: NDArray[np.bool_], patch_size: int) -> Pixels:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.types import OperatingPoint, Pixels, Units
-from transport.codecs.contract import Canvas, Patches, Sends, cut_units
-from transport.codecs.zstd import compress, decompress
+from sagelink.pipeline.types import OperatingPoint, Pixels, Units
+from sagelink.transport.codecs.contract import Canvas, Patches, Sends, cut_units
+from sagelink.transport.codecs.zstd import compress, decompress
 
 
 class RawZstd:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import UsageError
-from pipeline.types import OperatingPoint, Pixels, Units
-from transport.codecs.contract import Canvas, Sends, Tokens, cut_units
-from transport.codecs.zstd import compress, decompress
-from transport.embedding import HASH_BYTES, Embedding
-from transport.wire import MalformedMessage
+from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.types import OperatingPoint, Pixels, Units
+from sagelink.transport.codecs.contract import Canvas, Sends, Tokens, cut_units
+from sagelink.transport.codecs.zstd import compress, decompress
+from sagelink.transport.patch_embedding import HASH_BYTES, Embedding
+from sagelink.transport.wire import MalformedMessage
 
 BITS = (4, 6, 8)
 _LEVEL = 9

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zstandard
 
-from transport.wire import MalformedMessage
+from sagelink.transport.wire import MalformedMessage
 
 _SLICE = 64  # bytes
 

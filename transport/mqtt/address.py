@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pipeline.config import MqttConfig
-from pipeline.errors import UsageError
+from sagelink.pipeline.config import MqttConfig
+from sagelink.pipeline.errors import UsageError
 
 PORTS = {"mqtt": 1883, "mqtts": 8883}
 ENV_USERNAME, ENV_PASSWORD = "SAGELINK_MQTT_USERNAME", "SAGELINK_MQTT_PASSWORD"

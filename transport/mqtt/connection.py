@@ -16,9 +16,9 @@ from aiomqtt.types import PahoSocket
 from paho.mqtt import client as paho
 from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY
 
-from pipeline.tasks import first_error
-from transport.backoff import Backoff
-from transport.mqtt.address import Broker
+from sagelink.pipeline.tasks import first_error
+from sagelink.transport.backoff import Backoff
+from sagelink.transport.mqtt.address import Broker
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class _Client(aiomqtt.Client):
         self._loop.call_soon_threadsafe(watch)
 
 
-class Connection:
+class BrokerConnection:
     """Calls `session(client)` with each connected client; the session ends when the connection does."""
 
     def __init__(

@@ -14,16 +14,16 @@ import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from pipeline.channel import Channel
-from pipeline.errors import SagelinkError
-from pipeline.tasks import background
-from transport.bill import Till, Toll
-from transport.link import Hello
-from transport.mqtt.address import Broker
-from transport.mqtt.bill import Tariff, counted_bits
-from transport.mqtt.connection import Connection, socket_of
-from transport.mqtt.topics import SESSION_BYTES, Topics, encode_state
-from transport.wire import MAX_MESSAGE_BYTES
+from sagelink.pipeline.channel import Channel
+from sagelink.pipeline.errors import SagelinkError
+from sagelink.pipeline.tasks import background
+from sagelink.transport.link import CameraInfo
+from sagelink.transport.mqtt.address import Broker
+from sagelink.transport.mqtt.connection import BrokerConnection, socket_of
+from sagelink.transport.mqtt.topics import SESSION_BYTES, Topics, encode_state
+from sagelink.transport.mqtt.wire_cost import MqttCostModel, counted_bits
+from sagelink.transport.wire import MAX_MESSAGE_BYTES
+from sagelink.transport.wire_cost import ChargeOverhead, OverheadCharger
 
 log = logging.getLogger(__name__)
 
@@ -46,10 +46,10 @@ class MqttEdgeLink:
         topics: Topics,
         node: str,
         cameras: Sequence[str],
-        hello: Hello,
+        hello: CameraInfo,
         *,
         in_flight: int = 2,
-        toll: Toll | None = None,
+        toll: ChargeOverhead | None = None,
         must_connect: bool = False,
         on_budget: Callable[[bytes], None] | None = None,
     ) -> None:
@@ -60,10 +60,10 @@ class MqttEdgeLink:
         self._in_flight = in_flight
         self._must_connect = must_connect
         self._on_budget = on_budget
-        self._tariff = Tariff(broker.tls is not None, False, broker.client_certificate)
+        self._tariff = MqttCostModel(broker.tls is not None, False, broker.client_certificate)
         self._session = secrets.token_bytes(SESSION_BYTES)
         self._down: Channel[tuple[str, bytes]] = Channel("downlink", "drop_oldest", capacity=_REPLIES)
-        self._connection = Connection(
+        self._connection = BrokerConnection(
             broker,
             self._run_session,
             identifier=f"sagelink-{node}-{secrets.token_hex(4)}",
@@ -72,7 +72,7 @@ class MqttEdgeLink:
             before_connecting=lambda: self._till.open(self._tariff.connect_bits()),
         )
         self._changed = asyncio.Event()
-        self._till = Till(toll, self._changed.set)
+        self._till = OverheadCharger(toll, self._changed.set)
         self._client: aiomqtt.Client | None = None
         self._publishing: asyncio.TaskGroup | None = None
         self._unacknowledged = 0
@@ -146,7 +146,7 @@ class MqttEdgeLink:
         connection = socket_of(client)
         if connection is not None:
             ipv6 = connection.family.name == "AF_INET6"
-            self._tariff = Tariff(self._tariff.tls, ipv6, self._tariff.client_certificate)
+            self._tariff = MqttCostModel(self._tariff.tls, ipv6, self._tariff.client_certificate)
         await client.subscribe(self._topics.verdict(f"{self._node}/+"), qos=0)
         if self._on_budget is not None:
             await client.subscribe(self._topics.budget(self._node), qos=1)

@@ -15,8 +15,8 @@ from amqtt.errors import AMQTTError
 from amqtt.plugins.base import BaseAuthPlugin
 from amqtt.session import Session
 
-from pipeline.errors import UsageError
-from pipeline.web import is_loopback
+from sagelink.net.http import is_loopback
+from sagelink.pipeline.errors import UsageError
 
 _STOP_S = 1.0
 

@@ -12,14 +12,14 @@ from typing import Self
 
 import aiomqtt
 
-from pipeline.channel import Channel, ChannelClosed
-from pipeline.errors import SagelinkError
-from pipeline.tasks import background
-from transport.link import Hello, Message
-from transport.mqtt.address import Broker
-from transport.mqtt.connection import Connection
-from transport.mqtt.topics import SESSION_BYTES, State, Topics, decode_state
-from transport.wire import MAX_MESSAGE_BYTES
+from sagelink.pipeline.channel import Channel, ChannelClosed
+from sagelink.pipeline.errors import SagelinkError
+from sagelink.pipeline.tasks import background
+from sagelink.transport.link import CameraInfo, Message
+from sagelink.transport.mqtt.address import Broker
+from sagelink.transport.mqtt.connection import BrokerConnection
+from sagelink.transport.mqtt.topics import SESSION_BYTES, NodeState, Topics, decode_state
+from sagelink.transport.wire import MAX_MESSAGE_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -41,13 +41,13 @@ class MqttServerLink:
         self._group = group
         self._on_connection = on_connection
         self._up: Channel[Message] = Channel("uplink", "drop_oldest", capacity=_ARRIVED)
-        self._connection = Connection(
+        self._connection = BrokerConnection(
             broker, self._run_session, identifier=f"sagelink-server-{secrets.token_hex(6)}", queue=_ARRIVED
         )
         self._client: aiomqtt.Client | None = None
-        self.cameras: dict[str, Hello] = {}
+        self.cameras: dict[str, CameraInfo] = {}
         self._nodes: dict[str, str] = {}  # session of each node that is there
-        self._announced: dict[str, dict[str, State]] = {}  # by node and address, whether or not the node is there
+        self._announced: dict[str, dict[str, NodeState]] = {}  # by node and address, whether or not the node is there
         self._count = 0  # of announced cameras
         self._entered = AsyncExitStack()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-from transport.link import Hello
+from sagelink.transport.link import CameraInfo
 
 SESSION_BYTES = 2  # before each evidence message, and before its reply
 _MAX_STATE_BYTES = 1024
@@ -36,20 +36,20 @@ class Topics:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class NodeState:
     """What a node or a camera retains."""
 
     session: str  # of the run that announced it: what an earlier run of the same name left behind has another
     online: bool
-    hello: Hello | None = None  # of a camera that is online
+    hello: CameraInfo | None = None  # of a camera that is online
 
 
-def encode_state(session: bytes, online: bool, hello: Hello | None = None) -> bytes:
+def encode_state(session: bytes, online: bool, hello: CameraInfo | None = None) -> bytes:
     """As JSON; of a camera with its hello."""
     return json.dumps({"online": online, "session": session.hex()} | (asdict(hello) if hello else {})).encode()
 
 
-def decode_state(data: bytes, of_camera: bool) -> State | None:
+def decode_state(data: bytes, of_camera: bool) -> NodeState | None:
     """None for what is no state."""
     if len(data) > _MAX_STATE_BYTES:
         return None
@@ -58,7 +58,7 @@ def decode_state(data: bytes, of_camera: bool) -> State | None:
         session, online, hello = str(state["session"]), state["online"] is True, None
         if of_camera and online:
             deadline_s = float(state["deadline_s"])
-            hello = Hello(int(state["side"]), int(state["patch_size"]), str(state["classes"])[:64], deadline_s)
+            hello = CameraInfo(int(state["side"]), int(state["patch_size"]), str(state["classes"])[:64], deadline_s)
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
         return None
-    return State(session, online, hello) if hello is None or 0 < hello.deadline_s < float("inf") else None
+    return NodeState(session, online, hello) if hello is None or 0 < hello.deadline_s < float("inf") else None

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from pipeline.config import WebRtcConfig
-from pipeline.credentials import bearer_token, secret
-from pipeline.errors import UsageError
+from sagelink.pipeline.config import WebRtcConfig
+from sagelink.pipeline.credentials import bearer_token, secret
+from sagelink.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     from aiortc import RTCConfiguration
@@ -32,7 +32,7 @@ class IceServer:
 
 
 @dataclass(frozen=True, slots=True)
-class MeetingPoint:
+class SignallingEndpoint:
     """One HTTP address for offers, and what this side needs there."""
 
     host: str
@@ -74,10 +74,10 @@ def parse_url(url: str, where: str) -> tuple[bool, str, int]:
     return SCHEMES[parts.scheme], parts.hostname, port if port is not None else PORT
 
 
-def open_meeting_point(url: str, config: WebRtcConfig, where: str) -> MeetingPoint:
+def open_signalling_endpoint(url: str, config: WebRtcConfig, where: str) -> SignallingEndpoint:
     """Reads the token and certificates. Raises UsageError for what cannot be read."""
     tls, host, port = parse_url(url, where)
-    return MeetingPoint(
+    return SignallingEndpoint(
         host=host,
         port=port,
         tls=tls,

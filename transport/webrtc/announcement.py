@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from transport.link import Hello
+from sagelink.transport.link import CameraInfo
 
 MAX_CAMERAS_OF_NODE = 256
 _MAX_STATE_BYTES = 16_384
 
 
-def encode_state(hello: Hello, cameras: list[str], online: bool) -> bytes:
+def encode_state(hello: CameraInfo, cameras: list[str], online: bool) -> bytes:
     """As JSON."""
     return json.dumps({"online": online, "cameras": cameras, **asdict(hello)}).encode()
 
 
-def decode_state(data: bytes) -> tuple[Hello, list[str]] | None:
+def decode_state(data: bytes) -> tuple[CameraInfo, list[str]] | None:
     """The node's hello and its cameras; None for a node that has gone, or for what is no state."""
     if len(data) > _MAX_STATE_BYTES:
         return None
@@ -26,7 +26,7 @@ def decode_state(data: bytes) -> tuple[Hello, list[str]] | None:
             return None
         cameras = [str(name) for name in state["cameras"]][:MAX_CAMERAS_OF_NODE]
         deadline_s = float(state["deadline_s"])
-        hello = Hello(int(state["side"]), int(state["patch_size"]), str(state["classes"])[:64], deadline_s)
+        hello = CameraInfo(int(state["side"]), int(state["patch_size"]), str(state["classes"])[:64], deadline_s)
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return (hello, cameras) if 0 < deadline_s < float("inf") else None

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from transport.wire import MAX_PARTS
+from sagelink.transport.wire import MAX_PARTS
 
 DATAGRAM = 1160  # bytes of user data that fit one SCTP packet of aiortc: 1161, rounded down to whole words
 _PART = struct.Struct("!BHBB")

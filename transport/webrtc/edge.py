@@ -13,17 +13,15 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Literal, Self
 
-from pipeline.channel import Channel, ChannelClosed
-from pipeline.errors import SagelinkError
-from pipeline.offers import OfferRefused
-from pipeline.tasks import background
-from transport.backoff import Backoff
-from transport.bill import Till, Toll
-from transport.link import Hello
-from transport.webrtc.address import MeetingPoint
-from transport.webrtc.announcement import encode_state
-from transport.webrtc.bill import Tariff
-from transport.webrtc.datagrams import (
+from sagelink.net.whip import OfferRefused
+from sagelink.pipeline.channel import Channel, ChannelClosed
+from sagelink.pipeline.errors import SagelinkError
+from sagelink.pipeline.tasks import background
+from sagelink.transport.backoff import Backoff
+from sagelink.transport.link import CameraInfo
+from sagelink.transport.webrtc.address import SignallingEndpoint
+from sagelink.transport.webrtc.announcement import encode_state
+from sagelink.transport.webrtc.datagrams import (
     ANNOUNCEMENT,
     EVIDENCE,
     NUMBERS,
@@ -32,10 +30,12 @@ from transport.webrtc.datagrams import (
     pack_part,
     unpack_verdict,
 )
-from transport.webrtc.peer import Peer
-from transport.webrtc.round_trip import RoundTrip
-from transport.webrtc.signalling import Unreachable, exchange
-from transport.wire import MAX_MESSAGE_BYTES, PART_BYTES, parts_of
+from sagelink.transport.webrtc.peer import Peer
+from sagelink.transport.webrtc.resend_timer import ResendTimer
+from sagelink.transport.webrtc.signalling import Unreachable, exchange
+from sagelink.transport.webrtc.wire_cost import WebRtcCostModel
+from sagelink.transport.wire import MAX_MESSAGE_BYTES, PART_BYTES, parts_of
+from sagelink.transport.wire_cost import ChargeOverhead, OverheadCharger
 
 log = logging.getLogger(__name__)
 
@@ -58,12 +58,12 @@ class WebRtcEdgeLink:
 
     def __init__(
         self,
-        at: MeetingPoint,
+        at: SignallingEndpoint,
         node: str,
         cameras: Sequence[str],
-        hello: Hello,
+        hello: CameraInfo,
         *,
-        toll: Toll | None,
+        toll: ChargeOverhead | None,
         on_mended: Callable[[Mended], None] = lambda _: None,
     ) -> None:
         """`on_mended`: a message went again, or a verdict came by the reliable channel alone."""
@@ -74,11 +74,11 @@ class WebRtcEdgeLink:
         self._on_mended = on_mended
         self._down: Channel[tuple[str, bytes]] = Channel("downlink", "drop_oldest", capacity=_REPLIES)
         self._changed = asyncio.Event()
-        self._till = Till(toll, self._changed.set)
-        self._tariff = Tariff(ipv6=":" in at.host, tls=at.tls)
+        self._till = OverheadCharger(toll, self._changed.set)
+        self._tariff = WebRtcCostModel(ipv6=":" in at.host, tls=at.tls)
         self._numbers = itertools.count()
         self._seen: deque[int] = deque(maxlen=_REPLIES)  # replies come twice
-        self._round_trip = RoundTrip()
+        self._round_trip = ResendTimer()
         self._single: dict[int, tuple[float, asyncio.TimerHandle]] = {}  # messages of one datagram, by number
         self._peer: Peer | None = None
         self._attempted = asyncio.Event()

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection, RTCSessionDescription
 from aiortc.exceptions import InvalidStateError
 
-from pipeline.offers import OfferRefused
-from transport.webrtc.bill import Meter
-from transport.webrtc.datagrams import HEARTBEAT
-from transport.webrtc.reach import why_no_way
+from sagelink.net.whip import OfferRefused
+from sagelink.transport.webrtc.datagrams import HEARTBEAT
+from sagelink.transport.webrtc.ice_diagnosis import diagnose_ice
+from sagelink.transport.webrtc.wire_cost import DatagramCounter
 
 _HEARTBEAT_S = 1.0
 _DEAD_S = 2.5  # without a packet: told within three seconds
@@ -38,7 +38,7 @@ class Peer:
         self._servers = [str(each.urls) for each in configuration.iceServers or ()]
         self._connection = RTCPeerConnection(configuration)
         self.fault: str | None = None  # why it has ended
-        self.meter = Meter()
+        self.meter = DatagramCounter()
         self._ended = asyncio.Event()
         self._open = asyncio.Event()
         self._heard_s = time.monotonic()
@@ -129,7 +129,7 @@ class Peer:
         if not self._open.is_set() or self._connection.connectionState == "failed":
             described = self._connection.localDescription.sdp, self._connection.remoteDescription.sdp
             self._end("")
-            self.fault = f"no connection: {why_no_way(*described, self._servers)}"
+            self.fault = f"no connection: {diagnose_ice(*described, self._servers)}"
         return self.fault is None
 
     async def live(self) -> str:

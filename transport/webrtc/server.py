@@ -13,14 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from pipeline.channel import Channel, ChannelClosed
-from pipeline.offers import OfferRefused, check_reach, offer_app
-from pipeline.web import serve_http
-from transport.link import Hello, Message
-from transport.webrtc.address import ENV_TOKEN, MeetingPoint
-from transport.webrtc.guest import SESSION, Guest
-from transport.webrtc.signalling import OFFER_PATH
-from transport.webrtc.viewer import VIDEO_PATH, Audience, Viewer
+from sagelink.net.http import serve_http
+from sagelink.net.whip import OfferRefused, check_reach, offer_app
+from sagelink.pipeline.channel import Channel, ChannelClosed
+from sagelink.transport.link import CameraInfo, Message
+from sagelink.transport.webrtc.address import ENV_TOKEN, SignallingEndpoint
+from sagelink.transport.webrtc.browser_session import VIDEO_PATH, BrowserSession, BrowserSettings
+from sagelink.transport.webrtc.edge_session import SESSION, EdgeSession
+from sagelink.transport.webrtc.signalling import OFFER_PATH
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +33,13 @@ class WebRtcServerLink:
 
     def __init__(
         self,
-        at: MeetingPoint,
+        at: SignallingEndpoint,
         *,
         certificate: Path | None = None,
         key: Path | None = None,
         part_wait_s: float = 0.12,
         max_peers: int = 256,
-        audience: Audience | None = None,
+        audience: BrowserSettings | None = None,
     ) -> None:
         """`audience`: browsers that are let in too. Raises UsageError for an address that others can reach without a
         token."""
@@ -52,11 +52,11 @@ class WebRtcServerLink:
         answerers = {OFFER_PATH: self._answer} | ({VIDEO_PATH: self._answer_browser} if audience else {})
         self._app = offer_app(answerers, audience.page if audience else {}, at.token)
         self._up: Channel[Message] = Channel("uplink", "drop_oldest", capacity=_ARRIVED)
-        self.cameras: dict[str, Hello] = {}
+        self.cameras: dict[str, CameraInfo] = {}
         self.port = at.port
         self.trouble: str | None = None  # it answers as long as it runs
         self._identifiers = itertools.count(1)
-        self._guests: dict[int, Guest | Viewer] = {}
+        self._guests: dict[int, EdgeSession | BrowserSession] = {}
         self._stays: dict[int, asyncio.Task[None]] = {}
         self._entered = AsyncExitStack()
 
@@ -100,33 +100,33 @@ class WebRtcServerLink:
 
     async def _answer(self, offer: str) -> str:
         """The answer to a node's offer. Raises OfferRefused."""
-        self._check_room(Guest, self._max_peers)
-        guest = Guest(next(self._identifiers), self._at, self._part_wait_s, self._take, self._know)
+        self._check_room(EdgeSession, self._max_peers)
+        guest = EdgeSession(next(self._identifiers), self._at, self._part_wait_s, self._take, self._know)
         return await self._let_in(guest, offer)
 
     async def _answer_browser(self, offer: str) -> str:
         """The answer to a browser's. Raises OfferRefused."""
         assert self._audience is not None
-        self._check_room(Viewer, self._audience.most)
-        viewer = Viewer(next(self._identifiers), self._at, self._audience, self._take, self._know)
+        self._check_room(BrowserSession, self._audience.most)
+        viewer = BrowserSession(next(self._identifiers), self._at, self._audience, self._take, self._know)
         return await self._let_in(viewer, offer)
 
-    def _check_room(self, kind: type[Guest] | type[Viewer], most: int) -> None:
+    def _check_room(self, kind: type[EdgeSession] | type[BrowserSession], most: int) -> None:
         """Whether one more of that kind may come. Raises OfferRefused."""
         there = self._there(kind)
         opening = sum(not guest.open for guest in there)
         if self._up.closed or opening >= _OPENING or len(there) >= most:
             raise OfferRefused("too many peers; try again later", 503)
 
-    def _there(self, kind: type[Guest] | type[Viewer]) -> list[Guest | Viewer]:
+    def _there(self, kind: type[EdgeSession] | type[BrowserSession]) -> list[EdgeSession | BrowserSession]:
         return [guest for guest in self._guests.values() if isinstance(guest, kind)]
 
     @property
     def viewers(self) -> int:
         """How many browsers are here."""
-        return len(self._there(Viewer))
+        return len(self._there(BrowserSession))
 
-    async def _let_in(self, guest: Guest | Viewer, offer: str) -> str:
+    async def _let_in(self, guest: EdgeSession | BrowserSession, offer: str) -> str:
         """The answer to an offer; then the guest stays. Raises OfferRefused."""
         self._guests[guest.identifier] = guest
         answer = None
@@ -138,7 +138,7 @@ class WebRtcServerLink:
         self._stays[guest.identifier] = asyncio.create_task(self._host(guest))
         return answer
 
-    async def _host(self, guest: Guest | Viewer) -> None:
+    async def _host(self, guest: EdgeSession | BrowserSession) -> None:
         """One guest, from its answer to its end."""
         try:
             await guest.stay()
@@ -152,6 +152,6 @@ class WebRtcServerLink:
         with contextlib.suppress(ChannelClosed):
             self._up.put_now(message)
 
-    def _know(self, guest: Guest | Viewer) -> None:
+    def _know(self, guest: EdgeSession | BrowserSession) -> None:
         assert guest.hello is not None
         self.cameras.update(dict.fromkeys(guest.addresses, guest.hello))

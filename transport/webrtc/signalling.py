@@ -6,8 +6,8 @@ import asyncio
 import http.client
 import ssl
 
-from pipeline.offers import LONGEST_OFFER
-from transport.webrtc.address import ENV_TOKEN, MeetingPoint
+from sagelink.net.whip import LONGEST_OFFER
+from sagelink.transport.webrtc.address import ENV_TOKEN, SignallingEndpoint
 
 _TIMEOUT_S = 3.0
 OFFER_PATH = "/offer"
@@ -17,12 +17,12 @@ class Unreachable(Exception):
     """There is no answer; the text says why."""
 
 
-async def exchange(at: MeetingPoint, offer: str, path: str = OFFER_PATH) -> str:
+async def exchange(at: SignallingEndpoint, offer: str, path: str = OFFER_PATH) -> str:
     """The answer to an offer. Raises Unreachable."""
     return await asyncio.to_thread(_post, at, offer, path)
 
 
-def _post(at: MeetingPoint, offer: str, path: str) -> str:
+def _post(at: SignallingEndpoint, offer: str, path: str) -> str:
     connection: http.client.HTTPConnection
     if at.tls:
         connection = http.client.HTTPSConnection(at.host, at.port, timeout=_TIMEOUT_S, context=at.trusted)

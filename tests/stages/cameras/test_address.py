@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.errors import UsageError
-from stages.cameras.address import check_address, is_camera
+from sagelink.pipeline.errors import UsageError
+from sagelink.stages.cameras.address import check_address, is_camera
 
 
 @pytest.mark.parametrize(

@@ -20,13 +20,13 @@ import av
 import numpy as np
 import pytest
 
-from pipeline.config import CameraConfig
-from pipeline.types import Frame
-from stages.cameras.camera import Camera
-from stages.cameras.connection import Grabbed, connect
-from stages.cameras.faults import CameraFault
-from stages.cameras.supervisor import Fault, Patience, State, Supervisor
-from stages.cameras.with_opencv import _OPENING
+from sagelink.pipeline.config import CameraConfig
+from sagelink.pipeline.types import Frame
+from sagelink.stages.cameras.camera import Camera
+from sagelink.stages.cameras.contract import Grabbed, connect
+from sagelink.stages.cameras.faults import CameraFault
+from sagelink.stages.cameras.supervisor import CameraState, Fault, Patience, Supervisor
+from sagelink.stages.cameras.with_opencv import _OPENING
 from tests.stages.test_sources import write_video
 
 BACKENDS = ("opencv", "pyav")
@@ -76,7 +76,7 @@ async def test_a_server_that_is_killed_and_comes_back(rtsp_server, caplog, backe
         assert first.pixels.shape == (120, 160, 3)
         server.kill()
         task = asyncio.ensure_future(anext(frames))
-        while camera.state is not State.BACKOFF:
+        while camera.state is not CameraState.BACKOFF:
             await asyncio.sleep(0.01)
             if task.done():  # those that were on their way
                 task = asyncio.ensure_future(anext(frames))
@@ -99,7 +99,7 @@ async def test_a_frozen_server_is_a_stall_and_no_more_if_it_thaws(rtsp_server, b
         await until(camera, frames, lambda frame: frame.seq == 5, 15)
         server.freeze()
         task = asyncio.ensure_future(until(camera, frames, lambda frame: False, 60))
-        await becomes(lambda: camera.state is State.STALLED)
+        await becomes(lambda: camera.state is CameraState.STALLED)
         before = camera.captured
         server.thaw()
         await becomes(lambda: camera.captured >= before + 5)
@@ -116,7 +116,7 @@ async def test_a_server_that_stays_frozen_is_left_and_replaced(rtsp_server, back
         await until(camera, frames, lambda frame: frame.seq == 5, 15)
         server.freeze()
         task = asyncio.ensure_future(until(camera, frames, lambda frame: False, 60))
-        await becomes(lambda: camera.state in (State.BACKOFF, State.CONNECTING))
+        await becomes(lambda: camera.state in (CameraState.BACKOFF, CameraState.CONNECTING))
         assert camera.health()["fault"] == "timed out"
         before = camera.captured
         server.thaw()

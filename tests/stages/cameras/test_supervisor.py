@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stages.cameras.supervisor import Fault, Patience, State, Supervisor
+from sagelink.stages.cameras.supervisor import CameraState, Fault, Patience, Supervisor
 
 PATIENCE = Patience(open_timeout=5, read_timeout=6, stall_after=2, first_wait=0.5, longest_wait=4)
 
@@ -19,80 +19,80 @@ def started(patience: Patience = PATIENCE, chance: float = 0.0) -> Supervisor:
 # Each step: time, event (a Fault, "frame", "end", or "tick"), what tick orders then, and the state after it.
 STORIES = {
     "frames keep it running": [
-        (1.0, "frame", None, State.RUNNING),
-        (2.9, "frame", None, State.RUNNING),
-        (4.8, "tick", None, State.RUNNING),
+        (1.0, "frame", None, CameraState.RUNNING),
+        (2.9, "frame", None, CameraState.RUNNING),
+        (4.8, "tick", None, CameraState.RUNNING),
     ],
     "silence is a stall, a frame ends it": [
-        (1.0, "frame", None, State.RUNNING),
-        (3.0, "tick", None, State.STALLED),
-        (3.5, "frame", None, State.RUNNING),
-        (5.4, "tick", None, State.RUNNING),
+        (1.0, "frame", None, CameraState.RUNNING),
+        (3.0, "tick", None, CameraState.STALLED),
+        (3.5, "frame", None, CameraState.RUNNING),
+        (5.4, "tick", None, CameraState.RUNNING),
     ],
     "a stall beyond the read time-out gives the thread up": [
-        (1.0, "frame", None, State.RUNNING),
-        (3.0, "tick", None, State.STALLED),
-        (6.9, "tick", None, State.STALLED),
-        (7.0, "tick", "abandon", State.BACKOFF),
-        (7.4, "tick", None, State.BACKOFF),
-        (7.5, "tick", "open", State.CONNECTING),
+        (1.0, "frame", None, CameraState.RUNNING),
+        (3.0, "tick", None, CameraState.STALLED),
+        (6.9, "tick", None, CameraState.STALLED),
+        (7.0, "tick", "abandon", CameraState.BACKOFF),
+        (7.4, "tick", None, CameraState.BACKOFF),
+        (7.5, "tick", "open", CameraState.CONNECTING),
     ],
     "a loop that was late finds the stall and its end at once": [
-        (1.0, "frame", None, State.RUNNING),
-        (60.0, "tick", None, State.STALLED),
-        (64.0, "tick", "abandon", State.BACKOFF),
+        (1.0, "frame", None, CameraState.RUNNING),
+        (60.0, "tick", None, CameraState.STALLED),
+        (64.0, "tick", "abandon", CameraState.BACKOFF),
     ],
     "an open that does not come back is given up a grace after its own time-out": [
-        (5.9, "tick", None, State.CONNECTING),
-        (6.0, "tick", "abandon", State.BACKOFF),
+        (5.9, "tick", None, CameraState.CONNECTING),
+        (6.0, "tick", "abandon", CameraState.BACKOFF),
     ],
     "waits double up to the longest": [
-        (0.0, Fault.REFUSED, None, State.BACKOFF),
-        (0.5, "tick", "open", State.CONNECTING),
-        (0.5, Fault.REFUSED, None, State.BACKOFF),
-        (1.4, "tick", None, State.BACKOFF),
-        (1.5, "tick", "open", State.CONNECTING),
-        (1.5, Fault.REFUSED, None, State.BACKOFF),
-        (3.5, "tick", "open", State.CONNECTING),
-        (3.5, Fault.REFUSED, None, State.BACKOFF),
-        (7.5, "tick", "open", State.CONNECTING),
-        (7.5, Fault.REFUSED, None, State.BACKOFF),
-        (11.5, "tick", "open", State.CONNECTING),
+        (0.0, Fault.REFUSED, None, CameraState.BACKOFF),
+        (0.5, "tick", "open", CameraState.CONNECTING),
+        (0.5, Fault.REFUSED, None, CameraState.BACKOFF),
+        (1.4, "tick", None, CameraState.BACKOFF),
+        (1.5, "tick", "open", CameraState.CONNECTING),
+        (1.5, Fault.REFUSED, None, CameraState.BACKOFF),
+        (3.5, "tick", "open", CameraState.CONNECTING),
+        (3.5, Fault.REFUSED, None, CameraState.BACKOFF),
+        (7.5, "tick", "open", CameraState.CONNECTING),
+        (7.5, Fault.REFUSED, None, CameraState.BACKOFF),
+        (11.5, "tick", "open", CameraState.CONNECTING),
     ],
     "ten seconds of health start the waits over": [
-        (0.0, Fault.REFUSED, None, State.BACKOFF),
-        (0.5, "tick", "open", State.CONNECTING),
-        (1.0, "frame", None, State.RUNNING),
-        (2.5, "frame", None, State.RUNNING),
-        (4.0, "frame", None, State.RUNNING),
-        (11.0, "frame", None, State.RUNNING),
-        (11.1, Fault.END_OF_FILE, None, State.BACKOFF),
-        (11.6, "tick", "open", State.CONNECTING),
+        (0.0, Fault.REFUSED, None, CameraState.BACKOFF),
+        (0.5, "tick", "open", CameraState.CONNECTING),
+        (1.0, "frame", None, CameraState.RUNNING),
+        (2.5, "frame", None, CameraState.RUNNING),
+        (4.0, "frame", None, CameraState.RUNNING),
+        (11.0, "frame", None, CameraState.RUNNING),
+        (11.1, Fault.END_OF_FILE, None, CameraState.BACKOFF),
+        (11.6, "tick", "open", CameraState.CONNECTING),
     ],
     "less does not": [
-        (0.0, Fault.REFUSED, None, State.BACKOFF),
-        (0.5, "tick", "open", State.CONNECTING),
-        (1.0, "frame", None, State.RUNNING),
-        (2.5, "frame", None, State.RUNNING),
-        (2.5, Fault.END_OF_FILE, None, State.BACKOFF),
-        (3.4, "tick", None, State.BACKOFF),
-        (3.5, "tick", "open", State.CONNECTING),
+        (0.0, Fault.REFUSED, None, CameraState.BACKOFF),
+        (0.5, "tick", "open", CameraState.CONNECTING),
+        (1.0, "frame", None, CameraState.RUNNING),
+        (2.5, "frame", None, CameraState.RUNNING),
+        (2.5, Fault.END_OF_FILE, None, CameraState.BACKOFF),
+        (3.4, "tick", None, CameraState.BACKOFF),
+        (3.5, "tick", "open", CameraState.CONNECTING),
     ],
     "a wrong password is tried rarely": [
-        (0.1, Fault.UNAUTHORISED, None, State.BACKOFF),
-        (30.0, "tick", None, State.BACKOFF),
-        (30.1, "tick", "open", State.CONNECTING),
+        (0.1, Fault.UNAUTHORISED, None, CameraState.BACKOFF),
+        (30.0, "tick", None, CameraState.BACKOFF),
+        (30.1, "tick", "open", CameraState.CONNECTING),
     ],
     "the end is the end": [
-        (1.0, "frame", None, State.RUNNING),
-        (1.1, "end", None, State.ENDED),
-        (99.0, "tick", None, State.ENDED),
+        (1.0, "frame", None, CameraState.RUNNING),
+        (1.1, "end", None, CameraState.ENDED),
+        (99.0, "tick", None, CameraState.ENDED),
     ],
 }
 
 
 @pytest.mark.parametrize("story", STORIES.values(), ids=STORIES)
-def test_stories(story: list[tuple[float, object, str | None, State]]) -> None:
+def test_stories(story: list[tuple[float, object, str | None, CameraState]]) -> None:
     supervisor = started()
     for step, (now_s, event, order, state) in enumerate(story):
         match event:
@@ -118,7 +118,7 @@ def test_it_remembers_the_fault_until_frames_come_again() -> None:
     assert (supervisor.fault, supervisor.recoveries) == (None, 0)
     supervisor.fail(2.0, Fault.END_OF_FILE)
     supervisor.tick(3.0)
-    assert (supervisor.state, supervisor.fault) == (State.CONNECTING, Fault.END_OF_FILE)
+    assert (supervisor.state, supervisor.fault) == (CameraState.CONNECTING, Fault.END_OF_FILE)
     supervisor.frame(3.5)
     assert (supervisor.fault, supervisor.recoveries, supervisor.attempts) == (None, 1, 2)
 

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.types import OperatingPoint
-from stages.sources.world import render, sample_scene
-from transport.codecs import Canvas, av1, codec_by_name, cut_units, jpeg, vp8
-from transport.codecs.masking import masked
-from transport.wire import MalformedMessage
+from sagelink.pipeline.types import OperatingPoint
+from sagelink.stages.sources.world import render, sample_scene
+from sagelink.transport.codecs import Canvas, av1, codec_by_name, cut_units, jpeg, vp8
+from sagelink.transport.codecs.masking import masked
+from sagelink.transport.wire import MalformedMessage
 
 CANVAS = Canvas(14, 16)
 ALL = np.arange(196)

@@ -13,11 +13,11 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.types import OperatingPoint
+from sagelink.pipeline.types import OperatingPoint
+from sagelink.transport.codecs import Canvas, cut_units
+from sagelink.transport.codecs.raw import RawZstd
+from sagelink.transport.wire import MalformedMessage
 from tests.fakes import CANVAS, make_picture
-from transport.codecs import Canvas, cut_units
-from transport.codecs.raw import RawZstd
-from transport.wire import MalformedMessage
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 POINT = OperatingPoint("raw-zstd", 0, 0, 0)

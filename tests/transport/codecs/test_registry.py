@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.errors import UsageError
-from transport import codecs
-from transport.codecs import codec_by_name, codec_by_number, codec_names, register_codec
-from transport.codecs.raw import RawZstd
-from transport.wire import MalformedMessage
+from sagelink.pipeline.errors import UsageError
+from sagelink.transport import codecs
+from sagelink.transport.codecs import codec_by_name, codec_by_number, codec_names, register_codec
+from sagelink.transport.codecs.raw import RawZstd
+from sagelink.transport.wire import MalformedMessage
 
 
 def test_every_codec_has_a_number_of_its_own():

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import UsageError
-from pipeline.types import OperatingPoint
+from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.types import OperatingPoint
+from sagelink.transport.codecs import Canvas, cut_units
+from sagelink.transport.codecs.tokens import BITS, TokenZstd
+from sagelink.transport.codecs.zstd import compress
+from sagelink.transport.patch_embedding import HASH_BYTES, Embedding
+from sagelink.transport.wire import MalformedMessage
 from tests.fakes import make_picture
-from transport.codecs import Canvas, cut_units
-from transport.codecs.tokens import BITS, TokenZstd
-from transport.codecs.zstd import compress
-from transport.embedding import HASH_BYTES, Embedding
-from transport.wire import MalformedMessage
 
 WIDTH = 24
 UNITS = np.array([0, 3, 5, 9])

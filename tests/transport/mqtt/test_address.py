@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import MqttConfig
-from pipeline.errors import UsageError
-from transport.mqtt.address import ENV_PASSWORD, ENV_USERNAME, open_broker, parse_url
+from sagelink.pipeline.config import MqttConfig
+from sagelink.pipeline.errors import UsageError
+from sagelink.transport.mqtt.address import ENV_PASSWORD, ENV_USERNAME, open_broker, parse_url
 
 
 @pytest.fixture(autouse=True)

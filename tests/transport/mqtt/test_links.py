@@ -11,16 +11,16 @@ from collections.abc import AsyncIterator, Callable
 import aiomqtt
 import pytest
 
-from pipeline.config import MqttConfig
-from pipeline.errors import SagelinkError
+from sagelink.pipeline.config import MqttConfig
+from sagelink.pipeline.errors import SagelinkError
+from sagelink.transport.link import CameraInfo
+from sagelink.transport.mqtt.address import Broker, open_broker
+from sagelink.transport.mqtt.edge import MqttEdgeLink
+from sagelink.transport.mqtt.server import MqttServerLink
+from sagelink.transport.mqtt.topics import Topics, encode_state
 from tests.brokers import Mosquitto, free_port
-from transport.link import Hello
-from transport.mqtt.address import Broker, open_broker
-from transport.mqtt.edge import MqttEdgeLink
-from transport.mqtt.server import MqttServerLink
-from transport.mqtt.topics import Topics, encode_state
 
-HELLO = Hello(14, 16, "0123", 5.0)
+HELLO = CameraInfo(14, 16, "0123", 5.0)
 TOPICS = Topics("test")
 
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transport.link import Hello
-from transport.mqtt.topics import State, Topics, decode_state, encode_state
+from sagelink.transport.link import CameraInfo
+from sagelink.transport.mqtt.topics import NodeState, Topics, decode_state, encode_state
 
-HELLO = Hello(14, 16, "0123456789abcdef", 1.0)
+HELLO = CameraInfo(14, 16, "0123456789abcdef", 1.0)
 
 
 def test_the_topic_table():
@@ -26,9 +26,9 @@ def test_the_topic_table():
 
 
 def test_what_is_announced_comes_back():
-    assert decode_state(encode_state(b"ab", True, HELLO), of_camera=True) == State("6162", True, HELLO)
-    assert decode_state(encode_state(b"ab", True), of_camera=False) == State("6162", True)
-    assert decode_state(encode_state(b"ab", False, HELLO), of_camera=True) == State("6162", False)
+    assert decode_state(encode_state(b"ab", True, HELLO), of_camera=True) == NodeState("6162", True, HELLO)
+    assert decode_state(encode_state(b"ab", True), of_camera=False) == NodeState("6162", True)
+    assert decode_state(encode_state(b"ab", False, HELLO), of_camera=True) == NodeState("6162", False)
     assert decode_state(encode_state(b"ab", True), of_camera=True) is None  # a camera says what it sends
 
 

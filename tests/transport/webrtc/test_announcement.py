@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transport.link import Hello
-from transport.webrtc.announcement import decode_state, encode_state
+from sagelink.transport.link import CameraInfo
+from sagelink.transport.webrtc.announcement import decode_state, encode_state
 
-HELLO = Hello(14, 16, "0123456789abcdef", 1.0)
+HELLO = CameraInfo(14, 16, "0123456789abcdef", 1.0)
 
 
 def test_what_is_announced_comes_back():

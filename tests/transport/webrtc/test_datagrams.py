@@ -6,7 +6,7 @@ from aiortc.rtcsctptransport import USERDATA_MAX_LENGTH
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transport.webrtc.datagrams import (
+from sagelink.transport.webrtc.datagrams import (
     DATAGRAM,
     Assembler,
     Part,
@@ -15,7 +15,7 @@ from transport.webrtc.datagrams import (
     unpack_part,
     unpack_verdict,
 )
-from transport.wire import PART_BYTES
+from sagelink.transport.wire import PART_BYTES
 
 
 def part(index: int, count: int = 3, number: int = 1, camera: int = 0) -> Part:

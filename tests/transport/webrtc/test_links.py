@@ -12,31 +12,33 @@ from pathlib import Path
 import pytest
 from aiortc import RTCPeerConnection, RTCSessionDescription
 
-from pipeline.config import WebRtcConfig
-from pipeline.errors import SagelinkError, UsageError
+from sagelink.pipeline.config import WebRtcConfig
+from sagelink.pipeline.errors import SagelinkError, UsageError
+from sagelink.transport.link import CameraInfo
+from sagelink.transport.webrtc import edge_session as guest_module
+from sagelink.transport.webrtc.address import SignallingEndpoint, open_signalling_endpoint
+from sagelink.transport.webrtc.datagrams import Part, pack_part
+from sagelink.transport.webrtc.edge import WebRtcEdgeLink
+from sagelink.transport.webrtc.server import WebRtcServerLink
+from sagelink.transport.webrtc.signalling import Unreachable, exchange
+from sagelink.transport.webrtc.wire_cost import WebRtcCostModel
+from sagelink.transport.wire import encode_bundle
 from tests.certificates import self_signed
-from transport.link import Hello
-from transport.webrtc import guest as guest_module
-from transport.webrtc.address import MeetingPoint, open_meeting_point
-from transport.webrtc.bill import Tariff
-from transport.webrtc.datagrams import Part, pack_part
-from transport.webrtc.edge import WebRtcEdgeLink
-from transport.webrtc.server import WebRtcServerLink
-from transport.webrtc.signalling import Unreachable, exchange
-from transport.wire import encode_bundle
 
-HELLO = Hello(14, 16, "0123", 5.0)
+HELLO = CameraInfo(14, 16, "0123", 5.0)
 TOKEN = "a-token-of-some-length"  # noqa: S105
 
 
 @contextlib.asynccontextmanager
-async def serving(at: MeetingPoint, **options: object) -> AsyncIterator[tuple[WebRtcServerLink, MeetingPoint]]:
+async def serving(
+    at: SignallingEndpoint, **options: object
+) -> AsyncIterator[tuple[WebRtcServerLink, SignallingEndpoint]]:
     async with WebRtcServerLink(at, **options) as server:
         yield server, dataclasses.replace(at, port=server.port)
 
 
 def edge_link(
-    at: MeetingPoint,
+    at: SignallingEndpoint,
     node: str = "node",
     toll: Callable[[int], bool] = lambda _: True,
     on_mended: Callable[[str], None] = lambda _: None,
@@ -51,7 +53,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def another_camera_goes_on(server: WebRtcServerLink, at: MeetingPoint) -> AsyncIterator[None]:
+async def another_camera_goes_on(server: WebRtcServerLink, at: SignallingEndpoint) -> AsyncIterator[None]:
     """A good camera, which is answered before and after what the body does."""
     async with edge_link(at, "good") as edge:
         await edge.ready()
@@ -70,7 +72,7 @@ async def another_camera_goes_on(server: WebRtcServerLink, at: MeetingPoint) -> 
         await is_answered(b"after")
 
 
-async def post(at: MeetingPoint, body: bytes, token: str | None = None) -> int:
+async def post(at: SignallingEndpoint, body: bytes, token: str | None = None) -> int:
     def go() -> int:
         connection = http.client.HTTPConnection(at.host, at.port, timeout=10)
         try:
@@ -82,7 +84,7 @@ async def post(at: MeetingPoint, body: bytes, token: str | None = None) -> int:
     return await asyncio.to_thread(go)
 
 
-async def test_cameras_are_known_while_they_are_there(at: MeetingPoint) -> None:
+async def test_cameras_are_known_while_they_are_there(at: SignallingEndpoint) -> None:
     async with serving(at) as (server, there):
         async with edge_link(there) as edge:
             await edge.ready()
@@ -90,7 +92,7 @@ async def test_cameras_are_known_while_they_are_there(at: MeetingPoint) -> None:
         await until(lambda: server.cameras == {})
 
 
-async def test_a_token_is_wanted_and_shown(at: MeetingPoint) -> None:
+async def test_a_token_is_wanted_and_shown(at: SignallingEndpoint) -> None:
     at = dataclasses.replace(at, token=TOKEN)
     async with serving(at) as (server, there), another_camera_goes_on(server, there):
         assert await post(there, b"x") == 401
@@ -99,10 +101,10 @@ async def test_a_token_is_wanted_and_shown(at: MeetingPoint) -> None:
             await exchange(dataclasses.replace(there, token="wrong-wrong-wrong"), "offer")  # noqa: S106
 
 
-async def test_a_certificate_for_another_host_is_told(at: MeetingPoint, tmp_path: Path) -> None:
+async def test_a_certificate_for_another_host_is_told(at: SignallingEndpoint, tmp_path: Path) -> None:
     (right, key), (other, other_key) = (self_signed(tmp_path / host, host) for host in ("IP:127.0.0.1", "DNS:other"))
     for certificate, its_key, says in ((right, key, None), (other, other_key, "IP address mismatch")):
-        trusting = open_meeting_point("webrtc+https://127.0.0.1:0", WebRtcConfig(ca=certificate), "url")
+        trusting = open_signalling_endpoint("webrtc+https://127.0.0.1:0", WebRtcConfig(ca=certificate), "url")
         async with serving(trusting, certificate=certificate, key=its_key) as (server, there):
             if says is None:
                 async with another_camera_goes_on(server, there):
@@ -111,34 +113,34 @@ async def test_a_certificate_for_another_host_is_told(at: MeetingPoint, tmp_path
             with pytest.raises(Unreachable, match=says):
                 await exchange(there, "offer")
     with pytest.raises(UsageError, match="not a usable PEM file"):
-        open_meeting_point("webrtc+https://127.0.0.1:0", WebRtcConfig(ca=key), "url")
+        open_signalling_endpoint("webrtc+https://127.0.0.1:0", WebRtcConfig(ca=key), "url")
 
 
-async def test_who_expects_tls_is_told_that_there_is_none(at: MeetingPoint) -> None:
+async def test_who_expects_tls_is_told_that_there_is_none(at: SignallingEndpoint) -> None:
     async with serving(at) as (_, there):
-        trusting = open_meeting_point(f"webrtc+https://127.0.0.1:{there.port}", WebRtcConfig(), "url")
+        trusting = open_signalling_endpoint(f"webrtc+https://127.0.0.1:{there.port}", WebRtcConfig(), "url")
         with pytest.raises(Unreachable, match=r"a server without a certificate is webrtc\+http://"):
             await exchange(trusting, "offer")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7"])  # noqa: S104
-def test_others_are_not_served_without_a_token(at: MeetingPoint, host: str) -> None:
+def test_others_are_not_served_without_a_token(at: SignallingEndpoint, host: str) -> None:
     with pytest.raises(UsageError, match="can be reached by others"):
         WebRtcServerLink(dataclasses.replace(at, host=host))
 
 
 @pytest.mark.parametrize("offer", [b"", b"rubbish", b"\xff\xfe", b"v=0\r\nm=application 9\r\n", b"v=0\r\n" * 1000])
-async def test_an_offer_that_is_none_is_refused(at: MeetingPoint, offer: bytes) -> None:
+async def test_an_offer_that_is_none_is_refused(at: SignallingEndpoint, offer: bytes) -> None:
     async with serving(at) as (server, there), another_camera_goes_on(server, there):
         assert await post(there, offer) == 400
 
 
-async def test_an_offer_of_any_length_is_not_read(at: MeetingPoint) -> None:
+async def test_an_offer_of_any_length_is_not_read(at: SignallingEndpoint) -> None:
     async with serving(at) as (server, there), another_camera_goes_on(server, there):
         assert await post(there, b"v" * 65_537) == 413
 
 
-async def hostile(at: MeetingPoint, channels: int) -> RTCPeerConnection:
+async def hostile(at: SignallingEndpoint, channels: int) -> RTCPeerConnection:
     peer = RTCPeerConnection()
     for number in range(channels):
         peer.createDataChannel(f"channel {number}")
@@ -148,7 +150,7 @@ async def hostile(at: MeetingPoint, channels: int) -> RTCPeerConnection:
     return peer
 
 
-async def test_a_peer_with_channels_of_its_own_is_put_out(at: MeetingPoint) -> None:
+async def test_a_peer_with_channels_of_its_own_is_put_out(at: SignallingEndpoint) -> None:
     async with serving(at) as (server, there), another_camera_goes_on(server, there):
         peer = await hostile(there, 100)
         assert len(server._guests) == 2
@@ -156,7 +158,7 @@ async def test_a_peer_with_channels_of_its_own_is_put_out(at: MeetingPoint) -> N
         await peer.close()
 
 
-async def test_a_peer_that_sends_text_is_put_out(at: MeetingPoint) -> None:
+async def test_a_peer_that_sends_text_is_put_out(at: SignallingEndpoint) -> None:
     async with serving(at) as (server, there), another_camera_goes_on(server, there):
         peer = RTCPeerConnection()
         channel = peer.createDataChannel("evidence", negotiated=True, id=1)
@@ -169,7 +171,7 @@ async def test_a_peer_that_sends_text_is_put_out(at: MeetingPoint) -> None:
         await peer.close()
 
 
-async def test_a_peer_that_never_comes_is_forgotten(at: MeetingPoint, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_peer_that_never_comes_is_forgotten(at: SignallingEndpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(at) as (server, there), another_camera_goes_on(server, there):
         monkeypatch.setattr(guest_module, "_OPEN_S", 0.3)
         peer = RTCPeerConnection()
@@ -181,12 +183,12 @@ async def test_a_peer_that_never_comes_is_forgotten(at: MeetingPoint, monkeypatc
         await peer.close()
 
 
-async def test_there_are_only_so_many_peers(at: MeetingPoint) -> None:
+async def test_there_are_only_so_many_peers(at: SignallingEndpoint) -> None:
     async with serving(at, max_peers=1) as (server, there), another_camera_goes_on(server, there):
         assert await post(there, b"v=0\r\n") == 503
 
 
-async def test_a_server_that_dies_is_noticed_and_found_again(at: MeetingPoint) -> None:
+async def test_a_server_that_dies_is_noticed_and_found_again(at: SignallingEndpoint) -> None:
     async with serving(at) as (_, there), edge_link(there) as edge:
         await edge.ready()
         edge._peer._connection.sctp._handle_data = _deaf  # as a cable that is cut
@@ -199,7 +201,7 @@ async def _deaf(_: bytes) -> None:
     pass
 
 
-async def test_lost_parts_leave_the_others(at: MeetingPoint) -> None:
+async def test_lost_parts_leave_the_others(at: SignallingEndpoint) -> None:
     async with serving(at) as (server, there), edge_link(there) as edge:
         await edge.ready()
         keep, sent = edge._peer.evidence, []
@@ -214,7 +216,7 @@ async def test_lost_parts_leave_the_others(at: MeetingPoint) -> None:
         assert (message.data, message.lost_parts) == (encode_bundle(0, [b"one", b"three"]), 1)
 
 
-async def test_a_verdict_whose_first_copy_is_lost_comes_all_the_same_and_is_counted(at: MeetingPoint) -> None:
+async def test_a_verdict_whose_first_copy_is_lost_comes_all_the_same_and_is_counted(at: SignallingEndpoint) -> None:
     mended: list[str] = []
     async with serving(at) as (server, there), edge_link(there, on_mended=mended.append) as edge:
         await edge.ready()
@@ -227,10 +229,12 @@ async def test_a_verdict_whose_first_copy_is_lost_comes_all_the_same_and_is_coun
 
 
 @pytest.mark.parametrize("affordable", [True, False])
-async def test_a_message_of_one_datagram_goes_again_where_the_budget_pays(at: MeetingPoint, affordable: bool) -> None:
+async def test_a_message_of_one_datagram_goes_again_where_the_budget_pays(
+    at: SignallingEndpoint, affordable: bool
+) -> None:
     asked: list[int] = []
     mended: list[str] = []
-    again = Tariff().message_bits(5)
+    again = WebRtcCostModel().message_bits(5)
 
     def toll(bits: int) -> bool:
         asked.append(bits)
@@ -253,7 +257,7 @@ async def test_a_message_of_one_datagram_goes_again_where_the_budget_pays(at: Me
         assert mended == ["resent"] * affordable
 
 
-async def test_what_is_answered_does_not_go_again_and_what_came_twice_counts_once(at: MeetingPoint) -> None:
+async def test_what_is_answered_does_not_go_again_and_what_came_twice_counts_once(at: SignallingEndpoint) -> None:
     async with serving(at) as (server, there), edge_link(there) as edge:
         await edge.ready()
         for data in (b"one", b"two"):
@@ -269,7 +273,7 @@ async def test_what_is_answered_does_not_go_again_and_what_came_twice_counts_onc
         assert (await anext(server.messages())).data == b"three"
 
 
-async def test_connecting_and_heartbeats_are_charged(at: MeetingPoint) -> None:
+async def test_connecting_and_heartbeats_are_charged(at: SignallingEndpoint) -> None:
     charged: list[int] = []
 
     def toll(bits: int) -> bool:
@@ -278,11 +282,11 @@ async def test_connecting_and_heartbeats_are_charged(at: MeetingPoint) -> None:
 
     async with serving(at) as (_, there), edge_link(there, toll=toll) as edge:
         await edge.ready()
-        assert charged[0] == Tariff(ipv6=False, tls=False).connect_bits()
+        assert charged[0] == WebRtcCostModel(ipv6=False, tls=False).connect_bits()
         await until(lambda: len(charged) > 1)  # what is counted beyond that, heartbeats at least
 
 
-async def test_a_replay_wants_a_server(at: MeetingPoint) -> None:
+async def test_a_replay_wants_a_server(at: SignallingEndpoint) -> None:
     nobody = dataclasses.replace(at, port=9)
     with pytest.raises(SagelinkError, match="Connection refused"):
         async with WebRtcEdgeLink(nobody, "node", ["door"], HELLO, toll=None):

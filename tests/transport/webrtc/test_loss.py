@@ -6,15 +6,14 @@ import random
 
 import pytest
 
-from bench import rough
-from bench.cable import obstacle
+from bench.namespaces import obstacle
 from bench.transport import between_processes
 from tests.conftest import skip_or_fail
 
 
 @pytest.mark.parametrize("load", ["lossy", "lossy-small"])
 def test_nearly_every_frame_that_was_sent_is_answered(load: str) -> None:
-    if (reason := obstacle() or rough.obstacle()) is not None:
+    if (reason := obstacle() or lossy_link.obstacle()) is not None:
         skip_or_fail("netns", reason)
     figures = between_processes("webrtc", load, seconds=10)
     assert figures.sent > 40
@@ -22,7 +21,7 @@ def test_nearly_every_frame_that_was_sent_is_answered(load: str) -> None:
 
 
 def test_a_rough_way_is_slow() -> None:
-    way = rough.Way(rough.Rough(loss=0.0, delay_s=0.5, rate_bps=8000), random.Random(1))
+    way = lossy_link.LossyDirection(lossy_link.LossyLink(loss=0.0, delay_s=0.5, rate_bps=8000), random.Random(1))
     way.put(0.0, b"a" * 100)  # 0.1 s on the link
     way.put(0.0, b"b" * 100)
     assert way.take(0.59) == []
@@ -32,14 +31,14 @@ def test_a_rough_way_is_slow() -> None:
 
 
 def test_a_rough_way_loses_its_share() -> None:
-    way = rough.Way(rough.Rough(loss=0.2, delay_s=0.5, rate_bps=8000), random.Random(1))
+    way = lossy_link.LossyDirection(lossy_link.LossyLink(loss=0.2, delay_s=0.5, rate_bps=8000), random.Random(1))
     for number in range(500):
         way.put(float(number), b"x")
     assert 370 < len(way.take(1000.0)) < 430
 
 
 def test_a_full_queue_before_the_slow_link_takes_no_more() -> None:
-    way = rough.Way(rough.Rough(loss=0.0, delay_s=0.0, rate_bps=8000), random.Random(1))
+    way = lossy_link.LossyDirection(lossy_link.LossyLink(loss=0.0, delay_s=0.0, rate_bps=8000), random.Random(1))
     for _ in range(50):
         way.put(0.0, bytes(100))
     assert len(way.take(10.0)) == 11  # one on its way, and those that wait for up to a second

@@ -1,0 +1,121 @@
+"""The edge's way to its server: in this process, behind the broker that `ship.server` names, or straight to it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING
+
+from sagelink.pipeline.clock import BudgetClock, MonotonicClock
+from sagelink.pipeline.config import Config
+from sagelink.pipeline.overhead import OverheadCharges
+from sagelink.pipeline.tasks import background, leave_threads_behind
+from sagelink.stages.control import Control
+
+if TYPE_CHECKING:
+    from sagelink.models.pair import Pair
+    from sagelink.transport.link import CameraInfo, EdgeLink
+
+
+@contextlib.asynccontextmanager
+async def server_link(
+    config: Config,
+    models: Pair,
+    cameras: Sequence[str],
+    tolls: OverheadCharges,
+    control: Control,
+    clock: BudgetClock,
+    on_mended: Callable[[str], None],
+) -> AsyncIterator[EdgeLink]:
+    """A link that is there while the body runs; `on_mended` is told what loss it made good. Raises UsageError;
+    SagelinkError where a replay finds no server."""
+    if not config.ship.server:
+        async with _in_process(config, models) as link:
+            yield link
+        return
+    from sagelink.app.edge_graph import REPLAY_DEADLINE_S
+    from sagelink.models.loading import fingerprint
+    from sagelink.transport.link import CameraInfo
+    from sagelink.transport.webrtc.address import is_webrtc
+
+    live = isinstance(clock, MonotonicClock)
+    grid = models.server.grid
+    deadline_s = config.ship.deadline if live else REPLAY_DEADLINE_S
+    hello = CameraInfo(grid.side, grid.patch_size, fingerprint(models.edge.labels), deadline_s)
+
+    def charge(bits: int) -> bool:
+        assert isinstance(clock, MonotonicClock)
+        return tolls.charge(clock.elapsed_s(), bits)
+
+    leave_threads_behind()
+    toll = charge if live else None  # a replay's budget knows no time but the stream's
+    if is_webrtc(config.ship.server):
+        remote = _webrtc_link(config, cameras, hello, toll, on_mended)
+    else:
+        remote = _mqtt_link(config, cameras, hello, toll, control)
+    async with remote:
+        yield remote
+
+
+@contextlib.asynccontextmanager
+async def _in_process(config: Config, models: Pair) -> AsyncIterator[EdgeLink]:
+    from prometheus_client import CollectorRegistry
+
+    from sagelink.monitor.metrics import ServerMetrics
+    from sagelink.server.batch import BatchLimits
+    from sagelink.server.classify import Classifier
+    from sagelink.server.memory import ReferenceStore
+    from sagelink.server.service import Service
+    from sagelink.transport.in_process import InProcessLink
+
+    # One frame a batch: a replay gives the same numbers each time, and nobody else is there to share with.
+    limits = BatchLimits(max_units=1, max_wait_s=0.0, per_camera=64)
+    link = InProcessLink()
+    memory, metrics = ReferenceStore(config.serve.memory or 0), ServerMetrics(CollectorRegistry())
+    service = Service(link, Classifier(models.server), limits, metrics, memory=memory)
+    async with background(service.run()), link:
+        yield link
+
+
+def _mqtt_link(
+    config: Config, cameras: Sequence[str], hello: CameraInfo, toll: Callable[[int], bool] | None, control: Control
+) -> EdgeLink:
+    from sagelink.transport.mqtt.address import open_broker
+    from sagelink.transport.mqtt.edge import MqttEdgeLink
+    from sagelink.transport.mqtt.topics import Topics
+    from sagelink.transport.webrtc.address import INSTEAD
+
+    return MqttEdgeLink(
+        open_broker(config.ship.server, config.mqtt, "ship.server", INSTEAD),
+        Topics(config.mqtt.prefix),
+        config.mqtt.node or host_name(),
+        cameras,
+        hello,
+        in_flight=config.ship.in_flight,
+        toll=toll,
+        must_connect=toll is None,
+        on_budget=control.take_budget if toll else None,
+    )
+
+
+def _webrtc_link(
+    config: Config,
+    cameras: Sequence[str],
+    hello: CameraInfo,
+    toll: Callable[[int], bool] | None,
+    on_mended: Callable[[str], None],
+) -> EdgeLink:
+    from sagelink.net.extras import need_aiortc
+    from sagelink.transport.webrtc.address import open_signalling_endpoint
+
+    need_aiortc("ship.server")
+    from sagelink.transport.webrtc.edge import WebRtcEdgeLink
+
+    at = open_signalling_endpoint(config.ship.server, config.webrtc, "ship.server")
+    return WebRtcEdgeLink(at, config.webrtc.node or host_name(), cameras, hello, toll=toll, on_mended=on_mended)
+
+
+def host_name() -> str:
+    """This machine's name as one level of a topic, or of a camera's address."""
+    return socket.gethostname().partition(".")[0].translate(str.maketrans("+#/$ ", "-----")) or "edge"

@@ -1,0 +1,61 @@
+"""What the policy over time costs a frame: python -m bench.scene_tracking. Limit 2 ms."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from sagelink.pipeline.types import Look, ServerObservation
+from sagelink.stages.frontier import SHIPPED, read_frontier
+from sagelink.stages.fuse import answer_of
+from sagelink.stages.rate_control import RateControl, RateControlConfig, UtilityCurve
+from sagelink.stages.scene_state import MOST_HELD, SceneConfig, SceneState
+from sagelink.stages.zoom import ZoomSchedule, thumb_of
+from sagelink.transport.codecs import Canvas
+
+LIMIT_MS = 2.0
+_FRAMES, _CLASSES, _WIDTH = 1000, 1000, 192
+
+
+def main() -> None:
+    """Processor time a frame of 1280 x 720, with as many answers held as a scene keeps."""
+    rng = np.random.default_rng(0)
+    answer = answer_of(rng.standard_normal(_CLASSES).astype(np.float32))
+    summary = rng.standard_normal(_WIDTH).astype(np.float32)
+    pixels = rng.integers(0, 256, (720, 1280, 3), np.uint8)
+    importance = rng.random(196, np.float32)
+    (path,) = SHIPPED.glob("vit_tiny*.yaml")
+    worth = UtilityCurve.of(read_frontier(path, Canvas(14, 16)))
+    for save in (False, True):
+        config = SceneConfig(hold_s=1e9)
+        scene, afterwards, spend = (
+            SceneState(config),
+            SceneState(config),
+            RateControl(RateControlConfig(save=save), worth),
+        )
+        looks, times = ZoomSchedule(), []
+        for seq in range(_FRAMES):
+            began = time.process_time_ns()
+            thumb = thumb_of(pixels)
+            part = looks.part(thumb)
+            looks.learn(part, importance)
+            look = Look(part, summary, thumb)
+            glance = scene.see(seq, answer, look, seq / 10)
+            doubt = 1 - answer_of(glance.scores).prob
+            spend.most_bytes(doubt, glance, 8000.0, 8000.0, 1.0)
+            scene.sent(seq)
+            scene.hear([ServerObservation(seq, answer.log_probs, 0.5)])
+            afterwards.see(seq, answer, look, seq / 10)  # the last word, in a run
+            afterwards.sent(seq)
+            afterwards.hear([ServerObservation(seq, answer.log_probs, 0.5)])
+            answer_of(afterwards.known()[0])
+            if seq > MOST_HELD:
+                times.append((time.process_time_ns() - began) / 1e6)
+        name = "saving" if save else "default"
+        median, p95 = np.percentile(times, (50, 95))
+        print(f"{name}: median {median:.2f} ms, p95 {p95:.2f} ms of processor time; limit {LIMIT_MS} ms")
+
+
+if __name__ == "__main__":
+    main()

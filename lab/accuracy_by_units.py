@@ -1,0 +1,71 @@
+"""Selectors compared: accuracy at a number of raw units, which is what the paper measures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from sagelink.lab.bootstrap import Hits
+from sagelink.lab.eval_report import UnitsRow
+from sagelink.lab.evaluation import Evaluation, Progress, intervals, values
+from sagelink.models.vit import Importance
+from sagelink.pipeline.types import OperatingPoint
+from sagelink.stages.selectors import selector_by_name
+
+PAPER = ("sage", "last")  # the baseline of paired differences
+
+
+def units_rows(
+    evaluation: Evaluation,
+    selectors: Sequence[str],
+    kinds: Sequence[Importance],
+    counts: Sequence[int],
+    progress: Progress,
+) -> Iterator[UnitsRow]:
+    """Every selector on importance of every kind at every number of units; rows as they are measured."""
+    cells = [(s, k, c) for c in counts for k in kinds for s in selectors if k == kinds[0] or uses_importance(s)]
+    cells.sort(key=lambda cell: (cell[2], cell[:2] != PAPER))  # the baseline first
+    baseline: dict[int, Mapping[str, Hits]] = {}
+    pictures = len(evaluation.features)
+    total, done = len(cells) * pictures, 0
+
+    def step(more: int) -> None:
+        nonlocal done
+        done += more
+        progress(f"{selector} {kind} {count}", done, total)
+
+    for selector, kind, count in cells:
+        sizes: list[int] = []
+        server = evaluation.harness.answers(_messages(evaluation, selector, kind, count, sizes), step)
+        hits = evaluation.hits(server, [evaluation.weight(count)] * pictures)
+        if (selector, kind) == PAPER:
+            baseline[count] = hits
+        shares = evaluation.shares(hits)
+        yield UnitsRow(
+            selector=selector,
+            importance=kind if uses_importance(selector) else "none",
+            units=count,
+            bytes_mean=float(np.mean(sizes)),
+            bytes_max=max(sizes),
+            ci95=intervals(shares),
+            vs_edge=evaluation.gain(hits),
+            vs_paper=evaluation.differences(hits, baseline.get(count, {})),
+            **values(shares),
+        )
+
+
+def _messages(evaluation: Evaluation, selector: str, kind: Importance, count: int, sizes: list[int]) -> Iterator[bytes]:
+    """The messages; notes their bytes in `sizes`."""
+    select, seed = selector_by_name(selector), evaluation.config.select.seed
+    point = OperatingPoint("raw-zstd", count, evaluation.harness.canvas.pixels, 0)
+    for seen in evaluation.features:
+        scored = seen.scored
+        order = select(seen.importance[kind], scored.embeddings, count, seed=seed + scored.frame.seq)
+        message = evaluation.message(scored, order, point)
+        sizes.append(len(message))
+        yield message
+
+
+def uses_importance(selector: str) -> bool:
+    return selector not in ("uniform", "random")

@@ -1,0 +1,120 @@
+"""Evidence memory in whole runs: in one process, over a real broker, and behind a shared subscription."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from sagelink.pipeline.config import Config
+from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.errors import UsageError
+from tests.app.test_mqtt_run import answered, finish, serve
+from tests.brokers import Mosquitto, free_port
+from tests.processes import Sagelink
+
+FRAMES = 16
+
+
+@pytest.fixture
+def still(tmp_path: Path) -> Path:
+    """A folder of one picture, many times."""
+    from PIL import Image
+
+    from sagelink.lab.clips import World
+
+    folder = tmp_path / "still"
+    folder.mkdir()
+    pixels, _ = World(3, 3).photo(0)
+    Image.fromarray(pixels).save(folder / "00.png")
+    for number in range(1, FRAMES):
+        shutil.copy(folder / "00.png", folder / f"{number:02}.png")
+    return folder
+
+
+def run(still: Path, out: Path, *arguments: str) -> list[dict[str, Any]]:
+    common = ("--models", "demo", "--gate", "always", "--uplink", "unlimited", "--units", "24")
+    settings = ("--set", "encode.codec=raw-zstd", "--set", "fuse.rule=server")
+    with Sagelink("run", still, *common, *settings, "--out", out, *arguments) as process:
+        lines, _ = finish(process, out)
+    return lines
+
+
+def metric(port: int, name: str) -> float:
+    text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+    return float(text.split(f"\n{name} ")[1].split("\n")[0])
+
+
+MEMORY = ("--set", "select.memory=1min")
+
+
+def told(lines: list[dict[str, Any]]) -> list[Any]:
+    """What the server said, without the last bits."""
+    return [(line["server"]["class_id"], round(line["server"]["prob"], 3), line["units"]) for line in lines]
+
+
+def test_messages_complete_one_another_over_a_broker_as_in_one_process(still: Path, tmp_path: Path) -> None:
+    one = run(still, tmp_path / "one", *MEMORY)
+    alone = run(still, tmp_path / "alone")
+    assert len(set(told(alone))) == 1  # without memory each frame is the same question
+    assert len(set(told(one))) > 4
+    port = free_port()
+    with Mosquitto() as mosquitto, serve(mosquitto.url, "--http", f"127.0.0.1:{port}") as server:
+        server.said("serving")
+        over = run(still, tmp_path / "over", *MEMORY, "--server", mosquitto.url)
+        sent = sum(line["units"] for line in over)
+        assert metric(port, "sagelink_server_units_total") > 4 * sent
+        assert metric(port, "sagelink_server_forgotten_total") == 0
+        assert metric(port, "sagelink_server_remembered_bytes") > 0
+    assert told(over) == told(one)
+
+
+def test_behind_a_shared_subscription_memory_comes_to_rest(still: Path, tmp_path: Path) -> None:
+    ports = [free_port(), free_port()]
+    with (
+        Mosquitto() as mosquitto,
+        serve(mosquitto.url, "--http", f"127.0.0.1:{ports[0]}") as first,
+        serve(mosquitto.url, "--http", f"127.0.0.1:{ports[1]}") as second,
+    ):
+        first.said("serving")
+        second.said("serving")
+        lines = run(still, tmp_path / "out", *MEMORY, "--server", mosquitto.url)
+        assert all(map(answered, lines))
+        forgotten = sum(metric(port, "sagelink_server_forgotten_total") for port in ports)
+        assert 1 <= forgotten <= 8
+
+
+def test_a_server_that_remembers_nothing_answers_all_the_same(still: Path, tmp_path: Path) -> None:
+    port = free_port()
+    options = ("--http", f"127.0.0.1:{port}", "--set", "serve.memory=1")
+    with Mosquitto() as mosquitto, serve(mosquitto.url, *options) as server:
+        server.said("serving")
+        lines = run(still, tmp_path / "out", *MEMORY, "--server", mosquitto.url)
+        assert all(map(answered, lines))
+        # Frames 0 and 1, and each time after a rest of 1, 2, 4 and so on, one that finds nothing.
+        assert 1 <= metric(port, "sagelink_server_forgotten_total") <= 4
+
+
+def test_a_recording_with_memory_is_repeated_bit_by_bit(still: Path, tmp_path: Path, command: Any) -> None:
+    run(still, tmp_path / "out", *MEMORY, "--record", str(tmp_path / "kept"))
+    code, printed = command("replay", tmp_path / "kept")
+    assert code == 0, printed
+    assert "as recorded" in printed
+
+
+def test_with_whole_frames_memory_changes_nothing(still: Path, tmp_path: Path) -> None:
+    options = ("--units", "196", "--set", "encode.codec=webp-frame")
+    with_memory, without = (run(still, tmp_path / name, *options, *more) for name, more in (("a", MEMORY), ("b", ())))
+    for one, other in zip(with_memory, without, strict=True):
+        assert json.dumps(told([one])) == json.dumps(told([other]))
+        assert one["wire_bits"] == other["wire_bits"]
+
+
+def test_memory_is_refused_where_parts_may_be_lost() -> None:
+    with pytest.raises(UsageError, match="select.memory"):
+        load_config(None, {"select.memory": "5s", "ship.server": "webrtc+http://there:1"})
+    assert Config().select.memory is None

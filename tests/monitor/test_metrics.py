@@ -1,0 +1,46 @@
+"""What is declared, what is documented, and what the Grafana files ask for are the same."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import yaml
+from prometheus_client import CollectorRegistry
+
+from sagelink.monitor.metrics import EdgeMetrics, ServerMetrics
+
+DOCS = Path(__file__).parents[2] / "docs"
+NAME = re.compile(r"\bsagelink_[a-z_]+\b")
+
+
+def declared() -> dict[str, set[str]]:
+    """Name as Prometheus has it, to its labels."""
+    registry = CollectorRegistry()
+    for metrics in (EdgeMetrics, ServerMetrics):
+        metrics(registry)
+    found: dict[str, set[str]] = {}
+    for collector in registry._collector_to_names:
+        (family,) = collector.describe()
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        found[name] = set(collector._labelnames)
+    return found
+
+
+def test_each_metric_has_its_row():
+    page = (DOCS / "metrics.md").read_text()
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("| `sagelink_")]
+    documented = {name: set(re.findall(r"`(\w+)`", row[3])) for row in rows for name in NAME.findall(row[1])}
+    assert documented == declared()
+
+
+def test_grafana_and_alerts_ask_for_metrics_that_are():
+    board = json.loads((DOCS / "grafana" / "sagelink.json").read_text())
+    rules = yaml.safe_load((DOCS / "grafana" / "alerts.yaml").read_text())
+    expressions = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    expressions += [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
+    asked = {re.sub(r"_bucket$", "", name) for expression in expressions for name in NAME.findall(expression)}
+    assert len(expressions) > 12
+    assert asked <= set(declared())
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])

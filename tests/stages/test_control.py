@@ -1,0 +1,64 @@
+"""Changes while a run goes on: what is taken, what is refused, who is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from sagelink.pipeline.budget import UplinkBudget
+from sagelink.pipeline.config import GateConfig
+from sagelink.pipeline.errors import UsageError
+from sagelink.stages.control import Control
+from sagelink.stages.gate import Gate
+
+
+@pytest.fixture
+def control() -> Control:
+    return Control(UplinkBudget(64_000, 2.0), Gate(GateConfig()))
+
+
+def test_a_change_reaches_the_ledger_and_the_gate_and_is_told():
+    budget, gate, told = UplinkBudget(64_000, 2.0), Gate(GateConfig()), []
+    control = Control(budget, gate)
+    control.listen(lambda: told.append(control.state()))
+    control.change_budget("0.1Mbit/s")
+    control.change_gate("margin", "0.25")
+    assert budget.limit_bits == 200_000
+    assert (gate.config.policy, gate.threshold) == ("margin", 0.25)
+    assert [state["uplink"] for state in told] == ["100 kbit/s"] * 2
+    control.change_budget("unlimited")
+    control.change_gate("min_entropy")
+    assert control.state() == {
+        "uplink": "unlimited", "rate_bps": None, "window_s": 2.0, "gate": "min_entropy", "threshold": 0.5,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("rate", [None, "", "0", "-1kbit/s", "fast", "1e999", True, [], {}, float("nan")])
+def test_a_rate_that_is_none_changes_nothing(control, rate):
+    before = control.state()
+    with pytest.raises(UsageError, match="budget"):
+        control.change_budget(rate)
+    assert control.state() == before
+
+
+@pytest.mark.parametrize(
+    ("policy", "threshold", "message"),
+    [
+        ("alwys", None, "did you mean 'always'"),
+        (None, None, "gate.policy"),
+        ("margin", "much", "gate.threshold"),
+        ("margin", -1, "gate.threshold"),
+    ],
+)
+def test_a_gate_that_is_none_changes_nothing(control, policy, threshold, message):
+    before = control.state()
+    with pytest.raises(UsageError, match=message):
+        control.change_gate(policy, threshold)
+    assert control.state() == before
+
+
+def test_what_comes_over_mqtt_and_makes_no_sense_is_logged(control, caplog):
+    control.take_budget(b"32kbit/s")
+    for payload in (b"lots", b"", b"\xff\xfe", b"9" * 100_000):
+        control.take_budget(payload)
+    assert control.rate_bps == 32_000
+    assert len([record for record in caplog.records if "budget_refused" in record.getMessage()]) == 4

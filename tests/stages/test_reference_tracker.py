@@ -1,0 +1,275 @@
+"""Evidence memory: both sides against each other, whatever is lost, reordered, restarted or exchanged between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from sagelink.pipeline.types import OperatingPoint, Pixels, Reference, Reply, Units
+from sagelink.server.memory import ReferenceTracker as ServerMemory
+from sagelink.server.receive import Received, receive
+from sagelink.stages.reference_tracker import ReferenceTracker
+from sagelink.transport.codecs import codec_by_name, cut_units
+from sagelink.transport.delta_message import NOTHING, delta_overhead_bytes, encode_delta, name_of
+from sagelink.transport.wire import EvidenceMessage, MalformedMessage, encode_evidence, peek
+from tests.fakes import CANVAS, PATCH, SIDE, make_picture
+
+RAW = codec_by_name("raw-zstd")
+UNITS = SIDE**2
+
+
+def evidence(seq: int, picture: Pixels, units: Units) -> EvidenceMessage:
+    payload = RAW.encode(picture, units, OperatingPoint("raw-zstd", len(units), SIDE * PATCH, 0), CANVAS)
+    return EvidenceMessage(seq, SIDE, PATCH, RAW.number, units, payload)
+
+
+@dataclass
+class Server:
+    """One server process; a camera's messages reach it under the camera's name."""
+
+    memory: ServerMemory = field(default_factory=lambda: ServerMemory(1_000_000))
+
+    def answer(self, camera: str, message: bytes, now_s: float) -> tuple[Received, Reply]:
+        received = receive(message, CANVAS, lambda name: self.memory.recall(camera, name, now_s))
+        assert received.name is not None
+        self.memory.keep(camera, received.name, received.units, received.content, now_s)
+        return received, Reply(received.seq, None, (0,), (-0.1,), len(received.units), 1.0)
+
+
+@dataclass
+class Camera:
+    """One edge process."""
+
+    name: str = "door"
+    memory: ReferenceTracker = field(default_factory=lambda: ReferenceTracker(PATCH, 1000.0, least_new=3))
+    new: int = 3  # units of a message
+
+    def code(self, seq: int, picture: Pixels, now_s: float) -> tuple[bytes, Reference] | None:
+        base = self.memory.look(picture, now_s)
+        if base is None:
+            return None
+        units = np.setdiff1d(np.arange(UNITS), base.kept)[: self.new]
+        message = encode_delta(evidence(seq, picture, units), base.name, base.kept)
+        self.memory.coded(seq, message, base, units, picture, now_s)
+        return message, base
+
+
+# What may happen to a frame's message, and between two frames.
+FATES = st.sampled_from(["answer", "answer", "answer", "lose", "lose reply", "late reply", "twice"])
+EVENTS = st.sampled_from([None, None, None, None, "scene", "edge restarts", "server restarts", "other server"])
+
+
+@given(st.lists(st.tuples(FATES, EVENTS, st.sampled_from(["door", "yard"])), max_size=40))
+@example([("answer", None, "door"), ("answer", "other server", "door"), ("answer", "scene", "door")])
+@settings(max_examples=150, deadline=None)
+def test_the_server_never_classifies_with_units_that_are_not_as_the_frame_shows_them(steps):
+    """Two cameras in other scenes, two servers; pictures change only with the scene, so each unit has one truth."""
+    scene = {"door": 0, "yard": 500}
+    cameras = {name: Camera(name) for name in scene}
+    servers, now = [Server(), Server()], 0
+    late: list[tuple[str, Reply]] = []
+    for seq, (fate, event, name) in enumerate(steps):
+        match event:
+            case "scene":
+                scene[name] += 1
+            case "edge restarts":
+                cameras[name] = Camera(name)
+            case "server restarts":
+                servers[now] = Server()
+            case "other server":
+                now = 1 - now
+        camera, picture = cameras[name], make_picture(seed=scene[name])
+        coded = camera.code(seq, picture, float(seq))
+        if coded is None or fate == "lose":
+            continue
+        message, base = coded
+        for _ in range(2 if fate == "twice" else 1):
+            received, reply = servers[now].answer(name, message, float(seq))
+            np.testing.assert_array_equal(received.content, cut_units(picture, received.units, PATCH))
+            own = len(received.units) - len(base.kept)
+            assert own == camera.new or len(received.units) == camera.new
+            assert peek(message) == (seq, camera.new + len(base.kept))
+        if fate == "late reply":
+            late.append((name, reply))
+        elif fate != "lose reply":
+            camera.memory.hear(reply)
+        if late and seq % 3 == 0:
+            who, reply = late.pop()
+            cameras[who].memory.hear(reply)
+
+
+def test_messages_complete_one_another_and_the_server_sees_all_units():
+    camera, server, picture = Camera(new=5, memory=ReferenceTracker(PATCH, 9.0)), Server(), make_picture(seed=1)
+    counts = []
+    for seq in range(3):
+        message, _ = camera.code(seq, picture, float(seq))
+        received, reply = server.answer("door", message, float(seq))
+        camera.memory.hear(reply)
+        counts.append(len(received.units))
+    assert counts == [5, 10, 15]
+    assert camera.memory.look(picture, 3.0).kept.tolist() == [*range(15)]
+
+
+def test_units_that_have_changed_or_are_old_do_not_count():
+    camera, server, picture = Camera(new=6, memory=ReferenceTracker(PATCH, 2.0)), Server(), make_picture(seed=1)
+    message, _ = camera.code(0, picture, 0.0)
+    camera.memory.hear(server.answer("door", message, 0.0)[1])
+    changed = picture.copy()
+    changed[:PATCH, PATCH : 2 * PATCH] ^= 128  # unit 1
+    changed[:PATCH, :PATCH] ^= 1  # unit 0, by less than shows
+    assert camera.memory.look(changed, 1.0).kept.tolist() == [0, 2, 3, 4, 5]
+    assert camera.memory.look(picture, 2.0).kept.tolist() == [0, 1, 2, 3, 4, 5]
+    assert camera.memory.look(picture, 2.1).name == NOTHING
+    assert len(camera.memory.look(picture, -1.0).kept) == 0  # a clock that jumped back
+
+
+def test_some_units_are_always_left_to_send_and_they_are_the_oldest():
+    camera, server, picture = (
+        Camera(new=8, memory=ReferenceTracker(PATCH, 100.0, least_new=4)),
+        Server(),
+        make_picture(seed=1),
+    )
+    for seq in range(2):
+        message, _ = camera.code(seq, picture, float(seq))
+        camera.memory.hear(server.answer("door", message, float(seq))[1])
+    assert camera.memory.look(picture, 2.0).kept.tolist() == [*range(4), *range(8, 16)]
+
+
+def test_what_is_not_acknowledged_is_not_built_on():
+    camera, picture = Camera(), make_picture(seed=1)
+    for seq in range(3):
+        _, base = camera.code(seq, picture, float(seq))
+        assert base.name == NOTHING
+
+
+def test_replies_that_overtake_one_another_leave_the_newest():
+    camera, server, picture = Camera(), Server(), make_picture(seed=1)
+    one, two = (camera.code(seq, picture, float(seq))[0] for seq in (0, 1))
+    replies = [server.answer("door", message, 0.0)[1] for message in (one, two)]
+    camera.memory.hear(replies[1])
+    camera.memory.hear(replies[0])
+    assert camera.memory.look(picture, 2.0).name == name_of(two, completed=False)
+
+
+@pytest.mark.parametrize("refusal", [None, "unknown codec 10"])
+def test_a_server_that_has_not_what_it_should_is_left_alone_for_twice_as_long_each_time(refusal):
+    camera, picture, seq = Camera(), make_picture(seed=1), iter(range(10_000))
+    rests = []
+    for _ in range(9):
+        while camera.memory.look(picture, 0.0) is None:
+            pass
+        for _ in range(2):  # one to build on, one that builds on it
+            number = next(seq)
+            message, base = camera.code(number, picture, 0.0)
+            received = receive(message, CANVAS)  # remembers nothing
+            units = 0 if refusal else len(received.units)
+            camera.memory.hear(Reply(number, refusal, () if refusal else (0,), () if refusal else (-0.1,), units, 1.0))
+            if refusal or len(base.kept):
+                break
+        rest = 0
+        while camera.memory.look(picture, 0.0) is None:
+            rest += 1
+        rests.append(rest)
+    assert rests == [1, 2, 4, 8, 16, 32, 64, 64, 64]
+
+
+# The server's store
+
+
+def test_a_camera_finds_only_its_own():
+    camera, server, picture = Camera(), Server(), make_picture(seed=1)
+    message, _ = camera.code(0, picture, 0.0)
+    server.answer("door", message, 0.0)
+    name = name_of(message, completed=False)
+    assert server.memory.recall("door", name, 0.0) is not None
+    assert server.memory.recall("yard", name, 0.0) is None
+
+
+def test_the_store_is_bounded_in_bytes_states_and_time():
+    units, content = np.arange(4), np.zeros((4, PATCH, PATCH, 3), np.uint8)
+    memory = ServerMemory(most_bytes=10 * (content.nbytes + units.nbytes))
+    for number in range(100):
+        memory.keep(f"camera-{number % 5}", bytes([number] * 8), units, content, float(number) / 100)
+        assert memory.size_bytes <= 10 * (content.nbytes + units.nbytes)
+    held = [n for n in range(100) if memory.recall(f"camera-{n % 5}", bytes([n] * 8), 1.0) is not None]
+    assert held == [*range(90, 100)]
+    for number in range(100, 110):
+        memory.keep("door", bytes([number] * 8), units, content, 1.0)
+    assert sum(memory.recall("door", bytes([n] * 8), 1.0) is not None for n in range(100, 110)) == 4
+    assert memory.recall("door", bytes([109] * 8), 200.0) is None
+    assert memory.size_bytes == 0
+
+
+def test_a_store_of_no_size_holds_nothing():
+    memory = ServerMemory(0)
+    memory.keep("door", b"12345678", np.arange(2), np.zeros((2, PATCH, PATCH, 3), np.uint8), 0.0)
+    assert memory.recall("door", b"12345678", 0.0) is None
+
+
+def test_what_is_kept_does_not_change_with_the_message_that_it_came_from():
+    memory, content = ServerMemory(1_000_000), np.zeros((2, PATCH, PATCH, 3), np.uint8)
+    memory.keep("door", b"12345678", np.arange(2), content, 0.0)
+    content[:] = 9
+    assert not memory.recall("door", b"12345678", 0.0).content.any()
+
+
+# The wire
+
+
+def test_golden_completion():
+    """Units 0 and 4 of a 4x4 grid, completing a base of which unit 1 is kept."""
+    rest = EvidenceMessage(7, SIDE, PATCH, 1, np.array([0, 4]), b"rest")
+    message = encode_delta(rest, b"basename", np.array([1]))
+    assert message[:-4].hex(" ") == (
+        "53 47 03 01 00 00 00 07 04 04 0a 00 02 "  # header of evidence, codec 10
+        "06 "  # units 0 and 4
+        "62 61 73 65 6e 61 6d 65 00 01 01 "  # base, 1 unit kept, codec 1
+        "01 72 65 73 74"  # unit 1, payload
+    )
+    assert peek(message) == (7, 3)
+    assert len(message) - len(encode_evidence(rest)) == delta_overhead_bytes(UNITS, 1)
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (b"", "cut short"),
+        (b"basename\x00\x01", "cut short"),
+        (b"basename\x00\x02\x01", "cut short"),
+        (b"basename\xff\xff\x01", "65535 units kept beside 2"),
+        (b"basename\x00\x0f\x01", "15 units kept beside 2"),
+        (b"basename\x00\x00\x01", "0 units kept"),
+        (NOTHING + b"\x00\x01\x01\x01", "1 units kept"),
+        (b"basename\x00\x01\x01\xff", "rank"),
+        (b"basename\x00\x01\x01\x04", "both kept and sent"),
+        (b"basename\x00\x01\x0a\x01", "unknown codec 10"),
+    ],
+)
+def test_malformed_completions(payload, reason):
+    message = encode_evidence(EvidenceMessage(7, SIDE, PATCH, 10, np.array([0, 4]), payload))
+    with pytest.raises(MalformedMessage, match=reason):
+        receive(message, CANVAS)
+
+
+@given(st.binary(max_size=60))
+def test_random_bytes_are_refused_or_read(payload):
+    message = encode_evidence(EvidenceMessage(7, SIDE, PATCH, 10, np.array([0, 4]), payload))
+    try:
+        assert peek(message)[0] == 7
+        receive(message, CANVAS)
+    except MalformedMessage:
+        pass
+
+
+def test_units_that_the_base_never_had_are_not_made_up():
+    server, picture = Server(), make_picture(seed=1)
+    first = encode_delta(evidence(0, picture, np.arange(3)), NOTHING, np.empty(0, np.intp))
+    server.answer("door", first, 0.0)
+    lying = encode_delta(evidence(1, picture, np.array([9])), name_of(first, completed=False), np.array([2, 3]))
+    received, _ = server.answer("door", lying, 1.0)
+    assert received.units.tolist() == [9]
+    assert received.forgotten
