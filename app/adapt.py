@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sagelink.app.eval import command_settings, numbers
 from sagelink.app.options import (
     Assignments,
     ConfigFile,
@@ -21,6 +20,8 @@ from sagelink.app.options import (
     Pair,
     ServerCheckpoint,
     ServerModel,
+    command_settings,
+    numbers,
 )
 from sagelink.lab import FEWEST
 from sagelink.pipeline.errors import UsageError
@@ -67,7 +68,6 @@ def adapt(
     wanted = numbers("--bytes", sizes, 10_000_000)
     from rich.console import Console
 
-    from sagelink.app.run import check_writable
     from sagelink.lab.adaptation import Student, bf16_pays, mix_on, save_adapted
     from sagelink.lab.harness import Harness
     from sagelink.lab.held_out import SHARES, HeldOut
@@ -77,6 +77,7 @@ def adapt(
     from sagelink.lab.unlabelled_frames import gather
     from sagelink.models.loading import digest
     from sagelink.models.pair import Pair as ModelPair
+    from sagelink.pipeline.outputs import check_writable
     from sagelink.stages.frontier import find_frontier, read_frontier
 
     settings = command_settings(given | {"source": sources[0]}, {"source": "capture.source", "device": "server.device"})
@@ -120,7 +121,7 @@ def adapt(
         out.parent.mkdir(parents=True, exist_ok=True)
         with _asked_to_stop() as stopped:
             screen = _Screen(console, bar, minutes * 60)
-            ended = trainer.go(time.monotonic, stopped, screen, lambda: trainer.save(state, identity))
+            ended = trainer.train(time.monotonic, stopped, screen, lambda: trainer.save(state, identity))
         trainer.save(state, identity)
         if not ended:
             kept = f"interrupted after step {trainer.steps}; kept in {state}: the same command goes on"

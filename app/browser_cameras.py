@@ -42,7 +42,7 @@ def audience(model: Model, resize: Resize, most: int) -> Iterator[BrowserSetting
         yield BrowserSettings(
             most=most,
             page=camera_page(),
-            hello=CameraInfo(grid.side, grid.patch_size, fingerprint(model.labels), _DEADLINE_S),
+            camera_info=CameraInfo(grid.side, grid.patch_size, fingerprint(model.labels), _DEADLINE_S),
             evidence=lambda seq, frame: artist.call(evidence, seq, frame),
             words=lambda reply, ms: words_of(reply, ms, model.labels),
         )

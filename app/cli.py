@@ -10,8 +10,9 @@ from typing import Annotated, Optional
 
 import typer
 
-from sagelink.app import eval as lab
 from sagelink.app.adapt import adapt
+from sagelink.app.calibrate import calibrate
+from sagelink.app.eval import evaluate
 from sagelink.app.eval_video import evaluate_video
 from sagelink.app.options import (
     MODEL_OPTIONS,
@@ -123,7 +124,7 @@ def run(
     prepared = prepare(settings)
     console = Console()
     with prepared.panel(console) as panel:
-        summary = prepared.go(watch=panel.show, tell=panel.tell)
+        summary = prepared.run(watch=panel.show, tell=panel.tell)
     console.print(summary_table(summary))
     if settings.output.out is not None:
         console.print(f"written to {settings.output.out}", highlight=False, soft_wrap=True)
@@ -201,8 +202,8 @@ def report(
     typer.echo(f"written to {write_report(folders, out)}, with its plots as PNG files beside it")
 
 
-app.command("eval")(lab.evaluate)
-app.command("calibrate")(lab.calibrate)
+app.command("eval")(evaluate)
+app.command("calibrate")(calibrate)
 app.command("adapt")(adapt)
 app.command("eval-video")(evaluate_video)
 

@@ -39,7 +39,7 @@ def run_demo(out: Path, frames: int) -> None:
         run = prepare(config, pair)
         console.print(f"{title} ...", highlight=False)
         with run.panel(console) as panel:
-            summary = run.go(watch=panel.show)
+            summary = run.run(watch=panel.show)
         table.add_row(title, *_cells(summary))
         if summary["interrupted"]:
             break

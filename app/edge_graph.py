@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from sagelink.app.deadlines import REPLAY_DEADLINE_S
 from sagelink.pipeline.channel import Channel
 from sagelink.pipeline.clock import BudgetClock, MonotonicClock
 from sagelink.pipeline.graph import Chain, Graph
@@ -13,7 +14,7 @@ from sagelink.pipeline.threads import InThread
 from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Frame, Metered, Scored, Selected, Sent, Verdict
 
 if TYPE_CHECKING:
-    from sagelink.app.replay import Script
+    from sagelink.app.script import Script
     from sagelink.models.pair import Pair
     from sagelink.pipeline.accounts import Account
     from sagelink.pipeline.config import Config
@@ -21,13 +22,11 @@ if TYPE_CHECKING:
     from sagelink.stages.encode import Encoder
     from sagelink.stages.fuse import Fuse
     from sagelink.stages.gate import Gate
+    from sagelink.stages.record import Recorder
     from sagelink.stages.reference_tracker import ReferenceTracker
-    from sagelink.stages.sinks import Recorder
     from sagelink.stages.zoom import ZoomCrop
     from sagelink.transport.link import EdgeLink
 
-# In a replay stream time stands still while a reply is on its way; this only keeps a dead server from holding it.
-REPLAY_DEADLINE_S = 30.0
 _LARGEST_BATCH = 8
 _WORK = (Frame, Scored, Metered, Selected, Evidence, Sent, Answered)
 
@@ -62,17 +61,17 @@ def edge_graph(
     from sagelink.stages.zoom import ZoomCrop, ZoomSchedule
 
     live = isinstance(clock, MonotonicClock)
-    memories = _memories(config, models, [*accounts])
-    uplink = Uplink(link, config.ship.in_flight, config.ship.deadline if live else None, memories)
+    reference_trackers = _reference_trackers(config, models, [*accounts])
+    uplink = Uplink(link, config.ship.in_flight, config.ship.deadline if live else None, reference_trackers)
     looks = {name: ZoomSchedule() for name in video} if config.zooms else {}
     score = Score(models.edge, models.server.grid, config.select.importance, config.capture.resize, looks)
     asked, charged = (script.asked, script.charged) if script else (clock, clock)
     told = [script] if script else []
     # What a scene knows, and what the server is known to remember, must not depend on when replies come: frames wait.
-    paced = [] if live else [Pace(uplink, lambda camera: 1 if camera in video or memories else AHEAD)]
-    watches = {name: SceneTracker(scene_config(config.video), fuse.weight) for name in video}
+    paced = [] if live else [Pace(uplink, lambda camera: 1 if camera in video or reference_trackers else AHEAD)]
+    trackers = {name: SceneTracker(scene_config(config.video), fuse.weight) for name in video}
     by_worth = video and config.fuse.rule == "weighted" and config.fuse.weights is None
-    afford = [ValueGate.of(config, models.server, accounts, link.wire_bits)] if by_worth else []
+    afford = [ValueGate.from_config(config, models.server, accounts, link.wire_bits)] if by_worth else []
 
     def rescue(item: object, error: Exception | None) -> object:
         """A frame whose stage failed, or that a newer one displaced, keeps its edge answer."""
@@ -84,7 +83,7 @@ def edge_graph(
         """Where scenes are remembered, `looks` decide what is looked at."""
         if scored.frame.camera in video:
             return None
-        return ZoomCrop(scored.look.part, scored.importance, partial(score.draw, scored.frame))
+        return ZoomCrop(scored.edge_view.crop, scored.importance, partial(score.draw, scored.frame))
 
     graph = Graph(rescue)
     decided = graph.channel("decided")
@@ -94,15 +93,15 @@ def edge_graph(
             *told,
             *paced,
             Meter(accounts, asked),
-            TrackScene(watches, script.heard if script else None),
+            TrackScene(trackers, script.heard if script else None),
             gate,
             *afford,
             Claim(accounts),
-            Select(config.select, memories),
-            Encode(encoder, link.wire_bits, config.encode.max_message, memories, closer),
+            Select(config.select, reference_trackers),
+            Encode(encoder, link.wire_bits, config.encode.max_message, reference_trackers, closer),
             *told,
             Ship(uplink, accounts, charged, wait_for_place=not live),
-            RegisterPending(watches, decided),
+            RegisterPending(trackers, decided),
         ],
         exits=(EdgeOnly,),
     )
@@ -128,7 +127,7 @@ def edge_graph(
     return graph
 
 
-def _memories(config: Config, models: Pair, cameras: Sequence[str]) -> dict[str, ReferenceTracker]:
+def _reference_trackers(config: Config, models: Pair, cameras: Sequence[str]) -> dict[str, ReferenceTracker]:
     """By camera; none where the server is not to remember."""
     from sagelink.stages.reference_tracker import ReferenceTracker
 

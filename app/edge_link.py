@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
+from sagelink.app.deadlines import REPLAY_DEADLINE_S
 from sagelink.pipeline.clock import BudgetClock, MonotonicClock
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.overhead import OverheadCharges
 from sagelink.pipeline.tasks import background, leave_threads_behind
+from sagelink.pipeline.urls import host_name, is_webrtc
 from sagelink.stages.control import Control
 
 if TYPE_CHECKING:
@@ -19,41 +20,39 @@ if TYPE_CHECKING:
 
 
 @contextlib.asynccontextmanager
-async def server_link(
+async def edge_link(
     config: Config,
     models: Pair,
     cameras: Sequence[str],
-    tolls: OverheadCharges,
+    overhead: OverheadCharges,
     control: Control,
     clock: BudgetClock,
-    on_mended: Callable[[str], None],
+    on_recovered: Callable[[str], None],
 ) -> AsyncIterator[EdgeLink]:
-    """A link that is there while the body runs; `on_mended` is told what loss it made good. Raises UsageError;
+    """A link that is there while the body runs; `on_recovered` is told what loss it made good. Raises UsageError;
     SagelinkError where a replay finds no server."""
     if not config.ship.server:
         async with _in_process(config, models) as link:
             yield link
         return
-    from sagelink.app.edge_graph import REPLAY_DEADLINE_S
     from sagelink.models.loading import fingerprint
     from sagelink.transport.link import CameraInfo
-    from sagelink.transport.webrtc.address import is_webrtc
 
     live = isinstance(clock, MonotonicClock)
     grid = models.server.grid
     deadline_s = config.ship.deadline if live else REPLAY_DEADLINE_S
-    hello = CameraInfo(grid.side, grid.patch_size, fingerprint(models.edge.labels), deadline_s)
+    camera_info = CameraInfo(grid.side, grid.patch_size, fingerprint(models.edge.labels), deadline_s)
 
     def charge(bits: int) -> bool:
         assert isinstance(clock, MonotonicClock)
-        return tolls.charge(clock.elapsed_s(), bits)
+        return overhead.charge(clock.elapsed_s(), bits)
 
     leave_threads_behind()
-    toll = charge if live else None  # a replay's budget knows no time but the stream's
+    charge_overhead = charge if live else None  # a replay's budget knows no time but the stream's
     if is_webrtc(config.ship.server):
-        remote = _webrtc_link(config, cameras, hello, toll, on_mended)
+        remote = _webrtc_link(config, cameras, camera_info, charge_overhead, on_recovered)
     else:
-        remote = _mqtt_link(config, cameras, hello, toll, control)
+        remote = _mqtt_link(config, cameras, camera_info, charge_overhead, control)
     async with remote:
         yield remote
 
@@ -79,7 +78,11 @@ async def _in_process(config: Config, models: Pair) -> AsyncIterator[EdgeLink]:
 
 
 def _mqtt_link(
-    config: Config, cameras: Sequence[str], hello: CameraInfo, toll: Callable[[int], bool] | None, control: Control
+    config: Config,
+    cameras: Sequence[str],
+    camera_info: CameraInfo,
+    charge_overhead: Callable[[int], bool] | None,
+    control: Control,
 ) -> EdgeLink:
     from sagelink.transport.mqtt.address import open_broker
     from sagelink.transport.mqtt.edge import MqttEdgeLink
@@ -91,20 +94,20 @@ def _mqtt_link(
         Topics(config.mqtt.prefix),
         config.mqtt.node or host_name(),
         cameras,
-        hello,
+        camera_info,
         in_flight=config.ship.in_flight,
-        toll=toll,
-        must_connect=toll is None,
-        on_budget=control.take_budget if toll else None,
+        charge_overhead=charge_overhead,
+        must_connect=charge_overhead is None,
+        on_budget=control.take_budget if charge_overhead else None,
     )
 
 
 def _webrtc_link(
     config: Config,
     cameras: Sequence[str],
-    hello: CameraInfo,
-    toll: Callable[[int], bool] | None,
-    on_mended: Callable[[str], None],
+    camera_info: CameraInfo,
+    charge_overhead: Callable[[int], bool] | None,
+    on_recovered: Callable[[str], None],
 ) -> EdgeLink:
     from sagelink.net.extras import need_aiortc
     from sagelink.transport.webrtc.address import open_signalling_endpoint
@@ -113,9 +116,11 @@ def _webrtc_link(
     from sagelink.transport.webrtc.edge import WebRtcEdgeLink
 
     at = open_signalling_endpoint(config.ship.server, config.webrtc, "ship.server")
-    return WebRtcEdgeLink(at, config.webrtc.node or host_name(), cameras, hello, toll=toll, on_mended=on_mended)
-
-
-def host_name() -> str:
-    """This machine's name as one level of a topic, or of a camera's address."""
-    return socket.gethostname().partition(".")[0].translate(str.maketrans("+#/$ ", "-----")) or "edge"
+    return WebRtcEdgeLink(
+        at,
+        config.webrtc.node or host_name(),
+        cameras,
+        camera_info,
+        charge_overhead=charge_overhead,
+        on_recovered=on_recovered,
+    )

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from sagelink.app.eval import command_settings, rows_of
 from sagelink.app.options import (
     Assignments,
     ConfigFile,
@@ -18,6 +17,8 @@ from sagelink.app.options import (
     Pair,
     ServerCheckpoint,
     ServerModel,
+    command_settings,
+    rows_of,
 )
 from sagelink.pipeline.errors import UsageError
 
@@ -61,7 +62,6 @@ def evaluate_video(
     given = locals()
     from rich.console import Console
 
-    from sagelink.app.run import check_writable
     from sagelink.lab.harness import Harness
     from sagelink.lab.progress import Bar
     from sagelink.lab.scored_clips import ClipScorer, ScoredClip
@@ -69,6 +69,7 @@ def evaluate_video(
     from sagelink.lab.video_comparison import rows as measure
     from sagelink.lab.video_policies import Bench
     from sagelink.models.pair import Pair as ModelPair
+    from sagelink.pipeline.outputs import check_writable
 
     settings = command_settings(given, {})
     kbps = _rates(rates)

@@ -11,8 +11,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from sagelink.monitor.stats import LiveStats
@@ -23,6 +21,7 @@ from sagelink.pipeline.config import Config, DashboardConfig
 from sagelink.pipeline.config_file import dump_config
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.graph import Graph
+from sagelink.pipeline.outputs import PICTURES, RESULTS, SUMMARY, check_writable
 from sagelink.pipeline.overhead import OverheadCharges
 from sagelink.pipeline.tasks import first_error, on_signals, run_loop
 from sagelink.pipeline.types import Drop, Verdict
@@ -31,15 +30,14 @@ from sagelink.stages.control import Control
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sagelink.app.replay import Script
+    from sagelink.app.script import Script
     from sagelink.models.pair import Pair
     from sagelink.monitor.monitor import Monitor
     from sagelink.monitor.panel import LivePanel
     from sagelink.stages.capture import Capture
-    from sagelink.stages.sinks import Recorder, Sink
+    from sagelink.stages.record import Recorder
+    from sagelink.stages.sinks.contract import Sink
     from sagelink.transport.link import EdgeLink
-
-RESULTS, SUMMARY, PICTURES = "results.jsonl", "summary.json", "pictures"
 
 
 def check_names(config: Config) -> None:
@@ -74,19 +72,6 @@ def prepare(config: Config, models: Pair | None = None) -> Run:
         raise
 
 
-def check_writable(folder: Path) -> None:
-    """Raises UsageError unless files can be written in the folder, existing or to be made. Leaves nothing behind."""
-    existing = folder
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    if not existing.is_dir():
-        raise UsageError(f"output {str(folder)!r}: {str(existing)!r} is not a folder")
-    try:
-        TemporaryDirectory(dir=existing, prefix=".sagelink-").cleanup()
-    except OSError as error:
-        raise UsageError(f"output {str(folder)!r}: cannot write in {str(existing)!r}: {error.strerror}") from None
-
-
 class Run:
     """One prepared run."""
 
@@ -103,18 +88,18 @@ class Run:
         self._script = script
         self.models = models
         self.budget = UplinkBudget(config.budget.uplink, config.budget.window)
-        self._tolls = OverheadCharges(self.budget, recorded=config.output.record is not None)
+        self._overhead = OverheadCharges(self.budget, recorded=config.output.record is not None)
         if script is not None:
             script.budget = self.budget
         self.tally = Tally()
-        self.apart = frozenset(each.name for each in config.all_cameras if each.budget is not None)
+        self.own_budget_cameras = frozenset(each.name for each in config.all_cameras if each.budget is not None)
         self._gate = Gate(config.gate)
         self.control = Control(self.budget, self._gate)
         self.live = any(capture.live for capture in captures)
         always = config.video.policy == "always"
         followed = [each.name for each in captures if always or (config.video.policy == "auto" and each.video)]
         self._video = frozenset(followed)  # cameras whose scenes are remembered
-        self.stats = LiveStats(self.apart, config.budget.window if self.live else math.inf)
+        self.stats = LiveStats(self.own_budget_cameras, config.budget.window if self.live else math.inf)
         if self.live and config.select.memory is not None and config.output.record is not None:
             raise UsageError(
                 "select.memory: when replies came is not recorded, so what the server was known to remember could not "
@@ -125,7 +110,7 @@ class Run:
             if isinstance(capture, Playback) and capture.labels != models.edge.labels:
                 capture.forget_truth()
         self._fuse = Fuse(config.fuse.rule == "server", config.fuse.weights, models.server.grid.units)
-        self._encoder = Encoder.of(config, models.server)
+        self._encoder = Encoder.from_config(config, models.server)
         self._interrupted = False
 
     @property
@@ -165,7 +150,7 @@ class Run:
                 accounts |= open_accounts(UplinkBudget(each.budget.uplink, each.budget.window), {each.name: Share()})
         return accounts
 
-    def go(
+    def run(
         self, watch: Callable[[Verdict], None] | None = None, tell: Callable[[str], None] | None = None
     ) -> dict[str, object]:
         """Runs to the end and returns the summary, which is also on disk when the run has an output folder.
@@ -176,19 +161,19 @@ class Run:
         from threadpoolctl import ThreadpoolController
 
         from sagelink.monitor.monitor import Monitor
+        from sagelink.pipeline.urls import is_webrtc
+        from sagelink.stages.record import Recorder
         from sagelink.stages.scene_tracker import scene_config
-        from sagelink.stages.sinks import Recorder
         from sagelink.stages.sinks.annotate import AnnotatedVideos, Painter
         from sagelink.stages.sinks.highlights import Highlights
         from sagelink.stages.sinks.jsonl import JsonLines
         from sagelink.stages.sinks.recording_writer import RecordingWriter
         from sagelink.stages.smoothing import Smoother
-        from sagelink.transport.webrtc.address import is_webrtc
 
         output, labels = self.config.output, self.models.edge.labels
         began = time.monotonic()
         sinks: list[Sink] = [self.tally, self.stats]
-        recorder = Recorder(sinks, Smoother(scene_config(self.config.video)).last_word, self.stats.announce)
+        recorder = Recorder(sinks, Smoother(scene_config(self.config.video)).smooth, self.stats.show_pending)
         painter = Painter(labels, self.models.server.grid, self.config.capture.resize)
         with ExitStack() as stack:
             stack.callback(lambda: self._finish(time.monotonic() - began))
@@ -203,7 +188,7 @@ class Run:
                 if output.record is not None:
                     # Whoever repeats the run does not open the page to the same viewers.
                     text = dump_config(self.config.model_copy(update={"dashboard": DashboardConfig()}))
-                    sinks.append(RecordingWriter(output.record, text, labels, self.live, self._tolls.take))
+                    sinks.append(RecordingWriter(output.record, text, labels, self.live, self._overhead.take))
                 if output.annotate is not None:
                     output.annotate.parent.mkdir(parents=True, exist_ok=True)
                     several = len(self.captures) > 1
@@ -212,7 +197,17 @@ class Run:
                 raise UsageError(f"output cannot be written: {error}") from None
             if watch is not None:
                 sinks.append(_VerdictCallback(watch))
-            monitor = Monitor(self, tell)
+            monitor = Monitor(
+                self.config,
+                self.models,
+                [each.name for each in self.captures],
+                self.title,
+                self.control,
+                self.now,
+                self.live,
+                self.own_budget_cameras,
+                tell,
+            )
             sinks.extend(monitor.sinks)
             # NumPy's OpenBLAS spins for tens of ms after each small product, on a core that a model needs.
             stack.enter_context(ThreadpoolController().select(internal_api="openblas").limit(limits=1))
@@ -231,7 +226,7 @@ class Run:
         clock: BudgetClock = MonotonicClock() if self.live else StreamClock()
         edge: Graph | None = None
         try:
-            async with self._link(clock, monitor.count_mended) as link:
+            async with self._link(clock, monitor.count_recovered) as link:
                 edge = edge_graph(
                     self.config,
                     self.models,
@@ -247,7 +242,7 @@ class Run:
                     self._script,
                 )
                 self._end_on_signals(edge)
-                async with monitor.beside(link):
+                async with monitor.serving(link):
                     await edge.run()
         except BaseExceptionGroup as errors:
             raise first_error(errors) from None
@@ -257,13 +252,13 @@ class Run:
                 if verdict is not None:
                     recorder.write(verdict)
 
-    def _link(self, clock: BudgetClock, on_mended: Callable[[str], None]) -> AbstractAsyncContextManager[EdgeLink]:
-        from sagelink.app.edge_link import server_link
+    def _link(self, clock: BudgetClock, on_recovered: Callable[[str], None]) -> AbstractAsyncContextManager[EdgeLink]:
+        from sagelink.app.edge_link import edge_link
 
         if self._script is not None:
             return self._script.link
         cameras = [*self.accounts]
-        return server_link(self.config, self.models, cameras, self._tolls, self.control, clock, on_mended)
+        return edge_link(self.config, self.models, cameras, self._overhead, self.control, clock, on_recovered)
 
     def _end_on_signals(self, graph: Graph) -> None:
         """Ctrl-C or SIGTERM once: end cleanly; twice: now."""

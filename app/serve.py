@@ -18,12 +18,12 @@ from sagelink.net.http import parse_address, serve_http
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.tasks import leave_threads_behind, on_signals, run_loop
+from sagelink.pipeline.urls import is_webrtc
 from sagelink.server.batch import BatchLimits
 from sagelink.server.classify import Classifier
 from sagelink.server.health import health_app
 from sagelink.server.memory import ReferenceStore
 from sagelink.server.service import Service
-from sagelink.transport.webrtc.address import is_webrtc
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,9 @@ def _end(link: Listening, limit: asyncio.Timeout) -> None:
 
 def _refuse_misfits(link: Listening, service: Service) -> None:
     """Raises UsageError when cameras are there and this model fits none; each of some misfits is answered so."""
-    misfits = {address: reason for address, hello in link.cameras.items() if (reason := service.misfit(hello))}
+    misfits = {
+        address: reason for address, camera_info in link.cameras.items() if (reason := service.misfit(camera_info))
+    }
     for address, reason in misfits.items():
         log.warning("event=misfit camera=%s reason=%r", address, reason)
     if misfits and len(misfits) == len(link.cameras):

@@ -16,12 +16,13 @@ from sagelink.net.extras import need_aiortc
 from sagelink.net.http import parse_address
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.urls import is_webrtc
 from sagelink.transport.link import ServerLink
 from sagelink.transport.mqtt.address import Broker, open_broker
 from sagelink.transport.mqtt.embedded import embedded_broker
 from sagelink.transport.mqtt.server import MqttServerLink
 from sagelink.transport.mqtt.topics import Topics
-from sagelink.transport.webrtc.address import INSTEAD, SignallingEndpoint, is_webrtc, open_signalling_endpoint
+from sagelink.transport.webrtc.address import INSTEAD, SignallingEndpoint, open_signalling_endpoint
 
 _RETAINED_S = 0.5  # what cameras have announced comes within this time of subscribing
 

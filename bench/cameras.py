@@ -96,7 +96,7 @@ def main() -> None:
     trouble = Trouble(*servers[0], time.monotonic() + seconds)
     trouble.start()
     try:
-        summary = run.go(watch)
+        summary = run.run(watch)
     finally:
         trouble.server.kill()
         servers[1][0].kill()

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from sagelink.app.eval import rows_of
+from sagelink.app.options import rows_of
 from sagelink.lab.dataset import find_pictures
 from sagelink.lab.evaluation import Evaluation, weight_by_units
 from sagelink.lab.harness import Harness

@@ -44,7 +44,7 @@ from sagelink.pipeline.types import WHOLE, Answer, Drop, EdgeOnly, Frame, Look, 
 from sagelink.stages.control import Control
 from sagelink.stages.fuse import Fuse
 from sagelink.stages.gate import Gate
-from sagelink.stages.zoom import thumb_of
+from sagelink.stages.zoom import thumbnail_of
 from sagelink.transport.codecs import Canvas
 
 _FRAMES, _ROUNDS, _VIEWERS, _OPENED = 600, 3, 4, 7
@@ -159,7 +159,7 @@ async def push(feed: VerdictFeed, stats: LiveStats, watched: RunView, done: thre
         began = time.monotonic()
         for seq in range(_HOUR_FRAMES):
             frame = Frame(seq, "camera", time.monotonic_ns(), seq / 30, pixels, 1.0)
-            look = Look(WHOLE, embeddings[0], thumb_of(pixels))
+            look = Look(WHOLE, embeddings[0], thumbnail_of(pixels))
             scored = Scored(frame, pixels[:224, :224], answer, importance, embeddings, look, 1.0)
             verdict = fuse.decide(EdgeOnly(scored, Drop.GATE))
             feed.write(verdict)

@@ -56,7 +56,7 @@ def main() -> None:
         before = bare_loop(pair, arguments.frames)
         with tempfile.TemporaryDirectory() as folder:
             config = load_config(None, settings | {"output.out": str(Path(folder) / "out")})
-            summary = prepare(config, pair).go()
+            summary = prepare(config, pair).run()
         bare = (before + bare_loop(pair, arguments.frames)) / 2
         ratios.append(summary["fps"] / bare)
         print(

@@ -19,12 +19,12 @@ from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.types import Frame, Reply
-from sagelink.server.memory import Memory as ServerMemory
+from sagelink.server.memory import ReferenceStore
 from sagelink.server.receive import receive
 from sagelink.stages.encode import Encoder
 from sagelink.stages.fuse import fuse
 from sagelink.stages.planner import Plan
-from sagelink.stages.reference_tracker import Memory
+from sagelink.stages.reference_tracker import ReferenceTracker
 from sagelink.stages.score import Score
 from sagelink.stages.select import completing
 from sagelink.stages.selectors import coverage
@@ -34,10 +34,10 @@ FPS = 5.0
 
 def play(clip: Clip, config: Config, harness: Harness, score: Score, kbps: float) -> list[tuple[bool, int, int]]:
     """For each frame: right, units that the server classified with, bits."""
-    budget, encoder = UplinkBudget(kbps * 1000, 1.0), Encoder.of(config, harness.pair.server)
+    budget, encoder = UplinkBudget(kbps * 1000, 1.0), Encoder.from_config(config, harness.pair.server)
     age_s = config.select.memory
-    memory = None if age_s is None else Memory(harness.canvas.patch_size, age_s, config.select.min_units)
-    server, found = ServerMemory(config.serve.memory or 0), []
+    memory = None if age_s is None else ReferenceTracker(harness.canvas.patch_size, age_s, config.select.min_units)
+    server, found = ReferenceStore(config.serve.memory or 0), []
     for seq, shot in enumerate(clip.frames):
         (scored,) = score([Frame(seq, "bench", 0, shot.stream_s, shot.pixels, 0.0)])
         order = coverage(scored.importance, scored.embeddings, harness.canvas.units)
@@ -46,7 +46,7 @@ def play(clip: Clip, config: Config, harness: Harness, score: Score, kbps: float
         base = None if memory is None else memory.look(scored.picture, shot.stream_s)
         if memory is not None and base is not None:
             rest = completing(base, order, coverage, scored)
-            plan = encoder.complete(seq, scored.picture, base, rest, cap)
+            plan = encoder.fit_delta(seq, scored.picture, base, rest, cap)
             if plan is not None:
                 units = np.sort(rest[: plan.point.units])
                 memory.coded(seq, plan.message, base, units, scored.picture, shot.stream_s)

@@ -25,7 +25,7 @@ import psutil
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from bench.stub_server import Noise, answer, hello
+from bench.stub_server import Noise, answer, camera_info
 from sagelink.pipeline.config import MqttConfig, ServeConfig
 from sagelink.transport.link import CameraInfo
 from sagelink.transport.mqtt.address import open_broker
@@ -102,7 +102,7 @@ class SimulatedCamera:
 
 async def be_cameras(port: int, count: int, rate: float, seconds: float, others: dict[str, psutil.Process]) -> None:
     round_trips_s: list[float] = []
-    announced, noise = hello(_LOST_S), Noise(_SIZE)
+    announced, noise = camera_info(_LOST_S), Noise(_SIZE)
     cameras = []
     for number in range(count):
         cameras.append(camera := SimulatedCamera(port, number, announced, round_trips_s))

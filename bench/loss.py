@@ -24,7 +24,7 @@ from sagelink.server.receive import receive
 from sagelink.stages.encode import Encoder, usable_lines
 from sagelink.stages.fuse import answer_of, fuse
 from sagelink.stages.planner import Plan
-from sagelink.stages.sources import open_source
+from sagelink.stages.sources.open import open_source
 from sagelink.transport.webrtc.wire_cost import WebRtcCostModel
 from sagelink.transport.wire import PART_BYTES, encode_bundle, parts_of
 

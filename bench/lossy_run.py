@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from bench import lossy_link
 from bench.namespaces import PORT, SERVER, Cable, obstacle
 from bench.transport import ROUGH, WEBRTC_PORT
 from sagelink.transport.webrtc.address import ENV_TOKEN

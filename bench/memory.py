@@ -20,7 +20,7 @@ from sagelink.models.pair import Pair
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.types import WHOLE, Answer, Frame, Look, Scored, Verdict
 from sagelink.stages.score import Score
-from sagelink.stages.zoom import thumb_of
+from sagelink.stages.zoom import thumbnail_of
 
 
 def stub_score(scorer: Score, frames: Sequence[Frame]) -> list[Scored]:
@@ -38,7 +38,7 @@ def _stub(frame: Frame) -> Scored:
         answer=Answer(0, 1 / 16, log_probs),
         importance=rng.random(196, dtype=np.float32),
         embeddings=rng.standard_normal((196, 64), dtype=np.float32),
-        look=Look(WHOLE, rng.standard_normal(64, dtype=np.float32), thumb_of(frame.pixels)),
+        edge_view=Look(WHOLE, rng.standard_normal(64, dtype=np.float32), thumbnail_of(frame.pixels)),
         score_ms=0.0,
     )
 
@@ -56,7 +56,7 @@ def measure(frames: int) -> list[float]:
         settings = {"capture.source": f"synthetic:{frames},size=64x64,fps=100", "models": "demo", "output.out": folder}
         config = load_config(None, settings)
         run: Run = prepare(config, Pair.load(config))
-        run.go(watch)
+        run.run(watch)
     quarter = len(sizes) // 4
     return [statistics.median(sizes[i * quarter : (i + 1) * quarter]) / 1e6 for i in range(4)]
 

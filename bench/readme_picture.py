@@ -22,7 +22,7 @@ def main() -> None:
     pair = Pair.load(config)
     verdicts: list[Verdict] = []
     run = prepare(config, pair)
-    run.go(verdicts.append)
+    run.run(verdicts.append)
     # Frames that the server set right show what the bits were spent on: one of each class, the fewest units first.
     sent = [verdict for verdict in verdicts if verdict.server and verdict.answer and verdict.edge]
     mended = [v for v in sent if v.answer.class_id == v.frame.truth != v.edge.class_id]

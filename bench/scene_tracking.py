@@ -11,7 +11,7 @@ from sagelink.stages.frontier import SHIPPED, read_frontier
 from sagelink.stages.fuse import answer_of
 from sagelink.stages.rate_control import RateControl, RateControlConfig, UtilityCurve
 from sagelink.stages.scene_state import MOST_HELD, SceneConfig, SceneState
-from sagelink.stages.zoom import ZoomSchedule, thumb_of
+from sagelink.stages.zoom import ZoomSchedule, thumbnail_of
 from sagelink.transport.codecs import Canvas
 
 LIMIT_MS = 2.0
@@ -26,7 +26,7 @@ def main() -> None:
     pixels = rng.integers(0, 256, (720, 1280, 3), np.uint8)
     importance = rng.random(196, np.float32)
     (path,) = SHIPPED.glob("vit_tiny*.yaml")
-    worth = UtilityCurve.of(read_frontier(path, Canvas(14, 16)))
+    worth = UtilityCurve.from_curves(read_frontier(path, Canvas(14, 16)))
     for save in (False, True):
         config = SceneConfig(hold_s=1e9)
         scene, afterwards, spend = (
@@ -37,19 +37,19 @@ def main() -> None:
         looks, times = ZoomSchedule(), []
         for seq in range(_FRAMES):
             began = time.process_time_ns()
-            thumb = thumb_of(pixels)
-            part = looks.part(thumb)
-            looks.learn(part, importance)
+            thumb = thumbnail_of(pixels)
+            part = looks.next_crop(thumb)
+            looks.update(part, importance)
             look = Look(part, summary, thumb)
-            glance = scene.see(seq, answer, look, seq / 10)
-            doubt = 1 - answer_of(glance.scores).prob
-            spend.most_bytes(doubt, glance, 8000.0, 8000.0, 1.0)
-            scene.sent(seq)
-            scene.hear([ServerObservation(seq, answer.log_probs, 0.5)])
-            afterwards.see(seq, answer, look, seq / 10)  # the last word, in a run
-            afterwards.sent(seq)
-            afterwards.hear([ServerObservation(seq, answer.log_probs, 0.5)])
-            answer_of(afterwards.known()[0])
+            estimate = scene.observe(seq, answer, look, seq / 10)
+            doubt = 1 - answer_of(estimate.scores).prob
+            spend.max_bytes(doubt, estimate, 8000.0, 8000.0, 1.0)
+            scene.register_sent(seq)
+            scene.add_server_answers([ServerObservation(seq, answer.log_probs, 0.5)])
+            afterwards.observe(seq, answer, look, seq / 10)  # the last word, in a run
+            afterwards.register_sent(seq)
+            afterwards.add_server_answers([ServerObservation(seq, answer.log_probs, 0.5)])
+            answer_of(afterwards.current()[0])
             if seq > MOST_HELD:
                 times.append((time.process_time_ns() - began) / 1e6)
         name = "saving" if save else "default"

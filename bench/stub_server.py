@@ -40,7 +40,7 @@ async def answer(link: ServerLink, max_wait_s: float) -> None:
     await Service(link, AtOnce(), BatchLimits(4096, max_wait_s, 4), ServerMetrics(CollectorRegistry())).run()
 
 
-def hello(deadline_s: float) -> CameraInfo:
+def camera_info(deadline_s: float) -> CameraInfo:
     return CameraInfo(_SIDE, _PATCH, fingerprint(zoo.load(ModelConfig(), "demo-server").labels), deadline_s)
 
 

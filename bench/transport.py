@@ -29,7 +29,7 @@ import numpy as np
 from bench.lossy_link import LossyLink
 from bench.lossy_link import obstacle as rough_obstacle
 from bench.namespaces import PORT, SERVER, Cable, obstacle
-from bench.stub_server import Noise, answer, hello
+from bench.stub_server import Noise, answer, camera_info
 from sagelink.pipeline.config import MqttConfig, ServeConfig, WebRtcConfig
 from sagelink.pipeline.tasks import run_loop
 from sagelink.transport.in_process import InProcessLink
@@ -80,7 +80,7 @@ class Ends:
 def _mqtt_edge() -> EdgeLink:
     broker = open_broker(f"mqtt://{SERVER}:{PORT}", MqttConfig(), "server")
     link = MqttEdgeLink(
-        broker, Topics("bench"), "edge", ["camera"], hello(_DEADLINE_S), in_flight=_IN_FLIGHT, must_connect=True
+        broker, Topics("bench"), "edge", ["camera"], camera_info(_DEADLINE_S), in_flight=_IN_FLIGHT, must_connect=True
     )
     return link
 
@@ -96,7 +96,9 @@ def _signalling_endpoint() -> SignallingEndpoint:
 
 
 def _webrtc_edge() -> EdgeLink:
-    return WebRtcEdgeLink(_signalling_endpoint(), "edge", ["camera"], hello(_DEADLINE_S), toll=lambda bits: True)
+    return WebRtcEdgeLink(
+        _signalling_endpoint(), "edge", ["camera"], camera_info(_DEADLINE_S), charge_overhead=lambda bits: True
+    )
 
 
 def _webrtc_server() -> ServerLink:

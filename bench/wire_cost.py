@@ -85,12 +85,14 @@ def _server_link(transport: str) -> ServerLink:
     return MqttServerLink(open_broker(f"mqtt://{SERVER}:{PORT}", MqttConfig(), "server"), Topics("bench"), "servers")
 
 
-def _edge_link(transport: str, toll: ChargeOverhead) -> EdgeLink:
-    hello = CameraInfo(14, 16, "0" * 16, 1.0)
+def _edge_link(transport: str, charge_overhead: ChargeOverhead) -> EdgeLink:
+    camera_info = CameraInfo(14, 16, "0" * 16, 1.0)
     if transport == "webrtc":
-        return WebRtcEdgeLink(_signalling_endpoint(), "edge", ["camera"], hello, toll=toll)
+        return WebRtcEdgeLink(_signalling_endpoint(), "edge", ["camera"], camera_info, charge_overhead=charge_overhead)
     broker = open_broker(f"mqtt://{SERVER}:{PORT}", MqttConfig(keepalive="10s"), "server")
-    return MqttEdgeLink(broker, Topics("bench"), "edge", ["camera"], hello, toll=toll, must_connect=True)
+    return MqttEdgeLink(
+        broker, Topics("bench"), "edge", ["camera"], camera_info, charge_overhead=charge_overhead, must_connect=True
+    )
 
 
 def _signalling_endpoint() -> SignallingEndpoint:
@@ -109,10 +111,10 @@ async def _be_edge(transport: str, rate_bps: int, seconds: float) -> None:
     budget, before = UplinkBudget(rate_bps, _WINDOW_S), _counted_bits()
     began_s = time.monotonic()
 
-    def toll(bits: int) -> bool:
+    def charge_overhead(bits: int) -> bool:
         return budget.charge(time.monotonic(), bits)
 
-    async with _edge_link(transport, toll) as link:
+    async with _edge_link(transport, charge_overhead) as link:
         answers = asyncio.create_task(_count(link))
         while time.monotonic() < began_s + seconds:
             await asyncio.sleep(0.02)

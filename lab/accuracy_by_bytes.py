@@ -10,7 +10,7 @@ import numpy as np
 from sagelink.lab.bootstrap import Hits
 from sagelink.lab.eval_report import CodecRow
 from sagelink.lab.evaluation import Evaluation, Progress, intervals, values
-from sagelink.lab.harness import closer_of
+from sagelink.lab.harness import zoom_crop_of
 from sagelink.pipeline.config import FuseConfig
 from sagelink.pipeline.types import Answer
 from sagelink.stages.encode import Encoder, usable_lines
@@ -78,7 +78,7 @@ def _try(evaluation: Evaluation, codec: str, encoder: Encoder, cap: int, step: C
             scored, seq = seen.scored, seen.scored.frame.seq
             importance = seen.importance[select.importance]
             order = selector(importance, scored.embeddings, grid.units, seed=select.seed + seq)
-            plan = encoder.fit(seq, scored.picture, order, cap, closer_of(seen.padded_view, importance, grid))
+            plan = encoder.fit(seq, scored.picture, order, cap, zoom_crop_of(seen.padded_view, importance, grid))
             plans.append(plan if isinstance(plan, Plan) else None)
             step(len(plans))
             if isinstance(plan, Plan):

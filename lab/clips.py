@@ -18,7 +18,7 @@ import numpy as np
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import Pixels
 from sagelink.stages.decoded import MAX_SIDE
-from sagelink.stages.sources import SourceFrame as Picture
+from sagelink.stages.sources.contract import SourceFrame as Picture
 from sagelink.stages.sources.images import read_image
 from sagelink.stages.sources.video import VideoFile
 from sagelink.stages.sources.world import render, sample_scene

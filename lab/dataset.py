@@ -14,8 +14,8 @@ from sagelink.lab import FEWEST
 from sagelink.pipeline.config import CameraConfig
 from sagelink.pipeline.errors import UsageError, suggest
 from sagelink.pipeline.types import Pixels
-from sagelink.stages.sources import open_source
 from sagelink.stages.sources.images import SUFFIXES, read_image
+from sagelink.stages.sources.open import open_source
 
 _IMAGENET = 1000
 

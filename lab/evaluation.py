@@ -40,7 +40,7 @@ def weight_by_units(config: Config, server: Model) -> Callable[[int], float]:
         return lambda units: weight_of_share(weights, units / grid.units)
     path = find_frontier(server.name, config.encode.frontier, config.server.checkpoint)
     for line in read_frontier(path, Canvas(grid.side, grid.patch_size)):
-        if line.base.codec == "raw-zstd":
+        if line.point.codec == "raw-zstd":
             return line.weight
     raise UsageError(f"frontier {str(path)!r} has no points of raw-zstd; accepted: one that has, or fuse.weights")
 

@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from sagelink.lab.harness import Sample, belief, closer_of, log_probs_of
+from sagelink.lab.harness import Sample, belief, log_probs_of, zoom_crop_of
 from sagelink.pipeline.types import OperatingPoint
 from sagelink.server.classify import Classifier
 from sagelink.server.receive import Received, receive
@@ -97,7 +97,7 @@ def measure(
     """
     canvas = classifier.canvas
     encoder = Encoder([], canvas)
-    closers = [closer_of(sample.padded_view, sample.importance, classifier.model.grid) for sample in samples]
+    closers = [zoom_crop_of(sample.padded_view, sample.importance, classifier.model.grid) for sample in samples]
     everything = np.arange(canvas.units)
     whole = [Received(0, everything, cut_units(sample.picture, everything, canvas.patch_size)) for sample in samples]
     seen: dict[int, NDArray[np.float32]] = {}  # the same picture comes out of a file and of its stripped form

@@ -52,7 +52,7 @@ class EdgeFeatures:
     padded_view: Pixels  # (V, V, 3), V = ROOM x S: the view, all that crops and closer looks need of the frame
 
 
-def closer_of(padded_view: Pixels, importance: NDArray[np.float32], grid: UnitGrid) -> ZoomCrop:
+def zoom_crop_of(padded_view: Pixels, importance: NDArray[np.float32], grid: UnitGrid) -> ZoomCrop:
     """Closer looks at a view, for a server model of a grid."""
     return ZoomCrop(
         WHOLE,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagelink.lab.adaptation import lower_precision
-from sagelink.lab.harness import belief, closer_of, log_probs_of
+from sagelink.lab.harness import belief, log_probs_of, zoom_crop_of
 from sagelink.lab.unlabelled_frames import Footage
 from sagelink.models.loading import Model
 from sagelink.server.classify import Classifier
@@ -69,7 +69,7 @@ class HeldOut:
         for done, size in enumerate(sizes):
             row: list[Received | None] = []
             for frame, picture, order, importance in footage.rows():
-                planned = encoder.fit(0, picture, order, size, closer_of(frame, importance, stock.grid))
+                planned = encoder.fit(0, picture, order, size, zoom_crop_of(frame, importance, stock.grid))
                 row.append(None if isinstance(planned, int) else receive(planned.message, canvas))
                 progress(done * len(footage) + len(row), len(sizes) * len(footage))
             self._sent.append(row)

@@ -18,8 +18,8 @@ from sagelink.pipeline.config import Config
 from sagelink.pipeline.types import WHOLE, Answer, Box, Frame, Look, OperatingPoint, Pixels, Units
 from sagelink.stages.score import Score
 from sagelink.stages.selectors import sage, selector_by_name
-from sagelink.stages.sources import SourceFrame
-from sagelink.stages.zoom import ZoomSchedule, thumb_of
+from sagelink.stages.sources.contract import SourceFrame
+from sagelink.stages.zoom import ZoomSchedule, thumbnail_of
 
 _SCORED = 8  # frames of a forward pass
 _Columns = dict[str, np.ndarray]
@@ -78,7 +78,7 @@ class ClipScorer:
         step(len(clip.frames))
         shots = []
         for i, frame in enumerate(clip.frames):
-            thumb = thumb_of(frame.pixels)
+            thumb = thumbnail_of(frame.pixels)
             left, top, right, bottom = turns["part"][i].tolist()
             shots.append(
                 ScoredFrame(
@@ -117,7 +117,12 @@ class ClipScorer:
             (scored,) = score([_frame(i, shot)])
             order = selector(scored.importance, scored.embeddings, units, seed=select.seed + i)
             rows.append(
-                (scored.answer.log_probs, scored.look.summary, order.astype(np.int16), np.array(scored.look.part))
+                (
+                    scored.answer.log_probs,
+                    scored.edge_view.class_token,
+                    order.astype(np.int16),
+                    np.array(scored.edge_view.crop),
+                )
             )
         return dict(zip(("log_probs", "summary", "order", "part"), map(np.stack, zip(*rows, strict=True)), strict=True))
 
@@ -132,7 +137,7 @@ class ClipScorer:
                 # sage looks at twice the units that it may pick, so the paper's form is asked for as many as are sent
                 papers = sage(paper.importance, paper.embeddings, units // 2, seed=0)
                 rest = np.setdiff1d(np.arange(units), papers)
-                rows.append((ours.answer.log_probs, ours.look.summary, order, np.concatenate([papers, rest])))
+                rows.append((ours.answer.log_probs, ours.edge_view.class_token, order, np.concatenate([papers, rest])))
         log_probs, summary, order_rows, paper_rows = (np.stack(column) for column in zip(*rows, strict=True))
         truth = [shot.truth for shot in clip.frames]
         if truth[0] is None:

@@ -53,7 +53,7 @@ class Trainer:
         self._best_steps = 0
         self._checks: list[float] = []  # mean agreement at each
 
-    def go(
+    def train(
         self, clock: Callable[[], float], stopped: Callable[[], bool], watch: TrainingObserver, keep: Callable[[], None]
     ) -> bool:
         """Learns until the time is spent or nothing gets better; False when it was stopped before.

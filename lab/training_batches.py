@@ -63,7 +63,7 @@ class BatchDataset(Dataset[tuple[Batch, Batch]]):
         self._footage = footage
         self._canvas = canvas
         # Those of closer looks too: what is shown is a crop already.
-        self._whole = [line for line in lines if line.knob == "quality" and line.base.units == canvas.units]
+        self._whole = [line for line in lines if line.knob == "quality" and line.point.units == canvas.units]
         self._sizes = np.log(sizes)
         self._mix = mix
         self._seed = seed
@@ -143,7 +143,7 @@ class BatchDataset(Dataset[tuple[Batch, Batch]]):
     def _point(self, rng: np.random.Generator, share: float) -> OperatingPoint:
         """A likely operating point for a message of a random size that has a share of the units."""
         size = np.exp(rng.uniform(*self._sizes)) / share
-        lines = [line for line in self._whole if share == 1 or codec_by_name(line.base.codec).sends != "whole"]
+        lines = [line for line in self._whole if share == 1 or codec_by_name(line.point.codec).sends != "whole"]
         within = [(line, setting) for line in lines if (setting := line.affordable(size)) is not None]
         if not within:
             cheapest = min(lines, key=lambda line: line.sizes[0])

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from sagelink.lab.dataset import pictures_of
 from sagelink.lab.harness import Harness
 from sagelink.pipeline.config import CameraConfig, Config
+from sagelink.pipeline.outputs import FRAMES
 from sagelink.pipeline.types import Pixels, Units
 from sagelink.stages.recording_reader import RecordingReader
-from sagelink.stages.sinks.recording_writer import FRAMES
 
 # A source is cut into stretches, and some are held out: frames that follow each other in a video are nearly the same.
 _STRETCHES, _HELD_OUT = 20, (3, 10, 17)

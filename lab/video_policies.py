@@ -75,8 +75,8 @@ class Bench:
         self._window_s = config.budget.window
         self.settings = Settings(scene_config(config.video), rate_control_config(config.video), config.zooms)
         self._gate = Gate(config.gate)
-        self._encoder = Encoder.of(config, harness.pair.server)
-        self._worth = UtilityCurve.of(usable_lines(config, harness.pair.server.name, harness.canvas))
+        self._encoder = Encoder.from_config(config, harness.pair.server)
+        self._worth = UtilityCurve.from_curves(usable_lines(config, harness.pair.server.name, harness.canvas))
         self._webp = self._encoder_of("webp-frame")
         self._raw = self._encoder_of("raw-zstd")
 
@@ -218,23 +218,23 @@ class Bench:
             for number, shot in enumerate(footage.shots):
                 now_s = shot.stream_s
                 view = shot.turn if settings.closer else shot.whole
-                glance = scene.see(number, view.answer, view.look, now_s)
-                answer = answer_of(glance.scores)
-                of = glance.held_seq
+                estimate = scene.observe(number, view.answer, view.look, now_s)
+                answer = answer_of(estimate.scores)
+                of = estimate.server_seq
                 allowance = budget.allowance(now_s)
                 assert allowance is not None
                 most = (
-                    spend.most_bytes(1 - answer.prob, glance, allowance / 8, budget.limit_bits / 8, self._window_s)
+                    spend.max_bytes(1 - answer.prob, estimate, allowance / 8, budget.limit_bits / 8, self._window_s)
                     if self._gate.offloads(answer)
                     else None
                 )
                 if most is not None:
                     plan = self._encoder.fit(number, view.draw(), view.order, self._cap(min(8 * most, allowance)))
                     if isinstance(plan, Plan) and budget.charge(now_s, 8 * len(plan.message)):
-                        scene.sent(number)
+                        scene.register_sent(number)
                         (server,) = self._answers([plan.message])
-                        scene.hear([ServerObservation(number, server.log_probs, plan.weight)])
-                        answer = answer_of(scene.known()[0])
+                        scene.add_server_answers([ServerObservation(number, server.log_probs, plan.weight)])
+                        answer = answer_of(scene.current()[0])
                         of = number
                 answers.append(answer)
                 about.append(of)
@@ -250,7 +250,7 @@ class Bench:
 
     def _encoder_of(self, codec: str) -> Encoder:
         encode = self._config.encode.model_copy(update={"codec": codec})
-        return Encoder.of(self._config.model_copy(update={"encode": encode}), self._rig.pair.server)
+        return Encoder.from_config(self._config.model_copy(update={"encode": encode}), self._rig.pair.server)
 
     def _answers(self, messages: Sequence[bytes]) -> list[Answer]:
         return self._rig.answers(messages, lambda done: None)

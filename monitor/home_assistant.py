@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -40,7 +40,7 @@ class Announcement:
 class Entities:
     """What Home Assistant is told: pure, no I/O."""
 
-    def __init__(self, discovery: str, prefix: str, node: str, cameras: list[str]) -> None:
+    def __init__(self, discovery: str, prefix: str, node: str, cameras: Sequence[str]) -> None:
         """`discovery`: Home Assistant's prefix; `prefix`: ours."""
         self._discovery = discovery
         self._base = f"{prefix}/{node}"
@@ -161,7 +161,7 @@ _RATE = {"unit_of_measurement": "kbit/s", "device_class": "data_rate"}
 
 @contextlib.asynccontextmanager
 async def publish_to_home_assistant(
-    config: Config, node: str, cameras: list[str], now: Callable[[], dict[str, Any]], control: Control
+    config: Config, node: str, cameras: Sequence[str], now: Callable[[], dict[str, Any]], control: Control
 ) -> AsyncIterator[None]:
     """Tells while the body runs. A broker that is away is tried again and never ends the run. Raises UsageError."""
     settings = config.home_assistant

@@ -60,9 +60,9 @@ class ServerMetrics:
 class EdgeMetrics:
     """What `sagelink run` counts: a sink for verdicts."""
 
-    def __init__(self, registry: CollectorRegistry, apart: Collection[str] = ()) -> None:
-        """`apart`: cameras with a budget of their own, whose window is not the one told of."""
-        self._apart = apart
+    def __init__(self, registry: CollectorRegistry, own_budget_cameras: Collection[str] = ()) -> None:
+        """`own_budget_cameras`: cameras with a budget of their own, whose window is not the one told of."""
+        self._own_budget_cameras = own_budget_cameras
         self.registry = registry
         self.frames = Counter("sagelink_frames", "Verdicts by origin", ["camera", "origin"], registry=registry)
         self.drops = Counter(
@@ -82,9 +82,9 @@ class EdgeMetrics:
         self.short_answers = Counter(
             "sagelink_short_answers", "Server answers without some units that were sent", ["camera"], registry=registry
         )
-        self.mended = Counter("sagelink_mended", "Losses that the link made good", ["how"], registry=registry)
+        self.recovered = Counter("sagelink_recovered", "Losses that the link made good", ["how"], registry=registry)
         for how in ("resent", "rescued"):
-            self.mended.labels(how)
+            self.recovered.labels(how)
         self.revised = Counter(
             "sagelink_revised", "Verdicts that revise what was said at once", ["camera"], registry=registry
         )
@@ -102,8 +102,8 @@ class EdgeMetrics:
             registry=registry,
         )
 
-    def count_mended(self, how: str) -> None:
-        self.mended.labels(how).inc()
+    def count_recovered(self, how: str) -> None:
+        self.recovered.labels(how).inc()
 
     def write(self, verdict: Verdict) -> None:
         from sagelink.transport.wire import parts_of
@@ -117,8 +117,8 @@ class EdgeMetrics:
         self.parts.labels(camera).inc(0 if verdict.message is None else len(parts_of(verdict.message)))
         self.lost_units.labels(camera).inc(verdict.lost_units)
         self.short_answers.labels(camera).inc(verdict.lost_units > 0)
-        self.revised.labels(camera).inc(verdict.revises is not None)
-        if verdict.window_bits is not None and camera not in self._apart:
+        self.revised.labels(camera).inc(verdict.revised_from is not None)
+        if verdict.window_bits is not None and camera not in self._own_budget_cameras:
             self.window_bits.set(verdict.window_bits)
             self.budget_bits.set(float("inf") if verdict.budget_bits is None else verdict.budget_bits)
         for stage, ms in verdict.latency_ms.items():

@@ -138,7 +138,7 @@ def _last(camera: dict[str, Any]) -> Text:
         return Text("no answer")
     sent = f"{camera['units']} units, {camera['wire_bits'] // 8} B" if camera["units"] else "kept"
     why = f" ({camera['drop']})" if camera["drop"] else ""
-    why += f", was {camera['revises']}" if camera["revises"] else ""
+    why += f", was {camera['revised_from']}" if camera["revised_from"] else ""
     soon = camera["now"] or {}
     why += f"  now {soon['label']}" if soon.get("label", camera["label"]) != camera["label"] else ""
     return Text.assemble(

@@ -40,10 +40,10 @@ def live_picture(number: int, verdict: Verdict, grid: UnitGrid, resize: Resize) 
     header = {
         "n": number,
         "camera": verdict.frame.camera,
-        "box": on_picture(verdict.part),
+        "box": on_picture(verdict.crop),
         "side": grid.side,
         "units": verdict.units.tolist(),
-        "seen": None if verdict.scored is None else on_picture(verdict.scored.look.part),
+        "seen": None if verdict.scored is None else on_picture(verdict.scored.edge_view.crop),
         "importance": None if verdict.scored is None else heat(verdict.scored.importance),
     }
     text = json.dumps(header, separators=(",", ":")).encode()

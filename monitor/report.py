@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from sagelink.app.run import PICTURES
 from sagelink.monitor.report_plots import plots, png, svg
 from sagelink.monitor.run_results import Results
 from sagelink.pipeline.errors import SagelinkError
+from sagelink.pipeline.outputs import PICTURES
 from sagelink.pipeline.quantities import format_rate
 
 _SHOWN = 12  # frames of a contact sheet
@@ -128,7 +128,7 @@ def _card(run: Results, line: dict[str, Any]) -> dict[str, str]:
     return {
         "image": f"data:image/jpeg;base64,{data}",
         "label": str(line["label"]),
-        "was": f", was {line['revises']['label']}" if line.get("revises") else "",
+        "was": f", was {line['revised_from']['label']}" if line.get("revised_from") else "",
         "prob": "" if line["prob"] is None else f"{line['prob']:.0%}",
         "origin": line["origin"],
         "right": right,

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sagelink.app.run import RESULTS, SUMMARY
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.outputs import RESULTS, SUMMARY
+from sagelink.stages.sinks.jsonl import check_keys
 
 Floats = NDArray[np.float64]
 
@@ -102,7 +103,7 @@ class Results:
 
     def revised(self) -> int:
         """Frames on which the server changed what was said at once; 0 where nothing was said before."""
-        return sum(line.get("revises") is not None for line in self.lines)
+        return sum(line.get("revised_from") is not None for line in self.lines)
 
     def cut_short(self) -> tuple[int, float]:
         """Server answers that lack units which were sent, and the share of the units sent that is."""
@@ -132,6 +133,8 @@ def _line(text: str, where: str) -> dict[str, Any]:
         line = json.loads(text)
     except ValueError as error:
         raise UsageError(f"{where}: not JSON: {error}") from None
+    if isinstance(line, dict):
+        check_keys(line, where)
     if not isinstance(line, dict) or not line.keys() >= _LINE or "total" not in line["latency_ms"]:
         raise UsageError(f"{where}: not a line of results.jsonl; see docs/outputs.md")
     return line

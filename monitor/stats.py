@@ -80,11 +80,11 @@ def slow_side(reason: str, ship_ms: float | None, server_ms: float | None) -> st
 class LiveStats:
     """Takes verdicts in one thread, and is read from any other."""
 
-    def __init__(self, apart: Collection[str] = (), window_s: float = math.inf) -> None:
-        """`apart`: cameras with a budget of their own, whose window is not the one told of; `window_s`: after so long
+    def __init__(self, own_budget_cameras: Collection[str] = (), window_s: float = math.inf) -> None:
+        """`own_budget_cameras`: cameras with a budget of their own, whose window is not the one told of; `window_s`: after so long
         without a frame that asked, the window is empty (never in a replay, which has a time of its own).
         """
-        self._apart = apart
+        self._own_budget_cameras = own_budget_cameras
         self._window_s = window_s
         self._asked_s = -math.inf
         self._lock = threading.Lock()
@@ -107,7 +107,7 @@ class LiveStats:
             self._origins[verdict.origin] += 1
             if verdict.drop is not None:
                 self._drops[verdict.drop.value] += 1
-            if verdict.window_bits is not None and verdict.frame.camera not in self._apart:
+            if verdict.window_bits is not None and verdict.frame.camera not in self._own_budget_cameras:
                 self._asked_s = now_s
                 self._window_bits = verdict.window_bits
                 self._budget_bits = verdict.budget_bits
@@ -126,7 +126,7 @@ class LiveStats:
             camera.arrivals.append(now_s)
             camera.tell(verdict)
 
-    def announce(self, verdict: Verdict) -> None:
+    def show_pending(self, verdict: Verdict) -> None:
         """What is said of a frame at once, whose verdict has to wait."""
         with self._lock:
             self._cameras.setdefault(verdict.frame.camera, CameraStats(time.monotonic())).tell(verdict)
@@ -182,7 +182,7 @@ def _camera(camera: CameraStats, labels: tuple[str, ...], now_s: float) -> dict[
         "drop": last.drop,
         "units": len(last.units),
         "wire_bits": last.wire_bits,
-        "revises": labels[last.revises.class_id] if last.revises else None,
+        "revised_from": labels[last.revised_from.class_id] if last.revised_from else None,
         "now": _now(camera.newest, labels),
     }
 

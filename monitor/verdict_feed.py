@@ -52,11 +52,11 @@ class FeedUpdate:
 class VerdictFeed:
     """A sink. Written in one thread, read from others."""
 
-    def __init__(self, labels: tuple[str, ...], live: bool, apart: Collection[str] = ()) -> None:
-        """`live`: the chart's time is the machine's, else the stream's own; `apart`: cameras with a budget of their
+    def __init__(self, labels: tuple[str, ...], live: bool, own_budget_cameras: Collection[str] = ()) -> None:
+        """`live`: the chart's time is the machine's, else the stream's own; `own_budget_cameras`: cameras with a budget of their
         own, which are not in the chart's window.
         """
-        self._apart = apart
+        self._own_budget_cameras = own_budget_cameras
         self._labels = labels
         self._live = live
         self._began_s = time.monotonic()
@@ -79,7 +79,7 @@ class VerdictFeed:
                 "n": number,
                 "t": round(self._time_s, 4),
                 "truth": None if truth is None else self._labels[truth],
-                "asked": verdict.window_bits is not None and verdict.frame.camera not in self._apart,
+                "asked": verdict.window_bits is not None and verdict.frame.camera not in self._own_budget_cameras,
             }
             event = json.dumps(line | extra, separators=(",", ":"))
             scored = verdict.scored
@@ -88,7 +88,7 @@ class VerdictFeed:
                 event,
                 scored.picture if scored else None,
                 scored.importance if scored else None,
-                _within(verdict.part, scored.look.part) if scored else WHOLE,
+                _within(verdict.crop, scored.edge_view.crop) if scored else WHOLE,
                 verdict.message,
             )
             self._events.append(event)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.quantities import Duration, FrameSize, Rate, Size
+from sagelink.pipeline.urls import is_webrtc
 
 ACCEPTED_SOURCES = (
     "a video file, a folder of images, a webcam (0, 1 ... or /dev/video0), an rtsp:// or http(s):// URL, "
@@ -142,15 +143,17 @@ class VideoConfig(_Section):
         "is decided on alone",
     )
     cuts: bool = Field(True, description="Forget the scene where the picture changes to another; false: never")
-    closer: bool | None = Field(
+    zoom: bool | None = Field(
         None,
         description="Look at the part that matters in two frames of three, and send what was looked at; empty: unless "
         "a model is of the demo pair, which knows things at one size only. Never with `select.memory`, which needs the "
         "same view of each frame",
     )
-    averaging: bool = Field(True, description="Average the edge's answers over the frames of a scene")
-    holding: bool = Field(True, description="A server answer counts for later frames of its scene too, with age less")
-    value: bool = Field(
+    average_edge: bool = Field(True, description="Average the edge's answers over the frames of a scene")
+    hold_answers: bool = Field(
+        True, description="A server answer counts for later frames of its scene too, with age less"
+    )
+    value_gate: bool = Field(
         True,
         description="No message that is expected to gain next to nothing; only with `fuse.rule` weighted and no "
         "`fuse.weights`, because the frontier's weights tell the gain",
@@ -193,7 +196,7 @@ class EncodeConfig(_Section):
     slack: float = Field(
         0.02, ge=0, lt=1, description="Agreement with the full-frame answer that may be given up for fewer bytes"
     )
-    closer: bool = Field(
+    zoom: bool = Field(
         True,
         description="Send, of a frame that is decided on alone, the part that matters most, closer, where the frontier "
         "says that this is worth more than the whole; false: always what the edge looked at",
@@ -411,7 +414,7 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _memory_where_it_works(self) -> Config:
-        if self.select.memory is not None and self.in_parts:
+        if self.select.memory is not None and self.uses_datagrams:
             raise ValueError(
                 "select.memory: over WebRTC parts of a message may be lost; accepted there: empty, or an MQTT server"
             )
@@ -440,16 +443,14 @@ class Config(_Section):
         return (CameraConfig.model_construct(name="camera", source=self.capture.source, **shared),)
 
     @property
-    def in_parts(self) -> bool:
+    def uses_datagrams(self) -> bool:
         """Whether evidence travels as datagrams, each of which is to be useful alone."""
-        from sagelink.transport.webrtc.address import is_webrtc
-
         return is_webrtc(self.ship.server)
 
     @property
     def zooms(self) -> bool:
         """Whether the edge looks at parts of frames where scenes are remembered."""
-        closer = self.video.closer
+        closer = self.video.zoom
         if closer is None:
             closer = not {self.edge_model, self.server_model} & {*MODEL_PAIRS["demo"]}
         return closer and self.select.memory is None

@@ -15,6 +15,14 @@ from sagelink.pipeline.errors import UsageError, suggest
 
 Overrides = Mapping[str, object]  # "stage.key" or "key" to value
 
+RENAMED = {  # keys of version 0.1, by their new name
+    "encode.closer": "encode.zoom",
+    "video.averaging": "video.average_edge",
+    "video.closer": "video.zoom",
+    "video.holding": "video.hold_answers",
+    "video.value": "video.value_gate",
+}
+
 
 def load_config(path: Path | None, overrides: Overrides | None = None) -> Config:
     """Defaults, then the file, then the overrides. Raises UsageError naming the key and what it accepts."""
@@ -91,6 +99,8 @@ def _explain(error: Any) -> str:
     location = [str(step) for step in error["loc"]]
     dotted = ".".join(location)
     if error["type"] == "extra_forbidden":
+        if dotted in RENAMED:
+            return f"{dotted} is named {RENAMED[dotted]} since version 0.2"
         section = _section(location[:-1])
         accepted = sorted(section.model_fields) if section else []
         return f"{dotted}: unknown key{suggest(location[-1], accepted)}; accepted: {', '.join(accepted)}"

@@ -33,9 +33,9 @@ class OverheadCharges:
 class RecordedOverhead:
     """Charges again what was charged then."""
 
-    def __init__(self, tolls: Iterable[Sequence[float]]) -> None:
-        """`tolls`: time and bits of each, in any order."""
-        self._left = deque(sorted((float(at_s), int(bits)) for at_s, bits in tolls))
+    def __init__(self, overhead: Iterable[Sequence[float]]) -> None:
+        """`overhead`: time and bits of each, in any order."""
+        self._left = deque(sorted((float(at_s), int(bits)) for at_s, bits in overhead))
 
     def charge(self, budget: UplinkBudget, until_s: float) -> None:
         """Those up to a time, which never runs backwards."""

@@ -78,9 +78,9 @@ class Answer:
 class Look:
     """What the edge looked at in a frame, and what frames of a camera are compared by."""
 
-    part: Box  # of the frame's view, in shares
-    summary: NDArray[np.float32]  # (D,) of that part: the class token
-    thumb: NDArray[np.float32]  # (16, 16) grey levels of the whole frame
+    crop: Box  # of the frame's view, in shares
+    class_token: NDArray[np.float32]  # (D,) of that part: the class token
+    thumbnail: NDArray[np.float32]  # (16, 16) grey levels of the whole frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Scored:
     answer: Answer
     importance: NDArray[np.float32]  # (N,) per unit of the server's grid
     embeddings: NDArray[np.float32]  # (N, D)
-    look: Look
+    edge_view: Look
     score_ms: float
 
 
@@ -101,12 +101,12 @@ class SceneEstimate:
     """What was known of a frame's scene when the frame was seen, the frame's own edge answer included."""
 
     scores: NDArray[np.float32]  # (C,) unnormalised log-probabilities
-    held_weight: float  # of the mean of the server's answers in them
-    held_seq: int | None  # the newest frame that the server answered for; None: for none of the scene
-    held_s: float  # since that frame; not a number where there is none
-    scene_seq: int  # the first frame of the scene
-    scene_s: float  # since then
-    cut_every_s: float  # mean length of the last scenes
+    server_weight: float  # of the mean of the server's answers in them
+    server_seq: int | None  # the newest frame that the server answered for; None: for none of the scene
+    server_age_s: float  # since that frame; not a number where there is none
+    scene_start_seq: int  # the first frame of the scene
+    scene_age_s: float  # since then
+    mean_scene_s: float  # mean length of the last scenes
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +123,8 @@ class ProvisionalAnswer:
     """What is said of a frame at once, where its scene is remembered."""
 
     answer: Answer  # the scene's, this frame's edge answer included
-    glance: SceneEstimate
-    heard: tuple[int, ...]  # frames whose server answers came in since the frame before
+    estimate: SceneEstimate
+    observed_seqs: tuple[int, ...]  # frames whose server answers came in since the frame before
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +136,8 @@ class Metered:
     window_bits: int  # spent in the window that ends now
     budget_bits: int | None  # what a window may hold now; None: unlimited
     asked_s: float = 0.0  # budget clock
-    seen: ProvisionalAnswer | None = None  # None: the frame is for itself
-    most_bytes: int | None = None  # of a message that is worth its bits; None: whatever the allowance pays for
+    provisional: ProvisionalAnswer | None = None  # None: the frame is for itself
+    max_bytes: int | None = None  # of a message that is worth its bits; None: whatever the allowance pays for
 
     @property
     def frame(self) -> Frame:
@@ -146,7 +146,7 @@ class Metered:
     @property
     def answer(self) -> Answer:
         """What is said without a further answer of the server."""
-        return self.seen.answer if self.seen else self.scored.answer
+        return self.provisional.answer if self.provisional else self.scored.answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ class Reference:
     """What the server remembers of a camera and a message may build on."""
 
     name: bytes  # see transport.remembered
-    kept: Units  # (K,) ascending: units there that still hold; none where the message begins anew
+    units: Units  # (K,) ascending: units there that still hold; none where the message begins anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +164,8 @@ class Selected:
     metered: Metered
     order: Units
     select_ms: float
-    base: Reference | None = None  # None: nothing is built on, and nothing need be remembered
-    rest: Units | None = None  # with a base: the units that it has not, those that complete it best first
+    reference: Reference | None = None  # None: nothing is built on, and nothing need be remembered
+    new_units: Units | None = None  # with a base: the units that it has not, those that complete it best first
 
     @property
     def frame(self) -> Frame:
@@ -194,9 +194,9 @@ class Evidence:
     message: bytes
     wire_bits: int  # message and the transport's framing
     encode_ms: float
-    kept: int = 0  # further units, which the server remembers
-    alone: float = 0.0  # the weight if it does not
-    part: Box = WHOLE  # of the frame's view, in shares: where the units lie
+    reference_units: int = 0  # further units, which the server remembers
+    standalone_weight: float = 0.0  # the weight if it does not
+    crop: Box = WHOLE  # of the frame's view, in shares: where the units lie
 
     @property
     def frame(self) -> Frame:
@@ -296,12 +296,12 @@ class Verdict:
     message: bytes | None  # what was sent
     reply: Reply | None = None  # where the server answered
     asked_s: float | None = None  # budget clock when the budget was asked; None when it was not
-    seen: ProvisionalAnswer | None = None  # where the scene is remembered
+    provisional: ProvisionalAnswer | None = None  # where the scene is remembered
     weight: float = 0.0  # of the server's answer to this frame
-    held_seq: int | None = None  # the newest frame whose server answer is in `answer`
-    revises: Answer | None = None  # what was said at once, where a server answer changed it
-    awaits: bool = False
-    part: Box = WHOLE  # of the frame's view, in shares: what was sent, or else what the edge looked at
+    server_seq: int | None = None  # the newest frame whose server answer is in `answer`
+    revised_from: Answer | None = None  # what was said at once, where a server answer changed it
+    pending: bool = False
+    crop: Box = WHOLE  # of the frame's view, in shares: what was sent, or else what the edge looked at
 
     @property
     def lost_units(self) -> int:

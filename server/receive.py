@@ -69,12 +69,12 @@ def _complete(message: bytes, evidence: EvidenceMessage, canvas: Canvas, recall:
     completion = decode_delta(evidence)
     units = evidence.units
     content = codec_by_number(completion.codec).decode(completion.payload, units, canvas)
-    held = recall(completion.base) if len(completion.kept) else None
-    kept = held.part(completion.kept) if held is not None else None
+    held = recall(completion.reference) if len(completion.units) else None
+    kept = held.part(completion.units) if held is not None else None
     if kept is None or kept.shape[1:] != content.shape[1:]:
-        name, forgotten = name_of(message, completed=False), len(completion.kept) > 0
+        name, forgotten = name_of(message, completed=False), len(completion.units) > 0
         return Received(evidence.seq, units, content, len(message), name, forgotten)
-    together = np.concatenate([completion.kept, units])
+    together = np.concatenate([completion.units, units])
     order = np.argsort(together)
     content = np.concatenate([kept, content])[order]
     # Its length says nothing of how much there is to see.

@@ -54,14 +54,14 @@ class Service:
         metrics.cameras.set_function(lambda: len(link.cameras))
         metrics.remembered.set_function(lambda: self._memory.size_bytes)
 
-    def misfit(self, hello: CameraInfo) -> str | None:
+    def misfit(self, camera_info: CameraInfo) -> str | None:
         """Why this server's model cannot serve such a camera; None when it can."""
-        if (hello.side, hello.patch_size) != (self._grid.side, self._grid.patch_size):
+        if (camera_info.side, camera_info.patch_size) != (self._grid.side, self._grid.patch_size):
             return (
-                f"the camera has units of {hello.patch_size} pixels on {hello.side}x{hello.side}, this server's model "
+                f"the camera has units of {camera_info.patch_size} pixels on {camera_info.side}x{camera_info.side}, this server's model "
                 f"of {self._grid.patch_size} pixels on {self._grid.side}x{self._grid.side}"
             )
-        if hello.classes != self._classes:
+        if camera_info.classes != self._classes:
             return "the camera's model and this server's name their classes differently"
         return None
 
@@ -87,11 +87,11 @@ class Service:
             self._tell("malformed", f"sender={message.sender} bytes={len(message.data)}")
             return
         seq, units = about
-        hello = self._link.cameras.get(message.sender)
-        if hello is not None and (reason := self.misfit(hello)) is not None:
+        camera_info = self._link.cameras.get(message.sender)
+        if camera_info is not None and (reason := self.misfit(camera_info)) is not None:
             await self._refuse(message, seq, reason)
             return
-        expires_s = message.arrived_s + (hello.deadline_s if hello else _DEADLINE_S)
+        expires_s = message.arrived_s + (camera_info.deadline_s if camera_info else _DEADLINE_S)
         displaced = self._batcher.offer(Waiting(message, seq, min(units, self._grid.units), expires_s))
         self._changed.set()
         if displaced is not None:

@@ -13,7 +13,8 @@ from sagelink.pipeline.threads import Worker
 from sagelink.pipeline.types import Frame
 from sagelink.stages.cameras.address import PUSHED, is_camera
 from sagelink.stages.regions import Regions
-from sagelink.stages.sources import PictureSource, SourceFrame, open_source
+from sagelink.stages.sources.contract import PictureSource, SourceFrame
+from sagelink.stages.sources.open import open_source
 from sagelink.stages.timeline import Sampler
 
 

@@ -27,20 +27,20 @@ class DeltaCurves:
     most: int
 
     @classmethod
-    def among(cls, lines: Sequence[RateQualityCurve], units: int, fewest: int, most: int) -> DeltaCurves:
-        chosen = [line for line in lines if line.knob == "units" and codec_by_name(line.base.codec).sends == "units"]
+    def from_curves(cls, lines: Sequence[RateQualityCurve], units: int, fewest: int, most: int) -> DeltaCurves:
+        chosen = [line for line in lines if line.knob == "units" and codec_by_name(line.point.codec).sends == "units"]
         return cls(chosen, units, fewest, most)
 
-    def lines(self, kept: int, rest: int) -> list[RateQualityCurve]:
+    def curves(self, kept: int, rest: int) -> list[RateQualityCurve]:
         """For messages of up to `rest` units that complete `kept`; only where their answers have a weight."""
         overhead = delta_overhead_bytes(self.units, kept)
         moved = (self._moved(line, kept, rest, overhead) for line in self.measured)
         return [line for each in moved if each is not None and (line := each.with_weight()) is not None]
 
-    def alone(self, point: OperatingPoint) -> float:
+    def standalone_weight(self, point: OperatingPoint) -> float:
         """The weight of the answer to the units of a message alone."""
         for line in self.measured:
-            if (line.base.codec, line.base.quality) == (point.codec, point.quality):
+            if (line.point.codec, line.point.quality) == (point.codec, point.quality):
                 return line.weight(point.units) if point.units >= line.settings[0] else 0.0
         return 0.0
 

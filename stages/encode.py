@@ -64,7 +64,7 @@ def usable_lines(config: Config, server: str, canvas: Canvas) -> list[RateQualit
     usable = [line.limited(fewest, most) for line in lines]
     if config.fuse.rule == "weighted" and config.fuse.weights is None:
         usable = [line and line.with_weight() for line in usable]  # an answer without weight is not worth a message
-    if not any(line is not None and line.base.view == 1 for line in usable):
+    if not any(line is not None and line.point.view == 1 for line in usable):
         raise UsageError(
             f"select.units {most}: frontier {str(path)!r} has no point of encode.codec {codec} with {fewest} to {most} "
             f"units whose answer weighs anything; accepted: up to {canvas.units} units, another codec, or fuse.weights"
@@ -77,15 +77,15 @@ def _measured(config: Config, server: str, canvas: Canvas) -> tuple[list[RateQua
     Raises UsageError."""
     path = find_frontier(server, config.encode.frontier, config.server.checkpoint)
     lines = read_frontier(path, canvas)
-    known = sorted({line.base.codec for line in lines})
+    known = sorted({line.point.codec for line in lines})
     if canvas.embedding is None:  # this side has only the outline of the server's model
-        lines = [line for line in lines if line.base.codec != TOKENS]
-    if not config.encode.closer:
-        lines = [line for line in lines if line.base.view == 1]
+        lines = [line for line in lines if line.point.codec != TOKENS]
+    if not config.encode.zoom:
+        lines = [line for line in lines if line.point.view == 1]
     codec, most = config.encode.codec, min(config.select.units or canvas.units, canvas.units)
     if codec != AUTO:
         codec_by_name(codec)
-        lines = [line for line in lines if line.base.codec == codec]
+        lines = [line for line in lines if line.point.codec == codec]
         if not lines and codec == TOKENS and codec in known:
             raise UsageError(
                 f"encode.codec {codec} needs the server model's patch embedding at the edge: name its weights as "
@@ -119,37 +119,41 @@ class Encoder:
         self._completing = completing
 
     @classmethod
-    def of(cls, config: Config, server: Model) -> Encoder:
+    def from_config(cls, config: Config, server: Model) -> Encoder:
         """As a configuration wants it. Raises UsageError."""
         canvas = canvas_of(server)
-        lines, part_bytes = usable_lines(config, server.name, canvas), PART_BYTES if config.in_parts else None
+        lines, part_bytes = usable_lines(config, server.name, canvas), PART_BYTES if config.uses_datagrams else None
         completing = None
         if config.select.memory is not None:
             measured, fewest, _ = _measured(config, server.name, canvas)
-            completing = DeltaCurves.among(measured, canvas.units, fewest, config.select.units or canvas.units)
+            completing = DeltaCurves.from_curves(measured, canvas.units, fewest, config.select.units or canvas.units)
         return cls(lines, canvas, config.encode.slack, part_bytes, completing)
 
-    def complete(self, seq: int, picture: Pixels, base: Reference, rest: Units, cap_bytes: int) -> Plan | None:
+    def fit_delta(self, seq: int, picture: Pixels, base: Reference, rest: Units, cap_bytes: int) -> Plan | None:
         """The best message of at most `cap_bytes` that completes `base` by units of `rest`; None where one that stands
         alone is expected to be worth more."""
         assert self._completing is not None
-        lines = self._completing.lines(len(base.kept), len(rest))
+        lines = self._completing.curves(len(base.units), len(rest))
         if not lines or expected(lines, cap_bytes) < expected(self._lines, cap_bytes) - _WORTH_KEEPING:
             return None
 
         def code(point: OperatingPoint, _: float) -> bytes:
             plain = self._evidence(seq, picture, rest[: point.units], point)
-            return encode_delta(plain, base.name, base.kept)
+            return encode_delta(plain, base.name, base.units)
 
         planned = plan(lines, code, cap_bytes, self._slack)
         if isinstance(planned, int):
             return None
-        return replace(planned, kept=len(base.kept), alone=self._completing.alone(planned.point))
+        return replace(
+            planned,
+            reference_units=len(base.units),
+            standalone_weight=self._completing.standalone_weight(planned.point),
+        )
 
     def fit(self, seq: int, picture: Pixels, order: Units, cap_bytes: int, closer: Closely | None = None) -> Plan | int:
         """The best message of at most `cap_bytes`, or the bytes that the shortest would need. `closer` draws closer
         looks at the picture, where those may be sent too."""
-        lines = [line for line in self._lines if closer is not None or line.base.view == 1]
+        lines = [line for line in self._lines if closer is not None or line.point.view == 1]
 
         def code(point: OperatingPoint, _: float) -> bytes:
             return self.message(seq, picture, order, point, closer)
@@ -165,7 +169,7 @@ class Encoder:
                 planned = plan(lines, code, longest, self._slack)
         if isinstance(planned, int):
             return planned
-        return replace(planned, point=replace(planned.point, units=len(self.chosen(order, planned.point))))
+        return replace(planned, point=replace(planned.point, units=len(self.chosen_units(order, planned.point))))
 
     def _in_parts(
         self, seq: int, seen: Closely, order: Units, longest: int
@@ -178,7 +182,7 @@ class Encoder:
             return Splitter(seen(view), self._canvas, longest)
 
         def whole(point: OperatingPoint) -> bytes:
-            return self.coded(seq, seen(point.view), self.chosen(order, point), point)
+            return self.encode_units(seq, seen(point.view), self.chosen_units(order, point), point)
 
         def code(point: OperatingPoint, expected: float) -> bytes | None:
             unsplit = codec_by_name(point.codec).sends == "whole"
@@ -187,8 +191,8 @@ class Encoder:
                 if unsplit or len(message) <= longest:
                     return message
                 expected = len(message)
-            coded = partial(self.coded, seq, seen(point.view))
-            parts = splitter(point.view).split(self.chosen(order, point), point, expected, coded)
+            coded = partial(self.encode_units, seq, seen(point.view))
+            parts = splitter(point.view).split(self.chosen_units(order, point), point, expected, coded)
             return None if parts is None else encode_bundle(seq, parts)
 
         return code, lambda point: splitter(point.view).expected_bytes(len(whole(point)))
@@ -197,15 +201,15 @@ class Encoder:
         self, seq: int, picture: Pixels, order: Units, point: OperatingPoint, closer: Closely | None = None
     ) -> bytes:
         """The whole message at one operating point."""
-        return self.coded(seq, _seen(picture, closer, point.view), self.chosen(order, point), point)
+        return self.encode_units(seq, _seen(picture, closer, point.view), self.chosen_units(order, point), point)
 
-    def chosen(self, order: Units, point: OperatingPoint) -> Units:
+    def chosen_units(self, order: Units, point: OperatingPoint) -> Units:
         """The units that are sent at a point: the first of `order`, or in an image the rectangle with most of them."""
         if point.units < self._canvas.units and codec_by_name(point.codec).sends == "part":
             return rectangle(order, point.units, self._canvas.side)
         return order[: point.units]
 
-    def coded(self, seq: int, picture: Pixels, units: Units, point: OperatingPoint) -> bytes:
+    def encode_units(self, seq: int, picture: Pixels, units: Units, point: OperatingPoint) -> bytes:
         """The message of these units, whatever number of them the point names."""
         return encode_evidence(self._evidence(seq, picture, units, point))
 
@@ -234,15 +238,15 @@ class Encode:
         encoder: Encoder,
         wire_bits: Callable[[str, int], int],
         max_message: int,
-        memories: Mapping[str, ReferenceTracker] | None = None,
+        reference_trackers: Mapping[str, ReferenceTracker] | None = None,
         closer: Callable[[Scored], ZoomCrop | None] = lambda scored: None,
     ) -> None:
-        """`wire_bits`: the link's bits for a camera's message of so many bytes; `memories`: by camera; `closer`: looks
+        """`wire_bits`: the link's bits for a camera's message of so many bytes; `reference_trackers`: by camera; `closer`: looks
         that may be sent instead of a frame's own, None where none may."""
         self._encoder = encoder
         self._wire_bits = wire_bits
         self._max_message = max_message
-        self._memories = memories or {}
+        self._reference_trackers = reference_trackers or {}
         self._closer = closer
         self._warned = False
 
@@ -250,15 +254,17 @@ class Encode:
         began = time.perf_counter()
         frame, scored = selected.frame, selected.metered.scored
         picture = scored.picture
-        cap_bytes, base, order = self._cap_bytes(selected), selected.base, selected.order
+        cap_bytes, base, order = self._cap_bytes(selected), selected.reference, selected.order
         closer = self._closer(scored)
         planned: Plan | int | None = None
-        if base is not None and selected.rest is not None:
-            planned = self._encoder.complete(frame.seq, picture, base, selected.rest, cap_bytes)
+        if base is not None and selected.new_units is not None:
+            planned = self._encoder.fit_delta(frame.seq, picture, base, selected.new_units, cap_bytes)
         if base is not None and isinstance(planned, Plan):
-            order = selected.rest if selected.rest is not None else order
+            order = selected.new_units if selected.new_units is not None else order
             units = np.sort(order[: planned.point.units])
-            self._memories[frame.camera].coded(frame.seq, planned.message, base, units, picture, frame.stream_s)
+            self._reference_trackers[frame.camera].register_sent(
+                frame.seq, planned.message, base, units, picture, frame.stream_s
+            )
         else:
             planned = self._encoder.fit(frame.seq, picture, order, cap_bytes, closer)
         if isinstance(planned, int):
@@ -266,22 +272,22 @@ class Encode:
             return EdgeOnly(selected, Drop.BUDGET)
         return Evidence(
             selected=selected,
-            units=np.sort(self._encoder.chosen(order, planned.point)),
+            units=np.sort(self._encoder.chosen_units(order, planned.point)),
             point=planned.point,
             weight=planned.weight,
             message=planned.message,
             wire_bits=self._wire_bits(frame.camera, len(planned.message)),
             encode_ms=(time.perf_counter() - began) * 1e3,
-            kept=planned.kept,
-            alone=planned.alone,
-            part=closer.part(planned.point.view) if closer and planned.point.view < 1 else scored.look.part,
+            reference_units=planned.reference_units,
+            standalone_weight=planned.standalone_weight,
+            crop=closer.crop(planned.point.view) if closer and planned.point.view < 1 else scored.edge_view.crop,
         )
 
     def _cap_bytes(self, selected: Selected) -> int:
         """The longest message that the allowance pays for and that is worth its bits."""
         metered, most = selected.metered, self._max_message
-        if metered.most_bytes is not None:
-            most = min(most, metered.most_bytes)
+        if metered.max_bytes is not None:
+            most = min(most, metered.max_bytes)
         if metered.allowance_bits is None:
             return most
         return paid_bytes(partial(self._wire_bits, selected.frame.camera), metered.allowance_bits, most)

@@ -68,7 +68,7 @@ class FrontierModel(BaseModel):
 class RateQualityCurve:
     """A codec with one knob; the arrays (P,) never fall."""
 
-    base: OperatingPoint
+    point: OperatingPoint
     knob: Knob
     settings: NDArray[np.float64]
     sizes: NDArray[np.float64]  # bytes of the median frame's whole message
@@ -76,7 +76,7 @@ class RateQualityCurve:
     weights: NDArray[np.float64]
 
     def at(self, setting: int) -> OperatingPoint:
-        return replace(self.base, quality=setting) if self.knob == "quality" else replace(self.base, units=setting)
+        return replace(self.point, quality=setting) if self.knob == "quality" else replace(self.point, units=setting)
 
     def size(self, setting: float) -> float:
         return float(np.exp(np.interp(setting, self.settings, np.log(self.sizes))))
@@ -111,7 +111,7 @@ class RateQualityCurve:
     def limited(self, fewest: int, most: int) -> RateQualityCurve | None:
         """The part of the line with `fewest` to `most` units; None when nothing is left."""
         if self.knob == "quality":
-            return self if fewest <= self.base.units <= most else None
+            return self if fewest <= self.point.units <= most else None
         ends = [end for end in (fewest, most) if self.settings[0] <= end <= self.settings[-1]]
         settings = np.unique([*self.settings[(self.settings >= fewest) & (self.settings <= most)], *ends])
         return self._part(settings)

@@ -69,10 +69,10 @@ class Fuse:
     def weight(self, evidence: Evidence, units: int) -> float:
         """Weight of the server's answer to `evidence`, of which it used `units`."""
         if self._weights is None:
-            if evidence.kept and units < len(evidence.units) + evidence.kept:
-                return evidence.alone
+            if evidence.reference_units and units < len(evidence.units) + evidence.reference_units:
+                return evidence.standalone_weight
             # Parts that were lost take their share of the weight along.
-            return evidence.weight * min(1.0, units / (len(evidence.units) + evidence.kept))
+            return evidence.weight * min(1.0, units / (len(evidence.units) + evidence.reference_units))
         return weight_of_share(self._weights, units / self._units)
 
     async def process(self, work: Answered | EdgeOnly | PendingVerdict) -> Verdict:
@@ -96,10 +96,10 @@ class Fuse:
         metered = selected.metered if selected else work if isinstance(work, Metered) else None
         scored = metered.scored if metered else work if isinstance(work, Scored) else None
 
-        seen = metered.seen if metered else None
+        seen = metered.provisional if metered else None
         edge = scored.answer if scored else None
         answer: Answer | None = seen.answer if seen else edge
-        origin: Origin = "fused" if seen and seen.glance.held_weight > 0 else "edge"
+        origin: Origin = "fused" if seen and seen.estimate.server_weight > 0 else "edge"
         server: Answer | None = None
         weight = 0.0
         if answered and edge:
@@ -136,9 +136,9 @@ class Fuse:
             message=sent.evidence.message if sent else None,
             reply=answered.reply if answered else None,
             asked_s=metered.asked_s if metered else None,
-            seen=seen,
+            provisional=seen,
             weight=weight,
-            held_seq=seen.glance.held_seq if seen else None,
-            awaits=isinstance(outcome, PendingVerdict),
-            part=sent.evidence.part if sent else scored.look.part if scored else WHOLE,
+            server_seq=seen.estimate.server_seq if seen else None,
+            pending=isinstance(outcome, PendingVerdict),
+            crop=sent.evidence.crop if sent else scored.edge_view.crop if scored else WHOLE,
         )

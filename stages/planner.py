@@ -30,8 +30,8 @@ class Plan:
     message: bytes
     agreement: float
     weight: float
-    kept: int = 0  # units that the server is to add from memory
-    alone: float = 0.0  # the weight if it cannot
+    reference_units: int = 0  # units that the server is to add from memory
+    standalone_weight: float = 0.0  # the weight if it cannot
 
 
 Coder = Callable[[OperatingPoint, float], bytes | None]
@@ -113,7 +113,7 @@ class _Ratios:
 
 def _format(line: RateQualityCurve) -> tuple[str, float]:
     """What does the coding, and what is coded: a whole frame's file goes by the format that the codec strips."""
-    return line.base.codec.partition("-")[0], line.base.view
+    return line.point.codec.partition("-")[0], line.point.view
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,8 +36,8 @@ class UtilityCurve:
     weights: np.ndarray  # (P,) never falling
 
     @classmethod
-    def of(cls, lines: Sequence[RateQualityCurve]) -> UtilityCurve:
-        lines = [line for line in lines if line.base.view == 1]  # of a scene, what the edge looked at is sent
+    def from_curves(cls, lines: Sequence[RateQualityCurve]) -> UtilityCurve:
+        lines = [line for line in lines if line.point.view == 1]  # of a scene, what the edge looked at is sent
         low, high = min(line.sizes[0] for line in lines), max(line.sizes[-1] for line in lines)
         sizes = np.unique(np.concatenate([np.geomspace(low, high, _STEPS), *(line.sizes for line in lines)]))
         best = np.zeros(len(sizes))
@@ -62,8 +62,8 @@ class RateControl:
         self._config = config
         self._worth = worth
 
-    def most_bytes(
-        self, doubt: float, glance: SceneEstimate, allowed: float, limit: float, window_s: float
+    def max_bytes(
+        self, doubt: float, estimate: SceneEstimate, allowed: float, limit: float, window_s: float
     ) -> int | None:
         """How long a message this frame may have; None when the bits are kept.
 
@@ -74,7 +74,7 @@ class RateControl:
         top = float(worth.sizes[-1])
         limit, now = min(limit, top), min(allowed, top)
         fullest = worth.weight(limit)
-        if glance.held_weight < 0.5 * fullest or not config.save:  # a new scene, or an old answer
+        if estimate.server_weight < 0.5 * fullest or not config.save:  # a new scene, or an old answer
             if config.save and worth.weight(now) < _USEFUL * fullest:
                 return None
             size = now
@@ -83,10 +83,10 @@ class RateControl:
             if size > now:
                 return None
         weight = worth.weight(size)
-        gain = doubt * weight / (1 + glance.held_weight + weight)
+        gain = doubt * weight / (1 + estimate.server_weight + weight)
         price = 0.0
-        if config.save and math.isfinite(allowed) and glance.held_weight >= 0.5 * fullest:
+        if config.save and math.isfinite(allowed) and estimate.server_weight >= 0.5 * fullest:
             # A scene that begins while these bits are in the window goes without them.
-            soon = 1 - math.exp(-window_s / max(glance.cut_every_s, 1e-3))
+            soon = 1 - math.exp(-window_s / max(estimate.mean_scene_s, 1e-3))
             price = soon * 0.5 * fullest / (1 + fullest) * size / limit
         return int(size) if gain > max(price, config.least_gain) else None

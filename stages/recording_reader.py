@@ -12,10 +12,12 @@ from typing import Any, TypeAlias
 import av
 
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.outputs import FRAMES, MESSAGES
 from sagelink.pipeline.threads import Worker
 from sagelink.pipeline.types import Frame, Pixels
 from sagelink.stages.decoded import upright
-from sagelink.stages.sinks.recording_writer import FRAMES, KEYS, MESSAGES
+from sagelink.stages.sinks.jsonl import check_keys
+from sagelink.stages.sinks.recording_writer import KEYS
 
 Row: TypeAlias = dict[str, Any]  # a line of frames.jsonl
 Place: TypeAlias = tuple[str, int]  # camera and seq
@@ -38,6 +40,7 @@ class RecordingReader:
                 row = json.loads(line)
                 if missing := KEYS - row.keys():
                     raise ValueError(f"no {', '.join(sorted(missing))}")
+                check_keys(row["verdict"], f"recording {str(folder)!r}: {FRAMES} line {number}")
                 self.rows[row["verdict"]["camera"], row["verdict"]["seq"]] = row
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise UsageError(f"recording {str(folder)!r}: {FRAMES} line {number} cannot be read: {error}") from None

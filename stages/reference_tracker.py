@@ -51,7 +51,7 @@ class ReferenceTracker:
         self._rest = 0  # frames that are still to stand alone
         self._next_rest = 1
 
-    def look(self, picture: Pixels, now_s: float) -> Reference | None:
+    def reference_for(self, picture: Pixels, now_s: float) -> Reference | None:
         """What a message about this frame may build on; None: it stands alone."""
         if self._rest:
             self._rest -= 1
@@ -63,13 +63,15 @@ class ReferenceTracker:
             places = np.sort(places[np.argsort(-state.sent_s[places], kind="stable")[: max(room, 0)]])
         return Reference(state.name if len(places) else NOTHING, state.units[places])
 
-    def coded(self, seq: int, message: bytes, base: Reference, units: Units, picture: Pixels, now_s: float) -> None:
+    def register_sent(
+        self, seq: int, message: bytes, base: Reference, units: Units, picture: Pixels, now_s: float
+    ) -> None:
         """A message with `units` that completes `base` may be on its way."""
         looks, times = cut_units(picture, units, self._patch_size), np.full(len(units), now_s)
         alone = completed = _State(seq, name_of(message, completed=False), units, looks, times)
-        if len(base.kept):
+        if len(base.units):
             state = self._state
-            places = np.searchsorted(state.units, base.kept)
+            places = np.searchsorted(state.units, base.units)
             together = np.concatenate([state.units[places], units])
             order = np.argsort(together)
             completed = _State(
@@ -83,7 +85,7 @@ class ReferenceTracker:
         while len(self._pending) > _PENDING:
             del self._pending[next(iter(self._pending))]
 
-    def hear(self, reply: Reply) -> None:
+    def acknowledge(self, reply: Reply) -> None:
         """A reply to whichever message; the number of units says whether the server had what was built on."""
         pending = self._pending.pop(reply.seq, None)
         if pending is None:

@@ -61,12 +61,12 @@ class SceneState:
         self._sent: dict[int, tuple[float, Look]] = {}  # frames whose answer is awaited
         self._cuts: list[float] = []  # times of the last cuts
 
-    def see(self, seq: int, answer: Answer, look: Look, now_s: float) -> SceneEstimate:
+    def observe(self, seq: int, answer: Answer, look: Look, now_s: float) -> SceneEstimate:
         """The next frame, as the edge model scored it; what was heard before it counts."""
         self._now_s = now_s = max(now_s, self._now_s)
-        look = replace(look, summary=_unit(look.summary))
+        look = replace(look, class_token=_unit(look.class_token))
         if self._look is not None:
-            self._jump = max(self._jump, float(np.abs(look.thumb - self._look.thumb).mean()))
+            self._jump = max(self._jump, float(np.abs(look.thumbnail - self._look.thumbnail).mean()))
         if self._is_cut(look):
             self._began_seq, self._began_s = seq, now_s
             self._edge, self._frames = None, 0.0
@@ -74,7 +74,7 @@ class SceneState:
             self._sent.clear()
             self._last.clear()
             self._cuts = [*self._cuts[-7:], now_s]
-        if look.part == WHOLE:
+        if look.crop == WHOLE:
             self._jump = 0.0
         self._look = self._last[_width(look)] = look
         if self._config.accumulate and self._edge is not None:
@@ -84,18 +84,18 @@ class SceneState:
             self._edge, self._frames = answer.log_probs.astype(np.float32), 1.0
         if not self._config.hold_s:
             self._held.clear()
-        scores, weight = self.known()
+        scores, weight = self.current()
         return SceneEstimate(
             scores=scores,
-            held_weight=weight,
-            held_seq=max((held.seq for held in self._held), default=None),
-            held_s=now_s - max((held.at_s for held in self._held), default=math.nan),
-            scene_seq=self._began_seq,
-            scene_s=now_s - self._began_s,
-            cut_every_s=self._cut_every_s(),
+            server_weight=weight,
+            server_seq=max((held.seq for held in self._held), default=None),
+            server_age_s=now_s - max((held.at_s for held in self._held), default=math.nan),
+            scene_start_seq=self._began_seq,
+            scene_age_s=now_s - self._began_s,
+            mean_scene_s=self._cut_every_s(),
         )
 
-    def known(self) -> tuple[_Vector, float]:
+    def current(self) -> tuple[_Vector, float]:
         """Unnormalised log-probabilities (C,) of the frame seen last, with all that was heard since, and the weight of
         the server's answers in them."""
         assert self._edge is not None
@@ -107,14 +107,14 @@ class SceneState:
         most = weights.max()
         return scores + most * mean, float(most)
 
-    def sent(self, seq: int) -> None:
+    def register_sent(self, seq: int) -> None:
         """Evidence of the frame seen last is on its way."""
         if self._look is not None:
             self._sent[seq] = (self._now_s, self._look)
             while len(self._sent) > _MOST_AWAITED:
                 del self._sent[next(iter(self._sent))]
 
-    def hear(self, heard: Iterable[ServerObservation]) -> None:
+    def add_server_answers(self, heard: Iterable[ServerObservation]) -> None:
         """Answers of the server, about frames of this scene or of one that is over."""
         for each in heard:
             about = self._sent.pop(each.seq, None)
@@ -124,10 +124,10 @@ class SceneState:
 
     def _is_cut(self, look: Look) -> bool:
         """Only looks at the whole tell. One is taken at once where the picture changes much (`sagelink.stages.zoom`)."""
-        if self._look is None or not self._config.remember or len(look.summary) != len(self._look.summary):
+        if self._look is None or not self._config.remember or len(look.class_token) != len(self._look.class_token):
             return True
         last = self._last.get(_width(look))
-        if look.part != WHOLE or last is None:
+        if look.crop != WHOLE or last is None:
             return False
         return _moved(look, last) > self._config.cut and self._jump > self._config.cut_pixels
 
@@ -143,12 +143,12 @@ class SceneState:
 
 
 def _width(look: Look) -> float:
-    return round(look.part[2] - look.part[0], 6)
+    return round(look.crop[2] - look.crop[0], 6)
 
 
 def _moved(look: Look, before: Look) -> float:
     """Cosine distance of what was looked at."""
-    return 1 - float(look.summary @ before.summary)
+    return 1 - float(look.class_token @ before.class_token)
 
 
 def _unit(vector: _Vector) -> _Vector:

@@ -42,15 +42,15 @@ _NO_CUT = 2.0  # a cosine distance is at most that
 
 
 def scene_config(video: VideoConfig) -> SceneConfig:
-    config = SceneConfig(accumulate=video.averaging)
+    config = SceneConfig(accumulate=video.average_edge)
     if not video.cuts:
         config = replace(config, cut=_NO_CUT)
-    return config if video.holding else replace(config, hold_s=0.0)
+    return config if video.hold_answers else replace(config, hold_s=0.0)
 
 
 def rate_control_config(video: VideoConfig) -> RateControlConfig:
     config = RateControlConfig(save=video.saving)
-    return config if video.value else replace(config, least_gain=0.0)
+    return config if video.value_gate else replace(config, least_gain=0.0)
 
 
 class SceneTracker:
@@ -62,17 +62,17 @@ class SceneTracker:
         self._weight = weight
         self._awaited: dict[int, Sent] = {}
 
-    def see(self, scored: Scored, heard: Collection[int] | None = None) -> ProvisionalAnswer:
+    def track(self, scored: Scored, heard: Collection[int] | None = None) -> ProvisionalAnswer:
         """The camera's next frame. `heard`: the frames whose answers count from now on; None: of all that are in."""
         frame = scored.frame
         news = self._news(len(scored.answer.log_probs), heard)
-        self._scene.hear(news)
-        glance = self._scene.see(frame.seq, scored.answer, scored.look, frame.stream_s)
-        return ProvisionalAnswer(answer_of(glance.scores), glance, tuple(each.seq for each in news))
+        self._scene.add_server_answers(news)
+        estimate = self._scene.observe(frame.seq, scored.answer, scored.edge_view, frame.stream_s)
+        return ProvisionalAnswer(answer_of(estimate.scores), estimate, tuple(each.seq for each in news))
 
-    def sent(self, sent: Sent) -> None:
+    def register_pending(self, sent: Sent) -> None:
         """Evidence of the frame seen last is on its way."""
-        self._scene.sent(sent.frame.seq)
+        self._scene.register_sent(sent.frame.seq)
         self._awaited[sent.frame.seq] = sent
 
     def _news(self, classes: int, heard: Collection[int] | None) -> list[ServerObservation]:
@@ -95,18 +95,18 @@ def _reply(future: asyncio.Future[Reply]) -> Reply | None:
 
 class TrackScene:
     def __init__(
-        self, watches: Mapping[str, SceneTracker], heard: Callable[[Frame], Collection[int]] | None = None
+        self, trackers: Mapping[str, SceneTracker], heard: Callable[[Frame], Collection[int]] | None = None
     ) -> None:
-        """`watches`: by camera, of those whose scenes are remembered; `heard`: see `SceneTracker.see`."""
-        self._watches = watches
+        """`trackers`: by camera, of those whose scenes are remembered; `heard`: see `SceneTracker.see`."""
+        self._trackers = trackers
         self._heard = heard
 
     async def process(self, metered: Metered) -> Metered:
-        watch = self._watches.get(metered.frame.camera)
+        watch = self._trackers.get(metered.frame.camera)
         if watch is None:
             return metered
         heard = self._heard(metered.frame) if self._heard else None
-        return replace(metered, seen=watch.see(metered.scored, heard))
+        return replace(metered, provisional=watch.track(metered.scored, heard))
 
 
 class ValueGate:
@@ -121,24 +121,26 @@ class ValueGate:
         self._max_message = config.encode.max_message
 
     @classmethod
-    def of(
+    def from_config(
         cls, config: Config, server: Model, accounts: Mapping[str, Account], wire_bits: Callable[[str, int], int]
     ) -> ValueGate:
         """As a configuration wants it. Raises UsageError."""
-        return cls(config, UtilityCurve.of(usable_lines(config, server.name, canvas_of(server))), accounts, wire_bits)
+        return cls(
+            config, UtilityCurve.from_curves(usable_lines(config, server.name, canvas_of(server))), accounts, wire_bits
+        )
 
     async def process(self, metered: Metered) -> Metered | EdgeOnly:
-        if metered.seen is None:
+        if metered.provisional is None:
             return metered
         camera = metered.frame.camera
         allowed, limit = (self._bytes(camera, bits) for bits in (metered.allowance_bits, metered.budget_bits))
         if self._worth.weight(limit) == 0:
             return metered  # not even an empty window has room for a message: Encode says so
         doubt, window_s = 1 - metered.answer.prob, self._accounts[camera].own.window_s
-        most = self._spend.most_bytes(doubt, metered.seen.glance, allowed, limit, window_s)
+        most = self._spend.max_bytes(doubt, metered.provisional.estimate, allowed, limit, window_s)
         if most is None:
             return EdgeOnly(metered, Drop.WORTH if self._worth.weight(allowed) > 0 else Drop.BUDGET)
-        return replace(metered, most_bytes=most)
+        return replace(metered, max_bytes=most)
 
     def _bytes(self, camera: str, bits: int | None) -> float:
         """Of a message that so many bits pay for."""
@@ -146,12 +148,12 @@ class ValueGate:
 
 
 class RegisterPending:
-    def __init__(self, watches: Mapping[str, SceneTracker], early: Channel[PendingVerdict]) -> None:
-        self._watches = watches
+    def __init__(self, trackers: Mapping[str, SceneTracker], early: Channel[PendingVerdict]) -> None:
+        self._trackers = trackers
         self._early = early
 
     async def process(self, sent: Sent) -> Sent:
-        if watch := self._watches.get(sent.frame.camera):
-            watch.sent(sent)
+        if watch := self._trackers.get(sent.frame.camera):
+            watch.register_pending(sent)
             await self._early.put(PendingVerdict(sent))
         return sent

@@ -15,7 +15,7 @@ from sagelink.models import vit
 from sagelink.models.loading import Model, UnitGrid
 from sagelink.models.preprocess import Resize, make_picture
 from sagelink.pipeline.types import WHOLE, Answer, Box, Frame, Look, Pixels, Scored
-from sagelink.stages.zoom import ZoomSchedule, thumb_of
+from sagelink.stages.zoom import ZoomSchedule, thumbnail_of
 
 
 class Score:
@@ -42,7 +42,7 @@ class Score:
     def __call__(self, frames: Sequence[Frame]) -> list[Scored]:
         """All in one forward pass; `score_ms` is that of the whole batch, because each frame waits for all."""
         began = time.perf_counter()
-        thumbs = [thumb_of(frame.pixels) for frame in frames]
+        thumbs = [thumbnail_of(frame.pixels) for frame in frames]
         parts = [self._part(frame, thumb) for frame, thumb in zip(frames, thumbs, strict=True)]
         pictures = self._pictures(frames, parts, self._grid)
         same = (self._edge.grid.image_size, self._edge.grid.interpolation) == (
@@ -57,7 +57,7 @@ class Score:
         summaries = features.summary.float().cpu().numpy()
         for frame, part, found in zip(frames, parts, importance, strict=True):
             if looks := self._looks.get(frame.camera):
-                looks.learn(part, found)
+                looks.update(part, found)
         score_ms = (time.perf_counter() - began) * 1e3
         return [
             Scored(
@@ -66,7 +66,7 @@ class Score:
                 answer=_answer(log_probs[i]),
                 importance=importance[i],
                 embeddings=embeddings[i],
-                look=Look(parts[i], summaries[i], thumbs[i]),
+                edge_view=Look(parts[i], summaries[i], thumbs[i]),
                 score_ms=score_ms,
             )
             for i, frame in enumerate(frames)
@@ -74,7 +74,7 @@ class Score:
 
     def _part(self, frame: Frame, thumb: NDArray[np.float32]) -> Box:
         looks = self._looks.get(frame.camera)
-        return looks.part(thumb) if looks else WHOLE
+        return looks.next_crop(thumb) if looks else WHOLE
 
     def _pictures(self, frames: Sequence[Frame], parts: Sequence[Box], grid: UnitGrid) -> list[Pixels]:
         return [self._draw(frame, part, grid) for frame, part in zip(frames, parts, strict=True)]

@@ -35,10 +35,10 @@ class Uplink:
         link: EdgeLink,
         in_flight: int,
         deadline_s: float | None = None,
-        memories: Mapping[str, ReferenceTracker] | None = None,
+        reference_trackers: Mapping[str, ReferenceTracker] | None = None,
     ) -> None:
         """`deadline_s`: live, frames are held back while they would spend most of it in the server's queue;
-        `memories`: by camera, told of every reply."""
+        `reference_trackers`: by camera, told of every reply."""
         self.link = link
         self.places = asyncio.Semaphore(in_flight)
         self.waiting: dict[tuple[str, int], asyncio.Future[Reply]] = {}  # by camera and seq
@@ -46,7 +46,7 @@ class Uplink:
         self._refusal: str | None = None
         self._deadline_s = deadline_s
         self._rests_until_s = 0.0
-        self._memories = memories or {}
+        self._reference_trackers = reference_trackers or {}
 
     def refuses(self) -> bool:
         """Whether nothing is to be sent now; the reason is logged once per change."""
@@ -70,8 +70,8 @@ class Uplink:
                     log.warning("stage=ship event=malformed_reply error=%r", str(error))
                     continue
                 self._heed(reply)
-                if memory := self._memories.get(camera):
-                    memory.hear(reply)
+                if memory := self._reference_trackers.get(camera):
+                    memory.acknowledge(reply)
                 future = self.waiting.pop((camera, reply.seq), None)
                 if future is None or future.done():
                     self.stray_replies += 1

@@ -21,20 +21,20 @@ class Smoother:
         self._config = config
         self._scenes: dict[str, SceneState] = {}
 
-    def last_word(self, verdict: Verdict) -> Verdict:
+    def smooth(self, verdict: Verdict) -> Verdict:
         """The verdict as it is to be written; to be asked once a frame, in its camera's order of capture."""
-        frame, scored, seen = verdict.frame, verdict.scored, verdict.seen
+        frame, scored, seen = verdict.frame, verdict.scored, verdict.provisional
         if scored is None or seen is None:
             return verdict
         scene = self._scenes.get(frame.camera)
         if scene is None:
             scene = self._scenes[frame.camera] = SceneState(self._config)
-        glance = scene.see(frame.seq, scored.answer, scored.look, frame.stream_s)
-        scores, held_weight, held_seq = glance.scores, glance.held_weight, glance.held_seq
+        estimate = scene.observe(frame.seq, scored.answer, scored.edge_view, frame.stream_s)
+        scores, held_weight, held_seq = estimate.scores, estimate.server_weight, estimate.server_seq
         if verdict.server is not None and verdict.weight > 0:
-            scene.sent(frame.seq)
-            scene.hear([ServerObservation(frame.seq, verdict.server.log_probs, verdict.weight)])
-            (scores, held_weight), held_seq = scene.known(), frame.seq
+            scene.register_sent(frame.seq)
+            scene.add_server_answers([ServerObservation(frame.seq, verdict.server.log_probs, verdict.weight)])
+            (scores, held_weight), held_seq = scene.current(), frame.seq
         answer, origin = verdict.answer, verdict.origin
         if origin == "server":  # the rule that the server's answer replaces all others
             held_seq = frame.seq
@@ -42,4 +42,4 @@ class Smoother:
             answer, origin = answer_of(scores), "fused" if held_weight > 0 else "edge"
         assert answer is not None
         revises = None if answer.class_id == seen.answer.class_id else seen.answer
-        return replace(verdict, answer=answer, origin=origin, held_seq=held_seq, revises=revises)
+        return replace(verdict, answer=answer, origin=origin, server_seq=held_seq, revised_from=revises)

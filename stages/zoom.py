@@ -32,7 +32,7 @@ class ZoomSchedule:
         self._usual = 0.0  # change from frame to frame
         self._turn = 0
 
-    def part(self, thumb: NDArray[np.float32]) -> Box:
+    def next_crop(self, thumb: NDArray[np.float32]) -> Box:
         """Of the view, in shares: what to look at in the next frame."""
         if self._thumb is not None:
             change, most = float(np.abs(thumb - self._thumb).mean()), max(_STANDS_OUT * self._usual, _LEAST)
@@ -44,7 +44,7 @@ class ZoomSchedule:
         self._turn += 1
         return WHOLE if share == 1 or self._importance is None else window(self._importance, share)
 
-    def learn(self, part: Box, importance: NDArray[np.float32]) -> None:
+    def update(self, part: Box, importance: NDArray[np.float32]) -> None:
         """Importance (N,) of the units of what was looked at."""
         if part == WHOLE:
             self._importance = importance
@@ -61,7 +61,7 @@ class ZoomCrop:
         self._draw = draw
         self._drawn: dict[float, Pixels] = {}
 
-    def part(self, share: float) -> Box:
+    def crop(self, share: float) -> Box:
         """The window whose side is a share of what was looked at, in shares of the view."""
         left, top, right, bottom = self._part
         inner = window(self._importance, share)
@@ -70,7 +70,7 @@ class ZoomCrop:
 
     def __call__(self, share: float) -> Pixels:
         if share not in self._drawn:
-            self._drawn[share] = self._draw(self.part(share))
+            self._drawn[share] = self._draw(self.crop(share))
         return self._drawn[share]
 
 
@@ -83,7 +83,7 @@ def window(importance: NDArray[np.float32], share: float) -> Box:
     return left / side, top / side, (left + length) / side, (top + length) / side
 
 
-def thumb_of(pixels: Pixels) -> NDArray[np.float32]:
+def thumbnail_of(pixels: Pixels) -> NDArray[np.float32]:
     """(16, 16) grey levels from -1 to 1 about their mean, so that light that changes for all changes nothing."""
     height, width = pixels.shape[:2]
     few = pixels[:: max(1, height // _FEW), :: max(1, width // _FEW)]

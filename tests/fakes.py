@@ -24,7 +24,7 @@ from sagelink.pipeline.types import (
     Selected,
     Units,
 )
-from sagelink.stages.zoom import thumb_of
+from sagelink.stages.zoom import thumbnail_of
 from sagelink.transport.codecs import Canvas
 from sagelink.transport.codecs.raw import RawZstd
 from sagelink.transport.wire import EvidenceMessage, encode_evidence, encode_reply, peek
@@ -71,7 +71,7 @@ def make_scored(
     embeddings: NDArray[np.float32] = rng.standard_normal((side**2, 8), np.float32)
     summary: NDArray[np.float32] = rng.standard_normal(8).astype(np.float32)
     frame = make_frame(seq, stream_s, picture)
-    look = Look(WHOLE, summary, thumb_of(picture))
+    look = Look(WHOLE, summary, thumbnail_of(picture))
     return Scored(frame, picture, make_answer(probs), importance, embeddings, look, score_ms=2.0)
 
 

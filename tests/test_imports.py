@@ -1,101 +1,128 @@
-"""Who may import whom (the table in the design), and what must stay unloaded until it is needed."""
+"""The layers: a module imports from its own layer or a lower one, inside functions too, and nothing imports in a circle.
+
+`LAYERS` is the one list of them; docs/architecture.md and CONTRIBUTING.md show the same. Imports under `TYPE_CHECKING`
+count as well: they say who has to know whom.
+"""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-FOLDERS = ("lab", "models", "monitor", "pipeline", "server", "stages", "transport")
-HEAVY = {"cv2", "torch", "aiortc", "aiomqtt"}
-CONCRETE_TRANSPORTS = {
-    f"transport.{path.stem}"
-    for path in (ROOT / "transport").iterdir()
-    if path.stem not in {"__init__", "__pycache__", "codecs", "embedding", "link", "remembered", "unit_set", "wire"}
-}
-
-# Folder: what its modules import nowhere, and what they do not import when they are loaded.
-NOWHERE = {
-    "pipeline": set(),
-    "stages": {"server", "sagelink.app.cli", "sagelink.app.run", "sagelink.app.edge_graph", *CONCRETE_TRANSPORTS},
-    "transport": {"stages", "server", "sagelink.app.cli"},
-    "server": {"sagelink.stages.capture", "sagelink.stages.sources", "sagelink.app.cli"},
-    "monitor": {
-        "server",
-        "sagelink.stages.capture",
-        "sagelink.stages.sources",
-        "sagelink.app.cli",
-        "sagelink.transport.in_process",
-    },
-    "lab": {"monitor", "sagelink.app.cli", *CONCRETE_TRANSPORTS},
-    "models": {"transport", "server", "sagelink.app.cli"},
-}
-NOT_WHEN_LOADED = {"pipeline": HEAVY | {"stages", "transport", "server", "models", "monitor"}}
+ROOT = Path(__file__).parents[1]
+LAYERS = ("pipeline", "net", "models", "transport", "stages", "monitor", "server", "lab", "app", "bench")
+HEAVY = {"cv2", "torch", "timm", "aiortc", "aiomqtt"}
 
 
-def modules(folder: str) -> list[Path]:
-    return sorted((ROOT / folder).rglob("*.py"))
+def module_name(path: Path) -> str:
+    """`sagelink.stages.fuse` of stages/fuse.py; benchmarks are not part of the package."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    return name if parts[0] == "bench" else f"sagelink.{name}"
 
 
-def imports(tree: ast.Module, package: str, loading: bool) -> Iterator[tuple[int, str]]:
-    """Line and dotted name of whatever is imported; `loading`: only what runs when the module is loaded."""
-    pending: list[ast.AST] = [tree]
-    while pending:
-        node = pending.pop()
+MODULES = {module_name(path): path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))}
+
+
+def imported(source: str) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of everything that a module imports, in whatever function."""
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            base = ".".join([*above, *([node.module] if node.module else [])])
-            yield node.lineno, base
-            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
-        if loading and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            continue
-        if loading and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            pending.extend(node.orelse)
-            continue
-        pending.extend(ast.iter_child_nodes(node))
+            assert node.level == 0, f"line {node.lineno}: a relative import"
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
 
 
-def trespasses(folder: str, forbidden: set[str], loading: bool) -> list[str]:
-    found = []
-    for path in modules(folder):
-        package = ".".join(path.relative_to(ROOT).parent.parts)
-        for line, name in imports(ast.parse(path.read_text(encoding="utf-8")), package, loading):
-            if any(name == other or name.startswith(f"{other}.") for other in forbidden):
-                found.append(f"{path.relative_to(ROOT)}:{line} imports {name}")
+def known_module(name: str) -> str | None:
+    """The module of ours that a dotted name means or lies in."""
+    while name and name not in MODULES:
+        name = name.rpartition(".")[0]
+    return name or None
+
+
+def graph() -> dict[str, dict[str, int]]:
+    """By module: the modules of ours that it imports, each with the line."""
+    found: dict[str, dict[str, int]] = {}
+    for name, path in MODULES.items():
+        lines = found[name] = {}
+        for line, target in imported(path.read_text(encoding="utf-8")):
+            module = known_module(target)
+            if module is not None and module != name:
+                lines.setdefault(module, line)
     return found
 
 
-def test_the_finder_finds():
-    source = (
-        "import a.b\nfrom c import d\nfrom . import e\nif TYPE_CHECKING:\n    import f\ndef g():\n    from h import i\n"
-    )
-    tree = ast.parse(source)
-    assert {name for _, name in imports(tree, "p.q", loading=False)} == {
-        *("a.b", "c", "c.d", "p.q", "p.q.e", "f", "h", "h.i")
-    }
-    assert {name for _, name in imports(tree, "p.q", loading=True)} == {"a.b", "c", "c.d", "p.q", "p.q.e"}
+def layer_of(module: str) -> int:
+    return LAYERS.index(module.removeprefix("sagelink.").partition(".")[0])
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_what_a_folder_does_not_import(folder):
-    assert modules(folder)
-    assert trespasses(folder, NOWHERE[folder], loading=False) == []
+def upward(edges: Mapping[str, Mapping[str, int]]) -> list[str]:
+    return [
+        f"{module}:{line} imports {target}"
+        for module, targets in edges.items()
+        for target, line in targets.items()
+        if layer_of(target) > layer_of(module)
+    ]
 
 
-@pytest.mark.parametrize("folder", NOT_WHEN_LOADED)
-def test_what_a_folder_does_not_import_when_it_is_loaded(folder):
-    assert trespasses(folder, NOT_WHEN_LOADED[folder], loading=True) == []
+def circles(edges: Mapping[str, Mapping[str, int]]) -> list[list[str]]:
+    """Modules that reach themselves, each circle once."""
+    state: dict[str, int] = {}
+    path: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(module: str) -> None:
+        state[module] = 1
+        path.append(module)
+        for target in edges.get(module, {}):
+            if target not in state:
+                visit(target)
+            elif state[target] == 1:
+                found.append([*path[path.index(target) :], target])
+        path.pop()
+        state[module] = 2
+
+    for module in edges:
+        if module not in state:
+            visit(module)
+    return found
 
 
-def test_concrete_transports_are_known():
-    assert "sagelink.transport.in_process" in CONCRETE_TRANSPORTS
+def test_the_checks_find_what_they_are_for():
+    assert [*imported("import a.b\nfrom c import d\ndef g():\n    from h import i\n")] == [
+        (1, "a.b"),
+        (2, "c.d"),
+        (4, "h.i"),
+    ]
+    edges = {"sagelink.pipeline.x": {"sagelink.stages.y": 3}, "sagelink.stages.y": {"sagelink.pipeline.x": 4}}
+    assert upward(edges) == ["sagelink.pipeline.x:3 imports sagelink.stages.y"]
+    assert circles(edges) == [["sagelink.pipeline.x", "sagelink.stages.y", "sagelink.pipeline.x"]]
+    assert known_module("sagelink.stages.fuse.Fuse") == "sagelink.stages.fuse"
+    assert known_module("numpy.typing") is None
+
+
+def test_every_module_imports_from_its_own_layer_or_a_lower_one():
+    assert upward(graph()) == []
+
+
+def test_no_module_imports_itself_through_others():
+    # A package's __init__ holds names for its users; its own modules import each other by their full names.
+    assert circles(graph()) == []
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_the_documents_show_the_same_layers(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert " < ".join(f"`{layer}`" for layer in LAYERS) in text
+    rows = [match[1] for match in re.finditer(r"^\| `(\w+)/` \|", text, re.MULTILINE) if match[1] in LAYERS]
+    assert rows == [*LAYERS]
 
 
 def loaded_by(*arguments: str) -> set[str]:
@@ -107,14 +134,20 @@ def loaded_by(*arguments: str) -> set[str]:
     return {line.rsplit("|", 1)[1].strip().split(".")[0] for line in lines}
 
 
-def test_loading_the_whole_pipeline_loads_nothing_heavy():
-    names = [f"pipeline.{path.stem}" for path in modules("pipeline") if path.stem != "__init__"]
+def test_the_core_loads_nothing_heavy():
+    names = [name for name in MODULES if name.startswith("sagelink.pipeline.")]
     loaded = loaded_by("-c", "import " + ", ".join(names))
     assert "pydantic" in loaded
-    assert loaded & HEAVY == set()
+    assert loaded & (HEAVY | {"starlette", "uvicorn"}) == set()
+
+
+def test_the_package_itself_loads_nothing_but_what_is_asked_for():
+    loaded = loaded_by("-c", "import sagelink")
+    assert "sagelink" in loaded
+    assert loaded & (HEAVY | {"pydantic", "numpy", "yaml"}) == set()
 
 
 def test_help_loads_next_to_nothing():
-    loaded = loaded_by("-m", "sagelink.app.cli", "--help")
+    loaded = loaded_by("-m", "sagelink", "--help")
     assert "typer" in loaded
-    assert loaded & (HEAVY | {"numpy", "PIL", "av", "timm", "pydantic", "yaml"}) == set()
+    assert loaded & (HEAVY | {"numpy", "PIL", "av", "pydantic", "yaml"}) == set()

@@ -27,8 +27,8 @@ _HEAD = struct.Struct(f"!{NAME_BYTES}sHB")  # name, number of units kept, codec 
 class DeltaPayload:
     """The payload of such a message."""
 
-    base: bytes  # name of what it completes
-    kept: Units  # ascending: units of the base that still hold; none of them is in the message
+    reference: bytes  # name of what it completes
+    units: Units  # ascending: units of the base that still hold; none of them is in the message
     codec: int
     payload: bytes
 

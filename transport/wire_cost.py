@@ -45,28 +45,28 @@ class WireCostAudit:
 class OverheadCharger:
     """Pays for what is no message: connecting, keep-alives, whatever was counted beyond the estimates.
 
-    `toll` charges the budget; None (a replay, whose budget runs on the stream's time) leaves all that uncharged.
+    `charge_overhead` charges the budget; None (a replay, whose budget runs on the stream's time) leaves all that uncharged.
     """
 
-    def __init__(self, toll: ChargeOverhead | None, on_paid: Callable[[], None]) -> None:
-        self._toll = toll
+    def __init__(self, charge_overhead: ChargeOverhead | None, on_paid: Callable[[], None]) -> None:
+        self._charge_overhead = charge_overhead
         self._on_paid = on_paid
         self._bill = WireCostAudit()
         self.owed_bits = 0  # while there are some, a link lets no message past them
 
-    async def open(self, connect_bits: int) -> None:
+    async def open_connection(self, connect_bits: int) -> None:
         """Pays for a new connection before it is made."""
         self._bill = WireCostAudit()
         await self._pay(connect_bits)
         self._bill.charge(time.monotonic(), connect_bits)
 
-    def charged(self, message_bits: int) -> None:
+    def record_message(self, message_bits: int) -> None:
         """A message was charged by whoever sent it."""
         self._bill.charge(time.monotonic(), message_bits)
 
-    def affords(self, bits: int) -> bool:
+    def try_charge(self, bits: int) -> bool:
         """Pays for a message that goes again, where the window has room for it now."""
-        if self._toll is None or not self._toll(bits):
+        if self._charge_overhead is None or not self._charge_overhead(bits):
             return False
         self._bill.charge(time.monotonic(), bits)
         return True
@@ -77,8 +77,8 @@ class OverheadCharger:
 
     async def _pay(self, bits: int) -> None:
         """Charges bits as soon as the window has room."""
-        self.owed_bits = bits if self._toll is not None else 0
-        while self.owed_bits and self._toll is not None and not self._toll(self.owed_bits):  # noqa: ASYNC110
+        self.owed_bits = bits if self._charge_overhead is not None else 0
+        while self.owed_bits and self._charge_overhead is not None and not self._charge_overhead(self.owed_bits):  # noqa: ASYNC110
             await asyncio.sleep(_RETRY_S)
         self.owed_bits = 0
         self._on_paid()

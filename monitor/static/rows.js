@@ -9,7 +9,7 @@ const FILTERS = {
   sent: (frame) => frame.units > 0,
   kept: (frame) => frame.units === 0,
   differ: (frame) => frame.server && frame.server.label !== frame.edge?.label,
-  revised: (frame) => frame.revises,
+  revised: (frame) => frame.revised_from,
 };
 
 export class Rows {
@@ -92,7 +92,7 @@ function row(frame) {
   cell("").append(open);
   cell(frame.camera, "camera").title = frame.camera;
   answer(cell("–"), frame);
-  if (frame.revises) line.lastChild.append(Object.assign(document.createElement("span"), { className: "dim", textContent: ` ${was(frame)}` }));
+  if (frame.revised_from) line.lastChild.append(Object.assign(document.createElement("span"), { className: "dim", textContent: ` ${was(frame)}` }));
   answer(cell("–", "wide"), frame.edge);
   answer(cell("–", "wide"), frame.server);
   cell(frame.drop ? `${frame.origin} · ${frame.drop}` : frame.origin, `dot ${frame.origin}`);

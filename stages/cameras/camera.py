@@ -19,8 +19,9 @@ from sagelink.pipeline.config import CameraConfig
 from sagelink.pipeline.credentials import redact
 from sagelink.pipeline.types import Frame, Pixels
 from sagelink.stages.cameras.address import check_address
-from sagelink.stages.cameras.contract import CameraConnection, connect
+from sagelink.stages.cameras.contract import CameraConnection
 from sagelink.stages.cameras.faults import CameraFault
+from sagelink.stages.cameras.open import connect
 from sagelink.stages.cameras.supervisor import CameraState, Fault, Patience, Supervisor
 from sagelink.stages.regions import Regions
 from sagelink.stages.timeline import Sampler

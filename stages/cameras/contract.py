@@ -1,16 +1,11 @@
-"""One connection to a camera, and which library makes it."""
+"""The contract of one connection to a camera, and the settings that both libraries share."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
 from dataclasses import dataclass
 from typing import Protocol
 
-from sagelink.pipeline.config import CameraConfig
 from sagelink.pipeline.types import Pixels
-
-log = logging.getLogger(__name__)
 
 # RTSP over TCP: over UDP, lost packets grey out half of the pictures. FFmpeg would watch for a second to learn the
 # frame rate, which nobody asks for: without that a stream opens in a third of the time.
@@ -53,16 +48,3 @@ class CameraConnection(Protocol):
 
 class Busy(Exception):
     """OpenCV is at another camera's stream."""
-
-
-def connect(config: CameraConfig) -> CameraConnection:
-    """Opens the camera with the library that `config.backend` names, or with PyAV where OpenCV makes it wait."""
-    if config.backend == "opencv":
-        from sagelink.stages.cameras.with_opencv import OpencvConnection
-
-        with contextlib.suppress(Busy):
-            return OpencvConnection(config)
-        log.info("camera=%s event=opencv_busy backend=pyav", config.name)
-    from sagelink.stages.cameras.with_pyav import PyavConnection
-
-    return PyavConnection(config)

@@ -48,7 +48,7 @@ class Painter:
         if not len(verdict.units):
             return
         height, width = verdict.frame.pixels.shape[:2]
-        left, top, right, bottom = view_box(width, height, self._resize, self._grid.crop_pct, verdict.part)
+        left, top, right, bottom = view_box(width, height, self._resize, self._grid.crop_pct, verdict.crop)
         side = self._grid.side
         sent = np.zeros((side, side), bool)
         sent.flat[verdict.units] = True
@@ -71,8 +71,8 @@ class Painter:
             detail = f"{verdict.origin}: kept ({verdict.drop or 'answered'})"
         if verdict.drop is not None and verdict.sent_s is not None:
             detail += f" ({verdict.drop})"
-        if verdict.revises is not None:
-            detail += f", was {self._labels[verdict.revises.class_id]}"
+        if verdict.revised_from is not None:
+            detail += f", was {self._labels[verdict.revised_from.class_id]}"
         cv2.putText(caption, title, (8, 24), _FONT, 0.65, colour, 1, cv2.LINE_AA)
         cv2.putText(caption, detail, (8, 44), _FONT, 0.45, (210, 210, 210), 1, cv2.LINE_AA)
         if verdict.budget_bits and verdict.window_bits is not None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
+from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import Answer, Verdict
+
+_RENAMED = {"held": "server_seq", "part": "crop", "revises": "revised_from"}  # keys of version 0.1, by their new name
 
 
 def record(verdict: Verdict, labels: tuple[str, ...]) -> dict[str, object]:
@@ -26,10 +30,10 @@ def record(verdict: Verdict, labels: tuple[str, ...]) -> dict[str, object]:
         "prob": round(answer.prob, 6) if answer else None,
         "origin": verdict.origin,
         "drop": verdict.drop,
-        "scene": verdict.seen.glance.scene_seq if verdict.seen else None,
-        "held": verdict.held_seq,
-        "revises": _answer(verdict.revises, labels),
-        "part": [round(share, 6) for share in verdict.part],
+        "scene": verdict.provisional.estimate.scene_start_seq if verdict.provisional else None,
+        "server_seq": verdict.server_seq,
+        "revised_from": _answer(verdict.revised_from, labels),
+        "crop": [round(share, 6) for share in verdict.crop],
         "units": len(verdict.units),
         "lost_units": verdict.lost_units,
         "codec": point.codec if point else None,
@@ -44,6 +48,13 @@ def record(verdict: Verdict, labels: tuple[str, ...]) -> dict[str, object]:
         "truth": frame.truth,
         "latency_ms": {stage: None if ms is None else round(ms, 3) for stage, ms in verdict.latency_ms.items()},
     }
+
+
+def check_keys(row: Mapping[str, object], where: str) -> None:
+    """Raises UsageError for a record that version 0.1 wrote; `where` names the file and the line."""
+    for old, new in _RENAMED.items():
+        if old in row and new not in row:
+            raise UsageError(f"{where}: written by version 0.1: the key {old!r} is named {new!r} since version 0.2")
 
 
 def timeless(row: dict[str, object]) -> dict[str, object]:

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import av
 
+from sagelink.pipeline.outputs import CONFIG, FRAMES, MESSAGES
 from sagelink.pipeline.types import Frame, Verdict
 from sagelink.stages.sinks.jsonl import record
 from sagelink.transport.wire import encode_reply
 
-FRAMES, MESSAGES, CONFIG = "frames.jsonl", "messages.bin", "config.yaml"
 KEYS = frozenset(
     ("video", "pts_s", "capture_ns", "wall_ns", "stream_s", "at_s", "asked_s", "sent_s", "message", "reply", "verdict")
 )
@@ -38,9 +38,9 @@ class RecordingWriter:
         config_text: str,
         labels: tuple[str, ...],
         live: bool,
-        tolls: Callable[[], Sequence[tuple[float, int]]],
+        overhead: Callable[[], Sequence[tuple[float, int]]],
     ) -> None:
-        """Empties the folder of an earlier recording. `config_text`: YAML without credentials; `tolls`: what the
+        """Empties the folder of an earlier recording. `config_text`: YAML without credentials; `overhead`: what the
         connection itself was charged since it was last asked."""
         folder.mkdir(parents=True, exist_ok=True)
         for stale in folder.glob("*-[0-9][0-9][0-9].ts"):
@@ -52,7 +52,7 @@ class RecordingWriter:
         self._messages = (folder / MESSAGES).open("wb", buffering=0)
         self._offset = 0
         self._live = live
-        self._tolls = tolls
+        self._overhead = overhead
         self._first_ns: int | None = None
         self._videos: dict[str, _Video] = {}
 
@@ -67,8 +67,8 @@ class RecordingWriter:
             "at_s": self._at_s(frame),
             "asked_s": verdict.asked_s,
             "sent_s": verdict.sent_s,
-            "heard": verdict.seen.heard if verdict.seen else [],
-            "tolls": self._tolls(),
+            "heard": verdict.provisional.observed_seqs if verdict.provisional else [],
+            "tolls": self._overhead(),
             "message": self._message(verdict.message),
             "reply": encode_reply(verdict.reply).hex() if verdict.reply else None,
             "verdict": record(verdict, self._labels),

@@ -57,7 +57,7 @@ class Tally:
         self.offloaded += verdict.sent_s is not None
         self.wire_bits += verdict.wire_bits
         self.cameras[verdict.frame.camera].update(offloaded=verdict.sent_s is not None, wire_bits=verdict.wire_bits)
-        self.revised += verdict.revises is not None
+        self.revised += verdict.revised_from is not None
         self.unanswered += verdict.answer is None
         self.origins[verdict.origin] += 1
         if verdict.drop is not None:

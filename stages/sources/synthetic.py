@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sagelink.pipeline.errors import UsageError
-from sagelink.stages.sources import SourceFrame
+from sagelink.stages.sources.contract import SourceFrame
 from sagelink.stages.sources.world import CLASSES, render, sample_scene
 
 

@@ -10,7 +10,7 @@ import av
 
 from sagelink.pipeline.errors import UsageError
 from sagelink.stages.decoded import upright
-from sagelink.stages.sources import SourceFrame
+from sagelink.stages.sources.contract import SourceFrame
 from sagelink.stages.timeline import Timeline
 
 log = logging.getLogger(__name__)

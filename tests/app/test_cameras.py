@@ -55,7 +55,7 @@ def test_replays_share_a_budget_and_come_out_the_same_twice(pair: Pair, tmp_path
     runs = []
     for name in ("one", "two"):
         options = settings(tmp_path / name, *cameras, budget__uplink="300kbit/s", select__units=24)
-        prepare(load_config(None, options), pair).go()
+        prepare(load_config(None, options), pair).run()
         lines, summary = read(tmp_path / name)
         runs.append([timeless(line) for line in lines])
     assert runs[0] == runs[1]
@@ -82,7 +82,7 @@ def test_sampling_region_and_limits_hold_for_each_camera(pair: Pair, tmp_path: P
         {"name": "some", "source": str(clip), "fps": 2, "roi": [0.5, 0, 1, 1]},
     ]
     options = settings(tmp_path / "out", *cameras, capture__duration="2s", capture__max_frames=15)
-    prepare(load_config(None, options), pair).go(seen.append)
+    prepare(load_config(None, options), pair).run(seen.append)
     shapes = {verdict.frame.camera: verdict.frame.pixels.shape for verdict in seen}
     assert shapes == {"all": (48, 64, 3), "some": (48, 32, 3)}
     rows = by_camera(read(tmp_path / "out")[0])
@@ -92,7 +92,7 @@ def test_sampling_region_and_limits_hold_for_each_camera(pair: Pair, tmp_path: P
 
 def test_an_annotated_video_for_each_camera(pair: Pair, tmp_path: Path) -> None:
     cameras = [{"name": name, "source": "synthetic:3"} for name in ("a", "b")]
-    prepare(load_config(None, settings(tmp_path, *cameras, output__annotate=str(tmp_path / "film.mp4"))), pair).go()
+    prepare(load_config(None, settings(tmp_path, *cameras, output__annotate=str(tmp_path / "film.mp4"))), pair).run()
     assert {path.name for path in tmp_path.glob("*.mp4")} == {"film-a.mp4", "film-b.mp4"}
 
 
@@ -114,7 +114,7 @@ def test_a_dead_camera_slows_nobody_and_ctrl_c_still_ends_at_once(pair: Pair, tm
                 os.kill(os.getpid(), signal.SIGINT)
 
         run = prepare(load_config(None, settings(tmp_path, *cameras)), pair)
-        run.go(watch)
+        run.run(watch)
         ended_s.append(time.monotonic())
     lines, summary = read(tmp_path)
     assert set(by_camera(lines)) == {"alive"}
@@ -140,7 +140,7 @@ def test_waiting_frames_of_several_cameras_are_scored_together(
     monkeypatch.setattr(score.Score, "__call__", slow)
     cameras = [{"name": name, "source": f"synthetic:30,fps=15,seed={i}"} for i, name in enumerate("abc")]
     options = settings(tmp_path, *cameras, capture__realtime=True, budget__uplink="unlimited")
-    prepare(load_config(None, options), pair).go()
+    prepare(load_config(None, options), pair).run()
     lines, summary = read(tmp_path)
     assert summary["frames"] == summary["verdicts"] == len(lines) == 90
     assert max(map(len, batches)) == 3
@@ -164,7 +164,7 @@ def test_the_age_of_what_is_scored_is_bounded_however_slow_the_scorer(
     monkeypatch.setattr(score.Score, "__call__", slow)
     source = {"name": "cam", "source": rtsp_server("--fps", "30").url()}
     run = prepare(load_config(None, settings(tmp_path, source, capture__duration="7s")), pair)
-    run.go()
+    run.run()
     _, summary = read(tmp_path)
     assert summary["drops"]["superseded"] > summary["frames"] / 2
     assert len(began_ns) >= 6
@@ -174,7 +174,7 @@ def test_the_age_of_what_is_scored_is_bounded_however_slow_the_scorer(
 
 def test_threads_and_readers_are_gone_after_a_run(pair: Pair, tmp_path: Path, rtsp_server) -> None:
     source = {"name": "cam", "source": rtsp_server().url()}
-    prepare(load_config(None, settings(tmp_path, source, capture__max_frames=3)), pair).go()
+    prepare(load_config(None, settings(tmp_path, source, capture__max_frames=3)), pair).run()
     until_s = time.monotonic() + 10
     while any(thread.name.startswith("sagelink-camera") for thread in threading.enumerate()):
         assert time.monotonic() < until_s

@@ -46,7 +46,7 @@ def record(pair: Pair, folder: Path, watch: Any = None, **options: object) -> li
             watch(seen)
 
     settings = {"models": "demo", "gate.policy": "always", "output.record": str(folder), **given}
-    prepare(load_config(None, settings), pair).go(both)
+    prepare(load_config(None, settings), pair).run(both)
     return seen
 
 
@@ -87,13 +87,13 @@ def test_closer_looks_are_the_same_again(pair: Pair, tmp_path: Path, capsys) -> 
     )
     options = {"capture__source": "synthetic:10,fps=5,size=320x240", "encode__frontier": str(frontier)}
     seen = record(pair, tmp_path / "closer", budget__uplink="100kbit/s", **options)
-    parts = {verdict.part for verdict in seen if verdict.sent_s is not None}
+    parts = {verdict.crop for verdict in seen if verdict.sent_s is not None}
     assert len(parts) > 2
     assert all(right - left == pytest.approx(0.5) == bottom - top for left, top, right, bottom in parts)
     check(tmp_path / "closer", pair)
     assert "10 of 10 frames" in capsys.readouterr().out
-    seen = record(pair, tmp_path / "not", budget__uplink="100kbit/s", encode__closer=False, **options)
-    assert {verdict.part for verdict in seen} == {WHOLE}
+    seen = record(pair, tmp_path / "not", budget__uplink="100kbit/s", encode__zoom=False, **options)
+    assert {verdict.crop for verdict in seen} == {WHOLE}
 
 
 def test_a_live_run_with_all_that_may_go_wrong_is_the_same_again(

@@ -23,13 +23,13 @@ from sagelink.pipeline.types import Frame, Verdict
 from sagelink.stages.capture import Playback
 from sagelink.stages.selectors import SELECTORS
 from sagelink.stages.sinks.jsonl import timeless
-from sagelink.stages.sources import SourceFrame
+from sagelink.stages.sources.contract import SourceFrame
 from sagelink.stages.sources.synthetic import SyntheticSource
 from tests.stages.test_sources import write_video
 
 RESULT_KEYS = {
-    *("seq", "stream_s", "sent_s", "label", "class_id", "prob", "origin", "drop", "part", "units", "lost_units"),
-    *("wire_bits", "codec", "side", "quality", "capture_s", "wall_s", "pts_s", "scene", "held", "revises"),
+    *("seq", "stream_s", "sent_s", "label", "class_id", "prob", "origin", "drop", "crop", "units", "lost_units"),
+    *("wire_bits", "codec", "side", "quality", "capture_s", "wall_s", "pts_s", "scene", "server_seq", "revised_from"),
     *("allowance_bits", "window_bits", "budget_bits", "edge", "server", "latency_ms", "camera", "name", "truth"),
 }
 SUMMARY_KEYS = {
@@ -77,7 +77,7 @@ def check_accounts(lines: list[dict[str, Any]], summary: dict[str, Any]) -> None
 
 def test_a_replay_keeps_every_account(pair: Pair, tmp_path: Path) -> None:
     run = prepare_demo(pair, "synthetic:60", output__out=str(tmp_path / "deep" / "out"), budget__uplink="48kbit/s")
-    summary = run.go()
+    summary = run.run()
     lines, on_disk = read(tmp_path / "deep" / "out")
     assert set(on_disk) == SUMMARY_KEYS
     assert on_disk == json.loads(json.dumps(summary | {"wall_s": on_disk["wall_s"], "fps": on_disk["fps"]}))
@@ -91,7 +91,7 @@ def test_a_replay_keeps_every_account(pair: Pair, tmp_path: Path) -> None:
 def test_the_same_replay_twice_is_the_same(pair: Pair, tmp_path: Path) -> None:
     runs = []
     for name in ("a", "b"):
-        prepare_demo(pair, "synthetic:40", output__out=str(tmp_path / name), gate__policy="always").go()
+        prepare_demo(pair, "synthetic:40", output__out=str(tmp_path / name), gate__policy="always").run()
         lines, _ = read(tmp_path / name)
         runs.append([timeless(line) for line in lines])
     assert runs[0] == runs[1]
@@ -100,7 +100,7 @@ def test_the_same_replay_twice_is_the_same(pair: Pair, tmp_path: Path) -> None:
 @pytest.mark.parametrize("selector", [*SELECTORS])
 def test_every_selector_runs(pair: Pair, tmp_path: Path, selector: str) -> None:
     run = prepare_demo(pair, "synthetic:8", gate__policy="always", select__selector=selector, output__out=str(tmp_path))
-    run.go()
+    run.run()
     lines, summary = read(tmp_path)
     check_accounts(lines, summary)
     assert summary["offloaded"] > 0
@@ -108,12 +108,12 @@ def test_every_selector_runs(pair: Pair, tmp_path: Path, selector: str) -> None:
 
 def test_unlimited_sends_everything_and_never_is_edge_only(pair: Pair, tmp_path: Path) -> None:
     options = {"gate__policy": "always", "budget__uplink": "unlimited", "encode__slack": 0}
-    prepare_demo(pair, "synthetic:10", output__out=str(tmp_path / "all"), **options).go()
+    prepare_demo(pair, "synthetic:10", output__out=str(tmp_path / "all"), **options).run()
     lines, summary = read(tmp_path / "all")
     check_accounts(lines, summary)
     assert [line["units"] for line in lines] == [196] * 10
     assert summary["budget_bits"] is None
-    prepare_demo(pair, "synthetic:10", output__out=str(tmp_path / "none"), gate__policy="never").go()
+    prepare_demo(pair, "synthetic:10", output__out=str(tmp_path / "none"), gate__policy="never").run()
     lines, summary = read(tmp_path / "none")
     check_accounts(lines, summary)
     assert summary["drops"] == {"gate": 10}
@@ -124,7 +124,7 @@ def test_a_budget_below_one_message_keeps_edge_answers(
     pair: Pair, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = prepare_demo(pair, "synthetic:6", gate__policy="always", budget__uplink="200bit/s", output__out=str(tmp_path))
-    run.go()
+    run.run()
     lines, summary = read(tmp_path)
     check_accounts(lines, summary)
     assert summary["drops"] == {"budget": 6}
@@ -133,7 +133,7 @@ def test_a_budget_below_one_message_keeps_edge_answers(
 
 def test_server_rule_takes_the_servers_answer(pair: Pair, tmp_path: Path) -> None:
     options = {"gate__policy": "always", "budget__uplink": "unlimited", "fuse__rule": "server"}
-    prepare_demo(pair, "synthetic:5", output__out=str(tmp_path), **options).go()
+    prepare_demo(pair, "synthetic:5", output__out=str(tmp_path), **options).run()
     lines, _ = read(tmp_path)
     assert all(line["origin"] == "server" and line["label"] == line["server"]["label"] for line in lines)
 
@@ -144,7 +144,7 @@ def test_images_and_video_with_annotation(pair: Pair, tmp_path: Path) -> None:
     run = prepare_demo(
         pair, str(clip), gate__policy="always", output__annotate=str(film), output__out=str(tmp_path / "out")
     )
-    run.go()
+    run.run()
     lines, summary = read(tmp_path / "out")
     check_accounts(lines, summary)
     assert summary["accuracy"] is None
@@ -155,8 +155,8 @@ def test_images_and_video_with_annotation(pair: Pair, tmp_path: Path) -> None:
 
 
 def test_a_run_into_the_same_folder_replaces_it(pair: Pair, tmp_path: Path) -> None:
-    prepare_demo(pair, "synthetic:6", output__out=str(tmp_path)).go()
-    prepare_demo(pair, "synthetic:3", output__out=str(tmp_path)).go()
+    prepare_demo(pair, "synthetic:6", output__out=str(tmp_path)).run()
+    prepare_demo(pair, "synthetic:3", output__out=str(tmp_path)).run()
     lines, summary = read(tmp_path)
     check_accounts(lines, summary)
     assert len(lines) == 3
@@ -166,7 +166,7 @@ def test_a_run_into_the_same_folder_replaces_it(pair: Pair, tmp_path: Path) -> N
 
 def test_watch_sees_each_verdict_in_order(pair: Pair) -> None:
     seen: list[Verdict] = []
-    prepare_demo(pair, "synthetic:12", gate__policy="always").go(watch=seen.append)
+    prepare_demo(pair, "synthetic:12", gate__policy="always").run(watch=seen.append)
     assert [verdict.frame.seq for verdict in seen] == list(range(12))
 
 
@@ -184,7 +184,7 @@ def test_a_source_that_fails_ends_the_run_with_its_frames_kept(pair: Pair, tmp_p
     run = prepare_demo(pair, "synthetic:20", output__out=str(tmp_path))
     broken = Run(run.config, [Playback(_Broken(20), run.config.all_cameras[0], run.config.capture)], pair)
     with pytest.raises(SagelinkError, match="fell off the wall"):
-        broken.go()
+        broken.run()
     lines, summary = read(tmp_path)
     check_accounts(lines, summary)
     assert len(lines) == 5
@@ -203,7 +203,7 @@ def test_frames_on_which_a_stage_raises_become_counted_failures(
         return real(self, frames)
 
     monkeypatch.setattr(score.Score, "__call__", sometimes)
-    prepare_demo(pair, "synthetic:9", output__out=str(tmp_path)).go()
+    prepare_demo(pair, "synthetic:9", output__out=str(tmp_path)).run()
     lines, summary = read(tmp_path)
     check_accounts(lines, summary)
     assert summary["drops"]["error"] == 3
@@ -211,7 +211,7 @@ def test_frames_on_which_a_stage_raises_become_counted_failures(
 
     monkeypatch.setattr(score.Score, "__call__", lambda self, frames: 1 / 0)
     with pytest.raises(SagelinkError, match="failed on every frame"):
-        prepare_demo(pair, "synthetic:4", output__out=str(tmp_path)).go()
+        prepare_demo(pair, "synthetic:4", output__out=str(tmp_path)).run()
 
 
 def test_a_selector_or_server_that_fails_leaves_the_edge_answer(
@@ -224,7 +224,7 @@ def test_a_selector_or_server_that_fails_leaves_the_edge_answer(
         raise RuntimeError("no")
 
     monkeypatch.setitem(selectors.SELECTORS, "coverage", broken)
-    prepare_demo(pair, "synthetic:4", gate__policy="always", output__out=str(tmp_path)).go()
+    prepare_demo(pair, "synthetic:4", gate__policy="always", output__out=str(tmp_path)).run()
     lines, summary = read(tmp_path)
     check_accounts(lines, summary)
     assert summary["drops"] == {"error": 4}
@@ -232,7 +232,7 @@ def test_a_selector_or_server_that_fails_leaves_the_edge_answer(
 
     monkeypatch.undo()
     monkeypatch.setattr(classify.Classifier, "__call__", broken)
-    prepare_demo(pair, "synthetic:4", gate__policy="always", output__out=str(tmp_path)).go()
+    prepare_demo(pair, "synthetic:4", gate__policy="always", output__out=str(tmp_path)).run()
     lines, summary = read(tmp_path)
     check_accounts(lines, summary)
     assert summary["drops"]["refused"] == summary["offloaded"] > 0
@@ -253,7 +253,7 @@ def test_a_slow_scorer_on_a_live_source_sees_the_newest_frames(
     run = prepare_demo(
         pair, "synthetic:40,fps=40,size=64x64", capture__realtime=True, gate__policy="always", output__out=str(tmp_path)
     )
-    run.go()
+    run.run()
     lines, summary = read(tmp_path)
     check_accounts(lines, summary)
     assert summary["drops"]["superseded"] > 10
@@ -268,7 +268,7 @@ def test_a_full_disk_ends_the_run(pair: Pair, tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(jsonl.JsonLines, "write", full)
     with pytest.raises(SagelinkError, match="No space left"):
-        prepare_demo(pair, "synthetic:4", output__out=str(tmp_path)).go()
+        prepare_demo(pair, "synthetic:4", output__out=str(tmp_path)).run()
 
 
 def test_a_live_camera_runs_until_ctrl_c(pair: Pair, tmp_path: Path, rtsp_url: str) -> None:
@@ -281,7 +281,7 @@ def test_a_live_camera_runs_until_ctrl_c(pair: Pair, tmp_path: Path, rtsp_url: s
         if len(seen) == 30:
             os.kill(os.getpid(), signal.SIGINT)
 
-    run.go(watch)
+    run.run(watch)
     lines, summary = read(tmp_path)
     check_accounts(lines, summary)
     assert summary["interrupted"]
@@ -340,7 +340,7 @@ def test_real_models_on_photographs(shared: Path, tmp_path: Path) -> None:
             "output.out": str(tmp_path / "out"),
         },
     )
-    prepare(config).go()
+    prepare(config).run()
     lines, summary = read(tmp_path / "out")
     check_accounts(lines, summary)
     right = [line["class_id"] == truth[line["name"]] for line in lines]

@@ -17,7 +17,7 @@ from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.types import WHOLE
 from sagelink.stages.capture import Playback
 from sagelink.stages.sinks.jsonl import timeless
-from sagelink.stages.sources import SourceFrame
+from sagelink.stages.sources.contract import SourceFrame
 from tests.app.test_run import check_accounts, read
 from tests.stages.test_sources import write_video
 
@@ -38,7 +38,7 @@ def run(
     settings = {"models": "demo", "budget.uplink": "64kbit/s", "output.out": str(out), **settings}
     if source:
         settings["capture.source"] = str(source)
-    prepare(load_config(None, settings), pair).go()
+    prepare(load_config(None, settings), pair).run()
     lines, summary = read(out)
     return lines, summary
 
@@ -53,23 +53,23 @@ def test_a_scene_is_remembered_until_the_cut(pair: Pair, tmp_path: Path) -> None
     began = {line["scene"] for line in lines}
     assert {8, 16, 24} <= began <= {0, 8, 16, 24, 32}  # two of the drawn scenes look alike to the demo edge
     assert all(line["scene"] <= line["seq"] for line in lines)
-    held = [line for line in lines if line["held"] is not None]
-    assert all(line["scene"] <= line["held"] <= line["seq"] for line in held)
-    later = [line for line in held if line["held"] < line["seq"]]
+    held = [line for line in lines if line["server_seq"] is not None]
+    assert all(line["scene"] <= line["server_seq"] <= line["seq"] for line in held)
+    later = [line for line in held if line["server_seq"] < line["seq"]]
     assert {line["origin"] for line in later} == {"fused"}
     assert {line["drop"] for line in later} >= {"gate"}
-    revised = [line for line in lines if line["revises"]]
+    revised = [line for line in lines if line["revised_from"]]
     assert summary["revised"] == len(revised) > 0
     for line in revised:
-        assert line["revises"]["class_id"] != line["class_id"]
-        assert line["held"] is not None
+        assert line["revised_from"]["class_id"] != line["class_id"]
+        assert line["server_seq"] is not None
 
 
 def test_remembering_is_right_more_often_for_fewer_bits(pair: Pair, tmp_path: Path) -> None:
     options = {"source": "synthetic:120,hold=10,fps=5,seed=3", "budget__uplink": "16kbit/s"}
     _, remembered = run(pair, tmp_path / "always", video__policy="always", **options)
     lines, alone = run(pair, tmp_path / "never", video__policy="never", **options)
-    assert {(line["scene"], line["held"], line["revises"]) for line in lines} == {(None, None, None)}
+    assert {(line["scene"], line["server_seq"], line["revised_from"]) for line in lines} == {(None, None, None)}
     assert remembered["wire_bits"] < alone["wire_bits"]
     assert remembered["accuracy"]["verdict"] > alone["accuracy"]["verdict"]
 
@@ -97,34 +97,34 @@ def test_each_part_can_be_switched_off(pair: Pair, tmp_path: Path) -> None:
     always = {"video__policy": "always", "gate__policy": "always"}
     no_cuts, _ = run(pair, tmp_path / "cuts", video__cuts=False, **always)
     assert {line["scene"] for line in no_cuts} == {0}
-    not_held, _ = run(pair, tmp_path / "held", video__holding=False, **always)
-    assert all(line["held"] in (None, line["seq"]) for line in not_held)
-    own, _ = run(pair, tmp_path / "own", video__holding=False, video__averaging=False, **always)
+    not_held, _ = run(pair, tmp_path / "held", video__hold_answers=False, **always)
+    assert all(line["server_seq"] in (None, line["seq"]) for line in not_held)
+    own, _ = run(pair, tmp_path / "own", video__hold_answers=False, video__average_edge=False, **always)
     for line in own:
-        if line["held"] is None:
+        if line["server_seq"] is None:
             assert (line["class_id"], line["prob"]) == (line["edge"]["class_id"], pytest.approx(line["edge"]["prob"]))
 
 
 def test_the_edge_looks_at_parts_in_turn_and_what_it_looked_at_is_sent(pair: Pair, tmp_path: Path, capsys) -> None:
     options = {"video__policy": "always", "gate__policy": "always"}
     whole, _ = run(pair, tmp_path / "whole", **options)  # the demo pair knows things at one size only
-    assert {tuple(line["part"]) for line in whole} == {WHOLE}
+    assert {tuple(line["crop"]) for line in whole} == {WHOLE}
     record = str(tmp_path / "rec")
-    lines, summary = run(pair, tmp_path / "closer", video__closer=True, output__record=record, **options)
+    lines, summary = run(pair, tmp_path / "closer", video__zoom=True, output__record=record, **options)
     check_accounts(lines, summary)
     for line in lines:
-        seen_whole = tuple(line["part"]) == WHOLE
-        assert seen_whole or line["part"][2] - line["part"][0] == pytest.approx(10 / 14, abs=1e-5)
+        seen_whole = tuple(line["crop"]) == WHOLE
+        assert seen_whole or line["crop"][2] - line["crop"][0] == pytest.approx(10 / 14, abs=1e-5)
         assert seen_whole == (line["seq"] % 8 in (0, 3, 6))  # scenes of eight frames
         if seen_whole:
             assert line["edge"] == whole[line["seq"]]["edge"]
-    assert any(line["units"] and tuple(line["part"]) != WHOLE for line in lines)
+    assert any(line["units"] and tuple(line["crop"]) != WHOLE for line in lines)
     check(Path(record), pair)
     assert "40 of 40 frames" in capsys.readouterr().out
     memory, _ = run(
-        pair, tmp_path / "memory", video__closer=True, select__memory="2s", encode__codec="raw-zstd", **options
+        pair, tmp_path / "memory", video__zoom=True, select__memory="2s", encode__codec="raw-zstd", **options
     )
-    assert {tuple(line["part"]) for line in memory} == {WHOLE}
+    assert {tuple(line["crop"]) for line in memory} == {WHOLE}
 
 
 def test_own_weights_and_the_server_rule_work_without_the_frontiers(pair: Pair, tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_recording_replays_as_it_was_made_and_one_of_before_too(pair: Pair, tm
     old = []
     for row in map(json.loads, rows):
         del row["heard"]
-        for key in ("scene", "held", "revises"):
+        for key in ("scene", "server_seq", "revised_from"):
             del row["verdict"][key]
         old.append(json.dumps(row) + "\n")
     (tmp_path / "before" / "frames.jsonl").write_text("".join(old))
@@ -181,7 +181,7 @@ def test_a_live_run_whose_server_is_slow_says_at_once_and_revises(
     from sagelink.monitor.stats import LiveStats
     from sagelink.server import classify
 
-    real, real_announce = classify.Classifier.__call__, LiveStats.announce
+    real, real_announce = classify.Classifier.__call__, LiveStats.show_pending
     announced: list[int] = []
 
     def slow(self: classify.Classifier, batch: Any) -> Any:
@@ -208,7 +208,7 @@ def test_a_live_run_whose_server_is_slow_says_at_once_and_revises(
     sent = {line["seq"] for line in lines if line["sent_s"] is not None}
     assert sent <= set(announced)
     assert len(set(announced)) > len(sent)
-    assert any(line["held"] is not None and line["held"] < line["seq"] for line in lines)
+    assert any(line["server_seq"] is not None and line["server_seq"] < line["seq"] for line in lines)
     check(record, pair)
     assert "24 of 24 frames" in capsys.readouterr().out
 
@@ -260,9 +260,9 @@ def noise(seed: int) -> np.ndarray:
 @pytest.mark.parametrize("closer", [False, True])
 def test_odd_clips_have_defined_verdicts(pair: Pair, tmp_path: Path, pictures: Any, times_s: Any, closer: bool) -> None:
     settings = {"models": "demo", "capture.source": "-", "gate.policy": "always", "output.out": str(tmp_path)}
-    config = load_config(None, {**settings, "budget.uplink": "64kbit/s", "video.closer": closer})
+    config = load_config(None, {**settings, "budget.uplink": "64kbit/s", "video.zoom": closer})
     odd = Playback(Pictures(pictures, times_s), config.all_cameras[0], config.capture)
-    Run(config, [odd], pair).go()
+    Run(config, [odd], pair).run()
     lines, summary = read(tmp_path)
     check_accounts(lines, summary)
     assert len(lines) == len(pictures)
@@ -279,7 +279,7 @@ def test_a_video_whose_timestamps_jump_back_runs(pair: Pair, tmp_path: Path) -> 
         for name, begin in (("late.ts", 500.0), ("early.ts", 2.0))
     )
     (tmp_path / "joined.ts").write_bytes(late + early)
-    lines, summary = run(pair, tmp_path / "out", tmp_path / "joined.ts", gate__policy="always", video__closer=True)
+    lines, summary = run(pair, tmp_path / "out", tmp_path / "joined.ts", gate__policy="always", video__zoom=True)
     check_accounts(lines, summary)
     stream_s = [line["stream_s"] for line in lines]
     assert stream_s == sorted(stream_s)

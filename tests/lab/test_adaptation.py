@@ -165,16 +165,16 @@ def test_an_interrupted_course_goes_on_as_if_it_had_not_been(world: World, tmp_p
         return Trainer(world.student(), world.stock, BETTER, 500, limit_s=8)
 
     whole, watch = trainer(), Silent()
-    assert whole.go(ticks().__next__, lambda: False, watch, lambda: None)
+    assert whole.train(ticks().__next__, lambda: False, watch, lambda: None)
     assert watch.steps == list(range(1, watch.steps[-1] + 1))
 
     state, first = tmp_path / "adapted.resume", trainer()
-    assert not first.go(ticks().__next__, lambda: first.steps == 3, Silent(), lambda: None)
+    assert not first.train(ticks().__next__, lambda: first.steps == 3, Silent(), lambda: None)
     first.save(state, {"seed": 0})
     second, rest = trainer(), Silent()
     second.resume(state, {"seed": 0})
     assert second.steps == 3
-    assert second.go(ticks().__next__, lambda: False, rest, lambda: None)
+    assert second.train(ticks().__next__, lambda: False, rest, lambda: None)
     assert rest.steps == watch.steps[3:]
     assert rest.losses == watch.losses[3:]
     ours, theirs = (each.result(lambda *_: None).model for each in (whole, second))
@@ -204,7 +204,7 @@ def test_a_state_of_something_else_is_refused(world: World, tmp_path: Path) -> N
 )
 def test_what_is_not_better_than_stock_is_not_kept(world: World, adapted: Agreement) -> None:
     trainer = Trainer(world.student(), world.stock, Judge(BETTER.stock, adapted), 500, limit_s=2)
-    assert trainer.go(ticks().__next__, lambda: False, Silent(), lambda: None)
+    assert trainer.train(ticks().__next__, lambda: False, Silent(), lambda: None)
     with pytest.raises(SagelinkError, match="nothing is saved"):
         trainer.result(lambda *_: None)
 
@@ -218,7 +218,7 @@ def test_it_ends_early_when_nothing_gets_better(world: World) -> None:
             return Agreement((self.left, self.left), (0.4,))
 
     watch = Silent()
-    assert Trainer(world.student(), world.stock, Falling(BETTER.stock, BETTER.stock), 500, limit_s=20).go(
+    assert Trainer(world.student(), world.stock, Falling(BETTER.stock, BETTER.stock), 500, limit_s=20).train(
         ticks().__next__, lambda: False, watch, lambda: None
     )
     assert watch.checks == 5
@@ -237,7 +237,7 @@ def test_the_steps_told_are_those_of_the_weights_kept(world: World, tmp_path: Pa
         return Trainer(world.student(), world.stock, FirstBest(BETTER.stock, BETTER.stock), 500, limit_s=20)
 
     first, state = trainer(), tmp_path / "adapted.resume"
-    assert first.go(ticks().__next__, lambda: False, Silent(), lambda: None)
+    assert first.train(ticks().__next__, lambda: False, Silent(), lambda: None)
     first.save(state, {})
     again = trainer()
     again.resume(state, {})

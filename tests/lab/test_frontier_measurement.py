@@ -75,13 +75,13 @@ def test_a_measured_frontier_is_a_file_that_the_planner_reads(tmp_path):
     path = tmp_path / "frontier.yaml"
     write_frontier(measured, path, "a test")
     half, whole, file, close, raw = read_frontier(path, canvas)
-    assert (half.base.side, whole.base.side, raw.knob) == (56, 112, "units")
+    assert (half.point.side, whole.point.side, raw.knob) == (56, 112, "units")
     assert raw.agreements[-1] == 1.0  # all units, lossless: the full frame itself
     assert raw.settings[-1] == 196
     assert (file.agreements == whole.agreements).all()  # the same picture comes out
     assert (file.sizes > whole.sizes + 250).all()
     assert (half.sizes < whole.sizes).all()
-    assert [line.base.view for line in (half, whole, file, close, raw)] == [1, 1, 1, 0.5, 1]
+    assert [line.point.view for line in (half, whole, file, close, raw)] == [1, 1, 1, 0.5, 1]
     assert close.at(60) == OperatingPoint("avif", 196, 112, 60, 0.5)
     assert close.agreements[-1] < whole.agreements[-1]  # where nothing says what matters, half of it is missing
 

@@ -28,7 +28,7 @@ def runs(tmp_path_factory) -> list[Path]:
     for rate in ("32kbit/s", "unlimited"):
         folder = tmp_path_factory.mktemp("runs") / rate.replace("/", "")
         settings = {"models": "demo", "capture.source": "synthetic:30", "select.units": 32, "output.out": str(folder)}
-        prepare(load_config(None, settings | {"budget.uplink": rate}), pair).go()
+        prepare(load_config(None, settings | {"budget.uplink": rate}), pair).run()
         folders.append(folder)
     return folders
 

@@ -79,6 +79,7 @@ def test_a_line_cut_short_by_a_kill_is_left_out(tmp_path):
         (None, "results.jsonl': No such file or directory; accepted: the folder"),
         ("", "holds no frames yet"),
         ('{"seq": 0, "stream_s": 0.0, "wire_bits": 0, "latency_ms": {}}\n', "jsonl:1: not a line of results.jsonl"),
+        ('{"held": null}\n', "the key 'held' is named 'server_seq' since version 0.2"),
         ("[]\n", "results.jsonl:1: not a line of results.jsonl"),
         ("nonsense\n", "results.jsonl:1: not JSON"),
     ],

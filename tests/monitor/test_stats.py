@@ -39,14 +39,14 @@ def kept(reason: Drop, seq: int = 0, frame: Frame | None = None) -> Verdict:
 def test_what_is_said_at_once_is_told_beside_the_last_verdict():
     stats = LiveStats()
     stats.write(answered(0))
-    stats.announce(kept(Drop.GATE, 2))
-    stats.announce(kept(Drop.GATE, 1))  # of an older frame: told later, but not newer
+    stats.show_pending(kept(Drop.GATE, 2))
+    stats.show_pending(kept(Drop.GATE, 1))  # of an older frame: told later, but not newer
     camera = stats.snapshot(LABELS, {"camera": None})["cameras"]["camera"]
     assert (camera["frames"], camera["origin"], camera["now"]["seq"]) == (1, "fused", 2)
-    revised = replace(kept(Drop.GATE, 2), revises=answered(0).edge)
+    revised = replace(kept(Drop.GATE, 2), revised_from=answered(0).edge)
     stats.write(revised)
     camera = stats.snapshot(LABELS, {"camera": None})["cameras"]["camera"]
-    assert (camera["revises"], camera["now"]["seq"]) == (LABELS[answered(0).edge.class_id], 2)
+    assert (camera["revised_from"], camera["now"]["seq"]) == (LABELS[answered(0).edge.class_id], 2)
 
 
 @pytest.fixture
@@ -159,19 +159,19 @@ def test_edge_metrics_count_what_was_lost_on_the_way():
     for units in (len(evidence.units), len(evidence.units) - 2, len(evidence.units) - 1):
         metrics.write(FUSE.decide(Answered(sent, make_reply(units=units), 1.0)))
     metrics.write(FUSE.decide(EdgeOnly(sent, Drop.LATE)))
-    metrics.count_mended("rescued")
+    metrics.count_recovered("rescued")
 
     def value(name: str, **labels: str) -> float | None:
         return registry.get_sample_value(f"sagelink_{name}_total", labels or {"camera": "camera"})
 
     assert value("parts") == 4 * 2
     assert (value("short_answers"), value("lost_units")) == (2, 3)
-    assert (value("mended", how="rescued"), value("mended", how="resent")) == (1, 0)
+    assert (value("recovered", how="rescued"), value("recovered", how="resent")) == (1, 0)
 
 
 def test_a_camera_with_a_budget_of_its_own_is_not_in_the_shared_window():
-    stats, registry = LiveStats(apart={"camera"}), CollectorRegistry()
-    metrics = EdgeMetrics(registry, apart={"camera"})
+    stats, registry = LiveStats(own_budget_cameras={"camera"}), CollectorRegistry()
+    metrics = EdgeMetrics(registry, own_budget_cameras={"camera"})
     for sink in (stats, metrics):
         sink.write(kept(Drop.BUDGET))
     now_is = stats.snapshot(LABELS, {})

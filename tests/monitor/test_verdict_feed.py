@@ -115,7 +115,7 @@ def test_a_live_picture_says_where_the_units_lie():
 
 def test_a_live_picture_of_a_closer_look_says_where_that_was():
     verdict = verdict_of(1)
-    closer = replace(verdict, part=(0.25, 0.5, 0.75, 1.0))
+    closer = replace(verdict, crop=(0.25, 0.5, 0.75, 1.0))
     data = live_picture(41, closer, UnitGrid(SIDE * PATCH, PATCH, "bicubic", 1.0), "squash")
     (length,) = struct.unpack_from("!I", data)
     header = json.loads(data[4 : 4 + length])

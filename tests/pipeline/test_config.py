@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from sagelink.pipeline.config import MODEL_PAIRS, Config
-from sagelink.pipeline.config_file import dump_config, load_config, parse_assignments
+from sagelink.pipeline.config_file import RENAMED, dump_config, load_config, parse_assignments
 from sagelink.pipeline.errors import UsageError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -31,6 +31,13 @@ def error_of(path: Path | None, overrides: dict[str, object] | None = None) -> s
 
 
 # Files
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_a_key_of_version_0_1_is_refused_with_its_new_name(old, new):
+    assert error_of(None, {old: True}) == f"{old} is named {new} since version 0.2"
+    stage, key = new.split(".")
+    assert key in Config.model_fields[stage].annotation.model_fields
 
 
 def test_without_a_file_there_are_the_defaults():
@@ -60,11 +67,11 @@ def test_a_model_may_differ_from_its_pair():
     [
         ({}, True),
         ({"models": "demo"}, False),
-        ({"models": "demo", "video.closer": True}, True),
+        ({"models": "demo", "video.zoom": True}, True),
         ({"models": "demo", "edge.model": "a", "server.model": "b"}, True),
         ({"server.model": "demo-server"}, False),
-        ({"video.closer": False}, False),
-        ({"video.closer": True, "select.memory": "2s"}, False),
+        ({"video.zoom": False}, False),
+        ({"video.zoom": True, "select.memory": "2s"}, False),
     ],
 )
 def test_a_closer_look_is_for_models_that_know_things_at_any_size(settings, closer):

@@ -34,7 +34,7 @@ def frame_line(agreement: float) -> RateQualityCurve:
 
 
 def test_units_that_complete_others_are_worth_what_all_are_and_cost_what_they_do() -> None:
-    (line,) = DeltaCurves.among([raw_line(), frame_line(1.0)], UNITS, 2, UNITS).lines(kept=6, rest=10)
+    (line,) = DeltaCurves.from_curves([raw_line(), frame_line(1.0)], UNITS, 2, UNITS).curves(kept=6, rest=10)
     assert line.settings[0] == 2
     assert line.settings[-1] == 10
     assert line.agreement(2) == pytest.approx(0.5)
@@ -44,25 +44,29 @@ def test_units_that_complete_others_are_worth_what_all_are_and_cost_what_they_do
 
 
 def test_nothing_is_left_to_send_or_has_weight() -> None:
-    every = DeltaCurves.among([raw_line()], UNITS, 2, UNITS)
-    assert every.lines(kept=0, rest=4) == []
-    assert every.lines(kept=15, rest=1) == []
-    assert every.alone(OperatingPoint("raw-zstd", 8, 16, 0)) == 0.5
-    assert every.alone(OperatingPoint("raw-zstd", 2, 16, 0)) == every.alone(OperatingPoint("webp", 8, 16, 0)) == 0.0
+    every = DeltaCurves.from_curves([raw_line()], UNITS, 2, UNITS)
+    assert every.curves(kept=0, rest=4) == []
+    assert every.curves(kept=15, rest=1) == []
+    assert every.standalone_weight(OperatingPoint("raw-zstd", 8, 16, 0)) == 0.5
+    assert (
+        every.standalone_weight(OperatingPoint("raw-zstd", 2, 16, 0))
+        == every.standalone_weight(OperatingPoint("webp", 8, 16, 0))
+        == 0.0
+    )
     assert expected([raw_line()], 10) == -1.0
 
 
 @pytest.mark.parametrize(("whole", "completes"), [(0.6, True), (0.99, False)])
 def test_a_completion_is_sent_where_it_is_expected_to_be_worth_more(whole: float, completes: bool) -> None:
     lines = [raw_line(), frame_line(whole)]
-    encoder = Encoder(lines, CANVAS, completing=DeltaCurves.among(lines, UNITS, 2, UNITS))
+    encoder = Encoder(lines, CANVAS, completing=DeltaCurves.from_curves(lines, UNITS, 2, UNITS))
     base, rest = Reference(b"basename", np.arange(8)), np.arange(8, 16)
-    plan = encoder.complete(3, make_picture(), base, rest, 8 * PATCH**2 * 3 - 60)
+    plan = encoder.fit_delta(3, make_picture(), base, rest, 8 * PATCH**2 * 3 - 60)
     assert isinstance(plan, Plan) == completes
     if plan is not None:
         message = decode_evidence(plan.message)
         assert message.codec == REMEMBERED
-        assert plan.kept == 8
+        assert plan.reference_units == 8
         assert len(plan.message) <= 8 * PATCH**2 * 3 - 60
         assert set(message.units) <= set(rest)
 
@@ -87,5 +91,5 @@ def test_coverage_passes_over_what_the_units_there_stand_for() -> None:
 
 @pytest.mark.parametrize(("units", "weight"), [(8, 0.5), (3, 0.1), (5, 0.1)])
 def test_an_answer_without_what_was_remembered_weighs_what_its_own_units_do(units: int, weight: float) -> None:
-    evidence = replace(make_evidence(), kept=5, alone=0.1)  # three units of its own, weight 0.5
+    evidence = replace(make_evidence(), reference_units=5, standalone_weight=0.1)  # three units of its own, weight 0.5
     assert Fuse(False, None, UNITS).weight(evidence, units) == weight

@@ -102,7 +102,7 @@ def test_a_missing_file_is_told(tmp_path):
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.yaml")), ids=lambda path: path.stem)
 def test_what_ships_is_sound(path):
     lines = read_frontier(path, Canvas(14, 8 if path.stem == "demo-server" else 16))
-    assert {line.base.codec for line in lines} == set(codec_names())
+    assert {line.point.codec for line in lines} == set(codec_names())
     for line in lines:
         assert (np.diff(line.settings) > 0).all()
         assert (np.diff(line.sizes) >= 0).all()

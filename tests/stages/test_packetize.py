@@ -43,9 +43,9 @@ def picture() -> Pixels:
 
 def parts_at(picture: Pixels, point: OperatingPoint) -> list[bytes] | None:
     encoder = Encoder([], CANVAS)
-    units = encoder.chosen(np.random.default_rng(1).permutation(196), point)
+    units = encoder.chosen_units(np.random.default_rng(1).permutation(196), point)
     whole = len(encoder.message(3, picture, units, point))
-    return Splitter(picture, CANVAS, LONGEST).split(units, point, whole, partial(encoder.coded, 3, picture))
+    return Splitter(picture, CANVAS, LONGEST).split(units, point, whole, partial(encoder.encode_units, 3, picture))
 
 
 @pytest.mark.parametrize(

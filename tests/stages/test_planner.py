@@ -41,7 +41,7 @@ class Coder:
         self.coded: list[OperatingPoint] = []
 
     def size(self, point: OperatingPoint) -> int:
-        (of,) = (c for c in LINES if (c.base.codec, c.base.side) == (point.codec, point.side))
+        (of,) = (c for c in LINES if (c.point.codec, c.point.side) == (point.codec, point.side))
         setting = point.quality if of.knob == "quality" else point.units
         wobble = 1 + self.noise * np.sin(13 * setting + point.side)
         return max(1, round(of.size(setting) * self.hardness * wobble))
@@ -141,7 +141,7 @@ def test_a_frame_may_be_hard_for_one_format_and_easy_for_another():
 
     def code(point: OperatingPoint, _: float) -> bytes:
         coded.append(point)
-        (of,) = (each for each in (LARGE, other, file) if each.base.codec == point.codec)
+        (of,) = (each for each in (LARGE, other, file) if each.point.codec == point.codec)
         return bytes(round(of.size(point.quality) * hardness[point.codec[0]]))
 
     made = plan([LARGE, other, file], code, 6000)

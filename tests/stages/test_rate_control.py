@@ -11,7 +11,7 @@ from sagelink.stages.frontier import RateQualityCurve
 from sagelink.stages.rate_control import RateControl, RateControlConfig, UtilityCurve
 
 NEW = SceneEstimate(np.zeros(3, np.float32), 0.0, None, math.nan, 0, 0.0, 5.0)
-HELD = replace(NEW, held_weight=1.0, held_seq=0, held_s=0.1)
+HELD = replace(NEW, server_weight=1.0, server_seq=0, server_age_s=0.1)
 
 
 def line(sizes: list[float], weights: list[float]) -> RateQualityCurve:
@@ -20,11 +20,13 @@ def line(sizes: list[float], weights: list[float]) -> RateQualityCurve:
     return RateQualityCurve(point, "quality", settings, np.array(sizes), np.array(weights), np.array(weights))
 
 
-WORTH = UtilityCurve.of([line([100, 400, 1600], [0.1, 0.5, 0.6]), line([300, 3000], [0.1, 1.0])])
+WORTH = UtilityCurve.from_curves([line([100, 400, 1600], [0.1, 0.5, 0.6]), line([300, 3000], [0.1, 1.0])])
 
 
-def most(glance: SceneEstimate, doubt: float = 0.8, allowed: float = 2000.0, limit: float = 2000.0, **settings: object):
-    return RateControl(RateControlConfig(**settings), WORTH).most_bytes(doubt, glance, allowed, limit, 1.0)
+def most(
+    estimate: SceneEstimate, doubt: float = 0.8, allowed: float = 2000.0, limit: float = 2000.0, **settings: object
+):
+    return RateControl(RateControlConfig(**settings), WORTH).max_bytes(doubt, estimate, allowed, limit, 1.0)
 
 
 def test_worth_is_the_best_of_all_lines_and_never_falls() -> None:
@@ -72,7 +74,7 @@ def test_saving_sends_no_more_than_the_knee_about_a_known_scene() -> None:
 
 
 def test_saving_keeps_bits_where_scenes_change_often() -> None:
-    hectic, calm = replace(HELD, cut_every_s=0.2), replace(HELD, cut_every_s=600.0)
+    hectic, calm = replace(HELD, mean_scene_s=0.2), replace(HELD, mean_scene_s=600.0)
     assert most(hectic, doubt=0.1, save=True, least_gain=0.0) is None
     assert most(calm, doubt=0.1, save=True, least_gain=0.0) is not None
 

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sagelink.pipeline.types import OperatingPoint, Pixels, Reference, Reply, Units
-from sagelink.server.memory import ReferenceTracker as ServerMemory
+from sagelink.server.memory import ReferenceStore
 from sagelink.server.receive import Received, receive
 from sagelink.stages.reference_tracker import ReferenceTracker
 from sagelink.transport.codecs import codec_by_name, cut_units
@@ -31,7 +31,7 @@ def evidence(seq: int, picture: Pixels, units: Units) -> EvidenceMessage:
 class Server:
     """One server process; a camera's messages reach it under the camera's name."""
 
-    memory: ServerMemory = field(default_factory=lambda: ServerMemory(1_000_000))
+    memory: ReferenceStore = field(default_factory=lambda: ReferenceStore(1_000_000))
 
     def answer(self, camera: str, message: bytes, now_s: float) -> tuple[Received, Reply]:
         received = receive(message, CANVAS, lambda name: self.memory.recall(camera, name, now_s))
@@ -49,12 +49,12 @@ class Camera:
     new: int = 3  # units of a message
 
     def code(self, seq: int, picture: Pixels, now_s: float) -> tuple[bytes, Reference] | None:
-        base = self.memory.look(picture, now_s)
+        base = self.memory.reference_for(picture, now_s)
         if base is None:
             return None
-        units = np.setdiff1d(np.arange(UNITS), base.kept)[: self.new]
-        message = encode_delta(evidence(seq, picture, units), base.name, base.kept)
-        self.memory.coded(seq, message, base, units, picture, now_s)
+        units = np.setdiff1d(np.arange(UNITS), base.units)[: self.new]
+        message = encode_delta(evidence(seq, picture, units), base.name, base.units)
+        self.memory.register_sent(seq, message, base, units, picture, now_s)
         return message, base
 
 
@@ -90,16 +90,16 @@ def test_the_server_never_classifies_with_units_that_are_not_as_the_frame_shows_
         for _ in range(2 if fate == "twice" else 1):
             received, reply = servers[now].answer(name, message, float(seq))
             np.testing.assert_array_equal(received.content, cut_units(picture, received.units, PATCH))
-            own = len(received.units) - len(base.kept)
+            own = len(received.units) - len(base.units)
             assert own == camera.new or len(received.units) == camera.new
-            assert peek(message) == (seq, camera.new + len(base.kept))
+            assert peek(message) == (seq, camera.new + len(base.units))
         if fate == "late reply":
             late.append((name, reply))
         elif fate != "lose reply":
-            camera.memory.hear(reply)
+            camera.memory.acknowledge(reply)
         if late and seq % 3 == 0:
             who, reply = late.pop()
-            cameras[who].memory.hear(reply)
+            cameras[who].memory.acknowledge(reply)
 
 
 def test_messages_complete_one_another_and_the_server_sees_all_units():
@@ -108,23 +108,23 @@ def test_messages_complete_one_another_and_the_server_sees_all_units():
     for seq in range(3):
         message, _ = camera.code(seq, picture, float(seq))
         received, reply = server.answer("door", message, float(seq))
-        camera.memory.hear(reply)
+        camera.memory.acknowledge(reply)
         counts.append(len(received.units))
     assert counts == [5, 10, 15]
-    assert camera.memory.look(picture, 3.0).kept.tolist() == [*range(15)]
+    assert camera.memory.reference_for(picture, 3.0).units.tolist() == [*range(15)]
 
 
 def test_units_that_have_changed_or_are_old_do_not_count():
     camera, server, picture = Camera(new=6, memory=ReferenceTracker(PATCH, 2.0)), Server(), make_picture(seed=1)
     message, _ = camera.code(0, picture, 0.0)
-    camera.memory.hear(server.answer("door", message, 0.0)[1])
+    camera.memory.acknowledge(server.answer("door", message, 0.0)[1])
     changed = picture.copy()
     changed[:PATCH, PATCH : 2 * PATCH] ^= 128  # unit 1
     changed[:PATCH, :PATCH] ^= 1  # unit 0, by less than shows
-    assert camera.memory.look(changed, 1.0).kept.tolist() == [0, 2, 3, 4, 5]
-    assert camera.memory.look(picture, 2.0).kept.tolist() == [0, 1, 2, 3, 4, 5]
-    assert camera.memory.look(picture, 2.1).name == NOTHING
-    assert len(camera.memory.look(picture, -1.0).kept) == 0  # a clock that jumped back
+    assert camera.memory.reference_for(changed, 1.0).units.tolist() == [0, 2, 3, 4, 5]
+    assert camera.memory.reference_for(picture, 2.0).units.tolist() == [0, 1, 2, 3, 4, 5]
+    assert camera.memory.reference_for(picture, 2.1).name == NOTHING
+    assert len(camera.memory.reference_for(picture, -1.0).units) == 0  # a clock that jumped back
 
 
 def test_some_units_are_always_left_to_send_and_they_are_the_oldest():
@@ -135,8 +135,8 @@ def test_some_units_are_always_left_to_send_and_they_are_the_oldest():
     )
     for seq in range(2):
         message, _ = camera.code(seq, picture, float(seq))
-        camera.memory.hear(server.answer("door", message, float(seq))[1])
-    assert camera.memory.look(picture, 2.0).kept.tolist() == [*range(4), *range(8, 16)]
+        camera.memory.acknowledge(server.answer("door", message, float(seq))[1])
+    assert camera.memory.reference_for(picture, 2.0).units.tolist() == [*range(4), *range(8, 16)]
 
 
 def test_what_is_not_acknowledged_is_not_built_on():
@@ -150,9 +150,9 @@ def test_replies_that_overtake_one_another_leave_the_newest():
     camera, server, picture = Camera(), Server(), make_picture(seed=1)
     one, two = (camera.code(seq, picture, float(seq))[0] for seq in (0, 1))
     replies = [server.answer("door", message, 0.0)[1] for message in (one, two)]
-    camera.memory.hear(replies[1])
-    camera.memory.hear(replies[0])
-    assert camera.memory.look(picture, 2.0).name == name_of(two, completed=False)
+    camera.memory.acknowledge(replies[1])
+    camera.memory.acknowledge(replies[0])
+    assert camera.memory.reference_for(picture, 2.0).name == name_of(two, completed=False)
 
 
 @pytest.mark.parametrize("refusal", [None, "unknown codec 10"])
@@ -160,18 +160,20 @@ def test_a_server_that_has_not_what_it_should_is_left_alone_for_twice_as_long_ea
     camera, picture, seq = Camera(), make_picture(seed=1), iter(range(10_000))
     rests = []
     for _ in range(9):
-        while camera.memory.look(picture, 0.0) is None:
+        while camera.memory.reference_for(picture, 0.0) is None:
             pass
         for _ in range(2):  # one to build on, one that builds on it
             number = next(seq)
             message, base = camera.code(number, picture, 0.0)
             received = receive(message, CANVAS)  # remembers nothing
             units = 0 if refusal else len(received.units)
-            camera.memory.hear(Reply(number, refusal, () if refusal else (0,), () if refusal else (-0.1,), units, 1.0))
-            if refusal or len(base.kept):
+            camera.memory.acknowledge(
+                Reply(number, refusal, () if refusal else (0,), () if refusal else (-0.1,), units, 1.0)
+            )
+            if refusal or len(base.units):
                 break
         rest = 0
-        while camera.memory.look(picture, 0.0) is None:
+        while camera.memory.reference_for(picture, 0.0) is None:
             rest += 1
         rests.append(rest)
     assert rests == [1, 2, 4, 8, 16, 32, 64, 64, 64]
@@ -191,7 +193,7 @@ def test_a_camera_finds_only_its_own():
 
 def test_the_store_is_bounded_in_bytes_states_and_time():
     units, content = np.arange(4), np.zeros((4, PATCH, PATCH, 3), np.uint8)
-    memory = ServerMemory(most_bytes=10 * (content.nbytes + units.nbytes))
+    memory = ReferenceStore(most_bytes=10 * (content.nbytes + units.nbytes))
     for number in range(100):
         memory.keep(f"camera-{number % 5}", bytes([number] * 8), units, content, float(number) / 100)
         assert memory.size_bytes <= 10 * (content.nbytes + units.nbytes)
@@ -205,13 +207,13 @@ def test_the_store_is_bounded_in_bytes_states_and_time():
 
 
 def test_a_store_of_no_size_holds_nothing():
-    memory = ServerMemory(0)
+    memory = ReferenceStore(0)
     memory.keep("door", b"12345678", np.arange(2), np.zeros((2, PATCH, PATCH, 3), np.uint8), 0.0)
     assert memory.recall("door", b"12345678", 0.0) is None
 
 
 def test_what_is_kept_does_not_change_with_the_message_that_it_came_from():
-    memory, content = ServerMemory(1_000_000), np.zeros((2, PATCH, PATCH, 3), np.uint8)
+    memory, content = ReferenceStore(1_000_000), np.zeros((2, PATCH, PATCH, 3), np.uint8)
     memory.keep("door", b"12345678", np.arange(2), content, 0.0)
     content[:] = 9
     assert not memory.recall("door", b"12345678", 0.0).content.any()

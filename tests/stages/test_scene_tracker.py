@@ -17,6 +17,7 @@ from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Metered, PendingVe
 from sagelink.stages.fuse import Fuse
 from sagelink.stages.gate import Gate
 from sagelink.stages.rate_control import UtilityCurve
+from sagelink.stages.record import Recorder
 from sagelink.stages.scene_state import SceneConfig
 from sagelink.stages.scene_tracker import (
     RegisterPending,
@@ -26,7 +27,6 @@ from sagelink.stages.scene_tracker import (
     rate_control_config,
     scene_config,
 )
-from sagelink.stages.sinks import Recorder
 from sagelink.stages.smoothing import Smoother
 from tests.fakes import CLASSES, SIDE, make_evidence, make_metered, make_reply, make_scored
 
@@ -38,7 +38,7 @@ def scored(seq: int, camera: str = "camera", probs=TORN) -> Scored:
     """Frames of one scene: they all look alike."""
     made, one = make_scored(seq, seq / 10, probs), make_scored(0)
     frame = replace(made.frame, camera=camera, pixels=one.picture)
-    return replace(made, frame=frame, picture=one.picture, look=one.look)
+    return replace(made, frame=frame, picture=one.picture, edge_view=one.edge_view)
 
 
 def watch() -> SceneTracker:
@@ -51,11 +51,11 @@ def sent(seq: int, seen_by: SceneTracker | None = None) -> Sent:
     made = make_evidence(seq)
     metered = make_metered(scored(seq))
     if seen_by:
-        metered = replace(metered, seen=seen_by.see(metered.scored))
+        metered = replace(metered, provisional=seen_by.track(metered.scored))
     evidence = replace(made, selected=replace(made.selected, metered=metered))
     on_its_way = Sent(evidence, 0.0, evidence.wire_bits, 0, reply)
     if seen_by:
-        seen_by.sent(on_its_way)
+        seen_by.register_pending(on_its_way)
     return on_its_way
 
 
@@ -65,17 +65,17 @@ def answered(on_its_way: Sent, units: int = 3) -> Answered:
 
 def kept(seq: int, seen_by: SceneTracker, reason: Drop = Drop.GATE) -> EdgeOnly:
     metered = make_metered(scored(seq))
-    return EdgeOnly(replace(metered, seen=seen_by.see(metered.scored)), reason)
+    return EdgeOnly(replace(metered, provisional=seen_by.track(metered.scored)), reason)
 
 
 async def test_an_answer_counts_from_the_next_frame_that_is_seen_after_it() -> None:
     eye = watch()
     on_its_way = sent(0, eye)
-    assert (eye.see(scored(1)).answer.class_id, eye.see(scored(2)).heard) == (0, ())
+    assert (eye.track(scored(1)).answer.class_id, eye.track(scored(2)).observed_seqs) == (0, ())
     on_its_way.reply.set_result(make_reply(0))
-    seen = eye.see(scored(3))
-    assert (seen.answer.class_id, seen.heard, seen.glance.held_seq) == (2, (0,), 0)
-    assert eye.see(scored(4)).heard == ()
+    seen = eye.track(scored(3))
+    assert (seen.answer.class_id, seen.observed_seqs, seen.estimate.server_seq) == (2, (0,), 0)
+    assert eye.track(scored(4)).observed_seqs == ()
 
 
 async def test_a_recording_says_which_answers_were_in() -> None:
@@ -83,9 +83,9 @@ async def test_a_recording_says_which_answers_were_in() -> None:
     both = [sent(seq, eye) for seq in (0, 1)]
     for seq, each in enumerate(both):
         each.reply.set_result(make_reply(seq))
-    assert eye.see(scored(2), heard=[]).heard == ()
-    assert eye.see(scored(3), heard=[1]).heard == (1,)
-    assert eye.see(scored(4), heard=[0]).heard == (0,)
+    assert eye.track(scored(2), heard=[]).observed_seqs == ()
+    assert eye.track(scored(3), heard=[1]).observed_seqs == (1,)
+    assert eye.track(scored(4), heard=[0]).observed_seqs == (0,)
 
 
 @pytest.mark.parametrize("fate", ["cancelled", "closed", "refused", "another model's"])
@@ -100,7 +100,7 @@ async def test_an_answer_that_does_not_come_is_forgotten(fate: str) -> None:
         reply.set_result(make_reply(0, refusal="no"))
     else:
         reply.set_result(replace(make_reply(0), class_ids=(CLASSES, 0)))
-    assert eye.see(scored(1)).heard == ()
+    assert eye.track(scored(1)).observed_seqs == ()
     assert not eye._awaited
 
 
@@ -109,15 +109,17 @@ async def test_cameras_that_are_not_watched_go_through_unseen() -> None:
     metered = make_metered(scored(0))
     assert await see.process(metered) is metered
     door = make_metered(scored(0, "door"))
-    assert (await see.process(door)).seen is not None
+    assert (await see.process(door)).provisional is not None
 
 
 async def test_the_gate_looks_at_what_the_scene_leaves_in_doubt() -> None:
     eye, gate = watch(), Gate(load_config(None, {"gate.threshold": 1.0}).gate)
     metered = make_metered(scored(0))
     assert gate.offloads(metered.scored.answer)
-    sure = eye.see(scored(0, probs=(0.96, 0.01, 0.01, 0.01, 0.01)))
-    assert await gate.process(replace(metered, seen=sure)) == EdgeOnly(replace(metered, seen=sure), Drop.GATE)
+    sure = eye.track(scored(0, probs=(0.96, 0.01, 0.01, 0.01, 0.01)))
+    assert await gate.process(replace(metered, provisional=sure)) == EdgeOnly(
+        replace(metered, provisional=sure), Drop.GATE
+    )
 
 
 # What a message is worth
@@ -131,19 +133,19 @@ def afford(settings: dict[str, object] | None = None) -> ValueGate:
 
 def allowed(bits: int | None, probs=TORN, limit: int | None = 16_000) -> Metered:
     metered = replace(make_metered(scored(0, probs=probs)), allowance_bits=bits, budget_bits=limit)
-    return replace(metered, seen=watch().see(metered.scored))
+    return replace(metered, provisional=watch().track(metered.scored))
 
 
 async def test_a_message_may_be_as_long_as_the_allowance_pays_for_with_its_framing() -> None:
     metered = await afford().process(allowed(8080))
     assert isinstance(metered, Metered)
-    assert metered.most_bytes == 1000
+    assert metered.max_bytes == 1000
 
 
 async def test_without_a_limit_it_may_be_as_long_as_is_ever_useful() -> None:
     metered = await afford().process(allowed(None, limit=None))
     assert isinstance(metered, Metered)
-    assert metered.most_bytes == 1000
+    assert metered.max_bytes == 1000
 
 
 @pytest.mark.parametrize(
@@ -157,7 +159,7 @@ async def test_bits_are_kept_where_they_gain_nothing(bits: int, probs, reason: D
 
 async def test_any_gain_will_do_without_value() -> None:
     metered = allowed(8080, (0.996, 0.001, 0.001, 0.001, 0.001))
-    assert isinstance(await afford({"video.value": False}).process(metered), Metered)
+    assert isinstance(await afford({"video.value_gate": False}).process(metered), Metered)
 
 
 async def test_saving_waits_for_room() -> None:
@@ -172,7 +174,7 @@ async def test_a_window_that_never_has_room_is_left_to_the_encoder_to_explain() 
 
 
 def test_each_part_has_a_switch() -> None:
-    off = VideoConfig(cuts=False, averaging=False, holding=False, value=False, saving=True)
+    off = VideoConfig(cuts=False, average_edge=False, hold_answers=False, value_gate=False, saving=True)
     scene, spend = scene_config(off), rate_control_config(off)
     assert (scene.cut, scene.accumulate, scene.hold_s) == (2.0, False, 0.0)
     assert (spend.save, spend.least_gain) == (True, 0.0)
@@ -194,7 +196,7 @@ class Sink:
         pass
 
     def recorder(self) -> Recorder:
-        return Recorder([self], Smoother(SceneConfig()).last_word, self.announced.append)
+        return Recorder([self], Smoother(SceneConfig()).smooth, self.announced.append)
 
 
 async def test_what_is_sent_is_told_of_at_once() -> None:
@@ -202,7 +204,7 @@ async def test_what_is_sent_is_told_of_at_once() -> None:
     on_its_way = sent(0, eye)
     assert await RegisterPending({"camera": eye}, early).process(on_its_way) is on_its_way
     verdict = await FUSE.process(await early.get())
-    assert (verdict.awaits, verdict.answer.class_id, verdict.origin, verdict.drop) == (True, 0, "edge", None)
+    assert (verdict.pending, verdict.answer.class_id, verdict.origin, verdict.drop) == (True, 0, "edge", None)
 
 
 async def test_an_answer_revises_its_frame_and_those_that_were_decided_before_it_came() -> None:
@@ -217,8 +219,8 @@ async def test_an_answer_revises_its_frame_and_those_that_were_decided_before_it
     recorder.write(FUSE.decide(answered(on_its_way)))
     assert [each.frame.seq for each in sink.written] == [0, 1, 2]
     assert [each.answer.class_id for each in sink.written] == [2, 2, 2]
-    assert [each.revises.class_id for each in sink.written] == [0, 0, 0]
-    assert [(each.origin, each.held_seq) for each in sink.written] == [("fused", 0)] * 3
+    assert [each.revised_from.class_id for each in sink.written] == [0, 0, 0]
+    assert [(each.origin, each.server_seq) for each in sink.written] == [("fused", 0)] * 3
     assert [each.drop for each in sink.written] == [None, Drop.GATE, Drop.GATE]
 
 
@@ -230,8 +232,8 @@ async def test_what_is_said_with_the_answer_known_revises_nothing() -> None:
     on_its_way.reply.set_result(make_reply(0))
     recorder.write(FUSE.decide(kept(1, eye)))
     first, then = sink.written
-    assert first.revises is not None
-    assert (then.answer.class_id, then.revises, then.origin) == (2, None, "fused")
+    assert first.revised_from is not None
+    assert (then.answer.class_id, then.revised_from, then.origin) == (2, None, "fused")
     assert not sink.announced
 
 
@@ -255,7 +257,7 @@ async def test_a_lost_answer_leaves_what_was_said() -> None:
     recorder = sink.recorder()
     recorder.write(FUSE.decide(EdgeOnly(sent(0, eye), Drop.LATE)))
     (verdict,) = sink.written
-    assert (verdict.answer.class_id, verdict.origin, verdict.revises) == (0, "edge", None)
+    assert (verdict.answer.class_id, verdict.origin, verdict.revised_from) == (0, "edge", None)
 
 
 async def test_the_server_rule_takes_the_servers_word() -> None:
@@ -264,7 +266,7 @@ async def test_the_server_rule_takes_the_servers_word() -> None:
     recorder.write(Fuse(True, None, SIDE**2).decide(answered(sent(0, eye))))
     (verdict,) = sink.written
     assert verdict.answer is verdict.server
-    assert (verdict.origin, verdict.revises.class_id, verdict.held_seq) == ("server", 0, 0)
+    assert (verdict.origin, verdict.revised_from.class_id, verdict.server_seq) == ("server", 0, 0)
 
 
 async def test_two_cameras_do_not_mix() -> None:
@@ -273,10 +275,10 @@ async def test_two_cameras_do_not_mix() -> None:
     eyes = {name: watch() for name in ("camera", "door")}
     recorder.write(FUSE.decide(answered(sent(0, eyes["camera"]))))
     door = make_metered(scored(0, "door"))
-    recorder.write(FUSE.decide(EdgeOnly(replace(door, seen=eyes["door"].see(door.scored)), Drop.GATE)))
+    recorder.write(FUSE.decide(EdgeOnly(replace(door, provisional=eyes["door"].track(door.scored)), Drop.GATE)))
     assert [(each.frame.camera, each.answer.class_id) for each in sink.written] == [("camera", 2), ("door", 0)]
 
 
 async def test_a_frame_for_itself_stays_as_it_was_decided() -> None:
     verdict = FUSE.decide(answered(sent(0)))
-    assert Smoother(SceneConfig()).last_word(verdict) is verdict
+    assert Smoother(SceneConfig()).smooth(verdict) is verdict

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from sagelink.pipeline.types import WHOLE, Box, Pixels
-from sagelink.stages.zoom import TURNS, ZoomCrop, ZoomSchedule, thumb_of, window
+from sagelink.stages.zoom import TURNS, ZoomCrop, ZoomSchedule, thumbnail_of, window
 
-GREY = thumb_of(np.full((64, 64, 3), 90, np.uint8))
-OTHER = thumb_of(np.concatenate([np.full((64, 32, 3), 255, np.uint8), np.zeros((64, 32, 3), np.uint8)], axis=1))
+GREY = thumbnail_of(np.full((64, 64, 3), 90, np.uint8))
+OTHER = thumbnail_of(np.concatenate([np.full((64, 32, 3), 255, np.uint8), np.zeros((64, 32, 3), np.uint8)], axis=1))
 
 
 def spot(row: int, column: int, side: int = 14) -> np.ndarray:
@@ -17,8 +17,8 @@ def spot(row: int, column: int, side: int = 14) -> np.ndarray:
 
 
 def take(looks: ZoomSchedule, thumb: np.ndarray, importance: np.ndarray) -> Box:
-    part = looks.part(thumb)
-    looks.learn(part, importance)
+    part = looks.next_crop(thumb)
+    looks.update(part, importance)
     return part
 
 
@@ -31,7 +31,7 @@ def test_the_whole_and_windows_take_turns() -> None:
 
 def test_the_first_look_is_at_the_whole_and_so_are_all_while_nothing_is_known() -> None:
     looks = ZoomSchedule()
-    assert [looks.part(GREY) for _ in TURNS] == [WHOLE] * len(TURNS)
+    assert [looks.next_crop(GREY) for _ in TURNS] == [WHOLE] * len(TURNS)
 
 
 def test_another_picture_is_looked_at_whole() -> None:
@@ -83,14 +83,14 @@ def test_a_closer_look_is_at_the_window_that_matters_most_and_drawn_once() -> No
 
     closer = ZoomCrop(WHOLE, spot(13, 0), draw)
     assert closer(0.5) is closer(0.5)
-    assert drawn == [closer.part(0.5)] == [(0.0, 0.5, 0.5, 1.0)]
+    assert drawn == [closer.crop(0.5)] == [(0.0, 0.5, 0.5, 1.0)]
     within = ZoomCrop((0.5, 0.0, 1.0, 0.5), spot(13, 0), draw)  # of what was already a part
-    assert within.part(0.5) == (0.5, 0.25, 0.75, 0.5)
-    assert within.part(1.0) == (0.5, 0.0, 1.0, 0.5)
+    assert within.crop(0.5) == (0.5, 0.25, 0.75, 0.5)
+    assert within.crop(1.0) == (0.5, 0.0, 1.0, 0.5)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 500), (720, 1280), (16, 16)])
 def test_a_thumb_of_any_frame_knows_no_overall_light(shape: tuple[int, int]) -> None:
     dark: Pixels = np.random.default_rng(0).integers(0, 100, (*shape, 3)).astype(np.uint8)
-    assert thumb_of(dark).shape == (16, 16)
-    np.testing.assert_allclose(thumb_of(dark), thumb_of(dark + 100), atol=1e-4)
+    assert thumbnail_of(dark).shape == (16, 16)
+    np.testing.assert_allclose(thumbnail_of(dark), thumbnail_of(dark + 100), atol=1e-4)

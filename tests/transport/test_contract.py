@@ -43,7 +43,7 @@ async def in_process() -> AsyncIterator[Rig]:
         yield Rig(link, link)
 
 
-HELLO = CameraInfo(side=14, patch_size=16, classes="0123", deadline_s=5.0)
+CAMERA_INFO = CameraInfo(side=14, patch_size=16, classes="0123", deadline_s=5.0)
 
 
 @contextlib.asynccontextmanager
@@ -51,17 +51,21 @@ async def mqtt(protocol: str) -> AsyncIterator[Rig]:
     with Mosquitto() as mosquitto:
         broker = open_broker(mosquitto.url, MqttConfig(protocol=protocol), "url")
         server = MqttServerLink(broker, Topics("test"), "servers" if protocol == "5" else "")
-        edge = MqttEdgeLink(broker, Topics("test"), "node", ["door", "yard"], HELLO, in_flight=2, must_connect=True)
+        edge = MqttEdgeLink(
+            broker, Topics("test"), "node", ["door", "yard"], CAMERA_INFO, in_flight=2, must_connect=True
+        )
         async with server, edge:
             yield Rig(edge, server, cut=lambda: socket_of(edge._client).shutdown(socket.SHUT_RDWR))
 
 
 @contextlib.asynccontextmanager
-async def webrtc(toll: ChargeOverhead | None) -> AsyncIterator[Rig]:
+async def webrtc(charge_overhead: ChargeOverhead | None) -> AsyncIterator[Rig]:
     at = open_signalling_endpoint("webrtc+http://127.0.0.1:0", WebRtcConfig(), "url")
     async with WebRtcServerLink(at) as server:
         found = dataclasses.replace(at, port=server.port)
-        async with WebRtcEdgeLink(found, "node", ["door", "yard"], HELLO, toll=toll) as edge:
+        async with WebRtcEdgeLink(
+            found, "node", ["door", "yard"], CAMERA_INFO, charge_overhead=charge_overhead
+        ) as edge:
             await edge.ready()
 
             def cut() -> None:

@@ -36,7 +36,7 @@ _REPLIES = 64
 class MqttEdgeLink:
     """An EdgeLink. All cameras of a process share one connection.
 
-    `toll` charges the budget for whatever is no message; None (a replay, whose budget runs on the stream's time) leaves
+    `charge_overhead` charges the budget for whatever is no message; None (a replay, whose budget runs on the stream's time) leaves
     that uncharged. `must_connect`: entering it fails unless the first attempt succeeds.
     """
 
@@ -46,17 +46,17 @@ class MqttEdgeLink:
         topics: Topics,
         node: str,
         cameras: Sequence[str],
-        hello: CameraInfo,
+        camera_info: CameraInfo,
         *,
         in_flight: int = 2,
-        toll: ChargeOverhead | None = None,
+        charge_overhead: ChargeOverhead | None = None,
         must_connect: bool = False,
         on_budget: Callable[[bytes], None] | None = None,
     ) -> None:
         self._topics = topics
         self._node = node
         self._cameras = list(cameras)
-        self._hello = hello
+        self._camera_info = camera_info
         self._in_flight = in_flight
         self._must_connect = must_connect
         self._on_budget = on_budget
@@ -69,10 +69,10 @@ class MqttEdgeLink:
             identifier=f"sagelink-{node}-{secrets.token_hex(4)}",
             will=aiomqtt.Will(topics.state(node), encode_state(self._session, False), qos=1, retain=True),
             queue=_REPLIES,
-            before_connecting=lambda: self._till.open(self._tariff.connect_bits()),
+            before_connecting=lambda: self._till.open_connection(self._tariff.connect_bits()),
         )
         self._changed = asyncio.Event()
-        self._till = OverheadCharger(toll, self._changed.set)
+        self._till = OverheadCharger(charge_overhead, self._changed.set)
         self._client: aiomqtt.Client | None = None
         self._publishing: asyncio.TaskGroup | None = None
         self._unacknowledged = 0
@@ -123,7 +123,7 @@ class MqttEdgeLink:
         if len(message) > MAX_MESSAGE_BYTES:
             return f"{len(message)} bytes; accepted: up to {MAX_MESSAGE_BYTES}"
         assert self._publishing is not None
-        self._till.charged(self.wire_bits(camera, len(message)))
+        self._till.record_message(self.wire_bits(camera, len(message)))
         self._unacknowledged += 1
         self._publishing.create_task(self._publish(camera, self._session + message))
         return None
@@ -136,7 +136,7 @@ class MqttEdgeLink:
         properties = None
         if self._connection.v5:
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-            properties.MessageExpiryInterval = max(1, round(self._hello.deadline_s))
+            properties.MessageExpiryInterval = max(1, round(self._camera_info.deadline_s))
         topic = self._topics.evidence(f"{self._node}/{camera}")
         await self._client.publish(topic, payload, qos=1, properties=properties)
         self._unacknowledged -= 1
@@ -180,9 +180,9 @@ class MqttEdgeLink:
 
     async def _tell(self, client: aiomqtt.Client, online: bool, qos: int, timeout_s: float | None) -> None:
         """Retains the state of every camera and, last, of the node, whose last will stands for them all."""
-        hellos = [(f"{self._node}/{camera}", self._hello) for camera in self._cameras]
-        for place, hello in [*hellos, (self._node, None)]:
-            state = encode_state(self._session, online, hello)
+        hellos = [(f"{self._node}/{camera}", self._camera_info) for camera in self._cameras]
+        for place, camera_info in [*hellos, (self._node, None)]:
+            state = encode_state(self._session, online, camera_info)
             await client.publish(self._topics.state(place), state, qos=qos, retain=True, timeout=timeout_s)
 
     async def _check_bill(self, connection: object) -> None:

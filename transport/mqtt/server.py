@@ -135,8 +135,8 @@ class MqttServerLink:
             self._nodes.pop(node, None)
         for address in (place,) if is_camera else known:
             camera = known.get(address)
-            if camera is not None and camera.hello and camera.session == self._nodes.get(node):
-                self.cameras[address] = camera.hello
+            if camera is not None and camera.camera_info and camera.session == self._nodes.get(node):
+                self.cameras[address] = camera.camera_info
             else:
                 self.cameras.pop(address, None)
         if not known:

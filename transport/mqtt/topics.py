@@ -41,12 +41,14 @@ class NodeState:
 
     session: str  # of the run that announced it: what an earlier run of the same name left behind has another
     online: bool
-    hello: CameraInfo | None = None  # of a camera that is online
+    camera_info: CameraInfo | None = None  # of a camera that is online
 
 
-def encode_state(session: bytes, online: bool, hello: CameraInfo | None = None) -> bytes:
+def encode_state(session: bytes, online: bool, camera_info: CameraInfo | None = None) -> bytes:
     """As JSON; of a camera with its hello."""
-    return json.dumps({"online": online, "session": session.hex()} | (asdict(hello) if hello else {})).encode()
+    return json.dumps(
+        {"online": online, "session": session.hex()} | (asdict(camera_info) if camera_info else {})
+    ).encode()
 
 
 def decode_state(data: bytes, of_camera: bool) -> NodeState | None:
@@ -55,10 +57,16 @@ def decode_state(data: bytes, of_camera: bool) -> NodeState | None:
         return None
     try:
         state = json.loads(data)
-        session, online, hello = str(state["session"]), state["online"] is True, None
+        session, online, camera_info = str(state["session"]), state["online"] is True, None
         if of_camera and online:
             deadline_s = float(state["deadline_s"])
-            hello = CameraInfo(int(state["side"]), int(state["patch_size"]), str(state["classes"])[:64], deadline_s)
+            camera_info = CameraInfo(
+                int(state["side"]), int(state["patch_size"]), str(state["classes"])[:64], deadline_s
+            )
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
         return None
-    return NodeState(session, online, hello) if hello is None or 0 < hello.deadline_s < float("inf") else None
+    return (
+        NodeState(session, online, camera_info)
+        if camera_info is None or 0 < camera_info.deadline_s < float("inf")
+        else None
+    )

@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 from sagelink.pipeline.config import WebRtcConfig
 from sagelink.pipeline.credentials import bearer_token, secret
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.urls import WEBRTC_SCHEMES
 
 if TYPE_CHECKING:
     from aiortc import RTCConfiguration
 
-SCHEMES = {"webrtc+http": False, "webrtc+https": True}  # whether it is TLS
 PORT = 8620
 ENV_TOKEN, ENV_TURN_PASSWORD = "SAGELINK_WEBRTC_TOKEN", "SAGELINK_TURN_PASSWORD"
 INSTEAD = ", or webrtc+http(s)://host[:port]"  # of a broker's address
@@ -53,11 +53,6 @@ class SignallingEndpoint:
         return RTCConfiguration([RTCIceServer(each.url, each.username, each.password) for each in self.ice_servers])
 
 
-def is_webrtc(url: str) -> bool:
-    """Whether a link's address means this transport."""
-    return url.partition("://")[0] in SCHEMES
-
-
 def parse_url(url: str, where: str) -> tuple[bool, str, int]:
     """TLS or not, host and port. Raises UsageError; credentials are not repeated there."""
     try:
@@ -69,9 +64,9 @@ def parse_url(url: str, where: str) -> tuple[bool, str, int]:
         raise UsageError(
             f"{where}: a URL carries no credentials: commands are seen by others. Set {ENV_TOKEN} or webrtc.token_file"
         )
-    if parts.scheme not in SCHEMES or not parts.hostname or parts.path not in ("", "/") or parts.query:
+    if parts.scheme not in WEBRTC_SCHEMES or not parts.hostname or parts.path not in ("", "/") or parts.query:
         raise UsageError(f"{where}: {url!r} is no address of a WebRTC server; {_ACCEPTED}")
-    return SCHEMES[parts.scheme], parts.hostname, port if port is not None else PORT
+    return WEBRTC_SCHEMES[parts.scheme], parts.hostname, port if port is not None else PORT
 
 
 def open_signalling_endpoint(url: str, config: WebRtcConfig, where: str) -> SignallingEndpoint:

@@ -11,9 +11,9 @@ MAX_CAMERAS_OF_NODE = 256
 _MAX_STATE_BYTES = 16_384
 
 
-def encode_state(hello: CameraInfo, cameras: list[str], online: bool) -> bytes:
+def encode_state(camera_info: CameraInfo, cameras: list[str], online: bool) -> bytes:
     """As JSON."""
-    return json.dumps({"online": online, "cameras": cameras, **asdict(hello)}).encode()
+    return json.dumps({"online": online, "cameras": cameras, **asdict(camera_info)}).encode()
 
 
 def decode_state(data: bytes) -> tuple[CameraInfo, list[str]] | None:
@@ -26,7 +26,7 @@ def decode_state(data: bytes) -> tuple[CameraInfo, list[str]] | None:
             return None
         cameras = [str(name) for name in state["cameras"]][:MAX_CAMERAS_OF_NODE]
         deadline_s = float(state["deadline_s"])
-        hello = CameraInfo(int(state["side"]), int(state["patch_size"]), str(state["classes"])[:64], deadline_s)
+        camera_info = CameraInfo(int(state["side"]), int(state["patch_size"]), str(state["classes"])[:64], deadline_s)
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return (hello, cameras) if 0 < deadline_s < float("inf") else None
+    return (camera_info, cameras) if 0 < deadline_s < float("inf") else None

@@ -40,7 +40,7 @@ class BrowserSettings:
 
     most: int
     page: Mapping[str, Response]  # by path
-    hello: CameraInfo
+    camera_info: CameraInfo
     evidence: Callable[[int, av.VideoFrame], Awaitable[bytes]]  # a picture of that number as a message
     words: Callable[[bytes, float], str]  # what a viewer is told of a reply, and of how many ms it took
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -60,7 +60,7 @@ class BrowserSession:
         """`on_open` is told once that pictures come."""
         self.identifier = identifier
         self.addresses = [f"browser {identifier}"]
-        self.hello: CameraInfo = audience.hello
+        self.camera_info: CameraInfo = audience.camera_info
         self.open = False
         self._audience = audience
         self._on_message = on_message
@@ -121,7 +121,7 @@ class BrowserSession:
         session = SESSION.pack(self.identifier, self._number, 0)
         self._on_message(Message(self.addresses[0], evidence, time.monotonic(), session))
         try:
-            async with asyncio.timeout(self.hello.deadline_s):
+            async with asyncio.timeout(self.camera_info.deadline_s):
                 return await self._reply
         except TimeoutError:
             return None

@@ -45,13 +45,13 @@ _PROVEN_S = 5.0  # a connection that lived so long was a success
 _REPLIES = 64
 _LONGEST = 262_000  # bytes: what aiortc takes as one message
 
-Mended = Literal["resent", "rescued"]
+Recovered = Literal["resent", "rescued"]
 
 
 class WebRtcEdgeLink:
     """An EdgeLink. All cameras of a process share one connection.
 
-    `toll` charges the budget for whatever is no message. Without it this is the link of a replay: its budget runs on
+    `charge_overhead` charges the budget for whatever is no message. Without it this is the link of a replay: its budget runs on
     the stream's time and leaves that uncharged; evidence goes by the reliable channel, so that it comes out the same
     again; and entering it fails unless the first attempt to connect succeeds.
     """
@@ -61,20 +61,22 @@ class WebRtcEdgeLink:
         at: SignallingEndpoint,
         node: str,
         cameras: Sequence[str],
-        hello: CameraInfo,
+        camera_info: CameraInfo,
         *,
-        toll: ChargeOverhead | None,
-        on_mended: Callable[[Mended], None] = lambda _: None,
+        charge_overhead: ChargeOverhead | None,
+        on_recovered: Callable[[Recovered], None] = lambda _: None,
     ) -> None:
-        """`on_mended`: a message went again, or a verdict came by the reliable channel alone."""
+        """`on_recovered`: a message went again, or a verdict came by the reliable channel alone."""
         self._at = at
         self._cameras = list(cameras)
-        self._announcement = ANNOUNCEMENT + _sized(node.encode()) + encode_state(hello, self._cameras, online=True)
-        self._replay = toll is None
-        self._on_mended = on_mended
+        self._announcement = (
+            ANNOUNCEMENT + _sized(node.encode()) + encode_state(camera_info, self._cameras, online=True)
+        )
+        self._replay = charge_overhead is None
+        self._on_recovered = on_recovered
         self._down: Channel[tuple[str, bytes]] = Channel("downlink", "drop_oldest", capacity=_REPLIES)
         self._changed = asyncio.Event()
-        self._till = OverheadCharger(toll, self._changed.set)
+        self._till = OverheadCharger(charge_overhead, self._changed.set)
         self._tariff = WebRtcCostModel(ipv6=":" in at.host, tls=at.tls)
         self._numbers = itertools.count()
         self._seen: deque[int] = deque(maxlen=_REPLIES)  # replies come twice
@@ -131,7 +133,7 @@ class WebRtcEdgeLink:
             return f"{len(message)} bytes; accepted: up to {MAX_MESSAGE_BYTES}"
         if len(message) > _LONGEST:
             return f"{len(message)} bytes; accepted over WebRTC: up to {_LONGEST}"
-        self._till.charged(self.wire_bits(camera, len(message)))
+        self._till.record_message(self.wire_bits(camera, len(message)))
         number, index = next(self._numbers) % NUMBERS, self._cameras.index(camera)
         if self._replay:
             self._peer.control(EVIDENCE + pack_part(Part(index, number, 0, 1, message)))
@@ -152,9 +154,9 @@ class WebRtcEdgeLink:
         self._single[number] = time.monotonic(), timer
 
     def _send_again(self, datagram: bytes, bits: int) -> None:
-        if self.refusal() is None and self._peer is not None and self._till.affords(bits):
+        if self.refusal() is None and self._peer is not None and self._till.try_charge(bits):
             self._peer.evidence(datagram)
-            self._on_mended("resent")
+            self._on_recovered("resent")
 
     def replies(self) -> AsyncIterator[tuple[str, bytes]]:
         return aiter(self._down)
@@ -165,7 +167,7 @@ class WebRtcEdgeLink:
         while True:
             began_s = time.monotonic()
             try:
-                await self._till.open(self._tariff.connect_bits())
+                await self._till.open_connection(self._tariff.connect_bits())
                 reason = await self._session()
             except Unreachable as error:
                 reason = str(error)
@@ -215,7 +217,7 @@ class WebRtcEdgeLink:
             return
         self._seen.append(reply)
         if slow:
-            self._on_mended("rescued")
+            self._on_recovered("rescued")
         if (single := self._single.pop(number, None)) is not None:
             sent_s, timer = single
             timer.cancel()

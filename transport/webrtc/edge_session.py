@@ -48,7 +48,7 @@ class EdgeSession:
     ) -> None:
         self.identifier = identifier
         self.addresses: list[str] = []
-        self.hello: CameraInfo | None = None
+        self.camera_info: CameraInfo | None = None
         self.open = False
         self._on_message = on_message
         self._on_announced = on_announced
@@ -97,7 +97,7 @@ class EdgeSession:
             return
         node, state = data[2 : 2 + data[1]].decode(errors="replace"), decode_state(data[2 + data[1] :])
         if state is not None:
-            self.hello, cameras = state
+            self.camera_info, cameras = state
             self.addresses = [f"{node}/{camera}" for camera in cameras]
             self._announced.set()
             self._on_announced(self)

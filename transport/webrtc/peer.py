@@ -111,7 +111,7 @@ class Peer:
     def _watch(self) -> None:
         sctp = self._connection.sctp
         assert sctp is not None
-        self.meter.watch(sctp.transport.transport._connection)
+        self.meter.attach(sctp.transport.transport._connection)
         handle = sctp._handle_data
 
         async def heard(data: bytes) -> None:

@@ -145,7 +145,7 @@ class WebRtcServerLink:
         finally:
             del self._guests[guest.identifier], self._stays[guest.identifier]
             for address in guest.addresses:
-                if self.cameras.get(address) is guest.hello:
+                if self.cameras.get(address) is guest.camera_info:
                     del self.cameras[address]
 
     def _take(self, message: Message) -> None:
@@ -153,5 +153,5 @@ class WebRtcServerLink:
             self._up.put_now(message)
 
     def _know(self, guest: EdgeSession | BrowserSession) -> None:
-        assert guest.hello is not None
-        self.cameras.update(dict.fromkeys(guest.addresses, guest.hello))
+        assert guest.camera_info is not None
+        self.cameras.update(dict.fromkeys(guest.addresses, guest.camera_info))

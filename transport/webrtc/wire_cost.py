@@ -60,7 +60,7 @@ class DatagramCounter:
     def __init__(self) -> None:
         self.sent_bits = 0
 
-    def watch(self, connection: Connection) -> None:
+    def attach(self, connection: Connection) -> None:
         """Once the candidates are gathered. aioice has no counters, so its sockets are wrapped."""
         for protocol in connection._protocols:
             ipv6 = ":" in protocol.local_candidate.host

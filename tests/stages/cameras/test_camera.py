@@ -23,8 +23,9 @@ import pytest
 from sagelink.pipeline.config import CameraConfig
 from sagelink.pipeline.types import Frame
 from sagelink.stages.cameras.camera import Camera
-from sagelink.stages.cameras.contract import Grabbed, connect
+from sagelink.stages.cameras.contract import Grabbed
 from sagelink.stages.cameras.faults import CameraFault
+from sagelink.stages.cameras.open import connect
 from sagelink.stages.cameras.supervisor import CameraState, Fault, Patience, Supervisor
 from sagelink.stages.cameras.with_opencv import _OPENING
 from tests.stages.test_sources import write_video

@@ -20,7 +20,7 @@ from sagelink.transport.mqtt.server import MqttServerLink
 from sagelink.transport.mqtt.topics import Topics, encode_state
 from tests.brokers import Mosquitto, free_port
 
-HELLO = CameraInfo(14, 16, "0123", 5.0)
+CAMERA_INFO = CameraInfo(14, 16, "0123", 5.0)
 TOPICS = Topics("test")
 
 
@@ -35,7 +35,7 @@ def broker(mosquitto: Mosquitto, **settings: object) -> Broker:
 
 
 def edge_link(at: Broker, **options: object) -> MqttEdgeLink:
-    return MqttEdgeLink(at, TOPICS, "node", ["door"], HELLO, **options)
+    return MqttEdgeLink(at, TOPICS, "node", ["door"], CAMERA_INFO, **options)
 
 
 def server_link(at: Broker) -> MqttServerLink:
@@ -53,27 +53,27 @@ async def test_cameras_are_known_while_they_are_there(mosquitto: Mosquitto) -> N
     async with server_link(at) as server:
         async with edge_link(at) as edge:
             await edge.ready()
-            await until(lambda: server.cameras == {"node/door": HELLO})
+            await until(lambda: server.cameras == {"node/door": CAMERA_INFO})
         await until(lambda: server.cameras == {})
 
 
 async def test_the_last_will_tells_of_a_camera_that_died(mosquitto: Mosquitto) -> None:
     at = broker(mosquitto)
     async with server_link(at) as server, edge_link(at) as edge:
-        await until(lambda: server.cameras == {"node/door": HELLO})
+        await until(lambda: server.cameras == {"node/door": CAMERA_INFO})
         edge._client._client.socket().shutdown(2)  # as a cable that is cut
         await until(lambda: server.cameras == {})
-        await until(lambda: server.cameras == {"node/door": HELLO})
+        await until(lambda: server.cameras == {"node/door": CAMERA_INFO})
 
 
 async def test_the_will_of_an_earlier_run_that_comes_late_changes_nothing(mosquitto: Mosquitto) -> None:
     at = broker(mosquitto)
     async with server_link(at) as server, edge_link(at), aiomqtt.Client(at.host, at.port) as broker_itself:
-        await until(lambda: server.cameras == {"node/door": HELLO})
+        await until(lambda: server.cameras == {"node/door": CAMERA_INFO})
         await broker_itself.publish("test/node/state", encode_state(b"??", online=False), qos=1)
         await broker_itself.publish("test/other/state", encode_state(b"ab", online=True), qos=1)
         await until(lambda: "other" in server._nodes)  # so the one before has arrived, too
-        assert server.cameras == {"node/door": HELLO}
+        assert server.cameras == {"node/door": CAMERA_INFO}
 
 
 async def test_what_a_run_that_died_left_behind_is_no_camera(mosquitto: Mosquitto) -> None:
@@ -86,7 +86,7 @@ async def test_what_a_run_that_died_left_behind_is_no_camera(mosquitto: Mosquitt
         first._cameras.clear()  # as if it were killed: neither of them says that it goes
     async with edge_link(at, must_connect=True), server_link(at) as server:
         await until(lambda: len(server._announced.get("node", ())) == 2)
-        await until(lambda: server.cameras == {"node/door": HELLO})
+        await until(lambda: server.cameras == {"node/door": CAMERA_INFO})
 
 
 async def test_a_camera_tells_its_own_state_for_whoever_listens(mosquitto: Mosquitto) -> None:
@@ -172,11 +172,11 @@ async def test_nothing_is_sent_again_after_a_reconnect(mosquitto: Mosquitto, cap
 async def test_connecting_and_keeping_alive_are_charged(mosquitto: Mosquitto) -> None:
     charged: list[int] = []
 
-    def toll(bits: int) -> bool:
+    def charge_overhead(bits: int) -> bool:
         charged.append(bits)
         return True
 
-    async with edge_link(broker(mosquitto, keepalive="1s"), toll=toll, must_connect=True):
+    async with edge_link(broker(mosquitto, keepalive="1s"), charge_overhead=charge_overhead, must_connect=True):
         assert len(charged) == 1
         await until(lambda: len(charged) > 1)  # pings, once the surplus of the estimate is used up
     assert all(0 < bits < 50_000 for bits in charged)
@@ -184,7 +184,7 @@ async def test_connecting_and_keeping_alive_are_charged(mosquitto: Mosquitto) ->
 
 async def test_a_budget_that_has_no_room_holds_the_connection_back(mosquitto: Mosquitto) -> None:
     room = asyncio.Event()
-    async with edge_link(broker(mosquitto), toll=lambda bits: room.is_set()) as edge:
+    async with edge_link(broker(mosquitto), charge_overhead=lambda bits: room.is_set()) as edge:
         await asyncio.sleep(0.1)
         assert "still to be charged" in edge.refusal() or "not connected yet" in edge.refusal()
         room.set()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sagelink.transport.link import CameraInfo
 from sagelink.transport.mqtt.topics import NodeState, Topics, decode_state, encode_state
 
-HELLO = CameraInfo(14, 16, "0123456789abcdef", 1.0)
+CAMERA_INFO = CameraInfo(14, 16, "0123456789abcdef", 1.0)
 
 
 def test_the_topic_table():
@@ -26,9 +26,9 @@ def test_the_topic_table():
 
 
 def test_what_is_announced_comes_back():
-    assert decode_state(encode_state(b"ab", True, HELLO), of_camera=True) == NodeState("6162", True, HELLO)
+    assert decode_state(encode_state(b"ab", True, CAMERA_INFO), of_camera=True) == NodeState("6162", True, CAMERA_INFO)
     assert decode_state(encode_state(b"ab", True), of_camera=False) == NodeState("6162", True)
-    assert decode_state(encode_state(b"ab", False, HELLO), of_camera=True) == NodeState("6162", False)
+    assert decode_state(encode_state(b"ab", False, CAMERA_INFO), of_camera=True) == NodeState("6162", False)
     assert decode_state(encode_state(b"ab", True), of_camera=True) is None  # a camera says what it sends
 
 
@@ -45,7 +45,7 @@ def test_what_is_announced_comes_back():
     ],
 )
 def test_a_state_that_makes_no_sense_is_none(change):
-    state = json.loads(encode_state(b"ab", True, HELLO)) | change
+    state = json.loads(encode_state(b"ab", True, CAMERA_INFO)) | change
     assert decode_state(json.dumps(state).encode(), of_camera=True) is None
 
 

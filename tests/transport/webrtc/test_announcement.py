@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from sagelink.transport.link import CameraInfo
 from sagelink.transport.webrtc.announcement import decode_state, encode_state
 
-HELLO = CameraInfo(14, 16, "0123456789abcdef", 1.0)
+CAMERA_INFO = CameraInfo(14, 16, "0123456789abcdef", 1.0)
 
 
 def test_what_is_announced_comes_back():
-    assert decode_state(encode_state(HELLO, ["door", "yard"], online=True)) == (HELLO, ["door", "yard"])
-    assert decode_state(encode_state(HELLO, ["door"], online=False)) is None
+    assert decode_state(encode_state(CAMERA_INFO, ["door", "yard"], online=True)) == (CAMERA_INFO, ["door", "yard"])
+    assert decode_state(encode_state(CAMERA_INFO, ["door"], online=False)) is None
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_what_is_announced_comes_back():
     ],
 )
 def test_a_state_that_makes_no_sense_is_none(change):
-    state = json.loads(encode_state(HELLO, ["door"], online=True)) | change
+    state = json.loads(encode_state(CAMERA_INFO, ["door"], online=True)) | change
     assert decode_state(json.dumps(state).encode()) is None
 
 

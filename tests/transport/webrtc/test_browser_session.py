@@ -24,7 +24,7 @@ from sagelink.transport.webrtc.server import WebRtcServerLink
 from tests.push import TOKEN, Browser, CameraApp, Shades, request
 from tests.transport.webrtc.test_links import another_camera_goes_on, serving, until
 
-HELLO = CameraInfo(14, 8, "0123", 5.0)
+CAMERA_INFO = CameraInfo(14, 8, "0123", 5.0)
 
 
 async def shade_of(_: int, frame: av.VideoFrame) -> bytes:
@@ -32,9 +32,9 @@ async def shade_of(_: int, frame: av.VideoFrame) -> bytes:
     return b"%d" % round(float(np.mean(frame.to_ndarray(format="rgb24"))))
 
 
-def audience(most: int = 8, hello: CameraInfo = HELLO) -> BrowserSettings:
+def audience(most: int = 8, camera_info: CameraInfo = CAMERA_INFO) -> BrowserSettings:
     page = {"/": PlainTextResponse("the page")}
-    return BrowserSettings(most, page, hello, shade_of, lambda reply, ms: f"{reply.decode()} after {ms >= 0}")
+    return BrowserSettings(most, page, camera_info, shade_of, lambda reply, ms: f"{reply.decode()} after {ms >= 0}")
 
 
 def video_url(at: SignallingEndpoint) -> str:
@@ -68,7 +68,7 @@ async def test_a_picture_goes_up_and_the_reply_comes_down_as_text(at: Signalling
             for number in range(3):
                 message = await of_a_browser(server)
                 assert abs(int(message.data) - 120) < 12
-                assert server.cameras[message.sender] == HELLO
+                assert server.cameras[message.sender] == CAMERA_INFO
                 assert server.viewers == 1
                 await server.reply(message, b"answer %d" % number)
             await until(lambda: "answer 2 after True" in browser.answers)
@@ -96,7 +96,7 @@ async def test_browsers_take_turns_and_all_together_have_one_picture_at_the_mode
 
 
 async def test_a_reply_that_never_comes_costs_a_turn_and_no_more(at: SignallingEndpoint) -> None:
-    impatient = audience(hello=dataclasses.replace(HELLO, deadline_s=0.2))
+    impatient = audience(camera_info=dataclasses.replace(CAMERA_INFO, deadline_s=0.2))
     async with serving(at, audience=impatient) as (server, there):
         browser = Browser(video_url(there))
         async with pushing(browser):
@@ -155,7 +155,7 @@ async def test_who_sends_no_picture_is_forgotten(
             assert (await request(video_url(there), "POST", offer))[0] == 201
         else:
             await browser.push()
-            (viewer,) = [guest for guest in server._guests.values() if guest.hello is HELLO]
+            (viewer,) = [guest for guest in server._guests.values() if guest.camera_info is CAMERA_INFO]
             await until(lambda: viewer.open)
             viewer._peer._terms = dataclasses.replace(viewer._peer._terms, silent_s=0.3)
             browser._peer.getTransceivers()[0].sender.replaceTrack(None)

@@ -25,7 +25,7 @@ from sagelink.transport.webrtc.wire_cost import WebRtcCostModel
 from sagelink.transport.wire import encode_bundle
 from tests.certificates import self_signed
 
-HELLO = CameraInfo(14, 16, "0123", 5.0)
+CAMERA_INFO = CameraInfo(14, 16, "0123", 5.0)
 TOKEN = "a-token-of-some-length"  # noqa: S105
 
 
@@ -40,10 +40,10 @@ async def serving(
 def edge_link(
     at: SignallingEndpoint,
     node: str = "node",
-    toll: Callable[[int], bool] = lambda _: True,
-    on_mended: Callable[[str], None] = lambda _: None,
+    charge_overhead: Callable[[int], bool] = lambda _: True,
+    on_recovered: Callable[[str], None] = lambda _: None,
 ) -> WebRtcEdgeLink:
-    return WebRtcEdgeLink(at, node, ["door"], HELLO, toll=toll, on_mended=on_mended)
+    return WebRtcEdgeLink(at, node, ["door"], CAMERA_INFO, charge_overhead=charge_overhead, on_recovered=on_recovered)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -88,7 +88,7 @@ async def test_cameras_are_known_while_they_are_there(at: SignallingEndpoint) ->
     async with serving(at) as (server, there):
         async with edge_link(there) as edge:
             await edge.ready()
-            await until(lambda: server.cameras == {"node/door": HELLO})
+            await until(lambda: server.cameras == {"node/door": CAMERA_INFO})
         await until(lambda: server.cameras == {})
 
 
@@ -217,15 +217,15 @@ async def test_lost_parts_leave_the_others(at: SignallingEndpoint) -> None:
 
 
 async def test_a_verdict_whose_first_copy_is_lost_comes_all_the_same_and_is_counted(at: SignallingEndpoint) -> None:
-    mended: list[str] = []
-    async with serving(at) as (server, there), edge_link(there, on_mended=mended.append) as edge:
+    recovered: list[str] = []
+    async with serving(at) as (server, there), edge_link(there, on_recovered=recovered.append) as edge:
         await edge.ready()
         (guest,) = server._guests.values()
         guest._peer.evidence = lambda _: True
         assert await edge.send("door", b"data") is None
         assert await server.reply(await anext(server.messages()), b"verdict")
         assert await anext(edge.replies()) == ("door", b"verdict")
-        assert "rescued" in mended
+        assert "rescued" in recovered
 
 
 @pytest.mark.parametrize("affordable", [True, False])
@@ -233,14 +233,17 @@ async def test_a_message_of_one_datagram_goes_again_where_the_budget_pays(
     at: SignallingEndpoint, affordable: bool
 ) -> None:
     asked: list[int] = []
-    mended: list[str] = []
+    recovered: list[str] = []
     again = WebRtcCostModel().message_bits(5)
 
-    def toll(bits: int) -> bool:
+    def charge_overhead(bits: int) -> bool:
         asked.append(bits)
         return affordable or bits != again
 
-    async with serving(at) as (server, there), edge_link(there, toll=toll, on_mended=mended.append) as edge:
+    async with (
+        serving(at) as (server, there),
+        edge_link(there, charge_overhead=charge_overhead, on_recovered=recovered.append) as edge,
+    ):
         await edge.ready()
         keep, sent = edge._peer.evidence, []
 
@@ -254,7 +257,7 @@ async def test_a_message_of_one_datagram_goes_again_where_the_budget_pays(
         if affordable:
             assert (await anext(server.messages())).data == b"first"
         assert sent == [pack_part(Part(0, 0, 0, 1, b"first"))] * (2 if affordable else 1)
-        assert mended == ["resent"] * affordable
+        assert recovered == ["resent"] * affordable
 
 
 async def test_what_is_answered_does_not_go_again_and_what_came_twice_counts_once(at: SignallingEndpoint) -> None:
@@ -276,11 +279,11 @@ async def test_what_is_answered_does_not_go_again_and_what_came_twice_counts_onc
 async def test_connecting_and_heartbeats_are_charged(at: SignallingEndpoint) -> None:
     charged: list[int] = []
 
-    def toll(bits: int) -> bool:
+    def charge_overhead(bits: int) -> bool:
         charged.append(bits)
         return True
 
-    async with serving(at) as (_, there), edge_link(there, toll=toll) as edge:
+    async with serving(at) as (_, there), edge_link(there, charge_overhead=charge_overhead) as edge:
         await edge.ready()
         assert charged[0] == WebRtcCostModel(ipv6=False, tls=False).connect_bits()
         await until(lambda: len(charged) > 1)  # what is counted beyond that, heartbeats at least
@@ -289,5 +292,5 @@ async def test_connecting_and_heartbeats_are_charged(at: SignallingEndpoint) -> 
 async def test_a_replay_wants_a_server(at: SignallingEndpoint) -> None:
     nobody = dataclasses.replace(at, port=9)
     with pytest.raises(SagelinkError, match="Connection refused"):
-        async with WebRtcEdgeLink(nobody, "node", ["door"], HELLO, toll=None):
+        async with WebRtcEdgeLink(nobody, "node", ["door"], CAMERA_INFO, charge_overhead=None):
             pass

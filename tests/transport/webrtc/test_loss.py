@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from bench import lossy_link
 from bench.namespaces import obstacle
 from bench.transport import between_processes
 from tests.conftest import skip_or_fail
