@@ -16,8 +16,8 @@ from aiomqtt.types import PahoSocket
 from paho.mqtt import client as paho
 from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY
 
+from sagelink.pipeline.backoff import Backoff
 from sagelink.pipeline.tasks import first_error
-from sagelink.transport.backoff import Backoff
 from sagelink.transport.mqtt.address import Broker
 
 log = logging.getLogger(__name__)

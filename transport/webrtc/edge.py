@@ -14,10 +14,10 @@ from functools import partial
 from typing import Literal, Self
 
 from sagelink.net.whip import OfferRefused
+from sagelink.pipeline.backoff import Backoff
 from sagelink.pipeline.channel import Channel, ChannelClosed
 from sagelink.pipeline.errors import SagelinkError
 from sagelink.pipeline.tasks import background
-from sagelink.transport.backoff import Backoff
 from sagelink.transport.link import CameraInfo
 from sagelink.transport.webrtc.address import SignallingEndpoint
 from sagelink.transport.webrtc.announcement import encode_state

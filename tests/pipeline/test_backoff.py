@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sagelink.transport.backoff import Backoff
+from sagelink.pipeline.backoff import Backoff
 
 
 def test_waits_double_up_to_the_cap_and_start_anew_after_a_success():
