@@ -17,9 +17,9 @@ _VP8_START = b"\x9d\x01\x2a"  # of a key frame (RFC 6386, section 9.1), before i
 class DecoderGate(queue.Queue[Any]):
     """The queue between a receiver and its decoder. `on_fault` is told once why nothing more passes."""
 
-    def __init__(self, most_pixels: int, on_fault: Callable[[str], None]) -> None:
+    def __init__(self, max_pixels: int, on_fault: Callable[[str], None]) -> None:
         super().__init__()
-        self._most_pixels = most_pixels
+        self._most_pixels = max_pixels
         self._on_fault = on_fault
         self._shut = False
 

@@ -6,12 +6,12 @@ import random
 
 
 class Backoff:
-    """Waits double from `first_s` up to `most_s`; each is drawn from the upper half, so that a thousand cameras that
+    """Waits double from `first_s` up to `max_s`; each is drawn from the upper half, so that a thousand cameras that
     lost the same broker do not come back at once."""
 
-    def __init__(self, first_s: float = 0.5, most_s: float = 15.0, seed: int | None = None) -> None:
+    def __init__(self, first_s: float = 0.5, max_s: float = 15.0, seed: int | None = None) -> None:
         self._first_s = first_s
-        self._most_s = most_s
+        self._most_s = max_s
         self._random = random.Random(seed)
         self._failures = 0
 

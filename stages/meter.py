@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sagelink.pipeline.accounts import Account
+from sagelink.pipeline.accounts import CameraAccount
 from sagelink.pipeline.clock import BudgetClock
 from sagelink.pipeline.types import Metered, Scored
 
@@ -12,7 +12,7 @@ from sagelink.pipeline.types import Metered, Scored
 class Meter:
     """Before the gate: what would be granted."""
 
-    def __init__(self, accounts: Mapping[str, Account], clock: BudgetClock) -> None:
+    def __init__(self, accounts: Mapping[str, CameraAccount], clock: BudgetClock) -> None:
         """`accounts`: by camera."""
         self._accounts = accounts
         self._clock = clock
@@ -27,7 +27,7 @@ class Meter:
 class Claim:
     """After the gate: the camera wants bits, so the others that share its budget leave it its part."""
 
-    def __init__(self, accounts: Mapping[str, Account]) -> None:
+    def __init__(self, accounts: Mapping[str, CameraAccount]) -> None:
         self._accounts = accounts
 
     async def process(self, metered: Metered) -> Metered:

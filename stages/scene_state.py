@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sagelink.pipeline.types import WHOLE, Answer, Look, SceneEstimate, ServerObservation
+from sagelink.pipeline.types import WHOLE, Answer, EdgeView, SceneEstimate, ServerObservation
 
 MOST_HELD = 32  # server answers of a scene
 _MOST_AWAITED = 64  # answers that may still come; with more, the oldest are given up
@@ -39,7 +39,7 @@ class SceneConfig:
 class _Held:
     seq: int
     at_s: float
-    look: Look  # at the frame that the answer is about
+    look: EdgeView  # at the frame that the answer is about
     log_probs: _Vector
     weight: float
 
@@ -50,18 +50,18 @@ class SceneState:
     def __init__(self, config: SceneConfig) -> None:
         self._config = config
         self._now_s = 0.0
-        self._look: Look | None = None  # at the last frame
-        self._last: dict[float, Look] = {}  # of the scene's looks of each width
+        self._look: EdgeView | None = None  # at the last frame
+        self._last: dict[float, EdgeView] = {}  # of the scene's looks of each width
         self._jump = 0.0  # most that two frames differed by since the last look at the whole
         self._began_seq = 0
         self._began_s = 0.0
         self._edge: _Vector | None = None  # sum over the scene's frames
         self._frames = 0.0
         self._held: list[_Held] = []
-        self._sent: dict[int, tuple[float, Look]] = {}  # frames whose answer is awaited
+        self._sent: dict[int, tuple[float, EdgeView]] = {}  # frames whose answer is awaited
         self._cuts: list[float] = []  # times of the last cuts
 
-    def observe(self, seq: int, answer: Answer, look: Look, now_s: float) -> SceneEstimate:
+    def observe(self, seq: int, answer: Answer, look: EdgeView, now_s: float) -> SceneEstimate:
         """The next frame, as the edge model scored it; what was heard before it counts."""
         self._now_s = now_s = max(now_s, self._now_s)
         look = replace(look, class_token=_unit(look.class_token))
@@ -122,7 +122,7 @@ class SceneState:
                 self._held.append(_Held(each.seq, *about, each.log_probs, each.weight))
         del self._held[:-MOST_HELD]
 
-    def _is_cut(self, look: Look) -> bool:
+    def _is_cut(self, look: EdgeView) -> bool:
         """Only looks at the whole tell. One is taken at once where the picture changes much (`sagelink.stages.zoom`)."""
         if self._look is None or not self._config.remember or len(look.class_token) != len(self._look.class_token):
             return True
@@ -142,11 +142,11 @@ class SceneState:
         return max(self._now_s - self._cuts[0], 1e-3) / max(len(self._cuts) - 1, 1)
 
 
-def _width(look: Look) -> float:
+def _width(look: EdgeView) -> float:
     return round(look.crop[2] - look.crop[0], 6)
 
 
-def _moved(look: Look, before: Look) -> float:
+def _moved(look: EdgeView, before: EdgeView) -> float:
     """Cosine distance of what was looked at."""
     return 1 - float(look.class_token @ before.class_token)
 

@@ -14,10 +14,11 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sagelink.pipeline.accounts import Account
+from sagelink.pipeline.accounts import CameraAccount
 from sagelink.pipeline.channel import Channel
 from sagelink.pipeline.config import Config, VideoConfig
 from sagelink.pipeline.types import (
+    Answer,
     Drop,
     EdgeOnly,
     Evidence,
@@ -31,7 +32,7 @@ from sagelink.pipeline.types import (
     ServerObservation,
 )
 from sagelink.stages.encode import canvas_of, paid_bytes, usable_lines
-from sagelink.stages.fuse import answer_of, spread
+from sagelink.stages.fuse import spread
 from sagelink.stages.rate_control import RateControl, RateControlConfig, UtilityCurve
 from sagelink.stages.scene_state import SceneConfig, SceneState
 
@@ -68,7 +69,7 @@ class SceneTracker:
         news = self._news(len(scored.answer.log_probs), heard)
         self._scene.add_server_answers(news)
         estimate = self._scene.observe(frame.seq, scored.answer, scored.edge_view, frame.stream_s)
-        return ProvisionalAnswer(answer_of(estimate.scores), estimate, tuple(each.seq for each in news))
+        return ProvisionalAnswer(Answer.from_log_scores(estimate.scores), estimate, tuple(each.seq for each in news))
 
     def register_pending(self, sent: Sent) -> None:
         """Evidence of the frame seen last is on its way."""
@@ -111,7 +112,11 @@ class TrackScene:
 
 class ValueGate:
     def __init__(
-        self, config: Config, worth: UtilityCurve, accounts: Mapping[str, Account], wire_bits: Callable[[str, int], int]
+        self,
+        config: Config,
+        worth: UtilityCurve,
+        accounts: Mapping[str, CameraAccount],
+        wire_bits: Callable[[str, int], int],
     ) -> None:
         """`accounts`: by camera; `wire_bits`: the link's bits for a camera's message of so many bytes."""
         self._spend = RateControl(rate_control_config(config.video), worth)
@@ -122,7 +127,7 @@ class ValueGate:
 
     @classmethod
     def from_config(
-        cls, config: Config, server: Model, accounts: Mapping[str, Account], wire_bits: Callable[[str, int], int]
+        cls, config: Config, server: Model, accounts: Mapping[str, CameraAccount], wire_bits: Callable[[str, int], int]
     ) -> ValueGate:
         """As a configuration wants it. Raises UsageError."""
         return cls(

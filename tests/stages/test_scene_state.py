@@ -3,8 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sagelink.pipeline.types import WHOLE, Answer, Box, Look, Pixels, SceneEstimate, ServerObservation
-from sagelink.stages.fuse import answer_of
+from sagelink.pipeline.types import WHOLE, Answer, Box, EdgeView, Pixels, SceneEstimate, ServerObservation
 from sagelink.stages.scene_state import MOST_HELD, SceneConfig, SceneState
 from sagelink.stages.zoom import thumbnail_of
 
@@ -14,7 +13,7 @@ HALVES: Pixels = np.concatenate([np.full((32, 16, 3), 255, np.uint8), BLACK[:, 1
 
 
 def answer(*probs: float) -> Answer:
-    return answer_of(np.log(np.array(probs, np.float32)))
+    return Answer.from_log_scores(np.log(np.array(probs, np.float32)))
 
 
 SURE_OF_0, SURE_OF_1, UNSURE = answer(0.8, 0.1, 0.1), answer(0.1, 0.8, 0.1), answer(0.4, 0.35, 0.25)
@@ -27,7 +26,7 @@ def heard(seq: int, said: Answer = SURE_OF_1, weight: float = 1.0) -> list[Serve
 def see(
     scene: SceneState, seq: int, pixels: Pixels, said: Answer, summary: np.ndarray, now_s: float, part: Box = WHOLE
 ) -> SceneEstimate:
-    return scene.observe(seq, said, Look(part, summary.astype(np.float32), thumbnail_of(pixels)), now_s)
+    return scene.observe(seq, said, EdgeView(part, summary.astype(np.float32), thumbnail_of(pixels)), now_s)
 
 
 def test_the_edges_answers_to_one_scene_are_averaged() -> None:
@@ -70,7 +69,7 @@ def test_a_server_answer_holds_and_loses_weight_with_time() -> None:
     estimate = see(scene, 1, BLACK, UNSURE, ONE, 2.0)
     assert estimate.server_weight == pytest.approx(1.5 / np.e)
     assert (estimate.server_seq, estimate.server_age_s) == (0, 2.0)
-    assert answer_of(estimate.scores).class_id == 1
+    assert Answer.from_log_scores(estimate.scores).class_id == 1
 
 
 def test_a_server_answer_loses_weight_as_the_picture_moves_away() -> None:
@@ -129,7 +128,7 @@ def test_an_answer_that_is_not_held_counts_for_its_own_frame_only() -> None:
     assert scene.current()[1] == 1.0
     estimate = see(scene, 1, BLACK, UNSURE, ONE, 0.1)
     assert (estimate.server_weight, estimate.server_seq) == (0.0, None)
-    assert answer_of(estimate.scores).class_id == UNSURE.class_id
+    assert Answer.from_log_scores(estimate.scores).class_id == UNSURE.class_id
 
 
 def test_time_that_jumps_backwards_stands_still() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sagelink.pipeline.accounts import Share, open_accounts
+from sagelink.pipeline.accounts import CameraShare, open_accounts
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.channel import Channel
 from sagelink.pipeline.config import VideoConfig
@@ -127,7 +127,7 @@ async def test_the_gate_looks_at_what_the_scene_leaves_in_doubt() -> None:
 
 def afford(settings: dict[str, object] | None = None) -> ValueGate:
     worth = UtilityCurve(np.array([100.0, 1000.0]), np.array([0.2, 1.0]))
-    accounts = open_accounts(UplinkBudget(16_000, 1.0), {"camera": Share()})
+    accounts = open_accounts(UplinkBudget(16_000, 1.0), {"camera": CameraShare()})
     return ValueGate(load_config(None, settings), worth, accounts, lambda camera, size: 8 * size + 80)
 
 
