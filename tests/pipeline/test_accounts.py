@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sagelink.pipeline.accounts import Account, CameraShare, open_accounts
+from sagelink.pipeline.accounts import CameraAccount, CameraShare, open_accounts
 from sagelink.pipeline.budget import UplinkBudget
 
 LIMIT = 1000
@@ -16,7 +16,7 @@ _shares = st.lists(
 _steps = st.lists(st.tuples(st.integers(0, 3), st.floats(0, 0.7), st.booleans(), st.integers(0, LIMIT)), max_size=60)
 
 
-def accounts(*shares: CameraShare, limit: int | None = LIMIT) -> list[Account]:
+def accounts(*shares: CameraShare, limit: int | None = LIMIT) -> list[CameraAccount]:
     budget = UplinkBudget(limit, 1.0)
     return list(open_accounts(budget, {str(index): share for index, share in enumerate(shares)}).values())
 
