@@ -244,7 +244,7 @@ class Run:
                     self._script,
                 )
                 self._end_on_signals(edge)
-                async with monitor.serving(link):
+                async with monitor.serving(link, edge):
                     await edge.run()
         except BaseExceptionGroup as errors:
             raise first_error(errors) from None
