@@ -83,7 +83,7 @@ def test_a_closer_look_is_for_models_that_know_things_at_any_size(settings, clos
 )
 def test_yaml_that_is_no_mapping(write, text, kind):
     path = write(text)
-    assert error_of(path) == f"configuration {str(path)!r} holds a {kind}; accepted: a mapping of stages"
+    assert error_of(path) == f"configuration {str(path)!r} holds a {kind}; accepted: a mapping of sections"
 
 
 @pytest.mark.parametrize("text", ["a: [1", "a: b: c", "\tgate:", b"\xff\xfe\xfa", "a: !!python/object:os.system {}"])
@@ -125,11 +125,11 @@ def test_a_key_like_no_other_gets_no_suggestion():
 
 def test_a_key_below_a_value(write):
     path = write("gate:\n  policy: always\n")
-    assert error_of(path, {"gate.policy.x": 1}) == "gate.policy.x: policy holds a value, not keys"
+    assert error_of(path, {"gate.policy.x": 1}) == "gate.policy.x: policy is a value, not a section"
 
 
 def test_a_key_below_a_scalar_section(write):
-    assert error_of(write("gate: always\n"), {"gate.policy": "never"}) == "gate.policy: gate holds a value, not keys"
+    assert error_of(write("gate: always\n"), {"gate.policy": "never"}) == "gate.policy: gate is a value, not a section"
 
 
 def test_all_errors_are_told_at_once(write):
