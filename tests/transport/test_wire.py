@@ -293,7 +293,7 @@ def test_malformed_evidence(data, reason):
         (reply_bytes([(1, -math.inf)]), "log-probability"),
         (reply_bytes([(1, 0.01)]), "log-probability"),
         (reply_bytes([(1, -1.0), (2, math.nan)]), "log-probability"),
-        (reply_bytes([(1, -1.0), (1, -2.0)]), "a class stands twice"),
+        (reply_bytes([(1, -1.0), (1, -2.0)]), "a class occurs twice"),
         (seal(b"SG\x03\x02"), "less than a header"),
     ],
 )

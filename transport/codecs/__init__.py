@@ -8,7 +8,7 @@ from sagelink.transport.codecs.contract import Canvas, Codec, Patches, Tokens, c
 from sagelink.transport.codecs.images import Stripped, WholeFile
 from sagelink.transport.codecs.raw import RawZstd
 from sagelink.transport.codecs.tokens import TokenZstd
-from sagelink.transport.wire import REMEMBERED, MalformedMessage
+from sagelink.transport.wire import DELTA_CODEC, MalformedMessage
 
 __all__ = [
     "Canvas",
@@ -39,7 +39,7 @@ def codec_names() -> list[str]:
 
 def register_codec(name: str, codec: Codec) -> None:
     """Makes a codec known to both sides under a name and its number."""
-    if codec.number == REMEMBERED or any(codec.number == known.number for known in _CODECS.values()):
+    if codec.number == DELTA_CODEC or any(codec.number == known.number for known in _CODECS.values()):
         raise ValueError(f"codec number {codec.number} is taken")
     _CODECS[name] = codec
 
