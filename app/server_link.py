@@ -126,7 +126,7 @@ async def _webrtc(
             key=own.key,
             part_wait_s=own.part_wait,
             max_peers=own.max_peers,
-            audience=let_in,
+            browsers=let_in,
         ) as link:
             metrics.connected.set(True)
             metrics.viewers.set_function(lambda: link.viewers)

@@ -167,7 +167,7 @@ async def in_process(load: Load, seconds: float) -> Figures:
     async with InProcessLink() as link:
         serving = asyncio.create_task(answer(link, 0.0))
         figures = await drive(link, load, seconds)
-        link.close_uplink()
+        link.close()
         await serving
     return figures
 

@@ -48,7 +48,7 @@ def encode_delta(message: EvidenceMessage, reference: bytes, retained: Units) ->
 
 
 def delta_overhead_bytes(units: int, retained: int) -> int:
-    """Bytes that a delta message has more than the plain one. `units`: units of the grid; `retained`: retained units."""
+    """Bytes by which a delta message is longer than the plain one. `units`: of the grid; `retained`: retained ones."""
     return _HEAD.size + (set_bytes(units, retained) if retained else 0)
 
 
@@ -77,4 +77,6 @@ def decode_delta(evidence: EvidenceMessage) -> DeltaPayload:
 def reference_name(message: bytes, completed: bool) -> bytes:
     """Name of the units that a server retains after `message`: with the units that the message refers to
     (`completed`), or only the message's own."""
-    return hashlib.blake2b(message, digest_size=REFERENCE_NAME_BYTES, person=b"complete" if completed else b"alone").digest()
+    return hashlib.blake2b(
+        message, digest_size=REFERENCE_NAME_BYTES, person=b"complete" if completed else b"alone"
+    ).digest()

@@ -22,7 +22,9 @@ class Reconnector:
     reason; None asks for the next attempt at once.
     """
 
-    def __init__(self, kind: Literal["broker", "server"], url: str, connect: Callable[[], Awaitable[str | None]]) -> None:
+    def __init__(
+        self, kind: Literal["broker", "server"], url: str, connect: Callable[[], Awaitable[str | None]]
+    ) -> None:
         self._kind = kind
         self._url = url
         self._connect = connect

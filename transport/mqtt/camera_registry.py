@@ -9,13 +9,13 @@ from __future__ import annotations
 from sagelink.transport.link import CameraInfo
 from sagelink.transport.mqtt.topics import NodeState, decode_state
 
-_MAX_CAMERAS = _MAX_NODES = 200_000
-
 
 class CameraRegistry:
     """`online` maps the address `node/camera` of each online camera to its CameraInfo."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_entries: int = 200_000) -> None:
+        """`max_entries`: cameras, and nodes, that are tracked; states of further ones are ignored."""
+        self._max_entries = max_entries
         self.online: dict[str, CameraInfo] = {}
         self._sessions: dict[str, str] = {}  # session of each online node, by node
         self._announced: dict[str, dict[str, NodeState]] = {}  # online cameras by node and address, with any session
@@ -37,7 +37,7 @@ class CameraRegistry:
         cameras = self._announced.setdefault(node, {})
         if cameras.pop(address, None):
             self._announced_count -= 1
-        if state is not None and state.online and self._announced_count < _MAX_CAMERAS:
+        if state is not None and state.online and self._announced_count < self._max_entries:
             cameras[address] = state
             self._announced_count += 1
         if not cameras:
@@ -45,7 +45,7 @@ class CameraRegistry:
 
     def _update_node(self, node: str, state: NodeState | None) -> None:
         if state is not None and state.online:
-            if node in self._sessions or len(self._sessions) < _MAX_NODES:
+            if node in self._sessions or len(self._sessions) < self._max_entries:
                 self._sessions[node] = state.session
         elif state is None or state.session == self._sessions.get(node):  # else: the late will of an earlier run
             self._sessions.pop(node, None)

@@ -1,4 +1,4 @@
-"""The edge's end over MQTT: sends evidence with QoS 1, with few unacknowledged messages, and charges every uplink bit."""
+"""The edge's end over MQTT: sends evidence with QoS 1, few messages at a time, and charges every uplink bit."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ def diagnose_ice(local_sdp: str, remote_sdp: str, servers: Sequence[str]) -> str
     if any(server.startswith("stun") for server in servers) and "srflx" not in types:
         return "the STUN server does not answer; check that it can be reached"
     blocked = (
-        f"no UDP passes between {_addresses(local)} (this machine) and {_addresses(remote)} (the other side), because of "
-        "a firewall or NAT"
+        f"no UDP passes between {_addresses(local)} (this machine) and {_addresses(remote)} (the other side), because "
+        "of a firewall or NAT"
     )
     if "relay" in types:
         return f"{blocked}; the relay of this side's TURN server does not get around it either"

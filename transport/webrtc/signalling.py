@@ -25,7 +25,9 @@ async def exchange(endpoint: SignallingEndpoint, offer: str, path: str = OFFER_P
 def _post(endpoint: SignallingEndpoint, offer: str, path: str) -> str:
     connection: http.client.HTTPConnection
     if endpoint.tls:
-        connection = http.client.HTTPSConnection(endpoint.host, endpoint.port, timeout=_TIMEOUT_S, context=endpoint.tls_context)
+        connection = http.client.HTTPSConnection(
+            endpoint.host, endpoint.port, timeout=_TIMEOUT_S, context=endpoint.tls_context
+        )
     else:
         connection = http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=_TIMEOUT_S)
     headers = {"Content-Type": "application/sdp"}
@@ -37,14 +39,16 @@ def _post(endpoint: SignallingEndpoint, offer: str, path: str) -> str:
         text = response.read(LONGEST_OFFER).decode(errors="replace")
     except ssl.SSLCertVerificationError as error:
         raise Unreachable(
-            f"TLS: {error.verify_message.rstrip('.')}; accepted: a certificate for {endpoint.host!r} that an authority in "
-            "webrtc.ca has signed"
+            f"TLS: {error.verify_message.rstrip('.')}; accepted: a certificate for {endpoint.host!r} that an authority "
+            "in webrtc.ca has signed"
         ) from None
     except ssl.SSLError as error:
         raise Unreachable(f"TLS: {error.reason or error}; a server without a certificate is webrtc+http://") from None
     except http.client.HTTPException as error:
         reason = f"no HTTP server: {error or type(error).__name__}"
-        raise Unreachable(reason if endpoint.tls else f"{reason}; a server with a certificate is webrtc+https://") from None
+        raise Unreachable(
+            reason if endpoint.tls else f"{reason}; a server with a certificate is webrtc+https://"
+        ) from None
     except OSError as error:
         raise Unreachable(error.strerror or str(error)) from None
     finally:

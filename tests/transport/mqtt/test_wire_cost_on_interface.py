@@ -1,4 +1,7 @@
-"""The bill against a real interface: never below its counters, at most 8 % above. Longer: `python -m bench.wire_cost`."""
+"""Charged bits against the counters of a real interface: never below them, at most 8 % above.
+
+Longer: `python -m bench.wire_cost`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from bench.wire_cost import measure
 from tests.conftest import skip_or_fail
 
 
-def test_charged_bits_cover_the_wire_and_hardly_more() -> None:
+def test_charged_bits_cover_the_wire_with_a_small_surplus() -> None:
     if (reason := obstacle("mosquitto")) is not None:
         skip_or_fail("netns", reason)
     for result in measure([16_000, 64_000, 256_000], seconds=15):
