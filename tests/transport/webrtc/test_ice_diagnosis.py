@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.namespaces import SERVER, Cable, obstacle
+from bench.namespaces import SERVER, Cable, unavailable
 from sagelink.transport.webrtc.address import ENV_TOKEN, ENV_TURN_PASSWORD
 from sagelink.transport.webrtc.ice_diagnosis import diagnose_ice
 from tests.conftest import skip_or_fail
@@ -60,7 +60,7 @@ log-file=stdout
 
 def test_a_turn_server_relays_through_a_firewall_without_udp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs edge and server as a user does, with the password in a file: first a wrong one."""
-    if (reason := obstacle()) is not None:
+    if (reason := unavailable()) is not None:
         skip_or_fail("netns", reason)
     if shutil.which("turnserver") is None:
         skip_or_fail("coturn", "no turnserver (Debian: coturn)")

@@ -7,14 +7,14 @@ import random
 import pytest
 
 from bench import lossy_link
-from bench.namespaces import obstacle
+from bench.namespaces import unavailable
 from bench.transport import between_processes
 from tests.conftest import skip_or_fail
 
 
 @pytest.mark.parametrize("load", ["lossy", "lossy-small"])
 def test_nearly_every_sent_frame_is_answered(load: str) -> None:
-    if (reason := obstacle() or lossy_link.obstacle()) is not None:
+    if (reason := unavailable() or lossy_link.unavailable()) is not None:
         skip_or_fail("netns", reason)
     figures = between_processes("webrtc", load, seconds=10)
     assert figures.sent > 40
