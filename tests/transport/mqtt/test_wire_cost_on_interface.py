@@ -1,14 +1,17 @@
-"""The bill against a real interface: never below its counters, at most 8 % above. Longer: `python -m bench.wire_cost`."""
+"""Charged bits against the counters of a real interface: never below them, at most 8 % above.
+
+Longer: `python -m bench.wire_cost`.
+"""
 
 from __future__ import annotations
 
-from bench.namespaces import obstacle
+from bench.namespaces import unavailable
 from bench.wire_cost import measure
 from tests.conftest import skip_or_fail
 
 
-def test_charged_bits_cover_the_wire_and_hardly_more() -> None:
-    if (reason := obstacle("mosquitto")) is not None:
+def test_charged_bits_cover_the_wire_with_a_small_surplus() -> None:
+    if (reason := unavailable("mosquitto")) is not None:
         skip_or_fail("netns", reason)
     for result in measure([16_000, 64_000, 256_000], seconds=15):
         assert result.wire_bits > 0.7 * 15 * result.rate_bps
