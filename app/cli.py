@@ -48,6 +48,7 @@ app.add_typer(config_app, name="config")
 _DASHBOARD = "127.0.0.1:8600"
 _INTERRUPTED = 130  # typer's exit code for Ctrl-C
 
+
 @app.command()
 @with_model_options
 def run(
@@ -69,23 +70,17 @@ def run(
     selector: Annotated[
         Optional[str], typer.Option(help="Unit selector: coverage, sage, topk, mmr, fps, uniform or random.")
     ] = None,
-    importance: Annotated[
-        Optional[str], typer.Option(help="Importance of units: last, rollout or gradient.")
-    ] = None,
+    importance: Annotated[Optional[str], typer.Option(help="Importance of units: last, rollout or gradient.")] = None,
     units: Annotated[Optional[int], typer.Option(help="Maximum number of units per frame.")] = None,
     gate: Annotated[Optional[str], typer.Option(help="Gate policy: min_entropy, margin, always or never.")] = None,
     realtime: Annotated[
         Optional[bool], typer.Option("--realtime/--fast", help="Play a file at its own pace, or as fast as possible.")
     ] = None,
-    fps: Annotated[
-        Optional[float], typer.Option(help="Maximum frames per second that are processed (default: all).")
-    ] = None,
+    fps: Annotated[Optional[float], typer.Option(help="Frames per second to process (default: all).")] = None,
     duration: Annotated[Optional[str], typer.Option(help="End the run after this time: 30s, 5min.")] = None,
     max_frames: Annotated[Optional[int], typer.Option(help="End each camera after this number of frames.")] = None,
     backend: Annotated[Optional[str], typer.Option(help="Library that reads cameras: opencv or pyav.")] = None,
-    resize: Annotated[
-        Optional[str], typer.Option(help="squash: the whole frame; crop: its central square.")
-    ] = None,
+    resize: Annotated[Optional[str], typer.Option(help="squash: the whole frame; crop: its central square.")] = None,
     out: Annotated[Optional[str], typer.Option(help="Folder for results.jsonl and summary.json.")] = None,
     annotate: Annotated[Optional[str], typer.Option(help="Annotated video to write, an .mp4 file.")] = None,
     record: Annotated[
@@ -169,7 +164,9 @@ def serve(
     config: ConfigOption = None,
     listen: Annotated[
         Optional[str],
-        typer.Option(help="Where cameras reach this server: mqtt://host:port of a broker, or its own webrtc+http://host:port."),
+        typer.Option(
+            help="Where cameras reach this server: mqtt://host:port of a broker, or its own webrtc+http://host:port."
+        ),
     ] = None,
     embedded_broker: Annotated[
         Optional[str], typer.Option(help="Run a broker in this process instead, on this host:port.")
@@ -178,7 +175,7 @@ def serve(
     server_model: ServerModelOption = None,
     server_checkpoint: ServerCheckpointOption = None,
     device: Annotated[Optional[str], typer.Option(help="Device of the model: cpu, cuda, cuda:N or mps.")] = None,
-    workers: Annotated[Optional[int], typer.Option(help="Number of batches that are classified at the same time.")] = None,
+    workers: Annotated[Optional[int], typer.Option(help="Batches that are classified at the same time.")] = None,
     http: Annotated[Optional[str], typer.Option(help="Serve /healthz, /readyz and /metrics on this host:port.")] = None,
     assignments: SetOption = None,
 ) -> None:

@@ -79,9 +79,7 @@ def edge_graph(parts: EdgeParts) -> Graph:
     score = _score(parts)
 
     frames = _capture(graph, parts, edge_only)
-    scored = graph.stage(
-        InThread("score", score), frames, name="score", routes=edge_only, batch=_max_batch(parts)
-    )
+    scored = graph.stage(InThread("score", score), frames, name="score", routes=edge_only, batch=_max_batch(parts))
     offload = _offload(parts, uplink, references, score, decided)
     sent = graph.stage(offload, scored, name="offload", routes=edge_only, capacity=in_flight)
     collect = Collect(uplink, config.ship.deadline if parts.live else REPLAY_DEADLINE_S)
@@ -134,9 +132,7 @@ def _max_batch(parts: EdgeParts) -> int:
     return _MAX_BATCH if parts.live and parts.config.output.record is None else 1
 
 
-def _offload(
-    parts: EdgeParts, uplink: Uplink, references: References, score: Score, decided: Channel[Any]
-) -> Chain:
+def _offload(parts: EdgeParts, uplink: Uplink, references: References, score: Score, decided: Channel[Any]) -> Chain:
     """pace, meter, track scene, gate, value gate, claim, select, encode, ship, register pending.
 
     One frame at a time is inside, from asking the budget to charging it, so the bits that a frame may spend do not

@@ -59,7 +59,7 @@ class ModelOptions:
 
 
 def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Decorates a command with a parameter `options: ModelOptions`: gives it the options in that place, `--set` last."""
+    """Decorates a command with a parameter `options: ModelOptions`: puts the options in its place, and `--set` last."""
     hints = get_type_hints(ModelOptions, include_extras=True)
     *shared, assignments = (
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)

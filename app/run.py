@@ -267,8 +267,8 @@ class Run:
 def _check_repeatable(config: Config, live: bool) -> None:
     if live and config.select.memory is not None and config.output.record is not None:
         raise UsageError(
-            "select.memory: a recording does not hold the times at which replies came, so a replay could not know which "
-            "units the server remembered; accepted in a live run: select.memory or output.record"
+            "select.memory: a recording does not hold the times at which replies came, so a replay could not know "
+            "which units the server remembered; accepted in a live run: select.memory or output.record"
         )
 
 

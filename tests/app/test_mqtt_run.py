@@ -128,7 +128,7 @@ def test_the_embedded_broker_lets_in_who_has_the_password(tmp_path: Path) -> Non
         ({}, "name one of serve.listen"),
         ({"serve.listen": "mqtt://a", "serve.embedded_broker": "127.0.0.1:1"}, "name one of serve.listen"),
         ({"serve.embedded_broker": "0.0.0.0:18999"}, "can be reached by others"),
-        ({"serve.embedded_broker": "127.0.0.1:0"}, "cameras have to know the port"),
+        ({"serve.embedded_broker": "127.0.0.1:0"}, "cameras must know the port"),
         ({"serve.listen": "127.0.0.1:1883"}, "accepted: mqtt://host"),
         ({"serve.listen": "mqtt://a", "serve.http": "8080"}, "serve.http '8080'; accepted: host:port"),
     ],
@@ -152,7 +152,7 @@ async def test_a_server_that_fits_no_camera_says_so_and_ends(mosquitto: Mosquitt
     async with MqttEdgeLink(broker, Topics("sagelink"), "edge", ["door"], larger, must_connect=True):
         with serve(mosquitto.url) as server:
             assert await asyncio.to_thread(server.ended) == 2
-    assert "the server's model fits none of the 1 cameras that are there: edge/door" in server.output
+    assert "the server's model fits none of the 1 connected cameras: edge/door" in server.output
     assert "units of 16 pixels on 14x14" in server.output
     assert "Traceback" not in server.output
 
