@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sagelink.lab.checkpoint import CalibrationCheckpoint
-        from sagelink.lab.harness import Harness, Sample
+    from sagelink.lab.harness import Harness, Sample
     from sagelink.lab.progress import Bar
     from sagelink.stages.frontier import FrontierModel
 

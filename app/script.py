@@ -1,7 +1,7 @@
-"""The script of an exact replay: takes a recording, and gives the graph all that the outside world decided in that run.
+"""The script of an exact replay: takes a recording, and gives the graph the decisions of the outside world.
 
-These are the times at which the budget was asked and charged, the order of frames, the server's replies, and the reasons
-for lost frames. Everything that depends on pixels and settings is computed again.
+These are the times at which the budget was asked and charged, the order of frames, the server's replies, and the
+reasons for lost frames. Everything that depends on pixels and settings is computed again.
 """
 
 from __future__ import annotations
