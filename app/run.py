@@ -6,10 +6,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from sagelink.app.summary import run_summary, sources, write_summary
@@ -22,7 +23,7 @@ from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.graph import Graph
 from sagelink.pipeline.outputs import check_writable
 from sagelink.pipeline.overhead import OverheadCharges
-from sagelink.pipeline.tasks import first_error, on_signals, run_loop
+from sagelink.pipeline.tasks import first_error, on_signals, run_loop, signals_ignored
 from sagelink.pipeline.types import Drop, Verdict
 from sagelink.stages.control import Control
 
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from sagelink.stages.record import Recorder
     from sagelink.stages.sinks.contract import Sink
     from sagelink.transport.link import EdgeLink
+
+log = logging.getLogger(__name__)
 
 
 def check_names(config: Config) -> None:
@@ -149,16 +152,16 @@ class Run:
         sinks: list[Sink] = [self.tally, self.stats]
         recorder = self._recorder(sinks)
         monitor = self._monitor(tell)
-        with ExitStack() as stack:
-            stack.callback(lambda: self._write_summary(time.monotonic() - began_s))
-            stack.callback(recorder.close)
+        try:
             for sink in open_output_sinks(self.config, self.models, self.captures, self.live, self._overhead):
                 sinks.append(sink)
             if watch is not None:
                 sinks.append(VerdictCallback(watch))
             sinks.extend(monitor.sinks)
-            stack.enter_context(_one_blas_thread())
-            run_loop(self._run_graph(recorder, monitor), fast=is_webrtc(self.config.ship.server))
+            with _one_blas_thread():
+                run_loop(self._run_graph(recorder, monitor), fast=is_webrtc(self.config.ship.server))
+        finally:
+            self._finish(recorder, began_s)
         self._check_answers()
         return self.summary(time.monotonic() - began_s)
 
@@ -241,8 +244,10 @@ class Run:
 
         def stop() -> None:
             if graph.stopping:
+                log.info("event=aborting")
                 graph.abort()
             else:
+                log.info("event=stopping")
                 self._interrupted = True
                 graph.stop()
 
@@ -258,10 +263,15 @@ class Run:
             faults = ", ".join(f"{name} ({state.get('fault') or 'silent'})" for name, state in health.items())
             raise SagelinkError(f"no camera gave a frame: {faults}")
 
-    def _write_summary(self, wall_s: float) -> None:
+    def _finish(self, recorder: Recorder, began_s: float) -> None:
+        """Closes the sinks and writes the summary, whatever happened before."""
         out = self.config.output.out
-        if out is not None and out.is_dir():
-            write_summary(out, self.summary(wall_s))
+        with signals_ignored():  # a further Ctrl-C must not cut off results that are almost written
+            try:
+                recorder.close()
+            finally:
+                if out is not None and out.is_dir():
+                    write_summary(out, self.summary(time.monotonic() - began_s))
 
 
 def _check_repeatable(config: Config, live: bool) -> None:

@@ -16,8 +16,7 @@ from sagelink.pipeline.types import Pixels
 from sagelink.server.classify import Classifier
 from sagelink.server.receive import receive
 from sagelink.stages.sources.synthetic import SyntheticSource
-from tests.app.test_mqtt_run import answered, dropped, finish, live_run, serve
-from tests.app.test_mqtt_run import wait_for as wait_for_lines
+from tests.app.runs import answered, dropped, finish, live_run, serve, wait_for_lines
 from tests.brokers import free_port
 from tests.browsers import PATIENCE_MS, chromium, wait_for
 from tests.processes import Sagelink

@@ -27,12 +27,7 @@ from sagelink.pipeline.types import WHOLE, Frame, Verdict
 from sagelink.stages import score
 from sagelink.stages.recording_reader import RecordingReader
 from sagelink.stages.sinks.jsonl import timeless
-from tests.app.test_run import read
-
-
-@pytest.fixture(scope="module")
-def pair() -> Pair:
-    return Pair.load(load_config(None, {"models": "demo"}))
+from tests.app.runs import read
 
 
 def record(pair: Pair, folder: Path, watch: Any = None, **options: object) -> list[Verdict]:
