@@ -1,10 +1,13 @@
-"""The command `sagelink adapt`. Heavy imports stay inside."""
+"""`sagelink adapt`: takes unlabelled frames, trains the server model on partial evidence, writes adapted weights.
+
+Heavy imports stay inside.
+"""
 
 from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -12,29 +15,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sagelink.app.options import (
-    Assignments,
-    ConfigFile,
-    EdgeCheckpoint,
-    EdgeModel,
-    Pair,
-    ServerCheckpoint,
-    ServerModel,
-    command_settings,
-    numbers,
-)
+from sagelink.app.options import ModelOptions, parse_integers, with_model_options
 from sagelink.lab import FEWEST
 from sagelink.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from sagelink.lab.harness import Harness
     from sagelink.lab.held_out import Agreement
     from sagelink.lab.progress import Bar
+    from sagelink.lab.trainer import Trainer
+    from sagelink.lab.unlabelled_frames import Footage
+    from sagelink.pipeline.config import Config
 
-_HELD_OUT = 200  # frames at most: more would only make the checks longer
+_MAX_HELD_OUT = 200  # frames: more would only make the checks longer
 
 
+@with_model_options
 def adapt(
     sources: Annotated[
         list[str],
@@ -43,29 +41,24 @@ def adapt(
             metavar="SOURCE...",
         ),
     ],
-    minutes: Annotated[float, typer.Option(help="How long to learn; preparing and checking come on top.")] = 30.0,
-    out: Annotated[Path, typer.Option(help="The adapted weights, for --server-checkpoint.")] = Path(
+    minutes: Annotated[float, typer.Option(help="Training time; preparation and checks take additional time.")] = 30.0,
+    out: Annotated[Path, typer.Option(help="Adapted weights to write, for --server-checkpoint.")] = Path(
         "adapted.safetensors"
     ),
     sizes: Annotated[
-        str, typer.Option("--bytes", help="Sizes of a message at which it must not be worse than the stock server.")
+        str,
+        typer.Option("--bytes", help="Message sizes at which the result must not be worse than the stock server."),
     ] = "600,1000,1500,2200,3200,4500",
-    frames: Annotated[int, typer.Option(min=1, help="At most so many frames, spread over the sources.")] = 2000,
-    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn by lot.")] = 0,
-    config: ConfigFile = None,
-    models: Pair = None,
-    edge_model: EdgeModel = None,
-    edge_checkpoint: EdgeCheckpoint = None,
-    server_model: ServerModel = None,
-    server_checkpoint: ServerCheckpoint = None,
-    device: Annotated[str | None, typer.Option(help="Of the server's model: cpu, cuda, cuda:N or mps.")] = None,
-    assignments: Assignments = None,
+    frames: Annotated[int, typer.Option(min=1, help="Maximum number of frames, spread over the sources.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
+    *,
+    options: ModelOptions,
+    device: Annotated[str | None, typer.Option(help="Device of the server model: cpu, cuda, cuda:N or mps.")] = None,
 ) -> None:
-    """Adapt the server to partial, coded evidence, with frames of your own and no labels; Ctrl-C keeps what is done."""
-    given = locals()
+    """Adapt the server to partial, coded evidence with your own unlabelled frames; Ctrl-C saves the progress."""
     if not minutes > 0:
         raise UsageError(f"--minutes {minutes:g}; accepted: more than 0")
-    wanted = numbers("--bytes", sizes, 10_000_000)
+    wanted = parse_integers("--bytes", sizes, 10_000_000)
     from rich.console import Console
 
     from sagelink.lab.adaptation import Student, bf16_pays, mix_on, save_adapted
@@ -74,46 +67,31 @@ def adapt(
     from sagelink.lab.progress import Bar
     from sagelink.lab.trainer import Trainer
     from sagelink.lab.training_batches import BatchDataset
-    from sagelink.lab.unlabelled_frames import gather
     from sagelink.models.loading import weights_digest
-    from sagelink.models.pair import Pair as ModelPair
+    from sagelink.models.pair import Pair
     from sagelink.pipeline.outputs import check_writable
     from sagelink.stages.frontier import find_frontier, read_frontier
 
-    settings = command_settings(given | {"source": sources[0]}, {"source": "capture.source", "device": "server.device"})
+    settings = options.load({"capture.source": sources[0], "server.device": device})
     if settings.ship.server:
-        raise UsageError(f"ship.server {settings.ship.server!r}: the server to adapt must be here; accepted: none")
+        raise UsageError(f"ship.server {settings.ship.server!r}: only a local server can be adapted; accepted: none")
     check_writable(out.parent)
     if out.suffix != ".safetensors" or out.is_dir():
         raise UsageError(f"--out {str(out)!r}; accepted: a .safetensors file to write")
-    pair = ModelPair.load(settings)
-    stock, harness = pair.server, Harness(pair, settings.capture.resize)
-    cameras = [settings.all_cameras[0].model_copy(update={"source": source}) for source in sources]
+    pair = Pair.load(settings)
+    harness = Harness(pair, settings.capture.resize)
     console = Console()
     with Bar(console) as bar:
-        learned, held_out = gather(cameras, frames, harness, settings, lambda done: bar.show("frames", done, frames))
-        held_out = held_out.part(slice(0, None, -(-len(held_out) // _HELD_OUT) or 1))
-        if len(held_out) < FEWEST:
-            raise UsageError(
-                f"{len(learned) + len(held_out)} frames in {', '.join(map(repr, sources))}, too few to hold out "
-                f"{FEWEST}; accepted: {FEWEST * 7} or more"
-            )
-        bf16 = bf16_pays(stock)
+        learned, held_out = _gather(bar, settings, harness, sources, frames)
+        bf16 = bf16_pays(pair.server)
         lines = read_frontier(
-            find_frontier(stock.name, settings.encode.frontier, settings.server.checkpoint), harness.canvas
+            find_frontier(pair.server.name, settings.encode.frontier, settings.server.checkpoint), harness.canvas
         )
-        judge = HeldOut(held_out, lines, stock, wanted, bf16, lambda done, of: bar.show("held-out messages", done, of))
-        views = BatchDataset(learned, lines, harness.canvas, (wanted[0], wanted[-1]), mix_on(stock), seed)
-        student = Student(stock, views, bf16)
-        trainer = Trainer(student, stock, judge, wanted[-1], minutes * 60)
-        state = out.with_name(out.name + ".resume")
-        identity = {
-            "sources": [*sources],
-            "frames": frames,
-            "bytes": wanted,
-            "seed": seed,
-            "server": weights_digest(stock),
-        }
+        judge = HeldOut(
+            held_out, lines, pair.server, wanted, bf16, lambda done, of: bar.show("held-out messages", done, of)
+        )
+        batches = BatchDataset(learned, lines, harness.canvas, (wanted[0], wanted[-1]), mix_on(pair.server), seed)
+        trainer = Trainer(Student(pair.server, batches, bf16), pair.server, judge, wanted[-1], minutes * 60)
         console.print(
             f"{len(learned)} frames to learn from, {len(held_out)} held out; {'bf16' if bf16 else 'fp32'} on "
             f"{settings.server.device}; stock server at {sizes} bytes, "
@@ -121,17 +99,10 @@ def adapt(
             highlight=False,
             soft_wrap=True,
         )
-        if state.exists():
-            trainer.resume(state, identity)
-            console.print(f"goes on with {state} after step {trainer.steps}", highlight=False)
+        state = out.with_name(out.name + ".resume")
+        identity = {"sources": [*sources], "frames": frames, "bytes": wanted, "seed": seed}
         out.parent.mkdir(parents=True, exist_ok=True)
-        with _asked_to_stop() as stopped:
-            screen = _Screen(console, bar, minutes * 60)
-            ended = trainer.train(time.monotonic, stopped, screen, lambda: trainer.save(state, identity))
-        trainer.save(state, identity)
-        if not ended:
-            kept = f"interrupted after step {trainer.steps}; kept in {state}: the same command goes on"
-            console.print(kept, style="yellow", highlight=False, soft_wrap=True)
+        if not _train(console, bar, trainer, state, identity | {"server": weights_digest(pair.server)}, minutes * 60):
             return
         adapted = trainer.result(lambda done, of: bar.show("shares of adapted weights", done, of))
     save_adapted(adapted.model, out, adapted.share, adapted.steps)
@@ -145,8 +116,42 @@ def adapt(
     console.print(f"written to {out}; use it with --server-checkpoint {out}", highlight=False, soft_wrap=True)
 
 
-class _Screen:
-    """Tells how an adaptation goes."""
+def _gather(
+    bar: Bar, settings: Config, harness: Harness, sources: Sequence[str], frames: int
+) -> tuple[Footage, Footage]:
+    """Frames to learn from, and frames to check with. Raises UsageError when the sources have too few."""
+    from sagelink.lab.unlabelled_frames import gather
+
+    cameras = [settings.all_cameras[0].model_copy(update={"source": source}) for source in sources]
+    learned, held_out = gather(cameras, frames, harness, settings, lambda done: bar.show("frames", done, frames))
+    held_out = held_out.part(slice(0, None, -(-len(held_out) // _MAX_HELD_OUT) or 1))
+    if len(held_out) < FEWEST:
+        raise UsageError(
+            f"{len(learned) + len(held_out)} frames in {', '.join(map(repr, sources))}, too few to hold out "
+            f"{FEWEST}; accepted: {FEWEST * 7} or more"
+        )
+    return learned, held_out
+
+
+def _train(
+    console: Console, bar: Bar, trainer: Trainer, state: Path, identity: dict[str, object], limit_s: float
+) -> bool:
+    """Trains from the beginning, or from the progress saved in `state`; False when a signal ended it early."""
+    if state.exists():
+        trainer.resume(state, identity)
+        console.print(f"continues with {state} after step {trainer.steps}", highlight=False)
+    with _stop_requested() as stopped:
+        screen = _TrainingScreen(console, bar, limit_s)
+        ended = trainer.train(time.monotonic, stopped, screen, lambda: trainer.save(state, identity))
+    trainer.save(state, identity)
+    if not ended:
+        progress = f"interrupted after step {trainer.steps}; progress is in {state}: the same command continues"
+        console.print(progress, style="yellow", highlight=False, soft_wrap=True)
+    return ended
+
+
+class _TrainingScreen:
+    """Shows the progress of the training: loss and time in the bar, each check in a line."""
 
     def __init__(self, console: Console, bar: Bar, limit_s: float) -> None:
         self._console = console
@@ -162,19 +167,22 @@ class _Screen:
 
 
 @contextmanager
-def _asked_to_stop() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM only leave word inside, so that a step is whole; a second one ends the command at once."""
-    asked = False
+def _stop_requested() -> Iterator[Callable[[], bool]]:
+    """Yields a function that is true after Ctrl-C or SIGTERM, so that the current step is completed first.
+
+    A second signal ends the command at once.
+    """
+    requested = False
 
     def note(number: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
+        nonlocal requested
+        if requested:
             raise KeyboardInterrupt
-        asked = True
+        requested = True
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: asked
+        yield lambda: requested
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""Browsers that show the server their camera: the page, what becomes of a picture, what is said of a reply."""
+"""Browsers as cameras of a server: turns a browser's picture into evidence, and the reply into JSON for the page."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ from sagelink.transport.wire import EvidenceMessage, decode_reply, encode_eviden
 if TYPE_CHECKING:
     import av
 
-_DEADLINE_S = 5.0  # of a picture at the model
+_DEADLINE_S = 5.0  # for the answer to a picture
 _RAW = RawZstd()
 
 
 @contextlib.contextmanager
-def audience(model: Model, resize: Resize, most: int) -> Iterator[BrowserSettings]:
-    """Up to `most` browsers, whose pictures become the model's as those of cameras do."""
+def browser_settings(model: Model, resize: Resize, max_browsers: int) -> Iterator[BrowserSettings]:
+    """Settings for up to `max_browsers` browsers, whose pictures are prepared for the model like those of cameras."""
     grid = model.grid
-    artist = Worker("artist")
+    worker = Worker("browser-pictures")
 
     def evidence(seq: int, frame: av.VideoFrame) -> bytes:
         pixels: Pixels = frame.to_ndarray(format="rgb24")  # type: ignore[assignment]  # rgb24 is uint8
-        return evidence_of(seq, pixels, grid, resize)
+        return full_evidence(seq, pixels, grid, resize)
 
     try:
         yield BrowserSettings(
-            max_browsers=most,
+            max_browsers=max_browsers,
             pages=camera_page(),
             camera_info=CameraInfo(grid.side, grid.patch_size, labels_fingerprint(model.labels), _DEADLINE_S),
-            encode_picture=lambda seq, frame: artist.call(evidence, seq, frame),
-            format_reply=lambda reply, ms: words_of(reply, ms, model.labels),
+            encode_picture=lambda seq, frame: worker.call(evidence, seq, frame),
+            format_reply=lambda reply, ms: reply_json(reply, ms, model.labels),
         )
     finally:
-        artist.close()
+        worker.close()
 
 
-def evidence_of(seq: int, pixels: Pixels, grid: UnitGrid, resize: Resize) -> bytes:
-    """A message of every unit of RGB (H, W, 3), as it is."""
+def full_evidence(seq: int, pixels: Pixels, grid: UnitGrid, resize: Resize) -> bytes:
+    """A message with every unit of a picture, lossless. `pixels`: (H, W, 3), RGB, uint8."""
     picture = make_picture(pixels, grid.image_size, resize, grid.interpolation, grid.crop_pct)
     units = np.arange(grid.units)
     point = OperatingPoint("raw-zstd", grid.units, grid.image_size, 0)
@@ -59,12 +59,12 @@ def evidence_of(seq: int, pixels: Pixels, grid: UnitGrid, resize: Resize) -> byt
     return encode_evidence(EvidenceMessage(seq, grid.side, grid.patch_size, _RAW.number, units, payload))
 
 
-def words_of(data: bytes, ms: float, labels: tuple[str, ...]) -> str:
-    """A reply as JSON for the page, with the time from the picture's arrival to the reply."""
+def reply_json(data: bytes, ms: float, labels: tuple[str, ...]) -> str:
+    """A reply as JSON for the page. `ms`: from the picture's arrival to the reply."""
     reply = decode_reply(data)
-    said: dict[str, object] = {"seq": reply.seq, "ms": round(ms, 1)}
+    message: dict[str, object] = {"seq": reply.seq, "ms": round(ms, 1)}
     if reply.refusal is not None:
-        return json.dumps(said | {"refusal": reply.refusal})
+        return json.dumps(message | {"refusal": reply.refusal})
     probs = [round(math.exp(log_prob), 4) for log_prob in reply.log_probs]
     top = [[labels[number], prob] for number, prob in zip(reply.class_ids, probs, strict=True)]
-    return json.dumps(said | {"top": top})
+    return json.dumps(message | {"top": top})

@@ -1,62 +1,60 @@
-"""The command `sagelink calibrate`. Heavy imports stay inside."""
+"""`sagelink calibrate`: takes unlabelled frames, measures the frontier of operating points, writes it as a YAML file.
+
+Heavy imports stay inside.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from sagelink.app.options import (
-    Assignments,
-    ConfigFile,
-    EdgeCheckpoint,
-    EdgeModel,
-    Pair,
-    ServerCheckpoint,
-    ServerModel,
-    command_settings,
-)
+from sagelink.app.options import ModelOptions, with_model_options
 from sagelink.lab import FEWEST
 from sagelink.pipeline.errors import UsageError
 
+if TYPE_CHECKING:
+    from rich.console import Console
 
+    from sagelink.lab.checkpoint import CalibrationCheckpoint
+    from sagelink.lab.harness import Harness, Sample
+    from sagelink.lab.progress import Bar
+    from sagelink.stages.frontier import FrontierModel
+
+
+@with_model_options
 def calibrate(
     source: Annotated[
         str, typer.Argument(help="Frames like those of the site: a folder of images, a video file, synthetic:N.")
     ],
     labels: Annotated[
-        Optional[Path], typer.Option(help="CSV file with the columns file and label, for a folder; not needed.")
+        Optional[Path], typer.Option(help="CSV file with the columns file and label, for a folder; optional.")
     ] = None,
-    frames: Annotated[int, typer.Option(min=FEWEST, help="At most so many frames, spread over the source.")] = 100,
-    out: Annotated[Path, typer.Option(help="The frontier, a YAML file for encode.frontier.")] = Path("frontier.yaml"),
-    config: ConfigFile = None,
-    models: Pair = None,
-    edge_model: EdgeModel = None,
-    edge_checkpoint: EdgeCheckpoint = None,
-    server_model: ServerModel = None,
-    server_checkpoint: ServerCheckpoint = None,
-    assignments: Assignments = None,
+    frames: Annotated[int, typer.Option(min=FEWEST, help="Maximum number of frames, spread over the source.")] = 100,
+    out: Annotated[Path, typer.Option(help="YAML file to write, for encode.frontier.")] = Path("frontier.yaml"),
+    *,
+    options: ModelOptions,
 ) -> None:
-    """Measure what each operating point costs and is worth on frames of your own; `run` plans with the result.
+    """Measure cost and accuracy of each operating point on your own frames; `run` plans with the result.
 
-    Ctrl-C keeps the lines that are complete; the same command then goes on."""
-    given = locals()
+    Ctrl-C keeps the complete lines; the same command then continues."""
     from rich.console import Console
 
     from sagelink.lab.checkpoint import CalibrationCheckpoint
     from sagelink.lab.dataset import pictures_of
-    from sagelink.lab.frontier_measurement import empty_lines, measure, write_frontier
+    from sagelink.lab.frontier_measurement import write_frontier
     from sagelink.lab.harness import Harness
     from sagelink.lab.progress import Bar
-    from sagelink.models.pair import Pair as ModelPair
+    from sagelink.models.pair import Pair
     from sagelink.pipeline.outputs import check_writable
 
-    settings = command_settings(given, {"source": "capture.source"})
+    settings = options.load({"capture.source": source})
     check_writable(out.parent)
     if out.is_dir():
         raise UsageError(f"--out {str(out)!r} is a folder; accepted: a YAML file to write")
-    pair = ModelPair.load(settings)
+    pair = Pair.load(settings)
     pictures = pictures_of(settings.all_cameras[0], labels, pair.edge.labels, frames)
     harness = Harness(pair, settings.capture.resize)
     console = Console()
@@ -68,26 +66,34 @@ def calibrate(
         if len(samples) < FEWEST:
             raise UsageError(f"{len(samples)} frames to measure in {source!r}; accepted: {FEWEST} or more")
         out.parent.mkdir(parents=True, exist_ok=True)
-        todo, kept = (
-            [*empty_lines(harness.canvas)],
-            CalibrationCheckpoint(out.with_name(out.name + ".resume"), samples, pair.server),
-        )
-        try:
-            frontier = measure(
-                samples,
-                harness.classifier,
-                todo,
-                lambda done, total: bar.show("operating points", done, total),
-                kept.lines(),
-                kept.put,
-            )
-        except KeyboardInterrupt:
-            found = "no line is complete, nothing is kept"
-            if kept.lines():
-                found = f"complete lines are kept in {kept.path}: the same command goes on"
-            console.print(f"interrupted; {found}", style="yellow", highlight=False, soft_wrap=True)
-            return
+        checkpoint = CalibrationCheckpoint(out.with_name(out.name + ".resume"), samples, pair.server)
+        frontier = _measure(console, bar, harness, samples, checkpoint)
+    if frontier is None:
+        return
     truth = "labels" if samples[0].truth is not None else "no labels"
     write_frontier(frontier, out, f"{len(samples)} frames of {source}, {truth}, edge {pair.edge.name}")
-    kept.clear()
+    checkpoint.clear()
     console.print(f"written to {out}; use it with --set encode.frontier={out}", highlight=False, soft_wrap=True)
+
+
+def _measure(
+    console: Console, bar: Bar, harness: Harness, samples: Sequence[Sample], checkpoint: CalibrationCheckpoint
+) -> FrontierModel | None:
+    """None when Ctrl-C ended the measurement; its complete lines are then in the checkpoint."""
+    from sagelink.lab.frontier_measurement import empty_lines, measure
+
+    try:
+        return measure(
+            samples,
+            harness.classifier,
+            [*empty_lines(harness.canvas)],
+            lambda done, total: bar.show("operating points", done, total),
+            checkpoint.lines(),
+            checkpoint.put,
+        )
+    except KeyboardInterrupt:
+        state = "no line is complete, nothing is kept"
+        if checkpoint.lines():
+            state = f"complete lines are kept in {checkpoint.path}: the same command continues"
+        console.print(f"interrupted; {state}", style="yellow", highlight=False, soft_wrap=True)
+        return None

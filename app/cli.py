@@ -1,4 +1,7 @@
-"""The `sagelink` command. Heavy imports stay inside the commands, so that --help is quick."""
+"""The `sagelink` command: reads arguments, runs one subcommand, and ends with its exit code.
+
+Heavy imports stay inside the commands, so that --help is quick.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
@@ -15,16 +18,19 @@ from sagelink.app.calibrate import calibrate
 from sagelink.app.eval import evaluate
 from sagelink.app.eval_video import evaluate_video
 from sagelink.app.options import (
-    MODEL_OPTIONS,
-    Assignments,
-    ConfigFile,
-    EdgeCheckpoint,
-    EdgeModel,
-    Pair,
-    ServerCheckpoint,
-    ServerModel,
+    ConfigOption,
+    ModelOptions,
+    PairOption,
+    ServerCheckpointOption,
+    ServerModelOption,
+    SetOption,
+    load_settings,
+    with_model_options,
 )
 from sagelink.pipeline.errors import SagelinkError, UsageError
+
+if TYPE_CHECKING:
+    from sagelink.pipeline.config import Config
 
 log = logging.getLogger(__name__)
 
@@ -41,86 +47,86 @@ app.add_typer(config_app, name="config")
 
 _DASHBOARD = "127.0.0.1:8600"
 _INTERRUPTED = 130  # typer's exit code for Ctrl-C
-# Each option is a key of the configuration; it overrides the file when it is given.
-_OPTIONS = MODEL_OPTIONS | {
-    "source": "capture.source",
-    "uplink": "budget.uplink",
-    "window": "budget.window",
-    "selector": "select.selector",
-    "importance": "select.importance",
-    "units": "select.units",
-    "gate": "gate.policy",
-    "realtime": "capture.realtime",
-    "fps": "capture.fps",
-    "duration": "capture.duration",
-    "max_frames": "capture.max_frames",
-    "backend": "capture.backend",
-    "resize": "capture.resize",
-    "out": "output.out",
-    "annotate": "output.annotate",
-    "record": "output.record",
-    "dashboard_address": "dashboard.address",
-    "server": "ship.server",
-    "listen": "serve.listen",
-    "embedded_broker": "serve.embedded_broker",
-    "http": "serve.http",
-    "workers": "serve.workers",
-    "device": "server.device",
-}
 
 
 @app.command()
+@with_model_options
 def run(
+    options: ModelOptions,
     source: Annotated[
         Optional[str],
         typer.Argument(
             help="Video file, folder of images, webcam (0, /dev/video0), rtsp:// or http(s):// URL, or synthetic:N."
         ),
     ] = None,
-    config: ConfigFile = None,
-    models: Pair = None,
-    edge_model: EdgeModel = None,
-    edge_checkpoint: EdgeCheckpoint = None,
-    server_model: ServerModel = None,
-    server_checkpoint: ServerCheckpoint = None,
     server: Annotated[
         Optional[str],
         typer.Option(
-            help="Of a `sagelink serve`: mqtt://host:port of its broker, or webrtc+http://host:port of its own."
+            help="Address of a `sagelink serve`: mqtt://host:port of its broker, or its own webrtc+http://host:port."
         ),
     ] = None,
     uplink: Annotated[Optional[str], typer.Option(help="Budget rate: 64kbit/s, 0.5Mbit/s, unlimited.")] = None,
     window: Annotated[Optional[str], typer.Option(help="Budget window: 1s, 500ms.")] = None,
-    selector: Annotated[Optional[str], typer.Option(help="coverage, sage, topk, mmr, fps, uniform or random.")] = None,
-    importance: Annotated[Optional[str], typer.Option(help="last, rollout or gradient.")] = None,
-    units: Annotated[Optional[int], typer.Option(help="Most units that a frame may send.")] = None,
-    gate: Annotated[Optional[str], typer.Option(help="min_entropy, margin, always or never.")] = None,
-    realtime: Annotated[Optional[bool], typer.Option("--realtime/--fast", help="Play a file at its own pace.")] = None,
-    fps: Annotated[Optional[float], typer.Option(help="Frames a second that are taken; without it, all.")] = None,
-    duration: Annotated[Optional[str], typer.Option(help="End after this long: 30s, 5min.")] = None,
-    max_frames: Annotated[Optional[int], typer.Option(help="End a camera after this many frames.")] = None,
-    backend: Annotated[Optional[str], typer.Option(help="Library that reads cameras: opencv or pyav.")] = None,
-    resize: Annotated[Optional[str], typer.Option(help="squash or crop.")] = None,
-    out: Annotated[Optional[str], typer.Option(help="Folder for results.jsonl and summary.json.")] = None,
-    annotate: Annotated[Optional[str], typer.Option(help="Annotated video, an .mp4 file.")] = None,
-    record: Annotated[Optional[str], typer.Option(help="Folder for a recording, see `sagelink replay`.")] = None,
-    dashboard: Annotated[bool, typer.Option("--dashboard", help="Serve a web page that shows the run.")] = False,
-    dashboard_address: Annotated[
-        Optional[str], typer.Option(help=f"The same at another address than {_DASHBOARD}.", metavar="HOST:PORT")
+    selector: Annotated[
+        Optional[str], typer.Option(help="Unit selector: coverage, sage, topk, mmr, fps, uniform or random.")
     ] = None,
-    assignments: Assignments = None,
+    importance: Annotated[Optional[str], typer.Option(help="Importance of units: last, rollout or gradient.")] = None,
+    units: Annotated[Optional[int], typer.Option(help="Maximum number of units per frame.")] = None,
+    gate: Annotated[Optional[str], typer.Option(help="Gate policy: min_entropy, margin, always or never.")] = None,
+    realtime: Annotated[
+        Optional[bool], typer.Option("--realtime/--fast", help="Play a file at its own pace, or as fast as possible.")
+    ] = None,
+    fps: Annotated[Optional[float], typer.Option(help="Frames per second to process (default: all).")] = None,
+    duration: Annotated[Optional[str], typer.Option(help="End the run after this time: 30s, 5min.")] = None,
+    max_frames: Annotated[Optional[int], typer.Option(help="End each camera after this number of frames.")] = None,
+    backend: Annotated[Optional[str], typer.Option(help="Library that reads cameras: opencv or pyav.")] = None,
+    resize: Annotated[Optional[str], typer.Option(help="squash: the whole frame; crop: its central square.")] = None,
+    out: Annotated[Optional[str], typer.Option(help="Folder for results.jsonl and summary.json.")] = None,
+    annotate: Annotated[Optional[str], typer.Option(help="Annotated video to write, an .mp4 file.")] = None,
+    record: Annotated[
+        Optional[str], typer.Option(help="Folder for a recording, which `sagelink replay` runs again.")
+    ] = None,
+    dashboard: Annotated[
+        bool, typer.Option("--dashboard", help=f"Serve a web page that shows the run, on {_DASHBOARD}.")
+    ] = False,
+    dashboard_address: Annotated[
+        Optional[str], typer.Option(help="Serve that page on another address.", metavar="HOST:PORT")
+    ] = None,
 ) -> None:
     """Run a source through the pipeline: one verdict for every captured frame."""
-    given = {_OPTIONS[name]: value for name, value in locals().items() if name in _OPTIONS and value is not None}
-    if dashboard:
-        given.setdefault("dashboard.address", _DASHBOARD)
+    if dashboard and dashboard_address is None:
+        dashboard_address = _DASHBOARD
+    settings = options.load(
+        {
+            "capture.source": source,
+            "ship.server": server,
+            "budget.uplink": uplink,
+            "budget.window": window,
+            "select.selector": selector,
+            "select.importance": importance,
+            "select.units": units,
+            "gate.policy": gate,
+            "capture.realtime": realtime,
+            "capture.fps": fps,
+            "capture.duration": duration,
+            "capture.max_frames": max_frames,
+            "capture.backend": backend,
+            "capture.resize": resize,
+            "output.out": out,
+            "output.annotate": annotate,
+            "output.record": record,
+            "dashboard.address": dashboard_address,
+        }
+    )
+    _run(settings)
+
+
+def _run(settings: Config) -> None:
     from rich.console import Console
 
     from sagelink.app.run import prepare
     from sagelink.monitor.console_summary import summary_table
-    from sagelink.pipeline.config_file import load_config, parse_assignments
 
-    settings = load_config(config, given | parse_assignments(assignments or []))
     prepared = prepare(settings)
     console = Console()
     with prepared.panel(console) as panel:
@@ -134,12 +140,12 @@ def run(
 def replay(
     recording: Annotated[Path, typer.Argument(help="Folder that `sagelink run --record` wrote.", metavar="DIR")],
     uplink: Annotated[
-        Optional[list[str]], typer.Option(help="Budget rates to try instead: 32kbit/s,64kbit/s; may be repeated.")
+        Optional[list[str]], typer.Option(help="Other budget rates to try: 32kbit/s,64kbit/s; may be repeated.")
     ] = None,
-    assignments: Assignments = None,
-    out: Annotated[Optional[Path], typer.Option(help="Folder for what is tried; without it, DIR/replay.")] = None,
+    assignments: SetOption = None,
+    out: Annotated[Optional[Path], typer.Option(help="Folder for these runs (default: DIR/replay).")] = None,
 ) -> None:
-    """Run a recording again: as it was, to check it bit for bit, or with other settings, to compare."""
+    """Run a recording again: unchanged, to check every bit of it, or with other settings, to compare the results."""
     from sagelink.app.replay import check, compare
     from sagelink.pipeline.config_file import parse_assignments
 
@@ -148,42 +154,54 @@ def replay(
     if rates or changes:
         compare(recording, rates, changes, out or recording / "replay")
     elif out is not None:
-        raise UsageError("--out has nothing to hold without --uplink or --set: a check only says whether it holds")
+        raise UsageError("--out has nothing to hold without --uplink or --set: a check writes no files")
     else:
         check(recording)
 
 
 @app.command()
 def serve(
-    config: ConfigFile = None,
+    config: ConfigOption = None,
     listen: Annotated[
-        Optional[str], typer.Option(help="mqtt://host:port of a broker, or webrtc+http://host:port to be called on.")
+        Optional[str],
+        typer.Option(
+            help="Where cameras reach this server: mqtt://host:port of a broker, or its own webrtc+http://host:port."
+        ),
     ] = None,
     embedded_broker: Annotated[
-        Optional[str], typer.Option(help="Run a broker in this process instead, on host:port.")
+        Optional[str], typer.Option(help="Run a broker in this process instead, on this host:port.")
     ] = None,
-    models: Pair = None,
-    server_model: ServerModel = None,
-    server_checkpoint: ServerCheckpoint = None,
-    device: Annotated[Optional[str], typer.Option(help="cpu, cuda, cuda:N or mps.")] = None,
-    workers: Annotated[Optional[int], typer.Option(help="Batches classified at the same time.")] = None,
-    http: Annotated[Optional[str], typer.Option(help="host:port of /healthz, /readyz and /metrics.")] = None,
-    assignments: Assignments = None,
+    models: PairOption = None,
+    server_model: ServerModelOption = None,
+    server_checkpoint: ServerCheckpointOption = None,
+    device: Annotated[Optional[str], typer.Option(help="Device of the model: cpu, cuda, cuda:N or mps.")] = None,
+    workers: Annotated[Optional[int], typer.Option(help="Batches that are classified at the same time.")] = None,
+    http: Annotated[Optional[str], typer.Option(help="Serve /healthz, /readyz and /metrics on this host:port.")] = None,
+    assignments: SetOption = None,
 ) -> None:
     """Classify the evidence of cameras that reach this server over MQTT or WebRTC, until Ctrl-C."""
-    given = {_OPTIONS[name]: value for name, value in locals().items() if name in _OPTIONS and value is not None}
+    given = {
+        "serve.listen": listen,
+        "serve.embedded_broker": embedded_broker,
+        "models": models,
+        "server.model": server_model,
+        "server.checkpoint": server_checkpoint,
+        "server.device": device,
+        "serve.workers": workers,
+        "serve.http": http,
+    }
+    settings = load_settings(config, given, assignments)
     from sagelink.app.serve import serve as serve_until_stopped
-    from sagelink.pipeline.config_file import load_config, parse_assignments
 
-    serve_until_stopped(load_config(config, given | parse_assignments(assignments or [])), typer.echo)
+    serve_until_stopped(settings, typer.echo)
 
 
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the runs of the demo.")] = Path("runs/demo"),
-    frames: Annotated[int, typer.Option(min=1, help="Frames of the synthetic world.")] = 240,
+    frames: Annotated[int, typer.Option(min=1, help="Number of synthetic frames.")] = 240,
 ) -> None:
-    """Show what a budget costs: the bundled models on the synthetic world, at three budgets."""
+    """Show how a budget changes accuracy: the bundled models on synthetic frames, under several budgets."""
     from sagelink.app.demo import run_demo
 
     run_demo(out, frames)
@@ -191,10 +209,14 @@ def demo(
 
 @app.command()
 def report(
-    folders: Annotated[list[Path], typer.Argument(help="Folder of a run, or of two to compare.", metavar="RUN_DIR...")],
-    out: Annotated[Optional[Path], typer.Option(help="The page; without it, report.html in the first folder.")] = None,
+    folders: Annotated[
+        list[Path], typer.Argument(help="Folder of a run, or two folders to compare.", metavar="RUN_DIR...")
+    ],
+    out: Annotated[
+        Optional[Path], typer.Option(help="HTML page to write (default: report.html in the first folder).")
+    ] = None,
 ) -> None:
-    """Write a page about a run, or two side by side: bits, verdicts, latency, accuracy, the frames worth a look."""
+    """Write a page about a run, or about two side by side: bits, verdicts, latency, accuracy, notable frames."""
     from sagelink.monitor.report import write_report
 
     if len(folders) > 2:
@@ -210,7 +232,7 @@ app.command("eval-video")(evaluate_video)
 
 @app.command("models")
 def list_models() -> None:
-    """List the models that are bundled, cached or can be loaded by name."""
+    """List models: bundled, cached, and available by name."""
     from sagelink.app.inventory import print_models
 
     print_models()
@@ -218,27 +240,27 @@ def list_models() -> None:
 
 @app.command()
 def doctor() -> None:
-    """Check this machine: versions, OpenCV flavours, threads, cameras, model cache."""
-    from sagelink.app.doctor import examine
+    """Check this machine: versions, OpenCV packages, threads, cameras, model cache."""
+    from sagelink.app.doctor import print_diagnosis
 
-    if not examine():
+    if not print_diagnosis():
         raise typer.Exit(1)
 
 
 @config_app.command("show")
 def config_show(
-    config: Annotated[Optional[Path], typer.Argument(help="YAML file; without it, the defaults.")] = None,
-    assignments: Assignments = None,
+    config: Annotated[Optional[Path], typer.Argument(help="YAML file (default: none).")] = None,
+    assignments: SetOption = None,
 ) -> None:
-    """Print the whole configuration that a file and overrides amount to."""
-    from sagelink.pipeline.config_file import dump_config, load_config, parse_assignments
+    """Print the complete configuration: defaults, the file, and the overrides."""
+    from sagelink.pipeline.config_file import dump_config
 
-    typer.echo(dump_config(load_config(config, parse_assignments(assignments or []))), nl=False)
+    typer.echo(dump_config(load_settings(config, {}, assignments)), nl=False)
 
 
 @config_app.command("check")
 def config_check(config: Annotated[Path, typer.Argument(help="YAML file.")]) -> None:
-    """Say whether a configuration file is valid, and what is wrong with it."""
+    """Check a configuration file, and print its errors."""
     from sagelink.app.run import check_names
     from sagelink.pipeline.config_file import load_config
 
@@ -247,7 +269,7 @@ def config_check(config: Annotated[Path, typer.Argument(help="YAML file.")]) -> 
 
 
 def main() -> None:
-    """Entry point; exit codes 0 done, 1 failed while running, 2 wrong use or configuration."""
+    """Entry point. Exit codes: 0 done, 1 failed while running, 2 wrong use or configuration."""
     level = os.environ.get("SAGELINK_LOG", "warning").upper()
     if level not in logging.getLevelNamesMapping():
         level = "WARNING"
@@ -256,8 +278,8 @@ def main() -> None:
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    # Everything is on disk. The interpreter's own end would take torch another second to unload, and is not safe
-    # beside a daemon thread that is still inside a camera driver.
+    # Everything is on disk. A normal exit takes another second to unload torch, and it is not safe while a daemon
+    # thread is still inside a camera driver.
     os._exit(code)
 
 
@@ -267,7 +289,7 @@ def _run_app() -> int:
     except SagelinkError as error:
         typer.echo(f"sagelink: {error}", err=True)
         return error.exit_code
-    except SystemExit as end:  # how typer ends, whatever happened
+    except SystemExit as end:  # typer always ends like this
         if end.code != _INTERRUPTED:
             return end.code if isinstance(end.code, int) else 0
         typer.echo("sagelink: interrupted before there was a result", err=True)

@@ -1,4 +1,4 @@
-"""`sagelink demo`: what a budget costs, on the bundled models and the synthetic world."""
+"""`sagelink demo`: runs the bundled models on synthetic frames under several budgets, and prints a table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.table import Table
 from sagelink.app.run import prepare
 from sagelink.pipeline.config_file import load_config
 
-# What stands in the table, the folder of the run, and what it sets.
+# The run's title in the table, its folder, its settings.
 _RUNS: list[tuple[str, str, dict[str, object]]] = [
     ("edge only", "edge-only", {"gate.policy": "never", "budget.uplink": "unlimited"}),
     ("32 kbit/s", "32kbit", {"budget.uplink": "32kbit/s"}),
@@ -21,12 +21,12 @@ _RUNS: list[tuple[str, str, dict[str, object]]] = [
 
 
 def run_demo(out: Path, frames: int) -> None:
-    """Runs the same frames under each budget, prints the table, and leaves the runs below `out`."""
+    """Runs the same `frames` synthetic frames under each budget; prints the table, and writes each run below `out`."""
     from sagelink.models.pair import Pair
 
     console = Console()
     pair = None
-    title = f"{frames} drawn frames of 16 classes, 5 a second; peak of any window of 1 s"
+    title = f"{frames} synthetic frames of 16 classes, 5 per second; peak bits in any window of 1 s"
     table = Table(title=title, title_justify="left")
     for heading in ("budget", "accuracy", "offloaded", "bytes/frame", "peak, bits", "limit, bits"):
         table.add_column(heading, justify="left" if heading == "budget" else "right", no_wrap=True)
@@ -44,7 +44,7 @@ def run_demo(out: Path, frames: int) -> None:
         if summary["interrupted"]:
             break
     console.print(table)
-    console.print(f"runs, with one line a frame, in {out}", highlight=False, soft_wrap=True)
+    console.print(f"runs, with one line per frame, in {out}", highlight=False, soft_wrap=True)
 
 
 def _cells(summary: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""`sagelink doctor`: what a run on this machine would meet."""
+"""`sagelink doctor`: checks this machine, and prints one line per finding."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from rich.console import Console
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "av", "pillow", "zstandard", "pydantic", "safetensors")
 _OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
 
-Finding = tuple[bool, str, str]  # fine, what, detail
+Finding = tuple[bool, str, str]  # healthy, subject, detail
 
 
-def examine() -> bool:
-    """Prints one line a finding; False when something has to be mended."""
+def print_diagnosis() -> bool:
+    """Prints one line per finding; False when something must be repaired."""
     console = Console()
     healthy = True
     for check in (_versions, _opencv, _compute, _cameras, _models):
-        for fine, what, detail in check():
+        for fine, subject, detail in check():
             healthy &= fine
-            mark = "[green]ok[/]  " if fine else "[red]mend[/]"
-            console.print(f"{mark} {what:<14} {detail}", highlight=False, soft_wrap=True)
+            mark = "[green]ok[/]  " if fine else "[red]fix[/] "
+            console.print(f"{mark} {subject:<14} {detail}", highlight=False, soft_wrap=True)
     return healthy
 
 
@@ -37,19 +37,19 @@ def _versions() -> Iterator[Finding]:
 
 
 def _opencv() -> Iterator[Finding]:
-    """The OpenCV packages all own the folder cv2; two of them break each other without a word."""
+    """All OpenCV packages install into the folder cv2; two of them break each other silently."""
     installed = {dist.metadata["Name"].lower() for dist in metadata.distributions() if dist.metadata["Name"]}
-    flavours = sorted(installed & set(_OPENCV))
-    if len(flavours) > 1:
-        yield False, "opencv", f"{' and '.join(flavours)} overwrite each other: uninstall all of them, reinstall one"
+    packages = sorted(installed & set(_OPENCV))
+    if len(packages) > 1:
+        yield False, "opencv", f"{' and '.join(packages)} overwrite each other: uninstall all of them, then install one"
         return
     try:
         import cv2
     except ImportError as error:
         yield False, "opencv", f"cannot be imported: {error}"
         return
-    yield True, "opencv", f"{cv2.__version__} from {', '.join(flavours) or 'outside of pip'}"
-    backends = [cv2.videoio_registry.getBackendName(each) for each in cv2.videoio_registry.getBackends()]
+    yield True, "opencv", f"{cv2.__version__} from {', '.join(packages) or 'outside pip'}"
+    backends = [cv2.videoio_registry.getBackendName(number) for number in cv2.videoio_registry.getBackends()]
     yield "FFMPEG" in backends, "opencv video", ", ".join(backends)
 
 
@@ -58,7 +58,7 @@ def _compute() -> Iterator[Finding]:
 
     from sagelink.pipeline.config import Config
 
-    yield True, "threads", f"{os.cpu_count()} cores; {Config().threads} a model unless `threads` says otherwise"
+    yield True, "threads", f"{os.cpu_count()} cores; {Config().threads} per model by default"
     accelerators = [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
         accelerators.append("mps")

@@ -1,4 +1,4 @@
-"""The edge's way to its server: in this process, behind the broker that `ship.server` names, or straight to it."""
+"""Opens the edge's link to its server, as `ship.server` says: in this process, over MQTT, or over WebRTC."""
 
 from __future__ import annotations
 
@@ -29,11 +29,14 @@ async def edge_link(
     clock: BudgetClock,
     on_recovered: Callable[[str], None],
 ) -> AsyncIterator[EdgeLink]:
-    """A link that is there while the body runs; `on_recovered` is told what loss it made good. Raises UsageError;
-    SagelinkError where a replay finds no server."""
+    """A link that is open while the body runs.
+
+    `on_recovered`: called with the kind of each loss that the link recovered. Raises UsageError; SagelinkError when a
+    replay finds no server.
+    """
     if not config.ship.server:
-        async with _in_process(config, models) as link:
-            yield link
+        async with _in_process(config, models) as local_link:
+            yield local_link
         return
     from sagelink.models.loading import labels_fingerprint
     from sagelink.transport.link import CameraInfo
@@ -48,13 +51,13 @@ async def edge_link(
         return overhead.charge(clock.elapsed_s(), bits)
 
     abandon_threads_at_exit()
-    charge_overhead = charge if live else None  # a replay's budget knows no time but the stream's
+    charge_overhead = charge if live else None  # a replay's budget knows only stream time
     if is_webrtc(config.ship.server):
-        remote = _webrtc_link(config, cameras, camera_info, charge_overhead, on_recovered)
+        link = _webrtc_link(config, cameras, camera_info, charge_overhead, on_recovered)
     else:
-        remote = _mqtt_link(config, cameras, camera_info, charge_overhead, control)
-    async with remote:
-        yield remote
+        link = _mqtt_link(config, cameras, camera_info, charge_overhead, control)
+    async with link:
+        yield link
 
 
 @contextlib.asynccontextmanager
@@ -68,7 +71,7 @@ async def _in_process(config: Config, models: Pair) -> AsyncIterator[EdgeLink]:
     from sagelink.server.service import Service
     from sagelink.transport.in_process import InProcessLink
 
-    # One frame a batch: a replay gives the same numbers each time, and nobody else is there to share with.
+    # One frame per batch: a replay gives the same numbers each time, and no other edge shares this server.
     limits = BatchLimits(max_units=1, max_wait_s=0.0, per_camera=64)
     link = InProcessLink()
     memory, metrics = ReferenceStore(config.serve.memory or 0), ServerMetrics(CollectorRegistry())
@@ -115,9 +118,9 @@ def _webrtc_link(
     need_aiortc("ship.server")
     from sagelink.transport.webrtc.edge import WebRtcEdgeLink
 
-    at = open_signalling_endpoint(config.ship.server, config.webrtc, "ship.server")
+    endpoint = open_signalling_endpoint(config.ship.server, config.webrtc, "ship.server")
     return WebRtcEdgeLink(
-        at,
+        endpoint,
         config.webrtc.node or host_name(),
         cameras,
         camera_info,

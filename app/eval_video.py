@@ -1,131 +1,157 @@
-"""`sagelink eval-video`. Heavy imports stay inside."""
+"""`sagelink eval-video`: takes images or videos, compares policies on clips, writes eval-video.json and a plot.
+
+Heavy imports stay inside.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from sagelink.app.options import (
-    Assignments,
-    ConfigFile,
-    EdgeCheckpoint,
-    EdgeModel,
-    Pair,
-    ServerCheckpoint,
-    ServerModel,
-    command_settings,
-    rows_of,
-)
+from sagelink.app.options import ModelOptions, parse_rows, with_model_options
 from sagelink.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from sagelink.lab.clips import Album, Clip
+    from sagelink.lab.harness import Harness
+    from sagelink.lab.progress import Bar
+    from sagelink.lab.scored_clips import ScoredClip
     from sagelink.lab.video_comparison import VideoRow
+    from sagelink.lab.video_policies import Policy
+    from sagelink.pipeline.config import Config
 
 _VIDEOS = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 _WORLD = "synthetic:"
 
 
+@with_model_options
 def evaluate_video(
     sources: Annotated[
         list[str],
-        typer.Argument(
-            help="A folder of images or synthetic:N, to make clips from; or video files.", metavar="SOURCE..."
-        ),
+        typer.Argument(help="Folder of images or synthetic:N to make clips from; or video files.", metavar="SOURCE..."),
     ],
     labels: Annotated[Optional[Path], typer.Option(help="CSV file with the columns file and label.")] = None,
-    rates: Annotated[str, typer.Option(help="Rates of the uplink in kbit/s.")] = "8,16,32,64,128,256",
-    fps: Annotated[float, typer.Option(min=0.1, max=240, help="Frames a second.")] = 10.0,
-    clips: Annotated[int, typer.Option(min=1, help="Clips to make; of videos, at most so many pieces.")] = 24,
+    rates: Annotated[str, typer.Option(help="Uplink rates in kbit/s.")] = "8,16,32,64,128,256",
+    fps: Annotated[float, typer.Option(min=0.1, max=240, help="Frames per second.")] = 10.0,
+    clips: Annotated[
+        int, typer.Option(min=1, help="Number of clips to make; of videos, maximum number of pieces.")
+    ] = 24,
     seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="Length of a clip.")] = 6.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the clips and the bootstrap.")] = 0,
-    rows: Annotated[str, typer.Option(help="Part of the images, START::STEP: 1::2 is every other one.")] = "0::1",
-    ablation: Annotated[bool, typer.Option("--ablation", help="Also ours with one part off at a time.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the clips and the bootstrap.")] = 0,
+    rows: Annotated[
+        str, typer.Option(help="Part of the images, START::STEP: 1::2 is every second image, from the second on.")
+    ] = "0::1",
+    ablation: Annotated[
+        bool, typer.Option("--ablation", help="Also measure our policy with one part at a time switched off.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Folder for eval-video.json, the plot and the cache.")] = Path(
         "runs/eval-video"
     ),
-    config: ConfigFile = None,
-    models: Pair = None,
-    edge_model: EdgeModel = None,
-    edge_checkpoint: EdgeCheckpoint = None,
-    server_model: ServerModel = None,
-    server_checkpoint: ServerCheckpoint = None,
-    assignments: Assignments = None,
+    *,
+    options: ModelOptions,
 ) -> None:
-    """Measure accuracy against kbit/s on clips: spending over time, and what one would do without it."""
-    given = locals()
+    """Measure accuracy against kbit/s on clips, for our policy and for simpler ones."""
     from rich.console import Console
 
     from sagelink.lab.harness import Harness
-    from sagelink.lab.progress import Bar
-    from sagelink.lab.scored_clips import ClipScorer, ScoredClip
-    from sagelink.lab.video_comparison import Outcomes
-    from sagelink.lab.video_comparison import rows as measure
     from sagelink.lab.video_policies import Bench
-    from sagelink.models.pair import Pair as ModelPair
+    from sagelink.models.pair import Pair
     from sagelink.pipeline.outputs import check_writable
 
-    settings = command_settings(given, {})
-    kbps = _rates(rates)
+    settings = options.load()
+    rates_kbps = _rates(rates)
     check_writable(out)
-    pair = ModelPair.load(settings)
+    pair = Pair.load(settings)
     found = _clips(sources, labels, rows, pair.edge.labels, clips, seconds, fps, seed)
-    drawn = not _are_videos(sources)
     harness = Harness(pair, settings.capture.resize)
     bench = Bench(harness, settings, fps)
     policies = bench.policies() | (bench.ablations() if ablation else {})
     console = Console()
-    footage: list[ScoredClip] = []
-    table: list[VideoRow] = []
-    interrupted = False
     out.mkdir(parents=True, exist_ok=True)
-    with Bar(console) as bar:
-        try:
-            projector = ClipScorer(harness, settings, out / "cache")
-            done = 0
-
-            def step(more: int) -> None:
-                nonlocal done
-                done += more
-                bar.show("edge", done, max(done, round(clips * seconds * fps)))
-
-            footage.extend(projector.show(clip, step) for clip in found)
-            # What `video` says is for ours alone, and in the settings of that policy.
-            mark = f"{settings.model_dump_json(exclude={'video'})} {fps}"
-            outcomes = Outcomes(out / "cache" / "outcomes.jsonl", mark)
-            for each in measure(policies, footage, kbps, settings.budget.window, outcomes, seed, bar.show):
-                table += each
-        except KeyboardInterrupt:
-            interrupted = True
+    comparison = _Comparison(harness, settings, fps, out / "cache")
+    comparison.run(console, found, round(clips * seconds * fps), policies, rates_kbps, seed)
+    has_truth = not _are_videos(sources)
     report = {
-        "clips": len(footage),
-        "frames": sum(len(each.shots) for each in footage),
+        "clips": len(comparison.footage),
+        "frames": sum(len(clip.shots) for clip in comparison.footage),
         "fps": fps,
         "seed": seed,
-        "truth": "labels" if drawn else "the server's answer to the full frame",
+        "truth": "labels" if has_truth else "the server's answer to the full frame",
         "models": {"edge": pair.edge.name, "server": pair.server.name},
-        "interrupted": interrupted,
-        "rows": [_as_dict(row) for row in table],
+        "interrupted": comparison.interrupted,
+        "rows": [asdict(row) for row in comparison.rows],
     }
-    (out / "eval-video.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    if table:
-        console.print(_table(table, "accuracy" if drawn else "agreement"))
-        _draw(table, out / "eval-video.png", "accuracy, %" if drawn else "agreement, %")
-    if interrupted:
-        console.print("interrupted: the same command goes on where it ended", style="yellow")
+    _write(console, report, comparison.rows, "accuracy" if has_truth else "agreement", out)
+    if comparison.interrupted:
+        console.print("interrupted: the same command continues where it ended", style="yellow")
     console.print(f"written to {out}", highlight=False, soft_wrap=True)
 
 
-def _as_dict(row: VideoRow) -> dict[str, object]:
-    from dataclasses import asdict
+class _Comparison:
+    """Runs every policy over the clips at every rate; after Ctrl-C it holds the rows that are complete."""
 
-    return asdict(row)
+    def __init__(self, harness: Harness, settings: Config, fps: float, cache: Path) -> None:
+        self._harness = harness
+        self._settings = settings
+        self._fps = fps
+        self._cache = cache
+        self.footage: list[ScoredClip] = []
+        self.rows: list[VideoRow] = []
+        self.interrupted = False
+
+    def run(
+        self,
+        console: Console,
+        clips: Iterable[Clip],
+        frames: int,
+        policies: dict[str, Policy],
+        rates_kbps: Sequence[float],
+        seed: int,
+    ) -> None:
+        """`frames`: how many the clips will have together, for the progress bar."""
+        from sagelink.lab.progress import Bar
+        from sagelink.lab.video_comparison import Outcomes
+        from sagelink.lab.video_comparison import rows as measure
+
+        with Bar(console) as bar:
+            try:
+                self._score(clips, frames, bar)
+                # `video` sets only our policy, and that policy's own settings already tell its outcomes apart.
+                mark = f"{self._settings.model_dump_json(exclude={'video'})} {self._fps}"
+                outcomes = Outcomes(self._cache / "outcomes.jsonl", mark)
+                window_s = self._settings.budget.window
+                for rows in measure(policies, self.footage, rates_kbps, window_s, outcomes, seed, bar.show):
+                    self.rows += rows
+            except KeyboardInterrupt:
+                self.interrupted = True
+
+    def _score(self, clips: Iterable[Clip], frames: int, bar: Bar) -> None:
+        from sagelink.lab.scored_clips import ClipScorer
+
+        scorer = ClipScorer(self._harness, self._settings, self._cache)
+        done = 0
+
+        def step(more: int) -> None:
+            nonlocal done
+            done += more
+            bar.show("edge", done, max(done, frames))
+
+        self.footage.extend(scorer.show(clip, step) for clip in clips)
+
+
+def _write(console: Console, report: Mapping[str, object], table: Sequence[VideoRow], measured: str, out: Path) -> None:
+    (out / "eval-video.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if table:
+        console.print(_table(table, measured))
+        _draw(table, out / "eval-video.png", f"{measured}, %")
 
 
 def _rates(text: str) -> list[float]:
@@ -152,8 +178,8 @@ def _clips(
     fps: float,
     seed: int,
 ) -> Iterator[Clip]:
-    """The clips of what a user named. Raises UsageError at once for what cannot be read."""
-    part = rows_of(rows)
+    """Clips from the named sources. Raises UsageError at once when a source cannot be read."""
+    part = parse_rows(rows)
     from itertools import islice
 
     from sagelink.lab.clips import check_video, drawn_clips, real_clips
@@ -194,13 +220,13 @@ def _album(source: str, labels: Path | None, part: slice, classes: tuple[str, ..
     return Photographs(chosen.paths, chosen.truth)
 
 
-def _table(rows: Sequence[VideoRow], what: str) -> Table:
+def _table(rows: Sequence[VideoRow], measured: str) -> Table:
     from rich.table import Table
 
     from sagelink.lab.eval_tables import percent, points
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("kbit/s", "policy", what, "spent", "peak, bits", "limit, bits", "age, ms", "ours - this"):
+    for name in ("kbit/s", "policy", measured, "spent", "peak, bits", "limit, bits", "age, ms", "ours - this"):
         table.add_column(name, justify="left" if name == "policy" else "right", no_wrap=True)
     last = None
     for row in sorted(rows, key=lambda row: (row.kbps, -row.accuracy)):
@@ -227,10 +253,10 @@ def _draw(rows: Sequence[VideoRow], path: Path, label: str) -> None:
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     for number, name in enumerate(dict.fromkeys(row.policy for row in rows)):
-        mine = sorted((row for row in rows if row.policy == name), key=lambda row: row.kbps)
+        curve = sorted((row for row in rows if row.policy == name), key=lambda row: row.kbps)
         axes.plot(
-            [row.kbps for row in mine],
-            [100 * row.accuracy for row in mine],
+            [row.kbps for row in curve],
+            [100 * row.accuracy for row in curve],
             marker="o",
             ms=3,
             lw=2.4 if name == "auto" else 1.2,

@@ -1,4 +1,4 @@
-"""`sagelink models`: what is bundled, cached and loadable."""
+"""`sagelink models`: prints the models that are bundled, cached, or available by name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from rich.table import Table
 
 
 def print_models() -> None:
-    """Prints the bundled pair, the default pair, every cached timm model, and how many more there are."""
+    """Prints the bundled pair, the default pair, every cached timm model, and the number of further timm models."""
     import timm
 
     from sagelink.models.loading import DEMO_DIR, DEMO_MODELS, cached_file
@@ -29,7 +29,7 @@ def print_models() -> None:
     console = Console()
     console.print(table)
     console.print(
-        f"\n{len(known)} more timm names can be tried: timm VisionTransformer models with a class token on the edge.\n"
-        "Without internet: --edge-checkpoint and --server-checkpoint take safetensors files.",
+        f"\n{len(known)} more timm names can be tried: VisionTransformer models; on the edge with a class token.\n"
+        "Without Internet access: --edge-checkpoint and --server-checkpoint take safetensors files.",
         highlight=False,
     )

@@ -1,8 +1,8 @@
-"""A recorded run once more: exactly as it was, or with other settings.
+"""Replays a recording: exactly, to check every bit, or with other settings, to compare the results.
 
-The exact replay computes anew all that depends on pixels and settings (scores, gate, selection, messages, charges,
-fusion). A `Script` gives it what the outside world decided: when the budget was asked and charged, which frames were
-overtaken, what the server replied and what came too late. So it needs no server model, and must give the same bits.
+An exact replay computes again all that depends on pixels and settings: scores, gate, selection, messages, charges,
+fusion. A `Script` gives it the decisions of the outside world: the times at which the budget was asked and charged, the
+superseded frames, the server's replies, and the late ones. So it needs no server model, and must give the same bits.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from sagelink.stages.recording_reader import RecordedCamera, RecordingReader
 
 
-class _Check:
-    """Compares each verdict and each message with the recording."""
+class _RecordingCheck:
+    """Compares each verdict and each message of a replay with the recording."""
 
     def __init__(self, recording: RecordingReader, labels: tuple[str, ...]) -> None:
         self._recording = recording
@@ -36,19 +36,19 @@ class _Check:
         from sagelink.stages.sinks.jsonl import record, timeless
 
         place = verdict.frame.camera, verdict.frame.seq
-        then, now = timeless(self._recording.rows[place]["verdict"]), timeless(record(verdict, self._labels))
-        keys = [key for key in then if then[key] != now[key]]
+        recorded, replayed = timeless(self._recording.rows[place]["verdict"]), timeless(record(verdict, self._labels))
+        keys = [key for key in recorded if recorded[key] != replayed[key]]
         self.frames += 1
         self.messages += verdict.message is not None
         if verdict.message != self._recording.message(place):
             keys.append("message")
         if keys:
-            said = ", ".join(f"{key}: {then.get(key)!r} then, {now.get(key)!r} now" for key in keys)
-            self.differences.append(f"camera {place[0]} frame {place[1]}: {said}")
+            values = ", ".join(f"{key}: {recorded.get(key)!r} recorded, {replayed.get(key)!r} now" for key in keys)
+            self.differences.append(f"camera {place[0]} frame {place[1]}: {values}")
 
 
 def check(folder: Path, models: Pair | None = None) -> None:
-    """Runs a recording again as it was, and prints that every bit is the same. Raises SagelinkError where not."""
+    """Replays a recording exactly, and prints that every bit is the same. Raises SagelinkError when a bit differs."""
     from rich.console import Console
 
     from sagelink.models.pair import Pair
@@ -56,7 +56,7 @@ def check(folder: Path, models: Pair | None = None) -> None:
     config, recording, captures = _open(folder, {}, common_time=False)
     script = Script(recording, captures, config.ship.server)
     pair = models or Pair.load(config)
-    comparison = _Check(recording, pair.edge.labels)
+    comparison = _RecordingCheck(recording, pair.edge.labels)
     run = Run(config, captures, pair, script)
     console = Console()
     with run.panel(console) as panel:
@@ -69,8 +69,8 @@ def check(folder: Path, models: Pair | None = None) -> None:
     frames = len(recording.rows)
     if comparison.differences:
         raise SagelinkError(
-            f"recording {str(folder)!r}: {len(comparison.differences)} of {frames} frames came out differently; the "
-            f"first: {comparison.differences[0]}"
+            f"recording {str(folder)!r}: {len(comparison.differences)} of {frames} frames differ; the first: "
+            f"{comparison.differences[0]}"
         )
     console.print(
         f"{comparison.frames} of {frames} frames: verdicts, ledger and {comparison.messages} messages as recorded",
@@ -80,20 +80,20 @@ def check(folder: Path, models: Pair | None = None) -> None:
 
 
 def compare(folder: Path, rates: Sequence[str], changes: Overrides, out: Path, models: Pair | None = None) -> None:
-    """Runs the recorded frames with other settings, once for each rate; prints a table and leaves a plot in `out`."""
+    """Runs the recorded frames with other settings, once per rate; prints a table and writes a plot into `out`."""
     from rich.console import Console
 
     from sagelink.models.pair import Pair
     from sagelink.monitor.comparison import comparison_table, save_comparison, tried
 
     for name in rates:
-        load_config(None, {"budget.uplink": name})  # what is no rate is told before the first of them runs
+        load_config(None, {"budget.uplink": name})  # a wrong rate is refused before the first run starts
     console = Console()
     recording, results = None, []
     pair = models
     for name in [*rates] or ["changed"]:
         rate: dict[str, object] = {"budget.uplink": name} if rates else {}
-        run_folder = out / "".join(each if each.isalnum() or each in ".-" else "-" for each in name)
+        run_folder = out / "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in name)
         overrides = {"ship.server": "", **changes, **rate, "output.out": str(run_folder)}
         config, recording, captures = _open(folder, overrides, common_time=True)
         pair = pair or Pair.load(config)
@@ -113,6 +113,10 @@ def compare(folder: Path, rates: Sequence[str], changes: Overrides, out: Path, m
 def _open(
     folder: Path, overrides: Overrides, common_time: bool
 ) -> tuple[Config, RecordingReader, list[RecordedCamera]]:
+    """The recorded configuration with `overrides`, without outputs and limits; the recording; its cameras.
+
+    `common_time`: see `RecordedCamera`. Raises UsageError.
+    """
     from sagelink.pipeline.outputs import CONFIG
     from sagelink.stages.recording_reader import RecordedCamera, RecordingReader
 
@@ -121,8 +125,8 @@ def _open(
     clear |= {"capture.realtime": False, "capture.duration": None, "capture.max_frames": None}
     config = load_config(folder / CONFIG, {**clear, **overrides})
     names = {camera.name for camera in config.all_cameras}
-    strange = recording.cameras().keys() - names
-    if strange:
-        raise UsageError(f"recording {str(folder)!r}: {CONFIG} names no camera {', '.join(sorted(strange))}")
+    unknown = recording.cameras().keys() - names
+    if unknown:
+        raise UsageError(f"recording {str(folder)!r}: {CONFIG} names no camera {', '.join(sorted(unknown))}")
     order = [camera.name for camera in config.all_cameras if camera.name in recording.cameras()]
     return config, recording, [RecordedCamera(recording, name, common_time) for name in order]

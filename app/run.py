@@ -1,35 +1,36 @@
-"""A run: from a configuration to the stage graph, its verdicts, and the summary.
+"""A run: takes a configuration, captures frames, runs the stage graph, and returns the summary of its verdicts.
 
-`prepare` does everything that can fail before a frame is captured, and leaves nothing behind when it fails; `Run.go`
-runs the graph to its end, or to Ctrl-C, and always accounts for every captured frame.
+`prepare` does everything that can fail before the first frame is captured, and leaves nothing behind when it fails.
+`Run.run` runs the graph to its end, or to Ctrl-C, and accounts for every captured frame.
 """
 
 from __future__ import annotations
 
-import json
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, ExitStack
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+from sagelink.app.summary import run_summary, sources, write_summary
 from sagelink.monitor.stats import LiveStats
 from sagelink.pipeline.accounts import CameraAccount, CameraShare, open_accounts
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.clock import BudgetClock, MonotonicClock, StreamClock
-from sagelink.pipeline.config import Config, DashboardConfig
-from sagelink.pipeline.config_file import dump_config
+from sagelink.pipeline.config import Config
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.graph import Graph
-from sagelink.pipeline.outputs import PICTURES, RESULTS, SUMMARY, check_writable
+from sagelink.pipeline.outputs import check_writable
 from sagelink.pipeline.overhead import OverheadLog
-from sagelink.pipeline.tasks import first_error, on_signals, run_loop
+from sagelink.pipeline.tasks import first_error, on_signals, run_loop, signals_ignored
 from sagelink.pipeline.types import Drop, Verdict
 from sagelink.stages.control import Control
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from sagelink.app.edge_graph import EdgeParts
     from sagelink.app.script import Script
     from sagelink.models.pair import Pair
     from sagelink.monitor.monitor import Monitor
@@ -39,9 +40,11 @@ if TYPE_CHECKING:
     from sagelink.stages.sinks.contract import Sink
     from sagelink.transport.link import EdgeLink
 
+log = logging.getLogger(__name__)
+
 
 def check_names(config: Config) -> None:
-    """Raises UsageError for a gate policy, selector or codec that nobody has registered."""
+    """Raises UsageError when the configuration names a gate policy, selector or codec that nobody has registered."""
     from sagelink.stages.encode import AUTO
     from sagelink.stages.gate import Gate
     from sagelink.stages.selectors import selector_by_name
@@ -54,7 +57,10 @@ def check_names(config: Config) -> None:
 
 
 def prepare(config: Config, models: Pair | None = None) -> Run:
-    """Opens the source, loads the models, checks the outputs. Raises SagelinkError."""
+    """Opens the sources, loads the models and checks the outputs.
+
+    `models`: a pair that is already loaded. Raises SagelinkError when the run cannot start.
+    """
     from sagelink.models.pair import Pair
     from sagelink.monitor.dashboard import check_dashboard
     from sagelink.stages.capture import close_captures, open_captures
@@ -76,8 +82,7 @@ class Run:
     """One prepared run."""
 
     def __init__(self, config: Config, captures: Sequence[Capture], models: Pair, script: Script | None = None) -> None:
-        """`script`: what happens from outside, in a run that is repeated from its recording."""
-        from sagelink.stages.capture import Playback
+        """`script`: in an exact replay, the recorded decisions of the outside world. Raises UsageError."""
         from sagelink.stages.encode import Encoder
         from sagelink.stages.fuse import Fuse
         from sagelink.stages.gate import Gate
@@ -85,174 +90,146 @@ class Run:
 
         self.config = config
         self.captures = captures
-        self._script = script
         self.models = models
+        self.live = any(capture.live for capture in captures)
+        _check_repeatable(config, self.live)
+        _ignore_truth_of_other_classes(captures, models)
+        self.own_budget_cameras = frozenset(camera.name for camera in config.all_cameras if camera.budget is not None)
         self.budget = UplinkBudget(config.budget.uplink, config.budget.window)
-        self._overhead = OverheadLog(self.budget, recorded=config.output.record is not None)
-        if script is not None:
-            script.budget = self.budget
+        self.accounts = _open_accounts(config, self.budget)
         self.tally = Tally()
-        self.own_budget_cameras = frozenset(each.name for each in config.all_cameras if each.budget is not None)
+        self.stats = LiveStats(self.own_budget_cameras, config.budget.window if self.live else math.inf)
+        self._tracked_cameras = _tracked_cameras(config, captures)
         self._gate = Gate(config.gate)
         self.control = Control(self.budget, self._gate)
-        self.live = any(capture.live for capture in captures)
-        always = config.video.policy == "always"
-        followed = [each.name for each in captures if always or (config.video.policy == "auto" and each.video)]
-        self._video = frozenset(followed)  # cameras whose scenes are remembered
-        self.stats = LiveStats(self.own_budget_cameras, config.budget.window if self.live else math.inf)
-        if self.live and config.select.memory is not None and config.output.record is not None:
-            raise UsageError(
-                "select.memory: when replies came is not recorded, so what the server was known to remember could not "
-                "be repeated; accepted in a live run: select.memory or output.record"
-            )
-        self.accounts = self._open_accounts()
-        for capture in captures:
-            if isinstance(capture, Playback) and capture.labels != models.edge.labels:
-                capture.forget_truth()
-        self._fuse = Fuse(config.fuse.rule == "server", config.fuse.weights, models.server.grid.units)
         self._encoder = Encoder.from_config(config, models.server)
+        self._fuse = Fuse(config.fuse.rule == "server", config.fuse.weights, models.server.grid.units)
+        self._overhead = OverheadLog(self.budget, recorded=config.output.record is not None)
+        self._script = script
+        if script is not None:
+            script.budget = self.budget
         self._interrupted = False
 
     @property
     def source(self) -> str:
-        """What is read, without credentials."""
-        return ", ".join(capture.source for capture in self.captures)
+        """The sources that are read, without credentials."""
+        return sources(self.captures)
 
     @property
     def title(self) -> str:
-        """What is read, in a line."""
+        """The sources in one line."""
         return self.source if len(self.captures) == 1 else f"{len(self.captures)} cameras"
 
     @property
     def length(self) -> int | None:
-        """How many frames there will be, where every source knows."""
+        """How many frames there will be; None when a source does not know."""
         lengths = [capture.length for capture in self.captures]
         return None if None in lengths else sum(filter(None, lengths))
 
     def panel(self, console: Console) -> LivePanel:
-        """What to show on the terminal while it runs."""
+        """A panel for the terminal that shows the run."""
         from sagelink.monitor.panel import LivePanel
 
         return LivePanel(console, self.title, self.length, self.now)
 
     def now(self) -> dict[str, Any]:
-        """What it looks like at this moment, as plain JSON values; the keys are documented in docs/dashboard.md."""
+        """The current state of the run as plain JSON values; docs/dashboard.md describes the keys."""
         health = {capture.name: capture.health() for capture in self.captures}
         return self.stats.snapshot(self.models.edge.labels, health) | {"control": self.control.state()}
-
-    def _open_accounts(self) -> dict[str, CameraAccount]:
-        """By camera: a part of the one shared budget, or a budget of its own."""
-        cameras = self.config.all_cameras
-        sharing = {each.name: CameraShare(each.weight, each.min_share) for each in cameras if each.budget is None}
-        accounts = open_accounts(self.budget, sharing)
-        for each in cameras:
-            if each.budget is not None:
-                accounts |= open_accounts(
-                    UplinkBudget(each.budget.uplink, each.budget.window), {each.name: CameraShare()}
-                )
-        return accounts
 
     def run(
         self, watch: Callable[[Verdict], None] | None = None, tell: Callable[[str], None] | None = None
     ) -> dict[str, object]:
-        """Runs to the end and returns the summary, which is also on disk when the run has an output folder.
+        """Runs to the end and returns the summary, which is also written into the output folder if there is one.
 
-        `watch` is called with each verdict, in capture order, from a thread; `tell` with what a user should know, such
-        as the dashboard's address. Raises SagelinkError when the run failed; what was done until then is kept.
+        `watch` receives each verdict, in capture order, in a thread. `tell` receives messages for the user, such as the
+        dashboard's address. Raises SagelinkError when the run fails; all results up to then are kept.
         """
-        from threadpoolctl import ThreadpoolController
-
-        from sagelink.monitor.monitor import Monitor
+        from sagelink.app.run_sinks import VerdictCallback, open_output_sinks
         from sagelink.pipeline.urls import is_webrtc
+
+        began_s = time.monotonic()
+        sinks: list[Sink] = [self.tally, self.stats]
+        recorder = self._recorder(sinks)
+        monitor = self._monitor(tell)
+        try:
+            for sink in open_output_sinks(self.config, self.models, self.captures, self.live, self._overhead):
+                sinks.append(sink)
+            if watch is not None:
+                sinks.append(VerdictCallback(watch))
+            sinks.extend(monitor.sinks)
+            with _one_blas_thread():
+                run_loop(self._run_graph(recorder, monitor), fast=is_webrtc(self.config.ship.server))
+        finally:
+            self._finish(recorder, began_s)
+        self._check_answers()
+        return self.summary(time.monotonic() - began_s)
+
+    def summary(self, wall_s: float) -> dict[str, object]:
+        """The summary so far; `wall_s`: how long the run has lasted."""
+        return run_summary(
+            self.tally, self.captures, self.accounts, self.budget, self.models, wall_s, self._interrupted
+        )
+
+    def _recorder(self, sinks: Sequence[Sink]) -> Recorder:
         from sagelink.stages.record import Recorder
         from sagelink.stages.scene_tracker import scene_config
-        from sagelink.stages.sinks.annotate import AnnotatedVideos, Painter
-        from sagelink.stages.sinks.highlights import Highlights
-        from sagelink.stages.sinks.jsonl import JsonLines
-        from sagelink.stages.sinks.recording_writer import RecordingWriter
         from sagelink.stages.smoothing import Smoother
 
-        output, labels = self.config.output, self.models.edge.labels
-        began = time.monotonic()
-        sinks: list[Sink] = [self.tally, self.stats]
-        recorder = Recorder(sinks, Smoother(scene_config(self.config.video)).smooth, self.stats.show_pending)
-        painter = Painter(labels, self.models.server.grid, self.config.capture.resize)
-        with ExitStack() as stack:
-            stack.callback(lambda: self._finish(time.monotonic() - began))
-            stack.callback(recorder.close)
-            try:
-                if output.out is not None:
-                    output.out.mkdir(parents=True, exist_ok=True)
-                    (output.out / SUMMARY).unlink(missing_ok=True)  # of an earlier run in the same folder
-                    sinks.append(JsonLines(output.out / RESULTS, labels))
-                    if output.pictures:
-                        sinks.append(Highlights(output.out / PICTURES, painter, output.pictures))
-                if output.record is not None:
-                    # Whoever repeats the run does not open the page to the same viewers.
-                    text = dump_config(self.config.model_copy(update={"dashboard": DashboardConfig()}))
-                    sinks.append(RecordingWriter(output.record, text, labels, self.live, self._overhead.take))
-                if output.annotate is not None:
-                    output.annotate.parent.mkdir(parents=True, exist_ok=True)
-                    several = len(self.captures) > 1
-                    sinks.append(AnnotatedVideos(output.annotate, painter, several))
-            except OSError as error:
-                raise UsageError(f"output cannot be written: {error}") from None
-            if watch is not None:
-                sinks.append(_VerdictCallback(watch))
-            monitor = Monitor(
-                self.config,
-                self.models,
-                [each.name for each in self.captures],
-                self.title,
-                self.control,
-                self.now,
-                self.live,
-                self.own_budget_cameras,
-                tell,
-            )
-            sinks.extend(monitor.sinks)
-            # NumPy's OpenBLAS spins for tens of ms after each small product, on a core that a model needs.
-            stack.enter_context(ThreadpoolController().select(internal_api="openblas").limit(limits=1))
-            run_loop(self._go(recorder, monitor), fast=is_webrtc(self.config.ship.server))
-        if self.tally.verdicts and self.tally.drops[Drop.ERROR] == self.tally.unanswered == self.tally.verdicts:
-            raise SagelinkError("the edge model failed on every frame; see the log")
-        if self.live and not self.tally.verdicts and not self._interrupted:
-            health = {each.name: each.health() or {} for each in self.captures}
-            faults = ", ".join(f"{name} ({each.get('fault') or 'silent'})" for name, each in health.items())
-            raise SagelinkError(f"no camera gave a frame: {faults}")
-        return self.summary(time.monotonic() - began)
+        return Recorder(sinks, Smoother(scene_config(self.config.video)).smooth, self.stats.show_pending)
 
-    async def _go(self, recorder: Recorder, monitor: Monitor) -> None:
+    def _monitor(self, tell: Callable[[str], None] | None) -> Monitor:
+        from sagelink.monitor.monitor import Monitor
+
+        return Monitor(
+            self.config,
+            self.models,
+            [capture.name for capture in self.captures],
+            self.title,
+            self.control,
+            self.now,
+            self.live,
+            self.own_budget_cameras,
+            tell,
+        )
+
+    async def _run_graph(self, recorder: Recorder, monitor: Monitor) -> None:
+        """Runs the graph; frames that are still inside when it ends get their verdict from the edge answer."""
         from sagelink.app.edge_graph import edge_graph, verdict_on
 
         clock: BudgetClock = MonotonicClock() if self.live else StreamClock()
-        edge: Graph | None = None
+        graph: Graph | None = None
         try:
             async with self._link(clock, monitor.count_recovered) as link:
-                edge = edge_graph(
-                    self.config,
-                    self.models,
-                    self.captures,
-                    self._encoder,
-                    link,
-                    self.accounts,
-                    self._fuse,
-                    recorder,
-                    self._gate,
-                    clock,
-                    self._video,
-                    self._script,
-                )
-                self._end_on_signals(edge)
-                async with monitor.serving(link, edge):
-                    await edge.run()
+                graph = edge_graph(self._parts(recorder, link, clock))
+                self._stop_on_signals(graph)
+                async with monitor.serving(link, graph):
+                    await graph.run()
         except BaseExceptionGroup as errors:
             raise first_error(errors) from None
         finally:
-            for item in edge.leftovers() if edge else ():
+            for item in graph.leftovers() if graph else ():
                 verdict = verdict_on(item, self._fuse)
                 if verdict is not None:
                     recorder.write(verdict)
+
+    def _parts(self, recorder: Recorder, link: EdgeLink, clock: BudgetClock) -> EdgeParts:
+        from sagelink.app.edge_graph import EdgeParts
+
+        return EdgeParts(
+            config=self.config,
+            models=self.models,
+            captures=self.captures,
+            accounts=self.accounts,
+            gate=self._gate,
+            encoder=self._encoder,
+            fuse=self._fuse,
+            recorder=recorder,
+            link=link,
+            clock=clock,
+            tracked_cameras=self._tracked_cameras,
+            script=self._script,
+        )
 
     def _link(self, clock: BudgetClock, on_recovered: Callable[[str], None]) -> AbstractAsyncContextManager[EdgeLink]:
         from sagelink.app.edge_link import edge_link
@@ -262,74 +239,79 @@ class Run:
         cameras = [*self.accounts]
         return edge_link(self.config, self.models, cameras, self._overhead, self.control, clock, on_recovered)
 
-    def _end_on_signals(self, graph: Graph) -> None:
-        """Ctrl-C or SIGTERM once: end cleanly; twice: now."""
+    def _stop_on_signals(self, graph: Graph) -> None:
+        """The first Ctrl-C or SIGTERM lets the frames inside get through; the second cuts them off."""
 
-        def end() -> None:
+        def stop() -> None:
             if graph.stopping:
+                log.info("event=aborting")
                 graph.abort()
             else:
+                log.info("event=stopping")
                 self._interrupted = True
                 graph.stop()
 
-        on_signals(end)
+        on_signals(stop)
 
-    def _finish(self, wall_s: float) -> None:
-        if self.config.output.out is None or not self.config.output.out.is_dir():
-            return
-        path = self.config.output.out / SUMMARY
-        unfinished = path.with_suffix(".part")
-        unfinished.write_text(json.dumps(self.summary(wall_s), indent=2) + "\n", encoding="utf-8")
-        unfinished.replace(path)
+    def _check_answers(self) -> None:
+        """Raises SagelinkError when a finished run has no answer at all."""
+        tally = self.tally
+        if tally.verdicts and tally.drops[Drop.ERROR] == tally.unanswered == tally.verdicts:
+            raise SagelinkError("the edge model failed on every frame; see the log")
+        if self.live and not tally.verdicts and not self._interrupted:
+            health = {capture.name: capture.health() or {} for capture in self.captures}
+            faults = ", ".join(f"{name} ({state.get('fault') or 'silent'})" for name, state in health.items())
+            raise SagelinkError(f"no camera gave a frame: {faults}")
 
-    def summary(self, wall_s: float) -> dict[str, object]:
-        """Its keys are documented in docs/outputs.md."""
-        tally, latency = self.tally, self.tally.latency
-        frames = sum(capture.captured for capture in self.captures)
-        accuracy = None
-        if tally.with_truth:
-            accuracy = {"verdict": tally.correct / tally.with_truth, "edge": tally.edge_correct / tally.with_truth}
-        return {
-            "frames": frames,
-            "verdicts": tally.verdicts,
-            "offloaded": tally.offloaded,
-            "origins": dict(tally.origins),
-            "drops": dict(tally.drops),
-            "revised": tally.revised,
-            "wire_bits": tally.wire_bits,
-            "peak_window_bits": self.budget.peak_window_bits,
-            "budget_bits": self.budget.limit_bits,
-            "window_s": self.budget.window_s,
-            "fps": frames / wall_s if wall_s else 0.0,
-            "wall_s": wall_s,
-            "latency_ms": {"p50": latency.percentile(0.5), "p95": latency.percentile(0.95), "max": latency.max_ms},
-            "accuracy": accuracy,
-            "skipped": sum(capture.skipped for capture in self.captures),
-            "interrupted": self._interrupted,
-            "source": self.source,
-            "cameras": {capture.name: self._camera(capture) for capture in self.captures},
-            "models": {"edge": self.models.edge.name, "server": self.models.server.name},
-        }
-
-    def _camera(self, capture: Capture) -> dict[str, object]:
-        account, counts = self.accounts[capture.name], self.tally.cameras[capture.name]
-        return {
-            "source": capture.source,
-            "frames": capture.captured,
-            "offloaded": counts["offloaded"],
-            "wire_bits": counts["wire_bits"],
-            "peak_window_bits": account.own.peak_window_bits,
-            "budget_bits": account.limit_bits,
-            "skipped": capture.skipped,
-            "health": capture.health(),
-        }
+    def _finish(self, recorder: Recorder, began_s: float) -> None:
+        """Closes the sinks and writes the summary, whatever happened before."""
+        out = self.config.output.out
+        with signals_ignored():  # a further Ctrl-C must not cut off results that are almost written
+            try:
+                recorder.close()
+            finally:
+                if out is not None and out.is_dir():
+                    write_summary(out, self.summary(time.monotonic() - began_s))
 
 
-class _VerdictCallback:
-    """A sink that hands verdicts on."""
+def _check_repeatable(config: Config, live: bool) -> None:
+    if live and config.select.memory is not None and config.output.record is not None:
+        raise UsageError(
+            "select.memory: a recording does not hold the times at which replies came, so a replay could not know "
+            "which units the server remembered; accepted in a live run: select.memory or output.record"
+        )
 
-    def __init__(self, watch: Callable[[Verdict], None]) -> None:
-        self.write = watch
 
-    def close(self) -> None:
-        pass
+def _ignore_truth_of_other_classes(captures: Sequence[Capture], models: Pair) -> None:
+    from sagelink.stages.capture import Playback
+
+    for capture in captures:
+        if isinstance(capture, Playback) and capture.labels != models.edge.labels:
+            capture.forget_truth()
+
+
+def _open_accounts(config: Config, budget: UplinkBudget) -> dict[str, CameraAccount]:
+    """By camera: a share of the one budget, or a budget of its own."""
+    cameras = config.all_cameras
+    sharing = {camera.name: CameraShare(camera.weight, camera.min_share) for camera in cameras if camera.budget is None}
+    accounts = open_accounts(budget, sharing)
+    for camera in cameras:
+        if camera.budget is not None:
+            own = UplinkBudget(camera.budget.uplink, camera.budget.window)
+            accounts |= open_accounts(own, {camera.name: CameraShare()})
+    return accounts
+
+
+def _tracked_cameras(config: Config, captures: Sequence[Capture]) -> frozenset[str]:
+    """Cameras whose scenes are tracked from frame to frame."""
+    if config.video.policy == "auto":
+        return frozenset(capture.name for capture in captures if capture.video)
+    return frozenset(capture.name for capture in captures if config.video.policy == "always")
+
+
+def _one_blas_thread() -> AbstractContextManager[object]:
+    """NumPy's OpenBLAS spins for tens of ms after each small product, on a core that a model needs."""
+    from threadpoolctl import ThreadpoolController
+
+    limit: AbstractContextManager[object] = ThreadpoolController().select(internal_api="openblas").limit(limits=1)
+    return limit

@@ -1,7 +1,7 @@
-"""The script of an exact replay: what the outside world decided in a recorded run.
+"""The script of an exact replay: takes a recording, and gives the graph the decisions of the outside world.
 
-It gives the graph the recorded times of asking and charging, the order of frames, the server's replies, and the reasons
-for frames that were lost on the way. Everything that depends on pixels and settings is computed anew.
+These are the times at which the budget was asked and charged, the order of frames, the server's replies, and the
+reasons for lost frames. Everything that depends on pixels and settings is computed again.
 """
 
 from __future__ import annotations
@@ -20,57 +20,60 @@ from sagelink.pipeline.urls import is_webrtc
 if TYPE_CHECKING:
     from sagelink.stages.recording_reader import Place, RecordedCamera, RecordingReader, Row
 
-# Reasons that a run on its own frames cannot come to: they are taken from the recording.
-_FROM_OUTSIDE = {Drop.LINK, Drop.LATE, Drop.REFUSED, Drop.STOPPED, Drop.ERROR}
+# Drop reasons that depend on the outside world: they are taken from the recording.
+_OUTSIDE_REASONS = {Drop.LINK, Drop.LATE, Drop.REFUSED, Drop.STOPPED, Drop.ERROR}
 
 
 class Script:
-    """What the outside world did in a recorded run. Itself a stage: a frame that went no further goes no further."""
+    """Replaces the outside world in an exact replay.
 
-    budget: UplinkBudget  # of the run, which charges tolls to it
+    It is also a stage, before the budget is asked and before it is charged: a frame that was lost there is lost again,
+    and the connection's overhead is charged at its recorded times.
+    """
+
+    budget: UplinkBudget  # of the replay; `Run` sets it
 
     def __init__(self, recording: RecordingReader, captures: Sequence[RecordedCamera], server: str = "") -> None:
-        """`server`: where it was; empty: in the same process. Raises UsageError where that cannot be repeated."""
-        self.frames = _Frames(recording.rows, captures)
-        self.asked = _RecordedClock(recording.rows, "asked_s")
-        self.charged = _RecordedClock(recording.rows, "sent_s")
-        self.outcomes = _Outcomes(recording.rows)
+        """`server`: its address in the recorded run; empty: the same process. Raises UsageError when a run with that
+        server cannot be replayed exactly."""
+        self.frames = _RecordedFrames(recording.rows, captures)
+        self.ask_clock = _RecordedClock(recording.rows, "asked_s")
+        self.charge_clock = _RecordedClock(recording.rows, "sent_s")
+        self.drops = _RecordedDrops(recording.rows)
         self.link = RecordedLink(recording.rows, _message_bits(recording, server))
-        self._overhead = OverheadReplay(
-            charge_overhead for row in recording.rows.values() for charge_overhead in row.get("tolls", [])
-        )
+        self._overhead = OverheadReplay(charge for row in recording.rows.values() for charge in row.get("tolls", []))
         self._rows = recording.rows
 
-    def heard(self, frame: Frame) -> list[int]:
-        """The frames whose answers were in since the camera's frame before."""
-        heard: list[int] = _row(self._rows, frame).get("heard", [])
-        return heard
+    def received(self, frame: Frame) -> list[int]:
+        """Sequence numbers of the frames whose answers arrived since the camera's previous frame."""
+        received: list[int] = _row(self._rows, frame).get("heard", [])
+        return received
 
     async def process(self, item: Scored | Evidence) -> Scored | Evidence | EdgeOnly:
         row = _row(self._rows, item.frame)
-        went_on_s = row["asked_s" if isinstance(item, Scored) else "sent_s"]
+        passed_s = row["asked_s" if isinstance(item, Scored) else "sent_s"]
         reason = _drop(row)
-        if went_on_s is not None:
-            self._overhead.charge(self.budget, went_on_s)
-        return item if went_on_s is not None or reason not in _FROM_OUTSIDE else EdgeOnly(item, reason)
+        if passed_s is not None:
+            self._overhead.charge(self.budget, passed_s)
+        return item if passed_s is not None or reason not in _OUTSIDE_REASONS else EdgeOnly(item, reason)
 
 
 def _message_bits(recording: RecordingReader, server: str) -> Callable[[int], int]:
-    """What a message of so many bytes takes of the uplink. Raises UsageError where that is not known, or what the
-    connection took beside."""
+    """Returns a function from message bytes to wire bits. Raises UsageError when the recording does not determine the
+    wire cost of a message, or lacks the connection's overhead."""
     from sagelink.transport.webrtc.address import parse_url
     from sagelink.transport.webrtc.wire_cost import WebRtcCostModel
 
     if not server:
         return lambda message_bytes: 8 * message_bytes
     if not is_webrtc(server):
-        obstacle = f"a run over {server}: what a message costs there depends on the broker, which is not recorded"
+        obstacle = f"a run over {server}: the wire cost of a message depends on the broker, which is not recorded"
     elif any("tolls" not in row for row in recording.rows.values()):
-        obstacle = "an older version, which did not record what the connection itself was charged"
+        obstacle = "an older version, which did not record the connection's own overhead"
     else:
         tls, host, _ = parse_url(server, "ship.server")
         return WebRtcCostModel(ipv6=":" in host, tls=tls).message_bits
-    raise UsageError(f"recording {str(recording.folder)!r} is of {obstacle}; accepted: --uplink or --set, to compare")
+    raise UsageError(f"recording {str(recording.folder)!r} is from {obstacle}; accepted: --uplink or --set, to compare")
 
 
 def _row(rows: Mapping[Place, Row], frame: Frame) -> Row:
@@ -82,7 +85,7 @@ def _drop(row: Row) -> Drop | None:
 
 
 class _RecordedClock:
-    """A BudgetClock that says what it said then."""
+    """A BudgetClock that returns the recorded times."""
 
     def __init__(self, rows: Mapping[Place, Row], key: str) -> None:
         self._rows = rows
@@ -93,21 +96,22 @@ class _RecordedClock:
         return float(row["asked_s"] if row[self._key] is None else row[self._key])
 
 
-class _Outcomes:
-    """A stage before fusion: a message without a reply was lost then for a reason that only the recording knows."""
+class _RecordedDrops:
+    """A stage before fusion: gives a message without a reply the drop reason that the recording holds."""
 
     def __init__(self, rows: Mapping[Place, Row]) -> None:
         self._rows = rows
 
     async def process(self, outcome: Answered | EdgeOnly | PendingVerdict) -> Answered | EdgeOnly | PendingVerdict:
         reason = _drop(_row(self._rows, outcome.frame))
-        if isinstance(outcome, EdgeOnly) and outcome.reason is Drop.LINK and reason in _FROM_OUTSIDE:
+        if isinstance(outcome, EdgeOnly) and outcome.reason is Drop.LINK and reason in _OUTSIDE_REASONS:
             return EdgeOnly(outcome.work, reason)
         return outcome
 
 
-class _Frames:
-    """All frames in the order in which they asked the budget; those never scored as Kept, as they ended then."""
+class _RecordedFrames:
+    """All frames in the order in which they asked the budget; a frame that was never scored comes as EdgeOnly, with its
+    recorded drop reason."""
 
     def __init__(self, rows: Mapping[Place, Row], captures: Sequence[RecordedCamera]) -> None:
         self._rows = rows
@@ -123,28 +127,28 @@ class _Frames:
     async def __aiter__(self) -> AsyncIterator[Frame | EdgeOnly]:
         streams = [aiter(capture) for capture in self._captures]
         heads: list[tuple[float, int, Frame]] = []  # the next scored frame of each camera
-        empty = list(range(len(streams)))
-        while empty or heads:
-            for place in empty:
-                while (frame := await anext(streams[place], None)) is not None:
+        advance = list(range(len(streams)))  # streams whose next scored frame is not among the heads
+        while advance or heads:
+            for number in advance:
+                while (frame := await anext(streams[number], None)) is not None:
                     row = _row(self._rows, frame)
                     if row["verdict"]["edge"] is not None:
                         asked_s = row["asked_s"]
-                        heapq.heappush(heads, (float("inf") if asked_s is None else asked_s, place, frame))
+                        heapq.heappush(heads, (float("inf") if asked_s is None else asked_s, number, frame))
                         break
                     yield EdgeOnly(frame, _drop(row) or Drop.ERROR)
-            empty = []
+            advance = []
             if heads:
-                _, place, frame = heapq.heappop(heads)
-                empty = [place]
+                _, number, frame = heapq.heappop(heads)
+                advance = [number]
                 yield frame
 
 
 class RecordedLink:
-    """An EdgeLink whose server is the recording: it gives the replies that came then, and takes nothing else."""
+    """An EdgeLink whose server is the recording: it returns the recorded replies and sends nothing."""
 
     def __init__(self, rows: Mapping[Place, Row], message_bits: Callable[[int], int]) -> None:
-        """`message_bits`: on the wire, framing included, of a message of so many bytes."""
+        """`message_bits`: from message bytes to bits on the wire, framing included."""
         self._rows = rows
         self._message_bits = message_bits
         self._down: Channel[tuple[str, bytes]] = Channel("downlink", capacity=64)
@@ -162,17 +166,17 @@ class RecordedLink:
         return None
 
     async def ready(self) -> None:
-        """At once."""
+        """Returns at once."""
 
     async def send(self, camera: str, message: bytes) -> str | None:
         from sagelink.transport.wire import peek
 
         about = peek(message)
-        assert about is not None, "the edge sent something that is no evidence"
+        assert about is not None, "the edge sent a message that is no evidence"
         seq, _ = about
         reply = self._rows[camera, seq]["reply"]
         if reply is None:
-            return "no reply came then"
+            return "no reply in the recording"
         await self._down.put((camera, bytes.fromhex(reply)))
         return None
 

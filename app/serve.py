@@ -1,4 +1,4 @@
-"""`sagelink serve`: the server as a process of its own."""
+"""`sagelink serve`: receives evidence of cameras, classifies it, and replies, until a signal ends it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from contextlib import AsyncExitStack
 import torch
 from prometheus_client import CollectorRegistry
 
-from sagelink.app.server_link import ListenerFactory, Listening, listener_factory
-from sagelink.models import loading
+from sagelink.app.server_link import ListenerFactory, ListeningLink, listener_factory
+from sagelink.models import loading as zoo
 from sagelink.monitor.metrics import ServerMetrics
 from sagelink.net.http import parse_address, serve_http
 from sagelink.pipeline.config import Config
@@ -27,21 +27,21 @@ from sagelink.server.service import Service
 
 log = logging.getLogger(__name__)
 
-_DRAIN_S = 1.0  # for the frames inside when it ends
+_DRAIN_S = 1.0  # after a signal, for the frames that are inside
 
 
 def serve(config: Config, tell: Callable[[str], None]) -> None:
-    """Serves until Ctrl-C or SIGTERM. `tell` gets a line for the user. Raises SagelinkError."""
-    opens = listener_factory(config)
+    """Serves until Ctrl-C or SIGTERM. `tell` receives one line for the user. Raises SagelinkError."""
+    open_link = listener_factory(config)
     http = parse_address(config.serve.http, "serve.http") if config.serve.http else None
     torch.set_num_threads(config.threads)
-    classifier = Classifier(loading.load(config.server, config.server_model))
-    run_loop(_serve(config, opens, http, classifier, tell), fast=is_webrtc(config.serve.listen))
+    classifier = Classifier(zoo.load(config.server, config.server_model))
+    run_loop(_serve(config, open_link, http, classifier, tell), fast=is_webrtc(config.serve.listen))
 
 
 async def _serve(
     config: Config,
-    opens: ListenerFactory,
+    open_link: ListenerFactory,
     http: tuple[str, int] | None,
     classifier: Classifier,
     tell: Callable[[str], None],
@@ -50,11 +50,11 @@ async def _serve(
     metrics = ServerMetrics(CollectorRegistry())
     limits = BatchLimits(config.serve.max_batch_units, config.serve.max_wait, config.serve.queue)
     async with AsyncExitStack() as stack:
-        link = await stack.enter_async_context(opens(metrics, classifier.model))
+        link = await stack.enter_async_context(open_link(metrics, classifier.model))
         service = Service(
             link, classifier, limits, metrics, config.serve.workers, ReferenceStore(config.serve.memory or 0)
         )
-        _refuse_misfits(link, service)
+        _check_cameras(link, service)
         line = f"serving {classifier.model.name} on {link.url}"
         if is_webrtc(config.serve.listen) and config.webrtc.max_viewers:
             line += f", page for browsers on {link.url.removeprefix('webrtc+')}/"
@@ -65,19 +65,20 @@ async def _serve(
         tell(line)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None) as limit:
-                on_signals(lambda: _end(link, limit))
+                on_signals(lambda: _drain(link, limit))
                 await service.run()
 
 
-def _end(link: Listening, limit: asyncio.Timeout) -> None:
-    """No more frames; those inside may still be answered for a short while."""
+def _drain(link: ListeningLink, limit: asyncio.Timeout) -> None:
+    """Takes no more frames; those inside may still be answered for `_DRAIN_S` seconds."""
     link.close()
-    with contextlib.suppress(RuntimeError):  # a further signal, when it is ending already
+    with contextlib.suppress(RuntimeError):  # a second signal, when the service has already ended
         limit.reschedule(asyncio.get_running_loop().time() + _DRAIN_S)
 
 
-def _refuse_misfits(link: Listening, service: Service) -> None:
-    """Raises UsageError when cameras are there and this model fits none; each of some misfits is answered so."""
+def _check_cameras(link: ListeningLink, service: Service) -> None:
+    """Raises UsageError when cameras are connected and the model fits none of them. When it fits some, each misfit is
+    logged, and its messages are refused."""
     misfits = {
         address: reason for address, camera_info in link.cameras.items() if (reason := service.misfit(camera_info))
     }
@@ -85,6 +86,4 @@ def _refuse_misfits(link: Listening, service: Service) -> None:
         log.warning("event=misfit camera=%s reason=%r", address, reason)
     if misfits and len(misfits) == len(link.cameras):
         address, reason = next(iter(misfits.items()))
-        raise UsageError(
-            f"the server's model fits none of the {len(misfits)} cameras that are there: {address}: {reason}"
-        )
+        raise UsageError(f"the server's model fits none of the {len(misfits)} connected cameras: {address}: {reason}")

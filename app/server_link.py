@@ -1,4 +1,4 @@
-"""How cameras reach a server: through an MQTT broker, or straight over WebRTC."""
+"""Opens the server's link to its cameras, as `serve` in the configuration says: an MQTT broker, or WebRTC."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import contextlib
 import dataclasses
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import Protocol
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack
+from typing import TYPE_CHECKING, Protocol
 
 from sagelink.models.loading import Model
 from sagelink.monitor.metrics import ServerMetrics
@@ -24,44 +24,47 @@ from sagelink.transport.mqtt.server import MqttServerLink
 from sagelink.transport.mqtt.topics import Topics
 from sagelink.transport.webrtc.address import ALSO_WEBRTC, SignallingEndpoint, open_signalling_endpoint
 
-_RETAINED_S = 0.5  # what cameras have announced comes within this time of subscribing
+if TYPE_CHECKING:
+    from sagelink.transport.webrtc.browser_session import BrowserSettings
+
+_RETAINED_S = 0.5  # after subscribing, the retained announcements of cameras arrive within this time
 
 
-class Listening(ServerLink, Protocol):
-    """A link that a server has open."""
+class ListeningLink(ServerLink, Protocol):
+    """A server's open link."""
 
     @property
     def url(self) -> str: ...
 
     @property
     def trouble(self) -> str | None:
-        """Why no camera can reach it now; None while they can."""
+        """The reason why no camera can reach the server now; None while cameras can."""
         ...
 
     def close(self) -> None:
-        """Takes no more messages; replies to those inside are still sent until the link is left."""
+        """Takes no more messages; replies to messages that are inside are sent until the link is left."""
         ...
 
 
 class ListenerFactory(Protocol):
-    """Opens a link when everything else is ready."""
+    """Opens the link, when everything else is ready."""
 
-    def __call__(self, metrics: ServerMetrics, model: Model) -> AbstractAsyncContextManager[Listening]: ...
+    def __call__(self, metrics: ServerMetrics, model: Model) -> AbstractAsyncContextManager[ListeningLink]: ...
 
 
 def listener_factory(config: Config) -> ListenerFactory:
-    """What `serve.listen` or `serve.embedded_broker` means. Raises UsageError."""
+    """The factory for `serve.listen` or `serve.embedded_broker`. Raises UsageError."""
     listen, embedded = config.serve.listen, config.serve.embedded_broker
     if bool(listen) == bool(embedded):
         raise UsageError(
             "serve: name one of serve.listen (mqtt://host:port or webrtc+http://host:port) and serve.embedded_broker "
-            "(host:port)"
+            "(host:port), not both"
         )
     if is_webrtc(listen):
         need_aiortc("serve.listen")
-        at = open_signalling_endpoint(listen, config.webrtc, "serve.listen")
-        _check_certificate(config, at)
-        return lambda metrics, model: _webrtc(config, at, metrics, model)
+        endpoint = open_signalling_endpoint(listen, config.webrtc, "serve.listen")
+        _check_certificate(config, endpoint)
+        return lambda metrics, model: _webrtc(config, endpoint, metrics, model)
     broker = open_broker(listen, config.mqtt, "serve.listen", ALSO_WEBRTC) if listen else _embedded(config)
     return lambda metrics, _: _mqtt(config, broker, metrics)
 
@@ -70,23 +73,24 @@ def _embedded(config: Config) -> Broker:
     embedded = config.serve.embedded_broker
     host, port = parse_address(embedded, "serve.embedded_broker")
     if port == 0:
-        raise UsageError(f"serve.embedded_broker {embedded!r}: cameras have to know the port; accepted: 1 to 65535")
+        raise UsageError(f"serve.embedded_broker {embedded!r}: cameras must know the port; accepted: 1 to 65535")
     broker = open_broker(f"mqtt://{embedded}", config.mqtt, "serve.embedded_broker")
-    own = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (how this process reaches it)
-    return dataclasses.replace(broker, host=own, protocol="3.1.1")
+    own_host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (how this process reaches it)
+    return dataclasses.replace(broker, host=own_host, protocol="3.1.1")
 
 
-def _check_certificate(config: Config, at: SignallingEndpoint) -> None:
+def _check_certificate(config: Config, endpoint: SignallingEndpoint) -> None:
+    """Raises UsageError unless the certificate files fit the address."""
     files = {"webrtc.certificate": config.webrtc.certificate, "webrtc.key": config.webrtc.key}
     for key, path in files.items():
-        if at.tls and (path is None or not path.is_file()):
+        if endpoint.tls and (path is None or not path.is_file()):
             found = "not set" if path is None else f"{str(path)!r}, which is not a file"
-            raise UsageError(f"serve.listen is {at.url}, but {key} is {found}; accepted: a PEM file")
-        if not at.tls and path is not None:
+            raise UsageError(f"serve.listen is {endpoint.url}, but {key} is {found}; accepted: a PEM file")
+        if not endpoint.tls and path is not None:
             raise UsageError(
-                f"{key} is set, but serve.listen is {at.url}, which is not encrypted; accepted: webrtc+https://"
+                f"{key} is set, but serve.listen is {endpoint.url}, which is not encrypted; accepted: webrtc+https://"
             )
-    if at.tls:
+    if endpoint.tls:
         try:
             certificate, key_file = map(str, files.values())
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key_file, password="")
@@ -112,21 +116,23 @@ async def _mqtt(config: Config, broker: Broker, metrics: ServerMetrics) -> Async
 
 @contextlib.asynccontextmanager
 async def _webrtc(
-    config: Config, at: SignallingEndpoint, metrics: ServerMetrics, model: Model
-) -> AsyncIterator[Listening]:
-    from sagelink.app.browser_cameras import audience
+    config: Config, endpoint: SignallingEndpoint, metrics: ServerMetrics, model: Model
+) -> AsyncIterator[ListeningLink]:
+    from sagelink.app.browser_cameras import browser_settings
     from sagelink.transport.webrtc.server import WebRtcServerLink
 
     own = config.webrtc
-    browsers = audience(model, config.capture.resize, own.max_viewers) if own.max_viewers else contextlib.nullcontext()
-    with browsers as let_in:
+    settings: AbstractContextManager[BrowserSettings | None] = contextlib.nullcontext()
+    if own.max_viewers:
+        settings = browser_settings(model, config.capture.resize, own.max_viewers)
+    with settings as browsers:
         async with WebRtcServerLink(
-            at,
+            endpoint,
             certificate=own.certificate,
             key=own.key,
             part_wait_s=own.part_wait,
             max_peers=own.max_peers,
-            browsers=let_in,
+            browsers=browsers,
         ) as link:
             metrics.connected.set(True)
             metrics.viewers.set_function(lambda: link.viewers)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from sagelink.app.options import rows_of
+from sagelink.app.options import parse_rows
 from sagelink.lab.dataset import find_pictures
 from sagelink.lab.evaluation import Evaluation, weight_by_units
 from sagelink.lab.harness import Harness
@@ -84,7 +84,7 @@ def main() -> None:
     given = parser.parse_args()
     config = load_config(None, {"gate.policy": "always"} | parse_assignments(given.set))
     pair = Pair.load(config)
-    pictures = find_pictures(given.images, given.labels, pair.edge.labels).part(rows_of(given.rows), None)
+    pictures = find_pictures(given.images, given.labels, pair.edge.labels).part(parse_rows(given.rows), None)
     evaluation = Evaluation(Harness(pair, config.capture.resize), config, weight_by_units(config, pair.server))
     with Bar(Console()) as bar:
         evaluation.see(pictures, ["last"], bar.show)

@@ -43,13 +43,13 @@ def play(clip: Clip, config: Config, harness: Harness, score: Score, kbps: float
         order = coverage(scored.importance, scored.embeddings, harness.canvas.units)
         cap = (budget.allowance(shot.stream_s) or 0) // 8
         plan: Plan | int | None = None
-        base = None if memory is None else memory.look(scored.picture, shot.stream_s)
+        base = None if memory is None else memory.reference_for(scored.picture, shot.stream_s)
         if memory is not None and base is not None:
             rest = completing(base, order, coverage, scored)
             plan = encoder.fit_delta(seq, scored.picture, base, rest, cap)
             if plan is not None:
                 units = np.sort(rest[: plan.point.units])
-                memory.coded(seq, plan.message, base, units, scored.picture, shot.stream_s)
+                memory.register_sent(seq, plan.message, base, units, scored.picture, shot.stream_s)
         if plan is None:
             plan = encoder.fit(seq, scored.picture, order, cap)
         answer, units_seen, bits = scored.answer, 0, 0
@@ -64,7 +64,7 @@ def play(clip: Clip, config: Config, harness: Harness, score: Score, kbps: float
                 server.keep("bench", received.name, received.units, received.content, now_s)
             units_seen = len(received.units)
             if memory is not None:
-                memory.hear(Reply(seq, None, (0,), (-0.1,), units_seen, 0.0))
+                memory.acknowledge(Reply(seq, None, (0,), (-0.1,), units_seen, 0.0))
             (told,) = answers_of(harness.classifier, [received])
             answer = fuse(answer, told, plan.weight)
         found.append((answer.class_id == shot.truth, units_seen, bits))

@@ -1,4 +1,4 @@
-"""The page of `sagelink serve` in a real browser whose camera shows a drawn scene, beside a real run of a camera."""
+"""The page of `sagelink serve` in a real browser whose camera shows a drawn scene, next to a real edge run."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from typing import Any
 import av
 import pytest
 
-from sagelink.app.browser_cameras import evidence_of
-from sagelink.models import loading
+from sagelink.app.browser_cameras import full_evidence
+from sagelink.models import loading as zoo
 from sagelink.pipeline.config import ModelConfig
 from sagelink.pipeline.types import Pixels
 from sagelink.server.classify import Classifier
 from sagelink.server.receive import receive
 from sagelink.stages.sources.synthetic import SyntheticSource
-from tests.app.test_mqtt_run import answered, dropped, finish, live_run, serve
-from tests.app.test_mqtt_run import wait_for as wait_for_lines
+from tests.app.runs import answered, dropped, finish, live_run, serve, wait_for_lines
 from tests.brokers import free_port
 from tests.browsers import PATIENCE_MS, chromium, wait_for
 from tests.processes import Sagelink
@@ -29,14 +28,14 @@ LOOPBACK = "--allow-loopback-in-peer-connection"  # for machines with no other i
 
 @pytest.fixture(scope="module")
 def scene() -> tuple[Pixels, str]:
-    """A picture that the demo server is sure about, and what it shows."""
-    model = loading.load(ModelConfig(), "demo-server")
+    """A picture that the demo server classifies with high confidence, and its label."""
+    model = zoo.load(ModelConfig(), "demo-server")
     classifier = Classifier(model)
     shots = [*SyntheticSource(20, 640, 480, seed=3, hold=1)]
-    seen = [receive(evidence_of(0, shot.pixels, model.grid, "squash"), classifier.canvas) for shot in shots]
+    received = [receive(full_evidence(0, shot.pixels, model.grid, "squash"), classifier.canvas) for shot in shots]
     right = {
         log_probs[0]: shot
-        for shot, (classes, log_probs) in zip(shots, classifier(seen), strict=True)
+        for shot, (classes, log_probs) in zip(shots, classifier(received), strict=True)
         if classes[0] == shot.truth
     }
     shot = right[max(right)]
@@ -66,14 +65,14 @@ def open_page(browser: Any, port: int, camera: bool = True) -> Any:
     return page
 
 
-def says(what: str, text: str) -> str:
-    return f"document.getElementById('{what}').textContent.includes('{text}')"
+def shows(element: str, text: str) -> str:
+    return f"document.getElementById('{element}').textContent.includes('{text}')"
 
 
-def is_live(page: Any) -> None:
-    """It has an answer that came after now."""
+def wait_until_live(page: Any) -> None:
+    """Waits until the page shows an answer that arrived after this call."""
     count = int(page.evaluate("document.body.dataset.answers ?? 0"))
-    wait_for(page, f"{says('connection', 'live')} && document.body.dataset.answers > {count}")
+    wait_for(page, f"{shows('connection', 'live')} && document.body.dataset.answers > {count}")
 
 
 def enter(page: Any, token: str) -> None:
@@ -82,7 +81,7 @@ def enter(page: Any, token: str) -> None:
 
 
 def hide(page: Any, hidden: bool) -> None:
-    """As another tab does; a headless browser shows all its pages."""
+    """Acts like a switch to another tab; a headless browser shows all its pages."""
     value = "true" if hidden else "false"
     page.evaluate(f"Object.defineProperty(document, 'hidden', {{ value: {value}, configurable: true }})")
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
@@ -92,57 +91,57 @@ def serving(port: int, *arguments: str, **environment: str) -> Sagelink:
     return serve(f"webrtc+http://127.0.0.1:{port}", *arguments, **environment)
 
 
-def test_the_answer_beside_a_camera_and_a_server_that_comes_back(
+def test_page_shows_answers_next_to_an_edge_run_and_survives_a_server_restart(
     browser: Any, scene: tuple[Pixels, str], port: int, tmp_path: Path
 ) -> None:
     with serving(port) as server, live_run(f"webrtc+http://127.0.0.1:{port}", tmp_path) as run:
         server.said(f"page for browsers on http://127.0.0.1:{port}/")
         wait_for_lines(tmp_path, answered)
         page = open_page(browser, port)
-        is_live(page)
+        wait_until_live(page)
         assert page.inner_text("#label") == scene[1]
         assert page.locator("#top li").count() == 5
         assert page.inner_text("#delay").endswith("s")
-        wait_for(page, says("size", "640"))
+        wait_for(page, shows("size", "640"))
         wait_for(page, "Number(document.getElementById('rate').textContent) > 0")
         wait_for_lines(tmp_path, answered, 10)
         server.kill()
-        wait_for(page, says("connection", "trying again"))
+        wait_for(page, shows("connection", "trying again"))
         wait_for_lines(tmp_path, dropped("link"))
         with serving(port) as another:
-            is_live(page)
+            wait_until_live(page)
             wait_for_lines(tmp_path, answered)
             run.interrupt()
             finish(run, tmp_path)
             another.interrupt()
-            assert another.ended(10) == 0  # the page does not hold it
+            assert another.ended(10) == 0  # the open page does not delay the end
             assert "Traceback" not in another.output
-        wait_for(page, says("connection", "trying again"))
+        wait_for(page, shows("connection", "trying again"))
         page.context.close()
 
 
-def test_a_camera_a_token_and_a_place_are_needed(browser: Any, port: int) -> None:
+def test_page_needs_a_camera_a_token_and_a_free_place(browser: Any, port: int) -> None:
     with serving(port, "--set", "webrtc.max_viewers=1", SAGELINK_WEBRTC_TOKEN=TOKEN) as server:
         server.said("serving")
         page = open_page(browser, port, camera=False)
-        wait_for(page, says("problem-text", "may not use the camera"))
+        wait_for(page, shows("problem-text", "may not use the camera"))
         page.context.grant_permissions(["camera"])
         page.click("#again")
-        wait_for(page, says("login-text", "asks for a token"))
+        wait_for(page, shows("login-text", "asks for a token"))
         assert not page.is_visible("#problem")
         enter(page, "a-wrong-token-of-some-length")
-        wait_for(page, says("login-text", "not the token"))
+        wait_for(page, shows("login-text", "not the token"))
         enter(page, TOKEN)
-        is_live(page)
+        wait_until_live(page)
 
         other = open_page(browser, port)
-        wait_for(other, says("login-text", "asks for a token"))
+        wait_for(other, shows("login-text", "asks for a token"))
         enter(other, TOKEN)
-        wait_for(other, says("connection", "server full"))
+        wait_for(other, shows("connection", "server full"))
         hide(page, True)
-        wait_for(page, says("connection", "paused"))
-        is_live(other)
+        wait_for(page, shows("connection", "paused"))
+        wait_until_live(other)
         hide(page, False)
-        wait_for(page, says("connection", "server full"))
+        wait_for(page, shows("connection", "server full"))
         page.context.close()
         other.context.close()

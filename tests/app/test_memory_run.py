@@ -1,4 +1,4 @@
-"""Evidence memory in whole runs: in one process, over a real broker, and behind a shared subscription."""
+"""Runs with evidence memory: in one process, over a real broker, and behind a shared subscription."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.errors import UsageError
-from tests.app.test_mqtt_run import answered, finish, serve
+from tests.app.runs import answered, finish, serve
 from tests.brokers import Mosquitto, free_port
 from tests.processes import Sagelink
 
@@ -52,16 +52,16 @@ def metric(port: int, name: str) -> float:
 MEMORY = ("--set", "select.memory=1min")
 
 
-def told(lines: list[dict[str, Any]]) -> list[Any]:
-    """What the server said, without the last bits."""
+def server_answers(lines: list[dict[str, Any]]) -> list[Any]:
+    """The server's answers, rounded, because a batch changes the last bits."""
     return [(line["server"]["class_id"], round(line["server"]["prob"], 3), line["units"]) for line in lines]
 
 
-def test_messages_complete_one_another_over_a_broker_as_in_one_process(still: Path, tmp_path: Path) -> None:
+def test_messages_build_on_earlier_ones_over_a_broker_as_in_one_process(still: Path, tmp_path: Path) -> None:
     one = run(still, tmp_path / "one", *MEMORY)
-    alone = run(still, tmp_path / "alone")
-    assert len(set(told(alone))) == 1  # without memory each frame is the same question
-    assert len(set(told(one))) > 4
+    without = run(still, tmp_path / "alone")
+    assert len(set(server_answers(without))) == 1  # without memory all frames send the same evidence
+    assert len(set(server_answers(one))) > 4
     port = free_port()
     with Mosquitto() as mosquitto, serve(mosquitto.url, "--http", f"127.0.0.1:{port}") as server:
         server.said("serving")
@@ -70,10 +70,10 @@ def test_messages_complete_one_another_over_a_broker_as_in_one_process(still: Pa
         assert metric(port, "sagelink_server_units_total") > 4 * sent
         assert metric(port, "sagelink_server_forgotten_total") == 0
         assert metric(port, "sagelink_server_remembered_bytes") > 0
-    assert told(over) == told(one)
+    assert server_answers(over) == server_answers(one)
 
 
-def test_behind_a_shared_subscription_memory_comes_to_rest(still: Path, tmp_path: Path) -> None:
+def test_behind_a_shared_subscription_memory_is_given_up(still: Path, tmp_path: Path) -> None:
     ports = [free_port(), free_port()]
     with (
         Mosquitto() as mosquitto,
@@ -88,7 +88,7 @@ def test_behind_a_shared_subscription_memory_comes_to_rest(still: Path, tmp_path
         assert 1 <= forgotten <= 8
 
 
-def test_a_server_that_remembers_nothing_answers_all_the_same(still: Path, tmp_path: Path) -> None:
+def test_a_server_without_memory_still_answers(still: Path, tmp_path: Path) -> None:
     port = free_port()
     options = ("--http", f"127.0.0.1:{port}", "--set", "serve.memory=1")
     with Mosquitto() as mosquitto, serve(mosquitto.url, *options) as server:
@@ -99,9 +99,9 @@ def test_a_server_that_remembers_nothing_answers_all_the_same(still: Path, tmp_p
         assert 1 <= metric(port, "sagelink_server_forgotten_total") <= 4
 
 
-def test_a_recording_with_memory_is_repeated_bit_by_bit(still: Path, tmp_path: Path, command: Any) -> None:
-    run(still, tmp_path / "out", *MEMORY, "--record", str(tmp_path / "kept"))
-    code, printed = command("replay", tmp_path / "kept")
+def test_a_recording_with_memory_replays_exactly(still: Path, tmp_path: Path, command: Any) -> None:
+    run(still, tmp_path / "out", *MEMORY, "--record", str(tmp_path / "recording"))
+    code, printed = command("replay", tmp_path / "recording")
     assert code == 0, printed
     assert "as recorded" in printed
 
@@ -110,11 +110,11 @@ def test_with_whole_frames_memory_changes_nothing(still: Path, tmp_path: Path) -
     options = ("--units", "196", "--set", "encode.codec=webp-frame")
     with_memory, without = (run(still, tmp_path / name, *options, *more) for name, more in (("a", MEMORY), ("b", ())))
     for one, other in zip(with_memory, without, strict=True):
-        assert json.dumps(told([one])) == json.dumps(told([other]))
+        assert json.dumps(server_answers([one])) == json.dumps(server_answers([other]))
         assert one["wire_bits"] == other["wire_bits"]
 
 
-def test_memory_is_refused_where_parts_may_be_lost() -> None:
+def test_memory_is_refused_on_a_lossy_link() -> None:
     with pytest.raises(UsageError, match="select.memory"):
         load_config(None, {"select.memory": "5s", "ship.server": "webrtc+http://there:1"})
     assert Config().select.memory is None

@@ -27,12 +27,7 @@ from sagelink.pipeline.types import WHOLE, Frame, Verdict
 from sagelink.stages import score
 from sagelink.stages.recording_reader import RecordingReader
 from sagelink.stages.sinks.jsonl import timeless
-from tests.app.test_run import read
-
-
-@pytest.fixture(scope="module")
-def pair() -> Pair:
-    return Pair.load(load_config(None, {"models": "demo"}))
+from tests.app.runs import read
 
 
 def record(pair: Pair, folder: Path, watch: Any = None, **options: object) -> list[Verdict]:
@@ -139,7 +134,7 @@ def test_a_live_run_with_all_that_may_go_wrong_is_the_same_again(
 def test_a_recording_that_was_tampered_with_is_found_out(pair: Pair, tmp_path: Path) -> None:
     record(pair, tmp_path, capture__source="synthetic:6", budget__uplink="unlimited")
     edit(tmp_path, lambda rows: rows[3]["verdict"].update(prob=0.123))
-    with pytest.raises(SagelinkError, match=r"1 of 6 frames .* frame 3: prob: 0.123 then"):
+    with pytest.raises(SagelinkError, match=r"1 of 6 frames differ.* frame 3: prob: 0.123 recorded"):
         check(tmp_path, pair)
     data = bytearray((tmp_path / "messages.bin").read_bytes())
     data[40] ^= 1
@@ -168,7 +163,7 @@ def test_a_run_over_webrtc_whose_tolls_were_not_recorded_can_be_compared_alone(
     config = folder / "config.yaml"
     config.write_text(config.read_text().replace("server: ''", "server: webrtc+http://127.0.0.1:9"))
     edit(folder, lambda rows: rows[1].pop("tolls"))
-    with pytest.raises(UsageError, match="an older version, which did not record what the connection itself"):
+    with pytest.raises(UsageError, match="an older version, which did not record the connection's own overhead"):
         check(folder, pair)
 
 

@@ -1,13 +1,12 @@
-"""The main job from end to end, in one process, with real models, real bytes and the demo pair."""
+"""Runs from end to end in one process, with real models, real bytes and the demo pair."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,10 @@ from sagelink.stages.selectors import SELECTORS
 from sagelink.stages.sinks.jsonl import timeless
 from sagelink.stages.sources.contract import SourceFrame
 from sagelink.stages.sources.synthetic import SyntheticSource
+from tests.app.runs import check_accounts, finish, read, wait_for_lines
+from tests.processes import Sagelink
 from tests.stages.test_sources import write_video
 
-RESULT_KEYS = {
-    *("seq", "stream_s", "sent_s", "label", "class_id", "prob", "origin", "drop", "crop", "units", "lost_units"),
-    *("wire_bits", "codec", "side", "quality", "capture_s", "wall_s", "pts_s", "scene", "server_seq", "revised_from"),
-    *("allowance_bits", "window_bits", "budget_bits", "edge", "server", "latency_ms", "camera", "name", "truth"),
-}
 SUMMARY_KEYS = {
     *("frames", "verdicts", "offloaded", "origins", "drops", "wire_bits", "peak_window_bits", "budget_bits"),
     *("window_s", "fps", "wall_s", "latency_ms", "source", "models", "accuracy", "skipped", "interrupted", "cameras"),
@@ -39,40 +35,10 @@ SUMMARY_KEYS = {
 }
 
 
-@pytest.fixture(scope="module")
-def pair() -> Pair:
-    return Pair.load(load_config(None, {"models": "demo"}))
-
-
 def prepare_demo(pair: Pair, source: str, **options: object) -> Run:
-    """`gate__policy="always"` sets gate.policy."""
+    """A run of the demo pair; `gate__policy="always"` sets gate.policy."""
     settings = {key.replace("__", "."): value for key, value in options.items()}
     return prepare(load_config(None, {"models": "demo", "capture.source": source, **settings}), pair)
-
-
-def read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    lines = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
-    return lines, json.loads((folder / "summary.json").read_text())
-
-
-def check_accounts(lines: list[dict[str, Any]], summary: dict[str, Any]) -> None:
-    """What holds for every run: one line a frame, and no window above the budget."""
-    assert [line["seq"] for line in lines] == list(range(len(lines)))
-    assert summary["frames"] == summary["verdicts"] == len(lines)
-    assert sum(summary["origins"].values()) == len(lines)
-    sent = [(line["sent_s"], line["wire_bits"]) for line in lines if line["sent_s"] is not None]
-    assert summary["offloaded"] == len(sent)
-    assert summary["wire_bits"] == sum(bits for _, bits in sent)
-    for line in lines:
-        assert set(line) == RESULT_KEYS
-        assert (line["server"] is None) == (line["drop"] is not None)
-        assert (line["sent_s"] is None) == (line["wire_bits"] == 0) == (line["units"] == 0)
-        if line["sent_s"] is not None and line["allowance_bits"] is not None:
-            assert line["wire_bits"] <= line["allowance_bits"]
-    if summary["budget_bits"] is not None:
-        window_s = summary["window_s"]
-        peak = max((sum(b for t, b in sent if s <= t < s + window_s) for s, _ in sent), default=0)
-        assert peak <= summary["peak_window_bits"] <= summary["budget_bits"]
 
 
 def test_a_replay_keeps_every_account(pair: Pair, tmp_path: Path) -> None:
@@ -164,26 +130,26 @@ def test_a_run_into_the_same_folder_replaces_it(pair: Pair, tmp_path: Path) -> N
     assert max(int(path.stem.split("-")[1]) for path in (tmp_path / "pictures").iterdir()) < 3
 
 
-def test_watch_sees_each_verdict_in_order(pair: Pair) -> None:
-    seen: list[Verdict] = []
-    prepare_demo(pair, "synthetic:12", gate__policy="always").run(watch=seen.append)
-    assert [verdict.frame.seq for verdict in seen] == list(range(12))
+def test_watch_receives_each_verdict_in_order(pair: Pair) -> None:
+    verdicts: list[Verdict] = []
+    prepare_demo(pair, "synthetic:12", gate__policy="always").run(watch=verdicts.append)
+    assert [verdict.frame.seq for verdict in verdicts] == list(range(12))
 
 
-class _Broken(SyntheticSource):
+class _FailingSource(SyntheticSource):
     """A source that fails in the middle."""
 
     def __iter__(self) -> Any:
         for shot in super().__iter__():
             if shot.stream_s >= 1:
-                raise SagelinkError("the disk fell off the wall")
+                raise SagelinkError("the disk is gone")
             yield shot
 
 
-def test_a_source_that_fails_ends_the_run_with_its_frames_kept(pair: Pair, tmp_path: Path) -> None:
+def test_a_source_that_fails_ends_the_run_and_its_frames_are_written(pair: Pair, tmp_path: Path) -> None:
     run = prepare_demo(pair, "synthetic:20", output__out=str(tmp_path))
-    broken = Run(run.config, [Playback(_Broken(20), run.config.all_cameras[0], run.config.capture)], pair)
-    with pytest.raises(SagelinkError, match="fell off the wall"):
+    broken = Run(run.config, [Playback(_FailingSource(20), run.config.all_cameras[0], run.config.capture)], pair)
+    with pytest.raises(SagelinkError, match="the disk is gone"):
         broken.run()
     lines, summary = read(tmp_path)
     check_accounts(lines, summary)
@@ -199,7 +165,7 @@ def test_frames_on_which_a_stage_raises_become_counted_failures(
 
     def sometimes(self: score.Score, frames: list[Frame]) -> Any:
         if any(frame.seq % 3 == 1 for frame in frames):
-            raise RuntimeError("the scorer stumbled")
+            raise RuntimeError("the scorer failed")
         return real(self, frames)
 
     monkeypatch.setattr(score.Score, "__call__", sometimes)
@@ -238,7 +204,7 @@ def test_a_selector_or_server_that_fails_leaves_the_edge_answer(
     assert summary["drops"]["refused"] == summary["offloaded"] > 0
 
 
-def test_a_slow_scorer_on_a_live_source_sees_the_newest_frames(
+def test_a_slow_scorer_on_a_live_source_takes_the_newest_frames(
     pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sagelink.stages import score
@@ -274,11 +240,11 @@ def test_a_full_disk_ends_the_run(pair: Pair, tmp_path: Path, monkeypatch: pytes
 def test_a_live_camera_runs_until_ctrl_c(pair: Pair, tmp_path: Path, rtsp_url: str) -> None:
     run = prepare_demo(pair, rtsp_url, gate__policy="always", output__out=str(tmp_path), capture__read_timeout=2)
     assert run.live
-    seen: list[Verdict] = []
+    verdicts: list[Verdict] = []
 
     def watch(verdict: Verdict) -> None:
-        seen.append(verdict)
-        if len(seen) == 30:
+        verdicts.append(verdict)
+        if len(verdicts) == 30:
             os.kill(os.getpid(), signal.SIGINT)
 
     run.run(watch)
@@ -287,35 +253,25 @@ def test_a_live_camera_runs_until_ctrl_c(pair: Pair, tmp_path: Path, rtsp_url: s
     assert summary["interrupted"]
     assert len(lines) >= 30
     assert summary["offloaded"] > 0
-    assert seen[0].frame.pixels.shape == (120, 160, 3)
+    assert verdicts[0].frame.pixels.shape == (120, 160, 3)
 
 
-@pytest.mark.parametrize("extra", [[], ["--realtime"]])
-def test_ctrl_c_ends_cleanly_with_everything_written(tmp_path: Path, extra: list[str]) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "sagelink.app.cli",
-        "run",
-        "synthetic:1000000",
-        "--models",
-        "demo",
-        "--gate",
-        "always",
-    ]
-    command += ["--out", str(tmp_path), "--annotate", str(tmp_path / "film.mp4"), *extra]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    results = tmp_path / "results.jsonl"
-    while process.poll() is None and (not results.exists() or results.read_text().count("\n") < 10):
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 0, output
-    assert "Traceback" not in output
-    lines, summary = read(tmp_path)
-    check_accounts(lines, summary)
+@pytest.mark.parametrize(
+    ("stop", "options"),
+    [(Sagelink.interrupt, ()), (Sagelink.interrupt, ("--realtime",)), (Sagelink.terminate, ())],
+    ids=["Ctrl-C in a replay", "Ctrl-C in a live run", "SIGTERM"],
+)
+def test_a_signal_ends_the_run_with_everything_written(
+    tmp_path: Path, stop: Callable[[Sagelink], None], options: tuple[str, ...]
+) -> None:
+    film = tmp_path / "film.mp4"
+    command = ("run", "synthetic:1000000", "--models", "demo", "--gate", "always", "--annotate", film)
+    with Sagelink(*command, "--out", tmp_path, *options) as run:
+        wait_for_lines(tmp_path, count=10)
+        stop(run)
+        lines, summary = finish(run, tmp_path)
     assert summary["interrupted"]
-    with av.open(str(tmp_path / "film.mp4")) as container:
+    with av.open(str(film)) as container:
         assert sum(1 for _ in container.decode(video=0)) == len(lines)
 
 
@@ -381,8 +337,8 @@ class TestNothingIsHalfWritten:
             Pair.load(load_config(None, settings))
 
 
-def test_shots_are_what_sources_give() -> None:
-    """The contract that a source of a user's own has to keep."""
+def test_sources_yield_source_frames() -> None:
+    """The contract of a user's own source."""
     shot = next(iter(SyntheticSource(1)))
     assert isinstance(shot, SourceFrame)
     assert shot.pixels.flags.c_contiguous

@@ -18,14 +18,8 @@ from sagelink.pipeline.types import WHOLE
 from sagelink.stages.capture import Playback
 from sagelink.stages.sinks.jsonl import timeless
 from sagelink.stages.sources.contract import SourceFrame
-from tests.app.test_run import check_accounts, read
+from tests.app.runs import check_accounts, read
 from tests.stages.test_sources import write_video
-
-
-@pytest.fixture(scope="module")
-def pair() -> Pair:
-    return Pair.load(load_config(None, {"models": "demo"}))
-
 
 WORLD = "synthetic:40,hold=8,fps=5"  # five scenes of eight frames
 

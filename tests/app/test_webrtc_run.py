@@ -1,4 +1,4 @@
-"""Edge and server as real processes over WebRTC: the verdicts of one process, parts, a server that dies."""
+"""Edge and server as real processes over WebRTC: the verdicts of a run in one process, packets, a killed server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sagelink.transport.wire import is_bundle
-from tests.app.test_mqtt_run import answered, dropped, finish, live_run, serve, so_far, wait_for
+from tests.app.runs import answered, dropped, finish, lines_so_far, live_run, serve, wait_for_lines
 from tests.brokers import free_port
 from tests.certificates import self_signed
 from tests.processes import Sagelink
@@ -22,7 +22,7 @@ def url() -> str:
 
 
 def test_a_replay_gives_the_verdicts_of_one_process(url: str, tmp_path: Path) -> None:
-    """Messages of one datagram: longer ones go in parts, which are coded each by itself."""
+    """Messages of one datagram: a longer message is split into packets, each coded on its own."""
     common = (*COMMON, "synthetic:40", "--uplink", "unlimited", "--set", "encode.max_message=1100B")
     with serve(url) as server:
         server.said("serving demo-server")
@@ -39,18 +39,18 @@ def test_a_replay_gives_the_verdicts_of_one_process(url: str, tmp_path: Path) ->
         assert line["prob"] == pytest.approx(other["prob"], abs=1e-4)
 
 
-def test_a_live_run_outlives_its_server_and_is_recorded_and_the_same_again(url: str, tmp_path: Path) -> None:
-    """Its ledger holds what both connections took; its messages are bundles of parts."""
+def test_a_live_run_survives_a_server_restart_and_its_recording_replays_exactly(url: str, tmp_path: Path) -> None:
+    """The ledger holds the overhead of both connections; the messages are bundles of packets."""
     rec, out = tmp_path / "rec", tmp_path / "out"
     with serve(url) as server:
         server.said("serving demo-server")
         with live_run(url, out, "--units", "196", "--record", rec) as run:
-            wait_for(out, answered, 10)
+            wait_for_lines(out, answered, 10)
             server.kill()
-            wait_for(out, dropped("link"))
+            wait_for_lines(out, dropped("link"))
             with serve(url) as another:
                 another.said("serving demo-server")
-                wait_for(out, answered)
+                wait_for_lines(out, answered)
                 run.interrupt()
                 finish(run, out)
     rows = [json.loads(line) for line in (rec / "frames.jsonl").read_text().splitlines()]
@@ -60,13 +60,13 @@ def test_a_live_run_outlives_its_server_and_is_recorded_and_the_same_again(url: 
     assert any(is_bundle(message) for message in sent)
     with Sagelink("replay", rec) as replay:
         assert replay.ended() == 0, replay.output
-    assert f"{len(so_far(out))} of {len(rows)} frames: verdicts, ledger and {len(sent)} messages as recorded" in (
+    assert f"{len(lines_so_far(out))} of {len(rows)} frames: verdicts, ledger and {len(sent)} messages as recorded" in (
         replay.output
     )
 
 
 def test_over_tls(url: str, tmp_path: Path) -> None:
-    """With a certificate of its own: who trusts it gets answers, who does not or speaks no TLS is told."""
+    """With a self-signed certificate: an edge that trusts it gets answers, any other edge gets an error."""
     certificate, key = self_signed(tmp_path)
     url = url.replace("http", "https")
     files = ("--set", f"webrtc.certificate={certificate}", "--set", f"webrtc.key={key}")
@@ -76,7 +76,7 @@ def test_over_tls(url: str, tmp_path: Path) -> None:
         with Sagelink(*common, "--server", url, "--set", f"webrtc.ca={certificate}", "--out", tmp_path) as run:
             lines, _ = finish(run, tmp_path)
         assert [line["drop"] for line in lines] == [None] * 10
-        for address, says in (
+        for address, message in (
             (
                 url,
                 "TLS: self-signed certificate; accepted: a certificate for '127.0.0.1' that an authority in webrtc.ca",
@@ -85,7 +85,7 @@ def test_over_tls(url: str, tmp_path: Path) -> None:
         ):
             with Sagelink(*common, "--server", address) as run:
                 assert run.ended() == 1
-            assert says in run.output
+            assert message in run.output
             assert "Traceback" not in run.output
 
 

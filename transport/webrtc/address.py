@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sagelink.pipeline.config import WebRtcConfig
-from sagelink.pipeline.credentials import load_secret
+from sagelink.pipeline.credentials import load_bearer_token, load_secret
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.urls import WEBRTC_SCHEMES
 from sagelink.transport.server_url import UrlRules, parse_server_url, url_host

@@ -1,0 +1,86 @@
+"""The summary of a run: counts, bits, latency and accuracy as plain JSON values. docs/outputs.md describes its keys."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sagelink.pipeline.outputs import SUMMARY
+
+if TYPE_CHECKING:
+    from sagelink.models.pair import Pair
+    from sagelink.pipeline.accounts import CameraAccount
+    from sagelink.pipeline.budget import UplinkBudget
+    from sagelink.stages.capture import Capture
+    from sagelink.stages.sinks.tally import Tally
+
+
+def run_summary(
+    tally: Tally,
+    captures: Sequence[Capture],
+    accounts: Mapping[str, CameraAccount],
+    budget: UplinkBudget,
+    models: Pair,
+    wall_s: float,
+    interrupted: bool,
+) -> dict[str, object]:
+    """`accounts`: by camera; `budget`: the one that cameras share; `wall_s`: duration of the run."""
+    frames = sum(capture.captured for capture in captures)
+    latency = tally.latency
+    return {
+        "frames": frames,
+        "verdicts": tally.verdicts,
+        "offloaded": tally.offloaded,
+        "origins": dict(tally.origins),
+        "drops": dict(tally.drops),
+        "revised": tally.revised,
+        "wire_bits": tally.wire_bits,
+        "peak_window_bits": budget.peak_window_bits,
+        "budget_bits": budget.limit_bits,
+        "window_s": budget.window_s,
+        "fps": frames / wall_s if wall_s else 0.0,
+        "wall_s": wall_s,
+        "latency_ms": {"p50": latency.percentile(0.5), "p95": latency.percentile(0.95), "max": latency.max_ms},
+        "accuracy": _accuracy(tally),
+        "skipped": sum(capture.skipped for capture in captures),
+        "interrupted": interrupted,
+        "source": sources(captures),
+        "cameras": {capture.name: _camera(capture, tally, accounts[capture.name]) for capture in captures},
+        "models": {"edge": models.edge.name, "server": models.server.name},
+    }
+
+
+def sources(captures: Sequence[Capture]) -> str:
+    """The sources that are read, without credentials."""
+    return ", ".join(capture.source for capture in captures)
+
+
+def write_summary(folder: Path, summary: Mapping[str, object]) -> None:
+    """Writes summary.json at once or not at all: a reader never finds half of it."""
+    path = folder / SUMMARY
+    unfinished = path.with_suffix(".part")
+    unfinished.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    unfinished.replace(path)
+
+
+def _accuracy(tally: Tally) -> dict[str, float] | None:
+    """Shares of right answers, 0 to 1; None when the source knows no truth."""
+    if not tally.with_truth:
+        return None
+    return {"verdict": tally.correct / tally.with_truth, "edge": tally.edge_correct / tally.with_truth}
+
+
+def _camera(capture: Capture, tally: Tally, account: CameraAccount) -> dict[str, object]:
+    counts = tally.cameras[capture.name]
+    return {
+        "source": capture.source,
+        "frames": capture.captured,
+        "offloaded": counts["offloaded"],
+        "wire_bits": counts["wire_bits"],
+        "peak_window_bits": account.own.peak_window_bits,
+        "budget_bits": account.limit_bits,
+        "skipped": capture.skipped,
+        "health": capture.health(),
+    }
