@@ -1,4 +1,8 @@
-"""What tests need from outside the repository, and how they say that it is not there."""
+"""Options and fixtures of all tests, and the rule for tests that need a program or data from outside the repository.
+
+`pytest` runs every test but those marked `campaign`. `pytest --campaign` runs the rest: the tests with the mark, and each
+property test with many examples.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +15,36 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import is_hypothesis_test, settings
 
-# Machines are noisy: no test asserts a time, hypothesis neither.
-settings.register_profile("sagelink", deadline=None)
-settings.load_profile("sagelink")
+# Examples are the same in every run, and no test asserts a duration because machines are noisy.
+settings.register_profile("default", deadline=None, derandomize=True, database=None, max_examples=50)
+settings.register_profile("campaign", settings.get_profile("default"), max_examples=300)
 
 REQUIRED = set(filter(None, os.environ.get("SAGELINK_REQUIRE", "").split(",")))
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--campaign", action="store_true", help="run what `make test` leaves out: long tests, many examples"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile("campaign" if config.getoption("campaign") else "default")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    campaign = config.getoption("campaign")
+    selected, deselected = [], []
+    for item in items:
+        marked = item.get_closest_marker("campaign") is not None
+        wanted = marked or is_hypothesis_test(getattr(item, "obj", None)) if campaign else not marked
+        (selected if wanted else deselected).append(item)
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
+        items[:] = selected
 
 
 def skip_or_fail(need: str, reason: str) -> None:
