@@ -34,7 +34,7 @@ class LossyLink:
 
 
 @dataclass
-class LossMode:
+class LossyDirection:
     """One direction: a queue before a slow link, then a delay, on which packets get lost. Pure."""
 
     rough: LossyLink
@@ -74,7 +74,7 @@ def carry(names: list[str], rough: LossyLink, ready: Callable[[], None]) -> None
     for end, name in zip(ends, names, strict=True):
         fcntl.ioctl(end, _SET_NAME, struct.pack("16sH", name.encode(), _WITHOUT_HEADER))
     ready()
-    ways = {end: LossMode(rough, random.Random(seed)) for seed, end in enumerate(ends)}
+    ways = {end: LossyDirection(rough, random.Random(seed)) for seed, end in enumerate(ends)}
     others = dict(zip(ends, reversed(ends), strict=True))
     while True:
         now_s = time.monotonic()

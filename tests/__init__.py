@@ -2,5 +2,5 @@
 
 import os
 
-# The tests and the processes that they start use one thread for arithmetic. Set here, before numpy and torch are loaded.
+# The tests and the processes that they start use one thread for arithmetic. This comes before numpy and torch load.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -1,7 +1,7 @@
 """Options and fixtures of all tests, and the rule for tests that need a program or data from outside the repository.
 
-`pytest` runs every test but those marked `campaign`. `pytest --campaign` runs the rest: the tests with the mark, and each
-property test with many examples.
+`pytest` runs every test but those marked `campaign`. `pytest --campaign` runs the rest: the tests with the mark, and
+each property test with many examples.
 """
 
 from __future__ import annotations
