@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def skip_or_fail(need: str, reason: str) -> None:
-    """Skips the test, or fails it where SAGELINK_REQUIRE says that `need` must be there."""
+    """Skips the test because `need` is missing; fails it when SAGELINK_REQUIRE names `need`."""
     if need in REQUIRED:
         pytest.fail(f"{reason}, and SAGELINK_REQUIRE names {need!r}")
     pytest.skip(reason)
@@ -64,7 +64,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_camera_thread_left() -> Iterator[None]:
-    """Python aborts when it ends beside a thread that is inside OpenCV; the command leaves by os._exit instead."""
+    """Waits for camera threads: Python aborts at exit while a thread is inside OpenCV. The command calls os._exit."""
     yield
     for thread in threading.enumerate():
         if thread.name.startswith("sagelink-camera"):
@@ -72,7 +72,7 @@ def _no_camera_thread_left() -> Iterator[None]:
 
 
 class RtspServer:
-    """GStreamer's RTSP server as a process that a test may kill, start anew at the same port, or freeze."""
+    """GStreamer's RTSP server as a process. A test can kill it, restart it on the same port, or freeze it."""
 
     def __init__(self, *options: str) -> None:
         self._options = options
@@ -107,7 +107,7 @@ class RtspServer:
 
 @pytest.fixture
 def rtsp_server() -> Iterator[Callable[..., RtspServer]]:
-    """Starts servers of a live 160x120 H.264 stream, 20 frames/s; options as in rtsp_server.py."""
+    """Starts servers that stream live 160x120 H.264 video at 20 frames/s; the options are those of rtsp_server.py."""
     servers: list[RtspServer] = []
 
     def start(*options: str) -> RtspServer:
@@ -126,7 +126,7 @@ def rtsp_url(rtsp_server: Callable[..., RtspServer]) -> str:
 
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
-    """Runs `sagelink` with arguments in this process; gives its exit code and what it printed."""
+    """Runs `sagelink` with arguments in this process; returns its exit code and its output."""
 
     def run(*arguments: object) -> tuple[int, str]:
         from sagelink.app import cli
