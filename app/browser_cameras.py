@@ -40,11 +40,11 @@ def audience(model: Model, resize: Resize, most: int) -> Iterator[BrowserSetting
 
     try:
         yield BrowserSettings(
-            most=most,
-            page=camera_page(),
+            max_browsers=most,
+            pages=camera_page(),
             camera_info=CameraInfo(grid.side, grid.patch_size, fingerprint(model.labels), _DEADLINE_S),
-            evidence=lambda seq, frame: artist.call(evidence, seq, frame),
-            words=lambda reply, ms: words_of(reply, ms, model.labels),
+            encode_picture=lambda seq, frame: artist.call(evidence, seq, frame),
+            format_reply=lambda reply, ms: words_of(reply, ms, model.labels),
         )
     finally:
         artist.close()

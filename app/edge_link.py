@@ -87,10 +87,10 @@ def _mqtt_link(
     from sagelink.transport.mqtt.address import open_broker
     from sagelink.transport.mqtt.edge import MqttEdgeLink
     from sagelink.transport.mqtt.topics import Topics
-    from sagelink.transport.webrtc.address import INSTEAD
+    from sagelink.transport.webrtc.address import ALSO_WEBRTC
 
     return MqttEdgeLink(
-        open_broker(config.ship.server, config.mqtt, "ship.server", INSTEAD),
+        open_broker(config.ship.server, config.mqtt, "ship.server", ALSO_WEBRTC),
         Topics(config.mqtt.prefix),
         config.mqtt.node or host_name(),
         cameras,

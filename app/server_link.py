@@ -22,7 +22,7 @@ from sagelink.transport.mqtt.address import Broker, open_broker
 from sagelink.transport.mqtt.embedded import embedded_broker
 from sagelink.transport.mqtt.server import MqttServerLink
 from sagelink.transport.mqtt.topics import Topics
-from sagelink.transport.webrtc.address import INSTEAD, SignallingEndpoint, open_signalling_endpoint
+from sagelink.transport.webrtc.address import ALSO_WEBRTC, SignallingEndpoint, open_signalling_endpoint
 
 _RETAINED_S = 0.5  # what cameras have announced comes within this time of subscribing
 
@@ -62,7 +62,7 @@ def listener_factory(config: Config) -> ListenerFactory:
         at = open_signalling_endpoint(listen, config.webrtc, "serve.listen")
         _check_certificate(config, at)
         return lambda metrics, model: _webrtc(config, at, metrics, model)
-    broker = open_broker(listen, config.mqtt, "serve.listen", INSTEAD) if listen else _embedded(config)
+    broker = open_broker(listen, config.mqtt, "serve.listen", ALSO_WEBRTC) if listen else _embedded(config)
     return lambda metrics, _: _mqtt(config, broker, metrics)
 
 
@@ -126,7 +126,7 @@ async def _webrtc(
             key=own.key,
             part_wait_s=own.part_wait,
             max_peers=own.max_peers,
-            audience=let_in,
+            browsers=let_in,
         ) as link:
             metrics.connected.set(True)
             metrics.viewers.set_function(lambda: link.viewers)

@@ -30,7 +30,7 @@ from sagelink.stages.sources.synthetic import SyntheticSource
 from sagelink.transport.codecs import Canvas, codec_names, cut_units
 from sagelink.transport.delta_message import encode_delta
 from sagelink.transport.patch_embedding import Embedding
-from sagelink.transport.wire import NAME_BYTES, MalformedMessage, decode_evidence, seal
+from sagelink.transport.wire import REFERENCE_NAME_BYTES, MalformedMessage, decode_evidence, seal
 
 LIMIT_MB = 64
 _HEADER_BYTES, CRC_BYTES = 13, 4
@@ -49,7 +49,7 @@ def sound_messages(canvas: Canvas) -> list[bytes]:
                 for side, quality in ((canvas.pixels, 4), (canvas.pixels // 2, 8)):
                     messages.append(encoder.message(7, picture, order, OperatingPoint(name, units, side, quality)))
     plain = [evidence for evidence in map(decode_evidence, messages) if len(evidence.units) < canvas.units]
-    base = bytes(NAME_BYTES - 1) + b"a"
+    base = bytes(REFERENCE_NAME_BYTES - 1) + b"a"
     return messages + [encode_delta(each, base, np.setdiff1d(order, each.units)) for each in plain]
 
 

@@ -1,7 +1,7 @@
-"""A cable that loses packets, between two network namespaces: what `tc netem` does, where the kernel has none.
+"""A network link with loss, delay and a rate limit between two network namespaces, where the kernel has no `tc netem`.
 
-Each end is a TUN device, so both kernels speak their own UDP and TCP over it, with their own retransmissions; a process
-of its own carries the packets from one to the other. Needs root, `ip` and /dev/net/tun.
+Each end is a TUN device, so the kernels' own UDP and TCP run over it, with their retransmissions; a separate process
+forwards the packets between the ends. Needs root, `ip` and /dev/net/tun.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from dataclasses import dataclass, field
 
 _TUN, _SET_NAME = "/dev/net/tun", 0x400454CA  # TUNSETIFF
 _WITHOUT_HEADER = 0x1001  # IFF_TUN | IFF_NO_PI
-_LONGEST_WAIT_S = 1.0  # in the queue before the slow link: what would wait longer is dropped
+_MAX_QUEUE_S = 1.0  # a packet that would wait longer in the queue before the link is dropped
 _MTU = 1500
 
 
 @dataclass(frozen=True)
 class LossyLink:
-    """What happens to packets, either way."""
+    """The properties of the link, the same in both directions."""
 
     loss: float  # share of the packets
     delay_s: float
@@ -35,67 +35,69 @@ class LossyLink:
 
 @dataclass
 class LossyDirection:
-    """One direction: a queue before a slow link, then a delay, on which packets get lost. Pure."""
+    """One direction of the link: a queue, the rate limit, then the delay, during which packets get lost. Pure."""
 
-    rough: LossyLink
-    chance: random.Random
-    _free_s: float = 0.0  # when the link has sent what waits
-    _flying: list[tuple[float, int, bytes]] = field(default_factory=list)
+    link: LossyLink
+    rng: random.Random
+    _free_s: float = 0.0  # time at which the queue is empty
+    _in_transit: list[tuple[float, int, bytes]] = field(default_factory=list)
     _count: int = 0
 
     def put(self, now_s: float, packet: bytes) -> None:
+        """Takes a packet at this end."""
         start_s = max(now_s, self._free_s)
-        if start_s - now_s > _LONGEST_WAIT_S:
+        if start_s - now_s > _MAX_QUEUE_S:
             return
-        self._free_s = start_s + 8 * len(packet) / self.rough.rate_bps
+        self._free_s = start_s + 8 * len(packet) / self.link.rate_bps
         self._count += 1
-        if self.chance.random() >= self.rough.loss:
-            heapq.heappush(self._flying, (self._free_s + self.rough.delay_s, self._count, packet))
+        if self.rng.random() >= self.link.loss:
+            heapq.heappush(self._in_transit, (self._free_s + self.link.delay_s, self._count, packet))
 
     def due_s(self) -> float | None:
-        return self._flying[0][0] if self._flying else None
+        """The time at which the next packet arrives; None if no packet is in transit."""
+        return self._in_transit[0][0] if self._in_transit else None
 
     def take(self, now_s: float) -> list[bytes]:
-        """What has arrived by now."""
+        """The packets that have arrived by now."""
         arrived = []
-        while self._flying and self._flying[0][0] <= now_s:
-            arrived.append(heapq.heappop(self._flying)[2])
+        while self._in_transit and self._in_transit[0][0] <= now_s:
+            arrived.append(heapq.heappop(self._in_transit)[2])
         return arrived
 
 
-def obstacle() -> str | None:
-    """Why there can be no such cable here; None when there can be."""
+def unavailable() -> str | None:
+    """The reason why this machine cannot make such a link; None if it can."""
     return None if os.access(_TUN, os.R_OK | os.W_OK) else f"no {_TUN}"
 
 
-def carry(names: list[str], rough: LossyLink, ready: Callable[[], None]) -> None:
-    """Makes two devices of these names and carries packets between them, for ever."""
+def forward(names: list[str], link: LossyLink, ready: Callable[[], None]) -> None:
+    """Creates two TUN devices with these names, calls `ready`, and forwards packets between them for ever."""
     ends = [os.open(_TUN, os.O_RDWR | os.O_NONBLOCK) for _ in names]
     for end, name in zip(ends, names, strict=True):
         fcntl.ioctl(end, _SET_NAME, struct.pack("16sH", name.encode(), _WITHOUT_HEADER))
     ready()
-    ways = {end: LossyDirection(rough, random.Random(seed)) for seed, end in enumerate(ends)}
+    directions = {end: LossyDirection(link, random.Random(seed)) for seed, end in enumerate(ends)}
     others = dict(zip(ends, reversed(ends), strict=True))
     while True:
         now_s = time.monotonic()
-        for end, way in ways.items():
-            for packet in way.take(now_s):
+        for end, direction in directions.items():
+            for packet in direction.take(now_s):
                 _write(others[end], packet)
-        due = [due_s for way in ways.values() if (due_s := way.due_s()) is not None]
+        due = [due_s for direction in directions.values() if (due_s := direction.due_s()) is not None]
         readable, _, _ = select.select(ends, [], [], max(0.0, min(due) - time.monotonic()) if due else None)
         for end in readable:
-            ways[end].put(time.monotonic(), os.read(end, _MTU))
+            directions[end].put(time.monotonic(), os.read(end, _MTU))
 
 
 def _write(end: int, packet: bytes) -> None:
-    with contextlib.suppress(OSError):  # its far end is down: as a cable that is out
+    with contextlib.suppress(OSError):  # the device is down: the packet is lost
         os.write(end, packet)
 
 
 def main() -> None:
-    """Two names of devices, loss, delay in s, bit/s."""
+    """Arguments: two device names, loss as a share, delay in s, rate in bit/s."""
     first, second, *numbers = sys.argv[1:]
-    carry([first, second], LossyLink(*map(float, numbers)), lambda: print("ready", flush=True))
+    forward([first, second], LossyLink(*map(float, numbers)), lambda: print("ready", flush=True))
 
 
 if __name__ == "__main__":

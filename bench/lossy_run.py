@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from bench import lossy_link
-from bench.namespaces import PORT, SERVER, Cable, obstacle
-from bench.transport import ROUGH, WEBRTC_PORT
+from bench.namespaces import PORT, SERVER, Cable, unavailable
+from bench.transport import LOSSY, WEBRTC_PORT
 from sagelink.transport.webrtc.address import ENV_TOKEN
 
 ADDRESSES = {"mqtt": f"mqtt://{SERVER}:{PORT}", "webrtc": f"webrtc+http://{SERVER}:{WEBRTC_PORT}"}
@@ -34,7 +34,7 @@ def measure(transport: str, seconds: float, fps: float, max_message: str) -> lis
     os.environ.setdefault(ENV_TOKEN, "token-of-the-bench")
     sagelink, address = (sys.executable, "-m", "sagelink.app.cli"), ADDRESSES[transport]
     frames = round((seconds + _STARTS_S) * fps)
-    with Cable(3, rough=ROUGH) as cable, TemporaryDirectory() as folder:
+    with Cable(3, lossy=LOSSY) as cable, TemporaryDirectory() as folder:
         if transport == "mqtt":
             cable.start_broker()
         server = cable.run("server", *sagelink, "serve", "--listen", address, "--models", "demo")
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--fps", type=float, default=8)
     parser.add_argument("--max-message", default="2500B", help="whole: 78 ms of the cable")
     arguments = parser.parse_args()
-    if (reason := obstacle("mosquitto") or lossy_link.obstacle()) is not None:
+    if (reason := unavailable("mosquitto") or lossy_link.unavailable()) is not None:
         sys.exit(f"bench.lossy_run: {reason}")
     print("| over | sent | of these answered | reply p50, ms | p95 | verdict p50, ms | p95 | B a frame | units lost |")
     print("|---|---|---|---|---|---|---|---|---|")

@@ -1,4 +1,4 @@
-"""Two network namespaces with a cable between them: an edge in one, a server in the other. Needs root and `ip`."""
+"""Two network namespaces joined by a virtual cable: one for the edge, one for the server. Needs root and `ip`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ BROKER = f"listener {PORT}\nallow_anonymous true\nset_tcp_nodelay true\n"
 Side = Literal["edge", "server"]
 
 
-def obstacle(*programs: str) -> str | None:
-    """Why there can be no cable here, or what else is missing; None when there can be."""
+def unavailable(*programs: str) -> str | None:
+    """The reason why this machine cannot make namespaces, or which of `programs` is missing; None if all is there."""
     for program in ("ip", *programs):
         if shutil.which(program) is None:
             return f"no {program}"
@@ -30,24 +30,24 @@ def obstacle(*programs: str) -> str | None:
 
 
 class Cable:
-    """Laid when it is made, gone with all that runs at its ends when it is left."""
+    """Exists from construction until the context manager exits, which also kills all processes at its ends."""
 
-    def __init__(self, number: int, rate_kbit: int | None = None, rough: LossyLink | None = None) -> None:
-        """`number` tells cables of one process apart; `rate_kbit` slows the way from the edge to the server; `rough`
-        makes the cable one that loses packets."""
+    def __init__(self, number: int, rate_kbit: int | None = None, lossy: LossyLink | None = None) -> None:
+        """`number` distinguishes the cables of one process; `rate_kbit` limits the rate from edge to server; `lossy`
+        gives the cable loss, delay and a rate in both directions."""
         self._names = {side: f"sagelink-{os.getpid()}-{number}-{side}" for side in ("edge", "server")}
         self._processes: list[subprocess.Popen[str]] = []
         edge_end, server_end = f"sle{number}", f"sls{number}"
         edge, server = self._names.values()
         for name in (edge, server):
             _ip("netns", "add", name)
-        if rough is None:
+        if lossy is None:
             _ip("-n", edge, "link", "add", edge_end, "type", "veth", "peer", "name", server_end, "netns", server)
         else:
-            self._lay(rough, edge_end, server_end)
+            self._make_lossy(lossy, edge_end, server_end)
         ends: tuple[tuple[Side, str, str], ...] = (("edge", edge_end, EDGE), ("server", server_end, SERVER))
         for side, end, address in ends:
-            # No router solicitations of IPv6 among the counted bits.
+            # Keeps IPv6 router solicitations out of the counted bits.
             self.run(side, "sysctl", "-qw", f"net.ipv6.conf.{end}.disable_ipv6=1").wait()
             _ip("-n", self._names[side], "address", "add", f"{address}/24", "dev", end)
             _ip("-n", self._names[side], "link", "set", end, "up")
@@ -68,19 +68,19 @@ class Cable:
         for name in self._names.values():
             subprocess.run(["ip", "netns", "delete", name], capture_output=True)  # noqa: S607
 
-    def _lay(self, rough: LossyLink, edge_end: str, server_end: str) -> None:
-        """Makes the two ends of a rough cable, and puts them where they belong."""
-        numbers = [str(rough.loss), str(rough.delay_s), str(rough.rate_bps)]
+    def _make_lossy(self, lossy: LossyLink, edge_end: str, server_end: str) -> None:
+        """Starts the process that forwards the packets, and moves the two devices into their namespaces."""
+        numbers = [str(lossy.loss), str(lossy.delay_s), str(lossy.rate_bps)]
         command = [sys.executable, "-m", "bench.lossy_link", edge_end, server_end, *numbers]
-        carrying = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        self._processes.append(carrying)
-        assert carrying.stdout is not None
-        assert carrying.stdout.readline() == "ready\n"
+        forwarder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self._processes.append(forwarder)
+        assert forwarder.stdout is not None
+        assert forwarder.stdout.readline() == "ready\n"
         for end, name in zip((edge_end, server_end), self._names.values(), strict=True):
             _ip("link", "set", end, "netns", name)
 
     def run(self, side: Side, *command: str, text: str | None = None) -> subprocess.Popen[str]:
-        """Starts a command at one end, with `text` as its input."""
+        """Starts a command in the namespace of one side, with `text` as its standard input."""
         process = subprocess.Popen(
             ["ip", "netns", "exec", self._names[side], *command],  # noqa: S607
             stdin=subprocess.PIPE if text else subprocess.DEVNULL,
@@ -95,13 +95,13 @@ class Cable:
         return process
 
     def allow_udp_to(self, port: int) -> None:
-        """A firewall at the edge: its UDP leaves for one port alone."""
+        """Adds a firewall at the edge that passes UDP to this port only."""
         rule = ("-n", self._names["edge"], "rule", "add", "ipproto", "udp")
         _ip(*rule, "dport", str(port), "priority", "10", "lookup", "main")
         _ip(*rule, "priority", "20", "blackhole")
 
     def start_broker(self) -> None:
-        """mosquitto at the server's end."""
+        """Starts mosquitto in the server's namespace."""
         self.run("server", "mosquitto", "-c", "/dev/stdin", text=BROKER)
         time.sleep(0.5)
 

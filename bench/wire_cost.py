@@ -1,10 +1,10 @@
-"""Bits charged over bits on the wire: edge in one network namespace, server (and mosquitto) in another.
+"""Measures charged bits against bits on the wire: edge in one network namespace, server (and mosquitto) in another.
 
     python -m bench.wire_cost [--transport mqtt] [--seconds 60] [--rates 16 64 256]
 
-The link, the budget and the broker are those of a live run; the frames are random bytes of the size that the window
-grants (1 kB or more), the server answers each with 66 bytes. Counted by the veth interface of the edge's namespace.
-All rates run at the same time, each between two namespaces of its own. Needs root, `ip` and mosquitto.
+Link, budget and broker are those of a live run. Each message has as many random bytes as the window allows (at least
+1 kB); the server replies with 66 bytes. The veth interface of the edge's namespace counts the bits on the wire. All
+rates run at the same time, each between two namespaces of its own. Needs root, `ip` and mosquitto.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from bench.namespaces import PORT, SERVER, Cable, obstacle
+from bench.namespaces import PORT, SERVER, Cable, unavailable
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import MqttConfig, WebRtcConfig
 from sagelink.pipeline.tasks import run_loop
@@ -31,14 +30,17 @@ from sagelink.transport.mqtt.topics import Topics
 from sagelink.transport.webrtc.address import ENV_TOKEN, SignallingEndpoint, open_signalling_endpoint
 from sagelink.transport.webrtc.edge import WebRtcEdgeLink
 from sagelink.transport.webrtc.server import WebRtcServerLink
+from sagelink.transport.wire_cost import ChargeOverhead
 
-_LEAST, _MOST = 1000, 12_000  # bytes of a message
+_MIN_BYTES, _MAX_BYTES = 1000, 12_000  # of a message
 _WINDOW_S = 1.0
 _SERVER_STARTS_S = 5.0
 
 
 @dataclass(frozen=True)
-class Result:
+class WireCostResult:
+    """The bits of one run at one rate."""
+
     rate_bps: int
     charged_bits: int
     wire_bits: int
@@ -49,34 +51,32 @@ class Result:
         return self.charged_bits / self.wire_bits
 
 
-def measure(rates_bps: list[int], seconds: float, transport: str = "mqtt") -> list[Result]:
+def measure(rates_bps: list[int], seconds: float, transport: str = "mqtt") -> list[WireCostResult]:
+    """Runs all rates at the same time."""
     with ExitStack() as stack:
         running = [
             (rate, _start(stack.enter_context(Cable(rate // 1000)), transport, rate, seconds)) for rate in rates_bps
         ]
-        return [Result(rate, *map(int, edge.communicate()[0].split())) for rate, edge in running]
+        return [WireCostResult(rate, *map(int, edge.communicate()[0].split())) for rate, edge in running]
 
 
 def _start(cable: Cable, transport: str, rate_bps: int, seconds: float) -> subprocess.Popen[str]:
-    """Broker, server and edge; the edge's process."""
+    """Starts broker, server and edge. Returns the edge's process."""
     if transport == "mqtt":
         cable.start_broker()
     role = ["--transport", transport, "--role", "server"]
     cable.run("server", sys.executable, "-m", "bench.wire_cost", *role)
     if transport == "webrtc":
-        time.sleep(_SERVER_STARTS_S)  # mosquitto takes an edge before there is a server
+        time.sleep(_SERVER_STARTS_S)  # over MQTT the edge may connect before the server
     role = ["--transport", transport, "--role", "edge", "--seconds", str(seconds), "--rates", str(rate_bps // 1000)]
     return cable.run("edge", sys.executable, "-m", "bench.wire_cost", *role)
 
 
 def _counted_bits() -> int:
-    """What the interfaces of this namespace have sent."""
+    """Bits that the interfaces of this namespace have sent."""
     with open("/proc/net/dev", encoding="ascii") as table:
         lines = [line.partition(":") for line in table.readlines()[2:]]
     return 8 * sum(int(counts.split()[8]) for name, _, counts in lines if name.strip() != "lo")
-
-
-ChargeOverhead = Callable[[int], bool]
 
 
 def _server_link(transport: str) -> ServerLink:
@@ -100,14 +100,14 @@ def _signalling_endpoint() -> SignallingEndpoint:
     return open_signalling_endpoint(f"webrtc+http://{SERVER}:{PORT}", WebRtcConfig(), "server")
 
 
-async def _be_server(transport: str) -> None:
+async def _run_server(transport: str) -> None:
     async with _server_link(transport) as link:
         async for message in link.messages():
             await link.reply(message, bytes(66))
 
 
-async def _be_edge(transport: str, rate_bps: int, seconds: float) -> None:
-    """Prints charged bits, bits on the wire, and the fullest window."""
+async def _run_edge(transport: str, rate_bps: int, seconds: float) -> None:
+    """Prints the charged bits, the bits on the wire, and the bits of the fullest window."""
     budget, before = UplinkBudget(rate_bps, _WINDOW_S), _counted_bits()
     began_s = time.monotonic()
 
@@ -115,28 +115,28 @@ async def _be_edge(transport: str, rate_bps: int, seconds: float) -> None:
         return budget.charge(time.monotonic(), bits)
 
     async with _edge_link(transport, charge_overhead) as link:
-        answers = asyncio.create_task(_count(link))
+        reading = asyncio.create_task(_read_replies(link))
         while time.monotonic() < began_s + seconds:
             await asyncio.sleep(0.02)
             now_s = time.monotonic()
-            size = _largest(link, budget.allowance(now_s) or 0)
+            size = _largest_message(link, budget.allowance(now_s) or 0)
             if size is None or link.refusal() is not None:
                 continue
             budget.charge(now_s, link.wire_bits("camera", size))
             assert await link.send("camera", os.urandom(size)) is None
-        await asyncio.sleep(1.0)  # the last acknowledgements, and the last look at the counters
+        await asyncio.sleep(1.0)  # for the last acknowledgements, and the last reading of the counters
         print(budget.total_bits, _counted_bits() - before, budget.peak_window_bits)
-        answers.cancel()
+        reading.cancel()
 
 
-async def _count(link: EdgeLink) -> None:
+async def _read_replies(link: EdgeLink) -> None:
     async for _ in link.replies():
         pass
 
 
-def _largest(link: EdgeLink, allowance_bits: int) -> int | None:
-    """The largest message that the allowance pays for."""
-    for size in range(_MOST, _LEAST - 1, -200):
+def _largest_message(link: EdgeLink, allowance_bits: int) -> int | None:
+    """The bytes of the largest message that the allowance covers."""
+    for size in range(_MAX_BYTES, _MIN_BYTES - 1, -200):
         if link.wire_bits("camera", size) <= allowance_bits:
             return size
     return None
@@ -150,12 +150,13 @@ def main() -> None:
     parser.add_argument("--role", choices=["edge", "server"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.role == "server":
-        run_loop(_be_server(arguments.transport), arguments.transport == "webrtc")
+        run_loop(_run_server(arguments.transport), arguments.transport == "webrtc")
     elif arguments.role == "edge":
         run_loop(
-            _be_edge(arguments.transport, 1000 * arguments.rates[0], arguments.seconds), arguments.transport == "webrtc"
+            _run_edge(arguments.transport, 1000 * arguments.rates[0], arguments.seconds),
+            arguments.transport == "webrtc",
         )
-    elif (reason := obstacle("mosquitto")) is not None:
+    elif (reason := unavailable("mosquitto")) is not None:
         sys.exit(f"bench.wire_cost: {reason}")
     else:
         for result in measure([1000 * rate for rate in arguments.rates], arguments.seconds, arguments.transport):

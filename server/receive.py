@@ -10,9 +10,9 @@ import numpy as np
 from sagelink.pipeline.types import Units
 from sagelink.server.memory import Held
 from sagelink.transport.codecs import Canvas, Patches, Tokens, codec_by_number
-from sagelink.transport.delta_message import decode_delta, name_of
+from sagelink.transport.delta_message import decode_delta, reference_name
 from sagelink.transport.wire import (
-    REMEMBERED,
+    DELTA_CODEC,
     EvidenceMessage,
     MalformedMessage,
     decode_bundle,
@@ -58,7 +58,7 @@ def _receive(message: bytes, canvas: Canvas, recall: Recall | None) -> Received:
             f"units of {evidence.patch_size} pixels on a grid of {evidence.side}x{evidence.side}; this server's model "
             f"has units of {canvas.patch_size} pixels on {canvas.side}x{canvas.side}"
         )
-    if evidence.codec == REMEMBERED and recall is not None:
+    if evidence.codec == DELTA_CODEC and recall is not None:
         return _complete(message, evidence, canvas, recall)
     codec = codec_by_number(evidence.codec)
     return Received(evidence.seq, evidence.units, codec.decode(evidence.payload, evidence.units, canvas), len(message))
@@ -72,10 +72,10 @@ def _complete(message: bytes, evidence: EvidenceMessage, canvas: Canvas, recall:
     held = recall(completion.reference) if len(completion.units) else None
     kept = held.part(completion.units) if held is not None else None
     if kept is None or kept.shape[1:] != content.shape[1:]:
-        name, forgotten = name_of(message, completed=False), len(completion.units) > 0
+        name, forgotten = reference_name(message, completed=False), len(completion.units) > 0
         return Received(evidence.seq, units, content, len(message), name, forgotten)
     together = np.concatenate([completion.units, units])
     order = np.argsort(together)
     content = np.concatenate([kept, content])[order]
     # Its length says nothing of how much there is to see.
-    return Received(evidence.seq, together[order], content, None, name_of(message, completed=True))
+    return Received(evidence.seq, together[order], content, None, reference_name(message, completed=True))

@@ -15,9 +15,8 @@ import numpy as np
 
 from sagelink.pipeline.types import OperatingPoint, Pixels, Units
 from sagelink.transport.codecs import Canvas, codec_by_name
-from sagelink.transport.wire import MAX_PARTS
+from sagelink.transport.wire import MAX_PARTS, max_datagrams
 
-_FILLED = 640  # bytes a part at least, on average: a link charges for no more datagrams than that
 _MORE = 105  # bytes of a part that a whole message has not: its header, and its picture's
 _AIM = 0.88  # of the longest part: what a part is expected to have, so that few have to be cut once more
 
@@ -42,10 +41,10 @@ class Splitter:
     def split(
         self, units: Units, point: OperatingPoint, expected: float, code: Callable[[Units, OperatingPoint], bytes]
     ) -> list[bytes] | None:
-        """Parts that hold `units`, best first, between them; None where that is not possible.
+        """Parts that together hold `units` (best first); None if that is not possible.
 
-        `expected`: bytes of the message in one; `code` makes a message of units at a point. Each part is coded once,
-        and once more in two where it came out too long.
+        `expected`: bytes of the whole message in one part; `code` encodes units at a point. Each part is coded once,
+        and once more in two halves if it is too long. There are never more parts than a link charges for.
         """
         if codec_by_name(point.codec).sends == "whole":
             return None
@@ -61,8 +60,11 @@ class Splitter:
             if len(halves) < 2 or len(parts) + len(left) >= MAX_PARTS:
                 return None
             left[:0] = halves
-        filled = _FILLED * (len(parts) - 1) < sum(map(len, parts))
-        return parts if filled and len(parts) <= MAX_PARTS else None
+        total_bytes = sum(map(len, parts))
+        if len(parts) > 1 and total_bytes <= self.longest:  # less than expected: one part may hold all units
+            whole = code(units, point)
+            return [whole] if len(whole) <= self.longest else None
+        return parts if len(parts) <= min(MAX_PARTS, max_datagrams(total_bytes)) else None
 
     def _groups(self, codec: str, units: Units, count: int) -> list[Units]:
         if codec_by_name(codec).sends == "part":

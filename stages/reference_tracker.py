@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sagelink.pipeline.types import Pixels, Reference, Reply, Units
 from sagelink.transport.codecs import Patches, cut_units
-from sagelink.transport.delta_message import NO_UNITS, NOTHING, name_of
+from sagelink.transport.delta_message import NO_UNITS, NO_REFERENCE, reference_name
 
 _CHANGED = 6.0  # grey levels, in the mean over a unit
 _PENDING = 64
@@ -46,7 +46,7 @@ class ReferenceTracker:
         self._patch_size = patch_size
         self._age_s = age_s
         self._least_new = least_new
-        self._state = _State(-1, NOTHING, NO_UNITS, _no_looks(patch_size), np.empty(0))
+        self._state = _State(-1, NO_REFERENCE, NO_UNITS, _no_looks(patch_size), np.empty(0))
         self._pending: dict[int, _Pending] = {}
         self._rest = 0  # frames that are still to stand alone
         self._next_rest = 1
@@ -61,14 +61,14 @@ class ReferenceTracker:
         room = (picture.shape[0] // self._patch_size) ** 2 - self._least_new
         if len(places) > room:  # the oldest are sent again
             places = np.sort(places[np.argsort(-state.sent_s[places], kind="stable")[: max(room, 0)]])
-        return Reference(state.name if len(places) else NOTHING, state.units[places])
+        return Reference(state.name if len(places) else NO_REFERENCE, state.units[places])
 
     def register_sent(
         self, seq: int, message: bytes, base: Reference, units: Units, picture: Pixels, now_s: float
     ) -> None:
         """A message with `units` that completes `base` may be on its way."""
         looks, times = cut_units(picture, units, self._patch_size), np.full(len(units), now_s)
-        alone = completed = _State(seq, name_of(message, completed=False), units, looks, times)
+        alone = completed = _State(seq, reference_name(message, completed=False), units, looks, times)
         if len(base.units):
             state = self._state
             places = np.searchsorted(state.units, base.units)
@@ -76,7 +76,7 @@ class ReferenceTracker:
             order = np.argsort(together)
             completed = _State(
                 seq,
-                name_of(message, completed=True),
+                reference_name(message, completed=True),
                 together[order],
                 np.concatenate([state.looks[places], looks])[order],
                 np.concatenate([state.sent_s[places], times])[order],

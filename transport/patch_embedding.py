@@ -1,4 +1,4 @@
-"""The server model's patch embedding as plain arrays, for the codec that sends tokens instead of pixels."""
+"""The server model's patch embedding as NumPy arrays: turns the pixels of units into tokens, for the token codec."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ HASH_BYTES = 4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Embedding:
-    """token = pixels (p * p * 3, in rows, 0..255) @ matrix + bias: the linear part, normalisation included."""
+    """token (D,) = pixels (p * p * 3, row by row, 0..255) @ matrix + bias; input normalisation is part of both."""
 
     matrix: NDArray[np.float32]  # (p * p * 3, D)
     bias: NDArray[np.float32]  # (D,)
-    digest: bytes = field(init=False)  # equal on both sides when the weights are
+    digest: bytes = field(init=False)  # equal on both sides if the weights are equal
 
     def __post_init__(self) -> None:
         content = self.matrix.astype("<f4").tobytes() + self.bias.astype("<f4").tobytes()
@@ -28,5 +28,5 @@ class Embedding:
         return len(self.bias)
 
     def tokens(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(K, p, p, 3) to (K, D)."""
+        """Patches (K, p, p, 3) to tokens (K, D)."""
         return patches.reshape(len(patches), -1).astype(np.float32) @ self.matrix + self.bias

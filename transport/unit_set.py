@@ -1,7 +1,7 @@
-"""A set of units in few bytes: a rectangle as such, any other as its rank among all sets of that many units.
+"""Packs a set of units into few bytes: a rectangle as its position, any other set as its rank among sets of its size.
 
 The combinatorial number system (Knuth, TAOCP 7.2.1.3): the rank of units u_1 < ... < u_K is the sum of C(u_i, i). Of
-196 units, 98 take 24 bytes, 32 take 16, and all of them none at all.
+196 units, a set of 98 takes 24 bytes, a set of 32 takes 16, and the set of all units takes none.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sagelink.pipeline.types import Units
 
 
 def set_bytes(total: int, count: int) -> int:
-    """Bytes of a set of `count` of `total` units."""
+    """Bytes of the rank of a set of `count` of `total` units."""
     return ((comb(total, count) - 1).bit_length() + 7) // 8
 
 
@@ -22,46 +22,46 @@ def pack_units(units: Units, total: int) -> bytes:
     """The rank of ascending `units` (K,), 1 <= K <= total, in `set_bytes` big-endian bytes."""
     chosen = np.zeros(total, bool)
     chosen[units] = True
-    left = len(units)
-    rank, below = 0, comb(total - 1, left)
-    # Down through the grid, `below` is C(unit, left): the sets of the units below this one. No step costs more than a
-    # product with a small number, however large the grid.
+    remaining = len(units)
+    rank, below = 0, comb(total - 1, remaining)
+    # The loop goes down through the grid; `below` is C(unit, remaining): the number of sets of the units below this
+    # one. Each step multiplies by one small number, however large the grid.
     for unit in range(total - 1, 0, -1):
         if chosen[unit]:
             rank += below
-            below = below * left // unit
-            left -= 1
+            below = below * remaining // unit
+            remaining -= 1
         else:
-            below = below * (unit - left) // unit
+            below = below * (unit - remaining) // unit
     return rank.to_bytes(set_bytes(total, len(units)), "big")
 
 
 def unpack_units(data: bytes, total: int, count: int) -> Units:
-    """The reverse of `pack_units`. Raises ValueError for a rank that no set has."""
+    """The reverse of `pack_units`: ascending units (count,). Raises ValueError if no set has this rank."""
     rank = int.from_bytes(data, "big")
     if rank >= comb(total, count):
         raise ValueError(f"no set of {count} of {total} units has this rank")
     units = np.empty(count, np.intp)
-    left, below = count, comb(total - 1, count)
+    remaining, below = count, comb(total - 1, count)
     for unit in range(total - 1, 0, -1):
         if rank >= below:
             rank -= below
-            below = below * left // unit
-            left -= 1
-            units[left] = unit
-            if not left:
+            below = below * remaining // unit
+            remaining -= 1
+            units[remaining] = unit
+            if not remaining:
                 return units
         else:
-            below = below * (unit - left) // unit
-    units[0] = 0  # what is left after the last step can only be unit 0
+            below = below * (unit - remaining) // unit
+    units[0] = 0  # after the last step only unit 0 can remain
     return units
 
 
-RECTANGLE_BYTES = 3  # left, top and width; the number of units is known
+RECTANGLE_BYTES = 3  # left, top and width; the height follows from the number of units
 
 
 def pack_rectangle(units: Units, side: int) -> bytes | None:
-    """Ascending units (K,) of a grid of side x side that fill a rectangle; None where they do not, or where their rank
+    """Packs ascending units (K,) of a side x side grid that fill a rectangle. None if they fill none, or if their rank
     takes no more bytes."""
     if set_bytes(side**2, len(units)) <= RECTANGLE_BYTES:
         return None
@@ -74,7 +74,7 @@ def pack_rectangle(units: Units, side: int) -> bytes | None:
 
 
 def unpack_rectangle(data: bytes, side: int, count: int) -> Units:
-    """The reverse of `pack_rectangle`. Raises ValueError for a rectangle that it does not write."""
+    """The reverse of `pack_rectangle`: ascending units (count,). Raises ValueError for bytes that it never writes."""
     left, top, width = data
     if not width or count % width or left + width > side or top + count // width > side:
         raise ValueError(f"no rectangle of {count} units {width} wide at {left}, {top} on a grid of {side}x{side}")

@@ -1,4 +1,7 @@
-"""Charged bits against bits that were counted on their way out, whatever counts them."""
+"""Charges a connection's overhead to the uplink budget, and compares the charged bits with the counted bits.
+
+Overhead is every uplink bit that belongs to no message: connecting, keep-alives, retransmissions, acknowledgements.
+"""
 
 from __future__ import annotations
 
@@ -7,78 +10,81 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-ChargeOverhead = Callable[[int], bool]  # bits to charge that are no message; False: not now
+# Charges overhead bits to the budget; False if the window has no room for them now.
+ChargeOverhead = Callable[[int], bool]
 
-_MEMORY_S = 10.0  # a charge may meet the wire so much later
+_SURPLUS_LIFETIME_S = 10.0  # charged bits may reach the wire this much later
 _RETRY_S = 0.02
 
 
 class WireCostAudit:
-    """Charged bits of one connection against those that were counted. Pure: time comes in as an argument.
+    """Compares the charged bits of one connection with the bits counted on their way out. Pure: time is an argument.
 
-    Estimates err on the high side; what is over is remembered for as long as the bits may still be on their way, and
-    not longer, so that it never pays for a retransmission of an hour later.
+    Estimates are rather too high than too low. The surplus of a charge expires when its bits must have been sent, so it
+    never pays for a retransmission an hour later.
     """
 
     def __init__(self) -> None:
-        self._ahead_bits = 0  # charged, not yet counted
+        self._surplus_bits = 0  # charged, not yet counted
         self._counted_bits = 0
-        self._recent: deque[tuple[float, int]] = deque()
+        self._recent: deque[tuple[float, int]] = deque()  # time and bits of the charges within the lifetime
         self._recent_bits = 0
 
-    def charge(self, now_s: float, bits: int) -> None:
-        self._ahead_bits += bits
+    def record_charge(self, now_s: float, bits: int) -> None:
+        self._surplus_bits += bits
         self._recent.append((now_s, bits))
         self._recent_bits += bits
 
-    def observe(self, now_s: float, counted_bits: int) -> int:
-        """Takes the count since the connection began; returns bits that are still to be charged."""
-        while self._recent and self._recent[0][0] <= now_s - _MEMORY_S:
+    def record_count(self, now_s: float, counted_bits: int) -> int:
+        """Takes the bits counted since the connection began. Returns the bits that must still be charged, and regards
+        them as charged."""
+        while self._recent and self._recent[0][0] <= now_s - _SURPLUS_LIFETIME_S:
             self._recent_bits -= self._recent.popleft()[1]
-        self._ahead_bits = min(self._ahead_bits, self._recent_bits) - (counted_bits - self._counted_bits)
+        self._surplus_bits = min(self._surplus_bits, self._recent_bits) - (counted_bits - self._counted_bits)
         self._counted_bits = counted_bits
-        owed = max(0, -self._ahead_bits)
-        self._ahead_bits += owed
-        return owed
+        uncharged_bits = max(0, -self._surplus_bits)
+        self._surplus_bits += uncharged_bits
+        return uncharged_bits
 
 
 class OverheadCharger:
-    """Pays for what is no message: connecting, keep-alives, whatever was counted beyond the estimates.
+    """Charges the overhead of a link, one connection after another; waits while the window has no room.
 
-    `charge_overhead` charges the budget; None (a replay, whose budget runs on the stream's time) leaves all that uncharged.
+    `charge_overhead` charges the budget. With None, in a replay, nothing is charged: its budget runs on the time of the
+    stream.
     """
 
-    def __init__(self, charge_overhead: ChargeOverhead | None, on_paid: Callable[[], None]) -> None:
+    def __init__(self, charge_overhead: ChargeOverhead | None, on_charged: Callable[[], None]) -> None:
         self._charge_overhead = charge_overhead
-        self._on_paid = on_paid
-        self._bill = WireCostAudit()
-        self.owed_bits = 0  # while there are some, a link lets no message past them
+        self._on_charged = on_charged
+        self._audit = WireCostAudit()
+        self.owed_bits = 0  # overhead that waits for room; the link sends no message before it is charged
 
-    async def open_connection(self, connect_bits: int) -> None:
-        """Pays for a new connection before it is made."""
-        self._bill = WireCostAudit()
-        await self._pay(connect_bits)
-        self._bill.charge(time.monotonic(), connect_bits)
+    async def charge_connection(self, connect_bits: int) -> None:
+        """Charges a new connection before it is opened."""
+        self._audit = WireCostAudit()
+        await self._charge(connect_bits)
+        self._audit.record_charge(time.monotonic(), connect_bits)
 
     def record_message(self, message_bits: int) -> None:
-        """A message was charged by whoever sent it."""
-        self._bill.charge(time.monotonic(), message_bits)
+        """Records a message that its sender has charged already."""
+        self._audit.record_charge(time.monotonic(), message_bits)
 
-    def try_charge(self, bits: int) -> bool:
-        """Pays for a message that goes again, where the window has room for it now."""
-        if self._charge_overhead is None or not self._charge_overhead(bits):
+    def try_charge_resend(self, message_bits: int) -> bool:
+        """Charges a message that is sent again; False if the window has no room for it now."""
+        if self._charge_overhead is None or not self._charge_overhead(message_bits):
             return False
-        self._bill.charge(time.monotonic(), bits)
+        self._audit.record_charge(time.monotonic(), message_bits)
         return True
 
-    async def settle(self, counted_bits: int) -> None:
-        """Pays for what was counted since the connection began, and not charged yet."""
-        await self._pay(self._bill.observe(time.monotonic(), counted_bits))
+    async def charge_excess(self, counted_bits: int) -> None:
+        """Charges the bits counted since the connection began that exceed the charges."""
+        await self._charge(self._audit.record_count(time.monotonic(), counted_bits))
 
-    async def _pay(self, bits: int) -> None:
+    async def _charge(self, bits: int) -> None:
         """Charges bits as soon as the window has room."""
         self.owed_bits = bits if self._charge_overhead is not None else 0
         while self.owed_bits and self._charge_overhead is not None and not self._charge_overhead(self.owed_bits):  # noqa: ASYNC110
             await asyncio.sleep(_RETRY_S)
         self.owed_bits = 0
-        self._on_paid()
+        self._on_charged()

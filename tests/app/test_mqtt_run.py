@@ -141,7 +141,7 @@ def test_wrong_use(settings: dict[str, object], says: str) -> None:
 def test_the_command_tells_wrong_use_in_one_line() -> None:
     with Sagelink("run", "synthetic:3", "--models", "demo", "--server", "mqtt://user:hunter2@broker") as process:
         assert process.ended() == 2
-    assert "a URL carries no credentials" in process.output
+    assert "the URL must not contain credentials" in process.output
     assert process.output.count("\n") == 1
     assert "hunter2" not in process.output
 

@@ -56,12 +56,11 @@ async def ask(
     classifier: Classifier, *asked: tuple[str, bytes], limits: BatchLimits = ALONE
 ) -> list[tuple[str, Reply]]:
     """The replies to messages of cameras, in the order in which they come."""
-    link = InProcessLink(capacity=100)
-    for camera, data in asked:
-        assert await link.send(camera, data) is None
-    link.close_uplink()
-    await service(link, classifier, limits).run()
-    link.close()
+    async with InProcessLink(capacity=100) as link:
+        for camera, data in asked:
+            assert await link.send(camera, data) is None
+        link.close()
+        await service(link, classifier, limits).run()
     return [(camera, decode_reply(data)) async for camera, data in link.replies()]
 
 
@@ -80,7 +79,7 @@ async def test_lost_parts_and_replies_are_counted(classifier: Classifier, pictur
     two = encode_bundle(5, [message(picture, [0, 1]), message(picture, [2])])
     await link.send("door", two)
     await link.send("yard", message(picture, [0]))
-    link.close_uplink()
+    link.close()
     await Service(link, classifier, ALONE, ServerMetrics(registry)).run()
     value = registry.get_sample_value
     assert value("sagelink_server_parts_total", {"outcome": "arrived"}) == 3
@@ -188,10 +187,10 @@ async def test_a_camera_that_announced_another_model_is_told_why(classifier: Cla
     link.cameras = {"other classes": replace(fits, classes="?"), "fits": fits, "late": replace(fits, deadline_s=1e-9)}
     for camera in link.cameras:
         await link.send(camera, message(picture, [1]))
-    link.close_uplink()
     running = service(link, classifier)
-    await running.run()
-    link.close()
+    async with link:
+        link.close()
+        await running.run()
     refusals = {camera: decode_reply(data).refusal async for camera, data in link.replies()}
     assert refusals == {
         "other classes": "the camera's model and this server's name their classes differently",

@@ -16,7 +16,7 @@ from sagelink.stages.planner import Plan
 from sagelink.stages.select import completing
 from sagelink.stages.selectors import coverage, topk
 from sagelink.transport.delta_message import delta_overhead_bytes
-from sagelink.transport.wire import REMEMBERED, decode_evidence
+from sagelink.transport.wire import DELTA_CODEC, decode_evidence
 from tests.fakes import CANVAS, PATCH, SIDE, make_evidence, make_picture, make_scored
 
 UNITS = SIDE**2
@@ -65,7 +65,7 @@ def test_a_completion_is_sent_where_it_is_expected_to_be_worth_more(whole: float
     assert isinstance(plan, Plan) == completes
     if plan is not None:
         message = decode_evidence(plan.message)
-        assert message.codec == REMEMBERED
+        assert message.codec == DELTA_CODEC
         assert plan.reference_units == 8
         assert len(plan.message) <= 8 * PATCH**2 * 3 - 60
         assert set(message.units) <= set(rest)

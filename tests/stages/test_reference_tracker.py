@@ -14,7 +14,7 @@ from sagelink.server.memory import ReferenceStore
 from sagelink.server.receive import Received, receive
 from sagelink.stages.reference_tracker import ReferenceTracker
 from sagelink.transport.codecs import codec_by_name, cut_units
-from sagelink.transport.delta_message import NOTHING, delta_overhead_bytes, encode_delta, name_of
+from sagelink.transport.delta_message import NO_REFERENCE, delta_overhead_bytes, encode_delta, reference_name
 from sagelink.transport.wire import EvidenceMessage, MalformedMessage, encode_evidence, peek
 from tests.fakes import CANVAS, PATCH, SIDE, make_picture
 
@@ -123,7 +123,7 @@ def test_units_that_have_changed_or_are_old_do_not_count():
     changed[:PATCH, :PATCH] ^= 1  # unit 0, by less than shows
     assert camera.memory.reference_for(changed, 1.0).units.tolist() == [0, 2, 3, 4, 5]
     assert camera.memory.reference_for(picture, 2.0).units.tolist() == [0, 1, 2, 3, 4, 5]
-    assert camera.memory.reference_for(picture, 2.1).name == NOTHING
+    assert camera.memory.reference_for(picture, 2.1).name == NO_REFERENCE
     assert len(camera.memory.reference_for(picture, -1.0).units) == 0  # a clock that jumped back
 
 
@@ -143,7 +143,7 @@ def test_what_is_not_acknowledged_is_not_built_on():
     camera, picture = Camera(), make_picture(seed=1)
     for seq in range(3):
         _, base = camera.code(seq, picture, float(seq))
-        assert base.name == NOTHING
+        assert base.name == NO_REFERENCE
 
 
 def test_replies_that_overtake_one_another_leave_the_newest():
@@ -152,7 +152,7 @@ def test_replies_that_overtake_one_another_leave_the_newest():
     replies = [server.answer("door", message, 0.0)[1] for message in (one, two)]
     camera.memory.acknowledge(replies[1])
     camera.memory.acknowledge(replies[0])
-    assert camera.memory.reference_for(picture, 2.0).name == name_of(two, completed=False)
+    assert camera.memory.reference_for(picture, 2.0).name == reference_name(two, completed=False)
 
 
 @pytest.mark.parametrize("refusal", [None, "unknown codec 10"])
@@ -186,7 +186,7 @@ def test_a_camera_finds_only_its_own():
     camera, server, picture = Camera(), Server(), make_picture(seed=1)
     message, _ = camera.code(0, picture, 0.0)
     server.answer("door", message, 0.0)
-    name = name_of(message, completed=False)
+    name = reference_name(message, completed=False)
     assert server.memory.recall("door", name, 0.0) is not None
     assert server.memory.recall("yard", name, 0.0) is None
 
@@ -242,12 +242,12 @@ def test_golden_completion():
         (b"", "cut short"),
         (b"basename\x00\x01", "cut short"),
         (b"basename\x00\x02\x01", "cut short"),
-        (b"basename\xff\xff\x01", "65535 units kept beside 2"),
-        (b"basename\x00\x0f\x01", "15 units kept beside 2"),
-        (b"basename\x00\x00\x01", "0 units kept"),
-        (NOTHING + b"\x00\x01\x01\x01", "1 units kept"),
+        (b"basename\xff\xff\x01", "65535 units retained besides 2"),
+        (b"basename\x00\x0f\x01", "15 units retained besides 2"),
+        (b"basename\x00\x00\x01", "0 units retained"),
+        (NO_REFERENCE + b"\x00\x01\x01\x01", "1 units retained"),
         (b"basename\x00\x01\x01\xff", "rank"),
-        (b"basename\x00\x01\x01\x04", "both kept and sent"),
+        (b"basename\x00\x01\x01\x04", "both retained and sent"),
         (b"basename\x00\x01\x0a\x01", "unknown codec 10"),
     ],
 )
@@ -269,9 +269,9 @@ def test_random_bytes_are_refused_or_read(payload):
 
 def test_units_that_the_base_never_had_are_not_made_up():
     server, picture = Server(), make_picture(seed=1)
-    first = encode_delta(evidence(0, picture, np.arange(3)), NOTHING, np.empty(0, np.intp))
+    first = encode_delta(evidence(0, picture, np.arange(3)), NO_REFERENCE, np.empty(0, np.intp))
     server.answer("door", first, 0.0)
-    lying = encode_delta(evidence(1, picture, np.array([9])), name_of(first, completed=False), np.array([2, 3]))
+    lying = encode_delta(evidence(1, picture, np.array([9])), reference_name(first, completed=False), np.array([2, 3]))
     received, _ = server.answer("door", lying, 1.0)
     assert received.units.tolist() == [9]
     assert received.forgotten

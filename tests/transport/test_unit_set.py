@@ -1,4 +1,4 @@
-"""A set of units as its rank."""
+"""Sets of units packed as their rank."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sagelink.transport.unit_set import pack_units, set_bytes, unpack_units
 
 
 @pytest.mark.parametrize("total", range(1, 9))
-def test_the_rank_counts_the_sets(total):
+def test_ranks_enumerate_the_sets(total):
     for count in range(1, total + 1):
         ranks = [int.from_bytes(pack_units(np.array(s), total), "big") for s in combinations(range(total), count)]
         assert sorted(ranks) == list(range(comb(total, count)))
@@ -27,7 +27,7 @@ def test_the_rank_is_the_sum_of_binomials():
 
 
 @given(st.integers(1, 4096), st.data())
-def test_every_set_comes_back(total, data):
+def test_every_set_survives_the_round_trip(total, data):
     count = data.draw(st.integers(1, total))
     seed = data.draw(st.integers(0, 2**32 - 1))
     units = np.sort(np.random.default_rng(seed).permutation(total)[:count])
@@ -41,7 +41,7 @@ def test_every_set_comes_back(total, data):
 @pytest.mark.parametrize(
     ("total", "count", "size"), [(196, 196, 0), (196, 195, 1), (196, 98, 24), (196, 32, 16), (196, 1, 1), (1, 1, 0)]
 )
-def test_no_byte_too_many(total, count, size):
+def test_the_packed_size_is_minimal(total, count, size):
     assert set_bytes(total, count) == size
     assert 256**size >= comb(total, count) > 256 ** (size - 1) * (size > 0)
 

@@ -1,4 +1,4 @@
-"""`raw-zstd`, the paper's form: the units' own pixels through zstd. Lossless; zstd gains 5 to 12 % on camera pixels."""
+"""The codec `raw-zstd`, as in the paper: zstd of the units' pixels. Lossless; zstd saves 5 to 12 % on camera pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lossy WebP: one VP8 key frame (RFC 6386) in a RIFF container that both sides can write."""
+"""Lossy WebP: one VP8 key frame (RFC 6386); the RIFF container around it is not sent but rebuilt."""
 
 from __future__ import annotations
 

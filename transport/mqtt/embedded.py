@@ -1,4 +1,4 @@
-"""A broker inside the server's process (amqtt, MQTT 3.1.1): for trying things out and for a handful of cameras."""
+"""Runs an MQTT 3.1.1 broker (amqtt) inside the server's process, for demos and a few cameras."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STOP_S = 1.0
 
 
 class OneUser(BaseAuthPlugin):
-    """Lets in who shows the one user and password that the server itself uses."""
+    """An amqtt plugin that accepts one user name and password: those that the server itself uses."""
 
     @dataclass
     class Config:
@@ -35,20 +35,22 @@ class OneUser(BaseAuthPlugin):
         self._expected = (expected.username.encode(), expected.password.encode())
 
     async def authenticate(self, *, session: Session) -> bool:
-        shown = ((session.username or "").encode(), (session.password or "").encode())
-        return all(hmac.compare_digest(a, b) for a, b in zip(shown, self._expected, strict=True))
+        given = ((session.username or "").encode(), (session.password or "").encode())
+        return all(hmac.compare_digest(a, b) for a, b in zip(given, self._expected, strict=True))
 
 
 @contextlib.asynccontextmanager
 async def embedded_broker(host: str, port: int, username: str | None, password: str | None) -> AsyncIterator[None]:
-    """Runs while the body does. Raises UsageError for a taken address, or one that others reach without a password."""
+    """Runs the broker while the body runs.
+
+    Raises UsageError if the address is in use, or if other hosts can reach it and no password is set."""
     if not password and not is_loopback(host):
         raise UsageError(
             f"serve.embedded_broker {host}:{port} can be reached by others; accepted without a password: 127.0.0.1. "
             "Set mqtt.username and mqtt.password_file, or SAGELINK_MQTT_USERNAME and SAGELINK_MQTT_PASSWORD"
         )
     for name in ("amqtt", "transitions"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # it warns of every client that comes and goes
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # amqtt warns about every client that connects or leaves
     plugins: dict[str, dict[str, object]]
     if password:
         plugins = {f"{__name__}.{OneUser.__name__}": {"username": username, "password": password}}

@@ -1,8 +1,9 @@
-"""What MQTT costs on the uplink: the estimate charged before sending, and the check against the kernel's counters.
+"""The uplink bits that MQTT costs: estimates charged before sending, and the kernel's counters to check them.
 
 A message is charged as its MQTT packet, TLS records, the headers of its TCP segments, and the two acknowledgements that
-the edge will send in return (for the broker's PUBACK and for the reply). Connecting, keep-alives and retransmissions
-cannot be known so well: Linux counts a socket's segments and bytes, and what exceeds the charges is charged as well.
+the edge will send in return (for the broker's PUBACK and for the reply). The cost of connecting, keep-alives
+and retransmissions is uncertain: Linux counts a socket's segments and bytes, and the excess over the charges is charged
+as well.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ SEGMENT = 1448  # bytes of TCP payload in a packet of 1500 bytes, timestamps on
 _ACKS = 2
 _RECORD, _RECORD_OVERHEAD = 16_384, 22  # TLS 1.3
 
-# struct tcp_info of linux/tcp.h: segs_out stands at 136, bytes_sent (retransmissions included) at 200.
+# Offsets in struct tcp_info of linux/tcp.h: segs_out at 136, bytes_sent (retransmissions included) at 200.
 _TCP_INFO_BYTES, _SEGS_OUT, _BYTES_SENT = 208, 136, 200
 
 
@@ -35,18 +36,19 @@ class MqttCostModel:
         return ETHERNET + (IPV6 if self.ipv6 else IPV4) + TCP_WITH_TIMESTAMPS
 
     def publish_bits(self, topic_bytes: int, payload_bytes: int, property_bytes: int) -> int:
-        """Uplink bits of a QoS 1 PUBLISH and of all that it makes this side send."""
+        """Uplink bits of a QoS 1 PUBLISH and of the acknowledgements that this side sends because of it."""
         rest = 2 + topic_bytes + 2 + property_bytes + payload_bytes
         return self.packet_bits(1 + varint_bytes(rest) + rest, _ACKS)
 
     def packet_bits(self, mqtt_bytes: int, acks: int) -> int:
+        """Uplink bits of one MQTT packet, and of `acks` empty TCP segments."""
         if self.tls:
             mqtt_bytes += _RECORD_OVERHEAD * math.ceil(mqtt_bytes / _RECORD)
         packets = math.ceil(mqtt_bytes / SEGMENT) + acks
         return 8 * (mqtt_bytes + packets * self.header_bytes)
 
     def connect_bits(self) -> int:
-        """A usual connection up to the first message; the kernel's counters correct it."""
+        """Uplink bits of a typical connection up to its first message; the kernel's counters correct it."""
         handshake = (1000 + 2500 * self.client_certificate) if self.tls else 0
         return 8 * (600 + handshake + (9 + 3 * self.tls) * self.header_bytes)
 
@@ -57,7 +59,7 @@ def varint_bytes(number: int) -> int:
 
 
 def counted_bits(connection: socket.socket, header_bytes: int) -> int | None:
-    """Uplink bits of a TCP connection so far, as the kernel counts; None where it does not say (other than Linux)."""
+    """Uplink bits of a TCP connection so far, from the kernel's counters; None where there are none (not on Linux)."""
     option = getattr(socket, "TCP_INFO", None)
     if option is None:
         return None

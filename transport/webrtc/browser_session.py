@@ -1,8 +1,7 @@
-"""A browser at the server: it sends its camera as video, each picture that is looked at becomes evidence of all units,
-and the replies go back as text.
+"""One browser at the server: its camera's video becomes evidence of all units, and replies go back to it as text.
 
-All viewers together take what one camera takes: one of their pictures is at the model at a time, and they take turns.
-Whoever has the turn shows the newest picture; those before it are forgotten.
+All browsers together cost the server as much as one camera: one of their pictures is at the model at a time, and they
+take turns. The browser whose turn it is sends its newest picture; its earlier ones are discarded.
 """
 
 from __future__ import annotations
@@ -30,20 +29,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 VIDEO_PATH = "/video"
-# Any browser speaks VP8 (RFC 7742), and its pictures tell their size before they are decoded.
+# Every browser supports VP8 (RFC 7742), and the size of its pictures is known before they are decoded.
 _TERMS = VideoTerms(silent_s=5.0, most_pixels=1920 * 1088, codecs=("VP8",), channel=True)
 
 
 @dataclass(frozen=True, slots=True)
 class BrowserSettings:
-    """How many browsers a server lets in, and what it makes of their pictures."""
+    """The number of browsers that a server accepts, and how it processes their pictures."""
 
-    most: int
-    page: Mapping[str, Response]  # by path
+    max_browsers: int
+    pages: Mapping[str, Response]  # by path
     camera_info: CameraInfo
-    evidence: Callable[[int, av.VideoFrame], Awaitable[bytes]]  # a picture of that number as a message
-    words: Callable[[bytes, float], str]  # what a viewer is told of a reply, and of how many ms it took
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    encode_picture: Callable[[int, av.VideoFrame], Awaitable[bytes]]  # evidence message of a picture, with this `seq`
+    format_reply: Callable[[bytes, float], str]  # the text for the browser, from a reply and its delay in ms
+    model_turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # held by the browser whose picture is at the model
 
 
 class BrowserSession:
@@ -52,70 +51,70 @@ class BrowserSession:
     def __init__(
         self,
         identifier: int,
-        at: SignallingEndpoint,
-        audience: BrowserSettings,
+        endpoint: SignallingEndpoint,
+        settings: BrowserSettings,
         on_message: Callable[[Message], None],
         on_open: Callable[[BrowserSession], None],
     ) -> None:
-        """`on_open` is told once that pictures come."""
+        """`on_message` is called with each evidence message, `on_open` once, when the first picture arrives."""
         self.identifier = identifier
         self.addresses = [f"browser {identifier}"]
-        self.camera_info: CameraInfo = audience.camera_info
+        self.camera_info: CameraInfo = settings.camera_info
         self.open = False
-        self._audience = audience
+        self._settings = settings
         self._on_message = on_message
         self._on_open = on_open
-        self._newest: tuple[float, av.VideoFrame] | None = None
-        self._news = asyncio.Event()
+        self._newest: tuple[float, av.VideoFrame] | None = None  # time of arrival, and the picture
+        self._has_picture = asyncio.Event()
         self._ended = asyncio.Event()
-        self._number = 0
+        self._number = 0  # of the message that waits for its reply
         self._reply: asyncio.Future[bytes] | None = None
-        self._peer = VideoPeer(self._take, self._end, _TERMS, at.peer_configuration())
+        self._peer = VideoPeer(self._receive, self._end, _TERMS, endpoint.peer_configuration())
 
     async def answer(self, offer: str) -> str:
-        """Raises OfferRefused, and is closed then."""
+        """The answer to the browser's offer. Raises OfferRefused; the session is closed then."""
         return await self._peer.answer(offer)
 
-    async def stay(self) -> None:
-        """Until the browser leaves, or has sent no picture for too long."""
+    async def run(self) -> None:
+        """Runs until the browser leaves, or sends no picture for too long."""
         try:
-            async with background(self._show()):
+            async with background(self._classify_pictures()):
                 await self._ended.wait()
         finally:
             await self._peer.close()
             log.info("event=left viewer=%d reason=%r", self.identifier, self._peer.fault)
 
     def reply(self, camera: int, number: int, data: bytes) -> bool:
-        """False when nobody waits for it any more."""
+        """Takes the reply to message `number`. False if the session does not wait for it any more."""
         if self._reply is None or self._reply.done() or number != self._number:
             return False
         self._reply.set_result(data)
         return True
 
-    def _take(self, frame: av.VideoFrame) -> None:
+    def _receive(self, frame: av.VideoFrame) -> None:
         if not self.open:
             self.open = True
             self._on_open(self)
         self._newest = time.monotonic(), frame
-        self._news.set()
+        self._has_picture.set()
 
     def _end(self, _: str) -> None:
         self._ended.set()
 
-    async def _show(self) -> None:
+    async def _classify_pictures(self) -> None:
         for seq in itertools.count():
-            await self._news.wait()
-            async with self._audience.turn:
-                self._news.clear()
+            await self._has_picture.wait()
+            async with self._settings.model_turn:
+                self._has_picture.clear()
                 assert self._newest is not None
-                seen_s, frame = self._newest
-                reply = await self._ask(seq, frame)
+                arrived_s, frame = self._newest
+                reply = await self._request(seq, frame)
             if reply is not None:
-                self._peer.say(self._audience.words(reply, (time.monotonic() - seen_s) * 1e3))
+                self._peer.say(self._settings.format_reply(reply, (time.monotonic() - arrived_s) * 1e3))
 
-    async def _ask(self, seq: int, frame: av.VideoFrame) -> bytes | None:
-        """The service's reply to a picture; None when it takes too long."""
-        evidence = await self._audience.evidence(seq, frame)
+    async def _request(self, seq: int, frame: av.VideoFrame) -> bytes | None:
+        """The server's reply to a picture; None if it takes too long."""
+        evidence = await self._settings.encode_picture(seq, frame)
         self._number = seq % NUMBERS
         self._reply = asyncio.get_running_loop().create_future()
         session = SESSION.pack(self.identifier, self._number, 0)

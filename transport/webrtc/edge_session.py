@@ -1,4 +1,4 @@
-"""A node at the server: one peer from its offer to its end, what it announced, and its frames as they come together."""
+"""One edge node at the server, from its offer to its end: its announcement, its evidence, and the replies to it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from sagelink.transport.webrtc.datagrams import (
     ANNOUNCEMENT,
     EVIDENCE,
     NUMBERS,
+    AssembledMessage,
     Assembler,
-    Gathered,
     pack_verdict,
     unpack_part,
 )
@@ -27,39 +27,40 @@ from sagelink.transport.wire import encode_bundle, peek
 
 log = logging.getLogger(__name__)
 
-_ANSWER_S = 6.0  # longest for an answer: a STUN server may be silent
-_OPEN_S = 10.0  # longest from there to a connection
-_ANNOUNCE_S = 5.0  # longest from there to an announcement
-_LONGEST_ANNOUNCEMENT = 20_000
+_ANSWER_S = 6.0  # longest time to make an answer: a STUN server may not respond
+OPEN_S = 10.0  # longest time from the answer to an open connection
+_MAX_ANNOUNCEMENT_BYTES = 20_000
 
-SESSION = struct.Struct("!IHB")  # guest, number of the message, camera: what a reply is sent by
+SESSION = struct.Struct("!IHB")  # session identifier, message number, camera: `Message.session`, for routing the reply
 
 
 class EdgeSession:
-    """`on_message` gets evidence, `on_announced` is told once who this is."""
+    """Calls `on_message` with each evidence message, and `on_announced` once, when the node has announced itself."""
 
     def __init__(
         self,
         identifier: int,
-        at: SignallingEndpoint,
+        endpoint: SignallingEndpoint,
         part_wait_s: float,
         on_message: Callable[[Message], None],
         on_announced: Callable[[EdgeSession], None],
+        open_s: float = OPEN_S,
     ) -> None:
+        """`part_wait_s`: longest time between two parts of a message; `open_s`: longest time until a connection."""
         self.identifier = identifier
-        self.addresses: list[str] = []
+        self.addresses: list[str] = []  # of the node's cameras; empty until it has announced itself
         self.camera_info: CameraInfo | None = None
         self.open = False
         self._on_message = on_message
         self._on_announced = on_announced
+        self._open_s = open_s
         self._assembler = Assembler(part_wait_s)
         self._timer: asyncio.TimerHandle | None = None
-        self._replies = itertools.count()
-        self._announced = asyncio.Event()
-        self._peer = Peer(at.peer_configuration(), self._take_control, self._take_evidence)
+        self._reply_numbers = itertools.count()
+        self._peer = Peer(endpoint.peer_configuration(), self._receive_control, self._receive_evidence)
 
     async def answer(self, offer: str) -> str:
-        """Raises OfferRefused, and is closed then."""
+        """The answer to the node's offer. Raises OfferRefused; the session is closed then."""
         answer = None
         try:
             async with asyncio.timeout(_ANSWER_S):
@@ -71,12 +72,12 @@ class EdgeSession:
                 await self._peer.close()
         return answer
 
-    async def stay(self) -> None:
-        """Until the connection ends, or has not come about in time."""
+    async def run(self) -> None:
+        """Runs until the connection ends, or does not open in time."""
         reason: str | None = None
         try:
-            self.open = await self._peer.opened(_OPEN_S)
-            reason = await self._peer.live() if self.open else self._peer.fault
+            self.open = await self._peer.opened(self._open_s)
+            reason = await self._peer.run() if self.open else self._peer.fault
         finally:
             if self._timer is not None:
                 self._timer.cancel()
@@ -84,39 +85,43 @@ class EdgeSession:
             log.info("event=left node=%s reason=%r", self.addresses[:1], reason)
 
     def reply(self, camera: int, number: int, data: bytes) -> bool:
-        """Sends a reply twice: at once, and so that it arrives for certain. False when the peer takes none."""
-        verdict = pack_verdict(camera, next(self._replies) % NUMBERS, number, data)
-        self._peer.evidence(verdict)
-        return self._peer.control(verdict)
+        """Sends a reply on both channels: fast on one, certain on the other. False if the peer accepts none."""
+        verdict = pack_verdict(camera, next(self._reply_numbers) % NUMBERS, number, data)
+        self._peer.send_evidence(verdict)
+        return self._peer.send_control(verdict)
 
-    def _take_control(self, data: bytes) -> None:
+    def _receive_control(self, data: bytes) -> None:
         if data[:1] == EVIDENCE:
-            self._take_evidence(data[1:])
-            return
-        if data[:1] != ANNOUNCEMENT or self._announced.is_set() or len(data) > _LONGEST_ANNOUNCEMENT:
-            return
-        node, state = data[2 : 2 + data[1]].decode(errors="replace"), decode_state(data[2 + data[1] :])
+            self._receive_evidence(data[1:])
+        elif data[:1] == ANNOUNCEMENT and self.camera_info is None and len(data) <= _MAX_ANNOUNCEMENT_BYTES:
+            self._receive_announcement(data[1:])
+
+    def _receive_announcement(self, data: bytes) -> None:
+        end = 1 + data[0] if data else 0
+        node, state = data[1:end].decode(errors="replace"), decode_state(data[end:])
         if state is not None:
             self.camera_info, cameras = state
             self.addresses = [f"{node}/{camera}" for camera in cameras]
-            self._announced.set()
             self._on_announced(self)
 
-    def _take_evidence(self, data: bytes) -> None:
+    def _receive_evidence(self, data: bytes) -> None:
         part = unpack_part(data)
         if part is None or part.camera >= len(self.addresses):
             return
-        self._pass_on(self._assembler.offer(time.monotonic(), part))
+        self._deliver(self._assembler.add(time.monotonic(), part))
 
     def _expire(self) -> None:
         self._timer = None
-        self._pass_on(self._assembler.expire(time.monotonic()))
+        self._deliver(self._assembler.expire(time.monotonic()))
 
-    def _pass_on(self, gathered: list[Gathered]) -> None:
-        for each in gathered:
-            data = each.parts[0] if not each.missing and len(each.parts) == 1 else _bundle(each)
-            session = SESSION.pack(self.identifier, each.number, each.camera)
-            self._on_message(Message(self.addresses[each.camera], data, time.monotonic(), session, each.missing))
+    def _deliver(self, finished: list[AssembledMessage]) -> None:
+        """Passes on the finished messages, and sets the timer for the incomplete ones."""
+        for message in finished:
+            is_whole = not message.missing and len(message.parts) == 1
+            data = message.parts[0] if is_whole else _bundle(message)
+            session = SESSION.pack(self.identifier, message.number, message.camera)
+            address = self.addresses[message.camera]
+            self._on_message(Message(address, data, time.monotonic(), session, message.missing))
         due_s = self._assembler.due_s()
         if self._timer is not None:
             self._timer.cancel()
@@ -126,6 +131,6 @@ class EdgeSession:
             self._timer = loop.call_later(max(0.0, due_s - time.monotonic()), self._expire)
 
 
-def _bundle(gathered: Gathered) -> bytes:
-    about = peek(gathered.parts[0])
-    return encode_bundle(about[0] if about else 0, gathered.parts)
+def _bundle(message: AssembledMessage) -> bytes:
+    claim = peek(message.parts[0])
+    return encode_bundle(claim[0] if claim else 0, message.parts)

@@ -1,4 +1,4 @@
-"""Why two peers find no way to each other, from the candidates that each side has named. Pure."""
+"""Explains why two peers could not connect, from the ICE candidates that each side offered. Pure."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from collections.abc import Sequence
 
 # a=candidate:FOUNDATION COMPONENT TRANSPORT PRIORITY ADDRESS PORT typ TYPE (RFC 8839, 5.1)
 _CANDIDATE = re.compile(r"^a=candidate:\S+ \d+ \S+ \d+ (\S+) \d+ typ (\w+)", re.MULTILINE)
-_SHOWN = 4  # addresses of a side
+_MAX_ADDRESSES = 4  # named per side
 
 
-def diagnose_ice(local: str, remote: str, servers: Sequence[str]) -> str:
-    """What is in the way, and what to do. `local` and `remote` describe this and the other side (SDP); `servers`: this
-    side's STUN and TURN servers."""
-    here, there = _CANDIDATE.findall(local), _CANDIDATE.findall(remote)
-    for side, candidates in (("this machine", here), ("the other side", there)):
+def diagnose_ice(local_sdp: str, remote_sdp: str, servers: Sequence[str]) -> str:
+    """The likely cause and its remedy. `servers`: URLs of this side's STUN and TURN servers."""
+    local, remote = _CANDIDATE.findall(local_sdp), _CANDIDATE.findall(remote_sdp)
+    for side, candidates in (("this machine", local), ("the other side", remote)):
         if not candidates:
-            return (
-                f"{side} has no address but loopback, which ICE leaves out; it needs a network, or a broker (mqtt://)"
-            )
-    found = {kind for _, kind in here}
-    if any(each.startswith("turn") for each in servers) and "relay" not in found:
+            return f"{side} has only a loopback address, which ICE ignores; use a network, or a broker (mqtt://)"
+    types = {candidate_type for _, candidate_type in local}
+    if any(server.startswith("turn") for server in servers) and "relay" not in types:
         return (
-            "the TURN server gives no relay: is it reached, and are webrtc.turn_username and the password those that "
-            "it knows?"
+            "the TURN server gives no relay; check that it can be reached and accepts webrtc.turn_username and its "
+            "password"
         )
-    if any(each.startswith("stun") for each in servers) and "srflx" not in found:
-        return "the STUN server does not answer: is it reached?"
-    blocked = f"no UDP gets through between {_addresses(here)} here and {_addresses(there)} there: a firewall or NAT"
-    if "relay" in found:
-        return f"{blocked}, which the relay of this side's TURN server does not reach around either"
+    if any(server.startswith("stun") for server in servers) and "srflx" not in types:
+        return "the STUN server does not answer; check that it can be reached"
+    blocked = (
+        f"no UDP passes between {_addresses(local)} (this machine) and {_addresses(remote)} (the other side), because "
+        "of a firewall or NAT"
+    )
+    if "relay" in types:
+        return f"{blocked}; the relay of this side's TURN server does not get around it either"
     return f"{blocked}; accepted: a TURN server in webrtc.ice_servers of either side, for NAT alone also a STUN server"
 
 
 def _addresses(candidates: Sequence[tuple[str, str]]) -> str:
     names = [*dict.fromkeys(address for address, _ in candidates)]
-    return ", ".join(names[:_SHOWN]) + (" ..." if len(names) > _SHOWN else "")
+    return ", ".join(names[:_MAX_ADDRESSES]) + (" ..." if len(names) > _MAX_ADDRESSES else "")

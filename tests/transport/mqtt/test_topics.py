@@ -1,4 +1,4 @@
-"""Topics, and the state that a node retains."""
+"""Topic names, and the states that nodes and cameras retain."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def test_the_topic_table():
     assert topics.state("gate/door") == "site/north/gate/door/state"
     assert topics.state("gate") == "site/north/gate/state"
     assert topics.budget("gate") == "site/north/gate/budget/set"
-    assert topics.place_of("site/north/gate/door/evidence") == "gate/door"
-    assert topics.place_of("site/north/gate/state") == "gate"
+    assert topics.address_of("site/north/gate/door/evidence") == "gate/door"
+    assert topics.address_of("site/north/gate/state") == "gate"
 
 
-def test_what_is_announced_comes_back():
+def test_a_state_survives_the_round_trip():
     assert decode_state(encode_state(b"ab", True, CAMERA_INFO), of_camera=True) == NodeState("6162", True, CAMERA_INFO)
     assert decode_state(encode_state(b"ab", True), of_camera=False) == NodeState("6162", True)
     assert decode_state(encode_state(b"ab", False, CAMERA_INFO), of_camera=True) == NodeState("6162", False)
-    assert decode_state(encode_state(b"ab", True), of_camera=True) is None  # a camera says what it sends
+    assert decode_state(encode_state(b"ab", True), of_camera=True) is None  # an online camera must carry a CameraInfo
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_what_is_announced_comes_back():
         {"classes": "x" * 20_000},
     ],
 )
-def test_a_state_that_makes_no_sense_is_none(change):
+def test_a_malformed_state_is_none(change):
     state = json.loads(encode_state(b"ab", True, CAMERA_INFO)) | change
     assert decode_state(json.dumps(state).encode(), of_camera=True) is None
 
@@ -53,5 +53,5 @@ def test_a_state_that_makes_no_sense_is_none(change):
     st.binary(max_size=60) | st.recursive(st.none() | st.integers(), st.lists).map(lambda v: json.dumps(v).encode()),
     st.booleans(),
 )
-def test_rubbish_is_none(data, of_camera):
+def test_random_bytes_are_none(data, of_camera):
     assert decode_state(data, of_camera) is None

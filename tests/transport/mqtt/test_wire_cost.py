@@ -1,4 +1,4 @@
-"""What a message costs, and how the kernel's count corrects it."""
+"""The estimated cost of a message, and its correction by the kernel's counters."""
 
 from __future__ import annotations
 
@@ -20,44 +20,44 @@ def test_a_small_message_byte_by_byte():
     assert MqttCostModel(tls=True).publish_bits(21, 60, 6) == 8 * (93 + 22 + 3 * 66)
 
 
-def test_a_packet_more_begins_with_its_first_byte():
-    tariff = MqttCostModel()
-    one, two = (tariff.packet_bits(size, acks=0) for size in (SEGMENT, SEGMENT + 1))
+def test_one_byte_more_than_a_segment_costs_a_packet():
+    model = MqttCostModel()
+    one, two = (model.packet_bits(size, acks=0) for size in (SEGMENT, SEGMENT + 1))
     assert (one, two) == (8 * (SEGMENT + 66), 8 * (SEGMENT + 1 + 2 * 66))
 
 
 @pytest.mark.parametrize(("number", "size"), [(0, 1), (127, 1), (128, 2), (16_383, 2), (16_384, 3), (2_097_152, 4)])
-def test_lengths_of_lengths(number, size):
+def test_bytes_of_a_variable_byte_integer(number, size):
     assert varint_bytes(number) == size
 
 
 @given(st.lists(st.tuples(st.floats(0, 3), st.integers(0, 5000), st.integers(0, 5000)), max_size=60))
-def test_what_the_kernel_counted_is_always_charged(steps):
-    bill, now_s, charged, counted = WireCostAudit(), 0.0, 0, 0
-    for wait_s, charge, sent in steps:
+def test_all_counted_bits_are_charged(steps):
+    audit, now_s, charged, counted = WireCostAudit(), 0.0, 0, 0
+    for wait_s, record_charge, sent in steps:
         now_s += wait_s
-        bill.charge(now_s, charge)
-        charged += charge
+        audit.record_charge(now_s, record_charge)
+        charged += record_charge
         counted += sent
-        charged += bill.observe(now_s, counted)
+        charged += audit.record_count(now_s, counted)
         assert charged >= counted
 
 
-def test_an_estimate_that_was_too_high_does_not_pay_for_later_faults():
-    bill = WireCostAudit()
-    bill.charge(0.0, 1000)
-    assert bill.observe(1.0, 900) == 0
-    assert bill.observe(5.0, 950) == 0  # still on its way
-    assert bill.observe(20.0, 1000) == 50  # long after: a retransmission
+def test_the_surplus_of_an_estimate_expires():
+    audit = WireCostAudit()
+    audit.record_charge(0.0, 1000)
+    assert audit.record_count(1.0, 900) == 0
+    assert audit.record_count(5.0, 950) == 0  # may still be on its way
+    assert audit.record_count(20.0, 1000) == 50  # long after: must be a retransmission
 
 
-def test_a_message_that_drains_slowly_is_charged_once():
-    bill = WireCostAudit()
-    bill.charge(0.0, 1000)
-    assert [bill.observe(second, 125 * second) for second in range(1, 9)] == [0] * 8
+def test_a_message_that_is_sent_slowly_is_charged_once():
+    audit = WireCostAudit()
+    audit.record_charge(0.0, 1000)
+    assert [audit.record_count(second, 125 * second) for second in range(1, 9)] == [0] * 8
 
 
-def test_the_kernel_counts_what_goes_out():
+def test_the_kernel_counts_sent_bytes_and_segments():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         with socket.create_connection(listener.getsockname()) as client:
             server, _ = listener.accept()
@@ -71,7 +71,7 @@ def test_the_kernel_counts_what_goes_out():
         assert counted_bits(client, 66) is None  # closed
 
 
-def test_a_kernel_that_tells_less():
+def test_a_kernel_without_the_counters():
     class Old:
         def getsockopt(self, *_: int) -> bytes:
             return struct.pack("=10I", *range(10))

@@ -1,23 +1,22 @@
-"""The charged bits against the counters of a real interface: never fewer bits, at most 8 % more.
+"""Charged bits against the counters of a real interface: never below them, at most 8 % above.
 
-For longer runs: `python -m bench.wire_cost`.
+Longer: `python -m bench.wire_cost`.
 """
 
 from __future__ import annotations
 
 import pytest
 
-from bench.namespaces import obstacle
+from bench.namespaces import unavailable
 from bench.wire_cost import measure
 from tests.conftest import skip_or_fail
 
 
 @pytest.mark.parametrize(
-    ("rates_bps", "seconds"),
-    [([64_000], 5), pytest.param([16_000, 64_000, 256_000], 15, marks=pytest.mark.campaign)],
+    ("rates_bps", "seconds"), [([64_000], 5), pytest.param([16_000, 64_000, 256_000], 15, marks=pytest.mark.campaign)]
 )
-def test_charged_bits_cover_the_interface_and_hardly_more(rates_bps: list[int], seconds: int) -> None:
-    if (reason := obstacle("mosquitto")) is not None:
+def test_charged_bits_cover_the_wire_with_a_small_surplus(rates_bps: list[int], seconds: int) -> None:
+    if (reason := unavailable("mosquitto")) is not None:
         skip_or_fail("netns", reason)
     for result in measure(rates_bps, seconds):
         assert result.wire_bits > 0.7 * seconds * result.rate_bps

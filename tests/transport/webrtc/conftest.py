@@ -1,4 +1,4 @@
-"""Where a test's server listens."""
+"""The signalling endpoint at which a test's server listens."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from sagelink.transport.webrtc.address import SignallingEndpoint, open_signallin
 
 
 @pytest.fixture
-def at() -> SignallingEndpoint:
+def endpoint() -> SignallingEndpoint:
     return open_signalling_endpoint("webrtc+http://127.0.0.1:0", WebRtcConfig(), "url")

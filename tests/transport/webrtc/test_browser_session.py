@@ -1,4 +1,4 @@
-"""Browsers at a server: their turns, their limits, and what a hostile one gets, beside a camera that goes on."""
+"""Browser sessions at a server: turns, limits and hostile browsers, beside a camera that is not affected."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sagelink.transport.webrtc.address import SignallingEndpoint
 from sagelink.transport.webrtc.browser_session import BrowserSettings
 from sagelink.transport.webrtc.server import WebRtcServerLink
 from tests.push import TOKEN, Browser, CameraApp, Shades, request
-from tests.transport.webrtc.test_links import another_camera_goes_on, serving, until
+from tests.transport.webrtc.test_links import another_camera_unaffected, serving, until
 
 CAMERA_INFO = CameraInfo(14, 8, "0123", 5.0)
 
@@ -32,17 +32,19 @@ async def shade_of(_: int, frame: av.VideoFrame) -> bytes:
     return b"%d" % round(float(np.mean(frame.to_ndarray(format="rgb24"))))
 
 
-def audience(most: int = 8, camera_info: CameraInfo = CAMERA_INFO) -> BrowserSettings:
+def browser_settings(max_browsers: int = 8, camera_info: CameraInfo = CAMERA_INFO) -> BrowserSettings:
     page = {"/": PlainTextResponse("the page")}
-    return BrowserSettings(most, page, camera_info, shade_of, lambda reply, ms: f"{reply.decode()} after {ms >= 0}")
+    return BrowserSettings(
+        max_browsers, page, camera_info, shade_of, lambda reply, ms: f"{reply.decode()} after {ms >= 0}"
+    )
 
 
-def video_url(at: SignallingEndpoint) -> str:
-    return f"http://{at.host}:{at.port}/video"
+def video_url(endpoint: SignallingEndpoint) -> str:
+    return f"http://{endpoint.host}:{endpoint.port}/video"
 
 
 @contextlib.asynccontextmanager
-async def pushing(*browsers: CameraApp) -> AsyncIterator[None]:
+async def connected(*browsers: CameraApp) -> AsyncIterator[None]:
     try:
         for browser in browsers:
             await browser.push()
@@ -52,7 +54,7 @@ async def pushing(*browsers: CameraApp) -> AsyncIterator[None]:
             await browser.leave()
 
 
-async def of_a_browser(server: WebRtcServerLink) -> Message:
+async def next_browser_message(server: WebRtcServerLink) -> Message:
     async with asyncio.timeout(20):
         async for message in server.messages():
             if message.sender.startswith("browser"):
@@ -60,13 +62,16 @@ async def of_a_browser(server: WebRtcServerLink) -> Message:
     raise AssertionError("the link has closed")
 
 
-async def test_a_picture_goes_up_and_the_reply_comes_down_as_text(at: SignallingEndpoint) -> None:
-    async with serving(at, audience=audience()) as (server, there), another_camera_goes_on(server, there):
-        browser = Browser(video_url(there), 120)
-        async with pushing(browser):
+async def test_a_picture_is_answered_with_text(endpoint: SignallingEndpoint) -> None:
+    async with (
+        serving(endpoint, browsers=browser_settings()) as (server, address),
+        another_camera_unaffected(server, address),
+    ):
+        browser = Browser(video_url(address), 120)
+        async with connected(browser):
             assert browser.status == 201
             for number in range(3):
-                message = await of_a_browser(server)
+                message = await next_browser_message(server)
                 assert abs(int(message.data) - 120) < 12
                 assert server.cameras[message.sender] == CAMERA_INFO
                 assert server.viewers == 1
@@ -77,158 +82,170 @@ async def test_a_picture_goes_up_and_the_reply_comes_down_as_text(at: Signalling
         await server.reply(message, b"nobody is there")
 
 
-async def test_browsers_take_turns_and_all_together_have_one_picture_at_the_model(at: SignallingEndpoint) -> None:
-    async with serving(at, audience=audience()) as (server, there):
-        browsers = [Browser(video_url(there), shade) for shade in (60, 120, 180)]
-        async with pushing(*browsers):
+async def test_browsers_take_turns_with_one_picture_at_the_model(endpoint: SignallingEndpoint) -> None:
+    async with serving(endpoint, browsers=browser_settings()) as (server, address):
+        browsers = [Browser(video_url(address), shade) for shade in (60, 120, 180)]
+        async with connected(*browsers):
             asked: Counter[str] = Counter()
-            first = await of_a_browser(server)
-            await until(lambda: sum(guest.open for guest in server._guests.values()) == 3)
-            with pytest.raises(TimeoutError):  # however many pictures come, none goes up before the reply
+            first = await next_browser_message(server)
+            await until(lambda: sum(session.open for session in server._sessions.values()) == 3)
+            with pytest.raises(TimeoutError):  # no further picture is sent to the model before the reply
                 async with asyncio.timeout(0.5):
                     await anext(server.messages())
             await server.reply(first, b"0")
             while len(asked) < 3 or min(asked.values()) < 3:
-                message = await of_a_browser(server)
+                message = await next_browser_message(server)
                 asked[message.sender] += 1
                 await server.reply(message, message.data)
-            assert asked.total() < 60  # nobody is passed over for long
+            assert asked.total() < 60  # no browser waits for many turns
 
 
-async def test_a_reply_that_never_comes_costs_a_turn_and_no_more(at: SignallingEndpoint) -> None:
-    impatient = audience(camera_info=dataclasses.replace(CAMERA_INFO, deadline_s=0.2))
-    async with serving(at, audience=impatient) as (server, there):
-        browser = Browser(video_url(there))
-        async with pushing(browser):
-            late = await of_a_browser(server)
-            message = await of_a_browser(server)
+async def test_a_missing_reply_costs_one_turn(endpoint: SignallingEndpoint) -> None:
+    impatient = browser_settings(camera_info=dataclasses.replace(CAMERA_INFO, deadline_s=0.2))
+    async with serving(endpoint, browsers=impatient) as (server, address):
+        browser = Browser(video_url(address))
+        async with connected(browser):
+            late = await next_browser_message(server)
+            message = await next_browser_message(server)
             await server.reply(late, b"late")
             while not browser.answers:
                 await server.reply(message, b"in time")
-                message = await of_a_browser(server)
+                message = await next_browser_message(server)
         assert {*browser.answers} == {"in time after True"}
 
 
-async def test_there_are_only_so_many_and_a_place_becomes_free(at: SignallingEndpoint) -> None:
-    async with serving(at, audience=audience(most=1)) as (server, there), another_camera_goes_on(server, there):
-        async with pushing(Browser(video_url(there))):
-            other = Browser(video_url(there))
-            async with pushing(other):
+async def test_the_number_of_browsers_is_limited_and_a_place_becomes_free(endpoint: SignallingEndpoint) -> None:
+    async with (
+        serving(endpoint, browsers=browser_settings(max_browsers=1)) as (server, address),
+        another_camera_unaffected(server, address),
+    ):
+        async with connected(Browser(video_url(address))):
+            other = Browser(video_url(address))
+            async with connected(other):
                 assert (other.status, other.reason) == (503, "too many peers; try again later\n")
             await until(lambda: len(server.cameras) == 2)
         await until(lambda: server.viewers == 0)
-        another = Browser(video_url(there))
-        async with pushing(another):
+        another = Browser(video_url(address))
+        async with connected(another):
             assert another.status == 201
 
 
-@pytest.mark.parametrize("what", ["large", "text", "channels"])
-async def test_who_does_not_keep_to_it_is_put_out(at: SignallingEndpoint, what: str) -> None:
-    async with serving(at, audience=audience()) as (server, there), another_camera_goes_on(server, there):
-        browser = Browser(video_url(there), size=(1600, 2560) if what == "large" else (120, 160))
-        if what == "text":
+@pytest.mark.parametrize("case", ["large", "text", "channels"])
+async def test_a_misbehaving_browser_is_disconnected(endpoint: SignallingEndpoint, case: str) -> None:
+    async with (
+        serving(endpoint, browsers=browser_settings()) as (server, address),
+        another_camera_unaffected(server, address),
+    ):
+        browser = Browser(video_url(address), size=(1600, 2560) if case == "large" else (120, 160))
+        if case == "text":
             browser.channel.add_listener("open", lambda: browser.channel.send("hello"))
-        if what == "channels":
+        if case == "channels":
             for number in range(100):
                 browser._peer.createDataChannel(f"channel {number}")
-        async with pushing(browser):
+        async with connected(browser):
             assert browser.status == 201
-            viewer = next(guest for guest in server._guests.values() if "good/door" not in guest.addresses)
+            session = next(session for session in server._sessions.values() if "good/door" not in session.addresses)
             await until(lambda: server.viewers == 0)
-        assert viewer.open is False or what != "large"  # no such picture was decoded
+        assert session.open is False or case != "large"  # no such picture was decoded
         faults = {"large": "pictures of 2560x1600", "text": "the peer spoke", "channels": "a channel of its own"}
-        assert faults[what] in viewer._peer.fault
+        assert faults[case] in session._peer.fault
 
 
-@pytest.mark.parametrize("what", ["never connects", "falls silent"])
-async def test_who_sends_no_picture_is_forgotten(
-    at: SignallingEndpoint,
-    what: str,
+@pytest.mark.parametrize("case", ["never connects", "falls silent"])
+async def test_a_browser_without_pictures_is_removed(
+    endpoint: SignallingEndpoint,
+    case: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with serving(at, audience=audience()) as (server, there), another_camera_goes_on(server, there):
-        browser = Browser(video_url(there))
-        if what == "never connects":
+    async with (
+        serving(endpoint, browsers=browser_settings()) as (server, address),
+        another_camera_unaffected(server, address),
+    ):
+        browser = Browser(video_url(address))
+        if case == "never connects":
             monkeypatch.setattr(video_peer, "_FIRST_S", 0.3)
             await browser._peer.setLocalDescription(await browser._peer.createOffer())
             offer = browser._peer.localDescription.sdp.encode()
-            assert (await request(video_url(there), "POST", offer))[0] == 201
+            assert (await request(video_url(address), "POST", offer))[0] == 201
         else:
             await browser.push()
-            (viewer,) = [guest for guest in server._guests.values() if guest.camera_info is CAMERA_INFO]
-            await until(lambda: viewer.open)
-            viewer._peer._terms = dataclasses.replace(viewer._peer._terms, silent_s=0.3)
+            (session,) = [session for session in server._sessions.values() if session.camera_info is CAMERA_INFO]
+            await until(lambda: session.open)
+            session._peer._terms = dataclasses.replace(session._peer._terms, silent_s=0.3)
             browser._peer.getTransceivers()[0].sender.replaceTrack(None)
         await until(lambda: server.viewers == 0)
         await browser.leave()
 
 
-async def test_nothing_grows_however_many_come_and_go(at: SignallingEndpoint) -> None:
-    async with serving(at, audience=audience()) as (server, there):
+async def test_sessions_leave_no_resources_behind(endpoint: SignallingEndpoint) -> None:
+    async with serving(endpoint, browsers=browser_settings()) as (server, address):
         held = []
         for _ in range(4):
-            async with pushing(Browser(video_url(there)), Browser(video_url(there))):
+            async with connected(Browser(video_url(address)), Browser(video_url(address))):
                 await until(lambda: len(server.cameras) == 2)
             await until(lambda: server.viewers == 0)
             held.append(psutil.Process().num_fds())
         assert held[-1] <= held[0]
         assert not [thread.name for thread in threading.enumerate() if "decoder" in thread.name]
         assert not server.cameras
-        assert not server._stays
+        assert not server._tasks
 
 
 @pytest.mark.parametrize("offer", [b"", b"rubbish", b"\xff\xfe", b"v=0\r\nm=video 9\r\nm=application 9\r\n"])
-async def test_what_is_no_offer_is_refused(at: SignallingEndpoint, offer: bytes) -> None:
-    async with serving(at, audience=audience()) as (server, there), another_camera_goes_on(server, there):
-        assert (await request(video_url(there), "POST", offer))[0] == 400
-        assert (await request(video_url(there), "POST", b"v" * 65_537))[0] == 413
+async def test_a_malformed_offer_is_refused(endpoint: SignallingEndpoint, offer: bytes) -> None:
+    async with (
+        serving(endpoint, browsers=browser_settings()) as (server, address),
+        another_camera_unaffected(server, address),
+    ):
+        assert (await request(video_url(address), "POST", offer))[0] == 400
+        assert (await request(video_url(address), "POST", b"v" * 65_537))[0] == 413
         assert server.viewers == 0
 
 
-@pytest.mark.parametrize("what", ["no channel", "no video", "H264"])
-async def test_an_offer_without_what_is_needed_is_refused(at: SignallingEndpoint, what: str) -> None:
-    async with serving(at, audience=audience()) as (server, there):
-        if what == "no video":
+@pytest.mark.parametrize("case", ["no channel", "no video", "H264"])
+async def test_an_incomplete_offer_is_refused(endpoint: SignallingEndpoint, case: str) -> None:
+    async with serving(endpoint, browsers=browser_settings()) as (server, address):
+        if case == "no video":
             peer = RTCPeerConnection()
             peer.createDataChannel("answers")
             await peer.setLocalDescription(await peer.createOffer())
-            status, reason, _ = await request(video_url(there), "POST", peer.localDescription.sdp.encode())
+            status, reason, _ = await request(video_url(address), "POST", peer.localDescription.sdp.encode())
             await peer.close()
         else:
-            url = video_url(there)
-            browser = CameraApp(url) if what == "no channel" else Browser(url, codec="H264")
-            async with pushing(browser):
+            url = video_url(address)
+            browser = CameraApp(url) if case == "no channel" else Browser(url, codec="H264")
+            async with connected(browser):
                 status, reason = browser.status, browser.reason
         assert status == 400
-        assert {"no channel": "data channel", "no video": "sends no video", "H264": "video"}[what] in reason
+        assert {"no channel": "data channel", "no video": "sends no video", "H264": "video"}[case] in reason
         assert server.viewers == 0
 
 
-async def test_sound_and_further_tracks_are_declined(at: SignallingEndpoint) -> None:
-    async with serving(at, audience=audience()) as (server, there):
-        browser = Browser(video_url(there), 120)
+async def test_audio_and_further_tracks_are_declined(endpoint: SignallingEndpoint) -> None:
+    async with serving(endpoint, browsers=browser_settings()) as (server, address):
+        browser = Browser(video_url(address), 120)
         browser._peer.addTransceiver("audio", "sendonly")
         for _ in range(3):
             browser._peer.addTransceiver(Shades(10), "sendonly")
-        async with pushing(browser):
+        async with connected(browser):
             assert browser.reason.count("a=inactive") == 4
             for _ in range(3):
-                message = await of_a_browser(server)
+                message = await next_browser_message(server)
                 assert abs(int(message.data) - 120) < 12
                 await server.reply(message, b"")
 
 
-async def test_the_page_needs_no_token_and_an_offer_does(at: SignallingEndpoint) -> None:
-    async with serving(dataclasses.replace(at, token=TOKEN), audience=audience()) as (_, there):
-        page = video_url(there).replace("video", "")
+async def test_the_page_needs_no_token_but_an_offer_does(endpoint: SignallingEndpoint) -> None:
+    async with serving(dataclasses.replace(endpoint, token=TOKEN), browsers=browser_settings()) as (_, address):
+        page = video_url(address).replace("video", "")
         assert (await request(page, "GET"))[:2] == (200, "the page")
         for token, status in ((None, 401), ("another-token-of-this-length", 401), (TOKEN, 201)):
-            browser = Browser(video_url(there), token=token)
-            async with pushing(browser):
+            browser = Browser(video_url(address), token=token)
+            async with connected(browser):
                 assert browser.status == status
 
 
-async def test_without_an_audience_there_is_no_page(at: SignallingEndpoint) -> None:
-    async with serving(at) as (_, there):
-        assert (await request(video_url(there).replace("video", ""), "GET"))[0] == 404
-        assert (await request(video_url(there), "POST", b""))[0] == 404
+async def test_without_browser_settings_there_is_no_page(endpoint: SignallingEndpoint) -> None:
+    async with serving(endpoint) as (_, address):
+        assert (await request(video_url(address).replace("video", ""), "GET"))[0] == 404
+        assert (await request(video_url(address), "POST", b""))[0] == 404

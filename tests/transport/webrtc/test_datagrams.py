@@ -1,4 +1,4 @@
-"""Parts on their way, and how a frame comes together from those that arrive."""
+"""Datagrams of evidence, and the assembly of messages from the parts that arrive."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def part(index: int, count: int = 3, number: int = 1, camera: int = 0) -> Part:
 
 def test_the_longest_part_fills_a_datagram() -> None:
     assert len(pack_part(Part(0, 1, 0, 1, bytes(PART_BYTES)))) == DATAGRAM
-    assert DATAGRAM == USERDATA_MAX_LENGTH  # a byte more would be two packets, and lost with either
+    assert DATAGRAM == USERDATA_MAX_LENGTH  # one byte more needs two packets, and the loss of either loses both
 
 
 def test_golden_bytes() -> None:
@@ -34,54 +34,54 @@ def test_golden_bytes() -> None:
 
 
 @given(st.binary(max_size=40))
-def test_rubbish_is_no_part(data: bytes) -> None:
+def test_random_bytes_are_no_part_or_a_valid_one(data: bytes) -> None:
     found = unpack_part(data)
     assert found is None or pack_part(found) == data
     assert found is None or found.index < found.count <= 32
 
 
-def test_a_whole_message_is_done_at_once_in_any_order() -> None:
+def test_a_complete_message_is_finished_at_once_in_any_order() -> None:
     assembler = Assembler(0.1)
-    assert assembler.offer(0.0, part(2)) == []
-    assert assembler.offer(0.0, part(0)) == []
-    (done,) = assembler.offer(0.0, part(1))
-    assert (done.parts, done.missing) == ([b"\0", b"\1", b"\2"], 0)
+    assert assembler.add(0.0, part(2)) == []
+    assert assembler.add(0.0, part(0)) == []
+    (finished,) = assembler.add(0.0, part(1))
+    assert (finished.parts, finished.missing) == ([b"\0", b"\1", b"\2"], 0)
     assert assembler.due_s() is None
-    assert assembler.offer(0.0, part(1)) == []  # a part that comes twice begins nothing
+    assert assembler.add(0.0, part(1)) == []  # a duplicate part starts no message
 
 
-def test_what_does_not_come_is_waited_for_only_so_long() -> None:
+def test_a_missing_part_is_waited_for_a_limited_time() -> None:
     assembler = Assembler(0.1)
-    assembler.offer(1.0, part(0))
+    assembler.add(1.0, part(0))
     assert assembler.expire(1.05) == []
-    assembler.offer(1.05, part(1))
+    assembler.add(1.05, part(1))
     assert assembler.due_s() == 1.05 + 0.1
-    (done,) = assembler.expire(1.2)
-    assert (done.parts, done.missing) == ([b"\0", b"\1"], 1)
+    (finished,) = assembler.expire(1.2)
+    assert (finished.parts, finished.missing) == ([b"\0", b"\1"], 1)
 
 
-def test_after_the_last_part_there_is_little_to_wait_for() -> None:
+def test_after_the_last_part_the_wait_is_short() -> None:
     assembler = Assembler(10.0)
-    assembler.offer(1.0, part(0))
-    assembler.offer(1.0, part(2))
+    assembler.add(1.0, part(0))
+    assembler.add(1.0, part(2))
     assert assembler.due_s() < 1.1
 
 
-def test_a_later_frame_of_the_same_camera_ends_the_wait() -> None:
+def test_a_later_message_of_the_same_camera_ends_the_wait() -> None:
     assembler = Assembler(0.1)
-    assembler.offer(0.0, part(0, number=1))
-    assembler.offer(0.0, part(0, number=1, camera=5))
-    (done,) = assembler.offer(0.0, part(0, number=2))
-    assert (done.camera, done.number, done.missing) == (0, 1, 2)
+    assembler.add(0.0, part(0, number=1))
+    assembler.add(0.0, part(0, number=1, camera=5))
+    (finished,) = assembler.add(0.0, part(0, number=2))
+    assert (finished.camera, finished.number, finished.missing) == (0, 1, 2)
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 50), st.integers(0, 5), st.integers(1, 6)), max_size=200))
-def test_each_message_comes_out_once_and_memory_is_bounded(steps: list[tuple[int, int, int, int]]) -> None:
-    assembler, seen = Assembler(0.1), []
-    for at, (camera, number, index, count) in enumerate(steps):
+def test_each_message_is_finished_once_and_memory_is_bounded(steps: list[tuple[int, int, int, int]]) -> None:
+    assembler, finished = Assembler(0.1), []
+    for step, (camera, number, index, count) in enumerate(steps):
         if index < count:
-            seen += assembler.offer(at * 0.01, Part(camera, number, index, count, b""))
-    seen += assembler.expire(1e9)
-    keys = [(each.camera, each.number) for each in seen]
+            finished += assembler.add(step * 0.01, Part(camera, number, index, count, b""))
+    finished += assembler.expire(1e9)
+    keys = [(message.camera, message.number) for message in finished]
     assert len(keys) == len(set(keys))
     assert assembler.due_s() is None

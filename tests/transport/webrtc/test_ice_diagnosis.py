@@ -1,4 +1,4 @@
-"""Why there is no way between two peers, as a user is told; and a TURN server where a firewall lets no UDP out."""
+"""The explanation of a failed ICE connection; and a TURN server that relays through a firewall."""
 
 from __future__ import annotations
 
@@ -9,36 +9,41 @@ from pathlib import Path
 
 import pytest
 
-from bench.namespaces import SERVER, Cable, obstacle
+from bench.namespaces import SERVER, Cable, unavailable
 from sagelink.transport.webrtc.address import ENV_TOKEN, ENV_TURN_PASSWORD
 from sagelink.transport.webrtc.ice_diagnosis import diagnose_ice
 from tests.conftest import skip_or_fail
 
 HOST = "a=candidate:abc 1 udp 2130706431 192.0.2.1 50000 typ host\r\n"
 OTHER = "a=candidate:abd 1 udp 2130706431 198.51.100.7 50000 typ host\r\n"
-SEEN = "a=candidate:abe 1 udp 1694498815 203.0.113.9 50000 typ srflx raddr 192.0.2.1 rport 50000\r\n"
+REFLEXIVE = "a=candidate:abe 1 udp 1694498815 203.0.113.9 50000 typ srflx raddr 192.0.2.1 rport 50000\r\n"
 RELAY = "a=candidate:abf 1 udp 16777215 203.0.113.5 50000 typ relay raddr 192.0.2.1 rport 50000\r\n"
 
 
 @pytest.mark.parametrize(
     ("local", "remote", "servers", "says"),
     [
-        ("v=0\r\n", OTHER, [], "this machine has no address but loopback"),
-        (HOST, "v=0\r\n", [], "the other side has no address but loopback"),
-        (HOST, OTHER, [], "between 192.0.2.1 here and 198.51.100.7 there: a firewall or NAT; accepted: a TURN server"),
+        ("v=0\r\n", OTHER, [], "this machine has only a loopback address"),
+        (HOST, "v=0\r\n", [], "the other side has only a loopback address"),
+        (
+            HOST,
+            OTHER,
+            [],
+            "192.0.2.1 (this machine) and 198.51.100.7 (the other side), because of a firewall or NAT; accepted:",
+        ),
         (HOST, OTHER, ["stun:s"], "the STUN server does not answer"),
-        (HOST + SEEN, OTHER, ["stun:s", "turn:s"], "the TURN server gives no relay"),
-        (HOST + SEEN, OTHER, ["stun:s"], "between 192.0.2.1, 203.0.113.9 here"),
-        (HOST + RELAY, OTHER, ["turns:s"], "does not reach around either"),
+        (HOST + REFLEXIVE, OTHER, ["stun:s", "turn:s"], "the TURN server gives no relay"),
+        (HOST + REFLEXIVE, OTHER, ["stun:s"], "between 192.0.2.1, 203.0.113.9 (this machine)"),
+        (HOST + RELAY, OTHER, ["turns:s"], "does not get around it either"),
     ],
 )
-def test_why_there_is_no_way(local: str, remote: str, servers: list[str], says: str) -> None:
+def test_the_cause_is_named(local: str, remote: str, servers: list[str], says: str) -> None:
     assert says in diagnose_ice(local, remote, servers)
 
 
-def test_many_addresses_are_not_all_told() -> None:
+def test_only_the_first_addresses_are_named() -> None:
     many = "".join(HOST.replace("192.0.2.1", f"192.0.2.{number}") for number in range(1, 9))
-    assert "192.0.2.4 ... here" in diagnose_ice(many, OTHER, [])
+    assert "192.0.2.4 ... (this machine)" in diagnose_ice(many, OTHER, [])
 
 
 TURN = f"""listening-ip={SERVER}
@@ -53,9 +58,9 @@ log-file=stdout
 """
 
 
-def test_a_turn_server_relays_where_a_firewall_lets_no_udp_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Edge and server as a user runs them, the password from a file: first a wrong one."""
-    if (reason := obstacle()) is not None:
+def test_a_turn_server_relays_through_a_firewall_without_udp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs edge and server as a user does, with the password in a file: first a wrong one."""
+    if (reason := unavailable()) is not None:
         skip_or_fail("netns", reason)
     if shutil.which("turnserver") is None:
         skip_or_fail("coturn", "no turnserver (Debian: coturn)")
@@ -82,7 +87,9 @@ def test_a_turn_server_relays_where_a_firewall_lets_no_udp_out(tmp_path: Path, m
         password.write_text("another-password")
         code, printed = run()
         assert code == 1
-        assert "the TURN server gives no relay: is it reached, and are webrtc.turn_username and the password" in printed
+        assert (
+            "the TURN server gives no relay; check that it can be reached and accepts webrtc.turn_username" in printed
+        )
         password.write_text("a-secret-of-turn\n")
         code, printed = run()
         assert code == 0, printed

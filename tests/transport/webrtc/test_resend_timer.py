@@ -1,4 +1,4 @@
-"""When a message is taken for lost."""
+"""The time after which a message is sent again."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ import pytest
 from sagelink.transport.webrtc.resend_timer import ResendTimer
 
 
-def test_a_steady_network_is_waited_for_a_little_longer_than_it_takes() -> None:
-    trip = ResendTimer()
+def test_on_a_steady_network_the_timeout_is_little_longer_than_the_round_trip() -> None:
+    timer = ResendTimer()
     for _ in range(200):
-        trip.learn(0.08)
-    assert trip.patience_s == pytest.approx(0.1, abs=0.005)
+        timer.record(0.08)
+    assert timer.timeout_s == pytest.approx(0.1, abs=0.005)
 
 
-def test_losses_hardly_slow_the_next() -> None:
-    trip, chance, waits = ResendTimer(), random.Random(1), []
+def test_losses_hardly_lengthen_the_timeout() -> None:
+    timer, rng, waits = ResendTimer(), random.Random(1), []
     for _ in range(2000):
-        trip.learn(0.3 if chance.random() < 0.05 else 0.1)
-        waits.append(trip.patience_s)
+        timer.record(0.3 if rng.random() < 0.05 else 0.1)
+        waits.append(timer.timeout_s)
     assert sorted(waits)[len(waits) // 2] < 0.15
     assert max(waits) < 0.25
 
 
-def test_a_network_that_becomes_slower_is_followed() -> None:
-    trip = ResendTimer()
+def test_the_timeout_follows_a_slower_network() -> None:
+    timer = ResendTimer()
     for _ in range(100):
-        trip.learn(0.05)
+        timer.record(0.05)
     for _ in range(60):
-        trip.learn(0.5)
-    assert 0.5 < trip.patience_s < 0.9
+        timer.record(0.5)
+    assert 0.5 < timer.timeout_s < 0.9
 
 
-def test_what_varies_is_waited_for() -> None:
-    trip, chance = ResendTimer(), random.Random(2)
+def test_the_timeout_covers_varying_round_trips() -> None:
+    timer, rng = ResendTimer(), random.Random(2)
     early = 0
     for number in range(2000):
-        took_s = chance.uniform(0.08, 0.14)
-        early += number > 100 and took_s > trip.patience_s
-        trip.learn(took_s)
+        round_trip_s = rng.uniform(0.08, 0.14)
+        early += number > 100 and round_trip_s > timer.timeout_s
+        timer.record(round_trip_s)
     assert early < 40
