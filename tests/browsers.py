@@ -11,7 +11,7 @@ from typing import Any
 from tests.conftest import skip_or_fail
 
 CHROMIUM = Path("/usr/bin/chromium")
-PATIENCE_MS = 20_000
+PATIENCE_MS = 60_000
 
 
 @contextlib.contextmanager
