@@ -22,9 +22,10 @@ def unavailable(*programs: str) -> str | None:
     for program in ("ip", *programs):
         if shutil.which(program) is None:
             return f"no {program}"
-    if subprocess.run(["ip", "netns", "add", "sagelink-probe"], capture_output=True).returncode:  # noqa: S607
+    probe = f"sagelink-{os.getpid()}-probe"
+    if subprocess.run(["ip", "netns", "add", probe], capture_output=True).returncode:  # noqa: S607
         return "network namespaces are not allowed"
-    subprocess.run(["ip", "netns", "delete", "sagelink-probe"], check=True)  # noqa: S607
+    subprocess.run(["ip", "netns", "delete", probe], check=True)  # noqa: S607
     return None
 
 

@@ -1,4 +1,4 @@
-"""Real `sagelink` processes for tests, with whatever they print."""
+"""Real `sagelink` processes for tests, with their output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Self
 
 
 class Sagelink:
-    """One `sagelink ...` process; left, it is killed if it still runs."""
+    """One `sagelink ...` process. Leaving the context kills it if it still runs."""
 
     def __init__(self, *arguments: str | Path, **environment: str) -> None:
         self.output = ""
@@ -40,7 +40,7 @@ class Sagelink:
         self._process.stdout.close()
 
     def said(self, text: str, timeout_s: float = 60) -> Self:
-        """Waits until it has printed `text`."""
+        """Waits until the output contains `text`."""
         end_s = time.monotonic() + timeout_s
         while text not in self.output:
             assert self._process.poll() is None or text in self.output, f"ended without {text!r}:\n{self.output}"
@@ -49,7 +49,7 @@ class Sagelink:
         return self
 
     def ended(self, timeout_s: float = 120) -> int:
-        """Waits for its end; the exit code."""
+        """Waits until the process ends; returns its exit code."""
         code = self._process.wait(timeout_s)
         self._reader.join(5)
         return code
@@ -70,7 +70,7 @@ class Sagelink:
         return psutil.Process(self._process.pid).memory_info().rss / 1e6
 
     def threads_and_files(self) -> tuple[int, int]:
-        """How many of each it has open."""
+        """Number of threads and of open files."""
         import psutil
 
         process = psutil.Process(self._process.pid)

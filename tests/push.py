@@ -1,4 +1,4 @@
-"""A camera app: an aiortc peer that pushes a video track to a WHIP endpoint."""
+"""Camera apps for tests: aiortc peers that push a video track to a WHIP endpoint."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOKEN = "a-token-of-some-length"  # noqa: S105
 
 
 class Shades(VideoStreamTrack):
-    """Pictures of one shade of grey."""
+    """A video track of uniform grey pictures."""
 
     def __init__(self, shade: int, height: int = 120, width: int = 160) -> None:
         super().__init__()
@@ -30,23 +30,23 @@ class Shades(VideoStreamTrack):
 async def request(
     url: str, method: str, body: bytes | None = None, token: str | None = None, kind: str = "application/sdp"
 ) -> tuple[int, str, str]:
-    """Status, body and Location."""
+    """Sends an HTTP request; returns status, body and Location header."""
 
-    def go() -> tuple[int, str, str]:
+    def send() -> tuple[int, str, str]:
         headers = {"Content-Type": kind} | ({"Authorization": f"Bearer {token}"} if token else {})
-        asked = urllib.request.Request(url, body, headers, method=method)  # noqa: S310
+        prepared = urllib.request.Request(url, body, headers, method=method)  # noqa: S310
         try:
-            with urllib.request.urlopen(asked, timeout=15) as answer:  # noqa: S310
+            with urllib.request.urlopen(prepared, timeout=15) as answer:  # noqa: S310
                 return answer.status, answer.read().decode(), answer.headers.get("Location", "")
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.read().decode(), ""
 
-    return await asyncio.to_thread(go)
+    return await asyncio.to_thread(send)
 
 
 class CameraApp:
-    """Left, it says goodbye."""
+    """Pushes pictures of one shade; `leave` closes the connection."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class CameraApp:
         self._peer = RTCPeerConnection()
         transceiver = self._peer.addTransceiver(Shades(shade, *size), "sendonly")
         codecs = RTCRtpSender.getCapabilities("video").codecs
-        transceiver.setCodecPreferences([each for each in codecs if each.mimeType == f"video/{codec}"])
+        transceiver.setCodecPreferences([known for known in codecs if known.mimeType == f"video/{codec}"])
         self.status, self.reason, self.location = 0, "", ""
 
     async def push(self) -> Self:
@@ -77,7 +77,7 @@ class CameraApp:
 
 
 class Browser(CameraApp):
-    """What the page in a browser does: it sends video, and hears answers on a channel agreed in advance."""
+    """Acts as the page in a browser: sends video and receives answers on a pre-negotiated data channel."""
 
     def __init__(self, url: str, shade: int = 200, **options: Any) -> None:
         super().__init__(url, shade, **options)

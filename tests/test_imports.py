@@ -1,12 +1,13 @@
-"""The layers: a module imports from its own layer or a lower one, inside functions too, and nothing imports in a circle.
+"""The layers: a module imports only from its own layer or a lower layer, and there are no circular imports.
 
-`LAYERS` is the one list of them; docs/architecture.md and CONTRIBUTING.md show the same. Imports under `TYPE_CHECKING`
-count as well: they say who has to know whom.
+`LAYERS` is the ranked list; docs/architecture.md and CONTRIBUTING.md show the same list. Imports inside functions and
+under `TYPE_CHECKING` count too, because they are dependencies as well.
 """
 
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -21,7 +22,7 @@ HEAVY = {"cv2", "torch", "timm", "aiortc", "aiomqtt"}
 
 
 def module_name(path: Path) -> str:
-    """`sagelink.stages.fuse` of stages/fuse.py; benchmarks are not part of the package."""
+    """`sagelink.stages.fuse` for stages/fuse.py; benchmarks are not part of the package."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
     return name if parts[0] == "bench" else f"sagelink.{name}"
@@ -31,7 +32,7 @@ MODULES = {module_name(path): path for layer in LAYERS for path in sorted((ROOT 
 
 
 def imported(source: str) -> Iterator[tuple[int, str]]:
-    """Line and dotted name of everything that a module imports, in whatever function."""
+    """Line number and dotted name of each import in a module, inside functions too."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
@@ -41,14 +42,15 @@ def imported(source: str) -> Iterator[tuple[int, str]]:
 
 
 def known_module(name: str) -> str | None:
-    """The module of ours that a dotted name means or lies in."""
+    """Our module that a dotted name names, or that contains it; None for other packages."""
     while name and name not in MODULES:
         name = name.rpartition(".")[0]
     return name or None
 
 
+@functools.cache
 def graph() -> dict[str, dict[str, int]]:
-    """By module: the modules of ours that it imports, each with the line."""
+    """For each of our modules: our modules that it imports, with the line number."""
     found: dict[str, dict[str, int]] = {}
     for name, path in MODULES.items():
         lines = found[name] = {}
@@ -73,7 +75,7 @@ def upward(edges: Mapping[str, Mapping[str, int]]) -> list[str]:
 
 
 def circles(edges: Mapping[str, Mapping[str, int]]) -> list[list[str]]:
-    """Modules that reach themselves, each circle once."""
+    """Circular imports: each is the list of modules on the circle."""
     state: dict[str, int] = {}
     path: list[str] = []
     found: list[list[str]] = []
@@ -95,7 +97,7 @@ def circles(edges: Mapping[str, Mapping[str, int]]) -> list[list[str]]:
     return found
 
 
-def test_the_checks_find_what_they_are_for():
+def test_the_checks_find_violations():
     assert [*imported("import a.b\nfrom c import d\ndef g():\n    from h import i\n")] == [
         (1, "a.b"),
         (2, "c.d"),
@@ -113,7 +115,7 @@ def test_every_module_imports_from_its_own_layer_or_a_lower_one():
 
 
 def test_no_module_imports_itself_through_others():
-    # A package's __init__ holds names for its users; its own modules import each other by their full names.
+    # A package's __init__ is for its users; the package's own modules import each other by their full names.
     assert circles(graph()) == []
 
 
@@ -126,7 +128,7 @@ def test_the_documents_show_the_same_layers(page):
 
 
 def loaded_by(*arguments: str) -> set[str]:
-    """Top-level names of all modules that a fresh interpreter loads."""
+    """Top-level names of the modules that a fresh interpreter loads."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -141,13 +143,13 @@ def test_the_core_loads_nothing_heavy():
     assert loaded & (HEAVY | {"starlette", "uvicorn"}) == set()
 
 
-def test_the_package_itself_loads_nothing_but_what_is_asked_for():
+def test_importing_the_package_loads_no_dependency():
     loaded = loaded_by("-c", "import sagelink")
     assert "sagelink" in loaded
     assert loaded & (HEAVY | {"pydantic", "numpy", "yaml"}) == set()
 
 
-def test_help_loads_next_to_nothing():
+def test_help_loads_no_heavy_dependency():
     loaded = loaded_by("-m", "sagelink", "--help")
     assert "typer" in loaded
     assert loaded & (HEAVY | {"numpy", "PIL", "av", "pydantic", "yaml"}) == set()

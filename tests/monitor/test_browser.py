@@ -56,7 +56,7 @@ class Server:
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             stdout=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while True:
             try:
                 with urlopen(f"{self.url}readyz"):  # noqa: S310
@@ -69,7 +69,7 @@ class Server:
     def end(self) -> int:
         assert self._process is not None
         self._process.send_signal(signal.SIGINT)
-        return self._process.wait(10)
+        return self._process.wait(60)
 
     def stats(self) -> dict[str, Any]:
         with urlopen(f"{self.url}api/stats") as answer:  # noqa: S310

@@ -99,7 +99,7 @@ def test_what_was_revised_is_told(tmp_path):
     pictures = tmp_path / "run" / "pictures"
     pictures.mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(pictures / "camera-000001.jpg")
-    revised = make_line(1, revises={"class_id": 2, "label": "comet", "prob": 0.4})
+    revised = make_line(1, revised_from={"class_id": 2, "label": "comet", "prob": 0.4})
     text = _Page(write_report([write_run(tmp_path / "run", [make_line(0), revised])]).read_text()).text
     assert "1 (50%): the server changed" in text
     assert "was comet" in text

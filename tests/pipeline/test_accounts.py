@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sagelink.pipeline.accounts import CameraAccount, CameraShare, open_accounts
@@ -21,7 +21,6 @@ def accounts(*shares: CameraShare, limit: int | None = LIMIT) -> list[CameraAcco
     return list(open_accounts(budget, {str(index): share for index, share in enumerate(shares)}).values())
 
 
-@settings(max_examples=300)
 @given(_shares, _steps)
 def test_the_sum_never_exceeds_the_window_and_minimum_shares_hold(
     shares: list[CameraShare], steps: list[tuple[int, float, bool, int]]

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sagelink.pipeline.errors import SagelinkError
@@ -473,7 +473,6 @@ async def test_cancelling_the_run_cuts_off_and_is_not_swallowed():
     assert sorted(graph.leftovers()) == given
 
 
-@settings(deadline=None, max_examples=150)
 @given(
     rounds=st.integers(1, 60),
     policy=st.sampled_from(["wait", "drop_oldest", "latest"]),

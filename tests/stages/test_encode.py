@@ -182,14 +182,14 @@ def lines_of(**settings):
 
 
 def test_a_codec_by_name_leaves_its_lines_alone():
-    assert {line.base.codec for line in lines_of(encode__codec="webp-frame")} == {"webp-frame"}
-    assert {"avif", "raw-zstd"} <= {line.base.codec for line in lines_of()}
+    assert {line.point.codec for line in lines_of(encode__codec="webp-frame")} == {"webp-frame"}
+    assert {"avif", "raw-zstd"} <= {line.point.codec for line in lines_of()}
 
 
 def test_units_limit_what_may_be_planned():
     for line in lines_of(select__units=64, encode__codec="raw-zstd"):
         assert line.settings[-1] == 64
-    assert {line.base.codec for line in lines_of(select__units=64)} <= {"raw-zstd", "token-zstd"}
+    assert {line.point.codec for line in lines_of(select__units=64)} <= {"raw-zstd", "token-zstd"}
 
 
 def test_answers_without_weight_are_not_paid_for():
@@ -211,4 +211,4 @@ def test_a_frontier_that_cannot_serve_is_told(tmp_path):
 def test_tokens_need_the_servers_weights():
     with pytest.raises(UsageError, match="token-zstd needs the server model's patch embedding"):
         lines_of(encode__codec="token-zstd")
-    assert "token-zstd" not in {line.base.codec for line in lines_of(fuse__rule="server")}
+    assert "token-zstd" not in {line.point.codec for line in lines_of(fuse__rule="server")}

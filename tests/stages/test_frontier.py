@@ -68,7 +68,7 @@ def test_what_weighs_nothing_is_cut_off(tmp_path):
 
 def test_another_grid_is_scaled(tmp_path):
     avif, raw = read(tmp_path, content(), Canvas(7, 16))
-    assert (avif.base.side, avif.base.units) == (112, 49)
+    assert (avif.point.side, avif.point.units) == (112, 49)
     assert raw.settings.tolist() == [4, 49]
 
 

@@ -77,7 +77,7 @@ def test_an_earlier_runs_pictures_go(tmp_path, painter):
 
 def test_the_line_goes_around_a_part_of_the_frame_where_that_was_looked_at(painter):
     sent, black = verdict_of(0, bits=9), np.zeros((2 * SIDE * PATCH, 2 * SIDE * PATCH, 3), np.uint8)
-    closer = replace(sent, part=(0.5, 0.5, 1.0, 1.0), frame=replace(sent.frame, pixels=black))
+    closer = replace(sent, crop=(0.5, 0.5, 1.0, 1.0), frame=replace(sent.frame, pixels=black))
     line = painter.outlined(closer, shortest=1).any(-1)
     half = SIDE * PATCH
     assert line[half:, half:].any()

@@ -8,7 +8,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -207,7 +207,6 @@ def test_every_short_payload_is_units_or_malformed(name, picture):
 
 
 @pytest.mark.parametrize("name", [*STRIPPED, *WHOLE])
-@settings(deadline=None, max_examples=150)
 @given(flips=st.lists(st.tuples(st.integers(0, 10_000), st.integers(1, 255)), min_size=1, max_size=6))
 def test_a_damaged_payload_is_units_or_malformed(name, picture, flips):
     payload = bytearray(encode(name, picture, quality=5, side=80))
@@ -218,7 +217,6 @@ def test_a_damaged_payload_is_units_or_malformed(name, picture, flips):
 
 
 @pytest.mark.parametrize("name", [*STRIPPED, *WHOLE])
-@settings(deadline=None)
 @given(payload=st.binary(max_size=300))
 def test_any_bytes_are_units_or_malformed(name, payload):
     with contextlib.suppress(MalformedMessage):

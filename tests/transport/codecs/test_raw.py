@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sagelink.pipeline.types import OperatingPoint
@@ -55,7 +55,6 @@ def pictures(draw):
     return picture, np.array(sorted(units), np.intp), side, patch_size
 
 
-@settings(deadline=None)
 @given(pictures())
 def test_units_survive_exactly(case):
     picture, units, side, patch_size = case
