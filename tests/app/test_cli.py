@@ -1,4 +1,4 @@
-"""The command as a user types it: exit codes, one clear message, no traceback."""
+"""The command line: exit codes, one clear message, no traceback."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_wrong_use_is_exit_code_2(command, arguments: list[str], message: str) -
     assert "Traceback" not in printed
 
 
-def test_a_camera_that_never_comes_is_exit_code_1(command) -> None:
+def test_a_camera_without_frames_is_exit_code_1(command) -> None:
     code, printed = command("run", "http://user:secret@127.0.0.1:9/x", "--models", "demo", "--duration", "1s")
     assert code == 1
     assert "no camera gave a frame: camera (refused)" in printed
@@ -83,7 +83,7 @@ def test_config_show_is_a_configuration(command, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["gate: {policy: sometimes}", "select: {selector: best}", "encode: {codec: gif}"])
-def test_config_check_knows_the_registered_names(command, tmp_path: Path, text: str) -> None:
+def test_config_check_refuses_unregistered_names(command, tmp_path: Path, text: str) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(text)
     code, printed = command("config", "check", file)
@@ -101,21 +101,21 @@ def test_models_and_doctor(command) -> None:
     assert "opencv-python-headless" in printed
 
 
-def test_doctor_finds_two_flavours_of_opencv(command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_finds_two_opencv_packages(command, monkeypatch: pytest.MonkeyPatch) -> None:
     from sagelink.app import doctor
 
-    class Both:
+    class Distribution:
         def __init__(self, name: str) -> None:
             self.metadata = {"Name": name}
 
-    flavours = [Both("opencv-python"), Both("opencv-python-headless")]
-    monkeypatch.setattr(doctor.metadata, "distributions", lambda: flavours)
+    packages = [Distribution("opencv-python"), Distribution("opencv-python-headless")]
+    monkeypatch.setattr(doctor.metadata, "distributions", lambda: packages)
     code, printed = command("doctor")
     assert code == 1
     assert "opencv-python and opencv-python-headless overwrite each other" in printed
 
 
-def test_demo_prints_its_table_and_leaves_its_runs(command, tmp_path: Path) -> None:
+def test_demo_prints_its_table_and_writes_its_runs(command, tmp_path: Path) -> None:
     code, printed = command("demo", "--frames", "20", "--out", tmp_path)
     assert code == 0
     for row in ("edge only", "32 kbit/s", "128 kbit/s", "unlimited"):
@@ -126,7 +126,7 @@ def test_demo_prints_its_table_and_leaves_its_runs(command, tmp_path: Path) -> N
     assert (tmp_path / "32kbit" / "annotated.mp4").stat().st_size > 1000
 
 
-def test_the_installed_command_ends_with_the_code() -> None:
+def test_the_command_process_ends_with_the_exit_code() -> None:
     process = subprocess.run(
         [sys.executable, "-m", "sagelink.app.cli", "run", "nowhere.mp4"], capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""Recordings: the same bits again, and the same frames with other settings."""
+"""Replays of recordings: exact, to the bit, and with other settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sagelink.app import cli
 from sagelink.app.replay import check, compare
 from sagelink.app.run import prepare
 from sagelink.models.pair import Pair
@@ -31,18 +30,18 @@ from tests.app.runs import read
 
 
 def record(pair: Pair, folder: Path, watch: Any = None, **options: object) -> list[Verdict]:
-    """Runs with a recording into the folder; the verdicts."""
+    """Runs and records into the folder; returns the verdicts. `watch` receives the verdicts so far."""
     given = {key.replace("__", "."): value for key, value in options.items()}
-    seen: list[Verdict] = []
+    verdicts: list[Verdict] = []
 
-    def both(verdict: Verdict) -> None:
-        seen.append(verdict)
+    def collect(verdict: Verdict) -> None:
+        verdicts.append(verdict)
         if watch is not None:
-            watch(seen)
+            watch(verdicts)
 
     settings = {"models": "demo", "gate.policy": "always", "output.record": str(folder), **given}
-    prepare(load_config(None, settings), pair).run(both)
-    return seen
+    prepare(load_config(None, settings), pair).run(collect)
+    return verdicts
 
 
 def edit(folder: Path, change: Any) -> None:
@@ -52,17 +51,19 @@ def edit(folder: Path, change: Any) -> None:
     (folder / "frames.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_pictures_and_messages_are_kept_to_the_last_bit(pair: Pair, tmp_path: Path) -> None:
-    seen = record(pair, tmp_path / "rec", capture__source="synthetic:12,size=67x45", budget__uplink="unlimited")
+def test_pictures_and_messages_are_recorded_to_the_last_bit(pair: Pair, tmp_path: Path) -> None:
+    verdicts = record(pair, tmp_path / "rec", capture__source="synthetic:12,size=67x45", budget__uplink="unlimited")
     recording = RecordingReader(tmp_path / "rec")
     pictures = list(recording.pictures("camera"))
     assert len(pictures) == 12
-    assert all((verdict.frame.pixels == picture).all() for verdict, picture in zip(seen, pictures, strict=True))
-    assert [verdict.message for verdict in seen] == [recording.message(("camera", seq)) for seq in range(12)]
-    assert (tmp_path / "rec" / "messages.bin").stat().st_size == sum(len(verdict.message or b"") for verdict in seen)
+    assert all((verdict.frame.pixels == picture).all() for verdict, picture in zip(verdicts, pictures, strict=True))
+    assert [verdict.message for verdict in verdicts] == [recording.message(("camera", seq)) for seq in range(12)]
+    assert (tmp_path / "rec" / "messages.bin").stat().st_size == sum(
+        len(verdict.message or b"") for verdict in verdicts
+    )
 
 
-def test_a_replay_of_several_cameras_is_the_same_again(pair: Pair, tmp_path: Path, capsys) -> None:
+def test_a_recording_of_several_cameras_replays_exactly(pair: Pair, tmp_path: Path, capsys) -> None:
     cameras = [
         {"name": "a", "source": "synthetic:20,fps=5,seed=1", "weight": 2},
         {"name": "b", "source": "synthetic:12,fps=3,seed=2", "min_share": 0.2},
@@ -73,7 +74,7 @@ def test_a_replay_of_several_cameras_is_the_same_again(pair: Pair, tmp_path: Pat
     assert "40 of 40 frames: verdicts, ledger and" in capsys.readouterr().out
 
 
-def test_closer_looks_are_the_same_again(pair: Pair, tmp_path: Path, capsys) -> None:
+def test_zoomed_crops_replay_exactly(pair: Pair, tmp_path: Path, capsys) -> None:
     frontier = tmp_path / "frontier.yaml"
     frontier.write_text(
         "server: demo-server\nunits: 196\npixels: 112\nlines:\n"
@@ -81,17 +82,17 @@ def test_closer_looks_are_the_same_again(pair: Pair, tmp_path: Path, capsys) -> 
         "- {codec: avif, side: 112, units: 196, view: 0.5, points: {20: [400, 0.7, 0.5], 60: [1500, 0.9, 1.0]}}\n"
     )
     options = {"capture__source": "synthetic:10,fps=5,size=320x240", "encode__frontier": str(frontier)}
-    seen = record(pair, tmp_path / "closer", budget__uplink="100kbit/s", **options)
-    parts = {verdict.crop for verdict in seen if verdict.sent_s is not None}
-    assert len(parts) > 2
-    assert all(right - left == pytest.approx(0.5) == bottom - top for left, top, right, bottom in parts)
-    check(tmp_path / "closer", pair)
+    verdicts = record(pair, tmp_path / "zoom", budget__uplink="100kbit/s", **options)
+    crops = {verdict.crop for verdict in verdicts if verdict.sent_s is not None}
+    assert len(crops) > 2
+    assert all(right - left == pytest.approx(0.5) == bottom - top for left, top, right, bottom in crops)
+    check(tmp_path / "zoom", pair)
     assert "10 of 10 frames" in capsys.readouterr().out
-    seen = record(pair, tmp_path / "not", budget__uplink="100kbit/s", encode__zoom=False, **options)
-    assert {verdict.crop for verdict in seen} == {WHOLE}
+    verdicts = record(pair, tmp_path / "whole", budget__uplink="100kbit/s", encode__zoom=False, **options)
+    assert {verdict.crop for verdict in verdicts} == {WHOLE}
 
 
-def test_a_live_run_with_all_that_may_go_wrong_is_the_same_again(
+def test_a_live_run_with_lost_and_late_frames_replays_exactly(
     pair: Pair, tmp_path: Path, rtsp_server, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     """Two live cameras, a scorer too slow for them, a server too slow for the deadline, and Ctrl-C at the end."""
@@ -108,30 +109,30 @@ def test_a_live_run_with_all_that_may_go_wrong_is_the_same_again(
         time.sleep(1.2 if next(calls) % 4 == 2 else 0.0)
         return real_classify(self, batch)
 
-    def stop(seen: list[Verdict]) -> None:
-        reasons = {verdict.drop for verdict in seen}
-        if (len(seen) >= 60 and {"superseded", "late", None} <= reasons) or len(seen) == 2000:
+    def stop(verdicts: list[Verdict]) -> None:
+        reasons = {verdict.drop for verdict in verdicts}
+        if (len(verdicts) >= 60 and {"superseded", "late", None} <= reasons) or len(verdicts) == 2000:
             os.kill(os.getpid(), signal.SIGINT)
 
     cameras = [{"name": name, "source": rtsp_server("--fps", "20").url("u:geheim")} for name in ("a", "b")]
     with monkeypatch.context() as patched:
         patched.setattr(score.Score, "__call__", slow_score)
         patched.setattr(classify.Classifier, "__call__", slow_classify)
-        seen = record(
+        verdicts = record(
             pair, tmp_path, stop, cameras=cameras, budget__uplink="1Mbit/s", ship__deadline="800ms", select__units=32
         )
-    reasons = {verdict.drop for verdict in seen}
+    reasons = {verdict.drop for verdict in verdicts}
     assert {"superseded", "late"} <= reasons
-    assert any(verdict.server is not None for verdict in seen)
+    assert any(verdict.server is not None for verdict in verdicts)
     assert "geheim" not in (tmp_path / "config.yaml").read_text()
-    for thread in threading.enumerate():  # one that the run left behind is still inside the model that both runs share
+    for thread in threading.enumerate():  # a thread of the run may still be inside the model that the replay uses
         if thread.name == "sagelink-score":
             thread.join(30)
     check(tmp_path, pair)
-    assert f"{len(seen)} of {len(seen)} frames" in capsys.readouterr().out
+    assert f"{len(verdicts)} of {len(verdicts)} frames" in capsys.readouterr().out
 
 
-def test_a_recording_that_was_tampered_with_is_found_out(pair: Pair, tmp_path: Path) -> None:
+def test_a_changed_recording_is_detected(pair: Pair, tmp_path: Path) -> None:
     record(pair, tmp_path, capture__source="synthetic:6", budget__uplink="unlimited")
     edit(tmp_path, lambda rows: rows[3]["verdict"].update(prob=0.123))
     with pytest.raises(SagelinkError, match=r"1 of 6 frames differ.* frame 3: prob: 0.123 recorded"):
@@ -155,7 +156,7 @@ def test_a_run_over_mqtt_can_be_compared_but_not_checked(recorded_once: Path, tm
     assert read(tmp_path / "tried" / "64kbit-s")[1]["frames"] == 2
 
 
-def test_a_run_over_webrtc_whose_tolls_were_not_recorded_can_be_compared_alone(
+def test_a_run_over_webrtc_without_recorded_overhead_cannot_be_checked(
     recorded_once: Path, tmp_path: Path, pair: Pair
 ) -> None:
     folder = tmp_path / "rec"
@@ -168,7 +169,7 @@ def test_a_run_over_webrtc_whose_tolls_were_not_recorded_can_be_compared_alone(
 
 
 def test_a_run_that_was_killed_can_be_replayed_up_to_its_last_line(tmp_path: Path, pair: Pair, capsys) -> None:
-    """A process of its own records two cameras and is killed in the midst of it; then half a line is cut off, too."""
+    """A process that records two cameras is killed; its last line is incomplete."""
     cameras = [
         {"name": "slow", "source": "synthetic:500,fps=1,size=64x64"},
         {"name": "quick", "source": "synthetic:5000,fps=10,size=64x64,seed=1"},
@@ -188,7 +189,7 @@ def test_a_run_that_was_killed_can_be_replayed_up_to_its_last_line(tmp_path: Pat
     assert f"{whole} of {whole} frames" in capsys.readouterr().out
 
 
-def test_what_other_budgets_would_have_cost(pair: Pair, tmp_path: Path, capsys) -> None:
+def test_a_recording_runs_again_under_other_budgets(pair: Pair, tmp_path: Path, capsys) -> None:
     record(pair, tmp_path, capture__source="synthetic:20", budget__uplink="64kbit/s")
     compare(tmp_path, ["16kbit/s", "unlimited"], {"select.units": 32}, tmp_path / "tried", pair)
     printed = capsys.readouterr().out
@@ -202,8 +203,8 @@ def test_what_other_budgets_would_have_cost(pair: Pair, tmp_path: Path, capsys) 
     assert (tmp_path / "tried" / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_recorded_settings_again_are_the_recorded_run(pair: Pair, tmp_path: Path) -> None:
-    """A replay recorded: to run its frames through the server again must come to the same as the recording."""
+def test_comparing_with_the_recorded_settings_gives_the_recorded_run(pair: Pair, tmp_path: Path) -> None:
+    """The frames go through the server again, and give the recorded verdicts."""
     record(pair, tmp_path / "rec", capture__source="synthetic:15", budget__uplink="64kbit/s")
     compare(tmp_path / "rec", [], {"budget.uplink": 64_000}, tmp_path / "tried", pair)
     lines, _ = read(tmp_path / "tried" / "changed")
@@ -213,7 +214,7 @@ def test_the_recorded_settings_again_are_the_recorded_run(pair: Pair, tmp_path: 
         assert [line[key] for key in ("capture_s", "wall_s")] == [verdict[key] for key in ("capture_s", "wall_s")]
 
 
-def test_pictures_that_change_their_size_go_into_a_video_of_their_own(pair: Pair, tmp_path: Path) -> None:
+def test_a_change_of_picture_size_starts_a_new_video_file(pair: Pair, tmp_path: Path) -> None:
     from PIL import Image
 
     folder = tmp_path / "images"
@@ -222,10 +223,10 @@ def test_pictures_that_change_their_size_go_into_a_video_of_their_own(pair: Pair
         Image.fromarray(np.random.default_rng(index).integers(0, 255, (*size[::-1], 3), np.uint8)).save(
             folder / f"{index}.png"
         )
-    seen = record(pair, tmp_path / "rec", capture__source=str(folder))
+    verdicts = record(pair, tmp_path / "rec", capture__source=str(folder))
     assert sorted(path.name for path in (tmp_path / "rec").glob("*.ts")) == [f"camera-00{i}.ts" for i in range(3)]
     pictures = list(RecordingReader(tmp_path / "rec").pictures("camera"))
-    assert all((verdict.frame.pixels == picture).all() for verdict, picture in zip(seen, pictures, strict=True))
+    assert all((verdict.frame.pixels == picture).all() for verdict, picture in zip(verdicts, pictures, strict=True))
     check(tmp_path / "rec", pair)
 
 
@@ -244,20 +245,16 @@ def test_pictures_that_change_their_size_go_into_a_video_of_their_own(pair: Pair
         (["{lost}"], "camera-000.ts"),
     ],
 )
-def test_wrong_use(
-    recorded_once: Path, arguments: list[str], message: str, capsys, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wrong_use_of_replay(recorded_once: Path, arguments: list[str], message: str, command) -> None:
     places = {name: str(recorded_once / name) for name in ("rec", "broken", "empty", "lost", "cut", "keyless", "noise")}
-    monkeypatch.setattr("sys.argv", ["sagelink", "replay", *(each.format(**places) for each in arguments)])
-    code = cli._run_app()
-    printed = capsys.readouterr()
-    assert (code, "Traceback" in printed.err) == (2, False)
-    assert message in printed.err
+    code, printed = command("replay", *(argument.format(**places) for argument in arguments))
+    assert (code, "Traceback" in printed) == (2, False)
+    assert message in printed
 
 
 @pytest.fixture(scope="module")
 def recorded_once(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recording, and others that are damaged."""
+    """A recording, and damaged copies of it."""
     folder = tmp_path_factory.mktemp("recordings")
     record(pair, folder / "rec", capture__source="synthetic:2")
     for name in ("broken", "empty", "lost", "cut", "keyless", "noise"):

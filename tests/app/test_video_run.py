@@ -1,4 +1,4 @@
-"""Runs that remember each camera's scene, from end to end, with the demo pair."""
+"""Runs that track each camera's scene, from end to end, with the demo pair."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ def without_time(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [timeless(line) for line in lines]
 
 
-def test_a_scene_is_remembered_until_the_cut(pair: Pair, tmp_path: Path) -> None:
+def test_a_scene_is_tracked_until_the_cut(pair: Pair, tmp_path: Path) -> None:
     lines, summary = run(pair, tmp_path, video__policy="always")
     check_accounts(lines, summary)
-    began = {line["scene"] for line in lines}
-    assert {8, 16, 24} <= began <= {0, 8, 16, 24, 32}  # two of the drawn scenes look alike to the demo edge
+    starts = {line["scene"] for line in lines}
+    assert {8, 16, 24} <= starts <= {0, 8, 16, 24, 32}  # two of the drawn scenes look alike to the demo edge
     assert all(line["scene"] <= line["seq"] for line in lines)
-    held = [line for line in lines if line["server_seq"] is not None]
-    assert all(line["scene"] <= line["server_seq"] <= line["seq"] for line in held)
-    later = [line for line in held if line["server_seq"] < line["seq"]]
+    informed = [line for line in lines if line["server_seq"] is not None]
+    assert all(line["scene"] <= line["server_seq"] <= line["seq"] for line in informed)
+    later = [line for line in informed if line["server_seq"] < line["seq"]]
     assert {line["origin"] for line in later} == {"fused"}
     assert {line["drop"] for line in later} >= {"gate"}
     revised = [line for line in lines if line["revised_from"]]
@@ -59,22 +59,22 @@ def test_a_scene_is_remembered_until_the_cut(pair: Pair, tmp_path: Path) -> None
         assert line["server_seq"] is not None
 
 
-def test_remembering_is_right_more_often_for_fewer_bits(pair: Pair, tmp_path: Path) -> None:
+def test_tracking_is_more_accurate_for_fewer_bits(pair: Pair, tmp_path: Path) -> None:
     options = {"source": "synthetic:120,hold=10,fps=5,seed=3", "budget__uplink": "16kbit/s"}
-    _, remembered = run(pair, tmp_path / "always", video__policy="always", **options)
-    lines, alone = run(pair, tmp_path / "never", video__policy="never", **options)
+    _, tracked = run(pair, tmp_path / "always", video__policy="always", **options)
+    lines, untracked = run(pair, tmp_path / "never", video__policy="never", **options)
     assert {(line["scene"], line["server_seq"], line["revised_from"]) for line in lines} == {(None, None, None)}
-    assert remembered["wire_bits"] < alone["wire_bits"]
-    assert remembered["accuracy"]["verdict"] > alone["accuracy"]["verdict"]
+    assert tracked["wire_bits"] < untracked["wire_bits"]
+    assert tracked["accuracy"]["verdict"] > untracked["accuracy"]["verdict"]
 
 
-def test_pictures_that_are_no_video_are_decided_one_by_one(pair: Pair, tmp_path: Path) -> None:
+def test_frames_of_an_image_source_are_decided_one_by_one(pair: Pair, tmp_path: Path) -> None:
     auto, _ = run(pair, tmp_path / "auto")
     never, _ = run(pair, tmp_path / "never", video__policy="never")
     assert without_time(auto) == without_time(never)
 
 
-def test_a_video_file_is_watched_unless_told_otherwise(pair: Pair, tmp_path: Path) -> None:
+def test_scenes_of_a_video_file_are_tracked_by_default(pair: Pair, tmp_path: Path) -> None:
     clip = write_video(tmp_path / "a.mp4", 12)
     lines, _ = run(pair, tmp_path / "auto", clip)
     assert all(line["scene"] is not None for line in lines)
@@ -87,30 +87,30 @@ def test_the_same_run_twice_is_the_same(pair: Pair, tmp_path: Path) -> None:
     assert without_time(runs[0]) == without_time(runs[1])
 
 
-def test_each_part_can_be_switched_off(pair: Pair, tmp_path: Path) -> None:
+def test_each_part_of_scene_tracking_can_be_switched_off(pair: Pair, tmp_path: Path) -> None:
     always = {"video__policy": "always", "gate__policy": "always"}
     no_cuts, _ = run(pair, tmp_path / "cuts", video__cuts=False, **always)
     assert {line["scene"] for line in no_cuts} == {0}
-    not_held, _ = run(pair, tmp_path / "held", video__hold_answers=False, **always)
-    assert all(line["server_seq"] in (None, line["seq"]) for line in not_held)
+    not_reused, _ = run(pair, tmp_path / "held", video__hold_answers=False, **always)
+    assert all(line["server_seq"] in (None, line["seq"]) for line in not_reused)
     own, _ = run(pair, tmp_path / "own", video__hold_answers=False, video__average_edge=False, **always)
     for line in own:
         if line["server_seq"] is None:
             assert (line["class_id"], line["prob"]) == (line["edge"]["class_id"], pytest.approx(line["edge"]["prob"]))
 
 
-def test_the_edge_looks_at_parts_in_turn_and_what_it_looked_at_is_sent(pair: Pair, tmp_path: Path, capsys) -> None:
+def test_zoom_scores_crops_in_turn_and_sends_the_scored_crop(pair: Pair, tmp_path: Path, capsys) -> None:
     options = {"video__policy": "always", "gate__policy": "always"}
-    whole, _ = run(pair, tmp_path / "whole", **options)  # the demo pair knows things at one size only
+    whole, _ = run(pair, tmp_path / "whole", **options)  # by default off: the demo pair knows objects at one size only
     assert {tuple(line["crop"]) for line in whole} == {WHOLE}
     record = str(tmp_path / "rec")
-    lines, summary = run(pair, tmp_path / "closer", video__zoom=True, output__record=record, **options)
+    lines, summary = run(pair, tmp_path / "zoom", video__zoom=True, output__record=record, **options)
     check_accounts(lines, summary)
     for line in lines:
-        seen_whole = tuple(line["crop"]) == WHOLE
-        assert seen_whole or line["crop"][2] - line["crop"][0] == pytest.approx(10 / 14, abs=1e-5)
-        assert seen_whole == (line["seq"] % 8 in (0, 3, 6))  # scenes of eight frames
-        if seen_whole:
+        is_whole = tuple(line["crop"]) == WHOLE
+        assert is_whole or line["crop"][2] - line["crop"][0] == pytest.approx(10 / 14, abs=1e-5)
+        assert is_whole == (line["seq"] % 8 in (0, 3, 6))  # scenes of eight frames
+        if is_whole:
             assert line["edge"] == whole[line["seq"]]["edge"]
     assert any(line["units"] and tuple(line["crop"]) != WHOLE for line in lines)
     check(Path(record), pair)
@@ -131,7 +131,7 @@ def test_own_weights_and_the_server_rule_work_without_the_frontiers(pair: Pair, 
             assert (line["origin"], line["class_id"]) == ("server", line["server"]["class_id"])
 
 
-def test_two_cameras_have_a_scene_each_and_repeat_from_their_recording(
+def test_two_cameras_have_a_scene_each_and_their_recording_replays_exactly(
     pair: Pair, tmp_path: Path, capsys, caplog
 ) -> None:
     cameras = [
@@ -148,46 +148,46 @@ def test_two_cameras_have_a_scene_each_and_repeat_from_their_recording(
     assert without_time([line for line in lines if line["camera"] == "b"]) == without_time(alone)
 
 
-def test_a_recording_replays_as_it_was_made_and_one_of_before_too(pair: Pair, tmp_path: Path, capsys) -> None:
+def test_a_recording_replays_exactly_and_so_does_one_of_an_older_version(pair: Pair, tmp_path: Path, capsys) -> None:
     clip = write_video(tmp_path / "a.mp4", 12)
-    for policy, folder in (("auto", tmp_path / "rec"), ("never", tmp_path / "before")):
+    for policy, folder in (("auto", tmp_path / "rec"), ("never", tmp_path / "older")):
         run(pair, tmp_path / "out", clip, output__record=str(folder), gate__policy="always", video__policy=policy)
-    rows = (tmp_path / "before" / "frames.jsonl").read_text().splitlines()
+    rows = (tmp_path / "older" / "frames.jsonl").read_text().splitlines()
     old = []
     for row in map(json.loads, rows):
         del row["heard"]
         for key in ("scene", "server_seq", "revised_from"):
             del row["verdict"][key]
         old.append(json.dumps(row) + "\n")
-    (tmp_path / "before" / "frames.jsonl").write_text("".join(old))
-    text = (tmp_path / "before" / "config.yaml").read_text()
-    (tmp_path / "before" / "config.yaml").write_text(text.replace("policy: never\n  cuts", "policy: auto\n  cuts"))
-    assert "policy: auto\n  cuts" in (tmp_path / "before" / "config.yaml").read_text()
-    for folder in ("rec", "before"):
+    (tmp_path / "older" / "frames.jsonl").write_text("".join(old))
+    text = (tmp_path / "older" / "config.yaml").read_text()
+    (tmp_path / "older" / "config.yaml").write_text(text.replace("policy: never\n  cuts", "policy: auto\n  cuts"))
+    assert "policy: auto\n  cuts" in (tmp_path / "older" / "config.yaml").read_text()
+    for folder in ("rec", "older"):
         check(tmp_path / folder, pair)
         assert "12 of 12 frames" in capsys.readouterr().out
 
 
-def test_a_live_run_whose_server_is_slow_says_at_once_and_revises(
+def test_a_live_run_with_a_slow_server_answers_at_once_and_revises_later(
     pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    """Frames are decided while an answer is on its way; when it is there, it counts for them too."""
+    """Frames are decided while an answer is on its way; when it arrives, it revises their verdicts."""
     from sagelink.monitor.stats import LiveStats
     from sagelink.server import classify
 
-    real, real_announce = classify.Classifier.__call__, LiveStats.show_pending
-    announced: list[int] = []
+    real, real_show_pending = classify.Classifier.__call__, LiveStats.show_pending
+    shown: list[int] = []
 
     def slow(self: classify.Classifier, batch: Any) -> Any:
         time.sleep(0.5)
         return real(self, batch)
 
-    def announce(self: LiveStats, verdict: Any) -> None:
-        announced.append(verdict.frame.seq)
-        real_announce(self, verdict)
+    def show_pending(self: LiveStats, verdict: Any) -> None:
+        shown.append(verdict.frame.seq)
+        real_show_pending(self, verdict)
 
     monkeypatch.setattr(classify.Classifier, "__call__", slow)
-    monkeypatch.setattr(LiveStats, "announce", announce)
+    monkeypatch.setattr(LiveStats, "show_pending", show_pending)
     options = {"video__policy": "always", "capture__realtime": True, "ship__deadline": 30, "ship__in_flight": 1}
     record = tmp_path / "rec"
     lines, summary = run(
@@ -200,8 +200,8 @@ def test_a_live_run_whose_server_is_slow_says_at_once_and_revises(
     )
     check_accounts(lines, summary)
     sent = {line["seq"] for line in lines if line["sent_s"] is not None}
-    assert sent <= set(announced)
-    assert len(set(announced)) > len(sent)
+    assert sent <= set(shown)
+    assert len(set(shown)) > len(sent)
     assert any(line["server_seq"] is not None and line["server_seq"] < line["seq"] for line in lines)
     check(record, pair)
     assert "24 of 24 frames" in capsys.readouterr().out
@@ -251,10 +251,10 @@ def noise(seed: int) -> np.ndarray:
     ],
     ids=["black", "one frame", "variable rate", "a cut at every frame", "time stands still"],
 )
-@pytest.mark.parametrize("closer", [False, True])
-def test_odd_clips_have_defined_verdicts(pair: Pair, tmp_path: Path, pictures: Any, times_s: Any, closer: bool) -> None:
+@pytest.mark.parametrize("zoom", [False, True])
+def test_odd_clips_have_defined_verdicts(pair: Pair, tmp_path: Path, pictures: Any, times_s: Any, zoom: bool) -> None:
     settings = {"models": "demo", "capture.source": "-", "gate.policy": "always", "output.out": str(tmp_path)}
-    config = load_config(None, {**settings, "budget.uplink": "64kbit/s", "video.zoom": closer})
+    config = load_config(None, {**settings, "budget.uplink": "64kbit/s", "video.zoom": zoom})
     odd = Playback(Pictures(pictures, times_s), config.all_cameras[0], config.capture)
     Run(config, [odd], pair).run()
     lines, summary = read(tmp_path)
@@ -282,7 +282,7 @@ def test_a_video_whose_timestamps_jump_back_runs(pair: Pair, tmp_path: Path) -> 
     assert {line["scene"] for line in lines} == {0}
 
 
-def test_a_wrong_word_is_refused(command: Any) -> None:
+def test_an_unknown_video_policy_is_refused(command: Any) -> None:
     code, printed = command("run", "synthetic:2", "--models", "demo", "--set", "video.policy=sometimes")
     assert code == 2
     assert "video.policy" in printed
