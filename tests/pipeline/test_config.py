@@ -288,7 +288,7 @@ def test_the_last_assignment_wins():
 
 @pytest.mark.parametrize("assignment", ["gate.policy", "=always", ""])
 def test_what_is_no_assignment_says_what_is(assignment):
-    with pytest.raises(UsageError, match=r"accepted is stage\.key=value") as caught:
+    with pytest.raises(UsageError, match=r"accepted: section\.key=value") as caught:
         parse_assignments([assignment])
     assert repr(assignment) in str(caught.value)
 
