@@ -205,7 +205,7 @@ def _load_partial(model: Model, path: Path) -> Partial | None:
     try:
         return Partial(network, int(metadata[PARTIAL + "most_bytes"]), int(metadata[PARTIAL + "most_units"]))
     except (KeyError, ValueError):
-        raise UsageError(f"checkpoint {str(path)!r} does not say for which evidence its second weights are") from None
+        raise UsageError(f"checkpoint {str(path)!r} does not say which evidence its second weights are for") from None
 
 
 def weights_digest(model: Model) -> str:
@@ -276,7 +276,7 @@ def _load_state(network: torch.nn.Module, state: dict[str, Tensor], name: str, p
     surplus = sorted(key for key in set(state) - set(expected) if not key.startswith(PARTIAL))
     if surplus:
         raise UsageError(
-            f"checkpoint {str(path)!r} does not fit model {name!r}: it holds {surplus[0]!r}, which the model does not have"
+            f"checkpoint {str(path)!r} does not fit model {name!r}: it holds {surplus[0]!r}, unknown to the model"
         )
     network.load_state_dict({key: state[key].float() for key in expected})
 

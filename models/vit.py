@@ -34,7 +34,7 @@ class Features:
     logits: Tensor  # (B, C)
     importance: Tensor  # (B, N)
     embeddings: Tensor  # (B, N, D) unit tokens after the final norm
-    summary: Tensor  # (B, D) the class token after the final norm
+    class_token: Tensor  # (B, D) after the final norm
 
 
 def check(model: torch.nn.Module, name: str) -> VisionTransformer:
@@ -110,7 +110,7 @@ def _score_by_gradient(model: VisionTransformer, images: Tensor) -> Features:
 
     Relevance is the CLS row of the product over the last two layers of (mean of max(attention x gradient, 0) + I), with
     the gradient of the highest logit (Chefer et al., 2021). Contrast is the standard deviation of a unit's own logits
-    over the ten most likely classes, weighted by the edge's probabilities: how well the unit separates these candidates.
+    over the ten most likely classes, weighted by the edge's probabilities: how well the unit separates these classes.
     A Gaussian spreads importance to neighbours, because the server needs whole parts of objects.
     """
     blocks, prefix = list(model.blocks)[-GRADIENT_LAYERS:], model.num_prefix_tokens
@@ -119,7 +119,7 @@ def _score_by_gradient(model: VisionTransformer, images: Tensor) -> Features:
         logits = model.forward_head(tokens)
         gradients = torch.autograd.grad(logits.amax(1).sum(), attentions)
     with torch.no_grad():
-        summary, tokens, logits = tokens.detach()[:, 0], tokens.detach()[:, prefix:], logits.detach()
+        class_token, tokens, logits = tokens.detach()[:, 0], tokens.detach()[:, prefix:], logits.detach()
         relevance = [
             (attention.detach() * gradient).clamp_min(0).mean(1)
             for attention, gradient in zip(attentions, gradients, strict=True)
@@ -128,7 +128,7 @@ def _score_by_gradient(model: VisionTransformer, images: Tensor) -> Features:
         row[..., 0] += 1
         for matrix in reversed(relevance[:-1]):
             row = row + row @ matrix
-        return Features(logits, _smooth(row[:, 0, prefix:] * _contrast(model, tokens, logits)), tokens, summary)
+        return Features(logits, _smooth(row[:, 0, prefix:] * _contrast(model, tokens, logits)), tokens, class_token)
 
 
 @contextmanager
@@ -208,8 +208,8 @@ def features_of_units(
 ) -> Tensor:
     """Final tokens (B, P + K, D) from selected units alone.
 
-    `patches`: (B, K, 3, p, p) normalised, or tokens (B, K, D) of `embed_units`. `units`: (B, K) int64 row-major indices;
-    each unit gets the position embedding of its place in the full grid, and missing units are not in the sequence.
+    `patches`: (B, K, 3, p, p) normalised, or tokens (B, K, D) of `embed_units`. `units`: (B, K) int64, row-major; each
+    unit gets the position embedding of its place in the full grid, and missing units are not in the sequence.
     `table`: result of `token_table`. `present`: (B, K) bool, False for padding of shorter frames; attention masks these
     tokens, so they do not change the others. With all units the result equals `model.forward_features`.
     """

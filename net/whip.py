@@ -37,8 +37,8 @@ class OfferRefused(Exception):
 
 
 def offer_app(answerers: Mapping[str, Answerer], pages: Mapping[str, Response], token: str | None) -> ASGIApp:
-    """An ASGI app behind a `AccessGuard`. `answerers`: by path, the function that answers an offer or raises OfferRefused.
-    `pages`: responses by path, served without a token; they must hold no secret."""
+    """An ASGI app behind an `AccessGuard`. `answerers`: by path, the function that answers an offer or raises
+    OfferRefused. `pages`: responses by path, served without a token; they must hold no secret."""
 
     async def post(request: Request) -> Response:
         return await _answer_offer(request, answerers[request.url.path])

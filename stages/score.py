@@ -54,7 +54,7 @@ class Score:
         log_probs = features.logits.log_softmax(1).float().cpu().numpy()
         importance = [self._on_grid(each[:, None])[:, 0] for each in features.importance]
         embeddings = [self._on_grid(each) for each in features.embeddings]
-        summaries = features.summary.float().cpu().numpy()
+        summaries = features.class_token.float().cpu().numpy()
         for frame, part, found in zip(frames, parts, importance, strict=True):
             if looks := self._looks.get(frame.camera):
                 looks.update(part, found)
