@@ -23,14 +23,14 @@ from sagelink.app.options import (
     command_settings,
     numbers,
 )
-from sagelink.lab import FEWEST
+from sagelink.lab import MIN_IMAGES
 from sagelink.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from sagelink.lab.held_out import Agreement
-    from sagelink.lab.progress import Bar
+    from sagelink.lab.progress_bar import ProgressBar
 
 _HELD_OUT = 200  # frames at most: more would only make the checks longer
 
@@ -68,10 +68,10 @@ def adapt(
     wanted = numbers("--bytes", sizes, 10_000_000)
     from rich.console import Console
 
-    from sagelink.lab.adaptation import Student, bf16_pays, mix_on, save_adapted
+    from sagelink.lab.adaptation import Student, batch_sizes, bf16_is_faster, save_adapted
     from sagelink.lab.harness import Harness
-    from sagelink.lab.held_out import SHARES, HeldOut
-    from sagelink.lab.progress import Bar
+    from sagelink.lab.held_out import UNIT_SHARES, HeldOut
+    from sagelink.lab.progress_bar import ProgressBar
     from sagelink.lab.trainer import Trainer
     from sagelink.lab.training_batches import BatchDataset
     from sagelink.lab.unlabelled_frames import gather
@@ -90,20 +90,20 @@ def adapt(
     stock, harness = pair.server, Harness(pair, settings.capture.resize)
     cameras = [settings.all_cameras[0].model_copy(update={"source": source}) for source in sources]
     console = Console()
-    with Bar(console) as bar:
+    with ProgressBar(console) as bar:
         learned, held_out = gather(cameras, frames, harness, settings, lambda done: bar.show("frames", done, frames))
-        held_out = held_out.part(slice(0, None, -(-len(held_out) // _HELD_OUT) or 1))
-        if len(held_out) < FEWEST:
+        held_out = held_out.subset(slice(0, None, -(-len(held_out) // _HELD_OUT) or 1))
+        if len(held_out) < MIN_IMAGES:
             raise UsageError(
                 f"{len(learned) + len(held_out)} frames in {', '.join(map(repr, sources))}, too few to hold out "
-                f"{FEWEST}; accepted: {FEWEST * 7} or more"
+                f"{MIN_IMAGES}; accepted: {MIN_IMAGES * 7} or more"
             )
-        bf16 = bf16_pays(stock)
+        bf16 = bf16_is_faster(stock)
         lines = read_frontier(
             find_frontier(stock.name, settings.encode.frontier, settings.server.checkpoint), harness.canvas
         )
         judge = HeldOut(held_out, lines, stock, wanted, bf16, lambda done, of: bar.show("held-out messages", done, of))
-        views = BatchDataset(learned, lines, harness.canvas, (wanted[0], wanted[-1]), mix_on(stock), seed)
+        views = BatchDataset(learned, lines, harness.canvas, (wanted[0], wanted[-1]), batch_sizes(stock), seed)
         student = Student(stock, views, bf16)
         trainer = Trainer(student, stock, judge, wanted[-1], minutes * 60)
         state = out.with_name(out.name + ".resume")
@@ -111,7 +111,7 @@ def adapt(
         console.print(
             f"{len(learned)} frames to learn from, {len(held_out)} held out; {'bf16' if bf16 else 'fp32'} on "
             f"{settings.server.device}; stock server at {sizes} bytes, "
-            f"and with {' and '.join(f'{share:.0%}' for share in SHARES)} of the units: {judge.stock}",
+            f"and with {' and '.join(f'{share:.0%}' for share in UNIT_SHARES)} of the units: {judge.stock}",
             highlight=False,
             soft_wrap=True,
         )
@@ -142,16 +142,16 @@ def adapt(
 class _Screen:
     """Tells how an adaptation goes."""
 
-    def __init__(self, console: Console, bar: Bar, limit_s: float) -> None:
+    def __init__(self, console: Console, bar: ProgressBar, limit_s: float) -> None:
         self._console = console
         self._bar = bar
         self._limit_s = limit_s
 
-    def stepped(self, steps: int, loss: float, spent_s: float) -> None:
+    def on_step(self, steps: int, loss: float, spent_s: float) -> None:
         done, limit = round(spent_s), round(self._limit_s)
         self._bar.show(f"step {steps}, loss {loss:.3f}, seconds", min(done, limit), limit)
 
-    def checked(self, agreement: Agreement) -> None:
+    def on_check(self, agreement: Agreement) -> None:
         self._console.print(f"held out: {agreement}", highlight=False)
 
 

@@ -17,7 +17,7 @@ from sagelink.app.options import (
     ServerModel,
     command_settings,
 )
-from sagelink.lab import FEWEST
+from sagelink.lab import MIN_IMAGES
 from sagelink.pipeline.errors import UsageError
 
 
@@ -28,7 +28,7 @@ def calibrate(
     labels: Annotated[
         Optional[Path], typer.Option(help="CSV file with the columns file and label, for a folder; not needed.")
     ] = None,
-    frames: Annotated[int, typer.Option(min=FEWEST, help="At most so many frames, spread over the source.")] = 100,
+    frames: Annotated[int, typer.Option(min=MIN_IMAGES, help="At most so many frames, spread over the source.")] = 100,
     out: Annotated[Path, typer.Option(help="The frontier, a YAML file for encode.frontier.")] = Path("frontier.yaml"),
     config: ConfigFile = None,
     models: Pair = None,
@@ -44,11 +44,11 @@ def calibrate(
     given = locals()
     from rich.console import Console
 
-    from sagelink.lab.checkpoint import CalibrationCheckpoint
+    from sagelink.lab.calibration_checkpoint import CalibrationCheckpoint
     from sagelink.lab.dataset import pictures_of
-    from sagelink.lab.frontier_measurement import empty_lines, measure, write_frontier
+    from sagelink.lab.frontier_measurement import measure, plan_curves, write_frontier
     from sagelink.lab.harness import Harness
-    from sagelink.lab.progress import Bar
+    from sagelink.lab.progress_bar import ProgressBar
     from sagelink.models.pair import Pair as ModelPair
     from sagelink.pipeline.outputs import check_writable
 
@@ -60,34 +60,31 @@ def calibrate(
     pictures = pictures_of(settings.all_cameras[0], labels, pair.edge.labels, frames)
     harness = Harness(pair, settings.capture.resize)
     console = Console()
-    with Bar(console) as bar:
+    with ProgressBar(console) as bar:
         samples = []
         for sample in harness.samples(pictures, settings.select):
             samples.append(sample)
             bar.show("edge", len(samples), frames)
-        if len(samples) < FEWEST:
-            raise UsageError(f"{len(samples)} frames to measure in {source!r}; accepted: {FEWEST} or more")
+        if len(samples) < MIN_IMAGES:
+            raise UsageError(f"{len(samples)} frames to measure in {source!r}; accepted: {MIN_IMAGES} or more")
         out.parent.mkdir(parents=True, exist_ok=True)
-        todo, kept = (
-            [*empty_lines(harness.canvas)],
-            CalibrationCheckpoint(out.with_name(out.name + ".resume"), samples, pair.server),
-        )
+        checkpoint = CalibrationCheckpoint(out.with_name(out.name + ".resume"), samples, pair.server)
         try:
             frontier = measure(
                 samples,
                 harness.classifier,
-                todo,
+                [*plan_curves(harness.canvas)],
                 lambda done, total: bar.show("operating points", done, total),
-                kept.lines(),
-                kept.put,
+                checkpoint.load(),
+                checkpoint.save,
             )
         except KeyboardInterrupt:
             found = "no line is complete, nothing is kept"
-            if kept.lines():
-                found = f"complete lines are kept in {kept.path}: the same command goes on"
+            if checkpoint.load():
+                found = f"complete lines are kept in {checkpoint.path}: the same command goes on"
             console.print(f"interrupted; {found}", style="yellow", highlight=False, soft_wrap=True)
             return
     truth = "labels" if samples[0].truth is not None else "no labels"
     write_frontier(frontier, out, f"{len(samples)} frames of {source}, {truth}, edge {pair.edge.name}")
-    kept.clear()
+    checkpoint.delete()
     console.print(f"written to {out}; use it with --set encode.frontier={out}", highlight=False, soft_wrap=True)

@@ -68,7 +68,7 @@ def evaluate(
     from sagelink.lab.eval_tables import codecs_table, units_table
     from sagelink.lab.evaluation import Evaluation, weight_by_units
     from sagelink.lab.harness import Harness
-    from sagelink.lab.progress import Bar
+    from sagelink.lab.progress_bar import ProgressBar
     from sagelink.models.pair import Pair as ModelPair
     from sagelink.models.vit import Importance
     from sagelink.pipeline.outputs import check_writable
@@ -88,14 +88,14 @@ def evaluate(
     counts = numbers("--units", units, pair.server.grid.units) if units else []
     limits = numbers("--bytes", caps, MAX_MESSAGE_BYTES) if caps else []
     coded = listed("--codecs", codecs, [AUTO, *codec_names()]) if limits else []
-    pictures = find_pictures(images, labels, pair.edge.labels).part(part, limit)
+    pictures = find_pictures(images, labels, pair.edge.labels).subset(part, limit)
 
     console = Console()
     evaluation = Evaluation(Harness(pair, settings.capture.resize), settings, weight_by_units(settings, pair.server))
     seen = dict.fromkeys([*(kinds if counts else ()), *((settings.select.importance,) if limits else ())])
     encoders = {codec: encoder_of(evaluation, codec) for codec in coded}
-    with Bar(console) as bar:
-        evaluation.see(pictures, [*seen], bar.show)
+    with ProgressBar(console) as bar:
+        evaluation.score_images(pictures, [*seen], bar.show)
         report = evaluation.report
         try:
             for selection in units_rows(evaluation, names, kinds, counts, bar.show):

@@ -25,7 +25,7 @@ from sagelink.pipeline.errors import UsageError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from sagelink.lab.clips import Album, Clip
+    from sagelink.lab.clips import Clip, PhotoCollection
     from sagelink.lab.video_comparison import VideoRow
 
 _VIDEOS = (".avi", ".mkv", ".mov", ".mp4", ".webm")
@@ -63,11 +63,10 @@ def evaluate_video(
     from rich.console import Console
 
     from sagelink.lab.harness import Harness
-    from sagelink.lab.progress import Bar
+    from sagelink.lab.progress_bar import ProgressBar
     from sagelink.lab.scored_clips import ClipScorer, ScoredClip
-    from sagelink.lab.video_comparison import Outcomes
-    from sagelink.lab.video_comparison import rows as measure
-    from sagelink.lab.video_policies import Bench
+    from sagelink.lab.video_comparison import OutcomeCache, video_rows
+    from sagelink.lab.video_policies import VideoPolicies
     from sagelink.models.pair import Pair as ModelPair
     from sagelink.pipeline.outputs import check_writable
 
@@ -78,16 +77,16 @@ def evaluate_video(
     found = _clips(sources, labels, rows, pair.edge.labels, clips, seconds, fps, seed)
     drawn = not _are_videos(sources)
     harness = Harness(pair, settings.capture.resize)
-    bench = Bench(harness, settings, fps)
-    policies = bench.policies() | (bench.ablations() if ablation else {})
+    video_policies = VideoPolicies(harness, settings, fps)
+    policies = video_policies.policies() | (video_policies.ablations() if ablation else {})
     console = Console()
-    footage: list[ScoredClip] = []
+    scored: list[ScoredClip] = []
     table: list[VideoRow] = []
     interrupted = False
     out.mkdir(parents=True, exist_ok=True)
-    with Bar(console) as bar:
+    with ProgressBar(console) as bar:
         try:
-            projector = ClipScorer(harness, settings, out / "cache")
+            scorer = ClipScorer(harness, settings, out / "cache")
             done = 0
 
             def step(more: int) -> None:
@@ -95,17 +94,17 @@ def evaluate_video(
                 done += more
                 bar.show("edge", done, max(done, round(clips * seconds * fps)))
 
-            footage.extend(projector.show(clip, step) for clip in found)
+            scored.extend(scorer.score(clip, step) for clip in found)
             # What `video` says is for ours alone, and in the settings of that policy.
             mark = f"{settings.model_dump_json(exclude={'video'})} {fps}"
-            outcomes = Outcomes(out / "cache" / "outcomes.jsonl", mark)
-            for each in measure(policies, footage, kbps, settings.budget.window, outcomes, seed, bar.show):
+            outcomes = OutcomeCache(out / "cache" / "outcomes.jsonl", mark)
+            for each in video_rows(policies, scored, kbps, settings.budget.window, outcomes, seed, bar.show):
                 table += each
         except KeyboardInterrupt:
             interrupted = True
     report = {
-        "clips": len(footage),
-        "frames": sum(len(each.shots) for each in footage),
+        "clips": len(scored),
+        "frames": sum(len(each.frames) for each in scored),
         "fps": fps,
         "seed": seed,
         "truth": "labels" if drawn else "the server's answer to the full frame",
@@ -169,11 +168,11 @@ def _clips(
         return islice((clip for path in paths for clip in real_clips(path, fps, seconds)), count)
     if len(sources) > 1:
         raise UsageError(f"{len(sources)} sources; accepted: one folder of images or synthetic:N, or video files")
-    return drawn_clips(_album(sources[0], labels, part, classes), count, seconds, fps, seed)
+    return drawn_clips(_photos(sources[0], labels, part, classes), count, seconds, fps, seed)
 
 
-def _album(source: str, labels: Path | None, part: slice, classes: tuple[str, ...]) -> Album:
-    from sagelink.lab.clips import Photographs, World
+def _photos(source: str, labels: Path | None, part: slice, classes: tuple[str, ...]) -> PhotoCollection:
+    from sagelink.lab.clips import PhotoFiles, SyntheticPhotos
     from sagelink.lab.dataset import find_pictures
     from sagelink.stages.sources.world import CLASSES
 
@@ -185,13 +184,13 @@ def _album(source: str, labels: Path | None, part: slice, classes: tuple[str, ..
             raise UsageError("--labels goes with images; the synthetic world knows its truth")
         if classes != CLASSES:
             raise UsageError("the synthetic world needs models that know its classes; accepted: --models demo")
-        return World(int(number), 1000)
+        return SyntheticPhotos(int(number), 1000)
     pictures = find_pictures(Path(source), labels, classes)
     if pictures.truth is None:
         raise UsageError(f"images {source!r} have no truth; accepted: --labels FILE, or folders named after classes")
-    chosen = pictures.part(part, None)
+    chosen = pictures.subset(part, None)
     assert chosen.truth is not None
-    return Photographs(chosen.paths, chosen.truth)
+    return PhotoFiles(chosen.paths, chosen.truth)
 
 
 def _table(rows: Sequence[VideoRow], what: str) -> Table:
