@@ -1,11 +1,11 @@
-"""`sagelink serve` and `sagelink run` over a cable that loses packets, as a user runs them; over WebRTC and over MQTT.
+"""Measures `sagelink serve` and `sagelink run` over a cable that loses packets, over WebRTC and MQTT.
 
     python -m bench.lossy_run [--transports mqtt webrtc] [--seconds 40] [--fps 8] [--max-message 2500B]
 
-256 kbit/s, 25 ms and 5 % loss of packets either way (`bench.lossy_link`), the demo pair on frames of its world, a budget of
-what the cable carries. Of the frames that were sent: the share that the server answered, the time from the charge to
-the reply, and from the picture to the verdict; and of their units those that are not in the answers. Needs root, `ip`,
-/dev/net/tun and mosquitto.
+The cable has 256 kbit/s, 25 ms and 5 % packet loss in each direction (`bench.lossy_link`). The demo pair runs on frames
+of its world with a budget equal to the cable's rate. Prints, for sent frames: the answered share, the time from charge to
+reply and from capture to verdict, and the share of units missing from the answers. Needs root, `ip`, /dev/net/tun and
+mosquitto.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from bench.transport import ROUGH, WEBRTC_PORT
 from sagelink.transport.webrtc.address import ENV_TOKEN
 
 ADDRESSES = {"mqtt": f"mqtt://{SERVER}:{PORT}", "webrtc": f"webrtc+http://{SERVER}:{WEBRTC_PORT}"}
-_STARTS_S = 5.0  # the first frames, while the edge connects, are not counted
+_WARM_UP_S = 5.0  # frames at the start, while the edge connects, do not count
 
 
 def measure(transport: str, seconds: float, fps: float, max_message: str) -> list[dict[str, Any]]:
-    """The lines of results.jsonl."""
+    """The lines of results.jsonl after the warm-up."""
     os.environ.setdefault(ENV_TOKEN, "token-of-the-bench")
     sagelink, address = (sys.executable, "-m", "sagelink.app.cli"), ADDRESSES[transport]
-    frames = round((seconds + _STARTS_S) * fps)
+    frames = round((seconds + _WARM_UP_S) * fps)
     with Cable(3, rough=ROUGH) as cable, TemporaryDirectory() as folder:
         if transport == "mqtt":
             cable.start_broker()
@@ -41,10 +41,10 @@ def measure(transport: str, seconds: float, fps: float, max_message: str) -> lis
         assert server.stdout is not None
         assert server.stdout.readline().startswith("serving")
         source = (f"synthetic:{frames},fps={fps:g}", "--realtime", "--models", "demo", "--gate", "always")
-        spend = ("--uplink", "256kbit/s", "--set", f"encode.max_message={max_message}")
-        cable.run("edge", *sagelink, "run", *source, "--server", address, *spend, "--out", folder).communicate()
+        budget = ("--uplink", "256kbit/s", "--set", f"encode.max_message={max_message}")
+        cable.run("edge", *sagelink, "run", *source, "--server", address, *budget, "--out", folder).communicate()
         lines = (Path(folder) / "results.jsonl").read_text(encoding="utf-8").splitlines()
-    return [line for text in lines if (line := json.loads(text))["stream_s"] >= _STARTS_S]
+    return [line for text in lines if (line := json.loads(text))["stream_s"] >= _WARM_UP_S]
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--transports", nargs="+", choices=list(ADDRESSES), default=list(ADDRESSES))
     parser.add_argument("--seconds", type=float, default=40)
     parser.add_argument("--fps", type=float, default=8)
-    parser.add_argument("--max-message", default="2500B", help="whole: 78 ms of the cable")
+    parser.add_argument("--max-message", default="2500B", help="the default takes 78 ms on the cable")
     arguments = parser.parse_args()
     if (reason := obstacle("mosquitto") or lossy_link.obstacle()) is not None:
         sys.exit(f"bench.lossy_run: {reason}")
@@ -64,7 +64,7 @@ def main() -> None:
         answered = [line for line in sent if line["server"] is not None]
         replies = [line["latency_ms"]["ship"] + line["latency_ms"]["server"] for line in answered]
         verdicts = [line["latency_ms"]["total"] for line in sent]
-        times = [f"{value:.0f}" for each in (replies, verdicts) for value in np.percentile(each, [50, 95])]
+        times = [f"{value:.0f}" for delays in (replies, verdicts) for value in np.percentile(delays, [50, 95])]
         size, lost = (sum(line[key] for line in sent) for key in ("wire_bits", "lost_units"))
         units = sum(line["units"] for line in sent)
         cells = [transport, f"{len(sent)} of {len(lines)}", f"{len(answered) / len(sent):.1%}", *times]

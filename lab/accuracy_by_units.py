@@ -1,6 +1,6 @@
 """Compares selectors: accuracy at fixed numbers of raw units, as the paper measures it.
 
-In: an `Evaluation` with scored images, selectors, kinds of importance and numbers of units. Out: `UnitsRow`, one by one.
+In: an `Evaluation` with scored images, selectors, kinds of importance and numbers of units. Out: one `UnitsRow` each.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ In: batches from `sagelink.lab.training_batches`. Out: averaged weights, and a c
 
 - The teacher is the stock server model on the clean full frame. The student starts as the same model. Its loss compares
   the answers (Hinton et al., 2015) and the tokens of the same units, after the trained blocks and after the last block
-  (Romero et al., "FitNets", 2015). Tokens hold more information about a frame than its answer and are harder to memorise.
+  (Romero et al., "FitNets", 2015). Tokens hold more information than the answer and are harder to memorise.
 - Only the first half of the blocks is trained, because the change is at the input (surgical fine-tuning, Lee et al.,
   2023). The patch embedding stays, so tokens computed by an edge stay valid.
 - Weights are averaged over the steps, and at the end between stock and student where that agrees more (WiSE-FT,

@@ -1,6 +1,6 @@
 """Images to evaluate, with their true class ids if known.
 
-In: a folder of images with a CSV file, a folder of class folders, or a frame source. Out: pixels and class id per image.
+In: a folder of images with a CSV file, a folder of class folders, or a frame source. Out: pixels and class id each.
 """
 
 from __future__ import annotations
@@ -130,13 +130,13 @@ def _from_csv(folder: Path, labels: Path, classes: Sequence[str]) -> Pictures:
     paths, truth = [], []
     for line, row in enumerate(rows, 2):
         path, label = folder / (row["file"] or ""), (row["label"] or "").strip()
-        position = f"labels {str(labels)!r}, line {line}"
+        where = f"labels {str(labels)!r}, line {line}"
         if not path.is_file():
-            missing_files = sum(not (folder / (other["file"] or "")).is_file() for other in rows)
-            raise UsageError(f"{position}: {str(path)!r} does not exist ({missing_files} of {len(rows)} files are missing)")
+            absent = sum(not (folder / (other["file"] or "")).is_file() for other in rows)
+            raise UsageError(f"{where}: {str(path)!r} does not exist ({absent} of {len(rows)} files are missing)")
         if label not in ids:
             raise UsageError(
-                f"{position}: label {label!r} is no class of the model; accepted: 0 to {len(classes) - 1}, or a class name"
+                f"{where}: label {label!r} is no class of the model; accepted: 0 to {len(classes) - 1}, or a class name"
             )
         paths.append(path)
         truth.append(ids[label])

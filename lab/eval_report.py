@@ -65,7 +65,7 @@ class Report:
     edge: float
     ceiling: float  # accuracy of the server on all units
     fused_ceiling: float
-    other_rules: dict[str, float]  # accuracy of other fusion rules on all units: `product` and `mean` of the probabilities
+    other_rules: dict[str, float]  # accuracy on all units if fused by `product` or `mean` of probabilities
     hard_share: float
     ci95: dict[str, Interval | None]
     rows: list[UnitsRow | CodecRow] = field(default_factory=list)

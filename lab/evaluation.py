@@ -1,8 +1,8 @@
 """Accuracy of edge, server and fused answers on your own images, with paired confidence intervals.
 
-In: images and a configuration. Out: a `Report` without rows, and the functions that turn server answers into the figures
-of a row. The edge model runs once per image; each row then passes real messages through codec and server model. The rows
-are made by `accuracy_by_units` (selectors at numbers of raw units) and `accuracy_by_bytes` (codecs under size limits).
+In: images and a configuration. Out: a `Report` without rows, and the functions that compute the figures of a row from
+server answers. The edge model runs once per image; each row then passes real messages through codec and server model.
+`accuracy_by_units` makes the rows of selectors, `accuracy_by_bytes` those of codecs.
 """
 
 from __future__ import annotations
@@ -132,7 +132,9 @@ class Evaluation:
             "hard_server_acc": self.offloaded & self._hard,
             "hard_fused_acc": self._hard,
         }
-        return {name: self._bootstrap.share(hits[name.removeprefix("hard_")], subset) for name, subset in subsets.items()}
+        return {
+            name: self._bootstrap.share(hits[name.removeprefix("hard_")], subset) for name, subset in subsets.items()
+        }
 
     def differences(self, hits: Mapping[str, Hits], baseline: Mapping[str, Hits]) -> dict[str, Difference]:
         """Accuracies minus those of a baseline on the same images. Both are results of `hits`."""

@@ -6,11 +6,11 @@ full frame and the fusion weight of the answer (`FrontierModel`, the YAML file f
 Every image is encoded at every point, decoded and classified by the server model.
 
 - Agreement: mean probability of the class that the server gives to the full frame, divided by the probability that the
-  full frame itself gives it. It is close to the share of images whose answer stays the same, but it does not jump when a
-  single answer changes.
-- Weight: the one under which the fused answer predicts the target best. The target is the true class or, without labels,
-  the fused answer on the full frame. Only the half of the images with the least certain edge answers is used, because
-  frames with a certain edge answer are not sent.
+  full frame itself gives it. It is close to the share of images whose answer stays the same, but it does not jump when
+  a single answer changes.
+- Weight: the one under which the fused answer predicts the target best. The target is the true class; without labels,
+  it is the fused answer on the full frame. Only the half of the images with the least certain edge answers is used,
+  because frames with a certain edge answer are not sent.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def measure(
             rows.append(points_meter.measure(point))
             done += 1
             progress(done, total)
-        # Bytes, agreement and weight must not fall along a curve: a decrease is noise, so the running maximum replaces it.
+        # Bytes, agreement and weight must not fall along a curve: a decrease is noise, replaced by the running maximum.
         rising = np.maximum.accumulate(np.array(rows), axis=0).tolist()
         settings = _settings(curve, points)
         values = {setting: (int(b), round(a, 4), w) for setting, (b, a, w) in zip(settings, rising, strict=True)}
@@ -186,8 +186,8 @@ def _is_same_curve(measured: CurveModel, curve: CurveModel, points: Sequence[Ope
 def best_weight(edge: NDArray[np.float32], server: NDArray[np.float32], targets: NDArray[np.intp]) -> float:
     """The weight out of WEIGHTS under which the fused answer has the highest mean log-likelihood.
 
-    `edge` and `server` are log-probabilities (B, C), `targets` class ids (B,). The fused answer is the weighted geometric
-    mean of both probabilities, with weight 1 for the edge.
+    `edge` and `server` are log-probabilities (B, C), `targets` class ids (B,). The fused answer is the weighted
+    geometric mean of both probabilities, with weight 1 for the edge.
     """
 
     def likelihood(weight: float) -> float:

@@ -31,7 +31,7 @@ from sagelink.transport.codecs import Canvas, cut_units
 
 EDGE_BATCH = 8  # frames per forward pass of the edge model
 _SERVER_BATCH = 32
-# Side of the padded view over the side of the model's picture: a zoom crop of 0.7 of the side still has full resolution.
+# Side of the padded view over the side of the model's picture: a zoom crop of 0.7 of the side has full resolution.
 PADDED_SCALE = 10 / 7
 _NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
 T = TypeVar("T")
@@ -80,7 +80,7 @@ class Harness:
     def features(
         self, images: Iterable[tuple[np.ndarray, int | None]], kinds: Sequence[Importance]
     ) -> Iterator[EdgeFeatures]:
-        """Edge features of each image, in order, with importance of every kind. The answer is that of the first kind."""
+        """Edge features of each image, in order, with the importance of every kind."""
         scorers = {kind: Score(self.pair.edge, self.pair.server.grid, kind, self._resize) for kind in kinds}
         for batch in batched(enumerate(images), EDGE_BATCH):
             frames = [Frame(seq, "lab", 0, 0.0, pixels, 0.0, truth=truth) for seq, (pixels, truth) in batch]
@@ -143,7 +143,7 @@ def server_log_probs(classifier: Classifier, evidence: Sequence[Received]) -> ND
 
 
 def mean_full_frame_prob(answers: NDArray[np.float32], full: NDArray[np.float32]) -> float:
-    """Mean probability that `answers` give to the top class of the full frames' answers; both log-probabilities (B, C)."""
+    """Mean probability of the full frames' top classes in `answers`; both are log-probabilities (B, C)."""
     return float(np.exp(answers[np.arange(len(full)), full.argmax(1)]).mean())
 
 

@@ -27,7 +27,7 @@ UNIT_SHARES = (0.25, 0.5)
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Mean probability of the stock server's full-frame class, divided by the one that full frames themselves give it."""
+    """Mean probability of the stock server's full-frame class, as a share of its probability on full frames."""
 
     sizes: tuple[float, ...]  # one per message size
     units: tuple[float, ...]  # one per share in UNIT_SHARES, raw units

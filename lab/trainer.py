@@ -117,8 +117,8 @@ class Trainer:
             raise SagelinkError(
                 "nothing is saved: no mixture of stock and adapted weights is better than the stock server on the "
                 f"{len(self._held_out)} held-out frames. Agreement with its full-frame answers by message size and by "
-                f"share of units: stock {self._held_out.stock}, adapted {best.agreement}; more frames or more --minutes "
-                "may help"
+                f"share of units: stock {self._held_out.stock}, adapted {best.agreement}; more frames or "
+                "more --minutes may help"
             )
         return max(improved, key=lambda each: each.agreement.mean)
 

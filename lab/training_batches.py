@@ -1,7 +1,7 @@
-"""Training batches of server adaptation: clean frames for the teacher, and the same frames after coding for the student.
+"""Training batches of server adaptation: clean frames for the teacher, the same frames after coding for the student.
 
-In: unlabelled frames and the frontier's curves. Out: two `Batch` per step, one of whole coded frames, one of frames with
-chosen units. Frames are coded as the planner would code them.
+In: unlabelled frames and the frontier's curves. Out: two `Batch` per step, whole coded frames and frames with chosen
+units. Frames are coded as the planner would code them.
 
 Frames are cropped, mirrored and blended: the teacher can answer for any picture, so a few frames give as much training
 data as many (Beyer et al., "Knowledge distillation: a good teacher is patient and consistent", 2022). Teacher and

@@ -50,7 +50,7 @@ def gather(
 ) -> tuple[AdaptationFrames, AdaptationFrames]:
     """Returns frames to train on and held-out frames, together at most `limit`.
 
-    Every source gets an equal share of the limit; what a short source leaves goes to the later ones. `progress` gets the
+    Every source gets an equal share of the limit; a short source leaves more for the later ones. `progress` gets the
     number of frames so far. Raises SagelinkError if a source cannot be read.
     """
     padded_views: list[Pixels] = []

@@ -49,7 +49,7 @@ class VideoRow:
     vs_ours: tuple[float, Interval] | None
     slow_accuracy: float | None  # on clips of SLOW_KINDS
     slow_kbps: float | None
-    slow_vs_ours_at_half: tuple[float, Interval] | None  # accuracy of `auto` at half the rate minus this, on these clips
+    slow_vs_ours_at_half: tuple[float, Interval] | None  # `auto` at half the rate minus this, on these clips
     by_age: list[AgeBucket]
 
 

@@ -176,9 +176,7 @@ class VideoPolicies:
         A server answer is used until the next one.
         """
         playback = self._playback(clip, rate_bps)
-        point = OperatingPoint(
-            "webp-frame", self._harness.canvas.units, self._harness.canvas.pixels, _PERIODIC_QUALITY
-        )
+        point = OperatingPoint("webp-frame", self._harness.canvas.units, self._harness.canvas.pixels, _PERIODIC_QUALITY)
         plans: dict[int, Plan] = {}
         for seq, frame in enumerate(clip.frames):
             allowance = playback.allowance_bits(seq)
