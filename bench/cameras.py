@@ -1,9 +1,9 @@
 """Measures recovery of a camera whose RTSP server restarts: `python -m bench.cameras [--minutes M]`.
 
 Two cameras read live streams, each from its own RTSP server. The first server is killed every 20 s for 5 s. Prints the
-time from the restart to the first frame, the frame rate of the second camera during outages relative to its normal rate,
-resident memory, threads, and the age of frames when their scoring begins, which includes the wait for the scorer. The
-hand-off from the camera's thread through the graph to an idle scorer is measured first, for half a minute.
+time from the restart to the first frame, the frame rate of the second camera during outages as a share of its normal
+rate, resident memory, threads, and the age of frames when their scoring begins, which includes the wait for the scorer.
+The hand-off from the camera's thread through the graph to an idle scorer is measured first, for half a minute.
 """
 
 from __future__ import annotations
@@ -117,7 +117,9 @@ def hand_off(url: str) -> None:
     print(f"hand-off: p50 {p50:.2f} ms, p99 {p99:.2f} ms of {len(ages_ms)} frames (limit 5 ms on an idle machine)")
 
 
-def report(killer: ServerKiller, frames: dict[str, list[float]], ages_ms: list[float], summary: dict[str, object]) -> None:
+def report(
+    killer: ServerKiller, frames: dict[str, list[float]], ages_ms: list[float], summary: dict[str, object]
+) -> None:
     recovery_s = [frames["restarted"][bisect.bisect(frames["restarted"], up_s)] - up_s for _, up_s in killer.outages]
     print(
         f"killed {len(recovery_s)} times; first frame after the server's return: "

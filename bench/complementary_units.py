@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from sagelink.lab.progress_bar import ProgressBar
 
 from sagelink.app.options import rows_of
 from sagelink.lab.dataset import find_pictures
 from sagelink.lab.evaluation import Evaluation, weight_by_units
 from sagelink.lab.harness import Harness
+from sagelink.lab.progress_bar import ProgressBar
 from sagelink.models.pair import Pair
 from sagelink.pipeline.config_file import load_config, parse_assignments
 from sagelink.pipeline.types import OperatingPoint, Units

@@ -4,8 +4,8 @@ run: synthetic frames through the whole pipeline with the demo pair, without and
 message. Prints frames/s, processor time and peak resident memory. Frames per processor second depend less on other work
 on the machine than frames/s.
 
-ready: time from opening the page of a run at 30 frames/s, in a new Chromium, until the table shows frames and the tile a
-picture.
+ready: time from opening the page of a run at 30 frames/s, in a new Chromium, until the table shows frames and the tile
+shows a picture.
 
 hour: an hour of frames at 30 frames/s, sent through the feed in less than a minute to a page in Chromium. Prints the
 page's heap by quarter of the hour: the minimum after garbage collection, without messages in transit.
@@ -206,7 +206,9 @@ def bench_hour() -> None:
         browser.close()
     quarter = len(heaps) // 4
     minima = [min(heaps[i * quarter : (i + 1) * quarter]) for i in range(4)]
-    print(f"{_HOUR_FRAMES} frames pushed, the last row is {last_row}; heap: {', '.join(f'{mb:.1f} MB' for mb in minima)}")
+    print(
+        f"{_HOUR_FRAMES} frames pushed, the last row is {last_row}; heap: {', '.join(f'{mb:.1f} MB' for mb in minima)}"
+    )
     print(f"last quarter against second: {minima[3] / minima[1] - 1:+.1%}")
 
 

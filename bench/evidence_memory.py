@@ -80,7 +80,9 @@ def main() -> None:
     base = load_config(None, {"models": "demo"})
     harness = Harness(Pair.load(base), base.capture.resize)
     score = Score(harness.pair.edge, harness.pair.server.grid, base.select.importance, base.capture.resize)
-    clips = [clip for clip in drawn_clips(SyntheticPhotos(400, 7), 4 * count, 4.0, FPS, 0) if clip.kind in SLOW_KINDS][:count]
+    clips = [clip for clip in drawn_clips(SyntheticPhotos(400, 7), 4 * count, 4.0, FPS, 0) if clip.kind in SLOW_KINDS][
+        :count
+    ]
     print(f"{len(clips)} clips of {len(clips[0].frames)} frames; right % (units used, kbit/s spent); gain, paired")
     for kbps in arguments.rates:
         for codec in ("token-zstd", "raw-zstd", "auto"):

@@ -106,14 +106,12 @@ class FuzzTarget:
         self._slowest_s = max(self._slowest_s, time.perf_counter() - began)
         self._grown_mb = peak_mb() - self._before_mb
         if self._grown_mb > LIMIT_MB:
-            raise SystemExit(
-                f"grew by {self._grown_mb:.0f} MB; limit {LIMIT_MB} MB; message: {message.hex()}"
-            )
+            raise SystemExit(f"grew by {self._grown_mb:.0f} MB; limit {LIMIT_MB} MB; message: {message.hex()}")
 
     def __str__(self) -> str:
         return (
-            f"{self._outcomes.total()} messages: {self._outcomes['refused']} refused, {self._outcomes['accepted']} accepted, "
-            f"slowest {self._slowest_s * 1e3:.0f} ms, grew by {self._grown_mb:.1f} MB "
+            f"{self._outcomes.total()} messages: {self._outcomes['refused']} refused, "
+            f"{self._outcomes['accepted']} accepted, slowest {self._slowest_s * 1e3:.0f} ms, grew by {self._grown_mb:.1f} MB "
             f"({self._grown_mb / LIMIT_MB:.0%} of the limit)"
         )
 

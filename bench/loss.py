@@ -3,10 +3,10 @@
     python -m bench.loss [--frames 300] [--bytes 700 1000 1800 3000]
 
 Both kinds get the same wire bytes per frame, as WebRTC charges them, with headers and acknowledgements. Datagrams are
-lost at random. The server classifies with the units that arrive, and the edge reduces the weight accordingly; without
-any it keeps its own answer. `parts` is what an edge sends over WebRTC; a message of one datagram is repeated once.
-`whole` is the best single message, cut into datagrams that must all arrive. There is no clock and no network, so results
-are reproducible.
+lost at random. The server classifies the units that arrive, and the edge reduces the weight accordingly; without any it
+keeps its own answer. `parts` is what an edge sends over WebRTC; a message of one datagram is repeated once. `whole` is
+the best single message, cut into datagrams that must all arrive. There is no clock and no network, so results are
+reproducible.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     python -m bench.lossy_run [--transports mqtt webrtc] [--seconds 40] [--fps 8] [--max-message 2500B]
 
 The cable has 256 kbit/s, 25 ms and 5 % packet loss in each direction (`bench.lossy_link`). The demo pair runs on frames
-of its world with a budget equal to the cable's rate. Prints, for sent frames: the answered share, the time from charge to
-reply and from capture to verdict, and the share of units missing from the answers. Needs root, `ip`, /dev/net/tun and
-mosquitto.
+of its world with a budget equal to the cable's rate. Prints, for sent frames: the answered share, the time from charge
+to reply and from capture to verdict, and the share of units missing from the answers. Needs root, `ip`, /dev/net/tun
+and mosquitto.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Measures resident memory over a long run, to find leaks: `python -m bench.memory [FRAMES]`.
 
-Synthetic frames pass the whole pipeline with a stub instead of the edge model, so only the pipeline's own memory counts.
+Synthetic frames pass the whole pipeline with a stub instead of the edge model, so only memory of the pipeline
+counts.
 """
 
 from __future__ import annotations

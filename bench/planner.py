@@ -1,8 +1,8 @@
 """Measures the processor time to plan and encode one message: `python -m bench.planner IMAGES [--parts]`.
 
-With `--parts`, messages are split for a lossy link, as over WebRTC. Prints median and 95th percentile as shares of their
-limits, the number of encoded messages and parts per frame, and the used share of the cap. Fails if a message is longer
-than its cap.
+With `--parts`, messages are split for a lossy link, as over WebRTC. Prints median and 95th percentile as shares of
+their limits, the number of encoded messages and parts per frame, and the used share of the cap. Fails if a message is
+longer than its cap.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Calculates the brokers, servers and cost that N cameras need. Nothing is measured; every input is an option.
 
-    python -m bench.scaling [--fps 5] [--offloaded 0.3] [--bytes 2500] [--units 96] [--tokens 1e6] ...
+python -m bench.scaling [--fps 5] [--offloaded 0.3] [--bytes 2500] [--units 96] [--tokens 1e6] ...
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def _one_torch_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def demo_config() -> Config:
     """The demo pair on 140 synthetic scenes, the fewest that `adapt` accepts."""
-    return load_config(None, {"capture.source": "synthetic:140,seed=3,size=112x112", "models": "demo"})
+    return load_config(None, {"capture.source": "synthetic:140,seed=3", "models": "demo"})
 
 
 @pytest.fixture(scope="session")

@@ -279,7 +279,8 @@ def test_mixed_weights_lie_between_both(setup: Setup) -> None:
     assert all(torch.allclose(half[key], stock[key] + 0.5, atol=2e-3) for key in stock)
 
 
-DEMO = ("--models", "demo")
+# The fastest selection: these tests are not about it.
+DEMO = ("--models", "demo", "--set", "select.importance=last", "--set", "select.selector=topk")
 
 
 def fake_agreement(monkeypatch: pytest.MonkeyPatch, adapted: float) -> None:
