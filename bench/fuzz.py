@@ -109,9 +109,10 @@ class FuzzTarget:
             raise SystemExit(f"grew by {self._grown_mb:.0f} MB; limit {LIMIT_MB} MB; message: {message.hex()}")
 
     def __str__(self) -> str:
+        refused, accepted = self._outcomes["refused"], self._outcomes["accepted"]
         return (
-            f"{self._outcomes.total()} messages: {self._outcomes['refused']} refused, "
-            f"{self._outcomes['accepted']} accepted, slowest {self._slowest_s * 1e3:.0f} ms, grew by {self._grown_mb:.1f} MB "
+            f"{self._outcomes.total()} messages: {refused} refused, {accepted} accepted, "
+            f"slowest {self._slowest_s * 1e3:.0f} ms, grew by {self._grown_mb:.1f} MB "
             f"({self._grown_mb / LIMIT_MB:.0%} of the limit)"
         )
 
