@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sagelink.app.options import ModelOptions, parse_integers, with_model_options
-from sagelink.lab import FEWEST
+from sagelink.lab import MIN_IMAGES
 from sagelink.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from sagelink.lab.harness import Harness
     from sagelink.lab.held_out import Agreement
-    from sagelink.lab.progress import Bar
+    from sagelink.lab.progress_bar import ProgressBar
     from sagelink.lab.trainer import Trainer
-    from sagelink.lab.unlabelled_frames import Footage
+    from sagelink.lab.unlabelled_frames import AdaptationFrames
     from sagelink.pipeline.config import Config
 
 _MAX_HELD_OUT = 200  # frames: more would only make the checks longer
@@ -61,10 +61,10 @@ def adapt(
     wanted = parse_integers("--bytes", sizes, 10_000_000)
     from rich.console import Console
 
-    from sagelink.lab.adaptation import Student, bf16_pays, mix_on, save_adapted
+    from sagelink.lab.adaptation import Student, batch_sizes, bf16_is_faster, save_adapted
     from sagelink.lab.harness import Harness
-    from sagelink.lab.held_out import SHARES, HeldOut
-    from sagelink.lab.progress import Bar
+    from sagelink.lab.held_out import HeldOut
+    from sagelink.lab.progress_bar import ProgressBar
     from sagelink.lab.trainer import Trainer
     from sagelink.lab.training_batches import BatchDataset
     from sagelink.models.loading import weights_digest
@@ -81,21 +81,21 @@ def adapt(
     pair = Pair.load(settings)
     harness = Harness(pair, settings.capture.resize)
     console = Console()
-    with Bar(console) as bar:
+    with ProgressBar(console) as bar:
         learned, held_out = _gather(bar, settings, harness, sources, frames)
-        bf16 = bf16_pays(pair.server)
+        bf16 = bf16_is_faster(pair.server)
         lines = read_frontier(
             find_frontier(pair.server.name, settings.encode.frontier, settings.server.checkpoint), harness.canvas
         )
         judge = HeldOut(
             held_out, lines, pair.server, wanted, bf16, lambda done, of: bar.show("held-out messages", done, of)
         )
-        batches = BatchDataset(learned, lines, harness.canvas, (wanted[0], wanted[-1]), mix_on(pair.server), seed)
+        batches = BatchDataset(learned, lines, harness.canvas, (wanted[0], wanted[-1]), batch_sizes(pair.server), seed)
         trainer = Trainer(Student(pair.server, batches, bf16), pair.server, judge, wanted[-1], minutes * 60)
         console.print(
             f"{len(learned)} frames to learn from, {len(held_out)} held out; {'bf16' if bf16 else 'fp32'} on "
             f"{settings.server.device}; stock server at {sizes} bytes, "
-            f"and with {' and '.join(f'{share:.0%}' for share in SHARES)} of the units: {judge.stock}",
+            f"and with {' and '.join(f'{share:.0%}' for share in UNIT_SHARES)} of the units: {judge.stock}",
             highlight=False,
             soft_wrap=True,
         )
@@ -117,24 +117,24 @@ def adapt(
 
 
 def _gather(
-    bar: Bar, settings: Config, harness: Harness, sources: Sequence[str], frames: int
-) -> tuple[Footage, Footage]:
+    bar: ProgressBar, settings: Config, harness: Harness, sources: Sequence[str], frames: int
+) -> tuple[AdaptationFrames, AdaptationFrames]:
     """Frames to learn from, and frames to check with. Raises UsageError when the sources have too few."""
     from sagelink.lab.unlabelled_frames import gather
 
     cameras = [settings.all_cameras[0].model_copy(update={"source": source}) for source in sources]
     learned, held_out = gather(cameras, frames, harness, settings, lambda done: bar.show("frames", done, frames))
-    held_out = held_out.part(slice(0, None, -(-len(held_out) // _MAX_HELD_OUT) or 1))
-    if len(held_out) < FEWEST:
+    held_out = held_out.subset(slice(0, None, -(-len(held_out) // _MAX_HELD_OUT) or 1))
+    if len(held_out) < MIN_IMAGES:
         raise UsageError(
             f"{len(learned) + len(held_out)} frames in {', '.join(map(repr, sources))}, too few to hold out "
-            f"{FEWEST}; accepted: {FEWEST * 7} or more"
+            f"{MIN_IMAGES}; accepted: {MIN_IMAGES * 7} or more"
         )
     return learned, held_out
 
 
 def _train(
-    console: Console, bar: Bar, trainer: Trainer, state: Path, identity: dict[str, object], limit_s: float
+    console: Console, bar: ProgressBar, trainer: Trainer, state: Path, identity: dict[str, object], limit_s: float
 ) -> bool:
     """Trains from the beginning, or from the progress saved in `state`; False when a signal ended it early."""
     if state.exists():
@@ -153,16 +153,16 @@ def _train(
 class _TrainingScreen:
     """Shows the progress of the training: loss and time in the bar, each check in a line."""
 
-    def __init__(self, console: Console, bar: Bar, limit_s: float) -> None:
+    def __init__(self, console: Console, bar: ProgressBar, limit_s: float) -> None:
         self._console = console
         self._bar = bar
         self._limit_s = limit_s
 
-    def stepped(self, steps: int, loss: float, spent_s: float) -> None:
+    def on_step(self, steps: int, loss: float, spent_s: float) -> None:
         done, limit = round(spent_s), round(self._limit_s)
         self._bar.show(f"step {steps}, loss {loss:.3f}, seconds", min(done, limit), limit)
 
-    def checked(self, agreement: Agreement) -> None:
+    def on_check(self, agreement: Agreement) -> None:
         self._console.print(f"held out: {agreement}", highlight=False)
 
 

@@ -82,7 +82,7 @@ def evaluate(
     counts = parse_integers("--units", units, pair.server.grid.units) if units else []
     limits = parse_integers("--bytes", caps, MAX_MESSAGE_BYTES) if caps else []
     coders = parse_names("--codecs", codecs, [AUTO, *codec_names()]) if limits else []
-    pictures = find_pictures(images, labels, pair.edge.labels).part(part, limit)
+    pictures = find_pictures(images, labels, pair.edge.labels).subset(part, limit)
     evaluation = Evaluation(Harness(pair, settings.capture.resize), settings, weight_by_units(settings, pair.server))
     encoders = {codec: encoder_of(evaluation, codec) for codec in coders}
     console = Console()
@@ -100,13 +100,13 @@ def _measure(
     """Fills the evaluation's report row by row; Ctrl-C ends it with the complete rows."""
     from sagelink.lab.accuracy_by_bytes import codec_rows
     from sagelink.lab.accuracy_by_units import units_rows
-    from sagelink.lab.progress import Bar
+    from sagelink.lab.progress_bar import ProgressBar
 
     names, kinds, counts = by_units
     encoders, limits = by_bytes
     wanted = dict.fromkeys([*(kinds if counts else ()), *((evaluation.config.select.importance,) if limits else ())])
-    with Bar(console) as bar:
-        evaluation.see(pictures, [*wanted], bar.show)
+    with ProgressBar(console) as bar:
+        evaluation.score_images(pictures, [*wanted], bar.show)
         report = evaluation.report
         try:
             for units_row in units_rows(evaluation, names, kinds, counts, bar.show):

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from sagelink.lab.clips import Album, Clip
+    from sagelink.lab.clips import Clip, PhotoCollection
     from sagelink.lab.harness import Harness
-    from sagelink.lab.progress import Bar
+    from sagelink.lab.progress_bar import ProgressBar
     from sagelink.lab.scored_clips import ScoredClip
     from sagelink.lab.video_comparison import VideoRow
     from sagelink.lab.video_policies import Policy
@@ -62,7 +62,7 @@ def evaluate_video(
     from rich.console import Console
 
     from sagelink.lab.harness import Harness
-    from sagelink.lab.video_policies import Bench
+    from sagelink.lab.video_policies import VideoPolicies
     from sagelink.models.pair import Pair
     from sagelink.pipeline.outputs import check_writable
 
@@ -72,7 +72,7 @@ def evaluate_video(
     pair = Pair.load(settings)
     found = _clips(sources, labels, rows, pair.edge.labels, clips, seconds, fps, seed)
     harness = Harness(pair, settings.capture.resize)
-    bench = Bench(harness, settings, fps)
+    bench = VideoPolicies(harness, settings, fps)
     policies = bench.policies() | (bench.ablations() if ablation else {})
     console = Console()
     out.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def evaluate_video(
     has_truth = not _are_videos(sources)
     report = {
         "clips": len(comparison.footage),
-        "frames": sum(len(clip.shots) for clip in comparison.footage),
+        "frames": sum(len(clip.frames) for clip in comparison.footage),
         "fps": fps,
         "seed": seed,
         "truth": "labels" if has_truth else "the server's answer to the full frame",
@@ -117,23 +117,22 @@ class _Comparison:
         seed: int,
     ) -> None:
         """`frames`: how many the clips will have together, for the progress bar."""
-        from sagelink.lab.progress import Bar
-        from sagelink.lab.video_comparison import Outcomes
-        from sagelink.lab.video_comparison import rows as measure
+        from sagelink.lab.progress_bar import ProgressBar
+        from sagelink.lab.video_comparison import OutcomeCache, video_rows
 
-        with Bar(console) as bar:
+        with ProgressBar(console) as bar:
             try:
                 self._score(clips, frames, bar)
                 # `video` sets only our policy, and that policy's own settings already tell its outcomes apart.
                 mark = f"{self._settings.model_dump_json(exclude={'video'})} {self._fps}"
-                outcomes = Outcomes(self._cache / "outcomes.jsonl", mark)
+                outcomes = OutcomeCache(self._cache / "outcomes.jsonl", mark)
                 window_s = self._settings.budget.window
-                for rows in measure(policies, self.footage, rates_kbps, window_s, outcomes, seed, bar.show):
+                for rows in video_rows(policies, self.footage, rates_kbps, window_s, outcomes, seed, bar.show):
                     self.rows += rows
             except KeyboardInterrupt:
                 self.interrupted = True
 
-    def _score(self, clips: Iterable[Clip], frames: int, bar: Bar) -> None:
+    def _score(self, clips: Iterable[Clip], frames: int, bar: ProgressBar) -> None:
         from sagelink.lab.scored_clips import ClipScorer
 
         scorer = ClipScorer(self._harness, self._settings, self._cache)
@@ -144,7 +143,7 @@ class _Comparison:
             done += more
             bar.show("edge", done, max(done, frames))
 
-        self.footage.extend(scorer.show(clip, step) for clip in clips)
+        self.footage.extend(scorer.score(clip, step) for clip in clips)
 
 
 def _write(console: Console, report: Mapping[str, object], table: Sequence[VideoRow], measured: str, out: Path) -> None:
@@ -198,8 +197,8 @@ def _clips(
     return drawn_clips(_album(sources[0], labels, part, classes), count, seconds, fps, seed)
 
 
-def _album(source: str, labels: Path | None, part: slice, classes: tuple[str, ...]) -> Album:
-    from sagelink.lab.clips import Photographs, World
+def _album(source: str, labels: Path | None, part: slice, classes: tuple[str, ...]) -> PhotoCollection:
+    from sagelink.lab.clips import PhotoFiles, SyntheticPhotos
     from sagelink.lab.dataset import find_pictures
     from sagelink.stages.sources.world import CLASSES
 
@@ -211,13 +210,13 @@ def _album(source: str, labels: Path | None, part: slice, classes: tuple[str, ..
             raise UsageError("--labels goes with images; the synthetic world knows its truth")
         if classes != CLASSES:
             raise UsageError("the synthetic world needs models that know its classes; accepted: --models demo")
-        return World(int(number), 1000)
+        return SyntheticPhotos(int(number), 1000)
     pictures = find_pictures(Path(source), labels, classes)
     if pictures.truth is None:
         raise UsageError(f"images {source!r} have no truth; accepted: --labels FILE, or folders named after classes")
-    chosen = pictures.part(part, None)
+    chosen = pictures.subset(part, None)
     assert chosen.truth is not None
-    return Photographs(chosen.paths, chosen.truth)
+    return PhotoFiles(chosen.paths, chosen.truth)
 
 
 def _table(rows: Sequence[VideoRow], measured: str) -> Table:

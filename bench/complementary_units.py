@@ -1,9 +1,10 @@
-"""Whether complementary units serve the server better than more of the most important ones.
+"""Measures whether complementary units help the server more than the next most important ones.
 
-`python -m bench.complementary_units IMAGES LABELS --rows 1::2 [--set edge.checkpoint=FILE ...]` takes the B units of highest
-last-layer attention, keeps the most important of them, and swaps the others for units of the 2B most important that
-are least like those kept (farthest-point sampling, as in SAGE). It writes swap.json: server accuracy by B and share
-swapped, and the paired difference to swapping none.
+    python -m bench.complementary_units IMAGES LABELS --rows 1::2 [--set edge.checkpoint=FILE ...]
+
+The baseline is the B units of highest last-layer attention. A share of them, the least important, is replaced by units
+of the 2B most important that are least similar to the others (farthest-point sampling, as in SAGE). Writes swap.json:
+server accuracy by B and replaced share, and the paired difference to the baseline.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from sagelink.app.options import parse_rows
 from sagelink.lab.dataset import find_pictures
 from sagelink.lab.evaluation import Evaluation, weight_by_units
 from sagelink.lab.harness import Harness
-from sagelink.lab.progress import Bar
+from sagelink.lab.progress_bar import ProgressBar
 from sagelink.models.pair import Pair
 from sagelink.pipeline.config_file import load_config, parse_assignments
 from sagelink.pipeline.types import OperatingPoint, Units
@@ -30,21 +31,22 @@ COUNTS = (32, 48, 64, 96)
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.75)
 
 
-def swapped(importance: np.ndarray, embeddings: np.ndarray, count: int, share: float) -> Units:
-    """`count` units: the most important, and a `share` of complementary ones."""
+def complementary_units(importance: np.ndarray, embeddings: np.ndarray, count: int, share: float) -> Units:
+    """`count` units: the most important ones, and a `share` of complementary ones."""
     pool = topk(importance, embeddings, 2 * count)
     picks = [*pool[: count - round(share * count)]]
     directions = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
-    closest = (directions @ directions[picks].T).max(1)
+    similarity = (directions @ directions[picks].T).max(1)
     while len(picks) < count:
-        left = np.setdiff1d(pool, picks)
-        pick = left[closest[left].argmin()]
+        remaining = np.setdiff1d(pool, picks)
+        pick = remaining[similarity[remaining].argmin()]
         picks.append(pick)
-        closest = np.maximum(closest, directions @ directions[pick])
+        similarity = np.maximum(similarity, directions @ directions[pick])
     return np.array(picks)
 
 
-def measure(evaluation: Evaluation, bar: Bar) -> Iterator[dict[str, object]]:
+def measure(evaluation: Evaluation, bar: ProgressBar) -> Iterator[dict[str, object]]:
+    """Yields a row per number of units and replaced share."""
     total, done = len(COUNTS) * len(SHARES) * len(evaluation.features), 0
 
     def step(more: int) -> None:
@@ -57,11 +59,12 @@ def measure(evaluation: Evaluation, bar: Bar) -> Iterator[dict[str, object]]:
         baseline = None
         for share in SHARES:
             orders = (
-                swapped(seen.importance["last"], seen.scored.embeddings, count, share) for seen in evaluation.features
+                complementary_units(features.importance["last"], features.scored.embeddings, count, share)
+                for features in evaluation.features
             )
             messages = (
-                evaluation.message(seen.scored, order, point)
-                for seen, order in zip(evaluation.features, orders, strict=True)
+                evaluation.message(features.scored, order, point)
+                for features, order in zip(evaluation.features, orders, strict=True)
             )
             answers = evaluation.harness.answers(messages, step)
             hits = evaluation.hits(answers, [evaluation.weight(count)] * len(answers))
@@ -81,16 +84,16 @@ def main() -> None:
     parser.add_argument("--rows", default="0::1")
     parser.add_argument("--out", type=Path, default=Path("runs/eval"))
     parser.add_argument("--set", action="append", default=[])
-    given = parser.parse_args()
-    config = load_config(None, {"gate.policy": "always"} | parse_assignments(given.set))
+    arguments = parser.parse_args()
+    config = load_config(None, {"gate.policy": "always"} | parse_assignments(arguments.set))
     pair = Pair.load(config)
-    pictures = find_pictures(given.images, given.labels, pair.edge.labels).part(parse_rows(given.rows), None)
+    pictures = find_pictures(arguments.images, arguments.labels, pair.edge.labels).subset(parse_rows(arguments.rows), None)
     evaluation = Evaluation(Harness(pair, config.capture.resize), config, weight_by_units(config, pair.server))
-    with Bar(Console()) as bar:
-        evaluation.see(pictures, ["last"], bar.show)
+    with ProgressBar(Console()) as bar:
+        evaluation.score_images(pictures, ["last"], bar.show)
         rows = [*measure(evaluation, bar)]
-    given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "swap.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "swap.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Writes the tables of accuracy into the docs: `python -m bench.doc_tables docs/accuracy.md docs/codec.md docs/video.md`.
+"""Writes accuracy tables into docs pages: `python -m bench.doc_tables docs/accuracy.md docs/codec.md docs/video.md`.
 
-A page says which: between `<!-- table: KIND FILE -->` and `<!-- end -->` stands the table KIND of the result FILE of
-`sagelink eval`, `sagelink eval-video` or `bench.complementary_units`. Nothing in these tables is typed.
+A page marks each table: the lines between `<!-- table: KIND FILE -->` and `<!-- end -->` are replaced by the table KIND
+of the result FILE, which `sagelink eval`, `sagelink eval-video` or `bench.complementary_units` wrote.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 
 from sagelink.lab.eval_tables import points
 
-Rows = Sequence[Sequence[str]]  # the first holds the column names
+Rows = Sequence[Sequence[str]]  # the first row holds the column names
 
 _MARKED = re.compile(r"(<!-- table: (\S+) (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 DEFAULT, PAPER = ("coverage", "gradient"), ("sage", "last")
-_STATELESS = ("stateless", "webp-each", "paper")  # policies that remember nothing of a video
+_STATELESS = ("stateless", "webp-each", "paper")  # policies that decide on each frame alone
 
 
 def percent(share: float | None) -> str:
@@ -43,7 +43,7 @@ def units(report: dict[str, Any]) -> Rows:
 
 
 def fused(report: dict[str, Any]) -> Rows:
-    """Verdicts of the default selection against the edge alone."""
+    """Verdicts of the default selection, and their difference to the edge alone."""
     table = [["units", "server", "fused", "fused less edge"]]
     for row in _of(report, DEFAULT):
         gain = points(row["vs_edge"])
@@ -55,7 +55,7 @@ def fused(report: dict[str, Any]) -> Rows:
 
 
 def rivals(report: dict[str, Any]) -> Rows:
-    """How simpler selections do against paper-form SAGE."""
+    """SAGE as in the paper, and the differences of simpler selections to it."""
     table = [["units", "`sage`, `last`", *(f"`{name}` less that" for name in ("topk", "uniform", "random"))]]
     for row in _of(report, PAPER):
         cells = [row["units"], with_interval(row["server_acc"], row["ci95"]["server_acc"])]
@@ -67,12 +67,12 @@ def rivals(report: dict[str, Any]) -> Rows:
 
 
 def ceiling(report: dict[str, Any]) -> Rows:
-    """Share of the accuracy on all units."""
+    """Server accuracy as a share of its accuracy on all units."""
     table = [["units", "share of the grid", "`sage`, `last`", "`coverage`, `gradient`"]]
     for paper, ours in zip(_of(report, PAPER), _of(report, DEFAULT), strict=True):
-        most = report["ceiling"]
+        maximum = report["ceiling"]
         shares = (
-            with_interval(row["server_acc"] / most, [end / most for end in row["ci95"]["server_acc"]])
+            with_interval(row["server_acc"] / maximum, [end / maximum for end in row["ci95"]["server_acc"]])
             for row in (paper, ours)
         )
         table.append([str(paper["units"]), f"{paper['units'] / 196:.0%}", *shares])
@@ -80,7 +80,7 @@ def ceiling(report: dict[str, Any]) -> Rows:
 
 
 def swap(rows: list[dict[str, Any]]) -> Rows:
-    """Server accuracy where important units are swapped for complementary ones."""
+    """Server accuracy when important units are replaced by complementary ones."""
     shares = sorted({row["swapped"] for row in rows})
     table = [["units", "none swapped", *(f"{share:.0%} swapped" for share in shares[1:])]]
     for count in sorted({row["units"] for row in rows}):
@@ -90,7 +90,7 @@ def swap(rows: list[dict[str, Any]]) -> Rows:
 
 
 def caps(report: dict[str, Any]) -> Rows:
-    """Server accuracy of every codec under every cap, and what `auto` gains on the best whole frame."""
+    """Server accuracy of every codec under every cap, and the difference of `auto` to the best whole frame."""
     cells = {(row["codec"], row["cap_bytes"]): row for row in report["rows"]}
     limits = sorted({cap for _, cap in cells})
     codecs = dict.fromkeys(codec for codec, _ in cells)
@@ -109,7 +109,7 @@ def video(report: dict[str, Any]) -> Rows:
 
 
 def video_gains(report: dict[str, Any]) -> Rows:
-    """How much `auto` is above every other policy."""
+    """Accuracy of `auto` minus that of every other policy."""
     cells, rates, policies = _over_rates(report)
     table = [
         [f"`{name}`", *(points(cells[name, rate]["vs_ours"]) for rate in rates)] for name in policies if name != "auto"
@@ -118,7 +118,7 @@ def video_gains(report: dict[str, Any]) -> Rows:
 
 
 def video_slow(report: dict[str, Any]) -> Rows:
-    """Static and slow clips: accuracy and kbit/s spent, and `auto` at half the rate against what remembers nothing."""
+    """Static and slow clips: accuracy and kbit/s spent; `auto` at half the rate minus the stateless policies."""
     cells, rates, policies = _over_rates(report)
     table = [["policy", *(f"{rate:g}" for rate in rates)]]
     for name in policies:
@@ -132,7 +132,7 @@ def video_slow(report: dict[str, Any]) -> Rows:
 
 
 def video_ages(report: dict[str, Any]) -> Rows:
-    """Verdicts of `auto` by the age of the server's evidence in them: share of all verdicts, and of these, right."""
+    """Verdicts of `auto` by the age of their server evidence: share of all verdicts, and accuracy of these."""
     cells, rates, _ = _over_rates(report)
     limits = sorted({each["below_ms"] or math.inf for rate in rates for each in cells["auto", rate]["by_age"]})
     table = [["kbit/s", *(f"below {limit:g} ms" if limit < math.inf else "older" for limit in limits), "none"]]
@@ -154,7 +154,7 @@ def _aged(share: float, accuracy: float) -> str:
 
 
 def _over_rates(report: dict[str, Any]) -> tuple[dict[tuple[str, float], dict[str, Any]], list[float], list[str]]:
-    """Rows by policy and rate, the rates, and the policies but for ablations, the best in the mean first."""
+    """Rows by policy and rate, the rates, and the policies without ablations, highest mean accuracy first."""
     cells = {(row["policy"], row["kbps"]): row for row in report["rows"]}
     rates = sorted({rate for _, rate in cells})
     names = [name for name in dict.fromkeys(name for name, _ in cells) if not name.startswith("auto-")]
@@ -162,7 +162,7 @@ def _over_rates(report: dict[str, Any]) -> tuple[dict[tuple[str, float], dict[st
 
 
 def video_parts(report: dict[str, Any]) -> Rows:
-    """Accuracy with one part of `auto` switched the other way."""
+    """Accuracy of `auto` with one setting changed."""
     cells, rates, _ = _over_rates(report)
     names = [name for name in dict.fromkeys(name for name, _ in cells) if name.startswith("auto")]
     table = [[f"`{name}`", *(percent(cells[name, rate]["accuracy"]) for rate in rates)] for name in names]
@@ -199,7 +199,7 @@ def fill(page: Path) -> None:
     def write(found: re.Match[str]) -> str:
         begin, kind, path, end = found.groups()
         if not Path(path).is_file():
-            sys.exit(f"{page} shows {path}, which is not there: the page says which command writes it")
+            sys.exit(f"{page} needs {path}, which does not exist; the page names the command that writes it")
         return begin + markdown(KINDS[kind](json.loads(Path(path).read_text(encoding="utf-8")))) + end
 
     page.write_text(_MARKED.sub(write, page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,10 +1,10 @@
-"""Frames/s of the whole pipeline over frames/s of a bare loop that runs the same two timm models.
+"""Compares the whole pipeline with a bare loop of the same two timm models, in frames/s.
 
     python -m bench.edge CLIP [--rounds 3] [--frames 150] [--set stage.key=value ...]
 
-The bare loop only calls the two models, on ready-made tensors, one frame after the other, with the same number of
-threads; the pipeline decodes, scales, scores, selects, codes, sends over the in-process link, classifies, fuses and
-writes results.jsonl. Rounds alternate, so that a change of the machine's speed meets both.
+The bare loop only calls the two models on prepared tensors, one frame after the other, with the same number of threads.
+The pipeline decodes, scales, scores, selects, encodes, sends over the in-process link, classifies, fuses and writes
+results.jsonl. Rounds alternate, so a change of the machine's speed affects both.
 """
 
 from __future__ import annotations

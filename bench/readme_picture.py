@@ -1,4 +1,4 @@
-"""Draws docs/demo.png, the picture in the README: `python -m bench.readme_picture`."""
+"""Draws docs/demo.png, the picture of the README: `python -m bench.readme_picture`."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def main() -> None:
     verdicts: list[Verdict] = []
     run = prepare(config, pair)
     run.run(verdicts.append)
-    # Frames that the server set right show what the bits were spent on: one of each class, the fewest units first.
+    # Frames whose edge answer the server corrected show the use of the bits: one per class, fewest units first.
     sent = [verdict for verdict in verdicts if verdict.server and verdict.answer and verdict.edge]
-    mended = [v for v in sent if v.answer.class_id == v.frame.truth != v.edge.class_id]
-    each = {v.frame.truth: v for v in sorted(mended, key=lambda v: -len(v.units))}
+    corrected = [v for v in sent if v.answer.class_id == v.frame.truth != v.edge.class_id]
+    by_class = {v.frame.truth: v for v in sorted(corrected, key=lambda v: -len(v.units))}
     painter = Painter(pair.edge.labels, pair.server.grid, config.capture.resize)
-    chosen = sorted(each.values(), key=lambda v: len(v.units))[:SHOWN]
+    chosen = sorted(by_class.values(), key=lambda v: len(v.units))[:SHOWN]
     panels = [painter.draw(verdict) for verdict in chosen]
     gap = np.full((panels[0].shape[0], 8, 3), 255, np.uint8)
     row = np.concatenate([part for panel in panels for part in (panel, gap)][:-1], axis=1)

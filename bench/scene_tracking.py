@@ -1,4 +1,4 @@
-"""What the policy over time costs a frame: python -m bench.scene_tracking. Limit 2 ms."""
+"""Measures the processor time per frame of scene tracking and rate control: `python -m bench.scene_tracking`."""
 
 from __future__ import annotations
 
@@ -18,37 +18,34 @@ _FRAMES, _CLASSES, _WIDTH = 1000, 1000, 192
 
 
 def main() -> None:
-    """Processor time a frame of 1280 x 720, with as many answers held as a scene keeps."""
+    """Frames have 1280 x 720 pixels; the scene holds its maximum number of server answers."""
     rng = np.random.default_rng(0)
     answer = Answer.from_log_scores(rng.standard_normal(_CLASSES).astype(np.float32))
-    summary = rng.standard_normal(_WIDTH).astype(np.float32)
+    class_token = rng.standard_normal(_WIDTH).astype(np.float32)
     pixels = rng.integers(0, 256, (720, 1280, 3), np.uint8)
     importance = rng.random(196, np.float32)
     (path,) = SHIPPED.glob("vit_tiny*.yaml")
-    worth = UtilityCurve.from_curves(read_frontier(path, Canvas(14, 16)))
+    utility = UtilityCurve.from_curves(read_frontier(path, Canvas(14, 16)))
     for save in (False, True):
         config = SceneConfig(hold_s=1e9)
-        scene, afterwards, spend = (
-            SceneState(config),
-            SceneState(config),
-            RateControl(RateControlConfig(save=save), worth),
-        )
-        looks, times = ZoomSchedule(), []
+        scene, smoothed = SceneState(config), SceneState(config)  # a run keeps both: for answers at once, and revised
+        rate_control = RateControl(RateControlConfig(save=save), utility)
+        zoom, times = ZoomSchedule(), []
         for seq in range(_FRAMES):
             began = time.process_time_ns()
-            thumb = thumbnail_of(pixels)
-            part = looks.next_crop(thumb)
-            looks.update(part, importance)
-            look = EdgeView(part, summary, thumb)
+            thumbnail = thumbnail_of(pixels)
+            crop = zoom.next_crop(thumbnail)
+            zoom.update(crop, importance)
+            look = EdgeView(crop, class_token, thumbnail)
             estimate = scene.observe(seq, answer, look, seq / 10)
             doubt = 1 - Answer.from_log_scores(estimate.scores).prob
-            spend.max_bytes(doubt, estimate, 8000.0, 8000.0, 1.0)
+            rate_control.max_bytes(doubt, estimate, 8000.0, 8000.0, 1.0)
             scene.register_sent(seq)
             scene.add_server_answers([ServerObservation(seq, answer.log_probs, 0.5)])
-            afterwards.observe(seq, answer, look, seq / 10)  # the last word, in a run
-            afterwards.register_sent(seq)
-            afterwards.add_server_answers([ServerObservation(seq, answer.log_probs, 0.5)])
-            Answer.from_log_scores(afterwards.current()[0])
+            smoothed.observe(seq, answer, look, seq / 10)
+            smoothed.register_sent(seq)
+            smoothed.add_server_answers([ServerObservation(seq, answer.log_probs, 0.5)])
+            Answer.from_log_scores(smoothed.current()[0])
             if seq > MOST_HELD:
                 times.append((time.process_time_ns() - began) / 1e6)
         name = "saving" if save else "default"

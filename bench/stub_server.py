@@ -1,4 +1,4 @@
-"""A server that computes nothing and evidence of noise, for benchmarks of what lies between cameras and a model."""
+"""Stubs for transport benchmarks: a server whose model answers without computing, and evidence with random pixels."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _SIDE, _PATCH = 14, 8  # of the demo pair
 _UNIT_BYTES = 3 * _PATCH * _PATCH
 
 
-class AtOnce(Classifier):
-    """A model that answers without computing; everything around it is the server's own."""
+class InstantClassifier(Classifier):
+    """Answers without computing."""
 
     def __init__(self) -> None:
         super().__init__(loading.load(ModelConfig(), "demo-server"))
@@ -36,8 +36,8 @@ class AtOnce(Classifier):
 
 
 async def answer(link: ServerLink, max_wait_s: float) -> None:
-    """Serves the link until it is closed, batching as `sagelink serve` does."""
-    await Service(link, AtOnce(), BatchLimits(4096, max_wait_s, 4), ServerMetrics(CollectorRegistry())).run()
+    """Serves the link until it is closed, with the batching of `sagelink serve`."""
+    await Service(link, InstantClassifier(), BatchLimits(4096, max_wait_s, 4), ServerMetrics(CollectorRegistry())).run()
 
 
 def camera_info(deadline_s: float) -> CameraInfo:
@@ -45,15 +45,14 @@ def camera_info(deadline_s: float) -> CameraInfo:
 
 
 class Noise:
-    """Evidence of about `size` bytes, the same for each frame but for its number; in parts for a transport that loses
-    some."""
+    """Messages of about `size` bytes; they differ only in the frame number. With `uses_datagrams` they have parts."""
 
-    def __init__(self, size: int, in_parts: bool = False) -> None:
+    def __init__(self, size: int, uses_datagrams: bool = False) -> None:
         rng, self._point = np.random.default_rng(0), OperatingPoint("raw-zstd", 196, 112, 0)
         self._picture = rng.integers(0, 256, (_SIDE * _PATCH, _SIDE * _PATCH, 3), np.uint8)
         self.units = max(1, size // _UNIT_BYTES)
-        each = PART_BYTES // (_UNIT_BYTES + 2) if in_parts else self.units
-        count = -(-self.units // each)
+        part_units = PART_BYTES // (_UNIT_BYTES + 2) if uses_datagrams else self.units
+        count = -(-self.units // part_units)
         groups = (np.arange(start, self.units, count) for start in range(count))
         self._parts = [(units, self._payload(units)) for units in groups if len(units)]
 

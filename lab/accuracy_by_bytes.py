@@ -1,4 +1,7 @@
-"""Codecs compared: accuracy under a cap in bytes, against the whole-frame codec that one would pick instead."""
+"""Compares codecs: accuracy under a message limit (cap) in bytes, against the best whole-frame codec at the same cap.
+
+In: an `Evaluation` with scored images, encoders by codec name and caps. Out: `CodecRow`, one by one.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,9 @@ import numpy as np
 
 from sagelink.lab.bootstrap import Hits
 from sagelink.lab.eval_report import CodecRow
-from sagelink.lab.evaluation import Evaluation, Progress, intervals, values
+from sagelink.lab.evaluation import Evaluation, intervals, values
 from sagelink.lab.harness import zoom_crop_of
+from sagelink.lab.progress_bar import ShowProgress
 from sagelink.pipeline.config import FuseConfig
 from sagelink.pipeline.types import Answer
 from sagelink.stages.encode import Encoder, usable_lines
@@ -22,23 +26,23 @@ from sagelink.transport.codecs import codec_by_name, codec_names
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """A codec under a cap."""
+    """Result of one codec under one cap."""
 
     codec: str
-    plans: Sequence[Plan | None]  # of each picture; None where nothing fits
+    plans: Sequence[Plan | None]  # one per image; None if no message fits
     hits: Mapping[str, Hits]
 
 
-def is_frame(codec: str) -> bool:
-    """Whether it sends an ordinary picture file: what one would send without Sagelink."""
+def is_whole_frame(codec: str) -> bool:
+    """Whether a codec sends the frame as an ordinary image file, as a system without Sagelink would."""
     return codec in codec_names() and codec_by_name(codec).sends == "whole"
 
 
 def encoder_of(evaluation: Evaluation, codec: str) -> Encoder:
-    """The planner with one codec of the frontier, or with `auto`. Raises UsageError where the frontier has none of it.
+    """An encoder that plans with one codec of the frontier, or with all (`auto`).
 
-    The server's own accuracy is asked for, so answers without weight count too; and no accuracy is given up for bytes
-    that the cap allows.
+    The server's own accuracy is measured, so the encoder also uses operating points with fusion weight 0, and it always
+    uses the whole cap (slack 0). Raises UsageError if the frontier has no point of the codec.
     """
     config, harness = evaluation.config, evaluation.harness
     encode = config.encode.model_copy(update={"codec": codec})
@@ -47,51 +51,51 @@ def encoder_of(evaluation: Evaluation, codec: str) -> Encoder:
 
 
 def codec_rows(
-    evaluation: Evaluation, encoders: Mapping[str, Encoder], caps: Sequence[int], progress: Progress
+    evaluation: Evaluation, encoders: Mapping[str, Encoder], caps: Sequence[int], progress: ShowProgress
 ) -> Iterator[CodecRow]:
-    """Every codec under every cap; the rows of a cap come together, once its best whole-frame codec is known."""
+    """Yields a row per codec and cap. The rows of a cap follow each other when all its codecs are measured."""
     total, done = len(caps) * len(encoders), 0
-    pictures = len(evaluation.features)
+    images = len(evaluation.features)
     for cap in caps:
         trials = []
         for codec, encoder in encoders.items():
-            before = done * pictures
+            before = done * images
 
-            def step(coded: int, what: str = f"{codec} {cap} B", before: int = before) -> None:
-                progress(what, before + coded, total * pictures)
+            def step(encoded: int, work: str = f"{codec} {cap} B", before: int = before) -> None:
+                progress(work, before + encoded, total * images)
 
-            trials.append(_try(evaluation, codec, encoder, cap, step))
+            trials.append(_measure(evaluation, codec, encoder, cap, step))
             done += 1
-        frames = [trial for trial in trials if is_frame(trial.codec)]
+        frames = [trial for trial in trials if is_whole_frame(trial.codec)]
         best = max(frames, key=lambda trial: int(trial.hits["server_acc"].sum()), default=None)
         for trial in trials:
             yield _row(evaluation, cap, trial, best)
 
 
-def _try(evaluation: Evaluation, codec: str, encoder: Encoder, cap: int, step: Callable[[int], None]) -> _Trial:
+def _measure(evaluation: Evaluation, codec: str, encoder: Encoder, cap: int, step: Callable[[int], None]) -> _Trial:
     plans: list[Plan | None] = []
 
     def messages() -> Iterator[bytes]:
         select, grid = evaluation.config.select, evaluation.harness.pair.server.grid
         selector = selector_by_name(select.selector)
-        for seen in evaluation.features:
-            scored, seq = seen.scored, seen.scored.frame.seq
-            importance = seen.importance[select.importance]
+        for features in evaluation.features:
+            scored, seq = features.scored, features.scored.frame.seq
+            importance = features.importance[select.importance]
             order = selector(importance, scored.embeddings, grid.units, seed=select.seed + seq)
-            plan = encoder.fit(seq, scored.picture, order, cap, zoom_crop_of(seen.padded_view, importance, grid))
+            plan = encoder.fit(seq, scored.picture, order, cap, zoom_crop_of(features.padded_view, importance, grid))
             plans.append(plan if isinstance(plan, Plan) else None)
             step(len(plans))
             if isinstance(plan, Plan):
                 yield plan.message
 
-    answers = iter(evaluation.harness.answers(messages(), lambda _: None))
+    answers = iter(evaluation.harness.answers(messages()))
     server: list[Answer | None] = [next(answers) if plan else None for plan in plans]
     weights = [_weight(evaluation, plan) if plan else 0.0 for plan in plans]
     return _Trial(codec, plans, evaluation.hits(server, weights))
 
 
 def _weight(evaluation: Evaluation, plan: Plan) -> float:
-    """Of the server's answer, as a run has it."""
+    """Fusion weight of the server's answer, as in a run."""
     weights = evaluation.config.fuse.weights
     if weights is None:
         return plan.weight
@@ -101,11 +105,11 @@ def _weight(evaluation: Evaluation, plan: Plan) -> float:
 def _row(evaluation: Evaluation, cap: int, trial: _Trial, best: _Trial | None) -> CodecRow:
     shares = evaluation.shares(trial.hits)
     sizes = [len(plan.message) for plan in trial.plans if plan]
-    fits = np.array([plan is not None for plan in trial.plans])[evaluation.offloaded]
+    fitted = np.array([plan is not None for plan in trial.plans])[evaluation.offloaded]
     return CodecRow(
         codec=trial.codec,
         cap_bytes=cap,
-        sent=float(fits.mean()) if len(fits) else None,
+        sent=float(fitted.mean()) if len(fitted) else None,
         bytes_mean=float(np.mean(sizes)) if sizes else None,
         bytes_max=max(sizes, default=None),
         ci95=intervals(shares),

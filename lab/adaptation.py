@@ -1,13 +1,14 @@
-"""Label-free adaptation of a server to partial, coded evidence.
+"""Distillation step of server adaptation: trains a copy of the server model on partial, coded evidence, without labels.
 
-The teacher is the stock server on the clean full frame; the student starts as the same model and learns to give the
-teacher's answer (Hinton et al., 2015) to what `sagelink.lab.training_batches` shows it, and the teacher's tokens of the same places,
-in the end and where the blocks that learn end (Romero et al., "FitNets", 2015). Tokens say more of a frame than its
-answer does, and are harder to learn by heart. What is new to it is new at the input, so only the first half of its
-blocks learns (surgical fine-tuning, Lee et al., 2023); its patch embedding does not, so tokens that an edge computes
-are still the server's own. Weights are averaged over the steps, and in the end over stock and student (WiSE-FT,
-Wortsman et al., 2022) where that agrees more. The stock weights stay beside them, for messages that hold all that
-there is: nothing has to be remembered.
+In: batches from `sagelink.lab.training_batches`. Out: averaged weights, and a checkpoint with both sets of weights.
+
+- The teacher is the stock server model on the clean full frame. The student starts as the same model. Its loss compares
+  the answers (Hinton et al., 2015) and the tokens of the same units, after the trained blocks and after the last block
+  (Romero et al., "FitNets", 2015). Tokens hold more information than the answer and are harder to memorise.
+- Only the first half of the blocks is trained, because the change is at the input (surgical fine-tuning, Lee et al.,
+  2023). The patch embedding stays, so tokens computed by an edge stay valid.
+- Weights are averaged over the steps, and at the end between stock and student where that agrees more (WiSE-FT,
+  Wortsman et al., 2022). The checkpoint also keeps the stock weights for full messages, so the student may forget them.
 """
 
 from __future__ import annotations
@@ -31,84 +32,91 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from sagelink.lab.training_batches import MOST, Batch, BatchDataset
+from sagelink.lab.training_batches import MAX_UNIT_SHARE, Batch, BatchDataset
 from sagelink.models.loading import PARTIAL, Model, Partial
 from sagelink.models.vit import features_of_units, to_units
 from sagelink.pipeline.errors import SagelinkError
 
 Weights: TypeAlias = dict[str, Tensor]
-MIX = (20, 12)  # frames of a step: whole and coded; with chosen units
-_ON_GPU = 3  # times as many
-RATE = 1e-4
-_WARM_UP = 50  # steps
+BATCH_SIZES = (20, 12)  # frames per step: whole coded frames, and frames with chosen units
+_GPU_FACTOR = 3  # on a GPU, so many times as many frames
+LEARNING_RATE = 1e-4
+_WARM_UP_STEPS = 50
 _TEMPERATURE = 2.0
-_DECAY = 0.05  # of weights
-_AVERAGED = 0.995  # of the averaged weights that a step keeps
+_WEIGHT_DECAY = 0.05
+_AVERAGE_DECAY = 0.995  # moving average of the weights: share of the old value per step
 _FROZEN = "patch_embed."
-_LEARNING = 0.5  # of the blocks, from the input on
-_HALFWAY = 2.0  # what the tokens after these count for, beside the answer and the last tokens
+_TRAINED_SHARE = 0.5  # of the blocks, from the input on
+_MIDDLE_TOKENS_WEIGHT = 2.0  # weight of the loss after the trained blocks; answer and last tokens have weight 1
 
 
 class Student:
-    """A server on its way; `state` and `restore` let it go on after an interruption as if there had been none."""
+    """The model in training. `state` and `restore` continue an interrupted training with identical results."""
 
-    def __init__(self, stock: Model, views: BatchDataset, bf16: bool) -> None:
+    def __init__(self, stock: Model, batches: BatchDataset, bf16: bool) -> None:
         self.steps = 0
         self._stock = stock
-        self._views = views
+        self._dataset = batches
         self._bf16 = bf16
         self._vit = copy.deepcopy(stock.vit)
         self._vit.requires_grad_(False)
-        self._depth = math.ceil(_LEARNING * len(self._vit.blocks))
-        self._learning = [*_position_and_prefix(self._vit), *self._vit.blocks[: self._depth].parameters()]
-        for parameter in self._learning:
+        self._depth = math.ceil(_TRAINED_SHARE * len(self._vit.blocks))
+        self._trained = [*_position_and_prefix(self._vit), *self._vit.blocks[: self._depth].parameters()]
+        for parameter in self._trained:
             parameter.requires_grad_(True)
-        self._average = AveragedModel(self._vit, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGED))  # type: ignore[no-untyped-call]
-        self._optimiser = torch.optim.AdamW(self._learning, lr=RATE, weight_decay=_DECAY)
-        self._lessons: Iterator[tuple[Batch, Batch]] | None = None
+        self._average = AveragedModel(self._vit, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGE_DECAY))  # type: ignore[no-untyped-call]
+        self._optimiser = torch.optim.AdamW(self._trained, lr=LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
+        self._batches: Iterator[tuple[Batch, Batch]] | None = None
 
     def step(self, progress: float) -> float:
-        """One step at `progress` of the whole, 0 to 1; returns the loss."""
-        rate = RATE * min(1.0, (self.steps + 1) / _WARM_UP) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-        for group in self._optimiser.param_groups:
-            group["lr"] = rate
+        """One optimiser step; `progress` is the finished share of the training, 0 to 1. Returns the loss."""
+        self._set_learning_rate(progress)
         total = 0.0
         self._optimiser.zero_grad()
-        if self._lessons is None:
-            self._lessons = self._views.from_step(self.steps)
-        both = next(self._lessons)
-        for lesson in both:
+        if self._batches is None:
+            self._batches = self._dataset.from_step(self.steps)
+        both = next(self._batches)
+        for batch in both:
             with lower_precision(self._stock, self._bf16):
-                loss = self._loss(lesson) * (len(lesson.clean) / sum(len(each.clean) for each in both))
+                loss = self._loss(batch) * (len(batch.clean) / sum(len(each.clean) for each in both))
             torch.autograd.backward(loss)
             total += loss.item()
-        torch.nn.utils.clip_grad_norm_(self._learning, 1.0)
+        torch.nn.utils.clip_grad_norm_(self._trained, 1.0)
         self._optimiser.step()
         self._average.update_parameters(self._vit)
         self.steps += 1
         return total
 
-    def _loss(self, lesson: Batch) -> Tensor:
+    def _set_learning_rate(self, progress: float) -> None:
+        """Linear warm-up, then a cosine schedule."""
+        warm_up = min(1.0, (self.steps + 1) / _WARM_UP_STEPS)
+        rate = LEARNING_RATE * warm_up * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+
+    def _loss(self, batch: Batch) -> Tensor:
+        """Divergence of the answers, plus the differences of the tokens after the trained and the last block."""
         stock, prefix = self._stock, self._vit.num_prefix_tokens
-        with torch.no_grad(), _tokens_after(stock.vit, self._depth) as wanted:
-            wanted.append(stock.vit.forward_features(stock.normalise(lesson.clean)))
-            answers = stock.vit.forward_head(wanted[-1])
-        images = stock.normalise(lesson.coded)
-        with _tokens_after(self._vit, self._depth) as found:
-            if lesson.units is None:
-                found.append(self._vit.forward_features(images))
+        with torch.no_grad(), _tokens_after(stock.vit, self._depth) as targets:
+            targets.append(stock.vit.forward_features(stock.normalise(batch.clean)))
+            target_logits = stock.vit.forward_head(targets[-1])
+        images = stock.normalise(batch.coded)
+        with _tokens_after(self._vit, self._depth) as tokens:
+            if batch.units is None:
+                tokens.append(self._vit.forward_features(images))
             else:
-                units = torch.from_numpy(lesson.units).to(images.device)
+                units = torch.from_numpy(batch.units).to(images.device)
                 rows = torch.arange(len(units), device=images.device)[:, None]
                 patches = to_units(images, stock.grid.patch_size)[rows, units]
-                found.append(features_of_units(self._vit, patches, units))
-                wanted = [torch.cat([each[:, :prefix], each[:, prefix:][rows, units]], dim=1) for each in wanted]
-        target, own = (
-            (logits.float() / _TEMPERATURE).log_softmax(1) for logits in (answers, self._vit.forward_head(found[-1]))
+                tokens.append(features_of_units(self._vit, patches, units))
+                targets = [torch.cat([each[:, :prefix], each[:, prefix:][rows, units]], dim=1) for each in targets]
+        teacher, student = (
+            (logits.float() / _TEMPERATURE).log_softmax(1)
+            for logits in (target_logits, self._vit.forward_head(tokens[-1]))
         )
-        divergence = F.kl_div(own, target, reduction="batchmean", log_target=True) * _TEMPERATURE**2
-        halfway, final = (_difference(own, clean) for own, clean in zip(found, wanted, strict=True))
-        return divergence + _HALFWAY * halfway + final
+        divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True) * _TEMPERATURE**2
+        middle, last = (_token_loss(own, target) for own, target in zip(tokens, targets, strict=True))
+        return divergence + _MIDDLE_TOKENS_WEIGHT * middle + last
 
     def weights(self) -> Weights:
         """A copy of the averaged weights."""
@@ -123,7 +131,7 @@ class Student:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.steps, self._lessons = state["steps"], None
+        self.steps, self._batches = state["steps"], None
         self._vit.load_state_dict(state["student"])
         self._average.load_state_dict(state["average"])
         self._optimiser.load_state_dict(state["optimiser"])
@@ -131,45 +139,48 @@ class Student:
 
 @contextmanager
 def _tokens_after(vit: VisionTransformer, depth: int) -> Iterator[list[Tensor]]:
-    """Collects the tokens after so many of a model's blocks, of the forward passes inside the context."""
-    taken: list[Tensor] = []
-    handle = vit.blocks[depth - 1].register_forward_hook(lambda _block, _given, tokens: taken.append(tokens))
+    """Collects the tokens after the first `depth` blocks during the forward passes inside the context."""
+    tokens: list[Tensor] = []
+    handle = vit.blocks[depth - 1].register_forward_hook(lambda _block, _input, output: tokens.append(output))
     try:
-        yield taken
+        yield tokens
     finally:
         handle.remove()
 
 
-def _difference(tokens: Tensor, wanted: Tensor) -> Tensor:
-    """The mean squared difference of tokens (B, K, D), in units of each channel's own spread."""
-    spread = wanted.float().std((0, 1)).clamp_min(1e-6)
-    difference: Tensor = ((tokens.float() - wanted.float()) / spread).square().mean()
-    return difference
+def _token_loss(tokens: Tensor, target: Tensor) -> Tensor:
+    """Mean squared difference of tokens (B, K, D), each channel divided by its standard deviation in the target."""
+    deviation = target.float().std((0, 1)).clamp_min(1e-6)
+    loss: Tensor = ((tokens.float() - target.float()) / deviation).square().mean()
+    return loss
 
 
 def _position_and_prefix(vit: VisionTransformer) -> list[torch.nn.Parameter]:
-    """What the model adds to tokens or puts before them."""
+    """Position embedding, class token and register tokens."""
     return [each for each in (vit.pos_embed, vit.cls_token, vit.reg_token) if isinstance(each, torch.nn.Parameter)]
 
 
-def mixed(stock: Model, weights: Weights, share: float, most_bytes: int) -> Model:
-    """The stock model; its weights for messages up to so long are so far on the way to these, rounded as saved."""
+def mixed(stock: Model, weights: Weights, share: float, max_bytes: int) -> Model:
+    """The stock model with mixed weights for messages of at most `max_bytes`.
+
+    A mixed weight is stock + share x (weights - stock), rounded to half precision as in the checkpoint.
+    """
     vit: VisionTransformer = copy.deepcopy(stock.vit)
     own = stock.vit.state_dict()
     vit.load_state_dict({key: (own[key] + share * (weights[key] - own[key])).half().float() for key in own})
-    return replace(stock, partial=Partial(vit, most_bytes, round(MOST * stock.grid.units)))
+    return replace(stock, partial=Partial(vit, max_bytes, round(MAX_UNIT_SHARE * stock.grid.units)))
 
 
-def mix_on(model: Model) -> tuple[int, int]:
-    """Frames of a step, on the model's device."""
-    times = 1 if model.mean.device.type == "cpu" else _ON_GPU
-    return MIX[0] * times, MIX[1] * times
+def batch_sizes(model: Model) -> tuple[int, int]:
+    """BATCH_SIZES, adjusted to the model's device."""
+    factor = 1 if model.mean.device.type == "cpu" else _GPU_FACTOR
+    return BATCH_SIZES[0] * factor, BATCH_SIZES[1] * factor
 
 
-def bf16_pays(model: Model) -> bool:
-    """Whether a forward pass is faster in bfloat16 on the model's device, measured."""
+def bf16_is_faster(model: Model) -> bool:
+    """Measures whether a forward pass is faster in bfloat16 on the model's device."""
     size = model.grid.image_size
-    images = model.normalise(np.zeros((MIX[1], size, size, 3), np.uint8))
+    images = model.normalise(np.zeros((BATCH_SIZES[1], size, size, 3), np.uint8))
 
     def seconds(bf16: bool) -> float:
         began = time.perf_counter()
@@ -177,7 +188,7 @@ def bf16_pays(model: Model) -> bool:
             model.vit(images).sum().item()
         return time.perf_counter() - began
 
-    seconds(True), seconds(False)  # the first pass of a kind prepares what the later ones use
+    seconds(True), seconds(False)  # warm-up: the first pass of each precision is slower
     return min(seconds(True) for _ in range(3)) < min(seconds(False) for _ in range(3))
 
 
@@ -188,7 +199,7 @@ def save_adapted(model: Model, path: Path, share: float, steps: int) -> None:
     for key, value in model.partial.vit.state_dict().items():
         if not key.startswith(_FROZEN):
             weights[PARTIAL + key] = value.half().cpu().contiguous()
-    about = {
+    metadata = {
         "model": model.name,
         "adapted": f"{share:.2f} of the way after {steps} steps",
         "classes": json.dumps(model.labels),
@@ -196,12 +207,13 @@ def save_adapted(model: Model, path: Path, share: float, steps: int) -> None:
         PARTIAL + "most_units": str(model.partial.max_units),
     }
     try:
-        save_file(weights, path, metadata=about)
+        save_file(weights, path, metadata=metadata)
     except (OSError, SafetensorError) as error:
         raise SagelinkError(f"--out {str(path)!r} cannot be written: {error}") from None
 
 
 @contextmanager
 def lower_precision(model: Model, bf16: bool) -> Iterator[None]:
+    """Runs the forward passes inside the context in bfloat16 if `bf16` is set."""
     with torch.autocast(model.mean.device.type, torch.bfloat16, enabled=bf16):
         yield

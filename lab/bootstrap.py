@@ -1,4 +1,8 @@
-"""Intervals by bootstrap over pictures (Efron, 1979), always with the same resamples, so that pairs stay pairs."""
+"""Bootstrap confidence intervals over images (Efron, 1979).
+
+In: one boolean hit per image. Out: a share with its 95 % interval. All intervals use the same resamples, so differences
+between two methods are paired.
+"""
 
 from __future__ import annotations
 
@@ -8,43 +12,47 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 2000
-_LEVEL = (2.5, 97.5)  # percentiles
+_PERCENTILES = (2.5, 97.5)
 
 Interval = tuple[float, float]
-Hits = NDArray[np.bool_]  # (n,) one a picture
+Hits = NDArray[np.bool_]  # (n,), one per image: the answer is right
 
 
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
-    """Draws of n pictures with replacement."""
+    """Resamples of n images, drawn with replacement."""
 
-    counts: NDArray[np.float64]  # (RESAMPLES, n), how often each picture was drawn
+    counts: NDArray[np.float64]  # (RESAMPLES, n): how often each image was drawn
 
     @classmethod
-    def over(cls, pictures: int, seed: int) -> Bootstrap:
+    def over(cls, images: int, seed: int) -> Bootstrap:
         rng = np.random.default_rng(seed)
-        return cls(rng.multinomial(pictures, np.full(pictures, 1 / pictures), size=RESAMPLES).astype(float))
+        return cls(rng.multinomial(images, np.full(images, 1 / images), size=RESAMPLES).astype(float))
 
-    def share(self, hits: Hits, among: Hits | None = None) -> tuple[float, Interval] | None:
-        """Share of hits among pictures (all by default), with its 95 % interval; None where there is no picture."""
-        chosen = np.ones(len(hits), bool) if among is None else among
+    def share(self, hits: Hits, subset: Hits | None = None) -> tuple[float, Interval] | None:
+        """Share of hits in a subset (default: all images) with its 95 % interval; None if the subset is empty."""
+        chosen = np.ones(len(hits), bool) if subset is None else subset
         if not chosen.any():
             return None
         drawn = self.counts @ chosen
         shares = (self.counts @ (hits & chosen))[drawn > 0] / drawn[drawn > 0]
         return float(hits[chosen].mean()), interval(shares)
 
-    def difference(self, hits: Hits, baseline: Hits, among: Hits | None = None) -> tuple[float, Interval] | None:
-        """How much the share of hits is above that of the baseline on the same pictures, with its 95 % interval."""
-        chosen = np.ones(len(hits), bool) if among is None else among
+    def difference(self, hits: Hits, baseline: Hits, subset: Hits | None = None) -> tuple[float, Interval] | None:
+        """Share of `hits` minus the share of `baseline` on the same images, with its 95 % interval.
+
+        None if the subset (default: all images) is empty.
+        """
+        chosen = np.ones(len(hits), bool) if subset is None else subset
         if not chosen.any():
             return None
-        each = (hits.astype(float) - baseline) * chosen
+        differences = (hits.astype(float) - baseline) * chosen
         drawn = self.counts @ chosen
-        return float(each.sum() / chosen.sum()), interval((self.counts @ each)[drawn > 0] / drawn[drawn > 0])
+        resampled = (self.counts @ differences)[drawn > 0] / drawn[drawn > 0]
+        return float(differences.sum() / chosen.sum()), interval(resampled)
 
 
 def interval(values: NDArray[np.float64]) -> Interval:
-    """95 % of the resamples' values."""
-    low, high = np.percentile(values, _LEVEL)
+    """The 2.5th and 97.5th percentile of resampled values."""
+    low, high = np.percentile(values, _PERCENTILES)
     return float(low), float(high)

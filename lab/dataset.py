@@ -1,4 +1,7 @@
-"""The pictures of an evaluation, with the truth where it is known."""
+"""Images to evaluate, with their true class ids if known.
+
+In: a folder of images with a CSV file, a folder of class folders, or a frame source. Out: pixels and class id each.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from pathlib import Path
 
 from timm.data import ImageNetInfo
 
-from sagelink.lab import FEWEST
+from sagelink.lab import MIN_IMAGES
 from sagelink.pipeline.config import CameraConfig
 from sagelink.pipeline.errors import UsageError, suggest
 from sagelink.pipeline.types import Pixels
@@ -22,11 +25,11 @@ _IMAGENET = 1000
 
 @dataclass(slots=True)
 class Pictures:
-    """Paths with class ids, read one by one; those that cannot be read are skipped, and listed."""
+    """Image paths with class ids. Iteration reads one image at a time; unreadable images are skipped and listed."""
 
     paths: Sequence[Path]
     truth: Sequence[int] | None
-    unreadable: list[str] = field(default_factory=list)  # filled as they are read
+    unreadable: list[str] = field(default_factory=list)  # path and error, filled during iteration
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -41,24 +44,24 @@ class Pictures:
                 continue
             yield pixels, None if self.truth is None else self.truth[index]
 
-    def part(self, rows: slice, limit: int | None) -> Pictures:
-        """Some of them, in the same order. Raises UsageError when fewer than FEWEST are left."""
+    def subset(self, rows: slice, limit: int | None) -> Pictures:
+        """The images of a slice, at most `limit`. Raises UsageError if fewer than MIN_IMAGES remain."""
         paths = self.paths[rows][:limit]
-        if len(paths) < FEWEST:
-            raise UsageError(f"{len(paths)} images to measure; accepted: {FEWEST} or more")
+        if len(paths) < MIN_IMAGES:
+            raise UsageError(f"{len(paths)} images to measure; accepted: {MIN_IMAGES} or more")
         return Pictures(paths, None if self.truth is None else self.truth[rows][:limit])
 
 
 def find_pictures(folder: Path, labels: Path | None, classes: Sequence[str]) -> Pictures:
-    """Images of a folder with the truth of a CSV file (columns file and label), or of folders named after classes.
+    """Images of a folder, with labels from a CSV file (columns `file` and `label`) or from class folders.
 
-    A class folder bears a name of `classes`, its number, or an ImageNet synset such as n01440764. Images that lie in
-    the folder itself have no truth. Raises UsageError.
+    A class folder is named after a class, a class number, or an ImageNet synset such as n01440764. Images directly in
+    the folder have no labels. Raises UsageError.
     """
     if not folder.is_dir():
         raise UsageError(f"{str(folder)!r} is not a folder of images")
     if labels is not None:
-        return _of_table(folder, labels, classes)
+        return _from_csv(folder, labels, classes)
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not paths:
         raise UsageError(f"folder {str(folder)!r} holds no images; accepted: {', '.join(SUFFIXES)}")
@@ -81,25 +84,29 @@ def find_pictures(folder: Path, labels: Path | None, classes: Sequence[str]) -> 
 
 
 def pictures_of(
-    camera: CameraConfig, labels: Path | None, classes: Sequence[str], most: int
+    camera: CameraConfig, labels: Path | None, classes: Sequence[str], limit: int
 ) -> Iterator[tuple[Pixels, int | None]]:
-    """At most so many frames of a source, spread over it where its length is known. Raises SagelinkError."""
+    """At most `limit` frames of a source with their class ids; spread evenly over a source of known length.
+
+    Raises SagelinkError.
+    """
     folder = Path(camera.source)
     if labels is not None:
         found = find_pictures(folder, labels, classes)
-        yield from found.part(slice(0, None, max(1, len(found) // most)), most)
+        yield from found.subset(slice(0, None, max(1, len(found) // limit)), limit)
         return
     source = open_source(camera)
     try:
-        stride = max(1, (source.length or 0) // most)
-        known = source.labels is not None and tuple(source.labels) == tuple(classes)
-        for shot in islice(source, 0, stride * most, stride):
-            yield shot.pixels, shot.truth if known else None
+        stride = max(1, (source.length or 0) // limit)
+        same_classes = source.labels is not None and tuple(source.labels) == tuple(classes)
+        for frame in islice(source, 0, stride * limit, stride):
+            yield frame.pixels, frame.truth if same_classes else None
     finally:
         source.close()
 
 
 def _class_ids(classes: Sequence[str]) -> dict[str, int]:
+    """Class id by every accepted label: number, name, and synset for models with the classes of ImageNet."""
     ids = {str(number): number for number in range(len(classes))}
     if len(classes) == _IMAGENET:
         info = ImageNetInfo()
@@ -107,7 +114,7 @@ def _class_ids(classes: Sequence[str]) -> dict[str, int]:
     return ids | {name: number for number, name in enumerate(classes)}
 
 
-def _of_table(folder: Path, labels: Path, classes: Sequence[str]) -> Pictures:
+def _from_csv(folder: Path, labels: Path, classes: Sequence[str]) -> Pictures:
     try:
         with labels.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)

@@ -1,4 +1,4 @@
-"""Plots of an evaluation: accuracy against units and against bytes, with confidence bands."""
+"""Plots a `Report` as PNG and SVG: accuracy against units and against bytes, with confidence bands."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from sagelink.lab.eval_report import CodecRow, Report, UnitsRow
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Curves: TypeAlias = dict[str, list[tuple[float, UnitsRow | CodecRow]]]  # by name: points along the axis
+Curves: TypeAlias = dict[str, list[tuple[float, UnitsRow | CodecRow]]]  # by name: (x, row) per point
 
 _PANELS = (("server_acc", "server alone"), ("fused_acc", "fused"))
 
 
 def draw(report: Report, out: Path) -> list[Path]:
-    """Writes accuracy-bytes, and where selectors were compared accuracy-units, as PNG and SVG; returns their paths."""
-    written = _figure(report, "bytes", "bytes of a message, mean", _by_bytes(report.rows), out)
+    """Writes the plot accuracy-bytes, and accuracy-units if the report compares selectors; returns the paths."""
+    written = _figure(report, "bytes", "mean bytes per message", _by_bytes(report.rows), out)
     if report.units_rows:
         written += _figure(report, "units", "units sent", _by_units(report.units_rows), out)
     return written
@@ -50,7 +50,7 @@ def _figure(report: Report, name: str, label: str, curves: Curves, out: Path) ->
 
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     for axes, (key, title) in zip(figure.subplots(1, 2, sharey=True), _PANELS, strict=True):
-        _lines(axes, curves, key)
+        _draw_curves(axes, curves, key)
         axes.axhline(report.edge * 100, color="0.45", lw=1, ls=":", label="edge alone")
         ceiling = report.ceiling if key == "server_acc" else report.fused_ceiling
         axes.axhline(ceiling * 100, color="0.2", lw=1, ls="--", label="all units")
@@ -66,14 +66,15 @@ def _figure(report: Report, name: str, label: str, curves: Curves, out: Path) ->
     return paths
 
 
-def _lines(axes: Axes, curves: Curves, key: str) -> None:
+def _draw_curves(axes: Axes, curves: Curves, key: str) -> None:
+    """One line per curve, with a band for the 95 % interval."""
     for number, (name, points) in enumerate(curves.items()):
-        known = [(where, row) for where, row in sorted(points, key=lambda point: point[0]) if row.ci95[key] is not None]
-        where = [x for x, _ in known]
+        known = [(x, row) for x, row in sorted(points, key=lambda point: point[0]) if row.ci95[key] is not None]
+        positions = [x for x, _ in known]
         colour = f"C{number % 10}"
         style = "-" if number < 10 else "--"
         values = [100 * (getattr(row, key) or 0.0) for _, row in known]
-        axes.plot(where, values, marker="o", ms=3, lw=1.4, color=colour, label=name, ls=style)
+        axes.plot(positions, values, marker="o", ms=3, lw=1.4, color=colour, label=name, ls=style)
         bands = [row.ci95[key] or (0.0, 0.0) for _, row in known]
         low, high = [100 * low for low, _ in bands], [100 * high for _, high in bands]
-        axes.fill_between(where, low, high, color=colour, alpha=0.1, lw=0)
+        axes.fill_between(positions, low, high, color=colour, alpha=0.1, lw=0)

@@ -1,4 +1,4 @@
-"""What an evaluation found: `eval.json`, row by row."""
+"""The result of an evaluation, as written to `eval.json`."""
 
 from __future__ import annotations
 
@@ -7,32 +7,31 @@ from typing import TypeAlias
 
 from sagelink.lab.bootstrap import Interval
 
-Difference: TypeAlias = (
-    tuple[float, Interval] | None
-)  # paired, with its 95 % interval; None where there are no pictures
+# Paired difference of two accuracies with its 95 % interval; None without images
+Difference: TypeAlias = tuple[float, Interval] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One way to choose or to code evidence. Accuracies are shares; None where there are no such pictures.
+    """One way to select or encode evidence. Accuracies are shares, None without images.
 
-    `server_acc` counts the frames that the gate lets out, `fused_acc` all frames; `hard_*` those of either that the
-    edge is unsure of.
+    `server_acc` is about the frames that the gate offloads, `fused_acc` about all frames. `hard_*` are restricted to
+    frames with an uncertain edge answer.
     """
 
-    bytes_mean: float | None  # of whole messages; None where nothing was sent
+    bytes_mean: float | None  # of whole messages; None if nothing was sent
     bytes_max: int | None
     server_acc: float | None
     fused_acc: float | None
     hard_server_acc: float | None
     hard_fused_acc: float | None
     ci95: dict[str, Interval | None]
-    vs_edge: Difference  # the verdicts' accuracy less that of the edge alone, all frames
+    vs_edge: Difference  # accuracy of the verdicts minus that of the edge alone, all frames
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitsRow(Row):
-    """A selector at a number of raw units. `vs_paper` is the difference to paper-form SAGE at that number."""
+    """A selector at a number of raw units. `vs_paper`: difference to SAGE as in the paper at the same number."""
 
     selector: str
     importance: str
@@ -42,31 +41,31 @@ class UnitsRow(Row):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodecRow(Row):
-    """A codec under a cap. A frame of which nothing fits has no server answer: a miss, and the edge's verdict.
+    """A codec under a cap. A frame without a fitting message is a miss of the server and keeps the edge's answer.
 
-    `vs_frame` is the difference to the whole-frame codec `best_frame`, of those measured the most accurate at that cap.
+    `vs_frame`: difference to `best_frame`, the most accurate whole-frame codec at the same cap.
     """
 
     codec: str
     cap_bytes: int
-    sent: float | None  # share of the frames that the gate lets out
+    sent: float | None  # share of the offloaded frames for which a message fits
     best_frame: str | None
     vs_frame: dict[str, Difference]
 
 
 @dataclass(slots=True)
 class Report:
-    """What `eval.json` holds."""
+    """The content of `eval.json`."""
 
     images: int
-    truth: str  # labels, or the server's answer on full evidence
+    truth: str  # `labels`, or `server`: its answer on all units
     models: dict[str, str]
     gate: str
     offloaded: float
     edge: float
-    ceiling: float  # the server's accuracy on full evidence
+    ceiling: float  # accuracy of the server on all units
     fused_ceiling: float
-    other_rules: dict[str, float]  # fused on full evidence by: product of both probabilities, their mean
+    other_rules: dict[str, float]  # accuracy on all units if fused by `product` or `mean` of probabilities
     hard_share: float
     ci95: dict[str, Interval | None]
     rows: list[UnitsRow | CodecRow] = field(default_factory=list)

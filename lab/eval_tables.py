@@ -1,4 +1,4 @@
-"""An evaluation as people read it."""
+"""Formats a `Report` as tables for the terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def percent(share: float | None) -> str:
 
 
 def points(difference: Difference) -> str:
-    """A difference in percentage points with its interval."""
+    """A difference in percentage points with its interval; empty for None."""
     if difference is None:
         return ""
     value, (low, high) = difference
@@ -23,7 +23,7 @@ def points(difference: Difference) -> str:
 
 
 def units_table(report: Report) -> Table:
-    """A row for each selector, importance and number of units; the most accurate first."""
+    """One row per selector, importance and number of units; at each number the most accurate first."""
     table = _table(report, ("units", "bytes"), ("selector", "importance"), "server - sage, last")
     by_units = sorted(report.units_rows, key=lambda row: (row.units, -(row.server_acc or 0.0)))
     for units, rows in groupby(by_units, lambda row: row.units):
@@ -35,7 +35,7 @@ def units_table(report: Report) -> Table:
 
 
 def codecs_table(report: Report) -> Table:
-    """A row for each codec under each cap; the most accurate first."""
+    """One row per codec and cap; at each cap the most accurate first."""
     table = _table(report, ("cap", "bytes", "sent"), ("codec",), "server - best frame")
     by_cap = sorted(report.codec_rows, key=lambda row: (row.cap_bytes, -(row.server_acc or 0.0)))
     for cap, rows in groupby(by_cap, lambda row: row.cap_bytes):
@@ -47,9 +47,9 @@ def codecs_table(report: Report) -> Table:
 
 
 def _table(report: Report, numbers: Sequence[str], names: Sequence[str], difference: str) -> Table:
-    what = "top-1" if report.truth == "labels" else "agreement with the server on all units"
+    metric = "top-1" if report.truth == "labels" else "agreement with the server on all units"
     table = Table(
-        title=f"{report.images} images, {what}\nedge {percent(report.edge)}, server with all units "
+        title=f"{report.images} images, {metric}\nedge {percent(report.edge)}, server with all units "
         f"{percent(report.ceiling)}, fused {percent(report.fused_ceiling)}; hard {percent(report.hard_share)}",
         title_justify="left",
         box=None,

@@ -1,10 +1,16 @@
-"""Measures the frontier of a pair of models on pictures of one's own: what each operating point costs and is worth.
+"""Measures the rate-quality frontier of a server model on your own images.
 
-Every picture is coded at every setting, decoded and classified as the server would. Agreement is the mean probability
-of the full frame's answer, as a share of the one that the full frame itself gives it: about the share of pictures whose
-answer stays, but it does not jump when one changes. The weight is the one with which the fused answer foretells best
-the truth, or, where nobody knows it, the fused answer to the full frame, on the half of the pictures that the edge is
-less sure of. No label is needed.
+In: scored images and operating points. Out: for each point the median message size in bytes, the agreement with the
+full frame and the fusion weight of the answer (`FrontierModel`, the YAML file for `encode.frontier`).
+
+Every image is encoded at every point, decoded and classified by the server model.
+
+- Agreement: mean probability of the class that the server gives to the full frame, divided by the probability that the
+  full frame itself gives it. It is close to the share of images whose answer stays the same, but it does not jump when
+  a single answer changes.
+- Weight: the one under which the fused answer predicts the target best. The target is the true class; without labels,
+  it is the fused answer on the full frame. Only the half of the images with the least certain edge answers is used,
+  because frames with a certain edge answer are not sent.
 """
 
 from __future__ import annotations
@@ -18,53 +24,55 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from sagelink.lab.harness import Sample, belief, log_probs_of, zoom_crop_of
+from sagelink.lab.harness import Sample, full_evidence, mean_full_frame_prob, server_log_probs, zoom_crop_of
 from sagelink.pipeline.types import OperatingPoint
 from sagelink.server.classify import Classifier
-from sagelink.server.receive import Received, receive
+from sagelink.server.receive import receive
 from sagelink.stages.encode import Encoder
 from sagelink.stages.frontier import CurveModel, FrontierModel
-from sagelink.transport.codecs import Canvas, cut_units
+from sagelink.transport.codecs import Canvas
 
 WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
-FULL_WEIGHT = 0.5  # of the server's answer to a full frame, and the most that any gets, where there is no truth
+FULL_WEIGHT = 0.5  # without labels: weight of the server's answer to a full frame, and the upper limit of all weights
 _AVIF = (2, 14, 24, 34, 44, 56, 72, 88)
 _WEBP = (1, 10, 30, 55, 80)
 _JPEG = (3, 10, 25, 50, 85)
-_CLOSER = (14, 24, 34, 44, 56, 72)
-_PART = (14, 24, 34, 44, 56)
+_AVIF_ZOOM = (14, 24, 34, 44, 56, 72)
+_AVIF_RECTANGLE = (14, 24, 34, 44, 56)
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Lines to measure: a codec at shares of the picture's side and of its units, and of the side of what is sent."""
+    """Curves to measure: one per combination of `sides`, `units` and `views`; the quality varies along a curve."""
 
     codec: str
-    settings: tuple[int, ...]  # of the quality
-    sides: tuple[float, ...] = (1.0,)
-    units: tuple[float, ...] = (1.0,)
-    views: tuple[float, ...] = (1.0,)
+    qualities: tuple[int, ...]
+    sides: tuple[float, ...] = (1.0,)  # side of the coded picture, as a share of the full side
+    units: tuple[float, ...] = (1.0,)  # share of the units
+    views: tuple[float, ...] = (1.0,)  # side of the zoom crop, as a share of the view
 
 
-_SIDES = (0.43, 0.57, 0.71, 0.86, 1.0)  # of 224 pixels 0.57 and 0.86 are whole superblocks of AV1
+_SIDES = (0.43, 0.57, 0.71, 0.86, 1.0)  # of 224 pixels, 0.57 and 0.86 are multiples of AV1's superblock of 64 pixels
 SWEEPS = (
     Sweep("avif", _AVIF, sides=_SIDES),
-    Sweep("avif", _CLOSER, sides=_SIDES[1:], views=(0.86, 0.79)),
-    Sweep("avif", _PART, sides=(0.57, 0.86), units=(0.5, 0.8)),
+    Sweep("avif", _AVIF_ZOOM, sides=_SIDES[1:], views=(0.86, 0.79)),
+    Sweep("avif", _AVIF_RECTANGLE, sides=(0.57, 0.86), units=(0.5, 0.8)),
     Sweep("webp", _WEBP, sides=_SIDES),
     Sweep("avif-frame", _AVIF, sides=_SIDES),
     Sweep("webp-frame", _WEBP, sides=_SIDES),
     Sweep("jpeg-frame", _JPEG, sides=_SIDES),
 )
-# Codecs whose knob is the number of units, with their quality.
+# Codecs with a fixed quality, one curve per quality; the number of units varies along a curve.
 UNIT_SWEEPS = {"raw-zstd": (0,), "token-zstd": (4, 6)}
 UNIT_SHARES = (0.08, 0.16, 0.25, 0.35, 0.5, 0.7, 1.0)
 
+CurvePlan = tuple[CurveModel, list[OperatingPoint]]  # a curve without its points, and the points to measure
 
-def empty_lines(canvas: Canvas, sweeps: Sequence[Sweep] = SWEEPS) -> Iterator[tuple[CurveModel, list[OperatingPoint]]]:
-    """Every line to measure, without its points, and the operating points that it is measured at."""
 
-    def line(point: OperatingPoint, units: int | None = None, quality: int | None = None) -> CurveModel:
+def plan_curves(canvas: Canvas, sweeps: Sequence[Sweep] = SWEEPS) -> Iterator[CurvePlan]:
+    """All curves to measure: those of `sweeps`, then those of UNIT_SWEEPS."""
+
+    def curve(point: OperatingPoint, units: int | None = None, quality: int | None = None) -> CurveModel:
         view = point.view if point.view < 1 else None
         return CurveModel.model_construct(
             codec=point.codec, side=point.side, units=units, quality=quality, view=view, points={}
@@ -74,91 +82,113 @@ def empty_lines(canvas: Canvas, sweeps: Sequence[Sweep] = SWEEPS) -> Iterator[tu
         for share, view, scale in product(sweep.units, sweep.views, sweep.sides):
             units = round(share * canvas.units)
             side = canvas.pixels if scale == 1 else round(scale * canvas.pixels / 8) * 8
-            points = [OperatingPoint(sweep.codec, units, side, quality, view) for quality in sweep.settings]
-            yield line(points[0], units=units), points
+            points = [OperatingPoint(sweep.codec, units, side, quality, view) for quality in sweep.qualities]
+            yield curve(points[0], units=units), points
     counts = sorted({max(1, round(share * canvas.units)) for share in UNIT_SHARES})
     for codec, qualities in UNIT_SWEEPS.items():
         for quality in qualities:
             points = [OperatingPoint(codec, count, canvas.pixels, quality) for count in counts]
-            yield line(points[0], quality=quality), points
+            yield curve(points[0], quality=quality), points
 
 
 def measure(
     samples: Sequence[Sample],
     classifier: Classifier,
-    todo: Sequence[tuple[CurveModel, list[OperatingPoint]]],
+    plans: Sequence[CurvePlan],
     progress: Callable[[int, int], None] = lambda done, total: None,
-    known: Sequence[CurveModel] = (),
-    keep: Callable[[FrontierModel], None] = lambda frontier: None,
+    measured: Sequence[CurveModel] = (),
+    save: Callable[[FrontierModel], None] = lambda frontier: None,
 ) -> FrontierModel:
-    """The frontier of a server on samples, for lines as `empty_lines` gives them. `progress`: settings done, in all.
+    """Measures the planned curves on the samples.
 
-    Lines that are `known` are not measured again; `keep` is told after each line what is complete.
+    `progress` gets the number of finished operating points and their total. Curves in `measured` are taken over without
+    measuring them again. `save` gets the frontier so far after each measured curve.
     """
     canvas = classifier.canvas
-    encoder = Encoder([], canvas)
-    closers = [zoom_crop_of(sample.padded_view, sample.importance, classifier.model.grid) for sample in samples]
-    everything = np.arange(canvas.units)
-    whole = [Received(0, everything, cut_units(sample.picture, everything, canvas.patch_size)) for sample in samples]
-    seen: dict[int, NDArray[np.float32]] = {}  # the same picture comes out of a file and of its stripped form
-    full = log_probs_of(classifier, whole)
-    sure = belief(full, full)
-    edge = np.stack([sample.edge for sample in samples])
-    fused = (edge + FULL_WEIGHT * full).argmax(1)
-    targets = np.array(
-        [best if sample.truth is None else sample.truth for sample, best in zip(samples, fused, strict=True)]
-    )
-    # Frames that the edge is sure of are not sent, so they have no say in how much an answer weighs.
-    unsure = np.argsort(edge.max(1), kind="stable")[: max(1, len(samples) // 2)]
-    most_weight = FULL_WEIGHT if any(sample.truth is None for sample in samples) else max(WEIGHTS)
-    total, done = sum(len(points) for _, points in todo), 0
-    lines: list[CurveModel] = []
+    points_meter = _PointMeter(samples, classifier)
+    total, done = sum(len(points) for _, points in plans), 0
+    curves: list[CurveModel] = []
 
     def frontier() -> FrontierModel:
-        return FrontierModel(server=classifier.model.name, units=canvas.units, pixels=canvas.pixels, lines=lines)
+        return FrontierModel(server=classifier.model.name, units=canvas.units, pixels=canvas.pixels, lines=curves)
 
-    for line, points in todo:
-        before = next((each for each in known if _same(each, line, points)), None)
-        if before is not None:
-            lines.append(before)
+    for curve, points in plans:
+        earlier = next((other for other in measured if _is_same_curve(other, curve, points)), None)
+        if earlier is not None:
+            curves.append(earlier)
             done += len(points)
             continue
         rows = []
         for point in points:
-            messages = [
-                encoder.message(0, sample.picture, sample.order, point, closer)
-                for sample, closer in zip(samples, closers, strict=True)
-            ]
-            evidence = [receive(message, canvas) for message in messages]
-            key = hash(b"".join(received.content.tobytes() for received in evidence))
-            answers = seen[key] = seen[key] if key in seen else log_probs_of(classifier, evidence)
-            agreement = min(1.0, belief(answers, full) / sure)
-            weight = min(best_weight(edge[unsure], answers[unsure], targets[unsure]), most_weight)
-            rows.append((np.median([len(m) for m in messages]), agreement, weight))
+            rows.append(points_meter.measure(point))
             done += 1
             progress(done, total)
-        # What falls as the knob is turned up is noise: the settings below are held to be as good.
-        grown = np.maximum.accumulate(np.array(rows), axis=0)
-        measured = {
-            knob: (int(b), round(a, 4), w) for knob, (b, a, w) in zip(_knobs(line, points), grown.tolist(), strict=True)
-        }
-        lines.append(line.model_copy(update={"points": measured}))
-        keep(frontier())
+        # Bytes, agreement and weight must not fall along a curve: a decrease is noise, replaced by the running maximum.
+        rising = np.maximum.accumulate(np.array(rows), axis=0).tolist()
+        settings = _settings(curve, points)
+        values = {setting: (int(b), round(a, 4), w) for setting, (b, a, w) in zip(settings, rising, strict=True)}
+        curves.append(curve.model_copy(update={"points": values}))
+        save(frontier())
     return frontier()
 
 
-def _knobs(line: CurveModel, points: Sequence[OperatingPoint]) -> list[int]:
-    return [point.quality if line.units is not None else point.units for point in points]
+class _PointMeter:
+    """Measures single operating points on a fixed set of samples."""
+
+    def __init__(self, samples: Sequence[Sample], classifier: Classifier) -> None:
+        self._samples = samples
+        self._classifier = classifier
+        self._encoder = Encoder([], classifier.canvas)
+        grid = classifier.model.grid
+        self._zooms = [zoom_crop_of(sample.padded_view, sample.importance, grid) for sample in samples]
+        self._full = server_log_probs(classifier, [full_evidence(each.picture, classifier.canvas) for each in samples])
+        self._full_prob = mean_full_frame_prob(self._full, self._full)
+        # Answers by decoded content: a codec and its whole-frame form decode to the same picture.
+        self._answers: dict[int, NDArray[np.float32]] = {}
+        self._edge = np.stack([sample.edge for sample in samples])
+        fused = (self._edge + FULL_WEIGHT * self._full).argmax(1)
+        self._targets = np.array(
+            [best if sample.truth is None else sample.truth for sample, best in zip(samples, fused, strict=True)]
+        )
+        self._unsure = np.argsort(self._edge.max(1), kind="stable")[: max(1, len(samples) // 2)]
+        labelled = all(sample.truth is not None for sample in samples)
+        self._max_weight = max(WEIGHTS) if labelled else FULL_WEIGHT
+
+    def measure(self, point: OperatingPoint) -> tuple[float, float, float]:
+        """Median message size in bytes, agreement (0 to 1) and fusion weight."""
+        messages = [
+            self._encoder.message(0, sample.picture, sample.order, point, zoom)
+            for sample, zoom in zip(self._samples, self._zooms, strict=True)
+        ]
+        answers = self._classify(messages)
+        agreement = min(1.0, mean_full_frame_prob(answers, self._full) / self._full_prob)
+        unsure = self._unsure
+        weight = min(best_weight(self._edge[unsure], answers[unsure], self._targets[unsure]), self._max_weight)
+        return float(np.median([len(message) for message in messages])), agreement, weight
+
+    def _classify(self, messages: Sequence[bytes]) -> NDArray[np.float32]:
+        evidence = [receive(message, self._classifier.canvas) for message in messages]
+        key = hash(b"".join(received.content.tobytes() for received in evidence))
+        if key not in self._answers:
+            self._answers[key] = server_log_probs(self._classifier, evidence)
+        return self._answers[key]
 
 
-def _same(measured: CurveModel, line: CurveModel, points: Sequence[OperatingPoint]) -> bool:
-    """Whether `measured` is `line`, at these points."""
-    return measured.model_copy(update={"points": {}}) == line and [*measured.points] == _knobs(line, points)
+def _settings(curve: CurveModel, points: Sequence[OperatingPoint]) -> list[int]:
+    """The values along the curve: qualities or numbers of units."""
+    return [point.quality if curve.units is not None else point.units for point in points]
+
+
+def _is_same_curve(measured: CurveModel, curve: CurveModel, points: Sequence[OperatingPoint]) -> bool:
+    return measured.model_copy(update={"points": {}}) == curve and [*measured.points] == _settings(curve, points)
 
 
 def best_weight(edge: NDArray[np.float32], server: NDArray[np.float32], targets: NDArray[np.intp]) -> float:
-    """The weight of WEIGHTS under which the weighted geometric mean of both answers, log-probabilities (B, C), gives
-    the targets the highest likelihood."""
+    """The weight out of WEIGHTS under which the fused answer has the highest mean log-likelihood.
+
+    `edge` and `server` are log-probabilities (B, C), `targets` class ids (B,). The fused answer is the weighted
+    geometric mean of both probabilities, with weight 1 for the edge.
+    """
 
     def likelihood(weight: float) -> float:
         mean = (edge + weight * server) / (1 + weight)
@@ -170,12 +200,15 @@ def best_weight(edge: NDArray[np.float32], server: NDArray[np.float32], targets:
 
 
 def write_frontier(frontier: FrontierModel, path: Path, note: str) -> None:
-    """Writes the YAML file that `sagelink.stages.frontier` reads. `note` says what was measured, on what."""
+    """Writes the YAML file that `sagelink.stages.frontier` reads. `note` is its first comment line.
+
+    The file is replaced in one step, so an interrupted write leaves the old file.
+    """
     content = frontier.model_dump(exclude_none=True)
-    for line in content["lines"]:
-        line["points"] = {knob: list(values) for knob, values in line["points"].items()}
+    for curve in content["lines"]:
+        curve["points"] = {setting: list(values) for setting, values in curve["points"].items()}
     header = f"# {note}\n# points: setting of the knob: [median bytes of a message, agreement, weight]\n"
     text = header + yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120)
-    unfinished = path.with_name(f"{path.name}.part")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    partial = path.with_name(f"{path.name}.part")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

@@ -1,8 +1,11 @@
-"""What a server that is being adapted gets to see: frames as the planner would send them.
+"""Training batches of server adaptation: clean frames for the teacher, the same frames after coding for the student.
 
-A frame is cropped, turned over and sometimes blended with another, because a teacher can be asked about any picture
-and few frames then say as much as many (Beyer et al., "Knowledge distillation: a good teacher is patient and
-consistent", 2022). Teacher and student see the same view; only what coding and missing units do to it differs.
+In: unlabelled frames and the frontier's curves. Out: two `Batch` per step, whole coded frames and frames with chosen
+units. Frames are coded as the planner would code them.
+
+Frames are cropped, mirrored and blended: the teacher can answer for any picture, so a few frames give as much training
+data as many (Beyer et al., "Knowledge distillation: a good teacher is patient and consistent", 2022). Teacher and
+student see the same view; only coding and missing units differ.
 """
 
 from __future__ import annotations
@@ -17,144 +20,148 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from sagelink.lab.unlabelled_frames import Footage
+from sagelink.lab.unlabelled_frames import AdaptationFrames
 from sagelink.pipeline.types import OperatingPoint, Pixels, Units
 from sagelink.stages.frontier import RateQualityCurve
 from sagelink.stages.unit_rectangle import placed
 from sagelink.transport.codecs import Canvas, codec_by_name
 
-_CROPPED = 0.85  # of the views that are no whole frame
-_SMALLEST = 0.15  # share of the frame that a crop has at least
-_ASPECT = 1.25
-_BLENDED = 0.5
-_LIKELY = 0.06  # agreement below the best at which a line is chosen 1/e times as often
-_RAW = 0.3  # of the steps: chosen units are raw, not coded
-_SHUFFLED = 0.3  # of the frames of which units are chosen: by lot, not in order
-_FEWEST, MOST = 0.1, 0.85  # share of the units that are chosen
-_STEPS = 10**9  # more than anyone waits for
-_OBLONG = 1.6  # a rectangle is at most about so many times as long as wide
+_CROP_PROBABILITY = 0.85
+_MIN_CROP_AREA = 0.15  # share of the frame
+_MAX_CROP_ASPECT = 1.25
+_BLEND_PROBABILITY = 0.5
+_CURVE_TEMPERATURE = 0.06  # a curve with an agreement this far below the best is chosen 1/e times as often
+_RAW_PROBABILITY = 0.3  # per step: the chosen units are raw instead of coded
+_RANDOM_ORDER_PROBABILITY = 0.3  # per frame: units are chosen at random instead of in order
+_MIN_UNIT_SHARE, MAX_UNIT_SHARE = 0.1, 0.85  # of the units that are chosen
+_MAX_RECTANGLE_ASPECT = 1.6  # approximate
+_ENDLESS = 10**9  # steps
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Pictures as the teacher sees them and as the student does, of those units alone where not all are there."""
+    """B pictures for the teacher and for the student."""
 
-    clean: NDArray[np.uint8]  # (B, S, S, 3)
-    coded: NDArray[np.uint8]  # (B, S, S, 3)
-    units: NDArray[np.int64] | None  # (B, K)
+    clean: NDArray[np.uint8]  # (B, S, S, 3), input of the teacher
+    coded: NDArray[np.uint8]  # (B, S, S, 3), input of the student
+    units: NDArray[np.int64] | None  # (B, K) units that the student gets, ascending; None: all
 
 
 class BatchDataset(Dataset[tuple[Batch, Batch]]):
-    """What each step sees: whole frames, and frames of which units are chosen.
-
-    That depends on the seed and on the step alone, so an interrupted run goes on as it was.
-    """
+    """Item i holds the batches of step i. It depends on the seed and on i only, so a resumed training is identical."""
 
     def __init__(
         self,
-        footage: Footage,
-        lines: Sequence[RateQualityCurve],
+        frames: AdaptationFrames,
+        curves: Sequence[RateQualityCurve],
         canvas: Canvas,
         sizes: tuple[int, int],
-        mix: tuple[int, int],
+        batch_sizes: tuple[int, int],
         seed: int,
     ) -> None:
-        """`sizes`: fewest and most bytes of a message; `mix`: whole frames of a step, and those with chosen units."""
-        self._footage = footage
+        """`sizes`: shortest and longest message in bytes; `batch_sizes`: whole frames and frames with chosen units."""
+        self._frames = frames
         self._canvas = canvas
-        # Those of closer looks too: what is shown is a crop already.
-        self._whole = [line for line in lines if line.knob == "quality" and line.point.units == canvas.units]
-        self._sizes = np.log(sizes)
-        self._mix = mix
+        # Curves of zoom crops are used, too: the views here are crops already.
+        self._curves = [curve for curve in curves if curve.knob == "quality" and curve.point.units == canvas.units]
+        self._log_sizes = np.log(sizes)
+        self._batch_sizes = batch_sizes
         self._seed = seed
 
     def __getitem__(self, step: int) -> tuple[Batch, Batch]:
-        coded, chosen = self._mix
+        whole_count, chosen_count = self._batch_sizes
         rng = np.random.default_rng([self._seed, step])
-        seeds = rng.spawn(coded + chosen)
-        whole = [self._view(seed) for seed in seeds[:coded]]
-        sent = [self._coded(view, seed) for view, seed in zip(whole, seeds[:coded], strict=True)]
-        count = round(rng.uniform(_FEWEST, MOST) * self._canvas.units)
-        shape = None if rng.random() < _RAW else self._shape(count, rng)
-        pictures, pieces, units = zip(*(self._chosen(count, shape, seed) for seed in seeds[coded:]), strict=True)
-        # Arrays, not tensors: those would go through shared memory, of which a container has little.
-        return Batch(np.stack(whole), np.stack(sent), None), Batch(
-            np.stack(pictures), np.stack(pieces), np.stack(units)
+        rngs = rng.spawn(whole_count + chosen_count)
+        views = [self._view(each) for each in rngs[:whole_count]]
+        coded = [self._code_whole(view, each) for view, each in zip(views, rngs[:whole_count], strict=True)]
+        unit_count = round(rng.uniform(_MIN_UNIT_SHARE, MAX_UNIT_SHARE) * self._canvas.units)
+        shape = None if rng.random() < _RAW_PROBABILITY else self._rectangle_shape(unit_count, rng)
+        chosen = [self._choose_units(unit_count, shape, each) for each in rngs[whole_count:]]
+        pictures, partial, units = zip(*chosen, strict=True)
+        # Arrays, not tensors: the data loader passes tensors through shared memory, which is small in a container.
+        return Batch(np.stack(views), np.stack(coded), None), Batch(
+            np.stack(pictures), np.stack(partial), np.stack(units)
         )
 
     def from_step(self, step: int) -> Iterator[tuple[Batch, Batch]]:
-        """All steps from one on, made ahead by a process for each core."""
+        """The batches of all steps from `step` on, prepared ahead by one worker process per core."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        ahead = DataLoader(
-            self, batch_size=None, sampler=range(step, _STEPS), num_workers=cores, worker_init_fn=_prepare_worker
+        loader = DataLoader(
+            self, batch_size=None, sampler=range(step, _ENDLESS), num_workers=cores, worker_init_fn=_ignore_stop_signals
         )
-        return iter(ahead)
+        return iter(loader)
 
     def _view(self, rng: np.random.Generator) -> Pixels:
-        """A crop of a frame, or of two on top of each other."""
+        """A crop of one frame, or a blend of two crops."""
         view = self._crop(rng)
-        if rng.random() < _BLENDED:
+        if rng.random() < _BLEND_PROBABILITY:
             share = rng.uniform(0.1, 0.5)
             view = np.rint(view * (1 - share) + self._crop(rng) * share).astype(np.uint8)
         return view
 
     def _crop(self, rng: np.random.Generator) -> Pixels:
-        frame = self._footage.frames[rng.integers(len(self._footage))]
+        frame = self._frames.padded_views[rng.integers(len(self._frames))]
         side = frame.shape[0]
         width = height = float(side)
-        if rng.random() < _CROPPED:
-            area, aspect = rng.uniform(_SMALLEST, 1.0), np.exp(rng.uniform(-1, 1) * np.log(_ASPECT))
+        if rng.random() < _CROP_PROBABILITY:
+            area, aspect = rng.uniform(_MIN_CROP_AREA, 1.0), np.exp(rng.uniform(-1, 1) * np.log(_MAX_CROP_ASPECT))
             width, height = min(side, side * (area * aspect) ** 0.5), min(side, side * (area / aspect) ** 0.5)
         left, top = rng.uniform(0, side - width), rng.uniform(0, side - height)
         size = (self._canvas.pixels, self._canvas.pixels)
         view = Image.fromarray(frame).resize(
             size, Image.Resampling.BICUBIC, (left, top, left + width, top + height), reducing_gap=3.0
         )
-        return _turned(np.asarray(view), rng.random() < 0.5)
+        return _mirrored(np.asarray(view), rng.random() < 0.5)
 
-    def _coded(self, view: Pixels, rng: np.random.Generator) -> Pixels:
-        everything = np.arange(self._canvas.units)
-        return self._through(view, everything, self._point(rng, 1.0))
+    def _code_whole(self, view: Pixels, rng: np.random.Generator) -> Pixels:
+        return self._encode_and_decode(view, np.arange(self._canvas.units), self._random_point(rng, 1.0))
 
-    def _shape(self, count: int, rng: np.random.Generator) -> tuple[int, int]:
-        """Rows and columns of a rectangle of about so many units."""
+    def _rectangle_shape(self, count: int, rng: np.random.Generator) -> tuple[int, int]:
+        """Rows and columns of a rectangle of about `count` units."""
         side = self._canvas.side
-        rows = (count * np.exp(rng.uniform(-1, 1) * np.log(_OBLONG))) ** 0.5
+        rows = (count * np.exp(rng.uniform(-1, 1) * np.log(_MAX_RECTANGLE_ASPECT))) ** 0.5
         rows = int(np.clip(round(rows), -(-count // side), side))
         return rows, max(1, count // rows)
 
-    def _chosen(
+    def _choose_units(
         self, count: int, shape: tuple[int, int] | None, rng: np.random.Generator
     ) -> tuple[Pixels, Pixels, Units]:
-        """A frame, what is left of it, and the units chosen: so many raw ones, or a rectangle, coded."""
-        row, side = rng.integers(len(self._footage)), self._canvas.side
-        order, flip = self._footage.orders[row], rng.random() < 0.5
-        picture = _turned(self._footage.pictures[row], flip)
-        if rng.random() < _SHUFFLED:
+        """A clean picture, the student's picture and its units, ascending.
+
+        Without a shape these are the best `count` units, raw; with a shape the best rectangle of it, coded.
+        """
+        row, side = rng.integers(len(self._frames)), self._canvas.side
+        order, mirror = self._frames.orders[row], rng.random() < 0.5
+        picture = _mirrored(self._frames.pictures[row], mirror)
+        if rng.random() < _RANDOM_ORDER_PROBABILITY:
             order = rng.permutation(order)
-        elif flip:
+        elif mirror:
             y, x = np.divmod(order, side)
             order = y * side + side - 1 - x
         if shape is None:
             return picture, picture, np.sort(order[:count])
         units = placed(order, *shape, side)
-        return picture, self._through(picture, units, self._point(rng, len(units) / self._canvas.units)), units
+        point = self._random_point(rng, len(units) / self._canvas.units)
+        return picture, self._encode_and_decode(picture, units, point), units
 
-    def _point(self, rng: np.random.Generator, share: float) -> OperatingPoint:
-        """A likely operating point for a message of a random size that has a share of the units."""
-        size = np.exp(rng.uniform(*self._sizes)) / share
-        lines = [line for line in self._whole if share == 1 or codec_by_name(line.point.codec).sends != "whole"]
-        within = [(line, setting) for line in lines if (setting := line.affordable(size)) is not None]
-        if not within:
-            cheapest = min(lines, key=lambda line: line.sizes[0])
+    def _random_point(self, rng: np.random.Generator, share: float) -> OperatingPoint:
+        """An operating point for a message of a random size that holds this share of the units.
+
+        Curves are drawn at random; the higher the agreement at that size, the likelier the curve.
+        """
+        size = np.exp(rng.uniform(*self._log_sizes)) / share
+        curves = [curve for curve in self._curves if share == 1 or codec_by_name(curve.point.codec).sends != "whole"]
+        affordable = [(curve, setting) for curve in curves if (setting := curve.affordable(size)) is not None]
+        if not affordable:
+            cheapest = min(curves, key=lambda curve: curve.sizes[0])
             return cheapest.at(int(cheapest.settings[0]))
-        worth = np.array([line.agreement(setting) for line, setting in within])
-        odds = np.exp((worth - worth.max()) / _LIKELY)
-        line, setting = within[rng.choice(len(within), p=odds / odds.sum())]
-        return line.at(setting)
+        agreements = np.array([curve.agreement(setting) for curve, setting in affordable])
+        odds = np.exp((agreements - agreements.max()) / _CURVE_TEMPERATURE)
+        curve, setting = affordable[rng.choice(len(affordable), p=odds / odds.sum())]
+        return curve.at(setting)
 
-    def _through(self, picture: Pixels, units: Units, point: OperatingPoint) -> Pixels:
-        """The picture after coding; what is not in `units` is black."""
+    def _encode_and_decode(self, picture: Pixels, units: Units, point: OperatingPoint) -> Pixels:
+        """The picture after coding; units that are not sent are black."""
         canvas, codec = self._canvas, codec_by_name(point.codec)
         patches = codec.decode(codec.encode(picture, units, point, canvas), units, canvas)
         side, patch = canvas.side, canvas.patch_size
@@ -163,11 +170,11 @@ class BatchDataset(Dataset[tuple[Batch, Batch]]):
         return tiles.reshape(side, side, patch, patch, 3).swapaxes(1, 2).reshape(picture.shape)
 
 
-def _prepare_worker(_number: int) -> None:
-    """Whoever asks all processes to stop asks the one that learns; it ends this one."""
+def _ignore_stop_signals(_worker: int) -> None:
+    """Makes a worker ignore Ctrl-C and SIGTERM: the trainer process receives them, too, and ends its workers itself."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
-def _turned(picture: Pixels, flip: bool) -> Pixels:
-    return picture[:, ::-1] if flip else picture
+def _mirrored(picture: Pixels, mirror: bool) -> Pixels:
+    return picture[:, ::-1] if mirror else picture

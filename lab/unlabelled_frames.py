@@ -1,4 +1,7 @@
-"""Frames without labels for adaptation: any mix of image folders, videos, drawn worlds and recorded runs."""
+"""Unlabelled frames for adaptation, from any mix of image folders, videos, synthetic worlds and recorded runs.
+
+In: source names. Out: two sets of frames, one to train on and one held out, with the unit order of a run.
+"""
 
 from __future__ import annotations
 
@@ -17,68 +20,70 @@ from sagelink.pipeline.outputs import FRAMES
 from sagelink.pipeline.types import Pixels, Units
 from sagelink.stages.recording_reader import RecordingReader
 
-# A source is cut into stretches, and some are held out: frames that follow each other in a video are nearly the same.
-_STRETCHES, _HELD_OUT = 20, (3, 10, 17)
+# Each source is cut into sections and three of them are held out: neighbouring video frames are nearly the same, so a
+# random split would put almost equal frames on both sides.
+_SECTIONS, _HELD_OUT = 20, (3, 10, 17)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Footage:
-    """Frames as the server's model sees them, and the order in which a run would send their units."""
+class AdaptationFrames:
+    """F frames as input of the server model, with the order in which a run would send their units."""
 
-    frames: NDArray[np.uint8]  # (F, V, V, 3): `padded_view` of lab.rig.Features
+    padded_views: NDArray[np.uint8]  # (F, V, V, 3), see `sagelink.lab.harness.EdgeFeatures`
     pictures: NDArray[np.uint8]  # (F, S, S, 3)
-    orders: NDArray[np.intp]  # (F, N) best first
+    orders: NDArray[np.intp]  # (F, N) best unit first
     importance: NDArray[np.float32]  # (F, N)
 
     def __len__(self) -> int:
-        return len(self.frames)
+        return len(self.pictures)
 
     def rows(self) -> Iterator[tuple[Pixels, Pixels, Units, NDArray[np.float32]]]:
-        """Of each frame: as it was kept, as a picture, the order of its units and their importance."""
-        return zip(self.frames, self.pictures, self.orders, self.importance, strict=True)
+        """Padded view, picture, unit order and importance of each frame."""
+        return zip(self.padded_views, self.pictures, self.orders, self.importance, strict=True)
 
-    def part(self, rows: NDArray[np.bool_] | slice) -> Footage:
-        return Footage(self.frames[rows], self.pictures[rows], self.orders[rows], self.importance[rows])
+    def subset(self, rows: NDArray[np.bool_] | slice) -> AdaptationFrames:
+        return AdaptationFrames(self.padded_views[rows], self.pictures[rows], self.orders[rows], self.importance[rows])
 
 
 def gather(
-    sources: Sequence[CameraConfig], most: int, harness: Harness, config: Config, progress: Callable[[int], None]
-) -> tuple[Footage, Footage]:
-    """At most `most` frames of all sources, an equal part of each that has so many: to learn from, and held out.
+    sources: Sequence[CameraConfig], limit: int, harness: Harness, config: Config, progress: Callable[[int], None]
+) -> tuple[AdaptationFrames, AdaptationFrames]:
+    """Returns frames to train on and held-out frames, together at most `limit`.
 
-    `progress` is told how many are there. Raises SagelinkError for a source that cannot be read.
+    Every source gets an equal share of the limit; a short source leaves more for the later ones. `progress` gets the
+    number of frames so far. Raises SagelinkError if a source cannot be read.
     """
-    frames: list[Pixels] = []
+    padded_views: list[Pixels] = []
     pictures: list[Pixels] = []
     orders: list[NDArray[np.intp]] = []
     importance: list[NDArray[np.float32]] = []
     held_out: list[bool] = []
 
-    for at, source in enumerate(sources):
+    for number, source in enumerate(sources):
         before = len(orders)
-        stills = ((pixels, None) for pixels in _stills(source, (most - before) // (len(sources) - at)))
-        for sample in harness.samples(stills, config.select):
-            frames.append(sample.padded_view)
+        images = ((pixels, None) for pixels in _images(source, (limit - before) // (len(sources) - number)))
+        for sample in harness.samples(images, config.select):
+            padded_views.append(sample.padded_view)
             pictures.append(sample.picture)
             orders.append(sample.order)
             importance.append(sample.importance)
             progress(len(orders))
         count = len(orders) - before
-        held_out += [row * _STRETCHES // count in _HELD_OUT for row in range(count)]
+        held_out += [row * _SECTIONS // count in _HELD_OUT for row in range(count)]
     if not orders:
-        raise AssertionError("a source gives a frame or raises")
-    everything = Footage(np.stack(frames), np.stack(pictures), np.stack(orders), np.stack(importance))
-    chosen = np.array(held_out)
-    return everything.part(~chosen), everything.part(chosen)
+        raise AssertionError("a source yields a frame or raises")
+    frames = AdaptationFrames(np.stack(padded_views), np.stack(pictures), np.stack(orders), np.stack(importance))
+    is_held_out = np.array(held_out)
+    return frames.subset(~is_held_out), frames.subset(is_held_out)
 
 
-def _stills(source: CameraConfig, most: int) -> Iterator[Pixels]:
-    """At most so many frames of a source or of a recorded run, spread over it. Raises SagelinkError."""
+def _images(source: CameraConfig, limit: int) -> Iterator[Pixels]:
+    """At most `limit` frames, spread evenly over a source or a recorded run. Raises SagelinkError."""
     folder = Path(source.source)
     if not (folder / FRAMES).is_file():
-        yield from (pixels for pixels, _ in pictures_of(source, None, (), most))
+        yield from (pixels for pixels, _ in pictures_of(source, None, (), limit))
         return
     recording = RecordingReader(folder)
-    stride = max(1, len(recording.rows) // most)
-    everything = (pixels for camera in recording.cameras() for pixels in recording.pictures(camera))
-    yield from islice(everything, 0, stride * most, stride)
+    stride = max(1, len(recording.rows) // limit)
+    frames = (pixels for camera in recording.cameras() for pixels in recording.pictures(camera))
+    yield from islice(frames, 0, stride * limit, stride)

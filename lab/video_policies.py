@@ -1,7 +1,8 @@
-"""The policies that a video evaluation compares: each turns a clip and a rate into verdicts and a ledger.
+"""The policies that a video evaluation compares.
 
-Wherever a server answer and the edge's are both at hand, they are fused as a run does it, so no policy loses for want
-of that; the plain video streams are the exception, because nobody who streams has an edge model.
+In: a scored clip and an uplink rate. Out: `Outcome` with one verdict per frame and the bits spent. Every policy charges
+the same hard budget. If a frame has both a server answer and an edge answer, they are fused as in a run; only the plain
+video streams use the server answer alone, because a sender of plain video has no edge model.
 """
 
 from __future__ import annotations
@@ -9,16 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
-import numpy as np
-
-from sagelink.lab.harness import Harness, answers_of
-from sagelink.lab.scored_clips import ScoredClip, ScoredFrame
+from sagelink.lab.harness import Harness, full_evidence, server_answers
+from sagelink.lab.scored_clips import ScoredClip, ScoredView
 from sagelink.lab.video_streams import STREAMS, stream
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import Config
-from sagelink.pipeline.types import Answer, OperatingPoint, Pixels, ServerObservation
-from sagelink.server.receive import Received
+from sagelink.pipeline.types import Answer, OperatingPoint, Pixels, ServerObservation, Units
 from sagelink.stages.encode import Encoder, usable_lines
 from sagelink.stages.fuse import fuse
 from sagelink.stages.gate import Gate
@@ -26,15 +25,16 @@ from sagelink.stages.planner import Plan
 from sagelink.stages.rate_control import RateControl, RateControlConfig, UtilityCurve
 from sagelink.stages.scene_state import SceneConfig, SceneState
 from sagelink.stages.scene_tracker import rate_control_config, scene_config
-from sagelink.transport.codecs import cut_units
+
+_PERIODIC_QUALITY = 80  # WebP quality of `webp-periodic`
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What a policy made of one clip."""
+    """Result of a policy on one clip."""
 
-    hits: list[bool]  # one a frame
-    ages_ms: list[float | None]  # one a frame: of the newest frame that a server answer in the verdict is about
+    hits: list[bool]  # one per frame: the verdict is right
+    ages_ms: list[float | None]  # one per frame: age of the newest frame whose server answer is in the verdict
     total_bits: int
     peak_window_bits: int
 
@@ -43,236 +43,224 @@ class Outcome:
 class Policy:
     """A way to spend bits."""
 
-    play: Callable[[ScoredClip, float], dict[str, Outcome]]  # a clip, bit/s; outcomes by name
-    settings: object = ""  # on which they depend, too
+    evaluate: Callable[[ScoredClip, float], dict[str, Outcome]]  # from a clip and a rate in bit/s; outcomes by name
+    settings: object = ""  # other inputs of `evaluate`, part of the key of cached outcomes
 
 
 @dataclass(frozen=True, slots=True)
-class _Sent:
-    """A message that was paid for."""
-
-    number: int
-    plan: Plan
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Of ours."""
+class AutoSettings:
+    """Settings of the policy `auto`."""
 
     scene: SceneConfig
-    spend: RateControlConfig
-    closer: bool
+    rate_control: RateControlConfig
+    zoom: bool
 
 
-class Bench:
-    """All policies over one pair of models."""
+class _Playback:
+    """Plays one clip under a budget: sends messages and records the verdicts."""
+
+    def __init__(self, clip: ScoredClip, budget: UplinkBudget, max_message: int) -> None:
+        self.frames = clip.frames
+        self.answers = [frame.whole.answer for frame in clip.frames]  # one per frame; at first the edge's
+        self.evidence_seqs: list[int | None] = [None] * len(clip.frames)  # newest frame whose server answer is used
+        self.budget = budget
+        self._max_message = max_message
+
+    def allowance_bits(self, seq: int) -> int:
+        allowance = self.budget.allowance(self.frames[seq].stream_s)
+        assert allowance is not None
+        return allowance
+
+    def send(self, seq: int, encoder: Encoder, view: ScoredView, order: Units, limit_bits: int) -> Plan | None:
+        """Encodes and charges the best message of at most `limit_bits`; None if nothing fits."""
+        limit_bytes = min(limit_bits // 8, self._max_message)
+        plan = encoder.fit(seq, view.draw(), order, limit_bytes)
+        if isinstance(plan, Plan) and self.budget.charge(self.frames[seq].stream_s, 8 * len(plan.message)):
+            return plan
+        return None
+
+    def outcome(self) -> Outcome:
+        return Outcome(
+            hits=[answer.class_id == frame.truth for answer, frame in zip(self.answers, self.frames, strict=True)],
+            ages_ms=[
+                None if seq is None else round((frame.stream_s - self.frames[seq].stream_s) * 1e3, 3)
+                for frame, seq in zip(self.frames, self.evidence_seqs, strict=True)
+            ],
+            total_bits=self.budget.total_bits,
+            peak_window_bits=self.budget.peak_window_bits,
+        )
+
+
+class VideoPolicies:
+    """All policies for one pair of models."""
 
     def __init__(self, harness: Harness, config: Config, fps: float) -> None:
-        """Raises UsageError when the frontier lacks a codec that is needed."""
-        self._rig = harness
+        """Raises UsageError if the frontier lacks a codec that a policy needs."""
+        self._harness = harness
         self._config = config
         self._fps = fps
         self._window_s = config.budget.window
-        self.settings = Settings(scene_config(config.video), rate_control_config(config.video), config.zooms)
+        self._auto_settings = AutoSettings(
+            scene_config(config.video), rate_control_config(config.video), zoom=config.zooms
+        )
         self._gate = Gate(config.gate)
         self._encoder = Encoder.from_config(config, harness.pair.server)
-        self._worth = UtilityCurve.from_curves(usable_lines(config, harness.pair.server.name, harness.canvas))
+        self._utility = UtilityCurve.from_curves(usable_lines(config, harness.pair.server.name, harness.canvas))
         self._webp = self._encoder_of("webp-frame")
         self._raw = self._encoder_of("raw-zstd")
 
     def policies(self) -> dict[str, Policy]:
-        """By the name of what they measure."""
+        """The baselines and `auto`, by name."""
         return {
-            "edge": Policy(self.edge),
-            "webp-each": Policy(self.webp_each),
-            "webp-periodic": Policy(self.webp_periodic),
-            **{name: Policy(self._stream(name)) for name in STREAMS},
-            "paper": Policy(lambda footage, rate: self._greedy(footage, rate, "paper")),
-            "stateless": Policy(lambda footage, rate: self._greedy(footage, rate, "stateless")),
-            "auto": self._ours("auto", self.settings),
+            "edge": Policy(self._edge_only),
+            "webp-each": Policy(self._webp_each),
+            "webp-periodic": Policy(self._webp_periodic),
+            **{name: Policy(partial(self._stream, name)) for name in STREAMS},
+            "paper": Policy(self._paper),
+            "stateless": Policy(self._stateless),
+            "auto": self._auto_policy("auto", self._auto_settings),
         }
 
     def ablations(self) -> dict[str, Policy]:
-        """Ours with one part switched the other way, by name."""
-        scene, spend, closer = self.settings.scene, self.settings.spend, self.settings.closer
+        """`auto` with one setting changed, by name."""
+        auto = self._auto_settings
+        scene, rate_control = auto.scene, auto.rate_control
         changes = {
-            "auto-each-frame-alone": Settings(replace(scene, remember=False), spend, False),
-            f"auto-{'no-' if closer else ''}closer-look": Settings(scene, spend, not closer),
-            "auto-no-cuts": Settings(replace(scene, cut=2.0), spend, closer),
-            "auto-edge-not-averaged": Settings(replace(scene, accumulate=False), spend, closer),
-            "auto-answers-not-held": Settings(replace(scene, hold_s=0.0), spend, closer),
-            "auto-saving": Settings(scene, replace(spend, save=True), closer),
-            "auto-any-gain": Settings(scene, replace(spend, least_gain=0.0), closer),
+            "auto-each-frame-alone": replace(auto, scene=replace(scene, remember=False), zoom=False),
+            f"auto-{'no-' if auto.zoom else ''}closer-look": replace(auto, zoom=not auto.zoom),
+            "auto-no-cuts": replace(auto, scene=replace(scene, cut=2.0)),
+            "auto-edge-not-averaged": replace(auto, scene=replace(scene, accumulate=False)),
+            "auto-answers-not-held": replace(auto, scene=replace(scene, hold_s=0.0)),
+            "auto-saving": replace(auto, rate_control=replace(rate_control, save=True)),
+            "auto-any-gain": replace(auto, rate_control=replace(rate_control, least_gain=0.0)),
         }
-        return {name: self._ours(name, settings) for name, settings in changes.items()}
+        return {name: self._auto_policy(name, settings) for name, settings in changes.items()}
 
-    def edge(self, footage: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
-        """Nothing is sent."""
-        answers = [shot.whole.answer for shot in footage.shots]
-        return {"edge": _outcome(footage, answers, [None] * len(answers), self._budget(rate_bps))}
+    def _edge_only(self, clip: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
+        """Sends nothing."""
+        return {"edge": self._playback(clip, rate_bps).outcome()}
 
-    def webp_each(self, footage: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
-        """Every frame as the best WebP of an equal share of the window."""
-        budget = self._budget(rate_bps)
-        assert budget.limit_bits is not None
-        share = budget.limit_bits // (math.floor(self._fps * self._window_s) + 1)  # a window may meet one frame more
-        return self._each(
-            footage, "webp-each", self._webp, budget, lambda shot, number: shot.whole.order, share, always=True
-        )
+    def _webp_each(self, clip: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
+        """Sends every frame as the best WebP within an equal share of the window."""
+        playback = self._playback(clip, rate_bps)
+        assert playback.budget.limit_bits is not None
+        window_frames = math.floor(self._fps * self._window_s) + 1  # a window can hold one frame more than fps x length
+        share = playback.budget.limit_bits // window_frames
+        plans = {
+            seq: self._send_whole(playback, seq, self._webp, min(share, playback.allowance_bits(seq)))
+            for seq in range(len(clip.frames))
+        }
+        return {"webp-each": self._fuse_own_answers(playback, plans)}
 
-    def _greedy(self, footage: ScoredClip, rate_bps: float, name: str) -> dict[str, Outcome]:
-        """Every frame that the edge is unsure of takes what the window has left, and is forgotten."""
-        paper = name == "paper"
-        encoder = self._raw if paper else self._encoder
-        return self._each(
-            footage,
-            name,
-            encoder,
-            self._budget(rate_bps),
-            lambda shot, number: shot.paper if paper else shot.whole.order,
-        )
+    def _stateless(self, clip: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
+        """Sends every frame with an uncertain edge answer with all bits that the window has left."""
+        playback = self._playback(clip, rate_bps)
+        plans = {
+            seq: self._send_whole(playback, seq, self._encoder, playback.allowance_bits(seq))
+            for seq in self._unsure_frames(clip)
+        }
+        return {"stateless": self._fuse_own_answers(playback, plans)}
 
-    def _each(
-        self,
-        footage: ScoredClip,
-        name: str,
-        encoder: Encoder,
-        budget: UplinkBudget,
-        order: Callable[[ScoredFrame, int], np.ndarray],
-        share: int | None = None,
-        always: bool = False,
-    ) -> dict[str, Outcome]:
-        sent: list[_Sent] = []
-        for number, shot in enumerate(footage.shots):
-            if not always and not self._gate.offloads(shot.whole.answer):
-                continue
-            allowance = budget.allowance(shot.stream_s)
-            assert allowance is not None
-            cap = self._cap(allowance if share is None else min(share, allowance))
-            plan = encoder.fit(number, shot.whole.draw(), order(shot, number), cap)
-            if isinstance(plan, Plan) and budget.charge(shot.stream_s, 8 * len(plan.message)):
-                sent.append(_Sent(number, plan))
-        answers = [shot.whole.answer for shot in footage.shots]
-        about: list[int | None] = [None] * len(answers)
-        for each, server in zip(sent, self._answers([each.plan.message for each in sent]), strict=True):
-            answers[each.number] = fuse(answers[each.number], server, each.plan.weight)
-            about[each.number] = each.number
-        return {name: _outcome(footage, answers, about, budget)}
+    def _paper(self, clip: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
+        """Like `stateless`, with raw units in the order of the paper's SAGE."""
+        playback = self._playback(clip, rate_bps)
+        plans = {}
+        for seq in self._unsure_frames(clip):
+            frame = clip.frames[seq]
+            plans[seq] = playback.send(seq, self._raw, frame.whole, frame.paper_order, playback.allowance_bits(seq))
+        return {"paper": self._fuse_own_answers(playback, plans)}
 
-    def webp_periodic(self, footage: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
-        """A WebP of full quality as often as the window has room for one, or the best that fills an empty window; the
-        last answer holds until the next."""
-        budget = self._budget(rate_bps)
-        assert budget.limit_bits is not None
-        point = OperatingPoint("webp-frame", self._rig.canvas.units, self._rig.canvas.pixels, 80)
-        sent: list[_Sent] = []
-        for number, shot in enumerate(footage.shots):
-            allowance = budget.allowance(shot.stream_s)
-            assert allowance is not None
-            if allowance < budget.limit_bits:
-                full = 8 * len(self._encoder.message(number, shot.whole.draw(), shot.whole.order, point))
-                if allowance < full:
+    def _webp_periodic(self, clip: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
+        """Sends a WebP of full quality, or the best that fills an empty window, whenever the window has room for it.
+
+        A server answer is used until the next one.
+        """
+        playback = self._playback(clip, rate_bps)
+        point = OperatingPoint("webp-frame", self._harness.canvas.units, self._harness.canvas.pixels, _PERIODIC_QUALITY)
+        plans: dict[int, Plan] = {}
+        for seq, frame in enumerate(clip.frames):
+            allowance = playback.allowance_bits(seq)
+            if allowance < (playback.budget.limit_bits or 0):
+                full = self._encoder.message(seq, frame.whole.draw(), frame.whole.order, point)
+                if allowance < 8 * len(full):
                     continue
-            plan = self._webp.fit(number, shot.whole.draw(), shot.whole.order, self._cap(allowance))
-            if isinstance(plan, Plan) and budget.charge(shot.stream_s, 8 * len(plan.message)):
-                sent.append(_Sent(number, plan))
-        answers = [shot.whole.answer for shot in footage.shots]
-        about: list[int | None] = [None] * len(answers)
-        ends = [each.number for each in sent[1:]] + [len(answers)]
-        servers = self._answers([each.plan.message for each in sent])
-        for each, end, server in zip(sent, ends, servers, strict=True):
-            for number in range(each.number, end):
-                answers[number] = fuse(footage.shots[number].whole.answer, server, each.plan.weight)
-                about[number] = each.number
-        return {"webp-periodic": _outcome(footage, answers, about, budget)}
+            plan = self._send_whole(playback, seq, self._webp, allowance)
+            if plan is not None:
+                plans[seq] = plan
+        ends = [*plans, len(clip.frames)][1:]
+        answers = self._harness.answers([plan.message for plan in plans.values()])
+        for (seq, plan), end, server in zip(plans.items(), ends, answers, strict=True):
+            for later in range(seq, end):
+                playback.answers[later] = fuse(playback.answers[later], server, plan.weight)
+                playback.evidence_seqs[later] = seq
+        return {"webp-periodic": playback.outcome()}
 
-    def _stream(self, name: str) -> Callable[[ScoredClip, float], dict[str, Outcome]]:
-        """A video stream: the server on each decoded frame, and the same fused with the edge."""
+    def _stream(self, name: str, clip: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
+        """Sends a video stream; the server classifies the newest decoded frame. With and without fusion."""
+        alone = self._playback(clip, rate_bps)
+        times_s = [frame.stream_s for frame in clip.frames]
+        pictures = [frame.whole.draw() for frame in clip.frames]
+        received = [*stream(name, pictures, times_s, self._fps, alone.budget)]
+        decoded: dict[int, Pixels] = {item[0]: item[1] for item in received if item}
+        evidence = [full_evidence(picture, self._harness.canvas) for picture in decoded.values()]
+        servers = dict(zip(decoded, server_answers(self._harness.classifier, evidence), strict=True))
+        fused = self._playback(clip, rate_bps)
+        fused.budget = alone.budget
+        weight = self._utility.weight(math.inf)
+        for seq, item in enumerate(received):
+            if item:
+                alone.evidence_seqs[seq] = fused.evidence_seqs[seq] = item[0]
+                alone.answers[seq] = servers[item[0]]
+                fused.answers[seq] = fuse(fused.answers[seq], servers[item[0]], weight)
+        return {name: alone.outcome(), f"{name}+edge": fused.outcome()}
 
-        def policy(footage: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
-            budget = self._budget(rate_bps)
-            times = [shot.stream_s for shot in footage.shots]
-            seen = [*stream(name, [shot.whole.draw() for shot in footage.shots], times, self._fps, budget)]
-            pictures: dict[int, Pixels] = {each[0]: each[1] for each in seen if each}
-            servers = dict(zip(pictures, self._pictures([*pictures.values()]), strict=True))
-            edge = [shot.whole.answer for shot in footage.shots]
-            about = [each[0] if each else None for each in seen]
-            alone = [own if of is None else servers[of] for own, of in zip(edge, about, strict=True)]
-            weight = self._worth.weight(math.inf)
-            both = [own if of is None else fuse(own, servers[of], weight) for own, of in zip(edge, about, strict=True)]
-            return {
-                name: _outcome(footage, alone, about, budget),
-                f"{name}+edge": _outcome(footage, both, about, budget),
-            }
+    def _auto_policy(self, name: str, settings: AutoSettings) -> Policy:
+        return Policy(lambda clip, rate_bps: {name: self._auto(clip, rate_bps, settings)}, settings)
 
-        return policy
+    def _auto(self, clip: ScoredClip, rate_bps: float, settings: AutoSettings) -> Outcome:
+        """Tracks the scene and sends a message where it is expected to improve the verdicts, as `sagelink run` does."""
+        playback = self._playback(clip, rate_bps)
+        scene, rate_control = SceneState(settings.scene), RateControl(settings.rate_control, self._utility)
+        for seq, frame in enumerate(clip.frames):
+            view = frame.scheduled if settings.zoom else frame.whole
+            estimate = scene.observe(seq, view.answer, view.look, frame.stream_s)
+            playback.answers[seq] = answer = Answer.from_log_scores(estimate.scores)
+            playback.evidence_seqs[seq] = estimate.server_seq
+            allowance, limit = playback.allowance_bits(seq), playback.budget.limit_bits or 0
+            if not self._gate.offloads(answer):
+                continue
+            max_bytes = rate_control.max_bytes(1 - answer.prob, estimate, allowance / 8, limit / 8, self._window_s)
+            if max_bytes is None:
+                continue
+            plan = playback.send(seq, self._encoder, view, view.order, min(8 * max_bytes, allowance))
+            if plan is not None:
+                scene.register_sent(seq)
+                (server,) = self._harness.answers([plan.message])
+                scene.add_server_answers([ServerObservation(seq, server.log_probs, plan.weight)])
+                playback.answers[seq] = Answer.from_log_scores(scene.current()[0])
+                playback.evidence_seqs[seq] = seq
+        return playback.outcome()
 
-    def _ours(self, name: str, settings: Settings) -> Policy:
+    def _playback(self, clip: ScoredClip, rate_bps: float) -> _Playback:
+        return _Playback(clip, UplinkBudget(rate_bps, self._window_s), self._config.encode.max_message)
 
-        def policy(footage: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
-            budget = self._budget(rate_bps)
-            assert budget.limit_bits is not None
-            scene, spend = SceneState(settings.scene), RateControl(settings.spend, self._worth)
-            answers: list[Answer] = []
-            about: list[int | None] = []
-            for number, shot in enumerate(footage.shots):
-                now_s = shot.stream_s
-                view = shot.turn if settings.closer else shot.whole
-                estimate = scene.observe(number, view.answer, view.look, now_s)
-                answer = Answer.from_log_scores(estimate.scores)
-                of = estimate.server_seq
-                allowance = budget.allowance(now_s)
-                assert allowance is not None
-                most = (
-                    spend.max_bytes(1 - answer.prob, estimate, allowance / 8, budget.limit_bits / 8, self._window_s)
-                    if self._gate.offloads(answer)
-                    else None
-                )
-                if most is not None:
-                    plan = self._encoder.fit(number, view.draw(), view.order, self._cap(min(8 * most, allowance)))
-                    if isinstance(plan, Plan) and budget.charge(now_s, 8 * len(plan.message)):
-                        scene.register_sent(number)
-                        (server,) = self._answers([plan.message])
-                        scene.add_server_answers([ServerObservation(number, server.log_probs, plan.weight)])
-                        answer = Answer.from_log_scores(scene.current()[0])
-                        of = number
-                answers.append(answer)
-                about.append(of)
-            return {name: _outcome(footage, answers, about, budget)}
+    def _unsure_frames(self, clip: ScoredClip) -> list[int]:
+        return [seq for seq, frame in enumerate(clip.frames) if self._gate.offloads(frame.whole.answer)]
 
-        return Policy(policy, settings)
+    @staticmethod
+    def _send_whole(playback: _Playback, seq: int, encoder: Encoder, limit_bits: int) -> Plan | None:
+        whole = playback.frames[seq].whole
+        return playback.send(seq, encoder, whole, whole.order, limit_bits)
 
-    def _budget(self, rate_bps: float) -> UplinkBudget:
-        return UplinkBudget(rate_bps, self._window_s)
-
-    def _cap(self, bits: int) -> int:
-        return min(bits // 8, self._config.encode.max_message)
+    def _fuse_own_answers(self, playback: _Playback, plans: dict[int, Plan | None]) -> Outcome:
+        """Fuses each server answer into the verdict of its own frame only. `plans`: sent messages by frame."""
+        sent = {seq: plan for seq, plan in plans.items() if plan is not None}
+        answers: Sequence[Answer] = self._harness.answers([plan.message for plan in sent.values()])
+        for (seq, plan), server in zip(sent.items(), answers, strict=True):
+            playback.answers[seq] = fuse(playback.answers[seq], server, plan.weight)
+            playback.evidence_seqs[seq] = seq
+        return playback.outcome()
 
     def _encoder_of(self, codec: str) -> Encoder:
         encode = self._config.encode.model_copy(update={"codec": codec})
-        return Encoder.from_config(self._config.model_copy(update={"encode": encode}), self._rig.pair.server)
-
-    def _answers(self, messages: Sequence[bytes]) -> list[Answer]:
-        return self._rig.answers(messages, lambda done: None)
-
-    def _pictures(self, pictures: Sequence[Pixels]) -> list[Answer]:
-        """The server's answers to whole pictures."""
-        canvas = self._rig.canvas
-        everything = np.arange(canvas.units)
-        evidence = [Received(0, everything, cut_units(each, everything, canvas.patch_size)) for each in pictures]
-        return answers_of(self._rig.classifier, evidence)
-
-
-def _outcome(
-    footage: ScoredClip, answers: Sequence[Answer], about: Sequence[int | None], budget: UplinkBudget
-) -> Outcome:
-    shots = footage.shots
-    return Outcome(
-        hits=[answer.class_id == shot.truth for answer, shot in zip(answers, shots, strict=True)],
-        ages_ms=[
-            None if of is None else round((shot.stream_s - shots[of].stream_s) * 1e3, 3)
-            for shot, of in zip(shots, about, strict=True)
-        ],
-        total_bits=budget.total_bits,
-        peak_window_bits=budget.peak_window_bits,
-    )
+        return Encoder.from_config(self._config.model_copy(update={"encode": encode}), self._harness.pair.server)

@@ -1,4 +1,4 @@
-"""`sagelink eval` and `sagelink calibrate` as a user types them, on scenes that the demo pair knows."""
+"""The commands `sagelink eval` and `sagelink calibrate` with the demo pair on synthetic scenes."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ FEW = ("--units", "16,196", "--selectors", "sage,coverage,random", "--importance
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 scenes with labels.csv."""
     folder = tmp_path_factory.mktemp("scenes")
-    source = SyntheticSource(24, seed=5, hold=1)
+    source = SyntheticSource(24, 112, 112, seed=5, hold=1)
     with (folder / "labels.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["file", "label"])
-        for number, shot in enumerate(source):
-            Image.fromarray(shot.pixels).save(folder / f"{number:02d}.png")
-            table.writerow([f"{number:02d}.png", shot.truth])
+        for number, frame in enumerate(source):
+            Image.fromarray(frame.pixels).save(folder / f"{number:02d}.png")
+            table.writerow([f"{number:02d}.png", frame.truth])
     return folder
 
 
@@ -44,7 +44,7 @@ def test_eval_measures_every_selector(command, scenes: Path, tmp_path: Path) -> 
     for (_, _, units), row in cells.items():
         assert row["bytes_max"] >= row["bytes_mean"] > 0
         assert row["vs_paper"].keys() == {"server_acc", "fused_acc"}
-        if units == 196:  # whatever the order, it is the whole picture
+        if units == 196:  # all units: the order does not matter
             assert row["server_acc"] == report["ceiling"]
             assert row["fused_acc"] == report["fused_ceiling"]
         low, high = row["ci95"]["server_acc"]
@@ -78,7 +78,7 @@ def test_eval_compares_codecs_under_caps(command, scenes: Path, tmp_path: Path) 
     assert {path.name for path in tmp_path.iterdir()} == {"eval.json", "accuracy-bytes.png", "accuracy-bytes.svg"}
 
 
-def test_without_labels_the_server_on_all_units_is_the_truth(command, scenes: Path, tmp_path: Path) -> None:
+def test_without_labels_the_server_on_all_units_is_the_reference(command, scenes: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
     for path in scenes.glob("*.png"):
@@ -91,20 +91,20 @@ def test_without_labels_the_server_on_all_units_is_the_truth(command, scenes: Pa
     report = json.loads((tmp_path / "out" / "eval.json").read_text())
     assert (report["truth"], report["ceiling"], report["offloaded"]) == ("server", 1.0, 0.0)
     (row,) = report["rows"]
-    assert row["server_acc"] is None  # the gate let nothing out
+    assert row["server_acc"] is None  # the gate offloads nothing
     assert row["fused_acc"] == report["edge"]
 
 
-def test_eval_takes_the_truth_from_class_folders(command, scenes: Path, tmp_path: Path) -> None:
+def test_eval_reads_labels_from_class_folders(command, scenes: Path, tmp_path: Path) -> None:
     with (scenes / "labels.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             folder = tmp_path / "images" / row["label"]
             folder.mkdir(parents=True, exist_ok=True)
             (folder / row["file"]).symlink_to(scenes / row["file"])
-    few = (*DEMO, "--units", "48", "--selectors", "sage", "--importance", "last")
+    options = (*DEMO, "--units", "48", "--selectors", "sage", "--importance", "last")
     reports = []
     for number, images in enumerate(([tmp_path / "images"], [scenes, "--labels", scenes / "labels.csv"])):
-        code, printed = command("eval", *images, *few, "--out", tmp_path / str(number))
+        code, printed = command("eval", *images, *options, "--out", tmp_path / str(number))
         assert code == 0, printed
         reports.append(json.loads((tmp_path / str(number) / "eval.json").read_text()))
     for key in ("images", "truth", "edge", "ceiling", "fused_ceiling", "hard_share"):
@@ -112,18 +112,16 @@ def test_eval_takes_the_truth_from_class_folders(command, scenes: Path, tmp_path
     assert reports[0]["rows"][0]["server_acc"] == reports[1]["rows"][0]["server_acc"]
 
 
-def test_ctrl_c_keeps_the_rows_that_are_complete(
-    command, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_keeps_complete_rows(command, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = accuracy_by_units.units_rows
 
-    def cut_off(*arguments: object) -> Iterator[UnitsRow]:
+    def interrupted(*arguments: object) -> Iterator[UnitsRow]:
         for number, row in enumerate(real(*arguments)):
             if number == 3:
                 raise KeyboardInterrupt
             yield row
 
-    monkeypatch.setattr(accuracy_by_units, "units_rows", cut_off)
+    monkeypatch.setattr(accuracy_by_units, "units_rows", interrupted)
     code, printed = command("eval", scenes, "--labels", scenes / "labels.csv", *DEMO, *FEW, "--out", tmp_path)
     assert code == 0
     assert "interrupted" in printed
@@ -148,14 +146,16 @@ def test_ctrl_c_keeps_the_rows_that_are_complete(
         (["--labels", "nowhere.csv"], "'nowhere.csv' cannot be read"),
     ],
 )
-def test_eval_says_what_is_wrong(command, scenes: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_eval_refuses_invalid_arguments(
+    command, scenes: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
     code, printed = command("eval", scenes, *DEMO, *arguments, "--out", tmp_path / "out")
     assert code == 2
     assert message in " ".join(printed.split())
     assert not (tmp_path / "out").exists()
 
 
-def test_calibrate_says_what_is_wrong(command, scenes: Path, tmp_path: Path) -> None:
+def test_calibrate_refuses_invalid_arguments(command, scenes: Path, tmp_path: Path) -> None:
     for arguments, message in (
         (["synthetic:8", "--out", tmp_path / "f.yaml"], "8 frames to measure"),
         (["nowhere", "--out", tmp_path / "f.yaml"], "'nowhere' does not exist"),
@@ -167,22 +167,27 @@ def test_calibrate_says_what_is_wrong(command, scenes: Path, tmp_path: Path) -> 
     assert not (tmp_path / "f.yaml").exists()
 
 
-def test_calibrate_goes_on_after_ctrl_c(command, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calibrate_continues_after_ctrl_c(
+    command, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from sagelink.lab import frontier_measurement
 
-    todo = [
-        item for item in frontier_measurement.empty_lines(Canvas(14, 8)) if item[0].codec in ("raw-zstd", "token-zstd")
+    plans = [
+        (curve, points[:3])
+        for curve, points in frontier_measurement.plan_curves(Canvas(14, 8))
+        if curve.codec in ("raw-zstd", "token-zstd")
     ]
-    monkeypatch.setattr(frontier_measurement, "empty_lines", lambda canvas: todo)
-    real, asked = frontier_measurement.best_weight, []
+    monkeypatch.setattr(frontier_measurement, "plan_curves", lambda canvas: plans)
+    real, calls = frontier_measurement.best_weight, []
 
-    def weigh(*arguments: object) -> float:
-        asked.append(1)
-        if len(asked) in (3, 13):  # in the first line, then in the second of three
+    def interrupted(*arguments: object) -> float:
+        """Called once per point; three curves have three points each."""
+        calls.append(1)
+        if len(calls) in (2, 7):  # in the first curve, then in the second
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(frontier_measurement, "best_weight", weigh)
+    monkeypatch.setattr(frontier_measurement, "best_weight", interrupted)
     calibrate = ("calibrate", scenes, *DEMO, "--frames", "24", "--out")
     code, printed = command(*calibrate, tmp_path / "a.yaml")
     assert code == 0
@@ -192,17 +197,17 @@ def test_calibrate_goes_on_after_ctrl_c(command, scenes: Path, tmp_path: Path, m
     assert code == 0
     assert "interrupted" in printed
     assert {path.name for path in tmp_path.iterdir()} == {"a.yaml.resume"}
-    asked.extend([1] * 100)
-    before = len(asked)
+    calls.extend([1] * 100)
+    before = len(calls)
     code, printed = command(*calibrate, tmp_path / "a.yaml")
     assert code == 0, printed
-    assert len(asked) - before == 14  # the first line's seven points are not measured again
+    assert len(calls) - before == 6  # the first curve's three points are not measured again
     assert {path.name for path in tmp_path.iterdir()} == {"a.yaml"}
     code, printed = command(*calibrate, tmp_path / "b.yaml")
     assert (tmp_path / "a.yaml").read_text() == (tmp_path / "b.yaml").read_text()
 
 
-def test_a_run_plans_with_what_calibrate_wrote(
+def test_a_run_plans_with_a_calibrated_frontier(
     command, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sagelink.lab import frontier_measurement
@@ -210,7 +215,7 @@ def test_a_run_plans_with_what_calibrate_wrote(
     sweep = frontier_measurement.Sweep("webp", (10, 50))
     monkeypatch.setattr(frontier_measurement, "SWEEPS", (sweep,))
     monkeypatch.setattr(frontier_measurement, "UNIT_SWEEPS", {})
-    monkeypatch.setattr(frontier_measurement.empty_lines, "__defaults__", ((sweep,),))
+    monkeypatch.setattr(frontier_measurement.plan_curves, "__defaults__", ((sweep,),))
     path = tmp_path / "frontier.yaml"
     labels = ("--labels", scenes / "labels.csv")
     code, printed = command("calibrate", scenes, *labels, *DEMO, "--frames", "24", "--out", path)

@@ -25,11 +25,11 @@ def still(tmp_path: Path) -> Path:
     """A folder of one picture, many times."""
     from PIL import Image
 
-    from sagelink.lab.clips import World
+    from sagelink.lab.clips import SyntheticPhotos
 
     folder = tmp_path / "still"
     folder.mkdir()
-    pixels, _ = World(3, 3).photo(0)
+    pixels, _ = SyntheticPhotos(3, 3).photo(0)
     Image.fromarray(pixels).save(folder / "00.png")
     for number in range(1, FRAMES):
         shutil.copy(folder / "00.png", folder / f"{number:02}.png")

@@ -1,4 +1,8 @@
-"""What a calibration that was cut off has measured, in a file beside the one that it was to write."""
+"""Saves the finished curves of an interrupted calibration in a file beside its output, and loads them again.
+
+The first line of the file is a digest of the samples and the server model. Curves of other samples or another model are
+not loaded.
+"""
 
 from __future__ import annotations
 
@@ -15,27 +19,26 @@ from sagelink.stages.frontier import CurveModel, FrontierModel
 
 
 class CalibrationCheckpoint:
-    """Complete lines of the same pictures, selections and models; of others none are found."""
-
     def __init__(self, path: Path, samples: Sequence[Sample], server: Model) -> None:
         self.path = path
-        seen = hashlib.sha256(weights_digest(server).encode())
+        inputs = hashlib.sha256(weights_digest(server).encode())
         for sample in samples:
-            seen.update(sample.picture.tobytes() + sample.order.tobytes() + sample.edge.tobytes())
-            seen.update(str(sample.truth).encode())
-        self._note = f"incomplete: {seen.hexdigest()}"
+            inputs.update(sample.picture.tobytes() + sample.order.tobytes() + sample.edge.tobytes())
+            inputs.update(str(sample.truth).encode())
+        self._note = f"incomplete: {inputs.hexdigest()}"
 
-    def lines(self) -> list[CurveModel]:
+    def load(self) -> list[CurveModel]:
+        """The saved curves; empty if there is no file, or if it is damaged or belongs to another calibration."""
         try:
             text = self.path.read_text(encoding="utf-8")
             if text.startswith(f"# {self._note}\n"):
                 return FrontierModel.model_validate(yaml.safe_load(text)).lines
-        except (OSError, ValueError, yaml.YAMLError):  # none, or damaged: then it is measured again
+        except (OSError, ValueError, yaml.YAMLError):
             pass
         return []
 
-    def put(self, frontier: FrontierModel) -> None:
+    def save(self, frontier: FrontierModel) -> None:
         write_frontier(frontier, self.path, self._note)
 
-    def clear(self) -> None:
+    def delete(self) -> None:
         self.path.unlink(missing_ok=True)
