@@ -81,7 +81,6 @@ class Run:
         from sagelink.stages.encode import Encoder
         from sagelink.stages.fuse import Fuse
         from sagelink.stages.gate import Gate
-        from sagelink.stages.sinks.tally import Tally
 
         self.config = config
         self.captures = captures
@@ -91,7 +90,6 @@ class Run:
         self._overhead = OverheadCharges(self.budget, recorded=config.output.record is not None)
         if script is not None:
             script.budget = self.budget
-        self.tally = Tally()
         self.own_budget_cameras = frozenset(each.name for each in config.all_cameras if each.budget is not None)
         self._gate = Gate(config.gate)
         self.control = Control(self.budget, self._gate)
@@ -172,7 +170,7 @@ class Run:
 
         output, labels = self.config.output, self.models.edge.labels
         began = time.monotonic()
-        sinks: list[Sink] = [self.tally, self.stats]
+        sinks: list[Sink] = [self.stats]
         recorder = Recorder(sinks, Smoother(scene_config(self.config.video)).smooth, self.stats.show_pending)
         painter = Painter(labels, self.models.server.grid, self.config.capture.resize)
         with ExitStack() as stack:
@@ -212,9 +210,10 @@ class Run:
             # NumPy's OpenBLAS spins for tens of ms after each small product, on a core that a model needs.
             stack.enter_context(ThreadpoolController().select(internal_api="openblas").limit(limits=1))
             run_loop(self._go(recorder, monitor), fast=is_webrtc(self.config.ship.server))
-        if self.tally.verdicts and self.tally.drops[Drop.ERROR] == self.tally.unanswered == self.tally.verdicts:
+        total = self.stats.tally.total
+        if total.verdicts and total.drops[Drop.ERROR] == total.unanswered == total.verdicts:
             raise SagelinkError("the edge model failed on every frame; see the log")
-        if self.live and not self.tally.verdicts and not self._interrupted:
+        if self.live and not total.verdicts and not self._interrupted:
             health = {each.name: each.health() or {} for each in self.captures}
             faults = ", ".join(f"{name} ({each.get('fault') or 'silent'})" for name, each in health.items())
             raise SagelinkError(f"no camera gave a frame: {faults}")
@@ -282,26 +281,23 @@ class Run:
 
     def summary(self, wall_s: float) -> dict[str, object]:
         """Its keys are documented in docs/outputs.md."""
-        tally, latency = self.tally, self.tally.latency
+        total, latency = self.stats.tally.total, self.stats.tally.latency
         frames = sum(capture.captured for capture in self.captures)
-        accuracy = None
-        if tally.with_truth:
-            accuracy = {"verdict": tally.correct / tally.with_truth, "edge": tally.edge_correct / tally.with_truth}
         return {
             "frames": frames,
-            "verdicts": tally.verdicts,
-            "offloaded": tally.offloaded,
-            "origins": dict(tally.origins),
-            "drops": dict(tally.drops),
-            "revised": tally.revised,
-            "wire_bits": tally.wire_bits,
+            "verdicts": total.verdicts,
+            "offloaded": total.offloaded,
+            "origins": dict(total.origins),
+            "drops": dict(total.drops),
+            "revised": total.revised,
+            "wire_bits": total.wire_bits,
             "peak_window_bits": self.budget.peak_window_bits,
             "budget_bits": self.budget.limit_bits,
             "window_s": self.budget.window_s,
             "fps": frames / wall_s if wall_s else 0.0,
             "wall_s": wall_s,
             "latency_ms": {"p50": latency.percentile(0.5), "p95": latency.percentile(0.95), "max": latency.max_ms},
-            "accuracy": accuracy,
+            "accuracy": total.accuracy(),
             "skipped": sum(capture.skipped for capture in self.captures),
             "interrupted": self._interrupted,
             "source": self.source,
@@ -310,12 +306,12 @@ class Run:
         }
 
     def _camera(self, capture: Capture) -> dict[str, object]:
-        account, counts = self.accounts[capture.name], self.tally.cameras[capture.name]
+        account, counts = self.accounts[capture.name], self.stats.tally.cameras[capture.name]
         return {
             "source": capture.source,
             "frames": capture.captured,
-            "offloaded": counts["offloaded"],
-            "wire_bits": counts["wire_bits"],
+            "offloaded": counts.offloaded,
+            "wire_bits": counts.wire_bits,
             "peak_window_bits": account.own.peak_window_bits,
             "budget_bits": account.limit_bits,
             "skipped": capture.skipped,

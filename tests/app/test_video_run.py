@@ -193,7 +193,7 @@ def test_a_live_run_whose_server_is_slow_says_at_once_and_revises(
         real_announce(self, verdict)
 
     monkeypatch.setattr(classify.Classifier, "__call__", slow)
-    monkeypatch.setattr(LiveStats, "announce", announce)
+    monkeypatch.setattr(LiveStats, "show_pending", announce)
     options = {"video__policy": "always", "capture__realtime": True, "ship__deadline": 30, "ship__in_flight": 1}
     record = tmp_path / "rec"
     lines, summary = run(
