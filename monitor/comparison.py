@@ -1,4 +1,4 @@
-"""Compares runs with other settings on the same recorded frames: cost and verdicts of each run, as a table and a plot."""
+"""Compares runs with other settings on the same recorded frames: cost and verdicts, as a table and a plot."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def comparison_table(rows: Mapping[tuple[str, int], Row], runs: Sequence[TrialRu
 
 
 def save_comparison(rows: Mapping[tuple[str, int], Row], runs: Sequence[TrialRun], path: Path) -> None:
-    """Draws the bytes sent over time by each run, and the share of verdicts that it has in common with the recorded run."""
+    """Draws for each run the bytes sent over time, and the share of verdicts equal to those of the recorded run."""
     from matplotlib.figure import Figure
 
     base = recorded(rows)

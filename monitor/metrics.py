@@ -29,7 +29,10 @@ class ServerMetrics:
         for outcome in ("answered", "refused", "malformed", "expired", "displaced"):
             self.messages.labels(outcome)
         self.parts = Counter(
-            "sagelink_server_parts", "Datagrams of evidence messages by outcome: arrived, lost", ["outcome"], registry=registry
+            "sagelink_server_parts",
+            "Datagrams of evidence messages by outcome: arrived, lost",
+            ["outcome"],
+            registry=registry,
         )
         for outcome in ("arrived", "lost"):
             self.parts.labels(outcome)
@@ -42,11 +45,15 @@ class ServerMetrics:
         self.waiting = Gauge("sagelink_server_waiting_frames", "Frames waiting for the model", registry=registry)
         self.cameras = Gauge("sagelink_server_cameras", "Cameras that have announced themselves", registry=registry)
         self.viewers = Gauge("sagelink_server_viewers", "Browsers connected as cameras", registry=registry)
-        self.remembered = Gauge("sagelink_server_remembered_bytes", "Size of the remembered units of all cameras", registry=registry)
+        self.remembered = Gauge(
+            "sagelink_server_remembered_bytes", "Size of the remembered units of all cameras", registry=registry
+        )
         self.forgotten = Counter(
             "sagelink_server_forgotten", "Delta messages whose reference this server does not have", registry=registry
         )
-        self.connected = Gauge("sagelink_server_connected", "1 while the server is connected to its broker, else 0", registry=registry)
+        self.connected = Gauge(
+            "sagelink_server_connected", "1 while the server is connected to its broker, else 0", registry=registry
+        )
         self.batch_frames = Histogram(
             "sagelink_server_batch_frames",
             "Frames in a batch",
@@ -54,7 +61,10 @@ class ServerMetrics:
             registry=registry,
         )
         self.queue_seconds = Histogram(
-            "sagelink_server_queue_seconds", "Time from the arrival of a message to the model", buckets=_SECONDS, registry=registry
+            "sagelink_server_queue_seconds",
+            "Time from the arrival of a message to the model",
+            buckets=_SECONDS,
+            registry=registry,
         )
         self.batch_seconds = Histogram(
             "sagelink_server_batch_seconds", "Time to decode and classify a batch", buckets=_SECONDS, registry=registry
@@ -95,7 +105,9 @@ class EdgeMetrics:
         self.window_bits = Gauge(
             "sagelink_window_bits", "Bits in the budget window when a frame last asked the budget", registry=registry
         )
-        self.budget_bits = Gauge("sagelink_budget_bits", "Limit of the budget window in bits; +Inf: no limit", registry=registry)
+        self.budget_bits = Gauge(
+            "sagelink_budget_bits", "Limit of the budget window in bits; +Inf: no limit", registry=registry
+        )
         self.stage_seconds = Histogram(
             "sagelink_stage_seconds", "Time of a frame in a stage", ["stage"], buckets=_SECONDS, registry=registry
         )

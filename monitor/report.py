@@ -1,4 +1,4 @@
-"""`sagelink report`: writes one self-contained HTML page about a run, or two runs side by side, and its plots as PNG."""
+"""`sagelink report`: writes a self-contained HTML page about one run, or two side by side, and its plots as PNG."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ _SHEET_FRAMES = 12  # at most, in a contact sheet
 _TITLES = {
     "bits": ("Bits over time", "Bits sent, bits in the rolling window, and the budget of the window."),
     "verdicts": ("Verdicts", "Origin of the verdicts, and why the server did not answer the other frames."),
-    "latency": ("Latency by stage", "p50 and p95: half of the frames, and 95 % of them, needed at most this time in a stage."),
+    "latency": (
+        "Latency by stage",
+        "p50 and p95: half of the frames, and 95 % of them, needed at most this time in a stage.",
+    ),
     "accuracy": ("Accuracy", "Share of the frames with the true class."),
 }
 
@@ -58,9 +61,9 @@ def write_report(folders: Sequence[Path], out: Path | None = None) -> Path:
 def _template() -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    return Environment(loader=PackageLoader("sagelink.monitor"), autoescape=True, undefined=StrictUndefined).get_template(
-        "report.html"
-    )
+    return Environment(
+        loader=PackageLoader("sagelink.monitor"), autoescape=True, undefined=StrictUndefined
+    ).get_template("report.html")
 
 
 def _names(runs: Sequence[Results]) -> list[str]:
@@ -81,7 +84,9 @@ def _facts(run: Results) -> dict[str, str]:
     budget = "unknown: the run has no summary"
     if run.window_s:
         budget = f"{format_rate(None if limit is None else limit / run.window_s)} over {run.window_s:g} s"
-    share = f" ({peak / limit:.1%})" if limit and peak <= limit else ""  # above it only where the budget was lowered later
+    share = (
+        f" ({peak / limit:.1%})" if limit and peak <= limit else ""
+    )  # above it only where the budget was lowered later
     cameras = run.frames_by_camera().most_common()
     facts = {
         "Source": str(summary.get("source", "unknown")),
@@ -93,7 +98,9 @@ def _facts(run: Results) -> dict[str, str]:
         "Fullest window": f"{peak:,} bits{share}" if summary else "unknown",
         "Sent": f"{bits.sum() / 8000:,.1f} kB, {bits.sum() / 8 / frames:,.0f} B per frame",
         "Latency": f"p50 {p50:.0f} ms, p95 {p95:.0f} ms",
-        "Accuracy": f"{accuracy['verdict']:.1%}, edge alone {accuracy['edge']:.1%}" if accuracy else "unknown: the source has no true classes",
+        "Accuracy": f"{accuracy['verdict']:.1%}, edge alone {accuracy['edge']:.1%}"
+        if accuracy
+        else "unknown: the source has no true classes",
         "Edge and server agree": _agreement(counts),
     }
     if counts.revised:
@@ -120,7 +127,9 @@ def _sheets(run: Results) -> list[dict[str, Any]]:
     unsure = sorted((line for line in saved if line["prob"] is not None), key=lambda line: (line["prob"], line["seq"]))
     sheets = [("Most expensive frames", costly), ("Least certain frames", unsure)]
     return [
-        {"title": title, "cards": [_card(run, line) for line in lines[:_SHEET_FRAMES]]} for title, lines in sheets if lines
+        {"title": title, "cards": [_card(run, line) for line in lines[:_SHEET_FRAMES]]}
+        for title, lines in sheets
+        if lines
     ]
 
 

@@ -1,6 +1,6 @@
-"""Live state of a run: takes its verdicts, returns counts, rates and percentiles for terminal, dashboard and /api/stats.
+"""Live state of a run: takes its verdicts, returns counts, rates and percentiles.
 
-Memory is constant. One thread writes; any thread may read.
+The terminal panel, the dashboard and /api/stats show it. Memory is constant. One thread writes; any thread may read.
 """
 
 from __future__ import annotations
@@ -164,7 +164,9 @@ class LiveStats:
             }
 
 
-def _drops(counts: list[tuple[str, int]], stages: Mapping[str, dict[str, float] | None]) -> dict[str, dict[str, object]]:
+def _drops(
+    counts: list[tuple[str, int]], stages: Mapping[str, dict[str, float] | None]
+) -> dict[str, dict[str, object]]:
     """Frames and slow side by drop reason, from the counts and the percentiles per stage."""
     ship_ms, server_ms = ((stages[stage] or {}).get("p50") for stage in ("ship", "server"))
     return {reason: {"frames": count, "slow": slow_side(reason, ship_ms, server_ms)} for reason, count in counts}

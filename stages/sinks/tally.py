@@ -83,7 +83,7 @@ class VerdictCounts:
             self.agreeing += edge == server
 
     def accuracy(self) -> dict[str, float] | None:
-        """Shares (0..1) of the frames with the true class: of the verdicts, of the edge; None where no truth is known."""
+        """Share (0..1) of right answers of the verdicts and of the edge; None where no truth is known."""
         if not self.with_truth:
             return None
         return {"verdict": self.correct / self.with_truth, "edge": self.edge_correct / self.with_truth}
