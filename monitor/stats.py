@@ -9,7 +9,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,10 +53,10 @@ class RecentValues:
 class CameraActivity:
     """The latest verdicts of one camera, and when they came."""
 
-    last_s: float  # monotonic clock, of the last verdict; before the first one, of the start of the run
+    last_s: float  # time of the last verdict; before the first one, of the start of the run
     last: Verdict | None = None  # the last final verdict
     newest: Verdict | None = None  # the verdict or provisional answer of the newest frame
-    arrivals_s: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_FRAMES))  # monotonic clock
+    arrivals_s: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_FRAMES))  # times of the verdicts
 
     def fps(self, now_s: float) -> float:
         """Verdicts per second over the last ten seconds."""
@@ -89,7 +89,12 @@ def slow_side(reason: str, ship_ms: float | None, server_ms: float | None) -> st
 class LiveStats:
     """A sink that counts verdicts (`tally`) and keeps the state of the last seconds. Thread-safe."""
 
-    def __init__(self, own_budget_cameras: Collection[str] = (), window_s: float = math.inf) -> None:
+    def __init__(
+        self,
+        own_budget_cameras: Collection[str] = (),
+        window_s: float = math.inf,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Counts nothing yet.
 
         `own_budget_cameras`: cameras with their own budget; the shared window leaves out their bits.
@@ -99,16 +104,17 @@ class LiveStats:
         self.tally = Tally()
         self._own_budget_cameras = own_budget_cameras
         self._window_s = window_s
-        self._asked_s = -math.inf  # monotonic clock, when a frame last asked the shared budget
+        self._clock_s = clock_s
+        self._asked_s = -math.inf  # when a frame last asked the shared budget
         self._lock = threading.Lock()
-        self._began_s = time.monotonic()
+        self._began_s = clock_s()
         self._stages = {stage: RecentValues() for stage in STAGES}
         self._cameras: dict[str, CameraActivity] = {}
         self._window_bits = self._peak_window_bits = 0
         self._budget_bits: int | None = None
 
     def write(self, verdict: Verdict) -> None:
-        now_s = time.monotonic()
+        now_s = self._clock_s()
         with self._lock:
             self.tally.add(verdict)
             if verdict.window_bits is not None and verdict.frame.camera not in self._own_budget_cameras:
@@ -124,7 +130,7 @@ class LiveStats:
     def show_pending(self, verdict: Verdict) -> None:
         """Shows the provisional answer to a frame whose verdict is still open."""
         with self._lock:
-            self._activity(verdict, time.monotonic()).show(verdict)
+            self._activity(verdict, self._clock_s()).show(verdict)
 
     def _activity(self, verdict: Verdict, now_s: float) -> CameraActivity:
         return self._cameras.setdefault(verdict.frame.camera, CameraActivity(now_s))
@@ -137,7 +143,7 @@ class LiveStats:
 
         `labels`: class names by class id. `health`: of each camera by name; None for a source that cannot fail.
         """
-        now_s = time.monotonic()
+        now_s = self._clock_s()
         idle = CameraActivity(self._began_s)
         with self._lock:
             total = self.tally.total

@@ -92,7 +92,8 @@ def test_a_folder_without_a_run_is_refused(tmp_path, text, message):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{", "is not JSON"), ("{}", "is not the summary of a run"), ("[]", "is not the summary of a run")]
+    ("text", "message"),
+    [("{", "is not JSON"), ("{}", "is not the summary of a run"), ("[]", "is not the summary of a run")],
 )
 def test_a_broken_summary_is_refused(tmp_path, text, message):
     write_run(tmp_path, [make_line(0)])

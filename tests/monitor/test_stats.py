@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import time
 from dataclasses import replace
 
 import pytest
@@ -52,7 +51,12 @@ def test_a_provisional_answer_is_shown_beside_the_last_verdict():
 @pytest.fixture
 def stats() -> LiveStats:
     stats = LiveStats()
-    for verdict in (answered(0), edge_only(Drop.GATE, 1), edge_only(Drop.BUDGET, 2), edge_only(Drop.SUPERSEDED, 3, make_frame(3))):
+    for verdict in (
+        answered(0),
+        edge_only(Drop.GATE, 1),
+        edge_only(Drop.BUDGET, 2),
+        edge_only(Drop.SUPERSEDED, 3, make_frame(3)),
+    ):
         stats.write(verdict)
     other = replace(make_frame(0), camera="gate 2")
     stats.write(edge_only(Drop.LATE, frame=other))
@@ -74,12 +78,11 @@ def test_a_snapshot_is_json_and_adds_up(stats):
     assert (cameras["camera"]["health"], cameras["yard"]["health"]["fault"]) == (None, "timeout")
 
 
-def test_the_window_is_empty_when_no_frame_has_asked_for_its_length(monkeypatch):
-    stats = LiveStats(window_s=2.0)
+def test_the_window_is_empty_when_no_frame_has_asked_for_its_length():
+    times = iter([0.0, 1.0, 2.0, 4.0])  # of the start, the verdict and two snapshots
+    stats = LiveStats(window_s=2.0, clock_s=lambda: next(times))
     stats.write(edge_only(Drop.BUDGET))
     assert stats.snapshot(LABELS, HEALTH)["window_bits"] == 200
-    later_s = time.monotonic() + 3.0
-    monkeypatch.setattr("sagelink.monitor.stats.time.monotonic", lambda: later_s)
     assert stats.snapshot(LABELS, HEALTH)["window_bits"] == 0
 
 
