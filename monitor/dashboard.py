@@ -13,7 +13,7 @@ from sagelink.pipeline.config import DashboardConfig
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.threads import Worker
 
-_TOKEN_VARIABLE = "SAGELINK_DASHBOARD_TOKEN"
+_TOKEN_VARIABLE = "SAGELINK_DASHBOARD_TOKEN"  # noqa: S105 (its name)
 _MIN_TOKEN = 12
 
 
@@ -40,7 +40,7 @@ def _token(config: DashboardConfig) -> str | None:
 
 @contextlib.asynccontextmanager
 async def serve_dashboard(config: DashboardConfig, run: RunView, report: Callable[[str], None]) -> AsyncIterator[str]:
-    """Serves while the body runs; yields the URL of the page, and reports it. Raises UsageError when it cannot listen."""
+    """Serves while the body runs; yields and reports the URL of the page. Raises UsageError when it cannot listen."""
     assert config.address is not None
     host, port = parse_address(config.address, "dashboard.address")
     encoder = Worker("dashboard")

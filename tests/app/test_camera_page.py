@@ -125,10 +125,10 @@ def test_a_camera_a_token_and_a_place_are_needed(browser: Any, port: int) -> Non
     with serving(port, "--set", "webrtc.max_viewers=1", SAGELINK_WEBRTC_TOKEN=TOKEN) as server:
         server.said("serving")
         page = open_page(browser, port, camera=False)
-        wait_for(page, says("problem-text", "may not use the camera"))
+        wait_for(page, says("problem-text", "does not allow the camera"))
         page.context.grant_permissions(["camera"])
         page.click("#again")
-        wait_for(page, says("login-text", "asks for a token"))
+        wait_for(page, says("login-text", "needs a token"))
         assert not page.is_visible("#problem")
         enter(page, "a-wrong-token-of-some-length")
         wait_for(page, says("login-text", "not the token"))
@@ -136,7 +136,7 @@ def test_a_camera_a_token_and_a_place_are_needed(browser: Any, port: int) -> Non
         is_live(page)
 
         other = open_page(browser, port)
-        wait_for(other, says("login-text", "asks for a token"))
+        wait_for(other, says("login-text", "needs a token"))
         enter(other, TOKEN)
         wait_for(other, says("connection", "server full"))
         hide(page, True)

@@ -51,7 +51,7 @@ def test_the_most_expensive_and_the_least_certain_are_saved(tmp_path, painter):
 def test_sent_units_are_outlined(painter):
     sent, black = verdict_of(0, bits=9), np.zeros((SIDE * PATCH, SIDE * PATCH, 3), np.uint8)
     assert sent.units.tolist() == [1, 5, 6]
-    drawn = painter.outlined(replace(sent, frame=replace(sent.frame, pixels=black)), shortest=1)
+    drawn = painter.outlined(replace(sent, frame=replace(sent.frame, pixels=black)), min_side=1)
     line = drawn.any(-1)
     cells = line.reshape(SIDE, PATCH, SIDE, PATCH).swapaxes(1, 2).reshape(SIDE**2, PATCH, PATCH)
     assert {unit for unit, cell in enumerate(cells) if cell.any()} == {1, 5, 6}
@@ -78,7 +78,7 @@ def test_pictures_of_an_earlier_run_are_deleted(tmp_path, painter):
 def test_units_of_a_crop_are_outlined_inside_it(painter):
     sent, black = verdict_of(0, bits=9), np.zeros((2 * SIDE * PATCH, 2 * SIDE * PATCH, 3), np.uint8)
     cropped = replace(sent, crop=(0.5, 0.5, 1.0, 1.0), frame=replace(sent.frame, pixels=black))
-    line = painter.outlined(cropped, shortest=1).any(-1)
+    line = painter.outlined(cropped, min_side=1).any(-1)
     half = SIDE * PATCH
     assert line[half:, half:].any()
     assert not line[:half].any()
