@@ -63,7 +63,7 @@ def adapt(
 
     from sagelink.lab.adaptation import Student, batch_sizes, bf16_is_faster, save_adapted
     from sagelink.lab.harness import Harness
-    from sagelink.lab.held_out import HeldOut
+    from sagelink.lab.held_out import UNIT_SHARES, HeldOut
     from sagelink.lab.progress_bar import ProgressBar
     from sagelink.lab.trainer import Trainer
     from sagelink.lab.training_batches import BatchDataset

@@ -84,7 +84,7 @@ def compare(folder: Path, rates: Sequence[str], changes: Overrides, out: Path, m
     from rich.console import Console
 
     from sagelink.models.pair import Pair
-    from sagelink.monitor.comparison import comparison_table, save_comparison, tried
+    from sagelink.monitor.comparison import comparison_table, save_comparison, trial_run
 
     for name in rates:
         load_config(None, {"budget.uplink": name})  # a wrong rate is refused before the first run starts
@@ -101,7 +101,7 @@ def compare(folder: Path, rates: Sequence[str], changes: Overrides, out: Path, m
         console.print(f"{name} ...", highlight=False)
         with run.panel(console) as panel:
             summary = run.run(panel.show)
-        results.append(tried(name, run_folder))
+        results.append(trial_run(name, run_folder))
         if summary["interrupted"]:
             break
     assert recording is not None

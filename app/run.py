@@ -86,7 +86,6 @@ class Run:
         from sagelink.stages.encode import Encoder
         from sagelink.stages.fuse import Fuse
         from sagelink.stages.gate import Gate
-        from sagelink.stages.sinks.tally import Tally
 
         self.config = config
         self.captures = captures
@@ -97,7 +96,6 @@ class Run:
         self.own_budget_cameras = frozenset(camera.name for camera in config.all_cameras if camera.budget is not None)
         self.budget = UplinkBudget(config.budget.uplink, config.budget.window)
         self.accounts = _open_accounts(config, self.budget)
-        self.tally = Tally()
         self.stats = LiveStats(self.own_budget_cameras, config.budget.window if self.live else math.inf)
         self._tracked_cameras = _tracked_cameras(config, captures)
         self._gate = Gate(config.gate)
@@ -149,7 +147,7 @@ class Run:
         from sagelink.pipeline.urls import is_webrtc
 
         began_s = time.monotonic()
-        sinks: list[Sink] = [self.tally, self.stats]
+        sinks: list[Sink] = [self.stats]
         recorder = self._recorder(sinks)
         monitor = self._monitor(tell)
         try:
@@ -168,7 +166,7 @@ class Run:
     def summary(self, wall_s: float) -> dict[str, object]:
         """The summary so far; `wall_s`: how long the run has lasted."""
         return run_summary(
-            self.tally, self.captures, self.accounts, self.budget, self.models, wall_s, self._interrupted
+            self.stats.tally, self.captures, self.accounts, self.budget, self.models, wall_s, self._interrupted
         )
 
     def _recorder(self, sinks: Sequence[Sink]) -> Recorder:
@@ -255,7 +253,7 @@ class Run:
 
     def _check_answers(self) -> None:
         """Raises SagelinkError when a finished run has no answer at all."""
-        tally = self.tally
+        tally = self.stats.tally.total
         if tally.verdicts and tally.drops[Drop.ERROR] == tally.unanswered == tally.verdicts:
             raise SagelinkError("the edge model failed on every frame; see the log")
         if self.live and not tally.verdicts and not self._interrupted:

@@ -12,7 +12,7 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from sagelink.app.server_link import ListenerFactory, ListeningLink, listener_factory
-from sagelink.models import loading as zoo
+from sagelink.models import loading
 from sagelink.monitor.metrics import ServerMetrics
 from sagelink.net.http import parse_address, serve_http
 from sagelink.pipeline.config import Config
@@ -35,7 +35,7 @@ def serve(config: Config, tell: Callable[[str], None]) -> None:
     open_link = listener_factory(config)
     http = parse_address(config.serve.http, "serve.http") if config.serve.http else None
     torch.set_num_threads(config.threads)
-    classifier = Classifier(zoo.load(config.server, config.server_model))
+    classifier = Classifier(loading.load(config.server, config.server_model))
     run_loop(_serve(config, open_link, http, classifier, tell), fast=is_webrtc(config.serve.listen))
 
 

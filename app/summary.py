@@ -28,22 +28,22 @@ def run_summary(
 ) -> dict[str, object]:
     """`accounts`: by camera; `budget`: the one that cameras share; `wall_s`: duration of the run."""
     frames = sum(capture.captured for capture in captures)
-    latency = tally.latency
+    total, latency = tally.total, tally.latency
     return {
         "frames": frames,
-        "verdicts": tally.verdicts,
-        "offloaded": tally.offloaded,
-        "origins": dict(tally.origins),
-        "drops": dict(tally.drops),
-        "revised": tally.revised,
-        "wire_bits": tally.wire_bits,
+        "verdicts": total.verdicts,
+        "offloaded": total.offloaded,
+        "origins": dict(total.origins),
+        "drops": dict(total.drops),
+        "revised": total.revised,
+        "wire_bits": total.wire_bits,
         "peak_window_bits": budget.peak_window_bits,
         "budget_bits": budget.limit_bits,
         "window_s": budget.window_s,
         "fps": frames / wall_s if wall_s else 0.0,
         "wall_s": wall_s,
         "latency_ms": {"p50": latency.percentile(0.5), "p95": latency.percentile(0.95), "max": latency.max_ms},
-        "accuracy": _accuracy(tally),
+        "accuracy": total.accuracy(),
         "skipped": sum(capture.skipped for capture in captures),
         "interrupted": interrupted,
         "source": sources(captures),
@@ -65,20 +65,13 @@ def write_summary(folder: Path, summary: Mapping[str, object]) -> None:
     unfinished.replace(path)
 
 
-def _accuracy(tally: Tally) -> dict[str, float] | None:
-    """Shares of right answers, 0 to 1; None when the source knows no truth."""
-    if not tally.with_truth:
-        return None
-    return {"verdict": tally.correct / tally.with_truth, "edge": tally.edge_correct / tally.with_truth}
-
-
 def _camera(capture: Capture, tally: Tally, account: CameraAccount) -> dict[str, object]:
     counts = tally.cameras[capture.name]
     return {
         "source": capture.source,
         "frames": capture.captured,
-        "offloaded": counts["offloaded"],
-        "wire_bits": counts["wire_bits"],
+        "offloaded": counts.offloaded,
+        "wire_bits": counts.wire_bits,
         "peak_window_bits": account.own.peak_window_bits,
         "budget_bits": account.limit_bits,
         "skipped": capture.skipped,

@@ -23,7 +23,7 @@ from sagelink.models import loading
 from sagelink.models.preprocess import make_picture
 from sagelink.pipeline.config import ModelConfig
 from sagelink.pipeline.types import OperatingPoint
-from sagelink.server.memory import Held
+from sagelink.server.memory import StoredUnits
 from sagelink.server.receive import receive
 from sagelink.stages.encode import Encoder
 from sagelink.stages.sources.synthetic import SyntheticSource
@@ -87,7 +87,7 @@ class FuzzTarget:
         self._canvas = canvas
         everything = np.arange(canvas.units)
         blank = np.zeros((canvas.pixels, canvas.pixels, 3), np.uint8)
-        self._held = Held(everything, cut_units(blank, everything, canvas.patch_size), 0.0)
+        self._held = StoredUnits(everything, cut_units(blank, everything, canvas.patch_size), 0.0)
         self._outcomes: Counter[str] = Counter()
         self._slowest_s, self._grown_mb = 0.0, 0.0
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the memory that is resident now

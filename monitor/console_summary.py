@@ -1,4 +1,4 @@
-"""The summary of a run on the terminal."""
+"""Formats the summary of a run as a table for the terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rich.table import Table
 
 
 def summary_table(summary: dict[str, Any]) -> Table:
-    """The summary as people read it."""
+    """`summary`: the content of summary.json; docs/outputs.md lists its keys."""
     frames = max(summary["frames"], 1)
     table = Table(title=f"{summary['source']}", title_justify="left", show_header=False, box=None, pad_edge=False)
     table.add_column(style="dim")
@@ -20,16 +20,18 @@ def summary_table(summary: dict[str, Any]) -> Table:
     table.add_row("models", f"{summary['models']['edge']} -> {summary['models']['server']}")
     table.add_row("frames", f"{summary['frames']} in {summary['wall_s']:.1f} s, {summary['fps']:.1f} fps")
     if summary["skipped"]:
-        table.add_row("skipped", f"{summary['skipped']} that could not be read")
+        table.add_row("skipped", f"{summary['skipped']} unreadable pictures")
     table.add_row("verdicts from", share(summary["origins"]))
     table.add_row("offloaded", f"{summary['offloaded']} ({summary['offloaded'] / frames:.0%})")
     table.add_row("not answered by the server", share(summary["drops"]))
     if summary["revised"]:
         table.add_row("revised by the server", f"{summary['revised']} ({summary['revised'] / frames:.0%})")
-    table.add_row("uplink", f"{summary['wire_bits'] / 8000:.1f} kB, {summary['wire_bits'] / 8 / frames:.0f} B a frame")
+    table.add_row(
+        "uplink", f"{summary['wire_bits'] / 8000:.1f} kB, {summary['wire_bits'] / 8 / frames:.0f} B per frame"
+    )
     limit = summary["budget_bits"]
     peak = f"{summary['peak_window_bits']} bits in {summary['window_s']:g} s"
-    if limit and summary["peak_window_bits"] <= limit:  # else the budget was lowered after it
+    if limit and summary["peak_window_bits"] <= limit:  # above it only where the budget was lowered later
         peak += f" of {limit} ({summary['peak_window_bits'] / limit:.1%})"
     table.add_row("peak window", peak)
     if summary["frames"]:

@@ -1,4 +1,4 @@
-"""The dashboard's routes: the page, its stream, what it may change, and what other programs read."""
+"""HTTP routes of the dashboard: the page, its WebSocket stream, login, and the API that programs read and write."""
 
 from __future__ import annotations
 
@@ -15,138 +15,167 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 
-from sagelink.monitor.dashboard_viewers import DashboardViewer, ViewerHub
+from sagelink.monitor.dashboard_viewers import MAX_VIEWERS, DashboardViewer, ViewerHub
 from sagelink.monitor.previews import evidence_png, heat, jpeg
 from sagelink.monitor.run_view import RunView
-from sagelink.monitor.verdict_feed import Moment
+from sagelink.monitor.verdict_feed import FrameDetails
 from sagelink.net.guard import COOKIE, AccessGuard, session_cookie
 from sagelink.net.http import static_files
 from sagelink.pipeline.credentials import same_secret
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.threads import Worker
-from sagelink.transport.codecs import Canvas
 from sagelink.transport.wire import decode_evidence
 
 _STATIC = Path(__file__).parent / "static"
-_LONGEST_BODY = 4096
-# Without a token.
-_OPEN = frozenset(
+_MAX_BODY = 4096  # bytes
+# Paths that need no token.
+_PUBLIC = frozenset(
     {"/healthz", "/readyz", "/login", *(f"/static/{name}" for name in ("icon.svg", "style.css", "theme.js"))}
 )
-_STALE_S = 30.0
-_WRONG_TOKEN_S = 0.5  # what a guess costs
+_STALE_S = 30.0  # a run whose last verdict is older is not ready
+_WRONG_TOKEN_S = 0.5
 
 
-def dashboard_app(run: RunView, coder: Worker, token: str | None) -> ASGIApp:
-    """`coder`: the thread that codes pictures; `token`: what a viewer must know, None for loopback."""
-    crowd = ViewerHub(run, coder)
+def dashboard_app(
+    run: RunView,
+    encoder: Worker,
+    token: str | None,
+    wrong_token_s: float = _WRONG_TOKEN_S,
+    max_viewers: int = MAX_VIEWERS,
+) -> ASGIApp:
+    """The dashboard of a run as an ASGI application.
+
+    `encoder`: the thread that encodes pictures. `token`: required of viewers; None for a loopback address.
+    `wrong_token_s`: delay after a wrong token, in seconds, against guessing.
+    """
+    api, login = RunApi(run, encoder), LoginPage(token, wrong_token_s)
+    hub = ViewerHub(run, encoder, max_viewers=max_viewers)
     files = static_files(_STATIC)
-    problem = '<p class="error" role="alert">That is not the token.</p>'
-    wrong = HTMLResponse((_STATIC / "login.html").read_text().replace("<!-- problem -->", problem))
 
-    async def page(request: Request) -> Response:
+    async def page(_: Request) -> Response:
         return files["index.html"]
 
     async def static(request: Request) -> Response:
         return files.get(request.path_params["path"]) or PlainTextResponse("not found\n", 404)
 
-    async def login(request: Request) -> Response:
+    async def stream(socket: Any) -> None:
+        await hub.serve(DashboardViewer(socket))
+
+    routes = [
+        Route("/", page),
+        Route("/login", login.respond, methods=["GET", "POST"]),
+        Route("/api/stats", api.stats),
+        Route("/api/budget", api.change, methods=["POST"]),
+        Route("/api/gate", api.change, methods=["POST"]),
+        Route("/api/frames/{number:int}/{part}", api.frame),
+        Route("/metrics", api.metrics),
+        Route("/healthz", api.healthy),
+        Route("/readyz", api.ready),
+        WebSocketRoute("/ws", stream),
+        Route("/static/{path:path}", static),
+    ]
+    return AccessGuard(Starlette(routes=routes), token, _PUBLIC)
+
+
+class LoginPage:
+    """Checks a token from the login form, and sets the session cookie."""
+
+    def __init__(self, token: str | None, wrong_token_s: float) -> None:
+        self._token = token
+        self._wrong_token_s = wrong_token_s
+        page = (_STATIC / "login.html").read_text()
+        problem = '<p class="error" role="alert">This token is wrong.</p>'
+        self._page = HTMLResponse(page)
+        self._page_after_wrong_token = HTMLResponse(page.replace("<!-- problem -->", problem))
+
+    async def respond(self, request: Request) -> Response:
         if request.method == "GET":
-            return wrong if "wrong" in request.query_params else files["login.html"]
+            return self._page_after_wrong_token if "wrong" in request.query_params else self._page
         given = (await _body(request)).decode(errors="replace").removeprefix("token=").rstrip("\r\n")
-        if token is None or not same_secret(given, token):
-            await asyncio.sleep(_WRONG_TOKEN_S)
+        if self._token is None or not same_secret(given, self._token):
+            await asyncio.sleep(self._wrong_token_s)
             return RedirectResponse("/login?wrong", 303)
-        answer = RedirectResponse("/", 303)
+        response = RedirectResponse("/", 303)
         secure = request.url.scheme == "https"
-        answer.set_cookie(COOKIE, session_cookie(token), httponly=True, samesite="strict", secure=secure)
-        return answer
+        response.set_cookie(COOKIE, session_cookie(self._token), httponly=True, samesite="strict", secure=secure)
+        return response
 
-    async def stats(request: Request) -> Response:
-        return JSONResponse(run.now())
 
-    async def change(request: Request) -> Response:
+class RunApi:
+    """What programs read of a run and change in it: state, metrics, health, frames, budget, gate."""
+
+    def __init__(self, run: RunView, encoder: Worker) -> None:
+        self._run = run
+        self._encoder = encoder
+
+    async def stats(self, _: Request) -> Response:
+        return JSONResponse(self._run.now())
+
+    async def change(self, request: Request) -> Response:
+        """Changes the budget or the gate, by the path; responds with the new state."""
+        control = self._run.control
         try:
             values = json.loads(await _body(request))
             if not isinstance(values, dict):
                 raise UsageError("accepted: a JSON object")
             if request.url.path.endswith("/budget"):
-                run.control.change_budget(values.get("uplink"))
+                control.change_budget(values.get("uplink"))
             else:
-                run.control.change_gate(values.get("policy"), values.get("threshold"))
+                control.change_gate(values.get("policy"), values.get("threshold"))
         except ValueError:
             return JSONResponse({"error": "accepted: a JSON object"}, 400)
         except UsageError as error:
             return JSONResponse({"error": str(error)}, 400)
-        return JSONResponse(run.control.state())
+        return JSONResponse(control.state())
 
-    async def frame(request: Request) -> Response:
-        moment = run.feed.moment(request.path_params["number"])
-        if moment is None:
-            return JSONResponse({"error": "this frame is no longer kept"}, 404)
-        return await _about(moment, request.path_params["what"], coder, run.canvas)
+    async def frame(self, request: Request) -> Response:
+        """A part of a frame: `info`, `picture` (the models' input), `evidence` (as the server decodes it)."""
+        part = request.path_params["part"]
+        details = self._run.feed.details(request.path_params["number"])
+        if details is None:
+            return JSONResponse({"error": "this frame is no longer stored"}, 404)
+        if part == "info":
+            return Response(_info(details), media_type="application/json")
+        if part == "picture" and details.picture is not None:
+            return Response(await self._encoder.call(jpeg, details.picture), media_type="image/jpeg")
+        if part == "evidence" and details.message is not None:
+            png = await self._encoder.call(evidence_png, details.message, self._run.canvas)
+            return Response(png, media_type="image/png")
+        return JSONResponse({"error": f"this frame has no {part}; accepted: info, picture, evidence"}, 404)
 
-    async def metrics(request: Request) -> Response:
-        return Response(generate_latest(run.registry), media_type=CONTENT_TYPE_LATEST)
+    async def metrics(self, _: Request) -> Response:
+        return Response(generate_latest(self._run.registry), media_type=CONTENT_TYPE_LATEST)
 
-    async def healthy(request: Request) -> Response:
+    async def healthy(self, _: Request) -> Response:
         return PlainTextResponse("ok\n")
 
-    async def ready(request: Request) -> Response:
-        reason = _unready(run.now())
+    async def ready(self, _: Request) -> Response:
+        reason = _unready(self._run.now())
         return PlainTextResponse("ok\n") if reason is None else PlainTextResponse(f"{reason}\n", 503)
-
-    async def stream(socket: Any) -> None:
-        await crowd.serve(DashboardViewer(socket))
-
-    routes = [
-        Route("/", page),
-        Route("/login", login, methods=["GET", "POST"]),
-        Route("/api/stats", stats),
-        Route("/api/budget", change, methods=["POST"]),
-        Route("/api/gate", change, methods=["POST"]),
-        Route("/api/frames/{number:int}/{what}", frame),
-        Route("/metrics", metrics),
-        Route("/healthz", healthy),
-        Route("/readyz", ready),
-        WebSocketRoute("/ws", stream),
-        Route("/static/{path:path}", static),
-    ]
-    return AccessGuard(Starlette(routes=routes), token, _OPEN)
 
 
 async def _body(request: Request) -> bytes:
-    """The body, or what is within reason of it."""
+    """The body of a request, cut at `_MAX_BODY` bytes."""
     body = b""
     async for chunk in request.stream():
         body += chunk
-        if len(body) > _LONGEST_BODY:
+        if len(body) > _MAX_BODY:
             break
-    return body[:_LONGEST_BODY]
+    return body[:_MAX_BODY]
 
 
-async def _about(moment: Moment, what: str, coder: Worker, canvas: Canvas) -> Response:
-    """One frame: `info`, `picture` as the models saw it, `evidence` as the server did."""
-    if what == "info":
-        importance = None if moment.importance is None else heat(moment.importance)
-        units = [] if moment.message is None else _units(moment.message)
-        side = 0 if moment.importance is None else round(len(moment.importance) ** 0.5)
-        text = json.dumps({"importance": importance, "units": units, "side": side, "box": moment.box})
-        return Response(re.sub(r"}$", f',"event":{moment.event}}}', text), media_type="application/json")
-    if what == "picture" and moment.picture is not None:
-        return Response(await coder.call(jpeg, moment.picture), media_type="image/jpeg")
-    if what == "evidence" and moment.message is not None:
-        return Response(await coder.call(evidence_png, moment.message, canvas), media_type="image/png")
-    return JSONResponse({"error": f"this frame has no {what}; accepted: info, picture, evidence"}, 404)
+def _info(details: FrameDetails) -> str:
+    """JSON text: importance, sent units, units per side, box of the sent crop, and the event of the frame."""
+    importance = None if details.importance is None else heat(details.importance)
+    units = [] if details.message is None else [int(unit) for unit in decode_evidence(details.message).units]
+    side = 0 if details.importance is None else round(len(details.importance) ** 0.5)
+    text = json.dumps({"importance": importance, "units": units, "side": side, "box": details.box})
+    return re.sub(r"}$", f',"event":{details.event}}}', text)
 
 
-def _units(message: bytes) -> list[int]:
-    return [int(unit) for unit in decode_evidence(message).units]
-
-
-def _unready(now_is: dict[str, Any]) -> str | None:
+def _unready(state: dict[str, Any]) -> str | None:
     """Why the run is not ready; None when it is."""
-    if not now_is["frames"]:
+    if not state["frames"]:
         return "no frame has a verdict yet"
-    silent_s = min(camera["silent_s"] for camera in now_is["cameras"].values())
+    silent_s = min(camera["silent_s"] for camera in state["cameras"].values())
     return f"the last verdict is {silent_s:.0f} s old" if silent_s > _STALE_S else None

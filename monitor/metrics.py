@@ -1,4 +1,7 @@
-"""Prometheus metrics, each declared here. The registry is given, so that tests and several runs do not share one."""
+"""Declares all Prometheus metrics: `ServerMetrics` of `sagelink serve`, `EdgeMetrics` of `sagelink run`.
+
+The caller passes the registry, so that tests and several runs do not share one. docs/metrics.md explains each metric.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,13 @@ from prometheus_client.registry import Collector
 
 from sagelink.pipeline.graph import Graph
 from sagelink.pipeline.types import Verdict
+from sagelink.stages.sinks.tally import VerdictCounts
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 class ServerMetrics:
-    """What `sagelink serve` counts."""
+    """Metrics of `sagelink serve`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
@@ -29,24 +33,31 @@ class ServerMetrics:
         for outcome in ("answered", "refused", "malformed", "expired", "displaced"):
             self.messages.labels(outcome)
         self.parts = Counter(
-            "sagelink_server_parts", "Datagrams of messages that arrived: arrived, lost", ["outcome"], registry=registry
+            "sagelink_server_parts",
+            "Datagrams of evidence messages by outcome: arrived, lost",
+            ["outcome"],
+            registry=registry,
         )
         for outcome in ("arrived", "lost"):
             self.parts.labels(outcome)
         self.lost_replies = Counter(
-            "sagelink_server_lost_replies", "Replies that had no way to their camera", registry=registry
+            "sagelink_server_lost_replies", "Replies that could not be delivered to their camera", registry=registry
         )
-        self.received_bytes = Counter("sagelink_server_received_bytes", "Bytes of evidence", registry=registry)
-        self.units = Counter("sagelink_server_units", "Units classified, padding left out", registry=registry)
-        self.padding = Counter("sagelink_server_padding_units", "Units that only padded a batch", registry=registry)
-        self.waiting = Gauge("sagelink_server_waiting_frames", "Frames that wait for the model", registry=registry)
+        self.received_bytes = Counter("sagelink_server_received_bytes", "Bytes of evidence received", registry=registry)
+        self.units = Counter("sagelink_server_units", "Units classified, without padding", registry=registry)
+        self.padding = Counter("sagelink_server_padding_units", "Padding units in batches", registry=registry)
+        self.waiting = Gauge("sagelink_server_waiting_frames", "Frames waiting for the model", registry=registry)
         self.cameras = Gauge("sagelink_server_cameras", "Cameras that have announced themselves", registry=registry)
-        self.viewers = Gauge("sagelink_server_viewers", "Cameras that are browsers", registry=registry)
-        self.remembered = Gauge("sagelink_server_remembered_bytes", "Units remembered of cameras", registry=registry)
-        self.forgotten = Counter(
-            "sagelink_server_forgotten", "Messages that complete what this server does not have", registry=registry
+        self.viewers = Gauge("sagelink_server_viewers", "Browsers connected as cameras", registry=registry)
+        self.remembered = Gauge(
+            "sagelink_server_remembered_bytes", "Size of the remembered units of all cameras", registry=registry
         )
-        self.connected = Gauge("sagelink_server_connected", "1 while the broker is reached", registry=registry)
+        self.forgotten = Counter(
+            "sagelink_server_forgotten", "Delta messages whose reference this server does not have", registry=registry
+        )
+        self.connected = Gauge(
+            "sagelink_server_connected", "1 while the server is connected to its broker, else 0", registry=registry
+        )
         self.batch_frames = Histogram(
             "sagelink_server_batch_frames",
             "Frames in a batch",
@@ -54,18 +65,21 @@ class ServerMetrics:
             registry=registry,
         )
         self.queue_seconds = Histogram(
-            "sagelink_server_queue_seconds", "From arrival to the model", buckets=_SECONDS, registry=registry
+            "sagelink_server_queue_seconds",
+            "Time from the arrival of a message to the model",
+            buckets=_SECONDS,
+            registry=registry,
         )
         self.batch_seconds = Histogram(
-            "sagelink_server_batch_seconds", "Decoding and classifying a batch", buckets=_SECONDS, registry=registry
+            "sagelink_server_batch_seconds", "Time to decode and classify a batch", buckets=_SECONDS, registry=registry
         )
 
 
 class EdgeMetrics:
-    """What `sagelink run` counts: a sink for verdicts."""
+    """Metrics of `sagelink run`: a sink that counts verdicts by camera."""
 
     def __init__(self, registry: CollectorRegistry, own_budget_cameras: Collection[str] = ()) -> None:
-        """`own_budget_cameras`: cameras with a budget of their own, whose window is not the one told of."""
+        """`own_budget_cameras`: cameras with their own budget; the window metrics leave them out."""
         self._own_budget_cameras = own_budget_cameras
         self.registry = registry
         self.frames = Counter("sagelink_frames", "Verdicts by origin", ["camera", "origin"], registry=registry)
@@ -79,49 +93,53 @@ class EdgeMetrics:
             "sagelink_uplink_bits", "Bits charged to the budget, framing included", ["camera"], registry=registry
         )
         self.units = Counter("sagelink_units", "Evidence units sent", ["camera"], registry=registry)
-        self.parts = Counter("sagelink_parts", "Parts that evidence was sent in", ["camera"], registry=registry)
+        self.parts = Counter("sagelink_parts", "Parts in which evidence was sent", ["camera"], registry=registry)
         self.lost_units = Counter(
-            "sagelink_lost_units", "Units sent that are not in the server's answer", ["camera"], registry=registry
+            "sagelink_lost_units", "Units sent that the server's answer does not include", ["camera"], registry=registry
         )
         self.short_answers = Counter(
-            "sagelink_short_answers", "Server answers without some units that were sent", ["camera"], registry=registry
+            "sagelink_short_answers", "Server answers that do not include all units sent", ["camera"], registry=registry
         )
-        self.recovered = Counter("sagelink_recovered", "Losses that the link made good", ["how"], registry=registry)
+        self.recovered = Counter("sagelink_recovered", "Losses that the link repaired", ["how"], registry=registry)
         for how in ("resent", "rescued"):
             self.recovered.labels(how)
         self.revised = Counter(
-            "sagelink_revised", "Verdicts that revise what was said at once", ["camera"], registry=registry
+            "sagelink_revised", "Verdicts that differ from the provisional answer", ["camera"], registry=registry
         )
         self.window_bits = Gauge(
-            "sagelink_window_bits", "Bits in the window when a frame last asked the budget", registry=registry
+            "sagelink_window_bits", "Bits in the budget window when a frame last asked the budget", registry=registry
         )
-        self.budget_bits = Gauge("sagelink_budget_bits", "Bits that a window may hold; +Inf: any", registry=registry)
+        self.budget_bits = Gauge(
+            "sagelink_budget_bits", "Limit of the budget window in bits; +Inf: no limit", registry=registry
+        )
         self.stage_seconds = Histogram(
-            "sagelink_stage_seconds", "Time in a stage", ["stage"], buckets=_SECONDS, registry=registry
+            "sagelink_stage_seconds", "Time of a frame in a stage", ["stage"], buckets=_SECONDS, registry=registry
         )
         self.frame_age_seconds = Histogram(
             "sagelink_frame_age_seconds",
-            "From the picture in memory to its verdict",
+            "Time from the picture in memory to its verdict",
             buckets=_SECONDS,
             registry=registry,
         )
 
     def count_recovered(self, how: str) -> None:
+        """Counts a loss that the link repaired; `how`: `resent` or `rescued`."""
         self.recovered.labels(how).inc()
 
     def write(self, verdict: Verdict) -> None:
         from sagelink.transport.wire import parts_of
 
-        camera = verdict.frame.camera
+        camera, counts = verdict.frame.camera, VerdictCounts()
+        counts.add(verdict)
         self.frames.labels(camera, verdict.origin).inc()
         if verdict.drop is not None:
             self.drops.labels(camera, verdict.drop.value).inc()
-        self.uplink_bits.labels(camera).inc(verdict.wire_bits)
-        self.units.labels(camera).inc(len(verdict.units))
+        self.uplink_bits.labels(camera).inc(counts.wire_bits)
+        self.units.labels(camera).inc(counts.units)
         self.parts.labels(camera).inc(0 if verdict.message is None else len(parts_of(verdict.message)))
-        self.lost_units.labels(camera).inc(verdict.lost_units)
-        self.short_answers.labels(camera).inc(verdict.lost_units > 0)
-        self.revised.labels(camera).inc(verdict.revised_from is not None)
+        self.lost_units.labels(camera).inc(counts.lost_units)
+        self.short_answers.labels(camera).inc(counts.short_answers)
+        self.revised.labels(camera).inc(counts.revised)
         if verdict.window_bits is not None and camera not in self._own_budget_cameras:
             self.window_bits.set(verdict.window_bits)
             self.budget_bits.set(float("inf") if verdict.budget_bits is None else verdict.budget_bits)

@@ -1,4 +1,4 @@
-"""The monitor of a run: the dashboard and Home Assistant, each where the configuration asks for it."""
+"""Serves the dashboard and publishes to Home Assistant while a run goes on, each if the configuration asks for it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class Monitor:
-    """Made before the run begins; serves while it goes on. It can change the run through `control`."""
+    """Monitors one run: created before it begins, serves while it goes on. Users change the run through `control`."""
 
     def __init__(
         self,

@@ -1,4 +1,7 @@
-"""Pictures for the page. Each function blocks; the dashboard calls them in a thread of its own."""
+"""Encodes pictures for the dashboard: live pictures, heat maps, and the evidence as the server decoded it.
+
+Each function blocks; the dashboard calls them in a separate thread.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +19,20 @@ from sagelink.pipeline.types import Box, Pixels, Verdict
 from sagelink.transport.codecs import Canvas, Patches, Tokens, codec_by_number
 from sagelink.transport.wire import decode_evidence
 
-_LONGEST = 640  # pixels
+_MAX_SIDE = 640  # pixels
 _QUALITY = 75  # of a live picture
 _GREY = 127
-_LIKENESS = 0.95  # of a pixel to the next
-_NOISE = 1e-3  # of a token, as a share of its variance
+_CORRELATION = 0.95  # of neighbouring pixels
+_NOISE = 1e-3  # variance of the noise, as a share of the mean variance of a token
 _LENGTH = struct.Struct("!I")
 
 
 def live_picture(number: int, verdict: Verdict, grid: UnitGrid, resize: Resize) -> bytes:
-    """Length of the header (32 bits, big-endian), header (JSON), JPEG of the camera's frame.
+    """Binary message for the page: length of the header (32 bits, big-endian), header (JSON), JPEG of the frame.
 
-    The header says which part of the picture the grid of what was sent lies on (`box`: left, top, right, bottom as
-    shares) and which units were sent; on which part the grid of what the edge looked at lies (`seen`), and the
-    importance of each of its units as a byte, 255 the highest.
+    Keys of the header: `n`, `camera`; `box`, the box of the sent grid (left, top, right, bottom as shares of the
+    picture); `side`, units per side; `units`, those sent; `seen`, the box of the grid that the edge scored;
+    `importance`, see `heat`.
     """
     height, width = verdict.frame.pixels.shape[:2]
 
@@ -47,27 +50,27 @@ def live_picture(number: int, verdict: Verdict, grid: UnitGrid, resize: Resize) 
         "importance": None if verdict.scored is None else heat(verdict.scored.importance),
     }
     text = json.dumps(header, separators=(",", ":")).encode()
-    scale = min(1.0, _LONGEST / max(width, height))
+    scale = min(1.0, _MAX_SIDE / max(width, height))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small: Pixels = cv2.resize(verdict.frame.pixels, size, interpolation=cv2.INTER_AREA)
     return _LENGTH.pack(len(text)) + text + jpeg(small, _QUALITY)
 
 
 def heat(importance: NDArray[np.float32]) -> str:
-    """Importance (N,) as base64 of one byte a unit. Square roots, so that more than the peak is seen."""
+    """Importance (N,) as base64 of one byte per unit, 255 the highest. Square roots make low values visible."""
     scaled = np.sqrt(np.clip(importance, 0, None) / max(float(importance.max()), 1e-12))
     return base64.b64encode((scaled * 255).astype(np.uint8).tobytes()).decode()
 
 
 def jpeg(pixels: Pixels, quality: int = 92) -> bytes:
-    """RGB (H, W, 3) as JPEG."""
+    """RGB uint8 (H, W, 3) as JPEG."""
     ok, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    assert ok, "a JPEG of an uint8 picture always can be made"
+    assert ok, "a JPEG of an uint8 picture can always be encoded"
     return data.tobytes()
 
 
 def evidence_png(message: bytes, canvas: Canvas) -> bytes:
-    """What the server decoded from a message: PNG (S, S), transparent where no unit came."""
+    """The picture that the server decodes from a message: PNG (S, S), transparent where no unit was sent."""
     evidence = decode_evidence(message)
     content = codec_by_number(evidence.codec).decode(evidence.payload, evidence.units, canvas)
     patches = np.asarray(content if content.ndim == 4 else pixels_of(content.astype(np.float32), canvas))
@@ -77,20 +80,20 @@ def evidence_png(message: bytes, canvas: Canvas) -> bytes:
     picture[rows, :, columns, :, :3] = patches[..., ::-1]
     picture[rows, :, columns, :, 3] = 255
     ok, data = cv2.imencode(".png", picture.reshape(canvas.pixels, canvas.pixels, 4))
-    assert ok, "a PNG of an uint8 picture always can be made"
+    assert ok, "a PNG of an uint8 picture can always be encoded"
     return data.tobytes()
 
 
 def pixels_of(tokens: Tokens, canvas: Canvas) -> Patches:
-    """The likeliest pixels (K, patch, patch, 3) that have these tokens, for pixels that resemble their neighbours.
+    """The most likely pixels (K, patch, patch, 3) uint8 for tokens (K, D), given that pixels resemble their neighbours.
 
-    An embedding keeps fewer numbers than a patch has, so many patches have the same token. Taken is the mean of the
-    normal distribution about grey whose correlation falls by _LIKENESS a pixel, given the tokens and a little noise.
+    A token has fewer numbers than its patch, so many patches share one token. The result is the mean of a normal
+    distribution around grey, with correlation _CORRELATION per pixel of distance, given the tokens and a little noise.
     """
     embedding = canvas.embedding
-    assert embedding is not None, "who sends tokens has the embedding"
+    assert embedding is not None, "a sender of tokens has the embedding"
     matrix, side = embedding.matrix.astype(np.float64), canvas.patch_size
-    line = _LIKENESS ** np.abs(np.subtract.outer(range(side), range(side)))
+    line = _CORRELATION ** np.abs(np.subtract.outer(range(side), range(side)))
     colours = np.full((3, 3), 0.8) + 0.2 * np.eye(3)
     shared = matrix.T @ np.kron(np.kron(line, line), colours)  # covariance of token and pixel
     noisy = shared @ matrix

@@ -1,4 +1,4 @@
-"""The report's plots: pure functions from runs to matplotlib figures. Each has one column of axes a run."""
+"""Plots of the report: pure functions from runs to matplotlib figures, with one column of axes per run."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = {"edge": "#8b95a7", "server": "#3b82f6", "fused": "#10a37f", "budget": "#e0573e", "bits": "#7c6cf0"}
-_MOST_BARS = 400
-# Stands for the page's own text colour in an SVG; nothing else is drawn in it.
+_MAX_BARS = 400
+# Placeholder for the page's text colour in an SVG; nothing else has this colour.
 _INK = "#010203"
 
 Draw = Callable[["Axes", Results], None]
@@ -26,18 +26,18 @@ Draw = Callable[["Axes", Results], None]
 
 def plots(runs: Sequence[Results]) -> dict[str, Figure]:
     """All plots by name, in the order of the report."""
-    made = {
+    figures = {
         "bits": _figure(runs, _bits, height=2.9, share=True),
         "verdicts": _figure(runs, _verdicts, height=1.9),
         "latency": _figure(runs, _latency, height=2.6),
     }
-    if any(run.accuracy() for run in runs):
-        made["accuracy"] = _figure(runs, _accuracy, height=1.7)
-    return made
+    if any(run.counts.accuracy() for run in runs):
+        figures["accuracy"] = _figure(runs, _accuracy, height=1.7)
+    return figures
 
 
 def svg(figure: Figure) -> str:
-    """The figure as inline SVG whose text takes the colour of the page."""
+    """The figure as inline SVG; its text has the colour of the page's text."""
     with io.StringIO() as out:
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
         text = out.getvalue()
@@ -58,7 +58,7 @@ def _figure(runs: Sequence[Results], draw: Draw, height: float, share: bool = Fa
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    style: Any = {  # its own type is a Literal of every key
+    style: Any = {  # matplotlib types it as a Literal of every key
         "svg.fonttype": "none",
         "svg.hashsalt": draw.__name__,
         "font.size": 9,
@@ -88,16 +88,16 @@ def _figure(runs: Sequence[Results], draw: Draw, height: float, share: bool = Fa
 
 
 def _end(run: Results) -> float:
-    """When its last frame was captured or sent, in s."""
+    """Time of the last captured or sent frame in s."""
     return float(max([*run.charges()[0][-1:], *run.times(), 1e-3]))
 
 
 def _bits(ax: Axes, run: Results) -> None:
-    """Bits a frame, the rolling window, and what it may hold."""
+    """Bits per frame, bits in the rolling window, and the budget."""
     times, bits = run.charges()
     frames = run.times()
     end = _end(run)
-    edges = np.linspace(0, end, min(_MOST_BARS, max(len(run.lines), 2)) + 1)
+    edges = np.linspace(0, end, min(_MAX_BARS, max(len(run.lines), 2)) + 1)
     heights, _ = np.histogram(times, edges, weights=bits)
     width = np.diff(edges)
     ax.bar(edges[:-1], heights / 1e3, width, align="edge", color=COLOURS["bits"], label="sent")
@@ -108,22 +108,22 @@ def _bits(ax: Axes, run: Results) -> None:
         )
     budget = run.budget()
     if not np.isnan(budget).all():
-        held = np.append(budget, budget[-1])
+        limits = np.append(budget, budget[-1])
         ax.step(
-            [*frames, end], held / 1e3, where="post", color=COLOURS["budget"], lw=1.2, ls=(0, (4, 2)), label="budget"
+            [*frames, end], limits / 1e3, where="post", color=COLOURS["budget"], lw=1.2, ls=(0, (4, 2)), label="budget"
         )
     ax.set_xlabel("s")
     ax.set_ylabel("kbit")
 
 
 def _verdicts(ax: Axes, run: Results) -> None:
-    """Who answered, and why the server did not."""
+    """Shares of the verdicts by origin, and of the drop reasons."""
     total = len(run.lines)
-    rows = [("verdicts", run.counts("origin")), ("not answered", run.counts("drop"))]
+    rows = [("verdicts", run.counts.origins), ("not answered", run.counts.drops)]
     greys = ["#5b6473", "#8b95a7", "#b4bcc9", "#d3d8e0"]
     for row, (_, counts) in enumerate(rows):
         left = 0.0
-        for place, (name, count) in enumerate(counts.items()):
+        for place, (name, count) in enumerate(counts.most_common()):
             share = count / total
             colour = COLOURS.get(name, greys[place % len(greys)])
             ax.barh(row, share, left=left, color=colour, height=0.56)
@@ -140,14 +140,14 @@ def _verdicts(ax: Axes, run: Results) -> None:
 
 
 def _latency(ax: Axes, run: Results) -> None:
-    """p50 and p95 by stage."""
+    """p50 and p95 of each stage in ms."""
     shown = [(stage, ms) for stage in STAGES if len(ms := run.latencies(stage))]
     for row, (stage, ms) in enumerate(shown):
-        middle, most = np.percentile(ms, [50, 95])
+        p50, p95 = np.percentile(ms, [50, 95])
         colour = COLOURS["fused"] if stage == "total" else COLOURS["server"]
-        ax.barh(row, most, color=colour, alpha=0.3, height=0.6)
-        ax.barh(row, middle, color=colour, height=0.6)
-        ax.text(most, row, f" {middle:.3g} / {most:.3g}", va="center", fontsize=8)
+        ax.barh(row, p95, color=colour, alpha=0.3, height=0.6)
+        ax.barh(row, p50, color=colour, height=0.6)
+        ax.text(p95, row, f" {p50:.3g} / {p95:.3g}", va="center", fontsize=8)
     ax.set_yticks(range(len(shown)), [stage for stage, _ in shown])
     ax.invert_yaxis()
     ax.margins(x=0.18)
@@ -155,8 +155,8 @@ def _latency(ax: Axes, run: Results) -> None:
 
 
 def _accuracy(ax: Axes, run: Results) -> None:
-    """Share of frames with the true class: edge alone, verdict."""
-    accuracy = run.accuracy() or {}
+    """Share of the frames with the true class: edge alone, and verdict."""
+    accuracy = run.counts.accuracy() or {}
     rows = [("edge alone", accuracy.get("edge"), "edge"), ("verdict", accuracy.get("verdict"), "fused")]
     for row, (_, share, colour) in enumerate(rows):
         if share is not None:

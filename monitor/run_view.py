@@ -1,4 +1,4 @@
-"""A run as the dashboard sees it: all that its routes and viewers read."""
+"""`RunView`: everything of a run that the dashboard's routes and viewers read or change."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from sagelink.transport.codecs import Canvas
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """One run."""
+    """One run, for the dashboard."""
 
     title: str
-    models: str
+    models: str  # names of both models, for people
     grid: UnitGrid
     canvas: Canvas
     resize: Resize
-    policies: list[str]
+    policies: list[str]  # names of the gate policies
     feed: VerdictFeed
     control: Control
     registry: CollectorRegistry
-    snapshot: Callable[[], dict[str, Any]]
-    link: Callable[[], str | None]  # why no message would be taken now
+    snapshot: Callable[[], dict[str, Any]]  # the state of the run as plain JSON values
+    link: Callable[[], str | None]  # why the link accepts no message now; None when it accepts one
 
     def now(self) -> dict[str, Any]:
         """The state of the run, for the page and for /api/stats."""

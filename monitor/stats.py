@@ -1,25 +1,29 @@
-"""What a run looks like at this moment, in constant memory: for the terminal, the dashboard and /api/stats."""
+"""Live state of a run: takes its verdicts, returns counts, rates and percentiles.
+
+The terminal panel, the dashboard and /api/stats show it. Memory is constant. One thread writes; any thread may read.
+"""
 
 from __future__ import annotations
 
 import math
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Collection, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from sagelink.pipeline.types import Drop, Verdict
+from sagelink.stages.sinks.tally import Tally
 
 STAGES = ("capture", "score", "select", "encode", "ship", "server", "total")
-_RECENT = 512  # frames that percentiles are of
-_PACE_FRAMES = 120  # frames that frames/s is of
-_PACE_S = 10.0
+_PERCENTILE_VALUES = 512  # percentiles are over the last so many values
+_RATE_FRAMES = 120  # frames/s is measured over the last so many frames
+_RATE_S = 10.0  # and over at most so many seconds
 
-# Who is slow, or decided, when a frame is not answered by the server. `link` and `late` are told apart by slow_side.
+# The side that holds frames back, by drop reason. For `link` and `late`, `slow_side` decides between two sides.
 _SIDES = {
     Drop.BUDGET: "budget",
     Drop.SUPERSEDED: "edge",
@@ -28,11 +32,11 @@ _SIDES = {
 }
 
 
-class Recent:
-    """The last values of something, and their percentiles."""
+class RecentValues:
+    """The last values of a quantity, and their percentiles."""
 
     def __init__(self) -> None:
-        self._values: deque[float] = deque(maxlen=_RECENT)
+        self._values: deque[float] = deque(maxlen=_PERCENTILE_VALUES)
 
     def add(self, value: float) -> None:
         self._values.append(value)
@@ -41,36 +45,41 @@ class Recent:
         """`p50` and `p95`; None when there are no values."""
         if not self._values:
             return None
-        middle, most = np.percentile(self._values, [50, 95])
-        return {"p50": round(float(middle), 2), "p95": round(float(most), 2)}
+        p50, p95 = np.percentile(self._values, [50, 95])
+        return {"p50": round(float(p50), 2), "p95": round(float(p95), 2)}
 
 
 @dataclass(slots=True)
-class CameraStats:
-    """One camera."""
+class CameraActivity:
+    """The latest verdicts of one camera, and when they came."""
 
-    last_s: float  # monotonic, of the last verdict, or when the run began
-    frames: int = 0
-    last: Verdict | None = None
-    newest: Verdict | None = None  # the same, or what is said at once of a later frame
-    arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=_PACE_FRAMES))
+    last_s: float  # time of the last verdict; before the first one, of the start of the run
+    last: Verdict | None = None  # the last final verdict
+    newest: Verdict | None = None  # the verdict or provisional answer of the newest frame
+    arrivals_s: deque[float] = field(default_factory=lambda: deque(maxlen=_RATE_FRAMES))  # times of the verdicts
 
     def fps(self, now_s: float) -> float:
-        """Verdicts a second over the last ten seconds."""
-        recent = [at for at in self.arrivals if at > now_s - _PACE_S]
+        """Verdicts per second over the last ten seconds."""
+        recent = [at_s for at_s in self.arrivals_s if at_s > now_s - _RATE_S]
         return (len(recent) - 1) / max(now_s - recent[0], 1e-3) if len(recent) > 1 else 0.0
 
-    def tell(self, verdict: Verdict) -> None:
-        """Takes a verdict, or what is said until then, unless more is known of a newer frame."""
+    def take(self, verdict: Verdict, now_s: float) -> None:
+        """Takes a final verdict."""
+        self.last, self.last_s = verdict, now_s
+        self.arrivals_s.append(now_s)
+        self.show(verdict)
+
+    def show(self, verdict: Verdict) -> None:
+        """Takes a final or provisional verdict as the newest, unless there is one of a later frame."""
         if self.newest is None or verdict.frame.seq >= self.newest.frame.seq:
             self.newest = verdict
 
 
 def slow_side(reason: str, ship_ms: float | None, server_ms: float | None) -> str | None:
-    """The side that a drop reason blames: edge, budget, link or server; None when nobody is slow.
+    """The side that causes a drop reason: edge, budget, link or server; None when no side is slow.
 
-    A full link window and a late reply have two possible causes. The half of the answered messages with the longer
-    time decides: on its way, or in the server. Nothing answered at all blames the link.
+    A full link window and a late reply have two possible causes: the link or the server. The half of the answered
+    messages' time that took longer decides, `ship_ms` (on the link) or `server_ms`. Without an answer it is the link.
     """
     if reason in (Drop.LINK, Drop.LATE):
         return "server" if (server_ms or 0.0) > (ship_ms or 0.0) else "link"
@@ -78,35 +87,36 @@ def slow_side(reason: str, ship_ms: float | None, server_ms: float | None) -> st
 
 
 class LiveStats:
-    """Takes verdicts in one thread, and is read from any other."""
+    """A sink that counts verdicts (`tally`) and keeps the state of the last seconds. Thread-safe."""
 
-    def __init__(self, own_budget_cameras: Collection[str] = (), window_s: float = math.inf) -> None:
-        """`own_budget_cameras`: cameras with a budget of their own, whose window is not the one told of; `window_s`: after so long
-        without a frame that asked, the window is empty (never in a replay, which has a time of its own).
+    def __init__(
+        self,
+        own_budget_cameras: Collection[str] = (),
+        window_s: float = math.inf,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Counts nothing yet.
+
+        `own_budget_cameras`: cameras with their own budget; the shared window leaves out their bits.
+        `window_s`: length of the budget window. When no frame asked the budget for this long, the window counts as
+        empty. Infinite for a replay, whose time is not the machine's.
         """
+        self.tally = Tally()
         self._own_budget_cameras = own_budget_cameras
         self._window_s = window_s
-        self._asked_s = -math.inf
+        self._clock_s = clock_s
+        self._asked_s = -math.inf  # when a frame last asked the shared budget
         self._lock = threading.Lock()
-        self._began_s = time.monotonic()
-        self._origins: Counter[str] = Counter()
-        self._drops: Counter[str] = Counter()
-        self._stages = {stage: Recent() for stage in STAGES}
-        self._cameras: dict[str, CameraStats] = {}
-        self._frames = self._offloaded = self._wire_bits = 0
+        self._began_s = clock_s()
+        self._stages = {stage: RecentValues() for stage in STAGES}
+        self._cameras: dict[str, CameraActivity] = {}
         self._window_bits = self._peak_window_bits = 0
         self._budget_bits: int | None = None
-        self._with_truth = self._correct = self._edge_correct = 0
 
     def write(self, verdict: Verdict) -> None:
-        now_s = time.monotonic()
+        now_s = self._clock_s()
         with self._lock:
-            self._frames += 1
-            self._offloaded += verdict.sent_s is not None
-            self._wire_bits += verdict.wire_bits
-            self._origins[verdict.origin] += 1
-            if verdict.drop is not None:
-                self._drops[verdict.drop.value] += 1
+            self.tally.add(verdict)
             if verdict.window_bits is not None and verdict.frame.camera not in self._own_budget_cameras:
                 self._asked_s = now_s
                 self._window_bits = verdict.window_bits
@@ -115,67 +125,68 @@ class LiveStats:
             for stage, ms in verdict.latency_ms.items():
                 if ms is not None:
                     self._stages[stage].add(ms)
-            truth = verdict.frame.truth
-            if truth is not None:
-                self._with_truth += 1
-                self._correct += verdict.answer is not None and verdict.answer.class_id == truth
-                self._edge_correct += verdict.edge is not None and verdict.edge.class_id == truth
-            camera = self._cameras.setdefault(verdict.frame.camera, CameraStats(now_s))
-            camera.frames += 1
-            camera.last, camera.last_s = verdict, now_s
-            camera.arrivals.append(now_s)
-            camera.tell(verdict)
+            self._activity(verdict, now_s).take(verdict, now_s)
 
     def show_pending(self, verdict: Verdict) -> None:
-        """What is said of a frame at once, whose verdict has to wait."""
+        """Shows the provisional answer to a frame whose verdict is still open."""
         with self._lock:
-            self._cameras.setdefault(verdict.frame.camera, CameraStats(time.monotonic())).tell(verdict)
+            self._activity(verdict, self._clock_s()).show(verdict)
+
+    def _activity(self, verdict: Verdict, now_s: float) -> CameraActivity:
+        return self._cameras.setdefault(verdict.frame.camera, CameraActivity(now_s))
 
     def close(self) -> None:
         pass
 
     def snapshot(self, labels: tuple[str, ...], health: Mapping[str, Mapping[str, object] | None]) -> dict[str, Any]:
-        """Plain JSON values; `health`: of each camera, None for what cannot fail."""
-        now_s = time.monotonic()
-        unseen = CameraStats(self._began_s)
+        """The state as plain JSON values; docs/dashboard.md lists the keys.
+
+        `labels`: class names by class id. `health`: of each camera by name; None for a source that cannot fail.
+        """
+        now_s = self._clock_s()
+        idle = CameraActivity(self._began_s)
         with self._lock:
-            stages = {stage: recent.percentiles() for stage, recent in self._stages.items()}
-            ship, server = stages["ship"], stages["server"]
-            halves = (ship["p50"] if ship else None, server["p50"] if server else None)
-            truth = self._with_truth
+            total = self.tally.total
+            stages = {stage: values.percentiles() for stage, values in self._stages.items()}
             return {
                 "uptime_s": round(now_s - self._began_s, 3),
-                "frames": self._frames,
+                "frames": total.verdicts,
                 "fps": round(sum(camera.fps(now_s) for camera in self._cameras.values()), 2),
-                "offloaded": self._offloaded,
-                "wire_bits": self._wire_bits,
+                "offloaded": total.offloaded,
+                "wire_bits": total.wire_bits,
                 "window_bits": self._window_bits if now_s - self._asked_s <= self._window_s else 0,
                 "peak_window_bits": self._peak_window_bits,
                 "budget_bits": self._budget_bits,
-                "origins": dict(self._origins),
-                "drops": {
-                    reason: {"frames": count, "slow": slow_side(reason, *halves)}
-                    for reason, count in self._drops.most_common()
-                },
+                "origins": dict(total.origins),
+                "drops": _drops(total.drops.most_common(), stages),
                 "latency_ms": stages,
-                "accuracy": {"verdict": self._correct / truth, "edge": self._edge_correct / truth} if truth else None,
+                "accuracy": total.accuracy(),
                 "cameras": {
-                    name: _camera(self._cameras.get(name, unseen), labels, now_s) | {"health": each}
-                    for name, each in health.items()
+                    name: {"frames": self.tally.cameras[name].verdicts}
+                    | _camera_state(self._cameras.get(name, idle), labels, now_s)
+                    | {"health": state}
+                    for name, state in health.items()
                 },
             }
 
 
-def _camera(camera: CameraStats, labels: tuple[str, ...], now_s: float) -> dict[str, object]:
+def _drops(
+    counts: list[tuple[str, int]], stages: Mapping[str, dict[str, float] | None]
+) -> dict[str, dict[str, object]]:
+    """Frames and slow side by drop reason, from the counts and the percentiles per stage."""
+    ship_ms, server_ms = ((stages[stage] or {}).get("p50") for stage in ("ship", "server"))
+    return {reason: {"frames": count, "slow": slow_side(reason, ship_ms, server_ms)} for reason, count in counts}
+
+
+def _camera_state(camera: CameraActivity, labels: tuple[str, ...], now_s: float) -> dict[str, object]:
     last = camera.last
-    pace: dict[str, object] = {
-        "frames": camera.frames,
+    rates: dict[str, object] = {
         "fps": round(camera.fps(now_s), 2),
         "silent_s": round(now_s - camera.last_s, 1),
     }
     if last is None:
-        return pace
-    return pace | {
+        return rates
+    return rates | {
         "label": labels[last.answer.class_id] if last.answer else None,
         "prob": round(last.answer.prob, 4) if last.answer else None,
         "origin": last.origin,
@@ -183,12 +194,12 @@ def _camera(camera: CameraStats, labels: tuple[str, ...], now_s: float) -> dict[
         "units": len(last.units),
         "wire_bits": last.wire_bits,
         "revised_from": labels[last.revised_from.class_id] if last.revised_from else None,
-        "now": _now(camera.newest, labels),
+        "now": _newest_answer(camera.newest, labels),
     }
 
 
-def _now(newest: Verdict | None, labels: tuple[str, ...]) -> dict[str, object] | None:
-    """What is said of the newest frame, be its verdict written or not."""
+def _newest_answer(newest: Verdict | None, labels: tuple[str, ...]) -> dict[str, object] | None:
+    """The final or provisional answer to the newest frame; None where there is none."""
     if newest is None or newest.answer is None:
         return None
     answer = newest.answer

@@ -1,8 +1,7 @@
-"""The feed: the last verdicts of a run, for viewers that come, go, and may be slow.
+"""Ring buffer of the last verdicts of a run, numbered, for dashboard viewers that connect, leave and may be slow.
 
-It is a ring with a number for each verdict. A viewer keeps its own place and reads on from there, so nothing is ever
-queued for anybody: who is too slow finds that the ring has moved on. Writing costs some tens of microseconds; no
-picture is coded before somebody asks for it.
+Each viewer remembers the number of its next verdict and reads from there, so there is no queue per viewer: a slow one
+misses verdicts that have left the ring. Writing takes some tens of microseconds; a picture is encoded only on request.
 """
 
 from __future__ import annotations
@@ -20,20 +19,20 @@ from numpy.typing import NDArray
 from sagelink.pipeline.types import WHOLE, Box, Pixels, Verdict
 from sagelink.stages.sinks.jsonl import record
 
-KEEP_EVENTS = 1200
-_KEEP_BYTES = 24_000_000  # of pictures and messages
+MAX_EVENTS = 1200
+MAX_BYTES = 24_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
-    """What can still be shown of a frame: no more of it is kept alive."""
+class FrameDetails:
+    """The details of one frame that the dashboard can show; the rest of the verdict is released."""
 
     number: int
     event: str  # JSON
-    picture: Pixels | None  # (S, S, 3), what both models see; None where it was never scored
-    importance: NDArray[np.float32] | None  # (N,)
-    box: Box  # of that picture, in shares: where what was sent lies
-    message: bytes | None  # what was sent
+    picture: Pixels | None  # (S, S, 3) RGB, input of both models; None where the frame was never scored
+    importance: NDArray[np.float32] | None  # (N,), per unit
+    box: Box  # the sent crop, as shares of that picture
+    message: bytes | None  # the evidence message that was sent
 
     @property
     def size_bytes(self) -> int:
@@ -42,28 +41,40 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class FeedUpdate:
-    """Events for a viewer, and its next place."""
+    """Events for a viewer, and the number to read from next."""
 
     events: list[str]  # JSON
     next: int
-    missed: int  # verdicts that left the ring before this viewer came for them
+    missed: int  # verdicts that left the ring before this viewer read them
 
 
 class VerdictFeed:
-    """A sink. Written in one thread, read from others."""
+    """A sink, written by one thread and read by others."""
 
-    def __init__(self, labels: tuple[str, ...], live: bool, own_budget_cameras: Collection[str] = ()) -> None:
-        """`live`: the chart's time is the machine's, else the stream's own; `own_budget_cameras`: cameras with a budget of their
-        own, which are not in the chart's window.
+    def __init__(
+        self,
+        labels: tuple[str, ...],
+        live: bool,
+        own_budget_cameras: Collection[str] = (),
+        max_events: int = MAX_EVENTS,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        """Takes class names by class id.
+
+        `live`: the chart shows the machine's time, else the stream's time. `own_budget_cameras`: cameras with their own
+        budget; the chart of the shared window leaves them out. `max_events`: size of the ring; `max_bytes`: of its
+        pictures and messages together.
         """
+        self._max_events = max_events
+        self._max_bytes = max_bytes
         self._own_budget_cameras = own_budget_cameras
         self._labels = labels
         self._live = live
         self._began_s = time.monotonic()
         self._lock = threading.Lock()
-        self._events: deque[str] = deque(maxlen=KEEP_EVENTS)
-        self._moments: dict[int, Moment] = {}
-        self._moment_bytes = 0
+        self._events: deque[str] = deque(maxlen=max_events)
+        self._details: dict[int, FrameDetails] = {}
+        self._details_bytes = 0
         self._latest: dict[str, tuple[int, Verdict]] = {}
         self._count = 0
         self._time_s = 0.0
@@ -83,7 +94,7 @@ class VerdictFeed:
             }
             event = json.dumps(line | extra, separators=(",", ":"))
             scored = verdict.scored
-            moment = Moment(
+            details = FrameDetails(
                 number,
                 event,
                 scored.picture if scored else None,
@@ -92,40 +103,40 @@ class VerdictFeed:
                 verdict.message,
             )
             self._events.append(event)
-            self._moments[number] = moment
-            self._moment_bytes += moment.size_bytes
-            while self._moment_bytes > _KEEP_BYTES or len(self._moments) > KEEP_EVENTS:
-                oldest = self._moments.pop(next(iter(self._moments)))
-                self._moment_bytes -= oldest.size_bytes
+            self._details[number] = details
+            self._details_bytes += details.size_bytes
+            while self._details_bytes > self._max_bytes or len(self._details) > self._max_events:
+                oldest = self._details.pop(next(iter(self._details)))
+                self._details_bytes -= oldest.size_bytes
             self._latest[verdict.frame.camera] = (number, verdict)
             self._count += 1
 
     def close(self) -> None:
         pass
 
-    def since(self, place: int, most: int) -> FeedUpdate:
-        """Up to `most` events from `place` on, oldest first. A negative place counts back from the newest."""
+    def since(self, start: int, limit: int) -> FeedUpdate:
+        """Up to `limit` events from number `start` on, oldest first. A negative `start` counts back from the newest."""
         with self._lock:
             first = self._count - len(self._events)
-            wanted = self._count + place if place < 0 else place
+            wanted = self._count + start if start < 0 else start
             begin = max(first, wanted)
-            end = min(self._count, begin + most)
+            end = min(self._count, begin + limit)
             events = [self._events[number - first] for number in range(begin, end)]
-            return FeedUpdate(events, end, 0 if place < 0 else begin - wanted)
+            return FeedUpdate(events, end, 0 if start < 0 else begin - wanted)
 
-    def moment(self, number: int) -> Moment | None:
-        """A frame that is still kept."""
+    def details(self, number: int) -> FrameDetails | None:
+        """The details of a frame; None when it has left the ring."""
         with self._lock:
-            return self._moments.get(number)
+            return self._details.get(number)
 
     def latest(self) -> dict[str, tuple[int, Verdict]]:
-        """The newest verdict of each camera, with its number."""
+        """The newest verdict of each camera, with its number, by camera name."""
         with self._lock:
             return dict(self._latest)
 
 
 def _within(inner: Box, outer: Box) -> Box:
-    """A part of the view, as a part of another."""
+    """The box `inner`, given in shares of the whole view, as shares of the box `outer`."""
     left, top, right, bottom = outer
-    across, down = right - left, bottom - top
-    return (inner[0] - left) / across, (inner[1] - top) / down, (inner[2] - left) / across, (inner[3] - top) / down
+    width, height = right - left, bottom - top
+    return (inner[0] - left) / width, (inner[1] - top) / height, (inner[2] - left) / width, (inner[3] - top) / height

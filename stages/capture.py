@@ -193,8 +193,8 @@ def open_captures(cameras: Sequence[CameraConfig], capture: CaptureConfig) -> li
                 if config.source.startswith(PUSHED):
                     from sagelink.stages.cameras.whip_camera import WhipEndpoint
 
-                    door = WhipEndpoint(config)
-                    camera = Camera(config, capture.duration, capture.max_frames, door.connect, door.close)
+                    endpoint = WhipEndpoint(config)
+                    camera = Camera(config, capture.duration, capture.max_frames, endpoint.connect, endpoint.close)
                 else:
                     camera = Camera(config, capture.duration, capture.max_frames)
                 opened.append(camera)

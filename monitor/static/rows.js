@@ -1,4 +1,4 @@
-// The table of frames: the newest on top, until it is paused.
+// The table of frames, the newest on top; it can be paused.
 
 import { bytes, clock, element, percent, was } from "./format.js";
 
@@ -37,7 +37,7 @@ export class Rows {
 
   add(frames, missed) {
     this.#missed += missed;
-    element("missed").textContent = this.#missed ? `${this.#missed} not shown: this page was too slow or hidden` : "";
+    element("missed").textContent = this.#missed ? `${this.#missed} not shown: this page was hidden or too slow` : "";
     if (this.#paused) return;
     this.#waiting = this.#waiting.concat(frames).slice(-SHOWN);
     if (this.#due) return;
@@ -53,7 +53,7 @@ export class Rows {
 
   #pause(paused) {
     this.#paused = paused;
-    element("pause").textContent = paused ? "Go on" : "Pause";
+    element("pause").textContent = paused ? "Continue" : "Pause";
     element("pause").setAttribute("aria-pressed", paused);
     if (!paused) this.#again();
   }

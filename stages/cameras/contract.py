@@ -1,4 +1,4 @@
-"""The contract of one connection to a camera, and the settings that both libraries share."""
+"""The contract of one connection to a camera, and the FFmpeg settings that both camera libraries share."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from typing import Protocol
 
 from sagelink.pipeline.types import Pixels
 
-# RTSP over TCP: over UDP, lost packets grey out half of the pictures. FFmpeg would watch for a second to learn the
-# frame rate, which nobody asks for: without that a stream opens in a third of the time.
+# RTSP over TCP: over UDP, lost packets grey out half of the pictures. fpsprobesize 0: FFmpeg would read for a second to
+# measure the frame rate, which is not used; without it a stream opens in a third of the time.
 FFMPEG_OPTIONS = {"rtsp_transport": "tcp", "fpsprobesize": "0"}
-# With N threads FFmpeg holds each picture back for N - 1 frames: half a second on 16 cores at 30 frames/s. Threads by
-# slice would not, but with them it takes a picture with missing slices for a whole one.
+# With N frame threads FFmpeg delays each picture by N - 1 frames: half a second on 16 cores at 30 frames/s. Slice
+# threads add no delay, but with them FFmpeg does not report a picture with missing slices as corrupt.
 DECODING_THREADS = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Grabbed:
-    """A picture that has arrived, not converted yet."""
+    """A picture that has arrived and is not converted yet."""
 
-    pts_s: float | None  # the camera's own time, wherever it starts
+    pts_s: float | None  # the camera's own time in s; its origin is arbitrary; None where unknown
 
 
 class CameraConnection(Protocol):
-    """Blocking, used from one thread; opened by its constructor. All of it raises CameraFault."""
+    """One open connection. Blocking; used from one thread; the constructor opens it. Methods raise CameraFault."""
 
     @property
     def finite(self) -> bool:
-        """Whether the stream knows its length: a file behind a URL, not a camera."""
+        """Whether the stream has a known length: a file behind a URL, not a camera."""
         ...
 
     @property
     def skipped(self) -> int:
-        """Pictures that came broken."""
+        """Number of pictures that arrived broken."""
         ...
 
     def grab(self) -> Grabbed:
@@ -40,11 +40,11 @@ class CameraConnection(Protocol):
         ...
 
     def picture(self) -> Pixels:
-        """The picture that was grabbed last, RGB (H, W, 3), its longer side at most `MAX_SIDE`."""
+        """The last grabbed picture: RGB uint8 (H, W, 3), its longer side at most `MAX_SIDE` pixels."""
         ...
 
     def close(self) -> None: ...
 
 
-class Busy(Exception):
-    """OpenCV is at another camera's stream."""
+class OpencvBusy(Exception):
+    """OpenCV is opening the stream of another camera."""

@@ -1,4 +1,4 @@
-"""What went wrong with a camera, as one of a few classes: FFmpeg's errors are many, and OpenCV tells none of them."""
+"""Classifies camera errors: from the many errors of FFmpeg to one of a few kinds. OpenCV reports no reasons at all."""
 
 from __future__ import annotations
 
@@ -9,56 +9,56 @@ import av
 
 from sagelink.pipeline.credentials import redact
 from sagelink.stages.cameras.probe import probe
-from sagelink.stages.cameras.supervisor import Fault
+from sagelink.stages.cameras.supervisor import FaultKind
 
-_BY_ERROR: list[tuple[type[Exception], Fault]] = [
-    (av.error.HTTPUnauthorizedError, Fault.UNAUTHORISED),
-    (av.error.HTTPForbiddenError, Fault.UNAUTHORISED),
-    (av.error.HTTPNotFoundError, Fault.NOT_FOUND),
-    (FileNotFoundError, Fault.NOT_FOUND),
-    (ConnectionRefusedError, Fault.REFUSED),
-    (av.error.ExitError, Fault.TIMED_OUT),  # our own time limit interrupted FFmpeg
-    (TimeoutError, Fault.TIMED_OUT),
-    (av.error.EOFError, Fault.END_OF_FILE),
-    (ConnectionError, Fault.END_OF_FILE),
-    (av.error.InvalidDataError, Fault.CODEC),
-    (av.error.DecoderNotFoundError, Fault.CODEC),
+_KIND_BY_ERROR: list[tuple[type[Exception], FaultKind]] = [
+    (av.error.HTTPUnauthorizedError, FaultKind.UNAUTHORISED),
+    (av.error.HTTPForbiddenError, FaultKind.UNAUTHORISED),
+    (av.error.HTTPNotFoundError, FaultKind.NOT_FOUND),
+    (FileNotFoundError, FaultKind.NOT_FOUND),
+    (ConnectionRefusedError, FaultKind.REFUSED),
+    (av.error.ExitError, FaultKind.TIMED_OUT),  # our own time limit interrupted FFmpeg
+    (TimeoutError, FaultKind.TIMED_OUT),
+    (av.error.EOFError, FaultKind.END_OF_FILE),
+    (ConnectionError, FaultKind.END_OF_FILE),
+    (av.error.InvalidDataError, FaultKind.CODEC),
+    (av.error.DecoderNotFoundError, FaultKind.CODEC),
 ]
 _UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EADDRNOTAVAIL}
-_KNOCK_S = 2.0
+_PROBE_S = 2.0
 
 
 class CameraFault(Exception):
-    """A connection that is of no more use; the message holds no credentials."""
+    """The connection to a camera has failed and cannot be used any more. The message holds no credentials."""
 
-    def __init__(self, kind: Fault, detail: str = "") -> None:
+    def __init__(self, kind: FaultKind, detail: str = "") -> None:
         super().__init__(f"{kind}: {redact(detail)}" if detail else str(kind))
         self.kind = kind
 
 
 def classify(error: Exception, address: str, late: bool) -> CameraFault:
-    """The fault behind an error of FFmpeg; `late`: the time limit was reached, whatever the error says.
+    """The fault that an error of FFmpeg stands for; `late`: the time limit was reached, which overrides the error.
 
-    Where FFmpeg says no more than `I/O error`, the address is asked again.
+    Where FFmpeg reports only `I/O error`, the address is probed for the reason.
     """
-    kind = next((fault for kind, fault in _BY_ERROR if isinstance(error, kind)), Fault.FAILED)
+    kind = next((kind for error_type, kind in _KIND_BY_ERROR if isinstance(error, error_type)), FaultKind.FAILED)
     code = getattr(error, "errno", None)
     if late:
-        return CameraFault(Fault.TIMED_OUT)
+        return CameraFault(FaultKind.TIMED_OUT)
     if code in _UNREACHABLE:
-        kind = Fault.UNREACHABLE
-    elif kind is Fault.FAILED and code == errno.EIO and "://" in address:
-        kind = probe(address, _KNOCK_S) or kind
+        kind = FaultKind.UNREACHABLE
+    elif kind is FaultKind.FAILED and code == errno.EIO and "://" in address:
+        kind = probe(address, _PROBE_S) or kind
     return CameraFault(kind, getattr(error, "strerror", None) or str(error))
 
 
 def diagnose(address: str, timeout_s: float, options: dict[str, str]) -> CameraFault:
-    """Why a URL that answers cannot be opened, found out by opening it once more."""
+    """Finds out why a URL that answers cannot be opened, by opening it once more with FFmpeg."""
     began_s = time.monotonic()
     try:
         with av.open(address, options=options, timeout=timeout_s) as container:
             if not container.streams.video:
-                return CameraFault(Fault.CODEC, "no video stream")
+                return CameraFault(FaultKind.CODEC, "no video stream")
     except (av.FFmpegError, OSError, ValueError, IndexError) as error:
         return classify(error, address, late=time.monotonic() - began_s >= timeout_s)
-    return CameraFault(Fault.FAILED, "it opens at a second try")
+    return CameraFault(FaultKind.FAILED, "the first attempt failed and the second succeeded")

@@ -1,7 +1,7 @@
-"""Does anybody answer at an address? Name, port, TLS and one line of its protocol, within a time limit.
+"""Checks that a host answers before the camera library is tried: name, port, TLS and one line of its protocol.
 
-OpenCV opens one stream at a time in the whole process, so a dead address would keep every other camera from connecting
-for as long as its time-out. It is knocked at first, and only opened when somebody answers.
+OpenCV opens one stream at a time in the whole process. Without the probe, a dead address would block every other
+camera for its whole time-out.
 """
 
 from __future__ import annotations
@@ -11,45 +11,51 @@ import ssl
 import time
 from urllib.parse import urlsplit
 
-from sagelink.stages.cameras.supervisor import Fault
+from sagelink.stages.cameras.supervisor import FaultKind
 
 _PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443, "rtmp": 1935}
-_QUESTIONS = {
+_REQUESTS = {
     "rtsp": "OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n",
-    "http": "HEAD / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n",  # any answer will do, even an error
+    "http": "HEAD / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n",  # any response counts, even an error
 }
 
 
-def probe(address: str, timeout_s: float) -> Fault | None:
-    """What keeps a URL from answering; None when it does, or when its protocol cannot be asked (udp)."""
+def probe(address: str, timeout_s: float) -> FaultKind | None:
+    """Connects to a URL's host, within `timeout_s` seconds.
+
+    Returns why it does not answer; None when it answers, or when its protocol cannot be probed (udp).
+    """
     parts = urlsplit(address)
     port = parts.port or _PORTS.get(parts.scheme)
     if parts.scheme == "udp" or port is None or parts.hostname is None:
         return None
     secure = parts.scheme in ("rtsps", "https")
-    question = _QUESTIONS.get(parts.scheme.removesuffix("s"))
-    until_s = time.monotonic() + timeout_s
+    request = _REQUESTS.get(parts.scheme.removesuffix("s"))
+    deadline_s = time.monotonic() + timeout_s
     try:
         peer = socket.create_connection((parts.hostname, port), timeout=timeout_s)
-        with peer if not secure else _tls(peer, parts.hostname) as line:
-            if question is None:
+        with peer if not secure else _tls(peer, parts.hostname) as connection:
+            if request is None:
                 return None
-            line.settimeout(max(0.05, until_s - time.monotonic()))
-            line.sendall(question.format(host=parts.netloc.rpartition("@")[2]).encode())
-            return None if line.recv(1) else Fault.END_OF_FILE
+            connection.settimeout(max(0.05, deadline_s - time.monotonic()))
+            connection.sendall(request.format(host=parts.netloc.rpartition("@")[2]).encode())
+            return None if connection.recv(1) else FaultKind.END_OF_FILE
     except ssl.SSLError:
-        return Fault.TLS
+        return FaultKind.TLS
     except ConnectionRefusedError:
-        return Fault.REFUSED
+        return FaultKind.REFUSED
     except TimeoutError:
-        return Fault.TIMED_OUT
+        return FaultKind.TIMED_OUT
     except ConnectionError:
-        return Fault.END_OF_FILE
-    except (OSError, UnicodeError):  # no such host, no route, a name that cannot be one
-        return Fault.UNREACHABLE
+        return FaultKind.END_OF_FILE
+    except (OSError, UnicodeError):  # no such host, no route, or an invalid name
+        return FaultKind.UNREACHABLE
 
 
 def _tls(peer: socket.socket, host: str) -> ssl.SSLSocket:
     context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # as FFmpeg does: cameras sign for themselves
+    context.check_hostname, context.verify_mode = (
+        False,
+        ssl.CERT_NONE,
+    )  # as FFmpeg does: cameras have self-signed certificates
     return context.wrap_socket(peer, server_hostname=host)

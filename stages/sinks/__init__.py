@@ -1,1 +1,1 @@
-"""Sinks: results, pictures, annotated video, recording. `stages.record` hands them every verdict."""
+"""Sinks of verdicts: results, pictures, annotated video, recording. `stages.record` gives them every verdict."""

@@ -1,4 +1,4 @@
-"""The contract of a sink: it takes every verdict of a run, in capture order, from one thread at a time."""
+"""The contract of a sink: it receives every verdict of a run, in capture order per camera, one thread at a time."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from sagelink.pipeline.types import Verdict
 
 class Sink(Protocol):
     def write(self, verdict: Verdict) -> None:
-        """Takes one verdict; what it raises ends the run."""
+        """Takes one verdict. An exception ends the run."""
         ...
 
     def close(self) -> None:
-        """Everything taken so far is on disk afterwards."""
+        """Writes everything taken so far to disk."""
         ...

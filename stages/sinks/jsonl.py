@@ -1,4 +1,4 @@
-"""results.jsonl: one object a captured frame. Its keys are documented in docs/outputs.md."""
+"""Writes results.jsonl: one JSON object per captured frame. docs/outputs.md lists the keys."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from pathlib import Path
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import Answer, Verdict
 
-_RENAMED = {"held": "server_seq", "part": "crop", "revises": "revised_from"}  # keys of version 0.1, by their new name
+_RENAMED = {
+    "held": "server_seq",
+    "part": "crop",
+    "revises": "revised_from",
+}  # old keys of version 0.1 and their new names
 
 
 def record(verdict: Verdict, labels: tuple[str, ...]) -> dict[str, object]:
@@ -58,7 +62,7 @@ def check_keys(row: Mapping[str, object], where: str) -> None:
 
 
 def timeless(row: dict[str, object]) -> dict[str, object]:
-    """A record without what differs from one run to the next: when it was, and how long things took."""
+    """A record without the values that differ from one run to the next: wall time and latency."""
     return {key: value for key, value in row.items() if key not in ("capture_s", "wall_s", "latency_ms")}
 
 
@@ -69,7 +73,7 @@ def _answer(answer: Answer | None, labels: tuple[str, ...]) -> dict[str, object]
 
 
 class JsonLines:
-    """Each line is on its way to the disk before the next: a run that is killed leaves whole lines."""
+    """A sink. Each line is written before the next begins, so a run that is killed leaves complete lines."""
 
     def __init__(self, path: Path, labels: tuple[str, ...]) -> None:
         self._file = path.open("w", encoding="utf-8", buffering=1)

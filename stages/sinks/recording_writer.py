@@ -1,10 +1,10 @@
-"""Recording: what a run saw, what it sent and what came back, so that `sagelink replay` can do it again.
+"""Writes a recording: the frames, messages and replies of a run, so that `sagelink replay` can repeat it.
 
-A folder with, for each camera, its captured frames as lossless video (`NAME-000.ts`; a new file when their size
-changes), `frames.jsonl` with one line a frame, `messages.bin` with all that was sent, one message after the other, and
-the configuration without credentials. Frames are those after region, mask and sampling. A frame's picture and message
-are on their way to the disk before its line: what a run leaves that was killed is whole up to its last line.
-docs/replay.md has the keys.
+The folder holds the captured frames of each camera as lossless video (`NAME-000.ts`; a new file when their size
+changes), `frames.jsonl` with one line per frame, `messages.bin` with all sent messages one after the other, and the
+configuration without credentials. Frames are recorded after region, mask and sampling. The picture and message of a
+frame are written before its line, so a run that is killed leaves a recording that is complete up to its last line.
+docs/replay.md lists the keys.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ KEYS = frozenset(
     ("video", "pts_s", "capture_ns", "wall_ns", "stream_s", "at_s", "asked_s", "sent_s", "message", "reply", "verdict")
 )
 _TIME_BASE = Fraction(1, 90_000)
-# H.264 without loss, in RGB: a third smaller than FFV1, and four times as fast (640x360, measured).
+# Lossless H.264 in RGB: a third smaller than FFV1, and four times as fast (640x360, measured).
 _CODEC, _OPTIONS = "libx264rgb", {"qp": "0", "preset": "ultrafast", "tune": "zerolatency"}
 
 
 class RecordingWriter:
-    """A sink."""
+    """A sink that writes a recording."""
 
     def __init__(
         self,
@@ -40,8 +40,11 @@ class RecordingWriter:
         live: bool,
         overhead: Callable[[], Sequence[tuple[float, int]]],
     ) -> None:
-        """Empties the folder of an earlier recording. `config_text`: YAML without credentials; `overhead`: what the
-        connection itself was charged since it was last asked."""
+        """Deletes an earlier recording in the folder.
+
+        `config_text`: YAML without credentials. `live`: frames are timed by their capture, else by stream time.
+        `overhead` returns the charges (time in s, bits) of the connection itself since its last call.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         for stale in folder.glob("*-[0-9][0-9][0-9].ts"):
             stale.unlink()
@@ -76,14 +79,14 @@ class RecordingWriter:
         self._frames.write(json.dumps(row) + "\n")
 
     def _at_s(self, frame: Frame) -> float:
-        """Time on the clock that all cameras of the run share."""
+        """Time in s on the clock that all cameras of the run share."""
         if not self._live:
             return frame.stream_s
         self._first_ns = frame.capture_ns if self._first_ns is None else self._first_ns
         return (frame.capture_ns - self._first_ns) / 1e9
 
     def _video(self, frame: Frame) -> str:
-        """Adds the frame to its camera's video; the name of that file."""
+        """Adds the frame to the video of its camera; returns the name of that file."""
         video = self._videos.get(frame.camera)
         height, width = frame.pixels.shape[:2]
         if video is None or video.size != (width, height):
@@ -95,7 +98,7 @@ class RecordingWriter:
         return video.name
 
     def _message(self, message: bytes | None) -> list[int] | None:
-        """Offset and length in messages.bin."""
+        """Writes a message; returns its offset and length in messages.bin."""
         if message is None:
             return None
         self._messages.write(message)
@@ -110,13 +113,13 @@ class RecordingWriter:
 
 
 class _Video:
-    """Frames of one size."""
+    """One video file: frames of one camera and size."""
 
     def __init__(self, folder: Path, camera: str, number: int, size: tuple[int, int]) -> None:
         self.name = f"{camera}-{number:03d}.ts"
         self.number = number
         self.size = size
-        # MPEG-TS keeps nothing back: Matroska would hold seconds in memory, and lose them with the process.
+        # MPEG-TS is written at once; Matroska would hold seconds in memory, and lose them when the process dies.
         self._container = av.open(str(folder / self.name), "w", format="mpegts", options={"flush_packets": "1"})
         stream = self._container.add_stream(_CODEC, rate=30, options=_OPTIONS)
         assert isinstance(stream, av.VideoStream)

@@ -1,1 +1,1 @@
-"""Picture sources: video files, image folders and drawn worlds. Live cameras are in stages/cameras."""
+"""Picture sources: video files, image folders and synthetic scenes. Live cameras are in stages/cameras."""

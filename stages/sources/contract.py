@@ -1,4 +1,4 @@
-"""The contract of a picture source: files, folders and drawn worlds, which end and lose nothing."""
+"""The contract of a picture source (file, folder, synthetic scenes): it ends, and loses no picture."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ from sagelink.pipeline.types import Pixels
 
 @dataclass(frozen=True, slots=True)
 class SourceFrame:
-    """One picture as a source gives it."""
+    """One picture of a source."""
 
-    pixels: Pixels  # (H, W, 3) RGB
-    stream_s: float  # the source's own time since its first picture, never decreasing
-    name: str | None = None
-    truth: int | None = None
-    pts_s: float | None = None  # its timestamp as it stands in the file
+    pixels: Pixels  # (H, W, 3) RGB uint8
+    stream_s: float  # time since the first picture in s, never decreasing
+    name: str | None = None  # file name, of an image
+    truth: int | None = None  # true class id, where known
+    pts_s: float | None = None  # its timestamp in the file
 
 
 class PictureSource(Protocol):
-    """Blocking; opened by its constructor, used from one thread."""
+    """Blocking; the constructor opens it; used from one thread."""
 
     @property
     def name(self) -> str:
-        """What it reads, without credentials."""
+        """The name of the source, without credentials."""
         ...
 
     @property
     def skipped(self) -> int:
-        """Pictures that could not be read so far."""
+        """Number of pictures so far that could not be read."""
         ...
 
     @property
     def length(self) -> int | None:
-        """How many pictures there are, where that is known."""
+        """Number of pictures; None where unknown."""
         ...
 
     @property
     def video(self) -> bool:
-        """Whether a picture is likely to show what the one before it showed."""
+        """Whether successive pictures usually show the same scene."""
         ...
 
     @property
     def labels(self) -> tuple[str, ...] | None:
-        """Class names of the truth, where it is known."""
+        """Names of the true classes by class id; None where no truth is known."""
         ...
 
     def __iter__(self) -> Iterator[SourceFrame]: ...

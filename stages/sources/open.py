@@ -1,4 +1,4 @@
-"""Opens the picture source that a text names."""
+"""Opens a picture source by its name: a file, a folder, or `synthetic:N`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sagelink.stages.sources.contract import PictureSource
 
 
 def open_source(config: CameraConfig) -> PictureSource:
-    """Opens the file, the folder or the drawn world that `config.source` names. Raises UsageError."""
+    """Opens the file, folder or synthetic source that `config.source` names. Raises UsageError."""
     text = config.source
     if is_camera(text):
         raise UsageError(f"source {redact(text)!r} is a camera; accepted here: a file, a folder or synthetic:N")

@@ -1,4 +1,4 @@
-"""The `synthetic:` source: scenes of the synthetic world, with known truth."""
+"""The `synthetic:` picture source: drawn scenes with known true classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A video file as a source, timed by its own timestamps."""
+"""A video file as a picture source, with the timestamps of the file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class VideoFile:
-    """Every frame of the first video stream. A corrupt one is counted and skipped."""
+    """Every frame of the first video stream. A corrupt frame is skipped and counted."""
 
     labels = None
     video = True
@@ -38,16 +38,16 @@ class VideoFile:
         stream.thread_type = "AUTO"
         self._stream = stream
         self.length = stream.frames or None
-        self._shots = self._decode()
+        self._pictures = self._decode()
         try:
-            self._first = next(self._shots)
+            self._first = next(self._pictures)
         except StopIteration:
             self._container.close()
             raise UsageError(f"source {str(path)!r} holds no frame that can be decoded") from None
 
     def __iter__(self) -> Iterator[SourceFrame]:
         yield self._first
-        yield from self._shots
+        yield from self._pictures
 
     def close(self) -> None:
         self._container.close()

@@ -1,8 +1,8 @@
-"""The synthetic world: drawn scenes with known truth, any size, any length, one seed.
+"""Draws synthetic scenes with a known true class, at any size, from a random generator.
 
-A scene holds one object of `CLASSES` on a textured background, among clutter that belongs to no class. Place, size,
-rotation, colours, clutter and sensor noise vary. Geometry is in units of the frame's short side around the frame's
-centre, so the same scene renders at any size. The demo pair is trained on scenes of this world.
+A scene holds one object of `CLASSES` on a textured background, among clutter that belongs to no class. Position, size,
+rotation, colours, clutter and sensor noise vary. Lengths are in units of the frame's short side, from the centre of the
+frame, so the same scene renders at any size. The demo models are trained on these scenes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Points = NDArray[np.float64]  # (n, 2), x and y in [-1, 1], the object's own frame, y down
+Points = NDArray[np.float64]  # (n, 2), x and y in [-1, 1] in the object's frame, y down
 Pixels = NDArray[np.uint8]  # (H, W, 3) RGB, or (H, W)
 
 _SUBPIXEL_BITS = 4
@@ -116,7 +116,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class DrawnScene:
-    """Everything that a scene's frames share; `render` adds the time and the noise."""
+    """The properties that all frames of a scene share; `render` adds time and noise."""
 
     class_id: int
     centre: tuple[float, float]  # short sides from the frame's centre, at t = 0
@@ -141,7 +141,7 @@ def sample_scene(rng: np.random.Generator, class_id: int | None = None) -> Drawn
     radius = float(rng.uniform(0.17, 0.4))
     room = 0.5 - 0.8 * radius
     cells = int(rng.integers(2, 9))
-    # Surroundings are nearly grey and objects coloured, as on many a real site: colour alone tells where, not what.
+    # Surroundings are nearly grey and objects are coloured, as on many real sites: colour shows where, not what.
     base = rng.uniform(50, 205) + _chroma(rng, rng.normal(0, 8))
     light = rng.normal(0, rng.uniform(4, 24), (cells, cells, 1))
     backdrop = np.clip(base + light + rng.normal(0, 4, (cells, cells, 3)), 0, 255).astype(np.float32)
@@ -198,7 +198,7 @@ def _bounce(start: float, velocity: float, t: float, room: float) -> float:
 
 
 def cover(scene: DrawnScene, width: int, height: int, t: float) -> Pixels:
-    """How much of each pixel the object covers at `t` seconds, uint8 (height, width), 255 = all."""
+    """The share of each pixel that the object covers at `t` seconds: uint8 (height, width), 255 = all."""
     room = 0.5 - 0.8 * scene.radius
     centre = [_bounce(c, v, t, room) for c, v in zip(scene.centre, scene.velocity, strict=True)]
     angle = np.radians(scene.angle + scene.spin * t)

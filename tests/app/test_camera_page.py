@@ -10,7 +10,7 @@ import av
 import pytest
 
 from sagelink.app.browser_cameras import full_evidence
-from sagelink.models import loading as zoo
+from sagelink.models import loading
 from sagelink.pipeline.config import ModelConfig
 from sagelink.pipeline.types import Pixels
 from sagelink.server.classify import Classifier
@@ -29,7 +29,7 @@ LOOPBACK = "--allow-loopback-in-peer-connection"  # for machines with no other i
 @pytest.fixture(scope="module")
 def scene() -> tuple[Pixels, str]:
     """A picture that the demo server classifies with high confidence, and its label."""
-    model = zoo.load(ModelConfig(), "demo-server")
+    model = loading.load(ModelConfig(), "demo-server")
     classifier = Classifier(model)
     shots = [*SyntheticSource(20, 640, 480, seed=3, hold=1)]
     received = [receive(full_evidence(0, shot.pixels, model.grid, "squash"), classifier.canvas) for shot in shots]
@@ -124,10 +124,10 @@ def test_page_needs_a_camera_a_token_and_a_free_place(browser: Any, port: int) -
     with serving(port, "--set", "webrtc.max_viewers=1", SAGELINK_WEBRTC_TOKEN=TOKEN) as server:
         server.said("serving")
         page = open_page(browser, port, camera=False)
-        wait_for(page, shows("problem-text", "may not use the camera"))
+        wait_for(page, shows("problem-text", "does not allow the camera"))
         page.context.grant_permissions(["camera"])
         page.click("#again")
-        wait_for(page, shows("login-text", "asks for a token"))
+        wait_for(page, shows("login-text", "needs a token"))
         assert not page.is_visible("#problem")
         enter(page, "a-wrong-token-of-some-length")
         wait_for(page, shows("login-text", "not the token"))
@@ -135,7 +135,7 @@ def test_page_needs_a_camera_a_token_and_a_free_place(browser: Any, port: int) -
         wait_until_live(page)
 
         other = open_page(browser, port)
-        wait_for(other, shows("login-text", "asks for a token"))
+        wait_for(other, shows("login-text", "needs a token"))
         enter(other, TOKEN)
         wait_for(other, shows("connection", "server full"))
         hide(page, True)

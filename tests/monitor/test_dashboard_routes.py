@@ -12,8 +12,6 @@ from pydantic import SecretStr
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from sagelink.monitor import dashboard_routes as app_module
-from sagelink.monitor import dashboard_viewers as viewer_module
 from sagelink.monitor.dashboard import check_dashboard
 from sagelink.monitor.dashboard_routes import dashboard_app
 from sagelink.monitor.stats import LiveStats
@@ -34,11 +32,9 @@ def client(watched, coder) -> TestClient:
 
 
 @pytest.fixture
-def guarded(watched, coder, monkeypatch) -> TestClient:
-    monkeypatch.setattr(app_module, "_WRONG_TOKEN_S", 0)
-    return TestClient(
-        dashboard_app(watched, coder, TOKEN), base_url="http://camera.example:8600", follow_redirects=False
-    )
+def guarded(watched, coder) -> TestClient:
+    app = dashboard_app(watched, coder, TOKEN, wrong_token_s=0)
+    return TestClient(app, base_url="http://camera.example:8600", follow_redirects=False)
 
 
 def test_the_page_and_its_parts_are_served_with_security_headers(client):
@@ -61,7 +57,7 @@ def test_stats_metrics_and_health(client):
     assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
 
 
-def test_the_documented_keys_of_the_stats_are_those_that_are_told(client):
+def test_the_documented_keys_of_the_stats_are_the_real_ones(client):
     page = (Path(__file__).parents[2] / "docs" / "dashboard.md").read_text()
     table = page.split("| key of `/api/stats` | meaning |")[1].split("\n\n")[0]
     documented = {key for row in table.splitlines() for key in re.findall(r"`(\w+)`", row.split(" | ")[0])}
@@ -74,7 +70,7 @@ def test_a_run_without_a_verdict_is_not_ready(watched, coder):
     assert (answer.status_code, answer.text) == (503, "no frame has a verdict yet\n")
 
 
-def test_one_frame_is_shown_as_each_side_saw_it(client):
+def test_a_frame_is_shown_as_each_side_received_it(client):
     info = client.get("/api/frames/1/info").json()
     assert (info["units"], info["side"], info["event"]["n"]) == ([1, 5, 6], SIDE, 1)
     assert client.get("/api/frames/1/picture").headers["content-type"] == "image/jpeg"
@@ -83,10 +79,10 @@ def test_one_frame_is_shown_as_each_side_saw_it(client):
     assert client.get("/api/frames/99/info").status_code == 404
 
 
-def test_a_change_is_made_and_a_wrong_one_explained(client, watched):
+def test_a_change_is_applied_and_an_invalid_one_explained(client, watched):
     assert client.post("/api/budget", json={"uplink": "9kbit/s"}).json()["rate_bps"] == 9000
     assert client.post("/api/gate", json={"policy": "always"}).json()["gate"] == "always"
-    for path, body, words in [
+    for path, body, message in [
         ("budget", '{"uplink": "much"}', "a rate is written like"),
         ("budget", "{", "a JSON object"),
         ("budget", "[]", "a JSON object"),
@@ -96,11 +92,11 @@ def test_a_change_is_made_and_a_wrong_one_explained(client, watched):
     ]:
         answer = client.post(f"/api/{path}", content=body)
         assert answer.status_code == 400
-        assert words in answer.json()["error"]
+        assert message in answer.json()["error"]
     assert watched.control.state()["rate_bps"] == 9000
 
 
-def test_the_stream_tells_the_run_its_frames_its_state_and_a_picture(client):
+def test_the_stream_sends_run_frames_state_and_a_picture(client):
     with client.websocket_connect("ws://127.0.0.1:8600/ws") as socket:
         run, frames, state = (json.loads(socket.receive_text()) for _ in range(3))
         assert (run["type"], run["title"], run["policies"]) == ("run", "clip.mp4", ["min_entropy", "always"])
@@ -109,22 +105,22 @@ def test_the_stream_tells_the_run_its_frames_its_state_and_a_picture(client):
         assert b'"n":2' in socket.receive_bytes()
 
 
-def test_a_hidden_page_gets_nothing_until_it_is_seen(client, watched):
+def test_a_hidden_page_receives_nothing_until_it_is_visible(client, watched):
     with client.websocket_connect("ws://127.0.0.1:8600/ws") as socket:
         for _ in range(3):
             socket.receive_text()
         socket.receive_bytes()
         socket.send_json({"visible": False})
-        client.get("/healthz")  # what was sent before has been read by now
+        client.get("/healthz")  # by now the message before has been read
         watched.feed.write(verdict_of(3))
         socket.send_json({"visible": True})
-        while (told := json.loads(socket.receive_text()))["type"] != "frames":
+        while (message := json.loads(socket.receive_text()))["type"] != "frames":
             pass
-        assert [frame["n"] for frame in told["frames"]] == [3]
+        assert [frame["n"] for frame in message["frames"]] == [3]
 
 
-def test_there_is_room_for_so_many_viewers(client, monkeypatch):
-    monkeypatch.setattr(viewer_module, "_MOST_VIEWERS", 1)
+def test_the_number_of_viewers_is_limited(watched, coder):
+    client = TestClient(dashboard_app(watched, coder, None, max_viewers=1), base_url=HOST)
     with (
         client.websocket_connect("ws://127.0.0.1:8600/ws") as first,
         client.websocket_connect("ws://127.0.0.1:8600/ws") as second,
@@ -135,7 +131,7 @@ def test_there_is_room_for_so_many_viewers(client, monkeypatch):
         assert closed.value.code == 1013
 
 
-def test_on_loopback_another_name_is_refused(client):
+def test_on_loopback_another_host_name_is_refused(client):
     assert client.get("/", headers={"host": "evil.example:8600"}).status_code == 421
     with (
         pytest.raises(WebSocketDisconnect),
@@ -144,7 +140,7 @@ def test_on_loopback_another_name_is_refused(client):
         pass
 
 
-def test_another_sites_page_changes_and_reads_nothing(client, watched):
+def test_a_page_of_another_site_can_neither_change_nor_read(client, watched):
     foreign = {"origin": "http://evil.example"}
     assert client.post("/api/budget", json={"uplink": "1kbit/s"}, headers=foreign).status_code == 403
     assert client.post("/api/budget", json={"uplink": "2kbit/s"}, headers={"origin": "null"}).status_code == 403
@@ -155,7 +151,7 @@ def test_another_sites_page_changes_and_reads_nothing(client, watched):
     assert client.post("/api/budget", json={"uplink": "3kbit/s"}, headers=own).status_code == 200
 
 
-def test_without_the_token_nothing_is_told(guarded):
+def test_without_the_token_nothing_is_readable(guarded):
     for path in ("/api/stats", "/metrics", "/static/main.js", "/api/frames/1/picture"):
         assert guarded.get(path).status_code == 401
     assert guarded.post("/api/budget", json={"uplink": "1kbit/s"}).status_code == 401
@@ -167,14 +163,14 @@ def test_without_the_token_nothing_is_told(guarded):
     assert guarded.get("/static/../app.py").status_code in (401, 404)
 
 
-def test_the_token_opens_by_header_and_by_login(guarded):
+def test_the_token_is_accepted_by_header_and_by_login(guarded):
     assert guarded.get("/api/stats", headers={"authorization": f"Bearer {TOKEN}"}).status_code == 200
     assert guarded.get("/api/stats", headers={"authorization": f"Bearer {TOKEN}x"}).status_code == 401
     assert guarded.get("/api/stats", headers={"authorization": TOKEN}).status_code == 401
     wrong = guarded.post("/login", content="token=nonsense\r\n")
     assert (wrong.headers["location"], COOKIE in wrong.cookies) == ("/login?wrong", False)
-    assert "That is not the token." in guarded.get("/login?wrong").text
-    assert "That is not the token." not in guarded.get("/login").text
+    assert "This token is wrong." in guarded.get("/login?wrong").text
+    assert "This token is wrong." not in guarded.get("/login").text
     right = guarded.post("/login", content=f"token={TOKEN}\r\n")
     assert right.headers["location"] == "/"
     assert TOKEN not in right.headers["set-cookie"]
@@ -188,7 +184,7 @@ def test_the_token_opens_by_header_and_by_login(guarded):
 
 
 @pytest.mark.parametrize(
-    ("host", "own"),
+    ("host", "loopback"),
     [
         ("localhost", True),
         ("127.0.0.1", True),
@@ -198,11 +194,11 @@ def test_the_token_opens_by_header_and_by_login(guarded):
         ("a.b", False),
     ],
 )
-def test_what_is_loopback(host, own):
-    assert is_loopback(host) is own
+def test_loopback_hosts(host, loopback):
+    assert is_loopback(host) is loopback
 
 
-def test_an_address_that_others_reach_needs_a_token(monkeypatch):
+def test_a_public_address_needs_a_token(monkeypatch):
     monkeypatch.delenv("SAGELINK_DASHBOARD_TOKEN", raising=False)
     with pytest.raises(UsageError, match="can be reached by others; accepted without a token: 127.0.0.1"):
         check_dashboard(DashboardConfig(address="0.0.0.0:0"))

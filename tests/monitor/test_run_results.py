@@ -60,13 +60,13 @@ def test_a_run_is_read_and_counted(tmp_path):
     assert run.name == "run"
     assert [values.tolist() for values in run.charges()] == [[0.2], [600.0]]
     assert run.budget().tolist() == [1000, 1000, 1000, 500]
-    assert run.counts("drop") == {"gate": 2, "superseded": 1}
-    assert run.accuracy() == {"verdict": 2 / 3, "edge": 1 / 3}
-    assert run.agreement() == 0.0
+    assert run.counts.drops == {"gate": 2, "superseded": 1}
+    assert run.counts.accuracy() == {"verdict": 2 / 3, "edge": 1 / 3}
+    assert (run.counts.agreeing, run.counts.compared) == (0, 1)
     assert run.latencies("total").tolist() == [5, 6, 7, 8]
 
 
-def test_a_line_cut_short_by_a_kill_is_left_out(tmp_path):
+def test_an_incomplete_last_line_is_ignored(tmp_path):
     folder = write_run(tmp_path, [make_line(0), make_line(1)])
     path = folder / "results.jsonl"
     path.write_text(path.read_text()[:-20])
@@ -84,7 +84,7 @@ def test_a_line_cut_short_by_a_kill_is_left_out(tmp_path):
         ("nonsense\n", "results.jsonl:1: not JSON"),
     ],
 )
-def test_what_is_no_run_is_told(tmp_path, text, message):
+def test_a_folder_without_a_run_is_refused(tmp_path, text, message):
     if text is not None:
         (tmp_path / "results.jsonl").write_text(text)
     with pytest.raises(UsageError, match="(?s).*" + message.replace("(", r"\(")):
@@ -92,9 +92,10 @@ def test_what_is_no_run_is_told(tmp_path, text, message):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{", "is not JSON"), ("{}", "is not that of a run"), ("[]", "is not that of a run")]
+    ("text", "message"),
+    [("{", "is not JSON"), ("{}", "is not the summary of a run"), ("[]", "is not the summary of a run")],
 )
-def test_a_summary_that_is_none_is_told(tmp_path, text, message):
+def test_a_broken_summary_is_refused(tmp_path, text, message):
     write_run(tmp_path, [make_line(0)])
     (tmp_path / "summary.json").write_text(text)
     with pytest.raises(UsageError, match=f"summary.json' {message}"):

@@ -1,10 +1,9 @@
-"""What is told of a run while it goes on, and what the terminal shows of it."""
+"""Live state of a run, its terminal panel, and its Prometheus metrics."""
 
 from __future__ import annotations
 
 import io
 import json
-import time
 from dataclasses import replace
 
 import pytest
@@ -32,18 +31,18 @@ def answered(seq: int = 0) -> Verdict:
     return FUSE.decide(Answered(Sent(evidence, 0.0, evidence.wire_bits, 0, None), make_reply(seq), ship_ms=7.0))
 
 
-def kept(reason: Drop, seq: int = 0, frame: Frame | None = None) -> Verdict:
+def edge_only(reason: Drop, seq: int = 0, frame: Frame | None = None) -> Verdict:
     return FUSE.decide(EdgeOnly(frame or make_metered(make_scored(seq), 800, 200), reason))
 
 
-def test_what_is_said_at_once_is_told_beside_the_last_verdict():
+def test_a_provisional_answer_is_shown_beside_the_last_verdict():
     stats = LiveStats()
     stats.write(answered(0))
-    stats.show_pending(kept(Drop.GATE, 2))
-    stats.show_pending(kept(Drop.GATE, 1))  # of an older frame: told later, but not newer
+    stats.show_pending(edge_only(Drop.GATE, 2))
+    stats.show_pending(edge_only(Drop.GATE, 1))  # arrives later, about an older frame
     camera = stats.snapshot(LABELS, {"camera": None})["cameras"]["camera"]
     assert (camera["frames"], camera["origin"], camera["now"]["seq"]) == (1, "fused", 2)
-    revised = replace(kept(Drop.GATE, 2), revised_from=answered(0).edge)
+    revised = replace(edge_only(Drop.GATE, 2), revised_from=answered(0).edge)
     stats.write(revised)
     camera = stats.snapshot(LABELS, {"camera": None})["cameras"]["camera"]
     assert (camera["revised_from"], camera["now"]["seq"]) == (LABELS[answered(0).edge.class_id], 2)
@@ -52,10 +51,15 @@ def test_what_is_said_at_once_is_told_beside_the_last_verdict():
 @pytest.fixture
 def stats() -> LiveStats:
     stats = LiveStats()
-    for verdict in (answered(0), kept(Drop.GATE, 1), kept(Drop.BUDGET, 2), kept(Drop.SUPERSEDED, 3, make_frame(3))):
+    for verdict in (
+        answered(0),
+        edge_only(Drop.GATE, 1),
+        edge_only(Drop.BUDGET, 2),
+        edge_only(Drop.SUPERSEDED, 3, make_frame(3)),
+    ):
         stats.write(verdict)
     other = replace(make_frame(0), camera="gate 2")
-    stats.write(kept(Drop.LATE, frame=other))
+    stats.write(edge_only(Drop.LATE, frame=other))
     return stats
 
 
@@ -74,12 +78,11 @@ def test_a_snapshot_is_json_and_adds_up(stats):
     assert (cameras["camera"]["health"], cameras["yard"]["health"]["fault"]) == (None, "timeout")
 
 
-def test_a_window_that_no_frame_asks_about_any_more_is_empty(monkeypatch):
-    stats = LiveStats(window_s=2.0)
-    stats.write(kept(Drop.BUDGET))
+def test_the_window_is_empty_when_no_frame_has_asked_for_its_length():
+    times = iter([0.0, 1.0, 2.0, 4.0])  # of the start, the verdict and two snapshots
+    stats = LiveStats(window_s=2.0, clock_s=lambda: next(times))
+    stats.write(edge_only(Drop.BUDGET))
     assert stats.snapshot(LABELS, HEALTH)["window_bits"] == 200
-    later_s = time.monotonic() + 3.0
-    monkeypatch.setattr("sagelink.monitor.stats.time.monotonic", lambda: later_s)
     assert stats.snapshot(LABELS, HEALTH)["window_bits"] == 0
 
 
@@ -125,17 +128,17 @@ def test_a_terminal_gets_one_panel(stats, monkeypatch):
     assert "down: timeout" in text
 
 
-def test_elsewhere_it_is_plain_lines(stats, monkeypatch):
+def test_other_outputs_get_plain_lines(stats, monkeypatch):
     text = shown(stats, False, monkeypatch)
     assert text.startswith("5 frames  ")
     assert text.endswith("200 bit/s of 1 kbit/s\n")
     assert "\x1b" not in text
 
 
-def test_edge_metrics_count_what_the_verdicts_say():
+def test_edge_metrics_count_verdicts():
     registry = CollectorRegistry()
     metrics = EdgeMetrics(registry)
-    for verdict in (answered(0), kept(Drop.BUDGET, 1), kept(Drop.GATE, 2)):
+    for verdict in (answered(0), edge_only(Drop.BUDGET, 1), edge_only(Drop.GATE, 2)):
         metrics.write(verdict)
     families = text_string_to_metric_families(generate_latest(registry).decode())
     samples = {(s.name, *sorted(s.labels.values())): s.value for family in families for s in family.samples}
@@ -151,7 +154,7 @@ def test_edge_metrics_count_what_the_verdicts_say():
     assert samples["sagelink_lost_units_total", "camera"] == samples["sagelink_short_answers_total", "camera"] == 0
 
 
-def test_edge_metrics_count_what_was_lost_on_the_way():
+def test_edge_metrics_count_losses():
     evidence = make_evidence()
     evidence = replace(evidence, message=encode_bundle(0, [b"one", b"two"]))
     sent, registry = Sent(evidence, 0.0, 8, 0, None), CollectorRegistry()
@@ -173,7 +176,7 @@ def test_a_camera_with_a_budget_of_its_own_is_not_in_the_shared_window():
     stats, registry = LiveStats(own_budget_cameras={"camera"}), CollectorRegistry()
     metrics = EdgeMetrics(registry, own_budget_cameras={"camera"})
     for sink in (stats, metrics):
-        sink.write(kept(Drop.BUDGET))
+        sink.write(edge_only(Drop.BUDGET))
     now_is = stats.snapshot(LABELS, {})
     assert (now_is["window_bits"], now_is["budget_bits"]) == (0, None)
     assert registry.get_sample_value("sagelink_window_bits") == 0

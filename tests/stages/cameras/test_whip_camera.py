@@ -1,4 +1,4 @@
-"""`webrtc:`: peers that push, leave and come back, and those that are not let in."""
+"""The WHIP camera: peers that push, leave and return, and peers that are refused."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ def config(source: str = HERE, **options: object) -> CameraConfig:
     return CameraConfig(name="gate", source=source, **{"open_timeout": 20, **options})
 
 
-class Run:
-    """A camera, read to the end of the body."""
+class RunningCamera:
+    """A WHIP camera whose frames are read while the body runs."""
 
     def __init__(self, config: CameraConfig) -> None:
-        self.door = WhipEndpoint(config)
-        self.camera = Camera(config, None, None, self.door.connect, self.door.close)
+        self.endpoint = WhipEndpoint(config)
+        self.camera = Camera(config, None, None, self.endpoint.connect, self.endpoint.close)
         self.frames: list[Frame] = []
 
-    async def __aenter__(self) -> Run:
+    async def __aenter__(self) -> RunningCamera:
         self._task = asyncio.create_task(self._read())
-        await self.becomes(lambda: self.door._thread is not None)
-        async with asyncio.timeout(20):
-            while (await self._knock()) != 405:  # noqa: ASYNC110
+        await self.becomes(lambda: self.endpoint.running)
+        async with asyncio.timeout(40):
+            while (await self._status()) != 405:  # noqa: ASYNC110 (the server signals nothing when it listens)
                 await asyncio.sleep(0.02)
         return self
 
-    async def _knock(self) -> int:
+    async def _status(self) -> int:
         try:
-            return (await request(self.door.url, "GET", token=TOKEN))[0]
+            return (await request(self.endpoint.url, "GET", token=TOKEN))[0]
         except OSError:
             return 0
 
     async def __aexit__(self, *_: object) -> None:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-        assert not self.door._thread.is_alive()
+        assert not self.endpoint.running
 
     async def _read(self) -> None:
         async with aclosing(aiter(self.camera)) as frames:
@@ -61,7 +61,7 @@ class Run:
 
     async def becomes(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(40):
-            while not condition():  # noqa: ASYNC110
+            while not condition():  # noqa: ASYNC110 (no event for every condition)
                 await asyncio.sleep(0.02)
 
     def shows(self, shade: int) -> bool:
@@ -69,115 +69,115 @@ class Run:
 
 
 @pytest.fixture
-async def run() -> AsyncIterator[Run]:
-    async with Run(config()) as run:
-        yield run
+async def running() -> AsyncIterator[RunningCamera]:
+    async with RunningCamera(config()) as running:
+        yield running
 
 
 @pytest.mark.parametrize("codec", ["VP8", "H264"])
-async def test_frames_of_a_peer(run: Run, codec: str) -> None:
-    app = await CameraApp(run.door.url, 200, codec).push()
+async def test_frames_of_a_peer(running: RunningCamera, codec: str) -> None:
+    app = await CameraApp(running.endpoint.url, 200, codec).push()
     assert app.status == 201
-    await run.becomes(lambda: len(run.frames) > 3 and run.shows(200))
-    assert run.frames[-1].pixels.shape == (120, 160, 3)
-    assert [frame.seq for frame in run.frames] == [*range(len(run.frames))]
+    await running.becomes(lambda: len(running.frames) > 3 and running.shows(200))
+    assert running.frames[-1].pixels.shape == (120, 160, 3)
+    assert [frame.seq for frame in running.frames] == [*range(len(running.frames))]
     await app.leave()
 
 
-async def test_a_peer_leaves_and_comes_back_and_there_is_one_at_a_time(run: Run) -> None:
-    app = await CameraApp(run.door.url, 200).push()
-    await run.becomes(lambda: run.shows(200))
-    other = await CameraApp(run.door.url).push()
+async def test_a_peer_leaves_and_returns_and_only_one_is_accepted(running: RunningCamera) -> None:
+    app = await CameraApp(running.endpoint.url, 200).push()
+    await running.becomes(lambda: running.shows(200))
+    other = await CameraApp(running.endpoint.url).push()
     assert (other.status, other.reason) == (409, "another peer is sending here; it has to leave first\n")
     await other.leave()
     await app.leave()
-    await run.becomes(lambda: run.camera.state is not CameraState.RUNNING)
-    assert run.camera.health()["fault"] == "end of file"
-    app = await CameraApp(run.door.url, 60).push()
-    await run.becomes(lambda: run.shows(60))
-    assert run.camera.state is CameraState.RUNNING
+    await running.becomes(lambda: running.camera.state is not CameraState.RUNNING)
+    assert running.camera.health()["fault"] == "end of file"
+    app = await CameraApp(running.endpoint.url, 60).push()
+    await running.becomes(lambda: running.shows(60))
+    assert running.camera.state is CameraState.RUNNING
     await app.leave()
 
 
-async def test_delete_ends_the_session(run: Run) -> None:
-    app = await CameraApp(run.door.url).push()
-    await run.becomes(lambda: run.shows(200))
-    address = run.door.url.removesuffix("/whip")
+async def test_delete_ends_the_session(running: RunningCamera) -> None:
+    app = await CameraApp(running.endpoint.url).push()
+    await running.becomes(lambda: running.shows(200))
+    address = running.endpoint.url.removesuffix("/whip")
     assert (await request(f"{address}/whip/another", "DELETE"))[0] == 404
     assert (await request(address + app.location, "DELETE"))[0] == 200
-    await run.becomes(lambda: run.camera.state is not CameraState.RUNNING)
+    await running.becomes(lambda: running.camera.state is not CameraState.RUNNING)
     assert (await request(address + app.location, "DELETE"))[0] == 404
     await app.leave()
 
 
 @pytest.mark.parametrize("offer", [b"", b"rubbish", b"\xff\xfe", b"v=0\r\nm=video 9\r\n", b"v=0\r\n" + b"m=x\r\n" * 99])
-async def test_what_is_no_offer_of_video_is_refused_and_the_next_peer_served(run: Run, offer: bytes) -> None:
-    assert (await request(run.door.url, "POST", offer))[0] == 400
-    app = await CameraApp(run.door.url).push()
-    await run.becomes(lambda: run.shows(200))
+async def test_an_invalid_offer_is_refused_and_the_next_peer_served(running: RunningCamera, offer: bytes) -> None:
+    assert (await request(running.endpoint.url, "POST", offer))[0] == 400
+    app = await CameraApp(running.endpoint.url).push()
+    await running.becomes(lambda: running.shows(200))
     await app.leave()
 
 
-async def test_an_offer_that_is_too_long_or_no_sdp(run: Run) -> None:
-    assert (await request(run.door.url, "POST", b"v" * 65_537))[0] == 413
-    assert (await request(run.door.url, "POST", b"v=0", kind="text/plain"))[0] == 415
+async def test_an_offer_that_is_too_long_or_not_sdp_is_refused(running: RunningCamera) -> None:
+    assert (await request(running.endpoint.url, "POST", b"v" * 65_537))[0] == 413
+    assert (await request(running.endpoint.url, "POST", b"v=0", kind="text/plain"))[0] == 415
 
 
 @pytest.mark.parametrize("what", ["audio", "data"])
-async def test_a_peer_without_video_is_refused(run: Run, what: str) -> None:
+async def test_a_peer_without_video_is_refused(running: RunningCamera, what: str) -> None:
     peer = RTCPeerConnection()
     if what == "audio":
         peer.addTransceiver("audio", "sendonly")
     else:
         peer.createDataChannel("x")
     await peer.setLocalDescription(await peer.createOffer())
-    status, reason, _ = await request(run.door.url, "POST", peer.localDescription.sdp.encode())
+    status, reason, _ = await request(running.endpoint.url, "POST", peer.localDescription.sdp.encode())
     assert status == 400
     assert ("no video" if what == "audio" else "data channels are not accepted") in reason
     await peer.close()
 
 
-async def test_a_peer_that_never_connects_is_forgotten(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_peer_that_never_connects_is_forgotten(running: RunningCamera, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sagelink.net.video_peer._FIRST_S", 0.3)
-    silent = CameraApp(run.door.url)
+    silent = CameraApp(running.endpoint.url)
     await silent._peer.setLocalDescription(await silent._peer.createOffer())
-    status, *_ = await request(run.door.url, "POST", silent._peer.localDescription.sdp.encode())
+    status, *_ = await request(running.endpoint.url, "POST", silent._peer.localDescription.sdp.encode())
     assert status == 201
-    await run.becomes(lambda: run.door._visit is None)
+    await running.becomes(lambda: not running.endpoint.occupied)
     await silent.leave()
 
 
-async def test_the_token_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_token_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ENV_TOKEN, TOKEN)
-    async with Run(config()) as run:
-        app = await CameraApp(run.door.url, token="another-token-of-this-length").push()  # noqa: S106
+    async with RunningCamera(config()) as running:
+        app = await CameraApp(running.endpoint.url, token="another-token-of-this-length").push()  # noqa: S106
         assert app.status == 401
         await app.leave()
-        app = await CameraApp(run.door.url, token=TOKEN).push()
-        await run.becomes(lambda: run.shows(200))
+        app = await CameraApp(running.endpoint.url, token=TOKEN).push()
+        await running.becomes(lambda: running.shows(200))
         await app.leave()
 
 
 @pytest.mark.parametrize("source", ["webrtc:0.0.0.0:0", "webrtc:192.0.2.7:8630"])
-def test_others_are_not_let_in_without_a_token(source: str) -> None:
+def test_a_public_address_needs_a_token(source: str) -> None:
     with pytest.raises(UsageError, match=f"can be reached by others.*{ENV_TOKEN}"):
         WhipEndpoint(config(source))
 
 
 @pytest.mark.parametrize("source", ["webrtc:8630", "webrtc:host:port", "webrtc://host:1", "webrtc:h:70000"])
-def test_addresses_that_are_none(source: str) -> None:
+def test_invalid_addresses_are_refused(source: str) -> None:
     with pytest.raises(UsageError, match="accepted"):
         open_captures([config(source)], CaptureConfig())
 
 
-def test_two_cameras_do_not_share_a_port() -> None:
-    door = WhipEndpoint(config())
+def test_two_cameras_cannot_share_a_port() -> None:
+    endpoint = WhipEndpoint(config())
     with pytest.raises(UsageError, match="cannot listen"):
-        WhipEndpoint(config(f"webrtc:127.0.0.1:{door.port}"))
-    door.close()
+        WhipEndpoint(config(f"webrtc:127.0.0.1:{endpoint.port}"))
+    endpoint.close()
 
 
-def test_a_camera_that_never_runs_lets_go_of_its_port() -> None:
+def test_a_camera_that_never_runs_releases_its_port() -> None:
     captures = open_captures([config()], CaptureConfig())
     close_captures(captures)
 
@@ -190,7 +190,7 @@ def test_a_token_file(tmp_path: Path) -> None:
 
 
 def test_aiortc_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "aiortc" else found(name))
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "aiortc" else find_spec(name))
     with pytest.raises(UsageError, match=r"webrtc:.*aiortc, which is not installed; pip install 'sagelink\[webrtc\]'"):
         WhipEndpoint(config("webrtc:"))
