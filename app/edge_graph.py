@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from sagelink.pipeline.accounts import Account
     from sagelink.pipeline.config import Config
     from sagelink.stages.capture import Capture
-    from sagelink.stages.encode import Encoder
+    from sagelink.stages.confidence_gate import Gate
+    from sagelink.stages.encoder import Encoder
     from sagelink.stages.fuse import Fuse
-    from sagelink.stages.gate import Gate
     from sagelink.stages.record import Recorder
     from sagelink.stages.reference_tracker import ReferenceTracker
     from sagelink.stages.zoom import ZoomCrop
@@ -51,10 +51,11 @@ def edge_graph(
     is on the monotonic clock, drop what they cannot keep up with; replays, on the stream's time, wait. A `script` takes
     the place of the captures and of all that the outside world decides. `video`: cameras whose scenes are remembered.
     """
-    from sagelink.stages.capture import InStep
+    from sagelink.stages.capture import MergedCaptures
     from sagelink.stages.encode import Encode
     from sagelink.stages.meter import Claim, Meter
-    from sagelink.stages.scene_tracker import RegisterPending, SceneTracker, TrackScene, ValueGate, scene_config
+    from sagelink.stages.rate_control import ValueGate
+    from sagelink.stages.scene_tracker import RegisterPending, SceneTracker, TrackScene, scene_config
     from sagelink.stages.score import Score
     from sagelink.stages.select import Select
     from sagelink.stages.ship import AHEAD, Collect, Pace, Ship, Uplink
@@ -115,7 +116,7 @@ def edge_graph(
         for capture in captures:
             graph.source(capture, name=f"capture-{capture.name}", routes=keep | {Frame: frames})
     else:
-        frames = graph.source(InStep(captures), name="capture", routes=keep)
+        frames = graph.source(MergedCaptures(captures), name="capture", routes=keep)
     # What has to come out the same again is scored one by one: a batch changes the last bits of the answers, and who
     # waits together depends on timing.
     batch = _LARGEST_BATCH if live and config.output.record is None else 1

@@ -72,8 +72,8 @@ def evaluate(
     from sagelink.models.pair import Pair as ModelPair
     from sagelink.models.vit import Importance
     from sagelink.pipeline.outputs import check_writable
-    from sagelink.stages.encode import AUTO
     from sagelink.stages.selectors import SELECTORS
+    from sagelink.stages.usable_curves import AUTO
     from sagelink.transport.codecs import codec_names
     from sagelink.transport.wire import MAX_MESSAGE_BYTES
 

@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 
 def check_names(config: Config) -> None:
     """Raises UsageError for a gate policy, selector or codec that nobody has registered."""
-    from sagelink.stages.encode import AUTO
-    from sagelink.stages.gate import Gate
+    from sagelink.stages.confidence_gate import Gate
     from sagelink.stages.selectors import selector_by_name
+    from sagelink.stages.usable_curves import AUTO
     from sagelink.transport.codecs import codec_by_name
 
     Gate(config.gate)
@@ -78,9 +78,9 @@ class Run:
     def __init__(self, config: Config, captures: Sequence[Capture], models: Pair, script: Script | None = None) -> None:
         """`script`: what happens from outside, in a run that is repeated from its recording."""
         from sagelink.stages.capture import Playback
-        from sagelink.stages.encode import Encoder
+        from sagelink.stages.confidence_gate import Gate
+        from sagelink.stages.encoder import Encoder
         from sagelink.stages.fuse import Fuse
-        from sagelink.stages.gate import Gate
         from sagelink.stages.sinks.tally import Tally
 
         self.config = config

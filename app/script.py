@@ -6,8 +6,9 @@ for frames that were lost on the way. Everything that depends on pixels and sett
 
 from __future__ import annotations
 
-import heapq
+import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Self
 
 from sagelink.pipeline.budget import UplinkBudget
@@ -121,23 +122,19 @@ class _Frames:
             capture.close()
 
     async def __aiter__(self) -> AsyncIterator[Frame | EdgeOnly]:
-        streams = [aiter(capture) for capture in self._captures]
-        heads: list[tuple[float, int, Frame]] = []  # the next scored frame of each camera
-        empty = list(range(len(streams)))
-        while empty or heads:
-            for place in empty:
-                while (frame := await anext(streams[place], None)) is not None:
-                    row = _row(self._rows, frame)
-                    if row["verdict"]["edge"] is not None:
-                        asked_s = row["asked_s"]
-                        heapq.heappush(heads, (float("inf") if asked_s is None else asked_s, place, frame))
-                        break
-                    yield EdgeOnly(frame, _drop(row) or Drop.ERROR)
-            empty = []
-            if heads:
-                _, place, frame = heapq.heappop(heads)
-                empty = [place]
-                yield frame
+        from sagelink.stages.capture import MergedCaptures
+
+        async with aclosing(aiter(MergedCaptures(self._captures, self._asked_s))) as frames:
+            async for frame in frames:
+                row = _row(self._rows, frame)
+                yield frame if row["verdict"]["edge"] is not None else EdgeOnly(frame, _drop(row) or Drop.ERROR)
+
+    def _asked_s(self, frame: Frame) -> float:
+        """When the frame asked the budget: before all others if it was never scored, after them if it never asked."""
+        row = _row(self._rows, frame)
+        if row["verdict"]["edge"] is None:
+            return -math.inf
+        return math.inf if row["asked_s"] is None else float(row["asked_s"])
 
 
 class RecordedLink:

@@ -22,9 +22,9 @@ from sagelink.models.vit import Importance
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import Answer, OperatingPoint, Scored, Units
+from sagelink.stages.confidence_gate import Gate
 from sagelink.stages.frontier import find_frontier, read_frontier
 from sagelink.stages.fuse import answer_of, fuse, weight_of_share
-from sagelink.stages.gate import Gate
 from sagelink.transport.codecs import Canvas
 
 HARD = 0.5  # the edge's top probability, at most

@@ -22,7 +22,7 @@ from sagelink.lab.harness import Sample, belief, log_probs_of, zoom_crop_of
 from sagelink.pipeline.types import OperatingPoint
 from sagelink.server.classify import Classifier
 from sagelink.server.receive import Received, receive
-from sagelink.stages.encode import Encoder
+from sagelink.stages.encoder import Encoder
 from sagelink.stages.frontier import CurveModel, FrontierModel
 from sagelink.transport.codecs import Canvas, cut_units
 

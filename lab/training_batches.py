@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from sagelink.lab.unlabelled_frames import Footage
 from sagelink.pipeline.types import OperatingPoint, Pixels, Units
 from sagelink.stages.frontier import RateQualityCurve
-from sagelink.stages.unit_rectangle import placed
+from sagelink.stages.unit_rectangle import best_rectangle_of
 from sagelink.transport.codecs import Canvas, codec_by_name
 
 _CROPPED = 0.85  # of the views that are no whole frame
@@ -137,14 +137,14 @@ class BatchDataset(Dataset[tuple[Batch, Batch]]):
             order = y * side + side - 1 - x
         if shape is None:
             return picture, picture, np.sort(order[:count])
-        units = placed(order, *shape, side)
+        units = best_rectangle_of(order, *shape, side)
         return picture, self._through(picture, units, self._point(rng, len(units) / self._canvas.units)), units
 
     def _point(self, rng: np.random.Generator, share: float) -> OperatingPoint:
         """A likely operating point for a message of a random size that has a share of the units."""
         size = np.exp(rng.uniform(*self._sizes)) / share
         lines = [line for line in self._whole if share == 1 or codec_by_name(line.point.codec).sends != "whole"]
-        within = [(line, setting) for line in lines if (setting := line.affordable(size)) is not None]
+        within = [(line, setting) for line in lines if (setting := line.max_setting_for(size)) is not None]
         if not within:
             cheapest = min(lines, key=lambda line: line.sizes[0])
             return cheapest.at(int(cheapest.settings[0]))
