@@ -75,7 +75,7 @@ def adapt(
     from sagelink.lab.trainer import Trainer
     from sagelink.lab.training_batches import BatchDataset
     from sagelink.lab.unlabelled_frames import gather
-    from sagelink.models.loading import digest
+    from sagelink.models.loading import weights_digest
     from sagelink.models.pair import Pair as ModelPair
     from sagelink.pipeline.outputs import check_writable
     from sagelink.stages.frontier import find_frontier, read_frontier
@@ -107,7 +107,13 @@ def adapt(
         student = Student(stock, views, bf16)
         trainer = Trainer(student, stock, judge, wanted[-1], minutes * 60)
         state = out.with_name(out.name + ".resume")
-        identity = {"sources": [*sources], "frames": frames, "bytes": wanted, "seed": seed, "server": digest(stock)}
+        identity = {
+            "sources": [*sources],
+            "frames": frames,
+            "bytes": wanted,
+            "seed": seed,
+            "server": weights_digest(stock),
+        }
         console.print(
             f"{len(learned)} frames to learn from, {len(held_out)} held out; {'bf16' if bf16 else 'fp32'} on "
             f"{settings.server.device}; stock server at {sizes} bytes, "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sagelink.models.loading import Model, UnitGrid, fingerprint
+from sagelink.models.loading import Model, UnitGrid, labels_fingerprint
 from sagelink.models.preprocess import Resize, make_picture
 from sagelink.monitor.camera_page import camera_page
 from sagelink.pipeline.threads import Worker
@@ -42,7 +42,7 @@ def audience(model: Model, resize: Resize, most: int) -> Iterator[BrowserSetting
         yield BrowserSettings(
             most=most,
             page=camera_page(),
-            camera_info=CameraInfo(grid.side, grid.patch_size, fingerprint(model.labels), _DEADLINE_S),
+            camera_info=CameraInfo(grid.side, grid.patch_size, labels_fingerprint(model.labels), _DEADLINE_S),
             evidence=lambda seq, frame: artist.call(evidence, seq, frame),
             words=lambda reply, ms: words_of(reply, ms, model.labels),
         )

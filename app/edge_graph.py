@@ -16,7 +16,7 @@ from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Frame, M
 if TYPE_CHECKING:
     from sagelink.app.script import Script
     from sagelink.models.pair import Pair
-    from sagelink.pipeline.accounts import Account
+    from sagelink.pipeline.accounts import CameraAccount
     from sagelink.pipeline.config import Config
     from sagelink.stages.capture import Capture
     from sagelink.stages.confidence_gate import Gate
@@ -37,7 +37,7 @@ def edge_graph(
     captures: Sequence[Capture],
     encoder: Encoder,
     link: EdgeLink,
-    accounts: Mapping[str, Account],
+    accounts: Mapping[str, CameraAccount],
     fuse: Fuse,
     recorder: Recorder,
     gate: Gate,

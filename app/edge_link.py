@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from sagelink.app.deadlines import REPLAY_DEADLINE_S
 from sagelink.pipeline.clock import BudgetClock, MonotonicClock
 from sagelink.pipeline.config import Config
-from sagelink.pipeline.overhead import OverheadCharges
-from sagelink.pipeline.tasks import background, leave_threads_behind
+from sagelink.pipeline.overhead import OverheadLog
+from sagelink.pipeline.tasks import abandon_threads_at_exit, background
 from sagelink.pipeline.urls import host_name, is_webrtc
 from sagelink.stages.control import Control
 
@@ -24,7 +24,7 @@ async def edge_link(
     config: Config,
     models: Pair,
     cameras: Sequence[str],
-    overhead: OverheadCharges,
+    overhead: OverheadLog,
     control: Control,
     clock: BudgetClock,
     on_recovered: Callable[[str], None],
@@ -35,19 +35,19 @@ async def edge_link(
         async with _in_process(config, models) as link:
             yield link
         return
-    from sagelink.models.loading import fingerprint
+    from sagelink.models.loading import labels_fingerprint
     from sagelink.transport.link import CameraInfo
 
     live = isinstance(clock, MonotonicClock)
     grid = models.server.grid
     deadline_s = config.ship.deadline if live else REPLAY_DEADLINE_S
-    camera_info = CameraInfo(grid.side, grid.patch_size, fingerprint(models.edge.labels), deadline_s)
+    camera_info = CameraInfo(grid.side, grid.patch_size, labels_fingerprint(models.edge.labels), deadline_s)
 
     def charge(bits: int) -> bool:
         assert isinstance(clock, MonotonicClock)
         return overhead.charge(clock.elapsed_s(), bits)
 
-    leave_threads_behind()
+    abandon_threads_at_exit()
     charge_overhead = charge if live else None  # a replay's budget knows no time but the stream's
     if is_webrtc(config.ship.server):
         remote = _webrtc_link(config, cameras, camera_info, charge_overhead, on_recovered)

@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager, ExitStack
 from typing import TYPE_CHECKING, Any
 
 from sagelink.monitor.stats import LiveStats
-from sagelink.pipeline.accounts import Account, Share, open_accounts
+from sagelink.pipeline.accounts import CameraAccount, CameraShare, open_accounts
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.clock import BudgetClock, MonotonicClock, StreamClock
 from sagelink.pipeline.config import Config, DashboardConfig
@@ -22,7 +22,7 @@ from sagelink.pipeline.config_file import dump_config
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.graph import Graph
 from sagelink.pipeline.outputs import PICTURES, RESULTS, SUMMARY, check_writable
-from sagelink.pipeline.overhead import OverheadCharges
+from sagelink.pipeline.overhead import OverheadLog
 from sagelink.pipeline.tasks import first_error, on_signals, run_loop
 from sagelink.pipeline.types import Drop, Verdict
 from sagelink.stages.control import Control
@@ -88,7 +88,7 @@ class Run:
         self._script = script
         self.models = models
         self.budget = UplinkBudget(config.budget.uplink, config.budget.window)
-        self._overhead = OverheadCharges(self.budget, recorded=config.output.record is not None)
+        self._overhead = OverheadLog(self.budget, recorded=config.output.record is not None)
         if script is not None:
             script.budget = self.budget
         self.tally = Tally()
@@ -140,14 +140,16 @@ class Run:
         health = {capture.name: capture.health() for capture in self.captures}
         return self.stats.snapshot(self.models.edge.labels, health) | {"control": self.control.state()}
 
-    def _open_accounts(self) -> dict[str, Account]:
+    def _open_accounts(self) -> dict[str, CameraAccount]:
         """By camera: a part of the one shared budget, or a budget of its own."""
         cameras = self.config.all_cameras
-        sharing = {each.name: Share(each.weight, each.min_share) for each in cameras if each.budget is None}
+        sharing = {each.name: CameraShare(each.weight, each.min_share) for each in cameras if each.budget is None}
         accounts = open_accounts(self.budget, sharing)
         for each in cameras:
             if each.budget is not None:
-                accounts |= open_accounts(UplinkBudget(each.budget.uplink, each.budget.window), {each.name: Share()})
+                accounts |= open_accounts(
+                    UplinkBudget(each.budget.uplink, each.budget.window), {each.name: CameraShare()}
+                )
         return accounts
 
     def run(
@@ -242,7 +244,7 @@ class Run:
                     self._script,
                 )
                 self._end_on_signals(edge)
-                async with monitor.serving(link):
+                async with monitor.serving(link, edge):
                     await edge.run()
         except BaseExceptionGroup as errors:
             raise first_error(errors) from None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.channel import Channel
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.overhead import RecordedOverhead
+from sagelink.pipeline.overhead import OverheadReplay
 from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Frame, PendingVerdict, Scored
 from sagelink.pipeline.urls import is_webrtc
 
@@ -37,7 +37,7 @@ class Script:
         self.charged = _RecordedClock(recording.rows, "sent_s")
         self.outcomes = _Outcomes(recording.rows)
         self.link = RecordedLink(recording.rows, _message_bits(recording, server))
-        self._overhead = RecordedOverhead(
+        self._overhead = OverheadReplay(
             charge_overhead for row in recording.rows.values() for charge_overhead in row.get("tolls", [])
         )
         self._rows = recording.rows

@@ -12,12 +12,12 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from sagelink.app.server_link import ListenerFactory, Listening, listener_factory
-from sagelink.models import loading as zoo
+from sagelink.models import loading
 from sagelink.monitor.metrics import ServerMetrics
 from sagelink.net.http import parse_address, serve_http
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.tasks import leave_threads_behind, on_signals, run_loop
+from sagelink.pipeline.tasks import abandon_threads_at_exit, on_signals, run_loop
 from sagelink.pipeline.urls import is_webrtc
 from sagelink.server.batch import BatchLimits
 from sagelink.server.classify import Classifier
@@ -35,7 +35,7 @@ def serve(config: Config, tell: Callable[[str], None]) -> None:
     opens = listener_factory(config)
     http = parse_address(config.serve.http, "serve.http") if config.serve.http else None
     torch.set_num_threads(config.threads)
-    classifier = Classifier(zoo.load(config.server, config.server_model))
+    classifier = Classifier(loading.load(config.server, config.server_model))
     run_loop(_serve(config, opens, http, classifier, tell), fast=is_webrtc(config.serve.listen))
 
 
@@ -46,7 +46,7 @@ async def _serve(
     classifier: Classifier,
     tell: Callable[[str], None],
 ) -> None:
-    leave_threads_behind()
+    abandon_threads_at_exit()
     metrics = ServerMetrics(CollectorRegistry())
     limits = BatchLimits(config.serve.max_batch_units, config.serve.max_wait, config.serve.queue)
     async with AsyncExitStack() as stack:

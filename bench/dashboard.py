@@ -40,7 +40,7 @@ from sagelink.net.http import serve_http
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import GateConfig
 from sagelink.pipeline.threads import Worker
-from sagelink.pipeline.types import WHOLE, Answer, Drop, EdgeOnly, Frame, Look, Scored
+from sagelink.pipeline.types import WHOLE, Answer, Drop, EdgeOnly, EdgeView, Frame, Scored
 from sagelink.stages.confidence_gate import Gate
 from sagelink.stages.control import Control
 from sagelink.stages.fuse import Fuse
@@ -159,7 +159,7 @@ async def push(feed: VerdictFeed, stats: LiveStats, watched: RunView, done: thre
         began = time.monotonic()
         for seq in range(_HOUR_FRAMES):
             frame = Frame(seq, "camera", time.monotonic_ns(), seq / 30, pixels, 1.0)
-            look = Look(WHOLE, embeddings[0], thumbnail_of(pixels))
+            look = EdgeView(WHOLE, embeddings[0], thumbnail_of(pixels))
             scored = Scored(frame, pixels[:224, :224], answer, importance, embeddings, look, 1.0)
             verdict = fuse.decide(EdgeOnly(scored, Drop.GATE))
             feed.write(verdict)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sagelink.models import loading as zoo
+from sagelink.models import loading
 from sagelink.models.preprocess import make_picture
 from sagelink.pipeline.config import ModelConfig
 from sagelink.pipeline.types import OperatingPoint
@@ -119,7 +119,7 @@ class FuzzTarget:
 
 
 def demo_canvas() -> Canvas:
-    model = zoo.load(ModelConfig(), "demo-server")
+    model = loading.load(ModelConfig(), "demo-server")
     return Canvas(model.grid.side, model.grid.patch_size, Embedding(*model.embedding()))
 
 

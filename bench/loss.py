@@ -20,9 +20,10 @@ import numpy as np
 from sagelink.lab.harness import Harness, Sample, answers_of
 from sagelink.models.pair import Pair
 from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.types import Answer
 from sagelink.server.receive import receive
 from sagelink.stages.encoder import Encoder
-from sagelink.stages.fuse import answer_of, fuse
+from sagelink.stages.fuse import fuse
 from sagelink.stages.planner import Plan
 from sagelink.stages.sources.open import open_source
 from sagelink.stages.usable_curves import usable_curves
@@ -81,7 +82,7 @@ def measure(
     answers = dict(zip(received, answers_of(harness.classifier, [*received.values()]), strict=True))
     right = served = answered = 0
     for sample, plan, message in arrived:
-        verdict = answer_of(sample.edge)
+        verdict = Answer.from_log_scores(sample.edge)
         if message is not None and isinstance(plan, Plan):
             answered += 1
             served += answers[message].class_id == sample.truth

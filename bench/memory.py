@@ -18,7 +18,7 @@ import psutil
 from sagelink.app.run import Run, prepare
 from sagelink.models.pair import Pair
 from sagelink.pipeline.config_file import load_config
-from sagelink.pipeline.types import WHOLE, Answer, Frame, Look, Scored, Verdict
+from sagelink.pipeline.types import WHOLE, Answer, EdgeView, Frame, Scored, Verdict
 from sagelink.stages.score import Score
 from sagelink.stages.zoom import thumbnail_of
 
@@ -38,7 +38,7 @@ def _stub(frame: Frame) -> Scored:
         answer=Answer(0, 1 / 16, log_probs),
         importance=rng.random(196, dtype=np.float32),
         embeddings=rng.standard_normal((196, 64), dtype=np.float32),
-        edge_view=Look(WHOLE, rng.standard_normal(64, dtype=np.float32), thumbnail_of(frame.pixels)),
+        edge_view=EdgeView(WHOLE, rng.standard_normal(64, dtype=np.float32), thumbnail_of(frame.pixels)),
         score_ms=0.0,
     )
 

@@ -6,9 +6,8 @@ import time
 
 import numpy as np
 
-from sagelink.pipeline.types import Look, ServerObservation
+from sagelink.pipeline.types import Answer, EdgeView, ServerObservation
 from sagelink.stages.frontier import SHIPPED, read_frontier
-from sagelink.stages.fuse import answer_of
 from sagelink.stages.rate_control import RateControl, RateControlConfig, UtilityCurve
 from sagelink.stages.scene_state import MAX_OBSERVATIONS, SceneConfig, SceneState
 from sagelink.stages.zoom import ZoomSchedule, thumbnail_of
@@ -21,7 +20,7 @@ _FRAMES, _CLASSES, _WIDTH = 1000, 1000, 192
 def main() -> None:
     """Processor time a frame of 1280 x 720, with as many answers held as a scene keeps."""
     rng = np.random.default_rng(0)
-    answer = answer_of(rng.standard_normal(_CLASSES).astype(np.float32))
+    answer = Answer.from_log_scores(rng.standard_normal(_CLASSES).astype(np.float32))
     summary = rng.standard_normal(_WIDTH).astype(np.float32)
     pixels = rng.integers(0, 256, (720, 1280, 3), np.uint8)
     importance = rng.random(196, np.float32)
@@ -40,16 +39,16 @@ def main() -> None:
             thumb = thumbnail_of(pixels)
             part = looks.next_crop(thumb)
             looks.update(part, importance)
-            look = Look(part, summary, thumb)
+            look = EdgeView(part, summary, thumb)
             estimate = scene.observe(seq, answer, look, seq / 10)
-            doubt = 1 - answer_of(estimate.scores).prob
+            doubt = 1 - Answer.from_log_scores(estimate.scores).prob
             spend.max_bytes(doubt, estimate, 8000.0, 8000.0, 1.0)
             scene.register_sent(seq)
             scene.add_server_answers([ServerObservation(seq, answer.log_probs, 0.5)])
             afterwards.observe(seq, answer, look, seq / 10)  # the last word, in a run
             afterwards.register_sent(seq)
             afterwards.add_server_answers([ServerObservation(seq, answer.log_probs, 0.5)])
-            answer_of(afterwards.current()[0])
+            Answer.from_log_scores(afterwards.current()[0])
             if seq > MAX_OBSERVATIONS:
                 times.append((time.process_time_ns() - began) / 1e6)
         name = "saving" if save else "default"

@@ -17,8 +17,7 @@ import numpy as np
 import timm
 import torch
 
-from sagelink.models import loading as zoo
-from sagelink.models import vit
+from sagelink.models import loading, vit
 from sagelink.server.classify import Classifier
 from sagelink.server.receive import Received
 
@@ -27,7 +26,7 @@ _CAMERAS = 32
 
 def classifier(name: str, device: str) -> Classifier:
     network = vit.check(timm.create_model(name, pretrained=False).eval().requires_grad_(False), name)
-    return Classifier(zoo.described(name, network, tuple(map(str, range(network.num_classes))), device))
+    return Classifier(loading.wrap_network(name, network, tuple(map(str, range(network.num_classes))), device))
 
 
 def frames(model: Classifier, counts: Sequence[int]) -> list[Received]:

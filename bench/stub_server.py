@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from prometheus_client import CollectorRegistry
 
-from sagelink.models import loading as zoo
-from sagelink.models.loading import fingerprint
+from sagelink.models import loading
+from sagelink.models.loading import labels_fingerprint
 from sagelink.monitor.metrics import ServerMetrics
 from sagelink.pipeline.config import ModelConfig
 from sagelink.pipeline.types import OperatingPoint, Units
@@ -29,7 +29,7 @@ class AtOnce(Classifier):
     """A model that answers without computing; everything around it is the server's own."""
 
     def __init__(self) -> None:
-        super().__init__(zoo.load(ModelConfig(), "demo-server"))
+        super().__init__(loading.load(ModelConfig(), "demo-server"))
 
     def __call__(self, batch: Sequence[Received]) -> list[Top]:
         return [((0, 1, 2, 3, 4), (-0.5, -1.5, -2.5, -3.5, -4.5))] * len(batch)
@@ -41,7 +41,7 @@ async def answer(link: ServerLink, max_wait_s: float) -> None:
 
 
 def camera_info(deadline_s: float) -> CameraInfo:
-    return CameraInfo(_SIDE, _PATCH, fingerprint(zoo.load(ModelConfig(), "demo-server").labels), deadline_s)
+    return CameraInfo(_SIDE, _PATCH, labels_fingerprint(loading.load(ModelConfig(), "demo-server").labels), deadline_s)
 
 
 class Noise:

@@ -192,8 +192,8 @@ def save_adapted(model: Model, path: Path, share: float, steps: int) -> None:
         "model": model.name,
         "adapted": f"{share:.2f} of the way after {steps} steps",
         "classes": json.dumps(model.labels),
-        PARTIAL + "most_bytes": str(model.partial.most_bytes),
-        PARTIAL + "most_units": str(model.partial.most_units),
+        PARTIAL + "most_bytes": str(model.partial.max_bytes),
+        PARTIAL + "most_units": str(model.partial.max_units),
     }
     try:
         save_file(weights, path, metadata=about)

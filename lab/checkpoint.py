@@ -10,7 +10,7 @@ import yaml
 
 from sagelink.lab.frontier_measurement import write_frontier
 from sagelink.lab.harness import Sample
-from sagelink.models.loading import Model, digest
+from sagelink.models.loading import Model, weights_digest
 from sagelink.stages.frontier import CurveModel, FrontierModel
 
 
@@ -19,7 +19,7 @@ class CalibrationCheckpoint:
 
     def __init__(self, path: Path, samples: Sequence[Sample], server: Model) -> None:
         self.path = path
-        seen = hashlib.sha256(digest(server).encode())
+        seen = hashlib.sha256(weights_digest(server).encode())
         for sample in samples:
             seen.update(sample.picture.tobytes() + sample.order.tobytes() + sample.edge.tobytes())
             seen.update(str(sample.truth).encode())

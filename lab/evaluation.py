@@ -24,7 +24,7 @@ from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import Answer, OperatingPoint, Scored, Units
 from sagelink.stages.confidence_gate import Gate
 from sagelink.stages.frontier import find_frontier, read_frontier
-from sagelink.stages.fuse import answer_of, fuse, weight_of_share
+from sagelink.stages.fuse import fuse, weight_of_share
 from sagelink.transport.codecs import Canvas
 
 HARD = 0.5  # the edge's top probability, at most
@@ -139,7 +139,7 @@ class Evaluation:
     def _means(self, full: Sequence[Answer]) -> list[Answer]:
         """Verdicts by the mean of both sides' probabilities."""
         return [
-            answer_of(np.logaddexp(edge.log_probs, answer.log_probs)) if out else edge
+            Answer.from_log_scores(np.logaddexp(edge.log_probs, answer.log_probs)) if out else edge
             for edge, answer, out in zip(self._edge, full, self.offloaded, strict=True)
         ]
 

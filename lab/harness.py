@@ -19,7 +19,7 @@ from sagelink.pipeline.types import WHOLE, Answer, Frame, Pixels, Reply, Scored,
 from sagelink.server.classify import Classifier
 from sagelink.server.receive import Received, receive
 from sagelink.stages.encoder import Encoder
-from sagelink.stages.fuse import answer_of, spread
+from sagelink.stages.fuse import spread
 from sagelink.stages.score import Score
 from sagelink.stages.selectors import selector_by_name
 from sagelink.stages.zoom import ZoomCrop
@@ -113,7 +113,7 @@ def answers_of(classifier: Classifier, evidence: Sequence[Received]) -> list[Ans
     """The server's answers as the edge reads them from the replies."""
     classes = len(classifier.model.labels)
     return [
-        answer_of(spread(Reply(0, None, *top, 0, 0.0), classes))
+        Answer.from_log_scores(spread(Reply(0, None, *top, 0, 0.0), classes))
         for part in batched(evidence, _BATCH)
         for top in classifier(part)
     ]

@@ -15,7 +15,7 @@ from sagelink.lab.clips import Clip
 from sagelink.lab.harness import Harness, batched
 from sagelink.models.preprocess import Resize, make_picture
 from sagelink.pipeline.config import Config
-from sagelink.pipeline.types import WHOLE, Answer, Box, Frame, Look, OperatingPoint, Pixels, Units
+from sagelink.pipeline.types import WHOLE, Answer, Box, EdgeView, Frame, OperatingPoint, Pixels, Units
 from sagelink.stages.score import Score
 from sagelink.stages.selectors import sage, selector_by_name
 from sagelink.stages.sources.contract import SourceFrame
@@ -30,7 +30,7 @@ class ScoredView:
     """What the edge made of a part of a frame."""
 
     draw: Callable[[], Pixels]  # made anew each time: a picture of every frame would fill the memory
-    look: Look
+    look: EdgeView
     answer: Answer
     order: Units  # all units as the configuration selects them
 
@@ -96,8 +96,8 @@ class ClipScorer:
     def _view(self, pixels: Pixels, columns: _Columns, i: int, part: Box, thumb: NDArray[np.float32]) -> ScoredView:
         return ScoredView(
             draw=lambda: self._draw(pixels, part),
-            look=Look(part, columns["summary"][i], thumb),
-            answer=_answer(columns["log_probs"][i]),
+            look=EdgeView(part, columns["summary"][i], thumb),
+            answer=Answer.from_log_probs(columns["log_probs"][i]),
             order=columns["order"][i].astype(np.intp),
         )
 
@@ -190,8 +190,3 @@ class ClipScorer:
 
 def _frame(seq: int, shot: SourceFrame) -> Frame:
     return Frame(seq, "lab", 0, shot.stream_s, shot.pixels, 0.0)
-
-
-def _answer(log_probs: NDArray[np.float32]) -> Answer:
-    best = int(log_probs.argmax())
-    return Answer(best, float(np.exp(log_probs[best])), log_probs)

@@ -21,7 +21,7 @@ from sagelink.pipeline.types import Answer, OperatingPoint, Pixels, ServerObserv
 from sagelink.server.receive import Received
 from sagelink.stages.confidence_gate import Gate
 from sagelink.stages.encoder import Encoder
-from sagelink.stages.fuse import answer_of, fuse
+from sagelink.stages.fuse import fuse
 from sagelink.stages.planner import Plan
 from sagelink.stages.rate_control import RateControl, RateControlConfig, UtilityCurve, rate_control_config
 from sagelink.stages.scene_state import SceneConfig, SceneState
@@ -220,7 +220,7 @@ class Bench:
                 now_s = shot.stream_s
                 view = shot.turn if settings.closer else shot.whole
                 estimate = scene.observe(number, view.answer, view.look, now_s)
-                answer = answer_of(estimate.scores)
+                answer = Answer.from_log_scores(estimate.scores)
                 of = estimate.server_seq
                 allowance = budget.allowance(now_s)
                 assert allowance is not None
@@ -235,7 +235,7 @@ class Bench:
                         scene.register_sent(number)
                         (server,) = self._answers([plan.message])
                         scene.add_server_answers([ServerObservation(number, server.log_probs, plan.weight)])
-                        answer = answer_of(scene.current()[0])
+                        answer = Answer.from_log_scores(scene.current()[0])
                         of = number
                 answers.append(answer)
                 about.append(of)

@@ -61,8 +61,8 @@ class Partial:
     """
 
     vit: VisionTransformer
-    most_bytes: int  # of a message
-    most_units: int  # of a message that is longer
+    max_bytes: int  # of a message
+    max_units: int  # of a message that is longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +118,11 @@ def load(config: ModelConfig, name: str) -> Model:
         network = network.to(config.device).eval().requires_grad_(False)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
         raise UsageError(f"device {config.device!r} cannot be used: {str(error).splitlines()[0]}") from None
-    model = described(name, network, labels, config.device)
+    model = wrap_network(name, network, labels, config.device)
     return model if config.checkpoint is None else replace(model, partial=_load_partial(model, config.checkpoint))
 
 
-def described(name: str, network: VisionTransformer, labels: tuple[str, ...], device: str) -> Model:
+def wrap_network(name: str, network: VisionTransformer, labels: tuple[str, ...], device: str) -> Model:
     """A network on a device, with what is needed to feed it."""
     data, embed = resolve_model_data_config(network), network.patch_embed
     return Model(
@@ -152,7 +152,7 @@ def outline(config: ModelConfig, name: str, labels: tuple[str, ...]) -> Model:
         state, _ = read_checkpoint(path, _EMBEDDING)
         projection = checked.patch_embed.proj.to_empty(device="cpu")
         _load_state(projection, {key.removeprefix(_EMBEDDING): state[key] for key in state}, name, path)
-    return described(name, checked, labels, "cpu")
+    return wrap_network(name, checked, labels, "cpu")
 
 
 def _demo_file(name: str) -> Path:
@@ -211,7 +211,7 @@ def _load_partial(model: Model, path: Path) -> Partial | None:
         raise UsageError(f"checkpoint {str(path)!r} does not say which evidence its second weights are for") from None
 
 
-def digest(model: Model) -> str:
+def weights_digest(model: Model) -> str:
     """Tells the weights of one model from those of another."""
     state = hashlib.sha256()
     for network in (model.vit, model.partial.vit) if model.partial else (model.vit,):
@@ -220,7 +220,7 @@ def digest(model: Model) -> str:
     return state.hexdigest()[:16]
 
 
-def fingerprint(labels: tuple[str, ...]) -> str:
+def labels_fingerprint(labels: tuple[str, ...]) -> str:
     """Tells class lists apart: names and their order."""
     return hashlib.sha256("\n".join(labels).encode()).hexdigest()[:16]
 

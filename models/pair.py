@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sagelink.models import loading as zoo
-from sagelink.models import vit
+from sagelink.models import loading, vit
 from sagelink.models.loading import Model
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.errors import UsageError
@@ -24,11 +23,11 @@ class Pair:
     def load(cls, config: Config) -> Pair:
         """Raises UsageError when a model cannot be had, or the two do not fit."""
         torch.set_num_threads(config.threads)
-        edge = zoo.load(config.edge, config.edge_model)
+        edge = loading.load(config.edge, config.edge_model)
         vit.check_attention(edge.vit, edge.name)
         if config.ship.server:  # its weights are over there
-            return cls(edge, zoo.outline(config.server, config.server_model, edge.labels))
-        server = zoo.load(config.server, config.server_model)
+            return cls(edge, loading.outline(config.server, config.server_model, edge.labels))
+        server = loading.load(config.server, config.server_model)
         if len(edge.labels) != len(server.labels):
             raise UsageError(
                 f"edge model {edge.name!r} has {len(edge.labels)} classes and server model {server.name!r} has "

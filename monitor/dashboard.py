@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator, Callable
 
 from sagelink.monitor.dashboard_routes import dashboard_app
 from sagelink.monitor.run_view import RunView
-from sagelink.net.http import is_loopback, listen, parse_address, serve_http
+from sagelink.net.guard import require_secret
+from sagelink.net.http import listen, parse_address, serve_http
 from sagelink.pipeline.config import DashboardConfig
-from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.credentials import check_token_length
 from sagelink.pipeline.threads import Worker
 
 _VARIABLE = "SAGELINK_DASHBOARD_TOKEN"
-_SHORTEST_TOKEN = 12
 
 
 def check_dashboard(config: DashboardConfig) -> None:
@@ -22,19 +22,21 @@ def check_dashboard(config: DashboardConfig) -> None:
     if config.address is None:
         return
     host, port = parse_address(config.address, "dashboard.address")
-    if not is_loopback(host) and _token(config) is None:
-        raise UsageError(
-            f"dashboard.address {config.address!r} can be reached from elsewhere; accepted: a loopback address, or "
-            f"a token beside it (dashboard.token, or {_VARIABLE} in the environment)"
-        )
+    require_secret(
+        host,
+        _token(config),
+        "token",
+        f"dashboard.address {config.address!r}",
+        f"Set dashboard.token, or {_VARIABLE} in the environment",
+    )
     listen(host, port).close()
 
 
 def _token(config: DashboardConfig) -> str | None:
     """What viewers must know. Raises UsageError for one that is too short to be a secret."""
     token = config.token.get_secret_value() if config.token else os.environ.get(_VARIABLE) or None
-    if token is not None and len(token) < _SHORTEST_TOKEN:
-        raise UsageError(f"the dashboard's token has {len(token)} characters; accepted: {_SHORTEST_TOKEN} or more")
+    if token is not None:
+        check_token_length(token, "dashboard")
     return token
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 import re
 from pathlib import Path
@@ -20,8 +19,9 @@ from sagelink.monitor.dashboard_viewers import DashboardViewer, ViewerHub
 from sagelink.monitor.previews import evidence_png, heat, jpeg
 from sagelink.monitor.run_view import RunView
 from sagelink.monitor.verdict_feed import Moment
-from sagelink.net.guard import COOKIE, Guard, session_of
+from sagelink.net.guard import COOKIE, Guard, session_cookie
 from sagelink.net.http import static_files
+from sagelink.pipeline.credentials import same_secret
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.threads import Worker
 from sagelink.transport.codecs import Canvas
@@ -54,12 +54,12 @@ def dashboard_app(run: RunView, coder: Worker, token: str | None) -> ASGIApp:
         if request.method == "GET":
             return wrong if "wrong" in request.query_params else files["login.html"]
         given = (await _body(request)).decode(errors="replace").removeprefix("token=").rstrip("\r\n")
-        if token is None or not hmac.compare_digest(given.encode(), token.encode()):
+        if token is None or not same_secret(given, token):
             await asyncio.sleep(_WRONG_TOKEN_S)
             return RedirectResponse("/login?wrong", 303)
         answer = RedirectResponse("/", 303)
         secure = request.url.scheme == "https"
-        answer.set_cookie(COOKIE, session_of(token), httponly=True, samesite="strict", secure=secure)
+        answer.set_cookie(COOKIE, session_cookie(token), httponly=True, samesite="strict", secure=secure)
         return answer
 
     async def stats(request: Request) -> Response:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import Counter as Count
+from collections.abc import Collection, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
+from sagelink.pipeline.graph import Graph
 from sagelink.pipeline.types import Verdict
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -128,3 +132,31 @@ class EdgeMetrics:
 
     def close(self) -> None:
         pass
+
+
+class GraphCollector(Collector):
+    """Reads the counters of a stage graph at each scrape. Channels of the same name count as one."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+
+    def collect(self) -> Iterator[Metric]:
+        failures = CounterMetricFamily("sagelink_stage_failures", "Items on which a stage failed", labels=["stage"])
+        for stage, count in self._graph.failures.items():
+            failures.add_metric([stage], count)
+        yield failures
+        items, waiting = Count[tuple[str, str]](), Count[str]()
+        for channel in self._graph.channels:
+            for event in ("accepted", "delivered", "displaced"):
+                items[channel.name, event] += getattr(channel, event)
+            waiting[channel.name] += len(channel)
+        events = CounterMetricFamily(
+            "sagelink_channel_items", "Items of a channel: accepted, delivered, displaced", labels=["channel", "event"]
+        )
+        for labels, count in items.items():
+            events.add_metric(labels, count)
+        yield events
+        depth = GaugeMetricFamily("sagelink_channel_waiting", "Items that wait in a channel", labels=["channel"])
+        for name, count in waiting.items():
+            depth.add_metric([name], count)
+        yield depth

@@ -12,10 +12,11 @@ from prometheus_client import CollectorRegistry
 from sagelink.models.pair import Pair
 from sagelink.monitor.dashboard import serve_dashboard
 from sagelink.monitor.home_assistant import publish_to_home_assistant
-from sagelink.monitor.metrics import EdgeMetrics
+from sagelink.monitor.metrics import EdgeMetrics, GraphCollector
 from sagelink.monitor.run_view import RunView
 from sagelink.monitor.verdict_feed import VerdictFeed
 from sagelink.pipeline.config import Config
+from sagelink.pipeline.graph import Graph
 from sagelink.pipeline.urls import host_name
 from sagelink.stages.confidence_gate import policy_names
 from sagelink.stages.control import Control
@@ -55,10 +56,11 @@ class Monitor:
         self.sinks: list[Sink] = [self._feed, self._metrics] if config.dashboard.address else []
 
     @contextlib.asynccontextmanager
-    async def serving(self, link: EdgeLink) -> AsyncIterator[None]:
+    async def serving(self, link: EdgeLink, graph: Graph) -> AsyncIterator[None]:
         """Serves while the body runs. Raises UsageError when an address cannot be listened on."""
         config = self._config
         view = self._view(link)
+        self._metrics.registry.register(GraphCollector(graph))
         async with contextlib.AsyncExitStack() as stack:
             if config.dashboard.address:
                 await stack.enter_async_context(serve_dashboard(config.dashboard, view, self._report))

@@ -1,30 +1,36 @@
-"""What may wait for the decoder of a peer's video: a second or two, and no picture that is larger than agreed.
+"""Bounds what a peer's video may cost: a queue of coded pictures in front of the decoder, with a limit on the length of
+the queue and on the size of a picture.
 
-aiortc puts whatever a peer sends into a queue without an end, and its decoder believes the size that a picture claims.
+Without it, aiortc queues everything that a peer sends, and its decoder allocates whatever size a picture claims.
 """
 
 from __future__ import annotations
 
 import queue
-import struct
 from collections.abc import Callable
 from typing import Any
 
-_MOST_WAITING = 60  # coded pictures
-_VP8_START = b"\x9d\x01\x2a"  # of a key frame (RFC 6386, section 9.1), before its width and height
+from sagelink.net.picture_size import h264_size, vp8_size
+
+_MAX_WAITING = 60  # coded pictures: one or two seconds
+_SIZE_READERS = {"VP8": vp8_size, "H264": h264_size}
 
 
 class DecoderGate(queue.Queue[Any]):
-    """The queue between a receiver and its decoder. `on_fault` is told once why nothing more passes."""
+    """The queue between a receiver of aiortc and its decoder thread. After a fault no more pictures pass."""
 
-    def __init__(self, most_pixels: int, on_fault: Callable[[str], None]) -> None:
+    def __init__(self, max_pixels: int, on_fault: Callable[[str], None]) -> None:
+        """`max_pixels`: width x height of a picture. `on_fault` is called once, with the reason."""
         super().__init__()
-        self._most_pixels = most_pixels
+        self._max_pixels = max_pixels
         self._on_fault = on_fault
         self._shut = False
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        """An item is a codec and a coded picture; None ends the decoder, which is waited for: it goes first."""
+        """Adds a pair of codec and coded picture, or None, which ends the decoder.
+
+        aiortc waits for the decoder to end, so None discards the pictures before it.
+        """
         if item is None:
             with self.mutex:
                 self.queue.clear()
@@ -37,17 +43,12 @@ class DecoderGate(queue.Queue[Any]):
         super().put(item)
 
     def _fault(self, codec: str, data: bytes) -> str | None:
-        width, height = vp8_size(data) if codec == "VP8" else (0, 0)
-        if width * height > self._most_pixels:
-            return f"pictures of {width}x{height}; accepted: up to {self._most_pixels} pixels"
-        if self.qsize() >= _MOST_WAITING:
+        read_size = _SIZE_READERS.get(codec)
+        if read_size is None:
+            return f"pictures of codec {codec!r}; accepted: {', '.join(_SIZE_READERS)}"
+        width, height = read_size(data)
+        if width * height > self._max_pixels:
+            return f"pictures of {width}x{height}; accepted: up to {self._max_pixels} pixels"
+        if self.qsize() >= _MAX_WAITING:
             return "pictures come faster than they can be decoded"
         return None
-
-
-def vp8_size(data: bytes) -> tuple[int, int]:
-    """Width and height that a coded picture sets; (0, 0) for one that keeps those of the one before."""
-    if len(data) < 10 or data[0] & 1 or data[3:6] != _VP8_START:
-        return 0, 0
-    width, height = struct.unpack_from("<HH", data, 6)
-    return width & 0x3FFF, height & 0x3FFF

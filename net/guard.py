@@ -1,16 +1,17 @@
-"""Who may use an HTTP server of ours, and from where: an ASGI layer around it.
+"""Access control for our HTTP servers: an ASGI middleware that refuses requests or passes them on.
 
-- On loopback without a token: only requests that name a loopback host, so that no page of another site can reach it
-  under a name of its own (DNS rebinding).
-- With a token: `Authorization: Bearer TOKEN`, or the cookie that the login page sets. The cookie is derived from the
-  token and does not tell it; it outlives a restart.
-- Always: what changes something, and the WebSocket, must come from this page or from no page at all (`Origin`).
+- On loopback without a token: only requests whose `Host` is a loopback host pass. A page of another site cannot reach
+  the server under its own name (DNS rebinding).
+- With a token: a request needs `Authorization: Bearer TOKEN`, or the cookie that the login page sets. The cookie is
+  derived from the token but does not reveal it, and stays valid after a restart.
+- Always: a request that changes something, or opens a WebSocket, must come from this page or from no page (`Origin`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+from typing import Literal
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -19,6 +20,8 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sagelink.net.http import is_loopback
+from sagelink.pipeline.credentials import same_secret
+from sagelink.pipeline.errors import UsageError
 
 COOKIE = "sagelink"
 _HEADERS = {
@@ -33,16 +36,25 @@ _HEADERS = {
 }
 
 
-def session_of(token: str) -> str:
-    """The cookie's value."""
+def require_secret(host: str, secret: str | None, kind: Literal["token", "password"], where: str, hint: str) -> None:
+    """Raises UsageError if other machines can reach `host` and there is no secret.
+
+    `where` names the address in the message; `hint` says how to set the secret.
+    """
+    if not secret and not is_loopback(host):
+        raise UsageError(f"{where} can be reached by others; accepted without a {kind}: 127.0.0.1. {hint}")
+
+
+def session_cookie(token: str) -> str:
+    """The value of the session cookie for a token."""
     return hmac.new(token.encode(), b"sagelink dashboard session", hashlib.sha256).hexdigest()
 
 
 class Guard:
-    """Lets through what may pass, and adds the security headers to every answer."""
+    """ASGI middleware: passes allowed requests on, refuses others, and adds security headers to every response."""
 
     def __init__(self, app: ASGIApp, token: str | None, open_paths: frozenset[str]) -> None:
-        """`token`: None where only loopback reaches it; `open_paths`: what is served without it."""
+        """`token`: None for a server that only loopback reaches. `open_paths`: paths that need no token."""
         self._app = app
         self._token = token
         self._open_paths = open_paths
@@ -66,29 +78,29 @@ class Guard:
         await (refusal or self._app)(scope, receive, send_with_headers)
 
     def _refusal(self, request: HTTPConnection) -> Response | None:
-        """The answer to a request that may not pass; None when it may."""
+        """The response to a request that is refused; None if the request is allowed."""
         host = _host(request.headers)
         if self._token is None and not is_loopback(host):
             return PlainTextResponse("not served under this name\n", 421)
         origin = request.headers.get("origin")
-        asks = request.scope["type"] == "websocket" or request.scope["method"] not in ("GET", "HEAD")
-        if asks and origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        is_change = request.scope["type"] == "websocket" or request.scope["method"] not in ("GET", "HEAD")
+        if is_change and origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
             return PlainTextResponse("refused: the request comes from another site\n", 403)
         path = request.scope["path"]
-        if self._token is None or path in self._open_paths or self._knows(request, self._token):
+        if self._token is None or path in self._open_paths or _has_token(request, self._token):
             return None
         if path == "/":
             return RedirectResponse("/login", 303)
         return PlainTextResponse("a token is needed\n", 401, {"WWW-Authenticate": "Bearer"})
 
-    @staticmethod
-    def _knows(request: HTTPConnection, token: str) -> bool:
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(given.encode(), token.encode()):
-            return True
-        return hmac.compare_digest(request.cookies.get(COOKIE, "").encode(), session_of(token).encode())
+
+def _has_token(request: HTTPConnection, token: str) -> bool:
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and same_secret(given, token):
+        return True
+    return same_secret(request.cookies.get(COOKIE, ""), session_cookie(token))
 
 
 def _host(headers: Headers) -> str:
-    """The host that a request names, without the port."""
+    """The `Host` of a request, without the port."""
     return urlsplit(f"//{headers.get('host', '')}").hostname or ""

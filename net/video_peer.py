@@ -26,8 +26,8 @@ _MOST_UNSENT = 16_384  # bytes that may wait on the channel
 class VideoTerms:
     """What a peer's offer may hold, and how it may behave."""
 
-    silent_s: float  # longest without a picture
-    most_pixels: int  # of a picture
+    max_silence_s: float  # longest without a picture
+    max_pixels: int  # of a picture
     codecs: tuple[str, ...] = ("VP8", "H264")
     channel: bool = False  # whether there is one, for what `say` says
 
@@ -107,7 +107,7 @@ class VideoPeer:
             if track is None and transceiver.kind == "video" and transceiver.receiver.track is not None:
                 track = transceiver.receiver.track
                 transceiver.direction = "recvonly"
-                gate = DecoderGate(self._terms.most_pixels, self._end)
+                gate = DecoderGate(self._terms.max_pixels, self._end)
                 transceiver.receiver._RTCRtpReceiver__decoder_queue = gate  # type: ignore[attr-defined]
             else:
                 transceiver.direction = "inactive"
@@ -124,7 +124,7 @@ class VideoPeer:
             while True:
                 async with asyncio.timeout(patience_s):
                     frame = await track.recv()
-                patience_s = self._terms.silent_s
+                patience_s = self._terms.max_silence_s
                 self._on_frame(frame)  # type: ignore[arg-type]  # a video track has video frames
         except TimeoutError:
             self._end(f"no picture for {patience_s:g} s")

@@ -14,8 +14,6 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from sagelink.net.guard import Guard
-from sagelink.net.http import is_loopback
-from sagelink.pipeline.errors import UsageError
 
 LONGEST_OFFER = 65_536  # bytes
 _SDP = "application/sdp"
@@ -33,12 +31,6 @@ class OfferRefused(Exception):
     def __init__(self, reason: str, status: int = 400) -> None:
         super().__init__(reason)
         self.status = status
-
-
-def check_reach(host: str, token: str | None, where: str, how: str) -> None:
-    """Raises UsageError for an address that others can reach without a token; `how` says how to give one."""
-    if token is None and not is_loopback(host):
-        raise UsageError(f"{where} {host!r} can be reached by others; accepted without a token: 127.0.0.1. {how}")
 
 
 def offer_app(answerers: Mapping[str, Answerer], pages: Mapping[str, Response], token: str | None) -> ASGIApp:

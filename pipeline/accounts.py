@@ -9,14 +9,14 @@ from sagelink.pipeline.budget import UplinkBudget
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class CameraShare:
     """What a camera may claim."""
 
     weight: float = 1.0
     min_share: float = 0.0  # of the limit, 0..1
 
 
-class Account:
+class CameraAccount:
     """One camera's part of a budget, which it may share with others. A pure ledger, as `UplinkBudget` is.
 
     - Every charge goes through the shared ledger, so the sum of all cameras never exceeds the hard window.
@@ -26,11 +26,11 @@ class Account:
       window.
     """
 
-    def __init__(self, shared: UplinkBudget, share: Share) -> None:
+    def __init__(self, shared: UplinkBudget, share: CameraShare) -> None:
         self.share = share
         self.own = UplinkBudget(None, shared.window_s)  # this camera's charges
         self._shared = shared
-        self._others: list[Account] = []
+        self._others: list[CameraAccount] = []
         self._claimed_s = float("-inf")
 
     @property
@@ -79,9 +79,9 @@ class Account:
         return max(0, int(share * limit) - self.own.window_bits(now_s))
 
 
-def open_accounts(shared: UplinkBudget, shares: Mapping[str, Share]) -> dict[str, Account]:
+def open_accounts(shared: UplinkBudget, shares: Mapping[str, CameraShare]) -> dict[str, CameraAccount]:
     """An account for each camera, by name."""
-    accounts = {name: Account(shared, share) for name, share in shares.items()}
+    accounts = {name: CameraAccount(shared, share) for name, share in shares.items()}
     for account in accounts.values():
         account._others = [other for other in accounts.values() if other is not account]
     return accounts

@@ -1,26 +1,31 @@
-"""Capped exponential backoff with jitter: how long to wait before the next attempt. Pure."""
+"""Capped exponential backoff with jitter: seconds to wait before the next attempt. Pure."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 
 class Backoff:
-    """Waits double from `first_s` up to `most_s`; each is drawn from the upper half, so that a thousand cameras that
-    lost the same broker do not come back at once."""
+    """Waits that double per failure from `first_s` up to `max_s`.
 
-    def __init__(self, first_s: float = 0.5, most_s: float = 15.0, seed: int | None = None) -> None:
+    Each wait is shortened at random by up to half, so that a thousand cameras that lost the same broker do not reconnect
+    at the same time.
+    """
+
+    def __init__(self, first_s: float = 0.5, max_s: float = 15.0, chance: Callable[[], float] = random.random) -> None:
+        """`chance` returns numbers in 0..1 for the jitter."""
         self._first_s = first_s
-        self._most_s = most_s
-        self._random = random.Random(seed)
+        self._max_s = max_s
+        self._chance = chance
         self._failures = 0
 
-    def next_s(self) -> float:
-        """Seconds to wait after one more failure."""
-        full_s: float = min(self._most_s, self._first_s * 2 ** min(self._failures, 32))
+    def next_s(self, at_least_s: float = 0.0) -> float:
+        """Seconds to wait after one more failure. `at_least_s`: lower bound of the wait before jitter."""
+        full_s = max(at_least_s, min(self._max_s, self._first_s * 2.0 ** min(self._failures, 32)))
         self._failures += 1
-        return full_s * self._random.uniform(0.5, 1.0)
+        return full_s * (1 - 0.5 * self._chance())
 
     def reset(self) -> None:
-        """After a success."""
+        """After a success the waits start over."""
         self._failures = 0

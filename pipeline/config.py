@@ -50,7 +50,7 @@ class BudgetConfig(_Section):
     window: Duration = Field(1.0, description="Length of the rolling window, such as 1s or 500ms")
 
 
-Share = Annotated[float, Field(ge=0, le=1)]  # of a picture's width or height
+Fraction = Annotated[float, Field(ge=0, le=1)]  # of a picture's width or height
 
 
 class CameraOptions(_Section):
@@ -59,12 +59,12 @@ class CameraOptions(_Section):
     fps: float | None = Field(
         None, gt=0, le=1000, description="Frames a second that are taken, by their times; empty: all"
     )
-    roi: tuple[Share, Share, Share, Share] | None = Field(
+    roi: tuple[Fraction, Fraction, Fraction, Fraction] | None = Field(
         None,
         description="Region of interest: left, top, right, bottom as shares of the picture, such as [0.25, 0, 1, 0.5]; "
         "nothing outside it is ever looked at",
     )
-    mask: tuple[Annotated[tuple[tuple[Share, Share], ...], Field(min_length=3)], ...] = Field(
+    mask: tuple[Annotated[tuple[tuple[Fraction, Fraction], ...], Field(min_length=3)], ...] = Field(
         (),
         description="Polygons that are greyed out before anything looks: corners [x, y] as shares of the whole "
         "picture, such as [[[0, 0], [0.4, 0], [0, 0.3]]]",
@@ -109,7 +109,7 @@ class CameraConfig(CameraOptions):
     name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Its name in results: letters, digits, _ and -")
     source: str = Field(min_length=1, description="As `capture.source`")
     weight: float = Field(1.0, gt=0, le=1e6, description="Its part of the shared budget while others want bits too")
-    min_share: Share = Field(0.0, description="Share of the shared budget that no other camera can take from it")
+    min_share: Fraction = Field(0.0, description="Share of the shared budget that no other camera can take from it")
     budget: BudgetConfig | None = Field(None, description="A budget of its own, outside the shared one")
 
 

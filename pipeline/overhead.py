@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from sagelink.pipeline.budget import UplinkBudget
 
 
-class OverheadCharges:
+class OverheadLog:
     """Charges tolls, and remembers those that a recording has not taken yet."""
 
     def __init__(self, budget: UplinkBudget, recorded: bool) -> None:
@@ -30,7 +30,7 @@ class OverheadCharges:
         return [self._new.popleft() for _ in range(len(self._new))]
 
 
-class RecordedOverhead:
+class OverheadReplay:
     """Charges again what was charged then."""
 
     def __init__(self, overhead: Iterable[Sequence[float]]) -> None:

@@ -55,7 +55,7 @@ def run_loop(main: Coroutine[object, object, None], fast: bool) -> None:
         runner.run(main)
 
 
-def leave_threads_behind() -> None:
+def abandon_threads_at_exit() -> None:
     """A library's blocking call in the loop's executor (connecting to a host that is silent) does not hold its end."""
     asyncio.get_running_loop().set_default_executor(_Impatient(max_workers=4, thread_name_prefix="sagelink-io"))
 

@@ -70,8 +70,8 @@ class Classifier:
         partial = self._model.partial
         if self._partial is None or partial is None:
             return self._full
-        short = received.size is not None and received.size <= partial.most_bytes
-        return self._partial if short or len(received.units) <= partial.most_units else self._full
+        short = received.size is not None and received.size <= partial.max_bytes
+        return self._partial if short or len(received.units) <= partial.max_units else self._full
 
     def _classify(self, frames: Sequence[Received]) -> list[Top]:
         """Frames that one network answers, in one pass."""

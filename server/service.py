@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from sagelink.models.loading import fingerprint
+from sagelink.models.loading import labels_fingerprint
 from sagelink.monitor.metrics import ServerMetrics
 from sagelink.pipeline.threads import Worker
 from sagelink.pipeline.types import Reply
@@ -46,7 +46,7 @@ class Service:
         self._workers = workers
         self._memory = ReferenceStore(0) if memory is None else memory
         self._grid = classifier.model.grid
-        self._classes = fingerprint(classifier.model.labels)
+        self._classes = labels_fingerprint(classifier.model.labels)
         self._changed = asyncio.Event()
         self._ended = False
         self._told: dict[str, str] = {}  # what was logged last, by event

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, S
 from typing import Protocol
 
 from sagelink.pipeline.config import CameraConfig, CaptureConfig
-from sagelink.pipeline.credentials import from_environment
+from sagelink.pipeline.credentials import expand_variables
 from sagelink.pipeline.threads import Worker
 from sagelink.pipeline.types import Frame
 from sagelink.stages.cameras.address import PUSHED, is_camera
@@ -188,7 +188,7 @@ def open_captures(cameras: Sequence[CameraConfig], capture: CaptureConfig) -> li
 
     When any camera is live, files are played at their own pace too.
     """
-    cameras = [config.model_copy(update={"source": from_environment(config.source)}) for config in cameras]
+    cameras = [config.model_copy(update={"source": expand_variables(config.source)}) for config in cameras]
     live = capture.realtime or any(is_camera(config.source) for config in cameras)
     opened: list[Capture] = []
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
 
-from sagelink.pipeline.accounts import Account
+from sagelink.pipeline.accounts import CameraAccount
 from sagelink.pipeline.clock import BudgetClock
 from sagelink.pipeline.types import Metered, Scored
 
@@ -24,7 +24,7 @@ def affordable_bytes(wire_bits: Callable[[int], int], bits: int, max_bytes: int)
 class Meter:
     """Runs before the gate: the allowance if this frame were sent."""
 
-    def __init__(self, accounts: Mapping[str, Account], clock: BudgetClock) -> None:
+    def __init__(self, accounts: Mapping[str, CameraAccount], clock: BudgetClock) -> None:
         """`accounts`: by camera."""
         self._accounts = accounts
         self._clock = clock
@@ -39,7 +39,7 @@ class Meter:
 class Claim:
     """Runs after the gate: the camera wants bits, so the cameras that share its budget leave its share to it."""
 
-    def __init__(self, accounts: Mapping[str, Account]) -> None:
+    def __init__(self, accounts: Mapping[str, CameraAccount]) -> None:
         """`accounts`: by camera."""
         self._accounts = accounts
 

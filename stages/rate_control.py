@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sagelink.pipeline.accounts import Account
+from sagelink.pipeline.accounts import CameraAccount
 from sagelink.pipeline.config import Config, VideoConfig
 from sagelink.pipeline.types import Drop, EdgeOnly, Metered, SceneEstimate
 from sagelink.stages.encoder import canvas_of
@@ -114,7 +114,7 @@ class ValueGate:
         self,
         config: Config,
         utility: UtilityCurve,
-        accounts: Mapping[str, Account],
+        accounts: Mapping[str, CameraAccount],
         wire_bits: Callable[[str, int], int],
     ) -> None:
         """`accounts`: by camera. `wire_bits`: bits on the wire of a message, by camera and message bytes."""
@@ -126,7 +126,7 @@ class ValueGate:
 
     @classmethod
     def from_config(
-        cls, config: Config, server: Model, accounts: Mapping[str, Account], wire_bits: Callable[[str, int], int]
+        cls, config: Config, server: Model, accounts: Mapping[str, CameraAccount], wire_bits: Callable[[str, int], int]
     ) -> ValueGate:
         """Raises UsageError when the configuration leaves no usable curve."""
         utility = UtilityCurve.from_curves(usable_curves(config, server.name, canvas_of(server)))

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sagelink.pipeline.types import WHOLE, Answer, Look, SceneEstimate, ServerObservation
+from sagelink.pipeline.types import WHOLE, Answer, EdgeView, SceneEstimate, ServerObservation
 
 MAX_OBSERVATIONS = 32  # server answers that count for a scene
 _MAX_PENDING = 64  # sent frames without an answer; with more, the oldest are given up
@@ -41,7 +41,7 @@ class _PastAnswer:
 
     seq: int
     at_s: float
-    view: Look  # of that frame
+    view: EdgeView  # of that frame
     log_probs: _Vector
     weight: float  # when it was new
 
@@ -55,18 +55,18 @@ class SceneState:
     def __init__(self, config: SceneConfig) -> None:
         self._config = config
         self._now_s = 0.0
-        self._view: Look | None = None  # of the newest frame
-        self._newest: dict[float, Look] = {}  # by width of the crop: the newest view in this scene
+        self._view: EdgeView | None = None  # of the newest frame
+        self._newest: dict[float, EdgeView] = {}  # by width of the crop: the newest view in this scene
         self._jump = 0.0  # largest difference between two frames since the last view of the whole picture
         self._start_seq = 0
         self._start_s = 0.0
         self._edge_sum: _Vector | None = None  # log-probabilities, over the scene's frames
         self._frames = 0.0  # in the sum
         self._past: list[_PastAnswer] = []
-        self._sent: dict[int, tuple[float, Look]] = {}  # by seq: time and view of frames whose answer is pending
+        self._sent: dict[int, tuple[float, EdgeView]] = {}  # by seq: time and view of frames whose answer is pending
         self._cuts: list[float] = []  # times of the last cuts
 
-    def observe(self, seq: int, answer: Answer, view: Look, now_s: float) -> SceneEstimate:
+    def observe(self, seq: int, answer: Answer, view: EdgeView, now_s: float) -> SceneEstimate:
         """The estimate for the next frame, with its edge answer and all server answers so far. Time never runs back."""
         self._now_s = now_s = max(now_s, self._now_s)
         view = replace(view, class_token=_unit_length(view.class_token))
@@ -130,7 +130,7 @@ class SceneState:
         self._newest.clear()
         self._cuts = [*self._cuts[-7:], now_s]
 
-    def _is_cut(self, view: Look) -> bool:
+    def _is_cut(self, view: EdgeView) -> bool:
         """Only views of the whole picture show a cut; `sagelink.stages.zoom` asks for one after a large change."""
         if self._view is None or not self._config.remember or len(view.class_token) != len(self._view.class_token):
             return True
@@ -150,11 +150,11 @@ class SceneState:
         return max(self._now_s - self._cuts[0], 1e-3) / max(len(self._cuts) - 1, 1)
 
 
-def _width(view: Look) -> float:
+def _width(view: EdgeView) -> float:
     return round(view.crop[2] - view.crop[0], 6)
 
 
-def _distance(view: Look, other: Look) -> float:
+def _distance(view: EdgeView, other: EdgeView) -> float:
     """Cosine distance of the class tokens, both of length 1."""
     return 1 - float(view.class_token @ other.class_token)
 

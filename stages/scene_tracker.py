@@ -13,6 +13,7 @@ from dataclasses import replace
 from sagelink.pipeline.channel import Channel
 from sagelink.pipeline.config import VideoConfig
 from sagelink.pipeline.types import (
+    Answer,
     Evidence,
     Frame,
     Metered,
@@ -23,7 +24,7 @@ from sagelink.pipeline.types import (
     Sent,
     ServerObservation,
 )
-from sagelink.stages.fuse import answer_of, spread
+from sagelink.stages.fuse import spread
 from sagelink.stages.scene_state import SceneConfig, SceneState
 
 _NO_CUT = 2.0  # the largest cosine distance
@@ -52,7 +53,9 @@ class SceneTracker:
         observations = self._new_observations(len(scored.answer.log_probs), observed_seqs)
         self._scene.add_server_answers(observations)
         estimate = self._scene.observe(frame.seq, scored.answer, scored.edge_view, frame.stream_s)
-        return ProvisionalAnswer(answer_of(estimate.scores), estimate, tuple(each.seq for each in observations))
+        return ProvisionalAnswer(
+            Answer.from_log_scores(estimate.scores), estimate, tuple(each.seq for each in observations)
+        )
 
     def register_pending(self, sent: Sent) -> None:
         """Evidence of the newest tracked frame is on its way."""

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from sagelink.models import vit
 from sagelink.models.loading import Model, UnitGrid
 from sagelink.models.preprocess import Resize, make_picture
-from sagelink.pipeline.types import WHOLE, Answer, Box, Frame, Look, Pixels, Scored
+from sagelink.pipeline.types import WHOLE, Answer, Box, EdgeView, Frame, Pixels, Scored
 from sagelink.stages.zoom import ZoomSchedule, thumbnail_of
 
 
@@ -63,10 +63,10 @@ class Score:
             Scored(
                 frame=frame,
                 picture=pictures[i],
-                answer=_answer(log_probs[i]),
+                answer=Answer.from_log_probs(log_probs[i]),
                 importance=importance[i],
                 embeddings=embeddings[i],
-                edge_view=Look(crops[i], class_tokens[i], thumbnails[i]),
+                edge_view=EdgeView(crops[i], class_tokens[i], thumbnails[i]),
                 score_ms=score_ms,
             )
             for i, frame in enumerate(frames)
@@ -95,8 +95,3 @@ class Score:
             maps = values.T.reshape(1, -1, edge_side, edge_side)
             values = F.interpolate(maps, (server_side, server_side), mode="bilinear", antialias=True)[0].flatten(1).T
         return np.ascontiguousarray(values.float().cpu().numpy())
-
-
-def _answer(log_probs: NDArray[np.float32]) -> Answer:
-    best = int(log_probs.argmax())
-    return Answer(best, float(np.exp(log_probs[best])), log_probs)

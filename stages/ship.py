@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 
-from sagelink.pipeline.accounts import Account
+from sagelink.pipeline.accounts import CameraAccount
 from sagelink.pipeline.clock import BudgetClock
 from sagelink.pipeline.tasks import background
 from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Reply, Scored, Sent
@@ -114,7 +114,7 @@ class Pace:
 
 class Ship:
     def __init__(
-        self, uplink: Uplink, accounts: Mapping[str, Account], clock: BudgetClock, wait_for_place: bool
+        self, uplink: Uplink, accounts: Mapping[str, CameraAccount], clock: BudgetClock, wait_for_place: bool
     ) -> None:
         """`accounts`: by camera. `wait_for_place`: True for a replay, which waits while the link window is full; a live
         run drops the frame."""

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sagelink.pipeline.types import ServerObservation, Verdict
-from sagelink.stages.fuse import answer_of
+from sagelink.pipeline.types import Answer, ServerObservation, Verdict
 from sagelink.stages.scene_state import SceneConfig, SceneState
 
 
@@ -39,7 +38,7 @@ class Smoother:
         if origin == "server":  # fuse.rule: the server's answer replaces all others
             server_seq = frame.seq
         else:
-            answer, origin = answer_of(scores), "fused" if server_weight > 0 else "edge"
+            answer, origin = Answer.from_log_scores(scores), "fused" if server_weight > 0 else "edge"
         assert answer is not None
         revised_from = None if answer.class_id == provisional.answer.class_id else provisional.answer
         return replace(verdict, answer=answer, origin=origin, server_seq=server_seq, revised_from=revised_from)

@@ -13,9 +13,9 @@ from sagelink.pipeline.channel import Channel, ChannelClosed
 from sagelink.pipeline.types import (
     WHOLE,
     Answer,
+    EdgeView,
     Evidence,
     Frame,
-    Look,
     Metered,
     OperatingPoint,
     Pixels,
@@ -71,7 +71,7 @@ def make_scored(
     embeddings: NDArray[np.float32] = rng.standard_normal((side**2, 8), np.float32)
     summary: NDArray[np.float32] = rng.standard_normal(8).astype(np.float32)
     frame = make_frame(seq, stream_s, picture)
-    look = Look(WHOLE, summary, thumbnail_of(picture))
+    look = EdgeView(WHOLE, summary, thumbnail_of(picture))
     return Scored(frame, picture, make_answer(probs), importance, embeddings, look, score_ms=2.0)
 
 

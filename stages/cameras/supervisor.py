@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, TypeAlias
 
+from sagelink.pipeline.backoff import Backoff
+
 
 class CameraState(StrEnum):
     CONNECTING = "connecting"
@@ -69,8 +71,7 @@ class Supervisor:
         self.attempts = 0  # connections tried
         self.recoveries = 0  # times that frames came again after a fault
         self._patience = patience
-        self._chance = chance
-        self._failures = 0  # in a row
+        self._backoff = Backoff(patience.first_wait, patience.longest_wait, chance)
         self._wake_s = now_s  # when tick has something to do if nothing happens
 
     @property
@@ -111,11 +112,8 @@ class Supervisor:
         if self.state is CameraState.RUNNING:
             self._forgive(now_s)
         self.fault = fault
-        longest = min(self._patience.longest_wait, self._patience.first_wait * 2.0 ** min(self._failures, 32))
-        if fault is Fault.UNAUTHORISED:
-            longest = max(longest, self._patience.unauthorised_wait)
-        self._failures += 1
-        self._enter(CameraState.BACKOFF, now_s, longest * (1 - 0.5 * self._chance()))
+        at_least_s = self._patience.unauthorised_wait if fault is Fault.UNAUTHORISED else 0.0
+        self._enter(CameraState.BACKOFF, now_s, self._backoff.next_s(at_least_s))
 
     def end(self, now_s: float) -> None:
         """There is no more to come."""
@@ -123,7 +121,7 @@ class Supervisor:
 
     def _forgive(self, now_s: float) -> None:
         if now_s - self.since_s >= self._patience.healthy_after:
-            self._failures = 0
+            self._backoff.reset()
 
     def _enter(self, state: CameraState, now_s: float, lasting_s: float) -> None:
         self.state = state

@@ -13,11 +13,12 @@ import threading
 from typing import TYPE_CHECKING
 
 from sagelink.net.extras import need_aiortc
+from sagelink.net.guard import require_secret
 from sagelink.net.http import listen, serve_http
 from sagelink.net.video_peer import VideoPeer, VideoTerms
-from sagelink.net.whip import OfferRefused, check_reach, whip_app
+from sagelink.net.whip import OfferRefused, whip_app
 from sagelink.pipeline.config import CameraConfig
-from sagelink.pipeline.credentials import bearer_token
+from sagelink.pipeline.credentials import load_bearer_token
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import Pixels
 from sagelink.stages.cameras.address import push_address
@@ -43,8 +44,9 @@ class WhipEndpoint:
         """Raises UsageError for an address that cannot be had, or that others can reach without a token."""
         need_aiortc(f"source {config.source!r}")
         self._host, self._port = push_address(config.source)
-        self._token = bearer_token(ENV_TOKEN, "token_file", config.token_file, "push")
-        check_reach(self._host, self._token, f"source {config.source!r}:", f"Set {ENV_TOKEN} or token_file")
+        self._token = load_bearer_token(ENV_TOKEN, "token_file", config.token_file, "push")
+        where, hint = f"source {config.source!r}: {self._host!r}", f"Set {ENV_TOKEN} or token_file"
+        require_secret(self._host, self._token, "token", where, hint)
         self._silent_s = config.read_timeout
         self._name = config.name
         self._held = listen(self._host, self._port)  # so that another camera cannot have it

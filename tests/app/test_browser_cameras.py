@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sagelink.app.browser_cameras import evidence_of, words_of
-from sagelink.models import loading as zoo
+from sagelink.models import loading
 from sagelink.models.loading import Model
 from sagelink.models.preprocess import make_picture
 from sagelink.pipeline.config import ModelConfig
@@ -21,7 +21,7 @@ from sagelink.transport.wire import encode_reply
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return zoo.load(ModelConfig(), "demo-server")
+    return loading.load(ModelConfig(), "demo-server")
 
 
 @pytest.mark.parametrize("resize", ["squash", "crop"])

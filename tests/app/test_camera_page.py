@@ -10,7 +10,7 @@ import av
 import pytest
 
 from sagelink.app.browser_cameras import evidence_of
-from sagelink.models import loading as zoo
+from sagelink.models import loading
 from sagelink.pipeline.config import ModelConfig
 from sagelink.pipeline.types import Pixels
 from sagelink.server.classify import Classifier
@@ -30,7 +30,7 @@ LOOPBACK = "--allow-loopback-in-peer-connection"  # for machines with no other i
 @pytest.fixture(scope="module")
 def scene() -> tuple[Pixels, str]:
     """A picture that the demo server is sure about, and what it shows."""
-    model = zoo.load(ModelConfig(), "demo-server")
+    model = loading.load(ModelConfig(), "demo-server")
     classifier = Classifier(model)
     shots = [*SyntheticSource(20, 640, 480, seed=3, hold=1)]
     seen = [receive(evidence_of(0, shot.pixels, model.grid, "squash"), classifier.canvas) for shot in shots]

@@ -18,7 +18,7 @@ from sagelink.lab.held_out import Agreement, HeldOut
 from sagelink.lab.trainer import Trainer
 from sagelink.lab.training_batches import BatchDataset
 from sagelink.lab.unlabelled_frames import Footage, gather
-from sagelink.models.loading import Model, digest, read_checkpoint
+from sagelink.models.loading import Model, read_checkpoint, weights_digest
 from sagelink.models.pair import Pair
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.errors import SagelinkError, UsageError
@@ -178,7 +178,7 @@ def test_an_interrupted_course_goes_on_as_if_it_had_not_been(world: World, tmp_p
     assert rest.steps == watch.steps[3:]
     assert rest.losses == watch.losses[3:]
     ours, theirs = (each.result(lambda *_: None).model for each in (whole, second))
-    assert digest(ours) == digest(theirs) != digest(world.stock)
+    assert weights_digest(ours) == weights_digest(theirs) != weights_digest(world.stock)
 
 
 def test_a_state_of_something_else_is_refused(world: World, tmp_path: Path) -> None:
@@ -304,10 +304,10 @@ def test_the_command_goes_on_after_ctrl_c_and_writes_a_checkpoint(
     assert len(json.loads(read_checkpoint(out)[1]["classes"])) == 16
     config = load_config(None, {"models": "demo", "server.checkpoint": str(out)})
     adapted, stock = Pair.load(config).server, Pair.load(load_config(None, {"models": "demo"})).server
-    assert digest(adapted) != digest(stock)
-    assert digest(replace(adapted, partial=None)) == digest(stock)
+    assert weights_digest(adapted) != weights_digest(stock)
+    assert weights_digest(replace(adapted, partial=None)) == weights_digest(stock)
     assert adapted.partial is not None
-    assert (adapted.partial.most_bytes, adapted.partial.most_units) == (300, 167)
+    assert (adapted.partial.max_bytes, adapted.partial.max_units) == (300, 167)
     assert adapted.labels == stock.labels
     assert Embedding(*adapted.embedding()).digest == Embedding(*stock.embedding()).digest  # tokens stay valid
 

@@ -15,7 +15,7 @@ from sagelink.lab.frontier_measurement import (
     write_frontier,
 )
 from sagelink.lab.harness import Sample
-from sagelink.models import loading as zoo
+from sagelink.models import loading
 from sagelink.models.preprocess import make_picture
 from sagelink.pipeline.config import ModelConfig
 from sagelink.pipeline.types import Frame, OperatingPoint
@@ -51,7 +51,7 @@ def test_every_codec_is_measured():
 
 
 def test_a_measured_frontier_is_a_file_that_the_planner_reads(tmp_path):
-    server = zoo.load(ModelConfig(), "demo-server")
+    server = loading.load(ModelConfig(), "demo-server")
     classifier = Classifier(server)
     canvas = classifier.canvas
     rng = np.random.default_rng(0)
@@ -89,7 +89,7 @@ def test_a_measured_frontier_is_a_file_that_the_planner_reads(tmp_path):
 @pytest.mark.parametrize("known", [True, False])
 def test_the_truth_counts_where_it_is_known(known):
     """An edge that is sure and right, and one that knows nothing while nobody knows the truth."""
-    server = zoo.load(ModelConfig(), "demo-server")
+    server = loading.load(ModelConfig(), "demo-server")
     classifier = Classifier(server)
     edge = log_probs([[0.97] + [0.002] * 15 if known else [1 / 16] * 16])[0]
     samples = [

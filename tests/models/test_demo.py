@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from sagelink.lab.train_demo import accuracy, make_scenes
-from sagelink.models import loading as zoo
-from sagelink.models import vit
+from sagelink.models import loading, vit
 from sagelink.pipeline.config import ModelConfig
 from sagelink.stages.sources.world import CLASSES
 
@@ -22,13 +21,13 @@ def held_out() -> Scenes:
 
 
 def test_size() -> None:
-    sizes = [path.stat().st_size for path in zoo.DEMO_DIR.glob("*.safetensors")]
+    sizes = [path.stat().st_size for path in loading.DEMO_DIR.glob("*.safetensors")]
     assert len(sizes) == 2
     assert sum(sizes) <= 8_000_000
 
 
 def test_both_know_the_classes_on_one_grid() -> None:
-    edge, server = (zoo.load(ModelConfig(), name) for name in ("demo-edge", "demo-server"))
+    edge, server = (loading.load(ModelConfig(), name) for name in ("demo-edge", "demo-server"))
     assert edge.labels == server.labels == CLASSES
     assert len(CLASSES) >= 12
     assert edge.grid == server.grid
@@ -36,7 +35,7 @@ def test_both_know_the_classes_on_one_grid() -> None:
 
 
 def test_the_server_is_clearly_better_than_the_edge(held_out: Scenes) -> None:
-    edge, server = (accuracy(zoo.load(ModelConfig(), f"demo-{role}").vit, *held_out) for role in ("edge", "server"))
+    edge, server = (accuracy(loading.load(ModelConfig(), f"demo-{role}").vit, *held_out) for role in ("edge", "server"))
     assert edge > 0.5  # chance is 1/16
     assert server >= edge + 0.1
 
@@ -44,7 +43,7 @@ def test_the_server_is_clearly_better_than_the_edge(held_out: Scenes) -> None:
 @torch.inference_mode()
 def test_the_server_works_on_partial_evidence(held_out: Scenes) -> None:
     """On units chosen by the edge's attention, a third of the frame gives most of the accuracy."""
-    edge, server = (zoo.load(ModelConfig(), name) for name in ("demo-edge", "demo-server"))
+    edge, server = (loading.load(ModelConfig(), name) for name in ("demo-edge", "demo-server"))
     pictures, classes = held_out[0][:300], held_out[1][:300]
     images = server.normalise(pictures)
     units = vit.score(edge.vit, images).importance.topk(64).indices

@@ -11,8 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 
-from sagelink.models import demo, vit
-from sagelink.models import loading as zoo
+from sagelink.models import demo, loading, vit
 from sagelink.models.preprocess import make_picture, view_box
 from sagelink.pipeline.config import ModelConfig
 from sagelink.pipeline.errors import UsageError
@@ -180,67 +179,67 @@ class TestCheckpoints:
         del state["cls_token"]
         save_file(state, path)
         with pytest.raises(UsageError, match="lacks 'cls_token'"):
-            zoo.load(ModelConfig(checkpoint=path), "demo-edge")
+            loading.load(ModelConfig(checkpoint=path), "demo-edge")
         state["cls_token"] = torch.zeros(1, 1, 3)
         save_file(state, path)
         with pytest.raises(UsageError, match=r"'cls_token' has shape \(1, 1, 3\), accepted is \(1, 1, 64\)"):
-            zoo.load(ModelConfig(checkpoint=path), "demo-edge")
+            loading.load(ModelConfig(checkpoint=path), "demo-edge")
         state["cls_token"] = torch.zeros(1, 1, 64)
         state["surplus"] = torch.zeros(1)
         save_file(state, path)
         with pytest.raises(UsageError, match="'surplus'"):
-            zoo.load(ModelConfig(checkpoint=path), "demo-edge")
+            loading.load(ModelConfig(checkpoint=path), "demo-edge")
 
     def test_second_weights_that_do_not_fit_are_refused(self, tmp_path: Path) -> None:
         path, state = tmp_path / "server.safetensors", demo.build("server").state_dict()
         state = {key: value.contiguous() for key, value in state.items()}
         limits = {"partial.most_bytes": "900", "partial.most_units": "100"}
         save_file(state | {"partial.head.bias": torch.ones(16)}, path, limits)
-        partial = zoo.load(ModelConfig(checkpoint=path), "demo-server").partial
+        partial = loading.load(ModelConfig(checkpoint=path), "demo-server").partial
         assert partial is not None
-        assert (partial.most_bytes, partial.most_units) == (900, 100)
+        assert (partial.max_bytes, partial.max_units) == (900, 100)
         assert partial.vit.head.bias.tolist() == [1.0] * 16
         assert torch.equal(partial.vit.cls_token, state["cls_token"])
         for wrong in ({}, {"partial.most_bytes": "many", "partial.most_units": "100"}):
             save_file(state | {"partial.head.bias": torch.ones(16)}, path, wrong)
             with pytest.raises(UsageError, match="does not say which evidence its second weights are for"):
-                zoo.load(ModelConfig(checkpoint=path), "demo-server")
+                loading.load(ModelConfig(checkpoint=path), "demo-server")
         save_file(state | {"partial.head.bias": torch.ones(3)}, path, limits)
         with pytest.raises(UsageError, match=r"'head.bias' has shape \(3,\), accepted is \(16,\)"):
-            zoo.load(ModelConfig(checkpoint=path), "demo-server")
+            loading.load(ModelConfig(checkpoint=path), "demo-server")
         save_file(state | {"partial.surplus": torch.ones(3)}, path, limits)
         with pytest.raises(UsageError, match="it holds 'surplus'"):
-            zoo.load(ModelConfig(checkpoint=path), "demo-server")
+            loading.load(ModelConfig(checkpoint=path), "demo-server")
 
     def test_not_a_checkpoint(self, tmp_path: Path) -> None:
         path = tmp_path / "weights.safetensors"
         with pytest.raises(UsageError, match="does not exist"):
-            zoo.load(ModelConfig(checkpoint=path), "demo-edge")
+            loading.load(ModelConfig(checkpoint=path), "demo-edge")
         path.write_bytes(b"not weights at all")
         with pytest.raises(UsageError, match="not a safetensors file"):
-            zoo.load(ModelConfig(checkpoint=path), "demo-edge")
+            loading.load(ModelConfig(checkpoint=path), "demo-edge")
 
     def test_unknown_names(self) -> None:
         with pytest.raises(UsageError, match="did you mean 'vit_tiny_patch16_224'"):
-            zoo.load(ModelConfig(), "vit_tinny_patch16_224")
+            loading.load(ModelConfig(), "vit_tinny_patch16_224")
         with pytest.raises(UsageError, match=r"accepted: vit_tiny_patch16_224\.augreg"):
-            zoo.load(ModelConfig(), "vit_tiny_patch16_224.no_such_tag")
+            loading.load(ModelConfig(), "vit_tiny_patch16_224.no_such_tag")
 
     def test_labels_file(self, tmp_path: Path) -> None:
         names = tmp_path / "names.txt"
         names.write_text("\n".join(f"thing {i}" for i in range(16)))
-        assert zoo.load(ModelConfig(labels=names), "demo-edge").labels[3] == "thing 3"
+        assert loading.load(ModelConfig(labels=names), "demo-edge").labels[3] == "thing 3"
         names.write_text("one\ntwo\n")
         with pytest.raises(UsageError, match="2 class names"):
-            zoo.load(ModelConfig(labels=names), "demo-edge")
+            loading.load(ModelConfig(labels=names), "demo-edge")
 
 
 @torch.inference_mode()
 def test_real_weights_load_and_agree_with_timm(shared: Path) -> None:
     path = shared / "weights" / "vit_tiny_patch16_224_augreg.safetensors"
     name = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
-    model = zoo.load(ModelConfig(checkpoint=path), name)
-    assert model.grid == zoo.UnitGrid(224, 16, "bicubic", 0.9)
+    model = loading.load(ModelConfig(checkpoint=path), name)
+    assert model.grid == loading.UnitGrid(224, 16, "bicubic", 0.9)
     assert model.labels[281] == "tabby"
     assert model.mean.flatten().tolist() == [0.5, 0.5, 0.5]
     reference = timm.create_model(name, pretrained=False).eval()

@@ -17,7 +17,7 @@ from sagelink.monitor import dashboard_viewers as viewer_module
 from sagelink.monitor.dashboard import check_dashboard
 from sagelink.monitor.dashboard_routes import dashboard_app
 from sagelink.monitor.stats import LiveStats
-from sagelink.net.guard import COOKIE, session_of
+from sagelink.net.guard import COOKIE, session_cookie
 from sagelink.net.http import is_loopback
 from sagelink.pipeline.config import DashboardConfig
 from sagelink.pipeline.errors import UsageError
@@ -179,7 +179,7 @@ def test_the_token_opens_by_header_and_by_login(guarded):
     assert right.headers["location"] == "/"
     assert TOKEN not in right.headers["set-cookie"]
     assert all(word in right.headers["set-cookie"].lower() for word in ("httponly", "samesite=strict"))
-    assert guarded.cookies[COOKIE] == session_of(TOKEN)
+    assert guarded.cookies[COOKIE] == session_cookie(TOKEN)
     assert guarded.get("/").status_code == 200
     with guarded.websocket_connect(
         "ws://camera.example:8600/ws", headers={"origin": "http://camera.example:8600"}
@@ -204,7 +204,7 @@ def test_what_is_loopback(host, own):
 
 def test_an_address_that_others_reach_needs_a_token(monkeypatch):
     monkeypatch.delenv("SAGELINK_DASHBOARD_TOKEN", raising=False)
-    with pytest.raises(UsageError, match="can be reached from elsewhere; accepted: a loopback address, or a token"):
+    with pytest.raises(UsageError, match="can be reached by others; accepted without a token: 127.0.0.1"):
         check_dashboard(DashboardConfig(address="0.0.0.0:0"))
     with pytest.raises(UsageError, match="token has 5 characters; accepted: 12 or more"):
         check_dashboard(DashboardConfig(address="0.0.0.0:0", token=SecretStr("short")))

@@ -9,7 +9,8 @@ from pathlib import Path
 import yaml
 from prometheus_client import CollectorRegistry
 
-from sagelink.monitor.metrics import EdgeMetrics, ServerMetrics
+from sagelink.monitor.metrics import EdgeMetrics, GraphCollector, ServerMetrics
+from sagelink.pipeline.graph import Graph
 
 DOCS = Path(__file__).parents[2] / "docs"
 NAME = re.compile(r"\bsagelink_[a-z_]+\b")
@@ -21,11 +22,36 @@ def declared() -> dict[str, set[str]]:
     for metrics in (EdgeMetrics, ServerMetrics):
         metrics(registry)
     found: dict[str, set[str]] = {}
-    for collector in registry._collector_to_names:
-        (family,) = collector.describe()
+    collected = [(family, family) for family in GraphCollector(Graph()).collect()]
+    collected += [(family, collector) for collector in registry._collector_to_names for family in collector.describe()]
+    for family, labelled in collected:
         name = f"{family.name}_total" if family.type == "counter" else family.name
-        found[name] = set(collector._labelnames)
+        found[name] = set(labelled._labelnames)
     return found
+
+
+async def test_the_counters_of_a_graph_are_exported():
+    class Faulty:
+        async def process(self, item: int) -> int:
+            if item % 2:
+                raise ValueError(item)
+            return item
+
+    async def numbers():
+        for number in range(5):
+            yield number
+
+    graph = Graph()
+    graph.stage(Faulty(), graph.source(numbers(), name="numbers"), name="faulty")
+    registry = CollectorRegistry()
+    registry.register(GraphCollector(graph))
+    await graph.run()
+    assert registry.get_sample_value("sagelink_stage_failures_total", {"stage": "faulty"}) == 2
+    events = {"accepted": 5, "delivered": 5, "displaced": 0}
+    for event, count in events.items():
+        labels = {"channel": "numbers", "event": event}
+        assert registry.get_sample_value("sagelink_channel_items_total", labels) == count
+    assert registry.get_sample_value("sagelink_channel_waiting", {"channel": "numbers"}) == 0
 
 
 def test_each_metric_has_its_row():

@@ -5,16 +5,18 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sagelink.pipeline.accounts import Account, Share, open_accounts
+from sagelink.pipeline.accounts import CameraAccount, CameraShare, open_accounts
 from sagelink.pipeline.budget import UplinkBudget
 
 LIMIT = 1000
-_shares = st.lists(st.builds(Share, st.floats(0.1, 10), st.sampled_from([0.0, 0.1, 0.25])), min_size=1, max_size=4)
+_shares = st.lists(
+    st.builds(CameraShare, st.floats(0.1, 10), st.sampled_from([0.0, 0.1, 0.25])), min_size=1, max_size=4
+)
 # Who, how long after the step before, whether it has a frame worth sending, and how many bits it asks for.
 _steps = st.lists(st.tuples(st.integers(0, 3), st.floats(0, 0.7), st.booleans(), st.integers(0, LIMIT)), max_size=60)
 
 
-def accounts(*shares: Share, limit: int | None = LIMIT) -> list[Account]:
+def accounts(*shares: CameraShare, limit: int | None = LIMIT) -> list[CameraAccount]:
     budget = UplinkBudget(limit, 1.0)
     return list(open_accounts(budget, {str(index): share for index, share in enumerate(shares)}).values())
 
@@ -22,7 +24,7 @@ def accounts(*shares: Share, limit: int | None = LIMIT) -> list[Account]:
 @settings(max_examples=300)
 @given(_shares, _steps)
 def test_the_sum_never_exceeds_the_window_and_minimum_shares_hold(
-    shares: list[Share], steps: list[tuple[int, float, bool, int]]
+    shares: list[CameraShare], steps: list[tuple[int, float, bool, int]]
 ) -> None:
     opened = accounts(*shares)
     charged: list[tuple[float, int, int]] = []
@@ -45,7 +47,7 @@ def test_the_sum_never_exceeds_the_window_and_minimum_shares_hold(
 
 
 def test_alone_a_camera_may_use_all_but_the_minimum_shares_of_others() -> None:
-    first, second = accounts(Share(min_share=0.1), Share(min_share=0.25))
+    first, second = accounts(CameraShare(min_share=0.1), CameraShare(min_share=0.25))
     assert first.allowance(0.0) == 750
     assert second.allowance(0.0) == 900
     assert not first.charge(0.0, 751)
@@ -54,7 +56,7 @@ def test_alone_a_camera_may_use_all_but_the_minimum_shares_of_others() -> None:
 
 
 def test_weights_split_the_budget_among_those_that_claim() -> None:
-    light, heavy, idle = accounts(Share(1), Share(3), Share(6))
+    light, heavy, idle = accounts(CameraShare(1), CameraShare(3), CameraShare(6))
     light.claim(0.0)
     heavy.claim(0.0)
     assert (light.allowance(0.0), heavy.allowance(0.0), idle.allowance(0.0)) == (250, 750, 600)
@@ -63,7 +65,7 @@ def test_weights_split_the_budget_among_those_that_claim() -> None:
 
 
 def test_a_camera_that_was_alone_gives_way() -> None:
-    greedy, late = accounts(Share(), Share())
+    greedy, late = accounts(CameraShare(), CameraShare())
     greedy.claim(0.0)
     assert greedy.charge(0.0, 600)
     assert greedy.charge(0.5, 400)
@@ -76,14 +78,14 @@ def test_a_camera_that_was_alone_gives_way() -> None:
 
 
 def test_a_claim_is_forgotten_after_a_window() -> None:
-    first, second = accounts(Share(), Share())
+    first, second = accounts(CameraShare(), CameraShare())
     second.claim(0.0)
     assert first.allowance(1.0) == 500
     assert first.allowance(1.01) == 1000
 
 
 def test_without_a_limit_everything_is_granted_and_counted() -> None:
-    (account,) = accounts(Share(), limit=None)
+    (account,) = accounts(CameraShare(), limit=None)
     assert account.allowance(0.0) is None
     assert account.charge(0.0, 10**9)
     assert account.own.total_bits == 10**9
@@ -92,7 +94,7 @@ def test_without_a_limit_everything_is_granted_and_counted() -> None:
 
 def test_the_rate_may_change_in_mid_run() -> None:
     budget = UplinkBudget(1000, 1.0)
-    first, second = open_accounts(budget, {"a": Share(), "b": Share(min_share=0.5)}).values()
+    first, second = open_accounts(budget, {"a": CameraShare(), "b": CameraShare(min_share=0.5)}).values()
     assert first.allowance(0.0) == 500
     budget.change_rate(4000)
     assert (first.allowance(0.0), second.allowance(0.0)) == (2000, 4000)

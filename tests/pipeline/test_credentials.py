@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sagelink.pipeline.credentials import from_environment, redact
+from sagelink.pipeline.credentials import expand_variables, redact
 from sagelink.pipeline.errors import UsageError
 
 
@@ -36,15 +36,15 @@ def test_credentials_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("CAMERA_USER", "viewer")
     monkeypatch.setenv("CAMERA_PASSWORD", "p@s/s:% w\u00f6rd")
     monkeypatch.setenv("PLACE", "host/a")
-    address = from_environment("rtsp://${CAMERA_USER}:${CAMERA_PASSWORD}@${PLACE}?channel=1")
+    address = expand_variables("rtsp://${CAMERA_USER}:${CAMERA_PASSWORD}@${PLACE}?channel=1")
     assert urlsplit(address).hostname == "host"
     assert address.endswith("@host/a?channel=1")
     assert unquote(urlsplit(address).password) == "p@s/s:% w\u00f6rd"
-    assert from_environment("rtsp://u:a$b@host") == "rtsp://u:a$b@host"
-    assert from_environment("${PLACE}") == "host/a"
+    assert expand_variables("rtsp://u:a$b@host") == "rtsp://u:a$b@host"
+    assert expand_variables("${PLACE}") == "host/a"
 
 
 def test_a_variable_that_is_not_set() -> None:
     with pytest.raises(UsageError, match=r"source 'rtsp://\*\*\*@host': SAGELINK_NO is not set") as refused:
-        from_environment("rtsp://geheim:${SAGELINK_NO}@host")
+        expand_variables("rtsp://geheim:${SAGELINK_NO}@host")
     assert "geheim" not in str(refused.value)

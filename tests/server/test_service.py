@@ -11,8 +11,8 @@ import pytest
 import torch
 from prometheus_client import CollectorRegistry
 
-from sagelink.models import loading as zoo
-from sagelink.models.loading import fingerprint
+from sagelink.models import loading
+from sagelink.models.loading import labels_fingerprint
 from sagelink.monitor.metrics import ServerMetrics
 from sagelink.pipeline.config import ModelConfig
 from sagelink.pipeline.types import OperatingPoint, Reply
@@ -31,7 +31,7 @@ RAW = OperatingPoint("raw-zstd", 196, 112, 0)
 
 @pytest.fixture(scope="module")
 def classifier() -> Classifier:
-    return Classifier(zoo.load(ModelConfig(), "demo-server"))
+    return Classifier(loading.load(ModelConfig(), "demo-server"))
 
 
 @pytest.fixture(scope="module")
@@ -120,9 +120,9 @@ def test_little_evidence_gets_the_weights_for_it(classifier: Classifier, picture
     other = copy.deepcopy(stock.vit)
     torch.nn.init.normal_(other.head.bias)
     full, few = message(picture, list(range(196))), message(picture, list(range(50)))
-    two = Classifier(replace(stock, partial=zoo.Partial(other, most_bytes=0, most_units=50)))
-    short = Classifier(replace(stock, partial=zoo.Partial(other, most_bytes=len(few), most_units=0)))
-    none = Classifier(replace(stock, partial=zoo.Partial(other, most_bytes=len(few) - 1, most_units=49)))
+    two = Classifier(replace(stock, partial=loading.Partial(other, max_bytes=0, max_units=50)))
+    short = Classifier(replace(stock, partial=loading.Partial(other, max_bytes=len(few), max_units=0)))
+    none = Classifier(replace(stock, partial=loading.Partial(other, max_bytes=len(few) - 1, max_units=49)))
     partial = Classifier(replace(stock, vit=other))
     evidence = [receive(each, classifier.canvas) for each in (full, few, full, few)]
     by_stock, by_other = classifier(evidence), partial(evidence)
@@ -183,7 +183,7 @@ async def test_one_bad_frame_in_a_batch_spoils_no_other(classifier: Classifier, 
 
 async def test_a_camera_that_announced_another_model_is_told_why(classifier: Classifier, picture: np.ndarray) -> None:
     grid = classifier.model.grid
-    fits = CameraInfo(grid.side, grid.patch_size, fingerprint(classifier.model.labels), 5.0)
+    fits = CameraInfo(grid.side, grid.patch_size, labels_fingerprint(classifier.model.labels), 5.0)
     link = InProcessLink(capacity=100)
     link.cameras = {"other classes": replace(fits, classes="?"), "fits": fits, "late": replace(fits, deadline_s=1e-9)}
     for camera in link.cameras:

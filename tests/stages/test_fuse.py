@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Reply, Sent
-from sagelink.stages.fuse import Fuse, answer_of, fuse, spread
+from sagelink.pipeline.types import Answer, Answered, Drop, EdgeOnly, Reply, Sent
+from sagelink.stages.fuse import Fuse, fuse, spread
 from tests.fakes import CLASSES, make_answer, make_evidence, make_frame, make_metered, make_reply, make_scored
 
 EDGE = make_answer((0.4, 0.3, 0.1, 0.1, 0.1))
@@ -76,7 +76,7 @@ def test_fusing_is_the_weighted_product_of_probabilities(weight, weights):
 
 @given(st.lists(st.floats(-1000, 1000, width=32), min_size=2, max_size=9))
 def test_answers_are_normalised(scores):
-    answer = answer_of(np.array(scores, np.float32))
+    answer = Answer.from_log_scores(np.array(scores, np.float32))
     assert np.exp(answer.log_probs.astype(np.float64)).sum() == pytest.approx(1, abs=1e-4)
     assert scores[answer.class_id] == pytest.approx(max(scores), abs=1e-3)
     assert answer.prob == pytest.approx(float(np.exp(answer.log_probs.max())))

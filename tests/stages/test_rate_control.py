@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sagelink.pipeline.accounts import Share, open_accounts
+from sagelink.pipeline.accounts import CameraShare, open_accounts
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.types import Drop, EdgeOnly, Metered, OperatingPoint, SceneEstimate
@@ -97,7 +97,7 @@ def test_without_a_limit_the_longest_useful_message_is_allowed() -> None:
 
 def value_gate(settings: dict[str, object] | None = None) -> ValueGate:
     utility = UtilityCurve(np.array([100.0, 1000.0]), np.array([0.2, 1.0]))
-    accounts = open_accounts(UplinkBudget(16_000, 1.0), {"camera": Share()})
+    accounts = open_accounts(UplinkBudget(16_000, 1.0), {"camera": CameraShare()})
     return ValueGate(load_config(None, settings), utility, accounts, lambda camera, size: 8 * size + 80)
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sagelink.pipeline.types import WHOLE, Answer, Box, Look, Pixels, SceneEstimate, ServerObservation
-from sagelink.stages.fuse import answer_of
+from sagelink.pipeline.types import WHOLE, Answer, Box, EdgeView, Pixels, SceneEstimate, ServerObservation
 from sagelink.stages.scene_state import MAX_OBSERVATIONS, SceneConfig, SceneState
 from sagelink.stages.zoom import thumbnail_of
 
@@ -16,7 +15,7 @@ HALVES: Pixels = np.concatenate([np.full((32, 16, 3), 255, np.uint8), BLACK[:, 1
 
 
 def answer(*probs: float) -> Answer:
-    return answer_of(np.log(np.array(probs, np.float32)))
+    return Answer.from_log_scores(np.log(np.array(probs, np.float32)))
 
 
 SURE_OF_0, SURE_OF_1, UNSURE = answer(0.8, 0.1, 0.1), answer(0.1, 0.8, 0.1), answer(0.4, 0.35, 0.25)
@@ -29,7 +28,7 @@ def observed(seq: int, server: Answer = SURE_OF_1, weight: float = 1.0) -> list[
 def observe(
     scene: SceneState, seq: int, pixels: Pixels, edge: Answer, class_token: np.ndarray, now_s: float, crop: Box = WHOLE
 ) -> SceneEstimate:
-    return scene.observe(seq, edge, Look(crop, class_token.astype(np.float32), thumbnail_of(pixels)), now_s)
+    return scene.observe(seq, edge, EdgeView(crop, class_token.astype(np.float32), thumbnail_of(pixels)), now_s)
 
 
 def test_edge_answers_to_one_scene_are_averaged() -> None:
@@ -72,7 +71,7 @@ def test_the_weight_of_a_server_answer_decays_with_time() -> None:
     estimate = observe(scene, 1, BLACK, UNSURE, ONE, 2.0)
     assert estimate.server_weight == pytest.approx(1.5 / np.e)
     assert (estimate.server_seq, estimate.server_age_s) == (0, 2.0)
-    assert answer_of(estimate.scores).class_id == 1
+    assert Answer.from_log_scores(estimate.scores).class_id == 1
 
 
 def test_the_weight_of_a_server_answer_decays_as_the_picture_changes() -> None:
@@ -131,7 +130,7 @@ def test_without_hold_an_answer_counts_for_its_own_frame_only() -> None:
     assert scene.current()[1] == 1.0
     estimate = observe(scene, 1, BLACK, UNSURE, ONE, 0.1)
     assert (estimate.server_weight, estimate.server_seq) == (0.0, None)
-    assert answer_of(estimate.scores).class_id == UNSURE.class_id
+    assert Answer.from_log_scores(estimate.scores).class_id == UNSURE.class_id
 
 
 def test_time_that_jumps_back_stands_still() -> None:

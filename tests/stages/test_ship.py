@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from sagelink.pipeline.accounts import Share, open_accounts
+from sagelink.pipeline.accounts import CameraShare, open_accounts
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Sent
 from sagelink.stages.ship import Collect, Pace, Ship, Uplink
@@ -27,7 +27,7 @@ class Line:
         self.uplink = Uplink(self.link, in_flight, deadline_s)
         self.budget = UplinkBudget(rate_bps, 1.0)
         self.clock = StubClock()
-        accounts = open_accounts(self.budget, {name: Share() for name in ("camera", "door", "yard")})
+        accounts = open_accounts(self.budget, {name: CameraShare() for name in ("camera", "door", "yard")})
         self.ship = Ship(self.uplink, accounts, self.clock, wait_for_place=wait)
         self.collect = Collect(self.uplink, deadline_s)
 

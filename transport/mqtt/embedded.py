@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from amqtt.errors import AMQTTError
 from amqtt.plugins.base import BaseAuthPlugin
 from amqtt.session import Session
 
-from sagelink.net.http import is_loopback
+from sagelink.net.guard import require_secret
+from sagelink.pipeline.credentials import same_secret
 from sagelink.pipeline.errors import UsageError
 
 _STOP_S = 1.0
@@ -32,21 +32,18 @@ class OneUser(BaseAuthPlugin):
     def __init__(self, context: BrokerContext) -> None:
         super().__init__(context)
         expected: OneUser.Config = self.config
-        self._expected = (expected.username.encode(), expected.password.encode())
+        self._expected = (expected.username, expected.password)
 
     async def authenticate(self, *, session: Session) -> bool:
-        shown = ((session.username or "").encode(), (session.password or "").encode())
-        return all(hmac.compare_digest(a, b) for a, b in zip(shown, self._expected, strict=True))
+        username, password = self._expected
+        return same_secret(session.username or "", username) and same_secret(session.password or "", password)
 
 
 @contextlib.asynccontextmanager
 async def embedded_broker(host: str, port: int, username: str | None, password: str | None) -> AsyncIterator[None]:
     """Runs while the body does. Raises UsageError for a taken address, or one that others reach without a password."""
-    if not password and not is_loopback(host):
-        raise UsageError(
-            f"serve.embedded_broker {host}:{port} can be reached by others; accepted without a password: 127.0.0.1. "
-            "Set mqtt.username and mqtt.password_file, or SAGELINK_MQTT_USERNAME and SAGELINK_MQTT_PASSWORD"
-        )
+    hint = "Set mqtt.username and mqtt.password_file, or SAGELINK_MQTT_USERNAME and SAGELINK_MQTT_PASSWORD"
+    require_secret(host, password, "password", f"serve.embedded_broker {host}:{port}", hint)
     for name in ("amqtt", "transitions"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # it warns of every client that comes and goes
     plugins: dict[str, dict[str, object]]

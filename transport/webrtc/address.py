@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from sagelink.pipeline.config import WebRtcConfig
-from sagelink.pipeline.credentials import bearer_token, secret
+from sagelink.pipeline.credentials import load_bearer_token, load_secret
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.urls import WEBRTC_SCHEMES
 
@@ -84,11 +84,11 @@ def open_signalling_endpoint(url: str, config: WebRtcConfig, where: str) -> Sign
 
 def read_token(config: WebRtcConfig) -> str | None:
     """The bearer token. Raises UsageError for one that is too short to be a secret."""
-    return bearer_token(ENV_TOKEN, "webrtc.token_file", config.token_file, "WebRTC")
+    return load_bearer_token(ENV_TOKEN, "webrtc.token_file", config.token_file, "WebRTC")
 
 
 def ice_servers(config: WebRtcConfig) -> tuple[IceServer, ...]:
-    password = secret(ENV_TURN_PASSWORD, "webrtc.turn_password_file", config.turn_password_file)
+    password = load_secret(ENV_TURN_PASSWORD, "webrtc.turn_password_file", config.turn_password_file)
     servers = []
     for url in config.ice_servers:
         relays = url.startswith("turn")

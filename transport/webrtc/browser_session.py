@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 VIDEO_PATH = "/video"
 # Any browser speaks VP8 (RFC 7742), and its pictures tell their size before they are decoded.
-_TERMS = VideoTerms(silent_s=5.0, most_pixels=1920 * 1088, codecs=("VP8",), channel=True)
+_TERMS = VideoTerms(max_silence_s=5.0, max_pixels=1920 * 1088, codecs=("VP8",), channel=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
+from sagelink.net.guard import require_secret
 from sagelink.net.http import serve_http
-from sagelink.net.whip import OfferRefused, check_reach, offer_app
+from sagelink.net.whip import OfferRefused, offer_app
 from sagelink.pipeline.channel import Channel, ChannelClosed
 from sagelink.transport.link import CameraInfo, Message
 from sagelink.transport.webrtc.address import ENV_TOKEN, SignallingEndpoint
@@ -43,7 +44,8 @@ class WebRtcServerLink:
     ) -> None:
         """`audience`: browsers that are let in too. Raises UsageError for an address that others can reach without a
         token."""
-        check_reach(at.host, at.token, "serve.listen", f"Set {ENV_TOKEN} or webrtc.token_file")
+        hint = f"Set {ENV_TOKEN} or webrtc.token_file"
+        require_secret(at.host, at.token, "token", f"serve.listen {at.host!r}", hint)
         self._at = at
         self._tls = (certificate, key)
         self._part_wait_s = part_wait_s

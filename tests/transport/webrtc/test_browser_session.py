@@ -157,7 +157,7 @@ async def test_who_sends_no_picture_is_forgotten(
             await browser.push()
             (viewer,) = [guest for guest in server._guests.values() if guest.camera_info is CAMERA_INFO]
             await until(lambda: viewer.open)
-            viewer._peer._terms = dataclasses.replace(viewer._peer._terms, silent_s=0.3)
+            viewer._peer._terms = dataclasses.replace(viewer._peer._terms, max_silence_s=0.3)
             browser._peer.getTransceivers()[0].sender.replaceTrack(None)
         await until(lambda: server.viewers == 0)
         await browser.leave()
