@@ -123,7 +123,7 @@ class Playback:
 
     def _next_frame(self, pictures: Iterator[SourceFrame], began_ns: int) -> Frame | None:
         began = time.perf_counter()
-        picture = next((each for each in pictures if self._sampler.wants(each.stream_s)), None)
+        picture = next((picture for picture in pictures if self._sampler.wants(picture.stream_s)), None)
         if picture is None or (self._duration_s is not None and picture.stream_s >= self._duration_s):
             return None
         pixels = self._regions(picture.pixels)

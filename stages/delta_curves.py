@@ -1,7 +1,7 @@
 """Expected size and agreement of delta messages: measured curves and numbers of units in, `RateQualityCurve`s out.
 
-A delta message with n new units for a server that remembers m units costs what n units cost, and is worth what m + n
-units are worth. Only curves whose knob is the number of units are used, and only codecs that code each unit on its own.
+A delta message with n new units, for a server that remembers m units, has the size of n units and the agreement of
+m + n units. Only curves whose knob is the number of units are used, and only codecs that code each unit on its own.
 """
 
 from __future__ import annotations

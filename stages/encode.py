@@ -84,7 +84,7 @@ class Encode:
         return planned
 
     def _max_bytes(self, selected: Selected) -> int:
-        """Bytes of the longest message that the allowance pays for and that is worth its bits."""
+        """Bytes of the longest message that both the allowance and the value gate permit."""
         metered, max_bytes = selected.metered, self._max_message
         if metered.max_bytes is not None:
             max_bytes = min(max_bytes, metered.max_bytes)

@@ -1,4 +1,4 @@
-"""Decides whether a frame's evidence is worth its bits now, and how many bytes it may have.
+"""Decides whether the expected gain of a message justifies its bits now, and how many bytes the message may have.
 
 The expected gain of a message is the weight that it adds to the verdict, compared with the weight of all that is known
 about the scene, times the doubt that is left. Its price is the gain that its bits would have later in the same window:
@@ -32,7 +32,7 @@ _USEFUL = 0.7  # of the weight of a full window: the first message of a scene wa
 
 @dataclass(frozen=True, slots=True)
 class RateControlConfig:
-    """When a message is worth its bits."""
+    """When the expected gain of a message justifies its bits."""
 
     save: bool = False  # wait for bits, stop at the knee of the utility curve, and reserve bits for new scenes
     least_gain: float = 0.02  # expected, as a share of right answers

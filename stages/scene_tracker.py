@@ -53,9 +53,8 @@ class SceneTracker:
         observations = self._new_observations(len(scored.answer.log_probs), observed_seqs)
         self._scene.add_server_answers(observations)
         estimate = self._scene.observe(frame.seq, scored.answer, scored.edge_view, frame.stream_s)
-        return ProvisionalAnswer(
-            Answer.from_log_scores(estimate.scores), estimate, tuple(each.seq for each in observations)
-        )
+        observed = tuple(observation.seq for observation in observations)
+        return ProvisionalAnswer(Answer.from_log_scores(estimate.scores), estimate, observed)
 
     def register_pending(self, sent: Sent) -> None:
         """Evidence of the newest tracked frame is on its way."""

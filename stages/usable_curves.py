@@ -27,7 +27,7 @@ def usable_curves(config: Config, server: str, canvas: Canvas) -> list[RateQuali
     min_units, max_units = unit_limits(config, canvas)
     usable = [curve.limited(min_units, max_units) for curve in curves]
     if config.fuse.rule == "weighted" and config.fuse.weights is None:
-        usable = [curve and curve.with_weight() for curve in usable]  # an answer without weight is not worth a message
+        usable = [curve and curve.with_weight() for curve in usable]  # an answer without weight has no effect
     if not any(curve is not None and curve.point.view == 1 for curve in usable):
         raise UsageError(
             f"select.units {max_units}: frontier {str(path)!r} has no point of encode.codec {config.encode.codec} with "
