@@ -26,7 +26,7 @@ MODEL_OPTIONS = {
 
 ConfigFile = Annotated[Optional[Path], typer.Option("--config", "-c", help="YAML file; options override it.")]
 Assignments = Annotated[
-    Optional[list[str]], typer.Option("--set", help="Any key of the configuration: stage.key=value.")
+    Optional[list[str]], typer.Option("--set", help="Any key of the configuration: section.key=value.")
 ]
 Pair = Annotated[Optional[str], typer.Option("--models", help="Pair of models: deit or demo.")]
 EdgeModel = Annotated[Optional[str], typer.Option(help="timm VisionTransformer that scores.")]

@@ -57,7 +57,7 @@ def zoom_crop_of(padded_view: Pixels, importance: NDArray[np.float32], grid: Uni
     return ZoomCrop(
         WHOLE,
         importance,
-        lambda part: make_picture(padded_view, grid.image_size, "squash", grid.interpolation, part=part),
+        lambda part: make_picture(padded_view, grid.image_size, "squash", grid.interpolation, crop=part),
     )
 
 

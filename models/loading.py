@@ -1,4 +1,4 @@
-"""Loading a model by name: the bundled demo pair, a timm model from its cache or hub, or a safetensors checkpoint."""
+"""Loads a model by name: the bundled demo pair, a timm model from cache or hub, or a safetensors checkpoint."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ log = logging.getLogger(__name__)
 
 DEMO_DIR = Path(demo.__file__).parent
 _EMBEDDING = "patch_embed.proj."
-PARTIAL = "partial."  # of a checkpoint: what it holds twice, and the names of that in its metadata
+PARTIAL = "partial."  # prefix of the second set of weights in a checkpoint, and of its metadata
 DEMO_MODELS = {f"demo-{role}": role for role in demo.ARCHITECTURES}
 
 
 @dataclass(frozen=True, slots=True)
 class UnitGrid:
-    """The square picture that a model sees, cut into units."""
+    """The square input picture of a model, divided into units."""
 
     image_size: int  # pixels
     patch_size: int  # pixels
     interpolation: str
-    crop_pct: float  # share of the central square that the model was evaluated on
+    crop_pct: float  # fraction of the central square on which the model was evaluated
 
     @property
     def side(self) -> int:
@@ -55,42 +55,39 @@ class UnitGrid:
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """Weights of a second network, for evidence that is far from a full frame; `sagelink adapt` makes them.
-
-    Its patch embedding is the first one's.
-    """
+    """A second network for evidence with few units, made by `sagelink adapt`. It shares the patch embedding."""
 
     vit: VisionTransformer
-    max_bytes: int  # of a message
-    max_units: int  # of a message that is longer
+    max_bytes: int  # used for messages of up to this size
+    max_units: int  # and for longer messages with up to this many units
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A loaded model with what is needed to feed it and to read its answers."""
+    """A loaded model with its input format and its class names."""
 
     name: str
     vit: VisionTransformer
     grid: UnitGrid
     labels: tuple[str, ...]
-    mean: Tensor  # (3, 1, 1), of pixels in 0..1
+    mean: Tensor  # (3, 1, 1), for pixels in 0..1
     std: Tensor
     partial: Partial | None = None
 
     def normalise(self, pictures: Pixels) -> Tensor:
-        """RGB uint8 (..., H, W, 3) to normalised float (..., 3, H, W) on the model's device."""
+        """RGB uint8 (..., H, W, 3) to normalised float (..., 3, H, W) on the device of the model."""
         pixels = torch.from_numpy(pictures).to(self.mean.device).movedim(-1, -3)
         return (pixels.float() / 255 - self.mean) / self.std
 
     @property
     def is_outline(self) -> bool:
-        """Whether not even its patch embedding is here."""
+        """Whether the model has no weights at all, not even a patch embedding."""
         return bool(self.vit.patch_embed.proj.weight.is_meta)
 
     def embedding(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The patch embedding from raw pixels, normalisation included: matrix (p * p * 3, D) and bias (D,).
+        """The patch embedding of raw pixels, including normalisation: matrix (p * p * 3, D) and bias (D,).
 
-        Rows of the matrix are in the order of a patch's bytes: (y, x, channel) of RGB 0..255.
+        The rows of the matrix are in the byte order of a patch: (y, x, channel) of RGB 0..255.
         """
         projection = self.vit.patch_embed.proj
         weight = projection.weight.detach().cpu()  # (D, 3, p, p)
@@ -102,7 +99,7 @@ class Model:
 
 
 def load(config: ModelConfig, name: str) -> Model:
-    """Loads `name` with the weights that `config` names. Raises UsageError."""
+    """Loads model `name` with the checkpoint, labels and device of `config`. Raises UsageError."""
     if name in DEMO_MODELS:
         network, labels = _load_demo(name, config.checkpoint)
     else:
@@ -123,7 +120,7 @@ def load(config: ModelConfig, name: str) -> Model:
 
 
 def wrap_network(name: str, network: VisionTransformer, labels: tuple[str, ...], device: str) -> Model:
-    """A network on a device, with what is needed to feed it."""
+    """Makes a Model of a network; its input format comes from timm's configuration of the network."""
     data, embed = resolve_model_data_config(network), network.patch_embed
     return Model(
         name=name,
@@ -136,16 +133,16 @@ def wrap_network(name: str, network: VisionTransformer, labels: tuple[str, ...],
 
 
 def outline(config: ModelConfig, name: str, labels: tuple[str, ...]) -> Model:
-    """A model for an edge whose server runs elsewhere: its unit grid is known, it cannot compute.
+    """The server model for an edge whose server runs elsewhere: it has a unit grid but cannot compute.
 
-    Its patch embedding is read where the weights are surely the server's: those that `config` names, and the demo's.
-    The labels are the edge's; the server compares them with its own. Raises UsageError.
+    The patch embedding is loaded only if its weights are certain to be those of the server: from the checkpoint of
+    `config`, or for a demo model. `labels` are the edge's; the server compares them with its own. Raises UsageError.
     """
     with torch.device("meta"):
         if name in DEMO_MODELS:
             network: torch.nn.Module = demo.build(DEMO_MODELS[name])
         else:
-            network = timm.create_model(_known(name), pretrained=False)
+            network = timm.create_model(_check_name(name), pretrained=False)
     checked = vit.check(network, name)
     path = config.checkpoint or (_demo_file(name) if name in DEMO_MODELS else None)
     if path is not None:
@@ -167,14 +164,14 @@ def _load_demo(name: str, checkpoint: Path | None) -> tuple[VisionTransformer, t
     return network, tuple(json.loads(metadata.get("classes", "[]")))
 
 
-def _known(name: str) -> str:
-    """The name, where timm has such a model. Raises UsageError."""
+def _check_name(name: str) -> str:
+    """Returns the name if timm has such a model. Raises UsageError."""
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
         known = [*DEMO_MODELS, *timm.list_models("*vit*"), *timm.list_models("deit*")]
         raise UsageError(
             f"unknown model {name!r}{suggest(architecture, known)}; accepted: a timm VisionTransformer name or "
-            f"{', '.join(DEMO_MODELS)}; `sagelink models` lists what is here"
+            f"{', '.join(DEMO_MODELS)}; `sagelink models` lists the models on this machine"
         )
     published = timm.list_pretrained(f"{architecture}.*")
     if name not in (architecture, *published):
@@ -184,12 +181,12 @@ def _known(name: str) -> str:
 
 
 def _load_timm(name: str, checkpoint: Path | None) -> tuple[VisionTransformer, tuple[str, ...]]:
-    _known(name)
+    _check_name(name)
     if checkpoint is None:
         network = _load_pretrained(name)
     else:
         state, _ = read_checkpoint(checkpoint)
-        # A fine-tuned checkpoint may have a class list of its own length.
+        # A fine-tuned checkpoint may have another number of classes.
         classes = {"num_classes": len(state["head.bias"])} if "head.bias" in state else {}
         network = timm.create_model(name, pretrained=False, **classes)
         _load_state(vit.check(network, name), state, name, checkpoint)
@@ -197,7 +194,7 @@ def _load_timm(name: str, checkpoint: Path | None) -> tuple[VisionTransformer, t
 
 
 def _load_partial(model: Model, path: Path) -> Partial | None:
-    """The second set of weights, where the checkpoint has one. Raises UsageError."""
+    """The second set of weights, or None if the checkpoint has none. Raises UsageError."""
     state, metadata = read_checkpoint(path, PARTIAL)
     if not state:
         return None
@@ -212,7 +209,7 @@ def _load_partial(model: Model, path: Path) -> Partial | None:
 
 
 def weights_digest(model: Model) -> str:
-    """Tells the weights of one model from those of another."""
+    """A hash of the weights of a model: 16 hexadecimal digits."""
     state = hashlib.sha256()
     for network in (model.vit, model.partial.vit) if model.partial else (model.vit,):
         for tensor in network.state_dict().values():
@@ -221,12 +218,12 @@ def weights_digest(model: Model) -> str:
 
 
 def labels_fingerprint(labels: tuple[str, ...]) -> str:
-    """Tells class lists apart: names and their order."""
+    """A hash of the class names and their order: 16 hexadecimal digits."""
     return hashlib.sha256("\n".join(labels).encode()).hexdigest()[:16]
 
 
 def cached_file(name: str) -> Path | None:
-    """Where the weights of a timm model lie in the local cache, if they do. Asks no network."""
+    """Path of the weights of a timm model in the local cache, or None. Uses no network."""
     config = timm.get_pretrained_cfg(name)
     if not config.hf_hub_id:
         return None
@@ -235,13 +232,13 @@ def cached_file(name: str) -> Path | None:
 
 
 def _load_pretrained(name: str) -> VisionTransformer:
-    """A timm model with its published weights, from the cache or the hub."""
+    """A timm model with its published weights, from the cache or the hub. Raises UsageError."""
     cached = cached_file(name)
     if cached is not None:
         return timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(cached)})
     log.warning("model=%s event=download", name)
     try:
-        # The hub's client retries for most of a minute before it says that it is offline.
+        # Fails fast when offline: the client of the hub would retry for most of a minute.
         socket.getaddrinfo(urlsplit(ENDPOINT).hostname, 443)
         return timm.create_model(name, pretrained=True)
     except Exception as error:  # the client raises OSError, ValueError, HTTP errors ...
@@ -252,7 +249,7 @@ def _load_pretrained(name: str) -> VisionTransformer:
 
 
 def read_checkpoint(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors (those whose names begin so) and metadata of a safetensors file. Raises UsageError."""
+    """Tensors (whose names start with `prefix`) and metadata of a safetensors file. Raises UsageError."""
     if not path.is_file():
         raise UsageError(f"checkpoint {str(path)!r} does not exist")
     try:
@@ -266,9 +263,9 @@ def read_checkpoint(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], di
 
 
 def _load_state(network: torch.nn.Module, state: dict[str, Tensor], name: str, path: Path) -> None:
-    """A second set of weights in `state` is left alone."""
-    wanted = network.state_dict()
-    for key, tensor in wanted.items():
+    """Loads `state`, ignoring a second set of weights in it. Raises UsageError if it does not fit."""
+    expected = network.state_dict()
+    for key, tensor in expected.items():
         if key not in state:
             raise UsageError(f"checkpoint {str(path)!r} does not fit model {name!r}: it lacks {key!r}")
         if state[key].shape != tensor.shape:
@@ -276,12 +273,12 @@ def _load_state(network: torch.nn.Module, state: dict[str, Tensor], name: str, p
                 f"checkpoint {str(path)!r} does not fit model {name!r}: {key!r} has shape {tuple(state[key].shape)}, "
                 f"accepted is {tuple(tensor.shape)}"
             )
-    surplus = sorted(key for key in set(state) - set(wanted) if not key.startswith(PARTIAL))
+    surplus = sorted(key for key in set(state) - set(expected) if not key.startswith(PARTIAL))
     if surplus:
         raise UsageError(
-            f"checkpoint {str(path)!r} does not fit model {name!r}: it holds {surplus[0]!r}, unknown there"
+            f"checkpoint {str(path)!r} does not fit model {name!r}: it holds {surplus[0]!r}, unknown to the model"
         )
-    network.load_state_dict({key: state[key].float() for key in wanted})
+    network.load_state_dict({key: state[key].float() for key in expected})
 
 
 def _imagenet_labels() -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""From a camera's frame to the square picture that a model sees."""
+"""Scales a frame, or a crop of it, to the square picture that a model takes as input."""
 
 from __future__ import annotations
 
@@ -19,26 +19,34 @@ _FILTERS = {
 }
 
 
-def view_box(width: int, height: int, resize: Resize, crop_pct: float = 1.0, part: Box = WHOLE) -> Box:
-    """The part of a frame that the model sees, in pixels.
+def view_box(width: int, height: int, resize: Resize, crop_pct: float = 1.0, crop: Box = WHOLE) -> Box:
+    """The part of a frame (width x height) that the model gets, in pixels.
 
-    `squash` is the whole frame, whatever its aspect; `crop` is the model's own evaluation crop, the `crop_pct` share of
-    the central square. Of either, `part` in shares.
+    The view is the whole frame for `squash`, whatever its aspect ratio, and the model's evaluation crop for `crop`: the
+    `crop_pct` fraction of the central square. The result is the part `crop` of this view; `crop` is in fractions.
     """
     if resize == "squash":
-        left, top, across, down = 0.0, 0.0, float(width), float(height)
+        left, top, view_width, view_height = 0.0, 0.0, float(width), float(height)
     else:
-        across = down = min(width, height) * crop_pct
-        left, top = (width - across) / 2, (height - down) / 2
-    return (left + part[0] * across, top + part[1] * down, left + part[2] * across, top + part[3] * down)
+        view_width = view_height = min(width, height) * crop_pct
+        left, top = (width - view_width) / 2, (height - view_height) / 2
+    return (
+        left + crop[0] * view_width,
+        top + crop[1] * view_height,
+        left + crop[2] * view_width,
+        top + crop[3] * view_height,
+    )
 
 
 def make_picture(
-    pixels: NDArray[np.uint8], size: int, resize: Resize, interpolation: str, crop_pct: float = 1.0, part: Box = WHOLE
+    pixels: NDArray[np.uint8], size: int, resize: Resize, interpolation: str, crop_pct: float = 1.0, crop: Box = WHOLE
 ) -> NDArray[np.uint8]:
-    """RGB uint8 (H, W, 3) to RGB uint8 (size, size, 3), antialiased, with the model's own interpolation."""
+    """RGB uint8 (H, W, 3) to RGB uint8 (size, size, 3), antialiased, with the interpolation of the model.
+
+    Other arguments as in `view_box`.
+    """
     height, width = pixels.shape[:2]
-    box = view_box(width, height, resize, crop_pct, part)
+    box = view_box(width, height, resize, crop_pct, crop)
     if box == (0.0, 0.0, size, size) and (height, width) == (size, size):
         return pixels
     scaled = Image.fromarray(pixels).resize((size, size), _FILTERS[interpolation], box=box, reducing_gap=3.0)

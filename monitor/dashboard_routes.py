@@ -19,7 +19,7 @@ from sagelink.monitor.dashboard_viewers import DashboardViewer, ViewerHub
 from sagelink.monitor.previews import evidence_png, heat, jpeg
 from sagelink.monitor.run_view import RunView
 from sagelink.monitor.verdict_feed import Moment
-from sagelink.net.guard import COOKIE, Guard, session_cookie
+from sagelink.net.guard import COOKIE, AccessGuard, session_cookie
 from sagelink.net.http import static_files
 from sagelink.pipeline.credentials import same_secret
 from sagelink.pipeline.errors import UsageError
@@ -112,7 +112,7 @@ def dashboard_app(run: RunView, coder: Worker, token: str | None) -> ASGIApp:
         WebSocketRoute("/ws", stream),
         Route("/static/{path:path}", static),
     ]
-    return Guard(Starlette(routes=routes), token, _OPEN)
+    return AccessGuard(Starlette(routes=routes), token, _OPEN)
 
 
 async def _body(request: Request) -> bytes:

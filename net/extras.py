@@ -1,4 +1,4 @@
-"""aiortc, which comes with `sagelink[webrtc]` and is imported when it is needed."""
+"""Checks that the optional dependency aiortc (`sagelink[webrtc]`) is installed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ MISSING = "WebRTC needs aiortc, which is not installed; pip install 'sagelink[we
 
 
 def need_aiortc(where: str) -> None:
-    """Raises UsageError where aiortc is missing; `where` names what asked for it."""
+    """Raises UsageError if aiortc is not installed; `where` names the setting that needs it."""
     if importlib.util.find_spec("aiortc") is None:
         raise UsageError(f"{where}: {MISSING}")

@@ -50,7 +50,7 @@ def session_cookie(token: str) -> str:
     return hmac.new(token.encode(), b"sagelink dashboard session", hashlib.sha256).hexdigest()
 
 
-class Guard:
+class AccessGuard:
     """ASGI middleware: passes allowed requests on, refuses others, and adds security headers to every response."""
 
     def __init__(self, app: ASGIApp, token: str | None, open_paths: frozenset[str]) -> None:

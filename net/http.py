@@ -1,4 +1,4 @@
-"""An HTTP server inside the running event loop, for health, metrics and the dashboard."""
+"""Runs an HTTP server in the current event loop: for health checks, metrics, the dashboard and WebRTC offers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sagelink.pipeline.errors import UsageError
 
 
 def parse_address(text: str, what: str = "address") -> tuple[str, int]:
-    """`host:port` or `[v6]:port`; port 0 takes a free one. Raises UsageError."""
+    """Returns host and port of `host:port` or `[v6]:port`; port 0 selects a free one. Raises UsageError."""
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
         raise UsageError(f"{what} {text!r}; accepted: host:port, such as 127.0.0.1:8080")
@@ -26,7 +26,7 @@ def parse_address(text: str, what: str = "address") -> tuple[str, int]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host, without its port, is this machine's own."""
+    """Whether a host name or address (without port) is a loopback address."""
     if host == "localhost":
         return True
     try:
@@ -36,8 +36,8 @@ def is_loopback(host: str) -> bool:
 
 
 def static_files(folder: Path) -> dict[str, Response]:
-    """The files of a page by their paths in `folder`. Kept in memory: the loop of a run is busy, and each hop to a
-    thread waits for it."""
+    """One response per file of `folder`, by relative path. The files are held in memory, because reading them in a
+    thread would wait for the busy event loop of a run."""
     return {
         path.relative_to(folder).as_posix(): Response(path.read_bytes(), media_type=mimetypes.guess_type(path)[0])
         for path in folder.rglob("*")
@@ -49,8 +49,8 @@ def static_files(folder: Path) -> dict[str, Response]:
 async def serve_http(
     app: ASGIApp, host: str, port: int, certificate: Path | None = None, key: Path | None = None
 ) -> AsyncIterator[tuple[str, int]]:
-    """Serves `app` while the body runs, over TLS with a certificate and its key (PEM files); yields the address that
-    it listens on. Raises UsageError when it cannot."""
+    """Serves `app` while the body runs; yields its host and port. With `certificate` and `key` (PEM files) it uses
+    TLS. Raises UsageError if it cannot listen on the address."""
     with listen(host, port) as listener:
         # No compression of WebSocket messages: most of their bytes are JPEG.
         config = uvicorn.Config(
@@ -67,13 +67,13 @@ async def serve_http(
         try:
             yield listener.getsockname()[:2]
         finally:
-            # Open streams (a dashboard's) would hold a graceful end for as long as a browser likes.
+            # A graceful shutdown would wait until browsers close their open streams.
             server.should_exit = server.force_exit = True
             await serving
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises UsageError when the address cannot be had."""
+    """Returns a listening socket. Raises UsageError if the address cannot be used."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family)
@@ -82,7 +82,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to the run."""
+    """A server that installs no signal handlers; the run has its own."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""A peer that sends video over WebRTC: one connection, of which each new picture is handed on and none is kept."""
+"""Receives video from a WebRTC peer: answers its offer and passes each decoded picture to a callback."""
 
 from __future__ import annotations
 
@@ -15,26 +15,28 @@ if TYPE_CHECKING:
     import av
     from aiortc import MediaStreamTrack, RTCConfiguration, RTCDataChannel, RTCPeerConnection
 
-_ANSWER_S = 6.0  # longest for an answer
-_FIRST_S = 10.0  # longest from there to the first picture
+_ANSWER_S = 6.0  # time limit for the answer to an offer
+_FIRST_S = 10.0  # time limit from the answer to the first picture
 _CLOSE_S = 1.0
-_MOST_SECTIONS = 8  # of an offer
-_MOST_UNSENT = 16_384  # bytes that may wait on the channel
+_MAX_SECTIONS = 8  # of an offer
+_MAX_UNSENT = 16_384  # bytes that may wait in the data channel
 
 
 @dataclass(frozen=True, slots=True)
 class VideoTerms:
-    """What a peer's offer may hold, and how it may behave."""
+    """Limits for a peer, and the data channel that it must offer."""
 
-    max_silence_s: float  # longest without a picture
-    max_pixels: int  # of a picture
+    max_silence_s: float  # maximum time without a picture
+    max_pixels: int  # width x height of a picture
     codecs: tuple[str, ...] = ("VP8", "H264")
-    channel: bool = False  # whether there is one, for what `say` says
+    channel: bool = False  # whether the peer must offer a data channel, for `send_text`
 
 
 class VideoPeer:
-    """`on_frame` gets each picture as it was decoded, `on_end` is told once why no more will come; in the event loop.
-    Further tracks, and sound, are declined."""
+    """One connection to a peer that sends one video track. Further tracks, and audio, are declined.
+
+    In the event loop, `on_frame` is called with each decoded picture, and `on_end` once, with the reason for the end.
+    """
 
     def __init__(
         self,
@@ -43,14 +45,14 @@ class VideoPeer:
         terms: VideoTerms,
         configuration: RTCConfiguration | None = None,
     ) -> None:
-        """`configuration`: without one, no STUN server is asked."""
+        """`configuration`: ICE servers; without it, no STUN server is used."""
         from aiortc import RTCConfiguration, RTCPeerConnection
 
         self._on_frame = on_frame
         self._on_end = on_end
         self._terms = terms
         self._connection = RTCPeerConnection(configuration or RTCConfiguration([]))
-        self._connection.add_listener("connectionstatechange", self._changed)
+        self._connection.add_listener("connectionstatechange", self._state_changed)
         self._connection.add_listener("datachannel", lambda _: self._end("the peer opened a channel of its own"))
         self._channel = _channel(self._connection, self._end) if terms.channel else None
         self._reading: asyncio.Task[None] | None = None
@@ -58,7 +60,7 @@ class VideoPeer:
         self.fault: str | None = None
 
     async def answer(self, offer: str) -> str:
-        """Raises OfferRefused, and is closed then."""
+        """Returns the SDP answer to an SDP offer. Raises OfferRefused, and closes the connection in that case."""
         answer = None
         try:
             async with asyncio.timeout(_ANSWER_S):
@@ -73,35 +75,35 @@ class VideoPeer:
     async def _answer(self, offer: str) -> str:
         from aiortc import RTCSessionDescription
 
-        if offer.count("\nm=") > _MOST_SECTIONS:
-            raise OfferRefused(f"an offer has at most {_MOST_SECTIONS} sections")
+        if offer.count("\nm=") > _MAX_SECTIONS:
+            raise OfferRefused(f"an offer has at most {_MAX_SECTIONS} sections")
         if ("\nm=application" in offer) is not self._terms.channel:
-            raise OfferRefused("a data channel is wanted" if self._terms.channel else "data channels are not taken")
-        self._prefer()
+            raise OfferRefused("a data channel is needed" if self._terms.channel else "data channels are not accepted")
+        self._add_transceiver()
         try:
             await self._connection.setRemoteDescription(RTCSessionDescription(offer, "offer"))
-            track = self._choose()
+            track = self._choose_track()
             await self._connection.setLocalDescription(await self._connection.createAnswer())
         except OfferRefused:
             raise
-        except Exception as error:  # the parser of aiortc believes what it reads, and fails in many ways
-            raise OfferRefused(f"not an SDP offer that can be used: {error or type(error).__name__}") from None
+        except Exception as error:  # the parser of aiortc does not validate, and raises many kinds of errors
+            raise OfferRefused(f"not a usable SDP offer: {error or type(error).__name__}") from None
         self._reading = asyncio.create_task(self._read(track))
         sdp: str = self._connection.localDescription.sdp
         return sdp
 
-    def _prefer(self) -> None:
-        """The first video section of the offer meets this transceiver, and its codecs."""
+    def _add_transceiver(self) -> None:
+        """Adds a transceiver with the accepted codecs; aiortc assigns the first video section of the offer to it."""
         from aiortc import RTCRtpReceiver
 
         known = RTCRtpReceiver.getCapabilities("video")
         assert known is not None
-        wanted = {f"video/{name}" for name in (*self._terms.codecs, "rtx")}
+        accepted = {f"video/{name}" for name in (*self._terms.codecs, "rtx")}
         transceiver = self._connection.addTransceiver("video", direction="recvonly")
-        transceiver.setCodecPreferences([codec for codec in known.codecs if codec.mimeType in wanted])
+        transceiver.setCodecPreferences([codec for codec in known.codecs if codec.mimeType in accepted])
 
-    def _choose(self) -> MediaStreamTrack:
-        """The one track that is taken. Raises OfferRefused."""
+    def _choose_track(self) -> MediaStreamTrack:
+        """Accepts the first video track and declines the others. Raises OfferRefused if there is none."""
         track: MediaStreamTrack | None = None
         for transceiver in self._connection.getTransceivers():
             if track is None and transceiver.kind == "video" and transceiver.receiver.track is not None:
@@ -119,28 +121,28 @@ class VideoPeer:
     async def _read(self, track: MediaStreamTrack) -> None:
         from aiortc.mediastreams import MediaStreamError
 
-        patience_s = _FIRST_S
+        timeout_s = _FIRST_S
         try:
             while True:
-                async with asyncio.timeout(patience_s):
+                async with asyncio.timeout(timeout_s):
                     frame = await track.recv()
-                patience_s = self._terms.max_silence_s
+                timeout_s = self._terms.max_silence_s
                 self._on_frame(frame)  # type: ignore[arg-type]  # a video track has video frames
         except TimeoutError:
-            self._end(f"no picture for {patience_s:g} s")
+            self._end(f"no picture for {timeout_s:g} s")
         except MediaStreamError:
-            self._end("the peer has left")
+            self._end("the peer disconnected")
 
-    def say(self, text: str) -> None:
-        """Sends on the channel; what the peer does not take now is lost."""
+    def send_text(self, text: str) -> None:
+        """Sends text on the data channel; drops it if the channel is not open or too much is waiting."""
         channel = self._channel
-        if channel is not None and channel.readyState == "open" and channel.bufferedAmount <= _MOST_UNSENT:
+        if channel is not None and channel.readyState == "open" and channel.bufferedAmount <= _MAX_UNSENT:
             channel.send(text)
 
-    def _changed(self) -> None:
+    def _state_changed(self) -> None:
         state = self._connection.connectionState
         if state in ("failed", "closed"):
-            self._end("the connection failed" if state == "failed" else "the peer has left")
+            self._end("the connection failed" if state == "failed" else "the peer disconnected")
 
     def _end(self, reason: str) -> None:
         if self.fault is None:
@@ -163,8 +165,8 @@ class VideoPeer:
 
 
 def _channel(connection: RTCPeerConnection, end: Callable[[str], None]) -> RTCDataChannel:
-    """Stream 0, agreed with the peer: nothing is sent twice, and nothing is expected to come."""
+    """The negotiated data channel with id 0: unordered, without retransmission. The peer must not send on it."""
     channel = connection.createDataChannel("answers", ordered=False, maxRetransmits=0, negotiated=True, id=0)
-    channel.add_listener("message", lambda _: end("the peer spoke where it only listens"))
-    channel.add_listener("close", lambda: end("the peer has left"))
+    channel.add_listener("message", lambda _: end("the peer sent data on the answer channel"))
+    channel.add_listener("close", lambda: end("the peer disconnected"))
     return channel

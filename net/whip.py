@@ -1,5 +1,8 @@
-"""Offer and answer of WebRTC over HTTP: a peer posts its offer (SDP), the response is the answer. With a way to end
-what came about, it is WHIP (RFC 9725): a resource to delete."""
+"""WebRTC signalling over HTTP: a peer posts its SDP offer, and the response is the SDP answer.
+
+`offer_app` serves several offer paths and static pages; `whip_app` is a WHIP endpoint (RFC 9725), whose sessions end by
+DELETE.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,20 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from sagelink.net.guard import Guard
+from sagelink.net.guard import AccessGuard
 
-LONGEST_OFFER = 65_536  # bytes
+MAX_OFFER_BYTES = 65_536
 _SDP = "application/sdp"
 
 Answerer = Callable[[str], Awaitable[str]]
 Ender = Callable[[], Awaitable[None]]
 
 for _name in ("aiortc", "aioice"):
-    logging.getLogger(_name).setLevel(logging.CRITICAL)  # one line of ours says what happens to a connection
+    logging.getLogger(_name).setLevel(logging.CRITICAL)  # we log the state of a connection ourselves
 
 
 class OfferRefused(Exception):
-    """An offer that is not answered, with the HTTP status that says so."""
+    """An offer is refused; `status` is the HTTP status of the response."""
 
     def __init__(self, reason: str, status: int = 400) -> None:
         super().__init__(reason)
@@ -34,34 +37,34 @@ class OfferRefused(Exception):
 
 
 def offer_app(answerers: Mapping[str, Answerer], pages: Mapping[str, Response], token: str | None) -> ASGIApp:
-    """Takes offers, behind a guard: by the path that one is posted to, who answers it or raises OfferRefused. Whoever
-    asks gets `pages`, by path: they hold nothing secret."""
+    """An ASGI app behind an `AccessGuard`. `answerers`: by path, the function that answers an offer or raises
+    OfferRefused. `pages`: responses by path, served without a token; they must hold no secret."""
 
-    async def take(request: Request) -> Response:
-        return await respond(request, answerers[request.url.path])
+    async def post(request: Request) -> Response:
+        return await _answer_offer(request, answerers[request.url.path])
 
     async def show(request: Request) -> Response:
         return pages[request.url.path]
 
-    offers = [Route(path, take, methods=["POST"]) for path in answerers]
-    return Guard(Starlette(routes=[*offers, *(Route(path, show) for path in pages)]), token, frozenset(pages))
+    offers = [Route(path, post, methods=["POST"]) for path in answerers]
+    return AccessGuard(Starlette(routes=[*offers, *(Route(path, show) for path in pages)]), token, frozenset(pages))
 
 
 def whip_app(path: str, answer: Answerer, end: Ender, token: str | None) -> ASGIApp:
-    """A WHIP endpoint without trickle ICE: DELETE of the Location that came with the answer ends the session."""
-    session = ""  # its name, of the latest; there is one at a time
+    """A WHIP endpoint without trickle ICE. DELETE of the `Location` of the answer ends the session, through `end`."""
+    session = ""  # name of the latest session; there is one at a time
 
-    async def take(request: Request) -> Response:
+    async def post(request: Request) -> Response:
         nonlocal session
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _SDP:
             return PlainTextResponse(f"accepted: {_SDP}\n", 415)
-        response = await respond(request, answer)
+        response = await _answer_offer(request, answer)
         if response.status_code == 201:
             session = secrets.token_urlsafe(16)
             response.headers["Location"] = f"{path}/{session}"
         return response
 
-    async def leave(request: Request) -> Response:
+    async def delete(request: Request) -> Response:
         nonlocal session
         if request.path_params["name"] != session:
             return PlainTextResponse("no such session\n", 404)
@@ -69,12 +72,12 @@ def whip_app(path: str, answer: Answerer, end: Ender, token: str | None) -> ASGI
         await end()
         return Response(status_code=200)
 
-    routes = [Route(path, take, methods=["POST"]), Route(f"{path}/{{name}}", leave, methods=["DELETE"])]
-    return Guard(Starlette(routes=routes), token, frozenset())
+    routes = [Route(path, post, methods=["POST"]), Route(f"{path}/{{name}}", delete, methods=["DELETE"])]
+    return AccessGuard(Starlette(routes=routes), token, frozenset())
 
 
-async def respond(request: Request, answer: Answerer) -> Response:
-    """The answer to a posted offer, or why there is none."""
+async def _answer_offer(request: Request, answer: Answerer) -> Response:
+    """The response to a posted offer: the answer, or the reason for the refusal."""
     try:
         return Response(await answer(await _body(request)), 201, media_type=_SDP)
     except OfferRefused as refusal:
@@ -82,13 +85,13 @@ async def respond(request: Request, answer: Answerer) -> Response:
 
 
 async def _body(request: Request) -> str:
-    """Raises OfferRefused for one that is too long, or no text."""
+    """The text of a request. Raises OfferRefused if it is too long or not UTF-8."""
     body = b""
     async for piece in request.stream():
         body += piece
-        if len(body) > LONGEST_OFFER:
-            raise OfferRefused(f"an offer has at most {LONGEST_OFFER} bytes", 413)
+        if len(body) > MAX_OFFER_BYTES:
+            raise OfferRefused(f"an offer has at most {MAX_OFFER_BYTES} bytes", 413)
     try:
         return body.decode()
     except UnicodeDecodeError:
-        raise OfferRefused("an offer is text") from None
+        raise OfferRefused("an offer must be UTF-8 text") from None

@@ -1,4 +1,4 @@
-"""One hard uplink budget shared by several cameras, by weights and minimum shares."""
+"""Divides one hard uplink budget between several cameras, by weights and minimum shares."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from sagelink.pipeline.budget import UplinkBudget
 
 @dataclass(frozen=True, slots=True)
 class CameraShare:
-    """What a camera may claim."""
+    """The claim of one camera on a shared budget."""
 
     weight: float = 1.0
-    min_share: float = 0.0  # of the limit, 0..1
+    min_share: float = 0.0  # fraction of the limit, 0..1
 
 
 class CameraAccount:
-    """One camera's part of a budget, which it may share with others. A pure ledger, as `UplinkBudget` is.
+    """The account of one camera in a budget that it may share with others. A pure ledger, like `UplinkBudget`.
 
-    - Every charge goes through the shared ledger, so the sum of all cameras never exceeds the hard window.
-    - `min_share` of the limit is kept free for the camera whatever the others want.
-    - The rest is split by weight among the cameras that `claim`ed bits within the last window; what a camera does not
-      claim, others may use at once. A camera that spent more while it was alone gives way as its charges leave the
-      window.
+    - Every charge goes through the shared ledger, so the sum over all cameras never exceeds the hard limit.
+    - `min_share` of the limit stays reserved for the camera, whatever the others claim.
+    - The rest is divided by weight between the cameras that called `claim` within the last window. Bits that a camera
+      does not claim are free for the others at once. A camera that charged more than its share while the others were
+      idle falls back to its share as its charges leave the window.
     """
 
     def __init__(self, shared: UplinkBudget, share: CameraShare) -> None:
@@ -46,7 +46,7 @@ class CameraAccount:
         return self._shared.window_bits(now_s)
 
     def claim(self, now_s: float) -> None:
-        """The camera has a frame worth sending: from now on others leave room for it, for one window."""
+        """Reserves this camera's share against the others for one window: it has a frame to send."""
         self._claimed_s = max(self._claimed_s, now_s)
 
     def allowance(self, now_s: float) -> int | None:
@@ -55,21 +55,21 @@ class CameraAccount:
         if left is None or limit is None:
             return None
         now_s = self._shared.now_s
-        rivals = [other for other in self._others if now_s - other._claimed_s <= self._shared.window_s]
-        weights = self.share.weight + sum(rival.share.weight for rival in rivals)
+        claiming = [other for other in self._others if now_s - other._claimed_s <= self._shared.window_s]
+        weights = self.share.weight + sum(other.share.weight for other in claiming)
         pool = 1.0 - self.share.min_share - sum(other.share.min_share for other in self._others)
-        kept = {other: other.share.min_share for other in self._others}
-        fair = dict(kept) | {rival: kept[rival] + pool * rival.share.weight / weights for rival in rivals}
+        reserved = {other: other.share.min_share for other in self._others}
+        fair = reserved | {other: reserved[other] + pool * other.share.weight / weights for other in claiming}
         by_weight = left - sum(other._unspent(share, limit, now_s) for other, share in fair.items())
-        # Others may have spent of their weights before this camera claimed; its minimum they cannot have touched.
+        # Before this camera claimed, others may have used its weighted share, but never its minimum share.
         by_minimum = min(
-            left - sum(other._unspent(share, limit, now_s) for other, share in kept.items()),
+            left - sum(other._unspent(share, limit, now_s) for other, share in reserved.items()),
             int(self.share.min_share * limit) - self.own.window_bits(now_s),
         )
         return max(0, by_weight, by_minimum)
 
     def charge(self, now_s: float, bits: int) -> bool:
-        """Enters bits that are about to be sent. Returns False, and enters nothing, when they are not granted."""
+        """Charges bits that are about to be sent. Returns False, and charges nothing, if they exceed the allowance."""
         allowance = self.allowance(now_s)
         if allowance is not None and bits > allowance:
             return False
@@ -80,7 +80,7 @@ class CameraAccount:
 
 
 def open_accounts(shared: UplinkBudget, shares: Mapping[str, CameraShare]) -> dict[str, CameraAccount]:
-    """An account for each camera, by name."""
+    """One account per camera, by name, all on the same budget."""
     accounts = {name: CameraAccount(shared, share) for name, share in shares.items()}
     for account in accounts.values():
         account._others = [other for other in accounts.values() if other is not account]

@@ -9,8 +9,8 @@ from collections.abc import Callable
 class Backoff:
     """Waits that double per failure from `first_s` up to `max_s`.
 
-    Each wait is shortened at random by up to half, so that a thousand cameras that lost the same broker do not reconnect
-    at the same time.
+    Each wait is shortened at random by up to half, so that a thousand cameras that lost the same broker do not
+    reconnect at the same time.
     """
 
     def __init__(self, first_s: float = 0.5, max_s: float = 15.0, chance: Callable[[], float] = random.random) -> None:

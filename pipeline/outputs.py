@@ -1,4 +1,4 @@
-"""The files of a run folder and of a recording, and the check that a folder can be written."""
+"""File names of a run folder and of a recording, and a check that a folder is writable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FRAMES, MESSAGES, CONFIG = "frames.jsonl", "messages.bin", "config.yaml"  # of a
 
 
 def check_writable(folder: Path) -> None:
-    """Raises UsageError unless files can be written in the folder, existing or to be made. Leaves nothing behind."""
+    """Raises UsageError if files cannot be written in the folder. The folder need not exist; no file stays behind."""
     existing = folder
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent

@@ -1,4 +1,4 @@
-"""Addresses that both sides read: which transport a URL names, and this machine's own name."""
+"""Reads the transport from a server URL, and the name of this machine."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ WEBRTC_SCHEMES = {"webrtc+http": False, "webrtc+https": True}  # whether the sig
 
 
 def is_webrtc(url: str) -> bool:
-    """Whether a server's address names the WebRTC transport."""
+    """Whether the URL of a server uses the WebRTC transport."""
     return url.partition("://")[0] in WEBRTC_SCHEMES
 
 
 def host_name() -> str:
-    """This machine's name as one level of an MQTT topic, or of a camera's address."""
+    """The host name of this machine, valid as one level of an MQTT topic."""
     return socket.gethostname().partition(".")[0].translate(str.maketrans("+#/$ ", "-----")) or "edge"

@@ -54,7 +54,7 @@ class Score:
         log_probs = features.logits.log_softmax(1).float().cpu().numpy()
         importance = [self._on_grid(values[:, None])[:, 0] for values in features.importance]
         embeddings = [self._on_grid(values) for values in features.embeddings]
-        class_tokens = features.summary.float().cpu().numpy()
+        class_tokens = features.class_token.float().cpu().numpy()
         for frame, crop, values in zip(frames, crops, importance, strict=True):
             if schedule := self._zoom_schedules.get(frame.camera):
                 schedule.update(crop, values)

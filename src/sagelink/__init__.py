@@ -1,7 +1,7 @@
 """Sagelink sends the part of a camera frame that a remote model needs, and never more bits than the uplink may carry.
 
-The names below are those that a program of one's own needs most; each loads its module when it is first used, so
-`import sagelink` is quick. Everything else is imported from its module, such as `sagelink.stages.selectors`.
+This package exports the names that user programs need most. Each name imports its module at its first use, so
+`import sagelink` is fast. Import everything else from its module, such as `sagelink.stages.selectors`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m sagelink`: the `sagelink` command."""
+"""Runs the `sagelink` command: `python -m sagelink`."""
 
 from sagelink.app.cli import main
 

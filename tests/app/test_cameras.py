@@ -184,14 +184,14 @@ def test_threads_and_readers_are_gone_after_a_run(pair: Pair, tmp_path: Path, rt
 @pytest.mark.parametrize(
     ("cameras", "message"),
     [
-        ([{"name": "a", "source": "x.mp4"}, {"name": "a", "source": "y.mp4"}], "names differ; got a, a"),
+        ([{"name": "a", "source": "x.mp4"}, {"name": "a", "source": "y.mp4"}], "names must differ; got a, a"),
         ([{"name": "a b", "source": "x.mp4"}], "cameras.0.name: String should match pattern"),
         ([{"name": "a"}], "cameras.0.source: Field required"),
         ([{"name": "a", "source": "x", "rio": [0, 0, 1, 1]}], "unknown key (did you mean 'roi'?)"),
-        ([{"name": "a", "source": "x", "roi": [0.5, 0, 0.2, 1]}], "left is less than right"),
+        ([{"name": "a", "source": "x", "roi": [0.5, 0, 0.2, 1]}], "left must be less than right"),
         ([{"name": "a", "source": "x", "mask": [[[0, 0], [1, 1]]]}], "at least 3 items"),
         ([{"name": "a", "source": "x", "budget": {"uplnk": 3}}], "unknown key (did you mean 'uplink'?)"),
-        ([{"name": c, "source": "x", "min_share": 0.6} for c in "ab"], "the sum of min_share is at most 1; got 1.2"),
+        ([{"name": c, "source": "x", "min_share": 0.6} for c in "ab"], "sum of min_share must be at most 1; got 1.2"),
         ([{"name": "a", "source": "97"}], "webcam '97' does not exist"),
         ([{"name": "a", "source": "rtsp://"}], "is no URL"),
     ],

@@ -26,7 +26,7 @@ RUN = ["run", "synthetic:4", "--models", "demo"]
         ([*RUN, "--gate", "alway"], "unknown policy 'alway' (did you mean 'always'?)"),
         ([*RUN, "--units", "0"], "select.units"),
         ([*RUN, "--set", "gate.polcy=always"], "gate.polcy: unknown key (did you mean 'policy'?)"),
-        ([*RUN, "--set", "gate"], "accepted is stage.key=value"),
+        ([*RUN, "--set", "gate"], "accepted: section.key=value"),
         ([*RUN, "--config", "nowhere.yaml"], "'nowhere.yaml': No such file"),
         ([*RUN, "--annotate", "film.avi"], "'film.avi' is not an .mp4 file"),
         ([*RUN, "--edge-model", "vit_tinny_patch16_224"], "did you mean 'vit_tiny_patch16_224'"),

@@ -1,4 +1,4 @@
-"""The bundled pair is what its card says: small, far above chance, and a server that is worth asking."""
+"""The bundled demo pair: small, far above chance, and with a server that is more accurate than the edge."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def held_out() -> Scenes:
     return pictures, classes
 
 
-def test_size() -> None:
+def test_the_weights_are_small() -> None:
     sizes = [path.stat().st_size for path in loading.DEMO_DIR.glob("*.safetensors")]
     assert len(sizes) == 2
     assert sum(sizes) <= 8_000_000
 
 
-def test_both_know_the_classes_on_one_grid() -> None:
+def test_both_have_the_same_classes_and_grid() -> None:
     edge, server = (loading.load(ModelConfig(), name) for name in ("demo-edge", "demo-server"))
     assert edge.labels == server.labels == CLASSES
     assert len(CLASSES) >= 12
@@ -42,7 +42,7 @@ def test_the_server_is_clearly_better_than_the_edge(held_out: Scenes) -> None:
 
 @torch.inference_mode()
 def test_the_server_works_on_partial_evidence(held_out: Scenes) -> None:
-    """On units chosen by the edge's attention, a third of the frame gives most of the accuracy."""
+    """A third of the units, selected by the edge's attention, gives most of the accuracy."""
     edge, server = (loading.load(ModelConfig(), name) for name in ("demo-edge", "demo-server"))
     pictures, classes = held_out[0][:300], held_out[1][:300]
     images = server.normalise(pictures)

@@ -1,4 +1,4 @@
-"""Attention, importance and the token-subset forward pass against timm and plain formulas."""
+"""Attention, importance and the forward pass on selected units, compared with timm and with plain formulas."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def make_vit(**options: object) -> VisionTransformer:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @torch.inference_mode()
-def test_all_units_are_timms_own_forward(variant: str) -> None:
+def test_all_units_give_timms_own_result(variant: str) -> None:
     model = make_vit(**VARIANTS[variant])
     images = torch.randn(2, 3, 48, 48)
     units = torch.arange(36).expand(2, -1)
@@ -46,7 +46,7 @@ def test_all_units_are_timms_own_forward(variant: str) -> None:
 
 
 @torch.inference_mode()
-def test_order_of_units_does_not_matter_but_their_place_does() -> None:
+def test_the_order_of_units_does_not_matter_but_their_position_does() -> None:
     model = make_vit()
     patches = vit.to_units(torch.randn(1, 3, 48, 48), 8)
     units = torch.tensor([[3, 7, 20]])
@@ -58,8 +58,8 @@ def test_order_of_units_does_not_matter_but_their_place_does() -> None:
 
 
 @torch.inference_mode()
-def test_missing_units_are_masked_ones() -> None:
-    """Leaving units out is the same as timm's forward with an attention mask that hides them."""
+def test_missing_units_equal_masked_units() -> None:
+    """Leaving units out equals timm's forward pass with an attention mask that hides them."""
     model = make_vit()
     images = torch.randn(1, 3, 48, 48)
     units = torch.tensor([[0, 5, 11, 35]])
@@ -73,7 +73,7 @@ def test_missing_units_are_masked_ones() -> None:
 
 @pytest.mark.parametrize("variant", ["plain", "registers", "pre-norm and qk-norm"])
 @torch.inference_mode()
-def test_importance_is_attention_spelled_out(variant: str) -> None:
+def test_importance_equals_the_attention_formula(variant: str) -> None:
     model = make_vit(**VARIANTS[variant])
     images = torch.randn(2, 3, 48, 48)
     attentions = []
@@ -100,7 +100,7 @@ def test_importance_is_attention_spelled_out(variant: str) -> None:
 
 
 @pytest.mark.parametrize("variant", ["plain", "registers", "pre-norm and qk-norm"])
-def test_importance_by_gradient_spelled_out(variant: str) -> None:
+def test_importance_by_gradient_equals_its_formula(variant: str) -> None:
     model = make_vit(**VARIANTS[variant]).requires_grad_(False)
     image, prefix = torch.randn(1, 3, 48, 48), model.num_prefix_tokens
     tokens = model.norm_pre(model._pos_embed(model.patch_embed(image)))
@@ -141,7 +141,7 @@ def test_importance_by_gradient_spelled_out(variant: str) -> None:
 
 
 @pytest.mark.parametrize("importance", ["last", "gradient"])
-def test_hooks_are_gone_afterwards(importance: vit.Importance) -> None:
+def test_hooks_are_removed_afterwards(importance: vit.Importance) -> None:
     model = make_vit()
     vit.score(model, torch.randn(1, 3, 48, 48), importance)
     assert all(block.attn.fused_attn == model.blocks[0].attn.fused_attn for block in model.blocks)
@@ -149,7 +149,7 @@ def test_hooks_are_gone_afterwards(importance: vit.Importance) -> None:
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_models_that_cannot_serve_are_refused() -> None:
+def test_unsupported_models_are_refused() -> None:
     with pytest.raises(UsageError, match="ResNet"):
         vit.check(timm.create_model("resnet10t"), "resnet10t")
     with pytest.raises(UsageError, match="class token"):
@@ -159,7 +159,7 @@ def test_models_that_cannot_serve_are_refused() -> None:
         vit.check(oblong, "oblong")
 
 
-def test_pictures() -> None:
+def test_pictures_are_scaled_to_the_view() -> None:
     ramp = torch.arange(60 * 120 * 3).remainder(251).to(torch.uint8).reshape(60, 120, 3).numpy()
     assert make_picture(ramp, 32, "squash", "bicubic").shape == (32, 32, 3)
     assert view_box(120, 60, "squash") == (0, 0, 120, 60)

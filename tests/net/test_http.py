@@ -1,4 +1,4 @@
-"""The HTTP server in the loop: it answers, ends with its body, and says when a port is taken."""
+"""The HTTP server in the event loop: it answers, ends with its body, and reports a port in use."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def get(port: int, path: str = "/") -> str:
         return (await client.get(f"http://127.0.0.1:{port}{path}")).text
 
 
-async def test_it_answers_while_its_body_runs_and_leaves_signals_alone():
+async def test_it_answers_while_its_body_runs_and_installs_no_signal_handlers():
     before = signal.getsignal(signal.SIGINT)
     async with serve_http(APP, "127.0.0.1", 0) as (host, port):
         assert host == "127.0.0.1"
@@ -47,7 +47,7 @@ async def test_it_answers_while_its_body_runs_and_leaves_signals_alone():
         await get(port)
 
 
-async def test_an_open_stream_does_not_hold_the_end():
+async def test_an_open_stream_does_not_delay_the_shutdown():
     async with asyncio.timeout(10), httpx.AsyncClient(trust_env=False) as client:
         async with serve_http(APP, "127.0.0.1", 0) as (_, port):
             request = client.build_request("GET", f"http://127.0.0.1:{port}/endless")
@@ -56,7 +56,7 @@ async def test_an_open_stream_does_not_hold_the_end():
         await response.aclose()
 
 
-async def test_a_taken_port_is_told():
+async def test_a_port_in_use_is_reported():
     async with serve_http(APP, "127.0.0.1", 0) as (_, port):
         with pytest.raises(UsageError, match=f"cannot listen on 127.0.0.1:{port}: Address already in use"):
             async with serve_http(APP, "127.0.0.1", port):
@@ -64,11 +64,11 @@ async def test_a_taken_port_is_told():
 
 
 @pytest.mark.parametrize("text", ["8080", "localhost", ":80", "host:port", "host:65536", "host:-1"])
-def test_what_is_no_address(text):
+def test_an_invalid_address_is_refused(text):
     with pytest.raises(UsageError, match="accepted: host:port"):
         parse_address(text)
 
 
-def test_addresses():
+def test_addresses_are_parsed():
     assert parse_address("127.0.0.1:0") == ("127.0.0.1", 0)
     assert parse_address("[::1]:8080") == ("::1", 8080)

@@ -1,4 +1,4 @@
-"""One budget for several cameras: the sum is hard, minimum shares hold, weights split the rest."""
+"""One budget for several cameras: the limit of the sum, minimum shares, and division by weight."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LIMIT = 1000
 _shares = st.lists(
     st.builds(CameraShare, st.floats(0.1, 10), st.sampled_from([0.0, 0.1, 0.25])), min_size=1, max_size=4
 )
-# Who, how long after the step before, whether it has a frame worth sending, and how many bits it asks for.
+# Camera, seconds since the previous step, whether it claims bits, and the number of bits to charge.
 _steps = st.lists(st.tuples(st.integers(0, 3), st.floats(0, 0.7), st.booleans(), st.integers(0, LIMIT)), max_size=60)
 
 
@@ -29,24 +29,24 @@ def test_the_sum_never_exceeds_the_window_and_minimum_shares_hold(
     opened = accounts(*shares)
     charged: list[tuple[float, int, int]] = []
     now_s = 0.0
-    for place, pause_s, claims, bits in steps:
+    for index, pause_s, claims, bits in steps:
         now_s += pause_s
-        place %= len(opened)
-        account = opened[place]
+        index %= len(opened)
+        account = opened[index]
         if claims:
             account.claim(now_s)
         granted = account.allowance(now_s)
         assert granted is not None
-        own = sum(b for t, who, b in charged if who == place and t > now_s - 1.001)
-        assert granted >= int(shares[place].min_share * LIMIT) - own
+        own = sum(b for t, who, b in charged if who == index and t > now_s - 1.001)
+        assert granted >= int(shares[index].min_share * LIMIT) - own
         assert account.charge(now_s, bits) == (bits <= granted)
         if bits <= granted:
-            charged.append((now_s, place, bits))
+            charged.append((now_s, index, bits))
     for start_s, _, _ in charged:
         assert sum(bits for t, _, bits in charged if start_s <= t < start_s + 1.0) <= LIMIT
 
 
-def test_alone_a_camera_may_use_all_but_the_minimum_shares_of_others() -> None:
+def test_without_claims_of_others_a_camera_may_use_all_but_their_minimum_shares() -> None:
     first, second = accounts(CameraShare(min_share=0.1), CameraShare(min_share=0.25))
     assert first.allowance(0.0) == 750
     assert second.allowance(0.0) == 900
@@ -55,7 +55,7 @@ def test_alone_a_camera_may_use_all_but_the_minimum_shares_of_others() -> None:
     assert (first.allowance(0.0), second.allowance(0.0)) == (0, 250)
 
 
-def test_weights_split_the_budget_among_those_that_claim() -> None:
+def test_weights_divide_the_budget_between_cameras_that_claim() -> None:
     light, heavy, idle = accounts(CameraShare(1), CameraShare(3), CameraShare(6))
     light.claim(0.0)
     heavy.claim(0.0)
@@ -64,7 +64,7 @@ def test_weights_split_the_budget_among_those_that_claim() -> None:
     assert (light.allowance(0.0), heavy.allowance(0.0)) == (0, 750)
 
 
-def test_a_camera_that_was_alone_gives_way() -> None:
+def test_a_camera_falls_back_to_its_share_when_another_one_claims() -> None:
     greedy, late = accounts(CameraShare(), CameraShare())
     greedy.claim(0.0)
     assert greedy.charge(0.0, 600)
@@ -77,7 +77,7 @@ def test_a_camera_that_was_alone_gives_way() -> None:
     assert late.charge(1.1, 500)
 
 
-def test_a_claim_is_forgotten_after_a_window() -> None:
+def test_a_claim_expires_after_a_window() -> None:
     first, second = accounts(CameraShare(), CameraShare())
     second.claim(0.0)
     assert first.allowance(1.0) == 500
@@ -92,7 +92,7 @@ def test_without_a_limit_everything_is_granted_and_counted() -> None:
     assert account.limit_bits is None
 
 
-def test_the_rate_may_change_in_mid_run() -> None:
+def test_the_rate_may_change_during_a_run() -> None:
     budget = UplinkBudget(1000, 1.0)
     first, second = open_accounts(budget, {"a": CameraShare(), "b": CameraShare(min_share=0.5)}).values()
     assert first.allowance(0.0) == 500

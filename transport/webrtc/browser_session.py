@@ -111,7 +111,7 @@ class BrowserSession:
                 seen_s, frame = self._newest
                 reply = await self._ask(seq, frame)
             if reply is not None:
-                self._peer.say(self._audience.words(reply, (time.monotonic() - seen_s) * 1e3))
+                self._peer.send_text(self._audience.words(reply, (time.monotonic() - seen_s) * 1e3))
 
     async def _ask(self, seq: int, frame: av.VideoFrame) -> bytes | None:
         """The service's reply to a picture; None when it takes too long."""

@@ -6,7 +6,7 @@ import asyncio
 import http.client
 import ssl
 
-from sagelink.net.whip import LONGEST_OFFER
+from sagelink.net.whip import MAX_OFFER_BYTES
 from sagelink.transport.webrtc.address import ENV_TOKEN, SignallingEndpoint
 
 _TIMEOUT_S = 3.0
@@ -34,7 +34,7 @@ def _post(at: SignallingEndpoint, offer: str, path: str) -> str:
     try:
         connection.request("POST", path, offer.encode(), headers)
         response = connection.getresponse()
-        text = response.read(LONGEST_OFFER).decode(errors="replace")
+        text = response.read(MAX_OFFER_BYTES).decode(errors="replace")
     except ssl.SSLCertVerificationError as error:
         raise Unreachable(
             f"TLS: {error.verify_message.rstrip('.')}; accepted: a certificate for {at.host!r} that an authority in "

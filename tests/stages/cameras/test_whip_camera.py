@@ -133,7 +133,7 @@ async def test_a_peer_without_video_is_refused(run: Run, what: str) -> None:
     await peer.setLocalDescription(await peer.createOffer())
     status, reason, _ = await request(run.door.url, "POST", peer.localDescription.sdp.encode())
     assert status == 400
-    assert ("no video" if what == "audio" else "data channels are not taken") in reason
+    assert ("no video" if what == "audio" else "data channels are not accepted") in reason
     await peer.close()
 
 

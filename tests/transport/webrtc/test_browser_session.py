@@ -136,7 +136,7 @@ async def test_who_does_not_keep_to_it_is_put_out(at: SignallingEndpoint, what: 
             viewer = next(guest for guest in server._guests.values() if "good/door" not in guest.addresses)
             await until(lambda: server.viewers == 0)
         assert viewer.open is False or what != "large"  # no such picture was decoded
-        faults = {"large": "pictures of 2560x1600", "text": "the peer spoke", "channels": "a channel of its own"}
+        faults = {"large": "pictures of 2560x1600", "text": "the peer sent data", "channels": "a channel of its own"}
         assert faults[what] in viewer._peer.fault
 
 
