@@ -32,7 +32,9 @@ def calibrate(
     labels: Annotated[
         Optional[Path], typer.Option(help="CSV file with the columns file and label, for a folder; optional.")
     ] = None,
-    frames: Annotated[int, typer.Option(min=MIN_IMAGES, help="Maximum number of frames, spread over the source.")] = 100,
+    frames: Annotated[
+        int, typer.Option(min=MIN_IMAGES, help="Maximum number of frames, spread over the source.")
+    ] = 100,
     out: Annotated[Path, typer.Option(help="YAML file to write, for encode.frontier.")] = Path("frontier.yaml"),
     *,
     options: ModelOptions,

@@ -13,11 +13,12 @@ from sagelink.pipeline.clock import BudgetClock, MonotonicClock
 from sagelink.pipeline.graph import Chain, Graph, Stage
 from sagelink.pipeline.threads import InThread
 from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Frame, Metered, Scored, Selected, Sent, Verdict
-from sagelink.stages.capture import InStep
+from sagelink.stages.capture import MergedCaptures
 from sagelink.stages.encode import Encode
 from sagelink.stages.meter import Claim, Meter
+from sagelink.stages.rate_control import ValueGate
 from sagelink.stages.reference_tracker import ReferenceTracker
-from sagelink.stages.scene_tracker import RegisterPending, SceneTracker, TrackScene, ValueGate, scene_config
+from sagelink.stages.scene_tracker import RegisterPending, SceneTracker, TrackScene, scene_config
 from sagelink.stages.score import Score
 from sagelink.stages.select import Select
 from sagelink.stages.ship import AHEAD, Collect, Pace, Ship, Uplink
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
     from sagelink.pipeline.accounts import CameraAccount
     from sagelink.pipeline.config import Config
     from sagelink.stages.capture import Capture
-    from sagelink.stages.encode import Encoder
+    from sagelink.stages.confidence_gate import Gate
+    from sagelink.stages.encoder import Encoder
     from sagelink.stages.fuse import Fuse
-    from sagelink.stages.gate import Gate
     from sagelink.stages.record import Recorder
     from sagelink.transport.link import EdgeLink
 
@@ -111,7 +112,7 @@ def _capture(graph: Graph, parts: EdgeParts, edge_only: Routes) -> Channel[Any]:
     if parts.script:
         return graph.source(parts.script.frames, name="capture", routes=edge_only)
     if not parts.live:
-        return graph.source(InStep(parts.captures), name="capture", routes=edge_only)
+        return graph.source(MergedCaptures(parts.captures), name="capture", routes=edge_only)
     # Only the newest frame of each camera waits; frames of several cameras are scored as one batch.
     frames = graph.channel("frames", "latest", key=lambda frame: frame.camera)
     for capture in parts.captures:

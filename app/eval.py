@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sagelink.lab.eval_report import Report
     from sagelink.lab.evaluation import Evaluation
     from sagelink.models.vit import Importance
-    from sagelink.stages.encode import Encoder
+    from sagelink.stages.encoder import Encoder
 
 _UNITS = "16,32,48,64,96,128,196"
 
@@ -66,8 +66,8 @@ def evaluate(
     from sagelink.models.pair import Pair
     from sagelink.models.vit import Importance
     from sagelink.pipeline.outputs import check_writable
-    from sagelink.stages.encode import AUTO
     from sagelink.stages.selectors import SELECTORS
+    from sagelink.stages.usable_curves import AUTO
     from sagelink.transport.codecs import codec_names
     from sagelink.transport.wire import MAX_MESSAGE_BYTES
 

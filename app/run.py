@@ -45,9 +45,9 @@ log = logging.getLogger(__name__)
 
 def check_names(config: Config) -> None:
     """Raises UsageError when the configuration names a gate policy, selector or codec that nobody has registered."""
-    from sagelink.stages.encode import AUTO
-    from sagelink.stages.gate import Gate
+    from sagelink.stages.confidence_gate import Gate
     from sagelink.stages.selectors import selector_by_name
+    from sagelink.stages.usable_curves import AUTO
     from sagelink.transport.codecs import codec_by_name
 
     Gate(config.gate)
@@ -83,9 +83,9 @@ class Run:
 
     def __init__(self, config: Config, captures: Sequence[Capture], models: Pair, script: Script | None = None) -> None:
         """`script`: in an exact replay, the recorded decisions of the outside world. Raises UsageError."""
-        from sagelink.stages.encode import Encoder
+        from sagelink.stages.confidence_gate import Gate
+        from sagelink.stages.encoder import Encoder
         from sagelink.stages.fuse import Fuse
-        from sagelink.stages.gate import Gate
 
         self.config = config
         self.captures = captures

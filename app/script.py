@@ -6,8 +6,9 @@ reasons for lost frames. Everything that depends on pixels and settings is compu
 
 from __future__ import annotations
 
-import heapq
+import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Self
 
 from sagelink.pipeline.budget import UplinkBudget
@@ -125,23 +126,19 @@ class _RecordedFrames:
             capture.close()
 
     async def __aiter__(self) -> AsyncIterator[Frame | EdgeOnly]:
-        streams = [aiter(capture) for capture in self._captures]
-        heads: list[tuple[float, int, Frame]] = []  # the next scored frame of each camera
-        advance = list(range(len(streams)))  # streams whose next scored frame is not among the heads
-        while advance or heads:
-            for number in advance:
-                while (frame := await anext(streams[number], None)) is not None:
-                    row = _row(self._rows, frame)
-                    if row["verdict"]["edge"] is not None:
-                        asked_s = row["asked_s"]
-                        heapq.heappush(heads, (float("inf") if asked_s is None else asked_s, number, frame))
-                        break
-                    yield EdgeOnly(frame, _drop(row) or Drop.ERROR)
-            advance = []
-            if heads:
-                _, number, frame = heapq.heappop(heads)
-                advance = [number]
-                yield frame
+        from sagelink.stages.capture import MergedCaptures
+
+        async with aclosing(aiter(MergedCaptures(self._captures, self._asked_s))) as frames:
+            async for frame in frames:
+                row = _row(self._rows, frame)
+                yield frame if row["verdict"]["edge"] is not None else EdgeOnly(frame, _drop(row) or Drop.ERROR)
+
+    def _asked_s(self, frame: Frame) -> float:
+        """When the frame asked the budget: before all others if it was never scored, after them if it never asked."""
+        row = _row(self._rows, frame)
+        if row["verdict"]["edge"] is None:
+            return -math.inf
+        return math.inf if row["asked_s"] is None else float(row["asked_s"])
 
 
 class RecordedLink:

@@ -87,7 +87,9 @@ def main() -> None:
     arguments = parser.parse_args()
     config = load_config(None, {"gate.policy": "always"} | parse_assignments(arguments.set))
     pair = Pair.load(config)
-    pictures = find_pictures(arguments.images, arguments.labels, pair.edge.labels).subset(parse_rows(arguments.rows), None)
+    pictures = find_pictures(arguments.images, arguments.labels, pair.edge.labels).subset(
+        parse_rows(arguments.rows), None
+    )
     evaluation = Evaluation(Harness(pair, config.capture.resize), config, weight_by_units(config, pair.server))
     with ProgressBar(Console()) as bar:
         evaluation.score_images(pictures, ["last"], bar.show)

@@ -41,9 +41,9 @@ from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import GateConfig
 from sagelink.pipeline.threads import Worker
 from sagelink.pipeline.types import WHOLE, Answer, Drop, EdgeOnly, EdgeView, Frame, Scored
+from sagelink.stages.confidence_gate import Gate
 from sagelink.stages.control import Control
 from sagelink.stages.fuse import Fuse
-from sagelink.stages.gate import Gate
 from sagelink.stages.zoom import thumbnail_of
 from sagelink.transport.codecs import Canvas
 

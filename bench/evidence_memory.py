@@ -21,12 +21,12 @@ from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.types import Frame, Reply
 from sagelink.server.memory import ReferenceStore
 from sagelink.server.receive import receive
-from sagelink.stages.encode import Encoder
+from sagelink.stages.encoder import Encoder
 from sagelink.stages.fuse import fuse
 from sagelink.stages.planner import Plan
 from sagelink.stages.reference_tracker import ReferenceTracker
 from sagelink.stages.score import Score
-from sagelink.stages.select import completing
+from sagelink.stages.select import new_units_for
 from sagelink.stages.selectors import coverage
 
 FPS = 5.0
@@ -45,7 +45,7 @@ def play(clip: Clip, config: Config, harness: Harness, score: Score, kbps: float
         plan: Plan | int | None = None
         base = None if memory is None else memory.reference_for(scored.picture, frame.stream_s)
         if memory is not None and base is not None:
-            rest = completing(base, order, coverage, scored)
+            rest = new_units_for(base, order, coverage, scored)
             plan = encoder.fit_delta(seq, scored.picture, base, rest, cap)
             if plan is not None:
                 units = np.sort(rest[: plan.point.units])

@@ -22,10 +22,11 @@ from sagelink.models.pair import Pair
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.types import Answer
 from sagelink.server.receive import receive
-from sagelink.stages.encode import Encoder, usable_lines
+from sagelink.stages.encoder import Encoder
 from sagelink.stages.fuse import fuse
 from sagelink.stages.planner import Plan
 from sagelink.stages.sources.open import open_source
+from sagelink.stages.usable_curves import usable_curves
 from sagelink.transport.webrtc.wire_cost import WebRtcCostModel
 from sagelink.transport.wire import PART_BYTES, encode_bundle, parts_of
 
@@ -100,7 +101,7 @@ def main() -> None:
     harness = Harness(pair, config.capture.resize)
     source = open_source(config.all_cameras[0])
     samples = list(harness.samples(((frame.pixels, frame.truth) for frame in source), config.select))
-    lines = usable_lines(config, pair.server.name, harness.canvas)
+    lines = usable_curves(config, pair.server.name, harness.canvas)
     modes = [
         LossMode("whole", Encoder(lines, harness.canvas, config.encode.slack), uses_datagrams=False),
         LossMode("parts", Encoder(lines, harness.canvas, config.encode.slack, PART_BYTES), uses_datagrams=True),

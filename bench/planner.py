@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from sagelink.models.preprocess import make_picture
 from sagelink.pipeline.types import WHOLE, OperatingPoint, Pixels, Units
-from sagelink.stages.encode import Encoder
+from sagelink.stages.encoder import Encoder
 from sagelink.stages.frontier import find_frontier, read_frontier
 from sagelink.stages.planner import Plan
 from sagelink.stages.sources.images import read_image
@@ -66,9 +66,9 @@ def main() -> None:
 class _CountingEncoder(Encoder):
     messages = 0  # encoded so far
 
-    def coded(self, seq: int, picture: Pixels, units: Units, point: OperatingPoint) -> bytes:
+    def encode_units(self, seq: int, picture: Pixels, units: Units, point: OperatingPoint) -> bytes:
         self.messages += 1
-        return super().coded(seq, picture, units, point)
+        return super().encode_units(seq, picture, units, point)
 
 
 if __name__ == "__main__":

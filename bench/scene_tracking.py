@@ -9,7 +9,7 @@ import numpy as np
 from sagelink.pipeline.types import Answer, EdgeView, ServerObservation
 from sagelink.stages.frontier import SHIPPED, read_frontier
 from sagelink.stages.rate_control import RateControl, RateControlConfig, UtilityCurve
-from sagelink.stages.scene_state import MOST_HELD, SceneConfig, SceneState
+from sagelink.stages.scene_state import MAX_OBSERVATIONS, SceneConfig, SceneState
 from sagelink.stages.zoom import ZoomSchedule, thumbnail_of
 from sagelink.transport.codecs import Canvas
 
@@ -46,7 +46,7 @@ def main() -> None:
             smoothed.register_sent(seq)
             smoothed.add_server_answers([ServerObservation(seq, answer.log_probs, 0.5)])
             Answer.from_log_scores(smoothed.current()[0])
-            if seq > MOST_HELD:
+            if seq > MAX_OBSERVATIONS:
                 times.append((time.process_time_ns() - began) / 1e6)
         name = "saving" if save else "default"
         median, p95 = np.percentile(times, (50, 95))

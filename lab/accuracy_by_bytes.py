@@ -17,10 +17,11 @@ from sagelink.lab.harness import zoom_crop_of
 from sagelink.lab.progress_bar import ShowProgress
 from sagelink.pipeline.config import FuseConfig
 from sagelink.pipeline.types import Answer
-from sagelink.stages.encode import Encoder, usable_lines
+from sagelink.stages.encoder import Encoder
 from sagelink.stages.fuse import weight_of_share
 from sagelink.stages.planner import Plan
 from sagelink.stages.selectors import selector_by_name
+from sagelink.stages.usable_curves import usable_curves
 from sagelink.transport.codecs import codec_by_name, codec_names
 
 
@@ -47,7 +48,7 @@ def encoder_of(evaluation: Evaluation, codec: str) -> Encoder:
     config, harness = evaluation.config, evaluation.harness
     encode = config.encode.model_copy(update={"codec": codec})
     coding = config.model_copy(update={"encode": encode, "fuse": FuseConfig(rule="server")})
-    return Encoder(usable_lines(coding, harness.pair.server.name, harness.canvas), harness.canvas, slack=0.0)
+    return Encoder(usable_curves(coding, harness.pair.server.name, harness.canvas), harness.canvas, slack=0.0)
 
 
 def codec_rows(

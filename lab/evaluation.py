@@ -23,9 +23,9 @@ from sagelink.models.vit import Importance
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import Answer, OperatingPoint, Scored, Units
+from sagelink.stages.confidence_gate import Gate
 from sagelink.stages.frontier import find_frontier, read_frontier
 from sagelink.stages.fuse import fuse, weight_of_share
-from sagelink.stages.gate import Gate
 from sagelink.transport.codecs import Canvas
 
 HARD_MAX_PROB = 0.5  # an image is hard if the edge's top probability is at most this

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from sagelink.lab.unlabelled_frames import AdaptationFrames
 from sagelink.pipeline.types import OperatingPoint, Pixels, Units
 from sagelink.stages.frontier import RateQualityCurve
-from sagelink.stages.unit_rectangle import placed
+from sagelink.stages.unit_rectangle import best_rectangle_of
 from sagelink.transport.codecs import Canvas, codec_by_name
 
 _CROP_PROBABILITY = 0.85
@@ -140,7 +140,7 @@ class BatchDataset(Dataset[tuple[Batch, Batch]]):
             order = y * side + side - 1 - x
         if shape is None:
             return picture, picture, np.sort(order[:count])
-        units = placed(order, *shape, side)
+        units = best_rectangle_of(order, *shape, side)
         point = self._random_point(rng, len(units) / self._canvas.units)
         return picture, self._encode_and_decode(picture, units, point), units
 
@@ -151,13 +151,13 @@ class BatchDataset(Dataset[tuple[Batch, Batch]]):
         """
         size = np.exp(rng.uniform(*self._log_sizes)) / share
         curves = [curve for curve in self._curves if share == 1 or codec_by_name(curve.point.codec).sends != "whole"]
-        affordable = [(curve, setting) for curve in curves if (setting := curve.affordable(size)) is not None]
-        if not affordable:
+        max_setting_for = [(curve, setting) for curve in curves if (setting := curve.max_setting_for(size)) is not None]
+        if not max_setting_for:
             cheapest = min(curves, key=lambda curve: curve.sizes[0])
             return cheapest.at(int(cheapest.settings[0]))
-        agreements = np.array([curve.agreement(setting) for curve, setting in affordable])
+        agreements = np.array([curve.agreement(setting) for curve, setting in max_setting_for])
         odds = np.exp((agreements - agreements.max()) / _CURVE_TEMPERATURE)
-        curve, setting = affordable[rng.choice(len(affordable), p=odds / odds.sum())]
+        curve, setting = max_setting_for[rng.choice(len(max_setting_for), p=odds / odds.sum())]
         return curve.at(setting)
 
     def _encode_and_decode(self, picture: Pixels, units: Units, point: OperatingPoint) -> Pixels:

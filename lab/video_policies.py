@@ -18,13 +18,14 @@ from sagelink.lab.video_streams import STREAMS, stream
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.types import Answer, OperatingPoint, Pixels, ServerObservation, Units
-from sagelink.stages.encode import Encoder, usable_lines
+from sagelink.stages.confidence_gate import Gate
+from sagelink.stages.encoder import Encoder
 from sagelink.stages.fuse import fuse
-from sagelink.stages.gate import Gate
 from sagelink.stages.planner import Plan
-from sagelink.stages.rate_control import RateControl, RateControlConfig, UtilityCurve
+from sagelink.stages.rate_control import RateControl, RateControlConfig, UtilityCurve, rate_control_config
 from sagelink.stages.scene_state import SceneConfig, SceneState
-from sagelink.stages.scene_tracker import rate_control_config, scene_config
+from sagelink.stages.scene_tracker import scene_config
+from sagelink.stages.usable_curves import usable_curves
 
 _PERIODIC_QUALITY = 80  # WebP quality of `webp-periodic`
 
@@ -105,7 +106,7 @@ class VideoPolicies:
         )
         self._gate = Gate(config.gate)
         self._encoder = Encoder.from_config(config, harness.pair.server)
-        self._utility = UtilityCurve.from_curves(usable_lines(config, harness.pair.server.name, harness.canvas))
+        self._utility = UtilityCurve.from_curves(usable_curves(config, harness.pair.server.name, harness.canvas))
         self._webp = self._encoder_of("webp-frame")
         self._raw = self._encoder_of("raw-zstd")
 

@@ -18,9 +18,9 @@ from sagelink.monitor.verdict_feed import VerdictFeed
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.graph import Graph
 from sagelink.pipeline.urls import host_name
+from sagelink.stages.confidence_gate import policy_names
 from sagelink.stages.control import Control
-from sagelink.stages.encode import canvas_of
-from sagelink.stages.gate import policy_names
+from sagelink.stages.encoder import canvas_of
 from sagelink.stages.sinks.contract import Sink
 from sagelink.transport.link import EdgeLink
 

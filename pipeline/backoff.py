@@ -13,18 +13,18 @@ class Backoff:
     reconnect at the same time.
     """
 
-    def __init__(self, first_s: float = 0.5, max_s: float = 15.0, chance: Callable[[], float] = random.random) -> None:
-        """`chance` returns numbers in 0..1 for the jitter."""
+    def __init__(self, first_s: float = 0.5, max_s: float = 15.0, jitter: Callable[[], float] = random.random) -> None:
+        """`jitter` returns random numbers in 0..1."""
         self._first_s = first_s
         self._max_s = max_s
-        self._chance = chance
+        self._jitter = jitter
         self._failures = 0
 
     def next_s(self, at_least_s: float = 0.0) -> float:
         """Seconds to wait after one more failure. `at_least_s`: lower bound of the wait before jitter."""
         full_s = max(at_least_s, min(self._max_s, self._first_s * 2.0 ** min(self._failures, 32)))
         self._failures += 1
-        return full_s * (1 - 0.5 * self._chance())
+        return full_s * (1 - 0.5 * self._jitter())
 
     def reset(self) -> None:
         """After a success the waits start over."""

@@ -1,4 +1,4 @@
-"""What may be changed while a run goes on: the budget's rate and the gate. Called from the run's event loop."""
+"""Changes the budget's rate and the gate of a running run. All methods are called from the run's event loop."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.quantities import format_rate, parse_rate
 
 if TYPE_CHECKING:
-    from sagelink.stages.gate import Gate
+    from sagelink.stages.confidence_gate import Gate
 
 log = logging.getLogger(__name__)
 
-_LONGEST_RATE = 32  # bytes
+_MAX_RATE_BYTES = 32
 
 
 class Control:
-    """One handle for every place that changes a run: the dashboard, MQTT, a program."""
+    """The one interface for changes to a run, used by the dashboard, MQTT and programs."""
 
     def __init__(self, budget: UplinkBudget, gate: Gate) -> None:
         self._budget = budget
@@ -30,7 +30,7 @@ class Control:
         self._listeners: list[Callable[[], None]] = []
 
     def listen(self, changed: Callable[[], None]) -> None:
-        """`changed` is called after each change."""
+        """Adds a callback that is called after each change."""
         self._listeners.append(changed)
 
     @property
@@ -38,33 +38,33 @@ class Control:
         return self._budget.rate_bps
 
     def change_budget(self, rate: object) -> None:
-        """`64kbit/s`, a number of bit/s, `unlimited`. Raises UsageError, and then nothing changes."""
+        """`rate`: such as `64kbit/s`, a number of bit/s, or `unlimited`. Raises UsageError; then nothing changes."""
         try:
             rate_bps = parse_rate(rate)
         except ValueError as error:
             raise UsageError(f"budget: {error}") from None
         self._budget.change_rate(rate_bps)
-        self._tell("budget", format_rate(rate_bps))
+        self._notify("budget", format_rate(rate_bps))
 
     def take_budget(self, payload: bytes) -> None:
-        """What `budget/set` brings over MQTT. What makes no sense is logged, and nothing changes."""
+        """Takes a payload of the MQTT topic `budget/set`; an invalid one is logged and changes nothing."""
         try:
-            self.change_budget(payload.decode(errors="replace") if len(payload) <= _LONGEST_RATE else "")
+            self.change_budget(payload.decode(errors="replace") if len(payload) <= _MAX_RATE_BYTES else "")
         except UsageError as error:
             log.warning("event=budget_refused error=%r", str(error))
 
     def change_gate(self, policy: object, threshold: object = None) -> None:
-        """A policy's name and a threshold; None is the policy's own. Raises UsageError, and then nothing changes."""
+        """`policy`: its name; `threshold`: None for the policy's default. Raises UsageError; then nothing changes."""
         try:
             config = GateConfig.model_validate({"policy": policy, "threshold": threshold})
         except ValidationError as errors:
             first = errors.errors()[0]
             raise UsageError(f"gate.{first['loc'][0]}: {first['msg']}; got {first['input']!r}") from None
         self._gate.change(config)
-        self._tell("gate", config.policy)
+        self._notify("gate", config.policy)
 
     def state(self) -> dict[str, Any]:
-        """What holds now, as plain JSON values."""
+        """The current settings, as JSON values."""
         return {
             "uplink": format_rate(self._budget.rate_bps),
             "rate_bps": self._budget.rate_bps,
@@ -73,7 +73,7 @@ class Control:
             "threshold": self._gate.threshold,
         }
 
-    def _tell(self, what: str, value: str) -> None:
-        log.info("event=changed %s=%r", what, value)
+    def _notify(self, setting: str, value: str) -> None:
+        log.info("event=changed %s=%r", setting, value)
         for changed in self._listeners:
             changed()

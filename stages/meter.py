@@ -1,16 +1,28 @@
-"""Meter: asks the uplink budget what it would grant this frame, and claims it for a frame that is worth sending."""
+"""Meter stage: asks the uplink budget for the allowance of each frame. `Scored` in, `Metered` out.
+
+`Claim`, a later stage, claims the shared budget for a frame that is to be sent.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
 
 from sagelink.pipeline.accounts import CameraAccount
 from sagelink.pipeline.clock import BudgetClock
 from sagelink.pipeline.types import Metered, Scored
 
 
+def affordable_bytes(wire_bits: Callable[[int], int], bits: int, max_bytes: int) -> int:
+    """The longest message, of at most `max_bytes`, that costs at most `bits` on the wire; 0 where none does.
+
+    `wire_bits`: bits on the wire by message bytes, never falling.
+    """
+    return max(0, bisect_right(range(max_bytes + 1), bits, key=wire_bits) - 1)
+
+
 class Meter:
-    """Before the gate: what would be granted."""
+    """Runs before the gate: the allowance if this frame were sent."""
 
     def __init__(self, accounts: Mapping[str, CameraAccount], clock: BudgetClock) -> None:
         """`accounts`: by camera."""
@@ -25,9 +37,10 @@ class Meter:
 
 
 class Claim:
-    """After the gate: the camera wants bits, so the others that share its budget leave it its part."""
+    """Runs after the gate: the camera wants bits, so the cameras that share its budget leave its share to it."""
 
     def __init__(self, accounts: Mapping[str, CameraAccount]) -> None:
+        """`accounts`: by camera."""
         self._accounts = accounts
 
     async def process(self, metered: Metered) -> Metered:

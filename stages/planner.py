@@ -1,139 +1,182 @@
-"""The planner: which operating point a frame gets for the bytes that it may have, and the message that fits.
+"""Chooses a frame's operating point for a limit of bytes: measured curves and an encode function in, `Plan` out.
 
-The frontier knows the median frame. How much harder than that a frame is to code shows in its first message; the ratio
-of sizes corrects what every line is expected to cost, and the search goes on from there. A frame that is hard for one
-format may be easy for another, so each has a ratio of its own once it has coded a message. A handful of messages are
-coded at most, and the best that fits is kept, so the cap holds whatever a coder does.
+The curves give the message size of the median frame. The size of a frame's first message, divided by the expected size,
+says how much harder this frame is to code; this ratio corrects the expected sizes of all curves, and the search goes on
+from there. A frame that is hard for one format may be easy for another, so each format has a ratio of its own once a
+message has been coded in it. The search codes only a few messages and keeps the best one that fits, so the limit holds
+whatever the encode function does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from sagelink.pipeline.types import OperatingPoint
 from sagelink.stages.frontier import Knob, RateQualityCurve
 
-MOST_CODED = 6  # messages a frame
-_FULL = 0.97  # of the cap: no better fit is looked for
-_CAUTION = 0.98  # of the target after each message that was too long
-_LESS = 0.7  # of the target after a message that could not be made
-# Where messages are dear to code: most a frame, looks at them before; what is aimed at and what will do, of the cap.
-_MOST_DEAR, _PROBES, _AIM, _ENOUGH = 4, 2, 0.94, 0.8
+MAX_MESSAGES = 6  # coded per frame
+_ENOUGH = 0.97  # of the limit: a message of this size ends the search
+_AFTER_TOO_LONG = 0.98  # factor on the target size after a message that was too long
+_AFTER_FAILURE = 0.7  # factor on the target size after a message that could not be coded
+
+# A packetized message costs more processor time: fewer are coded, and more of the limit may stay unused.
+_MAX_PACKETIZED = 3  # messages coded per frame
+_MAX_ESTIMATES = 2  # estimates before the first message
+_PACKETIZED_TARGET, _PACKETIZED_ENOUGH = 0.94, 0.8  # of the limit
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A message that fits, and what it is expected to be worth."""
+    """A message that fits, with its expected agreement and weight."""
 
     point: OperatingPoint
     message: bytes
     agreement: float
     weight: float
-    reference_units: int = 0  # units that the server is to add from memory
-    standalone_weight: float = 0.0  # the weight if it cannot
+    reference_units: int = 0  # units that the server adds from memory
+    standalone_weight: float = 0.0  # weight of the answer when the server has forgotten them
 
 
-Coder = Callable[[OperatingPoint, float], bytes | None]
+# From an operating point and the expected bytes to the message; None where it cannot be coded.
+EncodeAt: TypeAlias = Callable[[OperatingPoint, float], bytes | None]
 
 
-def plan(
-    lines: Sequence[RateQualityCurve],
-    code: Coder,
-    cap_bytes: int,
-    slack: float = 0.0,
-    probe: Callable[[OperatingPoint], int] | None = None,
-) -> Plan | int:
-    """The plan of highest expected agreement whose message has at most `cap_bytes`; or one of up to `slack` less
-    agreement, where that is cheaper.
+def plan_whole(curves: Sequence[RateQualityCurve], encode: EncodeAt, max_bytes: int, slack: float = 0.0) -> Plan | int:
+    """The message with the highest expected agreement of at most `max_bytes`; when none fits, the bytes of the shortest
+    message that was coded.
 
-    When no message fits: the bytes of the shortest that was coded. `code` makes the whole message at an operating
-    point, from which so many bytes are expected; None where there can be none. `probe` tells about how many there would
-    be, where that is far cheaper than `code`: then more of the cap may stay unused, and it is given up earlier.
+    `slack`: agreement that may be given up for a shorter message.
     """
-    ratios = _Ratios()
-    coded: dict[OperatingPoint, int] = {}
-    best: Plan | None = None
-    target, full, most = float(cap_bytes), _FULL * cap_bytes, MOST_CODED
-    if probe is not None:
-        target, full, most = _AIM * cap_bytes, _ENOUGH * cap_bytes, _MOST_DEAR
-        for _ in range(_PROBES):
-            choice = _choose(lines, ratios, target, slack)
-            if choice is None:
-                break
-            about = probe(choice.line.at(choice.setting))
-            ratios.learn(choice.line, about / choice.line.size(choice.setting))
-            if full <= about <= target:
-                break
+    search = _Search(curves, encode, max_bytes, slack)
+    search.run(float(max_bytes), _ENOUGH * max_bytes, MAX_MESSAGES - 1)
+    if search.best is None:
+        search.try_shortest()
+    return search.result()
 
-    def attempt(line: RateQualityCurve, setting: int) -> int | None:
-        nonlocal best
-        point = line.at(setting)
-        message = code(point, line.size(setting) * ratios.of(line))
-        coded[point] = cap_bytes + 1 if message is None else len(message)
+
+def plan_packetized(
+    curves: Sequence[RateQualityCurve],
+    encode: EncodeAt,
+    estimate_bytes: Callable[[OperatingPoint], int],
+    max_bytes: int,
+    slack: float = 0.0,
+) -> Plan | int:
+    """As `plan_whole`, for messages that are split into parts.
+
+    `estimate_bytes` gives about the size of the message at a point and costs far less than `encode`. The search starts
+    from such estimates, aims below the limit and gives up earlier: the caller then plans a message of one part.
+    """
+    search = _Search(curves, encode, max_bytes, slack)
+    target, enough = _PACKETIZED_TARGET * max_bytes, _PACKETIZED_ENOUGH * max_bytes
+    for _ in range(_MAX_ESTIMATES):
+        choice = search.choose(target)
+        if choice is None:
+            break
+        size = estimate_bytes(choice.point)
+        search.ratios.update(choice.curve, size / choice.curve.size(choice.setting))
+        if enough <= size <= target:
+            break
+    search.run(target, enough, _MAX_PACKETIZED)
+    return search.result()
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    curve: RateQualityCurve
+    setting: int
+    size: float  # expected bytes
+    saving: bool  # a higher setting of the curve would fit the target too
+
+    @property
+    def point(self) -> OperatingPoint:
+        return self.curve.at(self.setting)
+
+
+class _Search:
+    """The messages coded for one frame so far, and the next one to try."""
+
+    def __init__(self, curves: Sequence[RateQualityCurve], encode: EncodeAt, max_bytes: int, slack: float) -> None:
+        self.ratios = _SizeRatios()
+        self.best: Plan | None = None
+        self._curves = curves
+        self._encode = encode
+        self._max_bytes = max_bytes
+        self._slack = slack
+        self._sizes: dict[OperatingPoint, int] = {}  # bytes of the coded messages
+
+    def run(self, target: float, enough: float, max_messages: int) -> None:
+        """Codes up to `max_messages` of about `target` bytes, and stops at one of at least `enough` bytes that fits."""
+        while len(self._sizes) < max_messages:
+            choice = self.choose(target)
+            if choice is None or choice.point in self._sizes:
+                return
+            size = self._attempt(choice.curve, choice.setting)
+            if size is None:
+                target = _AFTER_FAILURE * min(target, choice.size)
+            elif size > self._max_bytes:
+                target *= _AFTER_TOO_LONG
+            elif choice.saving or size >= enough:
+                return
+
+    def choose(self, target: float) -> _Choice | None:
+        """The cheapest setting within `target` bytes whose agreement is at most `slack` below the highest there."""
+        highest = [(curve, curve.max_setting_for(target / self.ratios.of(curve))) for curve in self._curves]
+        within = [(curve, setting) for curve, setting in highest if setting is not None]
+        if not within:
+            return None
+        goal = max(curve.agreement(setting) for curve, setting in within) - self._slack
+        choices = []
+        for curve, max_setting in within:
+            setting = curve.min_setting_for(goal)
+            if setting is not None and setting <= max_setting:
+                size = curve.size(setting) * self.ratios.of(curve)
+                choices.append(_Choice(curve, setting, size, setting < max_setting))
+        return min(choices, key=lambda choice: choice.size)
+
+    def try_shortest(self) -> None:
+        """Codes the message that is expected to be the shortest of all."""
+        curve = min(self._curves, key=lambda curve: curve.sizes[0] * self.ratios.of(curve))
+        setting = int(curve.settings[0])
+        if curve.at(setting) not in self._sizes:
+            self._attempt(curve, setting)
+
+    def result(self) -> Plan | int:
+        """The best plan, or the bytes of the shortest coded message."""
+        return min(self._sizes.values(), default=self._max_bytes + 1) if self.best is None else self.best
+
+    def _attempt(self, curve: RateQualityCurve, setting: int) -> int | None:
+        """Codes one message and returns its bytes; None where it could not be coded."""
+        point = curve.at(setting)
+        message = self._encode(point, curve.size(setting) * self.ratios.of(curve))
+        self._sizes[point] = self._max_bytes + 1 if message is None else len(message)
         if message is None:
             return None
-        ratios.learn(line, len(message) / line.size(setting))
-        if len(message) <= cap_bytes and (best is None or line.agreement(setting) >= best.agreement):
-            best = Plan(point, message, line.agreement(setting), line.weight(setting))
+        self.ratios.update(curve, len(message) / curve.size(setting))
+        agreement = curve.agreement(setting)
+        if len(message) <= self._max_bytes and (self.best is None or agreement >= self.best.agreement):
+            self.best = Plan(point, message, agreement, curve.weight(setting))
         return len(message)
 
-    while len(coded) < most - 1:
-        choice = _choose(lines, ratios, target, slack)
-        if choice is None or choice.line.at(choice.setting) in coded:
-            break
-        size = attempt(choice.line, choice.setting)
-        if size is None:
-            target = _LESS * min(target, choice.size)
-        elif size > cap_bytes:
-            target *= _CAUTION
-        elif choice.saving or size >= full:
-            break
-    if best is None and probe is None:
-        line = min(lines, key=lambda line: line.sizes[0] * ratios.of(line))
-        if line.at(int(line.settings[0])) not in coded:
-            attempt(line, int(line.settings[0]))
-    return min(coded.values(), default=cap_bytes + 1) if best is None else best
 
+class _SizeRatios:
+    """This frame's message size divided by the median frame's, per format.
 
-class _Ratios:
-    """How many times the median frame's bytes this frame needs: in a format, and until that is known, in the last that
-    had the same knob."""
+    A format without a message of its own takes the last ratio of any format with the same knob.
+    """
 
     def __init__(self) -> None:
         self._of_format: dict[tuple[str, float], float] = {}
         self._last: dict[Knob, float] = {"quality": 1.0, "units": 1.0}
 
-    def learn(self, line: RateQualityCurve, ratio: float) -> None:
-        self._of_format[_format(line)] = self._last[line.knob] = ratio
+    def update(self, curve: RateQualityCurve, ratio: float) -> None:
+        self._of_format[_format(curve)] = self._last[curve.knob] = ratio
 
-    def of(self, line: RateQualityCurve) -> float:
-        return self._of_format.get(_format(line), self._last[line.knob])
-
-
-def _format(line: RateQualityCurve) -> tuple[str, float]:
-    """What does the coding, and what is coded: a whole frame's file goes by the format that the codec strips."""
-    return line.point.codec.partition("-")[0], line.point.view
+    def of(self, curve: RateQualityCurve) -> float:
+        return self._of_format.get(_format(curve), self._last[curve.knob])
 
 
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    line: RateQualityCurve
-    setting: int
-    size: float  # expected bytes
-    saving: bool  # the line could go higher within the target
-
-
-def _choose(lines: Sequence[RateQualityCurve], ratios: _Ratios, target: float, slack: float) -> _Choice | None:
-    """The cheapest setting of the lines with all but `slack` of the highest agreement within `target` bytes."""
-    highest = [(line, line.affordable(target / ratios.of(line))) for line in lines]
-    within = [(line, setting) for line, setting in highest if setting is not None]
-    if not within:
-        return None
-    goal = max(line.agreement(setting) for line, setting in within) - slack
-    choices = []
-    for line, most in within:
-        setting = line.min_setting_for(goal)
-        if setting is not None and setting <= most:
-            choices.append(_Choice(line, setting, line.size(setting) * ratios.of(line), setting < most))
-    return min(choices, key=lambda choice: choice.size)
+def _format(curve: RateQualityCurve) -> tuple[str, float]:
+    """Format and view. `webp` sends the content of a `webp-frame` file without its header, so both are one format."""
+    return curve.point.codec.partition("-")[0], curve.point.view

@@ -1,4 +1,4 @@
-"""Record: hands verdicts to all sinks, in each camera's capture order."""
+"""Record stage: writes verdicts to all sinks, in each camera's order of capture."""
 
 from __future__ import annotations
 
@@ -12,55 +12,56 @@ from sagelink.stages.sinks.contract import Sink
 
 
 class Recorder:
-    """Hands verdicts to all sinks, each frame once, in its camera's order of capture whatever order they come in.
+    """Writes each frame's verdict once to all sinks, in its camera's order of capture, whatever order they arrive in.
 
-    A verdict waits for those of earlier frames of its camera; every captured frame gets one, so none waits for ever.
+    A verdict waits for the verdicts of earlier frames of its camera; every captured frame gets one, so the wait ends.
     """
 
     def __init__(
         self,
         sinks: Sequence[Sink],
-        last_word: Callable[[Verdict], Verdict] = lambda verdict: verdict,
-        announce: Callable[[Verdict], None] = lambda verdict: None,
+        smooth: Callable[[Verdict], Verdict] = lambda verdict: verdict,
+        show_pending: Callable[[Verdict], None] = lambda verdict: None,
     ) -> None:
-        """`last_word`: asked of each verdict, in order, before the sinks get it; `announce`: told of what is said of a
-        frame at once, where its verdict has to wait."""
+        """`smooth`: revises each verdict before the sinks get it, called in order. `show_pending`: gets the provisional
+        verdict of a frame whose final verdict has to wait."""
         self._sinks = sinks
-        self._last_word = last_word
-        self._announce = announce
+        self._smooth = smooth
+        self._show_pending = show_pending
         self._next_seq: Counter[str] = Counter()  # by camera
-        self._early: dict[tuple[str, int], Verdict] = {}
+        self._waiting: dict[tuple[str, int], Verdict] = {}
         self._lock = threading.Lock()
 
     def write(self, verdict: Verdict) -> None:
-        """Raises SagelinkError when a sink cannot keep it."""
+        """Takes a verdict, provisional or final. Raises SagelinkError when a sink fails."""
         with self._lock:
             camera, seq = verdict.frame.camera, verdict.frame.seq
             if verdict.pending:
-                self._announce(verdict)
+                self._show_pending(verdict)
                 return
             if seq >= self._next_seq[camera]:
-                self._early.setdefault((camera, seq), verdict)
-            if seq > self._next_seq[camera] and verdict.drop is not None:  # else it has been announced
-                self._announce(verdict)
-            while (camera, self._next_seq[camera]) in self._early:
-                self._write(self._early.pop((camera, self._next_seq[camera])))
+                self._waiting.setdefault((camera, seq), verdict)
+            # A verdict without a drop reason was preceded by its provisional one.
+            if seq > self._next_seq[camera] and verdict.drop is not None:
+                self._show_pending(verdict)
+            while (camera, self._next_seq[camera]) in self._waiting:
+                self._write(self._waiting.pop((camera, self._next_seq[camera])))
 
     def close(self) -> None:
-        """Writes what still waits for an earlier verdict, and closes every sink."""
+        """Writes the verdicts that still wait for an earlier one, and closes all sinks."""
         with self._lock:
             try:
-                for place in sorted(self._early):
-                    self._write(self._early.pop(place))
+                for place in sorted(self._waiting):
+                    self._write(self._waiting.pop(place))
             finally:
                 for sink in self._sinks:
                     sink.close()
 
     def _write(self, verdict: Verdict) -> None:
         self._next_seq[verdict.frame.camera] = verdict.frame.seq + 1
-        verdict = self._last_word(verdict)
+        verdict = self._smooth(verdict)
         for sink in self._sinks:
             try:
                 sink.write(verdict)
-            except Exception as error:  # whatever a sink meets, going on would lose verdicts in silence
+            except Exception as error:  # after any failure of a sink, going on would silently lose verdicts
                 raise SagelinkError(f"cannot write results: {error}") from error

@@ -1,4 +1,4 @@
-"""A recording, read back: the folder that `sagelink.stages.sinks.recording_writer` writes."""
+"""Reads the folder that `sagelink.stages.sinks.recording_writer` writes: rows, messages and pictures out."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Place: TypeAlias = tuple[str, int]  # camera and seq
 
 
 class RecordingReader:
-    """The folder of a recording, read."""
+    """A recording: its rows and messages, read at once, and its pictures, read on demand."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises UsageError when it is none."""
+        """Raises UsageError for a folder that is not a recording."""
         self.folder = folder
         self.rows: dict[Place, Row] = {}
         try:
@@ -35,7 +35,7 @@ class RecordingReader:
             self._messages = (folder / MESSAGES).read_bytes()
         except OSError as error:
             raise UsageError(f"recording {str(folder)!r}: {error.filename}: {error.strerror}") from None
-        for number, line in enumerate(text.split("\n")[:-1], 1):  # what follows the last one is no whole line
+        for number, line in enumerate(text.split("\n")[:-1], 1):  # after the last line break there is no complete line
             try:
                 row = json.loads(line)
                 if missing := KEYS - row.keys():
@@ -48,7 +48,7 @@ class RecordingReader:
             raise UsageError(f"recording {str(folder)!r} holds no frames")
 
     def message(self, place: Place) -> bytes | None:
-        """What was sent for a frame."""
+        """The message that was sent for a frame; None where none was."""
         span = self.rows[place]["message"]
         return None if span is None else self._messages[span[0] : span[0] + span[1]]
 
@@ -60,29 +60,29 @@ class RecordingReader:
         return cameras
 
     def pictures(self, camera: str) -> Generator[Pixels]:
-        """A camera's pictures, exactly as they were captured. Raises UsageError for a damaged video."""
+        """A camera's pictures, bit-exact as they were captured. Raises UsageError for a damaged video."""
         for name, count in Counter(row["video"] for row in self.cameras()[camera]).items():
-            got = 0
+            read = 0
             try:
                 with av.open(str(self.folder / name)) as container:
                     for frame in islice(container.decode(video=0), count):
                         yield upright(frame)
-                        got += 1
+                        read += 1
             except (av.FFmpegError, OSError, IndexError) as error:
                 reason = getattr(error, "strerror", None) or "no video stream"
                 raise UsageError(f"recording {str(self.folder)!r}: {name}: {reason}") from None
-            if got < count:
-                raise UsageError(f"recording {str(self.folder)!r}: {name} is damaged: {got} of {count} pictures")
+            if read < count:
+                raise UsageError(f"recording {str(self.folder)!r}: {name} is damaged: {read} of {count} pictures")
 
 
 class RecordedCamera:
-    """One camera of a recording as a Capture: all its captured frames."""
+    """A Capture of all frames of one camera in a recording."""
 
     live = False
     skipped = 0
 
     def __init__(self, recording: RecordingReader, name: str, common_time: bool) -> None:
-        """`common_time`: frames are timed by the clock that all cameras of the recording share, not by their own."""
+        """`common_time`: frame times are of the clock that all cameras share, not of the camera's own clock."""
         self.name = name
         self.source = f"{recording.folder}:{name}"
         self.captured = 0
@@ -97,7 +97,7 @@ class RecordedCamera:
 
     @property
     def video(self) -> bool:
-        """As the recorded run had it."""
+        """Whether scenes were tracked in the recorded run."""
         return any(row["verdict"].get("scene") is not None for row in self._rows)
 
     async def __aenter__(self) -> RecordedCamera:

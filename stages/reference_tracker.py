@@ -1,8 +1,9 @@
-"""What the edge knows that the server remembers of a camera: units by an acknowledged message, as they looked then.
+"""Tracks which units of a camera the server remembers, so that later messages send only the others. Pure: no clock.
 
-A unit counts as there while it looks as it did and is not too old. Where the server turns out not to have what it
-acknowledged (another server answers, or it was restarted), the edge sends messages that stand alone for a while, twice
-as long each time: behind a broker that deals frames out to several servers, memory so comes to rest. Pure: no clock.
+A unit counts as remembered after the server has acknowledged its message, while the unit looks as it did then and is
+not too old. The server may turn out to lack what it acknowledged: another server answers, or the server was restarted.
+Then the edge sends standalone messages for a number of frames, which doubles with each failure; so behind a broker that
+deals frames out to several servers, the edge nearly stops using the memory.
 """
 
 from __future__ import annotations
@@ -16,109 +17,110 @@ from sagelink.pipeline.types import Pixels, Reference, Reply, Units
 from sagelink.transport.codecs import Patches, cut_units
 from sagelink.transport.delta_message import NO_REFERENCE, NO_UNITS, reference_name
 
-_CHANGED = 6.0  # grey levels, in the mean over a unit
-_PENDING = 64
-_LONGEST_REST = 64  # frames
+_CHANGED = 6.0  # grey levels: a unit whose mean absolute difference is larger has changed
+_MAX_PENDING = 64  # messages without a reply; with more, the oldest are given up
+_MAX_PAUSE = 64  # frames
 
 
 @dataclass(frozen=True, slots=True)
-class _State:
-    """What the server holds once it has answered a message."""
+class _ServerMemory:
+    """The units that the server remembers once it has answered a message."""
 
     seq: int  # the message's frame
     name: bytes
     units: Units  # (K,) ascending
-    looks: Patches  # of each when it was sent
+    patches: Patches  # (K, P, P, 3): each unit when it was sent
     sent_s: NDArray[np.float64]  # (K,)
 
 
 @dataclass(frozen=True, slots=True)
-class _Pending:
-    completed: _State
-    alone: _State  # if the server has not what the message completes
+class _PendingMessage:
+    completed: _ServerMemory  # when the server has the reference
+    standalone: _ServerMemory  # when it has not
 
 
 class ReferenceTracker:
-    """Of one camera."""
+    """The server's memory of one camera, as far as the edge knows it."""
 
     def __init__(self, patch_size: int, age_s: float, least_new: int = 1) -> None:
-        """`age_s`: a unit counts for so long; `least_new`: units of the grid that are always left to send."""
+        """`age_s`: a unit counts as remembered for this time. `least_new`: number of units that are always sent."""
         self._patch_size = patch_size
         self._age_s = age_s
         self._least_new = least_new
-        self._state = _State(-1, NO_REFERENCE, NO_UNITS, _no_looks(patch_size), np.empty(0))
-        self._pending: dict[int, _Pending] = {}
-        self._rest = 0  # frames that are still to stand alone
-        self._next_rest = 1
+        no_patches = np.empty((0, patch_size, patch_size, 3), np.uint8)
+        self._memory = _ServerMemory(-1, NO_REFERENCE, NO_UNITS, no_patches, np.empty(0))
+        self._pending: dict[int, _PendingMessage] = {}  # by seq
+        self._pause_frames = 0  # frames that still get a standalone message
+        self._next_pause = 1
 
     def reference_for(self, picture: Pixels, now_s: float) -> Reference | None:
-        """What a message about this frame may build on; None: it stands alone."""
-        if self._rest:
-            self._rest -= 1
+        """The remembered units that a message about `picture` (S, S, 3) may build on; None: the message is standalone.
+
+        To be called once per frame.
+        """
+        if self._pause_frames:
+            self._pause_frames -= 1
             return None
-        state = self._state
-        places = self._holding(picture, now_s)
-        room = (picture.shape[0] // self._patch_size) ** 2 - self._least_new
-        if len(places) > room:  # the oldest are sent again
-            places = np.sort(places[np.argsort(-state.sent_s[places], kind="stable")[: max(room, 0)]])
-        return Reference(state.name if len(places) else NO_REFERENCE, state.units[places])
+        memory = self._memory
+        places = self._unchanged(picture, now_s)
+        max_units = (picture.shape[0] // self._patch_size) ** 2 - self._least_new
+        if len(places) > max_units:  # the oldest units are sent again
+            places = np.sort(places[np.argsort(-memory.sent_s[places], kind="stable")[: max(max_units, 0)]])
+        return Reference(memory.name if len(places) else NO_REFERENCE, memory.units[places])
 
     def register_sent(
-        self, seq: int, message: bytes, base: Reference, units: Units, picture: Pixels, now_s: float
+        self, seq: int, message: bytes, reference: Reference, units: Units, picture: Pixels, now_s: float
     ) -> None:
-        """A message with `units` that completes `base` may be on its way."""
-        looks, times = cut_units(picture, units, self._patch_size), np.full(len(units), now_s)
-        alone = completed = _State(seq, reference_name(message, completed=False), units, looks, times)
-        if len(base.units):
-            state = self._state
-            places = np.searchsorted(state.units, base.units)
-            together = np.concatenate([state.units[places], units])
+        """Registers a message that adds `units` of `picture` to `reference`; the message may still get lost."""
+        patches, times = cut_units(picture, units, self._patch_size), np.full(len(units), now_s)
+        standalone = completed = _ServerMemory(seq, reference_name(message, completed=False), units, patches, times)
+        if len(reference.units):
+            memory = self._memory
+            places = np.searchsorted(memory.units, reference.units)
+            together = np.concatenate([memory.units[places], units])
             order = np.argsort(together)
-            completed = _State(
+            completed = _ServerMemory(
                 seq,
                 reference_name(message, completed=True),
                 together[order],
-                np.concatenate([state.looks[places], looks])[order],
-                np.concatenate([state.sent_s[places], times])[order],
+                np.concatenate([memory.patches[places], patches])[order],
+                np.concatenate([memory.sent_s[places], times])[order],
             )
-        self._pending[seq] = _Pending(completed, alone)
-        while len(self._pending) > _PENDING:
+        self._pending[seq] = _PendingMessage(completed, standalone)
+        while len(self._pending) > _MAX_PENDING:
             del self._pending[next(iter(self._pending))]
 
     def acknowledge(self, reply: Reply) -> None:
-        """A reply to whichever message; the number of units says whether the server had what was built on."""
+        """Takes in a reply to any message; its number of units says whether the server had the reference."""
         pending = self._pending.pop(reply.seq, None)
         if pending is None:
             return
-        built_on = pending.completed is not pending.alone
+        used_reference = pending.completed is not pending.standalone
         if reply.refusal is not None:
-            self._lacks()
+            self._pause()
         elif reply.units == len(pending.completed.units):
-            self._acknowledge(pending.completed)
-            if built_on:
-                self._next_rest = max(1, self._next_rest // 2)
+            self._remember(pending.completed)
+            if used_reference:
+                self._next_pause = max(1, self._next_pause // 2)
         else:
-            self._acknowledge(pending.alone)
-            self._lacks()
+            self._remember(pending.standalone)
+            self._pause()
 
-    def _acknowledge(self, state: _State) -> None:
-        if state.seq > self._state.seq:  # else: replies have overtaken one another
-            self._state = state
+    def _remember(self, memory: _ServerMemory) -> None:
+        if memory.seq > self._memory.seq:  # otherwise a reply to a later message came first
+            self._memory = memory
 
-    def _lacks(self) -> None:
-        self._rest = self._next_rest
-        self._next_rest = min(2 * self._next_rest, _LONGEST_REST)
+    def _pause(self) -> None:
+        """The server lacks what it acknowledged: the next frames are standalone."""
+        self._pause_frames = self._next_pause
+        self._next_pause = min(2 * self._next_pause, _MAX_PAUSE)
 
-    def _holding(self, picture: Pixels, now_s: float) -> NDArray[np.intp]:
-        """Places in the state of the units that still hold."""
-        state = self._state
-        if not len(state.units):
+    def _unchanged(self, picture: Pixels, now_s: float) -> NDArray[np.intp]:
+        """Places in the memory of the units that look as they did and are not too old."""
+        memory = self._memory
+        if not len(memory.units):
             return NO_UNITS
-        now = cut_units(picture, state.units, self._patch_size)
-        moved = np.abs(now.astype(np.int16) - state.looks).mean((1, 2, 3))
-        age_s = now_s - state.sent_s
-        return np.flatnonzero((moved <= _CHANGED) & (age_s >= 0) & (age_s <= self._age_s))
-
-
-def _no_looks(patch_size: int) -> Patches:
-    return np.empty((0, patch_size, patch_size, 3), np.uint8)
+        patches = cut_units(picture, memory.units, self._patch_size)
+        change = np.abs(patches.astype(np.int16) - memory.patches).mean((1, 2, 3))
+        age_s = now_s - memory.sent_s
+        return np.flatnonzero((change <= _CHANGED) & (age_s >= 0) & (age_s <= self._age_s))

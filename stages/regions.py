@@ -1,4 +1,4 @@
-"""View: the part of a camera's picture that Sagelink may look at. Nothing after capture ever sees the rest."""
+"""Cuts a camera's picture to its region of interest and hides masked polygons. No later stage gets the rest."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from sagelink.pipeline.types import Box, Pixels
 
 Polygon = Sequence[tuple[float, float]]  # (x, y) as shares of width and height
 
-_HIDDEN = 114  # grey near the mean of photographs: it draws no attention, and costs next to no bits
+_HIDDEN = 114  # grey level near the mean of photographs: it attracts no attention and costs almost no bits
 
 
 class Regions:
-    """Cuts out a region of interest, and hides polygons. Shares of the picture, so that any resolution will do."""
+    """The region of interest and the masked polygons of one camera, in shares of width and height."""
 
     def __init__(self, roi: Box | None = None, mask: Sequence[Polygon] = ()) -> None:
-        """`roi`: as shares of width and height."""
+        """`roi`: left, top, right, bottom. `mask`: polygons to hide."""
         self._roi = roi
         self._polygons = [np.array(polygon, np.float64) for polygon in mask]
 
     def __call__(self, pixels: Pixels) -> Pixels:
-        """RGB (H, W, 3) to the region of interest (H', W', 3), at least one pixel; the input may be changed."""
+        """RGB (H, W, 3) to the region of interest (H', W', 3), at least one pixel; the input may be modified."""
         height, width = pixels.shape[:2]
         if self._polygons:
             corners = [np.round(polygon * (width, height)).astype(np.int32) for polygon in self._polygons]
@@ -36,6 +36,6 @@ class Regions:
 
 
 def _span(begin: float, end: float, length: int) -> slice:
-    """The pixels of a share of a side, at least one."""
+    """The pixels from `begin` to `end`, shares of a side of `length` pixels; at least one pixel."""
     first = min(int(begin * length), length - 1)
     return slice(first, max(first + 1, round(end * length)))

@@ -1,10 +1,10 @@
-"""What is known of the scene that a camera looks at: the edge's answers to its frames and the server's, with their age.
+"""Estimates the class scores of a camera's scene from edge and server answers to its frames. Pure: no clock, no I/O.
 
-A picture that resembles the last one shows the same scene, so answers to earlier frames say something about it. The
-edge's log-probabilities are averaged over the frames of the scene: frames of one scene err together, so that many of
-them count as one. The server's are averaged likewise, by the weight of their evidence, less as time passes and as the
-picture moves away from the one that they are about; their mean weighs as much as the weightiest of them. A cut forgets
-it all. Pure: no clock, no I/O.
+A picture that resembles the previous one shows the same scene, so answers to earlier frames count for later frames too.
+The edge's log-probabilities are averaged over the frames of a scene: the errors within one scene are alike, so many
+frames count as one. The server's answers are averaged by their weights. The weight of an answer decays with time, and
+as the picture moves away from the picture of the answer; their mean counts as much as the answer with the largest
+weight. A cut begins a new scene and forgets all answers.
 """
 
 from __future__ import annotations
@@ -18,141 +18,149 @@ from numpy.typing import NDArray
 
 from sagelink.pipeline.types import WHOLE, Answer, EdgeView, SceneEstimate, ServerObservation
 
-MOST_HELD = 32  # server answers of a scene
-_MOST_AWAITED = 64  # answers that may still come; with more, the oldest are given up
-_MOVE = 0.5  # of the class token's cosine distance: what an answer loses a factor e by
+MAX_OBSERVATIONS = 32  # server answers that count for a scene
+_MAX_PENDING = 64  # sent frames without an answer; with more, the oldest are given up
+_MOVE = 0.5  # cosine distance of the class token over which the weight of an answer falls by a factor e
 _Vector = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class SceneConfig:
-    """How scenes are kept apart and what of them is remembered."""
+    """Where a scene ends, and how long answers count for it."""
 
-    remember: bool = True  # off: each frame is a scene of its own
-    cut: float = 0.25  # a scene begins where the class token turns by more (cosine distance)
-    cut_pixels: float = 0.02  # and grey levels differ by more, in the mean over a small picture
+    remember: bool = True  # False: each frame is a scene of its own
+    cut: float = 0.25  # cosine distance of class tokens: a cut needs a larger one ...
+    cut_pixels: float = 0.02  # ... and a larger mean difference of grey levels (0..1) between thumbnails
     accumulate: bool = True  # average the edge's answers over a scene
-    hold_s: float = 8.0  # in which a server answer loses weight by a factor e; 0: it counts until the next frame only
+    hold_s: float = 8.0  # in this time the weight of a server answer falls by a factor e; 0: it counts for one frame
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
+class _PastAnswer:
+    """A server answer to an earlier frame of the scene."""
+
     seq: int
     at_s: float
-    look: EdgeView  # at the frame that the answer is about
+    view: EdgeView  # of that frame
     log_probs: _Vector
-    weight: float
+    weight: float  # when it was new
 
 
 class SceneState:
-    """Of one camera. `see` each of its frames in turn; tell it what was `sent`, and what was heard of it."""
+    """The scene of one camera.
+
+    Call `observe` for each frame in order; in between, report sent evidence and the server's answers.
+    """
 
     def __init__(self, config: SceneConfig) -> None:
         self._config = config
         self._now_s = 0.0
-        self._look: EdgeView | None = None  # at the last frame
-        self._last: dict[float, EdgeView] = {}  # of the scene's looks of each width
-        self._jump = 0.0  # most that two frames differed by since the last look at the whole
-        self._began_seq = 0
-        self._began_s = 0.0
-        self._edge: _Vector | None = None  # sum over the scene's frames
-        self._frames = 0.0
-        self._held: list[_Held] = []
-        self._sent: dict[int, tuple[float, EdgeView]] = {}  # frames whose answer is awaited
+        self._view: EdgeView | None = None  # of the newest frame
+        self._newest: dict[float, EdgeView] = {}  # by width of the crop: the newest view in this scene
+        self._jump = 0.0  # largest difference between two frames since the last view of the whole picture
+        self._start_seq = 0
+        self._start_s = 0.0
+        self._edge_sum: _Vector | None = None  # log-probabilities, over the scene's frames
+        self._frames = 0.0  # in the sum
+        self._past: list[_PastAnswer] = []
+        self._sent: dict[int, tuple[float, EdgeView]] = {}  # by seq: time and view of frames whose answer is pending
         self._cuts: list[float] = []  # times of the last cuts
 
-    def observe(self, seq: int, answer: Answer, look: EdgeView, now_s: float) -> SceneEstimate:
-        """The next frame, as the edge model scored it; what was heard before it counts."""
+    def observe(self, seq: int, answer: Answer, view: EdgeView, now_s: float) -> SceneEstimate:
+        """The estimate for the next frame, with its edge answer and all server answers so far. Time never runs back."""
         self._now_s = now_s = max(now_s, self._now_s)
-        look = replace(look, class_token=_unit(look.class_token))
-        if self._look is not None:
-            self._jump = max(self._jump, float(np.abs(look.thumbnail - self._look.thumbnail).mean()))
-        if self._is_cut(look):
-            self._began_seq, self._began_s = seq, now_s
-            self._edge, self._frames = None, 0.0
-            self._held.clear()
-            self._sent.clear()
-            self._last.clear()
-            self._cuts = [*self._cuts[-7:], now_s]
-        if look.crop == WHOLE:
+        view = replace(view, class_token=_unit_length(view.class_token))
+        if self._view is not None:
+            self._jump = max(self._jump, float(np.abs(view.thumbnail - self._view.thumbnail).mean()))
+        if self._is_cut(view):
+            self._begin_scene(seq, now_s)
+        if view.crop == WHOLE:
             self._jump = 0.0
-        self._look = self._last[_width(look)] = look
-        if self._config.accumulate and self._edge is not None:
-            self._edge = self._edge + answer.log_probs
+        self._view = self._newest[_width(view)] = view
+        if self._config.accumulate and self._edge_sum is not None:
+            self._edge_sum = self._edge_sum + answer.log_probs
             self._frames += 1
         else:
-            self._edge, self._frames = answer.log_probs.astype(np.float32), 1.0
+            self._edge_sum, self._frames = answer.log_probs.astype(np.float32), 1.0
         if not self._config.hold_s:
-            self._held.clear()
+            self._past.clear()
         scores, weight = self.current()
         return SceneEstimate(
             scores=scores,
             server_weight=weight,
-            server_seq=max((held.seq for held in self._held), default=None),
-            server_age_s=now_s - max((held.at_s for held in self._held), default=math.nan),
-            scene_start_seq=self._began_seq,
-            scene_age_s=now_s - self._began_s,
-            mean_scene_s=self._cut_every_s(),
+            server_seq=max((past.seq for past in self._past), default=None),
+            server_age_s=now_s - max((past.at_s for past in self._past), default=math.nan),
+            scene_start_seq=self._start_seq,
+            scene_age_s=now_s - self._start_s,
+            mean_scene_s=self._mean_scene_s(),
         )
 
     def current(self) -> tuple[_Vector, float]:
-        """Unnormalised log-probabilities (C,) of the frame seen last, with all that was heard since, and the weight of
-        the server's answers in them."""
-        assert self._edge is not None
-        scores: _Vector = self._edge / np.float32(self._frames)
-        weights = np.array([self._weight(held) for held in self._held], np.float32)
+        """Unnormalised log-probabilities (C,) for the newest frame with all answers so far, and the weight of the
+        server's answers in them."""
+        assert self._edge_sum is not None
+        scores: _Vector = self._edge_sum / np.float32(self._frames)
+        weights = np.array([self._weight(past) for past in self._past], np.float32)
         if not weights.any():
             return scores, 0.0
-        mean = weights @ np.stack([held.log_probs for held in self._held]) / weights.sum()
-        most = weights.max()
-        return scores + most * mean, float(most)
+        mean = weights @ np.stack([past.log_probs for past in self._past]) / weights.sum()
+        max_weight = weights.max()
+        return scores + max_weight * mean, float(max_weight)
 
     def register_sent(self, seq: int) -> None:
-        """Evidence of the frame seen last is on its way."""
-        if self._look is not None:
-            self._sent[seq] = (self._now_s, self._look)
-            while len(self._sent) > _MOST_AWAITED:
+        """Evidence of the newest frame is on its way."""
+        if self._view is not None:
+            self._sent[seq] = (self._now_s, self._view)
+            while len(self._sent) > _MAX_PENDING:
                 del self._sent[next(iter(self._sent))]
 
-    def add_server_answers(self, heard: Iterable[ServerObservation]) -> None:
-        """Answers of the server, about frames of this scene or of one that is over."""
-        for each in heard:
-            about = self._sent.pop(each.seq, None)
-            if about is not None and each.weight > 0:
-                self._held.append(_Held(each.seq, *about, each.log_probs, each.weight))
-        del self._held[:-MOST_HELD]
+    def add_server_answers(self, observations: Iterable[ServerObservation]) -> None:
+        """Server answers to sent frames; answers to an earlier scene have no effect."""
+        for observation in observations:
+            sent = self._sent.pop(observation.seq, None)
+            if sent is not None and observation.weight > 0:
+                self._past.append(_PastAnswer(observation.seq, *sent, observation.log_probs, observation.weight))
+        del self._past[:-MAX_OBSERVATIONS]
 
-    def _is_cut(self, look: EdgeView) -> bool:
-        """Only looks at the whole tell. One is taken at once where the picture changes much (`sagelink.stages.zoom`)."""
-        if self._look is None or not self._config.remember or len(look.class_token) != len(self._look.class_token):
+    def _begin_scene(self, seq: int, now_s: float) -> None:
+        self._start_seq, self._start_s = seq, now_s
+        self._edge_sum, self._frames = None, 0.0
+        self._past.clear()
+        self._sent.clear()
+        self._newest.clear()
+        self._cuts = [*self._cuts[-7:], now_s]
+
+    def _is_cut(self, view: EdgeView) -> bool:
+        """Only views of the whole picture show a cut; `sagelink.stages.zoom` asks for one after a large change."""
+        if self._view is None or not self._config.remember or len(view.class_token) != len(self._view.class_token):
             return True
-        last = self._last.get(_width(look))
-        if look.crop != WHOLE or last is None:
+        previous = self._newest.get(_width(view))
+        if view.crop != WHOLE or previous is None:
             return False
-        return _moved(look, last) > self._config.cut and self._jump > self._config.cut_pixels
+        return _distance(view, previous) > self._config.cut and self._jump > self._config.cut_pixels
 
-    def _weight(self, held: _Held) -> float:
-        """What is left of an answer's weight."""
-        moved = max(0.0, _moved(self._last[_width(held.look)], held.look))
-        age_s, hold_s = self._now_s - held.at_s, self._config.hold_s
-        return held.weight * math.exp(-moved / _MOVE - (age_s / hold_s if hold_s else 0.0))
+    def _weight(self, past: _PastAnswer) -> float:
+        """The weight of an answer now."""
+        moved = max(0.0, _distance(self._newest[_width(past.view)], past.view))
+        age_s, hold_s = self._now_s - past.at_s, self._config.hold_s
+        return past.weight * math.exp(-moved / _MOVE - (age_s / hold_s if hold_s else 0.0))
 
-    def _cut_every_s(self) -> float:
-        """Mean time between cuts lately; the scene so far, where there was one only."""
+    def _mean_scene_s(self) -> float:
+        """Mean time between the last cuts; after a single cut, the time since then."""
         return max(self._now_s - self._cuts[0], 1e-3) / max(len(self._cuts) - 1, 1)
 
 
-def _width(look: EdgeView) -> float:
-    return round(look.crop[2] - look.crop[0], 6)
+def _width(view: EdgeView) -> float:
+    return round(view.crop[2] - view.crop[0], 6)
 
 
-def _moved(look: EdgeView, before: EdgeView) -> float:
-    """Cosine distance of what was looked at."""
-    return 1 - float(look.class_token @ before.class_token)
+def _distance(view: EdgeView, other: EdgeView) -> float:
+    """Cosine distance of the class tokens, both of length 1."""
+    return 1 - float(view.class_token @ other.class_token)
 
 
-def _unit(vector: _Vector) -> _Vector:
-    """Of length 1; zeros stay zeros, so they resemble nothing."""
+def _unit_length(vector: _Vector) -> _Vector:
+    """Scaled to length 1; zeros stay zeros, so their distance to anything is 1."""
     length = float(np.linalg.norm(vector))
     unit: _Vector = vector / np.float32(length or 1.0)
     return unit

@@ -1,7 +1,8 @@
-"""The rectangle of units that an image codec codes where not all of a picture is sent.
+"""Finds the rectangle of units with the best units in it: unit order and number of units in, units out. Pure.
 
-A selector's units lie all over a picture, and one with holes costs an image codec nearly what the whole one does. A
-rectangle of units costs less, its place takes three bytes, and what it leaves out is what matters least.
+Image codecs send such a rectangle where they do not send the whole picture. The best units lie all over a picture, and
+a picture with holes costs an image codec nearly as many bytes as the whole picture. A rectangle costs less, its place
+takes three bytes, and it leaves out the least important units.
 """
 
 from __future__ import annotations
@@ -12,42 +13,44 @@ from numpy.typing import NDArray
 from sagelink.pipeline.types import Units
 
 
-def rectangle(order: Units, count: int, side: int) -> Units:
-    """The rectangle of at most `count` units of a grid of side x side that has the best of `order`, best first.
+def best_rectangle(order: Units, count: int, side: int) -> Units:
+    """The units, ascending, of the best rectangle of at most `count` units on a grid of side x side.
 
-    Returns its units, ascending. A unit is worth as many units as come after it. Of equals, the lowest rectangle.
+    `order`: units, best first. The first unit scores side**2, each next unit one less, units outside `order` 0. The
+    best rectangle has the largest sum; of equal sums, the smallest height.
     """
-    sums = sums_of(_worth(order, side))
+    sums = corner_sums(_scores(order, side))
     shapes = [(height, min(side, count // height)) for height in range(1, min(side, count) + 1)]
-    found = [best_place(sums, *shape) for shape in shapes]
-    at = int(np.argmax([worth for worth, _, _ in found]))
-    return _units(*found[at][1:], *shapes[at], side)
+    places = [best_place(sums, *shape) for shape in shapes]
+    best = int(np.argmax([total for total, _, _ in places]))
+    return _units(*places[best][1:], *shapes[best], side)
 
 
-def placed(order: Units, height: int, width: int, side: int) -> Units:
-    """As `rectangle`, of a given size."""
-    _, top, left = best_place(sums_of(_worth(order, side)), height, width)
+def best_rectangle_of(order: Units, height: int, width: int, side: int) -> Units:
+    """As `best_rectangle`, for one height and width in units."""
+    _, top, left = best_place(corner_sums(_scores(order, side)), height, width)
     return _units(top, left, height, width, side)
 
 
-def sums_of(worth: NDArray[np.floating]) -> NDArray[np.float64]:
-    """(S + 1, S + 1) of a grid (S, S): what all that lies above and to the left of a corner is worth."""
-    sums = np.zeros((len(worth) + 1, len(worth) + 1))
-    sums[1:, 1:] = worth.cumsum(0, dtype=np.float64).cumsum(1)
+def corner_sums(scores: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Of a grid (S, S), the sums (S + 1, S + 1) of all values above and to the left of each corner."""
+    sums = np.zeros((len(scores) + 1, len(scores) + 1))
+    sums[1:, 1:] = scores.cumsum(0, dtype=np.float64).cumsum(1)
     return sums
 
 
 def best_place(sums: NDArray[np.float64], height: int, width: int) -> tuple[float, int, int]:
-    """The most that a rectangle of that size holds; its first row and column, of equals the first."""
-    held = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
-    top, left = divmod(int(held.argmax()), held.shape[1])
-    return float(held[top, left]), top, left
+    """Largest sum of a rectangle of this size, its first row and first column; of equal sums, the first."""
+    totals = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
+    top, left = divmod(int(totals.argmax()), totals.shape[1])
+    return float(totals[top, left]), top, left
 
 
-def _worth(order: Units, side: int) -> NDArray[np.float64]:
-    worth = np.zeros(side**2)
-    worth[order] = np.arange(side**2, side**2 - len(order), -1)
-    return worth.reshape(side, side)
+def _scores(order: Units, side: int) -> NDArray[np.float64]:
+    """(side, side): side**2 for the best unit, one less for each next unit, 0 for units that are not in `order`."""
+    scores = np.zeros(side**2)
+    scores[order] = np.arange(side**2, side**2 - len(order), -1)
+    return scores.reshape(side, side)
 
 
 def _units(top: int, left: int, height: int, width: int, side: int) -> Units:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sagelink.pipeline.budget import UplinkBudget
     from sagelink.pipeline.config_file import load_config
     from sagelink.pipeline.graph import Graph
-    from sagelink.stages.gate import register_policy
+    from sagelink.stages.confidence_gate import register_policy
     from sagelink.stages.selectors import register_selector
     from sagelink.transport.codecs import register_codec
 
@@ -37,7 +37,7 @@ _MODULES = {
     "load_config": "pipeline.config_file",
     "prepare": "app.run",
     "register_codec": "transport.codecs",
-    "register_policy": "stages.gate",
+    "register_policy": "stages.confidence_gate",
     "register_selector": "stages.selectors",
 }
 

@@ -15,8 +15,8 @@ from sagelink.monitor.verdict_feed import VerdictFeed
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import GateConfig
 from sagelink.pipeline.threads import Worker
+from sagelink.stages.confidence_gate import Gate
 from sagelink.stages.control import Control
-from sagelink.stages.gate import Gate
 from tests.fakes import CANVAS, PATCH, SIDE
 from tests.monitor.test_verdict_feed import LABELS, verdict_of
 

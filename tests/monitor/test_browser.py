@@ -138,7 +138,9 @@ def page(browser, server) -> Iterator[Any]:
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.set_default_timeout(PATIENCE_MS)
     console_errors: list[str] = []
-    page.on("console", lambda message: console_errors.append(message.text) if message.type in ("error", "warning") else 0)
+    page.on(
+        "console", lambda message: console_errors.append(message.text) if message.type in ("error", "warning") else 0
+    )
     page.on("pageerror", lambda error: console_errors.append(str(error)))
     page.goto(server.url)
     page.wait_for_selector("#rows tr")

@@ -17,8 +17,8 @@ from sagelink.monitor.home_assistant import Entities, publish_to_home_assistant
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import GateConfig
 from sagelink.pipeline.config_file import load_config
+from sagelink.stages.confidence_gate import Gate
 from sagelink.stages.control import Control
-from sagelink.stages.gate import Gate
 from tests.brokers import Mosquitto
 
 # What Home Assistant 2026.11 takes: the schemas in homeassistant/components/mqtt/ of its package on PyPI, read on

@@ -1,4 +1,4 @@
-"""Changes while a run goes on: what is taken, what is refused, who is told."""
+"""Changes of a running run: accepted and refused values, and notified listeners."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import GateConfig
 from sagelink.pipeline.errors import UsageError
+from sagelink.stages.confidence_gate import Gate
 from sagelink.stages.control import Control
-from sagelink.stages.gate import Gate
 
 
 @pytest.fixture
@@ -16,15 +16,15 @@ def control() -> Control:
     return Control(UplinkBudget(64_000, 2.0), Gate(GateConfig()))
 
 
-def test_a_change_reaches_the_ledger_and_the_gate_and_is_told():
-    budget, gate, told = UplinkBudget(64_000, 2.0), Gate(GateConfig()), []
+def test_a_change_reaches_budget_and_gate_and_notifies_listeners():
+    budget, gate, states = UplinkBudget(64_000, 2.0), Gate(GateConfig()), []
     control = Control(budget, gate)
-    control.listen(lambda: told.append(control.state()))
+    control.listen(lambda: states.append(control.state()))
     control.change_budget("0.1Mbit/s")
     control.change_gate("margin", "0.25")
     assert budget.limit_bits == 200_000
     assert (gate.config.policy, gate.threshold) == ("margin", 0.25)
-    assert [state["uplink"] for state in told] == ["100 kbit/s"] * 2
+    assert [state["uplink"] for state in states] == ["100 kbit/s"] * 2
     control.change_budget("unlimited")
     control.change_gate("min_entropy")
     assert control.state() == {
@@ -33,7 +33,7 @@ def test_a_change_reaches_the_ledger_and_the_gate_and_is_told():
 
 
 @pytest.mark.parametrize("rate", [None, "", "0", "-1kbit/s", "fast", "1e999", True, [], {}, float("nan")])
-def test_a_rate_that_is_none_changes_nothing(control, rate):
+def test_an_invalid_rate_changes_nothing(control, rate):
     before = control.state()
     with pytest.raises(UsageError, match="budget"):
         control.change_budget(rate)
@@ -49,14 +49,14 @@ def test_a_rate_that_is_none_changes_nothing(control, rate):
         ("margin", -1, "gate.threshold"),
     ],
 )
-def test_a_gate_that_is_none_changes_nothing(control, policy, threshold, message):
+def test_an_invalid_gate_changes_nothing(control, policy, threshold, message):
     before = control.state()
     with pytest.raises(UsageError, match=message):
         control.change_gate(policy, threshold)
     assert control.state() == before
 
 
-def test_what_comes_over_mqtt_and_makes_no_sense_is_logged(control, caplog):
+def test_an_invalid_payload_over_mqtt_is_logged(control, caplog):
     control.take_budget(b"32kbit/s")
     for payload in (b"lots", b"", b"\xff\xfe", b"9" * 100_000):
         control.take_budget(payload)

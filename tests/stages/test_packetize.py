@@ -1,4 +1,4 @@
-"""Messages in parts: each fits a datagram and decodes alone, and together they hold every unit once."""
+"""Split messages: each part fits a datagram and decodes on its own, and the parts hold every unit once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from sagelink.pipeline.types import OperatingPoint, Pixels
 from sagelink.server.receive import receive
-from sagelink.stages.encode import Encoder
+from sagelink.stages.encoder import Encoder
 from sagelink.stages.frontier import find_frontier, read_frontier
 from sagelink.stages.packetize import Splitter
 from sagelink.stages.planner import Plan
@@ -27,13 +27,13 @@ from sagelink.transport.wire import (
 )
 
 CANVAS = Canvas(14, 16)
-LONGEST = 1155
+PART_BYTES = 1155
 GOLDEN = Path(__file__).parents[1] / "transport" / "golden"
 
 
 @pytest.fixture
 def picture() -> Pixels:
-    """Waves of several lengths with some noise: some kilobytes at a middling quality."""
+    """Waves of several lengths with some noise: some kilobytes at a medium quality."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:224, :224] / 224
     waves = [np.sin(2 * np.pi * (a * x + b * y)) for a, b in rng.uniform(-12, 12, (9, 2))]
@@ -43,9 +43,9 @@ def picture() -> Pixels:
 
 def parts_at(picture: Pixels, point: OperatingPoint) -> list[bytes] | None:
     encoder = Encoder([], CANVAS)
-    units = encoder.chosen_units(np.random.default_rng(1).permutation(196), point)
+    units = encoder.units_at(np.random.default_rng(1).permutation(196), point)
     whole = len(encoder.message(3, picture, units, point))
-    return Splitter(picture, CANVAS, LONGEST).split(units, point, whole, partial(encoder.encode_units, 3, picture))
+    return Splitter(picture, CANVAS, PART_BYTES).split(units, point, whole, partial(encoder.encode_units, 3, picture))
 
 
 @pytest.mark.parametrize(
@@ -59,24 +59,24 @@ def parts_at(picture: Pixels, point: OperatingPoint) -> list[bytes] | None:
     ],
     ids=lambda point: f"{point.codec}-{point.units}-{point.side}",
 )
-def test_each_part_is_evidence_of_its_own(picture: Pixels, point: OperatingPoint) -> None:
+def test_each_part_decodes_on_its_own(picture: Pixels, point: OperatingPoint) -> None:
     parts = parts_at(picture, point)
     assert parts is not None
     assert len(parts) > 1
-    assert max(map(len, parts)) <= LONGEST
+    assert max(map(len, parts)) <= PART_BYTES
     units = np.concatenate([decode_evidence(part).units for part in parts])
     assert len(set(units.tolist())) == len(units) == point.units
-    alone = [receive(part, CANVAS) for part in parts]
+    separate = [receive(part, CANVAS) for part in parts]
     whole = receive(encode_bundle(3, parts), CANVAS)
-    for each in alone:
-        places = np.searchsorted(whole.units, each.units)
-        assert (whole.content[places] == each.content).all()
+    for received in separate:
+        places = np.searchsorted(whole.units, received.units)
+        assert (whole.content[places] == received.content).all()
 
 
 @pytest.mark.parametrize("codec", ["avif", "raw-zstd"])
-@pytest.mark.parametrize("wrong", [0.3, 1.0])
-def test_a_part_that_is_too_long_is_cut_in_two(picture: Pixels, codec: str, wrong: float) -> None:
-    """However wrong the expectation, each unit is there once, and the work is bounded by the parts."""
+@pytest.mark.parametrize("error", [0.3, 1.0])
+def test_a_part_that_is_too_long_is_split_in_two(picture: Pixels, codec: str, error: float) -> None:
+    """Whatever the error of the expected size, each unit is there once, and few messages are coded per part."""
     coded: list[int] = []
 
     def code(units: np.ndarray, _: OperatingPoint) -> bytes:
@@ -84,49 +84,50 @@ def test_a_part_that_is_too_long_is_cut_in_two(picture: Pixels, codec: str, wron
         return units.astype(np.uint8).tobytes() * 40
 
     order = np.random.default_rng(1).permutation(196)
-    parts = Splitter(picture, CANVAS, LONGEST).split(order, OperatingPoint(codec, 196, 224, 0), wrong * 196 * 40, code)
+    point = OperatingPoint(codec, 196, 224, 0)
+    parts = Splitter(picture, CANVAS, PART_BYTES).split(order, point, error * 196 * 40, code)
     assert parts is not None
-    assert max(map(len, parts)) <= LONGEST
+    assert max(map(len, parts)) <= PART_BYTES
     assert sorted(unit for part in parts for unit in set(part)) == list(range(196))
     assert len(coded) < 2 * len(parts)
 
 
-def test_a_row_that_is_too_long_cannot_be_cut(picture: Pixels) -> None:
+def test_a_row_that_is_too_long_cannot_be_split(picture: Pixels) -> None:
     point = OperatingPoint("avif", 14, 224, 90)
-    assert Splitter(picture, CANVAS, LONGEST).split(np.arange(14), point, 2000, lambda *_: bytes(2000)) is None
+    assert Splitter(picture, CANVAS, PART_BYTES).split(np.arange(14), point, 2000, lambda *_: bytes(2000)) is None
 
 
-class Counting(Encoder):
+class CountingEncoder(Encoder):
     messages = 0
 
-    def coded(self, *args: object) -> bytes:
+    def encode_units(self, *args: object) -> bytes:
         self.messages += 1
-        return super().coded(*args)
+        return super().encode_units(*args)
 
 
-@pytest.mark.parametrize("cap", [1155, 1156, 1300, 2000, 4000, 8000, 10**6])
-def test_what_fits_a_cap_goes_in_parts_and_few_are_coded(picture: Pixels, cap: int) -> None:
-    lines = read_frontier(find_frontier("vit_tiny_patch16_224.augreg_in21k_ft_in1k", None), CANVAS)
-    encoder = Counting(lines, CANVAS, part_bytes=LONGEST)
-    plan = encoder.fit(3, picture, np.random.default_rng(1).permutation(196), cap)
+@pytest.mark.parametrize("max_bytes", [1155, 1156, 1300, 2000, 4000, 8000, 10**6])
+def test_a_message_within_a_limit_is_split_and_few_parts_are_coded(picture: Pixels, max_bytes: int) -> None:
+    curves = read_frontier(find_frontier("vit_tiny_patch16_224.augreg_in21k_ft_in1k", None), CANVAS)
+    encoder = CountingEncoder(curves, CANVAS, part_bytes=PART_BYTES)
+    plan = encoder.fit(3, picture, np.random.default_rng(1).permutation(196), max_bytes)
     assert isinstance(plan, Plan)
-    assert len(plan.message) <= cap
+    assert len(plan.message) <= max_bytes
     assert peek(plan.message) == (3, plan.point.units)
     parts = parts_of(plan.message)
     if codec_by_name(plan.point.codec).sends != "whole":
-        assert max(map(len, parts)) <= LONGEST
+        assert max(map(len, parts)) <= PART_BYTES
     assert encoder.messages <= 2 + 3 * 2 * max(8, len(parts))
-    if cap > 4000:
+    if max_bytes > 4000:
         assert len(parts) > 3
 
 
-def test_what_was_lost_is_missing_and_nothing_else(picture: Pixels) -> None:
+def test_only_the_units_of_a_lost_part_are_missing(picture: Pixels) -> None:
     parts = parts_at(picture, OperatingPoint("avif", 196, 224, 45))
     assert parts is not None
     message = encode_bundle(3, parts[1:])
-    left = receive(message, CANVAS)
-    assert peek(message) == (3, len(left.units))
-    assert set(left.units) == set(range(196)) - set(decode_evidence(parts[0]).units)
+    received = receive(message, CANVAS)
+    assert peek(message) == (3, len(received.units))
+    assert set(received.units) == set(range(196)) - set(decode_evidence(parts[0]).units)
 
 
 def test_a_decoded_band_looks_like_the_picture(picture: Pixels) -> None:
@@ -141,7 +142,7 @@ def test_a_whole_file_cannot_be_split(picture: Pixels) -> None:
     assert parts_at(picture, OperatingPoint("webp-frame", 196, 224, 60)) is None
 
 
-def test_a_bundle_comes_apart_as_it_was_put_together() -> None:
+def test_a_bundle_decodes_to_its_parts() -> None:
     message = encode_bundle(7, [b"one", b"", b"three"])
     assert message.hex(" ") == "53 47 03 03 00 00 00 07 03 00 03 6f 6e 65 00 00 00 05 74 68 72 65 65 95 13 91 41"
     assert decode_bundle(message) == (7, [b"one", b"", b"three"])
@@ -155,7 +156,7 @@ def test_a_bundle_comes_apart_as_it_was_put_together() -> None:
 
 @pytest.mark.parametrize("name", ["avif", "webp"])
 def test_golden_bands(name: str) -> None:
-    """These bytes must be read by every later version that calls itself 3; what the libraries write may change."""
+    """Every later release of wire version 3 must read these bytes; the codec libraries may write other bytes."""
     golden = (GOLDEN / f"bands-{name}.bin").read_bytes()
     codec, units = codec_by_name(name), [np.array([0, 1, 3, 5, 6]), np.array([8, 11, 13, 14, 15])]
     seq, parts = decode_bundle(golden)
@@ -174,7 +175,7 @@ def test_golden_bands(name: str) -> None:
     assert receive(golden, Canvas(4, 16)).units.tolist() == np.concatenate(units).tolist()
 
 
-def test_parts_that_do_not_go_together_are_refused(picture: Pixels) -> None:
+def test_parts_that_do_not_belong_together_are_refused(picture: Pixels) -> None:
     parts = parts_at(picture, OperatingPoint("avif", 196, 224, 45))
     assert parts is not None
     with pytest.raises(MalformedMessage, match="overlap or differ in kind"):

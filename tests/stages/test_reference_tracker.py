@@ -1,4 +1,4 @@
-"""Evidence memory: both sides against each other, whatever is lost, reordered, restarted or exchanged between them."""
+"""Delta coding end to end: edge and server memory with lost and reordered messages, restarts and several servers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def evidence(seq: int, picture: Pixels, units: Units) -> EvidenceMessage:
 
 @dataclass
 class Server:
-    """One server process; a camera's messages reach it under the camera's name."""
+    """One server process."""
 
     memory: ReferenceStore = field(default_factory=lambda: ReferenceStore(1_000_000))
 
@@ -45,20 +45,20 @@ class Camera:
     """One edge process."""
 
     name: str = "door"
-    memory: ReferenceTracker = field(default_factory=lambda: ReferenceTracker(PATCH, 1000.0, least_new=3))
-    new: int = 3  # units of a message
+    tracker: ReferenceTracker = field(default_factory=lambda: ReferenceTracker(PATCH, 1000.0, least_new=3))
+    new: int = 3  # new units per message
 
     def code(self, seq: int, picture: Pixels, now_s: float) -> tuple[bytes, Reference] | None:
-        base = self.memory.reference_for(picture, now_s)
-        if base is None:
+        reference = self.tracker.reference_for(picture, now_s)
+        if reference is None:
             return None
-        units = np.setdiff1d(np.arange(UNITS), base.units)[: self.new]
-        message = encode_delta(evidence(seq, picture, units), base.name, base.units)
-        self.memory.register_sent(seq, message, base, units, picture, now_s)
-        return message, base
+        units = np.setdiff1d(np.arange(UNITS), reference.units)[: self.new]
+        message = encode_delta(evidence(seq, picture, units), reference.name, reference.units)
+        self.tracker.register_sent(seq, message, reference, units, picture, now_s)
+        return message, reference
 
 
-# What may happen to a frame's message, and between two frames.
+# The fate of a message, and the event before it.
 FATES = st.sampled_from(["answer", "answer", "answer", "lose", "lose reply", "late reply", "twice"])
 EVENTS = st.sampled_from([None, None, None, None, "scene", "edge restarts", "server restarts", "other server"])
 
@@ -66,8 +66,8 @@ EVENTS = st.sampled_from([None, None, None, None, "scene", "edge restarts", "ser
 @given(st.lists(st.tuples(FATES, EVENTS, st.sampled_from(["door", "yard"])), max_size=40))
 @example([("answer", None, "door"), ("answer", "other server", "door"), ("answer", "scene", "door")])
 @settings(max_examples=150, deadline=None)
-def test_the_server_never_classifies_with_units_that_are_not_as_the_frame_shows_them(steps):
-    """Two cameras in other scenes, two servers; pictures change only with the scene, so each unit has one truth."""
+def test_the_server_never_uses_units_that_differ_from_the_frame(steps):
+    """Two cameras with different scenes, two servers; a picture changes only with its scene, so its units are known."""
     scene = {"door": 0, "yard": 500}
     cameras = {name: Camera(name) for name in scene}
     servers, now = [Server(), Server()], 0
@@ -86,103 +86,103 @@ def test_the_server_never_classifies_with_units_that_are_not_as_the_frame_shows_
         coded = camera.code(seq, picture, float(seq))
         if coded is None or fate == "lose":
             continue
-        message, base = coded
+        message, reference = coded
         for _ in range(2 if fate == "twice" else 1):
             received, reply = servers[now].answer(name, message, float(seq))
             np.testing.assert_array_equal(received.content, cut_units(picture, received.units, PATCH))
-            own = len(received.units) - len(base.units)
-            assert own == camera.new or len(received.units) == camera.new
-            assert peek(message) == (seq, camera.new + len(base.units))
+            new = len(received.units) - len(reference.units)
+            assert new == camera.new or len(received.units) == camera.new
+            assert peek(message) == (seq, camera.new + len(reference.units))
         if fate == "late reply":
             late.append((name, reply))
         elif fate != "lose reply":
-            camera.memory.acknowledge(reply)
+            camera.tracker.acknowledge(reply)
         if late and seq % 3 == 0:
-            who, reply = late.pop()
-            cameras[who].memory.acknowledge(reply)
+            name, reply = late.pop()
+            cameras[name].tracker.acknowledge(reply)
 
 
-def test_messages_complete_one_another_and_the_server_sees_all_units():
-    camera, server, picture = Camera(new=5, memory=ReferenceTracker(PATCH, 9.0)), Server(), make_picture(seed=1)
+def test_successive_messages_add_units_at_the_server():
+    camera, server, picture = Camera(new=5, tracker=ReferenceTracker(PATCH, 9.0)), Server(), make_picture(seed=1)
     counts = []
     for seq in range(3):
         message, _ = camera.code(seq, picture, float(seq))
         received, reply = server.answer("door", message, float(seq))
-        camera.memory.acknowledge(reply)
+        camera.tracker.acknowledge(reply)
         counts.append(len(received.units))
     assert counts == [5, 10, 15]
-    assert camera.memory.reference_for(picture, 3.0).units.tolist() == [*range(15)]
+    assert camera.tracker.reference_for(picture, 3.0).units.tolist() == [*range(15)]
 
 
-def test_units_that_have_changed_or_are_old_do_not_count():
-    camera, server, picture = Camera(new=6, memory=ReferenceTracker(PATCH, 2.0)), Server(), make_picture(seed=1)
+def test_changed_or_old_units_do_not_count():
+    camera, server, picture = Camera(new=6, tracker=ReferenceTracker(PATCH, 2.0)), Server(), make_picture(seed=1)
     message, _ = camera.code(0, picture, 0.0)
-    camera.memory.acknowledge(server.answer("door", message, 0.0)[1])
+    camera.tracker.acknowledge(server.answer("door", message, 0.0)[1])
     changed = picture.copy()
     changed[:PATCH, PATCH : 2 * PATCH] ^= 128  # unit 1
-    changed[:PATCH, :PATCH] ^= 1  # unit 0, by less than shows
-    assert camera.memory.reference_for(changed, 1.0).units.tolist() == [0, 2, 3, 4, 5]
-    assert camera.memory.reference_for(picture, 2.0).units.tolist() == [0, 1, 2, 3, 4, 5]
-    assert camera.memory.reference_for(picture, 2.1).name == NO_REFERENCE
-    assert len(camera.memory.reference_for(picture, -1.0).units) == 0  # a clock that jumped back
+    changed[:PATCH, :PATCH] ^= 1  # unit 0, by less than the threshold
+    assert camera.tracker.reference_for(changed, 1.0).units.tolist() == [0, 2, 3, 4, 5]
+    assert camera.tracker.reference_for(picture, 2.0).units.tolist() == [0, 1, 2, 3, 4, 5]
+    assert camera.tracker.reference_for(picture, 2.1).name == NO_REFERENCE
+    assert len(camera.tracker.reference_for(picture, -1.0).units) == 0  # a clock that jumped back
 
 
-def test_some_units_are_always_left_to_send_and_they_are_the_oldest():
+def test_the_oldest_units_are_always_sent_again():
     camera, server, picture = (
-        Camera(new=8, memory=ReferenceTracker(PATCH, 100.0, least_new=4)),
+        Camera(new=8, tracker=ReferenceTracker(PATCH, 100.0, least_new=4)),
         Server(),
         make_picture(seed=1),
     )
     for seq in range(2):
         message, _ = camera.code(seq, picture, float(seq))
-        camera.memory.acknowledge(server.answer("door", message, float(seq))[1])
-    assert camera.memory.reference_for(picture, 2.0).units.tolist() == [*range(4), *range(8, 16)]
+        camera.tracker.acknowledge(server.answer("door", message, float(seq))[1])
+    assert camera.tracker.reference_for(picture, 2.0).units.tolist() == [*range(4), *range(8, 16)]
 
 
-def test_what_is_not_acknowledged_is_not_built_on():
+def test_unacknowledged_units_are_not_used():
     camera, picture = Camera(), make_picture(seed=1)
     for seq in range(3):
-        _, base = camera.code(seq, picture, float(seq))
-        assert base.name == NO_REFERENCE
+        _, reference = camera.code(seq, picture, float(seq))
+        assert reference.name == NO_REFERENCE
 
 
-def test_replies_that_overtake_one_another_leave_the_newest():
+def test_after_reordered_replies_the_newest_memory_counts():
     camera, server, picture = Camera(), Server(), make_picture(seed=1)
     one, two = (camera.code(seq, picture, float(seq))[0] for seq in (0, 1))
     replies = [server.answer("door", message, 0.0)[1] for message in (one, two)]
-    camera.memory.acknowledge(replies[1])
-    camera.memory.acknowledge(replies[0])
-    assert camera.memory.reference_for(picture, 2.0).name == reference_name(two, completed=False)
+    camera.tracker.acknowledge(replies[1])
+    camera.tracker.acknowledge(replies[0])
+    assert camera.tracker.reference_for(picture, 2.0).name == reference_name(two, completed=False)
 
 
 @pytest.mark.parametrize("refusal", [None, "unknown codec 10"])
-def test_a_server_that_has_not_what_it_should_is_left_alone_for_twice_as_long_each_time(refusal):
+def test_the_pause_doubles_each_time_the_server_lacks_a_reference(refusal):
     camera, picture, seq = Camera(), make_picture(seed=1), iter(range(10_000))
-    rests = []
+    pauses = []
     for _ in range(9):
-        while camera.memory.reference_for(picture, 0.0) is None:
+        while camera.tracker.reference_for(picture, 0.0) is None:
             pass
-        for _ in range(2):  # one to build on, one that builds on it
+        for _ in range(2):  # a reference, and a message that uses it
             number = next(seq)
-            message, base = camera.code(number, picture, 0.0)
-            received = receive(message, CANVAS)  # remembers nothing
+            message, reference = camera.code(number, picture, 0.0)
+            received = receive(message, CANVAS)  # a server without memory
             units = 0 if refusal else len(received.units)
-            camera.memory.acknowledge(
+            camera.tracker.acknowledge(
                 Reply(number, refusal, () if refusal else (0,), () if refusal else (-0.1,), units, 1.0)
             )
-            if refusal or len(base.units):
+            if refusal or len(reference.units):
                 break
-        rest = 0
-        while camera.memory.reference_for(picture, 0.0) is None:
-            rest += 1
-        rests.append(rest)
-    assert rests == [1, 2, 4, 8, 16, 32, 64, 64, 64]
+        pause = 0
+        while camera.tracker.reference_for(picture, 0.0) is None:
+            pause += 1
+        pauses.append(pause)
+    assert pauses == [1, 2, 4, 8, 16, 32, 64, 64, 64]
 
 
 # The server's store
 
 
-def test_a_camera_finds_only_its_own():
+def test_a_camera_finds_only_its_own_references():
     camera, server, picture = Camera(), Server(), make_picture(seed=1)
     message, _ = camera.code(0, picture, 0.0)
     server.answer("door", message, 0.0)
@@ -191,14 +191,14 @@ def test_a_camera_finds_only_its_own():
     assert server.memory.recall("yard", name, 0.0) is None
 
 
-def test_the_store_is_bounded_in_bytes_states_and_time():
+def test_the_store_is_bounded_in_bytes_entries_and_time():
     units, content = np.arange(4), np.zeros((4, PATCH, PATCH, 3), np.uint8)
-    memory = ReferenceStore(max_bytes=10 * (content.nbytes + units.nbytes))
+    memory = ReferenceStore(most_bytes=10 * (content.nbytes + units.nbytes))
     for number in range(100):
         memory.keep(f"camera-{number % 5}", bytes([number] * 8), units, content, float(number) / 100)
         assert memory.size_bytes <= 10 * (content.nbytes + units.nbytes)
-    held = [n for n in range(100) if memory.recall(f"camera-{n % 5}", bytes([n] * 8), 1.0) is not None]
-    assert held == [*range(90, 100)]
+    found = [n for n in range(100) if memory.recall(f"camera-{n % 5}", bytes([n] * 8), 1.0) is not None]
+    assert found == [*range(90, 100)]
     for number in range(100, 110):
         memory.keep("door", bytes([number] * 8), units, content, 1.0)
     assert sum(memory.recall("door", bytes([n] * 8), 1.0) is not None for n in range(100, 110)) == 4
@@ -206,13 +206,13 @@ def test_the_store_is_bounded_in_bytes_states_and_time():
     assert memory.size_bytes == 0
 
 
-def test_a_store_of_no_size_holds_nothing():
+def test_a_store_of_size_zero_stores_nothing():
     memory = ReferenceStore(0)
     memory.keep("door", b"12345678", np.arange(2), np.zeros((2, PATCH, PATCH, 3), np.uint8), 0.0)
     assert memory.recall("door", b"12345678", 0.0) is None
 
 
-def test_what_is_kept_does_not_change_with_the_message_that_it_came_from():
+def test_stored_units_are_a_copy():
     memory, content = ReferenceStore(1_000_000), np.zeros((2, PATCH, PATCH, 3), np.uint8)
     memory.keep("door", b"12345678", np.arange(2), content, 0.0)
     content[:] = 9
@@ -222,18 +222,18 @@ def test_what_is_kept_does_not_change_with_the_message_that_it_came_from():
 # The wire
 
 
-def test_golden_completion():
-    """Units 0 and 4 of a 4x4 grid, completing a base of which unit 1 is kept."""
-    rest = EvidenceMessage(7, SIDE, PATCH, 1, np.array([0, 4]), b"rest")
-    message = encode_delta(rest, b"basename", np.array([1]))
+def test_golden_delta_message():
+    """Units 0 and 4 of a 4x4 grid, added to a reference of which unit 1 is still valid."""
+    new_units = EvidenceMessage(7, SIDE, PATCH, 1, np.array([0, 4]), b"rest")
+    message = encode_delta(new_units, b"basename", np.array([1]))
     assert message[:-4].hex(" ") == (
         "53 47 03 01 00 00 00 07 04 04 0a 00 02 "  # header of evidence, codec 10
         "06 "  # units 0 and 4
-        "62 61 73 65 6e 61 6d 65 00 01 01 "  # base, 1 unit kept, codec 1
+        "62 61 73 65 6e 61 6d 65 00 01 01 "  # reference, 1 unit kept, codec 1
         "01 72 65 73 74"  # unit 1, payload
     )
     assert peek(message) == (7, 3)
-    assert len(message) - len(encode_evidence(rest)) == delta_overhead_bytes(UNITS, 1)
+    assert len(message) - len(encode_evidence(new_units)) == delta_overhead_bytes(UNITS, 1)
 
 
 @pytest.mark.parametrize(
@@ -251,14 +251,14 @@ def test_golden_completion():
         (b"basename\x00\x01\x0a\x01", "unknown codec 10"),
     ],
 )
-def test_malformed_completions(payload, reason):
+def test_malformed_delta_messages(payload, reason):
     message = encode_evidence(EvidenceMessage(7, SIDE, PATCH, 10, np.array([0, 4]), payload))
     with pytest.raises(MalformedMessage, match=reason):
         receive(message, CANVAS)
 
 
 @given(st.binary(max_size=60))
-def test_random_bytes_are_refused_or_read(payload):
+def test_random_bytes_are_refused_or_decoded(payload):
     message = encode_evidence(EvidenceMessage(7, SIDE, PATCH, 10, np.array([0, 4]), payload))
     try:
         assert peek(message)[0] == 7
@@ -267,7 +267,7 @@ def test_random_bytes_are_refused_or_read(payload):
         pass
 
 
-def test_units_that_the_base_never_had_are_not_made_up():
+def test_units_that_the_reference_never_had_are_left_out():
     server, picture = Server(), make_picture(seed=1)
     first = encode_delta(evidence(0, picture, np.arange(3)), NO_REFERENCE, np.empty(0, np.intp))
     server.answer("door", first, 0.0)

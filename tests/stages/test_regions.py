@@ -1,4 +1,4 @@
-"""Region of interest and mask: exactly what is looked at."""
+"""Region of interest and mask."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def ramp(height: int = 10, width: int = 20) -> np.ndarray:
     return np.arange(height * width * 3, dtype=np.uint8).reshape(height, width, 3)
 
 
-def test_nothing_asked_nothing_done() -> None:
+def test_without_region_and_mask_the_picture_is_unchanged() -> None:
     picture = ramp()
     assert Regions()(picture) is picture
 
@@ -23,18 +23,18 @@ def test_nothing_asked_nothing_done() -> None:
 )
 def test_the_region_is_cut_out(roi: tuple[float, float, float, float], shape: tuple[int, ...]) -> None:
     picture = ramp()
-    seen = Regions(roi)(picture.copy())
-    assert seen.shape == shape
-    assert seen.flags.c_contiguous
-    assert (seen == picture[-shape[0] :, -shape[1] :] if roi[1] else seen == picture[: shape[0], -shape[1] :]).all()
+    cut = Regions(roi)(picture.copy())
+    assert cut.shape == shape
+    assert cut.flags.c_contiguous
+    assert (cut == picture[-shape[0] :, -shape[1] :] if roi[1] else cut == picture[: shape[0], -shape[1] :]).all()
 
 
 def test_polygons_are_hidden_and_the_rest_is_untouched() -> None:
     picture = ramp(20, 40)
     half = ((0.0, 0.0), (0.475, 0.0), (0.475, 1.0), (0.0, 1.0))
-    seen = Regions(mask=[half])(picture.copy())
-    assert len(np.unique(seen[:, :20].reshape(-1, 3), axis=0)) == 1
-    assert (seen[:, 20:] == picture[:, 20:]).all()
+    cut = Regions(mask=[half])(picture.copy())
+    assert len(np.unique(cut[:, :20].reshape(-1, 3), axis=0)) == 1
+    assert (cut[:, 20:] == picture[:, 20:]).all()
 
 
 def test_the_mask_is_of_the_whole_picture_whatever_the_region() -> None:
@@ -44,7 +44,7 @@ def test_the_mask_is_of_the_whole_picture_whatever_the_region() -> None:
     assert (Regions((0.55, 0, 1, 1), [right])(picture.copy()) != 250).all()
 
 
-def test_a_picture_that_may_not_be_written_to() -> None:
+def test_a_read_only_picture_can_be_masked() -> None:
     picture = ramp()
     picture.flags.writeable = False
     assert Regions(mask=[((0, 0), (1, 0), (1, 1))])(picture).shape == picture.shape

@@ -1,4 +1,4 @@
-"""Timestamps of real streams, tidy and otherwise, made into time; and frames chosen by time."""
+"""Stream time from regular and broken timestamps, and sampling by time."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from sagelink.stages.timeline import Sampler, Timeline
 
 
-def placed(pts: list[float | None], frame_s: float = 0.1) -> list[float]:
+def times_of(pts: list[float | None], frame_s: float = 0.1) -> list[float]:
     timeline = Timeline(frame_s)
-    return [round(timeline.place(each), 6) for each in pts]
+    return [round(timeline.place(pts_s), 6) for pts_s in pts]
 
 
 @pytest.mark.parametrize(
@@ -26,18 +26,18 @@ def placed(pts: list[float | None], frame_s: float = 0.1) -> list[float]:
         ([0, 0.1, 0.05, 0.2], [0, 0.1, 0.1, 0.2]),  # jitter: time stands still
         ([95443.5, 95443.6, 0.05, 0.15], [0, 0.1, 0.2, 0.3]),  # a 33-bit counter at 90 kHz wraps
         ([5, 5.1, 5.2, 0, 0.1], [0, 0.1, 0.2, 0.3, 0.4]),  # two files joined
-        ([0, 0.1, 99999, 99999.1], [0, 0.1, 0.2, 0.3]),  # a leap ahead of a day is no pause
-        ([0, 60, 120], [0, 60, 120]),  # a time-lapse is
+        ([0, 0.1, 99999, 99999.1], [0, 0.1, 0.2, 0.3]),  # a step ahead of a day is not a pause
+        ([0, 60, 120], [0, 60, 120]),  # a time-lapse is valid
         ([-3, -2.9], [0, 0.1]),
     ],
 )
 def test_time_from_timestamps(pts: list[float | None], times: list[float]) -> None:
-    assert placed(pts) == times
+    assert times_of(pts) == times
 
 
 @given(st.lists(st.none() | st.floats(-1e6, 1e6), max_size=40))
 def test_time_never_runs_backwards(pts: list[float | None]) -> None:
-    times = placed(pts)
+    times = times_of(pts)
     assert times == sorted(times)
     assert times[:1] in ([], [0])
 

@@ -1,4 +1,4 @@
-"""Gate: keep the edge answer, or offload."""
+"""Gate stage: keeps the edge answer where it is confident enough, else offloads the frame. `Metered` in and out."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from sagelink.pipeline.config import GateConfig
 from sagelink.pipeline.errors import UsageError, suggest
 from sagelink.pipeline.types import Answer, Drop, EdgeOnly, Metered
 
-# A policy says whether to offload a frame, given the edge answer and the threshold.
+# From the edge answer and the threshold to whether the frame is offloaded.
 Policy = Callable[[Answer, float], bool]
 
 
 def min_entropy(answer: Answer, threshold: float) -> bool:
-    """Offload when the min-entropy of the answer, -log2 of its top probability, exceeds the threshold in bits."""
+    """Offloads when the min-entropy of the answer, -log2 of its top probability, exceeds the threshold in bits."""
     return bool(-answer.log_probs.max() / np.log(2) > threshold)
 
 
 def margin(answer: Answer, threshold: float) -> bool:
-    """Offload when the lead of the first over the second probability is below the threshold."""
+    """Offloads when the difference of the two largest probabilities is below the threshold."""
     second, first = np.exp(np.partition(answer.log_probs, -2)[-2:])
     return bool(first - second < threshold)
 
@@ -34,12 +34,12 @@ _POLICIES: dict[str, tuple[Policy, float]] = {
 
 
 def policy_names() -> list[str]:
-    """The policies that a configuration may name."""
+    """Names of all policies."""
     return [*_POLICIES]
 
 
 def register_policy(name: str, policy: Policy, default_threshold: float = 0.0) -> None:
-    """Makes a policy known to configurations under a name."""
+    """Makes a policy available to configurations under `name`."""
     _POLICIES[name] = (policy, default_threshold)
 
 
@@ -49,7 +49,7 @@ class Gate:
         self.change(config)
 
     def change(self, config: GateConfig) -> None:
-        """What holds from the next frame on. Raises UsageError for an unknown policy, and changes nothing then."""
+        """Applies `config` from the next frame on. Raises UsageError for an unknown policy; then nothing changes."""
         if config.policy not in _POLICIES:
             raise UsageError(
                 f"gate.policy: unknown policy {config.policy!r}{suggest(config.policy, [*_POLICIES])}; "
@@ -60,7 +60,7 @@ class Gate:
         self.config = config
 
     def offloads(self, answer: Answer) -> bool:
-        """Whether a frame of which this would be said is worth the server's answer."""
+        """Whether a frame with this answer is to be offloaded."""
         return self._policy(answer, self.threshold)
 
     async def process(self, metered: Metered) -> Metered | EdgeOnly:
