@@ -48,8 +48,8 @@ MAX_CLASSES = 16
 MAX_PARTS = 32
 PART_BYTES = 1155  # longest part that travels in one WebRTC datagram
 # The parts of a bundle have at least this many bytes on average. The splitter and the WebRTC cost model both rely on
-# it through `max_datagrams`: a link knows only the size of a message when it is charged, so this bound is what keeps
-# the charge at or above the cost of the real datagrams.
+# it through `max_datagrams`: a link is asked for the cost of a message by its size alone, so this bound keeps the
+# charge at or above the cost of the real datagrams.
 MIN_MEAN_PART_BYTES = 640
 MAX_MESSAGE_BYTES = 4_000_000
 REFERENCE_NAME_BYTES = 8  # name of the units that a server retains for a camera

@@ -38,7 +38,7 @@ def strip(file: bytes) -> tuple[int, int, bytes]:
 
 
 def rebuild(width: int, height: int, core: bytes) -> bytes:
-    """The file that `strip` took apart."""
+    """The WebP file from the results of `strip`."""
     frame = core[:_TAG_BYTES] + _START.pack(_START_CODE, width, height) + core[_TAG_BYTES:]
     chunk = frame + b"\0" * (len(frame) % 2)
     return _CONTAINER.pack(b"RIFF", len(chunk) + 12, b"WEBP", b"VP8 ", len(frame)) + chunk

@@ -1,4 +1,4 @@
-"""An aiomqtt client with what aiomqtt 2.5 lacks: a TCP time limit, its socket, typed connection errors, quiet closing.
+"""An aiomqtt client extended by a TCP time limit, access to its socket, typed connection errors and quiet closing.
 
 This is the only module that uses private attributes and error texts of aiomqtt, and of paho below it. pyproject.toml
 therefore pins aiomqtt to 2.5. Used here:
