@@ -39,7 +39,7 @@ class Sagelink:
         self._reader.join(5)
         self._process.stdout.close()
 
-    def said(self, text: str, timeout_s: float = 60) -> Self:
+    def said(self, text: str, timeout_s: float = 150) -> Self:
         """Waits until the output contains `text`."""
         end_s = time.monotonic() + timeout_s
         while text not in self.output:

@@ -8,15 +8,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sagelink.app.run import prepare
+from sagelink.models.pair import Pair
+from sagelink.pipeline.config_file import load_config
 from tests.processes import Sagelink
 
 Line = dict[str, Any]  # of results.jsonl
+PATIENCE_S = 150  # ends a test that hangs; a loaded machine needs a minute to start a process
 
 RESULT_KEYS = {
     *("seq", "stream_s", "sent_s", "label", "class_id", "prob", "origin", "drop", "crop", "units", "lost_units"),
     *("wire_bits", "codec", "side", "quality", "capture_s", "wall_s", "pts_s", "scene", "server_seq", "revised_from"),
     *("allowance_bits", "window_bits", "budget_bits", "edge", "server", "latency_ms", "camera", "name", "truth"),
 }
+
+
+def run_here(pair: Pair, source: object, out: Path, **options: object) -> tuple[list[Line], dict[str, Any]]:
+    """Lines and summary of a run in this process; `gate__policy="always"` sets gate.policy."""
+    settings = {key.replace("__", "."): value for key, value in options.items()}
+    given = {"models": "demo", "capture.source": str(source), "output.out": str(out), **settings}
+    prepare(load_config(None, given), pair).run()
+    lines, summary = read(out)
+    check_accounts(lines, summary)
+    return lines, summary
 
 
 def serve(url: str, *arguments: str, **environment: str) -> Sagelink:
@@ -43,7 +57,7 @@ def lines_so_far(out: Path) -> list[Line]:
 
 def wait_for_lines(out: Path, matches: Callable[[Line], bool] = lambda line: True, count: int = 3) -> int:
     """Waits until the run has written `count` more lines that match; returns the number of all lines."""
-    end_s, before = time.monotonic() + 60, len(lines_so_far(out))
+    end_s, before = time.monotonic() + PATIENCE_S, len(lines_so_far(out))
     while sum(map(matches, lines_so_far(out)[before:])) < count:
         assert time.monotonic() < end_s, f"no matching line among {lines_so_far(out)[before:][-3:]}"
         time.sleep(0.05)

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import aiomqtt
@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from sagelink.app.serve import serve as serve_here
+from sagelink.models.pair import Pair
 from sagelink.pipeline.config import MqttConfig
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.errors import UsageError
@@ -25,10 +26,12 @@ from sagelink.transport.mqtt.address import open_broker
 from sagelink.transport.mqtt.edge import MqttEdgeLink
 from sagelink.transport.mqtt.topics import SESSION_BYTES, Topics
 from sagelink.transport.wire import encode_reply
-from tests.app.runs import answered, dropped, finish, lines_so_far, live_run, serve, wait_for_lines
+from tests.app.runs import answered, dropped, finish, lines_so_far, live_run, run_here, serve, wait_for_lines
 from tests.brokers import Mosquitto, free_port
 from tests.conftest import skip_or_fail
 from tests.processes import Sagelink
+
+Command = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
@@ -37,21 +40,20 @@ def mosquitto() -> Iterator[Mosquitto]:
         yield running
 
 
-def test_a_replay_gives_the_verdicts_of_one_process(mosquitto: Mosquitto, tmp_path: Path) -> None:
-    common = ["run", "synthetic:60", "--models", "demo", "--uplink", "unlimited"]
+def test_a_replay_gives_the_verdicts_of_one_process(mosquitto: Mosquitto, tmp_path: Path, pair: Pair) -> None:
     port = free_port()
     with serve(mosquitto.url, "--http", f"127.0.0.1:{port}") as server:
         server.said("serving demo-server")
         assert httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False).text == "alive\n"
         assert httpx.get(f"http://127.0.0.1:{port}/readyz", trust_env=False).text == "ready\n"
-        with Sagelink(*common, "--server", mosquitto.url, "--out", tmp_path / "mqtt") as over_mqtt:
-            lines, summary = finish(over_mqtt, tmp_path / "mqtt")
+        command = ("run", "synthetic:60", "--models", "demo", "--uplink", "unlimited", "--server", mosquitto.url)
+        with Sagelink(*command, "--out", tmp_path / "mqtt") as run:
+            lines, summary = finish(run, tmp_path / "mqtt")
         metrics = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
         assert f'messages_total{{outcome="answered"}} {summary["offloaded"]:.1f}' in metrics
         server.interrupt()
         assert server.ended(10) == 0
-    with Sagelink(*common, "--out", tmp_path / "one") as in_process:
-        expected, _ = finish(in_process, tmp_path / "one")
+    expected, _ = run_here(pair, "synthetic:60", tmp_path / "one", budget__uplink="unlimited")
     assert sum(map(answered, expected)) > 20
     for line, other in zip(lines, expected, strict=True):
         assert all(line[key] == other[key] for key in ("class_id", "origin", "drop", "units", "codec", "quality"))
@@ -89,23 +91,21 @@ def test_wrong_use_of_serve(settings: dict[str, object], message: str) -> None:
         serve_here(load_config(None, {"models": "demo", **settings}), print)
 
 
-def test_wrong_use_is_reported_in_one_line() -> None:
-    with Sagelink("run", "synthetic:3", "--models", "demo", "--server", "mqtt://user:hunter2@broker") as process:
-        assert process.ended() == 2
-    assert "the URL must not contain credentials" in process.output
-    assert process.output.count("\n") == 1
-    assert "hunter2" not in process.output
+def test_wrong_use_is_reported_in_one_line(command: Command) -> None:
+    code, printed = command("run", "synthetic:3", "--models", "demo", "--server", "mqtt://user:hunter2@broker")
+    assert code == 2
+    assert "the URL must not contain credentials" in printed
+    assert printed.count("\n") == 1
+    assert "hunter2" not in printed
 
 
 async def test_a_server_whose_model_fits_no_camera_ends_with_an_error(mosquitto: Mosquitto) -> None:
     broker = open_broker(mosquitto.url, MqttConfig(), "url")
     larger = CameraInfo(side=14, patch_size=16, classes="0123", deadline_s=1.0)
     async with MqttEdgeLink(broker, Topics("sagelink"), "edge", ["door"], larger, must_connect=True):
-        with serve(mosquitto.url) as server:
-            assert await asyncio.to_thread(server.ended) == 2
-    assert "the server's model fits none of the 1 connected cameras: edge/door" in server.output
-    assert "units of 16 pixels on 14x14" in server.output
-    assert "Traceback" not in server.output
+        config = load_config(None, {"models": "demo", "serve.listen": mosquitto.url})
+        with pytest.raises(UsageError, match="fits none of the 1 connected cameras: edge/door.*16 pixels on 14x14"):
+            await asyncio.to_thread(serve_here, config, print)
 
 
 # Faults

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from sagelink.models.pair import Pair
 from sagelink.transport.wire import is_bundle
-from tests.app.runs import answered, dropped, finish, lines_so_far, live_run, serve, wait_for_lines
+from tests.app.runs import answered, dropped, finish, lines_so_far, live_run, run_here, serve, wait_for_lines
 from tests.brokers import free_port
 from tests.certificates import self_signed
 from tests.processes import Sagelink
@@ -21,7 +23,7 @@ def url() -> str:
     return f"webrtc+http://127.0.0.1:{free_port()}"
 
 
-def test_a_replay_gives_the_verdicts_of_one_process(url: str, tmp_path: Path) -> None:
+def test_a_replay_gives_the_verdicts_of_one_process(url: str, tmp_path: Path, pair: Pair) -> None:
     """Messages of one datagram: a longer message is split into packets, each coded on its own."""
     common = (*COMMON, "synthetic:40", "--uplink", "unlimited", "--set", "encode.max_message=1100B")
     with serve(url) as server:
@@ -31,8 +33,8 @@ def test_a_replay_gives_the_verdicts_of_one_process(url: str, tmp_path: Path) ->
         server.interrupt()
         assert server.ended(10) == 0
         assert "Traceback" not in server.output
-    with Sagelink(*common, "--out", tmp_path / "one") as run:
-        expected, _ = finish(run, tmp_path / "one")
+    options = {"gate__policy": "always", "budget__uplink": "unlimited", "encode__max_message": "1100B"}
+    expected, _ = run_here(pair, "synthetic:40", tmp_path / "one", **options)
     assert summary["offloaded"] == 40
     for line, other in zip(lines, expected, strict=True):
         assert all(line[key] == other[key] for key in ("class_id", "origin", "drop", "units", "codec", "quality"))
@@ -89,10 +91,12 @@ def test_over_tls(url: str, tmp_path: Path) -> None:
             assert "Traceback" not in run.output
 
 
-def test_a_certificate_that_cannot_be_served_is_wrong_use(url: str, tmp_path: Path) -> None:
+def test_a_certificate_that_cannot_be_served_is_wrong_use(
+    url: str, tmp_path: Path, command: Callable[..., tuple[int, str]]
+) -> None:
     (certificate, _), (_, key) = self_signed(tmp_path / "one"), self_signed(tmp_path / "other")
     listen = ("--set", f"webrtc.certificate={certificate}", "--set", f"webrtc.key={key}")
-    with serve(url.replace("http", "https"), *listen) as server:
-        assert server.ended() == 2
-    assert "accepted: a PEM certificate and its own key" in server.output
-    assert server.output.count("\n") == 1
+    code, printed = command("serve", "--listen", url.replace("http", "https"), "--models", "demo", *listen)
+    assert code == 2
+    assert "accepted: a PEM certificate and its own key" in printed
+    assert printed.count("\n") == 1
