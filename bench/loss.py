@@ -35,7 +35,7 @@ _DRAWS = 4  # random losses per frame
 
 
 @dataclass(frozen=True)
-class LossMode:
+class SendMode:
     """A way to send messages."""
 
     name: str
@@ -70,7 +70,7 @@ def lose(seq: int, message: bytes, uses_datagrams: bool, loss: float, rng: np.ra
 
 
 def measure(
-    harness: Harness, samples: Sequence[Sample], plans: Sequence[Plan | int], mode: LossMode, loss: float
+    harness: Harness, samples: Sequence[Sample], plans: Sequence[Plan | int], mode: SendMode, loss: float
 ) -> LossShare:
     rng = np.random.default_rng(7)
     arrived: list[tuple[Sample, Plan | int, bytes | None]] = []
@@ -103,8 +103,8 @@ def main() -> None:
     samples = list(harness.samples(((frame.pixels, frame.truth) for frame in source), config.select))
     lines = usable_curves(config, pair.server.name, harness.canvas)
     modes = [
-        LossMode("whole", Encoder(lines, harness.canvas, config.encode.slack), uses_datagrams=False),
-        LossMode("parts", Encoder(lines, harness.canvas, config.encode.slack, PART_BYTES), uses_datagrams=True),
+        SendMode("whole", Encoder(lines, harness.canvas, config.encode.slack), uses_datagrams=False),
+        SendMode("parts", Encoder(lines, harness.canvas, config.encode.slack, PART_BYTES), uses_datagrams=True),
     ]
     print(f"| bytes a frame | sent | {' | '.join(f'{loss:.0%} lost' for loss in LOSSES)} |")
     print("|---" * (2 + len(LOSSES)) + "|")

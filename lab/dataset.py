@@ -24,7 +24,7 @@ _IMAGENET = 1000
 
 
 @dataclass(slots=True)
-class Pictures:
+class ImageSet:
     """Image paths with class ids. Iteration reads one image at a time; unreadable images are skipped and listed."""
 
     paths: Sequence[Path]
@@ -44,15 +44,15 @@ class Pictures:
                 continue
             yield pixels, None if self.truth is None else self.truth[index]
 
-    def subset(self, rows: slice, limit: int | None) -> Pictures:
+    def subset(self, rows: slice, limit: int | None) -> ImageSet:
         """The images of a slice, at most `limit`. Raises UsageError if fewer than MIN_IMAGES remain."""
         paths = self.paths[rows][:limit]
         if len(paths) < MIN_IMAGES:
             raise UsageError(f"{len(paths)} images to measure; accepted: {MIN_IMAGES} or more")
-        return Pictures(paths, None if self.truth is None else self.truth[rows][:limit])
+        return ImageSet(paths, None if self.truth is None else self.truth[rows][:limit])
 
 
-def find_pictures(folder: Path, labels: Path | None, classes: Sequence[str]) -> Pictures:
+def find_pictures(folder: Path, labels: Path | None, classes: Sequence[str]) -> ImageSet:
     """Images of a folder, with labels from a CSV file (columns `file` and `label`) or from class folders.
 
     A class folder is named after a class, a class number, or an ImageNet synset such as n01440764. Images directly in
@@ -67,7 +67,7 @@ def find_pictures(folder: Path, labels: Path | None, classes: Sequence[str]) -> 
         raise UsageError(f"folder {str(folder)!r} holds no images; accepted: {', '.join(SUFFIXES)}")
     folders = {path.relative_to(folder).parts[0] for path in paths if path.parent != folder}
     if not folders:
-        return Pictures(paths, None)
+        return ImageSet(paths, None)
     if stray := [path.name for path in paths if path.parent == folder]:
         raise UsageError(
             f"folder {str(folder)!r} holds class folders such as {min(folders)!r} and images beside them such as "
@@ -80,7 +80,7 @@ def find_pictures(folder: Path, labels: Path | None, classes: Sequence[str]) -> 
                 f"folder {name!r} in {str(folder)!r} names none of the model's {len(classes)} classes"
                 f"{suggest(name, classes)}; accepted: class names, numbers 0 to {len(classes) - 1}, ImageNet synsets"
             )
-    return Pictures(paths, [ids[path.relative_to(folder).parts[0]] for path in paths])
+    return ImageSet(paths, [ids[path.relative_to(folder).parts[0]] for path in paths])
 
 
 def pictures_of(
@@ -114,7 +114,7 @@ def _class_ids(classes: Sequence[str]) -> dict[str, int]:
     return ids | {name: number for number, name in enumerate(classes)}
 
 
-def _from_csv(folder: Path, labels: Path, classes: Sequence[str]) -> Pictures:
+def _from_csv(folder: Path, labels: Path, classes: Sequence[str]) -> ImageSet:
     try:
         with labels.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
@@ -140,4 +140,4 @@ def _from_csv(folder: Path, labels: Path, classes: Sequence[str]) -> Pictures:
             )
         paths.append(path)
         truth.append(ids[label])
-    return Pictures(paths, truth)
+    return ImageSet(paths, truth)

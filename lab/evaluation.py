@@ -14,7 +14,7 @@ import numpy as np
 
 from sagelink.lab import MIN_IMAGES
 from sagelink.lab.bootstrap import Bootstrap, Hits, Interval
-from sagelink.lab.dataset import Pictures
+from sagelink.lab.dataset import ImageSet
 from sagelink.lab.eval_report import Difference, Report
 from sagelink.lab.harness import EdgeFeatures, Harness
 from sagelink.lab.progress_bar import ShowProgress, step_counter
@@ -55,7 +55,7 @@ class Evaluation:
         self.weight = weight
         self.features: list[EdgeFeatures] = []
 
-    def score_images(self, images: Pictures, kinds: Sequence[Importance], progress: ShowProgress) -> None:
+    def score_images(self, images: ImageSet, kinds: Sequence[Importance], progress: ShowProgress) -> None:
         """Computes the edge features of all images and the server's answers on all units.
 
         Raises UsageError if fewer than MIN_IMAGES can be read.
