@@ -17,7 +17,7 @@ from sagelink.app.options import ModelOptions, parse_integers, parse_names, pars
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sagelink.lab.dataset import Pictures
+    from sagelink.lab.dataset import ImageSet
     from sagelink.lab.eval_report import Report
     from sagelink.lab.evaluation import Evaluation
     from sagelink.models.vit import Importance
@@ -93,7 +93,7 @@ def evaluate(
 def _measure(
     console: Console,
     evaluation: Evaluation,
-    pictures: Pictures,
+    pictures: ImageSet,
     by_units: tuple[Sequence[str], Sequence[Importance], Sequence[int]],
     by_bytes: tuple[Mapping[str, Encoder], Sequence[int]],
 ) -> None:

@@ -2,10 +2,10 @@
 
     python -m bench.lossy_run [--transports mqtt webrtc] [--seconds 40] [--fps 8] [--max-message 2500B]
 
-256 kbit/s, 25 ms and 5 % loss of packets either way (`bench.lossy_link`), the demo pair on frames of its world, a budget of
-what the cable carries. Of the frames that were sent: the share that the server answered, the time from the charge to
-the reply, and from the picture to the verdict; and of their units those that are not in the answers. Needs root, `ip`,
-/dev/net/tun and mosquitto.
+256 kbit/s, 25 ms and 5 % loss of packets either way (`bench.lossy_link`), the demo pair on frames of its world, a
+budget equal to the rate of the cable. Columns: share of the sent frames that the server answered; time from the charge
+to the reply, and from the picture to the verdict; share of sent units that are missing in the answers. Needs root,
+`ip`, /dev/net/tun and mosquitto.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ _SMALLEST = 1e-9  # probability
 
 
 def spread(reply: Reply, classes: int) -> NDArray[np.float32]:
-    """Log-probabilities (classes,) from the few of a reply; the other classes share the remaining probability equally."""
+    """Log-probabilities (C,) from the few of a reply; the other classes share the remaining probability equally."""
     named = np.array(reply.class_ids)
     log_probs = np.array(reply.log_probs, np.float32)
     rest = max(1.0 - float(np.exp(log_probs).sum()), _SMALLEST)
@@ -49,8 +49,8 @@ def weight_of_share(weights: Mapping[float, float], share: float) -> float:
 
 class Fuse:
     def __init__(self, replace: bool, weights: dict[float, float] | None, units: int) -> None:
-        """`replace`: the server's answer replaces the edge's. `weights`: weight of the server's answer by the share of the
-        grid's `units` that it used; without it, the measured weight of the evidence's operating point counts."""
+        """`replace`: the server's answer replaces the edge's. `weights`: weight of the server's answer, by the share of
+        the grid's `units` that it used; without it, the measured weight of the evidence's operating point counts."""
         self._replace = replace
         self._weights = weights
         self._units = units

@@ -77,7 +77,7 @@ class Server:
 
 
 def budget_levels(page: Any) -> int:
-    """Number of heights at which the chart draws the budget line: groups of rows with five or more pixels of its colour."""
+    """Number of heights at which the chart draws the budget line: groups of rows with five or more of its pixels."""
     colour = page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--limit').trim()")
     pixels = np.array(Image.open(io.BytesIO(page.locator("#chart").screenshot())).convert("RGB"), int)
     near = np.abs(pixels - ImageColor.getrgb(colour)).sum(-1) < 60

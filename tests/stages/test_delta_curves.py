@@ -16,7 +16,7 @@ from sagelink.stages.planner import Plan
 from sagelink.stages.select import new_units_for
 from sagelink.stages.selectors import coverage, topk
 from sagelink.transport.delta_message import delta_overhead_bytes
-from sagelink.transport.wire import REMEMBERED, decode_evidence
+from sagelink.transport.wire import DELTA_CODEC, decode_evidence
 from tests.fakes import CANVAS, PATCH, SIDE, make_evidence, make_picture, make_scored
 
 UNITS = SIDE**2
@@ -71,7 +71,7 @@ def test_a_delta_message_is_sent_where_its_expected_agreement_is_higher(
     assert isinstance(plan, Plan) == is_delta
     if plan is not None:
         message = decode_evidence(plan.message)
-        assert message.codec == REMEMBERED
+        assert message.codec == DELTA_CODEC
         assert plan.reference_units == 8
         assert len(plan.message) <= 8 * PATCH**2 * 3 - 60
         assert set(message.units) <= set(new_units)

@@ -193,7 +193,7 @@ def test_a_camera_finds_only_its_own_references():
 
 def test_the_store_is_bounded_in_bytes_entries_and_time():
     units, content = np.arange(4), np.zeros((4, PATCH, PATCH, 3), np.uint8)
-    memory = ReferenceStore(most_bytes=10 * (content.nbytes + units.nbytes))
+    memory = ReferenceStore(max_bytes=10 * (content.nbytes + units.nbytes))
     for number in range(100):
         memory.keep(f"camera-{number % 5}", bytes([number] * 8), units, content, float(number) / 100)
         assert memory.size_bytes <= 10 * (content.nbytes + units.nbytes)
