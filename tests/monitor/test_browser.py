@@ -77,7 +77,7 @@ class Server:
 
 
 def budget_levels(page: Any) -> int:
-    """Number of heights at which the chart draws the budget line: groups of rows with five or more pixels of its colour."""
+    """Number of heights of the budget line in the chart: groups of rows with five or more pixels of its colour."""
     colour = page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--limit').trim()")
     pixels = np.array(Image.open(io.BytesIO(page.locator("#chart").screenshot())).convert("RGB"), int)
     near = np.abs(pixels - ImageColor.getrgb(colour)).sum(-1) < 60
@@ -138,7 +138,9 @@ def page(browser, server) -> Iterator[Any]:
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.set_default_timeout(PATIENCE_MS)
     console_errors: list[str] = []
-    page.on("console", lambda message: console_errors.append(message.text) if message.type in ("error", "warning") else 0)
+    page.on(
+        "console", lambda message: console_errors.append(message.text) if message.type in ("error", "warning") else 0
+    )
     page.on("pageerror", lambda error: console_errors.append(str(error)))
     page.goto(server.url)
     page.wait_for_selector("#rows tr")
