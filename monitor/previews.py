@@ -31,7 +31,7 @@ def live_picture(number: int, verdict: Verdict, grid: UnitGrid, resize: Resize) 
     """Binary message for the page: length of the header (32 bits, big-endian), header (JSON), JPEG of the frame.
 
     Keys of the header: `n`, `camera`; `box`, the box of the sent grid (left, top, right, bottom as shares of the
-    picture); `side`, units per side; `units`, those sent; `seen`, the box of the grid that the edge scored;
+    picture); `side`, units per side; `units`, those sent; `edge_box`, the box of the grid that the edge scored;
     `importance`, see `heat`.
     """
     height, width = verdict.frame.pixels.shape[:2]
@@ -46,7 +46,7 @@ def live_picture(number: int, verdict: Verdict, grid: UnitGrid, resize: Resize) 
         "box": on_picture(verdict.crop),
         "side": grid.side,
         "units": verdict.units.tolist(),
-        "seen": None if verdict.scored is None else on_picture(verdict.scored.edge_view.crop),
+        "edge_box": None if verdict.scored is None else on_picture(verdict.scored.edge_view.crop),
         "importance": None if verdict.scored is None else heat(verdict.scored.importance),
     }
     text = json.dumps(header, separators=(",", ":")).encode()

@@ -1,4 +1,4 @@
-"""Camera apps for tests: aiortc peers that push a video track to a WHIP endpoint."""
+"""Peers for tests: an aiortc peer that pushes a video track to a WHIP endpoint, as a camera app or a browser does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOKEN = "a-token-of-some-length"  # noqa: S105
 
 
 class Shades(VideoStreamTrack):
-    """A video track of uniform grey pictures."""
+    """Pictures of one shade of grey."""
 
     def __init__(self, shade: int, height: int = 120, width: int = 160) -> None:
         super().__init__()
@@ -30,23 +30,23 @@ class Shades(VideoStreamTrack):
 async def request(
     url: str, method: str, body: bytes | None = None, token: str | None = None, kind: str = "application/sdp"
 ) -> tuple[int, str, str]:
-    """Sends an HTTP request; returns status, body and Location header."""
+    """Status, body and Location."""
 
-    def send() -> tuple[int, str, str]:
+    def go() -> tuple[int, str, str]:
         headers = {"Content-Type": kind} | ({"Authorization": f"Bearer {token}"} if token else {})
-        prepared = urllib.request.Request(url, body, headers, method=method)  # noqa: S310
+        asked = urllib.request.Request(url, body, headers, method=method)  # noqa: S310
         try:
-            with urllib.request.urlopen(prepared, timeout=15) as answer:  # noqa: S310
+            with urllib.request.urlopen(asked, timeout=15) as answer:  # noqa: S310
                 return answer.status, answer.read().decode(), answer.headers.get("Location", "")
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.read().decode(), ""
 
-    return await asyncio.to_thread(send)
+    return await asyncio.to_thread(go)
 
 
 class CameraApp:
-    """Pushes pictures of one shade; `leave` closes the connection."""
+    """A peer that pushes one video track; `leave` closes its connection."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class CameraApp:
 
 
 class Browser(CameraApp):
-    """Acts as the page in a browser: sends video and receives answers on a pre-negotiated data channel."""
+    """A peer like the camera page: sends video, and receives answers on a pre-negotiated data channel."""
 
     def __init__(self, url: str, shade: int = 200, **options: Any) -> None:
         super().__init__(url, shade, **options)

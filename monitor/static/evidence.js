@@ -29,7 +29,7 @@ export class Evidence {
       element("evidence-title").textContent = answer ? "This frame is no longer stored" : "No connection";
       element("received-caption").textContent = "";
       element("facts").replaceChildren();
-      for (const id of ["seen", "received"]) clear(element(id));
+      for (const id of ["edge-input", "received"]) clear(element(id));
       return;
     }
     const { event, ...grid } = await answer.json();
@@ -39,7 +39,7 @@ export class Evidence {
       ? `received by the server: ${event.units} of ${grid.side ** 2} units`
       : `nothing was sent (${event.drop})`;
     await Promise.all([
-      paint(element("seen"), event.edge && `/api/frames/${n}/picture`, (context) => {
+      paint(element("edge-input"), event.edge && `/api/frames/${n}/picture`, (context) => {
         if (element("show-heat").checked) drawHeat(context, { ...grid, box: WHOLE });
         if (element("show-units").checked) drawUnits(context, grid);
       }),

@@ -66,7 +66,7 @@ export class LivePictures {
     [canvas.width, canvas.height] = [picture.width, picture.height];
     const context = canvas.getContext("2d");
     context.drawImage(picture, 0, 0);
-    if (element("show-heat").checked) drawHeat(context, { ...header, box: header.seen });
+    if (element("show-heat").checked) drawHeat(context, { ...header, box: header.edge_box });
     if (element("show-units").checked) drawUnits(context, header);
     canvas.dataset.n = header.n;
     const frame = this.#frames.findLast((other) => other.n === header.n);

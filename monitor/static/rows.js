@@ -7,7 +7,7 @@ const SHOWN = 60;
 const FILTERS = {
   all: () => true,
   sent: (frame) => frame.units > 0,
-  kept: (frame) => frame.units === 0,
+  unsent: (frame) => frame.units === 0,
   differ: (frame) => frame.server && frame.server.label !== frame.edge?.label,
   revised: (frame) => frame.revised_from,
 };

@@ -1,4 +1,4 @@
-"""A run for the dashboard to show, without its pipeline."""
+"""Fixtures: the view of a run for the dashboard, without a pipeline."""
 
 from __future__ import annotations
 

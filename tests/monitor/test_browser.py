@@ -56,7 +56,7 @@ class Server:
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             stdout=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 60
         while True:
             try:
                 with urlopen(f"{self.url}readyz"):  # noqa: S310
@@ -69,7 +69,7 @@ class Server:
     def end(self) -> int:
         assert self._process is not None
         self._process.send_signal(signal.SIGINT)
-        return self._process.wait(60)
+        return self._process.wait(10)
 
     def stats(self) -> dict[str, Any]:
         with urlopen(f"{self.url}api/stats") as answer:  # noqa: S310
@@ -77,7 +77,7 @@ class Server:
 
 
 def budget_levels(page: Any) -> int:
-    """Number of heights at which the chart draws the budget line: groups of rows with five or more of its pixels."""
+    """Number of heights of the budget line in the chart: groups of rows with five or more pixels of its colour."""
     colour = page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--limit').trim()")
     pixels = np.array(Image.open(io.BytesIO(page.locator("#chart").screenshot())).convert("RGB"), int)
     near = np.abs(pixels - ImageColor.getrgb(colour)).sum(-1) < 60

@@ -117,7 +117,7 @@ def test_a_live_picture_has_the_box_of_a_sent_crop():
     (length,) = struct.unpack_from("!I", data)
     header = json.loads(data[4 : 4 + length])
     assert header["box"] == [0.25, 0.5, 0.75, 1.0]
-    assert header["seen"] == [0, 0, 1, 1]  # the box of the importance
+    assert header["edge_box"] == [0, 0, 1, 1]  # the box of the importance
 
 
 def test_no_importance_is_no_heat():
