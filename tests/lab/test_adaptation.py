@@ -43,8 +43,8 @@ class Setup:
     def batches(self, seed: int = 0, batch_sizes: tuple[int, int] = (3, 4)) -> BatchDataset:
         return BatchDataset(self.training, self.curves, self.harness.canvas, SIZES, batch_sizes, seed)
 
-    def student(self) -> Student:
-        return Student(self.stock, InProcessBatches(self.batches(batch_sizes=(4, 2))), bf16=False)
+    def student(self, batch_sizes: tuple[int, int] = (2, 1)) -> Student:
+        return Student(self.stock, InProcessBatches(self.batches(batch_sizes=batch_sizes)), bf16=False)
 
     def trainer(self, held_out: HeldOut, limit_s: float) -> Trainer:
         return Trainer(self.student(), self.stock, held_out, 500, limit_s)
@@ -174,10 +174,10 @@ def test_chosen_units_follow_the_order_in_mirrored_frames_too(setup: Setup) -> N
 
 
 def test_the_loss_falls_and_the_patch_embedding_is_not_trained(setup: Setup) -> None:
-    student = setup.student()
+    student = setup.student(batch_sizes=(4, 2))
     for _ in range(16):
         student.step(0.1)
-    untrained = setup.student()
+    untrained = setup.student(batch_sizes=(4, 2))
     untrained.steps = student.steps  # so that it gets the same batches
     assert sum(student.step(0.1) for _ in range(4)) < sum(untrained.step(1.0) for _ in range(4))
     weights, stock = student.weights(), setup.stock.vit.state_dict()
@@ -283,12 +283,19 @@ def test_mixed_weights_lie_between_both(setup: Setup) -> None:
 DEMO = ("--models", "demo", "--set", "select.importance=last", "--set", "select.selector=topk")
 
 
+@pytest.fixture
+def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few frames per step, because these tests are about the command and not about the training."""
+    monkeypatch.setattr("sagelink.lab.adaptation.BATCH_SIZES", (4, 2))
+
+
 def fake_agreement(monkeypatch: pytest.MonkeyPatch, adapted: float) -> None:
     """The stock server, which is measured first, has an agreement of 0.5, every adapted model the given one."""
     answers = itertools.chain([0.5], itertools.repeat(adapted))
     monkeypatch.setattr(HeldOut, "agreement", lambda self, model: Agreement((next(answers),), ()))
 
 
+@pytest.mark.usefixtures("_small_batches")
 def test_the_command_continues_after_ctrl_c_and_writes_a_checkpoint(
     command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,6 +334,7 @@ def test_the_command_continues_after_ctrl_c_and_writes_a_checkpoint(
     assert Embedding(*adapted.embedding()).digest == Embedding(*stock.embedding()).digest  # tokens stay valid
 
 
+@pytest.mark.usefixtures("_small_batches")
 def test_the_command_saves_nothing_without_an_improvement(
     command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
