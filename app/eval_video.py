@@ -76,7 +76,7 @@ def evaluate_video(
     policies = bench.policies() | (bench.ablations() if ablation else {})
     console = Console()
     out.mkdir(parents=True, exist_ok=True)
-    comparison = _Comparison(harness, settings, fps, out / "cache")
+    comparison = _VideoEvaluation(harness, settings, fps, out / "cache")
     comparison.run(console, found, round(clips * seconds * fps), policies, rates_kbps, seed)
     has_truth = not _are_videos(sources)
     report = {
@@ -95,7 +95,7 @@ def evaluate_video(
     console.print(f"written to {out}", highlight=False, soft_wrap=True)
 
 
-class _Comparison:
+class _VideoEvaluation:
     """Runs every policy over the clips at every rate; after Ctrl-C it holds the rows that are complete."""
 
     def __init__(self, harness: Harness, settings: Config, fps: float, cache: Path) -> None:
