@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sagelink.pipeline.types import WHOLE, Answer, EdgeView, SceneEstimate, ServerObservation
+from sagelink.pipeline.types import Answer, EdgeView, SceneEstimate, ServerObservation
+from sagelink.stages.scene_cuts import CutDetector
 
 MAX_OBSERVATIONS = 32  # server answers that count for a scene
 _MAX_PENDING = 64  # sent frames without an answer; with more, the oldest are given up
@@ -55,9 +56,7 @@ class SceneState:
     def __init__(self, config: SceneConfig) -> None:
         self._config = config
         self._now_s = 0.0
-        self._view: EdgeView | None = None  # of the newest frame
-        self._newest: dict[float, EdgeView] = {}  # by width of the crop: the newest view in this scene
-        self._jump = 0.0  # largest difference between two frames since the last view of the whole picture
+        self._cut_detector = CutDetector(config.cut, config.cut_pixels, every_frame=not config.remember)
         self._start_seq = 0
         self._start_s = 0.0
         self._edge_sum: _Vector | None = None  # log-probabilities, over the scene's frames
@@ -69,14 +68,8 @@ class SceneState:
     def observe(self, seq: int, answer: Answer, view: EdgeView, now_s: float) -> SceneEstimate:
         """The estimate for the next frame, with its edge answer and all server answers so far. Time never runs back."""
         self._now_s = now_s = max(now_s, self._now_s)
-        view = replace(view, class_token=_unit_length(view.class_token))
-        if self._view is not None:
-            self._jump = max(self._jump, float(np.abs(view.thumbnail - self._view.thumbnail).mean()))
-        if self._is_cut(view):
+        if self._cut_detector.is_cut(view):
             self._begin_scene(seq, now_s)
-        if view.crop == WHOLE:
-            self._jump = 0.0
-        self._view = self._newest[_width(view)] = view
         if self._config.accumulate and self._edge_sum is not None:
             self._edge_sum = self._edge_sum + answer.log_probs
             self._frames += 1
@@ -109,8 +102,8 @@ class SceneState:
 
     def register_sent(self, seq: int) -> None:
         """Evidence of the newest frame is on its way."""
-        if self._view is not None:
-            self._sent[seq] = (self._now_s, self._view)
+        if self._cut_detector.view is not None:
+            self._sent[seq] = (self._now_s, self._cut_detector.view)
             while len(self._sent) > _MAX_PENDING:
                 del self._sent[next(iter(self._sent))]
 
@@ -127,40 +120,14 @@ class SceneState:
         self._edge_sum, self._frames = None, 0.0
         self._past.clear()
         self._sent.clear()
-        self._newest.clear()
         self._cuts = [*self._cuts[-7:], now_s]
-
-    def _is_cut(self, view: EdgeView) -> bool:
-        """Only views of the whole picture show a cut; `sagelink.stages.zoom` asks for one after a large change."""
-        if self._view is None or not self._config.remember or len(view.class_token) != len(self._view.class_token):
-            return True
-        previous = self._newest.get(_width(view))
-        if view.crop != WHOLE or previous is None:
-            return False
-        return _distance(view, previous) > self._config.cut and self._jump > self._config.cut_pixels
 
     def _weight(self, past: _PastAnswer) -> float:
         """The weight of an answer now."""
-        moved = max(0.0, _distance(self._newest[_width(past.view)], past.view))
+        moved = max(0.0, self._cut_detector.distance_to(past.view))
         age_s, hold_s = self._now_s - past.at_s, self._config.hold_s
         return past.weight * math.exp(-moved / _MOVE - (age_s / hold_s if hold_s else 0.0))
 
     def _mean_scene_s(self) -> float:
         """Mean time between the last cuts; after a single cut, the time since then."""
         return max(self._now_s - self._cuts[0], 1e-3) / max(len(self._cuts) - 1, 1)
-
-
-def _width(view: EdgeView) -> float:
-    return round(view.crop[2] - view.crop[0], 6)
-
-
-def _distance(view: EdgeView, other: EdgeView) -> float:
-    """Cosine distance of the class tokens, both of length 1."""
-    return 1 - float(view.class_token @ other.class_token)
-
-
-def _unit_length(vector: _Vector) -> _Vector:
-    """Scaled to length 1; zeros stay zeros, so their distance to anything is 1."""
-    length = float(np.linalg.norm(vector))
-    unit: _Vector = vector / np.float32(length or 1.0)
-    return unit
