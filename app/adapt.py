@@ -22,10 +22,10 @@ from sagelink.pipeline.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from sagelink.lab.adaptation_trainer import Trainer
     from sagelink.lab.harness import Harness
     from sagelink.lab.held_out import Agreement
     from sagelink.lab.progress_bar import ProgressBar
-    from sagelink.lab.trainer import Trainer
     from sagelink.lab.unlabelled_frames import AdaptationFrames
     from sagelink.pipeline.config import Config
 
@@ -62,14 +62,14 @@ def adapt(
     from rich.console import Console
 
     from sagelink.lab.adaptation import Student, batch_sizes, bf16_is_faster, save_adapted
+    from sagelink.lab.adaptation_trainer import Trainer
     from sagelink.lab.harness import Harness
     from sagelink.lab.held_out import UNIT_SHARES, HeldOut
     from sagelink.lab.progress_bar import ProgressBar
-    from sagelink.lab.trainer import Trainer
     from sagelink.lab.training_batches import BatchDataset
     from sagelink.models.loading import weights_digest
     from sagelink.models.pair import Pair
-    from sagelink.pipeline.outputs import check_writable
+    from sagelink.pipeline.output_files import check_writable
     from sagelink.stages.frontier import find_frontier, read_frontier
 
     settings = options.load({"capture.source": sources[0], "server.device": device})

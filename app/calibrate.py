@@ -50,7 +50,7 @@ def calibrate(
     from sagelink.lab.harness import Harness
     from sagelink.lab.progress_bar import ProgressBar
     from sagelink.models.pair import Pair
-    from sagelink.pipeline.outputs import check_writable
+    from sagelink.pipeline.output_files import check_writable
 
     settings = options.load({"capture.source": source})
     check_writable(out.parent)

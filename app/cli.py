@@ -233,7 +233,7 @@ app.command("eval-video")(evaluate_video)
 @app.command("models")
 def list_models() -> None:
     """List models: bundled, cached, and available by name."""
-    from sagelink.app.inventory import print_models
+    from sagelink.app.list_models import print_models
 
     print_models()
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sagelink.app.deadlines import REPLAY_DEADLINE_S
+from sagelink.app.reply_deadline import REPLAY_DEADLINE_S
 from sagelink.pipeline.channel import Channel
 from sagelink.pipeline.clock import BudgetClock, MonotonicClock
 from sagelink.pipeline.graph import Chain, Graph, Stage
 from sagelink.pipeline.threads import InThread
 from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Frame, Metered, Scored, Selected, Sent, Verdict
+from sagelink.stages.budget_meter import Claim, Meter
 from sagelink.stages.capture import MergedCaptures
 from sagelink.stages.encode import Encode
-from sagelink.stages.meter import Claim, Meter
 from sagelink.stages.rate_control import ValueGate
 from sagelink.stages.reference_tracker import ReferenceTracker
 from sagelink.stages.scene_tracker import RegisterPending, SceneTracker, TrackScene, scene_config
@@ -25,15 +25,15 @@ from sagelink.stages.ship import AHEAD, Collect, Pace, Ship, Uplink
 from sagelink.stages.zoom import ZoomCrop, ZoomSchedule
 
 if TYPE_CHECKING:
-    from sagelink.app.script import Script
+    from sagelink.app.replay_script import Script
     from sagelink.models.pair import Pair
-    from sagelink.pipeline.accounts import CameraAccount
+    from sagelink.pipeline.camera_accounts import CameraAccount
     from sagelink.pipeline.config import Config
     from sagelink.stages.capture import Capture
     from sagelink.stages.confidence_gate import Gate
-    from sagelink.stages.encoder import Encoder
+    from sagelink.stages.evidence_encoder import Encoder
     from sagelink.stages.fuse import Fuse
-    from sagelink.stages.record import Recorder
+    from sagelink.stages.verdict_recorder import Recorder
     from sagelink.transport.link import EdgeLink
 
 _MAX_BATCH = 8  # frames that one forward pass of the edge model scores

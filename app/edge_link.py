@@ -6,13 +6,13 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
-from sagelink.app.deadlines import REPLAY_DEADLINE_S
+from sagelink.app.reply_deadline import REPLAY_DEADLINE_S
 from sagelink.pipeline.clock import BudgetClock, MonotonicClock
 from sagelink.pipeline.config import Config
-from sagelink.pipeline.overhead import OverheadLog
+from sagelink.pipeline.connection_overhead import OverheadLog
 from sagelink.pipeline.tasks import abandon_threads_at_exit, background
 from sagelink.pipeline.urls import host_name, is_webrtc
-from sagelink.stages.control import Control
+from sagelink.stages.run_control import Control
 
 if TYPE_CHECKING:
     from sagelink.models.pair import Pair
@@ -112,7 +112,7 @@ def _webrtc_link(
     charge_overhead: Callable[[int], bool] | None,
     on_recovered: Callable[[str], None],
 ) -> EdgeLink:
-    from sagelink.net.extras import need_aiortc
+    from sagelink.net.optional_aiortc import need_aiortc
     from sagelink.transport.webrtc.address import open_signalling_endpoint
 
     need_aiortc("ship.server")

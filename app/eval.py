@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sagelink.lab.eval_report import Report
     from sagelink.lab.evaluation import Evaluation
     from sagelink.models.vit import Importance
-    from sagelink.stages.encoder import Encoder
+    from sagelink.stages.evidence_encoder import Encoder
 
 _UNITS = "16,32,48,64,96,128,196"
 
@@ -65,9 +65,9 @@ def evaluate(
     from sagelink.lab.harness import Harness
     from sagelink.models.pair import Pair
     from sagelink.models.vit import Importance
-    from sagelink.pipeline.outputs import check_writable
+    from sagelink.pipeline.output_files import check_writable
+    from sagelink.stages.frontier_filter import AUTO
     from sagelink.stages.selectors import SELECTORS
-    from sagelink.stages.usable_curves import AUTO
     from sagelink.transport.codecs import codec_names
     from sagelink.transport.wire import MAX_MESSAGE_BYTES
 

@@ -64,7 +64,7 @@ def evaluate_video(
     from sagelink.lab.harness import Harness
     from sagelink.lab.video_policies import VideoPolicies
     from sagelink.models.pair import Pair
-    from sagelink.pipeline.outputs import check_writable
+    from sagelink.pipeline.output_files import check_writable
 
     settings = options.load()
     rates_kbps = _rates(rates)

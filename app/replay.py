@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sagelink.app.replay_script import Script
 from sagelink.app.run import Run
-from sagelink.app.script import Script
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.config_file import Overrides, load_config
 from sagelink.pipeline.errors import SagelinkError, UsageError
@@ -84,7 +84,7 @@ def compare(folder: Path, rates: Sequence[str], changes: Overrides, out: Path, m
     from rich.console import Console
 
     from sagelink.models.pair import Pair
-    from sagelink.monitor.comparison import comparison_table, save_comparison, trial_run
+    from sagelink.monitor.replay_comparison import comparison_table, save_comparison, trial_run
 
     for name in rates:
         load_config(None, {"budget.uplink": name})  # a wrong rate is refused before the first run starts
@@ -117,7 +117,7 @@ def _open(
 
     `common_time`: see `RecordedCamera`. Raises UsageError.
     """
-    from sagelink.pipeline.outputs import CONFIG
+    from sagelink.pipeline.output_files import CONFIG
     from sagelink.stages.recording_reader import RecordedCamera, RecordingReader
 
     recording = RecordingReader(folder)

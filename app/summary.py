@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sagelink.pipeline.outputs import SUMMARY
+from sagelink.pipeline.output_files import SUMMARY
 
 if TYPE_CHECKING:
     from sagelink.models.pair import Pair
-    from sagelink.pipeline.accounts import CameraAccount
     from sagelink.pipeline.budget import UplinkBudget
+    from sagelink.pipeline.camera_accounts import CameraAccount
     from sagelink.stages.capture import Capture
     from sagelink.stages.sinks.tally import Tally
 

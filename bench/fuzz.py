@@ -25,7 +25,7 @@ from sagelink.pipeline.config import ModelConfig
 from sagelink.pipeline.types import OperatingPoint
 from sagelink.server.memory import StoredUnits
 from sagelink.server.receive import receive
-from sagelink.stages.encoder import Encoder
+from sagelink.stages.evidence_encoder import Encoder
 from sagelink.stages.sources.synthetic import SyntheticSource
 from sagelink.transport.codecs import Canvas, codec_names, cut_units
 from sagelink.transport.delta_message import encode_delta

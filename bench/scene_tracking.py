@@ -9,7 +9,7 @@ import numpy as np
 from sagelink.pipeline.types import Answer, EdgeView, ServerObservation
 from sagelink.stages.frontier import SHIPPED, read_frontier
 from sagelink.stages.rate_control import RateControl, RateControlConfig, UtilityCurve
-from sagelink.stages.scene_state import MAX_OBSERVATIONS, SceneConfig, SceneState
+from sagelink.stages.scene_fusion import MAX_OBSERVATIONS, SceneConfig, SceneFusion
 from sagelink.stages.zoom import ZoomSchedule, thumbnail_of
 from sagelink.transport.codecs import Canvas
 
@@ -28,7 +28,7 @@ def main() -> None:
     utility = UtilityCurve.from_curves(read_frontier(path, Canvas(14, 16)))
     for save in (False, True):
         config = SceneConfig(hold_s=1e9)
-        scene, smoothed = SceneState(config), SceneState(config)  # a run keeps both: for answers at once, and revised
+        scene, smoothed = SceneFusion(config), SceneFusion(config)  # a run keeps both: for answers at once, and revised
         rate_control = RateControl(RateControlConfig(save=save), utility)
         zoom, times = ZoomSchedule(), []
         for seq in range(_FRAMES):

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from sagelink.lab.bootstrap import Hits
+from sagelink.lab.bootstrap_intervals import Hits
 from sagelink.lab.eval_report import UnitsRow
 from sagelink.lab.evaluation import Evaluation, intervals, values
 from sagelink.lab.progress_bar import ShowProgress

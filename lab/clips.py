@@ -17,12 +17,12 @@ import numpy as np
 
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import Pixels
-from sagelink.stages.decoded import MAX_SIDE
+from sagelink.stages.decoded_picture import MAX_SIDE
 from sagelink.stages.sources.contract import SourceFrame
 from sagelink.stages.sources.images import read_image
 from sagelink.stages.sources.video import VideoFile
 from sagelink.stages.sources.world import render, sample_scene
-from sagelink.stages.timeline import Sampler
+from sagelink.stages.timestamps import Sampler
 
 Kind = Literal["still", "pan", "zoom", "shake", "occlusion", "light", "small", "cuts"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TypeAlias
 
-from sagelink.lab.bootstrap import Interval
+from sagelink.lab.bootstrap_intervals import Interval
 
 # Paired difference of two accuracies with its 95 % interval; None without images
 Difference: TypeAlias = tuple[float, Interval] | None

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from sagelink.lab import MIN_IMAGES
-from sagelink.lab.bootstrap import Bootstrap, Hits, Interval
+from sagelink.lab.bootstrap_intervals import Bootstrap, Hits, Interval
 from sagelink.lab.dataset import ImageSet
 from sagelink.lab.eval_report import Difference, Report
 from sagelink.lab.harness import EdgeFeatures, Harness

@@ -28,7 +28,7 @@ from sagelink.lab.harness import Sample, full_evidence, mean_full_frame_prob, se
 from sagelink.pipeline.types import OperatingPoint
 from sagelink.server.classify import Classifier
 from sagelink.server.receive import receive
-from sagelink.stages.encoder import Encoder
+from sagelink.stages.evidence_encoder import Encoder
 from sagelink.stages.frontier import CurveModel, FrontierModel
 from sagelink.transport.codecs import Canvas
 

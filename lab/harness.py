@@ -22,7 +22,7 @@ from sagelink.pipeline.config import SelectConfig
 from sagelink.pipeline.types import WHOLE, Answer, Frame, OperatingPoint, Pixels, Reply, Scored, Units
 from sagelink.server.classify import Classifier
 from sagelink.server.receive import Received, receive
-from sagelink.stages.encoder import Encoder
+from sagelink.stages.evidence_encoder import Encoder
 from sagelink.stages.fuse import spread
 from sagelink.stages.score import Score
 from sagelink.stages.selectors import selector_by_name

@@ -18,7 +18,7 @@ from sagelink.lab.unlabelled_frames import AdaptationFrames
 from sagelink.models.loading import Model
 from sagelink.server.classify import Classifier
 from sagelink.server.receive import Received, receive
-from sagelink.stages.encoder import Encoder
+from sagelink.stages.evidence_encoder import Encoder
 from sagelink.stages.frontier import RateQualityCurve
 from sagelink.transport.codecs import Canvas, cut_units
 

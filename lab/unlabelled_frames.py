@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sagelink.lab.dataset import pictures_of
 from sagelink.lab.harness import Harness
 from sagelink.pipeline.config import CameraConfig, Config
-from sagelink.pipeline.outputs import FRAMES
+from sagelink.pipeline.output_files import FRAMES
 from sagelink.pipeline.types import Pixels, Units
 from sagelink.stages.recording_reader import RecordingReader
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sagelink.lab.bootstrap import Bootstrap, Interval, interval
+from sagelink.lab.bootstrap_intervals import Bootstrap, Interval, interval
 from sagelink.lab.clips import SLOW_KINDS
 from sagelink.lab.progress_bar import ShowProgress
 from sagelink.lab.scored_clips import ScoredClip

@@ -18,14 +18,14 @@ from sagelink.lab.video_streams import STREAMS, stream
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.types import Answer, OperatingPoint, Pixels, ServerObservation, Units
+from sagelink.stages.codec_planner import Plan
 from sagelink.stages.confidence_gate import Gate
-from sagelink.stages.encoder import Encoder
+from sagelink.stages.evidence_encoder import Encoder
+from sagelink.stages.frontier_filter import usable_curves
 from sagelink.stages.fuse import fuse
-from sagelink.stages.planner import Plan
 from sagelink.stages.rate_control import RateControl, RateControlConfig, UtilityCurve, rate_control_config
-from sagelink.stages.scene_state import SceneConfig, SceneState
+from sagelink.stages.scene_fusion import SceneConfig, SceneFusion
 from sagelink.stages.scene_tracker import scene_config
-from sagelink.stages.usable_curves import usable_curves
 
 _PERIODIC_QUALITY = 80  # WebP quality of `webp-periodic`
 
@@ -221,7 +221,7 @@ class VideoPolicies:
     def _auto(self, clip: ScoredClip, rate_bps: float, settings: AutoSettings) -> Outcome:
         """Tracks the scene and sends a message where it is expected to improve the verdicts, as `sagelink run` does."""
         playback = self._playback(clip, rate_bps)
-        scene, rate_control = SceneState(settings.scene), RateControl(settings.rate_control, self._utility)
+        scene, rate_control = SceneFusion(settings.scene), RateControl(settings.rate_control, self._utility)
         for seq, frame in enumerate(clip.frames):
             view = frame.scheduled if settings.zoom else frame.whole
             estimate = scene.observe(seq, view.answer, view.look, frame.stream_s)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 from sagelink.monitor.dashboard_routes import dashboard_app
 from sagelink.monitor.run_view import RunView
-from sagelink.net.guard import require_secret
+from sagelink.net.access_guard import require_secret
 from sagelink.net.http import listen, parse_address, serve_http
 from sagelink.pipeline.config import DashboardConfig
 from sagelink.pipeline.credentials import check_token_length

@@ -19,7 +19,7 @@ from sagelink.monitor.dashboard_viewers import MAX_VIEWERS, DashboardViewer, Vie
 from sagelink.monitor.previews import evidence_png, heat, jpeg
 from sagelink.monitor.run_view import RunView
 from sagelink.monitor.verdict_feed import FrameDetails
-from sagelink.net.guard import COOKIE, AccessGuard, session_cookie
+from sagelink.net.access_guard import COOKIE, AccessGuard, session_cookie
 from sagelink.net.http import static_files
 from sagelink.pipeline.credentials import same_secret
 from sagelink.pipeline.errors import UsageError

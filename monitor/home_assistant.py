@@ -19,7 +19,7 @@ import aiomqtt
 
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.tasks import background
-from sagelink.stages.control import Control
+from sagelink.stages.run_control import Control
 from sagelink.transport.mqtt.address import open_broker
 from sagelink.transport.mqtt.connection import BrokerConnection
 from sagelink.transport.mqtt.topics import Topics

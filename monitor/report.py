@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from sagelink.monitor.report_plots import plots, png, svg
-from sagelink.monitor.run_results import Results
+from sagelink.monitor.results_reader import Results
 from sagelink.pipeline.errors import SagelinkError
-from sagelink.pipeline.outputs import PICTURES
+from sagelink.pipeline.output_files import PICTURES
 from sagelink.pipeline.quantities import format_rate
 from sagelink.stages.sinks.tally import VerdictCounts
 

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from sagelink.models.loading import UnitGrid
 from sagelink.models.preprocess import Resize
 from sagelink.monitor.verdict_feed import VerdictFeed
-from sagelink.stages.control import Control
+from sagelink.stages.run_control import Control
 from sagelink.transport.codecs import Canvas
 
 

@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from sagelink.net.guard import AccessGuard
+from sagelink.net.access_guard import AccessGuard
 
 MAX_OFFER_BYTES = 65_536
 _SDP = "application/sdp"

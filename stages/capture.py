@@ -15,7 +15,7 @@ from sagelink.stages.cameras.address import PUSHED, is_camera
 from sagelink.stages.regions import Regions
 from sagelink.stages.sources.contract import PictureSource, SourceFrame
 from sagelink.stages.sources.open import open_source
-from sagelink.stages.timeline import Sampler
+from sagelink.stages.timestamps import Sampler
 
 
 class Capture(Protocol):

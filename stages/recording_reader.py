@@ -12,10 +12,10 @@ from typing import Any, TypeAlias
 import av
 
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.outputs import FRAMES, MESSAGES
+from sagelink.pipeline.output_files import FRAMES, MESSAGES
 from sagelink.pipeline.threads import Worker
 from sagelink.pipeline.types import Frame, Pixels
-from sagelink.stages.decoded import upright
+from sagelink.stages.decoded_picture import upright
 from sagelink.stages.sinks.jsonl import check_keys
 from sagelink.stages.sinks.recording_writer import KEYS
 

@@ -25,7 +25,7 @@ from sagelink.pipeline.types import (
     ServerObservation,
 )
 from sagelink.stages.fuse import spread
-from sagelink.stages.scene_state import SceneConfig, SceneState
+from sagelink.stages.scene_fusion import SceneConfig, SceneFusion
 
 _NO_CUT = 2.0  # the largest cosine distance
 
@@ -42,7 +42,7 @@ class SceneTracker:
 
     def __init__(self, config: SceneConfig, weight: Callable[[Evidence, int], float]) -> None:
         """`weight`: of the server's answer, by the evidence and the number of units that the server used."""
-        self._scene = SceneState(config)
+        self._scene = SceneFusion(config)
         self._weight = weight
         self.pending: dict[int, Sent] = {}  # by seq
 

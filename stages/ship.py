@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 
-from sagelink.pipeline.accounts import CameraAccount
+from sagelink.pipeline.camera_accounts import CameraAccount
 from sagelink.pipeline.clock import BudgetClock
 from sagelink.pipeline.tasks import background
 from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Reply, Scored, Sent

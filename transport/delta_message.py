@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sagelink.pipeline.types import Units
-from sagelink.transport.unit_set import pack_units, set_bytes, unpack_units
+from sagelink.transport.unit_set_codec import pack_units, set_bytes, unpack_units
 from sagelink.transport.wire import (
     DELTA_CODEC,
     REFERENCE_NAME_BYTES,

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sagelink.pipeline.types import Reply, Units
-from sagelink.transport.unit_set import (
+from sagelink.transport.unit_set_codec import (
     RECTANGLE_BYTES,
     pack_rectangle,
     pack_units,

@@ -21,11 +21,11 @@ from sagelink.pipeline.credentials import redact
 from sagelink.pipeline.types import Frame, Pixels
 from sagelink.stages.cameras.address import check_address
 from sagelink.stages.cameras.contract import CameraConnection
-from sagelink.stages.cameras.faults import CameraFault
+from sagelink.stages.cameras.fault_kinds import CameraFault
 from sagelink.stages.cameras.open import connect
 from sagelink.stages.cameras.supervisor import CameraState, CameraTimeouts, FaultKind, Supervisor
 from sagelink.stages.regions import Regions
-from sagelink.stages.timeline import Sampler
+from sagelink.stages.timestamps import Sampler
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sagelink.net.extras import need_aiortc
-from sagelink.net.guard import require_secret
+from sagelink.net.access_guard import require_secret
 from sagelink.net.http import listen, serve_http
+from sagelink.net.optional_aiortc import need_aiortc
 from sagelink.net.video_peer import VideoPeer, VideoTerms
 from sagelink.net.whip import OfferRefused, whip_app
 from sagelink.pipeline.config import CameraConfig
@@ -24,9 +24,9 @@ from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import Pixels
 from sagelink.stages.cameras.address import push_address
 from sagelink.stages.cameras.contract import CameraConnection, Grabbed
-from sagelink.stages.cameras.faults import CameraFault
+from sagelink.stages.cameras.fault_kinds import CameraFault
 from sagelink.stages.cameras.supervisor import FaultKind
-from sagelink.stages.decoded import MAX_SIDE, upright
+from sagelink.stages.decoded_picture import MAX_SIDE, upright
 
 if TYPE_CHECKING:
     import av

@@ -11,10 +11,10 @@ import cv2
 from sagelink.pipeline.config import CameraConfig
 from sagelink.pipeline.types import Pixels
 from sagelink.stages.cameras.contract import DECODING_THREADS, FFMPEG_OPTIONS, Grabbed, OpencvBusy
-from sagelink.stages.cameras.faults import CameraFault, diagnose
+from sagelink.stages.cameras.fault_kinds import CameraFault, diagnose
 from sagelink.stages.cameras.probe import probe
 from sagelink.stages.cameras.supervisor import FaultKind
-from sagelink.stages.decoded import fitted
+from sagelink.stages.decoded_picture import fitted
 
 # OpenCV and FFmpeg would log to the terminal, FFmpeg with the whole URL. Our own errors hold no credentials.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

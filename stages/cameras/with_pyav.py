@@ -13,9 +13,9 @@ from av.codec.hwaccel import HWAccel, hwdevices_available
 from sagelink.pipeline.config import CameraConfig
 from sagelink.pipeline.types import Pixels
 from sagelink.stages.cameras.contract import DECODING_THREADS, FFMPEG_OPTIONS, Grabbed
-from sagelink.stages.cameras.faults import CameraFault, classify
+from sagelink.stages.cameras.fault_kinds import CameraFault, classify
 from sagelink.stages.cameras.supervisor import FaultKind
-from sagelink.stages.decoded import upright
+from sagelink.stages.decoded_picture import upright
 
 log = logging.getLogger(__name__)
 av.logging.set_level(None)  # FFmpeg would log whole URLs

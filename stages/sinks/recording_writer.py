@@ -16,7 +16,7 @@ from pathlib import Path
 
 import av
 
-from sagelink.pipeline.outputs import CONFIG, FRAMES, MESSAGES
+from sagelink.pipeline.output_files import CONFIG, FRAMES, MESSAGES
 from sagelink.pipeline.types import Frame, Verdict
 from sagelink.stages.sinks.jsonl import record
 from sagelink.transport.wire import encode_reply

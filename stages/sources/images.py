@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import Pixels
-from sagelink.stages.decoded import MAX_SIDE
+from sagelink.stages.decoded_picture import MAX_SIDE
 from sagelink.stages.sources.contract import SourceFrame
 
 log = logging.getLogger(__name__)

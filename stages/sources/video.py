@@ -9,9 +9,9 @@ from pathlib import Path
 import av
 
 from sagelink.pipeline.errors import UsageError
-from sagelink.stages.decoded import upright
+from sagelink.stages.decoded_picture import upright
 from sagelink.stages.sources.contract import SourceFrame
-from sagelink.stages.timeline import Timeline
+from sagelink.stages.timestamps import Timeline
 
 log = logging.getLogger(__name__)
 

@@ -172,7 +172,7 @@ def test_a_live_run_with_a_slow_server_answers_at_once_and_revises_later(
     pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     """Frames are decided while an answer is on its way; when it arrives, it revises their verdicts."""
-    from sagelink.monitor.stats import LiveStats
+    from sagelink.monitor.live_stats import LiveStats
     from sagelink.server import classify
 
     real, real_show_pending = classify.Classifier.__call__, LiveStats.show_pending

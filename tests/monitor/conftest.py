@@ -8,15 +8,15 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from sagelink.models.loading import UnitGrid
+from sagelink.monitor.live_stats import LiveStats
 from sagelink.monitor.metrics import EdgeMetrics
 from sagelink.monitor.run_view import RunView
-from sagelink.monitor.stats import LiveStats
 from sagelink.monitor.verdict_feed import VerdictFeed
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import GateConfig
 from sagelink.pipeline.threads import Worker
 from sagelink.stages.confidence_gate import Gate
-from sagelink.stages.control import Control
+from sagelink.stages.run_control import Control
 from tests.fakes import CANVAS, PATCH, SIDE
 from tests.monitor.test_verdict_feed import LABELS, verdict_of
 

@@ -14,8 +14,8 @@ from starlette.websockets import WebSocketDisconnect
 
 from sagelink.monitor.dashboard import check_dashboard
 from sagelink.monitor.dashboard_routes import dashboard_app
-from sagelink.monitor.stats import LiveStats
-from sagelink.net.guard import COOKIE, session_cookie
+from sagelink.monitor.live_stats import LiveStats
+from sagelink.net.access_guard import COOKIE, session_cookie
 from sagelink.net.http import is_loopback
 from sagelink.pipeline.config import DashboardConfig
 from sagelink.pipeline.errors import UsageError

@@ -18,7 +18,7 @@ from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import GateConfig
 from sagelink.pipeline.config_file import load_config
 from sagelink.stages.confidence_gate import Gate
-from sagelink.stages.control import Control
+from sagelink.stages.run_control import Control
 from tests.brokers import Mosquitto
 
 # What Home Assistant 2026.11 takes: the schemas in homeassistant/components/mqtt/ of its package on PyPI, read on

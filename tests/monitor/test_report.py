@@ -14,7 +14,7 @@ from sagelink.app.run import prepare
 from sagelink.models.pair import Pair
 from sagelink.monitor.report import write_report
 from sagelink.monitor.report_plots import plots
-from sagelink.monitor.run_results import Results
+from sagelink.monitor.results_reader import Results
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.errors import SagelinkError
 from tests.monitor.test_run_results import make_line, write_run

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Reply, Scored, Sent
 from sagelink.stages.fuse import Fuse
-from sagelink.stages.scene_state import SceneConfig
+from sagelink.stages.scene_fusion import SceneConfig
 from sagelink.stages.scene_tracker import SceneTracker
 from tests.fakes import SIDE, make_evidence, make_metered, make_reply, make_scored
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sagelink.pipeline.types import Drop, EdgeOnly, Evidence, Scored
 from sagelink.stages.encode import Encode
-from sagelink.stages.encoder import Encoder
+from sagelink.stages.evidence_encoder import Encoder
 from sagelink.stages.frontier import RateQualityCurve
 from sagelink.stages.zoom import ZoomCrop
 from sagelink.transport.codecs import cut_units

@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sagelink.pipeline.accounts import CameraShare, open_accounts
 from sagelink.pipeline.budget import UplinkBudget
+from sagelink.pipeline.camera_accounts import CameraShare, open_accounts
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.types import Drop, EdgeOnly, Metered, OperatingPoint, SceneEstimate
 from sagelink.stages.frontier import RateQualityCurve
 from sagelink.stages.rate_control import RateControl, RateControlConfig, UtilityCurve, ValueGate
-from sagelink.stages.scene_state import SceneConfig
+from sagelink.stages.scene_fusion import SceneConfig
 from sagelink.stages.scene_tracker import SceneTracker
 from tests.fakes import make_metered, make_scored
 

@@ -12,7 +12,7 @@ from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.types import Drop, EdgeOnly, PendingVerdict
 from sagelink.stages.confidence_gate import Gate
 from sagelink.stages.rate_control import rate_control_config
-from sagelink.stages.scene_state import SceneConfig
+from sagelink.stages.scene_fusion import SceneConfig
 from sagelink.stages.scene_tracker import RegisterPending, TrackScene, scene_config
 from tests.fakes import CLASSES, make_metered, make_reply
 from tests.stages.scene_fakes import FUSE, make_tracker, scored, sent

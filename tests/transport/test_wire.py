@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sagelink.pipeline.types import Reply
-from sagelink.transport.unit_set import pack_units
+from sagelink.transport.unit_set_codec import pack_units
 from sagelink.transport.wire import (
     MAX_CLASSES,
     MAX_MESSAGE_BYTES,

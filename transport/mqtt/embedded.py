@@ -14,7 +14,7 @@ from amqtt.errors import AMQTTError
 from amqtt.plugins.base import BaseAuthPlugin
 from amqtt.session import Session
 
-from sagelink.net.guard import require_secret
+from sagelink.net.access_guard import require_secret
 from sagelink.pipeline.credentials import same_secret
 from sagelink.pipeline.errors import UsageError
 

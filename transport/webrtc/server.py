@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from sagelink.net.guard import require_secret
+from sagelink.net.access_guard import require_secret
 from sagelink.net.http import serve_http
 from sagelink.net.whip import OfferRefused, offer_app
 from sagelink.pipeline.channel import Channel, ChannelClosed

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sagelink.transport.webrtc.aiortc_internals import observe_datagrams
-from sagelink.transport.webrtc.datagrams import DATAGRAM
+from sagelink.transport.webrtc.reassembly import DATAGRAM
 from sagelink.transport.wire import PART_BYTES, max_datagrams
 
 if TYPE_CHECKING:

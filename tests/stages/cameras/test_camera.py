@@ -27,7 +27,7 @@ from sagelink.pipeline.config import CameraConfig
 from sagelink.pipeline.types import Frame
 from sagelink.stages.cameras.camera import Camera
 from sagelink.stages.cameras.contract import Grabbed
-from sagelink.stages.cameras.faults import CameraFault
+from sagelink.stages.cameras.fault_kinds import CameraFault
 from sagelink.stages.cameras.open import connect
 from sagelink.stages.cameras.supervisor import CameraState, CameraTimeouts, FaultKind
 from sagelink.stages.cameras.with_opencv import _OPENING

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sagelink.pipeline.types import OperatingPoint, Units
 from sagelink.stages.packetize import Splitter
 from sagelink.transport.codecs import Canvas
-from sagelink.transport.webrtc.datagrams import Part, pack_part
+from sagelink.transport.webrtc.reassembly import Part, pack_part
 from sagelink.transport.webrtc.wire_cost import WebRtcCostModel
 from sagelink.transport.wire import MAX_PARTS, PART_BYTES, encode_bundle, max_datagrams, parts_of
 

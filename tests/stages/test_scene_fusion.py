@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sagelink.pipeline.types import WHOLE, Answer, Box, EdgeView, Pixels, SceneEstimate, ServerObservation
-from sagelink.stages.scene_state import MAX_OBSERVATIONS, SceneConfig, SceneState
+from sagelink.stages.scene_fusion import MAX_OBSERVATIONS, SceneConfig, SceneFusion
 from sagelink.stages.zoom import thumbnail_of
 
 ONE, OTHER = np.array([1, 0, 0, 0], np.float32), np.array([0, 1, 0, 0], np.float32)
@@ -26,13 +26,13 @@ def observed(seq: int, server: Answer = SURE_OF_1, weight: float = 1.0) -> list[
 
 
 def observe(
-    scene: SceneState, seq: int, pixels: Pixels, edge: Answer, class_token: np.ndarray, now_s: float, crop: Box = WHOLE
+    scene: SceneFusion, seq: int, pixels: Pixels, edge: Answer, class_token: np.ndarray, now_s: float, crop: Box = WHOLE
 ) -> SceneEstimate:
     return scene.observe(seq, edge, EdgeView(crop, class_token.astype(np.float32), thumbnail_of(pixels)), now_s)
 
 
 def test_edge_answers_to_one_scene_are_averaged() -> None:
-    scene = SceneState(SceneConfig())
+    scene = SceneFusion(SceneConfig())
     for seq, edge in enumerate((SURE_OF_0, UNSURE, SURE_OF_1)):
         estimate = observe(scene, seq, BLACK, edge, ONE, seq / 10)
     mean = np.mean([SURE_OF_0.log_probs, UNSURE.log_probs, SURE_OF_1.log_probs], axis=0)
@@ -41,7 +41,7 @@ def test_edge_answers_to_one_scene_are_averaged() -> None:
 
 
 def test_a_cut_forgets_edge_and_server_answers() -> None:
-    scene = SceneState(SceneConfig())
+    scene = SceneFusion(SceneConfig())
     observe(scene, 0, BLACK, SURE_OF_0, ONE, 0.0)
     scene.register_sent(0)
     scene.add_server_answers(observed(0))
@@ -51,20 +51,20 @@ def test_a_cut_forgets_edge_and_server_answers() -> None:
 
 
 def test_a_changed_class_token_alone_or_a_changed_picture_alone_is_not_a_cut() -> None:
-    scene = SceneState(SceneConfig())
+    scene = SceneFusion(SceneConfig())
     observe(scene, 0, BLACK, UNSURE, ONE, 0.0)
     assert observe(scene, 1, BLACK, UNSURE, OTHER, 0.1).scene_start_seq == 0
     assert observe(scene, 2, HALVES, UNSURE, OTHER, 0.2).scene_start_seq == 0
 
 
 def test_a_change_of_overall_brightness_is_not_a_cut() -> None:
-    scene = SceneState(SceneConfig())
+    scene = SceneFusion(SceneConfig())
     observe(scene, 0, BLACK, UNSURE, ONE, 0.0)
     assert observe(scene, 1, BLACK + 90, UNSURE, OTHER, 0.1).scene_start_seq == 0
 
 
 def test_the_weight_of_a_server_answer_decays_with_time() -> None:
-    scene = SceneState(SceneConfig(hold_s=2.0))
+    scene = SceneFusion(SceneConfig(hold_s=2.0))
     observe(scene, 0, BLACK, UNSURE, ONE, 0.0)
     scene.register_sent(0)
     scene.add_server_answers(observed(0, weight=1.5))
@@ -75,7 +75,7 @@ def test_the_weight_of_a_server_answer_decays_with_time() -> None:
 
 
 def test_the_weight_of_a_server_answer_decays_as_the_picture_changes() -> None:
-    scene = SceneState(SceneConfig(hold_s=1e9))
+    scene = SceneFusion(SceneConfig(hold_s=1e9))
     observe(scene, 0, BLACK, UNSURE, ONE, 0.0)
     scene.register_sent(0)
     scene.add_server_answers(observed(0))
@@ -85,7 +85,7 @@ def test_the_weight_of_a_server_answer_decays_as_the_picture_changes() -> None:
 
 
 def test_an_answer_to_an_earlier_scene_is_ignored() -> None:
-    scene = SceneState(SceneConfig())
+    scene = SceneFusion(SceneConfig())
     observe(scene, 0, BLACK, UNSURE, ONE, 0.0)
     scene.register_sent(0)
     observe(scene, 1, HALVES, UNSURE, OTHER, 0.1)
@@ -94,7 +94,7 @@ def test_an_answer_to_an_earlier_scene_is_ignored() -> None:
 
 
 def test_an_answer_counts_once_and_only_for_a_sent_frame() -> None:
-    scene = SceneState(SceneConfig(hold_s=1e9))
+    scene = SceneFusion(SceneConfig(hold_s=1e9))
     observe(scene, 0, BLACK, UNSURE, ONE, 0.0)
     scene.register_sent(0)
     scene.add_server_answers([*observed(0), *observed(0), *observed(7)])
@@ -102,7 +102,7 @@ def test_an_answer_counts_once_and_only_for_a_sent_frame() -> None:
 
 
 def test_server_answers_to_one_scene_are_averaged() -> None:
-    scene = SceneState(SceneConfig(hold_s=1e9))
+    scene = SceneFusion(SceneConfig(hold_s=1e9))
     for seq, (server, weight) in enumerate(((SURE_OF_1, 0.5), (SURE_OF_0, 0.25), (SURE_OF_1, 0.5))):
         observe(scene, seq, BLACK, UNSURE, ONE, seq / 10)
         scene.register_sent(seq)
@@ -114,7 +114,7 @@ def test_server_answers_to_one_scene_are_averaged() -> None:
 
 
 def test_only_the_newest_answers_count() -> None:
-    scene = SceneState(SceneConfig(hold_s=1e9))
+    scene = SceneFusion(SceneConfig(hold_s=1e9))
     for seq in range(2 * MAX_OBSERVATIONS):
         observe(scene, seq, BLACK, UNSURE, ONE, seq / 10)
         scene.register_sent(seq)
@@ -123,7 +123,7 @@ def test_only_the_newest_answers_count() -> None:
 
 
 def test_without_hold_an_answer_counts_for_its_own_frame_only() -> None:
-    scene = SceneState(SceneConfig(hold_s=0.0))
+    scene = SceneFusion(SceneConfig(hold_s=0.0))
     observe(scene, 0, BLACK, UNSURE, ONE, 0.0)
     scene.register_sent(0)
     scene.add_server_answers(observed(0))
@@ -134,7 +134,7 @@ def test_without_hold_an_answer_counts_for_its_own_frame_only() -> None:
 
 
 def test_time_that_jumps_back_stands_still() -> None:
-    scene = SceneState(SceneConfig())
+    scene = SceneFusion(SceneConfig())
     observe(scene, 0, BLACK, UNSURE, ONE, 100.0)
     scene.register_sent(0)
     scene.add_server_answers(observed(0))
@@ -144,7 +144,7 @@ def test_time_that_jumps_back_stands_still() -> None:
 
 
 def test_without_memory_each_frame_is_a_scene_of_its_own() -> None:
-    scene = SceneState(SceneConfig(remember=False))
+    scene = SceneFusion(SceneConfig(remember=False))
     for seq in range(4):
         estimate = observe(scene, seq, BLACK, (SURE_OF_0, UNSURE)[seq % 2], ONE, seq / 10)
         scene.register_sent(seq)
@@ -154,21 +154,21 @@ def test_without_memory_each_frame_is_a_scene_of_its_own() -> None:
 
 
 def test_a_class_token_of_zeros_gives_finite_scores() -> None:
-    scene = SceneState(SceneConfig())
+    scene = SceneFusion(SceneConfig())
     for seq in range(3):
         estimate = observe(scene, seq, BLACK, UNSURE, np.zeros(4, np.float32), seq / 10)
     assert np.isfinite(estimate.scores).all()
 
 
 def test_only_a_whole_view_shows_a_cut_even_when_the_picture_changed_before() -> None:
-    scene, crop = SceneState(SceneConfig()), (0.0, 0.0, 0.5, 0.5)
+    scene, crop = SceneFusion(SceneConfig()), (0.0, 0.0, 0.5, 0.5)
     observe(scene, 0, BLACK, UNSURE, ONE, 0.0)
     assert observe(scene, 1, HALVES, UNSURE, OTHER, 0.1, crop).scene_start_seq == 0
     assert observe(scene, 2, HALVES, UNSURE, OTHER, 0.2).scene_start_seq == 2
 
 
 def test_the_weight_of_an_answer_decays_by_views_of_the_same_width() -> None:
-    scene, crop = SceneState(SceneConfig(hold_s=1e9)), (0.0, 0.0, 0.5, 0.5)
+    scene, crop = SceneFusion(SceneConfig(hold_s=1e9)), (0.0, 0.0, 0.5, 0.5)
     observe(scene, 0, BLACK, UNSURE, ONE, 0.0)
     observe(scene, 1, BLACK, UNSURE, OTHER, 0.1, crop)
     scene.register_sent(1)

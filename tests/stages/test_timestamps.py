@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sagelink.stages.timeline import Sampler, Timeline
+from sagelink.stages.timestamps import Sampler, Timeline
 
 
 def times_of(pts: list[float | None], frame_s: float = 0.1) -> list[float]:

@@ -6,7 +6,7 @@ from aiortc.rtcsctptransport import USERDATA_MAX_LENGTH
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sagelink.transport.webrtc.datagrams import (
+from sagelink.transport.webrtc.reassembly import (
     DATAGRAM,
     Assembler,
     Part,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.outputs import RESULTS, SUMMARY
+from sagelink.pipeline.output_files import RESULTS, SUMMARY
 from sagelink.stages.sinks.jsonl import check_keys
 from sagelink.stages.sinks.tally import VerdictCounts
 

@@ -6,7 +6,7 @@ import pytest
 
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.errors import UsageError
-from sagelink.stages.usable_curves import usable_curves
+from sagelink.stages.frontier_filter import usable_curves
 from sagelink.transport.codecs import Canvas
 
 

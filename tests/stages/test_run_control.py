@@ -8,7 +8,7 @@ from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import GateConfig
 from sagelink.pipeline.errors import UsageError
 from sagelink.stages.confidence_gate import Gate
-from sagelink.stages.control import Control
+from sagelink.stages.run_control import Control
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sagelink.pipeline.budget import UplinkBudget
-from sagelink.pipeline.overhead import OverheadLog, OverheadReplay
+from sagelink.pipeline.connection_overhead import OverheadLog, OverheadReplay
 
 
 def test_charges_are_taken_once() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sagelink.pipeline.types import Answer, ServerObservation, Verdict
-from sagelink.stages.scene_state import SceneConfig, SceneState
+from sagelink.stages.scene_fusion import SceneConfig, SceneFusion
 
 
 class Smoother:
@@ -18,7 +18,7 @@ class Smoother:
 
     def __init__(self, config: SceneConfig) -> None:
         self._config = config
-        self._scenes: dict[str, SceneState] = {}  # by camera
+        self._scenes: dict[str, SceneFusion] = {}  # by camera
 
     def smooth(self, verdict: Verdict) -> Verdict:
         """The final verdict; to be called once per frame, in its camera's order of capture."""
@@ -27,7 +27,7 @@ class Smoother:
             return verdict
         scene = self._scenes.get(frame.camera)
         if scene is None:
-            scene = self._scenes[frame.camera] = SceneState(self._config)
+            scene = self._scenes[frame.camera] = SceneFusion(self._config)
         estimate = scene.observe(frame.seq, scored.answer, scored.edge_view, frame.stream_s)
         scores, server_weight, server_seq = estimate.scores, estimate.server_weight, estimate.server_seq
         if verdict.server is not None and verdict.weight > 0:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sagelink.transport.link import CameraInfo
-from sagelink.transport.webrtc.announcement import decode_state, encode_state
+from sagelink.transport.webrtc.node_announcement import decode_state, encode_state
 
 CAMERA_INFO = CameraInfo(14, 16, "0123456789abcdef", 1.0)
 

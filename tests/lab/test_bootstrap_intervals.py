@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sagelink.lab.bootstrap import Bootstrap
+from sagelink.lab.bootstrap_intervals import Bootstrap
 
 BOOTSTRAP = Bootstrap.over(400, seed=0)
 HALF = np.arange(400) % 2 == 0

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sagelink.monitor.run_results import Results, rolling
+from sagelink.monitor.results_reader import Results, rolling
 from sagelink.pipeline.errors import UsageError
 
 

@@ -46,7 +46,7 @@ class _PastAnswer:
     weight: float  # when it was new
 
 
-class SceneState:
+class SceneFusion:
     """The scene of one camera.
 
     Call `observe` for each frame in order; in between, report sent evidence and the server's answers.

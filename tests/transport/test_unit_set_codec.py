@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sagelink.transport.unit_set import pack_units, set_bytes, unpack_units
+from sagelink.transport.unit_set_codec import pack_units, set_bytes, unpack_units
 
 
 @pytest.mark.parametrize("total", range(1, 9))
