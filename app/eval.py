@@ -5,7 +5,6 @@ Heavy imports stay inside.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional, get_args
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Optional, get_args
 import typer
 
 from sagelink.app.options import ModelOptions, parse_integers, parse_names, parse_rows, with_model_options
+from sagelink.pipeline.json_text import to_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -129,7 +129,7 @@ def _write(console: Console, report: Report, out: Path) -> None:
     if report.codec_rows:
         console.print(codecs_table(report))
     out.mkdir(parents=True, exist_ok=True)
-    (out / "eval.json").write_text(json.dumps(report.as_dict(), indent=1) + "\n", encoding="utf-8")
+    (out / "eval.json").write_text(to_json(report.as_dict(), indent=1) + "\n", encoding="utf-8")
     if report.rows:
         draw(report, out)
     if report.interrupted:

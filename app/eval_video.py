@@ -5,7 +5,6 @@ Heavy imports stay inside.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,7 @@ import typer
 
 from sagelink.app.options import ModelOptions, parse_rows, with_model_options
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.json_text import to_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -147,7 +147,7 @@ class _VideoEvaluation:
 
 
 def _write(console: Console, report: Mapping[str, object], table: Sequence[VideoRow], measured: str, out: Path) -> None:
-    (out / "eval-video.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    (out / "eval-video.json").write_text(to_json(report, indent=1) + "\n", encoding="utf-8")
     if table:
         console.print(_table(table, measured))
         _draw(table, out / "eval-video.png", f"{measured}, %")

@@ -184,10 +184,12 @@ def _load_timm(name: str, checkpoint: Path | None) -> tuple[VisionTransformer, t
     _check_name(name)
     if checkpoint is None:
         network = _load_pretrained(name)
+        _check_finite(network.state_dict(), f"the published weights of model {name!r}")
     else:
         state, _ = read_checkpoint(checkpoint)
         # A fine-tuned checkpoint may have another number of classes.
-        classes = {"num_classes": len(state["head.bias"])} if "head.bias" in state else {}
+        bias = state.get("head.bias")
+        classes = {} if bias is None or bias.ndim != 1 else {"num_classes": len(bias)}
         network = timm.create_model(name, pretrained=False, **classes)
         _load_state(vit.check(network, name), state, name, checkpoint)
     return network, _imagenet_labels() if network.num_classes == 1000 else ()
@@ -278,7 +280,21 @@ def _load_state(network: torch.nn.Module, state: dict[str, Tensor], name: str, p
         raise UsageError(
             f"checkpoint {str(path)!r} does not fit model {name!r}: it holds {surplus[0]!r}, unknown to the model"
         )
-    network.load_state_dict({key: state[key].float() for key in expected})
+    where = f"checkpoint {str(path)!r} of model {name!r}"
+    for key in expected:
+        if not state[key].is_floating_point():
+            kind = str(state[key].dtype).removeprefix("torch.")
+            raise UsageError(f"{where}: {key!r} holds {kind} values; accepted: float16, bfloat16, float32 or float64")
+    weights = {key: state[key].float() for key in expected}
+    _check_finite(weights, where)
+    network.load_state_dict(weights)
+
+
+def _check_finite(weights: dict[str, Tensor], where: str) -> None:
+    """Raises UsageError, which names the first tensor that holds NaN or infinity."""
+    for key, tensor in weights.items():
+        if not tensor.isfinite().all():
+            raise UsageError(f"{where}: {key!r} holds values that are not finite in float32; accepted: finite numbers")
 
 
 def _imagenet_labels() -> tuple[str, ...]:

@@ -5,7 +5,6 @@ docs/configuration.md is generated from it. Unknown keys are errors.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from pathlib import Path
@@ -43,7 +42,7 @@ _TOPIC = r"^[^+#/$\s][^+#/\s]*(/[^+#/\s]+)*$"
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class BudgetConfig(_Section):
@@ -75,7 +74,9 @@ class CameraOptions(_Section):
         "picture, such as [[[0, 0], [0.4, 0], [0, 0.3]]]",
     )
     backend: Literal["opencv", "pyav"] = Field(
-        "opencv", description="Library that reads cameras: opencv decodes faster, pyav reports failures in more detail"
+        "opencv",
+        description="Library that reads cameras: opencv decodes faster, pyav reports failures in more detail; http "
+        "streams are always read with pyav",
     )
     size: FrameSize | None = Field(None, description="Picture size to request from a webcam, such as 1280x720")
     camera_fps: float | None = Field(None, gt=0, le=1000, description="Frames per second to request from a webcam")
@@ -372,8 +373,6 @@ class FuseConfig(_Section):
             return None
         shares = sorted(weights)
         values = [weights[share] for share in shares]
-        if not all(math.isfinite(number) for number in [*shares, *values]):
-            raise ValueError("accepted: finite numbers as fractions and weights")
         if not shares or shares[0] < 0 or shares[-1] > 1 or values[0] < 0 or values != sorted(values):
             raise ValueError(
                 "accepted: fractions in 0..1, and weights of 0 or more that never fall as the fraction grows"

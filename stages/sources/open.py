@@ -9,6 +9,7 @@ from sagelink.pipeline.credentials import redact
 from sagelink.pipeline.errors import UsageError
 from sagelink.stages.cameras.address import is_camera
 from sagelink.stages.sources.contract import PictureSource
+from sagelink.stages.sources.image_file import is_still_image
 
 
 def open_source(config: CameraConfig) -> PictureSource:
@@ -23,10 +24,10 @@ def open_source(config: CameraConfig) -> PictureSource:
     path = Path(text)
     if not path.exists():
         raise UsageError(f"source {text!r} does not exist; accepted: {ACCEPTED_SOURCES}")
-    if path.is_dir():
-        from sagelink.stages.sources.images import ImageFolder
+    if path.is_dir() or is_still_image(path):
+        from sagelink.stages.sources.images import Images
 
-        return ImageFolder(path, config.image_fps)
+        return Images(path, config.image_fps)
     from sagelink.stages.sources.video import VideoFile
 
     return VideoFile(path)
