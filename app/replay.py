@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sagelink.app.replay_script import Script
 from sagelink.app.run import Run
+from sagelink.app.replay_script import Script
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.config_file import Overrides, load_config
 from sagelink.pipeline.errors import SagelinkError, UsageError
@@ -123,7 +123,8 @@ def _open(
     recording = RecordingReader(folder)
     clear: dict[str, object] = {f"output.{key}": None for key in ("out", "annotate", "record")}
     clear |= {"capture.realtime": False, "capture.duration": None, "capture.max_frames": None}
-    config = load_config(folder / CONFIG, {**clear, **overrides})
+    # Recordings of version 0.2 hold quantities as numbers.
+    config = load_config(folder / CONFIG, {**clear, **overrides}, numbers_without_unit=True)
     names = {camera.name for camera in config.all_cameras}
     unknown = recording.cameras().keys() - names
     if unknown:

@@ -13,16 +13,17 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+from sagelink.app.demo_notice import demo_notice, have_classes
 from sagelink.app.summary import run_summary, sources, write_summary
 from sagelink.monitor.live_stats import LiveStats
-from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.camera_accounts import CameraAccount, CameraShare, open_accounts
+from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.clock import BudgetClock, MonotonicClock, StreamClock
 from sagelink.pipeline.config import Config
-from sagelink.pipeline.connection_overhead import OverheadLog
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.graph import Graph
 from sagelink.pipeline.output_files import check_writable
+from sagelink.pipeline.connection_overhead import OverheadLog
 from sagelink.pipeline.tasks import first_error, on_signals, run_loop, signals_ignored
 from sagelink.pipeline.types import Drop, Verdict
 from sagelink.stages.run_control import Control
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
     from sagelink.monitor.monitor import Monitor
     from sagelink.monitor.terminal_panel import LivePanel
     from sagelink.stages.capture import Capture
-    from sagelink.stages.sinks.contract import Sink
     from sagelink.stages.verdict_recorder import Recorder
+    from sagelink.stages.sinks.contract import Sink
     from sagelink.transport.link import EdgeLink
 
 log = logging.getLogger(__name__)
@@ -46,8 +47,8 @@ log = logging.getLogger(__name__)
 def check_names(config: Config) -> None:
     """Raises UsageError when the configuration names a gate policy, selector or codec that nobody has registered."""
     from sagelink.stages.confidence_gate import Gate
-    from sagelink.stages.frontier_filter import AUTO
     from sagelink.stages.selectors import selector_by_name
+    from sagelink.stages.frontier_filter import AUTO
     from sagelink.transport.codecs import codec_by_name
 
     Gate(config.gate)
@@ -72,7 +73,8 @@ def prepare(config: Config, models: Pair | None = None) -> Run:
             check_writable(path)
     captures = open_captures(config.all_cameras, config.capture)
     try:
-        return Run(config, captures, models or Pair.load(config))
+        models = models or Pair.load(config)
+        return Run(config, captures, models, notice=demo_notice(config, have_classes(captures, models.edge.labels)))
     except BaseException:
         close_captures(captures)
         raise
@@ -81,8 +83,16 @@ def prepare(config: Config, models: Pair | None = None) -> Run:
 class Run:
     """One prepared run."""
 
-    def __init__(self, config: Config, captures: Sequence[Capture], models: Pair, script: Script | None = None) -> None:
-        """`script`: in an exact replay, the recorded decisions of the outside world. Raises UsageError."""
+    def __init__(
+        self,
+        config: Config,
+        captures: Sequence[Capture],
+        models: Pair,
+        script: Script | None = None,
+        notice: str | None = None,
+    ) -> None:
+        """`script`: in an exact replay, the recorded decisions of the outside world. `notice`: a line that everybody
+        who watches the run sees. Raises UsageError."""
         from sagelink.stages.confidence_gate import Gate
         from sagelink.stages.evidence_encoder import Encoder
         from sagelink.stages.fuse import Fuse
@@ -90,6 +100,7 @@ class Run:
         self.config = config
         self.captures = captures
         self.models = models
+        self.notice = notice
         self.live = any(capture.live for capture in captures)
         _check_repeatable(config, self.live)
         _ignore_truth_of_other_classes(captures, models)
@@ -133,7 +144,10 @@ class Run:
     def now(self) -> dict[str, Any]:
         """The current state of the run as plain JSON values; docs/dashboard.md describes the keys."""
         health = {capture.name: capture.health() for capture in self.captures}
-        return self.stats.snapshot(self.models.edge.labels, health) | {"control": self.control.state()}
+        return self.stats.snapshot(self.models.edge.labels, health) | {
+            "control": self.control.state(),
+            "notice": self.notice,
+        }
 
     def run(
         self, watch: Callable[[Verdict], None] | None = None, tell: Callable[[str], None] | None = None
@@ -170,8 +184,8 @@ class Run:
         )
 
     def _recorder(self, sinks: Sequence[Sink]) -> Recorder:
-        from sagelink.stages.scene_tracker import scene_config
         from sagelink.stages.verdict_recorder import Recorder
+        from sagelink.stages.scene_tracker import scene_config
         from sagelink.stages.verdict_smoothing import Smoother
 
         return Recorder(sinks, Smoother(scene_config(self.config.video)).smooth, self.stats.show_pending)

@@ -23,8 +23,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from sagelink.models import demo, vit
-from sagelink.pipeline.config import ModelConfig
-from sagelink.pipeline.errors import UsageError, suggest
+from sagelink.models.timm_names import check_timm_name
+from sagelink.pipeline.config import DEMO_LIMIT, ModelConfig
+from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import Pixels
 
 log = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ def outline(config: ModelConfig, name: str, labels: tuple[str, ...]) -> Model:
         if name in DEMO_MODELS:
             network: torch.nn.Module = demo.build(DEMO_MODELS[name])
         else:
-            network = timm.create_model(_check_name(name), pretrained=False)
+            network = timm.create_model(check_timm_name(name), pretrained=False)
     checked = vit.check(network, name)
     path = config.checkpoint or (_demo_file(name) if name in DEMO_MODELS else None)
     if path is not None:
@@ -164,24 +165,8 @@ def _load_demo(name: str, checkpoint: Path | None) -> tuple[VisionTransformer, t
     return network, tuple(json.loads(metadata.get("classes", "[]")))
 
 
-def _check_name(name: str) -> str:
-    """Returns the name if timm has such a model. Raises UsageError."""
-    architecture = name.partition(".")[0]
-    if not timm.is_model(architecture):
-        known = [*DEMO_MODELS, *timm.list_models("*vit*"), *timm.list_models("deit*")]
-        raise UsageError(
-            f"unknown model {name!r}{suggest(architecture, known)}; accepted: a timm VisionTransformer name or "
-            f"{', '.join(DEMO_MODELS)}; `sagelink models` lists the models on this machine"
-        )
-    published = timm.list_pretrained(f"{architecture}.*")
-    if name not in (architecture, *published):
-        accepted = ", ".join(published) or architecture
-        raise UsageError(f"unknown model {name!r}{suggest(name, published)}; accepted: {accepted}")
-    return name
-
-
 def _load_timm(name: str, checkpoint: Path | None) -> tuple[VisionTransformer, tuple[str, ...]]:
-    _check_name(name)
+    check_timm_name(name)
     if checkpoint is None:
         network = _load_pretrained(name)
         _check_finite(network.state_dict(), f"the published weights of model {name!r}")
@@ -245,8 +230,10 @@ def _load_pretrained(name: str) -> VisionTransformer:
         return timm.create_model(name, pretrained=True)
     except Exception as error:  # the client raises OSError, ValueError, HTTP errors ...
         raise UsageError(
-            f"model {name!r} is not cached and could not be downloaded ({type(error).__name__}); connect to the "
-            f"internet once, or name a safetensors file as checkpoint, or use the bundled pair with --models demo"
+            f"model {name!r} is not cached and could not be downloaded ({type(error).__name__}); accepted: a "
+            f"connection to {urlsplit(ENDPOINT).hostname} at the first use; or its weights as a safetensors file in "
+            f"--edge-checkpoint or --server-checkpoint (edge.checkpoint, server.checkpoint). The bundled pair, "
+            f"--models demo, is for synthetic: sources: {DEMO_LIMIT}"
         ) from None
 
 

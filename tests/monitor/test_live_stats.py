@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -13,9 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from sagelink.monitor import terminal_panel as panel_module
-from sagelink.monitor.live_stats import LiveStats, slow_side
 from sagelink.monitor.metrics import EdgeMetrics
 from sagelink.monitor.terminal_panel import LivePanel
+from sagelink.monitor.live_stats import LiveStats, slow_side
 from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Frame, Sent, Verdict
 from sagelink.stages.fuse import Fuse
 from sagelink.transport.wire import encode_bundle
@@ -130,8 +131,8 @@ def test_a_terminal_gets_one_panel(stats, monkeypatch):
 
 def test_other_outputs_get_plain_lines(stats, monkeypatch):
     text = shown(stats, False, monkeypatch)
-    assert text.startswith("5 frames  ")
-    assert text.endswith("200 bit/s of 1 kbit/s\n")
+    assert text.startswith("5 of 40 frames  ")
+    assert re.search(r"200 bit/s of 1 kbit/s, about \d+ s left\n$", text)
     assert "\x1b" not in text
 
 
