@@ -16,7 +16,7 @@ _TYPES_LEFT_TO_THE_SCHEMA = {f"tag:yaml.org,2002:{name}" for name in ("int", "fl
 class TextLoader(yaml.SafeLoader):
     """A loader for `yaml.load`, as safe as SafeLoader."""
 
-    yaml_implicit_resolvers: ClassVar = {
+    yaml_implicit_resolvers: ClassVar = {  # type: ignore[misc]  # the stubs declare it of instances
         first: [(tag, pattern) for tag, pattern in resolvers if tag not in _TYPES_LEFT_TO_THE_SCHEMA]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
