@@ -1,15 +1,23 @@
-# On a fresh machine with Python >= 3.11 and make: `make demo`, `make test`, `make lint`.
+# Needs Python >= 3.11 and make. Each target makes .venv first when it is missing or pyproject.toml has changed.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: demo test lint clean
+.PHONY: demo test campaign test-all lint clean
 
 demo: $(VENV)/.ready
 	$(BIN)/sagelink demo
 
+# All tests but the long ones.
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+# The long ones, and the property tests with many examples.
+campaign: $(VENV)/.ready
+	$(PYTEST) --campaign
+
+test-all: test campaign
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -17,12 +25,12 @@ lint: $(VENV)/.ready
 	$(BIN)/mypy
 
 $(VENV)/.ready: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Sagelink needs Python 3.11 or newer; name one with make PYTHON=...")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Sagelink needs Python 3.11 or newer; name one with make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	@echo "installing packages (a few minutes the first time: PyTorch is large)"
-	$(BIN)/python -m pip install --quiet --editable '.[webrtc]' --group dev
+	@echo "Installing the packages into $(VENV): a few minutes the first time, because PyTorch is large."
+	$(BIN)/python -m pip install --upgrade --quiet pip
+	$(BIN)/python -m pip install --editable '.[webrtc]' --group dev
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info
+	rm -rf $(VENV) runs build src/*.egg-info

@@ -1,11 +1,11 @@
-"""What browsers at a server's page cost a camera beside them.
+"""Measures how browsers that use a server as cameras slow down another camera at the same server.
 
     python -m bench.browsers [--browsers 0 1 8] [--seconds 20]
 
-For each number of browsers: a server of the demo pair, a live run at 5 frames/s that sends every frame to it over
-WebRTC, and pages in Chromium with its fake camera. Printed are the frames of the run that were answered, their median
-and p95 from sending to reply, the share of a core that the server takes, and the answers a second of a page. The ratio
-of the medians is what the browsers cost; Chromium codes the video on the same machine, and takes from it too.
+For each number of browsers it starts a server with the demo pair, a live run at 5 frames/s that sends every frame over
+WebRTC, and Chromium pages with a fake camera. It prints the answered frames of the run, median and p95 from sending to
+reply, the processor cores that the server uses, and the answers/s per page. The ratio of the medians is the cost of the
+browsers; it includes Chromium's video encoding on the same machine.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _ANSWERS = "Number(document.body.dataset.answers ?? 0)"
 
 
 def sagelink(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-m", "pipeline.cli", *arguments], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, "-m", "sagelink.app.cli", *arguments], stdout=subprocess.PIPE, text=True)
 
 
 def measure(browsers: int, seconds: float) -> float:
-    """Prints a row; the median round trip in ms."""
+    """Prints a row; returns the median round trip in ms."""
     from playwright.sync_api import sync_playwright
 
     with tempfile.TemporaryDirectory() as out, sync_playwright() as playwright:
@@ -57,30 +57,30 @@ def measure(browsers: int, seconds: float) -> float:
             clock.wait_for_timeout(100)
         clock.wait_for_timeout(_SETTLE_MS)
         process = psutil.Process(server.pid)
-        begun, answers = len(lines(out)), sum(page.evaluate(_ANSWERS) for page in pages)
+        before, answers = len(lines(out)), sum(page.evaluate(_ANSWERS) for page in pages)
         used_s = -sum(process.cpu_times()[:2])
         clock.wait_for_timeout(1000 * seconds)
         used_s += sum(process.cpu_times()[:2])
         answers = sum(page.evaluate(_ANSWERS) for page in pages) - answers
-        frames = lines(out)[begun:]
+        frames = lines(out)[before:]
         chromium.close()
-        for each in (run, server):
-            each.send_signal(signal.SIGINT)
-            each.wait()
+        for child in (run, server):
+            child.send_signal(signal.SIGINT)
+            child.wait()
     times = [frame["latency_ms"]["ship"] for frame in frames if frame["server"] is not None]
     drops = Counter(frame["drop"] for frame in frames if frame["drop"])
     median, p95 = np.percentile(times, [50, 95])
-    each_s = f"{answers / seconds / browsers:.1f}" if browsers else "-"
+    per_page = f"{answers / seconds / browsers:.1f}" if browsers else "-"
     print(
         f"{browsers} browsers: {len(times)} of {len(frames)} frames answered {dict(drops) or ''}, {median:.1f} ms, "
-        f"p95 {p95:.1f} ms; server {used_s / seconds:.2f} cores; answers/s of a page {each_s}",
+        f"p95 {p95:.1f} ms; server {used_s / seconds:.2f} cores; answers/s of a page {per_page}",
         flush=True,
     )
     return float(median)
 
 
 def lines(out: str) -> list[dict[str, Any]]:
-    """Results so far."""
+    """The complete lines of results.jsonl so far."""
     results = Path(out) / "results.jsonl"
     text = results.read_text(encoding="utf-8") if results.exists() else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]

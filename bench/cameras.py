@@ -1,10 +1,9 @@
-"""Cameras that die and come back: `python -m bench.cameras [--minutes M]`.
+"""Measures recovery of a camera whose RTSP server restarts: `python -m bench.cameras [--minutes M]`.
 
-Two live streams of a real RTSP server each. The server of the first is killed every 20 s for 5 s; the second is left
-alone. Prints how long after its server's return the first camera gave a frame, the frame rate of the second while the
-first is down over that while it is up, resident memory and threads, and the age of frames when their scoring begins.
-That includes waiting for the scorer; the hand-off alone, from the camera's thread through the graph to a scorer that is
-free, is measured first, for half a minute.
+Two cameras read live streams, each from its own RTSP server. The first server is killed every 20 s for 5 s. Prints the
+time from the restart to the first frame, the frame rate of the second camera during outages as a share of its normal
+rate, resident memory, threads, and the age of frames when their scoring begins, which includes the wait for the scorer.
+The hand-off from the camera's thread through the graph to an idle scorer is measured first, for half a minute.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from pipeline.config import CameraConfig
-from pipeline.config_file import load_config
-from pipeline.graph import Graph
-from pipeline.run import prepare
-from pipeline.threads import InThread
-from pipeline.types import Frame, Scored, Verdict
-from stages.cameras.camera import Camera
-from stages.score import Score
+from sagelink.app.run import prepare
+from sagelink.pipeline.config import CameraConfig
+from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.graph import Graph
+from sagelink.pipeline.threads import InThread
+from sagelink.pipeline.types import Frame, Scored, Verdict
+from sagelink.stages.cameras.camera import Camera
+from sagelink.stages.score import Score
 
 SERVER = Path(__file__).parents[1] / "tests" / "rtsp_server.py"
 PERIOD_S, DOWN_S, WARM_UP_S = 20.0, 5.0, 20.0
@@ -35,20 +34,20 @@ FPS = 20
 
 
 def start(port: str = "0") -> tuple[subprocess.Popen[str], str]:
-    """A server, and the port that it listens on."""
+    """Starts a server; returns it with its port."""
     command = ["/usr/bin/python3", str(SERVER), "--port", port, "--fps", str(FPS)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     return process, process.stdout.readline().strip()
 
 
-class Trouble(threading.Thread):
-    """Kills and starts the first server, and samples this process."""
+class ServerKiller(threading.Thread):
+    """Kills and restarts the first server, and samples memory and threads of this process."""
 
     def __init__(self, server: subprocess.Popen[str], port: str, until_s: float) -> None:
         super().__init__(daemon=True)
         self.server = server
-        self.down: list[tuple[float, float]] = []  # from, until: monotonic seconds
+        self.outages: list[tuple[float, float]] = []  # start and end, monotonic seconds
         self.samples: list[tuple[float, int]] = []  # resident bytes, threads
         self._port = port
         self._until_s = until_s
@@ -65,7 +64,7 @@ class Trouble(threading.Thread):
                 self.server.wait()
                 time.sleep(DOWN_S)
                 self.server, _ = start(self._port)
-                self.down.append((killed_s, time.monotonic()))
+                self.outages.append((killed_s, time.monotonic()))
                 next_kill_s += PERIOD_S
 
 
@@ -76,11 +75,11 @@ def main() -> None:
     servers = [start(), start()]
     cameras = [
         {"name": name, "source": f"rtsp://127.0.0.1:{port}/live"}
-        for name, (_, port) in zip(("dying", "living"), servers, strict=True)
+        for name, (_, port) in zip(("restarted", "steady"), servers, strict=True)
     ]
     hand_off(cameras[1]["source"])
     options = {"models": "demo", "cameras": cameras, "capture.duration": seconds, "threads": 1}
-    frames: dict[str, list[float]] = {"dying": [], "living": []}  # capture times, monotonic seconds
+    frames: dict[str, list[float]] = {"restarted": [], "steady": []}  # capture times, monotonic seconds
     ages_ms: list[float] = []
     scored = Score.__call__
 
@@ -88,26 +87,26 @@ def main() -> None:
         ages_ms.extend(frame.age_ms(time.monotonic_ns()) for frame in batch)
         return scored(self, batch)
 
-    def watch(verdict: Verdict) -> None:
+    def record(verdict: Verdict) -> None:
         frames[verdict.frame.camera].append(verdict.frame.capture_ns / 1e9)
 
     Score.__call__ = score  # type: ignore[method-assign]
     run = prepare(load_config(None, options))
-    trouble = Trouble(*servers[0], time.monotonic() + seconds)
-    trouble.start()
+    killer = ServerKiller(*servers[0], time.monotonic() + seconds)
+    killer.start()
     try:
-        summary = run.go(watch)
+        summary = run.run(record)
     finally:
-        trouble.server.kill()
+        killer.server.kill()
         servers[1][0].kill()
-    report(trouble, frames, ages_ms, summary)
-    for thread in threading.enumerate():  # Python may not end beside a thread that is inside OpenCV
+    report(killer, frames, ages_ms, summary)
+    for thread in threading.enumerate():  # Python aborts if it ends while a thread is inside OpenCV
         if thread.name.startswith("sagelink-camera"):
             thread.join(timeout=15)
 
 
 def hand_off(url: str) -> None:
-    """Prints how old frames are when they come out of the graph into a thread that does nothing else."""
+    """Prints the age of frames when they reach an idle thread at the end of the graph."""
     ages_ms: list[float] = []
     graph = Graph()
     camera = Camera(CameraConfig(name="camera", source=url), duration_s=30)
@@ -118,27 +117,29 @@ def hand_off(url: str) -> None:
     print(f"hand-off: p50 {p50:.2f} ms, p99 {p99:.2f} ms of {len(ages_ms)} frames (limit 5 ms on an idle machine)")
 
 
-def report(trouble: Trouble, frames: dict[str, list[float]], ages_ms: list[float], summary: dict[str, object]) -> None:
-    back = [frames["dying"][bisect.bisect(frames["dying"], up_s)] - up_s for _, up_s in trouble.down]
+def report(
+    killer: ServerKiller, frames: dict[str, list[float]], ages_ms: list[float], summary: dict[str, object]
+) -> None:
+    recovery_s = [frames["restarted"][bisect.bisect(frames["restarted"], up_s)] - up_s for _, up_s in killer.outages]
     print(
-        f"killed {len(back)} times; first frame after the server's return: "
-        f"median {np.median(back):.2f} s, longest {max(back):.2f} s (limit 3 s)"
+        f"killed {len(recovery_s)} times; first frame after the server's return: "
+        f"median {np.median(recovery_s):.2f} s, longest {max(recovery_s):.2f} s (limit 3 s)"
     )
-    living = frames["living"]
+    steady = frames["steady"]
     rates = {"down": [], "up": []}  # frames/s of the other camera
-    for (down_s, up_s), after in zip(trouble.down, [*trouble.down[1:], None], strict=True):
-        end_s = after[0] if after else living[-1]
-        rates["down"].append(rate(living, down_s, up_s))
-        rates["up"].append(rate(living, up_s, end_s))
+    for (down_s, up_s), after in zip(killer.outages, [*killer.outages[1:], None], strict=True):
+        end_s = after[0] if after else steady[-1]
+        rates["down"].append(rate(steady, down_s, up_s))
+        rates["up"].append(rate(steady, up_s, end_s))
     ratio = float(np.mean(rates["down"]) / np.mean(rates["up"]))
     print(
         f"other camera: {np.mean(rates['up']):.2f} frames/s, while the first is down {ratio:.3f} of that (limit 0.95)"
     )
-    quarter = len(trouble.samples) // 4
-    memory = [np.mean([rss for rss, _ in trouble.samples[i * quarter : (i + 1) * quarter]]) / 1e6 for i in range(4)]
-    threads = [max(count for _, count in trouble.samples[i * quarter : (i + 1) * quarter]) for i in range(4)]
+    quarter = len(killer.samples) // 4
+    memory = [np.mean([rss for rss, _ in killer.samples[i * quarter : (i + 1) * quarter]]) / 1e6 for i in range(4)]
+    threads = [max(count for _, count in killer.samples[i * quarter : (i + 1) * quarter]) for i in range(4)]
     print(
-        f"resident MB by quarter: {', '.join(f'{each:.1f}' for each in memory)}: last over second "
+        f"resident MB by quarter: {', '.join(f'{megabytes:.1f}' for megabytes in memory)}: last over second "
         f"{memory[3] / memory[1] - 1:+.2%}; most threads: {threads}"
     )
     print(
@@ -149,6 +150,7 @@ def report(trouble: Trouble, frames: dict[str, list[float]], ages_ms: list[float
 
 
 def rate(times: list[float], begin_s: float, end_s: float) -> float:
+    """Frames/s between two times; `times` is sorted."""
     return (bisect.bisect(times, end_s) - bisect.bisect(times, begin_s)) / (end_s - begin_s)
 
 

@@ -1,14 +1,14 @@
-"""What the dashboard costs: `python -m bench.dashboard [run | ready | hour]`.
+"""Measures the cost of the dashboard: `python -m bench.dashboard [run | ready | hour]`.
 
-run: a replay of drawn frames through the whole pipeline with the demo pair, alone, and with four viewers that read all
-that they are sent; frames/s, processor time and peak resident memory of the process, against the run alone.
-Processor time says the same as frames/s and is less at the mercy of what else the machine does.
+run: synthetic frames through the whole pipeline with the demo pair, without and with four viewers that read every
+message. Prints frames/s, processor time and peak resident memory. Frames per processor second depend less on other work
+on the machine than frames/s.
 
-ready: the time from opening the page of such a run, at 30 frames/s, in a Chromium that has not seen it before, until
-the table shows frames and the tile a picture.
+ready: time from opening the page of a run at 30 frames/s, in a new Chromium, until the table shows frames and the tile
+shows a picture.
 
-hour: an hour of frames at 30 frames/s, pushed through the feed in less than a minute, watched by Chromium; the page's
-heap by quarter of the hour, after garbage collection: the lowest, which has no message on its way.
+hour: an hour of frames at 30 frames/s, sent through the feed in less than a minute to a page in Chromium. Prints the
+page's heap by quarter of the hour: the minimum after garbage collection, without messages in transit.
 """
 
 from __future__ import annotations
@@ -31,35 +31,37 @@ import numpy as np
 import psutil
 from prometheus_client import CollectorRegistry
 
-from models.zoo import UnitGrid
-from monitor.app import dashboard_app
-from monitor.feed import Feed
-from monitor.watched import Watched
-from pipeline.budget import UplinkBudget
-from pipeline.config import GateConfig
-from pipeline.control import Control
-from pipeline.stats import LiveStats
-from pipeline.threads import Worker
-from pipeline.types import WHOLE, Answer, Drop, Frame, Kept, Look, Scored
-from pipeline.web import serve_http
-from stages.fuse import Fuse
-from stages.gate import Gate
-from stages.looks import thumb_of
-from transport.codecs import Canvas
+from sagelink.models.loading import UnitGrid
+from sagelink.monitor.dashboard_routes import dashboard_app
+from sagelink.monitor.live_stats import LiveStats
+from sagelink.monitor.run_view import RunView
+from sagelink.monitor.verdict_feed import VerdictFeed
+from sagelink.net.http import serve_http
+from sagelink.pipeline.budget import UplinkBudget
+from sagelink.pipeline.config import GateConfig
+from sagelink.pipeline.threads import Worker
+from sagelink.pipeline.types import WHOLE, Answer, Drop, EdgeOnly, EdgeView, Frame, Scored
+from sagelink.stages.confidence_gate import Gate
+from sagelink.stages.fuse import Fuse
+from sagelink.stages.run_control import Control
+from sagelink.stages.zoom import thumbnail_of
+from sagelink.transport.codecs import Canvas
 
 _FRAMES, _ROUNDS, _VIEWERS, _OPENED = 600, 3, 4, 7
 _PORT = 8697
 _ADDRESS = f"127.0.0.1:{_PORT}"
 _CHROMIUM = "/usr/bin/chromium"
 _HOUR_FRAMES = 3600 * 30
-_PUSHED_A_SECOND = 2500  # as many as a page reads: ten times a second at most 300
+_PUSHED_PER_S = 2500  # the page reads at most 3000: 300 frames ten times per second
 
 
 def start_run(frames: int, *options: str) -> subprocess.Popen[bytes]:
-    """A run of the demo pair in a process of its own."""
+    """Starts a run of the demo pair in a separate process."""
     settings = ["--models", "demo", "--uplink", "1Mbit/s", "--gate", "always", "--units", "32", *options]
     source = f"synthetic:{frames},size=640x480,fps=30"
-    return subprocess.Popen([sys.executable, "-m", "pipeline.cli", "run", source, *settings], stdout=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [sys.executable, "-m", "sagelink.app.cli", "run", source, *settings], stdout=subprocess.DEVNULL
+    )
 
 
 def measure_run(dashboard: bool) -> tuple[float, float, float]:
@@ -83,11 +85,11 @@ def measure_run(dashboard: bool) -> tuple[float, float, float]:
 
 
 async def view() -> None:
-    """Four viewers of whatever is served."""
+    """Connects the viewers and reads all their messages."""
     from websockets.asyncio.client import connect
     from websockets.exceptions import ConnectionClosed
 
-    async def one() -> None:
+    async def viewer() -> None:
         while True:
             with contextlib.suppress(OSError, ConnectionClosed):
                 async with connect(f"ws://{_ADDRESS}/ws", max_size=None) as socket:
@@ -97,28 +99,28 @@ async def view() -> None:
 
     async with asyncio.TaskGroup() as group:
         for _ in range(_VIEWERS):
-            group.create_task(one())
+            group.create_task(viewer())
 
 
 def bench_run() -> None:
-    ratios, shares, extra = [], [], []
+    fps_ratios, cpu_ratios, extra_mb = [], [], []
     for _ in range(_ROUNDS):
         (alone_fps, alone_s, alone_mb), (fps, cpu_s, mb) = measure_run(False), measure_run(True)
-        ratios.append(fps / alone_fps)
-        shares.append(alone_s / cpu_s)
-        extra.append(mb - alone_mb)
+        fps_ratios.append(fps / alone_fps)
+        cpu_ratios.append(alone_s / cpu_s)
+        extra_mb.append(mb - alone_mb)
         print(f"alone {alone_fps:.1f} fps, {alone_s:.1f} s, {alone_mb:.0f} MB; ", end="")
         print(f"{_VIEWERS} viewers {fps:.1f} fps, {cpu_s:.1f} s, {mb:.0f} MB")
-    print(f"median ratio of frames/s: {statistics.median(ratios):.3f} (limit: 0.90)")
-    print(f"median ratio of frames per CPU second: {statistics.median(shares):.3f}")
-    print(f"median extra memory: {statistics.median(extra):+.0f} MB (limit: 60 MB)")
+    print(f"median ratio of frames/s: {statistics.median(fps_ratios):.3f} (limit: 0.90)")
+    print(f"median ratio of frames per CPU second: {statistics.median(cpu_ratios):.3f}")
+    print(f"median extra memory: {statistics.median(extra_mb):+.0f} MB (limit: 60 MB)")
 
 
 def bench_ready() -> None:
     from playwright.sync_api import sync_playwright
 
     run = start_run(_HOUR_FRAMES, "--realtime", "--dashboard-address", _ADDRESS)
-    taken = []
+    ready_s = []
     try:
         while frames_so_far() < _FRAMES:
             time.sleep(0.5)
@@ -130,13 +132,13 @@ def bench_ready() -> None:
                 page.goto(f"http://{_ADDRESS}/")
                 page.wait_for_selector("#rows tr")
                 page.wait_for_selector(".camera-tile canvas[data-n]")
-                taken.append(time.monotonic() - began)
+                ready_s.append(time.monotonic() - began)
                 browser.close()
     finally:
         run.send_signal(signal.SIGINT)
         run.wait()
-    print(f"page ready after {', '.join(f'{s:.2f}' for s in taken)} s")
-    print(f"median {statistics.median(taken):.2f} s, longest {max(taken):.2f} s (limit: 1 s)")
+    print(f"page ready after {', '.join(f'{s:.2f}' for s in ready_s)} s")
+    print(f"median {statistics.median(ready_s):.2f} s, longest {max(ready_s):.2f} s (limit: 1 s)")
 
 
 def frames_so_far() -> int:
@@ -145,25 +147,25 @@ def frames_so_far() -> int:
     return 0
 
 
-async def push(feed: Feed, stats: LiveStats, watched: Watched, done: threading.Event) -> None:
-    """Serves an hour of frames; `done` is set when all are through, and the page may then still look."""
+async def push(feed: VerdictFeed, stats: LiveStats, run_view: RunView, done: threading.Event) -> None:
+    """Serves an hour of frames; sets `done` after the last one and keeps serving for 3 s."""
     rng = np.random.default_rng(0)
     fuse = Fuse(False, {0.0: 0.0, 1.0: 1.0}, 196)
     pixels = rng.integers(0, 256, (480, 640, 3), np.uint8)
     answer = Answer(0, 0.5, np.log(np.full(2, 0.5, np.float32)))
     importance, embeddings = rng.random(196, np.float32), np.zeros((196, 1), np.float32)
     coder = Worker("bench")
-    async with serve_http(dashboard_app(watched, coder, None), "127.0.0.1", _PORT):
+    async with serve_http(dashboard_app(run_view, coder, None), "127.0.0.1", _PORT):
         began = time.monotonic()
         for seq in range(_HOUR_FRAMES):
             frame = Frame(seq, "camera", time.monotonic_ns(), seq / 30, pixels, 1.0)
-            look = Look(WHOLE, embeddings[0], thumb_of(pixels))
+            look = EdgeView(WHOLE, embeddings[0], thumbnail_of(pixels))
             scored = Scored(frame, pixels[:224, :224], answer, importance, embeddings, look, 1.0)
-            verdict = fuse.decide(Kept(scored, Drop.GATE))
+            verdict = fuse.decide(EdgeOnly(scored, Drop.GATE))
             feed.write(verdict)
             stats.write(verdict)
             if seq % 25 == 0:
-                await asyncio.sleep(max(0.0, began + seq / _PUSHED_A_SECOND - time.monotonic()))
+                await asyncio.sleep(max(0.0, began + seq / _PUSHED_PER_S - time.monotonic()))
         done.set()
         await asyncio.sleep(3)
     coder.close()
@@ -173,9 +175,9 @@ def bench_hour() -> None:
     from playwright.sync_api import sync_playwright
 
     labels = ("a", "b")
-    feed, stats, done = Feed(labels, live=False), LiveStats(), threading.Event()
+    feed, stats, done = VerdictFeed(labels, live=False), LiveStats(), threading.Event()
     control = Control(UplinkBudget(64_000, 1.0), Gate(GateConfig()))
-    watched = Watched(
+    run_view = RunView(
         title="an hour",
         models="none",
         grid=UnitGrid(224, 16, "bicubic", 1.0),
@@ -188,7 +190,7 @@ def bench_hour() -> None:
         snapshot=lambda: stats.snapshot(labels, {"camera": None}) | {"control": control.state()},
         link=lambda: None,
     )
-    threading.Thread(target=lambda: asyncio.run(push(feed, stats, watched, done)), daemon=True).start()
+    threading.Thread(target=lambda: asyncio.run(push(feed, stats, run_view, done)), daemon=True).start()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page()
@@ -200,12 +202,14 @@ def bench_hour() -> None:
             page.wait_for_timeout(1000)
             session.send("HeapProfiler.collectGarbage")
             heaps.append(session.send("Runtime.getHeapUsage")["usedSize"] / 1e6)
-        seen = page.evaluate("Number(document.querySelector('#rows tr').dataset.n)")
+        last_row = page.evaluate("Number(document.querySelector('#rows tr').dataset.n)")
         browser.close()
     quarter = len(heaps) // 4
-    told = [min(heaps[i * quarter : (i + 1) * quarter]) for i in range(4)]
-    print(f"{_HOUR_FRAMES} frames pushed, the last row is {seen}; heap: {', '.join(f'{mb:.1f} MB' for mb in told)}")
-    print(f"last quarter against second: {told[3] / told[1] - 1:+.1%}")
+    minima = [min(heaps[i * quarter : (i + 1) * quarter]) for i in range(4)]
+    print(
+        f"{_HOUR_FRAMES} frames pushed, the last row is {last_row}; heap: {', '.join(f'{mb:.1f} MB' for mb in minima)}"
+    )
+    print(f"last quarter against second: {minima[3] / minima[1] - 1:+.1%}")
 
 
 if __name__ == "__main__":

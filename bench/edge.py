@@ -1,10 +1,10 @@
-"""Frames/s of the whole pipeline over frames/s of a bare loop that runs the same two timm models.
+"""Compares the whole pipeline with a bare loop of the same two timm models, in frames/s.
 
     python -m bench.edge CLIP [--rounds 3] [--frames 150] [--set stage.key=value ...]
 
-The bare loop only calls the two models, on ready-made tensors, one frame after the other, with the same number of
-threads; the pipeline decodes, scales, scores, selects, codes, sends over the in-process link, classifies, fuses and
-writes results.jsonl. Rounds alternate, so that a change of the machine's speed meets both.
+The bare loop only calls the two models on prepared tensors, one frame after the other, with the same number of threads.
+The pipeline decodes, scales, scores, selects, encodes, sends over the in-process link, classifies, fuses and writes
+results.jsonl. Rounds alternate, so a change of the machine's speed affects both.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pathlib import Path
 
 import torch
 
-from models.pair import Pair
-from pipeline.config_file import load_config, parse_assignments
-from pipeline.run import prepare
+from sagelink.app.run import prepare
+from sagelink.models.pair import Pair
+from sagelink.pipeline.config_file import load_config, parse_assignments
 
 
 @torch.inference_mode()
@@ -56,7 +56,7 @@ def main() -> None:
         before = bare_loop(pair, arguments.frames)
         with tempfile.TemporaryDirectory() as folder:
             config = load_config(None, settings | {"output.out": str(Path(folder) / "out")})
-            summary = prepare(config, pair).go()
+            summary = prepare(config, pair).run()
         bare = (before + bare_loop(pair, arguments.frames)) / 2
         ratios.append(summary["fps"] / bare)
         print(

@@ -1,8 +1,8 @@
-"""Throws damaged and hostile messages at the server's decoder: `python -m bench.fuzz [--inputs 100000] [--seed 0]`.
+"""Fuzzes the server's decoder with damaged messages: `python -m bench.fuzz [--inputs 100000] [--seed 0]`.
 
-Every message has a sound checksum, so that what is behind it is met. A decoder may refuse a message with
-MalformedMessage, or take it; anything else ends the run with the message that did it. Prints how many were refused, the
-slowest, and how much the process grew. `bench.fuzz_guided` makes its messages up from the branches that they take.
+Every message has a valid checksum, so that the code behind it is tested. The decoder may accept a message or refuse it
+with MalformedMessage; any other result ends the run and prints the message. Prints the number of refused messages, the
+longest time and the growth of the process. `bench.fuzz_guided` derives its messages from code coverage instead.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from pathlib import Path
 
 import numpy as np
 
-from models import zoo
-from models.picture import make_picture
-from pipeline.config import ModelConfig
-from pipeline.types import OperatingPoint
-from server.memory import Held
-from server.receive import receive
-from stages.encode import Encoder
-from stages.sources.synthetic import SyntheticSource
-from transport.codecs import Canvas, codec_names, cut_units
-from transport.embedding import Embedding
-from transport.remembered import encode_completion
-from transport.wire import NAME_BYTES, MalformedMessage, decode_evidence, seal
+from sagelink.models import loading
+from sagelink.models.preprocess import make_picture
+from sagelink.pipeline.config import ModelConfig
+from sagelink.pipeline.types import OperatingPoint
+from sagelink.server.memory import StoredUnits
+from sagelink.server.receive import receive
+from sagelink.stages.evidence_encoder import Encoder
+from sagelink.stages.sources.synthetic import SyntheticSource
+from sagelink.transport.codecs import Canvas, codec_names, cut_units
+from sagelink.transport.delta_message import encode_delta
+from sagelink.transport.patch_embedding import Embedding
+from sagelink.transport.wire import REFERENCE_NAME_BYTES, MalformedMessage, decode_evidence, seal
 
 LIMIT_MB = 64
 _HEADER_BYTES, CRC_BYTES = 13, 4
 _FEW = 20  # units
 
 
-def sound_messages(canvas: Canvas) -> list[bytes]:
-    """Messages of every codec, at several operating points, and some that complete what a server remembers."""
+def valid_messages(canvas: Canvas) -> list[bytes]:
+    """Valid messages of every codec at several operating points, and delta messages."""
     encoder = Encoder([], canvas)
     order = np.random.default_rng(0).permutation(canvas.units)
     messages = []
@@ -49,12 +49,12 @@ def sound_messages(canvas: Canvas) -> list[bytes]:
                 for side, quality in ((canvas.pixels, 4), (canvas.pixels // 2, 8)):
                     messages.append(encoder.message(7, picture, order, OperatingPoint(name, units, side, quality)))
     plain = [evidence for evidence in map(decode_evidence, messages) if len(evidence.units) < canvas.units]
-    base = bytes(NAME_BYTES - 1) + b"a"
-    return messages + [encode_completion(each, base, np.setdiff1d(order, each.units)) for each in plain]
+    base = bytes(REFERENCE_NAME_BYTES - 1) + b"a"
+    return messages + [encode_delta(each, base, np.setdiff1d(order, each.units)) for each in plain]
 
 
 def damaged(messages: list[bytes], rng: random.Random) -> Iterator[bytes]:
-    """Sound messages with flipped bits, cut, lengthened, spliced, with numbers in them made huge; endless."""
+    """Endless: valid messages with flipped bits, cuts, insertions, splices and extreme numbers."""
     while True:
         body = bytearray(rng.choice(messages)[:-CRC_BYTES])
         for _ in range(rng.choice((1, 1, 2, 5, 20))):
@@ -76,50 +76,49 @@ def damaged(messages: list[bytes], rng: random.Random) -> Iterator[bytes]:
 
 
 def peak_mb() -> float:
-    """The most memory that was resident; Linux."""
+    """Peak resident memory of this process in MB; Linux only."""
     return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
 
-class Watched:
-    """The decoder, with an eye on how it ends, how long it takes and how much the process grows."""
+class FuzzTarget:
+    """The decoder, with counters for its results, its longest time and the growth of the process."""
 
     def __init__(self, canvas: Canvas) -> None:
         self._canvas = canvas
         everything = np.arange(canvas.units)
         blank = np.zeros((canvas.pixels, canvas.pixels, 3), np.uint8)
-        self._held = Held(everything, cut_units(blank, everything, canvas.patch_size), 0.0)
+        self._held = StoredUnits(everything, cut_units(blank, everything, canvas.patch_size), 0.0)
         self._outcomes: Counter[str] = Counter()
         self._slowest_s, self._grown_mb = 0.0, 0.0
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew, from what is resident now
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the memory that is resident now
         self._before_mb = peak_mb()
 
     def __call__(self, message: bytes) -> None:
         began = time.perf_counter()
         try:
             receive(message, self._canvas, lambda name: self._held)
-            self._outcomes["taken"] += 1
+            self._outcomes["accepted"] += 1
         except MalformedMessage:
             self._outcomes["refused"] += 1
         except BaseException:
-            print(f"this message did it: {message.hex()}")
+            print(f"failed on this message: {message.hex()}")
             raise
         self._slowest_s = max(self._slowest_s, time.perf_counter() - began)
         self._grown_mb = peak_mb() - self._before_mb
         if self._grown_mb > LIMIT_MB:
-            raise SystemExit(
-                f"grew by {self._grown_mb:.0f} MB; limit {LIMIT_MB} MB; this message did it: {message.hex()}"
-            )
+            raise SystemExit(f"grew by {self._grown_mb:.0f} MB; limit {LIMIT_MB} MB; message: {message.hex()}")
 
     def __str__(self) -> str:
+        refused, accepted = self._outcomes["refused"], self._outcomes["accepted"]
         return (
-            f"{self._outcomes.total()} messages: {self._outcomes['refused']} refused, {self._outcomes['taken']} taken, "
+            f"{self._outcomes.total()} messages: {refused} refused, {accepted} accepted, "
             f"slowest {self._slowest_s * 1e3:.0f} ms, grew by {self._grown_mb:.1f} MB "
             f"({self._grown_mb / LIMIT_MB:.0%} of the limit)"
         )
 
 
 def demo_canvas() -> Canvas:
-    model = zoo.load(ModelConfig(), "demo-server")
+    model = loading.load(ModelConfig(), "demo-server")
     return Canvas(model.grid.side, model.grid.patch_size, Embedding(*model.embedding()))
 
 
@@ -129,14 +128,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     canvas = demo_canvas()
-    messages = sound_messages(canvas)
+    messages = valid_messages(canvas)
     for message in messages:
         receive(message, canvas)
     source = damaged(messages, random.Random(arguments.seed))
-    watched = Watched(canvas)
+    target = FuzzTarget(canvas)
     for message in islice(source, arguments.inputs):
-        watched(message)
-    print(watched)
+        target(message)
+    print(target)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Fuzzes the server's decoder along its branches: `python -m bench.fuzz_guided [--inputs 100000] [--seed 1]`.
+"""Fuzzes the server's decoder guided by code coverage: `python -m bench.fuzz_guided [--inputs 100000] [--seed 1]`.
 
-As `bench.fuzz`, but Atheris (`pip install atheris`; CPython on Linux) makes the messages up, starting from sound ones,
-and keeps what reaches new code. The checksum is put on afterwards.
+Like `bench.fuzz`, but Atheris (`pip install atheris`; CPython on Linux) makes the messages: it starts from valid ones
+and keeps those that reach new code. The checksum is added afterwards.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["transport"]):
-    import transport.codecs  # noqa: F401
+with atheris.instrument_imports(include=["sagelink.transport"]):
+    from sagelink.transport import codecs  # noqa: F401
 
-from bench.fuzz import CRC_BYTES, Watched, demo_canvas, sound_messages
-from transport.wire import seal
+from bench.fuzz import CRC_BYTES, FuzzTarget, demo_canvas, valid_messages
+from sagelink.transport.wire import seal
 
 
 def main() -> None:
@@ -28,12 +28,12 @@ def main() -> None:
     arguments = parser.parse_args()
     canvas = demo_canvas()
     corpus = tempfile.TemporaryDirectory()
-    for number, message in enumerate(sound_messages(canvas)):
+    for number, message in enumerate(valid_messages(canvas)):
         (Path(corpus.name) / str(number)).write_bytes(message[:-CRC_BYTES])
-    watched = Watched(canvas)
-    atexit.register(lambda: print(watched))  # atheris.Fuzz does not come back
+    target = FuzzTarget(canvas)
+    atexit.register(lambda: print(target))  # atheris.Fuzz never returns
     options = [f"-atheris_runs={arguments.inputs}", f"-seed={arguments.seed}", "-max_len=20000", "-verbosity=0"]
-    atheris.Setup([sys.argv[0], *options, corpus.name], lambda body: watched(seal(body)))
+    atheris.Setup([sys.argv[0], *options, corpus.name], lambda body: target(seal(body)))
     atheris.Fuzz()
 
 

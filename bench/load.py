@@ -1,10 +1,10 @@
-"""Many cameras at one server through mosquitto: loss, round trip, processor time of each process, the server's memory.
+"""Measures one MQTT server with many cameras: loss, round trip, processor time per process, memory of the server.
 
     python -m bench.load [--cameras 1000] [--seconds 60] [--rate 1]
 
-One process holds all cameras, each with a connection of its own, sending noise of 2 kB at random moments: paho clients
-on one event loop, which leave more of the machine to the others than a thousand edges would. The server is a process of
-its own: real link, decoding, batching and replies, and a model that answers at once, because the transport is what is
+One process simulates all cameras. Each has its own connection and sends 2 kB of noise at random times. The cameras are
+paho clients on one event loop, which need less of the machine than 1,000 edges. The server runs in a separate process
+with the real link, decoding, batching and replies. Its model answers without computing, because the transport is
 measured. A frame without a reply within 10 s is lost.
 """
 
@@ -25,13 +25,13 @@ import psutil
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from bench.stub import Noise, answer, hello
-from pipeline.config import MqttConfig, ServeConfig
-from transport.link import Hello
-from transport.mqtt.address import open_broker
-from transport.mqtt.server import MqttServerLink
-from transport.mqtt.topics import SESSION_BYTES, Topics, encode_state
-from transport.wire import decode_reply
+from bench.stub_server import Noise, answer, camera_info
+from sagelink.pipeline.config import MqttConfig, ServeConfig
+from sagelink.transport.link import CameraInfo
+from sagelink.transport.mqtt.address import open_broker
+from sagelink.transport.mqtt.server import MqttServerLink
+from sagelink.transport.mqtt.topics import SESSION_BYTES, Topics, encode_state
+from sagelink.transport.wire import decode_reply
 
 _TOPICS = Topics("load")
 _SIZE = 2000
@@ -39,16 +39,16 @@ _LOST_S = 10.0
 _KEEPALIVE_S = 60
 
 
-async def be_server(url: str) -> None:
+async def run_server(url: str) -> None:
     async with MqttServerLink(open_broker(url, MqttConfig(), "url"), _TOPICS, "servers") as link:
         print("ready", flush=True)
         await answer(link, ServeConfig().max_wait)
 
 
-class Camera:
-    """Sends at random moments, and notes how long each reply took."""
+class SimulatedCamera:
+    """Sends messages at random times and records the round trip of each reply."""
 
-    def __init__(self, port: int, number: int, announced: Hello, round_trips_s: list[float]) -> None:
+    def __init__(self, port: int, number: int, announced: CameraInfo, round_trips_s: list[float]) -> None:
         self.sent = 0
         self.subscribed = asyncio.Event()
         self._node = f"node{number}"
@@ -60,7 +60,7 @@ class Camera:
         self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
         self._client.on_connect = self._announce
         self._client.on_subscribe = lambda *_: self.subscribed.set()
-        self._client.on_message = self._take
+        self._client.on_message = self._receive
         self._hello = announced
         self._client.connect("127.0.0.1", port, keepalive=_KEEPALIVE_S)
         self._client.socket().setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -77,22 +77,22 @@ class Camera:
             self._began_s[self.sent] = time.monotonic()
             self._client.publish(topic, self._session + noise.message(self.sent), qos=1, properties=self._expiry)
             self.sent += 1
-            self.keep()
+            self.poll()
             await asyncio.sleep(random.uniform(0.5, 1.5) / rate)
 
-    def keep(self) -> None:
-        """Writes what is held back, and keeps the connection alive."""
+    def poll(self) -> None:
+        """Writes pending data and keeps the connection alive."""
         if self._client.want_write():
             self._client.loop_write()
         self._client.loop_misc()
 
     def _announce(self, *_: object) -> None:
-        for place, announced in ((f"{self._node}/camera", self._hello), (self._node, None)):
+        for client, announced in ((f"{self._node}/camera", self._hello), (self._node, None)):
             state = encode_state(self._session, True, announced)
-            self._client.publish(_TOPICS.state(place), state, qos=1, retain=True)
+            self._client.publish(_TOPICS.state(client), state, qos=1, retain=True)
         self._client.subscribe(_TOPICS.verdict(f"{self._node}/+"))
 
-    def _take(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
+    def _receive(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
         reply = decode_reply(message.payload[SESSION_BYTES:])
         assert reply.refusal is None, reply.refusal
         began_s = self._began_s.pop(reply.seq, None)
@@ -100,16 +100,16 @@ class Camera:
             self._round_trips_s.append(time.monotonic() - began_s)
 
 
-async def be_cameras(port: int, count: int, rate: float, seconds: float, others: dict[str, psutil.Process]) -> None:
+async def run_cameras(port: int, count: int, rate: float, seconds: float, others: dict[str, psutil.Process]) -> None:
     round_trips_s: list[float] = []
-    announced, noise = hello(_LOST_S), Noise(_SIZE)
+    announced, noise = camera_info(_LOST_S), Noise(_SIZE)
     cameras = []
     for number in range(count):
-        cameras.append(camera := Camera(port, number, announced, round_trips_s))
+        cameras.append(camera := SimulatedCamera(port, number, announced, round_trips_s))
         async with asyncio.timeout(10):
             while not camera.subscribed.is_set():
                 await asyncio.sleep(0)
-                camera.keep()
+                camera.poll()
     print(f"{count} cameras connected", flush=True)
     await asyncio.sleep(2)
     processes = others | {"cameras": psutil.Process()}
@@ -130,22 +130,22 @@ async def be_cameras(port: int, count: int, rate: float, seconds: float, others:
         spent_s[name] += sum(process.cpu_times()[:2])
     times_ms = np.array(round_trips_s) * 1e3
     p50, p95, p99 = np.percentile(times_ms, [50, 95, 99])
-    sent, lost = sum(each.sent for each in cameras), sum(each.unanswered for each in cameras)
+    sent, lost = sum(camera.sent for camera in cameras), sum(camera.unanswered for camera in cameras)
     print(f"sent {sent} ({sent / seconds:.0f}/s), lost {lost}")
     print(f"round trip ms: p50 {p50:.1f}, p95 {p95:.1f}, p99 {p99:.1f}, max {times_ms.max():.1f}")
     print("processor us a message: " + ", ".join(f"{name} {1e6 * spent_s[name] / sent:.0f}" for name in spent_s))
-    print("server memory MB: " + " ".join(f"{each:.1f}" for each in memory_mb))
+    print("server memory MB: " + " ".join(f"{size:.1f}" for size in memory_mb))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cameras", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--rate", type=float, default=1.0, help="messages/s of a camera")
+    parser.add_argument("--rate", type=float, default=1.0, help="messages/s per camera")
     parser.add_argument("--server", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.server:
-        asyncio.run(be_server(arguments.server))
+        asyncio.run(run_server(arguments.server))
         return
     program = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
     if program is None:
@@ -162,12 +162,12 @@ def main() -> None:
         assert server.stdout is not None
         assert server.stdout.readline() == "ready\n"
         others = {"server": psutil.Process(server.pid), "broker": psutil.Process(broker.pid)}
-        asyncio.run(be_cameras(port, arguments.cameras, arguments.rate, arguments.seconds, others))
+        asyncio.run(run_cameras(port, arguments.cameras, arguments.rate, arguments.seconds, others))
     finally:
-        for each in (server, broker):
-            if each is not None:
-                each.kill()
-                each.wait()
+        for process in (server, broker):
+            if process is not None:
+                process.kill()
+                process.wait()
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""What lost datagrams cost on the demo world: frames answered and accuracy, in parts and with all or nothing.
+"""Simulates lost datagrams on the demo world: answered frames and accuracy, for parts and for whole messages.
 
     python -m bench.loss [--frames 300] [--bytes 700 1000 1800 3000]
 
-Both get the same bytes a frame, as WebRTC charges them: headers and acknowledgements of the verdict included. Each
-datagram is lost by lot; the server classifies with what is left, the edge fuses with the weight that is left, and keeps
-its own answer where nothing is. `parts` is what an edge sends over WebRTC; its messages of one datagram go again, once.
-`whole` is the best message of one process, cut into datagrams of which each must arrive. No clock and no network: the
-same numbers each time.
+Both kinds get the same wire bytes per frame, as WebRTC charges them, with headers and acknowledgements. Datagrams are
+lost at random. The server classifies the units that arrive, and the edge reduces the weight accordingly; without any it
+keeps its own answer. `parts` is what an edge sends over WebRTC; a message of one datagram is repeated once. `whole` is
+the best single message, cut into datagrams that must all arrive. There is no clock and no network, so results are
+reproducible.
 """
 
 from __future__ import annotations
@@ -17,49 +17,51 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lab.rig import Rig, Sample, answers_of
-from models.pair import Pair
-from pipeline.config_file import load_config
-from server.receive import receive
-from stages.encode import Encoder, usable_lines
-from stages.fuse import answer_of, fuse
-from stages.planner import Plan
-from stages.sources import open_source
-from transport.webrtc.bill import Tariff
-from transport.wire import PART_BYTES, encode_bundle, parts_of
+from sagelink.lab.harness import Harness, Sample, server_answers
+from sagelink.models.pair import Pair
+from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.types import Answer
+from sagelink.server.receive import receive
+from sagelink.stages.codec_planner import Plan
+from sagelink.stages.evidence_encoder import Encoder
+from sagelink.stages.frontier_filter import usable_curves
+from sagelink.stages.fuse import fuse
+from sagelink.stages.sources.open import open_source
+from sagelink.transport.webrtc.wire_cost import WebRtcCostModel
+from sagelink.transport.wire import PART_BYTES, encode_bundle, parts_of
 
 LOSSES = (0.0, 0.05, 0.1, 0.2)
-_DRAWS = 4  # of what is lost, a frame
+_DRAWS = 4  # random losses per frame
 
 
 @dataclass(frozen=True)
-class Way:
-    """A way to send."""
+class SendMode:
+    """A way to send messages."""
 
     name: str
     encoder: Encoder
-    in_parts: bool
+    uses_datagrams: bool
 
 
 @dataclass(frozen=True)
-class Share:
-    """Of frames times draws."""
+class LossShare:
+    """Shares over all frames and draws."""
 
     answered: float
-    server: float  # accuracy where it answered
-    verdict: float  # accuracy of all
+    server: float  # accuracy of the server on answered frames
+    verdict: float  # accuracy of all verdicts
 
 
-def largest(wire_bytes: int) -> int:
-    """The longest message that so many bytes on the wire carry."""
-    tariff = Tariff()
-    return max(size for size in range(wire_bytes) if tariff.message_bits(size) <= 8 * wire_bytes)
+def max_message_bytes(wire_bytes: int) -> int:
+    """The longest message that fits into this many bytes on the wire."""
+    cost = WebRtcCostModel()
+    return max(size for size in range(wire_bytes) if cost.message_bits(size) <= 8 * wire_bytes)
 
 
-def lose(seq: int, message: bytes, in_parts: bool, loss: float, rng: np.random.Generator) -> bytes | None:
-    """What the server gets of a message."""
-    if in_parts:
-        if len(message) <= PART_BYTES:  # goes again, once
+def lose(seq: int, message: bytes, uses_datagrams: bool, loss: float, rng: np.random.Generator) -> bytes | None:
+    """The part of a message that arrives; None if nothing usable arrives."""
+    if uses_datagrams:
+        if len(message) <= PART_BYTES:  # repeated once, so both must be lost
             loss *= loss
         arrived = [part for part in parts_of(message) if rng.random() >= loss]
         return encode_bundle(seq, arrived) if arrived else None
@@ -67,50 +69,52 @@ def lose(seq: int, message: bytes, in_parts: bool, loss: float, rng: np.random.G
     return message if (rng.random(datagrams) >= loss).all() else None
 
 
-def measure(rig: Rig, samples: Sequence[Sample], plans: Sequence[Plan | int], way: Way, loss: float) -> Share:
+def measure(
+    harness: Harness, samples: Sequence[Sample], plans: Sequence[Plan | int], mode: SendMode, loss: float
+) -> LossShare:
     rng = np.random.default_rng(7)
     arrived: list[tuple[Sample, Plan | int, bytes | None]] = []
     for _ in range(_DRAWS):
         for seq, (sample, plan) in enumerate(zip(samples, plans, strict=True)):
-            message = None if isinstance(plan, int) else lose(seq, plan.message, way.in_parts, loss, rng)
+            message = None if isinstance(plan, int) else lose(seq, plan.message, mode.uses_datagrams, loss, rng)
             arrived.append((sample, plan, message))
-    received = {message: receive(message, rig.canvas) for _, _, message in arrived if message is not None}
-    answers = dict(zip(received, answers_of(rig.classifier, [*received.values()]), strict=True))
+    received = {message: receive(message, harness.canvas) for _, _, message in arrived if message is not None}
+    answers = dict(zip(received, server_answers(harness.classifier, [*received.values()]), strict=True))
     right = served = answered = 0
     for sample, plan, message in arrived:
-        verdict = answer_of(sample.edge)
+        verdict = Answer.from_log_scores(sample.edge)
         if message is not None and isinstance(plan, Plan):
             answered += 1
             served += answers[message].class_id == sample.truth
             verdict = fuse(verdict, answers[message], plan.weight * len(received[message].units) / plan.point.units)
         right += verdict.class_id == sample.truth
-    return Share(answered / len(arrived), served / max(1, answered), right / len(arrived))
+    return LossShare(answered / len(arrived), served / max(1, answered), right / len(arrived))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=300)
-    parser.add_argument("--bytes", type=int, nargs="+", default=[700, 1000, 1800, 3000], help="a frame, on the wire")
+    parser.add_argument("--bytes", type=int, nargs="+", default=[700, 1000, 1800, 3000], help="wire bytes per frame")
     arguments = parser.parse_args()
     config = load_config(None, {"capture.source": f"synthetic:{arguments.frames},seed=12", "models": "demo"})
     pair = Pair.load(config)
-    rig = Rig(pair, config.capture.resize)
+    harness = Harness(pair, config.capture.resize)
     source = open_source(config.all_cameras[0])
-    samples = list(rig.samples(((shot.pixels, shot.truth) for shot in source), config.select))
-    lines = usable_lines(config, pair.server.name, rig.canvas)
-    ways = [
-        Way("whole", Encoder(lines, rig.canvas, config.encode.slack), in_parts=False),
-        Way("parts", Encoder(lines, rig.canvas, config.encode.slack, PART_BYTES), in_parts=True),
+    samples = list(harness.samples(((frame.pixels, frame.truth) for frame in source), config.select))
+    lines = usable_curves(config, pair.server.name, harness.canvas)
+    modes = [
+        SendMode("whole", Encoder(lines, harness.canvas, config.encode.slack), uses_datagrams=False),
+        SendMode("parts", Encoder(lines, harness.canvas, config.encode.slack, PART_BYTES), uses_datagrams=True),
     ]
     print(f"| bytes a frame | sent | {' | '.join(f'{loss:.0%} lost' for loss in LOSSES)} |")
     print("|---" * (2 + len(LOSSES)) + "|")
     for wire_bytes in arguments.bytes:
-        for way in ways:
-            cap = largest(wire_bytes)
-            plans = [way.encoder.fit(seq, each.picture, each.order, cap) for seq, each in enumerate(samples)]
-            shares = [measure(rig, samples, plans, way, loss) for loss in LOSSES]
+        for mode in modes:
+            cap = max_message_bytes(wire_bytes)
+            plans = [mode.encoder.fit(seq, sample.picture, sample.order, cap) for seq, sample in enumerate(samples)]
+            shares = [measure(harness, samples, plans, mode, loss) for loss in LOSSES]
             cells = [f"{each.answered:.1%}, {each.server:.1%}, {each.verdict:.1%}" for each in shares]
-            print(f"| {wire_bytes} | {way.name} | {' | '.join(cells)} |", flush=True)
+            print(f"| {wire_bytes} | {mode.name} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

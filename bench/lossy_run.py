@@ -2,10 +2,10 @@
 
     python -m bench.lossy_run [--transports mqtt webrtc] [--seconds 40] [--fps 8] [--max-message 2500B]
 
-256 kbit/s, 25 ms and 5 % loss of packets either way (`bench.rough`), the demo pair on frames of its world, a budget of
-what the cable carries. Of the frames that were sent: the share that the server answered, the time from the charge to
-the reply, and from the picture to the verdict; and of their units those that are not in the answers. Needs root, `ip`,
-/dev/net/tun and mosquitto.
+256 kbit/s, 25 ms and 5 % loss of packets either way (`bench.lossy_link`), the demo pair on frames of its world, a
+budget equal to the rate of the cable. Columns: share of the sent frames that the server answered; time from the charge
+to the reply, and from the picture to the verdict; share of sent units that are missing in the answers. Needs root,
+`ip`, /dev/net/tun and mosquitto.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from bench import rough
-from bench.cable import PORT, SERVER, Cable, obstacle
-from bench.transport import ROUGH, WEBRTC_PORT
-from transport.webrtc.address import ENV_TOKEN
+from bench import lossy_link
+from bench.namespaces import PORT, SERVER, Cable, unavailable
+from bench.transport import LOSSY, WEBRTC_PORT
+from sagelink.transport.webrtc.address import ENV_TOKEN
 
 ADDRESSES = {"mqtt": f"mqtt://{SERVER}:{PORT}", "webrtc": f"webrtc+http://{SERVER}:{WEBRTC_PORT}"}
 _STARTS_S = 5.0  # the first frames, while the edge connects, are not counted
@@ -32,9 +32,9 @@ _STARTS_S = 5.0  # the first frames, while the edge connects, are not counted
 def measure(transport: str, seconds: float, fps: float, max_message: str) -> list[dict[str, Any]]:
     """The lines of results.jsonl."""
     os.environ.setdefault(ENV_TOKEN, "token-of-the-bench")
-    sagelink, address = (sys.executable, "-m", "pipeline.cli"), ADDRESSES[transport]
+    sagelink, address = (sys.executable, "-m", "sagelink.app.cli"), ADDRESSES[transport]
     frames = round((seconds + _STARTS_S) * fps)
-    with Cable(3, rough=ROUGH) as cable, TemporaryDirectory() as folder:
+    with Cable(3, lossy=LOSSY) as cable, TemporaryDirectory() as folder:
         if transport == "mqtt":
             cable.start_broker()
         server = cable.run("server", *sagelink, "serve", "--listen", address, "--models", "demo")
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--fps", type=float, default=8)
     parser.add_argument("--max-message", default="2500B", help="whole: 78 ms of the cable")
     arguments = parser.parse_args()
-    if (reason := obstacle("mosquitto") or rough.obstacle()) is not None:
+    if (reason := unavailable("mosquitto") or lossy_link.unavailable()) is not None:
         sys.exit(f"bench.lossy_run: {reason}")
     print("| over | sent | of these answered | reply p50, ms | p95 | verdict p50, ms | p95 | B a frame | units lost |")
     print("|---|---|---|---|---|---|---|---|---|")

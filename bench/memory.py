@@ -1,7 +1,7 @@
-"""Resident memory over a long run: `python -m bench.memory [FRAMES]`.
+"""Measures resident memory over a long run, to find leaks: `python -m bench.memory [FRAMES]`.
 
-Synthetic frames go through the whole pipeline with a stub in place of the edge model's forward pass, so that what is
-measured is what the pipeline itself keeps.
+Synthetic frames pass the whole pipeline with a stub instead of the edge model, so only memory of the pipeline
+counts.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from unittest import mock
 import numpy as np
 import psutil
 
-from models.pair import Pair
-from pipeline.config_file import load_config
-from pipeline.run import Run, prepare
-from pipeline.types import WHOLE, Answer, Frame, Look, Scored, Verdict
-from stages.looks import thumb_of
-from stages.score import Score
+from sagelink.app.run import Run, prepare
+from sagelink.models.pair import Pair
+from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.types import WHOLE, Answer, EdgeView, Frame, Scored, Verdict
+from sagelink.stages.score import Score
+from sagelink.stages.zoom import thumbnail_of
 
 
 def stub_score(scorer: Score, frames: Sequence[Frame]) -> list[Scored]:
-    """Stands in for the edge model."""
+    """Replaces `Score.__call__`."""
     return [_stub(frame) for frame in frames]
 
 
 def _stub(frame: Frame) -> Scored:
-    """A scored frame without a model: random importance and embeddings, an unsure answer."""
+    """A scored frame without a model: random importance and embeddings, an uncertain answer."""
     rng = np.random.default_rng(frame.seq)
     log_probs = np.full(16, np.log(1 / 16), np.float32)
     return Scored(
@@ -38,17 +38,17 @@ def _stub(frame: Frame) -> Scored:
         answer=Answer(0, 1 / 16, log_probs),
         importance=rng.random(196, dtype=np.float32),
         embeddings=rng.standard_normal((196, 64), dtype=np.float32),
-        look=Look(WHOLE, rng.standard_normal(64, dtype=np.float32), thumb_of(frame.pixels)),
+        edge_view=EdgeView(WHOLE, rng.standard_normal(64, dtype=np.float32), thumbnail_of(frame.pixels)),
         score_ms=0.0,
     )
 
 
 def measure(frames: int) -> list[float]:
-    """Median resident memory in MB of each quarter of the run."""
+    """Median resident memory in MB per quarter of the run."""
     process = psutil.Process()
     sizes: list[int] = []
 
-    def watch(verdict: Verdict) -> None:
+    def sample(verdict: Verdict) -> None:
         if verdict.frame.seq % 20 == 0:
             sizes.append(process.memory_info().rss)
 
@@ -56,7 +56,7 @@ def measure(frames: int) -> list[float]:
         settings = {"capture.source": f"synthetic:{frames},size=64x64,fps=100", "models": "demo", "output.out": folder}
         config = load_config(None, settings)
         run: Run = prepare(config, Pair.load(config))
-        run.go(watch)
+        run.run(sample)
     quarter = len(sizes) // 4
     return [statistics.median(sizes[i * quarter : (i + 1) * quarter]) / 1e6 for i in range(4)]
 

@@ -1,4 +1,4 @@
-"""Time of one selection, one core, median: `python -m bench.selectors`."""
+"""Measures the median time of one selection on one core: `python -m bench.selectors`."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import time
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from stages.selectors import SELECTORS
+from sagelink.stages.selectors import SELECTORS
 
-SIZES = {196: (2.0, 1.0), 784: (15.0, 8.0)}  # units: limit in ms for any selector, and for SAGE
+SIZES = {196: (2.0, 1.0), 784: (15.0, 8.0)}  # units: time limit in ms for any selector, and for SAGE
 ROUNDS = 200
 
 
 def median_ms(name: str, units: int, count: int) -> float:
     """Median over ROUNDS random frames, embeddings of 192 dimensions."""
     rng = np.random.default_rng(0)
-    took = []
+    times_ms = []
     for _ in range(ROUNDS):
         importance = rng.random(units, dtype=np.float32)
         embeddings = rng.standard_normal((units, 192), dtype=np.float32)
         began = time.perf_counter()
         SELECTORS[name](importance, embeddings, count, seed=0)
-        took.append((time.perf_counter() - began) * 1e3)
-    return statistics.median(took)
+        times_ms.append((time.perf_counter() - began) * 1e3)
+    return statistics.median(times_ms)
 
 
 def main() -> None:

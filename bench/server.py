@@ -1,9 +1,9 @@
-"""The classify path: frames/s on few units over all units, and in mixed batches over one frame at a time.
+"""Measures the server's classification: frames/s on few units over all units, and in batches over single frames.
 
     python -m bench.server [--model deit_tiny_patch16_224] [--device cpu] [--threads 1 2] [--rounds 5]
 
-Random pixels, random weights of the model's architecture: neither changes the work. Rounds alternate between the two
-sides of a ratio, so that a change of the machine's speed meets both; the ratio is that of the medians.
+Pixels and weights are random, which does not change the work. Rounds alternate between the two sides of a ratio, so a
+change of the machine's speed affects both; the ratio is that of the medians.
 """
 
 from __future__ import annotations
@@ -17,39 +17,39 @@ import numpy as np
 import timm
 import torch
 
-from models import vit, zoo
-from server.classify import Classifier
-from server.receive import Received
+from sagelink.models import loading, vit
+from sagelink.server.classify import Classifier
+from sagelink.server.receive import Received
 
 _CAMERAS = 32
 
 
 def classifier(name: str, device: str) -> Classifier:
     network = vit.check(timm.create_model(name, pretrained=False).eval().requires_grad_(False), name)
-    return Classifier(zoo.described(name, network, tuple(map(str, range(network.num_classes))), device))
+    return Classifier(loading.wrap_network(name, network, tuple(map(str, range(network.num_classes))), device))
 
 
 def frames(model: Classifier, counts: Sequence[int]) -> list[Received]:
-    """Evidence of as many units as each count says."""
+    """Evidence with the given numbers of random units, one frame per count."""
     rng, grid = np.random.default_rng(0), model.model.grid
-    made = []
+    evidence = []
     for seq, count in enumerate(counts):
         units = np.sort(rng.choice(grid.units, count, replace=False))
         pixels = rng.integers(0, 256, (count, grid.patch_size, grid.patch_size, 3), np.uint8)
-        made.append(Received(seq, units, pixels))
-    return made
+        evidence.append(Received(seq, units, pixels))
+    return evidence
 
 
 def compare(one: Callable[[], int], other: Callable[[], int], rounds: int) -> tuple[float, float]:
-    """Frames/s of both, rounds alternating; each call returns how many frames it did."""
+    """Median frames/s of both functions; each call returns its number of frames."""
     rates: tuple[list[float], list[float]] = ([], [])
     one()
     other()
     for _ in range(rounds):
-        for work, found in zip((one, other), rates, strict=True):
+        for work, measured in zip((one, other), rates, strict=True):
             began = time.perf_counter()
             done = work()
-            found.append(done / (time.perf_counter() - began))
+            measured.append(done / (time.perf_counter() - began))
     return statistics.median(rates[0]), statistics.median(rates[1])
 
 
@@ -63,11 +63,11 @@ def main() -> None:
     model = classifier(arguments.model, arguments.device)
     total = model.model.grid.units
 
-    def in_batches(of: list[Received], size: int) -> Callable[[], int]:
+    def in_batches(evidence: list[Received], size: int) -> Callable[[], int]:
         def work() -> int:
-            for start in range(0, len(of), size):
-                model(of[start : start + size])
-            return len(of)
+            for start in range(0, len(evidence), size):
+                model(evidence[start : start + size])
+            return len(evidence)
 
         return work
 
@@ -77,13 +77,13 @@ def main() -> None:
     print("|---|---|---|---|---|")
     for threads in arguments.threads:
         torch.set_num_threads(threads)
-        for what, one, other in (
+        for name, one, other in (
             (f"64 of {total} units over all, one at a time", in_batches(few, 1), in_batches(all_units, 1)),
             (f"64 of {total} units over all, batches of 16", in_batches(few, 16), in_batches(all_units, 16)),
             (f"{_CAMERAS} cameras of 16 to 96 units, together over alone", in_batches(mixed, 32), in_batches(mixed, 1)),
         ):
             fast, slow = compare(one, other, arguments.rounds)
-            print(f"| {threads} | {what} | {fast:.1f} | {slow:.1f} | {fast / slow:.2f} |", flush=True)
+            print(f"| {threads} | {name} | {fast:.1f} | {slow:.1f} | {fast / slow:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 #!/bin/sh
-# An authority of your own and a certificate for the broker, both into the folder that is named.
-#   deploy/certificates.sh FOLDER BROKER [DAYS]      BROKER: the host name or IPv4 address that cameras use
+# Creates a certificate authority and a certificate for the broker in FOLDER.
+#   deploy/certificates.sh FOLDER BROKER [DAYS]      BROKER: host name or IPv4 address at which edges reach it
 set -eu
 [ $# -ge 2 ] || { echo "usage: $0 FOLDER BROKER [DAYS]" >&2; exit 2; }
 folder=$1 broker=$2 days=${3:-825}
@@ -14,4 +14,4 @@ printf 'subjectAltName=%s:%s\n' "$kind" "$broker" > names
 openssl x509 -req -in broker.csr -CA ca.pem -CAkey ca.key -CAcreateserial -extfile names -days "$days" -out broker.pem
 rm broker.csr names
 chmod 644 ca.pem broker.pem
-echo "made $PWD/ca.pem (for cameras and servers), broker.pem and broker.key (for the broker); keep ca.key elsewhere"
+echo "created $PWD/ca.pem (for edges and servers), broker.pem and broker.key (for the broker); store ca.key elsewhere"

@@ -1,3 +1,3 @@
-"""Measuring on pictures of one's own: accuracy, operating points; adapting a server to them."""
+"""Evaluation and learning on your own images and videos: accuracy, frontier calibration, server adaptation."""
 
-FEWEST = 20  # pictures; below this a measurement says nothing
+MIN_IMAGES = 20  # with fewer images, the confidence intervals are too wide to be useful

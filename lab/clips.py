@@ -1,7 +1,7 @@
-"""Clips with a truth for every frame: photographs that a camera pans over, zooms into, shakes before; or real videos.
+"""Video clips with a true class id per frame: drawn from photographs with simulated camera motion, or cut from videos.
 
-A drawn clip is a series of shots. A shot shows one photograph with one kind of change over time; between two shots is a
-scene cut. Everything follows from the seed, so a clip need not be kept.
+In: photographs or a video file. Out: `Clip`. A drawn clip is a series of shots with a scene cut between them; a shot
+shows one photograph under one kind of change. Drawn clips follow from their seed, so they need not be stored.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from typing import Literal, Protocol, get_args
 import cv2
 import numpy as np
 
-from pipeline.errors import UsageError
-from pipeline.types import Pixels
-from stages.pictures import MAX_SIDE
-from stages.sources import Shot as Picture
-from stages.sources.images import read_image
-from stages.sources.video import VideoFile
-from stages.sources.world import render, sample_scene
-from stages.timeline import Sampler
+from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.types import Pixels
+from sagelink.stages.decoded_picture import MAX_SIDE
+from sagelink.stages.sources.contract import SourceFrame
+from sagelink.stages.sources.images import read_image
+from sagelink.stages.sources.video import VideoFile
+from sagelink.stages.sources.world import render, sample_scene
+from sagelink.stages.timestamps import Sampler
 
 Kind = Literal["still", "pan", "zoom", "shake", "occlusion", "light", "small", "cuts"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-SLOW: tuple[Kind, ...] = ("still", "pan", "zoom")  # static and slow: where little happens
+SLOW_KINDS: tuple[Kind, ...] = ("still", "pan", "zoom")
 
-SIDE = 256  # pixels of a drawn frame
-SHOT_S, CUT_S = 2.0, 1.0  # length of a shot; of one in a clip of cuts
-_NOISE = 2.0  # sensor noise, standard deviation
+SIDE = 256  # pixels, of a drawn frame
+SHOT_S, CUT_SHOT_S = 2.0, 1.0  # length of a shot; in a clip of kind `cuts`
+_NOISE = 2.0  # sensor noise, standard deviation in grey levels
 
 
-class Album(Protocol):
-    """Photographs with their truth."""
+class PhotoCollection(Protocol):
+    """Photographs with their true class ids."""
 
     def __len__(self) -> int: ...
 
@@ -42,8 +42,8 @@ class Album(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Photographs:
-    """Labelled files."""
+class PhotoFiles:
+    """Labelled image files."""
 
     paths: Sequence[Path]
     truth: Sequence[int]
@@ -59,8 +59,8 @@ class Photographs:
 
 
 @dataclass(frozen=True, slots=True)
-class World:
-    """Scenes of the synthetic world."""
+class SyntheticPhotos:
+    """Rendered scenes of the synthetic world."""
 
     count: int
     seed: int
@@ -75,109 +75,115 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One stretch of video. `kind` is what happens in it; of a real one its file."""
-
     name: str
-    kind: str
-    frames: Sequence[Picture]
+    kind: str  # a `Kind`; for a real video its file name
+    frames: Sequence[SourceFrame]
 
 
-def drawn_clips(album: Album, count: int, seconds: float, fps: float, seed: int) -> Iterator[Clip]:
-    """`count` clips over the photographs of an album in a random order, kinds in turn."""
-    order = np.random.default_rng([seed, 0]).permutation(len(album))
-    taken = 0
+def drawn_clips(photos: PhotoCollection, count: int, seconds: float, fps: float, seed: int) -> Iterator[Clip]:
+    """`count` clips of the photographs in random order; clip i has kind i modulo the number of kinds."""
+    order = np.random.default_rng([seed, 0]).permutation(len(photos))
+    used = 0
     for number in range(count):
         kind = KINDS[number % len(KINDS)]
         rng = np.random.default_rng([seed, 1, number])
         length = max(1, round(seconds * fps))
-        each = max(1, round((CUT_S if kind == "cuts" else SHOT_S) * fps))
-        frames: list[Picture] = []
+        shot_frames = max(1, round((CUT_SHOT_S if kind == "cuts" else SHOT_S) * fps))
+        frames: list[SourceFrame] = []
         while len(frames) < length:
-            photo, truth = album.photo(int(order[taken % len(order)]))
-            backdrop, _ = album.photo(int(order[(taken + len(order) // 2) % len(order)]))
-            taken += 1
-            for pixels in islice(_shot(_square(photo), _square(backdrop), kind, each, rng), length - len(frames)):
-                frames.append(Picture(pixels, len(frames) / fps, truth=truth))
+            photo, truth = photos.photo(int(order[used % len(order)]))
+            backdrop, _ = photos.photo(int(order[(used + len(order) // 2) % len(order)]))
+            used += 1
+            shot = _draw_shot(_square(photo), _square(backdrop), kind, shot_frames, rng)
+            for pixels in islice(shot, length - len(frames)):
+                frames.append(SourceFrame(pixels, len(frames) / fps, truth=truth))
         yield Clip(f"{number:03d}-{kind}", kind, frames)
 
 
 def real_clips(path: Path, fps: float, seconds: float) -> Iterator[Clip]:
-    """A video file in pieces of so many seconds. Raises UsageError."""
+    """A video file, sampled at `fps` and cut into clips of `seconds`. Raises UsageError."""
     video, sampler = VideoFile(path), Sampler(fps)
     try:
-        piece: list[Picture] = []
+        frames: list[SourceFrame] = []
         number = 0
-        for shot in video:
-            if not sampler.wants(shot.stream_s):
+        for frame in video:
+            if not sampler.wants(frame.stream_s):
                 continue
-            if piece and shot.stream_s - piece[0].stream_s >= seconds:
-                yield Clip(f"{path.stem}-{number:03d}", path.name, piece)
-                piece, number = [], number + 1
-            piece.append(shot)
-        if piece:
-            yield Clip(f"{path.stem}-{number:03d}", path.name, piece)
+            if frames and frame.stream_s - frames[0].stream_s >= seconds:
+                yield Clip(f"{path.stem}-{number:03d}", path.name, frames)
+                frames, number = [], number + 1
+            frames.append(frame)
+        if frames:
+            yield Clip(f"{path.stem}-{number:03d}", path.name, frames)
     finally:
         video.close()
 
 
 def check_video(path: Path) -> None:
-    """Raises UsageError unless the file is a video."""
+    """Raises UsageError if the file cannot be opened as a video."""
     VideoFile(path).close()
 
 
 def _square(photo: Pixels) -> Pixels:
-    """A photograph scaled, as a whole, to a square twice the size of a frame at most."""
+    """The whole photograph, scaled to a square of at most twice the side of a frame."""
     side = min(max(photo.shape[:2]), 2 * SIDE, MAX_SIDE)
     scaled: Pixels = cv2.resize(photo, (side, side), interpolation=cv2.INTER_AREA)
     return scaled
 
 
-def _shot(photo: Pixels, backdrop: Pixels, kind: Kind, frames: int, rng: np.random.Generator) -> Iterator[Pixels]:
-    """Frames (SIDE, SIDE, 3) of one photograph; its middle always stays in view."""
-    heading = rng.uniform(0, 2 * np.pi)
-    direction = np.array([np.cos(heading), np.sin(heading)])
-    inwards = rng.random() < 0.5
-    sway = np.zeros(3)  # x, y in shares of the frame, degrees
-    bar_side = rng.choice([-1, 1])
-    wide = cv2.GaussianBlur(backdrop, (0, 0), 6) if kind == "small" else backdrop
+def _draw_shot(photo: Pixels, backdrop: Pixels, kind: Kind, frames: int, rng: np.random.Generator) -> Iterator[Pixels]:
+    """Frames (SIDE, SIDE, 3) of one photograph; its centre is always visible."""
+    angle = rng.uniform(0, 2 * np.pi)
+    direction = np.array([np.cos(angle), np.sin(angle)])
+    zooms_in = rng.random() < 0.5
+    shake = np.zeros(3)  # x, y as shares of the frame, rotation in degrees
+    bar_direction = rng.choice([-1, 1])
+    blurred = cv2.GaussianBlur(backdrop, (0, 0), 6) if kind == "small" else backdrop
     for step in range(frames):
         t = step / max(frames - 1, 1)  # 0 to 1 over the shot
-        size, centre, angle = 0.9, np.zeros(2), 0.0  # of the view, in shares of the photograph
+        size, centre, rotation = 0.9, np.zeros(2), 0.0  # of the visible part, in shares of the photograph
         if kind == "pan":
             size, centre = 0.75, 0.24 * (t - 0.5) * direction
         elif kind == "zoom":
-            size = 1.0 - 0.4 * (t if inwards else 1 - t)
+            size = 1.0 - 0.4 * (t if zooms_in else 1 - t)
         elif kind == "shake":
-            sway = 0.5 * sway + rng.normal(0, [0.02, 0.02, 1.5])
-            size, centre, angle = 0.85, sway[:2], float(sway[2])
+            shake = 0.5 * shake + rng.normal(0, [0.02, 0.02, 1.5])
+            size, centre, rotation = 0.85, shake[:2], float(shake[2])
         if kind == "small":
-            place = 0.5 + 0.2 * (t - 0.5) * direction + 0.12 * direction[::-1]
-            image = _pasted(wide, photo, 0.5, place)
+            position = 0.5 + 0.2 * (t - 0.5) * direction + 0.12 * direction[::-1]
+            image = _paste(blurred, photo, 0.5, position)
         else:
-            image = _view(photo, size, centre, angle)
-        if kind == "occlusion":  # a post of a quarter of the width passes
-            left = round((1.25 * (t if bar_side > 0 else 1 - t) - 0.25) * SIDE)
+            image = _camera_view(photo, size, centre, rotation)
+        if kind == "occlusion":  # a post, a quarter of the frame wide, passes
+            left = round((1.25 * (t if bar_direction > 0 else 1 - t) - 0.25) * SIDE)
             image[:, max(left, 0) : max(left + SIDE // 4, 0)] = 70
-        light = 1.0 if kind != "light" else 0.35 + 0.95 * (0.5 + 0.5 * np.sin(heading + 2 * np.pi * t))
+        light = 1.0 if kind != "light" else 0.35 + 0.95 * (0.5 + 0.5 * np.sin(angle + 2 * np.pi * t))
         noisy = image * light + rng.normal(0, _NOISE, image.shape)
         yield np.clip(noisy, 0, 255).astype(np.uint8)
 
 
-def _view(photo: Pixels, size: float, centre: np.ndarray, angle: float) -> Pixels:
-    """The part of a square photograph around a centre given in shares from its middle, as a frame."""
+def _camera_view(photo: Pixels, size: float, centre: np.ndarray, rotation: float) -> Pixels:
+    """The visible part of a square photograph as a frame (SIDE, SIDE, 3).
+
+    `size`: side of the part, `centre`: its offset (x, y) from the centre of the photograph, both as shares of the
+    photograph's side; `rotation` in degrees.
+    """
     side = len(photo)
     scale = SIDE / (size * side)
-    matrix = cv2.getRotationMatrix2D((0.0, 0.0), angle, scale)
+    matrix = cv2.getRotationMatrix2D((0.0, 0.0), rotation, scale)
     middle = side * (0.5 + centre)
     matrix[:, 2] = SIDE / 2 - matrix[:, :2] @ middle
     view: Pixels = cv2.warpAffine(photo, matrix, (SIDE, SIDE), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT)
     return view
 
 
-def _pasted(wide: Pixels, photo: Pixels, share: float, place: np.ndarray) -> Pixels:
-    """A photograph of a share of the frame's side, its middle at a place in shares of the frame, in a wide scene."""
+def _paste(backdrop: Pixels, photo: Pixels, share: float, position: np.ndarray) -> Pixels:
+    """A frame (SIDE, SIDE, 3) of the backdrop with a small photograph in it.
+
+    `share`: side of the photograph, `position`: its centre (x, y), both as shares of the frame's side.
+    """
     side = round(share * SIDE)
-    image: Pixels = cv2.resize(wide, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    left, top = (int(at) for at in np.clip(np.rint(place * SIDE) - side // 2, 0, SIDE - side))
+    image: Pixels = cv2.resize(backdrop, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    left, top = (int(at) for at in np.clip(np.rint(position * SIDE) - side // 2, 0, SIDE - side))
     image[top : top + side, left : left + side] = cv2.resize(photo, (side, side), interpolation=cv2.INTER_AREA)
     return image

@@ -1,4 +1,8 @@
-"""How far an adapted server holds to the stock server's full-frame answers, on frames that it did not learn from."""
+"""Agreement of an adapted server with the stock server on held-out frames, which training did not use.
+
+In: a server model. Out: `Agreement`, at several message sizes and several shares of the units. The stock server's
+answers on full frames are the reference. Frames are encoded once, by the stock model's frontier.
+"""
 
 from __future__ import annotations
 
@@ -8,29 +12,29 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lab.adapt import lower_precision
-from lab.footage import Footage
-from lab.rig import belief, closer_of, log_probs_of
-from models.zoo import Model
-from server.classify import Classifier
-from server.receive import Received, receive
-from stages.encode import Encoder
-from stages.frontier import Line
-from transport.codecs import cut_units
+from sagelink.lab.adaptation import lower_precision
+from sagelink.lab.harness import full_evidence, mean_full_frame_prob, server_log_probs, zoom_crop_of
+from sagelink.lab.unlabelled_frames import AdaptationFrames
+from sagelink.models.loading import Model
+from sagelink.server.classify import Classifier
+from sagelink.server.receive import Received, receive
+from sagelink.stages.evidence_encoder import Encoder
+from sagelink.stages.frontier import RateQualityCurve
+from sagelink.transport.codecs import Canvas, cut_units
 
-SHARES = (0.25, 0.5)
+UNIT_SHARES = (0.25, 0.5)
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Mean probabilities of the stock server's full-frame answers, as shares of what the full frames give them."""
+    """Mean probability of the stock server's full-frame class, as a share of its probability on full frames."""
 
-    sizes: tuple[float, ...]  # at each size of a message
-    units: tuple[float, ...]  # with each of SHARES of the units, raw
+    sizes: tuple[float, ...]  # one per message size
+    units: tuple[float, ...]  # one per share in UNIT_SHARES, raw units
 
     @property
     def mean(self) -> float:
-        """Over the sizes."""
+        """Mean over the message sizes."""
         return float(np.mean(self.sizes))
 
     def __str__(self) -> str:
@@ -38,58 +42,58 @@ class Agreement:
 
 
 class HeldOut:
-    """Frames coded once, as the planner sends them at each size, and as raw units."""
+    """Held-out frames, encoded at each message size and as raw units."""
 
     def __init__(
         self,
-        footage: Footage,
-        lines: Sequence[Line],
+        frames: AdaptationFrames,
+        curves: Sequence[RateQualityCurve],
         stock: Model,
         sizes: Sequence[int],
         bf16: bool,
         progress: Callable[[int, int], None],
     ) -> None:
-        classifier = Classifier(stock)
+        """`sizes`: message limits in bytes; `progress` gets the number of encoded messages and their total."""
         self._bf16 = bf16
-        canvas = classifier.canvas
-        encoder = Encoder(lines, canvas)
-        everything = np.arange(canvas.units)
-        full = [Received(0, everything, cut_units(each, everything, canvas.patch_size)) for each in footage.pictures]
-        self._full = self._answers(stock, full)
-        self._sure = belief(self._full, self._full)
-        self._raw = [
-            [
-                Received(0, units, cut_units(picture, units, canvas.patch_size))
-                for picture, order in zip(footage.pictures, footage.orders, strict=True)
-                for units in [np.sort(order[: round(share * canvas.units)])]
-            ]
-            for share in SHARES
-        ]
-        self._sent: list[list[Received | None]] = []
-        for done, size in enumerate(sizes):
+        canvas = Classifier(stock).canvas
+        self._full = self._answers(stock, [full_evidence(picture, canvas) for picture in frames.pictures])
+        self._full_prob = mean_full_frame_prob(self._full, self._full)
+        self._raw = [_best_units(frames, canvas, share) for share in UNIT_SHARES]
+        encoder = Encoder(curves, canvas)
+        self._encoded: list[list[Received | None]] = []  # by size, then frame; None if no message fits
+        for finished, size in enumerate(sizes):
             row: list[Received | None] = []
-            for frame, picture, order, importance in footage.rows():
-                planned = encoder.fit(0, picture, order, size, closer_of(frame, importance, stock.grid))
-                row.append(None if isinstance(planned, int) else receive(planned.message, canvas))
-                progress(done * len(footage) + len(row), len(sizes) * len(footage))
-            self._sent.append(row)
+            for padded_view, picture, order, importance in frames.rows():
+                plan = encoder.fit(0, picture, order, size, zoom_crop_of(padded_view, importance, stock.grid))
+                row.append(None if isinstance(plan, int) else receive(plan.message, canvas))
+                progress(finished * len(frames) + len(row), len(sizes) * len(frames))
+            self._encoded.append(row)
         self.stock = self.agreement(stock)
 
     def __len__(self) -> int:
         return len(self._full)
 
     def agreement(self, model: Model) -> Agreement:
-        sizes, units = ([self._share(model, row) for row in rows] for rows in (self._sent, self._raw))
+        sizes, units = ([self._share(model, row) for row in rows] for rows in (self._encoded, self._raw))
         return Agreement(tuple(sizes), tuple(units))
 
     def _share(self, model: Model, row: Sequence[Received] | Sequence[Received | None]) -> float:
-        """A frame of which no message fits agrees with nothing."""
-        there = np.array([received is not None for received in row])
-        if not there.any():
+        """Agreement on one row of evidence; a frame without a message counts as 0."""
+        fitted = np.array([received is not None for received in row])
+        if not fitted.any():
             return 0.0
         answers = self._answers(model, [received for received in row if received is not None])
-        return belief(answers, self._full[there]) / self._sure * float(there.mean())
+        return mean_full_frame_prob(answers, self._full[fitted]) / self._full_prob * float(fitted.mean())
 
     def _answers(self, model: Model, evidence: Sequence[Received]) -> NDArray[np.float32]:
         with lower_precision(model, self._bf16):
-            return log_probs_of(Classifier(model), evidence)
+            return server_log_probs(Classifier(model), evidence)
+
+
+def _best_units(frames: AdaptationFrames, canvas: Canvas, share: float) -> list[Received]:
+    """The best `share` of each frame's units, as raw pixels."""
+    evidence = []
+    for picture, order in zip(frames.pictures, frames.orders, strict=True):
+        units = np.sort(order[: round(share * canvas.units)])
+        evidence.append(Received(0, units, cut_units(picture, units, canvas.patch_size)))
+    return evidence

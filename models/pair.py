@@ -1,4 +1,4 @@
-"""The two models of a run, loaded and checked against each other."""
+"""Loads the edge model and the server model of a run, and checks that they fit together."""
 
 from __future__ import annotations
 
@@ -6,28 +6,31 @@ from dataclasses import dataclass
 
 import torch
 
-from models import vit, zoo
-from models.zoo import Model
-from pipeline.config import Config
-from pipeline.errors import UsageError
+from sagelink.models import loading, vit
+from sagelink.models.loading import Model
+from sagelink.pipeline.config import Config
+from sagelink.pipeline.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A pair that fits: same classes, one unit grid."""
+    """An edge model and a server model with the same classes."""
 
     edge: Model
     server: Model
 
     @classmethod
     def load(cls, config: Config) -> Pair:
-        """Raises UsageError when a model cannot be had, or the two do not fit."""
+        """Raises UsageError if a model cannot be loaded, or if the two do not fit together.
+
+        With `ship.server` set, the server model is an outline without weights.
+        """
         torch.set_num_threads(config.threads)
-        edge = zoo.load(config.edge, config.edge_model)
+        edge = loading.load(config.edge, config.edge_model)
         vit.check_attention(edge.vit, edge.name)
-        if config.ship.server:  # its weights are over there
-            return cls(edge, zoo.outline(config.server, config.server_model, edge.labels))
-        server = zoo.load(config.server, config.server_model)
+        if config.ship.server:  # the weights are at the server
+            return cls(edge, loading.outline(config.server, config.server_model, edge.labels))
+        server = loading.load(config.server, config.server_model)
         if len(edge.labels) != len(server.labels):
             raise UsageError(
                 f"edge model {edge.name!r} has {len(edge.labels)} classes and server model {server.name!r} has "

@@ -1,8 +1,8 @@
-"""What both sides need of a Vision Transformer: its unit grid, its attention, and a forward pass over chosen units.
+"""Scores the units of a picture with a Vision Transformer (edge), and classifies selected units (server).
 
-Works on any `timm` `VisionTransformer` with a plain patch embedding: class token or not, register tokens, position
-embedding with or without the prefix. Attention is read through forward hooks on the normalised queries and keys, so
-the model itself runs unchanged, on timm's fused attention; only the gradient needs the last two layers unfused.
+Works with any timm `VisionTransformer` with a plain patch embedding: with or without class token, register tokens, and
+prefix in the position embedding. Forward hooks on the normalised queries and keys read the attention, so the model runs
+unchanged with timm's fused attention; only the gradient needs unfused attention in the last two layers.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.errors import UsageError
+from sagelink.pipeline.errors import UsageError
 
 Importance = Literal["last", "rollout", "gradient"]
 ROLLOUT_LAYERS = 6
 GRADIENT_LAYERS = 2
-CANDIDATES = 10  # classes that the edge may mean
-SMOOTHING = 0.7  # units, standard deviation
+CANDIDATES = 10  # most likely classes of the edge that contrast compares
+SMOOTHING = 0.7  # standard deviation in units
 
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """One edge forward pass over B pictures of N units."""
+    """Result of one edge forward pass over B pictures of N units."""
 
     logits: Tensor  # (B, C)
     importance: Tensor  # (B, N)
     embeddings: Tensor  # (B, N, D) unit tokens after the final norm
-    summary: Tensor  # (B, D) the class token after the final norm
+    class_token: Tensor  # (B, D) after the final norm
 
 
 def check(model: torch.nn.Module, name: str) -> VisionTransformer:
-    """Returns `model` as a VisionTransformer that the functions below can use, or raises UsageError."""
+    """Returns `model` if the functions below can use it. Raises UsageError otherwise."""
     if not isinstance(model, VisionTransformer):
         raise UsageError(f"model {name!r} is a {type(model).__name__}; accepted: timm VisionTransformer models")
     embed = model.patch_embed
@@ -50,7 +50,7 @@ def check(model: torch.nn.Module, name: str) -> VisionTransformer:
 
 
 def check_attention(model: VisionTransformer, name: str) -> None:
-    """Raises UsageError unless `score` can read CLS attention from the model."""
+    """Raises UsageError if `score` cannot read CLS attention from the model."""
     if model.cls_token is None:
         raise UsageError(f"edge model {name!r} has no class token, so no CLS attention to score units with")
     for block in model.blocks:
@@ -60,41 +60,41 @@ def check_attention(model: VisionTransformer, name: str) -> None:
 
 @contextmanager
 def _queries_and_keys(blocks: list[Block]) -> Iterator[list[dict[str, Tensor]]]:
-    """Collects q and k, each (B, heads, T, d), of the given blocks during the forward passes inside the context."""
-    taken: list[dict[str, Tensor]] = [{} for _ in blocks]
+    """Collects q and k, each (B, heads, T, d), of the blocks during the forward passes in the context."""
+    collected: list[dict[str, Tensor]] = [{} for _ in blocks]
     handles = []
-    for block, store in zip(blocks, taken, strict=True):
+    for block, store in zip(blocks, collected, strict=True):
         for key, module in (("q", block.attn.q_norm), ("k", block.attn.k_norm)):
 
-            def keep(
+            def collect(
                 _module: object, _args: object, output: Tensor, store: dict[str, Tensor] = store, key: str = key
             ) -> None:
                 store[key] = output
 
-            handles.append(module.register_forward_hook(keep))
+            handles.append(module.register_forward_hook(collect))
     try:
-        yield taken
+        yield collected
     finally:
         for handle in handles:
             handle.remove()
 
 
 def score(model: VisionTransformer, images: Tensor, importance: Importance = "last") -> Features:
-    """One forward pass over normalised images (B, 3, H, W), without a graph for the caller.
+    """One forward pass over normalised images (B, 3, H, W). The results have no gradient.
 
-    `last` is the last layer's CLS attention averaged over heads (as in Im et al., 2024); `rollout` the CLS row of the
-    product over the last six layers of (mean attention + I) / 2 (Abnar & Zuidema, 2020). Either is cut to the units, so
-    it sums to less than 1. `gradient` asks what the edge's answer hangs on and costs a backward pass through two
-    layers; its scale differs from frame to frame.
+    `importance` selects how a unit is scored. `last`: CLS attention of the last layer, averaged over heads (as in Im et
+    al., 2024). `rollout`: CLS row of the product over the last six layers of (mean attention + I) / 2 (Abnar & Zuidema,
+    2020). Both are restricted to the units, so they sum to less than 1. `gradient`: influence of a unit on the edge
+    answer; needs a backward pass through two layers, and its scale differs between frames.
     """
     if importance == "gradient":
         return _score_by_gradient(model, images)
     blocks = list(model.blocks)[-ROLLOUT_LAYERS if importance == "rollout" else -1 :]
     prefix = model.num_prefix_tokens
-    with torch.no_grad(), _queries_and_keys(blocks) as taken:
+    with torch.no_grad(), _queries_and_keys(blocks) as collected:
         tokens = model.forward_features(images)
-        *earlier, last = [(qk["q"] * block.attn.scale, qk["k"]) for block, qk in zip(blocks, taken, strict=True)]
-        row = (last[0][:, :, :1] @ last[1].transpose(-2, -1)).softmax(-1).mean(1)  # (B, 1, T): only CLS looks back
+        *earlier, last = [(qk["q"] * block.attn.scale, qk["k"]) for block, qk in zip(blocks, collected, strict=True)]
+        row = (last[0][:, :, :1] @ last[1].transpose(-2, -1)).softmax(-1).mean(1)  # (B, 1, T): the CLS row is enough
         if importance == "rollout":
             row = row.clone()
             row[..., 0] += 1
@@ -108,10 +108,10 @@ def score(model: VisionTransformer, images: Tensor, importance: Importance = "la
 def _score_by_gradient(model: VisionTransformer, images: Tensor) -> Features:
     """Importance = smoothed(relevance x contrast).
 
-    Relevance is the CLS row of the product over the last two layers of (mean of max(attention x gradient, 0) + I), the
-    gradient being that of the top class's logit (Chefer et al., 2021). Contrast is the standard deviation of a unit's
-    own logits over the ten most likely classes, under the edge's probabilities: how far the unit could tell these
-    candidates apart. Neighbours share by a Gaussian, because the server needs whole parts of things.
+    Relevance is the CLS row of the product over the last two layers of (mean of max(attention x gradient, 0) + I), with
+    the gradient of the highest logit (Chefer et al., 2021). Contrast is the standard deviation of a unit's own logits
+    over the ten most likely classes, weighted by the edge's probabilities: how well the unit separates these classes.
+    A Gaussian spreads importance to neighbours, because the server needs whole parts of objects.
     """
     blocks, prefix = list(model.blocks)[-GRADIENT_LAYERS:], model.num_prefix_tokens
     with torch.enable_grad(), _attention_in_graph(blocks) as attentions:
@@ -119,7 +119,7 @@ def _score_by_gradient(model: VisionTransformer, images: Tensor) -> Features:
         logits = model.forward_head(tokens)
         gradients = torch.autograd.grad(logits.amax(1).sum(), attentions)
     with torch.no_grad():
-        summary, tokens, logits = tokens.detach()[:, 0], tokens.detach()[:, prefix:], logits.detach()
+        class_token, tokens, logits = tokens.detach()[:, 0], tokens.detach()[:, prefix:], logits.detach()
         relevance = [
             (attention.detach() * gradient).clamp_min(0).mean(1)
             for attention, gradient in zip(attentions, gradients, strict=True)
@@ -128,23 +128,23 @@ def _score_by_gradient(model: VisionTransformer, images: Tensor) -> Features:
         row[..., 0] += 1
         for matrix in reversed(relevance[:-1]):
             row = row + row @ matrix
-        return Features(logits, _smooth(row[:, 0, prefix:] * _contrast(model, tokens, logits)), tokens, summary)
+        return Features(logits, _smooth(row[:, 0, prefix:] * _contrast(model, tokens, logits)), tokens, class_token)
 
 
 @contextmanager
 def _attention_in_graph(blocks: list[Block]) -> Iterator[list[Tensor]]:
-    """Collects attention (B, heads, T, T) of the blocks as nodes of a graph that starts at the first of them."""
+    """Collects the attention (B, heads, T, T) of the blocks, with a gradient graph that starts at the first block."""
     attentions: list[Tensor] = []
 
     def start(_module: object, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (args[0].detach().requires_grad_(), *args[1:])
 
-    def keep(_module: object, _args: object, output: Tensor) -> None:
+    def collect(_module: object, _args: object, output: Tensor) -> None:
         attentions.append(output)
 
     fused = [block.attn.fused_attn for block in blocks]
     handles = [blocks[0].register_forward_pre_hook(start)]
-    handles += [block.attn.attn_drop.register_forward_hook(keep) for block in blocks]
+    handles += [block.attn.attn_drop.register_forward_hook(collect) for block in blocks]
     try:
         for block in blocks:
             block.attn.fused_attn = False
@@ -157,27 +157,27 @@ def _attention_in_graph(blocks: list[Block]) -> Iterator[list[Tensor]]:
 
 
 def _contrast(model: VisionTransformer, tokens: Tensor, logits: Tensor) -> Tensor:
-    """(B, N) from unit tokens (B, N, D) and logits (B, C); mean 1 over a picture's units."""
+    """Contrast (B, N) from unit tokens (B, N, D) and logits (B, C); its mean over the units of a picture is 1."""
     top = logits.topk(min(CANDIDATES, logits.shape[1]), dim=1)
     probs = top.values.softmax(1)[:, None]  # (B, 1, K)
     own = model.fc_norm(tokens) @ model.head.weight[top.indices].transpose(1, 2)  # (B, N, K)
     centred = own - (own * probs).sum(-1, keepdim=True)
     deviation = (centred.square() * probs).sum(-1).sqrt()
-    share: Tensor = deviation / deviation.mean(1, keepdim=True).clamp_min(1e-12)
-    return share
+    contrast: Tensor = deviation / deviation.mean(1, keepdim=True).clamp_min(1e-12)
+    return contrast
 
 
 def _smooth(values: Tensor) -> Tensor:
-    """(B, N) on a square grid, averaged with neighbours by Gaussian weights that sum to 1 at the border too."""
+    """Smooths (B, N) on a square grid with Gaussian weights; they sum to 1 also at the border."""
     side = round(values.shape[1] ** 0.5)
-    places = torch.arange(side, device=values.device, dtype=values.dtype)
-    kernel = torch.exp(-(places[:, None] - places).square() / (2 * SMOOTHING**2))
+    positions = torch.arange(side, device=values.device, dtype=values.dtype)
+    kernel = torch.exp(-(positions[:, None] - positions).square() / (2 * SMOOTHING**2))
     kernel = kernel / kernel.sum(1, keepdim=True)
     return (kernel @ values.reshape(-1, side, side) @ kernel.T).flatten(1)
 
 
 def to_units(images: Tensor, patch: int) -> Tensor:
-    """(B, C, H, W) to (B, N, C, patch, patch), units in row-major order."""
+    """Cuts (B, C, H, W) into units (B, N, C, patch, patch) in row-major order."""
     b, c, h, w = images.shape
     rows, columns = h // patch, w // patch
     tiles = images.reshape(b, c, rows, patch, columns, patch)
@@ -185,9 +185,9 @@ def to_units(images: Tensor, patch: int) -> Tensor:
 
 
 def token_table(model: VisionTransformer) -> Tensor:
-    """What the model adds to each token before its blocks, (1, P + N, D): the prefix tokens and every position.
+    """The prefix tokens and position embeddings that the model adds before its blocks, (1, P + N, D).
 
-    Asked of timm itself with blank patch tokens, so it holds for every kind of position embedding.
+    timm itself computes them from zero patch tokens, so every kind of position embedding works.
     """
     table: Tensor = model._pos_embed(model.pos_embed.new_zeros(1, model.patch_embed.num_patches, model.embed_dim))
     return table
@@ -206,12 +206,12 @@ def features_of_units(
     table: Tensor | None = None,
     present: Tensor | None = None,
 ) -> Tensor:
-    """Final tokens (B, P + K, D) from chosen units alone.
+    """Final tokens (B, P + K, D) from selected units alone.
 
-    `patches` (B, K, 3, p, p) normalised, or tokens (B, K, D) as `embed_units` gives them; `units` (B, K) int64
-    row-major indices; `table` what `token_table` gave. Position embeddings are those of the units' own places; missing
-    units are left out of the sequence. With all units this is `model.forward_features`. `present` (B, K) bool is False
-    where a shorter frame is padded: nothing looks at those tokens, so the others are what they are without padding.
+    `patches`: (B, K, 3, p, p) normalised, or tokens (B, K, D) of `embed_units`. `units`: (B, K) int64, row-major; each
+    unit gets the position embedding of its place in the full grid, and missing units are not in the sequence.
+    `table`: result of `token_table`. `present`: (B, K) bool, False for padding of shorter frames; attention masks these
+    tokens, so they do not change the others. With all units the result equals `model.forward_features`.
     """
     tokens = model.patch_embed.norm(embed_units(model, patches) if patches.ndim == 5 else patches)
     if table is None:
@@ -230,7 +230,7 @@ def features_of_units(
 
 
 def can_pad(model: VisionTransformer) -> bool:
-    """Whether the head looks at the class token alone, so that padding cannot reach it."""
+    """Whether the head reads only the class token, so that padding cannot affect it."""
     return model.attn_pool is None and model.global_pool == "token"
 
 
@@ -241,6 +241,6 @@ def classify_units(
     table: Tensor | None = None,
     present: Tensor | None = None,
 ) -> Tensor:
-    """Class logits (B, C) from chosen units alone; arguments as in `features_of_units`, `present` where `can_pad`."""
+    """Class logits (B, C) from selected units alone. Arguments as in `features_of_units`; `present` needs `can_pad`."""
     logits: Tensor = model.forward_head(features_of_units(model, patches, units, table, present))
     return logits

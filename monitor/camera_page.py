@@ -1,4 +1,4 @@
-"""The page that makes a browser a camera of a server. It shares its looks with the dashboard."""
+"""The web page that makes a browser a camera of the server. It shares its style sheet with the dashboard."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from pathlib import Path
 
 from starlette.responses import Response
 
-from pipeline.web import static_files
+from sagelink.net.http import static_files
 
 _HERE = Path(__file__).parent
 _SHARED = ("style.css", "theme.js", "format.js", "icon.svg")
 
 
 def camera_page() -> dict[str, Response]:
-    """Its files by the path that a browser asks for."""
+    """The files of the page by URL path."""
     own, shared = static_files(_HERE / "camera"), static_files(_HERE / "static")
     page = own.pop("index.html")
     return {

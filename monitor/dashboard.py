@@ -1,4 +1,4 @@
-"""Serves the dashboard beside a run, in the run's own event loop."""
+"""Serves the dashboard of a run, in the event loop of the run."""
 
 from __future__ import annotations
 
@@ -6,48 +6,50 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Callable
 
-from monitor.app import dashboard_app
-from monitor.watched import Watched
-from pipeline.config import DashboardConfig
-from pipeline.errors import UsageError
-from pipeline.threads import Worker
-from pipeline.web import is_loopback, listen, parse_address, serve_http
+from sagelink.monitor.dashboard_routes import dashboard_app
+from sagelink.monitor.run_view import RunView
+from sagelink.net.access_guard import require_secret
+from sagelink.net.http import listen, parse_address, serve_http
+from sagelink.pipeline.config import DashboardConfig
+from sagelink.pipeline.credentials import check_token_length
+from sagelink.pipeline.threads import Worker
 
-_VARIABLE = "SAGELINK_DASHBOARD_TOKEN"
-_SHORTEST_TOKEN = 12
+_TOKEN_VARIABLE = "SAGELINK_DASHBOARD_TOKEN"  # noqa: S105 (its name)
 
 
 def check_dashboard(config: DashboardConfig) -> None:
-    """Raises UsageError for an address that cannot be had, or that others could reach without a token."""
+    """Raises UsageError for an address that cannot be listened on, or that others can reach without a token."""
     if config.address is None:
         return
     host, port = parse_address(config.address, "dashboard.address")
-    if not is_loopback(host) and _token(config) is None:
-        raise UsageError(
-            f"dashboard.address {config.address!r} can be reached from elsewhere; accepted: a loopback address, or "
-            f"a token beside it (dashboard.token, or {_VARIABLE} in the environment)"
-        )
+    require_secret(
+        host,
+        _token(config),
+        "token",
+        f"dashboard.address {config.address!r}",
+        f"Set dashboard.token, or {_TOKEN_VARIABLE} in the environment",
+    )
     listen(host, port).close()
 
 
 def _token(config: DashboardConfig) -> str | None:
-    """What viewers must know. Raises UsageError for one that is too short to be a secret."""
-    token = config.token.get_secret_value() if config.token else os.environ.get(_VARIABLE) or None
-    if token is not None and len(token) < _SHORTEST_TOKEN:
-        raise UsageError(f"the dashboard's token has {len(token)} characters; accepted: {_SHORTEST_TOKEN} or more")
+    """The token that viewers need; None without one. Raises UsageError for one that is too short to be a secret."""
+    token = config.token.get_secret_value() if config.token else os.environ.get(_TOKEN_VARIABLE) or None
+    if token is not None:
+        check_token_length(token, "dashboard")
     return token
 
 
 @contextlib.asynccontextmanager
-async def serve_dashboard(config: DashboardConfig, watched: Watched, tell: Callable[[str], None]) -> AsyncIterator[str]:
-    """Serves while the body runs; yields the page's URL, and tells it. Raises UsageError when it cannot listen."""
+async def serve_dashboard(config: DashboardConfig, run: RunView, report: Callable[[str], None]) -> AsyncIterator[str]:
+    """Serves while the body runs; yields and reports the URL of the page. Raises UsageError when it cannot listen."""
     assert config.address is not None
     host, port = parse_address(config.address, "dashboard.address")
-    coder = Worker("dashboard")
+    encoder = Worker("dashboard")
     try:
-        async with serve_http(dashboard_app(watched, coder, _token(config)), host, port) as (host, port):
+        async with serve_http(dashboard_app(run, encoder, _token(config)), host, port) as (host, port):
             url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-            tell(f"dashboard: {url}")
+            report(f"dashboard: {url}")
             yield url
     finally:
-        coder.close()
+        encoder.close()

@@ -1,7 +1,7 @@
-"""Home Assistant: MQTT discovery of what a run tells, and a number to set its budget with.
+"""Publishes a run to Home Assistant by MQTT discovery: a sensor per answer, and a number that sets the budget.
 
-The payloads follow https://www.home-assistant.io/integrations/mqtt/#mqtt-discovery. The broker is the one that Home
-Assistant uses, on the site's own network: what is said there is no evidence, and the uplink budget does not count it.
+The payloads follow https://www.home-assistant.io/integrations/mqtt/#mqtt-discovery. The broker is the one of Home
+Assistant, on the site's own network: these messages do not use the uplink, and the budget does not count them.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 import aiomqtt
 
-from pipeline.config import Config
-from pipeline.control import Control
-from pipeline.tasks import background
-from transport.mqtt.address import open_broker
-from transport.mqtt.connection import Connection
-from transport.mqtt.topics import Topics
+from sagelink.pipeline.config import Config
+from sagelink.pipeline.tasks import background
+from sagelink.stages.run_control import Control
+from sagelink.transport.mqtt.address import open_broker
+from sagelink.transport.mqtt.connection import BrokerConnection
+from sagelink.transport.mqtt.topics import Topics
 
 _BIRTH = b"online"
-_BIRTH_TOPIC = "homeassistant/status"  # its default, whatever the discovery prefix
-_SMALLEST_KBITS, _LARGEST_KBITS = 0.1, 1_000_000  # Home Assistant takes no number beyond
+_BIRTH_TOPIC = "homeassistant/status"  # Home Assistant's default, for any discovery prefix
+_MIN_KBITS, _MAX_KBITS = 0.1, 1_000_000  # Home Assistant accepts no larger number
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,10 @@ class Announcement:
 
 
 class Entities:
-    """What Home Assistant is told: pure, no I/O."""
+    """Topics and payloads of all entities of a run. Pure, no I/O."""
 
-    def __init__(self, discovery: str, prefix: str, node: str, cameras: list[str]) -> None:
-        """`discovery`: Home Assistant's prefix; `prefix`: ours."""
+    def __init__(self, discovery: str, prefix: str, node: str, cameras: Sequence[str]) -> None:
+        """`discovery`: topic prefix of Home Assistant; `prefix`: topic prefix of Sagelink."""
         self._discovery = discovery
         self._base = f"{prefix}/{node}"
         self._node = node
@@ -54,7 +54,12 @@ class Entities:
         return f"{self._base}/{camera}/result"
 
     def announcements(self) -> Iterator[Announcement]:
-        """All entities, as they are to be retained."""
+        """Discovery messages of all entities; the broker retains them."""
+        yield from self._budget_entities()
+        for camera in self._cameras:
+            yield from self._camera_entities(camera)
+
+    def _budget_entities(self) -> Iterator[Announcement]:
         yield self._entity(
             "sensor",
             "uplink",
@@ -73,67 +78,68 @@ class Entities:
             command_topic=self.command,
             command_template="{{ value }}kbit/s",
             **_RATE,
-            min=_SMALLEST_KBITS,
-            max=_LARGEST_KBITS,
-            step=_SMALLEST_KBITS,
+            min=_MIN_KBITS,
+            max=_MAX_KBITS,
+            step=_MIN_KBITS,
             mode="box",
             entity_category="config",
         )
-        for camera in self._cameras:
-            topic = self.camera_topic(camera)
-            yield self._entity(
-                "sensor",
-                f"{camera}_label",
-                name=f"{camera} label",
-                state_topic=topic,
-                value_template="{{ value_json.label }}",
-                json_attributes_topic=topic,
-                icon="mdi:image-search-outline",
-            )
-            yield self._entity(
-                "sensor",
-                f"{camera}_probability",
-                name=f"{camera} probability",
-                state_topic=topic,
-                value_template="{{ value_json.probability }}",
-                unit_of_measurement="%",
-                state_class="measurement",
-                icon="mdi:percent-outline",
-            )
-            yield self._entity(
-                "binary_sensor",
-                f"{camera}_camera",
-                name=f"{camera} camera",
-                state_topic=topic,
-                value_template="{{ value_json.camera }}",
-                payload_on="running",
-                payload_off="down",
-                device_class="connectivity",
-                entity_category="diagnostic",
-            )
 
-    def states(self, now_is: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """Payloads by topic, from what `Watched.now` says. A template makes "None" of a null: not known."""
-        control = now_is["control"]
+    def _camera_entities(self, camera: str) -> Iterator[Announcement]:
+        topic = self.camera_topic(camera)
+        yield self._entity(
+            "sensor",
+            f"{camera}_label",
+            name=f"{camera} label",
+            state_topic=topic,
+            value_template="{{ value_json.label }}",
+            json_attributes_topic=topic,
+            icon="mdi:image-search-outline",
+        )
+        yield self._entity(
+            "sensor",
+            f"{camera}_probability",
+            name=f"{camera} probability",
+            state_topic=topic,
+            value_template="{{ value_json.probability }}",
+            unit_of_measurement="%",
+            state_class="measurement",
+            icon="mdi:percent-outline",
+        )
+        yield self._entity(
+            "binary_sensor",
+            f"{camera}_camera",
+            name=f"{camera} camera",
+            state_topic=topic,
+            value_template="{{ value_json.camera }}",
+            payload_on="running",
+            payload_off="down",
+            device_class="connectivity",
+            entity_category="diagnostic",
+        )
+
+    def states(self, state: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """State payloads by topic, from the result of `RunView.now`. A template makes "None" (unknown) of a null."""
+        control = state["control"]
         kbits = (control["rate_bps"] or 0) / 1000
-        told: dict[str, dict[str, Any]] = {
+        payloads: dict[str, dict[str, Any]] = {
             self.state: {
-                "uplink_kbits": round(now_is["window_bits"] / control["window_s"] / 1000, 2),
-                "budget_kbits": round(kbits, 3) if _SMALLEST_KBITS <= kbits <= _LARGEST_KBITS else None,
+                "uplink_kbits": round(state["window_bits"] / control["window_s"] / 1000, 2),
+                "budget_kbits": round(kbits, 3) if _MIN_KBITS <= kbits <= _MAX_KBITS else None,
             }
         }
         for name in self._cameras:
-            camera = now_is["cameras"].get(name, {})
+            camera = state["cameras"].get(name, {})
             health = camera.get("health") or {"state": "running"}
             prob = camera.get("prob")
-            told[self.camera_topic(name)] = {
+            payloads[self.camera_topic(name)] = {
                 "label": camera.get("label"),
                 "probability": None if prob is None else round(100 * prob, 1),
                 "origin": camera.get("origin"),
                 "units": camera.get("units"),
                 "camera": "running" if health["state"] == "running" else "down",
             }
-        return told
+        return payloads
 
     def _entity(self, component: str, name_id: str, **options: Any) -> Announcement:
         unique = f"sagelink_{self._node}_{name_id}"
@@ -160,28 +166,31 @@ _RATE = {"unit_of_measurement": "kbit/s", "device_class": "data_rate"}
 
 
 @contextlib.asynccontextmanager
-async def tell_home_assistant(
-    config: Config, node: str, cameras: list[str], now: Callable[[], dict[str, Any]], control: Control
+async def publish_to_home_assistant(
+    config: Config, node: str, cameras: Sequence[str], now: Callable[[], dict[str, Any]], control: Control
 ) -> AsyncIterator[None]:
-    """Tells while the body runs. A broker that is away is tried again and never ends the run. Raises UsageError."""
+    """Publishes while the body runs. A broker that does not answer is tried again and never ends the run.
+
+    Raises UsageError for a broker address that can never work.
+    """
     settings = config.home_assistant
     entities = Entities(settings.discovery, config.mqtt.prefix, node, cameras)
     births = {_BIRTH_TOPIC, f"{settings.discovery}/status"}
-    talk = _Talk(entities, births, settings.every, now, control)
-    connection = Connection(
+    publisher = _Publisher(entities, births, settings.every, now, control)
+    connection = BrokerConnection(
         open_broker(settings.broker, config.mqtt, "home_assistant.broker"),
-        talk.session,
+        publisher.session,
         identifier=f"sagelink-{node}-home-assistant",
         will=aiomqtt.Will(entities.availability, "offline", qos=1, retain=True),
     )
-    talk.established = connection.established
-    control.listen(talk.changed.set)
+    publisher.established = connection.established
+    control.listen(publisher.changed.set)
     async with background(connection.run()):
         yield
 
 
-class _Talk:
-    """The session of one connection after the other."""
+class _Publisher:
+    """Runs the session of each connection to the broker: announcements, states, and commands."""
 
     def __init__(
         self, entities: Entities, births: set[str], every_s: float, now: Callable[[], dict[str, Any]], control: Control
@@ -201,7 +210,7 @@ class _Talk:
         await self._announce(client)
         self.established()
         try:
-            async with background(self._tell_states(client)):
+            async with background(self._publish_states(client)):
                 async for message in client.messages:
                     await self._take(client, str(message.topic), message.payload)
         except asyncio.CancelledError:
@@ -210,8 +219,8 @@ class _Talk:
             raise
 
     async def _announce(self, client: aiomqtt.Client) -> None:
-        for each in self._entities.announcements():
-            await client.publish(each.topic, json.dumps(each.payload), qos=1, retain=True)
+        for announcement in self._entities.announcements():
+            await client.publish(announcement.topic, json.dumps(announcement.payload), qos=1, retain=True)
         await client.publish(self._entities.availability, "online", qos=1, retain=True)
         self.changed.set()
 
@@ -220,19 +229,19 @@ class _Talk:
             await self._announce(client)
         elif topic == self._entities.command and isinstance(payload, bytes):
             self._control.take_budget(payload)
-            self.changed.set()  # a refused value snaps back
+            self.changed.set()  # Home Assistant shows the old value again when this one was refused
 
-    async def _tell_states(self, client: aiomqtt.Client) -> None:
-        told: dict[str, str] = {}
+    async def _publish_states(self, client: aiomqtt.Client) -> None:
+        published: dict[str, str] = {}  # last payload by topic
         while True:
             if self.changed.is_set():
-                told.clear()
+                published.clear()
                 self.changed.clear()
             for topic, state in self._entities.states(self._now()).items():
                 text = json.dumps(state)
-                if told.get(topic) != text:
+                if published.get(topic) != text:
                     await client.publish(topic, text, qos=0, retain=True)
-                    told[topic] = text
+                    published[topic] = text
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._every_s):
                     await self.changed.wait()

@@ -1,71 +1,88 @@
-"""What watches a run and may change it: the dashboard and Home Assistant, each where the configuration asks for it."""
+"""Serves the dashboard and publishes to Home Assistant while a run goes on, each if the configuration asks for it."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from monitor.dashboard import serve_dashboard
-from monitor.feed import Feed
-from monitor.watched import Watched
-from pipeline.metrics import EdgeMetrics
-from stages.encode import canvas_of
-from stages.gate import policy_names
-from stages.sinks import Sink
-from transport.link import EdgeLink
-
-if TYPE_CHECKING:
-    from pipeline.run import Run
+from sagelink.models.pair import Pair
+from sagelink.monitor.dashboard import serve_dashboard
+from sagelink.monitor.home_assistant import publish_to_home_assistant
+from sagelink.monitor.metrics import EdgeMetrics, GraphCollector
+from sagelink.monitor.run_view import RunView
+from sagelink.monitor.verdict_feed import VerdictFeed
+from sagelink.pipeline.config import Config
+from sagelink.pipeline.graph import Graph
+from sagelink.pipeline.urls import host_name
+from sagelink.stages.confidence_gate import policy_names
+from sagelink.stages.evidence_encoder import canvas_of
+from sagelink.stages.run_control import Control
+from sagelink.stages.sinks.contract import Sink
+from sagelink.transport.link import EdgeLink
 
 log = logging.getLogger(__name__)
 
 
 class Monitor:
-    """Of one run: made before it begins, at work while it goes on."""
+    """Monitors one run: created before it begins, serves while it goes on. Users change the run through `control`."""
 
-    def __init__(self, run: Run, tell: Callable[[str], None] | None = None) -> None:
-        """`tell` is called with the page's address."""
-        self._run = run
-        self._tell = tell or log.info
-        self._feed = Feed(run.models.edge.labels, run.live, run.apart)
-        self._metrics = EdgeMetrics(CollectorRegistry(), run.apart)
-        self.count_mended = self._metrics.count_mended
-        self.sinks: list[Sink] = [self._feed, self._metrics] if run.config.dashboard.address else []
+    def __init__(
+        self,
+        config: Config,
+        models: Pair,
+        cameras: Sequence[str],
+        title: str,
+        control: Control,
+        snapshot: Callable[[], dict[str, Any]],
+        live: bool,
+        own_budget_cameras: Collection[str] = (),
+        report: Callable[[str], None] | None = None,
+    ) -> None:
+        """`snapshot` returns the state of the run as plain JSON values; `report` receives the dashboard's address."""
+        self._config = config
+        self._models = models
+        self._cameras = cameras
+        self._title = title
+        self._control = control
+        self._snapshot = snapshot
+        self._report = report or log.info
+        self._feed = VerdictFeed(models.edge.labels, live, own_budget_cameras)
+        self._metrics = EdgeMetrics(CollectorRegistry(), own_budget_cameras)
+        self.count_recovered = self._metrics.count_recovered
+        self.sinks: list[Sink] = [self._feed, self._metrics] if config.dashboard.address else []
 
     @contextlib.asynccontextmanager
-    async def beside(self, link: EdgeLink) -> AsyncIterator[None]:
-        """At work while the body runs. Raises UsageError when it cannot listen."""
-        config = self._run.config
-        watched = self._watched(link)
+    async def serving(self, link: EdgeLink, graph: Graph) -> AsyncIterator[None]:
+        """Serves while the body runs. Raises UsageError when an address cannot be listened on."""
+        config = self._config
+        view = self._view(link)
+        self._metrics.registry.register(GraphCollector(graph))
         async with contextlib.AsyncExitStack() as stack:
             if config.dashboard.address:
-                await stack.enter_async_context(serve_dashboard(config.dashboard, watched, self._tell))
+                await stack.enter_async_context(serve_dashboard(config.dashboard, view, self._report))
             if config.home_assistant.broker:
-                from monitor.home_assistant import tell_home_assistant
-                from pipeline.server_link import host_name
-
-                node, cameras = config.mqtt.node or host_name(), [each.name for each in self._run.captures]
+                node = config.mqtt.node or host_name()
                 await stack.enter_async_context(
-                    tell_home_assistant(config, node, cameras, watched.now, watched.control)
+                    publish_to_home_assistant(config, node, self._cameras, view.now, self._control)
                 )
             yield
 
-    def _watched(self, link: EdgeLink) -> Watched:
-        run = self._run
-        return Watched(
-            title=run.title,
-            models=f"{run.models.edge.name} and {run.models.server.name}",
-            grid=run.models.server.grid,
-            canvas=canvas_of(run.models.server),
-            resize=run.config.capture.resize,
+    def _view(self, link: EdgeLink) -> RunView:
+        models = self._models
+        return RunView(
+            title=self._title,
+            models=f"{models.edge.name} and {models.server.name}",
+            grid=models.server.grid,
+            canvas=canvas_of(models.server),
+            resize=self._config.capture.resize,
             policies=policy_names(),
             feed=self._feed,
-            control=run.control,
+            control=self._control,
             registry=self._metrics.registry,
-            snapshot=run.now,
+            snapshot=self._snapshot,
             link=link.refusal,
         )

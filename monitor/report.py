@@ -1,4 +1,4 @@
-"""`sagelink report`: one self-contained HTML file about a run, or two side by side, and its plots as PNG files."""
+"""`sagelink report`: writes a self-contained HTML page about one run, or two side by side, and its plots as PNG."""
 
 from __future__ import annotations
 
@@ -9,26 +9,30 @@ from typing import Any
 
 import numpy as np
 
-from monitor.plots import plots, png, svg
-from monitor.results import Results
-from pipeline.errors import SagelinkError
-from pipeline.quantities import format_rate
-from pipeline.run import PICTURES
+from sagelink.monitor.report_plots import plots, png, svg
+from sagelink.monitor.results_reader import Results
+from sagelink.pipeline.errors import SagelinkError
+from sagelink.pipeline.output_files import PICTURES
+from sagelink.pipeline.quantities import format_rate
+from sagelink.stages.sinks.tally import VerdictCounts
 
-_SHOWN = 12  # frames of a contact sheet
+_SHEET_FRAMES = 12  # at most, in a contact sheet
 _TITLES = {
-    "bits": ("Bits over time", "Sent bits, the rolling window, and what it may hold."),
-    "verdicts": ("Verdicts", "Who answered, and why the server did not."),
-    "latency": ("Latency by stage", "Half and 95 % of the frames that came through a stage took at most this long."),
-    "accuracy": ("Accuracy", "Share of frames with the true class."),
+    "bits": ("Bits over time", "Bits sent, bits in the rolling window, and the budget of the window."),
+    "verdicts": ("Verdicts", "Origin of the verdicts, and why the server did not answer the other frames."),
+    "latency": (
+        "Latency by stage",
+        "p50 and p95: half of the frames, and 95 % of them, needed at most this time in a stage.",
+    ),
+    "accuracy": ("Accuracy", "Share of the frames with the true class."),
 }
 
 
 def write_report(folders: Sequence[Path], out: Path | None = None) -> Path:
-    """Writes the page and the plots beside it; returns the page's path.
+    """Writes the page and its plots; returns the path of the page.
 
-    `out`: the page, by default `report.html` in the first folder. Plots go into `report-NAME.png` beside it. Raises
-    UsageError for a folder that holds no run, SagelinkError when nothing can be written.
+    `out`: path of the page, by default `report.html` in the first folder. Plots go beside it, as `report-NAME.png`.
+    Raises UsageError for a folder that holds no run, SagelinkError when a file cannot be written.
     """
     runs = [Results.read(folder) for folder in folders]
     page = out or folders[0] / "report.html"
@@ -57,66 +61,80 @@ def write_report(folders: Sequence[Path], out: Path | None = None) -> Path:
 def _template() -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    return Environment(loader=PackageLoader("monitor"), autoescape=True, undefined=StrictUndefined).get_template(
-        "report.html"
-    )
+    return Environment(
+        loader=PackageLoader("sagelink.monitor"), autoescape=True, undefined=StrictUndefined
+    ).get_template("report.html")
 
 
 def _names(runs: Sequence[Results]) -> list[str]:
-    """Of the facts that any of the runs has."""
+    """Names of the facts that at least one run has, in order."""
     return [*dict.fromkeys(name for run in runs for name in _facts(run))]
 
 
 def _facts(run: Results) -> dict[str, str]:
-    """What the table says of a run, in the table's order."""
+    """Rows of the table about a run, in order: name and value."""
     frames = len(run.lines)
+    counts = run.counts
     _, bits = run.charges()
     summary = run.summary or {}
-    middle, most = np.percentile(run.latencies("total"), [50, 95])
-    accuracy, agreement = run.accuracy(), run.agreement()
+    p50, p95 = np.percentile(run.latencies("total"), [50, 95])
+    accuracy = counts.accuracy()
     peak = summary.get("peak_window_bits")
     limit = summary.get("budget_bits")
-    budget = "not known: the run has no summary"
+    budget = "unknown: the run has no summary"
     if run.window_s:
         budget = f"{format_rate(None if limit is None else limit / run.window_s)} over {run.window_s:g} s"
-    share = f" ({peak / limit:.1%})" if limit and peak <= limit else ""  # else the budget was lowered after it
-    cameras = run.counts("camera")
+    share = (
+        f" ({peak / limit:.1%})" if limit and peak <= limit else ""
+    )  # above it only where the budget was lowered later
+    cameras = run.frames_by_camera().most_common()
     facts = {
-        "Source": str(summary.get("source", "not known")),
-        "Models": f"{summary['models']['edge']} and {summary['models']['server']}" if summary else "not known",
-        "Cameras": ", ".join(f"{name} {count}" for name, count in cameras.items()) if len(cameras) > 1 else "1",
+        "Source": str(summary.get("source", "unknown")),
+        "Models": f"{summary['models']['edge']} and {summary['models']['server']}" if summary else "unknown",
+        "Cameras": ", ".join(f"{name} {count}" for name, count in cameras) if len(cameras) > 1 else "1",
         "Frames": f"{frames:,}",
         "Offloaded": f"{len(bits):,} ({len(bits) / frames:.0%})",
         "Budget": budget,
-        "Fullest window": f"{peak:,} bits{share}" if summary else "not known",
-        "Sent": f"{bits.sum() / 8000:,.1f} kB, {bits.sum() / 8 / frames:,.0f} B a frame",
-        "Latency": f"p50 {middle:.0f} ms, p95 {most:.0f} ms",
-        "Accuracy": f"{accuracy['verdict']:.1%}, edge alone {accuracy['edge']:.1%}" if accuracy else "no truth known",
-        "Edge and server agree": f"on {agreement:.1%} of what was answered" if agreement is not None else "no answers",
+        "Fullest window": f"{peak:,} bits{share}" if summary else "unknown",
+        "Sent": f"{bits.sum() / 8000:,.1f} kB, {bits.sum() / 8 / frames:,.0f} B per frame",
+        "Latency": f"p50 {p50:.0f} ms, p95 {p95:.0f} ms",
+        "Accuracy": f"{accuracy['verdict']:.1%}, edge alone {accuracy['edge']:.1%}"
+        if accuracy
+        else "unknown: the source has no true classes",
+        "Edge and server agree": _agreement(counts),
     }
-    if revised := run.revised():
-        facts["Revised"] = f"{revised:,} ({revised / frames:.0%}): the server changed what was said at once"
-    answers, lost_share = run.cut_short()
-    if answers:
-        facts["Parts lost"] = f"{answers:,} answers lack {lost_share:.1%} of all units sent"
+    if counts.revised:
+        share = f"{counts.revised / frames:.0%}"
+        facts["Revised"] = f"{counts.revised:,} ({share}): a later server answer changed the provisional answer"
+    if counts.short_answers:
+        share = f"{counts.lost_units / max(1, counts.units):.1%}"
+        facts["Parts lost"] = f"{counts.short_answers:,} server answers do not include {share} of all units sent"
     if summary.get("interrupted"):
         facts["Frames"] += ", interrupted"
     return facts
 
 
+def _agreement(counts: VerdictCounts) -> str:
+    if not counts.compared:
+        return "no server answers"
+    return f"on {counts.agreeing / counts.compared:.1%} of the frames that the server answered"
+
+
 def _sheets(run: Results) -> list[dict[str, Any]]:
-    """The two contact sheets: of the frames whose picture the run kept."""
-    kept = [line for line in run.lines if _picture(run, line).is_file()]
-    dearest = sorted((line for line in kept if line["wire_bits"]), key=lambda line: (-line["wire_bits"], line["seq"]))
-    unsure = sorted((line for line in kept if line["prob"] is not None), key=lambda line: (line["prob"], line["seq"]))
-    sheets = [("Most expensive frames", dearest), ("Least certain frames", unsure)]
+    """The two contact sheets, from the frames whose picture was saved."""
+    saved = [line for line in run.lines if _picture(run, line).is_file()]
+    costly = sorted((line for line in saved if line["wire_bits"]), key=lambda line: (-line["wire_bits"], line["seq"]))
+    unsure = sorted((line for line in saved if line["prob"] is not None), key=lambda line: (line["prob"], line["seq"]))
+    sheets = [("Most expensive frames", costly), ("Least certain frames", unsure)]
     return [
-        {"title": title, "cards": [_card(run, line) for line in lines[:_SHOWN]]} for title, lines in sheets if lines
+        {"title": title, "cards": [_card(run, line) for line in lines[:_SHEET_FRAMES]]}
+        for title, lines in sheets
+        if lines
     ]
 
 
 def _picture(run: Results, line: dict[str, Any]) -> Path:
-    from stages.sinks.highlights import picture_name
+    from sagelink.stages.sinks.highlights import picture_name
 
     return run.folder / PICTURES / picture_name(line["camera"], line["seq"])
 
@@ -128,7 +146,7 @@ def _card(run: Results, line: dict[str, Any]) -> dict[str, str]:
     return {
         "image": f"data:image/jpeg;base64,{data}",
         "label": str(line["label"]),
-        "was": f", was {line['revises']['label']}" if line.get("revises") else "",
+        "was": f", was {line['revised_from']['label']}" if line.get("revised_from") else "",
         "prob": "" if line["prob"] is None else f"{line['prob']:.0%}",
         "origin": line["origin"],
         "right": right,

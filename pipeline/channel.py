@@ -1,4 +1,4 @@
-"""A bounded, closable channel between two stages."""
+"""A bounded, closable queue between two stages, with a policy for the case that it is full."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ Policy = Literal["wait", "drop_oldest", "latest"]
 
 
 class ChannelClosed(Exception):
-    """Nothing more will come out, or nothing more may go in."""
+    """The channel is closed: for `get` also empty, for `put` no longer open."""
 
 
 class Channel(Generic[T]):
-    """Up to `capacity` items, first in first out.
+    """Holds up to `capacity` items, first in first out. The policy says what happens when it is full:
 
-    When full, `wait` makes the producer wait (nothing is lost), `drop_oldest` displaces the item that waited longest,
-    and `latest` has room for one item of each `key`, which a newer one displaces and whose turn it takes: the consumer
-    always gets the newest, and of several keys each in turn. A displaced item is handed back to the producer, never
-    dropped in silence.
+    - `wait`: the producer waits; no item is lost.
+    - `drop_oldest`: the new item displaces the oldest one.
+    - `latest`: there is room for one item per `key`. A new item replaces the item of its key at the same position,
+      so the consumer always gets the newest item, and the keys in turn.
+
+    `put` returns a displaced item to the producer; no item is dropped silently.
     """
 
     def __init__(
@@ -38,7 +40,7 @@ class Channel(Generic[T]):
         self.policy = policy
         self.capacity = 1 if policy == "latest" else capacity
         self._key = key
-        self.accepted = 0  # items put, displaced ones included
+        self.accepted = 0  # items put, including items that were displaced later
         self.delivered = 0
         self.displaced = 0
         self.closed = False
@@ -50,14 +52,14 @@ class Channel(Generic[T]):
         return len(self._items)
 
     async def put(self, item: T) -> T | None:
-        """Adds an item; returns the one that it displaced, if any. Raises ChannelClosed after `close`."""
+        """Adds an item; returns the item that it displaced, or None. Raises ChannelClosed after `close`."""
         while self.policy == "wait" and len(self._items) >= self.capacity and not self.closed:
             self._writable.clear()
             await self._writable.wait()
         return self._put(item)
 
     def put_now(self, item: T) -> T | None:
-        """As `put`, for producers that cannot wait; not for a channel whose policy is to wait."""
+        """Like `put`, for producers that cannot wait; not for a channel with the policy `wait`."""
         assert self.policy != "wait"
         return self._put(item)
 
@@ -71,18 +73,18 @@ class Channel(Generic[T]):
         return displaced
 
     def _make_room(self, item: T) -> T | None:
-        """Puts the item in its place; returns the one that was there."""
+        """Stores the item; returns the item that it displaced, or None."""
         if self.policy == "latest":
-            for place, other in enumerate(self._items):
+            for position, other in enumerate(self._items):
                 if self._key(other) == self._key(item):
-                    self._items[place] = item
+                    self._items[position] = item
                     return other
         displaced = self._items.popleft() if self.policy == "drop_oldest" and len(self) >= self.capacity else None
         self._items.append(item)
         return displaced
 
     async def get(self) -> T:
-        """Waits for the next item; raises ChannelClosed once the channel is closed and empty."""
+        """Waits for the next item. Raises ChannelClosed if the channel is closed and empty."""
         while not self._items:
             if self.closed:
                 raise ChannelClosed(self.name)
@@ -92,21 +94,21 @@ class Channel(Generic[T]):
         self._writable.set()
         return self._items.popleft()
 
-    async def get_several(self, most: int) -> list[T]:
-        """As `get`, with whatever else waits, up to `most` items in all."""
+    async def get_several(self, max_items: int) -> list[T]:
+        """Waits for the next item; returns it with the other waiting items, at most `max_items` in total."""
         items = [await self.get()]
-        while self._items and len(items) < most:
+        while self._items and len(items) < max_items:
             items.append(await self.get())
         return items
 
     def close(self) -> None:
-        """No more items go in; those inside can still be taken out."""
+        """Accepts no more items; the waiting items can still be taken out."""
         self.closed = True
         self._readable.set()
         self._writable.set()
 
     def drain(self) -> list[T]:
-        """Takes out whatever waits, without waiting."""
+        """Takes out all waiting items, without waiting."""
         items = list(self._items)
         self._items.clear()
         self._writable.set()

@@ -1,21 +1,21 @@
-"""Which time the budget runs on."""
+"""The clock of the budget: monotonic time in live runs, stream time in replays."""
 
 from __future__ import annotations
 
 import time
 from typing import Protocol
 
-from pipeline.types import Frame
+from sagelink.pipeline.types import Frame
 
 
 class BudgetClock(Protocol):
     def now_s(self, frame: Frame) -> float:
-        """The budget's time while `frame` is being handled, in seconds since the run began."""
+        """The budget's time while `frame` is processed, in seconds since the start of the run."""
         ...
 
 
 class MonotonicClock:
-    """Live runs: seconds of the machine's monotonic clock since the run began."""
+    """Live runs: seconds since the start of the run, on the machine's monotonic clock."""
 
     def __init__(self) -> None:
         self._began_ns = time.monotonic_ns()
@@ -28,7 +28,7 @@ class MonotonicClock:
 
 
 class StreamClock:
-    """Replays: the frame's own time, so that a replay spends what the live run would have spent, at any speed."""
+    """Replays: the time of the frame in its stream, so that a replay at any speed charges the same as a live run."""
 
     def now_s(self, frame: Frame) -> float:
         return frame.stream_s

@@ -1,4 +1,7 @@
-"""What a user can set: one model a stage, every field with its meaning. Unknown keys are errors."""
+"""The configuration schema: one pydantic model per section, each field with its bounds and its description.
+
+docs/configuration.md is generated from it. Unknown keys are errors.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,18 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from pipeline.errors import UsageError
-from pipeline.quantities import Duration, FrameSize, Rate, Size
+from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.quantities import Duration, FrameSize, Rate, Size
+from sagelink.pipeline.urls import is_webrtc
 
 ACCEPTED_SOURCES = (
     "a video file, a folder of images, a webcam (0, 1 ... or /dev/video0), an rtsp:// or http(s):// URL, "
-    "webrtc: (a peer pushes to us), or synthetic:N"
+    "webrtc: (a peer pushes video to this process), or synthetic:N"
 )
 
 
 class PairDefaults(NamedTuple):
-    """What a pair of models brings along."""
+    """The names of the two models of a pair."""
 
     edge: str
     server: str
@@ -43,220 +47,256 @@ class _Section(BaseModel):
 
 
 class BudgetConfig(_Section):
-    """The hard rolling uplink budget: in every window at most uplink x window bits."""
+    """The hard uplink budget: in every window of this length, at most uplink x window bits are sent."""
 
-    uplink: Rate = Field(256_000.0, description="Rate, such as 64kbit/s, 0.5Mbit/s, 8kB/s; or unlimited")
+    uplink: Rate = Field(
+        256_000.0, description="Maximum average rate over a window, such as 64kbit/s, 0.5Mbit/s, 8kB/s; or unlimited"
+    )
     window: Duration = Field(1.0, description="Length of the rolling window, such as 1s or 500ms")
 
 
-Share = Annotated[float, Field(ge=0, le=1)]  # of a picture's width or height
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class CameraOptions(_Section):
-    """What each camera may have of its own."""
+    """Settings that each camera may override."""
 
     fps: float | None = Field(
-        None, gt=0, le=1000, description="Frames a second that are taken, by their times; empty: all"
+        None, gt=0, le=1000, description="Frames per second to process, by their timestamps; empty: all frames"
     )
-    roi: tuple[Share, Share, Share, Share] | None = Field(
+    roi: tuple[Fraction, Fraction, Fraction, Fraction] | None = Field(
         None,
-        description="Region of interest: left, top, right, bottom as shares of the picture, such as [0.25, 0, 1, 0.5]; "
-        "nothing outside it is ever looked at",
+        description="Region of interest: left, top, right, bottom as fractions of the picture, such as [0.25, 0, 1, "
+        "0.5]; the rest of the picture is cut off",
     )
-    mask: tuple[Annotated[tuple[tuple[Share, Share], ...], Field(min_length=3)], ...] = Field(
+    mask: tuple[Annotated[tuple[tuple[Fraction, Fraction], ...], Field(min_length=3)], ...] = Field(
         (),
-        description="Polygons that are greyed out before anything looks: corners [x, y] as shares of the whole "
+        description="Polygons that are painted grey before any processing: corners [x, y] as fractions of the whole "
         "picture, such as [[[0, 0], [0.4, 0], [0, 0.3]]]",
     )
     backend: Literal["opencv", "pyav"] = Field(
-        "opencv", description="Library that reads cameras: opencv decodes faster, pyav tells more about failures"
+        "opencv", description="Library that reads cameras: opencv decodes faster, pyav reports failures in more detail"
     )
-    size: FrameSize | None = Field(None, description="Picture size that a webcam is asked for, such as 1280x720")
-    camera_fps: float | None = Field(None, gt=0, le=1000, description="Frames a second that a webcam is asked for")
-    mjpg: bool = Field(False, description="Ask a webcam for Motion JPEG: more frames a second at large sizes")
-    image_fps: float = Field(1.0, gt=0, le=1000, description="Pace of a folder of images, frames per second")
-    open_timeout: Duration = Field(10.0, description="Longest wait for a camera to open")
-    read_timeout: Duration = Field(10.0, description="A camera that is silent for longer is connected anew")
-    stall_after: Duration = Field(2.0, description="A camera that is silent for longer is told as stalled")
+    size: FrameSize | None = Field(None, description="Picture size to request from a webcam, such as 1280x720")
+    camera_fps: float | None = Field(None, gt=0, le=1000, description="Frames per second to request from a webcam")
+    mjpg: bool = Field(False, description="Request Motion JPEG from a webcam: more frames per second at large sizes")
+    image_fps: float = Field(1.0, gt=0, le=1000, description="Frames per second of a folder of images")
+    open_timeout: Duration = Field(10.0, description="Maximum time for a camera to open")
+    read_timeout: Duration = Field(10.0, description="A camera that sends no frame for this long is reconnected")
+    stall_after: Duration = Field(2.0, description="A camera that sends no frame for this long is reported as stalled")
     token_file: Path | None = Field(
-        None, description="webrtc: source: file with the token that a peer shows; SAGELINK_PUSH_TOKEN overrides it"
+        None,
+        description="File with the token that a peer must send to a webrtc: source; SAGELINK_PUSH_TOKEN overrides it",
     )
 
     @field_validator("roi")
     @classmethod
     def _has_area(cls, roi: tuple[float, float, float, float] | None) -> tuple[float, float, float, float] | None:
         if roi is not None and not (roi[0] < roi[2] and roi[1] < roi[3]):
-            raise ValueError(f"left is less than right and top less than bottom; got {list(roi)}")
+            raise ValueError(f"left must be less than right, and top less than bottom; got {list(roi)}")
         return roi
 
 
 class CaptureConfig(CameraOptions):
-    """Where frames come from. From `fps` to `token_file` the keys are also the defaults of each of `cameras`."""
+    """Where frames come from. The keys from `fps` to `token_file` are also the defaults for each of `cameras`."""
 
     source: str = Field("", description="File, folder of images, webcam index or device, URL, webrtc:, or synthetic:N")
-    realtime: bool = Field(False, description="Play a file at its own pace and budget on the monotonic clock")
-    resize: Literal["squash", "crop"] = Field(
-        "squash", description="How a frame becomes the models' square picture: all of it, or its central square"
+    realtime: bool = Field(
+        False, description="Play a file at its original speed, as a live source: the budget uses the monotonic clock"
     )
-    duration: Duration | None = Field(None, description="End after this long: of a replay in its own time")
-    max_frames: int | None = Field(None, ge=1, description="End a camera after this many frames")
+    resize: Literal["squash", "crop"] = Field(
+        "squash",
+        description="How a frame becomes the square input of the models: squash scales the whole frame, crop takes its "
+        "central square",
+    )
+    duration: Duration | None = Field(
+        None, description="End the run after this time; a replay counts the time of the recording"
+    )
+    max_frames: int | None = Field(None, ge=1, description="Stop each camera after this many frames")
 
 
 class CameraConfig(CameraOptions):
-    """One of several cameras. What it leaves out of the keys of `capture` it takes from there."""
+    """One of several cameras. A key that it leaves out takes the value from `capture`."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Its name in results: letters, digits, _ and -")
-    source: str = Field(min_length=1, description="As `capture.source`")
-    weight: float = Field(1.0, gt=0, le=1e6, description="Its part of the shared budget while others want bits too")
-    min_share: Share = Field(0.0, description="Share of the shared budget that no other camera can take from it")
-    budget: BudgetConfig | None = Field(None, description="A budget of its own, outside the shared one")
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Name in the results: letters, digits, _ and -")
+    source: str = Field(min_length=1, description="Same values as `capture.source`")
+    weight: float = Field(
+        1.0, gt=0, le=1e6, description="Weight for dividing the shared budget while several cameras need bits"
+    )
+    min_share: Fraction = Field(0.0, description="Fraction of the shared budget that is reserved for this camera")
+    budget: BudgetConfig | None = Field(
+        None, description="A separate budget of this camera; it then uses nothing of the shared one"
+    )
 
 
 class ModelConfig(_Section):
-    """A model of one side."""
+    """The model of one side (edge or server)."""
 
-    model: str = Field("", description="timm name, or demo-edge, demo-server; empty: of the pair that `models` names")
+    model: str = Field("", description="timm name, demo-edge or demo-server; empty: the one of the pair in `models`")
     checkpoint: Path | None = Field(None, description="safetensors file with the model's weights")
-    labels: Path | None = Field(None, description="Text file with one class name a line")
-    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$", description="cpu, cuda, cuda:N or mps")
+    labels: Path | None = Field(None, description="Text file with one class name per line")
+    device: str = Field(
+        "cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$", description="PyTorch device: cpu, cuda, cuda:N or mps"
+    )
 
 
 class GateConfig(_Section):
-    """Which frames are worth offloading."""
+    """Which frames are sent to the server."""
 
-    policy: str = Field("min_entropy", description="min_entropy, margin, always or never")
+    policy: str = Field("min_entropy", description="Rule: min_entropy, margin, always or never")
     threshold: float | None = Field(
         None,
         ge=0,
-        description="min_entropy: offload above this many bits, -log2 of the top probability; margin: offload below "
-        "this lead of the first over the second probability; empty: the policy's own",
+        description="min_entropy: send if -log2 of the highest probability is above this number of bits; margin: send "
+        "if the highest probability exceeds the second one by less than this; empty: the default of the "
+        "policy",
     )
 
 
 class VideoConfig(_Section):
-    """Spending over time: what is known of the scene that a camera looks at, and which frames are worth bits then."""
+    """Scene tracking: combines the answers to the frames of a scene, and spends bits only if they add information."""
 
     policy: Literal["auto", "always", "never"] = Field(
         "auto",
-        description="auto: for cameras and video files, not for folders of images and drawn worlds; never: each frame "
-        "is decided on alone",
+        description="Track scenes. auto: for cameras and video files, not for folders of images and synthetic: sources;"
+        " never: each frame is answered independently",
     )
-    cuts: bool = Field(True, description="Forget the scene where the picture changes to another; false: never")
-    closer: bool | None = Field(
+    cuts: bool = Field(
+        True, description="Detect scene cuts and start a new scene there; false: the first scene never ends"
+    )
+    zoom: bool | None = Field(
         None,
-        description="Look at the part that matters in two frames of three, and send what was looked at; empty: unless "
-        "a model is of the demo pair, which knows things at one size only. Never with `select.memory`, which needs the "
-        "same view of each frame",
+        description="Score a zoomed crop of the important part in two of three frames, and send that crop; empty: yes, "
+        "unless a model is from the demo pair, which recognises objects at one size only. Always off with "
+        "`select.memory`, which needs the same view in every frame",
     )
-    averaging: bool = Field(True, description="Average the edge's answers over the frames of a scene")
-    holding: bool = Field(True, description="A server answer counts for later frames of its scene too, with age less")
-    value: bool = Field(
+    average_edge: bool = Field(True, description="Average the edge answers over the frames of a scene")
+    hold_answers: bool = Field(
+        True, description="Server answers also count for later frames of the same scene; their weight decays with age"
+    )
+    value_gate: bool = Field(
         True,
-        description="No message that is expected to gain next to nothing; only with `fuse.rule` weighted and no "
-        "`fuse.weights`, because the frontier's weights tell the gain",
+        description="Send no message with almost no expected gain; needs `fuse.rule: weighted` and no `fuse.weights`, "
+        "because the gain is computed from the weights of the frontier",
     )
     saving: bool = Field(
-        False, description="Wait for bits for a useful message, and keep some for scenes to come; as `value`"
+        False,
+        description="Save bits until a useful message fits, and keep a reserve for later scenes; same conditions as "
+        "`value_gate`",
     )
 
 
 class SelectConfig(_Section):
-    """Which units of a frame are sent."""
+    """Which units (patches) of a frame are sent."""
 
-    selector: str = Field("coverage", description="coverage, sage, topk, mmr, fps, uniform or random")
+    selector: str = Field("coverage", description="Selection method: coverage, sage, topk, mmr, fps, uniform or random")
     importance: Literal["last", "rollout", "gradient"] = Field(
         "gradient",
-        description="last: CLS attention of the last layer; rollout: of the last six; gradient: attention weighted by "
-        "what the edge's answer hangs on, at the price of a short backward pass",
+        description="Importance of a unit. last: CLS attention of the last layer; rollout: of the last six layers; "
+        "gradient: attention weighted by its gradient for the edge answer, which costs a short backward "
+        "pass",
     )
-    units: int | None = Field(None, ge=1, description="Most units that one frame may send; empty: all of the grid")
-    min_units: int = Field(16, ge=1, description="Fewer than this (or than `units`) are not worth a message")
-    seed: int = Field(0, ge=0, description="For the random selector")
+    units: int | None = Field(None, ge=1, description="Maximum number of units per frame; empty: all units of the grid")
+    min_units: int = Field(
+        16, ge=1, description="Send no message with fewer units than this, or than `units` if that is smaller"
+    )
+    seed: int = Field(0, ge=0, description="Seed of the random selector")
     memory: Duration | None = Field(
         None,
-        description="How long a unit that the server remembers counts as there while it looks the same; empty: every "
-        "message stands alone",
+        description="Delta coding: a unit that the server remembers stays valid for this time while the picture there "
+        "does not change, and is not sent again; empty: off, every message is complete",
     )
 
 
 class EncodeConfig(_Section):
-    """How evidence is coded."""
+    """How evidence (the message with the selected units) is coded."""
 
     codec: str = Field(
         "auto",
-        description="auto: whichever of the frontier is worth most; or one of avif, webp, avif-frame, webp-frame, "
-        "jpeg-frame, raw-zstd, token-zstd",
+        description="auto: the operating point of the frontier with the highest expected gain; or one of avif, webp, "
+        "avif-frame, webp-frame, jpeg-frame, raw-zstd, token-zstd",
     )
     frontier: Path | None = Field(
-        None, description="File of measured operating points (`sagelink calibrate`); empty: the server model's own"
+        None,
+        description="File of measured operating points (`sagelink calibrate`); empty: the one for the server model",
     )
     slack: float = Field(
-        0.02, ge=0, lt=1, description="Agreement with the full-frame answer that may be given up for fewer bytes"
+        0.02, ge=0, lt=1, description="Agreement with the full-frame answer that may be lost to save bytes"
     )
-    closer: bool = Field(
+    zoom: bool = Field(
         True,
-        description="Send, of a frame that is decided on alone, the part that matters most, closer, where the frontier "
-        "says that this is worth more than the whole; false: always what the edge looked at",
+        description="Without scene tracking: send a zoomed crop of the most important part if, by the frontier, its "
+        "expected gain is above that of the whole frame; false: always send the view that the edge scored",
     )
-    max_message: Size = Field(256_000, description="Largest message, whatever the budget has left")
+    max_message: Size = Field(256_000, description="Maximum size of a message, even if the budget allows more")
 
 
 class ShipConfig(_Section):
-    """How evidence travels."""
+    """How evidence is sent to the server."""
 
     server: str = Field(
         "",
-        description="Where the server is: a broker, mqtt://host:port; or itself, webrtc+http://host:port; empty: in "
-        "this process",
+        description="Address: of the broker, mqtt://host:port or mqtts://host:port; or of the server, "
+        "webrtc+http://host:port or webrtc+https://host:port; empty: the server model runs in this process",
     )
-    in_flight: int = Field(2, ge=1, le=64, description="Messages that may be unacknowledged")
-    deadline: Duration = Field(1.0, description="Live: a reply later than this leaves the edge verdict")
+    in_flight: int = Field(2, ge=1, le=64, description="Maximum number of messages without a reply")
+    deadline: Duration = Field(
+        1.0, description="Live runs: a reply that takes longer is ignored, and the edge answer becomes the verdict"
+    )
 
 
 class MqttConfig(_Section):
-    """How to speak to an MQTT broker. A password comes from SAGELINK_MQTT_PASSWORD or a file, never from here."""
+    """The connection to an MQTT broker. Its password comes from SAGELINK_MQTT_PASSWORD or a file."""
 
-    prefix: str = Field("sagelink", pattern=_TOPIC, description="First levels of every topic")
-    node: str = Field("", pattern=_LEVEL_OR_EMPTY, description="This machine's level in topics; empty: its host name")
-    protocol: Literal["5", "3.1.1"] = Field("5", description="5 falls back to 3.1.1 where the broker knows no 5")
-    username: str = Field("", description="User; SAGELINK_MQTT_USERNAME overrides it")
+    prefix: str = Field("sagelink", pattern=_TOPIC, description="First levels of each topic")
+    node: str = Field("", pattern=_LEVEL_OR_EMPTY, description="Topic level of this machine; empty: its host name")
+    protocol: Literal["5", "3.1.1"] = Field(
+        "5", description="MQTT version; 5 falls back to 3.1.1 if the broker does not support 5"
+    )
+    username: str = Field("", description="User name; SAGELINK_MQTT_USERNAME overrides it")
     password_file: Path | None = Field(None, description="File with the password; SAGELINK_MQTT_PASSWORD overrides it")
-    ca: Path | None = Field(None, description="PEM file of the authorities to trust; empty: those of the system")
-    certificate: Path | None = Field(None, description="PEM file of a client certificate")
-    key: Path | None = Field(None, description="PEM file of its private key")
-    keepalive: Duration = Field(30.0, description="Longest silence on the connection; each keep-alive costs 1072 bits")
+    ca: Path | None = Field(None, description="PEM file of trusted certificate authorities; empty: those of the system")
+    certificate: Path | None = Field(None, description="PEM file of the client certificate")
+    key: Path | None = Field(None, description="PEM file of the private key of the client certificate")
+    keepalive: Duration = Field(
+        30.0, description="Interval between keep-alives on an idle connection; each costs 1072 bits"
+    )
 
 
 class WebRtcConfig(_Section):
-    """How edge and server speak WebRTC. The token comes from SAGELINK_WEBRTC_TOKEN or a file, never from here."""
+    """The WebRTC connection between edge and server. Its token comes from SAGELINK_WEBRTC_TOKEN or a file."""
 
     token_file: Path | None = Field(
         None,
-        description="File with the token that an edge shows and a server asks for; SAGELINK_WEBRTC_TOKEN overrides it",
+        description="File with the token that an edge sends and a server requires; SAGELINK_WEBRTC_TOKEN overrides it",
     )
     node: str = Field(
-        "", pattern=_LEVEL_OR_EMPTY, description="This machine's name at the server; empty: its host name"
+        "", pattern=_LEVEL_OR_EMPTY, description="Name of this machine at the server; empty: its host name"
     )
     ice_servers: tuple[str, ...] = Field(
         (),
-        description="One STUN server at most, and one TURN server: [stun:host:port], [turn:host:port], "
+        description="At most one STUN and one TURN server: [stun:host:port], [turn:host:port], "
         "['turn:host:port?transport=tcp'], [turns:host:port]",
     )
-    turn_username: str = Field("", description="User at the TURN server")
+    turn_username: str = Field("", description="User name at the TURN server")
     turn_password_file: Path | None = Field(
-        None, description="File with the password there; SAGELINK_TURN_PASSWORD overrides it"
+        None, description="File with the password for the TURN server; SAGELINK_TURN_PASSWORD overrides it"
     )
     ca: Path | None = Field(
-        None, description="Edge: PEM file of the authorities to trust with webrtc+https; empty: those of the system"
+        None,
+        description="Edge: PEM file of trusted certificate authorities for webrtc+https; empty: those of the system",
     )
-    certificate: Path | None = Field(None, description="Server: PEM file of its certificate, for webrtc+https")
+    certificate: Path | None = Field(None, description="Server: PEM file of the certificate for webrtc+https")
     key: Path | None = Field(None, description="Server: PEM file of the certificate's private key")
     part_wait: Duration = Field(
-        0.12, description="Server: a frame in parts is classified when no further part comes for this long"
+        0.12, description="Server: classify an incomplete message when no further part arrives for this time"
     )
-    max_peers: int = Field(256, ge=1, le=4096, description="Server: most peers at a time")
+    max_peers: int = Field(256, ge=1, le=4096, description="Server: maximum number of connected peers")
     max_viewers: int = Field(
-        8, ge=0, le=256, description="Server: most browsers at a time that show it their camera; 0: no page for them"
+        8,
+        ge=0,
+        le=256,
+        description="Server: maximum number of browsers that send their camera; 0: the camera page is off",
     )
 
     @field_validator("ice_servers")
@@ -280,41 +320,49 @@ class WebRtcConfig(_Section):
 
 
 class ServeConfig(_Section):
-    """What `sagelink serve` adds: where it listens, and how it shares its model between cameras."""
+    """Settings of `sagelink serve`: where it listens, and how cameras share its model."""
 
     listen: str = Field(
         "",
-        description="Broker to serve cameras of: mqtt://host:port or mqtts://host:port; or address to serve them on "
-        "directly: webrtc+http://host:port or webrtc+https://host:port",
+        description="Broker to connect to: mqtt://host:port or mqtts://host:port; or own address for edges to connect "
+        "to: webrtc+http://host:port or webrtc+https://host:port",
     )
     embedded_broker: str = Field(
-        "", description="Run a broker in this process instead, on host:port; beyond loopback only with a password"
+        "",
+        description="Run a broker in this process instead, on host:port; other machines can reach it only with a "
+        "password",
     )
     group: str = Field(
-        "servers", pattern=_LEVEL, description="Servers of one group share the frames; each group gets all of them"
+        "servers",
+        pattern=_LEVEL,
+        description="Servers of the same group divide the frames between them; each group gets all frames",
     )
-    http: str = Field("", description="host:port of /healthz, /readyz and /metrics; empty: none")
-    workers: int = Field(1, ge=1, le=64, description="Batches classified at the same time, each in a thread")
-    max_wait: Duration = Field(0.002, description="Longest that a frame waits for others to share a batch")
-    max_batch_units: int = Field(4096, ge=1, le=262_144, description="Units in a batch, padding included")
+    http: str = Field("", description="host:port for /healthz, /readyz and /metrics; empty: off")
+    workers: int = Field(1, ge=1, le=64, description="Batches that are classified at the same time, one thread each")
+    max_wait: Duration = Field(0.002, description="Maximum time that a frame waits for others to fill a batch")
+    max_batch_units: int = Field(
+        4096, ge=1, le=262_144, description="Maximum number of units in a batch, including padding"
+    )
     memory: Size | None = Field(
-        256_000_000, description="Bytes of units to remember for cameras that ask for it; empty: none"
+        256_000_000, description="Memory for units of cameras that use delta coding (`select.memory`); empty: none"
     )
     queue: int = Field(
-        4, ge=1, le=64, description="Frames of one camera that may wait; a further one displaces the oldest"
+        4, ge=1, le=64, description="Maximum number of waiting frames per camera; a further one displaces the oldest"
     )
 
 
 class FuseConfig(_Section):
-    """How the two answers become one."""
+    """How the edge answer and the server answer are combined."""
 
     rule: Literal["weighted", "server"] = Field(
-        "weighted", description="weighted: sum of log-probabilities; server: the server's answer replaces the edge's"
+        "weighted",
+        description="weighted: weighted sum of log-probabilities; server: the server answer replaces the edge answer",
     )
     weights: dict[float, float] | None = Field(
         None,
-        description="Weight of the server's log-probabilities (the edge's is 1) by share of units received, such as "
-        "{0: 0, 0.5: 0.3, 1: 0.5}; empty: that of the operating point, as the frontier has it",
+        description="Weight of the server's log-probabilities, relative to 1 for the edge, by the fraction of units "
+        "received, such as {0: 0, 0.5: 0.3, 1: 0.5}; empty: the measured weight of the operating point in "
+        "the frontier",
     )
 
     @field_validator("weights")
@@ -325,24 +373,28 @@ class FuseConfig(_Section):
         shares = sorted(weights)
         values = [weights[share] for share in shares]
         if not all(math.isfinite(number) for number in [*shares, *values]):
-            raise ValueError("shares and weights are numbers")
+            raise ValueError("accepted: finite numbers as fractions and weights")
         if not shares or shares[0] < 0 or shares[-1] > 1 or values[0] < 0 or values != sorted(values):
-            raise ValueError("shares lie in 0..1, weights are 0 or more and never fall as the share grows")
+            raise ValueError(
+                "accepted: fractions in 0..1, and weights of 0 or more that never fall as the fraction grows"
+            )
         return {share: weights[share] for share in shares}
 
 
 class OutputConfig(_Section):
-    """What a run leaves behind."""
+    """Files that a run writes."""
 
     out: Path | None = Field(None, description="Folder for results.jsonl and summary.json")
-    annotate: Path | None = Field(None, description="Video of the run, an .mp4 file")
+    annotate: Path | None = Field(
+        None, description="Path of an .mp4 file: the frames with the sent units and the verdicts drawn in"
+    )
     record: Path | None = Field(None, description="Folder for a recording that `sagelink replay` can run again")
     pictures: int = Field(
         12,
         ge=0,
         le=200,
-        description="With `out`: small pictures kept for the report, so many each of the frames that cost most and of "
-        "those least certain; 0 keeps none",
+        description="With `out`: number of small pictures for the report of the frames with the highest cost, and as "
+        "many of the least certain frames; 0: none",
     )
 
     @field_validator("annotate")
@@ -354,30 +406,30 @@ class OutputConfig(_Section):
 
 
 class DashboardConfig(_Section):
-    """The web page that shows a run, with metrics and health."""
+    """The web page that shows a run, with metrics and health checks."""
 
-    address: str | None = Field(None, description="host:port to serve it on, such as 127.0.0.1:8600; empty: nowhere")
+    address: str | None = Field(None, description="host:port of the page, such as 127.0.0.1:8600; empty: off")
     token: SecretStr | None = Field(
         None,
-        description="What viewers must know; needed on an address that others can reach. Better given as "
-        "SAGELINK_DASHBOARD_TOKEN in the environment",
+        description="Token for viewers; required if other machines can reach the address. Prefer the environment "
+        "variable SAGELINK_DASHBOARD_TOKEN",
     )
 
 
 class HomeAssistantConfig(_Section):
-    """What Home Assistant is told over MQTT; the user and certificates are those of `mqtt`."""
+    """Reports to Home Assistant over MQTT, with the user name and the certificates of `mqtt`."""
 
-    broker: str = Field("", description="Its broker, mqtt://host:port, on the site's own network; empty: none is told")
-    discovery: str = Field("homeassistant", pattern=_TOPIC, description="Home Assistant's discovery prefix")
-    every: Duration = Field(5.0, description="Time between two states")
+    broker: str = Field("", description="Broker of Home Assistant, mqtt://host:port, on the local network; empty: off")
+    discovery: str = Field("homeassistant", pattern=_TOPIC, description="Discovery prefix of Home Assistant")
+    every: Duration = Field(5.0, description="Time between two reports")
 
 
 class Config(_Section):
-    """Everything that `sagelink run` needs."""
+    """The whole configuration."""
 
-    models: Literal["deit", "demo"] = Field("deit", description="Pair of models where `model` is left empty")
+    models: Literal["deit", "demo"] = Field("deit", description="Pair of models for the sides whose `model` is empty")
     threads: int = Field(
-        max(1, (os.cpu_count() or 2) // 2), ge=1, le=256, description="CPU threads of one model's forward pass"
+        max(1, (os.cpu_count() or 2) // 2), ge=1, le=256, description="CPU threads per forward pass of a model"
     )
     capture: CaptureConfig = CaptureConfig()
     cameras: tuple[CameraConfig, ...] = Field((), description="Several cameras, instead of `capture.source`")
@@ -400,7 +452,7 @@ class Config(_Section):
     @model_validator(mode="before")
     @classmethod
     def _inherit(cls, tree: Any) -> Any:
-        """What a camera leaves out it takes from `capture`."""
+        """A key that a camera leaves out takes its value from `capture`."""
         if not isinstance(tree, dict) or not isinstance(tree.get("cameras"), list | tuple):
             return tree
         capture = tree.get("capture")
@@ -411,9 +463,9 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _memory_where_it_works(self) -> Config:
-        if self.select.memory is not None and self.in_parts:
+        if self.select.memory is not None and self.uses_datagrams:
             raise ValueError(
-                "select.memory: over WebRTC parts of a message may be lost; accepted there: empty, or an MQTT server"
+                "select.memory: WebRTC may lose parts of a message; accepted with WebRTC: empty; or use an MQTT server"
             )
         return self
 
@@ -421,17 +473,17 @@ class Config(_Section):
     def _one_list_of_cameras(self) -> Config:
         names = [camera.name for camera in self.cameras]
         if len(set(names)) < len(names):
-            raise ValueError(f"cameras: names differ; got {', '.join(names)}")
+            raise ValueError(f"cameras: names must differ; got {', '.join(names)}")
         if self.cameras and self.capture.source:
             raise ValueError(f"accepted: either cameras or a source; got cameras and {self.capture.source!r}")
         reserved = sum(camera.min_share for camera in self.cameras if camera.budget is None)
         if reserved > 1 + 1e-9:
-            raise ValueError(f"cameras: the sum of min_share is at most 1; got {reserved:g}")
+            raise ValueError(f"cameras: the sum of min_share must be at most 1; got {reserved:g}")
         return self
 
     @property
     def all_cameras(self) -> tuple[CameraConfig, ...]:
-        """The cameras of a run: those listed, or the one source. Raises UsageError when there is none."""
+        """The cameras of a run: those in `cameras`, or the one source. Raises UsageError if there is none."""
         if self.cameras:
             return self.cameras
         if not self.capture.source:
@@ -440,19 +492,17 @@ class Config(_Section):
         return (CameraConfig.model_construct(name="camera", source=self.capture.source, **shared),)
 
     @property
-    def in_parts(self) -> bool:
-        """Whether evidence travels as datagrams, each of which is to be useful alone."""
-        from transport.webrtc.address import is_webrtc
-
+    def uses_datagrams(self) -> bool:
+        """Whether evidence is sent as datagrams, each of which must be useful without the others."""
         return is_webrtc(self.ship.server)
 
     @property
-    def looks_closer(self) -> bool:
-        """Whether the edge looks at parts of frames where scenes are remembered."""
-        closer = self.video.closer
-        if closer is None:
-            closer = not {self.edge_model, self.server_model} & {*MODEL_PAIRS["demo"]}
-        return closer and self.select.memory is None
+    def zooms(self) -> bool:
+        """Whether the edge zooms into parts of frames when it tracks scenes."""
+        zoom = self.video.zoom
+        if zoom is None:
+            zoom = not {self.edge_model, self.server_model} & {*MODEL_PAIRS["demo"]}
+        return zoom and self.select.memory is None
 
     @property
     def edge_model(self) -> str:

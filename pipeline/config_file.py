@@ -1,4 +1,4 @@
-"""From a YAML file and overrides to a Config, with errors that say where and what is accepted."""
+"""Reads a YAML file and overrides into a Config; errors name the key and the accepted values."""
 
 from __future__ import annotations
 
@@ -9,15 +9,23 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config import Config
-from pipeline.credentials import redact
-from pipeline.errors import UsageError, suggest
+from sagelink.pipeline.config import Config
+from sagelink.pipeline.credentials import redact
+from sagelink.pipeline.errors import UsageError, suggest
 
-Overrides = Mapping[str, object]  # "stage.key" or "key" to value
+Overrides = Mapping[str, object]  # value by "section.key" or "key"
+
+RENAMED = {  # new name of each renamed key of version 0.1
+    "encode.closer": "encode.zoom",
+    "video.averaging": "video.average_edge",
+    "video.closer": "video.zoom",
+    "video.holding": "video.hold_answers",
+    "video.value": "video.value_gate",
+}
 
 
 def load_config(path: Path | None, overrides: Overrides | None = None) -> Config:
-    """Defaults, then the file, then the overrides. Raises UsageError naming the key and what it accepts."""
+    """Defaults, overridden by the file, overridden by `overrides`. Raises UsageError."""
     tree = {} if path is None else _read(path)
     for dotted, value in (overrides or {}).items():
         _place(tree, dotted, value)
@@ -29,13 +37,13 @@ def load_config(path: Path | None, overrides: Overrides | None = None) -> Config
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, object]:
-    """`stage.key=value` as typed on the command line; values are YAML scalars."""
+    """Parses `section.key=value` from the command line; values are YAML. Raises UsageError."""
     values: dict[str, object] = {}
     for assignment in assignments:
         dotted, equals, text = assignment.partition("=")
         if not equals or not dotted:
             raise UsageError(
-                f"--set {redact(assignment)!r}: accepted is stage.key=value, such as --set gate.policy=always"
+                f"--set {redact(assignment)!r}: accepted: section.key=value, such as --set gate.policy=always"
             )
         try:
             values[dotted.strip()] = yaml.safe_load(text)
@@ -45,16 +53,16 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, object]:
 
 
 def dump_config(config: Config) -> str:
-    """The whole configuration as YAML that `load_config` reads, its addresses without credentials."""
+    """The whole configuration as YAML for `load_config`; credentials in URLs are removed."""
     return yaml.safe_dump(_redacted(config.model_dump(mode="json")), sort_keys=False)
 
 
 def _redacted(value: Any) -> Any:
     match value:
         case dict():
-            return {key: _redacted(each) for key, each in value.items()}
+            return {key: _redacted(inner) for key, inner in value.items()}
         case list():
-            return [_redacted(each) for each in value]
+            return [_redacted(inner) for inner in value]
         case str():
             return redact(value)
     return value
@@ -65,7 +73,7 @@ def _read(path: Path) -> dict[str, Any]:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"configuration {str(path)!r}: {error.strerror}") from None
-    except yaml.MarkedYAMLError as error:  # its own text quotes the line, which may hold a password
+    except yaml.MarkedYAMLError as error:  # its message quotes the line, which may hold a password
         where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise UsageError(f"configuration {str(path)!r} is not YAML: {where}{error.problem}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -73,7 +81,7 @@ def _read(path: Path) -> dict[str, Any]:
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise UsageError(f"configuration {str(path)!r} holds a {type(tree).__name__}; accepted: a mapping of stages")
+        raise UsageError(f"configuration {str(path)!r} holds a {type(tree).__name__}; accepted: a mapping of sections")
     return tree
 
 
@@ -82,7 +90,7 @@ def _place(tree: dict[str, Any], dotted: str, value: object) -> None:
     for step in path:
         inner = tree[step] = {} if tree.get(step) is None else tree[step]
         if not isinstance(inner, dict):
-            raise UsageError(f"{dotted}: {step} holds a value, not keys")
+            raise UsageError(f"{dotted}: {step} is a value, not a section")
         tree = inner
     tree[key] = value
 
@@ -91,6 +99,8 @@ def _explain(error: Any) -> str:
     location = [str(step) for step in error["loc"]]
     dotted = ".".join(location)
     if error["type"] == "extra_forbidden":
+        if dotted in RENAMED:
+            return f"{dotted} is named {RENAMED[dotted]} since version 0.2"
         section = _section(location[:-1])
         accepted = sorted(section.model_fields) if section else []
         return f"{dotted}: unknown key{suggest(location[-1], accepted)}; accepted: {', '.join(accepted)}"
@@ -103,7 +113,7 @@ def _explain(error: Any) -> str:
 def _section(location: list[str]) -> type[BaseModel] | None:
     section: type[BaseModel] = Config
     for step in location:
-        if step.isdecimal():  # the place in a list, whose section is known already
+        if step.isdecimal():  # an index in a list: the section stays the same
             continue
         field = section.model_fields.get(step)
         kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]

@@ -1,4 +1,7 @@
-"""The configuration reference, made from the models: `python -m pipeline.config_reference > docs/configuration.md`."""
+"""Generates docs/configuration.md from the configuration schema.
+
+Usage: `python -m sagelink.pipeline.config_reference > docs/configuration.md`.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +14,26 @@ from typing import Literal, Union, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from pipeline.config import MODEL_PAIRS, BudgetConfig, CameraConfig, Config
-from pipeline.quantities import format_rate, parse_duration, parse_frame_size, parse_rate, parse_size
+from sagelink.pipeline.config import MODEL_PAIRS, BudgetConfig, CameraConfig, Config
+from sagelink.pipeline.quantities import format_rate, parse_duration, parse_frame_size, parse_rate, parse_size
 
 _INTRO = """# Configuration
 
-Made from `pipeline/config.py` by `python -m pipeline.config_reference > docs/configuration.md`; do not edit.
+Generated from `pipeline/config.py` by `python -m sagelink.pipeline.config_reference > docs/configuration.md`. Do not
+edit.
 
-A YAML file for `sagelink run --config FILE`. Options override the file; `--set section.key=value` overrides both. Every
-key may be left out; unknown keys are errors. Relative paths start at the working directory.
+`sagelink run --config FILE` reads a YAML file with these keys. Command-line options override the file;
+`--set section.key=value` overrides both. Every key is optional; unknown keys are errors. Relative paths are relative to
+the working directory.
 
-| kind | written | a bare number is |
+| kind | examples | unit of a plain number |
 |---|---|---|
 | rate | `64kbit/s`, `64kbps`, `8kB/s`; prefixes `k`, `M`, `G` of 1000 | bit/s |
 | size | `2kB`, `1.5MB`, `64KiB` | bytes |
 | duration | `500us`, `500ms`, `1s`, `2min`, `1h`, `1d` | seconds |
 """
 _KINDS: dict[object, str] = {int: "whole number", float: "number", str: "text", bool: "`true`, `false`", Path: "path"}
-_KINDS |= {dict[float, float]: "mapping of numbers", BudgetConfig: "keys of `budget`", SecretStr: "text, never shown"}
+_KINDS |= {dict[float, float]: "mapping of numbers", BudgetConfig: "keys of `budget`", SecretStr: "text, never printed"}
 _QUANTITIES: dict[Callable[[object], object], str] = {
     parse_rate: "rate or `unlimited`",
     parse_size: "size",
@@ -39,7 +44,7 @@ _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
 def reference() -> str:
-    """The page as Markdown: the keys at the top, then a table for each section."""
+    """The page as Markdown: a table of the top-level keys, then one table per section."""
     sections = {name: f.default for name, f in Config.model_fields.items() if isinstance(f.default, BaseModel)}
     top = {name: field for name, field in Config.model_fields.items() if name not in {*sections, "cameras"}}
     parts = [f"{_INTRO}\n## Top level\n\n{_table(top)}"]
@@ -57,7 +62,7 @@ def reference() -> str:
 def _table(fields: dict[str, FieldInfo]) -> str:
     rows = ["| key | accepted | default | meaning |\n|---|---|---|---|"]
     for key, field in fields.items():
-        default = "half of the CPU cores" if key == "threads" else _written(field)
+        default = "half of the CPU cores" if key == "threads" else _default(field)
         rows.append(f"| `{key}` | {_accepted(field)} | {default} | {field.description} |")
     return "\n".join(rows)
 
@@ -70,8 +75,8 @@ def _accepted(field: FieldInfo) -> str:
     if get_origin(field.annotation) is Literal:
         return ", ".join(f"`{choice}`" for choice in choices)
     union = get_origin(field.annotation) in (Union, UnionType)
-    kinds = [each for each in choices if each is not NoneType] if union else [field.annotation]
-    for hint in getattr(kinds[0], "__metadata__", ()):  # of a quantity that may be left empty
+    kinds = [kind for kind in choices if kind is not NoneType] if union else [field.annotation]
+    for hint in getattr(kinds[0], "__metadata__", ()):  # an optional quantity
         if getattr(hint, "func", None) in _QUANTITIES:
             return _QUANTITIES[hint.func]
     if get_origin(kinds[0]) is tuple:
@@ -80,8 +85,8 @@ def _accepted(field: FieldInfo) -> str:
     return ", ".join([_KINDS[kinds[0]], *(f"{words} {bound:g}" for words, bound in bounds if bound is not None)])
 
 
-def _written(field: FieldInfo) -> str:
-    """The default as a user would write it."""
+def _default(field: FieldInfo) -> str:
+    """The default value as a user would write it."""
     value, accepted = field.default, _accepted(field)
     if accepted == _QUANTITIES[parse_rate]:
         return f"`{format_rate(value).replace(' ', '')}`"

@@ -1,30 +1,31 @@
-"""Credentials in addresses: they come from the environment, and are shown to nobody."""
+"""Credentials: reads them from the environment or from files, checks tokens, and removes them from text for logs."""
 
 from __future__ import annotations
 
+import hmac
 import os
 import re
 from pathlib import Path
 from urllib.parse import quote
 
-from pipeline.errors import UsageError
+from sagelink.pipeline.errors import UsageError
 
-SHORTEST_TOKEN = 12
+MIN_TOKEN_LENGTH = 12
 
 
 def redact(text: str) -> str:
-    """The text without user, password and query of the addresses in it.
+    """Returns the text with the user, password and query of every URL removed.
 
-    Passwords may hold any character, so it rather cuts too much: up to the last `@` of a line, and from the first `?`
-    of an address to the line's end.
+    A password may hold any character, so this removes too much rather than too little: everything up to the last `@`
+    of a line, and everything from the first `?` of a URL to the end of the line.
     """
     return re.sub(r"(://[^?\n]*)\?.*", r"\1", re.sub(r"(?<=://).*@", "***@", text))
 
 
-def from_environment(source: str) -> str:
-    """The source with the variables of the environment that it names as `${NAME}`. Raises UsageError.
+def expand_variables(source: str) -> str:
+    """Replaces each `${NAME}` in a source by the environment variable NAME. Raises UsageError if it is not set.
 
-    What stands before the `@` of an address is encoded as a URL needs it: a password may hold any character.
+    Values before the `@` of a URL are percent-encoded, because a password may hold any character.
     """
     at = source.rfind("@") if "://" in source else -1
 
@@ -36,24 +37,40 @@ def from_environment(source: str) -> str:
     return re.sub(r"\$\{(\w+)\}", value, source)
 
 
-def secret(variable: str, key: str, path: Path | None) -> str | None:
-    """From the environment, or else from a file. Raises UsageError for a file that holds none."""
-    found = os.environ.get(variable) or None
-    if found is None and path is not None:
+def load_secret(variable: str, key: str, path: Path | None) -> str | None:
+    """The secret in an environment variable, or else in the file that the configuration key `key` names; None without
+    either. Raises UsageError for a file that is empty or cannot be read."""
+    value = os.environ.get(variable) or None
+    if value is None and path is not None:
         try:
-            found = path.read_text(encoding="utf-8").strip() or None
+            value = path.read_text(encoding="utf-8").strip() or None
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{key} {str(path)!r} cannot be read: {error}") from None
-        if found is None:
+        if value is None:
             raise UsageError(f"{key} {str(path)!r} is empty")
-    return found
+    return value
 
 
-def bearer_token(variable: str, key: str, path: Path | None, what: str) -> str | None:
-    """A secret that a header carries. Raises UsageError for one that is too short to be a secret."""
-    token = secret(variable, key, path)
-    if token is not None and len(token) < SHORTEST_TOKEN:
-        raise UsageError(f"the {what} token has {len(token)} characters; accepted: {SHORTEST_TOKEN} or more")
-    if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
-        raise UsageError(f"the {what} token has characters that a header cannot carry; accepted: printable ASCII")
+def check_token_length(token: str, owner: str) -> None:
+    """Raises UsageError for a token that is too short to be a secret. `owner` names it in the message."""
+    if len(token) < MIN_TOKEN_LENGTH:
+        raise UsageError(f"the {owner} token has {len(token)} characters; accepted: {MIN_TOKEN_LENGTH} or more")
+
+
+def load_bearer_token(variable: str, key: str, path: Path | None, owner: str) -> str | None:
+    """A secret for an `Authorization: Bearer` header, read as `load_secret` does.
+
+    Raises UsageError for a token that is too short, or that a header cannot carry.
+    """
+    token = load_secret(variable, key, path)
+    if token is None:
+        return None
+    check_token_length(token, owner)
+    if not (token.isascii() and token.isprintable() and " " not in token):
+        raise UsageError(f"the {owner} token has characters that a header cannot carry; accepted: printable ASCII")
     return token
+
+
+def same_secret(given: str, expected: str) -> bool:
+    """Compares two secrets; the time that this takes does not depend on where they differ."""
+    return hmac.compare_digest(given.encode(), expected.encode())

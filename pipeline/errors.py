@@ -1,4 +1,4 @@
-"""The two ways in which a command fails, and their exit codes."""
+"""The two kinds of errors that end a command, with their exit codes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ class SagelinkError(Exception):
 
 
 class UsageError(SagelinkError):
-    """What the user asked for cannot be: the message names the value, where it stood and what is accepted."""
+    """The user's input is invalid. The message names the value, where it was set, and what is accepted."""
 
     exit_code = 2
 
 
 def suggest(word: str, accepted: Sequence[str]) -> str:
-    """` (did you mean 'x'?)`, or an empty string when nothing accepted is near `word`."""
+    """Returns ` (did you mean 'x'?)`, or an empty string if no accepted word is similar to `word`."""
     from difflib import get_close_matches
 
     near = get_close_matches(word, accepted, n=1)

@@ -1,4 +1,4 @@
-"""The stage graph: sources, stages and sinks joined by channels, supervised by one TaskGroup.
+"""The stage graph: runs sources and stages that are joined by channels, in one TaskGroup.
 
     graph = Graph()
     frames = graph.source(source)
@@ -6,12 +6,12 @@
     graph.stage(Print(), scored)
     await graph.run()
 
-A stage is any object with `async def process(item)`; if it is also an async context manager, it is entered before its
-first item and left after its last. With `batch`, `process` takes a list of what waits and returns as many results. What
-`process` returns goes down the stage's arrow, or down a route of its own when its type is named in `routes`; None goes
-nowhere. A stage that raises does not end the graph: `rescue` turns the item and the error into a value that is routed
-instead; only a SagelinkError (a full disk, say) ends the run. The graph ends when its sources have ended and every item
-is through.
+A stage is any object with `async def process(item)`. If it is also an async context manager, the graph enters it before
+its first item and leaves it after its last. With `batch`, `process` takes a list of the waiting items and returns as
+many results. A result goes into the stage's output channel, or into the channel that `routes` names for its type; None
+is dropped. An error of a stage does not end the graph: `rescue` turns the item and the error into a value, which is
+routed like a result. Only a SagelinkError (such as a full disk) ends the run. The graph ends when its sources have
+ended and all items have been processed.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, M
 from contextlib import AsyncExitStack
 from typing import Any, Protocol, runtime_checkable
 
-from pipeline.channel import Channel, ChannelClosed, Policy
-from pipeline.errors import SagelinkError
-from pipeline.tasks import first_error
+from sagelink.pipeline.channel import Channel, ChannelClosed, Policy
+from sagelink.pipeline.errors import SagelinkError
+from sagelink.pipeline.tasks import first_error
 
 log = logging.getLogger(__name__)
 
 
 class Stage(Protocol):
     async def process(self, item: Any, /) -> object:
-        """One item in, one item out; None when nothing comes of it."""
+        """Takes one item, returns one result or None."""
         ...
 
 
@@ -46,9 +46,9 @@ Routes = Mapping[type[Any], Channel[Any]]
 
 
 class Chain:
-    """Several stages as one: an item goes through all of them before the next item enters the first.
+    """Several stages as one: an item passes all of them before the next item enters the first.
 
-    The chain ends early with a value of one of the `exits` types, or None.
+    A result of one of the `exits` types, or None, skips the remaining stages.
     """
 
     def __init__(self, stages: Sequence[Stage], exits: tuple[type, ...] = ()) -> None:
@@ -57,7 +57,7 @@ class Chain:
         self._entered = AsyncExitStack()
 
     async def __aenter__(self) -> Chain:
-        async with AsyncExitStack() as stack:  # leaves those already entered when one fails
+        async with AsyncExitStack() as stack:  # leaves the entered stages if one fails to enter
             for stage in self._stages:
                 await _enter(stack, stage)
             self._entered = stack.pop_all()
@@ -74,13 +74,13 @@ class Chain:
         return item
 
 
-async def _enter(stack: AsyncExitStack, thing: object) -> None:
-    if isinstance(thing, contextlib.AbstractAsyncContextManager):
-        await stack.enter_async_context(thing)
+async def _enter(stack: AsyncExitStack, work: object) -> None:
+    if isinstance(work, contextlib.AbstractAsyncContextManager):
+        await stack.enter_async_context(work)
 
 
 class _Node:
-    """One source or stage with its arrows."""
+    """One source or stage with its channels."""
 
     def __init__(
         self,
@@ -100,12 +100,12 @@ class _Node:
         self.workers = workers
         self.batch = batch
         self.failures = 0
-        self.in_hand: dict[int, list[object]] = {}  # by worker: the items that have not been passed on yet
+        self.in_hand: dict[int, list[object]] = {}  # by worker: items that have not been passed on yet
 
-    def arrows(self) -> set[Channel[Any]]:
+    def outputs(self) -> set[Channel[Any]]:
         return {self.outbox, *self.routes.values()}
 
-    def arrow_for(self, item: object) -> Channel[Any]:
+    def output_for(self, item: object) -> Channel[Any]:
         for kind, channel in self.routes.items():
             if isinstance(item, kind):
                 return channel
@@ -113,10 +113,11 @@ class _Node:
 
 
 class Graph:
-    """Build it with `source` and `stage`, then `run` it once."""
+    """Built with `source` and `stage`, then run once with `run`."""
 
     def __init__(self, rescue: Rescue | None = None, grace_s: float = 0.8) -> None:
-        """`grace_s`: how long the items inside may still take to get through after `stop`."""
+        """`rescue`: see the module; the error is None for an item that a channel displaced. `grace_s`: time for the
+        remaining items after `stop`."""
         self._nodes: list[_Node] = []
         self._producers: dict[Channel[Any], int] = {}
         self._rescue = rescue or (lambda item, error: None)
@@ -129,7 +130,7 @@ class Graph:
     def channel(
         self, name: str, policy: Policy = "wait", capacity: int = 4, key: Callable[[Any], Hashable] = lambda item: None
     ) -> Channel[Any]:
-        """A channel that several nodes may feed; it closes when the last of them has ended."""
+        """Makes a channel for several nodes to feed; it closes when the last of them has ended."""
         return Channel(name, policy, capacity, key)
 
     def source(
@@ -141,7 +142,7 @@ class Graph:
         capacity: int = 4,
         routes: Routes | None = None,
     ) -> Channel[Any]:
-        """Adds a source (any async iterable); returns its arrow."""
+        """Adds a source (any async iterable); returns its output channel."""
         return self._add(source, None, name, policy, capacity, routes, 1, None)
 
     def stage(
@@ -156,9 +157,9 @@ class Graph:
         workers: int = 1,
         batch: int | None = None,
     ) -> Channel[Any]:
-        """Adds a stage fed by `inbox`; returns its arrow. `workers` items are processed at the same time.
+        """Adds a stage that reads `inbox`; returns its output channel. `workers` items are processed at the same time.
 
-        `batch`: the stage takes a list of at least one and at most that many items, and returns a list of results.
+        `batch`: the stage takes a list of 1 to `batch` items, and returns a list of as many results.
         """
         return self._add(stage, inbox, name, policy, capacity, routes, workers, batch)
 
@@ -178,22 +179,23 @@ class Graph:
         self._nodes.append(node)
         if inbox is not None:
             self._consumed.add(inbox)
-        for arrow in node.arrows():
-            self._producers[arrow] = self._producers.get(arrow, 0) + 1
+        for output in node.outputs():
+            self._producers[output] = self._producers.get(output, 0) + 1
         return node.outbox
 
     @property
     def channels(self) -> list[Channel[Any]]:
-        return list(self._producers)
+        """The channels that a stage reads."""
+        return [channel for channel in self._producers if channel in self._consumed]
 
     @property
     def failures(self) -> dict[str, int]:
-        """Items on which a stage raised, by stage."""
+        """Number of items on which a stage raised an error, by stage; only stages with errors."""
         return {node.name: node.failures for node in self._nodes if node.failures}
 
     async def run(self) -> None:
-        """Runs until every source has ended and every item is through. Raises the error of a source, or of a stage's
-        start or end; items then still inside are in `leftovers`. After `stop`, returns at once."""
+        """Runs until all sources have ended and all items have been processed. Raises the error of a source, or of a
+        stage on entering or leaving it; the remaining items are then in `leftovers`. After `stop`, returns at once."""
         if self.stopping:
             return
         try:
@@ -206,7 +208,7 @@ class Graph:
             raise self._source_errors[0]
 
     def stop(self) -> None:
-        """Ends the sources; what is inside may get through for `grace_s` seconds, then it is cut off."""
+        """Ends the sources; the remaining items are processed for up to `grace_s` seconds, then cancelled."""
         if self.stopping:
             return
         self.stopping = True
@@ -216,13 +218,13 @@ class Graph:
         asyncio.get_running_loop().call_later(self._grace_s, self.abort)
 
     def abort(self) -> None:
-        """Cuts off every node now; items that were inside are in `leftovers`."""
+        """Cancels all nodes now; the remaining items are in `leftovers`."""
         self.stopping = True
         for task in self._tasks:
             task.cancel()
 
     def leftovers(self) -> list[object]:
-        """After `run`: the items that did not get through."""
+        """After `run`: the items that were not processed to the end."""
         inside = [item for node in self._nodes for items in node.in_hand.values() for item in items]
         return inside + [item for channel in self._consumed for item in channel.drain()]
 
@@ -239,13 +241,13 @@ class Graph:
                         for worker in range(node.workers):
                             group.create_task(self._work(node, worker))
         finally:
-            for arrow in node.arrows():
-                self._producers[arrow] -= 1
-                if self._producers[arrow] == 0:
-                    arrow.close()
+            for output in node.outputs():
+                self._producers[output] -= 1
+                if self._producers[output] == 0:
+                    output.close()
 
     async def _pump(self, node: _Node) -> None:
-        """A source: whatever it yields goes down its arrow. When it fails, what it gave before still gets through."""
+        """Runs a source: passes its items on. If it fails, its earlier items are still processed."""
         assert isinstance(node.work, Source)
         items = aiter(node.work)
         try:
@@ -259,7 +261,7 @@ class Graph:
                 await items.aclose()
 
     async def _work(self, node: _Node, worker: int) -> None:
-        """A stage: one item, or one batch, after the other."""
+        """Runs a stage: one item, or one batch, after the other."""
         assert node.inbox is not None
         while True:
             try:
@@ -271,12 +273,13 @@ class Graph:
             await self._pass_on(node, worker)
 
     async def _process(self, node: _Node, items: list[Any]) -> Sequence[object]:
-        """One result an item. Of a batch that fails each item is tried alone, so that only the culprits are rescued."""
+        """Returns one result per item. If a batch fails, each item is tried alone, so that only the faulty ones are
+        rescued."""
         stage: Stage = node.work  # type: ignore[assignment]  # a node with an inbox holds a stage
         try:
             if node.batch is None:
                 return [await stage.process(items[0])]
-            return await stage.process(items)  # type: ignore[return-value]  # as `stage` says of batches
+            return await stage.process(items)  # type: ignore[return-value]  # see `stage`
         except SagelinkError:
             raise
         except Exception as error:
@@ -289,13 +292,13 @@ class Graph:
             return [self._rescue(items[0], error)]
 
     async def _pass_on(self, node: _Node, worker: int) -> None:
-        """Puts what the worker has in hand into its arrows; what that displaces is rescued and put into its own."""
+        """Puts the worker's results into their channels. A displaced item is rescued, and its value routed in turn."""
         items = node.in_hand[worker]
         while items:
-            arrow = node.arrow_for(items[0])
-            displaced = await arrow.put(items[0]) if arrow in self._consumed else None
+            output = node.output_for(items[0])
+            displaced = await output.put(items[0]) if output in self._consumed else None
             rescued = None if displaced is None else self._rescue(displaced, None)
-            if rescued is None or node.arrow_for(rescued) is arrow:
+            if rescued is None or node.output_for(rescued) is output:
                 del items[0]
             else:
                 items[0] = rescued

@@ -1,4 +1,4 @@
-"""Rates, sizes and durations as people write them: `64kbit/s`, `2kB`, `500ms`."""
+"""Parses and formats rates, sizes and durations, such as `64kbit/s`, `2kB`, `500ms`."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def _parse(value: object, units: dict[str, float] | dict[str, int], kind: str, e
 
 
 def parse_rate(value: object) -> float | None:
-    """Bits per second; a bare number is bit/s; `unlimited` is None. Raises ValueError saying what is accepted."""
+    """Returns bits per second; a plain number is in bit/s; `unlimited` gives None. Raises ValueError."""
     if value == "unlimited":
         return None
     return _parse(value, _RATES, "rate", "64kbit/s, 0.5Mbit/s, 8kB/s or unlimited")
 
 
 def parse_size(value: object) -> int:
-    """Bytes; k is 1000, Ki is 1024; a bare number is bytes."""
+    """Returns bytes; k is 1000, Ki is 1024; a plain number is in bytes. Raises ValueError."""
     size = round(_parse(value, _SIZES, "size", "2kB, 1.5MB or 64KiB"))
     if size < 1:
         raise ValueError(f"a size is at least one byte; got {value!r}")
@@ -44,15 +44,15 @@ def parse_size(value: object) -> int:
 
 
 def parse_duration(value: object) -> float:
-    """Seconds; a bare number is seconds."""
+    """Returns seconds; a plain number is in seconds. Raises ValueError."""
     return _parse(value, _DURATIONS, "duration", "500ms, 1s or 2min")
 
 
 def parse_frame_size(value: object) -> tuple[int, int]:
-    """Width and height in pixels, from `1280x720` or from two numbers."""
+    """Returns width and height in pixels, from `1280x720` or from two numbers. Raises ValueError."""
     words = value.split("x") if isinstance(value, str) else value
     try:
-        width, height = (int(word) for word in words)  # type: ignore[attr-defined]  # what is no pair raises
+        width, height = (int(word) for word in words)  # type: ignore[attr-defined]  # other values raise
     except (TypeError, ValueError):
         raise ValueError(f"a picture size is written like 1280x720; got {value!r}") from None
     if not (0 < width <= 16384 and 0 < height <= 16384):
@@ -61,7 +61,7 @@ def parse_frame_size(value: object) -> tuple[int, int]:
 
 
 def format_rate(rate_bps: float | None) -> str:
-    """`64 kbit/s`, `unlimited`."""
+    """Returns text such as `64 kbit/s` or `unlimited`."""
     if rate_bps is None:
         return "unlimited"
     for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

@@ -1,4 +1,4 @@
-"""Small asyncio tools: a task with a scope, the cause in a group of errors, signals."""
+"""Small asyncio tools: scoped background tasks, the first error of a group, signal handlers, the event loop."""
 
 from __future__ import annotations
 
@@ -6,16 +6,22 @@ import asyncio
 import contextlib
 import importlib
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-# Before Python 3.12 `asyncio.wait_for`, which aiomqtt uses, loses a cancellation that comes together with its result.
-_AGAIN_S = 1.0
+# Before Python 3.12, `asyncio.wait_for` (used by aiomqtt) loses a cancellation that arrives together with its result.
+_CANCEL_AGAIN_S = 1.0
 
 
 @contextlib.asynccontextmanager
-async def background(coroutine: Coroutine[object, object, None]) -> AsyncIterator[None]:
-    """Runs the coroutine beside the body, and cancels it when the body ends. Its error cancels the body."""
+async def background(
+    coroutine: Coroutine[object, object, None], cancel_again_s: float = _CANCEL_AGAIN_S
+) -> AsyncIterator[None]:
+    """Runs the coroutine while the body runs, and cancels it when the body ends. Its error cancels the body.
+
+    `cancel_again_s`: interval at which the cancellation is repeated until the coroutine has ended.
+    """
     try:
         async with asyncio.TaskGroup() as group:
             task = group.create_task(coroutine)
@@ -24,13 +30,13 @@ async def background(coroutine: Coroutine[object, object, None]) -> AsyncIterato
             finally:
                 while not task.done():
                     task.cancel()
-                    await asyncio.wait({task}, timeout=_AGAIN_S)
+                    await asyncio.wait({task}, timeout=cancel_again_s)
     except BaseExceptionGroup as errors:
         raise first_error(errors) from None
 
 
 def first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first single error in a group of groups."""
+    """The first error in nested exception groups."""
     error: BaseException = errors
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
@@ -38,15 +44,29 @@ def first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 def on_signals(end: Callable[[], None]) -> None:
-    """Calls `end` in the running loop at each Ctrl-C or SIGTERM, where this thread may watch for them."""
+    """Calls `end` in the running loop at each Ctrl-C or SIGTERM, if this thread can handle signals."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread
             loop.add_signal_handler(number, end)
 
 
+@contextlib.contextmanager
+def signals_ignored() -> Iterator[None]:
+    """Ctrl-C and SIGTERM do nothing while the body runs, where this thread may decide that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)  # None: a handler that Python did not install
+
+
 def run_loop(main: Coroutine[object, object, None], fast: bool) -> None:
-    """`asyncio.run`; `fast`: with uvloop where it is installed, for links of many small packets."""
+    """Like `asyncio.run`. `fast`: uses uvloop if it is installed, for links with many small packets."""
     factory = None
     if fast:
         with contextlib.suppress(ImportError):
@@ -55,11 +75,13 @@ def run_loop(main: Coroutine[object, object, None], fast: bool) -> None:
         runner.run(main)
 
 
-def leave_threads_behind() -> None:
-    """A library's blocking call in the loop's executor (connecting to a host that is silent) does not hold its end."""
-    asyncio.get_running_loop().set_default_executor(_Impatient(max_workers=4, thread_name_prefix="sagelink-io"))
+def abandon_threads_at_exit() -> None:
+    """Lets the running loop end although a library call blocks in its executor, such as a connect to a silent host."""
+    asyncio.get_running_loop().set_default_executor(
+        _AbandoningExecutor(max_workers=4, thread_name_prefix="sagelink-io")
+    )
 
 
-class _Impatient(ThreadPoolExecutor):
+class _AbandoningExecutor(ThreadPoolExecutor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         super().shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Blocking work in dedicated threads, so that the event loop never waits for it."""
+"""Runs blocking functions in dedicated threads, so that the event loop never blocks."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _Job = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", Callable[[], Any]
 
 
 class Worker:
-    """One daemon thread that runs calls in the order they came.
+    """One daemon thread that runs calls in order.
 
-    Unlike an executor's threads it does not hold the process at exit, so a call that is stuck in native code (a dead
-    camera, say) cannot keep Ctrl-C from ending the run.
+    Unlike the threads of an executor it does not delay the exit of the process, so a call that is stuck in native code
+    (for example in a dead camera) cannot prevent Ctrl-C from ending the run.
     """
 
     def __init__(self, name: str) -> None:
@@ -29,7 +29,7 @@ class Worker:
         threading.Thread(target=self._run, name=f"sagelink-{name}", daemon=True).start()
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Runs the function in the thread. When the caller is cancelled, the call ends unobserved."""
+        """Runs the function in the thread, returns its result. If the caller is cancelled, the result is discarded."""
         if self._closed:
             raise RuntimeError("the thread has been closed")
         loop = asyncio.get_running_loop()
@@ -38,7 +38,7 @@ class Worker:
         return await future
 
     def close(self, last: Callable[[], None] | None = None) -> None:
-        """Ends the thread after the calls that it has, and then `last`; does not wait for it."""
+        """Ends the thread after the queued calls and then `last`; does not wait for its end."""
         self._closed = True
         self._last = last
         self._jobs.put(None)
@@ -52,17 +52,17 @@ class Worker:
             error: BaseException | None = None
             try:
                 result = function()
-            except BaseException as caught:  # handed to the caller, whatever it is
+            except BaseException as caught:  # passed on to the caller
                 error = caught
-            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile: nobody waits
+            with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(_settle, future, result, error)
-            del job, function, result, error, future  # a frame must not live on until the next call
+            del job, function, result, error, future  # release the frame before the next call
         if self._last is not None:
             self._last()
 
 
 class InThread:
-    """A stage around a blocking function of one item: every call in one dedicated thread."""
+    """A stage that calls a blocking function of one item in a dedicated thread."""
 
     def __init__(self, name: str, function: Callable[[Any], object]) -> None:
         self._function = function
@@ -81,7 +81,7 @@ class InThread:
 def _settle(future: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
     if future.cancelled():
         return
-    if isinstance(error, StopIteration):  # a future cannot hold it
+    if isinstance(error, StopIteration):  # a future cannot raise it
         error = RuntimeError("StopIteration left a worker call")
     if error is not None:
         future.set_exception(error)

@@ -1,16 +1,17 @@
-"""The vocabulary: what flows along the arrows of the stage graph.
+"""The values that flow between the stages of an edge run: frames, evidence, replies and verdicts.
 
-Each value holds the one that it was made from, so the last of them tells a frame's whole story:
+Each value holds the value that it was made from, so the last one holds the whole history of its frame:
 
     Frame -> Scored -> Metered -> Selected -> Evidence -> Sent -> Answered -> Verdict
 
-A frame that is not offloaded leaves this chain early as `Kept`, with the reason, and ends in a `Verdict` all the same.
+A frame that is not offloaded leaves this chain early as `EdgeOnly`, with the reason. It also ends in a `Verdict`.
+`trace()` of any of these values returns the steps that the frame has passed, by name.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal, TypeAlias
 
@@ -25,62 +26,90 @@ WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 class Drop(StrEnum):
-    """Why a frame was not answered by the server."""
+    """The reason why the server did not answer a frame."""
 
     GATE = "gate"  # the edge answer was good enough
-    WORTH = "worth"  # a message would add too little to what is known of the scene
-    BUDGET = "budget"  # no useful evidence fits what the rolling budget has left
-    LINK = "link"  # too many messages unacknowledged, or the transport refused the message
+    WORTH = "worth"  # the expected gain of a message was too small
+    BUDGET = "budget"  # no useful evidence fits into the remaining budget
+    LINK = "link"  # too many unacknowledged messages, or the transport refused the message
     LATE = "late"  # no reply before the deadline
     REFUSED = "refused"  # the server could not use the evidence
-    SUPERSEDED = "superseded"  # a newer frame took its place before it was scored: the edge is the slow side
-    ERROR = "error"  # a stage failed on this frame
-    STOPPED = "stopped"  # the run ended while the frame was on its way
+    SUPERSEDED = "superseded"  # a newer frame replaced this one before scoring: the edge is too slow
+    ERROR = "error"  # a stage raised an error on this frame
+    STOPPED = "stopped"  # the run ended while the frame was in the graph
 
 
 Origin: TypeAlias = Literal["edge", "server", "fused"]
 
 
 @dataclass(frozen=True, slots=True)
+class Trace:
+    """The steps that a frame has passed; None for each step that it has not reached."""
+
+    frame: Frame
+    scored: Scored | None = None
+    metered: Metered | None = None
+    selected: Selected | None = None
+    evidence: Evidence | None = None
+    sent: Sent | None = None
+    answered: Answered | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
     """One captured picture."""
 
-    seq: int  # 0, 1, 2 ... without gaps, of its camera
+    seq: int  # 0, 1, 2 ... without gaps, per camera
     camera: str
-    capture_ns: int  # monotonic clock, when the picture was in memory
-    stream_s: float  # the source's own time since its first frame, never decreasing
+    capture_ns: int  # monotonic clock when the picture was in memory
+    stream_s: float  # time of the source since its first frame; never decreases
     pixels: Pixels
-    capture_ms: float  # waiting for it and decoding it
-    name: str | None = None  # the file, where each frame is one
-    truth: int | None = None  # class id, where the source knows it
-    wall_ns: int = 0  # time of day at the capture, since 1970; may jump, unlike `capture_ns`
-    pts_s: float | None = None  # the source's own timestamp as it came: may start anywhere, jump and wrap
+    capture_ms: float  # time to wait for the picture and to decode it
+    name: str | None = None  # file name, if each frame is a file
+    truth: int | None = None  # class id, if the source knows it
+    wall_ns: int = 0  # time of day at the capture, since 1970; unlike `capture_ns` it may jump
+    pts_s: float | None = None  # original timestamp of the source: may start anywhere, jump and wrap
 
     def age_ms(self, now_ns: int) -> float:
-        """Since the capture; `now_ns` on the monotonic clock."""
+        """Time since the capture; `now_ns` is on the monotonic clock."""
         return (now_ns - self.capture_ns) / 1e6
 
     @property
     def frame(self) -> Frame:
         return self
 
+    def trace(self) -> Trace:
+        return Trace(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A model's answer."""
+    """The answer of a model, or of several models fused: the most likely class."""
 
     class_id: int
     prob: float
     log_probs: NDArray[np.float32]  # (C,)
 
+    @classmethod
+    def from_log_probs(cls, log_probs: NDArray[np.float32]) -> Answer:
+        """From normalised log-probabilities (C,)."""
+        best = int(log_probs.argmax())
+        return cls(best, float(np.exp(log_probs[best])), log_probs)
+
+    @classmethod
+    def from_log_scores(cls, log_scores: NDArray[np.float32]) -> Answer:
+        """From log-probabilities (C,) that are not normalised."""
+        shifted = log_scores - log_scores.max()
+        return cls.from_log_probs((shifted - np.log(np.exp(shifted).sum())).astype(np.float32))
+
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What the edge looked at in a frame, and what frames of a camera are compared by."""
+class EdgeView:
+    """The part of a frame that the edge model scored, and the features by which frames of a camera are compared."""
 
-    part: Box  # of the frame's view, in shares
-    summary: NDArray[np.float32]  # (D,) of that part: the class token
-    thumb: NDArray[np.float32]  # (16, 16) grey levels of the whole frame
+    crop: Box  # fractions of the frame's view
+    class_token: NDArray[np.float32]  # (D,) class token of this part
+    thumbnail: NDArray[np.float32]  # (16, 16) grey levels of the whole frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,30 +117,33 @@ class Scored:
     """A frame after the edge model's one forward pass."""
 
     frame: Frame
-    picture: Pixels  # (S, S, 3), what both models see of what was looked at; units are its patches
+    picture: Pixels  # (S, S, 3): the cropped view as both models get it; units are its patches
     answer: Answer
     importance: NDArray[np.float32]  # (N,) per unit of the server's grid
     embeddings: NDArray[np.float32]  # (N, D)
-    look: Look
+    edge_view: EdgeView
     score_ms: float
 
+    def trace(self) -> Trace:
+        return replace(self.frame.trace(), scored=self)
+
 
 @dataclass(frozen=True, slots=True)
-class Glance:
-    """What was known of a frame's scene when the frame was seen, the frame's own edge answer included."""
+class SceneEstimate:
+    """What is known about a frame's scene when the frame is scored, including the frame's own edge answer."""
 
     scores: NDArray[np.float32]  # (C,) unnormalised log-probabilities
-    held_weight: float  # of the mean of the server's answers in them
-    held_seq: int | None  # the newest frame that the server answered for; None: for none of the scene
-    held_s: float  # since that frame; not a number where there is none
-    scene_seq: int  # the first frame of the scene
-    scene_s: float  # since then
-    cut_every_s: float  # mean length of the last scenes
+    server_weight: float  # weight of the mean of the server's answers in `scores`
+    server_seq: int | None  # newest frame of the scene with a server answer; None if there is none
+    server_age_s: float  # since that frame; NaN if there is none
+    scene_start_seq: int  # first frame of the scene
+    scene_age_s: float  # since that frame
+    mean_scene_s: float  # mean length of the last scenes
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """A server answer as a scene takes it in."""
+class ServerObservation:
+    """A server answer that a scene takes into account."""
 
     seq: int
     log_probs: NDArray[np.float32]  # (C,)
@@ -119,25 +151,25 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What is said of a frame at once, where its scene is remembered."""
+class ProvisionalAnswer:
+    """The answer that is reported at once for a frame of a tracked scene."""
 
-    answer: Answer  # the scene's, this frame's edge answer included
-    glance: Glance
-    heard: tuple[int, ...]  # frames whose server answers came in since the frame before
+    answer: Answer  # of the scene, including this frame's edge answer
+    estimate: SceneEstimate
+    observed_seqs: tuple[int, ...]  # frames whose server answers arrived since the previous frame
 
 
 @dataclass(frozen=True, slots=True)
 class Metered:
-    """A scored frame, and what the uplink budget would grant it."""
+    """A scored frame with the bits that the uplink budget would grant it."""
 
     scored: Scored
     allowance_bits: int | None  # None: unlimited
-    window_bits: int  # spent in the window that ends now
-    budget_bits: int | None  # what a window may hold now; None: unlimited
+    window_bits: int  # charged in the window that ends now
+    budget_bits: int | None  # limit of a window now; None: unlimited
     asked_s: float = 0.0  # budget clock
-    seen: Seen | None = None  # None: the frame is for itself
-    most_bytes: int | None = None  # of a message that is worth its bits; None: whatever the allowance pays for
+    provisional: ProvisionalAnswer | None = None  # None: scenes are not tracked
+    max_bytes: int | None = None  # largest message with enough expected gain; None: limited by the allowance only
 
     @property
     def frame(self) -> Frame:
@@ -145,62 +177,71 @@ class Metered:
 
     @property
     def answer(self) -> Answer:
-        """What is said without a further answer of the server."""
-        return self.seen.answer if self.seen else self.scored.answer
+        """The answer without a further server answer."""
+        return self.provisional.answer if self.provisional else self.scored.answer
+
+    def trace(self) -> Trace:
+        return replace(self.scored.trace(), metered=self)
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
-    """What the server remembers of a camera and a message may build on."""
+class Reference:
+    """The units of a camera that the server remembers and that a message may build on (delta coding)."""
 
-    name: bytes  # see transport.remembered
-    kept: Units  # (K,) ascending: units there that still hold; none where the message begins anew
+    name: bytes  # see `transport.delta_message`
+    units: Units  # (K,) ascending: remembered units that are still valid; empty if the message starts a new reference
 
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """A frame that the gate lets out, with its units in progressive order: any prefix is a good selection."""
+    """A frame that the gate lets pass, with its units in progressive order: any prefix is a good selection."""
 
     metered: Metered
     order: Units
     select_ms: float
-    base: Base | None = None  # None: nothing is built on, and nothing need be remembered
-    rest: Units | None = None  # with a base: the units that it has not, those that complete it best first
+    reference: Reference | None = None  # None: the message uses no reference, and the server remembers nothing
+    new_units: Units | None = None  # with a reference: units that it lacks, most useful first
 
     @property
     def frame(self) -> Frame:
         return self.metered.frame
 
+    def trace(self) -> Trace:
+        return replace(self.metered.trace(), selected=self)
+
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """The knobs of the evidence codec."""
+    """The settings of the evidence codec."""
 
     codec: str
-    units: int  # how many
-    side: int  # pixels on a side of the coded picture, where the codec codes one
-    quality: int  # on the codec's own scale
-    view: float = 1.0  # side of the part of the picture that is sent, as a share: less is a closer look
+    units: int  # number of units
+    side: int  # pixels per side of the coded picture, if the codec codes a picture
+    quality: int  # on the scale of the codec
+    view: float = 1.0  # side of the sent part as a fraction of the picture: below 1 is a zoom
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The message that travels, fitted to the allowance."""
+    """The message to the server, fitted to the allowance."""
 
     selected: Selected
-    units: Units  # those in the message, ascending
+    units: Units  # in the message, ascending
     point: OperatingPoint
-    weight: float  # of the server's answer to such evidence, by measurement
+    weight: float  # measured weight of the server's answer to such evidence
     message: bytes
-    wire_bits: int  # message and the transport's framing
+    wire_bits: int  # message and framing of the transport
     encode_ms: float
-    kept: int = 0  # further units, which the server remembers
-    alone: float = 0.0  # the weight if it does not
-    part: Box = WHOLE  # of the frame's view, in shares: where the units lie
+    reference_units: int = 0  # further units, which the server remembers
+    standalone_weight: float = 0.0  # the weight if the server does not remember them
+    crop: Box = WHOLE  # part of the view that the units cover, as fractions
 
     @property
     def frame(self) -> Frame:
         return self.selected.frame
+
+    def trace(self) -> Trace:
+        return replace(self.selected.trace(), evidence=self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,18 +249,18 @@ class Reply:
     """The server's answer to one message."""
 
     seq: int
-    refusal: str | None  # why the evidence could not be used; then there are no classes
+    refusal: str | None  # reason why the evidence could not be used; then there are no classes
     class_ids: tuple[int, ...]  # most likely first
     log_probs: tuple[float, ...]
-    units: int  # how many the server classified with
+    units: int  # number of units that the server classified
     server_ms: float  # from arrival to reply
-    queue_ms: float = 0.0  # of that, waiting for the model
-    waiting: int = 0  # frames that waited there when it answered: a busy server
+    queue_ms: float = 0.0  # part of `server_ms`: waiting for the model
+    waiting: int = 0  # frames in the server's queue at the reply: its load
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """Evidence that was charged and handed to the transport."""
+    """Evidence that was charged to the budget and given to the transport."""
 
     evidence: Evidence
     sent_s: float  # budget clock at the charge
@@ -231,6 +272,9 @@ class Sent:
     def frame(self) -> Frame:
         return self.evidence.frame
 
+    def trace(self) -> Trace:
+        return replace(self.evidence.trace(), sent=self)
+
 
 @dataclass(frozen=True, slots=True)
 class Answered:
@@ -238,16 +282,19 @@ class Answered:
 
     sent: Sent
     reply: Reply
-    ship_ms: float  # from the charge to the reply, less the server's own time
+    ship_ms: float  # from the charge to the reply, without the server's own time
 
     @property
     def frame(self) -> Frame:
         return self.sent.frame
 
+    def trace(self) -> Trace:
+        return replace(self.sent.trace(), answered=self)
+
 
 @dataclass(frozen=True, slots=True)
-class Early:
-    """Evidence that is on its way: what is said of its frame until the reply is there."""
+class PendingVerdict:
+    """Evidence without a reply yet: leads to the provisional verdict of its frame."""
 
     sent: Sent
 
@@ -255,13 +302,16 @@ class Early:
     def frame(self) -> Frame:
         return self.sent.frame
 
+    def trace(self) -> Trace:
+        return self.sent.trace()
+
 
 Work: TypeAlias = Frame | Scored | Metered | Selected | Evidence | Sent | Answered
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """A frame that keeps its edge answer: how far it came, and why no further."""
+class EdgeOnly:
+    """A frame that gets no server answer: its last step, and the reason."""
 
     work: Work
     reason: Drop
@@ -270,12 +320,16 @@ class Kept:
     def frame(self) -> Frame:
         return self.work.frame
 
+    def trace(self) -> Trace:
+        """Without `answered`: a reply that came in spite of the reason is not used."""
+        return replace(self.work.trace(), answered=None)
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The one final answer for a frame, or, with `awaits`, what is said until then.
+    """The one final answer for a frame or, if `pending`, the provisional answer until the final one.
 
-    `answer` is None only where the edge model gave none.
+    `answer` is None only if the edge model gave none.
     """
 
     frame: Frame
@@ -284,26 +338,26 @@ class Verdict:
     drop: Drop | None
     edge: Answer | None
     server: Answer | None
-    units: Units  # sent units, ascending; empty when nothing was sent
-    point: OperatingPoint | None  # of what was sent
+    units: Units  # sent units, ascending; empty if nothing was sent
+    point: OperatingPoint | None  # of the sent evidence
     sent_s: float | None
     wire_bits: int
     allowance_bits: int | None
     window_bits: int | None
-    budget_bits: int | None  # what a window might hold when the budget was asked
+    budget_bits: int | None  # limit of a window when the budget was asked
     latency_ms: dict[str, float | None]
-    scored: Scored | None  # None where it was never scored
-    message: bytes | None  # what was sent
-    reply: Reply | None = None  # where the server answered
-    asked_s: float | None = None  # budget clock when the budget was asked; None when it was not
-    seen: Seen | None = None  # where the scene is remembered
+    scored: Scored | None  # None if the frame was never scored
+    message: bytes | None  # as sent
+    reply: Reply | None = None  # None if the server did not answer
+    asked_s: float | None = None  # budget clock when the budget was asked; None if it was not
+    provisional: ProvisionalAnswer | None = None  # None if scenes are not tracked
     weight: float = 0.0  # of the server's answer to this frame
-    held_seq: int | None = None  # the newest frame whose server answer is in `answer`
-    revises: Answer | None = None  # what was said at once, where a server answer changed it
-    awaits: bool = False
-    part: Box = WHOLE  # of the frame's view, in shares: what was sent, or else what the edge looked at
+    server_seq: int | None = None  # newest frame whose server answer contributed to `answer`
+    revised_from: Answer | None = None  # the provisional answer, if a server answer changed it
+    pending: bool = False
+    crop: Box = WHOLE  # fractions of the frame's view: the sent part, or else the part that the edge scored
 
     @property
     def lost_units(self) -> int:
-        """Units that were sent and are not in the server's answer: their part was lost. 0 where there is no answer."""
+        """Number of sent units that the server's answer lacks because a packet was lost; 0 without an answer."""
         return max(0, len(self.units) - self.reply.units) if self.reply else 0

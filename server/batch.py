@@ -1,4 +1,4 @@
-"""Which frames share a forward pass. Pure: time comes in as an argument."""
+"""Decides which frames share a forward pass: queues per camera in, batches out. Pure: time is an argument."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from transport.link import Message
+from sagelink.transport.link import Message
 
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """When a batch is taken, and how large it is."""
+    """Limits of a batch: size, and waiting time."""
 
-    max_units: int  # in a batch, padding included; a single frame may have more
-    max_wait_s: float  # longest that a frame waits for others
-    per_camera: int  # frames of one camera that may wait
+    max_units: int  # per batch, padding included; a single frame may have more
+    max_wait_s: float  # longest wait of a frame for others
+    per_camera: int  # longest queue of one camera, in frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,24 +25,24 @@ class Waiting:
     message: Message
     seq: int
     units: int
-    expires_s: float  # monotonic clock: an answer after that is of no use
+    expires_s: float  # monotonic clock; a later answer is useless
 
 
 class Batcher:
-    """A queue for each camera; a batch takes one frame of each in turn, so that none starves behind a greedy one."""
+    """One queue per camera. A batch takes one frame of each camera in turn, so that a busy camera delays no other."""
 
     def __init__(self, limits: BatchLimits) -> None:
         self._limits = limits
         self._queues: OrderedDict[str, deque[Waiting]] = OrderedDict()  # only cameras with frames; first = next turn
         self._frames = 0
         self._units = 0
-        self._since_s = 0.0  # when the frame came that has waited longest, or earlier
+        self._since_s = 0.0  # arrival of the frame that has waited longest, or earlier
 
     def __len__(self) -> int:
         return self._frames
 
     def offer(self, frame: Waiting) -> Waiting | None:
-        """Adds a frame; returns the oldest of its camera when that had no place left."""
+        """Adds a frame; when the queue of its camera is full, removes and returns the oldest frame there."""
         if not self._frames:
             self._since_s = frame.message.arrived_s
         queue = self._queues.setdefault(frame.message.sender, deque())
@@ -53,14 +53,14 @@ class Batcher:
         return displaced
 
     def ready_s(self) -> float | None:
-        """When a batch is to be taken: in the past when it is due; None when nothing waits."""
+        """When the next batch is due (monotonic clock), possibly in the past; None when no frame waits."""
         if not self._frames:
             return None
         full = self._units >= self._limits.max_units
         return self._since_s if full else self._since_s + self._limits.max_wait_s
 
     def take(self, now_s: float) -> tuple[list[Waiting], list[Waiting]]:
-        """The next batch, and the frames met on the way that are past their deadline."""
+        """Removes and returns the next batch, and the expired frames met on the way."""
         batch: list[Waiting] = []
         expired: list[Waiting] = []
         longest = 0
@@ -72,7 +72,7 @@ class Batcher:
                 if batch and (len(batch) + 1) * longest > self._limits.max_units:
                     break
                 batch.append(frame)
-                self._queues.move_to_end(sender)  # its next turn comes after everybody else's
+                self._queues.move_to_end(sender)  # its next turn is after those of all other cameras
             else:
                 expired.append(frame)
             self._pop(queue)
@@ -87,18 +87,18 @@ class Batcher:
         return frame
 
 
-def passes(lengths: Sequence[int], most_padding: float) -> list[list[int]]:
-    """Indices of a batch's frames, those of similar length together: one list a forward pass, longest frames first.
+def passes(lengths: Sequence[int], max_padding: float) -> list[list[int]]:
+    """Groups frames of similar length: lists of indices into `lengths`, one per forward pass, longest frames first.
 
-    In none is the padding more than `most_padding` of the units; 0 puts only equal lengths together.
+    Padding is at most `max_padding` times the units of a pass; with 0 only frames of equal length share a pass.
     """
-    found: list[list[int]] = []
+    groups: list[list[int]] = []
     units = 0  # of the last pass, without padding
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         units += lengths[index]
-        if found and lengths[found[-1][0]] * (len(found[-1]) + 1) <= (1 + most_padding) * units:
-            found[-1].append(index)
+        if groups and lengths[groups[-1][0]] * (len(groups[-1]) + 1) <= (1 + max_padding) * units:
+            groups[-1].append(index)
         else:
-            found.append([index])
+            groups.append([index])
             units = lengths[index]
-    return found
+    return groups

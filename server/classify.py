@@ -1,4 +1,4 @@
-"""Classify: the server model on the units that arrived, frames of unequal length side by side."""
+"""Runs the server model on received units: a batch of frames in, the most likely classes of each frame out."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch.nn.utils.rnn import pad_sequence
 
-from models.vit import can_pad, classify_units, embed_units, token_table
-from models.zoo import Model
-from server.batch import passes
-from server.receive import Received
-from transport.codecs import Canvas
-from transport.embedding import Embedding
+from sagelink.models.loading import Model
+from sagelink.models.vit import can_pad, classify_units, embed_units, token_table
+from sagelink.server.batch import passes
+from sagelink.server.receive import Received
+from sagelink.transport.codecs import Canvas
+from sagelink.transport.patch_embedding import Embedding
 
 TOP = 5
-_CPU_PADDING = 0.1  # of the units: a CPU gains less by larger passes than it loses by padding (bench.server)
+_CPU_PADDING = 0.1  # share of the units; on a CPU more padding costs more than larger passes gain (bench.server)
 
 Top = tuple[tuple[int, ...], tuple[float, ...]]  # class ids, most likely first, and their log-probabilities
 
@@ -31,12 +31,12 @@ class _Network:
 
 
 class Classifier:
-    """The server model. Blocking; safe to call from several threads."""
+    """The server model. Blocking; thread-safe."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
         padding = _CPU_PADDING if model.mean.device.type == "cpu" else math.inf
-        self._most_padding = padding if can_pad(model.vit) else 0.0
+        self._max_padding = padding if can_pad(model.vit) else 0.0
         with torch.inference_mode():
             self._full = _Network(model.vit, token_table(model.vit))
             self._partial = _Network(model.partial.vit, token_table(model.partial.vit)) if model.partial else None
@@ -48,7 +48,7 @@ class Classifier:
 
     @torch.inference_mode()
     def __call__(self, batch: Sequence[Received]) -> list[Top]:
-        """The answer to each frame, in order."""
+        """The most likely classes of each frame, in order."""
         answers: dict[int, Top] = {}
         for group in self.passes(batch):
             tops = self._classify([batch[index] for index in group])
@@ -56,25 +56,25 @@ class Classifier:
         return [answers[index] for index in range(len(batch))]
 
     def passes(self, batch: Sequence[Received]) -> list[list[int]]:
-        """Indices of frames that share a forward pass, by which weights each needs and how many units it has."""
-        found: list[list[int]] = []
+        """Groups of frame indices that share a forward pass, by the weights that each needs and its number of units."""
+        result: list[list[int]] = []
         networks = [self._network(received) for received in batch]
         for network in (self._full, self._partial):
-            rows = [index for index, wanted in enumerate(networks) if wanted is network]
-            groups = passes([len(batch[index].units) for index in rows], self._most_padding)
-            found += [[rows[place] for place in group] for group in groups]
-        return found
+            rows = [index for index, needed in enumerate(networks) if needed is network]
+            groups = passes([len(batch[index].units) for index in rows], self._max_padding)
+            result += [[rows[place] for place in group] for group in groups]
+        return result
 
     def _network(self, received: Received) -> _Network:
-        """The weights for so much evidence."""
+        """The weights for this amount of evidence: little evidence has its own."""
         partial = self._model.partial
         if self._partial is None or partial is None:
             return self._full
-        short = received.size is not None and received.size <= partial.most_bytes
-        return self._partial if short or len(received.units) <= partial.most_units else self._full
+        short = received.size is not None and received.size <= partial.max_bytes
+        return self._partial if short or len(received.units) <= partial.max_units else self._full
 
     def _classify(self, frames: Sequence[Received]) -> list[Top]:
-        """Frames that one network answers, in one pass."""
+        """Classifies frames of one network in one forward pass."""
         network = self._network(frames[0])
         lengths = np.array([len(received.units) for received in frames])
         longest = int(lengths.max())
@@ -91,13 +91,13 @@ class Classifier:
         return [(tuple(c), tuple(v)) for c, v in zip(classes.tolist(), values.tolist(), strict=True)]
 
     def _tokens(self, frames: Sequence[Received]) -> list[torch.Tensor]:
-        """Tokens (K, D) of each frame: those that came as they are, pixels embedded, all frames of a batch at once."""
+        """Tokens (K, D) of each frame: received tokens as they are, received pixels embedded in one call."""
         device = self._model.mean.device
         pixels = [np.asarray(received.content, np.uint8) for received in frames if received.content.ndim > 2]
         embedded: Iterator[torch.Tensor] = iter(())
         if pixels:
             tokens = embed_units(self._model.vit, self._model.normalise(np.concatenate(pixels))[None])[0]
-            embedded = iter(torch.split(tokens, [len(each) for each in pixels]))
+            embedded = iter(torch.split(tokens, [len(patches) for patches in pixels]))
         return [
             next(embedded) if received.content.ndim > 2 else torch.from_numpy(received.content).to(device)
             for received in frames

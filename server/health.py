@@ -1,4 +1,4 @@
-"""HTTP beside the service: is it alive, is it ready, what has it counted."""
+"""HTTP endpoints of the server: /healthz, /readyz and /metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 
 def health_app(registry: CollectorRegistry, trouble: Callable[[], str | None]) -> Starlette:
-    """`trouble` says why the service is not ready, or None."""
+    """`trouble` returns why the service is not ready; None when it is."""
 
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("alive\n")

@@ -1,7 +1,8 @@
-"""What the server remembers of its cameras: the units that it classified last, by the name that both sides compute.
+"""Stores the last classified units of each camera, as references for later delta messages.
 
-A camera is told by its address and finds only what came from there. The store forgets what was not used for longest;
-forgetting is always safe, because a message that completes something forgotten is classified alone.
+The key is the camera's address and a name that both sides compute. A camera finds only its own units. The least
+recently used units are deleted first; that is always safe, because a delta message without its reference is classified
+alone.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.types import Units
-from transport.codecs import Patches, Tokens
+from sagelink.pipeline.types import Units
+from sagelink.transport.codecs import Patches, Tokens
 
-_OF_A_CAMERA = 4  # the newest: those of messages on their way, and what they complete
-_UNUSED_S = 120.0
+_PER_CAMERA = 4  # newest references: those of messages on their way, and theirs
+_UNUSED_S = 120.0  # after this time without use, units are deleted
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """Units that arrived."""
+class StoredUnits:
+    """Units of one classified frame."""
 
     units: Units  # (K,) ascending
     content: Patches | Tokens
@@ -31,61 +32,63 @@ class Held:
     def size_bytes(self) -> int:
         return int(self.content.nbytes + self.units.nbytes)
 
-    def part(self, kept: Units) -> Patches | Tokens | None:
-        """The content of `kept`; None unless all of them are here."""
-        places = np.searchsorted(self.units, kept)
-        if not np.isin(kept, self.units).all():
+    def part(self, units: Units) -> Patches | Tokens | None:
+        """The content of these units, ascending; None unless all of them are stored."""
+        places = np.searchsorted(self.units, units)
+        if not np.isin(units, self.units).all():
             return None
         content: Patches | Tokens = self.content[places]
         return content
 
 
-class Memory:
-    """Of all cameras. Safe to use from several threads; time comes in as an argument."""
+class ReferenceStore:
+    """References of all cameras. Thread-safe; time is an argument."""
 
-    def __init__(self, most_bytes: int) -> None:
-        """`most_bytes`: of units; 0 remembers nothing."""
-        self._most_bytes = most_bytes
-        self._held: OrderedDict[tuple[str, bytes], Held] = OrderedDict()  # least recently used first
+    def __init__(self, max_bytes: int) -> None:
+        """`max_bytes`: of all stored units; 0 stores nothing."""
+        self._max_bytes = max_bytes
+        self._stored: OrderedDict[tuple[str, bytes], StoredUnits] = OrderedDict()  # least recently used first
         self._names: dict[str, deque[bytes]] = {}  # by camera, oldest first
         self._lock = threading.Lock()
         self.size_bytes = 0
 
-    def recall(self, camera: str, name: bytes, now_s: float) -> Held | None:
+    def recall(self, camera: str, name: bytes, now_s: float) -> StoredUnits | None:
+        """The stored units, or None."""
         with self._lock:
-            self._forget_before(now_s - _UNUSED_S)
-            held = self._held.get((camera, name))
-            if held is not None:
-                self._held[camera, name] = replace(held, used_s=now_s)
-                self._held.move_to_end((camera, name))
-            return held
+            self._delete_unused_since(now_s - _UNUSED_S)
+            stored = self._stored.get((camera, name))
+            if stored is not None:
+                self._stored[camera, name] = replace(stored, used_s=now_s)
+                self._stored.move_to_end((camera, name))
+            return stored
 
     def keep(self, camera: str, name: bytes, units: Units, content: Patches | Tokens, now_s: float) -> None:
+        """Stores units (K,) and their content, and deletes old ones beyond the limits."""
         with self._lock:
             self._drop(camera, name)
             # A copy: decoded content may be a view of the message that it came in.
-            held = Held(units, content.copy(), now_s)
-            if held.size_bytes > self._most_bytes:
+            stored = StoredUnits(units, content.copy(), now_s)
+            if stored.size_bytes > self._max_bytes:
                 return
-            self._held[camera, name] = held
-            self.size_bytes += held.size_bytes
+            self._stored[camera, name] = stored
+            self.size_bytes += stored.size_bytes
             names = self._names.setdefault(camera, deque())
             names.append(name)
-            if len(names) > _OF_A_CAMERA:
+            if len(names) > _PER_CAMERA:
                 self._drop(camera, names[0])
-            self._forget_before(now_s - _UNUSED_S)
-            while self.size_bytes > self._most_bytes:
-                self._drop(*next(iter(self._held)))
+            self._delete_unused_since(now_s - _UNUSED_S)
+            while self.size_bytes > self._max_bytes:
+                self._drop(*next(iter(self._stored)))
 
-    def _forget_before(self, oldest_s: float) -> None:
-        while self._held and next(iter(self._held.values())).used_s < oldest_s:
-            self._drop(*next(iter(self._held)))
+    def _delete_unused_since(self, oldest_s: float) -> None:
+        while self._stored and next(iter(self._stored.values())).used_s < oldest_s:
+            self._drop(*next(iter(self._stored)))
 
     def _drop(self, camera: str, name: bytes) -> None:
-        held = self._held.pop((camera, name), None)
-        if held is None:
+        stored = self._stored.pop((camera, name), None)
+        if stored is None:
             return
-        self.size_bytes -= held.size_bytes
+        self.size_bytes -= stored.size_bytes
         self._names[camera].remove(name)
         if not self._names[camera]:
             del self._names[camera]

@@ -1,4 +1,4 @@
-"""Receive and decode: from message bytes to what the model needs of the units, within limits."""
+"""Decodes evidence messages: bytes in, units and their pixels or tokens out."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.types import Units
-from server.memory import Held
-from transport.codecs import Canvas, Patches, Tokens, codec_by_number
-from transport.remembered import completion_of, name_of
-from transport.wire import (
-    REMEMBERED,
+from sagelink.pipeline.types import Units
+from sagelink.server.memory import StoredUnits
+from sagelink.transport.codecs import Canvas, Patches, Tokens, codec_by_number
+from sagelink.transport.delta_message import decode_delta, reference_name
+from sagelink.transport.wire import (
+    DELTA_CODEC,
     EvidenceMessage,
     MalformedMessage,
     decode_bundle,
@@ -20,7 +20,7 @@ from transport.wire import (
     is_bundle,
 )
 
-Recall = Callable[[bytes], Held | None]  # what a camera's server holds under a name
+Recall = Callable[[bytes], StoredUnits | None]  # finds stored units by their name
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,23 +30,26 @@ class Received:
     seq: int
     units: Units  # (K,) ascending
     content: Patches | Tokens
-    size: int | None = None  # bytes of the message; None for what never was one
-    name: bytes | None = None  # under which it is to be remembered
-    forgotten: bool = False  # it completes what is not remembered
+    size: int | None = None  # bytes of the message; None where they say nothing about the amount of evidence
+    name: bytes | None = None  # under which its units are to be stored
+    forgotten: bool = False  # a delta message whose reference is not stored
 
 
 def receive(message: bytes, canvas: Canvas, recall: Recall = lambda name: None) -> Received:
-    """Decodes evidence, or a bundle of it, that was cut on the server model's grid. Raises MalformedMessage."""
+    """Decodes an evidence message or a bundle, whose grid is that of the server model. Raises MalformedMessage.
+
+    `recall` finds the reference of a delta message.
+    """
     if not is_bundle(message):
         return _receive(message, canvas, recall)
     seq, parts = decode_bundle(message)
     received = [_receive(part, canvas, None) for part in parts]
     if any(part.seq != seq for part in received):
-        raise MalformedMessage("the bundle's parts are about several frames")
+        raise MalformedMessage("the parts of the bundle belong to different frames")
     units = np.concatenate([part.units for part in received])
     order = np.argsort(units, kind="stable")
     if len(np.unique(units)) < len(units) or len({part.content.shape[1:] for part in received}) > 1:
-        raise MalformedMessage("the bundle's parts do not go together")
+        raise MalformedMessage("the parts of the bundle overlap or differ in kind")
     content: Patches | Tokens = np.concatenate([part.content for part in received])[order]
     return Received(seq, units[order], content, len(message))
 
@@ -58,24 +61,24 @@ def _receive(message: bytes, canvas: Canvas, recall: Recall | None) -> Received:
             f"units of {evidence.patch_size} pixels on a grid of {evidence.side}x{evidence.side}; this server's model "
             f"has units of {canvas.patch_size} pixels on {canvas.side}x{canvas.side}"
         )
-    if evidence.codec == REMEMBERED and recall is not None:
-        return _complete(message, evidence, canvas, recall)
+    if evidence.codec == DELTA_CODEC and recall is not None:
+        return _join_delta(message, evidence, canvas, recall)
     codec = codec_by_number(evidence.codec)
     return Received(evidence.seq, evidence.units, codec.decode(evidence.payload, evidence.units, canvas), len(message))
 
 
-def _complete(message: bytes, evidence: EvidenceMessage, canvas: Canvas, recall: Recall) -> Received:
-    """With the units that are remembered; where they are not, the units of the message alone."""
-    completion = completion_of(evidence)
+def _join_delta(message: bytes, evidence: EvidenceMessage, canvas: Canvas, recall: Recall) -> Received:
+    """Joins a delta message with its reference; without the reference, the units of the message alone."""
+    delta = decode_delta(evidence)
     units = evidence.units
-    content = codec_by_number(completion.codec).decode(completion.payload, units, canvas)
-    held = recall(completion.base) if len(completion.kept) else None
-    kept = held.part(completion.kept) if held is not None else None
-    if kept is None or kept.shape[1:] != content.shape[1:]:
-        name, forgotten = name_of(message, completed=False), len(completion.kept) > 0
+    content = codec_by_number(delta.codec).decode(delta.payload, units, canvas)
+    reference = recall(delta.reference) if len(delta.units) else None
+    known = reference.part(delta.units) if reference is not None else None
+    if known is None or known.shape[1:] != content.shape[1:]:
+        name, forgotten = reference_name(message, completed=False), len(delta.units) > 0
         return Received(evidence.seq, units, content, len(message), name, forgotten)
-    together = np.concatenate([completion.kept, units])
+    together = np.concatenate([delta.units, units])
     order = np.argsort(together)
-    content = np.concatenate([kept, content])[order]
-    # Its length says nothing of how much there is to see.
-    return Received(evidence.seq, together[order], content, None, name_of(message, completed=True))
+    content = np.concatenate([known, content])[order]
+    # No size: the length of a delta message does not say how much evidence there is.
+    return Received(evidence.seq, together[order], content, None, reference_name(message, completed=True))

@@ -1,5 +1,7 @@
-"""The server: evidence in, replies out. What arrives is sorted out in the event loop; decoding and the model run in
-threads of their own, a batch at a time."""
+"""The server: evidence messages in, replies out.
+
+The event loop receives and queues messages; decoding and the model run in worker threads, one batch at a time.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +12,24 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from models.zoo import fingerprint
-from pipeline.metrics import ServerMetrics
-from pipeline.threads import Worker
-from pipeline.types import Reply
-from server.batch import Batcher, BatchLimits, Waiting
-from server.classify import Classifier
-from server.memory import Memory
-from server.receive import Received, receive
-from transport.link import Hello, Message, ServerLink
-from transport.wire import MalformedMessage, encode_reply, parts_of, peek
+from sagelink.models.loading import labels_fingerprint
+from sagelink.monitor.metrics import ServerMetrics
+from sagelink.pipeline.threads import Worker
+from sagelink.pipeline.types import Reply
+from sagelink.server.batch import Batcher, BatchLimits, Waiting
+from sagelink.server.classify import Classifier
+from sagelink.server.memory import ReferenceStore
+from sagelink.server.receive import Received, receive
+from sagelink.transport.link import CameraInfo, Message, ServerLink
+from sagelink.transport.wire import MalformedMessage, encode_reply, parts_of, peek
 
 log = logging.getLogger(__name__)
 
-_DEADLINE_S = 60.0  # of a camera that has announced none
+_DEADLINE_S = 60.0  # of a camera that has not announced a deadline
 
 
 class Service:
-    """Answers the messages of a link. Every message whose frame can be told, and that is in time, gets a reply."""
+    """Answers the messages of a link. Every message that is in time and whose frame number is readable gets a reply."""
 
     def __init__(
         self,
@@ -36,37 +38,37 @@ class Service:
         limits: BatchLimits,
         metrics: ServerMetrics,
         workers: int = 1,
-        memory: Memory | None = None,
+        memory: ReferenceStore | None = None,
     ) -> None:
-        """`memory`: of its cameras; without, every message stands alone."""
+        """`memory`: references for delta messages; without it, every message is classified alone."""
         self._link = link
         self._classifier = classifier
         self._batcher = Batcher(limits)
         self._metrics = metrics
         self._workers = workers
-        self._memory = Memory(0) if memory is None else memory
+        self._memory = ReferenceStore(0) if memory is None else memory
         self._grid = classifier.model.grid
-        self._classes = fingerprint(classifier.model.labels)
+        self._classes = labels_fingerprint(classifier.model.labels)
         self._changed = asyncio.Event()
         self._ended = False
-        self._told: dict[str, str] = {}  # what was logged last, by event
+        self._logged: dict[str, str] = {}  # last detail that was logged, by event
         metrics.waiting.set_function(lambda: len(self._batcher))
         metrics.cameras.set_function(lambda: len(link.cameras))
         metrics.remembered.set_function(lambda: self._memory.size_bytes)
 
-    def misfit(self, hello: Hello) -> str | None:
-        """Why this server's model cannot serve such a camera; None when it can."""
-        if (hello.side, hello.patch_size) != (self._grid.side, self._grid.patch_size):
+    def misfit(self, camera_info: CameraInfo) -> str | None:
+        """Why the model of this server cannot serve the camera; None when it can."""
+        if (camera_info.side, camera_info.patch_size) != (self._grid.side, self._grid.patch_size):
             return (
-                f"the camera has units of {hello.patch_size} pixels on {hello.side}x{hello.side}, this server's model "
-                f"of {self._grid.patch_size} pixels on {self._grid.side}x{self._grid.side}"
+                f"the camera has units of {camera_info.patch_size} pixels on {camera_info.side}x{camera_info.side}, "
+                f"this server's model of {self._grid.patch_size} pixels on {self._grid.side}x{self._grid.side}"
             )
-        if hello.classes != self._classes:
-            return "the camera's model and this server's name their classes differently"
+        if camera_info.classes != self._classes:
+            return "the models of the camera and of this server have different class names"
         return None
 
     async def run(self) -> None:
-        """Until the link is closed; what has arrived by then is still answered."""
+        """Runs until the link is closed; messages that have arrived by then are still answered."""
         async with asyncio.TaskGroup() as group:
             for number in range(self._workers):
                 group.create_task(self._work(Worker(f"server-{number}" if self._workers > 1 else "server")))
@@ -81,17 +83,17 @@ class Service:
         self._metrics.received_bytes.inc(len(message.data))
         self._metrics.parts.labels("arrived").inc(len(parts_of(message.data)))
         self._metrics.parts.labels("lost").inc(message.lost_parts)
-        about = peek(message.data)
-        if about is None:
+        header = peek(message.data)
+        if header is None:
             self._metrics.messages.labels("malformed").inc()
-            self._tell("malformed", f"sender={message.sender} bytes={len(message.data)}")
+            self._log("malformed", f"sender={message.sender} bytes={len(message.data)}")
             return
-        seq, units = about
-        hello = self._link.cameras.get(message.sender)
-        if hello is not None and (reason := self.misfit(hello)) is not None:
+        seq, units = header
+        camera_info = self._link.cameras.get(message.sender)
+        if camera_info is not None and (reason := self.misfit(camera_info)) is not None:
             await self._refuse(message, seq, reason)
             return
-        expires_s = message.arrived_s + (hello.deadline_s if hello else _DEADLINE_S)
+        expires_s = message.arrived_s + (camera_info.deadline_s if camera_info else _DEADLINE_S)
         displaced = self._batcher.offer(Waiting(message, seq, min(units, self._grid.units), expires_s))
         self._changed.set()
         if displaced is not None:
@@ -100,7 +102,7 @@ class Service:
 
     async def _refuse(self, message: Message, seq: int, reason: str) -> None:
         self._metrics.messages.labels("refused").inc()
-        self._tell("refused", f"sender={message.sender} reason={reason!r}")
+        self._log("refused", f"sender={message.sender} reason={reason!r}")
         waited_ms = (time.monotonic() - message.arrived_s) * 1e3
         reply = Reply(seq, reason, (), (), 0, waited_ms, waited_ms, len(self._batcher))
         await self._reply(message, reply)
@@ -109,10 +111,10 @@ class Service:
         delivered = await self._link.reply(message, encode_reply(reply))
         self._metrics.lost_replies.inc(not delivered)
 
-    def _tell(self, event: str, detail: str) -> None:
-        """Logs once per change: a camera that goes on with the same fault does not fill the log."""
-        if self._told.get(event) != detail:
-            self._told[event] = detail
+    def _log(self, event: str, detail: str) -> None:
+        """Logs an event when its detail changes, so that a repeated fault does not fill the log."""
+        if self._logged.get(event) != detail:
+            self._logged[event] = detail
             log.warning("stage=server event=%s %s", event, detail)
 
     async def _work(self, worker: Worker) -> None:
@@ -128,7 +130,7 @@ class Service:
             worker.close()
 
     async def _next_batch(self) -> list[Waiting] | None:
-        """Waits for frames; None once the link is closed and nothing waits."""
+        """Waits for the next batch; None once the link is closed and no frame waits."""
         while True:
             ready_s, now_s = self._batcher.ready_s(), time.monotonic()
             if ready_s is None and self._ended:
@@ -146,7 +148,7 @@ class Service:
                     await self._changed.wait()
 
     def _answer(self, batch: Sequence[Waiting]) -> list[Reply]:
-        """Decodes and classifies; a reply for each frame, in order. Blocking."""
+        """Decodes and classifies a batch; returns a reply for each frame, in order. Blocking."""
         began_s = time.monotonic()
         replies: dict[int, Reply] = {}
         decoded: list[tuple[int, Received]] = []
@@ -158,18 +160,18 @@ class Service:
             except MalformedMessage as error:
                 replies[index] = Reply(frame.seq, str(error), (), (), 0, 0.0)
         answers = self._classify([received for _, received in decoded])
-        took_s = time.monotonic() - began_s
+        batch_s = time.monotonic() - began_s
         for (index, received), (refusal, classes, log_probs) in zip(decoded, answers, strict=True):
             queue_ms = (began_s - batch[index].message.arrived_s) * 1e3
             units, waiting = 0 if refusal else len(received.units), len(self._batcher)
-            server_ms = queue_ms + took_s * 1e3
+            server_ms = queue_ms + batch_s * 1e3
             self._metrics.forgotten.inc(received.forgotten)
             if received.name and not refusal:
                 sender = batch[index].message.sender
                 self._memory.keep(sender, received.name, received.units, received.content, began_s)
             replies[index] = Reply(received.seq, refusal, classes, log_probs, units, server_ms, queue_ms, waiting)
         self._metrics.batch_frames.observe(len(batch))
-        self._metrics.batch_seconds.observe(took_s)
+        self._metrics.batch_seconds.observe(batch_s)
         return [replies[index] for index in range(len(batch))]
 
     def _classify(self, frames: list[Received]) -> list[tuple[str | None, tuple[int, ...], tuple[float, ...]]]:
@@ -181,6 +183,6 @@ class Service:
         self._metrics.padding.inc(padded - sum(lengths))
         try:
             return [(None, *answer) for answer in self._classifier(frames)]
-        except RuntimeError as error:  # out of memory, a lost device: these frames fail, the server lives
+        except RuntimeError as error:  # out of memory or a lost device: these frames fail, the server goes on
             log.warning("stage=server event=failed error=%r", str(error))
             return [("the server failed on this frame", (), ())] * len(frames)

@@ -1,55 +1,56 @@
-"""Capture: frames from what a user names as a source, be it a live camera or pictures on disk."""
+"""Captures frames from a source that the user names: pictures on disk (`Playback`) or a live camera. `Frame`s out."""
 
 from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from typing import Protocol
 
-from pipeline.config import CameraConfig, CaptureConfig
-from pipeline.credentials import from_environment
-from pipeline.threads import Worker
-from pipeline.types import Frame
-from stages.cameras.address import PUSHED, is_camera
-from stages.sources import PictureSource, Shot, open_source
-from stages.timeline import Sampler
-from stages.view import View
+from sagelink.pipeline.config import CameraConfig, CaptureConfig
+from sagelink.pipeline.credentials import expand_variables
+from sagelink.pipeline.threads import Worker
+from sagelink.pipeline.types import Frame
+from sagelink.stages.cameras.address import PUSHED, is_camera
+from sagelink.stages.regions import Regions
+from sagelink.stages.sources.contract import PictureSource, SourceFrame
+from sagelink.stages.sources.open import open_source
+from sagelink.stages.timestamps import Sampler
 
 
 class Capture(Protocol):
-    """A source of the graph: an async iterable of frames, numbered so that each can be accounted for."""
+    """A source of the graph: an async iterable of the frames of one camera, numbered from 0 without gaps."""
 
     name: str  # of the camera
-    source: str  # what it reads, without credentials
-    captured: int
+    source: str  # as the user named it, without credentials
+    captured: int  # frames so far
 
     @property
     def live(self) -> bool:
-        """Whether frames come at their own pace, taken or not."""
+        """Whether frames arrive at their own pace, even when nobody takes them."""
         ...
 
     @property
     def video(self) -> bool:
-        """Whether a frame is likely to show what the one before it showed."""
+        """Whether a frame probably shows the same scene as the previous one."""
         ...
 
     @property
     def skipped(self) -> int:
-        """Pictures that could not be read."""
+        """Number of pictures that could not be read."""
         ...
 
     @property
     def length(self) -> int | None:
-        """How many frames there will be, where that is known."""
+        """Total number of frames, where it is known."""
         ...
 
     def health(self) -> dict[str, object] | None:
-        """How a live camera is doing, as in summary.json; None for what cannot fail and come back."""
+        """State of a live camera, as in summary.json; None for pictures on disk."""
         ...
 
     def close(self) -> None:
-        """Lets go of what it holds, run or not."""
+        """Releases the source, whether or not it has run."""
         ...
 
     def __aiter__(self) -> AsyncIterator[Frame]: ...
@@ -60,7 +61,7 @@ _ALL_OF_IT = CaptureConfig()
 
 
 class Playback:
-    """Frames from pictures on disk, read in a thread: as fast as the graph takes them, or at their own pace."""
+    """Frames from pictures on disk, read in a thread, as fast as the graph takes them or at their own pace."""
 
     def __init__(
         self,
@@ -69,7 +70,7 @@ class Playback:
         capture: CaptureConfig = _ALL_OF_IT,
         live: bool = False,
     ) -> None:
-        """`live`: play at the pace of its own timestamps."""
+        """`live`: play at the pace of the source's timestamps."""
         self.name = config.name
         self.source = source.name
         self.live = live
@@ -78,7 +79,7 @@ class Playback:
         whole = config.fps is None and capture.duration is None
         self.length = min(filter(None, (source.length, capture.max_frames)), default=None) if whole else None
         self._pictures = source
-        self._view = View(config.roi, config.mask)
+        self._regions = Regions(config.roi, config.mask)
         self._sampler = Sampler(config.fps)
         self._duration_s = capture.duration
         self._max_frames = capture.max_frames
@@ -97,7 +98,7 @@ class Playback:
         return None
 
     def forget_truth(self) -> None:
-        """The truth names other classes than the models: it says nothing about them."""
+        """Frames get no truth from now on, because the source names other classes than the models."""
         self._keep_truth = False
 
     async def __aenter__(self) -> Playback:
@@ -107,93 +108,99 @@ class Playback:
         self.close()
 
     def close(self) -> None:
-        # Closed by its own thread: another one may not touch a decoder that is still at work.
+        # Closed by its own thread: another thread must not touch a decoder that is still working.
         self._worker.close(last=self._pictures.close)
 
     async def __aiter__(self) -> AsyncIterator[Frame]:
-        shots = iter(self._pictures)
+        pictures = iter(self._pictures)
         began_ns = time.monotonic_ns()
         while self.captured != self._max_frames:
-            frame = await self._worker.call(self._take, shots, began_ns)
+            frame = await self._worker.call(self._next_frame, pictures, began_ns)
             if frame is None:
                 return
             self.captured += 1
             yield frame
 
-    def _take(self, shots: Iterator[Shot], began_ns: int) -> Frame | None:
+    def _next_frame(self, pictures: Iterator[SourceFrame], began_ns: int) -> Frame | None:
         began = time.perf_counter()
-        shot = next((shot for shot in shots if self._sampler.wants(shot.stream_s)), None)
-        if shot is None or (self._duration_s is not None and shot.stream_s >= self._duration_s):
+        picture = next((picture for picture in pictures if self._sampler.wants(picture.stream_s)), None)
+        if picture is None or (self._duration_s is not None and picture.stream_s >= self._duration_s):
             return None
-        pixels = self._view(shot.pixels)
+        pixels = self._regions(picture.pixels)
         capture_ms = (time.perf_counter() - began) * 1e3
         if self.live:
-            time.sleep(max(0.0, shot.stream_s - (time.monotonic_ns() - began_ns) / 1e9))
+            time.sleep(max(0.0, picture.stream_s - (time.monotonic_ns() - began_ns) / 1e9))
         return Frame(
             seq=self.captured,
             camera=self.name,
             capture_ns=time.monotonic_ns(),
-            stream_s=shot.stream_s,
+            stream_s=picture.stream_s,
             pixels=pixels,
             capture_ms=capture_ms,
-            name=shot.name,
-            truth=shot.truth if self._keep_truth else None,
+            name=picture.name,
+            truth=picture.truth if self._keep_truth else None,
             wall_ns=time.time_ns(),
-            pts_s=shot.pts_s,
+            pts_s=picture.pts_s,
         )
 
 
-class InStep:
-    """Several replays as one source, merged by their own times: the same order every time, at any speed."""
+class MergedCaptures:
+    """Several captures merged into one source by a time of their frames: in the same order every time, at any speed."""
 
-    def __init__(self, captures: Sequence[Capture]) -> None:
+    def __init__(
+        self, captures: Sequence[Capture], time_of: Callable[[Frame], float] = lambda frame: frame.stream_s
+    ) -> None:
+        """`time_of`: of the next frames of all captures, the one with the smallest time comes first; of equal times,
+        that of the capture listed first."""
         self._captures = captures
+        self._time_of = time_of
 
-    async def __aenter__(self) -> InStep:
+    async def __aenter__(self) -> MergedCaptures:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         close_captures(self._captures)
 
-    async def __aiter__(self) -> AsyncIterator[Frame]:
+    async def __aiter__(self) -> AsyncGenerator[Frame, None]:
         streams = [aiter(capture) for capture in self._captures]
-        heads: list[tuple[float, int, Frame]] = []  # the next frame of each; ties go to the camera listed first
-        for place, stream in enumerate(streams):
-            await _advance(heads, place, stream)
+        heads: list[tuple[float, int, Frame]] = []  # the next frame of each capture
+        for index, stream in enumerate(streams):
+            await self._read_ahead(heads, index, stream)
         try:
             while heads:
-                _, place, frame = heapq.heappop(heads)
+                _, index, frame = heapq.heappop(heads)
                 yield frame
-                await _advance(heads, place, streams[place])
+                await self._read_ahead(heads, index, streams[index])
         finally:
-            for _, place, _ in heads:  # read ahead and never given on: not captured
-                self._captures[place].captured -= 1
+            for _, index, _ in heads:  # read ahead, but not handed over: does not count as captured
+                self._captures[index].captured -= 1
 
-
-async def _advance(heads: list[tuple[float, int, Frame]], place: int, stream: AsyncIterator[Frame]) -> None:
-    frame = await anext(stream, None)
-    if frame is not None:
-        heapq.heappush(heads, (frame.stream_s, place, frame))
+    async def _read_ahead(
+        self, heads: list[tuple[float, int, Frame]], index: int, stream: AsyncIterator[Frame]
+    ) -> None:
+        frame = await anext(stream, None)
+        if frame is not None:
+            heapq.heappush(heads, (self._time_of(frame), index, frame))
 
 
 def open_captures(cameras: Sequence[CameraConfig], capture: CaptureConfig) -> list[Capture]:
-    """Opens each camera's source; live ones only begin to connect when they run. Raises UsageError.
+    """Opens the source of each camera; a live camera connects only when it runs. Raises UsageError.
 
-    Beside a live camera, files are played at their own pace.
+    When any camera is live, files are played at their own pace too.
     """
-    cameras = [config.model_copy(update={"source": from_environment(config.source)}) for config in cameras]
+    cameras = [config.model_copy(update={"source": expand_variables(config.source)}) for config in cameras]
     live = capture.realtime or any(is_camera(config.source) for config in cameras)
     opened: list[Capture] = []
     try:
         for config in cameras:
             if is_camera(config.source):
-                from stages.cameras.camera import Camera
+                from sagelink.stages.cameras.camera import Camera
 
                 if config.source.startswith(PUSHED):
-                    from stages.cameras.pushed import Door
+                    from sagelink.stages.cameras.whip_camera import WhipEndpoint
 
-                    door = Door(config)
-                    camera = Camera(config, capture.duration, capture.max_frames, door.connect, door.close)
+                    endpoint = WhipEndpoint(config)
+                    camera = Camera(config, capture.duration, capture.max_frames, endpoint.connect, endpoint.close)
                 else:
                     camera = Camera(config, capture.duration, capture.max_frames)
                 opened.append(camera)
@@ -206,6 +213,6 @@ def open_captures(cameras: Sequence[CameraConfig], capture: CaptureConfig) -> li
 
 
 def close_captures(captures: Sequence[Capture]) -> None:
-    """Lets go of sources that will not run."""
+    """Releases the sources of all captures."""
     for capture in captures:
         capture.close()

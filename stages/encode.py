@@ -1,220 +1,25 @@
-"""Encode: the best message that fits the allowance, by what the frontier says that messages are worth."""
+"""Encode stage: codes a frame's units into the best message that its allowance pays for. `Selected` in, `Evidence` out.
+
+A frame for which no message fits leaves as `EdgeOnly`.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import cache, partial
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 
-from pipeline.config import Config
-from pipeline.errors import UsageError
-from pipeline.types import Base, Drop, Evidence, Kept, Metered, OperatingPoint, Pixels, Scored, Selected, Units
-from stages.completing import Completing, expected
-from stages.frontier import Line, find_frontier, read_frontier
-from stages.looks import Closer
-from stages.memory import Memory
-from stages.parts import Splitter
-from stages.planner import Coder, Plan, plan
-from stages.rectangle import rectangle
-from transport.codecs import Canvas, codec_by_name
-from transport.embedding import Embedding
-from transport.remembered import encode_completion
-from transport.wire import PART_BYTES, EvidenceMessage, encode_bundle, encode_evidence
-
-if TYPE_CHECKING:
-    from models.zoo import Model
+from sagelink.pipeline.types import Drop, EdgeOnly, Evidence, Metered, Scored, Selected
+from sagelink.stages.budget_meter import affordable_bytes
+from sagelink.stages.codec_planner import Plan
+from sagelink.stages.evidence_encoder import Encoder
+from sagelink.stages.reference_tracker import ReferenceTracker
+from sagelink.stages.zoom import ZoomCrop
 
 log = logging.getLogger(__name__)
-
-Closely: TypeAlias = Callable[[float], Pixels]  # draws a closer look, by `view` of an operating point
-
-AUTO, TOKENS = "auto", "token-zstd"
-_ROWS_FILLED = 0.75  # of the bytes of as many parts as the grid has rows: a part has a row at least, few rows fill one
-_WORTH_KEEPING = 0.01  # agreement that may be given up for a message that later ones can build on
-
-
-def canvas_of(server: Model) -> Canvas:
-    """The server model's picture as the edge knows it; without the embedding where the server is elsewhere."""
-    embedding = None if server.is_outline else Embedding(*server.embedding())
-    return Canvas(server.grid.side, server.grid.patch_size, embedding)
-
-
-def usable_lines(config: Config, server: str, canvas: Canvas) -> list[Line]:
-    """The frontier's lines for the codec and the numbers of units that a configuration allows. Raises UsageError."""
-    lines, fewest, path = _measured(config, server, canvas)
-    codec, most = config.encode.codec, min(config.select.units or canvas.units, canvas.units)
-    usable = [line.limited(fewest, most) for line in lines]
-    if config.fuse.rule == "weighted" and config.fuse.weights is None:
-        usable = [line and line.weighty() for line in usable]  # an answer without weight is not worth a message
-    if not any(line is not None and line.base.view == 1 for line in usable):
-        raise UsageError(
-            f"select.units {most}: frontier {str(path)!r} has no point of encode.codec {codec} with {fewest} to {most} "
-            f"units whose answer weighs anything; accepted: up to {canvas.units} units, another codec, or fuse.weights"
-        )
-    return [line for line in usable if line is not None]
-
-
-def _measured(config: Config, server: str, canvas: Canvas) -> tuple[list[Line], int, Path]:
-    """The frontier's lines for the codec that a configuration allows, the fewest units of a message, and the file.
-    Raises UsageError."""
-    path = find_frontier(server, config.encode.frontier, config.server.checkpoint)
-    lines = read_frontier(path, canvas)
-    known = sorted({line.base.codec for line in lines})
-    if canvas.embedding is None:  # this side has only the outline of the server's model
-        lines = [line for line in lines if line.base.codec != TOKENS]
-    if not config.encode.closer:
-        lines = [line for line in lines if line.base.view == 1]
-    codec, most = config.encode.codec, min(config.select.units or canvas.units, canvas.units)
-    if codec != AUTO:
-        codec_by_name(codec)
-        lines = [line for line in lines if line.base.codec == codec]
-        if not lines and codec == TOKENS and codec in known:
-            raise UsageError(
-                f"encode.codec {codec} needs the server model's patch embedding at the edge: name its weights as "
-                "server.checkpoint (--server-checkpoint) here too"
-            )
-        if not lines:
-            raise UsageError(
-                f"encode.codec: frontier {str(path)!r} has no points of {codec!r}; accepted: {AUTO}, "
-                f"{', '.join(known)}, or a frontier that `sagelink calibrate` has measured with it"
-            )
-    return lines, min(config.select.min_units, most), path
-
-
-class Encoder:
-    """From a picture and its units, best first, to the message that is worth most within a cap. Pure."""
-
-    def __init__(
-        self,
-        lines: Sequence[Line],
-        canvas: Canvas,
-        slack: float = 0.0,
-        part_bytes: int | None = None,
-        completing: Completing | None = None,
-    ) -> None:
-        """`slack`: expected agreement that may be given up for fewer bytes; `part_bytes`: longest piece that the
-        transport carries as a whole, where it loses pieces; `completing`: for a server that remembers."""
-        self._lines = lines
-        self._canvas = canvas
-        self._slack = slack
-        self._part_bytes = part_bytes
-        self._completing = completing
-
-    @classmethod
-    def of(cls, config: Config, server: Model) -> Encoder:
-        """As a configuration wants it. Raises UsageError."""
-        canvas = canvas_of(server)
-        lines, part_bytes = usable_lines(config, server.name, canvas), PART_BYTES if config.in_parts else None
-        completing = None
-        if config.select.memory is not None:
-            measured, fewest, _ = _measured(config, server.name, canvas)
-            completing = Completing.among(measured, canvas.units, fewest, config.select.units or canvas.units)
-        return cls(lines, canvas, config.encode.slack, part_bytes, completing)
-
-    def complete(self, seq: int, picture: Pixels, base: Base, rest: Units, cap_bytes: int) -> Plan | None:
-        """The best message of at most `cap_bytes` that completes `base` by units of `rest`; None where one that stands
-        alone is expected to be worth more."""
-        assert self._completing is not None
-        lines = self._completing.lines(len(base.kept), len(rest))
-        if not lines or expected(lines, cap_bytes) < expected(self._lines, cap_bytes) - _WORTH_KEEPING:
-            return None
-
-        def code(point: OperatingPoint, _: float) -> bytes:
-            plain = self._evidence(seq, picture, rest[: point.units], point)
-            return encode_completion(plain, base.name, base.kept)
-
-        planned = plan(lines, code, cap_bytes, self._slack)
-        if isinstance(planned, int):
-            return None
-        return replace(planned, kept=len(base.kept), alone=self._completing.alone(planned.point))
-
-    def fit(self, seq: int, picture: Pixels, order: Units, cap_bytes: int, closer: Closely | None = None) -> Plan | int:
-        """The best message of at most `cap_bytes`, or the bytes that the shortest would need. `closer` draws closer
-        looks at the picture, where those may be sent too."""
-        lines = [line for line in self._lines if closer is not None or line.base.view == 1]
-
-        def code(point: OperatingPoint, _: float) -> bytes:
-            return self.message(seq, picture, order, point, closer)
-
-        longest = self._part_bytes
-        if longest is None or cap_bytes <= longest:
-            planned = plan(lines, code, cap_bytes, self._slack)
-        else:
-            most = min(cap_bytes, int(_ROWS_FILLED * self._canvas.side * longest))
-            code_in_parts, probe = self._in_parts(seq, partial(_seen, picture, closer), order, longest)
-            planned = plan(lines, code_in_parts, most, self._slack, probe)
-            if isinstance(planned, int):
-                planned = plan(lines, code, longest, self._slack)
-        if isinstance(planned, int):
-            return planned
-        return replace(planned, point=replace(planned.point, units=len(self.chosen(order, planned.point))))
-
-    def _in_parts(
-        self, seq: int, seen: Closely, order: Units, longest: int
-    ) -> tuple[Coder, Callable[[OperatingPoint], int]]:
-        """What codes bundles of parts of up to so many bytes, and what fits one or cannot be split as it is; and what
-        tells before how many bytes that will be about."""
-
-        @cache
-        def splitter(view: float) -> Splitter:
-            return Splitter(seen(view), self._canvas, longest)
-
-        def whole(point: OperatingPoint) -> bytes:
-            return self.coded(seq, seen(point.view), self.chosen(order, point), point)
-
-        def code(point: OperatingPoint, expected: float) -> bytes | None:
-            unsplit = codec_by_name(point.codec).sends == "whole"
-            if unsplit or expected <= longest:
-                message = whole(point)
-                if unsplit or len(message) <= longest:
-                    return message
-                expected = len(message)
-            coded = partial(self.coded, seq, seen(point.view))
-            parts = splitter(point.view).split(self.chosen(order, point), point, expected, coded)
-            return None if parts is None else encode_bundle(seq, parts)
-
-        return code, lambda point: splitter(point.view).expected_bytes(len(whole(point)))
-
-    def message(
-        self, seq: int, picture: Pixels, order: Units, point: OperatingPoint, closer: Closely | None = None
-    ) -> bytes:
-        """The whole message at one operating point."""
-        return self.coded(seq, _seen(picture, closer, point.view), self.chosen(order, point), point)
-
-    def chosen(self, order: Units, point: OperatingPoint) -> Units:
-        """The units that are sent at a point: the first of `order`, or in an image the rectangle with most of them."""
-        if point.units < self._canvas.units and codec_by_name(point.codec).sends == "part":
-            return rectangle(order, point.units, self._canvas.side)
-        return order[: point.units]
-
-    def coded(self, seq: int, picture: Pixels, units: Units, point: OperatingPoint) -> bytes:
-        """The message of these units, whatever number of them the point names."""
-        return encode_evidence(self._evidence(seq, picture, units, point))
-
-    def _evidence(self, seq: int, picture: Pixels, units: Units, point: OperatingPoint) -> EvidenceMessage:
-        canvas, codec = self._canvas, codec_by_name(point.codec)
-        units = np.sort(units)
-        payload = codec.encode(picture, units, point, canvas)
-        return EvidenceMessage(seq, canvas.side, canvas.patch_size, codec.number, units, payload)
-
-
-def _seen(picture: Pixels, closer: Closely | None, view: float) -> Pixels:
-    if view == 1:
-        return picture
-    assert closer is not None, "a line of closer looks is only used where they can be drawn"
-    return closer(view)
-
-
-def paid_bytes(wire_bits: Callable[[int], int], bits: int, most: int) -> int:
-    """The longest message, up to `most` bytes, that so many bits on the wire pay for; 0 where they pay for none."""
-    return max(0, bisect_right(range(most + 1), bits, key=wire_bits) - 1)
 
 
 class Encode:
@@ -223,66 +28,78 @@ class Encode:
         encoder: Encoder,
         wire_bits: Callable[[str, int], int],
         max_message: int,
-        memories: Mapping[str, Memory] | None = None,
-        closer: Callable[[Scored], Closer | None] = lambda scored: None,
+        reference_trackers: Mapping[str, ReferenceTracker] | None = None,
+        zoom_crop: Callable[[Scored], ZoomCrop | None] = lambda scored: None,
     ) -> None:
-        """`wire_bits`: the link's bits for a camera's message of so many bytes; `memories`: by camera; `closer`: looks
-        that may be sent instead of a frame's own, None where none may."""
+        """
+        `wire_bits`: bits on the wire of a message, by camera and message bytes.
+        `max_message`: bytes of the longest message.
+        `reference_trackers`: by camera, where the server remembers units.
+        `zoom_crop`: the crops of a frame that may be sent in place of its whole view; None: no crop.
+        """
         self._encoder = encoder
         self._wire_bits = wire_bits
         self._max_message = max_message
-        self._memories = memories or {}
-        self._closer = closer
+        self._reference_trackers = reference_trackers or {}
+        self._zoom_crop = zoom_crop
         self._warned = False
 
-    async def process(self, selected: Selected) -> Evidence | Kept:
+    async def process(self, selected: Selected) -> Evidence | EdgeOnly:
         began = time.perf_counter()
-        frame, scored = selected.frame, selected.metered.scored
-        picture = scored.picture
-        cap_bytes, base, order = self._cap_bytes(selected), selected.base, selected.order
-        closer = self._closer(scored)
-        planned: Plan | int | None = None
-        if base is not None and selected.rest is not None:
-            planned = self._encoder.complete(frame.seq, picture, base, selected.rest, cap_bytes)
-        if base is not None and isinstance(planned, Plan):
-            order = selected.rest if selected.rest is not None else order
-            units = np.sort(order[: planned.point.units])
-            self._memories[frame.camera].coded(frame.seq, planned.message, base, units, picture, frame.stream_s)
+        frame, scored, order = selected.frame, selected.metered.scored, selected.order
+        max_bytes, zoom = self._max_bytes(selected), self._zoom_crop(scored)
+        planned: Plan | int | None = self._fit_delta(selected, max_bytes)
+        if planned is not None:
+            assert selected.new_units is not None
+            order = selected.new_units
         else:
-            planned = self._encoder.fit(frame.seq, picture, order, cap_bytes, closer)
+            planned = self._encoder.fit(frame.seq, scored.picture, order, max_bytes, zoom)
         if isinstance(planned, int):
-            self._explain(frame.camera, planned, selected.metered)
-            return Kept(selected, Drop.BUDGET)
+            self._warn_too_small(frame.camera, planned, selected.metered)
+            return EdgeOnly(selected, Drop.BUDGET)
         return Evidence(
             selected=selected,
-            units=np.sort(self._encoder.chosen(order, planned.point)),
+            units=np.sort(self._encoder.units_at(order, planned.point)),
             point=planned.point,
             weight=planned.weight,
             message=planned.message,
             wire_bits=self._wire_bits(frame.camera, len(planned.message)),
             encode_ms=(time.perf_counter() - began) * 1e3,
-            kept=planned.kept,
-            alone=planned.alone,
-            part=closer.part(planned.point.view) if closer and planned.point.view < 1 else scored.look.part,
+            reference_units=planned.reference_units,
+            standalone_weight=planned.standalone_weight,
+            crop=zoom.crop(planned.point.view) if zoom and planned.point.view < 1 else scored.edge_view.crop,
         )
 
-    def _cap_bytes(self, selected: Selected) -> int:
-        """The longest message that the allowance pays for and that is worth its bits."""
-        metered, most = selected.metered, self._max_message
-        if metered.most_bytes is not None:
-            most = min(most, metered.most_bytes)
-        if metered.allowance_bits is None:
-            return most
-        return paid_bytes(partial(self._wire_bits, selected.frame.camera), metered.allowance_bits, most)
+    def _fit_delta(self, selected: Selected, max_bytes: int) -> Plan | None:
+        """A delta message, already registered as sent; None where the frame gets a standalone message."""
+        reference, new_units = selected.reference, selected.new_units
+        if reference is None or new_units is None:
+            return None
+        frame, picture = selected.frame, selected.metered.scored.picture
+        planned = self._encoder.fit_delta(frame.seq, picture, reference, new_units, max_bytes)
+        if planned is not None:
+            units = np.sort(new_units[: planned.point.units])
+            tracker = self._reference_trackers[frame.camera]
+            tracker.register_sent(frame.seq, planned.message, reference, units, picture, frame.stream_s)
+        return planned
 
-    def _explain(self, camera: str, message_bytes: int, metered: Metered) -> None:
-        """Says, once, when a frame could not be sent even in an empty window."""
+    def _max_bytes(self, selected: Selected) -> int:
+        """Bytes of the longest message that both the allowance and the value gate permit."""
+        metered, max_bytes = selected.metered, self._max_message
+        if metered.max_bytes is not None:
+            max_bytes = min(max_bytes, metered.max_bytes)
+        if metered.allowance_bits is None:
+            return max_bytes
+        return affordable_bytes(partial(self._wire_bits, selected.frame.camera), metered.allowance_bits, max_bytes)
+
+    def _warn_too_small(self, camera: str, message_bytes: int, metered: Metered) -> None:
+        """Warns once about a frame that could not be sent even in an empty window."""
         if self._warned:
             return
         if message_bytes > self._max_message:
-            limit, mend = f"max_message_bytes={self._max_message}", "raise encode.max_message"
+            limit, remedy = f"max_message_bytes={self._max_message}", "raise encode.max_message"
         elif metered.allowance_bits == metered.budget_bits:
-            limit, mend = f"window_bits={metered.budget_bits}", "raise the rate or the window"
+            limit, remedy = f"window_bits={metered.budget_bits}", "raise the rate or the window"
         else:
             return
         self._warned = True
@@ -291,5 +108,5 @@ class Encode:
             limit,
             self._wire_bits(camera, message_bytes),
             message_bytes,
-            mend,
+            remedy,
         )

@@ -1,7 +1,8 @@
-"""The measured frontier: what each operating point costs, what it is worth, and how much its answer weighs.
+"""Reads measured frontiers: a YAML file in, `RateQualityCurve`s out (bytes, agreement and weight by operating point).
 
-`sagelink calibrate` measures one for a server model; those of the pairs that ship lie in models/frontiers/. A line is
-a codec with one knob left to turn, its quality or its number of units; along it bytes, agreement and weight grow.
+`sagelink calibrate` measures a frontier for a server model; those of the shipped models are in models/frontiers/. A
+curve is a codec with one free knob: its quality or its number of units. Bytes, agreement and weight never fall along
+it.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-import models
-from pipeline.errors import UsageError
-from pipeline.types import OperatingPoint
-from transport.codecs import Canvas
+from sagelink import models
+from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.types import OperatingPoint
+from sagelink.transport.codecs import Canvas
 
 log = logging.getLogger(__name__)
 
@@ -29,22 +30,23 @@ _Share = Annotated[float, Field(ge=0, le=1)]
 _Measured = tuple[Annotated[int, Field(gt=0)], _Share, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
 
 
-class LineModel(BaseModel):
-    """A line as it stands in the file."""
+class CurveModel(BaseModel):
+    """A curve in the file."""
 
     model_config = ConfigDict(extra="forbid")
 
     codec: str
-    side: int = Field(gt=0, description="Pixels on a side of the coded picture")
-    units: int | None = Field(None, gt=0, description="Left out where it is the knob")
-    quality: int | None = Field(None, ge=0, le=100, description="Left out where it is the knob")
-    view: float | None = Field(None, gt=0, lt=1, description="Side of the part of the picture that is sent, as a share")
+    side: int = Field(gt=0, description="Pixels per side of the coded picture")
+    units: int | None = Field(None, gt=0, description="Units per message; omitted where it is the knob")
+    quality: int | None = Field(None, ge=0, le=100, description="Quality of the codec; omitted where it is the knob")
+    view: float | None = Field(None, gt=0, lt=1, description="Side of the sent crop, as a share of the picture's side")
     points: dict[int, _Measured] = Field(
-        min_length=1, description="By setting of the knob: median bytes of a message, agreement, weight of the answer"
+        min_length=1,
+        description="By setting of the knob: median bytes of a message, agreement (0..1), weight of the answer",
     )
 
     @model_validator(mode="after")
-    def _one_knob_that_pays(self) -> LineModel:
+    def _one_rising_knob(self) -> CurveModel:
         if (self.units is None) == (self.quality is None):
             raise ValueError("either `units` or `quality` is given; the other is the knob")
         rows = [self.points[knob] for knob in sorted(self.points)]
@@ -54,21 +56,21 @@ class LineModel(BaseModel):
 
 
 class FrontierModel(BaseModel):
-    """The file."""
+    """The content of a frontier file."""
 
     model_config = ConfigDict(extra="forbid")
 
     server: str = Field(description="Name of the server model")
     units: int = Field(gt=0, description="Units of its grid")
-    pixels: int = Field(gt=0, description="Pixels on a side of its picture")
-    lines: list[LineModel] = Field(min_length=1)
+    pixels: int = Field(gt=0, description="Pixels per side of its picture")
+    lines: list[CurveModel] = Field(min_length=1, description="The curves")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Line:
-    """A codec with one knob; the arrays (P,) never fall."""
+class RateQualityCurve:
+    """Bytes, agreement and weight of a codec by the setting of one knob; the arrays (P,) never fall."""
 
-    base: OperatingPoint
+    point: OperatingPoint  # all settings but the knob's
     knob: Knob
     settings: NDArray[np.float64]
     sizes: NDArray[np.float64]  # bytes of the median frame's whole message
@@ -76,26 +78,30 @@ class Line:
     weights: NDArray[np.float64]
 
     def at(self, setting: int) -> OperatingPoint:
-        return replace(self.base, quality=setting) if self.knob == "quality" else replace(self.base, units=setting)
+        """The operating point at a setting of the knob."""
+        return replace(self.point, quality=setting) if self.knob == "quality" else replace(self.point, units=setting)
 
     def size(self, setting: float) -> float:
+        """Expected bytes of the median frame's message."""
         return float(np.exp(np.interp(setting, self.settings, np.log(self.sizes))))
 
     def agreement(self, setting: float) -> float:
+        """Expected agreement with the server's answer to the full frame, 0 to 1."""
         return float(np.interp(setting, self.settings, self.agreements))
 
     def weight(self, setting: float) -> float:
+        """Weight of the server's answer in the fused one."""
         return float(np.interp(setting, self.settings, self.weights))
 
-    def affordable(self, size: float) -> int | None:
-        """The highest setting whose message is expected to have at most `size` bytes; None when none is."""
+    def max_setting_for(self, size: float) -> int | None:
+        """The highest setting with at most `size` expected bytes; None when there is none."""
         if size < self.sizes[0]:
             return None
-        # The small excess keeps the setting of a measured size from falling to the one below by rounding.
+        # The small excess: rounding must not turn the setting of a measured size into the one below.
         return int(np.interp(np.log(size), np.log(self.sizes), self.settings) + 1e-6)
 
-    def reaching(self, agreement: float) -> int | None:
-        """The lowest setting of at least that agreement; None when there is none."""
+    def min_setting_for(self, agreement: float) -> int | None:
+        """The lowest setting with at least this agreement; None when there is none."""
         if agreement > self.agreements[-1]:
             return None
         above = int(np.searchsorted(self.agreements, agreement))
@@ -104,19 +110,19 @@ class Line:
         pair = slice(above - 1, above + 1)
         return int(np.ceil(np.interp(agreement, self.agreements[pair], self.settings[pair]) - 1e-6))
 
-    def weighty(self) -> Line | None:
-        """The part of the line whose answers have a weight; None when nothing is left."""
+    def with_weight(self) -> RateQualityCurve | None:
+        """The part of the curve with a positive weight; None when nothing is left."""
         return self._part(self.settings[self.weights > 0])
 
-    def limited(self, fewest: int, most: int) -> Line | None:
-        """The part of the line with `fewest` to `most` units; None when nothing is left."""
+    def limited(self, min_units: int, max_units: int) -> RateQualityCurve | None:
+        """The part of the curve with `min_units` to `max_units` units; None when nothing is left."""
         if self.knob == "quality":
-            return self if fewest <= self.base.units <= most else None
-        ends = [end for end in (fewest, most) if self.settings[0] <= end <= self.settings[-1]]
-        settings = np.unique([*self.settings[(self.settings >= fewest) & (self.settings <= most)], *ends])
+            return self if min_units <= self.point.units <= max_units else None
+        ends = [end for end in (min_units, max_units) if self.settings[0] <= end <= self.settings[-1]]
+        settings = np.unique([*self.settings[(self.settings >= min_units) & (self.settings <= max_units)], *ends])
         return self._part(settings)
 
-    def _part(self, settings: NDArray[np.float64]) -> Line | None:
+    def _part(self, settings: NDArray[np.float64]) -> RateQualityCurve | None:
         if not len(settings):
             return None
         sizes, agreements, weights = (
@@ -125,10 +131,10 @@ class Line:
         return replace(self, settings=settings, sizes=sizes, agreements=agreements, weights=weights)
 
 
-def read_frontier(path: Path, canvas: Canvas) -> list[Line]:
-    """The lines of a frontier file, for a canvas. Raises UsageError.
+def read_frontier(path: Path, canvas: Canvas) -> list[RateQualityCurve]:
+    """The curves of a frontier file, scaled to the grid of `canvas`. Raises UsageError.
 
-    A file of another grid is scaled to this one: a point with half of the units at half of the resolution stays that.
+    Scaling keeps shares: half of the units at half of the resolution stays so on another grid.
     """
     try:
         model = FrontierModel.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
@@ -140,18 +146,22 @@ def read_frontier(path: Path, canvas: Canvas) -> list[Line]:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise UsageError(f"frontier {str(path)!r}: {where}: {first['msg']}") from None
-    return [_line(line, canvas, canvas.units / model.units, canvas.pixels / model.pixels) for line in model.lines]
+    units_scale, pixels_scale = canvas.units / model.units, canvas.pixels / model.pixels
+    return [_curve(line, canvas, units_scale, pixels_scale) for line in model.lines]
 
 
 def find_frontier(server: str, path: Path | None, checkpoint: Path | None = None) -> Path:
-    """The file that the user named; else the one beside the checkpoint, of its name with .yaml; else the one that ships
-    for the server model; else a stand-in, with a word in the log."""
+    """The frontier file of a server model.
+
+    It is `path` where the user named one; else the file beside the checkpoint with the same name and .yaml; else the
+    shipped one of the model; else the one of another model, with a warning in the log.
+    """
     if path is not None:
         return path
     beside = [] if checkpoint is None else [checkpoint.with_suffix(".yaml")]
-    for known in [*beside, SHIPPED / f"{server}.yaml"]:
-        if known.is_file():
-            return known
+    for candidate in [*beside, SHIPPED / f"{server}.yaml"]:
+        if candidate.is_file():
+            return candidate
     log.warning("event=not_calibrated server=%s frontier=%s: run `sagelink calibrate`", server, _STAND_IN)
     return SHIPPED / _STAND_IN
 
@@ -159,17 +169,17 @@ def find_frontier(server: str, path: Path | None, checkpoint: Path | None = None
 _STAND_IN = "vit_tiny_patch16_224.augreg_in21k_ft_in1k.yaml"
 
 
-def _line(line: LineModel, canvas: Canvas, units_scale: float, pixels_scale: float) -> Line:
-    settings = sorted(line.points)
+def _curve(model: CurveModel, canvas: Canvas, units_scale: float, pixels_scale: float) -> RateQualityCurve:
+    settings = sorted(model.points)
     sizes, agreements, weights = (
-        np.array(column, float) for column in zip(*(line.points[s] for s in settings), strict=True)
+        np.array(column, float) for column in zip(*(model.points[s] for s in settings), strict=True)
     )
-    side = min(canvas.pixels, round(line.side * pixels_scale / 8) * 8)
-    if line.units is None:
+    side = min(canvas.pixels, round(model.side * pixels_scale / 8) * 8)
+    if model.units is None:
         counts = np.clip(np.rint(np.array(settings) * units_scale), 1, canvas.units)
         counts, first = np.unique(counts, return_index=True)
-        base = OperatingPoint(line.codec, 0, side, line.quality or 0, line.view or 1.0)
-        return Line(base, "units", counts, sizes[first], agreements[first], weights[first])
-    units = min(canvas.units, max(1, round(line.units * units_scale)))
-    base = OperatingPoint(line.codec, units, side, 0, line.view or 1.0)
-    return Line(base, "quality", np.array(settings, float), sizes, agreements, weights)
+        base = OperatingPoint(model.codec, 0, side, model.quality or 0, model.view or 1.0)
+        return RateQualityCurve(base, "units", counts, sizes[first], agreements[first], weights[first])
+    units = min(canvas.units, max(1, round(model.units * units_scale)))
+    base = OperatingPoint(model.codec, units, side, 0, model.view or 1.0)
+    return RateQualityCurve(base, "quality", np.array(settings, float), sizes, agreements, weights)

@@ -1,4 +1,4 @@
-"""Fuse: the edge answer and the server answer become one verdict, at no uplink cost."""
+"""Fuse: combines the edge answer and the server answer of a frame into its verdict, at no uplink cost."""
 
 from __future__ import annotations
 
@@ -8,19 +8,16 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.types import (
+from sagelink.pipeline.types import (
     WHOLE,
     Answer,
     Answered,
-    Early,
+    EdgeOnly,
     Evidence,
-    Kept,
-    Metered,
     Origin,
+    PendingVerdict,
     Reply,
-    Scored,
-    Selected,
-    Sent,
+    Trace,
     Units,
     Verdict,
 )
@@ -30,7 +27,7 @@ _SMALLEST = 1e-9  # probability
 
 
 def spread(reply: Reply, classes: int) -> NDArray[np.float32]:
-    """Log-probabilities (classes,) from a reply's few: what they leave is shared evenly by the other classes."""
+    """Log-probabilities (C,) from the few of a reply; the other classes share the remaining probability equally."""
     named = np.array(reply.class_ids)
     log_probs = np.array(reply.log_probs, np.float32)
     rest = max(1.0 - float(np.exp(log_probs).sum()), _SMALLEST)
@@ -39,76 +36,52 @@ def spread(reply: Reply, classes: int) -> NDArray[np.float32]:
     return full
 
 
-def answer_of(log_scores: NDArray[np.float32]) -> Answer:
-    """The answer of unnormalised log-scores (C,)."""
-    shifted = log_scores - log_scores.max()
-    log_probs = (shifted - np.log(np.exp(shifted).sum())).astype(np.float32)
-    best = int(log_probs.argmax())
-    return Answer(best, float(np.exp(log_probs[best])), log_probs)
-
-
 def fuse(edge: Answer, server: Answer, weight: float) -> Answer:
-    """Weighted sum of log-probabilities: the edge's count once, the server's `weight` times. Weight 0 is the edge."""
-    return edge if weight == 0 else answer_of(edge.log_probs + weight * server.log_probs)
+    """Weighted sum of log-probabilities: weight 1 for the edge, `weight` for the server. Weight 0 returns `edge`."""
+    return edge if weight == 0 else Answer.from_log_scores(edge.log_probs + weight * server.log_probs)
 
 
 def weight_of_share(weights: Mapping[float, float], share: float) -> float:
-    """Weight of the server's answer to a share of the units, on the line between the shares given."""
+    """Weight of the server's answer to a share of the units (0..1): linear interpolation between the given shares."""
     shares = sorted(weights)
-    return float(np.interp(share, shares, [weights[known] for known in shares]))
+    return float(np.interp(share, shares, [weights[key] for key in shares]))
 
 
 class Fuse:
     def __init__(self, replace: bool, weights: dict[float, float] | None, units: int) -> None:
-        """`replace`: take the server's answer as it is; else `weights` by share of the `units` of the server's grid;
-        without them, the weight that the evidence's operating point was measured to deserve."""
+        """`replace`: the server's answer replaces the edge's. `weights`: weight of the server's answer, by the share of
+        the grid's `units` that it used; without it, the measured weight of the evidence's operating point counts."""
         self._replace = replace
         self._weights = weights
         self._units = units
 
     def weight(self, evidence: Evidence, units: int) -> float:
-        """Weight of the server's answer to `evidence`, of which it used `units`."""
+        """Weight of the server's answer to `evidence`; `units` is the number of units that it used."""
         if self._weights is None:
-            if evidence.kept and units < len(evidence.units) + evidence.kept:
-                return evidence.alone
-            # Parts that were lost take their share of the weight along.
-            return evidence.weight * min(1.0, units / (len(evidence.units) + evidence.kept))
+            if evidence.reference_units and units < len(evidence.units) + evidence.reference_units:
+                return evidence.standalone_weight
+            # Lost parts reduce the weight in proportion.
+            return evidence.weight * min(1.0, units / (len(evidence.units) + evidence.reference_units))
         return weight_of_share(self._weights, units / self._units)
 
-    async def process(self, work: Answered | Kept | Early) -> Verdict:
+    async def process(self, work: Answered | EdgeOnly | PendingVerdict) -> Verdict:
         return self.decide(work)
 
-    def decide(self, outcome: Answered | Kept | Early) -> Verdict:
-        """The verdict on a frame, however far it came. Where its scene is remembered, what is said of it at once; the
-        last word is `Hindsight`'s."""
-        # From the last value back to the first: each holds the one that it was made from.
-        answered = outcome if isinstance(outcome, Answered) else None
-        work = outcome.work if isinstance(outcome, Kept) else outcome.sent if isinstance(outcome, Early) else outcome
-        sent = work.sent if isinstance(work, Answered) else work if isinstance(work, Sent) else None
-        evidence = sent.evidence if sent else work if isinstance(work, Evidence) else None
-        selected = evidence.selected if evidence else work if isinstance(work, Selected) else None
-        metered = selected.metered if selected else work if isinstance(work, Metered) else None
-        scored = metered.scored if metered else work if isinstance(work, Scored) else None
+    def decide(self, outcome: Answered | EdgeOnly | PendingVerdict) -> Verdict:
+        """The verdict on a frame, at whatever step it ended.
 
-        seen = metered.seen if metered else None
-        edge = scored.answer if scored else None
-        answer: Answer | None = seen.answer if seen else edge
-        origin: Origin = "fused" if seen and seen.glance.held_weight > 0 else "edge"
-        server: Answer | None = None
-        weight = 0.0
-        if answered and edge:
-            server = answer_of(spread(answered.reply, len(edge.log_probs)))
-            weight = self.weight(answered.sent.evidence, answered.reply.units)
-            if self._replace:
-                answer, origin = server, "server"
-            elif weight > 0 and not seen:
-                answer, origin = fuse(edge, server, weight), "fused"
+        For a tracked scene this is the provisional verdict; `Smoother` gives the final one.
+        """
+        trace = outcome.trace()
+        scored, metered, sent, answered = trace.scored, trace.metered, trace.sent, trace.answered
+        provisional = metered.provisional if metered else None
+        answer, server, origin, weight = self._answer(trace)
         return Verdict(
-            frame=work.frame,
+            frame=trace.frame,
             answer=answer,
             origin=origin,
-            drop=outcome.reason if isinstance(outcome, Kept) else None,
-            edge=edge,
+            drop=outcome.reason if isinstance(outcome, EdgeOnly) else None,
+            edge=scored.answer if scored else None,
             server=server,
             units=sent.evidence.units if sent else NO_UNITS,
             point=sent.evidence.point if sent else None,
@@ -117,22 +90,46 @@ class Fuse:
             allowance_bits=metered.allowance_bits if metered else None,
             window_bits=sent.window_bits if sent else metered.window_bits if metered else None,
             budget_bits=metered.budget_bits if metered else None,
-            latency_ms={
-                "capture": work.frame.capture_ms,
-                "score": scored.score_ms if scored else None,
-                "select": selected.select_ms if selected else None,
-                "encode": evidence.encode_ms if evidence else None,
-                "ship": answered.ship_ms if answered else None,
-                "server": answered.reply.server_ms if answered else None,
-                "total": (time.monotonic_ns() - work.frame.capture_ns) / 1e6,
-            },
+            latency_ms=_latencies(trace),
             scored=scored,
             message=sent.evidence.message if sent else None,
             reply=answered.reply if answered else None,
             asked_s=metered.asked_s if metered else None,
-            seen=seen,
+            provisional=provisional,
             weight=weight,
-            held_seq=seen.glance.held_seq if seen else None,
-            awaits=isinstance(outcome, Early),
-            part=sent.evidence.part if sent else scored.look.part if scored else WHOLE,
+            server_seq=provisional.estimate.server_seq if provisional else None,
+            pending=isinstance(outcome, PendingVerdict),
+            crop=sent.evidence.crop if sent else scored.edge_view.crop if scored else WHOLE,
         )
+
+    def _answer(self, trace: Trace) -> tuple[Answer | None, Answer | None, Origin, float]:
+        """The verdict's answer, the server's answer, the origin, and the weight of the server's answer."""
+        if trace.scored is None:
+            return None, None, "edge", 0.0
+        edge = trace.scored.answer
+        provisional = trace.metered.provisional if trace.metered else None
+        answer = provisional.answer if provisional else edge
+        origin: Origin = "fused" if provisional and provisional.estimate.server_weight > 0 else "edge"
+        if trace.answered is None:
+            return answer, None, origin, 0.0
+        reply = trace.answered.reply
+        server = Answer.from_log_scores(spread(reply, len(edge.log_probs)))
+        weight = self.weight(trace.answered.sent.evidence, reply.units)
+        if self._replace:
+            answer, origin = server, "server"
+        elif weight > 0 and not provisional:
+            answer, origin = fuse(edge, server, weight), "fused"
+        return answer, server, origin, weight
+
+
+def _latencies(trace: Trace) -> dict[str, float | None]:
+    """Milliseconds per stage; None for a stage that the frame did not reach. `total` is from the capture until now."""
+    return {
+        "capture": trace.frame.capture_ms,
+        "score": trace.scored.score_ms if trace.scored else None,
+        "select": trace.selected.select_ms if trace.selected else None,
+        "encode": trace.evidence.encode_ms if trace.evidence else None,
+        "ship": trace.answered.ship_ms if trace.answered else None,
+        "server": trace.answered.reply.server_ms if trace.answered else None,
+        "total": (time.monotonic_ns() - trace.frame.capture_ns) / 1e6,
+    }

@@ -1,4 +1,4 @@
-"""Score: one forward pass of the edge model gives an answer, importance and embeddings."""
+"""Score stage: runs the edge model once per frame. `Frame`s in, `Scored`s out (answer, importance, embeddings)."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from models import vit
-from models.picture import Resize, make_picture
-from models.zoo import Model, UnitGrid
-from pipeline.types import WHOLE, Answer, Box, Frame, Look, Pixels, Scored
-from stages.looks import Looks, thumb_of
+from sagelink.models import vit
+from sagelink.models.loading import Model, UnitGrid
+from sagelink.models.preprocess import Resize, make_picture
+from sagelink.pipeline.types import WHOLE, Answer, Box, EdgeView, Frame, Pixels, Scored
+from sagelink.stages.zoom import ZoomSchedule, thumbnail_of
 
 
 class Score:
-    """The edge model, seen through the server's unit grid. Blocking: goes into a thread."""
+    """The edge model; its importance and embeddings are resampled to the server's grid. Blocking: runs in a thread."""
 
     def __init__(
         self,
@@ -27,76 +27,71 @@ class Score:
         grid: UnitGrid,
         importance: vit.Importance,
         resize: Resize,
-        looks: Mapping[str, Looks] | None = None,
+        zoom_schedules: Mapping[str, ZoomSchedule] | None = None,
     ) -> None:
-        """`looks`: by camera, of those that are not always looked at whole. Raises UsageError when the edge model has
-        no CLS attention."""
+        """`zoom_schedules`: by camera, where some frames are zoomed. Raises UsageError for an edge model without CLS
+        attention."""
         vit.check_attention(edge.vit, edge.name)
         self._edge = edge
         self._grid = grid
         self._importance: vit.Importance = importance
         self._resize: Resize = resize
-        self._looks = looks or {}
+        self._zoom_schedules = zoom_schedules or {}
 
     @torch.no_grad()  # not inference mode: the gradient starts inside
     def __call__(self, frames: Sequence[Frame]) -> list[Scored]:
-        """All in one forward pass; `score_ms` is that of the whole batch, because each frame waits for all."""
+        """Scores all frames in one forward pass. `score_ms` is the time of the batch: each frame waits for it."""
         began = time.perf_counter()
-        thumbs = [thumb_of(frame.pixels) for frame in frames]
-        parts = [self._part(frame, thumb) for frame, thumb in zip(frames, thumbs, strict=True)]
-        pictures = self._pictures(frames, parts, self._grid)
-        same = (self._edge.grid.image_size, self._edge.grid.interpolation) == (
+        thumbnails = [thumbnail_of(frame.pixels) for frame in frames]
+        crops = [self._next_crop(frame, thumbnail) for frame, thumbnail in zip(frames, thumbnails, strict=True)]
+        pictures = self._pictures(frames, crops, self._grid)
+        same_input = (self._edge.grid.image_size, self._edge.grid.interpolation) == (
             self._grid.image_size,
             self._grid.interpolation,
         )
-        seen = pictures if same else self._pictures(frames, parts, self._edge.grid)
-        features = vit.score(self._edge.vit, self._edge.normalise(np.stack(seen)), self._importance)
+        inputs = pictures if same_input else self._pictures(frames, crops, self._edge.grid)
+        features = vit.score(self._edge.vit, self._edge.normalise(np.stack(inputs)), self._importance)
         log_probs = features.logits.log_softmax(1).float().cpu().numpy()
-        importance = [self._on_grid(each[:, None])[:, 0] for each in features.importance]
-        embeddings = [self._on_grid(each) for each in features.embeddings]
-        summaries = features.summary.float().cpu().numpy()
-        for frame, part, found in zip(frames, parts, importance, strict=True):
-            if looks := self._looks.get(frame.camera):
-                looks.learn(part, found)
+        importance = [self._on_grid(values[:, None])[:, 0] for values in features.importance]
+        embeddings = [self._on_grid(values) for values in features.embeddings]
+        class_tokens = features.class_token.float().cpu().numpy()
+        for frame, crop, values in zip(frames, crops, importance, strict=True):
+            if schedule := self._zoom_schedules.get(frame.camera):
+                schedule.update(crop, values)
         score_ms = (time.perf_counter() - began) * 1e3
         return [
             Scored(
                 frame=frame,
                 picture=pictures[i],
-                answer=_answer(log_probs[i]),
+                answer=Answer.from_log_probs(log_probs[i]),
                 importance=importance[i],
                 embeddings=embeddings[i],
-                look=Look(parts[i], summaries[i], thumbs[i]),
+                edge_view=EdgeView(crops[i], class_tokens[i], thumbnails[i]),
                 score_ms=score_ms,
             )
             for i, frame in enumerate(frames)
         ]
 
-    def _part(self, frame: Frame, thumb: NDArray[np.float32]) -> Box:
-        looks = self._looks.get(frame.camera)
-        return looks.part(thumb) if looks else WHOLE
+    def _next_crop(self, frame: Frame, thumbnail: NDArray[np.float32]) -> Box:
+        schedule = self._zoom_schedules.get(frame.camera)
+        return schedule.next_crop(thumbnail) if schedule else WHOLE
 
-    def _pictures(self, frames: Sequence[Frame], parts: Sequence[Box], grid: UnitGrid) -> list[Pixels]:
-        return [self._draw(frame, part, grid) for frame, part in zip(frames, parts, strict=True)]
+    def _pictures(self, frames: Sequence[Frame], crops: Sequence[Box], grid: UnitGrid) -> list[Pixels]:
+        return [self._draw(frame, crop, grid) for frame, crop in zip(frames, crops, strict=True)]
 
-    def draw(self, frame: Frame, part: Box) -> Pixels:
-        """What the server would see of a part of a frame's view."""
-        return self._draw(frame, part, self._grid)
+    def draw(self, frame: Frame, crop: Box) -> Pixels:
+        """A part of a frame's view as the server's picture (S, S, 3)."""
+        return self._draw(frame, crop, self._grid)
 
-    def _draw(self, frame: Frame, part: Box, grid: UnitGrid) -> Pixels:
-        # The server's crop for both: the two must see the same part of the frame.
+    def _draw(self, frame: Frame, crop: Box, grid: UnitGrid) -> Pixels:
+        # The server's crop_pct for both models: they must get the same part of the frame.
         crop_pct, resize = self._grid.crop_pct, self._resize
-        return make_picture(frame.pixels, grid.image_size, resize, grid.interpolation, crop_pct, part)
+        return make_picture(frame.pixels, grid.image_size, resize, grid.interpolation, crop_pct, crop)
 
     def _on_grid(self, values: Tensor) -> NDArray[np.float32]:
-        """(N, D) on the edge's grid to (N', D) on the server's."""
-        ours, theirs = self._edge.grid.side, self._grid.side
-        if ours != theirs:
-            maps = values.T.reshape(1, -1, ours, ours)
-            values = F.interpolate(maps, (theirs, theirs), mode="bilinear", antialias=True)[0].flatten(1).T
+        """Resamples (N, D) on the edge's grid to (N', D) on the server's."""
+        edge_side, server_side = self._edge.grid.side, self._grid.side
+        if edge_side != server_side:
+            maps = values.T.reshape(1, -1, edge_side, edge_side)
+            values = F.interpolate(maps, (server_side, server_side), mode="bilinear", antialias=True)[0].flatten(1).T
         return np.ascontiguousarray(values.float().cpu().numpy())
-
-
-def _answer(log_probs: NDArray[np.float32]) -> Answer:
-    best = int(log_probs.argmax())
-    return Answer(best, float(np.exp(log_probs[best])), log_probs)

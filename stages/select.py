@@ -1,4 +1,4 @@
-"""Select: which units of a frame are worth sending, best first."""
+"""Select stage: orders a frame's units, best first. `Metered` in, `Selected` out."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pipeline.config import SelectConfig
-from pipeline.types import Base, Metered, Scored, Selected, Units
-from stages.memory import Memory
-from stages.selectors import Selector, coverage, selector_by_name
+from sagelink.pipeline.config import SelectConfig
+from sagelink.pipeline.types import Metered, Reference, Scored, Selected, Units
+from sagelink.stages.reference_tracker import ReferenceTracker
+from sagelink.stages.selectors import Selector, coverage, selector_by_name
 
 
 class Select:
-    def __init__(self, config: SelectConfig, memories: Mapping[str, Memory] | None = None) -> None:
-        """`memories`: by camera, where the server remembers. Raises UsageError for an unknown selector."""
+    def __init__(self, config: SelectConfig, reference_trackers: Mapping[str, ReferenceTracker] | None = None) -> None:
+        """`reference_trackers`: by camera, for a server with memory. Raises UsageError for an unknown selector."""
         self._selector = selector_by_name(config.selector)
         self._units = config.units
         self._seed = config.seed
-        self._memories = memories or {}
+        self._reference_trackers = reference_trackers or {}
 
     async def process(self, metered: Metered) -> Selected:
         began = time.perf_counter()
         scored = metered.scored
         seed = self._seed + scored.frame.seq
-        most = self._units or len(scored.importance)
-        order = self._selector(scored.importance, scored.embeddings, most, seed=seed)
-        base = rest = None
-        if memory := self._memories.get(scored.frame.camera):
-            base = memory.look(scored.picture, scored.frame.stream_s)
-            rest = order if base is None else completing(base, order, self._selector, scored)
-        return Selected(metered, order, (time.perf_counter() - began) * 1e3, base, rest)
+        count = self._units or len(scored.importance)
+        order = self._selector(scored.importance, scored.embeddings, count, seed=seed)
+        reference = new_units = None
+        if tracker := self._reference_trackers.get(scored.frame.camera):
+            reference = tracker.reference_for(scored.picture, scored.frame.stream_s)
+            new_units = order if reference is None else new_units_for(reference, order, self._selector, scored)
+        return Selected(metered, order, (time.perf_counter() - began) * 1e3, reference, new_units)
 
 
-def completing(base: Base, order: Units, selector: Selector, scored: Scored) -> Units:
-    """The units that a base has not: by `coverage` those that it does not stand for first, else in the selector's own
-    order."""
-    if not len(base.kept):
+def new_units_for(reference: Reference, order: Units, selector: Selector, scored: Scored) -> Units:
+    """The units that `reference` lacks, best first: for `coverage`, those that its units cover least come first; for
+    other selectors, as in `order`."""
+    if not len(reference.units):
         return order
     if selector is coverage:
-        return coverage(scored.importance, scored.embeddings, len(order), have=base.kept)
-    return order[~np.isin(order, base.kept)]
+        return coverage(scored.importance, scored.embeddings, len(order), covered_by=reference.units)
+    return order[~np.isin(order, reference.units)]

@@ -1,8 +1,8 @@
-"""Selectors: pure functions from importance and embeddings to units in progressive order.
+"""Selectors: pure functions from the importance and embeddings of units to units, best first.
 
-Each takes `importance` (N,) and `embeddings` (N, D), both finite, and the number of units wanted, and returns
-min(count, N) distinct row-major unit indices. Any prefix of the result is itself a good selection. Ties go to the
-lower index. ValueError for other shapes, a count below 1, or values that are not finite.
+A selector takes `importance` (N,) and `embeddings` (N, D), both finite, and the number of units to pick. It returns
+min(count, N) distinct row-major unit indices. Any prefix of the result is a good selection. Ties go to the lower index.
+It raises ValueError for other shapes, a count below 1, or values that are not finite.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import UsageError, suggest
-from pipeline.types import Units
+from sagelink.pipeline.errors import UsageError, suggest
+from sagelink.pipeline.types import Units
 
 Floats = NDArray[np.float32]
 _NONE: Units = np.empty(0, np.intp)
@@ -22,7 +22,7 @@ _NONE: Units = np.empty(0, np.intp)
 
 class Selector(Protocol):
     def __call__(self, importance: Floats, embeddings: Floats, count: int, *, seed: int) -> Units:
-        """`seed` differs from frame to frame; only selectors that draw lots look at it."""
+        """`seed` differs from frame to frame; only selectors that draw at random use it."""
         ...
 
 
@@ -46,11 +46,11 @@ def topk(importance: Floats, embeddings: Floats, count: int, *, seed: int = 0) -
 
 
 def uniform(importance: Floats, embeddings: Floats, count: int, *, seed: int = 0) -> Units:
-    """Units spread evenly over the grid: farthest-point sampling of places, from the centre outwards (Eldar, 1997)."""
+    """Units spread evenly over the grid: farthest-point sampling of positions from the centre on (Eldar, 1997)."""
     count = _checked(importance, embeddings, count)
     side = math.isqrt(len(importance))
     if side * side != len(importance):
-        raise ValueError(f"{len(importance)} units are no square grid")
+        raise ValueError(f"{len(importance)} units are not a square grid")
     rows, columns = np.divmod(np.arange(side * side), side)
     squared = (rows[:, None] - rows) ** 2 + (columns[:, None] - columns) ** 2
     picks = np.empty(count, np.intp)
@@ -65,7 +65,7 @@ def uniform(importance: Floats, embeddings: Floats, count: int, *, seed: int = 0
 
 
 def random(importance: Floats, embeddings: Floats, count: int, *, seed: int = 0) -> Units:
-    """Units drawn by lot."""
+    """Units drawn at random, with equal probability."""
     count = _checked(importance, embeddings, count)
     return np.random.default_rng(seed).permutation(len(importance))[:count].astype(np.intp)
 
@@ -76,23 +76,24 @@ def fps(importance: Floats, embeddings: Floats, count: int, *, seed: int = 0) ->
     return _farthest(_unit_length(embeddings), int(importance.argmax()), count)
 
 
-def coverage(importance: Floats, embeddings: Floats, count: int, *, seed: int = 0, have: Units = _NONE) -> Units:
-    """Units that stand for many others and matter themselves (greedy facility location, Nemhauser et al., 1978).
+def coverage(importance: Floats, embeddings: Floats, count: int, *, seed: int = 0, covered_by: Units = _NONE) -> Units:
+    """Important units that resemble many others (greedy facility location, Nemhauser et al., 1978).
 
     Each pick has the largest importance x summed gain in best similarity over all N units; similarity is the cosine of
-    mean-centred embeddings, clipped at 0. Once nothing is left to gain, units follow by importance.
+    mean-centred embeddings, clipped at 0. When no gain is left, the other units follow by importance.
 
-    What the units of `have` stand for is covered already; they are not picked, so min(count, N less those) are.
+    `covered_by`: units that the server has already. They are not picked, and units that resemble them gain less. The
+    result has at most N - len(covered_by) units.
     """
-    count = min(_checked(importance, embeddings, count), len(importance) - len(have))
+    count = min(_checked(importance, embeddings, count), len(importance) - len(covered_by))
     directions = _unit_length(embeddings - embeddings.mean(0))
     similarity = np.maximum(directions @ directions.T, 0)
     weight = np.maximum(importance, 0)
     best = np.zeros(len(similarity), similarity.dtype)
     gain = similarity.sum(1)
-    if len(have):
-        weight[have] = 0
-        best = similarity[have].max(0)
+    if len(covered_by):
+        weight[covered_by] = 0
+        best = similarity[covered_by].max(0)
         gain = np.maximum(similarity - best, 0).sum(1)
     picks = np.empty(count, np.intp)
     for i in range(count):
@@ -100,11 +101,11 @@ def coverage(importance: Floats, embeddings: Floats, count: int, *, seed: int = 
         pick = int(score.argmax())
         if score[pick] <= 0:
             rest = _by_importance(importance)
-            picks[i:] = rest[~np.isin(rest, [*picks[:i], *have])][: count - i]
+            picks[i:] = rest[~np.isin(rest, [*picks[:i], *covered_by])][: count - i]
             break
         picks[i] = pick
         weight[pick] = 0
-        # Only the columns that the pick improves change what the others would add; the matrix is symmetric.
+        # The pick changes the gain of other units only in the columns that it improves; the matrix is symmetric.
         row = similarity[pick]
         columns = (row > best).nonzero()[0]
         before = best.take(columns)
@@ -118,10 +119,10 @@ def coverage(importance: Floats, embeddings: Floats, count: int, *, seed: int = 
 
 
 def mmr(importance: Floats, embeddings: Floats, count: int, *, seed: int = 0) -> Units:
-    """Maximal marginal relevance (Carbonell & Goldstein, 1998): importance against redundancy, in equal parts.
+    """Maximal marginal relevance (Carbonell & Goldstein, 1998): importance against redundancy, equally weighted.
 
-    Each pick has the largest importance, scaled to 0..1, less its largest cosine similarity to the picks so far (0
-    before the first).
+    Each pick has the largest value of importance, scaled to 0..1, minus the largest cosine similarity to the picks so
+    far (0 before the first pick).
     """
     count = _checked(importance, embeddings, count)
     directions = _unit_length(embeddings)
@@ -150,12 +151,12 @@ SELECTORS: dict[str, Selector] = {
 
 
 def register_selector(name: str, selector: Selector) -> None:
-    """Makes a selector known to configurations under a name."""
+    """Makes a selector available to configurations under `name`."""
     SELECTORS[name] = selector
 
 
 def selector_by_name(name: str) -> Selector:
-    """Raises UsageError for an unknown name."""
+    """The selector of that name. Raises UsageError for an unknown name."""
     if name not in SELECTORS:
         accepted = ", ".join(SELECTORS)
         raise UsageError(
@@ -165,13 +166,13 @@ def selector_by_name(name: str) -> Selector:
 
 
 def _checked(importance: Floats, embeddings: Floats, count: int) -> int:
-    """The number of units to pick."""
+    """Checks the arguments of a selector and returns the number of units to pick. Raises ValueError."""
     if importance.ndim != 1 or embeddings.ndim != 2 or not 0 < len(importance) == len(embeddings):
         raise ValueError(f"importance {importance.shape} and embeddings {embeddings.shape}; accepted: (N,) and (N, D)")
     if count < 1:
-        raise ValueError(f"{count} units asked for; accepted: 1 or more")
+        raise ValueError(f"count is {count}; accepted: 1 or more")
     if not (np.isfinite(importance).all() and np.isfinite(embeddings).all()):
-        raise ValueError("importance or embeddings hold values that are not finite")
+        raise ValueError("importance or embeddings have values that are not finite")
     return min(count, len(importance))
 
 
@@ -180,7 +181,7 @@ def _by_importance(importance: Floats) -> Units:
 
 
 def _unit_length(embeddings: Floats) -> Floats:
-    """L2-normalised rows; a row of zeros stays zero, so it is similar to nothing."""
+    """L2-normalised rows; a row of zeros stays zero, so its similarity to every row is 0."""
     lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
     lengths[lengths == 0] = 1
     directions: Floats = embeddings / lengths

@@ -1,8 +1,8 @@
-"""Ship: charge the budget, hand evidence to the transport, and wait for the reply.
+"""Ship stages: charge the budget, send evidence and wait for the reply. `Evidence` in, `Sent` then `Answered` out.
 
-Three stages share one Uplink. `Pace` holds a replay back that runs away from its replies; `Ship` takes a place in the
-link window, charges and sends; `Collect` waits for the reply and gives the place back. At most `in_flight` messages are
-unacknowledged: a reply doubles as the acknowledgement.
+Three stages share one `Uplink`. `Pace` makes a replay wait for its replies. `Ship` takes a place in the link window,
+charges the budget and sends. `Collect` waits for the reply and frees the place. At most `in_flight` messages are
+unacknowledged; a reply is the acknowledgement.
 """
 
 from __future__ import annotations
@@ -13,45 +13,48 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 
-from pipeline.clock import BudgetClock
-from pipeline.shares import Account
-from pipeline.tasks import background
-from pipeline.types import Answered, Drop, Evidence, Kept, Reply, Scored, Sent
-from stages.memory import Memory
-from transport.link import EdgeLink
-from transport.wire import MalformedMessage, decode_reply
+from sagelink.pipeline.camera_accounts import CameraAccount
+from sagelink.pipeline.clock import BudgetClock
+from sagelink.pipeline.tasks import background
+from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Reply, Scored, Sent
+from sagelink.stages.reference_tracker import ReferenceTracker
+from sagelink.transport.link import EdgeLink
+from sagelink.transport.wire import MalformedMessage, decode_reply
 
 log = logging.getLogger(__name__)
 
 AHEAD = 64  # frames; see Pace
-_BUSY = "the server is busy: frames wait there for more than half of the deadline"
+_BUSY = "the server is busy: frames wait in its queue for more than half of the deadline"
 
 
 class Uplink:
-    """The link window, and the replies that are waited for."""
+    """The link window and the pending replies."""
 
     def __init__(
         self,
         link: EdgeLink,
         in_flight: int,
         deadline_s: float | None = None,
-        memories: Mapping[str, Memory] | None = None,
+        reference_trackers: Mapping[str, ReferenceTracker] | None = None,
     ) -> None:
-        """`deadline_s`: live, frames are held back while they would spend most of it in the server's queue;
-        `memories`: by camera, told of every reply."""
+        """
+        `in_flight`: largest number of unacknowledged messages.
+        `deadline_s`: of a live run; nothing is sent while frames would spend most of it in the server's queue.
+        `reference_trackers`: by camera; they get every reply.
+        """
         self.link = link
         self.places = asyncio.Semaphore(in_flight)
         self.waiting: dict[tuple[str, int], asyncio.Future[Reply]] = {}  # by camera and seq
         self.stray_replies = 0  # malformed, unknown or too late
         self._refusal: str | None = None
         self._deadline_s = deadline_s
-        self._rests_until_s = 0.0
-        self._memories = memories or {}
+        self._busy_until_s = 0.0
+        self._reference_trackers = reference_trackers or {}
 
     def refuses(self) -> bool:
-        """Whether nothing is to be sent now; the reason is logged once per change."""
+        """Whether nothing can be sent now; each new reason is logged once."""
         refusal = self.link.refusal()
-        if refusal is None and time.monotonic() < self._rests_until_s:
+        if refusal is None and time.monotonic() < self._busy_until_s:
             refusal = _BUSY
         if refusal != self._refusal:
             self._refusal = refusal
@@ -60,7 +63,7 @@ class Uplink:
         return refusal is not None
 
     async def listen(self) -> None:
-        """Settles the futures of `waiting` as replies come in, and the last of them when the link closes."""
+        """Resolves the futures in `waiting` as replies arrive; when the link closes, the others get ConnectionError."""
         try:
             async for camera, data in self.link.replies():
                 try:
@@ -69,9 +72,9 @@ class Uplink:
                     self.stray_replies += 1
                     log.warning("stage=ship event=malformed_reply error=%r", str(error))
                     continue
-                self._heed(reply)
-                if memory := self._memories.get(camera):
-                    memory.hear(reply)
+                self._note_queue(reply)
+                if tracker := self._reference_trackers.get(camera):
+                    tracker.acknowledge(reply)
                 future = self.waiting.pop((camera, reply.seq), None)
                 if future is None or future.done():
                     self.stray_replies += 1
@@ -82,24 +85,24 @@ class Uplink:
                 if not future.done():
                     future.set_exception(ConnectionError("the link has closed"))
 
-    def _heed(self, reply: Reply) -> None:
-        """Leaves a busy server alone for as long as the frame waited there, so that its queue can empty."""
+    def _note_queue(self, reply: Reply) -> None:
+        """Stops sending to a busy server for as long as the frame waited there, so that its queue can empty."""
         queue_s = reply.queue_ms / 1e3
         if self._deadline_s is not None and queue_s > self._deadline_s / 2:
-            self._rests_until_s = time.monotonic() + min(queue_s, self._deadline_s)
+            self._busy_until_s = time.monotonic() + min(queue_s, self._deadline_s)
 
     async def replied(self, camera: str, seq: int) -> None:
-        """Waits until no frame of a camera up to `seq` waits for its reply."""
-        replies = [reply for (name, number), reply in self.waiting.items() if name == camera and number <= seq]
+        """Waits until no reply to a frame of `camera` up to `seq` is pending."""
+        replies = [reply for (name, sent_seq), reply in self.waiting.items() if name == camera and sent_seq <= seq]
         if replies:
             await asyncio.wait(replies)
 
 
 class Pace:
-    """Verdicts are written in the order of capture, so those of later frames are kept until the reply is there."""
+    """Limits how many later verdicts are held in memory: verdicts are written in order, so they wait for a reply."""
 
     def __init__(self, uplink: Uplink, ahead: Callable[[str], int] = lambda camera: AHEAD) -> None:
-        """`ahead`: frames of a camera that may be decided while an earlier one waits for its reply."""
+        """`ahead`: by camera, how many frames may be decided while the reply to an earlier one is pending."""
         self._uplink = uplink
         self._ahead = ahead
 
@@ -111,20 +114,21 @@ class Pace:
 
 class Ship:
     def __init__(
-        self, uplink: Uplink, accounts: Mapping[str, Account], clock: BudgetClock, wait_for_place: bool
+        self, uplink: Uplink, accounts: Mapping[str, CameraAccount], clock: BudgetClock, wait_for_place: bool
     ) -> None:
-        """`accounts`: by camera. `wait_for_place`: a replay waits while the link window is full; a live run drops."""
+        """`accounts`: by camera. `wait_for_place`: True for a replay, which waits while the link window is full; a live
+        run drops the frame."""
         self._uplink = uplink
         self._accounts = accounts
         self._clock = clock
         self._wait_for_place = wait_for_place
 
-    async def process(self, evidence: Evidence) -> Sent | Kept:
+    async def process(self, evidence: Evidence) -> Sent | EdgeOnly:
         places = self._uplink.places
         if self._wait_for_place:
             await self._uplink.link.ready()
         elif places.locked() or self._uplink.refuses():
-            return Kept(evidence, Drop.LINK)
+            return EdgeOnly(evidence, Drop.LINK)
         await places.acquire()
         sent = None
         try:
@@ -134,11 +138,11 @@ class Ship:
                 places.release()
         return sent
 
-    async def _send(self, evidence: Evidence) -> Sent | Kept:
+    async def _send(self, evidence: Evidence) -> Sent | EdgeOnly:
         frame = evidence.frame
         account = self._accounts[frame.camera]
         if not account.charge(self._clock.now_s(frame), evidence.wire_bits):
-            return Kept(evidence, Drop.BUDGET)
+            return EdgeOnly(evidence, Drop.BUDGET)
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._uplink.waiting[frame.camera, frame.seq] = reply
         sent = Sent(evidence, account.now_s, account.window_bits(account.now_s), time.monotonic_ns(), reply)
@@ -148,13 +152,13 @@ class Ship:
         finally:
             if not accepted:
                 del self._uplink.waiting[frame.camera, frame.seq]
-        # Charged all the same: the ledger never forgets what might be on the wire.
-        return sent if accepted else Kept(sent, Drop.LINK)
+        # A refused message stays charged: a part of it may be on the wire.
+        return sent if accepted else EdgeOnly(sent, Drop.LINK)
 
 
 class Collect:
     def __init__(self, uplink: Uplink, deadline_s: float | None) -> None:
-        """`deadline_s`: longest wait for a reply; None waits for as long as the link lives."""
+        """`deadline_s`: longest wait for a reply; None: until the link closes."""
         self._uplink = uplink
         self._deadline_s = deadline_s
         self._last_refusal: str | None = None
@@ -167,23 +171,23 @@ class Collect:
     async def __aexit__(self, *_: object) -> None:
         await self._entered.aclose()
 
-    async def process(self, sent: Sent) -> Answered | Kept:
+    async def process(self, sent: Sent) -> Answered | EdgeOnly:
         try:
             async with asyncio.timeout(self._deadline_s):
                 reply = await sent.reply
         except TimeoutError:
             if not sent.reply.done() or sent.reply.cancelled():
-                return Kept(sent, Drop.LATE)
-            reply = sent.reply.result()  # both at once: who asks the future sees the reply, so the verdict has it too
+                return EdgeOnly(sent, Drop.LATE)
+            reply = sent.reply.result()  # it arrived at the deadline: the scene counts it, so the verdict must too
         except ConnectionError:
-            return Kept(sent, Drop.LINK)
+            return EdgeOnly(sent, Drop.LINK)
         finally:
             self._uplink.waiting.pop((sent.frame.camera, sent.frame.seq), None)
             self._uplink.places.release()
         if reply.refusal is not None:
-            if reply.refusal != self._last_refusal:  # once per change, not once a frame
+            if reply.refusal != self._last_refusal:  # once per change, not per frame
                 self._last_refusal = reply.refusal
                 log.warning("stage=ship event=refused seq=%d reason=%r", reply.seq, reply.refusal)
-            return Kept(sent, Drop.REFUSED)
+            return EdgeOnly(sent, Drop.REFUSED)
         elapsed_ms = (time.monotonic_ns() - sent.sent_ns) / 1e6
         return Answered(sent, reply, max(0.0, elapsed_ms - reply.server_ms))

@@ -1,4 +1,4 @@
-"""A real mosquitto for tests: started on a free port, killed, frozen, restarted."""
+"""A real mosquitto broker on a free port. A test can kill, freeze and restart it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def free_port() -> int:
 
 
 class Mosquitto:
-    """Listens on loopback; `settings` are further lines of its configuration."""
+    """A broker that listens on loopback; `settings` are additional lines of its configuration."""
 
     def __init__(self, *settings: str, port: int | None = None, scheme: str = "mqtt", host: str = "127.0.0.1") -> None:
         if _PROGRAM is None:

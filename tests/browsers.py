@@ -1,4 +1,4 @@
-"""A real browser for tests."""
+"""Chromium for tests, controlled by Playwright."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 from tests.conftest import skip_or_fail
 
 CHROMIUM = Path("/usr/bin/chromium")
-PATIENCE_MS = 20_000
+PATIENCE_MS = 60_000
 
 
 @contextlib.contextmanager
 def chromium(*options: str) -> Iterator[Any]:
-    """Playwright's browser. Skips the test where there is none."""
+    """Starts the browser; skips the test when Chromium is not installed."""
     if not CHROMIUM.exists():
         skip_or_fail("chromium", f"no {CHROMIUM}")
     from playwright.sync_api import sync_playwright
@@ -28,8 +28,8 @@ def chromium(*options: str) -> Iterator[Any]:
 
 
 def wait_for(page: Any, condition: str) -> None:
-    """Waits until the condition holds in the page. Its policy forbids Playwright's own way, which is eval."""
+    """Waits until a JavaScript condition is true. The page's policy forbids eval, which Playwright's own wait uses."""
     deadline = time.monotonic() + PATIENCE_MS / 1000
     while not page.evaluate(condition):
-        assert time.monotonic() < deadline, f"not within {PATIENCE_MS} ms: {condition}"
+        assert time.monotonic() < deadline, f"not true within {PATIENCE_MS} ms: {condition}"
         page.wait_for_timeout(50)

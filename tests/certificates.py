@@ -1,4 +1,4 @@
-"""Certificates made for a test, by openssl."""
+"""Makes certificates for tests with openssl."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def self_signed(folder: Path, host: str = "IP:127.0.0.1") -> tuple[Path, Path]:
-    """PEM files of a certificate for a host and of its key."""
+    """Makes a self-signed certificate for a host; returns the PEM files of certificate and key."""
     folder.mkdir(exist_ok=True)
     files = folder / "certificate.pem", folder / "key.pem"
     names = ["-subj", "/CN=sagelink", "-addext", f"subjectAltName={host}"]

@@ -1,4 +1,8 @@
-"""What tests need from outside the repository, and how they say that it is not there."""
+"""Options and fixtures of all tests, and the rule for tests that need a program or data from outside the repository.
+
+`pytest` runs every test but those marked `campaign`. `pytest --campaign` runs the rest: the tests with the mark, and
+each property test with many examples.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +15,40 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import is_hypothesis_test, settings
 
-# Machines are noisy: no test asserts a time, hypothesis neither.
-settings.register_profile("sagelink", deadline=None)
-settings.load_profile("sagelink")
+# Examples are the same in every run, and no test asserts a duration because machines are noisy.
+settings.register_profile("default", deadline=None, derandomize=True, database=None, max_examples=50)
+settings.register_profile("campaign", settings.get_profile("default"), max_examples=300)
 
 REQUIRED = set(filter(None, os.environ.get("SAGELINK_REQUIRE", "").split(",")))
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--campaign", action="store_true", help="run what `make test` leaves out: long tests, many examples"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile("campaign" if config.getoption("campaign") else "default")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    campaign = config.getoption("campaign")
+    selected, deselected = [], []
+    for item in items:
+        marked = item.get_closest_marker("campaign") is not None
+        wanted = marked or is_hypothesis_test(getattr(item, "obj", None)) if campaign else not marked
+        (selected if wanted else deselected).append(item)
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
+        items[:] = selected
+
+
 def skip_or_fail(need: str, reason: str) -> None:
-    """Skips the test, or fails it where SAGELINK_REQUIRE says that `need` must be there."""
+    """Skips the test because `need` is missing; fails it when SAGELINK_REQUIRE names `need`."""
     if need in REQUIRED:
         pytest.fail(f"{reason}, and SAGELINK_REQUIRE names {need!r}")
     pytest.skip(reason)
@@ -38,7 +64,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_camera_thread_left() -> Iterator[None]:
-    """Python aborts when it ends beside a thread that is inside OpenCV; the command leaves by os._exit instead."""
+    """Waits for camera threads: Python aborts at exit while a thread is inside OpenCV. The command calls os._exit."""
     yield
     for thread in threading.enumerate():
         if thread.name.startswith("sagelink-camera"):
@@ -46,7 +72,7 @@ def _no_camera_thread_left() -> Iterator[None]:
 
 
 class RtspServer:
-    """GStreamer's RTSP server as a process that a test may kill, start anew at the same port, or freeze."""
+    """GStreamer's RTSP server as a process. A test can kill it, restart it on the same port, or freeze it."""
 
     def __init__(self, *options: str) -> None:
         self._options = options
@@ -81,7 +107,7 @@ class RtspServer:
 
 @pytest.fixture
 def rtsp_server() -> Iterator[Callable[..., RtspServer]]:
-    """Starts servers of a live 160x120 H.264 stream, 20 frames/s; options as in rtsp_server.py."""
+    """Starts servers that stream live 160x120 H.264 video at 20 frames/s; the options are those of rtsp_server.py."""
     servers: list[RtspServer] = []
 
     def start(*options: str) -> RtspServer:
@@ -100,10 +126,10 @@ def rtsp_url(rtsp_server: Callable[..., RtspServer]) -> str:
 
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
-    """Runs `sagelink` with arguments in this process; gives its exit code and what it printed."""
+    """Runs `sagelink` with arguments in this process; returns its exit code and its output."""
 
     def run(*arguments: object) -> tuple[int, str]:
-        from pipeline import cli
+        from sagelink.app import cli
 
         monkeypatch.setattr(sys, "argv", ["sagelink", *map(str, arguments)])
         code = cli._run_app()

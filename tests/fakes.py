@@ -1,4 +1,4 @@
-"""Small stand-ins that several tests share: values, a link with a fate for each message, a clock, patience."""
+"""Fakes that several tests share: sample values, a link with a chosen fate per message, and a fixed clock."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.channel import Channel, ChannelClosed
-from pipeline.types import (
+from sagelink.pipeline.channel import Channel, ChannelClosed
+from sagelink.pipeline.types import (
     WHOLE,
     Answer,
+    EdgeView,
     Evidence,
     Frame,
-    Look,
     Metered,
     OperatingPoint,
     Pixels,
@@ -24,27 +24,28 @@ from pipeline.types import (
     Selected,
     Units,
 )
-from stages.looks import thumb_of
-from transport.codecs import Canvas
-from transport.codecs.raw import RawZstd
-from transport.wire import EvidenceMessage, encode_evidence, encode_reply, peek
+from sagelink.stages.zoom import thumbnail_of
+from sagelink.transport.codecs import Canvas
+from sagelink.transport.codecs.raw import RawZstd
+from sagelink.transport.wire import EvidenceMessage, encode_evidence, encode_reply, peek
 
 SIDE, PATCH, CLASSES = 4, 4, 5
 CANVAS = Canvas(SIDE, PATCH)
 
-# answer: one reply; lose: none; refuse: the link takes no message; duplicate: the reply comes twice; late: the reply
-# waits for `release`; garble: bytes that are no reply; unknown: a reply about another frame; reject: a refusal
+# answer: one reply; lose: no reply; refuse: the link refuses the message; duplicate: the reply arrives twice;
+# late: the reply waits for `release`; garble: the reply is malformed; unknown: the reply names another frame;
+# reject: the server refuses the message
 Fate = Literal["answer", "lose", "refuse", "duplicate", "late", "garble", "unknown", "reject"]
 
 
 async def settle(rounds: int = 20) -> None:
-    """Lets every task that can run do so."""
+    """Lets every task that is ready run."""
     for _ in range(rounds):
         await asyncio.sleep(0)
 
 
 def make_picture(side: int = SIDE, patch_size: int = PATCH, seed: int = 0) -> Pixels:
-    """Noise, which no coder makes smaller."""
+    """Noise (side * patch_size, side * patch_size, 3) uint8, which no codec compresses."""
     return np.random.default_rng(seed).integers(0, 256, (side * patch_size,) * 2 + (3,), np.uint8)
 
 
@@ -71,7 +72,7 @@ def make_scored(
     embeddings: NDArray[np.float32] = rng.standard_normal((side**2, 8), np.float32)
     summary: NDArray[np.float32] = rng.standard_normal(8).astype(np.float32)
     frame = make_frame(seq, stream_s, picture)
-    look = Look(WHOLE, summary, thumb_of(picture))
+    look = EdgeView(WHOLE, summary, thumbnail_of(picture))
     return Scored(frame, picture, make_answer(probs), importance, embeddings, look, score_ms=2.0)
 
 
@@ -91,7 +92,7 @@ def raw_point(units: int = SIDE**2) -> OperatingPoint:
 
 
 def make_evidence(seq: int = 0, stream_s: float = 0.0, units: Iterable[int] = (1, 5, 6)) -> Evidence:
-    """A real message about noise."""
+    """An encoded message that holds units of noise."""
     selected = make_selected(make_metered(make_scored(seq, stream_s)))
     chosen = np.sort(np.array(list(units), np.intp))
     payload = RawZstd().encode(selected.metered.scored.picture, chosen, raw_point(len(chosen)), CANVAS)
@@ -106,12 +107,12 @@ def make_reply(seq: int = 0, units: int = 3, refusal: str | None = None) -> Repl
 
 
 class FakeLink:
-    """An EdgeLink that does to its n-th message what the n-th of `fates` says, and answers the others."""
+    """An EdgeLink that treats its n-th message by the n-th fate; it answers messages beyond the last fate."""
 
     def __init__(self, fates: Iterable[Fate] = (), framing_bytes: int = 0) -> None:
-        self.sent: list[bytes] = []  # what was on the wire
+        self.sent: list[bytes] = []  # messages that the link accepted
         self.offered = 0
-        self.down: str | None = None  # why it takes nothing
+        self.down: str | None = None  # the reason when the link refuses every message
         self.asked_ready = 0
         self.on_send: Callable[[], None] = lambda: None
         self._fates = iter(fates)
@@ -142,7 +143,7 @@ class FakeLink:
             return "refused"
         self.sent.append(message)
         about = peek(message)
-        assert about is not None, "the edge sent something that is no evidence"
+        assert about is not None, "the edge sent a message that is not evidence"
         seq, _ = about
         reply = camera, encode_reply(make_reply(seq, refusal="no" if fate == "reject" else None))
         match fate:
@@ -162,7 +163,7 @@ class FakeLink:
         return None
 
     async def release(self) -> None:
-        """Delivers the replies that are late."""
+        """Delivers the late replies."""
         while self._late:
             await self._down.put(self._late.pop(0))
 
@@ -174,7 +175,7 @@ class FakeLink:
 
 
 class StubClock:
-    """A BudgetClock that stands where it is put."""
+    """A BudgetClock whose time a test sets."""
 
     def __init__(self, time_s: float = 0.0) -> None:
         self.time_s = time_s
@@ -184,7 +185,7 @@ class StubClock:
 
 
 async def drained(channel: Channel[object]) -> list[object]:
-    """All that comes out of a channel until it closes."""
+    """Returns all items of a channel until it closes."""
     items = []
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Real `sagelink` processes for tests, with whatever they print."""
+"""Real `sagelink` processes for tests, with their output."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Self
 
 
 class Sagelink:
-    """One `sagelink ...` process; left, it is killed if it still runs."""
+    """One `sagelink ...` process. Leaving the context kills it if it still runs."""
 
     def __init__(self, *arguments: str | Path, **environment: str) -> None:
         self.output = ""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.cli", *map(str, arguments)],
+            [sys.executable, "-m", "sagelink.app.cli", *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -39,8 +39,8 @@ class Sagelink:
         self._reader.join(5)
         self._process.stdout.close()
 
-    def said(self, text: str, timeout_s: float = 60) -> Self:
-        """Waits until it has printed `text`."""
+    def said(self, text: str, timeout_s: float = 150) -> Self:
+        """Waits until the output contains `text`."""
         end_s = time.monotonic() + timeout_s
         while text not in self.output:
             assert self._process.poll() is None or text in self.output, f"ended without {text!r}:\n{self.output}"
@@ -49,13 +49,16 @@ class Sagelink:
         return self
 
     def ended(self, timeout_s: float = 120) -> int:
-        """Waits for its end; the exit code."""
+        """Waits until the process ends; returns its exit code."""
         code = self._process.wait(timeout_s)
         self._reader.join(5)
         return code
 
     def interrupt(self) -> None:
         self._process.send_signal(signal.SIGINT)
+
+    def terminate(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         self._process.kill()
@@ -67,7 +70,7 @@ class Sagelink:
         return psutil.Process(self._process.pid).memory_info().rss / 1e6
 
     def threads_and_files(self) -> tuple[int, int]:
-        """How many of each it has open."""
+        """Number of threads and of open files."""
         import psutil
 
         process = psutil.Process(self._process.pid)

@@ -1,4 +1,4 @@
-"""A camera app: an aiortc peer that pushes a video track to a WHIP endpoint."""
+"""Peers for tests: an aiortc peer that pushes a video track to a WHIP endpoint, as a camera app or a browser does."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def request(
 
 
 class CameraApp:
-    """Left, it says goodbye."""
+    """A peer that pushes one video track; `leave` closes its connection."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class CameraApp:
         self._peer = RTCPeerConnection()
         transceiver = self._peer.addTransceiver(Shades(shade, *size), "sendonly")
         codecs = RTCRtpSender.getCapabilities("video").codecs
-        transceiver.setCodecPreferences([each for each in codecs if each.mimeType == f"video/{codec}"])
+        transceiver.setCodecPreferences([known for known in codecs if known.mimeType == f"video/{codec}"])
         self.status, self.reason, self.location = 0, "", ""
 
     async def push(self) -> Self:
@@ -77,7 +77,7 @@ class CameraApp:
 
 
 class Browser(CameraApp):
-    """What the page in a browser does: it sends video, and hears answers on a channel agreed in advance."""
+    """A peer like the camera page: sends video, and receives answers on a pre-negotiated data channel."""
 
     def __init__(self, url: str, shade: int = 200, **options: Any) -> None:
         super().__init__(url, shade, **options)

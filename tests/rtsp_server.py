@@ -1,4 +1,4 @@
-"""A real RTSP server for tests, run by the system's Python: prints its port and serves a drawn clip at /live."""
+"""An RTSP server for tests. The system's Python runs it: it prints its port and streams a test pattern at /live."""
 
 import argparse
 import sys
@@ -12,7 +12,7 @@ from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402 (gi wants its v
 parser = argparse.ArgumentParser()
 parser.add_argument("--port", default="0")
 parser.add_argument("--fps", type=int, default=20)
-parser.add_argument("--password", help="of the user `viewer`")
+parser.add_argument("--password", help="password of the user `viewer`")
 parser.add_argument("--grow-after", type=float, help="seconds after which the picture becomes 320x240")
 options = parser.parse_args()
 

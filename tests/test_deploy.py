@@ -1,38 +1,40 @@
-"""The steps of docs/deploy.md with a real broker: its certificate, its users, and who may see what."""
+"""The steps of docs/deploy.md with a real broker: its certificate, its users, and their access rights."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import subprocess
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 
 import aiomqtt
 import pytest
 import yaml
 
-from pipeline.config import MqttConfig
+from sagelink.pipeline.config import MqttConfig
+from sagelink.transport.link import CameraInfo
+from sagelink.transport.mqtt.address import Broker, open_broker
+from sagelink.transport.mqtt.edge import MqttEdgeLink
+from sagelink.transport.mqtt.server import MqttServerLink
+from sagelink.transport.mqtt.topics import Topics
 from tests.brokers import Mosquitto
-from transport.link import Hello
-from transport.mqtt.address import open_broker
-from transport.mqtt.edge import MqttEdgeLink
-from transport.mqtt.server import MqttServerLink
-from transport.mqtt.topics import Topics
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 USERS = ("gate-north", "gate-south", "server", "operator")
+SILENCE_S = 0.5
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What /etc/sagelink holds."""
-    made = tmp_path_factory.mktemp("etc")
-    subprocess.run([DEPLOY / "certificates.sh", made, "127.0.0.1"], check=True, capture_output=True)
+    """A folder with the files of /etc/sagelink."""
+    etc = tmp_path_factory.mktemp("etc")
+    subprocess.run([DEPLOY / "certificates.sh", etc, "127.0.0.1"], check=True, capture_output=True)
     for index, user in enumerate(USERS):
         create = ["-c"] if index == 0 else []
-        subprocess.run(["mosquitto_passwd", "-b", *create, made / "passwords", user, f"{user}-password"], check=True)
-    (made / "acl").write_text((DEPLOY / "acl").read_text())
-    return made
+        subprocess.run(["mosquitto_passwd", "-b", *create, etc / "passwords", user, f"{user}-password"], check=True)
+    (etc / "acl").write_text((DEPLOY / "acl").read_text())
+    return etc
 
 
 def config(folder: Path, user: str) -> MqttConfig:
@@ -43,18 +45,20 @@ def config(folder: Path, user: str) -> MqttConfig:
 async def test_a_site_with_tls_users_and_access_control(folder: Path) -> None:
     text = (DEPLOY / "mosquitto.conf").read_text().replace("/etc/sagelink", str(folder))
     settings = [line for line in text.splitlines() if not line.startswith("listener")]
-    topics, hello = Topics("sagelink"), Hello(14, 16, "0123", 5.0)
+    topics, camera_info = Topics("sagelink"), CameraInfo(14, 16, "0123", 5.0)
     with Mosquitto(*settings, scheme="mqtts") as mosquitto:
 
-        def broker(user: str):
+        def broker(user: str) -> Broker:
             return open_broker(mosquitto.url, config(folder, user), "url")
 
-        north = MqttEdgeLink(broker("gate-north"), topics, "gate-north", ["door"], hello, must_connect=True)
+        north = MqttEdgeLink(broker("gate-north"), topics, "gate-north", ["door"], camera_info, must_connect=True)
         async with (
             MqttServerLink(broker("server"), topics, "servers") as server,
             north,
-            _spy(broker("gate-south")) as spy,
+            _client(broker("gate-south")) as south,
+            _client(broker("server")) as server_client,
         ):
+            await south.subscribe("#", qos=1)
             assert await north.send("door", b"evidence") is None
             async with asyncio.timeout(10):
                 message = await anext(server.messages())
@@ -62,22 +66,35 @@ async def test_a_site_with_tls_users_and_access_control(folder: Path) -> None:
                 assert (message.sender, message.data) == ("gate-north/door", b"evidence")
                 assert await anext(north.replies()) == ("door", b"verdict")
                 assert list(server.cameras) == ["gate-north/door"]
-            await spy.publish("sagelink/gate-north/door/verdict", b"forged", qos=1)
-            await spy.publish("sagelink/gate-south/seen", b"", qos=1)
-            assert len(spy.messages) == 0
+                # A forged verdict of another node does not arrive; the server's next one does.
+                await south.publish("sagelink/gate-north/door/verdict", b"forged", qos=1)
+                assert await north.send("door", b"more evidence") is None
+                await server.reply(await anext(server.messages()), b"second verdict")
+                assert await anext(north.replies()) == ("door", b"second verdict")
+                # Node south has received nothing but its own verdict, and nothing else follows.
+                await server_client.publish("sagelink/gate-south/door/verdict", b"for south", qos=1)
+                assert (await anext(south.messages)).payload == b"for south"
+            await _is_silent(anext(south.messages))
+            await _is_silent(anext(north.replies()))
+
+
+async def _is_silent(next_message: Awaitable[object]) -> None:
+    """Waits until no message has arrived for a while."""
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(SILENCE_S):
+            await next_message
 
 
 @contextlib.asynccontextmanager
-async def _spy(broker):
-    """A camera box that listens to all that it can get."""
+async def _client(broker: Broker) -> AsyncIterator[aiomqtt.Client]:
+    """A plain MQTT client with the rights of the broker's user."""
     async with aiomqtt.Client(
         broker.host, broker.port, username=broker.username, password=broker.password, tls_context=broker.tls
     ) as client:
-        await client.subscribe("#", qos=1)
         yield client
 
 
-def test_the_compose_file_and_the_units_name_what_exists() -> None:
+def test_the_compose_file_and_the_units_name_existing_files_and_commands() -> None:
     services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
     assert set(services) == {"broker", "server", "edge"}
     assert (DEPLOY.parent / services["server"]["build"]["dockerfile"]).is_file()

@@ -1,4 +1,4 @@
-"""Both sides in one process: real wire bytes over two bounded channels, no framing."""
+"""The link between edge and server in one process: real wire bytes over two bounded channels, without framing."""
 
 from __future__ import annotations
 
@@ -6,60 +6,57 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Self
 
-from pipeline.channel import Channel, ChannelClosed
-from transport.link import Hello, Message
-from transport.wire import MAX_MESSAGE_BYTES
+from sagelink.pipeline.channel import Channel, ChannelClosed
+from sagelink.transport.link import CameraInfo, Message
+from sagelink.transport.wire import MAX_MESSAGE_BYTES
 
 
 class InProcessLink:
     """An EdgeLink and a ServerLink in one. A camera's address is its name."""
 
     def __init__(self, capacity: int = 8) -> None:
-        self._up: Channel[Message] = Channel("uplink", capacity=capacity)
-        self._down: Channel[tuple[str, bytes]] = Channel("downlink", capacity=capacity)
-        self.cameras: Mapping[str, Hello] = {}
+        self._uplink: Channel[Message] = Channel("uplink", capacity=capacity)
+        self._downlink: Channel[tuple[str, bytes]] = Channel("downlink", capacity=capacity)
+        self.cameras: Mapping[str, CameraInfo] = {}
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self.close()
-
-    def close_uplink(self) -> None:
-        """Takes no more evidence; what is inside is still answered."""
-        self._up.close()
+        self._downlink.close()
 
     def close(self) -> None:
-        self._up.close()
-        self._down.close()
+        """Accepts no more messages; replies to messages already accepted are delivered until the link is left."""
+        self._uplink.close()
 
     def wire_bits(self, camera: str, message_bytes: int) -> int:
         return 8 * message_bytes
 
     def refusal(self) -> str | None:
-        return "the link is closed" if self._up.closed else None
+        return "the link is closed" if self._uplink.closed else None
 
     async def ready(self) -> None:
-        """At once: `send` itself waits for room."""
+        """Returns at once: `send` itself waits for room."""
 
     async def send(self, camera: str, message: bytes) -> str | None:
         if len(message) > MAX_MESSAGE_BYTES:
             return f"{len(message)} bytes; accepted: up to {MAX_MESSAGE_BYTES}"
         try:
-            await self._up.put(Message(camera, message, time.monotonic()))
+            await self._uplink.put(Message(camera, message, time.monotonic()))
         except ChannelClosed:
             return self.refusal()
         return None
 
     def replies(self) -> AsyncIterator[tuple[str, bytes]]:
-        return aiter(self._down)
+        return aiter(self._downlink)
 
     def messages(self) -> AsyncIterator[Message]:
-        return aiter(self._up)
+        return aiter(self._uplink)
 
     async def reply(self, message: Message, data: bytes) -> bool:
         try:
-            await self._down.put((message.sender, data))
+            await self._downlink.put((message.sender, data))
         except ChannelClosed:
             return False
         return True

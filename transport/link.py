@@ -1,8 +1,8 @@
-"""What every transport offers to the two sides.
+"""The contract of every transport: `EdgeLink` sends evidence and receives replies, `ServerLink` does the reverse.
 
-Both ends are async context managers: entered, they connect; left, they close. Several cameras may share a link, so a
-message goes with its camera's name up, and to its sender's address down. Losing a connection is no error: a link mends
-itself, and says meanwhile why it takes nothing.
+Both ends are async context managers: entering one connects it, leaving it closes it. Several cameras may share a link:
+the edge names the camera of each message, and the server replies to the sender's address. A lost connection is not an
+error: the link reconnects by itself and refuses messages, with a reason, until it is connected again.
 """
 
 from __future__ import annotations
@@ -13,70 +13,72 @@ from typing import Protocol, Self
 
 
 @dataclass(frozen=True, slots=True)
-class Hello:
-    """What a camera announces to servers."""
+class CameraInfo:
+    """The properties of a camera's evidence, which its edge announces to servers."""
 
-    side: int  # units on a side of the grid that its evidence is cut on
+    side: int  # units on a side of the grid on which the evidence is cut
     patch_size: int  # pixels on a side of a unit
     classes: str  # fingerprint of the class names, in order
-    deadline_s: float  # a reply later than this is of no use
+    deadline_s: float  # the camera ignores a reply that arrives later than this after the frame
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """Evidence as it comes out of a link."""
+    """An evidence message as the server's end of a link delivers it."""
 
     sender: str  # the camera's address
     data: bytes
     arrived_s: float  # monotonic clock
-    session: bytes = b""  # of the sender; a transport may tell by it a reply that the sender no longer waits for
-    lost_parts: int = 0  # that belong to it and have not come
+    session: bytes = b""  # opaque: the transport needs it to route the reply to the run that sent the message
+    lost_parts: int = 0  # parts of the message that did not arrive
 
 
 class EdgeLink(Protocol):
-    """The edge's end."""
+    """The edge's end of a link."""
 
     async def __aenter__(self) -> Self: ...
 
     async def __aexit__(self, *_: object) -> None: ...
 
     def wire_bits(self, camera: str, message_bytes: int) -> int:
-        """Uplink bits of one message of that many bytes, framing included. Never falls as messages grow."""
+        """Uplink bits that a message of `message_bytes` costs, framing included. Never decreases with the size."""
         ...
 
     def refusal(self) -> str | None:
-        """Why no message would be taken now; None when one would be. Asked before the budget is charged."""
+        """The reason why the link would refuse a message now; None if it would accept one. Call it before charging the
+        budget."""
         ...
 
     async def ready(self) -> None:
-        """Waits until a message would be taken, or the link is closed."""
+        """Waits until the link would accept a message, or is closed."""
         ...
 
     async def send(self, camera: str, message: bytes) -> str | None:
-        """Hands a message to the transport; None, or why it was not taken. A refused message is not on the wire."""
+        """Hands a message to the transport. Returns None, or the reason for refusing it; a refused message costs no
+        uplink bits."""
         ...
 
     def replies(self) -> AsyncIterator[tuple[str, bytes]]:
-        """Camera and reply, as they come, until the link is closed."""
+        """Pairs of camera and reply in order of arrival, until the link is closed."""
         ...
 
 
 class ServerLink(Protocol):
-    """The server's end."""
+    """The server's end of a link."""
 
     async def __aenter__(self) -> Self: ...
 
     async def __aexit__(self, *_: object) -> None: ...
 
     @property
-    def cameras(self) -> Mapping[str, Hello]:
-        """What the cameras that are there have announced, by address. A transport may know of none."""
+    def cameras(self) -> Mapping[str, CameraInfo]:
+        """The connected cameras' announcements, by address. Empty where the transport has no announcements."""
         ...
 
     def messages(self) -> AsyncIterator[Message]:
-        """Evidence, as it comes, until the link is closed."""
+        """Evidence messages in order of arrival, until the link is closed."""
         ...
 
     async def reply(self, message: Message, data: bytes) -> bool:
-        """Sends the reply to a message; False where there is no way to its sender now, so that it is lost."""
+        """Sends `data` to the sender of `message`. False if the sender cannot be reached: the reply is lost."""
         ...

@@ -1,7 +1,7 @@
-"""The binary messages between edge and server. The layout is documented in docs/wire.md.
+"""Encodes and decodes the binary messages between edge and server: evidence, bundles of evidence, and replies.
 
-Every field is big-endian. A decoder believes nothing: each size is bounded before anything is allocated for it, and a
-malformed message ends in a MalformedMessage that says what is wrong.
+docs/wire.md documents the layout. Every field is big-endian. Decoders trust no field: each size is checked before
+memory is allocated for it, and a malformed message raises MalformedMessage with the reason.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.types import Reply, Units
-from transport.unit_set import (
+from sagelink.pipeline.types import Reply, Units
+from sagelink.transport.unit_set_codec import (
     RECTANGLE_BYTES,
     pack_rectangle,
     pack_units,
@@ -27,10 +27,10 @@ VERSION = 3
 
 # magic, version, kind, seq, grid side, patch size, codec, number of units with the flag _RECTANGLE
 _EVIDENCE = struct.Struct("!2sBBIBBBH")
-# magic, version, kind, seq, units, time at the server and of that in its queue (us), frames waiting there, length of
-# the refusal, number of classes
+# magic, version, kind, seq, units, time at the server and time in its queue (us), frames in that queue, bytes of the
+# refusal, number of classes
 _REPLY = struct.Struct("!2sBBIHIIHBB")
-# magic, version, kind, seq, number of parts; then each part with its length before it
+# magic, version, kind, seq, number of parts; then the length and the bytes of each part
 _BUNDLE = struct.Struct("!2sBBIB")
 _LENGTH = struct.Struct("!H")
 _CLASS = struct.Struct("!If")  # class id, log-probability
@@ -46,14 +46,18 @@ MAX_SIDE = 64  # units on a side of the grid
 MAX_PATCH = 64  # pixels on a side of a unit
 MAX_CLASSES = 16
 MAX_PARTS = 32
-PART_BYTES = 1155  # a part that travels in one datagram of WebRTC
+PART_BYTES = 1155  # longest part that travels in one WebRTC datagram
+# The parts of a bundle have at least this many bytes on average. The splitter and the WebRTC cost model both rely on
+# it through `max_datagrams`: a link is asked for the cost of a message by its size alone, so this bound keeps the
+# charge at or above the cost of the real datagrams.
+MIN_MEAN_PART_BYTES = 640
 MAX_MESSAGE_BYTES = 4_000_000
-NAME_BYTES = 8  # of what a server remembers
-REMEMBERED = 10  # the codec number of evidence that completes what the server remembers: transport.remembered
+REFERENCE_NAME_BYTES = 8  # name of the units that a server retains for a camera
+DELTA_CODEC = 10  # codec number of evidence that adds to retained units: transport.delta_message
 
 
 class MalformedMessage(ValueError):
-    """The bytes are not a message that this version can read; the text says why."""
+    """The bytes are not a message that this version can read; the text gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ class EvidenceMessage:
     seq: int  # 0 .. 2**32 - 1
     side: int  # the grid has side x side units
     patch_size: int  # pixels on a side of a unit
-    codec: int  # see transport.codecs
+    codec: int  # number of a codec in transport.codecs, or DELTA_CODEC
     units: Units  # ascending, at least one
     payload: bytes
 
@@ -117,39 +121,34 @@ def _set_bytes(total: int, count: int, rectangle: bool) -> int:
 
 
 def encode_bundle(seq: int, parts: Sequence[bytes]) -> bytes:
-    """Evidence messages about one frame, each about other units, as one message."""
+    """Joins evidence messages about one frame, with different units each, into one message."""
     header = _BUNDLE.pack(MAGIC, VERSION, _KIND_BUNDLE, seq, len(parts))
     return seal(header + b"".join(_LENGTH.pack(len(part)) + part for part in parts))
 
 
-def bundle_bytes(parts: int) -> int:
-    """Bytes of a bundle beside its parts."""
-    return _BUNDLE.size + parts * _LENGTH.size + _CRC.size
-
-
 def decode_bundle(data: bytes) -> tuple[int, list[bytes]]:
-    """The frame and the parts. Raises MalformedMessage."""
+    """The frame's `seq` and the parts. Raises MalformedMessage."""
     body = _unseal(data)
     kind, (seq, count) = _header(_BUNDLE, body)
     if kind != _KIND_BUNDLE:
         raise MalformedMessage(f"kind is {kind}, not a bundle")
     if not 1 <= count <= MAX_PARTS:
         raise MalformedMessage(f"{count} parts; accepted: 1 to {MAX_PARTS}")
-    parts, at = [], _BUNDLE.size
+    parts, offset = [], _BUNDLE.size
     for _ in range(count):
-        if at + _LENGTH.size > len(body):
+        if offset + _LENGTH.size > len(body):
             raise MalformedMessage("the bundle is cut short")
-        (length,) = _LENGTH.unpack_from(body, at)
-        at += _LENGTH.size
-        parts.append(body[at : at + length])
-        at += length
-    if at != len(body):
+        (length,) = _LENGTH.unpack_from(body, offset)
+        offset += _LENGTH.size
+        parts.append(body[offset : offset + length])
+        offset += length
+    if offset != len(body):
         raise MalformedMessage("the bundle's parts do not fill it")
     return seq, parts
 
 
 def is_bundle(data: bytes) -> bool:
-    """By its first bytes alone."""
+    """Checks only the first bytes."""
     return data[: len(_BUNDLE_START)] == _BUNDLE_START
 
 
@@ -157,7 +156,7 @@ _BUNDLE_START = MAGIC + bytes([VERSION, _KIND_BUNDLE])
 
 
 def parts_of(message: bytes) -> list[bytes]:
-    """What a transport may send piece by piece: the parts of a bundle, or the whole of any other message."""
+    """The parts of a bundle, which a transport may send separately; any other message as the only part."""
     if not is_bundle(message):
         return [message]
     try:
@@ -166,9 +165,15 @@ def parts_of(message: bytes) -> list[bytes]:
         return [message]
 
 
+def max_datagrams(message_bytes: int) -> int:
+    """The largest number of datagrams in which a message of this size may travel; at least 1, never decreases with the
+    size. Longer messages are bundles, see MIN_MEAN_PART_BYTES."""
+    return 1 if message_bytes <= PART_BYTES else math.ceil(message_bytes / MIN_MEAN_PART_BYTES)
+
+
 def peek(data: bytes) -> tuple[int, int] | None:
-    """The frame that evidence is about and the number of units that it claims, remembered ones included, where its
-    checksum and header are sound: enough to queue or to refuse it."""
+    """The frame's `seq` and the number of units that evidence claims, retained ones included. None if its checksum or
+    header is wrong. Enough to queue or to refuse the message without decoding it."""
     try:
         if is_bundle(data):
             seq, parts = decode_bundle(data)
@@ -179,9 +184,9 @@ def peek(data: bytes) -> tuple[int, int] | None:
         rectangle, units = bool(units & _RECTANGLE), units & ~_RECTANGLE
     except MalformedMessage:
         return None
-    if codec == REMEMBERED and 1 <= side <= MAX_SIDE and 1 <= units <= side**2:
-        kept = _EVIDENCE.size + _set_bytes(side**2, units, rectangle) + NAME_BYTES
-        units += int.from_bytes(body[kept : kept + 2])
+    if codec == DELTA_CODEC and 1 <= side <= MAX_SIDE and 1 <= units <= side**2:
+        count_at = _EVIDENCE.size + _set_bytes(side**2, units, rectangle) + REFERENCE_NAME_BYTES
+        units += int.from_bytes(body[count_at : count_at + 2])  # units retained by the server
     return (seq, units) if kind == _KIND_EVIDENCE else None
 
 
@@ -219,7 +224,7 @@ def decode_reply(data: bytes) -> Reply:
     if any(not log_prob <= 0 or math.isinf(log_prob) for _, log_prob in classes):
         raise MalformedMessage("a log-probability is above 0, infinite or not a number")
     if len({class_id for class_id, _ in classes}) != count:
-        raise MalformedMessage("a class stands twice")
+        raise MalformedMessage("a class occurs twice")
     class_ids = tuple(class_id for class_id, _ in classes)
     log_probs = tuple(p for _, p in classes)
     return Reply(seq, refusal or None, class_ids, log_probs, units, server_us / 1000, queue_us / 1000, waiting)
@@ -237,7 +242,7 @@ def _header(layout: struct.Struct, body: bytes) -> tuple[int, tuple[int, ...]]:
 
 
 def seal(body: bytes) -> bytes:
-    """A message's last step: its checksum."""
+    """Appends the checksum."""
     return body + _CRC.pack(zlib.crc32(body))
 
 

@@ -1,4 +1,4 @@
-"""The bundled demo pair: two small ViTs trained by `models.train_demo` on the synthetic world."""
+"""The bundled demo pair: two small ViTs trained by `sagelink.lab.train_demo` on the synthetic world."""
 
 from __future__ import annotations
 

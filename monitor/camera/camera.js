@@ -1,16 +1,16 @@
-// The camera's picture, what the server says of it, and the way back when something fails.
+// Sends the camera's picture to the server, shows the answers, and reconnects after a failure.
 
 import { Connection } from "./connection.js";
 import { element, ms, percent } from "/static/format.js";
 
 const FIRST_MS = 500; // until the next attempt; doubled each time
-const MOST_MS = 5000;
+const MAX_MS = 5000;
 const RATE_MS = 3000;
-const WISHES = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 15 }, facingMode: "environment" };
+const VIDEO = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 15 }, facingMode: "environment" };
 const CAMERA_FAULTS = {
-  NotAllowedError: "The browser may not use the camera. Allow it for this page, then try again.",
+  NotAllowedError: "The browser does not allow the camera. Allow it for this page, then try again.",
   NotFoundError: "No camera was found.",
-  NotReadableError: "The camera cannot be read: another program may be using it.",
+  NotReadableError: "The camera cannot be read. Another program may use it.",
 };
 
 let track = null;
@@ -18,8 +18,8 @@ let connection = null;
 let token = "";
 let waitMs = FIRST_MS;
 let timer = 0;
-let network = null; // ms there and back
-let arrivals = []; // of answers, newest last
+let network = null; // round trip in ms
+let arrivals = []; // times of answers, newest last
 let live = false;
 let newest = -1;
 
@@ -48,10 +48,10 @@ async function openCamera() {
   state("starting");
   if (!navigator.mediaDevices) {
     state("no camera", "bad");
-    return problem("A browser gives its camera only to pages over https, or from this machine (localhost).");
+    return problem("A browser allows the camera only for pages over https, or from this machine (localhost).");
   }
   try {
-    const stream = await navigator.mediaDevices.getUserMedia({ video: WISHES, audio: false });
+    const stream = await navigator.mediaDevices.getUserMedia({ video: VIDEO, audio: false });
     [track] = stream.getVideoTracks();
     element("picture").srcObject = stream;
   } catch (error) {
@@ -62,7 +62,7 @@ async function openCamera() {
     disconnect();
     track = null;
     state("no camera", "bad");
-    problem("The camera has gone.");
+    problem("The camera was disconnected.");
   });
   connect();
 }
@@ -71,19 +71,19 @@ async function connect() {
   disconnect();
   if (!track || document.hidden) return;
   state("connecting");
-  const mine = (connection = new Connection(show, () => later("no connection")));
+  const own = (connection = new Connection(show, () => later("no connection")));
   newest = -1;
   try {
-    await mine.open(track, token);
-    if (mine === connection) state("connected");
+    await own.open(track, token);
+    if (own === connection) state("connected");
   } catch (error) {
-    if (mine !== connection) return;
+    if (own !== connection) return;
     if (error.status === 401) {
       disconnect();
       state("token needed", "bad");
-      login(token ? "That is not the token of this server." : "This server asks for a token.");
+      login(token ? "This is not the token of this server." : "This server needs a token.");
     } else {
-      if (error.status && error.status !== 503) problem(`The server refuses (${error.status}): ${error.message}`);
+      if (error.status && error.status !== 503) problem(`The server refused the connection (${error.status}): ${error.message}`);
       later(error.status === 503 ? "server full" : error.status ? "refused" : "no connection");
     }
   }
@@ -97,17 +97,17 @@ function disconnect() {
   live = false;
 }
 
-// Tries again, after twice the time of the attempt before, or less: not everybody at once.
+// Connects again, after a wait that doubles each time and has a random part, so that browsers do not connect together.
 function later(reason) {
   disconnect();
   const delay = waitMs * (0.5 + Math.random() / 2);
-  waitMs = Math.min(MOST_MS, 2 * waitMs);
+  waitMs = Math.min(MAX_MS, 2 * waitMs);
   state(`${reason}, trying again`, "bad");
   timer = setTimeout(connect, delay);
 }
 
 function show(answer) {
-  if (answer.seq <= newest) return; // it was overtaken
+  if (answer.seq <= newest) return; // a newer answer came first
   newest = answer.seq;
   waitMs = FIRST_MS;
   arrivals.push(performance.now());
@@ -156,7 +156,7 @@ element("login").addEventListener("submit", (event) => {
   login("");
   connect();
 });
-// Nobody looks at a hidden page: it leaves its place at the server to others.
+// A hidden page disconnects, so that another browser can have its place at the server.
 document.addEventListener("visibilitychange", () => {
   if (!track || !element("login").hidden) return;
   if (document.hidden) {

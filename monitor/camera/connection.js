@@ -1,10 +1,10 @@
-// One connection to the server: the camera's video goes there, answers come back on a channel agreed in advance.
+// One connection to the server: sends the camera's video, receives answers on a pre-negotiated data channel.
 
-const MOST_BITS = 800_000;
-const GATHER_MS = 2000; // longest for this side's addresses
+const MAX_BITS_PER_S = 800_000;
+const GATHER_MS = 2000; // longest wait for the addresses of this side
 const ANSWER_MS = 10_000;
 
-// Why there is no connection, and the HTTP status where the server said so (0: it said nothing).
+// Why there is no connection, with the server's HTTP status (0: no response).
 export class Refused extends Error {
   constructor(message, status = 0) {
     super(message);
@@ -15,7 +15,7 @@ export class Refused extends Error {
 export class Connection {
   #peer = new RTCPeerConnection();
 
-  // `onAnswer` gets each answer; `onEnd` is called once when the connection that came about has ended.
+  // `onAnswer` receives each answer; `onEnd` is called once, when an established connection ends.
   constructor(onAnswer, onEnd) {
     const end = () => {
       if (!this.#peer) return;
@@ -33,7 +33,7 @@ export class Connection {
   // Throws Refused.
   async open(track, token) {
     const peer = this.#peer;
-    peer.addTransceiver(track, { direction: "sendonly", sendEncodings: [{ maxBitrate: MOST_BITS }] });
+    peer.addTransceiver(track, { direction: "sendonly", sendEncodings: [{ maxBitrate: MAX_BITS_PER_S }] });
     await peer.setLocalDescription();
     await this.#gathered(peer);
     const headers = { "Content-Type": "application/sdp", ...(token && { Authorization: `Bearer ${token}` }) };
@@ -49,7 +49,7 @@ export class Connection {
     if (this.#peer) await peer.setRemoteDescription({ type: "answer", sdp: text });
   }
 
-  // Milliseconds that the network takes there and back; null while it is not known.
+  // Round trip time of the network in ms; null while it is unknown.
   async roundTrip() {
     for (const report of (await this.#peer?.getStats())?.values() ?? []) {
       if (report.type === "candidate-pair" && report.nominated && report.currentRoundTripTime !== undefined) {
@@ -67,10 +67,10 @@ export class Connection {
 
   #gathered(peer) {
     return new Promise((resolve) => {
-      const look = () => peer.iceGatheringState === "complete" && resolve();
-      peer.addEventListener("icegatheringstatechange", look);
+      const check = () => peer.iceGatheringState === "complete" && resolve();
+      peer.addEventListener("icegatheringstatechange", check);
       setTimeout(resolve, GATHER_MS);
-      look();
+      check();
     });
   }
 }

@@ -20,9 +20,9 @@ export class Chart {
     new ResizeObserver(() => this.#plot?.setSize(this.#size())).observe(holder);
   }
 
-  // Takes the frames as they are now; draws at most once a screen refresh.
+  // Takes the current frames; draws at most once per screen refresh.
   draw(frames) {
-    const shared = (frame, value) => (frame.asked ? value : undefined); // undefined: the line goes on
+    const shared = (frame, value) => (frame.asked ? value : undefined); // undefined: the line continues
     this.#data = [
       frames.map((frame) => frame.t),
       frames.map((frame) => shared(frame, frame.window_bits)),
@@ -37,7 +37,7 @@ export class Chart {
     });
   }
 
-  // Canvas does not follow the style sheet.
+  // A canvas does not follow the style sheet: draw it again with the new colours.
   restyle() {
     this.#plot?.destroy();
     this.#plot = null;
@@ -65,7 +65,7 @@ export class Chart {
   #top(begin) {
     const from = this.#data[0].findIndex((t) => t >= begin);
     const values = this.#data.slice(1).flatMap((series) => series.slice(from));
-    return 1.08 * Math.max(1, values.reduce((most, value) => Math.max(most, value ?? 0), 0));
+    return 1.08 * Math.max(1, values.reduce((max, value) => Math.max(max, value ?? 0), 0));
   }
 
   #options() {

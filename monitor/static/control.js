@@ -1,8 +1,8 @@
-// The budget and the gate, changed while the run goes on.
+// The forms that change the budget and the gate of the running run.
 
 import { element } from "./format.js";
 
-const BARE = ["always", "never"]; // policies that know no threshold
+const WITHOUT_THRESHOLD = ["always", "never"]; // gate policies
 
 export class Control {
   #state = null;
@@ -16,7 +16,7 @@ export class Control {
       button.addEventListener("click", () => {
         const rate = this.#state?.rate_bps;
         if (rate) this.#change("budget", { uplink: `${rate * Number(button.dataset.times)}bit/s` });
-        else element("budget-error").textContent = "unlimited: give a rate first";
+        else element("budget-error").textContent = "the budget is unlimited: set a rate first";
       });
     }
     element("policy").addEventListener("change", () => this.#choose());
@@ -35,13 +35,13 @@ export class Control {
     const changed = !this.#state || this.#state.gate !== state.gate;
     this.#state = state;
     element("budget-now").textContent = state.rate_bps === null ? state.uplink : `${state.uplink} over ${state.window_s} s`;
-    element("gate-now").textContent = state.gate.replace("_", " ") + (BARE.includes(state.gate) ? "" : `, ${state.threshold}`);
+    element("gate-now").textContent = state.gate.replace("_", " ") + (WITHOUT_THRESHOLD.includes(state.gate) ? "" : `, ${state.threshold}`);
     if (changed) element("policy").value = state.gate;
     this.#choose();
   }
 
   #choose() {
-    element("threshold").disabled = BARE.includes(element("policy").value);
+    element("threshold").disabled = WITHOUT_THRESHOLD.includes(element("policy").value);
   }
 
   async #change(what, values) {
@@ -53,9 +53,9 @@ export class Control {
         headers: { "Content-Type": "application/json" },
         body: JSON.stringify(values),
       });
-      const said = await answer.json();
-      if (answer.ok) this.show(said);
-      else problem.textContent = said.error;
+      const result = await answer.json();
+      if (answer.ok) this.show(result);
+      else problem.textContent = result.error;
     } catch {
       problem.textContent = "no connection";
     }

@@ -1,4 +1,4 @@
-// One frame: what the edge saw of it, and what the server did.
+// The dialog of one frame: the input of the edge model, what the server received, and the facts.
 
 import { bytes, clock, count, element, ms, percent } from "./format.js";
 import { drawHeat, drawUnits, WHOLE } from "./overlay.js";
@@ -26,20 +26,20 @@ export class Evidence {
     if (this.#shown !== n) return;
     if (!this.#dialog.open) this.#dialog.showModal();
     if (!answer?.ok) {
-      element("evidence-title").textContent = answer ? "This frame is no longer kept" : "No connection";
+      element("evidence-title").textContent = answer ? "This frame is no longer stored" : "No connection";
       element("received-caption").textContent = "";
       element("facts").replaceChildren();
-      for (const id of ["seen", "received"]) clear(element(id));
+      for (const id of ["edge-input", "received"]) clear(element(id));
       return;
     }
     const { event, ...grid } = await answer.json();
     this.#facts(event);
     const sent = event.units > 0;
     element("received-caption").textContent = sent
-      ? `what the server saw: ${event.units} of ${grid.side ** 2} units`
+      ? `received by the server: ${event.units} of ${grid.side ** 2} units`
       : `nothing was sent (${event.drop})`;
     await Promise.all([
-      paint(element("seen"), event.edge && `/api/frames/${n}/picture`, (context) => {
+      paint(element("edge-input"), event.edge && `/api/frames/${n}/picture`, (context) => {
         if (element("show-heat").checked) drawHeat(context, { ...grid, box: WHOLE });
         if (element("show-units").checked) drawUnits(context, grid);
       }),
@@ -54,18 +54,18 @@ export class Evidence {
   }
 
   #facts(event) {
-    const answer = (given) => (given?.label ? `${given.label} ${percent(given.prob, 1)}` : "none");
-    element("evidence-title").textContent = `${answer(event)} · ${event.origin}`;
+    const text = (answer) => (answer?.label ? `${answer.label} ${percent(answer.prob, 1)}` : "none");
+    element("evidence-title").textContent = `${text(event)} · ${event.origin}`;
     const facts = {
       Frame: `${count(event.seq)} of ${event.camera}, ${clock(event.stream_s)}`,
-      Edge: answer(event.edge),
-      Server: answer(event.server),
+      Edge: text(event.edge),
+      Server: text(event.server),
       Truth: event.truth,
       Coded: event.codec && [event.codec, `${event.side} px`, `quality ${event.quality}`].join(", "),
       Sent: event.units ? `${event.units} units, ${bytes(event.wire_bits / 8)} (${count(event.wire_bits)} bits)` : "nothing",
       "Not answered": event.drop,
       Allowance: event.allowance_bits === null ? null : `${count(event.allowance_bits)} bits`,
-      Window: event.window_bits === null ? null : `${count(event.window_bits)} of ${event.budget_bits === null ? "any" : count(event.budget_bits)} bits`,
+      Window: event.window_bits === null ? null : `${count(event.window_bits)} of ${event.budget_bits === null ? "unlimited" : count(event.budget_bits)} bits`,
       Latency: Object.entries(event.latency_ms).filter(([, value]) => value !== null).map(([stage, value]) => `${stage} ${ms(value)}`).join(", "),
     };
     element("facts").replaceChildren(...Object.entries(facts).filter(([, value]) => value).map(([name, value]) => {

@@ -1,9 +1,9 @@
-// Numbers as people read them.
+// Formats numbers for people.
 
 export const element = (id) => document.getElementById(id);
 
 export const count = (n) => n.toLocaleString("en");
-export const was = (frame) => (frame.revises ? `was ${frame.revises.label}` : ""); // what was said at once
+export const was = (frame) => (frame.revised_from ? `was ${frame.revised_from.label}` : ""); // the provisional answer
 export const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)} %`;
 export const ms = (value) => (value >= 1000 ? `${(value / 1000).toFixed(2)} s` : `${Number(value.toPrecision(3))} ms`);
 

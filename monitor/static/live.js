@@ -1,4 +1,4 @@
-// A tile for each camera: its picture, what was sent of it, its answer and state.
+// One tile per camera: its picture, the sent units, its answer and state.
 
 import { bytes, element, percent, was } from "./format.js";
 import { drawHeat, drawUnits } from "./overlay.js";
@@ -21,7 +21,7 @@ export class LivePictures {
     this.#tiles.clear();
   }
 
-  // Length of the header, header, JPEG.
+  // `buffer`: length of the header (32 bits), header (JSON), JPEG.
   async take(buffer) {
     const length = new DataView(buffer).getUint32(0);
     const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
@@ -66,7 +66,7 @@ export class LivePictures {
     [canvas.width, canvas.height] = [picture.width, picture.height];
     const context = canvas.getContext("2d");
     context.drawImage(picture, 0, 0);
-    if (element("show-heat").checked) drawHeat(context, { ...header, box: header.seen });
+    if (element("show-heat").checked) drawHeat(context, { ...header, box: header.edge_box });
     if (element("show-units").checked) drawUnits(context, header);
     canvas.dataset.n = header.n;
     const frame = this.#frames.findLast((other) => other.n === header.n);

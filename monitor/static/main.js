@@ -1,4 +1,4 @@
-// The page: one stream in, and the parts that draw it.
+// The page: receives the WebSocket stream and hands it to the parts that draw it.
 
 import { Chart } from "./chart.js";
 import { Control } from "./control.js";
@@ -7,7 +7,7 @@ import { bitRate, bytes, count, element, ms, percent } from "./format.js";
 import { LivePictures } from "./live.js";
 import { Rows } from "./rows.js";
 
-const FORGET = 3000; // frames that the page remembers
+const MAX_FRAMES = 3000; // frames that the page stores
 const frames = []; // ascending by n
 
 const chart = new Chart(element("chart"), element("span"));
@@ -17,7 +17,7 @@ const live = new LivePictures(element("cameras"), frames);
 const control = new Control();
 document.addEventListener("theme", () => chart.restyle());
 
-// ---- what comes in ----
+// ---- messages ----
 
 function take(message) {
   if (message.type === "run") {
@@ -28,7 +28,7 @@ function take(message) {
     control.offer(message.policies);
   } else if (message.type === "frames") {
     frames.push(...message.frames);
-    if (frames.length > FORGET) frames.splice(0, frames.length - FORGET);
+    if (frames.length > MAX_FRAMES) frames.splice(0, frames.length - MAX_FRAMES);
     rows.add(message.frames, message.missed);
     chart.draw(frames);
   } else if (message.type === "state") {
@@ -42,11 +42,11 @@ function showState(state) {
   const share = state.budget_bits ? ` (${percent(state.window_bits / state.budget_bits)})` : "";
   element("of-budget").textContent = state.control.rate_bps === null ? "no limit" : `of ${state.control.uplink}${share}`;
   element("frames").textContent = count(state.frames);
-  element("fps").textContent = `${state.fps.toFixed(1)} a second`;
+  element("fps").textContent = `${state.fps.toFixed(1)} per second`;
   element("offloaded").textContent = percent(state.offloaded / Math.max(state.frames, 1));
   element("origins").textContent = Object.entries(state.origins).map(([origin, n]) => `${origin} ${count(n)}`).join(", ");
   element("bytes").textContent = bytes(state.wire_bits / 8 / Math.max(state.frames, 1));
-  element("total").textContent = `${bytes(state.wire_bits / 8)} in all`;
+  element("total").textContent = `${bytes(state.wire_bits / 8)} in total`;
   const total = state.latency_ms.total;
   element("latency").textContent = total ? ms(total.p50) : "–";
   element("latency-95").textContent = total ? `p95 ${ms(total.p95)}` : "";
@@ -68,17 +68,17 @@ function showState(state) {
   const drops = Object.entries(state.drops).map(([reason, drop]) => ({
     name: reason, width: drop.frames / state.frames, kind: `side-${drop.slow}`,
     value: drop.slow ? `${count(drop.frames)} · ${drop.slow}` : count(drop.frames),
-    title: drop.slow ? `what holds these frames back: the ${drop.slow}` : "",
+    title: drop.slow ? `the limit is the ${drop.slow}` : "",
   }));
-  const unseen = {
+  const withoutPicture = {
     name: "no picture", width: down.length / cameras.length, kind: "side-camera",
     value: `${down.length} of ${cameras.length} · camera`, title: down.map(([name]) => name).join(", "),
   };
-  bars("drops", down.length ? [unseen, ...drops] : drops, "Nothing so far.");
+  bars("drops", down.length ? [withoutPicture, ...drops] : drops, "None so far.");
   const stages = Object.entries(state.latency_ms).filter(([, p]) => p);
   const longest = Math.max(1, ...stages.map(([, p]) => p.p95));
   bars("stages", stages.map(([stage, p]) => ({
-    name: stage, width: p.p50 / longest, most: p.p95 / longest, kind: "side-server",
+    name: stage, width: p.p50 / longest, p95: p.p95 / longest, kind: "side-server",
     value: [p.p50, p.p95].map((value) => Number(value.toPrecision(3))).join(" / "),
   })), "");
 }
@@ -102,7 +102,7 @@ function bars(id, items, nothing) {
     name.textContent = item.name;
     row.title = item.title ?? "";
     value.textContent = item.value;
-    [item.most ?? 0, item.width].forEach((share, n) => {
+    [item.p95 ?? 0, item.width].forEach((share, n) => {
       track.children[n].style.width = `${Math.min(100, 100 * share)}%`;
       track.children[n].className = n ? item.kind : `most ${item.kind}`;
     });
@@ -111,30 +111,30 @@ function bars(id, items, nothing) {
 
 // ---- the stream ----
 
-const SERVER_GOES = 1012; // how a WebSocket says that its server ends
+const SERVER_ENDS = 1012; // close code of a WebSocket whose server ends
 let wait_ms = 250;
 
 function connect() {
   const scheme = location.protocol === "https:" ? "wss" : "ws";
   const socket = new WebSocket(`${scheme}://${location.host}/ws`);
   socket.binaryType = "arraybuffer";
-  const tellVisible = () => {
+  const sendVisibility = () => {
     if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ visible: !document.hidden }));
   };
   socket.onopen = () => {
     wait_ms = 250;
     status("live", "good");
-    tellVisible();
+    sendVisibility();
   };
   socket.onmessage = ({ data }) => (typeof data === "string" ? take(JSON.parse(data)) : live.take(data));
   socket.onclose = ({ code }) => {
-    document.removeEventListener("visibilitychange", tellVisible);
-    if (code === SERVER_GOES) status("run ended", "");
+    document.removeEventListener("visibilitychange", sendVisibility);
+    if (code === SERVER_ENDS) status("run ended", "");
     else if (!ended()) status("no connection", "bad");
     setTimeout(connect, wait_ms);
     wait_ms = Math.min(5000, wait_ms * 1.6);
   };
-  document.addEventListener("visibilitychange", tellVisible);
+  document.addEventListener("visibilitychange", sendVisibility);
 }
 
 const ended = () => element("connection").textContent === "run ended";

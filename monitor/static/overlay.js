@@ -1,4 +1,4 @@
-// Sent units and importance over a picture. `box` says where the grid lies: left, top, right, bottom as shares.
+// Draws sent units and importance over a picture. `box`: the grid's left, top, right, bottom as shares of the picture.
 
 export const WHOLE = [0, 0, 1, 1];
 
@@ -9,7 +9,7 @@ export function drawUnits(context, { side, units, box }) {
   context.save();
   context.fillStyle = "rgb(8 10 14 / 58%)";
   const { width: all, height: tall } = context.canvas;
-  // What lies outside of the grid was not sent either.
+  // Nothing outside of the grid was sent: dim it as well.
   context.beginPath();
   context.rect(0, 0, all, tall);
   context.rect(left, top, width, height);
@@ -36,7 +36,7 @@ export function drawHeat(context, { side, importance, box }) {
   const values = Uint8Array.from(atob(importance), (c) => c.charCodeAt(0));
   context.save();
   values.forEach((value, unit) => {
-    // From a clear violet over red to a strong yellow.
+    // From transparent violet over red to opaque yellow.
     context.fillStyle = `hsl(${270 + 145 * (value / 255)} 95% 55% / ${(72 * value) / 255}%)`;
     context.fillRect(...cell(unit));
   });

@@ -1,4 +1,4 @@
-// The table of frames: the newest on top, until it is paused.
+// The table of frames, the newest on top; it can be paused.
 
 import { bytes, clock, element, percent, was } from "./format.js";
 
@@ -7,9 +7,9 @@ const SHOWN = 60;
 const FILTERS = {
   all: () => true,
   sent: (frame) => frame.units > 0,
-  kept: (frame) => frame.units === 0,
+  unsent: (frame) => frame.units === 0,
   differ: (frame) => frame.server && frame.server.label !== frame.edge?.label,
-  revised: (frame) => frame.revises,
+  revised: (frame) => frame.revised_from,
 };
 
 export class Rows {
@@ -37,7 +37,7 @@ export class Rows {
 
   add(frames, missed) {
     this.#missed += missed;
-    element("missed").textContent = this.#missed ? `${this.#missed} not shown: this page was too slow or hidden` : "";
+    element("missed").textContent = this.#missed ? `${this.#missed} not shown: this page was hidden or too slow` : "";
     if (this.#paused) return;
     this.#waiting = this.#waiting.concat(frames).slice(-SHOWN);
     if (this.#due) return;
@@ -53,7 +53,7 @@ export class Rows {
 
   #pause(paused) {
     this.#paused = paused;
-    element("pause").textContent = paused ? "Go on" : "Pause";
+    element("pause").textContent = paused ? "Continue" : "Pause";
     element("pause").setAttribute("aria-pressed", paused);
     if (!paused) this.#again();
   }
@@ -92,7 +92,7 @@ function row(frame) {
   cell("").append(open);
   cell(frame.camera, "camera").title = frame.camera;
   answer(cell("–"), frame);
-  if (frame.revises) line.lastChild.append(Object.assign(document.createElement("span"), { className: "dim", textContent: ` ${was(frame)}` }));
+  if (frame.revised_from) line.lastChild.append(Object.assign(document.createElement("span"), { className: "dim", textContent: ` ${was(frame)}` }));
   answer(cell("–", "wide"), frame.edge);
   answer(cell("–", "wide"), frame.server);
   cell(frame.drop ? `${frame.origin} · ${frame.drop}` : frame.origin, `dot ${frame.origin}`);

@@ -1,4 +1,4 @@
-// Light or dark, as chosen here or by the system: before anything is drawn.
+// Sets the light or dark theme, chosen here or by the system, before the page is drawn.
 
 {
   const dark = matchMedia("(prefers-color-scheme: dark)");

@@ -1,1 +1,1 @@
-"""Live cameras: webcams and network streams, supervised. `Camera` in camera.py is the source of the graph."""
+"""Live cameras: webcams, network streams and WHIP peers. `Camera` in camera.py is the source of the stage graph."""

@@ -1,4 +1,4 @@
-"""A camera through PyAV: FFmpeg's own errors and timestamps, and new picture sizes as they come."""
+"""Reads a camera with PyAV: reports FFmpeg's errors and timestamps, and follows changes of the picture size."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from collections.abc import Iterator
 import av
 from av.codec.hwaccel import HWAccel, hwdevices_available
 
-from pipeline.config import CameraConfig
-from pipeline.types import Pixels
-from stages.cameras.connection import DECODING_THREADS, FFMPEG_OPTIONS, Grabbed
-from stages.cameras.faults import CameraFault, classify
-from stages.cameras.supervisor import Fault
-from stages.pictures import upright
+from sagelink.pipeline.config import CameraConfig
+from sagelink.pipeline.types import Pixels
+from sagelink.stages.cameras.contract import DECODING_THREADS, FFMPEG_OPTIONS, Grabbed
+from sagelink.stages.cameras.fault_kinds import CameraFault, classify
+from sagelink.stages.cameras.supervisor import FaultKind
+from sagelink.stages.decoded_picture import upright
 
 log = logging.getLogger(__name__)
-av.logging.set_level(None)  # FFmpeg would print whole URLs
+av.logging.set_level(None)  # FFmpeg would log whole URLs
 
 _DEVICES = [device for device in ("vaapi", "videotoolbox", "cuda") if device in hwdevices_available()]
-_MOST_BROKEN = 250  # pictures in a row: a stream of nothing else is of no use
+_MAX_BROKEN = 250  # consecutive pictures; then the stream counts as undecodable
 
 
 class PyavConnection:
-    """A Connection."""
+    """A CameraConnection."""
 
     def __init__(self, config: CameraConfig) -> None:
         self._address = config.source
@@ -33,7 +33,7 @@ class PyavConnection:
         self._container = self._open(config)
         if not self._container.streams.video:
             self._container.close()
-            raise CameraFault(Fault.CODEC, "no video stream")
+            raise CameraFault(FaultKind.CODEC, "no video stream")
         stream = self._container.streams.video[0]
         stream.codec_context.thread_count = DECODING_THREADS
         self.finite = "://" in config.source and bool(self._container.duration)
@@ -41,10 +41,10 @@ class PyavConnection:
         self._frame: av.VideoFrame | None = None
 
     def _open(self, config: CameraConfig) -> av.container.InputContainer:
-        address, options, form = config.source, FFMPEG_OPTIONS, None
+        address, options, container_format = config.source, FFMPEG_OPTIONS, None
         if "://" not in address:
             address = f"/dev/video{address}" if address.isdecimal() else address
-            form, options = "video4linux2", {}
+            container_format, options = "video4linux2", {}
             if config.size is not None:
                 options["video_size"] = f"{config.size[0]}x{config.size[1]}"
             if config.camera_fps is not None:
@@ -52,20 +52,20 @@ class PyavConnection:
             if config.mjpg:
                 options["input_format"] = "mjpeg"
         timeout = (config.open_timeout, config.read_timeout)
-        began = time.monotonic()
+        began_s = time.monotonic()
         for device in [*_DEVICES, None]:
             accelerated = HWAccel(device, allow_software_fallback=True) if device else None
             try:
-                return av.open(address, format=form, options=options, timeout=timeout, hwaccel=accelerated)
+                return av.open(address, format=container_format, options=options, timeout=timeout, hwaccel=accelerated)
             except (PermissionError, NotImplementedError) as error:
                 if device is None:
                     raise classify(error, address, late=False) from None
-                with contextlib.suppress(ValueError):  # another camera's thread was first
-                    _DEVICES.remove(device)  # this machine has none: no camera needs to try again
+                with contextlib.suppress(ValueError):  # another camera's thread has removed it
+                    _DEVICES.remove(device)  # not on this machine: other cameras need not try it
             except (av.FFmpegError, OSError, ValueError, IndexError) as error:
-                late = time.monotonic() - began >= config.open_timeout
+                late = time.monotonic() - began_s >= config.open_timeout
                 raise classify(error, address, late) from None
-        raise AssertionError("the last way to open has no device, and returns or raises")
+        raise AssertionError("the last attempt uses no device, and returns or raises")
 
     def _decode(self, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
         broken = 0
@@ -81,8 +81,8 @@ class PyavConnection:
                 self.skipped += frame.is_corrupt
                 if not frame.is_corrupt:
                     yield frame
-            if broken > _MOST_BROKEN:
-                raise CameraFault(Fault.CODEC, f"{broken} broken pictures in a row")
+            if broken > _MAX_BROKEN:
+                raise CameraFault(FaultKind.CODEC, f"{broken} broken pictures in a row")
 
     def grab(self) -> Grabbed:
         try:
@@ -90,13 +90,13 @@ class PyavConnection:
         except (av.FFmpegError, OSError, ValueError) as error:
             raise classify(error, self._address, late=False) from None
         if self._frame is None:
-            raise CameraFault(Fault.END_OF_FILE)
+            raise CameraFault(FaultKind.END_OF_FILE)
         return Grabbed(self._frame.time)
 
     def picture(self) -> Pixels:
         assert self._frame is not None
         if not self._frame.width or not self._frame.height:
-            raise CameraFault(Fault.CODEC, "an empty picture")
+            raise CameraFault(FaultKind.CODEC, "an empty picture")
         return upright(self._frame)
 
     def close(self) -> None:

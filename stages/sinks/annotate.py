@@ -1,4 +1,4 @@
-"""Annotated video: the label, the probability, the outlines of the sent units and a budget bar on every frame."""
+"""Writes annotated video: each frame with its label, probability, outlines of the sent units and a budget bar."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import av
 import cv2
 import numpy as np
 
-from models.picture import Resize, view_box
-from models.zoo import UnitGrid
-from pipeline.types import Pixels, Verdict
+from sagelink.models.loading import UnitGrid
+from sagelink.models.preprocess import Resize, view_box
+from sagelink.pipeline.types import Pixels, Verdict
 
 _TIME_BASE = Fraction(1, 90_000)
-_LONGEST, _SHORTEST = 1280, 360  # pixels of the drawn picture's sides
+_MAX_SIDE, _MIN_SIDE = 1280, 360  # pixels, of the drawn picture
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _COLOURS = {"edge": (200, 200, 200), "server": (90, 200, 255), "fused": (110, 230, 130)}  # RGB
 _OUTLINE = (255, 210, 60)
@@ -33,10 +33,10 @@ class Painter:
         picture = self.outlined(verdict)
         return np.concatenate([picture, self._caption(verdict, picture.shape[1])])
 
-    def outlined(self, verdict: Verdict, longest: int = _LONGEST, shortest: int = _SHORTEST) -> Pixels:
+    def outlined(self, verdict: Verdict, max_side: int = _MAX_SIDE, min_side: int = _MIN_SIDE) -> Pixels:
         """RGB (H, W, 3) with even sides: the frame, scaled to these limits, with its sent units outlined."""
         height, width = verdict.frame.pixels.shape[:2]
-        scale = min(longest / max(height, width), max(1.0, shortest / min(height, width)))
+        scale = min(max_side / max(height, width), max(1.0, min_side / min(height, width)))
         size = (2 * max(1, round(width * scale / 2)), 2 * max(1, round(height * scale / 2)))
         interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
         picture: Pixels = cv2.resize(verdict.frame.pixels, size, interpolation=interpolation)
@@ -44,21 +44,23 @@ class Painter:
         return picture
 
     def _outline(self, picture: Pixels, verdict: Verdict, x_scale: float, y_scale: float) -> None:
-        """Draws a line around what was sent, and dims the rest."""
+        """Draws a line around the sent units, and dims the rest of the picture."""
         if not len(verdict.units):
             return
         height, width = verdict.frame.pixels.shape[:2]
-        left, top, right, bottom = view_box(width, height, self._resize, self._grid.crop_pct, verdict.part)
+        left, top, right, bottom = view_box(width, height, self._resize, self._grid.crop_pct, verdict.crop)
         side = self._grid.side
         sent = np.zeros((side, side), bool)
         sent.flat[verdict.units] = True
         columns = np.round(np.linspace(left, right, side + 1) * x_scale).astype(int)
         rows = np.round(np.linspace(top, bottom, side + 1) * y_scale).astype(int)
-        kept = np.zeros(picture.shape[:2], np.uint8)
+        sent_area = np.zeros(picture.shape[:2], np.uint8)
         for row, column in zip(*np.nonzero(sent), strict=True):
-            kept[rows[row] : rows[row + 1], columns[column] : columns[column + 1]] = 1
-        picture[kept == 0] //= 2
-        picture[kept != cv2.erode(kept, np.ones((3, 3)), borderType=cv2.BORDER_CONSTANT, borderValue=0)] = _OUTLINE
+            sent_area[rows[row] : rows[row + 1], columns[column] : columns[column + 1]] = 1
+        picture[sent_area == 0] //= 2
+        picture[sent_area != cv2.erode(sent_area, np.ones((3, 3)), borderType=cv2.BORDER_CONSTANT, borderValue=0)] = (
+            _OUTLINE
+        )
 
     def _caption(self, verdict: Verdict, width: int) -> Pixels:
         caption = np.full((64, width, 3), 24, np.uint8)
@@ -68,11 +70,11 @@ class Painter:
         if verdict.sent_s is not None:
             detail = f"{verdict.origin}: {len(verdict.units)} units, {verdict.wire_bits // 8} B"
         else:
-            detail = f"{verdict.origin}: kept ({verdict.drop or 'answered'})"
+            detail = f"{verdict.origin}: not sent ({verdict.drop or 'answered'})"
         if verdict.drop is not None and verdict.sent_s is not None:
             detail += f" ({verdict.drop})"
-        if verdict.revises is not None:
-            detail += f", was {self._labels[verdict.revises.class_id]}"
+        if verdict.revised_from is not None:
+            detail += f", was {self._labels[verdict.revised_from.class_id]}"
         cv2.putText(caption, title, (8, 24), _FONT, 0.65, colour, 1, cv2.LINE_AA)
         cv2.putText(caption, detail, (8, 44), _FONT, 0.45, (210, 210, 210), 1, cv2.LINE_AA)
         if verdict.budget_bits and verdict.window_bits is not None:
@@ -84,7 +86,7 @@ class Painter:
 
 
 class AnnotatedVideo:
-    """H.264 in MP4 with the run's own timing. Frames of other sizes than the first are fitted into its frame."""
+    """A sink: H.264 in MP4 with the stream times of the frames. Frames of another size are fitted into the first."""
 
     def __init__(self, path: Path, painter: Painter) -> None:
         self._painter = painter
@@ -112,7 +114,7 @@ class AnnotatedVideo:
 
 
 class AnnotatedVideos:
-    """An `AnnotatedVideo` for each camera; of several, each has its camera's name in the file name."""
+    """A sink: one `AnnotatedVideo` per camera; with several cameras the file name holds the camera's name."""
 
     def __init__(self, path: Path, painter: Painter, several: bool) -> None:
         self._path = path
@@ -133,7 +135,7 @@ class AnnotatedVideos:
 
 
 def _fit(picture: Pixels, width: int, height: int) -> Pixels:
-    """Scaled to fit in (height, width) with its aspect kept, on black."""
+    """The picture scaled to fit into (height, width) with the same aspect, on black."""
     if picture.shape[:2] == (height, width):
         return picture
     scale = min(width / picture.shape[1], height / picture.shape[0])

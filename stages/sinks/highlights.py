@@ -1,4 +1,4 @@
-"""Highlights: small pictures of the frames that are worth a look afterwards, for `sagelink report`."""
+"""Saves small pictures of the most expensive and the least certain frames of a run, for `sagelink report`."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 
 import cv2
 
-from pipeline.types import Verdict
-from stages.sinks.annotate import Painter
+from sagelink.pipeline.types import Verdict
+from sagelink.stages.sinks.annotate import Painter
 
-_APART_S = 1.0  # neighbours in a video look alike: one of them says enough
-_LONGEST = 360  # pixels
+_MIN_DISTANCE_S = 1.0  # of two saved frames of a camera: neighbours in a video look alike
+_MAX_SIDE = 360  # pixels
 _QUALITY = 80
 
 
 def picture_name(camera: str, seq: int) -> str:
-    """The file of a frame."""
+    """File name of the picture of a frame."""
     return f"{camera}-{seq:06d}.jpg"
 
 
@@ -29,16 +29,18 @@ class _Entry:
 
 
 class _Best:
-    """The entries of highest score, no two of one camera within _APART_S of each other."""
+    """The entries with the highest scores, at least _MIN_DISTANCE_S apart within a camera."""
 
-    def __init__(self, keep: int) -> None:
-        self._keep = keep
+    def __init__(self, size: int) -> None:
+        self._size = size
         self.entries: list[_Entry] = []
 
     def offer(self, entry: _Entry) -> bool:
-        """Takes the entry, or returns False."""
-        rivals = [e for e in self.entries if e.camera == entry.camera and abs(e.stream_s - entry.stream_s) < _APART_S]
-        if not rivals and len(self.entries) >= self._keep:
+        """Takes the entry if it is among the best; returns whether it is."""
+        rivals = [
+            e for e in self.entries if e.camera == entry.camera and abs(e.stream_s - entry.stream_s) < _MIN_DISTANCE_S
+        ]
+        if not rivals and len(self.entries) >= self._size:
             rivals = [min(self.entries, key=lambda e: e.score)]
         if any(rival.score >= entry.score for rival in rivals):
             return False
@@ -47,17 +49,17 @@ class _Best:
 
 
 class Highlights:
-    """Keeps the frames that cost most and those least certain, as JPEG files with the sent units outlined.
+    """A sink that saves the most expensive and the least certain frames, as JPEG files with the sent units outlined.
 
-    A file is written when its frame comes among the best and removed when better ones have come, so the folder is right
-    at any time, also after a run that was killed.
+    A file is written when its frame is among the best so far, and deleted when better ones replace it. So the folder is
+    right at any time, also after a run that was killed.
     """
 
     def __init__(self, folder: Path, painter: Painter, keep: int) -> None:
-        """`keep`: frames of each kind. The folder is made, and emptied of an earlier run's pictures."""
+        """Creates the folder, and deletes the pictures of an earlier run. `keep`: number of frames of each kind."""
         self._folder = folder
         self._painter = painter
-        self._dearest, self._unsure = _Best(keep), _Best(keep)
+        self._costly, self._unsure = _Best(keep), _Best(keep)
         self._written: set[str] = set()
         folder.mkdir(parents=True, exist_ok=True)
         for stale in folder.glob("*.jpg"):
@@ -66,21 +68,21 @@ class Highlights:
     def write(self, verdict: Verdict) -> None:
         frame = verdict.frame
         name = picture_name(frame.camera, frame.seq)
-        taken = False
+        selected = False
         if verdict.wire_bits:
-            taken |= self._dearest.offer(_Entry(name, frame.camera, frame.stream_s, float(verdict.wire_bits)))
+            selected |= self._costly.offer(_Entry(name, frame.camera, frame.stream_s, float(verdict.wire_bits)))
         if verdict.answer is not None:
-            taken |= self._unsure.offer(_Entry(name, frame.camera, frame.stream_s, -verdict.answer.prob))
-        if not taken:
+            selected |= self._unsure.offer(_Entry(name, frame.camera, frame.stream_s, -verdict.answer.prob))
+        if not selected:
             return
-        picture = self._painter.outlined(verdict, longest=_LONGEST)
+        picture = self._painter.outlined(verdict, max_side=_MAX_SIDE)
         ok, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-        assert ok, "a JPEG of an uint8 picture always can be made"
+        assert ok, "a JPEG of an uint8 picture can always be encoded"
         (self._folder / name).write_bytes(data.tobytes())
         self._written.add(name)
-        for gone in self._written - {entry.name for entry in self._dearest.entries + self._unsure.entries}:
-            (self._folder / gone).unlink(missing_ok=True)
-            self._written.discard(gone)
+        for replaced in self._written - {entry.name for entry in self._costly.entries + self._unsure.entries}:
+            (self._folder / replaced).unlink(missing_ok=True)
+            self._written.discard(replaced)
 
     def close(self) -> None:
         pass

@@ -1,11 +1,19 @@
-"""results.jsonl: one object a captured frame. Its keys are documented in docs/outputs.md."""
+"""Writes results.jsonl: one JSON object per captured frame. docs/outputs.md lists the keys."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.types import Answer, Verdict
+from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.types import Answer, Verdict
+
+_RENAMED = {
+    "held": "server_seq",
+    "part": "crop",
+    "revises": "revised_from",
+}  # old keys of version 0.1 and their new names
 
 
 def record(verdict: Verdict, labels: tuple[str, ...]) -> dict[str, object]:
@@ -26,10 +34,10 @@ def record(verdict: Verdict, labels: tuple[str, ...]) -> dict[str, object]:
         "prob": round(answer.prob, 6) if answer else None,
         "origin": verdict.origin,
         "drop": verdict.drop,
-        "scene": verdict.seen.glance.scene_seq if verdict.seen else None,
-        "held": verdict.held_seq,
-        "revises": _answer(verdict.revises, labels),
-        "part": [round(share, 6) for share in verdict.part],
+        "scene": verdict.provisional.estimate.scene_start_seq if verdict.provisional else None,
+        "server_seq": verdict.server_seq,
+        "revised_from": _answer(verdict.revised_from, labels),
+        "crop": [round(share, 6) for share in verdict.crop],
         "units": len(verdict.units),
         "lost_units": verdict.lost_units,
         "codec": point.codec if point else None,
@@ -46,8 +54,15 @@ def record(verdict: Verdict, labels: tuple[str, ...]) -> dict[str, object]:
     }
 
 
+def check_keys(row: Mapping[str, object], where: str) -> None:
+    """Raises UsageError for a record that version 0.1 wrote; `where` names the file and the line."""
+    for old, new in _RENAMED.items():
+        if old in row and new not in row:
+            raise UsageError(f"{where}: written by version 0.1: the key {old!r} is named {new!r} since version 0.2")
+
+
 def timeless(row: dict[str, object]) -> dict[str, object]:
-    """A record without what differs from one run to the next: when it was, and how long things took."""
+    """A record without the values that differ from one run to the next: wall time and latency."""
     return {key: value for key, value in row.items() if key not in ("capture_s", "wall_s", "latency_ms")}
 
 
@@ -58,7 +73,7 @@ def _answer(answer: Answer | None, labels: tuple[str, ...]) -> dict[str, object]
 
 
 class JsonLines:
-    """Each line is on its way to the disk before the next: a run that is killed leaves whole lines."""
+    """A sink. Each line is written before the next begins, so a run that is killed leaves complete lines."""
 
     def __init__(self, path: Path, labels: tuple[str, ...]) -> None:
         self._file = path.open("w", encoding="utf-8", buffering=1)

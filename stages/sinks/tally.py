@@ -1,20 +1,98 @@
-"""Tally: what a run came to, in numbers that fit in constant memory."""
+"""Counts the verdicts of a run, in total and per camera, in constant memory.
+
+`VerdictCounts` is the one definition of each counted quantity: the summary, the live state, the Prometheus metrics and
+the report all count with it, from verdicts or from the records of results.jsonl.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 
-from pipeline.types import Verdict
+from sagelink.pipeline.types import Verdict
+
+
+@dataclass(slots=True)
+class VerdictCounts:
+    """Counts over some verdicts."""
+
+    verdicts: int = 0
+    offloaded: int = 0  # frames whose evidence was sent
+    wire_bits: int = 0
+    units: int = 0  # units sent
+    lost_units: int = 0  # units sent that the server's answer does not include
+    short_answers: int = 0  # server answers that do not include all units sent
+    revised: int = 0  # verdicts that differ from the provisional answer
+    unanswered: int = 0  # frames for which not even the edge model gave an answer
+    origins: Counter[str] = field(default_factory=Counter)
+    drops: Counter[str] = field(default_factory=Counter)
+    with_truth: int = 0
+    correct: int = 0
+    edge_correct: int = 0
+    compared: int = 0  # frames with an answer of the edge and of the server
+    agreeing: int = 0  # those on which both name the same class
+
+    @classmethod
+    def of_records(cls, records: Iterable[Mapping[str, Any]]) -> Self:
+        """Counts over records of results.jsonl."""
+        counts = cls()
+        for record in records:
+            counts.add_record(record)
+        return counts
+
+    def add(self, verdict: Verdict) -> None:
+        answers = (verdict.answer, verdict.edge, verdict.server)
+        self._add_result(verdict.origin, verdict.drop, verdict.sent_s, verdict.revised_from)
+        self._add_sent(verdict.wire_bits, len(verdict.units), verdict.lost_units)
+        self._add_classes(verdict.frame.truth, *(answer.class_id if answer else None for answer in answers))
+
+    def add_record(self, record: Mapping[str, Any]) -> None:
+        """`record`: one object of results.jsonl; docs/outputs.md lists its keys."""
+        edge, server = ((record[key] or {}).get("class_id") for key in ("edge", "server"))
+        self._add_result(record["origin"], record["drop"], record["sent_s"], record.get("revised_from"))
+        self._add_sent(record["wire_bits"], record["units"], record.get("lost_units", 0))
+        self._add_classes(record["truth"], record["class_id"], edge, server)
+
+    def _add_result(self, origin: str, drop: str | None, sent_s: float | None, revised_from: object) -> None:
+        self.verdicts += 1
+        self.origins[str(origin)] += 1
+        if drop is not None:
+            self.drops[str(drop)] += 1
+        self.offloaded += sent_s is not None
+        self.revised += revised_from is not None
+
+    def _add_sent(self, wire_bits: int, units: int, lost_units: int) -> None:
+        self.wire_bits += wire_bits
+        self.units += units
+        self.lost_units += lost_units
+        self.short_answers += lost_units > 0
+
+    def _add_classes(self, truth: int | None, verdict: int | None, edge: int | None, server: int | None) -> None:
+        self.unanswered += verdict is None
+        if truth is not None:
+            self.with_truth += 1
+            self.correct += verdict == truth
+            self.edge_correct += edge == truth
+        if edge is not None and server is not None:
+            self.compared += 1
+            self.agreeing += edge == server
+
+    def accuracy(self) -> dict[str, float] | None:
+        """Share (0..1) of right answers of the verdicts and of the edge; None where no truth is known."""
+        if not self.with_truth:
+            return None
+        return {"verdict": self.correct / self.with_truth, "edge": self.edge_correct / self.with_truth}
 
 
 class LatencyHistogram:
     """Percentiles within 1 % from logarithmic bins, for a run of any length."""
 
-    _LOWEST_MS = 0.01
+    _MIN_MS = 0.01
     _GROWTH = math.log(1.01)
 
     def __init__(self) -> None:
@@ -22,52 +100,28 @@ class LatencyHistogram:
         self.max_ms = 0.0
 
     def add(self, ms: float) -> None:
-        step = math.log(max(ms, self._LOWEST_MS) / self._LOWEST_MS) / self._GROWTH
+        step = math.log(max(ms, self._MIN_MS) / self._MIN_MS) / self._GROWTH
         self._counts[min(int(step), len(self._counts) - 1)] += 1
         self.max_ms = max(self.max_ms, ms)
 
     def percentile(self, share: float) -> float | None:
-        """The value below which that share (0..1) lies; None when nothing was added."""
+        """Milliseconds below which this share (0..1) of the values lies; None when there are no values."""
         total = int(self._counts.sum())
         if total == 0:
             return None
         step = int(np.searchsorted(np.cumsum(self._counts), share * total))
-        return min(self._LOWEST_MS * math.exp((step + 0.5) * self._GROWTH), self.max_ms)
+        return min(self._MIN_MS * math.exp((step + 0.5) * self._GROWTH), self.max_ms)
 
 
-@dataclass(slots=True)
 class Tally:
-    """A sink that counts."""
+    """Counts of a whole run: in total, per camera, and the latency of its verdicts."""
 
-    verdicts: int = 0
-    offloaded: int = 0  # frames whose evidence was sent
-    wire_bits: int = 0
-    revised: int = 0  # verdicts that revise what was said at once
-    unanswered: int = 0  # frames on which not even the edge model gave an answer
-    origins: Counter[str] = field(default_factory=Counter)
-    drops: Counter[str] = field(default_factory=Counter)
-    latency: LatencyHistogram = field(default_factory=LatencyHistogram)
-    cameras: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    with_truth: int = 0
-    correct: int = 0
-    edge_correct: int = 0
+    def __init__(self) -> None:
+        self.total = VerdictCounts()
+        self.cameras: defaultdict[str, VerdictCounts] = defaultdict(VerdictCounts)
+        self.latency = LatencyHistogram()
 
-    def write(self, verdict: Verdict) -> None:
-        self.verdicts += 1
-        self.offloaded += verdict.sent_s is not None
-        self.wire_bits += verdict.wire_bits
-        self.cameras[verdict.frame.camera].update(offloaded=verdict.sent_s is not None, wire_bits=verdict.wire_bits)
-        self.revised += verdict.revises is not None
-        self.unanswered += verdict.answer is None
-        self.origins[verdict.origin] += 1
-        if verdict.drop is not None:
-            self.drops[verdict.drop.value] += 1
+    def add(self, verdict: Verdict) -> None:
+        self.total.add(verdict)
+        self.cameras[verdict.frame.camera].add(verdict)
         self.latency.add(verdict.latency_ms["total"] or 0.0)
-        truth = verdict.frame.truth
-        if truth is not None:
-            self.with_truth += 1
-            self.correct += verdict.answer is not None and verdict.answer.class_id == truth
-            self.edge_correct += verdict.edge is not None and verdict.edge.class_id == truth
-
-    def close(self) -> None:
-        pass

@@ -1,4 +1,4 @@
-"""A folder of images as a source, in order of their names."""
+"""A folder of images as a picture source, in the order of their names."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from pipeline.errors import UsageError
-from pipeline.types import Pixels
-from stages.pictures import MAX_SIDE
-from stages.sources import Shot
+from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.types import Pixels
+from sagelink.stages.decoded_picture import MAX_SIDE
+from sagelink.stages.sources.contract import SourceFrame
 
 log = logging.getLogger(__name__)
 
@@ -21,13 +21,13 @@ SUFFIXES = (".avif", ".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 class ImageFolder:
-    """Images below a folder, `fps` of them a second. One that cannot be read is skipped and counted."""
+    """Images in a folder and its subfolders, `fps` per second. An unreadable image is skipped and counted."""
 
     labels = None
     video = False
 
     def __init__(self, folder: Path, fps: float) -> None:
-        """Raises UsageError when there is no image, or none that can be read."""
+        """Raises UsageError when the folder holds no readable image."""
         self._folder = folder
         self.name = str(folder)
         self._fps = fps
@@ -39,7 +39,7 @@ class ImageFolder:
             raise UsageError(f"folder {str(folder)!r}: none of its {len(self._paths)} images can be read")
         self.length = len(self._paths)
 
-    def __iter__(self) -> Iterator[Shot]:
+    def __iter__(self) -> Iterator[SourceFrame]:
         for index, path in enumerate(self._paths):
             try:
                 pixels = read_image(path)
@@ -47,14 +47,14 @@ class ImageFolder:
                 self.skipped += 1
                 log.warning("source=%s event=unreadable error=%r", path, str(error))
                 continue
-            yield Shot(pixels, index / self._fps, name=path.relative_to(self._folder).as_posix())
+            yield SourceFrame(pixels, index / self._fps, name=path.relative_to(self._folder).as_posix())
 
     def close(self) -> None:
         pass
 
 
 def read_image(path: Path) -> Pixels:
-    """RGB uint8 (H, W, 3), turned as its EXIF orientation says; transparency is dropped. Raises OSError."""
+    """Reads an image: RGB uint8 (H, W, 3), rotated by its EXIF orientation, without transparency. Raises OSError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # decompression-bomb and metadata warnings: sizes are bounded here
@@ -63,7 +63,7 @@ def read_image(path: Path) -> Pixels:
                 if max(image.size) > MAX_SIDE:
                     image.thumbnail((MAX_SIDE, MAX_SIDE), reducing_gap=2.0)
                 return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except (ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what broken files raise in Pillow
+    except (ValueError, SyntaxError, Image.DecompressionBombError) as error:  # errors of Pillow for broken files
         raise OSError(str(error)) from None
 
 

@@ -1,4 +1,4 @@
-"""The `synthetic:` source: scenes of the synthetic world, with known truth."""
+"""The `synthetic:` picture source: drawn scenes with known true classes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.errors import UsageError
-from stages.sources import Shot
-from stages.sources.world import CLASSES, render, sample_scene
+from sagelink.pipeline.errors import UsageError
+from sagelink.stages.sources.contract import SourceFrame
+from sagelink.stages.sources.world import CLASSES, render, sample_scene
 
 
 class _Options(BaseModel):
@@ -56,13 +56,13 @@ class SyntheticSource:
         width, height = map(int, options.size.split("x"))
         return cls(options.frames, width, height, options.fps, options.seed, options.hold)
 
-    def __iter__(self) -> Iterator[Shot]:
+    def __iter__(self) -> Iterator[SourceFrame]:
         for index in range(self.length):
             number, step = divmod(index, self._hold)
             scene = sample_scene(np.random.default_rng([self._seed, number]))
             noise = np.random.default_rng([self._seed, number, step])
             pixels = render(scene, *self._size, step / self._fps, noise)
-            yield Shot(pixels, index / self._fps, truth=scene.class_id)
+            yield SourceFrame(pixels, index / self._fps, truth=scene.class_id)
 
     def close(self) -> None:
         pass

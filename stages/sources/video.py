@@ -1,4 +1,4 @@
-"""A video file as a source, timed by its own timestamps."""
+"""A video file as a picture source, with the timestamps of the file."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 
 import av
 
-from pipeline.errors import UsageError
-from stages.pictures import upright
-from stages.sources import Shot
-from stages.timeline import Timeline
+from sagelink.pipeline.errors import UsageError
+from sagelink.stages.decoded_picture import upright
+from sagelink.stages.sources.contract import SourceFrame
+from sagelink.stages.timestamps import Timeline
 
 log = logging.getLogger(__name__)
 
 
 class VideoFile:
-    """Every frame of the first video stream. A corrupt one is counted and skipped."""
+    """Every frame of the first video stream. A corrupt frame is skipped and counted."""
 
     labels = None
     video = True
@@ -38,27 +38,27 @@ class VideoFile:
         stream.thread_type = "AUTO"
         self._stream = stream
         self.length = stream.frames or None
-        self._shots = self._decode()
+        self._pictures = self._decode()
         try:
-            self._first = next(self._shots)
+            self._first = next(self._pictures)
         except StopIteration:
             self._container.close()
             raise UsageError(f"source {str(path)!r} holds no frame that can be decoded") from None
 
-    def __iter__(self) -> Iterator[Shot]:
+    def __iter__(self) -> Iterator[SourceFrame]:
         yield self._first
-        yield from self._shots
+        yield from self._pictures
 
     def close(self) -> None:
         self._container.close()
 
-    def _decode(self) -> Iterator[Shot]:
+    def _decode(self) -> Iterator[SourceFrame]:
         timeline = Timeline(1 / float(self._stream.average_rate or 25))
         for frame in self._frames():
             if frame.is_corrupt:
                 self._skip("corrupt frame")
                 continue
-            yield Shot(upright(frame), timeline.place(frame.time), pts_s=frame.time)
+            yield SourceFrame(upright(frame), timeline.place(frame.time), pts_s=frame.time)
 
     def _frames(self) -> Iterator[av.VideoFrame]:
         packets = self._container.demux(self._stream)

@@ -1,8 +1,8 @@
-"""The synthetic world: drawn scenes with known truth, any size, any length, one seed.
+"""Draws synthetic scenes with a known true class, at any size, from a random generator.
 
-A scene holds one object of `CLASSES` on a textured background, among clutter that belongs to no class. Place, size,
-rotation, colours, clutter and sensor noise vary. Geometry is in units of the frame's short side around the frame's
-centre, so the same scene renders at any size. The demo pair is trained on scenes of this world.
+A scene holds one object of `CLASSES` on a textured background, among clutter that belongs to no class. Position, size,
+rotation, colours, clutter and sensor noise vary. Lengths are in units of the frame's short side, from the centre of the
+frame, so the same scene renders at any size. The demo models are trained on these scenes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Points = NDArray[np.float64]  # (n, 2), x and y in [-1, 1], the object's own frame, y down
+Points = NDArray[np.float64]  # (n, 2), x and y in [-1, 1] in the object's frame, y down
 Pixels = NDArray[np.uint8]  # (H, W, 3) RGB, or (H, W)
 
 _SUBPIXEL_BITS = 4
@@ -115,8 +115,8 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
-    """Everything that a scene's frames share; `render` adds the time and the noise."""
+class DrawnScene:
+    """The properties that all frames of a scene share; `render` adds time and noise."""
 
     class_id: int
     centre: tuple[float, float]  # short sides from the frame's centre, at t = 0
@@ -134,21 +134,21 @@ class Scene:
         return CLASSES[self.class_id]
 
 
-def sample_scene(rng: np.random.Generator, class_id: int | None = None) -> Scene:
+def sample_scene(rng: np.random.Generator, class_id: int | None = None) -> DrawnScene:
     """Draws a scene; `class_id` in 0..len(CLASSES)-1, or None for a random one."""
     if class_id is None:
         class_id = int(rng.integers(len(CLASSES)))
     radius = float(rng.uniform(0.17, 0.4))
     room = 0.5 - 0.8 * radius
     cells = int(rng.integers(2, 9))
-    # Surroundings are nearly grey and objects coloured, as on many a real site: colour alone tells where, not what.
+    # Surroundings are nearly grey and objects are coloured, as on many real sites: colour shows where, not what.
     base = rng.uniform(50, 205) + _chroma(rng, rng.normal(0, 8))
     light = rng.normal(0, rng.uniform(4, 24), (cells, cells, 1))
     backdrop = np.clip(base + light + rng.normal(0, 4, (cells, cells, 3)), 0, 255).astype(np.float32)
     fill = np.clip(base + rng.uniform(-50, 50) + _chroma(rng, rng.uniform(45, 120)), 0, 255)
     shade = fill + rng.normal(0, 15, 3)
     marks = tuple(_sample_mark(rng, base) for _ in range(rng.integers(3, 14)))
-    return Scene(
+    return DrawnScene(
         class_id=class_id,
         centre=(float(rng.uniform(-room, room)), float(rng.uniform(-room, room))),
         velocity=(float(rng.normal(0, 0.06)), float(rng.normal(0, 0.06))),
@@ -197,8 +197,8 @@ def _bounce(start: float, velocity: float, t: float, room: float) -> float:
     return (phase if phase <= span else 2 * span - phase) - room
 
 
-def cover(scene: Scene, width: int, height: int, t: float) -> Pixels:
-    """How much of each pixel the object covers at `t` seconds, uint8 (height, width), 255 = all."""
+def cover(scene: DrawnScene, width: int, height: int, t: float) -> Pixels:
+    """The share of each pixel that the object covers at `t` seconds: uint8 (height, width), 255 = all."""
     room = 0.5 - 0.8 * scene.radius
     centre = [_bounce(c, v, t, room) for c, v in zip(scene.centre, scene.velocity, strict=True)]
     angle = np.radians(scene.angle + scene.spin * t)
@@ -210,7 +210,7 @@ def cover(scene: Scene, width: int, height: int, t: float) -> Pixels:
     return mask
 
 
-def render(scene: Scene, width: int, height: int, t: float, noise_rng: np.random.Generator) -> Pixels:
+def render(scene: DrawnScene, width: int, height: int, t: float, noise_rng: np.random.Generator) -> Pixels:
     """The scene at `t` seconds as RGB uint8 (height, width, 3); the object is drawn last, over the clutter."""
     short = min(width, height)
     middle = (width / 2, height / 2)

@@ -1,4 +1,4 @@
-"""Attention, importance and the token-subset forward pass against timm and plain formulas."""
+"""Attention, importance and the forward pass on selected units, compared with timm and with plain formulas."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 
-from models import demo, vit, zoo
-from models.picture import make_picture, view_box
-from pipeline.config import ModelConfig
-from pipeline.errors import UsageError
+from sagelink.models import demo, loading, vit
+from sagelink.models.preprocess import make_picture, view_box
+from sagelink.pipeline.config import ModelConfig
+from sagelink.pipeline.errors import UsageError
 
 VARIANTS = {
     "plain": {},
@@ -37,7 +37,7 @@ def make_vit(**options: object) -> VisionTransformer:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @torch.inference_mode()
-def test_all_units_are_timms_own_forward(variant: str) -> None:
+def test_all_units_give_timms_own_result(variant: str) -> None:
     model = make_vit(**VARIANTS[variant])
     images = torch.randn(2, 3, 48, 48)
     units = torch.arange(36).expand(2, -1)
@@ -46,7 +46,7 @@ def test_all_units_are_timms_own_forward(variant: str) -> None:
 
 
 @torch.inference_mode()
-def test_order_of_units_does_not_matter_but_their_place_does() -> None:
+def test_the_order_of_units_does_not_matter_but_their_position_does() -> None:
     model = make_vit()
     patches = vit.to_units(torch.randn(1, 3, 48, 48), 8)
     units = torch.tensor([[3, 7, 20]])
@@ -58,8 +58,8 @@ def test_order_of_units_does_not_matter_but_their_place_does() -> None:
 
 
 @torch.inference_mode()
-def test_missing_units_are_masked_ones() -> None:
-    """Leaving units out is the same as timm's forward with an attention mask that hides them."""
+def test_missing_units_equal_masked_units() -> None:
+    """Leaving units out equals timm's forward pass with an attention mask that hides them."""
     model = make_vit()
     images = torch.randn(1, 3, 48, 48)
     units = torch.tensor([[0, 5, 11, 35]])
@@ -73,7 +73,7 @@ def test_missing_units_are_masked_ones() -> None:
 
 @pytest.mark.parametrize("variant", ["plain", "registers", "pre-norm and qk-norm"])
 @torch.inference_mode()
-def test_importance_is_attention_spelled_out(variant: str) -> None:
+def test_importance_equals_the_attention_formula(variant: str) -> None:
     model = make_vit(**VARIANTS[variant])
     images = torch.randn(2, 3, 48, 48)
     attentions = []
@@ -100,7 +100,7 @@ def test_importance_is_attention_spelled_out(variant: str) -> None:
 
 
 @pytest.mark.parametrize("variant", ["plain", "registers", "pre-norm and qk-norm"])
-def test_importance_by_gradient_spelled_out(variant: str) -> None:
+def test_importance_by_gradient_equals_its_formula(variant: str) -> None:
     model = make_vit(**VARIANTS[variant]).requires_grad_(False)
     image, prefix = torch.randn(1, 3, 48, 48), model.num_prefix_tokens
     tokens = model.norm_pre(model._pos_embed(model.patch_embed(image)))
@@ -141,7 +141,7 @@ def test_importance_by_gradient_spelled_out(variant: str) -> None:
 
 
 @pytest.mark.parametrize("importance", ["last", "gradient"])
-def test_hooks_are_gone_afterwards(importance: vit.Importance) -> None:
+def test_hooks_are_removed_afterwards(importance: vit.Importance) -> None:
     model = make_vit()
     vit.score(model, torch.randn(1, 3, 48, 48), importance)
     assert all(block.attn.fused_attn == model.blocks[0].attn.fused_attn for block in model.blocks)
@@ -149,7 +149,7 @@ def test_hooks_are_gone_afterwards(importance: vit.Importance) -> None:
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_models_that_cannot_serve_are_refused() -> None:
+def test_unsupported_models_are_refused() -> None:
     with pytest.raises(UsageError, match="ResNet"):
         vit.check(timm.create_model("resnet10t"), "resnet10t")
     with pytest.raises(UsageError, match="class token"):
@@ -159,7 +159,7 @@ def test_models_that_cannot_serve_are_refused() -> None:
         vit.check(oblong, "oblong")
 
 
-def test_pictures() -> None:
+def test_pictures_are_scaled_to_the_view() -> None:
     ramp = torch.arange(60 * 120 * 3).remainder(251).to(torch.uint8).reshape(60, 120, 3).numpy()
     assert make_picture(ramp, 32, "squash", "bicubic").shape == (32, 32, 3)
     assert view_box(120, 60, "squash") == (0, 0, 120, 60)
@@ -179,67 +179,67 @@ class TestCheckpoints:
         del state["cls_token"]
         save_file(state, path)
         with pytest.raises(UsageError, match="lacks 'cls_token'"):
-            zoo.load(ModelConfig(checkpoint=path), "demo-edge")
+            loading.load(ModelConfig(checkpoint=path), "demo-edge")
         state["cls_token"] = torch.zeros(1, 1, 3)
         save_file(state, path)
         with pytest.raises(UsageError, match=r"'cls_token' has shape \(1, 1, 3\), accepted is \(1, 1, 64\)"):
-            zoo.load(ModelConfig(checkpoint=path), "demo-edge")
+            loading.load(ModelConfig(checkpoint=path), "demo-edge")
         state["cls_token"] = torch.zeros(1, 1, 64)
         state["surplus"] = torch.zeros(1)
         save_file(state, path)
         with pytest.raises(UsageError, match="'surplus'"):
-            zoo.load(ModelConfig(checkpoint=path), "demo-edge")
+            loading.load(ModelConfig(checkpoint=path), "demo-edge")
 
     def test_second_weights_that_do_not_fit_are_refused(self, tmp_path: Path) -> None:
         path, state = tmp_path / "server.safetensors", demo.build("server").state_dict()
         state = {key: value.contiguous() for key, value in state.items()}
         limits = {"partial.most_bytes": "900", "partial.most_units": "100"}
         save_file(state | {"partial.head.bias": torch.ones(16)}, path, limits)
-        partial = zoo.load(ModelConfig(checkpoint=path), "demo-server").partial
+        partial = loading.load(ModelConfig(checkpoint=path), "demo-server").partial
         assert partial is not None
-        assert (partial.most_bytes, partial.most_units) == (900, 100)
+        assert (partial.max_bytes, partial.max_units) == (900, 100)
         assert partial.vit.head.bias.tolist() == [1.0] * 16
         assert torch.equal(partial.vit.cls_token, state["cls_token"])
         for wrong in ({}, {"partial.most_bytes": "many", "partial.most_units": "100"}):
             save_file(state | {"partial.head.bias": torch.ones(16)}, path, wrong)
             with pytest.raises(UsageError, match="does not say which evidence its second weights are for"):
-                zoo.load(ModelConfig(checkpoint=path), "demo-server")
+                loading.load(ModelConfig(checkpoint=path), "demo-server")
         save_file(state | {"partial.head.bias": torch.ones(3)}, path, limits)
         with pytest.raises(UsageError, match=r"'head.bias' has shape \(3,\), accepted is \(16,\)"):
-            zoo.load(ModelConfig(checkpoint=path), "demo-server")
+            loading.load(ModelConfig(checkpoint=path), "demo-server")
         save_file(state | {"partial.surplus": torch.ones(3)}, path, limits)
         with pytest.raises(UsageError, match="it holds 'surplus'"):
-            zoo.load(ModelConfig(checkpoint=path), "demo-server")
+            loading.load(ModelConfig(checkpoint=path), "demo-server")
 
     def test_not_a_checkpoint(self, tmp_path: Path) -> None:
         path = tmp_path / "weights.safetensors"
         with pytest.raises(UsageError, match="does not exist"):
-            zoo.load(ModelConfig(checkpoint=path), "demo-edge")
+            loading.load(ModelConfig(checkpoint=path), "demo-edge")
         path.write_bytes(b"not weights at all")
         with pytest.raises(UsageError, match="not a safetensors file"):
-            zoo.load(ModelConfig(checkpoint=path), "demo-edge")
+            loading.load(ModelConfig(checkpoint=path), "demo-edge")
 
     def test_unknown_names(self) -> None:
         with pytest.raises(UsageError, match="did you mean 'vit_tiny_patch16_224'"):
-            zoo.load(ModelConfig(), "vit_tinny_patch16_224")
+            loading.load(ModelConfig(), "vit_tinny_patch16_224")
         with pytest.raises(UsageError, match=r"accepted: vit_tiny_patch16_224\.augreg"):
-            zoo.load(ModelConfig(), "vit_tiny_patch16_224.no_such_tag")
+            loading.load(ModelConfig(), "vit_tiny_patch16_224.no_such_tag")
 
     def test_labels_file(self, tmp_path: Path) -> None:
         names = tmp_path / "names.txt"
         names.write_text("\n".join(f"thing {i}" for i in range(16)))
-        assert zoo.load(ModelConfig(labels=names), "demo-edge").labels[3] == "thing 3"
+        assert loading.load(ModelConfig(labels=names), "demo-edge").labels[3] == "thing 3"
         names.write_text("one\ntwo\n")
         with pytest.raises(UsageError, match="2 class names"):
-            zoo.load(ModelConfig(labels=names), "demo-edge")
+            loading.load(ModelConfig(labels=names), "demo-edge")
 
 
 @torch.inference_mode()
 def test_real_weights_load_and_agree_with_timm(shared: Path) -> None:
     path = shared / "weights" / "vit_tiny_patch16_224_augreg.safetensors"
     name = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
-    model = zoo.load(ModelConfig(checkpoint=path), name)
-    assert model.grid == zoo.UnitGrid(224, 16, "bicubic", 0.9)
+    model = loading.load(ModelConfig(checkpoint=path), name)
+    assert model.grid == loading.UnitGrid(224, 16, "bicubic", 0.9)
     assert model.labels[281] == "tabby"
     assert model.mean.flatten().tolist() == [0.5, 0.5, 0.5]
     reference = timm.create_model(name, pretrained=False).eval()

@@ -1,4 +1,4 @@
-"""A run for the dashboard to show, without its pipeline."""
+"""Fixtures: the view of a run for the dashboard, without a pipeline."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client import CollectorRegistry
 
-from models.zoo import UnitGrid
-from monitor.feed import Feed
-from monitor.watched import Watched
-from pipeline.budget import UplinkBudget
-from pipeline.config import GateConfig
-from pipeline.control import Control
-from pipeline.metrics import EdgeMetrics
-from pipeline.stats import LiveStats
-from pipeline.threads import Worker
-from stages.gate import Gate
+from sagelink.models.loading import UnitGrid
+from sagelink.monitor.live_stats import LiveStats
+from sagelink.monitor.metrics import EdgeMetrics
+from sagelink.monitor.run_view import RunView
+from sagelink.monitor.verdict_feed import VerdictFeed
+from sagelink.pipeline.budget import UplinkBudget
+from sagelink.pipeline.config import GateConfig
+from sagelink.pipeline.threads import Worker
+from sagelink.stages.confidence_gate import Gate
+from sagelink.stages.run_control import Control
 from tests.fakes import CANVAS, PATCH, SIDE
-from tests.monitor.test_feed import LABELS, verdict_of
+from tests.monitor.test_verdict_feed import LABELS, verdict_of
 
 HEALTH = {"camera": None, "gate": {"state": "backoff", "fault": "timeout"}}
 
 
 @pytest.fixture
-def watched() -> Watched:
-    stats, feed, metrics = LiveStats(), Feed(LABELS, live=False), EdgeMetrics(CollectorRegistry())
+def watched() -> RunView:
+    stats, feed, metrics = LiveStats(), VerdictFeed(LABELS, live=False), EdgeMetrics(CollectorRegistry())
     control = Control(UplinkBudget(64_000, 1.0), Gate(GateConfig()))
     for seq in range(3):
         for sink in (stats, feed, metrics):
             sink.write(verdict_of(seq, sent=seq > 0))
-    return Watched(
+    return RunView(
         title="clip.mp4",
         models="a and b",
         grid=UnitGrid(SIDE * PATCH, PATCH, "bicubic", 1.0),

@@ -22,10 +22,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from monitor.app import dashboard_app
-from pipeline.web import serve_http
+from sagelink.monitor.dashboard_routes import dashboard_app
+from sagelink.net.http import serve_http
 from tests.browsers import PATIENCE_MS, chromium, wait_for
-from tests.monitor.test_app import TOKEN
+from tests.monitor.test_dashboard_routes import TOKEN
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,7 +48,7 @@ class Server:
         source = "synthetic:100000,fps=8,size=320x240"
         self._process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "pipeline.cli", "run", source, "--realtime", "--models", "demo"),
+                *(sys.executable, "-m", "sagelink.app.cli", "run", source, "--realtime", "--models", "demo"),
                 *("--gate", "always", "--uplink", "96kbit/s", "--units", "40", "--out", str(self.out)),
                 *("--dashboard-address", f"127.0.0.1:{self.port}"),
             ],
@@ -77,7 +77,7 @@ class Server:
 
 
 def budget_levels(page: Any) -> int:
-    """At how many heights of the chart the budget's line runs: rows with five pixels of its colour or more."""
+    """Number of heights of the budget line in the chart: groups of rows with five or more pixels of its colour."""
     colour = page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--limit').trim()")
     pixels = np.array(Image.open(io.BytesIO(page.locator("#chart").screenshot())).convert("RGB"), int)
     near = np.abs(pixels - ImageColor.getrgb(colour)).sum(-1) < 60
@@ -107,7 +107,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def artefacts(tmp_path) -> Path:
-    """Where pictures of the page are left for people to look at."""
+    """Folder for screenshots of the page."""
     folder = Path(os.environ.get("SAGELINK_ARTEFACTS", tmp_path))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -115,7 +115,7 @@ def artefacts(tmp_path) -> Path:
 
 @pytest.fixture
 def guarded_url(watched, coder) -> Iterator[str]:
-    """A page that asks for TOKEN, served in a thread: the browser's client keeps the loop of this one."""
+    """A page that requires TOKEN, served in a thread, because the browser's client uses this thread's event loop."""
     address: queue.Queue[tuple[str, int]] = queue.Queue()
     loop, over = asyncio.new_event_loop(), asyncio.Event()
 
@@ -134,20 +134,22 @@ def guarded_url(watched, coder) -> Iterator[str]:
 
 @pytest.fixture
 def page(browser, server) -> Iterator[Any]:
-    """A page that has met no error by the end of the test, but for cut connections and what the run refused."""
+    """A page; the test fails for errors on its console, except lost connections and refused requests."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.set_default_timeout(PATIENCE_MS)
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else 0)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    console_errors: list[str] = []
+    page.on(
+        "console", lambda message: console_errors.append(message.text) if message.type in ("error", "warning") else 0
+    )
+    page.on("pageerror", lambda error: console_errors.append(str(error)))
     page.goto(server.url)
     page.wait_for_selector("#rows tr")
     yield page
     page.close()
-    assert [text for text in complaints if "WebSocket connection" not in text and "status of 400" not in text] == []
+    assert [text for text in console_errors if "WebSocket connection" not in text and "status of 400" not in text] == []
 
 
-def test_everything_moves(page):
+def test_pictures_rows_and_chart_are_updated(page):
     shown = "Number(document.querySelector('.camera-tile canvas').dataset.n)"
     wait_for(page, f"{shown} >= 0")
     before = page.evaluate(f"({{n: {shown}, row: Number(document.querySelector('#rows tr').dataset.n)}})")
@@ -164,7 +166,7 @@ def test_everything_moves(page):
     assert page.locator("#stages li").count() == 7
 
 
-def test_a_paused_table_stands_still_and_a_filter_holds(page):
+def test_a_paused_table_does_not_change_and_a_filter_applies(page):
     page.click("#pause")
     first = page.get_attribute("#rows tr", "data-n")
     shown = page.evaluate("Number(document.querySelector('.camera-tile canvas').dataset.n)")
@@ -178,7 +180,7 @@ def test_a_paused_table_stands_still_and_a_filter_holds(page):
     assert all(count.isdecimal() for count in units)
 
 
-def test_a_row_opens_the_frame_as_the_server_saw_it(page):
+def test_a_row_opens_the_frame_as_the_server_received_it(page):
     page.select_option("#filter", "sent")
     page.locator("#rows tr").first.click()
     page.wait_for_selector("dialog[open][data-n]")
@@ -201,7 +203,7 @@ def test_a_row_opens_the_frame_as_the_server_saw_it(page):
     page.wait_for_selector("dialog[open]")
 
 
-def test_a_budget_changed_on_the_page_changes_the_ledger(page, server):
+def test_a_budget_set_on_the_page_changes_the_ledger(page, server):
     wait_for_levels(page, 1)
     page.fill("#uplink", "fast")
     page.click("#budget button >> nth=0")
@@ -230,12 +232,12 @@ def test_a_budget_changed_on_the_page_changes_the_ledger(page, server):
     wait_for_levels(page, 2)
 
 
-def test_the_token_is_asked_for(browser, guarded_url):
+def test_a_token_is_required(browser, guarded_url):
     page = browser.new_page()
     page.goto(guarded_url)
     page.fill("input", "a-wrong-token-of-some-length")
     page.click("button")
-    page.wait_for_selector("text=That is not the token.")
+    page.wait_for_selector("text=This token is wrong.")
     page.fill("input", TOKEN)
     page.click("button")
     page.wait_for_selector("#rows tr")
@@ -258,7 +260,7 @@ def test_the_page_fits_its_window(browser, server, artefacts, theme, name, width
     page.close()
 
 
-def test_the_page_comes_back_when_the_run_does(page, server):
+def test_the_page_reconnects_when_the_run_starts_again(page, server):
     assert server.end() == 0
     wait_for(page, "document.getElementById('connection').textContent === 'run ended'")
     assert page.evaluate("document.body.classList.contains('stale')")

@@ -13,12 +13,12 @@ import aiomqtt
 import pytest
 from jinja2 import Template
 
-from monitor.home_assistant import Entities, tell_home_assistant
-from pipeline.budget import UplinkBudget
-from pipeline.config import GateConfig
-from pipeline.config_file import load_config
-from pipeline.control import Control
-from stages.gate import Gate
+from sagelink.monitor.home_assistant import Entities, publish_to_home_assistant
+from sagelink.pipeline.budget import UplinkBudget
+from sagelink.pipeline.config import GateConfig
+from sagelink.pipeline.config_file import load_config
+from sagelink.stages.confidence_gate import Gate
+from sagelink.stages.run_control import Control
 from tests.brokers import Mosquitto
 
 # What Home Assistant 2026.11 takes: the schemas in homeassistant/components/mqtt/ of its package on PyPI, read on
@@ -89,24 +89,24 @@ def check(topic: str, text: str, node: str) -> dict[str, Any]:
     return payload
 
 
-def test_what_may_still_be_revised_is_not_told():
+def test_provisional_answers_are_not_published():
     before, soon = now_is(), now_is()
     soon["cameras"]["gate"]["now"] = {"seq": 7, "label": "key", "prob": 0.3}
     assert ENTITIES.states(soon) == ENTITIES.states(before)
 
 
 @pytest.mark.parametrize("each", list(ENTITIES.announcements()), ids=lambda each: each.topic.split("/")[2])
-def test_an_announcement_is_what_the_schema_allows(each):
+def test_an_announcement_follows_the_schema(each):
     assert check(each.topic, json.dumps(each.payload), "tür.1")["state_topic"] in ENTITIES.states(now_is())
 
 
-def test_each_entity_is_unique():
+def test_entities_are_unique():
     announced = list(ENTITIES.announcements())
     assert len(announced) == 2 + 3 * 2
     assert len({each.topic for each in announced}) == len({each.payload["unique_id"] for each in announced}) == 8
 
 
-def test_states_hold_what_the_templates_read():
+def test_states_hold_the_keys_of_the_templates():
     states = ENTITIES.states(now_is())
     for each in ENTITIES.announcements():
         key = each.payload["value_template"].removeprefix("{{ value_json.").removesuffix(" }}")
@@ -120,7 +120,7 @@ def test_states_hold_what_the_templates_read():
 
 
 @pytest.mark.parametrize("rate_bps", [None, 50.0, 2e12])
-def test_a_budget_that_the_number_cannot_hold_is_not_known(rate_bps):
+def test_a_budget_outside_the_range_of_the_number_is_unknown(rate_bps):
     (number,) = [each.payload for each in ENTITIES.announcements() if each.payload["name"] == "Uplink budget"]
     state = json.dumps(ENTITIES.states(now_is(rate_bps))[number["state_topic"]])
     # As Home Assistant does: a template's None is text, and "None" (payload_reset) makes the number unknown.
@@ -131,19 +131,19 @@ def make_control() -> Control:
     return Control(UplinkBudget(64_000, 2.0), Gate(GateConfig()))
 
 
-class Ear:
-    """A client that keeps the last payload of each topic."""
+class Listener:
+    """A client that stores the last payload of each topic."""
 
     def __init__(self, client: aiomqtt.Client) -> None:
         self.client = client
-        self.heard: dict[str, str] = {}
+        self.payloads: dict[str, str] = {}
         self.counts: dict[str, int] = {}
         self._news = asyncio.Event()
 
     async def listen(self) -> None:
         async for message in self.client.messages:
             topic = str(message.topic)
-            self.heard[topic] = message.payload.decode()
+            self.payloads[topic] = message.payload.decode()
             self.counts[topic] = self.counts.get(topic, 0) + 1
             self._news.set()
 
@@ -161,17 +161,17 @@ def mosquitto() -> Iterator[Mosquitto]:
 
 
 @pytest.fixture
-async def ear(mosquitto) -> AsyncIterator[Ear]:
+async def listener(mosquitto) -> AsyncIterator[Listener]:
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(aiomqtt.Client("127.0.0.1", mosquitto.port))
         await client.subscribe("#")
-        ear = Ear(client)
-        listening = asyncio.create_task(ear.listen())
-        yield ear
+        listener = Listener(client)
+        listening = asyncio.create_task(listener.listen())
+        yield listener
         listening.cancel()
 
 
-async def test_over_a_real_broker(mosquitto, ear):
+async def test_over_a_real_broker(mosquitto, listener):
     control = make_control()
     settings = {"home_assistant.broker": mosquitto.url, "home_assistant.every": "100ms"}
     config = load_config(None, settings)
@@ -180,37 +180,39 @@ async def test_over_a_real_broker(mosquitto, ear):
         return now_is(control.rate_bps)
 
     number = "homeassistant/number/sagelink_site_budget/config"
-    async with tell_home_assistant(config, "site", ["gate"], now, control):
-        await ear.until(lambda: ear.heard.get("sagelink/site/availability") == "online")
-        await ear.until(lambda: "sagelink/site/budget/state" in ear.heard)
-        announced = json.loads(ear.heard[number])
-        assert len([topic for topic in ear.heard if topic.startswith("homeassistant/")]) == 5
+    async with publish_to_home_assistant(config, "site", ["gate"], now, control):
+        await listener.until(lambda: listener.payloads.get("sagelink/site/availability") == "online")
+        await listener.until(lambda: "sagelink/site/budget/state" in listener.payloads)
+        announced = json.loads(listener.payloads[number])
+        assert len([topic for topic in listener.payloads if topic.startswith("homeassistant/")]) == 5
 
         command = announced["command_template"].replace("{{ value }}", "24")
-        await ear.client.publish(announced["command_topic"], command)
-        await ear.until(lambda: json.loads(ear.heard[announced["state_topic"]])["budget_kbits"] == 24)
+        await listener.client.publish(announced["command_topic"], command)
+        await listener.until(lambda: json.loads(listener.payloads[announced["state_topic"]])["budget_kbits"] == 24)
         assert control.rate_bps == 24_000
 
-        said = ear.counts[number]
-        await ear.client.publish("homeassistant/status", "online")
-        await ear.until(lambda: ear.counts[number] > said)
+        before = listener.counts[number]
+        await listener.client.publish("homeassistant/status", "online")
+        await listener.until(lambda: listener.counts[number] > before)
 
-        said = ear.counts[announced["state_topic"]]
-        await ear.client.publish(announced["command_topic"], "much")  # refused: the number snaps back
-        await ear.until(lambda: ear.counts[announced["state_topic"]] > said)
+        before = listener.counts[announced["state_topic"]]
+        await listener.client.publish(
+            announced["command_topic"], "much"
+        )  # refused: the number shows the old value again
+        await listener.until(lambda: listener.counts[announced["state_topic"]] > before)
         assert control.rate_bps == 24_000
 
-        said = ear.counts[announced["state_topic"]]
+        before = listener.counts[announced["state_topic"]]
         control.change_budget("48kbit/s")
-        await ear.until(lambda: json.loads(ear.heard[announced["state_topic"]])["budget_kbits"] == 48)
-        assert ear.counts[announced["state_topic"]] > said
-    await ear.until(lambda: ear.heard["sagelink/site/availability"] == "offline")
+        await listener.until(lambda: json.loads(listener.payloads[announced["state_topic"]])["budget_kbits"] == 48)
+        assert listener.counts[announced["state_topic"]] > before
+    await listener.until(lambda: listener.payloads["sagelink/site/availability"] == "offline")
 
 
-async def test_what_is_announced_stays_for_a_home_assistant_that_starts_later(mosquitto):
+async def test_announcements_are_retained_for_a_home_assistant_that_starts_later(mosquitto):
     control = make_control()
     config = load_config(None, {"home_assistant.broker": mosquitto.url})
-    async with tell_home_assistant(config, "site", ["gate"], now_is, control):
+    async with publish_to_home_assistant(config, "site", ["gate"], now_is, control):
         async with aiomqtt.Client("127.0.0.1", mosquitto.port) as early:
             await early.subscribe("sagelink/site/availability")
             async with asyncio.timeout(20):
@@ -229,7 +231,7 @@ async def test_what_is_announced_stays_for_a_home_assistant_that_starts_later(mo
                         break
 
 
-async def test_it_announces_again_after_the_broker_was_away(mosquitto):
+async def test_entities_are_announced_again_after_the_broker_restarts(mosquitto):
     control = make_control()
     config = load_config(None, {"home_assistant.broker": mosquitto.url})
 
@@ -239,8 +241,8 @@ async def test_it_announces_again_after_the_broker_was_away(mosquitto):
             async for _ in client.messages:
                 return
 
-    async with tell_home_assistant(config, "site", ["gate"], now_is, control):
+    async with publish_to_home_assistant(config, "site", ["gate"], now_is, control):
         await announced()
-        mosquitto.kill()  # it keeps nothing
+        mosquitto.kill()  # it retains nothing
         mosquitto.start()
         await announced()

@@ -1,4 +1,4 @@
-"""The report of real runs: what the page says is what the files say."""
+"""The report of real runs: its numbers are those of the files."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from models.pair import Pair
-from monitor.plots import plots
-from monitor.report import write_report
-from monitor.results import Results
-from pipeline.config_file import load_config
-from pipeline.errors import SagelinkError
-from pipeline.run import prepare
-from tests.monitor.test_results import make_line, write_run
+from sagelink.app.run import prepare
+from sagelink.models.pair import Pair
+from sagelink.monitor.report import write_report
+from sagelink.monitor.report_plots import plots
+from sagelink.monitor.results_reader import Results
+from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.errors import SagelinkError
+from tests.monitor.test_results_reader import make_line, write_run
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def runs(tmp_path_factory) -> list[Path]:
     for rate in ("32kbit/s", "unlimited"):
         folder = tmp_path_factory.mktemp("runs") / rate.replace("/", "")
         settings = {"models": "demo", "capture.source": "synthetic:30", "select.units": 32, "output.out": str(folder)}
-        prepare(load_config(None, settings | {"budget.uplink": rate}), pair).go()
+        prepare(load_config(None, settings | {"budget.uplink": rate}), pair).run()
         folders.append(folder)
     return folders
 
@@ -64,7 +64,7 @@ def test_one_run(runs):
             assert plot.width > 1000
 
 
-def test_a_page_needs_nothing_from_outside(runs):
+def test_the_page_is_self_contained(runs):
     text = write_report(runs[:1]).read_text()
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", re.sub(r"<svg.*?</svg>", "", text, flags=re.S))
     assert "url(http" not in text
@@ -80,7 +80,7 @@ def test_two_runs_side_by_side(runs, tmp_path):
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_runs_of_other_lengths_share_the_longer_axis(tmp_path, order):
+def test_runs_of_different_lengths_share_the_longer_axis(tmp_path, order):
     lengths = {"short": 3, "long": 30}
     folders = [write_run(tmp_path / name, [make_line(seq) for seq in range(n)]) for name, n in lengths.items()]
     figure = plots([Results.read(folder) for folder in folders[::order]])["bits"]
@@ -88,35 +88,35 @@ def test_runs_of_other_lengths_share_the_longer_axis(tmp_path, order):
     assert [ax.get_xlim() for ax in figure.axes] == [(0, pytest.approx(last, abs=0.5))] * 2
 
 
-def test_what_was_lost_on_the_way_is_told(tmp_path):
+def test_the_report_names_lost_units(tmp_path):
     lines = [make_line(0, units=60, lost_units=12), make_line(1, units=60, lost_units=0), make_line(2)]
     text = _Page(write_report([write_run(tmp_path / "run", lines)]).read_text()).text
-    assert "1 answers lack 10.0% of all units sent" in text
+    assert "1 server answers do not include 10.0% of all units sent" in text
     assert "Parts lost" not in _Page(write_report([write_run(tmp_path / "run", lines[1:])]).read_text()).text
 
 
-def test_what_was_revised_is_told(tmp_path):
+def test_the_report_names_revised_verdicts(tmp_path):
     pictures = tmp_path / "run" / "pictures"
     pictures.mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(pictures / "camera-000001.jpg")
-    revised = make_line(1, revises={"class_id": 2, "label": "comet", "prob": 0.4})
+    revised = make_line(1, revised_from={"class_id": 2, "label": "comet", "prob": 0.4})
     text = _Page(write_report([write_run(tmp_path / "run", [make_line(0), revised])]).read_text()).text
-    assert "1 (50%): the server changed" in text
+    assert "1 (50%): a later server answer changed" in text
     assert "was comet" in text
 
 
-def test_hostile_names_stay_text(tmp_path):
+def test_names_are_escaped(tmp_path):
     folder = write_run(tmp_path / "run", [make_line(0, camera="<script>alert(1)</script>"), make_line(1)])
     assert "<script" not in write_report([folder]).read_text()
 
 
 def test_a_run_without_summary_or_truth_has_a_report(tmp_path):
     page = write_report([write_run(tmp_path, [make_line(0), make_line(1)])])
-    assert "The run kept no pictures" in page.read_text()
+    assert "This run saved no pictures" in page.read_text()
     assert not (tmp_path / "report-accuracy.png").exists()
 
 
-def test_a_page_that_cannot_be_written_is_told(tmp_path):
+def test_a_page_that_cannot_be_written_is_an_error(tmp_path):
     folder = write_run(tmp_path / "run", [make_line(0)])
     (tmp_path / "file").touch()
     with pytest.raises(SagelinkError, match="report cannot be written"):

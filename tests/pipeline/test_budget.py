@@ -1,4 +1,4 @@
-"""The budget's bound in every window, wherever it starts, and that next to nothing of the rate is lost to it."""
+"""The uplink budget: the limit holds in every window, and a sender still gets nearly the full rate."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.budget import UplinkBudget
-from pipeline.errors import SagelinkError, UsageError
+from sagelink.pipeline.budget import UplinkBudget
+from sagelink.pipeline.errors import SagelinkError, UsageError
 
 RATE, WINDOW = 1000, 2.0
 LIMIT = 2000
 
 
 def ledger_of(budget: UplinkBudget, traffic: list[tuple[float, int]]) -> list[tuple[float, int]]:
-    """What was accepted, at the times that the ledger saw."""
+    """The accepted charges, at the times that the ledger used."""
     return [(budget.now_s, bits) for now_s, bits in traffic if budget.charge(now_s, bits)]
 
 
 def heaviest_window(accepted: list[tuple[float, int]], window_s: float, starts: list[float]) -> int:
-    """The most bits in any [s, s + window), exactly; a charge's own time is always among the worst starts."""
+    """Maximum bits in any [s, s + window), exact. The worst start is always the time of a charge."""
     exact = [(Fraction(time_s), bits) for time_s, bits in accepted]
     width = Fraction(window_s)
     begins = [*map(Fraction, starts), *(time_s for time_s, _ in exact)]
@@ -56,7 +56,7 @@ def test_no_window_holds_more_than_the_limit(began, window_s, steps, starts):
 
 
 @given(steps=st.lists(st.tuples(STEPS, st.integers(1, LIMIT + 50)), min_size=1, max_size=60))
-def test_the_allowance_is_what_a_charge_accepts(steps):
+def test_a_charge_is_accepted_up_to_the_allowance(steps):
     budget = UplinkBudget(RATE, WINDOW)
     now_s = 0.0
     for step, bits in steps:
@@ -91,7 +91,7 @@ def test_the_limit_may_be_reached_exactly():
     assert budget.peak_window_bits == LIMIT == budget.limit_bits
 
 
-def test_a_refusal_enters_nothing():
+def test_a_refused_charge_changes_nothing():
     budget = UplinkBudget(RATE, WINDOW)
     assert budget.charge(0.0, 1500)
     assert not budget.charge(0.1, 501)
@@ -99,8 +99,8 @@ def test_a_refusal_enters_nothing():
     assert budget.charge(0.1, 500)
 
 
-def test_what_a_token_bucket_would_let_through_is_refused():
-    """A bucket of one window's depth passes a full burst, and then the rate: nearly twice the limit in one window."""
+def test_bits_that_a_token_bucket_would_grant_are_refused():
+    """A bucket as deep as one window grants a full burst and then the rate: nearly twice the limit in one window."""
     budget = UplinkBudget(RATE, WINDOW)
     assert budget.charge(10.0, LIMIT)
     bucket_level = 0.0
@@ -113,7 +113,7 @@ def test_what_a_token_bucket_would_let_through_is_refused():
     assert budget.total_bits == 2 * LIMIT
 
 
-def test_a_clock_that_runs_backwards_frees_nothing():
+def test_a_clock_that_runs_backwards_releases_no_bits():
     budget = UplinkBudget(RATE, WINDOW)
     assert budget.charge(100.0, LIMIT)
     assert not budget.charge(3.0, 1)
@@ -121,7 +121,7 @@ def test_a_clock_that_runs_backwards_frees_nothing():
     assert budget.allowance(100.0 + WINDOW / 2) == 0
 
 
-def test_an_earlier_charge_counts_from_the_latest_time_seen():
+def test_a_charge_at_an_earlier_time_counts_from_the_latest_time():
     budget = UplinkBudget(RATE, WINDOW)
     budget.window_bits(100.0)
     assert budget.charge(0.0, LIMIT)
@@ -129,7 +129,7 @@ def test_an_earlier_charge_counts_from_the_latest_time_seen():
     assert budget.allowance(100.0 + 1.1 * WINDOW) == LIMIT
 
 
-def test_unlimited_grants_everything_and_still_accounts():
+def test_unlimited_grants_and_counts_every_charge():
     budget = UplinkBudget(None, 1.0)
     for step in range(5):
         assert budget.allowance(float(step)) is None
@@ -152,7 +152,7 @@ def test_the_ledger_holds_one_window_only(rate_bps):
 
 
 @pytest.mark.parametrize("bad", [0, -1, 0.0, -0.5, float("nan"), float("inf"), float("-inf")])
-def test_a_rate_or_window_that_cannot_be_is_named(bad):
+def test_an_invalid_rate_or_window_is_named(bad):
     with pytest.raises(UsageError, match=rf"rate is {bad} .*above 0"):
         UplinkBudget(bad, 1.0)
     with pytest.raises(UsageError, match=rf"window is {bad} .*above 0"):
@@ -161,12 +161,12 @@ def test_a_rate_or_window_that_cannot_be_is_named(bad):
         UplinkBudget(None, bad)
 
 
-def test_a_product_beyond_numbers_is_an_error_for_the_user():
+def test_a_limit_that_overflows_is_a_user_error():
     with pytest.raises(SagelinkError):
         UplinkBudget(1e300, 1e300)
 
 
-def test_negative_bits_are_our_own_mistake():
+def test_negative_bits_are_a_programming_error():
     budget = UplinkBudget(RATE, WINDOW)
     with pytest.raises(ValueError, match="-1 bits"):
         budget.charge(0.0, -1)
@@ -174,7 +174,7 @@ def test_negative_bits_are_our_own_mistake():
 
 
 @pytest.mark.parametrize(("rate_bps", "window_s", "limit"), [(0.1, 10, 1), (64_000, 0.1, 6400), (1000, 0.0015, 1)])
-def test_the_limit_is_whole_bits(rate_bps, window_s, limit):
+def test_the_limit_is_an_integer(rate_bps, window_s, limit):
     assert UplinkBudget(rate_bps, window_s).limit_bits == limit
 
 
@@ -201,7 +201,7 @@ def test_with_a_rate_that_changes_no_window_holds_more_than_the_limit_at_its_las
     width = Fraction(WINDOW)
     for start in [*(Fraction(began + start) for start in starts), *(time_s for time_s, _, _ in accepted)]:
         inside = [(bits, limit) for time_s, bits, limit in accepted if start <= time_s < start + width]
-        # A charge of nothing sends nothing, so it is no last charge.
+        # A charge of 0 bits sends nothing, so it does not count as the last charge.
         limits = [limit for bits, limit in inside if bits]
         if limits and limits[-1] is not None:
             assert sum(bits for bits, _ in inside) <= limits[-1]
@@ -216,7 +216,7 @@ def test_a_lower_rate_grants_nothing_until_the_window_is_below_it():
     assert budget.charge(1.01 * WINDOW, 1000)
 
 
-def test_a_higher_rate_may_be_used_at_once():
+def test_a_higher_rate_counts_at_once():
     budget = UplinkBudget(RATE, WINDOW)
     assert budget.charge(0.0, LIMIT)
     budget.change_rate(2 * RATE)
@@ -226,7 +226,7 @@ def test_a_higher_rate_may_be_used_at_once():
     assert budget.rate_bps is None
 
 
-def test_a_rate_that_makes_no_sense_changes_nothing():
+def test_an_invalid_rate_changes_nothing():
     budget = UplinkBudget(RATE, WINDOW)
     for rate_bps in (0.0, -1.0, float("inf"), float("nan")):
         with pytest.raises(UsageError):

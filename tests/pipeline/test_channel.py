@@ -1,4 +1,4 @@
-"""Channels: three policies, closing, counters, cancellation, several ends."""
+"""Channels: policies, closing, counters, cancellation, several producers and consumers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.channel import Channel, ChannelClosed
+from sagelink.pipeline.channel import Channel, ChannelClosed
 from tests.fakes import drained, settle
 
 
@@ -36,7 +36,7 @@ async def test_wait_makes_the_producer_wait():
     assert channel.displaced == 0
 
 
-async def test_drop_oldest_hands_back_what_waited_longest():
+async def test_drop_oldest_returns_the_oldest_item():
     channel: Channel[int] = Channel("c", "drop_oldest", 2)
     assert [await channel.put(item) for item in range(5)] == [None, None, 0, 1, 2]
     assert channel.drain() == [3, 4]
@@ -72,7 +72,7 @@ async def test_dropping_policies_against_a_model(policy, capacity, puts):
 
 
 @pytest.mark.parametrize("policy", ["wait", "drop_oldest", "latest"])
-async def test_close_lets_what_is_inside_out(policy):
+async def test_waiting_items_can_be_taken_after_close(policy):
     channel = await filled(Channel("c", policy, 2), 1)
     channel.close()
     assert await channel.get() == 0
@@ -81,7 +81,7 @@ async def test_close_lets_what_is_inside_out(policy):
 
 
 @pytest.mark.parametrize("policy", ["wait", "drop_oldest", "latest"])
-async def test_a_closed_channel_takes_nothing(policy):
+async def test_a_closed_channel_accepts_no_item(policy):
     channel = await filled(Channel("sent", policy, 1), 1)
     channel.close()
     with pytest.raises(ChannelClosed, match="sent"):
@@ -90,7 +90,7 @@ async def test_a_closed_channel_takes_nothing(policy):
     assert channel.accepted == 1
 
 
-async def test_close_wakes_whoever_waits():
+async def test_close_wakes_waiting_producers_and_consumers():
     full = await filled(Channel("full", capacity=1), 1)
     empty: Channel[int] = Channel("empty")
     waiting = [asyncio.create_task(full.put(1)), asyncio.create_task(empty.get()), asyncio.create_task(empty.get())]
@@ -102,7 +102,7 @@ async def test_close_wakes_whoever_waits():
     assert full.drain() == [0]
 
 
-async def test_close_twice_is_once():
+async def test_close_may_be_called_twice():
     channel = await filled(Channel("c"), 1)
     channel.close()
     channel.close()
@@ -116,7 +116,7 @@ async def test_counters_account_for_every_item():
     assert (channel.accepted, channel.delivered, channel.displaced, len(channel)) == (7, 1, 4, 2)
 
 
-async def test_drain_takes_all_and_makes_room():
+async def test_drain_takes_all_items_and_makes_room():
     channel = await filled(Channel("c", capacity=2), 2)
     waiting = asyncio.create_task(channel.put(2))
     await settle()
@@ -126,7 +126,7 @@ async def test_drain_takes_all_and_makes_room():
     assert channel.drain() == []
 
 
-async def test_a_cancelled_get_takes_nothing_and_strands_nobody():
+async def test_a_cancelled_get_takes_no_item_and_blocks_no_other():
     channel: Channel[int] = Channel("c")
     first, second = asyncio.create_task(channel.get()), asyncio.create_task(channel.get())
     await settle()
@@ -138,7 +138,7 @@ async def test_a_cancelled_get_takes_nothing_and_strands_nobody():
     assert channel.delivered == 1
 
 
-async def test_a_cancelled_put_enters_nothing_and_strands_nobody():
+async def test_a_cancelled_put_adds_no_item_and_blocks_no_other():
     channel = await filled(Channel("c", capacity=1), 1)
     first, second = asyncio.create_task(channel.put(1)), asyncio.create_task(channel.put(2))
     await settle()
@@ -162,7 +162,7 @@ async def test_one_item_wakes_one_consumer():
     await asyncio.gather(*consumers, return_exceptions=True)
 
 
-async def test_several_producers_and_consumers_share_every_item_once():
+async def test_several_producers_and_consumers_pass_each_item_once():
     channel: Channel[int] = Channel("c", capacity=2)
     highest = 0
 
@@ -182,25 +182,25 @@ async def test_several_producers_and_consumers_share_every_item_once():
     consumers = [asyncio.create_task(consume()) for _ in range(3)]
     await asyncio.gather(produce(0), produce(50), produce(100))
     channel.close()
-    got = [await consumer for consumer in consumers]
-    assert sorted(item for items in got for item in items) == list(range(150))
-    assert sum(map(bool, got)) >= 2
+    received = [await consumer for consumer in consumers]
+    assert sorted(item for items in received for item in items) == list(range(150))
+    assert sum(map(bool, received)) >= 2
     assert highest == 2
 
 
-async def test_iterating_ends_with_the_channel():
+async def test_iteration_ends_when_the_channel_is_closed_and_empty():
     channel = await filled(Channel("c", capacity=3), 3)
     channel.close()
     assert [item async for item in channel] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("capacity", [0, -1])
-def test_a_channel_without_room_is_an_error(capacity):
+def test_a_capacity_below_one_is_an_error(capacity):
     with pytest.raises(ValueError, match=f"'frames' is {capacity}; accepted: 1 or more"):
         Channel("frames", capacity=capacity)
 
 
-async def test_latest_keeps_one_of_each_key_and_each_its_turn():
+async def test_latest_holds_one_item_per_key_in_the_order_of_the_keys():
     channel: Channel[str] = Channel("c", "latest", key=lambda item: item[0])
     assert [await channel.put(item) for item in ("a1", "b1", "a2", "c1", "b2")] == [None, None, "a1", None, "b1"]
     assert channel.displaced == 2
@@ -208,7 +208,7 @@ async def test_latest_keeps_one_of_each_key_and_each_its_turn():
     assert await channel.get_several(2) == ["c1"]
 
 
-async def test_several_are_what_waits_and_never_none():
+async def test_get_several_returns_the_waiting_items_and_waits_for_the_first():
     channel = await filled(Channel("c", capacity=5), 5)
     assert await channel.get_several(3) == [0, 1, 2]
     assert await channel.get_several(3) == [3, 4]

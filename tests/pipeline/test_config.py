@@ -1,4 +1,4 @@
-"""Configurations: what is accepted, what an error says, and the way to a file and back."""
+"""Configurations: accepted values, error messages, and round trips through a file."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.config import MODEL_PAIRS, Config
-from pipeline.config_file import dump_config, load_config, parse_assignments
-from pipeline.errors import UsageError
+from sagelink.pipeline.config import MODEL_PAIRS, Config
+from sagelink.pipeline.config_file import RENAMED, dump_config, load_config, parse_assignments
+from sagelink.pipeline.errors import UsageError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -33,7 +33,14 @@ def error_of(path: Path | None, overrides: dict[str, object] | None = None) -> s
 # Files
 
 
-def test_without_a_file_there_are_the_defaults():
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_a_key_of_version_0_1_is_refused_with_its_new_name(old, new):
+    assert error_of(None, {old: True}) == f"{old} is named {new} since version 0.2"
+    stage, key = new.split(".")
+    assert key in Config.model_fields[stage].annotation.model_fields
+
+
+def test_without_a_file_the_defaults_apply():
     assert load_config(None) == Config()
 
 
@@ -42,7 +49,7 @@ def test_an_empty_file_is_the_defaults(write, text):
     assert load_config(write(text)) == Config()
 
 
-def test_a_file_and_what_overrides_it(write):
+def test_overrides_replace_values_of_the_file(write):
     path = write("budget: {uplink: 128kbit/s, window: 500ms}\ngate:\n  policy: always\n")
     config = load_config(path, {"budget.uplink": "8kB/s", "models": "demo"})
     assert (config.budget.uplink, config.budget.window) == (64_000, 0.5)
@@ -56,42 +63,42 @@ def test_a_model_may_differ_from_its_pair():
 
 
 @pytest.mark.parametrize(
-    ("settings", "closer"),
+    ("settings", "zooms"),
     [
         ({}, True),
         ({"models": "demo"}, False),
-        ({"models": "demo", "video.closer": True}, True),
+        ({"models": "demo", "video.zoom": True}, True),
         ({"models": "demo", "edge.model": "a", "server.model": "b"}, True),
         ({"server.model": "demo-server"}, False),
-        ({"video.closer": False}, False),
-        ({"video.closer": True, "select.memory": "2s"}, False),
+        ({"video.zoom": False}, False),
+        ({"video.zoom": True, "select.memory": "2s"}, False),
     ],
 )
-def test_a_closer_look_is_for_models_that_know_things_at_any_size(settings, closer):
-    assert load_config(None, settings).looks_closer == closer
+def test_zoom_needs_models_that_recognise_objects_at_any_size(settings, zooms):
+    assert load_config(None, settings).zooms == zooms
 
 
 @pytest.mark.parametrize(
     ("text", "kind"), [("- a\n- b\n", "list"), ("just words", "str"), ("17", "int"), ("true", "bool")]
 )
-def test_yaml_that_is_no_mapping(write, text, kind):
+def test_yaml_that_is_not_a_mapping_is_refused(write, text, kind):
     path = write(text)
-    assert error_of(path) == f"configuration {str(path)!r} holds a {kind}; accepted: a mapping of stages"
+    assert error_of(path) == f"configuration {str(path)!r} holds a {kind}; accepted: a mapping of sections"
 
 
 @pytest.mark.parametrize("text", ["a: [1", "a: b: c", "\tgate:", b"\xff\xfe\xfa", "a: !!python/object:os.system {}"])
-def test_what_is_no_yaml(write, text):
+def test_invalid_yaml_is_refused(write, text):
     path = write(text)
     message = error_of(path)
     assert message.startswith(f"configuration {str(path)!r} is not YAML")
 
 
-def test_a_missing_file(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     path = tmp_path / "none.yaml"
     assert error_of(path) == f"configuration {str(path)!r}: No such file or directory"
 
 
-def test_a_folder_is_no_file(tmp_path):
+def test_a_folder_is_not_a_file(tmp_path):
     assert error_of(tmp_path).startswith(f"configuration {str(tmp_path)!r}: ")
 
 
@@ -111,21 +118,21 @@ def test_an_unknown_section():
     assert all(name in message for name in Config.model_fields)
 
 
-def test_a_key_like_no_other_gets_no_suggestion():
+def test_a_key_similar_to_no_other_gets_no_suggestion():
     message = error_of(None, {"select.qqq": 1})
     assert message == "select.qqq: unknown key; accepted: importance, memory, min_units, seed, selector, units"
 
 
 def test_a_key_below_a_value(write):
     path = write("gate:\n  policy: always\n")
-    assert error_of(path, {"gate.policy.x": 1}) == "gate.policy.x: policy holds a value, not keys"
+    assert error_of(path, {"gate.policy.x": 1}) == "gate.policy.x: policy is a value, not a section"
 
 
 def test_a_key_below_a_scalar_section(write):
-    assert error_of(write("gate: always\n"), {"gate.policy": "never"}) == "gate.policy: gate holds a value, not keys"
+    assert error_of(write("gate: always\n"), {"gate.policy": "never"}) == "gate.policy: gate is a value, not a section"
 
 
-def test_all_errors_are_told_at_once(write):
+def test_all_errors_are_reported_at_once(write):
     message = error_of(write("gate: {polcy: x}\nbudget: {uplink: fast, window: -1}\n"))
     assert [line.split(": ")[1] for line in message.splitlines()] == ["gate.polcy", "budget.uplink", "budget.window"]
 
@@ -218,7 +225,7 @@ BAD_WEIGHTS = [
 
 
 @pytest.mark.parametrize("weights", BAD_WEIGHTS, ids=str)
-def test_weights_that_cannot_be_are_refused(weights):
+def test_invalid_weights_are_refused(weights):
     message = error_of(None, {"fuse.weights": weights})
     assert message.startswith("fuse.weights")
 
@@ -229,12 +236,12 @@ def test_an_error_about_weights_names_them():
     assert "0.4" in message
 
 
-def test_weights_come_out_in_order():
+def test_weights_are_sorted():
     config = load_config(None, {"fuse.weights": {1: 2, 0: 0, "0.5": "1.5"}})
     assert list(config.fuse.weights.items()) == [(0.0, 0.0), (0.5, 1.5), (1.0, 2.0)]
 
 
-def test_weights_may_stay_level():
+def test_weights_may_be_equal():
     assert load_config(None, {"fuse.weights": {0.2: 1.0, 0.8: 1.0}}).fuse.weights == {0.2: 1.0, 0.8: 1.0}
 
 
@@ -242,7 +249,7 @@ def test_a_threshold_of_zero_is_a_threshold():
     assert load_config(None, {"gate.threshold": 0}).gate.threshold == 0.0
 
 
-def test_fewer_units_than_the_fewest_are_accepted():
+def test_units_may_be_below_min_units():
     """`min_units` means `units` where that is less."""
     config = load_config(None, {"select.units": 4})
     assert config.select.min_units > config.select.units
@@ -280,8 +287,8 @@ def test_the_last_assignment_wins():
 
 
 @pytest.mark.parametrize("assignment", ["gate.policy", "=always", ""])
-def test_what_is_no_assignment_says_what_is(assignment):
-    with pytest.raises(UsageError, match=r"accepted is stage\.key=value") as caught:
+def test_an_invalid_assignment_names_the_accepted_form(assignment):
+    with pytest.raises(UsageError, match=r"accepted: section\.key=value") as caught:
         parse_assignments([assignment])
     assert repr(assignment) in str(caught.value)
 
@@ -368,7 +375,7 @@ def test_a_dump_holds_every_key():
 # What ships
 
 
-def test_every_key_has_a_meaning():
+def test_every_key_has_a_description():
     def fields(model):
         for name, field in model.model_fields.items():
             inner = field.annotation

@@ -6,15 +6,15 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from pipeline.config import CameraConfig, Config
-from pipeline.config_reference import reference
+from sagelink.pipeline.config import CameraConfig, Config
+from sagelink.pipeline.config_reference import reference
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 
 
 def test_the_page_is_up_to_date() -> None:
     assert PAGE.read_text(encoding="utf-8") == reference(), (
-        "run `python -m pipeline.config_reference > docs/configuration.md`"
+        "run `python -m sagelink.pipeline.config_reference > docs/configuration.md`"
     )
 
 

@@ -1,10 +1,10 @@
-"""Rates, sizes and durations as people write them."""
+"""Rates, sizes and durations are parsed and formatted."""
 
 from __future__ import annotations
 
 import pytest
 
-from pipeline.quantities import format_rate, parse_duration, parse_rate, parse_size
+from sagelink.pipeline.quantities import format_rate, parse_duration, parse_rate, parse_size
 
 
 @pytest.mark.parametrize(
@@ -52,21 +52,21 @@ MEANINGLESS = ["", "fast", "64 k bit", "64kbit/h", "-5", "-5s", "1,5MB", "5.5.5"
 
 
 @pytest.mark.parametrize("value", [*MEANINGLESS, "64mbit/s", "2kB", "1s", "nan", float("nan")])
-def test_what_is_no_rate_says_what_is(value):
+def test_an_invalid_rate_names_accepted_values(value):
     with pytest.raises(ValueError, match="64kbit/s, 0.5Mbit/s, 8kB/s or unlimited") as caught:
         parse_rate(value)
     assert repr(value) in str(caught.value)
 
 
 @pytest.mark.parametrize("value", [*MEANINGLESS, None, "64kbit/s", "1s", "2KB/s", "inf", float("inf")])
-def test_what_is_no_size_says_what_is(value):
+def test_an_invalid_size_names_accepted_values(value):
     with pytest.raises(ValueError, match="2kB, 1.5MB or 64KiB") as caught:
         parse_size(value)
     assert repr(value) in str(caught.value)
 
 
 @pytest.mark.parametrize("value", [*MEANINGLESS, None, "64kbit/s", "2kB", "unlimited"])
-def test_what_is_no_duration_says_what_is(value):
+def test_an_invalid_duration_names_accepted_values(value):
     with pytest.raises(ValueError, match="500ms, 1s or 2min") as caught:
         parse_duration(value)
     assert repr(value) in str(caught.value)
@@ -74,13 +74,13 @@ def test_what_is_no_duration_says_what_is(value):
 
 @pytest.mark.parametrize("parse", [parse_rate, parse_size, parse_duration])
 @pytest.mark.parametrize("value", ["0", 0, 0.0, "1e999"])
-def test_nothing_and_everything_are_refused(parse, value):
+def test_zero_and_infinity_are_refused(parse, value):
     with pytest.raises(ValueError, match="above 0") as caught:
         parse(value)
     assert repr(value) in str(caught.value)
 
 
-def test_less_than_a_byte_is_no_size():
+def test_a_size_is_at_least_one_byte():
     with pytest.raises(ValueError, match="0.3"):
         parse_size("0.3")
 
@@ -96,7 +96,7 @@ def test_less_than_a_byte_is_no_size():
         (0, "0 bit/s"),
     ],
 )
-def test_rates_are_written_as_they_are_read(rate_bps, text):
+def test_formatted_rates_can_be_parsed(rate_bps, text):
     assert format_rate(rate_bps) == text
     if rate_bps:
         assert parse_rate(text) == rate_bps

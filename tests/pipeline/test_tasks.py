@@ -1,4 +1,4 @@
-"""A task beside a body ends with the body, even when a library loses its cancellation."""
+"""A background task ends with its body, even if a library loses the cancellation."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import asyncio
 
 import pytest
 
-from pipeline import tasks
-from pipeline.tasks import background
+from sagelink.pipeline.tasks import background
 
 
 async def test_it_is_cancelled_with_the_body():
@@ -24,8 +23,7 @@ async def test_it_is_cancelled_with_the_body():
     assert ended.is_set()
 
 
-async def test_a_lost_cancellation_is_sent_again(monkeypatch):
-    monkeypatch.setattr(tasks, "_AGAIN_S", 0.0)
+async def test_a_lost_cancellation_is_repeated():
     lost = 0
 
     async def stubborn() -> None:
@@ -37,7 +35,7 @@ async def test_a_lost_cancellation_is_sent_again(monkeypatch):
                 lost += 1
         await asyncio.Event().wait()
 
-    async with asyncio.timeout(10), background(stubborn()):
+    async with asyncio.timeout(10), background(stubborn(), cancel_again_s=0.0):
         await asyncio.sleep(0)
     assert lost == 3
 

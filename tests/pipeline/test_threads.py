@@ -1,4 +1,4 @@
-"""The worker thread: order, errors, cancellation, and its end."""
+"""The worker thread: order, errors, cancellation, closing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.threads import Worker
+from sagelink.pipeline.threads import Worker
 from tests.fakes import settle
 
 
@@ -20,7 +20,7 @@ def worker() -> Iterator[Worker]:
     worker.close()
 
 
-async def test_calls_run_in_one_daemon_thread_of_their_own(worker):
+async def test_calls_run_in_one_separate_daemon_thread(worker):
     threads = {await worker.call(threading.current_thread) for _ in range(3)}
     (thread,) = threads
     assert thread is not threading.current_thread()
@@ -40,11 +40,11 @@ async def test_arguments_are_passed_on(worker):
 
 
 class Fatal(BaseException):
-    """What no `except Exception` catches."""
+    """An error that `except Exception` does not catch."""
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), Fatal("no")])
-async def test_errors_reach_the_caller_and_the_thread_lives_on(worker, error):
+async def test_errors_reach_the_caller_and_the_thread_continues(worker, error):
     def fail() -> None:
         raise error
 
@@ -58,7 +58,7 @@ async def test_stop_iteration_becomes_an_error(worker):
         await worker.call(next, iter(()))
 
 
-async def test_the_loop_goes_on_while_the_thread_is_stuck(worker):
+async def test_the_loop_continues_while_the_thread_is_blocked(worker):
     release = threading.Event()
     stuck = asyncio.create_task(worker.call(release.wait))
     await settle()
@@ -67,7 +67,7 @@ async def test_the_loop_goes_on_while_the_thread_is_stuck(worker):
     assert await stuck is True
 
 
-async def test_a_cancelled_call_that_has_not_begun_never_runs(worker):
+async def test_a_call_that_is_cancelled_before_its_start_never_runs(worker):
     release, ran = threading.Event(), []
     first = asyncio.create_task(worker.call(release.wait))
     second = asyncio.create_task(worker.call(ran.append, "second"))
@@ -81,7 +81,7 @@ async def test_a_cancelled_call_that_has_not_begun_never_runs(worker):
     assert ran == ["third"]
 
 
-async def test_a_cancelled_call_that_runs_ends_unobserved(worker):
+async def test_a_call_that_is_cancelled_while_it_runs_completes(worker):
     begun, release, ran = threading.Event(), threading.Event(), []
     stuck = asyncio.create_task(worker.call(lambda: (begun.set(), release.wait(), ran.append("done"))))
     assert await asyncio.to_thread(begun.wait, 10)
@@ -105,7 +105,7 @@ def test_a_call_outlives_its_loop(worker):
     assert asyncio.run(worker.call(lambda: "alive")) == "alive"
 
 
-async def test_close_lets_calls_end_and_then_does_the_last():
+async def test_close_runs_the_queued_calls_and_then_the_last_one():
     worker, ended, ran = Worker("closing"), threading.Event(), []
     calls = [asyncio.create_task(worker.call(ran.append, i)) for i in range(3)]
     await settle()
@@ -126,10 +126,10 @@ async def test_close_does_not_wait():
 
 
 class Frame:
-    """Anything that can be referred to weakly."""
+    """Any object that allows weak references."""
 
 
-async def test_an_argument_is_let_go_before_the_next_call(worker):
+async def test_an_argument_is_released_before_the_next_call(worker):
     frame = Frame()
     alive = weakref.ref(frame)
     await worker.call(id, frame)

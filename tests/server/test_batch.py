@@ -1,12 +1,12 @@
-"""Which frames share a batch: waiting, size by padded units, fairness, deadlines. A table of times in, batches out."""
+"""Batching: waiting time, size with padding, fairness between cameras, deadlines."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.batch import Batcher, BatchLimits, Waiting, passes
-from transport.link import Message
+from sagelink.server.batch import Batcher, BatchLimits, Waiting, passes
+from sagelink.transport.link import Message
 
 LIMITS = BatchLimits(max_units=100, max_wait_s=0.5, per_camera=3)
 
@@ -16,22 +16,22 @@ def frame(camera: str, seq: int = 0, units: int = 10, arrived_s: float = 0.0, ex
 
 
 def batcher(*frames: Waiting, limits: BatchLimits = LIMITS) -> Batcher:
-    made = Batcher(limits)
-    for each in frames:
-        made.offer(each)
-    return made
+    batcher = Batcher(limits)
+    for waiting in frames:
+        batcher.offer(waiting)
+    return batcher
 
 
 def names(frames: list[Waiting]) -> list[tuple[str, int]]:
-    return [(each.message.sender, each.seq) for each in frames]
+    return [(waiting.message.sender, waiting.seq) for waiting in frames]
 
 
-def test_nothing_waits():
+def test_an_empty_queue_is_never_due():
     assert batcher().ready_s() is None
     assert batcher().take(1.0) == ([], [])
 
 
-def test_the_first_frame_waits_for_others_but_not_longer_than_it_may():
+def test_the_first_frame_waits_for_others_up_to_the_limit():
     made = batcher(frame("a", arrived_s=7.0))
     assert made.ready_s() == 7.5
     made.offer(frame("b", arrived_s=7.4))
@@ -42,19 +42,19 @@ def test_the_first_frame_waits_for_others_but_not_longer_than_it_may():
     assert len(made) == 0
 
 
-def test_a_full_batch_waits_for_nobody():
+def test_a_full_batch_does_not_wait():
     made = batcher(frame("a", units=60, arrived_s=7.0), frame("b", units=40, arrived_s=7.1))
     assert made.ready_s() == 7.0
 
 
-def test_what_a_batch_left_over_is_due_at_once():
+def test_frames_left_by_a_batch_are_due_at_once():
     made = batcher(frame("a", units=60), frame("b", units=60))
     assert names(made.take(0.5)[0]) == [("a", 0)]
     assert made.ready_s() <= 0.5
     assert names(made.take(0.5)[0]) == [("b", 0)]
 
 
-def test_size_counts_the_padding():
+def test_the_size_of_a_batch_includes_padding():
     made = batcher(frame("a", units=10), frame("b", units=10), frame("c", units=40), frame("d", units=10))
     assert names(made.take(1.0)[0]) == [("a", 0), ("b", 0)]  # with c it would be 3 x 40
     assert names(made.take(1.0)[0]) == [("c", 0), ("d", 0)]
@@ -66,21 +66,21 @@ def test_a_frame_larger_than_a_batch_goes_alone():
     assert names(made.take(1.0)[0]) == [("b", 0)]
 
 
-def test_a_greedy_camera_starves_nobody():
+def test_a_busy_camera_delays_no_other():
     small = BatchLimits(max_units=30, max_wait_s=0.5, per_camera=3)
     made = batcher(*(frame("greedy", seq) for seq in range(3)), frame("b"), frame("c"), limits=small)
     assert names(made.take(1.0)[0]) == [("greedy", 0), ("b", 0), ("c", 0)]
     assert names(made.take(1.0)[0]) == [("greedy", 1), ("greedy", 2)]
 
 
-def test_a_camera_with_too_many_frames_loses_its_oldest():
+def test_a_full_camera_queue_drops_its_oldest_frame():
     made = batcher(*(frame("greedy", seq) for seq in range(3)), frame("b"))
     assert names([made.offer(frame("greedy", 3))]) == [("greedy", 0)]
     assert len(made) == 4
     assert names(made.take(1.0)[0]) == [("greedy", 1), ("b", 0), ("greedy", 2), ("greedy", 3)]
 
 
-def test_what_is_past_its_deadline_costs_no_compute():
+def test_expired_frames_are_not_classified():
     made = batcher(frame("a", 0, expires_s=2.0), frame("a", 1, expires_s=9.0), frame("b", 0, expires_s=3.0))
     batch, expired = made.take(3.0)
     assert names(batch) == [("a", 1)]
@@ -96,7 +96,7 @@ def test_what_is_past_its_deadline_costs_no_compute():
         max_size=40,
     )
 )
-def test_every_frame_comes_out_once_and_no_batch_is_too_large(steps):
+def test_every_frame_leaves_once_and_no_batch_is_too_large(steps):
     made, now_s, out, offered = Batcher(LIMITS), 0.0, [], 0
     for camera, units, wait_s, take in steps:
         now_s += wait_s
@@ -118,16 +118,16 @@ def test_every_frame_comes_out_once_and_no_batch_is_too_large(steps):
 
 
 def test_frames_of_similar_length_share_a_pass():
-    assert passes([10, 96, 11, 90, 50], most_padding=0.1) == [[1, 3], [4], [2, 0]]
-    assert passes([10, 96, 11, 90, 50], most_padding=float("inf")) == [[1, 3, 4, 2, 0]]
-    assert passes([7, 9, 7], most_padding=0) == [[1], [0, 2]]
-    assert passes([], most_padding=0.1) == []
+    assert passes([10, 96, 11, 90, 50], max_padding=0.1) == [[1, 3], [4], [2, 0]]
+    assert passes([10, 96, 11, 90, 50], max_padding=float("inf")) == [[1, 3, 4, 2, 0]]
+    assert passes([7, 9, 7], max_padding=0) == [[1], [0, 2]]
+    assert passes([], max_padding=0.1) == []
 
 
 @given(st.lists(st.integers(1, 196), max_size=40), st.sampled_from([0, 0.1, 0.5]))
-def test_each_frame_is_in_one_pass_and_padding_stays_within_its_limit(lengths, most_padding):
-    found = passes(lengths, most_padding)
+def test_each_frame_is_in_one_pass_and_padding_stays_within_its_limit(lengths, max_padding):
+    found = passes(lengths, max_padding)
     assert sorted(index for group in found for index in group) == list(range(len(lengths)))
     for group in found:
         units = [lengths[index] for index in group]
-        assert len(units) * max(units) <= (1 + most_padding) * sum(units)
+        assert len(units) * max(units) <= (1 + max_padding) * sum(units)

@@ -11,27 +11,27 @@ import pytest
 import torch
 from prometheus_client import CollectorRegistry
 
-from models import zoo
-from models.zoo import fingerprint
-from pipeline.config import ModelConfig
-from pipeline.metrics import ServerMetrics
-from pipeline.types import OperatingPoint, Reply
-from server.batch import BatchLimits
-from server.classify import Classifier
-from server.receive import receive
-from server.service import Service
-from transport.codecs import Canvas
-from transport.codecs.raw import RawZstd
-from transport.in_process import InProcessLink
-from transport.link import Hello, Message
-from transport.wire import EvidenceMessage, MalformedMessage, decode_reply, encode_bundle, encode_evidence
+from sagelink.models import loading
+from sagelink.models.loading import labels_fingerprint
+from sagelink.monitor.metrics import ServerMetrics
+from sagelink.pipeline.config import ModelConfig
+from sagelink.pipeline.types import OperatingPoint, Reply
+from sagelink.server.batch import BatchLimits
+from sagelink.server.classify import Classifier
+from sagelink.server.receive import receive
+from sagelink.server.service import Service
+from sagelink.transport.codecs import Canvas
+from sagelink.transport.codecs.raw import RawZstd
+from sagelink.transport.in_process import InProcessLink
+from sagelink.transport.link import CameraInfo, Message
+from sagelink.transport.wire import EvidenceMessage, MalformedMessage, decode_reply, encode_bundle, encode_evidence
 
 RAW = OperatingPoint("raw-zstd", 196, 112, 0)
 
 
 @pytest.fixture(scope="module")
 def classifier() -> Classifier:
-    return Classifier(zoo.load(ModelConfig(), "demo-server"))
+    return Classifier(loading.load(ModelConfig(), "demo-server"))
 
 
 @pytest.fixture(scope="module")
@@ -56,16 +56,15 @@ async def ask(
     classifier: Classifier, *asked: tuple[str, bytes], limits: BatchLimits = ALONE
 ) -> list[tuple[str, Reply]]:
     """The replies to messages of cameras, in the order in which they come."""
-    link = InProcessLink(capacity=100)
-    for camera, data in asked:
-        assert await link.send(camera, data) is None
-    link.close_uplink()
-    await service(link, classifier, limits).run()
-    link.close()
+    async with InProcessLink(capacity=100) as link:
+        for camera, data in asked:
+            assert await link.send(camera, data) is None
+        link.close()
+        await service(link, classifier, limits).run()
     return [(camera, decode_reply(data)) async for camera, data in link.replies()]
 
 
-async def test_lost_parts_and_replies_are_counted(classifier: Classifier, picture: np.ndarray) -> None:
+async def test_lost_parts_and_lost_replies_are_counted(classifier: Classifier, picture: np.ndarray) -> None:
     class Losing(InProcessLink):
         """Parts are missing from each message, and the sender of the second has left."""
 
@@ -80,7 +79,7 @@ async def test_lost_parts_and_replies_are_counted(classifier: Classifier, pictur
     two = encode_bundle(5, [message(picture, [0, 1]), message(picture, [2])])
     await link.send("door", two)
     await link.send("yard", message(picture, [0]))
-    link.close_uplink()
+    link.close()
     await Service(link, classifier, ALONE, ServerMetrics(registry)).run()
     value = registry.get_sample_value
     assert value("sagelink_server_parts_total", {"outcome": "arrived"}) == 3
@@ -94,7 +93,7 @@ async def answer(classifier: Classifier, data: bytes) -> Reply:
     return reply
 
 
-async def test_all_units_give_the_models_own_answer(classifier: Classifier, picture: np.ndarray) -> None:
+async def test_all_units_give_the_answer_of_the_model(classifier: Classifier, picture: np.ndarray) -> None:
     reply = await answer(classifier, message(picture, list(range(196))))
     with torch.inference_mode():
         expected = classifier.model.vit(classifier.model.normalise(picture)[None])[0].log_softmax(0)
@@ -114,15 +113,15 @@ async def test_fewer_units_change_the_answer_and_are_counted(classifier: Classif
     assert few.log_probs != everything.log_probs
 
 
-def test_little_evidence_gets_the_weights_for_it(classifier: Classifier, picture: np.ndarray) -> None:
+def test_little_evidence_uses_its_own_weights(classifier: Classifier, picture: np.ndarray) -> None:
     """Short messages and few units are answered by the second network, all else by the first, in one batch."""
     stock = classifier.model
     other = copy.deepcopy(stock.vit)
     torch.nn.init.normal_(other.head.bias)
     full, few = message(picture, list(range(196))), message(picture, list(range(50)))
-    two = Classifier(replace(stock, partial=zoo.Partial(other, most_bytes=0, most_units=50)))
-    short = Classifier(replace(stock, partial=zoo.Partial(other, most_bytes=len(few), most_units=0)))
-    none = Classifier(replace(stock, partial=zoo.Partial(other, most_bytes=len(few) - 1, most_units=49)))
+    two = Classifier(replace(stock, partial=loading.Partial(other, max_bytes=0, max_units=50)))
+    short = Classifier(replace(stock, partial=loading.Partial(other, max_bytes=len(few), max_units=0)))
+    none = Classifier(replace(stock, partial=loading.Partial(other, max_bytes=len(few) - 1, max_units=49)))
     partial = Classifier(replace(stock, vit=other))
     evidence = [receive(each, classifier.canvas) for each in (full, few, full, few)]
     by_stock, by_other = classifier(evidence), partial(evidence)
@@ -147,7 +146,7 @@ async def test_another_grid_is_refused_with_a_reason(classifier: Classifier) -> 
     assert reply.refusal == ("units of 16 pixels on a grid of 7x7; this server's model has units of 8 pixels on 14x14")
 
 
-async def test_a_payload_that_lies_is_refused(classifier: Classifier, picture: np.ndarray) -> None:
+async def test_an_inconsistent_payload_is_refused(classifier: Classifier, picture: np.ndarray) -> None:
     payload = RawZstd().encode(picture, np.arange(3), RAW, classifier.canvas)
     lying = encode_evidence(EvidenceMessage(9, 14, 8, RawZstd.number, np.arange(4), payload))
     reply = await answer(classifier, lying)
@@ -155,13 +154,15 @@ async def test_a_payload_that_lies_is_refused(classifier: Classifier, picture: n
     assert "does not unpack to the 768 bytes" in reply.refusal
 
 
-async def test_rubbish_gets_no_reply_and_the_next_message_does(classifier: Classifier, picture: np.ndarray) -> None:
+async def test_invalid_bytes_get_no_reply_and_the_next_message_does(
+    classifier: Classifier, picture: np.ndarray
+) -> None:
     good = message(picture, [1, 2, 3], seq=77)
     replies = await ask(classifier, *(("door", data) for data in (b"", b"rubbish", good[:-1], good)))
     assert [(camera, reply.seq, reply.refusal) for camera, reply in replies] == [("door", 77, None)]
 
 
-async def test_frames_of_unequal_length_share_a_batch_and_get_the_answers_they_get_alone(
+async def test_frames_of_unequal_length_get_the_same_answers_in_a_batch_as_alone(
     classifier: Classifier, picture: np.ndarray
 ) -> None:
     asked = [(f"camera{i}", message(picture, list(range(i, 196, i)), seq=i)) for i in range(1, 9)]
@@ -174,33 +175,33 @@ async def test_frames_of_unequal_length_share_a_batch_and_get_the_answers_they_g
         np.testing.assert_allclose(together[camera].log_probs, reply.log_probs, atol=1e-4)
 
 
-async def test_one_bad_frame_in_a_batch_spoils_no_other(classifier: Classifier, picture: np.ndarray) -> None:
+async def test_one_bad_frame_in_a_batch_affects_no_other(classifier: Classifier, picture: np.ndarray) -> None:
     lying = encode_evidence(EvidenceMessage(9, 14, 8, RawZstd.number, np.arange(4), b"x"))
     asked = [("a", message(picture, [1, 2], seq=1)), ("b", lying), ("c", message(picture, [3], seq=3))]
     replies = dict(await ask(classifier, *asked, limits=BatchLimits(10_000, 0.0, 4)))
     assert {camera: bool(reply.refusal) for camera, reply in replies.items()} == {"a": False, "b": True, "c": False}
 
 
-async def test_a_camera_that_announced_another_model_is_told_why(classifier: Classifier, picture: np.ndarray) -> None:
+async def test_a_camera_with_another_model_gets_the_reason(classifier: Classifier, picture: np.ndarray) -> None:
     grid = classifier.model.grid
-    fits = Hello(grid.side, grid.patch_size, fingerprint(classifier.model.labels), 5.0)
+    fits = CameraInfo(grid.side, grid.patch_size, labels_fingerprint(classifier.model.labels), 5.0)
     link = InProcessLink(capacity=100)
     link.cameras = {"other classes": replace(fits, classes="?"), "fits": fits, "late": replace(fits, deadline_s=1e-9)}
     for camera in link.cameras:
         await link.send(camera, message(picture, [1]))
-    link.close_uplink()
     running = service(link, classifier)
-    await running.run()
-    link.close()
+    async with link:
+        link.close()
+        await running.run()
     refusals = {camera: decode_reply(data).refusal async for camera, data in link.replies()}
     assert refusals == {
-        "other classes": "the camera's model and this server's name their classes differently",
+        "other classes": "the models of the camera and of this server have different class names",
         "fits": None,  # and the late one has no use for an answer
     }
     assert "14x14" in running.misfit(replace(fits, side=7))
 
 
-async def test_what_is_displaced_is_told(classifier: Classifier, picture: np.ndarray) -> None:
+async def test_a_displaced_frame_gets_a_refusal(classifier: Classifier, picture: np.ndarray) -> None:
     asked = [("greedy", message(picture, [1], seq=seq)) for seq in range(4)]
     replies = await ask(classifier, *asked, limits=BatchLimits(1, 10.0, 2))
     assert sorted((reply.seq, reply.refusal is None) for _, reply in replies) == [
@@ -209,7 +210,7 @@ async def test_what_is_displaced_is_told(classifier: Classifier, picture: np.nda
     assert all(reply.queue_ms > 0 and reply.waiting for _, reply in replies if reply.refusal)  # so that it holds back
 
 
-async def test_a_model_that_fails_refuses_its_frames_and_lives(
+async def test_a_failing_model_refuses_its_frames_and_goes_on(
     classifier: Classifier, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:

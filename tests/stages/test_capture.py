@@ -1,4 +1,4 @@
-"""Playing what is on disk: sampling, limits, region, pace, and several merged by their own times."""
+"""Playback of pictures on disk: sampling, limits, region and pace; and captures merged by time."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from contextlib import aclosing
 
 import pytest
 
-from pipeline.config import CameraConfig, CaptureConfig
-from pipeline.types import Frame
-from stages.capture import InStep, Playback, open_captures
-from stages.sources.synthetic import SyntheticSource
+from sagelink.pipeline.config import CameraConfig, CaptureConfig
+from sagelink.pipeline.types import Frame
+from sagelink.stages.capture import MergedCaptures, Playback, open_captures
+from sagelink.stages.sources.synthetic import SyntheticSource
 
 
 def playback(frames: int = 20, rate: float = 10, name: str = "camera", seed: int = 0, **options: object) -> Playback:
-    """Of the drawn world; options of a camera, or of `capture` with that in front."""
+    """Playback of the synthetic world. `options`: of the camera, or of `capture` with the prefix `capture_`."""
     capture = {key.removeprefix("capture_"): value for key, value in options.items() if key.startswith("capture_")}
     camera = {key: value for key, value in options.items() if not key.startswith("capture_")}
     source = SyntheticSource(frames, 64, 32, rate, seed)
     return Playback(source, CameraConfig(name=name, source="-", **camera), CaptureConfig(**capture))
 
 
-async def played(capture: Playback | InStep) -> list[Frame]:
+async def frames_of(capture: Playback | MergedCaptures) -> list[Frame]:
     async with capture:
         return [frame async for frame in capture]
 
@@ -35,28 +35,28 @@ async def played(capture: Playback | InStep) -> list[Frame]:
         ({"fps": 5, "capture_max_frames": 2}, [0, 0.2]),
     ],
 )
-async def test_which_frames_are_taken(options: dict[str, object], times: list[float]) -> None:
+async def test_rate_and_limits_pick_the_frames(options: dict[str, object], times: list[float]) -> None:
     capture = playback(**options)
-    frames = await played(capture)
+    frames = await frames_of(capture)
     assert [frame.stream_s for frame in frames] == pytest.approx(times)
     assert [frame.seq for frame in frames] == list(range(len(times)))
     assert capture.captured == len(times)
 
 
-async def test_the_region_is_all_that_a_frame_holds() -> None:
-    (frame,) = await played(playback(1, roi=(0.5, 0, 1, 0.5)))
+async def test_a_frame_holds_only_its_region() -> None:
+    (frame,) = await frames_of(playback(1, roi=(0.5, 0, 1, 0.5)))
     assert frame.pixels.shape == (16, 32, 3)
 
 
-async def test_truth_is_told_until_it_is_to_be_forgotten() -> None:
-    assert all(frame.truth is not None for frame in await played(playback(3)))
+async def test_frames_have_truth_until_it_is_forgotten() -> None:
+    assert all(frame.truth is not None for frame in await frames_of(playback(3)))
     forgetful = playback(3)
     forgetful.forget_truth()
-    assert all(frame.truth is None for frame in await played(forgetful))
+    assert all(frame.truth is None for frame in await frames_of(forgetful))
 
 
-async def test_several_come_in_the_order_of_their_times_and_ties_in_that_of_the_list() -> None:
-    frames = await played(InStep([playback(4, 2, "slow"), playback(4, 4, "fast")]))
+async def test_merged_frames_are_ordered_by_time_then_by_capture() -> None:
+    frames = await frames_of(MergedCaptures([playback(4, 2, "slow"), playback(4, 4, "fast")]))
     assert [(frame.camera, frame.stream_s) for frame in frames] == [
         ("slow", 0),
         ("fast", 0),
@@ -69,11 +69,11 @@ async def test_several_come_in_the_order_of_their_times_and_ties_in_that_of_the_
     ]
 
 
-async def test_what_was_read_ahead_and_never_given_on_is_not_captured() -> None:
+async def test_frames_that_were_read_ahead_do_not_count_as_captured() -> None:
     captures = [playback(name="a"), playback(name="b")]
-    async with InStep(captures) as merged, aclosing(aiter(merged)) as frames:
-        seen = [await anext(frames) for _ in range(5)]
-    assert sum(capture.captured for capture in captures) == len(seen)
+    async with MergedCaptures(captures) as merged, aclosing(aiter(merged)) as frames:
+        taken = [await anext(frames) for _ in range(5)]
+    assert sum(capture.captured for capture in captures) == len(taken)
 
 
 def test_beside_a_live_camera_files_are_played_at_their_own_pace() -> None:

@@ -1,4 +1,4 @@
-"""Fitting a selection to an allowance."""
+"""The encode stage: the best message within the allowance."""
 
 from __future__ import annotations
 
@@ -11,32 +11,31 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline.config_file import load_config
-from pipeline.errors import UsageError
-from pipeline.types import Drop, Evidence, Kept, Scored
-from stages.encode import Encode, Encoder, usable_lines
-from stages.frontier import Line
-from stages.looks import Closer
+from sagelink.pipeline.types import Drop, EdgeOnly, Evidence, Scored
+from sagelink.stages.encode import Encode
+from sagelink.stages.evidence_encoder import Encoder
+from sagelink.stages.frontier import RateQualityCurve
+from sagelink.stages.zoom import ZoomCrop
+from sagelink.transport.codecs import cut_units
+from sagelink.transport.codecs.raw import RawZstd
+from sagelink.transport.wire import decode_evidence
 from tests.fakes import CANVAS, PATCH, SIDE, FakeLink, make_metered, make_scored, make_selected, raw_point
-from transport.codecs import Canvas, cut_units
-from transport.codecs.raw import RawZstd
-from transport.wire import decode_evidence
 
 ORDER = [5, 1, 14, 0, 9, 3, 12, 7, 2, 11, 8, 15, 6, 10, 4, 13]
 
 
-RAW_BYTES = np.array([65 + 48 * count for count in range(1, 17)], float)  # of noise, nearly
+RAW_BYTES = np.array([65 + 48 * count for count in range(1, 17)], float)  # about, for units of noise
 
 
-def raw_line(min_units: int = 1) -> Line:
-    """Raw units of noise: a message more for each, and each worth as much as another."""
+def raw_curve(min_units: int = 1) -> RateQualityCurve:
+    """Raw units of noise: each unit costs the same and adds the same agreement."""
     share = np.arange(1, 17) / 16
-    return Line(raw_point(0), "units", np.arange(1.0, 17), RAW_BYTES, share, share).limited(min_units, 16)
+    return RateQualityCurve(raw_point(0), "units", np.arange(1.0, 17), RAW_BYTES, share, share).limited(min_units, 16)
 
 
 def make_encode(min_units: int = 2, max_message: int = 10**6, framing_bytes: int = 0) -> Encode:
     link = FakeLink(framing_bytes=framing_bytes)
-    encoder = Encoder([raw_line(min(min_units, 16))], CANVAS)
+    encoder = Encoder([raw_curve(min(min_units, 16))], CANVAS)
     return Encode(encoder, link.wire_bits, max_message)
 
 
@@ -45,7 +44,7 @@ def selected_of(allowance_bits: int | None, order=ORDER, seq: int = 0, window_bi
 
 
 async def message_bytes(count: int) -> int:
-    """Of the message with the first units of ORDER."""
+    """Bytes of the message with the first `count` units of ORDER."""
     evidence = await make_encode(min_units=1).process(selected_of(None, ORDER[:count]))
     assert isinstance(evidence, Evidence)
     return len(evidence.message)
@@ -71,45 +70,45 @@ async def test_without_a_limit_all_units_travel():
 async def test_the_bits_never_exceed_the_allowance(allowance_bits, framing_bytes, min_units):
     outcome = await make_encode(min_units, framing_bytes=framing_bytes).process(selected_of(allowance_bits))
     affordable = [k for k in range(1, 17) if 8 * (await message_bytes(k) + framing_bytes) <= allowance_bits]
-    longest = max(affordable, default=0)
-    if longest >= min(min_units, 16):
+    max_units = max(affordable, default=0)
+    if max_units >= min(min_units, 16):
         assert isinstance(outcome, Evidence)
         assert outcome.wire_bits == 8 * (len(outcome.message) + framing_bytes) <= allowance_bits
         sent = len(outcome.units)
         assert outcome.units.tolist() == sorted(ORDER[:sent])
-        assert longest - 1 <= sent <= longest  # after a message that was too long the search is cautious
+        assert max_units - 1 <= sent <= max_units  # after a message that was too long the search is cautious
         assert decode_evidence(outcome.message).units.tolist() == outcome.units.tolist()
     else:
-        assert isinstance(outcome, Kept)
+        assert isinstance(outcome, EdgeOnly)
         assert outcome.reason == Drop.BUDGET
 
 
-def closer_encode(closer: Callable[[Scored], Closer | None]) -> Encode:
-    """A closer look is worth more than what was looked at, and costs as much."""
+def zooming_encode(zoom_crop: Callable[[Scored], ZoomCrop | None]) -> Encode:
+    """A crop has a higher agreement than the whole picture, and costs as much."""
     sixteen = np.array([16.0]), np.array([float(RAW_BYTES[15])])
-    close = Line(replace(raw_point(0), view=0.5), "units", *sixteen, np.array([1.0]), np.array([2.0]))
-    whole = Line(raw_point(0), "units", *sixteen, np.array([0.9]), np.array([1.0]))
-    return Encode(Encoder([whole, close], CANVAS), FakeLink().wire_bits, 10**6, closer=closer)
+    crop = RateQualityCurve(replace(raw_point(0), view=0.5), "units", *sixteen, np.array([1.0]), np.array([2.0]))
+    whole = RateQualityCurve(raw_point(0), "units", *sixteen, np.array([0.9]), np.array([1.0]))
+    return Encode(Encoder([whole, crop], CANVAS), FakeLink().wire_bits, 10**6, zoom_crop=zoom_crop)
 
 
-async def test_a_closer_look_is_sent_where_it_is_worth_more():
+async def test_a_crop_is_sent_where_its_agreement_is_higher():
     drawn = np.random.default_rng(9).integers(0, 256, (SIDE * PATCH, SIDE * PATCH, 3)).astype(np.uint8)
     importance = np.zeros(SIDE**2, np.float32)
     importance[-1] = 1
-    encode = closer_encode(lambda scored: Closer(scored.look.part, importance, lambda part: drawn))
+    encode = zooming_encode(lambda scored: ZoomCrop(scored.edge_view.crop, importance, lambda box: drawn))
     evidence = await encode.process(selected_of(None))
     assert isinstance(evidence, Evidence)
-    assert (evidence.point.view, evidence.part, evidence.weight) == (0.5, (0.5, 0.5, 1.0, 1.0), 2.0)
+    assert (evidence.point.view, evidence.crop, evidence.weight) == (0.5, (0.5, 0.5, 1.0, 1.0), 2.0)
     message = decode_evidence(evidence.message)
     pixels = RawZstd().decode(message.payload, message.units, CANVAS)
     assert (pixels == cut_units(drawn, message.units, PATCH)).all()
 
 
-async def test_where_no_closer_look_may_be_sent_what_was_looked_at_is():
+async def test_where_no_crop_may_be_sent_the_scored_picture_is():
     selected = selected_of(None)
-    evidence = await closer_encode(lambda scored: None).process(selected)
+    evidence = await zooming_encode(lambda scored: None).process(selected)
     assert isinstance(evidence, Evidence)
-    assert (evidence.point.view, evidence.part, evidence.weight) == (1.0, (0.0, 0.0, 1.0, 1.0), 1.0)
+    assert (evidence.point.view, evidence.crop, evidence.weight) == (1.0, (0.0, 0.0, 1.0, 1.0), 1.0)
     message = decode_evidence(evidence.message)
     pixels = RawZstd().decode(message.payload, message.units, CANVAS)
     assert (pixels == cut_units(selected.metered.scored.picture, message.units, PATCH)).all()
@@ -126,7 +125,7 @@ async def test_the_allowance_may_be_used_up_exactly():
     assert len(one_less.units) == 6
 
 
-async def test_a_message_has_a_largest_size():
+async def test_no_message_is_longer_than_max_message():
     largest = await message_bytes(5)
     evidence = await make_encode(max_message=largest).process(selected_of(None))
     assert isinstance(evidence, Evidence)
@@ -134,7 +133,7 @@ async def test_a_message_has_a_largest_size():
     assert evidence.units.tolist() == sorted(ORDER[:5])
 
 
-async def test_a_short_selection_may_be_below_the_fewest():
+async def test_a_short_selection_may_have_less_than_min_units():
     evidence = await make_encode(min_units=16).process(selected_of(None, ORDER[:3]))
     assert isinstance(evidence, Evidence)
     assert evidence.units.tolist() == sorted(ORDER[:3])
@@ -144,71 +143,33 @@ def warnings_in(caplog) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
 
 
-async def test_a_budget_that_never_suffices_is_told_once(caplog):
+async def test_a_budget_that_never_suffices_is_logged_once(caplog):
     needed_bits = 8 * await message_bytes(4)
     encode = make_encode(min_units=4)
     assert needed_bits > 1000
     for seq in range(3):
         selected = selected_of(1000, seq=seq)
-        assert await encode.process(selected) == Kept(selected, Drop.BUDGET)
+        assert await encode.process(selected) == EdgeOnly(selected, Drop.BUDGET)
     (warning,) = warnings_in(caplog)
     assert "window_bits=1000" in warning
     assert f"needed_bits={needed_bits}" in warning
     assert "lower select.min_units" in warning
 
 
-async def test_a_window_that_is_partly_spent_is_no_reason_to_warn(caplog):
+async def test_a_partly_spent_window_causes_no_warning(caplog):
     outcome = await make_encode(min_units=4).process(selected_of(1000, window_bits=9000))
-    assert isinstance(outcome, Kept)
+    assert isinstance(outcome, EdgeOnly)
     assert warnings_in(caplog) == []
 
 
-async def test_too_small_a_largest_message_is_not_blamed_on_the_budget(caplog):
+async def test_too_small_a_max_message_causes_no_warning_about_the_budget(caplog):
     outcome = await make_encode(max_message=20).process(selected_of(None))
-    assert isinstance(outcome, Kept)
+    assert isinstance(outcome, EdgeOnly)
     assert not any("raise the rate" in warning for warning in warnings_in(caplog))
 
 
 @pytest.mark.parametrize("allowance_bits", [0, -1])
-async def test_nothing_left_sends_nothing(allowance_bits):
+async def test_without_allowance_nothing_is_sent(allowance_bits):
     outcome = await make_encode(min_units=1).process(selected_of(allowance_bits))
-    assert isinstance(outcome, Kept)
+    assert isinstance(outcome, EdgeOnly)
     assert outcome.reason == Drop.BUDGET
-
-
-def lines_of(**settings):
-    config = load_config(None, {key.replace("__", "."): value for key, value in settings.items()})
-    return usable_lines(config, "demo-server", Canvas(14, 8))
-
-
-def test_a_codec_by_name_leaves_its_lines_alone():
-    assert {line.base.codec for line in lines_of(encode__codec="webp-frame")} == {"webp-frame"}
-    assert {"avif", "raw-zstd"} <= {line.base.codec for line in lines_of()}
-
-
-def test_units_limit_what_may_be_planned():
-    for line in lines_of(select__units=64, encode__codec="raw-zstd"):
-        assert line.settings[-1] == 64
-    assert {line.base.codec for line in lines_of(select__units=64)} <= {"raw-zstd", "token-zstd"}
-
-
-def test_answers_without_weight_are_not_paid_for():
-    assert all((line.weights > 0).all() for line in lines_of())
-    assert any((line.weights == 0).any() for line in lines_of(fuse__rule="server"))
-
-
-def test_a_frontier_that_cannot_serve_is_told(tmp_path):
-    with pytest.raises(UsageError, match=r"no point of encode\.codec avif with 16 to 64 units"):
-        lines_of(select__units=64, encode__codec="avif")
-    path = tmp_path / "f.yaml"
-    path.write_text(
-        "{server: s, units: 196, pixels: 112, lines: [{codec: avif, side: 112, units: 196, points: {9: [9, 1, 1]}}]}"
-    )
-    with pytest.raises(UsageError, match="no points of 'webp'; accepted: auto, avif"):
-        lines_of(encode__frontier=str(path), encode__codec="webp")
-
-
-def test_tokens_need_the_servers_weights():
-    with pytest.raises(UsageError, match="token-zstd needs the server model's patch embedding"):
-        lines_of(encode__codec="token-zstd")
-    assert "token-zstd" not in {line.base.codec for line in lines_of(fuse__rule="server")}

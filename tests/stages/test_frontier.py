@@ -1,4 +1,4 @@
-"""Frontier files: what ships is sound, what is wrong is told, and lines answer what the planner asks."""
+"""Frontier files: shipped files are valid, wrong files are errors, and curves interpolate for the planner."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline.config import MODEL_PAIRS
-from pipeline.errors import UsageError
-from stages.frontier import SHIPPED, find_frontier, read_frontier
-from transport.codecs import Canvas, codec_names
+from sagelink.pipeline.config import MODEL_PAIRS
+from sagelink.pipeline.errors import UsageError
+from sagelink.stages.frontier import SHIPPED, find_frontier, read_frontier
+from sagelink.transport.codecs import Canvas, codec_names
 
 CANVAS = Canvas(14, 16)
 
@@ -28,7 +28,7 @@ def read(tmp_path, data, canvas=CANVAS):
     return read_frontier(path, canvas)
 
 
-def test_lines_as_they_stand(tmp_path):
+def test_curves_interpolate_between_points(tmp_path):
     avif, raw = read(tmp_path, content())
     assert (avif.knob, raw.knob) == ("quality", "units")
     assert (avif.at(30).codec, avif.at(30).units, avif.at(30).side, avif.at(30).quality) == ("avif", 196, 224, 30)
@@ -37,38 +37,38 @@ def test_lines_as_they_stand(tmp_path):
     assert avif.size(30) == pytest.approx(1000)  # halfway in the logarithm
     assert avif.agreement(30) == pytest.approx(0.55)
     assert avif.weight(30) == pytest.approx(0.3)
-    assert [avif.affordable(size) for size in (499, 500, 1000, 1999, 9999)] == [None, 10, 30, 49, 50]
-    assert [avif.reaching(a) for a in (0.0, 0.3, 0.55, 0.8, 0.81)] == [10, 10, 30, 50, None]
+    assert [avif.max_setting_for(size) for size in (499, 500, 1000, 1999, 9999)] == [None, 10, 30, 49, 50]
+    assert [avif.min_setting_for(a) for a in (0.0, 0.3, 0.55, 0.8, 0.81)] == [10, 10, 30, 50, None]
 
 
-def test_level_stretches_are_climbed_from_below(tmp_path):
+def test_of_equal_agreements_the_lowest_setting_is_taken(tmp_path):
     points = {0: [100, 0.5, 0], 10: [200, 0.5, 0], 20: [400, 0.9, 0], 30: [800, 0.9, 0]}
-    (line,) = read(tmp_path, content(lines=[{"codec": "avif", "side": 224, "units": 196, "points": points}]))
-    assert [line.reaching(a) for a in (0.5, 0.7, 0.9)] == [0, 15, 20]
+    (curve,) = read(tmp_path, content(lines=[{"codec": "avif", "side": 224, "units": 196, "points": points}]))
+    assert [curve.min_setting_for(a) for a in (0.5, 0.7, 0.9)] == [0, 15, 20]
 
 
 def test_limits_on_units(tmp_path):
     avif, raw = read(tmp_path, content())
     assert avif.limited(16, 196) is avif
     assert avif.limited(16, 100) is None
-    cut = raw.limited(32, 64)
-    assert cut.settings.tolist() == [32, 64]
-    assert cut.agreement(64) == pytest.approx(raw.agreement(64))
+    limited = raw.limited(32, 64)
+    assert limited.settings.tolist() == [32, 64]
+    assert limited.agreement(64) == pytest.approx(raw.agreement(64))
     assert raw.limited(300, 400) is None
 
 
-def test_what_weighs_nothing_is_cut_off(tmp_path):
+def test_points_without_weight_are_removed(tmp_path):
     avif, raw = read(tmp_path, content())
-    assert avif.weighty().settings.tolist() == [10, 50]
-    assert raw.weighty().settings.tolist() == [196]
+    assert avif.with_weight().settings.tolist() == [10, 50]
+    assert raw.with_weight().settings.tolist() == [196]
     points = {1: [100, 0.1, 0], 2: [200, 0.2, 0]}
-    (line,) = read(tmp_path, content(lines=[{"codec": "avif", "side": 224, "units": 196, "points": points}]))
-    assert line.weighty() is None
+    (curve,) = read(tmp_path, content(lines=[{"codec": "avif", "side": 224, "units": 196, "points": points}]))
+    assert curve.with_weight() is None
 
 
 def test_another_grid_is_scaled(tmp_path):
     avif, raw = read(tmp_path, content(), Canvas(7, 16))
-    assert (avif.base.side, avif.base.units) == (112, 49)
+    assert (avif.point.side, avif.point.units) == (112, 49)
     assert raw.settings.tolist() == [4, 49]
 
 
@@ -89,23 +89,23 @@ def test_another_grid_is_scaled(tmp_path):
         ),
     ],
 )
-def test_what_is_wrong_is_told(tmp_path, data, reason):
+def test_an_invalid_file_is_an_error(tmp_path, data, reason):
     with pytest.raises(UsageError, match=f"frontier '.*f.yaml'.*({reason})"):
         read(tmp_path, data)
 
 
-def test_a_missing_file_is_told(tmp_path):
+def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(UsageError, match=r"nowhere.yaml' cannot be read: No such file"):
         read_frontier(tmp_path / "nowhere.yaml", CANVAS)
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.yaml")), ids=lambda path: path.stem)
-def test_what_ships_is_sound(path):
-    lines = read_frontier(path, Canvas(14, 8 if path.stem == "demo-server" else 16))
-    assert {line.base.codec for line in lines} == set(codec_names())
-    for line in lines:
-        assert (np.diff(line.settings) > 0).all()
-        assert (np.diff(line.sizes) >= 0).all()
+def test_shipped_frontiers_are_valid(path):
+    curves = read_frontier(path, Canvas(14, 8 if path.stem == "demo-server" else 16))
+    assert {curve.point.codec for curve in curves} == set(codec_names())
+    for curve in curves:
+        assert (np.diff(curve.settings) > 0).all()
+        assert (np.diff(curve.sizes) >= 0).all()
 
 
 def test_the_pairs_have_a_frontier(caplog, tmp_path):

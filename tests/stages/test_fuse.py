@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.types import Answered, Drop, Kept, Reply, Sent
-from stages.fuse import Fuse, answer_of, fuse, spread
+from sagelink.pipeline.types import Answer, Answered, Drop, EdgeOnly, Reply, Sent
+from sagelink.stages.fuse import Fuse, fuse, spread
 from tests.fakes import CLASSES, make_answer, make_evidence, make_frame, make_metered, make_reply, make_scored
 
 EDGE = make_answer((0.4, 0.3, 0.1, 0.1, 0.1))
@@ -76,7 +76,7 @@ def test_fusing_is_the_weighted_product_of_probabilities(weight, weights):
 
 @given(st.lists(st.floats(-1000, 1000, width=32), min_size=2, max_size=9))
 def test_answers_are_normalised(scores):
-    answer = answer_of(np.array(scores, np.float32))
+    answer = Answer.from_log_scores(np.array(scores, np.float32))
     assert np.exp(answer.log_probs.astype(np.float64)).sum() == pytest.approx(1, abs=1e-4)
     assert scores[answer.class_id] == pytest.approx(max(scores), abs=1e-3)
     assert answer.prob == pytest.approx(float(np.exp(answer.log_probs.max())))
@@ -152,7 +152,7 @@ async def test_the_server_rule_replaces_the_edge_answer(weights):
 @pytest.mark.parametrize("reason", [Drop.LATE, Drop.LINK, Drop.REFUSED, Drop.STOPPED])
 async def test_a_reply_that_never_came_leaves_the_edge_answer_and_the_bill(replace, reason):
     sent = make_sent()
-    verdict = Fuse(replace, {0.0: 1.0}, UNITS).decide(Kept(sent, reason))
+    verdict = Fuse(replace, {0.0: 1.0}, UNITS).decide(EdgeOnly(sent, reason))
     assert (verdict.origin, verdict.drop) == ("edge", reason)
     assert verdict.answer is verdict.edge is sent.evidence.selected.metered.scored.answer
     assert verdict.server is None
@@ -164,7 +164,7 @@ async def test_a_reply_that_never_came_leaves_the_edge_answer_and_the_bill(repla
 
 @pytest.mark.parametrize("reason", [Drop.LINK, Drop.BUDGET])
 async def test_evidence_that_was_not_sent_costs_nothing(reason):
-    verdict = Fuse(False, {0.0: 1.0}, UNITS).decide(Kept(make_evidence(), reason))
+    verdict = Fuse(False, {0.0: 1.0}, UNITS).decide(EdgeOnly(make_evidence(), reason))
     assert verdict.answer is verdict.edge is not None
     assert (verdict.wire_bits, verdict.sent_s, verdict.units.tolist()) == (0, None, [])
     assert verdict.latency_ms["encode"] == 4
@@ -173,7 +173,7 @@ async def test_evidence_that_was_not_sent_costs_nothing(reason):
 
 async def test_a_frame_that_the_gate_kept():
     metered = make_metered(allowance_bits=500, window_bits=1500)
-    verdict = Fuse(False, {0.0: 1.0}, UNITS).decide(Kept(metered, Drop.GATE))
+    verdict = Fuse(False, {0.0: 1.0}, UNITS).decide(EdgeOnly(metered, Drop.GATE))
     assert verdict.answer is metered.scored.answer
     assert (verdict.allowance_bits, verdict.window_bits, verdict.wire_bits) == (500, 1500, 0)
     assert verdict.latency_ms["select"] is None
@@ -181,14 +181,14 @@ async def test_a_frame_that_the_gate_kept():
 
 async def test_a_scored_frame_was_not_metered():
     scored = make_scored()
-    verdict = Fuse(False, {0.0: 1.0}, UNITS).decide(Kept(scored, Drop.ERROR))
+    verdict = Fuse(False, {0.0: 1.0}, UNITS).decide(EdgeOnly(scored, Drop.ERROR))
     assert verdict.answer is scored.answer
     assert (verdict.allowance_bits, verdict.window_bits) == (None, None)
 
 
 async def test_a_frame_without_an_answer_still_gets_a_verdict():
     frame = make_frame(seq=4)
-    verdict = Fuse(False, {0.0: 1.0}, UNITS).decide(Kept(frame, Drop.SUPERSEDED))
+    verdict = Fuse(False, {0.0: 1.0}, UNITS).decide(EdgeOnly(frame, Drop.SUPERSEDED))
     assert verdict.frame is frame
     assert (verdict.answer, verdict.edge, verdict.server) == (None, None, None)
     assert (verdict.origin, verdict.drop) == ("edge", Drop.SUPERSEDED)
@@ -197,7 +197,7 @@ async def test_a_frame_without_an_answer_still_gets_a_verdict():
 
 async def test_a_reply_that_could_not_be_fused_keeps_what_was_sent():
     answered = Answered(make_sent(), make_reply(), 1.0)
-    verdict = Fuse(False, {0.0: 1.0}, UNITS).decide(Kept(answered, Drop.ERROR))
+    verdict = Fuse(False, {0.0: 1.0}, UNITS).decide(EdgeOnly(answered, Drop.ERROR))
     assert verdict.answer is verdict.edge
     assert (verdict.server, verdict.drop) == (None, Drop.ERROR)
     assert verdict.wire_bits == answered.sent.evidence.wire_bits

@@ -1,4 +1,4 @@
-"""Selectors against oracles in plain Python, on values that make ties."""
+"""Selectors against plain Python oracles, on values with ties."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import UsageError
-from stages import selectors
-from stages.selectors import (
+from sagelink.pipeline.errors import UsageError
+from sagelink.stages import selectors
+from sagelink.stages.selectors import (
     SELECTORS,
     coverage,
     fps,
@@ -88,7 +88,7 @@ def mmr_oracle(importance, embeddings, count):
 
 
 def coverage_oracle(importance, similarity, count):
-    """On clipped similarities, so that the test may make them exact."""
+    """Takes clipped similarities, so that the test can make them exact."""
     units = range(len(importance))
     picks = []
 
@@ -119,7 +119,7 @@ def uniform_oracle(units, count):
 
 
 @given(scenes())
-def test_sage_is_the_paper(scene):
+def test_sage_follows_the_paper(scene):
     importance, embeddings, count = scene
     picks = sage(importance, embeddings, count)
     assert picks.tolist() == sage_oracle(importance.tolist(), embeddings.tolist(), count)
@@ -192,7 +192,7 @@ def test_random_differs_between_seeds_and_is_fair():
 
 
 @given(scenes(), st.sampled_from(ALL))
-def test_exactly_so_many_distinct_units_come_back(scene, selector):
+def test_count_distinct_units_are_returned(scene, selector):
     importance, embeddings, count = scene
     before = importance.copy(), embeddings.copy()
     picks = selector(importance, embeddings, count, seed=3)
@@ -205,14 +205,14 @@ def test_exactly_so_many_distinct_units_come_back(scene, selector):
 
 
 @given(scenes(), st.sampled_from(PROGRESSIVE))
-def test_fewer_units_are_a_prefix(scene, selector):
+def test_a_smaller_count_gives_a_prefix(scene, selector):
     importance, embeddings, count = scene
     everything = selector(importance, embeddings, len(importance), seed=1).tolist()
     assert selector(importance, embeddings, count, seed=1).tolist() == everything[:count]
 
 
 @given(scenes(), st.sampled_from(ALL))
-def test_a_selection_is_the_same_every_time(scene, selector):
+def test_a_selection_is_deterministic(scene, selector):
     importance, embeddings, count = scene
     once = selector(importance, embeddings, count, seed=7)
     assert (once == selector(importance.copy(), np.asfortranarray(embeddings), count, seed=7)).all()
@@ -235,21 +235,21 @@ def test_sage_with_one_unit_takes_the_most_important():
     assert sage(importance, np.eye(4, dtype=np.float32), 1).tolist() == [1]
 
 
-def test_sage_prefers_what_differs():
+def test_sage_prefers_different_units():
     importance = np.array([4, 3, 2, 1, 0], np.float32)
     embeddings = np.array([(1, 0), (1, 0), (0, 1), (-1, 0), (-1, -1)], np.float32)
     assert sage(importance, embeddings, 2).tolist() == [0, 3]
     assert sage(importance, embeddings, 3).tolist() == [0, 3, 2]
 
 
-def test_sage_does_not_look_beyond_its_pool():
+def test_sage_picks_only_from_its_pool():
     importance = np.array([4, 3, 2, 1], np.float32)
     embeddings = np.array([(1, 0), (0.9, 0.1), (-1, 0), (-1, 0)], np.float32)
     assert sage(importance, embeddings, 1).tolist() == [0]
     assert sage(importance[[0, 1, 3, 3, 3]], embeddings[[0, 1, 1, 1, 2]], 2).tolist() == [0, 1]
 
 
-def test_equal_units_go_to_the_lower_index():
+def test_of_equal_units_the_lower_index_comes_first():
     """Rows of +1 and -1, whose cosines are exact on any processor, each of them twice."""
     half = np.random.default_rng(5).choice(np.array([-1, 1], np.float32), (98, 256))
     picks = sage(np.ones(196, np.float32), np.concatenate([half, half]), 196).tolist()
@@ -257,7 +257,7 @@ def test_equal_units_go_to_the_lower_index():
 
 
 @pytest.mark.parametrize("selector", ALL)
-def test_embeddings_of_zero_are_no_obstacle(selector):
+def test_zero_embeddings_work(selector):
     picks = selector(np.ones(9, np.float32), np.zeros((9, 3), np.float32), 5)
     assert len(set(picks.tolist())) == 5
     if selector in (sage, topk):
@@ -286,13 +286,13 @@ def test_other_shapes_are_refused(selector, importance, embeddings):
 
 @pytest.mark.parametrize("selector", ALL)
 @pytest.mark.parametrize("count", [0, -1])
-def test_no_units_are_refused(selector, count):
-    with pytest.raises(ValueError, match=f"{count} units asked for; accepted: 1 or more"):
+def test_a_count_below_one_is_refused(selector, count):
+    with pytest.raises(ValueError, match=f"count is {count}; accepted: 1 or more"):
         selector(np.ones(4, np.float32), np.ones((4, 2), np.float32), count)
 
 
-def test_uniform_needs_a_square():
-    with pytest.raises(ValueError, match="6 units are no square grid"):
+def test_uniform_needs_a_square_grid():
+    with pytest.raises(ValueError, match="6 units are not a square grid"):
         uniform(np.ones(6, np.float32), np.ones((6, 2), np.float32), 2)
 
 

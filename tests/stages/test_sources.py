@@ -1,4 +1,4 @@
-"""Every source on real files: what it gives, how it is timed, and how it refuses what it cannot read."""
+"""Every source on real files: its frames, their times, and the errors for unreadable files."""
 
 from __future__ import annotations
 
@@ -10,26 +10,30 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config import CameraConfig
-from pipeline.errors import UsageError
-from stages.sources import open_source
-from stages.sources.images import MAX_SIDE
-from stages.sources.world import CLASSES
+from sagelink.pipeline.config import CameraConfig
+from sagelink.pipeline.errors import UsageError
+from sagelink.stages.sources.images import MAX_SIDE
+from sagelink.stages.sources.open import open_source
+from sagelink.stages.sources.world import CLASSES
 
 
 def write_video(
-    path: Path, frames: int = 20, size: tuple[int, int] = (64, 48), times_s: list[float] | None = None
+    path: Path,
+    frames: int = 20,
+    size: tuple[int, int] = (64, 48),
+    times_s: list[float] | None = None,
+    fps: int = 10,
 ) -> Path:
-    """A clip whose frames can be told by their brightness: 5 more each."""
+    """A clip whose frames are identified by their brightness: 10, 15, 20 ..."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=10, options={"g": "5", "bf": "0"})
+        stream = container.add_stream("libx264", rate=fps, options={"g": "5", "bf": "0"})
         stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = Fraction(1, 1000)
         for index in range(frames):
             picture = np.full((size[1], size[0], 3), 10 + 5 * index, np.uint8)
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts = round(1000 * (times_s[index] if times_s else index / 10))
+            frame.pts = round(1000 * (times_s[index] if times_s else index / fps))
             frame.time_base = Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -43,11 +47,11 @@ def open_path(path: Path | str, **options: object) -> object:
 class TestVideo:
     def test_every_frame_in_order_with_its_own_time(self, tmp_path: Path) -> None:
         times = [0.0, 0.1, 0.35, 0.4, 1.5]
-        shots = list(open_path(write_video(tmp_path / "a.mp4", 5, times_s=times)))
-        assert [round(shot.stream_s, 3) for shot in shots] == times
-        assert [round(float(shot.pixels.mean()) / 5) for shot in shots] == [2, 3, 4, 5, 6]
-        assert shots[0].pixels.shape == (48, 64, 3)
-        assert shots[0].pixels.dtype == np.uint8
+        frames = list(open_path(write_video(tmp_path / "a.mp4", 5, times_s=times)))
+        assert [round(frame.stream_s, 3) for frame in frames] == times
+        assert [round(float(frame.pixels.mean()) / 5) for frame in frames] == [2, 3, 4, 5, 6]
+        assert frames[0].pixels.shape == (48, 64, 3)
+        assert frames[0].pixels.dtype == np.uint8
 
     def test_red_is_red(self, tmp_path: Path) -> None:
         with av.open(str(tmp_path / "red.mp4"), "w") as container:
@@ -64,8 +68,8 @@ class TestVideo:
 
     @pytest.mark.parametrize("size", [(66, 50), (34, 126)])
     def test_odd_aspects(self, tmp_path: Path, size: tuple[int, int]) -> None:
-        shot = next(iter(open_path(write_video(tmp_path / "a.mp4", 1, size))))
-        assert shot.pixels.shape == (size[1], size[0], 3)
+        frame = next(iter(open_path(write_video(tmp_path / "a.mp4", 1, size))))
+        assert frame.pixels.shape == (size[1], size[0], 3)
 
     def test_corrupt_frames_are_counted_and_skipped(self, tmp_path: Path) -> None:
         path = write_video(tmp_path / "a.mp4", 40)
@@ -77,27 +81,27 @@ class TestVideo:
             data[start : start + len(packet)] = np.random.default_rng(0).bytes(len(packet))
         path.write_bytes(data)
         source = open_path(path)
-        shots = list(source)
-        assert (len(shots), source.skipped) == (38, 2)
-        assert float(shots[-1].pixels.mean()) > 195  # the frames after the damage are there
-        assert round(shots[-1].stream_s, 3) == 3.9
+        frames = list(source)
+        assert (len(frames), source.skipped) == (38, 2)
+        assert float(frames[-1].pixels.mean()) > 195  # the frames after the damage are there
+        assert round(frames[-1].stream_s, 3) == 3.9
 
     def test_time_never_runs_backwards(self, tmp_path: Path) -> None:
         first, second = write_video(tmp_path / "a.ts", 6), write_video(tmp_path / "b.ts", 6)
         joined = tmp_path / "c.ts"  # the second part starts at 0 again
         joined.write_bytes(first.read_bytes() + second.read_bytes())
-        times = [shot.stream_s for shot in open_path(joined)]
+        times = [frame.stream_s for frame in open_path(joined)]
         assert len(times) >= 10
         assert times == sorted(times)
 
     @pytest.mark.parametrize("content", [b"", b"this is a text, not a video\n" * 50])
-    def test_not_a_video(self, tmp_path: Path, content: bytes) -> None:
+    def test_a_file_that_is_no_video_is_refused(self, tmp_path: Path, content: bytes) -> None:
         path = tmp_path / "clip.mp4"
         path.write_bytes(content)
         with pytest.raises(UsageError, match=r"clip\.mp4' is not a video"):
             open_path(path)
 
-    def test_a_video_whose_frames_are_gone(self, tmp_path: Path) -> None:
+    def test_a_video_without_frames_is_refused(self, tmp_path: Path) -> None:
         path = write_video(tmp_path / "a.mkv", 3)
         data = path.read_bytes()
         path.write_bytes(data[: data.index(b"\x1f\x43\xb6\x75")])  # cut before the first cluster
@@ -116,10 +120,10 @@ class TestImages:
         wide.save(tmp_path / "a.webp")
         (tmp_path / "notes.txt").write_text("not an image")
         source = open_path(tmp_path, image_fps=4)
-        shots = list(source)
-        assert [shot.name for shot in shots] == ["a.webp", "b.jpg", "sub/c.png"]
-        assert [shot.stream_s for shot in shots] == [0, 0.25, 0.5]
-        assert [shot.pixels.shape for shot in shots] == [(20, 40, 3), (40, 20, 3), (20, 40, 3)]
+        frames = list(source)
+        assert [frame.name for frame in frames] == ["a.webp", "b.jpg", "sub/c.png"]
+        assert [frame.stream_s for frame in frames] == [0, 0.25, 0.5]
+        assert [frame.pixels.shape for frame in frames] == [(20, 40, 3), (40, 20, 3), (20, 40, 3)]
         assert source.length == 3
 
     def test_an_unreadable_image_is_counted_and_skipped(self, tmp_path: Path) -> None:
@@ -127,10 +131,10 @@ class TestImages:
         (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:40])
         (tmp_path / "c.jpg").write_text("no image")
         source = open_path(tmp_path)
-        assert [shot.name for shot in source] == ["a.png"]
+        assert [frame.name for frame in source] == ["a.png"]
         assert source.skipped == 2
 
-    def test_nothing_to_read(self, tmp_path: Path) -> None:
+    def test_a_folder_without_readable_images_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="holds no images; accepted: .avif"):
             open_path(tmp_path)
         (tmp_path / "a.png").write_text("no image")
@@ -138,10 +142,10 @@ class TestImages:
             open_path(tmp_path)
 
     def test_huge_images_are_scaled_down(self, tmp_path: Path) -> None:
-        Image.new("RGB", (10_000, 5_000)).save(tmp_path / "a.jpg")
-        shot = next(iter(open_path(tmp_path)))
-        assert max(shot.pixels.shape) <= MAX_SIDE
-        assert shot.pixels.shape[1] == 2 * shot.pixels.shape[0]
+        Image.new("RGB", (6_000, 3_000)).save(tmp_path / "a.jpg")
+        frame = next(iter(open_path(tmp_path)))
+        assert max(frame.pixels.shape) <= MAX_SIDE
+        assert frame.pixels.shape[1] == 2 * frame.pixels.shape[0]
 
 
 class TestSynthetic:
@@ -151,23 +155,23 @@ class TestSynthetic:
         assert len(first) == 7
         assert all((a.pixels == b.pixels).all() and a.truth == b.truth for a, b in zip(first, again, strict=True))
         assert first[0].pixels.shape == (64, 96, 3)
-        assert [shot.stream_s for shot in first] == [i / 10 for i in range(7)]
+        assert [frame.stream_s for frame in first] == [i / 10 for i in range(7)]
         other = next(iter(open_path("synthetic:1,size=96x64,seed=4")))
         assert (other.pixels != first[0].pixels).any()
 
     def test_a_scene_holds_and_then_changes(self) -> None:
-        shots = list(open_path("synthetic:200,hold=4,size=32x32"))
-        truths = [shot.truth for shot in shots]
+        frames = list(open_path("synthetic:200,hold=4,size=32x32"))
+        truths = [frame.truth for frame in frames]
         assert all(len(set(truths[i : i + 4])) == 1 for i in range(0, 200, 4))
         assert len(set(truths)) > len(CLASSES) / 2
-        assert (shots[0].pixels != shots[1].pixels).any()
+        assert (frames[0].pixels != frames[1].pixels).any()
 
     @pytest.mark.parametrize("options", ["", "0", "x", "5,size=9", "5,a", "5,b=1"])
-    def test_what_cannot_be_read(self, options: str) -> None:
+    def test_invalid_options_are_refused(self, options: str) -> None:
         with pytest.raises(UsageError, match="accepted: synthetic:FRAMES"):
             open_path(f"synthetic:{options}")
 
 
-def test_what_does_not_exist() -> None:
+def test_a_missing_path_is_refused() -> None:
     with pytest.raises(UsageError, match="'nowhere.mp4' does not exist; accepted: a video file"):
         open_path("nowhere.mp4")

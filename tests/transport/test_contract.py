@@ -1,4 +1,4 @@
-"""What every link keeps, whatever carries it. A transport joins by adding a rig to RIGS."""
+"""The contract of every link, tested on each transport. A new transport adds an entry to LINK_PAIRS."""
 
 from __future__ import annotations
 
@@ -12,70 +12,73 @@ from functools import partial
 
 import pytest
 
-from pipeline.config import MqttConfig, WebRtcConfig
+from sagelink.pipeline.config import MqttConfig, WebRtcConfig
+from sagelink.transport.in_process import InProcessLink
+from sagelink.transport.link import CameraInfo, EdgeLink, Message, ServerLink
+from sagelink.transport.mqtt.address import open_broker
+from sagelink.transport.mqtt.edge import MqttEdgeLink
+from sagelink.transport.mqtt.server import MqttServerLink
+from sagelink.transport.mqtt.topics import Topics
+from sagelink.transport.webrtc.address import open_signalling_endpoint
+from sagelink.transport.webrtc.edge import WebRtcEdgeLink
+from sagelink.transport.webrtc.server import WebRtcServerLink
+from sagelink.transport.wire import MAX_MESSAGE_BYTES
+from sagelink.transport.wire_cost import ChargeOverhead
 from tests.brokers import Mosquitto
-from transport.bill import Toll
-from transport.in_process import InProcessLink
-from transport.link import EdgeLink, Hello, Message, ServerLink
-from transport.mqtt.address import open_broker
-from transport.mqtt.connection import socket_of
-from transport.mqtt.edge import MqttEdgeLink
-from transport.mqtt.server import MqttServerLink
-from transport.mqtt.topics import Topics
-from transport.webrtc.address import open_meeting_point
-from transport.webrtc.edge import WebRtcEdgeLink
-from transport.webrtc.server import WebRtcServerLink
-from transport.wire import MAX_MESSAGE_BYTES
 
 
 @dataclass
-class Rig:
+class LinkPair:
     """Both ends of one link, connected."""
 
     edge: EdgeLink
     server: ServerLink
-    cut: Callable[[], None] = lambda: None  # as a cable that is cut and mended; where there is none, nothing
+    cut: Callable[[], None] = lambda: None  # as if a cable were cut and repaired; does nothing where there is no cable
 
 
 @contextlib.asynccontextmanager
-async def in_process() -> AsyncIterator[Rig]:
+async def in_process() -> AsyncIterator[LinkPair]:
     async with InProcessLink() as link:
-        yield Rig(link, link)
+        yield LinkPair(link, link)
 
 
-HELLO = Hello(side=14, patch_size=16, classes="0123", deadline_s=5.0)
+CAMERA_INFO = CameraInfo(side=14, patch_size=16, classes="0123", deadline_s=5.0)
 
 
 @contextlib.asynccontextmanager
-async def mqtt(protocol: str) -> AsyncIterator[Rig]:
+async def mqtt(protocol: str) -> AsyncIterator[LinkPair]:
     with Mosquitto() as mosquitto:
         broker = open_broker(mosquitto.url, MqttConfig(protocol=protocol), "url")
         server = MqttServerLink(broker, Topics("test"), "servers" if protocol == "5" else "")
-        edge = MqttEdgeLink(broker, Topics("test"), "node", ["door", "yard"], HELLO, in_flight=2, must_connect=True)
+        edge = MqttEdgeLink(
+            broker, Topics("test"), "node", ["door", "yard"], CAMERA_INFO, in_flight=2, must_connect=True
+        )
         async with server, edge:
-            yield Rig(edge, server, cut=lambda: socket_of(edge._client).shutdown(socket.SHUT_RDWR))
+            yield LinkPair(edge, server, cut=lambda: edge._client.tcp_socket.shutdown(socket.SHUT_RDWR))
 
 
 @contextlib.asynccontextmanager
-async def webrtc(toll: Toll | None) -> AsyncIterator[Rig]:
-    at = open_meeting_point("webrtc+http://127.0.0.1:0", WebRtcConfig(), "url")
-    async with WebRtcServerLink(at) as server:
-        found = dataclasses.replace(at, port=server.port)
-        async with WebRtcEdgeLink(found, "node", ["door", "yard"], HELLO, toll=toll) as edge:
+async def webrtc(charge_overhead: ChargeOverhead | None) -> AsyncIterator[LinkPair]:
+    endpoint = open_signalling_endpoint("webrtc+http://127.0.0.1:0", WebRtcConfig(), "url")
+    async with WebRtcServerLink(endpoint) as server:
+        address = dataclasses.replace(endpoint, port=server.port)
+        async with WebRtcEdgeLink(
+            address, "node", ["door", "yard"], CAMERA_INFO, charge_overhead=charge_overhead
+        ) as edge:
             await edge.ready()
 
             def cut() -> None:
-                for peer in (edge._peer, *(guest._peer for guest in server._guests.values())):
-                    peer._connection.sctp._handle_data = deaf
+                for peer in (edge._peer, *(session._peer for session in server._sessions.values())):
+                    peer._connection.sctp._handle_data = ignore
 
-            yield Rig(edge, server, cut)
-
-
-async def deaf(_: bytes) -> None:
-    """Takes a packet and does nothing."""
+            yield LinkPair(edge, server, cut)
 
 
-RIGS = {
+async def ignore(_: bytes) -> None:
+    """Discards a packet."""
+
+
+LINK_PAIRS = {
     "in-process": in_process,
     "mqtt-5": partial(mqtt, "5"),
     "mqtt-3.1.1": partial(mqtt, "3.1.1"),
@@ -84,85 +87,85 @@ RIGS = {
 }
 
 
-@pytest.fixture(params=RIGS)
-async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
-    async with RIGS[request.param]() as made:
-        yield made
+@pytest.fixture(params=LINK_PAIRS)
+async def pair(request: pytest.FixtureRequest) -> AsyncIterator[LinkPair]:
+    async with LINK_PAIRS[request.param]() as pair:
+        yield pair
 
 
-async def send(rig: Rig, camera: str, data: bytes) -> None:
-    await rig.edge.ready()
-    assert await rig.edge.send(camera, data) is None
+async def send(pair: LinkPair, camera: str, data: bytes) -> None:
+    await pair.edge.ready()
+    assert await pair.edge.send(camera, data) is None
 
 
-async def test_messages_arrive_in_order_as_they_were_sent(rig: Rig) -> None:
-    messages = rig.server.messages()
+async def test_messages_arrive_unchanged_and_in_order(pair: LinkPair) -> None:
+    messages = pair.server.messages()
     for i in range(5):
-        await send(rig, "door", bytes([i]) * (i * 700))
+        await send(pair, "door", bytes([i]) * (i * 700))
         arrived = await anext(messages)
         assert arrived.data == bytes([i]) * (i * 700)
         assert arrived.arrived_s > 0
 
 
-async def test_replies_go_to_the_camera_that_asked(rig: Rig) -> None:
-    messages, replies = rig.server.messages(), rig.edge.replies()
-    await send(rig, "door", b"from the door")
-    await send(rig, "yard", b"from the yard")
+async def test_replies_go_to_the_camera_of_the_message(pair: LinkPair) -> None:
+    messages, replies = pair.server.messages(), pair.edge.replies()
+    await send(pair, "door", b"from the door")
+    await send(pair, "yard", b"from the yard")
     arrived = {message.data: message for message in [await anext(messages), await anext(messages)]}
     assert len({message.sender for message in arrived.values()}) == 2
-    assert await rig.server.reply(arrived[b"from the yard"], b"to the yard")
+    assert await pair.server.reply(arrived[b"from the yard"], b"to the yard")
     assert await anext(replies) == ("yard", b"to the yard")
-    await rig.server.reply(arrived[b"from the door"], b"to the door")
+    await pair.server.reply(arrived[b"from the door"], b"to the door")
     assert await anext(replies) == ("door", b"to the door")
 
 
-async def test_replies_may_come_late_twice_and_in_any_order(rig: Rig) -> None:
-    messages, replies = rig.server.messages(), rig.edge.replies()
+async def test_replies_may_be_late_duplicated_and_reordered(pair: LinkPair) -> None:
+    messages, replies = pair.server.messages(), pair.edge.replies()
     for data in (b"1", b"2"):
-        await send(rig, "door", data)
+        await send(pair, "door", data)
     first, second = await anext(messages), await anext(messages)
     for asked, answer in ((second, b"two"), (first, b"one"), (first, b"one")):
-        await rig.server.reply(asked, answer)
+        await pair.server.reply(asked, answer)
     assert [await anext(replies) for _ in range(3)] == [("door", b"two"), ("door", b"one"), ("door", b"one")]
 
 
-async def test_what_is_never_answered_holds_up_nothing_else(rig: Rig) -> None:
-    messages, replies = rig.server.messages(), rig.edge.replies()
+async def test_an_unanswered_message_delays_no_other(pair: LinkPair) -> None:
+    messages, replies = pair.server.messages(), pair.edge.replies()
     for i in range(20):
-        await send(rig, "door", bytes([i]))
+        await send(pair, "door", bytes([i]))
         arrived = await anext(messages)
         if i % 2:
-            await rig.server.reply(arrived, arrived.data)
+            await pair.server.reply(arrived, arrived.data)
             assert await anext(replies) == ("door", bytes([i]))
 
 
-async def test_a_large_message_arrives_whole(rig: Rig) -> None:
+async def test_a_large_message_arrives_whole(pair: LinkPair) -> None:
     data = bytes(range(256)) * 1000
-    await send(rig, "door", data)
-    assert (await anext(rig.server.messages())).data == data
+    await send(pair, "door", data)
+    assert (await anext(pair.server.messages())).data == data
 
 
-async def test_what_is_too_large_is_refused_and_the_next_is_not(rig: Rig) -> None:
-    assert str(MAX_MESSAGE_BYTES) in await rig.edge.send("door", bytes(MAX_MESSAGE_BYTES + 1))
-    await send(rig, "door", b"small")
-    assert (await anext(rig.server.messages())).data == b"small"
+async def test_a_message_that_is_too_large_is_refused_and_the_next_is_not(pair: LinkPair) -> None:
+    assert str(MAX_MESSAGE_BYTES) in await pair.edge.send("door", bytes(MAX_MESSAGE_BYTES + 1))
+    await send(pair, "door", b"small")
+    assert (await anext(pair.server.messages())).data == b"small"
 
 
-async def test_a_link_mends_itself_and_brings_nothing_twice(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    await send(rig, "door", b"before")
-    assert (await anext(rig.server.messages())).data == b"before"
-    rig.cut()
+async def test_a_link_reconnects_and_delivers_nothing_twice(pair: LinkPair, caplog: pytest.LogCaptureFixture) -> None:
+    await send(pair, "door", b"before")
+    assert (await anext(pair.server.messages())).data == b"before"
+    pair.cut()
     arrived = None
-    for number in range(1, 100):  # what was accepted while nobody knew of the cut may be lost
-        await send(rig, "door", bytes([number]))
+    for number in range(1, 100):  # messages accepted before the cut is noticed may be lost
+        await send(pair, "door", bytes([number]))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(1):
-                arrived = await anext(rig.server.messages())
+                arrived = await anext(pair.server.messages())
                 break
     assert arrived is not None
     assert arrived.data != b"before"
-    await rig.server.reply(arrived, b"after")
-    assert await anext(rig.edge.replies()) == ("door", b"after")
+    await pair.server.reply(arrived, b"after")
+    assert await anext(pair.edge.replies()) == ("door", b"after")
     assert "Traceback" not in caplog.text
 
 
@@ -171,32 +174,32 @@ def bits_grow(link: EdgeLink) -> bool:
     return bits == sorted(bits)
 
 
-async def test_the_bill_never_falls_as_messages_grow_and_covers_the_message(rig: Rig) -> None:
-    assert bits_grow(rig.edge)
-    assert rig.edge.wire_bits("door", 1000) >= 8000
+async def test_the_wire_bits_never_decrease_with_the_size_and_cover_the_message(pair: LinkPair) -> None:
+    assert bits_grow(pair.edge)
+    assert pair.edge.wire_bits("door", 1000) >= 8000
 
 
-async def test_waiting_for_a_reply_can_be_cancelled(rig: Rig) -> None:
-    replies = rig.edge.replies()
+async def test_waiting_for_a_reply_can_be_cancelled(pair: LinkPair) -> None:
+    replies = pair.edge.replies()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(0.01):
             await anext(replies)
-    await send(rig, "door", b"1")
-    arrived = await anext(rig.server.messages())
-    await rig.server.reply(arrived, b"one")
-    assert await anext(rig.edge.replies()) == ("door", b"one")
+    await send(pair, "door", b"1")
+    arrived = await anext(pair.server.messages())
+    await pair.server.reply(arrived, b"one")
+    assert await anext(pair.edge.replies()) == ("door", b"one")
 
 
-@pytest.mark.parametrize("name", RIGS)
-async def test_a_closed_link_ends_its_iterators_and_takes_nothing(name: str) -> None:
-    async with RIGS[name]() as rig:
-        assert rig.edge.refusal() is None
-        waiting = asyncio.create_task(anext(rig.edge.replies(), None))
-        listening = asyncio.create_task(anext(rig.server.messages(), None))
+@pytest.mark.parametrize("name", LINK_PAIRS)
+async def test_a_closed_link_ends_its_iterators_and_refuses_messages(name: str) -> None:
+    async with LINK_PAIRS[name]() as pair:
+        assert pair.edge.refusal() is None
+        waiting = asyncio.create_task(anext(pair.edge.replies(), None))
+        listening = asyncio.create_task(anext(pair.server.messages(), None))
         await asyncio.sleep(0)
     assert await waiting is None
     assert await listening is None
-    assert rig.edge.refusal() is not None
-    assert await rig.edge.send("door", b"late") is not None
-    await rig.edge.ready()
-    assert not await rig.server.reply(Message("door", b"", 0.0), b"lost without a word")
+    assert pair.edge.refusal() is not None
+    assert await pair.edge.send("door", b"late") is not None
+    await pair.edge.ready()
+    assert not await pair.server.reply(Message("door", b"", 0.0), b"lost")

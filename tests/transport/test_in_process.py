@@ -1,4 +1,4 @@
-"""The link inside one process: room, closing, no framing. What every link keeps: test_contract.py."""
+"""The link inside one process: capacity, closing, no framing. The contract of all links: test_contract.py."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import asyncio
 
 import pytest
 
+from sagelink.transport.in_process import InProcessLink
 from tests.fakes import settle
-from transport.in_process import InProcessLink
-from transport.link import Message
 
 
-async def test_closing_ends_both_sides_and_refuses_who_waits_for_room():
+async def test_closing_refuses_waiting_senders_and_still_delivers_replies():
     link = InProcessLink(capacity=1)
     assert await link.send("door", b"first") is None
     waiting = asyncio.create_task(link.send("door", b"second"))
@@ -21,9 +20,14 @@ async def test_closing_ends_both_sides_and_refuses_who_waits_for_room():
     assert not replies.done()
     link.close()
     assert await waiting == link.refusal() == "the link is closed"
-    assert await replies is None
-    assert [message.data async for message in link.messages()] == [b"first"]
-    await link.reply(Message("door", b"", 0.0), b"lost without a word")
+    (message,) = [message async for message in link.messages()]
+    assert message.data == b"first"
+    assert await link.reply(message, b"reply")
+    assert await replies == ("door", b"reply")
+    async with link:
+        pass
+    assert await anext(link.replies(), None) is None
+    assert not await link.reply(message, b"lost")
 
 
 async def test_a_full_link_makes_the_sender_wait():

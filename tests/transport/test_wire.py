@@ -1,4 +1,4 @@
-"""The wire format: round trips, golden messages, and that nothing malformed gets through."""
+"""The wire format: round trips, golden messages, and malformed messages."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.types import Reply
-from transport.unit_set import pack_units
-from transport.wire import (
+from sagelink.pipeline.types import Reply
+from sagelink.transport.unit_set_codec import pack_units
+from sagelink.transport.wire import (
     MAX_CLASSES,
     MAX_MESSAGE_BYTES,
     MAX_PATCH,
@@ -49,7 +49,7 @@ def same(one: EvidenceMessage, other: EvidenceMessage) -> bool:
 
 
 def seal(body: bytes) -> bytes:
-    """A message with a sound checksum, whatever it says."""
+    """A message with a valid checksum, whatever its content."""
     return body + struct.pack("!I", zlib.crc32(body))
 
 
@@ -110,7 +110,7 @@ def evidence_messages(draw):
 
 
 @given(evidence_messages())
-def test_evidence_comes_back(message):
+def test_evidence_survives_the_round_trip(message):
     data = encode_evidence(message)
     decoded = decode_evidence(data)
     assert same(decoded, message)
@@ -131,7 +131,7 @@ def test_evidence_comes_back(message):
         (np.sort(np.random.default_rng(0).permutation(196)[:98]), 24),
     ],
 )
-def test_a_set_of_units_takes_as_few_bytes_as_it_can(units, size):
+def test_the_unit_set_takes_the_shorter_form(units, size):
     message = EvidenceMessage(1, 14, 16, 4, units, b"payload")
     data = encode_evidence(message)
     assert len(data) == 17 + size + len(b"payload")
@@ -140,7 +140,7 @@ def test_a_set_of_units_takes_as_few_bytes_as_it_can(units, size):
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 8, 14, 16, 17, 40, 64])
-def test_every_number_of_units_comes_back(side):
+def test_every_number_of_units_survives_the_round_trip(side):
     for count in {*range(1, min(side**2, 40) + 1), side**2 // 16, side**2 // 8, side**2 - 1, side**2} - {0}:
         units = np.sort(np.random.default_rng(count).permutation(side**2)[:count])
         message = EvidenceMessage(1, side, 16, 1, units, b"x")
@@ -164,7 +164,7 @@ def replies(draw):
 
 @given(replies())
 @example(Reply(0, None, (0,), (-0.0,), 0, 0.0))
-def test_replies_come_back(reply):
+def test_replies_survive_the_round_trip(reply):
     assert decode_reply(encode_reply(reply)) == reply
 
 
@@ -196,28 +196,28 @@ def test_golden_replies(name):
     assert encode_reply(REPLIES[name]) == data
 
 
-SOUND = [
+VALID = [
     pytest.param((GOLDEN / f"{name}.bin").read_bytes(), decode, id=name)
     for names, decode in ((EVIDENCE, decode_evidence), (REPLIES, decode_reply))
     for name in names
 ]
 
 
-@pytest.mark.parametrize(("data", "decode"), SOUND)
+@pytest.mark.parametrize(("data", "decode"), VALID)
 def test_every_truncation_is_malformed(data, decode):
     for length in range(len(data)):
         with pytest.raises(MalformedMessage):
             decode(data[:length])
 
 
-@pytest.mark.parametrize(("data", "decode"), SOUND)
+@pytest.mark.parametrize(("data", "decode"), VALID)
 def test_every_extension_is_malformed(data, decode):
     for more in (b"\0", b"\xff", b"\0\0\0\0", data):
         with pytest.raises(MalformedMessage):
             decode(data + more)
 
 
-@pytest.mark.parametrize(("data", "decode"), SOUND)
+@pytest.mark.parametrize(("data", "decode"), VALID)
 def test_every_changed_byte_is_malformed(data, decode):
     for position in range(len(data)):
         for flip in range(1, 256):
@@ -227,10 +227,10 @@ def test_every_changed_byte_is_malformed(data, decode):
                 decode(bytes(changed))
 
 
-# Malformed, with a sound checksum
+# Malformed, with a valid checksum
 
 
-def test_the_builders_build_what_is_sound():
+def test_the_builders_of_this_module_build_valid_messages():
     assert decode_evidence(evidence_bytes()).units.tolist() == [0, 4, 8]
     assert decode_reply(reply_bytes([(1, -1.0)])).class_ids == (1,)
     assert decode_reply(reply_bytes([], b"no")).refusal == "no"
@@ -293,7 +293,7 @@ def test_malformed_evidence(data, reason):
         (reply_bytes([(1, -math.inf)]), "log-probability"),
         (reply_bytes([(1, 0.01)]), "log-probability"),
         (reply_bytes([(1, -1.0), (2, math.nan)]), "log-probability"),
-        (reply_bytes([(1, -1.0), (1, -2.0)]), "a class stands twice"),
+        (reply_bytes([(1, -1.0), (1, -2.0)]), "a class occurs twice"),
         (seal(b"SG\x03\x02"), "less than a header"),
     ],
 )
@@ -302,7 +302,7 @@ def test_malformed_replies(data, reason):
         decode_reply(data)
 
 
-def test_each_side_refuses_what_the_other_one_reads():
+def test_each_side_refuses_the_messages_of_the_other_kind():
     with pytest.raises(MalformedMessage):
         decode_reply(encode_evidence(EVIDENCE["evidence-few"]))
     with pytest.raises(MalformedMessage):
@@ -310,7 +310,7 @@ def test_each_side_refuses_what_the_other_one_reads():
 
 
 @pytest.mark.parametrize("decode", [decode_evidence, decode_reply])
-def test_a_message_beyond_the_limit_is_refused_before_it_is_read(decode):
+def test_a_message_beyond_the_limit_is_refused(decode):
     with pytest.raises(MalformedMessage, match=f"{MAX_MESSAGE_BYTES + 1} bytes; accepted: up to {MAX_MESSAGE_BYTES}"):
         decode(bytes(MAX_MESSAGE_BYTES + 1))
 
@@ -326,19 +326,19 @@ def test_the_largest_message_is_read():
     ("data", "seq"),
     [
         (evidence_bytes(), 5),
-        (evidence_bytes(side=0), 5),  # malformed, and yet the frame is known
+        (evidence_bytes(side=0), 5),  # malformed, but the frame is known
         (evidence_bytes(kind=2), None),
         (evidence_bytes(version=2), None),
         (evidence_bytes()[:-1], None),
         (b"", None),
     ],
 )
-def test_peeking_tells_the_frame_where_it_can(data, seq):
-    about = peek(data)
-    assert (about and about[0]) == seq
+def test_peek_returns_the_frame_of_a_valid_header(data, seq):
+    claim = peek(data)
+    assert (claim and claim[0]) == seq
 
 
-# Anything at all
+# Random bytes
 
 
 @given(st.binary(max_size=80))
@@ -353,7 +353,7 @@ small = st.integers(0, 255) | st.integers(0, 20)
 
 
 @given(side=small, patch=small, count=st.integers(0, 40), rest=st.binary(max_size=60))
-def test_what_is_decoded_is_what_would_be_encoded(side, patch, count, rest):
+def test_decoding_and_encoding_restores_the_bytes(side, patch, count, rest):
     data = evidence_bytes(side=side, patch=patch, count=count, rest=rest)
     try:
         message = decode_evidence(data)
@@ -363,7 +363,7 @@ def test_what_is_decoded_is_what_would_be_encoded(side, patch, count, rest):
 
 
 @given(refusal_bytes=st.integers(0, 12), count=st.integers(0, 4), rest=st.binary(max_size=40))
-def test_a_decoded_reply_is_sane(refusal_bytes, count, rest):
+def test_a_decoded_reply_is_consistent(refusal_bytes, count, rest):
     data = reply_bytes([], count=count, refusal_bytes=refusal_bytes, rest=rest)
     try:
         reply = decode_reply(data)

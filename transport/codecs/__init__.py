@@ -1,14 +1,14 @@
-"""Evidence codecs: chosen units of a picture to payload bytes and back. docs/codec.md compares them."""
+"""The registry of evidence codecs, which encode selected units of a picture as payload bytes. See docs/codec.md."""
 
 from __future__ import annotations
 
-from pipeline.errors import UsageError, suggest
-from transport.codecs import av1, jpeg, vp8
-from transport.codecs.contract import Canvas, Codec, Patches, Tokens, cut_units
-from transport.codecs.images import Stripped, WholeFile
-from transport.codecs.raw import RawZstd
-from transport.codecs.tokens import TokenZstd
-from transport.wire import REMEMBERED, MalformedMessage
+from sagelink.pipeline.errors import UsageError, suggest
+from sagelink.transport.codecs import av1, jpeg, vp8
+from sagelink.transport.codecs.contract import Canvas, Codec, Patches, Tokens, cut_units
+from sagelink.transport.codecs.images import Stripped, WholeFile
+from sagelink.transport.codecs.raw import RawZstd
+from sagelink.transport.codecs.tokens import TokenZstd
+from sagelink.transport.wire import DELTA_CODEC, MalformedMessage
 
 __all__ = [
     "Canvas",
@@ -38,14 +38,14 @@ def codec_names() -> list[str]:
 
 
 def register_codec(name: str, codec: Codec) -> None:
-    """Makes a codec known to both sides under a name and its number."""
-    if codec.number == REMEMBERED or any(codec.number == known.number for known in _CODECS.values()):
+    """Adds a codec under its name and number; both sides must register it. Raises ValueError if the number is taken."""
+    if codec.number == DELTA_CODEC or any(codec.number == known.number for known in _CODECS.values()):
         raise ValueError(f"codec number {codec.number} is taken")
     _CODECS[name] = codec
 
 
 def codec_by_name(name: str) -> Codec:
-    """Raises UsageError for an unknown name."""
+    """The codec with this name. Raises UsageError for an unknown name."""
     if name not in _CODECS:
         raise UsageError(
             f"encode.codec: unknown codec {name!r}{suggest(name, [*_CODECS])}; accepted: {', '.join(_CODECS)}"
@@ -54,7 +54,7 @@ def codec_by_name(name: str) -> Codec:
 
 
 def codec_by_number(number: int) -> Codec:
-    """Raises MalformedMessage for an unknown number."""
+    """The codec with this number. Raises MalformedMessage for an unknown number."""
     for codec in _CODECS.values():
         if codec.number == number:
             return codec

@@ -1,6 +1,6 @@
-"""AVIF: one AV1 still (AV1 specification, 5.5 and 5.9) in an ISO container that both sides can write.
+"""AVIF: one AV1 still (AV1 specification, 5.5 and 5.9); the ISO container around it is not sent but rebuilt.
 
-Of the 290 bytes around the coded frame only five bits are news: which coding tools the sequence header switches on.
+Of the 290 bytes around the coded frame only five bits vary: the coding tools that the sequence header enables.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import struct
 
 from PIL import Image
 
-from transport.wire import MalformedMessage
+from sagelink.transport.wire import MalformedMessage
 
 _SPEED = 9  # of libaom: 3 ms for 224 x 224 pixels, where 6 takes 40
 _DELIMITER, _SEQUENCE, _FRAME = 2, 1, 6  # OBU types
 _HAS_SIZE = 2
 _TOOLS = 6  # bits: 128-pixel superblocks, filter intra, intra edge, super-resolution, CDEF, restoration
-_SUPERRES = 0b000100  # never accepted: the frame would say its own size
+_SUPERRES = 0b000100  # never accepted: the frame would carry its own size
 # 8 bit, colour, described as BT.709 primaries, sRGB transfer, BT.601 matrix, full range; 4:2:0, one quantiser for both
 # chroma planes, no film grain; then the trailing bit.
 _COLOUR = f"001{1:08b}{13:08b}{6:08b}1" + "00" + "0" + "0" + "1"
@@ -30,7 +30,8 @@ def encode(image: Image.Image, quality: int) -> bytes:
 
 
 def strip(file: bytes) -> tuple[int, int, bytes]:
-    """Width and height of the picture; a byte of tools and the content of the frame OBU. Raises MalformedMessage."""
+    """Width and height of the picture, and one byte of tools with the content of the frame OBU. Raises
+    MalformedMessage."""
     units = dict(_obus(_last_box(file, b"mdat")))
     if set(units) - {_DELIMITER} != {_SEQUENCE, _FRAME}:
         raise MalformedMessage("not an AVIF file of one frame")
@@ -39,7 +40,7 @@ def strip(file: bytes) -> tuple[int, int, bytes]:
 
 
 def rebuild(width: int, height: int, core: bytes) -> bytes:
-    """An AVIF file with the frame that `strip` took out. Raises MalformedMessage for tools that are not accepted."""
+    """The AVIF file of a stripped frame. Raises MalformedMessage for tools that are not accepted."""
     if not core or core[0] >> _TOOLS or core[0] & _SUPERRES:
         raise MalformedMessage("unknown AV1 tools")
     frame, sequence = core[1:], _sequence(width, height, core[0])
@@ -63,7 +64,7 @@ def _read_sequence(header: bytes) -> tuple[int, int, int]:
     height = int(bits[18 + across : 18 + across + down], 2) + 1
     at = 18 + across + down
     tools = int(bits[at : at + _TOOLS], 2)
-    levelled = (bits[:5] + "00000" + bits[10:])[: len(header) * 8]  # the level binds no decoder
+    levelled = (bits[:5] + "00000" + bits[10:])[: len(header) * 8]  # decoders ignore the level
     written = _sequence(width, height, tools) if min(width, height) > 1 else b""
     if tools & _SUPERRES or int(levelled, 2).to_bytes(len(header), "big") != written:
         raise MalformedMessage("an AV1 sequence header that is not known")
@@ -78,7 +79,7 @@ def _obu(kind: int, content: bytes) -> bytes:
 
 
 def _obus(data: bytes) -> list[tuple[int, bytes]]:
-    """Type and content of each unit, every one with its size. Raises MalformedMessage."""
+    """Type and content of each OBU; each OBU must carry its size. Raises MalformedMessage."""
     found: list[tuple[int, bytes]] = []
     at = 0
     while at < len(data):
@@ -92,7 +93,7 @@ def _obus(data: bytes) -> list[tuple[int, bytes]]:
             if data[at - 1] < 128:
                 break
         if at + size > len(data) or any(known == kind >> 3 for known, _ in found):
-            raise MalformedMessage("an AV1 unit is cut short or stands twice")
+            raise MalformedMessage("an AV1 unit is cut short or occurs twice")
         found.append((kind >> 3, data[at : at + size]))
         at += size
     return found
@@ -115,7 +116,7 @@ def _make(kind: bytes, *content: bytes) -> bytes:
 
 
 def _container(width: int, height: int, data: bytes) -> bytes:
-    """The AVIF file of one item (ISO 23000-22): what a decoder needs, and no more."""
+    """An AVIF file of one item (ISO 23000-22), with only the boxes that a decoder needs."""
     full = bytes(4)  # version and flags
     kind = _make(b"ftyp", b"avif", full, b"avifmif1miafMA1B")
 

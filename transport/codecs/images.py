@@ -1,8 +1,8 @@
-"""Codecs that are a well-kept image codec: the working ones, and the plain files that a user would send instead.
+"""Evidence codecs based on image formats: `webp` and `avif`, and whole image files for comparison.
 
-`webp` and `avif` code the part of a picture that its chosen units span, at any resolution, with the other units in it
-blanked out, and send the frame without its container: one byte of side, then what the format's `strip` left.
-`webp-frame`, `avif-frame` and `jpeg-frame` send the whole picture as the file that any other program would write.
+`webp` and `avif` encode the rectangle around the selected units, at any resolution, with the other units in it blanked
+out, and send the frame without its container: one byte with the side, then the result of the format's `strip`.
+`webp-frame`, `avif-frame` and `jpeg-frame` send the whole picture as a file that any other program can read.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from pipeline.types import OperatingPoint, Pixels, Units
-from transport.codecs.contract import Canvas, Patches, Sends, cut_units
-from transport.codecs.masking import masked, restored, scaled_down
-from transport.wire import MalformedMessage
+from sagelink.pipeline.types import OperatingPoint, Pixels, Units
+from sagelink.transport.codecs.contract import Canvas, Patches, Sends, cut_units
+from sagelink.transport.codecs.masking import masked, restored, scaled_down
+from sagelink.transport.wire import MalformedMessage
 
 SIDE_STEP = 8  # pixels: sides are multiples of this, or the picture's own
-_LEAST = 2  # pixels on a side of what is coded
+_MIN_SIDE = 2  # pixels on a side of an encoded picture
 
 
 class ImageFormat(Protocol):
-    """A module that knows one image format. Decoders only ever see a file that `rebuild` has written."""
+    """A module for one image format. Image decoders only get files that `rebuild` has written."""
 
     def encode(self, image: Image.Image, quality: int) -> bytes: ...
 
     def strip(self, file: bytes) -> tuple[int, int, bytes]:
-        """Width and height of the picture, and what cannot be written without seeing it. Raises MalformedMessage."""
+        """Width and height of the picture, and the bytes that `rebuild` needs beside them. Raises MalformedMessage."""
         ...
 
     def rebuild(self, width: int, height: int, core: bytes) -> bytes: ...
 
 
 class Stripped:
-    """Chosen units, or all, in a picture of any resolution, without the container."""
+    """The selected units in a picture of any resolution, without the container."""
 
     sends: Sends = "part"
 
@@ -46,10 +46,10 @@ class Stripped:
 
     def encode(self, picture: Pixels, units: Units, point: OperatingPoint, canvas: Canvas) -> bytes:
         span, patch = _Span.of(units, canvas), canvas.patch_size
-        kept = np.zeros((canvas.side, canvas.side), bool)
-        kept.flat[units] = True
+        selected = np.zeros((canvas.side, canvas.side), bool)
+        selected.flat[units] = True
         part = picture[span.top * patch : span.bottom * patch, span.left * patch : span.right * patch]
-        part = masked(part, kept[span.top : span.bottom, span.left : span.right], patch)
+        part = masked(part, selected[span.top : span.bottom, span.left : span.right], patch)
         image = scaled_down(part, *span.size(point.side, canvas))
         _, _, core = self._format.strip(self._format.encode(image, point.quality))
         return bytes([0 if point.side == canvas.pixels else point.side // SIDE_STEP]) + core
@@ -68,7 +68,7 @@ class Stripped:
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """The smallest rectangle of the grid with all of some units in it."""
+    """The smallest rectangle of the grid that contains given units."""
 
     left: int
     top: int
@@ -81,13 +81,13 @@ class _Span:
         return cls(int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1)
 
     def size(self, side: int, canvas: Canvas) -> tuple[int, int]:
-        """Width and height in pixels where the whole picture has `side` on each side."""
+        """Width and height in pixels of this rectangle, if the whole picture is `side` x `side` pixels."""
         across, down = self.right - self.left, self.bottom - self.top
-        return max(_LEAST, round(side * across / canvas.side)), max(_LEAST, round(side * down / canvas.side))
+        return max(_MIN_SIDE, round(side * across / canvas.side)), max(_MIN_SIDE, round(side * down / canvas.side))
 
 
 class WholeFile:
-    """The whole picture at any resolution, as a file."""
+    """The whole picture at any resolution, as an image file."""
 
     sends: Sends = "whole"
 
@@ -116,7 +116,7 @@ def _check_size(width: int, height: int, canvas: Canvas) -> None:
 
 
 def _decode(image_format: ImageFormat, width: int, height: int, core: bytes, size: tuple[int, int]) -> Pixels:
-    """The picture, scaled to `size`. `width` and `height` are no larger, so no decoder can allocate more than that.
+    """The picture, scaled to `size`. `width` and `height` are not larger, which bounds the memory of the decoder.
     Raises MalformedMessage."""
     if len(core) > 3 * size[0] * size[1] + 4096:
         raise MalformedMessage(f"{len(core)} bytes are more than the picture's own pixels")
@@ -126,7 +126,7 @@ def _decode(image_format: ImageFormat, width: int, height: int, core: bytes, siz
             if image.size != (width, height):
                 raise MalformedMessage("the coded picture has another size than it says")
             return restored(image.convert("RGB"), *size)
-    # What Pillow and the libraries below it raise for data that is no picture.
+    # The errors that Pillow and its libraries raise for malformed data.
     except (OSError, SyntaxError, ValueError, RuntimeError, EOFError) as error:
         if isinstance(error, MalformedMessage):
             raise

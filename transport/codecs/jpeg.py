@@ -1,4 +1,4 @@
-"""JPEG: a baseline file as it is, for comparison."""
+"""JPEG: a complete baseline file, for comparison with the other formats."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import struct
 
 from PIL import Image
 
-from transport.wire import MalformedMessage
+from sagelink.transport.wire import MalformedMessage
 
 _SOI, _SOF0, _SOS = 0xD8, 0xC0, 0xDA
 _SOFS = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 
 
 def encode(image: Image.Image, quality: int) -> bytes:
-    """A JPEG file with tables made for it; `quality` 0 to 95."""
+    """A JPEG file with optimized Huffman tables; `quality` 0 to 95."""
     file = io.BytesIO()
     image.save(file, "JPEG", quality=quality, optimize=True)
     return file.getvalue()
@@ -23,7 +23,7 @@ def encode(image: Image.Image, quality: int) -> bytes:
 def strip(file: bytes) -> tuple[int, int, bytes]:
     """Width and height of the picture, and the file. Raises MalformedMessage unless it is a baseline file of one scan.
 
-    Progressive files are refused: a few bytes of them can ask for a pass over the whole picture.
+    Progressive files are refused: a few bytes in them can cause a pass over the whole picture.
     """
     if file[:2] != bytes([0xFF, _SOI]):
         raise MalformedMessage("not a JPEG file")

@@ -1,4 +1,4 @@
-"""A picture with only some of its units in it, at another resolution: what image codecs code."""
+"""Prepares a picture for image codecs: blanks out the units that are not selected, and changes the resolution."""
 
 from __future__ import annotations
 
@@ -6,27 +6,26 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.types import Pixels
+from sagelink.pipeline.types import Pixels
 
 
-def masked(picture: Pixels, kept: NDArray[np.bool_], patch_size: int) -> Pixels:
-    """The picture, of units (rows, columns) of which some are kept, with every other one flat, in a colour that runs
-    on smoothly from those.
+def masked(picture: Pixels, selected: NDArray[np.bool_], patch_size: int) -> Pixels:
+    """The picture with every unit that is not `selected` (rows, columns) in one colour.
 
-    A flat unit costs next to nothing, an edge where it meets a kept one does not; so the gaps are filled from coarse
-    means to fine (pull-push, Gortler et al., 1996), on one colour a unit.
+    A unit of one colour costs few bits, but an edge beside a selected unit costs many. The colours therefore continue
+    those of the selected units smoothly (pull-push, Gortler et al., 1996), with one colour per unit.
     """
-    if kept.all():
+    if selected.all():
         return picture
-    rows, columns = kept.shape
+    rows, columns = selected.shape
     tiles = picture.reshape(rows, patch_size, columns, patch_size, 3)
-    colours = _fill(tiles.mean((1, 3), dtype=np.float32), kept.astype(np.float32))
+    colours = _fill(tiles.mean((1, 3), dtype=np.float32), selected.astype(np.float32))
     flat = np.rint(colours).astype(np.uint8)[:, None, :, None]
-    return np.where(kept.reshape(rows, 1, columns, 1, 1), tiles, flat).reshape(picture.shape)
+    return np.where(selected.reshape(rows, 1, columns, 1, 1), tiles, flat).reshape(picture.shape)
 
 
 def _fill(colours: NDArray[np.float32], known: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Colours (H, W, 3) with those that are not `known` (H, W) taken from the level above."""
+    """Colours (H, W, 3), with those that are not `known` (H, W) taken from the next coarser level."""
     if known.all() or known.shape == (1, 1):
         return colours
     height, width = known.shape
@@ -40,12 +39,12 @@ def _fill(colours: NDArray[np.float32], known: NDArray[np.float32]) -> NDArray[n
 
 
 def scaled_down(picture: Pixels, width: int, height: int) -> Image.Image:
-    """The picture at so many pixels."""
+    """The picture at width x height pixels."""
     image, size = Image.fromarray(picture), (width, height)
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
 
 
 def restored(image: Image.Image, width: int, height: int) -> Pixels:
-    """A decoded picture at its own size again."""
+    """A decoded picture at its original size, (height, width, 3)."""
     size = (width, height)
     return np.asarray(image if image.size == size else image.resize(size, Image.Resampling.BICUBIC))

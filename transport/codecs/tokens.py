@@ -1,8 +1,8 @@
-"""`token-zstd`: units as quantised tokens of the server's own patch embedding, computed on the edge.
+"""The codec `token-zstd`: quantised tokens of the server's patch embedding, computed on the edge.
 
 Payload: digest of the embedding's weights (4 bytes), then one zstd frame of D scales (1 byte each) and K x D levels
-(signed bytes), unit after unit. A channel's scale is 2^(byte / 8 - 16), its largest level 2^(bits - 1) - 1 with
-`quality` as the bits; fewer bits use fewer levels, which is what zstd makes smaller.
+(signed bytes), unit by unit. A channel's scale is 2^(byte / 8 - 16), its largest level 2^(bits - 1) - 1 with
+`quality` as the bits. Fewer bits use fewer levels, and zstd makes the payload smaller.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import UsageError
-from pipeline.types import OperatingPoint, Pixels, Units
-from transport.codecs.contract import Canvas, Sends, Tokens, cut_units
-from transport.codecs.zstd import compress, decompress
-from transport.embedding import HASH_BYTES, Embedding
-from transport.wire import MalformedMessage
+from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.types import OperatingPoint, Pixels, Units
+from sagelink.transport.codecs.contract import Canvas, Sends, Tokens, cut_units
+from sagelink.transport.codecs.zstd import compress, decompress
+from sagelink.transport.patch_embedding import HASH_BYTES, Embedding
+from sagelink.transport.wire import MalformedMessage
 
 BITS = (4, 6, 8)
 _LEVEL = 9
-_STEPS, _LOWEST = 8, -16  # scales to an octave; the smallest is 2^-16
+_STEPS, _MIN_EXPONENT = 8, -16  # scales per octave; the smallest scale is 2^-16
 
 
 class TokenZstd:
@@ -27,15 +27,16 @@ class TokenZstd:
     sends: Sends = "units"
 
     def encode(self, picture: Pixels, units: Units, point: OperatingPoint, canvas: Canvas) -> bytes:
-        """`point.quality` is the number of bits, one of BITS. Raises UsageError without the server's embedding."""
+        """`point.quality` is the number of bits, one of BITS. Raises UsageError for another number,
+        or without the server's embedding."""
         if point.quality not in BITS:
             raise UsageError(f"token-zstd has no quality {point.quality}; accepted: {', '.join(map(str, BITS))} bits")
         embedding = _embedding(canvas)
         tokens = embedding.tokens(cut_units(picture, units, canvas.patch_size))
-        most = 2 ** (point.quality - 1) - 1
-        wanted = np.maximum(np.abs(tokens).max(0) / most, 2.0**_LOWEST)
-        scales = np.clip(np.ceil((np.log2(wanted) - _LOWEST) * _STEPS), 0, 255).astype(np.uint8)
-        levels = np.clip(np.rint(tokens / _scale(scales)), -most, most).astype(np.int8)
+        max_level = 2 ** (point.quality - 1) - 1
+        wanted = np.maximum(np.abs(tokens).max(0) / max_level, 2.0**_MIN_EXPONENT)
+        scales = np.clip(np.ceil((np.log2(wanted) - _MIN_EXPONENT) * _STEPS), 0, 255).astype(np.uint8)
+        levels = np.clip(np.rint(tokens / _scale(scales)), -max_level, max_level).astype(np.int8)
         return embedding.digest + compress(scales.tobytes() + levels.tobytes(), _LEVEL)
 
     def decode(self, payload: bytes, units: Units, canvas: Canvas) -> Tokens:
@@ -57,5 +58,5 @@ def _embedding(canvas: Canvas) -> Embedding:
 
 
 def _scale(scales: NDArray[np.uint8]) -> NDArray[np.float32]:
-    wide: NDArray[np.float32] = np.exp2(scales.astype(np.float32) / _STEPS + _LOWEST)
+    wide: NDArray[np.float32] = np.exp2(scales.astype(np.float32) / _STEPS + _MIN_EXPONENT)
     return wide

@@ -1,4 +1,4 @@
-"""Lossy WebP: one VP8 key frame (RFC 6386) in a RIFF container that both sides can write."""
+"""Lossy WebP: one VP8 key frame (RFC 6386); the RIFF container around it is not sent but rebuilt."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import struct
 
 from PIL import Image
 
-from transport.wire import MalformedMessage
+from sagelink.transport.wire import MalformedMessage
 
 _CONTAINER = struct.Struct("<4sI4s4sI")  # RIFF, size, WEBP, VP8, size of the chunk
 _TAG_BYTES = 3
@@ -38,7 +38,7 @@ def strip(file: bytes) -> tuple[int, int, bytes]:
 
 
 def rebuild(width: int, height: int, core: bytes) -> bytes:
-    """The file that `strip` took apart."""
+    """The WebP file from the results of `strip`."""
     frame = core[:_TAG_BYTES] + _START.pack(_START_CODE, width, height) + core[_TAG_BYTES:]
     chunk = frame + b"\0" * (len(frame) % 2)
     return _CONTAINER.pack(b"RIFF", len(chunk) + 12, b"WEBP", b"VP8 ", len(frame)) + chunk

@@ -1,10 +1,10 @@
-"""zstd frames without what the other side knows already: magic number, content size, checksum, dictionary id."""
+"""zstd frames without the fields that the other side knows: magic number, content size, checksum, dictionary id."""
 
 from __future__ import annotations
 
 import zstandard
 
-from transport.wire import MalformedMessage
+from sagelink.transport.wire import MalformedMessage
 
 _SLICE = 64  # bytes
 
@@ -17,13 +17,14 @@ def compress(data: bytes, level: int = 3) -> bytes:
 
 
 def decompress(payload: bytes, size: int) -> bytearray:
-    """Exactly `size` bytes, or MalformedMessage. Allocates little more than that, whatever the payload claims."""
+    """The `size` bytes of a frame. Raises MalformedMessage if it has more or fewer. Allocates little more than `size`
+    bytes, whatever the payload claims."""
     frame = zstandard.ZstdDecompressor(
         format=zstandard.FORMAT_ZSTD1_MAGICLESS, max_window_size=max(1 << 10, 1 << (size - 1).bit_length())
     ).decompressobj()
     data, rest = bytearray(), memoryview(payload)
     try:
-        # In small slices: a payload that unpacks to more than it should is noticed soon after that.
+        # Small slices: a payload that unpacks to too many bytes is detected early.
         while rest and not frame.eof and len(data) <= size:
             data += frame.decompress(rest[:_SLICE])
             rest = rest[_SLICE:]

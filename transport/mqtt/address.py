@@ -1,24 +1,32 @@
-"""Where a broker is and how to speak to it. Passwords come from the environment or a file, and are never printed."""
+"""The MQTT broker's address, TLS settings and credentials, read from the configuration and the environment.
+
+Passwords come from the environment or a file, and are never printed.
+"""
 
 from __future__ import annotations
 
 import os
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from pipeline.config import MqttConfig
-from pipeline.errors import UsageError
+from sagelink.pipeline.config import MqttConfig
+from sagelink.pipeline.errors import UsageError
+from sagelink.transport.server_url import UrlRules, parse_server_url, url_host
 
 PORTS = {"mqtt": 1883, "mqtts": 8883}
 ENV_USERNAME, ENV_PASSWORD = "SAGELINK_MQTT_USERNAME", "SAGELINK_MQTT_PASSWORD"
-_ACCEPTED = "accepted: mqtt://host[:port] or mqtts://host[:port]"
+_RULES = UrlRules(
+    schemes=PORTS,
+    server="an MQTT broker",
+    accepted="mqtt://host[:port] or mqtts://host[:port]",
+    credentials=f"{ENV_USERNAME} and {ENV_PASSWORD}, or mqtt.username and mqtt.password_file",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """One broker, and what this side shows it."""
+    """One broker, and this side's credentials there."""
 
     host: str
     port: int
@@ -31,31 +39,20 @@ class Broker:
 
     @property
     def url(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'mqtts' if self.tls else 'mqtt'}://{host}:{self.port}"
+        return f"{'mqtts' if self.tls else 'mqtt'}://{url_host(self.host)}:{self.port}"
 
 
-def parse_url(url: str, where: str, instead: str = "") -> tuple[str, str, int]:
-    """Scheme, host and port of an MQTT URL; `instead`: what else is accepted there. Raises UsageError; a password is
-    not repeated in it."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise UsageError(f"{where}: the address is not a URL ({error}); {_ACCEPTED}") from None
-    if parts.username is not None or parts.password is not None:
-        raise UsageError(
-            f"{where}: a URL carries no credentials: commands are seen by others. Set {ENV_USERNAME} and "
-            f"{ENV_PASSWORD}, or mqtt.username and mqtt.password_file"
-        )
-    if parts.scheme not in PORTS or not parts.hostname or parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise UsageError(f"{where}: {url!r} is no broker's address; {_ACCEPTED}{instead}")
-    return parts.scheme, parts.hostname, port or PORTS[parts.scheme]
+def parse_url(url: str, where: str, also_accepted: str = "") -> tuple[str, str, int]:
+    """Scheme, host and port of an MQTT URL. `also_accepted`: further forms that the caller accepts, for the error
+    message. Raises UsageError, without repeating a password."""
+    rules = replace(_RULES, accepted=_RULES.accepted + also_accepted)
+    scheme, host, port = parse_server_url(url, where, rules)
+    return scheme, host, port or PORTS[scheme]
 
 
-def open_broker(url: str, config: MqttConfig, where: str, instead: str = "") -> Broker:
-    """Reads certificates and credentials. Raises UsageError for what cannot be read or does not belong together."""
-    scheme, host, port = parse_url(url, where, instead)
+def open_broker(url: str, config: MqttConfig, where: str, also_accepted: str = "") -> Broker:
+    """Reads certificates and credentials. Raises UsageError for unreadable files and for settings that contradict."""
+    scheme, host, port = parse_url(url, where, also_accepted)
     files = {"mqtt.ca": config.ca, "mqtt.certificate": config.certificate, "mqtt.key": config.key}
     if scheme == "mqtt" and any(files.values()):
         named = next(key for key, path in files.items() if path)
@@ -84,23 +81,23 @@ def _credentials(config: MqttConfig) -> tuple[str | None, str | None]:
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"mqtt.password_file {str(config.password_file)!r} cannot be read: {error}") from None
     if password and not username:
-        raise UsageError(f"there is an MQTT password but no user; set {ENV_USERNAME} or mqtt.username")
+        raise UsageError(f"an MQTT password is set, but no user name; set {ENV_USERNAME} or mqtt.username")
     return username, password
 
 
 def _tls(config: MqttConfig) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cafile=_readable("mqtt.ca", config.ca))
+        context = ssl.create_default_context(cafile=_existing_file("mqtt.ca", config.ca))
         if config.certificate is not None:
             context.load_cert_chain(
-                str(_readable("mqtt.certificate", config.certificate)), _readable("mqtt.key", config.key)
+                str(_existing_file("mqtt.certificate", config.certificate)), _existing_file("mqtt.key", config.key)
             )
     except (ssl.SSLError, OSError) as error:
         raise UsageError(f"mqtt.ca, mqtt.certificate or mqtt.key: not usable PEM files: {error}") from None
     return context
 
 
-def _readable(key: str, path: Path | None) -> str | None:
+def _existing_file(key: str, path: Path | None) -> str | None:
     if path is not None and not path.is_file():
         raise UsageError(f"{key}: {str(path)!r} is not a file")
     return None if path is None else str(path)

@@ -1,10 +1,9 @@
-"""A broker inside the server's process (amqtt, MQTT 3.1.1): for trying things out and for a handful of cameras."""
+"""Runs an MQTT 3.1.1 broker (amqtt) inside the server's process, for demos and a few cameras."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -15,14 +14,15 @@ from amqtt.errors import AMQTTError
 from amqtt.plugins.base import BaseAuthPlugin
 from amqtt.session import Session
 
-from pipeline.errors import UsageError
-from pipeline.web import is_loopback
+from sagelink.net.access_guard import require_secret
+from sagelink.pipeline.credentials import same_secret
+from sagelink.pipeline.errors import UsageError
 
 _STOP_S = 1.0
 
 
 class OneUser(BaseAuthPlugin):
-    """Lets in who shows the one user and password that the server itself uses."""
+    """An amqtt plugin that accepts one user name and password: those that the server itself uses."""
 
     @dataclass
     class Config:
@@ -32,23 +32,22 @@ class OneUser(BaseAuthPlugin):
     def __init__(self, context: BrokerContext) -> None:
         super().__init__(context)
         expected: OneUser.Config = self.config
-        self._expected = (expected.username.encode(), expected.password.encode())
+        self._expected = (expected.username, expected.password)
 
     async def authenticate(self, *, session: Session) -> bool:
-        shown = ((session.username or "").encode(), (session.password or "").encode())
-        return all(hmac.compare_digest(a, b) for a, b in zip(shown, self._expected, strict=True))
+        username, password = self._expected
+        return same_secret(session.username or "", username) and same_secret(session.password or "", password)
 
 
 @contextlib.asynccontextmanager
 async def embedded_broker(host: str, port: int, username: str | None, password: str | None) -> AsyncIterator[None]:
-    """Runs while the body does. Raises UsageError for a taken address, or one that others reach without a password."""
-    if not password and not is_loopback(host):
-        raise UsageError(
-            f"serve.embedded_broker {host}:{port} can be reached by others; accepted without a password: 127.0.0.1. "
-            "Set mqtt.username and mqtt.password_file, or SAGELINK_MQTT_USERNAME and SAGELINK_MQTT_PASSWORD"
-        )
+    """Runs the broker while the body runs.
+
+    Raises UsageError if the address is in use, or if other hosts can reach it and no password is set."""
+    hint = "Set mqtt.username and mqtt.password_file, or SAGELINK_MQTT_USERNAME and SAGELINK_MQTT_PASSWORD"
+    require_secret(host, password, "password", f"serve.embedded_broker {host}:{port}", hint)
     for name in ("amqtt", "transitions"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # it warns of every client that comes and goes
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # amqtt warns about every client that connects or leaves
     plugins: dict[str, dict[str, object]]
     if password:
         plugins = {f"{__name__}.{OneUser.__name__}": {"username": username, "password": password}}

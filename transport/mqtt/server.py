@@ -1,9 +1,11 @@
-"""The server's end over MQTT. Servers of one group share the frames by a shared subscription of MQTT 5."""
+"""The server's end over MQTT: receives evidence, tracks which cameras are online, and publishes replies.
+
+The servers of one group share the frames through a shared subscription of MQTT 5.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
@@ -12,19 +14,18 @@ from typing import Self
 
 import aiomqtt
 
-from pipeline.channel import Channel, ChannelClosed
-from pipeline.errors import SagelinkError
-from pipeline.tasks import background
-from transport.link import Hello, Message
-from transport.mqtt.address import Broker
-from transport.mqtt.connection import Connection
-from transport.mqtt.topics import SESSION_BYTES, State, Topics, decode_state
-from transport.wire import MAX_MESSAGE_BYTES
+from sagelink.pipeline.channel import Channel, ChannelClosed
+from sagelink.pipeline.errors import SagelinkError
+from sagelink.pipeline.tasks import background
+from sagelink.transport.link import CameraInfo, Message
+from sagelink.transport.mqtt.address import Broker
+from sagelink.transport.mqtt.aiomqtt_client import BrokerClient
+from sagelink.transport.mqtt.camera_registry import CameraRegistry
+from sagelink.transport.mqtt.connection import BrokerConnection
+from sagelink.transport.mqtt.topics import SESSION_BYTES, Topics
+from sagelink.transport.wire import MAX_MESSAGE_BYTES
 
-log = logging.getLogger(__name__)
-
-_ARRIVED = 1024  # messages that may wait for the service; it takes them at once, so more mean that the process stalls
-_MAX_CAMERAS = 200_000
+_MAX_WAITING = 1024  # messages for the service, which reads them at once: more mean that the process stalls
 
 
 class MqttServerLink:
@@ -33,22 +34,19 @@ class MqttServerLink:
     def __init__(
         self, broker: Broker, topics: Topics, group: str, on_connection: Callable[[bool], None] = lambda _: None
     ) -> None:
-        """`group`: servers of one group share the frames; empty where the broker knows no shared subscriptions.
+        """`group`: servers of one group share the frames; empty if the broker has no shared subscriptions.
 
-        `on_connection` is told when the broker is reached and when it is lost."""
+        `on_connection` is called with True when the broker is connected, and with False when it is lost."""
         self.url = broker.url
         self._topics = topics
         self._group = group
         self._on_connection = on_connection
-        self._up: Channel[Message] = Channel("uplink", "drop_oldest", capacity=_ARRIVED)
-        self._connection = Connection(
-            broker, self._run_session, identifier=f"sagelink-server-{secrets.token_hex(6)}", queue=_ARRIVED
+        self._received: Channel[Message] = Channel("uplink", "drop_oldest", capacity=_MAX_WAITING)
+        self._connection = BrokerConnection(
+            broker, self._run_session, identifier=f"sagelink-server-{secrets.token_hex(6)}", queue=_MAX_WAITING
         )
-        self._client: aiomqtt.Client | None = None
-        self.cameras: dict[str, Hello] = {}
-        self._nodes: dict[str, str] = {}  # session of each node that is there
-        self._announced: dict[str, dict[str, State]] = {}  # by node and address, whether or not the node is there
-        self._count = 0  # of announced cameras
+        self._client: BrokerClient | None = None
+        self._registry = CameraRegistry()
         self._entered = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -65,16 +63,20 @@ class MqttServerLink:
         await self._entered.aclose()
 
     def close(self) -> None:
-        """Takes no more messages; replies to those inside are still sent until the link is left."""
-        self._up.close()
+        """Accepts no more messages; replies to messages already received are sent until the link is left."""
+        self._received.close()
+
+    @property
+    def cameras(self) -> dict[str, CameraInfo]:
+        return self._registry.online
 
     @property
     def trouble(self) -> str | None:
-        """Why the broker is not reached; None while it is."""
+        """The reason why the broker is not connected; None while it is."""
         return self._connection.trouble
 
     def messages(self) -> AsyncIterator[Message]:
-        return aiter(self._up)
+        return aiter(self._received)
 
     async def reply(self, message: Message, data: bytes) -> bool:
         client = self._client
@@ -86,58 +88,28 @@ class MqttServerLink:
             return False
         return True
 
-    async def _run_session(self, client: aiomqtt.Client) -> None:
+    async def _run_session(self, client: BrokerClient) -> None:
+        """Serves one connection until it ends."""
         evidence = self._topics.evidence("+/+")
-        for place in ("+", "+/+"):
-            await client.subscribe(self._topics.state(place), qos=1)
+        for address in ("+", "+/+"):
+            await client.subscribe(self._topics.state(address), qos=1)
         await client.subscribe(f"$share/{self._group}/{evidence}" if self._group else evidence, qos=1)
         self._client = client
         self._connection.established()
         self._on_connection(True)
         try:
             async for message in client.messages:
-                await self._take(message)
+                if isinstance(message.payload, bytes):
+                    self._receive(str(message.topic), message.payload)
         finally:
             self._client = None
             self._on_connection(False)
 
-    async def _take(self, message: aiomqtt.Message) -> None:
-        topic, payload = str(message.topic), message.payload
-        if not isinstance(payload, bytes):
-            return
-        if topic.endswith("/evidence"):
-            if SESSION_BYTES <= len(payload) <= MAX_MESSAGE_BYTES + SESSION_BYTES:
-                arrived = Message(
-                    self._topics.place_of(topic),
-                    payload[SESSION_BYTES:],
-                    time.monotonic(),
-                    payload[:SESSION_BYTES],
-                )
-                with contextlib.suppress(ChannelClosed):
-                    await self._up.put(arrived)
-        else:
-            self._know(self._topics.place_of(topic), payload)
-
-    def _know(self, place: str, payload: bytes) -> None:
-        """Takes what a node or a camera says of itself. A camera is there while its node is, in the same session."""
-        node, is_camera, _ = place.partition("/")
-        state = decode_state(payload, bool(is_camera))
-        known = self._announced.setdefault(node, {})
-        if is_camera:
-            if known.pop(place, None):
-                self._count -= 1
-            if state is not None and state.online and self._count < _MAX_CAMERAS:
-                known[place] = state
-                self._count += 1
-        elif state is not None and state.online and len(self._nodes) < _MAX_CAMERAS:
-            self._nodes[node] = state.session
-        elif state is None or state.session == self._nodes.get(node):  # else: the will of an earlier run, come late
-            self._nodes.pop(node, None)
-        for address in (place,) if is_camera else known:
-            camera = known.get(address)
-            if camera is not None and camera.hello and camera.session == self._nodes.get(node):
-                self.cameras[address] = camera.hello
-            else:
-                self.cameras.pop(address, None)
-        if not known:
-            del self._announced[node]
+    def _receive(self, topic: str, payload: bytes) -> None:
+        address = self._topics.address_of(topic)
+        if not topic.endswith("/evidence"):
+            self._registry.update(address, payload)
+        elif SESSION_BYTES <= len(payload) <= MAX_MESSAGE_BYTES + SESSION_BYTES:
+            session, data = payload[:SESSION_BYTES], payload[SESSION_BYTES:]
+            with contextlib.suppress(ChannelClosed):
+                self._received.put_now(Message(address, data, time.monotonic(), session))

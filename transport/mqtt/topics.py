@@ -1,13 +1,14 @@
-"""The topic table of docs/mqtt.md, and what is retained under /state."""
+"""The MQTT topic names (docs/mqtt.md), and the JSON state that nodes and cameras retain under `/state`."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Any
 
-from transport.link import Hello
+from sagelink.transport.camera_info_json import decode_announcement, encode_announcement, read_camera_info
+from sagelink.transport.link import CameraInfo
 
-SESSION_BYTES = 2  # before each evidence message, and before its reply
+SESSION_BYTES = 2  # stand before each evidence message, and before its reply
 _MAX_STATE_BYTES = 1024
 
 
@@ -23,42 +24,37 @@ class Topics:
     def verdict(self, address: str) -> str:
         return f"{self.prefix}/{address}/verdict"
 
-    def state(self, place: str) -> str:
-        """Of a node, or of a camera by its address."""
-        return f"{self.prefix}/{place}/state"
+    def state(self, address: str) -> str:
+        """`address`: of a node (`node`) or of a camera (`node/camera`)."""
+        return f"{self.prefix}/{address}/state"
 
     def budget(self, node: str) -> str:
         return f"{self.prefix}/{node}/budget/set"
 
-    def place_of(self, topic: str) -> str:
-        """`node/camera` of an evidence or verdict topic; that or `node` of a state topic."""
+    def address_of(self, topic: str) -> str:
+        """`node/camera` of an evidence or verdict topic; `node/camera` or `node` of a state topic."""
         return topic[len(self.prefix) + 1 :].rpartition("/")[0]
 
 
 @dataclass(frozen=True, slots=True)
-class State:
-    """What a node or a camera retains."""
+class NodeState:
+    """The retained state of a node or a camera."""
 
-    session: str  # of the run that announced it: what an earlier run of the same name left behind has another
+    session: str  # differs for each run, so a state that an earlier run of the same name left behind is recognized
     online: bool
-    hello: Hello | None = None  # of a camera that is online
+    camera_info: CameraInfo | None = None  # only of a camera that is online
 
 
-def encode_state(session: bytes, online: bool, hello: Hello | None = None) -> bytes:
-    """As JSON; of a camera with its hello."""
-    return json.dumps({"online": online, "session": session.hex()} | (asdict(hello) if hello else {})).encode()
+def encode_state(session: bytes, online: bool, camera_info: CameraInfo | None = None) -> bytes:
+    """`camera_info`: given for a camera, None for a node."""
+    return encode_announcement(online, {"session": session.hex()}, camera_info)
 
 
-def decode_state(data: bytes, of_camera: bool) -> State | None:
-    """None for what is no state."""
-    if len(data) > _MAX_STATE_BYTES:
-        return None
-    try:
-        state = json.loads(data)
-        session, online, hello = str(state["session"]), state["online"] is True, None
-        if of_camera and online:
-            deadline_s = float(state["deadline_s"])
-            hello = Hello(int(state["side"]), int(state["patch_size"]), str(state["classes"])[:64], deadline_s)
-    except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
-        return None
-    return State(session, online, hello) if hello is None or 0 < hello.deadline_s < float("inf") else None
+def decode_state(data: bytes, of_camera: bool) -> NodeState | None:
+    """None if `data` is malformed; an online camera must carry a CameraInfo."""
+
+    def read_state(fields: dict[str, Any]) -> NodeState:
+        session, online = str(fields["session"]), fields["online"] is True
+        return NodeState(session, online, read_camera_info(fields) if of_camera and online else None)
+
+    return decode_announcement(data, _MAX_STATE_BYTES, read_state)

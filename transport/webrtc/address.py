@@ -1,4 +1,7 @@
-"""Where edge and server meet, and what they show each other. A token comes from the environment or a file."""
+"""The WebRTC server's signalling address, token, TLS settings and ICE servers, read from configuration and environment.
+
+Tokens and passwords come from the environment or a file, and are never printed.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,25 @@ import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
-from pipeline.config import WebRtcConfig
-from pipeline.credentials import bearer_token, secret
-from pipeline.errors import UsageError
+from sagelink.pipeline.config import WebRtcConfig
+from sagelink.pipeline.credentials import load_bearer_token, load_secret
+from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.urls import WEBRTC_SCHEMES
+from sagelink.transport.server_url import UrlRules, parse_server_url, url_host
 
 if TYPE_CHECKING:
     from aiortc import RTCConfiguration
 
-SCHEMES = {"webrtc+http": False, "webrtc+https": True}  # whether it is TLS
 PORT = 8620
 ENV_TOKEN, ENV_TURN_PASSWORD = "SAGELINK_WEBRTC_TOKEN", "SAGELINK_TURN_PASSWORD"
-INSTEAD = ", or webrtc+http(s)://host[:port]"  # of a broker's address
-_ACCEPTED = "accepted: webrtc+http://host[:port] or webrtc+https://host[:port]"
+ALSO_WEBRTC = ", or webrtc+http(s)://host[:port]"  # for errors about a broker's address
+_RULES = UrlRules(
+    schemes=WEBRTC_SCHEMES,
+    server="a WebRTC server",
+    accepted="webrtc+http://host[:port] or webrtc+https://host[:port]",
+    credentials=f"{ENV_TOKEN} or webrtc.token_file",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,81 +40,62 @@ class IceServer:
 
 
 @dataclass(frozen=True, slots=True)
-class MeetingPoint:
-    """One HTTP address for offers, and what this side needs there."""
+class SignallingEndpoint:
+    """The HTTP address where an edge posts its offer to the server, and this side's credentials there."""
 
     host: str
     port: int
     tls: bool
     token: str | None = field(repr=False)
     ice_servers: tuple[IceServer, ...]
-    trusted: ssl.SSLContext | None = field(repr=False)  # of an edge that goes to a server over TLS
+    tls_context: ssl.SSLContext | None = field(repr=False)  # used by an edge that connects over TLS
 
     @property
     def url(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"webrtc+{'https' if self.tls else 'http'}://{host}:{self.port}"
+        return f"webrtc+{'https' if self.tls else 'http'}://{url_host(self.host)}:{self.port}"
 
     def peer_configuration(self) -> RTCConfiguration:
         from aiortc import RTCConfiguration, RTCIceServer
 
-        return RTCConfiguration([RTCIceServer(each.url, each.username, each.password) for each in self.ice_servers])
-
-
-def is_webrtc(url: str) -> bool:
-    """Whether a link's address means this transport."""
-    return url.partition("://")[0] in SCHEMES
+        servers = [RTCIceServer(server.url, server.username, server.password) for server in self.ice_servers]
+        return RTCConfiguration(servers)
 
 
 def parse_url(url: str, where: str) -> tuple[bool, str, int]:
-    """TLS or not, host and port. Raises UsageError; credentials are not repeated there."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise UsageError(f"{where}: the address is not a URL ({error}); {_ACCEPTED}") from None
-    if parts.username is not None or parts.password is not None:
-        raise UsageError(
-            f"{where}: a URL carries no credentials: commands are seen by others. Set {ENV_TOKEN} or webrtc.token_file"
-        )
-    if parts.scheme not in SCHEMES or not parts.hostname or parts.path not in ("", "/") or parts.query:
-        raise UsageError(f"{where}: {url!r} is no address of a WebRTC server; {_ACCEPTED}")
-    return SCHEMES[parts.scheme], parts.hostname, port if port is not None else PORT
+    """Whether the URL asks for TLS, host and port. Raises UsageError, without repeating credentials."""
+    scheme, host, port = parse_server_url(url, where, _RULES)
+    return WEBRTC_SCHEMES[scheme], host, port if port is not None else PORT
 
 
-def open_meeting_point(url: str, config: WebRtcConfig, where: str) -> MeetingPoint:
-    """Reads the token and certificates. Raises UsageError for what cannot be read."""
+def open_signalling_endpoint(url: str, config: WebRtcConfig, where: str) -> SignallingEndpoint:
+    """Reads the token and the certificates. Raises UsageError for unreadable files."""
     tls, host, port = parse_url(url, where)
-    return MeetingPoint(
+    return SignallingEndpoint(
         host=host,
         port=port,
         tls=tls,
-        token=read_token(config),
-        ice_servers=ice_servers(config),
-        trusted=_trusted(config.ca) if tls else None,
+        token=load_bearer_token(ENV_TOKEN, "webrtc.token_file", config.token_file, "WebRTC"),
+        ice_servers=_ice_servers(config),
+        tls_context=_tls_context(config.ca) if tls else None,
     )
 
 
-def read_token(config: WebRtcConfig) -> str | None:
-    """The bearer token. Raises UsageError for one that is too short to be a secret."""
-    return bearer_token(ENV_TOKEN, "webrtc.token_file", config.token_file, "WebRTC")
-
-
-def ice_servers(config: WebRtcConfig) -> tuple[IceServer, ...]:
-    password = secret(ENV_TURN_PASSWORD, "webrtc.turn_password_file", config.turn_password_file)
+def _ice_servers(config: WebRtcConfig) -> tuple[IceServer, ...]:
+    """Raises UsageError for a TURN server without credentials."""
+    password = load_secret(ENV_TURN_PASSWORD, "webrtc.turn_password_file", config.turn_password_file)
     servers = []
     for url in config.ice_servers:
-        relays = url.startswith("turn")
-        if relays and not (config.turn_username and password):
+        is_turn = url.startswith("turn")
+        if is_turn and not (config.turn_username and password):
             raise UsageError(
-                f"webrtc.ice_servers {url!r}: a TURN server wants webrtc.turn_username and a password; set "
+                f"webrtc.ice_servers {url!r}: a TURN server needs webrtc.turn_username and a password; set "
                 f"{ENV_TURN_PASSWORD} or webrtc.turn_password_file"
             )
-        servers.append(IceServer(url, config.turn_username if relays else None, password if relays else None))
+        servers.append(IceServer(url, config.turn_username if is_turn else None, password if is_turn else None))
     return tuple(servers)
 
 
-def _trusted(ca: Path | None) -> ssl.SSLContext:
+def _tls_context(ca: Path | None) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=None if ca is None else str(ca))
     except (ssl.SSLError, OSError) as error:

@@ -1,4 +1,4 @@
-"""One connection between two peers: two data channels, and a sign of life each second."""
+"""One WebRTC connection between edge and server: two data channels, a heartbeat each second, and why it ended."""
 
 from __future__ import annotations
 
@@ -10,22 +10,26 @@ from collections.abc import Callable
 from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection, RTCSessionDescription
 from aiortc.exceptions import InvalidStateError
 
-from pipeline.offers import OfferRefused
-from transport.webrtc.bill import Meter
-from transport.webrtc.datagrams import HEARTBEAT
-from transport.webrtc.reach import why_no_way
+from sagelink.net.whip import OfferRefused
+from sagelink.transport.webrtc.aiortc_internals import on_packet
+from sagelink.transport.webrtc.ice_diagnosis import diagnose_ice
+from sagelink.transport.webrtc.reassembly import HEARTBEAT
+from sagelink.transport.webrtc.wire_cost import DatagramCounter
 
 _HEARTBEAT_S = 1.0
-_DEAD_S = 2.5  # without a packet: told within three seconds
-_LOOK_S = 0.25
+_DEAD_S = 2.5  # longest silence; with _POLL_S, a dead peer is reported within three seconds
+_POLL_S = 0.25
 _CLOSE_S = 1.0
-_CONTROL, _EVIDENCE = 0, 1  # stream numbers, agreed here: nothing is negotiated in the band
-_QUEUED = 4_000_000  # bytes that may wait on a channel
+_CONTROL, _EVIDENCE = 0, 1  # SCTP stream numbers: fixed here, not negotiated
+_MAX_BUFFERED = 4_000_000  # bytes that may wait on a channel
 
 
 class Peer:
-    """`control` is reliable, `evidence` never sends anything twice; neither keeps order. Both are there on both sides
-    from the start. `on_control` and `on_evidence` get what arrives, in the event loop."""
+    """The channel `control` is reliable, the channel `evidence` never retransmits; neither keeps the order.
+
+    Both channels exist on both sides from the start. `on_control` and `on_evidence` are called in the event loop with
+    each message that arrives.
+    """
 
     def __init__(
         self,
@@ -34,23 +38,23 @@ class Peer:
         on_evidence: Callable[[bytes], None],
         on_drained: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_drained`: `congested` is false again."""
-        self._servers = [str(each.urls) for each in configuration.iceServers or ()]
+        """`on_drained` is called when `congested` becomes false again."""
+        self._servers = [str(server.urls) for server in configuration.iceServers or ()]
         self._connection = RTCPeerConnection(configuration)
-        self.fault: str | None = None  # why it has ended
-        self.meter = Meter()
+        self.fault: str | None = None  # the reason why the connection ended
+        self.datagrams = DatagramCounter()
         self._ended = asyncio.Event()
         self._open = asyncio.Event()
-        self._heard_s = time.monotonic()
+        self._last_packet_s = time.monotonic()
         self._control = self._channel("control", _CONTROL, None, on_control)
         self._evidence = self._channel("evidence", _EVIDENCE, 0, on_evidence)
         self._evidence.add_listener("bufferedamountlow", on_drained)
-        self._connection.add_listener("connectionstatechange", self._changed)
+        self._connection.add_listener("connectionstatechange", self._on_state_change)
         self._connection.add_listener("datachannel", lambda _: self._end("the peer opened a channel of its own"))
         self._connection.add_listener("track", lambda _: self._end("the peer sent media where evidence is expected"))
 
     def _channel(
-        self, label: str, stream: int, retransmits: int | None, take: Callable[[bytes], None]
+        self, label: str, stream: int, retransmits: int | None, on_data: Callable[[bytes], None]
     ) -> RTCDataChannel:
         channel = self._connection.createDataChannel(
             label, ordered=False, maxRetransmits=retransmits, negotiated=True, id=stream
@@ -60,18 +64,18 @@ class Peer:
             if isinstance(data, str):
                 self._end("the peer sent text where binary messages are expected")
             elif not self._ended.is_set():
-                take(data)
+                on_data(data)
 
         channel.add_listener("message", on_message)
-        channel.add_listener("open", self._opened)
+        channel.add_listener("open", self._on_channel_open)
         channel.add_listener("close", lambda: self._end("the peer closed a channel"))
         return channel
 
-    def _opened(self) -> None:
+    def _on_channel_open(self) -> None:
         if self._control.readyState == self._evidence.readyState == "open":
             self._open.set()
 
-    def _changed(self) -> None:
+    def _on_state_change(self) -> None:
         if self._connection.connectionState in ("failed", "closed"):
             self._end("the connection failed" if self._connection.connectionState == "failed" else "the peer has left")
 
@@ -82,92 +86,89 @@ class Peer:
             self._open.set()
 
     async def offer(self) -> str:
-        """The offer, with every candidate in it."""
+        """The offer (SDP), with all ICE candidates."""
         await self._connection.setLocalDescription(await self._connection.createOffer())
-        self._watch()
+        self._attach_observers()
         return self._connection.localDescription.sdp
 
     async def accept(self, answer: str) -> None:
-        """Raises OfferRefused for what is no answer."""
-        await self._describe(answer, "answer")
+        """Takes the answer (SDP). Raises OfferRefused if it is malformed."""
+        await self._set_remote_description(answer, "answer")
 
     async def answer(self, offer: str) -> str:
-        """Raises OfferRefused for what is no offer of data channels."""
-        await self._describe(offer, "offer")
+        """The answer (SDP) to an offer. Raises OfferRefused if the offer is malformed, or offers media."""
+        await self._set_remote_description(offer, "offer")
         await self._connection.setLocalDescription(await self._connection.createAnswer())
-        self._watch()
+        self._attach_observers()
         return self._connection.localDescription.sdp
 
-    async def _describe(self, sdp: str, kind: str) -> None:
+    async def _set_remote_description(self, sdp: str, kind: str) -> None:
         try:
             await self._connection.setRemoteDescription(RTCSessionDescription(sdp, kind))
         except InvalidStateError as error:
             raise OfferRefused(str(error), 409) from None
-        except Exception as error:  # the parser of aiortc believes what it reads, and fails in many ways
-            raise OfferRefused(f"not an SDP {kind} that can be used: {error or type(error).__name__}") from None
+        except Exception as error:  # aiortc does not validate SDP and fails in many ways
+            raise OfferRefused(f"unusable SDP {kind}: {error or type(error).__name__}") from None
         if self._connection.getTransceivers() or "m=application" not in sdp:
-            raise OfferRefused(f"an {kind} of evidence has one data section and no media")
+            raise OfferRefused(f"an evidence {kind} has one data section and no media")
 
-    def _watch(self) -> None:
+    def _attach_observers(self) -> None:
         sctp = self._connection.sctp
         assert sctp is not None
-        self.meter.watch(sctp.transport.transport._connection)
-        handle = sctp._handle_data
+        self.datagrams.attach(sctp)
+        on_packet(sctp, self._on_packet)
 
-        async def heard(data: bytes) -> None:
-            self._heard_s = time.monotonic()
-            await handle(data)
-
-        sctp._handle_data = heard  # type: ignore[method-assign]  # acknowledgements are signs of life too
+    def _on_packet(self) -> None:
+        self._last_packet_s = time.monotonic()
 
     async def opened(self, timeout_s: float) -> bool:
-        """Waits until messages can flow; False when they cannot, and `fault` says why."""
+        """Waits until both channels are open. False if they do not open; then `fault` gives the reason."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._open.wait()
-        self._heard_s = time.monotonic()
+        self._last_packet_s = time.monotonic()
         if not self._open.is_set() or self._connection.connectionState == "failed":
-            described = self._connection.localDescription.sdp, self._connection.remoteDescription.sdp
+            local, remote = self._connection.localDescription.sdp, self._connection.remoteDescription.sdp
             self._end("")
-            self.fault = f"no connection: {why_no_way(*described, self._servers)}"
+            self.fault = f"no connection: {diagnose_ice(local, remote, self._servers)}"
         return self.fault is None
 
-    async def live(self) -> str:
-        """Sends heartbeats until the connection ends; the reason."""
-        beaten_s = 0.0
+    async def run(self) -> str:
+        """Sends heartbeats until the connection ends. Returns the reason."""
+        last_heartbeat_s = 0.0
         while True:
             now_s = time.monotonic()
-            if now_s - self._heard_s > _DEAD_S:
+            if now_s - self._last_packet_s > _DEAD_S:
                 self._end(f"the peer was silent for {_DEAD_S:g} s")
-            elif now_s - beaten_s >= _HEARTBEAT_S:
-                self.control(HEARTBEAT)
-                beaten_s = now_s
+            elif now_s - last_heartbeat_s >= _HEARTBEAT_S:
+                self.send_control(HEARTBEAT)
+                last_heartbeat_s = now_s
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_S):
+                async with asyncio.timeout(_POLL_S):
                     await self._ended.wait()
             if self.fault is not None:
                 return self.fault
 
-    def control(self, data: bytes) -> bool:
-        """Sends on the reliable channel; False when the peer takes nothing."""
+    def send_control(self, data: bytes) -> bool:
+        """Sends on the reliable channel; False if the connection has ended or the channel is full."""
         return self._send(self._control, data)
 
-    def evidence(self, data: bytes) -> bool:
+    def send_evidence(self, data: bytes) -> bool:
+        """Sends on the channel without retransmissions; False as `send_control`."""
         return self._send(self._evidence, data)
 
     def _send(self, channel: RTCDataChannel, data: bytes) -> bool:
-        if self._ended.is_set() or channel.readyState != "open" or channel.bufferedAmount > _QUEUED:
+        if self._ended.is_set() or channel.readyState != "open" or channel.bufferedAmount > _MAX_BUFFERED:
             return False
         try:
             channel.send(data)
-        except (InvalidStateError, ValueError):  # ValueError: longer than the peer said that it takes
+        except (InvalidStateError, ValueError):  # ValueError: longer than the peer accepts
             return False
         return True
 
     @property
     def congested(self) -> bool:
-        """Whether evidence still waits to leave: SCTP holds it back, because the network takes it slower than it
-        comes."""
+        """Whether evidence still waits to leave: SCTP holds it back, because the network is too slow for it."""
         return self._evidence.bufferedAmount > 0
 
     async def close(self) -> None:

@@ -1,75 +1,77 @@
-"""The server's end over WebRTC: it answers offers over HTTP, and has a guest for each node, a viewer for each browser
-that came."""
+"""The server's end over WebRTC: answers offers over HTTP, and runs one session per edge node and per browser."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import itertools
-import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from pipeline.channel import Channel, ChannelClosed
-from pipeline.offers import OfferRefused, check_reach, offer_app
-from pipeline.web import serve_http
-from transport.link import Hello, Message
-from transport.webrtc.address import ENV_TOKEN, MeetingPoint
-from transport.webrtc.guest import SESSION, Guest
-from transport.webrtc.signalling import OFFER_PATH
-from transport.webrtc.viewer import VIDEO_PATH, Audience, Viewer
+from sagelink.net.access_guard import require_secret
+from sagelink.net.http import serve_http
+from sagelink.net.whip import OfferRefused, offer_app
+from sagelink.pipeline.channel import Channel, ChannelClosed
+from sagelink.transport.link import CameraInfo, Message
+from sagelink.transport.webrtc.address import ENV_TOKEN, SignallingEndpoint
+from sagelink.transport.webrtc.browser_session import VIDEO_PATH, BrowserSession, BrowserSettings
+from sagelink.transport.webrtc.edge_session import OPEN_S, SESSION, EdgeSession
+from sagelink.transport.webrtc.signalling import OFFER_PATH
 
-log = logging.getLogger(__name__)
-
-_ARRIVED = 1024  # messages that may wait for the service; it takes them at once, so more mean that the process stalls
-_OPENING = 32  # offers that may be on their way to a connection
+_MAX_WAITING = 1024  # messages for the service, which reads them at once: more mean that the process stalls
+_MAX_OPENING = 32  # sessions of one kind whose connection is not open yet
 
 
 class WebRtcServerLink:
-    """A ServerLink. A camera's address is `node/camera`; a node that comes again takes its earlier place."""
+    """A ServerLink. A camera's address is `node/camera`; a node that connects again replaces its earlier session."""
 
     def __init__(
         self,
-        at: MeetingPoint,
+        endpoint: SignallingEndpoint,
         *,
         certificate: Path | None = None,
         key: Path | None = None,
         part_wait_s: float = 0.12,
         max_peers: int = 256,
-        audience: Audience | None = None,
+        browsers: BrowserSettings | None = None,
+        open_s: float = OPEN_S,
     ) -> None:
-        """`audience`: browsers that are let in too. Raises UsageError for an address that others can reach without a
-        token."""
-        check_reach(at.host, at.token, "serve.listen", f"Set {ENV_TOKEN} or webrtc.token_file")
-        self._at = at
+        """`part_wait_s`: longest time between two parts of a message; `max_peers`: edge nodes at a time; `browsers`:
+        None accepts no browsers; `open_s`: longest time from an answer to an open connection.
+
+        Raises UsageError if other hosts can reach the address and there is no token."""
+        hint = f"Set {ENV_TOKEN} or webrtc.token_file"
+        require_secret(endpoint.host, endpoint.token, "token", f"serve.listen {endpoint.host!r}", hint)
+        self._endpoint = endpoint
         self._tls = (certificate, key)
         self._part_wait_s = part_wait_s
         self._max_peers = max_peers
-        self._audience = audience
-        answerers = {OFFER_PATH: self._answer} | ({VIDEO_PATH: self._answer_browser} if audience else {})
-        self._app = offer_app(answerers, audience.page if audience else {}, at.token)
-        self._up: Channel[Message] = Channel("uplink", "drop_oldest", capacity=_ARRIVED)
-        self.cameras: dict[str, Hello] = {}
-        self.port = at.port
-        self.trouble: str | None = None  # it answers as long as it runs
+        self._browsers = browsers
+        self._open_s = open_s
+        answerers = {OFFER_PATH: self._answer_edge} | ({VIDEO_PATH: self._answer_browser} if browsers else {})
+        self._app = offer_app(answerers, browsers.pages if browsers else {}, endpoint.token)
+        self._received: Channel[Message] = Channel("uplink", "drop_oldest", capacity=_MAX_WAITING)
+        self.cameras: dict[str, CameraInfo] = {}
+        self.port = endpoint.port
+        self.trouble: str | None = None  # the server itself answers, so it can be reached while it runs
         self._identifiers = itertools.count(1)
-        self._guests: dict[int, Guest | Viewer] = {}
-        self._stays: dict[int, asyncio.Task[None]] = {}
+        self._sessions: dict[int, EdgeSession | BrowserSession] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}  # that run the sessions
         self._entered = AsyncExitStack()
 
     @property
     def url(self) -> str:
-        return replace(self._at, port=self.port).url
+        return replace(self._endpoint, port=self.port).url
 
     async def __aenter__(self) -> Self:
         """Raises UsageError when it cannot listen."""
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(self._say_goodbye)
+            stack.push_async_callback(self._end_sessions)
             _, self.port = await stack.enter_async_context(
-                serve_http(self._app, self._at.host, self._at.port, *self._tls)
+                serve_http(self._app, self._endpoint.host, self._endpoint.port, *self._tls)
             )
             self._entered = stack.pop_all()
         return self
@@ -78,80 +80,81 @@ class WebRtcServerLink:
         self.close()
         await self._entered.aclose()
 
-    async def _say_goodbye(self) -> None:
-        stays = [*self._stays.values()]
-        for stay in stays:
-            stay.cancel()
-        await asyncio.gather(*stays, return_exceptions=True)
+    async def _end_sessions(self) -> None:
+        tasks = [*self._tasks.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def close(self) -> None:
-        """Takes no more messages; replies to those inside are still sent until the link is left."""
-        self._up.close()
+        """Accepts no more messages; replies to messages already received are sent until the link is left."""
+        self._received.close()
 
     def messages(self) -> AsyncIterator[Message]:
-        return aiter(self._up)
+        return aiter(self._received)
 
     async def reply(self, message: Message, data: bytes) -> bool:
         if len(message.session) != SESSION.size:
             return False
         identifier, number, camera = SESSION.unpack(message.session)
-        guest = self._guests.get(identifier)
-        return guest is not None and guest.reply(camera, number, data)
+        session = self._sessions.get(identifier)
+        return session is not None and session.reply(camera, number, data)
 
-    async def _answer(self, offer: str) -> str:
-        """The answer to a node's offer. Raises OfferRefused."""
-        self._check_room(Guest, self._max_peers)
-        guest = Guest(next(self._identifiers), self._at, self._part_wait_s, self._take, self._know)
-        return await self._let_in(guest, offer)
+    async def _answer_edge(self, offer: str) -> str:
+        """The answer to an edge node's offer. Raises OfferRefused."""
+        self._check_room(EdgeSession, self._max_peers)
+        session = EdgeSession(
+            next(self._identifiers), self._endpoint, self._part_wait_s, self._receive, self._announce, self._open_s
+        )
+        return await self._start(session, offer)
 
     async def _answer_browser(self, offer: str) -> str:
-        """The answer to a browser's. Raises OfferRefused."""
-        assert self._audience is not None
-        self._check_room(Viewer, self._audience.most)
-        viewer = Viewer(next(self._identifiers), self._at, self._audience, self._take, self._know)
-        return await self._let_in(viewer, offer)
+        """The answer to a browser's offer. Raises OfferRefused."""
+        assert self._browsers is not None
+        self._check_room(BrowserSession, self._browsers.max_browsers)
+        session = BrowserSession(next(self._identifiers), self._endpoint, self._browsers, self._receive, self._announce)
+        return await self._start(session, offer)
 
-    def _check_room(self, kind: type[Guest] | type[Viewer], most: int) -> None:
-        """Whether one more of that kind may come. Raises OfferRefused."""
-        there = self._there(kind)
-        opening = sum(not guest.open for guest in there)
-        if self._up.closed or opening >= _OPENING or len(there) >= most:
+    def _check_room(self, kind: type[EdgeSession] | type[BrowserSession], max_sessions: int) -> None:
+        """Raises OfferRefused if no further session of this kind is accepted."""
+        sessions = self._sessions_of(kind)
+        opening = sum(not session.open for session in sessions)
+        if self._received.closed or opening >= _MAX_OPENING or len(sessions) >= max_sessions:
             raise OfferRefused("too many peers; try again later", 503)
 
-    def _there(self, kind: type[Guest] | type[Viewer]) -> list[Guest | Viewer]:
-        return [guest for guest in self._guests.values() if isinstance(guest, kind)]
+    def _sessions_of(self, kind: type[EdgeSession] | type[BrowserSession]) -> list[EdgeSession | BrowserSession]:
+        return [session for session in self._sessions.values() if isinstance(session, kind)]
 
     @property
     def viewers(self) -> int:
-        """How many browsers are here."""
-        return len(self._there(Viewer))
+        """The number of connected browsers."""
+        return len(self._sessions_of(BrowserSession))
 
-    async def _let_in(self, guest: Guest | Viewer, offer: str) -> str:
-        """The answer to an offer; then the guest stays. Raises OfferRefused."""
-        self._guests[guest.identifier] = guest
+    async def _start(self, session: EdgeSession | BrowserSession, offer: str) -> str:
+        """Answers the offer and starts the session. Raises OfferRefused."""
+        self._sessions[session.identifier] = session
         answer = None
         try:
-            answer = await guest.answer(offer)
+            answer = await session.answer(offer)
         finally:
             if answer is None:
-                del self._guests[guest.identifier]
-        self._stays[guest.identifier] = asyncio.create_task(self._host(guest))
+                del self._sessions[session.identifier]
+        self._tasks[session.identifier] = asyncio.create_task(self._run(session))
         return answer
 
-    async def _host(self, guest: Guest | Viewer) -> None:
-        """One guest, from its answer to its end."""
+    async def _run(self, session: EdgeSession | BrowserSession) -> None:
         try:
-            await guest.stay()
+            await session.run()
         finally:
-            del self._guests[guest.identifier], self._stays[guest.identifier]
-            for address in guest.addresses:
-                if self.cameras.get(address) is guest.hello:
+            del self._sessions[session.identifier], self._tasks[session.identifier]
+            for address in session.addresses:
+                if self.cameras.get(address) is session.camera_info:  # else: a newer session of the node
                     del self.cameras[address]
 
-    def _take(self, message: Message) -> None:
+    def _receive(self, message: Message) -> None:
         with contextlib.suppress(ChannelClosed):
-            self._up.put_now(message)
+            self._received.put_now(message)
 
-    def _know(self, guest: Guest | Viewer) -> None:
-        assert guest.hello is not None
-        self.cameras.update(dict.fromkeys(guest.addresses, guest.hello))
+    def _announce(self, session: EdgeSession | BrowserSession) -> None:
+        assert session.camera_info is not None
+        self.cameras.update(dict.fromkeys(session.addresses, session.camera_info))

@@ -1,17 +1,17 @@
-"""Codecs by name and by number."""
+"""The codec registry, by name and by number."""
 
 from __future__ import annotations
 
 import pytest
 
-from pipeline.errors import UsageError
-from transport import codecs
-from transport.codecs import codec_by_name, codec_by_number, codec_names, register_codec
-from transport.codecs.raw import RawZstd
-from transport.wire import MalformedMessage
+from sagelink.pipeline.errors import UsageError
+from sagelink.transport import codecs
+from sagelink.transport.codecs import codec_by_name, codec_by_number, codec_names, register_codec
+from sagelink.transport.codecs.raw import RawZstd
+from sagelink.transport.wire import MalformedMessage
 
 
-def test_every_codec_has_a_number_of_its_own():
+def test_codec_numbers_are_unique():
     numbers = {codec_by_name(name).number for name in codec_names()}
     assert len(numbers) == len(codec_names())
     assert all(codec_by_number(number).number == number and 1 <= number <= 255 for number in numbers)
@@ -30,7 +30,7 @@ def test_numbers_never_change():
     }
 
 
-def test_an_unknown_name_says_what_is_known():
+def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(UsageError, match=r"encode\.codec: unknown codec 'raw-zst' \(did you mean 'raw-zstd'\?\)"):
         codec_by_name("raw-zst")
     with pytest.raises(UsageError, match="accepted: .*raw-zstd"):

@@ -1,4 +1,4 @@
-"""The token codec: close to the model's own embedding, and only for the weights that made it."""
+"""The token codec: close to the model's own embedding, and valid only for the same weights."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import UsageError
-from pipeline.types import OperatingPoint
+from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.types import OperatingPoint
+from sagelink.transport.codecs import Canvas, cut_units
+from sagelink.transport.codecs.tokens import BITS, TokenZstd
+from sagelink.transport.codecs.zstd import compress
+from sagelink.transport.patch_embedding import HASH_BYTES, Embedding
+from sagelink.transport.wire import MalformedMessage
 from tests.fakes import make_picture
-from transport.codecs import Canvas, cut_units
-from transport.codecs.tokens import BITS, TokenZstd
-from transport.codecs.zstd import compress
-from transport.embedding import HASH_BYTES, Embedding
-from transport.wire import MalformedMessage
 
 WIDTH = 24
 UNITS = np.array([0, 3, 5, 9])
@@ -32,7 +32,7 @@ def point(bits: int) -> OperatingPoint:
     return OperatingPoint("token-zstd", len(UNITS), 16, bits)
 
 
-def test_more_bits_come_closer():
+def test_more_bits_give_smaller_errors():
     picture = make_picture()
     exact = CANVAS.embedding.tokens(cut_units(picture, UNITS, 4))
     errors, sizes = [], []
@@ -50,7 +50,7 @@ def test_more_bits_come_closer():
     assert sizes == sorted(sizes)
 
 
-def test_other_weights_are_refused():
+def test_tokens_of_other_weights_are_refused():
     payload = TokenZstd().encode(make_picture(), UNITS, point(6), CANVAS)
     with pytest.raises(MalformedMessage, match="another model's patch embedding"):
         TokenZstd().decode(payload, UNITS, Canvas(4, 4, make_embedding(seed=1)))
@@ -58,7 +58,7 @@ def test_other_weights_are_refused():
         TokenZstd().decode(payload, UNITS, Canvas(4, 4))
 
 
-def test_an_edge_without_the_embedding_is_told():
+def test_an_edge_without_the_embedding_gets_an_error():
     with pytest.raises(UsageError, match="needs the server model's patch embedding"):
         TokenZstd().encode(make_picture(), UNITS, point(6), Canvas(4, 4))
     with pytest.raises(UsageError, match="no quality 5; accepted: 4, 6, 8 bits"):

@@ -1,4 +1,4 @@
-"""Where the broker is, whom to trust, who we are: and nothing of it in a message or a log."""
+"""The broker's address, certificates and credentials; no secret appears in an error or a log."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import MqttConfig
-from pipeline.errors import UsageError
-from transport.mqtt.address import ENV_PASSWORD, ENV_USERNAME, open_broker, parse_url
+from sagelink.pipeline.config import MqttConfig
+from sagelink.pipeline.errors import UsageError
+from sagelink.transport.mqtt.address import ENV_PASSWORD, ENV_USERNAME, open_broker, parse_url
 
 
 @pytest.fixture(autouse=True)
@@ -26,14 +26,14 @@ def no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
         ("mqtts://[::1]:1", ("mqtts", "::1", 1)),
     ],
 )
-def test_addresses(url, parsed):
+def test_valid_addresses(url, parsed):
     assert parse_url(url, "ship.server") == parsed
 
 
 @pytest.mark.parametrize(
     "url", ["", "broker", "broker:1883", "http://broker", "mqtt://", "mqtt://b:port", "mqtt://b/topic", "mqtt://b?x=1"]
 )
-def test_what_is_no_address(url):
+def test_invalid_addresses(url):
     with pytest.raises(UsageError, match="ship.server.*accepted: mqtt://host"):
         parse_url(url, "ship.server")
 
@@ -53,7 +53,7 @@ def test_credentials_from_a_file(tmp_path: Path):
     assert "hunter2" not in repr(broker) + broker.url
 
 
-def test_the_environment_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_environment_takes_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(ENV_USERNAME, "you")
     monkeypatch.setenv(ENV_PASSWORD, "other")
     config = MqttConfig(username="me", password_file=tmp_path / "not there")
@@ -67,19 +67,19 @@ def test_the_environment_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("mqtt://b", {"ca": "ca.pem"}, "mqtt.ca is set, but ship.server is mqtt://"),
         ("mqtts://b", {"ca": "not there"}, "mqtt.ca: 'not there' is not a file"),
         ("mqtts://b", {"certificate": "c.pem"}, "belong together"),
-        ("mqtts://b", {"ca": "rubbish.pem"}, "not usable PEM files"),
+        ("mqtts://b", {"ca": "garbage.pem"}, "not usable PEM files"),
         ("mqtt://b", {"username": "me", "password_file": "not there"}, "password_file 'not there' cannot be read"),
-        ("mqtt://b", {"password_file": "rubbish.pem"}, "a MQTT password but no user|an MQTT password but no user"),
+        ("mqtt://b", {"password_file": "garbage.pem"}, "an MQTT password is set, but no user name"),
     ],
 )
-def test_what_does_not_go_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url, settings, says):
+def test_contradicting_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url, settings, says):
     monkeypatch.chdir(tmp_path)
-    Path("rubbish.pem").write_text("rubbish")
+    Path("garbage.pem").write_text("garbage")
     with pytest.raises(UsageError, match=says):
         open_broker(url, MqttConfig(**settings), "ship.server")
 
 
 @pytest.mark.parametrize("settings", [{"prefix": "a/#"}, {"prefix": "/a"}, {"prefix": "$SYS"}, {"node": "a/b"}])
-def test_levels_that_no_topic_may_have(settings):
+def test_invalid_topic_levels(settings):
     with pytest.raises(ValueError, match="String should match pattern"):
         MqttConfig(**settings)

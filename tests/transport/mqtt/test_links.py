@@ -1,4 +1,4 @@
-"""The MQTT links where they differ from others: sessions, announcements, the window of acknowledgements, the toll."""
+"""The MQTT links where they differ from other links: sessions, announcements, unacknowledged messages, overhead."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from collections.abc import AsyncIterator, Callable
 import aiomqtt
 import pytest
 
-from pipeline.config import MqttConfig
-from pipeline.errors import SagelinkError
+from sagelink.pipeline.config import MqttConfig
+from sagelink.pipeline.errors import SagelinkError
+from sagelink.transport.link import CameraInfo
+from sagelink.transport.mqtt.address import Broker, open_broker
+from sagelink.transport.mqtt.edge import MqttEdgeLink
+from sagelink.transport.mqtt.server import MqttServerLink
+from sagelink.transport.mqtt.topics import Topics, encode_state
 from tests.brokers import Mosquitto, free_port
-from transport.link import Hello
-from transport.mqtt.address import Broker, open_broker
-from transport.mqtt.edge import MqttEdgeLink
-from transport.mqtt.server import MqttServerLink
-from transport.mqtt.topics import Topics, encode_state
 
-HELLO = Hello(14, 16, "0123", 5.0)
+CAMERA_INFO = CameraInfo(14, 16, "0123", 5.0)
 TOPICS = Topics("test")
 
 
@@ -30,16 +30,16 @@ def mosquitto() -> AsyncIterator[Mosquitto]:
         yield running
 
 
-def broker(mosquitto: Mosquitto, **settings: object) -> Broker:
+def broker_of(mosquitto: Mosquitto, **settings: object) -> Broker:
     return open_broker(mosquitto.url, MqttConfig(**settings), "url")
 
 
-def edge_link(at: Broker, **options: object) -> MqttEdgeLink:
-    return MqttEdgeLink(at, TOPICS, "node", ["door"], HELLO, **options)
+def edge_link(broker: Broker, **options: object) -> MqttEdgeLink:
+    return MqttEdgeLink(broker, TOPICS, "node", ["door"], CAMERA_INFO, **options)
 
 
-def server_link(at: Broker) -> MqttServerLink:
-    return MqttServerLink(at, TOPICS, "servers")
+def server_link(broker: Broker) -> MqttServerLink:
+    return MqttServerLink(broker, TOPICS, "servers")
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -48,81 +48,82 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_cameras_are_known_while_they_are_there(mosquitto: Mosquitto) -> None:
-    at = broker(mosquitto)
-    async with server_link(at) as server:
-        async with edge_link(at) as edge:
+async def test_cameras_are_listed_while_they_are_connected(mosquitto: Mosquitto) -> None:
+    broker = broker_of(mosquitto)
+    async with server_link(broker) as server:
+        async with edge_link(broker) as edge:
             await edge.ready()
-            await until(lambda: server.cameras == {"node/door": HELLO})
+            await until(lambda: server.cameras == {"node/door": CAMERA_INFO})
         await until(lambda: server.cameras == {})
 
 
-async def test_the_last_will_tells_of_a_camera_that_died(mosquitto: Mosquitto) -> None:
-    at = broker(mosquitto)
-    async with server_link(at) as server, edge_link(at) as edge:
-        await until(lambda: server.cameras == {"node/door": HELLO})
-        edge._client._client.socket().shutdown(2)  # as a cable that is cut
+async def test_the_last_will_removes_the_cameras_of_a_dead_node(mosquitto: Mosquitto) -> None:
+    broker = broker_of(mosquitto)
+    async with server_link(broker) as server, edge_link(broker) as edge:
+        await until(lambda: server.cameras == {"node/door": CAMERA_INFO})
+        edge._client.tcp_socket.shutdown(2)  # as if the cable were cut
         await until(lambda: server.cameras == {})
-        await until(lambda: server.cameras == {"node/door": HELLO})
+        await until(lambda: server.cameras == {"node/door": CAMERA_INFO})
 
 
-async def test_the_will_of_an_earlier_run_that_comes_late_changes_nothing(mosquitto: Mosquitto) -> None:
-    at = broker(mosquitto)
-    async with server_link(at) as server, edge_link(at), aiomqtt.Client(at.host, at.port) as broker_itself:
-        await until(lambda: server.cameras == {"node/door": HELLO})
-        await broker_itself.publish("test/node/state", encode_state(b"??", online=False), qos=1)
-        await broker_itself.publish("test/other/state", encode_state(b"ab", online=True), qos=1)
-        await until(lambda: "other" in server._nodes)  # so the one before has arrived, too
-        assert server.cameras == {"node/door": HELLO}
+async def test_a_late_will_of_an_earlier_run_changes_nothing(mosquitto: Mosquitto) -> None:
+    broker = broker_of(mosquitto)
+    async with server_link(broker) as server, edge_link(broker), aiomqtt.Client(broker.host, broker.port) as client:
+        await until(lambda: server.cameras == {"node/door": CAMERA_INFO})
+        await client.publish("test/node/state", encode_state(b"??", online=False), qos=1)
+        for address, camera_info in (("other", None), ("other/yard", CAMERA_INFO)):
+            await client.publish(f"test/{address}/state", encode_state(b"ab", True, camera_info), qos=1)
+        await until(lambda: "other/yard" in server.cameras)  # so the state before has arrived, too
+        assert server.cameras["node/door"] == CAMERA_INFO
 
 
-async def test_what_a_run_that_died_left_behind_is_no_camera(mosquitto: Mosquitto) -> None:
-    at = broker(mosquitto)
-    async with edge_link(at, must_connect=True) as first:
+async def test_retained_states_of_a_dead_run_are_no_cameras(mosquitto: Mosquitto) -> None:
+    broker = broker_of(mosquitto)
+    async with edge_link(broker, must_connect=True) as first:
         first._cameras.append("yard")
-        first._client._client.socket().shutdown(2)
+        first._client.tcp_socket.shutdown(2)
         await until(lambda: first.refusal() is not None)
-        await first.ready()  # now with the yard
-        first._cameras.clear()  # as if it were killed: neither of them says that it goes
-    async with edge_link(at, must_connect=True), server_link(at) as server:
-        await until(lambda: len(server._announced.get("node", ())) == 2)
-        await until(lambda: server.cameras == {"node/door": HELLO})
+        await first.ready()  # has announced the yard as well
+        first._cameras.clear()  # as if it were killed: it publishes no offline states
+    async with edge_link(broker, must_connect=True), server_link(broker) as server:
+        await until(lambda: len(server._registry._announced.get("node", ())) == 2)
+        await until(lambda: server.cameras == {"node/door": CAMERA_INFO})
 
 
-async def test_a_camera_tells_its_own_state_for_whoever_listens(mosquitto: Mosquitto) -> None:
-    at = broker(mosquitto)
-    async with aiomqtt.Client(at.host, at.port) as ear:
-        await ear.subscribe("test/#")
-        async with edge_link(at, must_connect=True):
-            told = [(await anext(ear.messages)).topic.value for _ in range(2)]
-            assert told == ["test/node/door/state", "test/node/state"]
-        for topic in told:
-            message = await anext(ear.messages)
+async def test_states_are_published_for_each_camera_and_then_the_node(mosquitto: Mosquitto) -> None:
+    broker = broker_of(mosquitto)
+    async with aiomqtt.Client(broker.host, broker.port) as listener:
+        await listener.subscribe("test/#")
+        async with edge_link(broker, must_connect=True):
+            topics = [(await anext(listener.messages)).topic.value for _ in range(2)]
+            assert topics == ["test/node/door/state", "test/node/state"]
+        for topic in topics:
+            message = await anext(listener.messages)
             assert (message.topic.value, json.loads(message.payload)["online"]) == (topic, False)
 
 
-async def test_a_reply_to_an_earlier_run_of_the_same_name_is_not_taken(mosquitto: Mosquitto) -> None:
-    at = broker(mosquitto)
-    async with server_link(at) as server:
+async def test_a_reply_to_an_earlier_run_of_the_same_name_is_ignored(mosquitto: Mosquitto) -> None:
+    broker = broker_of(mosquitto)
+    async with server_link(broker) as server:
         messages = server.messages()
-        async with edge_link(at, must_connect=True) as first:
+        async with edge_link(broker, must_connect=True) as first:
             assert await first.send("door", b"first run") is None
             asked = await anext(messages)
-        async with edge_link(at, must_connect=True) as second:
+        async with edge_link(broker, must_connect=True) as second:
             await server.reply(asked, b"too late")
             assert await second.send("door", b"second run") is None
             await server.reply(await anext(messages), b"in time")
             assert await anext(second.replies()) == ("door", b"in time")
 
 
-async def test_rubbish_on_our_topics_harms_nobody(mosquitto: Mosquitto) -> None:
-    at = broker(mosquitto)
+async def test_malformed_messages_are_ignored(mosquitto: Mosquitto) -> None:
+    broker = broker_of(mosquitto)
     async with (
-        server_link(at) as server,
-        edge_link(at, must_connect=True) as edge,
-        aiomqtt.Client(at.host, at.port) as stranger,
+        server_link(broker) as server,
+        edge_link(broker, must_connect=True) as edge,
+        aiomqtt.Client(broker.host, broker.port) as stranger,
     ):
-        for payload in (b"", b"x", b"rubbish" * 10_000, b"\xff\xfe", None):
+        for payload in (b"", b"x", b"garbage" * 10_000, b"\xff\xfe", None):
             for topic in (
                 "node/door/verdict",
                 "node/state",
@@ -140,8 +141,8 @@ async def test_rubbish_on_our_topics_harms_nobody(mosquitto: Mosquitto) -> None:
         assert await anext(edge.replies()) == ("door", b"verdict")
 
 
-async def test_no_more_than_the_window_is_unacknowledged(mosquitto: Mosquitto) -> None:
-    async with edge_link(broker(mosquitto), must_connect=True) as edge:
+async def test_the_number_of_unacknowledged_messages_is_limited(mosquitto: Mosquitto) -> None:
+    async with edge_link(broker_of(mosquitto), must_connect=True) as edge:
         mosquitto.freeze()
         try:
             assert [await edge.send("door", b"x") for _ in range(2)] == [None, None]
@@ -155,9 +156,9 @@ async def test_no_more_than_the_window_is_unacknowledged(mosquitto: Mosquitto) -
         await until(lambda: edge.refusal() is None)
 
 
-async def test_nothing_is_sent_again_after_a_reconnect(mosquitto: Mosquitto, caplog: pytest.LogCaptureFixture) -> None:
-    at = broker(mosquitto)
-    async with server_link(at) as server, edge_link(at, must_connect=True) as edge:
+async def test_nothing_is_resent_after_a_reconnect(mosquitto: Mosquitto, caplog: pytest.LogCaptureFixture) -> None:
+    broker = broker_of(mosquitto)
+    async with server_link(broker) as server, edge_link(broker, must_connect=True) as edge:
         mosquitto.freeze()
         assert await edge.send("door", b"lost with the broker") is None
         mosquitto.kill()
@@ -169,22 +170,22 @@ async def test_nothing_is_sent_again_after_a_reconnect(mosquitto: Mosquitto, cap
         assert (await anext(server.messages())).data == b"after"
 
 
-async def test_connecting_and_keeping_alive_are_charged(mosquitto: Mosquitto) -> None:
+async def test_connecting_and_keep_alives_are_charged(mosquitto: Mosquitto) -> None:
     charged: list[int] = []
 
-    def toll(bits: int) -> bool:
+    def charge_overhead(bits: int) -> bool:
         charged.append(bits)
         return True
 
-    async with edge_link(broker(mosquitto, keepalive="1s"), toll=toll, must_connect=True):
+    async with edge_link(broker_of(mosquitto, keepalive="1s"), charge_overhead=charge_overhead, must_connect=True):
         assert len(charged) == 1
-        await until(lambda: len(charged) > 1)  # pings, once the surplus of the estimate is used up
+        await until(lambda: len(charged) > 1)  # keep-alives, once the surplus of the estimate is used up
     assert all(0 < bits < 50_000 for bits in charged)
 
 
-async def test_a_budget_that_has_no_room_holds_the_connection_back(mosquitto: Mosquitto) -> None:
+async def test_a_budget_without_room_delays_the_connection(mosquitto: Mosquitto) -> None:
     room = asyncio.Event()
-    async with edge_link(broker(mosquitto), toll=lambda bits: room.is_set()) as edge:
+    async with edge_link(broker_of(mosquitto), charge_overhead=lambda bits: room.is_set()) as edge:
         await asyncio.sleep(0.1)
         assert "still to be charged" in edge.refusal() or "not connected yet" in edge.refusal()
         room.set()
@@ -192,16 +193,19 @@ async def test_a_budget_that_has_no_room_holds_the_connection_back(mosquitto: Mo
         assert edge.refusal() is None
 
 
-async def test_a_budget_message_is_handed_on(mosquitto: Mosquitto) -> None:
+async def test_a_budget_message_is_passed_on(mosquitto: Mosquitto) -> None:
     asked: list[bytes] = []
-    at = broker(mosquitto)
-    async with edge_link(at, on_budget=asked.append, must_connect=True), aiomqtt.Client(at.host, at.port) as operator:
+    broker = broker_of(mosquitto)
+    async with (
+        edge_link(broker, on_budget=asked.append, must_connect=True),
+        aiomqtt.Client(broker.host, broker.port) as operator,
+    ):
         await operator.publish("test/node/budget/set", b"64kbit/s", qos=1)
         await until(lambda: asked == [b"64kbit/s"])
 
 
 @pytest.mark.parametrize("link", [edge_link, server_link])
-async def test_a_broker_that_is_not_there_is_told(link: Callable[..., MqttEdgeLink]) -> None:
+async def test_an_unreachable_broker_is_reported(link: Callable[..., MqttEdgeLink]) -> None:
     url = f"mqtt://127.0.0.1:{free_port()}"
     options = {"must_connect": True} if link is edge_link else {}
     with pytest.raises(SagelinkError, match=f"{url}: Connection refused"):
@@ -209,11 +213,11 @@ async def test_a_broker_that_is_not_there_is_told(link: Callable[..., MqttEdgeLi
             pass
 
 
-async def test_live_an_edge_waits_for_its_broker(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_live_edge_waits_for_its_broker(caplog: pytest.LogCaptureFixture) -> None:
     mosquitto = Mosquitto()
     caplog.set_level(logging.WARNING)
     with contextlib.ExitStack() as stack:
-        async with edge_link(broker(mosquitto)) as edge:
+        async with edge_link(broker_of(mosquitto)) as edge:
             await until(lambda: "Connection refused" in edge.refusal())
             assert await edge.send("door", b"x") == edge.refusal()
             await asyncio.sleep(1.5)

@@ -1,4 +1,4 @@
-"""Topics, and the state that a node retains."""
+"""Topic names, and the states that nodes and cameras retain."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transport.link import Hello
-from transport.mqtt.topics import State, Topics, decode_state, encode_state
+from sagelink.transport.link import CameraInfo
+from sagelink.transport.mqtt.topics import NodeState, Topics, decode_state, encode_state
 
-HELLO = Hello(14, 16, "0123456789abcdef", 1.0)
+CAMERA_INFO = CameraInfo(14, 16, "0123456789abcdef", 1.0)
 
 
 def test_the_topic_table():
@@ -21,15 +21,15 @@ def test_the_topic_table():
     assert topics.state("gate/door") == "site/north/gate/door/state"
     assert topics.state("gate") == "site/north/gate/state"
     assert topics.budget("gate") == "site/north/gate/budget/set"
-    assert topics.place_of("site/north/gate/door/evidence") == "gate/door"
-    assert topics.place_of("site/north/gate/state") == "gate"
+    assert topics.address_of("site/north/gate/door/evidence") == "gate/door"
+    assert topics.address_of("site/north/gate/state") == "gate"
 
 
-def test_what_is_announced_comes_back():
-    assert decode_state(encode_state(b"ab", True, HELLO), of_camera=True) == State("6162", True, HELLO)
-    assert decode_state(encode_state(b"ab", True), of_camera=False) == State("6162", True)
-    assert decode_state(encode_state(b"ab", False, HELLO), of_camera=True) == State("6162", False)
-    assert decode_state(encode_state(b"ab", True), of_camera=True) is None  # a camera says what it sends
+def test_a_state_survives_the_round_trip():
+    assert decode_state(encode_state(b"ab", True, CAMERA_INFO), of_camera=True) == NodeState("6162", True, CAMERA_INFO)
+    assert decode_state(encode_state(b"ab", True), of_camera=False) == NodeState("6162", True)
+    assert decode_state(encode_state(b"ab", False, CAMERA_INFO), of_camera=True) == NodeState("6162", False)
+    assert decode_state(encode_state(b"ab", True), of_camera=True) is None  # an online camera must carry a CameraInfo
 
 
 @pytest.mark.parametrize(
@@ -44,8 +44,8 @@ def test_what_is_announced_comes_back():
         {"classes": "x" * 20_000},
     ],
 )
-def test_a_state_that_makes_no_sense_is_none(change):
-    state = json.loads(encode_state(b"ab", True, HELLO)) | change
+def test_a_malformed_state_is_none(change):
+    state = json.loads(encode_state(b"ab", True, CAMERA_INFO)) | change
     assert decode_state(json.dumps(state).encode(), of_camera=True) is None
 
 
@@ -53,5 +53,5 @@ def test_a_state_that_makes_no_sense_is_none(change):
     st.binary(max_size=60) | st.recursive(st.none() | st.integers(), st.lists).map(lambda v: json.dumps(v).encode()),
     st.booleans(),
 )
-def test_rubbish_is_none(data, of_camera):
+def test_random_bytes_are_none(data, of_camera):
     assert decode_state(data, of_camera) is None

@@ -1,13 +1,13 @@
-"""Where a test's server listens."""
+"""The signalling endpoint at which a test's server listens."""
 
 from __future__ import annotations
 
 import pytest
 
-from pipeline.config import WebRtcConfig
-from transport.webrtc.address import MeetingPoint, open_meeting_point
+from sagelink.pipeline.config import WebRtcConfig
+from sagelink.transport.webrtc.address import SignallingEndpoint, open_signalling_endpoint
 
 
 @pytest.fixture
-def at() -> MeetingPoint:
-    return open_meeting_point("webrtc+http://127.0.0.1:0", WebRtcConfig(), "url")
+def endpoint() -> SignallingEndpoint:
+    return open_signalling_endpoint("webrtc+http://127.0.0.1:0", WebRtcConfig(), "url")

@@ -1,4 +1,4 @@
-"""The WebRTC links where they differ from others: who is let in, what a hostile peer gets, what is charged."""
+"""The WebRTC links where they differ from other links: access, hostile peers, recovered losses, charges."""
 
 from __future__ import annotations
 
@@ -12,36 +12,39 @@ from pathlib import Path
 import pytest
 from aiortc import RTCPeerConnection, RTCSessionDescription
 
-from pipeline.config import WebRtcConfig
-from pipeline.errors import SagelinkError, UsageError
+from sagelink.pipeline.config import WebRtcConfig
+from sagelink.pipeline.errors import SagelinkError, UsageError
+from sagelink.transport.link import CameraInfo
+from sagelink.transport.webrtc.address import SignallingEndpoint, open_signalling_endpoint
+from sagelink.transport.webrtc.edge import WebRtcEdgeLink
+from sagelink.transport.webrtc.reassembly import Part, pack_part
+from sagelink.transport.webrtc.server import WebRtcServerLink
+from sagelink.transport.webrtc.signalling import Unreachable, exchange
+from sagelink.transport.webrtc.wire_cost import WebRtcCostModel
+from sagelink.transport.wire import encode_bundle
 from tests.certificates import self_signed
-from transport.link import Hello
-from transport.webrtc import guest as guest_module
-from transport.webrtc.address import MeetingPoint, open_meeting_point
-from transport.webrtc.bill import Tariff
-from transport.webrtc.datagrams import Part, pack_part
-from transport.webrtc.edge import WebRtcEdgeLink
-from transport.webrtc.server import WebRtcServerLink
-from transport.webrtc.signalling import Unreachable, exchange
-from transport.wire import encode_bundle
 
-HELLO = Hello(14, 16, "0123", 5.0)
+CAMERA_INFO = CameraInfo(14, 16, "0123", 5.0)
 TOKEN = "a-token-of-some-length"  # noqa: S105
 
 
 @contextlib.asynccontextmanager
-async def serving(at: MeetingPoint, **options: object) -> AsyncIterator[tuple[WebRtcServerLink, MeetingPoint]]:
-    async with WebRtcServerLink(at, **options) as server:
-        yield server, dataclasses.replace(at, port=server.port)
+async def serving(
+    endpoint: SignallingEndpoint, **options: object
+) -> AsyncIterator[tuple[WebRtcServerLink, SignallingEndpoint]]:
+    async with WebRtcServerLink(endpoint, **options) as server:
+        yield server, dataclasses.replace(endpoint, port=server.port)
 
 
 def edge_link(
-    at: MeetingPoint,
+    endpoint: SignallingEndpoint,
     node: str = "node",
-    toll: Callable[[int], bool] = lambda _: True,
-    on_mended: Callable[[str], None] = lambda _: None,
+    charge_overhead: Callable[[int], bool] = lambda _: True,
+    on_recovered: Callable[[str], None] = lambda _: None,
 ) -> WebRtcEdgeLink:
-    return WebRtcEdgeLink(at, node, ["door"], HELLO, toll=toll, on_mended=on_mended)
+    return WebRtcEdgeLink(
+        endpoint, node, ["door"], CAMERA_INFO, charge_overhead=charge_overhead, on_recovered=on_recovered
+    )
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -51,12 +54,12 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def another_camera_goes_on(server: WebRtcServerLink, at: MeetingPoint) -> AsyncIterator[None]:
-    """A good camera, which is answered before and after what the body does."""
-    async with edge_link(at, "good") as edge:
+async def another_camera_unaffected(server: WebRtcServerLink, endpoint: SignallingEndpoint) -> AsyncIterator[None]:
+    """Checks that a well-behaved camera gets its replies before and after the body."""
+    async with edge_link(endpoint, "good") as edge:
         await edge.ready()
 
-        async def is_answered(data: bytes) -> None:
+        async def check_reply(data: bytes) -> None:
             assert await edge.send("door", data) is None
             async for message in server.messages():
                 if message.sender == "good/door":
@@ -64,15 +67,15 @@ async def another_camera_goes_on(server: WebRtcServerLink, at: MeetingPoint) -> 
                     break
             assert await anext(edge.replies()) == ("door", data)
 
-        await is_answered(b"before")
+        await check_reply(b"before")
         yield
         await edge.ready()
-        await is_answered(b"after")
+        await check_reply(b"after")
 
 
-async def post(at: MeetingPoint, body: bytes, token: str | None = None) -> int:
+async def post(endpoint: SignallingEndpoint, body: bytes, token: str | None = None) -> int:
     def go() -> int:
-        connection = http.client.HTTPConnection(at.host, at.port, timeout=10)
+        connection = http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=10)
         try:
             connection.request("POST", "/offer", body, {"Authorization": f"Bearer {token}"} if token else {})
             return connection.getresponse().status
@@ -82,179 +85,183 @@ async def post(at: MeetingPoint, body: bytes, token: str | None = None) -> int:
     return await asyncio.to_thread(go)
 
 
-async def test_cameras_are_known_while_they_are_there(at: MeetingPoint) -> None:
-    async with serving(at) as (server, there):
-        async with edge_link(there) as edge:
+async def test_cameras_are_listed_while_they_are_connected(endpoint: SignallingEndpoint) -> None:
+    async with serving(endpoint) as (server, address):
+        async with edge_link(address) as edge:
             await edge.ready()
-            await until(lambda: server.cameras == {"node/door": HELLO})
+            await until(lambda: server.cameras == {"node/door": CAMERA_INFO})
         await until(lambda: server.cameras == {})
 
 
-async def test_a_token_is_wanted_and_shown(at: MeetingPoint) -> None:
-    at = dataclasses.replace(at, token=TOKEN)
-    async with serving(at) as (server, there), another_camera_goes_on(server, there):
-        assert await post(there, b"x") == 401
-        assert await post(there, b"x", "another-token-of-this-length") == 401
-        with pytest.raises(Unreachable, match="another token than the server's"):
-            await exchange(dataclasses.replace(there, token="wrong-wrong-wrong"), "offer")  # noqa: S106
+async def test_the_server_requires_its_token(endpoint: SignallingEndpoint) -> None:
+    endpoint = dataclasses.replace(endpoint, token=TOKEN)
+    async with serving(endpoint) as (server, address), another_camera_unaffected(server, address):
+        assert await post(address, b"x") == 401
+        assert await post(address, b"x", "another-token-of-this-length") == 401
+        with pytest.raises(Unreachable, match="the token is not the server's"):
+            await exchange(dataclasses.replace(address, token="wrong-wrong-wrong"), "offer")  # noqa: S106
 
 
-async def test_a_certificate_for_another_host_is_told(at: MeetingPoint, tmp_path: Path) -> None:
+async def test_a_certificate_for_another_host_is_reported(endpoint: SignallingEndpoint, tmp_path: Path) -> None:
     (right, key), (other, other_key) = (self_signed(tmp_path / host, host) for host in ("IP:127.0.0.1", "DNS:other"))
-    for certificate, its_key, says in ((right, key, None), (other, other_key, "IP address mismatch")):
-        trusting = open_meeting_point("webrtc+https://127.0.0.1:0", WebRtcConfig(ca=certificate), "url")
-        async with serving(trusting, certificate=certificate, key=its_key) as (server, there):
-            if says is None:
-                async with another_camera_goes_on(server, there):
+    for certificate, its_key, expected in ((right, key, None), (other, other_key, "IP address mismatch")):
+        trusting = open_signalling_endpoint("webrtc+https://127.0.0.1:0", WebRtcConfig(ca=certificate), "url")
+        async with serving(trusting, certificate=certificate, key=its_key) as (server, address):
+            if expected is None:
+                async with another_camera_unaffected(server, address):
                     pass
                 continue
-            with pytest.raises(Unreachable, match=says):
-                await exchange(there, "offer")
+            with pytest.raises(Unreachable, match=expected):
+                await exchange(address, "offer")
     with pytest.raises(UsageError, match="not a usable PEM file"):
-        open_meeting_point("webrtc+https://127.0.0.1:0", WebRtcConfig(ca=key), "url")
+        open_signalling_endpoint("webrtc+https://127.0.0.1:0", WebRtcConfig(ca=key), "url")
 
 
-async def test_who_expects_tls_is_told_that_there_is_none(at: MeetingPoint) -> None:
-    async with serving(at) as (_, there):
-        trusting = open_meeting_point(f"webrtc+https://127.0.0.1:{there.port}", WebRtcConfig(), "url")
+async def test_a_missing_tls_server_is_reported(endpoint: SignallingEndpoint) -> None:
+    async with serving(endpoint) as (_, address):
+        trusting = open_signalling_endpoint(f"webrtc+https://127.0.0.1:{address.port}", WebRtcConfig(), "url")
         with pytest.raises(Unreachable, match=r"a server without a certificate is webrtc\+http://"):
             await exchange(trusting, "offer")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7"])  # noqa: S104
-def test_others_are_not_served_without_a_token(at: MeetingPoint, host: str) -> None:
+def test_a_reachable_address_requires_a_token(endpoint: SignallingEndpoint, host: str) -> None:
     with pytest.raises(UsageError, match="can be reached by others"):
-        WebRtcServerLink(dataclasses.replace(at, host=host))
+        WebRtcServerLink(dataclasses.replace(endpoint, host=host))
 
 
 @pytest.mark.parametrize("offer", [b"", b"rubbish", b"\xff\xfe", b"v=0\r\nm=application 9\r\n", b"v=0\r\n" * 1000])
-async def test_an_offer_that_is_none_is_refused(at: MeetingPoint, offer: bytes) -> None:
-    async with serving(at) as (server, there), another_camera_goes_on(server, there):
-        assert await post(there, offer) == 400
+async def test_a_malformed_offer_is_refused(endpoint: SignallingEndpoint, offer: bytes) -> None:
+    async with serving(endpoint) as (server, address), another_camera_unaffected(server, address):
+        assert await post(address, offer) == 400
 
 
-async def test_an_offer_of_any_length_is_not_read(at: MeetingPoint) -> None:
-    async with serving(at) as (server, there), another_camera_goes_on(server, there):
-        assert await post(there, b"v" * 65_537) == 413
+async def test_an_offer_that_is_too_long_is_refused(endpoint: SignallingEndpoint) -> None:
+    async with serving(endpoint) as (server, address), another_camera_unaffected(server, address):
+        assert await post(address, b"v" * 65_537) == 413
 
 
-async def hostile(at: MeetingPoint, channels: int) -> RTCPeerConnection:
+async def connect_with_channels(endpoint: SignallingEndpoint, channels: int) -> RTCPeerConnection:
     peer = RTCPeerConnection()
     for number in range(channels):
         peer.createDataChannel(f"channel {number}")
     await peer.setLocalDescription(await peer.createOffer())
-    answer = await exchange(at, peer.localDescription.sdp)
+    answer = await exchange(endpoint, peer.localDescription.sdp)
     await peer.setRemoteDescription(RTCSessionDescription(answer, "answer"))
     return peer
 
 
-async def test_a_peer_with_channels_of_its_own_is_put_out(at: MeetingPoint) -> None:
-    async with serving(at) as (server, there), another_camera_goes_on(server, there):
-        peer = await hostile(there, 100)
-        assert len(server._guests) == 2
-        await until(lambda: len(server._guests) == 1)
+async def test_a_peer_that_opens_channels_is_disconnected(endpoint: SignallingEndpoint) -> None:
+    async with serving(endpoint) as (server, address), another_camera_unaffected(server, address):
+        peer = await connect_with_channels(address, 100)
+        assert len(server._sessions) == 2
+        await until(lambda: len(server._sessions) == 1)
         await peer.close()
 
 
-async def test_a_peer_that_sends_text_is_put_out(at: MeetingPoint) -> None:
-    async with serving(at) as (server, there), another_camera_goes_on(server, there):
+async def test_a_peer_that_sends_text_is_disconnected(endpoint: SignallingEndpoint) -> None:
+    async with serving(endpoint) as (server, address), another_camera_unaffected(server, address):
         peer = RTCPeerConnection()
         channel = peer.createDataChannel("evidence", negotiated=True, id=1)
         channel.add_listener("open", lambda: channel.send("hello"))
         await peer.setLocalDescription(await peer.createOffer())
-        answer = await exchange(there, peer.localDescription.sdp)
+        answer = await exchange(address, peer.localDescription.sdp)
         await peer.setRemoteDescription(RTCSessionDescription(answer, "answer"))
-        assert len(server._guests) == 2
-        await until(lambda: len(server._guests) == 1)
+        assert len(server._sessions) == 2
+        await until(lambda: len(server._sessions) == 1)
         await peer.close()
 
 
-async def test_a_peer_that_never_comes_is_forgotten(at: MeetingPoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with serving(at) as (server, there), another_camera_goes_on(server, there):
-        monkeypatch.setattr(guest_module, "_OPEN_S", 0.3)
+async def test_a_peer_that_never_connects_is_removed(endpoint: SignallingEndpoint) -> None:
+    async with serving(endpoint, open_s=2.0) as (server, address), another_camera_unaffected(server, address):
         peer = RTCPeerConnection()
         peer.createDataChannel("x")
         await peer.setLocalDescription(await peer.createOffer())
-        await exchange(there, peer.localDescription.sdp)
-        assert len(server._guests) == 2
-        await until(lambda: len(server._guests) == 1)
+        await exchange(address, peer.localDescription.sdp)
+        assert len(server._sessions) == 2
+        await until(lambda: len(server._sessions) == 1)
         await peer.close()
 
 
-async def test_there_are_only_so_many_peers(at: MeetingPoint) -> None:
-    async with serving(at, max_peers=1) as (server, there), another_camera_goes_on(server, there):
-        assert await post(there, b"v=0\r\n") == 503
+async def test_the_number_of_peers_is_limited(endpoint: SignallingEndpoint) -> None:
+    async with serving(endpoint, max_peers=1) as (server, address), another_camera_unaffected(server, address):
+        assert await post(address, b"v=0\r\n") == 503
 
 
-async def test_a_server_that_dies_is_noticed_and_found_again(at: MeetingPoint) -> None:
-    async with serving(at) as (_, there), edge_link(there) as edge:
+async def test_a_silent_server_is_noticed_and_the_link_reconnects(endpoint: SignallingEndpoint) -> None:
+    async with serving(endpoint) as (_, address), edge_link(address) as edge:
         await edge.ready()
-        edge._peer._connection.sctp._handle_data = _deaf  # as a cable that is cut
+        edge._peer._connection.sctp._handle_data = _ignore  # as if the cable were cut
         await until(lambda: "silent" in (edge.refusal() or ""))
         await edge.ready()
         assert edge.refusal() is None
 
 
-async def _deaf(_: bytes) -> None:
+async def _ignore(_: bytes) -> None:
     pass
 
 
-async def test_lost_parts_leave_the_others(at: MeetingPoint) -> None:
-    async with serving(at) as (server, there), edge_link(there) as edge:
+async def test_lost_parts_leave_the_other_parts_usable(endpoint: SignallingEndpoint) -> None:
+    async with serving(endpoint) as (server, address), edge_link(address) as edge:
         await edge.ready()
-        keep, sent = edge._peer.evidence, []
+        send, sent = edge._peer.send_evidence, []
 
         def lose_the_second(data: bytes) -> bool:
             sent.append(data)
-            return True if len(sent) == 2 else keep(data)
+            return True if len(sent) == 2 else send(data)
 
-        edge._peer.evidence = lose_the_second
+        edge._peer.send_evidence = lose_the_second
         assert await edge.send("door", encode_bundle(9, [b"one", b"two", b"three"])) is None
         message = await anext(server.messages())
         assert (message.data, message.lost_parts) == (encode_bundle(0, [b"one", b"three"]), 1)
 
 
-async def test_a_verdict_whose_first_copy_is_lost_comes_all_the_same_and_is_counted(at: MeetingPoint) -> None:
-    mended: list[str] = []
-    async with serving(at) as (server, there), edge_link(there, on_mended=mended.append) as edge:
+async def test_a_verdict_whose_first_copy_is_lost_arrives_and_is_counted(endpoint: SignallingEndpoint) -> None:
+    recovered: list[str] = []
+    async with serving(endpoint) as (server, address), edge_link(address, on_recovered=recovered.append) as edge:
         await edge.ready()
-        (guest,) = server._guests.values()
-        guest._peer.evidence = lambda _: True
+        (session,) = server._sessions.values()
+        session._peer.send_evidence = lambda _: True
         assert await edge.send("door", b"data") is None
         assert await server.reply(await anext(server.messages()), b"verdict")
         assert await anext(edge.replies()) == ("door", b"verdict")
-        assert "rescued" in mended
+        assert "rescued" in recovered
 
 
 @pytest.mark.parametrize("affordable", [True, False])
-async def test_a_message_of_one_datagram_goes_again_where_the_budget_pays(at: MeetingPoint, affordable: bool) -> None:
+async def test_a_message_of_one_datagram_is_resent_if_the_budget_has_room(
+    endpoint: SignallingEndpoint, affordable: bool
+) -> None:
     asked: list[int] = []
-    mended: list[str] = []
-    again = Tariff().message_bits(5)
+    recovered: list[str] = []
+    again = WebRtcCostModel().message_bits(5)
 
-    def toll(bits: int) -> bool:
+    def charge_overhead(bits: int) -> bool:
         asked.append(bits)
         return affordable or bits != again
 
-    async with serving(at) as (server, there), edge_link(there, toll=toll, on_mended=mended.append) as edge:
+    async with (
+        serving(endpoint) as (server, address),
+        edge_link(address, charge_overhead=charge_overhead, on_recovered=recovered.append) as edge,
+    ):
         await edge.ready()
-        keep, sent = edge._peer.evidence, []
+        send, sent = edge._peer.send_evidence, []
 
         def lose_the_first(data: bytes) -> bool:
             sent.append(data)
-            return True if len(sent) == 1 else keep(data)
+            return True if len(sent) == 1 else send(data)
 
-        edge._peer.evidence = lose_the_first
+        edge._peer.send_evidence = lose_the_first
         assert await edge.send("door", b"first") is None
         await until(lambda: again in asked)
         if affordable:
             assert (await anext(server.messages())).data == b"first"
         assert sent == [pack_part(Part(0, 0, 0, 1, b"first"))] * (2 if affordable else 1)
-        assert mended == ["resent"] * affordable
+        assert recovered == ["resent"] * affordable
 
 
-async def test_what_is_answered_does_not_go_again_and_what_came_twice_counts_once(at: MeetingPoint) -> None:
-    async with serving(at) as (server, there), edge_link(there) as edge:
+async def test_an_answered_message_is_not_resent_and_a_duplicate_counts_once(endpoint: SignallingEndpoint) -> None:
+    async with serving(endpoint) as (server, address), edge_link(address) as edge:
         await edge.ready()
         for data in (b"one", b"two"):
             assert await edge.send("door", data) is None
@@ -262,28 +269,28 @@ async def test_what_is_answered_does_not_go_again_and_what_came_twice_counts_onc
             assert message.data == data
             await server.reply(message, b"reply to " + data)
             assert await anext(edge.replies()) == ("door", b"reply to " + data)
-        assert not edge._single
-        edge._send_again(pack_part(Part(0, 1, 0, 1, b"two")), 800)
+        assert not edge._unanswered
+        edge._resend(pack_part(Part(0, 1, 0, 1, b"two")), 800)
         await edge.ready()
         assert await edge.send("door", b"three") is None
         assert (await anext(server.messages())).data == b"three"
 
 
-async def test_connecting_and_heartbeats_are_charged(at: MeetingPoint) -> None:
+async def test_connecting_and_heartbeats_are_charged(endpoint: SignallingEndpoint) -> None:
     charged: list[int] = []
 
-    def toll(bits: int) -> bool:
+    def charge_overhead(bits: int) -> bool:
         charged.append(bits)
         return True
 
-    async with serving(at) as (_, there), edge_link(there, toll=toll) as edge:
+    async with serving(endpoint) as (_, address), edge_link(address, charge_overhead=charge_overhead) as edge:
         await edge.ready()
-        assert charged[0] == Tariff(ipv6=False, tls=False).connect_bits()
-        await until(lambda: len(charged) > 1)  # what is counted beyond that, heartbeats at least
+        assert charged[0] == WebRtcCostModel(ipv6=False, tls=False).connect_bits()
+        await until(lambda: len(charged) > 1)  # bits counted beyond the estimate: heartbeats at least
 
 
-async def test_a_replay_wants_a_server(at: MeetingPoint) -> None:
-    nobody = dataclasses.replace(at, port=9)
+async def test_a_replay_fails_without_a_server(endpoint: SignallingEndpoint) -> None:
+    closed_port_endpoint = dataclasses.replace(endpoint, port=9)
     with pytest.raises(SagelinkError, match="Connection refused"):
-        async with WebRtcEdgeLink(nobody, "node", ["door"], HELLO, toll=None):
+        async with WebRtcEdgeLink(closed_port_endpoint, "node", ["door"], CAMERA_INFO, charge_overhead=None):
             pass

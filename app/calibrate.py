@@ -1,0 +1,101 @@
+"""`sagelink calibrate`: takes unlabelled frames, measures the frontier of operating points, writes it as a YAML file.
+
+Heavy imports stay inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from sagelink.app.options import ModelOptions, with_model_options
+from sagelink.lab import MIN_IMAGES
+from sagelink.pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sagelink.lab.calibration_checkpoint import CalibrationCheckpoint
+    from sagelink.lab.harness import Harness, Sample
+    from sagelink.lab.progress_bar import ProgressBar
+    from sagelink.stages.frontier import FrontierModel
+
+
+@with_model_options
+def calibrate(
+    source: Annotated[
+        str, typer.Argument(help="Frames like those of the site: a folder of images, a video file, synthetic:N.")
+    ],
+    labels: Annotated[
+        Optional[Path], typer.Option(help="CSV file with the columns file and label, for a folder; optional.")
+    ] = None,
+    frames: Annotated[
+        int, typer.Option(min=MIN_IMAGES, help="Maximum number of frames, spread over the source.")
+    ] = 100,
+    out: Annotated[Path, typer.Option(help="YAML file to write, for encode.frontier.")] = Path("frontier.yaml"),
+    *,
+    options: ModelOptions,
+) -> None:
+    """Measure cost and accuracy of each operating point on your own frames; `run` plans with the result.
+
+    Ctrl-C keeps the complete lines; the same command then continues."""
+    from rich.console import Console
+
+    from sagelink.lab.calibration_checkpoint import CalibrationCheckpoint
+    from sagelink.lab.dataset import pictures_of
+    from sagelink.lab.frontier_measurement import write_frontier
+    from sagelink.lab.harness import Harness
+    from sagelink.lab.progress_bar import ProgressBar
+    from sagelink.models.pair import Pair
+    from sagelink.pipeline.output_files import check_writable
+
+    settings = options.load({"capture.source": source})
+    check_writable(out.parent)
+    if out.is_dir():
+        raise UsageError(f"--out {str(out)!r} is a folder; accepted: a YAML file to write")
+    pair = Pair.load(settings)
+    pictures = pictures_of(settings.all_cameras[0], labels, pair.edge.labels, frames)
+    harness = Harness(pair, settings.capture.resize)
+    console = Console()
+    with ProgressBar(console) as bar:
+        samples = []
+        for sample in harness.samples(pictures, settings.select):
+            samples.append(sample)
+            bar.show("edge", len(samples), frames)
+        if len(samples) < MIN_IMAGES:
+            raise UsageError(f"{len(samples)} frames to measure in {source!r}; accepted: {MIN_IMAGES} or more")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint = CalibrationCheckpoint(out.with_name(out.name + ".resume"), samples, pair.server)
+        frontier = _measure(console, bar, harness, samples, checkpoint)
+    if frontier is None:
+        return
+    truth = "labels" if samples[0].truth is not None else "no labels"
+    write_frontier(frontier, out, f"{len(samples)} frames of {source}, {truth}, edge {pair.edge.name}")
+    checkpoint.delete()
+    console.print(f"written to {out}; use it with --set encode.frontier={out}", highlight=False, soft_wrap=True)
+
+
+def _measure(
+    console: Console, bar: ProgressBar, harness: Harness, samples: Sequence[Sample], checkpoint: CalibrationCheckpoint
+) -> FrontierModel | None:
+    """None when Ctrl-C ended the measurement; its complete lines are then in the checkpoint."""
+    from sagelink.lab.frontier_measurement import measure, plan_curves
+
+    try:
+        return measure(
+            samples,
+            harness.classifier,
+            [*plan_curves(harness.canvas)],
+            lambda done, total: bar.show("operating points", done, total),
+            checkpoint.load(),
+            checkpoint.save,
+        )
+    except KeyboardInterrupt:
+        state = "no line is complete, nothing is kept"
+        if checkpoint.load():
+            state = f"complete lines are kept in {checkpoint.path}: the same command continues"
+        console.print(f"interrupted; {state}", style="yellow", highlight=False, soft_wrap=True)
+        return None

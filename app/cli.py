@@ -1,0 +1,305 @@
+"""The `sagelink` command: reads arguments, runs one subcommand, and ends with its exit code.
+
+Heavy imports stay inside the commands, so that --help is quick.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from sagelink.app.adapt import adapt
+from sagelink.app.calibrate import calibrate
+from sagelink.app.eval import evaluate
+from sagelink.app.eval_video import evaluate_video
+from sagelink.app.options import (
+    ConfigOption,
+    ModelOptions,
+    PairOption,
+    ServerCheckpointOption,
+    ServerModelOption,
+    SetOption,
+    load_settings,
+    with_model_options,
+)
+from sagelink.pipeline.errors import SagelinkError, UsageError
+
+if TYPE_CHECKING:
+    from sagelink.pipeline.config import Config
+
+log = logging.getLogger(__name__)
+
+app = typer.Typer(
+    name="sagelink",
+    help="Send the part of a camera frame that a remote model needs, and never more bits than the uplink may carry.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+config_app = typer.Typer(help="Show or check a configuration.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+
+_DASHBOARD = "127.0.0.1:8600"
+_INTERRUPTED = 130  # typer's exit code for Ctrl-C
+
+
+@app.command()
+@with_model_options
+def run(
+    options: ModelOptions,
+    source: Annotated[
+        Optional[str],
+        typer.Argument(
+            help="Video file, folder of images, webcam (0, /dev/video0), rtsp:// or http(s):// URL, or synthetic:N."
+        ),
+    ] = None,
+    server: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Address of a `sagelink serve`: mqtt://host:port of its broker, or its own webrtc+http://host:port."
+        ),
+    ] = None,
+    uplink: Annotated[Optional[str], typer.Option(help="Budget rate: 64kbit/s, 0.5Mbit/s, unlimited.")] = None,
+    window: Annotated[Optional[str], typer.Option(help="Budget window: 1s, 500ms.")] = None,
+    selector: Annotated[
+        Optional[str], typer.Option(help="Unit selector: coverage, sage, topk, mmr, fps, uniform or random.")
+    ] = None,
+    importance: Annotated[Optional[str], typer.Option(help="Importance of units: last, rollout or gradient.")] = None,
+    units: Annotated[Optional[int], typer.Option(help="Maximum number of units per frame.")] = None,
+    gate: Annotated[Optional[str], typer.Option(help="Gate policy: min_entropy, margin, always or never.")] = None,
+    realtime: Annotated[
+        Optional[bool], typer.Option("--realtime/--fast", help="Play a file at its own pace, or as fast as possible.")
+    ] = None,
+    fps: Annotated[Optional[float], typer.Option(help="Frames per second to process (default: all).")] = None,
+    duration: Annotated[Optional[str], typer.Option(help="End the run after this time: 30s, 5min.")] = None,
+    max_frames: Annotated[Optional[int], typer.Option(help="End each camera after this number of frames.")] = None,
+    backend: Annotated[Optional[str], typer.Option(help="Library that reads cameras: opencv or pyav.")] = None,
+    resize: Annotated[Optional[str], typer.Option(help="squash: the whole frame; crop: its central square.")] = None,
+    out: Annotated[Optional[str], typer.Option(help="Folder for results.jsonl and summary.json.")] = None,
+    annotate: Annotated[Optional[str], typer.Option(help="Annotated video to write, an .mp4 file.")] = None,
+    record: Annotated[
+        Optional[str], typer.Option(help="Folder for a recording, which `sagelink replay` runs again.")
+    ] = None,
+    dashboard: Annotated[
+        bool, typer.Option("--dashboard", help=f"Serve a web page that shows the run, on {_DASHBOARD}.")
+    ] = False,
+    dashboard_address: Annotated[
+        Optional[str], typer.Option(help="Serve that page on another address.", metavar="HOST:PORT")
+    ] = None,
+) -> None:
+    """Run a source through the pipeline: one verdict for every captured frame."""
+    if dashboard and dashboard_address is None:
+        dashboard_address = _DASHBOARD
+    settings = options.load(
+        {
+            "capture.source": source,
+            "ship.server": server,
+            "budget.uplink": uplink,
+            "budget.window": window,
+            "select.selector": selector,
+            "select.importance": importance,
+            "select.units": units,
+            "gate.policy": gate,
+            "capture.realtime": realtime,
+            "capture.fps": fps,
+            "capture.duration": duration,
+            "capture.max_frames": max_frames,
+            "capture.backend": backend,
+            "capture.resize": resize,
+            "output.out": out,
+            "output.annotate": annotate,
+            "output.record": record,
+            "dashboard.address": dashboard_address,
+        }
+    )
+    _run(settings)
+
+
+def _run(settings: Config) -> None:
+    from rich.console import Console
+
+    from sagelink.app.run import prepare
+    from sagelink.monitor.console_summary import summary_table
+
+    prepared = prepare(settings)
+    console = Console()
+    with prepared.panel(console) as panel:
+        summary = prepared.run(watch=panel.show, tell=panel.tell)
+    console.print(summary_table(summary))
+    if settings.output.out is not None:
+        console.print(f"written to {settings.output.out}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def replay(
+    recording: Annotated[Path, typer.Argument(help="Folder that `sagelink run --record` wrote.", metavar="DIR")],
+    uplink: Annotated[
+        Optional[list[str]], typer.Option(help="Other budget rates to try: 32kbit/s,64kbit/s; may be repeated.")
+    ] = None,
+    assignments: SetOption = None,
+    out: Annotated[Optional[Path], typer.Option(help="Folder for these runs (default: DIR/replay).")] = None,
+) -> None:
+    """Run a recording again: unchanged, to check every bit of it, or with other settings, to compare the results."""
+    from sagelink.app.replay import check, compare
+    from sagelink.pipeline.config_file import parse_assignments
+
+    changes = parse_assignments(assignments or [])
+    rates = [rate.strip() for given in uplink or [] for rate in given.split(",")]
+    if rates or changes:
+        compare(recording, rates, changes, out or recording / "replay")
+    elif out is not None:
+        raise UsageError("--out has nothing to hold without --uplink or --set: a check writes no files")
+    else:
+        check(recording)
+
+
+@app.command()
+def serve(
+    config: ConfigOption = None,
+    listen: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Where cameras reach this server: mqtt://host:port of a broker, or its own webrtc+http://host:port."
+        ),
+    ] = None,
+    embedded_broker: Annotated[
+        Optional[str], typer.Option(help="Run a broker in this process instead, on this host:port.")
+    ] = None,
+    models: PairOption = None,
+    server_model: ServerModelOption = None,
+    server_checkpoint: ServerCheckpointOption = None,
+    device: Annotated[Optional[str], typer.Option(help="Device of the model: cpu, cuda, cuda:N or mps.")] = None,
+    workers: Annotated[Optional[int], typer.Option(help="Batches that are classified at the same time.")] = None,
+    http: Annotated[Optional[str], typer.Option(help="Serve /healthz, /readyz and /metrics on this host:port.")] = None,
+    assignments: SetOption = None,
+) -> None:
+    """Classify the evidence of cameras that reach this server over MQTT or WebRTC, until Ctrl-C."""
+    given = {
+        "serve.listen": listen,
+        "serve.embedded_broker": embedded_broker,
+        "models": models,
+        "server.model": server_model,
+        "server.checkpoint": server_checkpoint,
+        "server.device": device,
+        "serve.workers": workers,
+        "serve.http": http,
+    }
+    settings = load_settings(config, given, assignments)
+    from sagelink.app.serve import serve as serve_until_stopped
+
+    serve_until_stopped(settings, typer.echo)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the runs of the demo.")] = Path("runs/demo"),
+    frames: Annotated[int, typer.Option(min=1, help="Number of synthetic frames.")] = 240,
+) -> None:
+    """Show how a budget changes accuracy: the bundled models on synthetic frames, under several budgets."""
+    from sagelink.app.demo import run_demo
+
+    run_demo(out, frames)
+
+
+@app.command()
+def report(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Folder of a run, or two folders to compare.", metavar="RUN_DIR...")
+    ],
+    out: Annotated[
+        Optional[Path], typer.Option(help="HTML page to write (default: report.html in the first folder).")
+    ] = None,
+) -> None:
+    """Write a page about a run, or about two side by side: bits, verdicts, latency, accuracy, notable frames."""
+    from sagelink.monitor.report import write_report
+
+    if len(folders) > 2:
+        raise UsageError(f"{len(folders)} run folders given; accepted: one, or two to compare")
+    typer.echo(f"written to {write_report(folders, out)}, with its plots as PNG files beside it")
+
+
+app.command("eval")(evaluate)
+app.command("calibrate")(calibrate)
+app.command("adapt")(adapt)
+app.command("eval-video")(evaluate_video)
+
+
+@app.command("models")
+def list_models() -> None:
+    """List models: bundled, cached, and available by name."""
+    from sagelink.app.list_models import print_models
+
+    print_models()
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine: versions, OpenCV packages, threads, cameras, model cache."""
+    from sagelink.app.doctor import print_diagnosis
+
+    if not print_diagnosis():
+        raise typer.Exit(1)
+
+
+@config_app.command("show")
+def config_show(
+    config: Annotated[Optional[Path], typer.Argument(help="YAML file (default: none).")] = None,
+    assignments: SetOption = None,
+) -> None:
+    """Print the complete configuration: defaults, the file, and the overrides."""
+    from sagelink.pipeline.config_file import dump_config
+
+    typer.echo(dump_config(load_settings(config, {}, assignments)), nl=False)
+
+
+@config_app.command("check")
+def config_check(config: Annotated[Path, typer.Argument(help="YAML file.")]) -> None:
+    """Check a configuration file, and print its errors."""
+    from sagelink.app.run import check_names
+    from sagelink.pipeline.config_file import load_config
+
+    check_names(load_config(config))
+    typer.echo(f"{config}: valid")
+
+
+def main() -> None:
+    """Entry point. Exit codes: 0 done, 1 failed while running, 2 wrong use or configuration."""
+    level = os.environ.get("SAGELINK_LOG", "warning").upper()
+    if level not in logging.getLevelNamesMapping():
+        level = "WARNING"
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    code = _run_app()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Everything is on disk. A normal exit takes another second to unload torch, and it is not safe while a daemon
+    # thread is still inside a camera driver.
+    os._exit(code)
+
+
+def _run_app() -> int:
+    try:
+        app()
+    except SagelinkError as error:
+        typer.echo(f"sagelink: {error}", err=True)
+        return error.exit_code
+    except SystemExit as end:  # typer always ends like this
+        if end.code != _INTERRUPTED:
+            return end.code if isinstance(end.code, int) else 0
+        typer.echo("sagelink: interrupted before there was a result", err=True)
+        return 1
+    except Exception as error:
+        typer.echo(f"sagelink: internal error, please report it: {error!r} (SAGELINK_LOG=debug shows more)", err=True)
+        log.debug("event=internal_error", exc_info=True)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""`sagelink doctor`: checks this machine, and prints one line per finding."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from importlib import metadata
+
+from rich.console import Console
+
+_PACKAGES = ("torch", "torchvision", "timm", "numpy", "av", "pillow", "zstandard", "pydantic", "safetensors")
+_OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
+
+Finding = tuple[bool, str, str]  # healthy, subject, detail
+
+
+def print_diagnosis() -> bool:
+    """Prints one line per finding; False when something must be repaired."""
+    console = Console()
+    healthy = True
+    for check in (_versions, _opencv, _compute, _cameras, _models):
+        for fine, subject, detail in check():
+            healthy &= fine
+            mark = "[green]ok[/]  " if fine else "[red]fix[/] "
+            console.print(f"{mark} {subject:<14} {detail}", highlight=False, soft_wrap=True)
+    return healthy
+
+
+def _versions() -> Iterator[Finding]:
+    yield True, "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    for name in ("sagelink", *_PACKAGES):
+        try:
+            yield True, name, metadata.version(name)
+        except metadata.PackageNotFoundError:
+            yield False, name, "not installed"
+
+
+def _opencv() -> Iterator[Finding]:
+    """All OpenCV packages install into the folder cv2; two of them break each other silently."""
+    installed = {dist.metadata["Name"].lower() for dist in metadata.distributions() if dist.metadata["Name"]}
+    packages = sorted(installed & set(_OPENCV))
+    if len(packages) > 1:
+        yield False, "opencv", f"{' and '.join(packages)} overwrite each other: uninstall all of them, then install one"
+        return
+    try:
+        import cv2
+    except ImportError as error:
+        yield False, "opencv", f"cannot be imported: {error}"
+        return
+    yield True, "opencv", f"{cv2.__version__} from {', '.join(packages) or 'outside pip'}"
+    backends = [cv2.videoio_registry.getBackendName(number) for number in cv2.videoio_registry.getBackends()]
+    yield "FFMPEG" in backends, "opencv video", ", ".join(backends)
+
+
+def _compute() -> Iterator[Finding]:
+    import torch
+
+    from sagelink.pipeline.config import Config
+
+    yield True, "threads", f"{os.cpu_count()} cores; {Config().threads} per model by default"
+    accelerators = [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        accelerators.append("mps")
+    yield True, "accelerators", ", ".join(accelerators) or "none"
+
+
+def _cameras() -> Iterator[Finding]:
+    from sagelink.stages.cameras.address import list_webcams
+
+    yield True, "webcams", ", ".join(list_webcams()) or "none"
+
+
+def _models() -> Iterator[Finding]:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    from sagelink.models.loading import DEMO_DIR, DEMO_MODELS, cached_file
+    from sagelink.pipeline.config import MODEL_PAIRS
+
+    missing = [name for name, role in DEMO_MODELS.items() if not (DEMO_DIR / f"{role}.safetensors").is_file()]
+    yield not missing, "demo pair", f"missing: {', '.join(missing)}" if missing else "bundled"
+    for name in MODEL_PAIRS["deit"][:2]:
+        yield True, "model cache", f"{name}: {'cached' if cached_file(name) else 'not yet'} in {HF_HUB_CACHE}"

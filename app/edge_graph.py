@@ -1,0 +1,195 @@
+"""Assembles the edge's stage graph from the parts of a run. This module is the picture in docs/architecture.md."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from sagelink.app.reply_deadline import REPLAY_DEADLINE_S
+from sagelink.pipeline.channel import Channel
+from sagelink.pipeline.clock import BudgetClock, MonotonicClock
+from sagelink.pipeline.graph import Chain, Graph, Stage
+from sagelink.pipeline.threads import InThread
+from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Frame, Metered, Scored, Selected, Sent, Verdict
+from sagelink.stages.budget_meter import Claim, Meter
+from sagelink.stages.capture import MergedCaptures
+from sagelink.stages.encode import Encode
+from sagelink.stages.rate_control import ValueGate
+from sagelink.stages.reference_tracker import ReferenceTracker
+from sagelink.stages.scene_tracker import RegisterPending, SceneTracker, TrackScene, scene_config
+from sagelink.stages.score import Score
+from sagelink.stages.select import Select
+from sagelink.stages.ship import AHEAD, Collect, Pace, Ship, Uplink
+from sagelink.stages.zoom import ZoomCrop, ZoomSchedule
+
+if TYPE_CHECKING:
+    from sagelink.app.replay_script import Script
+    from sagelink.models.pair import Pair
+    from sagelink.pipeline.camera_accounts import CameraAccount
+    from sagelink.pipeline.config import Config
+    from sagelink.stages.capture import Capture
+    from sagelink.stages.confidence_gate import Gate
+    from sagelink.stages.evidence_encoder import Encoder
+    from sagelink.stages.fuse import Fuse
+    from sagelink.stages.verdict_recorder import Recorder
+    from sagelink.transport.link import EdgeLink
+
+_MAX_BATCH = 8  # frames that one forward pass of the edge model scores
+_WORK = (Frame, Scored, Metered, Selected, Evidence, Sent, Answered)
+
+References = Mapping[str, ReferenceTracker]
+Routes = dict[type[Any], Channel[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeParts:
+    """The parts of a run that its graph is assembled from."""
+
+    config: Config
+    models: Pair
+    captures: Sequence[Capture]
+    accounts: Mapping[str, CameraAccount]  # by camera
+    gate: Gate
+    encoder: Encoder
+    fuse: Fuse
+    recorder: Recorder
+    link: EdgeLink
+    clock: BudgetClock
+    tracked_cameras: Collection[str] = ()  # cameras whose scenes are tracked
+    script: Script | None = None  # in an exact replay: replaces the captures, the clock and the server
+
+    @property
+    def live(self) -> bool:
+        """A live run drops frames that it has no time for; a replay, whose clock is the stream's time, waits."""
+        return isinstance(self.clock, MonotonicClock)
+
+
+def edge_graph(parts: EdgeParts) -> Graph:
+    """capture -> score -> offload (see `_offload`) -> collect -> fuse -> record.
+
+    A frame that keeps its edge answer leaves any stage as `EdgeOnly` and goes straight to fuse, over `decided`.
+    """
+    config, in_flight = parts.config, parts.config.ship.in_flight
+    graph = Graph(partial(_rescue, parts.fuse))
+    decided = graph.channel("decided")
+    edge_only: Routes = {EdgeOnly: decided}
+    references = _reference_trackers(parts)
+    uplink = Uplink(parts.link, in_flight, config.ship.deadline if parts.live else None, references)
+    score = _score(parts)
+
+    frames = _capture(graph, parts, edge_only)
+    scored = graph.stage(InThread("score", score), frames, name="score", routes=edge_only, batch=_max_batch(parts))
+    offload = _offload(parts, uplink, references, score, decided)
+    sent = graph.stage(offload, scored, name="offload", routes=edge_only, capacity=in_flight)
+    collect = Collect(uplink, config.ship.deadline if parts.live else REPLAY_DEADLINE_S)
+    graph.stage(collect, sent, workers=in_flight, routes={EdgeOnly: decided, Answered: decided})
+    fuse = Chain([parts.script.drops, parts.fuse]) if parts.script else parts.fuse
+    verdicts = graph.stage(fuse, decided, name="fuse")
+    graph.stage(InThread("record", parts.recorder.write), verdicts, name="record")
+    return graph
+
+
+def verdict_on(leftover: object, fuse: Fuse) -> Verdict | None:
+    """The verdict on an item that was still inside the graph when it ended; None when the item belongs to no frame."""
+    if isinstance(leftover, Verdict):
+        return leftover
+    if isinstance(leftover, EdgeOnly | Answered):
+        return fuse.decide(leftover)
+    return fuse.decide(EdgeOnly(leftover, Drop.STOPPED)) if isinstance(leftover, _WORK) else None
+
+
+def _rescue(fuse: Fuse, item: object, error: Exception | None) -> object:
+    """A frame whose stage failed, or that a newer frame displaced, keeps its edge answer."""
+    if isinstance(item, Answered):  # the fuse stage could not use the reply, and its arrow carries verdicts
+        return fuse.decide(EdgeOnly(item, Drop.ERROR))
+    return EdgeOnly(item, Drop.ERROR if error else Drop.SUPERSEDED) if isinstance(item, _WORK) else None
+
+
+def _capture(graph: Graph, parts: EdgeParts, edge_only: Routes) -> Channel[Any]:
+    """Adds the sources; returns the channel of their frames."""
+    if parts.script:
+        return graph.source(parts.script.frames, name="capture", routes=edge_only)
+    if not parts.live:
+        return graph.source(MergedCaptures(parts.captures), name="capture", routes=edge_only)
+    # Only the newest frame of each camera waits; frames of several cameras are scored as one batch.
+    frames = graph.channel("frames", "latest", key=lambda frame: frame.camera)
+    for capture in parts.captures:
+        graph.source(capture, name=f"capture-{capture.name}", routes=edge_only | {Frame: frames})
+    return frames
+
+
+def _score(parts: EdgeParts) -> Score:
+    config = parts.config
+    schedules = {camera: ZoomSchedule() for camera in parts.tracked_cameras} if config.zooms else {}
+    grid = parts.models.server.grid
+    return Score(parts.models.edge, grid, config.select.importance, config.capture.resize, schedules)
+
+
+def _max_batch(parts: EdgeParts) -> int:
+    """A run that must be repeatable scores its frames one by one: a batch changes the last bits of the answers, and
+    timing decides which frames share a batch."""
+    return _MAX_BATCH if parts.live and parts.config.output.record is None else 1
+
+
+def _offload(parts: EdgeParts, uplink: Uplink, references: References, score: Score, decided: Channel[Any]) -> Chain:
+    """pace, meter, track scene, gate, value gate, claim, select, encode, ship, register pending.
+
+    One frame at a time is inside, from asking the budget to charging it, so the bits that a frame may spend do not
+    depend on timing.
+    """
+    config, accounts, script = parts.config, parts.accounts, parts.script
+    scripted: list[Stage] = [script] if script else []
+    trackers = {name: SceneTracker(scene_config(config.video), parts.fuse.weight) for name in parts.tracked_cameras}
+    stages = [
+        *scripted,
+        *_pace(parts, uplink, references),
+        Meter(accounts, script.ask_clock if script else parts.clock),
+        TrackScene(trackers, script.received if script else None),
+        parts.gate,
+        *_value_gate(parts),
+        Claim(accounts),
+        Select(config.select, references),
+        Encode(parts.encoder, parts.link.wire_bits, config.encode.max_message, references, _zoom_crop(parts, score)),
+        *scripted,
+        Ship(uplink, accounts, script.charge_clock if script else parts.clock, wait_for_place=not parts.live),
+        RegisterPending(trackers, decided),
+    ]
+    return Chain(stages, exits=(EdgeOnly,))
+
+
+def _pace(parts: EdgeParts, uplink: Uplink, references: References) -> list[Stage]:
+    """In a replay a frame waits for the replies to earlier ones: what is known of its scene, and which units the server
+    is known to remember, must not depend on the time at which replies arrive."""
+    if parts.live:
+        return []
+    return [Pace(uplink, lambda camera: 1 if camera in parts.tracked_cameras or references else AHEAD)]
+
+
+def _value_gate(parts: EdgeParts) -> list[Stage]:
+    """The gate on expected gain needs the measured weights of server answers."""
+    if not parts.tracked_cameras or parts.config.fuse.rule != "weighted" or parts.config.fuse.weights is not None:
+        return []
+    return [ValueGate.from_config(parts.config, parts.models.server, parts.accounts, parts.link.wire_bits)]
+
+
+def _zoom_crop(parts: EdgeParts, score: Score) -> Callable[[Scored], ZoomCrop | None]:
+    """Returns a function that offers the encoder a zoom into a frame. Where scenes are tracked, `ZoomSchedule` has
+    chosen the crop before scoring, so there is none."""
+
+    def zoom_crop(scored: Scored) -> ZoomCrop | None:
+        if scored.frame.camera in parts.tracked_cameras:
+            return None
+        return ZoomCrop(scored.edge_view.crop, scored.importance, partial(score.draw, scored.frame))
+
+    return zoom_crop
+
+
+def _reference_trackers(parts: EdgeParts) -> dict[str, ReferenceTracker]:
+    """By camera; empty unless the server is to remember units (`select.memory`)."""
+    select = parts.config.select
+    if select.memory is None:
+        return {}
+    patch_size = parts.models.server.grid.patch_size
+    return {name: ReferenceTracker(patch_size, select.memory, select.min_units) for name in parts.accounts}

@@ -1,0 +1,129 @@
+"""Opens the edge's link to its server, as `ship.server` says: in this process, over MQTT, or over WebRTC."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING
+
+from sagelink.app.reply_deadline import REPLAY_DEADLINE_S
+from sagelink.pipeline.clock import BudgetClock, MonotonicClock
+from sagelink.pipeline.config import Config
+from sagelink.pipeline.connection_overhead import OverheadLog
+from sagelink.pipeline.tasks import abandon_threads_at_exit, background
+from sagelink.pipeline.urls import host_name, is_webrtc
+from sagelink.stages.run_control import Control
+
+if TYPE_CHECKING:
+    from sagelink.models.pair import Pair
+    from sagelink.transport.link import CameraInfo, EdgeLink
+
+
+@contextlib.asynccontextmanager
+async def edge_link(
+    config: Config,
+    models: Pair,
+    cameras: Sequence[str],
+    overhead: OverheadLog,
+    control: Control,
+    clock: BudgetClock,
+    on_recovered: Callable[[str], None],
+) -> AsyncIterator[EdgeLink]:
+    """A link that is open while the body runs.
+
+    `on_recovered`: called with the kind of each loss that the link recovered. Raises UsageError; SagelinkError when a
+    replay finds no server.
+    """
+    if not config.ship.server:
+        async with _in_process(config, models) as local_link:
+            yield local_link
+        return
+    from sagelink.models.loading import labels_fingerprint
+    from sagelink.transport.link import CameraInfo
+
+    live = isinstance(clock, MonotonicClock)
+    grid = models.server.grid
+    deadline_s = config.ship.deadline if live else REPLAY_DEADLINE_S
+    camera_info = CameraInfo(grid.side, grid.patch_size, labels_fingerprint(models.edge.labels), deadline_s)
+
+    def charge(bits: int) -> bool:
+        assert isinstance(clock, MonotonicClock)
+        return overhead.charge(clock.elapsed_s(), bits)
+
+    abandon_threads_at_exit()
+    charge_overhead = charge if live else None  # a replay's budget knows only stream time
+    if is_webrtc(config.ship.server):
+        link = _webrtc_link(config, cameras, camera_info, charge_overhead, on_recovered)
+    else:
+        link = _mqtt_link(config, cameras, camera_info, charge_overhead, control)
+    async with link:
+        yield link
+
+
+@contextlib.asynccontextmanager
+async def _in_process(config: Config, models: Pair) -> AsyncIterator[EdgeLink]:
+    from prometheus_client import CollectorRegistry
+
+    from sagelink.monitor.metrics import ServerMetrics
+    from sagelink.server.batch import BatchLimits
+    from sagelink.server.classify import Classifier
+    from sagelink.server.memory import ReferenceStore
+    from sagelink.server.service import Service
+    from sagelink.transport.in_process import InProcessLink
+
+    # One frame per batch: a replay gives the same numbers each time, and no other edge shares this server.
+    limits = BatchLimits(max_units=1, max_wait_s=0.0, per_camera=64)
+    link = InProcessLink()
+    memory, metrics = ReferenceStore(config.serve.memory or 0), ServerMetrics(CollectorRegistry())
+    service = Service(link, Classifier(models.server), limits, metrics, memory=memory)
+    async with background(service.run()), link:
+        yield link
+
+
+def _mqtt_link(
+    config: Config,
+    cameras: Sequence[str],
+    camera_info: CameraInfo,
+    charge_overhead: Callable[[int], bool] | None,
+    control: Control,
+) -> EdgeLink:
+    from sagelink.transport.mqtt.address import open_broker
+    from sagelink.transport.mqtt.edge import MqttEdgeLink
+    from sagelink.transport.mqtt.topics import Topics
+    from sagelink.transport.webrtc.address import ALSO_WEBRTC
+
+    return MqttEdgeLink(
+        open_broker(config.ship.server, config.mqtt, "ship.server", ALSO_WEBRTC),
+        Topics(config.mqtt.prefix),
+        config.mqtt.node or host_name(),
+        cameras,
+        camera_info,
+        in_flight=config.ship.in_flight,
+        charge_overhead=charge_overhead,
+        must_connect=charge_overhead is None,
+        on_budget=control.take_budget if charge_overhead else None,
+    )
+
+
+def _webrtc_link(
+    config: Config,
+    cameras: Sequence[str],
+    camera_info: CameraInfo,
+    charge_overhead: Callable[[int], bool] | None,
+    on_recovered: Callable[[str], None],
+) -> EdgeLink:
+    from sagelink.net.optional_aiortc import need_aiortc
+    from sagelink.transport.webrtc.address import open_signalling_endpoint
+
+    need_aiortc("ship.server")
+    from sagelink.transport.webrtc.edge import WebRtcEdgeLink
+
+    endpoint = open_signalling_endpoint(config.ship.server, config.webrtc, "ship.server")
+    return WebRtcEdgeLink(
+        endpoint,
+        config.webrtc.node or host_name(),
+        cameras,
+        camera_info,
+        charge_overhead=charge_overhead,
+        on_recovered=on_recovered,
+    )

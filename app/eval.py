@@ -1,0 +1,137 @@
+"""`sagelink eval`: takes images and models, measures accuracy per number of units or bytes, writes eval.json and plots.
+
+Heavy imports stay inside.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional, get_args
+
+import typer
+
+from sagelink.app.options import ModelOptions, parse_integers, parse_names, parse_rows, with_model_options
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sagelink.lab.dataset import ImageSet
+    from sagelink.lab.eval_report import Report
+    from sagelink.lab.evaluation import Evaluation
+    from sagelink.models.vit import Importance
+    from sagelink.stages.evidence_encoder import Encoder
+
+_UNITS = "16,32,48,64,96,128,196"
+
+
+@with_model_options
+def evaluate(
+    images: Annotated[Path, typer.Argument(help="Folder of images, or of folders named after classes.")],
+    labels: Annotated[
+        Optional[Path],
+        typer.Option(help="CSV file with the columns file and label. Without truth, agreement is measured."),
+    ] = None,
+    units: Annotated[
+        Optional[str],
+        typer.Option(help="Compare selectors at these numbers of units (default: 16,32,48,64,96,128,196)."),
+    ] = None,
+    caps: Annotated[
+        Optional[str],
+        typer.Option("--bytes", help="Compare codecs at these message sizes instead, such as 500,1000,2000."),
+    ] = None,
+    codecs: Annotated[
+        str,
+        typer.Option(help="Names with commas; auto: the planner's choice. Units are selected as in a run."),
+    ] = "auto,webp-frame,avif-frame,jpeg-frame,raw-zstd,token-zstd",
+    selectors: Annotated[str, typer.Option(help="Names with commas, or all.")] = "all",
+    importance: Annotated[str, typer.Option(help="last, rollout, gradient; several with commas.")] = "last,rollout",
+    rows: Annotated[str, typer.Option(help="Part of the images, START::STEP: 0::2 is every second image.")] = "0::1",
+    limit: Annotated[Optional[int], typer.Option(min=1, help="Maximum number of images.")] = None,
+    gate: Annotated[str, typer.Option(help="Gate policy: always, min_entropy, margin or never.")] = "always",
+    seed: Annotated[Optional[int], typer.Option(min=0, help="Seed of the random selector and the bootstrap.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for eval.json and the plots.")] = Path("runs/eval"),
+    *,
+    options: ModelOptions,
+) -> None:
+    """Measure on your own images how accuracy depends on the number of units, for every selector, or on the message
+    size in bytes, for every codec."""
+    from rich.console import Console
+
+    from sagelink.lab.accuracy_by_bytes import encoder_of
+    from sagelink.lab.dataset import find_pictures
+    from sagelink.lab.evaluation import Evaluation, weight_by_units
+    from sagelink.lab.harness import Harness
+    from sagelink.models.pair import Pair
+    from sagelink.models.vit import Importance
+    from sagelink.pipeline.output_files import check_writable
+    from sagelink.stages.frontier_filter import AUTO
+    from sagelink.stages.selectors import SELECTORS
+    from sagelink.transport.codecs import codec_names
+    from sagelink.transport.wire import MAX_MESSAGE_BYTES
+
+    settings = options.load({"gate.policy": gate, "select.seed": seed})
+    names = [*SELECTORS] if selectors == "all" else parse_names("--selectors", selectors, [*SELECTORS])
+    kinds: Sequence[Importance] = parse_names("--importance", importance, get_args(Importance))
+    part = parse_rows(rows)
+    check_writable(out)
+    pair = Pair.load(settings)
+    if caps is None and units is None:
+        units = _UNITS
+    counts = parse_integers("--units", units, pair.server.grid.units) if units else []
+    limits = parse_integers("--bytes", caps, MAX_MESSAGE_BYTES) if caps else []
+    coders = parse_names("--codecs", codecs, [AUTO, *codec_names()]) if limits else []
+    pictures = find_pictures(images, labels, pair.edge.labels).subset(part, limit)
+    evaluation = Evaluation(Harness(pair, settings.capture.resize), settings, weight_by_units(settings, pair.server))
+    encoders = {codec: encoder_of(evaluation, codec) for codec in coders}
+    console = Console()
+    _measure(console, evaluation, pictures, (names, kinds, counts), (encoders, limits))
+    _write(console, evaluation.report, out)
+
+
+def _measure(
+    console: Console,
+    evaluation: Evaluation,
+    pictures: ImageSet,
+    by_units: tuple[Sequence[str], Sequence[Importance], Sequence[int]],
+    by_bytes: tuple[Mapping[str, Encoder], Sequence[int]],
+) -> None:
+    """Fills the evaluation's report row by row; Ctrl-C ends it with the complete rows."""
+    from sagelink.lab.accuracy_by_bytes import codec_rows
+    from sagelink.lab.accuracy_by_units import units_rows
+    from sagelink.lab.progress_bar import ProgressBar
+
+    names, kinds, counts = by_units
+    encoders, limits = by_bytes
+    wanted = dict.fromkeys([*(kinds if counts else ()), *((evaluation.config.select.importance,) if limits else ())])
+    with ProgressBar(console) as bar:
+        evaluation.score_images(pictures, [*wanted], bar.show)
+        report = evaluation.report
+        try:
+            for units_row in units_rows(evaluation, names, kinds, counts, bar.show):
+                report.rows.append(units_row)
+            for codec_row in codec_rows(evaluation, encoders, limits, bar.show):
+                report.rows.append(codec_row)
+        except KeyboardInterrupt:
+            report.interrupted = True
+
+
+def _write(console: Console, report: Report, out: Path) -> None:
+    from sagelink.lab.eval_plots import draw
+    from sagelink.lab.eval_tables import codecs_table, units_table
+
+    if report.unreadable:
+        console.print(f"{len(report.unreadable)} images could not be read and were skipped:", style="yellow")
+        console.print("\n".join(f"  {line}" for line in report.unreadable[:10]), highlight=False)
+    if report.units_rows:
+        console.print(units_table(report))
+    if report.codec_rows:
+        console.print(codecs_table(report))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "eval.json").write_text(json.dumps(report.as_dict(), indent=1) + "\n", encoding="utf-8")
+    if report.rows:
+        draw(report, out)
+    if report.interrupted:
+        console.print(f"interrupted: {len(report.rows)} rows are complete and written", style="yellow")
+    console.print(f"written to {out}", highlight=False, soft_wrap=True)

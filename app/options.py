@@ -1,0 +1,121 @@
+"""Options that several commands share, and parsers of their values."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar, get_type_hints
+
+import typer
+
+from sagelink.pipeline.errors import UsageError, suggest
+
+if TYPE_CHECKING:
+    from sagelink.pipeline.config import Config
+
+Name = TypeVar("Name", bound=str)
+
+ConfigOption = Annotated[Optional[Path], typer.Option("--config", "-c", help="YAML file; options override it.")]
+SetOption = Annotated[
+    Optional[list[str]], typer.Option("--set", help="Any configuration key, as stage.key=value; may be repeated.")
+]
+PairOption = Annotated[Optional[str], typer.Option("--models", help="Pair of models: deit or demo.")]
+ServerModelOption = Annotated[Optional[str], typer.Option(help="Server model: a timm VisionTransformer.")]
+ServerCheckpointOption = Annotated[Optional[str], typer.Option(help="Server weights: a safetensors file.")]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """The options of a command that runs both models. A command takes them through `with_model_options`."""
+
+    config: ConfigOption = None
+    models: PairOption = None
+    edge_model: Annotated[Optional[str], typer.Option(help="Edge model: a timm VisionTransformer.")] = None
+    edge_checkpoint: Annotated[Optional[str], typer.Option(help="Edge weights: a safetensors file.")] = None
+    server_model: ServerModelOption = None
+    server_checkpoint: ServerCheckpointOption = None
+    assignments: SetOption = None
+
+    def load(self, overrides: Mapping[str, object] | None = None) -> Config:
+        """The configuration: the file, these options, and the command's own.
+
+        `overrides`: values by configuration key; None means that the option was not given. Raises UsageError.
+        """
+        from sagelink.app.run import check_names
+
+        models = {
+            "models": self.models,
+            "edge.model": self.edge_model,
+            "edge.checkpoint": self.edge_checkpoint,
+            "server.model": self.server_model,
+            "server.checkpoint": self.server_checkpoint,
+        }
+        settings = load_settings(self.config, {**models, **(overrides or {})}, self.assignments)
+        check_names(settings)
+        return settings
+
+
+def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Decorates a command with a parameter `options: ModelOptions`: puts the options in its place, and `--set` last."""
+    hints = get_type_hints(ModelOptions, include_extras=True)
+    *shared, assignments = (
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)
+        for name, hint in hints.items()
+    )
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        if parameter.annotation is ModelOptions:
+            parameters += shared
+        else:
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+    parameters.append(assignments)
+
+    @functools.wraps(command)
+    def with_options(**given: Any) -> None:
+        options = ModelOptions(**{name: given.pop(name) for name in hints})
+        command(**given, options=options)
+
+    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by typer
+    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return with_options
+
+
+def load_settings(file: Path | None, overrides: Mapping[str, object], assignments: Sequence[str] | None) -> Config:
+    """The configuration of a file, of options by key (None: not given) and of `--set`. Raises UsageError."""
+    from sagelink.pipeline.config_file import load_config, parse_assignments
+
+    given = {key: value for key, value in overrides.items() if value is not None}
+    return load_config(file, given | parse_assignments(list(assignments or [])))
+
+
+def parse_names(option: str, text: str, accepted: Sequence[Name]) -> list[Name]:
+    """Names with commas, in the order of `accepted`. Raises UsageError for an unknown name."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in accepted:
+            raise UsageError(f"{option}: unknown {name!r}{suggest(name, accepted)}; accepted: {', '.join(accepted)}")
+    if not names:
+        raise UsageError(f"{option} is empty; accepted: {', '.join(accepted)}")
+    return [name for name in accepted if name in names]
+
+
+def parse_integers(option: str, text: str, maximum: int) -> list[int]:
+    """Whole numbers with commas, from 1 to `maximum`, ascending, each once. Raises UsageError."""
+    try:
+        numbers = sorted({int(word) for word in text.split(",")})
+    except ValueError:
+        raise UsageError(f"{option} {text!r}; accepted: whole numbers with commas, such as 16,32,48") from None
+    if numbers[0] < 1 or numbers[-1] > maximum:
+        raise UsageError(f"{option} {text!r}; accepted: 1 to {maximum}")
+    return numbers
+
+
+def parse_rows(text: str) -> slice:
+    """`1::2` is every second row from row 1 on. Raises UsageError."""
+    start, _, step = text.partition("::")
+    if not (start.isdecimal() and step.isdecimal() and int(step)):
+        raise UsageError(f"--rows {text!r}; accepted: START::STEP, such as 0::2 or 1::2")
+    return slice(int(start), None, int(step))

@@ -1,0 +1,315 @@
+"""A run: takes a configuration, captures frames, runs the stage graph, and returns the summary of its verdicts.
+
+`prepare` does everything that can fail before the first frame is captured, and leaves nothing behind when it fails.
+`Run.run` runs the graph to its end, or to Ctrl-C, and accounts for every captured frame.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from sagelink.app.summary import run_summary, sources, write_summary
+from sagelink.monitor.live_stats import LiveStats
+from sagelink.pipeline.budget import UplinkBudget
+from sagelink.pipeline.camera_accounts import CameraAccount, CameraShare, open_accounts
+from sagelink.pipeline.clock import BudgetClock, MonotonicClock, StreamClock
+from sagelink.pipeline.config import Config
+from sagelink.pipeline.connection_overhead import OverheadLog
+from sagelink.pipeline.errors import SagelinkError, UsageError
+from sagelink.pipeline.graph import Graph
+from sagelink.pipeline.output_files import check_writable
+from sagelink.pipeline.tasks import first_error, on_signals, run_loop, signals_ignored
+from sagelink.pipeline.types import Drop, Verdict
+from sagelink.stages.run_control import Control
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sagelink.app.edge_graph import EdgeParts
+    from sagelink.app.replay_script import Script
+    from sagelink.models.pair import Pair
+    from sagelink.monitor.monitor import Monitor
+    from sagelink.monitor.terminal_panel import LivePanel
+    from sagelink.stages.capture import Capture
+    from sagelink.stages.sinks.contract import Sink
+    from sagelink.stages.verdict_recorder import Recorder
+    from sagelink.transport.link import EdgeLink
+
+log = logging.getLogger(__name__)
+
+
+def check_names(config: Config) -> None:
+    """Raises UsageError when the configuration names a gate policy, selector or codec that nobody has registered."""
+    from sagelink.stages.confidence_gate import Gate
+    from sagelink.stages.frontier_filter import AUTO
+    from sagelink.stages.selectors import selector_by_name
+    from sagelink.transport.codecs import codec_by_name
+
+    Gate(config.gate)
+    selector_by_name(config.select.selector)
+    if config.encode.codec != AUTO:
+        codec_by_name(config.encode.codec)
+
+
+def prepare(config: Config, models: Pair | None = None) -> Run:
+    """Opens the sources, loads the models and checks the outputs.
+
+    `models`: a pair that is already loaded. Raises SagelinkError when the run cannot start.
+    """
+    from sagelink.models.pair import Pair
+    from sagelink.monitor.dashboard import check_dashboard
+    from sagelink.stages.capture import close_captures, open_captures
+
+    check_names(config)
+    check_dashboard(config.dashboard)
+    for path in (config.output.out, config.output.record, config.output.annotate and config.output.annotate.parent):
+        if path is not None:
+            check_writable(path)
+    captures = open_captures(config.all_cameras, config.capture)
+    try:
+        return Run(config, captures, models or Pair.load(config))
+    except BaseException:
+        close_captures(captures)
+        raise
+
+
+class Run:
+    """One prepared run."""
+
+    def __init__(self, config: Config, captures: Sequence[Capture], models: Pair, script: Script | None = None) -> None:
+        """`script`: in an exact replay, the recorded decisions of the outside world. Raises UsageError."""
+        from sagelink.stages.confidence_gate import Gate
+        from sagelink.stages.evidence_encoder import Encoder
+        from sagelink.stages.fuse import Fuse
+
+        self.config = config
+        self.captures = captures
+        self.models = models
+        self.live = any(capture.live for capture in captures)
+        _check_repeatable(config, self.live)
+        _ignore_truth_of_other_classes(captures, models)
+        self.own_budget_cameras = frozenset(camera.name for camera in config.all_cameras if camera.budget is not None)
+        self.budget = UplinkBudget(config.budget.uplink, config.budget.window)
+        self.accounts = _open_accounts(config, self.budget)
+        self.stats = LiveStats(self.own_budget_cameras, config.budget.window if self.live else math.inf)
+        self._tracked_cameras = _tracked_cameras(config, captures)
+        self._gate = Gate(config.gate)
+        self.control = Control(self.budget, self._gate)
+        self._encoder = Encoder.from_config(config, models.server)
+        self._fuse = Fuse(config.fuse.rule == "server", config.fuse.weights, models.server.grid.units)
+        self._overhead = OverheadLog(self.budget, recorded=config.output.record is not None)
+        self._script = script
+        if script is not None:
+            script.budget = self.budget
+        self._interrupted = False
+
+    @property
+    def source(self) -> str:
+        """The sources that are read, without credentials."""
+        return sources(self.captures)
+
+    @property
+    def title(self) -> str:
+        """The sources in one line."""
+        return self.source if len(self.captures) == 1 else f"{len(self.captures)} cameras"
+
+    @property
+    def length(self) -> int | None:
+        """How many frames there will be; None when a source does not know."""
+        lengths = [capture.length for capture in self.captures]
+        return None if None in lengths else sum(filter(None, lengths))
+
+    def panel(self, console: Console) -> LivePanel:
+        """A panel for the terminal that shows the run."""
+        from sagelink.monitor.terminal_panel import LivePanel
+
+        return LivePanel(console, self.title, self.length, self.now)
+
+    def now(self) -> dict[str, Any]:
+        """The current state of the run as plain JSON values; docs/dashboard.md describes the keys."""
+        health = {capture.name: capture.health() for capture in self.captures}
+        return self.stats.snapshot(self.models.edge.labels, health) | {"control": self.control.state()}
+
+    def run(
+        self, watch: Callable[[Verdict], None] | None = None, tell: Callable[[str], None] | None = None
+    ) -> dict[str, object]:
+        """Runs to the end and returns the summary, which is also written into the output folder if there is one.
+
+        `watch` receives each verdict, in capture order, in a thread. `tell` receives messages for the user, such as the
+        dashboard's address. Raises SagelinkError when the run fails; all results up to then are kept.
+        """
+        from sagelink.app.run_sinks import VerdictCallback, open_output_sinks
+        from sagelink.pipeline.urls import is_webrtc
+
+        began_s = time.monotonic()
+        sinks: list[Sink] = [self.stats]
+        recorder = self._recorder(sinks)
+        monitor = self._monitor(tell)
+        try:
+            for sink in open_output_sinks(self.config, self.models, self.captures, self.live, self._overhead):
+                sinks.append(sink)
+            if watch is not None:
+                sinks.append(VerdictCallback(watch))
+            sinks.extend(monitor.sinks)
+            with _one_blas_thread():
+                run_loop(self._run_graph(recorder, monitor), fast=is_webrtc(self.config.ship.server))
+        finally:
+            self._finish(recorder, began_s)
+        self._check_answers()
+        return self.summary(time.monotonic() - began_s)
+
+    def summary(self, wall_s: float) -> dict[str, object]:
+        """The summary so far; `wall_s`: how long the run has lasted."""
+        return run_summary(
+            self.stats.tally, self.captures, self.accounts, self.budget, self.models, wall_s, self._interrupted
+        )
+
+    def _recorder(self, sinks: Sequence[Sink]) -> Recorder:
+        from sagelink.stages.scene_tracker import scene_config
+        from sagelink.stages.verdict_recorder import Recorder
+        from sagelink.stages.verdict_smoothing import Smoother
+
+        return Recorder(sinks, Smoother(scene_config(self.config.video)).smooth, self.stats.show_pending)
+
+    def _monitor(self, tell: Callable[[str], None] | None) -> Monitor:
+        from sagelink.monitor.monitor import Monitor
+
+        return Monitor(
+            self.config,
+            self.models,
+            [capture.name for capture in self.captures],
+            self.title,
+            self.control,
+            self.now,
+            self.live,
+            self.own_budget_cameras,
+            tell,
+        )
+
+    async def _run_graph(self, recorder: Recorder, monitor: Monitor) -> None:
+        """Runs the graph; frames that are still inside when it ends get their verdict from the edge answer."""
+        from sagelink.app.edge_graph import edge_graph, verdict_on
+
+        clock: BudgetClock = MonotonicClock() if self.live else StreamClock()
+        graph: Graph | None = None
+        try:
+            async with self._link(clock, monitor.count_recovered) as link:
+                graph = edge_graph(self._parts(recorder, link, clock))
+                self._stop_on_signals(graph)
+                async with monitor.serving(link, graph):
+                    await graph.run()
+        except BaseExceptionGroup as errors:
+            raise first_error(errors) from None
+        finally:
+            for item in graph.leftovers() if graph else ():
+                verdict = verdict_on(item, self._fuse)
+                if verdict is not None:
+                    recorder.write(verdict)
+
+    def _parts(self, recorder: Recorder, link: EdgeLink, clock: BudgetClock) -> EdgeParts:
+        from sagelink.app.edge_graph import EdgeParts
+
+        return EdgeParts(
+            config=self.config,
+            models=self.models,
+            captures=self.captures,
+            accounts=self.accounts,
+            gate=self._gate,
+            encoder=self._encoder,
+            fuse=self._fuse,
+            recorder=recorder,
+            link=link,
+            clock=clock,
+            tracked_cameras=self._tracked_cameras,
+            script=self._script,
+        )
+
+    def _link(self, clock: BudgetClock, on_recovered: Callable[[str], None]) -> AbstractAsyncContextManager[EdgeLink]:
+        from sagelink.app.edge_link import edge_link
+
+        if self._script is not None:
+            return self._script.link
+        cameras = [*self.accounts]
+        return edge_link(self.config, self.models, cameras, self._overhead, self.control, clock, on_recovered)
+
+    def _stop_on_signals(self, graph: Graph) -> None:
+        """The first Ctrl-C or SIGTERM lets the frames inside get through; the second cuts them off."""
+
+        def stop() -> None:
+            if graph.stopping:
+                log.info("event=aborting")
+                graph.abort()
+            else:
+                log.info("event=stopping")
+                self._interrupted = True
+                graph.stop()
+
+        on_signals(stop)
+
+    def _check_answers(self) -> None:
+        """Raises SagelinkError when a finished run has no answer at all."""
+        tally = self.stats.tally.total
+        if tally.verdicts and tally.drops[Drop.ERROR] == tally.unanswered == tally.verdicts:
+            raise SagelinkError("the edge model failed on every frame; see the log")
+        if self.live and not tally.verdicts and not self._interrupted:
+            health = {capture.name: capture.health() or {} for capture in self.captures}
+            faults = ", ".join(f"{name} ({state.get('fault') or 'silent'})" for name, state in health.items())
+            raise SagelinkError(f"no camera gave a frame: {faults}")
+
+    def _finish(self, recorder: Recorder, began_s: float) -> None:
+        """Closes the sinks and writes the summary, whatever happened before."""
+        out = self.config.output.out
+        with signals_ignored():  # a further Ctrl-C must not cut off results that are almost written
+            try:
+                recorder.close()
+            finally:
+                if out is not None and out.is_dir():
+                    write_summary(out, self.summary(time.monotonic() - began_s))
+
+
+def _check_repeatable(config: Config, live: bool) -> None:
+    if live and config.select.memory is not None and config.output.record is not None:
+        raise UsageError(
+            "select.memory: a recording does not hold the times at which replies came, so a replay could not know "
+            "which units the server remembered; accepted in a live run: select.memory or output.record"
+        )
+
+
+def _ignore_truth_of_other_classes(captures: Sequence[Capture], models: Pair) -> None:
+    from sagelink.stages.capture import Playback
+
+    for capture in captures:
+        if isinstance(capture, Playback) and capture.labels != models.edge.labels:
+            capture.forget_truth()
+
+
+def _open_accounts(config: Config, budget: UplinkBudget) -> dict[str, CameraAccount]:
+    """By camera: a share of the one budget, or a budget of its own."""
+    cameras = config.all_cameras
+    sharing = {camera.name: CameraShare(camera.weight, camera.min_share) for camera in cameras if camera.budget is None}
+    accounts = open_accounts(budget, sharing)
+    for camera in cameras:
+        if camera.budget is not None:
+            own = UplinkBudget(camera.budget.uplink, camera.budget.window)
+            accounts |= open_accounts(own, {camera.name: CameraShare()})
+    return accounts
+
+
+def _tracked_cameras(config: Config, captures: Sequence[Capture]) -> frozenset[str]:
+    """Cameras whose scenes are tracked from frame to frame."""
+    if config.video.policy == "auto":
+        return frozenset(capture.name for capture in captures if capture.video)
+    return frozenset(capture.name for capture in captures if config.video.policy == "always")
+
+
+def _one_blas_thread() -> AbstractContextManager[object]:
+    """NumPy's OpenBLAS spins for tens of ms after each small product, on a core that a model needs."""
+    from threadpoolctl import ThreadpoolController
+
+    limit: AbstractContextManager[object] = ThreadpoolController().select(internal_api="openblas").limit(limits=1)
+    return limit

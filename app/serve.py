@@ -1,0 +1,89 @@
+"""`sagelink serve`: receives evidence of cameras, classifies it, and replies, until a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+import torch
+from prometheus_client import CollectorRegistry
+
+from sagelink.app.server_link import ListenerFactory, ListeningLink, listener_factory
+from sagelink.models import loading
+from sagelink.monitor.metrics import ServerMetrics
+from sagelink.net.http import parse_address, serve_http
+from sagelink.pipeline.config import Config
+from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.tasks import abandon_threads_at_exit, on_signals, run_loop
+from sagelink.pipeline.urls import is_webrtc
+from sagelink.server.batch import BatchLimits
+from sagelink.server.classify import Classifier
+from sagelink.server.health import health_app
+from sagelink.server.memory import ReferenceStore
+from sagelink.server.service import Service
+
+log = logging.getLogger(__name__)
+
+_DRAIN_S = 1.0  # after a signal, for the frames that are inside
+
+
+def serve(config: Config, tell: Callable[[str], None]) -> None:
+    """Serves until Ctrl-C or SIGTERM. `tell` receives one line for the user. Raises SagelinkError."""
+    open_link = listener_factory(config)
+    http = parse_address(config.serve.http, "serve.http") if config.serve.http else None
+    torch.set_num_threads(config.threads)
+    classifier = Classifier(loading.load(config.server, config.server_model))
+    run_loop(_serve(config, open_link, http, classifier, tell), fast=is_webrtc(config.serve.listen))
+
+
+async def _serve(
+    config: Config,
+    open_link: ListenerFactory,
+    http: tuple[str, int] | None,
+    classifier: Classifier,
+    tell: Callable[[str], None],
+) -> None:
+    abandon_threads_at_exit()
+    metrics = ServerMetrics(CollectorRegistry())
+    limits = BatchLimits(config.serve.max_batch_units, config.serve.max_wait, config.serve.queue)
+    async with AsyncExitStack() as stack:
+        link = await stack.enter_async_context(open_link(metrics, classifier.model))
+        service = Service(
+            link, classifier, limits, metrics, config.serve.workers, ReferenceStore(config.serve.memory or 0)
+        )
+        _check_cameras(link, service)
+        line = f"serving {classifier.model.name} on {link.url}"
+        if is_webrtc(config.serve.listen) and config.webrtc.max_viewers:
+            line += f", page for browsers on {link.url.removeprefix('webrtc+')}/"
+        if http is not None:
+            app = health_app(metrics.registry, lambda: link.trouble)
+            host, port = await stack.enter_async_context(serve_http(app, *http))
+            line += f", health and metrics on http://{host}:{port}"
+        tell(line)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None) as limit:
+                on_signals(lambda: _drain(link, limit))
+                await service.run()
+
+
+def _drain(link: ListeningLink, limit: asyncio.Timeout) -> None:
+    """Takes no more frames; those inside may still be answered for `_DRAIN_S` seconds."""
+    link.close()
+    with contextlib.suppress(RuntimeError):  # a second signal, when the service has already ended
+        limit.reschedule(asyncio.get_running_loop().time() + _DRAIN_S)
+
+
+def _check_cameras(link: ListeningLink, service: Service) -> None:
+    """Raises UsageError when cameras are connected and the model fits none of them. When it fits some, each misfit is
+    logged, and its messages are refused."""
+    misfits = {
+        address: reason for address, camera_info in link.cameras.items() if (reason := service.misfit(camera_info))
+    }
+    for address, reason in misfits.items():
+        log.warning("event=misfit camera=%s reason=%r", address, reason)
+    if misfits and len(misfits) == len(link.cameras):
+        address, reason = next(iter(misfits.items()))
+        raise UsageError(f"the server's model fits none of the {len(misfits)} connected cameras: {address}: {reason}")

@@ -1,0 +1,79 @@
+"""The summary of a run: counts, bits, latency and accuracy as plain JSON values. docs/outputs.md describes its keys."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sagelink.pipeline.output_files import SUMMARY
+
+if TYPE_CHECKING:
+    from sagelink.models.pair import Pair
+    from sagelink.pipeline.budget import UplinkBudget
+    from sagelink.pipeline.camera_accounts import CameraAccount
+    from sagelink.stages.capture import Capture
+    from sagelink.stages.sinks.tally import Tally
+
+
+def run_summary(
+    tally: Tally,
+    captures: Sequence[Capture],
+    accounts: Mapping[str, CameraAccount],
+    budget: UplinkBudget,
+    models: Pair,
+    wall_s: float,
+    interrupted: bool,
+) -> dict[str, object]:
+    """`accounts`: by camera; `budget`: the one that cameras share; `wall_s`: duration of the run."""
+    frames = sum(capture.captured for capture in captures)
+    total, latency = tally.total, tally.latency
+    return {
+        "frames": frames,
+        "verdicts": total.verdicts,
+        "offloaded": total.offloaded,
+        "origins": dict(total.origins),
+        "drops": dict(total.drops),
+        "revised": total.revised,
+        "wire_bits": total.wire_bits,
+        "peak_window_bits": budget.peak_window_bits,
+        "budget_bits": budget.limit_bits,
+        "window_s": budget.window_s,
+        "fps": frames / wall_s if wall_s else 0.0,
+        "wall_s": wall_s,
+        "latency_ms": {"p50": latency.percentile(0.5), "p95": latency.percentile(0.95), "max": latency.max_ms},
+        "accuracy": total.accuracy(),
+        "skipped": sum(capture.skipped for capture in captures),
+        "interrupted": interrupted,
+        "source": sources(captures),
+        "cameras": {capture.name: _camera(capture, tally, accounts[capture.name]) for capture in captures},
+        "models": {"edge": models.edge.name, "server": models.server.name},
+    }
+
+
+def sources(captures: Sequence[Capture]) -> str:
+    """The sources that are read, without credentials."""
+    return ", ".join(capture.source for capture in captures)
+
+
+def write_summary(folder: Path, summary: Mapping[str, object]) -> None:
+    """Writes summary.json at once or not at all: a reader never finds half of it."""
+    path = folder / SUMMARY
+    unfinished = path.with_suffix(".part")
+    unfinished.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    unfinished.replace(path)
+
+
+def _camera(capture: Capture, tally: Tally, account: CameraAccount) -> dict[str, object]:
+    counts = tally.cameras[capture.name]
+    return {
+        "source": capture.source,
+        "frames": capture.captured,
+        "offloaded": counts.offloaded,
+        "wire_bits": counts.wire_bits,
+        "peak_window_bits": account.own.peak_window_bits,
+        "budget_bits": account.limit_bits,
+        "skipped": capture.skipped,
+        "health": capture.health(),
+    }

@@ -1,0 +1,182 @@
+"""Scores clips with the edge model and caches the result on disk, so that all policies, rates and later runs share it.
+
+In: a `Clip`. Out: a `ScoredClip` with the edge's answer and unit order per frame, for the whole view and for the zoom
+schedule of a run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sagelink.lab.clips import Clip
+from sagelink.lab.harness import EDGE_BATCH, Harness, batched
+from sagelink.models.preprocess import Resize, make_picture
+from sagelink.pipeline.config import Config
+from sagelink.pipeline.types import WHOLE, Answer, Box, EdgeView, Frame, Pixels, Scored, Units
+from sagelink.stages.score import Score
+from sagelink.stages.selectors import sage, selector_by_name
+from sagelink.stages.sources.contract import SourceFrame
+from sagelink.stages.zoom import ZoomSchedule, thumbnail_of
+
+_Columns = dict[str, np.ndarray]  # by name; one row per frame
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredView:
+    """The edge's result for one view of a frame."""
+
+    draw: Callable[[], Pixels]  # draws the picture when it is needed: pictures of all frames would fill the memory
+    look: EdgeView
+    answer: Answer
+    order: Units  # all units, in the order of the configured selector
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredFrame:
+    stream_s: float
+    truth: int
+    whole: ScoredView
+    paper_order: Units  # all units of the whole view, in the order of the paper's SAGE
+    scheduled: ScoredView  # the whole view or a zoom crop, by `sagelink.stages.zoom.ZoomSchedule`
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredClip:
+    name: str
+    kind: str
+    digest: str  # of the pixels, the models and the selection
+    length_s: float
+    frames: list[ScoredFrame]
+
+
+class ClipScorer:
+    def __init__(self, harness: Harness, config: Config, cache: Path) -> None:
+        """`cache`: folder of the cached features, made when needed."""
+        grid, select = harness.pair.server.grid, config.select
+        self._harness = harness
+        self._config = config
+        self._cache = cache
+        self._resize: Resize = config.capture.resize
+        self._selector = selector_by_name(select.selector)
+        self._score = Score(harness.pair.edge, grid, select.importance, self._resize)
+        self._paper_score = Score(harness.pair.edge, grid, "last", self._resize)
+
+    def score(self, clip: Clip, step: Callable[[int], None]) -> ScoredClip:
+        """Scores a clip, or loads it from the cache. Calls `step` with its number of frames when it is done."""
+        digest = self._digest(clip)
+        whole = self._cached(f"{clip.name}-{digest}-whole", len(clip.frames), lambda: self._score_whole(clip))
+        scheduled = self._cached(f"{clip.name}-{digest}-zoom", len(clip.frames), lambda: self._score_scheduled(clip))
+        step(len(clip.frames))
+        frames = []
+        for i, frame in enumerate(clip.frames):
+            thumbnail = thumbnail_of(frame.pixels)
+            left, top, right, bottom = scheduled["crop"][i].tolist()
+            frames.append(
+                ScoredFrame(
+                    stream_s=frame.stream_s - clip.frames[0].stream_s,
+                    truth=int(whole["truth"][i]),
+                    whole=self._view(frame.pixels, whole, i, WHOLE, thumbnail),
+                    paper_order=whole["paper_order"][i].astype(np.intp),
+                    scheduled=self._view(frame.pixels, scheduled, i, (left, top, right, bottom), thumbnail),
+                )
+            )
+        end_s = frames[-1].stream_s
+        step_s = end_s / (len(frames) - 1) if len(frames) > 1 else 0.0
+        return ScoredClip(clip.name, clip.kind, digest, max(end_s + step_s, 1e-3), frames)
+
+    def _view(self, pixels: Pixels, columns: _Columns, i: int, crop: Box, thumbnail: NDArray[np.float32]) -> ScoredView:
+        return ScoredView(
+            draw=lambda: self._draw(pixels, crop),
+            look=EdgeView(crop, columns["class_token"][i], thumbnail),
+            answer=Answer.from_log_probs(columns["log_probs"][i]),
+            order=columns["order"][i].astype(np.intp),
+        )
+
+    def _draw(self, pixels: Pixels, crop: Box = WHOLE) -> Pixels:
+        grid = self._harness.pair.server.grid
+        return make_picture(pixels, grid.image_size, self._resize, grid.interpolation, grid.crop_pct, crop)
+
+    def _score_scheduled(self, clip: Clip) -> _Columns:
+        """Scores one frame after the other, each at the crop that the zoom schedule chooses from the earlier ones."""
+        pair = self._harness.pair
+        score = Score(
+            pair.edge, pair.server.grid, self._config.select.importance, self._resize, {"lab": ZoomSchedule()}
+        )
+        rows: list[dict[str, object]] = []
+        for i, frame in enumerate(clip.frames):
+            (scored,) = score([_frame(i, frame)])
+            rows.append(self._row(scored) | {"crop": scored.edge_view.crop})
+        return _stacked(rows)
+
+    def _score_whole(self, clip: Clip) -> _Columns:
+        """Scores the whole view of all frames, with the configured importance and with the paper's."""
+        units = self._harness.canvas.units
+        rows: list[dict[str, object]] = []
+        for batch in batched(enumerate(clip.frames), EDGE_BATCH):
+            frames = [_frame(i, frame) for i, frame in batch]
+            for scored, paper in zip(self._score(frames), self._paper_score(frames), strict=True):
+                # SAGE picks from a pool of twice the wanted units, so it is asked for half of them; the others follow.
+                picked = sage(paper.importance, paper.embeddings, units // 2, seed=0)
+                paper_order = np.concatenate([picked, np.setdiff1d(np.arange(units), picked)])
+                rows.append(self._row(scored) | {"paper_order": paper_order.astype(np.int16)})
+        truth = [frame.truth for frame in clip.frames]
+        if truth[0] is None:
+            truth = self._full_frame_classes(clip)
+        return _stacked(rows) | {"truth": np.array(truth)}
+
+    def _row(self, scored: Scored) -> dict[str, object]:
+        seed = self._config.select.seed + scored.frame.seq
+        order = self._selector(scored.importance, scored.embeddings, self._harness.canvas.units, seed=seed)
+        return {
+            "log_probs": scored.answer.log_probs,
+            "class_token": scored.edge_view.class_token,
+            "order": order.astype(np.int16),
+        }
+
+    def _full_frame_classes(self, clip: Clip) -> list[int | None]:
+        """Class ids of the server's answers to the whole frames: the reference of clips without labels."""
+        messages = (self._harness.full_message(0, self._draw(frame.pixels)) for frame in clip.frames)
+        return [answer.class_id for answer in self._harness.answers(messages)]
+
+    def _digest(self, clip: Clip) -> str:
+        """Digest of everything that the cached features depend on."""
+        config, pair = self._config, self._harness.pair
+        digest = hashlib.sha256(repr((config.select, config.edge, config.server, self._resize)).encode())
+        digest.update(f"{pair.edge.name} {pair.server.name}".encode())
+        for frame in clip.frames:
+            digest.update(frame.pixels.tobytes())
+            digest.update(f"{frame.stream_s} {frame.truth}".encode())
+        return digest.hexdigest()[:16]
+
+    def _cached(self, name: str, frames: int, compute: Callable[[], _Columns]) -> _Columns:
+        """Loads the columns from a cache file; if there is none or it is damaged, computes and stores them."""
+        path = self._cache / f"{name}.npz"
+        try:
+            with np.load(path) as file:
+                columns = {column: file[column] for column in file.files}
+            if all(len(column) == frames for column in columns.values()):
+                return columns
+        except (OSError, ValueError, KeyError, BadZipFile):
+            pass
+        columns = compute()
+        self._cache.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".part")
+        with partial.open("wb") as file:
+            np.savez(file, allow_pickle=False, **columns)
+        partial.replace(path)
+        return columns
+
+
+def _stacked(rows: list[dict[str, object]]) -> _Columns:
+    return {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
+
+
+def _frame(seq: int, frame: SourceFrame) -> Frame:
+    return Frame(seq, "lab", 0, frame.stream_s, frame.pixels, 0.0)

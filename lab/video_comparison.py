@@ -1,0 +1,183 @@
+"""Compares video policies at several rates on the same clips, with confidence intervals paired over clips.
+
+In: policies, scored clips and rates. Out: one `VideoRow` per policy and rate. Outcomes are appended to a cache file one
+by one, so an interrupted comparison continues where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sagelink.lab.bootstrap_intervals import Bootstrap, Interval, interval
+from sagelink.lab.clips import SLOW_KINDS
+from sagelink.lab.progress_bar import ShowProgress
+from sagelink.lab.scored_clips import ScoredClip
+from sagelink.lab.video_policies import Outcome, Policy
+
+OURS = "auto"
+_AGE_LIMITS_MS = (50.0, 250.0, 500.0, 1000.0, 2000.0, float("inf"))
+
+
+@dataclass(frozen=True, slots=True)
+class AgeBucket:
+    """Verdicts whose server evidence has an age in one range."""
+
+    below_ms: float | None  # upper limit; the lower limit is that of the bucket before. None: no upper limit
+    share: float  # of all verdicts
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class VideoRow:
+    """One policy at one rate. `vs_ours` is the accuracy of `auto` minus that of this policy, paired over clips."""
+
+    policy: str
+    kbps: float
+    accuracy: float
+    ci95: Interval
+    spent_kbps: float
+    peak_window_bits: int
+    budget_bits: int
+    verdict_age_ms: float | None  # mean age of the server evidence in verdicts; None without any
+    vs_ours: tuple[float, Interval] | None
+    slow_accuracy: float | None  # on clips of SLOW_KINDS
+    slow_kbps: float | None
+    slow_vs_ours_at_half: tuple[float, Interval] | None  # `auto` at half the rate minus this, on these clips
+    by_age: list[AgeBucket]
+
+
+class OutcomeCache:
+    """Outcomes by a digest of their inputs, in a file with one JSON value per line."""
+
+    def __init__(self, path: Path, inputs: str) -> None:
+        """`inputs`: everything that all outcomes depend on, as text."""
+        self._path = path
+        self._inputs = inputs
+        self._outcomes: dict[str, dict[str, Outcome]] = {}
+        if path.is_file():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    key, by_name = json.loads(line)
+                    self._outcomes[key] = {name: Outcome(**values) for name, values in by_name.items()}
+                except (ValueError, TypeError, AttributeError):  # incomplete: the process was killed while it wrote
+                    continue
+
+    def get(self, name: str, policy: Policy, clip: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
+        """The outcomes of a policy on a clip; evaluates the policy if they are not in the cache."""
+        inputs = f"{self._inputs} {name}{policy.settings} {clip.digest} {rate_bps}"
+        key = hashlib.sha256(inputs.encode()).hexdigest()[:24]
+        if key not in self._outcomes:
+            outcomes = self._outcomes[key] = policy.evaluate(clip, rate_bps)
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps([key, {name: asdict(outcome) for name, outcome in outcomes.items()}]) + "\n")
+        return self._outcomes[key]
+
+
+def video_rows(
+    policies: dict[str, Policy],
+    clips: Sequence[ScoredClip],
+    rates_kbps: Sequence[float],
+    window_s: float,
+    cache: OutcomeCache,
+    seed: int,
+    progress: ShowProgress,
+) -> Iterator[list[VideoRow]]:
+    """The rows of each rate in turn."""
+    total, done = len(rates_kbps) * len(policies) * len(clips), 0
+    comparison = _Comparison(clips, window_s, seed)
+    ours: dict[float, list[Outcome]] = {}  # by rate
+    for kbps in rates_kbps:
+        by_name: dict[str, list[Outcome]] = {}
+        for name, policy in policies.items():
+            for clip in clips:
+                for each, outcome in cache.get(name, policy, clip, kbps * 1000).items():
+                    by_name.setdefault(each, []).append(outcome)
+                done += 1
+                progress(f"{name}, {kbps:g} kbit/s", done, total)
+        if OURS in by_name:
+            ours[kbps] = by_name[OURS]
+        yield [
+            comparison.row(name, kbps, outcomes, ours.get(kbps), ours.get(kbps / 2))
+            for name, outcomes in by_name.items()
+        ]
+
+
+class _Comparison:
+    """Computes rows from outcomes on a fixed series of clips."""
+
+    def __init__(self, clips: Sequence[ScoredClip], window_s: float, seed: int) -> None:
+        self._slow = np.array([clip.kind in SLOW_KINDS for clip in clips])
+        self._seconds = np.array([clip.length_s for clip in clips])
+        self._draws = Bootstrap.over(len(clips), seed).counts
+        self._window_s = window_s
+
+    def row(
+        self,
+        name: str,
+        kbps: float,
+        outcomes: Sequence[Outcome],
+        ours: Sequence[Outcome] | None,
+        ours_at_half: Sequence[Outcome] | None,
+    ) -> VideoRow:
+        """`outcomes`, `ours` (`auto` at the same rate) and `ours_at_half` hold one outcome per clip."""
+        frames, hits = _frames(outcomes), _hits(outcomes)
+        bits = np.array([outcome.total_bits for outcome in outcomes], float)
+        ages = [age for outcome in outcomes for age in outcome.ages_ms if age is not None]
+        slow, seconds = self._slow, self._seconds
+        if name == OURS:
+            ours = ours_at_half = None
+        return VideoRow(
+            policy=name,
+            kbps=kbps,
+            accuracy=float(hits.sum() / frames.sum()),
+            ci95=interval((self._draws @ hits) / (self._draws @ frames)),
+            spent_kbps=float(bits.sum() / seconds.sum() / 1000),
+            peak_window_bits=max(outcome.peak_window_bits for outcome in outcomes),
+            budget_bits=int(kbps * 1000 * self._window_s + 1e-6),
+            verdict_age_ms=float(np.mean(ages)) if ages else None,
+            vs_ours=self._difference(ours, outcomes, np.ones(len(outcomes), bool)),
+            slow_accuracy=float(hits[slow].sum() / frames[slow].sum()) if slow.any() else None,
+            slow_kbps=float(bits[slow].sum() / seconds[slow].sum() / 1000) if slow.any() else None,
+            slow_vs_ours_at_half=self._difference(ours_at_half, outcomes, slow),
+            by_age=_by_age(outcomes),
+        )
+
+    def _difference(
+        self, ours: Sequence[Outcome] | None, theirs: Sequence[Outcome], subset: NDArray[np.bool_]
+    ) -> tuple[float, Interval] | None:
+        """Accuracy of `ours` minus that of `theirs` on a subset of the clips, paired, with its 95 % interval."""
+        if ours is None or not subset.any():
+            return None
+        frames, gains = _frames(theirs) * subset, (_hits(ours) - _hits(theirs)) * subset
+        drawn = self._draws @ frames
+        resampled = (self._draws @ gains)[drawn > 0] / drawn[drawn > 0]
+        return float(gains.sum() / frames.sum()), interval(resampled)
+
+
+def _frames(outcomes: Sequence[Outcome]) -> NDArray[np.float64]:
+    return np.array([len(outcome.hits) for outcome in outcomes], float)
+
+
+def _hits(outcomes: Sequence[Outcome]) -> NDArray[np.float64]:
+    return np.array([sum(outcome.hits) for outcome in outcomes], float)
+
+
+def _by_age(outcomes: Sequence[Outcome]) -> list[AgeBucket]:
+    """The buckets that hold at least one verdict."""
+    ages = np.array([np.nan if age is None else age for outcome in outcomes for age in outcome.ages_ms])
+    hits = np.array([hit for outcome in outcomes for hit in outcome.hits])
+    indices = np.digitize(ages, _AGE_LIMITS_MS)
+    buckets = []
+    for index, limit in enumerate(_AGE_LIMITS_MS):
+        chosen = (indices == index) & ~np.isnan(ages)
+        if chosen.any():
+            below = limit if np.isfinite(limit) else None
+            buckets.append(AgeBucket(below, float(chosen.mean()), float(hits[chosen].mean())))
+    return buckets

@@ -1,0 +1,267 @@
+"""The policies that a video evaluation compares.
+
+In: a scored clip and an uplink rate. Out: `Outcome` with one verdict per frame and the bits spent. Every policy charges
+the same hard budget. If a frame has both a server answer and an edge answer, they are fused as in a run; only the plain
+video streams use the server answer alone, because a sender of plain video has no edge model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from sagelink.lab.harness import Harness, full_evidence, server_answers
+from sagelink.lab.scored_clips import ScoredClip, ScoredView
+from sagelink.lab.video_streams import STREAMS, stream
+from sagelink.pipeline.budget import UplinkBudget
+from sagelink.pipeline.config import Config
+from sagelink.pipeline.types import Answer, OperatingPoint, Pixels, ServerObservation, Units
+from sagelink.stages.codec_planner import Plan
+from sagelink.stages.confidence_gate import Gate
+from sagelink.stages.evidence_encoder import Encoder
+from sagelink.stages.frontier_filter import usable_curves
+from sagelink.stages.fuse import fuse
+from sagelink.stages.rate_control import RateControl, RateControlConfig, UtilityCurve, rate_control_config
+from sagelink.stages.scene_fusion import SceneConfig, SceneFusion
+from sagelink.stages.scene_tracker import scene_config
+
+_PERIODIC_QUALITY = 80  # WebP quality of `webp-periodic`
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Result of a policy on one clip."""
+
+    hits: list[bool]  # one per frame: the verdict is right
+    ages_ms: list[float | None]  # one per frame: age of the newest frame whose server answer is in the verdict
+    total_bits: int
+    peak_window_bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A way to spend bits."""
+
+    evaluate: Callable[[ScoredClip, float], dict[str, Outcome]]  # from a clip and a rate in bit/s; outcomes by name
+    settings: object = ""  # other inputs of `evaluate`, part of the key of cached outcomes
+
+
+@dataclass(frozen=True, slots=True)
+class AutoSettings:
+    """Settings of the policy `auto`."""
+
+    scene: SceneConfig
+    rate_control: RateControlConfig
+    zoom: bool
+
+
+class _Playback:
+    """Plays one clip under a budget: sends messages and records the verdicts."""
+
+    def __init__(self, clip: ScoredClip, budget: UplinkBudget, max_message: int) -> None:
+        self.frames = clip.frames
+        self.answers = [frame.whole.answer for frame in clip.frames]  # one per frame; at first the edge's
+        self.evidence_seqs: list[int | None] = [None] * len(clip.frames)  # newest frame whose server answer is used
+        self.budget = budget
+        self._max_message = max_message
+
+    def allowance_bits(self, seq: int) -> int:
+        allowance = self.budget.allowance(self.frames[seq].stream_s)
+        assert allowance is not None
+        return allowance
+
+    def send(self, seq: int, encoder: Encoder, view: ScoredView, order: Units, limit_bits: int) -> Plan | None:
+        """Encodes and charges the best message of at most `limit_bits`; None if nothing fits."""
+        limit_bytes = min(limit_bits // 8, self._max_message)
+        plan = encoder.fit(seq, view.draw(), order, limit_bytes)
+        if isinstance(plan, Plan) and self.budget.charge(self.frames[seq].stream_s, 8 * len(plan.message)):
+            return plan
+        return None
+
+    def outcome(self) -> Outcome:
+        return Outcome(
+            hits=[answer.class_id == frame.truth for answer, frame in zip(self.answers, self.frames, strict=True)],
+            ages_ms=[
+                None if seq is None else round((frame.stream_s - self.frames[seq].stream_s) * 1e3, 3)
+                for frame, seq in zip(self.frames, self.evidence_seqs, strict=True)
+            ],
+            total_bits=self.budget.total_bits,
+            peak_window_bits=self.budget.peak_window_bits,
+        )
+
+
+class VideoPolicies:
+    """All policies for one pair of models."""
+
+    def __init__(self, harness: Harness, config: Config, fps: float) -> None:
+        """Raises UsageError if the frontier lacks a codec that a policy needs."""
+        self._harness = harness
+        self._config = config
+        self._fps = fps
+        self._window_s = config.budget.window
+        self._auto_settings = AutoSettings(
+            scene_config(config.video), rate_control_config(config.video), zoom=config.zooms
+        )
+        self._gate = Gate(config.gate)
+        self._encoder = Encoder.from_config(config, harness.pair.server)
+        self._utility = UtilityCurve.from_curves(usable_curves(config, harness.pair.server.name, harness.canvas))
+        self._webp = self._encoder_of("webp-frame")
+        self._raw = self._encoder_of("raw-zstd")
+
+    def policies(self) -> dict[str, Policy]:
+        """The baselines and `auto`, by name."""
+        return {
+            "edge": Policy(self._edge_only),
+            "webp-each": Policy(self._webp_each),
+            "webp-periodic": Policy(self._webp_periodic),
+            **{name: Policy(partial(self._stream, name)) for name in STREAMS},
+            "paper": Policy(self._paper),
+            "stateless": Policy(self._stateless),
+            "auto": self._auto_policy("auto", self._auto_settings),
+        }
+
+    def ablations(self) -> dict[str, Policy]:
+        """`auto` with one setting changed, by name."""
+        auto = self._auto_settings
+        scene, rate_control = auto.scene, auto.rate_control
+        changes = {
+            "auto-each-frame-alone": replace(auto, scene=replace(scene, remember=False), zoom=False),
+            f"auto-{'no-' if auto.zoom else ''}closer-look": replace(auto, zoom=not auto.zoom),
+            "auto-no-cuts": replace(auto, scene=replace(scene, cut=2.0)),
+            "auto-edge-not-averaged": replace(auto, scene=replace(scene, accumulate=False)),
+            "auto-answers-not-held": replace(auto, scene=replace(scene, hold_s=0.0)),
+            "auto-saving": replace(auto, rate_control=replace(rate_control, save=True)),
+            "auto-any-gain": replace(auto, rate_control=replace(rate_control, least_gain=0.0)),
+        }
+        return {name: self._auto_policy(name, settings) for name, settings in changes.items()}
+
+    def _edge_only(self, clip: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
+        """Sends nothing."""
+        return {"edge": self._playback(clip, rate_bps).outcome()}
+
+    def _webp_each(self, clip: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
+        """Sends every frame as the best WebP within an equal share of the window."""
+        playback = self._playback(clip, rate_bps)
+        assert playback.budget.limit_bits is not None
+        window_frames = math.floor(self._fps * self._window_s) + 1  # a window can hold one frame more than fps x length
+        share = playback.budget.limit_bits // window_frames
+        plans = {
+            seq: self._send_whole(playback, seq, self._webp, min(share, playback.allowance_bits(seq)))
+            for seq in range(len(clip.frames))
+        }
+        return {"webp-each": self._fuse_own_answers(playback, plans)}
+
+    def _stateless(self, clip: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
+        """Sends every frame with an uncertain edge answer with all bits that the window has left."""
+        playback = self._playback(clip, rate_bps)
+        plans = {
+            seq: self._send_whole(playback, seq, self._encoder, playback.allowance_bits(seq))
+            for seq in self._unsure_frames(clip)
+        }
+        return {"stateless": self._fuse_own_answers(playback, plans)}
+
+    def _paper(self, clip: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
+        """Like `stateless`, with raw units in the order of the paper's SAGE."""
+        playback = self._playback(clip, rate_bps)
+        plans = {}
+        for seq in self._unsure_frames(clip):
+            frame = clip.frames[seq]
+            plans[seq] = playback.send(seq, self._raw, frame.whole, frame.paper_order, playback.allowance_bits(seq))
+        return {"paper": self._fuse_own_answers(playback, plans)}
+
+    def _webp_periodic(self, clip: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
+        """Sends a WebP of full quality, or the best that fills an empty window, whenever the window has room for it.
+
+        A server answer is used until the next one.
+        """
+        playback = self._playback(clip, rate_bps)
+        point = OperatingPoint("webp-frame", self._harness.canvas.units, self._harness.canvas.pixels, _PERIODIC_QUALITY)
+        plans: dict[int, Plan] = {}
+        for seq, frame in enumerate(clip.frames):
+            allowance = playback.allowance_bits(seq)
+            if allowance < (playback.budget.limit_bits or 0):
+                full = self._encoder.message(seq, frame.whole.draw(), frame.whole.order, point)
+                if allowance < 8 * len(full):
+                    continue
+            plan = self._send_whole(playback, seq, self._webp, allowance)
+            if plan is not None:
+                plans[seq] = plan
+        ends = [*plans, len(clip.frames)][1:]
+        answers = self._harness.answers([plan.message for plan in plans.values()])
+        for (seq, plan), end, server in zip(plans.items(), ends, answers, strict=True):
+            for later in range(seq, end):
+                playback.answers[later] = fuse(playback.answers[later], server, plan.weight)
+                playback.evidence_seqs[later] = seq
+        return {"webp-periodic": playback.outcome()}
+
+    def _stream(self, name: str, clip: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
+        """Sends a video stream; the server classifies the newest decoded frame. With and without fusion."""
+        alone = self._playback(clip, rate_bps)
+        times_s = [frame.stream_s for frame in clip.frames]
+        pictures = [frame.whole.draw() for frame in clip.frames]
+        received = [*stream(name, pictures, times_s, self._fps, alone.budget)]
+        decoded: dict[int, Pixels] = {item[0]: item[1] for item in received if item}
+        evidence = [full_evidence(picture, self._harness.canvas) for picture in decoded.values()]
+        servers = dict(zip(decoded, server_answers(self._harness.classifier, evidence), strict=True))
+        fused = self._playback(clip, rate_bps)
+        fused.budget = alone.budget
+        weight = self._utility.weight(math.inf)
+        for seq, item in enumerate(received):
+            if item:
+                alone.evidence_seqs[seq] = fused.evidence_seqs[seq] = item[0]
+                alone.answers[seq] = servers[item[0]]
+                fused.answers[seq] = fuse(fused.answers[seq], servers[item[0]], weight)
+        return {name: alone.outcome(), f"{name}+edge": fused.outcome()}
+
+    def _auto_policy(self, name: str, settings: AutoSettings) -> Policy:
+        return Policy(lambda clip, rate_bps: {name: self._auto(clip, rate_bps, settings)}, settings)
+
+    def _auto(self, clip: ScoredClip, rate_bps: float, settings: AutoSettings) -> Outcome:
+        """Tracks the scene and sends a message where it is expected to improve the verdicts, as `sagelink run` does."""
+        playback = self._playback(clip, rate_bps)
+        scene, rate_control = SceneFusion(settings.scene), RateControl(settings.rate_control, self._utility)
+        for seq, frame in enumerate(clip.frames):
+            view = frame.scheduled if settings.zoom else frame.whole
+            estimate = scene.observe(seq, view.answer, view.look, frame.stream_s)
+            playback.answers[seq] = answer = Answer.from_log_scores(estimate.scores)
+            playback.evidence_seqs[seq] = estimate.server_seq
+            allowance, limit = playback.allowance_bits(seq), playback.budget.limit_bits or 0
+            if not self._gate.offloads(answer):
+                continue
+            max_bytes = rate_control.max_bytes(1 - answer.prob, estimate, allowance / 8, limit / 8, self._window_s)
+            if max_bytes is None:
+                continue
+            plan = playback.send(seq, self._encoder, view, view.order, min(8 * max_bytes, allowance))
+            if plan is not None:
+                scene.register_sent(seq)
+                (server,) = self._harness.answers([plan.message])
+                scene.add_server_answers([ServerObservation(seq, server.log_probs, plan.weight)])
+                playback.answers[seq] = Answer.from_log_scores(scene.current()[0])
+                playback.evidence_seqs[seq] = seq
+        return playback.outcome()
+
+    def _playback(self, clip: ScoredClip, rate_bps: float) -> _Playback:
+        return _Playback(clip, UplinkBudget(rate_bps, self._window_s), self._config.encode.max_message)
+
+    def _unsure_frames(self, clip: ScoredClip) -> list[int]:
+        return [seq for seq, frame in enumerate(clip.frames) if self._gate.offloads(frame.whole.answer)]
+
+    @staticmethod
+    def _send_whole(playback: _Playback, seq: int, encoder: Encoder, limit_bits: int) -> Plan | None:
+        whole = playback.frames[seq].whole
+        return playback.send(seq, encoder, whole, whole.order, limit_bits)
+
+    def _fuse_own_answers(self, playback: _Playback, plans: dict[int, Plan | None]) -> Outcome:
+        """Fuses each server answer into the verdict of its own frame only. `plans`: sent messages by frame."""
+        sent = {seq: plan for seq, plan in plans.items() if plan is not None}
+        answers: Sequence[Answer] = self._harness.answers([plan.message for plan in sent.values()])
+        for (seq, plan), server in zip(sent.items(), answers, strict=True):
+            playback.answers[seq] = fuse(playback.answers[seq], server, plan.weight)
+            playback.evidence_seqs[seq] = seq
+        return playback.outcome()
+
+    def _encoder_of(self, codec: str) -> Encoder:
+        encode = self._config.encode.model_copy(update={"codec": codec})
+        return Encoder.from_config(self._config.model_copy(update={"encode": encode}), self._harness.pair.server)

@@ -1,0 +1,293 @@
+"""Loads a model by name: the bundled demo pair, a timm model from cache or hub, or a safetensors checkpoint."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+import socket
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import timm
+import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.constants import ENDPOINT
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from timm.data import ImageNetInfo, resolve_model_data_config
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from sagelink.models import demo, vit
+from sagelink.pipeline.config import ModelConfig
+from sagelink.pipeline.errors import UsageError, suggest
+from sagelink.pipeline.types import Pixels
+
+log = logging.getLogger(__name__)
+
+DEMO_DIR = Path(demo.__file__).parent
+_EMBEDDING = "patch_embed.proj."
+PARTIAL = "partial."  # prefix of the second set of weights in a checkpoint, and of its metadata
+DEMO_MODELS = {f"demo-{role}": role for role in demo.ARCHITECTURES}
+
+
+@dataclass(frozen=True, slots=True)
+class UnitGrid:
+    """The square input picture of a model, divided into units."""
+
+    image_size: int  # pixels
+    patch_size: int  # pixels
+    interpolation: str
+    crop_pct: float  # fraction of the central square on which the model was evaluated
+
+    @property
+    def side(self) -> int:
+        return self.image_size // self.patch_size
+
+    @property
+    def units(self) -> int:
+        return self.side**2
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """A second network for evidence with few units, made by `sagelink adapt`. It shares the patch embedding."""
+
+    vit: VisionTransformer
+    max_bytes: int  # used for messages of up to this size
+    max_units: int  # and for longer messages with up to this many units
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A loaded model with its input format and its class names."""
+
+    name: str
+    vit: VisionTransformer
+    grid: UnitGrid
+    labels: tuple[str, ...]
+    mean: Tensor  # (3, 1, 1), for pixels in 0..1
+    std: Tensor
+    partial: Partial | None = None
+
+    def normalise(self, pictures: Pixels) -> Tensor:
+        """RGB uint8 (..., H, W, 3) to normalised float (..., 3, H, W) on the device of the model."""
+        pixels = torch.from_numpy(pictures).to(self.mean.device).movedim(-1, -3)
+        return (pixels.float() / 255 - self.mean) / self.std
+
+    @property
+    def is_outline(self) -> bool:
+        """Whether the model has no weights at all, not even a patch embedding."""
+        return bool(self.vit.patch_embed.proj.weight.is_meta)
+
+    def embedding(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The patch embedding of raw pixels, including normalisation: matrix (p * p * 3, D) and bias (D,).
+
+        The rows of the matrix are in the byte order of a patch: (y, x, channel) of RGB 0..255.
+        """
+        projection = self.vit.patch_embed.proj
+        weight = projection.weight.detach().cpu()  # (D, 3, p, p)
+        mean, std = self.mean.cpu(), self.std.cpu()
+        bias = weight.new_zeros(len(weight)) if projection.bias is None else projection.bias.detach().cpu()
+        bias = bias - (weight * (mean / std)).sum((1, 2, 3))
+        matrix = (weight / (255 * std)).permute(2, 3, 1, 0).reshape(-1, len(weight))
+        return matrix.numpy(), bias.numpy()
+
+
+def load(config: ModelConfig, name: str) -> Model:
+    """Loads model `name` with the checkpoint, labels and device of `config`. Raises UsageError."""
+    if name in DEMO_MODELS:
+        network, labels = _load_demo(name, config.checkpoint)
+    else:
+        network, labels = _load_timm(name, config.checkpoint)
+    network = vit.check(network, name)
+    if config.labels is not None:
+        labels = _read_labels(config.labels)
+    if not labels:
+        labels = tuple(f"class_{i}" for i in range(network.num_classes))
+    if len(labels) != network.num_classes:
+        raise UsageError(f"{len(labels)} class names for model {name!r}, which has {network.num_classes} classes")
+    try:
+        network = network.to(config.device).eval().requires_grad_(False)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
+        raise UsageError(f"device {config.device!r} cannot be used: {str(error).splitlines()[0]}") from None
+    model = wrap_network(name, network, labels, config.device)
+    return model if config.checkpoint is None else replace(model, partial=_load_partial(model, config.checkpoint))
+
+
+def wrap_network(name: str, network: VisionTransformer, labels: tuple[str, ...], device: str) -> Model:
+    """Makes a Model of a network; its input format comes from timm's configuration of the network."""
+    data, embed = resolve_model_data_config(network), network.patch_embed
+    return Model(
+        name=name,
+        vit=network,
+        grid=UnitGrid(embed.img_size[0], embed.patch_size[0], data["interpolation"], data["crop_pct"]),
+        labels=labels,
+        mean=torch.tensor(data["mean"], device=device).view(3, 1, 1),
+        std=torch.tensor(data["std"], device=device).view(3, 1, 1),
+    )
+
+
+def outline(config: ModelConfig, name: str, labels: tuple[str, ...]) -> Model:
+    """The server model for an edge whose server runs elsewhere: it has a unit grid but cannot compute.
+
+    The patch embedding is loaded only if its weights are certain to be those of the server: from the checkpoint of
+    `config`, or for a demo model. `labels` are the edge's; the server compares them with its own. Raises UsageError.
+    """
+    with torch.device("meta"):
+        if name in DEMO_MODELS:
+            network: torch.nn.Module = demo.build(DEMO_MODELS[name])
+        else:
+            network = timm.create_model(_check_name(name), pretrained=False)
+    checked = vit.check(network, name)
+    path = config.checkpoint or (_demo_file(name) if name in DEMO_MODELS else None)
+    if path is not None:
+        state, _ = read_checkpoint(path, _EMBEDDING)
+        projection = checked.patch_embed.proj.to_empty(device="cpu")
+        _load_state(projection, {key.removeprefix(_EMBEDDING): state[key] for key in state}, name, path)
+    return wrap_network(name, checked, labels, "cpu")
+
+
+def _demo_file(name: str) -> Path:
+    return DEMO_DIR / f"{DEMO_MODELS[name]}.safetensors"
+
+
+def _load_demo(name: str, checkpoint: Path | None) -> tuple[VisionTransformer, tuple[str, ...]]:
+    path = checkpoint or _demo_file(name)
+    state, metadata = read_checkpoint(path)
+    network = demo.build(DEMO_MODELS[name])
+    _load_state(network, state, name, path)
+    return network, tuple(json.loads(metadata.get("classes", "[]")))
+
+
+def _check_name(name: str) -> str:
+    """Returns the name if timm has such a model. Raises UsageError."""
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        known = [*DEMO_MODELS, *timm.list_models("*vit*"), *timm.list_models("deit*")]
+        raise UsageError(
+            f"unknown model {name!r}{suggest(architecture, known)}; accepted: a timm VisionTransformer name or "
+            f"{', '.join(DEMO_MODELS)}; `sagelink models` lists the models on this machine"
+        )
+    published = timm.list_pretrained(f"{architecture}.*")
+    if name not in (architecture, *published):
+        accepted = ", ".join(published) or architecture
+        raise UsageError(f"unknown model {name!r}{suggest(name, published)}; accepted: {accepted}")
+    return name
+
+
+def _load_timm(name: str, checkpoint: Path | None) -> tuple[VisionTransformer, tuple[str, ...]]:
+    _check_name(name)
+    if checkpoint is None:
+        network = _load_pretrained(name)
+    else:
+        state, _ = read_checkpoint(checkpoint)
+        # A fine-tuned checkpoint may have another number of classes.
+        classes = {"num_classes": len(state["head.bias"])} if "head.bias" in state else {}
+        network = timm.create_model(name, pretrained=False, **classes)
+        _load_state(vit.check(network, name), state, name, checkpoint)
+    return network, _imagenet_labels() if network.num_classes == 1000 else ()
+
+
+def _load_partial(model: Model, path: Path) -> Partial | None:
+    """The second set of weights, or None if the checkpoint has none. Raises UsageError."""
+    state, metadata = read_checkpoint(path, PARTIAL)
+    if not state:
+        return None
+    network = copy.deepcopy(model.vit)
+    _load_state(
+        network, network.state_dict() | {k.removeprefix(PARTIAL): v for k, v in state.items()}, model.name, path
+    )
+    try:
+        return Partial(network, int(metadata[PARTIAL + "most_bytes"]), int(metadata[PARTIAL + "most_units"]))
+    except (KeyError, ValueError):
+        raise UsageError(f"checkpoint {str(path)!r} does not say which evidence its second weights are for") from None
+
+
+def weights_digest(model: Model) -> str:
+    """A hash of the weights of a model: 16 hexadecimal digits."""
+    state = hashlib.sha256()
+    for network in (model.vit, model.partial.vit) if model.partial else (model.vit,):
+        for tensor in network.state_dict().values():
+            state.update(tensor.cpu().numpy().tobytes())
+    return state.hexdigest()[:16]
+
+
+def labels_fingerprint(labels: tuple[str, ...]) -> str:
+    """A hash of the class names and their order: 16 hexadecimal digits."""
+    return hashlib.sha256("\n".join(labels).encode()).hexdigest()[:16]
+
+
+def cached_file(name: str) -> Path | None:
+    """Path of the weights of a timm model in the local cache, or None. Uses no network."""
+    config = timm.get_pretrained_cfg(name)
+    if not config.hf_hub_id:
+        return None
+    found = try_to_load_from_cache(config.hf_hub_id, "model.safetensors")
+    return Path(found) if isinstance(found, str) else None
+
+
+def _load_pretrained(name: str) -> VisionTransformer:
+    """A timm model with its published weights, from the cache or the hub. Raises UsageError."""
+    cached = cached_file(name)
+    if cached is not None:
+        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(cached)})
+    log.warning("model=%s event=download", name)
+    try:
+        # Fails fast when offline: the client of the hub would retry for most of a minute.
+        socket.getaddrinfo(urlsplit(ENDPOINT).hostname, 443)
+        return timm.create_model(name, pretrained=True)
+    except Exception as error:  # the client raises OSError, ValueError, HTTP errors ...
+        raise UsageError(
+            f"model {name!r} is not cached and could not be downloaded ({type(error).__name__}); connect to the "
+            f"internet once, or name a safetensors file as checkpoint, or use the bundled pair with --models demo"
+        ) from None
+
+
+def read_checkpoint(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors (whose names start with `prefix`) and metadata of a safetensors file. Raises UsageError."""
+    if not path.is_file():
+        raise UsageError(f"checkpoint {str(path)!r} does not exist")
+    try:
+        with safe_open(path, "pt") as file:
+            keys = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118 (not a dict)
+            return {key: file.get_tensor(key) for key in keys}, file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise UsageError(
+            f"checkpoint {str(path)!r} is not a safetensors file: {error}; accepted: .safetensors"
+        ) from None
+
+
+def _load_state(network: torch.nn.Module, state: dict[str, Tensor], name: str, path: Path) -> None:
+    """Loads `state`, ignoring a second set of weights in it. Raises UsageError if it does not fit."""
+    expected = network.state_dict()
+    for key, tensor in expected.items():
+        if key not in state:
+            raise UsageError(f"checkpoint {str(path)!r} does not fit model {name!r}: it lacks {key!r}")
+        if state[key].shape != tensor.shape:
+            raise UsageError(
+                f"checkpoint {str(path)!r} does not fit model {name!r}: {key!r} has shape {tuple(state[key].shape)}, "
+                f"accepted is {tuple(tensor.shape)}"
+            )
+    surplus = sorted(key for key in set(state) - set(expected) if not key.startswith(PARTIAL))
+    if surplus:
+        raise UsageError(
+            f"checkpoint {str(path)!r} does not fit model {name!r}: it holds {surplus[0]!r}, unknown to the model"
+        )
+    network.load_state_dict({key: state[key].float() for key in expected})
+
+
+def _imagenet_labels() -> tuple[str, ...]:
+    info = ImageNetInfo()
+    return tuple(info.index_to_description(i).partition(",")[0] for i in range(1000))
+
+
+def _read_labels(path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"labels {str(path)!r} cannot be read: {error}") from None

@@ -1,0 +1,181 @@
+"""HTTP routes of the dashboard: the page, its WebSocket stream, login, and the API that programs read and write."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.types import ASGIApp
+
+from sagelink.monitor.dashboard_viewers import MAX_VIEWERS, DashboardViewer, ViewerHub
+from sagelink.monitor.previews import evidence_png, heat, jpeg
+from sagelink.monitor.run_view import RunView
+from sagelink.monitor.verdict_feed import FrameDetails
+from sagelink.net.access_guard import COOKIE, AccessGuard, session_cookie
+from sagelink.net.http import static_files
+from sagelink.pipeline.credentials import same_secret
+from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.threads import Worker
+from sagelink.transport.wire import decode_evidence
+
+_STATIC = Path(__file__).parent / "static"
+_MAX_BODY = 4096  # bytes
+# Paths that need no token.
+_PUBLIC = frozenset(
+    {"/healthz", "/readyz", "/login", *(f"/static/{name}" for name in ("icon.svg", "style.css", "theme.js"))}
+)
+_STALE_S = 30.0  # a run whose last verdict is older is not ready
+_WRONG_TOKEN_S = 0.5
+
+
+def dashboard_app(
+    run: RunView,
+    encoder: Worker,
+    token: str | None,
+    wrong_token_s: float = _WRONG_TOKEN_S,
+    max_viewers: int = MAX_VIEWERS,
+) -> ASGIApp:
+    """The dashboard of a run as an ASGI application.
+
+    `encoder`: the thread that encodes pictures. `token`: required of viewers; None for a loopback address.
+    `wrong_token_s`: delay after a wrong token, in seconds, against guessing.
+    """
+    api, login = RunApi(run, encoder), LoginPage(token, wrong_token_s)
+    hub = ViewerHub(run, encoder, max_viewers=max_viewers)
+    files = static_files(_STATIC)
+
+    async def page(_: Request) -> Response:
+        return files["index.html"]
+
+    async def static(request: Request) -> Response:
+        return files.get(request.path_params["path"]) or PlainTextResponse("not found\n", 404)
+
+    async def stream(socket: Any) -> None:
+        await hub.serve(DashboardViewer(socket))
+
+    routes = [
+        Route("/", page),
+        Route("/login", login.respond, methods=["GET", "POST"]),
+        Route("/api/stats", api.stats),
+        Route("/api/budget", api.change, methods=["POST"]),
+        Route("/api/gate", api.change, methods=["POST"]),
+        Route("/api/frames/{number:int}/{part}", api.frame),
+        Route("/metrics", api.metrics),
+        Route("/healthz", api.healthy),
+        Route("/readyz", api.ready),
+        WebSocketRoute("/ws", stream),
+        Route("/static/{path:path}", static),
+    ]
+    return AccessGuard(Starlette(routes=routes), token, _PUBLIC)
+
+
+class LoginPage:
+    """Checks a token from the login form, and sets the session cookie."""
+
+    def __init__(self, token: str | None, wrong_token_s: float) -> None:
+        self._token = token
+        self._wrong_token_s = wrong_token_s
+        page = (_STATIC / "login.html").read_text()
+        problem = '<p class="error" role="alert">This token is wrong.</p>'
+        self._page = HTMLResponse(page)
+        self._page_after_wrong_token = HTMLResponse(page.replace("<!-- problem -->", problem))
+
+    async def respond(self, request: Request) -> Response:
+        if request.method == "GET":
+            return self._page_after_wrong_token if "wrong" in request.query_params else self._page
+        given = (await _body(request)).decode(errors="replace").removeprefix("token=").rstrip("\r\n")
+        if self._token is None or not same_secret(given, self._token):
+            await asyncio.sleep(self._wrong_token_s)
+            return RedirectResponse("/login?wrong", 303)
+        response = RedirectResponse("/", 303)
+        secure = request.url.scheme == "https"
+        response.set_cookie(COOKIE, session_cookie(self._token), httponly=True, samesite="strict", secure=secure)
+        return response
+
+
+class RunApi:
+    """What programs read of a run and change in it: state, metrics, health, frames, budget, gate."""
+
+    def __init__(self, run: RunView, encoder: Worker) -> None:
+        self._run = run
+        self._encoder = encoder
+
+    async def stats(self, _: Request) -> Response:
+        return JSONResponse(self._run.now())
+
+    async def change(self, request: Request) -> Response:
+        """Changes the budget or the gate, by the path; responds with the new state."""
+        control = self._run.control
+        try:
+            values = json.loads(await _body(request))
+            if not isinstance(values, dict):
+                raise UsageError("accepted: a JSON object")
+            if request.url.path.endswith("/budget"):
+                control.change_budget(values.get("uplink"))
+            else:
+                control.change_gate(values.get("policy"), values.get("threshold"))
+        except ValueError:
+            return JSONResponse({"error": "accepted: a JSON object"}, 400)
+        except UsageError as error:
+            return JSONResponse({"error": str(error)}, 400)
+        return JSONResponse(control.state())
+
+    async def frame(self, request: Request) -> Response:
+        """A part of a frame: `info`, `picture` (the models' input), `evidence` (as the server decodes it)."""
+        part = request.path_params["part"]
+        details = self._run.feed.details(request.path_params["number"])
+        if details is None:
+            return JSONResponse({"error": "this frame is no longer stored"}, 404)
+        if part == "info":
+            return Response(_info(details), media_type="application/json")
+        if part == "picture" and details.picture is not None:
+            return Response(await self._encoder.call(jpeg, details.picture), media_type="image/jpeg")
+        if part == "evidence" and details.message is not None:
+            png = await self._encoder.call(evidence_png, details.message, self._run.canvas)
+            return Response(png, media_type="image/png")
+        return JSONResponse({"error": f"this frame has no {part}; accepted: info, picture, evidence"}, 404)
+
+    async def metrics(self, _: Request) -> Response:
+        return Response(generate_latest(self._run.registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def healthy(self, _: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def ready(self, _: Request) -> Response:
+        reason = _unready(self._run.now())
+        return PlainTextResponse("ok\n") if reason is None else PlainTextResponse(f"{reason}\n", 503)
+
+
+async def _body(request: Request) -> bytes:
+    """The body of a request, cut at `_MAX_BODY` bytes."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MAX_BODY:
+            break
+    return body[:_MAX_BODY]
+
+
+def _info(details: FrameDetails) -> str:
+    """JSON text: importance, sent units, units per side, box of the sent crop, and the event of the frame."""
+    importance = None if details.importance is None else heat(details.importance)
+    units = [] if details.message is None else [int(unit) for unit in decode_evidence(details.message).units]
+    side = 0 if details.importance is None else round(len(details.importance) ** 0.5)
+    text = json.dumps({"importance": importance, "units": units, "side": side, "box": details.box})
+    return re.sub(r"}$", f',"event":{details.event}}}', text)
+
+
+def _unready(state: dict[str, Any]) -> str | None:
+    """Why the run is not ready; None when it is."""
+    if not state["frames"]:
+        return "no frame has a verdict yet"
+    silent_s = min(camera["silent_s"] for camera in state["cameras"].values())
+    return f"the last verdict is {silent_s:.0f} s old" if silent_s > _STALE_S else None

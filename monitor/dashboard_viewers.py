@@ -1,0 +1,141 @@
+"""Sends live state, verdicts and pictures to the open dashboard pages over WebSockets; a slow page delays no other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from typing import Any, Protocol
+
+from starlette.websockets import WebSocketDisconnect
+
+from sagelink.monitor.previews import live_picture
+from sagelink.monitor.run_view import RunView
+from sagelink.pipeline.threads import Worker
+from sagelink.pipeline.types import Verdict
+
+_TICK_S = 0.1
+_STATE_EVERY_S = 0.5
+_PICTURES_PER_TICK = 2  # over all cameras: those that waited longest
+_HISTORY = 600  # events that a new viewer gets
+_EVENTS_PER_TICK = 300
+MAX_VIEWERS = 16
+_SEND_S = 5.0
+
+_DISCONNECTED = (WebSocketDisconnect, RuntimeError, OSError)  # raised by a socket whose other end has gone
+
+
+class Socket(Protocol):
+    """The part of a WebSocket that a viewer uses."""
+
+    async def accept(self) -> None: ...
+    async def send_text(self, data: str) -> None: ...
+    async def send_bytes(self, data: bytes) -> None: ...
+    async def receive_json(self) -> Any: ...
+    async def close(self, code: int = 1000, reason: str | None = None) -> None: ...
+
+
+class DashboardViewer:
+    """One open page: its socket, its position in the feed, and whether it is visible."""
+
+    def __init__(self, socket: Socket, send_s: float = _SEND_S) -> None:
+        """`send_s`: a viewer that takes longer for one message is disconnected."""
+        self.socket = socket
+        self._send_s = send_s
+        self.visible = asyncio.Event()
+        self.visible.set()
+        self.position = -_HISTORY  # number of its next verdict
+        self.shown: dict[str, int] = {}  # number of the picture that the page shows, by camera
+        self.state_due_s = 0.0
+
+    async def send(self, data: str | bytes) -> None:
+        """Raises TimeoutError when the viewer is too slow."""
+        async with asyncio.timeout(self._send_s):
+            await (self.socket.send_bytes(data) if isinstance(data, bytes) else self.socket.send_text(data))
+
+    async def listen(self) -> None:
+        """Receives whether the page is visible."""
+        while True:
+            message = await self.socket.receive_json()
+            if isinstance(message, dict) and message.get("visible") is False:
+                self.visible.clear()
+            else:
+                self.visible.set()
+
+
+class ViewerHub:
+    """Serves all viewers of a run. A picture is encoded once for all of them, in the enencoder's thread."""
+
+    def __init__(
+        self,
+        run: RunView,
+        encoder: Worker,
+        tick_s: float = _TICK_S,
+        events_per_tick: int = _EVENTS_PER_TICK,
+        max_viewers: int = MAX_VIEWERS,
+    ) -> None:
+        """Each viewer gets an update of at most `events_per_tick` verdicts each `tick_s` seconds."""
+        self._max_viewers = max_viewers
+        self._tick_s = tick_s
+        self._events_per_tick = events_per_tick
+        self._run = run
+        self._encoder = encoder
+        self._viewers = 0
+        self._encoded: dict[str, tuple[int, asyncio.Task[bytes]]] = {}
+
+    async def serve(self, viewer: DashboardViewer) -> None:
+        """Serves a viewer until it leaves, or is too slow."""
+        await viewer.socket.accept()
+        if self._viewers >= self._max_viewers:
+            await viewer.socket.close(1013, "too many viewers")
+            return
+        self._viewers += 1
+        tasks = {asyncio.create_task(viewer.listen()), asyncio.create_task(self._send_updates(viewer))}
+        try:
+            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._viewers -= 1
+            for task in tasks:
+                task.add_done_callback(
+                    lambda task: task.cancelled() or task.exception()
+                )  # so that asyncio does not report it
+                task.cancel()
+        for error in [task.exception() for task in ended]:
+            if isinstance(error, TimeoutError | ValueError | KeyError):
+                with contextlib.suppress(*_DISCONNECTED):
+                    await viewer.socket.close(1008, "too slow, or an invalid message")
+            elif error is not None and not isinstance(error, _DISCONNECTED):
+                raise error
+
+    async def _send_updates(self, viewer: DashboardViewer) -> None:
+        run = self._run
+        await viewer.send(_text("run", {"title": run.title, "models": run.models, "policies": run.policies}))
+        while True:
+            await viewer.visible.wait()
+            update = run.feed.since(viewer.position, self._events_per_tick if viewer.position >= 0 else _HISTORY)
+            viewer.position = update.next
+            if update.events or update.missed:
+                await viewer.send(f'{{"type":"frames","missed":{update.missed},"frames":[{",".join(update.events)}]}}')
+            if time.monotonic() >= viewer.state_due_s:
+                viewer.state_due_s = time.monotonic() + _STATE_EVERY_S
+                await viewer.send(_text("state", run.now()))
+            waiting = [(n, v) for camera, (n, v) in run.feed.latest().items() if viewer.shown.get(camera, -1) < n]
+            waiting.sort(key=lambda pair: viewer.shown.get(pair[1].frame.camera, -1))
+            for number, verdict in waiting[:_PICTURES_PER_TICK]:
+                viewer.shown[verdict.frame.camera] = number
+                await viewer.send(await self._picture(number, verdict))
+            await asyncio.sleep(self._tick_s)
+
+    async def _picture(self, number: int, verdict: Verdict) -> bytes:
+        """The encoded picture of a frame, or of an older one of that camera whose encoding has begun."""
+        camera = verdict.frame.camera
+        latest = self._encoded.get(camera)
+        if latest is None or (latest[0] < number and latest[1].done()):
+            call = self._encoder.call(live_picture, number, verdict, self._run.grid, self._run.resize)
+            latest = self._encoded[camera] = (number, asyncio.create_task(call))
+        return await asyncio.shield(latest[1])
+
+
+def _text(kind: str, values: dict[str, Any]) -> str:
+    return json.dumps({"type": kind} | values, separators=(",", ":"))

@@ -1,0 +1,36 @@
+"""`RunView`: everything of a run that the dashboard's routes and viewers read or change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from sagelink.models.loading import UnitGrid
+from sagelink.models.preprocess import Resize
+from sagelink.monitor.verdict_feed import VerdictFeed
+from sagelink.stages.run_control import Control
+from sagelink.transport.codecs import Canvas
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """One run, for the dashboard."""
+
+    title: str
+    models: str  # names of both models, for people
+    grid: UnitGrid
+    canvas: Canvas
+    resize: Resize
+    policies: list[str]  # names of the gate policies
+    feed: VerdictFeed
+    control: Control
+    registry: CollectorRegistry
+    snapshot: Callable[[], dict[str, Any]]  # the state of the run as plain JSON values
+    link: Callable[[], str | None]  # why the link accepts no message now; None when it accepts one
+
+    def now(self) -> dict[str, Any]:
+        """The state of the run, for the page and for /api/stats."""
+        return self.snapshot() | {"link": self.link()}

@@ -1,0 +1,106 @@
+"""Access control for our HTTP servers: an ASGI middleware that refuses requests or passes them on.
+
+- On loopback without a token: only requests whose `Host` is a loopback host pass. A page of another site cannot reach
+  the server under its own name (DNS rebinding).
+- With a token: a request needs `Authorization: Bearer TOKEN`, or the cookie that the login page sets. The cookie is
+  derived from the token but does not reveal it, and stays valid after a restart.
+- Always: a request that changes something, or opens a WebSocket, must come from this page or from no page (`Origin`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import Literal
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sagelink.net.http import is_loopback
+from sagelink.pipeline.credentials import same_secret
+from sagelink.pipeline.errors import UsageError
+
+COOKIE = "sagelink"
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",  # with no-referrer a browser posts the login form with the origin `null`
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+def require_secret(host: str, secret: str | None, kind: Literal["token", "password"], where: str, hint: str) -> None:
+    """Raises UsageError if other machines can reach `host` and there is no secret.
+
+    `where` names the address in the message; `hint` says how to set the secret.
+    """
+    if not secret and not is_loopback(host):
+        raise UsageError(f"{where} can be reached by others; accepted without a {kind}: 127.0.0.1. {hint}")
+
+
+def session_cookie(token: str) -> str:
+    """The value of the session cookie for a token."""
+    return hmac.new(token.encode(), b"sagelink dashboard session", hashlib.sha256).hexdigest()
+
+
+class AccessGuard:
+    """ASGI middleware: passes allowed requests on, refuses others, and adds security headers to every response."""
+
+    def __init__(self, app: ASGIApp, token: str | None, open_paths: frozenset[str]) -> None:
+        """`token`: None for a server that only loopback reaches. `open_paths`: paths that need no token."""
+        self._app = app
+        self._token = token
+        self._open_paths = open_paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = self._refusal(HTTPConnection(scope))
+        if scope["type"] == "websocket":
+            if refusal is not None:
+                await send({"type": "websocket.close", "code": 1008, "reason": "refused"})
+                return
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await (refusal or self._app)(scope, receive, send_with_headers)
+
+    def _refusal(self, request: HTTPConnection) -> Response | None:
+        """The response to a request that is refused; None if the request is allowed."""
+        host = _host(request.headers)
+        if self._token is None and not is_loopback(host):
+            return PlainTextResponse("not served under this name\n", 421)
+        origin = request.headers.get("origin")
+        is_change = request.scope["type"] == "websocket" or request.scope["method"] not in ("GET", "HEAD")
+        if is_change and origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+            return PlainTextResponse("refused: the request comes from another site\n", 403)
+        path = request.scope["path"]
+        if self._token is None or path in self._open_paths or _has_token(request, self._token):
+            return None
+        if path == "/":
+            return RedirectResponse("/login", 303)
+        return PlainTextResponse("a token is needed\n", 401, {"WWW-Authenticate": "Bearer"})
+
+
+def _has_token(request: HTTPConnection, token: str) -> bool:
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and same_secret(given, token):
+        return True
+    return same_secret(request.cookies.get(COOKIE, ""), session_cookie(token))
+
+
+def _host(headers: Headers) -> str:
+    """The `Host` of a request, without the port."""
+    return urlsplit(f"//{headers.get('host', '')}").hostname or ""

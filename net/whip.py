@@ -1,0 +1,97 @@
+"""WebRTC signalling over HTTP: a peer posts its SDP offer, and the response is the SDP answer.
+
+`offer_app` serves several offer paths and static pages; `whip_app` is a WHIP endpoint (RFC 9725), whose sessions end by
+DELETE.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from sagelink.net.access_guard import AccessGuard
+
+MAX_OFFER_BYTES = 65_536
+_SDP = "application/sdp"
+
+Answerer = Callable[[str], Awaitable[str]]
+Ender = Callable[[], Awaitable[None]]
+
+for _name in ("aiortc", "aioice"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)  # we log the state of a connection ourselves
+
+
+class OfferRefused(Exception):
+    """An offer is refused; `status` is the HTTP status of the response."""
+
+    def __init__(self, reason: str, status: int = 400) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+def offer_app(answerers: Mapping[str, Answerer], pages: Mapping[str, Response], token: str | None) -> ASGIApp:
+    """An ASGI app behind an `AccessGuard`. `answerers`: by path, the function that answers an offer or raises
+    OfferRefused. `pages`: responses by path, served without a token; they must hold no secret."""
+
+    async def post(request: Request) -> Response:
+        return await _answer_offer(request, answerers[request.url.path])
+
+    async def show(request: Request) -> Response:
+        return pages[request.url.path]
+
+    offers = [Route(path, post, methods=["POST"]) for path in answerers]
+    return AccessGuard(Starlette(routes=[*offers, *(Route(path, show) for path in pages)]), token, frozenset(pages))
+
+
+def whip_app(path: str, answer: Answerer, end: Ender, token: str | None) -> ASGIApp:
+    """A WHIP endpoint without trickle ICE. DELETE of the `Location` of the answer ends the session, through `end`."""
+    session = ""  # name of the latest session; there is one at a time
+
+    async def post(request: Request) -> Response:
+        nonlocal session
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _SDP:
+            return PlainTextResponse(f"accepted: {_SDP}\n", 415)
+        response = await _answer_offer(request, answer)
+        if response.status_code == 201:
+            session = secrets.token_urlsafe(16)
+            response.headers["Location"] = f"{path}/{session}"
+        return response
+
+    async def delete(request: Request) -> Response:
+        nonlocal session
+        if request.path_params["name"] != session:
+            return PlainTextResponse("no such session\n", 404)
+        session = ""
+        await end()
+        return Response(status_code=200)
+
+    routes = [Route(path, post, methods=["POST"]), Route(f"{path}/{{name}}", delete, methods=["DELETE"])]
+    return AccessGuard(Starlette(routes=routes), token, frozenset())
+
+
+async def _answer_offer(request: Request, answer: Answerer) -> Response:
+    """The response to a posted offer: the answer, or the reason for the refusal."""
+    try:
+        return Response(await answer(await _body(request)), 201, media_type=_SDP)
+    except OfferRefused as refusal:
+        return PlainTextResponse(f"{refusal}\n", refusal.status)
+
+
+async def _body(request: Request) -> str:
+    """The text of a request. Raises OfferRefused if it is too long or not UTF-8."""
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MAX_OFFER_BYTES:
+            raise OfferRefused(f"an offer has at most {MAX_OFFER_BYTES} bytes", 413)
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        raise OfferRefused("an offer must be UTF-8 text") from None

@@ -1,0 +1,87 @@
+"""Divides one hard uplink budget between several cameras, by weights and minimum shares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sagelink.pipeline.budget import UplinkBudget
+
+
+@dataclass(frozen=True, slots=True)
+class CameraShare:
+    """The claim of one camera on a shared budget."""
+
+    weight: float = 1.0
+    min_share: float = 0.0  # fraction of the limit, 0..1
+
+
+class CameraAccount:
+    """The account of one camera in a budget that it may share with others. A pure ledger, like `UplinkBudget`.
+
+    - Every charge goes through the shared ledger, so the sum over all cameras never exceeds the hard limit.
+    - `min_share` of the limit stays reserved for the camera, whatever the others claim.
+    - The rest is divided by weight between the cameras that called `claim` within the last window. Bits that a camera
+      does not claim are free for the others at once. A camera that charged more than its share while the others were
+      idle falls back to its share as its charges leave the window.
+    """
+
+    def __init__(self, shared: UplinkBudget, share: CameraShare) -> None:
+        self.share = share
+        self.own = UplinkBudget(None, shared.window_s)  # this camera's charges
+        self._shared = shared
+        self._others: list[CameraAccount] = []
+        self._claimed_s = float("-inf")
+
+    @property
+    def now_s(self) -> float:
+        return self._shared.now_s
+
+    @property
+    def limit_bits(self) -> int | None:
+        return self._shared.limit_bits
+
+    def window_bits(self, now_s: float) -> int:
+        """Bits of all cameras in the shared window that ends now."""
+        return self._shared.window_bits(now_s)
+
+    def claim(self, now_s: float) -> None:
+        """Reserves this camera's share against the others for one window: it has a frame to send."""
+        self._claimed_s = max(self._claimed_s, now_s)
+
+    def allowance(self, now_s: float) -> int | None:
+        """Bits that this camera may charge now; None without a limit."""
+        left, limit = self._shared.allowance(now_s), self._shared.limit_bits
+        if left is None or limit is None:
+            return None
+        now_s = self._shared.now_s
+        claiming = [other for other in self._others if now_s - other._claimed_s <= self._shared.window_s]
+        weights = self.share.weight + sum(other.share.weight for other in claiming)
+        pool = 1.0 - self.share.min_share - sum(other.share.min_share for other in self._others)
+        reserved = {other: other.share.min_share for other in self._others}
+        fair = reserved | {other: reserved[other] + pool * other.share.weight / weights for other in claiming}
+        by_weight = left - sum(other._unspent(share, limit, now_s) for other, share in fair.items())
+        # Before this camera claimed, others may have used its weighted share, but never its minimum share.
+        by_minimum = min(
+            left - sum(other._unspent(share, limit, now_s) for other, share in reserved.items()),
+            int(self.share.min_share * limit) - self.own.window_bits(now_s),
+        )
+        return max(0, by_weight, by_minimum)
+
+    def charge(self, now_s: float, bits: int) -> bool:
+        """Charges bits that are about to be sent. Returns False, and charges nothing, if they exceed the allowance."""
+        allowance = self.allowance(now_s)
+        if allowance is not None and bits > allowance:
+            return False
+        return self._shared.charge(now_s, bits) and self.own.charge(now_s, bits)
+
+    def _unspent(self, share: float, limit: int, now_s: float) -> int:
+        return max(0, int(share * limit) - self.own.window_bits(now_s))
+
+
+def open_accounts(shared: UplinkBudget, shares: Mapping[str, CameraShare]) -> dict[str, CameraAccount]:
+    """One account per camera, by name, all on the same budget."""
+    accounts = {name: CameraAccount(shared, share) for name, share in shares.items()}
+    for account in accounts.values():
+        account._others = [other for other in accounts.values() if other is not account]
+    return accounts

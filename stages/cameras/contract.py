@@ -1,0 +1,50 @@
+"""The contract of one connection to a camera, and the FFmpeg settings that both camera libraries share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from sagelink.pipeline.types import Pixels
+
+# RTSP over TCP: over UDP, lost packets grey out half of the pictures. fpsprobesize 0: FFmpeg would read for a second to
+# measure the frame rate, which is not used; without it a stream opens in a third of the time.
+FFMPEG_OPTIONS = {"rtsp_transport": "tcp", "fpsprobesize": "0"}
+# With N frame threads FFmpeg delays each picture by N - 1 frames: half a second on 16 cores at 30 frames/s. Slice
+# threads add no delay, but with them FFmpeg does not report a picture with missing slices as corrupt.
+DECODING_THREADS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Grabbed:
+    """A picture that has arrived and is not converted yet."""
+
+    pts_s: float | None  # the camera's own time in s; its origin is arbitrary; None where unknown
+
+
+class CameraConnection(Protocol):
+    """One open connection. Blocking; used from one thread; the constructor opens it. Methods raise CameraFault."""
+
+    @property
+    def finite(self) -> bool:
+        """Whether the stream has a known length: a file behind a URL, not a camera."""
+        ...
+
+    @property
+    def skipped(self) -> int:
+        """Number of pictures that arrived broken."""
+        ...
+
+    def grab(self) -> Grabbed:
+        """Waits for the next picture, at most `read_timeout`."""
+        ...
+
+    def picture(self) -> Pixels:
+        """The last grabbed picture: RGB uint8 (H, W, 3), its longer side at most `MAX_SIDE` pixels."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class OpencvBusy(Exception):
+    """OpenCV is opening the stream of another camera."""

@@ -1,0 +1,67 @@
+"""Gate stage: keeps the edge answer where it is confident enough, else offloads the frame. `Metered` in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from sagelink.pipeline.config import GateConfig
+from sagelink.pipeline.errors import UsageError, suggest
+from sagelink.pipeline.types import Answer, Drop, EdgeOnly, Metered
+
+# From the edge answer and the threshold to whether the frame is offloaded.
+Policy = Callable[[Answer, float], bool]
+
+
+def min_entropy(answer: Answer, threshold: float) -> bool:
+    """Offloads when the min-entropy of the answer, -log2 of its top probability, exceeds the threshold in bits."""
+    return bool(-answer.log_probs.max() / np.log(2) > threshold)
+
+
+def margin(answer: Answer, threshold: float) -> bool:
+    """Offloads when the difference of the two largest probabilities is below the threshold."""
+    second, first = np.exp(np.partition(answer.log_probs, -2)[-2:])
+    return bool(first - second < threshold)
+
+
+_POLICIES: dict[str, tuple[Policy, float]] = {
+    "min_entropy": (min_entropy, 0.5),
+    "margin": (margin, 0.5),
+    "always": (lambda answer, threshold: True, 0.0),
+    "never": (lambda answer, threshold: False, 0.0),
+}
+
+
+def policy_names() -> list[str]:
+    """Names of all policies."""
+    return [*_POLICIES]
+
+
+def register_policy(name: str, policy: Policy, default_threshold: float = 0.0) -> None:
+    """Makes a policy available to configurations under `name`."""
+    _POLICIES[name] = (policy, default_threshold)
+
+
+class Gate:
+    def __init__(self, config: GateConfig) -> None:
+        """Raises UsageError for an unknown policy."""
+        self.change(config)
+
+    def change(self, config: GateConfig) -> None:
+        """Applies `config` from the next frame on. Raises UsageError for an unknown policy; then nothing changes."""
+        if config.policy not in _POLICIES:
+            raise UsageError(
+                f"gate.policy: unknown policy {config.policy!r}{suggest(config.policy, [*_POLICIES])}; "
+                f"accepted: {', '.join(_POLICIES)}"
+            )
+        self._policy, default = _POLICIES[config.policy]
+        self.threshold = default if config.threshold is None else config.threshold
+        self.config = config
+
+    def offloads(self, answer: Answer) -> bool:
+        """Whether a frame with this answer is to be offloaded."""
+        return self._policy(answer, self.threshold)
+
+    async def process(self, metered: Metered) -> Metered | EdgeOnly:
+        return metered if self.offloads(metered.answer) else EdgeOnly(metered, Drop.GATE)

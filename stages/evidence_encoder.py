@@ -1,0 +1,207 @@
+"""Encodes one picture into the best message of at most N bytes: picture, unit order and limit in, `Plan` out. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache, partial
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from sagelink.pipeline.config import Config
+from sagelink.pipeline.types import OperatingPoint, Pixels, Reference, Units
+from sagelink.stages.codec_planner import Plan, plan_packetized, plan_whole
+from sagelink.stages.delta_curves import DeltaCurves, expected_agreement
+from sagelink.stages.frontier import RateQualityCurve
+from sagelink.stages.frontier_filter import measured_curves, unit_limits, usable_curves
+from sagelink.stages.packetize import Splitter
+from sagelink.stages.unit_rectangle import best_rectangle
+from sagelink.transport.codecs import Canvas, codec_by_name
+from sagelink.transport.delta_message import encode_delta
+from sagelink.transport.patch_embedding import Embedding
+from sagelink.transport.wire import PART_BYTES, EvidenceMessage, encode_bundle, encode_evidence
+
+if TYPE_CHECKING:
+    from sagelink.models.loading import Model
+
+# From the side of the crop, as a share of the picture's side, to the crop as a picture (S, S, 3).
+ZoomDrawer: TypeAlias = Callable[[float], Pixels]
+
+_ROWS_FILLED = 0.75  # of one part per grid row: each part holds at least one row, and few rows fill a whole part
+_DELTA_MARGIN = 0.01  # a delta message may lose this much agreement: later messages can build on it
+
+
+def canvas_of(server: Model) -> Canvas:
+    """The picture layout of the server model; without its patch embedding where the edge does not have the weights."""
+    embedding = None if server.is_outline else Embedding(*server.embedding())
+    return Canvas(server.grid.side, server.grid.patch_size, embedding)
+
+
+class Encoder:
+    """Plans and codes the message with the highest expected agreement under a limit of bytes."""
+
+    def __init__(
+        self,
+        curves: Sequence[RateQualityCurve],
+        canvas: Canvas,
+        slack: float = 0.0,
+        part_bytes: int | None = None,
+        delta_curves: DeltaCurves | None = None,
+    ) -> None:
+        """
+        `slack`: expected agreement that may be given up for a shorter message.
+        `part_bytes`: longest message that fits one datagram, where the transport loses some; longer ones are split.
+        `delta_curves`: for a server that remembers units; `fit_delta` needs them.
+        """
+        self._curves = curves
+        self._canvas = canvas
+        self._slack = slack
+        self._part_bytes = part_bytes
+        self._delta_curves = delta_curves
+
+    @classmethod
+    def from_config(cls, config: Config, server: Model) -> Encoder:
+        """Raises UsageError when the configuration leaves no usable curve."""
+        canvas = canvas_of(server)
+        curves = usable_curves(config, server.name, canvas)
+        part_bytes = PART_BYTES if config.uses_datagrams else None
+        delta_curves = None
+        if config.select.memory is not None:
+            measured, _ = measured_curves(config, server.name, canvas)
+            delta_curves = DeltaCurves.from_curves(measured, canvas.units, *unit_limits(config, canvas))
+        return cls(curves, canvas, config.encode.slack, part_bytes, delta_curves)
+
+    def fit(
+        self, seq: int, picture: Pixels, order: Units, max_bytes: int, zoom: ZoomDrawer | None = None
+    ) -> Plan | int:
+        """The best message of at most `max_bytes`; when none fits, the number of bytes that the shortest one needs.
+
+        `picture`: (S, S, 3). `order`: units, best first. `zoom`: draws crops of the picture; None: no crop may be sent.
+        """
+        part_bytes = self._part_bytes
+        if part_bytes is None or max_bytes <= part_bytes:
+            planned = self._fit_whole(seq, picture, order, max_bytes, zoom)
+        else:
+            planned = self._fit_packetized(seq, picture, order, max_bytes, part_bytes, zoom)
+            if isinstance(planned, int):
+                planned = self._fit_whole(seq, picture, order, part_bytes, zoom)
+        if isinstance(planned, int):
+            return planned
+        return replace(planned, point=replace(planned.point, units=len(self.units_at(order, planned.point))))
+
+    def fit_delta(
+        self, seq: int, picture: Pixels, reference: Reference, new_units: Units, max_bytes: int
+    ) -> Plan | None:
+        """The best delta message of at most `max_bytes`: it adds some of `new_units`, best first, to `reference`.
+
+        None where a standalone message is expected to be better.
+        """
+        assert self._delta_curves is not None
+        curves = self._delta_curves.curves(len(reference.units), len(new_units))
+        standalone = expected_agreement(self._curves, max_bytes)
+        if not curves or expected_agreement(curves, max_bytes) < standalone - _DELTA_MARGIN:
+            return None
+
+        def encode(point: OperatingPoint, _: float) -> bytes:
+            evidence = self._evidence(seq, picture, new_units[: point.units], point)
+            return encode_delta(evidence, reference.name, reference.units)
+
+        planned = plan_whole(curves, encode, max_bytes, self._slack)
+        if isinstance(planned, int):
+            return None
+        weight = self._delta_curves.standalone_weight(planned.point)
+        return replace(planned, reference_units=len(reference.units), standalone_weight=weight)
+
+    def _fit_whole(
+        self, seq: int, picture: Pixels, order: Units, max_bytes: int, zoom: ZoomDrawer | None
+    ) -> Plan | int:
+        def encode(point: OperatingPoint, _: float) -> bytes:
+            return self.message(seq, picture, order, point, zoom)
+
+        return plan_whole(self._curves_for(zoom), encode, max_bytes, self._slack)
+
+    def _fit_packetized(
+        self, seq: int, picture: Pixels, order: Units, max_bytes: int, part_bytes: int, zoom: ZoomDrawer | None
+    ) -> Plan | int:
+        coder = PacketCoder(self, self._canvas, part_bytes, seq, order, partial(_picture_at, picture, zoom))
+        max_bytes = min(max_bytes, int(_ROWS_FILLED * self._canvas.side * part_bytes))
+        return plan_packetized(self._curves_for(zoom), coder.encode, coder.estimate_bytes, max_bytes, self._slack)
+
+    def _curves_for(self, zoom: ZoomDrawer | None) -> list[RateQualityCurve]:
+        return [curve for curve in self._curves if zoom is not None or curve.point.view == 1]
+
+    def message(
+        self, seq: int, picture: Pixels, order: Units, point: OperatingPoint, zoom: ZoomDrawer | None = None
+    ) -> bytes:
+        """The message at one operating point, not split."""
+        return self.encode_units(seq, _picture_at(picture, zoom, point.view), self.units_at(order, point), point)
+
+    def units_at(self, order: Units, point: OperatingPoint) -> Units:
+        """The units that a message at `point` holds.
+
+        They are the first of `order`; for an image codec, the rectangle with the best of them.
+        """
+        if point.units < self._canvas.units and codec_by_name(point.codec).sends == "part":
+            return best_rectangle(order, point.units, self._canvas.side)
+        return order[: point.units]
+
+    def encode_units(self, seq: int, picture: Pixels, units: Units, point: OperatingPoint) -> bytes:
+        """The message with exactly these units; `point.units` is ignored."""
+        return encode_evidence(self._evidence(seq, picture, units, point))
+
+    def _evidence(self, seq: int, picture: Pixels, units: Units, point: OperatingPoint) -> EvidenceMessage:
+        canvas, codec = self._canvas, codec_by_name(point.codec)
+        units = np.sort(units)
+        payload = codec.encode(picture, units, point, canvas)
+        return EvidenceMessage(seq, canvas.side, canvas.patch_size, codec.number, units, payload)
+
+
+class PacketCoder:
+    """Codes one frame as a bundle of parts of at most `part_bytes`, so that each part fits one datagram.
+
+    A message that fits one part is returned whole. So is a message whose codec cannot be split (a whole-frame file).
+    """
+
+    def __init__(
+        self, encoder: Encoder, canvas: Canvas, part_bytes: int, seq: int, order: Units, picture_at: ZoomDrawer
+    ) -> None:
+        """`order`: units, best first. `picture_at`: the picture, or a crop of it, by `OperatingPoint.view`."""
+        self._encoder = encoder
+        self._part_bytes = part_bytes
+        self._seq = seq
+        self._order = order
+        self._picture_at = picture_at
+        self._splitter = cache(lambda view: Splitter(picture_at(view), canvas, part_bytes))
+
+    def encode(self, point: OperatingPoint, expected_bytes: float) -> bytes | None:
+        """The bundle at `point`; None where the message cannot be split into parts that are short enough.
+
+        `expected_bytes`: of the message before the split; a short one is first coded whole.
+        """
+        splittable = codec_by_name(point.codec).sends != "whole"
+        if not splittable or expected_bytes <= self._part_bytes:
+            message = self._whole(point)
+            if not splittable or len(message) <= self._part_bytes:
+                return message
+            expected_bytes = len(message)
+        encode_part = partial(self._encoder.encode_units, self._seq, self._picture_at(point.view))
+        units = self._encoder.units_at(self._order, point)
+        parts = self._splitter(point.view).split(units, point, expected_bytes, encode_part)
+        return None if parts is None else encode_bundle(self._seq, parts)
+
+    def estimate_bytes(self, point: OperatingPoint) -> int:
+        """About the size of the bundle at `point`, from one coding of the whole message."""
+        return self._splitter(point.view).bundle_bytes(len(self._whole(point)))
+
+    def _whole(self, point: OperatingPoint) -> bytes:
+        units = self._encoder.units_at(self._order, point)
+        return self._encoder.encode_units(self._seq, self._picture_at(point.view), units, point)
+
+
+def _picture_at(picture: Pixels, zoom: ZoomDrawer | None, view: float) -> Pixels:
+    """The picture itself for view 1, else the crop whose side is `view` of the picture's."""
+    if view == 1:
+        return picture
+    assert zoom is not None, "a curve with view < 1 is used only where crops can be drawn"
+    return zoom(view)

@@ -1,0 +1,64 @@
+"""Chooses the frontier curves that a configuration allows: `Config` and server model in, `RateQualityCurve`s out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sagelink.pipeline.config import Config
+from sagelink.pipeline.errors import UsageError
+from sagelink.stages.frontier import RateQualityCurve, find_frontier, read_frontier
+from sagelink.transport.codecs import Canvas, codec_by_name
+
+AUTO, TOKENS = "auto", "token-zstd"  # values of encode.codec
+
+
+def unit_limits(config: Config, canvas: Canvas) -> tuple[int, int]:
+    """Smallest and largest number of units in one message."""
+    max_units = min(config.select.units or canvas.units, canvas.units)
+    return min(config.select.min_units, max_units), max_units
+
+
+def usable_curves(config: Config, server: str, canvas: Canvas) -> list[RateQualityCurve]:
+    """The curves for whole messages, limited to the configured codec and numbers of units.
+
+    `server` is the name of the server model. Raises UsageError when no curve is left for the whole picture.
+    """
+    curves, path = measured_curves(config, server, canvas)
+    min_units, max_units = unit_limits(config, canvas)
+    usable = [curve.limited(min_units, max_units) for curve in curves]
+    if config.fuse.rule == "weighted" and config.fuse.weights is None:
+        usable = [curve and curve.with_weight() for curve in usable]  # an answer without weight has no effect
+    if not any(curve is not None and curve.point.view == 1 for curve in usable):
+        raise UsageError(
+            f"select.units {max_units}: frontier {str(path)!r} has no point of encode.codec {config.encode.codec} with "
+            f"{min_units} to {max_units} units and a positive weight; accepted: up to {canvas.units} units, another "
+            "codec, or fuse.weights"
+        )
+    return [curve for curve in usable if curve is not None]
+
+
+def measured_curves(config: Config, server: str, canvas: Canvas) -> tuple[list[RateQualityCurve], Path]:
+    """All curves of the configured codec, with any number of units, and the frontier file. Raises UsageError."""
+    path = find_frontier(server, config.encode.frontier, config.server.checkpoint)
+    curves = read_frontier(path, canvas)
+    codecs = sorted({curve.point.codec for curve in curves})
+    if canvas.embedding is None:  # the edge has no weights of the server model
+        curves = [curve for curve in curves if curve.point.codec != TOKENS]
+    if not config.encode.zoom:
+        curves = [curve for curve in curves if curve.point.view == 1]
+    codec = config.encode.codec
+    if codec == AUTO:
+        return curves, path
+    codec_by_name(codec)  # raises UsageError for an unknown codec
+    curves = [curve for curve in curves if curve.point.codec == codec]
+    if not curves and codec == TOKENS and codec in codecs:
+        raise UsageError(
+            f"encode.codec {codec} needs the server model's patch embedding at the edge: name the server's weights as "
+            "server.checkpoint (--server-checkpoint) at the edge too"
+        )
+    if not curves:
+        raise UsageError(
+            f"encode.codec: frontier {str(path)!r} has no points of {codec!r}; accepted: {AUTO}, "
+            f"{', '.join(codecs)}, or a frontier that `sagelink calibrate` has measured with this codec"
+        )
+    return curves, path

@@ -1,0 +1,133 @@
+"""Estimates the class scores of a camera's scene from edge and server answers to its frames. Pure: no clock, no I/O.
+
+A picture that resembles the previous one shows the same scene, so answers to earlier frames count for later frames too.
+The edge's log-probabilities are averaged over the frames of a scene: the errors within one scene are alike, so many
+frames count as one. The server's answers are averaged by their weights. The weight of an answer decays with time, and
+as the picture moves away from the picture of the answer; their mean counts as much as the answer with the largest
+weight. A cut begins a new scene and forgets all answers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sagelink.pipeline.types import Answer, EdgeView, SceneEstimate, ServerObservation
+from sagelink.stages.scene_cuts import CutDetector
+
+MAX_OBSERVATIONS = 32  # server answers that count for a scene
+_MAX_PENDING = 64  # sent frames without an answer; with more, the oldest are given up
+_MOVE = 0.5  # cosine distance of the class token over which the weight of an answer falls by a factor e
+_Vector = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class SceneConfig:
+    """Where a scene ends, and how long answers count for it."""
+
+    remember: bool = True  # False: each frame is a scene of its own
+    cut: float = 0.25  # cosine distance of class tokens: a cut needs a larger one ...
+    cut_pixels: float = 0.02  # ... and a larger mean difference of grey levels (0..1) between thumbnails
+    accumulate: bool = True  # average the edge's answers over a scene
+    hold_s: float = 8.0  # in this time the weight of a server answer falls by a factor e; 0: it counts for one frame
+
+
+@dataclass(frozen=True, slots=True)
+class _PastAnswer:
+    """A server answer to an earlier frame of the scene."""
+
+    seq: int
+    at_s: float
+    view: EdgeView  # of that frame
+    log_probs: _Vector
+    weight: float  # when it was new
+
+
+class SceneFusion:
+    """The scene of one camera.
+
+    Call `observe` for each frame in order; in between, report sent evidence and the server's answers.
+    """
+
+    def __init__(self, config: SceneConfig) -> None:
+        self._config = config
+        self._now_s = 0.0
+        self._cut_detector = CutDetector(config.cut, config.cut_pixels, every_frame=not config.remember)
+        self._start_seq = 0
+        self._start_s = 0.0
+        self._edge_sum: _Vector | None = None  # log-probabilities, over the scene's frames
+        self._frames = 0.0  # in the sum
+        self._past: list[_PastAnswer] = []
+        self._sent: dict[int, tuple[float, EdgeView]] = {}  # by seq: time and view of frames whose answer is pending
+        self._cuts: list[float] = []  # times of the last cuts
+
+    def observe(self, seq: int, answer: Answer, view: EdgeView, now_s: float) -> SceneEstimate:
+        """The estimate for the next frame, with its edge answer and all server answers so far. Time never runs back."""
+        self._now_s = now_s = max(now_s, self._now_s)
+        if self._cut_detector.is_cut(view):
+            self._begin_scene(seq, now_s)
+        if self._config.accumulate and self._edge_sum is not None:
+            self._edge_sum = self._edge_sum + answer.log_probs
+            self._frames += 1
+        else:
+            self._edge_sum, self._frames = answer.log_probs.astype(np.float32), 1.0
+        if not self._config.hold_s:
+            self._past.clear()
+        scores, weight = self.current()
+        return SceneEstimate(
+            scores=scores,
+            server_weight=weight,
+            server_seq=max((past.seq for past in self._past), default=None),
+            server_age_s=now_s - max((past.at_s for past in self._past), default=math.nan),
+            scene_start_seq=self._start_seq,
+            scene_age_s=now_s - self._start_s,
+            mean_scene_s=self._mean_scene_s(),
+        )
+
+    def current(self) -> tuple[_Vector, float]:
+        """Unnormalised log-probabilities (C,) for the newest frame with all answers so far, and the weight of the
+        server's answers in them."""
+        assert self._edge_sum is not None
+        scores: _Vector = self._edge_sum / np.float32(self._frames)
+        weights = np.array([self._weight(past) for past in self._past], np.float32)
+        if not weights.any():
+            return scores, 0.0
+        mean = weights @ np.stack([past.log_probs for past in self._past]) / weights.sum()
+        max_weight = weights.max()
+        return scores + max_weight * mean, float(max_weight)
+
+    def register_sent(self, seq: int) -> None:
+        """Evidence of the newest frame is on its way."""
+        if self._cut_detector.view is not None:
+            self._sent[seq] = (self._now_s, self._cut_detector.view)
+            while len(self._sent) > _MAX_PENDING:
+                del self._sent[next(iter(self._sent))]
+
+    def add_server_answers(self, observations: Iterable[ServerObservation]) -> None:
+        """Server answers to sent frames; answers to an earlier scene have no effect."""
+        for observation in observations:
+            sent = self._sent.pop(observation.seq, None)
+            if sent is not None and observation.weight > 0:
+                self._past.append(_PastAnswer(observation.seq, *sent, observation.log_probs, observation.weight))
+        del self._past[:-MAX_OBSERVATIONS]
+
+    def _begin_scene(self, seq: int, now_s: float) -> None:
+        self._start_seq, self._start_s = seq, now_s
+        self._edge_sum, self._frames = None, 0.0
+        self._past.clear()
+        self._sent.clear()
+        self._cuts = [*self._cuts[-7:], now_s]
+
+    def _weight(self, past: _PastAnswer) -> float:
+        """The weight of an answer now."""
+        moved = max(0.0, self._cut_detector.distance_to(past.view))
+        age_s, hold_s = self._now_s - past.at_s, self._config.hold_s
+        return past.weight * math.exp(-moved / _MOVE - (age_s / hold_s if hold_s else 0.0))
+
+    def _mean_scene_s(self) -> float:
+        """Mean time between the last cuts; after a single cut, the time since then."""
+        return max(self._now_s - self._cuts[0], 1e-3) / max(len(self._cuts) - 1, 1)

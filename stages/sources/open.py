@@ -1,0 +1,32 @@
+"""Opens a picture source by its name: a file, a folder, or `synthetic:N`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sagelink.pipeline.config import ACCEPTED_SOURCES, CameraConfig
+from sagelink.pipeline.credentials import redact
+from sagelink.pipeline.errors import UsageError
+from sagelink.stages.cameras.address import is_camera
+from sagelink.stages.sources.contract import PictureSource
+
+
+def open_source(config: CameraConfig) -> PictureSource:
+    """Opens the file, folder or synthetic source that `config.source` names. Raises UsageError."""
+    text = config.source
+    if is_camera(text):
+        raise UsageError(f"source {redact(text)!r} is a camera; accepted here: a file, a folder or synthetic:N")
+    if text.startswith("synthetic:"):
+        from sagelink.stages.sources.synthetic import SyntheticSource
+
+        return SyntheticSource.parse(text)
+    path = Path(text)
+    if not path.exists():
+        raise UsageError(f"source {text!r} does not exist; accepted: {ACCEPTED_SOURCES}")
+    if path.is_dir():
+        from sagelink.stages.sources.images import ImageFolder
+
+        return ImageFolder(path, config.image_fps)
+    from sagelink.stages.sources.video import VideoFile
+
+    return VideoFile(path)

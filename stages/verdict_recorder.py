@@ -1,0 +1,67 @@
+"""Record stage: writes verdicts to all sinks, in each camera's order of capture."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from sagelink.pipeline.errors import SagelinkError
+from sagelink.pipeline.types import Verdict
+from sagelink.stages.sinks.contract import Sink
+
+
+class Recorder:
+    """Writes each frame's verdict once to all sinks, in its camera's order of capture, whatever order they arrive in.
+
+    A verdict waits for the verdicts of earlier frames of its camera; every captured frame gets one, so the wait ends.
+    """
+
+    def __init__(
+        self,
+        sinks: Sequence[Sink],
+        smooth: Callable[[Verdict], Verdict] = lambda verdict: verdict,
+        show_pending: Callable[[Verdict], None] = lambda verdict: None,
+    ) -> None:
+        """`smooth`: revises each verdict before the sinks get it, called in order. `show_pending`: gets the provisional
+        verdict of a frame whose final verdict has to wait."""
+        self._sinks = sinks
+        self._smooth = smooth
+        self._show_pending = show_pending
+        self._next_seq: Counter[str] = Counter()  # by camera
+        self._waiting: dict[tuple[str, int], Verdict] = {}
+        self._lock = threading.Lock()
+
+    def write(self, verdict: Verdict) -> None:
+        """Takes a verdict, provisional or final. Raises SagelinkError when a sink fails."""
+        with self._lock:
+            camera, seq = verdict.frame.camera, verdict.frame.seq
+            if verdict.pending:
+                self._show_pending(verdict)
+                return
+            if seq >= self._next_seq[camera]:
+                self._waiting.setdefault((camera, seq), verdict)
+            # A verdict without a drop reason was preceded by its provisional one.
+            if seq > self._next_seq[camera] and verdict.drop is not None:
+                self._show_pending(verdict)
+            while (camera, self._next_seq[camera]) in self._waiting:
+                self._write(self._waiting.pop((camera, self._next_seq[camera])))
+
+    def close(self) -> None:
+        """Writes the verdicts that still wait for an earlier one, and closes all sinks."""
+        with self._lock:
+            try:
+                for place in sorted(self._waiting):
+                    self._write(self._waiting.pop(place))
+            finally:
+                for sink in self._sinks:
+                    sink.close()
+
+    def _write(self, verdict: Verdict) -> None:
+        self._next_seq[verdict.frame.camera] = verdict.frame.seq + 1
+        verdict = self._smooth(verdict)
+        for sink in self._sinks:
+            try:
+                sink.write(verdict)
+            except Exception as error:  # after any failure of a sink, going on would silently lose verdicts
+                raise SagelinkError(f"cannot write results: {error}") from error

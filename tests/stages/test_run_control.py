@@ -1,0 +1,64 @@
+"""Changes of a running run: accepted and refused values, and notified listeners."""
+
+from __future__ import annotations
+
+import pytest
+
+from sagelink.pipeline.budget import UplinkBudget
+from sagelink.pipeline.config import GateConfig
+from sagelink.pipeline.errors import UsageError
+from sagelink.stages.confidence_gate import Gate
+from sagelink.stages.run_control import Control
+
+
+@pytest.fixture
+def control() -> Control:
+    return Control(UplinkBudget(64_000, 2.0), Gate(GateConfig()))
+
+
+def test_a_change_reaches_budget_and_gate_and_notifies_listeners():
+    budget, gate, states = UplinkBudget(64_000, 2.0), Gate(GateConfig()), []
+    control = Control(budget, gate)
+    control.listen(lambda: states.append(control.state()))
+    control.change_budget("0.1Mbit/s")
+    control.change_gate("margin", "0.25")
+    assert budget.limit_bits == 200_000
+    assert (gate.config.policy, gate.threshold) == ("margin", 0.25)
+    assert [state["uplink"] for state in states] == ["100 kbit/s"] * 2
+    control.change_budget("unlimited")
+    control.change_gate("min_entropy")
+    assert control.state() == {
+        "uplink": "unlimited", "rate_bps": None, "window_s": 2.0, "gate": "min_entropy", "threshold": 0.5,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("rate", [None, "", "0", "-1kbit/s", "fast", "1e999", True, [], {}, float("nan")])
+def test_an_invalid_rate_changes_nothing(control, rate):
+    before = control.state()
+    with pytest.raises(UsageError, match="budget"):
+        control.change_budget(rate)
+    assert control.state() == before
+
+
+@pytest.mark.parametrize(
+    ("policy", "threshold", "message"),
+    [
+        ("alwys", None, "did you mean 'always'"),
+        (None, None, "gate.policy"),
+        ("margin", "much", "gate.threshold"),
+        ("margin", -1, "gate.threshold"),
+    ],
+)
+def test_an_invalid_gate_changes_nothing(control, policy, threshold, message):
+    before = control.state()
+    with pytest.raises(UsageError, match=message):
+        control.change_gate(policy, threshold)
+    assert control.state() == before
+
+
+def test_an_invalid_payload_over_mqtt_is_logged(control, caplog):
+    control.take_budget(b"32kbit/s")
+    for payload in (b"lots", b"", b"\xff\xfe", b"9" * 100_000):
+        control.take_budget(payload)
+    assert control.rate_bps == 32_000
+    assert len([record for record in caplog.records if "budget_refused" in record.getMessage()]) == 4

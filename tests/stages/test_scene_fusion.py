@@ -1,0 +1,177 @@
+"""The estimate of a scene: averaged answers, decaying weights, and cuts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sagelink.pipeline.types import WHOLE, Answer, Box, EdgeView, Pixels, SceneEstimate, ServerObservation
+from sagelink.stages.scene_fusion import MAX_OBSERVATIONS, SceneConfig, SceneFusion
+from sagelink.stages.zoom import thumbnail_of
+
+ONE, OTHER = np.array([1, 0, 0, 0], np.float32), np.array([0, 1, 0, 0], np.float32)
+BLACK: Pixels = np.zeros((32, 32, 3), np.uint8)
+HALVES: Pixels = np.concatenate([np.full((32, 16, 3), 255, np.uint8), BLACK[:, 16:]], axis=1)
+
+
+def answer(*probs: float) -> Answer:
+    return Answer.from_log_scores(np.log(np.array(probs, np.float32)))
+
+
+SURE_OF_0, SURE_OF_1, UNSURE = answer(0.8, 0.1, 0.1), answer(0.1, 0.8, 0.1), answer(0.4, 0.35, 0.25)
+
+
+def observed(seq: int, server: Answer = SURE_OF_1, weight: float = 1.0) -> list[ServerObservation]:
+    return [ServerObservation(seq, server.log_probs, weight)]
+
+
+def observe(
+    scene: SceneFusion, seq: int, pixels: Pixels, edge: Answer, class_token: np.ndarray, now_s: float, crop: Box = WHOLE
+) -> SceneEstimate:
+    return scene.observe(seq, edge, EdgeView(crop, class_token.astype(np.float32), thumbnail_of(pixels)), now_s)
+
+
+def test_edge_answers_to_one_scene_are_averaged() -> None:
+    scene = SceneFusion(SceneConfig())
+    for seq, edge in enumerate((SURE_OF_0, UNSURE, SURE_OF_1)):
+        estimate = observe(scene, seq, BLACK, edge, ONE, seq / 10)
+    mean = np.mean([SURE_OF_0.log_probs, UNSURE.log_probs, SURE_OF_1.log_probs], axis=0)
+    np.testing.assert_allclose(estimate.scores, mean, rtol=1e-5)
+    assert (estimate.scene_start_seq, estimate.server_weight, estimate.server_seq) == (0, 0, None)
+
+
+def test_a_cut_forgets_edge_and_server_answers() -> None:
+    scene = SceneFusion(SceneConfig())
+    observe(scene, 0, BLACK, SURE_OF_0, ONE, 0.0)
+    scene.register_sent(0)
+    scene.add_server_answers(observed(0))
+    estimate = observe(scene, 1, HALVES, UNSURE, OTHER, 0.1)
+    assert (estimate.scene_start_seq, estimate.server_weight) == (1, 0)
+    np.testing.assert_array_equal(estimate.scores, UNSURE.log_probs)
+
+
+def test_a_changed_class_token_alone_or_a_changed_picture_alone_is_not_a_cut() -> None:
+    scene = SceneFusion(SceneConfig())
+    observe(scene, 0, BLACK, UNSURE, ONE, 0.0)
+    assert observe(scene, 1, BLACK, UNSURE, OTHER, 0.1).scene_start_seq == 0
+    assert observe(scene, 2, HALVES, UNSURE, OTHER, 0.2).scene_start_seq == 0
+
+
+def test_a_change_of_overall_brightness_is_not_a_cut() -> None:
+    scene = SceneFusion(SceneConfig())
+    observe(scene, 0, BLACK, UNSURE, ONE, 0.0)
+    assert observe(scene, 1, BLACK + 90, UNSURE, OTHER, 0.1).scene_start_seq == 0
+
+
+def test_the_weight_of_a_server_answer_decays_with_time() -> None:
+    scene = SceneFusion(SceneConfig(hold_s=2.0))
+    observe(scene, 0, BLACK, UNSURE, ONE, 0.0)
+    scene.register_sent(0)
+    scene.add_server_answers(observed(0, weight=1.5))
+    estimate = observe(scene, 1, BLACK, UNSURE, ONE, 2.0)
+    assert estimate.server_weight == pytest.approx(1.5 / np.e)
+    assert (estimate.server_seq, estimate.server_age_s) == (0, 2.0)
+    assert Answer.from_log_scores(estimate.scores).class_id == 1
+
+
+def test_the_weight_of_a_server_answer_decays_as_the_picture_changes() -> None:
+    scene = SceneFusion(SceneConfig(hold_s=1e9))
+    observe(scene, 0, BLACK, UNSURE, ONE, 0.0)
+    scene.register_sent(0)
+    scene.add_server_answers(observed(0))
+    weights = [observe(scene, 1, BLACK, UNSURE, ONE + share * OTHER, 0.1).server_weight for share in (0.0, 0.5, 1.0)]
+    assert weights[0] == pytest.approx(1.0)
+    assert weights[0] > weights[1] > weights[2] > 0
+
+
+def test_an_answer_to_an_earlier_scene_is_ignored() -> None:
+    scene = SceneFusion(SceneConfig())
+    observe(scene, 0, BLACK, UNSURE, ONE, 0.0)
+    scene.register_sent(0)
+    observe(scene, 1, HALVES, UNSURE, OTHER, 0.1)
+    scene.add_server_answers(observed(0))
+    assert observe(scene, 2, HALVES, UNSURE, OTHER, 0.2).server_weight == 0
+
+
+def test_an_answer_counts_once_and_only_for_a_sent_frame() -> None:
+    scene = SceneFusion(SceneConfig(hold_s=1e9))
+    observe(scene, 0, BLACK, UNSURE, ONE, 0.0)
+    scene.register_sent(0)
+    scene.add_server_answers([*observed(0), *observed(0), *observed(7)])
+    assert observe(scene, 1, BLACK, UNSURE, ONE, 0.1).server_weight == pytest.approx(1.0)
+
+
+def test_server_answers_to_one_scene_are_averaged() -> None:
+    scene = SceneFusion(SceneConfig(hold_s=1e9))
+    for seq, (server, weight) in enumerate(((SURE_OF_1, 0.5), (SURE_OF_0, 0.25), (SURE_OF_1, 0.5))):
+        observe(scene, seq, BLACK, UNSURE, ONE, seq / 10)
+        scene.register_sent(seq)
+        scene.add_server_answers(observed(seq, server, weight))
+    scores, server_weight = scene.current()
+    mean = (2 * 0.5 * SURE_OF_1.log_probs + 0.25 * SURE_OF_0.log_probs) / 1.25
+    np.testing.assert_allclose(scores, UNSURE.log_probs + 0.5 * mean, rtol=1e-5)
+    assert server_weight == pytest.approx(0.5)
+
+
+def test_only_the_newest_answers_count() -> None:
+    scene = SceneFusion(SceneConfig(hold_s=1e9))
+    for seq in range(2 * MAX_OBSERVATIONS):
+        observe(scene, seq, BLACK, UNSURE, ONE, seq / 10)
+        scene.register_sent(seq)
+        scene.add_server_answers(observed(seq, SURE_OF_0 if seq < MAX_OBSERVATIONS else SURE_OF_1))
+    np.testing.assert_allclose(scene.current()[0], UNSURE.log_probs + SURE_OF_1.log_probs, rtol=1e-4)
+
+
+def test_without_hold_an_answer_counts_for_its_own_frame_only() -> None:
+    scene = SceneFusion(SceneConfig(hold_s=0.0))
+    observe(scene, 0, BLACK, UNSURE, ONE, 0.0)
+    scene.register_sent(0)
+    scene.add_server_answers(observed(0))
+    assert scene.current()[1] == 1.0
+    estimate = observe(scene, 1, BLACK, UNSURE, ONE, 0.1)
+    assert (estimate.server_weight, estimate.server_seq) == (0.0, None)
+    assert Answer.from_log_scores(estimate.scores).class_id == UNSURE.class_id
+
+
+def test_time_that_jumps_back_stands_still() -> None:
+    scene = SceneFusion(SceneConfig())
+    observe(scene, 0, BLACK, UNSURE, ONE, 100.0)
+    scene.register_sent(0)
+    scene.add_server_answers(observed(0))
+    estimate = observe(scene, 1, BLACK, UNSURE, ONE, 3.0)
+    assert (estimate.server_age_s, estimate.scene_age_s) == (0.0, 0.0)
+    assert estimate.server_weight == pytest.approx(1.0)
+
+
+def test_without_memory_each_frame_is_a_scene_of_its_own() -> None:
+    scene = SceneFusion(SceneConfig(remember=False))
+    for seq in range(4):
+        estimate = observe(scene, seq, BLACK, (SURE_OF_0, UNSURE)[seq % 2], ONE, seq / 10)
+        scene.register_sent(seq)
+        scene.add_server_answers(observed(seq))
+        assert estimate.scene_start_seq == seq
+        np.testing.assert_array_equal(estimate.scores, (SURE_OF_0, UNSURE)[seq % 2].log_probs)
+
+
+def test_a_class_token_of_zeros_gives_finite_scores() -> None:
+    scene = SceneFusion(SceneConfig())
+    for seq in range(3):
+        estimate = observe(scene, seq, BLACK, UNSURE, np.zeros(4, np.float32), seq / 10)
+    assert np.isfinite(estimate.scores).all()
+
+
+def test_only_a_whole_view_shows_a_cut_even_when_the_picture_changed_before() -> None:
+    scene, crop = SceneFusion(SceneConfig()), (0.0, 0.0, 0.5, 0.5)
+    observe(scene, 0, BLACK, UNSURE, ONE, 0.0)
+    assert observe(scene, 1, HALVES, UNSURE, OTHER, 0.1, crop).scene_start_seq == 0
+    assert observe(scene, 2, HALVES, UNSURE, OTHER, 0.2).scene_start_seq == 2
+
+
+def test_the_weight_of_an_answer_decays_by_views_of_the_same_width() -> None:
+    scene, crop = SceneFusion(SceneConfig(hold_s=1e9)), (0.0, 0.0, 0.5, 0.5)
+    observe(scene, 0, BLACK, UNSURE, ONE, 0.0)
+    observe(scene, 1, BLACK, UNSURE, OTHER, 0.1, crop)
+    scene.register_sent(1)
+    scene.add_server_answers(observed(1))
+    assert observe(scene, 2, BLACK, UNSURE, ONE, 0.2).server_weight == pytest.approx(1.0)
+    assert observe(scene, 3, BLACK, UNSURE, ONE, 0.3, crop).server_weight < 0.5

@@ -1,0 +1,39 @@
+"""The JSON form of announcements: whether a node or camera is online, a transport's own fields, and the CameraInfo."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+from sagelink.transport.link import CameraInfo
+
+_MAX_FINGERPRINT = 64  # characters
+
+T = TypeVar("T")
+
+
+def encode_announcement(online: bool, own_fields: Mapping[str, object], camera_info: CameraInfo | None) -> bytes:
+    """`own_fields`: fields of one transport; `camera_info`: its fields stand at the top level too."""
+    return json.dumps({"online": online, **own_fields, **(asdict(camera_info) if camera_info else {})}).encode()
+
+
+def decode_announcement(data: bytes, max_bytes: int, read: Callable[[Any], T | None]) -> T | None:
+    """The result of `read` on the parsed JSON; None if `data` is too long, not JSON, or `read` fails on it."""
+    if len(data) > max_bytes:
+        return None
+    try:
+        return read(json.loads(data))
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
+        return None
+
+
+def read_camera_info(fields: Mapping[str, Any]) -> CameraInfo:
+    """Reads the fields of an announcement. Raises KeyError, TypeError, ValueError or OverflowError for bad ones."""
+    deadline_s = float(fields["deadline_s"])
+    if not 0 < deadline_s < math.inf:
+        raise ValueError("deadline_s is not a positive number")
+    classes = str(fields["classes"])[:_MAX_FINGERPRINT]
+    return CameraInfo(int(fields["side"]), int(fields["patch_size"]), classes, deadline_s)

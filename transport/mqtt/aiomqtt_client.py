@@ -1,0 +1,117 @@
+"""An aiomqtt client extended by a TCP time limit, access to its socket, typed connection errors and quiet closing.
+
+This is the only module that uses private attributes and error texts of aiomqtt, and of paho below it. pyproject.toml
+therefore pins aiomqtt to 2.5. Used here:
+
+- `aiomqtt.Client._client` (the paho client): its `connect_timeout` and `socket()`;
+- `aiomqtt.Client._on_socket_register_write`, `_disconnected` and `_loop`: the race described at `BrokerClient`;
+- the texts of `MqttError` in `_TIMED_OUT` and `_PEER_GONE`: aiomqtt has no class for either.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+from typing import Self
+
+import aiomqtt
+from aiomqtt.exceptions import MqttConnectError
+from aiomqtt.types import PahoSocket
+from paho.mqtt import client as paho
+from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY
+
+from sagelink.transport.mqtt.address import Broker
+
+_CONNECT_S = 3.0  # longest wait for TCP, and for the broker's CONNACK
+_ANSWER_S = 10.0  # longest wait for the broker's answer to any other packet
+_MAX_PENDING_CALLS = 1000  # aiomqtt warns above this number
+_TIMED_OUT = "Operation timed out"
+_PEER_GONE = "[code:128] Unspecified error"
+_CODE = re.compile(r"^\[code:\d+\] ")
+_NOISE = re.compile(r"^\[(Errno -?\d+|SSL: \w+)\] |\(_ssl\.c:\d+\)")
+_UNSUPPORTED_PROTOCOL = (1, 132)  # reason codes of MQTT 3.1.1 and of MQTT 5
+# transport.reconnect logs each connection once; aiomqtt and paho would log every message as well.
+_QUIET = logging.getLogger(f"{__name__}.library")
+_QUIET.setLevel(logging.CRITICAL)
+
+
+class ConnackTimeout(aiomqtt.MqttError):
+    """The broker did not answer CONNECT."""
+
+
+class BrokerClient(aiomqtt.Client):
+    """A client for one connection: connecting a client again would resend messages of the earlier connection.
+
+    It watches a socket for writing only while the socket is open. paho may close it between the request to watch and
+    the watching itself; then asyncio would log a traceback.
+    """
+
+    def __init__(
+        self, broker: Broker, identifier: str, protocol: aiomqtt.ProtocolVersion, will: aiomqtt.Will | None, queue: int
+    ) -> None:
+        """`queue`: received messages that may wait to be read; further ones are discarded."""
+        v5 = protocol is aiomqtt.ProtocolVersion.V5
+        super().__init__(
+            broker.host,
+            broker.port,
+            username=broker.username,
+            password=broker.password,
+            logger=_QUIET,
+            identifier=identifier,
+            protocol=protocol,
+            will=will,
+            clean_session=None if v5 else True,
+            clean_start=True if v5 else MQTT_CLEAN_START_FIRST_ONLY,
+            timeout=_CONNECT_S,
+            keepalive=broker.keepalive_s,
+            max_queued_incoming_messages=queue,
+            tls_context=broker.tls,
+            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+        )
+        self.pending_calls_threshold = _MAX_PENDING_CALLS
+        self._client.connect_timeout = _CONNECT_S
+
+    async def __aenter__(self) -> Self:
+        """Raises ConnackTimeout, or another MqttError."""
+        try:
+            await super().__aenter__()
+        except aiomqtt.MqttError as error:
+            raise ConnackTimeout(str(error)) if str(error) == _TIMED_OUT else error from None
+        self.timeout = _ANSWER_S
+        return self
+
+    @property
+    def tcp_socket(self) -> socket.socket | None:
+        """The TCP socket, for its counters; None while there is none."""
+        return self._client.socket()  # type: ignore[return-value]
+
+    def _on_socket_register_write(self, client: paho.Client, userdata: object, sock: PahoSocket) -> None:
+        def write() -> None:
+            try:
+                client.loop_write()
+            except OSError as error:
+                if not self._disconnected.done():
+                    self._disconnected.set_exception(error)
+
+        def watch() -> None:
+            if sock.fileno() >= 0:
+                self._loop.add_writer(sock.fileno(), write)
+
+        self._loop.call_soon_threadsafe(watch)
+
+
+def is_unsupported_protocol(error: BaseException) -> bool:
+    """Whether the broker refused the protocol version."""
+    code = error.rc if isinstance(error, aiomqtt.MqttCodeError) else None
+    return getattr(code, "value", code) in _UNSUPPORTED_PROTOCOL
+
+
+def explain(error: BaseException) -> str:
+    """The cause of a failed or lost connection, in words: without errno and without source lines of C files."""
+    if isinstance(error, MqttConnectError):
+        return f"the broker refuses: {_CODE.sub('', str(error))}"
+    text = str(error.__cause__ or error)
+    if text == _PEER_GONE:
+        return "the connection broke off"
+    return _NOISE.sub("", text).strip().removeprefix("[SSL] ") or type(error).__name__

@@ -1,0 +1,106 @@
+"""The part of an EdgeLink that MQTT and WebRTC share: lifecycle, refusals, replies, and charging of overhead."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Self
+
+from sagelink.pipeline.channel import Channel, ChannelClosed
+from sagelink.pipeline.errors import SagelinkError
+from sagelink.pipeline.tasks import background
+from sagelink.transport.reconnect import Reconnector
+from sagelink.transport.wire import MAX_MESSAGE_BYTES
+from sagelink.transport.wire_cost import ChargeOverhead, OverheadCharger
+
+MAX_REPLIES = 64  # replies that may wait to be read; further ones replace the oldest
+
+
+class RemoteEdgeLink(ABC):
+    """Base of the edge links to another process.
+
+    A subclass sets `_reconnector` and implements the abstract methods; it calls `_changed.set()` whenever `refusal`
+    may have changed, and `_deliver` for each reply.
+    """
+
+    _reconnector: Reconnector
+
+    def __init__(self, charge_overhead: ChargeOverhead | None, must_connect: bool) -> None:
+        """`charge_overhead`: see OverheadCharger. `must_connect`: entering the link fails unless the first attempt to
+        connect succeeds."""
+        self._must_connect = must_connect
+        self._replies: Channel[tuple[str, bytes]] = Channel("downlink", "drop_oldest", capacity=MAX_REPLIES)
+        self._changed = asyncio.Event()
+        self._overhead = OverheadCharger(charge_overhead, self._changed.set)
+        self._entered = AsyncExitStack()
+
+    @abstractmethod
+    def wire_bits(self, camera: str, message_bytes: int) -> int:
+        """See EdgeLink."""
+
+    @abstractmethod
+    def _is_connected(self) -> bool: ...
+
+    @abstractmethod
+    def _congestion(self) -> str | None:
+        """The reason why the open connection takes no message now; None if it takes one."""
+
+    @abstractmethod
+    async def _transmit(self, camera: str, message: bytes) -> None:
+        """Hands a message to the open connection."""
+
+    async def __aenter__(self) -> Self:
+        """Raises SagelinkError if the link must connect and the first attempt fails."""
+        async with AsyncExitStack() as stack:
+            stack.callback(self._close)
+            await stack.enter_async_context(background(self._reconnector.run()))
+            if self._must_connect and (trouble := await self._reconnector.first_attempt()) is not None:
+                raise SagelinkError(f"the server cannot be reached: {trouble}")
+            self._entered = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._replies.close()
+        await self._entered.aclose()
+
+    def _close(self) -> None:
+        self._replies.close()
+        self._changed.set()
+
+    def refusal(self) -> str | None:
+        if self._replies.closed:
+            return "the link is closed"
+        if not self._is_connected():
+            return self._reconnector.trouble or "not connected"
+        if self._overhead.owed_bits:
+            return f"{self._overhead.owed_bits} bits of the connection's own are still to be charged"
+        return self._congestion()
+
+    async def ready(self) -> None:
+        while self.refusal() is not None and not self._replies.closed:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def send(self, camera: str, message: bytes) -> str | None:
+        refusal = self.refusal() or self._size_refusal(len(message))
+        if refusal is not None:
+            return refusal
+        self._overhead.record_message(self.wire_bits(camera, len(message)))
+        await self._transmit(camera, message)
+        return None
+
+    def _size_refusal(self, message_bytes: int) -> str | None:
+        """The reason why this transport never carries a message of this size; None if it does."""
+        if message_bytes <= MAX_MESSAGE_BYTES:
+            return None
+        return f"{message_bytes} bytes; accepted: up to {MAX_MESSAGE_BYTES}"
+
+    def replies(self) -> AsyncIterator[tuple[str, bytes]]:
+        return aiter(self._replies)
+
+    def _deliver(self, camera: str, reply: bytes) -> None:
+        with contextlib.suppress(ChannelClosed):
+            self._replies.put_now((camera, reply))
