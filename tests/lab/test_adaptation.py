@@ -315,7 +315,7 @@ def test_the_command_continues_after_ctrl_c_and_writes_a_checkpoint(
         code, printed = command(*adapt, "--minutes", "60")
     assert code == 0, printed
     assert "120 frames to learn from, 20 held out" in printed
-    assert f"interrupted after step 2; kept in {out}.resume: the same command goes on" in printed
+    assert f"interrupted after step 2; progress is in {out}.resume: the same command continues" in printed
     assert [*out.parent.iterdir()] == [out.with_name(out.name + ".resume")]
 
     fake_agreement(monkeypatch, 0.6)

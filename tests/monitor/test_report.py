@@ -17,7 +17,7 @@ from sagelink.monitor.report_plots import plots
 from sagelink.monitor.results_reader import Results
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.errors import SagelinkError
-from tests.monitor.test_run_results import make_line, write_run
+from tests.monitor.test_results_reader import make_line, write_run
 
 
 @pytest.fixture(scope="module")
