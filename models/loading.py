@@ -106,6 +106,7 @@ def load(config: ModelConfig, name: str) -> Model:
     else:
         network, labels = _load_timm(name, config.checkpoint)
     network = vit.check(network, name)
+    vit.check_classes(network, name)
     if config.labels is not None:
         labels = _read_labels(config.labels)
     if not labels:
@@ -145,6 +146,7 @@ def outline(config: ModelConfig, name: str, labels: tuple[str, ...]) -> Model:
         else:
             network = timm.create_model(check_timm_name(name), pretrained=False)
     checked = vit.check(network, name)
+    vit.check_classes(checked, name)
     path = config.checkpoint or (_demo_file(name) if name in DEMO_MODELS else None)
     if path is not None:
         state, _ = read_checkpoint(path, _EMBEDDING)
@@ -176,7 +178,9 @@ def _load_timm(name: str, checkpoint: Path | None) -> tuple[VisionTransformer, t
         bias = state.get("head.bias")
         classes = {} if bias is None or bias.ndim != 1 else {"num_classes": len(bias)}
         network = timm.create_model(name, pretrained=False, **classes)
-        _load_state(vit.check(network, name), state, name, checkpoint)
+        network = vit.check(network, name)
+        vit.check_classes(network, name)  # before the weights, whose own message would be about shapes
+        _load_state(network, state, name, checkpoint)
     return network, _imagenet_labels() if network.num_classes == 1000 else ()
 
 

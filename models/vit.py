@@ -46,12 +46,16 @@ def check(model: torch.nn.Module, name: str) -> VisionTransformer:
         raise UsageError(f"model {name!r} has no plain embedding of square patches")
     if model.pos_embed is None or model.dynamic_img_size or embed.grid_size[0] != embed.grid_size[1]:
         raise UsageError(f"model {name!r} has no fixed square unit grid with position embeddings")
+    return model
+
+
+def check_classes(model: VisionTransformer, name: str) -> None:
+    """Raises UsageError unless the model tells two or more classes apart."""
     if model.num_classes < 2:
         raise UsageError(
             f"model {name!r} has {model.num_classes or 'no'} classes; accepted: a model, or a checkpoint with "
             f"head.weight and head.bias, that classifies two or more"
         )
-    return model
 
 
 def check_attention(model: VisionTransformer, name: str) -> None:

@@ -16,7 +16,7 @@ from sagelink.stages.orientation import EXIF_TAG
 from sagelink.stages.sources.image_file import find_images, is_still_image, read_image
 from sagelink.stages.sources.open import open_source
 from tests.stages.picture_forms import quarters, seen, write_quarters
-from tests.stages.test_decoded import SEEN
+from tests.stages.test_decoded_picture import SEEN
 
 RAMP = np.linspace(0, 1, 256)[None].repeat(4, 0)  # (4, 256), black to white
 

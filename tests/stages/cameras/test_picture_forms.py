@@ -21,7 +21,7 @@ from sagelink.stages.cameras.camera import Camera
 from sagelink.stages.cameras.stream_header import convertible
 from sagelink.stages.cameras.with_opencv import OpencvConnection
 from tests.stages.picture_forms import SIZE, seen, with_colour_matrix, with_display_matrix, write_quarters
-from tests.stages.test_decoded import SEEN
+from tests.stages.test_decoded_picture import SEEN
 from tests.stages.test_orientation import MATRICES
 
 BACKENDS = ("opencv", "pyav")
