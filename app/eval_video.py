@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sagelink.pipeline.config import Config
 
 _VIDEOS = (".avi", ".mkv", ".mov", ".mp4", ".webm")
+_RESULT, _PLOT, _OUTCOMES = "eval-video.json", "eval-video.png", Path("cache", "outcomes.jsonl")
 _WORLD = "synthetic:"
 
 
@@ -62,21 +63,25 @@ def evaluate_video(
     from rich.console import Console
 
     from sagelink.lab.harness import Harness
+    from sagelink.lab.video_comparison import is_outcome_cache
     from sagelink.lab.video_policies import VideoPolicies
     from sagelink.models.pair import Pair
-    from sagelink.pipeline.output_files import check_writable
+    from sagelink.pipeline.output_files import PLOT_MARK, check_output_file, marked, with_keys
+    from sagelink.pipeline.private_files import make_private_folder
 
     settings = options.load()
     rates_kbps = _rates(rates)
-    check_writable(out)
+    check_output_file(out / _RESULT, with_keys({"clips", "fps", "truth", "rows"}), "`sagelink eval-video`")
+    check_output_file(out / _PLOT, marked(PLOT_MARK), "`sagelink eval-video`")
+    check_output_file(out / _OUTCOMES, is_outcome_cache, "`sagelink eval-video`")
     pair = Pair.load(settings)
     found = _clips(sources, labels, rows, pair.edge.labels, clips, seconds, fps, seed)
     harness = Harness(pair, settings.capture.resize)
     bench = VideoPolicies(harness, settings, fps)
     policies = bench.policies() | (bench.ablations() if ablation else {})
     console = Console()
-    out.mkdir(parents=True, exist_ok=True)
-    comparison = _Comparison(harness, settings, fps, out / "cache")
+    make_private_folder(out)
+    comparison = _Comparison(harness, settings, fps, out)
     comparison.run(console, found, round(clips * seconds * fps), policies, rates_kbps, seed)
     has_truth = not _are_videos(sources)
     report = {
@@ -98,11 +103,11 @@ def evaluate_video(
 class _Comparison:
     """Runs every policy over the clips at every rate; after Ctrl-C it holds the rows that are complete."""
 
-    def __init__(self, harness: Harness, settings: Config, fps: float, cache: Path) -> None:
+    def __init__(self, harness: Harness, settings: Config, fps: float, out: Path) -> None:
         self._harness = harness
         self._settings = settings
         self._fps = fps
-        self._cache = cache
+        self._out = out
         self.footage: list[ScoredClip] = []
         self.rows: list[VideoRow] = []
         self.interrupted = False
@@ -125,7 +130,7 @@ class _Comparison:
                 self._score(clips, frames, bar)
                 # `video` sets only our policy, and that policy's own settings already tell its outcomes apart.
                 mark = f"{self._settings.model_dump_json(exclude={'video'})} {self._fps}"
-                outcomes = OutcomeCache(self._cache / "outcomes.jsonl", mark)
+                outcomes = OutcomeCache(self._out / _OUTCOMES, mark)
                 window_s = self._settings.budget.window
                 for rows in video_rows(policies, self.footage, rates_kbps, window_s, outcomes, seed, bar.show):
                     self.rows += rows
@@ -135,7 +140,7 @@ class _Comparison:
     def _score(self, clips: Iterable[Clip], frames: int, bar: ProgressBar) -> None:
         from sagelink.lab.scored_clips import ClipScorer
 
-        scorer = ClipScorer(self._harness, self._settings, self._cache)
+        scorer = ClipScorer(self._harness, self._settings, (self._out / _OUTCOMES).parent)
         done = 0
 
         def step(more: int) -> None:
@@ -147,10 +152,17 @@ class _Comparison:
 
 
 def _write(console: Console, report: Mapping[str, object], table: Sequence[VideoRow], measured: str, out: Path) -> None:
-    (out / "eval-video.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    from sagelink.pipeline.output_files import cannot_write
+    from sagelink.pipeline.private_files import replace_text
+
     if table:
         console.print(_table(table, measured))
-        _draw(table, out / "eval-video.png", f"{measured}, %")
+    try:
+        replace_text(out / _RESULT, json.dumps(report, indent=1) + "\n")
+        if table:
+            _draw(table, out / _PLOT, f"{measured}, %")
+    except OSError as error:
+        raise cannot_write(out, error) from None
 
 
 def _rates(text: str) -> list[float]:
@@ -249,6 +261,9 @@ def _table(rows: Sequence[VideoRow], measured: str) -> Table:
 def _draw(rows: Sequence[VideoRow], path: Path, label: str) -> None:
     from matplotlib.figure import Figure
 
+    from sagelink.pipeline.output_files import MADE_BY
+    from sagelink.pipeline.private_files import replacing
+
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     for number, name in enumerate(dict.fromkeys(row.policy for row in rows)):
@@ -265,4 +280,5 @@ def _draw(rows: Sequence[VideoRow], path: Path, label: str) -> None:
     axes.set(xlabel="uplink, kbit/s", ylabel=label, xscale="log")
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8)
-    figure.savefig(path, dpi=130)
+    with replacing(path) as unfinished:
+        figure.savefig(unfinished, dpi=130, metadata={"Software": MADE_BY})

@@ -104,6 +104,8 @@ def _explain(error: Any) -> str:
         section = _section(location[:-1])
         accepted = sorted(section.model_fields) if section else []
         return f"{dotted}: unknown key{suggest(location[-1], accepted)}; accepted: {', '.join(accepted)}"
+    if error["type"] == "string_unicode":  # bytes of a file's name
+        return f"{dotted}: its name is not UTF-8; accepted: a name in UTF-8, or a link with one; got {error['input']!r}"
     message = error["msg"].removeprefix("Value error, ")
     if "; got" not in message:
         message += f"; got {error['input']!r}"

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.file_names import shown_name
 from sagelink.pipeline.types import Pixels
 from sagelink.stages.decoded_picture import MAX_SIDE
 from sagelink.stages.sources.contract import SourceFrame
@@ -29,7 +30,7 @@ class ImageFolder:
     def __init__(self, folder: Path, fps: float) -> None:
         """Raises UsageError when the folder holds no readable image."""
         self._folder = folder
-        self.name = str(folder)
+        self.name = shown_name(folder)
         self._fps = fps
         self.skipped = 0
         self._paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
@@ -47,7 +48,7 @@ class ImageFolder:
                 self.skipped += 1
                 log.warning("source=%s event=unreadable error=%r", path, str(error))
                 continue
-            yield SourceFrame(pixels, index / self._fps, name=path.relative_to(self._folder).as_posix())
+            yield SourceFrame(pixels, index / self._fps, name=shown_name(path.relative_to(self._folder)))
 
     def close(self) -> None:
         pass

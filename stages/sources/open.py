@@ -21,8 +21,13 @@ def open_source(config: CameraConfig) -> PictureSource:
 
         return SyntheticSource.parse(text)
     path = Path(text)
-    if not path.exists():
-        raise UsageError(f"source {text!r} does not exist; accepted: {ACCEPTED_SOURCES}")
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte
+        reason = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, FileNotFoundError):
+            reason = "does not exist"
+        raise UsageError(f"source {text!r} {reason}; accepted: {ACCEPTED_SOURCES}") from None
     if path.is_dir():
         from sagelink.stages.sources.images import ImageFolder
 
