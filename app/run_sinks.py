@@ -8,8 +8,8 @@ from pathlib import Path
 from sagelink.models.pair import Pair
 from sagelink.pipeline.config import Config, DashboardConfig
 from sagelink.pipeline.config_file import dump_config
-from sagelink.pipeline.output_files import PICTURES, RESULTS, cannot_open
 from sagelink.pipeline.connection_overhead import OverheadLog
+from sagelink.pipeline.output_files import PICTURES, RESULTS, cannot_open
 from sagelink.pipeline.types import Verdict
 from sagelink.stages.sinks.annotate import AnnotatedVideos, Painter
 from sagelink.stages.sinks.contract import Sink

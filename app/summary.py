@@ -12,8 +12,8 @@ from sagelink.pipeline.private_files import replace_text
 
 if TYPE_CHECKING:
     from sagelink.models.pair import Pair
-    from sagelink.pipeline.camera_accounts import CameraAccount
     from sagelink.pipeline.budget import UplinkBudget
+    from sagelink.pipeline.camera_accounts import CameraAccount
     from sagelink.stages.capture import Capture
     from sagelink.stages.sinks.tally import Tally
 
