@@ -20,6 +20,7 @@ from sagelink.app.demo_notice import tell_demo_limit
 from sagelink.app.options import ModelOptions, check_inputs, parse_integers, with_model_options
 from sagelink.lab import MIN_IMAGES
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.tasks import leave_terminal, stop_signals
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -76,9 +77,11 @@ def adapt(
     wanted = parse_integers("--bytes", sizes, 10_000_000)
     settings = options.load({"capture.source": sources[0], "server.device": device})
     check_inputs(sources)
+    from zipfile import is_zipfile
+
     from rich.console import Console
 
-    from sagelink.lab.adaptation import Student, batch_sizes, bf16_is_faster, save_adapted
+    from sagelink.lab.adaptation import Student, batch_sizes, bf16_is_faster, is_adapted, save_adapted
     from sagelink.lab.adaptation_trainer import Trainer
     from sagelink.lab.harness import Harness
     from sagelink.lab.held_out import UNIT_SHARES, HeldOut
@@ -86,14 +89,17 @@ def adapt(
     from sagelink.lab.training_batches import BatchDataset
     from sagelink.models.loading import weights_digest
     from sagelink.models.pair import Pair
-    from sagelink.pipeline.output_files import check_writable
+    from sagelink.pipeline.output_files import check_output_file
+    from sagelink.pipeline.private_files import make_private_folder
     from sagelink.stages.frontier import find_frontier, read_frontier
 
     if settings.ship.server:
         raise UsageError(f"ship.server {settings.ship.server!r}: only a local server can be adapted; accepted: none")
-    check_writable(out.parent)
-    if out.suffix != ".safetensors" or out.is_dir():
+    if out.suffix != ".safetensors":
         raise UsageError(f"--out {str(out)!r}; accepted: a .safetensors file to write")
+    state = out.with_name(out.name + ".resume")
+    check_output_file(out, is_adapted, "`sagelink adapt`")
+    check_output_file(state, is_zipfile, "`sagelink adapt`")
     pair = Pair.load(settings)
     harness = Harness(pair, settings.capture.resize)
     console = Console()
@@ -116,9 +122,8 @@ def adapt(
             highlight=False,
             soft_wrap=True,
         )
-        state = out.with_name(out.name + ".resume")
         identity = {"sources": [*sources], "frames": frames, "bytes": wanted, "seed": seed}
-        out.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(out.parent)
         if not _train(console, bar, trainer, state, identity | {"server": weights_digest(pair.server)}, minutes * 60):
             return
         adapted = trainer.result(lambda done, of: bar.show("shares of adapted weights", done, of))
@@ -185,7 +190,7 @@ class _TrainingScreen:
 
 @contextmanager
 def _stop_requested() -> Iterator[Callable[[], bool]]:
-    """Yields a function that is true after Ctrl-C or SIGTERM, so that the current step is completed first.
+    """Yields a function that is true after a signal to stop, so that the current step is completed first.
 
     A second signal ends the command at once.
     """
@@ -193,11 +198,12 @@ def _stop_requested() -> Iterator[Callable[[], bool]]:
 
     def note(number: int, _frame: FrameType | None) -> None:
         nonlocal requested
+        leave_terminal(number)
         if requested:
             raise KeyboardInterrupt
         requested = True
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, note) for number in stop_signals()}
     try:
         yield lambda: requested
     finally:

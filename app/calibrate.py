@@ -58,17 +58,21 @@ def calibrate(
     check_inputs([source], labels)
     from rich.console import Console
 
+    from sagelink.app.run_outputs import source_files
     from sagelink.lab.calibration_checkpoint import CalibrationCheckpoint
     from sagelink.lab.dataset import pictures_of
-    from sagelink.lab.frontier_measurement import write_frontier
+    from sagelink.lab.frontier_measurement import FRONTIER_MARK, write_frontier
     from sagelink.lab.harness import Harness
     from sagelink.lab.progress_bar import ProgressBar
     from sagelink.models.pair import Pair
-    from sagelink.pipeline.output_files import check_writable
+    from sagelink.pipeline.output_files import check_output_file, marked
+    from sagelink.pipeline.private_files import make_private_folder
 
-    check_writable(out.parent)
-    if out.is_dir():
-        raise UsageError(f"--out {str(out)!r} is a folder; accepted: a YAML file to write")
+    resume = out.with_name(out.name + ".resume")
+    for file in (out, resume):
+        check_output_file(
+            file, marked(FRONTIER_MARK.encode()), "`sagelink calibrate`", source_files(settings.all_cameras)
+        )
     pair = Pair.load(settings)
     pictures = pictures_of(settings.all_cameras[0], labels, pair.edge.labels, frames)
     harness = Harness(pair, settings.capture.resize)
@@ -81,8 +85,8 @@ def calibrate(
             bar.show("edge", len(samples), frames)
         if len(samples) < MIN_IMAGES:
             raise UsageError(f"{len(samples)} frames to measure in {source!r}; accepted: {MIN_IMAGES} or more")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint = CalibrationCheckpoint(out.with_name(out.name + ".resume"), samples, pair.server)
+        make_private_folder(out.parent)
+        checkpoint = CalibrationCheckpoint(resume, samples, pair.server)
         frontier = _measure(console, bar, harness, samples, checkpoint)
     if frontier is None:
         return

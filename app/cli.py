@@ -5,6 +5,7 @@ Heavy imports stay inside the commands, so that --help is quick.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -332,6 +333,9 @@ def main() -> None:
     if level not in logging.getLevelNamesMapping():
         level = "WARNING"
     logging.basicConfig(level=level, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):  # the name of a file may hold bytes that are no text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     code = _run_app()
     logging.shutdown()
     sys.stdout.flush()

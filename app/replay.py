@@ -85,15 +85,20 @@ def compare(folder: Path, rates: Sequence[str], changes: Overrides, out: Path, m
 
     from sagelink.models.pair import Pair
     from sagelink.monitor.replay_comparison import comparison_table, save_comparison, trial_run
+    from sagelink.pipeline.output_files import PLOT_MARK, check_output_file, marked
 
     for name in rates:
         load_config(None, {"budget.uplink": name})  # a wrong rate is refused before the first run starts
+    plot = out / "comparison.png"
+    check_output_file(plot, marked(PLOT_MARK), "`sagelink replay`")
     console = Console()
     recording, results = None, []
     pair = models
     for name in [*rates] or ["changed"]:
         rate: dict[str, object] = {"budget.uplink": name} if rates else {}
         run_folder = out / "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in name)
+        if run_folder.exists() and run_folder.samefile(folder):
+            raise UsageError(f"--out {str(out)!r}: {str(run_folder)!r} is the recording; accepted: another folder")
         overrides = {"ship.server": "", **changes, **rate, "output.out": str(run_folder)}
         config, recording, captures = _open(folder, overrides, common_time=True)
         pair = pair or Pair.load(config)
@@ -106,7 +111,7 @@ def compare(folder: Path, rates: Sequence[str], changes: Overrides, out: Path, m
             break
     assert recording is not None
     console.print(comparison_table(recording.rows, results))
-    save_comparison(recording.rows, results, out / "comparison.png")
+    save_comparison(recording.rows, results, plot)
     console.print(f"runs and comparison.png in {out}", highlight=False, soft_wrap=True)
 
 

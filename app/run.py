@@ -10,11 +10,11 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from sagelink.app.demo_notice import demo_notice, have_classes
-from sagelink.app.summary import run_summary, sources, write_summary
+from sagelink.app.summary import run_summary, sources
 from sagelink.monitor.live_stats import LiveStats
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.camera_accounts import CameraAccount, CameraShare, open_accounts
@@ -23,7 +23,6 @@ from sagelink.pipeline.config import Config
 from sagelink.pipeline.connection_overhead import OverheadLog
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.graph import Graph
-from sagelink.pipeline.output_files import check_writable
 from sagelink.pipeline.tasks import first_error, on_signals, run_loop, signals_ignored
 from sagelink.pipeline.types import Drop, Verdict
 from sagelink.stages.run_control import Control
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
     from sagelink.app.edge_graph import EdgeParts
     from sagelink.app.replay_script import Script
+    from sagelink.app.run_outputs import RunOutputs
     from sagelink.models.pair import Pair
     from sagelink.monitor.monitor import Monitor
     from sagelink.monitor.terminal_panel import LivePanel
@@ -58,26 +58,27 @@ def check_names(config: Config) -> None:
 
 
 def prepare(config: Config, models: Pair | None = None) -> Run:
-    """Opens the sources, loads the models and checks the outputs.
+    """Claims the outputs, opens the sources and loads the models.
 
     `models`: a pair that is already loaded. Raises SagelinkError when the run cannot start.
     """
+    from sagelink.app.run_outputs import RunOutputs, source_files
     from sagelink.models.pair import Pair
     from sagelink.monitor.dashboard import check_dashboard
     from sagelink.stages.capture import close_captures, open_captures
 
     check_names(config)
     check_dashboard(config.dashboard)
-    for path in (config.output.out, config.output.record, config.output.annotate and config.output.annotate.parent):
-        if path is not None:
-            check_writable(path)
-    captures = open_captures(config.all_cameras, config.capture)
-    try:
+    with ExitStack() as stack:
+        outputs = RunOutputs(config, source_files(config.all_cameras))
+        stack.callback(outputs.release)
+        captures = open_captures(config.all_cameras, config.capture)
+        stack.callback(close_captures, captures)
         models = models or Pair.load(config)
-        return Run(config, captures, models, notice=demo_notice(config, have_classes(captures, models.edge.labels)))
-    except BaseException:
-        close_captures(captures)
-        raise
+        notice = demo_notice(config, have_classes(captures, models.edge.labels))
+        run = Run(config, captures, models, notice=notice, outputs=outputs)
+        stack.pop_all()
+        return run
 
 
 class Run:
@@ -90,9 +91,11 @@ class Run:
         models: Pair,
         script: Script | None = None,
         notice: str | None = None,
+        outputs: RunOutputs | None = None,
     ) -> None:
         """`script`: in an exact replay, the recorded decisions of the outside world. `notice`: a line that everybody
-        who watches the run sees. Raises UsageError."""
+        who watches the run sees. `outputs`: where they have been claimed; otherwise `run` claims them. Raises
+        UsageError."""
         from sagelink.stages.confidence_gate import Gate
         from sagelink.stages.evidence_encoder import Encoder
         from sagelink.stages.fuse import Fuse
@@ -114,6 +117,7 @@ class Run:
         self._encoder = Encoder.from_config(config, models.server)
         self._fuse = Fuse(config.fuse.rule == "server", config.fuse.weights, models.server.grid.units)
         self._overhead = OverheadLog(self.budget, recorded=config.output.record is not None)
+        self._outputs = outputs
         self._script = script
         if script is not None:
             script.budget = self.budget
@@ -157,23 +161,29 @@ class Run:
         `watch` receives each verdict, in capture order, in a thread. `tell` receives messages for the user, such as the
         dashboard's address. Raises SagelinkError when the run fails; all results up to then are kept.
         """
+        from sagelink.app.run_outputs import RunOutputs
         from sagelink.app.run_sinks import VerdictCallback, open_output_sinks
         from sagelink.pipeline.urls import is_webrtc
 
         began_s = time.monotonic()
         sinks: list[Sink] = [self.stats]
+        outputs = self._outputs or RunOutputs(self.config)
         recorder = self._recorder(sinks)
         monitor = self._monitor(tell)
         try:
-            for sink in open_output_sinks(self.config, self.models, self.captures, self.live, self._overhead):
+            outputs.begin()
+            for sink in open_output_sinks(self.config, self.models, outputs.videos, self.live, self._overhead):
                 sinks.append(sink)
             if watch is not None:
                 sinks.append(VerdictCallback(watch))
             sinks.extend(monitor.sinks)
             with _one_blas_thread():
                 run_loop(self._run_graph(recorder, monitor), fast=is_webrtc(self.config.ship.server))
-        finally:
-            self._finish(recorder, began_s)
+        except BaseException:
+            with suppress(SagelinkError):  # the first error is the one to report
+                self._finish(recorder, outputs, began_s)
+            raise
+        self._finish(recorder, outputs, began_s)
         self._check_answers()
         return self.summary(time.monotonic() - began_s)
 
@@ -223,7 +233,8 @@ class Run:
             for item in graph.leftovers() if graph else ():
                 verdict = verdict_on(item, self._fuse)
                 if verdict is not None:
-                    recorder.write(verdict)
+                    with suppress(SagelinkError):  # a sink has failed: closing the recorder raises it again
+                        recorder.write(verdict)
 
     def _parts(self, recorder: Recorder, link: EdgeLink, clock: BudgetClock) -> EdgeParts:
         from sagelink.app.edge_graph import EdgeParts
@@ -252,7 +263,7 @@ class Run:
         return edge_link(self.config, self.models, cameras, self._overhead, self.control, clock, on_recovered)
 
     def _stop_on_signals(self, graph: Graph) -> None:
-        """The first Ctrl-C or SIGTERM lets the frames inside get through; the second cuts them off."""
+        """The first Ctrl-C, SIGTERM or SIGHUP lets the frames inside get through; the second cuts them off."""
 
         def stop() -> None:
             if graph.stopping:
@@ -275,15 +286,21 @@ class Run:
             faults = ", ".join(f"{name} ({state.get('fault') or 'silent'})" for name, state in health.items())
             raise SagelinkError(f"no camera gave a frame: {faults}")
 
-    def _finish(self, recorder: Recorder, began_s: float) -> None:
-        """Closes the sinks and writes the summary, whatever happened before."""
-        out = self.config.output.out
+    def _finish(self, recorder: Recorder, outputs: RunOutputs, began_s: float) -> None:
+        """Closes the sinks and writes the summary, whatever happened before. Raises the first SagelinkError."""
+        failures: list[SagelinkError] = []
         with signals_ignored():  # a further Ctrl-C must not cut off results that are almost written
             try:
                 recorder.close()
-            finally:
-                if out is not None and out.is_dir():
-                    write_summary(out, self.summary(time.monotonic() - began_s))
+            except SagelinkError as error:
+                failures.append(error)
+            try:
+                outputs.write_summary(self.summary(time.monotonic() - began_s))
+            except SagelinkError as error:
+                failures.append(error)
+            outputs.release()
+        if failures:
+            raise failures[0]
 
 
 def _check_repeatable(config: Config, live: bool) -> None:

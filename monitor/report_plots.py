@@ -11,6 +11,7 @@ import numpy as np
 
 from sagelink.monitor.live_stats import STAGES
 from sagelink.monitor.results_reader import Results, rolling
+from sagelink.pipeline.output_files import MADE_BY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +51,7 @@ def svg(figure: Figure) -> str:
 def png(figure: Figure) -> bytes:
     """The figure as a PNG on white."""
     with io.BytesIO() as out:
-        figure.savefig(out, format="png", dpi=160, facecolor="white")
+        figure.savefig(out, format="png", dpi=160, facecolor="white", metadata={"Software": MADE_BY})
         return out.getvalue()
 
 

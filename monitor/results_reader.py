@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.output_files import RESULTS, SUMMARY
+from sagelink.pipeline.output_files import MARKER, RESULTS, RUNS, SUMMARY
 from sagelink.stages.sinks.jsonl import check_keys
 from sagelink.stages.sinks.tally import VerdictCounts
 
@@ -43,7 +43,11 @@ class Results:
             raw = path.read_text(encoding="utf-8").splitlines(keepends=True)
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not text"
-            raise UsageError(f"{str(path)!r}: {reason}; accepted: the folder that `sagelink run --out` made") from None
+            earlier = folder / RUNS
+            hint = f", or an earlier run in {str(earlier)!r}" if _holds_earlier_runs(earlier) else ""
+            raise UsageError(
+                f"{str(path)!r}: {reason}; accepted: the folder that `sagelink run --out` made{hint}"
+            ) from None
         if raw and not raw[-1].endswith("\n"):
             raw.pop()  # incomplete: the run was killed, or is writing it now
         lines = [_line(text, f"{path}:{number}") for number, text in enumerate(raw, 1)]
@@ -60,7 +64,10 @@ class Results:
 
     @property
     def name(self) -> str:
-        return self.folder.resolve().name
+        """The folder's name; of an earlier run, the name of its output folder and its start."""
+        folder = self.folder.resolve()
+        runs = folder.parent
+        return f"{runs.parent.name}, {folder.name}" if _holds_earlier_runs(runs) else folder.name
 
     @property
     def window_s(self) -> float | None:
@@ -94,6 +101,10 @@ class Results:
     def frames_by_camera(self) -> Counter[str]:
         """Number of frames by camera name."""
         return Counter(line["camera"] for line in self.lines)
+
+
+def _holds_earlier_runs(folder: Path) -> bool:
+    return folder.name == RUNS and folder.is_dir() and (folder.parent / MARKER).exists()
 
 
 def rolling(times_s: Floats, bits: Floats, window_s: float) -> tuple[Floats, Floats]:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import av
 
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.file_names import ffmpeg_url, shown_name
 from sagelink.pipeline.output_files import FRAMES, MESSAGES
 from sagelink.pipeline.threads import Worker
 from sagelink.pipeline.types import Frame, Pixels
@@ -64,7 +65,7 @@ class RecordingReader:
         for name, count in Counter(row["video"] for row in self.cameras()[camera]).items():
             read = 0
             try:
-                with av.open(str(self.folder / name)) as container:
+                with av.open(ffmpeg_url(self.folder / name)) as container:
                     convert = FrameConverter(name)
                     for frame in islice(container.decode(video=0), count):
                         yield convert(frame)
@@ -85,7 +86,7 @@ class RecordedCamera:
     def __init__(self, recording: RecordingReader, name: str, common_time: bool) -> None:
         """`common_time`: frame times are of the clock that all cameras share, not of the camera's own clock."""
         self.name = name
-        self.source = f"{recording.folder}:{name}"
+        self.source = f"{shown_name(recording.folder)}:{name}"
         self.captured = 0
         self._rows = recording.cameras()[name]
         self._pictures = recording.pictures(name)
