@@ -146,17 +146,18 @@ def replay(
     out: Annotated[Optional[Path], typer.Option(help="Folder for these runs (default: DIR/replay).")] = None,
 ) -> None:
     """Run a recording again: unchanged, to check every bit of it, or with other settings, to compare the results."""
+    from sagelink.app.recorded_config import changes_results
     from sagelink.app.replay import check, compare
     from sagelink.pipeline.config_file import parse_assignments
 
     changes = parse_assignments(assignments or [])
     rates = [rate.strip() for given in uplink or [] for rate in given.split(",")]
-    if rates or changes:
+    if rates or (changes and changes_results(recording, changes)):
         compare(recording, rates, changes, out or recording / "replay")
     elif out is not None:
         raise UsageError("--out has nothing to hold without --uplink or --set: a check writes no files")
     else:
-        check(recording)
+        check(recording, files=changes)
 
 
 @app.command()

@@ -20,6 +20,7 @@ from sagelink.pipeline.camera_accounts import CameraAccount, CameraShare, open_a
 from sagelink.pipeline.clock import BudgetClock, MonotonicClock, StreamClock
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.connection_overhead import OverheadLog
+from sagelink.pipeline.descriptors import raise_descriptor_limit
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.graph import Graph
 from sagelink.pipeline.output_files import check_writable
@@ -146,6 +147,7 @@ class Run:
         from sagelink.app.run_sinks import VerdictCallback, open_output_sinks
         from sagelink.pipeline.urls import is_webrtc
 
+        raise_descriptor_limit()
         began_s = time.monotonic()
         sinks: list[Sink] = [self.stats]
         recorder = self._recorder(sinks)

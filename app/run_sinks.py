@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from sagelink.app.recorded_config import to_record
 from sagelink.models.pair import Pair
-from sagelink.pipeline.config import Config, DashboardConfig
-from sagelink.pipeline.config_file import dump_config
+from sagelink.pipeline.config import Config
 from sagelink.pipeline.connection_overhead import OverheadLog
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.output_files import PICTURES, RESULTS, SUMMARY
@@ -36,9 +36,8 @@ def open_output_sinks(
             if output.pictures:
                 yield Highlights(output.out / PICTURES, painter, output.pictures)
         if output.record is not None:
-            # A replay of the recording must not open the dashboard to the same viewers.
-            recorded = dump_config(config.model_copy(update={"dashboard": DashboardConfig()}))
-            yield RecordingWriter(output.record, recorded, labels, live, overhead.take)
+            text, files = to_record(config)
+            yield RecordingWriter(output.record, text, labels, live, overhead.take, files)
         if output.annotate is not None:
             output.annotate.parent.mkdir(parents=True, exist_ok=True)
             yield AnnotatedVideos(output.annotate, painter, len(captures) > 1)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.credentials import redact
+from sagelink.pipeline.documents import DocumentError, parse_yaml, read_yaml
 from sagelink.pipeline.errors import UsageError, suggest
 
 Overrides = Mapping[str, object]  # value by "section.key" or "key"
@@ -24,16 +25,26 @@ RENAMED = {  # new name of each renamed key of version 0.1
 }
 
 
+_MAX_ERRORS = 20
+_MAX_QUOTED = 100  # characters of a wrong value or key
+
+
 def load_config(path: Path | None, overrides: Overrides | None = None) -> Config:
     """Defaults, overridden by the file, overridden by `overrides`. Raises UsageError."""
-    tree = {} if path is None else _read(path)
+    return build_config({} if path is None else read_tree(path), overrides, f"{path}: " if path else "")
+
+
+def build_config(tree: dict[str, Any], overrides: Overrides | None = None, where: str = "") -> Config:
+    """The configuration of sections as `read_tree` returns them. Raises UsageError; each line begins with `where`."""
     for dotted, value in (overrides or {}).items():
         _place(tree, dotted, value)
     try:
         return Config.model_validate(tree)
     except ValidationError as errors:
-        where = f"{path}: " if path else ""
-        raise UsageError("\n".join(f"{where}{_explain(error)}" for error in errors.errors())) from None
+        lines = [f"{where}{_explain(error)}" for error in errors.errors()[:_MAX_ERRORS]]
+        if errors.error_count() > _MAX_ERRORS:
+            lines.append(f"{where}and {errors.error_count() - _MAX_ERRORS} more errors")
+        raise UsageError("\n".join(lines)) from None
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, object]:
@@ -46,8 +57,8 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, object]:
                 f"--set {redact(assignment)!r}: accepted: section.key=value, such as --set gate.policy=always"
             )
         try:
-            values[dotted.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError:
+            values[dotted.strip()] = parse_yaml(text)
+        except DocumentError:
             values[dotted.strip()] = text
     return values
 
@@ -68,15 +79,13 @@ def _redacted(value: Any) -> Any:
     return value
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_tree(path: Path) -> dict[str, Any]:
+    """The sections of a configuration file, not validated. Raises UsageError."""
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = read_yaml(path)
     except OSError as error:
         raise UsageError(f"configuration {str(path)!r}: {error.strerror}") from None
-    except yaml.MarkedYAMLError as error:  # its message quotes the line, which may hold a password
-        where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise UsageError(f"configuration {str(path)!r} is not YAML: {where}{error.problem}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except DocumentError as error:
         raise UsageError(f"configuration {str(path)!r} is not YAML: {error}") from None
     if tree is None:
         return {}
@@ -96,7 +105,7 @@ def _place(tree: dict[str, Any], dotted: str, value: object) -> None:
 
 
 def _explain(error: Any) -> str:
-    location = [str(step) for step in error["loc"]]
+    location = [_quoted(step).strip("'") for step in error["loc"]]
     dotted = ".".join(location)
     if error["type"] == "extra_forbidden":
         if dotted in RENAMED:
@@ -106,8 +115,13 @@ def _explain(error: Any) -> str:
         return f"{dotted}: unknown key{suggest(location[-1], accepted)}; accepted: {', '.join(accepted)}"
     message = error["msg"].removeprefix("Value error, ")
     if "; got" not in message:
-        message += f"; got {error['input']!r}"
+        message += f"; got {_quoted(error['input'])}"
     return redact(f"{dotted}: {message}" if dotted else message)
+
+
+def _quoted(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]}..."
 
 
 def _section(location: list[str]) -> type[BaseModel] | None:

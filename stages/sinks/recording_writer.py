@@ -10,7 +10,7 @@ docs/replay.md lists the keys.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -39,16 +39,20 @@ class RecordingWriter:
         labels: tuple[str, ...],
         live: bool,
         overhead: Callable[[], Sequence[tuple[float, int]]],
+        files: Mapping[str, bytes] | None = None,
     ) -> None:
         """Deletes an earlier recording in the folder.
 
         `config_text`: YAML without credentials. `live`: frames are timed by their capture, else by stream time.
         `overhead` returns the charges (time in s, bits) of the connection itself since its last call.
+        `files`: by name, the content of the files that the configuration names.
         """
         folder.mkdir(parents=True, exist_ok=True)
         for stale in folder.glob("*-[0-9][0-9][0-9].ts"):
             stale.unlink()
         (folder / CONFIG).write_text(config_text, encoding="utf-8")
+        for name, content in (files or {}).items():
+            (folder / name).write_bytes(content)
         self._folder = folder
         self._labels = labels
         self._frames = (folder / FRAMES).open("w", encoding="utf-8", buffering=1)
