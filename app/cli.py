@@ -191,17 +191,18 @@ def replay(
     """Run a recording again, to check it or to compare settings.
 
     Unchanged, it must give the same bits. With --uplink or --set, the results are compared with the recording."""
+    from sagelink.app.recorded_config import changes_results
     from sagelink.app.replay import check, compare
     from sagelink.pipeline.config_file import parse_assignments
 
     changes = parse_assignments(assignments or [])
     rates = [rate.strip() for given in uplink or [] for rate in given.split(",")]
-    if rates or changes:
+    if rates or (changes and changes_results(recording, changes)):
         compare(recording, rates, changes, out or recording / "replay")
     elif out is not None:
         raise UsageError("--out has nothing to hold without --uplink or --set: a check writes no files")
     else:
-        check(recording)
+        check(recording, files=changes)
 
 
 @app.command()

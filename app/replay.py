@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sagelink.app.recorded_config import recorded_config
 from sagelink.app.replay_script import Script
 from sagelink.app.run import Run
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.config_file import Overrides, load_config
 from sagelink.pipeline.errors import SagelinkError, UsageError
+from sagelink.pipeline.output_files import CONFIG
 from sagelink.pipeline.types import Verdict
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ class _RecordingCheck:
 
         place = verdict.frame.camera, verdict.frame.seq
         recorded, replayed = timeless(self._recording.rows[place]["verdict"]), timeless(record(verdict, self._labels))
-        keys = [key for key in recorded if recorded[key] != replayed[key]]
+        keys = [key for key in recorded if recorded[key] != replayed.get(key)]
         self.frames += 1
         self.messages += verdict.message is not None
         if verdict.message != self._recording.message(place):
@@ -47,13 +49,16 @@ class _RecordingCheck:
             self.differences.append(f"camera {place[0]} frame {place[1]}: {values}")
 
 
-def check(folder: Path, models: Pair | None = None) -> None:
-    """Replays a recording exactly, and prints that every bit is the same. Raises SagelinkError when a bit differs."""
+def check(folder: Path, models: Pair | None = None, files: Overrides | None = None) -> None:
+    """Replays a recording exactly, and prints that every bit is the same. Raises SagelinkError when a bit differs.
+
+    `files`: settings that name files outside of the recording, which the user trusts.
+    """
     from rich.console import Console
 
     from sagelink.models.pair import Pair
 
-    config, recording, captures = _open(folder, {}, common_time=False)
+    config, recording, captures = _open(folder, files or {}, common_time=False)
     script = Script(recording, captures, config.ship.server)
     pair = models or Pair.load(config)
     comparison = _RecordingCheck(recording, pair.edge.labels)
@@ -118,21 +123,17 @@ def compare(folder: Path, rates: Sequence[str], changes: Overrides, out: Path, m
 def _open(
     folder: Path, overrides: Overrides, common_time: bool
 ) -> tuple[Config, RecordingReader, list[RecordedCamera]]:
-    """The recorded configuration with `overrides`, without outputs and limits; the recording; its cameras.
+    """The recorded configuration with `overrides`; the recording; its cameras.
 
     `common_time`: see `RecordedCamera`. Raises UsageError.
     """
-    from sagelink.pipeline.output_files import CONFIG
     from sagelink.stages.recording_reader import RecordedCamera, RecordingReader
 
     recording = RecordingReader(folder)
-    clear: dict[str, object] = {f"output.{key}": None for key in ("out", "annotate", "record")}
-    clear |= {"capture.realtime": False, "capture.duration": None, "capture.max_frames": None}
-    # Recordings of version 0.2 hold quantities as numbers.
-    config = load_config(folder / CONFIG, {**clear, **overrides}, numbers_without_unit=True)
+    config = recorded_config(folder, overrides)
     names = {camera.name for camera in config.all_cameras}
     unknown = recording.cameras().keys() - names
     if unknown:
-        raise UsageError(f"recording {str(folder)!r}: {CONFIG} names no camera {', '.join(sorted(unknown))}")
+        raise UsageError(f"recording {str(folder)!r}: {CONFIG} names no camera {', '.join(sorted(unknown)[:10])}")
     order = [camera.name for camera in config.all_cameras if camera.name in recording.cameras()]
     return config, recording, [RecordedCamera(recording, name, common_time) for name in order]

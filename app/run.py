@@ -21,6 +21,7 @@ from sagelink.pipeline.camera_accounts import CameraAccount, CameraShare, open_a
 from sagelink.pipeline.clock import BudgetClock, MonotonicClock, StreamClock
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.connection_overhead import OverheadLog
+from sagelink.pipeline.descriptors import raise_descriptor_limit
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.graph import Graph
 from sagelink.pipeline.tasks import first_error, on_signals, run_loop, signals_ignored
@@ -165,6 +166,7 @@ class Run:
         from sagelink.app.run_sinks import VerdictCallback, open_output_sinks
         from sagelink.pipeline.urls import is_webrtc
 
+        raise_descriptor_limit()
         began_s = time.monotonic()
         sinks: list[Sink] = [self.stats]
         outputs = self._outputs or RunOutputs(self.config)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from sagelink.app.recorded_config import to_record
 from sagelink.models.pair import Pair
-from sagelink.pipeline.config import Config, DashboardConfig
-from sagelink.pipeline.config_file import dump_config
+from sagelink.pipeline.config import Config
 from sagelink.pipeline.connection_overhead import OverheadLog
 from sagelink.pipeline.output_files import PICTURES, RESULTS, cannot_open
 from sagelink.pipeline.types import Verdict
@@ -33,9 +33,9 @@ def open_output_sinks(
         if output.pictures:
             yield _opened(output.out / PICTURES, lambda path: Highlights(path, painter, output.pictures))
     if output.record is not None:
-        # A replay of the recording must not open the dashboard to the same viewers.
-        recorded = dump_config(config.model_copy(update={"dashboard": DashboardConfig()}))
-        yield _opened(output.record, lambda path: RecordingWriter(path, recorded, labels, live, overhead.take))
+        yield _opened(
+            output.record, lambda path: RecordingWriter(path, *to_record(config), labels, live, overhead.take)
+        )
     if output.annotate is not None:
         yield _opened(output.annotate, lambda path: AnnotatedVideos(videos, painter))
 

@@ -16,6 +16,7 @@ from sagelink.models import loading
 from sagelink.monitor.metrics import ServerMetrics
 from sagelink.net.http import parse_address, serve_http
 from sagelink.pipeline.config import Config
+from sagelink.pipeline.descriptors import raise_descriptor_limit
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.tasks import abandon_threads_at_exit, on_signals, run_loop
 from sagelink.pipeline.urls import is_webrtc
@@ -32,6 +33,7 @@ _DRAIN_S = 1.0  # after a signal, for the frames that are inside
 
 def serve(config: Config, tell: Callable[[str], None]) -> None:
     """Serves until Ctrl-C or SIGTERM. `tell` receives one line for the user. Raises SagelinkError."""
+    raise_descriptor_limit()
     open_link = listener_factory(config)
     http = parse_address(config.serve.http, "serve.http") if config.serve.http else None
     torch.set_num_threads(config.threads)

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 _ANSWER_S = 6.0  # time limit for the answer to an offer
 _FIRST_S = 10.0  # time limit from the answer to the first picture
 _CLOSE_S = 1.0
-_MAX_SECTIONS = 8  # of an offer
 _MAX_UNSENT = 16_384  # bytes that may wait in the data channel
 
 
@@ -75,8 +74,6 @@ class VideoPeer:
     async def _answer(self, offer: str) -> str:
         from aiortc import RTCSessionDescription
 
-        if offer.count("\nm=") > _MAX_SECTIONS:
-            raise OfferRefused(f"an offer has at most {_MAX_SECTIONS} sections")
         if ("\nm=application" in offer) is not self._terms.channel:
             raise OfferRefused("a data channel is needed" if self._terms.channel else "data channels are not accepted")
         self._add_transceiver()

@@ -9,7 +9,7 @@ docs/replay.md lists the keys.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -38,15 +38,18 @@ class RecordingWriter:
         self,
         folder: Path,
         config_text: str,
+        files: Mapping[str, bytes],
         labels: tuple[str, ...],
         live: bool,
         overhead: Callable[[], Sequence[tuple[float, int]]],
     ) -> None:
-        """`folder`: one without a recording. `config_text`: YAML without credentials. `live`: frames are timed by
-        their capture, else by stream time. `overhead` returns the charges (time in s, bits) of the connection itself
-        since its last call.
+        """`folder`: one without a recording. `config_text`: YAML without credentials. `files`: by name, the content of
+        the files that the configuration names. `live`: frames are timed by their capture, else by stream time.
+        `overhead` returns the charges (time in s, bits) of the connection itself since its last call.
         """
         write_new(folder / CONFIG, config_text.encode())
+        for name, content in files.items():
+            write_new(folder / name, content)
         self._folder = folder
         self._labels = labels
         with ExitStack() as stack:

@@ -23,6 +23,8 @@ from sagelink.transport.webrtc.signalling import OFFER_PATH
 
 _MAX_WAITING = 1024  # messages for the service, which reads them at once: more mean that the process stalls
 _MAX_OPENING = 32  # sessions of one kind whose connection is not open yet
+_MAX_OPENING_PER_ADDRESS = 8
+_SLOW_S = 2.0  # a session that has been opening for longer leaves its place to a new one
 
 
 class WebRtcServerLink:
@@ -60,6 +62,7 @@ class WebRtcServerLink:
         self._identifiers = itertools.count(1)
         self._sessions: dict[int, EdgeSession | BrowserSession] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}  # that run the sessions
+        self._origins: dict[int, tuple[str, float]] = {}  # address that posted the offer, and when
         self._entered = AsyncExitStack()
 
     @property
@@ -100,27 +103,37 @@ class WebRtcServerLink:
         session = self._sessions.get(identifier)
         return session is not None and session.reply(camera, number, data)
 
-    async def _answer_edge(self, offer: str) -> str:
+    async def _answer_edge(self, offer: str, address: str) -> str:
         """The answer to an edge node's offer. Raises OfferRefused."""
-        self._check_room(EdgeSession, self._max_peers)
+        self._make_room(EdgeSession, self._max_peers, address)
         session = EdgeSession(
             next(self._identifiers), self._endpoint, self._part_wait_s, self._receive, self._announce, self._open_s
         )
-        return await self._start(session, offer)
+        return await self._start(session, offer, address)
 
-    async def _answer_browser(self, offer: str) -> str:
+    async def _answer_browser(self, offer: str, address: str) -> str:
         """The answer to a browser's offer. Raises OfferRefused."""
         assert self._browsers is not None
-        self._check_room(BrowserSession, self._browsers.max_browsers)
+        self._make_room(BrowserSession, self._browsers.max_browsers, address)
         session = BrowserSession(next(self._identifiers), self._endpoint, self._browsers, self._receive, self._announce)
-        return await self._start(session, offer)
+        return await self._start(session, offer, address)
 
-    def _check_room(self, kind: type[EdgeSession] | type[BrowserSession], max_sessions: int) -> None:
-        """Raises OfferRefused if no further session of this kind is accepted."""
+    def _make_room(self, kind: type[EdgeSession] | type[BrowserSession], max_sessions: int, address: str) -> None:
+        """Ends the oldest session that is still opening if the address, or all together, have too many of them: peers
+        that post offers and never connect keep nobody out. Raises OfferRefused if no further session is accepted."""
         sessions = self._sessions_of(kind)
-        opening = sum(not session.open for session in sessions)
-        if self._received.closed or opening >= _MAX_OPENING or len(sessions) >= max_sessions:
+        opening = [session for session in sessions if not session.open and session.identifier in self._tasks]
+        own = [session for session in opening if self._origins[session.identifier][0] == address]
+        slow_s = asyncio.get_running_loop().time() - _SLOW_S
+        slow = [session for session in opening if self._origins[session.identifier][1] < slow_s]
+        if self._received.closed or (len(sessions) >= max_sessions and not slow):
             raise OfferRefused("too many peers; try again later", 503)
+        if len(own) >= _MAX_OPENING_PER_ADDRESS:
+            self._tasks[own[0].identifier].cancel()
+        elif len(sessions) >= max_sessions:
+            self._tasks[slow[0].identifier].cancel()
+        elif len(opening) >= _MAX_OPENING:
+            self._tasks[opening[0].identifier].cancel()
 
     def _sessions_of(self, kind: type[EdgeSession] | type[BrowserSession]) -> list[EdgeSession | BrowserSession]:
         return [session for session in self._sessions.values() if isinstance(session, kind)]
@@ -130,15 +143,16 @@ class WebRtcServerLink:
         """The number of connected browsers."""
         return len(self._sessions_of(BrowserSession))
 
-    async def _start(self, session: EdgeSession | BrowserSession, offer: str) -> str:
+    async def _start(self, session: EdgeSession | BrowserSession, offer: str, address: str) -> str:
         """Answers the offer and starts the session. Raises OfferRefused."""
         self._sessions[session.identifier] = session
+        self._origins[session.identifier] = address, asyncio.get_running_loop().time()
         answer = None
         try:
             answer = await session.answer(offer)
         finally:
             if answer is None:
-                del self._sessions[session.identifier]
+                del self._sessions[session.identifier], self._origins[session.identifier]
         self._tasks[session.identifier] = asyncio.create_task(self._run(session))
         return answer
 
@@ -146,7 +160,8 @@ class WebRtcServerLink:
         try:
             await session.run()
         finally:
-            del self._sessions[session.identifier], self._tasks[session.identifier]
+            for table in (self._sessions, self._tasks, self._origins):
+                del table[session.identifier]
             for address in session.addresses:
                 if self.cameras.get(address) is session.camera_info:  # else: a newer session of the node
                     del self.cameras[address]
