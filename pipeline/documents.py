@@ -165,7 +165,7 @@ class _Loader(yaml.SafeLoader):
             self._refuse(f"values are nested too deeply; accepted: up to {MAX_DEPTH} levels", event)
         if isinstance(event, yaml.AliasEvent):
             if anchor in self.anchors and anchor not in self._sizes:
-                self._refuse(f"the alias {(anchor or "")[:32]!r} stands inside the value that it repeats", event)
+                self._refuse(f"the alias {(anchor or '')[:32]!r} stands inside the value that it repeats", event)
             self._values += self._sizes.get(anchor or "", 0)
         elif anchor is not None:
             self._sizes.pop(anchor, None)

@@ -60,6 +60,7 @@ def test_a_replay_gives_the_verdicts_of_one_process(mosquitto: Mosquitto, tmp_pa
         assert line["prob"] == pytest.approx(other["prob"], abs=1e-4)
 
 
+@pytest.mark.campaign
 def test_the_embedded_broker_wants_the_password(tmp_path: Path) -> None:
     at = f"127.0.0.1:{free_port()}"
     credentials = {"SAGELINK_MQTT_USERNAME": "site", "SAGELINK_MQTT_PASSWORD": "hunter2"}
@@ -127,6 +128,7 @@ def test_broker_and_server_killed_and_restarted(mosquitto: Mosquitto, tmp_path: 
         assert "Traceback" not in first.output + second.output
 
 
+@pytest.mark.campaign
 def test_a_frozen_broker(mosquitto: Mosquitto, tmp_path: Path) -> None:
     with serve(mosquitto.url) as server, live_run(mosquitto.url, tmp_path) as run:
         wait_for_lines(tmp_path, answered)
@@ -162,6 +164,7 @@ def test_a_wrong_password(tmp_path: Path) -> None:
     assert not any(map(answered, lines))
 
 
+@pytest.mark.campaign
 def test_an_expired_certificate(tmp_path: Path) -> None:
     def openssl(command: str) -> None:
         subprocess.run(["openssl", *command.split()], check=True, capture_output=True, cwd=tmp_path)
@@ -181,6 +184,7 @@ def test_an_expired_certificate(tmp_path: Path) -> None:
     assert "certificate has expired" in run.output
 
 
+@pytest.mark.campaign
 def test_two_servers_share_frames_one_is_killed_and_an_edge_returns(mosquitto: Mosquitto, tmp_path: Path) -> None:
     ports = [free_port(), free_port()]
 
@@ -238,6 +242,7 @@ def test_garbage_and_replies_to_finished_and_unknown_frames(mosquitto: Mosquitto
     assert all(line["server"]["prob"] > 0 for line in lines if answered(line))
 
 
+@pytest.mark.campaign
 def test_a_server_whose_clock_is_off_by_an_hour(mosquitto: Mosquitto, tmp_path: Path) -> None:
     library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
     if library is None:
@@ -254,6 +259,7 @@ def test_a_server_whose_clock_is_off_by_an_hour(mosquitto: Mosquitto, tmp_path: 
     assert all(0 <= line["latency_ms"]["ship"] < 60_000 for line in lines if answered(line))
 
 
+@pytest.mark.campaign
 def test_memory_threads_and_files_do_not_grow_when_the_broker_restarts(mosquitto: Mosquitto, tmp_path: Path) -> None:
     with serve(mosquitto.url) as server, live_run(mosquitto.url, tmp_path) as run:
         usage = []
