@@ -35,6 +35,7 @@ def test_a_file_of_the_user_is_refused_and_stays(
     pair: Pair, tmp_path: Path, arguments: list[str], file: str, command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
     if arguments[0] == "report":
         assert command("run", "synthetic:2", "--models", "demo", "--out", "run")[0] == 0
     if arguments[0] == "replay":

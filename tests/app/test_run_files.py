@@ -205,7 +205,9 @@ def test_names_that_are_not_utf_8(tmp_path: Path, pair: Pair, command) -> None:
     code, printed = command("run", folder, "--models", "demo", "--out", tmp_path / "out")
     assert (code, printed) == (0, printed)
     assert lines_so_far(tmp_path / "out")[0]["name"] == r"caf\xe9.png"
-    code, printed = command("run", os.fsdecode(b"caf\xe9.mp4"), "--models", "demo")
+    video = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.mp4")
+    Path(video).touch()
+    code, printed = command("run", video, "--models", "demo")
     assert (code, r"its name is not UTF-8; accepted: a name in UTF-8, or a link with one" in printed) == (2, True)
     code, printed = command("run", "n" * 300, "--models", "demo")
     assert (code, "File name too long" in printed) == (2, True)

@@ -77,8 +77,8 @@ def test_over_tls(url: str, tmp_path: Path) -> None:
     common = (*COMMON, "synthetic:10", "--uplink", "unlimited")
     with serve(url, *files) as server:
         server.said(f"serving demo-server on {url}")
-        with Sagelink(*common, "--server", url, "--set", f"webrtc.ca={certificate}", "--out", tmp_path) as run:
-            lines, _ = finish(run, tmp_path)
+        with Sagelink(*common, "--server", url, "--set", f"webrtc.ca={certificate}", "--out", tmp_path / "out") as run:
+            lines, _ = finish(run, tmp_path / "out")
         assert [line["drop"] for line in lines] == [None] * 10
         for address, message in (
             (
