@@ -67,9 +67,7 @@ def _line(error: Any, place: _Place) -> str:
             return f"{dotted} is named {RENAMED[dotted]} since version 0.2"
         keys = sorted(place.section.model_fields)
         return f"{dotted}: unknown key{suggest(str(error['loc'][-1]), keys)}; accepted: {', '.join(keys)}"
-    if kind == "string_unicode":  # bytes of a file's name
-        message = "its name is not UTF-8; accepted: a name in UTF-8, or a link with one"
-    elif kind == "value_error":
+    if kind == "value_error":
         message = message.removeprefix(_OUR_PREFIX)
         if not dotted:
             return redact(message)
