@@ -59,8 +59,6 @@ def adapt(
     if not minutes > 0:
         raise UsageError(f"--minutes {minutes:g}; accepted: more than 0")
     wanted = parse_integers("--bytes", sizes, 10_000_000)
-    from rich.console import Console
-
     from sagelink.lab.adaptation import Student, batch_sizes, bf16_is_faster, save_adapted
     from sagelink.lab.adaptation_trainer import Trainer
     from sagelink.lab.harness import Harness
@@ -69,6 +67,7 @@ def adapt(
     from sagelink.lab.training_batches import BatchDataset
     from sagelink.models.loading import weights_digest
     from sagelink.models.pair import Pair
+    from sagelink.monitor.terminal import SafeConsole
     from sagelink.pipeline.output_files import check_writable
     from sagelink.stages.frontier import find_frontier, read_frontier
 
@@ -80,7 +79,7 @@ def adapt(
         raise UsageError(f"--out {str(out)!r}; accepted: a .safetensors file to write")
     pair = Pair.load(settings)
     harness = Harness(pair, settings.capture.resize)
-    console = Console()
+    console = SafeConsole()
     with ProgressBar(console) as bar:
         learned, held_out = _gather(bar, settings, harness, sources, frames)
         bf16 = bf16_is_faster(pair.server)
@@ -113,7 +112,7 @@ def adapt(
         highlight=False,
         soft_wrap=True,
     )
-    console.print(f"written to {out}; use it with --server-checkpoint {out}", highlight=False, soft_wrap=True)
+    console.print(f"written to {out}; use it with --server-checkpoint {out}", soft_wrap=True)
 
 
 def _gather(
@@ -139,14 +138,14 @@ def _train(
     """Trains from the beginning, or from the progress saved in `state`; False when a signal ended it early."""
     if state.exists():
         trainer.resume(state, identity)
-        console.print(f"continues with {state} after step {trainer.steps}", highlight=False)
+        console.print(f"continues with {state} after step {trainer.steps}")
     with _stop_requested() as stopped:
         screen = _TrainingScreen(console, bar, limit_s)
         ended = trainer.train(time.monotonic, stopped, screen, lambda: trainer.save(state, identity))
     trainer.save(state, identity)
     if not ended:
         progress = f"interrupted after step {trainer.steps}; progress is in {state}: the same command continues"
-        console.print(progress, style="yellow", highlight=False, soft_wrap=True)
+        console.print(progress, style="yellow", soft_wrap=True)
     return ended
 
 
@@ -163,7 +162,7 @@ class _TrainingScreen:
         self._bar.show(f"step {steps}, loss {loss:.3f}, seconds", min(done, limit), limit)
 
     def on_check(self, agreement: Agreement) -> None:
-        self._console.print(f"held out: {agreement}", highlight=False)
+        self._console.print(f"held out: {agreement}")
 
 
 @contextmanager

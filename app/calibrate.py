@@ -42,14 +42,13 @@ def calibrate(
     """Measure cost and accuracy of each operating point on your own frames; `run` plans with the result.
 
     Ctrl-C keeps the complete lines; the same command then continues."""
-    from rich.console import Console
-
     from sagelink.lab.calibration_checkpoint import CalibrationCheckpoint
     from sagelink.lab.dataset import pictures_of
     from sagelink.lab.frontier_measurement import write_frontier
     from sagelink.lab.harness import Harness
     from sagelink.lab.progress_bar import ProgressBar
     from sagelink.models.pair import Pair
+    from sagelink.monitor.terminal import SafeConsole
     from sagelink.pipeline.output_files import check_writable
 
     settings = options.load({"capture.source": source})
@@ -59,7 +58,7 @@ def calibrate(
     pair = Pair.load(settings)
     pictures = pictures_of(settings.all_cameras[0], labels, pair.edge.labels, frames)
     harness = Harness(pair, settings.capture.resize)
-    console = Console()
+    console = SafeConsole()
     with ProgressBar(console) as bar:
         samples = []
         for sample in harness.samples(pictures, settings.select):
@@ -75,7 +74,7 @@ def calibrate(
     truth = "labels" if samples[0].truth is not None else "no labels"
     write_frontier(frontier, out, f"{len(samples)} frames of {source}, {truth}, edge {pair.edge.name}")
     checkpoint.delete()
-    console.print(f"written to {out}; use it with --set encode.frontier={out}", highlight=False, soft_wrap=True)
+    console.print(f"written to {out}; use it with --set encode.frontier={out}", soft_wrap=True)
 
 
 def _measure(
@@ -97,5 +96,5 @@ def _measure(
         state = "no line is complete, nothing is kept"
         if checkpoint.load():
             state = f"complete lines are kept in {checkpoint.path}: the same command continues"
-        console.print(f"interrupted; {state}", style="yellow", highlight=False, soft_wrap=True)
+        console.print(f"interrupted; {state}", style="yellow", soft_wrap=True)
         return None

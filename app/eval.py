@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Optional, get_args
 import typer
 
 from sagelink.app.options import ModelOptions, parse_integers, parse_names, parse_rows, with_model_options
+from sagelink.pipeline.text import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,14 +58,13 @@ def evaluate(
 ) -> None:
     """Measure on your own images how accuracy depends on the number of units, for every selector, or on the message
     size in bytes, for every codec."""
-    from rich.console import Console
-
     from sagelink.lab.accuracy_by_bytes import encoder_of
     from sagelink.lab.dataset import find_pictures
     from sagelink.lab.evaluation import Evaluation, weight_by_units
     from sagelink.lab.harness import Harness
     from sagelink.models.pair import Pair
     from sagelink.models.vit import Importance
+    from sagelink.monitor.terminal import SafeConsole
     from sagelink.pipeline.output_files import check_writable
     from sagelink.stages.frontier_filter import AUTO
     from sagelink.stages.selectors import SELECTORS
@@ -85,7 +85,7 @@ def evaluate(
     pictures = find_pictures(images, labels, pair.edge.labels).subset(part, limit)
     evaluation = Evaluation(Harness(pair, settings.capture.resize), settings, weight_by_units(settings, pair.server))
     encoders = {codec: encoder_of(evaluation, codec) for codec in coders}
-    console = Console()
+    console = SafeConsole()
     _measure(console, evaluation, pictures, (names, kinds, counts), (encoders, limits))
     _write(console, evaluation.report, out)
 
@@ -123,7 +123,7 @@ def _write(console: Console, report: Report, out: Path) -> None:
 
     if report.unreadable:
         console.print(f"{len(report.unreadable)} images could not be read and were skipped:", style="yellow")
-        console.print("\n".join(f"  {line}" for line in report.unreadable[:10]), highlight=False)
+        console.print("\n".join(f"  {one_line(line)}" for line in report.unreadable[:10]))
     if report.units_rows:
         console.print(units_table(report))
     if report.codec_rows:
@@ -134,4 +134,4 @@ def _write(console: Console, report: Report, out: Path) -> None:
         draw(report, out)
     if report.interrupted:
         console.print(f"interrupted: {len(report.rows)} rows are complete and written", style="yellow")
-    console.print(f"written to {out}", highlight=False, soft_wrap=True)
+    console.print(f"written to {out}", soft_wrap=True)

@@ -59,11 +59,10 @@ def evaluate_video(
     options: ModelOptions,
 ) -> None:
     """Measure accuracy against kbit/s on clips, for our policy and for simpler ones."""
-    from rich.console import Console
-
     from sagelink.lab.harness import Harness
     from sagelink.lab.video_policies import VideoPolicies
     from sagelink.models.pair import Pair
+    from sagelink.monitor.terminal import SafeConsole
     from sagelink.pipeline.output_files import check_writable
 
     settings = options.load()
@@ -74,7 +73,7 @@ def evaluate_video(
     harness = Harness(pair, settings.capture.resize)
     bench = VideoPolicies(harness, settings, fps)
     policies = bench.policies() | (bench.ablations() if ablation else {})
-    console = Console()
+    console = SafeConsole()
     out.mkdir(parents=True, exist_ok=True)
     comparison = _Comparison(harness, settings, fps, out / "cache")
     comparison.run(console, found, round(clips * seconds * fps), policies, rates_kbps, seed)
@@ -92,7 +91,7 @@ def evaluate_video(
     _write(console, report, comparison.rows, "accuracy" if has_truth else "agreement", out)
     if comparison.interrupted:
         console.print("interrupted: the same command continues where it ended", style="yellow")
-    console.print(f"written to {out}", highlight=False, soft_wrap=True)
+    console.print(f"written to {out}", soft_wrap=True)
 
 
 class _Comparison:

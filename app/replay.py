@@ -49,16 +49,15 @@ class _RecordingCheck:
 
 def check(folder: Path, models: Pair | None = None) -> None:
     """Replays a recording exactly, and prints that every bit is the same. Raises SagelinkError when a bit differs."""
-    from rich.console import Console
-
     from sagelink.models.pair import Pair
+    from sagelink.monitor.terminal import SafeConsole
 
     config, recording, captures = _open(folder, {}, common_time=False)
     script = Script(recording, captures, config.ship.server)
     pair = models or Pair.load(config)
     comparison = _RecordingCheck(recording, pair.edge.labels)
     run = Run(config, captures, pair, script)
-    console = Console()
+    console = SafeConsole()
     with run.panel(console) as panel:
 
         def watch(verdict: Verdict) -> None:
@@ -81,14 +80,13 @@ def check(folder: Path, models: Pair | None = None) -> None:
 
 def compare(folder: Path, rates: Sequence[str], changes: Overrides, out: Path, models: Pair | None = None) -> None:
     """Runs the recorded frames with other settings, once per rate; prints a table and writes a plot into `out`."""
-    from rich.console import Console
-
     from sagelink.models.pair import Pair
     from sagelink.monitor.replay_comparison import comparison_table, save_comparison, trial_run
+    from sagelink.monitor.terminal import SafeConsole
 
     for name in rates:
         load_config(None, {"budget.uplink": name})  # a wrong rate is refused before the first run starts
-    console = Console()
+    console = SafeConsole()
     recording, results = None, []
     pair = models
     for name in [*rates] or ["changed"]:
@@ -98,7 +96,7 @@ def compare(folder: Path, rates: Sequence[str], changes: Overrides, out: Path, m
         config, recording, captures = _open(folder, overrides, common_time=True)
         pair = pair or Pair.load(config)
         run = Run(config, captures, pair)
-        console.print(f"{name} ...", highlight=False)
+        console.print(f"{name} ...")
         with run.panel(console) as panel:
             summary = run.run(panel.show)
         results.append(trial_run(name, run_folder))
@@ -107,7 +105,7 @@ def compare(folder: Path, rates: Sequence[str], changes: Overrides, out: Path, m
     assert recording is not None
     console.print(comparison_table(recording.rows, results))
     save_comparison(recording.rows, results, out / "comparison.png")
-    console.print(f"runs and comparison.png in {out}", highlight=False, soft_wrap=True)
+    console.print(f"runs and comparison.png in {out}", soft_wrap=True)
 
 
 def _open(

@@ -14,6 +14,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from sagelink.app.summary import run_summary, sources, write_summary
+from sagelink.monitor.freshness import LinkWatch
 from sagelink.monitor.live_stats import LiveStats
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.camera_accounts import CameraAccount, CameraShare, open_accounts
@@ -23,7 +24,7 @@ from sagelink.pipeline.connection_overhead import OverheadLog
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.graph import Graph
 from sagelink.pipeline.output_files import check_writable
-from sagelink.pipeline.tasks import first_error, on_signals, run_loop, signals_ignored
+from sagelink.pipeline.tasks import background, first_error, on_signals, run_loop, signals_ignored
 from sagelink.pipeline.types import Drop, Verdict
 from sagelink.stages.run_control import Control
 
@@ -106,6 +107,7 @@ class Run:
         self._script = script
         if script is not None:
             script.budget = self.budget
+        self._link_watch = LinkWatch()
         self._interrupted = False
 
     @property
@@ -133,7 +135,8 @@ class Run:
     def now(self) -> dict[str, Any]:
         """The current state of the run as plain JSON values; docs/dashboard.md describes the keys."""
         health = {capture.name: capture.health() for capture in self.captures}
-        return self.stats.snapshot(self.models.edge.labels, health) | {"control": self.control.state()}
+        stats = self.stats.snapshot(self.models.edge.labels, health)
+        return stats | {"control": self.control.state()} | self._link_watch.state(stats)
 
     def run(
         self, watch: Callable[[Verdict], None] | None = None, tell: Callable[[str], None] | None = None
@@ -201,7 +204,8 @@ class Run:
             async with self._link(clock, monitor.count_recovered) as link:
                 graph = edge_graph(self._parts(recorder, link, clock))
                 self._stop_on_signals(graph)
-                async with monitor.serving(link, graph):
+                self._link_watch.follow(link.refusal)
+                async with background(self._link_watch.run()), monitor.serving(graph):
                     await graph.run()
         except BaseExceptionGroup as errors:
             raise first_error(errors) from None

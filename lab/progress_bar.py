@@ -10,6 +10,8 @@ from typing import TypeAlias
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from sagelink.pipeline.text import one_line
+
 _PLAIN_EVERY_S = 10.0
 
 ShowProgress: TypeAlias = Callable[[str, int, int], None]  # name of the work, steps done, steps in total
@@ -22,7 +24,7 @@ class ProgressBar:
         self._console = console
         self._printed_s = time.monotonic()
         self._progress = Progress(
-            TextColumn("{task.description:<28}"),
+            TextColumn("{task.description:<28}", markup=False),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TimeRemainingColumn(elapsed_when_finished=True),
@@ -47,10 +49,10 @@ class ProgressBar:
         if done < self._done:
             self._progress.reset(self._task)
         self._done = done
-        self._progress.update(self._task, description=work, completed=done, total=total)
+        self._progress.update(self._task, description=one_line(work), completed=done, total=total)
         if not self._console.is_terminal and time.monotonic() - self._printed_s >= _PLAIN_EVERY_S:
             self._printed_s = time.monotonic()
-            self._console.print(f"{work}: {done} of {total}", highlight=False)
+            self._console.print(f"{work}: {done} of {total}")
 
 
 def step_counter(work: str, total: int, show: ShowProgress) -> Callable[[int], None]:

@@ -27,7 +27,7 @@ class CameraConnection(Protocol):
 
     @property
     def finite(self) -> bool:
-        """Whether the stream has a known length: a file behind a URL, not a camera."""
+        """Whether the stream has a known length and `may_end`: a file behind a URL, not a camera."""
         ...
 
     @property
@@ -46,5 +46,11 @@ class CameraConnection(Protocol):
     def close(self) -> None: ...
 
 
-class OpencvBusy(Exception):
-    """OpenCV is opening the stream of another camera."""
+class OpencvDeclines(Exception):
+    """OpenCV opens one stream at a time, and this one would wait, or make others wait. The message is the reason."""
+
+
+def may_end(address: str) -> bool:
+    """Whether a stream of this address may have an end: a video behind http or https. All others are cameras: an RTSP
+    server that plays a file reports a length too, and its end is a fault like any other."""
+    return address.startswith(("http://", "https://"))

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import time
 
 from sagelink.pipeline.config import CameraConfig
-from sagelink.stages.cameras.contract import CameraConnection, OpencvBusy
+from sagelink.stages.cameras.contract import CameraConnection, OpencvDeclines
+from sagelink.stages.cameras.fault_kinds import CameraFault
+from sagelink.stages.cameras.supervisor import FaultKind
 
 log = logging.getLogger(__name__)
 
 
 def connect(config: CameraConfig) -> CameraConnection:
-    """Opens the camera with the library that `config.backend` names, or with PyAV while OpenCV is busy.
+    """Opens the camera with the library that `config.backend` names, or with PyAV where OpenCV would block others.
 
-    Raises CameraFault.
+    Both attempts together take at most `open_timeout`. Raises CameraFault.
     """
     if config.backend == "opencv":
         from sagelink.stages.cameras.with_opencv import OpencvConnection
 
-        with contextlib.suppress(OpencvBusy):
+        began_s = time.monotonic()
+        try:
             return OpencvConnection(config)
-        log.info("camera=%s event=opencv_busy backend=pyav", config.name)
+        except OpencvDeclines as refusal:
+            log.info("camera=%s event=backend backend=pyav reason=%r", config.name, str(refusal))
+        left_s = config.open_timeout - (time.monotonic() - began_s)
+        if left_s <= 0:
+            raise CameraFault(FaultKind.TIMED_OUT)
+        config = config.model_copy(update={"open_timeout": left_s})
     from sagelink.stages.cameras.with_pyav import PyavConnection
 
     return PyavConnection(config)
