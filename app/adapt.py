@@ -79,8 +79,6 @@ def adapt(
     check_inputs(sources)
     from zipfile import is_zipfile
 
-    from rich.console import Console
-
     from sagelink.lab.adaptation import Student, batch_sizes, bf16_is_faster, is_adapted, save_adapted
     from sagelink.lab.adaptation_trainer import Trainer
     from sagelink.lab.harness import Harness
@@ -89,6 +87,7 @@ def adapt(
     from sagelink.lab.training_batches import BatchDataset
     from sagelink.models.loading import weights_digest
     from sagelink.models.pair import Pair
+    from sagelink.monitor.terminal import SafeConsole
     from sagelink.pipeline.output_files import check_output_file
     from sagelink.pipeline.private_files import make_private_folder
     from sagelink.stages.frontier import find_frontier, read_frontier
@@ -102,7 +101,7 @@ def adapt(
     check_output_file(state, is_zipfile, "`sagelink adapt`")
     pair = Pair.load(settings)
     harness = Harness(pair, settings.capture.resize)
-    console = Console()
+    console = SafeConsole()
     tell_demo_limit(console, settings, sources, has_truth=False)
     with ProgressBar(console) as bar:
         learned, held_out = _gather(bar, settings, harness, sources, frames)
@@ -135,7 +134,7 @@ def adapt(
         highlight=False,
         soft_wrap=True,
     )
-    console.print(f"written to {out}; use it with --server-checkpoint {out}", highlight=False, soft_wrap=True)
+    console.print(f"written to {out}; use it with --server-checkpoint {out}", soft_wrap=True)
 
 
 def _gather(
@@ -161,14 +160,14 @@ def _train(
     """Trains from the beginning, or from the progress saved in `state`; False when a signal ended it early."""
     if state.exists():
         trainer.resume(state, identity)
-        console.print(f"continues with {state} after step {trainer.steps}", highlight=False)
+        console.print(f"continues with {state} after step {trainer.steps}")
     with _stop_requested() as stopped:
         screen = _TrainingScreen(console, bar, limit_s)
         ended = trainer.train(time.monotonic, stopped, screen, lambda: trainer.save(state, identity))
     trainer.save(state, identity)
     if not ended:
         progress = f"interrupted after step {trainer.steps}; progress is in {state}: the same command continues"
-        console.print(progress, style="yellow", highlight=False, soft_wrap=True)
+        console.print(progress, style="yellow", soft_wrap=True)
     return ended
 
 
@@ -185,7 +184,7 @@ class _TrainingScreen:
         self._bar.show(f"step {steps}, loss {loss:.3f}, seconds", min(done, limit), limit)
 
     def on_check(self, agreement: Agreement) -> None:
-        self._console.print(f"held out: {agreement}", highlight=False)
+        self._console.print(f"held out: {agreement}")
 
 
 @contextmanager

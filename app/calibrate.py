@@ -56,8 +56,6 @@ def calibrate(
     continues."""
     settings = options.load({"capture.source": source})
     check_inputs([source], labels)
-    from rich.console import Console
-
     from sagelink.app.run_outputs import source_files
     from sagelink.lab.calibration_checkpoint import CalibrationCheckpoint
     from sagelink.lab.dataset import pictures_of
@@ -65,6 +63,7 @@ def calibrate(
     from sagelink.lab.harness import Harness
     from sagelink.lab.progress_bar import ProgressBar
     from sagelink.models.pair import Pair
+    from sagelink.monitor.terminal import SafeConsole
     from sagelink.pipeline.output_files import check_output_file, marked
     from sagelink.pipeline.private_files import make_private_folder
 
@@ -76,7 +75,7 @@ def calibrate(
     pair = Pair.load(settings)
     pictures = pictures_of(settings.all_cameras[0], labels, pair.edge.labels, frames)
     harness = Harness(pair, settings.capture.resize)
-    console = Console()
+    console = SafeConsole()
     tell_demo_limit(console, settings, [source], has_truth=labels is not None)
     with ProgressBar(console) as bar:
         samples = []
@@ -93,7 +92,7 @@ def calibrate(
     truth = "labels" if samples[0].truth is not None else "no labels"
     write_frontier(frontier, out, f"{len(samples)} frames of {source}, {truth}, edge {pair.edge.name}")
     checkpoint.delete()
-    console.print(f"written to {out}; use it with --set encode.frontier={out}", highlight=False, soft_wrap=True)
+    console.print(f"written to {out}; use it with --set encode.frontier={out}", soft_wrap=True)
 
 
 def _measure(
@@ -115,5 +114,5 @@ def _measure(
         state = "no line is complete, nothing is kept"
         if checkpoint.load():
             state = f"complete lines are kept in {checkpoint.path}: the same command continues"
-        console.print(f"interrupted; {state}", style="yellow", highlight=False, soft_wrap=True)
+        console.print(f"interrupted; {state}", style="yellow", soft_wrap=True)
         return None

@@ -23,6 +23,7 @@ from sagelink.app.options import (
     with_model_options,
 )
 from sagelink.pipeline.json_text import to_json
+from sagelink.pipeline.text import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -100,14 +101,13 @@ def evaluate(
     Compares selectors at numbers of units, or, with --bytes, codecs at message sizes."""
     settings = options.load({"gate.policy": gate, "select.seed": seed})
     check_inputs([str(images)], labels)
-    from rich.console import Console
-
     from sagelink.lab.accuracy_by_bytes import encoder_of
     from sagelink.lab.dataset import find_pictures
     from sagelink.lab.evaluation import Evaluation, weight_by_units
     from sagelink.lab.harness import Harness
     from sagelink.models.pair import Pair
     from sagelink.models.vit import Importance
+    from sagelink.monitor.terminal import SafeConsole
     from sagelink.stages.frontier_filter import AUTO
     from sagelink.stages.selectors import SELECTORS
     from sagelink.transport.codecs import codec_names
@@ -129,7 +129,7 @@ def evaluate(
     pictures = find_pictures(images, labels, pair.edge.labels).subset(part, limit)
     evaluation = Evaluation(Harness(pair, settings.capture.resize), settings, weight_by_units(settings, pair.server))
     encoders = {codec: encoder_of(evaluation, codec) for codec in coders}
-    console = Console()
+    console = SafeConsole()
     tell_demo_limit(console, settings, [str(images)], has_truth=pictures.truth is not None)
     _measure(console, evaluation, pictures, (names, kinds, counts), (encoders, limits))
     _write(console, evaluation.report, out)
@@ -180,7 +180,7 @@ def _write(console: Console, report: Report, out: Path) -> None:
 
     if report.unreadable:
         console.print(f"{len(report.unreadable)} images could not be read and were skipped:", style="yellow")
-        console.print("\n".join(f"  {line}" for line in report.unreadable[:10]), highlight=False)
+        console.print("\n".join(f"  {one_line(line)}" for line in report.unreadable[:10]))
     if report.units_rows:
         console.print(units_table(report))
     if report.codec_rows:
@@ -194,4 +194,4 @@ def _write(console: Console, report: Report, out: Path) -> None:
         raise cannot_write(out, error) from None
     if report.interrupted:
         console.print(f"interrupted: {len(report.rows)} rows are complete and written", style="yellow")
-    console.print(f"written to {out}", highlight=False, soft_wrap=True)
+    console.print(f"written to {out}", soft_wrap=True)

@@ -78,12 +78,11 @@ def evaluate_video(
     Compares our policy with simpler ones, at every rate."""
     settings = options.load()
     check_inputs(sources, labels)
-    from rich.console import Console
-
     from sagelink.lab.harness import Harness
     from sagelink.lab.video_comparison import is_outcome_cache
     from sagelink.lab.video_policies import VideoPolicies
     from sagelink.models.pair import Pair
+    from sagelink.monitor.terminal import SafeConsole
     from sagelink.pipeline.output_files import PLOT_MARK, check_output_file, marked, with_keys
     from sagelink.pipeline.private_files import make_private_folder
 
@@ -98,7 +97,7 @@ def evaluate_video(
     harness = Harness(pair, settings.capture.resize)
     bench = VideoPolicies(harness, settings, fps)
     policies = bench.policies() | (bench.ablations() if ablation else {})
-    console = Console()
+    console = SafeConsole()
     tell_demo_limit(console, settings, sources, has_truth=not _are_videos(sources))
     make_private_folder(out)
     comparison = _VideoEvaluation(harness, settings, fps, out)
@@ -117,7 +116,7 @@ def evaluate_video(
     _write(console, report, comparison.rows, "accuracy" if has_truth else "agreement", out)
     if comparison.interrupted:
         console.print("interrupted: the same command continues where it ended", style="yellow")
-    console.print(f"written to {out}", highlight=False, soft_wrap=True)
+    console.print(f"written to {out}", soft_wrap=True)
 
 
 class _VideoEvaluation:

@@ -54,16 +54,15 @@ def check(folder: Path, models: Pair | None = None, files: Overrides | None = No
 
     `files`: settings that name files outside of the recording, which the user trusts.
     """
-    from rich.console import Console
-
     from sagelink.models.pair import Pair
+    from sagelink.monitor.terminal import SafeConsole
 
     config, recording, captures = _open(folder, files or {}, common_time=False)
     script = Script(recording, captures, config.ship.server)
     pair = models or Pair.load(config)
     comparison = _RecordingCheck(recording, pair.edge.labels)
     run = Run(config, captures, pair, script)
-    console = Console()
+    console = SafeConsole()
     with run.panel(console) as panel:
 
         def watch(verdict: Verdict) -> None:
@@ -86,17 +85,16 @@ def check(folder: Path, models: Pair | None = None, files: Overrides | None = No
 
 def compare(folder: Path, rates: Sequence[str], changes: Overrides, out: Path, models: Pair | None = None) -> None:
     """Runs the recorded frames with other settings, once per rate; prints a table and writes a plot into `out`."""
-    from rich.console import Console
-
     from sagelink.models.pair import Pair
     from sagelink.monitor.replay_comparison import comparison_table, save_comparison, trial_run
+    from sagelink.monitor.terminal import SafeConsole
     from sagelink.pipeline.output_files import PLOT_MARK, check_output_file, marked
 
     for name in rates:
         load_config(None, {"budget.uplink": name})  # a wrong rate is refused before the first run starts
     plot = out / "comparison.png"
     check_output_file(plot, marked(PLOT_MARK), "`sagelink replay`")
-    console = Console()
+    console = SafeConsole()
     recording, results = None, []
     pair = models
     for name in [*rates] or ["changed"]:
@@ -108,7 +106,7 @@ def compare(folder: Path, rates: Sequence[str], changes: Overrides, out: Path, m
         config, recording, captures = _open(folder, overrides, common_time=True)
         pair = pair or Pair.load(config)
         run = Run(config, captures, pair)
-        console.print(f"{name} ...", highlight=False)
+        console.print(f"{name} ...")
         with run.panel(console) as panel:
             summary = run.run(panel.show)
         results.append(trial_run(name, run_folder))
@@ -117,7 +115,7 @@ def compare(folder: Path, rates: Sequence[str], changes: Overrides, out: Path, m
     assert recording is not None
     console.print(comparison_table(recording.rows, results))
     save_comparison(recording.rows, results, plot)
-    console.print(f"runs and comparison.png in {out}", highlight=False, soft_wrap=True)
+    console.print(f"runs and comparison.png in {out}", soft_wrap=True)
 
 
 def _open(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sagelink.app.demo_notice import demo_notice, have_classes
 from sagelink.app.summary import run_summary, sources
+from sagelink.monitor.freshness import LinkWatch
 from sagelink.monitor.live_stats import LiveStats
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.camera_accounts import CameraAccount, CameraShare, open_accounts
@@ -24,7 +25,7 @@ from sagelink.pipeline.connection_overhead import OverheadLog
 from sagelink.pipeline.descriptors import raise_descriptor_limit
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.graph import Graph
-from sagelink.pipeline.tasks import first_error, on_signals, run_loop, signals_ignored
+from sagelink.pipeline.tasks import background, first_error, on_signals, run_loop, signals_ignored
 from sagelink.pipeline.types import Drop, Verdict
 from sagelink.stages.run_control import Control
 
@@ -122,6 +123,7 @@ class Run:
         self._script = script
         if script is not None:
             script.budget = self.budget
+        self._link_watch = LinkWatch()
         self._interrupted = False
 
     @property
@@ -149,10 +151,8 @@ class Run:
     def now(self) -> dict[str, Any]:
         """The current state of the run as plain JSON values; docs/dashboard.md describes the keys."""
         health = {capture.name: capture.health() for capture in self.captures}
-        return self.stats.snapshot(self.models.edge.labels, health) | {
-            "control": self.control.state(),
-            "notice": self.notice,
-        }
+        stats = self.stats.snapshot(self.models.edge.labels, health)
+        return stats | {"control": self.control.state(), "notice": self.notice} | self._link_watch.state(stats)
 
     def run(
         self, watch: Callable[[Verdict], None] | None = None, tell: Callable[[str], None] | None = None
@@ -227,7 +227,8 @@ class Run:
             async with self._link(clock, monitor.count_recovered) as link:
                 graph = edge_graph(self._parts(recorder, link, clock))
                 self._stop_on_signals(graph)
-                async with monitor.serving(link, graph):
+                self._link_watch.follow(link.refusal)
+                async with background(self._link_watch.run()), monitor.serving(graph):
                     await graph.run()
         except BaseExceptionGroup as errors:
             raise first_error(errors) from None

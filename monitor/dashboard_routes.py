@@ -16,6 +16,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 
 from sagelink.monitor.dashboard_viewers import MAX_VIEWERS, DashboardViewer, ViewerHub
+from sagelink.monitor.freshness import silences
 from sagelink.monitor.previews import evidence_png, heat, jpeg
 from sagelink.monitor.run_view import RunView
 from sagelink.monitor.verdict_feed import FrameDetails
@@ -26,6 +27,7 @@ from sagelink.pipeline.credentials import same_secret
 from sagelink.pipeline.documents import DocumentError, parse_json
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.json_text import to_json
+from sagelink.pipeline.text import one_line
 from sagelink.pipeline.threads import Worker
 from sagelink.transport.wire import decode_evidence
 
@@ -170,8 +172,10 @@ class RunApi:
         return PlainTextResponse("ok\n")
 
     async def ready(self, _: Request) -> Response:
-        reason = _unready(self._run.now())
-        return PlainTextResponse("ok\n") if reason is None else PlainTextResponse(f"{reason}\n", 503)
+        state = self._run.now()
+        reason = _unready(state)
+        lines = [f"{one_line(line)}\n" for line in (reason or "ok", *silences(state))]
+        return PlainTextResponse("".join(lines), 503 if reason else 200)
 
 
 async def _body(request: Request) -> bytes:
@@ -197,5 +201,5 @@ def _unready(state: dict[str, Any]) -> str | None:
     """Why the run is not ready; None when it is."""
     if not state["frames"]:
         return "no frame has a verdict yet"
-    silent_s = min(camera["silent_s"] for camera in state["cameras"].values())
-    return f"the last verdict is {silent_s:.0f} s old" if silent_s > _STALE_S else None
+    age_s = state["frame_age_s"]
+    return f"the last verdict is {age_s:.0f} s old" if age_s > _STALE_S else None

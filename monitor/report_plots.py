@@ -62,6 +62,7 @@ def _figure(runs: Sequence[Results], draw: Draw, height: float, share: bool = Fa
     style: Any = {  # matplotlib types it as a Literal of every key
         "svg.fonttype": "none",
         "svg.hashsalt": draw.__name__,
+        "text.parse_math": False,  # names of runs and classes may hold `$`
         "font.size": 9,
         "text.color": _INK,
         "axes.labelcolor": _INK,
