@@ -22,10 +22,10 @@ from sagelink.pipeline.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from sagelink.lab.adaptation_trainer import Trainer
     from sagelink.lab.harness import Harness
     from sagelink.lab.held_out import Agreement
     from sagelink.lab.progress_bar import ProgressBar
-    from sagelink.lab.adaptation_trainer import Trainer
     from sagelink.lab.unlabelled_frames import AdaptationFrames
     from sagelink.pipeline.config import Config
 
@@ -62,10 +62,10 @@ def adapt(
     from rich.console import Console
 
     from sagelink.lab.adaptation import Student, batch_sizes, bf16_is_faster, save_adapted
+    from sagelink.lab.adaptation_trainer import Trainer
     from sagelink.lab.harness import Harness
     from sagelink.lab.held_out import UNIT_SHARES, HeldOut
     from sagelink.lab.progress_bar import ProgressBar
-    from sagelink.lab.adaptation_trainer import Trainer
     from sagelink.lab.training_batches import BatchDataset
     from sagelink.models.loading import weights_digest
     from sagelink.models.pair import Pair

@@ -13,9 +13,9 @@ from sagelink.pipeline.clock import BudgetClock, MonotonicClock
 from sagelink.pipeline.graph import Chain, Graph, Stage
 from sagelink.pipeline.threads import InThread
 from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Frame, Metered, Scored, Selected, Sent, Verdict
+from sagelink.stages.budget_meter import Claim, Meter
 from sagelink.stages.capture import MergedCaptures
 from sagelink.stages.encode import Encode
-from sagelink.stages.budget_meter import Claim, Meter
 from sagelink.stages.rate_control import ValueGate
 from sagelink.stages.reference_tracker import ReferenceTracker
 from sagelink.stages.scene_tracker import RegisterPending, SceneTracker, TrackScene, scene_config

@@ -66,8 +66,8 @@ def evaluate(
     from sagelink.models.pair import Pair
     from sagelink.models.vit import Importance
     from sagelink.pipeline.output_files import check_writable
-    from sagelink.stages.selectors import SELECTORS
     from sagelink.stages.frontier_filter import AUTO
+    from sagelink.stages.selectors import SELECTORS
     from sagelink.transport.codecs import codec_names
     from sagelink.transport.wire import MAX_MESSAGE_BYTES
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sagelink.app.run import Run
 from sagelink.app.replay_script import Script
+from sagelink.app.run import Run
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.config_file import Overrides, load_config
 from sagelink.pipeline.errors import SagelinkError, UsageError

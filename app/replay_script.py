@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Self
 
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.channel import Channel
-from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.connection_overhead import OverheadReplay
+from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Frame, PendingVerdict, Scored
 from sagelink.pipeline.urls import is_webrtc
 

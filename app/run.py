@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from sagelink.app.summary import run_summary, sources, write_summary
 from sagelink.monitor.live_stats import LiveStats
-from sagelink.pipeline.camera_accounts import CameraAccount, CameraShare, open_accounts
 from sagelink.pipeline.budget import UplinkBudget
+from sagelink.pipeline.camera_accounts import CameraAccount, CameraShare, open_accounts
 from sagelink.pipeline.clock import BudgetClock, MonotonicClock, StreamClock
 from sagelink.pipeline.config import Config
+from sagelink.pipeline.connection_overhead import OverheadLog
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.graph import Graph
 from sagelink.pipeline.output_files import check_writable
-from sagelink.pipeline.connection_overhead import OverheadLog
 from sagelink.pipeline.tasks import first_error, on_signals, run_loop, signals_ignored
 from sagelink.pipeline.types import Drop, Verdict
 from sagelink.stages.run_control import Control
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from sagelink.monitor.monitor import Monitor
     from sagelink.monitor.terminal_panel import LivePanel
     from sagelink.stages.capture import Capture
-    from sagelink.stages.verdict_recorder import Recorder
     from sagelink.stages.sinks.contract import Sink
+    from sagelink.stages.verdict_recorder import Recorder
     from sagelink.transport.link import EdgeLink
 
 log = logging.getLogger(__name__)
@@ -46,8 +46,8 @@ log = logging.getLogger(__name__)
 def check_names(config: Config) -> None:
     """Raises UsageError when the configuration names a gate policy, selector or codec that nobody has registered."""
     from sagelink.stages.confidence_gate import Gate
-    from sagelink.stages.selectors import selector_by_name
     from sagelink.stages.frontier_filter import AUTO
+    from sagelink.stages.selectors import selector_by_name
     from sagelink.transport.codecs import codec_by_name
 
     Gate(config.gate)
@@ -170,8 +170,8 @@ class Run:
         )
 
     def _recorder(self, sinks: Sequence[Sink]) -> Recorder:
-        from sagelink.stages.verdict_recorder import Recorder
         from sagelink.stages.scene_tracker import scene_config
+        from sagelink.stages.verdict_recorder import Recorder
         from sagelink.stages.verdict_smoothing import Smoother
 
         return Recorder(sinks, Smoother(scene_config(self.config.video)).smooth, self.stats.show_pending)

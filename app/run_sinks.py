@@ -8,9 +8,9 @@ from pathlib import Path
 from sagelink.models.pair import Pair
 from sagelink.pipeline.config import Config, DashboardConfig
 from sagelink.pipeline.config_file import dump_config
+from sagelink.pipeline.connection_overhead import OverheadLog
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.output_files import PICTURES, RESULTS, SUMMARY
-from sagelink.pipeline.connection_overhead import OverheadLog
 from sagelink.pipeline.types import Verdict
 from sagelink.stages.capture import Capture
 from sagelink.stages.sinks.annotate import AnnotatedVideos, Painter

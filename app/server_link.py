@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from sagelink.models.loading import Model
 from sagelink.monitor.metrics import ServerMetrics
-from sagelink.net.optional_aiortc import need_aiortc
 from sagelink.net.http import parse_address
+from sagelink.net.optional_aiortc import need_aiortc
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.urls import is_webrtc

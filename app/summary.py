@@ -11,8 +11,8 @@ from sagelink.pipeline.output_files import SUMMARY
 
 if TYPE_CHECKING:
     from sagelink.models.pair import Pair
-    from sagelink.pipeline.camera_accounts import CameraAccount
     from sagelink.pipeline.budget import UplinkBudget
+    from sagelink.pipeline.camera_accounts import CameraAccount
     from sagelink.stages.capture import Capture
     from sagelink.stages.sinks.tally import Tally
 

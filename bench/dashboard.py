@@ -33,8 +33,8 @@ from prometheus_client import CollectorRegistry
 
 from sagelink.models.loading import UnitGrid
 from sagelink.monitor.dashboard_routes import dashboard_app
-from sagelink.monitor.run_view import RunView
 from sagelink.monitor.live_stats import LiveStats
+from sagelink.monitor.run_view import RunView
 from sagelink.monitor.verdict_feed import VerdictFeed
 from sagelink.net.http import serve_http
 from sagelink.pipeline.budget import UplinkBudget
@@ -42,8 +42,8 @@ from sagelink.pipeline.config import GateConfig
 from sagelink.pipeline.threads import Worker
 from sagelink.pipeline.types import WHOLE, Answer, Drop, EdgeOnly, EdgeView, Frame, Scored
 from sagelink.stages.confidence_gate import Gate
-from sagelink.stages.run_control import Control
 from sagelink.stages.fuse import Fuse
+from sagelink.stages.run_control import Control
 from sagelink.stages.zoom import thumbnail_of
 from sagelink.transport.codecs import Canvas
 

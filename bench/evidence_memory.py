@@ -21,9 +21,9 @@ from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.types import Frame, Reply
 from sagelink.server.memory import ReferenceStore
 from sagelink.server.receive import receive
+from sagelink.stages.codec_planner import Plan
 from sagelink.stages.evidence_encoder import Encoder
 from sagelink.stages.fuse import fuse
-from sagelink.stages.codec_planner import Plan
 from sagelink.stages.reference_tracker import ReferenceTracker
 from sagelink.stages.score import Score
 from sagelink.stages.select import new_units_for

@@ -22,11 +22,11 @@ from sagelink.models.pair import Pair
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.types import Answer
 from sagelink.server.receive import receive
-from sagelink.stages.evidence_encoder import Encoder
-from sagelink.stages.fuse import fuse
 from sagelink.stages.codec_planner import Plan
-from sagelink.stages.sources.open import open_source
+from sagelink.stages.evidence_encoder import Encoder
 from sagelink.stages.frontier_filter import usable_curves
+from sagelink.stages.fuse import fuse
+from sagelink.stages.sources.open import open_source
 from sagelink.transport.webrtc.wire_cost import WebRtcCostModel
 from sagelink.transport.wire import PART_BYTES, encode_bundle, parts_of
 

@@ -17,9 +17,9 @@ from threadpoolctl import threadpool_limits
 
 from sagelink.models.preprocess import make_picture
 from sagelink.pipeline.types import WHOLE, OperatingPoint, Pixels, Units
+from sagelink.stages.codec_planner import Plan
 from sagelink.stages.evidence_encoder import Encoder
 from sagelink.stages.frontier import find_frontier, read_frontier
-from sagelink.stages.codec_planner import Plan
 from sagelink.stages.sources.images import read_image
 from sagelink.stages.zoom import ZoomCrop
 from sagelink.transport.codecs import Canvas

@@ -17,11 +17,11 @@ from sagelink.lab.harness import zoom_crop_of
 from sagelink.lab.progress_bar import ShowProgress
 from sagelink.pipeline.config import FuseConfig
 from sagelink.pipeline.types import Answer
-from sagelink.stages.evidence_encoder import Encoder
-from sagelink.stages.fuse import weight_of_share
 from sagelink.stages.codec_planner import Plan
-from sagelink.stages.selectors import selector_by_name
+from sagelink.stages.evidence_encoder import Encoder
 from sagelink.stages.frontier_filter import usable_curves
+from sagelink.stages.fuse import weight_of_share
+from sagelink.stages.selectors import selector_by_name
 from sagelink.transport.codecs import codec_by_name, codec_names
 
 

@@ -18,14 +18,14 @@ from sagelink.lab.video_streams import STREAMS, stream
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.types import Answer, OperatingPoint, Pixels, ServerObservation, Units
+from sagelink.stages.codec_planner import Plan
 from sagelink.stages.confidence_gate import Gate
 from sagelink.stages.evidence_encoder import Encoder
+from sagelink.stages.frontier_filter import usable_curves
 from sagelink.stages.fuse import fuse
-from sagelink.stages.codec_planner import Plan
 from sagelink.stages.rate_control import RateControl, RateControlConfig, UtilityCurve, rate_control_config
 from sagelink.stages.scene_fusion import SceneConfig, SceneFusion
 from sagelink.stages.scene_tracker import scene_config
-from sagelink.stages.frontier_filter import usable_curves
 
 _PERIODIC_QUALITY = 80  # WebP quality of `webp-periodic`
 

@@ -19,8 +19,8 @@ from sagelink.pipeline.config import Config
 from sagelink.pipeline.graph import Graph
 from sagelink.pipeline.urls import host_name
 from sagelink.stages.confidence_gate import policy_names
-from sagelink.stages.run_control import Control
 from sagelink.stages.evidence_encoder import canvas_of
+from sagelink.stages.run_control import Control
 from sagelink.stages.sinks.contract import Sink
 from sagelink.transport.link import EdgeLink
 

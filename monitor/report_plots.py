@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sagelink.monitor.results_reader import Results, rolling
 from sagelink.monitor.live_stats import STAGES
+from sagelink.monitor.results_reader import Results, rolling
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

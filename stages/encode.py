@@ -13,9 +13,9 @@ from functools import partial
 import numpy as np
 
 from sagelink.pipeline.types import Drop, EdgeOnly, Evidence, Metered, Scored, Selected
-from sagelink.stages.evidence_encoder import Encoder
 from sagelink.stages.budget_meter import affordable_bytes
 from sagelink.stages.codec_planner import Plan
+from sagelink.stages.evidence_encoder import Encoder
 from sagelink.stages.reference_tracker import ReferenceTracker
 from sagelink.stages.zoom import ZoomCrop
 from sagelink.transport.wire import MAX_MESSAGE_BYTES

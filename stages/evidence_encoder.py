@@ -11,12 +11,12 @@ import numpy as np
 
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.types import OperatingPoint, Pixels, Reference, Units
+from sagelink.stages.codec_planner import Plan, plan_packetized, plan_whole
 from sagelink.stages.delta_curves import DeltaCurves, expected_agreement
 from sagelink.stages.frontier import RateQualityCurve
-from sagelink.stages.packetize import Splitter
-from sagelink.stages.codec_planner import Plan, plan_packetized, plan_whole
-from sagelink.stages.unit_rectangle import best_rectangle
 from sagelink.stages.frontier_filter import measured_curves, unit_limits, usable_curves
+from sagelink.stages.packetize import Splitter
+from sagelink.stages.unit_rectangle import best_rectangle
 from sagelink.transport.codecs import Canvas, codec_by_name
 from sagelink.transport.delta_message import encode_delta
 from sagelink.transport.patch_embedding import Embedding

@@ -18,9 +18,9 @@ import numpy as np
 from sagelink.pipeline.camera_accounts import CameraAccount
 from sagelink.pipeline.config import Config, VideoConfig
 from sagelink.pipeline.types import Drop, EdgeOnly, Metered, SceneEstimate
+from sagelink.stages.budget_meter import affordable_bytes
 from sagelink.stages.evidence_encoder import canvas_of
 from sagelink.stages.frontier import RateQualityCurve
-from sagelink.stages.budget_meter import affordable_bytes
 from sagelink.stages.frontier_filter import usable_curves
 from sagelink.transport.wire import MAX_MESSAGE_BYTES
 

@@ -13,9 +13,9 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sagelink.net.optional_aiortc import need_aiortc
 from sagelink.net.access_guard import require_secret
 from sagelink.net.http import listen, serve_http
+from sagelink.net.optional_aiortc import need_aiortc
 from sagelink.net.video_peer import VideoPeer, VideoTerms
 from sagelink.net.whip import OfferRefused, whip_app
 from sagelink.pipeline.config import CameraConfig

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from sagelink.lab.adaptation import Student, mixed
+from sagelink.lab.adaptation_trainer import Trainer
 from sagelink.lab.harness import Harness
 from sagelink.lab.held_out import Agreement, HeldOut
-from sagelink.lab.adaptation_trainer import Trainer
 from sagelink.lab.training_batches import Batch, BatchDataset
 from sagelink.lab.unlabelled_frames import AdaptationFrames, gather
 from sagelink.models.loading import Model, read_checkpoint, weights_digest

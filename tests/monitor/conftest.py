@@ -8,9 +8,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from sagelink.models.loading import UnitGrid
+from sagelink.monitor.live_stats import LiveStats
 from sagelink.monitor.metrics import EdgeMetrics
 from sagelink.monitor.run_view import RunView
-from sagelink.monitor.live_stats import LiveStats
 from sagelink.monitor.verdict_feed import VerdictFeed
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import GateConfig

@@ -13,9 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from sagelink.monitor import terminal_panel as panel_module
+from sagelink.monitor.live_stats import LiveStats, slow_side
 from sagelink.monitor.metrics import EdgeMetrics
 from sagelink.monitor.terminal_panel import LivePanel
-from sagelink.monitor.live_stats import LiveStats, slow_side
 from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Frame, Sent, Verdict
 from sagelink.stages.fuse import Fuse
 from sagelink.transport.wire import encode_bundle

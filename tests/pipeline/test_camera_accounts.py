@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sagelink.pipeline.camera_accounts import CameraAccount, CameraShare, open_accounts
 from sagelink.pipeline.budget import UplinkBudget
+from sagelink.pipeline.camera_accounts import CameraAccount, CameraShare, open_accounts
 
 LIMIT = 1000
 _shares = st.lists(

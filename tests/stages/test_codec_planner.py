@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sagelink.pipeline.types import OperatingPoint
-from sagelink.stages.frontier import RateQualityCurve
 from sagelink.stages.codec_planner import MAX_MESSAGES, Plan, plan_packetized, plan_whole
+from sagelink.stages.frontier import RateQualityCurve
 
 
 def curve(codec: str, side: int, points: dict[int, tuple[float, float]]) -> RateQualityCurve:

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from sagelink.pipeline.types import OperatingPoint, Reference
+from sagelink.stages.codec_planner import Plan
 from sagelink.stages.delta_curves import DeltaCurves, expected_agreement
 from sagelink.stages.evidence_encoder import Encoder
 from sagelink.stages.frontier import RateQualityCurve
 from sagelink.stages.fuse import Fuse
-from sagelink.stages.codec_planner import Plan
 from sagelink.stages.select import new_units_for
 from sagelink.stages.selectors import coverage, topk
 from sagelink.transport.delta_message import delta_overhead_bytes

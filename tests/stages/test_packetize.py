@@ -10,10 +10,10 @@ import pytest
 
 from sagelink.pipeline.types import OperatingPoint, Pixels
 from sagelink.server.receive import receive
+from sagelink.stages.codec_planner import Plan
 from sagelink.stages.evidence_encoder import Encoder
 from sagelink.stages.frontier import find_frontier, read_frontier
 from sagelink.stages.packetize import Splitter
-from sagelink.stages.codec_planner import Plan
 from sagelink.transport.codecs import Canvas, codec_by_name, cut_units
 from sagelink.transport.wire import (
     MalformedMessage,

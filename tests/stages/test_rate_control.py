@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sagelink.pipeline.camera_accounts import CameraShare, open_accounts
 from sagelink.pipeline.budget import UplinkBudget
+from sagelink.pipeline.camera_accounts import CameraShare, open_accounts
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.types import Drop, EdgeOnly, Metered, OperatingPoint, SceneEstimate
 from sagelink.stages.frontier import RateQualityCurve

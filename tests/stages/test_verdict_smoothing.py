@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sagelink.pipeline.types import Drop, EdgeOnly, PendingVerdict, Verdict
 from sagelink.stages.fuse import Fuse
-from sagelink.stages.verdict_recorder import Recorder
 from sagelink.stages.scene_fusion import SceneConfig
+from sagelink.stages.verdict_recorder import Recorder
 from sagelink.stages.verdict_smoothing import Smoother
 from tests.fakes import SIDE, make_reply
 from tests.stages.scene_fakes import FUSE, answered, edge_only, make_tracker, sent

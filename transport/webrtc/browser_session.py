@@ -20,8 +20,8 @@ from sagelink.net.video_peer import VideoPeer, VideoTerms
 from sagelink.pipeline.tasks import background
 from sagelink.transport.link import CameraInfo, Message
 from sagelink.transport.webrtc.address import SignallingEndpoint
-from sagelink.transport.webrtc.reassembly import NUMBERS
 from sagelink.transport.webrtc.edge_session import SESSION
+from sagelink.transport.webrtc.reassembly import NUMBERS
 
 if TYPE_CHECKING:
     import av

@@ -18,6 +18,7 @@ from sagelink.transport.reconnect import Reconnector
 from sagelink.transport.remote_edge import MAX_REPLIES, RemoteEdgeLink
 from sagelink.transport.webrtc.address import SignallingEndpoint
 from sagelink.transport.webrtc.node_announcement import encode_state
+from sagelink.transport.webrtc.peer import Peer
 from sagelink.transport.webrtc.reassembly import (
     ANNOUNCEMENT,
     EVIDENCE,
@@ -28,7 +29,6 @@ from sagelink.transport.webrtc.reassembly import (
     pack_part,
     unpack_verdict,
 )
-from sagelink.transport.webrtc.peer import Peer
 from sagelink.transport.webrtc.resend_timer import ResendTimer
 from sagelink.transport.webrtc.signalling import Unreachable, exchange
 from sagelink.transport.webrtc.wire_cost import MAX_SCTP_MESSAGE_BYTES, WebRtcCostModel

@@ -13,6 +13,7 @@ from sagelink.net.whip import OfferRefused
 from sagelink.transport.link import CameraInfo, Message
 from sagelink.transport.webrtc.address import SignallingEndpoint
 from sagelink.transport.webrtc.node_announcement import decode_state
+from sagelink.transport.webrtc.peer import Peer
 from sagelink.transport.webrtc.reassembly import (
     ANNOUNCEMENT,
     EVIDENCE,
@@ -23,7 +24,6 @@ from sagelink.transport.webrtc.reassembly import (
     pack_verdict,
     unpack_part,
 )
-from sagelink.transport.webrtc.peer import Peer
 from sagelink.transport.wire import encode_bundle, peek
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from aiortc.exceptions import InvalidStateError
 
 from sagelink.net.whip import OfferRefused
 from sagelink.transport.webrtc.aiortc_internals import on_packet
-from sagelink.transport.webrtc.reassembly import HEARTBEAT
 from sagelink.transport.webrtc.ice_diagnosis import diagnose_ice
+from sagelink.transport.webrtc.reassembly import HEARTBEAT
 from sagelink.transport.webrtc.wire_cost import DatagramCounter
 
 _HEARTBEAT_S = 1.0

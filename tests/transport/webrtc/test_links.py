@@ -16,8 +16,8 @@ from sagelink.pipeline.config import WebRtcConfig
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.transport.link import CameraInfo
 from sagelink.transport.webrtc.address import SignallingEndpoint, open_signalling_endpoint
-from sagelink.transport.webrtc.reassembly import Part, pack_part
 from sagelink.transport.webrtc.edge import WebRtcEdgeLink
+from sagelink.transport.webrtc.reassembly import Part, pack_part
 from sagelink.transport.webrtc.server import WebRtcServerLink
 from sagelink.transport.webrtc.signalling import Unreachable, exchange
 from sagelink.transport.webrtc.wire_cost import WebRtcCostModel
