@@ -50,13 +50,15 @@ async def _serve(
 ) -> None:
     abandon_threads_at_exit()
     metrics = ServerMetrics(CollectorRegistry())
-    limits = BatchLimits(config.serve.max_batch_units, config.serve.max_wait, config.serve.queue)
+    own = config.serve
+    limits = BatchLimits(own.max_batch_units, own.max_wait, own.queue, own.waiting)
     async with AsyncExitStack() as stack:
         link = await stack.enter_async_context(open_link(metrics, classifier.model))
         service = Service(
             link, classifier, limits, metrics, config.serve.workers, ReferenceStore(config.serve.memory or 0)
         )
         _check_cameras(link, service)
+        link.serve_fitting(service.misfit)
         line = f"serving {classifier.model.name} on {link.url}"
         if is_webrtc(config.serve.listen) and config.webrtc.max_viewers:
             line += f", page for browsers on {link.url.removeprefix('webrtc+')}/"

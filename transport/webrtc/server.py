@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +16,14 @@ from sagelink.net.access_guard import require_secret
 from sagelink.net.http import serve_http
 from sagelink.net.whip import OfferRefused, offer_app
 from sagelink.pipeline.channel import Channel, ChannelClosed
+from sagelink.pipeline.credentials import same_secret
 from sagelink.transport.link import CameraInfo, Message
 from sagelink.transport.webrtc.address import ENV_TOKEN, SignallingEndpoint
 from sagelink.transport.webrtc.browser_session import VIDEO_PATH, BrowserSession, BrowserSettings
 from sagelink.transport.webrtc.edge_session import OPEN_S, SESSION, EdgeSession
 from sagelink.transport.webrtc.signalling import OFFER_PATH
+
+log = logging.getLogger(__name__)
 
 _MAX_WAITING = 1024  # messages for the service, which reads them at once: more mean that the process stalls
 _MAX_OPENING = 32  # sessions of one kind whose connection is not open yet
@@ -93,6 +97,9 @@ class WebRtcServerLink:
         """Accepts no more messages; replies to messages already received are sent until the link is left."""
         self._received.close()
 
+    def serve_fitting(self, misfit: Callable[[CameraInfo], str | None]) -> None:
+        """Does nothing: edges choose their server, and no other server shares the frames."""
+
     def messages(self) -> AsyncIterator[Message]:
         return aiter(self._received)
 
@@ -107,7 +114,7 @@ class WebRtcServerLink:
         """The answer to an edge node's offer. Raises OfferRefused."""
         self._make_room(EdgeSession, self._max_peers, address)
         session = EdgeSession(
-            next(self._identifiers), self._endpoint, self._part_wait_s, self._receive, self._announce, self._open_s
+            next(self._identifiers), self._endpoint, self._part_wait_s, self._receive, self._announce_node, self._open_s
         )
         return await self._start(session, offer, address)
 
@@ -169,6 +176,22 @@ class WebRtcServerLink:
     def _receive(self, message: Message) -> None:
         with contextlib.suppress(ChannelClosed):
             self._received.put_now(message)
+
+    def _announce_node(self, session: EdgeSession) -> str | None:
+        """Lists the cameras of a node. Returns the reason for refusing it: its name belongs to another connected peer.
+        A peer with the same secret is the same run, whose earlier connection has not been found dead yet."""
+        if not session.node or "/" in session.node:
+            return f"{session.node!r} is no name of a node; accepted: a name without '/'"
+        for other in [*self._sessions.values()]:
+            if other is session or not isinstance(other, EdgeSession) or other.node != session.node:
+                continue
+            if not same_secret(other.secret, session.secret):
+                reason = f"the node name {session.node!r} belongs to another connected peer; set another webrtc.node"
+                log.warning("event=node_refused reason=%r", reason)
+                return reason
+            other.end("a newer connection of the same run took its place")
+        self._announce(session)
+        return None
 
     def _announce(self, session: EdgeSession | BrowserSession) -> None:
         assert session.camera_info is not None
