@@ -231,7 +231,7 @@ def test_a_public_address_needs_a_token(monkeypatch):
 
 
 def test_numbers_that_are_not_finite_are_null(watched, coder):
-    odd = replace(watched, snapshot=lambda: {"fps": float("nan"), "cameras": {"a": [float("inf"), 1.5]}})
+    odd = replace(watched, now=lambda: {"fps": float("nan"), "cameras": {"a": [float("inf"), 1.5]}})
     answer = TestClient(dashboard_app(odd, coder, None), base_url=HOST).get("/api/stats")
     assert answer.status_code == 200
     assert json.loads(answer.text, parse_constant=pytest.fail)["cameras"] == {"a": [None, 1.5]}
