@@ -27,6 +27,7 @@ from sagelink.app.options import (
     load_settings,
     with_model_options,
 )
+from sagelink.app.teach import teach
 from sagelink.pipeline.errors import SagelinkError, UsageError
 
 if TYPE_CHECKING:
@@ -227,6 +228,7 @@ def report(
 app.command("eval")(evaluate)
 app.command("calibrate")(calibrate)
 app.command("adapt")(adapt)
+app.command("teach")(teach)
 app.command("eval-video")(evaluate_video)
 
 

@@ -37,6 +37,7 @@ class ModelOptions:
     edge_checkpoint: Annotated[Optional[str], typer.Option(help="Edge weights: a safetensors file.")] = None
     server_model: ServerModelOption = None
     server_checkpoint: ServerCheckpointOption = None
+    head: Annotated[Optional[str], typer.Option(help="Head file of `sagelink teach`: your own classes.")] = None
     assignments: SetOption = None
 
     def load(self, overrides: Mapping[str, object] | None = None) -> Config:
@@ -52,6 +53,7 @@ class ModelOptions:
             "edge.checkpoint": self.edge_checkpoint,
             "server.model": self.server_model,
             "server.checkpoint": self.server_checkpoint,
+            "head": self.head,
         }
         settings = load_settings(self.config, {**models, **(overrides or {})}, self.assignments)
         check_names(settings)

@@ -83,7 +83,8 @@ class Run:
 
     def __init__(self, config: Config, captures: Sequence[Capture], models: Pair, script: Script | None = None) -> None:
         """`script`: in an exact replay, the recorded decisions of the outside world. Raises UsageError."""
-        from sagelink.stages.confidence_gate import Gate
+        from sagelink.models.loading import own_bits
+        from sagelink.stages.confidence_gate import Gate, check_threshold
         from sagelink.stages.evidence_encoder import Encoder
         from sagelink.stages.fuse import Fuse
 
@@ -98,7 +99,10 @@ class Run:
         self.accounts = _open_accounts(config, self.budget)
         self.stats = LiveStats(self.own_budget_cameras, config.budget.window if self.live else math.inf)
         self._tracked_cameras = _tracked_cameras(config, captures)
-        self._gate = Gate(config.gate)
+        head = models.edge.head
+        if head is not None:
+            check_threshold(config.gate, len(head.classes))
+        self._gate = Gate(config.gate, own_bits(models.edge))
         self.control = Control(self.budget, self._gate)
         self._encoder = Encoder.from_config(config, models.server)
         self._fuse = Fuse(config.fuse.rule == "server", config.fuse.weights, models.server.grid.units)

@@ -23,6 +23,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from sagelink.models import demo, vit
+from sagelink.models.head import Head
 from sagelink.pipeline.config import ModelConfig
 from sagelink.pipeline.errors import UsageError, suggest
 from sagelink.pipeline.types import Pixels
@@ -73,6 +74,7 @@ class Model:
     mean: Tensor  # (3, 1, 1), for pixels in 0..1
     std: Tensor
     partial: Partial | None = None
+    head: Head | None = None  # the head file that the classes come from
 
     def normalise(self, pictures: Pixels) -> Tensor:
         """RGB uint8 (..., H, W, 3) to normalised float (..., 3, H, W) on the device of the model."""
@@ -206,6 +208,11 @@ def _load_partial(model: Model, path: Path) -> Partial | None:
         return Partial(network, int(metadata[PARTIAL + "most_bytes"]), int(metadata[PARTIAL + "most_units"]))
     except (KeyError, ValueError):
         raise UsageError(f"checkpoint {str(path)!r} does not say which evidence its second weights are for") from None
+
+
+def own_bits(edge: Model) -> float | None:
+    """Threshold of the min-entropy gate for taught classes, in bits; None for the model's own classes."""
+    return None if edge.head is None else edge.head.card.gate_bits
 
 
 def weights_digest(model: Model) -> str:

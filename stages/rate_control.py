@@ -129,7 +129,7 @@ class ValueGate:
         cls, config: Config, server: Model, accounts: Mapping[str, CameraAccount], wire_bits: Callable[[str, int], int]
     ) -> ValueGate:
         """Raises UsageError when the configuration leaves no usable curve."""
-        utility = UtilityCurve.from_curves(usable_curves(config, server.name, canvas_of(server)))
+        utility = UtilityCurve.from_curves(usable_curves(config, server.name, canvas_of(server), server.head))
         return cls(config, utility, accounts, wire_bits)
 
     async def process(self, metered: Metered) -> Metered | EdgeOnly:

@@ -55,6 +55,7 @@ class Score:
         importance = [self._on_grid(values[:, None])[:, 0] for values in features.importance]
         embeddings = [self._on_grid(values) for values in features.embeddings]
         class_tokens = features.class_token.float().cpu().numpy()
+        unknown = self._unknown(features.read, len(frames))
         for frame, crop, values in zip(frames, crops, importance, strict=True):
             if schedule := self._zoom_schedules.get(frame.camera):
                 schedule.update(crop, values)
@@ -68,9 +69,17 @@ class Score:
                 embeddings=embeddings[i],
                 edge_view=EdgeView(crops[i], class_tokens[i], thumbnails[i]),
                 score_ms=score_ms,
+                unknown=unknown[i],
             )
             for i, frame in enumerate(frames)
         ]
+
+    def _unknown(self, read: Tensor | None, frames: int) -> list[bool]:
+        """Per frame, whether it is none of the taught classes. By what the edge sees: no coding can blur it."""
+        head = self._edge.head
+        if head is None or head.unknown is None or read is None:
+            return [False] * frames
+        return [bool(rejected) for rejected in head.unknown.rejects(read.float().cpu().numpy())]
 
     def _next_crop(self, frame: Frame, thumbnail: NDArray[np.float32]) -> Box:
         schedule = self._zoom_schedules.get(frame.camera)
