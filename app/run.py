@@ -42,6 +42,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_IMAGENET_NOTE = (
+    "the answers are names of ImageNet's 1000 classes; `sagelink teach` makes them your own in five minutes: "
+    "docs/own-classes.md"
+)
+
 
 def check_names(config: Config) -> None:
     """Raises UsageError when the configuration names a gate policy, selector or codec that nobody has registered."""
@@ -148,9 +153,12 @@ class Run:
         dashboard's address. Raises SagelinkError when the run fails; all results up to then are kept.
         """
         from sagelink.app.run_sinks import VerdictCallback, open_output_sinks
+        from sagelink.models.loading import is_imagenet
         from sagelink.pipeline.urls import is_webrtc
 
         began_s = time.monotonic()
+        if tell is not None and self.live and is_imagenet(self.models.edge):
+            tell(_IMAGENET_NOTE)
         sinks: list[Sink] = [self.stats]
         recorder = self._recorder(sinks)
         monitor = self._monitor(tell)

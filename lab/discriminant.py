@@ -99,10 +99,10 @@ def log_softmax(logits: Matrix) -> Matrix:
 def smoothed_losses(log_probs: Matrix, ids: Ids) -> Matrix:
     """(n,) cross-entropies against labels that keep some doubt (Platt 1999); classes count equally in their mean.
 
-    The doubt falls with the number of pictures: a few perfect answers must not make a classifier certain.
+    The doubt is as if one more picture had been a mistake: a few perfect answers do not make a classifier certain.
     """
     counts = np.bincount(ids, minlength=log_probs.shape[1]).astype(float)
-    doubt = 1 / (counts[ids] + 2)
+    doubt = 1 / (len(ids) + 2)
     others = (log_probs.sum(1) - log_probs[np.arange(len(ids)), ids]) / max(log_probs.shape[1] - 1, 1)
     losses = -(1 - doubt) * log_probs[np.arange(len(ids)), ids] - doubt * others
     return np.asarray(losses / counts[ids] * len(ids) / np.count_nonzero(counts))
@@ -120,11 +120,12 @@ def best_temperature(logits: Matrix, ids: Ids) -> float:
 def best_fusion_weight(edge: Matrix, server: Matrix, ids: Ids) -> float:
     """Weight of the server's log-probabilities, relative to 1 for the edge's.
 
-    It is the one nearest to 1 whose loss is within one standard error of the least loss. Pictures of the same place
-    make the edge look too good, and a few dozen of them cannot tell weights apart; where they cannot, both sides count
-    alike.
+    It is the one nearest to 1 whose loss, with the best temperature, is within one standard error of the least loss.
+    Pictures of the same place make the edge look too good, and a few dozen of them cannot tell weights apart; where
+    they cannot, both sides count alike.
     """
-    losses = np.stack([smoothed_losses(log_softmax(edge + weight * server), ids) for weight in _WEIGHTS])
+    sums = [edge + weight * server for weight in _WEIGHTS]
+    losses = np.stack([smoothed_losses(log_softmax(s / best_temperature(s, ids)), ids) for s in sums])
     above = losses - losses[losses.mean(1).argmin()]
     error = above.std(1) / np.sqrt(len(ids))
     good = _WEIGHTS[above.mean(1) <= error]

@@ -142,9 +142,9 @@ class Evaluation:
         right, names = self._right(verdicts), self.harness.pair.edge.labels
         counts = None
         if len(names) <= _MAX_CONFUSION:
-            table = np.zeros((len(names), len(names)), int)
-            np.add.at(table, (self._truth, [answer.class_id for answer in verdicts]), 1)
-            counts = table.tolist()
+            counts = [[0] * len(names) for _ in names]
+            for truth, answer in zip(self._truth, verdicts, strict=True):
+                counts[truth][answer.class_id] += 1
         return AnswerQuality(
             ece=calibration_error(np.array([answer.prob for answer in verdicts]), right),
             per_class={names[c]: float(right[self._truth == c].mean()) for c in np.unique(self._truth)},

@@ -53,7 +53,8 @@ def _rule(features: Matrix, ids: Ids, classes: int, shrinkage: float, threshold:
     total = np.square(within).sum() / len(within)
     variances = np.square(within @ basis.T).mean(0)
     mean_variance = total / width
-    residual = max((total - variances.sum()) / max(width - len(basis), 1), 1e-9)
+    residual = max(total - variances.sum(), 0) / max(width - len(basis), 1)
+    residual = (1 - shrinkage) * residual + shrinkage * mean_variance
     variances = (1 - shrinkage) * variances + shrinkage * mean_variance
     scaled = (basis / np.sqrt(variances)[:, None]).astype(np.float32)
     means = ((discriminant.means - centre) @ scaled.T).astype(np.float32)

@@ -210,6 +210,11 @@ def _load_partial(model: Model, path: Path) -> Partial | None:
         raise UsageError(f"checkpoint {str(path)!r} does not say which evidence its second weights are for") from None
 
 
+def is_imagenet(model: Model) -> bool:
+    """Whether the classes are ImageNet's."""
+    return len(model.labels) == 1000 and model.labels == _imagenet_labels()
+
+
 def own_bits(edge: Model) -> float | None:
     """Threshold of the min-entropy gate for taught classes, in bits; None for the model's own classes."""
     return None if edge.head is None else edge.head.card.gate_bits
