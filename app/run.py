@@ -110,7 +110,12 @@ class Run:
         self._gate = Gate(config.gate, own_bits(models.edge))
         self.control = Control(self.budget, self._gate)
         self._encoder = Encoder.from_config(config, models.server)
-        self._fuse = Fuse(config.fuse.rule == "server", config.fuse.weights, models.server.grid.units)
+        self._fuse = Fuse(
+            config.fuse.rule == "server",
+            config.fuse.weights,
+            models.server.grid.units,
+            0.0 if head is None else head.card.overlap,
+        )
         self._overhead = OverheadLog(self.budget, recorded=config.output.record is not None)
         self._script = script
         if script is not None:

@@ -19,6 +19,7 @@ SHRINKAGES = (0.1, 0.3, 0.5, 0.8)
 MAX_FOLDS = 5
 _TEMPERATURES = np.geomspace(0.1, 100, 61)
 _WEIGHTS = np.concatenate([[0.0], np.geomspace(0.1, 4.0, 23)])
+_OVERLAPS = np.linspace(0, 1, 21)
 _MIN_STD = 1e-6
 
 
@@ -130,6 +131,14 @@ def best_fusion_weight(edge: Matrix, server: Matrix, ids: Ids) -> float:
     error = above.std(1) / np.sqrt(len(ids))
     good = _WEIGHTS[above.mean(1) <= error]
     return float(good[np.abs(good - 1).argmin()])
+
+
+def best_overlap(sums: Matrix, weights: Matrix, ids: Ids) -> float:
+    """How alike the errors of both sides are, 0 to 1 (see `stages.fuse.fuse`), with the least loss.
+
+    `sums`: (n, C) edge plus weighted server log-probabilities; `weights`: (n,) of the server in them.
+    """
+    return float(min(_OVERLAPS, key=lambda o: smoothed_loss(log_softmax(sums / (1 + o * weights)[:, None]), ids)))
 
 
 def calibration_error(probs: Matrix, right: NDArray[np.bool_], bins: int = 10) -> float:

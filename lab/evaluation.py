@@ -130,8 +130,10 @@ class Evaluation:
 
     def verdicts(self, server: Sequence[Answer | None], weights: Sequence[float]) -> list[Answer]:
         """The verdict on each image; arguments as in `hits`."""
+        head = self.harness.pair.server.head
+        overlap = 0.0 if head is None else head.card.overlap
         return [
-            fuse(edge, answer, weight) if offloaded and answer else edge
+            fuse(edge, answer, weight, overlap) if offloaded and answer else edge
             for edge, answer, weight, offloaded in zip(self._edge, server, weights, self.offloaded, strict=True)
         ]
 

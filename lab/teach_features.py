@@ -57,7 +57,7 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class EvidenceFeatures:
     """Server features of views at sizes: the rows belong together."""
 
     features: Floats  # (R, 2 D): class token and mean of the units
@@ -132,7 +132,7 @@ class FeatureMaker:
         taught_edge: Model,
         edge_digest: str,
         progress: ShowProgress,
-    ) -> Evidence:
+    ) -> EvidenceFeatures:
         """Server features of views at their sizes; a size at which no message fits is left out.
 
         `taught_edge`: the edge model with the taught head, whose importance chooses the evidence; `edge_digest` names
@@ -163,7 +163,7 @@ class FeatureMaker:
             done += len(batch)
             progress("server features", done, len(jobs))
         order = sorted(rows)
-        return Evidence(
+        return EvidenceFeatures(
             np.stack([rows[key][0] for key in order]),
             [jobs[number][0] for number, _ in order],
             [jobs[number][1][place] for number, place in order],

@@ -24,6 +24,7 @@ from sagelink.lab.discriminant import (
     Linear,
     Matrix,
     best_fusion_weight,
+    best_overlap,
     best_temperature,
     calibration_error,
     folds_of,
@@ -32,7 +33,7 @@ from sagelink.lab.discriminant import (
     smoothed_loss,
 )
 from sagelink.lab.progress_bar import ShowProgress
-from sagelink.lab.teach_features import Evidence, FeatureMaker, Floats, View, available_reads, part_of
+from sagelink.lab.teach_features import EvidenceFeatures, FeatureMaker, Floats, View, available_reads, part_of
 from sagelink.lab.teach_pictures import Pictures
 from sagelink.lab.unknown import fit_unknown
 from sagelink.models.apply_head import backbone_digest, readout, with_classes
@@ -115,7 +116,7 @@ def teach(
     server = _teach_side(evidence.features, ids[rows], folds[rows], whole_rows, available_reads(pair.server))
     server_side = server.head_side(pair.server)
 
-    by_size = _fit_weights(edge_held, server.held_out, evidence, ids, sizes)
+    by_size, overlap = _fit_weights(edge_held, server.held_out, evidence, ids, sizes)
     gate_bits, gate_sends = _fit_gate(edge_held, by_size, ids)
     unknown = fit_unknown(part_of(edge_features, edge.reads), ids[owners], folds[owners], edge.shrinkage)
     card = HeadCard(
@@ -124,6 +125,7 @@ def teach(
         server=server_side.card,
         gate_bits=gate_bits,
         weights=tuple(_weights_by_bytes(by_size, evidence, pair.server)),
+        overlap=overlap,
         unknown=unknown.card,
         card={
             "pictures": {name: int((ids == c).sum()) for c, name in enumerate(pictures.classes)},
@@ -178,9 +180,11 @@ def _teach_side(features: Floats, ids: Ids, folds: Ids, whole: np.ndarray, accep
     return TaughtSide(reads, shrinkage, temperature, linear, log_probs)
 
 
-def _fit_weights(edge: Matrix, server: Matrix, evidence: Evidence, ids: Ids, sizes: Sequence[Size]) -> list[SizeResult]:
-    """Held-out answers by size, with fusion weights that do not fall as messages grow."""
-    results: list[SizeResult] = []
+def _fit_weights(
+    edge: Matrix, server: Matrix, evidence: EvidenceFeatures, ids: Ids, sizes: Sequence[Size]
+) -> tuple[list[SizeResult], float]:
+    """Held-out answers by size, with fusion weights that do not fall as messages grow; and the overlap of errors."""
+    found: list[tuple[Size, np.ndarray, float, Matrix]] = []
     weight = 0.0
     for size in sizes:
         answers, sent = edge.copy(), np.zeros(len(ids), bool)
@@ -189,9 +193,15 @@ def _fit_weights(edge: Matrix, server: Matrix, evidence: Evidence, ids: Ids, siz
                 answers[view.picture], sent[view.picture] = server[row], True
         if sent.any():
             weight = max(weight, best_fusion_weight(edge[sent], answers[sent], ids[sent]))
-        fused = np.where(sent[:, None], log_softmax(edge + weight * answers), edge)
-        results.append(SizeResult(size, sent, weight, answers, fused))
-    return results
+        found.append((size, sent, weight, answers))
+    sums = np.concatenate([edge[sent] + weight * answers[sent] for _, sent, weight, answers in found])
+    weights = np.concatenate([np.full(sent.sum(), weight) for _, sent, weight, _ in found])
+    overlap = best_overlap(sums, weights, np.concatenate([ids[sent] for _, sent, _, _ in found]))
+    results = []
+    for size, sent, weight, answers in found:
+        fused = log_softmax((edge + weight * answers) / (1 + overlap * weight))
+        results.append(SizeResult(size, sent, weight, answers, np.where(sent[:, None], fused, edge)))
+    return results, overlap
 
 
 def _fit_gate(edge: Matrix, by_size: Sequence[SizeResult], ids: Ids) -> tuple[float, float]:
@@ -210,7 +220,9 @@ def _fit_gate(edge: Matrix, by_size: Sequence[SizeResult], ids: Ids) -> tuple[fl
     return float(min(-math.log2(prob), 0.8 * math.log2(edge.shape[1]))), float(sends.mean())
 
 
-def _weights_by_bytes(by_size: Sequence[SizeResult], evidence: Evidence, server: Model) -> Iterator[tuple[int, float]]:
+def _weights_by_bytes(
+    by_size: Sequence[SizeResult], evidence: EvidenceFeatures, server: Model
+) -> Iterator[tuple[int, float]]:
     """Rising message bytes with the fusion weight of their answers."""
     first = by_size[0].size or _full_bytes(server)
     yield max(1, first // _NO_WEIGHT_BELOW), 0.0

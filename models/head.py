@@ -76,6 +76,9 @@ class HeadCard(BaseModel):
     weights: tuple[_Weight, ...] = Field(
         min_length=1, max_length=64, description="Fusion weight of the server's answer by message bytes, rising"
     )
+    overlap: float = Field(
+        0.0, ge=0, le=1, description="How alike the errors of both sides are: 0, independent; 1, the same"
+    )
     unknown: UnknownCard | None = None
     card: dict[str, JsonValue] = Field(default_factory=dict, description="Model card: what was taught, and how well")
 

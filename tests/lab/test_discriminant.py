@@ -8,6 +8,7 @@ import pytest
 from sagelink.lab.discriminant import (
     Discriminant,
     best_fusion_weight,
+    best_overlap,
     best_temperature,
     calibration_error,
     folds_of,
@@ -86,6 +87,16 @@ def test_fusion_weights_follow_the_evidence_and_are_1_without_any() -> None:
     assert best_fusion_weight(good, noise, ids) < 0.2
     assert best_fusion_weight(noise, good, ids) > 1.5
     assert best_fusion_weight(good[:6], good[:6], ids[:6]) == pytest.approx(1, abs=0.1)
+
+
+def test_answers_with_the_same_errors_are_no_surer_together_than_alone() -> None:
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 3, 3000)
+    one, other = (rng.normal(size=(3000, 3)) + 1.5 * np.eye(3)[ids] for _ in range(2))
+    one, other = (log_softmax(scores / best_temperature(scores, ids)) for scores in (one, other))
+    weights = np.ones(3000)
+    assert best_overlap(one + one, weights, ids) >= 0.9
+    assert best_overlap(one + other, weights, ids) <= 0.1
 
 
 def test_the_unknown_rule_keeps_the_taught_and_rejects_the_foreign() -> None:
