@@ -18,7 +18,7 @@ _ENTRY_BYTES = 600  # memory of an entry besides its state, about
 
 
 @dataclass(slots=True)
-class _Node:
+class _KnownNode:
     session: str | None = None  # while it is online
     cameras: dict[str, tuple[NodeState, int]] = field(default_factory=dict)  # by address; with any session; and bytes
     size_bytes: int = _ENTRY_BYTES
@@ -31,7 +31,7 @@ class CameraRegistry:
         """`max_bytes`: of all states; `max_node_bytes`: of the states of one node, about 10,000 cameras."""
         self._max_bytes = max_bytes
         self._max_node_bytes = max_node_bytes
-        self._nodes: dict[str, _Node] = {}
+        self._nodes: dict[str, _KnownNode] = {}
         self._size_bytes = 0
         self.online: dict[str, CameraInfo] = {}
 
@@ -43,7 +43,7 @@ class CameraRegistry:
         if node is None:
             if state is None or not state.online:
                 return
-            node = self._nodes[name] = _Node()
+            node = self._nodes[name] = _KnownNode()
             self._size_bytes += node.size_bytes
         if is_camera:
             self._update_camera(node, address, state, len(address) + len(payload) + _ENTRY_BYTES)
@@ -64,19 +64,19 @@ class CameraRegistry:
             return None
         return self._nodes[address.partition("/")[0]].session
 
-    def _update_camera(self, node: _Node, address: str, state: NodeState | None, size_bytes: int) -> None:
+    def _update_camera(self, node: _KnownNode, address: str, state: NodeState | None, size_bytes: int) -> None:
         self._forget(node, address)
         if state is not None and state.online and node.size_bytes + size_bytes <= self._max_node_bytes:
             node.cameras[address] = state, size_bytes
             self._resize(node, size_bytes)
 
-    def _update_node(self, node: _Node, state: NodeState | None) -> None:
+    def _update_node(self, node: _KnownNode, state: NodeState | None) -> None:
         if state is not None and state.online:
             node.session = state.session
         elif state is None or state.session == node.session:  # else: the late will of an earlier run
             node.session = None
 
-    def _refresh(self, node: _Node, address: str) -> None:
+    def _refresh(self, node: _KnownNode, address: str) -> None:
         """Adds a camera to `online`, or removes it."""
         camera, _ = node.cameras.get(address, (None, 0))
         if camera is not None and camera.camera_info and camera.session == node.session:
@@ -84,11 +84,11 @@ class CameraRegistry:
         else:
             self.online.pop(address, None)
 
-    def _forget(self, node: _Node, address: str) -> None:
+    def _forget(self, node: _KnownNode, address: str) -> None:
         _, size_bytes = node.cameras.pop(address, (None, 0))
         self._resize(node, -size_bytes)
 
-    def _resize(self, node: _Node, change_bytes: int) -> None:
+    def _resize(self, node: _KnownNode, change_bytes: int) -> None:
         node.size_bytes += change_bytes
         self._size_bytes += change_bytes
 
