@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sagelink.app.options import ModelOptions, parse_integers, with_model_options
+from sagelink.app.command_line import whole_number
+from sagelink.app.demo_notice import tell_demo_limit
+from sagelink.app.options import ModelOptions, check_inputs, parse_integers, with_model_options
 from sagelink.lab import MIN_IMAGES
 from sagelink.pipeline.errors import UsageError
 
@@ -38,27 +40,42 @@ def adapt(
         list[str],
         typer.Argument(
             help="Frames like those of the site, without labels: folders of images, video files, recorded runs.",
-            metavar="SOURCE...",
+            metavar="SOURCE",
         ),
     ],
-    minutes: Annotated[float, typer.Option(help="Training time; preparation and checks take additional time.")] = 30.0,
-    out: Annotated[Path, typer.Option(help="Adapted weights to write, for --server-checkpoint.")] = Path(
-        "adapted.safetensors"
-    ),
+    minutes: Annotated[
+        float, typer.Option(metavar="N", help="Training time; preparation and checks take additional time.")
+    ] = 30.0,
+    out: Annotated[
+        Path, typer.Option(help="Adapted weights to write, for --server-checkpoint.", metavar="FILE")
+    ] = Path("adapted.safetensors"),
     sizes: Annotated[
         str,
-        typer.Option("--bytes", help="Message sizes at which the result must not be worse than the stock server."),
+        typer.Option(
+            "--bytes",
+            metavar="N,N,...",
+            help="Message sizes at which the result must not be worse than the stock server.",
+        ),
     ] = "600,1000,1500,2200,3200,4500",
-    frames: Annotated[int, typer.Option(min=1, help="Maximum number of frames, spread over the sources.")] = 2000,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
+    frames: Annotated[
+        int,
+        typer.Option(parser=whole_number(1), metavar="N", help="Maximum number of frames, spread over the sources."),
+    ] = 2000,
+    seed: Annotated[int, typer.Option(parser=whole_number(0), metavar="N", help="Seed of all random choices.")] = 0,
     *,
     options: ModelOptions,
-    device: Annotated[str | None, typer.Option(help="Device of the server model: cpu, cuda, cuda:N or mps.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Device of the server model: cpu, cuda, cuda:N or mps.", metavar="NAME")
+    ] = None,
 ) -> None:
-    """Adapt the server to partial, coded evidence with your own unlabelled frames; Ctrl-C saves the progress."""
+    """Train the server for partial evidence, without labels.
+
+    Needs only your own frames. Ctrl-C saves the progress; the same command then continues."""
     if not minutes > 0:
         raise UsageError(f"--minutes {minutes:g}; accepted: more than 0")
     wanted = parse_integers("--bytes", sizes, 10_000_000)
+    settings = options.load({"capture.source": sources[0], "server.device": device})
+    check_inputs(sources)
     from rich.console import Console
 
     from sagelink.lab.adaptation import Student, batch_sizes, bf16_is_faster, save_adapted
@@ -72,7 +89,6 @@ def adapt(
     from sagelink.pipeline.output_files import check_writable
     from sagelink.stages.frontier import find_frontier, read_frontier
 
-    settings = options.load({"capture.source": sources[0], "server.device": device})
     if settings.ship.server:
         raise UsageError(f"ship.server {settings.ship.server!r}: only a local server can be adapted; accepted: none")
     check_writable(out.parent)
@@ -81,6 +97,7 @@ def adapt(
     pair = Pair.load(settings)
     harness = Harness(pair, settings.capture.resize)
     console = Console()
+    tell_demo_limit(console, settings, sources, has_truth=False)
     with ProgressBar(console) as bar:
         learned, held_out = _gather(bar, settings, harness, sources, frames)
         bf16 = bf16_is_faster(pair.server)

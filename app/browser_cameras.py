@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ import numpy as np
 from sagelink.models.loading import Model, UnitGrid, labels_fingerprint
 from sagelink.models.preprocess import Resize, make_picture
 from sagelink.monitor.camera_page import camera_page
+from sagelink.pipeline.json_text import to_json
 from sagelink.pipeline.threads import Worker
 from sagelink.pipeline.types import OperatingPoint, Pixels
 from sagelink.transport.codecs import Canvas
@@ -64,7 +64,7 @@ def reply_json(data: bytes, ms: float, labels: tuple[str, ...]) -> str:
     reply = decode_reply(data)
     message: dict[str, object] = {"seq": reply.seq, "ms": round(ms, 1)}
     if reply.refusal is not None:
-        return json.dumps(message | {"refusal": reply.refusal})
+        return to_json(message | {"refusal": reply.refusal})
     probs = [round(math.exp(log_prob), 4) for log_prob in reply.log_probs]
     top = [[labels[number], prob] for number, prob in zip(reply.class_ids, probs, strict=True)]
-    return json.dumps(message | {"top": top})
+    return to_json(message | {"top": top})

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from sagelink.app.options import ModelOptions, with_model_options
+from sagelink.app.command_line import whole_number
+from sagelink.app.demo_notice import tell_demo_limit
+from sagelink.app.options import ModelOptions, check_inputs, with_model_options
 from sagelink.lab import MIN_IMAGES
 from sagelink.pipeline.errors import UsageError
 
@@ -27,21 +29,33 @@ if TYPE_CHECKING:
 @with_model_options
 def calibrate(
     source: Annotated[
-        str, typer.Argument(help="Frames like those of the site: a folder of images, a video file, synthetic:N.")
+        str,
+        typer.Argument(
+            help="Frames like those of the site: a folder of images, a video file, synthetic:N.", metavar="SOURCE"
+        ),
     ],
     labels: Annotated[
-        Optional[Path], typer.Option(help="CSV file with the columns file and label, for a folder; optional.")
+        Optional[Path],
+        typer.Option(help="CSV file with the columns file and label, for a folder; optional.", metavar="FILE"),
     ] = None,
     frames: Annotated[
-        int, typer.Option(min=MIN_IMAGES, help="Maximum number of frames, spread over the source.")
+        int,
+        typer.Option(
+            parser=whole_number(MIN_IMAGES), metavar="N", help="Maximum number of frames, spread over the source."
+        ),
     ] = 100,
-    out: Annotated[Path, typer.Option(help="YAML file to write, for encode.frontier.")] = Path("frontier.yaml"),
+    out: Annotated[Path, typer.Option(help="YAML file to write, for encode.frontier.", metavar="FILE")] = Path(
+        "frontier.yaml"
+    ),
     *,
     options: ModelOptions,
 ) -> None:
-    """Measure cost and accuracy of each operating point on your own frames; `run` plans with the result.
+    """Measure cost and accuracy of messages on your own frames.
 
-    Ctrl-C keeps the complete lines; the same command then continues."""
+    `run` plans with the result: --set encode.frontier=FILE. Ctrl-C keeps the complete lines; the same command then
+    continues."""
+    settings = options.load({"capture.source": source})
+    check_inputs([source], labels)
     from rich.console import Console
 
     from sagelink.lab.calibration_checkpoint import CalibrationCheckpoint
@@ -52,7 +66,6 @@ def calibrate(
     from sagelink.models.pair import Pair
     from sagelink.pipeline.output_files import check_writable
 
-    settings = options.load({"capture.source": source})
     check_writable(out.parent)
     if out.is_dir():
         raise UsageError(f"--out {str(out)!r} is a folder; accepted: a YAML file to write")
@@ -60,6 +73,7 @@ def calibrate(
     pictures = pictures_of(settings.all_cameras[0], labels, pair.edge.labels, frames)
     harness = Harness(pair, settings.capture.resize)
     console = Console()
+    tell_demo_limit(console, settings, [source], has_truth=labels is not None)
     with ProgressBar(console) as bar:
         samples = []
         for sample in harness.samples(pictures, settings.select):

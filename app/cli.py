@@ -15,6 +15,7 @@ import typer
 
 from sagelink.app.adapt import adapt
 from sagelink.app.calibrate import calibrate
+from sagelink.app.command_line import DASHBOARD, CommandWithDashboard, show_help, show_version, whole_number
 from sagelink.app.eval import evaluate
 from sagelink.app.eval_video import evaluate_video
 from sagelink.app.options import (
@@ -36,8 +37,8 @@ log = logging.getLogger(__name__)
 
 app = typer.Typer(
     name="sagelink",
-    help="Send the part of a camera frame that a remote model needs, and never more bits than the uplink may carry.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -45,57 +46,93 @@ app = typer.Typer(
 config_app = typer.Typer(help="Show or check a configuration.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 
-_DASHBOARD = "127.0.0.1:8600"
 _INTERRUPTED = 130  # typer's exit code for Ctrl-C
 
 
-@app.command()
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=show_version, help="Print the version, and end.")
+    ] = False,
+) -> None:
+    """Send the part of a camera frame that a remote model needs, and never more bits than the uplink may carry.
+
+    To begin: sagelink demo; then sagelink run clip.mp4 --uplink 64kbit/s"""
+
+
+@app.command(cls=CommandWithDashboard)
 @with_model_options
 def run(
     options: ModelOptions,
     source: Annotated[
         Optional[str],
         typer.Argument(
-            help="Video file, folder of images, webcam (0, /dev/video0), rtsp:// or http(s):// URL, or synthetic:N."
+            metavar="SOURCE",
+            help="Video file, folder of images, webcam (0, /dev/video0), rtsp:// or http(s):// URL, webrtc:, "
+            "synthetic:N.",
         ),
     ] = None,
     server: Annotated[
         Optional[str],
         typer.Option(
-            help="Address of a `sagelink serve`: mqtt://host:port of its broker, or its own webrtc+http://host:port."
+            metavar="URL",
+            help="Address of a `sagelink serve`: mqtt://host:port of its broker, or its own webrtc+http://host:port.",
         ),
     ] = None,
-    uplink: Annotated[Optional[str], typer.Option(help="Budget rate: 64kbit/s, 0.5Mbit/s, unlimited.")] = None,
-    window: Annotated[Optional[str], typer.Option(help="Budget window: 1s, 500ms.")] = None,
-    selector: Annotated[
-        Optional[str], typer.Option(help="Unit selector: coverage, sage, topk, mmr, fps, uniform or random.")
+    uplink: Annotated[
+        Optional[str],
+        typer.Option(metavar="RATE", help="Budget rate, with its unit: 64kbit/s, 0.5Mbit/s, 8kB/s, unlimited."),
     ] = None,
-    importance: Annotated[Optional[str], typer.Option(help="Importance of units: last, rollout or gradient.")] = None,
-    units: Annotated[Optional[int], typer.Option(help="Maximum number of units per frame.")] = None,
-    gate: Annotated[Optional[str], typer.Option(help="Gate policy: min_entropy, margin, always or never.")] = None,
+    window: Annotated[
+        Optional[str], typer.Option(metavar="TIME", help="Budget window, with its unit: 500ms, 1s, 2min, 1h.")
+    ] = None,
+    selector: Annotated[
+        Optional[str],
+        typer.Option(metavar="NAME", help="Unit selector: coverage, sage, topk, mmr, fps, uniform or random."),
+    ] = None,
+    importance: Annotated[
+        Optional[str], typer.Option(metavar="NAME", help="Importance of units: last, rollout or gradient.")
+    ] = None,
+    units: Annotated[Optional[str], typer.Option(metavar="N", help="Maximum number of units per frame.")] = None,
+    gate: Annotated[
+        Optional[str], typer.Option(metavar="NAME", help="Gate policy: min_entropy, margin, always or never.")
+    ] = None,
     realtime: Annotated[
         Optional[bool], typer.Option("--realtime/--fast", help="Play a file at its own pace, or as fast as possible.")
     ] = None,
-    fps: Annotated[Optional[float], typer.Option(help="Frames per second to process (default: all).")] = None,
-    duration: Annotated[Optional[str], typer.Option(help="End the run after this time: 30s, 5min.")] = None,
-    max_frames: Annotated[Optional[int], typer.Option(help="End each camera after this number of frames.")] = None,
-    backend: Annotated[Optional[str], typer.Option(help="Library that reads cameras: opencv or pyav.")] = None,
-    resize: Annotated[Optional[str], typer.Option(help="squash: the whole frame; crop: its central square.")] = None,
-    out: Annotated[Optional[str], typer.Option(help="Folder for results.jsonl and summary.json.")] = None,
-    annotate: Annotated[Optional[str], typer.Option(help="Annotated video to write, an .mp4 file.")] = None,
+    fps: Annotated[
+        Optional[str], typer.Option(metavar="N", help="Frames per second to process (default: all).")
+    ] = None,
+    duration: Annotated[
+        Optional[str], typer.Option(metavar="TIME", help="End the run after this time: 30s, 5min, 2h, 1d.")
+    ] = None,
+    max_frames: Annotated[
+        Optional[str], typer.Option(metavar="N", help="End each camera after this number of frames.")
+    ] = None,
+    backend: Annotated[
+        Optional[str], typer.Option(metavar="NAME", help="Library that reads cameras: opencv or pyav.")
+    ] = None,
+    resize: Annotated[
+        Optional[str], typer.Option(metavar="NAME", help="squash: the whole frame; crop: its central square.")
+    ] = None,
+    out: Annotated[
+        Optional[str], typer.Option(metavar="DIR", help="Folder for results.jsonl and summary.json.")
+    ] = None,
+    annotate: Annotated[
+        Optional[str], typer.Option(metavar="FILE", help="Annotated video to write, an .mp4 file.")
+    ] = None,
     record: Annotated[
-        Optional[str], typer.Option(help="Folder for a recording, which `sagelink replay` runs again.")
+        Optional[str], typer.Option(metavar="DIR", help="Folder for a recording, which `sagelink replay` runs again.")
     ] = None,
     dashboard: Annotated[
-        bool, typer.Option("--dashboard", help=f"Serve a web page that shows the run, on {_DASHBOARD}.")
-    ] = False,
-    dashboard_address: Annotated[
-        Optional[str], typer.Option(help="Serve that page on another address.", metavar="HOST:PORT")
+        Optional[str],
+        typer.Option(
+            help=f"Serve a web page that shows the run; without an address on {DASHBOARD}.", metavar="[HOST:PORT]"
+        ),
     ] = None,
+    dashboard_address: Annotated[Optional[str], typer.Option(hidden=True)] = None,
 ) -> None:
-    """Run a source through the pipeline: one verdict for every captured frame."""
-    if dashboard and dashboard_address is None:
-        dashboard_address = _DASHBOARD
+    """Run a source: one verdict for every captured frame."""
     settings = options.load(
         {
             "capture.source": source,
@@ -115,7 +152,7 @@ def run(
             "output.out": out,
             "output.annotate": annotate,
             "output.record": record,
-            "dashboard.address": dashboard_address,
+            "dashboard.address": dashboard_address or dashboard,
         }
     )
     _run(settings)
@@ -130,6 +167,8 @@ def _run(settings: Config) -> None:
     prepared = prepare(settings)
     console = Console()
     with prepared.panel(console) as panel:
+        if prepared.notice:
+            panel.tell(prepared.notice)
         summary = prepared.run(watch=panel.show, tell=panel.tell)
     console.print(summary_table(summary))
     if settings.output.out is not None:
@@ -140,12 +179,17 @@ def _run(settings: Config) -> None:
 def replay(
     recording: Annotated[Path, typer.Argument(help="Folder that `sagelink run --record` wrote.", metavar="DIR")],
     uplink: Annotated[
-        Optional[list[str]], typer.Option(help="Other budget rates to try: 32kbit/s,64kbit/s; may be repeated.")
+        Optional[list[str]],
+        typer.Option(metavar="RATE", help="Other budget rates to try: 32kbit/s,64kbit/s; may be repeated."),
     ] = None,
     assignments: SetOption = None,
-    out: Annotated[Optional[Path], typer.Option(help="Folder for these runs (default: DIR/replay).")] = None,
+    out: Annotated[
+        Optional[Path], typer.Option(metavar="DIR", help="Folder for these runs (default: DIR/replay).")
+    ] = None,
 ) -> None:
-    """Run a recording again: unchanged, to check every bit of it, or with other settings, to compare the results."""
+    """Run a recording again, to check it or to compare settings.
+
+    Unchanged, it must give the same bits. With --uplink or --set, the results are compared with the recording."""
     from sagelink.app.replay import check, compare
     from sagelink.pipeline.config_file import parse_assignments
 
@@ -165,21 +209,29 @@ def serve(
     listen: Annotated[
         Optional[str],
         typer.Option(
-            help="Where cameras reach this server: mqtt://host:port of a broker, or its own webrtc+http://host:port."
+            metavar="URL",
+            help="Where cameras reach this server: mqtt://host:port of a broker, or its own webrtc+http://host:port.",
         ),
     ] = None,
     embedded_broker: Annotated[
-        Optional[str], typer.Option(help="Run a broker in this process instead, on this host:port.")
+        Optional[str],
+        typer.Option(metavar="HOST:PORT", help="Run a broker in this process instead, on this host:port."),
     ] = None,
     models: PairOption = None,
     server_model: ServerModelOption = None,
     server_checkpoint: ServerCheckpointOption = None,
-    device: Annotated[Optional[str], typer.Option(help="Device of the model: cpu, cuda, cuda:N or mps.")] = None,
-    workers: Annotated[Optional[int], typer.Option(help="Batches that are classified at the same time.")] = None,
-    http: Annotated[Optional[str], typer.Option(help="Serve /healthz, /readyz and /metrics on this host:port.")] = None,
+    device: Annotated[
+        Optional[str], typer.Option(metavar="NAME", help="Device of the model: cpu, cuda, cuda:N or mps.")
+    ] = None,
+    workers: Annotated[
+        Optional[str], typer.Option(metavar="N", help="Batches that are classified at the same time.")
+    ] = None,
+    http: Annotated[
+        Optional[str], typer.Option(metavar="HOST:PORT", help="Serve /healthz, /readyz and /metrics on this host:port.")
+    ] = None,
     assignments: SetOption = None,
 ) -> None:
-    """Classify the evidence of cameras that reach this server over MQTT or WebRTC, until Ctrl-C."""
+    """Classify what cameras send over MQTT or WebRTC, until Ctrl-C."""
     given = {
         "serve.listen": listen,
         "serve.embedded_broker": embedded_broker,
@@ -198,10 +250,10 @@ def serve(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the runs of the demo.")] = Path("runs/demo"),
-    frames: Annotated[int, typer.Option(min=1, help="Number of synthetic frames.")] = 240,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the runs of the demo.")] = Path("runs/demo"),
+    frames: Annotated[int, typer.Option(parser=whole_number(1), metavar="N", help="Number of synthetic frames.")] = 240,
 ) -> None:
-    """Show how a budget changes accuracy: the bundled models on synthetic frames, under several budgets."""
+    """Show how a budget changes accuracy, on synthetic frames."""
     from sagelink.app.demo import run_demo
 
     run_demo(out, frames)
@@ -210,13 +262,16 @@ def demo(
 @app.command()
 def report(
     folders: Annotated[
-        list[Path], typer.Argument(help="Folder of a run, or two folders to compare.", metavar="RUN_DIR...")
+        list[Path], typer.Argument(help="Folder of a run, or two folders to compare.", metavar="RUN_DIR")
     ],
     out: Annotated[
-        Optional[Path], typer.Option(help="HTML page to write (default: report.html in the first folder).")
+        Optional[Path],
+        typer.Option(metavar="FILE", help="HTML page to write (default: report.html in the first folder)."),
     ] = None,
 ) -> None:
-    """Write a page about a run, or about two side by side: bits, verdicts, latency, accuracy, notable frames."""
+    """Write a web page about a run, or two side by side.
+
+    It shows bits, verdicts, latency, accuracy and notable frames."""
     from sagelink.monitor.report import write_report
 
     if len(folders) > 2:
@@ -240,7 +295,7 @@ def list_models() -> None:
 
 @app.command()
 def doctor() -> None:
-    """Check this machine: versions, OpenCV packages, threads, cameras, model cache."""
+    """Check this machine: versions, OpenCV, cameras, models."""
     from sagelink.app.doctor import print_diagnosis
 
     if not print_diagnosis():
@@ -249,23 +304,26 @@ def doctor() -> None:
 
 @config_app.command("show")
 def config_show(
-    config: Annotated[Optional[Path], typer.Argument(help="YAML file (default: none).")] = None,
+    config: Annotated[Optional[Path], typer.Argument(metavar="FILE", help="YAML file (default: none).")] = None,
     assignments: SetOption = None,
 ) -> None:
-    """Print the complete configuration: defaults, the file, and the overrides."""
+    """Print the whole configuration: defaults, file, overrides."""
     from sagelink.pipeline.config_file import dump_config
 
     typer.echo(dump_config(load_settings(config, {}, assignments)), nl=False)
 
 
 @config_app.command("check")
-def config_check(config: Annotated[Path, typer.Argument(help="YAML file.")]) -> None:
+def config_check(config: Annotated[Path, typer.Argument(metavar="FILE", help="YAML file.")]) -> None:
     """Check a configuration file, and print its errors."""
     from sagelink.app.run import check_names
     from sagelink.pipeline.config_file import load_config
 
     check_names(load_config(config))
     typer.echo(f"{config}: valid")
+
+
+app.command("help")(show_help)
 
 
 def main() -> None:

@@ -5,14 +5,24 @@ Heavy imports stay inside.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional, get_args
 
 import typer
 
-from sagelink.app.options import ModelOptions, parse_integers, parse_names, parse_rows, with_model_options
+from sagelink.app.command_line import whole_number
+from sagelink.app.demo_notice import tell_demo_limit
+from sagelink.app.options import (
+    ModelOptions,
+    check_belongs,
+    check_inputs,
+    parse_integers,
+    parse_names,
+    parse_rows,
+    with_model_options,
+)
+from sagelink.pipeline.json_text import to_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,39 +34,71 @@ if TYPE_CHECKING:
     from sagelink.stages.evidence_encoder import Encoder
 
 _UNITS = "16,32,48,64,96,128,196"
+_CODECS = "auto,webp-frame,avif-frame,jpeg-frame,raw-zstd,token-zstd"
+_IMPORTANCE = "last,rollout"
 
 
 @with_model_options
 def evaluate(
-    images: Annotated[Path, typer.Argument(help="Folder of images, or of folders named after classes.")],
+    images: Annotated[Path, typer.Argument(help="Folder of images, or of folders named after classes.", metavar="DIR")],
     labels: Annotated[
         Optional[Path],
-        typer.Option(help="CSV file with the columns file and label. Without truth, agreement is measured."),
+        typer.Option(
+            help="CSV file with the columns file and label. Without truth, agreement is measured.", metavar="FILE"
+        ),
     ] = None,
     units: Annotated[
         Optional[str],
-        typer.Option(help="Compare selectors at these numbers of units (default: 16,32,48,64,96,128,196)."),
+        typer.Option(
+            help="Compare selectors at these numbers of units (default: 16,32,48,64,96,128,196).", metavar="N,N,..."
+        ),
     ] = None,
     caps: Annotated[
         Optional[str],
-        typer.Option("--bytes", help="Compare codecs at these message sizes instead, such as 500,1000,2000."),
+        typer.Option(
+            "--bytes", help="Compare codecs at these message sizes instead, such as 500,1000,2000.", metavar="N,N,..."
+        ),
     ] = None,
     codecs: Annotated[
-        str,
-        typer.Option(help="Names with commas; auto: the planner's choice. Units are selected as in a run."),
-    ] = "auto,webp-frame,avif-frame,jpeg-frame,raw-zstd,token-zstd",
-    selectors: Annotated[str, typer.Option(help="Names with commas, or all.")] = "all",
-    importance: Annotated[str, typer.Option(help="last, rollout, gradient; several with commas.")] = "last,rollout",
-    rows: Annotated[str, typer.Option(help="Part of the images, START::STEP: 0::2 is every second image.")] = "0::1",
-    limit: Annotated[Optional[int], typer.Option(min=1, help="Maximum number of images.")] = None,
-    gate: Annotated[str, typer.Option(help="Gate policy: always, min_entropy, margin or never.")] = "always",
-    seed: Annotated[Optional[int], typer.Option(min=0, help="Seed of the random selector and the bootstrap.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for eval.json and the plots.")] = Path("runs/eval"),
+        Optional[str],
+        typer.Option(
+            help="With --bytes: names with commas; auto: the planner's choice. Units are selected as in a run "
+            f"(default: {_CODECS}).",
+            metavar="NAMES",
+        ),
+    ] = None,
+    selectors: Annotated[
+        Optional[str], typer.Option(help="With --units: names with commas (default: all).", metavar="NAMES")
+    ] = None,
+    importance: Annotated[
+        Optional[str],
+        typer.Option(
+            help=f"With --units: last, rollout, gradient; several with commas (default: {_IMPORTANCE}).",
+            metavar="NAMES",
+        ),
+    ] = None,
+    rows: Annotated[
+        str, typer.Option(help="Part of the images: 0::2 is every second image.", metavar="START::STEP")
+    ] = "0::1",
+    limit: Annotated[
+        Optional[int], typer.Option(parser=whole_number(1), metavar="N", help="Maximum number of images.")
+    ] = None,
+    gate: Annotated[
+        str, typer.Option(help="Gate policy: always, min_entropy, margin or never.", metavar="NAME")
+    ] = "always",
+    seed: Annotated[
+        Optional[int],
+        typer.Option(parser=whole_number(0), metavar="N", help="Seed of the random selector and the bootstrap."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for eval.json and the plots.", metavar="DIR")] = Path("runs/eval"),
     *,
     options: ModelOptions,
 ) -> None:
-    """Measure on your own images how accuracy depends on the number of units, for every selector, or on the message
-    size in bytes, for every codec."""
+    """Measure accuracy by units or bytes, on your own images.
+
+    Compares selectors at numbers of units, or, with --bytes, codecs at message sizes."""
+    settings = options.load({"gate.policy": gate, "select.seed": seed})
+    check_inputs([str(images)], labels)
     from rich.console import Console
 
     from sagelink.lab.accuracy_by_bytes import encoder_of
@@ -71,21 +113,24 @@ def evaluate(
     from sagelink.transport.codecs import codec_names
     from sagelink.transport.wire import MAX_MESSAGE_BYTES
 
-    settings = options.load({"gate.policy": gate, "select.seed": seed})
-    names = [*SELECTORS] if selectors == "all" else parse_names("--selectors", selectors, [*SELECTORS])
-    kinds: Sequence[Importance] = parse_names("--importance", importance, get_args(Importance))
+    if caps is None and units is None:
+        units = _UNITS
+    check_belongs("--codecs", codecs, "--bytes", caps is not None)
+    check_belongs("--selectors", selectors, "--units", units is not None)
+    check_belongs("--importance", importance, "--units", units is not None)
+    names = [*SELECTORS] if selectors in (None, "all") else parse_names("--selectors", selectors, [*SELECTORS])
+    kinds: Sequence[Importance] = parse_names("--importance", importance or _IMPORTANCE, get_args(Importance))
+    limits = parse_integers("--bytes", caps, MAX_MESSAGE_BYTES) if caps else []
+    coders = parse_names("--codecs", codecs or _CODECS, [AUTO, *codec_names()]) if limits else []
     part = parse_rows(rows)
     check_writable(out)
     pair = Pair.load(settings)
-    if caps is None and units is None:
-        units = _UNITS
     counts = parse_integers("--units", units, pair.server.grid.units) if units else []
-    limits = parse_integers("--bytes", caps, MAX_MESSAGE_BYTES) if caps else []
-    coders = parse_names("--codecs", codecs, [AUTO, *codec_names()]) if limits else []
     pictures = find_pictures(images, labels, pair.edge.labels).subset(part, limit)
     evaluation = Evaluation(Harness(pair, settings.capture.resize), settings, weight_by_units(settings, pair.server))
     encoders = {codec: encoder_of(evaluation, codec) for codec in coders}
     console = Console()
+    tell_demo_limit(console, settings, [str(images)], has_truth=pictures.truth is not None)
     _measure(console, evaluation, pictures, (names, kinds, counts), (encoders, limits))
     _write(console, evaluation.report, out)
 
@@ -129,7 +174,7 @@ def _write(console: Console, report: Report, out: Path) -> None:
     if report.codec_rows:
         console.print(codecs_table(report))
     out.mkdir(parents=True, exist_ok=True)
-    (out / "eval.json").write_text(json.dumps(report.as_dict(), indent=1) + "\n", encoding="utf-8")
+    (out / "eval.json").write_text(to_json(report.as_dict(), indent=1) + "\n", encoding="utf-8")
     if report.rows:
         draw(report, out)
     if report.interrupted:

@@ -5,7 +5,6 @@ Heavy imports stay inside.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,8 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from sagelink.app.options import ModelOptions, parse_rows, with_model_options
+from sagelink.app.command_line import number_within, whole_number
+from sagelink.app.demo_notice import tell_demo_limit
+from sagelink.app.options import ModelOptions, check_belongs, check_inputs, parse_rows, with_model_options
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.json_text import to_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,29 +38,45 @@ _WORLD = "synthetic:"
 def evaluate_video(
     sources: Annotated[
         list[str],
-        typer.Argument(help="Folder of images or synthetic:N to make clips from; or video files.", metavar="SOURCE..."),
+        typer.Argument(help="Folder of images or synthetic:N to make clips from; or video files.", metavar="SOURCE"),
     ],
-    labels: Annotated[Optional[Path], typer.Option(help="CSV file with the columns file and label.")] = None,
-    rates: Annotated[str, typer.Option(help="Uplink rates in kbit/s.")] = "8,16,32,64,128,256",
-    fps: Annotated[float, typer.Option(min=0.1, max=240, help="Frames per second.")] = 10.0,
+    labels: Annotated[
+        Optional[Path], typer.Option(help="CSV file with the columns file and label.", metavar="FILE")
+    ] = None,
+    rates: Annotated[
+        str, typer.Option(help="Uplink rates in kbit/s, with commas.", metavar="N,N,...")
+    ] = "8,16,32,64,128,256",
+    fps: Annotated[float, typer.Option(parser=number_within(0.1, 240), metavar="N", help="Frames per second.")] = 10.0,
     clips: Annotated[
-        int, typer.Option(min=1, help="Number of clips to make; of videos, maximum number of pieces.")
+        int,
+        typer.Option(
+            parser=whole_number(1), metavar="N", help="Number of clips to make; of videos, maximum number of pieces."
+        ),
     ] = 24,
-    seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="Length of a clip.")] = 6.0,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the clips and the bootstrap.")] = 0,
+    seconds: Annotated[
+        float, typer.Option(parser=number_within(0.1, 3600), metavar="N", help="Length of a clip.")
+    ] = 6.0,
+    seed: Annotated[
+        int, typer.Option(parser=whole_number(0), metavar="N", help="Seed of the clips and the bootstrap.")
+    ] = 0,
     rows: Annotated[
-        str, typer.Option(help="Part of the images, START::STEP: 1::2 is every second image, from the second on.")
-    ] = "0::1",
+        Optional[str],
+        typer.Option(help="Part of the images: 1::2 is every second image, from the second on.", metavar="START::STEP"),
+    ] = None,
     ablation: Annotated[
         bool, typer.Option("--ablation", help="Also measure our policy with one part at a time switched off.")
     ] = False,
-    out: Annotated[Path, typer.Option(help="Folder for eval-video.json, the plot and the cache.")] = Path(
-        "runs/eval-video"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Folder for eval-video.json, the plot and the cache.", metavar="DIR")
+    ] = Path("runs/eval-video"),
     *,
     options: ModelOptions,
 ) -> None:
-    """Measure accuracy against kbit/s on clips, for our policy and for simpler ones."""
+    """Measure accuracy against kbit/s on clips.
+
+    Compares our policy with simpler ones, at every rate."""
+    settings = options.load()
+    check_inputs(sources, labels)
     from rich.console import Console
 
     from sagelink.lab.harness import Harness
@@ -66,15 +84,17 @@ def evaluate_video(
     from sagelink.models.pair import Pair
     from sagelink.pipeline.output_files import check_writable
 
-    settings = options.load()
     rates_kbps = _rates(rates)
+    check_belongs("--rows", rows, "images", not _are_videos(sources))
+    part = parse_rows(rows or "0::1")
     check_writable(out)
     pair = Pair.load(settings)
-    found = _clips(sources, labels, rows, pair.edge.labels, clips, seconds, fps, seed)
+    found = _clips(sources, labels, part, pair.edge.labels, clips, seconds, fps, seed)
     harness = Harness(pair, settings.capture.resize)
     bench = VideoPolicies(harness, settings, fps)
     policies = bench.policies() | (bench.ablations() if ablation else {})
     console = Console()
+    tell_demo_limit(console, settings, sources, has_truth=not _are_videos(sources))
     out.mkdir(parents=True, exist_ok=True)
     comparison = _VideoEvaluation(harness, settings, fps, out / "cache")
     comparison.run(console, found, round(clips * seconds * fps), policies, rates_kbps, seed)
@@ -147,7 +167,7 @@ class _VideoEvaluation:
 
 
 def _write(console: Console, report: Mapping[str, object], table: Sequence[VideoRow], measured: str, out: Path) -> None:
-    (out / "eval-video.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    (out / "eval-video.json").write_text(to_json(report, indent=1) + "\n", encoding="utf-8")
     if table:
         console.print(_table(table, measured))
         _draw(table, out / "eval-video.png", f"{measured}, %")
@@ -170,7 +190,7 @@ def _are_videos(sources: Sequence[str]) -> bool:
 def _clips(
     sources: Sequence[str],
     labels: Path | None,
-    rows: str,
+    part: slice,
     classes: tuple[str, ...],
     count: int,
     seconds: float,
@@ -178,7 +198,6 @@ def _clips(
     seed: int,
 ) -> Iterator[Clip]:
     """Clips from the named sources. Raises UsageError at once when a source cannot be read."""
-    part = parse_rows(rows)
     from itertools import islice
 
     from sagelink.lab.clips import check_video, drawn_clips, real_clips

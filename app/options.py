@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar, get_type_hints
@@ -18,13 +18,25 @@ if TYPE_CHECKING:
 
 Name = TypeVar("Name", bound=str)
 
-ConfigOption = Annotated[Optional[Path], typer.Option("--config", "-c", help="YAML file; options override it.")]
-SetOption = Annotated[
-    Optional[list[str]], typer.Option("--set", help="Any configuration key, as stage.key=value; may be repeated.")
+ConfigOption = Annotated[
+    Optional[Path], typer.Option("--config", "-c", metavar="FILE", help="YAML file; options override it.")
 ]
-PairOption = Annotated[Optional[str], typer.Option("--models", help="Pair of models: deit or demo.")]
-ServerModelOption = Annotated[Optional[str], typer.Option(help="Server model: a timm VisionTransformer.")]
-ServerCheckpointOption = Annotated[Optional[str], typer.Option(help="Server weights: a safetensors file.")]
+SetOption = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Any configuration key, such as gate.policy=always; may be repeated."
+    ),
+]
+PairOption = Annotated[
+    Optional[str],
+    typer.Option("--models", metavar="NAME", help="Pair of models: deit (ImageNet), or demo (16 drawn classes)."),
+]
+ServerModelOption = Annotated[
+    Optional[str], typer.Option(help="Server model: a timm VisionTransformer.", metavar="NAME")
+]
+ServerCheckpointOption = Annotated[
+    Optional[str], typer.Option(help="Server weights: a safetensors file.", metavar="FILE")
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +45,12 @@ class ModelOptions:
 
     config: ConfigOption = None
     models: PairOption = None
-    edge_model: Annotated[Optional[str], typer.Option(help="Edge model: a timm VisionTransformer.")] = None
-    edge_checkpoint: Annotated[Optional[str], typer.Option(help="Edge weights: a safetensors file.")] = None
+    edge_model: Annotated[Optional[str], typer.Option(help="Edge model: a timm VisionTransformer.", metavar="NAME")] = (
+        None
+    )
+    edge_checkpoint: Annotated[
+        Optional[str], typer.Option(help="Edge weights: a safetensors file.", metavar="FILE")
+    ] = None
     server_model: ServerModelOption = None
     server_checkpoint: ServerCheckpointOption = None
     assignments: SetOption = None
@@ -89,6 +105,22 @@ def load_settings(file: Path | None, overrides: Mapping[str, object], assignment
 
     given = {key: value for key, value in overrides.items() if value is not None}
     return load_config(file, given | parse_assignments(list(assignments or [])))
+
+
+def check_inputs(sources: Iterable[str], labels: Path | None = None) -> None:
+    """Raises UsageError for a source or a labels file that does not exist: before a model is loaded."""
+    from sagelink.stages.sources.open import check_source
+
+    for source in sources:
+        check_source(source)
+    if labels is not None and not labels.is_file():
+        raise UsageError(f"labels {str(labels)!r} does not exist; accepted: a CSV file with the columns file and label")
+
+
+def check_belongs(option: str, value: str | None, other: str, present: bool) -> None:
+    """Raises UsageError for an option that has no effect, because `other` is not `present`."""
+    if value is not None and not present:
+        raise UsageError(f"{option} {value!r} goes with {other}, which this command line does not have")
 
 
 def parse_names(option: str, text: str, accepted: Sequence[Name]) -> list[Name]:

@@ -123,7 +123,8 @@ def _open(
     recording = RecordingReader(folder)
     clear: dict[str, object] = {f"output.{key}": None for key in ("out", "annotate", "record")}
     clear |= {"capture.realtime": False, "capture.duration": None, "capture.max_frames": None}
-    config = load_config(folder / CONFIG, {**clear, **overrides})
+    # Recordings of version 0.2 hold quantities as numbers.
+    config = load_config(folder / CONFIG, {**clear, **overrides}, numbers_without_unit=True)
     names = {camera.name for camera in config.all_cameras}
     unknown = recording.cameras().keys() - names
     if unknown:

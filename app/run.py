@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+from sagelink.app.demo_notice import demo_notice, have_classes
 from sagelink.app.summary import run_summary, sources, write_summary
 from sagelink.monitor.live_stats import LiveStats
 from sagelink.pipeline.budget import UplinkBudget
@@ -72,7 +73,8 @@ def prepare(config: Config, models: Pair | None = None) -> Run:
             check_writable(path)
     captures = open_captures(config.all_cameras, config.capture)
     try:
-        return Run(config, captures, models or Pair.load(config))
+        models = models or Pair.load(config)
+        return Run(config, captures, models, notice=demo_notice(config, have_classes(captures, models.edge.labels)))
     except BaseException:
         close_captures(captures)
         raise
@@ -81,8 +83,16 @@ def prepare(config: Config, models: Pair | None = None) -> Run:
 class Run:
     """One prepared run."""
 
-    def __init__(self, config: Config, captures: Sequence[Capture], models: Pair, script: Script | None = None) -> None:
-        """`script`: in an exact replay, the recorded decisions of the outside world. Raises UsageError."""
+    def __init__(
+        self,
+        config: Config,
+        captures: Sequence[Capture],
+        models: Pair,
+        script: Script | None = None,
+        notice: str | None = None,
+    ) -> None:
+        """`script`: in an exact replay, the recorded decisions of the outside world. `notice`: a line that everybody
+        who watches the run sees. Raises UsageError."""
         from sagelink.stages.confidence_gate import Gate
         from sagelink.stages.evidence_encoder import Encoder
         from sagelink.stages.fuse import Fuse
@@ -90,6 +100,7 @@ class Run:
         self.config = config
         self.captures = captures
         self.models = models
+        self.notice = notice
         self.live = any(capture.live for capture in captures)
         _check_repeatable(config, self.live)
         _ignore_truth_of_other_classes(captures, models)
@@ -133,7 +144,10 @@ class Run:
     def now(self) -> dict[str, Any]:
         """The current state of the run as plain JSON values; docs/dashboard.md describes the keys."""
         health = {capture.name: capture.health() for capture in self.captures}
-        return self.stats.snapshot(self.models.edge.labels, health) | {"control": self.control.state()}
+        return self.stats.snapshot(self.models.edge.labels, health) | {
+            "control": self.control.state(),
+            "notice": self.notice,
+        }
 
     def run(
         self, watch: Callable[[Verdict], None] | None = None, tell: Callable[[str], None] | None = None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sagelink.pipeline.json_text import to_json
 from sagelink.pipeline.output_files import SUMMARY
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def write_summary(folder: Path, summary: Mapping[str, object]) -> None:
     """Writes summary.json at once or not at all: a reader never finds half of it."""
     path = folder / SUMMARY
     unfinished = path.with_suffix(".part")
-    unfinished.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    unfinished.write_text(to_json(summary, indent=2) + "\n", encoding="utf-8")
     unfinished.replace(path)
 
 

@@ -20,7 +20,7 @@ from sagelink.pipeline.types import WHOLE, OperatingPoint, Pixels, Units
 from sagelink.stages.codec_planner import Plan
 from sagelink.stages.evidence_encoder import Encoder
 from sagelink.stages.frontier import find_frontier, read_frontier
-from sagelink.stages.sources.images import read_image
+from sagelink.stages.sources.image_file import read_image
 from sagelink.stages.zoom import ZoomCrop
 from sagelink.transport.codecs import Canvas
 from sagelink.transport.wire import PART_BYTES

@@ -19,7 +19,7 @@ from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import Pixels
 from sagelink.stages.decoded_picture import MAX_SIDE
 from sagelink.stages.sources.contract import SourceFrame
-from sagelink.stages.sources.images import read_image
+from sagelink.stages.sources.image_file import read_image
 from sagelink.stages.sources.video import VideoFile
 from sagelink.stages.sources.world import render, sample_scene
 from sagelink.stages.timestamps import Sampler

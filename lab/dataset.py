@@ -17,7 +17,7 @@ from sagelink.lab import MIN_IMAGES
 from sagelink.pipeline.config import CameraConfig
 from sagelink.pipeline.errors import UsageError, suggest
 from sagelink.pipeline.types import Pixels
-from sagelink.stages.sources.images import SUFFIXES, read_image
+from sagelink.stages.sources.image_file import SUFFIXES, find_images, read_image
 from sagelink.stages.sources.open import open_source
 
 _IMAGENET = 1000
@@ -62,7 +62,7 @@ def find_pictures(folder: Path, labels: Path | None, classes: Sequence[str]) -> 
         raise UsageError(f"{str(folder)!r} is not a folder of images")
     if labels is not None:
         return _from_csv(folder, labels, classes)
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    paths = find_images(folder)
     if not paths:
         raise UsageError(f"folder {str(folder)!r} holds no images; accepted: {', '.join(SUFFIXES)}")
     folders = {path.relative_to(folder).parts[0] for path in paths if path.parent != folder}

@@ -23,8 +23,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from sagelink.models import demo, vit
-from sagelink.pipeline.config import ModelConfig
-from sagelink.pipeline.errors import UsageError, suggest
+from sagelink.models.timm_names import check_timm_name
+from sagelink.pipeline.config import DEMO_LIMIT, ModelConfig
+from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import Pixels
 
 log = logging.getLogger(__name__)
@@ -105,6 +106,7 @@ def load(config: ModelConfig, name: str) -> Model:
     else:
         network, labels = _load_timm(name, config.checkpoint)
     network = vit.check(network, name)
+    vit.check_classes(network, name)
     if config.labels is not None:
         labels = _read_labels(config.labels)
     if not labels:
@@ -142,8 +144,9 @@ def outline(config: ModelConfig, name: str, labels: tuple[str, ...]) -> Model:
         if name in DEMO_MODELS:
             network: torch.nn.Module = demo.build(DEMO_MODELS[name])
         else:
-            network = timm.create_model(_check_name(name), pretrained=False)
+            network = timm.create_model(check_timm_name(name), pretrained=False)
     checked = vit.check(network, name)
+    vit.check_classes(checked, name)
     path = config.checkpoint or (_demo_file(name) if name in DEMO_MODELS else None)
     if path is not None:
         state, _ = read_checkpoint(path, _EMBEDDING)
@@ -164,32 +167,20 @@ def _load_demo(name: str, checkpoint: Path | None) -> tuple[VisionTransformer, t
     return network, tuple(json.loads(metadata.get("classes", "[]")))
 
 
-def _check_name(name: str) -> str:
-    """Returns the name if timm has such a model. Raises UsageError."""
-    architecture = name.partition(".")[0]
-    if not timm.is_model(architecture):
-        known = [*DEMO_MODELS, *timm.list_models("*vit*"), *timm.list_models("deit*")]
-        raise UsageError(
-            f"unknown model {name!r}{suggest(architecture, known)}; accepted: a timm VisionTransformer name or "
-            f"{', '.join(DEMO_MODELS)}; `sagelink models` lists the models on this machine"
-        )
-    published = timm.list_pretrained(f"{architecture}.*")
-    if name not in (architecture, *published):
-        accepted = ", ".join(published) or architecture
-        raise UsageError(f"unknown model {name!r}{suggest(name, published)}; accepted: {accepted}")
-    return name
-
-
 def _load_timm(name: str, checkpoint: Path | None) -> tuple[VisionTransformer, tuple[str, ...]]:
-    _check_name(name)
+    check_timm_name(name)
     if checkpoint is None:
         network = _load_pretrained(name)
+        _check_finite(network.state_dict(), f"the published weights of model {name!r}")
     else:
         state, _ = read_checkpoint(checkpoint)
         # A fine-tuned checkpoint may have another number of classes.
-        classes = {"num_classes": len(state["head.bias"])} if "head.bias" in state else {}
+        bias = state.get("head.bias")
+        classes = {} if bias is None or bias.ndim != 1 else {"num_classes": len(bias)}
         network = timm.create_model(name, pretrained=False, **classes)
-        _load_state(vit.check(network, name), state, name, checkpoint)
+        network = vit.check(network, name)
+        vit.check_classes(network, name)  # before the weights, whose own message would be about shapes
+        _load_state(network, state, name, checkpoint)
     return network, _imagenet_labels() if network.num_classes == 1000 else ()
 
 
@@ -243,8 +234,10 @@ def _load_pretrained(name: str) -> VisionTransformer:
         return timm.create_model(name, pretrained=True)
     except Exception as error:  # the client raises OSError, ValueError, HTTP errors ...
         raise UsageError(
-            f"model {name!r} is not cached and could not be downloaded ({type(error).__name__}); connect to the "
-            f"internet once, or name a safetensors file as checkpoint, or use the bundled pair with --models demo"
+            f"model {name!r} is not cached and could not be downloaded ({type(error).__name__}); accepted: a "
+            f"connection to {urlsplit(ENDPOINT).hostname} at the first use; or its weights as a safetensors file in "
+            f"--edge-checkpoint or --server-checkpoint (edge.checkpoint, server.checkpoint). The bundled pair, "
+            f"--models demo, is for synthetic: sources: {DEMO_LIMIT}"
         ) from None
 
 
@@ -278,7 +271,21 @@ def _load_state(network: torch.nn.Module, state: dict[str, Tensor], name: str, p
         raise UsageError(
             f"checkpoint {str(path)!r} does not fit model {name!r}: it holds {surplus[0]!r}, unknown to the model"
         )
-    network.load_state_dict({key: state[key].float() for key in expected})
+    where = f"checkpoint {str(path)!r} of model {name!r}"
+    for key in expected:
+        if not state[key].is_floating_point():
+            kind = str(state[key].dtype).removeprefix("torch.")
+            raise UsageError(f"{where}: {key!r} holds {kind} values; accepted: float16, bfloat16, float32 or float64")
+    weights = {key: state[key].float() for key in expected}
+    _check_finite(weights, where)
+    network.load_state_dict(weights)
+
+
+def _check_finite(weights: dict[str, Tensor], where: str) -> None:
+    """Raises UsageError, which names the first tensor that holds NaN or infinity."""
+    for key, tensor in weights.items():
+        if not tensor.isfinite().all():
+            raise UsageError(f"{where}: {key!r} holds values that are not finite in float32; accepted: finite numbers")
 
 
 def _imagenet_labels() -> tuple[str, ...]:

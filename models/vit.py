@@ -49,6 +49,15 @@ def check(model: torch.nn.Module, name: str) -> VisionTransformer:
     return model
 
 
+def check_classes(model: VisionTransformer, name: str) -> None:
+    """Raises UsageError unless the model tells two or more classes apart."""
+    if model.num_classes < 2:
+        raise UsageError(
+            f"model {name!r} has {model.num_classes or 'no'} classes; accepted: a model, or a checkpoint with "
+            f"head.weight and head.bias, that classifies two or more"
+        )
+
+
 def check_attention(model: VisionTransformer, name: str) -> None:
     """Raises UsageError if `score` cannot read CLS attention from the model."""
     if model.cls_token is None:

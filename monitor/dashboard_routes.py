@@ -23,6 +23,7 @@ from sagelink.net.access_guard import COOKIE, AccessGuard, session_cookie
 from sagelink.net.http import static_files
 from sagelink.pipeline.credentials import same_secret
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.json_text import to_json
 from sagelink.pipeline.threads import Worker
 from sagelink.transport.wire import decode_evidence
 
@@ -101,6 +102,13 @@ class LoginPage:
         return response
 
 
+class JsonResponse(JSONResponse):
+    """A response of plain values, in which numbers that are not finite are null."""
+
+    def render(self, content: object) -> bytes:
+        return to_json(content, compact=True).encode()
+
+
 class RunApi:
     """What programs read of a run and change in it: state, metrics, health, frames, budget, gate."""
 
@@ -109,7 +117,7 @@ class RunApi:
         self._encoder = encoder
 
     async def stats(self, _: Request) -> Response:
-        return JSONResponse(self._run.now())
+        return JsonResponse(self._run.now())
 
     async def change(self, request: Request) -> Response:
         """Changes the budget or the gate, by the path; responds with the new state."""
@@ -123,17 +131,17 @@ class RunApi:
             else:
                 control.change_gate(values.get("policy"), values.get("threshold"))
         except ValueError:
-            return JSONResponse({"error": "accepted: a JSON object"}, 400)
+            return JsonResponse({"error": "accepted: a JSON object"}, 400)
         except UsageError as error:
-            return JSONResponse({"error": str(error)}, 400)
-        return JSONResponse(control.state())
+            return JsonResponse({"error": str(error)}, 400)
+        return JsonResponse(control.state())
 
     async def frame(self, request: Request) -> Response:
         """A part of a frame: `info`, `picture` (the models' input), `evidence` (as the server decodes it)."""
         part = request.path_params["part"]
         details = self._run.feed.details(request.path_params["number"])
         if details is None:
-            return JSONResponse({"error": "this frame is no longer stored"}, 404)
+            return JsonResponse({"error": "this frame is no longer stored"}, 404)
         if part == "info":
             return Response(_info(details), media_type="application/json")
         if part == "picture" and details.picture is not None:
@@ -141,7 +149,7 @@ class RunApi:
         if part == "evidence" and details.message is not None:
             png = await self._encoder.call(evidence_png, details.message, self._run.canvas)
             return Response(png, media_type="image/png")
-        return JSONResponse({"error": f"this frame has no {part}; accepted: info, picture, evidence"}, 404)
+        return JsonResponse({"error": f"this frame has no {part}; accepted: info, picture, evidence"}, 404)
 
     async def metrics(self, _: Request) -> Response:
         return Response(generate_latest(self._run.registry), media_type=CONTENT_TYPE_LATEST)
@@ -169,7 +177,7 @@ def _info(details: FrameDetails) -> str:
     importance = None if details.importance is None else heat(details.importance)
     units = [] if details.message is None else [int(unit) for unit in decode_evidence(details.message).units]
     side = 0 if details.importance is None else round(len(details.importance) ** 0.5)
-    text = json.dumps({"importance": importance, "units": units, "side": side, "box": details.box})
+    text = to_json({"importance": importance, "units": units, "side": side, "box": details.box})
     return re.sub(r"}$", f',"event":{details.event}}}', text)
 
 

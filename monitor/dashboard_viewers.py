@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import time
 from typing import Any, Protocol
 
@@ -12,6 +11,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from sagelink.monitor.previews import live_picture
 from sagelink.monitor.run_view import RunView
+from sagelink.pipeline.json_text import to_json
 from sagelink.pipeline.threads import Worker
 from sagelink.pipeline.types import Verdict
 
@@ -138,4 +138,4 @@ class ViewerHub:
 
 
 def _text(kind: str, values: dict[str, Any]) -> str:
-    return json.dumps({"type": kind} | values, separators=(",", ":"))
+    return to_json({"type": kind} | values, compact=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 import aiomqtt
 
 from sagelink.pipeline.config import Config
+from sagelink.pipeline.json_text import to_json
 from sagelink.pipeline.tasks import background
 from sagelink.stages.run_control import Control
 from sagelink.transport.mqtt.address import open_broker
@@ -220,7 +220,7 @@ class _Publisher:
 
     async def _announce(self, client: aiomqtt.Client) -> None:
         for announcement in self._entities.announcements():
-            await client.publish(announcement.topic, json.dumps(announcement.payload), qos=1, retain=True)
+            await client.publish(announcement.topic, to_json(announcement.payload), qos=1, retain=True)
         await client.publish(self._entities.availability, "online", qos=1, retain=True)
         self.changed.set()
 
@@ -238,7 +238,7 @@ class _Publisher:
                 published.clear()
                 self.changed.clear()
             for topic, state in self._entities.states(self._now()).items():
-                text = json.dumps(state)
+                text = to_json(state)
                 if published.get(topic) != text:
                     await client.publish(topic, text, qos=0, retain=True)
                     published[topic] = text

@@ -6,7 +6,6 @@ Each function blocks; the dashboard calls them in a separate thread.
 from __future__ import annotations
 
 import base64
-import json
 import struct
 
 import cv2
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from sagelink.models.loading import UnitGrid
 from sagelink.models.preprocess import Resize, view_box
+from sagelink.pipeline.json_text import to_json
 from sagelink.pipeline.types import Box, Pixels, Verdict
 from sagelink.transport.codecs import Canvas, Patches, Tokens, codec_by_number
 from sagelink.transport.wire import decode_evidence
@@ -49,7 +49,7 @@ def live_picture(number: int, verdict: Verdict, grid: UnitGrid, resize: Resize) 
         "edge_box": None if verdict.scored is None else on_picture(verdict.scored.edge_view.crop),
         "importance": None if verdict.scored is None else heat(verdict.scored.importance),
     }
-    text = json.dumps(header, separators=(",", ":")).encode()
+    text = to_json(header, compact=True).encode()
     scale = min(1.0, _MAX_SIDE / max(width, height))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small: Pixels = cv2.resize(verdict.frame.pixels, size, interpolation=cv2.INTER_AREA)

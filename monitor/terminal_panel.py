@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sagelink.pipeline.quantities import format_rate
+from sagelink.pipeline.quantities import format_duration, format_rate
 from sagelink.pipeline.types import Verdict
 
 _PLAIN_EVERY_S = 5.0
@@ -68,7 +68,9 @@ class LivePanel:
         self._printed_s = now_s
         state = self._now()
         self._console.print(
-            f"{state['frames']} frames  {state['fps']:.1f} fps  {_rates(state)}", highlight=False, soft_wrap=True
+            f"{state['frames']}{self._of_total()} frames  {state['fps']:.1f} fps  {_rates(state)}{self._left(state)}",
+            highlight=False,
+            soft_wrap=True,
         )
 
     def _panel(self) -> RenderableType:
@@ -87,11 +89,18 @@ class LivePanel:
         return Panel(rows, title=Text(f"sagelink  {self._title}"), title_align="left", border_style="bright_black")
 
     def _frames(self, state: dict[str, Any]) -> RenderableType:
-        total = f" of {self._total}" if self._total else ""
-        text = Text(f"{state['frames']}{total}, {state['fps']:.1f} per second")
+        text = Text(f"{state['frames']}{self._of_total()}, {state['fps']:.1f} per second{self._left(state)}")
         if not self._total:
             return text
         return _side_by_side(ProgressBar(self._total, state["frames"], width=24), text)
+
+    def _of_total(self) -> str:
+        return f" of {self._total}" if self._total else ""
+
+    def _left(self, state: dict[str, Any]) -> str:
+        """The time that is left, where the number of frames is known."""
+        frames_left = max(0, (self._total or 0) - state["frames"])
+        return f", about {format_duration(frames_left / state['fps'])} left" if frames_left and state["fps"] else ""
 
     def _uplink(self, state: dict[str, Any]) -> RenderableType:
         spent, limit = state["window_bits"], state["budget_bits"]

@@ -6,7 +6,6 @@ misses verdicts that have left the ring. Writing takes some tens of microseconds
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import deque
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sagelink.pipeline.json_text import to_json
 from sagelink.pipeline.types import WHOLE, Box, Pixels, Verdict
 from sagelink.stages.sinks.jsonl import record
 
@@ -92,7 +92,7 @@ class VerdictFeed:
                 "truth": None if truth is None else self._labels[truth],
                 "asked": verdict.window_bits is not None and verdict.frame.camera not in self._own_budget_cameras,
             }
-            event = json.dumps(line | extra, separators=(",", ":"))
+            event = to_json(line | extra, compact=True)
             scored = verdict.scored
             details = FrameDetails(
                 number,

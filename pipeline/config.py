@@ -5,7 +5,6 @@ docs/configuration.md is generated from it. Unknown keys are errors.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from sagelink.pipeline.accepted import Accepts
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.quantities import Duration, FrameSize, Rate, Size
 from sagelink.pipeline.urls import is_webrtc
@@ -35,15 +35,54 @@ MODEL_PAIRS = {
     "demo": PairDefaults("demo-edge", "demo-server"),
 }
 
+DEMO_LIMIT = (
+    "the demo models only know 16 drawn classes; on pictures of a camera or a photograph their answers mean nothing"
+)
 
-_LEVEL = r"^[^+#/$\s][^+#/\s]*$"  # one level of an MQTT topic
-_LEVEL_OR_EMPTY = r"^([^+#/$\s][^+#/\s]*)?$"
 _ICE_SERVER = re.compile(r"(stun:|turns?:)[^\s@/?:]+(:\d{1,5})?(\?transport=tcp)?")
-_TOPIC = r"^[^+#/$\s][^+#/\s]*(/[^+#/\s]+)*$"
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Region = Annotated[
+    tuple[Fraction, Fraction, Fraction, Fraction],
+    Accepts("[left, top, right, bottom] as fractions from 0 to 1", "[0.25, 0, 1, 0.5]"),
+]
+Polygons = Annotated[
+    tuple[Annotated[tuple[tuple[Fraction, Fraction], ...], Field(min_length=3)], ...],
+    Accepts(
+        "list of polygons, each a list of 3 or more corners [x, y] as fractions from 0 to 1",
+        "[[[0, 0], [0.4, 0], [0, 0.3]]]",
+    ),
+]
+CameraName = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$"), Accepts("1 to 64 letters, digits, _ and -", "gate-north")
+]
+Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?|mps)$"), Accepts("`cpu`, `cuda`, `cuda:N`, `mps`", "cuda:0")]
+_FORBIDDEN = "without + # $ / and spaces"
+TopicLevel = Annotated[
+    str,
+    Field(pattern=r"^[^+#/$\s][^+#/\s]*$"),
+    Accepts(f"level of an MQTT topic, {_FORBIDDEN}", "gate-north"),
+]
+TopicLevelOrEmpty = Annotated[
+    str,
+    Field(pattern=r"^([^+#/$\s][^+#/\s]*)?$"),
+    Accepts(f"level of an MQTT topic, {_FORBIDDEN}; or empty", "gate-north"),
+]
+Topic = Annotated[
+    str,
+    Field(pattern=r"^[^+#/$\s][^+#/\s]*(/[^+#/\s]+)*$"),
+    Accepts("levels of an MQTT topic with / between them, without + # $ and spaces", "site/north"),
+]
+IceServers = Annotated[
+    tuple[str, ...], Accepts("list of at most one STUN and one TURN address", "['stun:host:3478', 'turn:host:3478']")
+]
+Weights = Annotated[
+    dict[float, float], Accepts("mapping of the fraction of units to a weight", "{0: 0, 0.5: 0.3, 1: 0.5}")
+]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class BudgetConfig(_Section):
@@ -55,27 +94,26 @@ class BudgetConfig(_Section):
     window: Duration = Field(1.0, description="Length of the rolling window, such as 1s or 500ms")
 
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
 class CameraOptions(_Section):
     """Settings that each camera may override."""
 
     fps: float | None = Field(
         None, gt=0, le=1000, description="Frames per second to process, by their timestamps; empty: all frames"
     )
-    roi: tuple[Fraction, Fraction, Fraction, Fraction] | None = Field(
+    roi: Region | None = Field(
         None,
         description="Region of interest: left, top, right, bottom as fractions of the picture, such as [0.25, 0, 1, "
         "0.5]; the rest of the picture is cut off",
     )
-    mask: tuple[Annotated[tuple[tuple[Fraction, Fraction], ...], Field(min_length=3)], ...] = Field(
+    mask: Polygons = Field(
         (),
         description="Polygons that are painted grey before any processing: corners [x, y] as fractions of the whole "
         "picture, such as [[[0, 0], [0.4, 0], [0, 0.3]]]",
     )
     backend: Literal["opencv", "pyav"] = Field(
-        "opencv", description="Library that reads cameras: opencv decodes faster, pyav reports failures in more detail"
+        "opencv",
+        description="Library that reads cameras: opencv decodes faster, pyav reports failures in more detail; http "
+        "streams are always read with pyav",
     )
     size: FrameSize | None = Field(None, description="Picture size to request from a webcam, such as 1280x720")
     camera_fps: float | None = Field(None, gt=0, le=1000, description="Frames per second to request from a webcam")
@@ -118,7 +156,7 @@ class CaptureConfig(CameraOptions):
 class CameraConfig(CameraOptions):
     """One of several cameras. A key that it leaves out takes the value from `capture`."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Name in the results: letters, digits, _ and -")
+    name: CameraName = Field(description="Name in the results: letters, digits, _ and -")
     source: str = Field(min_length=1, description="Same values as `capture.source`")
     weight: float = Field(
         1.0, gt=0, le=1e6, description="Weight for dividing the shared budget while several cameras need bits"
@@ -135,9 +173,7 @@ class ModelConfig(_Section):
     model: str = Field("", description="timm name, demo-edge or demo-server; empty: the one of the pair in `models`")
     checkpoint: Path | None = Field(None, description="safetensors file with the model's weights")
     labels: Path | None = Field(None, description="Text file with one class name per line")
-    device: str = Field(
-        "cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$", description="PyTorch device: cpu, cuda, cuda:N or mps"
-    )
+    device: Device = Field("cpu", description="PyTorch device")
 
 
 class GateConfig(_Section):
@@ -248,8 +284,8 @@ class ShipConfig(_Section):
 class MqttConfig(_Section):
     """The connection to an MQTT broker. Its password comes from SAGELINK_MQTT_PASSWORD or a file."""
 
-    prefix: str = Field("sagelink", pattern=_TOPIC, description="First levels of each topic")
-    node: str = Field("", pattern=_LEVEL_OR_EMPTY, description="Topic level of this machine; empty: its host name")
+    prefix: Topic = Field("sagelink", description="First levels of each topic")
+    node: TopicLevelOrEmpty = Field("", description="Topic level of this machine; empty: its host name")
     protocol: Literal["5", "3.1.1"] = Field(
         "5", description="MQTT version; 5 falls back to 3.1.1 if the broker does not support 5"
     )
@@ -270,10 +306,8 @@ class WebRtcConfig(_Section):
         None,
         description="File with the token that an edge sends and a server requires; SAGELINK_WEBRTC_TOKEN overrides it",
     )
-    node: str = Field(
-        "", pattern=_LEVEL_OR_EMPTY, description="Name of this machine at the server; empty: its host name"
-    )
-    ice_servers: tuple[str, ...] = Field(
+    node: TopicLevelOrEmpty = Field("", description="Name of this machine at the server; empty: its host name")
+    ice_servers: IceServers = Field(
         (),
         description="At most one STUN and one TURN server: [stun:host:port], [turn:host:port], "
         "['turn:host:port?transport=tcp'], [turns:host:port]",
@@ -332,9 +366,8 @@ class ServeConfig(_Section):
         description="Run a broker in this process instead, on host:port; other machines can reach it only with a "
         "password",
     )
-    group: str = Field(
+    group: TopicLevel = Field(
         "servers",
-        pattern=_LEVEL,
         description="Servers of the same group divide the frames between them; each group gets all frames",
     )
     http: str = Field("", description="host:port for /healthz, /readyz and /metrics; empty: off")
@@ -358,7 +391,7 @@ class FuseConfig(_Section):
         "weighted",
         description="weighted: weighted sum of log-probabilities; server: the server answer replaces the edge answer",
     )
-    weights: dict[float, float] | None = Field(
+    weights: Weights | None = Field(
         None,
         description="Weight of the server's log-probabilities, relative to 1 for the edge, by the fraction of units "
         "received, such as {0: 0, 0.5: 0.3, 1: 0.5}; empty: the measured weight of the operating point in "
@@ -372,8 +405,6 @@ class FuseConfig(_Section):
             return None
         shares = sorted(weights)
         values = [weights[share] for share in shares]
-        if not all(math.isfinite(number) for number in [*shares, *values]):
-            raise ValueError("accepted: finite numbers as fractions and weights")
         if not shares or shares[0] < 0 or shares[-1] > 1 or values[0] < 0 or values != sorted(values):
             raise ValueError(
                 "accepted: fractions in 0..1, and weights of 0 or more that never fall as the fraction grows"
@@ -420,8 +451,14 @@ class HomeAssistantConfig(_Section):
     """Reports to Home Assistant over MQTT, with the user name and the certificates of `mqtt`."""
 
     broker: str = Field("", description="Broker of Home Assistant, mqtt://host:port, on the local network; empty: off")
-    discovery: str = Field("homeassistant", pattern=_TOPIC, description="Discovery prefix of Home Assistant")
+    discovery: Topic = Field("homeassistant", description="Discovery prefix of Home Assistant")
     every: Duration = Field(5.0, description="Time between two reports")
+
+
+Cameras = Annotated[
+    tuple[CameraConfig, ...],
+    Accepts("list of cameras, each with a name and a source", "[{name: gate, source: 'rtsp://host/stream'}]"),
+]
 
 
 class Config(_Section):
@@ -432,7 +469,7 @@ class Config(_Section):
         max(1, (os.cpu_count() or 2) // 2), ge=1, le=256, description="CPU threads per forward pass of a model"
     )
     capture: CaptureConfig = CaptureConfig()
-    cameras: tuple[CameraConfig, ...] = Field((), description="Several cameras, instead of `capture.source`")
+    cameras: Cameras = Field((), description="Several cameras, instead of `capture.source`")
     edge: ModelConfig = ModelConfig()
     server: ModelConfig = ModelConfig()
     gate: GateConfig = GateConfig()

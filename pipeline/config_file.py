@@ -4,36 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from sagelink.pipeline.config import Config
+from sagelink.pipeline.config_errors import explain
 from sagelink.pipeline.credentials import redact
-from sagelink.pipeline.errors import UsageError, suggest
+from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.yaml_text import TextLoader
 
 Overrides = Mapping[str, object]  # value by "section.key" or "key"
 
-RENAMED = {  # new name of each renamed key of version 0.1
-    "encode.closer": "encode.zoom",
-    "video.averaging": "video.average_edge",
-    "video.closer": "video.zoom",
-    "video.holding": "video.hold_answers",
-    "video.value": "video.value_gate",
-}
 
+def load_config(path: Path | None, overrides: Overrides | None = None, numbers_without_unit: bool = False) -> Config:
+    """Defaults, overridden by the file, overridden by `overrides`. Raises UsageError.
 
-def load_config(path: Path | None, overrides: Overrides | None = None) -> Config:
-    """Defaults, overridden by the file, overridden by `overrides`. Raises UsageError."""
-    tree = {} if path is None else _read(path)
+    `numbers_without_unit`: the file may hold rates, sizes and durations as numbers in bit/s, bytes and seconds.
+    """
+    tree = {} if path is None else _read(path, yaml.SafeLoader if numbers_without_unit else TextLoader)
     for dotted, value in (overrides or {}).items():
         _place(tree, dotted, value)
     try:
         return Config.model_validate(tree)
     except ValidationError as errors:
         where = f"{path}: " if path else ""
-        raise UsageError("\n".join(f"{where}{_explain(error)}" for error in errors.errors())) from None
+        raise UsageError("\n".join(f"{where}{line}" for line in explain(errors, Config))) from None
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, object]:
@@ -46,7 +43,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, object]:
                 f"--set {redact(assignment)!r}: accepted: section.key=value, such as --set gate.policy=always"
             )
         try:
-            values[dotted.strip()] = yaml.safe_load(text)
+            values[dotted.strip()] = yaml.load(text, TextLoader)  # noqa: S506 (a SafeLoader)
         except yaml.YAMLError:
             values[dotted.strip()] = text
     return values
@@ -68,9 +65,9 @@ def _redacted(value: Any) -> Any:
     return value
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, loader: type[yaml.SafeLoader]) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.load(path.read_text(encoding="utf-8"), loader)  # noqa: S506 (a SafeLoader)
     except OSError as error:
         raise UsageError(f"configuration {str(path)!r}: {error.strerror}") from None
     except yaml.MarkedYAMLError as error:  # its message quotes the line, which may hold a password
@@ -81,7 +78,10 @@ def _read(path: Path) -> dict[str, Any]:
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise UsageError(f"configuration {str(path)!r} holds a {type(tree).__name__}; accepted: a mapping of sections")
+        held = "a list" if isinstance(tree, list) else f"only {str(tree)[:40]!r}"
+        raise UsageError(
+            f"configuration {str(path)!r} holds {held}; accepted: sections, such as budget: {{uplink: 64kbit/s}}"
+        )
     return tree
 
 
@@ -93,32 +93,3 @@ def _place(tree: dict[str, Any], dotted: str, value: object) -> None:
             raise UsageError(f"{dotted}: {step} is a value, not a section")
         tree = inner
     tree[key] = value
-
-
-def _explain(error: Any) -> str:
-    location = [str(step) for step in error["loc"]]
-    dotted = ".".join(location)
-    if error["type"] == "extra_forbidden":
-        if dotted in RENAMED:
-            return f"{dotted} is named {RENAMED[dotted]} since version 0.2"
-        section = _section(location[:-1])
-        accepted = sorted(section.model_fields) if section else []
-        return f"{dotted}: unknown key{suggest(location[-1], accepted)}; accepted: {', '.join(accepted)}"
-    message = error["msg"].removeprefix("Value error, ")
-    if "; got" not in message:
-        message += f"; got {error['input']!r}"
-    return redact(f"{dotted}: {message}" if dotted else message)
-
-
-def _section(location: list[str]) -> type[BaseModel] | None:
-    section: type[BaseModel] = Config
-    for step in location:
-        if step.isdecimal():  # an index in a list: the section stays the same
-            continue
-        field = section.model_fields.get(step)
-        kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
-        inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
-        if inner is None:
-            return None
-        section = inner
-    return section

@@ -21,5 +21,6 @@ def suggest(word: str, accepted: Sequence[str]) -> str:
     """Returns ` (did you mean 'x'?)`, or an empty string if no accepted word is similar to `word`."""
     from difflib import get_close_matches
 
-    near = get_close_matches(word, accepted, n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+    names = {name.casefold(): name for name in reversed(accepted)}
+    near = get_close_matches(word.casefold(), names, n=1)
+    return f" (did you mean {names[near[0]]!r}?)" if near else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -182,7 +183,10 @@ class Service:
         padded = sum(len(group) * max(lengths[index] for index in group) for group in self._classifier.passes(frames))
         self._metrics.padding.inc(padded - sum(lengths))
         try:
-            return [(None, *answer) for answer in self._classifier(frames)]
+            return [
+                (None, *answer) if all(map(math.isfinite, answer[1])) else ("the server model gave no number", (), ())
+                for answer in self._classifier(frames)
+            ]
         except RuntimeError as error:  # out of memory or a lost device: these frames fail, the server goes on
             log.warning("stage=server event=failed error=%r", str(error))
             return [("the server failed on this frame", (), ())] * len(frames)

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sagelink import models
+from sagelink.pipeline.accepted import Accepts
+from sagelink.pipeline.config_errors import explain
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import OperatingPoint
 from sagelink.transport.codecs import Canvas
@@ -28,6 +30,14 @@ SHIPPED = Path(models.__file__).parent / "frontiers"
 Knob: TypeAlias = Literal["quality", "units"]
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Measured = tuple[Annotated[int, Field(gt=0)], _Share, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+
+_Points = Annotated[
+    dict[int, _Measured],
+    Accepts(
+        "mapping of the knob's setting to [bytes (1 or more), agreement (0 to 1), weight (0 or more)]",
+        "{30: [1200, 0.8, 0.5]}",
+    ),
+]
 
 
 class CurveModel(BaseModel):
@@ -40,7 +50,7 @@ class CurveModel(BaseModel):
     units: int | None = Field(None, gt=0, description="Units per message; omitted where it is the knob")
     quality: int | None = Field(None, ge=0, le=100, description="Quality of the codec; omitted where it is the knob")
     view: float | None = Field(None, gt=0, lt=1, description="Side of the sent crop, as a share of the picture's side")
-    points: dict[int, _Measured] = Field(
+    points: _Points = Field(
         min_length=1,
         description="By setting of the knob: median bytes of a message, agreement (0..1), weight of the answer",
     )
@@ -63,7 +73,9 @@ class FrontierModel(BaseModel):
     server: str = Field(description="Name of the server model")
     units: int = Field(gt=0, description="Units of its grid")
     pixels: int = Field(gt=0, description="Pixels per side of its picture")
-    lines: list[CurveModel] = Field(min_length=1, description="The curves")
+    lines: Annotated[list[CurveModel], Accepts("list of one or more curves", "[{codec: webp, ...}]")] = Field(
+        min_length=1, description="The curves"
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,9 +155,7 @@ def read_frontier(path: Path, canvas: Canvas) -> list[RateQualityCurve]:
     except yaml.YAMLError as error:
         raise UsageError(f"frontier {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UsageError(f"frontier {str(path)!r}: {where}: {first['msg']}") from None
+        raise UsageError(f"frontier {str(path)!r}: {explain(error, FrontierModel)[0]}") from None
     units_scale, pixels_scale = canvas.units / model.units, canvas.pixels / model.pixels
     return [_curve(line, canvas, units_scale, pixels_scale) for line in model.lines]
 

@@ -15,7 +15,7 @@ from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.output_files import FRAMES, MESSAGES
 from sagelink.pipeline.threads import Worker
 from sagelink.pipeline.types import Frame, Pixels
-from sagelink.stages.decoded_picture import upright
+from sagelink.stages.decoded_picture import FrameConverter
 from sagelink.stages.sinks.jsonl import check_keys
 from sagelink.stages.sinks.recording_writer import KEYS
 
@@ -65,8 +65,9 @@ class RecordingReader:
             read = 0
             try:
                 with av.open(str(self.folder / name)) as container:
+                    convert = FrameConverter(name)
                     for frame in islice(container.decode(video=0), count):
-                        yield upright(frame)
+                        yield convert(frame)
                         read += 1
             except (av.FFmpegError, OSError, IndexError) as error:
                 reason = getattr(error, "strerror", None) or "no video stream"

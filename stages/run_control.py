@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import GateConfig
+from sagelink.pipeline.config_errors import explain
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.quantities import format_rate, parse_rate
 
@@ -58,8 +59,7 @@ class Control:
         try:
             config = GateConfig.model_validate({"policy": policy, "threshold": threshold})
         except ValidationError as errors:
-            first = errors.errors()[0]
-            raise UsageError(f"gate.{first['loc'][0]}: {first['msg']}; got {first['input']!r}") from None
+            raise UsageError(f"gate.{explain(errors, GateConfig)[0]}") from None
         self._gate.change(config)
         self._notify("gate", config.policy)
 

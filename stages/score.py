@@ -40,7 +40,11 @@ class Score:
 
     @torch.no_grad()  # not inference mode: the gradient starts inside
     def __call__(self, frames: Sequence[Frame]) -> list[Scored]:
-        """Scores all frames in one forward pass. `score_ms` is the time of the batch: each frame waits for it."""
+        """Scores all frames in one forward pass. `score_ms` is the time of the batch: each frame waits for it.
+
+        Raises ValueError where the model computes NaN or infinity: the graph then scores the frames one by one, and
+        drops the faulty ones before they cost anything.
+        """
         began = time.perf_counter()
         thumbnails = [thumbnail_of(frame.pixels) for frame in frames]
         crops = [self._next_crop(frame, thumbnail) for frame, thumbnail in zip(frames, thumbnails, strict=True)]
@@ -55,6 +59,8 @@ class Score:
         importance = [self._on_grid(values[:, None])[:, 0] for values in features.importance]
         embeddings = [self._on_grid(values) for values in features.embeddings]
         class_tokens = features.class_token.float().cpu().numpy()
+        if not all(np.isfinite(values).all() for values in (log_probs, class_tokens, *importance, *embeddings)):
+            raise ValueError(f"edge model {self._edge.name!r} computed values that are not finite")
         for frame, crop, values in zip(frames, crops, importance, strict=True):
             if schedule := self._zoom_schedules.get(frame.camera):
                 schedule.update(crop, values)

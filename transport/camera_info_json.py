@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, TypeVar
 
+from sagelink.pipeline.json_text import to_json
 from sagelink.transport.link import CameraInfo
 
 _MAX_FINGERPRINT = 64  # characters
@@ -17,7 +18,7 @@ T = TypeVar("T")
 
 def encode_announcement(online: bool, own_fields: Mapping[str, object], camera_info: CameraInfo | None) -> bytes:
     """`own_fields`: fields of one transport; `camera_info`: its fields stand at the top level too."""
-    return json.dumps({"online": online, **own_fields, **(asdict(camera_info) if camera_info else {})}).encode()
+    return to_json({"online": online, **own_fields, **(asdict(camera_info) if camera_info else {})}).encode()
 
 
 def decode_announcement(data: bytes, max_bytes: int, read: Callable[[Any], T | None]) -> T | None:

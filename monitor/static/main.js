@@ -55,6 +55,8 @@ function showState(state) {
     element("accuracy").textContent = percent(state.accuracy.verdict, 1);
     element("edge-accuracy").textContent = `edge alone ${percent(state.accuracy.edge, 1)}`;
   }
+  element("notice").hidden = !state.notice;
+  element("notice").textContent = state.notice ?? "";
   const link = element("link");
   link.hidden = false;
   link.textContent = state.link ? `link: ${state.link}` : "link up";

@@ -48,3 +48,7 @@ class CameraConnection(Protocol):
 
 class OpencvBusy(Exception):
     """OpenCV is opening the stream of another camera."""
+
+
+class OpencvUnfit(Exception):
+    """OpenCV would show the pictures of this stream wrongly, and would not report it."""

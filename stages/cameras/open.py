@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 
 from sagelink.pipeline.config import CameraConfig
-from sagelink.stages.cameras.contract import CameraConnection, OpencvBusy
+from sagelink.stages.cameras.contract import CameraConnection, OpencvBusy, OpencvUnfit
 
 log = logging.getLogger(__name__)
 
+_MAY_MIRROR = ("http://", "https://")
+
 
 def connect(config: CameraConfig) -> CameraConnection:
-    """Opens the camera with the library that `config.backend` names, or with PyAV while OpenCV is busy.
+    """Opens the camera with the library that `config.backend` names. Raises CameraFault.
 
-    Raises CameraFault.
+    PyAV replaces OpenCV while that is busy, and for streams that it would show wrongly: video files, which come by
+    HTTP, may be mirrored, and OpenCV does not tell.
     """
-    if config.backend == "opencv":
+    if config.backend == "opencv" and not config.source.startswith(_MAY_MIRROR):
         from sagelink.stages.cameras.with_opencv import OpencvConnection
 
-        with contextlib.suppress(OpencvBusy):
+        try:
             return OpencvConnection(config)
-        log.info("camera=%s event=opencv_busy backend=pyav", config.name)
+        except OpencvBusy:
+            log.info("camera=%s event=opencv_busy backend=pyav", config.name)
+        except OpencvUnfit as reason:
+            log.info("camera=%s event=opencv_unfit reason=%r backend=pyav", config.name, str(reason))
     from sagelink.stages.cameras.with_pyav import PyavConnection
 
     return PyavConnection(config)

@@ -26,7 +26,7 @@ from sagelink.stages.cameras.address import push_address
 from sagelink.stages.cameras.contract import CameraConnection, Grabbed
 from sagelink.stages.cameras.fault_kinds import CameraFault
 from sagelink.stages.cameras.supervisor import FaultKind
-from sagelink.stages.decoded_picture import MAX_SIDE, upright
+from sagelink.stages.decoded_picture import MAX_SIDE, FrameConverter
 
 if TYPE_CHECKING:
     import av
@@ -128,7 +128,7 @@ class WhipEndpoint:
     async def _answer(self, offer: str) -> str:
         if self._session is not None:
             raise OfferRefused("another peer is sending here; it has to leave first", 409)
-        session = self._session = WhipSession(self._forget, asyncio.get_running_loop(), self._silent_s)
+        session = self._session = WhipSession(self._name, self._forget, asyncio.get_running_loop(), self._silent_s)
         answer = await session.peer.answer(offer)
         session.answered = True
         self._notify()
@@ -152,8 +152,11 @@ class WhipSession:
     finite = False
     skipped = 0
 
-    def __init__(self, on_end: Callable[[WhipSession], None], loop: asyncio.AbstractEventLoop, silent_s: float) -> None:
-        """`on_end` is called in the loop when the peer has gone; `silent_s`: longest time without a picture."""
+    def __init__(
+        self, name: str, on_end: Callable[[WhipSession], None], loop: asyncio.AbstractEventLoop, silent_s: float
+    ) -> None:
+        """`name`: of the camera. `on_end` is called in the loop when the peer has gone; `silent_s`: longest time
+        without a picture."""
         self._on_end = on_end
         self._loop = loop
         self._silent_s = silent_s
@@ -162,6 +165,7 @@ class WhipSession:
         self._grabbed: av.VideoFrame | None = None
         self.answered = False
         self.peer = VideoPeer(self._take, self._end, VideoTerms(silent_s, MAX_SIDE**2))
+        self._convert = FrameConverter(name)
 
     def _take(self, frame: av.VideoFrame) -> None:
         with self._changed:
@@ -185,7 +189,7 @@ class WhipSession:
 
     def picture(self) -> Pixels:
         assert self._grabbed is not None
-        return upright(self._grabbed)
+        return self._convert(self._grabbed)
 
     def close(self) -> None:
         with contextlib.suppress(RuntimeError):  # the endpoint has closed, and has closed the peer

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import threading
 import time
+from fractions import Fraction
 
 import cv2
 
 from sagelink.pipeline.config import CameraConfig
 from sagelink.pipeline.types import Pixels
-from sagelink.stages.cameras.contract import DECODING_THREADS, FFMPEG_OPTIONS, Grabbed, OpencvBusy
+from sagelink.stages.cameras.contract import DECODING_THREADS, FFMPEG_OPTIONS, Grabbed, OpencvBusy, OpencvUnfit
 from sagelink.stages.cameras.fault_kinds import CameraFault, diagnose
 from sagelink.stages.cameras.probe import probe
+from sagelink.stages.cameras.stream_header import convertible
 from sagelink.stages.cameras.supervisor import FaultKind
-from sagelink.stages.decoded_picture import fitted
+from sagelink.stages.decoded_picture import resized, square_size
 
 # OpenCV and FFmpeg would log to the terminal, FFmpeg with the whole URL. Our own errors hold no credentials.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -34,7 +36,7 @@ class OpencvConnection:
     """A CameraConnection."""
 
     def __init__(self, config: CameraConfig) -> None:
-        """Opens the camera. Raises CameraFault, or OpencvBusy while another camera is being opened."""
+        """Opens the camera. Raises CameraFault; OpencvBusy while another camera is being opened; or OpencvUnfit."""
         self.skipped = 0
         self._read_timeout = config.read_timeout
         address = config.source
@@ -60,6 +62,9 @@ class OpencvConnection:
         if not capture.isOpened():
             left_s = config.open_timeout - (time.monotonic() - began_s)
             raise diagnose(config.source, left_s, FFMPEG_OPTIONS) if left_s > 0 else CameraFault(FaultKind.TIMED_OUT)
+        if not _colours_known(capture):
+            capture.release()
+            raise OpencvUnfit("a colour matrix that OpenCV does not know")
         return capture
 
     def _open_webcam(self, config: CameraConfig) -> cv2.VideoCapture:
@@ -95,7 +100,18 @@ class OpencvConnection:
         decoded, pixels = self._capture.retrieve()
         if not decoded or pixels is None or 0 in pixels.shape:
             raise CameraFault(FaultKind.CODEC, "an empty picture")
-        return fitted(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+        width, height = self._capture.get(cv2.CAP_PROP_SAR_NUM), self._capture.get(cv2.CAP_PROP_SAR_DEN)  # of a pixel
+        aspect = Fraction(round(width), round(height)) if width > 0 and height > 0 else None
+        size = square_size(pixels.shape[1], pixels.shape[0], aspect)
+        return resized(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), size)
 
     def close(self) -> None:
         self._capture.release()
+
+
+def _colours_known(capture: cv2.VideoCapture) -> bool:
+    """Whether OpenCV can convert the colours of a stream, by the header of the stream. If not, it would return the
+    uninitialised memory of the picture."""
+    codec = round(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=True).decode("ascii", "replace")
+    has_header, header = capture.retrieve(flag=round(capture.get(cv2.CAP_PROP_CODEC_EXTRADATA_INDEX)))
+    return not has_header or header is None or convertible(codec, header.tobytes())

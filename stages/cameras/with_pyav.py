@@ -15,7 +15,8 @@ from sagelink.pipeline.types import Pixels
 from sagelink.stages.cameras.contract import DECODING_THREADS, FFMPEG_OPTIONS, Grabbed
 from sagelink.stages.cameras.fault_kinds import CameraFault, classify
 from sagelink.stages.cameras.supervisor import FaultKind
-from sagelink.stages.decoded_picture import upright
+from sagelink.stages.decoded_picture import FrameConverter
+from sagelink.stages.frame_times import FrameTimes
 
 log = logging.getLogger(__name__)
 av.logging.set_level(None)  # FFmpeg would log whole URLs
@@ -38,6 +39,8 @@ class PyavConnection:
         stream.codec_context.thread_count = DECODING_THREADS
         self.finite = "://" in config.source and bool(self._container.duration)
         self._frames = self._decode(stream)
+        self._times = FrameTimes(self._container, stream)
+        self._convert = FrameConverter(config.name, stream)
         self._frame: av.VideoFrame | None = None
 
     def _open(self, config: CameraConfig) -> av.container.InputContainer:
@@ -91,13 +94,16 @@ class PyavConnection:
             raise classify(error, self._address, late=False) from None
         if self._frame is None:
             raise CameraFault(FaultKind.END_OF_FILE)
-        return Grabbed(self._frame.time)
+        return Grabbed(self._times.time_s(self._frame))
 
     def picture(self) -> Pixels:
         assert self._frame is not None
         if not self._frame.width or not self._frame.height:
             raise CameraFault(FaultKind.CODEC, "an empty picture")
-        return upright(self._frame)
+        try:
+            return self._convert(self._frame)
+        except (OSError, ValueError) as error:
+            raise CameraFault(FaultKind.CODEC, f"a picture that cannot be converted: {error}") from None
 
     def close(self) -> None:
         self._container.close()

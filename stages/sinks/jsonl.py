@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.json_text import to_json
 from sagelink.pipeline.types import Answer, Verdict
 
 _RENAMED = {
@@ -80,7 +80,7 @@ class JsonLines:
         self._labels = labels
 
     def write(self, verdict: Verdict) -> None:
-        self._file.write(json.dumps(record(verdict, self._labels)) + "\n")
+        self._file.write(to_json(record(verdict, self._labels)) + "\n")
 
     def close(self) -> None:
         self._file.close()

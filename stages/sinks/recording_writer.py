@@ -9,13 +9,13 @@ docs/replay.md lists the keys.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
 
+from sagelink.pipeline.json_text import to_json
 from sagelink.pipeline.output_files import CONFIG, FRAMES, MESSAGES
 from sagelink.pipeline.types import Frame, Verdict
 from sagelink.stages.sinks.jsonl import record
@@ -76,7 +76,7 @@ class RecordingWriter:
             "reply": encode_reply(verdict.reply).hex() if verdict.reply else None,
             "verdict": record(verdict, self._labels),
         }
-        self._frames.write(json.dumps(row) + "\n")
+        self._frames.write(to_json(row) + "\n")
 
     def _at_s(self, frame: Frame) -> float:
         """Time in s on the clock that all cameras of the run share."""

@@ -9,24 +9,30 @@ from sagelink.pipeline.credentials import redact
 from sagelink.pipeline.errors import UsageError
 from sagelink.stages.cameras.address import is_camera
 from sagelink.stages.sources.contract import PictureSource
+from sagelink.stages.sources.image_file import is_still_image
+
+
+def check_source(text: str) -> None:
+    """Raises UsageError if `text` names a camera, or a file or folder that does not exist. Opens nothing."""
+    if is_camera(text):
+        raise UsageError(f"source {redact(text)!r} is a camera; accepted here: a file, a folder or synthetic:N")
+    if not text.startswith("synthetic:") and not Path(text).exists():
+        raise UsageError(f"source {redact(text)!r} does not exist; accepted: {ACCEPTED_SOURCES}")
 
 
 def open_source(config: CameraConfig) -> PictureSource:
     """Opens the file, folder or synthetic source that `config.source` names. Raises UsageError."""
     text = config.source
-    if is_camera(text):
-        raise UsageError(f"source {redact(text)!r} is a camera; accepted here: a file, a folder or synthetic:N")
+    check_source(text)
     if text.startswith("synthetic:"):
         from sagelink.stages.sources.synthetic import SyntheticSource
 
         return SyntheticSource.parse(text)
     path = Path(text)
-    if not path.exists():
-        raise UsageError(f"source {text!r} does not exist; accepted: {ACCEPTED_SOURCES}")
-    if path.is_dir():
-        from sagelink.stages.sources.images import ImageFolder
+    if path.is_dir() or is_still_image(path):
+        from sagelink.stages.sources.images import Images
 
-        return ImageFolder(path, config.image_fps)
+        return Images(path, config.image_fps)
     from sagelink.stages.sources.video import VideoFile
 
     return VideoFile(path)

@@ -9,7 +9,8 @@ from pathlib import Path
 import av
 
 from sagelink.pipeline.errors import UsageError
-from sagelink.stages.decoded_picture import upright
+from sagelink.stages.decoded_picture import FrameConverter
+from sagelink.stages.frame_times import FrameTimes
 from sagelink.stages.sources.contract import SourceFrame
 from sagelink.stages.timestamps import Timeline
 
@@ -53,12 +54,19 @@ class VideoFile:
         self._container.close()
 
     def _decode(self) -> Iterator[SourceFrame]:
-        timeline = Timeline(1 / float(self._stream.average_rate or 25))
+        times, convert = FrameTimes(self._container, self._stream), FrameConverter(self.name, self._stream)
+        timeline = Timeline(times.frame_s)
         for frame in self._frames():
+            pts_s = times.time_s(frame)
             if frame.is_corrupt:
                 self._skip("corrupt frame")
                 continue
-            yield SourceFrame(upright(frame), timeline.place(frame.time), pts_s=frame.time)
+            try:
+                pixels = convert(frame)
+            except (OSError, ValueError) as error:
+                self._skip(_reason(error))
+                continue
+            yield SourceFrame(pixels, timeline.place(pts_s), pts_s=pts_s)
 
     def _frames(self) -> Iterator[av.VideoFrame]:
         packets = self._container.demux(self._stream)

@@ -143,7 +143,7 @@ def test_ctrl_c_keeps_complete_rows(command, scenes: Path, tmp_path: Path, monke
         (["--rows", "odd"], "--rows 'odd'; accepted: START::STEP"),
         (["--gate", "alway"], "unknown policy 'alway'"),
         (["--limit", "5"], "5 images to measure; accepted: 20 or more"),
-        (["--labels", "nowhere.csv"], "'nowhere.csv' cannot be read"),
+        (["--labels", "nowhere.csv"], "labels 'nowhere.csv' does not exist; accepted: a CSV file"),
     ],
 )
 def test_eval_refuses_invalid_arguments(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import json
 import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -342,3 +345,31 @@ def test_sources_yield_source_frames() -> None:
     shot = next(iter(SyntheticSource(1)))
     assert isinstance(shot, SourceFrame)
     assert shot.pixels.flags.c_contiguous
+
+
+@pytest.mark.parametrize("tracked", ["never", "always"])
+def test_a_frame_whose_scores_are_not_finite_is_dropped_and_costs_nothing(
+    pair: Pair, tmp_path: Path, caplog: pytest.LogCaptureFixture, tracked: str
+) -> None:
+    network = copy.deepcopy(pair.edge.vit)
+    frames = itertools.count()
+    network.head.register_forward_hook(lambda _m, _a, logits: logits * float("nan") if next(frames) in (3, 5) else None)
+    broken = replace(pair, edge=replace(pair.edge, vit=network))
+    options = {"gate__policy": "always", "video__policy": tracked, "select__importance": "last"}
+    prepare_demo(broken, "synthetic:8", output__out=str(tmp_path), **options).run()
+    lines, summary = read(tmp_path)
+    check_accounts(lines, summary)
+    lost = [line for line in lines if line["drop"] == "error"]
+    assert [line["seq"] for line in lost] == [3, 5]
+    assert all(line["wire_bits"] == 0 and line["prob"] is None for line in lost)
+    assert summary["offloaded"] > 0
+    assert caplog.text.count("computed values that are not finite") == 1
+
+
+def test_a_run_without_one_finite_score_fails(pair: Pair, tmp_path: Path) -> None:
+    network = copy.deepcopy(pair.edge.vit)
+    network.head.register_forward_hook(lambda _m, _a, logits: logits * float("inf"))
+    broken = replace(pair, edge=replace(pair.edge, vit=network))
+    with pytest.raises(SagelinkError, match="the edge model failed on every frame"):
+        prepare_demo(broken, "synthetic:3", output__out=str(tmp_path)).run()
+    assert read(tmp_path)[1]["drops"] == {"error": 3}

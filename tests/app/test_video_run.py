@@ -286,4 +286,4 @@ def test_an_unknown_video_policy_is_refused(command: Any) -> None:
     code, printed = command("run", "synthetic:2", "--models", "demo", "--set", "video.policy=sometimes")
     assert code == 2
     assert "video.policy" in printed
-    assert "'auto', 'always' or 'never'" in printed
+    assert "accepted: auto, always, never" in printed

@@ -239,7 +239,7 @@ def test_a_variable_frame_rate_is_sampled_by_time(tmp_path: Path) -> None:
         (["synthetic:9", "--rates", "0"], "--rates '0'"),
         (["synthetic:9", "--rates", "a"], "--rates 'a'"),
         (["synthetic:9", "--rows", "a"], "--rows 'a'"),
-        (["synthetic:9", "--labels", "x.csv"], "--labels"),
+        (["synthetic:9", "--labels", "x.csv"], "labels 'x.csv' does not exist"),
         (["none.mp4"], "none.mp4"),
         (["synthetic:9", "synthetic:8"], "2 sources"),
     ],

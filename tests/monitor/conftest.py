@@ -40,7 +40,7 @@ def watched() -> RunView:
         feed=feed,
         control=control,
         registry=metrics.registry,
-        snapshot=lambda: stats.snapshot(LABELS, HEALTH) | {"control": control.state()},
+        snapshot=lambda: stats.snapshot(LABELS, HEALTH) | {"control": control.state(), "notice": None},
         link=lambda: None,
     )
 

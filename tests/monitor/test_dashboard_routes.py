@@ -209,3 +209,17 @@ def test_a_public_address_needs_a_token(monkeypatch):
     monkeypatch.setenv("SAGELINK_DASHBOARD_TOKEN", TOKEN)
     check_dashboard(DashboardConfig(address="0.0.0.0:0"))
     check_dashboard(DashboardConfig())
+
+
+def test_numbers_that_are_not_finite_are_null(watched, coder):
+    odd = replace(watched, snapshot=lambda: {"fps": float("nan"), "cameras": {"a": [float("inf"), 1.5]}})
+    answer = TestClient(dashboard_app(odd, coder, None), base_url=HOST).get("/api/stats")
+    assert answer.status_code == 200
+    assert json.loads(answer.text, parse_constant=pytest.fail)["cameras"] == {"a": [None, 1.5]}
+
+
+@pytest.mark.parametrize("threshold", ["NaN", "Infinity", "-Infinity"])
+def test_a_threshold_that_is_not_finite_is_refused(client, threshold):
+    answer = client.post("/api/gate", content=f'{{"policy": "min_entropy", "threshold": {threshold}}}')
+    assert answer.status_code == 400
+    assert "accepted: number, at least 0" in answer.json()["error"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -130,8 +131,8 @@ def test_a_terminal_gets_one_panel(stats, monkeypatch):
 
 def test_other_outputs_get_plain_lines(stats, monkeypatch):
     text = shown(stats, False, monkeypatch)
-    assert text.startswith("5 frames  ")
-    assert text.endswith("200 bit/s of 1 kbit/s\n")
+    assert text.startswith("5 of 40 frames  ")
+    assert re.search(r"200 bit/s of 1 kbit/s, about \d+ s left\n$", text)
     assert "\x1b" not in text
 
 

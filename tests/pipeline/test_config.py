@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from sagelink.pipeline.config import MODEL_PAIRS, Config
-from sagelink.pipeline.config_file import RENAMED, dump_config, load_config, parse_assignments
+from sagelink.pipeline.config_errors import RENAMED
+from sagelink.pipeline.config_file import dump_config, load_config, parse_assignments
 from sagelink.pipeline.errors import UsageError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -79,11 +80,13 @@ def test_zoom_needs_models_that_recognise_objects_at_any_size(settings, zooms):
 
 
 @pytest.mark.parametrize(
-    ("text", "kind"), [("- a\n- b\n", "list"), ("just words", "str"), ("17", "int"), ("true", "bool")]
+    ("text", "held"),
+    [("- a\n- b\n", "a list"), ("just words", "only 'just words'"), ("17", "only '17'"), ("true", "only 'True'")],
 )
-def test_yaml_that_is_not_a_mapping_is_refused(write, text, kind):
+def test_yaml_that_is_not_a_mapping_is_refused(write, text, held):
     path = write(text)
-    assert error_of(path) == f"configuration {str(path)!r} holds a {kind}; accepted: a mapping of sections"
+    expected = f"configuration {str(path)!r} holds {held}; accepted: sections, such as budget: {{uplink: 64kbit/s}}"
+    assert error_of(path) == expected
 
 
 @pytest.mark.parametrize("text", ["a: [1", "a: b: c", "\tgate:", b"\xff\xfe\xfa", "a: !!python/object:os.system {}"])
@@ -143,46 +146,53 @@ def test_all_errors_are_reported_at_once(write):
 @pytest.mark.parametrize(
     ("key", "value", "accepted"),
     [
-        ("models", "huge", "'deit' or 'demo'"),
-        ("threads", 0, "greater than or equal to 1"),
-        ("threads", 257, "less than or equal to 256"),
-        ("threads", "many", "integer"),
-        ("capture.realtime", "perhaps", "boolean"),
-        ("capture.resize", "stretch", "'squash' or 'crop'"),
-        ("capture.image_fps", 0, "greater than 0"),
-        ("capture.image_fps", 1001, "less than or equal to 1000"),
-        ("capture.image_fps", float("nan"), "less than or equal to 1000"),
-        ("capture.open_timeout", "soon", "500ms, 1s or 2min"),
-        ("capture.read_timeout", 0, "above 0"),
-        ("edge.device", "gpu", "cpu|cuda"),
-        ("server.device", "cuda:x", "cpu|cuda"),
-        ("gate.threshold", -0.5, "greater than or equal to 0"),
-        ("gate.threshold", float("nan"), "greater than or equal to 0"),
-        ("gate.policy", 3, "string"),
+        ("models", "huge", "accepted: deit, demo;"),
+        ("threads", 0, "whole number, at least 1, at most 256"),
+        ("threads", 257, "whole number, at least 1, at most 256"),
+        ("threads", "many", "whole number, at least 1, at most 256"),
+        ("capture.realtime", "perhaps", "accepted: true, false;"),
+        ("capture.resize", "stretch", "squash, crop"),
+        ("capture.image_fps", 0, "number, above 0, at most 1000"),
+        ("capture.image_fps", 1001, "number, above 0, at most 1000"),
+        ("capture.image_fps", float("nan"), "number, above 0, at most 1000"),
+        ("capture.open_timeout", "soon", "500ms, 1s, 2min, 1h or 1d"),
+        ("capture.read_timeout", "0s", "above 0"),
+        ("edge.device", "gpu", "cpu, cuda, cuda:N, mps, such as cuda:0"),
+        ("server.device", "cuda:x", "cpu, cuda, cuda:N, mps, such as cuda:0"),
+        ("gate.threshold", -0.5, "number, at least 0"),
+        ("gate.threshold", float("nan"), "number, at least 0"),
+        ("gate.threshold", float("inf"), "number, at least 0"),
+        ("gate.policy", [3], "accepted: text;"),
         ("budget.uplink", "64 mbit", "64kbit/s, 0.5Mbit/s, 8kB/s or unlimited"),
-        ("budget.uplink", 0, "above 0"),
+        ("budget.uplink", "0bit/s", "above 0"),
         ("budget.uplink", True, "64kbit/s"),
-        ("budget.window", "1 fortnight", "500ms, 1s or 2min"),
+        ("budget.window", "1 fortnight", "500ms, 1s, 2min, 1h or 1d"),
         ("budget.window", "0s", "above 0"),
-        ("select.importance", "first", "'last', 'rollout' or 'gradient'"),
-        ("select.units", 0, "greater than or equal to 1"),
-        ("select.units", 1.5, "integer"),
-        ("select.min_units", 0, "greater than or equal to 1"),
-        ("select.seed", -1, "greater than or equal to 0"),
+        ("select.importance", "first", "last, rollout, gradient"),
+        ("select.units", 0, "whole number, at least 1"),
+        ("select.units", 1.5, "whole number"),
+        ("select.min_units", 0, "whole number, at least 1"),
+        ("select.seed", -1, "whole number, at least 0"),
         ("encode.max_message", "2 bits", "2kB, 1.5MB or 64KiB"),
-        ("ship.in_flight", 0, "greater than or equal to 1"),
-        ("ship.in_flight", 65, "less than or equal to 64"),
-        ("ship.deadline", "never", "500ms, 1s or 2min"),
-        ("fuse.rule", "mean", "'weighted' or 'server'"),
+        ("ship.in_flight", 0, "at least 1, at most 64"),
+        ("ship.in_flight", 65, "at least 1, at most 64"),
+        ("ship.deadline", "never", "500ms, 1s, 2min, 1h or 1d"),
+        ("fuse.rule", "mean", "weighted, server"),
         ("output.annotate", "run.avi", ".mp4"),
-        ("gate", "always", "dictionary"),
+        ("gate", "always", "a section with the keys policy, threshold"),
     ],
 )
 def test_an_error_names_key_value_and_what_is_accepted(write, key, value, accepted):
     for path, overrides in ((None, {key: value}), (write(yaml.safe_dump(nest(key, value))), None)):
         message = error_of(path, overrides)
         assert message.startswith(f"{path}: {key}: " if path else f"{key}: ")
-        assert repr(value) in message
+        written = {
+            repr(value),
+            repr(str(value)),
+            repr(f".{value}"),
+            repr([*map(str, value)] if value == [3] else value),
+        }
+        assert any(f"got {text}" in message for text in written)
         assert accepted in message
         assert "\n" not in message
 
@@ -263,13 +273,13 @@ def test_a_configuration_does_not_change():
 # --set
 
 
-def test_assignments_are_yaml_scalars():
+def test_assignments_are_yaml_whose_numbers_stay_text():
     assert parse_assignments(
         ["gate.policy=always", "select.units=64", "gate.threshold=0.5", "capture.realtime=true", "output.out=null"]
     ) == {
         "gate.policy": "always",
-        "select.units": 64,
-        "gate.threshold": 0.5,
+        "select.units": "64",
+        "gate.threshold": "0.5",
         "capture.realtime": True,
         "output.out": None,
     }
@@ -279,7 +289,7 @@ def test_a_value_may_hold_anything():
     url = "rtsp://host/a?b=c"
     assert parse_assignments([f"capture.source={url}"]) == {"capture.source": url}
     assert parse_assignments(["capture.source=[1"]) == {"capture.source": "[1"}
-    assert parse_assignments(["fuse.weights={0: 0, 1: 2}"]) == {"fuse.weights": {0: 0, 1: 2}}
+    assert parse_assignments(["fuse.weights={0: 0, 1: 2}"]) == {"fuse.weights": {"0": "0", "1": "2"}}
 
 
 def test_the_last_assignment_wins():
@@ -348,7 +358,7 @@ def test_every_changed_value_survives_a_round_trip(write):
             "server.device": "cuda:1",
             "gate.threshold": 0.25,
             "budget.uplink": "0.3Mbit/s",
-            "budget.window": "0.1",
+            "budget.window": "0.1s",
             "select.importance": "rollout",
             "encode.max_message": "64KiB",
             "ship.deadline": "2min",

@@ -226,3 +226,13 @@ def test_a_malformed_message_never_reaches_the_model(classifier: Classifier, pic
     data[20] ^= 1
     with pytest.raises(MalformedMessage, match="checksum"):
         receive(bytes(data), classifier.canvas)
+
+
+async def test_an_answer_that_is_not_finite_is_refused_with_a_reason(
+    classifier: Classifier, picture: np.ndarray
+) -> None:
+    broken = copy.deepcopy(classifier.model.vit)
+    broken.head.bias.data[2] = float("nan")
+    reply = await answer(Classifier(replace(classifier.model, vit=broken)), message(picture, [0, 1]))
+    assert reply.refusal == "the server model gave no number"
+    assert (reply.class_ids, reply.units) == ((), 0)

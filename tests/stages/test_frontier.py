@@ -76,16 +76,19 @@ def test_another_grid_is_scaled(tmp_path):
     ("data", "reason"),
     [
         ("{", "not YAML"),
-        ("[]", "the file"),
+        ("[]", "section with the keys server, units, pixels, lines"),
         (content(lines=[]), "lines"),
         (content(units=0), "units"),
         (content(more=1), "more"),
         (content(lines=[{"codec": "avif", "side": 224, "points": {1: [1, 0.1, 0]}}]), "either `units` or `quality`"),
         (content(lines=[{"codec": "a", "side": 8, "units": 4, "points": {1: [9, 0.1, 0], 2: [8, 0.2, 0]}}]), "never"),
-        (content(lines=[{"codec": "a", "side": 8, "units": 4, "points": {1: [9, 1.1, 0]}}]), "less than or equal to 1"),
+        (
+            content(lines=[{"codec": "a", "side": 8, "units": 4, "points": {1: [9, 1.1, 0]}}]),
+            r"agreement \(0 to 1\).*got 1.1",
+        ),
         (
             content(lines=[{"codec": "a", "side": 8, "units": 4, "points": {1: [9, 0.1, float("nan")]}}]),
-            "finite|greater",
+            r"weight \(0 or more\).*got nan",
         ),
     ],
 )

@@ -12,7 +12,7 @@ from PIL import Image
 
 from sagelink.pipeline.config import CameraConfig
 from sagelink.pipeline.errors import UsageError
-from sagelink.stages.sources.images import MAX_SIDE
+from sagelink.stages.decoded_picture import MAX_SIDE
 from sagelink.stages.sources.open import open_source
 from sagelink.stages.sources.world import CLASSES
 
