@@ -99,7 +99,7 @@ class BrokerClient(aiomqtt.Client):
         self.timeout = _ANSWER_S
         return self
 
-    async def _wait_for(self, fut: Awaitable[T], timeout: float | None) -> T:
+    async def _wait_for(self, fut: Awaitable[T], timeout: float | None) -> T:  # noqa: ASYNC109 (the name is aiomqtt's)
         try:
             async with asyncio.timeout(self.timeout if timeout is None else timeout):
                 return await fut
