@@ -2,9 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
-.PHONY: demo test campaign test-all lint clean
+.PHONY: demo test campaign test-all lint lock clean
 
 demo: $(VENV)/.ready
 	$(BIN)/sagelink demo
@@ -23,6 +23,14 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Pins every package of a deployment, with its hashes: Linux x86-64, Python 3.11. Run it after a change of dependencies.
+# Limit single packages with LOCK="--constraint FILE".
+lock: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --extra webrtc --group build $(LOCK) --generate-hashes --no-annotate \
+		--python-version 3.11 --python-platform x86_64-manylinux_2_28 --custom-compile-command "make lock" \
+		--output-file deploy/requirements.lock
 
 $(VENV)/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Sagelink needs Python 3.11 or newer; name one with make PYTHON=...")'

@@ -20,6 +20,7 @@ from sagelink.app.demo_notice import tell_demo_limit
 from sagelink.app.options import ModelOptions, check_inputs, parse_integers, with_model_options
 from sagelink.lab import MIN_IMAGES
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.tasks import leave_terminal, stop_signals
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -76,9 +77,9 @@ def adapt(
     wanted = parse_integers("--bytes", sizes, 10_000_000)
     settings = options.load({"capture.source": sources[0], "server.device": device})
     check_inputs(sources)
-    from rich.console import Console
+    from zipfile import is_zipfile
 
-    from sagelink.lab.adaptation import Student, batch_sizes, bf16_is_faster, save_adapted
+    from sagelink.lab.adaptation import Student, batch_sizes, bf16_is_faster, is_adapted, save_adapted
     from sagelink.lab.adaptation_trainer import Trainer
     from sagelink.lab.harness import Harness
     from sagelink.lab.held_out import UNIT_SHARES, HeldOut
@@ -86,17 +87,21 @@ def adapt(
     from sagelink.lab.training_batches import BatchDataset
     from sagelink.models.loading import weights_digest
     from sagelink.models.pair import Pair
-    from sagelink.pipeline.output_files import check_writable
+    from sagelink.monitor.terminal import SafeConsole
+    from sagelink.pipeline.output_files import check_output_file
+    from sagelink.pipeline.private_files import make_private_folder
     from sagelink.stages.frontier import find_frontier, read_frontier
 
     if settings.ship.server:
         raise UsageError(f"ship.server {settings.ship.server!r}: only a local server can be adapted; accepted: none")
-    check_writable(out.parent)
-    if out.suffix != ".safetensors" or out.is_dir():
+    if out.suffix != ".safetensors":
         raise UsageError(f"--out {str(out)!r}; accepted: a .safetensors file to write")
+    state = out.with_name(out.name + ".resume")
+    check_output_file(out, is_adapted, "`sagelink adapt`")
+    check_output_file(state, is_zipfile, "`sagelink adapt`")
     pair = Pair.load(settings)
     harness = Harness(pair, settings.capture.resize)
-    console = Console()
+    console = SafeConsole()
     tell_demo_limit(console, settings, sources, has_truth=False)
     with ProgressBar(console) as bar:
         learned, held_out = _gather(bar, settings, harness, sources, frames)
@@ -116,9 +121,8 @@ def adapt(
             highlight=False,
             soft_wrap=True,
         )
-        state = out.with_name(out.name + ".resume")
         identity = {"sources": [*sources], "frames": frames, "bytes": wanted, "seed": seed}
-        out.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(out.parent)
         if not _train(console, bar, trainer, state, identity | {"server": weights_digest(pair.server)}, minutes * 60):
             return
         adapted = trainer.result(lambda done, of: bar.show("shares of adapted weights", done, of))
@@ -130,7 +134,7 @@ def adapt(
         highlight=False,
         soft_wrap=True,
     )
-    console.print(f"written to {out}; use it with --server-checkpoint {out}", highlight=False, soft_wrap=True)
+    console.print(f"written to {out}; use it with --server-checkpoint {out}", soft_wrap=True)
 
 
 def _gather(
@@ -156,14 +160,14 @@ def _train(
     """Trains from the beginning, or from the progress saved in `state`; False when a signal ended it early."""
     if state.exists():
         trainer.resume(state, identity)
-        console.print(f"continues with {state} after step {trainer.steps}", highlight=False)
+        console.print(f"continues with {state} after step {trainer.steps}")
     with _stop_requested() as stopped:
         screen = _TrainingScreen(console, bar, limit_s)
         ended = trainer.train(time.monotonic, stopped, screen, lambda: trainer.save(state, identity))
     trainer.save(state, identity)
     if not ended:
         progress = f"interrupted after step {trainer.steps}; progress is in {state}: the same command continues"
-        console.print(progress, style="yellow", highlight=False, soft_wrap=True)
+        console.print(progress, style="yellow", soft_wrap=True)
     return ended
 
 
@@ -180,12 +184,12 @@ class _TrainingScreen:
         self._bar.show(f"step {steps}, loss {loss:.3f}, seconds", min(done, limit), limit)
 
     def on_check(self, agreement: Agreement) -> None:
-        self._console.print(f"held out: {agreement}", highlight=False)
+        self._console.print(f"held out: {agreement}")
 
 
 @contextmanager
 def _stop_requested() -> Iterator[Callable[[], bool]]:
-    """Yields a function that is true after Ctrl-C or SIGTERM, so that the current step is completed first.
+    """Yields a function that is true after a signal to stop, so that the current step is completed first.
 
     A second signal ends the command at once.
     """
@@ -193,11 +197,12 @@ def _stop_requested() -> Iterator[Callable[[], bool]]:
 
     def note(number: int, _frame: FrameType | None) -> None:
         nonlocal requested
+        leave_terminal(number)
         if requested:
             raise KeyboardInterrupt
         requested = True
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, note) for number in stop_signals()}
     try:
         yield lambda: requested
     finally:

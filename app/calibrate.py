@@ -56,23 +56,26 @@ def calibrate(
     continues."""
     settings = options.load({"capture.source": source})
     check_inputs([source], labels)
-    from rich.console import Console
-
+    from sagelink.app.run_outputs import source_files
     from sagelink.lab.calibration_checkpoint import CalibrationCheckpoint
     from sagelink.lab.dataset import pictures_of
-    from sagelink.lab.frontier_measurement import write_frontier
+    from sagelink.lab.frontier_measurement import FRONTIER_MARK, write_frontier
     from sagelink.lab.harness import Harness
     from sagelink.lab.progress_bar import ProgressBar
     from sagelink.models.pair import Pair
-    from sagelink.pipeline.output_files import check_writable
+    from sagelink.monitor.terminal import SafeConsole
+    from sagelink.pipeline.output_files import check_output_file, marked
+    from sagelink.pipeline.private_files import make_private_folder
 
-    check_writable(out.parent)
-    if out.is_dir():
-        raise UsageError(f"--out {str(out)!r} is a folder; accepted: a YAML file to write")
+    resume = out.with_name(out.name + ".resume")
+    for file in (out, resume):
+        check_output_file(
+            file, marked(FRONTIER_MARK.encode()), "`sagelink calibrate`", source_files(settings.all_cameras)
+        )
     pair = Pair.load(settings)
     pictures = pictures_of(settings.all_cameras[0], labels, pair.edge.labels, frames)
     harness = Harness(pair, settings.capture.resize)
-    console = Console()
+    console = SafeConsole()
     tell_demo_limit(console, settings, [source], has_truth=labels is not None)
     with ProgressBar(console) as bar:
         samples = []
@@ -81,15 +84,15 @@ def calibrate(
             bar.show("edge", len(samples), frames)
         if len(samples) < MIN_IMAGES:
             raise UsageError(f"{len(samples)} frames to measure in {source!r}; accepted: {MIN_IMAGES} or more")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint = CalibrationCheckpoint(out.with_name(out.name + ".resume"), samples, pair.server)
+        make_private_folder(out.parent)
+        checkpoint = CalibrationCheckpoint(resume, samples, pair.server)
         frontier = _measure(console, bar, harness, samples, checkpoint)
     if frontier is None:
         return
     truth = "labels" if samples[0].truth is not None else "no labels"
     write_frontier(frontier, out, f"{len(samples)} frames of {source}, {truth}, edge {pair.edge.name}")
     checkpoint.delete()
-    console.print(f"written to {out}; use it with --set encode.frontier={out}", highlight=False, soft_wrap=True)
+    console.print(f"written to {out}; use it with --set encode.frontier={out}", soft_wrap=True)
 
 
 def _measure(
@@ -111,5 +114,5 @@ def _measure(
         state = "no line is complete, nothing is kept"
         if checkpoint.load():
             state = f"complete lines are kept in {checkpoint.path}: the same command continues"
-        console.print(f"interrupted; {state}", style="yellow", highlight=False, soft_wrap=True)
+        console.print(f"interrupted; {state}", style="yellow", soft_wrap=True)
         return None

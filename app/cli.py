@@ -5,6 +5,7 @@ Heavy imports stay inside the commands, so that --help is quick.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -29,6 +30,8 @@ from sagelink.app.options import (
     with_model_options,
 )
 from sagelink.pipeline.errors import SagelinkError, UsageError
+from sagelink.pipeline.log_lines import TerminalLog
+from sagelink.pipeline.text import safe_text
 
 if TYPE_CHECKING:
     from sagelink.pipeline.config import Config
@@ -159,20 +162,19 @@ def run(
 
 
 def _run(settings: Config) -> None:
-    from rich.console import Console
-
     from sagelink.app.run import prepare
     from sagelink.monitor.console_summary import summary_table
+    from sagelink.monitor.terminal import SafeConsole
 
     prepared = prepare(settings)
-    console = Console()
+    console = SafeConsole()
     with prepared.panel(console) as panel:
         if prepared.notice:
             panel.tell(prepared.notice)
         summary = prepared.run(watch=panel.show, tell=panel.tell)
     console.print(summary_table(summary))
     if settings.output.out is not None:
-        console.print(f"written to {settings.output.out}", highlight=False, soft_wrap=True)
+        console.print(f"written to {settings.output.out}", soft_wrap=True)
 
 
 @app.command()
@@ -190,17 +192,18 @@ def replay(
     """Run a recording again, to check it or to compare settings.
 
     Unchanged, it must give the same bits. With --uplink or --set, the results are compared with the recording."""
+    from sagelink.app.recorded_config import changes_results
     from sagelink.app.replay import check, compare
     from sagelink.pipeline.config_file import parse_assignments
 
     changes = parse_assignments(assignments or [])
     rates = [rate.strip() for given in uplink or [] for rate in given.split(",")]
-    if rates or changes:
+    if rates or (changes and changes_results(recording, changes)):
         compare(recording, rates, changes, out or recording / "replay")
     elif out is not None:
         raise UsageError("--out has nothing to hold without --uplink or --set: a check writes no files")
     else:
-        check(recording)
+        check(recording, files=changes)
 
 
 @app.command()
@@ -276,7 +279,7 @@ def report(
 
     if len(folders) > 2:
         raise UsageError(f"{len(folders)} run folders given; accepted: one, or two to compare")
-    typer.echo(f"written to {write_report(folders, out)}, with its plots as PNG files beside it")
+    typer.echo(safe_text(f"written to {write_report(folders, out)}, with its plots as PNG files beside it"))
 
 
 app.command("eval")(evaluate)
@@ -320,7 +323,7 @@ def config_check(config: Annotated[Path, typer.Argument(metavar="FILE", help="YA
     from sagelink.pipeline.config_file import load_config
 
     check_names(load_config(config))
-    typer.echo(f"{config}: valid")
+    typer.echo(safe_text(f"{config}: valid"))
 
 
 app.command("help")(show_help)
@@ -331,7 +334,10 @@ def main() -> None:
     level = os.environ.get("SAGELINK_LOG", "warning").upper()
     if level not in logging.getLevelNamesMapping():
         level = "WARNING"
-    logging.basicConfig(level=level, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    logging.basicConfig(level=level, handlers=[TerminalLog()])
+    for stream in (sys.stdout, sys.stderr):  # the name of a file may hold bytes that are no text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     code = _run_app()
     logging.shutdown()
     sys.stdout.flush()
@@ -345,7 +351,7 @@ def _run_app() -> int:
     try:
         app()
     except SagelinkError as error:
-        typer.echo(f"sagelink: {error}", err=True)
+        typer.echo(safe_text(f"sagelink: {error}"), err=True)
         return error.exit_code
     except SystemExit as end:  # typer always ends like this
         if end.code != _INTERRUPTED:
@@ -353,7 +359,8 @@ def _run_app() -> int:
         typer.echo("sagelink: interrupted before there was a result", err=True)
         return 1
     except Exception as error:
-        typer.echo(f"sagelink: internal error, please report it: {error!r} (SAGELINK_LOG=debug shows more)", err=True)
+        message = f"sagelink: internal error, please report it: {error!r} (SAGELINK_LOG=debug shows more)"
+        typer.echo(safe_text(message), err=True)
         log.debug("event=internal_error", exc_info=True)
         return 1
     return 0

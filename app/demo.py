@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from sagelink.app.run import prepare
+from sagelink.monitor.terminal import SafeConsole
 from sagelink.pipeline.config_file import load_config
 
 # The run's title in the table, its folder, its settings.
@@ -24,7 +24,7 @@ def run_demo(out: Path, frames: int) -> None:
     """Runs the same `frames` synthetic frames under each budget; prints the table, and writes each run below `out`."""
     from sagelink.models.pair import Pair
 
-    console = Console()
+    console = SafeConsole()
     pair = None
     title = f"{frames} synthetic frames of 16 classes, 5 per second; peak bits in any window of 1 s"
     table = Table(title=title, title_justify="left")
@@ -37,14 +37,14 @@ def run_demo(out: Path, frames: int) -> None:
         config = load_config(None, {"capture.source": f"synthetic:{frames}", "models": "demo", **settings, **outputs})
         pair = pair or Pair.load(config)
         run = prepare(config, pair)
-        console.print(f"{title} ...", highlight=False)
+        console.print(f"{title} ...")
         with run.panel(console) as panel:
             summary = run.run(watch=panel.show)
         table.add_row(title, *_cells(summary))
         if summary["interrupted"]:
             break
     console.print(table)
-    console.print(f"runs, with one line per frame, in {out}", highlight=False, soft_wrap=True)
+    console.print(f"runs, with one line per frame, in {out}", soft_wrap=True)
 
 
 def _cells(summary: dict[str, Any]) -> list[str]:

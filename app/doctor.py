@@ -7,7 +7,9 @@ import platform
 from collections.abc import Iterator
 from importlib import metadata
 
-from rich.console import Console
+from rich.text import Text
+
+from sagelink.monitor.terminal import SafeConsole, outside
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "av", "pillow", "zstandard", "pydantic", "safetensors")
 _OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
@@ -17,13 +19,15 @@ Finding = tuple[bool, str, str]  # healthy, subject, detail
 
 def print_diagnosis() -> bool:
     """Prints one line per finding; False when something must be repaired."""
-    console = Console()
+    console = SafeConsole()
     healthy = True
     for check in (_versions, _opencv, _compute, _cameras, _models):
         for fine, subject, detail in check():
             healthy &= fine
-            mark = "[green]ok[/]  " if fine else "[red]fix[/] "
-            console.print(f"{mark} {subject:<14} {detail}", highlight=False, soft_wrap=True)
+            mark = Text("ok", "green") if fine else Text("fix", "red")
+            console.print(
+                Text.assemble(mark, " " * (5 - len(mark)), outside(f"{subject:<14} {detail}")), soft_wrap=True
+            )
     return healthy
 
 

@@ -151,7 +151,14 @@ def _offload(parts: EdgeParts, uplink: Uplink, references: References, score: Sc
         *_value_gate(parts),
         Claim(accounts),
         Select(config.select, references),
-        Encode(parts.encoder, parts.link.wire_bits, config.encode.max_message, references, _zoom_crop(parts, score)),
+        Encode(
+            parts.encoder,
+            parts.link.wire_bits,
+            config.encode.max_message,
+            references,
+            _zoom_crop(parts, score),
+            parts.link.max_message_bytes,
+        ),
         *scripted,
         Ship(uplink, accounts, script.charge_clock if script else parts.clock, wait_for_place=not parts.live),
         RegisterPending(trackers, decided),
@@ -171,7 +178,8 @@ def _value_gate(parts: EdgeParts) -> list[Stage]:
     """The gate on expected gain needs the measured weights of server answers."""
     if not parts.tracked_cameras or parts.config.fuse.rule != "weighted" or parts.config.fuse.weights is not None:
         return []
-    return [ValueGate.from_config(parts.config, parts.models.server, parts.accounts, parts.link.wire_bits)]
+    link, server = parts.link, parts.models.server
+    return [ValueGate.from_config(parts.config, server, parts.accounts, link.wire_bits, link.max_message_bytes)]
 
 
 def _zoom_crop(parts: EdgeParts, score: Score) -> Callable[[Scored], ZoomCrop | None]:

@@ -87,7 +87,7 @@ def _mqtt_link(
     charge_overhead: Callable[[int], bool] | None,
     control: Control,
 ) -> EdgeLink:
-    from sagelink.transport.mqtt.address import open_broker
+    from sagelink.transport.mqtt.address import message_auth, open_broker
     from sagelink.transport.mqtt.edge import MqttEdgeLink
     from sagelink.transport.mqtt.topics import Topics
     from sagelink.transport.webrtc.address import ALSO_WEBRTC
@@ -102,6 +102,7 @@ def _mqtt_link(
         charge_overhead=charge_overhead,
         must_connect=charge_overhead is None,
         on_budget=control.take_budget if charge_overhead else None,
+        auth=message_auth(config.mqtt),
     )
 
 

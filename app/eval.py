@@ -23,6 +23,7 @@ from sagelink.app.options import (
     with_model_options,
 )
 from sagelink.pipeline.json_text import to_json
+from sagelink.pipeline.text import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from sagelink.models.vit import Importance
     from sagelink.stages.evidence_encoder import Encoder
 
+_RESULT = "eval.json"
 _UNITS = "16,32,48,64,96,128,196"
 _CODECS = "auto,webp-frame,avif-frame,jpeg-frame,raw-zstd,token-zstd"
 _IMPORTANCE = "last,rollout"
@@ -99,15 +101,13 @@ def evaluate(
     Compares selectors at numbers of units, or, with --bytes, codecs at message sizes."""
     settings = options.load({"gate.policy": gate, "select.seed": seed})
     check_inputs([str(images)], labels)
-    from rich.console import Console
-
     from sagelink.lab.accuracy_by_bytes import encoder_of
     from sagelink.lab.dataset import find_pictures
     from sagelink.lab.evaluation import Evaluation, weight_by_units
     from sagelink.lab.harness import Harness
     from sagelink.models.pair import Pair
     from sagelink.models.vit import Importance
-    from sagelink.pipeline.output_files import check_writable
+    from sagelink.monitor.terminal import SafeConsole
     from sagelink.stages.frontier_filter import AUTO
     from sagelink.stages.selectors import SELECTORS
     from sagelink.transport.codecs import codec_names
@@ -123,16 +123,26 @@ def evaluate(
     limits = parse_integers("--bytes", caps, MAX_MESSAGE_BYTES) if caps else []
     coders = parse_names("--codecs", codecs or _CODECS, [AUTO, *codec_names()]) if limits else []
     part = parse_rows(rows)
-    check_writable(out)
+    _check_outputs(out)
     pair = Pair.load(settings)
     counts = parse_integers("--units", units, pair.server.grid.units) if units else []
     pictures = find_pictures(images, labels, pair.edge.labels).subset(part, limit)
     evaluation = Evaluation(Harness(pair, settings.capture.resize), settings, weight_by_units(settings, pair.server))
     encoders = {codec: encoder_of(evaluation, codec) for codec in coders}
-    console = Console()
+    console = SafeConsole()
     tell_demo_limit(console, settings, [str(images)], has_truth=pictures.truth is not None)
     _measure(console, evaluation, pictures, (names, kinds, counts), (encoders, limits))
     _write(console, evaluation.report, out)
+
+
+def _check_outputs(out: Path) -> None:
+    from sagelink.lab.eval_plots import is_plot, plot_paths
+    from sagelink.lab.eval_report import Report
+    from sagelink.pipeline.output_files import check_output_file, with_keys
+
+    check_output_file(out / _RESULT, with_keys(Report.__dataclass_fields__.keys()), "`sagelink eval`")
+    for path in plot_paths(out):
+        check_output_file(path, is_plot, "`sagelink eval`")
 
 
 def _measure(
@@ -165,18 +175,23 @@ def _measure(
 def _write(console: Console, report: Report, out: Path) -> None:
     from sagelink.lab.eval_plots import draw
     from sagelink.lab.eval_tables import codecs_table, units_table
+    from sagelink.pipeline.output_files import cannot_write
+    from sagelink.pipeline.private_files import make_private_folder, replace_text
 
     if report.unreadable:
         console.print(f"{len(report.unreadable)} images could not be read and were skipped:", style="yellow")
-        console.print("\n".join(f"  {line}" for line in report.unreadable[:10]), highlight=False)
+        console.print("\n".join(f"  {one_line(line)}" for line in report.unreadable[:10]))
     if report.units_rows:
         console.print(units_table(report))
     if report.codec_rows:
         console.print(codecs_table(report))
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "eval.json").write_text(to_json(report.as_dict(), indent=1) + "\n", encoding="utf-8")
-    if report.rows:
-        draw(report, out)
+    try:
+        make_private_folder(out)
+        replace_text(out / _RESULT, to_json(report.as_dict(), indent=1) + "\n")
+        if report.rows:
+            draw(report, out)
+    except OSError as error:
+        raise cannot_write(out, error) from None
     if report.interrupted:
         console.print(f"interrupted: {len(report.rows)} rows are complete and written", style="yellow")
-    console.print(f"written to {out}", highlight=False, soft_wrap=True)
+    console.print(f"written to {out}", soft_wrap=True)

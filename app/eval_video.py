@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sagelink.pipeline.config import Config
 
 _VIDEOS = (".avi", ".mkv", ".mov", ".mp4", ".webm")
+_RESULT, _PLOT, _OUTCOMES = "eval-video.json", "eval-video.png", Path("cache", "outcomes.jsonl")
 _WORLD = "synthetic:"
 
 
@@ -77,26 +78,29 @@ def evaluate_video(
     Compares our policy with simpler ones, at every rate."""
     settings = options.load()
     check_inputs(sources, labels)
-    from rich.console import Console
-
     from sagelink.lab.harness import Harness
+    from sagelink.lab.video_comparison import is_outcome_cache
     from sagelink.lab.video_policies import VideoPolicies
     from sagelink.models.pair import Pair
-    from sagelink.pipeline.output_files import check_writable
+    from sagelink.monitor.terminal import SafeConsole
+    from sagelink.pipeline.output_files import PLOT_MARK, check_output_file, marked, with_keys
+    from sagelink.pipeline.private_files import make_private_folder
 
     rates_kbps = _rates(rates)
     check_belongs("--rows", rows, "images", not _are_videos(sources))
     part = parse_rows(rows or "0::1")
-    check_writable(out)
+    check_output_file(out / _RESULT, with_keys({"clips", "fps", "truth", "rows"}), "`sagelink eval-video`")
+    check_output_file(out / _PLOT, marked(PLOT_MARK), "`sagelink eval-video`")
+    check_output_file(out / _OUTCOMES, is_outcome_cache, "`sagelink eval-video`")
     pair = Pair.load(settings)
     found = _clips(sources, labels, part, pair.edge.labels, clips, seconds, fps, seed)
     harness = Harness(pair, settings.capture.resize)
     bench = VideoPolicies(harness, settings, fps)
     policies = bench.policies() | (bench.ablations() if ablation else {})
-    console = Console()
+    console = SafeConsole()
     tell_demo_limit(console, settings, sources, has_truth=not _are_videos(sources))
-    out.mkdir(parents=True, exist_ok=True)
-    comparison = _VideoEvaluation(harness, settings, fps, out / "cache")
+    make_private_folder(out)
+    comparison = _VideoEvaluation(harness, settings, fps, out)
     comparison.run(console, found, round(clips * seconds * fps), policies, rates_kbps, seed)
     has_truth = not _are_videos(sources)
     report = {
@@ -112,17 +116,17 @@ def evaluate_video(
     _write(console, report, comparison.rows, "accuracy" if has_truth else "agreement", out)
     if comparison.interrupted:
         console.print("interrupted: the same command continues where it ended", style="yellow")
-    console.print(f"written to {out}", highlight=False, soft_wrap=True)
+    console.print(f"written to {out}", soft_wrap=True)
 
 
 class _VideoEvaluation:
     """Runs every policy over the clips at every rate; after Ctrl-C it holds the rows that are complete."""
 
-    def __init__(self, harness: Harness, settings: Config, fps: float, cache: Path) -> None:
+    def __init__(self, harness: Harness, settings: Config, fps: float, out: Path) -> None:
         self._harness = harness
         self._settings = settings
         self._fps = fps
-        self._cache = cache
+        self._out = out
         self.footage: list[ScoredClip] = []
         self.rows: list[VideoRow] = []
         self.interrupted = False
@@ -145,7 +149,7 @@ class _VideoEvaluation:
                 self._score(clips, frames, bar)
                 # `video` sets only our policy, and that policy's own settings already tell its outcomes apart.
                 mark = f"{self._settings.model_dump_json(exclude={'video'})} {self._fps}"
-                outcomes = OutcomeCache(self._cache / "outcomes.jsonl", mark)
+                outcomes = OutcomeCache(self._out / _OUTCOMES, mark)
                 window_s = self._settings.budget.window
                 for rows in video_rows(policies, self.footage, rates_kbps, window_s, outcomes, seed, bar.show):
                     self.rows += rows
@@ -155,7 +159,7 @@ class _VideoEvaluation:
     def _score(self, clips: Iterable[Clip], frames: int, bar: ProgressBar) -> None:
         from sagelink.lab.scored_clips import ClipScorer
 
-        scorer = ClipScorer(self._harness, self._settings, self._cache)
+        scorer = ClipScorer(self._harness, self._settings, (self._out / _OUTCOMES).parent)
         done = 0
 
         def step(more: int) -> None:
@@ -167,10 +171,17 @@ class _VideoEvaluation:
 
 
 def _write(console: Console, report: Mapping[str, object], table: Sequence[VideoRow], measured: str, out: Path) -> None:
-    (out / "eval-video.json").write_text(to_json(report, indent=1) + "\n", encoding="utf-8")
+    from sagelink.pipeline.output_files import cannot_write
+    from sagelink.pipeline.private_files import replace_text
+
     if table:
         console.print(_table(table, measured))
-        _draw(table, out / "eval-video.png", f"{measured}, %")
+    try:
+        replace_text(out / _RESULT, to_json(report, indent=1) + "\n")
+        if table:
+            _draw(table, out / _PLOT, f"{measured}, %")
+    except OSError as error:
+        raise cannot_write(out, error) from None
 
 
 def _rates(text: str) -> list[float]:
@@ -268,6 +279,9 @@ def _table(rows: Sequence[VideoRow], measured: str) -> Table:
 def _draw(rows: Sequence[VideoRow], path: Path, label: str) -> None:
     from matplotlib.figure import Figure
 
+    from sagelink.pipeline.output_files import MADE_BY
+    from sagelink.pipeline.private_files import replacing
+
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     for number, name in enumerate(dict.fromkeys(row.policy for row in rows)):
@@ -284,4 +298,5 @@ def _draw(rows: Sequence[VideoRow], path: Path, label: str) -> None:
     axes.set(xlabel="uplink, kbit/s", ylabel=label, xscale="log")
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8)
-    figure.savefig(path, dpi=130)
+    with replacing(path) as unfinished:
+        figure.savefig(unfinished, dpi=130, metadata={"Software": MADE_BY})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.table import Table
+
+from sagelink.monitor.terminal import SafeConsole
 
 
 def print_models() -> None:
@@ -26,7 +27,7 @@ def print_models() -> None:
         if cached or name in defaults:
             use = f"{defaults[name]} of --models deit" if name in defaults else "--edge-model, --server-model"
             table.add_row(name, "cached" if cached else "downloaded at first use", use)
-    console = Console()
+    console = SafeConsole()
     console.print(table)
     console.print(
         f"\n{len(known)} more timm names can be tried: VisionTransformer models; on the edge with a class token.\n"

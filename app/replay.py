@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sagelink.app.recorded_config import recorded_config
 from sagelink.app.replay_script import Script
 from sagelink.app.run import Run
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.config_file import Overrides, load_config
 from sagelink.pipeline.errors import SagelinkError, UsageError
+from sagelink.pipeline.output_files import CONFIG
 from sagelink.pipeline.types import Verdict
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ class _RecordingCheck:
 
         place = verdict.frame.camera, verdict.frame.seq
         recorded, replayed = timeless(self._recording.rows[place]["verdict"]), timeless(record(verdict, self._labels))
-        keys = [key for key in recorded if recorded[key] != replayed[key]]
+        keys = [key for key in recorded if recorded[key] != replayed.get(key)]
         self.frames += 1
         self.messages += verdict.message is not None
         if verdict.message != self._recording.message(place):
@@ -47,18 +49,20 @@ class _RecordingCheck:
             self.differences.append(f"camera {place[0]} frame {place[1]}: {values}")
 
 
-def check(folder: Path, models: Pair | None = None) -> None:
-    """Replays a recording exactly, and prints that every bit is the same. Raises SagelinkError when a bit differs."""
-    from rich.console import Console
+def check(folder: Path, models: Pair | None = None, files: Overrides | None = None) -> None:
+    """Replays a recording exactly, and prints that every bit is the same. Raises SagelinkError when a bit differs.
 
+    `files`: settings that name files outside of the recording, which the user trusts.
+    """
     from sagelink.models.pair import Pair
+    from sagelink.monitor.terminal import SafeConsole
 
-    config, recording, captures = _open(folder, {}, common_time=False)
+    config, recording, captures = _open(folder, files or {}, common_time=False)
     script = Script(recording, captures, config.ship.server)
     pair = models or Pair.load(config)
     comparison = _RecordingCheck(recording, pair.edge.labels)
     run = Run(config, captures, pair, script)
-    console = Console()
+    console = SafeConsole()
     with run.panel(console) as panel:
 
         def watch(verdict: Verdict) -> None:
@@ -81,24 +85,28 @@ def check(folder: Path, models: Pair | None = None) -> None:
 
 def compare(folder: Path, rates: Sequence[str], changes: Overrides, out: Path, models: Pair | None = None) -> None:
     """Runs the recorded frames with other settings, once per rate; prints a table and writes a plot into `out`."""
-    from rich.console import Console
-
     from sagelink.models.pair import Pair
     from sagelink.monitor.replay_comparison import comparison_table, save_comparison, trial_run
+    from sagelink.monitor.terminal import SafeConsole
+    from sagelink.pipeline.output_files import PLOT_MARK, check_output_file, marked
 
     for name in rates:
         load_config(None, {"budget.uplink": name})  # a wrong rate is refused before the first run starts
-    console = Console()
+    plot = out / "comparison.png"
+    check_output_file(plot, marked(PLOT_MARK), "`sagelink replay`")
+    console = SafeConsole()
     recording, results = None, []
     pair = models
     for name in [*rates] or ["changed"]:
         rate: dict[str, object] = {"budget.uplink": name} if rates else {}
         run_folder = out / "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in name)
+        if run_folder.exists() and run_folder.samefile(folder):
+            raise UsageError(f"--out {str(out)!r}: {str(run_folder)!r} is the recording; accepted: another folder")
         overrides = {"ship.server": "", **changes, **rate, "output.out": str(run_folder)}
         config, recording, captures = _open(folder, overrides, common_time=True)
         pair = pair or Pair.load(config)
         run = Run(config, captures, pair)
-        console.print(f"{name} ...", highlight=False)
+        console.print(f"{name} ...")
         with run.panel(console) as panel:
             summary = run.run(panel.show)
         results.append(trial_run(name, run_folder))
@@ -106,28 +114,24 @@ def compare(folder: Path, rates: Sequence[str], changes: Overrides, out: Path, m
             break
     assert recording is not None
     console.print(comparison_table(recording.rows, results))
-    save_comparison(recording.rows, results, out / "comparison.png")
-    console.print(f"runs and comparison.png in {out}", highlight=False, soft_wrap=True)
+    save_comparison(recording.rows, results, plot)
+    console.print(f"runs and comparison.png in {out}", soft_wrap=True)
 
 
 def _open(
     folder: Path, overrides: Overrides, common_time: bool
 ) -> tuple[Config, RecordingReader, list[RecordedCamera]]:
-    """The recorded configuration with `overrides`, without outputs and limits; the recording; its cameras.
+    """The recorded configuration with `overrides`; the recording; its cameras.
 
     `common_time`: see `RecordedCamera`. Raises UsageError.
     """
-    from sagelink.pipeline.output_files import CONFIG
     from sagelink.stages.recording_reader import RecordedCamera, RecordingReader
 
     recording = RecordingReader(folder)
-    clear: dict[str, object] = {f"output.{key}": None for key in ("out", "annotate", "record")}
-    clear |= {"capture.realtime": False, "capture.duration": None, "capture.max_frames": None}
-    # Recordings of version 0.2 hold quantities as numbers.
-    config = load_config(folder / CONFIG, {**clear, **overrides}, numbers_without_unit=True)
+    config = recorded_config(folder, overrides)
     names = {camera.name for camera in config.all_cameras}
     unknown = recording.cameras().keys() - names
     if unknown:
-        raise UsageError(f"recording {str(folder)!r}: {CONFIG} names no camera {', '.join(sorted(unknown))}")
+        raise UsageError(f"recording {str(folder)!r}: {CONFIG} names no camera {', '.join(sorted(unknown)[:10])}")
     order = [camera.name for camera in config.all_cameras if camera.name in recording.cameras()]
     return config, recording, [RecordedCamera(recording, name, common_time) for name in order]

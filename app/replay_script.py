@@ -41,7 +41,7 @@ class Script:
         self.ask_clock = _RecordedClock(recording.rows, "asked_s")
         self.charge_clock = _RecordedClock(recording.rows, "sent_s")
         self.drops = _RecordedDrops(recording.rows)
-        self.link = RecordedLink(recording.rows, _message_bits(recording, server))
+        self.link = RecordedLink(recording.rows, *_message_costs(recording, server))
         self._overhead = OverheadReplay(charge for row in recording.rows.values() for charge in row.get("tolls", []))
         self._rows = recording.rows
 
@@ -59,21 +59,24 @@ class Script:
         return item if passed_s is not None or reason not in _OUTSIDE_REASONS else EdgeOnly(item, reason)
 
 
-def _message_bits(recording: RecordingReader, server: str) -> Callable[[int], int]:
-    """Returns a function from message bytes to wire bits. Raises UsageError when the recording does not determine the
-    wire cost of a message, or lacks the connection's overhead."""
+def _message_costs(recording: RecordingReader, server: str) -> tuple[Callable[[int], int], int]:
+    """Returns a function from message bytes to wire bits, and the longest message of the link.
+
+    Raises UsageError when the recording does not determine the wire cost of a message, or lacks the connection's
+    overhead."""
     from sagelink.transport.webrtc.address import parse_url
-    from sagelink.transport.webrtc.wire_cost import WebRtcCostModel
+    from sagelink.transport.webrtc.wire_cost import MAX_SCTP_MESSAGE_BYTES, WebRtcCostModel
+    from sagelink.transport.wire import MAX_MESSAGE_BYTES
 
     if not server:
-        return lambda message_bytes: 8 * message_bytes
+        return lambda message_bytes: 8 * message_bytes, MAX_MESSAGE_BYTES
     if not is_webrtc(server):
         obstacle = f"a run over {server}: the wire cost of a message depends on the broker, which is not recorded"
     elif any("tolls" not in row for row in recording.rows.values()):
         obstacle = "an older version, which did not record the connection's own overhead"
     else:
         tls, host, _ = parse_url(server, "ship.server")
-        return WebRtcCostModel(ipv6=":" in host, tls=tls).message_bits
+        return WebRtcCostModel(ipv6=":" in host, tls=tls).message_bits, MAX_SCTP_MESSAGE_BYTES
     raise UsageError(f"recording {str(recording.folder)!r} is from {obstacle}; accepted: --uplink or --set, to compare")
 
 
@@ -144,9 +147,10 @@ class _RecordedFrames:
 class RecordedLink:
     """An EdgeLink whose server is the recording: it returns the recorded replies and sends nothing."""
 
-    def __init__(self, rows: Mapping[Place, Row], message_bits: Callable[[int], int]) -> None:
+    def __init__(self, rows: Mapping[Place, Row], message_bits: Callable[[int], int], max_message_bytes: int) -> None:
         """`message_bits`: from message bytes to bits on the wire, framing included."""
         self._rows = rows
+        self._max_message_bytes = max_message_bytes
         self._message_bits = message_bits
         self._down: Channel[tuple[str, bytes]] = Channel("downlink", capacity=64)
 
@@ -158,6 +162,9 @@ class RecordedLink:
 
     def wire_bits(self, camera: str, message_bytes: int) -> int:
         return self._message_bits(message_bytes)
+
+    def max_message_bytes(self, camera: str) -> int:
+        return self._max_message_bytes
 
     def refusal(self) -> str | None:
         return None

@@ -10,21 +10,22 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from sagelink.app.demo_notice import demo_notice, have_classes
-from sagelink.app.summary import run_summary, sources, write_summary
+from sagelink.app.summary import run_summary, sources
+from sagelink.monitor.freshness import LinkWatch
 from sagelink.monitor.live_stats import LiveStats
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.camera_accounts import CameraAccount, CameraShare, open_accounts
 from sagelink.pipeline.clock import BudgetClock, MonotonicClock, StreamClock
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.connection_overhead import OverheadLog
+from sagelink.pipeline.descriptors import raise_descriptor_limit
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.graph import Graph
-from sagelink.pipeline.output_files import check_writable
-from sagelink.pipeline.tasks import first_error, on_signals, run_loop, signals_ignored
+from sagelink.pipeline.tasks import background, first_error, on_signals, run_loop, signals_ignored
 from sagelink.pipeline.types import Drop, Verdict
 from sagelink.stages.run_control import Control
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from sagelink.app.edge_graph import EdgeParts
     from sagelink.app.replay_script import Script
+    from sagelink.app.run_outputs import RunOutputs
     from sagelink.models.pair import Pair
     from sagelink.monitor.monitor import Monitor
     from sagelink.monitor.terminal_panel import LivePanel
@@ -58,26 +60,27 @@ def check_names(config: Config) -> None:
 
 
 def prepare(config: Config, models: Pair | None = None) -> Run:
-    """Opens the sources, loads the models and checks the outputs.
+    """Claims the outputs, opens the sources and loads the models.
 
     `models`: a pair that is already loaded. Raises SagelinkError when the run cannot start.
     """
+    from sagelink.app.run_outputs import RunOutputs, source_files
     from sagelink.models.pair import Pair
     from sagelink.monitor.dashboard import check_dashboard
     from sagelink.stages.capture import close_captures, open_captures
 
     check_names(config)
     check_dashboard(config.dashboard)
-    for path in (config.output.out, config.output.record, config.output.annotate and config.output.annotate.parent):
-        if path is not None:
-            check_writable(path)
-    captures = open_captures(config.all_cameras, config.capture)
-    try:
+    with ExitStack() as stack:
+        outputs = RunOutputs(config, source_files(config.all_cameras))
+        stack.callback(outputs.release)
+        captures = open_captures(config.all_cameras, config.capture)
+        stack.callback(close_captures, captures)
         models = models or Pair.load(config)
-        return Run(config, captures, models, notice=demo_notice(config, have_classes(captures, models.edge.labels)))
-    except BaseException:
-        close_captures(captures)
-        raise
+        notice = demo_notice(config, have_classes(captures, models.edge.labels))
+        run = Run(config, captures, models, notice=notice, outputs=outputs)
+        stack.pop_all()
+        return run
 
 
 class Run:
@@ -90,9 +93,11 @@ class Run:
         models: Pair,
         script: Script | None = None,
         notice: str | None = None,
+        outputs: RunOutputs | None = None,
     ) -> None:
         """`script`: in an exact replay, the recorded decisions of the outside world. `notice`: a line that everybody
-        who watches the run sees. Raises UsageError."""
+        who watches the run sees. `outputs`: where they have been claimed; otherwise `run` claims them. Raises
+        UsageError."""
         from sagelink.stages.confidence_gate import Gate
         from sagelink.stages.evidence_encoder import Encoder
         from sagelink.stages.fuse import Fuse
@@ -114,9 +119,11 @@ class Run:
         self._encoder = Encoder.from_config(config, models.server)
         self._fuse = Fuse(config.fuse.rule == "server", config.fuse.weights, models.server.grid.units)
         self._overhead = OverheadLog(self.budget, recorded=config.output.record is not None)
+        self._outputs = outputs
         self._script = script
         if script is not None:
             script.budget = self.budget
+        self._link_watch = LinkWatch()
         self._interrupted = False
 
     @property
@@ -144,10 +151,8 @@ class Run:
     def now(self) -> dict[str, Any]:
         """The current state of the run as plain JSON values; docs/dashboard.md describes the keys."""
         health = {capture.name: capture.health() for capture in self.captures}
-        return self.stats.snapshot(self.models.edge.labels, health) | {
-            "control": self.control.state(),
-            "notice": self.notice,
-        }
+        stats = self.stats.snapshot(self.models.edge.labels, health)
+        return stats | {"control": self.control.state(), "notice": self.notice} | self._link_watch.state(stats)
 
     def run(
         self, watch: Callable[[Verdict], None] | None = None, tell: Callable[[str], None] | None = None
@@ -157,23 +162,30 @@ class Run:
         `watch` receives each verdict, in capture order, in a thread. `tell` receives messages for the user, such as the
         dashboard's address. Raises SagelinkError when the run fails; all results up to then are kept.
         """
+        from sagelink.app.run_outputs import RunOutputs
         from sagelink.app.run_sinks import VerdictCallback, open_output_sinks
         from sagelink.pipeline.urls import is_webrtc
 
+        raise_descriptor_limit()
         began_s = time.monotonic()
         sinks: list[Sink] = [self.stats]
+        outputs = self._outputs or RunOutputs(self.config)
         recorder = self._recorder(sinks)
         monitor = self._monitor(tell)
         try:
-            for sink in open_output_sinks(self.config, self.models, self.captures, self.live, self._overhead):
+            outputs.begin()
+            for sink in open_output_sinks(self.config, self.models, outputs.videos, self.live, self._overhead):
                 sinks.append(sink)
             if watch is not None:
                 sinks.append(VerdictCallback(watch))
             sinks.extend(monitor.sinks)
             with _one_blas_thread():
                 run_loop(self._run_graph(recorder, monitor), fast=is_webrtc(self.config.ship.server))
-        finally:
-            self._finish(recorder, began_s)
+        except BaseException:
+            with suppress(SagelinkError):  # the first error is the one to report
+                self._finish(recorder, outputs, began_s)
+            raise
+        self._finish(recorder, outputs, began_s)
         self._check_answers()
         return self.summary(time.monotonic() - began_s)
 
@@ -215,7 +227,8 @@ class Run:
             async with self._link(clock, monitor.count_recovered) as link:
                 graph = edge_graph(self._parts(recorder, link, clock))
                 self._stop_on_signals(graph)
-                async with monitor.serving(link, graph):
+                self._link_watch.follow(link.refusal)
+                async with background(self._link_watch.run()), monitor.serving(graph):
                     await graph.run()
         except BaseExceptionGroup as errors:
             raise first_error(errors) from None
@@ -223,7 +236,8 @@ class Run:
             for item in graph.leftovers() if graph else ():
                 verdict = verdict_on(item, self._fuse)
                 if verdict is not None:
-                    recorder.write(verdict)
+                    with suppress(SagelinkError):  # a sink has failed: closing the recorder raises it again
+                        recorder.write(verdict)
 
     def _parts(self, recorder: Recorder, link: EdgeLink, clock: BudgetClock) -> EdgeParts:
         from sagelink.app.edge_graph import EdgeParts
@@ -252,7 +266,7 @@ class Run:
         return edge_link(self.config, self.models, cameras, self._overhead, self.control, clock, on_recovered)
 
     def _stop_on_signals(self, graph: Graph) -> None:
-        """The first Ctrl-C or SIGTERM lets the frames inside get through; the second cuts them off."""
+        """The first Ctrl-C, SIGTERM or SIGHUP lets the frames inside get through; the second cuts them off."""
 
         def stop() -> None:
             if graph.stopping:
@@ -275,15 +289,21 @@ class Run:
             faults = ", ".join(f"{name} ({state.get('fault') or 'silent'})" for name, state in health.items())
             raise SagelinkError(f"no camera gave a frame: {faults}")
 
-    def _finish(self, recorder: Recorder, began_s: float) -> None:
-        """Closes the sinks and writes the summary, whatever happened before."""
-        out = self.config.output.out
+    def _finish(self, recorder: Recorder, outputs: RunOutputs, began_s: float) -> None:
+        """Closes the sinks and writes the summary, whatever happened before. Raises the first SagelinkError."""
+        failures: list[SagelinkError] = []
         with signals_ignored():  # a further Ctrl-C must not cut off results that are almost written
             try:
                 recorder.close()
-            finally:
-                if out is not None and out.is_dir():
-                    write_summary(out, self.summary(time.monotonic() - began_s))
+            except SagelinkError as error:
+                failures.append(error)
+            try:
+                outputs.write_summary(self.summary(time.monotonic() - began_s))
+            except SagelinkError as error:
+                failures.append(error)
+            outputs.release()
+        if failures:
+            raise failures[0]
 
 
 def _check_repeatable(config: Config, live: bool) -> None:

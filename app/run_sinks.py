@@ -2,53 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from sagelink.app.recorded_config import to_record
 from sagelink.models.pair import Pair
-from sagelink.pipeline.config import Config, DashboardConfig
-from sagelink.pipeline.config_file import dump_config
+from sagelink.pipeline.config import Config
 from sagelink.pipeline.connection_overhead import OverheadLog
-from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.output_files import PICTURES, RESULTS, SUMMARY
+from sagelink.pipeline.output_files import PICTURES, RESULTS, cannot_open
 from sagelink.pipeline.types import Verdict
-from sagelink.stages.capture import Capture
 from sagelink.stages.sinks.annotate import AnnotatedVideos, Painter
 from sagelink.stages.sinks.contract import Sink
+from sagelink.stages.sinks.file_sink import FileSink
 from sagelink.stages.sinks.highlights import Highlights
 from sagelink.stages.sinks.jsonl import JsonLines
 from sagelink.stages.sinks.recording_writer import RecordingWriter
 
 
 def open_output_sinks(
-    config: Config, models: Pair, captures: Sequence[Capture], live: bool, overhead: OverheadLog
+    config: Config, models: Pair, videos: Mapping[str, Path], live: bool, overhead: OverheadLog
 ) -> Iterator[Sink]:
     """Yields each sink as soon as it is open, so that the caller can close it when the next one fails.
 
-    Raises UsageError when an output cannot be written.
+    `videos`: path of the annotated video of each camera. Raises SagelinkError when an output cannot be opened.
     """
     output, labels = config.output, models.edge.labels
     painter = Painter(labels, models.server.grid, config.capture.resize)
+    if output.out is not None:
+        yield _opened(output.out / RESULTS, lambda path: JsonLines(path, labels))
+        if output.pictures:
+            yield _opened(output.out / PICTURES, lambda path: Highlights(path, painter, output.pictures))
+    if output.record is not None:
+        yield _opened(
+            output.record, lambda path: RecordingWriter(path, *to_record(config), labels, live, overhead.take)
+        )
+    if output.annotate is not None:
+        yield _opened(output.annotate, lambda path: AnnotatedVideos(videos, painter))
+
+
+def _opened(path: Path, make: Callable[[Path], Sink]) -> Sink:
     try:
-        if output.out is not None:
-            _prepare_folder(output.out)
-            yield JsonLines(output.out / RESULTS, labels)
-            if output.pictures:
-                yield Highlights(output.out / PICTURES, painter, output.pictures)
-        if output.record is not None:
-            # A replay of the recording must not open the dashboard to the same viewers.
-            recorded = dump_config(config.model_copy(update={"dashboard": DashboardConfig()}))
-            yield RecordingWriter(output.record, recorded, labels, live, overhead.take)
-        if output.annotate is not None:
-            output.annotate.parent.mkdir(parents=True, exist_ok=True)
-            yield AnnotatedVideos(output.annotate, painter, len(captures) > 1)
+        return FileSink(make(path), path)
     except OSError as error:
-        raise UsageError(f"output cannot be written: {error}") from None
-
-
-def _prepare_folder(out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    (out / SUMMARY).unlink(missing_ok=True)  # left by an earlier run into the same folder
+        raise cannot_open(path, error) from None
 
 
 class VerdictCallback:

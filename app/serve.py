@@ -16,6 +16,7 @@ from sagelink.models import loading
 from sagelink.monitor.metrics import ServerMetrics
 from sagelink.net.http import parse_address, serve_http
 from sagelink.pipeline.config import Config
+from sagelink.pipeline.descriptors import raise_descriptor_limit
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.tasks import abandon_threads_at_exit, on_signals, run_loop
 from sagelink.pipeline.urls import is_webrtc
@@ -32,6 +33,7 @@ _DRAIN_S = 1.0  # after a signal, for the frames that are inside
 
 def serve(config: Config, tell: Callable[[str], None]) -> None:
     """Serves until Ctrl-C or SIGTERM. `tell` receives one line for the user. Raises SagelinkError."""
+    raise_descriptor_limit()
     open_link = listener_factory(config)
     http = parse_address(config.serve.http, "serve.http") if config.serve.http else None
     torch.set_num_threads(config.threads)
@@ -48,13 +50,15 @@ async def _serve(
 ) -> None:
     abandon_threads_at_exit()
     metrics = ServerMetrics(CollectorRegistry())
-    limits = BatchLimits(config.serve.max_batch_units, config.serve.max_wait, config.serve.queue)
+    own = config.serve
+    limits = BatchLimits(own.max_batch_units, own.max_wait, own.queue, own.waiting)
     async with AsyncExitStack() as stack:
         link = await stack.enter_async_context(open_link(metrics, classifier.model))
         service = Service(
             link, classifier, limits, metrics, config.serve.workers, ReferenceStore(config.serve.memory or 0)
         )
         _check_cameras(link, service)
+        link.serve_fitting(service.misfit)
         line = f"serving {classifier.model.name} on {link.url}"
         if is_webrtc(config.serve.listen) and config.webrtc.max_viewers:
             line += f", page for browsers on {link.url.removeprefix('webrtc+')}/"

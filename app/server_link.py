@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,8 +17,9 @@ from sagelink.net.optional_aiortc import need_aiortc
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.urls import is_webrtc
-from sagelink.transport.link import ServerLink
-from sagelink.transport.mqtt.address import Broker, open_broker
+from sagelink.transport.link import CameraInfo, ServerLink
+from sagelink.transport.message_auth import MessageAuth
+from sagelink.transport.mqtt.address import Broker, message_auth, open_broker
 from sagelink.transport.mqtt.embedded import embedded_broker
 from sagelink.transport.mqtt.server import MqttServerLink
 from sagelink.transport.mqtt.topics import Topics
@@ -38,7 +39,11 @@ class ListeningLink(ServerLink, Protocol):
 
     @property
     def trouble(self) -> str | None:
-        """The reason why no camera can reach the server now; None while cameras can."""
+        """The reason why the server serves no camera now; None while it can."""
+        ...
+
+    def serve_fitting(self, misfit: Callable[[CameraInfo], str | None]) -> None:
+        """Where servers share frames, takes part only while a camera fits. `misfit`: why a camera does not."""
         ...
 
     def close(self) -> None:
@@ -66,7 +71,8 @@ def listener_factory(config: Config) -> ListenerFactory:
         _check_certificate(config, endpoint)
         return lambda metrics, model: _webrtc(config, endpoint, metrics, model)
     broker = open_broker(listen, config.mqtt, "serve.listen", ALSO_WEBRTC) if listen else _embedded(config)
-    return lambda metrics, _: _mqtt(config, broker, metrics)
+    auth = message_auth(config.mqtt)
+    return lambda metrics, _: _mqtt(config, broker, auth, metrics)
 
 
 def _embedded(config: Config) -> Broker:
@@ -102,13 +108,15 @@ def _check_certificate(config: Config, endpoint: SignallingEndpoint) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _mqtt(config: Config, broker: Broker, metrics: ServerMetrics) -> AsyncIterator[MqttServerLink]:
+async def _mqtt(
+    config: Config, broker: Broker, auth: MessageAuth | None, metrics: ServerMetrics
+) -> AsyncIterator[MqttServerLink]:
     async with AsyncExitStack() as stack:
         if config.serve.embedded_broker:
             where = parse_address(config.serve.embedded_broker)
             await stack.enter_async_context(embedded_broker(*where, broker.username, broker.password))
         group = config.serve.group if broker.protocol == "5" else ""
-        link = MqttServerLink(broker, Topics(config.mqtt.prefix), group, metrics.connected.set)
+        link = MqttServerLink(broker, Topics(config.mqtt.prefix), group, metrics.connected.set, auth)
         await stack.enter_async_context(link)
         await asyncio.sleep(_RETAINED_S)
         yield link

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sagelink.pipeline.json_text import to_json
-from sagelink.pipeline.output_files import SUMMARY
+from sagelink.pipeline.output_files import SUMMARY, cannot_write
+from sagelink.pipeline.private_files import replace_text
 
 if TYPE_CHECKING:
     from sagelink.models.pair import Pair
@@ -58,11 +59,11 @@ def sources(captures: Sequence[Capture]) -> str:
 
 
 def write_summary(folder: Path, summary: Mapping[str, object]) -> None:
-    """Writes summary.json at once or not at all: a reader never finds half of it."""
-    path = folder / SUMMARY
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(to_json(summary, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    """Writes summary.json at once or not at all: a reader never finds half of it. Raises SagelinkError."""
+    try:
+        replace_text(folder / SUMMARY, to_json(summary, indent=2) + "\n")
+    except OSError as error:
+        raise cannot_write(folder / SUMMARY, error) from None
 
 
 def _camera(capture: Capture, tally: Tally, account: CameraAccount) -> dict[str, object]:

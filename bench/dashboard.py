@@ -25,6 +25,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import numpy as np
@@ -33,6 +34,7 @@ from prometheus_client import CollectorRegistry
 
 from sagelink.models.loading import UnitGrid
 from sagelink.monitor.dashboard_routes import dashboard_app
+from sagelink.monitor.freshness import LinkWatch
 from sagelink.monitor.live_stats import LiveStats
 from sagelink.monitor.run_view import RunView
 from sagelink.monitor.verdict_feed import VerdictFeed
@@ -177,6 +179,13 @@ def bench_hour() -> None:
     labels = ("a", "b")
     feed, stats, done = VerdictFeed(labels, live=False), LiveStats(), threading.Event()
     control = Control(UplinkBudget(64_000, 1.0), Gate(GateConfig()))
+    link = LinkWatch()
+    link.follow(lambda: None)
+
+    def now() -> dict[str, Any]:
+        snapshot = stats.snapshot(labels, {"camera": None})
+        return snapshot | {"control": control.state()} | link.state(snapshot)
+
     run_view = RunView(
         title="an hour",
         models="none",
@@ -187,8 +196,7 @@ def bench_hour() -> None:
         feed=feed,
         control=control,
         registry=CollectorRegistry(),
-        snapshot=lambda: stats.snapshot(labels, {"camera": None}) | {"control": control.state()},
-        link=lambda: None,
+        now=now,
     )
     threading.Thread(target=lambda: asyncio.run(push(feed, stats, run_view, done)), daemon=True).start()
     with sync_playwright() as playwright:

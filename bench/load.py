@@ -30,7 +30,7 @@ from sagelink.pipeline.config import MqttConfig, ServeConfig
 from sagelink.transport.link import CameraInfo
 from sagelink.transport.mqtt.address import open_broker
 from sagelink.transport.mqtt.server import MqttServerLink
-from sagelink.transport.mqtt.topics import SESSION_BYTES, Topics, encode_state
+from sagelink.transport.mqtt.topics import PREFIX_BYTES, Topics, encode_state
 from sagelink.transport.wire import decode_reply
 
 _TOPICS = Topics("load")
@@ -52,7 +52,7 @@ class SimulatedCamera:
         self.sent = 0
         self.subscribed = asyncio.Event()
         self._node = f"node{number}"
-        self._session = number.to_bytes(SESSION_BYTES, "big")
+        self._session = number.to_bytes(PREFIX_BYTES, "big")
         self._round_trips_s = round_trips_s
         self._began_s: dict[int, float] = {}
         self._expiry = Properties(PacketTypes.PUBLISH)
@@ -93,7 +93,7 @@ class SimulatedCamera:
         self._client.subscribe(_TOPICS.verdict(f"{self._node}/+"))
 
     def _receive(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
-        reply = decode_reply(message.payload[SESSION_BYTES:])
+        reply = decode_reply(message.payload[PREFIX_BYTES:])
         assert reply.refusal is None, reply.refusal
         began_s = self._began_s.pop(reply.seq, None)
         if began_s is not None:

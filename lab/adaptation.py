@@ -25,7 +25,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
@@ -35,7 +35,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from sagelink.lab.training_batches import MAX_UNIT_SHARE, Batch, BatchDataset
 from sagelink.models.loading import PARTIAL, Model, Partial
 from sagelink.models.vit import features_of_units, to_units
-from sagelink.pipeline.errors import SagelinkError
+from sagelink.pipeline.output_files import cannot_write
+from sagelink.pipeline.private_files import replacing
 
 Weights: TypeAlias = dict[str, Tensor]
 BATCH_SIZES = (20, 12)  # frames per step: whole coded frames, and frames with chosen units
@@ -207,9 +208,19 @@ def save_adapted(model: Model, path: Path, share: float, steps: int) -> None:
         PARTIAL + "most_units": str(model.partial.max_units),
     }
     try:
-        save_file(weights, path, metadata=metadata)
+        with replacing(path) as unfinished:
+            save_file(weights, unfinished, metadata=metadata)
     except (OSError, SafetensorError) as error:
-        raise SagelinkError(f"--out {str(path)!r} cannot be written: {error}") from None
+        raise cannot_write(path, error) from None
+
+
+def is_adapted(path: Path) -> bool:
+    """Recognises checkpoints that `save_adapted` wrote."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return PARTIAL + "most_bytes" in (file.metadata() or {})
+    except SafetensorError:
+        return False
 
 
 @contextmanager

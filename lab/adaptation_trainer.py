@@ -6,7 +6,6 @@ and a state file from which an interrupted training continues.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,8 @@ from sagelink.lab.adaptation import Student, Weights, mixed
 from sagelink.lab.held_out import Agreement, HeldOut
 from sagelink.models.loading import Model
 from sagelink.pipeline.errors import SagelinkError, UsageError
+from sagelink.pipeline.output_files import cannot_write
+from sagelink.pipeline.private_files import replacing
 
 MIX_SHARES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # 0: stock weights, 1: student weights
 _TOLERANCE = 0.01  # agreement may fall by this much at one message size or share of the units
@@ -142,12 +143,12 @@ class Trainer:
             "best_steps": self._best_steps,
             "checks": self._check_means,
         }
-        partial = path.with_name(path.name + ".partial")
         try:
-            torch.save(state, partial)
-            os.replace(partial, path)
-        except (OSError, RuntimeError) as error:  # torch raises RuntimeError for a full disk
-            partial.unlink(missing_ok=True)
+            with replacing(path) as unfinished:
+                torch.save(state, unfinished)
+        except OSError as error:
+            raise cannot_write(path, error) from None
+        except RuntimeError as error:  # torch raises it for a full disk
             raise SagelinkError(f"{str(path)!r} cannot be written: {str(error).splitlines()[0]}") from None
 
     def resume(self, path: Path, identity: dict[str, Any]) -> None:

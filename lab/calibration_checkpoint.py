@@ -10,11 +10,10 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from sagelink.lab.frontier_measurement import write_frontier
 from sagelink.lab.harness import Sample
 from sagelink.models.loading import Model, weights_digest
+from sagelink.pipeline.documents import parse_yaml, read_text
 from sagelink.stages.frontier import CurveModel, FrontierModel
 
 
@@ -30,10 +29,10 @@ class CalibrationCheckpoint:
     def load(self) -> list[CurveModel]:
         """The saved curves; empty if there is no file, or if it is damaged or belongs to another calibration."""
         try:
-            text = self.path.read_text(encoding="utf-8")
+            text = read_text(self.path)
             if text.startswith(f"# {self._note}\n"):
-                return FrontierModel.model_validate(yaml.safe_load(text)).lines
-        except (OSError, ValueError, yaml.YAMLError):
+                return FrontierModel.model_validate(parse_yaml(text)).lines
+        except (OSError, ValueError):
             pass
         return []
 

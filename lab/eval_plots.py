@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from sagelink.lab.eval_report import CodecRow, Report, UnitsRow
+from sagelink.pipeline.output_files import MADE_BY, PLOT_MARK, marked
+from sagelink.pipeline.private_files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,10 +62,27 @@ def _figure(report: Report, name: str, label: str, curves: Curves, out: Path) ->
             axes.set_xscale("log")
     figure.axes[0].set_ylabel("top-1, %" if report.truth == "labels" else "agreement with the server, %")
     figure.axes[1].legend(fontsize=8, loc="lower right")
-    paths = [out / f"accuracy-{name}{suffix}" for suffix in (".png", ".svg")]
+    paths = _paths(out, name)
     for path in paths:
-        figure.savefig(path, dpi=130, metadata={"Date": None} if path.suffix == ".svg" else None)
+        svg = path.suffix == ".svg"
+        with replacing(path) as unfinished:
+            metadata = {"Date": None, "Creator": MADE_BY} if svg else {"Software": MADE_BY}
+            figure.savefig(unfinished, dpi=130, metadata=metadata)
     return paths
+
+
+def plot_paths(out: Path) -> list[Path]:
+    """All files that `draw` may write."""
+    return [*_paths(out, "bytes"), *_paths(out, "units")]
+
+
+def is_plot(path: Path) -> bool:
+    """Recognises files that `draw` wrote."""
+    return marked(f"<dc:title>{MADE_BY}</dc:title>".encode() if path.suffix == ".svg" else PLOT_MARK)(path)
+
+
+def _paths(out: Path, name: str) -> list[Path]:
+    return [out / f"accuracy-{name}{suffix}" for suffix in (".png", ".svg")]
 
 
 def _draw_curves(axes: Axes, curves: Curves, key: str) -> None:

@@ -25,6 +25,8 @@ import yaml
 from numpy.typing import NDArray
 
 from sagelink.lab.harness import Sample, full_evidence, mean_full_frame_prob, server_log_probs, zoom_crop_of
+from sagelink.pipeline.output_files import cannot_write
+from sagelink.pipeline.private_files import replace_text
 from sagelink.pipeline.types import OperatingPoint
 from sagelink.server.classify import Classifier
 from sagelink.server.receive import receive
@@ -64,6 +66,7 @@ SWEEPS = (
 )
 # Codecs with a fixed quality, one curve per quality; the number of units varies along a curve.
 UNIT_SWEEPS = {"raw-zstd": (0,), "token-zstd": (4, 6)}
+FRONTIER_MARK = "# points: setting of the knob: [median bytes of a message, agreement, weight]"  # second line of a file
 UNIT_SHARES = (0.08, 0.16, 0.25, 0.35, 0.5, 0.7, 1.0)
 
 CurvePlan = tuple[CurveModel, list[OperatingPoint]]  # a curve without its points, and the points to measure
@@ -202,13 +205,13 @@ def best_weight(edge: NDArray[np.float32], server: NDArray[np.float32], targets:
 def write_frontier(frontier: FrontierModel, path: Path, note: str) -> None:
     """Writes the YAML file that `sagelink.stages.frontier` reads. `note` is its first comment line.
 
-    The file is replaced in one step, so an interrupted write leaves the old file.
+    The file is replaced in one step, so an interrupted write leaves the old file. Raises SagelinkError.
     """
     content = frontier.model_dump(exclude_none=True)
     for curve in content["lines"]:
         curve["points"] = {setting: list(values) for setting, values in curve["points"].items()}
-    header = f"# {note}\n# points: setting of the knob: [median bytes of a message, agreement, weight]\n"
-    text = header + yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120)
-    partial = path.with_name(f"{path.name}.part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120)
+    try:
+        replace_text(path, f"# {' '.join(note.split())}\n{FRONTIER_MARK}\n{text}")
+    except OSError as error:
+        raise cannot_write(path, error) from None

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from sagelink.pipeline.quantities import format_duration
+from sagelink.pipeline.text import one_line
 
 _PLAIN_EVERY_S = 5.0
 
@@ -27,7 +28,7 @@ class ProgressBar:
         self._began_s, self._began_at = self._shown_s, 0  # of this piece of work: time, and steps done before
         self._done, self._total = 0, 0
         self._progress = Progress(
-            TextColumn("{task.description:<28}"),
+            TextColumn("{task.description:<28}", markup=False),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TextColumn("{task.fields[left]}"),
@@ -54,10 +55,10 @@ class ProgressBar:
             self._progress.reset(self._task)
         self._done, self._total, self._shown_s = done, total, now_s
         left = self._time_left(now_s)
-        self._progress.update(self._task, description=work, completed=done, total=total, left=left)
+        self._progress.update(self._task, description=one_line(work), completed=done, total=total, left=left)
         if not self._console.is_terminal and now_s - self._printed_s >= _PLAIN_EVERY_S:
             self._printed_s = now_s
-            self._console.print(f"{work}: {done} of {total}{left and f', {left}'}", highlight=False, soft_wrap=True)
+            self._console.print(f"{work}: {done} of {total}{left and f', {left}'}", soft_wrap=True)
 
     def _time_left(self, now_s: float) -> str:
         """By the mean time of a step of this piece of work; empty before the first step has ended."""

@@ -19,6 +19,7 @@ from sagelink.lab.clips import Clip
 from sagelink.lab.harness import EDGE_BATCH, Harness, batched
 from sagelink.models.preprocess import Resize, make_picture
 from sagelink.pipeline.config import Config
+from sagelink.pipeline.private_files import make_private_folder, replacing
 from sagelink.pipeline.types import WHOLE, Answer, Box, EdgeView, Frame, Pixels, Scored, Units
 from sagelink.stages.score import Score
 from sagelink.stages.selectors import sage, selector_by_name
@@ -166,11 +167,9 @@ class ClipScorer:
         except (OSError, ValueError, KeyError, BadZipFile):
             pass
         columns = compute()
-        self._cache.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".part")
-        with partial.open("wb") as file:
+        make_private_folder(self._cache)
+        with replacing(path) as unfinished, unfinished.open("wb") as file:
             np.savez(file, allow_pickle=False, **columns)
-        partial.replace(path)
         return columns
 
 

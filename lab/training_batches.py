@@ -21,6 +21,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from sagelink.lab.unlabelled_frames import AdaptationFrames
+from sagelink.pipeline.tasks import stop_signals
 from sagelink.pipeline.types import OperatingPoint, Pixels, Units
 from sagelink.stages.frontier import RateQualityCurve
 from sagelink.stages.unit_rectangle import best_rectangle_of
@@ -171,8 +172,8 @@ class BatchDataset(Dataset[tuple[Batch, Batch]]):
 
 
 def _ignore_stop_signals(_worker: int) -> None:
-    """Makes a worker ignore Ctrl-C and SIGTERM: the trainer process receives them, too, and ends its workers itself."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    """Makes a worker ignore the signals to stop: the trainer process receives them too, and ends its workers itself."""
+    for number in stop_signals():
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from sagelink.lab.clips import SLOW_KINDS
 from sagelink.lab.progress_bar import ShowProgress
 from sagelink.lab.scored_clips import ScoredClip
 from sagelink.lab.video_policies import Outcome, Policy
+from sagelink.pipeline.private_files import open_appending
 
 OURS = "auto"
 _AGE_LIMITS_MS = (50.0, 250.0, 500.0, 1000.0, 2000.0, float("inf"))
@@ -75,9 +77,15 @@ class OutcomeCache:
         key = hashlib.sha256(inputs.encode()).hexdigest()[:24]
         if key not in self._outcomes:
             outcomes = self._outcomes[key] = policy.evaluate(clip, rate_bps)
-            with self._path.open("a", encoding="utf-8") as file:
+            with open_appending(self._path) as file:
                 file.write(json.dumps([key, {name: asdict(outcome) for name, outcome in outcomes.items()}]) + "\n")
         return self._outcomes[key]
+
+
+def is_outcome_cache(path: Path) -> bool:
+    """Recognises a file of `OutcomeCache` by its first line."""
+    with path.open("rb") as file:
+        return re.match(rb'\["[0-9a-f]{24}", \{', file.readline(64)) is not None
 
 
 def video_rows(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,24 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 
 from sagelink.monitor.dashboard_viewers import MAX_VIEWERS, DashboardViewer, ViewerHub
+from sagelink.monitor.freshness import silences
 from sagelink.monitor.previews import evidence_png, heat, jpeg
 from sagelink.monitor.run_view import RunView
 from sagelink.monitor.verdict_feed import FrameDetails
-from sagelink.net.access_guard import COOKIE, AccessGuard, session_cookie
+from sagelink.net.access_guard import COOKIE, AccessGuard, sender, session_cookie, too_many_guesses
+from sagelink.net.guesses import GuessLimit
 from sagelink.net.http import static_files
 from sagelink.pipeline.credentials import same_secret
+from sagelink.pipeline.documents import DocumentError, parse_json
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.json_text import to_json
+from sagelink.pipeline.text import one_line
 from sagelink.pipeline.threads import Worker
 from sagelink.transport.wire import decode_evidence
 
 _STATIC = Path(__file__).parent / "static"
 _MAX_BODY = 4096  # bytes
+_MAX_DIGITS = 18  # of a frame number
 # Paths that need no token.
 _PUBLIC = frozenset(
     {"/healthz", "/readyz", "/login", *(f"/static/{name}" for name in ("icon.svg", "style.css", "theme.js"))}
@@ -49,7 +54,8 @@ def dashboard_app(
     `encoder`: the thread that encodes pictures. `token`: required of viewers; None for a loopback address.
     `wrong_token_s`: delay after a wrong token, in seconds, against guessing.
     """
-    api, login = RunApi(run, encoder), LoginPage(token, wrong_token_s)
+    guesses = GuessLimit()
+    api, login = RunApi(run, encoder), LoginPage(token, wrong_token_s, guesses)
     hub = ViewerHub(run, encoder, max_viewers=max_viewers)
     files = static_files(_STATIC)
 
@@ -68,21 +74,22 @@ def dashboard_app(
         Route("/api/stats", api.stats),
         Route("/api/budget", api.change, methods=["POST"]),
         Route("/api/gate", api.change, methods=["POST"]),
-        Route("/api/frames/{number:int}/{part}", api.frame),
+        Route("/api/frames/{number}/{part}", api.frame),
         Route("/metrics", api.metrics),
         Route("/healthz", api.healthy),
         Route("/readyz", api.ready),
         WebSocketRoute("/ws", stream),
         Route("/static/{path:path}", static),
     ]
-    return AccessGuard(Starlette(routes=routes), token, _PUBLIC)
+    return AccessGuard(Starlette(routes=routes), token, _PUBLIC, guesses)
 
 
 class LoginPage:
     """Checks a token from the login form, and sets the session cookie."""
 
-    def __init__(self, token: str | None, wrong_token_s: float) -> None:
+    def __init__(self, token: str | None, wrong_token_s: float, guesses: GuessLimit) -> None:
         self._token = token
+        self._guesses = guesses
         self._wrong_token_s = wrong_token_s
         page = (_STATIC / "login.html").read_text()
         problem = '<p class="error" role="alert">This token is wrong.</p>'
@@ -93,11 +100,16 @@ class LoginPage:
         if request.method == "GET":
             return self._page_after_wrong_token if "wrong" in request.query_params else self._page
         given = (await _body(request)).decode(errors="replace").removeprefix("token=").rstrip("\r\n")
+        wait_s = self._guesses.wait_s(sender(request), time.monotonic())
+        if wait_s:
+            return too_many_guesses(wait_s)
         if self._token is None or not same_secret(given, self._token):
+            self._guesses.wrong(sender(request), time.monotonic())
             await asyncio.sleep(self._wrong_token_s)
             return RedirectResponse("/login?wrong", 303)
+        self._guesses.right(sender(request))
         response = RedirectResponse("/", 303)
-        secure = request.url.scheme == "https"
+        secure = request.scope["scheme"] == "https"
         response.set_cookie(COOKIE, session_cookie(self._token), httponly=True, samesite="strict", secure=secure)
         return response
 
@@ -123,23 +135,25 @@ class RunApi:
         """Changes the budget or the gate, by the path; responds with the new state."""
         control = self._run.control
         try:
-            values = json.loads(await _body(request))
+            values = parse_json(await _body(request))
             if not isinstance(values, dict):
                 raise UsageError("accepted: a JSON object")
-            if request.url.path.endswith("/budget"):
+            if request.scope["path"].endswith("/budget"):
                 control.change_budget(values.get("uplink"))
             else:
                 control.change_gate(values.get("policy"), values.get("threshold"))
-        except ValueError:
-            return JsonResponse({"error": "accepted: a JSON object"}, 400)
+        except DocumentError as error:
+            return JsonResponse({"error": f"accepted: a JSON object; {error}"}, 400)
         except UsageError as error:
             return JsonResponse({"error": str(error)}, 400)
         return JsonResponse(control.state())
 
     async def frame(self, request: Request) -> Response:
         """A part of a frame: `info`, `picture` (the models' input), `evidence` (as the server decodes it)."""
-        part = request.path_params["part"]
-        details = self._run.feed.details(request.path_params["number"])
+        number, part = request.path_params["number"], request.path_params["part"]
+        if not (number.isascii() and number.isdecimal() and len(number) <= _MAX_DIGITS):
+            return JsonResponse({"error": f"accepted: a frame number of up to {_MAX_DIGITS} digits"}, 400)
+        details = self._run.feed.details(int(number))
         if details is None:
             return JsonResponse({"error": "this frame is no longer stored"}, 404)
         if part == "info":
@@ -158,8 +172,10 @@ class RunApi:
         return PlainTextResponse("ok\n")
 
     async def ready(self, _: Request) -> Response:
-        reason = _unready(self._run.now())
-        return PlainTextResponse("ok\n") if reason is None else PlainTextResponse(f"{reason}\n", 503)
+        state = self._run.now()
+        reason = _unready(state)
+        lines = [f"{one_line(line)}\n" for line in (reason or "ok", *silences(state))]
+        return PlainTextResponse("".join(lines), 503 if reason else 200)
 
 
 async def _body(request: Request) -> bytes:
@@ -185,5 +201,5 @@ def _unready(state: dict[str, Any]) -> str | None:
     """Why the run is not ready; None when it is."""
     if not state["frames"]:
         return "no frame has a verdict yet"
-    silent_s = min(camera["silent_s"] for camera in state["cameras"].values())
-    return f"the last verdict is {silent_s:.0f} s old" if silent_s > _STALE_S else None
+    age_s = state["frame_age_s"]
+    return f"the last verdict is {age_s:.0f} s old" if age_s > _STALE_S else None

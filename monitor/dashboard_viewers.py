@@ -65,7 +65,7 @@ class DashboardViewer:
 
 
 class ViewerHub:
-    """Serves all viewers of a run. A picture is encoded once for all of them, in the enencoder's thread."""
+    """Serves all viewers of a run. A picture is encoded once for all of them, in the encoder's thread."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class ViewerHub:
                 )  # so that asyncio does not report it
                 task.cancel()
         for error in [task.exception() for task in ended]:
-            if isinstance(error, TimeoutError | ValueError | KeyError):
+            if isinstance(error, TimeoutError | ValueError | KeyError | RecursionError):
                 with contextlib.suppress(*_DISCONNECTED):
                     await viewer.socket.close(1008, "too slow, or an invalid message")
             elif error is not None and not isinstance(error, _DISCONNECTED):

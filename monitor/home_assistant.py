@@ -21,6 +21,7 @@ from sagelink.pipeline.json_text import to_json
 from sagelink.pipeline.tasks import background
 from sagelink.stages.run_control import Control
 from sagelink.transport.mqtt.address import open_broker
+from sagelink.transport.mqtt.aiomqtt_client import BrokerClient
 from sagelink.transport.mqtt.connection import BrokerConnection
 from sagelink.transport.mqtt.topics import Topics
 
@@ -181,6 +182,7 @@ async def publish_to_home_assistant(
         open_broker(settings.broker, config.mqtt, "home_assistant.broker"),
         publisher.session,
         identifier=f"sagelink-{node}-home-assistant",
+        on_message=publisher.receive,
         will=aiomqtt.Will(entities.availability, "offline", qos=1, retain=True),
     )
     publisher.established = connection.established
@@ -201,37 +203,44 @@ class _Publisher:
         self._now = now
         self._control = control
         self.changed = asyncio.Event()
+        self._born = asyncio.Event()  # Home Assistant has started and needs the announcements again
         self.established: Callable[[], None] = lambda: None
 
-    async def session(self, client: aiomqtt.Client) -> None:
+    async def session(self, client: BrokerClient) -> None:
         entities = self._entities
         for topic in (*self._births, entities.command):
             await client.subscribe(topic, qos=1)
         await self._announce(client)
         self.established()
         try:
-            async with background(self._publish_states(client)):
-                async for message in client.messages:
-                    await self._take(client, str(message.topic), message.payload)
+            async with background(self._publish_states(client)), background(self._announce_again(client)):
+                await client.until_disconnected()
         except asyncio.CancelledError:
             with contextlib.suppress(aiomqtt.MqttError):
                 await client.publish(entities.availability, "offline", qos=0, retain=True, timeout=0.2)
             raise
 
-    async def _announce(self, client: aiomqtt.Client) -> None:
+    async def _announce(self, client: BrokerClient) -> None:
         for announcement in self._entities.announcements():
             await client.publish(announcement.topic, to_json(announcement.payload), qos=1, retain=True)
         await client.publish(self._entities.availability, "online", qos=1, retain=True)
         self.changed.set()
 
-    async def _take(self, client: aiomqtt.Client, topic: str, payload: object) -> None:
-        if topic in self._births and payload == _BIRTH:
+    async def _announce_again(self, client: BrokerClient) -> None:
+        while True:
+            await self._born.wait()
+            self._born.clear()
             await self._announce(client)
-        elif topic == self._entities.command and isinstance(payload, bytes):
+
+    def receive(self, topic: str, payload: bytes) -> None:
+        """Takes a message from the broker."""
+        if topic in self._births and payload == _BIRTH:
+            self._born.set()
+        elif topic == self._entities.command:
             self._control.take_budget(payload)
             self.changed.set()  # Home Assistant shows the old value again when this one was refused
 
-    async def _publish_states(self, client: aiomqtt.Client) -> None:
+    async def _publish_states(self, client: BrokerClient) -> None:
         published: dict[str, str] = {}  # last payload by topic
         while True:
             if self.changed.is_set():

@@ -5,7 +5,9 @@ The terminal panel, the dashboard and /api/stats show it. Memory is constant. On
 
 from __future__ import annotations
 
+import itertools
 import math
+import statistics
 import threading
 import time
 from collections import deque
@@ -22,6 +24,8 @@ STAGES = ("capture", "score", "select", "encode", "ship", "server", "total")
 _PERCENTILE_VALUES = 512  # percentiles are over the last so many values
 _RATE_FRAMES = 120  # frames/s is measured over the last so many frames
 _RATE_S = 10.0  # and over at most so many seconds
+_STALE_S = 3.0  # a camera that is silent for longer, and for longer than a few of its usual intervals, is stale
+_STALE_INTERVALS = 3
 
 # The side that holds frames back, by drop reason. For `link` and `late`, `slow_side` decides between two sides.
 _SIDES = {
@@ -62,6 +66,11 @@ class CameraActivity:
         """Verdicts per second over the last ten seconds."""
         recent = [at_s for at_s in self.arrivals_s if at_s > now_s - _RATE_S]
         return (len(recent) - 1) / max(now_s - recent[0], 1e-3) if len(recent) > 1 else 0.0
+
+    def stale_after_s(self) -> float:
+        """A longer silence than this is unusual for the camera."""
+        gaps = [later - earlier for earlier, later in itertools.pairwise(self.arrivals_s)]
+        return max(_STALE_S, _STALE_INTERVALS * statistics.median(gaps)) if gaps else _STALE_S
 
     def take(self, verdict: Verdict, now_s: float) -> None:
         """Takes a final verdict."""
@@ -112,6 +121,10 @@ class LiveStats:
         self._cameras: dict[str, CameraActivity] = {}
         self._window_bits = self._peak_window_bits = 0
         self._budget_bits: int | None = None
+        self._verdict_s: float | None = None  # when the last verdict came
+        self._reply_s: float | None = None  # when the last verdict with a reply came
+        self._unanswered = 0  # messages since then whose reply did not come in time
+        self._unanswered_s: float | None = None  # when the first of them was given up
 
     def write(self, verdict: Verdict) -> None:
         now_s = self._clock_s()
@@ -125,7 +138,16 @@ class LiveStats:
             for stage, ms in verdict.latency_ms.items():
                 if ms is not None:
                     self._stages[stage].add(ms)
+            self._note_reply(verdict, now_s)
             self._activity(verdict, now_s).take(verdict, now_s)
+
+    def _note_reply(self, verdict: Verdict, now_s: float) -> None:
+        self._verdict_s = now_s
+        if verdict.reply is not None or verdict.drop is Drop.REFUSED:
+            self._reply_s, self._unanswered, self._unanswered_s = now_s, 0, None
+        elif verdict.drop is Drop.LATE:
+            self._unanswered += 1
+            self._unanswered_s = now_s if self._unanswered_s is None else self._unanswered_s
 
     def show_pending(self, verdict: Verdict) -> None:
         """Shows the provisional answer to a frame whose verdict is still open."""
@@ -145,6 +167,10 @@ class LiveStats:
         """
         now_s = self._clock_s()
         idle = CameraActivity(self._began_s)
+
+        def age(at_s: float | None) -> float | None:
+            return None if at_s is None else round(now_s - at_s, 1)
+
         with self._lock:
             total = self.tally.total
             stages = {stage: values.percentiles() for stage, values in self._stages.items()}
@@ -161,6 +187,10 @@ class LiveStats:
                 "drops": _drops(total.drops.most_common(), stages),
                 "latency_ms": stages,
                 "accuracy": total.accuracy(),
+                "frame_age_s": age(self._verdict_s),
+                "reply_age_s": age(self._reply_s),
+                "unanswered": self._unanswered,
+                "unanswered_s": age(self._unanswered_s),
                 "cameras": {
                     name: {"frames": self.tally.cameras[name].verdicts}
                     | _camera_state(self._cameras.get(name, idle), labels, now_s)
@@ -183,6 +213,7 @@ def _camera_state(camera: CameraActivity, labels: tuple[str, ...], now_s: float)
     rates: dict[str, object] = {
         "fps": round(camera.fps(now_s), 2),
         "silent_s": round(now_s - camera.last_s, 1),
+        "stale_after_s": round(camera.stale_after_s(), 1),
     }
     if last is None:
         return rates

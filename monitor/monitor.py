@@ -22,7 +22,6 @@ from sagelink.stages.confidence_gate import policy_names
 from sagelink.stages.evidence_encoder import canvas_of
 from sagelink.stages.run_control import Control
 from sagelink.stages.sinks.contract import Sink
-from sagelink.transport.link import EdgeLink
 
 log = logging.getLogger(__name__)
 
@@ -37,18 +36,18 @@ class Monitor:
         cameras: Sequence[str],
         title: str,
         control: Control,
-        snapshot: Callable[[], dict[str, Any]],
+        now: Callable[[], dict[str, Any]],
         live: bool,
         own_budget_cameras: Collection[str] = (),
         report: Callable[[str], None] | None = None,
     ) -> None:
-        """`snapshot` returns the state of the run as plain JSON values; `report` receives the dashboard's address."""
+        """`now` returns the state of the run as plain JSON values; `report` receives the dashboard's address."""
         self._config = config
         self._models = models
         self._cameras = cameras
         self._title = title
         self._control = control
-        self._snapshot = snapshot
+        self._now = now
         self._report = report or log.info
         self._feed = VerdictFeed(models.edge.labels, live, own_budget_cameras)
         self._metrics = EdgeMetrics(CollectorRegistry(), own_budget_cameras)
@@ -56,10 +55,10 @@ class Monitor:
         self.sinks: list[Sink] = [self._feed, self._metrics] if config.dashboard.address else []
 
     @contextlib.asynccontextmanager
-    async def serving(self, link: EdgeLink, graph: Graph) -> AsyncIterator[None]:
+    async def serving(self, graph: Graph) -> AsyncIterator[None]:
         """Serves while the body runs. Raises UsageError when an address cannot be listened on."""
         config = self._config
-        view = self._view(link)
+        view = self._view()
         self._metrics.registry.register(GraphCollector(graph))
         async with contextlib.AsyncExitStack() as stack:
             if config.dashboard.address:
@@ -71,7 +70,7 @@ class Monitor:
                 )
             yield
 
-    def _view(self, link: EdgeLink) -> RunView:
+    def _view(self) -> RunView:
         models = self._models
         return RunView(
             title=self._title,
@@ -83,6 +82,5 @@ class Monitor:
             feed=self._feed,
             control=self._control,
             registry=self._metrics.registry,
-            snapshot=self._snapshot,
-            link=link.refusal,
+            now=self._now,
         )

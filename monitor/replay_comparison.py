@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from sagelink.pipeline.output_files import MADE_BY
+from sagelink.pipeline.private_files import make_private_folder, replacing
 from sagelink.stages.sinks.tally import VerdictCounts
 
 Row = dict[str, Any]  # a line of results.jsonl
@@ -101,5 +103,6 @@ def save_comparison(rows: Mapping[tuple[str, int], Row], runs: Sequence[TrialRun
     shares.set(xlim=(0, 1), title="share of frames")
     sent.legend()
     figure.legend(handles=shares.containers, loc="outside lower right", ncols=2)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    make_private_folder(path.parent)
+    with replacing(path) as unfinished:
+        figure.savefig(unfinished, dpi=120, metadata={"Software": MADE_BY})

@@ -11,12 +11,22 @@ import numpy as np
 
 from sagelink.monitor.report_plots import plots, png, svg
 from sagelink.monitor.results_reader import Results
-from sagelink.pipeline.errors import SagelinkError
-from sagelink.pipeline.output_files import PICTURES
+from sagelink.pipeline.output_files import (
+    MADE_BY,
+    PICTURES,
+    PLOT_MARK,
+    REPORT,
+    REPORT_PLOTS,
+    cannot_write,
+    check_output_file,
+    marked,
+)
+from sagelink.pipeline.private_files import make_private_folder, replace_text, replacing
 from sagelink.pipeline.quantities import format_rate
 from sagelink.stages.sinks.tally import VerdictCounts
 
 _SHEET_FRAMES = 12  # at most, in a contact sheet
+_PAGE_MARK = f'<meta name="generator" content="{MADE_BY}">'.encode()
 _TITLES = {
     "bits": ("Bits over time", "Bits sent, bits in the rolling window, and the budget of the window."),
     "verdicts": ("Verdicts", "Origin of the verdicts, and why the server did not answer the other frames."),
@@ -35,7 +45,11 @@ def write_report(folders: Sequence[Path], out: Path | None = None) -> Path:
     Raises UsageError for a folder that holds no run, SagelinkError when a file cannot be written.
     """
     runs = [Results.read(folder) for folder in folders]
-    page = out or folders[0] / "report.html"
+    page = out or folders[0] / REPORT
+    check_output_file(page, marked(_PAGE_MARK), "`sagelink report`")
+    plot_files = {name: page.with_name(f"{page.stem}-{name}.png") for name in REPORT_PLOTS}
+    for file in plot_files.values():
+        check_output_file(file, marked(PLOT_MARK), "`sagelink report`")
     figures = plots(runs)
     sections = [
         {"name": name, "title": _TITLES[name][0], "about": _TITLES[name][1], "svg": svg(figure)}
@@ -49,12 +63,13 @@ def write_report(folders: Sequence[Path], out: Path | None = None) -> Path:
         stylesheet=(Path(__file__).parent / "templates" / "report.css").read_text(encoding="utf-8"),
     )
     try:
-        page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(html, encoding="utf-8")
+        make_private_folder(page.parent)
+        replace_text(page, html)
         for name, figure in figures.items():
-            page.with_name(f"{page.stem}-{name}.png").write_bytes(png(figure))
+            with replacing(plot_files[name]) as unfinished:
+                unfinished.write_bytes(png(figure))
     except OSError as error:
-        raise SagelinkError(f"report cannot be written: {error}") from None
+        raise cannot_write(page, error) from None
     return page
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from sagelink.monitor.live_stats import STAGES
 from sagelink.monitor.results_reader import Results, rolling
+from sagelink.pipeline.output_files import MADE_BY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +51,7 @@ def svg(figure: Figure) -> str:
 def png(figure: Figure) -> bytes:
     """The figure as a PNG on white."""
     with io.BytesIO() as out:
-        figure.savefig(out, format="png", dpi=160, facecolor="white")
+        figure.savefig(out, format="png", dpi=160, facecolor="white", metadata={"Software": MADE_BY})
         return out.getvalue()
 
 
@@ -61,6 +62,7 @@ def _figure(runs: Sequence[Results], draw: Draw, height: float, share: bool = Fa
     style: Any = {  # matplotlib types it as a Literal of every key
         "svg.fonttype": "none",
         "svg.hashsalt": draw.__name__,
+        "text.parse_math": False,  # names of runs and classes may hold `$`
         "font.size": 9,
         "text.color": _INK,
         "axes.labelcolor": _INK,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sagelink.pipeline.documents import DocumentError, parse_json, read_text
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.output_files import RESULTS, SUMMARY
+from sagelink.pipeline.output_files import MARKER, RESULTS, RUNS, SUMMARY
 from sagelink.stages.sinks.jsonl import check_keys
 from sagelink.stages.sinks.tally import VerdictCounts
 
@@ -24,6 +24,7 @@ _LINE = {
     *("window_bits", "budget_bits", "edge", "server", "truth", "latency_ms"),
 }
 _SUMMARY = {"window_s", "budget_bits", "peak_window_bits", "source", "models", "interrupted"}
+_MAX_VALUES = 1000  # of a line
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,11 @@ class Results:
             raw = path.read_text(encoding="utf-8").splitlines(keepends=True)
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not text"
-            raise UsageError(f"{str(path)!r}: {reason}; accepted: the folder that `sagelink run --out` made") from None
+            earlier = folder / RUNS
+            hint = f", or an earlier run in {str(earlier)!r}" if _holds_earlier_runs(earlier) else ""
+            raise UsageError(
+                f"{str(path)!r}: {reason}; accepted: the folder that `sagelink run --out` made{hint}"
+            ) from None
         if raw and not raw[-1].endswith("\n"):
             raw.pop()  # incomplete: the run was killed, or is writing it now
         lines = [_line(text, f"{path}:{number}") for number, text in enumerate(raw, 1)]
@@ -51,8 +56,10 @@ class Results:
             raise UsageError(f"{str(path)!r} holds no frames yet")
         summary_path = folder / SUMMARY
         try:
-            summary = json.loads(summary_path.read_text(encoding="utf-8")) if summary_path.is_file() else None
-        except ValueError as error:
+            summary = parse_json(read_text(summary_path)) if summary_path.is_file() else None
+        except OSError as error:
+            raise UsageError(f"{str(summary_path)!r} cannot be read: {error.strerror}") from None
+        except DocumentError as error:
             raise UsageError(f"{str(summary_path)!r} is not JSON: {error}") from None
         if summary is not None and not (isinstance(summary, dict) and summary.keys() >= _SUMMARY):
             raise UsageError(f"{str(summary_path)!r} is not the summary of a run; see docs/outputs.md")
@@ -60,7 +67,10 @@ class Results:
 
     @property
     def name(self) -> str:
-        return self.folder.resolve().name
+        """The folder's name; of an earlier run, the name of its output folder and its start."""
+        folder = self.folder.resolve()
+        runs = folder.parent
+        return f"{runs.parent.name}, {folder.name}" if _holds_earlier_runs(runs) else folder.name
 
     @property
     def window_s(self) -> float | None:
@@ -96,6 +106,10 @@ class Results:
         return Counter(line["camera"] for line in self.lines)
 
 
+def _holds_earlier_runs(folder: Path) -> bool:
+    return folder.name == RUNS and folder.is_dir() and (folder.parent / MARKER).exists()
+
+
 def rolling(times_s: Floats, bits: Floats, window_s: float) -> tuple[Floats, Floats]:
     """Bits in the window (t - window, t] as a step function: its times in s, and its value from each time on.
 
@@ -110,9 +124,9 @@ def rolling(times_s: Floats, bits: Floats, window_s: float) -> tuple[Floats, Flo
 
 def _line(text: str, where: str) -> dict[str, Any]:
     try:
-        line = json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"{where}: not JSON: {error}") from None
+        line = parse_json(text, max_values=_MAX_VALUES)
+    except DocumentError as error:
+        raise UsageError(f"{where}: {error}") from None
     if isinstance(line, dict):
         check_keys(line, where)
     if not isinstance(line, dict) or not line.keys() >= _LINE or "total" not in line["latency_ms"]:

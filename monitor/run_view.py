@@ -28,9 +28,4 @@ class RunView:
     feed: VerdictFeed
     control: Control
     registry: CollectorRegistry
-    snapshot: Callable[[], dict[str, Any]]  # the state of the run as plain JSON values
-    link: Callable[[], str | None]  # why the link accepts no message now; None when it accepts one
-
-    def now(self) -> dict[str, Any]:
-        """The state of the run, for the page and for /api/stats."""
-        return self.snapshot() | {"link": self.link()}
+    now: Callable[[], dict[str, Any]]  # the state of the run as plain JSON values, for the page and for /api/stats

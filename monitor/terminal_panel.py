@@ -1,7 +1,11 @@
-"""Shows a run on the terminal: one live panel, or a plain line every five seconds where the output is no terminal."""
+"""Shows a run on the terminal: one live panel, or a plain line every five seconds where the output is no terminal.
+
+Log lines stay: the panel prints them above itself, and shows the last warning.
+"""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +19,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from sagelink.monitor.freshness import LinkState, age, camera_silence, link_words
+from sagelink.monitor.terminal import outside
+from sagelink.pipeline.log_lines import LastWarning
 from sagelink.pipeline.quantities import format_duration, format_rate
 from sagelink.pipeline.types import Verdict
 
@@ -24,6 +31,7 @@ _BARS = " ▁▂▃▄▅▆▇█"
 _HISTORY = 32
 _NAME = 20  # columns
 _COLOURS = {"edge": "bright_black", "server": "blue", "fused": "green"}
+_LINK_COLOURS = {LinkState.UP: "green", LinkState.QUIET: "", LinkState.SILENT: "red", LinkState.DOWN: "red"}
 
 
 class LivePanel:
@@ -43,10 +51,18 @@ class LivePanel:
         self._now = now
         self._printed_s = time.monotonic()
         self._levels: deque[float] = deque([0.0] * _HISTORY, maxlen=_HISTORY)
-        self._live = Live(get_renderable=self._panel, console=console, refresh_per_second=_REFRESH_HZ, transient=True)
+        self._warnings = LastWarning()
+        self._live = Live(
+            get_renderable=self._panel,
+            console=console,
+            refresh_per_second=_REFRESH_HZ,
+            transient=True,
+            redirect_stderr=sys.stderr.isatty(),  # log lines in a file stay in that file
+        )
 
     def __enter__(self) -> LivePanel:
         if self._console.is_terminal:
+            self._warnings.__enter__()
             self._live.start()
         return self
 
@@ -55,10 +71,11 @@ class LivePanel:
     ) -> None:
         if self._console.is_terminal:
             self._live.stop()
+            self._warnings.__exit__()
 
     def tell(self, message: str) -> None:
         """Prints a line that stays on the terminal."""
-        self._console.print(message, highlight=False, soft_wrap=True)
+        self._console.print(outside(message), soft_wrap=True)
 
     def show(self, verdict: Verdict) -> None:
         """Call it with each verdict: it prints the plain line when one is due."""
@@ -67,11 +84,12 @@ class LivePanel:
             return
         self._printed_s = now_s
         state = self._now()
-        self._console.print(
-            f"{state['frames']}{self._of_total()} frames  {state['fps']:.1f} fps  {_rates(state)}{self._left(state)}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        line = f"{state['frames']}{self._of_total()} frames  {state['fps']:.1f} fps  {_rates(state)}{self._left(state)}"
+        silent = [name for name, camera in state["cameras"].items() if camera_silence(camera)]
+        notes = [f"no picture: {', '.join(silent)}"] if silent else []
+        if state["link_state"] in (LinkState.SILENT, LinkState.DOWN):
+            notes.append(f"link: {link_words(state)}")
+        self._console.print(outside("  ".join([line, *notes])), soft_wrap=True)
 
     def _panel(self) -> RenderableType:
         state = self._now()
@@ -80,13 +98,16 @@ class LivePanel:
         rows.add_column()
         rows.add_row("frames", self._frames(state))
         rows.add_row("uplink", self._uplink(state))
+        rows.add_row("link", outside(link_words(state), _LINK_COLOURS[state["link_state"]]))
         rows.add_row("verdicts", _shares(state["origins"], state["frames"]))
         if state["drops"]:
             rows.add_row("not answered", _drops(state["drops"]))
         rows.add_row("ms p50/p95", _latency(state["latency_ms"]))
         for name, camera in state["cameras"].items():
-            rows.add_row(Text(name), _last_answer(camera))
-        return Panel(rows, title=Text(f"sagelink  {self._title}"), title_align="left", border_style="bright_black")
+            rows.add_row(outside(name), _last_answer(camera))
+        if warned := self._warnings.last:
+            rows.add_row("last warning", outside(f"{age(time.monotonic() - warned.at_s)} ago: {warned.line}", "yellow"))
+        return Panel(rows, title=outside(f"sagelink  {self._title}"), title_align="left", border_style="bright_black")
 
     def _frames(self, state: dict[str, Any]) -> RenderableType:
         text = Text(f"{state['frames']}{self._of_total()}, {state['fps']:.1f} per second{self._left(state)}")
@@ -140,9 +161,8 @@ def _latency(stages: dict[str, Any]) -> Text:
 
 
 def _last_answer(camera: dict[str, Any]) -> Text:
-    health = camera["health"]
-    if health and health["state"] != "running":
-        return Text(f"{health['state']}{': ' + health['fault'] if health['fault'] else ''}", "red")
+    if silence := camera_silence(camera):
+        return outside(silence, "red" if camera["health"] else "bright_black")
     if camera.get("label") is None:
         return Text("no answer")
     sent = f"{camera['units']} units, {camera['wire_bits'] // 8} B" if camera["units"] else "not sent"
@@ -151,8 +171,8 @@ def _last_answer(camera: dict[str, Any]) -> Text:
     newest = camera["now"] or {}
     note += f"  now {newest['label']}" if newest.get("label", camera["label"]) != camera["label"] else ""
     return Text.assemble(
-        (f"{camera['label']} {camera['prob']:.0%}", "bold"),
+        outside(f"{camera['label']} {camera['prob']:.0%}", "bold"),
         "  ",
         (camera["origin"], _COLOURS[camera["origin"]]),
-        f"  {sent}{note}",
+        outside(f"  {sent}{note}"),
     )

@@ -4,6 +4,7 @@
   the server under its own name (DNS rebinding).
 - With a token: a request needs `Authorization: Bearer TOKEN`, or the cookie that the login page sets. The cookie is
   derived from the token but does not reveal it, and stays valid after a restart.
+- An address that sends wrong tokens has to wait, each time longer; its requests get 429 until then.
 - Always: a request that changes something, or opens a WebSocket, must come from this page or from no page (`Origin`).
 """
 
@@ -11,14 +12,18 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
+import time
 from typing import Literal
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sagelink.net.connections import address_block
+from sagelink.net.guesses import GuessLimit
 from sagelink.net.http import is_loopback
 from sagelink.pipeline.credentials import same_secret
 from sagelink.pipeline.errors import UsageError
@@ -53,11 +58,15 @@ def session_cookie(token: str) -> str:
 class AccessGuard:
     """ASGI middleware: passes allowed requests on, refuses others, and adds security headers to every response."""
 
-    def __init__(self, app: ASGIApp, token: str | None, open_paths: frozenset[str]) -> None:
-        """`token`: None for a server that only loopback reaches. `open_paths`: paths that need no token."""
+    def __init__(
+        self, app: ASGIApp, token: str | None, open_paths: frozenset[str], guesses: GuessLimit | None = None
+    ) -> None:
+        """`token`: None for a server that only loopback reaches. `open_paths`: paths that need no token. `guesses`:
+        shared with whatever else checks the token."""
         self._app = app
         self._token = token
         self._open_paths = open_paths
+        self._guesses = guesses or GuessLimit()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._refusal(HTTPConnection(scope))
@@ -79,28 +88,45 @@ class AccessGuard:
 
     def _refusal(self, request: HTTPConnection) -> Response | None:
         """The response to a request that is refused; None if the request is allowed."""
-        host = _host(request.headers)
+        try:
+            host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+            origin = request.headers.get("origin")
+            site = None if origin is None else urlsplit(origin).netloc
+        except ValueError:
+            return PlainTextResponse("the header Host or Origin is no address\n", 400)
         if self._token is None and not is_loopback(host):
             return PlainTextResponse("not served under this name\n", 421)
-        origin = request.headers.get("origin")
         is_change = request.scope["type"] == "websocket" or request.scope["method"] not in ("GET", "HEAD")
-        if is_change and origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        if is_change and site is not None and site != request.headers.get("host"):
             return PlainTextResponse("refused: the request comes from another site\n", 403)
         path = request.scope["path"]
-        if self._token is None or path in self._open_paths or _has_token(request, self._token):
+        if self._token is None or path in self._open_paths:
             return None
+        if same_secret(request.cookies.get(COOKIE, ""), session_cookie(self._token)):  # nobody can guess a cookie
+            return None
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            return self._check(given, self._token, sender(request))
         if path == "/":
             return RedirectResponse("/login", 303)
         return PlainTextResponse("a token is needed\n", 401, {"WWW-Authenticate": "Bearer"})
 
+    def _check(self, given: str, token: str, address: str) -> Response | None:
+        """The refusal of a token; None for the right one."""
+        wait_s = self._guesses.wait_s(address, time.monotonic())
+        if wait_s:
+            return too_many_guesses(wait_s)
+        if same_secret(given, token):
+            self._guesses.right(address)
+            return None
+        self._guesses.wrong(address, time.monotonic())
+        return PlainTextResponse("this token is wrong\n", 401, {"WWW-Authenticate": "Bearer"})
 
-def _has_token(request: HTTPConnection, token: str) -> bool:
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and same_secret(given, token):
-        return True
-    return same_secret(request.cookies.get(COOKIE, ""), session_cookie(token))
+
+def sender(request: HTTPConnection) -> str:
+    """The address of the peer, as limits count it."""
+    return address_block(request.client.host) if request.client else ""
 
 
-def _host(headers: Headers) -> str:
-    """The `Host` of a request, without the port."""
-    return urlsplit(f"//{headers.get('host', '')}").hostname or ""
+def too_many_guesses(wait_s: float) -> Response:
+    return PlainTextResponse("too many wrong tokens\n", 429, {"Retry-After": str(math.ceil(wait_s))})

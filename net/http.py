@@ -5,16 +5,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import mimetypes
 import socket
+import traceback
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import h11
 import uvicorn
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from sagelink.net.connections import Acceptor, ConnectionLimits
 from sagelink.pipeline.errors import UsageError
+
+log = logging.getLogger(__name__)
+logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # a peer must not write into our log
+
+_MAX_HEADER_BYTES = 16_384
+_MAX_WEBSOCKET_BYTES = 65_536  # of a message
 
 
 def parse_address(text: str, what: str = "address") -> tuple[str, int]:
@@ -47,22 +60,30 @@ def static_files(folder: Path) -> dict[str, Response]:
 
 @contextlib.asynccontextmanager
 async def serve_http(
-    app: ASGIApp, host: str, port: int, certificate: Path | None = None, key: Path | None = None
+    app: ASGIApp,
+    host: str,
+    port: int,
+    certificate: Path | None = None,
+    key: Path | None = None,
+    limits: ConnectionLimits | None = None,
 ) -> AsyncIterator[tuple[str, int]]:
     """Serves `app` while the body runs; yields its host and port. With `certificate` and `key` (PEM files) it uses
     TLS. Raises UsageError if it cannot listen on the address."""
     with listen(host, port) as listener:
         # No compression of WebSocket messages: most of their bytes are JPEG.
         config = uvicorn.Config(
-            app,
-            log_level="warning",
+            FaultLog(app),
+            log_config=None,
             access_log=False,
             lifespan="off",
+            http=_Http,
+            h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+            ws_max_size=_MAX_WEBSOCKET_BYTES,
             ws_per_message_deflate=False,
             ssl_certfile=certificate,
             ssl_keyfile=key,
         )
-        server = _Server(config)
+        server = _Server(config, limits or ConnectionLimits())
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             yield listener.getsockname()[:2]
@@ -82,8 +103,69 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """A server that installs no signal handlers; the run has its own."""
+    """A server that accepts its connections within limits, and installs no signal handlers: the run has its own."""
+
+    def __init__(self, config: uvicorn.Config, limits: ConnectionLimits) -> None:
+        super().__init__(config)
+        self._limits = limits
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        assert sockets is not None
+        (listener,) = sockets
+        self.servers: list[asyncio.Server] = []  # none of asyncio's own
+        self._acceptor = Acceptor(listener, self._protocol, self.config.ssl, self._limits)
+        self._acceptor.start()
+        self.started = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._acceptor.stop()
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> asyncio.Protocol:
+        return _Http(self.config, self.server_state, {})
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+class _Http(H11Protocol):
+    """One connection. It answers what is no HTTP with 400, and closes the connection if not even that is possible."""
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            super().data_received(data)
+        except Exception as error:  # h11 cannot answer, because the peer broke the protocol in the middle of a response
+            log.debug("event=protocol_error reason=%r", error)
+            self.transport.abort()
+
+    def progress(self) -> tuple[object, bool]:
+        """The states of both sides in the current request, and whether the server waits for the peer."""
+        theirs = self.conn.their_state
+        return (theirs, self.conn.our_state, id(self.cycle)), theirs in (h11.IDLE, h11.SEND_BODY)
+
+
+class FaultLog:
+    """ASGI middleware: logs an error of the application once, in one line, and lets the server answer with 500."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._logged: set[tuple[str, str, int]] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except (ClientDisconnect, WebSocketDisconnect, h11.LocalProtocolError):  # the peer left, or got its 400 already
+            return
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            kind = type(error).__name__, place.filename, place.lineno or 0
+            if kind not in self._logged:
+                self._logged.add(kind)
+                log.error(
+                    "event=request_failed path=%r error=%s reason=%r at=%s:%d",
+                    scope["path"][:100],
+                    kind[0],
+                    str(error)[:200],
+                    *kind[1:],
+                )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sagelink.net.decoder_gate import DecoderGate
+from sagelink.net.sdp_offer import prepared, shown_codec, video_codecs
 from sagelink.net.whip import OfferRefused
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 _ANSWER_S = 6.0  # time limit for the answer to an offer
 _FIRST_S = 10.0  # time limit from the answer to the first picture
 _CLOSE_S = 1.0
-_MAX_SECTIONS = 8  # of an offer
 _MAX_UNSENT = 16_384  # bytes that may wait in the data channel
 
 
@@ -74,19 +74,21 @@ class VideoPeer:
 
     async def _answer(self, offer: str) -> str:
         from aiortc import RTCSessionDescription
+        from aiortc.exceptions import OperationError
 
-        if offer.count("\nm=") > _MAX_SECTIONS:
-            raise OfferRefused(f"an offer has at most {_MAX_SECTIONS} sections")
         if ("\nm=application" in offer) is not self._terms.channel:
             raise OfferRefused("a data channel is needed" if self._terms.channel else "data channels are not accepted")
         self._add_transceiver()
         try:
-            await self._connection.setRemoteDescription(RTCSessionDescription(offer, "offer"))
+            await self._connection.setRemoteDescription(RTCSessionDescription(prepared(offer), "offer"))
             track = self._choose_track()
             await self._connection.setLocalDescription(await self._connection.createAnswer())
         except OfferRefused:
             raise
         except Exception as error:  # the parser of aiortc does not validate, and raises many kinds of errors
+            if isinstance(error, OperationError) and " video " in str(error):  # no codec in common
+                codecs = ", ".join(video_codecs(offer)) or "no codec"
+                raise OfferRefused(f"the offer has video as {codecs}; accepted: {self._accepted_codecs()}") from None
             raise OfferRefused(f"not a usable SDP offer: {error or type(error).__name__}") from None
         self._reading = asyncio.create_task(self._read(track))
         sdp: str = self._connection.localDescription.sdp
@@ -114,9 +116,12 @@ class VideoPeer:
             else:
                 transceiver.direction = "inactive"
         if track is None:
-            codecs = " or ".join(self._terms.codecs)
-            raise OfferRefused(f"the offer sends no video; accepted: one video track, {codecs}")
+            raise OfferRefused(f"the offer sends no video; accepted: one video track, {self._accepted_codecs()}")
         return track
+
+    def _accepted_codecs(self) -> str:
+        names = [shown_codec(name) for name in self._terms.codecs]
+        return f"{' or '.join(names)}{' (baseline, packetization-mode 1)' if 'H264' in self._terms.codecs else ''}"
 
     async def _read(self, track: MediaStreamTrack) -> None:
         from aiortc.mediastreams import MediaStreamError

@@ -17,23 +17,17 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from sagelink.net.access_guard import AccessGuard
+from sagelink.net.connections import address_block
+from sagelink.net.offers import MAX_OFFER_BYTES, limit_offer
+from sagelink.net.offers import OfferRefused as OfferRefused
 
-MAX_OFFER_BYTES = 65_536
 _SDP = "application/sdp"
 
-Answerer = Callable[[str], Awaitable[str]]
+Answerer = Callable[[str, str], Awaitable[str]]  # from an offer, and the address that posted it, to the answer
 Ender = Callable[[], Awaitable[None]]
 
 for _name in ("aiortc", "aioice"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)  # we log the state of a connection ourselves
-
-
-class OfferRefused(Exception):
-    """An offer is refused; `status` is the HTTP status of the response."""
-
-    def __init__(self, reason: str, status: int = 400) -> None:
-        super().__init__(reason)
-        self.status = status
 
 
 def offer_app(answerers: Mapping[str, Answerer], pages: Mapping[str, Response], token: str | None) -> ASGIApp:
@@ -41,10 +35,10 @@ def offer_app(answerers: Mapping[str, Answerer], pages: Mapping[str, Response], 
     OfferRefused. `pages`: responses by path, served without a token; they must hold no secret."""
 
     async def post(request: Request) -> Response:
-        return await _answer_offer(request, answerers[request.url.path])
+        return await _answer_offer(request, answerers[request.scope["path"]])
 
     async def show(request: Request) -> Response:
-        return pages[request.url.path]
+        return pages[request.scope["path"]]
 
     offers = [Route(path, post, methods=["POST"]) for path in answerers]
     return AccessGuard(Starlette(routes=[*offers, *(Route(path, show) for path in pages)]), token, frozenset(pages))
@@ -79,7 +73,9 @@ def whip_app(path: str, answer: Answerer, end: Ender, token: str | None) -> ASGI
 async def _answer_offer(request: Request, answer: Answerer) -> Response:
     """The response to a posted offer: the answer, or the reason for the refusal."""
     try:
-        return Response(await answer(await _body(request)), 201, media_type=_SDP)
+        sender = request.client.host if request.client else ""
+        offer = limit_offer(await _body(request), sender)
+        return Response(await answer(offer, address_block(sender)), 201, media_type=_SDP)
     except OfferRefused as refusal:
         return PlainTextResponse(f"{refusal}\n", refusal.status)
 

@@ -294,6 +294,11 @@ class MqttConfig(_Section):
     ca: Path | None = Field(None, description="PEM file of trusted certificate authorities; empty: those of the system")
     certificate: Path | None = Field(None, description="PEM file of the client certificate")
     key: Path | None = Field(None, description="PEM file of the private key of the client certificate")
+    mac_key_file: Path | None = Field(
+        None,
+        description="File with a secret of at least 32 bytes, the same at the edges and servers: evidence and replies "
+        "carry a MAC (4 bytes more), and messages without a right one are refused; empty: no MAC",
+    )
     keepalive: Duration = Field(
         30.0, description="Interval between keep-alives on an idle connection; each costs 1072 bits"
     )
@@ -381,6 +386,10 @@ class ServeConfig(_Section):
     )
     queue: int = Field(
         4, ge=1, le=64, description="Maximum number of waiting frames per camera; a further one displaces the oldest"
+    )
+    waiting: Size = Field(
+        256_000_000,
+        description="Memory for messages that wait for the model; the messages of one node may use an eighth of it",
     )
 
 

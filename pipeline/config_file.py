@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.config_errors import explain
 from sagelink.pipeline.credentials import redact
+from sagelink.pipeline.documents import DocumentError, parse_yaml, read_yaml
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.yaml_text import TextLoader
 
 Overrides = Mapping[str, object]  # value by "section.key" or "key"
 
@@ -23,13 +23,17 @@ def load_config(path: Path | None, overrides: Overrides | None = None, numbers_w
 
     `numbers_without_unit`: the file may hold rates, sizes and durations as numbers in bit/s, bytes and seconds.
     """
-    tree = {} if path is None else _read(path, yaml.SafeLoader if numbers_without_unit else TextLoader)
+    tree = {} if path is None else read_tree(path, numbers_without_unit)
+    return build_config(tree, overrides, f"{path}: " if path else "")
+
+
+def build_config(tree: dict[str, Any], overrides: Overrides | None = None, where: str = "") -> Config:
+    """The configuration of sections as `read_tree` returns them. Raises UsageError; each line begins with `where`."""
     for dotted, value in (overrides or {}).items():
         _place(tree, dotted, value)
     try:
         return Config.model_validate(tree)
     except ValidationError as errors:
-        where = f"{path}: " if path else ""
         raise UsageError("\n".join(f"{where}{line}" for line in explain(errors, Config))) from None
 
 
@@ -43,8 +47,8 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, object]:
                 f"--set {redact(assignment)!r}: accepted: section.key=value, such as --set gate.policy=always"
             )
         try:
-            values[dotted.strip()] = yaml.load(text, TextLoader)  # noqa: S506 (a SafeLoader)
-        except yaml.YAMLError:
+            values[dotted.strip()] = parse_yaml(text, numbers_as_text=True)
+        except DocumentError:
             values[dotted.strip()] = text
     return values
 
@@ -65,15 +69,13 @@ def _redacted(value: Any) -> Any:
     return value
 
 
-def _read(path: Path, loader: type[yaml.SafeLoader]) -> dict[str, Any]:
+def read_tree(path: Path, numbers_without_unit: bool = False) -> dict[str, Any]:
+    """The sections of a configuration file, not validated; arguments as of `load_config`. Raises UsageError."""
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), loader)  # noqa: S506 (a SafeLoader)
+        tree = read_yaml(path, numbers_as_text=not numbers_without_unit)
     except OSError as error:
         raise UsageError(f"configuration {str(path)!r}: {error.strerror}") from None
-    except yaml.MarkedYAMLError as error:  # its message quotes the line, which may hold a password
-        where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise UsageError(f"configuration {str(path)!r} is not YAML: {where}{error.problem}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except DocumentError as error:
         raise UsageError(f"configuration {str(path)!r} is not YAML: {error}") from None
     if tree is None:
         return {}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import os
 import signal
+import stat
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -43,21 +45,46 @@ def first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     return error
 
 
+def stop_signals() -> list[signal.Signals]:
+    """The signals that ask a command to stop: Ctrl-C, SIGTERM, and SIGHUP when the terminal closes.
+
+    A SIGHUP that is ignored, as under `nohup`, stays ignored.
+    """
+    names = ["SIGINT", "SIGTERM", "SIGHUP"]
+    signals = [signal.Signals[name] for name in names if name in signal.Signals.__members__]  # Windows has no SIGHUP
+    return [each for each in signals if each.name != "SIGHUP" or signal.getsignal(each) is not signal.SIG_IGN]
+
+
+def leave_terminal(number: int) -> None:
+    """After SIGHUP the terminal is gone: what is printed from now on is discarded, instead of an I/O error."""
+    if number != getattr(signal, "SIGHUP", None):
+        return
+    with open(os.devnull, "wb") as nowhere:
+        for stream in (1, 2):
+            if stat.S_ISCHR(os.fstat(stream).st_mode):
+                os.dup2(nowhere.fileno(), stream)
+
+
 def on_signals(end: Callable[[], None]) -> None:
-    """Calls `end` in the running loop at each Ctrl-C or SIGTERM, if this thread can handle signals."""
+    """Calls `end` in the running loop at each of `stop_signals`, if this thread can handle signals."""
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+
+    def stop(number: int) -> None:
+        leave_terminal(number)
+        end()
+
+    for number in stop_signals():
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # Windows, or not the main thread
-            loop.add_signal_handler(number, end)
+            loop.add_signal_handler(number, stop, number)
 
 
 @contextlib.contextmanager
 def signals_ignored() -> Iterator[None]:
-    """Ctrl-C and SIGTERM do nothing while the body runs, where this thread may decide that."""
+    """The `stop_signals` do nothing while the body runs, where this thread may decide that."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in stop_signals()}
     try:
         yield
     finally:

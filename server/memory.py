@@ -1,20 +1,21 @@
 """Stores the last classified units of each camera, as references for later delta messages.
 
-The key is the camera's address and a name that both sides compute. A camera finds only its own units. The least
-recently used units are deleted first; that is always safe, because a delta message without its reference is classified
-alone.
+The key is the camera's address and a name that both sides compute. A camera finds only its own units. When memory is
+full, the least recently used units are deleted, of a node that uses more than its equal share; that is always safe,
+because a delta message without its reference is classified alone.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sagelink.pipeline.types import Units
 from sagelink.transport.codecs import Patches, Tokens
+from sagelink.transport.link import node_of
 
 _PER_CAMERA = 4  # newest references: those of messages on their way, and theirs
 _UNUSED_S = 120.0  # after this time without use, units are deleted
@@ -49,6 +50,7 @@ class ReferenceStore:
         self._max_bytes = max_bytes
         self._stored: OrderedDict[tuple[str, bytes], StoredUnits] = OrderedDict()  # least recently used first
         self._names: dict[str, deque[bytes]] = {}  # by camera, oldest first
+        self._node_bytes: Counter[str] = Counter()
         self._lock = threading.Lock()
         self.size_bytes = 0
 
@@ -71,14 +73,15 @@ class ReferenceStore:
             if stored.size_bytes > self._max_bytes:
                 return
             self._stored[camera, name] = stored
-            self.size_bytes += stored.size_bytes
+            self._count(camera, stored.size_bytes)
             names = self._names.setdefault(camera, deque())
             names.append(name)
             if len(names) > _PER_CAMERA:
                 self._drop(camera, names[0])
             self._delete_unused_since(now_s - _UNUSED_S)
             while self.size_bytes > self._max_bytes:
-                self._drop(*next(iter(self._stored)))
+                share_bytes = self._max_bytes / len(self._node_bytes)
+                self._drop(*next(key for key in self._stored if self._node_bytes[node_of(key[0])] > share_bytes))
 
     def _delete_unused_since(self, oldest_s: float) -> None:
         while self._stored and next(iter(self._stored.values())).used_s < oldest_s:
@@ -88,7 +91,14 @@ class ReferenceStore:
         stored = self._stored.pop((camera, name), None)
         if stored is None:
             return
-        self.size_bytes -= stored.size_bytes
+        self._count(camera, -stored.size_bytes)
         self._names[camera].remove(name)
         if not self._names[camera]:
             del self._names[camera]
+
+    def _count(self, camera: str, change_bytes: int) -> None:
+        node = node_of(camera)
+        self.size_bytes += change_bytes
+        self._node_bytes[node] += change_bytes
+        if not self._node_bytes[node]:
+            del self._node_bytes[node]

@@ -11,22 +11,26 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from sagelink.models.loading import labels_fingerprint
 from sagelink.monitor.metrics import ServerMetrics
+from sagelink.pipeline.channel import Channel, ChannelClosed
 from sagelink.pipeline.threads import Worker
 from sagelink.pipeline.types import Reply
 from sagelink.server.batch import Batcher, BatchLimits, Waiting
 from sagelink.server.classify import Classifier
 from sagelink.server.memory import ReferenceStore
 from sagelink.server.receive import Received, receive
-from sagelink.transport.link import CameraInfo, Message, ServerLink
-from sagelink.transport.wire import MalformedMessage, encode_reply, parts_of, peek
+from sagelink.transport.link import CameraInfo, Message, ServerLink, node_of
+from sagelink.transport.wire import MalformedMessage, claimed_seq, encode_reply, parts_of, read_claim
 
 log = logging.getLogger(__name__)
 
 _DEADLINE_S = 60.0  # of a camera that has not announced a deadline
+_MAX_REFUSALS = 1024  # that wait to be sent
+_MAX_LOGGED = 1024  # nodes with a logged fault
 
 
 class Service:
@@ -52,7 +56,8 @@ class Service:
         self._classes = labels_fingerprint(classifier.model.labels)
         self._changed = asyncio.Event()
         self._ended = False
-        self._logged: dict[str, str] = {}  # last detail that was logged, by event
+        self._refusals: Channel[tuple[Message, Reply]] = Channel("refusals", "drop_oldest", capacity=_MAX_REFUSALS)
+        self._logged: dict[tuple[str, str], str] = {}  # last fault that was logged, by event and node
         metrics.waiting.set_function(lambda: len(self._batcher))
         metrics.cameras.set_function(lambda: len(link.cameras))
         metrics.remembered.set_function(lambda: self._memory.size_bytes)
@@ -70,53 +75,73 @@ class Service:
 
     async def run(self) -> None:
         """Runs until the link is closed; messages that have arrived by then are still answered."""
+        async with asyncio.TaskGroup() as sending:
+            sending.create_task(self._send_refusals())
+            try:
+                await self._receive()
+            finally:
+                self._refusals.close()
+
+    async def _receive(self) -> None:
         async with asyncio.TaskGroup() as group:
             for number in range(self._workers):
                 group.create_task(self._work(Worker(f"server-{number}" if self._workers > 1 else "server")))
             try:
                 async for message in self._link.messages():
-                    await self._admit(message)
+                    self._admit(message)
             finally:
                 self._ended = True
                 self._changed.set()
 
-    async def _admit(self, message: Message) -> None:
+    def _admit(self, message: Message) -> None:
+        """Queues or refuses a message. It never waits, so messages wait only in the batcher, which bounds them."""
         self._metrics.received_bytes.inc(len(message.data))
         self._metrics.parts.labels("arrived").inc(len(parts_of(message.data)))
         self._metrics.parts.labels("lost").inc(message.lost_parts)
-        header = peek(message.data)
-        if header is None:
-            self._metrics.messages.labels("malformed").inc()
-            self._log("malformed", f"sender={message.sender} bytes={len(message.data)}")
+        if message.refusal is not None and (claimed := claimed_seq(message.data)) is not None:
+            self._refuse(message, claimed, message.refusal)
             return
-        seq, units = header
+        try:
+            seq, units = read_claim(message.data)
+        except MalformedMessage as error:
+            self._metrics.messages.labels("malformed").inc()
+            self._log("malformed", message, message.refusal or str(error))
+            return
         camera_info = self._link.cameras.get(message.sender)
         if camera_info is not None and (reason := self.misfit(camera_info)) is not None:
-            await self._refuse(message, seq, reason)
+            self._refuse(message, seq, reason)
             return
         expires_s = message.arrived_s + (camera_info.deadline_s if camera_info else _DEADLINE_S)
-        displaced = self._batcher.offer(Waiting(message, seq, min(units, self._grid.units), expires_s))
         self._changed.set()
-        if displaced is not None:
+        for displaced in self._batcher.offer(Waiting(message, seq, min(units, self._grid.units), expires_s)):
             self._metrics.messages.labels("displaced").inc()
-            await self._refuse(displaced.message, displaced.seq, "the server is busy: a newer frame took its place")
+            self._refuse(displaced.message, displaced.seq, "the server is busy: a newer frame took its place")
 
-    async def _refuse(self, message: Message, seq: int, reason: str) -> None:
+    def _refuse(self, message: Message, seq: int, reason: str) -> None:
         self._metrics.messages.labels("refused").inc()
-        self._log("refused", f"sender={message.sender} reason={reason!r}")
+        self._log("refused", message, reason)
         waited_ms = (time.monotonic() - message.arrived_s) * 1e3
         reply = Reply(seq, reason, (), (), 0, waited_ms, waited_ms, len(self._batcher))
-        await self._reply(message, reply)
+        with contextlib.suppress(ChannelClosed):
+            self._refusals.put_now((replace(message, data=b""), reply))
+
+    async def _send_refusals(self) -> None:
+        async for message, reply in self._refusals:
+            await self._reply(message, reply)
 
     async def _reply(self, message: Message, reply: Reply) -> None:
         delivered = await self._link.reply(message, encode_reply(reply))
         self._metrics.lost_replies.inc(not delivered)
 
-    def _log(self, event: str, detail: str) -> None:
-        """Logs an event when its detail changes, so that a repeated fault does not fill the log."""
-        if self._logged.get(event) != detail:
-            self._logged[event] = detail
-            log.warning("stage=server event=%s %s", event, detail)
+    def _log(self, event: str, message: Message, reason: str) -> None:
+        """Logs a fault of a node when its reason changes, so that a repeated fault does not fill the log."""
+        key = event, node_of(message.sender)
+        if self._logged.get(key) == reason or (len(self._logged) >= _MAX_LOGGED and key not in self._logged):
+            return
+        self._logged[key] = reason
+        log.warning("stage=server event=%s sender=%r reason=%r", event, message.sender, reason)
+        if len(self._logged) == _MAX_LOGGED:
+            log.warning("stage=server event=log_full: faults of further nodes are counted, but not logged")
 
     async def _work(self, worker: Worker) -> None:
         try:
@@ -126,7 +151,7 @@ class Service:
                         self._metrics.messages.labels("answered").inc()
                         await self._reply(frame.message, reply)
                     else:
-                        await self._refuse(frame.message, frame.seq, reply.refusal)
+                        self._refuse(frame.message, frame.seq, reply.refusal)
         finally:
             worker.close()
 

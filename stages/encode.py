@@ -18,6 +18,7 @@ from sagelink.stages.codec_planner import Plan
 from sagelink.stages.evidence_encoder import Encoder
 from sagelink.stages.reference_tracker import ReferenceTracker
 from sagelink.stages.zoom import ZoomCrop
+from sagelink.transport.wire import MAX_MESSAGE_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -30,18 +31,21 @@ class Encode:
         max_message: int,
         reference_trackers: Mapping[str, ReferenceTracker] | None = None,
         zoom_crop: Callable[[Scored], ZoomCrop | None] = lambda scored: None,
+        link_limit: Callable[[str], int] = lambda camera: MAX_MESSAGE_BYTES,
     ) -> None:
         """
         `wire_bits`: bits on the wire of a message, by camera and message bytes.
         `max_message`: bytes of the longest message.
         `reference_trackers`: by camera, where the server remembers units.
         `zoom_crop`: the crops of a frame that may be sent in place of its whole view; None: no crop.
+        `link_limit`: bytes of the longest message that the link carries now, by camera.
         """
         self._encoder = encoder
         self._wire_bits = wire_bits
         self._max_message = max_message
         self._reference_trackers = reference_trackers or {}
         self._zoom_crop = zoom_crop
+        self._link_limit = link_limit
         self._warned = False
 
     async def process(self, selected: Selected) -> Evidence | EdgeOnly:
@@ -84,8 +88,8 @@ class Encode:
         return planned
 
     def _max_bytes(self, selected: Selected) -> int:
-        """Bytes of the longest message that both the allowance and the value gate permit."""
-        metered, max_bytes = selected.metered, self._max_message
+        """Bytes of the longest message that the link, the allowance and the value gate permit."""
+        metered, max_bytes = selected.metered, min(self._max_message, self._link_limit(selected.frame.camera))
         if metered.max_bytes is not None:
             max_bytes = min(max_bytes, metered.max_bytes)
         if metered.allowance_bits is None:
@@ -96,7 +100,12 @@ class Encode:
         """Warns once about a frame that could not be sent even in an empty window."""
         if self._warned:
             return
-        if message_bytes > self._max_message:
+        if message_bytes > (link_limit := self._link_limit(camera)):
+            limit, remedy = (
+                f"link_max_message_bytes={link_limit}",
+                "raise the broker's longest packet (max_packet_size)",
+            )
+        elif message_bytes > self._max_message:
             limit, remedy = f"max_message_bytes={self._max_message}", "raise encode.max_message"
         elif metered.allowance_bits == metered.budget_bits:
             limit, remedy = f"window_bits={metered.budget_bits}", "raise the rate or the window"

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sagelink import models
 from sagelink.pipeline.accepted import Accepts
 from sagelink.pipeline.config_errors import explain
+from sagelink.pipeline.documents import DocumentError, read_yaml
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import OperatingPoint
 from sagelink.transport.codecs import Canvas
@@ -46,8 +46,8 @@ class CurveModel(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     codec: str
-    side: int = Field(gt=0, description="Pixels per side of the coded picture")
-    units: int | None = Field(None, gt=0, description="Units per message; omitted where it is the knob")
+    side: int = Field(ge=8, le=16_384, description="Pixels per side of the coded picture")
+    units: int | None = Field(None, gt=0, le=65_536, description="Units per message; omitted where it is the knob")
     quality: int | None = Field(None, ge=0, le=100, description="Quality of the codec; omitted where it is the knob")
     view: float | None = Field(None, gt=0, lt=1, description="Side of the sent crop, as a share of the picture's side")
     points: _Points = Field(
@@ -62,6 +62,8 @@ class CurveModel(BaseModel):
         rows = [self.points[knob] for knob in sorted(self.points)]
         if any(list(column) != sorted(column) for column in zip(*rows, strict=True)) or min(self.points) < 0:
             raise ValueError("bytes, agreement and weight never fall as the knob is turned up from 0")
+        if max(self.points) > (100 if self.quality is None else 65_536):
+            raise ValueError("the knob is a quality of 0..100, or up to 65536 units")
         return self
 
 
@@ -71,8 +73,8 @@ class FrontierModel(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     server: str = Field(description="Name of the server model")
-    units: int = Field(gt=0, description="Units of its grid")
-    pixels: int = Field(gt=0, description="Pixels per side of its picture")
+    units: int = Field(gt=0, le=65_536, description="Units of its grid")
+    pixels: int = Field(gt=0, le=16_384, description="Pixels per side of its picture")
     lines: Annotated[list[CurveModel], Accepts("list of one or more curves", "[{codec: webp, ...}]")] = Field(
         min_length=1, description="The curves"
     )
@@ -149,11 +151,11 @@ def read_frontier(path: Path, canvas: Canvas) -> list[RateQualityCurve]:
     Scaling keeps shares: half of the units at half of the resolution stays so on another grid.
     """
     try:
-        model = FrontierModel.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        model = FrontierModel.model_validate(read_yaml(path))
     except OSError as error:
         raise UsageError(f"frontier {str(path)!r} cannot be read: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"frontier {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
+    except DocumentError as error:
+        raise UsageError(f"frontier {str(path)!r} is not YAML: {error}") from None
     except ValidationError as error:
         raise UsageError(f"frontier {str(path)!r}: {explain(error, FrontierModel)[0]}") from None
     units_scale, pixels_scale = canvas.units / model.units, canvas.pixels / model.pixels
@@ -184,7 +186,7 @@ def _curve(model: CurveModel, canvas: Canvas, units_scale: float, pixels_scale: 
     sizes, agreements, weights = (
         np.array(column, float) for column in zip(*(model.points[s] for s in settings), strict=True)
     )
-    side = min(canvas.pixels, round(model.side * pixels_scale / 8) * 8)
+    side = min(canvas.pixels, max(8, round(model.side * pixels_scale / 8) * 8))
     if model.units is None:
         counts = np.clip(np.rint(np.array(settings) * units_scale), 1, canvas.units)
         counts, first = np.unique(counts, return_index=True)

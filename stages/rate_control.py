@@ -22,6 +22,7 @@ from sagelink.stages.budget_meter import affordable_bytes
 from sagelink.stages.evidence_encoder import canvas_of
 from sagelink.stages.frontier import RateQualityCurve
 from sagelink.stages.frontier_filter import usable_curves
+from sagelink.transport.wire import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
     from sagelink.models.loading import Model
@@ -116,21 +117,29 @@ class ValueGate:
         utility: UtilityCurve,
         accounts: Mapping[str, CameraAccount],
         wire_bits: Callable[[str, int], int],
+        link_limit: Callable[[str], int] = lambda camera: MAX_MESSAGE_BYTES,
     ) -> None:
-        """`accounts`: by camera. `wire_bits`: bits on the wire of a message, by camera and message bytes."""
+        """`accounts`: by camera. `wire_bits`: bits on the wire of a message, by camera and message bytes. `link_limit`:
+        bytes of the longest message that the link carries now, by camera."""
         self._rate_control = RateControl(rate_control_config(config.video), utility)
         self._utility = utility
         self._accounts = accounts
         self._wire_bits = wire_bits
         self._max_message = config.encode.max_message
+        self._link_limit = link_limit
 
     @classmethod
     def from_config(
-        cls, config: Config, server: Model, accounts: Mapping[str, CameraAccount], wire_bits: Callable[[str, int], int]
+        cls,
+        config: Config,
+        server: Model,
+        accounts: Mapping[str, CameraAccount],
+        wire_bits: Callable[[str, int], int],
+        link_limit: Callable[[str], int],
     ) -> ValueGate:
         """Raises UsageError when the configuration leaves no usable curve."""
         utility = UtilityCurve.from_curves(usable_curves(config, server.name, canvas_of(server)))
-        return cls(config, utility, accounts, wire_bits)
+        return cls(config, utility, accounts, wire_bits, link_limit)
 
     async def process(self, metered: Metered) -> Metered | EdgeOnly:
         if metered.provisional is None:
@@ -147,4 +156,7 @@ class ValueGate:
 
     def _bytes(self, camera: str, bits: int | None) -> float:
         """Bytes of the longest message that `bits` pay for; infinite for None."""
-        return math.inf if bits is None else affordable_bytes(partial(self._wire_bits, camera), bits, self._max_message)
+        if bits is None:
+            return math.inf
+        longest = min(self._max_message, self._link_limit(camera))
+        return affordable_bytes(partial(self._wire_bits, camera), bits, longest)

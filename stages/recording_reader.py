@@ -1,20 +1,27 @@
-"""Reads the folder that `sagelink.stages.sinks.recording_writer` writes: rows, messages and pictures out."""
+"""Reads the folder that `sagelink.stages.sinks.recording_writer` writes: rows, messages and pictures out.
+
+A recording may come from a stranger: each row is checked before it is used, its files lie in its folder, and whatever
+it holds is read within limits.
+"""
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import av
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
+from sagelink.pipeline.documents import DocumentError, decode, parse_json
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.file_names import shown_name
 from sagelink.pipeline.output_files import FRAMES, MESSAGES
+from sagelink.pipeline.own_files import own_file
 from sagelink.pipeline.threads import Worker
-from sagelink.pipeline.types import Frame, Pixels
+from sagelink.pipeline.types import Drop, Frame, Pixels
 from sagelink.stages.decoded_picture import FrameConverter
 from sagelink.stages.sinks.jsonl import check_keys
 from sagelink.stages.sinks.recording_writer import KEYS
@@ -22,35 +29,122 @@ from sagelink.stages.sinks.recording_writer import KEYS
 Row: TypeAlias = dict[str, Any]  # a line of frames.jsonl
 Place: TypeAlias = tuple[str, int]  # camera and seq
 
+MAX_ROWS = 2_000_000
+_MAX_LINE = 262_144  # bytes
+_MAX_ROW_VALUES = 10_000
+_MAX_MESSAGE = 16_777_216  # bytes
+_VIDEO_OPTIONS = {"max_pixels": str(16_384**2)}  # of a picture
+
+_Count = Annotated[int, Field(ge=0, lt=2**40)]
+_Number = Annotated[int, Field(ge=0, lt=2**32)]
+_Nanoseconds = Annotated[int, Field(ge=0, lt=2**63)]
+_Seconds = Annotated[FiniteFloat, Field(ge=-1e10, le=1e10)]
+
+
+class _Class(BaseModel):
+    class_id: _Number
+
+
+class _RecordedVerdict(BaseModel):
+    """The part of a verdict that a replay reads; all of it is compared."""
+
+    seq: _Number
+    camera: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    name: Annotated[str, Field(max_length=4096)] | None
+    truth: _Number | None
+    class_id: _Number | None
+    origin: Annotated[str, Field(max_length=16)]
+    drop: Drop | None
+    scene: _Number | None = None
+    edge: _Class | None
+    server: _Class | None
+    sent_s: _Seconds | None
+    wire_bits: _Count
+    units: _Count
+    lost_units: _Count = 0
+
+
+class _RecordedRow(BaseModel):
+    """A line of frames.jsonl."""
+
+    video: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}-[0-9]{3,9}\.ts$")]
+    pts_s: _Seconds | None
+    capture_ns: _Nanoseconds
+    wall_ns: _Nanoseconds
+    stream_s: _Seconds
+    at_s: _Seconds
+    asked_s: _Seconds | None
+    sent_s: _Seconds | None
+    heard: list[_Number] = []
+    tolls: list[tuple[_Seconds, _Count]] = []
+    message: tuple[_Count, Annotated[int, Field(ge=0, le=_MAX_MESSAGE)]] | None
+    reply: Annotated[str, Field(pattern=r"^([0-9a-f]{2}){0,4096}$")] | None
+    verdict: _RecordedVerdict
+
 
 class RecordingReader:
-    """A recording: its rows and messages, read at once, and its pictures, read on demand."""
+    """A recording: its rows, read at once, and its messages and pictures, read on demand."""
 
     def __init__(self, folder: Path) -> None:
         """Raises UsageError for a folder that is not a recording."""
         self.folder = folder
+        self._what = f"recording {str(folder)!r}"
         self.rows: dict[Place, Row] = {}
         try:
-            text = (folder / FRAMES).read_text(encoding="utf-8", errors="replace")
-            self._messages = (folder / MESSAGES).read_bytes()
-        except OSError as error:
-            raise UsageError(f"recording {str(folder)!r}: {error.filename}: {error.strerror}") from None
-        for number, line in enumerate(text.split("\n")[:-1], 1):  # after the last line break there is no complete line
-            try:
-                row = json.loads(line)
-                if missing := KEYS - row.keys():
-                    raise ValueError(f"no {', '.join(sorted(missing))}")
-                check_keys(row["verdict"], f"recording {str(folder)!r}: {FRAMES} line {number}")
+            own_file(folder, FRAMES, self._what).stat()
+            self._messages = own_file(folder, MESSAGES, self._what)
+            self._message_bytes = self._messages.stat().st_size
+            for number, line in enumerate(self._lines(), 1):
+                row = self._row(line, number)
                 self.rows[row["verdict"]["camera"], row["verdict"]["seq"]] = row
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise UsageError(f"recording {str(folder)!r}: {FRAMES} line {number} cannot be read: {error}") from None
+        except OSError as error:
+            raise UsageError(f"{self._what}: {error.filename}: {error.strerror}") from None
         if not self.rows:
-            raise UsageError(f"recording {str(folder)!r} holds no frames")
+            raise UsageError(f"{self._what} holds no frames")
+
+    def _lines(self) -> Iterator[bytes]:
+        """The complete lines of frames.jsonl; after a kill, the last line is incomplete and has no line break."""
+        with own_file(self.folder, FRAMES, self._what).open("rb") as file:
+            for number in range(1, MAX_ROWS + 2):
+                line = file.readline(_MAX_LINE + 1)
+                if len(line) > _MAX_LINE:
+                    raise self._unreadable(number, f"it has more than {_MAX_LINE} bytes")
+                if not line.endswith(b"\n"):
+                    return
+                yield line
+        raise UsageError(f"{self._what}: {FRAMES} has too many lines; accepted: up to {MAX_ROWS}")
+
+    def _row(self, line: bytes, number: int) -> Row:
+        """The checked row in a line. Raises UsageError."""
+        try:
+            row: Row = parse_json(decode(line), max_values=_MAX_ROW_VALUES)
+            if not isinstance(row, dict):
+                raise DocumentError("not an object")
+            if missing := KEYS - row.keys():
+                raise DocumentError(f"no {', '.join(sorted(missing))}")
+            if isinstance(row["verdict"], dict):
+                check_keys(row["verdict"], f"{self._what}: {FRAMES} line {number}")
+            span = _RecordedRow.model_validate(row, strict=False).message
+        except DocumentError as error:
+            raise self._unreadable(number, str(error)) from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise self._unreadable(number, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        if span is not None and sum(span) > self._message_bytes:
+            raise self._unreadable(number, f"message: it ends at byte {sum(span)} of {self._message_bytes}")
+        return row
+
+    def _unreadable(self, number: int, reason: str) -> UsageError:
+        return UsageError(f"{self._what}: {FRAMES} line {number} cannot be read: {reason}")
 
     def message(self, place: Place) -> bytes | None:
         """The message that was sent for a frame; None where none was."""
         span = self.rows[place]["message"]
-        return None if span is None else self._messages[span[0] : span[0] + span[1]]
+        if span is None:
+            return None
+        with self._messages.open("rb") as file:
+            file.seek(span[0])
+            return file.read(span[1])
 
     def cameras(self) -> dict[str, list[Row]]:
         """The rows of each camera, in order of capture."""
@@ -63,17 +157,19 @@ class RecordingReader:
         """A camera's pictures, bit-exact as they were captured. Raises UsageError for a damaged video."""
         for name, count in Counter(row["video"] for row in self.cameras()[camera]).items():
             read = 0
+            path = own_file(self.folder, name, self._what)
             try:
-                with av.open(str(self.folder / name)) as container:
+                # A file object and a fixed format: a playlist, which names other files and addresses, is not followed.
+                with path.open("rb") as file, av.open(file, "r", format="mpegts", options=_VIDEO_OPTIONS) as container:
                     convert = FrameConverter(name)
                     for frame in islice(container.decode(video=0), count):
                         yield convert(frame)
                         read += 1
-            except (av.FFmpegError, OSError, IndexError) as error:
+            except (av.FFmpegError, OSError, IndexError, ValueError) as error:
                 reason = getattr(error, "strerror", None) or "no video stream"
-                raise UsageError(f"recording {str(self.folder)!r}: {name}: {reason}") from None
+                raise UsageError(f"{self._what}: {name}: {reason}") from None
             if read < count:
-                raise UsageError(f"recording {str(self.folder)!r}: {name} is damaged: {read} of {count} pictures")
+                raise UsageError(f"{self._what}: {name} is damaged: {read} of {count} pictures")
 
 
 class RecordedCamera:
@@ -85,7 +181,7 @@ class RecordedCamera:
     def __init__(self, recording: RecordingReader, name: str, common_time: bool) -> None:
         """`common_time`: frame times are of the clock that all cameras share, not of the camera's own clock."""
         self.name = name
-        self.source = f"{recording.folder}:{name}"
+        self.source = f"{shown_name(recording.folder)}:{name}"
         self.captured = 0
         self._rows = recording.cameras()[name]
         self._pictures = recording.pictures(name)

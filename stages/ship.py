@@ -18,7 +18,7 @@ from sagelink.pipeline.clock import BudgetClock
 from sagelink.pipeline.tasks import background
 from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Reply, Scored, Sent
 from sagelink.stages.reference_tracker import ReferenceTracker
-from sagelink.transport.link import EdgeLink
+from sagelink.transport.link import EdgeLink, Undelivered
 from sagelink.transport.wire import MalformedMessage, decode_reply
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ class Uplink:
         self.waiting: dict[tuple[str, int], asyncio.Future[Reply]] = {}  # by camera and seq
         self.stray_replies = 0  # malformed, unknown or too late
         self._refusal: str | None = None
+        self._reply_fault: str | None = None  # of the last malformed reply
         self._deadline_s = deadline_s
         self._busy_until_s = 0.0
         self._reference_trackers = reference_trackers or {}
@@ -66,11 +67,16 @@ class Uplink:
         """Resolves the futures in `waiting` as replies arrive; when the link closes, the others get ConnectionError."""
         try:
             async for camera, data in self.link.replies():
+                if isinstance(data, Undelivered):
+                    self._fail(camera, data.seq)
+                    continue
                 try:
                     reply = decode_reply(data)
                 except MalformedMessage as error:
                     self.stray_replies += 1
-                    log.warning("stage=ship event=malformed_reply error=%r", str(error))
+                    if str(error) != self._reply_fault:  # once per change, not per reply
+                        self._reply_fault = str(error)
+                        log.warning("stage=ship event=malformed_reply error=%r", self._reply_fault)
                     continue
                 self._note_queue(reply)
                 if tracker := self._reference_trackers.get(camera):
@@ -84,6 +90,12 @@ class Uplink:
             for future in self.waiting.values():
                 if not future.done():
                     future.set_exception(ConnectionError("the link has closed"))
+
+    def _fail(self, camera: str, seq: int) -> None:
+        """The link, which has logged the reason, could not deliver a message."""
+        future = self.waiting.pop((camera, seq), None)
+        if future is not None and not future.done():
+            future.set_exception(ConnectionError("the message was not delivered"))
 
     def _note_queue(self, reply: Reply) -> None:
         """Stops sending to a busy server for as long as the frame waited there, so that its queue can empty."""

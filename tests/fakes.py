@@ -27,7 +27,7 @@ from sagelink.pipeline.types import (
 from sagelink.stages.zoom import thumbnail_of
 from sagelink.transport.codecs import Canvas
 from sagelink.transport.codecs.raw import RawZstd
-from sagelink.transport.wire import EvidenceMessage, encode_evidence, encode_reply, peek
+from sagelink.transport.wire import MAX_MESSAGE_BYTES, EvidenceMessage, encode_evidence, encode_reply, peek
 
 SIDE, PATCH, CLASSES = 4, 4, 5
 CANVAS = Canvas(SIDE, PATCH)
@@ -113,6 +113,7 @@ class FakeLink:
         self.sent: list[bytes] = []  # messages that the link accepted
         self.offered = 0
         self.down: str | None = None  # the reason when the link refuses every message
+        self.longest_bytes = MAX_MESSAGE_BYTES
         self.asked_ready = 0
         self.on_send: Callable[[], None] = lambda: None
         self._fates = iter(fates)
@@ -122,6 +123,9 @@ class FakeLink:
 
     def wire_bits(self, camera: str, message_bytes: int) -> int:
         return 8 * (message_bytes + self._framing_bytes)
+
+    def max_message_bytes(self, camera: str) -> int:
+        return self.longest_bytes
 
     async def __aenter__(self) -> FakeLink:
         return self

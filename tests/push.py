@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from typing import Any, Self
 
 import av
@@ -64,9 +65,10 @@ class CameraApp:
         transceiver.setCodecPreferences([known for known in codecs if known.mimeType == f"video/{codec}"])
         self.status, self.reason, self.location = 0, "", ""
 
-    async def push(self) -> Self:
+    async def push(self, change: Callable[[str], str] = str) -> Self:
+        """`change` changes the text of the offer."""
         await self._peer.setLocalDescription(await self._peer.createOffer())
-        offer = self._peer.localDescription.sdp.encode()
+        offer = change(self._peer.localDescription.sdp).encode()
         self.status, self.reason, self.location = await request(self._url, "POST", offer, self._token)
         if self.status == 201:
             await self._peer.setRemoteDescription(RTCSessionDescription(self.reason, "answer"))

@@ -14,16 +14,18 @@ parser.add_argument("--port", default="0")
 parser.add_argument("--fps", type=int, default=20)
 parser.add_argument("--password", help="password of the user `viewer`")
 parser.add_argument("--grow-after", type=float, help="seconds after which the picture becomes 320x240")
+parser.add_argument("--film", help="an .mp4 file with H.264 video to stream instead of the live test pattern")
 options = parser.parse_args()
 
 Gst.init(None)
 size = f"video/x-raw,width={{}},height={{}},framerate={options.fps}/1"
 factory = GstRtspServer.RTSPMediaFactory()
-factory.set_launch(
-    f"( videotestsrc is-live=true pattern=ball ! capsfilter name=size caps={size.format(160, 120)} "
-    "! x264enc threads=1 tune=zerolatency key-int-max=10 speed-preset=ultrafast "
-    "! rtph264pay name=pay0 pt=96 config-interval=-1 )"
+live = (
+    f"videotestsrc is-live=true pattern=ball ! capsfilter name=size caps={size.format(160, 120)} "
+    "! x264enc threads=1 tune=zerolatency key-int-max=10 speed-preset=ultrafast"
 )
+film = f"filesrc location={options.film} ! qtdemux ! h264parse"
+factory.set_launch(f"( {film if options.film else live} ! rtph264pay name=pay0 pt=96 config-interval=-1 )")
 factory.set_shared(True)
 
 

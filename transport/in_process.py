@@ -33,6 +33,9 @@ class InProcessLink:
     def wire_bits(self, camera: str, message_bytes: int) -> int:
         return 8 * message_bytes
 
+    def max_message_bytes(self, camera: str) -> int:
+        return MAX_MESSAGE_BYTES
+
     def refusal(self) -> str | None:
         return "the link is closed" if self._uplink.closed else None
 

@@ -31,6 +31,19 @@ class Message:
     arrived_s: float  # monotonic clock
     session: bytes = b""  # opaque: the transport needs it to route the reply to the run that sent the message
     lost_parts: int = 0  # parts of the message that did not arrive
+    refusal: str | None = None  # the transport's reason why the message must be refused; then `data` is its header only
+
+
+@dataclass(frozen=True, slots=True)
+class Undelivered:
+    """Stands in place of a reply: the message about a frame was sent, but did not reach the server."""
+
+    seq: int
+
+
+def node_of(address: str) -> str:
+    """The node of a camera's address; the address itself where a transport has no nodes."""
+    return address.partition("/")[0]
 
 
 class EdgeLink(Protocol):
@@ -42,6 +55,10 @@ class EdgeLink(Protocol):
 
     def wire_bits(self, camera: str, message_bytes: int) -> int:
         """Uplink bits that a message of `message_bytes` costs, framing included. Never decreases with the size."""
+        ...
+
+    def max_message_bytes(self, camera: str) -> int:
+        """The longest message that this link carries now; the connection may change it."""
         ...
 
     def refusal(self) -> str | None:
@@ -58,7 +75,7 @@ class EdgeLink(Protocol):
         uplink bits."""
         ...
 
-    def replies(self) -> AsyncIterator[tuple[str, bytes]]:
+    def replies(self) -> AsyncIterator[tuple[str, bytes | Undelivered]]:
         """Pairs of camera and reply in order of arrival, until the link is closed."""
         ...
 

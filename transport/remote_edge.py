@@ -12,6 +12,7 @@ from typing import Self
 from sagelink.pipeline.channel import Channel, ChannelClosed
 from sagelink.pipeline.errors import SagelinkError
 from sagelink.pipeline.tasks import background
+from sagelink.transport.link import Undelivered
 from sagelink.transport.reconnect import Reconnector
 from sagelink.transport.wire import MAX_MESSAGE_BYTES
 from sagelink.transport.wire_cost import ChargeOverhead, OverheadCharger
@@ -32,7 +33,9 @@ class RemoteEdgeLink(ABC):
         """`charge_overhead`: see OverheadCharger. `must_connect`: entering the link fails unless the first attempt to
         connect succeeds."""
         self._must_connect = must_connect
-        self._replies: Channel[tuple[str, bytes]] = Channel("downlink", "drop_oldest", capacity=MAX_REPLIES)
+        self._replies: Channel[tuple[str, bytes | Undelivered]] = Channel(
+            "downlink", "drop_oldest", capacity=MAX_REPLIES
+        )
         self._changed = asyncio.Event()
         self._overhead = OverheadCharger(charge_overhead, self._changed.set)
         self._entered = AsyncExitStack()
@@ -85,22 +88,24 @@ class RemoteEdgeLink(ABC):
             await self._changed.wait()
 
     async def send(self, camera: str, message: bytes) -> str | None:
-        refusal = self.refusal() or self._size_refusal(len(message))
+        refusal = self.refusal() or self._size_refusal(camera, len(message))
         if refusal is not None:
             return refusal
         self._overhead.record_message(self.wire_bits(camera, len(message)))
         await self._transmit(camera, message)
         return None
 
-    def _size_refusal(self, message_bytes: int) -> str | None:
-        """The reason why this transport never carries a message of this size; None if it does."""
-        if message_bytes <= MAX_MESSAGE_BYTES:
-            return None
-        return f"{message_bytes} bytes; accepted: up to {MAX_MESSAGE_BYTES}"
+    def max_message_bytes(self, camera: str) -> int:
+        return MAX_MESSAGE_BYTES
 
-    def replies(self) -> AsyncIterator[tuple[str, bytes]]:
+    def _size_refusal(self, camera: str, message_bytes: int) -> str | None:
+        if message_bytes <= (limit := self.max_message_bytes(camera)):
+            return None
+        return f"{message_bytes} bytes; accepted: up to {MAX_MESSAGE_BYTES}, and by this connection up to {limit}"
+
+    def replies(self) -> AsyncIterator[tuple[str, bytes | Undelivered]]:
         return aiter(self._replies)
 
-    def _deliver(self, camera: str, reply: bytes) -> None:
+    def _deliver(self, camera: str, reply: bytes | Undelivered) -> None:
         with contextlib.suppress(ChannelClosed):
             self._replies.put_now((camera, reply))

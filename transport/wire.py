@@ -23,7 +23,7 @@ from sagelink.transport.unit_set_codec import (
 )
 
 MAGIC = b"SG"
-VERSION = 3
+VERSION = 4
 
 # magic, version, kind, seq, grid side, patch size, codec, number of units with the flag _RECTANGLE
 _EVIDENCE = struct.Struct("!2sBBIBBBH")
@@ -35,12 +35,20 @@ _BUNDLE = struct.Struct("!2sBBIB")
 _LENGTH = struct.Struct("!H")
 _CLASS = struct.Struct("!If")  # class id, log-probability
 _CRC = struct.Struct("!I")
+CRC_BYTES = _CRC.size
 
 _RECTANGLE = 0x8000
 
 _KIND_EVIDENCE = 1
 _KIND_REPLY = 2
 _KIND_BUNDLE = 3
+# The upper half of the kind byte. A set flag adds a field; a message without flags has no byte more.
+FLAG_MAC = 0x80  # a MAC stands in place of the checksum: transport.message_auth
+# Reserved for a head id (4 bytes, 0x40) and for the edge's own answer (at most 8 bytes, 0x20); 0x10 is free.
+RESERVED_FLAGS = 0x70
+_START = MAGIC + bytes([VERSION])
+_KIND_AT = len(_START)  # offset of the kind byte
+_SEQ = slice(_KIND_AT + 1, _KIND_AT + 5)
 
 MAX_SIDE = 64  # units on a side of the grid
 MAX_PATCH = 64  # pixels on a side of a unit
@@ -90,7 +98,7 @@ def encode_evidence(message: EvidenceMessage) -> bytes:
 
 def decode_evidence(data: bytes) -> EvidenceMessage:
     """The reverse of `encode_evidence`. Raises MalformedMessage."""
-    body = _unseal(data)
+    body = unseal(data)
     kind, fields = _header(_EVIDENCE, body)
     seq, side, patch_size, codec, count = fields
     if kind != _KIND_EVIDENCE:
@@ -128,7 +136,7 @@ def encode_bundle(seq: int, parts: Sequence[bytes]) -> bytes:
 
 def decode_bundle(data: bytes) -> tuple[int, list[bytes]]:
     """The frame's `seq` and the parts. Raises MalformedMessage."""
-    body = _unseal(data)
+    body = unseal(data)
     kind, (seq, count) = _header(_BUNDLE, body)
     if kind != _KIND_BUNDLE:
         raise MalformedMessage(f"kind is {kind}, not a bundle")
@@ -152,7 +160,7 @@ def is_bundle(data: bytes) -> bool:
     return data[: len(_BUNDLE_START)] == _BUNDLE_START
 
 
-_BUNDLE_START = MAGIC + bytes([VERSION, _KIND_BUNDLE])
+_BUNDLE_START = _START + bytes([_KIND_BUNDLE])
 
 
 def parts_of(message: bytes) -> list[bytes]:
@@ -172,22 +180,34 @@ def max_datagrams(message_bytes: int) -> int:
 
 
 def peek(data: bytes) -> tuple[int, int] | None:
-    """The frame's `seq` and the number of units that evidence claims, retained ones included. None if its checksum or
-    header is wrong. Enough to queue or to refuse the message without decoding it."""
+    """Like `read_claim`; None where that raises."""
     try:
-        if is_bundle(data):
-            seq, parts = decode_bundle(data)
-            claims = [peek(part) for part in parts if not is_bundle(part)]
-            return seq, sum(claim[1] for claim in claims if claim is not None)
-        body = _unseal(data)
-        kind, (seq, side, _, codec, units) = _header(_EVIDENCE, body)
-        rectangle, units = bool(units & _RECTANGLE), units & ~_RECTANGLE
+        return read_claim(data)
     except MalformedMessage:
         return None
+
+
+def read_claim(data: bytes) -> tuple[int, int]:
+    """The frame's `seq` and the number of units that evidence claims, retained ones included: enough to queue or to
+    refuse the message without decoding it. Raises MalformedMessage if its checksum or header is wrong."""
+    if is_bundle(data):
+        seq, parts = decode_bundle(data)
+        claims = [peek(part) for part in parts if not is_bundle(part)]
+        return seq, sum(claim[1] for claim in claims if claim is not None)
+    body = unseal(data)
+    kind, (seq, side, _, codec, units) = _header(_EVIDENCE, body)
+    rectangle, units = bool(units & _RECTANGLE), units & ~_RECTANGLE
+    if kind != _KIND_EVIDENCE:
+        raise MalformedMessage(f"kind is {kind}, not evidence")
     if codec == DELTA_CODEC and 1 <= side <= MAX_SIDE and 1 <= units <= side**2:
         count_at = _EVIDENCE.size + _set_bytes(side**2, units, rectangle) + REFERENCE_NAME_BYTES
         units += int.from_bytes(body[count_at : count_at + 2])  # units retained by the server
-    return (seq, units) if kind == _KIND_EVIDENCE else None
+    return seq, units
+
+
+def claimed_seq(data: bytes) -> int | None:
+    """The `seq` in the header of any message, with its checksum or MAC unchecked; None where there is no header."""
+    return int.from_bytes(data[_SEQ]) if data[:_KIND_AT] == _START and len(data) >= _SEQ.stop else None
 
 
 def encode_reply(reply: Reply) -> bytes:
@@ -211,7 +231,7 @@ def encode_reply(reply: Reply) -> bytes:
 
 def decode_reply(data: bytes) -> Reply:
     """The reverse of `encode_reply`. Raises MalformedMessage."""
-    body = _unseal(data)
+    body = unseal(data)
     kind, (seq, units, server_us, queue_us, waiting, refusal_bytes, count) = _header(_REPLY, body)
     if kind != _KIND_REPLY:
         raise MalformedMessage(f"kind is {kind}, not a reply")
@@ -233,12 +253,19 @@ def decode_reply(data: bytes) -> Reply:
 def _header(layout: struct.Struct, body: bytes) -> tuple[int, tuple[int, ...]]:
     if len(body) < layout.size:
         raise MalformedMessage(f"{len(body)} bytes are less than a header")
-    magic, version, kind, *fields = layout.unpack_from(body)
-    if magic != MAGIC:
-        raise MalformedMessage("not a Sagelink message")
-    if version != VERSION:
-        raise MalformedMessage(f"version {version}; accepted: {VERSION}")
+    check_version(body)
+    _, _, kind, *fields = layout.unpack_from(body)
+    if kind & RESERVED_FLAGS:
+        raise MalformedMessage(f"the reserved flags {kind & RESERVED_FLAGS:#04x} are set; accepted: none of them")
     return kind, tuple(fields)
+
+
+def check_version(data: bytes) -> None:
+    """Raises MalformedMessage unless the bytes begin like a message of this version."""
+    if data[: len(MAGIC)] != MAGIC or len(data) == len(MAGIC):
+        raise MalformedMessage("not a Sagelink message")
+    if data[len(MAGIC)] != VERSION:
+        raise MalformedMessage(f"version {data[len(MAGIC)]}; accepted: {VERSION}")
 
 
 def seal(body: bytes) -> bytes:
@@ -246,12 +273,26 @@ def seal(body: bytes) -> bytes:
     return body + _CRC.pack(zlib.crc32(body))
 
 
-def _unseal(data: bytes) -> bytes:
+def has_mac(data: bytes) -> bool:
+    """Checks only the header."""
+    return data[:_KIND_AT] == _START and len(data) > _KIND_AT and bool(data[_KIND_AT] & FLAG_MAC)
+
+
+def set_mac_flag(body: bytes, on: bool) -> bytes:
+    """A message without its checksum or MAC, with the flag set or cleared."""
+    kind = body[_KIND_AT] | FLAG_MAC if on else body[_KIND_AT] & ~FLAG_MAC
+    return body[:_KIND_AT] + bytes([kind]) + body[_KIND_AT + 1 :]
+
+
+def unseal(data: bytes) -> bytes:
+    """The reverse of `seal`. Raises MalformedMessage if the checksum is wrong, or is a MAC."""
     if len(data) > MAX_MESSAGE_BYTES:
         raise MalformedMessage(f"{len(data)} bytes; accepted: up to {MAX_MESSAGE_BYTES}")
-    if len(data) <= _CRC.size:
+    if len(data) <= CRC_BYTES:
         raise MalformedMessage(f"{len(data)} bytes are less than a header")
-    body, crc = data[: -_CRC.size], _CRC.unpack(data[-_CRC.size :])[0]
+    if has_mac(data):
+        raise MalformedMessage("the message carries a MAC, but mqtt.mac_key_file is not set on this side")
+    body, crc = data[:-CRC_BYTES], _CRC.unpack(data[-CRC_BYTES:])[0]
     if zlib.crc32(body) != crc:
         raise MalformedMessage("the checksum does not match")
     return body

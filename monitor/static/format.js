@@ -7,6 +7,11 @@ export const was = (frame) => (frame.revised_from ? `was ${frame.revised_from.la
 export const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)} %`;
 export const ms = (value) => (value >= 1000 ? `${(value / 1000).toFixed(2)} s` : `${Number(value.toPrecision(3))} ms`);
 
+export function age(seconds) {
+  if (seconds < 120) return `${Math.round(seconds)} s`;
+  return seconds < 7200 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
+}
+
 function scaled(value, units) {
   let place = 0;
   while (value >= 999.5 && place < units.length - 1) {

@@ -1,6 +1,7 @@
 // One tile per camera: its picture, the sent units, its answer and state.
 
-import { bytes, element, percent, was } from "./format.js";
+import { isOld } from "./fresh.js";
+import { age, bytes, element, percent, was } from "./format.js";
 import { drawHeat, drawUnits } from "./overlay.js";
 
 export class LivePictures {
@@ -33,14 +34,20 @@ export class LivePictures {
     this.#draw(tile);
   }
 
-  states(cameras) {
+  // `later_s`: time since these states were received.
+  states(cameras, later_s) {
     Object.entries(cameras).forEach(([name, camera], order) => {
       const tile = this.#tile(name);
       tile.figure.style.order = order;
       const { state = "running", fault } = camera.health ?? {};
-      const silent = camera.silent_s > 3 ? `silent for ${camera.silent_s.toFixed(0)} s` : `${camera.fps.toFixed(1)} fps`;
-      tile.state.textContent = state === "running" ? silent : `${state}${fault ? `: ${fault}` : ""}`;
-      tile.state.classList.toggle("bad", Boolean(camera.health) && (camera.silent_s > 3 || state !== "running"));
+      const silent = age(camera.silent_s + later_s);
+      const old = isOld(camera, later_s);
+      const current = old ? `no picture for ${silent}` : `${camera.fps.toFixed(1)} fps`;
+      tile.state.textContent = state === "running" ? current : `${state}${fault ? `: ${fault}` : ""}`;
+      tile.state.title = tile.state.textContent;
+      tile.state.classList.toggle("bad", Boolean(camera.health) && (old || state !== "running") && state !== "ended");
+      tile.figure.classList.toggle("old", old);
+      tile.age.textContent = old ? `${silent} old` : "";
     });
   }
 
@@ -50,11 +57,11 @@ export class LivePictures {
       this.#holder.querySelector(".empty")?.remove();
       const figure = document.createElement("figure");
       figure.className = "camera-tile";
-      figure.innerHTML = '<div class="view"><canvas role="img"></canvas></div><figcaption>'
+      figure.innerHTML = '<div class="view"><canvas role="img"></canvas><span class="age"></span></div><figcaption>'
         + '<span class="name"></span><span class="state"></span><span class="label"></span><span class="how"></span></figcaption>';
-      const [canvas, name, state, label, how] = figure.querySelectorAll("canvas, span");
+      const [canvas, age, name, state, label, how] = figure.querySelectorAll("canvas, span");
       name.textContent = name.title = camera;
-      tile = { figure, canvas, label, how, state };
+      tile = { figure, canvas, age, label, how, state };
       this.#tiles.set(camera, tile);
       this.#holder.append(figure);
     }

@@ -3,6 +3,7 @@
 import { Chart } from "./chart.js";
 import { Control } from "./control.js";
 import { Evidence } from "./evidence.js";
+import { isWithoutPicture, linkPill, pagePill } from "./fresh.js";
 import { bitRate, bytes, count, element, ms, percent } from "./format.js";
 import { LivePictures } from "./live.js";
 import { Rows } from "./rows.js";
@@ -57,15 +58,14 @@ function showState(state) {
   }
   element("notice").hidden = !state.notice;
   element("notice").textContent = state.notice ?? "";
-  const link = element("link");
-  link.hidden = false;
-  link.textContent = state.link ? `link: ${state.link}` : "link up";
-  link.className = `pill ${state.link ? "bad" : "good"}`;
+  element("link").hidden = false;
+  pill("link", ...linkPill(state));
   const cameras = Object.entries(state.cameras);
-  const down = cameras.filter(([, { health }]) => health && health.state !== "running");
+  const down = cameras.filter(([, camera]) => isWithoutPicture(camera, 0));
   document.body.classList.toggle("single", cameras.length < 2);
   document.body.classList.toggle("many", cameras.length > 3);
-  live.states(state.cameras);
+  shown = state;
+  showAges();
   control.show(state.control);
   const drops = Object.entries(state.drops).map(([reason, drop]) => ({
     name: reason, width: drop.frames / state.frames, kind: `side-${drop.slow}`,
@@ -115,36 +115,54 @@ function bars(id, items, nothing) {
 
 const SERVER_ENDS = 1012; // close code of a WebSocket whose server ends
 let wait_ms = 250;
+let shown = null; // the last state
+let heard_ms = 0; // when the last data arrived
+let connected = false;
+let ended = false;
 
 function connect() {
   const scheme = location.protocol === "https:" ? "wss" : "ws";
   const socket = new WebSocket(`${scheme}://${location.host}/ws`);
   socket.binaryType = "arraybuffer";
   const sendVisibility = () => {
+    heard_ms = performance.now(); // a hidden page receives nothing
     if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ visible: !document.hidden }));
   };
   socket.onopen = () => {
     wait_ms = 250;
-    status("live", "good");
+    [connected, ended, shown] = [true, false, null];
     sendVisibility();
+    showAges();
   };
-  socket.onmessage = ({ data }) => (typeof data === "string" ? take(JSON.parse(data)) : live.take(data));
+  socket.onmessage = ({ data }) => {
+    heard_ms = performance.now();
+    if (typeof data === "string") take(JSON.parse(data));
+    else live.take(data);
+  };
   socket.onclose = ({ code }) => {
     document.removeEventListener("visibilitychange", sendVisibility);
-    if (code === SERVER_ENDS) status("run ended", "");
-    else if (!ended()) status("no connection", "bad");
+    connected = false;
+    ended ||= code === SERVER_ENDS;
+    showAges();
     setTimeout(connect, wait_ms);
     wait_ms = Math.min(5000, wait_ms * 1.6);
   };
   document.addEventListener("visibilitychange", sendVisibility);
 }
 
-const ended = () => element("connection").textContent === "run ended";
-
-function status(text, kind) {
-  element("connection").textContent = text;
-  element("connection").className = `pill ${kind}`;
-  document.body.classList.toggle("stale", kind !== "good");
+// Pictures and data grow old also while nothing arrives.
+function showAges() {
+  if (document.hidden) return;
+  const quiet_s = heard_ms ? (performance.now() - heard_ms) / 1000 : 0;
+  if (shown) live.states(shown.cameras, quiet_s);
+  const [text, kind, stale] = connected ? pagePill(shown, quiet_s) : ended ? ["run ended", "", true] : ["no connection", "bad", true];
+  pill("connection", text, kind);
+  document.body.classList.toggle("stale", stale);
 }
 
+function pill(id, text, kind) {
+  Object.assign(element(id), { textContent: text, title: text, className: `pill ${kind}` });
+}
+
+setInterval(showAges, 1000);
 connect();

@@ -27,7 +27,7 @@ class CameraConnection(Protocol):
 
     @property
     def finite(self) -> bool:
-        """Whether the stream has a known length: a file behind a URL, not a camera."""
+        """Whether the stream has a known length and `may_end`: a file behind a URL, not a camera."""
         ...
 
     @property
@@ -46,9 +46,12 @@ class CameraConnection(Protocol):
     def close(self) -> None: ...
 
 
-class OpencvBusy(Exception):
-    """OpenCV is opening the stream of another camera."""
+class OpencvDeclines(Exception):
+    """OpenCV cannot take this stream now: it would wait, make other cameras wait, or show the pictures wrongly without
+    reporting it. The message is the reason."""
 
 
-class OpencvUnfit(Exception):
-    """OpenCV would show the pictures of this stream wrongly, and would not report it."""
+def may_end(address: str) -> bool:
+    """Whether a stream of this address may have an end: a video behind http or https. All others are cameras: an RTSP
+    server that plays a file reports a length too, and its end is a fault like any other."""
+    return address.startswith(("http://", "https://"))

@@ -48,7 +48,7 @@ def classify(error: Exception, address: str, late: bool) -> CameraFault:
     if code in _UNREACHABLE:
         kind = FaultKind.UNREACHABLE
     elif kind is FaultKind.FAILED and code == errno.EIO and "://" in address:
-        kind = probe(address, _PROBE_S) or kind
+        kind = probe(address, _PROBE_S).fault or kind
     return CameraFault(kind, getattr(error, "strerror", None) or str(error))
 
 

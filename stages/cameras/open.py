@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import logging
+import time
 
 from sagelink.pipeline.config import CameraConfig
-from sagelink.stages.cameras.contract import CameraConnection, OpencvBusy, OpencvUnfit
+from sagelink.stages.cameras.contract import CameraConnection, OpencvDeclines, may_end
+from sagelink.stages.cameras.fault_kinds import CameraFault
+from sagelink.stages.cameras.supervisor import FaultKind
 
 log = logging.getLogger(__name__)
-
-_MAY_MIRROR = ("http://", "https://")
 
 
 def connect(config: CameraConfig) -> CameraConnection:
     """Opens the camera with the library that `config.backend` names. Raises CameraFault.
 
-    PyAV replaces OpenCV while that is busy, and for streams that it would show wrongly: video files, which come by
-    HTTP, may be mirrored, and OpenCV does not tell.
+    PyAV replaces OpenCV where that would block other cameras, and for streams that it would show wrongly: video files,
+    which come by HTTP, may be mirrored, and OpenCV does not report it. Both attempts together take at most
+    `open_timeout`.
     """
-    if config.backend == "opencv" and not config.source.startswith(_MAY_MIRROR):
+    if config.backend == "opencv" and not may_end(config.source):
         from sagelink.stages.cameras.with_opencv import OpencvConnection
 
+        began_s = time.monotonic()
         try:
             return OpencvConnection(config)
-        except OpencvBusy:
-            log.info("camera=%s event=opencv_busy backend=pyav", config.name)
-        except OpencvUnfit as reason:
-            log.info("camera=%s event=opencv_unfit reason=%r backend=pyav", config.name, str(reason))
+        except OpencvDeclines as refusal:
+            log.info("camera=%s event=backend backend=pyav reason=%r", config.name, str(refusal))
+        left_s = config.open_timeout - (time.monotonic() - began_s)
+        if left_s <= 0:
+            raise CameraFault(FaultKind.TIMED_OUT)
+        config = config.model_copy(update={"open_timeout": left_s})
     from sagelink.stages.cameras.with_pyav import PyavConnection
 
     return PyavConnection(config)

@@ -125,7 +125,7 @@ class WhipEndpoint:
             await self._stop.wait()
         await self._end_session()
 
-    async def _answer(self, offer: str) -> str:
+    async def _answer(self, offer: str, _: str) -> str:
         if self._session is not None:
             raise OfferRefused("another peer is sending here; it has to leave first", 409)
         session = self._session = WhipSession(self._name, self._forget, asyncio.get_running_loop(), self._silent_s)

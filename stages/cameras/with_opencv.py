@@ -11,7 +11,7 @@ import cv2
 
 from sagelink.pipeline.config import CameraConfig
 from sagelink.pipeline.types import Pixels
-from sagelink.stages.cameras.contract import DECODING_THREADS, FFMPEG_OPTIONS, Grabbed, OpencvBusy, OpencvUnfit
+from sagelink.stages.cameras.contract import DECODING_THREADS, FFMPEG_OPTIONS, Grabbed, OpencvDeclines, may_end
 from sagelink.stages.cameras.fault_kinds import CameraFault, diagnose
 from sagelink.stages.cameras.probe import probe
 from sagelink.stages.cameras.stream_header import convertible
@@ -36,25 +36,25 @@ class OpencvConnection:
     """A CameraConnection."""
 
     def __init__(self, config: CameraConfig) -> None:
-        """Opens the camera. Raises CameraFault; OpencvBusy while another camera is being opened; or OpencvUnfit."""
+        """Opens the camera. Raises CameraFault, or OpencvDeclines where PyAV has to take the stream."""
         self.skipped = 0
         self._read_timeout = config.read_timeout
         address = config.source
         self._capture = self._open_url(config) if "://" in address else self._open_webcam(config)
-        self.finite = "://" in address and self._capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0
+        self.finite = may_end(address) and self._capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0
 
     def _open_url(self, config: CameraConfig) -> cv2.VideoCapture:
         began_s = time.monotonic()
-        fault = probe(config.source, config.open_timeout)
-        if fault is not None:
-            raise CameraFault(fault)
+        finding = probe(config.source, config.open_timeout)
+        if finding.fault is not None:
+            raise CameraFault(finding.fault) if finding.certain else OpencvDeclines(f"no answer: {finding.fault}")
         parameters = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(config.open_timeout * 1000)]
         parameters += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(config.read_timeout * 1000)]
         parameters += [cv2.CAP_PROP_N_THREADS, DECODING_THREADS]
         # Hardware decoding where build and machine have it; OpenCV falls back to software by itself.
         parameters += [cv2.CAP_PROP_HW_ACCELERATION, cv2.VIDEO_ACCELERATION_ANY]
         if not _OPENING.acquire(timeout=_MAX_QUEUE_S):
-            raise OpencvBusy
+            raise OpencvDeclines("it opens another camera")
         try:
             capture = cv2.VideoCapture(config.source, cv2.CAP_FFMPEG, parameters)
         finally:
@@ -64,7 +64,7 @@ class OpencvConnection:
             raise diagnose(config.source, left_s, FFMPEG_OPTIONS) if left_s > 0 else CameraFault(FaultKind.TIMED_OUT)
         if not _colours_known(capture):
             capture.release()
-            raise OpencvUnfit("a colour matrix that OpenCV does not know")
+            raise OpencvDeclines("a colour matrix that OpenCV does not know")
         return capture
 
     def _open_webcam(self, config: CameraConfig) -> cv2.VideoCapture:

@@ -12,7 +12,7 @@ from av.codec.hwaccel import HWAccel, hwdevices_available
 
 from sagelink.pipeline.config import CameraConfig
 from sagelink.pipeline.types import Pixels
-from sagelink.stages.cameras.contract import DECODING_THREADS, FFMPEG_OPTIONS, Grabbed
+from sagelink.stages.cameras.contract import DECODING_THREADS, FFMPEG_OPTIONS, Grabbed, may_end
 from sagelink.stages.cameras.fault_kinds import CameraFault, classify
 from sagelink.stages.cameras.supervisor import FaultKind
 from sagelink.stages.decoded_picture import FrameConverter
@@ -37,7 +37,7 @@ class PyavConnection:
             raise CameraFault(FaultKind.CODEC, "no video stream")
         stream = self._container.streams.video[0]
         stream.codec_context.thread_count = DECODING_THREADS
-        self.finite = "://" in config.source and bool(self._container.duration)
+        self.finite = may_end(config.source) and bool(self._container.duration)
         self._frames = self._decode(stream)
         self._times = FrameTimes(self._container, stream)
         self._convert = FrameConverter(config.name, stream)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,9 +13,16 @@ import numpy as np
 
 from sagelink.models.loading import UnitGrid
 from sagelink.models.preprocess import Resize, view_box
+from sagelink.pipeline.file_names import ffmpeg_url
+from sagelink.pipeline.output_files import MADE_BY
+from sagelink.pipeline.private_files import open_emptied
 from sagelink.pipeline.types import Pixels, Verdict
 
 _TIME_BASE = Fraction(1, 90_000)
+_MOVFLAGS = "+hybrid_fragmented+empty_moov"
+# Without B-frames the fragments need no edit list to keep the times. A process that dies loses at most `g` pictures.
+_OPTIONS = {"crf": "23", "preset": "veryfast", "bf": "0", "g": "60"}
+_MARK = f"annotated by {MADE_BY}"
 _MAX_SIDE, _MIN_SIDE = 1280, 360  # pixels, of the drawn picture
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _COLOURS = {"edge": (200, 200, 200), "server": (90, 200, 255), "fused": (110, 230, 130)}  # RGB
@@ -86,18 +95,27 @@ class Painter:
 
 
 class AnnotatedVideo:
-    """A sink: H.264 in MP4 with the stream times of the frames. Frames of another size are fitted into the first."""
+    """A sink: H.264 in MP4 with the stream times of the frames. Frames of another size are fitted into the first.
+
+    It is written in fragments, so it can be played up to the last one also when the process dies; closing it makes it a
+    plain MP4 file.
+    """
 
     def __init__(self, path: Path, painter: Painter) -> None:
+        """`path`: a new file, or an earlier annotated video, which is replaced."""
         self._painter = painter
-        self._container = av.open(str(path), "w")
+        self._path = path
+        self._file = open_emptied(path)
+        self._container = av.open(self._file, "w", format="mp4", options={"movflags": _MOVFLAGS})
+        self._container.metadata["comment"] = _MARK
         self._stream: av.VideoStream | None = None
         self._last_pts = -1
 
     def write(self, verdict: Verdict) -> None:
+        self._file.check_present()
         picture = self._painter.draw(verdict)
         if self._stream is None:
-            stream = self._container.add_stream("libx264", rate=30, options={"crf": "23", "preset": "veryfast"})
+            stream = self._container.add_stream("libx264", rate=30, options=_OPTIONS)
             stream.height, stream.width = picture.shape[:2]
             stream.pix_fmt = "yuv420p"
             stream.time_base = stream.codec_context.time_base = _TIME_BASE
@@ -108,30 +126,40 @@ class AnnotatedVideo:
         self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:
-        if self._stream is not None:
-            self._container.mux(self._stream.encode(None))
-        self._container.close()
+        with self._file, self._container:
+            self._file.check_present()
+            if self._stream is not None:
+                self._container.mux(self._stream.encode(None))
+            else:
+                self._path.unlink()  # no frame came: a file without a picture is no video
 
 
 class AnnotatedVideos:
-    """A sink: one `AnnotatedVideo` per camera; with several cameras the file name holds the camera's name."""
+    """A sink: one `AnnotatedVideo` per camera."""
 
-    def __init__(self, path: Path, painter: Painter, several: bool) -> None:
-        self._path = path
-        self._painter = painter
-        self._several = several
-        self._videos: dict[str, AnnotatedVideo] = {}
+    def __init__(self, paths: Mapping[str, Path], painter: Painter) -> None:
+        """`paths`: by camera."""
+        with ExitStack() as stack:
+            self._videos: dict[str, AnnotatedVideo] = {}
+            for camera, path in paths.items():
+                self._videos[camera] = AnnotatedVideo(path, painter)
+                stack.callback(self._videos[camera].close)
+            self._open = stack.pop_all()
 
     def write(self, verdict: Verdict) -> None:
-        camera = verdict.frame.camera
-        if camera not in self._videos:
-            path = self._path.with_stem(f"{self._path.stem}-{camera}") if self._several else self._path
-            self._videos[camera] = AnnotatedVideo(path, self._painter)
-        self._videos[camera].write(verdict)
+        self._videos[verdict.frame.camera].write(verdict)
 
     def close(self) -> None:
-        for video in self._videos.values():
-            video.close()
+        self._open.close()
+
+
+def is_annotated_video(path: Path) -> bool:
+    """Recognises videos that `AnnotatedVideo` wrote, also when its process died."""
+    try:
+        with av.open(ffmpeg_url(path)) as container:
+            return container.metadata.get("comment") == _MARK
+    except av.FFmpegError:
+        return False
 
 
 def _fit(picture: Pixels, width: int, height: int) -> Pixels:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 
+from sagelink.pipeline.private_files import write_new
 from sagelink.pipeline.types import Verdict
 from sagelink.stages.sinks.annotate import Painter
 
@@ -56,14 +57,12 @@ class Highlights:
     """
 
     def __init__(self, folder: Path, painter: Painter, keep: int) -> None:
-        """Creates the folder, and deletes the pictures of an earlier run. `keep`: number of frames of each kind."""
+        """`folder`: a new one. `keep`: number of frames of each kind."""
         self._folder = folder
         self._painter = painter
         self._costly, self._unsure = _Best(keep), _Best(keep)
         self._written: set[str] = set()
-        folder.mkdir(parents=True, exist_ok=True)
-        for stale in folder.glob("*.jpg"):
-            stale.unlink()
+        folder.mkdir(0o700)
 
     def write(self, verdict: Verdict) -> None:
         frame = verdict.frame
@@ -78,7 +77,7 @@ class Highlights:
         picture = self._painter.outlined(verdict, max_side=_MAX_SIDE)
         ok, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
         assert ok, "a JPEG of an uint8 picture can always be encoded"
-        (self._folder / name).write_bytes(data.tobytes())
+        write_new(self._folder / name, data.tobytes())
         self._written.add(name)
         for replaced in self._written - {entry.name for entry in self._costly.entries + self._unsure.entries}:
             (self._folder / replaced).unlink(missing_ok=True)

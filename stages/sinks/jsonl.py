@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.json_text import to_json
+from sagelink.pipeline.private_files import LineFile
 from sagelink.pipeline.types import Answer, Verdict
 
 _RENAMED = {
@@ -73,14 +74,15 @@ def _answer(answer: Answer | None, labels: tuple[str, ...]) -> dict[str, object]
 
 
 class JsonLines:
-    """A sink. Each line is written before the next begins, so a run that is killed leaves complete lines."""
+    """A sink. A run that is killed, or whose disk is full, leaves complete lines."""
 
     def __init__(self, path: Path, labels: tuple[str, ...]) -> None:
-        self._file = path.open("w", encoding="utf-8", buffering=1)
+        """`path`: a new file."""
+        self._lines = LineFile(path)
         self._labels = labels
 
     def write(self, verdict: Verdict) -> None:
-        self._file.write(to_json(record(verdict, self._labels)) + "\n")
+        self._lines.write(to_json(record(verdict, self._labels)))
 
     def close(self) -> None:
-        self._file.close()
+        self._lines.close()

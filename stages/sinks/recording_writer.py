@@ -9,7 +9,8 @@ docs/replay.md lists the keys.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import av
 
 from sagelink.pipeline.json_text import to_json
 from sagelink.pipeline.output_files import CONFIG, FRAMES, MESSAGES
+from sagelink.pipeline.private_files import LineFile, open_new, write_new
 from sagelink.pipeline.types import Frame, Verdict
 from sagelink.stages.sinks.jsonl import record
 from sagelink.transport.wire import encode_reply
@@ -36,23 +38,25 @@ class RecordingWriter:
         self,
         folder: Path,
         config_text: str,
+        files: Mapping[str, bytes],
         labels: tuple[str, ...],
         live: bool,
         overhead: Callable[[], Sequence[tuple[float, int]]],
     ) -> None:
-        """Deletes an earlier recording in the folder.
-
-        `config_text`: YAML without credentials. `live`: frames are timed by their capture, else by stream time.
+        """`folder`: one without a recording. `config_text`: YAML without credentials. `files`: by name, the content of
+        the files that the configuration names. `live`: frames are timed by their capture, else by stream time.
         `overhead` returns the charges (time in s, bits) of the connection itself since its last call.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        for stale in folder.glob("*-[0-9][0-9][0-9].ts"):
-            stale.unlink()
-        (folder / CONFIG).write_text(config_text, encoding="utf-8")
+        write_new(folder / CONFIG, config_text.encode())
+        for name, content in files.items():
+            write_new(folder / name, content)
         self._folder = folder
         self._labels = labels
-        self._frames = (folder / FRAMES).open("w", encoding="utf-8", buffering=1)
-        self._messages = (folder / MESSAGES).open("wb", buffering=0)
+        with ExitStack() as stack:
+            self._frames = LineFile(folder / FRAMES)
+            stack.callback(self._frames.close)
+            self._messages = stack.enter_context(open_new(folder / MESSAGES))
+            self._files = stack.pop_all()
         self._offset = 0
         self._live = live
         self._overhead = overhead
@@ -76,7 +80,7 @@ class RecordingWriter:
             "reply": encode_reply(verdict.reply).hex() if verdict.reply else None,
             "verdict": record(verdict, self._labels),
         }
-        self._frames.write(to_json(row) + "\n")
+        self._frames.write(to_json(row))
 
     def _at_s(self, frame: Frame) -> float:
         """Time in s on the clock that all cameras of the run share."""
@@ -106,10 +110,9 @@ class RecordingWriter:
         return [self._offset - len(message), len(message)]
 
     def close(self) -> None:
-        for video in self._videos.values():
-            video.close()
-        self._frames.close()
-        self._messages.close()
+        with self._files as stack:
+            for video in self._videos.values():
+                stack.callback(video.close)
 
 
 class _Video:
@@ -120,7 +123,8 @@ class _Video:
         self.number = number
         self.size = size
         # MPEG-TS is written at once; Matroska would hold seconds in memory, and lose them when the process dies.
-        self._container = av.open(str(folder / self.name), "w", format="mpegts", options={"flush_packets": "1"})
+        self._file = open_new(folder / self.name)
+        self._container = av.open(self._file, "w", format="mpegts", options={"flush_packets": "1"})
         stream = self._container.add_stream(_CODEC, rate=30, options=_OPTIONS)
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height = size
@@ -136,5 +140,5 @@ class _Video:
         self._container.mux(self._stream.encode(picture))
 
     def close(self) -> None:
-        self._container.mux(self._stream.encode(None))
-        self._container.close()
+        with self._file, self._container:
+            self._container.mux(self._stream.encode(None))

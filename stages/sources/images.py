@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.file_names import shown_name
 from sagelink.stages.sources.contract import SourceFrame
 from sagelink.stages.sources.image_file import SUFFIXES, find_images, read_image
 
@@ -22,7 +23,7 @@ class Images:
     def __init__(self, path: Path, fps: float) -> None:
         """`path`: a folder, or one image. Raises UsageError when no image there can be read."""
         self._folder = path if path.is_dir() else path.parent
-        self.name = str(path)
+        self.name = shown_name(path)
         self._fps = fps
         self.skipped = 0
         self._paths = find_images(path) if path.is_dir() else [path]
@@ -42,7 +43,7 @@ class Images:
                 self.skipped += 1
                 log.warning("source=%s event=unreadable error=%r", path, str(error))
                 continue
-            yield SourceFrame(pixels, index / self._fps, name=path.relative_to(self._folder).as_posix())
+            yield SourceFrame(pixels, index / self._fps, name=shown_name(path.relative_to(self._folder)))
 
     def close(self) -> None:
         pass

@@ -13,11 +13,18 @@ from sagelink.stages.sources.image_file import is_still_image
 
 
 def check_source(text: str) -> None:
-    """Raises UsageError if `text` names a camera, or a file or folder that does not exist. Opens nothing."""
+    """Raises UsageError if `text` names a camera, or a file or folder that cannot be found. Opens nothing."""
     if is_camera(text):
         raise UsageError(f"source {redact(text)!r} is a camera; accepted here: a file, a folder or synthetic:N")
-    if not text.startswith("synthetic:") and not Path(text).exists():
-        raise UsageError(f"source {redact(text)!r} does not exist; accepted: {ACCEPTED_SOURCES}")
+    if text.startswith("synthetic:"):
+        return
+    try:
+        Path(text).stat()
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte
+        reason = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, FileNotFoundError):
+            reason = "does not exist"
+        raise UsageError(f"source {redact(text)!r} {reason}; accepted: {ACCEPTED_SOURCES}") from None
 
 
 def open_source(config: CameraConfig) -> PictureSource:

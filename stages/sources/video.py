@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.file_names import ffmpeg_url, shown_name
 from sagelink.stages.decoded_picture import FrameConverter
 from sagelink.stages.frame_times import FrameTimes
 from sagelink.stages.sources.contract import SourceFrame
@@ -26,10 +27,10 @@ class VideoFile:
     def __init__(self, path: Path) -> None:
         """Raises UsageError when the file holds no video that can be decoded."""
         self._path = path
-        self.name = str(path)
+        self.name = shown_name(path)
         self.skipped = 0
         try:
-            self._container = av.open(str(path))
+            self._container = av.open(ffmpeg_url(path))
         except (av.FFmpegError, OSError) as error:
             raise UsageError(f"source {str(path)!r} is not a video: {_reason(error)}") from None
         if not self._container.streams.video:

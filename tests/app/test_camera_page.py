@@ -91,6 +91,7 @@ def serving(port: int, *arguments: str, **environment: str) -> Sagelink:
     return serve(f"webrtc+http://127.0.0.1:{port}", *arguments, **environment)
 
 
+@pytest.mark.campaign
 def test_page_shows_answers_next_to_an_edge_run_and_survives_a_server_restart(
     browser: Any, scene: tuple[Pixels, str], port: int, tmp_path: Path
 ) -> None:

@@ -159,7 +159,7 @@ def test_calibrate_refuses_invalid_arguments(command, scenes: Path, tmp_path: Pa
     for arguments, message in (
         (["synthetic:8", "--out", tmp_path / "f.yaml"], "8 frames to measure"),
         (["nowhere", "--out", tmp_path / "f.yaml"], "'nowhere' does not exist"),
-        (["synthetic:24", "--out", tmp_path], "is a folder; accepted: a YAML file to write"),
+        (["synthetic:24", "--out", tmp_path], "is a folder; accepted: a new file"),
     ):
         code, printed = command("calibrate", *arguments, *DEMO)
         assert code == 2

@@ -81,6 +81,7 @@ def test_messages_build_on_earlier_ones_over_a_broker_as_in_one_process(run: Run
     assert server_answers(over) == server_answers(one)
 
 
+@pytest.mark.campaign
 def test_behind_a_shared_subscription_memory_is_given_up(run: Run, tmp_path: Path) -> None:
     ports = [free_port(), free_port()]
     with (

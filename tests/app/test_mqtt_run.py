@@ -13,19 +13,22 @@ from pathlib import Path
 
 import aiomqtt
 import httpx
+import numpy as np
 import pytest
 
 from sagelink.app.serve import serve as serve_here
+from sagelink.models.loading import labels_fingerprint
 from sagelink.models.pair import Pair
 from sagelink.pipeline.config import MqttConfig
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import Reply
+from sagelink.stages.recording_reader import RecordingReader
 from sagelink.transport.link import CameraInfo
 from sagelink.transport.mqtt.address import open_broker
 from sagelink.transport.mqtt.edge import MqttEdgeLink
-from sagelink.transport.mqtt.topics import SESSION_BYTES, Topics
-from sagelink.transport.wire import encode_reply
+from sagelink.transport.mqtt.topics import PREFIX_BYTES, Topics
+from sagelink.transport.wire import EvidenceMessage, decode_evidence, encode_evidence, encode_reply
 from tests.app.runs import answered, dropped, finish, lines_so_far, live_run, run_here, serve, wait_for_lines
 from tests.brokers import Mosquitto, free_port
 from tests.conftest import skip_or_fail
@@ -60,6 +63,7 @@ def test_a_replay_gives_the_verdicts_of_one_process(mosquitto: Mosquitto, tmp_pa
         assert line["prob"] == pytest.approx(other["prob"], abs=1e-4)
 
 
+@pytest.mark.campaign
 def test_the_embedded_broker_wants_the_password(tmp_path: Path) -> None:
     at = f"127.0.0.1:{free_port()}"
     credentials = {"SAGELINK_MQTT_USERNAME": "site", "SAGELINK_MQTT_PASSWORD": "hunter2"}
@@ -127,6 +131,7 @@ def test_broker_and_server_killed_and_restarted(mosquitto: Mosquitto, tmp_path: 
         assert "Traceback" not in first.output + second.output
 
 
+@pytest.mark.campaign
 def test_a_frozen_broker(mosquitto: Mosquitto, tmp_path: Path) -> None:
     with serve(mosquitto.url) as server, live_run(mosquitto.url, tmp_path) as run:
         wait_for_lines(tmp_path, answered)
@@ -162,6 +167,7 @@ def test_a_wrong_password(tmp_path: Path) -> None:
     assert not any(map(answered, lines))
 
 
+@pytest.mark.campaign
 def test_an_expired_certificate(tmp_path: Path) -> None:
     def openssl(command: str) -> None:
         subprocess.run(["openssl", *command.split()], check=True, capture_output=True, cwd=tmp_path)
@@ -181,6 +187,7 @@ def test_an_expired_certificate(tmp_path: Path) -> None:
     assert "certificate has expired" in run.output
 
 
+@pytest.mark.campaign
 def test_two_servers_share_frames_one_is_killed_and_an_edge_returns(mosquitto: Mosquitto, tmp_path: Path) -> None:
     ports = [free_port(), free_port()]
 
@@ -225,7 +232,7 @@ def test_garbage_and_replies_to_finished_and_unknown_frames(mosquitto: Mosquitto
                     if topic.endswith("/verdict") and payload[:1] != b"{":
                         await stranger.publish(topic, payload)
                         unknown = encode_reply(Reply(1_000_000, None, (0,), (-0.1,), 32, 1.0))
-                        await stranger.publish(topic, payload[:SESSION_BYTES] + unknown)
+                        await stranger.publish(topic, payload[:PREFIX_BYTES] + unknown)
                 for topic in ("budget/set", "state", "door/state", "camera/verdict", "camera/evidence"):
                     await stranger.publish(f"sagelink/edge/{topic}", b"\xff rubbish")
 
@@ -238,6 +245,61 @@ def test_garbage_and_replies_to_finished_and_unknown_frames(mosquitto: Mosquitto
     assert all(line["server"]["prob"] > 0 for line in lines if answered(line))
 
 
+def test_a_box_that_floods_takes_neither_memory_nor_the_turns_of_another(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    """Messages of 3.9 MB from 80 cameras of one node, announced and not announced."""
+    grid = Pair.load(load_config(None, {"models": "demo"})).server.grid
+    units = np.arange(grid.units)
+    message = encode_evidence(EvidenceMessage(1, grid.side, grid.patch_size, 6, units, bytes(3_900_000)))
+    with serve(mosquitto.url) as server, live_run(mosquitto.url, tmp_path) as run:
+        wait_for_lines(tmp_path, answered)
+        before_mb = server.memory_mb()
+
+        async def flood() -> float:
+            broker = open_broker(mosquitto.url, MqttConfig(), "url")
+            largest_mb, cameras = 0.0, [f"invented{number}" for number in range(80)]
+            info = CameraInfo(grid.side, grid.patch_size, server_classes(), 600.0)
+            async with MqttEdgeLink(broker, Topics("sagelink"), "box", cameras[:40], info, must_connect=True) as box:
+                for camera in cameras:
+                    await box.ready()
+                    assert await box.send(camera, message) is None
+                    largest_mb = max(largest_mb, server.memory_mb())
+            return largest_mb
+
+        largest_mb = asyncio.run(flood())
+        wait_for_lines(tmp_path, answered, 5)
+        run.interrupt()
+        finish(run, tmp_path)
+        assert "Traceback" not in server.output
+    assert largest_mb < before_mb + 150
+
+
+def server_classes() -> str:
+    return labels_fingerprint(Pair.load(load_config(None, {"models": "demo"})).server.labels)
+
+
+def test_a_run_with_a_mac_is_answered_and_recorded_without_it(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    key = tmp_path / "mac.key"
+    key.write_bytes(b"k" * 32)
+    secured = ("--set", f"mqtt.mac_key_file={key}")
+    with serve(mosquitto.url, *secured) as server, live_run(mosquitto.url, tmp_path / "plain") as without:
+        wait_for_lines(tmp_path / "plain", dropped("refused"))
+        without.interrupt()
+        finish(without, tmp_path / "plain")
+        assert "no MAC; accepted: messages with a MAC of the key in mqtt.mac_key_file" in without.output
+        with live_run(mosquitto.url, tmp_path / "mac", *secured, "--record", str(tmp_path / "rec")) as run:
+            wait_for_lines(tmp_path / "mac", answered, 5)
+            run.interrupt()
+            finish(run, tmp_path / "mac")
+        assert "Traceback" not in server.output
+    recording = RecordingReader(tmp_path / "rec")
+    messages = [message for place in recording.rows if (message := recording.message(place))]
+    assert all(len(decode_evidence(message).units) for message in messages)
+    key.unlink()  # a replay needs no key
+    with Sagelink("replay", tmp_path / "rec", "--uplink", "64kbit/s") as replay:
+        assert replay.ended() == 0, replay.output
+
+
+@pytest.mark.campaign
 def test_a_server_whose_clock_is_off_by_an_hour(mosquitto: Mosquitto, tmp_path: Path) -> None:
     library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
     if library is None:
@@ -254,6 +316,7 @@ def test_a_server_whose_clock_is_off_by_an_hour(mosquitto: Mosquitto, tmp_path: 
     assert all(0 <= line["latency_ms"]["ship"] < 60_000 for line in lines if answered(line))
 
 
+@pytest.mark.campaign
 def test_memory_threads_and_files_do_not_grow_when_the_broker_restarts(mosquitto: Mosquitto, tmp_path: Path) -> None:
     with serve(mosquitto.url) as server, live_run(mosquitto.url, tmp_path) as run:
         usage = []

@@ -123,16 +123,6 @@ def test_images_and_video_with_annotation(pair: Pair, tmp_path: Path) -> None:
     assert abs(float(frames[-1].time) - lines[-1]["stream_s"]) < 0.05
 
 
-def test_a_run_into_the_same_folder_replaces_it(pair: Pair, tmp_path: Path) -> None:
-    prepare_demo(pair, "synthetic:6", output__out=str(tmp_path)).run()
-    prepare_demo(pair, "synthetic:3", output__out=str(tmp_path)).run()
-    lines, summary = read(tmp_path)
-    check_accounts(lines, summary)
-    assert len(lines) == 3
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["pictures", "results.jsonl", "summary.json"]
-    assert max(int(path.stem.split("-")[1]) for path in (tmp_path / "pictures").iterdir()) < 3
-
-
 def test_watch_receives_each_verdict_in_order(pair: Pair) -> None:
     verdicts: list[Verdict] = []
     prepare_demo(pair, "synthetic:12", gate__policy="always").run(watch=verdicts.append)
@@ -150,8 +140,8 @@ class _FailingSource(SyntheticSource):
 
 
 def test_a_source_that_fails_ends_the_run_and_its_frames_are_written(pair: Pair, tmp_path: Path) -> None:
-    run = prepare_demo(pair, "synthetic:20", output__out=str(tmp_path))
-    broken = Run(run.config, [Playback(_FailingSource(20), run.config.all_cameras[0], run.config.capture)], pair)
+    config = load_config(None, {"models": "demo", "capture.source": "synthetic:20", "output.out": str(tmp_path)})
+    broken = Run(config, [Playback(_FailingSource(20), config.all_cameras[0], config.capture)], pair)
     with pytest.raises(SagelinkError, match="the disk is gone"):
         broken.run()
     lines, summary = read(tmp_path)
@@ -236,7 +226,7 @@ def test_a_full_disk_ends_the_run(pair: Pair, tmp_path: Path, monkeypatch: pytes
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(jsonl.JsonLines, "write", full)
-    with pytest.raises(SagelinkError, match="No space left"):
+    with pytest.raises(SagelinkError, match=r"output '.*results.jsonl' cannot be written: No space left"):
         prepare_demo(pair, "synthetic:4", output__out=str(tmp_path)).run()
 
 
@@ -261,8 +251,8 @@ def test_a_live_camera_runs_until_ctrl_c(pair: Pair, tmp_path: Path, rtsp_url: s
 
 @pytest.mark.parametrize(
     ("stop", "options"),
-    [(Sagelink.interrupt, ()), (Sagelink.interrupt, ("--realtime",)), (Sagelink.terminate, ())],
-    ids=["Ctrl-C in a replay", "Ctrl-C in a live run", "SIGTERM"],
+    [(Sagelink.interrupt, ()), (Sagelink.interrupt, ("--realtime",)), (Sagelink.terminate, ()), (Sagelink.hang_up, ())],
+    ids=["Ctrl-C in a replay", "Ctrl-C in a live run", "SIGTERM", "SIGHUP"],
 )
 def test_a_signal_ends_the_run_with_everything_written(
     tmp_path: Path, stop: Callable[[Sagelink], None], options: tuple[str, ...]

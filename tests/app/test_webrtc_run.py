@@ -41,6 +41,7 @@ def test_a_replay_gives_the_verdicts_of_one_process(url: str, tmp_path: Path, pa
         assert line["prob"] == pytest.approx(other["prob"], abs=1e-4)
 
 
+@pytest.mark.campaign
 def test_a_live_run_survives_a_server_restart_and_its_recording_replays_exactly(url: str, tmp_path: Path) -> None:
     """The ledger holds the overhead of both connections; the messages are bundles of packets."""
     rec, out = tmp_path / "rec", tmp_path / "out"
@@ -67,6 +68,7 @@ def test_a_live_run_survives_a_server_restart_and_its_recording_replays_exactly(
     )
 
 
+@pytest.mark.campaign
 def test_over_tls(url: str, tmp_path: Path) -> None:
     """With a self-signed certificate: an edge that trusts it gets answers, any other edge gets an error."""
     certificate, key = self_signed(tmp_path)
@@ -75,8 +77,8 @@ def test_over_tls(url: str, tmp_path: Path) -> None:
     common = (*COMMON, "synthetic:10", "--uplink", "unlimited")
     with serve(url, *files) as server:
         server.said(f"serving demo-server on {url}")
-        with Sagelink(*common, "--server", url, "--set", f"webrtc.ca={certificate}", "--out", tmp_path) as run:
-            lines, _ = finish(run, tmp_path)
+        with Sagelink(*common, "--server", url, "--set", f"webrtc.ca={certificate}", "--out", tmp_path / "out") as run:
+            lines, _ = finish(run, tmp_path / "out")
         assert [line["drop"] for line in lines] == [None] * 10
         for address, message in (
             (

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from sagelink.models.loading import UnitGrid
+from sagelink.monitor.freshness import LinkWatch
 from sagelink.monitor.live_stats import LiveStats
 from sagelink.monitor.metrics import EdgeMetrics
 from sagelink.monitor.run_view import RunView
@@ -30,6 +32,13 @@ def watched() -> RunView:
     for seq in range(3):
         for sink in (stats, feed, metrics):
             sink.write(verdict_of(seq, sent=seq > 0))
+    link = LinkWatch()
+    link.follow(lambda: None)
+
+    def now() -> dict[str, Any]:
+        snapshot = stats.snapshot(LABELS, HEALTH)
+        return snapshot | {"control": control.state(), "notice": None} | link.state(snapshot)
+
     return RunView(
         title="clip.mp4",
         models="a and b",
@@ -40,8 +49,7 @@ def watched() -> RunView:
         feed=feed,
         control=control,
         registry=metrics.registry,
-        snapshot=lambda: stats.snapshot(LABELS, HEALTH) | {"control": control.state(), "notice": None},
-        link=lambda: None,
+        now=now,
     )
 
 

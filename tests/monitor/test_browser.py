@@ -71,6 +71,10 @@ class Server:
         self._process.send_signal(signal.SIGINT)
         return self._process.wait(10)
 
+    def send(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def stats(self) -> dict[str, Any]:
         with urlopen(f"{self.url}api/stats") as answer:  # noqa: S310
             return json.load(answer)
@@ -242,6 +246,34 @@ def test_a_token_is_required(browser, guarded_url):
     page.click("button")
     page.wait_for_selector("#rows tr")
     page.close()
+
+
+def test_pictures_grow_old_when_no_new_ones_come(browser, guarded_url):
+    """The run behind this page has three frames, and no more."""
+    page = browser.new_page()
+    page.goto(guarded_url)
+    page.fill("input", TOKEN)
+    page.click("button")
+    wait_for(page, "/^\\d+ s old$/.test(document.querySelector('.camera-tile.old .age')?.textContent)")
+    wait_for(page, "document.getElementById('connection').textContent.startsWith('no picture for')")
+    assert "good" not in page.get_attribute("#connection", "class")
+    assert "good" not in page.get_attribute("#link", "class")
+    assert "2 of 2" in page.inner_text("#drops")
+    page.close()
+
+
+def test_a_run_that_hangs_is_not_live(page, server):
+    wait_for(page, "document.getElementById('connection').textContent === 'live'")
+    assert page.inner_text("#link") == "link up"
+    server.send(signal.SIGSTOP)
+    wait_for(page, "document.getElementById('connection').textContent.startsWith('no data for')")
+    wait_for(page, "document.querySelector('.camera-tile.old .age')?.textContent.endsWith('s old')")
+    assert page.evaluate("document.body.classList.contains('stale')")
+    assert not page.is_visible("#link")
+    server.send(signal.SIGCONT)
+    wait_for(page, "document.getElementById('connection').textContent === 'live'")
+    wait_for(page, "!document.querySelector('.camera-tile.old')")
+    assert not page.evaluate("document.body.classList.contains('stale')")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

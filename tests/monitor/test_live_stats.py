@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import re
+import sys
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -14,9 +17,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from sagelink.monitor import terminal_panel as panel_module
+from sagelink.monitor.freshness import LinkState, LinkWatch, camera_silence, link_state
 from sagelink.monitor.live_stats import LiveStats, slow_side
 from sagelink.monitor.metrics import EdgeMetrics
 from sagelink.monitor.terminal_panel import LivePanel
+from sagelink.pipeline.log_lines import TerminalLog
 from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Frame, Sent, Verdict
 from sagelink.stages.fuse import Fuse
 from sagelink.transport.wire import encode_bundle
@@ -108,10 +113,16 @@ def shown(stats: LiveStats, terminal: bool, monkeypatch) -> str:
     monkeypatch.setattr(panel_module, "_PLAIN_EVERY_S", 0.0)
     out = io.StringIO()
     console = Console(file=out, force_terminal=terminal, width=100, color_system=None)
-    control = {"uplink": "1 kbit/s", "window_s": 1.0}
-    with LivePanel(console, "clip.mp4", 40, lambda: stats.snapshot(LABELS, HEALTH) | {"control": control}) as panel:
+    with LivePanel(console, "clip.mp4", 40, lambda: state_of(stats)) as panel:
         panel.show(answered())
     return out.getvalue()
+
+
+def state_of(stats: LiveStats, refusal: str | None = None) -> dict[str, Any]:
+    link = LinkWatch(lambda: 0.0)
+    link.follow(lambda: refusal)
+    snapshot = stats.snapshot(LABELS, HEALTH)
+    return snapshot | {"control": {"uplink": "1 kbit/s", "window_s": 1.0}} | link.state(snapshot)
 
 
 def test_a_terminal_gets_one_panel(stats, monkeypatch):
@@ -132,8 +143,118 @@ def test_a_terminal_gets_one_panel(stats, monkeypatch):
 def test_other_outputs_get_plain_lines(stats, monkeypatch):
     text = shown(stats, False, monkeypatch)
     assert text.startswith("5 of 40 frames  ")
-    assert re.search(r"200 bit/s of 1 kbit/s, about \d+ s left\n$", text)
+    assert re.search(r"200 bit/s of 1 kbit/s, about \d+ s left  no picture: yard\n$", text)
     assert "\x1b" not in text
+
+
+def panel_of(stats: LiveStats, title: str = "clip.mp4", refusal: str | None = None, act=lambda: None) -> str:
+    """What a terminal gets of a panel, with `act` done while it is shown."""
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=120, color_system=None)
+    with LivePanel(console, title, None, lambda: state_of(stats, refusal)) as panel:
+        act()
+        panel._live.refresh()
+    return out.getvalue()
+
+
+def test_a_panel_shows_names_as_they_are(stats):
+    text = panel_of(stats, "a[/b] :key: \x1b]0;owned\x07\nforged", "no [red]route\x1b[2J")
+    assert r"sagelink  a[/b] :key: \x1b]0;owned\x07\nforged" in text
+    assert r"no [red]route\x1b[2J (for 0 s)" in text
+
+
+def test_a_warning_stays_above_the_panel_and_in_it(stats, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    log, handler = logging.getLogger("sagelink.test_panel"), TerminalLog()
+    monkeypatch.setattr(sys, "stderr", stderr := Terminal())
+    logging.getLogger().addHandler(handler)
+    try:
+        text = panel_of(stats, act=lambda: log.warning("camera=%s event=down", "gate[1]"))
+        assert "WARNING sagelink.test_panel camera=gate[1] event=down" in text
+        assert "last warning" in text
+        assert "0 s ago: camera=gate[1] event=down" in text
+        assert stderr.getvalue() == ""
+        monkeypatch.setattr(sys, "stderr", file := io.StringIO())  # 2> log: the line goes there
+        text = panel_of(stats, act=lambda: log.warning("event=second"))
+        assert file.getvalue() == "WARNING sagelink.test_panel event=second\n"
+        assert "0 s ago: event=second" in text
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
+class HandClock:
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_ages_grow_when_nothing_is_heard():
+    clock = HandClock()
+    stats = LiveStats(clock_s=clock)
+    health = {"camera": {"state": "running", "fault": None}, "yard": {"state": "backoff", "fault": "refused"}}
+
+    def snapshot() -> dict[str, Any]:
+        return stats.snapshot(LABELS, health)
+
+    ages = ("frame_age_s", "reply_age_s", "unanswered", "unanswered_s")
+    assert [snapshot()[key] for key in ages] == [None, None, 0, None]
+    stats.write(answered(0))
+    for seq in (1, 2, 3):
+        clock.now_s += 1
+        stats.write(edge_only(Drop.LATE, seq))
+    clock.now_s += 10
+    now_is = snapshot()
+    assert [now_is[key] for key in ages] == [10.0, 13.0, 3, 12.0]
+    assert camera_silence(now_is["cameras"]["camera"]) == "no picture for 10 s"
+    assert camera_silence(now_is["cameras"]["yard"]) == "backoff: refused, no picture for 13 s"
+    stats.write(edge_only(Drop.REFUSED, 4))  # a refusal is a reply
+    assert [snapshot()[key] for key in ages] == [0.0, 0.0, 0, None]
+    assert camera_silence(snapshot()["cameras"]["camera"]) is None
+
+
+def test_a_slow_camera_is_not_stale_between_its_frames():
+    clock = HandClock()
+    stats = LiveStats(clock_s=clock)
+    for seq in range(5):
+        clock.now_s += 10
+        stats.write(edge_only(Drop.GATE, seq))
+    clock.now_s += 25
+    camera = stats.snapshot(LABELS, {"camera": None})["cameras"]["camera"]
+    assert (camera["silent_s"], camera["stale_after_s"]) == (25.0, 30.0)
+    assert camera_silence(camera) is None
+
+
+@pytest.mark.parametrize(
+    ("refusal", "reply_age_s", "unanswered_s", "state"),
+    [
+        (None, 1.0, None, LinkState.UP),
+        (None, 1.0, 0.5, LinkState.UP),
+        (None, 60.0, None, LinkState.QUIET),
+        (None, None, None, LinkState.QUIET),
+        (None, 60.0, 12.0, LinkState.SILENT),
+        (None, None, 12.0, LinkState.SILENT),
+        ("not connected", 1.0, 12.0, LinkState.DOWN),
+    ],
+)
+def test_a_link_is_up_only_while_replies_arrive(refusal, reply_age_s, unanswered_s, state):
+    assert link_state(refusal, reply_age_s, unanswered_s) is state
+
+
+async def test_the_state_of_the_link_has_an_age():
+    clock = HandClock()
+    watch, stats = LinkWatch(clock), {"reply_age_s": None, "unanswered_s": None}
+    refusals = ["not connected", "connection refused", None, None]
+    clock.now_s = 5.0
+    assert watch.state(stats) == {"link": "not connected yet", "link_s": 5.0, "link_state": "down"}
+    watch.follow(lambda: refusals[0])
+    for reason, link_s in zip(refusals[:], (10.0, 15.0, 0.0, 5.0), strict=True):
+        clock.now_s += 5
+        assert watch.state(stats) | {"link_state": None} == {"link": reason, "link_s": link_s, "link_state": None}
+        del refusals[0]
 
 
 def test_edge_metrics_count_verdicts():

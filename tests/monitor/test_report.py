@@ -119,5 +119,5 @@ def test_a_run_without_summary_or_truth_has_a_report(tmp_path):
 def test_a_page_that_cannot_be_written_is_an_error(tmp_path):
     folder = write_run(tmp_path / "run", [make_line(0)])
     (tmp_path / "file").touch()
-    with pytest.raises(SagelinkError, match="report cannot be written"):
+    with pytest.raises(SagelinkError, match="is not a folder; accepted: a folder"):
         write_report([folder], tmp_path / "file" / "page.html")

@@ -73,9 +73,43 @@ def test_a_busy_camera_delays_no_other():
     assert names(made.take(1.0)[0]) == [("greedy", 1), ("greedy", 2)]
 
 
+def test_nodes_take_turns_and_then_their_cameras():
+    small = BatchLimits(max_units=40, max_wait_s=0.5, per_camera=3)
+    invented = [frame(f"big/camera{number}") for number in range(20)]
+    made = batcher(*invented, frame("a/door", 0), frame("a/door", 1), frame("b/door"), limits=small)
+    first, second = names(made.take(1.0)[0]), names(made.take(1.0)[0])
+    assert first == [("big/camera0", 0), ("a/door", 0), ("b/door", 0), ("big/camera1", 0)]
+    assert second == [("a/door", 1), ("big/camera2", 0), ("big/camera3", 0), ("big/camera4", 0)]
+
+
+def sized(sender: str, seq: int, size: int) -> Waiting:
+    return Waiting(Message(sender, bytes(size), 0.0), seq, 10, 100.0)
+
+
+def test_the_bytes_of_a_node_are_bounded_and_it_displaces_only_its_own_frames():
+    made = Batcher(BatchLimits(max_units=100, max_wait_s=0.5, per_camera=4, max_bytes=8000))  # 1000 a node
+    assert made.offer(sized("a/door", 0, 900)) == []
+    displaced = [out for seq in range(100) for out in made.offer(sized(f"big/camera{seq}", seq, 300))]
+    assert [each.seq for each in displaced] == [*range(97)]
+    assert made.size_bytes == 900 + 3 * 300
+    assert names(made.offer(sized("big/huge", 7, 3000))) == [(f"big/camera{seq}", seq) for seq in (97, 98, 99)]
+    assert names(made.take(1.0)[0]) == [("a/door", 0), ("big/huge", 7)]  # a node may always have one frame
+    assert made.size_bytes == 0
+
+
+def test_the_bytes_of_all_nodes_are_bounded_and_the_largest_node_yields():
+    made = Batcher(BatchLimits(max_units=10_000, max_wait_s=0.5, per_camera=4, max_bytes=8000))
+    for node in range(7):
+        for seq in range(2):
+            assert made.offer(sized(f"n{node}/door", seq, 500)) == []
+    assert made.offer(sized("huge/door", 0, 1000)) == []
+    assert names(made.offer(sized("late/door", 0, 200))) == [("n0/door", 0)]
+    assert made.size_bytes <= 8000
+
+
 def test_a_full_camera_queue_drops_its_oldest_frame():
     made = batcher(*(frame("greedy", seq) for seq in range(3)), frame("b"))
-    assert names([made.offer(frame("greedy", 3))]) == [("greedy", 0)]
+    assert names(made.offer(frame("greedy", 3))) == [("greedy", 0)]
     assert len(made) == 4
     assert names(made.take(1.0)[0]) == [("greedy", 1), ("b", 0), ("greedy", 2), ("greedy", 3)]
 
@@ -102,7 +136,7 @@ def test_every_frame_leaves_once_and_no_batch_is_too_large(steps):
         now_s += wait_s
         displaced = made.offer(frame(camera, offered, units, now_s, now_s + 5.0))
         offered += 1
-        out += [displaced] if displaced else []
+        out += displaced
         if take:
             batch, expired = made.take(now_s)
             assert len(batch) == 1 or len(batch) * max((each.units for each in batch), default=0) <= LIMITS.max_units

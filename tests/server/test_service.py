@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
+import zlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -199,6 +201,57 @@ async def test_a_camera_with_another_model_gets_the_reason(classifier: Classifie
         "fits": None,  # and the late one has no use for an answer
     }
     assert "14x14" in running.misfit(replace(fits, side=7))
+
+
+async def test_a_message_that_the_transport_refuses_is_answered_with_its_reason(
+    classifier: Classifier, picture: np.ndarray
+) -> None:
+    class Refusing(InProcessLink):
+        async def messages(self) -> AsyncIterator[Message]:
+            async for each in super().messages():
+                yield replace(each, data=each.data[:16], refusal="not announced")
+
+    link = Refusing(capacity=100)
+    async with link:
+        await link.send("door", message(picture, [1], seq=9))
+        link.close()
+        await service(link, classifier).run()
+    assert [decode_reply(data).refusal async for _, data in link.replies()] == ["not announced"]
+
+
+async def test_a_flood_of_refusals_waits_for_no_reply_and_logs_one_line_per_node(
+    classifier: Classifier, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The broker takes no replies: messages still leave the link at once."""
+    admitted = 0
+
+    class Stalled(InProcessLink):
+        async def messages(self) -> AsyncIterator[Message]:
+            nonlocal admitted
+            header = encode_evidence(EvidenceMessage(1, 14, 8, 1, np.array([0]), b""))
+            for number in range(3000):
+                yield Message(f"box/invented{number}", header, 0.0, refusal="not announced")
+                admitted += 1
+
+        async def reply(self, message: Message, data: bytes) -> bool:
+            await asyncio.Event().wait()
+            return False
+
+    running = asyncio.create_task(service(Stalled(), classifier).run())
+    async with asyncio.timeout(10):
+        while admitted < 3000:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    running.cancel()
+    assert caplog.text.count("not announced") == 1
+
+
+async def test_a_malformed_message_is_logged_with_the_reason(
+    classifier: Classifier, picture: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = message(picture, [1])
+    body = good[:2] + b"\3" + good[3:-4]
+    assert await ask(classifier, ("door", body + zlib.crc32(body).to_bytes(4))) == []
+    assert "version 3; accepted: 4" in caplog.text
 
 
 async def test_a_displaced_frame_gets_a_refusal(classifier: Classifier, picture: np.ndarray) -> None:

@@ -83,6 +83,20 @@ async def test_the_bits_never_exceed_the_allowance(allowance_bits, framing_bytes
         assert outcome.reason == Drop.BUDGET
 
 
+async def test_the_message_fits_the_links_limit_of_the_moment(caplog):
+    link = FakeLink()
+    encode = Encode(Encoder([raw_curve(2)], CANVAS), link.wire_bits, 10**6, link_limit=link.max_message_bytes)
+    for link.longest_bytes in (500, 300, 10**6):
+        evidence = await encode.process(selected_of(None))
+        assert isinstance(evidence, Evidence)
+        assert link.longest_bytes - 100 < len(evidence.message) <= link.longest_bytes or len(evidence.units) == 16
+    assert not caplog.text
+    link.longest_bytes = 60
+    assert (await encode.process(selected_of(None))).reason == Drop.BUDGET
+    assert "link_max_message_bytes=60" in caplog.text
+    assert "max_packet_size" in caplog.text
+
+
 def zooming_encode(zoom_crop: Callable[[Scored], ZoomCrop | None]) -> Encode:
     """A crop has a higher agreement than the whole picture, and costs as much."""
     sixteen = np.array([16.0]), np.array([float(RAW_BYTES[15])])

@@ -41,11 +41,16 @@ def saved(folder: Path) -> set[int]:
     return {int(path.stem.rsplit("-", 1)[1]) for path in folder.glob("*.jpg")}
 
 
-def test_the_most_expensive_and_the_least_certain_are_saved(tmp_path, painter):
-    sink = Highlights(tmp_path, painter, keep=2)
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "pictures"
+
+
+def test_the_most_expensive_and_the_least_certain_are_saved(folder, painter):
+    sink = Highlights(folder, painter, keep=2)
     for seq, (prob, bits) in enumerate([(0.9, 10), (0.3, 0), (0.95, 30), (0.25, 0), (0.9, 20), (0.8, 0), (0.2, 0)]):
         sink.write(verdict_of(seq, prob, bits))
-    assert saved(tmp_path) == {2, 4, 3, 6}
+    assert saved(folder) == {2, 4, 3, 6}
 
 
 def test_sent_units_are_outlined(painter):
@@ -59,20 +64,19 @@ def test_sent_units_are_outlined(painter):
     assert not cells[1, -1, 1:-1].any()  # between it and the one below
 
 
-def test_similar_neighbours_are_saved_once(tmp_path, painter):
-    sink = Highlights(tmp_path, painter, keep=3)
+def test_similar_neighbours_are_saved_once(folder, painter):
+    sink = Highlights(folder, painter, keep=3)
     for seq, (stream_s, prob) in enumerate([(0.0, 0.4), (0.2, 0.3), (0.4, 0.35), (5.0, 0.5)]):
         sink.write(verdict_of(seq, prob, stream_s=stream_s))
-    assert saved(tmp_path) == {1, 3}
+    assert saved(folder) == {1, 3}
 
 
-def test_pictures_of_an_earlier_run_are_deleted(tmp_path, painter):
-    Highlights(tmp_path, painter, keep=2).write(verdict_of(7))
-    assert saved(tmp_path) == {7}
-    sink = Highlights(tmp_path, painter, keep=2)
-    assert saved(tmp_path) == set()
-    sink.write(verdict_of(1, bits=99))
-    assert cv2.imread(str(tmp_path / "camera-000001.jpg")).shape[0] == 360
+def test_a_picture_is_written_and_the_folder_must_be_new(folder, painter):
+    Highlights(folder, painter, keep=2).write(verdict_of(1, bits=99))
+    assert cv2.imread(str(folder / "camera-000001.jpg")).shape[0] == 360
+    with pytest.raises(FileExistsError):
+        Highlights(folder, painter, keep=2)
+    assert saved(folder) == {1}
 
 
 def test_units_of_a_crop_are_outlined_inside_it(painter):

@@ -219,6 +219,16 @@ def test_stored_units_are_a_copy():
     assert not memory.recall("door", b"12345678", 0.0).content.any()
 
 
+def test_a_node_with_many_cameras_takes_no_memory_from_others():
+    units, content = np.arange(4), np.zeros((4, PATCH, PATCH, 3), np.uint8)
+    memory = ReferenceStore(max_bytes=10 * (content.nbytes + units.nbytes))
+    memory.keep("small/door", b"12345678", units, content, 0.0)
+    for number in range(100):
+        memory.keep(f"big/camera{number}", b"12345678", units, content, 1.0)
+    assert memory.recall("small/door", b"12345678", 1.0) is not None
+    assert sum(memory.recall(f"big/camera{n}", b"12345678", 1.0) is not None for n in range(100)) == 9
+
+
 # The wire
 
 
@@ -227,7 +237,7 @@ def test_golden_delta_message():
     new_units = EvidenceMessage(7, SIDE, PATCH, 1, np.array([0, 4]), b"rest")
     message = encode_delta(new_units, b"basename", np.array([1]))
     assert message[:-4].hex(" ") == (
-        "53 47 03 01 00 00 00 07 04 04 0a 00 02 "  # header of evidence, codec 10
+        "53 47 04 01 00 00 00 07 04 04 0a 00 02 "  # header of evidence, codec 10
         "06 "  # units 0 and 4
         "62 61 73 65 6e 61 6d 65 00 01 01 "  # reference, 1 unit kept, codec 1
         "01 72 65 73 74"  # unit 1, payload

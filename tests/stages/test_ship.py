@@ -13,6 +13,7 @@ from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.camera_accounts import CameraShare, open_accounts
 from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Sent
 from sagelink.stages.ship import Collect, Pace, Ship, Uplink
+from sagelink.transport.link import Undelivered
 from sagelink.transport.wire import encode_reply
 from tests.fakes import FakeLink, StubClock, make_evidence, make_reply, make_scored, settle
 
@@ -130,6 +131,24 @@ async def test_live_a_link_that_is_down_charges_nothing(caplog):
     assert caplog.text.count("no broker") == 1
     setup.link.down = None
     assert await setup.send(3)
+
+
+async def test_a_message_that_the_link_could_not_deliver_ends_as_link_at_once():
+    setup = Setup(["lose"])
+    async with setup.listening():
+        sent = await setup.send(3)
+        await setup.link._down.put(("camera", Undelivered(3)))
+        assert await setup.collect.process(sent) == EdgeOnly(sent, Drop.LINK)
+    assert setup.uplink.waiting == {}
+
+
+async def test_repeated_malformed_replies_are_logged_once(caplog):
+    setup = Setup(["garble"] * 5)
+    async with setup.listening():
+        for _ in range(5):
+            await setup.link.send("camera", make_evidence(1).message)
+    assert setup.uplink.stray_replies == 5
+    assert caplog.text.count("event=malformed_reply") == 1
 
 
 async def reply_after(setup: Setup, queue_ms: float) -> None:

@@ -55,7 +55,7 @@ def seal(body: bytes) -> bytes:
 
 def evidence_bytes(
     magic: bytes = b"SG",
-    version: int = 3,
+    version: int = 4,
     kind: int = 1,
     seq: int = 5,
     side: int = 3,
@@ -75,7 +75,7 @@ def reply_bytes(
     classes: list[tuple[int, float]],
     refusal: bytes = b"",
     magic: bytes = b"SG",
-    version: int = 3,
+    version: int = 4,
     kind: int = 2,
     count: int | None = None,
     refusal_bytes: int | None = None,
@@ -179,7 +179,7 @@ def test_a_server_time_beyond_the_field_is_capped():
     assert decode_reply(encode_reply(Reply(1, "no", (), (), 0, 1e12))).server_ms == (2**32 - 1) / 1000
 
 
-# Golden messages: these bytes must be read, and written, by every later version that calls itself 3
+# Golden messages: these bytes must be read, and written, by every later version that calls itself 4
 
 
 @pytest.mark.parametrize("name", EVIDENCE)
@@ -240,8 +240,11 @@ def test_the_builders_of_this_module_build_valid_messages():
     ("data", "reason"),
     [
         (evidence_bytes(magic=b"GS"), "not a Sagelink message"),
-        (evidence_bytes(version=0), "version 0; accepted: 3"),
-        (evidence_bytes(version=2), "version 2; accepted: 3"),
+        (evidence_bytes(version=0), "version 0; accepted: 4"),
+        (evidence_bytes(version=3), "version 3; accepted: 4"),
+        (evidence_bytes(kind=0x41), "reserved flags 0x40 are set"),
+        (evidence_bytes(kind=0x31), "reserved flags 0x30 are set"),
+        (evidence_bytes(kind=0x81), "carries a MAC, but mqtt.mac_key_file is not set"),
         (evidence_bytes(kind=2), "kind is 2, not evidence"),
         (evidence_bytes(kind=0), "kind is 0"),
         (evidence_bytes(side=0), "side is 0; accepted: 1 to 64"),
@@ -294,7 +297,7 @@ def test_malformed_evidence(data, reason):
         (reply_bytes([(1, 0.01)]), "log-probability"),
         (reply_bytes([(1, -1.0), (2, math.nan)]), "log-probability"),
         (reply_bytes([(1, -1.0), (1, -2.0)]), "a class occurs twice"),
-        (seal(b"SG\x03\x02"), "less than a header"),
+        (seal(b"SG\x04\x02"), "less than a header"),
     ],
 )
 def test_malformed_replies(data, reason):

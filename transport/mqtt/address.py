@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sagelink.pipeline.config import MqttConfig
 from sagelink.pipeline.errors import UsageError
+from sagelink.transport.message_auth import MessageAuth
 from sagelink.transport.server_url import UrlRules, parse_server_url, url_host
 
 PORTS = {"mqtt": 1883, "mqtts": 8883}
@@ -70,6 +71,11 @@ def open_broker(url: str, config: MqttConfig, where: str, also_accepted: str = "
         protocol=config.protocol,
         keepalive_s=max(1, round(config.keepalive)),
     )
+
+
+def message_auth(config: MqttConfig) -> MessageAuth | None:
+    """Seals and opens messages with the key in `mqtt.mac_key_file`; None where none is set. Raises UsageError."""
+    return None if config.mac_key_file is None else MessageAuth.from_file(config.mac_key_file)
 
 
 def _credentials(config: MqttConfig) -> tuple[str | None, str | None]:

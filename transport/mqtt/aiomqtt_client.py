@@ -3,23 +3,31 @@
 This is the only module that uses private attributes and error texts of aiomqtt, and of paho below it. pyproject.toml
 therefore pins aiomqtt to 2.5. Used here:
 
-- `aiomqtt.Client._client` (the paho client): its `connect_timeout` and `socket()`;
+- `aiomqtt.Client._client` (the paho client): its `connect_timeout`, `socket()` and `publish()`;
+- `aiomqtt.Client._on_connect`, `_on_publish` and `_on_message`: for the properties of CONNACK, the reason codes of
+  PUBACK, and messages that wait in no queue;
 - `aiomqtt.Client._on_socket_register_write`, `_disconnected` and `_loop`: the race described at `BrokerClient`;
+- `aiomqtt.Client._wait_for`: it uses `asyncio.wait_for`, which on Python 3.11 ignores a cancellation that comes in the
+  same moment as the answer (CPython issue 86296); the task would then never end;
 - the texts of `MqttError` in `_TIMED_OUT` and `_PEER_GONE`: aiomqtt has no class for either.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import socket
-from typing import Self
+from collections.abc import Awaitable, Callable
+from typing import Any, Self, TypeVar
 
 import aiomqtt
 from aiomqtt.exceptions import MqttConnectError
 from aiomqtt.types import PahoSocket
 from paho.mqtt import client as paho
 from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 
 from sagelink.transport.mqtt.address import Broker
 
@@ -30,6 +38,9 @@ _TIMED_OUT = "Operation timed out"
 _PEER_GONE = "[code:128] Unspecified error"
 _CODE = re.compile(r"^\[code:\d+\] ")
 _NOISE = re.compile(r"^\[(Errno -?\d+|SSL: \w+)\] |\(_ssl\.c:\d+\)")
+_DENIED = 0x87
+T = TypeVar("T")
+OnMessage = Callable[[str, bytes], None]  # takes topic and payload
 _UNSUPPORTED_PROTOCOL = (1, 132)  # reason codes of MQTT 3.1.1 and of MQTT 5
 # transport.reconnect logs each connection once; aiomqtt and paho would log every message as well.
 _QUIET = logging.getLogger(f"{__name__}.library")
@@ -48,9 +59,14 @@ class BrokerClient(aiomqtt.Client):
     """
 
     def __init__(
-        self, broker: Broker, identifier: str, protocol: aiomqtt.ProtocolVersion, will: aiomqtt.Will | None, queue: int
+        self,
+        broker: Broker,
+        identifier: str,
+        protocol: aiomqtt.ProtocolVersion,
+        will: aiomqtt.Will | None,
+        on_message: OnMessage,
     ) -> None:
-        """`queue`: received messages that may wait to be read; further ones are discarded."""
+        """`on_message` is called in the event loop with each message that arrives."""
         v5 = protocol is aiomqtt.ProtocolVersion.V5
         super().__init__(
             broker.host,
@@ -65,12 +81,14 @@ class BrokerClient(aiomqtt.Client):
             clean_start=True if v5 else MQTT_CLEAN_START_FIRST_ONLY,
             timeout=_CONNECT_S,
             keepalive=broker.keepalive_s,
-            max_queued_incoming_messages=queue,
             tls_context=broker.tls,
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         )
         self.pending_calls_threshold = _MAX_PENDING_CALLS
         self._client.connect_timeout = _CONNECT_S
+        self.max_packet_bytes: int | None = None  # that the broker accepts; None if its CONNACK names no limit
+        self._handle_message = on_message
+        self._acknowledgements: dict[int, asyncio.Future[ReasonCode]] = {}  # by packet identifier
 
     async def __aenter__(self) -> Self:
         """Raises ConnackTimeout, or another MqttError."""
@@ -81,10 +99,68 @@ class BrokerClient(aiomqtt.Client):
         self.timeout = _ANSWER_S
         return self
 
+    async def _wait_for(self, fut: Awaitable[T], timeout: float | None) -> T:  # noqa: ASYNC109 (the name is aiomqtt's)
+        try:
+            async with asyncio.timeout(self.timeout if timeout is None else timeout):
+                return await fut
+        except TimeoutError:
+            raise aiomqtt.MqttError(_TIMED_OUT) from None
+
     @property
     def tcp_socket(self) -> socket.socket | None:
         """The TCP socket, for its counters; None while there is none."""
         return self._client.socket()  # type: ignore[return-value]
+
+    async def until_disconnected(self) -> None:
+        """Raises MqttError when the connection ends."""
+        async for _ in self.messages:
+            pass
+
+    async def publish_confirmed(
+        self, topic: str, payload: bytes, retain: bool = False, properties: Properties | None = None
+    ) -> str | None:
+        """Publishes with QoS 1. Returns None when the broker has taken the message, or the reason why it did not.
+
+        Raises MqttError when the connection is lost, or the broker does not answer in time."""
+        info = self._client.publish(topic, payload, 1, retain, properties)
+        if info.rc != paho.MQTT_ERR_SUCCESS:
+            raise aiomqtt.MqttCodeError(info.rc, "Could not publish message")
+        answer = self._acknowledgements[info.mid] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(self.timeout):
+                code = await answer
+        except TimeoutError:
+            raise aiomqtt.MqttError(_TIMED_OUT) from None
+        finally:
+            self._acknowledgements.pop(info.mid, None)
+        return _refusal(code, topic) if code.is_failure else None
+
+    def _on_publish(
+        self, client: paho.Client, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
+    ) -> None:
+        answer = self._acknowledgements.get(mid)
+        if answer is None:
+            super()._on_publish(client, userdata, mid, reason_code, properties)
+        elif not answer.done():
+            answer.set_result(reason_code)
+
+    def _on_connect(
+        self,
+        client: paho.Client,
+        userdata: Any,
+        flags: paho.ConnectFlags,
+        reason_code: ReasonCode,
+        properties: Properties | None = None,
+    ) -> None:
+        self.max_packet_bytes = getattr(properties, "MaximumPacketSize", None)
+        super()._on_connect(client, userdata, flags, reason_code, properties)
+
+    def _on_message(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            return
+        self._handle_message(topic, bytes(message.payload))
 
     def _on_socket_register_write(self, client: paho.Client, userdata: object, sock: PahoSocket) -> None:
         def write() -> None:
@@ -99,6 +175,11 @@ class BrokerClient(aiomqtt.Client):
                 self._loop.add_writer(sock.fileno(), write)
 
         self._loop.call_soon_threadsafe(watch)
+
+
+def _refusal(code: ReasonCode, topic: str) -> str:
+    what = "does not let this user publish" if code.value == _DENIED else "refuses messages"
+    return f"the broker {what} to {topic}: {code} (PUBACK {code.value:#04x})"
 
 
 def is_unsupported_protocol(error: BaseException) -> bool:

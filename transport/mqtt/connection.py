@@ -11,7 +11,13 @@ import aiomqtt
 
 from sagelink.pipeline.tasks import first_error
 from sagelink.transport.mqtt.address import Broker
-from sagelink.transport.mqtt.aiomqtt_client import BrokerClient, ConnackTimeout, explain, is_unsupported_protocol
+from sagelink.transport.mqtt.aiomqtt_client import (
+    BrokerClient,
+    ConnackTimeout,
+    OnMessage,
+    explain,
+    is_unsupported_protocol,
+)
 from sagelink.transport.reconnect import Reconnector
 
 log = logging.getLogger(__name__)
@@ -32,17 +38,17 @@ class BrokerConnection(Reconnector):
         session: Callable[[BrokerClient], Awaitable[None]],
         *,
         identifier: str,
+        on_message: OnMessage,
         will: aiomqtt.Will | None = None,
-        queue: int = 64,
         before_connecting: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`queue`: received messages that may wait to be read; further ones are discarded."""
+        """`on_message` is called with topic and payload of each message that arrives."""
         super().__init__("broker", broker.url, self._run_connection)
         self._broker = broker
         self._session = session
         self._identifier = identifier
         self._will = will
-        self._queue = queue
+        self._on_message = on_message
         self._before_connecting = before_connecting
         self._protocol = _V5 if broker.protocol == "5" else _V311
         self._known_v5 = False  # the broker has accepted MQTT 5
@@ -84,7 +90,7 @@ class BrokerConnection(Reconnector):
 
     @contextlib.asynccontextmanager
     async def _connected(self) -> AsyncIterator[BrokerClient]:
-        client = BrokerClient(self._broker, self._identifier, self._protocol, self._will, self._queue)
+        client = BrokerClient(self._broker, self._identifier, self._protocol, self._will, self._on_message)
         await client.__aenter__()
         try:
             yield client

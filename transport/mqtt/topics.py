@@ -8,7 +8,8 @@ from typing import Any
 from sagelink.transport.camera_info_json import decode_announcement, encode_announcement, read_camera_info
 from sagelink.transport.link import CameraInfo
 
-SESSION_BYTES = 2  # stand before each evidence message, and before its reply
+SESSION_BYTES = 8  # of a run; the states hold it as hex digits
+PREFIX_BYTES = 2  # first bytes of the session: stand before each evidence message, and before its reply
 _MAX_STATE_BYTES = 1024
 
 
@@ -55,6 +56,7 @@ def decode_state(data: bytes, of_camera: bool) -> NodeState | None:
 
     def read_state(fields: dict[str, Any]) -> NodeState:
         session, online = str(fields["session"]), fields["online"] is True
+        bytes.fromhex(session)
         return NodeState(session, online, read_camera_info(fields) if of_camera and online else None)
 
     return decode_announcement(data, _MAX_STATE_BYTES, read_state)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 ETHERNET, IPV4, IPV6, TCP_WITH_TIMESTAMPS = 14, 20, 40, 32  # header bytes
 SEGMENT = 1448  # bytes of TCP payload in a packet of 1500 bytes, timestamps on
-_ACKS = 2
+PUBLISH_ACKS = 2  # of the broker's PUBACK, and of the reply
 _RECORD, _RECORD_OVERHEAD = 16_384, 22  # TLS 1.3
 
 # Offsets in struct tcp_info of linux/tcp.h: segs_out at 136, bytes_sent (retransmissions included) at 200.
@@ -37,8 +37,7 @@ class MqttCostModel:
 
     def publish_bits(self, topic_bytes: int, payload_bytes: int, property_bytes: int) -> int:
         """Uplink bits of a QoS 1 PUBLISH and of the acknowledgements that this side sends because of it."""
-        rest = 2 + topic_bytes + 2 + property_bytes + payload_bytes
-        return self.packet_bits(1 + varint_bytes(rest) + rest, _ACKS)
+        return self.packet_bits(publish_bytes(topic_bytes, payload_bytes, property_bytes), PUBLISH_ACKS)
 
     def packet_bits(self, mqtt_bytes: int, acks: int) -> int:
         """Uplink bits of one MQTT packet, and of `acks` empty TCP segments."""
@@ -51,6 +50,12 @@ class MqttCostModel:
         """Uplink bits of a typical connection up to its first message; the kernel's counters correct it."""
         handshake = (1000 + 2500 * self.client_certificate) if self.tls else 0
         return 8 * (600 + handshake + (9 + 3 * self.tls) * self.header_bytes)
+
+
+def publish_bytes(topic_bytes: int, payload_bytes: int, property_bytes: int) -> int:
+    """Bytes of an MQTT PUBLISH packet with a QoS of 1."""
+    rest = 2 + topic_bytes + 2 + property_bytes + payload_bytes
+    return 1 + varint_bytes(rest) + rest
 
 
 def varint_bytes(number: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from sagelink.transport.webrtc.reassembly import (
     ANNOUNCEMENT,
     EVIDENCE,
     NUMBERS,
+    REFUSAL,
     VERDICT,
     Part,
     pack_part,
@@ -29,13 +31,13 @@ from sagelink.transport.webrtc.reassembly import (
 )
 from sagelink.transport.webrtc.resend_timer import ResendTimer
 from sagelink.transport.webrtc.signalling import Unreachable, exchange
-from sagelink.transport.webrtc.wire_cost import WebRtcCostModel
+from sagelink.transport.webrtc.wire_cost import MAX_SCTP_MESSAGE_BYTES, WebRtcCostModel
 from sagelink.transport.wire import PART_BYTES, parts_of
 from sagelink.transport.wire_cost import ChargeOverhead
 
 _AUDIT_EVERY_S = 0.25  # between two readings of the datagram counter
 _CONNECT_S = 8.0
-_MAX_SCTP_MESSAGE_BYTES = 262_000  # that aiortc accepts
+_SECRET_BYTES = 16
 
 Recovered = Literal["resent", "rescued"]
 
@@ -65,7 +67,9 @@ class WebRtcEdgeLink(RemoteEdgeLink):
         self._endpoint = endpoint
         self._cameras = list(cameras)
         self._announcement = (
-            ANNOUNCEMENT + _length_prefixed(node.encode()) + encode_state(camera_info, self._cameras, online=True)
+            ANNOUNCEMENT
+            + _length_prefixed(node.encode())
+            + encode_state(camera_info, self._cameras, True, secrets.token_hex(_SECRET_BYTES))
         )
         self._on_recovered = on_recovered
         self._cost_model = WebRtcCostModel(ipv6=":" in endpoint.host, tls=endpoint.tls)
@@ -87,11 +91,8 @@ class WebRtcEdgeLink(RemoteEdgeLink):
         assert self._peer is not None
         return "the network is slower than the evidence" if self._peer.congested else None
 
-    def _size_refusal(self, message_bytes: int) -> str | None:
-        refusal = super()._size_refusal(message_bytes)
-        if refusal is None and message_bytes > _MAX_SCTP_MESSAGE_BYTES:
-            return f"{message_bytes} bytes; accepted over WebRTC: up to {_MAX_SCTP_MESSAGE_BYTES}"
-        return refusal
+    def max_message_bytes(self, camera: str) -> int:
+        return MAX_SCTP_MESSAGE_BYTES
 
     async def _transmit(self, camera: str, message: bytes) -> None:
         assert self._peer is not None
@@ -157,6 +158,9 @@ class WebRtcEdgeLink(RemoteEdgeLink):
 
     def _receive(self, data: bytes, reliable: bool = False) -> None:
         """Delivers a verdict once; the server sends it on both channels, and the reliable one is usually later."""
+        if reliable and data[:1] == REFUSAL and self._peer is not None:
+            self._peer.end(f"the server refuses this node: {data[1:].decode(errors='replace')}")
+            return
         verdict = unpack_verdict(data[1:]) if data[:1] == VERDICT else None
         if verdict is None:
             return

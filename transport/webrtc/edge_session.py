@@ -18,6 +18,7 @@ from sagelink.transport.webrtc.reassembly import (
     ANNOUNCEMENT,
     EVIDENCE,
     NUMBERS,
+    REFUSAL,
     AssembledMessage,
     Assembler,
     pack_verdict,
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 _ANSWER_S = 6.0  # longest time to make an answer: a STUN server may not respond
 OPEN_S = 10.0  # longest time from the answer to an open connection
 _MAX_ANNOUNCEMENT_BYTES = 20_000
+_REFUSED_S = 1.0  # from a refusal to the end of the connection, so that the reason arrives
 
 SESSION = struct.Struct("!IHB")  # session identifier, message number, camera: `Message.session`, for routing the reply
 
@@ -43,11 +45,14 @@ class EdgeSession:
         endpoint: SignallingEndpoint,
         part_wait_s: float,
         on_message: Callable[[Message], None],
-        on_announced: Callable[[EdgeSession], None],
+        on_announced: Callable[[EdgeSession], str | None],
         open_s: float = OPEN_S,
     ) -> None:
-        """`part_wait_s`: longest time between two parts of a message; `open_s`: longest time until a connection."""
+        """`on_announced` returns None, or the reason for refusing the node. `part_wait_s`: longest time between two
+        parts of a message; `open_s`: longest time until a connection."""
         self.identifier = identifier
+        self.node: str | None = None  # once it is accepted
+        self.secret = ""  # of the node's run
         self.addresses: list[str] = []  # of the node's cameras; empty until it has announced itself
         self.camera_info: CameraInfo | None = None
         self.open = False
@@ -99,10 +104,17 @@ class EdgeSession:
     def _receive_announcement(self, data: bytes) -> None:
         end = 1 + data[0] if data else 0
         node, state = data[1:end].decode(errors="replace"), decode_state(data[end:])
-        if state is not None:
-            self.camera_info, cameras = state
-            self.addresses = [f"{node}/{camera}" for camera in cameras]
-            self._on_announced(self)
+        if state is None:
+            return
+        self.camera_info, cameras, self.secret = state
+        self.node, self.addresses = node, [f"{node}/{camera}" for camera in cameras]
+        if (reason := self._on_announced(self)) is not None:
+            self.node, self.addresses = None, []
+            self._peer.send_control(REFUSAL + reason.encode())
+            asyncio.get_running_loop().call_later(_REFUSED_S, self.end, f"refused: {reason}")
+
+    def end(self, reason: str) -> None:
+        self._peer.end(reason)
 
     def _receive_evidence(self, data: bytes) -> None:
         part = unpack_part(data)

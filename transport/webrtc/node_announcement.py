@@ -1,4 +1,4 @@
-"""A node's announcement over WebRTC as JSON: its camera names and the CameraInfo that they share."""
+"""A node's announcement over WebRTC as JSON: its camera names, the CameraInfo that they share, and its run's secret."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ MAX_CAMERAS_OF_NODE = 256
 _MAX_STATE_BYTES = 16_384
 
 
-def encode_state(camera_info: CameraInfo, cameras: list[str], online: bool) -> bytes:
-    return encode_announcement(online, {"cameras": cameras}, camera_info)
+def encode_state(camera_info: CameraInfo, cameras: list[str], online: bool, secret: str) -> bytes:
+    """`secret`: of the run; it proves to the server that a new connection is of the same run."""
+    return encode_announcement(online, {"cameras": cameras, "secret": secret}, camera_info)
 
 
-def decode_state(data: bytes) -> tuple[CameraInfo, list[str]] | None:
-    """The CameraInfo and the camera names; None if the node is offline or the announcement is malformed."""
+def decode_state(data: bytes) -> tuple[CameraInfo, list[str], str] | None:
+    """CameraInfo, camera names and secret; None if the node is offline or the announcement is malformed."""
     return decode_announcement(data, _MAX_STATE_BYTES, _read_state)
 
 
-def _read_state(fields: dict[str, Any]) -> tuple[CameraInfo, list[str]] | None:
+def _read_state(fields: dict[str, Any]) -> tuple[CameraInfo, list[str], str] | None:
     if fields["online"] is not True:
         return None
     cameras = [str(name) for name in fields["cameras"]][:MAX_CAMERAS_OF_NODE]
-    return read_camera_info(fields), cameras
+    return read_camera_info(fields), cameras, str(fields["secret"])

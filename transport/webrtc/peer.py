@@ -50,8 +50,8 @@ class Peer:
         self._evidence = self._channel("evidence", _EVIDENCE, 0, on_evidence)
         self._evidence.add_listener("bufferedamountlow", on_drained)
         self._connection.add_listener("connectionstatechange", self._on_state_change)
-        self._connection.add_listener("datachannel", lambda _: self._end("the peer opened a channel of its own"))
-        self._connection.add_listener("track", lambda _: self._end("the peer sent media where evidence is expected"))
+        self._connection.add_listener("datachannel", lambda _: self.end("the peer opened a channel of its own"))
+        self._connection.add_listener("track", lambda _: self.end("the peer sent media where evidence is expected"))
 
     def _channel(
         self, label: str, stream: int, retransmits: int | None, on_data: Callable[[bytes], None]
@@ -62,13 +62,13 @@ class Peer:
 
         def on_message(data: bytes | str) -> None:
             if isinstance(data, str):
-                self._end("the peer sent text where binary messages are expected")
+                self.end("the peer sent text where binary messages are expected")
             elif not self._ended.is_set():
                 on_data(data)
 
         channel.add_listener("message", on_message)
         channel.add_listener("open", self._on_channel_open)
-        channel.add_listener("close", lambda: self._end("the peer closed a channel"))
+        channel.add_listener("close", lambda: self.end("the peer closed a channel"))
         return channel
 
     def _on_channel_open(self) -> None:
@@ -77,9 +77,10 @@ class Peer:
 
     def _on_state_change(self) -> None:
         if self._connection.connectionState in ("failed", "closed"):
-            self._end("the connection failed" if self._connection.connectionState == "failed" else "the peer has left")
+            self.end("the connection failed" if self._connection.connectionState == "failed" else "the peer has left")
 
-    def _end(self, reason: str) -> None:
+    def end(self, reason: str) -> None:
+        """Ends the connection; the first reason counts."""
         if not self._ended.is_set():
             self.fault = reason
             self._ended.set()
@@ -129,7 +130,7 @@ class Peer:
         self._last_packet_s = time.monotonic()
         if not self._open.is_set() or self._connection.connectionState == "failed":
             local, remote = self._connection.localDescription.sdp, self._connection.remoteDescription.sdp
-            self._end("")
+            self.end("")
             self.fault = f"no connection: {diagnose_ice(local, remote, self._servers)}"
         return self.fault is None
 
@@ -139,7 +140,7 @@ class Peer:
         while True:
             now_s = time.monotonic()
             if now_s - self._last_packet_s > _DEAD_S:
-                self._end(f"the peer was silent for {_DEAD_S:g} s")
+                self.end(f"the peer was silent for {_DEAD_S:g} s")
             elif now_s - last_heartbeat_s >= _HEARTBEAT_S:
                 self.send_control(HEARTBEAT)
                 last_heartbeat_s = now_s
@@ -172,7 +173,7 @@ class Peer:
         return self._evidence.bufferedAmount > 0
 
     async def close(self) -> None:
-        self._end("closed")
+        self.end("closed")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_S):
                 await self._connection.close()

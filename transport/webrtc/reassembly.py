@@ -2,7 +2,8 @@
 
 From edge to server on the `evidence` channel: camera (1 byte), message number (2), index of the part (1), number of
 parts (1), then the part: a whole message of transport.wire, or one message of a bundle. In both directions on the
-`control` channel: a kind (1 byte), then the announcement, the verdict, or a part as above. docs/webrtc.md documents the
+`control` channel: a kind (1 byte), then the announcement, the verdict, a part as above, or the reason for refusing the
+announcement. docs/webrtc.md documents the
 layout.
 """
 
@@ -19,7 +20,7 @@ DATAGRAM = 1160  # bytes of user data that fit one SCTP packet of aiortc: 1161, 
 _PART = struct.Struct("!BHBB")
 NUMBERS = 2**16  # message and reply numbers wrap around here
 
-HEARTBEAT, ANNOUNCEMENT, VERDICT, EVIDENCE = b"\0", b"\1", b"\2", b"\3"
+HEARTBEAT, ANNOUNCEMENT, VERDICT, EVIDENCE, REFUSAL = b"\0", b"\1", b"\2", b"\3", b"\4"
 _VERDICT = struct.Struct("!BHH")  # camera, reply number, message number
 
 _MAX_INCOMPLETE = 32  # messages of one peer
@@ -47,7 +48,9 @@ def unpack_part(datagram: bytes) -> Part | None:
     if len(datagram) < _PART.size:
         return None
     camera, number, index, count = _PART.unpack_from(datagram)
-    return Part(camera, number, index, count, datagram[_PART.size :]) if index < count <= MAX_PARTS else None
+    if not index < count <= MAX_PARTS or (count > 1 and len(datagram) > DATAGRAM):
+        return None
+    return Part(camera, number, index, count, datagram[_PART.size :])
 
 
 def pack_verdict(camera: int, reply: int, number: int, data: bytes) -> bytes:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +16,19 @@ from sagelink.net.access_guard import require_secret
 from sagelink.net.http import serve_http
 from sagelink.net.whip import OfferRefused, offer_app
 from sagelink.pipeline.channel import Channel, ChannelClosed
+from sagelink.pipeline.credentials import same_secret
 from sagelink.transport.link import CameraInfo, Message
 from sagelink.transport.webrtc.address import ENV_TOKEN, SignallingEndpoint
 from sagelink.transport.webrtc.browser_session import VIDEO_PATH, BrowserSession, BrowserSettings
 from sagelink.transport.webrtc.edge_session import OPEN_S, SESSION, EdgeSession
 from sagelink.transport.webrtc.signalling import OFFER_PATH
 
+log = logging.getLogger(__name__)
+
 _MAX_WAITING = 1024  # messages for the service, which reads them at once: more mean that the process stalls
 _MAX_OPENING = 32  # sessions of one kind whose connection is not open yet
+_MAX_OPENING_PER_ADDRESS = 8
+_SLOW_S = 2.0  # a session that has been opening for longer leaves its place to a new one
 
 
 class WebRtcServerLink:
@@ -60,6 +66,7 @@ class WebRtcServerLink:
         self._identifiers = itertools.count(1)
         self._sessions: dict[int, EdgeSession | BrowserSession] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}  # that run the sessions
+        self._origins: dict[int, tuple[str, float]] = {}  # address that posted the offer, and when
         self._entered = AsyncExitStack()
 
     @property
@@ -90,6 +97,9 @@ class WebRtcServerLink:
         """Accepts no more messages; replies to messages already received are sent until the link is left."""
         self._received.close()
 
+    def serve_fitting(self, misfit: Callable[[CameraInfo], str | None]) -> None:
+        """Does nothing: edges choose their server, and no other server shares the frames."""
+
     def messages(self) -> AsyncIterator[Message]:
         return aiter(self._received)
 
@@ -100,27 +110,37 @@ class WebRtcServerLink:
         session = self._sessions.get(identifier)
         return session is not None and session.reply(camera, number, data)
 
-    async def _answer_edge(self, offer: str) -> str:
+    async def _answer_edge(self, offer: str, address: str) -> str:
         """The answer to an edge node's offer. Raises OfferRefused."""
-        self._check_room(EdgeSession, self._max_peers)
+        self._make_room(EdgeSession, self._max_peers, address)
         session = EdgeSession(
-            next(self._identifiers), self._endpoint, self._part_wait_s, self._receive, self._announce, self._open_s
+            next(self._identifiers), self._endpoint, self._part_wait_s, self._receive, self._announce_node, self._open_s
         )
-        return await self._start(session, offer)
+        return await self._start(session, offer, address)
 
-    async def _answer_browser(self, offer: str) -> str:
+    async def _answer_browser(self, offer: str, address: str) -> str:
         """The answer to a browser's offer. Raises OfferRefused."""
         assert self._browsers is not None
-        self._check_room(BrowserSession, self._browsers.max_browsers)
+        self._make_room(BrowserSession, self._browsers.max_browsers, address)
         session = BrowserSession(next(self._identifiers), self._endpoint, self._browsers, self._receive, self._announce)
-        return await self._start(session, offer)
+        return await self._start(session, offer, address)
 
-    def _check_room(self, kind: type[EdgeSession] | type[BrowserSession], max_sessions: int) -> None:
-        """Raises OfferRefused if no further session of this kind is accepted."""
+    def _make_room(self, kind: type[EdgeSession] | type[BrowserSession], max_sessions: int, address: str) -> None:
+        """Ends the oldest session that is still opening if the address, or all together, have too many of them: peers
+        that post offers and never connect keep nobody out. Raises OfferRefused if no further session is accepted."""
         sessions = self._sessions_of(kind)
-        opening = sum(not session.open for session in sessions)
-        if self._received.closed or opening >= _MAX_OPENING or len(sessions) >= max_sessions:
+        opening = [session for session in sessions if not session.open and session.identifier in self._tasks]
+        own = [session for session in opening if self._origins[session.identifier][0] == address]
+        slow_s = asyncio.get_running_loop().time() - _SLOW_S
+        slow = [session for session in opening if self._origins[session.identifier][1] < slow_s]
+        if self._received.closed or (len(sessions) >= max_sessions and not slow):
             raise OfferRefused("too many peers; try again later", 503)
+        if len(own) >= _MAX_OPENING_PER_ADDRESS:
+            self._tasks[own[0].identifier].cancel()
+        elif len(sessions) >= max_sessions:
+            self._tasks[slow[0].identifier].cancel()
+        elif len(opening) >= _MAX_OPENING:
+            self._tasks[opening[0].identifier].cancel()
 
     def _sessions_of(self, kind: type[EdgeSession] | type[BrowserSession]) -> list[EdgeSession | BrowserSession]:
         return [session for session in self._sessions.values() if isinstance(session, kind)]
@@ -130,15 +150,16 @@ class WebRtcServerLink:
         """The number of connected browsers."""
         return len(self._sessions_of(BrowserSession))
 
-    async def _start(self, session: EdgeSession | BrowserSession, offer: str) -> str:
+    async def _start(self, session: EdgeSession | BrowserSession, offer: str, address: str) -> str:
         """Answers the offer and starts the session. Raises OfferRefused."""
         self._sessions[session.identifier] = session
+        self._origins[session.identifier] = address, asyncio.get_running_loop().time()
         answer = None
         try:
             answer = await session.answer(offer)
         finally:
             if answer is None:
-                del self._sessions[session.identifier]
+                del self._sessions[session.identifier], self._origins[session.identifier]
         self._tasks[session.identifier] = asyncio.create_task(self._run(session))
         return answer
 
@@ -146,7 +167,8 @@ class WebRtcServerLink:
         try:
             await session.run()
         finally:
-            del self._sessions[session.identifier], self._tasks[session.identifier]
+            for table in (self._sessions, self._tasks, self._origins):
+                del table[session.identifier]
             for address in session.addresses:
                 if self.cameras.get(address) is session.camera_info:  # else: a newer session of the node
                     del self.cameras[address]
@@ -154,6 +176,22 @@ class WebRtcServerLink:
     def _receive(self, message: Message) -> None:
         with contextlib.suppress(ChannelClosed):
             self._received.put_now(message)
+
+    def _announce_node(self, session: EdgeSession) -> str | None:
+        """Lists the cameras of a node. Returns the reason for refusing it: its name belongs to another connected peer.
+        A peer with the same secret is the same run, whose earlier connection has not been found dead yet."""
+        if not session.node or "/" in session.node:
+            return f"{session.node!r} is no name of a node; accepted: a name without '/'"
+        for other in [*self._sessions.values()]:
+            if other is session or not isinstance(other, EdgeSession) or other.node != session.node:
+                continue
+            if not same_secret(other.secret, session.secret):
+                reason = f"the node name {session.node!r} belongs to another connected peer; set another webrtc.node"
+                log.warning("event=node_refused reason=%r", reason)
+                return reason
+            other.end("a newer connection of the same run took its place")
+        self._announce(session)
+        return None
 
     def _announce(self, session: EdgeSession | BrowserSession) -> None:
         assert session.camera_info is not None

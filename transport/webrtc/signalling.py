@@ -6,7 +6,7 @@ import asyncio
 import http.client
 import ssl
 
-from sagelink.net.whip import MAX_OFFER_BYTES
+from sagelink.net.offers import MAX_OFFER_BYTES
 from sagelink.transport.webrtc.address import ENV_TOKEN, SignallingEndpoint
 
 _TIMEOUT_S = 3.0

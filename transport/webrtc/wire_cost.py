@@ -28,6 +28,7 @@ _PADDING = 3  # SCTP pads a chunk to four bytes
 _ACKS = 2  # the verdict is sent twice
 _CONNECT = 5200  # bytes of a typical connection: offer, ICE checks, DTLS and SCTP handshakes, announcement
 _TLS = 1800  # bytes of TLS around the offer
+MAX_SCTP_MESSAGE_BYTES = 262_000  # that aiortc accepts
 
 
 @dataclass(frozen=True, slots=True)

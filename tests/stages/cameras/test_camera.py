@@ -95,6 +95,16 @@ async def test_the_camera_recovers_when_a_killed_server_returns(rtsp_server, cap
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+async def test_a_film_behind_rtsp_that_ends_does_not_end_the_camera(rtsp_server, tmp_path: Path, backend: str) -> None:
+    """The server states the length of the stream, and ends it after 20 pictures."""
+    film = write_video(tmp_path / "film.mp4", 20)
+    camera = Camera(config(rtsp_server("--film", str(film)).url(), backend=backend, read_timeout=2))
+    async with aclosing(aiter(camera)) as frames:
+        await until(camera, frames, lambda frame: camera.health()["recoveries"] == 1)
+    assert camera.health()["state"] == "ended"  # only by this test
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 async def test_a_server_that_freezes_for_a_moment_is_a_stall_without_reconnection(rtsp_server, backend: str) -> None:
     server = rtsp_server()
     camera = Camera(config(server.url(), backend=backend, stall_after=0.5, read_timeout=20))
@@ -185,6 +195,60 @@ def options_only(request: bytes) -> bytes:
     """An RTSP server that answers OPTIONS and nothing else."""
     number = request.partition(b"CSeq: ")[2].split(b"\r\n")[0]
     return b"RTSP/1.0 200 OK\r\nCSeq: %s\r\nPublic: DESCRIBE\r\n\r\n" % number if request[:7] == b"OPTIONS" else b""
+
+
+@pytest.mark.parametrize("ignored", ["hang", "close", "rubbish"])
+async def test_a_server_that_does_not_answer_the_probe_is_opened_all_the_same(rtsp_server, ignored: str) -> None:
+    """A relay before a real server, which treats the first connection, the probe, badly."""
+    server = rtsp_server()
+    with relay(int(server.url().split(":")[2].split("/")[0]), ignored) as (port, requests):
+        camera = Camera(config(f"rtsp://viewer:geheim@127.0.0.1:{port}/live?channel=1"), max_frames=3)
+        async with asyncio.timeout(GUARD_S):
+            assert len([frame async for frame in camera]) == 3
+    assert camera.health()["connections"] == 1
+    head = requests[0].decode()
+    assert head.startswith(f"OPTIONS rtsp://127.0.0.1:{port}/live?channel=1 RTSP/1.0\r\n")
+    assert "geheim" not in head
+
+
+@contextmanager
+def relay(target: int, first: str) -> Iterator[tuple[int, list[bytes]]]:
+    """Its port, and the first request. The first connection is treated as `first` says, others are relayed."""
+    requests: list[bytes] = []
+    open_sockets: list[socket.socket] = []
+
+    def copy(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                peer = server.accept()[0]
+                open_sockets.append(peer)
+                if not requests:
+                    requests.append(peer.recv(4096))
+                    if first == "close":
+                        peer.close()
+                    elif first == "rubbish":
+                        peer.sendall(b"\xff\x00what?")
+                    continue
+                onward = socket.create_connection(("127.0.0.1", target))
+                open_sockets.append(onward)
+                for pair in ((peer, onward), (onward, peer)):
+                    threading.Thread(target=copy, args=pair, daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=serve, daemon=True).start()
+        yield server.getsockname()[1], requests
+        for open_socket in (server, *open_sockets):
+            with contextlib.suppress(OSError):
+                open_socket.shutdown(socket.SHUT_RDWR)
+            open_socket.close()
 
 
 async def test_a_server_that_stops_answering_while_it_is_opened_blocks_no_other_camera(rtsp_server) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -81,6 +82,39 @@ async def test_frames_of_a_peer(running: RunningCamera, codec: str) -> None:
     await running.becomes(lambda: len(running.frames) > 3 and running.shows(200))
     assert running.frames[-1].pixels.shape == (120, 160, 3)
     assert [frame.seq for frame in running.frames] == [*range(len(running.frames))]
+    await app.leave()
+
+
+HIDDEN = {
+    "mdns": lambda sdp: re.sub(r"(a=candidate:(?:\S+ ){4})\S+", r"\g<1>0a1b2c3d-1111-2222-3333-4444.local", sdp),
+    "none": lambda sdp: re.sub(r"a=(candidate|end-of-candidates).*\r\n", "", sdp),
+    "none-and-end": lambda sdp: re.sub(r"a=candidate.*\r\n", "", sdp),
+}
+
+
+@pytest.mark.parametrize("kind", HIDDEN)
+async def test_a_peer_that_hides_its_addresses_connects(running: RunningCamera, kind: str) -> None:
+    app = await CameraApp(running.endpoint.url).push(HIDDEN[kind])
+    assert "a=candidate:" in app.reason  # the answer
+    await running.becomes(lambda: running.shows(200))
+    await app.leave()
+
+
+@pytest.mark.parametrize(
+    ("change", "codecs"),
+    [
+        (lambda sdp: sdp.replace("VP8/90000", "VP9/90000"), "VP9"),
+        (lambda sdp: sdp.replace("VP8/90000", "AV1/90000"), "AV1"),
+        (lambda sdp: sdp.replace("VP8/90000", "H264/90000\r\na=fmtp:97 profile-level-id=640c1f"), "H.264"),
+        (lambda sdp: sdp.replace("VP8/90000", "\x1b[31mX/90000"), "no codec"),
+    ],
+)
+async def test_a_peer_with_other_codecs_is_refused(
+    running: RunningCamera, change: Callable[[str], str], codecs: str
+) -> None:
+    app = await CameraApp(running.endpoint.url).push(change)
+    expected = f"the offer has video as {codecs}; accepted: VP8 or H.264 (baseline, packetization-mode 1)\n"
+    assert (app.status, app.reason) == (400, expected)
     await app.leave()
 
 

@@ -12,8 +12,8 @@ CAMERA_INFO = CameraInfo(14, 16, "0123", 5.0)
 FIRST_RUN, SECOND_RUN = b"ab", b"cd"
 
 
-def registry_of(*states: tuple[str, bytes], max_entries: int = 100) -> CameraRegistry:
-    registry = CameraRegistry(max_entries)
+def registry_of(*states: tuple[str, bytes], **limits: int) -> CameraRegistry:
+    registry = CameraRegistry(**limits)
     for address, payload in states:
         registry.update(address, payload)
     return registry
@@ -49,11 +49,31 @@ def test_online_cameras(states: list[tuple[str, bytes]], online: list[str]) -> N
     assert registry.online == dict.fromkeys(online, CAMERA_INFO)
 
 
-def test_the_number_of_cameras_and_nodes_is_limited() -> None:
-    states = [(f"{name}/door", camera()) for name in "abc"] + [(name, node()) for name in "abc"]
-    registry = registry_of(*states, max_entries=2)
-    assert sorted(registry.online) == ["a/door", "b/door"]
-    registry.update("a/door", b"")
-    registry.update("b/door", camera())
-    registry.update("b/yard", camera())
-    assert sorted(registry.online) == ["b/door", "b/yard"]
+def test_the_session_of_an_online_camera() -> None:
+    registry = registry_of(("n/door", camera()), ("n", node()), ("n/yard", camera(SECOND_RUN)))
+    assert [registry.session_of(f"n/{name}") for name in ("door", "yard", "roof")] == [FIRST_RUN.hex(), None, None]
+
+
+def test_every_camera_of_many_nodes_is_known() -> None:
+    cameras = [(f"node{index}/camera{number}", camera()) for index in range(100) for number in range(50)]
+    registry = registry_of(*cameras, *((f"node{index}", node()) for index in range(100)))
+    assert len(registry.online) == 5000
+
+
+def test_a_node_with_many_cameras_has_a_limit_and_takes_no_room_from_others() -> None:
+    invented = [("big", node()), *((f"big/camera{number}", camera()) for number in range(100))]
+    registry = registry_of(*invented, max_node_bytes=8000, max_bytes=14_000)
+    assert 5 <= len(registry.online) <= 10
+    for index in range(8):
+        registry.update(f"small{index}", node())
+        registry.update(f"small{index}/door", camera())
+    assert [f"small{index}/door" in registry.online for index in range(8)] == [True] * 8
+    assert len(registry.online) < 16
+
+
+def test_memory_of_nodes_that_leave_is_freed() -> None:
+    registry = registry_of(*((f"n/camera{number}", camera()) for number in range(9)), ("n", node()))
+    for number in range(9):
+        registry.update(f"n/camera{number}", b"")
+    registry.update("n", b"")
+    assert (registry.online, registry._nodes, registry._size_bytes) == ({}, {}, 0)

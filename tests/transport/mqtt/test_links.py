@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import aiomqtt
+import numpy as np
 import pytest
 
 from sagelink.pipeline.config import MqttConfig
 from sagelink.pipeline.errors import SagelinkError
-from sagelink.transport.link import CameraInfo
+from sagelink.transport.link import CameraInfo, Undelivered
+from sagelink.transport.message_auth import EXTRA_BYTES, MessageAuth
 from sagelink.transport.mqtt.address import Broker, open_broker
 from sagelink.transport.mqtt.edge import MqttEdgeLink
 from sagelink.transport.mqtt.server import MqttServerLink
 from sagelink.transport.mqtt.topics import Topics, encode_state
+from sagelink.transport.wire import EvidenceMessage, claimed_seq, encode_evidence, encode_reply
 from tests.brokers import Mosquitto, free_port
+from tests.fakes import make_reply
 
 CAMERA_INFO = CameraInfo(14, 16, "0123", 5.0)
 TOPICS = Topics("test")
@@ -86,7 +92,7 @@ async def test_retained_states_of_a_dead_run_are_no_cameras(mosquitto: Mosquitto
         await first.ready()  # has announced the yard as well
         first._cameras.clear()  # as if it were killed: it publishes no offline states
     async with edge_link(broker, must_connect=True), server_link(broker) as server:
-        await until(lambda: len(server._registry._announced.get("node", ())) == 2)
+        await until(lambda: len(server._registry._nodes["node"].cameras) == 2)
         await until(lambda: server.cameras == {"node/door": CAMERA_INFO})
 
 
@@ -225,3 +231,205 @@ async def test_a_live_edge_waits_for_its_broker(caplog: pytest.LogCaptureFixture
             await edge.ready()
             assert await edge.send("door", b"x") is None
     assert caplog.text.count("event=disconnected") == 1
+
+
+# What the broker does not let through
+
+
+def evidence(seq: int, payload_bytes: int = 9) -> bytes:
+    return encode_evidence(EvidenceMessage(seq, 14, 16, 1, np.arange(3), bytes(payload_bytes)))
+
+
+async def test_the_brokers_packet_limit_is_the_links(caplog: pytest.LogCaptureFixture) -> None:
+    with Mosquitto("allow_anonymous true", "max_packet_size 600") as mosquitto:
+        broker = broker_of(mosquitto)
+        async with server_link(broker) as server, edge_link(broker, must_connect=True) as edge:
+            longest = edge.max_message_bytes("door")
+            assert 500 < longest < 600
+            assert await edge.send("door", bytes(longest)) is None
+            assert len((await anext(server.messages())).data) == longest
+            assert f"by this connection up to {longest}" in await edge.send("door", bytes(longest + 1))
+        assert f"max_packet_bytes=600: messages have at most {longest} bytes" in caplog.text
+
+
+async def test_the_packet_limit_is_learned_over_mqtt_3(caplog: pytest.LogCaptureFixture) -> None:
+    with Mosquitto("allow_anonymous true", "max_packet_size 600") as mosquitto:
+        broker = broker_of(mosquitto, protocol="3.1.1")
+        async with MqttServerLink(broker, TOPICS, "") as server, edge_link(broker, must_connect=True) as edge:
+            arrived = asyncio.create_task(anext(server.messages()))
+            while not arrived.done():
+                await edge.ready()
+                await edge.send("door", bytes(min(1800, edge.max_message_bytes("door"))))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(2):
+                        await until(lambda: arrived.done() or edge.refusal() is not None)
+            assert 200 < len(arrived.result().data) < 600
+    assert "event=packet_limit" in caplog.text
+
+
+async def test_a_denied_message_is_reported_and_logged_once(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    acl = tmp_path / "acl"
+    acl.write_text("topic readwrite test/+/state\ntopic readwrite test/+/+/state\ntopic read test/+/+/verdict\n")
+    with Mosquitto("allow_anonymous true", f"acl_file {acl}") as mosquitto:
+        async with edge_link(broker_of(mosquitto), must_connect=True) as edge:
+            for seq in (7, 8):
+                await edge.ready()
+                assert await edge.send("door", evidence(seq)) is None
+                assert await anext(edge.replies()) == ("door", Undelivered(seq))
+    said = "the broker does not let this user publish to test/node/door/evidence: Not authorized (PUBACK 0x87)"
+    assert caplog.text.count(said) == 1
+
+
+# States
+
+
+async def test_a_late_will_does_not_hide_the_new_run_from_servers_that_start_later(mosquitto: Mosquitto) -> None:
+    """The broker publishes the will of a dead connection after the new run has announced itself."""
+    broker = broker_of(mosquitto, keepalive="1s")
+    will = aiomqtt.Will("test/node/state", encode_state(b"old", False), qos=1, retain=True)
+    dead = aiomqtt.Client(broker.host, broker.port, will=will, keepalive=1)
+    await dead.__aenter__()
+    dead._misc_task.cancel()  # sends no keep-alives any more, as if its cable were cut
+    async with (
+        edge_link(broker, must_connect=True),
+        aiomqtt.Client(broker.host, broker.port) as listener,
+    ):
+        await listener.subscribe("test/node/state")
+        online = [json.loads((await anext(listener.messages)).payload)["online"] for _ in range(3)]
+        assert online == [True, False, True]
+        async with server_link(broker) as server:
+            await until(lambda: server.cameras == {"node/door": CAMERA_INFO})
+    with contextlib.suppress(aiomqtt.MqttError):
+        await dead.__aexit__(None, None, None)
+
+
+async def test_two_runs_of_one_node_are_reported_and_do_not_overwrite_each_other_for_ever(
+    mosquitto: Mosquitto, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = broker_of(mosquitto)
+    async with (
+        server_link(broker) as server,
+        edge_link(broker, must_connect=True) as first,
+        edge_link(broker, must_connect=True) as second,
+    ):
+        await until(lambda: "set another mqtt.node there" in caplog.text)
+        messages = server.messages()
+        assert await first.send("door", evidence(1)) is None
+        assert "two runs at a time need different mqtt.node" in (await anext(messages)).refusal
+        assert await second.send("door", evidence(2)) is None
+        assert (await anext(messages)).refusal is None
+
+
+async def test_a_server_learns_all_of_2000_retained_cameras(mosquitto: Mosquitto) -> None:
+    broker = broker_of(mosquitto)
+    async with aiomqtt.Client(broker.host, broker.port) as client:
+        for number in range(2000):
+            address = f"n{number % 40}/c{number}"
+            await client.publish(f"test/{address}/state", encode_state(b"ab", True, CAMERA_INFO), qos=1, retain=True)
+        for number in range(40):
+            await client.publish(f"test/n{number}/state", encode_state(b"ab", True), qos=1, retain=True)
+    async with server_link(broker) as server:
+        await until(lambda: len(server.cameras) == 2000)
+
+
+async def test_a_camera_that_has_not_announced_itself_is_refused(mosquitto: Mosquitto) -> None:
+    broker = broker_of(mosquitto)
+    async with server_link(broker) as server, aiomqtt.Client(broker.host, broker.port) as stranger:
+        await stranger.publish("test/node/invented/evidence", b"ab" + evidence(3, 3_900_000), qos=1)
+        message = await anext(server.messages())
+        assert (message.sender, message.refusal) == ("node/invented", "the camera has not announced itself")
+        assert len(message.data) < 100
+        assert claimed_seq(message.data) == 3
+
+
+async def test_a_server_that_fits_no_camera_leaves_the_group_until_one_fits(mosquitto: Mosquitto) -> None:
+    broker = broker_of(mosquitto)
+    other = dataclasses.replace(CAMERA_INFO, classes="other")
+    async with server_link(broker) as fits, server_link(broker) as misfits:
+        misfits.serve_fitting(lambda camera_info: None if camera_info == other else "other classes")
+        assert misfits.trouble is None  # no camera is online
+        async with edge_link(broker, must_connect=True) as edge:
+            await until(lambda: misfits.trouble is not None)
+            assert "the model fits none of the cameras that are online: other classes" in misfits.trouble
+            messages = fits.messages()
+            for seq in range(10):
+                await edge.ready()
+                assert await edge.send("door", evidence(seq)) is None
+                assert claimed_seq((await anext(messages)).data) == seq
+            async with MqttEdgeLink(broker, TOPICS, "second", ["yard"], other, must_connect=True):
+                await until(lambda: misfits.trouble is None)
+            await until(lambda: misfits.trouble is not None)
+
+
+# Authentication
+
+
+KEY = MessageAuth(b"k" * 32)
+
+
+async def test_messages_and_replies_carry_a_mac(mosquitto: Mosquitto) -> None:
+    broker = broker_of(mosquitto)
+    plain = edge_link(broker)
+    async with (
+        MqttServerLink(broker, TOPICS, "servers", auth=KEY) as server,
+        edge_link(broker, must_connect=True, auth=KEY) as edge,
+        aiomqtt.Client(broker.host, broker.port) as listener,
+    ):
+        assert edge.wire_bits("door", 100) == plain.wire_bits("door", 100 + EXTRA_BYTES)
+        await listener.subscribe("test/node/door/#")
+        while (await anext(listener.messages)).topic.value != "test/node/door/state":
+            pass
+        messages = server.messages()
+        assert await edge.send("door", evidence(5)) is None
+        message = await anext(messages)
+        assert (message.data, message.refusal) == (evidence(5), None)
+        reply = encode_reply(make_reply(5))
+        assert await server.reply(message, reply)
+        assert await anext(edge.replies()) == ("door", reply)
+        sent = (await anext(listener.messages)).payload
+        assert len(sent) == 2 + len(evidence(5)) + EXTRA_BYTES
+        # The same message again, and the camera's next message with another checksum in place of the MAC.
+        for payload, reason in ((sent, "a repeated message"), (sent[:2] + evidence(6), "no MAC")):
+            await listener.publish("test/node/door/evidence", payload, qos=1)
+            assert reason in (await anext(messages)).refusal
+
+
+async def test_a_forged_reply_is_ignored_and_logged_once(
+    mosquitto: Mosquitto, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = broker_of(mosquitto)
+    async with (
+        MqttServerLink(broker, TOPICS, "servers", auth=KEY) as server,
+        edge_link(broker, must_connect=True, auth=KEY) as edge,
+        aiomqtt.Client(broker.host, broker.port) as attacker,
+    ):
+        assert await edge.send("door", evidence(5)) is None
+        message = await anext(server.messages())
+        forged = encode_reply(make_reply(5))
+        other_key = MessageAuth(b"x" * 32).seal(forged, "node/door", message.session)
+        other_session = KEY.seal(forged, "node/door", b"another!")
+        for data in (forged, other_key, other_session, forged):
+            await attacker.publish("test/node/door/verdict", message.session[:2] + data, qos=1)
+        right = encode_reply(make_reply(5, units=196))
+        await server.reply(message, right)
+        assert await anext(edge.replies()) == ("door", right)
+    assert caplog.text.count("event=reply_ignored reason='no MAC") == 1
+    assert caplog.text.count("event=reply_ignored reason='the MAC does not match") == 1
+
+
+@pytest.mark.parametrize(
+    ("edge_auth", "server_auth", "reason"),
+    [(None, KEY, "no MAC"), (MessageAuth(b"x" * 32), KEY, "the MAC does not match")],
+)
+async def test_a_sender_without_the_key_is_refused(
+    mosquitto: Mosquitto, edge_auth: MessageAuth | None, server_auth: MessageAuth, reason: str
+) -> None:
+    broker = broker_of(mosquitto)
+    async with (
+        MqttServerLink(broker, TOPICS, "servers", auth=server_auth) as server,
+        edge_link(broker, must_connect=True, auth=edge_auth) as edge,
+    ):
+        assert await edge.send("door", evidence(5)) is None
+        message = await anext(server.messages())
+        assert reason in message.refusal
+        assert claimed_seq(message.data) == 5

@@ -294,3 +294,31 @@ async def test_a_replay_fails_without_a_server(endpoint: SignallingEndpoint) -> 
     with pytest.raises(SagelinkError, match="Connection refused"):
         async with WebRtcEdgeLink(closed_port_endpoint, "node", ["door"], CAMERA_INFO, charge_overhead=None):
             pass
+
+
+async def test_a_node_name_belongs_to_the_first_connected_peer(
+    endpoint: SignallingEndpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(endpoint) as (server, address), edge_link(address) as first:
+        await first.ready()
+        await until(lambda: server.cameras == {"node/door": CAMERA_INFO})
+        async with edge_link(address) as thief:
+            await until(lambda: "the node name 'node' belongs to another connected peer" in (thief.refusal() or ""))
+            assert "the server refuses this node" in caplog.text
+            assert await first.send("door", b"evidence") is None
+            await server.reply(await anext(server.messages()), b"verdict")
+            assert await anext(first.replies()) == ("door", b"verdict")
+            assert len(server.cameras) == 1
+
+
+async def test_the_same_run_takes_its_name_back_at_once(endpoint: SignallingEndpoint) -> None:
+    async with serving(endpoint) as (server, address), edge_link(address) as edge:
+        await edge.ready()
+        await until(lambda: server.cameras == {"node/door": CAMERA_INFO})
+        (old,) = server._sessions.values()
+        old._peer.run = asyncio.Event().wait  # the server does not notice the loss
+        edge._peer.end("lost")
+        await until(lambda: [session.node for session in server._sessions.values() if session is not old] == ["node"])
+        await edge.ready()
+        assert await edge.send("door", b"evidence") is None
+        assert (await anext(server.messages())).data == b"evidence"

@@ -15,8 +15,9 @@ CAMERA_INFO = CameraInfo(14, 16, "0123456789abcdef", 1.0)
 
 
 def test_an_announcement_survives_the_round_trip():
-    assert decode_state(encode_state(CAMERA_INFO, ["door", "yard"], online=True)) == (CAMERA_INFO, ["door", "yard"])
-    assert decode_state(encode_state(CAMERA_INFO, ["door"], online=False)) is None
+    state = encode_state(CAMERA_INFO, ["door", "yard"], True, "secret")
+    assert decode_state(state) == (CAMERA_INFO, ["door", "yard"], "secret")
+    assert decode_state(encode_state(CAMERA_INFO, ["door"], False, "secret")) is None
 
 
 @pytest.mark.parametrize(
@@ -32,7 +33,7 @@ def test_an_announcement_survives_the_round_trip():
     ],
 )
 def test_a_malformed_announcement_is_none(change):
-    state = json.loads(encode_state(CAMERA_INFO, ["door"], online=True)) | change
+    state = json.loads(encode_state(CAMERA_INFO, ["door"], True, "secret")) | change
     assert decode_state(json.dumps(state).encode()) is None
 
 

@@ -1,0 +1,109 @@
+"""The configuration in a recording: a replay obeys only the settings that decide about its results.
+
+A recording may come from a stranger. Its configuration must not open connections, read credentials, or write files, so
+everything that is not in `_OBEYED` takes its default or the value from the command line. Files that it names lie in its
+folder: a run copies the small ones there, and the user names a checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sagelink.pipeline.config import Config, DashboardConfig, HomeAssistantConfig
+from sagelink.pipeline.config_file import Overrides, build_config, dump_config, read_tree
+from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.output_files import CONFIG
+from sagelink.pipeline.own_files import is_inside, own_file
+
+_ALL = frozenset[str]()  # every key of a section
+_MODEL = frozenset(("model", "checkpoint", "labels", "device"))
+_OBEYED: Mapping[str, frozenset[str]] = {
+    "models": _ALL,
+    "threads": _ALL,
+    "capture": frozenset(("resize",)),
+    "edge": _MODEL,
+    "server": _MODEL,
+    "gate": _ALL,
+    "video": _ALL,
+    "budget": _ALL,
+    "select": _ALL,
+    "encode": _ALL,
+    "ship": frozenset(("server", "in_flight", "deadline")),  # the address: only for the size of a message on the wire
+    "serve": frozenset(("memory",)),
+    "fuse": _ALL,
+}
+_CAMERA = frozenset(("name", "weight", "min_share", "budget"))
+_FILES = ("edge.checkpoint", "edge.labels", "server.checkpoint", "server.labels", "encode.frontier")
+COPIED = {"edge.labels": "edge-labels.txt", "server.labels": "server-labels.txt", "encode.frontier": "frontier.yaml"}
+_MAX_COPIED = 10_000_000  # bytes
+_NO_SOURCE = "recording"
+
+
+def recorded_config(folder: Path, overrides: Overrides) -> Config:
+    """The configuration of a replay. Raises UsageError."""
+    path = own_file(folder, CONFIG, f"recording {str(folder)!r}")
+    tree = read_tree(path, numbers_without_unit=True)  # recordings of version 0.2 hold quantities as numbers
+    recorded = build_config(tree, where=f"{path}: ")
+    obeyed = {name: _part(tree[name], keys) for name, keys in _OBEYED.items() if tree.get(name) is not None}
+    if recorded.cameras:
+        obeyed["cameras"] = [_part(camera, _CAMERA) | {"source": _NO_SOURCE} for camera in tree["cameras"]]
+    else:
+        obeyed["capture"] = obeyed.get("capture", {}) | {"source": _NO_SOURCE}
+    return build_config(obeyed, {**_own_files(folder, recorded, overrides), **overrides}, where=f"{path}: ")
+
+
+def _part(section: Any, keys: frozenset[str]) -> Any:
+    return {key: value for key, value in section.items() if key in keys} if keys else section
+
+
+def _own_files(folder: Path, recorded: Config, overrides: Overrides) -> dict[str, str]:
+    """The files that the recording names, by key. Raises UsageError for one outside the folder."""
+    files: dict[str, str] = {}
+    for key, name in _named_files(recorded):
+        if key in overrides:
+            continue
+        if not is_inside(folder, name):
+            raise UsageError(
+                f"recording {str(folder)!r}: {key} is {name[:200]!r}, a file outside of the recording; accepted: a "
+                f"file in its folder, or the file that you name: --set {key}=FILE"
+            )
+        files[key] = str(own_file(folder, name, f"recording {str(folder)!r}: {key}"))
+    return files
+
+
+def _named_files(config: Config) -> Iterator[tuple[str, str]]:
+    for key in _FILES:
+        section, _, name = key.partition(".")
+        path: Path | None = getattr(getattr(config, section), name)
+        if path is not None:
+            yield key, str(path)
+
+
+def changes_results(folder: Path, changes: Overrides) -> bool:
+    """Whether `changes` differ from the recorded settings. Naming a recorded file again, because it is outside of the
+    recording, changes nothing. Raises UsageError."""
+    if not changes.keys() <= set(_FILES):
+        return bool(changes)
+    tree = read_tree(own_file(folder, CONFIG, f"recording {str(folder)!r}"), numbers_without_unit=True)
+    recorded = dict(_named_files(build_config(tree)))
+    return any(recorded.get(key) != str(value) for key, value in changes.items())
+
+
+def to_record(config: Config) -> tuple[str, dict[str, bytes]]:
+    """The text of the configuration for a recording, and the small files that it names, by their names there.
+
+    The dashboard and Home Assistant are left out. Raises OSError for a file that cannot be read.
+    """
+    changes: dict[str, Any] = {"dashboard": DashboardConfig(), "home_assistant": HomeAssistantConfig()}
+    files: dict[str, bytes] = {}
+    for key, name in _named_files(config):
+        copy = COPIED.get(key)
+        if copy is None:
+            continue
+        with Path(name).open("rb") as file:
+            files[copy] = file.read(_MAX_COPIED)
+        section, _, field = key.partition(".")
+        changes[section] = changes.get(section, getattr(config, section)).model_copy(update={field: Path(copy)})
+    return dump_config(config.model_copy(update=changes)), files

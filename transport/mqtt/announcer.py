@@ -1,0 +1,90 @@
+"""Publishes the retained states of a node and its cameras, and restores them when another publisher overwrites them.
+
+The broker publishes the last will of a run that died only when it notices the loss, up to 1.5 keep-alives later. By
+then a new run of the node may have announced itself; the will would replace the new state for servers that start later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from sagelink.transport.link import CameraInfo
+from sagelink.transport.mqtt.aiomqtt_client import BrokerClient
+from sagelink.transport.mqtt.topics import Topics, decode_state, encode_state
+
+log = logging.getLogger(__name__)
+
+_WITHDRAW_S = 0.02  # longest wait for publishing a state when the link is closed
+_PAUSE_S = 2.0  # between two repairs, which cost uplink bits
+
+
+class Announcer:
+    """The states of one run."""
+
+    def __init__(
+        self, topics: Topics, node: str, cameras: Sequence[str], camera_info: CameraInfo, session: bytes
+    ) -> None:
+        self._topics = topics
+        self._node = node
+        self._cameras = cameras
+        self._camera_info = camera_info
+        self._session = session
+        self._overwritten = asyncio.Event()
+        self._rival: str | None = None  # session of another run that announces itself as this node
+        self._refusal: str | None = None
+
+    async def announce(self, client: BrokerClient) -> None:
+        """Publishes the states."""
+        self._overwritten.clear()
+        await self._publish(client)
+
+    async def repair(self, client: BrokerClient) -> None:
+        """Publishes the states again whenever they are overwritten; to be called after `announce`, so that a retained
+        state that differs is a later one. Runs until the connection ends."""
+        for address in (self._node, f"{self._node}/+"):
+            await client.subscribe(self._topics.state(address), qos=0)
+        while True:
+            await self._overwritten.wait()
+            self._overwritten.clear()
+            log.info("event=announced_again node=%s", self._node)
+            await self._publish(client)
+            await asyncio.sleep(_PAUSE_S)
+
+    def observe(self, topic: str, payload: bytes) -> None:
+        """Takes a state that was published for the node or for one of its cameras."""
+        expected = self._states(online=True).get(topic)
+        if expected is None or payload == expected:
+            return
+        state = decode_state(payload, topic != self._topics.state(self._node))
+        if state is None or not state.online:
+            self._overwritten.set()
+        elif state.session not in (self._rival, self._session.hex()):
+            self._rival = state.session
+            log.warning(
+                "event=second_run node=%s: another run announces itself under this name; set another mqtt.node there",
+                self._node,
+            )
+
+    async def withdraw(self, client: BrokerClient) -> None:
+        """Publishes that the node and its cameras are offline. Raises MqttError."""
+        for topic, state in self._states(online=False).items():
+            await client.publish(topic, state, qos=0, retain=True, timeout=_WITHDRAW_S)
+
+    async def _publish(self, client: BrokerClient) -> None:
+        refusal = None
+        for topic, state in self._states(online=True).items():
+            refusal = await client.publish_confirmed(topic, state, retain=True) or refusal
+        if refusal != self._refusal:
+            self._refusal = refusal
+            if refusal is not None:
+                log.warning("event=announcement_refused reason=%r: servers will refuse the cameras", refusal)
+
+    def _states(self, online: bool) -> dict[str, bytes]:
+        """By topic: of every camera and then of the node, whose last will counts for all its cameras."""
+        cameras = {
+            self._topics.state(f"{self._node}/{camera}"): encode_state(self._session, online, self._camera_info)
+            for camera in self._cameras
+        }
+        return cameras | {self._topics.state(self._node): encode_state(self._session, online)}
