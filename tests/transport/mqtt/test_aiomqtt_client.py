@@ -1,0 +1,34 @@
+"""The MQTT client between aiomqtt and the links."""
+
+from __future__ import annotations
+
+import asyncio
+
+import aiomqtt
+import pytest
+
+from sagelink.pipeline.config import MqttConfig
+from sagelink.transport.mqtt.address import open_broker
+from sagelink.transport.mqtt.aiomqtt_client import BrokerClient
+from tests.brokers import Mosquitto
+
+
+async def test_a_cancellation_that_comes_with_the_answer_is_obeyed() -> None:
+    broker = open_broker("mqtt://127.0.0.1", MqttConfig(), "url")
+    client = BrokerClient(broker, "edge", aiomqtt.ProtocolVersion.V5, None, lambda topic, payload: None)
+    answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    waiting = asyncio.create_task(client._wait_for(answer, timeout=None))
+    await asyncio.sleep(0)
+    answer.set_result(None)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+async def test_a_subscription_that_the_broker_does_not_confirm_is_an_error() -> None:
+    with Mosquitto() as mosquitto:
+        broker = open_broker(mosquitto.url, MqttConfig(), "url")
+        client = BrokerClient(broker, "edge", aiomqtt.ProtocolVersion.V5, None, lambda topic, payload: None)
+        async with client:
+            with pytest.raises(aiomqtt.MqttError, match="timed out"):
+                await client.subscribe("state", timeout=0)
