@@ -16,6 +16,8 @@ from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Frame, M
 from sagelink.stages.budget_meter import Claim, Meter
 from sagelink.stages.capture import MergedCaptures
 from sagelink.stages.encode import Encode
+from sagelink.stages.events.capture import EventCapture
+from sagelink.stages.events.private_gate import PrivateGate
 from sagelink.stages.rate_control import ValueGate
 from sagelink.stages.reference_tracker import ReferenceTracker
 from sagelink.stages.scene_tracker import RegisterPending, SceneTracker, TrackScene, scene_config
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from sagelink.transport.link import EdgeLink
 
 _MAX_BATCH = 8  # frames that one forward pass of the edge model scores
+_USEFUL_BITS = 8 * 2400  # a message that keeps nearly all of the server's accuracy: docs/codec.md
 _WORK = (Frame, Scored, Metered, Selected, Evidence, Sent, Answered)
 
 References = Mapping[str, ReferenceTracker]
@@ -113,11 +116,21 @@ def _capture(graph: Graph, parts: EdgeParts, edge_only: Routes) -> Channel[Any]:
         return graph.source(parts.script.frames, name="capture", routes=edge_only)
     if not parts.live:
         return graph.source(MergedCaptures(parts.captures), name="capture", routes=edge_only)
-    # Only the newest frame of each camera waits; frames of several cameras are scored as one batch.
-    frames = graph.channel("frames", "latest", key=lambda frame: frame.camera)
+    # Only the newest frame of each camera waits; frames of several cameras are scored as one batch. An event does
+    # not replace another one; few of them wait here, because their source waits for verdicts.
+    frames = graph.channel("frames", "latest", key=lambda frame: (frame.camera, frame.event and frame.event.id))
     for capture in parts.captures:
+        if isinstance(capture, EventCapture):
+            capture.limit_by(partial(_has_bits, parts.accounts[capture.name], parts.clock))
         graph.source(capture, name=f"capture-{capture.name}", routes=edge_only | {Frame: frames})
     return frames
+
+
+def _has_bits(account: CameraAccount, clock: BudgetClock) -> bool:
+    """Whether an event finds enough bits for a useful message, or half of what the budget ever grants."""
+    assert isinstance(clock, MonotonicClock)
+    allowance, limit = account.allowance(clock.elapsed_s()), account.limit_bits
+    return allowance is None or limit is None or allowance >= min(limit // 2, _USEFUL_BITS)
 
 
 def _score(parts: EdgeParts) -> Score:
@@ -134,7 +147,7 @@ def _max_batch(parts: EdgeParts) -> int:
 
 
 def _offload(parts: EdgeParts, uplink: Uplink, references: References, score: Score, decided: Channel[Any]) -> Chain:
-    """pace, meter, track scene, gate, value gate, claim, select, encode, ship, register pending.
+    """private gate, pace, meter, track scene, gate, value gate, claim, select, encode, ship, register pending.
 
     One frame at a time is inside, from asking the budget to charging it, so the bits that a frame may spend do not
     depend on timing.
@@ -143,6 +156,7 @@ def _offload(parts: EdgeParts, uplink: Uplink, references: References, score: Sc
     scripted: list[Stage] = [script] if script else []
     trackers = {name: SceneTracker(scene_config(config.video), parts.fuse.weight) for name in parts.tracked_cameras}
     stages = [
+        PrivateGate(),
         *scripted,
         *_pace(parts, uplink, references),
         Meter(accounts, script.ask_clock if script else parts.clock),

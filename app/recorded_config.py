@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sagelink.pipeline.config import Config, DashboardConfig, HomeAssistantConfig
+from sagelink.pipeline.config import Config, DashboardConfig, FrigateConfig, HomeAssistantConfig
 from sagelink.pipeline.config_file import Overrides, build_config, dump_config, read_tree
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.output_files import CONFIG
@@ -94,9 +94,13 @@ def changes_results(folder: Path, changes: Overrides) -> bool:
 def to_record(config: Config) -> tuple[str, dict[str, bytes]]:
     """The text of the configuration for a recording, and the small files that it names, by their names there.
 
-    The dashboard and Home Assistant are left out. Raises OSError for a file that cannot be read.
+    The dashboard, Home Assistant and Frigate are left out. Raises OSError for a file that cannot be read.
     """
-    changes: dict[str, Any] = {"dashboard": DashboardConfig(), "home_assistant": HomeAssistantConfig()}
+    changes: dict[str, Any] = {
+        "dashboard": DashboardConfig(),
+        "home_assistant": HomeAssistantConfig(),
+        "frigate": FrigateConfig(),
+    }
     files: dict[str, bytes] = {}
     for key, name in _named_files(config):
         copy = COPIED.get(key)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, nullcontext, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sagelink.app.demo_notice import demo_notice, have_classes
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from sagelink.app.edge_graph import EdgeParts
     from sagelink.app.replay_script import Script
     from sagelink.app.run_outputs import RunOutputs
+    from sagelink.app.second_opinion import SecondOpinionService
     from sagelink.models.pair import Pair
     from sagelink.monitor.monitor import Monitor
     from sagelink.monitor.terminal_panel import LivePanel
@@ -73,13 +75,15 @@ def prepare(config: Config, models: Pair | None = None) -> Run:
     from sagelink.models.pair import Pair
     from sagelink.monitor.dashboard import check_dashboard
     from sagelink.stages.capture import close_captures, open_captures
+    from sagelink.stages.events.open import check_event_sources, open_event_capture
 
     check_names(config)
     check_dashboard(config.dashboard)
     with ExitStack() as stack:
         outputs = RunOutputs(config, source_files(config.all_cameras))
         stack.callback(outputs.release)
-        captures = open_captures(config.all_cameras, config.capture)
+        check_event_sources(config.all_cameras)
+        captures = open_captures(config.all_cameras, config.capture, partial(open_event_capture, config))
         stack.callback(close_captures, captures)
         models = models or Pair.load(config)
         notice = demo_notice(config, have_classes(captures, models.edge.labels))
@@ -137,6 +141,7 @@ class Run:
         self._script = script
         if script is not None:
             script.budget = self.budget
+        self._second_opinions: SecondOpinionService | None = None
         self._link_watch = LinkWatch()
         self._interrupted = False
 
@@ -187,10 +192,12 @@ class Run:
             tell(_IMAGENET_NOTE)
         sinks: list[Sink] = [self.stats]
         outputs = self._outputs or RunOutputs(self.config)
+        self._second_opinions = self._open_second_opinions()
         recorder = self._recorder(sinks)
         monitor = self._monitor(tell)
         try:
             outputs.begin()
+            sinks.extend(self._event_sinks())
             for sink in open_output_sinks(self.config, self.models, outputs.videos, self.live, self._overhead):
                 sinks.append(sink)
             if watch is not None:
@@ -208,9 +215,12 @@ class Run:
 
     def summary(self, wall_s: float) -> dict[str, object]:
         """The summary so far; `wall_s`: how long the run has lasted."""
-        return run_summary(
+        summary = run_summary(
             self.stats.tally, self.captures, self.accounts, self.budget, self.models, wall_s, self._interrupted
         )
+        if self._second_opinions is not None:
+            summary["frigate"] = self._second_opinions.opinions.summary()
+        return summary
 
     def _recorder(self, sinks: Sequence[Sink]) -> Recorder:
         from sagelink.stages.scene_tracker import scene_config
@@ -245,7 +255,7 @@ class Run:
                 graph = edge_graph(self._parts(recorder, link, clock))
                 self._stop_on_signals(graph)
                 self._link_watch.follow(link.refusal)
-                async with background(self._link_watch.run()), monitor.serving(graph):
+                async with background(self._link_watch.run()), monitor.serving(graph), self._delivering():
                     await graph.run()
         except BaseExceptionGroup as errors:
             raise first_error(errors) from None
@@ -255,6 +265,30 @@ class Run:
                 if verdict is not None:
                     with suppress(SagelinkError):  # a sink has failed: closing the recorder raises it again
                         recorder.write(verdict)
+
+    def _open_second_opinions(self) -> SecondOpinionService | None:
+        from sagelink.stages.events.open import takes_frigate
+
+        if self._script is not None or not takes_frigate(self.config):
+            return None
+        from sagelink.app.second_opinion import SecondOpinionService
+
+        return SecondOpinionService(self.config, self.models.edge.labels)
+
+    def _event_sinks(self) -> Iterator[Sink]:
+        """Sinks of runs with events: sub-labels, and the captures, which wait for the verdicts on their frames."""
+        from sagelink.app.run_sinks import VerdictCallback
+        from sagelink.stages.events.capture import EventCapture
+
+        if self._second_opinions is not None:
+            yield self._second_opinions.opinions
+            self._second_opinions.begin()
+        for capture in self.captures:
+            if isinstance(capture, EventCapture):
+                yield VerdictCallback(capture.settle)
+
+    def _delivering(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext() if self._second_opinions is None else self._second_opinions.delivering(self.captures)
 
     def _parts(self, recorder: Recorder, link: EdgeLink, clock: BudgetClock) -> EdgeParts:
         from sagelink.app.edge_graph import EdgeParts
@@ -301,7 +335,7 @@ class Run:
         tally = self.stats.tally.total
         if tally.verdicts and tally.drops[Drop.ERROR] == tally.unanswered == tally.verdicts:
             raise SagelinkError("the edge model failed on every frame; see the log")
-        if self.live and not tally.verdicts and not self._interrupted:
+        if self.live and not tally.verdicts and not self._interrupted and not _waits_for_events(self.captures):
             health = {capture.name: capture.health() or {} for capture in self.captures}
             faults = ", ".join(f"{name} ({state.get('fault') or 'silent'})" for name, state in health.items())
             raise SagelinkError(f"no camera gave a frame: {faults}")
@@ -321,6 +355,13 @@ class Run:
             outputs.release()
         if failures:
             raise failures[0]
+
+
+def _waits_for_events(captures: Sequence[Capture]) -> bool:
+    """Whether there may be no frame although nothing fails."""
+    from sagelink.stages.events.capture import EventCapture
+
+    return any(isinstance(capture, EventCapture) and capture.health()["connections"] for capture in captures)
 
 
 def _check_repeatable(config: Config, live: bool) -> None:

@@ -28,6 +28,7 @@ from sagelink.pipeline.output_files import (
     FRAMES,
     MARKER,
     MESSAGES,
+    OPINIONS,
     PICTURES,
     REPORT,
     REPORT_PLOTS,
@@ -39,7 +40,7 @@ from sagelink.pipeline.output_files import (
 )
 from sagelink.pipeline.private_files import lock, make_private_folder
 
-RUN_FILES = (RESULTS, SUMMARY, PICTURES)
+RUN_FILES = (RESULTS, SUMMARY, PICTURES, OPINIONS)
 RECORDING_FILES = (FRAMES, MESSAGES, CONFIG, *COPIED.values())
 _REPORT_FILES = (REPORT, *(f"{Path(REPORT).stem}-{name}.png" for name in REPORT_PLOTS))
 _START = "%Y-%m-%dT%H-%M-%SZ"

@@ -20,7 +20,8 @@ from sagelink.pipeline.urls import is_webrtc
 
 ACCEPTED_SOURCES = (
     "a video file, a folder of images, a webcam (0, 1 ... or /dev/video0), an rtsp:// or http(s):// URL, "
-    "webrtc: (a peer pushes video to this process), or synthetic:N"
+    "webrtc: (a peer pushes video to this process), frigate:mqtt://host (events of Frigate), "
+    "mqtt-snapshots:mqtt://host/topic (pictures in MQTT messages), or synthetic:N"
 )
 
 
@@ -73,6 +74,13 @@ Topic = Annotated[
     str,
     Field(pattern=r"^[^+#/$\s][^+#/\s]*(/[^+#/\s]+)*$"),
     Accepts("levels of an MQTT topic with / between them, without + # $ and spaces", "site/north"),
+]
+Names = Annotated[
+    tuple[Annotated[str, Field(min_length=1, max_length=100)], ...], Accepts("list of names", "[dog, car]")
+]
+ClassesByLabel = Annotated[
+    dict[str, Annotated[tuple[str, ...], Field(min_length=1)]],
+    Accepts("mapping of a label to a list of classes", "{dog: [rex, bella], car: [van, lorry]}"),
 ]
 IceServers = Annotated[
     tuple[str, ...], Accepts("list of at most one STUN and one TURN address", "['stun:host:3478', 'turn:host:3478']")
@@ -139,7 +147,11 @@ class CameraOptions(_Section):
 class CaptureConfig(CameraOptions):
     """Where frames come from. The keys from `fps` to `token_file` are also the defaults for each of `cameras`."""
 
-    source: str = Field("", description="File, folder of images, webcam index or device, URL, webrtc:, or synthetic:N")
+    source: str = Field(
+        "",
+        description="File, folder of images, webcam index or device, URL, webrtc:, frigate:, mqtt-snapshots:, or "
+        "synthetic:N",
+    )
     realtime: bool = Field(
         False, description="Play a file at its original speed, as a live source: the budget uses the monotonic clock"
     )
@@ -465,6 +477,58 @@ class HomeAssistantConfig(_Section):
     every: Duration = Field(5.0, description="Time between two reports")
 
 
+class FrigateConfig(_Section):
+    """Second opinions on the events of Frigate: the source `frigate:mqtt://host` and the sub-labels that it gets."""
+
+    url: str = Field(
+        "", description="HTTP API of Frigate, http(s)://host:port; empty: no pictures by HTTP, and no sub-labels"
+    )
+    token_file: Path | None = Field(
+        None, description="File with the bearer token for the HTTP API; SAGELINK_FRIGATE_TOKEN overrides it"
+    )
+    ca: Path | None = Field(
+        None, description="PEM file of trusted certificate authorities for https; empty: those of the system"
+    )
+    username: str = Field("", description="User name at the broker of Frigate; empty: the one of `mqtt`")
+    password_file: Path | None = Field(
+        None, description="File with the password for this user name; SAGELINK_FRIGATE_MQTT_PASSWORD overrides it"
+    )
+    prefix: Topic = Field("frigate", description="Frigate's `mqtt.topic_prefix`")
+    pictures: Literal["http", "mqtt"] = Field(
+        "http",
+        description="Where pictures come from. http: the snapshot of the event from the HTTP API; mqtt: the snapshot "
+        "topic of camera and label, which does not name the event",
+    )
+    crop: bool = Field(
+        True,
+        description="http: get the part of the picture around the object; false: the whole picture, which `roi` and "
+        "`mask` of a camera need",
+    )
+    cameras: Names = Field((), description="Frigate's cameras whose events are used; empty: all")
+    labels: Names = Field((), description="Frigate's labels whose events are used; empty: all")
+    zones: Names = Field((), description="Use only events of objects that entered one of these zones; empty: all")
+    private: Names = Field(
+        ("person", "face", "license_plate"),
+        description="Labels whose pictures never leave the site: the edge model answers alone, and nothing of them is "
+        "given to the link",
+    )
+    classes: ClassesByLabel = Field(
+        {}, description="Classes that are possible for a label; a label that is not named may be any class"
+    )
+    frames: int = Field(
+        2, ge=1, le=10, description="Maximum number of pictures of an event; a further one must have a higher score"
+    )
+    threshold: Fraction = Field(0.6, description="Write no sub-label with a lower probability")
+    max_wait: Duration = Field(
+        60.0, description="An event that has waited this long for bits goes on with the bits that are left"
+    )
+    queue: Path | None = Field(
+        None,
+        description="File of the sub-labels that Frigate has not confirmed yet; empty: `sagelink/` in the user's state "
+        "folder (XDG_STATE_HOME)",
+    )
+
+
 Cameras = Annotated[
     tuple[CameraConfig, ...],
     Accepts("list of cameras, each with a name and a source", "[{name: gate, source: 'rtsp://host/stream'}]"),
@@ -500,6 +564,7 @@ class Config(_Section):
     output: OutputConfig = OutputConfig()
     dashboard: DashboardConfig = DashboardConfig()
     home_assistant: HomeAssistantConfig = HomeAssistantConfig()
+    frigate: FrigateConfig = FrigateConfig()
 
     @model_validator(mode="before")
     @classmethod

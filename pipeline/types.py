@@ -29,6 +29,7 @@ UNKNOWN = "unknown"  # label of a verdict on a picture of none of the taught cla
 class Drop(StrEnum):
     """The reason why the server did not answer a frame."""
 
+    PRIVATE = "private"  # the picture must not leave the site
     GATE = "gate"  # the edge answer was good enough
     WORTH = "worth"  # the expected gain of a message was too small
     BUDGET = "budget"  # no useful evidence fits into the remaining budget
@@ -57,6 +58,18 @@ class Trace:
 
 
 @dataclass(frozen=True, slots=True)
+class FrameEvent:
+    """The event of another system, such as Frigate, that a frame shows."""
+
+    id: str
+    camera: str  # the name that the other system gives to the camera
+    label: str | None = None  # what the other system detected
+    score: float | None = None  # its score for the label, 0..1
+    box: Box | None = None  # pixels of the other system's whole picture
+    private: bool = False  # the frame must not leave the site
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
     """One captured picture."""
 
@@ -70,6 +83,7 @@ class Frame:
     truth: int | None = None  # class id, if the source knows it
     wall_ns: int = 0  # time of day at the capture, since 1970; unlike `capture_ns` it may jump
     pts_s: float | None = None  # original timestamp of the source: may start anywhere, jump and wrap
+    event: FrameEvent | None = None  # for a source of events
 
     def age_ms(self, now_ns: int) -> float:
         """Time since the capture; `now_ns` is on the monotonic clock."""

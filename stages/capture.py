@@ -8,10 +8,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, S
 from typing import Protocol
 
 from sagelink.pipeline.config import CameraConfig, CaptureConfig
-from sagelink.pipeline.credentials import expand_variables
+from sagelink.pipeline.credentials import expand_variables, redact
+from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.threads import Worker
 from sagelink.pipeline.types import Frame
 from sagelink.stages.cameras.address import PUSHED, is_camera
+from sagelink.stages.events.address import is_event_source
 from sagelink.stages.regions import Regions
 from sagelink.stages.sources.contract import PictureSource, SourceFrame
 from sagelink.stages.sources.open import open_source
@@ -183,17 +185,26 @@ class MergedCaptures:
             heapq.heappush(heads, (self._time_of(frame), index, frame))
 
 
-def open_captures(cameras: Sequence[CameraConfig], capture: CaptureConfig) -> list[Capture]:
+def open_captures(
+    cameras: Sequence[CameraConfig],
+    capture: CaptureConfig,
+    open_events: Callable[[CameraConfig], Capture] | None = None,
+) -> list[Capture]:
     """Opens the source of each camera; a live camera connects only when it runs. Raises UsageError.
 
-    When any camera is live, files are played at their own pace too.
+    `open_events`: opens a source of events; None: they are refused. When any camera is live, files are played at their
+    own pace too.
     """
     cameras = [config.model_copy(update={"source": expand_variables(config.source)}) for config in cameras]
     live = capture.realtime or any(is_camera(config.source) for config in cameras)
     opened: list[Capture] = []
     try:
         for config in cameras:
-            if is_camera(config.source):
+            if is_event_source(config.source):
+                if open_events is None:
+                    raise UsageError(f"source {redact(config.source)!r}: only `sagelink run` takes events")
+                opened.append(open_events(config))
+            elif is_camera(config.source):
                 from sagelink.stages.cameras.camera import Camera
 
                 if config.source.startswith(PUSHED):

@@ -7,7 +7,7 @@ it holds is read within limits.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -21,7 +21,7 @@ from sagelink.pipeline.file_names import shown_name
 from sagelink.pipeline.output_files import FRAMES, MESSAGES
 from sagelink.pipeline.own_files import own_file
 from sagelink.pipeline.threads import Worker
-from sagelink.pipeline.types import Drop, Frame, Pixels
+from sagelink.pipeline.types import Drop, Frame, FrameEvent, Pixels
 from sagelink.stages.decoded_picture import FrameConverter
 from sagelink.stages.sinks.jsonl import check_keys
 from sagelink.stages.sinks.recording_writer import KEYS
@@ -45,6 +45,15 @@ class _Class(BaseModel):
     class_id: _Number
 
 
+class _RecordedEvent(BaseModel):
+    id: Annotated[str, Field(max_length=1024)]
+    camera: Annotated[str, Field(max_length=512)]
+    label: Annotated[str, Field(max_length=100)] | None = None
+    score: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
+    box: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat] | None = None
+    private: bool = False
+
+
 class _RecordedVerdict(BaseModel):
     """The part of a verdict that a replay reads; all of it is compared."""
 
@@ -52,6 +61,7 @@ class _RecordedVerdict(BaseModel):
     camera: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
     name: Annotated[str, Field(max_length=4096)] | None
     truth: _Number | None
+    event: _RecordedEvent | None = None
     class_id: _Number | None
     origin: Annotated[str, Field(max_length=16)]
     drop: Drop | None
@@ -226,4 +236,12 @@ def _frame(row: Row, pixels: Pixels, stream_s: float) -> Frame:
         truth=verdict["truth"],
         wall_ns=row["wall_ns"],
         pts_s=row["pts_s"],
+        event=_event(verdict.get("event")),
     )
+
+
+def _event(recorded: Mapping[str, Any] | None) -> FrameEvent | None:
+    if recorded is None:
+        return None
+    event = _RecordedEvent.model_validate(recorded)
+    return FrameEvent(event.id, event.camera, event.label, event.score, event.box, event.private)

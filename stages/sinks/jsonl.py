@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.json_text import to_json
 from sagelink.pipeline.private_files import LineFile
-from sagelink.pipeline.types import Answer, Verdict
+from sagelink.pipeline.types import Answer, FrameEvent, Verdict
 
 _RENAMED = {
     "held": "server_seq",
@@ -25,6 +26,7 @@ def record(verdict: Verdict, labels: tuple[str, ...]) -> dict[str, object]:
         "seq": frame.seq,
         "camera": frame.camera,
         "name": frame.name,
+        "event": _event(frame.event),
         "stream_s": round(frame.stream_s, 6),
         "capture_s": round(frame.capture_ns / 1e9, 6),
         "wall_s": round(frame.wall_ns / 1e9, 6),
@@ -53,6 +55,10 @@ def record(verdict: Verdict, labels: tuple[str, ...]) -> dict[str, object]:
         "truth": frame.truth,
         "latency_ms": {stage: None if ms is None else round(ms, 3) for stage, ms in verdict.latency_ms.items()},
     }
+
+
+def _event(event: FrameEvent | None) -> dict[str, object] | None:
+    return None if event is None else asdict(event)
 
 
 def check_keys(row: Mapping[str, object], where: str) -> None:

@@ -7,6 +7,7 @@ import os
 import warnings
 from collections import deque
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,9 +66,10 @@ def is_still_image(path: Path) -> bool:
         return False
 
 
-def read_image(path: Path) -> Pixels:
-    """Reads an image: RGB uint8 (H, W, 3), turned and mirrored by its EXIF orientation, transparent parts over white.
+def read_image(path: Path | BinaryIO) -> Pixels:
+    """Reads an image from a path or an open file.
 
+    Returns RGB uint8 (H, W, 3), turned and mirrored by its EXIF orientation, transparent parts over white.
     Grey pixels of 16 bits map 0..65535 to 0..255. Grey pixels of 32 bits, integers or floats, map 0..top to 0..255; top
     is the first of 1 (floats only), 255, 65535 that is not below the largest pixel, else the largest pixel. Raises
     OSError.

@@ -65,8 +65,10 @@ class BrokerClient(aiomqtt.Client):
         protocol: aiomqtt.ProtocolVersion,
         will: aiomqtt.Will | None,
         on_message: OnMessage,
+        take_retained: bool = True,
     ) -> None:
-        """`on_message` is called in the event loop with each message that arrives."""
+        """`on_message` is called in the event loop with each message that arrives. `take_retained` False: without the
+        messages that the broker had stored before the subscription."""
         v5 = protocol is aiomqtt.ProtocolVersion.V5
         super().__init__(
             broker.host,
@@ -88,6 +90,7 @@ class BrokerClient(aiomqtt.Client):
         self._client.connect_timeout = _CONNECT_S
         self.max_packet_bytes: int | None = None  # that the broker accepts; None if its CONNACK names no limit
         self._handle_message = on_message
+        self._take_retained = take_retained
         self._acknowledgements: dict[int, asyncio.Future[ReasonCode]] = {}  # by packet identifier
 
     async def __aenter__(self) -> Self:
@@ -159,6 +162,8 @@ class BrokerClient(aiomqtt.Client):
         try:
             topic = message.topic
         except UnicodeDecodeError:
+            return
+        if message.retain and not self._take_retained:
             return
         self._handle_message(topic, bytes(message.payload))
 

@@ -41,8 +41,10 @@ class BrokerConnection(Reconnector):
         on_message: OnMessage,
         will: aiomqtt.Will | None = None,
         before_connecting: Callable[[], Awaitable[None]] | None = None,
+        take_retained: bool = True,
     ) -> None:
-        """`on_message` is called with topic and payload of each message that arrives."""
+        """`on_message` is called with topic and payload of each message that arrives; with `take_retained` False, only
+        of messages that are published during the connection."""
         super().__init__("broker", broker.url, self._run_connection)
         self._broker = broker
         self._session = session
@@ -50,6 +52,7 @@ class BrokerConnection(Reconnector):
         self._will = will
         self._on_message = on_message
         self._before_connecting = before_connecting
+        self._take_retained = take_retained
         self._protocol = _V5 if broker.protocol == "5" else _V311
         self._known_v5 = False  # the broker has accepted MQTT 5
         self._trying_v311 = False  # after MQTT 5 met silence, which may have another cause
@@ -90,7 +93,9 @@ class BrokerConnection(Reconnector):
 
     @contextlib.asynccontextmanager
     async def _connected(self) -> AsyncIterator[BrokerClient]:
-        client = BrokerClient(self._broker, self._identifier, self._protocol, self._will, self._on_message)
+        client = BrokerClient(
+            self._broker, self._identifier, self._protocol, self._will, self._on_message, self._take_retained
+        )
         await client.__aenter__()
         try:
             yield client

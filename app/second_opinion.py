@@ -1,0 +1,71 @@
+"""Wires the second opinions of a run: sources of events, the sub-labels on disk, and their delivery to Frigate."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sagelink.pipeline.config import Config
+from sagelink.pipeline.output_files import OPINIONS, cannot_open
+from sagelink.pipeline.private_files import LineFile
+from sagelink.pipeline.tasks import background
+from sagelink.stages.events.capture import EventCapture
+from sagelink.stages.events.delivery import SubLabelDelivery
+from sagelink.stages.events.frigate_api import open_frigate_api
+from sagelink.stages.events.outbox import Outbox
+from sagelink.stages.events.second_opinions import SecondOpinions
+
+if TYPE_CHECKING:
+    from sagelink.stages.capture import Capture
+
+_DRAIN_S = 0.5  # for the last sub-labels of a run; the rest waits on disk for the next run
+
+
+class SecondOpinionService:
+    """The sink `opinions`, and the delivery of what it decides."""
+
+    def __init__(self, config: Config, labels: tuple[str, ...]) -> None:
+        """Opens the queue. Raises UsageError."""
+        self._api = open_frigate_api(config.frigate)
+        self._outbox = Outbox(queue_path(config), time.time())
+        self._out = config.output.out
+        try:
+            self.opinions = SecondOpinions(config.frigate, labels, self._outbox)
+        except BaseException:
+            self._outbox.close()
+            raise
+        self._delivery = SubLabelDelivery(self._outbox, self._api, self.opinions.delivered)
+        self.opinions.on_queued = self._delivery.notify
+
+    def begin(self) -> None:
+        """Opens the file of outcomes in the output folder. Raises SagelinkError."""
+        if self._out is not None:
+            path = self._out / OPINIONS
+            try:
+                self.opinions.write_lines(LineFile(path), path)
+            except OSError as error:
+                raise cannot_open(path, error) from None
+
+    @contextlib.asynccontextmanager
+    async def delivering(self, captures: Sequence[Capture]) -> AsyncIterator[None]:
+        """Delivers while the body runs."""
+        for capture in captures:
+            if isinstance(capture, EventCapture):
+                capture.report_to(self.opinions)
+        async with background(self._delivery.run()):
+            yield
+            await self._delivery.drain(_DRAIN_S)
+
+
+def queue_path(config: Config) -> Path:
+    """The file of the sub-labels that wait: `frigate.queue`, or one for this Frigate in the user's state folder."""
+    if config.frigate.queue is not None:
+        return config.frigate.queue
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", config.frigate.url.partition("://")[2]).strip("-")
+    return Path(state) / "sagelink" / f"frigate-{name}.sqlite"

@@ -1,0 +1,13 @@
+"""Private gate: a frame that must not leave the site keeps its edge answer. Nothing of it reaches the later stages."""
+
+from __future__ import annotations
+
+from sagelink.pipeline.types import Drop, EdgeOnly, Scored
+
+
+class PrivateGate:
+    """The first stage of the chain that may send a frame."""
+
+    async def process(self, scored: Scored) -> Scored | EdgeOnly:
+        event = scored.frame.event
+        return EdgeOnly(scored, Drop.PRIVATE) if event is not None and event.private else scored

@@ -1,0 +1,221 @@
+"""From verdicts on the frames of events to one sub-label per event, or the reason why it gets none.
+
+The answer for an event is the mean of the log-probabilities of its frames, over the classes that are possible for its
+label. It becomes the sub-label if its probability reaches the threshold, and again when it changes.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sagelink.pipeline.config import FrigateConfig
+from sagelink.pipeline.errors import UsageError, suggest
+from sagelink.pipeline.json_text import to_json
+from sagelink.pipeline.output_files import cannot_write
+from sagelink.pipeline.private_files import LineFile
+from sagelink.pipeline.types import Answer, FrameEvent, Verdict
+from sagelink.stages.events.frigate_api import MAX_SUB_LABEL
+from sagelink.stages.events.outbox import Outbox, SubLabel
+
+MAX_EVENTS = 4096  # without a final outcome
+QUEUED, RUN_ENDED = "waiting in the queue", "the run ended"
+UNKNOWN_PICTURE, UNSURE, NO_ANSWER = "unknown", "below the threshold", "no answer"
+OTHERS, PRIVATE_LABEL = "has another sub-label", "private, and frigate.classes does not name its label"
+
+
+def class_ids(config: FrigateConfig, labels: Sequence[str]) -> dict[str, NDArray[np.intp]]:
+    """The possible classes of each label in `frigate.classes`. Raises UsageError for a class that does not exist."""
+    numbers = {name: number for number, name in enumerate(labels)}
+    for label, names in config.classes.items():
+        for name in names:
+            if name not in numbers:
+                raise UsageError(
+                    f"frigate.classes: {label}: {name!r} is no class of the models{suggest(name, [*labels])}; accepted:"
+                    f" {', '.join(labels[:8])}{' ...' if len(labels) > 8 else ''}"
+                )
+    return {label: np.array([numbers[name] for name in names], np.intp) for label, names in config.classes.items()}
+
+
+@dataclass(slots=True)
+class _Opinion:
+    """What is known about one event."""
+
+    event: FrameEvent
+    began_s: float  # time of day of the first news
+    frames: int = 0
+    scores: NDArray[np.float64] | None = None  # (C,) sum of log-probabilities
+    answers: int = 0
+    label: str | None = None
+    score: float | None = None
+    reason: str | None = None
+    taken: bool = False  # somebody else has given it a sub-label
+    queued: bool = False
+    written_s: float | None = None
+    closed: bool = False
+
+
+class SecondOpinions:
+    """A sink, and an EventObserver. Thread-safe."""
+
+    def __init__(
+        self,
+        config: FrigateConfig,
+        labels: tuple[str, ...],
+        outbox: Outbox,
+        clock_s: Callable[[], float] = time.time,
+    ) -> None:
+        """`clock_s`: time of day. Raises UsageError for a class that the models do not know."""
+        self._config = config
+        self._labels = labels
+        self._class_ids: Mapping[str, NDArray[np.intp]] = class_ids(config, labels)
+        self._outbox = outbox
+        self._lines: LineFile | None = None
+        self._path = Path()
+        self._clock_s = clock_s
+        self._lock = threading.Lock()
+        self._opinions: OrderedDict[str, _Opinion] = OrderedDict()  # by event
+        self._reasons: Counter[str] = Counter()
+        self._written = 0
+        self.on_queued: Callable[[], None] = lambda: None
+
+    def write_lines(self, lines: LineFile, path: Path) -> None:
+        """`lines` gets one line for each event that is over; `path`: its file."""
+        self._lines, self._path = lines, path
+
+    def observe(self, event: FrameEvent, sub_label: str | None) -> None:
+        with self._lock:
+            opinion = self._opinion(event)
+            if sub_label is not None and sub_label != self._outbox.written(event.id):
+                opinion.taken = True
+
+    def _opinion(self, event: FrameEvent) -> _Opinion:
+        opinion = self._opinions.get(event.id)
+        if opinion is None:
+            opinion = self._opinions[event.id] = _Opinion(event, self._clock_s())
+            while len(self._opinions) > MAX_EVENTS:
+                self._end(next(iter(self._opinions.values())))
+        return opinion
+
+    def write(self, verdict: Verdict) -> None:
+        event = verdict.frame.event
+        if event is None:
+            return
+        with self._lock:
+            opinion = self._opinion(event)
+            opinion.frames += 1
+            queued = self._decide(opinion, verdict)
+        if queued:
+            self.on_queued()
+
+    def _decide(self, opinion: _Opinion, verdict: Verdict) -> bool:
+        """Whether there is a new sub-label in the queue."""
+        event = opinion.event
+        label = event.label or ""
+        if verdict.answer is None or verdict.unknown:
+            if opinion.label is None:
+                opinion.reason = UNKNOWN_PICTURE if verdict.unknown else NO_ANSWER
+            return False
+        if event.private and label not in self._class_ids:
+            opinion.reason = PRIVATE_LABEL
+            return False
+        if opinion.taken:
+            opinion.reason = OTHERS
+            return False
+        scores = verdict.answer.log_probs.astype(np.float64)
+        opinion.scores = scores if opinion.scores is None else opinion.scores + scores
+        opinion.answers += 1
+        name, prob = self._answer(label, opinion.scores / opinion.answers)
+        if prob < self._config.threshold:
+            if opinion.label is None:
+                opinion.reason = UNSURE
+            return False
+        now_s = self._clock_s()
+        stored = self._outbox.put(event.id, name, prob, now_s)
+        if stored.changed or opinion.label is None:  # else: nothing new, whether it has been written or not
+            opinion.label, opinion.score, opinion.reason = stored.item.label, stored.item.score, None
+            opinion.queued, opinion.written_s = not stored.written, now_s if stored.written else None
+        return stored.changed
+
+    def _answer(self, label: str, log_scores: NDArray[np.float64]) -> tuple[str, float]:
+        ids = self._class_ids.get(label)
+        chosen = log_scores if ids is None else log_scores[ids]
+        answer = Answer.from_log_scores(chosen.astype(np.float32))
+        number = answer.class_id if ids is None else int(ids[answer.class_id])
+        return self._labels[number][:MAX_SUB_LABEL], min(1.0, max(1e-4, round(answer.prob, 4)))
+
+    def closed(self, event: FrameEvent, reason: str | None) -> None:
+        with self._lock:
+            opinion = self._opinions.get(event.id)
+            if opinion is not None:
+                opinion.closed = True
+                if reason is not None and not opinion.frames:
+                    opinion.reason = reason
+                self._end_if_done(opinion)
+
+    def delivered(self, item: SubLabel, reason: str | None) -> None:
+        """The end of a delivery; `reason`: why it failed for ever."""
+        with self._lock:
+            opinion = self._opinions.get(item.event)
+            if opinion is None or (opinion.label, opinion.score) != (item.label, item.score):
+                return
+            opinion.queued, opinion.reason = False, reason
+            opinion.written_s = self._clock_s() if reason is None else None
+            self._end_if_done(opinion)
+
+    def _end_if_done(self, opinion: _Opinion) -> None:
+        if opinion.closed and not opinion.queued:
+            self._end(opinion)
+
+    def _end(self, opinion: _Opinion) -> None:
+        """Writes the line of an event and forgets it."""
+        self._opinions.pop(opinion.event.id, None)
+        written = opinion.written_s is not None
+        reason = None if written else QUEUED if opinion.queued else opinion.reason or RUN_ENDED
+        self._written += written
+        if reason is not None:
+            self._reasons[reason] += 1
+        if self._lines is None:
+            return
+        event = opinion.event
+        line = {
+            "event": event.id,
+            "camera": event.camera,
+            "label": event.label,
+            "frames": opinion.frames,
+            "sub_label": opinion.label if written or opinion.queued else None,
+            "score": opinion.score if written or opinion.queued else None,
+            "reason": reason,
+            "began_s": round(opinion.began_s, 3),
+            "written_s": None if opinion.written_s is None else round(opinion.written_s, 3),
+        }
+        try:
+            self._lines.write(to_json(line))
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
+
+    def summary(self) -> dict[str, object]:
+        """Counts of the events that are over, as in summary.json."""
+        with self._lock:
+            return {"events": self._written + self._reasons.total(), "written": self._written} | {
+                "reasons": dict(self._reasons)
+            }
+
+    def close(self) -> None:
+        """Ends the events that are still in progress."""
+        with self._lock:
+            for opinion in [*self._opinions.values()]:
+                self._end(opinion)
+        self._outbox.close()
+        if self._lines is not None:
+            try:
+                self._lines.close()
+            except OSError as error:
+                raise cannot_write(self._path, error) from error
