@@ -1,0 +1,173 @@
+"""Whole runs with Frigate: a real broker, a stub of Frigate on real sockets, the demo models in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sagelink.app.run import Run, prepare
+from sagelink.models.pair import Pair
+from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.graph import Graph
+from sagelink.stages.sources.world import CLASSES
+from sagelink.transport.in_process import InProcessLink
+from tests.app.runs import check_accounts, read
+from tests.brokers import Mosquitto
+from tests.frigate import FrigateStub, coded, object_picture
+
+PATIENCE_S = 60
+
+
+@pytest.fixture
+def mosquitto() -> Iterator[Mosquitto]:
+    with Mosquitto() as running:
+        yield running
+
+
+@pytest.fixture
+def frigate(mosquitto: Mosquitto) -> Iterator[FrigateStub]:
+    with FrigateStub(mosquitto) as stub:
+        yield stub
+
+
+class Running:
+    """A run in a thread of this process, until `stop`."""
+
+    def __init__(self, pair: Pair, mosquitto: Mosquitto, frigate: FrigateStub, out: Path, **options: Any) -> None:
+        self.out = out
+        settings = {key.replace("__", "."): value for key, value in options.items()}
+        given = {
+            "models": "demo",
+            "capture.source": f"frigate:{mosquitto.url}",
+            "output.out": str(out),
+            "frigate.url": frigate.url,
+            "frigate.queue": str(out.with_suffix(".sqlite")),
+            "frigate.threshold": "0.3",
+            "gate.policy": "always",
+            "ship.deadline": "20s",
+            **settings,
+        }
+        self.run: Run = prepare(load_config(None, given), pair)
+        self.summary: dict[str, Any] = {}
+        self._stop: Callable[[], object] = lambda: None
+        self.run._stop_on_signals = self._keep_graph  # type: ignore[method-assign]
+        self._thread = threading.Thread(target=self._main)
+
+    def _keep_graph(self, graph: Graph) -> None:
+        loop = asyncio.get_running_loop()
+        self._stop = lambda: loop.call_soon_threadsafe(graph.stop)
+
+    def _main(self) -> None:
+        self.summary = self.run.run()
+
+    def __enter__(self) -> Running:
+        self._thread.start()
+        wait_until(lambda: self.health["state"] == "running")
+        return self
+
+    @property
+    def health(self) -> dict[str, Any]:
+        return self.run.captures[0].health()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        if self._thread.is_alive():
+            self._stop()
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive()
+
+    def outcomes(self) -> dict[str, dict[str, Any]]:
+        """The line of each event that is over; there is at most one per event."""
+        lines = [json.loads(line) for line in (self.out / "frigate.jsonl").read_text().splitlines()]
+        assert len({line["event"] for line in lines}) == len(lines)
+        return {line["event"]: line for line in lines}
+
+
+def wait_until(ready: Callable[[], object]) -> None:
+    end_s = time.monotonic() + PATIENCE_S
+    while not ready():
+        assert time.monotonic() < end_s, "it does not happen"
+        time.sleep(0.02)
+
+
+def test_events_get_sub_labels(pair: Pair, mosquitto: Mosquitto, frigate: FrigateStub, tmp_path: Path) -> None:
+    with Running(pair, mosquitto, frigate, tmp_path / "out") as running:
+        for number in range(8):
+            frigate.publish("new", f"17.{number}-dog", object_picture(number, number), score=0.7)
+            frigate.publish("end", f"17.{number}-dog", score=0.72)
+        wait_until(lambda: len(running.outcomes()) == 8)
+    lines, summary = read(tmp_path / "out")
+    check_accounts(lines, summary)
+    right = sum(frigate.last(f"17.{number}-dog") == CLASSES[number] for number in range(8))
+    assert right >= 6
+    assert [line["event"]["id"] for line in lines] == [f"17.{number}-dog" for number in range(8)]
+    assert lines[0]["event"] | {"score": None} == {
+        **{"id": "17.0-dog", "camera": "yard", "label": "dog", "score": None, "private": False},
+        "box": [100, 100, 180, 220],
+    }
+    written = [line for line in running.outcomes().values() if line["reason"] is None]
+    assert summary["frigate"]["events"] == 8
+    assert summary["frigate"]["written"] == len(written) == len(frigate.sub_labels)
+    for line in written:
+        assert frigate.last(line["event"]) == line["sub_label"]
+
+
+def test_a_person_is_never_given_to_the_link(
+    pair: Pair, mosquitto: Mosquitto, frigate: FrigateStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[bytes] = []
+    send = InProcessLink.send
+
+    async def listen(self: InProcessLink, camera: str, message: bytes) -> str | None:
+        given.append(message)
+        return await send(self, camera, message)
+
+    monkeypatch.setattr(InProcessLink, "send", listen)
+    with Running(pair, mosquitto, frigate, tmp_path / "out") as running:
+        for number in range(3):
+            frigate.publish("new", f"p{number}", object_picture(number, 1), label="person")
+            frigate.publish("update", f"p{number}", score=0.95, label="person")
+            frigate.publish("end", f"p{number}", score=0.95, label="person")
+        frigate.publish("new", "turns", object_picture(3, 1), label="person")
+        wait_until(lambda: len(list(_lines(running.out))) >= 4)
+        frigate.publish("update", "turns", label="dog", score=0.99)  # once private, always private
+        frigate.publish("end", "turns", label="dog", score=0.99)
+        wait_until(lambda: len(running.outcomes()) == 4)
+        assert given == []
+        frigate.publish("new", "d0", object_picture(1, 1), label="dog")
+        frigate.publish("end", "d0", label="dog")
+        wait_until(lambda: len(running.outcomes()) == 5)
+    lines, _ = read(tmp_path / "out")
+    assert {line["drop"] for line in lines if line["event"]["id"] != "d0"} == {"private"}
+    assert len(given) == 1
+    assert {event for event, *_ in frigate.sub_labels} <= {"d0"}
+
+
+def _lines(out: Path) -> Iterator[str]:
+    path = out / "results.jsonl"
+    yield from path.read_text().splitlines() if path.exists() else ()
+
+
+def test_pictures_of_any_topic(pair: Pair, mosquitto: Mosquitto, frigate: FrigateStub, tmp_path: Path) -> None:
+    source = f"mqtt-snapshots:{mosquitto.url}/doors/+/picture"
+    frigate.send("doors/old/picture", coded(object_picture(0)), retain=True)  # stored before: not an event
+    options = {"capture__source": source, "frigate__url": ""}
+    with Running(pair, mosquitto, frigate, tmp_path / "out", **options) as running:
+        frigate.send("doors/front/picture", coded(object_picture(2)))
+        frigate.send("doors/front/picture", b"\xff\xd8 no picture")
+        frigate.send("doors/back/picture", coded(object_picture(5), "PNG"))
+        wait_until(lambda: len(list(_lines(running.out))) == 2)
+    lines, summary = read(tmp_path / "out")
+    check_accounts(lines, summary)
+    assert [line["event"]["camera"] for line in lines] == ["doors/front/picture", "doors/back/picture"]
+    assert summary["skipped"] == 1
+    assert "frigate" not in summary
