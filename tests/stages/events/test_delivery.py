@@ -1,0 +1,109 @@
+"""Delivery: until Frigate has it, nothing twice, nothing lost, and every refusal with a reason."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from sagelink.pipeline.tasks import background
+from sagelink.stages.events import delivery as module
+from sagelink.stages.events.delivery import SubLabelDelivery
+from sagelink.stages.events.frigate_api import Delivery, DeliveryResult
+from sagelink.stages.events.outbox import Outbox
+
+LATER = DeliveryResult(Delivery.LATER, "away")
+WRITTEN = DeliveryResult(Delivery.WRITTEN)
+
+
+class FakeApi:
+    """Answers with the next result of `results`, then with WRITTEN."""
+
+    url = "http://frigate"
+
+    def __init__(self, *results: DeliveryResult) -> None:
+        self.results = list(results)
+        self.posts: list[tuple[str, str]] = []
+        self.known: dict[str, str] = {}  # what Frigate has
+        self.at_once = self.peak = 0
+
+    async def set_sub_label(self, event_id: str, label: str, score: float) -> DeliveryResult:
+        self.posts.append((event_id, label))
+        self.at_once += 1
+        self.peak = max(self.peak, self.at_once)
+        await asyncio.sleep(0)
+        self.at_once -= 1
+        result = self.results.pop(0) if self.results else WRITTEN
+        if result.delivery is Delivery.WRITTEN:
+            self.known[event_id] = label
+        return result
+
+    async def sub_label(self, event_id: str) -> str | None:
+        return self.known.get(event_id)
+
+
+@pytest.fixture
+def box(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_FIRST_WAIT_S", 0.0)
+    monkeypatch.setattr(module, "_UNKNOWN_EVENT_WAITS_S", (0.0, 0.0))
+    box = Outbox(tmp_path / "q.sqlite", 0.0)
+    yield box
+    box.close()
+
+
+async def deliver(box: Outbox, api: FakeApi, count: int) -> list[tuple[str, str | None]]:
+    """Runs until `count` deliveries are over."""
+    done: list[tuple[str, str | None]] = []
+    delivery = SubLabelDelivery(box, api, lambda item, reason: done.append((item.event, reason)))
+    async with background(delivery.run()), asyncio.timeout(20):
+        while len(done) < count:
+            delivery.notify()
+            await asyncio.sleep(0.01)
+    return done
+
+
+async def test_each_is_written_once_and_few_at_a_time(box):
+    for number in range(40):
+        box.put(f"e{number}", "rex", 0.9, number)
+    api = FakeApi()
+    done = await deliver(box, api, 40)
+    assert sorted(done) == sorted((f"e{number}", None) for number in range(40))
+    assert len(api.posts) == 40
+    assert api.peak <= 4
+    assert box.count_waiting() == 0
+
+
+async def test_frigate_away_loses_nothing_and_is_logged_once(box, caplog):
+    caplog.set_level(logging.INFO)
+    for number in range(3):
+        box.put(f"e{number}", "rex", 0.9, number)
+    api = FakeApi(*[LATER] * 8)
+    done = await deliver(box, api, 3)
+    assert sorted(done) == [("e0", None), ("e1", None), ("e2", None)]
+    assert caplog.text.count("sub_labels_wait") == 1
+    assert caplog.text.count("event=sub_labels_written") == 1
+
+
+async def test_a_lost_answer_does_not_lead_to_a_second_write(box):
+    box.put("a", "rex", 0.9, 0.0)
+    api = FakeApi(LATER)
+    api.known["a"] = "rex"  # it was written, but the answer was lost
+    assert await deliver(box, api, 1) == [("a", None)]
+    assert api.posts == [("a", "rex")]
+
+
+async def test_an_unknown_event_is_tried_again_for_some_time(box):
+    unknown = DeliveryResult(Delivery.NO_EVENT, "not found")
+    box.put("a", "rex", 0.9, 0.0)
+    assert await deliver(box, FakeApi(unknown), 1) == [("a", None)]
+    box.put("b", "rex", 0.9, 0.0)
+    assert await deliver(box, FakeApi(*[unknown] * 5), 1) == [("b", "Frigate does not know the event")]
+    assert box.count_waiting() == 0
+
+
+async def test_a_refusal_is_final(box, caplog):
+    box.put("a", "rex", 0.9, 0.0)
+    refused = DeliveryResult(Delivery.REFUSED, "422")
+    assert await deliver(box, FakeApi(refused), 1) == [("a", "Frigate refuses the sub-label")]
+    assert "422" in caplog.text

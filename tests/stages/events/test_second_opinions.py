@@ -1,0 +1,160 @@
+"""From verdicts to sub-labels: threshold, unknown, revisions, mapping, private labels, and a reason for each event."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from sagelink.pipeline.config import FrigateConfig
+from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.private_files import LineFile
+from sagelink.pipeline.types import Drop, EdgeOnly, FrameEvent, Verdict
+from sagelink.stages.events.outbox import Outbox
+from sagelink.stages.events.second_opinions import SecondOpinions
+from sagelink.stages.fuse import Fuse
+from tests.fakes import make_scored
+
+LABELS = ("rex", "bella", "van", "lorry", "post")
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Makes the sink with options of `frigate`; its files are closed after the test."""
+    made: list[Opinions] = []
+
+    def opened(**options) -> Opinions:
+        made.append(Opinions(tmp_path, len(made), **options))
+        return made[-1]
+
+    yield opened
+    for opinions in made:
+        opinions.file.close()
+        opinions.box.close()
+
+
+@pytest.fixture
+def opinions(make):
+    return make()
+
+
+class Opinions:
+    def __init__(self, tmp_path, number: int, **options) -> None:
+        self.box = Outbox(tmp_path / "q.sqlite", 0.0)
+        self.path = tmp_path / f"frigate-{number}.jsonl"
+        self.sink = SecondOpinions(FrigateConfig(**options), LABELS, self.box, lambda: 100.0)
+        lines = LineFile(self.path)
+        self.file = lines._file
+        self.sink.write_lines(lines, self.path)
+
+    def see(self, event: FrameEvent, probs=None, unknown: bool = False) -> None:
+        self.sink.observe(event, None)
+        if probs is not None or unknown:
+            self.sink.write(verdict(event, probs or (0.9, 0.05, 0.02, 0.02, 0.01), unknown))
+
+    def waiting(self) -> dict[str, tuple[str, float]]:
+        return {item.event: (item.label, item.score) for item in self.box.waiting(100)}
+
+    def deliver(self) -> None:
+        for item in self.box.waiting(100):
+            self.box.confirm(item)
+            self.sink.delivered(item, None)
+
+    def lines(self) -> dict[str, tuple[str | None, str | None]]:
+        found = [json.loads(line) for line in self.path.read_text().splitlines()]
+        assert len({line["event"] for line in found}) == len(found)
+        return {line["event"]: (line["sub_label"], line["reason"]) for line in found}
+
+
+def dog(event_id: str = "a", label: str = "dog", private: bool = False) -> FrameEvent:
+    return FrameEvent(event_id, "yard", label, 0.8, None, private)
+
+
+def verdict(event: FrameEvent, probs, unknown: bool = False) -> Verdict:
+    scored = make_scored(probs=probs)
+    scored = replace(scored, frame=replace(scored.frame, event=event), unknown=unknown)
+    return Fuse(False, None, 16).decide(EdgeOnly(scored, Drop.GATE))
+
+
+def test_a_sure_answer_becomes_the_sub_label_and_a_line(opinions):
+    opinions.see(dog(), (0.9, 0.04, 0.02, 0.02, 0.02))
+    assert opinions.waiting() == {"a": ("rex", 0.9)}
+    opinions.sink.closed(dog(), None)
+    assert opinions.lines() == {}  # not yet written
+    opinions.deliver()
+    assert opinions.lines() == {"a": ("rex", None)}
+    assert opinions.sink.summary() == {"events": 1, "written": 1, "reasons": {}}
+
+
+def test_reasons_why_there_is_no_sub_label(opinions):
+    opinions.see(dog("unsure"), (0.5, 0.2, 0.1, 0.1, 0.1))
+    opinions.see(dog("unknown"), unknown=True)
+    opinions.see(dog("none"))
+    opinions.see(dog("private", "person", private=True), (0.9, 0.04, 0.02, 0.02, 0.02))
+    opinions.sink.observe(dog("others"), "max")
+    opinions.sink.write(verdict(dog("others"), (0.9, 0.04, 0.02, 0.02, 0.02)))
+    for event_id in ("unsure", "unknown", "private", "others"):
+        opinions.sink.closed(dog(event_id), None)
+    opinions.sink.closed(dog("none"), "no picture")
+    assert opinions.waiting() == {}
+    reasons = {event_id: reason for event_id, (_, reason) in opinions.lines().items()}
+    assert reasons == {
+        "unsure": "below the threshold",
+        "unknown": "unknown",
+        "none": "no picture",
+        "private": "private, and frigate.classes does not name its label",
+        "others": "has another sub-label",
+    }
+
+
+def test_a_revised_answer_updates_and_the_same_answer_does_not(opinions):
+    opinions.see(dog(), (0.9, 0.04, 0.02, 0.02, 0.02))
+    opinions.deliver()
+    opinions.see(dog(), (0.9, 0.04, 0.02, 0.02, 0.02))
+    assert opinions.waiting() == {}
+    opinions.sink.observe(dog(), "rex")  # the echo of what was written is not somebody else's
+    opinions.see(dog(), (0.0001, 0.9997, 0.0001, 0.00005, 0.00005))
+    assert opinions.waiting()["a"][0] == "bella"
+    opinions.deliver()
+    opinions.see(dog(), unknown=True)  # leaves it alone
+    opinions.sink.closed(dog(), None)
+    assert opinions.lines() == {"a": ("bella", None)}
+
+
+def test_a_label_has_its_own_classes_and_a_private_one_needs_them(make):
+    opinions = make(classes={"car": ("van", "lorry"), "person": ("post",)})
+    opinions.see(dog("c", "car"), (0.5, 0.1, 0.3, 0.02, 0.08))
+    opinions.see(dog("d"), (0.7, 0.1, 0.1, 0.05, 0.05))
+    opinions.see(dog("p", "person", private=True), (0.9, 0.04, 0.02, 0.02, 0.02))
+    waiting = opinions.waiting()
+    assert waiting["c"] == ("van", 0.9375)
+    assert waiting["d"][0] == "rex"
+    assert waiting["p"] == ("post", 1.0)
+    with pytest.raises(UsageError, match=r"frigate.classes: car: 'vann'.*did you mean 'van'"):
+        SecondOpinions(FrigateConfig(classes={"car": ("vann",)}), LABELS, opinions.box)
+
+
+def test_events_that_are_open_at_the_end_have_a_line_too(opinions):
+    opinions.see(dog("open"))
+    opinions.see(dog("queued"), (0.9, 0.04, 0.02, 0.02, 0.02))
+    opinions.sink.close()
+    assert opinions.lines() == {"open": (None, "the run ended"), "queued": ("rex", "waiting in the queue")}
+
+
+def test_the_memory_for_events_is_bounded(opinions):
+    for number in range(5000):
+        opinions.sink.observe(dog(f"e{number}"), None)
+    assert len(opinions.lines()) == 5000 - 4096
+
+
+def test_after_a_restart_the_same_answer_is_not_written_again(make):
+    first = make()
+    first.see(dog(), (0.9, 0.04, 0.02, 0.02, 0.02))
+    first.deliver()
+    first.sink.close()
+    second = make()
+    second.see(dog(), (0.9, 0.04, 0.02, 0.02, 0.02))
+    assert second.waiting() == {}
+    second.sink.closed(dog(), None)
+    assert second.lines() == {"a": ("rex", None)}
