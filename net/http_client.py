@@ -57,7 +57,9 @@ class HttpService:
             raise HttpUnreachable(f"TLS: {error.verify_message}") from None
         except ssl.SSLError as error:
             raise HttpUnreachable(f"TLS: {error.reason or 'failed'}") from None
-        except (OSError, h11.ProtocolError) as error:
+        except h11.ProtocolError:
+            raise HttpUnreachable("no complete HTTP answer") from None
+        except OSError as error:
             raise HttpUnreachable(getattr(error, "strerror", None) or str(error) or type(error).__name__) from None
 
     async def _exchange(self, method: str, path: str, body: bytes, max_bytes: int) -> HttpAnswer:

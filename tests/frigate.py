@@ -196,5 +196,3 @@ class FrigateStub:
     def send(self, topic: str, payload: bytes, retain: bool = False) -> None:
         assert self._client is not None
         self._client.publish(topic, payload, 1, retain).wait_for_publish(10)
-
-

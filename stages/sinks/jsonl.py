@@ -58,7 +58,7 @@ def record(verdict: Verdict, labels: tuple[str, ...]) -> dict[str, object]:
 
 
 def _event(event: FrameEvent | None) -> dict[str, object] | None:
-    return None if event is None else asdict(event)
+    return None if event is None else asdict(event) | {"box": None if event.box is None else list(event.box)}
 
 
 def check_keys(row: Mapping[str, object], where: str) -> None:

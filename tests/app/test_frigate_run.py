@@ -171,3 +171,122 @@ def test_pictures_of_any_topic(pair: Pair, mosquitto: Mosquitto, frigate: Frigat
     assert [line["event"]["camera"] for line in lines] == ["doors/front/picture", "doors/back/picture"]
     assert summary["skipped"] == 1
     assert "frigate" not in summary
+
+
+def test_the_recording_of_events_is_replayed_bit_for_bit(
+    pair: Pair, mosquitto: Mosquitto, frigate: FrigateStub, tmp_path: Path, command: Callable[..., tuple[int, str]]
+) -> None:
+    record = tmp_path / "recording"
+    with Running(pair, mosquitto, frigate, tmp_path / "out", output__record=str(record)) as running:
+        for number, label in enumerate(("dog", "person", "car")):
+            frigate.publish("new", f"e{number}", object_picture(number), label=label)
+            frigate.publish("end", f"e{number}", label=label)
+        wait_until(lambda: len(running.outcomes()) == 3)
+    code, printed = command("replay", record)
+    assert code == 0, printed
+    assert "3 of 3 frames" in printed
+    # With another budget, a picture that had to stay at the site still does.
+    code, printed = command("replay", record, "--uplink", "unlimited", "--out", tmp_path / "again")
+    assert code == 0, printed
+    lines, _ = read(tmp_path / "again")
+    assert [line["drop"] for line in lines] == [None, "private", None]
+    assert lines[1]["event"]["private"] is True
+
+
+def test_frigate_away_delays_sub_labels_until_the_next_run(
+    pair: Pair, mosquitto: Mosquitto, frigate: FrigateStub, tmp_path: Path
+) -> None:
+    frigate.fail = lambda method, path: 503 if method == "POST" else None
+    queue = str(tmp_path / "queue.sqlite")
+    with Running(pair, mosquitto, frigate, tmp_path / "one", frigate__queue=queue) as running:
+        for number in range(4):
+            frigate.publish("new", f"e{number}", object_picture(number))
+            frigate.publish("end", f"e{number}")
+        wait_until(lambda: len(list(_lines(running.out))) == 4)
+    first = running.outcomes()
+    waiting = {event: line["sub_label"] for event, line in first.items() if line["reason"] == "waiting in the queue"}
+    assert len(waiting) >= 3
+    assert len(first) == 4
+    frigate.fail = lambda method, path: None
+    with Running(pair, mosquitto, frigate, tmp_path / "two", frigate__queue=queue):
+        wait_until(lambda: len(frigate.sub_labels) == len(waiting))
+        time.sleep(0.3)
+    assert {event: label for event, label, _, _ in frigate.sub_labels} == waiting
+    assert len(frigate.sub_labels) == len(waiting)
+
+
+def test_wrong_tokens_missing_pictures_and_a_slow_answer(
+    pair: Pair, mosquitto: Mosquitto, frigate: FrigateStub, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    frigate.token = "another-token-of-frigate"
+    with Running(pair, mosquitto, frigate, tmp_path / "out") as running:
+        frigate.publish("new", "a", object_picture(0))
+        wait_until(lambda: "refuses the credentials (401)" in caplog.text)
+        frigate.token = None  # corrected
+        frigate.publish("end", "a")
+        wait_until(lambda: "a" in running.outcomes())
+        frigate.publish("end", "stored")  # ended before its picture; only the stored one is left
+        frigate.stored["stored"] = coded(object_picture(1, side=900), "WEBP")
+        frigate.publish("new", "none")
+        frigate.publish("end", "none")
+        wait_until(lambda: {"stored", "none"} <= running.outcomes().keys())
+    outcomes = running.outcomes()
+    assert outcomes["none"]["reason"] == "no picture"
+    assert outcomes["stored"]["frames"] == 1
+    assert running.summary["verdicts"] == 2
+
+
+def test_pictures_by_mqtt_and_a_broker_that_restarts(
+    pair: Pair, mosquitto: Mosquitto, frigate: FrigateStub, tmp_path: Path
+) -> None:
+    frigate.send("frigate/yard/dog/snapshot", coded(object_picture(9)), retain=True)  # of an event of yesterday
+    with Running(pair, mosquitto, frigate, tmp_path / "out", frigate__pictures="mqtt") as running:
+
+        def event(event_id: str, number: int) -> None:
+            frigate.publish("new", event_id)
+            frigate.send("frigate/yard/dog/snapshot", coded(object_picture(number)), retain=True)
+            frigate.publish("end", event_id)
+
+        event("a", 1)
+        wait_until(lambda: "a" in running.outcomes())
+        frigate.disconnect()
+        mosquitto.kill()
+        wait_until(lambda: running.health["state"] != "running")
+        mosquitto.start()
+        wait_until(lambda: running.health["state"] == "running")
+        frigate.connect()
+        event("b", 2)
+        wait_until(lambda: "b" in running.outcomes())
+    lines, _ = read(tmp_path / "out")
+    assert [line["event"]["id"] for line in lines] == ["a", "b"]
+    assert running.health["recoveries"] == 1
+    assert running.summary["frigate"]["events"] == 2
+
+
+@pytest.mark.campaign
+def test_a_burst_of_200_events_over_64_kbit(
+    pair: Pair, mosquitto: Mosquitto, frigate: FrigateStub, tmp_path: Path
+) -> None:
+    with Running(pair, mosquitto, frigate, tmp_path / "out", budget__uplink="64kbit/s") as running:
+        ids = [f"e{number}" for number in range(200)]
+        for number, event_id in enumerate(ids):
+            frigate.publish("new", event_id, object_picture(number % 16, number), score=0.7)
+        for event_id in ids:
+            frigate.publish("update", event_id, score=0.9)
+            frigate.publish("update", event_id, score=0.75)  # out of order
+            frigate.publish("end", event_id, score=0.9)
+            frigate.publish("end", event_id, score=0.9)  # repeated
+        end_s = time.monotonic() + 280
+        while len(running.outcomes()) < 200 and time.monotonic() < end_s:
+            time.sleep(0.2)
+    lines, summary = read(tmp_path / "out")
+    check_accounts(lines, summary)  # no window over budget
+    outcomes = running.outcomes()
+    assert outcomes.keys() == {*ids}
+    for event_id, line in outcomes.items():
+        written = [label for known, label, _, _ in frigate.sub_labels if known == event_id]
+        assert (line["reason"] is None) == bool(written)
+        assert len({*zip(written, range(len(written)), strict=True)}) <= 2  # at most one per picture
+        if written:
+            assert written[-1] == line["sub_label"]
+    print(summary["frigate"], summary["drops"], summary["wire_bits"], summary["peak_window_bits"])  # noqa: T201

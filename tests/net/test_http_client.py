@@ -14,25 +14,34 @@ from tests.brokers import free_port
 
 
 @contextlib.asynccontextmanager
-async def server(answer: bytes, delay_s: float = 0.0, requests: list[bytes] | None = None) -> AsyncIterator[HttpService]:
+async def server(
+    answer: bytes, delay_s: float = 0.0, requests: list[bytes] | None = None
+) -> AsyncIterator[HttpService]:
     """Sends the bytes of `answer` to each request and closes the connection."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        if requests is not None:
-            requests.append(head)
-        await asyncio.sleep(delay_s)
-        writer.write(answer)
-        with contextlib.suppress(OSError):
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            if requests is not None:
+                requests.append(head)
+            await asyncio.sleep(delay_s)
+            writer.write(answer)
             await writer.drain()
-        writer.close()
+        except OSError:
+            pass
+        finally:
+            writer.close()
+            served.set()
 
+    served = asyncio.Event()
     listening = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]
     try:
         yield HttpService("127.0.0.1", port, None, "a-token", "/base")
     finally:
         listening.close()
+        await served.wait()
+        await asyncio.sleep(0.01)  # the transports close
 
 
 async def test_a_request_and_its_answer():
@@ -62,11 +71,11 @@ async def test_forms_of_answers(answer, status, body):
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (b"", "connection|closed|server"),
-        (b"SSH-2.0-OpenSSH\r\n", "."),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\ncut", "closed"),
+        (b"", "no complete"),
+        (b"SSH-2.0-OpenSSH\r\n", "no complete"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\ncut", "no complete"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n" + bytes(5000), "more than 1000 bytes"),
-        (b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 50_000 + b"\r\n", "."),
+        (b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 50_000 + b"\r\n", "no complete"),
     ],
 )
 async def test_answers_that_are_none(answer, reason):
@@ -76,7 +85,7 @@ async def test_answers_that_are_none(answer, reason):
 
 
 async def test_a_slow_server_and_no_server():
-    async with server(b"HTTP/1.1 200 OK\r\n\r\n", delay_s=5) as service:
+    async with server(b"HTTP/1.1 200 OK\r\n\r\n", delay_s=0.3) as service:
         with pytest.raises(HttpUnreachable, match=r"within 0\.05 s"):
             await service.request("GET", "/", timeout_s=0.05)
     with pytest.raises(HttpUnreachable, match="Connect call failed|refused"):
