@@ -15,6 +15,8 @@ import pytest
 import yaml
 
 from sagelink.pipeline.config import MqttConfig
+from sagelink.pipeline.config_file import load_config
+from sagelink.stages.events.open import open_event_capture
 from sagelink.transport.link import CameraInfo
 from sagelink.transport.mqtt.address import Broker, message_auth, open_broker
 from sagelink.transport.mqtt.edge import MqttEdgeLink
@@ -131,3 +133,14 @@ def test_the_compose_file_and_the_units_name_existing_files_and_commands() -> No
         text = (DEPLOY / f"{unit}.service").read_text()
         assert command in text
         assert "Restart=always" in text
+
+
+def test_the_compose_file_for_frigate_runs_a_valid_configuration() -> None:
+    services = yaml.safe_load((DEPLOY / "compose-frigate.yaml").read_text())["services"]
+    assert set(services) == {"broker", "frigate", "sagelink"}
+    run, source, *options = services["sagelink"]["command"]
+    assert run == "run"
+    settings = dict(option.removeprefix("--set=").split("=", 1) for option in options if option.startswith("--set="))
+    config = load_config(None, {"capture.source": source, **settings})
+    assert config.frigate.url == "http://frigate:5000"
+    assert open_event_capture(config, config.all_cameras[0]).source == source

@@ -188,7 +188,7 @@ def test_the_recording_of_events_is_replayed_bit_for_bit(
     # With another budget, a picture that had to stay at the site still does.
     code, printed = command("replay", record, "--uplink", "unlimited", "--out", tmp_path / "again")
     assert code == 0, printed
-    lines, _ = read(tmp_path / "again")
+    lines, _ = read(next((tmp_path / "again").rglob("results.jsonl")).parent)
     assert [line["drop"] for line in lines] == [None, "private", None]
     assert lines[1]["event"]["private"] is True
 
@@ -218,7 +218,7 @@ def test_frigate_away_delays_sub_labels_until_the_next_run(
 def test_wrong_tokens_missing_pictures_and_a_slow_answer(
     pair: Pair, mosquitto: Mosquitto, frigate: FrigateStub, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    frigate.token = "another-token-of-frigate"
+    frigate.token = "another-token-of-frigate"  # noqa: S105
     with Running(pair, mosquitto, frigate, tmp_path / "out") as running:
         frigate.publish("new", "a", object_picture(0))
         wait_until(lambda: "refuses the credentials (401)" in caplog.text)
