@@ -27,8 +27,8 @@ def main() -> None:
             *("--set", f"frigate.queue={out.parent / 'queue.sqlite'}", "--set", "encode.max_message=1kB"),
             *("--set", "frigate.threshold=0", "--set", "ship.deadline=5s", "--set", "mqtt.node=site"),
         )
-        with Sagelink(*command) as run:
-            run.said("event=connected broker=" + broker.url)
+        with Sagelink(*command, SAGELINK_LOG="info") as run:
+            run.said("event=connected broker=" + broker.url, 60)
             time.sleep(3)  # the link to the server connects
             for number in range(count):
                 frigate.publish("new", f"e{number}", object_picture(number % 16, number))

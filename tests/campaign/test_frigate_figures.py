@@ -51,8 +51,8 @@ def test_an_event_a_second_over_64_kbit(tmp_path: Path) -> None:
     bytes_sent = [line["wire_bits"] / 8 for line in lines if line["wire_bits"]]
     p50, p95 = delays_s[EVENTS // 2], delays_s[int(0.95 * EVENTS)]
     print(  # noqa: T201
-        f"event to sub-label: p50 {p50:.2f} s, p95 {p95:.2f} s, max {delays_s[-1]:.2f} s; {answered} of {EVENTS} answered "
-        f"by the server; {sum(bytes_sent) / len(bytes_sent):.0f} bytes on the wire each; {summary['drops']}"
+        f"event to sub-label: p50 {p50:.2f} s, p95 {p95:.2f} s, max {delays_s[-1]:.2f} s; {answered} of {EVENTS} "
+        f"answered by the server; {sum(bytes_sent) / len(bytes_sent):.0f} bytes on the wire each; {summary['drops']}"
     )
 
 
