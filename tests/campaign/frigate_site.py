@@ -28,7 +28,7 @@ def main() -> None:
             *("--set", "frigate.threshold=0", "--set", "ship.deadline=5s", "--set", "mqtt.node=site"),
         )
         with Sagelink(*command, SAGELINK_LOG="info") as run:
-            run.said("event=connected broker=" + broker.url, 60)
+            run.said("event=connected broker=" + broker.url)
             time.sleep(3)  # the link to the server connects
             for number in range(count):
                 frigate.publish("new", f"e{number}", object_picture(number % 16, number))

@@ -38,9 +38,11 @@ def test_an_event_a_second_over_64_kbit(tmp_path: Path) -> None:
         cable.run("server", "mosquitto", "-c", str(tmp_path / "broker.conf"))
         cable.run("server", sys.executable, "-m", "sagelink", "serve", "--listen", url, "--models", "demo")
         site = cable.run(
-            "edge", sys.executable, "-m", "tests.campaign.frigate_site", url, str(EVENTS), str(tmp_path / "out")
+            *("edge", "sh", "-c", 'exec "$@" 2> "$0"', str(tmp_path / "site.log")),
+            *(sys.executable, "-m", "tests.campaign.frigate_site", url, str(EVENTS), str(tmp_path / "out")),
         )
         printed, _ = site.communicate(timeout=250)
+    assert site.returncode == 0, (tmp_path / "site.log").read_text()
     found = json.loads(printed.splitlines()[-1])
     delays_s = found["delays_s"]
     lines, summary = read(tmp_path / "out")
