@@ -45,7 +45,7 @@ class ReadyPicture:
 
 
 @dataclass(slots=True)
-class _Entry:
+class _OpenEvent:
     event: FrameEvent
     asked: int = 0  # pictures so far, the waiting one included
     asked_score: float = 0.0
@@ -70,7 +70,7 @@ class EventBook:
         self._limits = limits
         self._fetches = fetches
         self._on_close = on_close
-        self._entries: OrderedDict[str, _Entry] = OrderedDict()  # by event; the one with the latest news last
+        self._entries: OrderedDict[str, _OpenEvent] = OrderedDict()  # by event; the one with the latest news last
         self._closed: OrderedDict[str, None] = OrderedDict()
         self._waiting: OrderedDict[str, None] = OrderedDict()  # events whose picture waits, in order
         self._bytes = 0
@@ -91,7 +91,7 @@ class EventBook:
         event = sighting.event
         entry = self._entries.get(event.id)
         if entry is None:
-            entry = self._entries[event.id] = _Entry(event)
+            entry = self._entries[event.id] = _OpenEvent(event)
             self._evict(now_s)
         self._entries.move_to_end(event.id)
         news = entry.ended_s is None
@@ -107,7 +107,7 @@ class EventBook:
             self._ask(entry, now_s)
         self._close_if_done(entry, now_s)
 
-    def _offer(self, entry: _Entry, data: bytes, now_s: float) -> None:
+    def _offer(self, entry: _OpenEvent, data: bytes, now_s: float) -> None:
         if entry.since_s is not None:
             self._bytes += len(data) - len(entry.data or b"")
             entry.data = data
@@ -117,7 +117,7 @@ class EventBook:
             self._bytes += len(data)
         self._shed(now_s)
 
-    def _ask(self, entry: _Entry, now_s: float) -> None:
+    def _ask(self, entry: _OpenEvent, now_s: float) -> None:
         """Asks for a picture if there is none yet, or if the score rose."""
         score = entry.event.score or 0.0
         better = score >= entry.asked_score + _MIN_GAIN
@@ -128,7 +128,7 @@ class EventBook:
             self._wait(entry, now_s)
             self._shed(now_s)
 
-    def _wait(self, entry: _Entry, now_s: float) -> None:
+    def _wait(self, entry: _OpenEvent, now_s: float) -> None:
         entry.asked += 1
         entry.asked_score = entry.event.score or 0.0
         entry.since_s, entry.tries, entry.retry_s = now_s, 0, now_s
@@ -143,7 +143,7 @@ class EventBook:
             entry.fault = OVERFLOW
             self._close_if_done(entry, now_s)
 
-    def _stop_waiting(self, entry: _Entry) -> None:
+    def _stop_waiting(self, entry: _OpenEvent) -> None:
         self._bytes -= len(entry.data or b"")
         entry.data, entry.since_s, entry.stale = None, None, False
         self._waiting.pop(entry.event.id, None)
@@ -221,7 +221,7 @@ class EventBook:
         for entry in [entry for entry in self._entries.values() if entry.ended_s is not None]:
             self._close_if_done(entry, now_s)
 
-    def _close_if_done(self, entry: _Entry, now_s: float) -> None:
+    def _close_if_done(self, entry: _OpenEvent, now_s: float) -> None:
         if entry.ended_s is None or entry.since_s is not None or entry.in_graph or entry.fetching:
             return
         if entry.asked or entry.fault or now_s - entry.ended_s > _LATE_S:
@@ -238,7 +238,7 @@ class EventBook:
                 idle.fault = OVERFLOW
             self._close(idle)
 
-    def _close(self, entry: _Entry) -> None:
+    def _close(self, entry: _OpenEvent) -> None:
         if self._entries.pop(entry.event.id, None) is None:
             return
         self._closed[entry.event.id] = None

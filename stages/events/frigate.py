@@ -27,7 +27,7 @@ _Name = Annotated[str, Field(min_length=1, max_length=100)]
 _Score = Annotated[FiniteFloat, Field(ge=0, le=1)]
 
 
-class _Best(BaseModel):
+class _BestPicture(BaseModel):
     """Frigate's best picture of an object so far."""
 
     score: _Score = 0.0
@@ -46,7 +46,7 @@ class _State(BaseModel):
     top_score: _Score | None = None
     score: _Score | None = None
     box: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat] | None = None
-    snapshot: _Best | None = None
+    snapshot: _BestPicture | None = None
     entered_zones: list[_Name] = []
     current_zones: list[_Name] = []
     sub_label: Any = None

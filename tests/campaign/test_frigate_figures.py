@@ -58,6 +58,7 @@ def test_an_event_a_second_over_64_kbit(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.timeout(1800)
 def test_a_day_of_events_keeps_the_memory_flat(tmp_path: Path) -> None:
     """One event a second for 24 simulated hours through messages, book, answers, and the queue on disk."""
     outbox = Outbox(tmp_path / "queue.sqlite", 0.0)
