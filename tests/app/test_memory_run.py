@@ -97,6 +97,7 @@ def test_behind_a_shared_subscription_memory_is_given_up(run: Run, tmp_path: Pat
         assert 1 <= forgotten <= 8
 
 
+@pytest.mark.campaign
 def test_a_server_without_memory_still_answers(run: Run, tmp_path: Path) -> None:
     port = free_port()
     options = ("--http", f"127.0.0.1:{port}", "--set", "serve.memory=1B")

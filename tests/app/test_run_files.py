@@ -171,6 +171,7 @@ def test_an_output_that_cannot_be_opened_is_found_before_the_first_frame(pair: P
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.campaign
 def test_a_killed_run_leaves_a_video_that_the_next_run_may_replace(tmp_path: Path) -> None:
     film = tmp_path / "film.mp4"
     arguments = ("--models", "demo", "--annotate", film, "--out", tmp_path / "out")
