@@ -107,6 +107,7 @@ class Run:
         from sagelink.stages.confidence_gate import Gate, check_threshold
         from sagelink.stages.evidence_encoder import Encoder
         from sagelink.stages.fuse import Fuse
+        from sagelink.stages.sinks.events import check_rules
 
         self.config = config
         self.captures = captures
@@ -123,6 +124,7 @@ class Run:
         head = models.edge.head
         if head is not None:
             check_threshold(config.gate, len(head.classes))
+        check_rules(config.events.rules, (camera.name for camera in config.all_cameras), models.edge.labels)
         self._gate = Gate(config.gate, own_bits(models.edge))
         self.control = Control(self.budget, self._gate)
         self._encoder = Encoder.from_config(config, models.server)
@@ -217,7 +219,7 @@ class Run:
         from sagelink.stages.verdict_recorder import Recorder
         from sagelink.stages.verdict_smoothing import Smoother
 
-        return Recorder(sinks, Smoother(scene_config(self.config.video)).smooth, self.stats.show_pending)
+        return Recorder(sinks, Smoother(scene_config(self.config.video)).smooth)
 
     def _monitor(self, tell: Callable[[str], None] | None) -> Monitor:
         from sagelink.monitor.monitor import Monitor

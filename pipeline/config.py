@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 from sagelink.pipeline.accepted import Accepts
 from sagelink.pipeline.credentials import redact
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.event_config import EventsConfig
 from sagelink.pipeline.quantities import Duration, FrameSize, Rate, Size
 from sagelink.pipeline.urls import is_webrtc
 
@@ -498,6 +499,7 @@ class Config(_Section):
     serve: ServeConfig = ServeConfig()
     fuse: FuseConfig = FuseConfig()
     output: OutputConfig = OutputConfig()
+    events: EventsConfig = EventsConfig()
     dashboard: DashboardConfig = DashboardConfig()
     home_assistant: HomeAssistantConfig = HomeAssistantConfig()
 
