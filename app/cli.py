@@ -29,6 +29,7 @@ from sagelink.app.options import (
     load_settings,
     with_model_options,
 )
+from sagelink.app.teach import teach
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.log_lines import TerminalLog
 from sagelink.pipeline.text import safe_text
@@ -285,6 +286,7 @@ def report(
 app.command("eval")(evaluate)
 app.command("calibrate")(calibrate)
 app.command("adapt")(adapt)
+app.command("teach")(teach)
 app.command("eval-video")(evaluate_video)
 
 

@@ -53,6 +53,7 @@ class ModelOptions:
     ] = None
     server_model: ServerModelOption = None
     server_checkpoint: ServerCheckpointOption = None
+    head: Annotated[Optional[str], typer.Option(help="Head file of `sagelink teach`: your own classes.")] = None
     assignments: SetOption = None
 
     def load(self, overrides: Mapping[str, object] | None = None) -> Config:
@@ -68,6 +69,7 @@ class ModelOptions:
             "edge.checkpoint": self.edge_checkpoint,
             "server.model": self.server_model,
             "server.checkpoint": self.server_checkpoint,
+            "head": self.head,
         }
         settings = load_settings(self.config, {**models, **(overrides or {})}, self.assignments)
         check_names(settings)

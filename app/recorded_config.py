@@ -33,6 +33,7 @@ _OBEYED: Mapping[str, frozenset[str]] = {
     "ship": frozenset(("server", "in_flight", "deadline")),  # the address: only for the size of a message on the wire
     "serve": frozenset(("memory",)),
     "fuse": _ALL,
+    "events": frozenset(("rules",)),
 }
 _CAMERA = frozenset(("name", "weight", "min_share", "budget"))
 _FILES = ("edge.checkpoint", "edge.labels", "server.checkpoint", "server.labels", "encode.frontier")

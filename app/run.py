@@ -45,6 +45,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_IMAGENET_NOTE = (
+    "the answers are names of ImageNet's 1000 classes; `sagelink teach` makes them your own in five minutes: "
+    "docs/own-classes.md"
+)
+
 
 def check_names(config: Config) -> None:
     """Raises UsageError when the configuration names a gate policy, selector or codec that nobody has registered."""
@@ -98,9 +103,11 @@ class Run:
         """`script`: in an exact replay, the recorded decisions of the outside world. `notice`: a line that everybody
         who watches the run sees. `outputs`: where they have been claimed; otherwise `run` claims them. Raises
         UsageError."""
-        from sagelink.stages.confidence_gate import Gate
+        from sagelink.models.loading import own_bits
+        from sagelink.stages.confidence_gate import Gate, check_threshold
         from sagelink.stages.evidence_encoder import Encoder
         from sagelink.stages.fuse import Fuse
+        from sagelink.stages.sinks.events import check_rules
 
         self.config = config
         self.captures = captures
@@ -114,10 +121,19 @@ class Run:
         self.accounts = _open_accounts(config, self.budget)
         self.stats = LiveStats(self.own_budget_cameras, config.budget.window if self.live else math.inf)
         self._tracked_cameras = _tracked_cameras(config, captures)
-        self._gate = Gate(config.gate)
+        head = models.edge.head
+        if head is not None:
+            check_threshold(config.gate, len(head.classes))
+        check_rules(config.events.rules, (camera.name for camera in config.all_cameras), models.edge.labels)
+        self._gate = Gate(config.gate, own_bits(models.edge))
         self.control = Control(self.budget, self._gate)
         self._encoder = Encoder.from_config(config, models.server)
-        self._fuse = Fuse(config.fuse.rule == "server", config.fuse.weights, models.server.grid.units)
+        self._fuse = Fuse(
+            config.fuse.rule == "server",
+            config.fuse.weights,
+            models.server.grid.units,
+            0.0 if head is None else head.card.overlap,
+        )
         self._overhead = OverheadLog(self.budget, recorded=config.output.record is not None)
         self._outputs = outputs
         self._script = script
@@ -164,10 +180,13 @@ class Run:
         """
         from sagelink.app.run_outputs import RunOutputs
         from sagelink.app.run_sinks import VerdictCallback, open_output_sinks
+        from sagelink.models.loading import is_imagenet
         from sagelink.pipeline.urls import is_webrtc
 
         raise_descriptor_limit()
         began_s = time.monotonic()
+        if tell is not None and self.live and is_imagenet(self.models.edge):
+            tell(_IMAGENET_NOTE)
         sinks: list[Sink] = [self.stats]
         outputs = self._outputs or RunOutputs(self.config)
         recorder = self._recorder(sinks)
@@ -200,7 +219,7 @@ class Run:
         from sagelink.stages.verdict_recorder import Recorder
         from sagelink.stages.verdict_smoothing import Smoother
 
-        return Recorder(sinks, Smoother(scene_config(self.config.video)).smooth, self.stats.show_pending)
+        return Recorder(sinks, Smoother(scene_config(self.config.video)).smooth)
 
     def _monitor(self, tell: Callable[[str], None] | None) -> Monitor:
         from sagelink.monitor.monitor import Monitor

@@ -25,6 +25,7 @@ from sagelink.app.recorded_config import COPIED
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.output_files import (
     CONFIG,
+    EVENTS,
     FRAMES,
     MARKER,
     MESSAGES,
@@ -39,7 +40,7 @@ from sagelink.pipeline.output_files import (
 )
 from sagelink.pipeline.private_files import lock, make_private_folder
 
-RUN_FILES = (RESULTS, SUMMARY, PICTURES)
+RUN_FILES = (RESULTS, EVENTS, SUMMARY, PICTURES)
 RECORDING_FILES = (FRAMES, MESSAGES, CONFIG, *COPIED.values())
 _REPORT_FILES = (REPORT, *(f"{Path(REPORT).stem}-{name}.png" for name in REPORT_PLOTS))
 _START = "%Y-%m-%dT%H-%M-%SZ"

@@ -37,6 +37,7 @@ def run_summary(
         "origins": dict(total.origins),
         "drops": dict(total.drops),
         "revised": total.revised,
+        "unknown": total.unknown,
         "wire_bits": total.wire_bits,
         "peak_window_bits": budget.peak_window_bits,
         "budget_bits": budget.limit_bits,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sagelink.lab.bootstrap_intervals import Hits
-from sagelink.lab.eval_report import CodecRow
+from sagelink.lab.eval_report import AnswerQuality, CodecRow
 from sagelink.lab.evaluation import Evaluation, intervals, values
 from sagelink.lab.harness import zoom_crop_of
 from sagelink.lab.progress_bar import ShowProgress
@@ -19,7 +19,7 @@ from sagelink.pipeline.config import FuseConfig
 from sagelink.pipeline.types import Answer
 from sagelink.stages.codec_planner import Plan
 from sagelink.stages.evidence_encoder import Encoder
-from sagelink.stages.frontier_filter import usable_curves
+from sagelink.stages.frontier_filter import AUTO, usable_curves
 from sagelink.stages.fuse import weight_of_share
 from sagelink.stages.selectors import selector_by_name
 from sagelink.transport.codecs import codec_by_name, codec_names
@@ -32,6 +32,7 @@ class _Trial:
     codec: str
     plans: Sequence[Plan | None]  # one per image; None if no message fits
     hits: Mapping[str, Hits]
+    quality: AnswerQuality | None
 
 
 def is_whole_frame(codec: str) -> bool:
@@ -48,7 +49,8 @@ def encoder_of(evaluation: Evaluation, codec: str) -> Encoder:
     config, harness = evaluation.config, evaluation.harness
     encode = config.encode.model_copy(update={"codec": codec})
     coding = config.model_copy(update={"encode": encode, "fuse": FuseConfig(rule="server")})
-    return Encoder(usable_curves(coding, harness.pair.server.name, harness.canvas), harness.canvas, slack=0.0)
+    server = harness.pair.server
+    return Encoder(usable_curves(coding, server.name, harness.canvas, server.head), harness.canvas, slack=0.0)
 
 
 def codec_rows(
@@ -70,6 +72,8 @@ def codec_rows(
         frames = [trial for trial in trials if is_whole_frame(trial.codec)]
         best = max(frames, key=lambda trial: int(trial.hits["server_acc"].sum()), default=None)
         for trial in trials:
+            if trial.codec == AUTO and cap == min(caps):
+                evaluation.report.quality = trial.quality
             yield _row(evaluation, cap, trial, best)
 
 
@@ -92,7 +96,8 @@ def _measure(evaluation: Evaluation, codec: str, encoder: Encoder, cap: int, ste
     answers = iter(evaluation.harness.answers(messages()))
     server: list[Answer | None] = [next(answers) if plan else None for plan in plans]
     weights = [_weight(evaluation, plan) if plan else 0.0 for plan in plans]
-    return _Trial(codec, plans, evaluation.hits(server, weights))
+    quality = evaluation.quality(evaluation.verdicts(server, weights))
+    return _Trial(codec, plans, evaluation.hits(server, weights), quality)
 
 
 def _weight(evaluation: Evaluation, plan: Plan) -> float:
@@ -117,5 +122,6 @@ def _row(evaluation: Evaluation, cap: int, trial: _Trial, best: _Trial | None) -
         vs_edge=evaluation.gain(trial.hits),
         best_frame=best.codec if best else None,
         vs_frame=evaluation.differences(trial.hits, best.hits) if best else {},
+        ece=trial.quality.ece if trial.quality else None,
         **values(shares),
     )

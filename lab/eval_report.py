@@ -51,6 +51,16 @@ class CodecRow(Row):
     sent: float | None  # share of the offloaded frames for which a message fits
     best_frame: str | None
     vs_frame: dict[str, Difference]
+    ece: float | None  # expected calibration error of the verdicts; None without labels
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerQuality:
+    """Figures of verdicts on labelled pictures."""
+
+    ece: float  # expected calibration error, ten bins of equal mass
+    per_class: dict[str, float]  # share of right verdicts, by class
+    confusion: list[list[int]] | None  # counts by true class (row) and verdict (column); None for many classes
 
 
 @dataclass(slots=True)
@@ -68,6 +78,8 @@ class Report:
     other_rules: dict[str, float]  # accuracy on all units if fused by `product` or `mean` of probabilities
     hard_share: float
     ci95: dict[str, Interval | None]
+    unknown: float = 0.0  # share of the images that the head calls none of its classes
+    quality: AnswerQuality | None = None  # at the smallest size with `auto`, else on all units; None without labels
     rows: list[UnitsRow | CodecRow] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     interrupted: bool = False
@@ -81,4 +93,7 @@ class Report:
         return [row for row in self.rows if isinstance(row, CodecRow)]
 
     def as_dict(self) -> dict[str, object]:
-        return asdict(self)
+        """`quality` is written as `ece`, `per_class` and `confusion`."""
+        values = asdict(self)
+        quality = values.pop("quality") or {}
+        return values | {key: quality.get(key) for key in ("ece", "per_class", "confusion")}

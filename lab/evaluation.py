@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from sagelink.lab import MIN_IMAGES
 from sagelink.lab.bootstrap_intervals import Bootstrap, Hits, Interval
 from sagelink.lab.dataset import ImageSet
-from sagelink.lab.eval_report import Difference, Report
+from sagelink.lab.discriminant import calibration_error
+from sagelink.lab.eval_report import AnswerQuality, Difference, Report
 from sagelink.lab.harness import EdgeFeatures, Harness
 from sagelink.lab.progress_bar import ShowProgress, step_counter
-from sagelink.models.loading import Model
+from sagelink.models.loading import Model, own_bits
 from sagelink.models.vit import Importance
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.errors import UsageError
@@ -28,6 +30,7 @@ from sagelink.stages.frontier import find_frontier, read_frontier
 from sagelink.stages.fuse import fuse, weight_of_share
 from sagelink.transport.codecs import Canvas
 
+_MAX_CONFUSION = 100  # classes: a larger table would not be read
 HARD_MAX_PROB = 0.5  # an image is hard if the edge's top probability is at most this
 
 Share = tuple[float, Interval] | None  # a share with its 95 % interval; None without images
@@ -41,6 +44,8 @@ def weight_by_units(config: Config, server: Model) -> Callable[[int], float]:
     path = find_frontier(server.name, config.encode.frontier, config.server.checkpoint)
     for curve in read_frontier(path, Canvas(grid.side, grid.patch_size)):
         if curve.point.codec == "raw-zstd":
+            if server.head is not None:
+                curve = replace(curve, weights=server.head.fusion_weight(curve.sizes))
             return curve.weight
     raise UsageError(f"frontier {str(path)!r} has no points of raw-zstd; accepted: one that has, or fuse.weights")
 
@@ -68,14 +73,14 @@ class Evaluation:
                 f"{len(self.features)} of {len(images)} images can be read; accepted: {MIN_IMAGES} or more. First: "
                 f"{images.unreadable[0]}"
             )
-        gate = Gate(self.config.gate)
+        gate = Gate(self.config.gate, own_bits(self.harness.pair.edge))
         self._edge = [features.scored.answer for features in self.features]
         self.offloaded: Hits = np.array([gate.offloads(answer) for answer in self._edge])
         self._hard: Hits = np.array([answer.prob <= HARD_MAX_PROB for answer in self._edge])
         step = step_counter("server, all units", len(self.features), progress)
         scored = [features.scored for features in self.features]
         full = self.harness.answers((self.harness.full_message(s.frame.seq, s.picture) for s in scored), step)
-        labelled = images.truth is not None
+        self._labelled = labelled = images.truth is not None
         self._truth = np.array(
             [s.frame.truth if labelled else answer.class_id for s, answer in zip(scored, full, strict=True)]
         )
@@ -84,7 +89,8 @@ class Evaluation:
 
     def _report(self, full: Sequence[Answer], labelled: bool, unreadable: Sequence[str]) -> Report:
         """The figures of the edge and of the server on all units, without rows."""
-        best = self.hits(full, [self.weight(self.harness.canvas.units)] * len(full))
+        weights = [self.weight(self.harness.canvas.units)] * len(full)
+        best = self.hits(full, weights)
         shares = {
             "edge": self._bootstrap.share(self._right(self._edge)),
             "ceiling": self._bootstrap.share(best["server_acc"]),
@@ -103,6 +109,8 @@ class Evaluation:
             hard_share=float(self._hard.mean()),
             ci95=intervals(shares),
             unreadable=list(unreadable),
+            unknown=float(np.mean([features.scored.unknown for features in self.features])),
+            quality=self.quality(self.verdicts(full, weights)),
             rows=[],
             interrupted=False,
             **{name: math.nan if share is None else share[0] for name, share in shares.items()},
@@ -118,11 +126,32 @@ class Evaluation:
         The verdict is the edge's answer if the gate does not offload the image or the server has no answer. An image
         without a server answer is a miss of the server.
         """
-        verdicts = [
-            fuse(edge, answer, weight) if offloaded and answer else edge
+        return {"server_acc": self._right(server), "fused_acc": self._right(self.verdicts(server, weights))}
+
+    def verdicts(self, server: Sequence[Answer | None], weights: Sequence[float]) -> list[Answer]:
+        """The verdict on each image; arguments as in `hits`."""
+        head = self.harness.pair.server.head
+        overlap = 0.0 if head is None else head.card.overlap
+        return [
+            fuse(edge, answer, weight, overlap) if offloaded and answer else edge
             for edge, answer, weight, offloaded in zip(self._edge, server, weights, self.offloaded, strict=True)
         ]
-        return {"server_acc": self._right(server), "fused_acc": self._right(verdicts)}
+
+    def quality(self, verdicts: Sequence[Answer]) -> AnswerQuality | None:
+        """Calibration and errors by class; None without labels."""
+        if not self._labelled:
+            return None
+        right, names = self._right(verdicts), self.harness.pair.edge.labels
+        counts = None
+        if len(names) <= _MAX_CONFUSION:
+            counts = [[0] * len(names) for _ in names]
+            for truth, answer in zip(self._truth, verdicts, strict=True):
+                counts[truth][answer.class_id] += 1
+        return AnswerQuality(
+            ece=calibration_error(np.array([answer.prob for answer in verdicts]), right),
+            per_class={names[c]: float(right[self._truth == c].mean()) for c in np.unique(self._truth)},
+            confusion=counts,
+        )
 
     def shares(self, hits: Mapping[str, Hits]) -> dict[str, Share]:
         """The four accuracies of a row from the result of `hits`."""

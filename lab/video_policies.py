@@ -15,6 +15,7 @@ from functools import partial
 from sagelink.lab.harness import Harness, full_evidence, server_answers
 from sagelink.lab.scored_clips import ScoredClip, ScoredView
 from sagelink.lab.video_streams import STREAMS, stream
+from sagelink.models.loading import own_bits
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.types import Answer, OperatingPoint, Pixels, ServerObservation, Units
@@ -104,9 +105,10 @@ class VideoPolicies:
         self._auto_settings = AutoSettings(
             scene_config(config.video), rate_control_config(config.video), zoom=config.zooms
         )
-        self._gate = Gate(config.gate)
+        self._gate = Gate(config.gate, own_bits(harness.pair.edge))
         self._encoder = Encoder.from_config(config, harness.pair.server)
-        self._utility = UtilityCurve.from_curves(usable_curves(config, harness.pair.server.name, harness.canvas))
+        server = harness.pair.server
+        self._utility = UtilityCurve.from_curves(usable_curves(config, server.name, harness.canvas, server.head))
         self._webp = self._encoder_of("webp-frame")
         self._raw = self._encoder_of("raw-zstd")
 

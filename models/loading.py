@@ -23,6 +23,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from sagelink.models import demo, vit
+from sagelink.models.head import Head
 from sagelink.models.timm_names import check_timm_name
 from sagelink.pipeline.config import DEMO_LIMIT, ModelConfig
 from sagelink.pipeline.errors import UsageError
@@ -74,6 +75,7 @@ class Model:
     mean: Tensor  # (3, 1, 1), for pixels in 0..1
     std: Tensor
     partial: Partial | None = None
+    head: Head | None = None  # the head file that the classes come from
 
     def normalise(self, pictures: Pixels) -> Tensor:
         """RGB uint8 (..., H, W, 3) to normalised float (..., 3, H, W) on the device of the model."""
@@ -197,6 +199,16 @@ def _load_partial(model: Model, path: Path) -> Partial | None:
         return Partial(network, int(metadata[PARTIAL + "most_bytes"]), int(metadata[PARTIAL + "most_units"]))
     except (KeyError, ValueError):
         raise UsageError(f"checkpoint {str(path)!r} does not say which evidence its second weights are for") from None
+
+
+def is_imagenet(model: Model) -> bool:
+    """Whether the classes are ImageNet's."""
+    return len(model.labels) == 1000 and model.labels == _imagenet_labels()
+
+
+def own_bits(edge: Model) -> float | None:
+    """Threshold of the min-entropy gate for taught classes, in bits; None for the model's own classes."""
+    return None if edge.head is None else edge.head.card.gate_bits
 
 
 def weights_digest(model: Model) -> str:

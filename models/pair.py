@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from sagelink.models import loading, vit
+from sagelink.models.apply_head import apply_head
+from sagelink.models.head import read_head
 from sagelink.models.loading import Model
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.errors import UsageError
@@ -20,11 +22,23 @@ class Pair:
     server: Model
 
     @classmethod
+    def load_backbones(cls, config: Config) -> Pair:
+        """Both models with whatever classes they have: a head replaces the classifiers. Raises UsageError."""
+        torch.set_num_threads(config.threads)
+        edge = loading.load(config.edge, config.edge_model)
+        vit.check_attention(edge.vit, edge.name)
+        return cls(edge, loading.load(config.server, config.server_model))
+
+    @classmethod
     def load(cls, config: Config) -> Pair:
         """Raises UsageError if a model cannot be loaded, or if the two do not fit together.
 
-        With `ship.server` set, the server model is an outline without weights.
+        With `head` set, both get the classes of the head file. With `ship.server` set, the server
+        model is an outline without weights.
         """
+        if config.head is not None:
+            backbones = cls.load_backbones(config)
+            return cls(*apply_head(read_head(config.head), backbones.edge, backbones.server))
         torch.set_num_threads(config.threads)
         edge = loading.load(config.edge, config.edge_model)
         vit.check_attention(edge.vit, edge.name)

@@ -18,6 +18,7 @@ from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
+from sagelink.models.readout import logits_of, read_features, readout_row, unit_weight
 from sagelink.pipeline.errors import UsageError
 
 Importance = Literal["last", "rollout", "gradient"]
@@ -35,6 +36,7 @@ class Features:
     importance: Tensor  # (B, N)
     embeddings: Tensor  # (B, N, D) unit tokens after the final norm
     class_token: Tensor  # (B, D) after the final norm
+    read: Tensor | None = None  # (B, F) what a taught classifier reads; None for another classifier
 
 
 def check(model: torch.nn.Module, name: str) -> VisionTransformer:
@@ -111,33 +113,38 @@ def score(model: VisionTransformer, images: Tensor, importance: Importance = "la
                 row = row / 2
                 row = row + row @ (q @ k.transpose(-2, -1)).softmax(-1).mean(1)
             row = row / 2
-        return Features(model.forward_head(tokens), row[:, 0, prefix:], tokens[:, prefix:], tokens[:, 0])
+        read = read_features(model, tokens)
+        return Features(logits_of(model, tokens), row[:, 0, prefix:], tokens[:, prefix:], tokens[:, 0], read)
 
 
 def _score_by_gradient(model: VisionTransformer, images: Tensor) -> Features:
     """Importance = smoothed(relevance x contrast).
 
-    Relevance is the CLS row of the product over the last two layers of (mean of max(attention x gradient, 0) + I), with
-    the gradient of the highest logit (Chefer et al., 2021). Contrast is the standard deviation of a unit's own logits
+    Relevance is the row of the tokens that the classifier reads (CLS, or the mean of the units) of the product over the
+    last two layers of (mean of max(attention x gradient, 0) + I), with the gradient of the highest logit (Chefer et
+    al., 2021). Contrast is the standard deviation of a unit's own logits
     over the ten most likely classes, weighted by the edge's probabilities: how well the unit separates these classes.
     A Gaussian spreads importance to neighbours, because the server needs whole parts of objects.
     """
     blocks, prefix = list(model.blocks)[-GRADIENT_LAYERS:], model.num_prefix_tokens
     with torch.enable_grad(), _attention_in_graph(blocks) as attentions:
         tokens = model.forward_features(images)
-        logits = model.forward_head(tokens)
+        logits = logits_of(model, tokens)
         gradients = torch.autograd.grad(logits.amax(1).sum(), attentions)
     with torch.no_grad():
+        read = read_features(model, tokens.detach())
         class_token, tokens, logits = tokens.detach()[:, 0], tokens.detach()[:, prefix:], logits.detach()
         relevance = [
             (attention.detach() * gradient).clamp_min(0).mean(1)
             for attention, gradient in zip(attentions, gradients, strict=True)
         ]
-        row = relevance[-1][:, :1].clone()  # (B, 1, T)
-        row[..., 0] += 1
-        for matrix in reversed(relevance[:-1]):
+        start = readout_row(model, relevance[-1].shape[-1]).to(relevance[-1])
+        row = start.expand(len(logits), 1, -1)  # (B, 1, T)
+        for matrix in reversed(relevance):
             row = row + row @ matrix
-        return Features(logits, _smooth(row[:, 0, prefix:] * _contrast(model, tokens, logits)), tokens, class_token)
+        reached = (row - start)[:, 0, prefix:]  # without the constant with which units enter a mean themselves
+        importance = _smooth(reached * _contrast(model, tokens, logits))
+        return Features(logits, importance, tokens, class_token, read)
 
 
 @contextmanager
@@ -169,7 +176,7 @@ def _contrast(model: VisionTransformer, tokens: Tensor, logits: Tensor) -> Tenso
     """Contrast (B, N) from unit tokens (B, N, D) and logits (B, C); its mean over the units of a picture is 1."""
     top = logits.topk(min(CANDIDATES, logits.shape[1]), dim=1)
     probs = top.values.softmax(1)[:, None]  # (B, 1, K)
-    own = model.fc_norm(tokens) @ model.head.weight[top.indices].transpose(1, 2)  # (B, N, K)
+    own = model.fc_norm(tokens) @ unit_weight(model)[top.indices].transpose(1, 2)  # (B, N, K)
     centred = own - (own * probs).sum(-1, keepdim=True)
     deviation = (centred.square() * probs).sum(-1).sqrt()
     contrast: Tensor = deviation / deviation.mean(1, keepdim=True).clamp_min(1e-12)
@@ -238,11 +245,6 @@ def features_of_units(
     return final
 
 
-def can_pad(model: VisionTransformer) -> bool:
-    """Whether the head reads only the class token, so that padding cannot affect it."""
-    return model.attn_pool is None and model.global_pool == "token"
-
-
 def classify_units(
     model: VisionTransformer,
     patches: Tensor,
@@ -250,6 +252,6 @@ def classify_units(
     table: Tensor | None = None,
     present: Tensor | None = None,
 ) -> Tensor:
-    """Class logits (B, C) from selected units alone. Arguments as in `features_of_units`; `present` needs `can_pad`."""
-    logits: Tensor = model.forward_head(features_of_units(model, patches, units, table, present))
-    return logits
+    """Class logits (B, C) from selected units alone. Arguments as in `features_of_units`; `present` needs
+    `readout.can_pad`."""
+    return logits_of(model, features_of_units(model, patches, units, table, present), present)

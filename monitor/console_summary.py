@@ -26,6 +26,8 @@ def summary_table(summary: dict[str, Any]) -> Table:
     table.add_row("not answered by the server", share(summary["drops"]))
     if summary["revised"]:
         table.add_row("revised by the server", f"{summary['revised']} ({summary['revised'] / frames:.0%})")
+    if summary["unknown"]:
+        table.add_row("none of the classes", f"{summary['unknown']} ({summary['unknown'] / frames:.0%})")
     table.add_row(
         "uplink", f"{summary['wire_bits'] / 8000:.1f} kB, {summary['wire_bits'] / 8 / frames:.0f} B per frame"
     )

@@ -218,7 +218,7 @@ def _camera_state(camera: CameraActivity, labels: tuple[str, ...], now_s: float)
     if last is None:
         return rates
     return rates | {
-        "label": labels[last.answer.class_id] if last.answer else None,
+        "label": last.label(labels),
         "prob": round(last.answer.prob, 4) if last.answer else None,
         "origin": last.origin,
         "drop": last.drop,
@@ -234,4 +234,4 @@ def _newest_answer(newest: Verdict | None, labels: tuple[str, ...]) -> dict[str,
     if newest is None or newest.answer is None:
         return None
     answer = newest.answer
-    return {"seq": newest.frame.seq, "label": labels[answer.class_id], "prob": round(answer.prob, 4)}
+    return {"seq": newest.frame.seq, "label": newest.label(labels), "prob": round(answer.prob, 4)}

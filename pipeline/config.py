@@ -13,7 +13,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from sagelink.pipeline.accepted import Accepts
+from sagelink.pipeline.credentials import redact
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.event_config import EventsConfig
 from sagelink.pipeline.quantities import Duration, FrameSize, Rate, Size
 from sagelink.pipeline.urls import is_webrtc
 
@@ -477,6 +479,11 @@ class Config(_Section):
     threads: int = Field(
         max(1, (os.cpu_count() or 2) // 2), ge=1, le=256, description="CPU threads per forward pass of a model"
     )
+    head: Path | None = Field(
+        None,
+        description="Head file of `sagelink teach`: your own classes instead of the model's; needs an empty "
+        "`ship.server`",
+    )
     capture: CaptureConfig = CaptureConfig()
     cameras: Cameras = Field((), description="Several cameras, instead of `capture.source`")
     edge: ModelConfig = ModelConfig()
@@ -492,6 +499,7 @@ class Config(_Section):
     serve: ServeConfig = ServeConfig()
     fuse: FuseConfig = FuseConfig()
     output: OutputConfig = OutputConfig()
+    events: EventsConfig = EventsConfig()
     dashboard: DashboardConfig = DashboardConfig()
     home_assistant: HomeAssistantConfig = HomeAssistantConfig()
 
@@ -512,6 +520,15 @@ class Config(_Section):
         if self.select.memory is not None and self.uses_datagrams:
             raise ValueError(
                 "select.memory: WebRTC may lose parts of a message; accepted with WebRTC: empty; or use an MQTT server"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _head_in_this_process(self) -> Config:
+        if self.head is not None and self.ship.server:
+            raise ValueError(
+                f"head: a server in another process cannot get your classes yet; accepted with a head: `ship.server` "
+                f"empty, so that the server model runs in this process; got {redact(self.ship.server)!r}"
             )
         return self
 

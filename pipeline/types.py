@@ -23,6 +23,7 @@ Units: TypeAlias = NDArray[np.intp]  # (K,) row-major unit indices
 Box: TypeAlias = tuple[float, float, float, float]  # left, top, right, bottom
 
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+UNKNOWN = "unknown"  # label of a verdict on a picture of none of the taught classes
 
 
 class Drop(StrEnum):
@@ -123,6 +124,7 @@ class Scored:
     embeddings: NDArray[np.float32]  # (N, D)
     edge_view: EdgeView
     score_ms: float
+    unknown: bool = False  # the picture is none of the taught classes
 
     def trace(self) -> Trace:
         return replace(self.frame.trace(), scored=self)
@@ -356,6 +358,22 @@ class Verdict:
     revised_from: Answer | None = None  # the provisional answer, if a server answer changed it
     pending: bool = False
     crop: Box = WHOLE  # fractions of the frame's view: the sent part, or else the part that the edge scored
+
+    @property
+    def unknown(self) -> bool:
+        """Whether the picture is none of the taught classes; `answer` then says which of them it resembles most."""
+        return self.answer is not None and self.scored is not None and self.scored.unknown
+
+    @property
+    def class_id(self) -> int | None:
+        """Class of the answer; None if it is unknown, or if there is no answer."""
+        return None if self.answer is None or self.unknown else self.answer.class_id
+
+    def label(self, labels: tuple[str, ...]) -> str | None:
+        """Name of the class, `UNKNOWN`, or None if there is no answer."""
+        if self.answer is None:
+            return None
+        return UNKNOWN if self.unknown else labels[self.answer.class_id]
 
     @property
     def lost_units(self) -> int:

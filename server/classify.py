@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
 from torch.nn.utils.rnn import pad_sequence
 
 from sagelink.models.loading import Model
-from sagelink.models.vit import can_pad, classify_units, embed_units, token_table
+from sagelink.models.readout import Reads, can_pad, features_of, logits_of
+from sagelink.models.vit import embed_units, features_of_units, token_table
 from sagelink.server.batch import passes
 from sagelink.server.receive import Received
 from sagelink.transport.codecs import Canvas
 from sagelink.transport.patch_embedding import Embedding
 
+T = TypeVar("T")
 TOP = 5
 _CPU_PADDING = 0.1  # share of the units; on a CPU more padding costs more than larger passes gain (bench.server)
 
@@ -49,11 +53,23 @@ class Classifier:
     @torch.inference_mode()
     def __call__(self, batch: Sequence[Received]) -> list[Top]:
         """The most likely classes of each frame, in order."""
-        answers: dict[int, Top] = {}
+        return self._by_passes(batch, self._classify)
+
+    @torch.inference_mode()
+    def features(self, batch: Sequence[Received], reads: Reads) -> list[NDArray[np.float32]]:
+        """What a head reads of each frame, (F,), in order: see `models.readout`."""
+
+        def read(frames: Sequence[Received]) -> list[NDArray[np.float32]]:
+            tokens, present = self._final_tokens(frames)
+            return [*features_of(self._network(frames[0]).vit, tokens, reads, present).float().cpu().numpy()]
+
+        return self._by_passes(batch, read)
+
+    def _by_passes(self, batch: Sequence[Received], run: Callable[[Sequence[Received]], list[T]]) -> list[T]:
+        results: dict[int, T] = {}
         for group in self.passes(batch):
-            tops = self._classify([batch[index] for index in group])
-            answers.update(zip(group, tops, strict=True))
-        return [answers[index] for index in range(len(batch))]
+            results.update(zip(group, run([batch[index] for index in group]), strict=True))
+        return [results[index] for index in range(len(batch))]
 
     def passes(self, batch: Sequence[Received]) -> list[list[int]]:
         """Groups of frame indices that share a forward pass, by the weights that each needs and its number of units."""
@@ -75,6 +91,13 @@ class Classifier:
 
     def _classify(self, frames: Sequence[Received]) -> list[Top]:
         """Classifies frames of one network in one forward pass."""
+        logits = logits_of(self._network(frames[0]).vit, *self._final_tokens(frames))
+        log_probs = logits.float().log_softmax(1)
+        values, classes = log_probs.topk(min(TOP, log_probs.shape[1]))
+        return [(tuple(c), tuple(v)) for c, v in zip(classes.tolist(), values.tolist(), strict=True)]
+
+    def _final_tokens(self, frames: Sequence[Received]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Final tokens (B, P + K, D) of frames of one network, and which units are no padding (None: all)."""
         network = self._network(frames[0])
         lengths = np.array([len(received.units) for received in frames])
         longest = int(lengths.max())
@@ -86,9 +109,7 @@ class Classifier:
         if (lengths < longest).any():
             present = torch.from_numpy(np.arange(longest) < lengths[:, None]).to(tokens.device)
         places = torch.from_numpy(units).to(tokens.device)
-        log_probs = classify_units(network.vit, tokens, places, network.table, present).float().log_softmax(1)
-        values, classes = log_probs.topk(min(TOP, log_probs.shape[1]))
-        return [(tuple(c), tuple(v)) for c, v in zip(classes.tolist(), values.tolist(), strict=True)]
+        return features_of_units(network.vit, tokens, places, network.table, present), present
 
     def _tokens(self, frames: Sequence[Received]) -> list[torch.Tensor]:
         """Tokens (K, D) of each frame: received tokens as they are, received pixels embedded in one call."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -43,9 +44,20 @@ def register_policy(name: str, policy: Policy, default_threshold: float = 0.0) -
     _POLICIES[name] = (policy, default_threshold)
 
 
+def check_threshold(config: GateConfig, classes: int) -> None:
+    """Raises UsageError for a threshold in bits that the answers to this number of classes never exceed."""
+    most = math.log2(classes)
+    if config.policy == "min_entropy" and config.threshold is not None and config.threshold >= most:
+        raise UsageError(
+            f"gate.threshold {config.threshold:g} bits: with {classes} classes an answer has at most {most:.2f} bits: "
+            f"nothing would be sent; accepted: less than {most:.2f}, or gate.policy never"
+        )
+
+
 class Gate:
-    def __init__(self, config: GateConfig) -> None:
-        """Raises UsageError for an unknown policy."""
+    def __init__(self, config: GateConfig, own_bits: float | None = None) -> None:
+        """`own_bits`: default threshold of `min_entropy` for taught classes. Raises UsageError (unknown policy)."""
+        self._own_bits = own_bits
         self.change(config)
 
     def change(self, config: GateConfig) -> None:
@@ -56,6 +68,8 @@ class Gate:
                 f"accepted: {', '.join(_POLICIES)}"
             )
         self._policy, default = _POLICIES[config.policy]
+        if config.policy == "min_entropy" and self._own_bits is not None:
+            default = self._own_bits
         self.threshold = default if config.threshold is None else config.threshold
         self.config = config
 

@@ -64,11 +64,11 @@ class Encoder:
     def from_config(cls, config: Config, server: Model) -> Encoder:
         """Raises UsageError when the configuration leaves no usable curve."""
         canvas = canvas_of(server)
-        curves = usable_curves(config, server.name, canvas)
+        curves = usable_curves(config, server.name, canvas, server.head)
         part_bytes = PART_BYTES if config.uses_datagrams else None
         delta_curves = None
         if config.select.memory is not None:
-            measured, _ = measured_curves(config, server.name, canvas)
+            measured, _ = measured_curves(config, server.name, canvas, server.head)
             delta_curves = DeltaCurves.from_curves(measured, canvas.units, *unit_limits(config, canvas))
         return cls(curves, canvas, config.encode.slack, part_bytes, delta_curves)
 

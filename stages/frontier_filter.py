@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from sagelink.models.head import Head
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.errors import UsageError
 from sagelink.stages.frontier import RateQualityCurve, find_frontier, read_frontier
@@ -18,12 +20,13 @@ def unit_limits(config: Config, canvas: Canvas) -> tuple[int, int]:
     return min(config.select.min_units, max_units), max_units
 
 
-def usable_curves(config: Config, server: str, canvas: Canvas) -> list[RateQualityCurve]:
+def usable_curves(config: Config, server: str, canvas: Canvas, head: Head | None = None) -> list[RateQualityCurve]:
     """The curves for whole messages, limited to the configured codec and numbers of units.
 
-    `server` is the name of the server model. Raises UsageError when no curve is left for the whole picture.
+    `server` is the name of the server model. `head`: replaces the weights, which are those of the model's own classes.
+    Raises UsageError when no curve is left for the whole picture.
     """
-    curves, path = measured_curves(config, server, canvas)
+    curves, path = measured_curves(config, server, canvas, head)
     min_units, max_units = unit_limits(config, canvas)
     usable = [curve.limited(min_units, max_units) for curve in curves]
     if config.fuse.rule == "weighted" and config.fuse.weights is None:
@@ -37,10 +40,14 @@ def usable_curves(config: Config, server: str, canvas: Canvas) -> list[RateQuali
     return [curve for curve in usable if curve is not None]
 
 
-def measured_curves(config: Config, server: str, canvas: Canvas) -> tuple[list[RateQualityCurve], Path]:
+def measured_curves(
+    config: Config, server: str, canvas: Canvas, head: Head | None = None
+) -> tuple[list[RateQualityCurve], Path]:
     """All curves of the configured codec, with any number of units, and the frontier file. Raises UsageError."""
     path = find_frontier(server, config.encode.frontier, config.server.checkpoint)
     curves = read_frontier(path, canvas)
+    if head is not None:
+        curves = [replace(curve, weights=head.fusion_weight(curve.sizes)) for curve in curves]
     codecs = sorted({curve.point.codec for curve in curves})
     if canvas.embedding is None:  # the edge has no weights of the server model
         curves = [curve for curve in curves if curve.point.codec != TOKENS]

@@ -36,9 +36,16 @@ def spread(reply: Reply, classes: int) -> NDArray[np.float32]:
     return full
 
 
-def fuse(edge: Answer, server: Answer, weight: float) -> Answer:
-    """Weighted sum of log-probabilities: weight 1 for the edge, `weight` for the server. Weight 0 returns `edge`."""
-    return edge if weight == 0 else Answer.from_log_scores(edge.log_probs + weight * server.log_probs)
+def fuse(edge: Answer, server: Answer, weight: float, overlap: float = 0.0) -> Answer:
+    """Weighted sum of log-probabilities: weight 1 for the edge, `weight` for the server. Weight 0 returns `edge`.
+
+    `overlap`: how alike the errors of both are. With 0 the sum stands, as of independent answers; with 1 it is divided
+    by the sum of the weights: two answers with the same errors are no surer than one. The class does not depend on it.
+    """
+    if weight == 0:
+        return edge
+    scores = (edge.log_probs + weight * server.log_probs) / (1 + overlap * weight)
+    return Answer.from_log_scores(np.asarray(scores, np.float32))
 
 
 def weight_of_share(weights: Mapping[float, float], share: float) -> float:
@@ -48,9 +55,11 @@ def weight_of_share(weights: Mapping[float, float], share: float) -> float:
 
 
 class Fuse:
-    def __init__(self, replace: bool, weights: dict[float, float] | None, units: int) -> None:
+    def __init__(self, replace: bool, weights: dict[float, float] | None, units: int, overlap: float = 0.0) -> None:
         """`replace`: the server's answer replaces the edge's. `weights`: weight of the server's answer, by the share of
-        the grid's `units` that it used; without it, the measured weight of the evidence's operating point counts."""
+        the grid's `units` that it used; without it, the measured weight of the evidence's operating point counts.
+        `overlap`: see `fuse`."""
+        self._overlap = overlap
         self._replace = replace
         self._weights = weights
         self._units = units
@@ -118,7 +127,7 @@ class Fuse:
         if self._replace:
             answer, origin = server, "server"
         elif weight > 0 and not provisional:
-            answer, origin = fuse(edge, server, weight), "fused"
+            answer, origin = fuse(edge, server, weight, self._overlap), "fused"
         return answer, server, origin, weight
 
 

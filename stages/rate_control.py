@@ -138,7 +138,7 @@ class ValueGate:
         link_limit: Callable[[str], int],
     ) -> ValueGate:
         """Raises UsageError when the configuration leaves no usable curve."""
-        utility = UtilityCurve.from_curves(usable_curves(config, server.name, canvas_of(server)))
+        utility = UtilityCurve.from_curves(usable_curves(config, server.name, canvas_of(server), server.head))
         return cls(config, utility, accounts, wire_bits, link_limit)
 
     async def process(self, metered: Metered) -> Metered | EdgeOnly:

@@ -61,6 +61,7 @@ class Score:
         class_tokens = features.class_token.float().cpu().numpy()
         if not all(np.isfinite(values).all() for values in (log_probs, class_tokens, *importance, *embeddings)):
             raise ValueError(f"edge model {self._edge.name!r} computed values that are not finite")
+        unknown = self._unknown(features.read, len(frames))
         for frame, crop, values in zip(frames, crops, importance, strict=True):
             if schedule := self._zoom_schedules.get(frame.camera):
                 schedule.update(crop, values)
@@ -74,9 +75,17 @@ class Score:
                 embeddings=embeddings[i],
                 edge_view=EdgeView(crops[i], class_tokens[i], thumbnails[i]),
                 score_ms=score_ms,
+                unknown=unknown[i],
             )
             for i, frame in enumerate(frames)
         ]
+
+    def _unknown(self, read: Tensor | None, frames: int) -> list[bool]:
+        """Per frame, whether it is none of the taught classes. By what the edge sees: no coding can blur it."""
+        head = self._edge.head
+        if head is None or head.unknown is None or read is None:
+            return [False] * frames
+        return [bool(rejected) for rejected in head.unknown.rejects(read.float().cpu().numpy())]
 
     def _next_crop(self, frame: Frame, thumbnail: NDArray[np.float32]) -> Box:
         schedule = self._zoom_schedules.get(frame.camera)

@@ -75,7 +75,7 @@ class Painter:
         caption = np.full((64, width, 3), 24, np.uint8)
         colour = _COLOURS[verdict.origin]
         answer = verdict.answer
-        title = f"{self._labels[answer.class_id]} {answer.prob:.0%}" if answer else "no answer"
+        title = f"{verdict.label(self._labels)} {answer.prob:.0%}" if answer else "no answer"
         if verdict.sent_s is not None:
             detail = f"{verdict.origin}: {len(verdict.units)} units, {verdict.wire_bits // 8} B"
         else:

@@ -31,6 +31,7 @@ class VerdictCounts:
     unanswered: int = 0  # frames for which not even the edge model gave an answer
     origins: Counter[str] = field(default_factory=Counter)
     drops: Counter[str] = field(default_factory=Counter)
+    unknown: int = 0  # verdicts on pictures of none of the taught classes
     with_truth: int = 0
     correct: int = 0
     edge_correct: int = 0
@@ -46,10 +47,12 @@ class VerdictCounts:
         return counts
 
     def add(self, verdict: Verdict) -> None:
-        answers = (verdict.answer, verdict.edge, verdict.server)
+        sides = (answer.class_id if answer else None for answer in (verdict.edge, verdict.server))
         self._add_result(verdict.origin, verdict.drop, verdict.sent_s, verdict.revised_from)
         self._add_sent(verdict.wire_bits, len(verdict.units), verdict.lost_units)
-        self._add_classes(verdict.frame.truth, *(answer.class_id if answer else None for answer in answers))
+        self._add_classes(verdict.frame.truth, verdict.class_id, *sides)
+        self.unanswered += verdict.answer is None
+        self.unknown += verdict.unknown
 
     def add_record(self, record: Mapping[str, Any]) -> None:
         """`record`: one object of results.jsonl; docs/outputs.md lists its keys."""
@@ -57,6 +60,8 @@ class VerdictCounts:
         self._add_result(record["origin"], record["drop"], record["sent_s"], record.get("revised_from"))
         self._add_sent(record["wire_bits"], record["units"], record.get("lost_units", 0))
         self._add_classes(record["truth"], record["class_id"], edge, server)
+        self.unanswered += record["label"] is None
+        self.unknown += record["class_id"] is None and record["label"] is not None
 
     def _add_result(self, origin: str, drop: str | None, sent_s: float | None, revised_from: object) -> None:
         self.verdicts += 1
@@ -73,7 +78,6 @@ class VerdictCounts:
         self.short_answers += lost_units > 0
 
     def _add_classes(self, truth: int | None, verdict: int | None, edge: int | None, server: int | None) -> None:
-        self.unanswered += verdict is None
         if truth is not None:
             self.with_truth += 1
             self.correct += verdict == truth

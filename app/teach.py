@@ -1,0 +1,95 @@
+"""`sagelink teach`: takes labelled pictures of your own classes, teaches a head on both models, writes the head file.
+
+Heavy imports stay inside.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from sagelink.app.options import ModelOptions, with_model_options
+from sagelink.pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from sagelink.lab.teaching import Size
+
+_CACHE = ".sagelink-teach"  # folder beside the head file
+
+
+@with_model_options
+def teach(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Folder of class folders, CSV file (file,label[,group]), or clip with CLIP.labels.csv beside it.",
+            metavar="SOURCE...",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Head file to write, for --head.")] = Path("site.head"),
+    labels: Annotated[
+        Optional[Path], typer.Option(help="CSV file with the columns file, label and optionally group, for a folder.")
+    ] = None,
+    sizes: Annotated[
+        str, typer.Option("--bytes", help="Message sizes at which the server is taught; full: the whole picture.")
+    ] = "500,1000,2000,full",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the confidence intervals.")] = 0,
+    cache: Annotated[bool, typer.Option(help="Keep computed features beside the head file.")] = True,
+    *,
+    options: ModelOptions,
+) -> None:
+    """Teach your own classes from labelled pictures; `run --head` then names them."""
+    wanted = _parse_sizes(sizes)
+    from rich.console import Console
+
+    from sagelink.lab.feature_cache import FeatureCache
+    from sagelink.lab.progress_bar import ProgressBar
+    from sagelink.lab.teach_features import FeatureMaker
+    from sagelink.lab.teach_pictures import find_pictures_to_teach
+    from sagelink.lab.teach_tables import inseparable, tables
+    from sagelink.lab.teaching import teach as teach_head
+    from sagelink.models.head import write_head
+    from sagelink.models.pair import Pair
+    from sagelink.pipeline.output_files import check_writable
+
+    settings = options.load({})
+    if settings.head is not None or settings.ship.server:
+        raise UsageError("head and ship.server have no meaning for `teach`: it teaches on both models in this process")
+    check_writable(out.parent)
+    if out.is_dir():
+        raise UsageError(f"--out {str(out)!r} is a folder; accepted: a file to write")
+    pictures = find_pictures_to_teach(sources, labels)
+    pair = Pair.load_backbones(settings)
+    console = Console()
+    for note in pictures.notes:
+        console.print(note, style="yellow", highlight=False, soft_wrap=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    kept = FeatureCache(out.parent / _CACHE if cache else None)
+    with ProgressBar(console) as bar:
+        taught = teach_head(pictures, pair, FeatureMaker(pair, settings, kept), wanted, seed, bar.show)
+    for table in tables(taught, seed):
+        console.print(table)
+    for sentence in inseparable(taught):
+        console.print(sentence, style="yellow", highlight=False, soft_wrap=True)
+    size = write_head(taught.head, out)
+    console.print(
+        f"\n{len(taught.head.classes)} classes written to {out} ({size / 1000:.1f} kB); use it with --head {out}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _parse_sizes(text: str) -> list[Size]:
+    """`1000,2000,full`: bytes ascending, the full frame (None) last. Raises UsageError."""
+    from sagelink.transport.wire import MAX_MESSAGE_BYTES
+
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    numbers = {int(word) for word in words if word.isdecimal()}
+    odd = [word for word in words if not word.isdecimal() and word != "full"]
+    if not words or odd or any(not 1 <= number <= MAX_MESSAGE_BYTES for number in numbers):
+        raise UsageError(
+            f"--bytes {text!r}; accepted: numbers from 1 to {MAX_MESSAGE_BYTES} and full, such as 1000,full"
+        )
+    return [*sorted(numbers), *([None] if "full" in words else [])]

@@ -1,0 +1,62 @@
+"""Keeps computed feature vectors on disk, so that teaching again needs only the new pictures.
+
+One small file an entry, named by a hash of everything that the features depend on. The folder holds a CACHEDIR.TAG, the
+marker by which backup programs skip a cache; it can be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Features computed by `sagelink teach`; may be deleted.\n"
+
+
+class FeatureCache:
+    """Without a folder, or where it cannot be written, nothing is kept."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        if folder is not None:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / "CACHEDIR.TAG").write_text(_TAG, encoding="utf-8")
+            except OSError:
+                self._folder = None
+
+    def load(self, *key: object) -> NDArray[np.float32] | None:
+        """The vector under a key, or None."""
+        if self._folder is None:
+            return None
+        try:
+            values = np.load(self._path(key), allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        return values.astype(np.float32) if values.ndim == 1 and np.isfinite(values).all() else None
+
+    def save(self, values: NDArray[np.float32], *key: object) -> None:
+        """A full disk costs only the cache."""
+        if self._folder is None:
+            return
+        path = self._path(key)
+        partial = path.with_suffix(f".{os.getpid()}.part")
+        try:
+            path.parent.mkdir(exist_ok=True)
+            with partial.open("wb") as file:
+                np.save(file, values.astype(np.float32), allow_pickle=False)
+            partial.replace(path)
+        except OSError:
+            self._folder = None
+        finally:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+
+    def _path(self, key: tuple[object, ...]) -> Path:
+        assert self._folder is not None
+        name = hashlib.sha256(repr(key).encode()).hexdigest()
+        return self._folder / name[:2] / f"{name}.npy"

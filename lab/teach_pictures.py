@@ -1,0 +1,306 @@
+"""Finds the labelled pictures for `sagelink teach`: class folders, CSV files and labelled clips in, `Pictures` out.
+
+A group is a sequence or a place: pictures of one group resemble each other, so cross-validation never separates them. A
+group is what the CSV file says, the interval of a clip, or what stands before the first `_` of a file's name. Near
+duplicates join their groups.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from sagelink.models.head import MAX_CLASSES, fault_of_names
+from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.types import Pixels
+from sagelink.stages.sources.image_file import SUFFIXES, read_image
+from sagelink.stages.sources.video import VideoFile
+from sagelink.stages.zoom import thumbnail_of
+
+MIN_PICTURES = 3  # of a class
+_VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".ts")
+_MAX_SIDE = 1280  # pixels: larger pictures are scaled down, so that thousands of frames fit the memory of a small box
+_FRAMES_PER_S, _FRAMES_PER_INTERVAL = 2.0, 12  # taken from a clip: neighbouring frames add little
+_NEAR = 0.02  # mean difference of grey levels (0..1) between the thumbnails of near duplicates
+_MIN_GROUPS = 5  # a class with fewer is divided into blocks of neighbouring pictures
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A labelled picture before it is read."""
+
+    name: str
+    label: str
+    group: str
+    where: Path | Pixels
+
+
+@dataclass(slots=True)
+class Pictures:
+    """Labelled pictures. The pixels are read one at a time, by index."""
+
+    classes: tuple[str, ...]
+    found: list[Found]
+    ids: np.ndarray  # (n,) class ids
+    groups: np.ndarray  # (n,) group ids
+    digests: list[str]  # of the pixels
+    notes: list[str] = field(default_factory=list)  # for the user: what was left out, and why
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def read(self, index: int) -> Pixels:
+        where = self.found[index].where
+        return _read(where) if isinstance(where, Path) else where
+
+
+def find_pictures_to_teach(sources: Sequence[Path], labels: Path | None) -> Pictures:
+    """Raises UsageError when a source has no labels, or the classes cannot be taught."""
+    if labels is not None and (len(sources) != 1 or not sources[0].is_dir()):
+        raise UsageError(f"--labels {str(labels)!r} needs one SOURCE, the folder of its pictures")
+    found = [each for source in sources for each in _of_source(source, labels)]
+    return check_pictures(found)
+
+
+def check_pictures(found: Sequence[Found]) -> Pictures:
+    """Reads every picture once, drops what cannot be used, and finds the groups. Raises UsageError."""
+    names = sorted({each.label for each in found})
+    if fault := fault_of_names(names):
+        raise UsageError(fault)
+    if len(names) > MAX_CLASSES:
+        raise UsageError(f"{len(names)} classes; accepted: 2 to {MAX_CLASSES}")
+    readable: list[Found] = []
+    digests: list[str] = []
+    thumbnails: list[np.ndarray] = []
+    first: dict[str, Found] = {}
+    unreadable, repeated = [], 0
+    for each in found:
+        try:
+            pixels = _read(each.where) if isinstance(each.where, Path) else each.where
+        except OSError as error:
+            unreadable.append(f"{each.name}: {error}")
+            continue
+        digest = hashlib.sha256(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).data).hexdigest()
+        known = first.setdefault(digest, each)
+        if known.label != each.label:
+            raise UsageError(
+                f"{known.name!r} in class {known.label!r} and {each.name!r} in class {each.label!r} are the same "
+                "picture; accepted: each picture in one class"
+            )
+        if known is not each:
+            repeated += 1
+            continue
+        readable.append(each)
+        digests.append(digest)
+        thumbnails.append(thumbnail_of(pixels).ravel())
+    notes = []
+    if unreadable:
+        notes.append(f"{len(unreadable)} pictures cannot be read and are left out, first: {unreadable[0]}")
+    if repeated:
+        notes.append(f"{repeated} pictures are exact copies of others of their class and are left out")
+    _check_counts(names, readable, unreadable)
+    ids = np.array([names.index(each.label) for each in readable])
+    groups = _groups(readable, np.array(thumbnails), ids, names, notes)
+    return Pictures(tuple(names), readable, ids, groups, digests, notes)
+
+
+def _check_counts(names: Sequence[str], readable: Sequence[Found], unreadable: Sequence[str]) -> None:
+    if len(names) < 2:
+        found = f"only class {names[0]!r}" if names else "no labelled picture"
+        raise UsageError(
+            f"{found}: a head tells at least two classes apart. Add pictures of what else the camera sees, such as a "
+            "class 'empty' or 'other'"
+        )
+    counts = Counter(each.label for each in readable)
+    if few := [name for name in names if counts[name] < MIN_PICTURES]:
+        missing = f"; {len(unreadable)} files cannot be read, first: {unreadable[0]}" if unreadable else ""
+        listed = ", ".join(f"{name!r} ({counts[name]})" for name in few[:5])
+        raise UsageError(f"too few pictures in {listed}; accepted: {MIN_PICTURES} or more a class{missing}")
+
+
+def _groups(
+    found: Sequence[Found], thumbnails: np.ndarray, ids: np.ndarray, names: Sequence[str], notes: list[str]
+) -> np.ndarray:
+    """Group ids (n,): the stated groups, divided where a class has too few, and joined by near duplicates."""
+    stated = [each.group for each in found]
+    labels = [f"{group}\n" for group in stated]
+    divided = []
+    for c, name in enumerate(names):
+        rows = np.flatnonzero(ids == c)
+        if len({stated[row] for row in rows}) < 2:
+            divided.append(name)
+            blocks = np.array_split(rows, min(_MIN_GROUPS, len(rows)))
+            for number, block in enumerate(blocks):
+                for row in block:
+                    labels[row] = f"{stated[row]}\n{name}\n{number}"
+    if divided:
+        shown = ", ".join(divided[:5]) + (" ..." if len(divided) > 5 else "")
+        notes.append(
+            f"one sequence only in {shown}: it was divided into blocks, so the accuracy of other places may be lower"
+        )
+    parents = list(range(len(found)))
+
+    def root(row: int) -> int:
+        while parents[row] != row:
+            parents[row] = row = parents[parents[row]]
+        return row
+
+    first_of: dict[str, int] = {}
+    for row, label in enumerate(labels):
+        parents[root(row)] = root(first_of.setdefault(label, row))
+    fixed = set(divided)
+    joined = 0
+    for row in range(1, len(found)):
+        near = np.flatnonzero(np.abs(thumbnails[:row] - thumbnails[row]).mean(1) < _NEAR)
+        for other in near:
+            # In a class of one sequence all frames may be near each other: joined, none could be held out.
+            if root(int(other)) != root(row) and names[ids[row]] not in fixed and names[ids[other]] not in fixed:
+                parents[root(row)] = root(int(other))
+                joined += 1
+    if joined:
+        notes.append(f"{joined} groups were joined, because they hold near duplicates")
+    roots = [root(row) for row in range(len(found))]
+    return np.unique(roots, return_inverse=True)[1]
+
+
+def _read(path: Path) -> Pixels:
+    return _bounded(read_image(path))
+
+
+def _bounded(pixels: Pixels) -> Pixels:
+    """The picture with its longer side at most _MAX_SIDE."""
+    height, width = pixels.shape[:2]
+    scale = _MAX_SIDE / max(height, width)
+    if scale >= 1:
+        return pixels
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0))
+
+
+def _of_source(source: Path, labels: Path | None) -> list[Found]:
+    if not source.exists():
+        raise UsageError(f"source {str(source)!r} does not exist; accepted: class folders, a CSV file, a labelled clip")
+    if labels is not None:
+        return [*_of_csv(labels, source)]
+    if source.is_dir():
+        return _of_folder(source)
+    if source.suffix.lower() == ".csv":
+        return [*_of_csv(source, source.parent)]
+    return [*_of_clip(source)]
+
+
+def _of_folder(folder: Path) -> list[Found]:
+    """Class folders, and labelled clips, in a folder."""
+    found = []
+    for place in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        paths = sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        if not paths:
+            raise UsageError(f"class folder {str(place)!r} holds no pictures; accepted: {', '.join(SUFFIXES)}")
+        for path in paths:
+            inner = path.relative_to(place).parent.as_posix()
+            found.append(Found(str(path), place.name, f"{inner}/{path.stem.partition('_')[0]}", path))
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in _VIDEO_SUFFIXES and path.with_suffix(".labels.csv").is_file():
+            found += _of_clip(path)
+    if not found:
+        raise UsageError(
+            f"folder {str(folder)!r} holds no class folders; accepted: one folder a class with its pictures, --labels "
+            "with a CSV file (file,label), or clips with CLIP.labels.csv beside them"
+        )
+    return found
+
+
+def _rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Place for messages, and values by column, of each line of a CSV file."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            columns, rows = reader.fieldnames or [], list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"labels {str(path)!r} cannot be read: {error}") from None
+    if missing := [column for column in needed if column not in columns]:
+        raise UsageError(
+            f"labels {str(path)!r} lacks the column {missing[0]!r}; found: {', '.join(columns) or 'none'}; accepted: "
+            f"columns {', '.join(needed)}"
+        )
+    for line, row in enumerate(rows, 2):
+        yield f"labels {str(path)!r}, line {line}", {key: (row[key] or "").strip() for key in columns if key in row}
+
+
+def _of_csv(path: Path, folder: Path) -> Iterator[Found]:
+    for where, row in _rows(path, ("file", "label")):
+        picture = folder / row["file"]
+        if not picture.is_file():
+            raise UsageError(f"{where}: {str(picture)!r} does not exist")
+        if not row["label"]:
+            raise UsageError(f"{where}: the label is empty; accepted: a class name")
+        group = row.get("group") or f"{picture.parent}/{picture.stem.partition('_')[0]}"
+        yield Found(str(picture), row["label"], group, picture)
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A part of a clip that shows one class."""
+
+    start_s: float
+    end_s: float
+    label: str
+
+
+def read_intervals(path: Path) -> list[Interval]:
+    """The lines of CLIP.labels.csv, by time. Raises UsageError."""
+    intervals = []
+    for where, row in _rows(path, ("start_s", "end_s", "label")):
+        try:
+            start_s, end_s = float(row["start_s"]), float(row["end_s"])
+        except ValueError:
+            raise UsageError(f"{where}: {row['start_s']!r} to {row['end_s']!r}; accepted: seconds as numbers") from None
+        if not 0 <= start_s < end_s < float("inf"):
+            raise UsageError(f"{where}: {start_s:g} to {end_s:g}; accepted: an end after the start, from 0 on")
+        if not row["label"]:
+            raise UsageError(f"{where}: the label is empty; accepted: a class name")
+        intervals.append(Interval(start_s, end_s, row["label"]))
+    if not intervals:
+        raise UsageError(f"labels {str(path)!r} holds no interval; accepted: lines of start_s,end_s,label")
+    return sorted(intervals, key=lambda interval: interval.start_s)
+
+
+def _of_clip(clip: Path) -> Iterator[Found]:
+    """Frames of the labelled intervals of a clip, evenly spread; each interval is a group."""
+    path = clip.with_suffix(".labels.csv")
+    if not path.is_file():
+        raise UsageError(
+            f"source {str(clip)!r} has no labels; accepted: {path.name!r} beside it, with lines of start_s,end_s,label"
+        )
+    intervals = read_intervals(path)
+    wanted = [
+        (time_s, interval, f"{clip}@{interval.start_s:g}") for interval in intervals for time_s in _times(interval)
+    ]
+    wanted.sort(key=lambda each: each[0])
+    video = VideoFile(clip)
+    taken: defaultdict[str, int] = defaultdict(int)
+    try:
+        for frame in video:
+            while wanted and frame.stream_s >= wanted[0][0]:
+                _, interval, group = wanted.pop(0)
+                if frame.stream_s <= interval.end_s:
+                    taken[interval.label] += 1
+                    name = f"{clip} at {frame.stream_s:.2f} s"
+                    yield Found(name, interval.label, group, _bounded(frame.pixels))
+            if not wanted:
+                return
+    finally:
+        video.close()
+
+
+def _times(interval: Interval) -> list[float]:
+    length = interval.end_s - interval.start_s
+    count = max(1, min(_FRAMES_PER_INTERVAL, int(length * _FRAMES_PER_S)))
+    return [interval.start_s + (number + 0.5) * length / count for number in range(count)]

@@ -1,0 +1,62 @@
+"""Fits the rule that rejects pictures of none of the classes (`models.head.UnknownRule`) to taught pictures.
+
+Features (n, F), class ids and folds in; the rule in a compact form and its held-out rejection rate out. The threshold
+comes from held-out pictures: the classifier has never seen their sequence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sagelink.lab.discriminant import Discriminant, Ids, Matrix
+from sagelink.models.head import UnknownCard, UnknownRule
+
+_MAX_BASIS_BYTES = 16_384  # in the head file
+_MAX_RANK = 32
+_DEVIATIONS, _QUANTILE = 2.5, 0.99  # of the logarithm of held-out scores
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UnknownFit:
+    card: UnknownCard
+    rule: UnknownRule
+    held_out_rate: float  # share of held-out pictures above the threshold
+
+
+def fit_unknown(features: Matrix, ids: Ids, folds: Ids, shrinkage: float) -> UnknownFit:
+    scores = np.zeros(len(ids))
+    for fold in np.unique(folds):
+        held, rest = folds == fold, folds != fold
+        known = np.unique(ids[rest])
+        rule = _rule(features[rest], np.searchsorted(known, ids[rest]), len(known), shrinkage, 0.0)
+        scores[held] = rule.scores(features[held].astype(np.float32))
+    logs = np.log(np.maximum(scores, 1e-6))
+    threshold = float(np.exp(max(logs.mean() + _DEVIATIONS * logs.std(), np.quantile(logs, _QUANTILE))))
+    rule = _rule(features, ids, int(ids.max()) + 1, shrinkage, threshold)
+    card = UnknownCard(residual=rule.residual, threshold=threshold)
+    return UnknownFit(card, rule, float((scores > threshold).mean()))
+
+
+def _rule(features: Matrix, ids: Ids, classes: int, shrinkage: float, threshold: float) -> UnknownRule:
+    """A factor model of the covariance within classes, whose directions include those between class means."""
+    discriminant = Discriminant(features, ids, classes)
+    centre = features.mean(0)
+    within = features - discriminant.means[ids]
+    width = features.shape[1]
+    rank = min(_MAX_RANK, max(4, _MAX_BASIS_BYTES // (2 * width)), width, len(features))
+    spread = np.linalg.svd(discriminant.means - centre, full_matrices=False)[2][: max(0, min(classes - 1, rank // 2))]
+    rest = within - (within @ spread.T) @ spread
+    axes = np.linalg.eigh(rest.T @ rest)[1][:, ::-1][:, : rank - len(spread)].T
+    basis = np.concatenate([spread, axes])
+    total = np.square(within).sum() / len(within)
+    variances = np.square(within @ basis.T).mean(0)
+    mean_variance = total / width
+    residual = max(total - variances.sum(), 0) / max(width - len(basis), 1)
+    residual = (1 - shrinkage) * residual + shrinkage * mean_variance
+    variances = (1 - shrinkage) * variances + shrinkage * mean_variance
+    scaled = (basis / np.sqrt(variances)[:, None]).astype(np.float32)
+    means = ((discriminant.means - centre) @ scaled.T).astype(np.float32)
+    card = UnknownCard(residual=float(1 / residual), threshold=threshold)
+    return UnknownRule.from_tensors(scaled, centre.astype(np.float32), means, card)

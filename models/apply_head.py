@@ -1,0 +1,74 @@
+"""Puts the classifiers of a head file on the models of a pair. The backbones are shared, not copied."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+import torch
+from timm.models.vision_transformer import VisionTransformer
+
+from sagelink.models.head import Floats, Head, HeadSide
+from sagelink.models.loading import Model, Partial
+from sagelink.models.readout import LinearReadout
+from sagelink.pipeline.errors import UsageError
+
+
+def backbone_digest(model: Model) -> str:
+    """A hash of the weights of a model without its classifier: 16 hexadecimal digits."""
+    state = hashlib.sha256()
+    for network in (model.vit, model.partial.vit) if model.partial else (model.vit,):
+        for key, tensor in network.state_dict().items():
+            if not key.startswith("head."):
+                state.update(key.encode() + np.ascontiguousarray(tensor.cpu().numpy()).data)
+    return state.hexdigest()[:16]
+
+
+def apply_head(head: Head, edge: Model, server: Model) -> tuple[Model, Model]:
+    """Both models with the classes of the head. Raises UsageError if the head was taught on other backbones."""
+    return _apply(head, head.edge, edge, "edge"), _apply(head, head.server, server, "server")
+
+
+def _apply(head: Head, side: HeadSide, model: Model, role: str) -> Model:
+    found = backbone_digest(model)
+    if side.card.backbone != found:
+        raise UsageError(
+            f"the head was taught on {role} model {side.card.model!r} with backbone {side.card.backbone}; this "
+            f"{role} model {model.name!r} has backbone {found}; accepted: the same weights, or teach again with these"
+        )
+    width = model.vit.embed_dim * (2 if side.card.reads == "token+mean" else 1)
+    if side.weight.shape[1] != width or (side.card.reads != "mean" and model.vit.cls_token is None):
+        raise UsageError(
+            f"the head reads {side.weight.shape[1]} features ({side.card.reads}) of {role} model {model.name!r}, which "
+            f"has {width}; teach again with this model"
+        )
+    return with_classes(model, head.classes, readout(side), head)
+
+
+def readout(side: HeadSide) -> LinearReadout:
+    """The classifier of a side; its logits are already divided by the temperature."""
+    scale = 1 / side.card.temperature
+    return LinearReadout(_tensor(side.weight * scale), _tensor(side.bias * scale), side.card.reads)
+
+
+def with_classes(model: Model, labels: tuple[str, ...], classifier: LinearReadout, head: Head | None) -> Model:
+    """The model with another classifier on the same backbone."""
+    classifier = classifier.to(model.mean.device).eval()
+    partial = model.partial
+    if partial is not None:
+        partial = Partial(_with_classifier(partial.vit, classifier), partial.max_bytes, partial.max_units)
+    network = _with_classifier(model.vit, classifier)
+    return replace(model, vit=network, labels=labels, partial=partial, head=head)
+
+
+def _with_classifier(network: VisionTransformer, classifier: LinearReadout) -> VisionTransformer:
+    taught = copy.copy(network)  # shallow: the blocks are the same objects
+    taught._modules = network._modules | {"head": classifier}
+    taught.num_classes = len(classifier.bias)
+    return taught
+
+
+def _tensor(values: Floats) -> torch.Tensor:
+    return torch.from_numpy(np.array(values, np.float32))

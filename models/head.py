@@ -1,0 +1,292 @@
+"""The head file: classifiers for the user's own classes, for both frozen backbones of a pair (`sagelink teach`).
+
+One safetensors file. Tensors, in half precision:
+
+- `edge.weight`, `server.weight`: (C, F); `edge.bias`, `server.bias`: (C,). F is D, or 2 D if the head reads the class
+  token and the mean of the units (`models.readout`).
+- `unknown.basis`: (R, F), `unknown.centre`: (F,), `unknown.means`: (C, R): see `UnknownRule`.
+
+Everything else is one JSON object in the metadata, under `sagelink_head`: `HeadCard`. A head file may come from
+anywhere, so `read_head` checks every size before it allocates, and every number.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from sagelink.models.readout import Reads
+from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.types import UNKNOWN
+
+Floats: TypeAlias = NDArray[np.float32]
+
+MAX_CLASSES = 1000
+_MAX_NAME = 100  # characters
+_MAX_FEATURES = 16_384
+_MAX_FILE_BYTES = 64_000_000
+_MAX_CARD_BYTES = 1_000_000
+_KEY = "sagelink_head"
+_FORBIDDEN = '/\\<>"'  # paths and HTML: names become folders, topics and page content
+
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_Weight = tuple[Annotated[int, Field(gt=0, le=1 << 30)], Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]]
+
+
+class SideCard(BaseModel):
+    """The metadata of one side."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(max_length=200, description="Name of the model that was taught")
+    backbone: str = Field(pattern=r"^[0-9a-f]{16}$", description="Fingerprint of its weights without the classifier")
+    reads: Reads
+    temperature: float = Field(gt=0, le=1000, allow_inf_nan=False, description="The logits are divided by it")
+
+
+class UnknownCard(BaseModel):
+    """The numbers of `UnknownRule`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    residual: float = Field(ge=0, allow_inf_nan=False)
+    threshold: _Finite
+
+
+class HeadCard(BaseModel):
+    """The metadata of a head file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: int = Field(1, ge=1, le=1)
+    classes: tuple[str, ...] = Field(min_length=2, max_length=MAX_CLASSES)
+    edge: SideCard
+    server: SideCard
+    gate_bits: float = Field(ge=0, allow_inf_nan=False, description="Threshold of the min-entropy gate")
+    weights: tuple[_Weight, ...] = Field(
+        min_length=1, max_length=64, description="Fusion weight of the server's answer by message bytes, rising"
+    )
+    overlap: float = Field(
+        0.0, ge=0, le=1, description="How alike the errors of both sides are: 0, independent; 1, the same"
+    )
+    unknown: UnknownCard | None = None
+    card: dict[str, JsonValue] = Field(default_factory=dict, description="Model card: what was taught, and how well")
+
+    @field_validator("classes")
+    @classmethod
+    def _good_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if fault := fault_of_names(names):
+            raise ValueError(fault)
+        return names
+
+    @model_validator(mode="after")
+    def _weights_rise(self) -> HeadCard:
+        sizes, weights = zip(*self.weights, strict=True)
+        if list(sizes) != sorted(set(sizes)) or list(weights) != sorted(weights):
+            raise ValueError("weights: bytes must rise, and weights must not fall")
+        return self
+
+
+def fault_of_names(names: Sequence[str]) -> str | None:
+    """Why these cannot be the names of classes; None if they can."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if not name or name != name.strip() or len(name) > _MAX_NAME:
+            return f"class name {name!r}: accepted: 1 to {_MAX_NAME} characters, without spaces at the ends"
+        for character in name:
+            if character in _FORBIDDEN or unicodedata.category(character)[0] == "C":
+                return f"class name {name!r} contains {character!r}; accepted: no control characters, no {_FORBIDDEN}"
+        folded = unicodedata.normalize("NFKC", name).casefold()
+        if folded == UNKNOWN:
+            return f"class name {name!r} is reserved for pictures of none of the classes; accepted: another name"
+        if folded in seen:
+            return f"class names {seen[folded]!r} and {name!r} are too alike; accepted: names that differ in letters"
+        seen[folded] = name
+    return None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeadSide:
+    """The classifier of one side."""
+
+    card: SideCard
+    weight: Floats  # (C, F)
+    bias: Floats  # (C,)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UnknownRule:
+    """Rejects pictures that are none of the classes, by features that the edge head reads.
+
+    The score is the squared distance to the nearest class mean in whitened features. The whitening is a factor model of
+    the covariance within classes: R directions with a variance each, and one variance for all others. A picture with a
+    score above the threshold is unknown.
+    """
+
+    basis: Floats  # (R, F), each row an orthonormal direction divided by its standard deviation
+    centre: Floats  # (F,) mean of the features
+    means: Floats  # (C, R) class means in the basis
+    residual: float  # 1 / variance of the other directions
+    scale: Floats  # (R,) lengths of the rows of the basis
+    threshold: float
+
+    @classmethod
+    def from_tensors(cls, basis: Floats, centre: Floats, means: Floats, card: UnknownCard) -> UnknownRule:
+        lengths = np.linalg.norm(basis, axis=1).astype(np.float32)
+        return cls(basis, centre, means, card.residual, lengths, card.threshold)
+
+    def scores(self, features: Floats) -> Floats:
+        """(B, F) to (B,)."""
+        centred = features - self.centre
+        projected = centred @ self.basis.T  # (B, R)
+        near = np.square(projected[:, None] - self.means).sum(2).min(1)
+        inside = np.square(projected / np.maximum(self.scale, 1e-12)).sum(1)
+        rest = np.maximum(np.square(centred).sum(1) - inside, 0)
+        return np.asarray(near + self.residual * rest, np.float32)
+
+    def rejects(self, features: Floats) -> NDArray[np.bool_]:
+        return np.asarray(self.scores(features) > self.threshold)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Head:
+    """A loaded head file."""
+
+    card: HeadCard
+    edge: HeadSide
+    server: HeadSide
+    unknown: UnknownRule | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.card.classes
+
+    def fusion_weight(self, sizes: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Weights of the server's answers to messages of these sizes in bytes."""
+        known, weights = zip(*self.card.weights, strict=True)
+        return np.asarray(np.interp(np.log(sizes), np.log(known), weights), np.float64)
+
+
+def head_bytes(head: Head) -> bytes:
+    """The content of the head file. Raises UsageError where a number is not finite in half precision."""
+    tensors = {
+        f"{name}.{part}": value
+        for name, side in (("edge", head.edge), ("server", head.server))
+        for part, value in (("weight", side.weight), ("bias", side.bias))
+    }
+    if head.unknown is not None:
+        rule = head.unknown
+        tensors |= {"unknown.basis": rule.basis, "unknown.centre": rule.centre, "unknown.means": rule.means}
+    halves = {key: np.asarray(value, np.float16) for key, value in tensors.items()}
+    for key, value in halves.items():
+        if not np.isfinite(value).all():
+            raise UsageError(f"the taught classifier has numbers in {key!r} that half precision cannot hold")
+    return save(halves, {_KEY: head.card.model_dump_json()})
+
+
+def write_head(head: Head, path: Path) -> int:
+    """Writes the file in one step, so an interrupted write leaves the old file. Returns its size in bytes."""
+    content = head_bytes(head)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError as error:
+        raise UsageError(f"head file {str(path)!r} cannot be written: {error.strerror}") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    return len(content)
+
+
+def read_head(path: Path) -> Head:
+    """Raises UsageError for a file that is missing, damaged, too large, or holds anything unexpected."""
+    where = f"head file {str(path)!r}"
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise UsageError(f"{where} is not a file; accepted: a file that `sagelink teach` wrote")
+        if size > _MAX_FILE_BYTES:
+            raise UsageError(f"{where} has {size} bytes; accepted: up to {_MAX_FILE_BYTES}")
+        with safe_open(path, "np") as file:
+            card = _read_card(file.metadata() or {}, where)
+            shapes = _shapes(card)
+            keys = set(file.keys())
+            if keys != set(shapes):
+                odd = min(keys ^ set(shapes))
+                raise UsageError(f"{where} {'lacks' if odd in shapes else 'holds an unknown'} tensor {odd!r}")
+            slices = {key: file.get_slice(key) for key in shapes}
+            found = {key: (tuple(part.get_shape()), part.get_dtype()) for key, part in slices.items()}
+            _check_shapes(found, shapes, where)
+            tensors = {key: file.get_tensor(key).astype(np.float32) for key in shapes}
+    except FileNotFoundError:
+        raise UsageError(f"{where} does not exist; `sagelink teach` writes such files") from None
+    except (SafetensorError, OSError) as error:
+        raise UsageError(
+            f"{where} is damaged or not a head file: {error}; accepted: a file of `sagelink teach`"
+        ) from None
+    for key, value in tensors.items():
+        if not np.isfinite(value).all():
+            raise UsageError(f"{where}: {key!r} holds numbers that are not finite")
+    edge, server = (
+        HeadSide(side, tensors[f"{name}.weight"], tensors[f"{name}.bias"])
+        for name, side in (("edge", card.edge), ("server", card.server))
+    )
+    rule = None
+    if card.unknown is not None:
+        basis, centre, means = (tensors[f"unknown.{part}"] for part in ("basis", "centre", "means"))
+        rule = UnknownRule.from_tensors(basis, centre, means, card.unknown)
+    return Head(card, edge, server, rule)
+
+
+def _read_card(metadata: Mapping[str, str], where: str) -> HeadCard:
+    text = metadata.get(_KEY)
+    if text is None:
+        raise UsageError(f"{where} is a safetensors file but no head; accepted: a file that `sagelink teach` wrote")
+    if len(text) > _MAX_CARD_BYTES:
+        raise UsageError(f"{where}: its metadata has {len(text)} bytes; accepted: up to {_MAX_CARD_BYTES}")
+    try:
+        return HeadCard.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "metadata"
+        raise UsageError(f"{where}: {place}: {first['msg']}") from None
+
+
+_Shape = tuple[int | None, ...]  # None: any size up to _MAX_FEATURES
+
+
+def _shapes(card: HeadCard) -> dict[str, _Shape]:
+    count = len(card.classes)
+    shapes: dict[str, _Shape] = {}
+    for name in ("edge", "server"):
+        shapes |= {f"{name}.weight": (count, None), f"{name}.bias": (count,)}
+    if card.unknown is not None:
+        shapes |= {"unknown.basis": (None, None), "unknown.centre": (None,), "unknown.means": (count, None)}
+    return shapes
+
+
+def _check_shapes(found: Mapping[str, tuple[tuple[int, ...], str]], expected: Mapping[str, _Shape], where: str) -> None:
+    for key, (shape, dtype) in found.items():
+        fits = len(shape) == len(expected[key]) and all(
+            0 < size <= _MAX_FEATURES if wanted is None else size == wanted
+            for size, wanted in zip(shape, expected[key], strict=True)
+        )
+        if dtype != "F16" or not fits:
+            accepted = "x".join("n" if size is None else str(size) for size in expected[key])
+            raise UsageError(f"{where}: {key!r} is {dtype} of shape {shape}; accepted: F16 of shape {accepted}")
+    if "unknown.basis" in found:
+        rank, width = found["unknown.basis"][0]
+        if found["unknown.centre"][0] != (width,) or found["unknown.means"][0][1] != rank:
+            raise UsageError(f"{where}: the shapes of its 'unknown' tensors do not fit each other")
+        if width != found["edge.weight"][0][1]:
+            raise UsageError(f"{where}: 'unknown.basis' and 'edge.weight' are for different features")

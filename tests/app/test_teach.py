@@ -1,0 +1,171 @@
+"""`sagelink teach` and a run with the taught head: the tutorial as it is written, on drawn pictures of new classes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from sagelink.models.head import read_head
+from tests.app.runs import read
+
+PAGE = Path(__file__).parents[2] / "docs" / "own-classes.md"
+CLASSES = ("gate-open", "gate-shut", "lorry")
+
+
+def drawing(kind: str, seed: int) -> np.ndarray:
+    """Grey ground with bars, a closed wall, or a box on wheels: the demo pair knows none of them."""
+    rng = np.random.default_rng(seed)
+    picture = np.full((112, 112, 3), rng.integers(90, 160), np.uint8)
+    left, top = (int(value) for value in rng.integers(8, 30, 2))
+    colour = tuple(int(value) for value in rng.integers(0, 255, 3))
+    if kind == "gate-open":
+        for x in (left, left + 60):
+            cv2.rectangle(picture, (x, top), (x + 8, top + 70), colour, -1)
+    elif kind == "gate-shut":
+        for x in range(left, left + 70, 10):
+            cv2.rectangle(picture, (x, top), (x + 6, top + 70), colour, -1)
+    else:
+        cv2.rectangle(picture, (left, top + 10), (left + 60, top + 50), colour, -1)
+        for x in (left + 12, left + 48):
+            cv2.circle(picture, (x, top + 54), 9, (20, 20, 20), -1)
+    return np.clip(picture + rng.normal(0, 6, picture.shape), 0, 255).astype(np.uint8)
+
+
+def draw(folder: Path, per_class: int, seed: int) -> None:
+    for number, kind in enumerate(CLASSES):
+        (folder / kind).mkdir(parents=True)
+        for index in range(per_class):
+            pixels = drawing(kind, seed + 100 * number + index)
+            Image.fromarray(pixels).save(folder / kind / f"day{index}_1.png")
+
+
+def test_the_tutorial_as_it_is_written(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw(tmp_path / "pictures", 8, seed=0)
+    draw(tmp_path / "held-out", 8, seed=5000)
+    lines = "".join(re.findall(r"```sh\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)).splitlines()
+    assert [line.split()[:2] for line in lines] == [["sagelink", name] for name in ("teach", "eval", "run")]
+    for line in lines:
+        code, printed = command(*shlex.split(line)[1:])
+        assert code == 0, printed
+
+    head = read_head(tmp_path / "site.head")
+    assert head.classes == CLASSES
+    assert (tmp_path / "site.head").stat().st_size < 64_000
+    assert (tmp_path / ".sagelink-teach" / "CACHEDIR.TAG").is_file()
+    assert head.card.card["pictures"] == dict.fromkeys(CLASSES, 8)
+
+    report = json.loads((tmp_path / "runs/eval/eval.json").read_text())
+    (row,) = report["rows"]
+    assert (row["codec"], row["cap_bytes"], report["images"]) == ("auto", 1000, 24)
+    assert row["server_acc"] >= 0.75
+    assert row["fused_acc"] >= 0.75
+    assert report["per_class"].keys() == {*CLASSES}
+    assert np.array(report["confusion"]).sum() == 24
+    assert np.trace(report["confusion"]) == round(24 * row["fused_acc"])
+    assert 0 <= report["ece"] == row["ece"] <= 0.4
+    assert report["unknown"] <= 0.25
+
+    results, summary = read(tmp_path / "runs/site")
+    assert {line["label"] for line in results} <= {*CLASSES, "unknown"}
+    for line in results:
+        assert (line["class_id"] is None) == (line["label"] == "unknown")
+        assert line["edge"]["label"] in CLASSES
+    assert summary["unknown"] == sum(line["label"] == "unknown" for line in results)
+    right = sum(line["label"] == Path(line["name"]).parent.name for line in results)
+    assert right >= 0.7 * len(results)
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A head on drawn pictures, taught without crops of full frames to save time."""
+    from sagelink.app import cli
+
+    folder = tmp_path_factory.mktemp("taught")
+    draw(folder / "pictures", 4, seed=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "sys.argv",
+            [
+                "sagelink",
+                "teach",
+                f"{folder}/pictures",
+                "--out",
+                f"{folder}/s.head",
+                "--models",
+                "demo",
+                "--bytes",
+                "600",
+            ],
+        )
+        assert cli._run_app() == 0
+    return folder / "s.head"
+
+
+def test_a_foreign_scene_is_unknown(command, taught: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "foreign"
+    folder.mkdir()
+    for seed in range(6):
+        noise = np.random.default_rng(seed).integers(0, 256, (112, 112, 3), np.uint8)
+        Image.fromarray(noise).save(folder / f"{seed}.png")
+    code, printed = command("run", folder, "--models", "demo", "--head", taught, "--out", tmp_path / "out")
+    assert code == 0, printed
+    lines, _ = read(tmp_path / "out")
+    assert [(line["label"], line["class_id"]) for line in lines] == [("unknown", None)] * 6
+    assert "none of the classes" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--server", "mqtt://127.0.0.1:1"), "a server in another process cannot get your classes yet"),
+        (("--set", "gate.threshold=1.6"), "with 3 classes an answer has at most 1.58 bits"),
+        (("--set", "server.model=demo-edge"), "server model 'demo-server' with backbone"),
+    ],
+)
+def test_a_head_that_cannot_be_used_is_refused(command, taught: Path, arguments: tuple[str, ...], message: str) -> None:
+    code, printed = command("run", "synthetic:3", "--models", "demo", "--head", taught, *arguments)
+    assert code == 2
+    assert message in printed
+
+
+def test_teaching_again_takes_features_from_the_cache_and_gives_the_same_head(command, taught: Path) -> None:
+    entries = {*taught.parent.rglob("*.npy")}
+    again = taught.with_name("again.head")
+    code, printed = command(
+        "teach", taught.parent / "pictures", "--out", again, "--models", "demo", "--bytes", "600"
+    )  # fmt: skip
+    assert code == 0, printed
+    assert {*taught.parent.rglob("*.npy")} == entries
+    assert again.read_bytes() == taught.read_bytes()
+
+
+def test_ctrl_c_leaves_the_old_head_and_no_half_file(
+    command, taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sagelink.lab.teach_features import FeatureMaker
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "site.head"
+    out.write_bytes(taught.read_bytes())
+    monkeypatch.setattr(FeatureMaker, "server", interrupt)
+    code, printed = command("teach", taught.parent / "pictures", "--out", out, "--models", "demo")
+    assert (code, "interrupted" in printed) == (1, True)
+    assert out.read_bytes() == taught.read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"site.head", ".sagelink-teach"}
+
+
+@pytest.mark.parametrize("sizes", ["", "0", "half", "1000,-5"])
+def test_bad_sizes_are_refused(command, sizes: str, tmp_path: Path) -> None:
+    code, printed = command("teach", tmp_path, "--bytes", sizes, "--models", "demo")
+    assert code == 2
+    assert "--bytes" in printed

@@ -1,0 +1,140 @@
+"""Which pictures are taught: sources, groups, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from sagelink.lab.teach_pictures import find_pictures_to_teach, read_intervals
+from sagelink.pipeline.errors import UsageError
+
+Draw = Callable[..., Path]
+
+
+def noise(seed: int, side: int = 48) -> np.ndarray:
+    small = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
+    return np.kron(small, np.ones((side // 6, side // 6, 1), np.uint8))
+
+
+@pytest.fixture
+def draw(tmp_path: Path) -> Draw:
+    """Writes a picture; the same seed gives the same pixels."""
+
+    def write(name: str, seed: int, offset: int = 0) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.clip(noise(seed).astype(int) + offset, 0, 255).astype(np.uint8)).save(path)
+        return path
+
+    return write
+
+
+def two_classes(draw: Draw, folder: str = "own") -> None:
+    for number in range(4):
+        draw(f"{folder}/open/a_{number}.png", number)
+        draw(f"{folder}/shut/b{number}_0.png", 100 + number)
+
+
+def test_class_folders_give_names_and_groups(draw: Draw, tmp_path: Path) -> None:
+    two_classes(draw)
+    pictures = find_pictures_to_teach([tmp_path / "own"], None)
+    assert pictures.classes == ("open", "shut")
+    assert [*pictures.ids] == [0] * 4 + [1] * 4
+    # `a` is the only sequence of its class: it is divided, so that something can be held out.
+    assert len({*pictures.groups[:4]}) == 4
+    assert len({*pictures.groups[4:]}) == 4
+    assert "one sequence only in open" in pictures.notes[0]
+    assert pictures.read(0).shape == (48, 48, 3)
+
+
+def test_near_duplicates_are_one_group(draw: Draw, tmp_path: Path) -> None:
+    two_classes(draw)
+    draw("own/shut/b9_0.png", 100, offset=2)
+    pictures = find_pictures_to_teach([tmp_path / "own"], None)
+    names = [Path(each.name).name for each in pictures.found]
+    assert pictures.groups[names.index("b9_0.png")] == pictures.groups[names.index("b0_0.png")]
+    assert len({*pictures.groups[4:]}) == 4
+
+
+def test_a_csv_file_gives_labels_and_groups(draw: Draw, tmp_path: Path) -> None:
+    for number in range(6):
+        draw(f"flat/{number}.png", number)
+    lines = ["file,label,group", *(f"{n}.png,{'ab'[n % 2]},g{n // 2}" for n in range(6))]
+    (tmp_path / "flat" / "labels.csv").write_text("\n".join(lines))
+    by_option = find_pictures_to_teach([tmp_path / "flat"], tmp_path / "flat" / "labels.csv")
+    by_source = find_pictures_to_teach([tmp_path / "flat" / "labels.csv"], None)
+    for pictures in (by_option, by_source):
+        assert [*pictures.ids] == [0, 1] * 3
+        assert pictures.groups[0] == pictures.groups[1] != pictures.groups[2]
+
+
+def test_a_clip_gives_frames_from_inside_its_intervals(tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mp4"
+    with av.open(str(clip), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 48
+        for number in range(60):
+            frame = av.VideoFrame.from_ndarray(noise(number), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with pytest.raises(UsageError, match=r"clip\.labels\.csv"):
+        find_pictures_to_teach([clip], None)
+    clip.with_suffix(".labels.csv").write_text("start_s,end_s,label\n0,2,empty\n2.5,4,car\n4.5,5.9,empty\n")
+    pictures = find_pictures_to_teach([clip], None)
+    assert pictures.classes == ("car", "empty")
+    assert [*pictures.ids] == [1] * 4 + [0] * 3 + [1] * 2
+    assert len({*pictures.groups[pictures.ids == 1]}) == 2
+
+
+@pytest.mark.parametrize("line", ["x,2,a", "2,1,a", "-1,2,a", "0,inf,a", "0,2,"])
+def test_bad_intervals_are_refused_by_line(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "clip.labels.csv"
+    path.write_text(f"start_s,end_s,label\n{line}\n")
+    with pytest.raises(UsageError, match="line 2"):
+        read_intervals(path)
+
+
+def test_what_cannot_be_taught_is_refused(draw: Draw, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    with pytest.raises(UsageError, match="does not exist"):
+        find_pictures_to_teach([own], None)
+    draw("own/open/1.png", 1)
+    with pytest.raises(UsageError, match="only class 'open'"):
+        find_pictures_to_teach([own], None)
+    two_classes(draw)
+    (own / "hollow").mkdir()
+    with pytest.raises(UsageError, match=r"hollow.* holds no pictures"):
+        find_pictures_to_teach([own], None)
+    draw("own/hollow/1.png", 201)
+    with pytest.raises(UsageError, match=r"too few pictures in 'hollow' \(1\)"):
+        find_pictures_to_teach([own], None)
+    (own / "hollow" / "2.png").write_bytes(b"no picture")
+    draw("own/hollow/3.png", 202)
+    with pytest.raises(UsageError, match=r"'hollow' \(2\).*1 files cannot be read"):
+        find_pictures_to_teach([own], None)
+    draw("own/hollow/4.png", 203)
+    assert "1 pictures cannot be read" in find_pictures_to_teach([own], None).notes[0]
+    draw("own/hollow/5.png", 100)
+    with pytest.raises(UsageError, match="are the same picture"):
+        find_pictures_to_teach([own], None)
+
+
+def test_names_that_differ_by_case_are_refused(draw: Draw, tmp_path: Path) -> None:
+    two_classes(draw)
+    two_classes(draw, "more")
+    (tmp_path / "more" / "open").rename(tmp_path / "more" / "OPEN")
+    with pytest.raises(UsageError, match="'OPEN' and 'open' are too alike"):
+        find_pictures_to_teach([tmp_path / "own", tmp_path / "more"], None)
+
+
+def test_the_same_picture_twice_in_a_class_counts_once(draw: Draw, tmp_path: Path) -> None:
+    two_classes(draw)
+    two_classes(draw, "again")
+    pictures = find_pictures_to_teach([tmp_path / "own", tmp_path / "again"], None)
+    assert len(pictures) == 8
+    assert "8 pictures are exact copies" in pictures.notes[0]
