@@ -66,13 +66,6 @@ class EvidenceFeatures:
     message_bytes: list[int | None]
 
 
-def part_of(features: Floats, reads: Reads) -> NDArray[np.float64]:
-    """(R, F) of (R, 2 D), the class token followed by the mean of the units."""
-    half = features.shape[1] // 2
-    chosen = {"token": features[:, :half], "mean": features[:, half:], "token+mean": features}[reads]
-    return chosen.astype(np.float64)
-
-
 def available_reads(model: Model) -> tuple[Reads, ...]:
     """What a head can read of this model."""
     return ("mean",) if model.vit.cls_token is None else ("token", "mean", "token+mean")

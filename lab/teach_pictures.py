@@ -155,15 +155,20 @@ def _groups(
     first_of: dict[str, int] = {}
     for row, label in enumerate(labels):
         parents[root(row)] = root(first_of.setdefault(label, row))
-    fixed = set(divided)
     joined = 0
-    for row in range(1, len(found)):
-        near = np.flatnonzero(np.abs(thumbnails[:row] - thumbnails[row]).mean(1) < _NEAR)
-        for other in near:
-            # In a class of one sequence all frames may be near each other: joined, none could be held out.
-            if root(int(other)) != root(row) and names[ids[row]] not in fixed and names[ids[other]] not in fixed:
-                parents[root(row)] = root(int(other))
-                joined += 1
+    for c, name in enumerate(names):
+        if name in divided:
+            continue
+        rows, before, count = np.flatnonzero(ids == c), [*parents], joined
+        for place, row in enumerate(rows):
+            earlier = rows[:place]
+            for other in earlier[np.abs(thumbnails[earlier] - thumbnails[row]).mean(1) < _NEAR]:
+                if root(int(other)) != root(int(row)):
+                    parents[root(int(row))] = root(int(other))
+                    joined += 1
+        # Before a fixed camera all sequences of a class may be near each other: joined, none could be held out.
+        if len({root(int(row)) for row in rows}) < 2:
+            parents, joined = before, count
     if joined:
         notes.append(f"{joined} groups were joined, because they hold near duplicates")
     roots = [root(row) for row in range(len(found))]

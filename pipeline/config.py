@@ -204,7 +204,8 @@ class VideoConfig(_Section):
     zoom: bool | None = Field(
         None,
         description="Score a zoomed crop of the important part in two of three frames, and send that crop; empty: yes, "
-        "unless a model is from the demo pair, which recognises objects at one size only. Always off with "
+        "unless a model is from the demo pair, which recognises objects at one size only, or a head is given, whose "
+        "classes may depend on the whole view. Always off with "
         "`select.memory`, which needs the same view in every frame",
     )
     average_edge: bool = Field(True, description="Average the edge answers over the frames of a scene")
@@ -562,7 +563,7 @@ class Config(_Section):
         """Whether the edge zooms into parts of frames when it tracks scenes."""
         zoom = self.video.zoom
         if zoom is None:
-            zoom = not {self.edge_model, self.server_model} & {*MODEL_PAIRS["demo"]}
+            zoom = self.head is None and not {self.edge_model, self.server_model} & {*MODEL_PAIRS["demo"]}
         return zoom and self.select.memory is None
 
     @property

@@ -30,8 +30,9 @@ from sagelink.stages.scene_fusion import SceneConfig, SceneFusion
 _NO_CUT = 2.0  # the largest cosine distance
 
 
-def scene_config(video: VideoConfig) -> SceneConfig:
-    config = SceneConfig(accumulate=video.average_edge)
+def scene_config(video: VideoConfig, own_classes: bool = False) -> SceneConfig:
+    """`own_classes`: they are taught, and may be states of one scene."""
+    config = SceneConfig(accumulate=video.average_edge, states=own_classes)
     if not video.cuts:
         config = replace(config, cut=_NO_CUT)
     return config if video.hold_answers else replace(config, hold_s=0.0)

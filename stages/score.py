@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from sagelink.models import vit
 from sagelink.models.loading import Model, UnitGrid
 from sagelink.models.preprocess import Resize, make_picture
+from sagelink.models.readout import part_of
 from sagelink.pipeline.types import WHOLE, Answer, Box, EdgeView, Frame, Pixels, Scored
 from sagelink.stages.zoom import ZoomSchedule, thumbnail_of
 
@@ -85,7 +86,8 @@ class Score:
         head = self._edge.head
         if head is None or head.unknown is None or read is None:
             return [False] * frames
-        return [bool(rejected) for rejected in head.unknown.rejects(read.float().cpu().numpy())]
+        rule = head.unknown
+        return [bool(rejected) for rejected in rule.rejects(part_of(read.float().cpu().numpy(), rule.reads))]
 
     def _next_crop(self, frame: Frame, thumbnail: NDArray[np.float32]) -> Box:
         schedule = self._zoom_schedules.get(frame.camera)

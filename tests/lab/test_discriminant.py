@@ -101,7 +101,7 @@ def test_answers_with_the_same_errors_are_no_surer_together_than_alone() -> None
 
 def test_the_unknown_rule_keeps_the_taught_and_rejects_the_foreign() -> None:
     features, ids = clouds(60, 8.0)
-    fit = fit_unknown(features, ids, np.arange(len(ids)) % 5, 0.3)
+    fit = fit_unknown(features, ids, np.arange(len(ids)) % 5)
     test, _ = clouds(200, 8.0, seed=3)
     foreign = test + 40 * np.random.default_rng(1).normal(size=12)
     assert fit.held_out_rate <= 0.02
