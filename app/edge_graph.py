@@ -124,7 +124,11 @@ def _score(parts: EdgeParts) -> Score:
     config = parts.config
     schedules = {camera: ZoomSchedule() for camera in parts.tracked_cameras} if config.zooms else {}
     grid = parts.models.server.grid
-    return Score(parts.models.edge, grid, config.select.importance, config.capture.resize, schedules)
+    further = {
+        camera.name: [each for each in parts.models.further if camera.heads is None or each.name in camera.heads]
+        for camera in config.all_cameras
+    }
+    return Score(parts.models.edge, grid, config.select.importance, config.capture.resize, schedules, further)
 
 
 def _max_batch(parts: EdgeParts) -> int:

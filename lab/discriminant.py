@@ -118,17 +118,17 @@ def best_temperature(logits: Matrix, ids: Ids) -> float:
     return float(min(_TEMPERATURES, key=lambda t: smoothed_loss(log_softmax(logits / t), ids)))
 
 
-def best_fusion_weight(edge: Matrix, server: Matrix, ids: Ids) -> float:
+def best_fusion_weight(edge: Matrix, server: Matrix, ids: Ids, groups: Ids) -> float:
     """Weight of the server's log-probabilities, relative to 1 for the edge's.
 
     It is the one nearest to 1 whose loss, with the best temperature, is within one standard error of the least loss.
     Pictures of the same place make the edge look too good, and a few dozen of them cannot tell weights apart; where
-    they cannot, both sides count alike.
+    they cannot, both sides count alike. Pictures of one group (n,) err alike, so a group counts as one observation.
     """
     sums = [edge + weight * server for weight in _WEIGHTS]
     losses = np.stack([smoothed_losses(log_softmax(s / best_temperature(s, ids)), ids) for s in sums])
     above = losses - losses[losses.mean(1).argmin()]
-    error = above.std(1) / np.sqrt(len(ids))
+    error = above.std(1) / np.sqrt(len(np.unique(groups)))
     good = _WEIGHTS[above.mean(1) <= error]
     return float(good[np.abs(good - 1).argmin()])
 

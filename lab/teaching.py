@@ -116,9 +116,9 @@ def teach(
     server = _teach_side(evidence.features, ids[rows], folds[rows], whole_rows, available_reads(pair.server))
     server_side = server.head_side(pair.server)
 
-    by_size, overlap = _fit_weights(edge_held, server.held_out, evidence, ids, sizes)
+    by_size, overlap = _fit_weights(edge_held, server.held_out, evidence, ids, pictures.groups, sizes)
     gate_bits, gate_sends = _fit_gate(edge_held, by_size, ids)
-    unknown = fit_unknown(edge_features.astype(np.float64), ids[owners], folds[owners])
+    unknown = fit_unknown(edge_features.astype(np.float64), ids[owners], folds[owners], whole)
     card = HeadCard(
         classes=pictures.classes,
         edge=edge_side.card,
@@ -182,7 +182,7 @@ def _teach_side(features: Floats, ids: Ids, folds: Ids, whole: np.ndarray, accep
 
 
 def _fit_weights(
-    edge: Matrix, server: Matrix, evidence: EvidenceFeatures, ids: Ids, sizes: Sequence[Size]
+    edge: Matrix, server: Matrix, evidence: EvidenceFeatures, ids: Ids, groups: Ids, sizes: Sequence[Size]
 ) -> tuple[list[SizeResult], float]:
     """Held-out answers by size, with fusion weights that do not fall as messages grow; and the overlap of errors."""
     found: list[tuple[Size, np.ndarray, float, Matrix]] = []
@@ -193,7 +193,7 @@ def _fit_weights(
             if view.crop == 0 and at == size:
                 answers[view.picture], sent[view.picture] = server[row], True
         if sent.any():
-            weight = max(weight, best_fusion_weight(edge[sent], answers[sent], ids[sent]))
+            weight = max(weight, best_fusion_weight(edge[sent], answers[sent], ids[sent], groups[sent]))
         found.append((size, sent, weight, answers))
     sums = np.concatenate([edge[sent] + weight * answers[sent] for _, sent, weight, answers in found])
     weights = np.concatenate([np.full(sent.sum(), weight) for _, sent, weight, _ in found])

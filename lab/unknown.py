@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sagelink.lab.discriminant import Discriminant, Ids, Matrix
 from sagelink.models.head import UnknownCard, UnknownRule
@@ -26,7 +27,8 @@ class UnknownFit:
     held_out_rate: float  # share of held-out pictures above the threshold
 
 
-def fit_unknown(features: Matrix, ids: Ids, folds: Ids) -> UnknownFit:
+def fit_unknown(features: Matrix, ids: Ids, folds: Ids, whole: NDArray[np.bool_]) -> UnknownFit:
+    """`whole`: (n,) rows of whole pictures; the others are crops."""
     scores = np.zeros(len(ids))
     for fold in np.unique(folds):
         held, rest = folds == fold, folds != fold
@@ -34,7 +36,8 @@ def fit_unknown(features: Matrix, ids: Ids, folds: Ids) -> UnknownFit:
         rule = _rule(features[rest], np.searchsorted(known, ids[rest]), len(known), 0.0)
         scores[held] = rule.scores(features[held].astype(np.float32))
     logs = np.log(np.maximum(scores, 1e-6))
-    threshold = float(np.exp(max(logs.mean() + _DEVIATIONS * logs.std(), np.quantile(logs, _QUANTILE))))
+    # Few pictures spread far when held out, and their crops farther: no whole one lies above their largest score.
+    threshold = float(np.exp(min(max(logs.mean() + _DEVIATIONS * logs.std(), np.quantile(logs, _QUANTILE)), logs[whole].max())))
     rule = _rule(features, ids, int(ids.max()) + 1, threshold)
     card = UnknownCard(residual=rule.residual, threshold=threshold)
     return UnknownFit(card, rule, float((scores > threshold).mean()))

@@ -82,6 +82,11 @@ Weights = Annotated[
 ]
 
 
+Heads = Annotated[
+    dict[CameraName, Path], Accepts("mapping of a name to a head file", "{weather: weather.head, gate: gate.head}")
+]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
@@ -123,6 +128,9 @@ class CameraOptions(_Section):
     open_timeout: Duration = Field(10.0, description="Maximum time for a camera to open")
     read_timeout: Duration = Field(10.0, description="A camera that sends no frame for this long is reconnected")
     stall_after: Duration = Field(2.0, description="A camera that sends no frame for this long is reported as stalled")
+    heads: tuple[str, ...] | None = Field(
+        None, description="Names of the further heads in `heads` that answer for this camera; empty: all of them"
+    )
     token_file: Path | None = Field(
         None,
         description="File with the token that a peer must send to a webrtc: source; SAGELINK_PUSH_TOKEN overrides it",
@@ -484,6 +492,11 @@ class Config(_Section):
         description="Head file of `sagelink teach`: your own classes instead of the model's; needs an empty "
         "`ship.server`",
     )
+    heads: Heads = Field(
+        {},
+        description="Further head files by name: each adds the edge's answer to `heads` in the results. Without `head`, "
+        "the first of them takes its place",
+    )
     capture: CaptureConfig = CaptureConfig()
     cameras: Cameras = Field((), description="Several cameras, instead of `capture.source`")
     edge: ModelConfig = ModelConfig()
@@ -513,6 +526,26 @@ class Config(_Section):
         shared = {key: given[key] for key in CameraOptions.model_fields if key in given}
         cameras = [shared | camera if isinstance(camera, dict) else camera for camera in tree["cameras"]]
         return tree | {"cameras": cameras}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first_head(cls, tree: Any) -> Any:
+        """Without `head`, the first of `heads` decides: it selects evidence, and the server has it too."""
+        heads = tree.get("heads") if isinstance(tree, dict) else None
+        if not isinstance(heads, dict) or not heads or tree.get("head") is not None:
+            return tree
+        (_, first), *further = heads.items()
+        return tree | {"head": first, "heads": dict(further)}
+
+    @model_validator(mode="after")
+    def _heads_of_cameras(self) -> Config:
+        for camera in (self.capture, *self.cameras):
+            if unknown := [name for name in camera.heads or () if name not in self.heads]:
+                raise ValueError(
+                    f"heads of a camera: unknown {unknown[0]!r}; accepted: {', '.join(self.heads) or 'none'}, the "
+                    "further heads in `heads`"
+                )
+        return self
 
     @model_validator(mode="after")
     def _memory_where_it_works(self) -> Config:

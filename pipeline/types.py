@@ -105,6 +105,16 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class HeadAnswer:
+    """The edge's answer by a further head: classes of its own on the same features."""
+
+    head: str  # name of the head
+    label: str  # name of the class, or `UNKNOWN`
+    class_id: int | None  # None if it is unknown
+    prob: float  # of the most likely class
+
+
+@dataclass(frozen=True, slots=True)
 class EdgeView:
     """The part of a frame that the edge model scored, and the features by which frames of a camera are compared."""
 
@@ -125,6 +135,7 @@ class Scored:
     edge_view: EdgeView
     score_ms: float
     unknown: bool = False  # the picture is none of the taught classes
+    further: tuple[HeadAnswer, ...] = ()  # by the further heads of the camera
 
     def trace(self) -> Trace:
         return replace(self.frame.trace(), scored=self)

@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sagelink.models import vit
+from sagelink.models.further_heads import NamedHead
 from sagelink.models.loading import Model, UnitGrid
 from sagelink.models.preprocess import Resize, make_picture
 from sagelink.models.readout import part_of
-from sagelink.pipeline.types import WHOLE, Answer, Box, EdgeView, Frame, Pixels, Scored
+from sagelink.pipeline.types import WHOLE, Answer, Box, EdgeView, Frame, HeadAnswer, Pixels, Scored
 from sagelink.stages.zoom import ZoomSchedule, thumbnail_of
 
 
@@ -29,8 +30,10 @@ class Score:
         importance: vit.Importance,
         resize: Resize,
         zoom_schedules: Mapping[str, ZoomSchedule] | None = None,
+        further: Mapping[str, Sequence[NamedHead]] | None = None,
     ) -> None:
-        """`zoom_schedules`: by camera, where some frames are zoomed. Raises UsageError for an edge model without CLS
+        """`zoom_schedules`: by camera, where some frames are zoomed. `further`: heads by camera, besides the one of the
+        edge model. Raises UsageError for an edge model without CLS
         attention."""
         vit.check_attention(edge.vit, edge.name)
         self._edge = edge
@@ -38,6 +41,7 @@ class Score:
         self._importance: vit.Importance = importance
         self._resize: Resize = resize
         self._zoom_schedules = zoom_schedules or {}
+        self._further = further or {}
 
     @torch.no_grad()  # not inference mode: the gradient starts inside
     def __call__(self, frames: Sequence[Frame]) -> list[Scored]:
@@ -77,6 +81,7 @@ class Score:
                 edge_view=EdgeView(crops[i], class_tokens[i], thumbnails[i]),
                 score_ms=score_ms,
                 unknown=unknown[i],
+                further=self._further_answers(frame.camera, features.read, i),
             )
             for i, frame in enumerate(frames)
         ]
@@ -88,6 +93,13 @@ class Score:
             return [False] * frames
         rule = head.unknown
         return [bool(rejected) for rejected in rule.rejects(part_of(read.float().cpu().numpy(), rule.reads))]
+
+    def _further_answers(self, camera: str, read: Tensor | None, row: int) -> tuple[HeadAnswer, ...]:
+        heads = self._further.get(camera, ())
+        if not heads or read is None:
+            return ()
+        features = read[row : row + 1].float().cpu().numpy()
+        return tuple(answer for head in heads for answer in head.answers(features))
 
     def _next_crop(self, frame: Frame, thumbnail: NDArray[np.float32]) -> Box:
         schedule = self._zoom_schedules.get(frame.camera)
