@@ -27,7 +27,7 @@ from sagelink.pipeline.types import (
 from sagelink.stages.fuse import spread
 from sagelink.stages.scene_fusion import SceneConfig, SceneFusion
 
-_STATE_S, _STATE_HOLD_S = 1.0, 2.0  # memory for edge and server answers where the classes are states
+_STATE_S, _STATE_HOLD_S = 0.4, 2.0  # memory for edge and server answers where the classes are states
 _NO_CUT = 2.0  # the largest cosine distance
 
 

@@ -89,7 +89,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from sagelink.app import cli
 
     folder = tmp_path_factory.mktemp("taught")
-    draw(folder / "pictures", 4, seed=0)
+    draw(folder / "pictures", 6, seed=0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "sys.argv",
