@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sagelink.lab.discriminant import Discriminant, Ids, Matrix
+from sagelink.lab.discriminant import MAX_FOLDS, Discriminant, Ids, Matrix
 from sagelink.models.head import UnknownCard, UnknownRule
 
 _MAX_BASIS_BYTES = 16_384  # in the head file
@@ -36,8 +36,12 @@ def fit_unknown(features: Matrix, ids: Ids, folds: Ids, whole: NDArray[np.bool_]
         rule = _rule(features[rest], np.searchsorted(known, ids[rest]), len(known), 0.0)
         scores[held] = rule.scores(features[held].astype(np.float32))
     logs = np.log(np.maximum(scores, 1e-6))
-    # Few pictures spread far when held out, and their crops farther: no whole one lies above their largest score.
-    threshold = float(np.exp(min(max(logs.mean() + _DEVIATIONS * logs.std(), np.quantile(logs, _QUANTILE)), logs[whole].max())))
+    limit = max(logs.mean() + _DEVIATIONS * logs.std(), np.quantile(logs, _QUANTILE))
+    if len(np.unique(folds)) == MAX_FOLDS:
+        # Held-out scores of a few pictures, and of their crops, spread far: no whole picture of so many sequences lies
+        # above the largest score. Of fewer sequences, the next one may well.
+        limit = min(limit, logs[whole].max())
+    threshold = float(np.exp(limit))
     rule = _rule(features, ids, int(ids.max()) + 1, threshold)
     card = UnknownCard(residual=rule.residual, threshold=threshold)
     return UnknownFit(card, rule, float((scores > threshold).mean()))

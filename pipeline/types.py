@@ -134,8 +134,13 @@ class Scored:
     embeddings: NDArray[np.float32]  # (N, D)
     edge_view: EdgeView
     score_ms: float
-    unknown: bool = False  # the picture is none of the taught classes
+    novelty: float = 0.0  # distance to the nearest taught class, over the limit; 0 without a head
     further: tuple[HeadAnswer, ...] = ()  # by the further heads of the camera
+
+    @property
+    def unknown(self) -> bool:
+        """Whether the picture is none of the taught classes."""
+        return self.novelty > 1
 
     def trace(self) -> Trace:
         return replace(self.frame.trace(), scored=self)

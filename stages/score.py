@@ -19,6 +19,8 @@ from sagelink.models.readout import part_of
 from sagelink.pipeline.types import WHOLE, Answer, Box, EdgeView, Frame, HeadAnswer, Pixels, Scored
 from sagelink.stages.zoom import ZoomSchedule, thumbnail_of
 
+_SMALLEST = 1e-9  # threshold
+
 
 class Score:
     """The edge model; its importance and embeddings are resampled to the server's grid. Blocking: runs in a thread."""
@@ -66,7 +68,7 @@ class Score:
         class_tokens = features.class_token.float().cpu().numpy()
         if not all(np.isfinite(values).all() for values in (log_probs, class_tokens, *importance, *embeddings)):
             raise ValueError(f"edge model {self._edge.name!r} computed values that are not finite")
-        unknown = self._unknown(features.read, len(frames))
+        novelty = self._novelty(features.read, len(frames))
         for frame, crop, values in zip(frames, crops, importance, strict=True):
             if schedule := self._zoom_schedules.get(frame.camera):
                 schedule.update(crop, values)
@@ -80,19 +82,20 @@ class Score:
                 embeddings=embeddings[i],
                 edge_view=EdgeView(crops[i], class_tokens[i], thumbnails[i]),
                 score_ms=score_ms,
-                unknown=unknown[i],
+                novelty=novelty[i],
                 further=self._further_answers(frame.camera, features.read, i),
             )
             for i, frame in enumerate(frames)
         ]
 
-    def _unknown(self, read: Tensor | None, frames: int) -> list[bool]:
-        """Per frame, whether it is none of the taught classes. By what the edge sees: no coding can blur it."""
+    def _novelty(self, read: Tensor | None, frames: int) -> list[float]:
+        """Per frame, how unlike the taught classes it is. By what the edge sees: no coding can blur it."""
         head = self._edge.head
         if head is None or head.unknown is None or read is None:
-            return [False] * frames
+            return [0.0] * frames
         rule = head.unknown
-        return [bool(rejected) for rejected in rule.rejects(part_of(read.float().cpu().numpy(), rule.reads))]
+        scores = rule.scores(part_of(read.float().cpu().numpy(), rule.reads))
+        return [float(score) for score in scores / max(rule.threshold, _SMALLEST)]
 
     def _further_answers(self, camera: str, read: Tensor | None, row: int) -> tuple[HeadAnswer, ...]:
         heads = self._further.get(camera, ())
