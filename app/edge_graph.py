@@ -145,7 +145,10 @@ def _offload(parts: EdgeParts, uplink: Uplink, references: References, score: Sc
     """
     config, accounts, script = parts.config, parts.accounts, parts.script
     scripted: list[Stage] = [script] if script else []
-    trackers = {name: SceneTracker(scene_config(config.video, config.head is not None), parts.fuse.weight) for name in parts.tracked_cameras}
+    trackers = {
+        name: SceneTracker(scene_config(config.video, config.head is not None), parts.fuse.weight)
+        for name in parts.tracked_cameras
+    }
     stages = [
         *scripted,
         *_pace(parts, uplink, references),

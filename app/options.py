@@ -126,7 +126,9 @@ def head_settings(options: Sequence[str]) -> dict[str, object]:
         name, equals, file = option.rpartition("=") if not Path(option).is_file() else ("", "", option)
         name = name if equals else re.sub(r"[^A-Za-z0-9_-]", "-", Path(file).stem)
         if name in heads:
-            raise UsageError(f"--head {option!r}: two heads have the name {name!r}; accepted: NAME=FILE, each name once")
+            raise UsageError(
+                f"--head {option!r}: two heads have the name {name!r}; accepted: NAME=FILE, each name once"
+            )
         heads[name] = file
     if len(heads) < 2:
         return {"head": file for file in heads.values()}

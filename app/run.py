@@ -217,7 +217,11 @@ class Run:
         from sagelink.stages.verdict_recorder import Recorder
         from sagelink.stages.verdict_smoothing import Smoother
 
-        return Recorder(sinks, Smoother(scene_config(self.config.video, self.config.head is not None)).smooth, self.stats.show_pending)
+        return Recorder(
+            sinks,
+            Smoother(scene_config(self.config.video, self.config.head is not None)).smooth,
+            self.stats.show_pending,
+        )
 
     def _monitor(self, tell: Callable[[str], None] | None) -> Monitor:
         from sagelink.monitor.monitor import Monitor

@@ -211,6 +211,15 @@ def write_head(head: Head, path: Path) -> int:
     return len(content)
 
 
+def is_head_file(path: Path) -> bool:
+    """Whether the file is a head, of any version, perhaps damaged: its first tensor header says so."""
+    try:
+        with safe_open(path, "np") as file:
+            return _KEY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
 def read_head(path: Path) -> Head:
     """Raises UsageError for a file that is missing, damaged, too large, or holds anything unexpected."""
     where = f"head file {str(path)!r}"
