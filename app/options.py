@@ -43,7 +43,7 @@ ServerCheckpointOption = Annotated[
 HeadOption = Annotated[
     Optional[list[str]],
     typer.Option(
-        help="Head file of `sagelink teach`: your own classes. Repeated: further heads; the first decides what is sent.",
+        help="Head file of `sagelink teach`: your own classes. The first one decides what is sent; further ones may follow.",
         metavar="[NAME=]FILE",
     ),
 ]
@@ -130,9 +130,10 @@ def head_settings(options: Sequence[str]) -> dict[str, object]:
                 f"--head {option!r}: two heads have the name {name!r}; accepted: NAME=FILE, each name once"
             )
         heads[name] = file
-    if len(heads) < 2:
-        return {"head": file for file in heads.values()}
-    return {"head": next(iter(heads.values())), "heads": dict([*heads.items()][1:])}
+    if not heads:
+        return {}
+    (_, first), *further = heads.items()
+    return {"head": first} | ({"heads": dict(further)} if further else {})
 
 
 def check_inputs(sources: Iterable[str], labels: Path | None = None) -> None:

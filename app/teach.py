@@ -24,7 +24,7 @@ def teach(
     sources: Annotated[
         list[Path],
         typer.Argument(
-            help="Folder of class folders; CSV file (file,label[,group]); clip or recording with NAME.labels.csv beside it.",
+            help="Class folders; CSV file (file,label[,group]); clip or recording with NAME.labels.csv beside it.",
             metavar="SOURCE...",
         ),
     ],

@@ -331,8 +331,8 @@ def _in_intervals(
             return
     if late := [interval for _, interval in wanted if interval.start_s > end_s]:
         raise UsageError(
-            f"labels of {source!r}: {late[0].start_s:g} to {late[0].end_s:g} s, but it ends at {end_s:.2f} s; accepted: "
-            "intervals within it"
+            f"labels of {source!r}: {late[0].start_s:g} to {late[0].end_s:g} s, but it ends at {end_s:.2f} s; "
+            "accepted: intervals within it"
         )
 
 

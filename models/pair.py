@@ -35,8 +35,8 @@ class Pair:
     def load(cls, config: Config) -> Pair:
         """Raises UsageError if a model cannot be loaded, or if the two do not fit together.
 
-        With `head` set, both get the classes of the head file, and the heads in `heads` are loaded for the edge. With `ship.server` set, the server
-        model is an outline without weights.
+        With `head` set, both get the classes of the head file, and the heads in `heads` are loaded for the edge. With
+        `ship.server` set, the server model is an outline without weights.
         """
         if config.head is not None:
             backbones = cls.load_backbones(config)

@@ -494,8 +494,8 @@ class Config(_Section):
     )
     heads: Heads = Field(
         {},
-        description="Further head files by name: each adds the edge's answer to `heads` in the results. Without `head`, "
-        "the first of them takes its place",
+        description="Further head files by name: each adds the edge's answer to `heads` in the results. Without "
+        "`head`, the first of them takes its place",
     )
     capture: CaptureConfig = CaptureConfig()
     cameras: Cameras = Field((), description="Several cameras, instead of `capture.source`")
