@@ -21,11 +21,13 @@ from sagelink.app.eval import evaluate
 from sagelink.app.eval_video import evaluate_video
 from sagelink.app.options import (
     ConfigOption,
+    HeadOption,
     ModelOptions,
     PairOption,
     ServerCheckpointOption,
     ServerModelOption,
     SetOption,
+    head_settings,
     load_settings,
     with_model_options,
 )
@@ -185,6 +187,7 @@ def replay(
         Optional[list[str]],
         typer.Option(metavar="RATE", help="Other budget rates to try: 32kbit/s,64kbit/s; may be repeated."),
     ] = None,
+    head: HeadOption = None,
     assignments: SetOption = None,
     out: Annotated[
         Optional[Path], typer.Option(metavar="DIR", help="Folder for these runs (default: DIR/replay).")
@@ -197,7 +200,7 @@ def replay(
     from sagelink.app.replay import check, compare
     from sagelink.pipeline.config_file import parse_assignments
 
-    changes = parse_assignments(assignments or [])
+    changes = head_settings(head or []) | parse_assignments(assignments or [])
     rates = [rate.strip() for given in uplink or [] for rate in given.split(",")]
     if rates or (changes and changes_results(recording, changes)):
         compare(recording, rates, changes, out or recording / "replay")

@@ -124,7 +124,11 @@ def _score(parts: EdgeParts) -> Score:
     config = parts.config
     schedules = {camera: ZoomSchedule() for camera in parts.tracked_cameras} if config.zooms else {}
     grid = parts.models.server.grid
-    return Score(parts.models.edge, grid, config.select.importance, config.capture.resize, schedules)
+    further = {
+        camera.name: [each for each in parts.models.further if camera.heads is None or each.name in camera.heads]
+        for camera in config.all_cameras
+    }
+    return Score(parts.models.edge, grid, config.select.importance, config.capture.resize, schedules, further)
 
 
 def _max_batch(parts: EdgeParts) -> int:
@@ -141,7 +145,10 @@ def _offload(parts: EdgeParts, uplink: Uplink, references: References, score: Sc
     """
     config, accounts, script = parts.config, parts.accounts, parts.script
     scripted: list[Stage] = [script] if script else []
-    trackers = {name: SceneTracker(scene_config(config.video), parts.fuse.weight) for name in parts.tracked_cameras}
+    trackers = {
+        name: SceneTracker(scene_config(config.video, config.head is not None), parts.fuse.weight)
+        for name in parts.tracked_cameras
+    }
     stages = [
         *scripted,
         *_pace(parts, uplink, references),

@@ -21,8 +21,10 @@ _ALL = frozenset[str]()  # every key of a section
 _MODEL = frozenset(("model", "checkpoint", "labels", "device"))
 _OBEYED: Mapping[str, frozenset[str]] = {
     "models": _ALL,
+    "head": _ALL,
+    "heads": _ALL,
     "threads": _ALL,
-    "capture": frozenset(("resize",)),
+    "capture": frozenset(("resize", "heads")),
     "edge": _MODEL,
     "server": _MODEL,
     "gate": _ALL,
@@ -35,9 +37,11 @@ _OBEYED: Mapping[str, frozenset[str]] = {
     "fuse": _ALL,
     "events": frozenset(("rules",)),
 }
-_CAMERA = frozenset(("name", "weight", "min_share", "budget"))
+_CAMERA = frozenset(("name", "weight", "min_share", "budget", "heads"))
 _FILES = ("edge.checkpoint", "edge.labels", "server.checkpoint", "server.labels", "encode.frontier")
 COPIED = {"edge.labels": "edge-labels.txt", "server.labels": "server-labels.txt", "encode.frontier": "frontier.yaml"}
+_HEAD, _HEADS = "head", "heads."  # the key of the first head, and the start of the keys of the others
+COPIED_HEADS = ("head.safetensors", "heads-*.safetensors")  # patterns of the names of their copies
 _MAX_COPIED = 10_000_000  # bytes
 _NO_SOURCE = "recording"
 
@@ -80,12 +84,23 @@ def _named_files(config: Config) -> Iterator[tuple[str, str]]:
         path: Path | None = getattr(getattr(config, section), name)
         if path is not None:
             yield key, str(path)
+    if config.head is not None:
+        yield _HEAD, str(config.head)
+    for name, path in config.heads.items():
+        yield f"{_HEADS}{name}", str(path)
+
+
+def _copied_name(key: str) -> str | None:
+    """Name of the copy of a file in the recording; None for a file that is not copied."""
+    if key == _HEAD or key.startswith(_HEADS):
+        return f"{key.replace('.', '-')}.safetensors"
+    return COPIED.get(key)
 
 
 def changes_results(folder: Path, changes: Overrides) -> bool:
     """Whether `changes` differ from the recorded settings. Naming a recorded file again, because it is outside of the
     recording, changes nothing. Raises UsageError."""
-    if not changes.keys() <= set(_FILES):
+    if not all(key in _FILES or key == _HEAD or key.startswith(_HEADS) for key in changes):
         return bool(changes)
     tree = read_tree(own_file(folder, CONFIG, f"recording {str(folder)!r}"), numbers_without_unit=True)
     recorded = dict(_named_files(build_config(tree)))
@@ -100,11 +115,16 @@ def to_record(config: Config) -> tuple[str, dict[str, bytes]]:
     changes: dict[str, Any] = {"dashboard": DashboardConfig(), "home_assistant": HomeAssistantConfig()}
     files: dict[str, bytes] = {}
     for key, name in _named_files(config):
-        copy = COPIED.get(key)
+        copy = _copied_name(key)
         if copy is None:
             continue
         with Path(name).open("rb") as file:
             files[copy] = file.read(_MAX_COPIED)
         section, _, field = key.partition(".")
-        changes[section] = changes.get(section, getattr(config, section)).model_copy(update={field: Path(copy)})
+        if key == _HEAD:
+            changes[key] = Path(copy)
+        elif key.startswith(_HEADS):
+            changes[section] = changes.get(section, {}) | {field: Path(copy)}
+        else:
+            changes[section] = changes.get(section, getattr(config, section)).model_copy(update={field: Path(copy)})
     return dump_config(config.model_copy(update=changes)), files

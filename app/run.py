@@ -219,7 +219,7 @@ class Run:
         from sagelink.stages.verdict_recorder import Recorder
         from sagelink.stages.verdict_smoothing import Smoother
 
-        return Recorder(sinks, Smoother(scene_config(self.config.video)).smooth)
+        return Recorder(sinks, Smoother(scene_config(self.config.video, self.config.head is not None)).smooth)
 
     def _monitor(self, tell: Callable[[str], None] | None) -> Monitor:
         from sagelink.monitor.monitor import Monitor

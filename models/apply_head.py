@@ -32,6 +32,12 @@ def apply_head(head: Head, edge: Model, server: Model) -> tuple[Model, Model]:
 
 
 def _apply(head: Head, side: HeadSide, model: Model, role: str) -> Model:
+    check_fits(side, model, role)
+    return with_classes(model, head.classes, readout(side), head)
+
+
+def check_fits(side: HeadSide, model: Model, role: str) -> None:
+    """Raises UsageError if the side of a head was taught on another backbone."""
     found = backbone_digest(model)
     if side.card.backbone != found:
         raise UsageError(
@@ -44,7 +50,6 @@ def _apply(head: Head, side: HeadSide, model: Model, role: str) -> Model:
             f"the head reads {side.weight.shape[1]} features ({side.card.reads}) of {role} model {model.name!r}, which "
             f"has {width}; teach again with this model"
         )
-    return with_classes(model, head.classes, readout(side), head)
 
 
 def readout(side: HeadSide) -> LinearReadout:

@@ -61,6 +61,7 @@ class UnknownCard(BaseModel):
 
     residual: float = Field(ge=0, allow_inf_nan=False)
     threshold: _Finite
+    reads: Reads = Field("token+mean", description="Features of the edge that the rule reads")
 
 
 class HeadCard(BaseModel):
@@ -126,7 +127,7 @@ class HeadSide:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UnknownRule:
-    """Rejects pictures that are none of the classes, by features that the edge head reads.
+    """Rejects pictures that are none of the classes, by features of the edge (`UnknownCard.reads`).
 
     The score is the squared distance to the nearest class mean in whitened features. The whitening is a factor model of
     the covariance within classes: R directions with a variance each, and one variance for all others. A picture with a
@@ -139,11 +140,12 @@ class UnknownRule:
     residual: float  # 1 / variance of the other directions
     scale: Floats  # (R,) lengths of the rows of the basis
     threshold: float
+    reads: Reads = "token+mean"
 
     @classmethod
     def from_tensors(cls, basis: Floats, centre: Floats, means: Floats, card: UnknownCard) -> UnknownRule:
         lengths = np.linalg.norm(basis, axis=1).astype(np.float32)
-        return cls(basis, centre, means, card.residual, lengths, card.threshold)
+        return cls(basis, centre, means, card.residual, lengths, card.threshold, card.reads)
 
     def scores(self, features: Floats) -> Floats:
         """(B, F) to (B,)."""
@@ -155,6 +157,7 @@ class UnknownRule:
         return np.asarray(near + self.residual * rest, np.float32)
 
     def rejects(self, features: Floats) -> NDArray[np.bool_]:
+        """(B, F) to (B,)."""
         return np.asarray(self.scores(features) > self.threshold)
 
 
@@ -206,6 +209,15 @@ def write_head(head: Head, path: Path) -> int:
     finally:
         partial.unlink(missing_ok=True)
     return len(content)
+
+
+def is_head_file(path: Path) -> bool:
+    """Whether the file is a head, of any version, perhaps damaged: its first tensor header says so."""
+    try:
+        with safe_open(path, "np") as file:
+            return _KEY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
 
 
 def read_head(path: Path) -> Head:
@@ -288,5 +300,3 @@ def _check_shapes(found: Mapping[str, tuple[tuple[int, ...], str]], expected: Ma
         rank, width = found["unknown.basis"][0]
         if found["unknown.centre"][0] != (width,) or found["unknown.means"][0][1] != rank:
             raise UsageError(f"{where}: the shapes of its 'unknown' tensors do not fit each other")
-        if width != found["edge.weight"][0][1]:
-            raise UsageError(f"{where}: 'unknown.basis' and 'edge.weight' are for different features")

@@ -83,6 +83,11 @@ Weights = Annotated[
 ]
 
 
+Heads = Annotated[
+    dict[CameraName, Path], Accepts("mapping of a name to a head file", "{weather: weather.head, gate: gate.head}")
+]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
@@ -124,6 +129,9 @@ class CameraOptions(_Section):
     open_timeout: Duration = Field(10.0, description="Maximum time for a camera to open")
     read_timeout: Duration = Field(10.0, description="A camera that sends no frame for this long is reconnected")
     stall_after: Duration = Field(2.0, description="A camera that sends no frame for this long is reported as stalled")
+    heads: tuple[str, ...] | None = Field(
+        None, description="Names of the further heads in `heads` that answer for this camera; empty: all of them"
+    )
     token_file: Path | None = Field(
         None,
         description="File with the token that a peer must send to a webrtc: source; SAGELINK_PUSH_TOKEN overrides it",
@@ -205,7 +213,8 @@ class VideoConfig(_Section):
     zoom: bool | None = Field(
         None,
         description="Score a zoomed crop of the important part in two of three frames, and send that crop; empty: yes, "
-        "unless a model is from the demo pair, which recognises objects at one size only. Always off with "
+        "unless a model is from the demo pair, which recognises objects at one size only, or a head is given, whose "
+        "classes may depend on the whole view. Always off with "
         "`select.memory`, which needs the same view in every frame",
     )
     average_edge: bool = Field(True, description="Average the edge answers over the frames of a scene")
@@ -484,6 +493,11 @@ class Config(_Section):
         description="Head file of `sagelink teach`: your own classes instead of the model's; needs an empty "
         "`ship.server`",
     )
+    heads: Heads = Field(
+        {},
+        description="Further head files by name: each adds the edge's answer to `heads` in the results. Without "
+        "`head`, the first of them takes its place",
+    )
     capture: CaptureConfig = CaptureConfig()
     cameras: Cameras = Field((), description="Several cameras, instead of `capture.source`")
     edge: ModelConfig = ModelConfig()
@@ -514,6 +528,26 @@ class Config(_Section):
         shared = {key: given[key] for key in CameraOptions.model_fields if key in given}
         cameras = [shared | camera if isinstance(camera, dict) else camera for camera in tree["cameras"]]
         return tree | {"cameras": cameras}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first_head(cls, tree: Any) -> Any:
+        """Without `head`, the first of `heads` decides: it selects evidence, and the server has it too."""
+        heads = tree.get("heads") if isinstance(tree, dict) else None
+        if not isinstance(heads, dict) or not heads or tree.get("head") is not None:
+            return tree
+        (_, first), *further = heads.items()
+        return tree | {"head": first, "heads": dict(further)}
+
+    @model_validator(mode="after")
+    def _heads_of_cameras(self) -> Config:
+        for camera in (self.capture, *self.cameras):
+            if unknown := [name for name in camera.heads or () if name not in self.heads]:
+                raise ValueError(
+                    f"heads of a camera: unknown {unknown[0]!r}; accepted: {', '.join(self.heads) or 'none'}, the "
+                    "further heads in `heads`"
+                )
+        return self
 
     @model_validator(mode="after")
     def _memory_where_it_works(self) -> Config:
@@ -564,7 +598,7 @@ class Config(_Section):
         """Whether the edge zooms into parts of frames when it tracks scenes."""
         zoom = self.video.zoom
         if zoom is None:
-            zoom = not {self.edge_model, self.server_model} & {*MODEL_PAIRS["demo"]}
+            zoom = self.head is None and not {self.edge_model, self.server_model} & {*MODEL_PAIRS["demo"]}
         return zoom and self.select.memory is None
 
     @property

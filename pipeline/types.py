@@ -105,6 +105,16 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class HeadAnswer:
+    """The edge's answer by a further head: classes of its own on the same features."""
+
+    head: str  # name of the head
+    label: str  # name of the class, or `UNKNOWN`
+    class_id: int | None  # None if it is unknown
+    prob: float  # of the most likely class
+
+
+@dataclass(frozen=True, slots=True)
 class EdgeView:
     """The part of a frame that the edge model scored, and the features by which frames of a camera are compared."""
 
@@ -124,7 +134,13 @@ class Scored:
     embeddings: NDArray[np.float32]  # (N, D)
     edge_view: EdgeView
     score_ms: float
-    unknown: bool = False  # the picture is none of the taught classes
+    novelty: float = 0.0  # distance to the nearest taught class, over the limit; 0 without a head
+    further: tuple[HeadAnswer, ...] = ()  # by the further heads of the camera
+
+    @property
+    def unknown(self) -> bool:
+        """Whether the picture is none of the taught classes."""
+        return self.novelty > 1
 
     def trace(self) -> Trace:
         return replace(self.frame.trace(), scored=self)

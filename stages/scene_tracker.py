@@ -27,11 +27,15 @@ from sagelink.pipeline.types import (
 from sagelink.stages.fuse import spread
 from sagelink.stages.scene_fusion import SceneConfig, SceneFusion
 
+_STATE_S, _STATE_HOLD_S = 0.4, 2.0  # memory for edge and server answers where the classes are states
 _NO_CUT = 2.0  # the largest cosine distance
 
 
-def scene_config(video: VideoConfig) -> SceneConfig:
+def scene_config(video: VideoConfig, own_classes: bool = False) -> SceneConfig:
+    """`own_classes`: they are taught, and may be states of one scene."""
     config = SceneConfig(accumulate=video.average_edge)
+    if own_classes:  # a state may change slowly, without a cut and without a clear answer
+        config = replace(config, states=True, forget_s=_STATE_S, hold_s=_STATE_HOLD_S)
     if not video.cuts:
         config = replace(config, cut=_NO_CUT)
     return config if video.hold_answers else replace(config, hold_s=0.0)

@@ -12,10 +12,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sagelink.models import vit
+from sagelink.models.further_heads import NamedHead
 from sagelink.models.loading import Model, UnitGrid
 from sagelink.models.preprocess import Resize, make_picture
-from sagelink.pipeline.types import WHOLE, Answer, Box, EdgeView, Frame, Pixels, Scored
+from sagelink.models.readout import part_of
+from sagelink.pipeline.types import WHOLE, Answer, Box, EdgeView, Frame, HeadAnswer, Pixels, Scored
 from sagelink.stages.zoom import ZoomSchedule, thumbnail_of
+
+_SMALLEST = 1e-9  # threshold
 
 
 class Score:
@@ -28,8 +32,10 @@ class Score:
         importance: vit.Importance,
         resize: Resize,
         zoom_schedules: Mapping[str, ZoomSchedule] | None = None,
+        further: Mapping[str, Sequence[NamedHead]] | None = None,
     ) -> None:
-        """`zoom_schedules`: by camera, where some frames are zoomed. Raises UsageError for an edge model without CLS
+        """`zoom_schedules`: by camera, where some frames are zoomed. `further`: heads by camera, besides the one of the
+        edge model. Raises UsageError for an edge model without CLS
         attention."""
         vit.check_attention(edge.vit, edge.name)
         self._edge = edge
@@ -37,6 +43,7 @@ class Score:
         self._importance: vit.Importance = importance
         self._resize: Resize = resize
         self._zoom_schedules = zoom_schedules or {}
+        self._further = further or {}
 
     @torch.no_grad()  # not inference mode: the gradient starts inside
     def __call__(self, frames: Sequence[Frame]) -> list[Scored]:
@@ -61,7 +68,7 @@ class Score:
         class_tokens = features.class_token.float().cpu().numpy()
         if not all(np.isfinite(values).all() for values in (log_probs, class_tokens, *importance, *embeddings)):
             raise ValueError(f"edge model {self._edge.name!r} computed values that are not finite")
-        unknown = self._unknown(features.read, len(frames))
+        novelty = self._novelty(features.read, len(frames))
         for frame, crop, values in zip(frames, crops, importance, strict=True):
             if schedule := self._zoom_schedules.get(frame.camera):
                 schedule.update(crop, values)
@@ -75,17 +82,27 @@ class Score:
                 embeddings=embeddings[i],
                 edge_view=EdgeView(crops[i], class_tokens[i], thumbnails[i]),
                 score_ms=score_ms,
-                unknown=unknown[i],
+                novelty=novelty[i],
+                further=self._further_answers(frame.camera, features.read, i),
             )
             for i, frame in enumerate(frames)
         ]
 
-    def _unknown(self, read: Tensor | None, frames: int) -> list[bool]:
-        """Per frame, whether it is none of the taught classes. By what the edge sees: no coding can blur it."""
+    def _novelty(self, read: Tensor | None, frames: int) -> list[float]:
+        """Per frame, how unlike the taught classes it is. By what the edge sees: no coding can blur it."""
         head = self._edge.head
         if head is None or head.unknown is None or read is None:
-            return [False] * frames
-        return [bool(rejected) for rejected in head.unknown.rejects(read.float().cpu().numpy())]
+            return [0.0] * frames
+        rule = head.unknown
+        scores = rule.scores(part_of(read.float().cpu().numpy(), rule.reads))
+        return [float(score) for score in scores / max(rule.threshold, _SMALLEST)]
+
+    def _further_answers(self, camera: str, read: Tensor | None, row: int) -> tuple[HeadAnswer, ...]:
+        heads = self._further.get(camera, ())
+        if not heads or read is None:
+            return ()
+        features = read[row : row + 1].float().cpu().numpy()
+        return tuple(answer for head in heads for answer in head.answers(features))
 
     def _next_crop(self, frame: Frame, thumbnail: NDArray[np.float32]) -> Box:
         schedule = self._zoom_schedules.get(frame.camera)

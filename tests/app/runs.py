@@ -19,7 +19,18 @@ PATIENCE_S = 150  # ends a test that hangs; a loaded machine needs a minute to s
 RESULT_KEYS = {
     *("seq", "stream_s", "sent_s", "label", "class_id", "prob", "origin", "drop", "crop", "units", "lost_units"),
     *("wire_bits", "codec", "side", "quality", "capture_s", "wall_s", "pts_s", "scene", "server_seq", "revised_from"),
-    *("allowance_bits", "window_bits", "budget_bits", "edge", "server", "latency_ms", "camera", "name", "truth"),
+    *(
+        "allowance_bits",
+        "window_bits",
+        "budget_bits",
+        "edge",
+        "server",
+        "latency_ms",
+        "camera",
+        "name",
+        "truth",
+        "heads",
+    ),
 }
 
 
