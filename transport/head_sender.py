@@ -35,7 +35,7 @@ class HeadOffers(Protocol):
     """The heads of a run, as far as its link needs them."""
 
     def fingerprints(self, camera: str) -> tuple[bytes, ...]:
-        """Of the heads that a camera has now."""
+        """Of the head that a camera has now, and of the one before it, where there are any."""
         ...
 
     def content(self, fingerprint: bytes) -> bytes | None:
@@ -121,7 +121,7 @@ class HeadSender:
     def refusal(self, camera: str) -> str | None:
         """Why servers cannot answer with the head of a camera now; None if they can, as far as they have said."""
         now_s = time.monotonic()
-        for fingerprint in self.offers.fingerprints(camera):
+        for fingerprint in self.offers.fingerprints(camera)[:1]:
             if fingerprint in self._wanted:
                 return "the server receives the head of the camera first"
             status, at_s = self._states.get(fingerprint, (None, 0.0))
