@@ -7,6 +7,7 @@ folder: a run copies the small ones there, and the user names a checkpoint.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,7 @@ def _own_files(folder: Path, recorded: Config, overrides: Overrides) -> dict[str
 
 def _named_files(config: Config) -> Iterator[tuple[str, str]]:
     for key in _FILES:
-        section, _, name = key.partition(".")
-        path: Path | None = getattr(getattr(config, section), name)
+        path: Path | None = functools.reduce(getattr, key.split("."), config)  # type: ignore[assignment]
         if path is not None:
             yield key, str(path)
     if config.head is not None:

@@ -27,6 +27,7 @@ from sagelink.pipeline.output_files import (
     CONFIG,
     EVENTS,
     FRAMES,
+    HEADS,
     MARKER,
     MESSAGES,
     PICTURES,
@@ -41,7 +42,7 @@ from sagelink.pipeline.output_files import (
 from sagelink.pipeline.private_files import lock, make_private_folder
 
 RUN_FILES = (RESULTS, EVENTS, SUMMARY, PICTURES)
-RECORDING_FILES = (FRAMES, MESSAGES, CONFIG, *COPIED.values(), *COPIED_HEADS)
+RECORDING_FILES = (FRAMES, MESSAGES, CONFIG, *COPIED.values(), *COPIED_HEADS, HEADS)
 _REPORT_FILES = (REPORT, *(f"{Path(REPORT).stem}-{name}.png" for name in REPORT_PLOTS))
 _START = "%Y-%m-%dT%H-%M-%SZ"
 _FOLDER_NAME = re.compile(r"[0-9TZ-]{20,30}")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sagelink.models.apply_head import check_fits
+from sagelink.models.apply_head import check_side
 from sagelink.models.head import Head, read_head
 from sagelink.models.loading import Model
 from sagelink.models.readout import part_of
@@ -29,7 +29,7 @@ class NamedHead:
     def load(cls, name: str, path: Path, edge: Model) -> NamedHead:
         """Raises UsageError for a file that is no head, or one that was taught on another edge model."""
         head = read_head(path)
-        check_fits(head.edge, edge, "edge")
+        check_side(head.edge, edge, "edge")
         return cls(name, head)
 
     def answers(self, features: NDArray[np.float32]) -> list[HeadAnswer]:
