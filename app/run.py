@@ -49,6 +49,7 @@ _IMAGENET_NOTE = (
     "the answers are names of ImageNet's 1000 classes; `sagelink teach` makes them your own in five minutes: "
     "docs/own-classes.md"
 )
+_ON_THE_PAGE = "; or label pictures on the dashboard"
 
 
 def check_names(config: Config) -> None:

@@ -31,6 +31,11 @@ def apply_head(head: Head, edge: Model, server: Model) -> tuple[Model, Model]:
     return _apply(head, head.edge, edge, "edge"), _apply(head, head.server, server, "server")
 
 
+def edge_with_head(head: Head, edge: Model) -> Model:
+    """The edge model alone with the classes of the head. Raises UsageError if it was taught on another backbone."""
+    return _apply(head, head.edge, edge, "edge")
+
+
 def _apply(head: Head, side: HeadSide, model: Model, role: str) -> Model:
     found = backbone_digest(model)
     if side.card.backbone != found:

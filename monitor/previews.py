@@ -30,7 +30,7 @@ _LENGTH = struct.Struct("!I")
 def live_picture(number: int, verdict: Verdict, grid: UnitGrid, resize: Resize) -> bytes:
     """Binary message for the page: length of the header (32 bits, big-endian), header (JSON), JPEG of the frame.
 
-    Keys of the header: `n`, `camera`; `box`, the box of the sent grid (left, top, right, bottom as shares of the
+    Keys of the header: `n`, `camera`, `seq`; `box`, the box of the sent grid (left, top, right, bottom as shares of the
     picture); `side`, units per side; `units`, those sent; `edge_box`, the box of the grid that the edge scored;
     `importance`, see `heat`.
     """
@@ -43,6 +43,7 @@ def live_picture(number: int, verdict: Verdict, grid: UnitGrid, resize: Resize) 
     header = {
         "n": number,
         "camera": verdict.frame.camera,
+        "seq": verdict.frame.seq,
         "box": on_picture(verdict.crop),
         "side": grid.side,
         "units": verdict.units.tolist(),
