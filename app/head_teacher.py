@@ -204,7 +204,8 @@ class LabelledHeadTeacher:
     def _follow(self, process: subprocess.Popen[str], job: str, out: Path, began_ns: int) -> None:
         """Reads what the process says, to its end."""
         last: dict[str, Any] = {}
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         with contextlib.suppress(OSError, ValueError):
             process.stdin.write(job)
             process.stdin.close()
@@ -241,9 +242,11 @@ class LabelledHeadTeacher:
             )
         if result["better"]:
             self._load(out, began_ns)
-            return {"text": f"The new head is in use. {text} {_next_time(out)}", "kind": "good", "notes": result["notes"]}
-        self._waiting = out, began_ns
-        return {"text": f"The head in use stays: the new one is not better. {text}", "kind": "note", "notes": result["notes"]}
+            text, kind = f"The new head is in use. {text} {_next_time(out)}", "good"
+        else:
+            self._waiting = out, began_ns
+            text, kind = f"The head in use stays: the new one is not better. {text}", "note"
+        return {"text": text, "kind": kind, "notes": result["notes"]}
 
     def _load(self, path: Path, began_ns: int) -> None:
         from sagelink.models.head import read_head

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sagelink.app.demo_notice import demo_notice, have_classes
@@ -49,7 +50,6 @@ _IMAGENET_NOTE = (
     "the answers are names of ImageNet's 1000 classes; `sagelink teach` makes them your own in five minutes: "
     "docs/own-classes.md"
 )
-_ON_THE_PAGE = "; or label pictures on the dashboard"
 
 
 def check_names(config: Config) -> None:
@@ -104,6 +104,7 @@ class Run:
         """`script`: in an exact replay, the recorded decisions of the outside world. `notice`: a line that everybody
         who watches the run sees. `outputs`: where they have been claimed; otherwise `run` claims them. Raises
         UsageError."""
+        from sagelink.app.fixed_heads import FixedHeads
         from sagelink.models.loading import own_bits
         from sagelink.stages.confidence_gate import Gate, check_threshold
         from sagelink.stages.evidence_encoder import Encoder
@@ -133,6 +134,7 @@ class Run:
             models.server.grid.units,
             0.0 if head is None else head.card.overlap,
         )
+        self.heads = FixedHeads(models, [camera.name for camera in config.all_cameras])
         self._overhead = OverheadLog(self.budget, recorded=config.output.record is not None)
         self._outputs = outputs
         self._script = script
@@ -167,7 +169,16 @@ class Run:
         """The current state of the run as plain JSON values; docs/dashboard.md describes the keys."""
         health = {capture.name: capture.health() for capture in self.captures}
         stats = self.stats.snapshot(self.models.edge.labels, health)
-        return stats | {"control": self.control.state(), "notice": self.notice} | self._link_watch.state(stats)
+        notice = self.notice or self.imagenet_note
+        return stats | {"control": self.control.state(), "notice": notice} | self._link_watch.state(stats)
+
+    @property
+    def imagenet_note(self) -> str | None:
+        """Says of a live camera without a head whose classes these are; None for all others."""
+        from sagelink.models.loading import is_imagenet
+
+        own = any(self.heads.head(camera) is not None for camera in self.heads.cameras)
+        return _IMAGENET_NOTE if self.live and not own and is_imagenet(self.models.edge) else None
 
     def run(
         self, watch: Callable[[Verdict], None] | None = None, tell: Callable[[str], None] | None = None
@@ -179,13 +190,12 @@ class Run:
         """
         from sagelink.app.run_outputs import RunOutputs
         from sagelink.app.run_sinks import VerdictCallback, open_output_sinks
-        from sagelink.models.loading import is_imagenet
         from sagelink.pipeline.urls import is_webrtc
 
         raise_descriptor_limit()
         began_s = time.monotonic()
-        if tell is not None and self.live and is_imagenet(self.models.edge):
-            tell(_IMAGENET_NOTE)
+        if tell is not None and self.imagenet_note is not None:
+            tell(self.imagenet_note)
         sinks: list[Sink] = [self.stats]
         outputs = self._outputs or RunOutputs(self.config)
         recorder = self._recorder(sinks)
@@ -221,6 +231,7 @@ class Run:
         return Recorder(sinks, Smoother(scene_config(self.config.video)).smooth, self.stats.show_pending)
 
     def _monitor(self, tell: Callable[[str], None] | None) -> Monitor:
+        from sagelink.app.run_labels import run_labels
         from sagelink.monitor.monitor import Monitor
 
         return Monitor(
@@ -233,6 +244,7 @@ class Run:
             self.live,
             self.own_budget_cameras,
             tell,
+            partial(run_labels, self.config, self.heads),
         )
 
     async def _run_graph(self, recorder: Recorder, monitor: Monitor) -> None:

@@ -8,7 +8,8 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable
 
-from sagelink.monitor.dashboard_routes import dashboard_app
+from sagelink.monitor.dashboard_routes import dashboard_app, label_app
+from sagelink.monitor.label_desk import LabelDesk
 from sagelink.monitor.run_view import RunView
 from sagelink.net.access_guard import require_secret
 from sagelink.net.http import listen, parse_address, serve_http
@@ -60,6 +61,21 @@ async def serve_dashboard(config: DashboardConfig, run: RunView, report: Callabl
             yield url
     finally:
         encoder.close()
+
+
+@contextlib.asynccontextmanager
+async def serve_labels(config: DashboardConfig, desk: LabelDesk, report: Callable[[str], None]) -> AsyncIterator[str]:
+    """Serves the labelling page alone while the body runs; as `serve_dashboard`."""
+    assert config.address is not None
+    host, port = parse_address(config.address, "dashboard.address")
+    worker = Worker("labels")
+    try:
+        async with serve_http(label_app(desk, worker, dashboard_token(config)), host, port) as (host, port):
+            url = page_url(host, port)
+            report(f"label on {url} (Ctrl-C ends)")
+            yield url
+    finally:
+        worker.close()
 
 
 def page_url(host: str, port: int) -> str:

@@ -82,7 +82,9 @@ def dashboard_app(
 def label_app(desk: LabelDesk, encoder: Worker, token: str | None, wrong_token_s: float = _WRONG_TOKEN_S) -> ASGIApp:
     """The labelling page alone, for frames that were recorded."""
     files = static_files(_STATIC)
-    return guarded_app(label_routes(desk, encoder, files["label.html"]), files, files["label.html"], token, wrong_token_s)
+    return guarded_app(
+        label_routes(desk, encoder, files["label.html"]), files, files["label.html"], token, wrong_token_s
+    )
 
 
 def guarded_app(

@@ -14,19 +14,22 @@ from sagelink.monitor.uncertainty import Ranked
 from sagelink.pipeline.errors import UsageError
 
 _MAX_SEQ = 2**53
+_MAX_SKIPPED = 5000
 
 
 class LabelFrames(Protocol):
     """Frames that can be labelled."""
 
     live: bool  # new frames arrive all the time
+    fault: str | None  # why no frames come
 
     @property
     def version(self) -> int: ...
     def get(self, key: FrameKey) -> StoredFrame | None: ...
+    def hold(self, key: FrameKey) -> None: ...
     def keys(self) -> Sequence[FrameKey]: ...
     def progress(self) -> tuple[int, int] | None: ...
-    def mark_labelled(self, keys: Sequence[FrameKey]) -> None: ...
+    def mark_done(self, keys: Sequence[FrameKey]) -> None: ...
     def uncertain(self, count: int) -> list[Ranked]: ...
 
 
@@ -61,8 +64,9 @@ class LabelDesk:
         self.closed = closed
         self._ranked: tuple[tuple[int, int], list[Ranked]] = ((-1, -1), [])
         self._changes = 0
+        self._skipped: dict[FrameKey, None] = {}
         if folder is not None:
-            frames.mark_labelled([*folder.labelled()])
+            frames.mark_done([*folder.labelled()])
 
     @property
     def folder(self) -> LabelFolder:
@@ -73,7 +77,7 @@ class LabelDesk:
 
     def state(self) -> dict[str, Any]:
         """What the page shows, as plain JSON values; docs/dashboard.md lists the keys."""
-        state: dict[str, Any] = {"closed": self.closed, "live": self.frames.live}
+        state: dict[str, Any] = {"closed": self.closed, "live": self.frames.live, "fault": self.frames.fault}
         if self._folder is None:
             return state
         last = self._folder.last
@@ -105,6 +109,16 @@ class LabelDesk:
     def add_class(self, values: Mapping[str, object]) -> None:
         """`name` of a class that has no picture yet."""
         self.folder.add_class(_name(values.get("name")), self._known())
+
+    def skip(self, values: Mapping[str, object]) -> None:
+        """`camera` and `seq` of a frame that leaves the list without a label."""
+        self._skipped[_frame(values.get("camera"), values.get("seq"))] = None
+        self._skipped = dict.fromkeys([*self._skipped][-_MAX_SKIPPED:])
+        self._changed()
+
+    def hold(self, values: Mapping[str, object]) -> None:
+        """`camera` and `seq` of a frame that somebody looks at: it stays stored for some time."""
+        self.frames.hold(_frame(values.get("camera"), values.get("seq")))
 
     def undo(self) -> None:
         self.folder.undo()
@@ -139,7 +153,7 @@ class LabelDesk:
 
     def _changed(self) -> None:
         self._changes += 1
-        self.frames.mark_labelled([*self.folder.labelled()])
+        self.frames.mark_done([*self.folder.labelled(), *self._skipped])
 
     def _queue(self) -> list[Ranked]:
         version = (self.frames.version, self._changes)

@@ -205,7 +205,9 @@ class LabelFolder:
             lock(file.fileno())
         except BlockingIOError:
             file.close()
-            raise UsageError(f"another process labels into {str(self.folder)!r}; end it, or set labels.folder") from None
+            raise UsageError(
+                f"another process labels into {str(self.folder)!r}; end it, or set labels.folder"
+            ) from None
         self._ledger = file
         self._read_ledger()
         if path.stat().st_size and not path.read_bytes().endswith(b"\n"):  # the machine lost power
@@ -265,7 +267,9 @@ def check_class_name(name: str, names: Sequence[str]) -> None:
     if fault := fault_of_names([*names, name]):
         raise UsageError(fault)
     if len(name.encode()) > 200:
-        raise UsageError(f"class name {name!r} has more than 200 bytes; accepted: a shorter name, because it is a folder")
+        raise UsageError(
+            f"class name {name!r} has more than 200 bytes; accepted: a shorter name, because it is a folder"
+        )
     if len(names) >= MAX_CLASSES:
         raise UsageError(f"{len(names)} classes; accepted: up to {MAX_CLASSES}")
 
@@ -298,5 +302,3 @@ def _is_file_with(path: Path, digest: str) -> bool:
         return path.is_file() and not path.is_symlink() and _digest(path.read_bytes()) == digest
     except OSError:
         return False
-
-

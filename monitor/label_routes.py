@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from sagelink.monitor.label_desk import LabelDesk
 from sagelink.monitor.label_folder import FrameKey, pictures_in
+from sagelink.monitor.previews import small_jpeg
 from sagelink.pipeline.documents import DocumentError, parse_json
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.json_text import to_json
@@ -44,6 +45,8 @@ def label_routes(desk: LabelDesk, worker: Worker, page: Response) -> list[Route]
         Route("/api/labels", api.label, methods=["POST"]),
         Route("/api/labels/class", api.add_class, methods=["POST"]),
         Route("/api/labels/undo", api.undo, methods=["POST"]),
+        Route("/api/labels/skip", api.skip, methods=["POST"]),
+        Route("/api/labels/hold", api.hold, methods=["POST"]),
         Route("/api/labels/pictures.zip", api.pack),
         Route("/api/labels/picture/{camera}/{seq}", api.picture),
         Route("/api/teach/{action}", api.teach, methods=["POST"]),
@@ -67,13 +70,20 @@ class LabelApi:
         stored = self._desk.frames.get(FrameKey(camera, int(seq)))
         if stored is None:
             return _json({"error": "the full picture of this frame is no longer stored"}, 404)
-        return Response(stored.jpeg, media_type="image/jpeg")
+        content = await self._worker.call(small_jpeg, stored.jpeg) if "small" in request.query_params else stored.jpeg
+        return Response(content, media_type="image/jpeg")
 
     async def label(self, request: Request) -> Response:
         return await self._change(self._desk.label, await _values(request))
 
     async def add_class(self, request: Request) -> Response:
         return await self._change(self._desk.add_class, await _values(request))
+
+    async def skip(self, request: Request) -> Response:
+        return await self._change(self._desk.skip, await _values(request))
+
+    async def hold(self, request: Request) -> Response:
+        return await self._change(self._desk.hold, await _values(request))
 
     async def undo(self, _: Request) -> Response:
         return await self._change(self._desk.undo)

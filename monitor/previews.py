@@ -20,6 +20,7 @@ from sagelink.transport.codecs import Canvas, Patches, Tokens, codec_by_number
 from sagelink.transport.wire import decode_evidence
 
 _MAX_SIDE = 640  # pixels
+_SMALL = 150  # pixels
 _QUALITY = 75  # of a live picture
 _GREY = 127
 _CORRELATION = 0.95  # of neighbouring pixels
@@ -66,6 +67,16 @@ def heat(importance: NDArray[np.float32]) -> str:
 def jpeg(pixels: Pixels, quality: int = 92) -> bytes:
     """RGB uint8 (H, W, 3) as JPEG."""
     ok, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    assert ok, "a JPEG of an uint8 picture can always be encoded"
+    return data.tobytes()
+
+
+def small_jpeg(picture: bytes) -> bytes:
+    """A JPEG scaled to a height of _SMALL pixels."""
+    pixels = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_REDUCED_COLOR_2)
+    assert pixels is not None, "a JPEG that was coded here can be decoded"
+    width = max(1, round(pixels.shape[1] * _SMALL / pixels.shape[0]))
+    ok, data = cv2.imencode(".jpg", cv2.resize(pixels, (width, _SMALL), interpolation=cv2.INTER_AREA))
     assert ok, "a JPEG of an uint8 picture can always be encoded"
     return data.tobytes()
 

@@ -85,6 +85,7 @@ class RecentFrames:
     """The stored frames of a run. `keep` and `sample` code pictures: they run in the dashboard's thread."""
 
     live = True  # new frames arrive all the time
+    fault = None
 
     def __init__(
         self,
@@ -108,11 +109,20 @@ class RecentFrames:
 
     def keys(self) -> list[FrameKey]:
         with self._lock:
-            return [frame.candidate.frame for ring in (self._shown, self._sampled) for frame in ring.frames()]
+            frames = [frame for ring in (self._shown, self._sampled) for frame in ring.frames()]
+        return [*dict.fromkeys(frame.candidate.frame for frame in frames)]
 
     def progress(self) -> None:
         """There is no end of the frames of a run."""
         return None
+
+    def hold(self, key: FrameKey) -> None:
+        """A frame that somebody looks at moves to where frames stay longer."""
+        with self._lock:
+            frame = self._shown.get(key)
+            if frame is not None and key not in self._sampled:
+                self._sampled.add(frame)
+                self._sampled.shrink([key])
 
     def keep(self, verdict: Verdict) -> None:
         """Stores a frame that a page shows."""
@@ -134,7 +144,7 @@ class RecentFrames:
                 queue = self.uncertain(QUEUE) if self._sampled.full else []
                 self._store(self._sampled, verdict, [each.candidate.frame for each in queue])
 
-    def mark_labelled(self, keys: Iterable[FrameKey]) -> None:
+    def mark_done(self, keys: Iterable[FrameKey]) -> None:
         """These frames have a label: they leave the list, and frames like them move down in it."""
         wanted = set(keys)
         with self._lock:
