@@ -7,6 +7,7 @@ folder: a run copies the small ones there, and the user names a checkpoint.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ _MODEL = frozenset(("model", "checkpoint", "labels", "device"))
 _OBEYED: Mapping[str, frozenset[str]] = {
     "models": _ALL,
     "threads": _ALL,
+    "head": _ALL,
     "capture": frozenset(("resize",)),
     "edge": _MODEL,
     "server": _MODEL,
@@ -35,8 +37,13 @@ _OBEYED: Mapping[str, frozenset[str]] = {
     "fuse": _ALL,
 }
 _CAMERA = frozenset(("name", "weight", "min_share", "budget"))
-_FILES = ("edge.checkpoint", "edge.labels", "server.checkpoint", "server.labels", "encode.frontier")
-COPIED = {"edge.labels": "edge-labels.txt", "server.labels": "server-labels.txt", "encode.frontier": "frontier.yaml"}
+_FILES = ("edge.checkpoint", "edge.labels", "server.checkpoint", "server.labels", "encode.frontier", "head")
+COPIED = {
+    "edge.labels": "edge-labels.txt",
+    "server.labels": "server-labels.txt",
+    "encode.frontier": "frontier.yaml",
+    "head": "configured.head",
+}
 _MAX_COPIED = 10_000_000  # bytes
 _NO_SOURCE = "recording"
 
@@ -75,8 +82,7 @@ def _own_files(folder: Path, recorded: Config, overrides: Overrides) -> dict[str
 
 def _named_files(config: Config) -> Iterator[tuple[str, str]]:
     for key in _FILES:
-        section, _, name = key.partition(".")
-        path: Path | None = getattr(getattr(config, section), name)
+        path: Path | None = functools.reduce(getattr, key.split("."), config)  # type: ignore[assignment]
         if path is not None:
             yield key, str(path)
 
@@ -104,6 +110,9 @@ def to_record(config: Config) -> tuple[str, dict[str, bytes]]:
             continue
         with Path(name).open("rb") as file:
             files[copy] = file.read(_MAX_COPIED)
-        section, _, field = key.partition(".")
-        changes[section] = changes.get(section, getattr(config, section)).model_copy(update={field: Path(copy)})
+        section, _, field = key.rpartition(".")
+        if section:
+            changes[section] = changes.get(section, getattr(config, section)).model_copy(update={field: Path(copy)})
+        else:
+            changes[field] = Path(copy)
     return dump_config(config.model_copy(update=changes)), files

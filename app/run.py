@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sagelink.app.edge_graph import EdgeParts
+    from sagelink.app.heads_of_run import HeadsOfRun
     from sagelink.app.replay_script import Script
     from sagelink.app.run_outputs import RunOutputs
     from sagelink.models.pair import Pair
@@ -100,14 +101,15 @@ class Run:
         script: Script | None = None,
         notice: str | None = None,
         outputs: RunOutputs | None = None,
+        heads: HeadsOfRun | None = None,
     ) -> None:
         """`script`: in an exact replay, the recorded decisions of the outside world. `notice`: a line that everybody
-        who watches the run sees. `outputs`: where they have been claimed; otherwise `run` claims them. Raises
-        UsageError."""
-        from sagelink.app.fixed_heads import FixedHeads
+        who watches the run sees. `outputs`: where they have been claimed; otherwise `run` claims them. `heads`: in a
+        replay, those of the recording. Raises UsageError."""
+        from sagelink.app.heads_of_run import HeadsOfRun
         from sagelink.models.loading import own_bits
         from sagelink.stages.confidence_gate import Gate, check_threshold
-        from sagelink.stages.evidence_encoder import Encoder
+        from sagelink.stages.evidence_encoder import encoders
         from sagelink.stages.fuse import Fuse
 
         self.config = config
@@ -127,14 +129,10 @@ class Run:
             check_threshold(config.gate, len(head.classes))
         self._gate = Gate(config.gate, own_bits(models.edge))
         self.control = Control(self.budget, self._gate)
-        self._encoder = Encoder.from_config(config, models.server)
-        self._fuse = Fuse(
-            config.fuse.rule == "server",
-            config.fuse.weights,
-            models.server.grid.units,
-            0.0 if head is None else head.card.overlap,
-        )
-        self.heads = FixedHeads(models, [camera.name for camera in config.all_cameras])
+        self._encoder_for = encoders(config, models.server)
+        self._encoder_for(None if head is None else head.taught)  # raises now what it would raise at a frame
+        self._fuse = Fuse(config.fuse.rule == "server", config.fuse.weights, models.server.grid.units)
+        self.heads = heads or HeadsOfRun(models, [camera.name for camera in config.all_cameras])
         self._overhead = OverheadLog(self.budget, recorded=config.output.record is not None)
         self._outputs = outputs
         self._script = script
@@ -202,7 +200,9 @@ class Run:
         monitor = self._monitor(tell)
         try:
             outputs.begin()
-            for sink in open_output_sinks(self.config, self.models, outputs.videos, self.live, self._overhead):
+            for sink in open_output_sinks(
+                self.config, self.models, self.heads, outputs.videos, self.live, self._overhead
+            ):
                 sinks.append(sink)
             if watch is not None:
                 sinks.append(VerdictCallback(watch))
@@ -278,7 +278,8 @@ class Run:
             captures=self.captures,
             accounts=self.accounts,
             gate=self._gate,
-            encoder=self._encoder,
+            encoder_for=self._encoder_for,
+            heads=self.heads,
             fuse=self._fuse,
             recorder=recorder,
             link=link,
@@ -293,7 +294,9 @@ class Run:
         if self._script is not None:
             return self._script.link
         cameras = [*self.accounts]
-        return edge_link(self.config, self.models, cameras, self._overhead, self.control, clock, on_recovered)
+        return edge_link(
+            self.config, self.models, self.heads, cameras, self._overhead, self.control, clock, on_recovered
+        )
 
     def _stop_on_signals(self, graph: Graph) -> None:
         """The first Ctrl-C, SIGTERM or SIGHUP lets the frames inside get through; the second cuts them off."""

@@ -26,6 +26,7 @@ from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.output_files import (
     CONFIG,
     FRAMES,
+    HEADS,
     MARKER,
     MESSAGES,
     PICTURES,
@@ -40,7 +41,7 @@ from sagelink.pipeline.output_files import (
 from sagelink.pipeline.private_files import lock, make_private_folder
 
 RUN_FILES = (RESULTS, SUMMARY, PICTURES)
-RECORDING_FILES = (FRAMES, MESSAGES, CONFIG, *COPIED.values())
+RECORDING_FILES = (FRAMES, MESSAGES, CONFIG, *COPIED.values(), HEADS)
 _REPORT_FILES = (REPORT, *(f"{Path(REPORT).stem}-{name}.png" for name in REPORT_PLOTS))
 _START = "%Y-%m-%dT%H-%M-%SZ"
 _FOLDER_NAME = re.compile(r"[0-9TZ-]{20,30}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from sagelink.models import loading, vit
-from sagelink.models.apply_head import apply_head
+from sagelink.models.apply_head import apply_head, edge_with_head
 from sagelink.models.head import read_head
 from sagelink.models.loading import Model
 from sagelink.pipeline.config import Config
@@ -36,13 +36,16 @@ class Pair:
         With `head` set, both get the classes of the head file. With `ship.server` set, the server
         model is an outline without weights.
         """
-        if config.head is not None:
+        head = None if config.head is None else read_head(config.head)
+        if head is not None and not config.ship.server:
             backbones = cls.load_backbones(config)
-            return cls(*apply_head(read_head(config.head), backbones.edge, backbones.server))
+            return cls(*apply_head(head, backbones.edge, backbones.server))
         torch.set_num_threads(config.threads)
         edge = loading.load(config.edge, config.edge_model)
         vit.check_attention(edge.vit, edge.name)
-        if config.ship.server:  # the weights are at the server
+        if head is not None:
+            edge = edge_with_head(head, edge)
+        if config.ship.server:  # the weights are at the server, which checks its side of the head
             return cls(edge, loading.outline(config.server, config.server_model, edge.labels))
         server = loading.load(config.server, config.server_model)
         if len(edge.labels) != len(server.labels):

@@ -102,6 +102,6 @@ class Monitor:
         )
 
 
-def own_labels(edge: Model, _: Verdict) -> tuple[str, ...] | None:
+def own_labels(edge: Model, verdict: Verdict) -> tuple[str, ...] | None:
     """The classes of a verdict by class id; None where they are ImageNet's, which say nothing about the user's."""
-    return None if is_imagenet(edge) else edge.labels
+    return None if verdict.taught is None and is_imagenet(edge) else verdict.labels(edge.labels)

@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from sagelink.pipeline.accepted import Accepts
-from sagelink.pipeline.credentials import redact
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.quantities import Duration, FrameSize, Rate, Size
 from sagelink.pipeline.urls import is_webrtc
@@ -276,6 +275,10 @@ class ShipConfig(_Section):
         description="Address: of the broker, mqtt://host:port or mqtts://host:port; or of the server, "
         "webrtc+http://host:port or webrtc+https://host:port; empty: the server model runs in this process",
     )
+    edge_answer: bool = Field(
+        False,
+        description="Messages also hold the edge's own answer (4 bytes more), which servers compare with theirs",
+    )
     in_flight: int = Field(2, ge=1, le=64, description="Maximum number of messages without a reply")
     deadline: Duration = Field(
         1.0, description="Live runs: a reply that takes longer is ignored, and the edge answer becomes the verdict"
@@ -385,6 +388,16 @@ class ServeConfig(_Section):
     memory: Size | None = Field(
         256_000_000, description="Memory for units of cameras that use delta coding (`select.memory`); empty: none"
     )
+    heads: Path | None = Field(
+        None,
+        description="Folder in which heads (own classes) of cameras are kept, so that they need not be sent again "
+        "after a restart; empty: memory only",
+    )
+    head_memory: Size = Field(
+        64_000_000,
+        description="Memory for heads: one of 10 classes for DeiT-Base needs 40 to 70 kB; beyond it, a head that no "
+        "frame has used for a minute leaves, or a further head is refused",
+    )
     queue: int = Field(
         4, ge=1, le=64, description="Maximum number of waiting frames per camera; a further one displaces the oldest"
     )
@@ -491,8 +504,8 @@ class Config(_Section):
     )
     head: Path | None = Field(
         None,
-        description="Head file of `sagelink teach`: your own classes instead of the model's; needs an empty "
-        "`ship.server`",
+        description="Head file of `sagelink teach`: your own classes instead of the model's; a server in another "
+        "process gets it over the link, once",
     )
     capture: CaptureConfig = CaptureConfig()
     cameras: Cameras = Field((), description="Several cameras, instead of `capture.source`")
@@ -530,15 +543,6 @@ class Config(_Section):
         if self.select.memory is not None and self.uses_datagrams:
             raise ValueError(
                 "select.memory: WebRTC may lose parts of a message; accepted with WebRTC: empty; or use an MQTT server"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _head_in_this_process(self) -> Config:
-        if self.head is not None and self.ship.server:
-            raise ValueError(
-                f"head: a server in another process cannot get your classes yet; accepted with a head: `ship.server` "
-                f"empty, so that the server model runs in this process; got {redact(self.ship.server)!r}"
             )
         return self
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sagelink.pipeline.types import Answer, EdgeView, SceneEstimate, ServerObservation
+from sagelink.pipeline.types import Answer, EdgeView, SceneEstimate, ServerObservation, TaughtClasses
 from sagelink.stages.scene_cuts import CutDetector
 
 MAX_OBSERVATIONS = 32  # server answers that count for a scene
@@ -57,6 +57,7 @@ class SceneFusion:
         self._config = config
         self._now_s = 0.0
         self._cut_detector = CutDetector(config.cut, config.cut_pixels, every_frame=not config.remember)
+        self._taught: TaughtClasses | None = None  # the classes of the scene's answers
         self._start_seq = 0
         self._start_s = 0.0
         self._edge_sum: _Vector | None = None  # log-probabilities, over the scene's frames
@@ -65,11 +66,17 @@ class SceneFusion:
         self._sent: dict[int, tuple[float, EdgeView]] = {}  # by seq: time and view of frames whose answer is pending
         self._cuts: list[float] = []  # times of the last cuts
 
-    def observe(self, seq: int, answer: Answer, view: EdgeView, now_s: float) -> SceneEstimate:
-        """The estimate for the next frame, with its edge answer and all server answers so far. Time never runs back."""
+    def observe(
+        self, seq: int, answer: Answer, view: EdgeView, now_s: float, taught: TaughtClasses | None = None
+    ) -> SceneEstimate:
+        """The estimate for the next frame, with its edge answer and all server answers so far. Time never runs back.
+
+        `taught`: the classes of the answer; other classes begin a new scene.
+        """
         self._now_s = now_s = max(now_s, self._now_s)
-        if self._cut_detector.is_cut(view):
+        if self._cut_detector.is_cut(view) or (taught != self._taught and self._edge_sum is not None):
             self._begin_scene(seq, now_s)
+        self._taught = taught
         if self._config.accumulate and self._edge_sum is not None:
             self._edge_sum = self._edge_sum + answer.log_probs
             self._frames += 1

@@ -18,9 +18,12 @@ _RENAMED = {
 
 
 def record(verdict: Verdict, labels: tuple[str, ...]) -> dict[str, object]:
-    """A verdict as plain JSON values. Probabilities and times are rounded; bits and indices are exact."""
+    """A verdict as plain JSON values. Probabilities and times are rounded; bits and indices are exact.
+
+    `labels`: names of the model's own classes."""
     frame, answer = verdict.frame, verdict.answer
     point = verdict.point
+    labels = verdict.labels(labels)
     return {
         "seq": frame.seq,
         "camera": frame.camera,

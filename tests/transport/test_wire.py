@@ -19,6 +19,7 @@ from sagelink.transport.wire import (
     MAX_MESSAGE_BYTES,
     MAX_PATCH,
     MAX_SIDE,
+    EvidenceClaim,
     EvidenceMessage,
     MalformedMessage,
     decode_evidence,
@@ -116,7 +117,7 @@ def test_evidence_survives_the_round_trip(message):
     assert same(decoded, message)
     assert decoded.units.dtype == np.intp
     assert encode_evidence(decoded) == data
-    assert peek(data) == (message.seq, len(message.units))
+    assert peek(data) == EvidenceClaim(message.seq, len(message.units))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_the_unit_set_takes_the_shorter_form(units, size):
     data = encode_evidence(message)
     assert len(data) == 17 + size + len(b"payload")
     assert same(decode_evidence(data), message)
-    assert peek(data) == (1, len(units))
+    assert peek(data) == EvidenceClaim(1, len(units))
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 8, 14, 16, 17, 40, 64])
@@ -338,7 +339,7 @@ def test_the_largest_message_is_read():
 )
 def test_peek_returns_the_frame_of_a_valid_header(data, seq):
     claim = peek(data)
-    assert (claim and claim[0]) == seq
+    assert (claim and claim.seq) == seq
 
 
 # Random bytes

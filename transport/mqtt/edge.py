@@ -10,11 +10,14 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from sagelink.transport.head_messages import HeadPart, decode_status, encode_part, is_status
+from sagelink.transport.head_sender import HeadOffers, with_heads
 from sagelink.transport.link import CameraInfo, Undelivered
 from sagelink.transport.message_auth import EXTRA_BYTES, MessageAuth
 from sagelink.transport.mqtt.address import Broker
@@ -56,11 +59,13 @@ class MqttEdgeLink(RemoteEdgeLink):
         must_connect: bool = False,
         on_budget: Callable[[bytes], None] | None = None,
         auth: MessageAuth | None = None,
+        heads: HeadOffers | None = None,
+        window_bits: Callable[[], int | None] = lambda: None,
     ) -> None:
-        """`in_flight`: messages that the broker may not have acknowledged yet. `charge_overhead`, `must_connect`: see
-        RemoteEdgeLink. `on_budget` receives the payloads published to the node's budget topic. `auth` seals messages
-        and opens replies."""
-        super().__init__(charge_overhead, must_connect)
+        """`in_flight`: messages that the broker may not have acknowledged yet. `charge_overhead`, `must_connect`,
+        `heads`, `window_bits`: see RemoteEdgeLink. `on_budget` receives the payloads published to the node's budget
+        topic. `auth` seals messages and opens replies."""
+        super().__init__(charge_overhead, must_connect, heads, window_bits)
         self._broker_url = broker.url
         self._topics = topics
         self._node = node
@@ -71,7 +76,8 @@ class MqttEdgeLink(RemoteEdgeLink):
         self._auth = auth
         self._cost_model = MqttCostModel(broker.tls is not None, False, broker.client_certificate)
         self._session = secrets.token_bytes(SESSION_BYTES)
-        self._announcer = Announcer(topics, node, self._cameras, camera_info, self._session)
+        announced = partial(with_heads, camera_info, self._heads.offers)
+        self._announcer = Announcer(topics, node, self._cameras, announced, self._session)
         self._connection = self._reconnector = BrokerConnection(
             broker,
             self._run_session,
@@ -108,6 +114,26 @@ class MqttEdgeLink(RemoteEdgeLink):
         if self._unacknowledged >= self._in_flight:
             return f"the broker has not acknowledged {self._unacknowledged} messages"
         return None
+
+    def _part_bits(self, message_bytes: int) -> int:
+        topic_bytes = len(self._topics.head(self._node, "0" * 32, "0000000").encode())
+        extra_bytes = EXTRA_BYTES if self._auth else 0
+        properties = 1 if self._connection.v5 else 0
+        packet_bytes = publish_bytes(topic_bytes, message_bytes + extra_bytes, properties)
+        return self._cost_model.packet_bits(packet_bytes, acks=1)
+
+    async def _transmit_part(self, part: HeadPart) -> None:
+        assert self._client is not None
+        message = encode_part(part)
+        payload = message if self._auth is None else self._auth.seal(message, self._node, b"")
+        topic = self._topics.head(self._node, part.fingerprint.hex(), str(part.offset))
+        # Retained: a server that starts later gets it from the broker.
+        refusal = await self._client.publish_confirmed(topic, payload, retain=True)
+        self._note_refusal("head", refusal)
+
+    async def _announce(self) -> None:
+        if self._client is not None:
+            await self._announcer.announce(self._client)
 
     async def _transmit(self, camera: str, message: bytes) -> None:
         assert self._publishing is not None
@@ -156,6 +182,7 @@ class MqttEdgeLink(RemoteEdgeLink):
         try:
             async with asyncio.TaskGroup() as group:
                 self._client, self._publishing, self._unacknowledged = client, group, 0
+                self._heads.forget()
                 self._connection.established()
                 self._log_limit(client.max_packet_bytes)
                 self._changed.set()
@@ -197,8 +224,16 @@ class MqttEdgeLink(RemoteEdgeLink):
                 reply = reply if self._auth is None else self._auth.open(reply, address, self._session)
             except MalformedMessage as error:
                 self._ignore_reply(str(error))
+                return
+            if is_status(reply):
+                self._take_status(reply)
             else:
                 self._deliver(address.removeprefix(f"{self._node}/"), reply)
+
+    def _take_status(self, data: bytes) -> None:
+        with contextlib.suppress(MalformedMessage):
+            self._heads.take(decode_status(data))
+            self._changed.set()
 
     def _ignore_reply(self, reason: str) -> None:
         if reason not in self._logged_replies:
