@@ -66,7 +66,7 @@ class LabelFolder:
         self._ledger: IO[str] | None = None
         self._labels: dict[FrameKey, tuple[str, str, str]] = {}  # class, file, hash of the content
         self._undo: list[LabelChange] = []
-        self._added: list[str] = []  # classes that have no picture yet
+        self._added: list[str] = []  # classes of this session, also those without a picture: their buttons stay
         self._counts: dict[str, int] = {}
         self._read_ledger()
         self.count()
@@ -133,8 +133,6 @@ class LabelFolder:
             file = before[1] if before else _file_name(frame, group, self._session)
             self._change(LabelChange(frame, before[0] if before else None, name, file), jpeg)
             self._undo = [*self._undo[-_MAX_UNDO + 1 :], LabelChange(frame, before[0] if before else None, name, file)]
-            with contextlib.suppress(ValueError):
-                self._added.remove(name)
 
     def undo(self) -> LabelChange:
         """Takes the last change back, and returns it. Raises UsageError when there is none."""
@@ -144,8 +142,6 @@ class LabelFolder:
             last = self._undo[-1]
             self._change(LabelChange(last.frame, last.after, last.before, last.file), None)
             self._undo.pop()
-            if last.after is not None and last.after not in self._counts and last.after not in self._added:
-                self._added.append(last.after)  # its button stays
             return last
 
     def _change(self, change: LabelChange, jpeg: bytes | None) -> None:
@@ -181,6 +177,8 @@ class LabelFolder:
                 self._counts[name] = self._counts.get(name, 0) + step
                 if self._counts[name] <= 0:
                     del self._counts[name]
+                    if name not in self._added:
+                        self._added.append(name)
 
     def _class_folder(self, name: str) -> Path:
         place = self.folder / name

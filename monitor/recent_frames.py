@@ -85,7 +85,7 @@ class RecentFrames:
     """The stored frames of a run. `keep` and `sample` code pictures: they run in the dashboard's thread."""
 
     live = True  # new frames arrive all the time
-    fault = None
+    fault: str | None = None
 
     def __init__(
         self,

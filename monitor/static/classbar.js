@@ -32,7 +32,9 @@ export class ClassBar {
     this.#form.addEventListener("submit", async (event) => {
       event.preventDefault();
       const field = this.#form.elements[0];
-      if (field.value.trim() && (await this.press(field.value.trim()))) field.value = "";
+      if (!field.value.trim() || !(await this.press(field.value.trim()))) return;
+      field.value = "";
+      field.blur(); // so that digits are commands again, and a live picture goes on
     });
     labels.listen(() => this.draw());
     this.draw();
