@@ -141,8 +141,7 @@ class RecentFrames:
             with self._lock:
                 known = key in self._sampled
             if not known:
-                queue = self.uncertain(QUEUE) if self._sampled.full else []
-                self._store(self._sampled, verdict, [each.candidate.frame for each in queue])
+                self._store(self._sampled, verdict, [each.candidate.frame for each in self.uncertain(QUEUE)])
 
     def mark_done(self, keys: Iterable[FrameKey]) -> None:
         """These frames have a label: they leave the list, and frames like them move down in it."""
