@@ -19,6 +19,7 @@ from sagelink.app.calibrate import calibrate
 from sagelink.app.command_line import DASHBOARD, CommandWithDashboard, show_help, show_version, whole_number
 from sagelink.app.eval import evaluate
 from sagelink.app.eval_video import evaluate_video
+from sagelink.app.label import label
 from sagelink.app.options import (
     ConfigOption,
     HeadOption,
@@ -290,6 +291,7 @@ app.command("eval")(evaluate)
 app.command("calibrate")(calibrate)
 app.command("adapt")(adapt)
 app.command("teach")(teach)
+app.command("label")(label)
 app.command("eval-video")(evaluate_video)
 
 

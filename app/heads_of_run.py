@@ -83,6 +83,10 @@ class HeadsOfRun:
                 self._history[name] = self._history[name][:-1]
         self._notify(cameras)
 
+    def can_restore(self) -> bool:
+        """Whether `restore` would change a camera."""
+        return any(len(heads) > 1 for heads in self._history.values())
+
     def head(self, camera: str) -> Head | None:
         """The head of a camera now; None: the model's own classes."""
         return self._edge_models[self._history[camera][-1]].head

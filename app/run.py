@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sagelink.app.demo_notice import demo_notice, have_classes
@@ -168,7 +169,16 @@ class Run:
         """The current state of the run as plain JSON values; docs/dashboard.md describes the keys."""
         health = {capture.name: capture.health() for capture in self.captures}
         stats = self.stats.snapshot(self.models.edge.labels, health)
-        return stats | {"control": self.control.state(), "notice": self.notice} | self._link_watch.state(stats)
+        notice = self.notice or self.imagenet_note
+        return stats | {"control": self.control.state(), "notice": notice} | self._link_watch.state(stats)
+
+    @property
+    def imagenet_note(self) -> str | None:
+        """Says of a live camera without a head whose classes these are; None for all others."""
+        from sagelink.models.loading import is_imagenet
+
+        own = any(self.heads.head(camera) is not None for camera in self.heads.cameras)
+        return _IMAGENET_NOTE if self.live and not own and is_imagenet(self.models.edge) else None
 
     def run(
         self, watch: Callable[[Verdict], None] | None = None, tell: Callable[[str], None] | None = None
@@ -180,13 +190,12 @@ class Run:
         """
         from sagelink.app.run_outputs import RunOutputs
         from sagelink.app.run_sinks import VerdictCallback, open_output_sinks
-        from sagelink.models.loading import is_imagenet
         from sagelink.pipeline.urls import is_webrtc
 
         raise_descriptor_limit()
         began_s = time.monotonic()
-        if tell is not None and self.live and is_imagenet(self.models.edge):
-            tell(_IMAGENET_NOTE)
+        if tell is not None and self.imagenet_note is not None:
+            tell(self.imagenet_note)
         sinks: list[Sink] = [self.stats]
         outputs = self._outputs or RunOutputs(self.config)
         recorder = self._recorder(sinks)
@@ -224,6 +233,7 @@ class Run:
         return Recorder(sinks, Smoother(scene_config(self.config.video, self.config.head is not None)).smooth)
 
     def _monitor(self, tell: Callable[[str], None] | None) -> Monitor:
+        from sagelink.app.run_labels import run_labels
         from sagelink.monitor.monitor import Monitor
 
         return Monitor(
@@ -236,6 +246,7 @@ class Run:
             self.live,
             self.own_budget_cameras,
             tell,
+            partial(run_labels, self.config, self.heads),
         )
 
     async def _run_graph(self, recorder: Recorder, monitor: Monitor) -> None:

@@ -108,6 +108,8 @@ def fault_of_names(names: Sequence[str]) -> str | None:
     for name in names:
         if not name or name != name.strip() or len(name) > _MAX_NAME:
             return f"class name {name!r}: accepted: 1 to {_MAX_NAME} characters, without spaces at the ends"
+        if name.startswith("."):
+            return f"class name {name!r} starts with a point; accepted: another start, because names become folders"
         for character in name:
             if character in _FORBIDDEN or unicodedata.category(character)[0] == "C":
                 return f"class name {name!r} contains {character!r}; accepted: no control characters, no {_FORBIDDEN}"

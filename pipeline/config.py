@@ -480,6 +480,17 @@ class DashboardConfig(_Section):
     )
 
 
+class LabelsConfig(_Section):
+    """Pictures that people label on the dashboard, and what a head is taught with there."""
+
+    folder: Path | None = Field(
+        None, description="Folder for the labelled pictures, one folder a class; empty: `labels` in `output.out`"
+    )
+    pictures: tuple[Path, ...] = Field(
+        (), description="Further folders of labelled pictures, such as those that `head` was taught with"
+    )
+
+
 class HomeAssistantConfig(_Section):
     """Reports to Home Assistant over MQTT, with the user name and the certificates of `mqtt`."""
 
@@ -528,6 +539,7 @@ class Config(_Section):
     output: OutputConfig = OutputConfig()
     events: EventsConfig = EventsConfig()
     dashboard: DashboardConfig = DashboardConfig()
+    labels: LabelsConfig = LabelsConfig()
     home_assistant: HomeAssistantConfig = HomeAssistantConfig()
 
     @model_validator(mode="before")

@@ -1,0 +1,96 @@
+// The labels of frames: their state, kept up to date, and the changes of them. Both pages use it.
+
+const EVERY_MS = 1000;
+const REFUSED = { 401: "you are not logged in", 403: "you may not change this run", 429: "too many wrong tokens: wait" };
+
+export class Labels {
+  state = null; // null before the first answer
+  problem = ""; // of the last change
+  #listeners = [];
+  #labels = new Map();
+  #stored = new Set();
+  #heard = "";
+
+  constructor() {
+    this.#poll();
+    document.addEventListener("visibilitychange", () => this.refresh());
+  }
+
+  listen(changed) {
+    this.#listeners.push(changed);
+  }
+
+  // Why nothing can be labelled; null if it can.
+  get closed() {
+    return this.state ? this.state.closed : "loading";
+  }
+
+  get classes() {
+    return this.closed === null ? this.state.classes : [];
+  }
+
+  labelOf(frame) {
+    return this.#labels.get(place(frame));
+  }
+
+  isStored(frame) {
+    return this.#stored.has(place(frame));
+  }
+
+  label(frame, name) {
+    return this.change("labels", { camera: frame.camera, seq: frame.seq, label: name });
+  }
+
+  // Returns whether it was accepted; if not, `problem` holds the reason.
+  async change(path, values = {}) {
+    let problem = "no connection";
+    try {
+      const answer = await fetch(`/api/${path}`, {
+        method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(values),
+      });
+      const result = answer.headers.get("Content-Type")?.startsWith("application/json") ? await answer.json() : {};
+      if (answer.ok) this.#take(result);
+      problem = answer.ok ? "" : result.error ?? REFUSED[answer.status] ?? `refused (${answer.status})`;
+      if (answer.status === 403) this.#take({ ...this.state, closed: problem });
+    } catch { /* no connection */ }
+    this.problem = problem;
+    this.#tell();
+    return !problem;
+  }
+
+  async refresh() {
+    if (document.hidden) return;
+    try {
+      const answer = await fetch("/api/labels");
+      if (answer.ok) this.#take(await answer.json());
+      else if (answer.status === 404) this.#take({ closed: "this run has no labels" });
+      else this.#take({ ...this.state, closed: REFUSED[answer.status] ?? `refused (${answer.status})` });
+    } catch { /* the page says itself that there is no connection */ }
+  }
+
+  async #poll() {
+    await this.refresh();
+    setTimeout(() => this.#poll(), EVERY_MS);
+  }
+
+  #take(state) {
+    const text = JSON.stringify(state);
+    if (text === this.#heard) return;
+    this.#heard = text;
+    this.state = state;
+    this.#labels = new Map((state.labels ?? []).map(([camera, seq, name]) => [`${camera}/${seq}`, name]));
+    this.#stored = new Set(Object.entries(state.stored ?? {}).flatMap(([camera, seqs]) => seqs.map((seq) => `${camera}/${seq}`)));
+    this.#tell();
+  }
+
+  #tell() {
+    this.#listeners.forEach((changed) => changed());
+  }
+}
+
+const place = (frame) => `${frame.camera}/${frame.seq}`;
+
+// Whether a key press is a command for the page, not text for a field.
+export function isCommand(event) {
+  return !event.ctrlKey && !event.metaKey && !event.altKey && !event.target.closest("input, select, textarea");
+}
