@@ -144,7 +144,7 @@ def best_overlap(sums: Matrix, weights: Matrix, ids: Ids) -> float:
 
     def gap(overlap: float) -> float:
         log_probs = log_softmax(sums / (1 + overlap * weights)[:, None])
-        return abs(float(np.exp(log_probs.max(1)).mean()) - goal)
+        return abs(float(np.exp(log_probs.max(1)).mean()) - float(goal))
 
     return float(min(_OVERLAPS, key=gap))
 

@@ -127,7 +127,6 @@ def test_a_foreign_scene_is_unknown(command, taught: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--server", "mqtt://127.0.0.1:1"), "a server in another process cannot get your classes yet"),
         (("--set", "gate.threshold=1.6"), "with 3 classes an answer has at most 1.58 bits"),
         (("--set", "server.model=demo-edge"), "server model 'demo-server' with backbone"),
     ],
