@@ -107,7 +107,7 @@ def evaluate(
     Compares selectors at numbers of units, or, with --bytes, codecs at message sizes."""
     settings = options.load({"gate.policy": gate, "select.seed": seed})
     check_inputs([str(images), *([str(foreign)] if foreign else [])], labels)
-    check_belongs("--foreign", foreign and str(foreign), "--head", settings.head is not None)
+    check_belongs("--foreign", None if foreign is None else str(foreign), "--head", settings.head is not None)
     from sagelink.lab.accuracy_by_bytes import encoder_of
     from sagelink.lab.dataset import ImageSet, find_pictures
     from sagelink.lab.evaluation import Evaluation, weight_by_units
