@@ -219,11 +219,11 @@ class LabelledHeadTeacher:
         with self._lock:
             if self._process is not process:  # it was stopped
                 return
-            self._process = self._progress = None
             try:
                 self._outcome = self._finish(last, code, out, began_ns)
             except SagelinkError as error:
                 self._outcome = {"text": f"The new head cannot be loaded: {error}", "kind": "bad", "notes": []}
+            self._process = self._progress = None  # last: the page shows the outcome when there is no progress
             log.info("event=taught outcome=%r", self._outcome["text"])
 
     def _finish(self, last: dict[str, Any], code: int, out: Path, began_ns: int) -> dict[str, Any]:
