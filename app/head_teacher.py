@@ -206,24 +206,25 @@ class LabelledHeadTeacher:
         last: dict[str, Any] = {}
         assert process.stdin is not None
         assert process.stdout is not None
-        with contextlib.suppress(OSError, ValueError):
-            process.stdin.write(job)
-            process.stdin.close()
+        with process:  # closes the pipes, and waits for the end
+            with contextlib.suppress(OSError):
+                process.stdin.write(job)
+                process.stdin.close()
             for line in process.stdout:
                 with contextlib.suppress(ValueError):
                     last = json.loads(line)
                 with self._lock:
                     if self._process is process and "work" in last:
                         self._progress = last
-        code = process.wait()
+        code = process.returncode
         with self._lock:
             if self._process is not process:  # it was stopped
                 return
-            self._process = self._progress = None
             try:
                 self._outcome = self._finish(last, code, out, began_ns)
             except SagelinkError as error:
                 self._outcome = {"text": f"The new head cannot be loaded: {error}", "kind": "bad", "notes": []}
+            self._process = self._progress = None  # last: the page shows the outcome when there is no progress
             log.info("event=taught outcome=%r", self._outcome["text"])
 
     def _finish(self, last: dict[str, Any], code: int, out: Path, began_ns: int) -> dict[str, Any]:
@@ -236,9 +237,11 @@ class LabelledHeadTeacher:
         share = result["right"] / max(result["pictures"], 1)
         text = f"Held-out pictures: {result['right']} of {result['pictures']} right ({100 * share:.0f} %)."
         if result["compared"]:
+            equal = result["new_right"] == result["old_right"]
+            probabilities = f"; its probabilities are {'' if result['better'] else 'not '}better" if equal else ""
             text = (
                 f"On {result['compared']} pictures labelled since: new head {result['new_right']} right, head in use "
-                f"{result['old_right']}. " + text
+                f"{result['old_right']}{probabilities}. {text}"
             )
         if result["better"]:
             self._load(out, began_ns)

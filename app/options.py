@@ -43,7 +43,7 @@ ServerCheckpointOption = Annotated[
 HeadOption = Annotated[
     Optional[list[str]],
     typer.Option(
-        help="Head file of `sagelink teach`: your own classes. The first one decides what is sent; further ones may follow.",
+        help="Head file of `sagelink teach`: your own classes. The first decides what is sent; more may follow.",
         metavar="[NAME=]FILE",
     ),
 ]

@@ -1,7 +1,7 @@
 """Fits the rule that rejects pictures of none of the classes (`models.head.UnknownRule`) to taught pictures.
 
-Features (n, 2 D: class token and mean of the units), class ids and folds in; the rule in a compact form and its held-out
-rejection rate out. The threshold comes from held-out pictures: the classifier has never seen their sequence.
+Features (n, 2 D: class token and mean of the units), class ids and folds in; the rule in a compact form and its
+held-out rejection rate out. The threshold comes from held-out pictures: the classifier has never seen their sequence.
 """
 
 from __future__ import annotations

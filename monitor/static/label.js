@@ -8,7 +8,6 @@ import { TeachPanel } from "./teach.js";
 const STALE_MS = 4000;
 const labels = new Labels();
 let shown = null; // the frame on the stage, as it stood in the queue
-let heard_ms = performance.now();
 
 const bar = new ClassBar(labels, () => shown, (frame, name) => {
   element("said").textContent = `labelled ${name}`;
@@ -47,7 +46,6 @@ function next() {
 }
 
 function draw() {
-  heard_ms = performance.now();
   const { state, closed } = labels;
   if (!state) return;
   element("back").hidden = !state.live;
@@ -129,10 +127,9 @@ document.addEventListener("keydown", (event) => {
   } else bar.pressDigit(event.key);
 });
 
-setInterval(async () => {
-  const answer = await fetch("/healthz", { method: "HEAD" }).catch(() => null);
-  if (answer) heard_ms = performance.now();
-  const lost = performance.now() - heard_ms > STALE_MS;
+setInterval(() => {
+  if (document.hidden) return;
+  const lost = performance.now() - labels.heard_ms > STALE_MS;
   Object.assign(element("connection"), { textContent: lost ? "no connection" : "connected", className: `pill ${lost ? "bad" : "good"}` });
   document.body.classList.toggle("stale", lost);
 }, 1000);

@@ -6,6 +6,7 @@ const REFUSED = { 401: "you are not logged in", 403: "you may not change this ru
 export class Labels {
   state = null; // null before the first answer
   problem = ""; // of the last change
+  heard_ms = performance.now(); // when the run last answered
   #listeners = [];
   #labels = new Map();
   #stored = new Set();
@@ -62,6 +63,7 @@ export class Labels {
     if (document.hidden) return;
     try {
       const answer = await fetch("/api/labels");
+      this.heard_ms = performance.now();
       if (answer.ok) this.#take(await answer.json());
       else if (answer.status === 404) this.#take({ closed: "this run has no labels" });
       else this.#take({ ...this.state, closed: REFUSED[answer.status] ?? `refused (${answer.status})` });

@@ -236,6 +236,28 @@ def test_a_budget_set_on_the_page_changes_the_ledger(page, server):
     wait_for_levels(page, 2)
 
 
+def test_a_label_under_the_picture_writes_the_full_frame(page, server):
+    labels = server.out / "labels"
+    page.fill(".class-bar input", "gate-open")
+    wait_for(page, "document.querySelector('.camera-tile').classList.contains('frozen')")  # while somebody chooses
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#toast:not([hidden])")
+    wait_for(page, "!document.querySelector('.camera-tile').classList.contains('frozen')")
+    (picture,) = (labels / "gate-open").iterdir()
+    assert Image.open(picture).size == (320, 240)
+    seq = int(picture.stem.rpartition("_")[2])
+    wait_for(page, f"document.querySelector('#rows tr[data-seq=\"{seq}\"] span.chip')?.textContent === 'gate-open'")
+    page.click("#toast button")
+    wait_for(page, "document.querySelector('#toast').textContent.startsWith('Took gate-open back')")
+    assert not (labels / "gate-open").exists()
+    page.click("#pause")
+    page.locator("#rows button.chip").first.click()
+    wait_for(page, "document.querySelector('#rows span.chip') !== null")
+    page.click("h1")
+    page.keyboard.press("u")
+    wait_for(page, "document.querySelector('#rows span.chip') === null")
+
+
 def test_a_token_is_required(browser, guarded_url):
     page = browser.new_page()
     page.goto(guarded_url)

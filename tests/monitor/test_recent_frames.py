@@ -20,7 +20,8 @@ def frames(max_bytes: int = 10_000_000) -> tuple[RecentFrames, list[float]]:
 
 
 def seqs(recent: RecentFrames) -> list[int]:
-    return sorted(key.seq for key in recent.keys())
+    stored = recent.keys()
+    return sorted(key.seq for key in stored)
 
 
 def test_a_shown_frame_is_stored_and_a_sample_is_taken_twice_per_second():
