@@ -89,13 +89,10 @@ async def _in_process(config: Config, models: Pair, heads: HeadsOfRun) -> AsyncI
     memory, metrics = ReferenceStore(config.serve.memory or 0), ServerMetrics(CollectorRegistry())
     store = HeadStore(models.server, max_bytes=_OWN_HEADS_BYTES)
 
-    def keep(camera: str, head: Head | None) -> None:
-        if head is not None:
-            store.add(head.file_content(), time.monotonic())
+    def keep(head: Head) -> None:
+        store.add(head.file_content(), time.monotonic())
 
-    for head in heads.all():
-        keep("", head)
-    heads.listen(keep)
+    heads.prepare_with(keep)
     service = Service(link, Classifier(models.server), limits, metrics, memory=memory, heads=store)
     async with background(service.run()), link:
         yield link

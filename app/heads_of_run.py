@@ -38,6 +38,7 @@ class HeadsOfRun:
         self._models = models
         self._recorded = recorded
         self._lock = threading.Lock()
+        self._preparing: list[Callable[[Head], None]] = []
         self._listeners: list[Callable[[str, Head | None], None]] = []
         own = models.edge.head
         self._begin: bytes | None = own.taught.fingerprint if own else None
@@ -51,6 +52,13 @@ class HeadsOfRun:
     def cameras(self) -> list[str]:
         return [*self._history]
 
+    def prepare_with(self, prepare: Callable[[Head], None]) -> None:
+        """Adds a callback that gets each head before a camera gets it, in the thread of the change; at once those that
+        cameras have."""
+        self._preparing.append(prepare)
+        for head in self.all():
+            prepare(head)
+
     def listen(self, changed: Callable[[str, Head | None], None]) -> None:
         """Adds a callback that gets the camera and its new head (None: the model's own classes) after each change, in
         the thread that changed it."""
@@ -59,7 +67,7 @@ class HeadsOfRun:
     def check(self, head: Head) -> None:
         """Raises UsageError if the head was taught on other backbones."""
         check_side(head.edge, self._models.edge, "edge", self._edge_backbone)
-        if not self._models.server.is_outline:
+        if self._models.server.can_compute:
             check_side(head.server, self._models.server, "server", self._server_backbone)
 
     def swap(self, camera: str | None, head: Head) -> None:
@@ -67,6 +75,8 @@ class HeadsOfRun:
         changes."""
         cameras = self._named(camera)
         self.check(head)
+        for prepare in self._preparing:
+            prepare(head)
         with self._lock:
             self._add(head)
             for name in cameras:

@@ -128,15 +128,16 @@ def test_a_server_that_refuses_says_why_and_the_edge_answers_alone(
 def test_a_head_replaced_during_a_recorded_run_is_replayed_exactly(
     pair: Pair, tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = {"models": "demo", "capture.source": "synthetic:30", "output.out": str(tmp_path / "out")}
+    given = {"models": "demo", "capture.source": "synthetic:60", "output.out": str(tmp_path / "out")}
     settings = {"output.record": str(tmp_path / "recording"), "gate.policy": "always", "video.policy": "always"}
+    settings |= {"budget.uplink": "unlimited", "video.value_gate": False}
     run = prepare(load_config(None, given | settings), pair)
     first, second = random_head(pair), random_head(pair, ("day", "night"), seed=1)
-    swaps = {6: lambda: run.heads.swap(None, first), 14: lambda: run.heads.swap("camera", second)}
+    swaps = {6: lambda: run.heads.swap(None, first), 20: lambda: run.heads.swap("camera", second)}
 
     def watch(verdict: Any) -> None:
         swaps.get(verdict.frame.seq, lambda: None)()
-        if verdict.frame.seq == 22:
+        if verdict.frame.seq == 35:
             run.heads.restore("camera")
 
     run.run(watch)
@@ -154,7 +155,7 @@ def test_a_head_replaced_during_a_recorded_run_is_replayed_exactly(
     assert len([*(tmp_path / "recording").glob("*.head")]) == 2
     code, printed = command("replay", tmp_path / "recording")
     assert code == 0, printed
-    assert "30 of 30 frames: verdicts, ledger and 30 messages as recorded" in printed
+    assert "60 of 60 frames: verdicts, ledger and 60 messages as recorded" in printed
 
 
 def test_a_swap_to_another_backbone_or_camera_changes_nothing(pair: Pair) -> None:
