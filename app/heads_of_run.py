@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 
 from sagelink.models.apply_head import backbone_digest, check_side, edge_with_head
-from sagelink.models.head import Head
+from sagelink.models.head import Head, parse_head
 from sagelink.models.loading import Model
 from sagelink.models.pair import Pair
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import Frame
+from sagelink.transport.head_commands import Action
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class HeadsOfRun:
         self._models = models
         self._recorded = recorded
         self._lock = threading.Lock()
+        self._preparing: list[Callable[[Head], None]] = []
         self._listeners: list[Callable[[str, Head | None], None]] = []
         own = models.edge.head
         self._begin: bytes | None = own.taught.fingerprint if own else None
@@ -50,6 +52,13 @@ class HeadsOfRun:
     def cameras(self) -> list[str]:
         return [*self._history]
 
+    def prepare_with(self, prepare: Callable[[Head], None]) -> None:
+        """Adds a callback that gets each head before a camera gets it, in the thread of the change; at once those that
+        cameras have."""
+        self._preparing.append(prepare)
+        for head in self.all():
+            prepare(head)
+
     def listen(self, changed: Callable[[str, Head | None], None]) -> None:
         """Adds a callback that gets the camera and its new head (None: the model's own classes) after each change, in
         the thread that changed it."""
@@ -58,7 +67,7 @@ class HeadsOfRun:
     def check(self, head: Head) -> None:
         """Raises UsageError if the head was taught on other backbones."""
         check_side(head.edge, self._models.edge, "edge", self._edge_backbone)
-        if not self._models.server.is_outline:
+        if self._models.server.can_compute:
             check_side(head.server, self._models.server, "server", self._server_backbone)
 
     def swap(self, camera: str | None, head: Head) -> None:
@@ -66,6 +75,8 @@ class HeadsOfRun:
         changes."""
         cameras = self._named(camera)
         self.check(head)
+        for prepare in self._preparing:
+            prepare(head)
         with self._lock:
             self._add(head)
             for name in cameras:
@@ -85,7 +96,20 @@ class HeadsOfRun:
 
     def can_restore(self) -> bool:
         """Whether `restore` would change a camera."""
-        return any(len(heads) > 1 for heads in self._history.values())
+        return any(len(history) > 1 for history in self._history.values())
+
+    def carry_out(self, camera: str, action: Action, content: bytes) -> str:
+        """Carries out an operator's command; `content`: of a pushed head file. Returns which heads hold now. Raises
+        ValueError with the reason why nothing changed."""
+        try:
+            if action is Action.PUSH:
+                self.swap(camera, parse_head(content, "the head"))
+            elif action is Action.RESTORE:
+                self.restore(camera)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+        before = _described(self.previous(camera)) if len(self._history[camera]) > 1 else "none"
+        return f"{_described(self.head(camera))}; before it: {before}"
 
     def head(self, camera: str) -> Head | None:
         """The head of a camera now; None: the model's own classes."""
@@ -134,3 +158,10 @@ class HeadsOfRun:
             log.info("event=head camera=%s head=%s", camera, head.taught.head_id.hex() if head else "none")
             for changed in self._listeners:
                 changed(camera, head)
+
+
+def _described(head: Head | None) -> str:
+    """A head in words for the operator."""
+    if head is None:
+        return "the model's own classes"
+    return f"head {head.taught.head_id.hex()} ({len(head.classes)} classes: {', '.join(head.classes[:5])[:200]})"

@@ -522,6 +522,11 @@ class Config(_Section):
         description="Further head files by name: each adds the edge's answer to `heads` in the results. Without "
         "`head`, the first of them takes its place",
     )
+    head_folder: Path | None = Field(
+        None,
+        description="Folder in which the heads are kept that cameras get while a run goes on (`sagelink head push`, "
+        "dashboard): the next run begins with them; empty: they hold until the run ends",
+    )
     capture: CaptureConfig = CaptureConfig()
     cameras: Cameras = Field((), description="Several cameras, instead of `capture.source`")
     edge: ModelConfig = ModelConfig()

@@ -59,7 +59,8 @@ class Service:
         self._metrics = metrics
         self._workers = workers
         self._memory = ReferenceStore(0) if memory is None else memory
-        self._heads = HeadDesk(link, heads or HeadStore(classifier.model, _HEAD_BYTES), self._queue, self._refuse)
+        store = HeadStore(classifier.model, _HEAD_BYTES) if heads is None else heads
+        self._heads = HeadDesk(link, store, self._queue, self._refuse)
         self._grid = classifier.model.grid
         self._classes = labels_fingerprint(classifier.model.labels)
         self._changed = asyncio.Event()

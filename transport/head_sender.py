@@ -34,6 +34,11 @@ _MIN_PART_BYTES = 100
 class HeadOffers(Protocol):
     """The heads of a run, as far as its link needs them."""
 
+    @property
+    def backbone(self) -> str:
+        """Fingerprint of the server model that the heads were taught on; empty without a head."""
+        ...
+
     def fingerprints(self, camera: str) -> tuple[bytes, ...]:
         """Of the head that a camera has now, and of the one before it, where there are any."""
         ...
@@ -50,6 +55,8 @@ class HeadOffers(Protocol):
 class NoHeads:
     """The offers of a run whose cameras have the model's own classes."""
 
+    backbone = ""
+
     def fingerprints(self, camera: str) -> tuple[bytes, ...]:
         return ()
 
@@ -62,7 +69,8 @@ class NoHeads:
 
 def with_heads(camera_info: CameraInfo, offers: HeadOffers, camera: str) -> CameraInfo:
     """The announcement of a camera, with its heads."""
-    return replace(camera_info, heads=tuple(fingerprint.hex() for fingerprint in offers.fingerprints(camera)))
+    heads = tuple(fingerprint.hex() for fingerprint in offers.fingerprints(camera))
+    return replace(camera_info, heads=heads, backbone=offers.backbone if heads else "")
 
 
 class HeadSender:
