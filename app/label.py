@@ -37,7 +37,7 @@ def label(
     *,
     options: ModelOptions,
 ) -> None:
-    """Label recorded frames on a web page, the uncertain ones first, and teach from it."""
+    """Label recorded frames on a web page, and teach from them."""
     settings = options.load({"labels.folder": labels, "dashboard.address": dashboard})
     from sagelink.app.head_teacher import LabelledHeadTeacher
     from sagelink.app.recorded_frames import RecordedFrames, open_frames

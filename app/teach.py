@@ -40,7 +40,7 @@ def teach(
     *,
     options: ModelOptions,
 ) -> None:
-    """Teach your own classes from labelled pictures; `run --head` then names them."""
+    """Teach your own classes from labelled pictures, for `run --head`."""
     wanted = _parse_sizes(sizes)
     from rich.console import Console
 

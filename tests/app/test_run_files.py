@@ -96,8 +96,8 @@ def test_a_restart_keeps_results_and_recording_of_earlier_runs(pair: Pair, tmp_p
     with av.open(f"file:{earlier / 'film.mp4'}") as container:
         assert sum(1 for _ in container.decode(video=0)) == 6
     assert sorted(path.name for path in out.iterdir()) == [
-        *(".sagelink-run", "camera-000.ts", "config.yaml", "film.mp4", "frames.jsonl", "messages.bin", "pictures"),
-        *("results.jsonl", "runs", "summary.json"),
+        *(".sagelink-run", "camera-000.ts", "config.yaml", "events.jsonl", "film.mp4", "frames.jsonl"),
+        *("messages.bin", "pictures", "results.jsonl", "runs", "summary.json"),
     ]
 
 
