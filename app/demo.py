@@ -1,4 +1,7 @@
-"""`sagelink demo`: runs the bundled models on synthetic frames under several budgets, and prints a table. Then own classes (`app.own_classes_demo`)."""
+"""`sagelink demo`: runs the bundled models on synthetic frames under several budgets, and prints a table.
+
+Then it teaches own classes (`app.own_classes_demo`).
+"""
 
 from __future__ import annotations
 

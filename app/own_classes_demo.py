@@ -24,7 +24,7 @@ _UPLINK = "32kbit/s"
 
 
 def show_own_classes(console: SafeConsole, pair: Pair, out: Path) -> None:
-    """Prints what the pair calls the unseen classes before and after it was taught; pictures, head and runs in `out`."""
+    """Prints the pair's answers to the unseen classes before and after teaching; pictures, head and runs in `out`."""
     from sagelink.lab.feature_cache import FeatureCache
     from sagelink.lab.progress_bar import ProgressBar
     from sagelink.lab.teach_features import FeatureMaker

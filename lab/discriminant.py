@@ -146,7 +146,8 @@ def best_overlap(sums: Matrix, weights: Matrix, ids: Ids) -> float:
         log_probs = log_softmax(sums / (1 + overlap * weights)[:, None])
         return abs(float(np.exp(log_probs.max(1)).mean()) - goal)
 
-    return min((float(overlap) for overlap in _OVERLAPS), key=gap)
+    overlaps: list[float] = _OVERLAPS.tolist()
+    return min(overlaps, key=gap)
 
 
 def calibration_error(probs: Matrix, right: NDArray[np.bool_], bins: int = 10) -> float:
