@@ -140,7 +140,7 @@ def best_overlap(sums: Matrix, weights: Matrix, ids: Ids) -> float:
     pay more heed to a few sure mistakes, and leave all other answers too unsure (calibration error 8 points, not 4).
     `sums`: (n, C) edge plus weighted server log-probabilities; `weights`: (n,) of the server in them.
     """
-    goal = ((sums.argmax(1) == ids).sum() + 0.5) / (len(ids) + 1)
+    goal = float(((sums.argmax(1) == ids).sum() + 0.5) / (len(ids) + 1))
 
     def gap(overlap: float) -> float:
         log_probs = log_softmax(sums / (1 + overlap * weights)[:, None])
