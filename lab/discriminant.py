@@ -140,13 +140,14 @@ def best_overlap(sums: Matrix, weights: Matrix, ids: Ids) -> float:
     pay more heed to a few sure mistakes, and leave all other answers too unsure (calibration error 8 points, not 4).
     `sums`: (n, C) edge plus weighted server log-probabilities; `weights`: (n,) of the server in them.
     """
-    goal = ((sums.argmax(1) == ids).sum() + 0.5) / (len(ids) + 1)
+    goal = float(((sums.argmax(1) == ids).sum() + 0.5) / (len(ids) + 1))
 
     def gap(overlap: float) -> float:
         log_probs = log_softmax(sums / (1 + overlap * weights)[:, None])
         return abs(float(np.exp(log_probs.max(1)).mean()) - float(goal))
 
-    return min((float(overlap) for overlap in _OVERLAPS), key=gap)
+    overlaps: list[float] = _OVERLAPS.tolist()
+    return min(overlaps, key=gap)
 
 
 def calibration_error(probs: Matrix, right: NDArray[np.bool_], bins: int = 10) -> float:
