@@ -121,7 +121,8 @@ def test_a_server_that_refuses_says_why_and_the_edge_answers_alone(
         run.interrupt()
         lines, _ = finish(run, tmp_path / "out")
     assert not any(map(answered, lines))
-    assert {line["label"] for line in lines} <= {*SITE}
+    assert {line["label"] for line in lines} <= {*SITE, None}  # None: superseded before it was scored
+    assert [line for line in lines if line["wire_bits"]] == []
     assert run.output.count("reason=") <= 3
 
 
