@@ -90,11 +90,14 @@ class _Operator:
             await self._send(client)
         except (SagelinkError, TimeoutError) as error:
             if not self.outcome.done():
-                reason = (
-                    error if isinstance(error, SagelinkError) else SagelinkError(f"{self._address} does not answer")
-                )
-                self.outcome.set_exception(reason)
+                self.outcome.set_exception(error if isinstance(error, SagelinkError) else self._silent())
         await client.until_disconnected()
+
+    def _silent(self) -> SagelinkError:
+        return SagelinkError(
+            f"{self._address} does not answer: it has another key in mqtt.mac_key_file, or the broker does not let it "
+            f"read {self._topics.head_set(self._address)}"
+        )
 
     async def _send(self, client: BrokerClient) -> None:
         try:
