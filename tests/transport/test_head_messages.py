@@ -14,7 +14,7 @@ from sagelink.transport.head_commands import (
     Action,
     CommandReceiver,
     HeadCommand,
-    Outcome,
+    CommandOutcome,
     decode_command,
     decode_outcome,
     encode_command,
@@ -114,7 +114,7 @@ def test_parts_of_two_sizes_give_the_file_and_overlaps_are_bounded() -> None:
         HeadAssembly(PRINT, 1000).add(HeadPart(PRINT, 999, 0, b"x"))
 
 
-def receiver(done: list[tuple[Action, bytes]]) -> Callable[[HeadCommand], Outcome | None]:
+def receiver(done: list[tuple[Action, bytes]]) -> Callable[[HeadCommand], CommandOutcome | None]:
     def carry_out(action: Action, content: bytes) -> str:
         if content == b"bad":
             raise ValueError("damaged")
@@ -131,11 +131,11 @@ def test_commands_are_carried_out_once_and_in_order() -> None:
     push = [*push_commands(5, PRINT, FILE * 4)]
     assert len(push) == 3
     outcomes = [take(command) for command in (push[0], push[2], push[0], push[1])]
-    assert outcomes == [None, None, None, Outcome(5, True, "held")]
+    assert outcomes == [None, None, None, CommandOutcome(5, True, "held")]
     assert [take(command) for command in push] == [None] * 3  # repeated
     assert take(HeadCommand(5, Action.RESTORE)) is None
-    assert take(HeadCommand(6, Action.RESTORE)) == Outcome(6, True, "held")
-    assert take(next(push_commands(7, PRINT, b"bad"))) == Outcome(7, False, "damaged")
+    assert take(HeadCommand(6, Action.RESTORE)) == CommandOutcome(6, True, "held")
+    assert take(next(push_commands(7, PRINT, b"bad"))) == CommandOutcome(7, False, "damaged")
     assert done == [(Action.PUSH, FILE * 4), (Action.RESTORE, b"")]
 
 
@@ -146,12 +146,12 @@ def test_a_newer_push_replaces_an_unfinished_one() -> None:
         None,
         None,
         None,
-        Outcome(6, True, "held"),
+        CommandOutcome(6, True, "held"),
         None,
     ]
     assert done == [(Action.PUSH, FILE * 2)]
 
 
 def test_an_outcome_survives_the_round_trip() -> None:
-    outcome = Outcome(2**63, False, "no room: ä")
+    outcome = CommandOutcome(2**63, False, "no room: ä")
     assert decode_outcome(encode_outcome(outcome)) == outcome

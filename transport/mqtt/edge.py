@@ -16,7 +16,7 @@ import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from sagelink.transport.head_commands import Action, CommandReceiver, Outcome, decode_command, encode_outcome
+from sagelink.transport.head_commands import Action, CommandReceiver, CommandOutcome, decode_command, encode_outcome
 from sagelink.transport.head_messages import HeadPart, decode_status, encode_part, is_status
 from sagelink.transport.head_sender import HeadOffers, with_heads
 from sagelink.transport.link import CameraInfo, Undelivered
@@ -259,7 +259,7 @@ class MqttEdgeLink(RemoteEdgeLink):
         if outcome is not None:
             self._publishing.create_task(self._publish_outcome(address, outcome))
 
-    async def _publish_outcome(self, address: str, outcome: Outcome) -> None:
+    async def _publish_outcome(self, address: str, outcome: CommandOutcome) -> None:
         assert self._client is not None
         assert self._auth is not None
         payload, topic = (

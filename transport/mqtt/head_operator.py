@@ -12,7 +12,7 @@ from sagelink.pipeline.tasks import background
 from sagelink.transport.head_commands import (
     Action,
     HeadCommand,
-    Outcome,
+    CommandOutcome,
     decode_outcome,
     encode_command,
     push_commands,
@@ -75,7 +75,7 @@ class _Operator:
         self._show_progress = show_progress
         self._registry = CameraRegistry()
         self._online = asyncio.Event()
-        self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.outcome: asyncio.Future[CommandOutcome] = asyncio.get_running_loop().create_future()
         self.connection = BrokerConnection(
             broker, self._run_session, identifier=f"sagelink-operator-{secrets.token_hex(4)}", on_message=self._receive
         )
