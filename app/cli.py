@@ -298,11 +298,18 @@ app.command("eval-video")(evaluate_video)
 
 
 @app.command("models")
-def list_models() -> None:
-    """List models: bundled, cached, and available by name."""
-    from sagelink.app.list_models import print_models
+def list_models(
+    heads: Annotated[
+        Optional[list[Path]], typer.Argument(help="Head files, or folders of them, to describe.", metavar="[HEAD ...]")
+    ] = None,
+) -> None:
+    """List models: bundled, cached, and available by name. With head files or folders: describe these heads."""
+    from sagelink.app.list_models import print_heads, print_models
 
-    print_models()
+    if heads:
+        print_heads(heads)
+    else:
+        print_models()
 
 
 @app.command()

@@ -19,7 +19,6 @@ log = logging.getLogger(__name__)
 
 _LOOK_S = 0.25  # between two looks at the announcements
 _MAX_HELD = 256  # frames that wait for a head
-_MAX_SEEN = 100_000  # announced heads
 _MAX_HELD_BYTES = 32_000_000
 
 Refuse = Callable[[Message, int, str], None]
@@ -36,7 +35,7 @@ class HeadDesk:
         self._refuse = refuse
         self._intake = HeadIntake(store)
         self._held: deque[tuple[Waiting, bytes]] = deque()  # frames, and the fingerprint of their head
-        self._seen: dict[bytes, None] = {}  # heads that have been announced: each is asked for once before a frame
+        self._seen: dict[str, CameraInfo] = {}  # by camera, the last announcement that was looked at
         self._told: asyncio.Queue[Told] = asyncio.Queue(4096)
         self._sought: asyncio.Queue[bytes] = asyncio.Queue()
 
@@ -121,23 +120,30 @@ class HeadDesk:
         self._held = deque(held for held in self._held if held[0].expires_s > now_s)
 
     def _look_ahead(self, now_s: float) -> None:
-        """Asks for a head once when a camera announces it, so that it is here before the first frame."""
-        for camera, camera_info in [*self._link.cameras.items()]:
+        """Tells each camera that announces a head whether it is here, and asks for it: before the first frame, so that
+        no edge spends bits on a frame that cannot be answered."""
+        cameras = self._link.cameras
+        for camera in self._seen.keys() - cameras.keys():
+            del self._seen[camera]
+        for camera, camera_info in [*cameras.items()]:
+            if self._seen.get(camera) is camera_info:
+                continue
+            self._seen[camera] = camera_info
             for text in camera_info.heads[:1]:
-                fingerprint = bytes.fromhex(text)
-                if fingerprint in self._seen or self.misfit(camera_info) is not None:
-                    continue
-                if len(self._seen) > _MAX_SEEN:
-                    self._seen.clear()
-                self._seen[fingerprint] = None
-                if self.store.get(fingerprint, now_s) is None:
-                    self._want(camera, fingerprint, now_s)
+                self._greet(camera, bytes.fromhex(text), self.misfit(camera_info), now_s)
+
+    def _greet(self, camera: str, fingerprint: bytes, misfit: str | None, now_s: float) -> None:
+        if misfit is not None:
+            self._tell([(camera, HeadStatus(fingerprint, HeadState.REFUSED, reason=misfit))])
+        elif self.store.get(fingerprint, now_s) is not None:
+            self._tell([(camera, HeadStatus(fingerprint, HeadState.HELD))])
+        else:
+            self._want(camera, fingerprint, now_s)
 
     def _want(self, camera: str, fingerprint: bytes, now_s: float) -> None:
         if self._intake.wait_for(camera, fingerprint, now_s):
-            self._sought.put_nowait(fingerprint)  # has room: only so many heads are on their way
-        else:
-            self._tell([(camera, HeadStatus(fingerprint, HeadState.COMING))])
+            self._sought.put_nowait(fingerprint)
+        self._tell([(camera, HeadStatus(fingerprint, HeadState.COMING))])
 
     async def _seek(self) -> None:
         """Looks for each head at the transport; when it is not there, an edge is asked."""

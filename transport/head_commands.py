@@ -40,7 +40,7 @@ class HeadCommand:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CommandOutcome:
     """What the edge answers to a command."""
 
     number: int
@@ -74,16 +74,16 @@ def decode_command(data: bytes) -> HeadCommand:
     return HeadCommand(number, Action.PUSH, part)
 
 
-def encode_outcome(outcome: Outcome) -> bytes:
+def encode_outcome(outcome: CommandOutcome) -> bytes:
     header = _OUTCOME.pack(MAGIC, VERSION, _KIND_OUTCOME, outcome.number, outcome.done)
     return seal(header + outcome.text.encode()[:_MAX_TEXT])
 
 
-def decode_outcome(data: bytes) -> Outcome:
+def decode_outcome(data: bytes) -> CommandOutcome:
     """Raises MalformedMessage."""
     body = _body(data, _OUTCOME, _KIND_OUTCOME)
     *_, number, done = _OUTCOME.unpack_from(body)
-    return Outcome(number, done == 1, body[_OUTCOME.size :][:_MAX_TEXT].decode(errors="replace"))
+    return CommandOutcome(number, done == 1, body[_OUTCOME.size :][:_MAX_TEXT].decode(errors="replace"))
 
 
 def push_commands(number: int, fingerprint: bytes, content: bytes) -> Iterator[HeadCommand]:
@@ -113,7 +113,7 @@ class CommandReceiver:
         self._number = -1  # of the push that arrives
         self._assembly: HeadAssembly | None = None
 
-    def take(self, command: HeadCommand) -> Outcome | None:
+    def take(self, command: HeadCommand) -> CommandOutcome | None:
         """Takes an authentic command. None while parts are missing, and for a command that was taken before."""
         if command.number <= self._done or command.number < self._number:
             return None
@@ -133,6 +133,6 @@ class CommandReceiver:
         except ValueError as error:
             return self._end(command.number, False, str(error))
 
-    def _end(self, number: int, done: bool, text: str) -> Outcome:
+    def _end(self, number: int, done: bool, text: str) -> CommandOutcome:
         self._done, self._assembly = number, None
-        return Outcome(number, done, text)
+        return CommandOutcome(number, done, text)

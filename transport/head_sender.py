@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import Protocol
 
@@ -26,6 +27,7 @@ from sagelink.transport.link import CameraInfo
 log = logging.getLogger(__name__)
 
 _RETRY_S = 0.02  # between two attempts to charge a part
+_OFFER_S = 1.0  # after an announcement, the longest wait for what servers say about the head
 _COMING_S = 10.0  # a head that is on its way from elsewhere, or was sent whole, counts as there after this time
 _REFUSED_S = 30.0  # after this time a refused head is offered again
 _MIN_PART_BYTES = 100
@@ -93,6 +95,7 @@ class HeadSender:
         self._charge = charge
         self._window_bits = window_bits
         self._states: dict[bytes, tuple[HeadStatus, float]] = {}  # and when it came; held ones are left out
+        self._offered: dict[bytes, float] = {}  # heads that no server has spoken of yet, and when they were announced
         self._logged: dict[bytes, str] = {}
         self._wanted: dict[bytes, int] = {}  # heads to send, and the byte to begin at
         self._woken = asyncio.Event()
@@ -102,6 +105,7 @@ class HeadSender:
         fingerprint = status.fingerprint
         if self.offers.content(fingerprint) is None:
             return
+        self._offered.pop(fingerprint, None)
         if status.state is HeadState.HELD:
             self._states.pop(fingerprint, None)
             self._wanted.pop(fingerprint, None)
@@ -130,6 +134,8 @@ class HeadSender:
         """Why servers cannot answer with the head of a camera now; None if they can, as far as they have said."""
         now_s = time.monotonic()
         for fingerprint in self.offers.fingerprints(camera)[:1]:
+            if now_s - self._offered.get(fingerprint, -math.inf) < _OFFER_S:
+                return "the server has not said yet whether it has the head of the camera"
             if fingerprint in self._wanted:
                 return "the server receives the head of the camera first"
             status, at_s = self._states.get(fingerprint, (None, 0.0))
@@ -147,6 +153,15 @@ class HeadSender:
         """To be called for a new connection: another server may answer."""
         self._states.clear()
         self._wanted.clear()
+        self._offered.clear()
+
+    def announced(self, cameras: Iterable[str]) -> None:
+        """To be called when the heads of these cameras have been announced: servers say soon whether they have them."""
+        now_s = time.monotonic()
+        for camera in cameras:
+            for fingerprint in self.offers.fingerprints(camera)[:1]:
+                if fingerprint not in self._states:
+                    self._offered[fingerprint] = now_s
 
     async def run(self) -> None:
         """Sends what servers want, until it is cancelled."""

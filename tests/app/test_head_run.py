@@ -16,6 +16,7 @@ from sagelink.models.head import write_head
 from sagelink.models.pair import Pair
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.errors import UsageError
+from sagelink.transport.mqtt import head_operator
 from tests.app.runs import answered, check_accounts, dropped, finish, live_run, read, serve, wait_for_lines
 from tests.brokers import Mosquitto, free_port
 from tests.heads import SITE, random_head
@@ -121,7 +122,8 @@ def test_a_server_that_refuses_says_why_and_the_edge_answers_alone(
         run.interrupt()
         lines, _ = finish(run, tmp_path / "out")
     assert not any(map(answered, lines))
-    assert {line["label"] for line in lines} <= {*SITE}
+    assert {line["label"] for line in lines} <= {*SITE, None}  # None: superseded before it was scored
+    assert [line for line in lines if line["wire_bits"]] == []
     assert run.output.count("reason=") <= 3
 
 
@@ -170,7 +172,12 @@ def test_a_swap_to_another_backbone_or_camera_changes_nothing(pair: Pair) -> Non
 
 
 def test_an_operator_pushes_a_head_and_takes_it_back(
-    mosquitto: Mosquitto, pair: Pair, site_head: Path, tmp_path: Path, command: Command
+    mosquitto: Mosquitto,
+    pair: Pair,
+    site_head: Path,
+    tmp_path: Path,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     key = tmp_path / "key"
     key.write_text("0123456789abcdef" * 4)
@@ -178,7 +185,8 @@ def test_an_operator_pushes_a_head_and_takes_it_back(
     folder = ("--set", f"head_folder={tmp_path / 'kept'}")
     to = ("--to", "edge/camera", "--broker", mosquitto.url)
     bad = tmp_path / "bad.head"
-    write_head(random_head(pair, server=pair.edge), bad)
+    write_head(random_head(Pair(pair.server, pair.server)), bad)
+    monkeypatch.setattr(head_operator, "_OUTCOME_S", 2.0)
     with serve(mosquitto.url, *keys), live_run(mosquitto.url, out, *keys, *folder) as run:
         wait_for_lines(out, answered)
         code, printed = command("head", "push", site_head, *to, *keys)
@@ -189,12 +197,14 @@ def test_an_operator_pushes_a_head_and_takes_it_back(
         code, printed = command("head", "push", site_head, *to)
         assert (code, "mqtt.mac_key_file is not set" in printed) == (2, True)
         (other := tmp_path / "other").write_text("f" * 64)
-        replaced = ("--set", f"mqtt.mac_key_file={other}")
+        code, printed = command("head", "restore", *to, "--set", f"mqtt.mac_key_file={other}")
+        assert (code, "does not answer: it has another key" in printed) == (1, True)
+        code, printed = command("head", "push", bad, *to, *keys)
+        assert (code, "refuses: the head was taught on edge model" in printed) == (2, True)
         code, printed = command("head", "show", "--to", "edge/none", "--broker", mosquitto.url, *keys)
         assert (code, "edge/none is not online at this broker" in printed) == (2, True)
         code, printed = command("head", "show", *to, *keys)
         assert "3 classes" in printed
-        assert replaced
         run.interrupt()
         finish(run, out)
     with serve(mosquitto.url, *keys), live_run(mosquitto.url, tmp_path / "again", *keys, *folder) as run:

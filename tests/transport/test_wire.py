@@ -19,6 +19,7 @@ from sagelink.transport.wire import (
     MAX_MESSAGE_BYTES,
     MAX_PATCH,
     MAX_SIDE,
+    EdgeAnswer,
     EvidenceClaim,
     EvidenceMessage,
     MalformedMessage,
@@ -36,6 +37,8 @@ EVIDENCE = {
     "evidence-few": EvidenceMessage(2**32 - 1, 14, 16, 1, np.array([3, 17, 195]), bytes(range(16))),
     "evidence-wide": EvidenceMessage(258, 64, 8, 250, np.array([0, 255, 256, 4095]), b""),
     "evidence-full": EvidenceMessage(0, 14, 16, 4, np.arange(196), b"\x00"),
+    "evidence-head": EvidenceMessage(7, 3, 16, 1, np.array([0, 4, 8]), b"payload", b"head", EdgeAnswer(2, 1.0)),
+    "evidence-unknown": EvidenceMessage(7, 3, 16, 1, np.array([0, 4, 8]), b"", b"", EdgeAnswer(None, 0.0)),
     "evidence-window": EvidenceMessage(9, 14, 16, 4, (np.arange(3, 9)[:, None] * 14 + np.arange(4, 11)).ravel(), b"x"),
 }
 REPLIES = {
@@ -45,7 +48,7 @@ REPLIES = {
 
 
 def same(one: EvidenceMessage, other: EvidenceMessage) -> bool:
-    fields = ("seq", "side", "patch_size", "codec", "payload")
+    fields = ("seq", "side", "patch_size", "codec", "payload", "head", "edge_answer")
     return one.units.tolist() == other.units.tolist() and all(getattr(one, f) == getattr(other, f) for f in fields)
 
 

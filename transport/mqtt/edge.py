@@ -16,7 +16,7 @@ import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from sagelink.transport.head_commands import Action, CommandReceiver, Outcome, decode_command, encode_outcome
+from sagelink.transport.head_commands import Action, CommandReceiver, CommandOutcome, decode_command, encode_outcome
 from sagelink.transport.head_messages import HeadPart, decode_status, encode_part, is_status
 from sagelink.transport.head_sender import HeadOffers, with_heads
 from sagelink.transport.link import CameraInfo, Undelivered
@@ -141,6 +141,7 @@ class MqttEdgeLink(RemoteEdgeLink):
 
     async def _announce(self) -> None:
         if self._client is not None:
+            self._heads.announced(self._cameras)
             await self._announcer.announce(self._client)
 
     async def _transmit(self, camera: str, message: bytes) -> None:
@@ -188,11 +189,12 @@ class MqttEdgeLink(RemoteEdgeLink):
             await client.subscribe(self._topics.budget(self._node), qos=1)
         if self._commands:
             await client.subscribe(self._topics.head_set(f"{self._node}/+"), qos=1)
+        self._heads.forget()
+        self._heads.announced(self._cameras)
         await self._announcer.announce(client)
         try:
             async with asyncio.TaskGroup() as group:
                 self._client, self._publishing, self._unacknowledged = client, group, 0
-                self._heads.forget()
                 self._connection.established()
                 self._log_limit(client.max_packet_bytes)
                 self._changed.set()
@@ -257,7 +259,7 @@ class MqttEdgeLink(RemoteEdgeLink):
         if outcome is not None:
             self._publishing.create_task(self._publish_outcome(address, outcome))
 
-    async def _publish_outcome(self, address: str, outcome: Outcome) -> None:
+    async def _publish_outcome(self, address: str, outcome: CommandOutcome) -> None:
         assert self._client is not None
         assert self._auth is not None
         payload, topic = (

@@ -12,7 +12,7 @@ from sagelink.pipeline.tasks import background
 from sagelink.transport.head_commands import (
     Action,
     HeadCommand,
-    Outcome,
+    CommandOutcome,
     decode_outcome,
     encode_command,
     push_commands,
@@ -75,7 +75,7 @@ class _Operator:
         self._show_progress = show_progress
         self._registry = CameraRegistry()
         self._online = asyncio.Event()
-        self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.outcome: asyncio.Future[CommandOutcome] = asyncio.get_running_loop().create_future()
         self.connection = BrokerConnection(
             broker, self._run_session, identifier=f"sagelink-operator-{secrets.token_hex(4)}", on_message=self._receive
         )
@@ -90,11 +90,14 @@ class _Operator:
             await self._send(client)
         except (SagelinkError, TimeoutError) as error:
             if not self.outcome.done():
-                reason = (
-                    error if isinstance(error, SagelinkError) else SagelinkError(f"{self._address} does not answer")
-                )
-                self.outcome.set_exception(reason)
+                self.outcome.set_exception(error if isinstance(error, SagelinkError) else self._silent())
         await client.until_disconnected()
+
+    def _silent(self) -> SagelinkError:
+        return SagelinkError(
+            f"{self._address} does not answer: it has another key in mqtt.mac_key_file, or the broker does not let it "
+            f"read {self._topics.head_set(self._address)}"
+        )
 
     async def _send(self, client: BrokerClient) -> None:
         try:

@@ -116,6 +116,7 @@ class WebRtcEdgeLink(RemoteEdgeLink):
 
     async def _announce(self) -> None:
         if self._peer is not None:
+            self._heads.announced(self._cameras)
             self._peer.send_control(self._announcement())
 
     async def _transmit(self, camera: str, message: bytes) -> None:
@@ -173,6 +174,7 @@ class WebRtcEdgeLink(RemoteEdgeLink):
                 peer.send_control(self._announcement())
                 self._received.clear()
                 self._heads.forget()
+                self._heads.announced(self._cameras)
                 self._peer = peer
                 self._reconnector.established()
                 self._changed.set()
