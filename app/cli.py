@@ -19,6 +19,7 @@ from sagelink.app.calibrate import calibrate
 from sagelink.app.command_line import DASHBOARD, CommandWithDashboard, show_help, show_version, whole_number
 from sagelink.app.eval import evaluate
 from sagelink.app.eval_video import evaluate_video
+from sagelink.app.head import head_app
 from sagelink.app.label import label
 from sagelink.app.options import (
     ConfigOption,
@@ -50,6 +51,7 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Show or check a configuration.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+app.add_typer(head_app, name="head")
 
 _INTERRUPTED = 130  # typer's exit code for Ctrl-C
 

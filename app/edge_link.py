@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sagelink.app.heads_of_run import HeadsOfRun
     from sagelink.models.head import Head
     from sagelink.models.pair import Pair
+    from sagelink.transport.head_commands import Action
     from sagelink.transport.link import CameraInfo, EdgeLink
 
 _OWN_HEADS_BYTES = 1_000_000_000  # of the heads of a run whose server is in the same process
@@ -51,9 +52,7 @@ async def edge_link(
     grid = models.server.grid
     deadline_s = config.ship.deadline if live else REPLAY_DEADLINE_S
     offers = OfferedHeads(heads)
-    camera_info = CameraInfo(
-        grid.side, grid.patch_size, labels_fingerprint(models.edge.labels), deadline_s, backbone=offers.backbone
-    )
+    camera_info = CameraInfo(grid.side, grid.patch_size, labels_fingerprint(models.edge.labels), deadline_s)
 
     def charge(bits: int) -> bool:
         assert isinstance(clock, MonotonicClock)
@@ -129,6 +128,7 @@ def _mqtt_link(
         auth=message_auth(config.mqtt),
         heads=offers,
         window_bits=window_bits,
+        on_head=offers.carry_out if charge_overhead else None,
     )
 
 
@@ -172,12 +172,16 @@ class OfferedHeads:
         return next((head.card.server.backbone for head in self._heads.all()), "")
 
     def fingerprints(self, camera: str) -> tuple[bytes, ...]:
-        head = self._heads.head(camera)
-        return () if head is None else (head.taught.fingerprint,)
+        heads = (self._heads.head(camera), self._heads.previous(camera))
+        return tuple(head.taught.fingerprint for head in heads if head is not None)
 
     def content(self, fingerprint: bytes) -> bytes | None:
         head = self._heads.by_fingerprint(fingerprint)
         return None if head is None else head.file_content()
+
+    def carry_out(self, camera: str, action: Action, content: bytes) -> str:
+        """Of the operator: see `HeadsOfRun.carry_out`."""
+        return self._heads.carry_out(camera, action, content)
 
     def listen(self, changed: Callable[[], None]) -> None:
         self._heads.listen(lambda camera, head: changed())

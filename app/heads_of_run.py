@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 
 from sagelink.models.apply_head import backbone_digest, check_side, edge_with_head
-from sagelink.models.head import Head
+from sagelink.models.head import Head, parse_head
 from sagelink.models.loading import Model
 from sagelink.models.pair import Pair
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import Frame
+from sagelink.transport.head_commands import Action
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,20 @@ class HeadsOfRun:
 
     def can_restore(self) -> bool:
         """Whether `restore` would change a camera."""
-        return any(len(heads) > 1 for heads in self._history.values())
+        return any(len(history) > 1 for history in self._history.values())
+
+    def carry_out(self, camera: str, action: Action, content: bytes) -> str:
+        """Carries out an operator's command; `content`: of a pushed head file. Returns which heads hold now. Raises
+        ValueError with the reason why nothing changed."""
+        try:
+            if action is Action.PUSH:
+                self.swap(camera, parse_head(content, "the head"))
+            elif action is Action.RESTORE:
+                self.restore(camera)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+        before = _described(self.previous(camera)) if len(self._history[camera]) > 1 else "none"
+        return f"{_described(self.head(camera))}; before it: {before}"
 
     def head(self, camera: str) -> Head | None:
         """The head of a camera now; None: the model's own classes."""
@@ -134,3 +148,10 @@ class HeadsOfRun:
             log.info("event=head camera=%s head=%s", camera, head.taught.head_id.hex() if head else "none")
             for changed in self._listeners:
                 changed(camera, head)
+
+
+def _described(head: Head | None) -> str:
+    """A head in words for the operator."""
+    if head is None:
+        return "the model's own classes"
+    return f"head {head.taught.head_id.hex()} ({len(head.classes)} classes: {', '.join(head.classes[:5])[:200]})"

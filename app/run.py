@@ -107,6 +107,7 @@ class Run:
         who watches the run sees. `outputs`: where they have been claimed; otherwise `run` claims them. `heads`: in a
         replay, those of the recording. Raises UsageError."""
         from sagelink.app.heads_of_run import HeadsOfRun
+        from sagelink.app.kept_heads import KeptHeads
         from sagelink.models.loading import own_bits
         from sagelink.stages.confidence_gate import Gate, check_threshold
         from sagelink.stages.evidence_encoder import encoders
@@ -133,6 +134,8 @@ class Run:
         self._encoder_for(None if head is None else head.taught)  # raises now what it would raise at a frame
         self._fuse = Fuse(config.fuse.rule == "server", config.fuse.weights, models.server.grid.units)
         self.heads = heads or HeadsOfRun(models, [camera.name for camera in config.all_cameras])
+        if heads is None and config.head_folder is not None:
+            KeptHeads(config.head_folder, self.heads)
         self._overhead = OverheadLog(self.budget, recorded=config.output.record is not None)
         self._outputs = outputs
         self._script = script

@@ -12,9 +12,9 @@ from sagelink.models.loading import labels_fingerprint
 from sagelink.models.readout import LinearReadout
 from sagelink.monitor.metrics import ServerMetrics
 from sagelink.pipeline.config import ModelConfig
-from sagelink.pipeline.types import ClassScores, OperatingPoint, Units
+from sagelink.pipeline.types import OperatingPoint, Units
 from sagelink.server.batch import BatchLimits
-from sagelink.server.classify import Classifier
+from sagelink.server.classify import Classifier, Top
 from sagelink.server.receive import Received
 from sagelink.server.service import Service
 from sagelink.transport.codecs import Canvas
@@ -32,8 +32,8 @@ class InstantClassifier(Classifier):
     def __init__(self) -> None:
         super().__init__(loading.load(ModelConfig(), "demo-server"))
 
-    def answers(self, batch: Sequence[Received], heads: Sequence[Sequence[LinearReadout]]) -> list[list[ClassScores]]:
-        return [[ClassScores((0, 1, 2, 3, 4), (-0.5, -1.5, -2.5, -3.5, -4.5))]] * len(batch)
+    def __call__(self, batch: Sequence[Received], heads: Sequence[LinearReadout | None] | None = None) -> list[Top]:
+        return [((0, 1, 2, 3, 4), (-0.5, -1.5, -2.5, -3.5, -4.5))] * len(batch)
 
 
 async def answer(link: ServerLink, max_wait_s: float) -> None:

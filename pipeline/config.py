@@ -507,6 +507,11 @@ class Config(_Section):
         description="Head file of `sagelink teach`: your own classes instead of the model's; a server in another "
         "process gets it over the link, once",
     )
+    head_folder: Path | None = Field(
+        None,
+        description="Folder in which the heads are kept that cameras get while a run goes on (`sagelink head push`, "
+        "dashboard): the next run begins with them; empty: they hold until the run ends",
+    )
     capture: CaptureConfig = CaptureConfig()
     cameras: Cameras = Field((), description="Several cameras, instead of `capture.source`")
     edge: ModelConfig = ModelConfig()

@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -277,26 +277,18 @@ class Evidence:
         return replace(self.selected.trace(), evidence=self)
 
 
-class ClassScores(NamedTuple):
-    """The most likely classes of one head."""
-
-    class_ids: tuple[int, ...]  # most likely first
-    log_probs: tuple[float, ...]
-
-
 @dataclass(frozen=True, slots=True)
 class Reply:
     """The server's answer to one message."""
 
     seq: int
     refusal: str | None  # reason why the evidence could not be used; then there are no classes
-    class_ids: tuple[int, ...]  # of the message's first head or of the model's own classes, most likely first
+    class_ids: tuple[int, ...]  # of the message's head or the model's own classes, most likely first
     log_probs: tuple[float, ...]
     units: int  # number of units that the server classified
     server_ms: float  # from arrival to reply
     queue_ms: float = 0.0  # part of `server_ms`: waiting for the model
     waiting: int = 0  # frames in the server's queue at the reply: its load
-    further: tuple[ClassScores, ...] = ()  # of the second head of the message, the third, ...
 
 
 @dataclass(frozen=True, slots=True)

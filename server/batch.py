@@ -30,7 +30,7 @@ class Waiting:
     seq: int
     units: int
     expires_s: float  # monotonic clock; a later answer is useless
-    heads: tuple[ServerHead, ...] = ()  # to answer with; empty: the model's own classes
+    head: ServerHead | None = None  # to answer with; None: the model's own classes
 
 
 class _NodeQueue:

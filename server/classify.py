@@ -16,7 +16,6 @@ from torch.nn.utils.rnn import pad_sequence
 from sagelink.models.loading import Model
 from sagelink.models.readout import LinearReadout, Reads, can_pad, features_of, logits_of
 from sagelink.models.vit import embed_units, features_of_units, token_table
-from sagelink.pipeline.types import ClassScores
 from sagelink.server.batch import passes
 from sagelink.server.receive import Received
 from sagelink.transport.codecs import Canvas
@@ -25,6 +24,8 @@ from sagelink.transport.patch_embedding import Embedding
 T = TypeVar("T")
 TOP = 5
 _CPU_PADDING = 0.1  # share of the units; on a CPU more padding costs more than larger passes gain (bench.server)
+
+Top = tuple[tuple[int, ...], tuple[float, ...]]  # class ids, most likely first, and their log-probabilities
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +51,12 @@ class Classifier:
         return self._model
 
     @torch.inference_mode()
-    def __call__(self, batch: Sequence[Received]) -> list[ClassScores]:
-        """The most likely of the model's own classes for each frame, in order."""
-        return [scores[0] for scores in self.answers(batch, [()] * len(batch))]
+    def __call__(self, batch: Sequence[Received], heads: Sequence[LinearReadout | None] | None = None) -> list[Top]:
+        """The most likely classes of each frame, in order. Frames of different heads share the forward passes.
 
-    @torch.inference_mode()
-    def answers(self, batch: Sequence[Received], heads: Sequence[Sequence[LinearReadout]]) -> list[list[ClassScores]]:
-        """The most likely classes of each frame, in order: by each of its `heads`, or of the model's own classes where
-        it has none. Frames of different heads share the forward passes."""
-        asked = {id(received): heads[place] for place, received in enumerate(batch)}
+        `heads`: the classifier of each frame; None: the one of the model.
+        """
+        asked = {id(received): head for received, head in zip(batch, heads or [None] * len(batch), strict=True)}
         return self._by_passes(batch, lambda frames: self._classify(frames, [asked[id(frame)] for frame in frames]))
 
     @torch.inference_mode()
@@ -95,28 +93,26 @@ class Classifier:
         short = received.size is not None and received.size <= partial.max_bytes
         return self._partial if short or len(received.units) <= partial.max_units else self._full
 
-    def _classify(
-        self, frames: Sequence[Received], heads: Sequence[Sequence[LinearReadout]]
-    ) -> list[list[ClassScores]]:
+    def _classify(self, frames: Sequence[Received], heads: Sequence[LinearReadout | None]) -> list[Top]:
         """Classifies frames of one network in one forward pass."""
         network = self._network(frames[0]).vit
         tokens, present = self._final_tokens(frames)
-        own = [row for row, asked in enumerate(heads) if not asked]
-        scores: dict[int, list[ClassScores]] = {}
-        if own:
-            mask = None if present is None else present[own]
-            scores = {row: [top] for row, top in zip(own, _top(logits_of(network, tokens[own], mask)), strict=True)}
+        if not any(heads):
+            return _top(logits_of(network, tokens, present))
+        rows: dict[LinearReadout | None, list[int]] = {}
+        for row, head in enumerate(heads):
+            rows.setdefault(head, []).append(row)
         features = {
-            reads: features_of(network, tokens, reads, present)
-            for reads in {head.reads for asked in heads for head in asked}
+            reads: features_of(network, tokens, reads, present) for reads in {head.reads for head in heads if head}
         }
-        # Rows of the same head together: heads of one site are few, and many heads cost a small product each.
-        rows: dict[LinearReadout, list[int]] = {}
-        for row, asked in enumerate(heads):
-            for head in asked:
-                rows.setdefault(head, []).append(row)
-        tops = {head: dict(zip(own, _top(head(features[head.reads][own])), strict=True)) for head, own in rows.items()}
-        return [scores.get(row) or [tops[head][row] for head in asked] for row, asked in enumerate(heads)]
+        tops: dict[int, Top] = {}
+        for head, places in rows.items():
+            if head is None:
+                logits = logits_of(network, tokens[places], None if present is None else present[places])
+            else:
+                logits = head(features[head.reads][places])
+            tops.update(zip(places, _top(logits), strict=True))
+        return [tops[row] for row in range(len(frames))]
 
     def _final_tokens(self, frames: Sequence[Received]) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Final tokens (B, P + K, D) of frames of one network, and which units are no padding (None: all)."""
@@ -147,8 +143,8 @@ class Classifier:
         ]
 
 
-def _top(logits: torch.Tensor) -> list[ClassScores]:
+def _top(logits: torch.Tensor) -> list[Top]:
     """The most likely classes of each row of logits (B, C)."""
     log_probs = logits.float().log_softmax(1)
     values, classes = log_probs.topk(min(TOP, log_probs.shape[1]))
-    return [ClassScores(tuple(c), tuple(v)) for c, v in zip(classes.tolist(), values.tolist(), strict=True)]
+    return [(tuple(c), tuple(v)) for c, v in zip(classes.tolist(), values.tolist(), strict=True)]

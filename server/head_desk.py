@@ -7,6 +7,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from sagelink.server.batch import Waiting
 from sagelink.server.head_intake import HeadIntake, Told
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_S = 0.25  # between two looks at the announcements
 _MAX_HELD = 256  # frames that wait for a head
+_MAX_SEEN = 100_000  # announced heads
 _MAX_HELD_BYTES = 32_000_000
 
 Refuse = Callable[[Message, int, str], None]
@@ -33,7 +35,7 @@ class HeadDesk:
         self._queue = queue
         self._refuse = refuse
         self._intake = HeadIntake(store)
-        self._held: deque[tuple[Waiting, tuple[bytes, ...]]] = deque()  # frames, and the fingerprints of their heads
+        self._held: deque[tuple[Waiting, bytes]] = deque()  # frames, and the fingerprint of their head
         self._seen: dict[bytes, None] = {}  # heads that have been announced: each is asked for once before a frame
         self._told: asyncio.Queue[Told] = asyncio.Queue(4096)
         self._sought: asyncio.Queue[bytes] = asyncio.Queue()
@@ -47,24 +49,20 @@ class HeadDesk:
             f"server's model has backbone {self.store.backbone}"
         )
 
-    def admit(self, frame: Waiting, head_ids: Sequence[bytes], camera_info: CameraInfo | None) -> None:
-        """Queues a frame with its heads, holds it until they are here, or refuses it."""
+    def admit(self, frame: Waiting, head_id: bytes, camera_info: CameraInfo | None) -> None:
+        """Queues a frame with its head, holds it until that is here, or refuses it."""
         now_s = time.monotonic()
-        fingerprints = self._fingerprints(head_ids, camera_info, now_s)
-        if isinstance(fingerprints, str):
-            self._refuse(frame.message, frame.seq, fingerprints)
-            return
-        missing = [fingerprint for fingerprint in fingerprints if self.store.get(fingerprint, now_s) is None]
-        for fingerprint in missing:
-            if (reason := self._intake.refusal(fingerprint, now_s)) is not None:
-                self._tell([(frame.message.sender, HeadStatus(fingerprint, HeadState.REFUSED, reason=reason))])
-                self._refuse(frame.message, frame.seq, reason)
-                return
-            self._want(frame.message.sender, fingerprint, now_s)
-        if missing:
-            self._hold(frame, fingerprints)
+        fingerprint = self._fingerprint(head_id, camera_info, now_s)
+        if fingerprint is None:
+            self._refuse(frame.message, frame.seq, f"the camera has not announced head {head_id.hex()}")
+        elif (head := self.store.get(fingerprint, now_s)) is not None:
+            self._queue(replace(frame, head=head))
+        elif (reason := self._intake.refusal(fingerprint, now_s)) is not None:
+            self._tell([(frame.message.sender, HeadStatus(fingerprint, HeadState.REFUSED, reason=reason))])
+            self._refuse(frame.message, frame.seq, reason)
         else:
-            self._queue(self._with_heads(frame, fingerprints, now_s))
+            self._want(frame.message.sender, fingerprint, now_s)
+            self._hold(frame, fingerprint)
 
     def take(self, data: bytes) -> None:
         """Takes a part of a head file. Raises MalformedMessage."""
@@ -92,28 +90,16 @@ class HeadDesk:
                 self._tell(self._intake.remind(now_s))
                 self._expire(now_s)
 
-    def _fingerprints(
-        self, head_ids: Sequence[bytes], camera_info: CameraInfo | None, now_s: float
-    ) -> tuple[bytes, ...] | str:
-        """The full fingerprints of these ids, by the camera's announcement; or why there are none."""
-        found = []
-        for head_id in head_ids:
-            if camera_info is None:
-                head = self.store.by_id(head_id, now_s)
-                known = [head.fingerprint] if head else []
-            else:
-                known = [bytes.fromhex(text) for text in camera_info.heads if text.startswith(head_id.hex())]
-            if not known:
-                return f"the camera has not announced head {head_id.hex()}"
-            found.append(known[0])
-        return tuple(found)
+    def _fingerprint(self, head_id: bytes, camera_info: CameraInfo | None, now_s: float) -> bytes | None:
+        """The full fingerprint, by the camera's announcement; None if it has not announced the head."""
+        if camera_info is None:
+            head = self.store.by_id(head_id, now_s)
+            return head.fingerprint if head else None
+        known = [bytes.fromhex(text) for text in camera_info.heads]
+        return next((fingerprint for fingerprint in known if fingerprint.startswith(head_id)), None)
 
-    def _with_heads(self, frame: Waiting, fingerprints: Sequence[bytes], now_s: float) -> Waiting:
-        heads = tuple(head for head in (self.store.get(one, now_s) for one in fingerprints) if head is not None)
-        return Waiting(frame.message, frame.seq, frame.units, frame.expires_s, heads)
-
-    def _hold(self, frame: Waiting, fingerprints: tuple[bytes, ...]) -> None:
-        self._held.append((frame, fingerprints))
+    def _hold(self, frame: Waiting, fingerprint: bytes) -> None:
+        self._held.append((frame, fingerprint))
         while len(self._held) > _MAX_HELD or sum(len(held.message.data) for held, _ in self._held) > _MAX_HELD_BYTES:
             oldest, _ = self._held.popleft()
             self._refuse(oldest.message, oldest.seq, "the head of the camera is not here yet")
@@ -121,26 +107,27 @@ class HeadDesk:
     def _release(self, fingerprint: bytes, refusal: str | None) -> None:
         """A head is here, or was refused: so are the frames that waited for it."""
         waiting, self._held = self._held, deque()
-        now_s = time.monotonic()
-        for frame, fingerprints in waiting:
-            if fingerprint in fingerprints and refusal is not None:
-                self._refuse(frame.message, frame.seq, refusal)
-            elif all(self.store.get(one, now_s) for one in fingerprints):
-                self._queue(self._with_heads(frame, fingerprints, now_s))
+        head = self.store.get(fingerprint, time.monotonic())
+        for frame, wanted in waiting:
+            if wanted != fingerprint:
+                self._held.append((frame, wanted))
+            elif head is None:
+                self._refuse(frame.message, frame.seq, refusal or "the head of the camera is not here yet")
             else:
-                self._held.append((frame, fingerprints))
+                self._queue(replace(frame, head=head))
 
     def _expire(self, now_s: float) -> None:
+        """Forgets the frames whose answer would come too late."""
         self._held = deque(held for held in self._held if held[0].expires_s > now_s)
 
     def _look_ahead(self, now_s: float) -> None:
         """Asks for a head once when a camera announces it, so that it is here before the first frame."""
         for camera, camera_info in [*self._link.cameras.items()]:
-            for text in camera_info.heads:
+            for text in camera_info.heads[:1]:
                 fingerprint = bytes.fromhex(text)
                 if fingerprint in self._seen or self.misfit(camera_info) is not None:
                     continue
-                if len(self._seen) > 100_000:
+                if len(self._seen) > _MAX_SEEN:
                     self._seen.clear()
                 self._seen[fingerprint] = None
                 if self.store.get(fingerprint, now_s) is None:

@@ -19,7 +19,7 @@ from sagelink.monitor.metrics import ServerMetrics
 from sagelink.pipeline.channel import Channel, ChannelClosed
 from sagelink.pipeline.tasks import background
 from sagelink.pipeline.threads import Worker
-from sagelink.pipeline.types import ClassScores, Reply
+from sagelink.pipeline.types import Reply
 from sagelink.server.batch import Batcher, BatchLimits, Waiting
 from sagelink.server.classify import Classifier
 from sagelink.server.head_desk import HeadDesk
@@ -131,8 +131,8 @@ class Service:
             return
         expires_s = message.arrived_s + (camera_info.deadline_s if camera_info else _DEADLINE_S)
         frame = Waiting(message, claim.seq, min(claim.units, self._grid.units), expires_s)
-        if claim.heads:
-            self._heads.admit(frame, claim.heads, camera_info)
+        if claim.head:
+            self._heads.admit(frame, claim.head, camera_info)
         else:
             self._queue(frame)
 
@@ -218,9 +218,9 @@ class Service:
                 decoded.append((index, receive(frame.message.data, self._classifier.canvas, recall)))
             except MalformedMessage as error:
                 replies[index] = Reply(frame.seq, str(error), (), (), 0, 0.0)
-        answers = self._classify([received for _, received in decoded], [batch[index].heads for index, _ in decoded])
+        answers = self._classify([received for _, received in decoded], [batch[index].head for index, _ in decoded])
         batch_s = time.monotonic() - began_s
-        for (index, received), (refusal, scores) in zip(decoded, answers, strict=True):
+        for (index, received), (refusal, classes, log_probs) in zip(decoded, answers, strict=True):
             queue_ms = (began_s - batch[index].message.arrived_s) * 1e3
             units, waiting = 0 if refusal else len(received.units), len(self._batcher)
             server_ms = queue_ms + batch_s * 1e3
@@ -228,26 +228,23 @@ class Service:
             if received.name and not refusal:
                 sender = batch[index].message.sender
                 self._memory.keep(sender, received.name, received.units, received.content, began_s)
-            first, *further = scores or [ClassScores((), ())]
-            self._count(batch[index], received, first)
-            replies[index] = Reply(
-                received.seq, refusal, *first, units, server_ms, queue_ms, waiting, further=tuple(further)
-            )
+            self._count(batch[index].head, received, classes)
+            replies[index] = Reply(received.seq, refusal, classes, log_probs, units, server_ms, queue_ms, waiting)
         self._metrics.batch_frames.observe(len(batch))
         self._metrics.batch_seconds.observe(batch_s)
         return [replies[index] for index in range(len(batch))]
 
-    def _count(self, frame: Waiting, received: Received, first: ClassScores) -> None:
-        for head in frame.heads:
+    def _count(self, head: ServerHead | None, received: Received, classes: Sequence[int]) -> None:
+        if head is not None and classes:
             self._metrics.head_answers.labels(head.label).inc()
-        if received.edge_answer is not None and first.class_ids:
-            same = received.edge_answer.class_id == first.class_ids[0]
+        if received.edge_answer is not None and classes:
+            same = received.edge_answer.class_id == classes[0]
             self._metrics.edge_answers.labels("yes" if same else "no").inc()
 
     def _classify(
-        self, frames: list[Received], heads: list[tuple[ServerHead, ...]]
-    ) -> list[tuple[str | None, list[ClassScores]]]:
-        """The refusal, or the answer of each head, of each frame."""
+        self, frames: list[Received], heads: list[ServerHead | None]
+    ) -> list[tuple[str | None, tuple[int, ...], tuple[float, ...]]]:
+        """The refusal, or the most likely classes, of each frame."""
         if not frames:
             return []
         lengths = [len(received.units) for received in frames]
@@ -255,12 +252,10 @@ class Service:
         padded = sum(len(group) * max(lengths[index] for index in group) for group in self._classifier.passes(frames))
         self._metrics.padding.inc(padded - sum(lengths))
         try:
-            answers = self._classifier.answers(frames, [[head.readout for head in asked] for asked in heads])
+            return [
+                (None, *answer) if all(map(math.isfinite, answer[1])) else ("the server model gave no number", (), ())
+                for answer in self._classifier(frames, [head.readout if head else None for head in heads])
+            ]
         except RuntimeError as error:  # out of memory or a lost device: these frames fail, the server goes on
             log.warning("stage=server event=failed error=%r", str(error))
-            return [("the server failed on this frame", [])] * len(frames)
-        return [(None, scores) if _finite(scores) else ("the server model gave no number", []) for scores in answers]
-
-
-def _finite(scores: Sequence[ClassScores]) -> bool:
-    return all(math.isfinite(log_prob) for one in scores for log_prob in one.log_probs)
+            return [("the server failed on this frame", (), ())] * len(frames)

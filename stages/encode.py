@@ -84,7 +84,7 @@ class Encode:
         encoder, answer = self._encoder_for(scored.taught), None
         if self._edge_answer:
             answer = EdgeAnswer(None if scored.unknown else scored.answer.class_id, scored.answer.prob)
-        return encoder.asking((scored.taught.head_id,) if scored.taught else (), answer)
+        return encoder.asking(scored.taught.head_id if scored.taught else b"", answer)
 
     def _fit_delta(self, encoder: Encoder, selected: Selected, max_bytes: int) -> Plan | None:
         """A delta message, already registered as sent; None where the frame gets a standalone message."""

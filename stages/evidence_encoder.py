@@ -63,7 +63,7 @@ class Encoder:
         self._slack = slack
         self._part_bytes = part_bytes
         self._delta_curves = delta_curves
-        self._heads: tuple[bytes, ...] = ()
+        self._head = b""
         self._edge_answer: EdgeAnswer | None = None
 
     @classmethod
@@ -79,10 +79,10 @@ class Encoder:
             delta_curves = DeltaCurves.from_curves(measured, canvas.units, *unit_limits(config, canvas))
         return cls(curves, canvas, config.encode.slack, part_bytes, delta_curves)
 
-    def asking(self, heads: tuple[bytes, ...], edge_answer: EdgeAnswer | None = None) -> Encoder:
-        """The same encoder, whose messages name these heads and hold the edge's own answer."""
+    def asking(self, head: bytes, edge_answer: EdgeAnswer | None = None) -> Encoder:
+        """The same encoder, whose messages name this head and hold the edge's own answer."""
         encoder = copy.copy(self)
-        encoder._heads, encoder._edge_answer = heads, edge_answer
+        encoder._head, encoder._edge_answer = head, edge_answer
         return encoder
 
     def fit(
@@ -168,7 +168,7 @@ class Encoder:
         units = np.sort(units)
         payload = codec.encode(picture, units, point, canvas)
         return EvidenceMessage(
-            seq, canvas.side, canvas.patch_size, codec.number, units, payload, self._heads, self._edge_answer
+            seq, canvas.side, canvas.patch_size, codec.number, units, payload, self._head, self._edge_answer
         )
 
 

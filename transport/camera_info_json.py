@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 from sagelink.pipeline.json_text import to_json
 from sagelink.transport.head_messages import FINGERPRINT_BYTES
 from sagelink.transport.link import CameraInfo
-from sagelink.transport.wire import MAX_HEADS
 
 _MAX_FINGERPRINT = 64  # characters
+_MAX_HEADS = 2  # of a camera: see CameraInfo
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ def read_camera_info(fields: Mapping[str, Any]) -> CameraInfo:
         raise ValueError("deadline_s is not a positive number")
     classes = str(fields["classes"])[:_MAX_FINGERPRINT]
     heads = tuple(map(str, fields.get("heads", ())))
-    if len(heads) > MAX_HEADS or any(len(bytes.fromhex(head)) != FINGERPRINT_BYTES for head in heads):
+    if len(heads) > _MAX_HEADS or any(len(bytes.fromhex(head)) != FINGERPRINT_BYTES for head in heads):
         raise ValueError("heads are not fingerprints")
     backbone = str(fields.get("backbone", ""))[:_MAX_FINGERPRINT]
     return CameraInfo(int(fields["side"]), int(fields["patch_size"]), classes, deadline_s, heads, backbone)

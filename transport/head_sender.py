@@ -34,8 +34,13 @@ _MIN_PART_BYTES = 100
 class HeadOffers(Protocol):
     """The heads of a run, as far as its link needs them."""
 
+    @property
+    def backbone(self) -> str:
+        """Fingerprint of the server model that the heads were taught on; empty without a head."""
+        ...
+
     def fingerprints(self, camera: str) -> tuple[bytes, ...]:
-        """Of the heads that a camera has now."""
+        """Of the head that a camera has now, and of the one before it, where there are any."""
         ...
 
     def content(self, fingerprint: bytes) -> bytes | None:
@@ -50,6 +55,8 @@ class HeadOffers(Protocol):
 class NoHeads:
     """The offers of a run whose cameras have the model's own classes."""
 
+    backbone = ""
+
     def fingerprints(self, camera: str) -> tuple[bytes, ...]:
         return ()
 
@@ -62,7 +69,8 @@ class NoHeads:
 
 def with_heads(camera_info: CameraInfo, offers: HeadOffers, camera: str) -> CameraInfo:
     """The announcement of a camera, with its heads."""
-    return replace(camera_info, heads=tuple(fingerprint.hex() for fingerprint in offers.fingerprints(camera)))
+    heads = tuple(fingerprint.hex() for fingerprint in offers.fingerprints(camera))
+    return replace(camera_info, heads=heads, backbone=offers.backbone if heads else "")
 
 
 class HeadSender:
@@ -121,7 +129,7 @@ class HeadSender:
     def refusal(self, camera: str) -> str | None:
         """Why servers cannot answer with the head of a camera now; None if they can, as far as they have said."""
         now_s = time.monotonic()
-        for fingerprint in self.offers.fingerprints(camera):
+        for fingerprint in self.offers.fingerprints(camera)[:1]:
             if fingerprint in self._wanted:
                 return "the server receives the head of the camera first"
             status, at_s = self._states.get(fingerprint, (None, 0.0))

@@ -20,8 +20,8 @@ class CameraInfo:
     patch_size: int  # pixels on a side of a unit
     classes: str  # fingerprint of the class names, in order
     deadline_s: float  # the camera ignores a reply that arrives later than this after the frame
-    heads: tuple[str, ...] = ()  # fingerprints (hex digits) of the heads with which the camera's frames are answered
-    backbone: str = ""  # fingerprint of the server model that these heads were taught on
+    heads: tuple[str, ...] = ()  # fingerprints (hex digits) of its head, and of the one that frames on their way had
+    backbone: str = ""  # fingerprint of the server model that these were taught on
 
 
 @dataclass(frozen=True, slots=True)

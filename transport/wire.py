@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sagelink.pipeline.types import HEAD_ID_BYTES, ClassScores, Reply, Units
+from sagelink.pipeline.types import HEAD_ID_BYTES, Reply, Units
 from sagelink.transport.unit_set_codec import (
     RECTANGLE_BYTES,
     pack_rectangle,
@@ -49,14 +49,12 @@ _KIND_BUNDLE = 3
 # The upper half of the kind byte. A set flag adds a field; a message without flags has no byte more.
 FLAG_MAC = 0x80  # a MAC stands in place of the checksum: transport.message_auth
 FLAG_HEAD = 0x40  # evidence: the id of the head whose classes are asked for; without it, the model's own classes
-FLAG_MORE_HEADS = 0x10  # evidence: their number (1 byte) and the ids of further heads; only with FLAG_HEAD
 FLAG_EDGE_ANSWER = 0x20  # evidence: the edge's own answer
-EVIDENCE_FLAGS = FLAG_HEAD | FLAG_MORE_HEADS | FLAG_EDGE_ANSWER
+EVIDENCE_FLAGS = FLAG_HEAD | FLAG_EDGE_ANSWER
 _FLAGS = 0xF0
 _KINDS = {_KIND_EVIDENCE: "evidence", _KIND_REPLY: "a reply", _KIND_BUNDLE: "a bundle"}
 _START = MAGIC + bytes([VERSION])
 _KIND_AT = len(_START)  # offset of the kind byte
-MAX_HEADS = 8  # of one message
 _SEQ = slice(_KIND_AT + 1, _KIND_AT + 5)
 
 MAX_SIDE = 64  # units on a side of the grid
@@ -79,7 +77,7 @@ class MalformedMessage(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class EdgeAnswer:
-    """The edge's own answer to a frame, with the classes of the message's first head."""
+    """The edge's own answer to a frame, with the classes of the message's head."""
 
     class_id: int | None  # None: none of the taught classes
     prob: float  # sent with a precision of 1 / 65535
@@ -95,7 +93,7 @@ class EvidenceMessage:
     codec: int  # number of a codec in transport.codecs, or DELTA_CODEC
     units: Units  # ascending, at least one
     payload: bytes
-    heads: tuple[bytes, ...] = ()  # ids (HEAD_ID_BYTES) of the heads to answer with; empty: the model's own classes
+    head: bytes = b""  # id (HEAD_ID_BYTES) of the head to answer with; empty: the model's own classes
     edge_answer: EdgeAnswer | None = None
 
 
@@ -117,50 +115,31 @@ def encode_evidence(message: EvidenceMessage) -> bytes:
 
 
 def _flags_of(message: EvidenceMessage) -> int:
-    return (
-        (FLAG_HEAD if message.heads else 0)
-        | (FLAG_MORE_HEADS if len(message.heads) > 1 else 0)
-        | (FLAG_EDGE_ANSWER if message.edge_answer else 0)
-    )
+    return (FLAG_HEAD if message.head else 0) | (FLAG_EDGE_ANSWER if message.edge_answer else 0)
 
 
 def _pack_extension(message: EvidenceMessage) -> bytes:
     """The fields that flags announce: between the header and the unit set."""
-    heads, answer = message.heads, message.edge_answer
-    packed = b"".join(heads[:1])
-    if len(heads) > 1:
-        packed += bytes([len(heads) - 1]) + b"".join(heads[1:])
-    if answer is not None:
-        class_id = _UNKNOWN_CLASS if answer.class_id is None else answer.class_id
-        packed += _EDGE_ANSWER.pack(class_id, round(answer.prob * _PROBABILITY))
-    return packed
+    answer = message.edge_answer
+    if answer is None:
+        return message.head
+    class_id = _UNKNOWN_CLASS if answer.class_id is None else answer.class_id
+    return message.head + _EDGE_ANSWER.pack(class_id, round(answer.prob * _PROBABILITY))
 
 
-def _unpack_extension(flags: int, body: bytes) -> tuple[tuple[bytes, ...], EdgeAnswer | None, int]:
-    """Heads and edge answer of evidence, and the offset of its unit set. Raises MalformedMessage."""
-    end, answer = _EVIDENCE.size, None
-    if flags & FLAG_MORE_HEADS and not flags & FLAG_HEAD:
-        raise MalformedMessage("further heads without a first one")
-    count = 1 if flags & FLAG_HEAD else 0
-    offsets = [end] if count else []
-    end += HEAD_ID_BYTES * count
-    if flags & FLAG_MORE_HEADS:
-        more = body[end] if len(body) > end else 0
-        if not 1 <= more < MAX_HEADS:
-            raise MalformedMessage(f"{more} further heads; accepted: 1 to {MAX_HEADS - 1}")
-        offsets += [end + 1 + HEAD_ID_BYTES * index for index in range(more)]
-        end += 1 + HEAD_ID_BYTES * more
-    heads = tuple(body[offset : offset + HEAD_ID_BYTES] for offset in offsets)
-    if len(set(heads)) < len(heads):
-        raise MalformedMessage("a head occurs twice")
+def _unpack_extension(flags: int, body: bytes) -> tuple[bytes, EdgeAnswer | None, int]:
+    """Head and edge answer of evidence, and the offset of its unit set. Raises MalformedMessage."""
+    begin = _EVIDENCE.size
+    end = begin + (HEAD_ID_BYTES if flags & FLAG_HEAD else 0)
+    head, answer = body[begin:end], None
     if flags & FLAG_EDGE_ANSWER:
         if len(body) >= end + _EDGE_ANSWER.size:
             class_id, prob = _EDGE_ANSWER.unpack_from(body, end)
             answer = EdgeAnswer(None if class_id == _UNKNOWN_CLASS else class_id, prob / _PROBABILITY)
         end += _EDGE_ANSWER.size
     if len(body) < end:
-        raise MalformedMessage("the heads or the edge's answer are cut short")
-    return heads, answer, end
+        raise MalformedMessage("the head or the edge's answer is cut short")
+    return head, answer, end
 
 
 def decode_evidence(data: bytes) -> EvidenceMessage:
@@ -176,7 +155,7 @@ def decode_evidence(data: bytes) -> EvidenceMessage:
     total = side**2
     if not 1 <= count <= total:
         raise MalformedMessage(f"{count} units on a grid of {total}")
-    heads, edge_answer, begin = _unpack_extension(flags, body)
+    head, edge_answer, begin = _unpack_extension(flags, body)
     end = begin + _set_bytes(total, count, rectangle)
     if len(body) < end:
         raise MalformedMessage("the unit set is cut short")
@@ -187,7 +166,7 @@ def decode_evidence(data: bytes) -> EvidenceMessage:
         raise MalformedMessage(str(error)) from None
     if not rectangle and pack_rectangle(units, side) is not None:
         raise MalformedMessage(f"{count} units that fill a rectangle, not sent as one")
-    return EvidenceMessage(seq, side, patch_size, codec, units, body[end:], heads, edge_answer)
+    return EvidenceMessage(seq, side, patch_size, codec, units, body[end:], head, edge_answer)
 
 
 def _set_bytes(total: int, count: int, rectangle: bool) -> int:
@@ -249,7 +228,7 @@ class EvidenceClaim:
 
     seq: int
     units: int  # retained ones included
-    heads: tuple[bytes, ...] = ()
+    head: bytes = b""
 
 
 def peek(data: bytes) -> EvidenceClaim | None:
@@ -265,15 +244,15 @@ def read_claim(data: bytes) -> EvidenceClaim:
     if is_bundle(data):
         seq, parts = decode_bundle(data)
         claims = [claim for part in parts if not is_bundle(part) and (claim := peek(part)) is not None]
-        return EvidenceClaim(seq, sum(claim.units for claim in claims), claims[0].heads if claims else ())
+        return EvidenceClaim(seq, sum(claim.units for claim in claims), claims[0].head if claims else b"")
     body = unseal(data)
     flags, (seq, side, _, codec, units) = _header(_EVIDENCE, body, _KIND_EVIDENCE, EVIDENCE_FLAGS)
-    heads, _, begin = _unpack_extension(flags, body)
+    head, _, begin = _unpack_extension(flags, body)
     rectangle, units = bool(units & _RECTANGLE), units & ~_RECTANGLE
     if codec == DELTA_CODEC and 1 <= side <= MAX_SIDE and 1 <= units <= side**2:
         count_at = begin + _set_bytes(side**2, units, rectangle) + REFERENCE_NAME_BYTES
         units += int.from_bytes(body[count_at : count_at + 2])  # units retained by the server
-    return EvidenceClaim(seq, units, heads)
+    return EvidenceClaim(seq, units, head)
 
 
 def claimed_seq(data: bytes) -> int | None:
@@ -282,7 +261,7 @@ def claimed_seq(data: bytes) -> int | None:
 
 
 def encode_reply(reply: Reply) -> bytes:
-    """Header, refusal (UTF-8) or the classes of each head with log-probabilities, CRC-32."""
+    """Header, refusal (UTF-8) or classes with log-probabilities, CRC-32."""
     refusal = (reply.refusal or "").encode()[:255]
     header = _REPLY.pack(
         MAGIC,
@@ -296,14 +275,8 @@ def encode_reply(reply: Reply) -> bytes:
         len(refusal),
         len(reply.class_ids),
     )
-    classes = _pack_classes(ClassScores(reply.class_ids, reply.log_probs))
-    further = b"".join(bytes([len(scores.class_ids)]) + _pack_classes(scores) for scores in reply.further)
-    return seal(header + refusal + classes + further)
-
-
-def _pack_classes(scores: ClassScores) -> bytes:
-    pairs = zip(scores.class_ids, scores.log_probs, strict=True)
-    return b"".join(_CLASS.pack(class_id, min(p, 0.0)) for class_id, p in pairs)
+    pairs = zip(reply.class_ids, reply.log_probs, strict=True)
+    return seal(header + refusal + b"".join(_CLASS.pack(class_id, min(p, 0.0)) for class_id, p in pairs))
 
 
 def decode_reply(data: bytes) -> Reply:
@@ -312,40 +285,17 @@ def decode_reply(data: bytes) -> Reply:
     _, (seq, units, server_us, queue_us, waiting, refusal_bytes, count) = _header(_REPLY, body, _KIND_REPLY)
     if count > MAX_CLASSES or (count == 0) != (refusal_bytes > 0):
         raise MalformedMessage(f"{count} classes; accepted: 1 to {MAX_CLASSES}, or a refusal")
-    rest = body[_REPLY.size + refusal_bytes :]
-    if len(body) < _REPLY.size + refusal_bytes or len(rest) < count * _CLASS.size or (refusal_bytes and rest):
+    if len(body) != _REPLY.size + refusal_bytes + count * _CLASS.size:
         raise MalformedMessage(f"{len(body)} bytes do not hold {count} classes")
     refusal = body[_REPLY.size : _REPLY.size + refusal_bytes].decode(errors="replace")
-    first, rest = _unpack_classes(rest, count)
-    further: list[ClassScores] = []
-    while rest:
-        count, rest = rest[0], rest[1:]
-        if not 1 <= count <= MAX_CLASSES or len(rest) < count * _CLASS.size or len(further) + 2 > MAX_HEADS:
-            raise MalformedMessage(f"{len(body)} bytes do not hold {count} classes of a further head")
-        scores, rest = _unpack_classes(rest, count)
-        further.append(scores)
-    return Reply(
-        seq,
-        refusal or None,
-        first.class_ids,
-        first.log_probs,
-        units,
-        server_us / 1000,
-        queue_us / 1000,
-        waiting,
-        tuple(further),
-    )
-
-
-def _unpack_classes(data: bytes, count: int) -> tuple[ClassScores, bytes]:
-    """The first `count` classes, and the bytes after them. Raises MalformedMessage."""
-    classes = list(_CLASS.iter_unpack(data[: count * _CLASS.size]))
+    classes = list(_CLASS.iter_unpack(body[_REPLY.size + refusal_bytes :]))
     if any(not log_prob <= 0 or math.isinf(log_prob) for _, log_prob in classes):
         raise MalformedMessage("a log-probability is above 0, infinite or not a number")
     if len({class_id for class_id, _ in classes}) != count:
         raise MalformedMessage("a class occurs twice")
-    scores = ClassScores(tuple(class_id for class_id, _ in classes), tuple(p for _, p in classes))
-    return scores, data[count * _CLASS.size :]
+    class_ids = tuple(class_id for class_id, _ in classes)
+    log_probs = tuple(p for _, p in classes)
+    return Reply(seq, refusal or None, class_ids, log_probs, units, server_us / 1000, queue_us / 1000, waiting)
 
 
 def _header(layout: struct.Struct, body: bytes, expected: int, accepted: int = 0) -> tuple[int, tuple[int, ...]]:

@@ -9,6 +9,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -101,7 +102,9 @@ class WebRtcEdgeLink(RemoteEdgeLink):
     def _announcement(self) -> bytes:
         offers = self._heads.offers
         heads = {camera: [one.hex() for one in offers.fingerprints(camera)] for camera in self._cameras}
-        state = encode_state(self._camera_info, self._cameras, True, self._secret, heads)
+        state = encode_state(
+            replace(self._camera_info, backbone=offers.backbone), self._cameras, True, self._secret, heads
+        )
         return ANNOUNCEMENT + _length_prefixed(self._node.encode()) + state
 
     def _part_bits(self, message_bytes: int) -> int:

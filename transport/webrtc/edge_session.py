@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 _ANSWER_S = 6.0  # longest time to make an answer: a STUN server may not respond
 OPEN_S = 10.0  # longest time from the answer to an open connection
-_MAX_ANNOUNCEMENT_BYTES = 36_000
+_MAX_ANNOUNCEMENT_BYTES = 44_000
 _MAX_HEAD_MESSAGE_BYTES = 1 + part_message_bytes(MAX_PART_BYTES)
 _REFUSED_S = 1.0  # from a refusal to the end of the connection, so that the reason arrives
 

@@ -9,7 +9,7 @@ from sagelink.transport.camera_info_json import decode_announcement, encode_anno
 from sagelink.transport.link import CameraInfo
 
 MAX_CAMERAS_OF_NODE = 256
-_MAX_STATE_BYTES = 32_768
+_MAX_STATE_BYTES = 40_000
 
 
 def encode_state(
