@@ -37,7 +37,9 @@ def label(
     *,
     options: ModelOptions,
 ) -> None:
-    """Label recorded frames on a web page, the uncertain ones first, and teach from it."""
+    """Label recorded frames on a web page.
+
+    The uncertain frames come first. The page teaches your own classes from the labels."""
     settings = options.load({"labels.folder": labels, "dashboard.address": dashboard})
     from sagelink.app.head_teacher import LabelledHeadTeacher
     from sagelink.app.recorded_frames import RecordedFrames, open_frames
