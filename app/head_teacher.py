@@ -136,7 +136,7 @@ class LabelledHeadTeacher:
                 raise UsageError("no head waits to be used")
             path, began_ns = self._waiting
             self._load(path, began_ns)
-            self._outcome = {"text": f"The new head is in use. {_next_time(path)}", "kind": "good", "notes": []}
+            self._outcome = {"text": f"The new head is in use. {self._next_time(path)}", "kind": "good", "notes": []}
 
     def take_back(self) -> None:
         """Returns to the head before. Raises UsageError where there is none."""
@@ -245,11 +245,16 @@ class LabelledHeadTeacher:
             )
         if result["better"]:
             self._load(out, began_ns)
-            text, kind = f"The new head is in use. {text} {_next_time(out)}", "good"
+            text, kind = f"The new head is in use. {text} {self._next_time(out)}", "good"
         else:
             self._waiting = out, began_ns
             text, kind = f"The head in use stays: the new one is not better. {text}", "note"
         return {"text": text, "kind": kind, "notes": result["notes"]}
+
+    def _next_time(self, path: Path) -> str:
+        if self._config.head_folder is not None:
+            return "The next run begins with it too."
+        return f"To begin with it next time: --head {path}"
 
     def _load(self, path: Path, began_ns: int) -> None:
         from sagelink.models.head import read_head
@@ -265,10 +270,6 @@ def _class_names(folders: Sequence[Path]) -> set[str]:
         with contextlib.suppress(OSError):
             names |= {entry.name for entry in folder.iterdir() if entry.is_dir()}
     return names
-
-
-def _next_time(path: Path) -> str:
-    return f"To begin with it next time: --head {path}"
 
 
 def _forget_old(folder: Path) -> None:

@@ -1,6 +1,7 @@
 // The labels of frames: their state, kept up to date, and the changes of them. Both pages use it.
 
 const EVERY_MS = 1000;
+const LONGEST_MS = 8000; // between two attempts without a connection
 const REFUSED = { 401: "you are not logged in", 403: "you may not change this run", 429: "too many wrong tokens: wait" };
 
 export class Labels {
@@ -59,20 +60,24 @@ export class Labels {
     return !problem;
   }
 
+  // Returns whether the run answered, as far as is known.
   async refresh() {
-    if (document.hidden) return;
+    if (document.hidden) return true;
     try {
       const answer = await fetch("/api/labels");
       this.heard_ms = performance.now();
       if (answer.ok) this.#take(await answer.json());
       else if (answer.status === 404) this.#take({ closed: "this run has no labels" });
       else this.#take({ ...this.state, closed: REFUSED[answer.status] ?? `refused (${answer.status})` });
-    } catch { /* the page says itself that there is no connection */ }
+      return true;
+    } catch {
+      return false; // the page says itself that there is no connection
+    }
   }
 
-  async #poll() {
-    await this.refresh();
-    setTimeout(() => this.#poll(), EVERY_MS);
+  async #poll(wait_ms = EVERY_MS) {
+    const next_ms = (await this.refresh()) ? EVERY_MS : Math.min(LONGEST_MS, 2 * wait_ms);
+    setTimeout(() => this.#poll(next_ms), next_ms);
   }
 
   #take(state) {
