@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from sagelink.transport.head_commands import (
     Action,
+    CommandOutcome,
     CommandReceiver,
     HeadCommand,
-    CommandOutcome,
     decode_command,
     decode_outcome,
     encode_command,

@@ -16,7 +16,7 @@ import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from sagelink.transport.head_commands import Action, CommandReceiver, CommandOutcome, decode_command, encode_outcome
+from sagelink.transport.head_commands import Action, CommandOutcome, CommandReceiver, decode_command, encode_outcome
 from sagelink.transport.head_messages import HeadPart, decode_status, encode_part, is_status
 from sagelink.transport.head_sender import HeadOffers, with_heads
 from sagelink.transport.link import CameraInfo, Undelivered

@@ -11,8 +11,8 @@ from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.tasks import background
 from sagelink.transport.head_commands import (
     Action,
-    HeadCommand,
     CommandOutcome,
+    HeadCommand,
     decode_outcome,
     encode_command,
     push_commands,
