@@ -65,6 +65,7 @@ def server_answers(lines: list[Line]) -> list[Any]:
     return [(line["server"]["class_id"], round(line["server"]["prob"], 3), line["units"]) for line in lines]
 
 
+@pytest.mark.campaign
 def test_messages_build_on_earlier_ones_over_a_broker_as_in_one_process(run: Run, tmp_path: Path) -> None:
     one = run(tmp_path / "one", **MEMORY)
     without = run(tmp_path / "without")
