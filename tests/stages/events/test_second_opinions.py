@@ -73,7 +73,7 @@ def dog(event_id: str = "a", label: str = "dog", private: bool = False) -> Frame
 
 def verdict(event: FrameEvent, probs, unknown: bool = False) -> Verdict:
     scored = make_scored(probs=probs)
-    scored = replace(scored, frame=replace(scored.frame, event=event), unknown=unknown)
+    scored = replace(scored, frame=replace(scored.frame, event=event), novelty=2.0 if unknown else 0.0)
     return Fuse(False, None, 16).decide(EdgeOnly(scored, Drop.GATE))
 
 
