@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Self
 
 from tests.brokers import free_port
@@ -44,7 +48,7 @@ class WebhookReceiver:
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:  # noqa: N802 (the name is http.server's)
+            def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 receiver.requests.append((self.path, headers, body))
@@ -69,3 +73,51 @@ class WebhookReceiver:
         while len(self.requests) < count:
             assert time.monotonic() < end_s, f"{len(self.requests)} of {count} requests"
             time.sleep(0.02)
+
+
+class ReceiverProcess:
+    """A receiver as a process, which a test can kill. It writes a line when it has a request, and one when it has
+    answered."""
+
+    def __init__(self, log: Path, port: int) -> None:
+        self._log = log
+        self._port = port
+        self.url = f"http://127.0.0.1:{port}/"
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "tests.webhook_receiver", str(self._port), str(self._log)]
+        self._process = subprocess.Popen(command, cwd=Path(__file__).parents[1])
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def lines(self) -> list[dict[str, Any]]:
+        """`id`, `at_s` (time of day) and `answered` (false, then true) of each request."""
+        return [json.loads(line) for line in self._log.read_text().splitlines()] if self._log.exists() else []
+
+
+def _serve(port: int, log: Path) -> None:
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def note(message: str, answered: bool) -> None:
+        os.write(handle, json.dumps({"id": message, "at_s": time.time(), "answered": answered}).encode() + b"\n")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            note(self.headers["webhook-id"], False)
+            self.send_response(204)
+            self.end_headers()
+            self.wfile.flush()
+            note(self.headers["webhook-id"], True)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]), Path(sys.argv[2]))

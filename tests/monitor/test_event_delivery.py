@@ -35,15 +35,17 @@ def box(monkeypatch: pytest.MonkeyPatch) -> Outbox:
 async def delivered(box: Outbox, answer: Callable[[OutboxItem, int], Attempt], until: int) -> list[str]:
     """The contents of the attempts, until so many have been made and the queue is at rest."""
     attempts: list[str] = []
+    enough = asyncio.Event()
 
     async def send(item: OutboxItem) -> Attempt:
         attempts.append(item.content)
+        if len(attempts) == until:
+            enough.set()
         return answer(item, len(attempts))
 
     delivery = EventDelivery(box, "hook", "hook", send)
     async with asyncio.timeout(20), background(delivery.run()):
-        while len(attempts) < until:
-            await asyncio.sleep(0.001)
+        await enough.wait()
         await delivery.drain()
     return attempts
 
