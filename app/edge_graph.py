@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sagelink.app.reply_deadline import REPLAY_DEADLINE_S
+from sagelink.monitor.alert_charges import AlertCharges
 from sagelink.pipeline.channel import Channel
 from sagelink.pipeline.clock import BudgetClock, MonotonicClock
 from sagelink.pipeline.graph import Chain, Graph, Stage
@@ -62,6 +63,7 @@ class EdgeParts:
     recorder: Recorder
     link: EdgeLink
     clock: BudgetClock
+    alerts: AlertCharges = field(default_factory=AlertCharges)
     tracked_cameras: Collection[str] = ()  # cameras whose scenes are tracked
     script: Script | None = None  # in an exact replay: replaces the captures, the clock and the server
 
@@ -81,7 +83,8 @@ def edge_graph(parts: EdgeParts) -> Graph:
     decided = graph.channel("decided")
     edge_only: Routes = {EdgeOnly: decided}
     references = _reference_trackers(parts)
-    uplink = Uplink(parts.link, in_flight, config.ship.deadline if parts.live else None, references)
+    deadline_s = config.ship.deadline if parts.live else None
+    uplink = Uplink(parts.link, in_flight, deadline_s, references, parts.alerts.pending)
     score = _score(parts)
 
     frames = _capture(graph, parts, edge_only)

@@ -15,6 +15,7 @@ from typing import Any
 from sagelink.pipeline.config import Config, DashboardConfig, FrigateConfig, HomeAssistantConfig
 from sagelink.pipeline.config_file import Overrides, build_config, dump_config, read_tree
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.event_config import EventsConfig
 from sagelink.pipeline.output_files import CONFIG
 from sagelink.pipeline.own_files import is_inside, own_file
 
@@ -110,12 +111,14 @@ def changes_results(folder: Path, changes: Overrides) -> bool:
 def to_record(config: Config) -> tuple[str, dict[str, bytes]]:
     """The text of the configuration for a recording, and the small files that it names, by their names there.
 
-    The dashboard, Home Assistant and Frigate are left out. Raises OSError for a file that cannot be read.
+    The dashboard, Home Assistant, Frigate and the receivers of events are left out. Raises OSError for a file that
+    cannot be read.
     """
     changes: dict[str, Any] = {
         "dashboard": DashboardConfig(),
         "home_assistant": HomeAssistantConfig(),
         "frigate": FrigateConfig(),
+        "events": EventsConfig(rules=config.events.rules),
     }
     files: dict[str, bytes] = {}
     for key, name in _named_files(config):

@@ -109,6 +109,7 @@ class Run:
         """`script`: in an exact replay, the recorded decisions of the outside world. `notice`: a line that everybody
         who watches the run sees. `outputs`: where they have been claimed; otherwise `run` claims them. `heads`: in a
         replay, those of the recording. Raises UsageError."""
+        from sagelink.app.event_service import EventService
         from sagelink.app.heads_of_run import HeadsOfRun
         from sagelink.app.kept_heads import KeptHeads
         from sagelink.models.loading import own_bits
@@ -144,6 +145,7 @@ class Run:
         self._overhead = OverheadLog(self.budget, recorded=config.output.record is not None)
         self._outputs = outputs
         self._script = script
+        self._events = EventService(config, models.edge.labels, self.live and script is None)
         if script is not None:
             script.budget = self.budget
         self._second_opinions: SecondOpinionService | None = None
@@ -209,12 +211,15 @@ class Run:
         recorder = self._recorder(sinks)
         monitor = self._monitor(tell)
         try:
+            self._events.open()
             outputs.begin()
             sinks.extend(self._event_sinks())
             for sink in open_output_sinks(
                 self.config, self.models, self.heads, outputs.videos, self.live, self._overhead
             ):
                 sinks.append(sink)
+            if (event_sink := self._events.sink()) is not None:
+                sinks.append(event_sink)
             if watch is not None:
                 sinks.append(VerdictCallback(watch))
             sinks.extend(monitor.sinks)
@@ -267,21 +272,30 @@ class Run:
 
         clock: BudgetClock = MonotonicClock() if self.live else StreamClock()
         graph: Graph | None = None
+        if isinstance(clock, MonotonicClock):
+            self._events.charges.charge_to(lambda bits: self._overhead.charge(clock.elapsed_s(), bits))
         try:
             async with self._link(clock, monitor.count_recovered) as link:
                 graph = edge_graph(self._parts(recorder, link, clock))
                 self._stop_on_signals(graph)
                 self._link_watch.follow(link.refusal)
-                async with background(self._link_watch.run()), monitor.serving(graph), self._delivering():
-                    await graph.run()
+                async with (
+                    background(self._link_watch.run()),
+                    monitor.serving(graph),
+                    self._delivering(),
+                    self._events.delivering(link),
+                ):
+                    try:
+                        await graph.run()
+                    finally:
+                        for verdict in filter(None, (verdict_on(item, self._fuse) for item in graph.leftovers())):
+                            with suppress(SagelinkError):  # a sink has failed: closing the recorder raises it again
+                                recorder.write(verdict)
+                    with suppress(SagelinkError):  # `_finish` raises it again
+                        recorder.close()  # ends the open events, while they can still be delivered
+                    await self._events.drain()
         except BaseExceptionGroup as errors:
             raise first_error(errors) from None
-        finally:
-            for item in graph.leftovers() if graph else ():
-                verdict = verdict_on(item, self._fuse)
-                if verdict is not None:
-                    with suppress(SagelinkError):  # a sink has failed: closing the recorder raises it again
-                        recorder.write(verdict)
 
     def _open_second_opinions(self) -> SecondOpinionService | None:
         from sagelink.stages.events.open import takes_frigate
@@ -322,6 +336,7 @@ class Run:
             recorder=recorder,
             link=link,
             clock=clock,
+            alerts=self._events.charges,
             tracked_cameras=self._tracked_cameras,
             script=self._script,
         )
@@ -372,6 +387,7 @@ class Run:
                 outputs.write_summary(self.summary(time.monotonic() - began_s))
             except SagelinkError as error:
                 failures.append(error)
+            self._events.close()
             outputs.release()
         if failures:
             raise failures[0]

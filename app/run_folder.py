@@ -95,7 +95,7 @@ class RunFolder:
     def release(self) -> None:
         """Unlocks the folder. A folder that this process created, and that no run has begun in, is removed again."""
         with contextlib.suppress(OSError):
-            if self._new:
+            if self._new and all(entry.name == MARKER for entry in self.path.iterdir()):
                 (self.path / MARKER).unlink()
             for folder in self._created:
                 folder.rmdir()

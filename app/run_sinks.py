@@ -10,11 +10,10 @@ from sagelink.app.recorded_config import to_record
 from sagelink.models.pair import Pair
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.connection_overhead import OverheadLog
-from sagelink.pipeline.output_files import EVENTS, PICTURES, RESULTS, cannot_open
+from sagelink.pipeline.output_files import PICTURES, RESULTS, cannot_open
 from sagelink.pipeline.types import Verdict
 from sagelink.stages.sinks.annotate import AnnotatedVideos, Painter
 from sagelink.stages.sinks.contract import Sink
-from sagelink.stages.sinks.events import EventLog
 from sagelink.stages.sinks.file_sink import FileSink
 from sagelink.stages.sinks.highlights import Highlights
 from sagelink.stages.sinks.jsonl import JsonLines
@@ -38,8 +37,6 @@ def open_output_sinks(
     painter = Painter(labels, models.server.grid, config.capture.resize)
     if output.out is not None:
         yield _opened(output.out / RESULTS, lambda path: JsonLines(path, labels))
-        if config.events.rules:
-            yield _opened(output.out / EVENTS, lambda path: EventLog(path, config.events.rules, labels, live))
         if output.pictures:
             yield _opened(output.out / PICTURES, lambda path: Highlights(path, painter, output.pictures))
     if output.record is not None:

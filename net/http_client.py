@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 from urllib.parse import urlsplit
 
 import h11
@@ -15,6 +17,7 @@ from sagelink.pipeline.errors import UsageError
 
 _PORTS = {"http": 80, "https": 443}
 _READ_BYTES = 65_536
+_Request: TypeAlias = tuple[h11.Connection, bytes]
 
 
 class HttpUnreachable(Exception):
@@ -45,12 +48,24 @@ class HttpService:
         return f"{'https' if self.tls else 'http'}://{host}:{self.port}{self.path}"
 
     async def request(
-        self, method: str, path: str, body: bytes = b"", *, timeout_s: float = 5.0, max_bytes: int = 1_000_000
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = 5.0,
+        max_bytes: int = 1_000_000,
+        on_end: Callable[[socket.socket], None] = lambda _: None,
     ) -> HttpAnswer:
-        """Sends one request; `body` is JSON. Raises HttpUnreachable, also for an answer of more than `max_bytes`."""
+        """Sends one request; `body` is JSON. Raises HttpUnreachable, also for an answer of more than `max_bytes`.
+
+        `headers`: further ones. `on_end` gets the connected socket before it is closed, to read its counters.
+        """
+        request = _request_bytes(method, self.path + path, self._headers(body) | dict(headers or {}), body)
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._exchange(method, path, body, max_bytes)
+                return await self._exchange(request, max_bytes, on_end)
         except TimeoutError:
             raise HttpUnreachable(f"no answer within {timeout_s:g} s") from None
         except ssl.SSLCertVerificationError as error:
@@ -62,28 +77,36 @@ class HttpService:
         except OSError as error:
             raise HttpUnreachable(getattr(error, "strerror", None) or str(error) or type(error).__name__) from None
 
-    async def _exchange(self, method: str, path: str, body: bytes, max_bytes: int) -> HttpAnswer:
+    async def _exchange(self, request: _Request, max_bytes: int, on_end: Callable[[socket.socket], None]) -> HttpAnswer:
+        connection, data = request
         reader, writer = await asyncio.open_connection(self.host, self.port, ssl=self.tls)
         try:
-            connection = h11.Connection(h11.CLIENT)
-            request = h11.Request(method=method, target=self.path + path, headers=[*self._headers(body).items()])
-            parts = [request, *([h11.Data(data=body)] if body else []), h11.EndOfMessage()]
-            writer.write(b"".join(connection.send(part) or b"" for part in parts))
+            writer.write(data)
             await writer.drain()
             return await _answer(connection, reader, max_bytes)
         finally:
+            if (opened := writer.get_extra_info("socket")) is not None:
+                on_end(opened)
             writer.close()
             with contextlib.suppress(OSError, TimeoutError):
                 async with asyncio.timeout(0.2):
                     await writer.wait_closed()
 
-    def _headers(self, body: bytes) -> Mapping[str, str]:
+    def _headers(self, body: bytes) -> dict[str, str]:
         headers = {"Host": f"{self.host}:{self.port}", "Connection": "close", "User-Agent": "sagelink"}
         if body:
             headers |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
         if self.token is not None:
             headers["Authorization"] = f"Bearer {self.token}"
         return headers
+
+
+def _request_bytes(method: str, target: str, headers: Mapping[str, str], body: bytes) -> _Request:
+    """A request's connection and its bytes on the wire, before TLS."""
+    connection = h11.Connection(h11.CLIENT)
+    request = h11.Request(method=method, target=target, headers=[*headers.items()])
+    parts = [request, *([h11.Data(data=body)] if body else []), h11.EndOfMessage()]
+    return connection, b"".join(connection.send(part) or b"" for part in parts)
 
 
 async def _answer(connection: h11.Connection, reader: asyncio.StreamReader, max_bytes: int) -> HttpAnswer:

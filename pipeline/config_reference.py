@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from sagelink.pipeline.accepted import accepted
 from sagelink.pipeline.config import MODEL_PAIRS, CameraConfig, Config
-from sagelink.pipeline.event_config import EventRule
+from sagelink.pipeline.event_config import EventRule, WebhookConfig
 
 _INTRO = """# Configuration
 
@@ -46,6 +46,8 @@ def reference() -> str:
         if name == "events":
             rule = _table(EventRule, EventRule.model_fields)
             parts += ["\n### `events.rules`\n", f"A list. {EventRule.__doc__}\n", rule]
+            webhook = _table(WebhookConfig, WebhookConfig.model_fields)
+            parts += ["\n### `events.webhook`\n", f"{WebhookConfig.__doc__}\n", webhook]
     parts += ["\n## Pairs of models\n\n| `models` | edge | server |\n|---|---|---|"]
     for name, pair in MODEL_PAIRS.items():
         parts.append(f"| `{name}` | `{pair.edge}` | `{pair.server}` |")
@@ -76,6 +78,8 @@ def _default(section: type[BaseModel], key: str) -> str:
             return f"`{str(value).lower()}`"
         case float():
             return f"`{value:g}`"
+        case {"url": _}:
+            return "the defaults below"
         case [{"name": name}]:
             return f"one rule, `{name}`, with the defaults below"
     return f"`{value}`"

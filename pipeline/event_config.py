@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from sagelink.pipeline.accepted import Accepts
-from sagelink.pipeline.quantities import Duration, parse_duration
+from sagelink.pipeline.credentials import redact
+from sagelink.pipeline.quantities import Duration, Retention, RetentionLimit, parse_duration
 
 Day: TypeAlias = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -98,6 +100,34 @@ Rules = Annotated[
 ]
 
 
+class WebhookConfig(BaseModel):
+    """A URL that receives each event as JSON, signed as https://www.standardwebhooks.com says. Until it has answered
+    with a status of 200 to 299, the event waits on disk."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    url: str = Field("", description="http(s)://host[:port][/path] that receives events; empty: off")
+    secret_file: Path | None = Field(
+        None,
+        description="File with the secret that signs events: text, or `whsec_` and base64; SAGELINK_WEBHOOK_SECRET "
+        "overrides it; empty: no signature",
+    )
+    ca: Path | None = Field(
+        None, description="PEM file of trusted certificate authorities for https; empty: those of the system"
+    )
+    metered: bool = Field(
+        True,
+        description="Charge the budget of a live run for these messages; false: the receiver is not behind the uplink",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _is_http(cls, url: str) -> str:
+        if url and not url.startswith(("http://", "https://")):
+            raise ValueError(f"accepted: http://host[:port][/path] or https://...; got {redact(url)!r}")
+        return url
+
+
 class EventsConfig(BaseModel):
     """Events: something of yours begins or ends. Without a rule, each label that stays is an event."""
 
@@ -105,6 +135,29 @@ class EventsConfig(BaseModel):
 
     rules: Rules = Field(
         (EventRule(name="label"),), description="Rules; the default rule reports every label that stays; []: no events"
+    )
+    mqtt: bool = Field(
+        True,
+        description="With an MQTT server: publish events to `PREFIX/NODE/CAMERA/event`; a live run charges the budget "
+        "for them, before evidence",
+    )
+    webhook: WebhookConfig = Field(WebhookConfig(), description="A URL that receives events")
+    command: str = Field(
+        "",
+        description="Shell command that is run for each event, with the event as JSON on its standard input; empty: "
+        "none",
+    )
+    queue: Path | None = Field(
+        None,
+        description="File of the events that a receiver does not have yet; empty: `event-queue.sqlite` in "
+        "`output.out`, or without that in `sagelink/` in the user's state folder (XDG_STATE_HOME)",
+    )
+    pictures: bool = Field(
+        True, description="With `output.out`: keep the best frame of each event as a picture in `event-pictures/`"
+    )
+    keep: Retention = Field(
+        RetentionLimit(30 * 86_400.0, 2_000_000_000),
+        description="Delete pictures of events that are older than this, and the oldest beyond this size",
     )
 
     @field_validator("rules")

@@ -120,6 +120,39 @@ def parse_frame_size(value: object) -> tuple[int, int]:
     return width, height
 
 
+@dataclass(frozen=True, slots=True)
+class RetentionLimit:
+    """How long files are kept, and how many bytes of them; None: no limit of that kind."""
+
+    age_s: float | None = None
+    size_bytes: int | None = None
+
+
+def parse_retention(value: object) -> RetentionLimit:
+    """From `30d`, `2GB`, or both: `30d, 2GB`. Raises ValueError."""
+    if isinstance(value, RetentionLimit):
+        return value
+    parts = value.split(",") if isinstance(value, str) else [*value] if isinstance(value, list | tuple) else []
+    ages: list[float] = []
+    sizes: list[int] = []
+    for part in map(str, parts):
+        if re.search(r"(s|min|h|d)\s*$", part):
+            ages.append(parse_duration(part))
+        else:
+            sizes.append(parse_size(part))
+    if len(ages) > 1 or len(sizes) > 1 or not parts:
+        raise ValueError(f"accepted: an age, a size, or both, such as 30d or 2GB or 30d, 2GB; got {value!r}")
+    return RetentionLimit(next(iter(ages), None), next(iter(sizes), None))
+
+
+def format_retention(limit: RetentionLimit) -> str:
+    """Text from which `parse_retention` gets the same limit."""
+    age = [] if limit.age_s is None else [_DURATION.format(limit.age_s)]
+    if limit.age_s is not None and not limit.age_s % 86_400:
+        age = [f"{limit.age_s / 86_400:.0f}d"]
+    return ", ".join(age + ([] if limit.size_bytes is None else [_SIZE.format(limit.size_bytes)]))
+
+
 def format_rate(rate_bps: float | None) -> str:
     """Returns text such as `64 kbit/s` or `unlimited`."""
     if rate_bps is None:
@@ -154,4 +187,10 @@ FrameSize = Annotated[
     BeforeValidator(parse_frame_size),
     PlainSerializer(lambda size: f"{size[0]}x{size[1]}"),
     Accepts("width x height", "1280x720"),
+]
+Retention = Annotated[
+    RetentionLimit,
+    BeforeValidator(parse_retention),
+    PlainSerializer(format_retention),
+    Accepts("age, size, or both", "'30d, 2GB'"),
 ]

@@ -36,11 +36,13 @@ class Uplink:
         in_flight: int,
         deadline_s: float | None = None,
         reference_trackers: Mapping[str, ReferenceTracker] | None = None,
+        goes_first: Callable[[], bool] = lambda: False,
     ) -> None:
         """
         `in_flight`: largest number of unacknowledged messages.
         `deadline_s`: of a live run; nothing is sent while frames would spend most of it in the server's queue.
         `reference_trackers`: by camera; they get every reply.
+        `goes_first`: whether something else waits that is sent before evidence.
         """
         self.link = link
         self.places = asyncio.Semaphore(in_flight)
@@ -51,11 +53,14 @@ class Uplink:
         self._deadline_s = deadline_s
         self._busy_until_s = 0.0
         self._reference_trackers = reference_trackers or {}
+        self._goes_first = goes_first
 
     def refuses(self, camera: str) -> bool:
         """Whether nothing of a camera can be sent now; each new reason is logged once. A link logs what it refuses for
         one camera."""
         if self.link.head_refusal(camera) is not None:
+            return True
+        if self._goes_first():
             return True
         refusal = self.link.refusal()
         if refusal is None and time.monotonic() < self._busy_until_s:

@@ -32,6 +32,7 @@ class Recorder:
         self._next_seq: Counter[str] = Counter()  # by camera
         self._waiting: dict[tuple[str, int], Verdict] = {}
         self._lock = threading.Lock()
+        self._closed = False
 
     def write(self, verdict: Verdict) -> None:
         """Takes a verdict, provisional or final. Raises SagelinkError when a sink has failed."""
@@ -51,8 +52,13 @@ class Recorder:
             self._raise_failure()
 
     def close(self) -> None:
-        """Writes the verdicts that still wait for an earlier one, and closes all sinks. Raises as `write` does."""
+        """Writes the verdicts that still wait for an earlier one, and closes all sinks. Raises as `write` does, also
+        when it is called again."""
         with self._lock:
+            if self._closed:
+                self._raise_failure()
+                return
+            self._closed = True
             for place in sorted(self._waiting):
                 self._write(self._waiting.pop(place))
             for sink in self._sinks:

@@ -1,13 +1,16 @@
-"""A sink that turns verdicts into events and writes events.jsonl: one JSON object per action of an event."""
+"""A sink that turns verdicts into events, and its first receiver: events.jsonl, one JSON object per action."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, Protocol
 
 from sagelink.pipeline.errors import UsageError, suggest
 from sagelink.pipeline.event_config import EventRule
 from sagelink.pipeline.json_text import to_json
+from sagelink.pipeline.output_files import cannot_write
 from sagelink.pipeline.private_files import LineFile
 from sagelink.pipeline.types import UNKNOWN, Verdict
 from sagelink.stages.event_rules import CameraEvents, EventAction, Observation
@@ -32,6 +35,11 @@ def event_record(action: EventAction) -> dict[str, object]:
     }
 
 
+def record_key(record: Mapping[str, Any]) -> str:
+    """The key of the action in a record: by it, a receiver recognises an action that it gets twice."""
+    return f"{record['id']}-{record['action']}-{round(record['wall_s'] * 1000):x}"
+
+
 def check_rules(rules: Sequence[EventRule], cameras: Iterable[str], labels: Iterable[str]) -> None:
     """Raises UsageError for a rule that names a camera or a label that the run does not have."""
     known_cameras, known_labels = [*cameras], [*labels, UNKNOWN]
@@ -45,17 +53,52 @@ def check_rules(rules: Sequence[EventRule], cameras: Iterable[str], labels: Iter
                 )
 
 
-class EventLog:
-    """The events of a run. A run that is killed, or whose disk is full, leaves complete lines."""
+class EventReceiver(Protocol):
+    """Takes the actions of events, in order, in one thread."""
 
-    def __init__(self, path: Path, rules: Sequence[EventRule], labels: tuple[str, ...], live: bool) -> None:
-        """`path`: a new file. `live`: events may begin with provisional verdicts; else the same frames always give the
-        same events."""
+    def take(self, action: EventAction) -> None:
+        """An exception ends the run."""
+        ...
+
+    def close(self) -> None:
+        """There are no more actions."""
+        ...
+
+
+class EventLines:
+    """Writes events.jsonl: one JSON object per action. A run that is killed, or whose disk is full, leaves complete
+    lines."""
+
+    def __init__(self, path: Path) -> None:
+        """`path`: a new file. Raises OSError."""
+        self._path = path
+        self._lines = LineFile(path)
+
+    def take(self, action: EventAction) -> None:
+        try:
+            self._lines.write(to_json(event_record(action)))
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
+
+    def close(self) -> None:
+        try:
+            self._lines.close()
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
+
+
+class EventSink:
+    """A sink that turns verdicts into events, and gives each action to all receivers in turn."""
+
+    def __init__(
+        self, rules: Sequence[EventRule], labels: tuple[str, ...], live: bool, receivers: Sequence[EventReceiver]
+    ) -> None:
+        """`live`: events may begin with provisional verdicts; else the same frames always give the same events."""
         self._live = live
         self._rules = rules
         self._labels = labels
+        self._receivers = receivers
         self._cameras: dict[str, CameraEvents] = {}
-        self._lines = LineFile(path)
 
     def show_pending(self, verdict: Verdict) -> None:
         """Takes a provisional verdict: an event may begin before the server's answer is there."""
@@ -66,15 +109,16 @@ class EventLog:
         self._report(self._events(verdict.frame.camera).final(self._observation(verdict)))
 
     def close(self) -> None:
-        try:
+        with ExitStack() as stack:
+            for receiver in self._receivers:
+                stack.callback(receiver.close)
             for events in self._cameras.values():
                 self._report(events.finish())
-        finally:
-            self._lines.close()
 
     def _report(self, actions: Sequence[EventAction]) -> None:
         for action in actions:
-            self._lines.write(to_json(event_record(action)))
+            for receiver in self._receivers:
+                receiver.take(action)
 
     def _events(self, camera: str) -> CameraEvents:
         events = self._cameras.get(camera)

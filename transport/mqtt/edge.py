@@ -94,6 +94,7 @@ class MqttEdgeLink(RemoteEdgeLink):
         if on_head is not None and auth is not None:
             self._commands = {camera: CommandReceiver(partial(on_head, camera)) for camera in self._cameras}
         self._client: BrokerClient | None = None
+        self._session_began = asyncio.Event()
         self._publishing: asyncio.TaskGroup | None = None
         self._unacknowledged = 0
         self._limit = PacketLimit()
@@ -138,6 +139,39 @@ class MqttEdgeLink(RemoteEdgeLink):
         # Retained: a server that starts later gets it from the broker.
         refusal = await self._client.publish_confirmed(topic, payload, retain=True)
         self._note_refusal("head", refusal)
+
+    def event_bits(self, camera: str, payload_bytes: int) -> int:
+        """Uplink bits of an event."""
+        topic_bytes = len(self._topics.event(f"{self._node}/{camera}").encode())
+        packet_bytes = publish_bytes(topic_bytes, payload_bytes, 1 if self._connection.v5 else 0)
+        return self._cost_model.packet_bits(packet_bytes, acks=1)
+
+    async def connected(self) -> None:
+        """Waits until the link is connected."""
+        while not self._is_connected():
+            self._session_began.clear()
+            await self._session_began.wait()
+
+    async def publish_event(self, camera: str, payload: bytes) -> str | None:
+        """Publishes an event that is charged. Returns None when the broker has it, or why the broker refuses it.
+        Raises ConnectionError when the connection ends first."""
+        if self._publishing is None:
+            raise ConnectionError("the connection broke off")
+        self._overhead.record_message(self.event_bits(camera, len(payload)))
+        answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._publishing.create_task(self._publish_event(camera, payload, answer))
+        return await answer
+
+    async def _publish_event(self, camera: str, payload: bytes, answer: asyncio.Future[str | None]) -> None:
+        assert self._client is not None
+        topic = self._topics.event(f"{self._node}/{camera}")
+        try:
+            refusal = await self._client.publish_confirmed(topic, payload)
+            if not answer.done():
+                answer.set_result(refusal)
+        finally:
+            if not answer.done():
+                answer.set_exception(ConnectionError("the connection broke off before the broker confirmed an event"))
 
     async def _announce(self) -> None:
         if self._client is not None:
@@ -198,6 +232,7 @@ class MqttEdgeLink(RemoteEdgeLink):
                 self._connection.established()
                 self._log_limit(client.max_packet_bytes)
                 self._changed.set()
+                self._session_began.set()
                 if connection is not None:
                     group.create_task(self._audit_wire_cost(connection))
                 group.create_task(self._announcer.repair(client))

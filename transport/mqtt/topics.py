@@ -25,6 +25,9 @@ class Topics:
     def verdict(self, address: str) -> str:
         return f"{self.prefix}/{address}/verdict"
 
+    def event(self, address: str) -> str:
+        return f"{self.prefix}/{address}/event"
+
     def state(self, address: str) -> str:
         """`address`: of a node (`node`) or of a camera (`node/camera`)."""
         return f"{self.prefix}/{address}/state"

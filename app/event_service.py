@@ -1,0 +1,140 @@
+"""Wires the events of a run: the sink that finds them, events.jsonl, the queue on disk, and the receivers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sagelink.monitor.alert_charges import AlertCharges
+from sagelink.monitor.event_command import EventCommand
+from sagelink.monitor.event_delivery import Attempt, EventDelivery
+from sagelink.monitor.event_mqtt import EventLink, EventPublisher
+from sagelink.monitor.event_queue import EventQueue
+from sagelink.monitor.event_recovery import end_open_events, last_records, unqueued
+from sagelink.monitor.webhook import Webhook, open_webhook
+from sagelink.pipeline.config import Config
+from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.outbox import Outbox, OutboxItem
+from sagelink.pipeline.output_files import EVENT_QUEUE, EVENTS, cannot_open
+from sagelink.pipeline.tasks import background
+from sagelink.pipeline.urls import is_webrtc
+from sagelink.stages.sinks.events import EventLines, EventReceiver, EventSink
+
+if TYPE_CHECKING:
+    from sagelink.transport.link import EdgeLink
+
+log = logging.getLogger(__name__)
+
+_KEEP_S = 30 * 86_400.0  # in the queue
+_DRAIN_S = 0.6  # for the last events of a run; the rest waits on disk for the next run
+_MQTT, _WEBHOOK, _COMMAND = "mqtt", "webhook", "command"
+_Send = Callable[[OutboxItem], Awaitable[Attempt]]
+
+
+class EventService:
+    """The events of one run, and their delivery."""
+
+    def __init__(self, config: Config, labels: tuple[str, ...], live: bool) -> None:
+        """Raises UsageError for a receiver that can never work."""
+        self._config = config
+        self._labels = labels
+        self._live = live
+        self.charges = AlertCharges()
+        self._outbox: Outbox | None = None
+        self._queue: EventQueue | None = None
+        self._deliveries: list[EventDelivery] = []
+        events = config.events
+        charges = self.charges if events.webhook.metered else AlertCharges()
+        self._webhook: Webhook | None = open_webhook(events.webhook, charges) if events.webhook.url else None
+        by_mqtt = events.mqtt and config.ship.server and not is_webrtc(config.ship.server)
+        chosen = {_MQTT: by_mqtt, _WEBHOOK: events.webhook.url, _COMMAND: events.command}
+        self._receivers = [name for name, value in chosen.items() if value] if events.rules else []
+        if {_WEBHOOK, _COMMAND} & {*self._receivers} and self._queue_path is None:
+            raise UsageError(
+                "events.webhook and events.command: events wait on disk for their receiver; accepted: together with "
+                "output.out or events.queue"
+            )
+
+    @property
+    def _queue_path(self) -> Path | None:
+        out = self._config.output.out
+        return self._config.events.queue or (None if out is None else out / EVENT_QUEUE)
+
+    def open(self) -> None:
+        """Ends the events of an earlier run in the output folder that was killed, and opens the queue with all that is
+        not delivered yet. Raises SagelinkError."""
+        out = self._config.output.out
+        if out is not None:
+            try:
+                end_open_events(out)
+            except OSError as error:
+                raise cannot_open(out / EVENTS, error) from None
+        if not self._receivers:
+            return
+        path = self._queue_path
+        is_new = path is None or not path.exists()
+        self._outbox = outbox = Outbox(path, "events.queue", time.time(), _KEEP_S)
+        if dropped := outbox.drop_receivers(self._receivers):
+            log.warning("event=events_dropped count=%d reason='their receiver is no longer configured'", dropped)
+        self._queue = EventQueue(outbox, self._receivers, self._notify)
+        if out is not None and not is_new:
+            for record in unqueued(last_records(out / EVENTS), outbox.known_keys):
+                self._queue.put(record)
+
+    def sink(self, further: Sequence[EventReceiver] = ()) -> EventSink | None:
+        """The sink that finds events; None where nobody receives them. Raises SagelinkError."""
+        if not self._config.events.rules:
+            return None
+        receivers: list[EventReceiver] = []
+        if self._config.output.out is not None:
+            path = self._config.output.out / EVENTS
+            try:
+                receivers.append(EventLines(path))
+            except OSError as error:
+                raise cannot_open(path, error) from None
+        if self._queue is not None:
+            receivers.append(self._queue)
+        receivers.extend(further)
+        return EventSink(self._config.events.rules, self._labels, self._live, receivers) if receivers else None
+
+    @contextlib.asynccontextmanager
+    async def delivering(self, link: EdgeLink) -> AsyncIterator[None]:
+        """Delivers while the body runs."""
+        async with contextlib.AsyncExitStack() as stack:
+            if self._outbox is not None:
+                for receiver in self._receivers:
+                    delivery = EventDelivery(self._outbox, receiver, *self._target(receiver, link))
+                    await stack.enter_async_context(background(delivery.run()))
+                    self._deliveries.append(delivery)
+            yield
+
+    async def drain(self) -> None:
+        """Waits a short time for the delivery of the last events."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_S):
+                for delivery in self._deliveries:
+                    await delivery.drain()
+
+    def close(self) -> None:
+        """Closes the queue."""
+        if self._outbox is not None:
+            self._outbox.close()
+
+    def _notify(self) -> None:
+        for delivery in self._deliveries:
+            delivery.notify()
+
+    def _target(self, receiver: str, link: EdgeLink) -> tuple[str, _Send]:
+        """The receiver for log lines, and its function that makes an attempt."""
+        if receiver == _MQTT:
+            assert isinstance(link, EventLink)
+            return self._config.ship.server, EventPublisher(link, self.charges).send
+        if receiver == _WEBHOOK:
+            assert self._webhook is not None
+            return self._webhook.service.url, self._webhook.send
+        return "command", EventCommand(self._config.events.command).send

@@ -1,0 +1,104 @@
+"""The queue on disk: survives, is bounded, and belongs to one process."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sagelink.pipeline import outbox as module
+from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.outbox import Outbox
+
+DAY_S = 86_400.0
+
+
+def opened(path: Path, now_s: float = 0.0) -> Outbox:
+    return Outbox(path, "events.queue", now_s, DAY_S)
+
+
+def contents(box: Outbox, receiver: str = "hook") -> list[str]:
+    return [item.content for item in box.waiting(receiver, 100)]
+
+
+def test_a_message_waits_until_it_is_confirmed(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "queue.sqlite"
+    box = opened(path)
+    assert box.put(["hook"], "a", "first", 100.0).changed
+    assert not box.put(["hook"], "a", "first", 101.0).changed
+    box.close()
+    assert os.stat(path).st_mode & 0o777 == 0o600
+    box = opened(path)
+    (item,) = box.waiting("hook", 10)
+    assert (item.key, item.content, item.attempted) == ("a", "first", False)
+    box.attempt(item)
+    assert box.waiting("hook", 10)[0].attempted
+    box.confirm(item)
+    assert contents(box) == []
+    assert box.put(["hook"], "a", "first", 103.0).delivered
+    assert box.put(["hook"], "a", "second", 104.0).changed
+    box.confirm(item)  # the answer to the earlier one comes late
+    assert contents(box) == ["second"]
+    box.close()
+
+
+def test_each_receiver_has_its_own_row(tmp_path: Path) -> None:
+    box = opened(tmp_path / "q.sqlite")
+    box.put(["hook", "command"], "a", "x", 0.0)
+    box.confirm(box.waiting("hook", 1)[0])
+    assert (contents(box), contents(box, "command"), box.count_waiting()) == ([], ["x"], 1)
+    assert box.known_keys(["a", "b"]) == {"a"}
+    assert box.drop_receivers(["hook"]) == 1
+    assert contents(box, "command") == []
+    box.close()
+
+
+def test_a_killed_process_loses_nothing(tmp_path: Path) -> None:
+    script = (
+        "import os, sys; from pathlib import Path; from sagelink.pipeline.outbox import Outbox\n"
+        "box = Outbox(Path(sys.argv[1]), 'events.queue', 0.0, 10.0)\n"
+        "for number in range(50): box.put(['hook'], f'e{number}', str(number), number)\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", script, tmp_path / "q.sqlite"], check=False)
+    box = opened(tmp_path / "q.sqlite", 60.0)
+    assert contents(box) == [str(number) for number in range(50)]
+    box.close()
+
+
+def test_rows_leave_after_a_day_and_when_there_are_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_ROWS", 10)
+    box = opened(tmp_path / "q.sqlite")
+    for number in range(5):
+        box.put(["hook"], f"e{number}", str(number), number)
+        box.confirm(box.waiting("hook", 1)[0])
+    discarded = [box.put(["hook"], f"e{number}", str(number), number).discarded for number in range(5, 18)]
+    assert contents(box) == [str(number) for number in range(8, 18)]  # delivered ones leave first
+    assert sum(discarded) == 3
+    box.close()
+    box = opened(tmp_path / "q.sqlite", 12.5 + DAY_S)
+    assert contents(box) == [str(number) for number in range(13, 18)]
+    box.close()
+
+
+def test_files_of_others_and_of_another_process_are_refused(tmp_path: Path) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("mine" * 300)
+    with pytest.raises(UsageError, match=r"events\.queue .*notes\.txt"):
+        opened(text)
+    assert text.read_text() == "mine" * 300
+    other = sqlite3.connect(tmp_path / "other.sqlite")
+    other.execute("CREATE TABLE t (x)")
+    other.commit()
+    other.close()
+    with pytest.raises(UsageError, match="another program"):
+        opened(tmp_path / "other.sqlite")
+    first = opened(tmp_path / "q.sqlite")
+    first.put(["hook"], "a", "x", 0.0)
+    with pytest.raises(UsageError, match="no other process"):
+        opened(tmp_path / "q.sqlite")
+    first.close()
