@@ -2,7 +2,7 @@
 
 Works with any timm `VisionTransformer` with a plain patch embedding: with or without class token, register tokens, and
 prefix in the position embedding. Forward hooks on the normalised queries and keys read the attention, so the model runs
-unchanged with timm's fused attention; only the gradient needs unfused attention in the last two layers.
+unchanged with timm's fused attention.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
-from sagelink.models.readout import logits_of, read_features, readout_row, unit_weight
+from sagelink.models.pull_back import pull_back
+from sagelink.models.readout import answer_gradient, logits_of, read_features, readout_row, unit_weight
+from sagelink.models.relevance import relevance, run_block, take
 from sagelink.pipeline.errors import UsageError
 
 Importance = Literal["last", "rollout", "gradient"]
 ROLLOUT_LAYERS = 6
 GRADIENT_LAYERS = 2
+GRADIENT_TOKENS = 32  # that relevance follows through the block before the last
 CANDIDATES = 10  # most likely classes of the edge that contrast compares
 SMOOTHING = 0.7  # standard deviation in units
 
@@ -65,8 +68,8 @@ def check_attention(model: VisionTransformer, name: str) -> None:
     if model.cls_token is None:
         raise UsageError(f"edge model {name!r} has no class token, so no CLS attention to score units with")
     for block in model.blocks:
-        if not isinstance(getattr(block, "attn", None), Attention):
-            raise UsageError(f"edge model {name!r} has blocks without standard attention")
+        if type(block) is not Block or not isinstance(block.attn, Attention):
+            raise UsageError(f"edge model {name!r} has blocks of another form than timm's Block with Attention")
 
 
 @contextmanager
@@ -96,7 +99,7 @@ def score(model: VisionTransformer, images: Tensor, importance: Importance = "la
     `importance` selects how a unit is scored. `last`: CLS attention of the last layer, averaged over heads (as in Im et
     al., 2024). `rollout`: CLS row of the product over the last six layers of (mean attention + I) / 2 (Abnar & Zuidema,
     2020). Both are restricted to the units, so they sum to less than 1. `gradient`: influence of a unit on the edge
-    answer; needs a backward pass through two layers, and its scale differs between frames.
+    answer, from a gradient through two layers; its scale differs between frames.
     """
     if importance == "gradient":
         return _score_by_gradient(model, images)
@@ -120,56 +123,29 @@ def score(model: VisionTransformer, images: Tensor, importance: Importance = "la
 def _score_by_gradient(model: VisionTransformer, images: Tensor) -> Features:
     """Importance = smoothed(relevance x contrast).
 
-    Relevance is the row of the tokens that the classifier reads (CLS, or the mean of the units) of the product over the
-    last two layers of (mean of max(attention x gradient, 0) + I), with the gradient of the highest logit (Chefer et
-    al., 2021). Contrast is the standard deviation of a unit's own logits
-    over the ten most likely classes, weighted by the edge's probabilities: how well the unit separates these classes.
-    A Gaussian spreads importance to neighbours, because the server needs whole parts of objects.
+    Relevance: `models.relevance` over the last two blocks, from the highest logit. Contrast is the standard deviation
+    of a unit's own logits over the ten most likely classes, weighted by the edge's probabilities: how well the unit
+    separates these classes. A Gaussian spreads importance to neighbours, because the server needs whole parts of
+    objects.
     """
-    blocks, prefix = list(model.blocks)[-GRADIENT_LAYERS:], model.num_prefix_tokens
-    with torch.enable_grad(), _attention_in_graph(blocks) as attentions:
-        tokens = model.forward_features(images)
-        logits = logits_of(model, tokens)
-        gradients = torch.autograd.grad(logits.amax(1).sum(), attentions)
+    prefix = model.num_prefix_tokens
     with torch.no_grad():
-        read = read_features(model, tokens.detach())
-        class_token, tokens, logits = tokens.detach()[:, 0], tokens.detach()[:, prefix:], logits.detach()
-        relevance = [
-            (attention.detach() * gradient).clamp_min(0).mean(1)
-            for attention, gradient in zip(attentions, gradients, strict=True)
-        ]
-        start = readout_row(model, relevance[-1].shape[-1]).to(relevance[-1])
-        row = start.expand(len(logits), 1, -1)  # (B, 1, T)
-        for matrix in reversed(relevance):
-            row = row + row @ matrix
-        reached = (row - start)[:, 0, prefix:]  # without the constant with which units enter a mean themselves
-        importance = _smooth(reached * _contrast(model, tokens, logits))
-        return Features(logits, importance, tokens, class_token, read)
-
-
-@contextmanager
-def _attention_in_graph(blocks: list[Block]) -> Iterator[list[Tensor]]:
-    """Collects the attention (B, heads, T, T) of the blocks, with a gradient graph that starts at the first block."""
-    attentions: list[Tensor] = []
-
-    def start(_module: object, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (args[0].detach().requires_grad_(), *args[1:])
-
-    def collect(_module: object, _args: object, output: Tensor) -> None:
-        attentions.append(output)
-
-    fused = [block.attn.fused_attn for block in blocks]
-    handles = [blocks[0].register_forward_pre_hook(start)]
-    handles += [block.attn.attn_drop.register_forward_hook(collect) for block in blocks]
-    try:
-        for block in blocks:
-            block.attn.fused_attn = False
-        yield attentions
-    finally:
-        for handle in handles:
-            handle.remove()
-        for block, value in zip(blocks, fused, strict=True):
-            block.attn.fused_attn = value
+        tokens = model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(images))))
+        tokens = model.blocks[:-GRADIENT_LAYERS](tokens)
+        traces = []
+        for block in model.blocks[-GRADIENT_LAYERS:]:
+            tokens, trace = run_block(block, tokens)
+            traces.append(trace)
+        final = model.norm(tokens)
+        logits = logits_of(model, final)
+        rows, gradient = answer_gradient(model, final, logits)
+        gradient = pull_back(model.norm, take(tokens, rows), gradient)
+        start = readout_row(model, final.shape[1]).to(final)
+        row = relevance(traces, start, rows, gradient, GRADIENT_TOKENS)
+        reached = (row - start)[:, prefix:]  # without the constant with which units enter a mean themselves
+        units = final[:, prefix:]
+        importance = _smooth(reached * _contrast(model, units, logits))
+        return Features(logits, importance, units, final[:, 0], read_features(model, final))
 
 
 def _contrast(model: VisionTransformer, tokens: Tensor, logits: Tensor) -> Tensor:

@@ -230,8 +230,7 @@ class SelectConfig(_Section):
     importance: Literal["last", "rollout", "gradient"] = Field(
         "gradient",
         description="Importance of a unit. last: CLS attention of the last layer; rollout: of the last six layers; "
-        "gradient: attention weighted by its gradient for the edge answer, which costs a short backward "
-        "pass",
+        "gradient: attention of the last two layers, weighted by its gradient for the edge answer",
     )
     units: int | None = Field(None, ge=1, description="Maximum number of units per frame; empty: all units of the grid")
     min_units: int = Field(

@@ -38,7 +38,7 @@ class Score:
         self._resize: Resize = resize
         self._zoom_schedules = zoom_schedules or {}
 
-    @torch.no_grad()  # not inference mode: the gradient starts inside
+    @torch.inference_mode()
     def __call__(self, frames: Sequence[Frame]) -> list[Scored]:
         """Scores all frames in one forward pass. `score_ms` is the time of the batch: each frame waits for it.
 
