@@ -101,26 +101,43 @@ def score(model: VisionTransformer, images: Tensor, importance: Importance = "la
     2020). Both are restricted to the units, so they sum to less than 1. `gradient`: influence of a unit on the edge
     answer, from a gradient through two layers; its scale differs between frames.
     """
-    if importance == "gradient":
-        return _score_by_gradient(model, images)
-    blocks = list(model.blocks)[-ROLLOUT_LAYERS if importance == "rollout" else -1 :]
-    prefix = model.num_prefix_tokens
-    with torch.no_grad(), _queries_and_keys(blocks) as collected:
+    return features_of_pass(model, *tokens_and_importance(model, images, importance))
+
+
+def features_of_pass(model: VisionTransformer, tokens: Tensor, importance: Tensor) -> Features:
+    """Features from final tokens (B, T, D) and importance (B, N)."""
+    with torch.no_grad():
+        units, read = tokens[:, model.num_prefix_tokens :], read_features(model, tokens)
+        return Features(logits_of(model, tokens), importance, units, tokens[:, 0], read)
+
+
+def tokens_and_importance(
+    model: VisionTransformer, images: Tensor, importance: Importance
+) -> tuple[Tensor, Tensor]:
+    """Final tokens (B, T, D) and importance (B, N) of normalised images (B, 3, H, W)."""
+    with torch.no_grad():
+        if importance == "gradient":
+            return _by_gradient(model, images)
+        return _by_attention(model, images, ROLLOUT_LAYERS if importance == "rollout" else 1)
+
+
+def _by_attention(model: VisionTransformer, images: Tensor, layers: int) -> tuple[Tensor, Tensor]:
+    """The CLS row of the attention of the last layer, or of the rollout over several."""
+    blocks = list(model.blocks)[-layers:]
+    with _queries_and_keys(blocks) as collected:
         tokens = model.forward_features(images)
-        *earlier, last = [(qk["q"] * block.attn.scale, qk["k"]) for block, qk in zip(blocks, collected, strict=True)]
-        row = (last[0][:, :, :1] @ last[1].transpose(-2, -1)).softmax(-1).mean(1)  # (B, 1, T): the CLS row is enough
-        if importance == "rollout":
-            row = row.clone()
-            row[..., 0] += 1
-            for q, k in reversed(earlier):
-                row = row / 2
-                row = row + row @ (q @ k.transpose(-2, -1)).softmax(-1).mean(1)
+    *earlier, last = [(qk["q"] * block.attn.scale, qk["k"]) for block, qk in zip(blocks, collected, strict=True)]
+    row = (last[0][:, :, :1] @ last[1].transpose(-2, -1)).softmax(-1).mean(1)  # (B, 1, T): the CLS row is enough
+    if layers > 1:
+        row = row + F.one_hot(torch.zeros(1, dtype=torch.long, device=row.device), tokens.shape[1])
+        for q, k in reversed(earlier):
             row = row / 2
-        read = read_features(model, tokens)
-        return Features(logits_of(model, tokens), row[:, 0, prefix:], tokens[:, prefix:], tokens[:, 0], read)
+            row = row + row @ (q @ k.transpose(-2, -1)).softmax(-1).mean(1)
+        row = row / 2
+    return tokens, row[:, 0, model.num_prefix_tokens :]
 
 
-def _score_by_gradient(model: VisionTransformer, images: Tensor) -> Features:
+def _by_gradient(model: VisionTransformer, images: Tensor) -> tuple[Tensor, Tensor]:
     """Importance = smoothed(relevance x contrast).
 
     Relevance: `models.relevance` over the last two blocks, from the highest logit. Contrast is the standard deviation
@@ -129,39 +146,38 @@ def _score_by_gradient(model: VisionTransformer, images: Tensor) -> Features:
     objects.
     """
     prefix = model.num_prefix_tokens
-    with torch.no_grad():
-        tokens = model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(images))))
-        tokens = model.blocks[:-GRADIENT_LAYERS](tokens)
-        traces = []
-        for block in model.blocks[-GRADIENT_LAYERS:]:
-            tokens, trace = run_block(block, tokens)
-            traces.append(trace)
-        final = model.norm(tokens)
-        logits = logits_of(model, final)
-        rows, gradient = answer_gradient(model, final, logits)
-        gradient = pull_back(model.norm, take(tokens, rows), gradient)
-        start = readout_row(model, final.shape[1]).to(final)
-        row = relevance(traces, start, rows, gradient, GRADIENT_TOKENS)
-        reached = (row - start)[:, prefix:]  # without the constant with which units enter a mean themselves
-        units = final[:, prefix:]
-        importance = _smooth(reached * _contrast(model, units, logits))
-        return Features(logits, importance, units, final[:, 0], read_features(model, final))
+    tokens = model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(images))))
+    tokens = model.blocks[:-GRADIENT_LAYERS](tokens)
+    traces = []
+    for block in model.blocks[-GRADIENT_LAYERS:]:
+        tokens, trace = run_block(block, tokens)
+        traces.append(trace)
+    final = model.norm(tokens)
+    logits = logits_of(model, final)
+    rows, gradient = answer_gradient(model, final, logits)
+    gradient = pull_back(model.norm, take(tokens, rows), gradient)
+    start = readout_row(model, final.shape[1]).to(final)
+    row = relevance(traces, start, rows, gradient, GRADIENT_TOKENS)
+    reached = (row - start)[:, prefix:]  # without the constant with which units enter a mean themselves
+    contrast = _contrast(model, final[:, prefix:], logits)
+    return final, _smooth(reached * contrast, model.patch_embed.grid_size[0])
 
 
 def _contrast(model: VisionTransformer, tokens: Tensor, logits: Tensor) -> Tensor:
     """Contrast (B, N) from unit tokens (B, N, D) and logits (B, C); its mean over the units of a picture is 1."""
-    top = logits.topk(min(CANDIDATES, logits.shape[1]), dim=1)
+    # Padded, so that the number of candidates depends on no shape: padding has probability 0.
+    top = F.pad(logits, (0, CANDIDATES - 2), value=-torch.inf).topk(CANDIDATES, dim=1)
     probs = top.values.softmax(1)[:, None]  # (B, 1, K)
-    own = model.fc_norm(tokens) @ unit_weight(model)[top.indices].transpose(1, 2)  # (B, N, K)
+    candidates = top.indices.clamp(max=logits.shape[1] - 1)
+    own = model.fc_norm(tokens) @ unit_weight(model)[candidates].transpose(1, 2)  # (B, N, K)
     centred = own - (own * probs).sum(-1, keepdim=True)
     deviation = (centred.square() * probs).sum(-1).sqrt()
     contrast: Tensor = deviation / deviation.mean(1, keepdim=True).clamp_min(1e-12)
     return contrast
 
 
-def _smooth(values: Tensor) -> Tensor:
-    """Smooths (B, N) on a square grid with Gaussian weights; they sum to 1 also at the border."""
-    side = round(values.shape[1] ** 0.5)
+def _smooth(values: Tensor, side: int) -> Tensor:
+    """Smooths (B, N) on a grid of N = side x side with Gaussian weights; they sum to 1 also at the border."""
     positions = torch.arange(side, device=values.device, dtype=values.dtype)
     kernel = torch.exp(-(positions[:, None] - positions).square() / (2 * SMOOTHING**2))
     kernel = kernel / kernel.sum(1, keepdim=True)
