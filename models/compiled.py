@@ -139,9 +139,11 @@ class CompiledPass:
         key = importance, linear_reads(network)
         if key not in self._sessions:
             try:
-                self._sessions[key] = self.compile(network, importance)
+                self.prepare(network, importance)
             except (ExportError, UnusableError) as error:
-                log.warning("model=%s runtime=%s event=not_used reason=%r", self._backbone.name, self.runtime, str(error))
+                log.warning(
+                    "model=%s runtime=%s event=not_used reason=%r", self._backbone.name, self.runtime, str(error)
+                )
                 self._sessions[key] = None
         run = self._sessions[key]
         if run is None:
@@ -151,10 +153,11 @@ class CompiledPass:
         tokens, units = (torch.from_numpy(np.concatenate(values)) for values in zip(*found, strict=True))
         return vit.features_of_pass(network, tokens, units)
 
-    def compile(self, network: VisionTransformer, importance: vit.Importance) -> Session:
-        """Raises ExportError or UnusableError."""
+    def prepare(self, network: VisionTransformer, importance: vit.Importance) -> None:
+        """Compiles the pass for a kind of importance and of classifier. Raises ExportError or UnusableError."""
         content = exported(replace(self._backbone, vit=network), importance)
         try:
-            return COMPILERS[self.runtime].compile(content, self.precision, self._threads)
+            session = COMPILERS[self.runtime].compile(content, self.precision, self._threads)
         except Exception as error:  # each runtime has its own kinds
             raise UnusableError(f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}") from error
+        self._sessions[importance, linear_reads(network)] = session

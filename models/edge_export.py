@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import io
 import logging
 import os
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -50,6 +50,9 @@ def classifier_of(network: VisionTransformer) -> tuple[Tensor, Tensor]:
 
 class _EdgeGraph(nn.Module):
     """What is exported: pictures and classifier in, final tokens and importance out."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, model: Model, importance: vit.Importance, reads: Reads) -> None:
         super().__init__()
@@ -124,27 +127,25 @@ def _write(path: Path, content: bytes) -> None:
 def _export(model: Model, importance: vit.Importance) -> bytes:
     if find_spec("onnx") is None:
         raise ExportError("the package onnx is not installed")
-    reads = linear_reads(model.vit)
-    if reads is None:
-        classifier_of(model.vit)
-    assert reads is not None
-    log.info("model=%s importance=%s event=export", model.name, importance)
     weight, bias = classifier_of(model.vit)
-    size, file = model.grid.image_size, io.BytesIO()
+    reads = linear_reads(model.vit)
+    assert reads is not None  # or the line above raises
+    log.info("model=%s importance=%s event=export", model.name, importance)
+    size = model.grid.image_size
     given = (torch.zeros(1, size, size, 3, dtype=torch.uint8), weight.detach().clone(), bias.detach().clone())
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), TemporaryDirectory() as folder:
             warnings.simplefilter("ignore")  # shapes become constants on purpose
             torch.onnx.export(
                 _EdgeGraph(model, importance, reads).eval(),
                 given,
-                file,
+                path := Path(folder) / "edge-pass.onnx",
                 dynamo=False,
                 opset_version=_OPSET,
                 input_names=INPUTS,
                 output_names=OUTPUTS,
                 dynamic_axes={"weight": {0: "classes"}, "bias": {0: "classes"}},
             )
+            return path.read_bytes()
     except Exception as error:  # the exporter raises many kinds
         raise ExportError(f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}") from error
-    return file.getvalue()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -10,6 +10,7 @@ from sagelink.models import loading, vit
 from sagelink.models.apply_head import apply_head
 from sagelink.models.head import read_head
 from sagelink.models.loading import Model
+from sagelink.models.runtimes import with_runtime
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.errors import UsageError
 
@@ -34,8 +35,14 @@ class Pair:
         """Raises UsageError if a model cannot be loaded, or if the two do not fit together.
 
         With `head` set, both get the classes of the head file. With `ship.server` set, the server
-        model is an outline without weights.
+        model is an outline without weights. The edge model gets the runtime of the configuration.
         """
+        pair = cls._load(config)
+        edge = with_runtime(pair.edge, config.edge, config.select.importance, config.threads)
+        return replace(pair, edge=edge)
+
+    @classmethod
+    def _load(cls, config: Config) -> Pair:
         if config.head is not None:
             backbones = cls.load_backbones(config)
             return cls(*apply_head(read_head(config.head), backbones.edge, backbones.server))

@@ -28,9 +28,9 @@ def pull_back(module: nn.Module, given: Tensor, gradient: Tensor) -> Tensor:
 
 def parts_of(module: nn.Module) -> list[nn.Module]:
     """The modules that an MLP applies in turn; another module is its own only part."""
-    if type(module) is Mlp and isinstance(module.fc1, nn.Linear):
-        return [module.fc1, module.act, module.norm, module.fc2]
-    return [module]
+    if type(module) is not Mlp or not isinstance(module.fc1, nn.Linear):
+        return [module]
+    return [module.get_submodule(name) for name in ("fc1", "act", "norm", "fc2")]
 
 
 def apply_chain(modules: Sequence[nn.Module], given: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -60,7 +60,8 @@ def _linear(module: nn.Module, _given: Tensor, gradient: Tensor) -> Tensor:
 
 def _layer_scale(module: nn.Module, _given: Tensor, gradient: Tensor) -> Tensor:
     assert isinstance(module, LayerScale)
-    return gradient * module.gamma
+    scaled: Tensor = gradient * module.gamma
+    return scaled
 
 
 def _layer_norm(module: nn.Module, given: Tensor, gradient: Tensor) -> Tensor:

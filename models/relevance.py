@@ -101,7 +101,7 @@ class _Step:
             gate = take(trace.gate, rows).sigmoid()
             at_gate = at_out * norm(mixed) * gate * (1 - gate)
             at_out = at_out * gate
-        at_mixed = pull_back(norm, mixed, at_out).unflatten(-1, (heads, -1)).transpose(1, 2)
+        at_mixed = _split(pull_back(norm, mixed, at_out), heads)
         scaled = _take_heads(trace.q, rows) * block.attn.scale
         attention = (scaled @ trace.k.transpose(-2, -1)).softmax(-1)
         return cls(trace, rows, residual, at_mixed, at_gate, attention, at_mixed @ trace.v.transpose(-2, -1))
@@ -131,6 +131,11 @@ class _Step:
         same = (chosen[:, :, None] == self.rows[:, None]).to(at_rows.dtype)  # (B, K, R)
         at_normed = _join(at_k) @ weight_k + _join(at_v) @ weight_v + same @ at_rows
         return pull_back(block.norm1, take(trace.tokens, chosen), at_normed) + same @ self.residual
+
+
+def _split(values: Tensor, heads: int) -> Tensor:
+    """(B, K, H * E) to (B, H, K, E)."""
+    return values.reshape(values.shape[0], values.shape[1], heads, -1).transpose(1, 2)
 
 
 def _join(heads: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from timm.layers import PatchEmbed
@@ -22,6 +22,7 @@ from sagelink.models.pull_back import pull_back
 from sagelink.models.readout import answer_gradient, logits_of, read_features, readout_row, unit_weight
 from sagelink.models.relevance import relevance, run_block, take
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.types import Pixels
 
 Importance = Literal["last", "rollout", "gradient"]
 ROLLOUT_LAYERS = 6
@@ -40,6 +41,17 @@ class Features:
     embeddings: Tensor  # (B, N, D) unit tokens after the final norm
     class_token: Tensor  # (B, D) after the final norm
     read: Tensor | None = None  # (B, F) what a taught classifier reads; None for another classifier
+
+
+class ComputedPass(Protocol):
+    """Another way to compute `score` than PyTorch."""
+
+    runtime: str
+    precision: str
+
+    def __call__(self, network: VisionTransformer, pictures: Pixels, importance: Importance) -> Features:
+        """As `score`. `network`: the backbone with any classifier. `pictures`: RGB uint8 (B, S, S, 3)."""
+        ...
 
 
 def check(model: torch.nn.Module, name: str) -> VisionTransformer:
@@ -111,9 +123,7 @@ def features_of_pass(model: VisionTransformer, tokens: Tensor, importance: Tenso
         return Features(logits_of(model, tokens), importance, units, tokens[:, 0], read)
 
 
-def tokens_and_importance(
-    model: VisionTransformer, images: Tensor, importance: Importance
-) -> tuple[Tensor, Tensor]:
+def tokens_and_importance(model: VisionTransformer, images: Tensor, importance: Importance) -> tuple[Tensor, Tensor]:
     """Final tokens (B, T, D) and importance (B, N) of normalised images (B, 3, H, W)."""
     with torch.no_grad():
         if importance == "gradient":

@@ -177,6 +177,24 @@ class ModelConfig(_Section):
     device: Device = Field("cpu", description="PyTorch device")
 
 
+class EdgeModelConfig(ModelConfig):
+    """The edge model, and what computes it."""
+
+    runtime: Literal["auto", "torch", "openvino", "onnxruntime"] = Field(
+        "auto",
+        description="What computes the edge model. torch: PyTorch; openvino, onnxruntime: these packages, on the CPU; "
+        "auto: the fastest that is installed and gives the answers of PyTorch, measured once per model and machine",
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="Numbers that the runtime computes with. bf16 needs openvino and a CPU with bf16 instructions; "
+        "auto: bf16 if the pictures in `edge.calibration` confirm it, otherwise fp32",
+    )
+    calibration: Path | None = Field(
+        None, description="Folder with 64 or more pictures of your cameras: `auto` compares runtimes on them"
+    )
+
+
 class GateConfig(_Section):
     """Which frames are sent to the server."""
 
@@ -484,7 +502,7 @@ class Config(_Section):
     )
     capture: CaptureConfig = CaptureConfig()
     cameras: Cameras = Field((), description="Several cameras, instead of `capture.source`")
-    edge: ModelConfig = ModelConfig()
+    edge: EdgeModelConfig = EdgeModelConfig()
     server: ModelConfig = ModelConfig()
     gate: GateConfig = GateConfig()
     video: VideoConfig = VideoConfig()

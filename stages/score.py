@@ -54,7 +54,7 @@ class Score:
             self._grid.interpolation,
         )
         inputs = pictures if same_input else self._pictures(frames, crops, self._edge.grid)
-        features = vit.score(self._edge.vit, self._edge.normalise(np.stack(inputs)), self._importance)
+        features = self._edge.score(np.stack(inputs), self._importance)
         log_probs = features.logits.log_softmax(1).float().cpu().numpy()
         importance = [self._on_grid(values[:, None])[:, 0] for values in features.importance]
         embeddings = [self._on_grid(values) for values in features.embeddings]
