@@ -123,7 +123,8 @@ def _holds(path: tuple[Any, ...], section: type[BaseModel]) -> bool:
         (
             "edge",
             "deit",
-            "edge: accepted: a section with the keys model, checkpoint, labels, device, runtime, precision, calibration; got 'deit'",
+            "edge: accepted: a section with the keys model, checkpoint, labels, device, runtime, precision, "
+            "calibration; got 'deit'",
         ),
         (
             "cameras",
