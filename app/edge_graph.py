@@ -22,6 +22,7 @@ from sagelink.stages.scene_tracker import RegisterPending, SceneTracker, TrackSc
 from sagelink.stages.score import Score
 from sagelink.stages.select import Select
 from sagelink.stages.ship import AHEAD, Collect, Pace, Ship, Uplink
+from sagelink.stages.still_scenes import ScoreChanges, StillDetector
 from sagelink.stages.zoom import ZoomCrop, ZoomSchedule
 
 if TYPE_CHECKING:
@@ -80,7 +81,9 @@ def edge_graph(parts: EdgeParts) -> Graph:
     score = _score(parts)
 
     frames = _capture(graph, parts, edge_only)
-    scored = graph.stage(InThread("score", score), frames, name="score", routes=edge_only, batch=_max_batch(parts))
+    scored = graph.stage(
+        InThread("score", _score_changes(parts, score)), frames, name="score", routes=edge_only, batch=_max_batch(parts)
+    )
     offload = _offload(parts, uplink, references, score, decided)
     sent = graph.stage(offload, scored, name="offload", routes=edge_only, capacity=in_flight)
     collect = Collect(uplink, config.ship.deadline if parts.live else REPLAY_DEADLINE_S)
@@ -125,6 +128,13 @@ def _score(parts: EdgeParts) -> Score:
     schedules = {camera: ZoomSchedule() for camera in parts.tracked_cameras} if config.zooms else {}
     grid = parts.models.server.grid
     return Score(parts.models.edge, grid, config.select.importance, config.capture.resize, schedules)
+
+
+def _score_changes(parts: EdgeParts, score: Score) -> Score | ScoreChanges:
+    interval_s = parts.config.video.still_interval
+    if interval_s is None:
+        return score
+    return ScoreChanges(score, {camera: StillDetector(interval_s) for camera in parts.tracked_cameras})
 
 
 def _max_batch(parts: EdgeParts) -> int:

@@ -225,6 +225,12 @@ class VideoConfig(_Section):
         "unless a model is from the demo pair, which recognises objects at one size only. Always off with "
         "`select.memory`, which needs the same view in every frame",
     )
+    still_interval: Duration | None = Field(
+        None,
+        description="A frame whose picture has not changed beyond the noise of the sensor takes the edge answer of the "
+        "last scored frame; a change is scored at once, and a still frame after this time, such as 2s; empty: "
+        "every frame is scored. For cameras whose scenes are tracked",
+    )
     average_edge: bool = Field(True, description="Average the edge answers over the frames of a scene")
     hold_answers: bool = Field(
         True, description="Server answers also count for later frames of the same scene; their weight decays with age"

@@ -125,6 +125,7 @@ class Scored:
     edge_view: EdgeView
     score_ms: float
     unknown: bool = False  # the picture is none of the taught classes
+    repeated: bool = False  # the picture has not changed: the scores are those of an earlier frame
 
     def trace(self) -> Trace:
         return replace(self.frame.trace(), scored=self)
@@ -363,6 +364,11 @@ class Verdict:
     def unknown(self) -> bool:
         """Whether the picture is none of the taught classes; `answer` then says which of them it resembles most."""
         return self.answer is not None and self.scored is not None and self.scored.unknown
+
+    @property
+    def was_scored(self) -> bool:
+        """Whether the edge model computed this frame; False if it did not change, or was never scored."""
+        return self.scored is not None and not self.scored.repeated
 
     @property
     def class_id(self) -> int | None:
