@@ -19,13 +19,17 @@ from sagelink.app.calibrate import calibrate
 from sagelink.app.command_line import DASHBOARD, CommandWithDashboard, show_help, show_version, whole_number
 from sagelink.app.eval import evaluate
 from sagelink.app.eval_video import evaluate_video
+from sagelink.app.head import head_app
+from sagelink.app.label import label
 from sagelink.app.options import (
     ConfigOption,
+    HeadOption,
     ModelOptions,
     PairOption,
     ServerCheckpointOption,
     ServerModelOption,
     SetOption,
+    head_settings,
     load_settings,
     with_model_options,
 )
@@ -49,6 +53,7 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Show or check a configuration.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+app.add_typer(head_app, name="head")
 
 _INTERRUPTED = 130  # typer's exit code for Ctrl-C
 
@@ -185,6 +190,7 @@ def replay(
         Optional[list[str]],
         typer.Option(metavar="RATE", help="Other budget rates to try: 32kbit/s,64kbit/s; may be repeated."),
     ] = None,
+    head: HeadOption = None,
     assignments: SetOption = None,
     out: Annotated[
         Optional[Path], typer.Option(metavar="DIR", help="Folder for these runs (default: DIR/replay).")
@@ -197,7 +203,7 @@ def replay(
     from sagelink.app.replay import check, compare
     from sagelink.pipeline.config_file import parse_assignments
 
-    changes = parse_assignments(assignments or [])
+    changes = head_settings(head or []) | parse_assignments(assignments or [])
     rates = [rate.strip() for given in uplink or [] for rate in given.split(",")]
     if rates or (changes and changes_results(recording, changes)):
         compare(recording, rates, changes, out or recording / "replay")
@@ -287,15 +293,23 @@ app.command("eval")(evaluate)
 app.command("calibrate")(calibrate)
 app.command("adapt")(adapt)
 app.command("teach")(teach)
+app.command("label")(label)
 app.command("eval-video")(evaluate_video)
 
 
 @app.command("models")
-def list_models() -> None:
-    """List models: bundled, cached, and available by name."""
-    from sagelink.app.list_models import print_models
+def list_models(
+    heads: Annotated[
+        Optional[list[Path]], typer.Argument(help="Head files, or folders of them, to describe.", metavar="[HEAD ...]")
+    ] = None,
+) -> None:
+    """List models: bundled, cached, and available by name. With head files or folders: describe these heads."""
+    from sagelink.app.list_models import print_heads, print_models
 
-    print_models()
+    if heads:
+        print_heads(heads)
+    else:
+        print_models()
 
 
 @app.command()

@@ -1,4 +1,7 @@
-"""`sagelink demo`: runs the bundled models on synthetic frames under several budgets, and prints a table."""
+"""`sagelink demo`: runs the bundled models on synthetic frames under several budgets, and prints a table.
+
+The second half teaches own classes (`app.own_classes_demo`).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
+from sagelink.app.own_classes_demo import show_own_classes
 from sagelink.app.run import prepare
 from sagelink.monitor.terminal import SafeConsole
 from sagelink.pipeline.config_file import load_config
@@ -45,6 +49,8 @@ def run_demo(out: Path, frames: int) -> None:
             break
     console.print(table)
     console.print(f"runs, with one line per frame, in {out}", soft_wrap=True)
+    if pair is not None and not summary["interrupted"]:
+        show_own_classes(console, pair, out / "own")
 
 
 def _cells(summary: dict[str, Any]) -> list[str]:

@@ -26,13 +26,14 @@ from sagelink.stages.still_scenes import ScoreChanges, StillDetector
 from sagelink.stages.zoom import ZoomCrop, ZoomSchedule
 
 if TYPE_CHECKING:
+    from sagelink.app.heads_of_run import HeadsOfRun
     from sagelink.app.replay_script import Script
     from sagelink.models.pair import Pair
     from sagelink.pipeline.camera_accounts import CameraAccount
     from sagelink.pipeline.config import Config
     from sagelink.stages.capture import Capture
     from sagelink.stages.confidence_gate import Gate
-    from sagelink.stages.evidence_encoder import Encoder
+    from sagelink.stages.evidence_encoder import EncoderFor
     from sagelink.stages.fuse import Fuse
     from sagelink.stages.verdict_recorder import Recorder
     from sagelink.transport.link import EdgeLink
@@ -53,7 +54,8 @@ class EdgeParts:
     captures: Sequence[Capture]
     accounts: Mapping[str, CameraAccount]  # by camera
     gate: Gate
-    encoder: Encoder
+    encoder_for: EncoderFor
+    heads: HeadsOfRun
     fuse: Fuse
     recorder: Recorder
     link: EdgeLink
@@ -127,7 +129,12 @@ def _score(parts: EdgeParts) -> Score:
     config = parts.config
     schedules = {camera: ZoomSchedule() for camera in parts.tracked_cameras} if config.zooms else {}
     grid = parts.models.server.grid
-    return Score(parts.models.edge, grid, config.select.importance, config.capture.resize, schedules)
+    further = {
+        camera.name: [each for each in parts.models.further if camera.heads is None or each.name in camera.heads]
+        for camera in config.all_cameras
+    }
+    resize, model_for = config.capture.resize, parts.heads.edge_model
+    return Score(parts.models.edge, grid, config.select.importance, resize, schedules, model_for, further)
 
 
 def _score_changes(parts: EdgeParts, score: Score) -> Score | ScoreChanges:
@@ -151,7 +158,10 @@ def _offload(parts: EdgeParts, uplink: Uplink, references: References, score: Sc
     """
     config, accounts, script = parts.config, parts.accounts, parts.script
     scripted: list[Stage] = [script] if script else []
-    trackers = {name: SceneTracker(scene_config(config.video), parts.fuse.weight) for name in parts.tracked_cameras}
+    trackers = {
+        name: SceneTracker(scene_config(config.video, config.head is not None), parts.fuse.weight)
+        for name in parts.tracked_cameras
+    }
     stages = [
         *scripted,
         *_pace(parts, uplink, references),
@@ -162,12 +172,13 @@ def _offload(parts: EdgeParts, uplink: Uplink, references: References, score: Sc
         Claim(accounts),
         Select(config.select, references),
         Encode(
-            parts.encoder,
+            parts.encoder_for,
             parts.link.wire_bits,
             config.encode.max_message,
             references,
             _zoom_crop(parts, score),
             parts.link.max_message_bytes,
+            config.ship.edge_answer,
         ),
         *scripted,
         Ship(uplink, accounts, script.charge_clock if script else parts.clock, wait_for_place=not parts.live),

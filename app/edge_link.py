@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,14 +16,20 @@ from sagelink.pipeline.urls import host_name, is_webrtc
 from sagelink.stages.run_control import Control
 
 if TYPE_CHECKING:
+    from sagelink.app.heads_of_run import HeadsOfRun
+    from sagelink.models.head import Head
     from sagelink.models.pair import Pair
+    from sagelink.transport.head_commands import Action
     from sagelink.transport.link import CameraInfo, EdgeLink
+
+_OWN_HEADS_BYTES = 1_000_000_000  # of the heads of a run whose server is in the same process
 
 
 @contextlib.asynccontextmanager
 async def edge_link(
     config: Config,
     models: Pair,
+    heads: HeadsOfRun,
     cameras: Sequence[str],
     overhead: OverheadLog,
     control: Control,
@@ -35,7 +42,7 @@ async def edge_link(
     replay finds no server.
     """
     if not config.ship.server:
-        async with _in_process(config, models) as local_link:
+        async with _in_process(config, models, heads) as local_link:
             yield local_link
         return
     from sagelink.models.loading import labels_fingerprint
@@ -44,29 +51,34 @@ async def edge_link(
     live = isinstance(clock, MonotonicClock)
     grid = models.server.grid
     deadline_s = config.ship.deadline if live else REPLAY_DEADLINE_S
+    offers = OfferedHeads(heads)
     camera_info = CameraInfo(grid.side, grid.patch_size, labels_fingerprint(models.edge.labels), deadline_s)
 
     def charge(bits: int) -> bool:
         assert isinstance(clock, MonotonicClock)
         return overhead.charge(clock.elapsed_s(), bits)
 
+    def window_bits() -> int | None:
+        return overhead.limit_bits if live else None
+
     abandon_threads_at_exit()
     charge_overhead = charge if live else None  # a replay's budget knows only stream time
     if is_webrtc(config.ship.server):
-        link = _webrtc_link(config, cameras, camera_info, charge_overhead, on_recovered)
+        link = _webrtc_link(config, cameras, camera_info, charge_overhead, window_bits, offers, on_recovered)
     else:
-        link = _mqtt_link(config, cameras, camera_info, charge_overhead, control)
+        link = _mqtt_link(config, cameras, camera_info, charge_overhead, window_bits, offers, control)
     async with link:
         yield link
 
 
 @contextlib.asynccontextmanager
-async def _in_process(config: Config, models: Pair) -> AsyncIterator[EdgeLink]:
+async def _in_process(config: Config, models: Pair, heads: HeadsOfRun) -> AsyncIterator[EdgeLink]:
     from prometheus_client import CollectorRegistry
 
     from sagelink.monitor.metrics import ServerMetrics
     from sagelink.server.batch import BatchLimits
     from sagelink.server.classify import Classifier
+    from sagelink.server.head_store import HeadStore
     from sagelink.server.memory import ReferenceStore
     from sagelink.server.service import Service
     from sagelink.transport.in_process import InProcessLink
@@ -75,7 +87,13 @@ async def _in_process(config: Config, models: Pair) -> AsyncIterator[EdgeLink]:
     limits = BatchLimits(max_units=1, max_wait_s=0.0, per_camera=64)
     link = InProcessLink()
     memory, metrics = ReferenceStore(config.serve.memory or 0), ServerMetrics(CollectorRegistry())
-    service = Service(link, Classifier(models.server), limits, metrics, memory=memory)
+    store = HeadStore(models.server, max_bytes=_OWN_HEADS_BYTES)
+
+    def keep(head: Head) -> None:
+        store.add(head.file_content(), time.monotonic())
+
+    heads.prepare_with(keep)
+    service = Service(link, Classifier(models.server), limits, metrics, memory=memory, heads=store)
     async with background(service.run()), link:
         yield link
 
@@ -85,6 +103,8 @@ def _mqtt_link(
     cameras: Sequence[str],
     camera_info: CameraInfo,
     charge_overhead: Callable[[int], bool] | None,
+    window_bits: Callable[[], int | None],
+    offers: OfferedHeads,
     control: Control,
 ) -> EdgeLink:
     from sagelink.transport.mqtt.address import message_auth, open_broker
@@ -103,6 +123,9 @@ def _mqtt_link(
         must_connect=charge_overhead is None,
         on_budget=control.take_budget if charge_overhead else None,
         auth=message_auth(config.mqtt),
+        heads=offers,
+        window_bits=window_bits,
+        on_head=offers.carry_out if charge_overhead else None,
     )
 
 
@@ -111,6 +134,8 @@ def _webrtc_link(
     cameras: Sequence[str],
     camera_info: CameraInfo,
     charge_overhead: Callable[[int], bool] | None,
+    window_bits: Callable[[], int | None],
+    offers: OfferedHeads,
     on_recovered: Callable[[str], None],
 ) -> EdgeLink:
     from sagelink.net.optional_aiortc import need_aiortc
@@ -127,4 +152,33 @@ def _webrtc_link(
         camera_info,
         charge_overhead=charge_overhead,
         on_recovered=on_recovered,
+        heads=offers,
+        window_bits=window_bits,
     )
+
+
+class OfferedHeads:
+    """The heads of a run, as `HeadOffers` of its link."""
+
+    def __init__(self, heads: HeadsOfRun) -> None:
+        self._heads = heads
+
+    @property
+    def backbone(self) -> str:
+        """Of the server model that the heads were taught on; empty without a head."""
+        return next((head.card.server.backbone for head in self._heads.all()), "")
+
+    def fingerprints(self, camera: str) -> tuple[bytes, ...]:
+        heads = (self._heads.head(camera), self._heads.previous(camera))
+        return tuple(head.taught.fingerprint for head in heads if head is not None)
+
+    def content(self, fingerprint: bytes) -> bytes | None:
+        head = self._heads.by_fingerprint(fingerprint)
+        return None if head is None else head.file_content()
+
+    def carry_out(self, camera: str, action: Action, content: bytes) -> str:
+        """Of the operator: see `HeadsOfRun.carry_out`."""
+        return self._heads.carry_out(camera, action, content)
+
+    def listen(self, changed: Callable[[], None]) -> None:
+        self._heads.listen(lambda camera, head: changed())

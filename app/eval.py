@@ -85,6 +85,12 @@ def evaluate(
     limit: Annotated[
         Optional[int], typer.Option(parser=whole_number(1), metavar="N", help="Maximum number of images.")
     ] = None,
+    foreign: Annotated[
+        Optional[Path],
+        typer.Option(
+            help="With --head: pictures of none of its classes; measures how well it tells them (auroc).", metavar="DIR"
+        ),
+    ] = None,
     gate: Annotated[
         str, typer.Option(help="Gate policy: always, min_entropy, margin or never.", metavar="NAME")
     ] = "always",
@@ -100,9 +106,10 @@ def evaluate(
 
     Compares selectors at numbers of units, or, with --bytes, codecs at message sizes."""
     settings = options.load({"gate.policy": gate, "select.seed": seed})
-    check_inputs([str(images)], labels)
+    check_inputs([str(images), *([str(foreign)] if foreign else [])], labels)
+    check_belongs("--foreign", None if foreign is None else str(foreign), "--head", settings.head is not None)
     from sagelink.lab.accuracy_by_bytes import encoder_of
-    from sagelink.lab.dataset import find_pictures
+    from sagelink.lab.dataset import ImageSet, find_pictures
     from sagelink.lab.evaluation import Evaluation, weight_by_units
     from sagelink.lab.harness import Harness
     from sagelink.models.pair import Pair
@@ -110,6 +117,7 @@ def evaluate(
     from sagelink.monitor.terminal import SafeConsole
     from sagelink.stages.frontier_filter import AUTO
     from sagelink.stages.selectors import SELECTORS
+    from sagelink.stages.sources.image_file import find_images
     from sagelink.transport.codecs import codec_names
     from sagelink.transport.wire import MAX_MESSAGE_BYTES
 
@@ -127,11 +135,12 @@ def evaluate(
     pair = Pair.load(settings)
     counts = parse_integers("--units", units, pair.server.grid.units) if units else []
     pictures = find_pictures(images, labels, pair.edge.labels).subset(part, limit)
+    foreign_pictures = None if foreign is None else ImageSet(find_images(foreign), None)
     evaluation = Evaluation(Harness(pair, settings.capture.resize), settings, weight_by_units(settings, pair.server))
     encoders = {codec: encoder_of(evaluation, codec) for codec in coders}
     console = SafeConsole()
     tell_demo_limit(console, settings, [str(images)], has_truth=pictures.truth is not None)
-    _measure(console, evaluation, pictures, (names, kinds, counts), (encoders, limits))
+    _measure(console, evaluation, pictures, foreign_pictures, (names, kinds, counts), (encoders, limits))
     _write(console, evaluation.report, out)
 
 
@@ -149,6 +158,7 @@ def _measure(
     console: Console,
     evaluation: Evaluation,
     pictures: ImageSet,
+    foreign: ImageSet | None,
     by_units: tuple[Sequence[str], Sequence[Importance], Sequence[int]],
     by_bytes: tuple[Mapping[str, Encoder], Sequence[int]],
 ) -> None:
@@ -164,6 +174,8 @@ def _measure(
         evaluation.score_images(pictures, [*wanted], bar.show)
         report = evaluation.report
         try:
+            if foreign is not None:
+                evaluation.compare_foreign(foreign, bar.show)
             for units_row in units_rows(evaluation, names, kinds, counts, bar.show):
                 report.rows.append(units_row)
             for codec_row in codec_rows(evaluation, encoders, limits, bar.show):

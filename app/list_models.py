@@ -1,10 +1,52 @@
-"""`sagelink models`: prints the models that are bundled, cached, or available by name."""
+"""`sagelink models`: prints the models that are bundled, cached, or available by name, and heads in files."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
 from rich.table import Table
 
+from sagelink.models.head import Head, read_head
 from sagelink.monitor.terminal import SafeConsole
+from sagelink.pipeline.errors import UsageError
+
+_MAX_HEADS = 1000  # of one folder
+
+
+def print_heads(paths: Sequence[Path]) -> None:
+    """Prints the heads in files and folders: classes, models, and what was measured when they were taught.
+
+    Raises UsageError for a file that is no head, and for a folder without heads.
+    """
+    console = SafeConsole()
+    for path in _head_files(paths):
+        head = read_head(path)
+        console.print(f"{path}: head {head.taught.head_id.hex()}", highlight=False, soft_wrap=True)
+        for key, value in _description(head):
+            console.print(f"  {key}: {value}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _head_files(paths: Sequence[Path]) -> Iterator[Path]:
+    for path in paths:
+        if not path.is_dir():
+            yield path
+            continue
+        found = sorted(path.glob("*.head"))[:_MAX_HEADS]
+        if not found:
+            raise UsageError(f"folder {str(path)!r} holds no *.head file; accepted: head files, folders of them")
+        yield from found
+
+
+def _description(head: Head) -> Iterator[tuple[str, object]]:
+    card = head.card
+    yield "classes", f"{len(head.classes)}: {', '.join(head.classes[:30])}{', ...' if len(head.classes) > 30 else ''}"
+    yield "edge model", f"{card.edge.model} (backbone {card.edge.backbone})"
+    yield "server model", f"{card.server.model} (backbone {card.server.backbone})"
+    yield "unknown pictures", "recognised" if head.unknown is not None else "not recognised"
+    for key, value in card.card.items():
+        text = str(value)
+        yield key, text if len(text) <= 200 else f"{text[:200]} ..."
 
 
 def print_models() -> None:

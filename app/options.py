@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,15 @@ ServerCheckpointOption = Annotated[
 ]
 
 
+HeadOption = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        help="Head file of `sagelink teach`: your own classes. The first decides what is sent; more may follow.",
+        metavar="[NAME=]FILE",
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
     """The options of a command that runs both models. A command takes them through `with_model_options`."""
@@ -53,7 +63,7 @@ class ModelOptions:
     ] = None
     server_model: ServerModelOption = None
     server_checkpoint: ServerCheckpointOption = None
-    head: Annotated[Optional[str], typer.Option(help="Head file of `sagelink teach`: your own classes.")] = None
+    head: HeadOption = None
     assignments: SetOption = None
 
     def load(self, overrides: Mapping[str, object] | None = None) -> Config:
@@ -69,7 +79,7 @@ class ModelOptions:
             "edge.checkpoint": self.edge_checkpoint,
             "server.model": self.server_model,
             "server.checkpoint": self.server_checkpoint,
-            "head": self.head,
+            **head_settings(self.head or []),
         }
         settings = load_settings(self.config, {**models, **(overrides or {})}, self.assignments)
         check_names(settings)
@@ -107,6 +117,23 @@ def load_settings(file: Path | None, overrides: Mapping[str, object], assignment
 
     given = {key: value for key, value in overrides.items() if value is not None}
     return load_config(file, given | parse_assignments(list(assignments or [])))
+
+
+def head_settings(options: Sequence[str]) -> dict[str, object]:
+    """`head` and `heads` of the configuration. Without NAME, the name is that of the file. Raises UsageError."""
+    heads: dict[str, str] = {}
+    for option in options:
+        name, equals, file = option.rpartition("=") if not Path(option).is_file() else ("", "", option)
+        name = name if equals else re.sub(r"[^A-Za-z0-9_-]", "-", Path(file).stem)
+        if name in heads:
+            raise UsageError(
+                f"--head {option!r}: two heads have the name {name!r}; accepted: NAME=FILE, each name once"
+            )
+        heads[name] = file
+    if not heads:
+        return {}
+    (_, first), *further = heads.items()
+    return {"head": first} | ({"heads": dict(further)} if further else {})
 
 
 def check_inputs(sources: Iterable[str], labels: Path | None = None) -> None:

@@ -7,6 +7,7 @@ folder: a run copies the small ones there, and the user names a checkpoint.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,10 @@ _ALL = frozenset[str]()  # every key of a section
 _MODEL = frozenset(("model", "checkpoint", "labels", "device"))
 _OBEYED: Mapping[str, frozenset[str]] = {
     "models": _ALL,
+    "head": _ALL,
+    "heads": _ALL,
     "threads": _ALL,
-    "capture": frozenset(("resize",)),
+    "capture": frozenset(("resize", "heads")),
     "edge": _MODEL,
     "server": _MODEL,
     "gate": _ALL,
@@ -33,10 +36,13 @@ _OBEYED: Mapping[str, frozenset[str]] = {
     "ship": frozenset(("server", "in_flight", "deadline")),  # the address: only for the size of a message on the wire
     "serve": frozenset(("memory",)),
     "fuse": _ALL,
+    "events": frozenset(("rules",)),
 }
-_CAMERA = frozenset(("name", "weight", "min_share", "budget"))
+_CAMERA = frozenset(("name", "weight", "min_share", "budget", "heads"))
 _FILES = ("edge.checkpoint", "edge.labels", "server.checkpoint", "server.labels", "encode.frontier")
 COPIED = {"edge.labels": "edge-labels.txt", "server.labels": "server-labels.txt", "encode.frontier": "frontier.yaml"}
+_HEAD, _HEADS = "head", "heads."  # the key of the first head, and the start of the keys of the others
+COPIED_HEADS = ("head.safetensors", "heads-*.safetensors")  # patterns of the names of their copies
 _MAX_COPIED = 10_000_000  # bytes
 _NO_SOURCE = "recording"
 
@@ -75,16 +81,26 @@ def _own_files(folder: Path, recorded: Config, overrides: Overrides) -> dict[str
 
 def _named_files(config: Config) -> Iterator[tuple[str, str]]:
     for key in _FILES:
-        section, _, name = key.partition(".")
-        path: Path | None = getattr(getattr(config, section), name)
+        path: Path | None = functools.reduce(getattr, key.split("."), config)  # type: ignore[assignment]
         if path is not None:
             yield key, str(path)
+    if config.head is not None:
+        yield _HEAD, str(config.head)
+    for name, path in config.heads.items():
+        yield f"{_HEADS}{name}", str(path)
+
+
+def _copied_name(key: str) -> str | None:
+    """Name of the copy of a file in the recording; None for a file that is not copied."""
+    if key == _HEAD or key.startswith(_HEADS):
+        return f"{key.replace('.', '-')}.safetensors"
+    return COPIED.get(key)
 
 
 def changes_results(folder: Path, changes: Overrides) -> bool:
     """Whether `changes` differ from the recorded settings. Naming a recorded file again, because it is outside of the
     recording, changes nothing. Raises UsageError."""
-    if not changes.keys() <= set(_FILES):
+    if not all(key in _FILES or key == _HEAD or key.startswith(_HEADS) for key in changes):
         return bool(changes)
     tree = read_tree(own_file(folder, CONFIG, f"recording {str(folder)!r}"), numbers_without_unit=True)
     recorded = dict(_named_files(build_config(tree)))
@@ -99,11 +115,16 @@ def to_record(config: Config) -> tuple[str, dict[str, bytes]]:
     changes: dict[str, Any] = {"dashboard": DashboardConfig(), "home_assistant": HomeAssistantConfig()}
     files: dict[str, bytes] = {}
     for key, name in _named_files(config):
-        copy = COPIED.get(key)
+        copy = _copied_name(key)
         if copy is None:
             continue
         with Path(name).open("rb") as file:
             files[copy] = file.read(_MAX_COPIED)
         section, _, field = key.partition(".")
-        changes[section] = changes.get(section, getattr(config, section)).model_copy(update={field: Path(copy)})
+        if key == _HEAD:
+            changes[key] = Path(copy)
+        elif key.startswith(_HEADS):
+            changes[section] = changes.get(section, {}) | {field: Path(copy)}
+        else:
+            changes[section] = changes.get(section, getattr(config, section)).model_copy(update={field: Path(copy)})
     return dump_config(config.model_copy(update=changes)), files

@@ -21,6 +21,7 @@ from sagelink.pipeline.output_files import CONFIG
 from sagelink.pipeline.types import Verdict
 
 if TYPE_CHECKING:
+    from sagelink.app.heads_of_run import HeadsOfRun
     from sagelink.models.pair import Pair
     from sagelink.stages.recording_reader import RecordedCamera, RecordingReader
 
@@ -61,7 +62,7 @@ def check(folder: Path, models: Pair | None = None, files: Overrides | None = No
     script = Script(recording, captures, config.ship.server)
     pair = models or Pair.load(config)
     comparison = _RecordingCheck(recording, pair.edge.labels)
-    run = Run(config, captures, pair, script)
+    run = Run(config, captures, pair, script, heads=_heads(recording, config, pair))
     console = SafeConsole()
     with run.panel(console) as panel:
 
@@ -105,7 +106,7 @@ def compare(folder: Path, rates: Sequence[str], changes: Overrides, out: Path, m
         overrides = {"ship.server": "", **changes, **rate, "output.out": str(run_folder)}
         config, recording, captures = _open(folder, overrides, common_time=True)
         pair = pair or Pair.load(config)
-        run = Run(config, captures, pair)
+        run = Run(config, captures, pair, heads=_heads(recording, config, pair))
         console.print(f"{name} ...")
         with run.panel(console) as panel:
             summary = run.run(panel.show)
@@ -116,6 +117,14 @@ def compare(folder: Path, rates: Sequence[str], changes: Overrides, out: Path, m
     console.print(comparison_table(recording.rows, results))
     save_comparison(recording.rows, results, plot)
     console.print(f"runs and comparison.png in {out}", soft_wrap=True)
+
+
+def _heads(recording: RecordingReader, config: Config, models: Pair) -> HeadsOfRun:
+    """The recorded heads, which give each frame the classes that it had."""
+    from sagelink.app.heads_of_run import HeadsOfRun
+
+    names = [camera.name for camera in config.all_cameras]
+    return HeadsOfRun(models, names, recording.fingerprint, recording.heads())
 
 
 def _open(

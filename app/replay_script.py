@@ -169,16 +169,18 @@ class RecordedLink:
     def refusal(self) -> str | None:
         return None
 
+    def head_refusal(self, camera: str) -> str | None:
+        return None
+
     async def ready(self) -> None:
         """Returns at once."""
 
     async def send(self, camera: str, message: bytes) -> str | None:
         from sagelink.transport.wire import peek
 
-        about = peek(message)
-        assert about is not None, "the edge sent a message that is no evidence"
-        seq, _ = about
-        reply = self._rows[camera, seq]["reply"]
+        claim = peek(message)
+        assert claim is not None, "the edge sent a message that is no evidence"
+        reply = self._rows[camera, claim.seq]["reply"]
         if reply is None:
             return "no reply in the recording"
         await self._down.put((camera, bytes.fromhex(reply)))

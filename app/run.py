@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sagelink.app.demo_notice import demo_notice, have_classes
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sagelink.app.edge_graph import EdgeParts
+    from sagelink.app.heads_of_run import HeadsOfRun
     from sagelink.app.replay_script import Script
     from sagelink.app.run_outputs import RunOutputs
     from sagelink.models.pair import Pair
@@ -99,14 +101,18 @@ class Run:
         script: Script | None = None,
         notice: str | None = None,
         outputs: RunOutputs | None = None,
+        heads: HeadsOfRun | None = None,
     ) -> None:
         """`script`: in an exact replay, the recorded decisions of the outside world. `notice`: a line that everybody
-        who watches the run sees. `outputs`: where they have been claimed; otherwise `run` claims them. Raises
-        UsageError."""
+        who watches the run sees. `outputs`: where they have been claimed; otherwise `run` claims them. `heads`: in a
+        replay, those of the recording. Raises UsageError."""
+        from sagelink.app.heads_of_run import HeadsOfRun
+        from sagelink.app.kept_heads import KeptHeads
         from sagelink.models.loading import own_bits
         from sagelink.stages.confidence_gate import Gate, check_threshold
-        from sagelink.stages.evidence_encoder import Encoder
+        from sagelink.stages.evidence_encoder import encoders
         from sagelink.stages.fuse import Fuse
+        from sagelink.stages.sinks.events import check_rules
 
         self.config = config
         self.captures = captures
@@ -123,15 +129,15 @@ class Run:
         head = models.edge.head
         if head is not None:
             check_threshold(config.gate, len(head.classes))
+        check_rules(config.events.rules, (camera.name for camera in config.all_cameras), models.edge.labels)
         self._gate = Gate(config.gate, own_bits(models.edge))
         self.control = Control(self.budget, self._gate)
-        self._encoder = Encoder.from_config(config, models.server)
-        self._fuse = Fuse(
-            config.fuse.rule == "server",
-            config.fuse.weights,
-            models.server.grid.units,
-            0.0 if head is None else head.card.overlap,
-        )
+        self._encoder_for = encoders(config, models.server)
+        self._encoder_for(None if head is None else head.taught)  # raises now what it would raise at a frame
+        self._fuse = Fuse(config.fuse.rule == "server", config.fuse.weights, models.server.grid.units)
+        self.heads = heads or HeadsOfRun(models, [camera.name for camera in config.all_cameras])
+        if heads is None and config.head_folder is not None:
+            KeptHeads(config.head_folder, self.heads)
         self._overhead = OverheadLog(self.budget, recorded=config.output.record is not None)
         self._outputs = outputs
         self._script = script
@@ -166,7 +172,16 @@ class Run:
         """The current state of the run as plain JSON values; docs/dashboard.md describes the keys."""
         health = {capture.name: capture.health() for capture in self.captures}
         stats = self.stats.snapshot(self.models.edge.labels, health)
-        return stats | {"control": self.control.state(), "notice": self.notice} | self._link_watch.state(stats)
+        notice = self.notice or self.imagenet_note
+        return stats | {"control": self.control.state(), "notice": notice} | self._link_watch.state(stats)
+
+    @property
+    def imagenet_note(self) -> str | None:
+        """Says of a live camera without a head whose classes these are; None for all others."""
+        from sagelink.models.loading import is_imagenet
+
+        own = any(self.heads.head(camera) is not None for camera in self.heads.cameras)
+        return _IMAGENET_NOTE if self.live and not own and is_imagenet(self.models.edge) else None
 
     def run(
         self, watch: Callable[[Verdict], None] | None = None, tell: Callable[[str], None] | None = None
@@ -178,20 +193,21 @@ class Run:
         """
         from sagelink.app.run_outputs import RunOutputs
         from sagelink.app.run_sinks import VerdictCallback, open_output_sinks
-        from sagelink.models.loading import is_imagenet
         from sagelink.pipeline.urls import is_webrtc
 
         raise_descriptor_limit()
         began_s = time.monotonic()
-        if tell is not None and self.live and is_imagenet(self.models.edge):
-            tell(_IMAGENET_NOTE)
+        if tell is not None and self.imagenet_note is not None:
+            tell(self.imagenet_note)
         sinks: list[Sink] = [self.stats]
         outputs = self._outputs or RunOutputs(self.config)
         recorder = self._recorder(sinks)
         monitor = self._monitor(tell)
         try:
             outputs.begin()
-            for sink in open_output_sinks(self.config, self.models, outputs.videos, self.live, self._overhead):
+            for sink in open_output_sinks(
+                self.config, self.models, self.heads, outputs.videos, self.live, self._overhead
+            ):
                 sinks.append(sink)
             if watch is not None:
                 sinks.append(VerdictCallback(watch))
@@ -217,9 +233,10 @@ class Run:
         from sagelink.stages.verdict_recorder import Recorder
         from sagelink.stages.verdict_smoothing import Smoother
 
-        return Recorder(sinks, Smoother(scene_config(self.config.video)).smooth, self.stats.show_pending)
+        return Recorder(sinks, Smoother(scene_config(self.config.video, self.config.head is not None)).smooth)
 
     def _monitor(self, tell: Callable[[str], None] | None) -> Monitor:
+        from sagelink.app.run_labels import run_labels
         from sagelink.monitor.monitor import Monitor
 
         return Monitor(
@@ -232,6 +249,7 @@ class Run:
             self.live,
             self.own_budget_cameras,
             tell,
+            partial(run_labels, self.config, self.heads),
         )
 
     async def _run_graph(self, recorder: Recorder, monitor: Monitor) -> None:
@@ -265,7 +283,8 @@ class Run:
             captures=self.captures,
             accounts=self.accounts,
             gate=self._gate,
-            encoder=self._encoder,
+            encoder_for=self._encoder_for,
+            heads=self.heads,
             fuse=self._fuse,
             recorder=recorder,
             link=link,
@@ -280,7 +299,9 @@ class Run:
         if self._script is not None:
             return self._script.link
         cameras = [*self.accounts]
-        return edge_link(self.config, self.models, cameras, self._overhead, self.control, clock, on_recovered)
+        return edge_link(
+            self.config, self.models, self.heads, cameras, self._overhead, self.control, clock, on_recovered
+        )
 
     def _stop_on_signals(self, graph: Graph) -> None:
         """The first Ctrl-C, SIGTERM or SIGHUP lets the frames inside get through; the second cuts them off."""

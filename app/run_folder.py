@@ -21,11 +21,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from sagelink.app.recorded_config import COPIED
+from sagelink.app.recorded_config import COPIED, COPIED_HEADS
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.output_files import (
     CONFIG,
+    EVENTS,
     FRAMES,
+    HEADS,
     MARKER,
     MESSAGES,
     PICTURES,
@@ -39,8 +41,8 @@ from sagelink.pipeline.output_files import (
 )
 from sagelink.pipeline.private_files import lock, make_private_folder
 
-RUN_FILES = (RESULTS, SUMMARY, PICTURES)
-RECORDING_FILES = (FRAMES, MESSAGES, CONFIG, *COPIED.values())
+RUN_FILES = (RESULTS, EVENTS, SUMMARY, PICTURES)
+RECORDING_FILES = (FRAMES, MESSAGES, CONFIG, *COPIED.values(), *COPIED_HEADS, HEADS)
 _REPORT_FILES = (REPORT, *(f"{Path(REPORT).stem}-{name}.png" for name in REPORT_PLOTS))
 _START = "%Y-%m-%dT%H-%M-%SZ"
 _FOLDER_NAME = re.compile(r"[0-9TZ-]{20,30}")

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from sagelink.app.heads_of_run import HeadsOfRun
 from sagelink.app.recorded_config import to_record
 from sagelink.models.pair import Pair
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.connection_overhead import OverheadLog
-from sagelink.pipeline.output_files import PICTURES, RESULTS, cannot_open
+from sagelink.pipeline.output_files import EVENTS, PICTURES, RESULTS, cannot_open
 from sagelink.pipeline.types import Verdict
 from sagelink.stages.sinks.annotate import AnnotatedVideos, Painter
 from sagelink.stages.sinks.contract import Sink
+from sagelink.stages.sinks.events import EventLog
 from sagelink.stages.sinks.file_sink import FileSink
 from sagelink.stages.sinks.highlights import Highlights
 from sagelink.stages.sinks.jsonl import JsonLines
@@ -20,21 +22,30 @@ from sagelink.stages.sinks.recording_writer import RecordingWriter
 
 
 def open_output_sinks(
-    config: Config, models: Pair, videos: Mapping[str, Path], live: bool, overhead: OverheadLog
+    config: Config, models: Pair, heads: HeadsOfRun, videos: Mapping[str, Path], live: bool, overhead: OverheadLog
 ) -> Iterator[Sink]:
     """Yields each sink as soon as it is open, so that the caller can close it when the next one fails.
 
     `videos`: path of the annotated video of each camera. Raises SagelinkError when an output cannot be opened.
     """
     output, labels = config.output, models.edge.labels
+
+    def head_content(fingerprint: bytes) -> bytes:
+        head = heads.by_fingerprint(fingerprint)
+        assert head is not None, "a frame was scored with a head that the run does not have"
+        return head.file_content()
+
     painter = Painter(labels, models.server.grid, config.capture.resize)
     if output.out is not None:
         yield _opened(output.out / RESULTS, lambda path: JsonLines(path, labels))
+        if config.events.rules:
+            yield _opened(output.out / EVENTS, lambda path: EventLog(path, config.events.rules, labels, live))
         if output.pictures:
             yield _opened(output.out / PICTURES, lambda path: Highlights(path, painter, output.pictures))
     if output.record is not None:
         yield _opened(
-            output.record, lambda path: RecordingWriter(path, *to_record(config), labels, live, overhead.take)
+            output.record,
+            lambda path: RecordingWriter(path, *to_record(config), labels, live, overhead.take, head_content),
         )
     if output.annotate is not None:
         yield _opened(output.annotate, lambda path: AnnotatedVideos(videos, painter))

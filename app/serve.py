@@ -22,6 +22,7 @@ from sagelink.pipeline.tasks import abandon_threads_at_exit, on_signals, run_loo
 from sagelink.pipeline.urls import is_webrtc
 from sagelink.server.batch import BatchLimits
 from sagelink.server.classify import Classifier
+from sagelink.server.head_store import HeadStore
 from sagelink.server.health import health_app
 from sagelink.server.memory import ReferenceStore
 from sagelink.server.service import Service
@@ -52,11 +53,10 @@ async def _serve(
     metrics = ServerMetrics(CollectorRegistry())
     own = config.serve
     limits = BatchLimits(own.max_batch_units, own.max_wait, own.queue, own.waiting)
+    heads = HeadStore(classifier.model, own.head_memory, own.heads, metrics.forget_head)
     async with AsyncExitStack() as stack:
         link = await stack.enter_async_context(open_link(metrics, classifier.model))
-        service = Service(
-            link, classifier, limits, metrics, config.serve.workers, ReferenceStore(config.serve.memory or 0)
-        )
+        service = Service(link, classifier, limits, metrics, own.workers, ReferenceStore(own.memory or 0), heads=heads)
         _check_cameras(link, service)
         link.serve_fitting(service.misfit)
         line = f"serving {classifier.model.name} on {link.url}"

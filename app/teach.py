@@ -24,7 +24,7 @@ def teach(
     sources: Annotated[
         list[Path],
         typer.Argument(
-            help="Folder of class folders, CSV file (file,label[,group]), or clip with CLIP.labels.csv beside it.",
+            help="Class folders; CSV file (file,label[,group]); clip or recording with NAME.labels.csv beside it.",
             metavar="SOURCE...",
         ),
     ],
@@ -40,26 +40,28 @@ def teach(
     *,
     options: ModelOptions,
 ) -> None:
-    """Teach your own classes from labelled pictures; `run --head` then names them."""
+    """Teach your own classes from labelled pictures, for `run --head`."""
     wanted = _parse_sizes(sizes)
     from rich.console import Console
 
+    from sagelink.lab.contact_sheet import SHEET_MARK, contact_sheet, sheet_path, suspects
     from sagelink.lab.feature_cache import FeatureCache
     from sagelink.lab.progress_bar import ProgressBar
     from sagelink.lab.teach_features import FeatureMaker
     from sagelink.lab.teach_pictures import find_pictures_to_teach
     from sagelink.lab.teach_tables import inseparable, tables
     from sagelink.lab.teaching import teach as teach_head
-    from sagelink.models.head import write_head
+    from sagelink.models.head import is_head_file, write_head
     from sagelink.models.pair import Pair
-    from sagelink.pipeline.output_files import check_writable
+    from sagelink.pipeline.output_files import check_output_file, marked
+    from sagelink.pipeline.private_files import replace_text
 
     settings = options.load({})
     if settings.head is not None or settings.ship.server:
         raise UsageError("head and ship.server have no meaning for `teach`: it teaches on both models in this process")
-    check_writable(out.parent)
-    if out.is_dir():
-        raise UsageError(f"--out {str(out)!r} is a folder; accepted: a file to write")
+    sheet = sheet_path(out)
+    check_output_file(out, is_head_file, "`sagelink teach`")
+    check_output_file(sheet, marked(SHEET_MARK.encode()), "`sagelink teach`")
     pictures = find_pictures_to_teach(sources, labels)
     pair = Pair.load_backbones(settings)
     console = Console()
@@ -74,6 +76,11 @@ def teach(
     for sentence in inseparable(taught):
         console.print(sentence, style="yellow", highlight=False, soft_wrap=True)
     size = write_head(taught.head, out)
+    if doubtful := suspects(taught.by_size[-1].fused, taught.ids):
+        replace_text(sheet, contact_sheet(pictures, taught.by_size[-1].fused))
+        console.print(f"{len(doubtful)} pictures may have wrong labels: {sheet}", highlight=False, soft_wrap=True)
+    elif sheet.exists():
+        sheet.unlink()
     console.print(
         f"\n{len(taught.head.classes)} classes written to {out} ({size / 1000:.1f} kB); use it with --head {out}",
         highlight=False,

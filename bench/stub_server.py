@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from sagelink.models import loading
 from sagelink.models.loading import labels_fingerprint
+from sagelink.models.readout import LinearReadout
 from sagelink.monitor.metrics import ServerMetrics
 from sagelink.pipeline.config import ModelConfig
 from sagelink.pipeline.types import OperatingPoint, Units
@@ -31,7 +32,7 @@ class InstantClassifier(Classifier):
     def __init__(self) -> None:
         super().__init__(loading.load(ModelConfig(), "demo-server"))
 
-    def __call__(self, batch: Sequence[Received]) -> list[Top]:
+    def __call__(self, batch: Sequence[Received], heads: Sequence[LinearReadout | None] | None = None) -> list[Top]:
         return [((0, 1, 2, 3, 4), (-0.5, -1.5, -2.5, -3.5, -4.5))] * len(batch)
 
 

@@ -79,6 +79,8 @@ class Report:
     hard_share: float
     ci95: dict[str, Interval | None]
     unknown: float = 0.0  # share of the images that the head calls none of its classes
+    auroc: float | None = None  # of the rule for unknown pictures, against foreign ones; None without these
+    foreign_unknown: float | None = None  # share of the foreign pictures that the head calls none of its classes
     quality: AnswerQuality | None = None  # at the smallest size with `auto`, else on all units; None without labels
     rows: list[UnitsRow | CodecRow] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)

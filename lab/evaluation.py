@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sagelink.lab import MIN_IMAGES
 from sagelink.lab.bootstrap_intervals import Bootstrap, Hits, Interval
@@ -116,6 +117,18 @@ class Evaluation:
             **{name: math.nan if share is None else share[0] for name, share in shares.items()},
         )
 
+    def compare_foreign(self, images: ImageSet, progress: ShowProgress) -> None:
+        """How well the head tells foreign pictures, which show none of its classes, from the scored ones."""
+        foreign = []
+        for features in self.harness.features(images, [self.config.select.importance]):
+            foreign.append(features.scored.novelty)
+            progress("foreign pictures", len(foreign), len(images))
+        if not foreign:
+            raise UsageError(f"no foreign picture can be read. First: {images.unreadable[0]}")
+        known = np.array([features.scored.novelty for features in self.features])
+        self.report.auroc = area_under_roc(known, np.array(foreign))
+        self.report.foreign_unknown = float((np.array(foreign) > 1).mean())
+
     def message(self, scored: Scored, order: Units, point: OperatingPoint) -> bytes:
         """The evidence message of an image at an operating point."""
         return self.harness.encoder.message(scored.frame.seq, scored.picture, order, point)
@@ -184,6 +197,13 @@ class Evaluation:
     def _right(self, answers: Sequence[Answer | None]) -> Hits:
         right: Hits = np.array([-1 if answer is None else answer.class_id for answer in answers]) == self._truth
         return right
+
+
+def area_under_roc(known: NDArray[np.float64], foreign: NDArray[np.float64]) -> float:
+    """Probability that a foreign picture has a higher score than a known one; equal scores count half."""
+    ranks = np.sort(known)
+    below, up_to = np.searchsorted(ranks, foreign, "left"), np.searchsorted(ranks, foreign, "right")
+    return float((below + up_to).mean() / (2 * len(known)))
 
 
 def intervals(shares: Mapping[str, Share]) -> dict[str, Interval | None]:

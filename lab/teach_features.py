@@ -31,7 +31,7 @@ from sagelink.stages.evidence_encoder import Encoder
 from sagelink.stages.frontier_filter import usable_curves
 from sagelink.stages.selectors import selector_by_name
 
-CROPS = 2  # of each picture, besides the whole one
+_CROPS, _MANY_PICTURES = 4, 200  # of each picture, besides the whole one; half as many where pictures are many
 _CROP_SIDES = (0.72, 0.95)  # of the picture's sides
 _VERSION = 1  # of the cached features
 Floats = NDArray[np.float32]
@@ -66,13 +66,6 @@ class EvidenceFeatures:
     message_bytes: list[int | None]
 
 
-def part_of(features: Floats, reads: Reads) -> NDArray[np.float64]:
-    """(R, F) of (R, 2 D), the class token followed by the mean of the units."""
-    half = features.shape[1] // 2
-    chosen = {"token": features[:, :half], "mean": features[:, half:], "token+mean": features}[reads]
-    return chosen.astype(np.float64)
-
-
 def available_reads(model: Model) -> tuple[Reads, ...]:
     """What a head can read of this model."""
     return ("mean",) if model.vit.cls_token is None else ("token", "mean", "token+mean")
@@ -94,7 +87,8 @@ class FeatureMaker:
 
     def views_of(self, pictures: Pictures) -> list[View]:
         """The whole pictures first, then their crops."""
-        return [View(index, crop) for crop in range(CROPS + 1) for index in range(len(pictures))]
+        crops = _CROPS if len(pictures) <= _MANY_PICTURES else _CROPS // 2
+        return [View(index, crop) for crop in range(crops + 1) for index in range(len(pictures))]
 
     def edge(self, pictures: Pictures, views: Sequence[View], progress: ShowProgress) -> Floats:
         """(V, 2 D): what a head can read of each view at the edge."""

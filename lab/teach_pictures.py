@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from PIL import Image
 
 from sagelink.models.head import MAX_CLASSES, fault_of_names
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.output_files import FRAMES
 from sagelink.pipeline.types import Pixels
+from sagelink.stages.recording_reader import RecordingReader
 from sagelink.stages.sources.image_file import SUFFIXES, read_image
 from sagelink.stages.sources.video import VideoFile
 from sagelink.stages.zoom import thumbnail_of
@@ -155,15 +158,20 @@ def _groups(
     first_of: dict[str, int] = {}
     for row, label in enumerate(labels):
         parents[root(row)] = root(first_of.setdefault(label, row))
-    fixed = set(divided)
     joined = 0
-    for row in range(1, len(found)):
-        near = np.flatnonzero(np.abs(thumbnails[:row] - thumbnails[row]).mean(1) < _NEAR)
-        for other in near:
-            # In a class of one sequence all frames may be near each other: joined, none could be held out.
-            if root(int(other)) != root(row) and names[ids[row]] not in fixed and names[ids[other]] not in fixed:
-                parents[root(row)] = root(int(other))
-                joined += 1
+    for c, name in enumerate(names):
+        if name in divided:
+            continue
+        rows, before, count = np.flatnonzero(ids == c), [*parents], joined
+        for place, row in enumerate(rows):
+            earlier = rows[:place]
+            for other in earlier[np.abs(thumbnails[earlier] - thumbnails[row]).mean(1) < _NEAR]:
+                if root(int(other)) != root(int(row)):
+                    parents[root(int(row))] = root(int(other))
+                    joined += 1
+        # Before a fixed camera all sequences of a class may be near each other: joined, none could be held out.
+        if len({root(int(row)) for row in rows}) < 2:
+            parents, joined = before, count
     if joined:
         notes.append(f"{joined} groups were joined, because they hold near duplicates")
     roots = [root(row) for row in range(len(found))]
@@ -186,9 +194,13 @@ def _bounded(pixels: Pixels) -> Pixels:
 
 def _of_source(source: Path, labels: Path | None) -> list[Found]:
     if not source.exists():
-        raise UsageError(f"source {str(source)!r} does not exist; accepted: class folders, a CSV file, a labelled clip")
+        raise UsageError(
+            f"source {str(source)!r} does not exist; accepted: class folders, a CSV file, a labelled clip or recording"
+        )
     if labels is not None:
         return [*_of_csv(labels, source)]
+    if (source / FRAMES).is_file():
+        return [*_of_recording(source)]
     if source.is_dir():
         return _of_folder(source)
     if source.suffix.lower() == ".csv":
@@ -274,30 +286,54 @@ def read_intervals(path: Path) -> list[Interval]:
 
 def _of_clip(clip: Path) -> Iterator[Found]:
     """Frames of the labelled intervals of a clip, evenly spread; each interval is a group."""
-    path = clip.with_suffix(".labels.csv")
-    if not path.is_file():
-        raise UsageError(
-            f"source {str(clip)!r} has no labels; accepted: {path.name!r} beside it, with lines of start_s,end_s,label"
-        )
-    intervals = read_intervals(path)
-    wanted = [
-        (time_s, interval, f"{clip}@{interval.start_s:g}") for interval in intervals for time_s in _times(interval)
-    ]
-    wanted.sort(key=lambda each: each[0])
+    intervals = _intervals_beside(clip, clip.with_suffix(".labels.csv"))
     video = VideoFile(clip)
-    taken: defaultdict[str, int] = defaultdict(int)
     try:
-        for frame in video:
-            while wanted and frame.stream_s >= wanted[0][0]:
-                _, interval, group = wanted.pop(0)
-                if frame.stream_s <= interval.end_s:
-                    taken[interval.label] += 1
-                    name = f"{clip} at {frame.stream_s:.2f} s"
-                    yield Found(name, interval.label, group, _bounded(frame.pixels))
-            if not wanted:
-                return
+        yield from _in_intervals(str(clip), intervals, ((frame.stream_s, frame.pixels) for frame in video))
     finally:
         video.close()
+
+
+def _of_recording(folder: Path) -> Iterator[Found]:
+    """Frames of each camera of a recording, in the labelled intervals of FOLDER.labels.csv beside it."""
+    intervals = _intervals_beside(folder, folder.with_name(f"{folder.name}.labels.csv"))
+    recording = RecordingReader(folder)
+    for camera, rows in recording.cameras().items():
+        with closing(recording.pictures(camera)) as pictures:
+            timed = ((row["stream_s"], pixels) for row, pixels in zip(rows, pictures, strict=False))
+            yield from _in_intervals(f"{folder}:{camera}", intervals, timed)
+
+
+def _intervals_beside(source: Path, path: Path) -> list[Interval]:
+    if not path.is_file():
+        raise UsageError(
+            f"source {str(source)!r} has no labels; accepted: {path.name!r} beside it, with lines of "
+            "start_s,end_s,label"
+        )
+    return read_intervals(path)
+
+
+def _in_intervals(
+    source: str, intervals: Sequence[Interval], frames: Iterable[tuple[float, Pixels]]
+) -> Iterator[Found]:
+    """Frames (time in s, pixels) from inside the intervals, evenly spread. Raises UsageError if the source ends before
+    an interval begins."""
+    wanted = [(time_s, interval) for interval in intervals for time_s in _times(interval)]
+    wanted.sort(key=lambda each: each[0])
+    end_s = 0.0
+    for end_s, pixels in frames:
+        while wanted and end_s >= wanted[0][0]:
+            _, interval = wanted.pop(0)
+            if end_s <= interval.end_s:
+                group = f"{source}@{interval.start_s:g}"
+                yield Found(f"{source} at {end_s:.2f} s", interval.label, group, _bounded(pixels))
+        if not wanted:
+            return
+    if late := [interval for _, interval in wanted if interval.start_s > end_s]:
+        raise UsageError(
+            f"labels of {source!r}: {late[0].start_s:g} to {late[0].end_s:g} s, but it ends at {end_s:.2f} s; "
+            "accepted: intervals within it"
+        )
 
 
 def _times(interval: Interval) -> list[float]:

@@ -33,14 +33,14 @@ from sagelink.lab.discriminant import (
     smoothed_loss,
 )
 from sagelink.lab.progress_bar import ShowProgress
-from sagelink.lab.teach_features import EvidenceFeatures, FeatureMaker, Floats, View, available_reads, part_of
+from sagelink.lab.teach_features import EvidenceFeatures, FeatureMaker, Floats, View, available_reads
 from sagelink.lab.teach_pictures import Pictures
 from sagelink.lab.unknown import fit_unknown
 from sagelink.models.apply_head import backbone_digest, readout, with_classes
 from sagelink.models.head import Head, HeadCard, HeadSide, SideCard
 from sagelink.models.loading import Model
 from sagelink.models.pair import Pair
-from sagelink.models.readout import Reads
+from sagelink.models.readout import Reads, part_of
 
 Size: TypeAlias = int | None  # limit of a message in bytes; None: the full frame
 
@@ -116,9 +116,9 @@ def teach(
     server = _teach_side(evidence.features, ids[rows], folds[rows], whole_rows, available_reads(pair.server))
     server_side = server.head_side(pair.server)
 
-    by_size, overlap = _fit_weights(edge_held, server.held_out, evidence, ids, sizes)
+    by_size, overlap = _fit_weights(edge_held, server.held_out, evidence, ids, pictures.groups, sizes)
     gate_bits, gate_sends = _fit_gate(edge_held, by_size, ids)
-    unknown = fit_unknown(part_of(edge_features, edge.reads), ids[owners], folds[owners], edge.shrinkage)
+    unknown = fit_unknown(edge_features.astype(np.float64), ids[owners], folds[owners], whole)
     card = HeadCard(
         classes=pictures.classes,
         edge=edge_side.card,
@@ -167,8 +167,9 @@ def _teach_side(features: Floats, ids: Ids, folds: Ids, whole: np.ndarray, accep
     """
     classes = int(ids.max()) + 1
     best: tuple[float, Reads, float, float, Matrix] | None = None
+    values = features.astype(np.float64)
     for reads in accepted:
-        for shrinkage, logits in held_out_logits(part_of(features, reads), ids, folds, classes, SHRINKAGES).items():
+        for shrinkage, logits in held_out_logits(part_of(values, reads), ids, folds, classes, SHRINKAGES).items():
             temperature = best_temperature(logits[whole], ids[whole])
             log_probs = log_softmax(logits / temperature)
             loss = smoothed_loss(log_probs[whole], ids[whole])
@@ -176,12 +177,12 @@ def _teach_side(features: Floats, ids: Ids, folds: Ids, whole: np.ndarray, accep
                 best = (loss, reads, shrinkage, temperature, log_probs)
     assert best is not None
     _, reads, shrinkage, temperature, log_probs = best
-    linear = Discriminant(part_of(features, reads), ids, classes).linear(shrinkage)
+    linear = Discriminant(part_of(values, reads), ids, classes).linear(shrinkage)
     return TaughtSide(reads, shrinkage, temperature, linear, log_probs)
 
 
 def _fit_weights(
-    edge: Matrix, server: Matrix, evidence: EvidenceFeatures, ids: Ids, sizes: Sequence[Size]
+    edge: Matrix, server: Matrix, evidence: EvidenceFeatures, ids: Ids, groups: Ids, sizes: Sequence[Size]
 ) -> tuple[list[SizeResult], float]:
     """Held-out answers by size, with fusion weights that do not fall as messages grow; and the overlap of errors."""
     found: list[tuple[Size, np.ndarray, float, Matrix]] = []
@@ -192,7 +193,7 @@ def _fit_weights(
             if view.crop == 0 and at == size:
                 answers[view.picture], sent[view.picture] = server[row], True
         if sent.any():
-            weight = max(weight, best_fusion_weight(edge[sent], answers[sent], ids[sent]))
+            weight = max(weight, best_fusion_weight(edge[sent], answers[sent], ids[sent], groups[sent]))
         found.append((size, sent, weight, answers))
     sums = np.concatenate([edge[sent] + weight * answers[sent] for _, sent, weight, answers in found])
     weights = np.concatenate([np.full(sent.sum(), weight) for _, sent, weight, _ in found])

@@ -1,7 +1,7 @@
 """Fits the rule that rejects pictures of none of the classes (`models.head.UnknownRule`) to taught pictures.
 
-Features (n, F), class ids and folds in; the rule in a compact form and its held-out rejection rate out. The threshold
-comes from held-out pictures: the classifier has never seen their sequence.
+Features (n, 2 D: class token and mean of the units), class ids and folds in; the rule in a compact form and its
+held-out rejection rate out. The threshold comes from held-out pictures: the classifier has never seen their sequence.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sagelink.lab.discriminant import Discriminant, Ids, Matrix
+from sagelink.lab.discriminant import MAX_FOLDS, Discriminant, Ids, Matrix
 from sagelink.models.head import UnknownCard, UnknownRule
 
 _MAX_BASIS_BYTES = 16_384  # in the head file
 _MAX_RANK = 32
+_SHRINKAGE = 0.9  # share of one common variance: it measures best, and small sets cannot choose
 _DEVIATIONS, _QUANTILE = 2.5, 0.99  # of the logarithm of held-out scores
 
 
@@ -25,21 +27,27 @@ class UnknownFit:
     held_out_rate: float  # share of held-out pictures above the threshold
 
 
-def fit_unknown(features: Matrix, ids: Ids, folds: Ids, shrinkage: float) -> UnknownFit:
+def fit_unknown(features: Matrix, ids: Ids, folds: Ids, whole: NDArray[np.bool_]) -> UnknownFit:
+    """`whole`: (n,) rows of whole pictures; the others are crops."""
     scores = np.zeros(len(ids))
     for fold in np.unique(folds):
         held, rest = folds == fold, folds != fold
         known = np.unique(ids[rest])
-        rule = _rule(features[rest], np.searchsorted(known, ids[rest]), len(known), shrinkage, 0.0)
+        rule = _rule(features[rest], np.searchsorted(known, ids[rest]), len(known), 0.0)
         scores[held] = rule.scores(features[held].astype(np.float32))
     logs = np.log(np.maximum(scores, 1e-6))
-    threshold = float(np.exp(max(logs.mean() + _DEVIATIONS * logs.std(), np.quantile(logs, _QUANTILE))))
-    rule = _rule(features, ids, int(ids.max()) + 1, shrinkage, threshold)
+    limit = max(logs.mean() + _DEVIATIONS * logs.std(), np.quantile(logs, _QUANTILE))
+    if len(np.unique(folds)) == MAX_FOLDS:
+        # Held-out scores of a few pictures, and of their crops, spread far: no whole picture of so many sequences lies
+        # above the largest score. Of fewer sequences, the next one may well.
+        limit = min(limit, logs[whole].max())
+    threshold = float(np.exp(limit))
+    rule = _rule(features, ids, int(ids.max()) + 1, threshold)
     card = UnknownCard(residual=rule.residual, threshold=threshold)
     return UnknownFit(card, rule, float((scores > threshold).mean()))
 
 
-def _rule(features: Matrix, ids: Ids, classes: int, shrinkage: float, threshold: float) -> UnknownRule:
+def _rule(features: Matrix, ids: Ids, classes: int, threshold: float) -> UnknownRule:
     """A factor model of the covariance within classes, whose directions include those between class means."""
     discriminant = Discriminant(features, ids, classes)
     centre = features.mean(0)
@@ -54,8 +62,8 @@ def _rule(features: Matrix, ids: Ids, classes: int, shrinkage: float, threshold:
     variances = np.square(within @ basis.T).mean(0)
     mean_variance = total / width
     residual = max(total - variances.sum(), 0) / max(width - len(basis), 1)
-    residual = (1 - shrinkage) * residual + shrinkage * mean_variance
-    variances = (1 - shrinkage) * variances + shrinkage * mean_variance
+    residual = (1 - _SHRINKAGE) * residual + _SHRINKAGE * mean_variance
+    variances = (1 - _SHRINKAGE) * variances + _SHRINKAGE * mean_variance
     scaled = (basis / np.sqrt(variances)[:, None]).astype(np.float32)
     means = ((discriminant.means - centre) @ scaled.T).astype(np.float32)
     card = UnknownCard(residual=float(1 / residual), threshold=threshold)

@@ -103,7 +103,7 @@ class VideoPolicies:
         self._fps = fps
         self._window_s = config.budget.window
         self._auto_settings = AutoSettings(
-            scene_config(config.video), rate_control_config(config.video), zoom=config.zooms
+            scene_config(config.video, config.head is not None), rate_control_config(config.video), zoom=config.zooms
         )
         self._gate = Gate(config.gate, own_bits(harness.pair.edge))
         self._encoder = Encoder.from_config(config, harness.pair.server)

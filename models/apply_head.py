@@ -28,11 +28,25 @@ def backbone_digest(model: Model) -> str:
 
 def apply_head(head: Head, edge: Model, server: Model) -> tuple[Model, Model]:
     """Both models with the classes of the head. Raises UsageError if the head was taught on other backbones."""
-    return _apply(head, head.edge, edge, "edge"), _apply(head, head.server, server, "server")
+    return edge_with_head(head, edge), server_with_head(head, server)
 
 
-def _apply(head: Head, side: HeadSide, model: Model, role: str) -> Model:
-    found = backbone_digest(model)
+def edge_with_head(head: Head, edge: Model, backbone: str | None = None) -> Model:
+    """The edge model with the classes of the head; `backbone`: its digest, where it is known. Raises UsageError."""
+    check_side(head.edge, edge, "edge", backbone)
+    return with_classes(edge, head.classes, readout(head.edge), head)
+
+
+def server_with_head(head: Head, server: Model, backbone: str | None = None) -> Model:
+    """The server model with the classes of the head; `backbone`: its digest, where it is known. Raises UsageError."""
+    check_side(head.server, server, "server", backbone)
+    return with_classes(server, head.classes, readout(head.server), head)
+
+
+def check_side(side: HeadSide, model: Model, role: str, backbone: str | None = None) -> None:
+    """Raises UsageError unless this side of a head was taught on the backbone of the model. `role`: edge or server;
+    `backbone`: its digest, where it is known."""
+    found = backbone or backbone_digest(model)
     if side.card.backbone != found:
         raise UsageError(
             f"the head was taught on {role} model {side.card.model!r} with backbone {side.card.backbone}; this "
@@ -44,7 +58,6 @@ def _apply(head: Head, side: HeadSide, model: Model, role: str) -> Model:
             f"the head reads {side.weight.shape[1]} features ({side.card.reads}) of {role} model {model.name!r}, which "
             f"has {width}; teach again with this model"
         )
-    return with_classes(model, head.classes, readout(side), head)
 
 
 def readout(side: HeadSide) -> LinearReadout:

@@ -12,29 +12,33 @@ anywhere, so `read_head` checks every size before it allocates, and every number
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.numpy import save
 
 from sagelink.models.readout import Reads
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.types import UNKNOWN
+from sagelink.pipeline.types import UNKNOWN, TaughtClasses, fusion_weight
 
 Floats: TypeAlias = NDArray[np.float32]
 
 MAX_CLASSES = 1000
 _MAX_NAME = 100  # characters
 _MAX_FEATURES = 16_384
-_MAX_FILE_BYTES = 64_000_000
+MAX_HEAD_BYTES = 64_000_000
+FINGERPRINT_BYTES = 16
 _MAX_CARD_BYTES = 1_000_000
 _KEY = "sagelink_head"
 _FORBIDDEN = '/\\<>"'  # paths and HTML: names become folders, topics and page content
@@ -61,6 +65,7 @@ class UnknownCard(BaseModel):
 
     residual: float = Field(ge=0, allow_inf_nan=False)
     threshold: _Finite
+    reads: Reads = Field("token+mean", description="Features of the edge that the rule reads")
 
 
 class HeadCard(BaseModel):
@@ -103,6 +108,8 @@ def fault_of_names(names: Sequence[str]) -> str | None:
     for name in names:
         if not name or name != name.strip() or len(name) > _MAX_NAME:
             return f"class name {name!r}: accepted: 1 to {_MAX_NAME} characters, without spaces at the ends"
+        if name.startswith("."):
+            return f"class name {name!r} starts with a point; accepted: another start, because names become folders"
         for character in name:
             if character in _FORBIDDEN or unicodedata.category(character)[0] == "C":
                 return f"class name {name!r} contains {character!r}; accepted: no control characters, no {_FORBIDDEN}"
@@ -126,7 +133,7 @@ class HeadSide:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UnknownRule:
-    """Rejects pictures that are none of the classes, by features that the edge head reads.
+    """Rejects pictures that are none of the classes, by features of the edge (`UnknownCard.reads`).
 
     The score is the squared distance to the nearest class mean in whitened features. The whitening is a factor model of
     the covariance within classes: R directions with a variance each, and one variance for all others. A picture with a
@@ -139,11 +146,12 @@ class UnknownRule:
     residual: float  # 1 / variance of the other directions
     scale: Floats  # (R,) lengths of the rows of the basis
     threshold: float
+    reads: Reads = "token+mean"
 
     @classmethod
     def from_tensors(cls, basis: Floats, centre: Floats, means: Floats, card: UnknownCard) -> UnknownRule:
         lengths = np.linalg.norm(basis, axis=1).astype(np.float32)
-        return cls(basis, centre, means, card.residual, lengths, card.threshold)
+        return cls(basis, centre, means, card.residual, lengths, card.threshold, card.reads)
 
     def scores(self, features: Floats) -> Floats:
         """(B, F) to (B,)."""
@@ -155,10 +163,11 @@ class UnknownRule:
         return np.asarray(near + self.residual * rest, np.float32)
 
     def rejects(self, features: Floats) -> NDArray[np.bool_]:
+        """(B, F) to (B,)."""
         return np.asarray(self.scores(features) > self.threshold)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Head:
     """A loaded head file."""
 
@@ -166,6 +175,19 @@ class Head:
     edge: HeadSide
     server: HeadSide
     unknown: UnknownRule | None = None
+    content: bytes | None = None  # of the file that it was read from
+
+    def file_content(self) -> bytes:
+        """The content of the head file."""
+        return self.content or head_bytes(self)
+
+    @cached_property
+    def taught(self) -> TaughtClasses:
+        """What a frame that is scored with this head carries."""
+        card = self.card
+        return TaughtClasses(
+            fingerprint_of(self.file_content()), card.classes, card.gate_bits, card.overlap, card.weights
+        )
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -173,8 +195,12 @@ class Head:
 
     def fusion_weight(self, sizes: NDArray[np.float64]) -> NDArray[np.float64]:
         """Weights of the server's answers to messages of these sizes in bytes."""
-        known, weights = zip(*self.card.weights, strict=True)
-        return np.asarray(np.interp(np.log(sizes), np.log(known), weights), np.float64)
+        return fusion_weight(self.card.weights, sizes)
+
+
+def fingerprint_of(content: bytes) -> bytes:
+    """Names a head file by its content: BLAKE2b, FINGERPRINT_BYTES bytes."""
+    return hashlib.blake2b(content, digest_size=FINGERPRINT_BYTES, person=b"sagelink-head").digest()
 
 
 def head_bytes(head: Head) -> bytes:
@@ -208,6 +234,15 @@ def write_head(head: Head, path: Path) -> int:
     return len(content)
 
 
+def is_head_file(path: Path) -> bool:
+    """Whether the file is a head, of any version, perhaps damaged: its first tensor header says so."""
+    try:
+        with safe_open(path, "np") as file:
+            return _KEY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
 def read_head(path: Path) -> Head:
     """Raises UsageError for a file that is missing, damaged, too large, or holds anything unexpected."""
     where = f"head file {str(path)!r}"
@@ -215,25 +250,21 @@ def read_head(path: Path) -> Head:
         size = path.stat().st_size
         if not path.is_file():
             raise UsageError(f"{where} is not a file; accepted: a file that `sagelink teach` wrote")
-        if size > _MAX_FILE_BYTES:
-            raise UsageError(f"{where} has {size} bytes; accepted: up to {_MAX_FILE_BYTES}")
-        with safe_open(path, "np") as file:
-            card = _read_card(file.metadata() or {}, where)
-            shapes = _shapes(card)
-            keys = set(file.keys())
-            if keys != set(shapes):
-                odd = min(keys ^ set(shapes))
-                raise UsageError(f"{where} {'lacks' if odd in shapes else 'holds an unknown'} tensor {odd!r}")
-            slices = {key: file.get_slice(key) for key in shapes}
-            found = {key: (tuple(part.get_shape()), part.get_dtype()) for key, part in slices.items()}
-            _check_shapes(found, shapes, where)
-            tensors = {key: file.get_tensor(key).astype(np.float32) for key in shapes}
+        if size > MAX_HEAD_BYTES:
+            raise UsageError(f"{where} has {size} bytes; accepted: up to {MAX_HEAD_BYTES}")
+        content = path.read_bytes()
     except FileNotFoundError:
         raise UsageError(f"{where} does not exist; `sagelink teach` writes such files") from None
-    except (SafetensorError, OSError) as error:
-        raise UsageError(
-            f"{where} is damaged or not a head file: {error}; accepted: a file of `sagelink teach`"
-        ) from None
+    except OSError as error:
+        raise UsageError(f"{where} cannot be read: {error.strerror}") from None
+    return parse_head(content, where)
+
+
+def parse_head(content: bytes, where: str) -> Head:
+    """The head in the bytes of a file. `where`: names them in errors. Raises UsageError as `read_head` does."""
+    if len(content) > MAX_HEAD_BYTES:
+        raise UsageError(f"{where} has {len(content)} bytes; accepted: up to {MAX_HEAD_BYTES}")
+    card, tensors = _parse(content, where)
     for key, value in tensors.items():
         if not np.isfinite(value).all():
             raise UsageError(f"{where}: {key!r} holds numbers that are not finite")
@@ -245,7 +276,27 @@ def read_head(path: Path) -> Head:
     if card.unknown is not None:
         basis, centre, means = (tensors[f"unknown.{part}"] for part in ("basis", "centre", "means"))
         rule = UnknownRule.from_tensors(basis, centre, means, card.unknown)
-    return Head(card, edge, server, rule)
+    return Head(card, edge, server, rule, content)
+
+
+def _parse(content: bytes, where: str) -> tuple[HeadCard, dict[str, Floats]]:
+    """The card and the tensors; no tensor is converted before all types and shapes are right."""
+    try:
+        parts = dict(deserialize(content))  # type: ignore[no-untyped-call]
+        metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__") or {}
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise UsageError(
+            f"{where} is damaged or not a head file: {error}; accepted: a file of `sagelink teach`"
+        ) from None
+    card = _read_card(metadata, where)
+    shapes = _shapes(card)
+    if parts.keys() != shapes.keys():
+        odd = min(parts.keys() ^ shapes.keys())
+        raise UsageError(f"{where} {'lacks' if odd in shapes else 'holds an unknown'} tensor {odd!r}")
+    _check_shapes({key: (tuple(part["shape"]), str(part["dtype"])) for key, part in parts.items()}, shapes, where)
+    return card, {
+        key: np.frombuffer(part["data"], "<f2").reshape(part["shape"]).astype(np.float32) for key, part in parts.items()
+    }
 
 
 def _read_card(metadata: Mapping[str, str], where: str) -> HeadCard:
@@ -288,5 +339,3 @@ def _check_shapes(found: Mapping[str, tuple[tuple[int, ...], str]], expected: Ma
         rank, width = found["unknown.basis"][0]
         if found["unknown.centre"][0] != (width,) or found["unknown.means"][0][1] != rank:
             raise UsageError(f"{where}: the shapes of its 'unknown' tensors do not fit each other")
-        if width != found["edge.weight"][0][1]:
-            raise UsageError(f"{where}: 'unknown.basis' and 'edge.weight' are for different features")

@@ -94,6 +94,11 @@ class Model:
         """Whether the model has no weights at all, not even a patch embedding."""
         return bool(self.vit.patch_embed.proj.weight.is_meta)
 
+    @property
+    def can_compute(self) -> bool:
+        """Whether the model has all its weights; an outline may have its patch embedding only."""
+        return not any(weight.is_meta for weight in self.vit.parameters())
+
     def embedding(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The patch embedding of raw pixels, including normalisation: matrix (p * p * 3, D) and bias (D,).
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from sagelink.models import loading, vit
-from sagelink.models.apply_head import apply_head
+from sagelink.models.apply_head import apply_head, edge_with_head
+from sagelink.models.further_heads import NamedHead
 from sagelink.models.head import read_head
 from sagelink.models.loading import Model
 from sagelink.models.runtimes import with_runtime
@@ -21,6 +22,7 @@ class Pair:
 
     edge: Model
     server: Model
+    further: tuple[NamedHead, ...] = ()  # heads that answer at the edge, besides the one of the pair
 
     @classmethod
     def load_backbones(cls, config: Config) -> Pair:
@@ -34,8 +36,9 @@ class Pair:
     def load(cls, config: Config) -> Pair:
         """Raises UsageError if a model cannot be loaded, or if the two do not fit together.
 
-        With `head` set, both get the classes of the head file. With `ship.server` set, the server
-        model is an outline without weights. The edge model gets the runtime of the configuration.
+        With `head` set, both get the classes of the head file, and the heads in `heads` are loaded for the edge. With
+        `ship.server` set, the server model is an outline without weights. The edge model gets the runtime of the
+        configuration.
         """
         pair = cls._load(config)
         edge = with_runtime(pair.edge, config.edge, config.select.importance, config.threads)
@@ -43,14 +46,19 @@ class Pair:
 
     @classmethod
     def _load(cls, config: Config) -> Pair:
-        if config.head is not None:
+        head = None if config.head is None else read_head(config.head)
+        if head is not None and not config.ship.server:
             backbones = cls.load_backbones(config)
-            return cls(*apply_head(read_head(config.head), backbones.edge, backbones.server))
+            further = tuple(NamedHead.load(name, path, backbones.edge) for name, path in config.heads.items())
+            return cls(*apply_head(head, backbones.edge, backbones.server), further)
         torch.set_num_threads(config.threads)
         edge = loading.load(config.edge, config.edge_model)
         vit.check_attention(edge.vit, edge.name)
-        if config.ship.server:  # the weights are at the server
-            return cls(edge, loading.outline(config.server, config.server_model, edge.labels))
+        further = tuple(NamedHead.load(name, path, edge) for name, path in config.heads.items())
+        if head is not None:
+            edge = edge_with_head(head, edge)
+        if config.ship.server:  # the weights are at the server, which checks its side of the head
+            return cls(edge, loading.outline(config.server, config.server_model, edge.labels), further)
         server = loading.load(config.server, config.server_model)
         if len(edge.labels) != len(server.labels):
             raise UsageError(

@@ -10,9 +10,11 @@ here accept both, so all callers work with either. Features are taken after the 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,6 +22,7 @@ from torch.nn import functional as F
 from sagelink.models.pull_back import pull_back
 
 Reads = Literal["token", "mean", "token+mean"]
+Number = TypeVar("Number", np.float32, np.float64)
 
 
 class LinearReadout(nn.Module):
@@ -67,9 +70,17 @@ def features_of(network: VisionTransformer, tokens: Tensor, reads: Reads, presen
 
 
 def read_features(network: VisionTransformer, tokens: Tensor) -> Tensor | None:
-    """What a taught classifier reads of final tokens (B, P + N, D); None for another classifier."""
-    head = network.head
-    return features_of(network, tokens, head.reads) if isinstance(head, LinearReadout) else None
+    """All that a head can read of final tokens (B, P + N, D): class token and mean of the units, (B, 2 D).
+
+    None for a network without a taught classifier.
+    """
+    return features_of(network, tokens, "token+mean") if isinstance(network.head, LinearReadout) else None
+
+
+def part_of(features: NDArray[Number], reads: Reads) -> NDArray[Number]:
+    """(R, F) of (R, 2 D), the class token followed by the mean of the units."""
+    half = features.shape[1] // 2
+    return {"token": features[:, :half], "mean": features[:, half:], "token+mean": features}[reads]
 
 
 def logits_of(network: VisionTransformer, tokens: Tensor, present: Tensor | None = None) -> Tensor:

@@ -40,7 +40,7 @@ class Features:
     importance: Tensor  # (B, N)
     embeddings: Tensor  # (B, N, D) unit tokens after the final norm
     class_token: Tensor  # (B, D) after the final norm
-    read: Tensor | None = None  # (B, F) what a taught classifier reads; None for another classifier
+    read: Tensor | None = None  # (B, 2 D) what heads can read (`models.readout`); None without a head
 
 
 class ComputedPass(Protocol):

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import AsyncIterator, Callable
 
-from sagelink.monitor.dashboard_routes import dashboard_app
+from sagelink.monitor.dashboard_routes import dashboard_app, label_app
+from sagelink.monitor.label_desk import LabelDesk
 from sagelink.monitor.run_view import RunView
 from sagelink.net.access_guard import require_secret
 from sagelink.net.http import listen, parse_address, serve_http
 from sagelink.pipeline.config import DashboardConfig
 from sagelink.pipeline.credentials import check_token_length
+from sagelink.pipeline.tasks import background
 from sagelink.pipeline.threads import Worker
 
+log = logging.getLogger(__name__)
+
+_SAMPLE_S = 0.25
 _TOKEN_VARIABLE = "SAGELINK_DASHBOARD_TOKEN"  # noqa: S105 (its name)
 
 
@@ -24,7 +31,7 @@ def check_dashboard(config: DashboardConfig) -> None:
     host, port = parse_address(config.address, "dashboard.address")
     require_secret(
         host,
-        _token(config),
+        dashboard_token(config),
         "token",
         f"dashboard.address {config.address!r}",
         f"Set dashboard.token, or {_TOKEN_VARIABLE} in the environment",
@@ -32,7 +39,7 @@ def check_dashboard(config: DashboardConfig) -> None:
     listen(host, port).close()
 
 
-def _token(config: DashboardConfig) -> str | None:
+def dashboard_token(config: DashboardConfig) -> str | None:
     """The token that viewers need; None without one. Raises UsageError for one that is too short to be a secret."""
     token = config.token.get_secret_value() if config.token else os.environ.get(_TOKEN_VARIABLE) or None
     if token is not None:
@@ -47,9 +54,43 @@ async def serve_dashboard(config: DashboardConfig, run: RunView, report: Callabl
     host, port = parse_address(config.address, "dashboard.address")
     encoder = Worker("dashboard")
     try:
-        async with serve_http(dashboard_app(run, encoder, _token(config)), host, port) as (host, port):
-            url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+        app = dashboard_app(run, encoder, dashboard_token(config))
+        async with serve_http(app, host, port) as (host, port), background(_sample_frames(run, encoder)):
+            url = page_url(host, port)
             report(f"dashboard: {url}")
             yield url
     finally:
         encoder.close()
+
+
+@contextlib.asynccontextmanager
+async def serve_labels(config: DashboardConfig, desk: LabelDesk, report: Callable[[str], None]) -> AsyncIterator[str]:
+    """Serves the labelling page alone while the body runs; as `serve_dashboard`."""
+    assert config.address is not None
+    host, port = parse_address(config.address, "dashboard.address")
+    worker = Worker("labels")
+    try:
+        async with serve_http(label_app(desk, worker, dashboard_token(config)), host, port) as (host, port):
+            url = page_url(host, port)
+            report(f"label on {url} (Ctrl-C ends)")
+            yield url
+    finally:
+        worker.close()
+
+
+def page_url(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
+async def _sample_frames(run: RunView, encoder: Worker) -> None:
+    """Stores a full frame of each camera from time to time, for labels."""
+    failed = False
+    while run.recent is not None:
+        await asyncio.sleep(_SAMPLE_S)
+        verdicts = [verdict for _, verdict in run.feed.latest().values()]
+        try:
+            await encoder.call(run.recent.sample, verdicts)
+        except Exception as error:  # labels must not end a run
+            if not failed:
+                log.warning("event=frames_not_stored error=%r", error)
+            failed = True

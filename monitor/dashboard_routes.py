@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp
 
 from sagelink.monitor.dashboard_viewers import MAX_VIEWERS, DashboardViewer, ViewerHub
 from sagelink.monitor.freshness import silences
+from sagelink.monitor.label_desk import LabelDesk
+from sagelink.monitor.label_routes import label_routes
 from sagelink.monitor.previews import evidence_png, heat, jpeg
 from sagelink.monitor.run_view import RunView
 from sagelink.monitor.verdict_feed import FrameDetails
@@ -54,23 +57,14 @@ def dashboard_app(
     `encoder`: the thread that encodes pictures. `token`: required of viewers; None for a loopback address.
     `wrong_token_s`: delay after a wrong token, in seconds, against guessing.
     """
-    guesses = GuessLimit()
-    api, login = RunApi(run, encoder), LoginPage(token, wrong_token_s, guesses)
+    api = RunApi(run, encoder)
     hub = ViewerHub(run, encoder, max_viewers=max_viewers)
     files = static_files(_STATIC)
-
-    async def page(_: Request) -> Response:
-        return files["index.html"]
-
-    async def static(request: Request) -> Response:
-        return files.get(request.path_params["path"]) or PlainTextResponse("not found\n", 404)
 
     async def stream(socket: Any) -> None:
         await hub.serve(DashboardViewer(socket))
 
-    routes = [
-        Route("/", page),
-        Route("/login", login.respond, methods=["GET", "POST"]),
+    routes: list[BaseRoute] = [
         Route("/api/stats", api.stats),
         Route("/api/budget", api.change, methods=["POST"]),
         Route("/api/gate", api.change, methods=["POST"]),
@@ -79,9 +73,39 @@ def dashboard_app(
         Route("/healthz", api.healthy),
         Route("/readyz", api.ready),
         WebSocketRoute("/ws", stream),
+    ]
+    if run.labels is not None:
+        routes += label_routes(run.labels, encoder, files["label.html"])
+    return guarded_app(routes, files, files["index.html"], token, wrong_token_s)
+
+
+def label_app(desk: LabelDesk, encoder: Worker, token: str | None, wrong_token_s: float = _WRONG_TOKEN_S) -> ASGIApp:
+    """The labelling page alone, for frames that were recorded."""
+    files = static_files(_STATIC)
+    return guarded_app(
+        label_routes(desk, encoder, files["label.html"]), files, files["label.html"], token, wrong_token_s
+    )
+
+
+def guarded_app(
+    routes: Sequence[BaseRoute], files: Mapping[str, Response], page: Response, token: str | None, wrong_token_s: float
+) -> ASGIApp:
+    """An application with a page, its files, a login and an access guard. `files`: by path below `/static/`."""
+    guesses = GuessLimit()
+    login = LoginPage(token, wrong_token_s, guesses)
+
+    async def show(_: Request) -> Response:
+        return page
+
+    async def static(request: Request) -> Response:
+        return files.get(request.path_params["path"]) or PlainTextResponse("not found\n", 404)
+
+    shared = [
+        Route("/", show),
+        Route("/login", login.respond, methods=["GET", "POST"]),
         Route("/static/{path:path}", static),
     ]
-    return AccessGuard(Starlette(routes=routes), token, _PUBLIC, guesses)
+    return AccessGuard(Starlette(routes=[*shared, *routes]), token, _PUBLIC, guesses)
 
 
 class LoginPage:

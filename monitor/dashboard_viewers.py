@@ -132,9 +132,15 @@ class ViewerHub:
         camera = verdict.frame.camera
         latest = self._encoded.get(camera)
         if latest is None or (latest[0] < number and latest[1].done()):
-            call = self._encoder.call(live_picture, number, verdict, self._run.grid, self._run.resize)
+            call = self._encoder.call(self._encode, number, verdict)
             latest = self._encoded[camera] = (number, asyncio.create_task(call))
         return await asyncio.shield(latest[1])
+
+    def _encode(self, number: int, verdict: Verdict) -> bytes:
+        """Codes a live picture; who sees it may label it, so the full frame is stored too."""
+        if self._run.recent is not None:
+            self._run.recent.keep(verdict)
+        return live_picture(number, verdict, self._run.grid, self._run.resize)
 
 
 def _text(kind: str, values: dict[str, Any]) -> str:

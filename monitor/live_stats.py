@@ -163,7 +163,8 @@ class LiveStats:
     def snapshot(self, labels: tuple[str, ...], health: Mapping[str, Mapping[str, object] | None]) -> dict[str, Any]:
         """The state as plain JSON values; docs/dashboard.md lists the keys.
 
-        `labels`: class names by class id. `health`: of each camera by name; None for a source that cannot fail.
+        `labels`: names of the model's own classes. `health`: of each camera by name; None for a source that cannot
+        fail.
         """
         now_s = self._clock_s()
         idle = CameraActivity(self._began_s)
@@ -224,7 +225,7 @@ def _camera_state(camera: CameraActivity, labels: tuple[str, ...], now_s: float)
         "drop": last.drop,
         "units": len(last.units),
         "wire_bits": last.wire_bits,
-        "revised_from": labels[last.revised_from.class_id] if last.revised_from else None,
+        "revised_from": last.labels(labels)[last.revised_from.class_id] if last.revised_from else None,
         "now": _newest_answer(camera.newest, labels),
     }
 

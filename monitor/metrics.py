@@ -5,6 +5,7 @@ The caller passes the registry, so that tests and several runs do not share one.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter as Count
 from collections.abc import Collection, Iterator
 
@@ -55,6 +56,20 @@ class ServerMetrics:
         self.forgotten = Counter(
             "sagelink_server_forgotten", "Delta messages whose reference this server does not have", registry=registry
         )
+        self.heads = Gauge("sagelink_server_heads", "Heads in memory", registry=registry)
+        self.head_bytes = Gauge("sagelink_server_head_bytes", "Size of the heads in memory", registry=registry)
+        self.head_answers = Counter(
+            "sagelink_server_head_answers",
+            "Answers by head, of the heads in memory: id and first classes",
+            ["head"],
+            registry=registry,
+        )
+        self.edge_answers = Counter(
+            "sagelink_server_edge_answers",
+            "Answers to messages that hold the edge's own answer, by whether it is the server's first class",
+            ["same"],
+            registry=registry,
+        )
         self.connected = Gauge(
             "sagelink_server_connected", "1 while the server is connected to its broker, else 0", registry=registry
         )
@@ -73,6 +88,11 @@ class ServerMetrics:
         self.batch_seconds = Histogram(
             "sagelink_server_batch_seconds", "Time to decode and classify a batch", buckets=_SECONDS, registry=registry
         )
+
+    def forget_head(self, label: str) -> None:
+        """Ends the counter of a head that is no longer in memory."""
+        with contextlib.suppress(KeyError):
+            self.head_answers.remove(label)
 
 
 class EdgeMetrics:

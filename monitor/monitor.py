@@ -5,18 +5,23 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from sagelink.models.loading import Model, is_imagenet
 from sagelink.models.pair import Pair
 from sagelink.monitor.dashboard import serve_dashboard
 from sagelink.monitor.home_assistant import publish_to_home_assistant
+from sagelink.monitor.label_desk import LabelDesk
 from sagelink.monitor.metrics import EdgeMetrics, GraphCollector
+from sagelink.monitor.recent_frames import RecentFrames
 from sagelink.monitor.run_view import RunView
 from sagelink.monitor.verdict_feed import VerdictFeed
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.graph import Graph
+from sagelink.pipeline.types import Verdict
 from sagelink.pipeline.urls import host_name
 from sagelink.stages.confidence_gate import policy_names
 from sagelink.stages.evidence_encoder import canvas_of
@@ -40,8 +45,10 @@ class Monitor:
         live: bool,
         own_budget_cameras: Collection[str] = (),
         report: Callable[[str], None] | None = None,
+        open_labels: Callable[[RecentFrames], LabelDesk] | None = None,
     ) -> None:
-        """`now` returns the state of the run as plain JSON values; `report` receives the dashboard's address."""
+        """`now` returns the state of the run as plain JSON values; `report` receives the dashboard's address.
+        `open_labels` makes what the page needs for labels, where there is a page."""
         self._config = config
         self._models = models
         self._cameras = cameras
@@ -49,6 +56,11 @@ class Monitor:
         self._control = control
         self._now = now
         self._report = report or log.info
+        self._recent: RecentFrames | None = None
+        self._labels: LabelDesk | None = None
+        if open_labels is not None and config.dashboard.address:
+            self._recent = RecentFrames(partial(own_labels, models.edge))
+            self._labels = open_labels(self._recent)
         self._feed = VerdictFeed(models.edge.labels, live, own_budget_cameras)
         self._metrics = EdgeMetrics(CollectorRegistry(), own_budget_cameras)
         self.count_recovered = self._metrics.count_recovered
@@ -61,6 +73,8 @@ class Monitor:
         view = self._view()
         self._metrics.registry.register(GraphCollector(graph))
         async with contextlib.AsyncExitStack() as stack:
+            if self._labels is not None:
+                stack.callback(self._labels.close)
             if config.dashboard.address:
                 await stack.enter_async_context(serve_dashboard(config.dashboard, view, self._report))
             if config.home_assistant.broker:
@@ -83,4 +97,11 @@ class Monitor:
             control=self._control,
             registry=self._metrics.registry,
             now=self._now,
+            labels=self._labels,
+            recent=self._recent,
         )
+
+
+def own_labels(edge: Model, verdict: Verdict) -> tuple[str, ...] | None:
+    """The classes of a verdict by class id; None where they are ImageNet's, which say nothing about the user's."""
+    return None if verdict.taught is None and is_imagenet(edge) else verdict.labels(edge.labels)

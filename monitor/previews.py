@@ -20,6 +20,7 @@ from sagelink.transport.codecs import Canvas, Patches, Tokens, codec_by_number
 from sagelink.transport.wire import decode_evidence
 
 _MAX_SIDE = 640  # pixels
+_SMALL = 150  # pixels
 _QUALITY = 75  # of a live picture
 _GREY = 127
 _CORRELATION = 0.95  # of neighbouring pixels
@@ -30,7 +31,7 @@ _LENGTH = struct.Struct("!I")
 def live_picture(number: int, verdict: Verdict, grid: UnitGrid, resize: Resize) -> bytes:
     """Binary message for the page: length of the header (32 bits, big-endian), header (JSON), JPEG of the frame.
 
-    Keys of the header: `n`, `camera`; `box`, the box of the sent grid (left, top, right, bottom as shares of the
+    Keys of the header: `n`, `camera`, `seq`; `box`, the box of the sent grid (left, top, right, bottom as shares of the
     picture); `side`, units per side; `units`, those sent; `edge_box`, the box of the grid that the edge scored;
     `importance`, see `heat`.
     """
@@ -43,6 +44,7 @@ def live_picture(number: int, verdict: Verdict, grid: UnitGrid, resize: Resize) 
     header = {
         "n": number,
         "camera": verdict.frame.camera,
+        "seq": verdict.frame.seq,
         "box": on_picture(verdict.crop),
         "side": grid.side,
         "units": verdict.units.tolist(),
@@ -65,6 +67,16 @@ def heat(importance: NDArray[np.float32]) -> str:
 def jpeg(pixels: Pixels, quality: int = 92) -> bytes:
     """RGB uint8 (H, W, 3) as JPEG."""
     ok, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    assert ok, "a JPEG of an uint8 picture can always be encoded"
+    return data.tobytes()
+
+
+def small_jpeg(picture: bytes) -> bytes:
+    """A JPEG scaled to a height of _SMALL pixels."""
+    pixels = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_REDUCED_COLOR_2)
+    assert pixels is not None, "a JPEG that was coded here can be decoded"
+    width = max(1, round(pixels.shape[1] * _SMALL / pixels.shape[0]))
+    ok, data = cv2.imencode(".jpg", cv2.resize(pixels, (width, _SMALL), interpolation=cv2.INTER_AREA))
     assert ok, "a JPEG of an uint8 picture can always be encoded"
     return data.tobytes()
 

@@ -10,6 +10,8 @@ from prometheus_client import CollectorRegistry
 
 from sagelink.models.loading import UnitGrid
 from sagelink.models.preprocess import Resize
+from sagelink.monitor.label_desk import LabelDesk
+from sagelink.monitor.recent_frames import RecentFrames
 from sagelink.monitor.verdict_feed import VerdictFeed
 from sagelink.stages.run_control import Control
 from sagelink.transport.codecs import Canvas
@@ -29,3 +31,5 @@ class RunView:
     control: Control
     registry: CollectorRegistry
     now: Callable[[], dict[str, Any]]  # the state of the run as plain JSON values, for the page and for /api/stats
+    labels: LabelDesk | None = None  # None: nothing on the page is about labels
+    recent: RecentFrames | None = None  # the frames of `labels`

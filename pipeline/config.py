@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from sagelink.pipeline.accepted import Accepts
-from sagelink.pipeline.credentials import redact
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.event_config import EventsConfig
 from sagelink.pipeline.quantities import Duration, FrameSize, Rate, Size
 from sagelink.pipeline.urls import is_webrtc
 
@@ -82,6 +82,11 @@ Weights = Annotated[
 ]
 
 
+Heads = Annotated[
+    dict[CameraName, Path], Accepts("mapping of a name to a head file", "{weather: weather.head, gate: gate.head}")
+]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
@@ -123,6 +128,9 @@ class CameraOptions(_Section):
     open_timeout: Duration = Field(10.0, description="Maximum time for a camera to open")
     read_timeout: Duration = Field(10.0, description="A camera that sends no frame for this long is reconnected")
     stall_after: Duration = Field(2.0, description="A camera that sends no frame for this long is reported as stalled")
+    heads: tuple[str, ...] | None = Field(
+        None, description="Names of the further heads in `heads` that answer for this camera; empty: all of them"
+    )
     token_file: Path | None = Field(
         None,
         description="File with the token that a peer must send to a webrtc: source; SAGELINK_PUSH_TOKEN overrides it",
@@ -222,7 +230,8 @@ class VideoConfig(_Section):
     zoom: bool | None = Field(
         None,
         description="Score a zoomed crop of the important part in two of three frames, and send that crop; empty: yes, "
-        "unless a model is from the demo pair, which recognises objects at one size only. Always off with "
+        "unless a model is from the demo pair, which recognises objects at one size only, or a head is given, whose "
+        "classes may depend on the whole view. Always off with "
         "`select.memory`, which needs the same view in every frame",
     )
     still_interval: Duration | None = Field(
@@ -298,6 +307,10 @@ class ShipConfig(_Section):
         "",
         description="Address: of the broker, mqtt://host:port or mqtts://host:port; or of the server, "
         "webrtc+http://host:port or webrtc+https://host:port; empty: the server model runs in this process",
+    )
+    edge_answer: bool = Field(
+        False,
+        description="Messages also hold the edge's own answer (4 bytes more), which servers compare with theirs",
     )
     in_flight: int = Field(2, ge=1, le=64, description="Maximum number of messages without a reply")
     deadline: Duration = Field(
@@ -408,6 +421,16 @@ class ServeConfig(_Section):
     memory: Size | None = Field(
         256_000_000, description="Memory for units of cameras that use delta coding (`select.memory`); empty: none"
     )
+    heads: Path | None = Field(
+        None,
+        description="Folder in which heads (own classes) of cameras are kept, so that they need not be sent again "
+        "after a restart; empty: memory only",
+    )
+    head_memory: Size = Field(
+        64_000_000,
+        description="Memory for heads: one of 10 classes for DeiT-Base needs 40 to 70 kB; beyond it, a head that no "
+        "frame has used for a minute leaves, or a further head is refused",
+    )
     queue: int = Field(
         4, ge=1, le=64, description="Maximum number of waiting frames per camera; a further one displaces the oldest"
     )
@@ -480,6 +503,17 @@ class DashboardConfig(_Section):
     )
 
 
+class LabelsConfig(_Section):
+    """Pictures that people label on the dashboard, and what a head is taught with there."""
+
+    folder: Path | None = Field(
+        None, description="Folder for the labelled pictures, one folder a class; empty: `labels` in `output.out`"
+    )
+    pictures: tuple[Path, ...] = Field(
+        (), description="Further folders of labelled pictures, such as those that `head` was taught with"
+    )
+
+
 class HomeAssistantConfig(_Section):
     """Reports to Home Assistant over MQTT, with the user name and the certificates of `mqtt`."""
 
@@ -503,8 +537,18 @@ class Config(_Section):
     )
     head: Path | None = Field(
         None,
-        description="Head file of `sagelink teach`: your own classes instead of the model's; needs an empty "
-        "`ship.server`",
+        description="Head file of `sagelink teach`: your own classes instead of the model's; a server in another "
+        "process gets it over the link, once",
+    )
+    heads: Heads = Field(
+        {},
+        description="Further head files by name: each adds the edge's answer to `heads` in the results. Without "
+        "`head`, the first of them takes its place",
+    )
+    head_folder: Path | None = Field(
+        None,
+        description="Folder in which the heads are kept that cameras get while a run goes on (`sagelink head push`, "
+        "dashboard): the next run begins with them; empty: they hold until the run ends",
     )
     capture: CaptureConfig = CaptureConfig()
     cameras: Cameras = Field((), description="Several cameras, instead of `capture.source`")
@@ -521,7 +565,9 @@ class Config(_Section):
     serve: ServeConfig = ServeConfig()
     fuse: FuseConfig = FuseConfig()
     output: OutputConfig = OutputConfig()
+    events: EventsConfig = EventsConfig()
     dashboard: DashboardConfig = DashboardConfig()
+    labels: LabelsConfig = LabelsConfig()
     home_assistant: HomeAssistantConfig = HomeAssistantConfig()
 
     @model_validator(mode="before")
@@ -536,20 +582,31 @@ class Config(_Section):
         cameras = [shared | camera if isinstance(camera, dict) else camera for camera in tree["cameras"]]
         return tree | {"cameras": cameras}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _first_head(cls, tree: Any) -> Any:
+        """Without `head`, the first of `heads` decides: it selects evidence, and the server has it too."""
+        heads = tree.get("heads") if isinstance(tree, dict) else None
+        if not isinstance(heads, dict) or not heads or tree.get("head") is not None:
+            return tree
+        (_, first), *further = heads.items()
+        return tree | {"head": first, "heads": dict(further)}
+
+    @model_validator(mode="after")
+    def _heads_of_cameras(self) -> Config:
+        for camera in (self.capture, *self.cameras):
+            if unknown := [name for name in camera.heads or () if name not in self.heads]:
+                raise ValueError(
+                    f"heads of a camera: unknown {unknown[0]!r}; accepted: {', '.join(self.heads) or 'none'}, the "
+                    "further heads in `heads`"
+                )
+        return self
+
     @model_validator(mode="after")
     def _memory_where_it_works(self) -> Config:
         if self.select.memory is not None and self.uses_datagrams:
             raise ValueError(
                 "select.memory: WebRTC may lose parts of a message; accepted with WebRTC: empty; or use an MQTT server"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _head_in_this_process(self) -> Config:
-        if self.head is not None and self.ship.server:
-            raise ValueError(
-                f"head: a server in another process cannot get your classes yet; accepted with a head: `ship.server` "
-                f"empty, so that the server model runs in this process; got {redact(self.ship.server)!r}"
             )
         return self
 
@@ -585,7 +642,7 @@ class Config(_Section):
         """Whether the edge zooms into parts of frames when it tracks scenes."""
         zoom = self.video.zoom
         if zoom is None:
-            zoom = not {self.edge_model, self.server_model} & {*MODEL_PAIRS["demo"]}
+            zoom = self.head is None and not {self.edge_model, self.server_model} & {*MODEL_PAIRS["demo"]}
         return zoom and self.select.memory is None
 
     @property

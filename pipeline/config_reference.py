@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from sagelink.pipeline.accepted import accepted
 from sagelink.pipeline.config import MODEL_PAIRS, CameraConfig, Config
+from sagelink.pipeline.event_config import EventRule
 
 _INTRO = """# Configuration
 
@@ -42,6 +43,9 @@ def reference() -> str:
         if name == "capture":
             own = ("name", "source", "weight", "min_share", "budget")
             parts += ["\n## `cameras`\n", f"A list. {CameraConfig.__doc__}\n", _table(CameraConfig, own)]
+        if name == "events":
+            rule = _table(EventRule, EventRule.model_fields)
+            parts += ["\n### `events.rules`\n", f"A list. {EventRule.__doc__}\n", rule]
     parts += ["\n## Pairs of models\n\n| `models` | edge | server |\n|---|---|---|"]
     for name, pair in MODEL_PAIRS.items():
         parts.append(f"| `{name}` | `{pair.edge}` | `{pair.server}` |")
@@ -72,6 +76,8 @@ def _default(section: type[BaseModel], key: str) -> str:
             return f"`{str(value).lower()}`"
         case float():
             return f"`{value:g}`"
+        case [{"name": name}]:
+            return f"one rule, `{name}`, with the defaults below"
     return f"`{value}`"
 
 

@@ -16,6 +16,11 @@ class OverheadLog:
         self._recorded = recorded
         self._new: deque[tuple[float, int]] = deque()
 
+    @property
+    def limit_bits(self) -> int | None:
+        """Limit of a window; None without one."""
+        return self._budget.limit_bits
+
     def charge(self, now_s: float, bits: int) -> bool:
         """Charges overhead; False if it exceeds the allowance. Bits above the limit of a window are not charged."""
         charged = bits if self._budget.limit_bits is None else min(bits, self._budget.limit_bits)

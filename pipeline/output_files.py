@@ -10,8 +10,9 @@ from tempfile import TemporaryDirectory
 
 from sagelink.pipeline.errors import SagelinkError, UsageError
 
-RESULTS, SUMMARY, PICTURES = "results.jsonl", "summary.json", "pictures"  # of a run
+RESULTS, EVENTS, SUMMARY, PICTURES = "results.jsonl", "events.jsonl", "summary.json", "pictures"  # of a run
 FRAMES, MESSAGES, CONFIG = "frames.jsonl", "messages.bin", "config.yaml"  # of a recording
+HEADS = "[0-9a-f]" * 32 + ".head"  # of a recording, as a pattern
 REPORT, REPORT_PLOTS = "report.html", ("bits", "verdicts", "latency", "accuracy")  # of `sagelink report`
 MARKER, RUNS = ".sagelink-run", "runs"  # mark of a run folder; its subfolder of earlier runs
 

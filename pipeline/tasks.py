@@ -12,7 +12,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-# Before Python 3.12, `asyncio.wait_for` (used by aiomqtt) loses a cancellation that arrives together with its result.
+# Before Python 3.13, a task group loses a cancellation that arrives together with the error of one of its tasks.
 _CANCEL_AGAIN_S = 1.0
 
 

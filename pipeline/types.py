@@ -11,6 +11,7 @@ A frame that is not offloaded leaves this chain early as `EdgeOnly`, with the re
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal, TypeAlias
@@ -23,6 +24,7 @@ Units: TypeAlias = NDArray[np.intp]  # (K,) row-major unit indices
 Box: TypeAlias = tuple[float, float, float, float]  # left, top, right, bottom
 
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+HEAD_ID_BYTES = 4
 UNKNOWN = "unknown"  # label of a verdict on a picture of none of the taught classes
 
 
@@ -104,6 +106,44 @@ class Answer:
         return cls.from_log_probs((shifted - np.log(np.exp(shifted).sum())).astype(np.float32))
 
 
+def fusion_weight(weights: Sequence[tuple[int, float]], sizes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Interpolates `weights`, pairs of message bytes (rising) and weight, at `sizes` (bytes), on a scale of their
+    logarithm."""
+    known, values = zip(*weights, strict=True)
+    return np.asarray(np.interp(np.log(sizes), np.log(known), values), np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class TaughtClasses:
+    """The classes of a head file, with the numbers of it that the stages need. A frame keeps those it was scored with,
+    so a head can be replaced between two frames."""
+
+    fingerprint: bytes  # 16 bytes: of the head file
+    labels: tuple[str, ...]
+    gate_bits: float  # default threshold of the min-entropy gate
+    overlap: float  # how alike the errors of edge and server are
+    weights: tuple[tuple[int, float], ...]  # fusion weight of the server's answer by message bytes, rising
+
+    @property
+    def head_id(self) -> bytes:
+        """The bytes that name the head in messages."""
+        return self.fingerprint[:HEAD_ID_BYTES]
+
+    def fusion_weight(self, sizes: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Weights of the server's answers to messages of these sizes in bytes."""
+        return fusion_weight(self.weights, sizes)
+
+
+@dataclass(frozen=True, slots=True)
+class HeadAnswer:
+    """The edge's answer by a further head: classes of its own on the same features."""
+
+    head: str  # name of the head
+    label: str  # name of the class, or `UNKNOWN`
+    class_id: int | None  # None if it is unknown
+    prob: float  # of the most likely class
+
+
 @dataclass(frozen=True, slots=True)
 class EdgeView:
     """The part of a frame that the edge model scored, and the features by which frames of a camera are compared."""
@@ -124,8 +164,15 @@ class Scored:
     embeddings: NDArray[np.float32]  # (N, D)
     edge_view: EdgeView
     score_ms: float
-    unknown: bool = False  # the picture is none of the taught classes
+    novelty: float = 0.0  # distance to the nearest taught class, over the limit; 0 without a head
+    further: tuple[HeadAnswer, ...] = ()  # by the further heads of the camera
+    taught: TaughtClasses | None = None  # of the answer; None: the model's own classes
     repeated: bool = False  # the picture has not changed: the scores are those of an earlier frame
+
+    @property
+    def unknown(self) -> bool:
+        """Whether the picture is none of the taught classes."""
+        return self.novelty > 1
 
     def trace(self) -> Trace:
         return replace(self.frame.trace(), scored=self)
@@ -253,7 +300,7 @@ class Reply:
 
     seq: int
     refusal: str | None  # reason why the evidence could not be used; then there are no classes
-    class_ids: tuple[int, ...]  # most likely first
+    class_ids: tuple[int, ...]  # of the message's head or the model's own classes, most likely first
     log_probs: tuple[float, ...]
     units: int  # number of units that the server classified
     server_ms: float  # from arrival to reply
@@ -375,11 +422,20 @@ class Verdict:
         """Class of the answer; None if it is unknown, or if there is no answer."""
         return None if self.answer is None or self.unknown else self.answer.class_id
 
-    def label(self, labels: tuple[str, ...]) -> str | None:
-        """Name of the class, `UNKNOWN`, or None if there is no answer."""
+    @property
+    def taught(self) -> TaughtClasses | None:
+        """The classes of the answers; None: the model's own classes, or no answer."""
+        return self.scored.taught if self.scored else None
+
+    def labels(self, own: tuple[str, ...]) -> tuple[str, ...]:
+        """Class names of all answers. `own`: names of the model's own classes."""
+        return self.taught.labels if self.taught else own
+
+    def label(self, own: tuple[str, ...]) -> str | None:
+        """Name of the class, `UNKNOWN`, or None if there is no answer. `own`: names of the model's own classes."""
         if self.answer is None:
             return None
-        return UNKNOWN if self.unknown else labels[self.answer.class_id]
+        return UNKNOWN if self.unknown else self.labels(own)[self.answer.class_id]
 
     @property
     def lost_units(self) -> int:

@@ -6,6 +6,7 @@ from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sagelink.server.head_store import ServerHead
 from sagelink.transport.link import Message, node_of
 
 _NODE_SHARE = 8  # one node may use this fraction of the bytes
@@ -29,6 +30,7 @@ class Waiting:
     seq: int
     units: int
     expires_s: float  # monotonic clock; a later answer is useless
+    head: ServerHead | None = None  # to answer with; None: the model's own classes
 
 
 class _NodeQueue:

@@ -14,7 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch.nn.utils.rnn import pad_sequence
 
 from sagelink.models.loading import Model
-from sagelink.models.readout import Reads, can_pad, features_of, logits_of
+from sagelink.models.readout import LinearReadout, Reads, can_pad, features_of, logits_of
 from sagelink.models.vit import embed_units, features_of_units, token_table
 from sagelink.server.batch import passes
 from sagelink.server.receive import Received
@@ -51,9 +51,13 @@ class Classifier:
         return self._model
 
     @torch.inference_mode()
-    def __call__(self, batch: Sequence[Received]) -> list[Top]:
-        """The most likely classes of each frame, in order."""
-        return self._by_passes(batch, self._classify)
+    def __call__(self, batch: Sequence[Received], heads: Sequence[LinearReadout | None] | None = None) -> list[Top]:
+        """The most likely classes of each frame, in order. Frames of different heads share the forward passes.
+
+        `heads`: the classifier of each frame; None: the one of the model.
+        """
+        asked = {id(received): head for received, head in zip(batch, heads or [None] * len(batch), strict=True)}
+        return self._by_passes(batch, lambda frames: self._classify(frames, [asked[id(frame)] for frame in frames]))
 
     @torch.inference_mode()
     def features(self, batch: Sequence[Received], reads: Reads) -> list[NDArray[np.float32]]:
@@ -89,12 +93,26 @@ class Classifier:
         short = received.size is not None and received.size <= partial.max_bytes
         return self._partial if short or len(received.units) <= partial.max_units else self._full
 
-    def _classify(self, frames: Sequence[Received]) -> list[Top]:
+    def _classify(self, frames: Sequence[Received], heads: Sequence[LinearReadout | None]) -> list[Top]:
         """Classifies frames of one network in one forward pass."""
-        logits = logits_of(self._network(frames[0]).vit, *self._final_tokens(frames))
-        log_probs = logits.float().log_softmax(1)
-        values, classes = log_probs.topk(min(TOP, log_probs.shape[1]))
-        return [(tuple(c), tuple(v)) for c, v in zip(classes.tolist(), values.tolist(), strict=True)]
+        network = self._network(frames[0]).vit
+        tokens, present = self._final_tokens(frames)
+        if not any(heads):
+            return _top(logits_of(network, tokens, present))
+        rows: dict[LinearReadout | None, list[int]] = {}
+        for row, head in enumerate(heads):
+            rows.setdefault(head, []).append(row)
+        features = {
+            reads: features_of(network, tokens, reads, present) for reads in {head.reads for head in heads if head}
+        }
+        tops: dict[int, Top] = {}
+        for head, places in rows.items():
+            if head is None:
+                logits = logits_of(network, tokens[places], None if present is None else present[places])
+            else:
+                logits = head(features[head.reads][places])
+            tops.update(zip(places, _top(logits), strict=True))
+        return [tops[row] for row in range(len(frames))]
 
     def _final_tokens(self, frames: Sequence[Received]) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Final tokens (B, P + K, D) of frames of one network, and which units are no padding (None: all)."""
@@ -123,3 +141,10 @@ class Classifier:
             next(embedded) if received.content.ndim > 2 else torch.from_numpy(received.content).to(device)
             for received in frames
         ]
+
+
+def _top(logits: torch.Tensor) -> list[Top]:
+    """The most likely classes of each row of logits (B, C)."""
+    log_probs = logits.float().log_softmax(1)
+    values, classes = log_probs.topk(min(TOP, log_probs.shape[1]))
+    return [(tuple(c), tuple(v)) for c, v in zip(classes.tolist(), values.tolist(), strict=True)]

@@ -13,6 +13,7 @@ from sagelink.transport.codecs import Canvas, Patches, Tokens, codec_by_number
 from sagelink.transport.delta_message import decode_delta, reference_name
 from sagelink.transport.wire import (
     DELTA_CODEC,
+    EdgeAnswer,
     EvidenceMessage,
     MalformedMessage,
     decode_bundle,
@@ -33,6 +34,7 @@ class Received:
     size: int | None = None  # bytes of the message; None where they say nothing about the amount of evidence
     name: bytes | None = None  # under which its units are to be stored
     forgotten: bool = False  # a delta message whose reference is not stored
+    edge_answer: EdgeAnswer | None = None
 
 
 def receive(message: bytes, canvas: Canvas, recall: Recall = lambda name: None) -> Received:
@@ -51,7 +53,7 @@ def receive(message: bytes, canvas: Canvas, recall: Recall = lambda name: None) 
     if len(np.unique(units)) < len(units) or len({part.content.shape[1:] for part in received}) > 1:
         raise MalformedMessage("the parts of the bundle overlap or differ in kind")
     content: Patches | Tokens = np.concatenate([part.content for part in received])[order]
-    return Received(seq, units[order], content, len(message))
+    return Received(seq, units[order], content, len(message), edge_answer=received[0].edge_answer)
 
 
 def _receive(message: bytes, canvas: Canvas, recall: Recall | None) -> Received:
@@ -64,7 +66,8 @@ def _receive(message: bytes, canvas: Canvas, recall: Recall | None) -> Received:
     if evidence.codec == DELTA_CODEC and recall is not None:
         return _join_delta(message, evidence, canvas, recall)
     codec = codec_by_number(evidence.codec)
-    return Received(evidence.seq, evidence.units, codec.decode(evidence.payload, evidence.units, canvas), len(message))
+    content = codec.decode(evidence.payload, evidence.units, canvas)
+    return Received(evidence.seq, evidence.units, content, len(message), edge_answer=evidence.edge_answer)
 
 
 def _join_delta(message: bytes, evidence: EvidenceMessage, canvas: Canvas, recall: Recall) -> Received:
@@ -76,9 +79,10 @@ def _join_delta(message: bytes, evidence: EvidenceMessage, canvas: Canvas, recal
     known = reference.part(delta.units) if reference is not None else None
     if known is None or known.shape[1:] != content.shape[1:]:
         name, forgotten = reference_name(message, completed=False), len(delta.units) > 0
-        return Received(evidence.seq, units, content, len(message), name, forgotten)
+        return Received(evidence.seq, units, content, len(message), name, forgotten, evidence.edge_answer)
     together = np.concatenate([delta.units, units])
     order = np.argsort(together)
     content = np.concatenate([known, content])[order]
     # No size: the length of a delta message does not say how much evidence there is.
-    return Received(evidence.seq, together[order], content, None, reference_name(message, completed=True))
+    name = reference_name(message, completed=True)
+    return Received(evidence.seq, together[order], content, None, name, edge_answer=evidence.edge_answer)

@@ -17,12 +17,16 @@ from functools import partial
 from sagelink.models.loading import labels_fingerprint
 from sagelink.monitor.metrics import ServerMetrics
 from sagelink.pipeline.channel import Channel, ChannelClosed
+from sagelink.pipeline.tasks import background
 from sagelink.pipeline.threads import Worker
 from sagelink.pipeline.types import Reply
 from sagelink.server.batch import Batcher, BatchLimits, Waiting
 from sagelink.server.classify import Classifier
+from sagelink.server.head_desk import HeadDesk
+from sagelink.server.head_store import HeadStore, ServerHead
 from sagelink.server.memory import ReferenceStore
 from sagelink.server.receive import Received, receive
+from sagelink.transport.head_messages import is_part
 from sagelink.transport.link import CameraInfo, Message, ServerLink, node_of
 from sagelink.transport.wire import MalformedMessage, claimed_seq, encode_reply, parts_of, read_claim
 
@@ -30,6 +34,7 @@ log = logging.getLogger(__name__)
 
 _DEADLINE_S = 60.0  # of a camera that has not announced a deadline
 _MAX_REFUSALS = 1024  # that wait to be sent
+_HEAD_BYTES = 64_000_000  # of heads in memory, where the caller gives no store
 _MAX_LOGGED = 1024  # nodes with a logged fault
 
 
@@ -44,14 +49,18 @@ class Service:
         metrics: ServerMetrics,
         workers: int = 1,
         memory: ReferenceStore | None = None,
+        heads: HeadStore | None = None,
     ) -> None:
-        """`memory`: references for delta messages; without it, every message is classified alone."""
+        """`memory`: references for delta messages; without it, every message is classified alone. `heads`: for cameras
+        with own classes; without it, the service begins with none."""
         self._link = link
         self._classifier = classifier
         self._batcher = Batcher(limits)
         self._metrics = metrics
         self._workers = workers
         self._memory = ReferenceStore(0) if memory is None else memory
+        store = HeadStore(classifier.model, _HEAD_BYTES) if heads is None else heads
+        self._heads = HeadDesk(link, store, self._queue, self._refuse)
         self._grid = classifier.model.grid
         self._classes = labels_fingerprint(classifier.model.labels)
         self._changed = asyncio.Event()
@@ -61,6 +70,8 @@ class Service:
         metrics.waiting.set_function(lambda: len(self._batcher))
         metrics.cameras.set_function(lambda: len(link.cameras))
         metrics.remembered.set_function(lambda: self._memory.size_bytes)
+        metrics.heads.set_function(lambda: len(self._heads.store))
+        metrics.head_bytes.set_function(lambda: self._heads.store.size_bytes)
 
     def misfit(self, camera_info: CameraInfo) -> str | None:
         """Why the model of this server cannot serve the camera; None when it can."""
@@ -69,6 +80,8 @@ class Service:
                 f"the camera has units of {camera_info.patch_size} pixels on {camera_info.side}x{camera_info.side}, "
                 f"this server's model of {self._grid.patch_size} pixels on {self._grid.side}x{self._grid.side}"
             )
+        if camera_info.heads:
+            return self._heads.misfit(camera_info)
         if camera_info.classes != self._classes:
             return "the models of the camera and of this server have different class names"
         return None
@@ -78,7 +91,8 @@ class Service:
         async with asyncio.TaskGroup() as sending:
             sending.create_task(self._send_refusals())
             try:
-                await self._receive()
+                async with background(self._heads.run()):
+                    await self._receive()
             finally:
                 self._refusals.close()
 
@@ -90,11 +104,16 @@ class Service:
                 async for message in self._link.messages():
                     self._admit(message)
             finally:
+                self._heads.close()
                 self._ended = True
                 self._changed.set()
 
     def _admit(self, message: Message) -> None:
-        """Queues or refuses a message. It never waits, so messages wait only in the batcher, which bounds them."""
+        """Queues or refuses a message. It never waits, so messages wait only where their number is bounded: in the
+        batcher, or for a head that is on its way."""
+        if is_part(message.data):
+            self._take_part(message)
+            return
         self._metrics.received_bytes.inc(len(message.data))
         self._metrics.parts.labels("arrived").inc(len(parts_of(message.data)))
         self._metrics.parts.labels("lost").inc(message.lost_parts)
@@ -102,20 +121,35 @@ class Service:
             self._refuse(message, claimed, message.refusal)
             return
         try:
-            seq, units = read_claim(message.data)
+            claim = read_claim(message.data)
         except MalformedMessage as error:
             self._metrics.messages.labels("malformed").inc()
             self._log("malformed", message, message.refusal or str(error))
             return
         camera_info = self._link.cameras.get(message.sender)
         if camera_info is not None and (reason := self.misfit(camera_info)) is not None:
-            self._refuse(message, seq, reason)
+            self._refuse(message, claim.seq, reason)
             return
         expires_s = message.arrived_s + (camera_info.deadline_s if camera_info else _DEADLINE_S)
+        frame = Waiting(message, claim.seq, min(claim.units, self._grid.units), expires_s)
+        if claim.head:
+            self._heads.admit(frame, claim.head, camera_info)
+        else:
+            self._queue(frame)
+
+    def _queue(self, frame: Waiting) -> None:
+        """Queues a frame for the model."""
         self._changed.set()
-        for displaced in self._batcher.offer(Waiting(message, seq, min(units, self._grid.units), expires_s)):
+        for displaced in self._batcher.offer(frame):
             self._metrics.messages.labels("displaced").inc()
             self._refuse(displaced.message, displaced.seq, "the server is busy: a newer frame took its place")
+
+    def _take_part(self, message: Message) -> None:
+        try:
+            self._heads.take(message.data)
+        except MalformedMessage as error:
+            self._metrics.messages.labels("malformed").inc()
+            self._log("malformed", message, str(error))
 
     def _refuse(self, message: Message, seq: int, reason: str) -> None:
         self._metrics.messages.labels("refused").inc()
@@ -185,7 +219,7 @@ class Service:
                 decoded.append((index, receive(frame.message.data, self._classifier.canvas, recall)))
             except MalformedMessage as error:
                 replies[index] = Reply(frame.seq, str(error), (), (), 0, 0.0)
-        answers = self._classify([received for _, received in decoded])
+        answers = self._classify([received for _, received in decoded], [batch[index].head for index, _ in decoded])
         batch_s = time.monotonic() - began_s
         for (index, received), (refusal, classes, log_probs) in zip(decoded, answers, strict=True):
             queue_ms = (began_s - batch[index].message.arrived_s) * 1e3
@@ -195,12 +229,23 @@ class Service:
             if received.name and not refusal:
                 sender = batch[index].message.sender
                 self._memory.keep(sender, received.name, received.units, received.content, began_s)
+            self._count(batch[index].head, received, classes)
             replies[index] = Reply(received.seq, refusal, classes, log_probs, units, server_ms, queue_ms, waiting)
         self._metrics.batch_frames.observe(len(batch))
         self._metrics.batch_seconds.observe(batch_s)
         return [replies[index] for index in range(len(batch))]
 
-    def _classify(self, frames: list[Received]) -> list[tuple[str | None, tuple[int, ...], tuple[float, ...]]]:
+    def _count(self, head: ServerHead | None, received: Received, classes: Sequence[int]) -> None:
+        if head is not None and classes:
+            self._metrics.head_answers.labels(head.label).inc()
+        if received.edge_answer is not None and classes:
+            same = received.edge_answer.class_id == classes[0]
+            self._metrics.edge_answers.labels("yes" if same else "no").inc()
+
+    def _classify(
+        self, frames: list[Received], heads: list[ServerHead | None]
+    ) -> list[tuple[str | None, tuple[int, ...], tuple[float, ...]]]:
+        """The refusal, or the most likely classes, of each frame."""
         if not frames:
             return []
         lengths = [len(received.units) for received in frames]
@@ -210,7 +255,7 @@ class Service:
         try:
             return [
                 (None, *answer) if all(map(math.isfinite, answer[1])) else ("the server model gave no number", (), ())
-                for answer in self._classifier(frames)
+                for answer in self._classifier(frames, [head.readout if head else None for head in heads])
             ]
         except RuntimeError as error:  # out of memory or a lost device: these frames fail, the server goes on
             log.warning("stage=server event=failed error=%r", str(error))

@@ -73,9 +73,13 @@ class Gate:
         self.threshold = default if config.threshold is None else config.threshold
         self.config = config
 
-    def offloads(self, answer: Answer) -> bool:
-        """Whether a frame with this answer is to be offloaded."""
-        return self._policy(answer, self.threshold)
+    def offloads(self, answer: Answer, own_bits: float | None = None) -> bool:
+        """Whether a frame with this answer is to be offloaded. `own_bits`: of the head that the frame was scored with,
+        in place of that of the gate."""
+        by_head = self.config.policy == "min_entropy" and self.config.threshold is None and own_bits is not None
+        return self._policy(answer, own_bits if by_head and own_bits is not None else self.threshold)
 
     async def process(self, metered: Metered) -> Metered | EdgeOnly:
-        return metered if self.offloads(metered.answer) else EdgeOnly(metered, Drop.GATE)
+        taught = metered.scored.taught
+        offloads = self.offloads(metered.answer, taught.gate_bits if taught else None)
+        return metered if offloads else EdgeOnly(metered, Drop.GATE)

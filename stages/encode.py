@@ -15,10 +15,10 @@ import numpy as np
 from sagelink.pipeline.types import Drop, EdgeOnly, Evidence, Metered, Scored, Selected
 from sagelink.stages.budget_meter import affordable_bytes
 from sagelink.stages.codec_planner import Plan
-from sagelink.stages.evidence_encoder import Encoder
+from sagelink.stages.evidence_encoder import Encoder, EncoderFor
 from sagelink.stages.reference_tracker import ReferenceTracker
 from sagelink.stages.zoom import ZoomCrop
-from sagelink.transport.wire import MAX_MESSAGE_BYTES
+from sagelink.transport.wire import MAX_MESSAGE_BYTES, EdgeAnswer
 
 log = logging.getLogger(__name__)
 
@@ -26,21 +26,25 @@ log = logging.getLogger(__name__)
 class Encode:
     def __init__(
         self,
-        encoder: Encoder,
+        encoder_for: EncoderFor,
         wire_bits: Callable[[str, int], int],
         max_message: int,
         reference_trackers: Mapping[str, ReferenceTracker] | None = None,
         zoom_crop: Callable[[Scored], ZoomCrop | None] = lambda scored: None,
         link_limit: Callable[[str], int] = lambda camera: MAX_MESSAGE_BYTES,
+        edge_answer: bool = False,
     ) -> None:
         """
+        `encoder_for`: by the classes of a frame.
         `wire_bits`: bits on the wire of a message, by camera and message bytes.
         `max_message`: bytes of the longest message.
         `reference_trackers`: by camera, where the server remembers units.
         `zoom_crop`: the crops of a frame that may be sent in place of its whole view; None: no crop.
         `link_limit`: bytes of the longest message that the link carries now, by camera.
+        `edge_answer`: messages hold the edge's own answer.
         """
-        self._encoder = encoder
+        self._encoder_for = encoder_for
+        self._edge_answer = edge_answer
         self._wire_bits = wire_bits
         self._max_message = max_message
         self._reference_trackers = reference_trackers or {}
@@ -52,18 +56,19 @@ class Encode:
         began = time.perf_counter()
         frame, scored, order = selected.frame, selected.metered.scored, selected.order
         max_bytes, zoom = self._max_bytes(selected), self._zoom_crop(scored)
-        planned: Plan | int | None = self._fit_delta(selected, max_bytes)
+        encoder = self._encoder(scored)
+        planned: Plan | int | None = self._fit_delta(encoder, selected, max_bytes)
         if planned is not None:
             assert selected.new_units is not None
             order = selected.new_units
         else:
-            planned = self._encoder.fit(frame.seq, scored.picture, order, max_bytes, zoom)
+            planned = encoder.fit(frame.seq, scored.picture, order, max_bytes, zoom)
         if isinstance(planned, int):
             self._warn_too_small(frame.camera, planned, selected.metered)
             return EdgeOnly(selected, Drop.BUDGET)
         return Evidence(
             selected=selected,
-            units=np.sort(self._encoder.units_at(order, planned.point)),
+            units=np.sort(encoder.units_at(order, planned.point)),
             point=planned.point,
             weight=planned.weight,
             message=planned.message,
@@ -74,13 +79,20 @@ class Encode:
             crop=zoom.crop(planned.point.view) if zoom and planned.point.view < 1 else scored.edge_view.crop,
         )
 
-    def _fit_delta(self, selected: Selected, max_bytes: int) -> Plan | None:
+    def _encoder(self, scored: Scored) -> Encoder:
+        """The encoder for the frame's classes; its messages name the head."""
+        encoder, answer = self._encoder_for(scored.taught), None
+        if self._edge_answer:
+            answer = EdgeAnswer(None if scored.unknown else scored.answer.class_id, scored.answer.prob)
+        return encoder.asking(scored.taught.head_id if scored.taught else b"", answer)
+
+    def _fit_delta(self, encoder: Encoder, selected: Selected, max_bytes: int) -> Plan | None:
         """A delta message, already registered as sent; None where the frame gets a standalone message."""
         reference, new_units = selected.reference, selected.new_units
         if reference is None or new_units is None:
             return None
         frame, picture = selected.frame, selected.metered.scored.picture
-        planned = self._encoder.fit_delta(frame.seq, picture, reference, new_units, max_bytes)
+        planned = encoder.fit_delta(frame.seq, picture, reference, new_units, max_bytes)
         if planned is not None:
             units = np.sort(new_units[: planned.point.units])
             tracker = self._reference_trackers[frame.camera]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from sagelink.pipeline.config import Config
-from sagelink.pipeline.types import OperatingPoint, Pixels, Reference, Units
+from sagelink.pipeline.types import OperatingPoint, Pixels, Reference, TaughtClasses, Units
 from sagelink.stages.codec_planner import Plan, plan_packetized, plan_whole
 from sagelink.stages.delta_curves import DeltaCurves, expected_agreement
 from sagelink.stages.frontier import RateQualityCurve
@@ -20,7 +21,7 @@ from sagelink.stages.unit_rectangle import best_rectangle
 from sagelink.transport.codecs import Canvas, codec_by_name
 from sagelink.transport.delta_message import encode_delta
 from sagelink.transport.patch_embedding import Embedding
-from sagelink.transport.wire import PART_BYTES, EvidenceMessage, encode_bundle, encode_evidence
+from sagelink.transport.wire import PART_BYTES, EdgeAnswer, EvidenceMessage, encode_bundle, encode_evidence
 
 if TYPE_CHECKING:
     from sagelink.models.loading import Model
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
 # From the side of the crop, as a share of the picture's side, to the crop as a picture (S, S, 3).
 ZoomDrawer: TypeAlias = Callable[[float], Pixels]
 
+EncoderFor: TypeAlias = "Callable[[TaughtClasses | None], Encoder]"
+
 _ROWS_FILLED = 0.75  # of one part per grid row: each part holds at least one row, and few rows fill a whole part
+_MAX_ENCODERS = 32  # sets of classes
 _DELTA_MARGIN = 0.01  # a delta message may lose this much agreement: later messages can build on it
 
 
@@ -59,18 +63,27 @@ class Encoder:
         self._slack = slack
         self._part_bytes = part_bytes
         self._delta_curves = delta_curves
+        self._head = b""
+        self._edge_answer: EdgeAnswer | None = None
 
     @classmethod
-    def from_config(cls, config: Config, server: Model) -> Encoder:
-        """Raises UsageError when the configuration leaves no usable curve."""
+    def from_config(cls, config: Config, server: Model, taught: TaughtClasses | None = None) -> Encoder:
+        """`taught`: the classes that the answers are about; None: those of the server model. Raises UsageError when
+        the configuration leaves no usable curve."""
         canvas = canvas_of(server)
-        curves = usable_curves(config, server.name, canvas, server.head)
+        curves = usable_curves(config, server.name, canvas, taught)
         part_bytes = PART_BYTES if config.uses_datagrams else None
         delta_curves = None
         if config.select.memory is not None:
-            measured, _ = measured_curves(config, server.name, canvas, server.head)
+            measured, _ = measured_curves(config, server.name, canvas, taught)
             delta_curves = DeltaCurves.from_curves(measured, canvas.units, *unit_limits(config, canvas))
         return cls(curves, canvas, config.encode.slack, part_bytes, delta_curves)
+
+    def asking(self, head: bytes, edge_answer: EdgeAnswer | None = None) -> Encoder:
+        """The same encoder, whose messages name this head and hold the edge's own answer."""
+        encoder = copy.copy(self)
+        encoder._head, encoder._edge_answer = head, edge_answer
+        return encoder
 
     def fit(
         self, seq: int, picture: Pixels, order: Units, max_bytes: int, zoom: ZoomDrawer | None = None
@@ -154,7 +167,15 @@ class Encoder:
         canvas, codec = self._canvas, codec_by_name(point.codec)
         units = np.sort(units)
         payload = codec.encode(picture, units, point, canvas)
-        return EvidenceMessage(seq, canvas.side, canvas.patch_size, codec.number, units, payload)
+        return EvidenceMessage(
+            seq, canvas.side, canvas.patch_size, codec.number, units, payload, self._head, self._edge_answer
+        )
+
+
+def encoders(config: Config, server: Model) -> EncoderFor:
+    """Returns a function that gives the encoder for a set of classes: they differ in the weight of the server's
+    answers. It raises UsageError when the configuration leaves no usable curve."""
+    return lru_cache(_MAX_ENCODERS)(partial(Encoder.from_config, config, server))
 
 
 class PacketCoder:

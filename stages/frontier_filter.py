@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
-from sagelink.models.head import Head
+import numpy as np
+from numpy.typing import NDArray
+
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.errors import UsageError
 from sagelink.stages.frontier import RateQualityCurve, find_frontier, read_frontier
@@ -14,13 +17,23 @@ from sagelink.transport.codecs import Canvas, codec_by_name
 AUTO, TOKENS = "auto", "token-zstd"  # values of encode.codec
 
 
+class TaughtWeights(Protocol):
+    """A head, as far as the frontier needs it."""
+
+    def fusion_weight(self, sizes: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Weights of the server's answers to messages of these sizes in bytes."""
+        ...
+
+
 def unit_limits(config: Config, canvas: Canvas) -> tuple[int, int]:
     """Smallest and largest number of units in one message."""
     max_units = min(config.select.units or canvas.units, canvas.units)
     return min(config.select.min_units, max_units), max_units
 
 
-def usable_curves(config: Config, server: str, canvas: Canvas, head: Head | None = None) -> list[RateQualityCurve]:
+def usable_curves(
+    config: Config, server: str, canvas: Canvas, head: TaughtWeights | None = None
+) -> list[RateQualityCurve]:
     """The curves for whole messages, limited to the configured codec and numbers of units.
 
     `server` is the name of the server model. `head`: replaces the weights, which are those of the model's own classes.
@@ -41,7 +54,7 @@ def usable_curves(config: Config, server: str, canvas: Canvas, head: Head | None
 
 
 def measured_curves(
-    config: Config, server: str, canvas: Canvas, head: Head | None = None
+    config: Config, server: str, canvas: Canvas, head: TaughtWeights | None = None
 ) -> tuple[list[RateQualityCurve], Path]:
     """All curves of the configured codec, with any number of units, and the frontier file. Raises UsageError."""
     path = find_frontier(server, config.encode.frontier, config.server.checkpoint)

@@ -55,11 +55,9 @@ def weight_of_share(weights: Mapping[float, float], share: float) -> float:
 
 
 class Fuse:
-    def __init__(self, replace: bool, weights: dict[float, float] | None, units: int, overlap: float = 0.0) -> None:
+    def __init__(self, replace: bool, weights: dict[float, float] | None, units: int) -> None:
         """`replace`: the server's answer replaces the edge's. `weights`: weight of the server's answer, by the share of
-        the grid's `units` that it used; without it, the measured weight of the evidence's operating point counts.
-        `overlap`: see `fuse`."""
-        self._overlap = overlap
+        the grid's `units` that it used; without it, the measured weight of the evidence's operating point counts."""
         self._replace = replace
         self._weights = weights
         self._units = units
@@ -127,7 +125,8 @@ class Fuse:
         if self._replace:
             answer, origin = server, "server"
         elif weight > 0 and not provisional:
-            answer, origin = fuse(edge, server, weight, self._overlap), "fused"
+            overlap = trace.scored.taught.overlap if trace.scored.taught else 0.0
+            answer, origin = fuse(edge, server, weight, overlap), "fused"
         return answer, server, origin, weight
 
 

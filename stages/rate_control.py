@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sagelink.pipeline.camera_accounts import CameraAccount
 from sagelink.pipeline.config import Config, VideoConfig
-from sagelink.pipeline.types import Drop, EdgeOnly, Metered, SceneEstimate
+from sagelink.pipeline.types import Drop, EdgeOnly, Metered, SceneEstimate, TaughtClasses
 from sagelink.stages.budget_meter import affordable_bytes
 from sagelink.stages.evidence_encoder import canvas_of
 from sagelink.stages.frontier import RateQualityCurve
@@ -27,6 +27,7 @@ from sagelink.transport.wire import MAX_MESSAGE_BYTES
 if TYPE_CHECKING:
     from sagelink.models.loading import Model
 
+_MAX_CURVES = 32  # sets of classes whose utility curves are stored
 _STEPS = 64  # sizes at which the utility curve is computed
 _USEFUL = 0.7  # of the weight of a full window: the first message of a scene waits until the allowance buys this much
 
@@ -114,15 +115,15 @@ class ValueGate:
     def __init__(
         self,
         config: Config,
-        utility: UtilityCurve,
+        utility: Callable[[TaughtClasses | None], UtilityCurve],
         accounts: Mapping[str, CameraAccount],
         wire_bits: Callable[[str, int], int],
         link_limit: Callable[[str], int] = lambda camera: MAX_MESSAGE_BYTES,
     ) -> None:
-        """`accounts`: by camera. `wire_bits`: bits on the wire of a message, by camera and message bytes. `link_limit`:
-        bytes of the longest message that the link carries now, by camera."""
-        self._rate_control = RateControl(rate_control_config(config.video), utility)
-        self._utility = utility
+        """`utility`: by the classes of a frame. `accounts`: by camera. `wire_bits`: bits on the wire of a message, by
+        camera and message bytes. `link_limit`: bytes of the longest message that the link carries now, by camera."""
+        self._config = rate_control_config(config.video)
+        self._utility = lru_cache(_MAX_CURVES)(utility)
         self._accounts = accounts
         self._wire_bits = wire_bits
         self._max_message = config.encode.max_message
@@ -138,20 +139,26 @@ class ValueGate:
         link_limit: Callable[[str], int],
     ) -> ValueGate:
         """Raises UsageError when the configuration leaves no usable curve."""
-        utility = UtilityCurve.from_curves(usable_curves(config, server.name, canvas_of(server), server.head))
+        canvas = canvas_of(server)
+
+        def utility(taught: TaughtClasses | None) -> UtilityCurve:
+            return UtilityCurve.from_curves(usable_curves(config, server.name, canvas, taught))
+
+        utility(None)
         return cls(config, utility, accounts, wire_bits, link_limit)
 
     async def process(self, metered: Metered) -> Metered | EdgeOnly:
         if metered.provisional is None:
             return metered
-        camera = metered.frame.camera
+        camera, utility = metered.frame.camera, self._utility(metered.scored.taught)
         allowed, limit = (self._bytes(camera, bits) for bits in (metered.allowance_bits, metered.budget_bits))
-        if self._utility.weight(limit) == 0:
+        if utility.weight(limit) == 0:
             return metered  # no message fits even an empty window: the encode stage warns about it
         doubt, window_s = 1 - metered.answer.prob, self._accounts[camera].own.window_s
-        max_bytes = self._rate_control.max_bytes(doubt, metered.provisional.estimate, allowed, limit, window_s)
+        control = RateControl(self._config, utility)
+        max_bytes = control.max_bytes(doubt, metered.provisional.estimate, allowed, limit, window_s)
         if max_bytes is None:
-            return EdgeOnly(metered, Drop.WORTH if self._utility.weight(allowed) > 0 else Drop.BUDGET)
+            return EdgeOnly(metered, Drop.WORTH if utility.weight(allowed) > 0 else Drop.BUDGET)
         return replace(metered, max_bytes=max_bytes)
 
     def _bytes(self, camera: str, bits: int | None) -> float:

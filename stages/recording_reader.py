@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeAlias
 import av
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
+from sagelink.models.head import Head, read_head
 from sagelink.pipeline.documents import DocumentError, decode, parse_json
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.file_names import shown_name
@@ -24,7 +25,7 @@ from sagelink.pipeline.threads import Worker
 from sagelink.pipeline.types import Drop, Frame, Pixels
 from sagelink.stages.decoded_picture import FrameConverter
 from sagelink.stages.sinks.jsonl import check_keys
-from sagelink.stages.sinks.recording_writer import KEYS
+from sagelink.stages.sinks.recording_writer import KEYS, head_file
 
 Row: TypeAlias = dict[str, Any]  # a line of frames.jsonl
 Place: TypeAlias = tuple[str, int]  # camera and seq
@@ -78,6 +79,7 @@ class _RecordedRow(BaseModel):
     heard: list[_Number] = []
     tolls: list[tuple[_Seconds, _Count]] = []
     message: tuple[_Count, Annotated[int, Field(ge=0, le=_MAX_MESSAGE)]] | None
+    head: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
     reply: Annotated[str, Field(pattern=r"^([0-9a-f]{2}){0,4096}$")] | None
     verdict: _RecordedVerdict
 
@@ -145,6 +147,22 @@ class RecordingReader:
         with self._messages.open("rb") as file:
             file.seek(span[0])
             return file.read(span[1])
+
+    def fingerprint(self, frame: Frame) -> bytes | None:
+        """Of the head that a frame was scored with; None: the model's own classes."""
+        text = self.rows[frame.camera, frame.seq].get("head")
+        return None if text is None else bytes.fromhex(text)
+
+    def heads(self) -> list[Head]:
+        """All heads that frames were scored with. Raises UsageError for a file that is missing or another head."""
+        found = []
+        for text in sorted({row["head"] for row in self.rows.values() if row.get("head") is not None}):
+            name = head_file(bytes.fromhex(text))
+            head = read_head(own_file(self.folder, name, self._what))
+            if head.taught.fingerprint.hex() != text:
+                raise UsageError(f"{self._what}: {name} is not the head that its name says")
+            found.append(head)
+        return found
 
     def cameras(self) -> dict[str, list[Row]]:
         """The rows of each camera, in order of capture."""

@@ -5,6 +5,9 @@ The edge's log-probabilities are averaged over the frames of a scene: the errors
 frames count as one. The server's answers are averaged by their weights. The weight of an answer decays with time, and
 as the picture moves away from the picture of the answer; their mean counts as much as the answer with the largest
 weight. A cut begins a new scene and forgets all answers.
+
+Where the classes are states of a fixed scene (own classes), old answers fade soon, and a clear edge answer of another
+class begins a new scene: a lorry that comes is no cut, but the answers to the empty yard must not count for it.
 """
 
 from __future__ import annotations
@@ -16,11 +19,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sagelink.pipeline.types import Answer, EdgeView, SceneEstimate, ServerObservation
+from sagelink.pipeline.types import Answer, EdgeView, SceneEstimate, ServerObservation, TaughtClasses
 from sagelink.stages.scene_cuts import CutDetector
 
 MAX_OBSERVATIONS = 32  # server answers that count for a scene
 _MAX_PENDING = 64  # sent frames without an answer; with more, the oldest are given up
+_CLEAR_ODDS = 4.0  # of the new answer's class against the class of the scene
 _MOVE = 0.5  # cosine distance of the class token over which the weight of an answer falls by a factor e
 _Vector = NDArray[np.float32]
 
@@ -33,6 +37,8 @@ class SceneConfig:
     cut: float = 0.25  # cosine distance of class tokens: a cut needs a larger one ...
     cut_pixels: float = 0.02  # ... and a larger mean difference of grey levels (0..1) between thumbnails
     accumulate: bool = True  # average the edge's answers over a scene
+    forget_s: float = math.inf  # in this time the weight of an edge answer in the average falls by a factor e
+    states: bool = False  # the classes are states of a fixed scene: a clear answer of another class begins a new scene
     hold_s: float = 8.0  # in this time the weight of a server answer falls by a factor e; 0: it counts for one frame
 
 
@@ -57,6 +63,7 @@ class SceneFusion:
         self._config = config
         self._now_s = 0.0
         self._cut_detector = CutDetector(config.cut, config.cut_pixels, every_frame=not config.remember)
+        self._taught: TaughtClasses | None = None  # the classes of the scene's answers
         self._start_seq = 0
         self._start_s = 0.0
         self._edge_sum: _Vector | None = None  # log-probabilities, over the scene's frames
@@ -65,14 +72,23 @@ class SceneFusion:
         self._sent: dict[int, tuple[float, EdgeView]] = {}  # by seq: time and view of frames whose answer is pending
         self._cuts: list[float] = []  # times of the last cuts
 
-    def observe(self, seq: int, answer: Answer, view: EdgeView, now_s: float) -> SceneEstimate:
-        """The estimate for the next frame, with its edge answer and all server answers so far. Time never runs back."""
+    def observe(
+        self, seq: int, answer: Answer, view: EdgeView, now_s: float, taught: TaughtClasses | None = None
+    ) -> SceneEstimate:
+        """The estimate for the next frame, with its edge answer and all server answers so far. Time never runs back.
+
+        `taught`: the classes of the answer; other classes begin a new scene.
+        """
+        passed_s = max(0.0, now_s - self._now_s)
         self._now_s = now_s = max(now_s, self._now_s)
-        if self._cut_detector.is_cut(view):
+        reclassed = taught != self._taught and self._edge_sum is not None
+        if reclassed or self._cut_detector.is_cut(view) or self._contradicts(answer):
             self._begin_scene(seq, now_s)
+        self._taught = taught
         if self._config.accumulate and self._edge_sum is not None:
-            self._edge_sum = self._edge_sum + answer.log_probs
-            self._frames += 1
+            kept = math.exp(-passed_s / self._config.forget_s)
+            self._edge_sum = np.float32(kept) * self._edge_sum + answer.log_probs
+            self._frames = kept * self._frames + 1
         else:
             self._edge_sum, self._frames = answer.log_probs.astype(np.float32), 1.0
         if not self._config.hold_s:
@@ -114,6 +130,13 @@ class SceneFusion:
             if sent is not None and observation.weight > 0:
                 self._past.append(_PastAnswer(observation.seq, *sent, observation.log_probs, observation.weight))
         del self._past[:-MAX_OBSERVATIONS]
+
+    def _contradicts(self, answer: Answer) -> bool:
+        """Whether the edge now sees another state. The server's answers do not count: the edge may go on to differ."""
+        if not self._config.states or self._edge_sum is None:
+            return False
+        before = int(self._edge_sum.argmax())
+        return bool(answer.log_probs[answer.class_id] - answer.log_probs[before] > math.log(_CLEAR_ODDS))
 
     def _begin_scene(self, seq: int, now_s: float) -> None:
         self._start_seq, self._start_s = seq, now_s

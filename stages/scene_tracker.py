@@ -27,11 +27,15 @@ from sagelink.pipeline.types import (
 from sagelink.stages.fuse import spread
 from sagelink.stages.scene_fusion import SceneConfig, SceneFusion
 
+_STATE_S, _STATE_HOLD_S = 0.4, 2.0  # memory for edge and server answers where the classes are states
 _NO_CUT = 2.0  # the largest cosine distance
 
 
-def scene_config(video: VideoConfig) -> SceneConfig:
+def scene_config(video: VideoConfig, own_classes: bool = False) -> SceneConfig:
+    """`own_classes`: they are taught, and may be states of one scene."""
     config = SceneConfig(accumulate=video.average_edge)
+    if own_classes:  # a state may change slowly, without a cut and without a clear answer
+        config = replace(config, states=True, forget_s=_STATE_S, hold_s=_STATE_HOLD_S)
     if not video.cuts:
         config = replace(config, cut=_NO_CUT)
     return config if video.hold_answers else replace(config, hold_s=0.0)
@@ -50,9 +54,9 @@ class SceneTracker:
         """The answer to the camera's next frame. `observed_seqs`: frames whose server answers count from now on; None:
         all that have arrived."""
         frame = scored.frame
-        observations = self._new_observations(len(scored.answer.log_probs), observed_seqs)
+        observations = self._new_observations(scored, observed_seqs)
         self._scene.add_server_answers(observations)
-        estimate = self._scene.observe(frame.seq, scored.answer, scored.edge_view, frame.stream_s)
+        estimate = self._scene.observe(frame.seq, scored.answer, scored.edge_view, frame.stream_s, scored.taught)
         observed = tuple(observation.seq for observation in observations)
         return ProvisionalAnswer(Answer.from_log_scores(estimate.scores), estimate, observed)
 
@@ -61,15 +65,17 @@ class SceneTracker:
         self._scene.register_sent(sent.frame.seq)
         self.pending[sent.frame.seq] = sent
 
-    def _new_observations(self, classes: int, observed_seqs: Collection[int] | None) -> list[ServerObservation]:
-        """The answers that have arrived, in order of their frames; messages that get no answer are given up."""
-        observations = []
+    def _new_observations(self, scored: Scored, observed_seqs: Collection[int] | None) -> list[ServerObservation]:
+        """The answers that have arrived, in order of their frames; messages that get no answer are given up, and so are
+        answers with other classes than those of the newest frame."""
+        observations, classes = [], len(scored.answer.log_probs)
         for seq, sent in [*self.pending.items()]:
             reply = _reply(sent.reply)
             if not sent.reply.done() or (reply and observed_seqs is not None and seq not in observed_seqs):
                 continue
             del self.pending[seq]
-            if reply and reply.refusal is None and max(reply.class_ids) < classes:
+            same = sent.evidence.selected.metered.scored.taught == scored.taught
+            if same and reply and reply.refusal is None and max(reply.class_ids) < classes:
                 weight = self._weight(sent.evidence, reply.units)
                 observations.append(ServerObservation(seq, spread(reply, classes), weight))
         return observations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,10 +12,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sagelink.models import vit
+from sagelink.models.further_heads import NamedHead
 from sagelink.models.loading import Model, UnitGrid
 from sagelink.models.preprocess import Resize, make_picture
-from sagelink.pipeline.types import WHOLE, Answer, Box, EdgeView, Frame, Pixels, Scored
+from sagelink.models.readout import part_of
+from sagelink.pipeline.types import WHOLE, Answer, Box, EdgeView, Frame, HeadAnswer, Pixels, Scored
 from sagelink.stages.zoom import ZoomSchedule, thumbnail_of
+
+_SMALLEST = 1e-9  # threshold
 
 
 class Score:
@@ -28,40 +32,55 @@ class Score:
         importance: vit.Importance,
         resize: Resize,
         zoom_schedules: Mapping[str, ZoomSchedule] | None = None,
+        model_for: Callable[[Frame], Model] | None = None,
+        further: Mapping[str, Sequence[NamedHead]] | None = None,
     ) -> None:
-        """`zoom_schedules`: by camera, where some frames are zoomed. Raises UsageError for an edge model without CLS
-        attention."""
+        """`zoom_schedules`: by camera, where some frames are zoomed. `model_for`: `edge` with the classes of a frame,
+        on the same backbone; None: `edge` itself. `further`: heads by camera, besides the one of the edge model. Raises
+        UsageError for an edge model without CLS attention."""
         vit.check_attention(edge.vit, edge.name)
         self._edge = edge
         self._grid = grid
         self._importance: vit.Importance = importance
         self._resize: Resize = resize
         self._zoom_schedules = zoom_schedules or {}
+        self._further = further or {}
+        self._model_for = model_for or (lambda _: edge)
 
-    @torch.inference_mode()
     def __call__(self, frames: Sequence[Frame]) -> list[Scored]:
-        """Scores all frames in one forward pass. `score_ms` is the time of the batch: each frame waits for it.
+        """Scores all frames with the same classes in one forward pass. `score_ms` is the time of the pass: each frame
+        waits for it.
 
         Raises ValueError where the model computes NaN or infinity: the graph then scores the frames one by one, and
         drops the faulty ones before they cost anything.
         """
+        scored: dict[int, Scored] = {}
+        models = [self._model_for(frame) for frame in frames]
+        for model in {id(model): model for model in models}.values():
+            places = [place for place, other in enumerate(models) if other is model]
+            scored.update(zip(places, self._score(model, [frames[place] for place in places]), strict=True))
+        return [scored[place] for place in range(len(frames))]
+
+    @torch.no_grad()  # not inference mode: the gradient starts inside
+    def _score(self, edge: Model, frames: Sequence[Frame]) -> list[Scored]:
         began = time.perf_counter()
         thumbnails = [thumbnail_of(frame.pixels) for frame in frames]
         crops = [self._next_crop(frame, thumbnail) for frame, thumbnail in zip(frames, thumbnails, strict=True)]
         pictures = self._pictures(frames, crops, self._grid)
-        same_input = (self._edge.grid.image_size, self._edge.grid.interpolation) == (
+        same_input = (edge.grid.image_size, edge.grid.interpolation) == (
             self._grid.image_size,
             self._grid.interpolation,
         )
-        inputs = pictures if same_input else self._pictures(frames, crops, self._edge.grid)
-        features = self._edge.score(np.stack(inputs), self._importance)
+        inputs = pictures if same_input else self._pictures(frames, crops, edge.grid)
+        features = edge.score(np.stack(inputs), self._importance)
         log_probs = features.logits.log_softmax(1).float().cpu().numpy()
         importance = [self._on_grid(values[:, None])[:, 0] for values in features.importance]
         embeddings = [self._on_grid(values) for values in features.embeddings]
         class_tokens = features.class_token.float().cpu().numpy()
         if not all(np.isfinite(values).all() for values in (log_probs, class_tokens, *importance, *embeddings)):
-            raise ValueError(f"edge model {self._edge.name!r} computed values that are not finite")
-        unknown = self._unknown(features.read, len(frames))
+            raise ValueError(f"edge model {edge.name!r} computed values that are not finite")
+        novelty = _novelty(edge, features.read, len(frames))
+        taught = edge.head.taught if edge.head else None
         for frame, crop, values in zip(frames, crops, importance, strict=True):
             if schedule := self._zoom_schedules.get(frame.camera):
                 schedule.update(crop, values)
@@ -75,17 +94,19 @@ class Score:
                 embeddings=embeddings[i],
                 edge_view=EdgeView(crops[i], class_tokens[i], thumbnails[i]),
                 score_ms=score_ms,
-                unknown=unknown[i],
+                novelty=novelty[i],
+                further=self._further_answers(frame.camera, features.read, i),
+                taught=taught,
             )
             for i, frame in enumerate(frames)
         ]
 
-    def _unknown(self, read: Tensor | None, frames: int) -> list[bool]:
-        """Per frame, whether it is none of the taught classes. By what the edge sees: no coding can blur it."""
-        head = self._edge.head
-        if head is None or head.unknown is None or read is None:
-            return [False] * frames
-        return [bool(rejected) for rejected in head.unknown.rejects(read.float().cpu().numpy())]
+    def _further_answers(self, camera: str, read: Tensor | None, row: int) -> tuple[HeadAnswer, ...]:
+        heads = self._further.get(camera, ())
+        if not heads or read is None:
+            return ()
+        features = read[row : row + 1].float().cpu().numpy()
+        return tuple(answer for head in heads for answer in head.answers(features))
 
     def _next_crop(self, frame: Frame, thumbnail: NDArray[np.float32]) -> Box:
         schedule = self._zoom_schedules.get(frame.camera)
@@ -110,3 +131,13 @@ class Score:
             maps = values.T.reshape(1, -1, edge_side, edge_side)
             values = F.interpolate(maps, (server_side, server_side), mode="bilinear", antialias=True)[0].flatten(1).T
         return np.ascontiguousarray(values.float().cpu().numpy())
+
+
+def _novelty(edge: Model, read: Tensor | None, frames: int) -> list[float]:
+    """Per frame, how unlike the taught classes it is. By what the edge sees: no coding can blur it."""
+    head = edge.head
+    if head is None or head.unknown is None or read is None:
+        return [0.0] * frames
+    rule = head.unknown
+    scores = rule.scores(part_of(read.float().cpu().numpy(), rule.reads))
+    return [float(score) for score in scores / max(rule.threshold, _SMALLEST)]

@@ -80,8 +80,7 @@ def coverage(importance: Floats, embeddings: Floats, count: int, *, seed: int = 
     """Important units that resemble many others (greedy facility location, Nemhauser et al., 1978).
 
     Each pick has the largest importance x summed gain in best similarity over all N units; similarity is the cosine of
-    mean-centred embeddings, clipped at 0. When half of the units are picked, or no gain is left, the other units follow
-    by the value that they have then, and by importance.
+    mean-centred embeddings, clipped at 0. When no gain is left, the other units follow by importance.
 
     `covered_by`: units that the server has already. They are not picked, and units that resemble them gain less. The
     result has at most N - len(covered_by) units.
@@ -96,13 +95,15 @@ def coverage(importance: Floats, embeddings: Floats, count: int, *, seed: int = 
         weight[covered_by] = 0
         best = similarity[covered_by].max(0)
         gain = np.maximum(similarity - best, 0).sum(1)
-    picks: list[int] = []
-    for _ in range(min(count, -(-len(importance) // 2))):
+    picks = np.empty(count, np.intp)
+    for i in range(count):
         score = weight * gain
         pick = int(score.argmax())
         if score[pick] <= 0:
+            rest = _by_importance(importance)
+            picks[i:] = rest[~np.isin(rest, [*picks[:i], *covered_by])][: count - i]
             break
-        picks.append(pick)
+        picks[i] = pick
         weight[pick] = 0
         # The pick changes the gain of other units only in the columns that it improves; the matrix is symmetric.
         row = similarity[pick]
@@ -114,10 +115,7 @@ def coverage(importance: Floats, embeddings: Floats, count: int, *, seed: int = 
         np.minimum(lost, (row.take(columns) - before)[:, None], out=lost)
         gain -= np.add.reduce(lost)
         np.maximum(best, row, out=best)
-    left = np.ones(len(importance), bool)
-    left[picks] = left[covered_by] = False
-    rest = np.lexsort((-importance, -weight * np.maximum(gain, 0)))
-    return np.concatenate([np.array(picks, np.intp), rest[left[rest]]])[:count]
+    return picks
 
 
 def mmr(importance: Floats, embeddings: Floats, count: int, *, seed: int = 0) -> Units:

@@ -52,8 +52,11 @@ class Uplink:
         self._busy_until_s = 0.0
         self._reference_trackers = reference_trackers or {}
 
-    def refuses(self) -> bool:
-        """Whether nothing can be sent now; each new reason is logged once."""
+    def refuses(self, camera: str) -> bool:
+        """Whether nothing of a camera can be sent now; each new reason is logged once. A link logs what it refuses for
+        one camera."""
+        if self.link.head_refusal(camera) is not None:
+            return True
         refusal = self.link.refusal()
         if refusal is None and time.monotonic() < self._busy_until_s:
             refusal = _BUSY
@@ -139,7 +142,7 @@ class Ship:
         places = self._uplink.places
         if self._wait_for_place:
             await self._uplink.link.ready()
-        elif places.locked() or self._uplink.refuses():
+        elif places.locked() or self._uplink.refuses(evidence.frame.camera):
             return EdgeOnly(evidence, Drop.LINK)
         await places.acquire()
         sent = None

@@ -9,7 +9,7 @@ from functools import partial
 
 from sagelink.pipeline.errors import SagelinkError
 from sagelink.pipeline.types import Verdict
-from sagelink.stages.sinks.contract import Sink
+from sagelink.stages.sinks.contract import PendingSink, Sink
 
 
 class Recorder:
@@ -23,13 +23,10 @@ class Recorder:
         self,
         sinks: Sequence[Sink],
         smooth: Callable[[Verdict], Verdict] = lambda verdict: verdict,
-        show_pending: Callable[[Verdict], None] = lambda verdict: None,
     ) -> None:
-        """`smooth`: revises each verdict before the sinks get it, called in order. `show_pending`: gets the provisional
-        verdict of a frame whose final verdict has to wait."""
+        """`smooth`: revises each verdict before the sinks get it, called in order."""
         self._sinks = sinks
         self._smooth = smooth
-        self._show_pending = show_pending
         self._failed: list[Sink] = []
         self._failure: SagelinkError | None = None  # of the first sink that failed
         self._next_seq: Counter[str] = Counter()  # by camera
@@ -42,6 +39,7 @@ class Recorder:
             camera, seq = verdict.frame.camera, verdict.frame.seq
             if verdict.pending:
                 self._show_pending(verdict)
+                self._raise_failure()
                 return
             if seq >= self._next_seq[camera]:
                 self._waiting.setdefault((camera, seq), verdict)
@@ -67,6 +65,11 @@ class Recorder:
         for sink in self._sinks:
             if sink not in self._failed:
                 self._try(sink, partial(sink.write, verdict))
+
+    def _show_pending(self, verdict: Verdict) -> None:
+        for sink in self._sinks:
+            if isinstance(sink, PendingSink) and sink not in self._failed:
+                self._try(sink, partial(sink.show_pending, verdict))
 
     def _try(self, sink: Sink, call: Callable[[], None]) -> None:
         try:

@@ -28,7 +28,7 @@ class Smoother:
         scene = self._scenes.get(frame.camera)
         if scene is None:
             scene = self._scenes[frame.camera] = SceneFusion(self._config)
-        estimate = scene.observe(frame.seq, scored.answer, scored.edge_view, frame.stream_s)
+        estimate = scene.observe(frame.seq, scored.answer, scored.edge_view, frame.stream_s, scored.taught)
         scores, server_weight, server_seq = estimate.scores, estimate.server_weight, estimate.server_seq
         if verdict.server is not None and verdict.weight > 0:
             scene.register_sent(frame.seq)

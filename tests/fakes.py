@@ -113,6 +113,7 @@ class FakeLink:
         self.sent: list[bytes] = []  # messages that the link accepted
         self.offered = 0
         self.down: str | None = None  # the reason when the link refuses every message
+        self.head_down: str | None = None  # the reason when the server lacks the camera's head
         self.longest_bytes = MAX_MESSAGE_BYTES
         self.asked_ready = 0
         self.on_send: Callable[[], None] = lambda: None
@@ -136,6 +137,9 @@ class FakeLink:
     def refusal(self) -> str | None:
         return self.down
 
+    def head_refusal(self, camera: str) -> str | None:
+        return self.head_down
+
     async def ready(self) -> None:
         self.asked_ready += 1
 
@@ -146,9 +150,9 @@ class FakeLink:
         if fate == "refuse" or self._down.closed:
             return "refused"
         self.sent.append(message)
-        about = peek(message)
-        assert about is not None, "the edge sent a message that is not evidence"
-        seq, _ = about
+        claim = peek(message)
+        assert claim is not None, "the edge sent a message that is not evidence"
+        seq = claim.seq
         reply = camera, encode_reply(make_reply(seq, refusal="no" if fate == "reject" else None))
         match fate:
             case "answer" | "reject":

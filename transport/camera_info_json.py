@@ -9,16 +9,18 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 from sagelink.pipeline.json_text import to_json
+from sagelink.transport.head_messages import FINGERPRINT_BYTES
 from sagelink.transport.link import CameraInfo
 
 _MAX_FINGERPRINT = 64  # characters
+_MAX_HEADS = 2  # of a camera: see CameraInfo
 
 T = TypeVar("T")
 
 
 def encode_announcement(online: bool, own_fields: Mapping[str, object], camera_info: CameraInfo | None) -> bytes:
     """`own_fields`: fields of one transport; `camera_info`: its fields stand at the top level too."""
-    return to_json({"online": online, **own_fields, **(asdict(camera_info) if camera_info else {})}).encode()
+    return to_json({"online": online, **own_fields, **(_fields(camera_info) if camera_info else {})}).encode()
 
 
 def decode_announcement(data: bytes, max_bytes: int, read: Callable[[Any], T | None]) -> T | None:
@@ -37,4 +39,13 @@ def read_camera_info(fields: Mapping[str, Any]) -> CameraInfo:
     if not 0 < deadline_s < math.inf:
         raise ValueError("deadline_s is not a positive number")
     classes = str(fields["classes"])[:_MAX_FINGERPRINT]
-    return CameraInfo(int(fields["side"]), int(fields["patch_size"]), classes, deadline_s)
+    heads = tuple(map(str, fields.get("heads", ())))
+    if len(heads) > _MAX_HEADS or any(len(bytes.fromhex(head)) != FINGERPRINT_BYTES for head in heads):
+        raise ValueError("heads are not fingerprints")
+    backbone = str(fields.get("backbone", ""))[:_MAX_FINGERPRINT]
+    return CameraInfo(int(fields["side"]), int(fields["patch_size"]), classes, deadline_s, heads, backbone)
+
+
+def _fields(camera_info: CameraInfo) -> dict[str, object]:
+    """Without those of heads where there are none."""
+    return {key: value for key, value in asdict(camera_info).items() if value not in ((), "")}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -43,8 +43,7 @@ def encode_delta(message: EvidenceMessage, reference: bytes, retained: Units) ->
     """Encodes `message` as an addition to the units `retained` (ascending) of the reference with this name."""
     head = _HEAD.pack(reference, len(retained), message.codec)
     payload = head + (pack_units(retained, message.side**2) if len(retained) else b"") + message.payload
-    side, patch_size = message.side, message.patch_size
-    return encode_evidence(EvidenceMessage(message.seq, side, patch_size, DELTA_CODEC, message.units, payload))
+    return encode_evidence(replace(message, codec=DELTA_CODEC, payload=payload))
 
 
 def delta_overhead_bytes(units: int, retained: int) -> int:

@@ -39,6 +39,9 @@ class InProcessLink:
     def refusal(self) -> str | None:
         return "the link is closed" if self._uplink.closed else None
 
+    def head_refusal(self, camera: str) -> str | None:
+        return None  # the server has the heads of the run
+
     async def ready(self) -> None:
         """Returns at once: `send` itself waits for room."""
 
@@ -56,6 +59,15 @@ class InProcessLink:
 
     def messages(self) -> AsyncIterator[Message]:
         return aiter(self._uplink)
+
+    async def seek_head(self, fingerprint: bytes) -> float:
+        return 0.0
+
+    async def end_seeking(self, fingerprint: bytes) -> None:
+        """Does nothing."""
+
+    async def send_head_status(self, camera: str, status: bytes) -> None:
+        """Does nothing."""
 
     async def reply(self, message: Message, data: bytes) -> bool:
         try:

@@ -20,11 +20,13 @@ class CameraInfo:
     patch_size: int  # pixels on a side of a unit
     classes: str  # fingerprint of the class names, in order
     deadline_s: float  # the camera ignores a reply that arrives later than this after the frame
+    heads: tuple[str, ...] = ()  # fingerprints (hex digits) of its head, and of the one that frames on their way had
+    backbone: str = ""  # fingerprint of the server model that these were taught on
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """An evidence message as the server's end of a link delivers it."""
+    """An evidence message, or a part of a head file, as the server's end of a link delivers it."""
 
     sender: str  # the camera's address
     data: bytes
@@ -66,6 +68,11 @@ class EdgeLink(Protocol):
         budget."""
         ...
 
+    def head_refusal(self, camera: str) -> str | None:
+        """The reason why the server cannot answer with the head of a camera now; None if it can, as far as the edge
+        knows. Call it before charging the budget."""
+        ...
+
     async def ready(self) -> None:
         """Waits until the link would accept a message, or is closed."""
         ...
@@ -94,6 +101,19 @@ class ServerLink(Protocol):
 
     def messages(self) -> AsyncIterator[Message]:
         """Evidence messages in order of arrival, until the link is closed."""
+        ...
+
+    async def seek_head(self, fingerprint: bytes) -> float:
+        """Looks for a head where the transport stores heads; its parts come as `messages`. Returns the seconds in which
+        they arrive if it is there; 0 where nothing is stored."""
+        ...
+
+    async def end_seeking(self, fingerprint: bytes) -> None:
+        """The head is no longer looked for."""
+        ...
+
+    async def send_head_status(self, camera: str, status: bytes) -> None:
+        """Sends a message about a head to the edge of a connected camera; it may be lost."""
         ...
 
     async def reply(self, message: Message, data: bytes) -> bool:

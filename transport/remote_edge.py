@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Self
 
 from sagelink.pipeline.channel import Channel, ChannelClosed
 from sagelink.pipeline.errors import SagelinkError
 from sagelink.pipeline.tasks import background
+from sagelink.transport.head_messages import HeadPart
+from sagelink.transport.head_sender import HeadOffers, HeadSender, NoHeads
 from sagelink.transport.link import Undelivered
 from sagelink.transport.reconnect import Reconnector
 from sagelink.transport.wire import MAX_MESSAGE_BYTES
@@ -29,15 +31,25 @@ class RemoteEdgeLink(ABC):
 
     _reconnector: Reconnector
 
-    def __init__(self, charge_overhead: ChargeOverhead | None, must_connect: bool) -> None:
+    def __init__(
+        self,
+        charge_overhead: ChargeOverhead | None,
+        must_connect: bool,
+        heads: HeadOffers | None = None,
+        window_bits: Callable[[], int | None] = lambda: None,
+    ) -> None:
         """`charge_overhead`: see OverheadCharger. `must_connect`: entering the link fails unless the first attempt to
-        connect succeeds."""
+        connect succeeds. `heads`: of the cameras; None: they have the model's own classes. `window_bits`: limit of the
+        budget's window; None without one."""
         self._must_connect = must_connect
         self._replies: Channel[tuple[str, bytes | Undelivered]] = Channel(
             "downlink", "drop_oldest", capacity=MAX_REPLIES
         )
         self._changed = asyncio.Event()
         self._overhead = OverheadCharger(charge_overhead, self._changed.set)
+        self._heads = HeadSender(
+            heads or NoHeads(), self._try_part, self._part_bits, self._overhead.try_charge, window_bits
+        )
         self._entered = AsyncExitStack()
 
     @abstractmethod
@@ -55,11 +67,25 @@ class RemoteEdgeLink(ABC):
     async def _transmit(self, camera: str, message: bytes) -> None:
         """Hands a message to the open connection."""
 
+    @abstractmethod
+    def _part_bits(self, message_bytes: int) -> int:
+        """Uplink bits of a part of a head."""
+
+    @abstractmethod
+    async def _transmit_part(self, part: HeadPart) -> None:
+        """Hands a part of a head to the open connection."""
+
+    @abstractmethod
+    async def _announce(self) -> None:
+        """Announces the cameras with their heads again, over the open connection."""
+
     async def __aenter__(self) -> Self:
         """Raises SagelinkError if the link must connect and the first attempt fails."""
         async with AsyncExitStack() as stack:
             stack.callback(self._close)
             await stack.enter_async_context(background(self._reconnector.run()))
+            await stack.enter_async_context(background(self._heads.run()))
+            await stack.enter_async_context(background(self._announce_changes()))
             if self._must_connect and (trouble := await self._reconnector.first_attempt()) is not None:
                 raise SagelinkError(f"the server cannot be reached: {trouble}")
             self._entered = stack.pop_all()
@@ -81,6 +107,30 @@ class RemoteEdgeLink(ABC):
         if self._overhead.owed_bits:
             return f"{self._overhead.owed_bits} bits of the connection's own are still to be charged"
         return self._congestion()
+
+    def head_refusal(self, camera: str) -> str | None:
+        return self._heads.refusal(camera)
+
+    async def _try_part(self, part: HeadPart) -> bool:
+        if not self._is_connected() or self._replies.closed:
+            return False
+        await self._transmit_part(part)
+        return True
+
+    async def _announce_changes(self) -> None:
+        """Announces each change of a camera's head."""
+        changed, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def note() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(changed.set)
+
+        self._heads.offers.listen(note)
+        while True:
+            await changed.wait()
+            changed.clear()
+            if self._is_connected():
+                await self._announce()
 
     async def ready(self) -> None:
         while self.refusal() is not None and not self._replies.closed:

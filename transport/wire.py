@@ -1,4 +1,5 @@
 """Encodes and decodes the binary messages between edge and server: evidence, bundles of evidence, and replies.
+The messages about heads are in `transport.head_messages`.
 
 docs/wire.md documents the layout. Every field is big-endian. Decoders trust no field: each size is checked before
 memory is allocated for it, and a malformed message raises MalformedMessage with the reason.
@@ -12,7 +13,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sagelink.pipeline.types import Reply, Units
+from sagelink.pipeline.types import HEAD_ID_BYTES, Reply, Units
 from sagelink.transport.unit_set_codec import (
     RECTANGLE_BYTES,
     pack_rectangle,
@@ -34,6 +35,9 @@ _REPLY = struct.Struct("!2sBBIHIIHBB")
 _BUNDLE = struct.Struct("!2sBBIB")
 _LENGTH = struct.Struct("!H")
 _CLASS = struct.Struct("!If")  # class id, log-probability
+_EDGE_ANSWER = struct.Struct("!HH")  # class id or _UNKNOWN_CLASS, probability in units of 1 / _PROBABILITY
+_UNKNOWN_CLASS = 0xFFFF
+_PROBABILITY = 65_535
 _CRC = struct.Struct("!I")
 CRC_BYTES = _CRC.size
 
@@ -44,8 +48,11 @@ _KIND_REPLY = 2
 _KIND_BUNDLE = 3
 # The upper half of the kind byte. A set flag adds a field; a message without flags has no byte more.
 FLAG_MAC = 0x80  # a MAC stands in place of the checksum: transport.message_auth
-# Reserved for a head id (4 bytes, 0x40) and for the edge's own answer (at most 8 bytes, 0x20); 0x10 is free.
-RESERVED_FLAGS = 0x70
+FLAG_HEAD = 0x40  # evidence: the id of the head whose classes are asked for; without it, the model's own classes
+FLAG_EDGE_ANSWER = 0x20  # evidence: the edge's own answer
+EVIDENCE_FLAGS = FLAG_HEAD | FLAG_EDGE_ANSWER
+_FLAGS = 0xF0
+_KINDS = {_KIND_EVIDENCE: "evidence", _KIND_REPLY: "a reply", _KIND_BUNDLE: "a bundle"}
 _START = MAGIC + bytes([VERSION])
 _KIND_AT = len(_START)  # offset of the kind byte
 _SEQ = slice(_KIND_AT + 1, _KIND_AT + 5)
@@ -69,6 +76,14 @@ class MalformedMessage(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class EdgeAnswer:
+    """The edge's own answer to a frame, with the classes of the message's head."""
+
+    class_id: int | None  # None: none of the taught classes
+    prob: float  # sent with a precision of 1 / 65535
+
+
+@dataclass(frozen=True, slots=True)
 class EvidenceMessage:
     """An evidence message, before its payload is decoded."""
 
@@ -78,6 +93,8 @@ class EvidenceMessage:
     codec: int  # number of a codec in transport.codecs, or DELTA_CODEC
     units: Units  # ascending, at least one
     payload: bytes
+    head: bytes = b""  # id (HEAD_ID_BYTES) of the head to answer with; empty: the model's own classes
+    edge_answer: EdgeAnswer | None = None
 
 
 def encode_evidence(message: EvidenceMessage) -> bytes:
@@ -86,23 +103,50 @@ def encode_evidence(message: EvidenceMessage) -> bytes:
     header = _EVIDENCE.pack(
         MAGIC,
         VERSION,
-        _KIND_EVIDENCE,
+        _KIND_EVIDENCE | _flags_of(message),
         message.seq,
         message.side,
         message.patch_size,
         message.codec,
         len(message.units) | (_RECTANGLE if rectangle else 0),
     )
-    return seal(header + (rectangle or pack_units(message.units, message.side**2)) + message.payload)
+    units = rectangle or pack_units(message.units, message.side**2)
+    return seal(header + _pack_extension(message) + units + message.payload)
+
+
+def _flags_of(message: EvidenceMessage) -> int:
+    return (FLAG_HEAD if message.head else 0) | (FLAG_EDGE_ANSWER if message.edge_answer else 0)
+
+
+def _pack_extension(message: EvidenceMessage) -> bytes:
+    """The fields that flags announce: between the header and the unit set."""
+    answer = message.edge_answer
+    if answer is None:
+        return message.head
+    class_id = _UNKNOWN_CLASS if answer.class_id is None else answer.class_id
+    return message.head + _EDGE_ANSWER.pack(class_id, round(answer.prob * _PROBABILITY))
+
+
+def _unpack_extension(flags: int, body: bytes) -> tuple[bytes, EdgeAnswer | None, int]:
+    """Head and edge answer of evidence, and the offset of its unit set. Raises MalformedMessage."""
+    begin = _EVIDENCE.size
+    end = begin + (HEAD_ID_BYTES if flags & FLAG_HEAD else 0)
+    head, answer = body[begin:end], None
+    if flags & FLAG_EDGE_ANSWER:
+        if len(body) >= end + _EDGE_ANSWER.size:
+            class_id, prob = _EDGE_ANSWER.unpack_from(body, end)
+            answer = EdgeAnswer(None if class_id == _UNKNOWN_CLASS else class_id, prob / _PROBABILITY)
+        end += _EDGE_ANSWER.size
+    if len(body) < end:
+        raise MalformedMessage("the head or the edge's answer is cut short")
+    return head, answer, end
 
 
 def decode_evidence(data: bytes) -> EvidenceMessage:
     """The reverse of `encode_evidence`. Raises MalformedMessage."""
     body = unseal(data)
-    kind, fields = _header(_EVIDENCE, body)
+    flags, fields = _header(_EVIDENCE, body, _KIND_EVIDENCE, EVIDENCE_FLAGS)
     seq, side, patch_size, codec, count = fields
-    if kind != _KIND_EVIDENCE:
-        raise MalformedMessage(f"kind is {kind}, not evidence")
     if not 1 <= side <= MAX_SIDE:
         raise MalformedMessage(f"grid side is {side}; accepted: 1 to {MAX_SIDE}")
     if not 1 <= patch_size <= MAX_PATCH:
@@ -111,17 +155,18 @@ def decode_evidence(data: bytes) -> EvidenceMessage:
     total = side**2
     if not 1 <= count <= total:
         raise MalformedMessage(f"{count} units on a grid of {total}")
-    end = _EVIDENCE.size + _set_bytes(total, count, rectangle)
+    head, edge_answer, begin = _unpack_extension(flags, body)
+    end = begin + _set_bytes(total, count, rectangle)
     if len(body) < end:
         raise MalformedMessage("the unit set is cut short")
-    packed = body[_EVIDENCE.size : end]
+    packed = body[begin:end]
     try:
         units = unpack_rectangle(packed, side, count) if rectangle else unpack_units(packed, total, count)
     except ValueError as error:
         raise MalformedMessage(str(error)) from None
     if not rectangle and pack_rectangle(units, side) is not None:
         raise MalformedMessage(f"{count} units that fill a rectangle, not sent as one")
-    return EvidenceMessage(seq, side, patch_size, codec, units, body[end:])
+    return EvidenceMessage(seq, side, patch_size, codec, units, body[end:], head, edge_answer)
 
 
 def _set_bytes(total: int, count: int, rectangle: bool) -> int:
@@ -137,9 +182,7 @@ def encode_bundle(seq: int, parts: Sequence[bytes]) -> bytes:
 def decode_bundle(data: bytes) -> tuple[int, list[bytes]]:
     """The frame's `seq` and the parts. Raises MalformedMessage."""
     body = unseal(data)
-    kind, (seq, count) = _header(_BUNDLE, body)
-    if kind != _KIND_BUNDLE:
-        raise MalformedMessage(f"kind is {kind}, not a bundle")
+    _, (seq, count) = _header(_BUNDLE, body, _KIND_BUNDLE)
     if not 1 <= count <= MAX_PARTS:
         raise MalformedMessage(f"{count} parts; accepted: 1 to {MAX_PARTS}")
     parts, offset = [], _BUNDLE.size
@@ -179,7 +222,16 @@ def max_datagrams(message_bytes: int) -> int:
     return 1 if message_bytes <= PART_BYTES else math.ceil(message_bytes / MIN_MEAN_PART_BYTES)
 
 
-def peek(data: bytes) -> tuple[int, int] | None:
+@dataclass(frozen=True, slots=True)
+class EvidenceClaim:
+    """What evidence says about itself: enough to queue or to refuse it without decoding it."""
+
+    seq: int
+    units: int  # retained ones included
+    head: bytes = b""
+
+
+def peek(data: bytes) -> EvidenceClaim | None:
     """Like `read_claim`; None where that raises."""
     try:
         return read_claim(data)
@@ -187,22 +239,20 @@ def peek(data: bytes) -> tuple[int, int] | None:
         return None
 
 
-def read_claim(data: bytes) -> tuple[int, int]:
-    """The frame's `seq` and the number of units that evidence claims, retained ones included: enough to queue or to
-    refuse the message without decoding it. Raises MalformedMessage if its checksum or header is wrong."""
+def read_claim(data: bytes) -> EvidenceClaim:
+    """The claim of evidence or of a bundle. Raises MalformedMessage if its checksum or header is wrong."""
     if is_bundle(data):
         seq, parts = decode_bundle(data)
-        claims = [peek(part) for part in parts if not is_bundle(part)]
-        return seq, sum(claim[1] for claim in claims if claim is not None)
+        claims = [claim for part in parts if not is_bundle(part) and (claim := peek(part)) is not None]
+        return EvidenceClaim(seq, sum(claim.units for claim in claims), claims[0].head if claims else b"")
     body = unseal(data)
-    kind, (seq, side, _, codec, units) = _header(_EVIDENCE, body)
+    flags, (seq, side, _, codec, units) = _header(_EVIDENCE, body, _KIND_EVIDENCE, EVIDENCE_FLAGS)
+    head, _, begin = _unpack_extension(flags, body)
     rectangle, units = bool(units & _RECTANGLE), units & ~_RECTANGLE
-    if kind != _KIND_EVIDENCE:
-        raise MalformedMessage(f"kind is {kind}, not evidence")
     if codec == DELTA_CODEC and 1 <= side <= MAX_SIDE and 1 <= units <= side**2:
-        count_at = _EVIDENCE.size + _set_bytes(side**2, units, rectangle) + REFERENCE_NAME_BYTES
+        count_at = begin + _set_bytes(side**2, units, rectangle) + REFERENCE_NAME_BYTES
         units += int.from_bytes(body[count_at : count_at + 2])  # units retained by the server
-    return seq, units
+    return EvidenceClaim(seq, units, head)
 
 
 def claimed_seq(data: bytes) -> int | None:
@@ -232,9 +282,7 @@ def encode_reply(reply: Reply) -> bytes:
 def decode_reply(data: bytes) -> Reply:
     """The reverse of `encode_reply`. Raises MalformedMessage."""
     body = unseal(data)
-    kind, (seq, units, server_us, queue_us, waiting, refusal_bytes, count) = _header(_REPLY, body)
-    if kind != _KIND_REPLY:
-        raise MalformedMessage(f"kind is {kind}, not a reply")
+    _, (seq, units, server_us, queue_us, waiting, refusal_bytes, count) = _header(_REPLY, body, _KIND_REPLY)
     if count > MAX_CLASSES or (count == 0) != (refusal_bytes > 0):
         raise MalformedMessage(f"{count} classes; accepted: 1 to {MAX_CLASSES}, or a refusal")
     if len(body) != _REPLY.size + refusal_bytes + count * _CLASS.size:
@@ -250,14 +298,19 @@ def decode_reply(data: bytes) -> Reply:
     return Reply(seq, refusal or None, class_ids, log_probs, units, server_us / 1000, queue_us / 1000, waiting)
 
 
-def _header(layout: struct.Struct, body: bytes) -> tuple[int, tuple[int, ...]]:
+def _header(layout: struct.Struct, body: bytes, expected: int, accepted: int = 0) -> tuple[int, tuple[int, ...]]:
+    """Flags and fields of a message of the kind `expected`. `accepted`: the flags that it may have. Raises
+    MalformedMessage."""
     if len(body) < layout.size:
         raise MalformedMessage(f"{len(body)} bytes are less than a header")
     check_version(body)
     _, _, kind, *fields = layout.unpack_from(body)
-    if kind & RESERVED_FLAGS:
-        raise MalformedMessage(f"the reserved flags {kind & RESERVED_FLAGS:#04x} are set; accepted: none of them")
-    return kind, tuple(fields)
+    kind, flags = kind & ~_FLAGS, kind & _FLAGS
+    if kind != expected:
+        raise MalformedMessage(f"kind is {kind}, not {_KINDS[expected]}")
+    if flags & ~accepted:
+        raise MalformedMessage(f"the flags {flags & ~accepted:#04x} are set, which this kind of message does not have")
+    return flags, tuple(fields)
 
 
 def check_version(data: bytes) -> None:

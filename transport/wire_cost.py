@@ -70,11 +70,12 @@ class OverheadCharger:
         """Records a message that its sender has charged already."""
         self._audit.record_charge(time.monotonic(), message_bits)
 
-    def try_charge_resend(self, message_bits: int) -> bool:
-        """Charges a message that is sent again; False if the window has no room for it now."""
-        if self._charge_overhead is None or not self._charge_overhead(message_bits):
+    def try_charge(self, bits: int) -> bool:
+        """Charges overhead that is sent next: a message again, or a part of a head. False if the window has no room for
+        it now."""
+        if self._charge_overhead is not None and not self._charge_overhead(bits):
             return False
-        self._audit.record_charge(time.monotonic(), message_bits)
+        self._audit.record_charge(time.monotonic(), bits)
         return True
 
     async def charge_excess(self, counted_bits: int) -> None:

@@ -1,5 +1,6 @@
 // The dialog of one frame: the input of the edge model, what the server received, and the facts.
 
+import { ClassBar } from "./classbar.js";
 import { bytes, clock, count, element, ms, percent } from "./format.js";
 import { drawHeat, drawUnits, WHOLE } from "./overlay.js";
 
@@ -7,8 +8,15 @@ export class Evidence {
   #frames;
   #dialog = element("evidence");
   #shown = null;
+  #frame = null; // camera and seq of the shown frame
+  #labels;
+  #bar;
 
-  constructor(frames) {
+  constructor(frames, labels, toast) {
+    this.#labels = labels;
+    this.#bar = new ClassBar(labels, () => this.#frame, (frame, name) => toast.labelled(frame, name));
+    element("evidence-bar").append(this.#bar.element);
+    labels.listen(() => this.#showBar());
     this.#frames = frames;
     element("close").addEventListener("click", () => this.#dialog.close());
     element("older").addEventListener("click", () => this.#step(-1));
@@ -33,6 +41,9 @@ export class Evidence {
       return;
     }
     const { event, ...grid } = await answer.json();
+    this.#frame = { camera: event.camera, seq: event.seq };
+    if (this.#labels.isStored(this.#frame)) this.#labels.change("labels/hold", this.#frame);
+    this.#showBar();
     this.#facts(event);
     const sent = event.units > 0;
     element("received-caption").textContent = sent
@@ -46,6 +57,18 @@ export class Evidence {
       paint(element("received"), sent && `/api/frames/${n}/evidence`),
     ]);
     this.#dialog.dataset.n = n;
+  }
+
+  // A digit labels the shown frame.
+  press(key) {
+    return this.#dialog.open && (element("evidence-bar").hidden || this.#bar.pressDigit(key) || true);
+  }
+
+  // Only frames whose full picture is stored can be labelled, and those that have a label.
+  #showBar() {
+    const frame = this.#frame;
+    element("evidence-bar").hidden = !frame || !(this.#labels.isStored(frame) || this.#labels.labelOf(frame));
+    this.#bar.draw();
   }
 
   #step(by) {

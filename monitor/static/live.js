@@ -1,5 +1,6 @@
 // One tile per camera: its picture, the sent units, its answer and state.
 
+import { ClassBar } from "./classbar.js";
 import { isOld } from "./fresh.js";
 import { age, bytes, element, percent, was } from "./format.js";
 import { drawHeat, drawUnits } from "./overlay.js";
@@ -8,8 +9,12 @@ export class LivePictures {
   #holder;
   #frames;
   #tiles = new Map();
+  #labels;
+  #toast;
 
-  constructor(holder, frames) {
+  constructor(holder, frames, labels, toast) {
+    this.#labels = labels;
+    this.#toast = toast;
     this.#holder = holder;
     this.#frames = frames;
     for (const id of ["show-units", "show-heat"]) {
@@ -28,7 +33,7 @@ export class LivePictures {
     const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
     const picture = await createImageBitmap(new Blob([new Uint8Array(buffer, 4 + length)], { type: "image/jpeg" }));
     const tile = this.#tile(header.camera);
-    if (tile.header && tile.header.n > header.n) return picture.close();
+    if (tile.frozen || (tile.header && tile.header.n > header.n)) return picture.close();
     tile.picture?.close();
     Object.assign(tile, { header, picture });
     this.#draw(tile);
@@ -61,11 +66,34 @@ export class LivePictures {
         + '<span class="name"></span><span class="state"></span><span class="label"></span><span class="how"></span></figcaption>';
       const [canvas, age, name, state, label, how] = figure.querySelectorAll("canvas, span");
       name.textContent = name.title = camera;
-      tile = { figure, canvas, age, label, how, state };
+      tile = { figure, canvas, age, label, how, state, frozen: false };
+      tile.bar = new ClassBar(this.#labels, () => tile.header, (frame, name) => this.#toast.labelled(frame, name));
+      const bar = tile.bar.element;
+      bar.addEventListener("pointerenter", (event) => event.pointerType === "mouse" && this.#freeze(tile, true));
+      bar.addEventListener("pointerleave", () => this.#freeze(tile, bar.contains(document.activeElement) && document.activeElement.matches("input")));
+      bar.addEventListener("focusin", (event) => event.target.matches("input") && this.#freeze(tile, true));
+      bar.addEventListener("focusout", () => this.#freeze(tile, bar.matches(":hover") && matchMedia("(hover: hover)").matches));
+      figure.append(bar);
       this.#tiles.set(camera, tile);
       this.#holder.append(figure);
     }
     return tile;
+  }
+
+  // A digit labels the picture under the pointer or the focus, or the only one.
+  press(key) {
+    const tiles = [...this.#tiles.values()];
+    const tile = tiles.find(({ figure }) => figure.matches(":hover, :focus-within")) ?? (tiles.length === 1 ? tiles[0] : null);
+    return Boolean(tile?.bar.pressDigit(key));
+  }
+
+  // The picture stands still while somebody chooses its class.
+  #freeze(tile, frozen) {
+    if (tile.frozen === frozen || (frozen && (!tile.header || this.#labels.closed !== null))) return;
+    tile.frozen = frozen;
+    tile.figure.classList.toggle("frozen", frozen);
+    if (frozen) this.#labels.change("labels/hold", tile.header);
+    tile.bar.draw();
   }
 
   #draw({ canvas, picture, header, label, how }) {

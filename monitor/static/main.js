@@ -5,16 +5,34 @@ import { Control } from "./control.js";
 import { Evidence } from "./evidence.js";
 import { isWithoutPicture, linkPill, pagePill } from "./fresh.js";
 import { bitRate, bytes, count, element, ms, percent } from "./format.js";
+import { isCommand, Labels } from "./labels.js";
 import { LivePictures } from "./live.js";
 import { Rows } from "./rows.js";
+import { TeachPanel } from "./teach.js";
+import { Toast } from "./toast.js";
 
 const MAX_FRAMES = 3000; // frames that the page stores
 const frames = []; // ascending by n
 
 const chart = new Chart(element("chart"), element("span"));
-const evidence = new Evidence(frames);
-const rows = new Rows(frames, (n) => evidence.open(n));
-const live = new LivePictures(element("cameras"), frames);
+const labels = new Labels();
+const toast = new Toast(element("toast"), labels);
+const evidence = new Evidence(frames, labels, toast);
+const rows = new Rows(frames, (n) => evidence.open(n), labels, toast);
+const live = new LivePictures(element("cameras"), frames, labels, toast);
+new TeachPanel(element("teach"), labels);
+labels.listen(() => {
+  const { closed, state } = labels;
+  element("classes").hidden = closed !== null;
+  element("labels-closed").hidden = !state || closed === null;
+  element("labels-closed").textContent = closed ? `Frames cannot be labelled: ${closed}.` : "";
+  document.body.classList.toggle("closed", closed !== null);
+});
+document.addEventListener("keydown", (event) => {
+  if (!isCommand(event) || labels.closed !== null) return;
+  if (event.key === "u") toast.undo();
+  else if (!evidence.press(event.key)) live.press(event.key);
+});
 const control = new Control();
 document.addEventListener("theme", () => chart.restyle());
 

@@ -3,6 +3,7 @@
 import { bytes, clock, element, percent, was } from "./format.js";
 
 const SHOWN = 60;
+const IN_ROW = 3; // classes with a button in each row; the frame itself has them all
 
 const FILTERS = {
   all: () => true,
@@ -21,7 +22,13 @@ export class Rows {
   #waiting = [];
   #due = false;
 
-  constructor(frames, open) {
+  #labels;
+  #toast;
+
+  constructor(frames, open, labels, toast) {
+    this.#labels = labels;
+    this.#toast = toast;
+    labels.listen(() => [...this.#body.rows].forEach((line) => this.#drawLabel(line)));
     this.#frames = frames;
     this.#open = open;
     element("pause").addEventListener("click", () => this.#pause(!this.#paused));
@@ -46,7 +53,7 @@ export class Rows {
       this.#due = false;
       const chosen = this.#waiting.filter(FILTERS[element("filter").value]);
       this.#waiting = [];
-      this.#body.prepend(...chosen.reverse().map(row));
+      this.#body.prepend(...chosen.reverse().map((frame) => this.#row(frame)));
       while (this.#body.rows.length > SHOWN) this.#body.lastChild.remove();
     });
   }
@@ -61,18 +68,48 @@ export class Rows {
   #again() {
     this.#waiting = [];
     const chosen = this.#frames.filter(FILTERS[element("filter").value]).slice(-SHOWN);
-    this.#body.replaceChildren(...chosen.reverse().map(row));
+    this.#body.replaceChildren(...chosen.reverse().map((frame) => this.#row(frame)));
   }
 
-  #chosen(event) {
+  #row(frame) {
+    const line = row(frame);
+    this.#drawLabel(line);
+    return line;
+  }
+
+  // The label, or a button a class while the full picture of the frame is stored.
+  #drawLabel(line) {
+    const cell = line.lastChild;
+    const frame = { camera: line.dataset.camera, seq: Number(line.dataset.seq) };
+    const label = this.#labels.labelOf(frame);
+    const classes = this.#labels.isStored(frame) ? this.#labels.classes.slice(0, IN_ROW) : [];
+    const drawn = JSON.stringify([label, classes.map(({ name }) => name)]);
+    if (cell.dataset.drawn === drawn) return;
+    cell.dataset.drawn = drawn;
+    const chip = label && Object.assign(document.createElement("span"), { className: "chip", textContent: label, title: label });
+    cell.replaceChildren(...(chip ? [chip] : classes.map(({ name }) => {
+      const button = Object.assign(document.createElement("button"), { className: "chip", textContent: name, title: `label ${name}` });
+      button.dataset.name = name;
+      return button;
+    })));
+  }
+
+  async #chosen(event) {
     const line = event.target.closest("tr");
+    const button = event.target.closest("button[data-name]");
+    if (button) {
+      const frame = { camera: line.dataset.camera, seq: Number(line.dataset.seq) };
+      if (await this.#labels.label(frame, button.dataset.name)) this.#toast.labelled(frame, button.dataset.name);
+      else this.#toast.problem(this.#labels.problem);
+      return;
+    }
     if (line) this.#open(Number(line.dataset.n));
   }
 }
 
 function row(frame) {
   const line = document.createElement("tr");
-  line.dataset.n = frame.n;
+  Object.assign(line.dataset, { n: frame.n, camera: frame.camera, seq: frame.seq });
   const cell = (text, kind = "") => {
     const made = document.createElement("td");
     made.textContent = text;
@@ -99,5 +136,6 @@ function row(frame) {
   cell(frame.units || "–", "number wide");
   cell(frame.wire_bits ? bytes(frame.wire_bits / 8) : "–", "number");
   cell(frame.latency_ms.total.toFixed(0), "number wide");
+  cell("", "labels");
   return line;
 }

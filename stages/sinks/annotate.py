@@ -83,7 +83,7 @@ class Painter:
         if verdict.drop is not None and verdict.sent_s is not None:
             detail += f" ({verdict.drop})"
         if verdict.revised_from is not None:
-            detail += f", was {self._labels[verdict.revised_from.class_id]}"
+            detail += f", was {verdict.labels(self._labels)[verdict.revised_from.class_id]}"
         cv2.putText(caption, title, (8, 24), _FONT, 0.65, colour, 1, cv2.LINE_AA)
         cv2.putText(caption, detail, (8, 44), _FONT, 0.45, (210, 210, 210), 1, cv2.LINE_AA)
         if verdict.budget_bits and verdict.window_bits is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sagelink.pipeline.types import Verdict
 
@@ -14,4 +14,13 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Writes everything taken so far to disk."""
+        ...
+
+
+@runtime_checkable
+class PendingSink(Sink, Protocol):
+    """A sink that also uses provisional verdicts."""
+
+    def show_pending(self, verdict: Verdict) -> None:
+        """Takes the provisional verdict of a frame whose final verdict has to wait. An exception ends the run."""
         ...

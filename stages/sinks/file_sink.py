@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import av
 
 from sagelink.pipeline.output_files import cannot_write
 from sagelink.pipeline.types import Verdict
-from sagelink.stages.sinks.contract import Sink
+from sagelink.stages.sinks.contract import PendingSink, Sink
 
 
 class FileSink:
@@ -22,6 +23,10 @@ class FileSink:
 
     def write(self, verdict: Verdict) -> None:
         self._named(lambda: self._sink.write(verdict))
+
+    def show_pending(self, verdict: Verdict) -> None:
+        if isinstance(self._sink, PendingSink):
+            self._named(partial(self._sink.show_pending, verdict))
 
     def close(self) -> None:
         self._named(self._sink.close)

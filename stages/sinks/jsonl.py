@@ -18,9 +18,12 @@ _RENAMED = {
 
 
 def record(verdict: Verdict, labels: tuple[str, ...]) -> dict[str, object]:
-    """A verdict as plain JSON values. Probabilities and times are rounded; bits and indices are exact."""
+    """A verdict as plain JSON values. Probabilities and times are rounded; bits and indices are exact.
+
+    `labels`: names of the model's own classes."""
     frame, answer = verdict.frame, verdict.answer
     point = verdict.point
+    labels = verdict.labels(labels)
     return {
         "seq": frame.seq,
         "camera": frame.camera,
@@ -51,6 +54,7 @@ def record(verdict: Verdict, labels: tuple[str, ...]) -> dict[str, object]:
         "budget_bits": verdict.budget_bits,
         "edge": _answer(verdict.edge, labels),
         "server": _answer(verdict.server, labels),
+        "heads": _further(verdict),
         "truth": frame.truth,
         "latency_ms": {stage: None if ms is None else round(ms, 3) for stage, ms in verdict.latency_ms.items()},
     }
@@ -72,6 +76,15 @@ def _answer(answer: Answer | None, labels: tuple[str, ...]) -> dict[str, object]
     if answer is None:
         return None
     return {"class_id": answer.class_id, "label": labels[answer.class_id], "prob": round(answer.prob, 6)}
+
+
+def _further(verdict: Verdict) -> dict[str, object]:
+    """The edge's answers by the further heads, by their names."""
+    answers = verdict.scored.further if verdict.scored else ()
+    return {
+        answer.head: {"class_id": answer.class_id, "label": answer.label, "prob": round(answer.prob, 6)}
+        for answer in answers
+    }
 
 
 class JsonLines:

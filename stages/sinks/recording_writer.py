@@ -19,7 +19,7 @@ import av
 from sagelink.pipeline.json_text import to_json
 from sagelink.pipeline.output_files import CONFIG, FRAMES, MESSAGES
 from sagelink.pipeline.private_files import LineFile, open_new, write_new
-from sagelink.pipeline.types import Frame, Verdict
+from sagelink.pipeline.types import Frame, TaughtClasses, Verdict
 from sagelink.stages.sinks.jsonl import record
 from sagelink.transport.wire import encode_reply
 
@@ -29,6 +29,11 @@ KEYS = frozenset(
 _TIME_BASE = Fraction(1, 90_000)
 # Lossless H.264 in RGB: a third smaller than FFV1, and four times as fast (640x360, measured).
 _CODEC, _OPTIONS = "libx264rgb", {"qp": "0", "preset": "ultrafast", "tune": "zerolatency"}
+
+
+def head_file(fingerprint: bytes) -> str:
+    """Name of a head file in a recording."""
+    return f"{fingerprint.hex()}.head"
 
 
 class RecordingWriter:
@@ -42,10 +47,12 @@ class RecordingWriter:
         labels: tuple[str, ...],
         live: bool,
         overhead: Callable[[], Sequence[tuple[float, int]]],
+        head_content: Callable[[bytes], bytes] = lambda fingerprint: b"",
     ) -> None:
         """`folder`: one without a recording. `config_text`: YAML without credentials. `files`: by name, the content of
         the files that the configuration names. `live`: frames are timed by their capture, else by stream time.
-        `overhead` returns the charges (time in s, bits) of the connection itself since its last call.
+        `overhead` returns the charges (time in s, bits) of the connection itself since its last call. `head_content`:
+        the head file with this fingerprint.
         """
         write_new(folder / CONFIG, config_text.encode())
         for name, content in files.items():
@@ -60,6 +67,8 @@ class RecordingWriter:
         self._offset = 0
         self._live = live
         self._overhead = overhead
+        self._head_content = head_content
+        self._heads: set[bytes] = set()  # fingerprints of the written head files
         self._first_ns: int | None = None
         self._videos: dict[str, _Video] = {}
 
@@ -76,11 +85,21 @@ class RecordingWriter:
             "sent_s": verdict.sent_s,
             "heard": verdict.provisional.observed_seqs if verdict.provisional else [],
             "tolls": self._overhead(),
+            "head": self._head(verdict.taught),
             "message": self._message(verdict.message),
             "reply": encode_reply(verdict.reply).hex() if verdict.reply else None,
             "verdict": record(verdict, self._labels),
         }
         self._frames.write(to_json(row))
+
+    def _head(self, taught: TaughtClasses | None) -> str | None:
+        """Writes the head of a frame, once; returns its fingerprint."""
+        if taught is None:
+            return None
+        if taught.fingerprint not in self._heads:
+            write_new(self._folder / head_file(taught.fingerprint), self._head_content(taught.fingerprint))
+            self._heads.add(taught.fingerprint)
+        return taught.fingerprint.hex()
 
     def _at_s(self, frame: Frame) -> float:
         """Time in s on the clock that all cameras of the run share."""

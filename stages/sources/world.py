@@ -104,6 +104,26 @@ _SHAPES: dict[str, Callable[[], _Shape]] = {
 }
 CLASSES: tuple[str, ...] = tuple(_SHAPES)
 
+# Shapes that the demo models have never seen. The second half of the demo teaches them.
+_UNSEEN: dict[str, Callable[[], _Shape]] = {
+    "hourglass": lambda: [[_polygon((-0.8, -1), (0.8, -1), (0.12, 0), (0.8, 1), (-0.8, 1), (-0.12, 0))]],
+    "ladder": lambda: [
+        [_polygon((-0.6, -1), (-0.4, -1), (-0.4, 1), (-0.6, 1))],
+        [_polygon((0.4, -1), (0.6, -1), (0.6, 1), (0.4, 1))],
+        *([_polygon((-0.5, y), (0.5, y), (0.5, y + 0.16), (-0.5, y + 0.16))] for y in (-0.75, -0.3, 0.15, 0.6)),
+    ],
+    "mushroom": lambda: [
+        [_arc(0.95, 180, 360)],
+        [_polygon((-0.28, -0.02), (0.28, -0.02), (0.36, 0.95), (-0.36, 0.95))],
+    ],
+    "glasses": lambda: [
+        [_arc(0.46, centre=(-0.54, 0)), _arc(0.3, centre=(-0.54, 0))],
+        [_arc(0.46, centre=(0.54, 0)), _arc(0.3, centre=(0.54, 0))],
+        [_polygon((-0.12, -0.14), (0.12, -0.14), (0.12, 0.04), (-0.12, 0.04))],
+    ],
+}
+UNSEEN: tuple[str, ...] = tuple(_UNSEEN)  # their class ids follow those of CLASSES
+
 
 @dataclass(frozen=True, slots=True)
 class Mark:
@@ -131,11 +151,11 @@ class DrawnScene:
 
     @property
     def label(self) -> str:
-        return CLASSES[self.class_id]
+        return (*CLASSES, *UNSEEN)[self.class_id]
 
 
 def sample_scene(rng: np.random.Generator, class_id: int | None = None) -> DrawnScene:
-    """Draws a scene; `class_id` in 0..len(CLASSES)-1, or None for a random one."""
+    """Draws a scene; `class_id` of CLASSES and then UNSEEN, or None for a random one of CLASSES."""
     if class_id is None:
         class_id = int(rng.integers(len(CLASSES)))
     radius = float(rng.uniform(0.17, 0.4))
@@ -204,7 +224,7 @@ def cover(scene: DrawnScene, width: int, height: int, t: float) -> Pixels:
     angle = np.radians(scene.angle + scene.spin * t)
     turn = scene.radius * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     mask = np.zeros((height, width), np.uint8)
-    for part in _SHAPES[scene.label]():
+    for part in (_SHAPES | _UNSEEN)[scene.label]():
         contours = [_fixed(contour @ turn.T + centre, (width / 2, height / 2), min(width, height)) for contour in part]
         cv2.fillPoly(mask, contours, 255, cv2.LINE_AA, _SUBPIXEL_BITS)
     return mask

@@ -30,6 +30,7 @@ RESULT_KEYS = {
         "camera",
         "name",
         "truth",
+        "heads",
     ),
 }
 

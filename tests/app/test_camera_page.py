@@ -121,6 +121,7 @@ def test_page_shows_answers_next_to_an_edge_run_and_survives_a_server_restart(
         page.context.close()
 
 
+@pytest.mark.campaign
 def test_page_needs_a_camera_a_token_and_a_free_place(browser: Any, port: int) -> None:
     with serving(port, "--set", "webrtc.max_viewers=1", SAGELINK_WEBRTC_TOKEN=TOKEN) as server:
         server.said("serving")

@@ -213,6 +213,21 @@ def test_demo_prints_its_table_and_writes_its_runs(command, tmp_path: Path) -> N
         summary = json.loads((tmp_path / folder / "summary.json").read_text())
         assert summary["peak_window_bits"] <= summary["budget_bits"] == limit
     assert (tmp_path / "32kbit" / "annotated.mp4").stat().st_size > 1000
+    right = [float(share) for share in re.findall(r"all\W+([\d.]+)%", printed.split("own classes", 1)[1])]
+    assert len(right) == 1
+    assert right[0] >= 60  # of four classes that the models have never seen
+
+
+@pytest.mark.campaign
+def test_the_readme_shows_what_the_demo_prints(command, tmp_path: Path) -> None:
+    """Other versions of the libraries move the accuracies by a point or two."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    code, printed = command("demo", "--out", tmp_path)
+    assert code == 0
+    rows = re.compile(r"│ (edge only|32 kbit/s|128 kbit/s|unlimited|all) .*?│ +([\d.]+)% │", re.MULTILINE)
+    shown, found = ({name: float(share) for name, share in rows.findall(text)} for text in (readme, printed))
+    assert found == pytest.approx(shown, abs=3)
+    assert len(shown) == 5
 
 
 def test_the_command_process_ends_with_the_exit_code() -> None:

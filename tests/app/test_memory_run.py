@@ -65,6 +65,7 @@ def server_answers(lines: list[Line]) -> list[Any]:
     return [(line["server"]["class_id"], round(line["server"]["prob"], 3), line["units"]) for line in lines]
 
 
+@pytest.mark.campaign
 def test_messages_build_on_earlier_ones_over_a_broker_as_in_one_process(run: Run, tmp_path: Path) -> None:
     one = run(tmp_path / "one", **MEMORY)
     without = run(tmp_path / "without")
@@ -97,6 +98,7 @@ def test_behind_a_shared_subscription_memory_is_given_up(run: Run, tmp_path: Pat
         assert 1 <= forgotten <= 8
 
 
+@pytest.mark.campaign
 def test_a_server_without_memory_still_answers(run: Run, tmp_path: Path) -> None:
     port = free_port()
     options = ("--http", f"127.0.0.1:{port}", "--set", "serve.memory=1B")

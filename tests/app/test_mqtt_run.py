@@ -115,6 +115,7 @@ async def test_a_server_whose_model_fits_no_camera_ends_with_an_error(mosquitto:
 # Faults
 
 
+@pytest.mark.campaign
 def test_broker_and_server_killed_and_restarted(mosquitto: Mosquitto, tmp_path: Path) -> None:
     with serve(mosquitto.url) as first, live_run(mosquitto.url, tmp_path) as run:
         wait_for_lines(tmp_path, answered)
@@ -217,6 +218,7 @@ def test_two_servers_share_frames_one_is_killed_and_an_edge_returns(mosquitto: M
         assert "Traceback" not in other.output
 
 
+@pytest.mark.campaign
 def test_garbage_and_replies_to_finished_and_unknown_frames(mosquitto: Mosquitto, tmp_path: Path) -> None:
     """A third client receives every message, publishes it again reversed, and answers frames that were never sent."""
     with serve(mosquitto.url) as server, live_run(mosquitto.url, tmp_path) as run:
@@ -245,6 +247,7 @@ def test_garbage_and_replies_to_finished_and_unknown_frames(mosquitto: Mosquitto
     assert all(line["server"]["prob"] > 0 for line in lines if answered(line))
 
 
+@pytest.mark.campaign
 def test_a_box_that_floods_takes_neither_memory_nor_the_turns_of_another(mosquitto: Mosquitto, tmp_path: Path) -> None:
     """Messages of 3.9 MB from 80 cameras of one node, announced and not announced."""
     grid = Pair.load(load_config(None, {"models": "demo"})).server.grid
@@ -277,6 +280,7 @@ def server_classes() -> str:
     return labels_fingerprint(Pair.load(load_config(None, {"models": "demo"})).server.labels)
 
 
+@pytest.mark.campaign
 def test_a_run_with_a_mac_is_answered_and_recorded_without_it(mosquitto: Mosquitto, tmp_path: Path) -> None:
     key = tmp_path / "mac.key"
     key.write_bytes(b"k" * 32)

@@ -105,9 +105,9 @@ def test_a_live_run_with_lost_and_late_frames_replays_exactly(
         time.sleep(0.04)
         return real_score(self, frames)
 
-    def slow_classify(self: classify.Classifier, batch: Any) -> Any:
+    def slow_classify(self: classify.Classifier, *arguments: Any) -> Any:
         time.sleep(1.2 if next(calls) % 4 == 2 else 0.0)
-        return real_classify(self, batch)
+        return real_classify(self, *arguments)
 
     def stop(verdicts: list[Verdict]) -> None:
         reasons = {verdict.drop for verdict in verdicts}

@@ -251,7 +251,12 @@ def test_a_live_camera_runs_until_ctrl_c(pair: Pair, tmp_path: Path, rtsp_url: s
 
 @pytest.mark.parametrize(
     ("stop", "options"),
-    [(Sagelink.interrupt, ()), (Sagelink.interrupt, ("--realtime",)), (Sagelink.terminate, ()), (Sagelink.hang_up, ())],
+    [
+        (Sagelink.interrupt, ()),
+        pytest.param(Sagelink.interrupt, ("--realtime",), marks=pytest.mark.campaign),
+        pytest.param(Sagelink.terminate, (), marks=pytest.mark.campaign),
+        (Sagelink.hang_up, ()),
+    ],
     ids=["Ctrl-C in a replay", "Ctrl-C in a live run", "SIGTERM", "SIGHUP"],
 )
 def test_a_signal_ends_the_run_with_everything_written(

@@ -96,8 +96,8 @@ def test_a_restart_keeps_results_and_recording_of_earlier_runs(pair: Pair, tmp_p
     with av.open(f"file:{earlier / 'film.mp4'}") as container:
         assert sum(1 for _ in container.decode(video=0)) == 6
     assert sorted(path.name for path in out.iterdir()) == [
-        *(".sagelink-run", "camera-000.ts", "config.yaml", "film.mp4", "frames.jsonl", "messages.bin", "pictures"),
-        *("results.jsonl", "runs", "summary.json"),
+        *(".sagelink-run", "camera-000.ts", "config.yaml", "events.jsonl", "film.mp4", "frames.jsonl"),
+        *("messages.bin", "pictures", "results.jsonl", "runs", "summary.json"),
     ]
 
 
@@ -171,6 +171,7 @@ def test_an_output_that_cannot_be_opened_is_found_before_the_first_frame(pair: P
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.campaign
 def test_a_killed_run_leaves_a_video_that_the_next_run_may_replace(tmp_path: Path) -> None:
     film = tmp_path / "film.mp4"
     arguments = ("--models", "demo", "--annotate", film, "--out", tmp_path / "out")

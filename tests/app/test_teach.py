@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 
 from sagelink.models.head import read_head
+from sagelink.pipeline.config_file import build_config
+from sagelink.pipeline.errors import UsageError
 from tests.app.runs import read
 
 PAGE = Path(__file__).parents[2] / "docs" / "own-classes.md"
@@ -89,7 +91,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from sagelink.app import cli
 
     folder = tmp_path_factory.mktemp("taught")
-    draw(folder / "pictures", 4, seed=0)
+    draw(folder / "pictures", 6, seed=0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "sys.argv",
@@ -125,7 +127,6 @@ def test_a_foreign_scene_is_unknown(command, taught: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--server", "mqtt://127.0.0.1:1"), "a server in another process cannot get your classes yet"),
         (("--set", "gate.threshold=1.6"), "with 3 classes an answer has at most 1.58 bits"),
         (("--set", "server.model=demo-edge"), "server model 'demo-server' with backbone"),
     ],
@@ -169,3 +170,76 @@ def test_bad_sizes_are_refused(command, sizes: str, tmp_path: Path) -> None:
     code, printed = command("teach", tmp_path, "--bytes", sizes, "--models", "demo")
     assert code == 2
     assert "--bytes" in printed
+
+
+def test_a_wrong_label_is_on_the_contact_sheet_and_no_foreign_file_is_replaced(command, tmp_path: Path) -> None:
+    draw(tmp_path / "pictures", 8, seed=0)
+    Image.fromarray(drawing("lorry", 999)).save(tmp_path / "pictures/gate-shut/day9_<b>.png")
+    sheet = tmp_path / "s.head.mislabelled.html"
+    arguments = ("teach", tmp_path / "pictures", "--out", tmp_path / "s.head", "--models", "demo", "--bytes", "600")
+    sheet.write_text("mine")
+    code, printed = command(*arguments)
+    assert (code, "did not write it" in printed, sheet.read_text()) == (2, True, "mine")
+    sheet.unlink()
+    code, printed = command(*arguments)
+    assert code == 0, printed
+    page = sheet.read_text(encoding="utf-8")
+    assert "day9_&lt;b&gt;.png" in page
+    assert "<b>" not in page
+    assert sheet.name in printed.replace("\n", "")
+
+    (tmp_path / "s.head").write_text("a letter")
+    assert command(*arguments)[0] == 2
+    assert (tmp_path / "s.head").read_text() == "a letter"
+
+
+def test_further_heads_answer_beside_the_first_and_a_replay_repeats_them(command, taught: Path, tmp_path: Path) -> None:
+    draw(tmp_path / "gates", 6, seed=40)
+    for kind in ("gate-open", "gate-shut"):
+        (tmp_path / "gates" / kind).rename(tmp_path / "gates" / f"is-{kind}")
+    code, printed = command(
+        "teach", tmp_path / "gates", "--out", tmp_path / "b.head", "--models", "demo", "--bytes=600"
+    )
+    assert code == 0, printed
+    run = ("run", taught.parent / "pictures", "--models", "demo", "--head", taught, "--head", f"gate={tmp_path}/b.head")
+    code, printed = command(*run, "--record", tmp_path / "rec", "--out", tmp_path / "out")
+    assert code == 0, printed
+    lines, _ = read(tmp_path / "out")
+    assert {line["label"] for line in lines} <= {*CLASSES, "unknown"}
+    found = [line["heads"]["gate"] for line in lines]
+    assert {answer["label"] for answer in found} <= {"is-gate-open", "is-gate-shut", "lorry", "unknown"}
+    right = [answer["label"].removeprefix("is-") == Path(line["name"]).parent.name for answer, line in
+             zip(found, lines, strict=True)]  # fmt: skip
+    assert sum(right) >= 0.7 * len(right)
+
+    (tmp_path / "b.head").unlink()  # the recording has its own copies
+    code, printed = command("replay", tmp_path / "rec")
+    assert code == 0, printed
+
+    code, printed = command(*run[:-1], f"{taught.stem}={taught}")
+    assert (code, "two heads have the name" in printed) == (2, True)
+
+
+def test_a_camera_chooses_its_further_heads() -> None:
+    heads = {"gate": "a.head", "sky": "b.head", "ramp": "c.head"}
+    config = build_config({"heads": heads, "cameras": [{"name": "x", "source": "x.mp4", "heads": ["sky"]}]})
+    assert (str(config.head), [*config.heads]) == ("a.head", ["sky", "ramp"])
+    assert config.all_cameras[0].heads == ("sky",)
+    with pytest.raises(UsageError, match="unknown 'gate'; accepted: sky, ramp"):
+        build_config({"heads": heads, "capture": {"heads": ["gate"]}})
+
+
+def test_foreign_pictures_give_an_auroc(command, taught: Path, tmp_path: Path) -> None:
+    draw(tmp_path / "test", 8, seed=900)
+    (tmp_path / "foreign").mkdir()
+    for seed in range(8):
+        noise = np.random.default_rng(seed).integers(0, 256, (112, 112, 3), np.uint8)
+        Image.fromarray(noise).save(tmp_path / "foreign" / f"{seed}.png")
+    arguments = ("eval", tmp_path / "test", "--models", "demo", "--bytes=600", "--codecs=auto", "--out", tmp_path / "e")
+    code, printed = command(*arguments, "--head", taught, "--foreign", tmp_path / "foreign")
+    assert code == 0, printed
+    report = json.loads((tmp_path / "e/eval.json").read_text())
+    assert report["auroc"] >= 0.92
+    assert report["foreign_unknown"] >= 0.5
+    code, printed = command(*arguments, "--foreign", tmp_path / "foreign")
+    assert (code, "goes with --head" in printed) == (2, True)

@@ -179,9 +179,9 @@ def test_a_live_run_with_a_slow_server_answers_at_once_and_revises_later(
     real, real_show_pending = classify.Classifier.__call__, LiveStats.show_pending
     shown: list[int] = []
 
-    def slow(self: classify.Classifier, batch: Any) -> Any:
+    def slow(self: classify.Classifier, *arguments: Any) -> Any:
         time.sleep(0.5)
-        return real(self, batch)
+        return real(self, *arguments)
 
     def show_pending(self: LiveStats, verdict: Any) -> None:
         shown.append(verdict.frame.seq)

@@ -23,6 +23,7 @@ def url() -> str:
     return f"webrtc+http://127.0.0.1:{free_port()}"
 
 
+@pytest.mark.campaign
 def test_a_replay_gives_the_verdicts_of_one_process(url: str, tmp_path: Path, pair: Pair) -> None:
     """Messages of one datagram: a longer message is split into packets, each coded on its own."""
     common = (*COMMON, "synthetic:40", "--uplink", "unlimited", "--set", "encode.max_message=1100B")

@@ -97,6 +97,7 @@ def test_the_dashboard_shows_it_too(photos: Path, pair: Pair) -> None:
             capture.close()
 
 
+@pytest.mark.campaign
 def test_calibrate_says_so_and_shows_the_time_left(
     command, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

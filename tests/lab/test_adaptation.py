@@ -216,6 +216,7 @@ def test_a_state_of_another_training_is_refused(setup: Setup, tmp_path: Path) ->
     assert [*tmp_path.iterdir()] == [state]
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize(
     "adapted",
     [
@@ -334,6 +335,7 @@ def test_the_command_continues_after_ctrl_c_and_writes_a_checkpoint(
     assert Embedding(*adapted.embedding()).digest == Embedding(*stock.embedding()).digest  # tokens stay valid
 
 
+@pytest.mark.campaign
 @pytest.mark.usefixtures("_small_batches")
 def test_the_command_saves_nothing_without_an_improvement(
     command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -84,9 +84,9 @@ def test_fusion_weights_follow_the_evidence_and_are_1_without_any() -> None:
     ids = rng.integers(0, 3, 600)
     good = log_softmax(4 * np.eye(3)[ids] + rng.normal(size=(600, 3)))
     noise = log_softmax(3 * rng.normal(size=(600, 3)))
-    assert best_fusion_weight(good, noise, ids) < 0.2
-    assert best_fusion_weight(noise, good, ids) > 1.5
-    assert best_fusion_weight(good[:6], good[:6], ids[:6]) == pytest.approx(1, abs=0.1)
+    assert best_fusion_weight(good, noise, ids, np.arange(len(ids))) < 0.2
+    assert best_fusion_weight(noise, good, ids, np.arange(len(ids))) > 1.5
+    assert best_fusion_weight(good[:6], good[:6], ids[:6], np.arange(6)) == pytest.approx(1, abs=0.1)
 
 
 def test_answers_with_the_same_errors_are_no_surer_together_than_alone() -> None:
@@ -101,7 +101,7 @@ def test_answers_with_the_same_errors_are_no_surer_together_than_alone() -> None
 
 def test_the_unknown_rule_keeps_the_taught_and_rejects_the_foreign() -> None:
     features, ids = clouds(60, 8.0)
-    fit = fit_unknown(features, ids, np.arange(len(ids)) % 5, 0.3)
+    fit = fit_unknown(features, ids, np.arange(len(ids)) % 5, np.ones(len(ids), bool))
     test, _ = clouds(200, 8.0, seed=3)
     foreign = test + 40 * np.random.default_rng(1).normal(size=12)
     assert fit.held_out_rate <= 0.02

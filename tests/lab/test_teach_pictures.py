@@ -138,3 +138,30 @@ def test_the_same_picture_twice_in_a_class_counts_once(draw: Draw, tmp_path: Pat
     pictures = find_pictures_to_teach([tmp_path / "own", tmp_path / "again"], None)
     assert len(pictures) == 8
     assert "8 pictures are exact copies" in pictures.notes[0]
+
+
+def test_sequences_of_a_fixed_camera_stay_apart_though_they_look_alike(draw: Draw, tmp_path: Path) -> None:
+    for sequence in range(3):
+        for number in range(3):
+            draw(f"own/empty/s{sequence}_{number}.png", 1, offset=sequence + 3 * number)
+            draw(f"own/lorry/s{sequence + 9}_{number}.png", 50 + sequence, offset=number)
+    pictures = find_pictures_to_teach([tmp_path / "own"], None)
+    assert len({*pictures.groups[pictures.ids == 0]}) == 3
+    assert len({*pictures.groups[pictures.ids == 1]}) == 3
+
+
+def test_frames_of_a_recording_are_taught(command, tmp_path: Path) -> None:
+    folder = tmp_path / "rec"
+    code, printed = command("run", "synthetic:30,fps=5", "--models", "demo", "--record", folder)
+    assert code == 0, printed
+    with pytest.raises(UsageError, match=r"accepted: 'rec\.labels\.csv' beside it"):
+        find_pictures_to_teach([folder], None)
+    labels = tmp_path / "rec.labels.csv"
+    labels.write_text("start_s,end_s,label\n0,2,a\n2,4,b\n4,5.8,a\n")
+    pictures = find_pictures_to_teach([folder], None)
+    assert pictures.classes == ("a", "b")
+    assert [int((pictures.ids == c).sum()) for c in range(2)] == [7, 4]
+    assert pictures.read(0).shape == (256, 256, 3)
+    labels.write_text("start_s,end_s,label\n0,2,a\n2,4,b\n60,70,a\n")
+    with pytest.raises(UsageError, match=r"60 to 70 s, but it ends at 5\.80 s"):
+        find_pictures_to_teach([folder], None)

@@ -199,6 +199,7 @@ def write_noise(path: Path) -> None:
     write_video(path, [*rng.integers(0, 256, (30, 64, 64, 3), np.uint8)], [*range(30)])
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize(
     ("write", "frames"),
     [

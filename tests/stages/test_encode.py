@@ -36,7 +36,7 @@ def raw_curve(min_units: int = 1) -> RateQualityCurve:
 def make_encode(min_units: int = 2, max_message: int = 10**6, framing_bytes: int = 0) -> Encode:
     link = FakeLink(framing_bytes=framing_bytes)
     encoder = Encoder([raw_curve(min(min_units, 16))], CANVAS)
-    return Encode(encoder, link.wire_bits, max_message)
+    return Encode(lambda taught: encoder, link.wire_bits, max_message)
 
 
 def selected_of(allowance_bits: int | None, order=ORDER, seq: int = 0, window_bits: int = 0):
@@ -85,7 +85,8 @@ async def test_the_bits_never_exceed_the_allowance(allowance_bits, framing_bytes
 
 async def test_the_message_fits_the_links_limit_of_the_moment(caplog):
     link = FakeLink()
-    encode = Encode(Encoder([raw_curve(2)], CANVAS), link.wire_bits, 10**6, link_limit=link.max_message_bytes)
+    encoder = Encoder([raw_curve(2)], CANVAS)
+    encode = Encode(lambda taught: encoder, link.wire_bits, 10**6, link_limit=link.max_message_bytes)
     for link.longest_bytes in (500, 300, 10**6):
         evidence = await encode.process(selected_of(None))
         assert isinstance(evidence, Evidence)
@@ -102,7 +103,8 @@ def zooming_encode(zoom_crop: Callable[[Scored], ZoomCrop | None]) -> Encode:
     sixteen = np.array([16.0]), np.array([float(RAW_BYTES[15])])
     crop = RateQualityCurve(replace(raw_point(0), view=0.5), "units", *sixteen, np.array([1.0]), np.array([2.0]))
     whole = RateQualityCurve(raw_point(0), "units", *sixteen, np.array([0.9]), np.array([1.0]))
-    return Encode(Encoder([whole, crop], CANVAS), FakeLink().wire_bits, 10**6, zoom_crop=zoom_crop)
+    encoder = Encoder([whole, crop], CANVAS)
+    return Encode(lambda taught: encoder, FakeLink().wire_bits, 10**6, zoom_crop=zoom_crop)
 
 
 async def test_a_crop_is_sent_where_its_agreement_is_higher():

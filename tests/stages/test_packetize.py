@@ -16,6 +16,7 @@ from sagelink.stages.frontier import find_frontier, read_frontier
 from sagelink.stages.packetize import Splitter
 from sagelink.transport.codecs import Canvas, codec_by_name, cut_units
 from sagelink.transport.wire import (
+    EvidenceClaim,
     MalformedMessage,
     decode_bundle,
     decode_evidence,
@@ -112,7 +113,7 @@ def test_a_message_within_a_limit_is_split_and_few_parts_are_coded(picture: Pixe
     plan = encoder.fit(3, picture, np.random.default_rng(1).permutation(196), max_bytes)
     assert isinstance(plan, Plan)
     assert len(plan.message) <= max_bytes
-    assert peek(plan.message) == (3, plan.point.units)
+    assert peek(plan.message) == EvidenceClaim(3, plan.point.units)
     parts = parts_of(plan.message)
     if codec_by_name(plan.point.codec).sends != "whole":
         assert max(map(len, parts)) <= PART_BYTES
@@ -126,7 +127,7 @@ def test_only_the_units_of_a_lost_part_are_missing(picture: Pixels) -> None:
     assert parts is not None
     message = encode_bundle(3, parts[1:])
     received = receive(message, CANVAS)
-    assert peek(message) == (3, len(received.units))
+    assert peek(message) == EvidenceClaim(3, len(received.units))
     assert set(received.units) == set(range(196)) - set(decode_evidence(parts[0]).units)
 
 

@@ -98,7 +98,7 @@ def test_without_a_limit_the_longest_useful_message_is_allowed() -> None:
 def value_gate(settings: dict[str, object] | None = None) -> ValueGate:
     utility = UtilityCurve(np.array([100.0, 1000.0]), np.array([0.2, 1.0]))
     accounts = open_accounts(UplinkBudget(16_000, 1.0), {"camera": CameraShare()})
-    return ValueGate(load_config(None, settings), utility, accounts, lambda camera, size: 8 * size + 80)
+    return ValueGate(load_config(None, settings), lambda taught: utility, accounts, lambda camera, size: 8 * size + 80)
 
 
 def tracked_frame(bits: int | None, probs=UNSURE, limit: int | None = 16_000) -> Metered:

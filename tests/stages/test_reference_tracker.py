@@ -15,7 +15,7 @@ from sagelink.server.receive import Received, receive
 from sagelink.stages.reference_tracker import ReferenceTracker
 from sagelink.transport.codecs import codec_by_name, cut_units
 from sagelink.transport.delta_message import NO_REFERENCE, delta_overhead_bytes, encode_delta, reference_name
-from sagelink.transport.wire import EvidenceMessage, MalformedMessage, encode_evidence, peek
+from sagelink.transport.wire import EvidenceClaim, EvidenceMessage, MalformedMessage, encode_evidence, peek
 from tests.fakes import CANVAS, PATCH, SIDE, make_picture
 
 RAW = codec_by_name("raw-zstd")
@@ -92,7 +92,7 @@ def test_the_server_never_uses_units_that_differ_from_the_frame(steps):
             np.testing.assert_array_equal(received.content, cut_units(picture, received.units, PATCH))
             new = len(received.units) - len(reference.units)
             assert new == camera.new or len(received.units) == camera.new
-            assert peek(message) == (seq, camera.new + len(reference.units))
+            assert peek(message) == EvidenceClaim(seq, camera.new + len(reference.units))
         if fate == "late reply":
             late.append((name, reply))
         elif fate != "lose reply":
@@ -242,7 +242,7 @@ def test_golden_delta_message():
         "62 61 73 65 6e 61 6d 65 00 01 01 "  # reference, 1 unit kept, codec 1
         "01 72 65 73 74"  # unit 1, payload
     )
-    assert peek(message) == (7, 3)
+    assert peek(message) == EvidenceClaim(7, 3)
     assert len(message) - len(encode_evidence(new_units)) == delta_overhead_bytes(UNITS, 1)
 
 
@@ -271,7 +271,7 @@ def test_malformed_delta_messages(payload, reason):
 def test_random_bytes_are_refused_or_decoded(payload):
     message = encode_evidence(EvidenceMessage(7, SIDE, PATCH, 10, np.array([0, 4]), payload))
     try:
-        assert peek(message)[0] == 7
+        assert peek(message).seq == 7
         receive(message, CANVAS)
     except MalformedMessage:
         pass

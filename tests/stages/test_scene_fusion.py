@@ -175,3 +175,23 @@ def test_the_weight_of_an_answer_decays_by_views_of_the_same_width() -> None:
     scene.add_server_answers(observed(1))
     assert observe(scene, 2, BLACK, UNSURE, ONE, 0.2).server_weight == pytest.approx(1.0)
     assert observe(scene, 3, BLACK, UNSURE, ONE, 0.3, crop).server_weight < 0.5
+
+
+def test_a_clear_answer_of_another_state_begins_a_new_scene() -> None:
+    for states, start in ((True, 3), (False, 0)):
+        scene = SceneFusion(SceneConfig(states=states))
+        for seq, edge in enumerate((SURE_OF_0, SURE_OF_0, UNSURE, SURE_OF_1)):
+            estimate = observe(scene, seq, BLACK, edge, ONE, seq / 10)
+        assert estimate.scene_start_seq == start
+        assert int(estimate.scores.argmax()) == (1 if states else 0)
+
+
+def test_edge_answers_to_states_fade() -> None:
+    scene = SceneFusion(SceneConfig(states=True, forget_s=0.4))
+    rather_1 = answer(0.35, 0.45, 0.2)  # too unsure to begin a new scene
+    for seq in range(20):
+        observe(scene, seq, BLACK, SURE_OF_0, ONE, seq / 10)
+    found = [int(observe(scene, seq, BLACK, rather_1, ONE, seq / 10).scores.argmax()) for seq in range(20, 40)]
+    assert found[0] == 0
+    assert found[-1] == 1
+    assert observe(scene, 40, BLACK, rather_1, ONE, 4.0).scene_start_seq == 0

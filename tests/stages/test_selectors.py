@@ -96,13 +96,14 @@ def coverage_oracle(importance, similarity, count):
         best = [max((similarity[p][u] for p in picks), default=0) for u in units]
         return max(importance[unit], 0) * sum(max(similarity[unit][u] - best[u], 0) for u in units)
 
-    while len(picks) < math.ceil(len(importance) / 2):
-        pick = min((unit for unit in units if unit not in picks), key=lambda u: (-gain(u), u))
+    while len(picks) < min(count, len(importance)):
+        rest = [unit for unit in units if unit not in picks]
+        pick = min(rest, key=lambda u: (-gain(u), u))
         if gain(pick) <= 0:
+            picks += [unit for unit in ranked(importance) if unit in rest][: min(count, len(importance)) - len(picks)]
             break
         picks.append(pick)
-    rest = sorted((u for u in units if u not in picks), key=lambda u: (-gain(u), -importance[u], u))
-    return (picks + rest)[:count]
+    return picks
 
 
 def uniform_oracle(units, count):

@@ -162,26 +162,26 @@ async def test_live_a_busy_server_gets_nothing_until_its_queue_can_be_empty(monk
     monkeypatch.setattr("sagelink.stages.ship.time.monotonic", lambda: time_s[0])
     async with setup.listening():
         await reply_after(setup, queue_ms=999)  # less than half of the deadline
-        assert not setup.uplink.refuses()
+        assert not setup.uplink.refuses("camera")
         await reply_after(setup, queue_ms=1500)
         refused = make_evidence()
         assert await setup.ship.process(refused) == EdgeOnly(refused, Drop.LINK)
         assert setup.budget.total_bits == setup.link.offered == 0
         assert caplog.text.count("the server is busy") == 1
         time_s[0] += 1.49
-        assert setup.uplink.refuses()
+        assert setup.uplink.refuses("camera")
         time_s[0] += 0.02
-        assert not setup.uplink.refuses()
+        assert not setup.uplink.refuses("camera")
         await reply_after(setup, queue_ms=3_600_000)  # never longer than the deadline, whatever the server reports
         time_s[0] += 2.01
-        assert not setup.uplink.refuses()
+        assert not setup.uplink.refuses("camera")
 
 
 async def test_a_replay_ignores_a_busy_server():
     setup = Setup(wait=True)
     async with setup.listening():
         await reply_after(setup, queue_ms=60_000)
-        assert not setup.uplink.refuses()
+        assert not setup.uplink.refuses("camera")
 
 
 async def test_a_replay_waits_for_its_replies():

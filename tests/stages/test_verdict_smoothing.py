@@ -22,8 +22,11 @@ class ListSink:
     def close(self) -> None:
         pass
 
+    def show_pending(self, verdict: Verdict) -> None:
+        self.provisional.append(verdict)
+
     def recorder(self) -> Recorder:
-        return Recorder([self], Smoother(SceneConfig()).smooth, self.provisional.append)
+        return Recorder([self], Smoother(SceneConfig()).smooth)
 
 
 async def test_an_answer_revises_its_frame_and_later_frames_that_were_decided_before() -> None:

@@ -19,6 +19,8 @@ from sagelink.transport.wire import (
     MAX_MESSAGE_BYTES,
     MAX_PATCH,
     MAX_SIDE,
+    EdgeAnswer,
+    EvidenceClaim,
     EvidenceMessage,
     MalformedMessage,
     decode_evidence,
@@ -35,6 +37,8 @@ EVIDENCE = {
     "evidence-few": EvidenceMessage(2**32 - 1, 14, 16, 1, np.array([3, 17, 195]), bytes(range(16))),
     "evidence-wide": EvidenceMessage(258, 64, 8, 250, np.array([0, 255, 256, 4095]), b""),
     "evidence-full": EvidenceMessage(0, 14, 16, 4, np.arange(196), b"\x00"),
+    "evidence-head": EvidenceMessage(7, 3, 16, 1, np.array([0, 4, 8]), b"payload", b"head", EdgeAnswer(2, 1.0)),
+    "evidence-unknown": EvidenceMessage(7, 3, 16, 1, np.array([0, 4, 8]), b"", b"", EdgeAnswer(None, 0.0)),
     "evidence-window": EvidenceMessage(9, 14, 16, 4, (np.arange(3, 9)[:, None] * 14 + np.arange(4, 11)).ravel(), b"x"),
 }
 REPLIES = {
@@ -44,7 +48,7 @@ REPLIES = {
 
 
 def same(one: EvidenceMessage, other: EvidenceMessage) -> bool:
-    fields = ("seq", "side", "patch_size", "codec", "payload")
+    fields = ("seq", "side", "patch_size", "codec", "payload", "head", "edge_answer")
     return one.units.tolist() == other.units.tolist() and all(getattr(one, f) == getattr(other, f) for f in fields)
 
 
@@ -116,7 +120,7 @@ def test_evidence_survives_the_round_trip(message):
     assert same(decoded, message)
     assert decoded.units.dtype == np.intp
     assert encode_evidence(decoded) == data
-    assert peek(data) == (message.seq, len(message.units))
+    assert peek(data) == EvidenceClaim(message.seq, len(message.units))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +140,7 @@ def test_the_unit_set_takes_the_shorter_form(units, size):
     data = encode_evidence(message)
     assert len(data) == 17 + size + len(b"payload")
     assert same(decode_evidence(data), message)
-    assert peek(data) == (1, len(units))
+    assert peek(data) == EvidenceClaim(1, len(units))
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 8, 14, 16, 17, 40, 64])
@@ -242,8 +246,8 @@ def test_the_builders_of_this_module_build_valid_messages():
         (evidence_bytes(magic=b"GS"), "not a Sagelink message"),
         (evidence_bytes(version=0), "version 0; accepted: 4"),
         (evidence_bytes(version=3), "version 3; accepted: 4"),
-        (evidence_bytes(kind=0x41), "reserved flags 0x40 are set"),
-        (evidence_bytes(kind=0x31), "reserved flags 0x30 are set"),
+        (evidence_bytes(kind=0x11), "the flags 0x10 are set"),
+        (evidence_bytes(kind=0x51), "the flags 0x10 are set"),
         (evidence_bytes(kind=0x81), "carries a MAC, but mqtt.mac_key_file is not set"),
         (evidence_bytes(kind=2), "kind is 2, not evidence"),
         (evidence_bytes(kind=0), "kind is 0"),
@@ -338,7 +342,7 @@ def test_the_largest_message_is_read():
 )
 def test_peek_returns_the_frame_of_a_valid_header(data, seq):
     claim = peek(data)
-    assert (claim and claim[0]) == seq
+    assert (claim and claim.seq) == seq
 
 
 # Random bytes

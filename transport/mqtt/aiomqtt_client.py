@@ -7,8 +7,8 @@ therefore pins aiomqtt to 2.5. Used here:
 - `aiomqtt.Client._on_connect`, `_on_publish` and `_on_message`: for the properties of CONNACK, the reason codes of
   PUBACK, and messages that wait in no queue;
 - `aiomqtt.Client._on_socket_register_write`, `_disconnected` and `_loop`: the race described at `BrokerClient`;
-- `aiomqtt.Client._wait_for`: it uses `asyncio.wait_for`, which on Python 3.11 ignores a cancellation that comes in the
-  same moment as the answer (CPython issue 86296); the task would then never end;
+- `aiomqtt.Client._wait_for`: it uses `asyncio.wait_for`, which on Python 3.11 loses a cancellation that arrives
+  together with the answer; the task would then never end;
 - the texts of `MqttError` in `_TIMED_OUT` and `_PEER_GONE`: aiomqtt has no class for either.
 """
 
@@ -39,7 +39,7 @@ _PEER_GONE = "[code:128] Unspecified error"
 _CODE = re.compile(r"^\[code:\d+\] ")
 _NOISE = re.compile(r"^\[(Errno -?\d+|SSL: \w+)\] |\(_ssl\.c:\d+\)")
 _DENIED = 0x87
-T = TypeVar("T")
+_T = TypeVar("_T")
 OnMessage = Callable[[str, bytes], None]  # takes topic and payload
 _UNSUPPORTED_PROTOCOL = (1, 132)  # reason codes of MQTT 3.1.1 and of MQTT 5
 # transport.reconnect logs each connection once; aiomqtt and paho would log every message as well.
@@ -99,7 +99,7 @@ class BrokerClient(aiomqtt.Client):
         self.timeout = _ANSWER_S
         return self
 
-    async def _wait_for(self, fut: Awaitable[T], timeout: float | None) -> T:  # noqa: ASYNC109 (the name is aiomqtt's)
+    async def _wait_for(self, fut: Awaitable[_T], timeout: float | None) -> _T:  # noqa: ASYNC109 (the name is aiomqtt's)
         try:
             async with asyncio.timeout(self.timeout if timeout is None else timeout):
                 return await fut

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sagelink.transport.link import CameraInfo
 from sagelink.transport.mqtt.aiomqtt_client import BrokerClient
@@ -24,8 +24,14 @@ class Announcer:
     """The states of one run."""
 
     def __init__(
-        self, topics: Topics, node: str, cameras: Sequence[str], camera_info: CameraInfo, session: bytes
+        self,
+        topics: Topics,
+        node: str,
+        cameras: Sequence[str],
+        camera_info: Callable[[str], CameraInfo],
+        session: bytes,
     ) -> None:
+        """`camera_info`: what a camera announces now, by its name."""
         self._topics = topics
         self._node = node
         self._cameras = cameras
@@ -84,7 +90,7 @@ class Announcer:
     def _states(self, online: bool) -> dict[str, bytes]:
         """By topic: of every camera and then of the node, whose last will counts for all its cameras."""
         cameras = {
-            self._topics.state(f"{self._node}/{camera}"): encode_state(self._session, online, self._camera_info)
+            self._topics.state(f"{self._node}/{camera}"): encode_state(self._session, online, self._camera_info(camera))
             for camera in self._cameras
         }
         return cameras | {self._topics.state(self._node): encode_state(self._session, online)}

@@ -10,11 +10,15 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from sagelink.transport.head_commands import Action, CommandOutcome, CommandReceiver, decode_command, encode_outcome
+from sagelink.transport.head_messages import HeadPart, decode_status, encode_part, is_status
+from sagelink.transport.head_sender import HeadOffers, with_heads
 from sagelink.transport.link import CameraInfo, Undelivered
 from sagelink.transport.message_auth import EXTRA_BYTES, MessageAuth
 from sagelink.transport.mqtt.address import Broker
@@ -37,6 +41,7 @@ from sagelink.transport.wire_cost import ChargeOverhead
 log = logging.getLogger(__name__)
 
 _AUDIT_EVERY_S = 0.25  # between two readings of the kernel's counters
+_RETRY_S = 0.02  # between two attempts to charge an answer to the operator
 _EXPIRY_PROPERTY_BYTES = 6  # length of the properties, and the message expiry interval
 
 
@@ -56,11 +61,15 @@ class MqttEdgeLink(RemoteEdgeLink):
         must_connect: bool = False,
         on_budget: Callable[[bytes], None] | None = None,
         auth: MessageAuth | None = None,
+        heads: HeadOffers | None = None,
+        window_bits: Callable[[], int | None] = lambda: None,
+        on_head: Callable[[str, Action, bytes], str] | None = None,
     ) -> None:
-        """`in_flight`: messages that the broker may not have acknowledged yet. `charge_overhead`, `must_connect`: see
-        RemoteEdgeLink. `on_budget` receives the payloads published to the node's budget topic. `auth` seals messages
-        and opens replies."""
-        super().__init__(charge_overhead, must_connect)
+        """`in_flight`: messages that the broker may not have acknowledged yet. `charge_overhead`, `must_connect`,
+        `heads`, `window_bits`: see RemoteEdgeLink. `on_budget` receives the payloads published to the node's budget
+        topic. `auth` seals messages and opens replies. `on_head` carries out an operator's command about the head of a
+        camera: see CommandReceiver; without `auth`, there are none."""
+        super().__init__(charge_overhead, must_connect, heads, window_bits)
         self._broker_url = broker.url
         self._topics = topics
         self._node = node
@@ -71,7 +80,8 @@ class MqttEdgeLink(RemoteEdgeLink):
         self._auth = auth
         self._cost_model = MqttCostModel(broker.tls is not None, False, broker.client_certificate)
         self._session = secrets.token_bytes(SESSION_BYTES)
-        self._announcer = Announcer(topics, node, self._cameras, camera_info, self._session)
+        announced = partial(with_heads, camera_info, self._heads.offers)
+        self._announcer = Announcer(topics, node, self._cameras, announced, self._session)
         self._connection = self._reconnector = BrokerConnection(
             broker,
             self._run_session,
@@ -80,11 +90,15 @@ class MqttEdgeLink(RemoteEdgeLink):
             will=aiomqtt.Will(topics.state(node), encode_state(self._session, False), qos=1, retain=True),
             before_connecting=lambda: self._overhead.charge_connection(self._cost_model.connect_bits()),
         )
+        self._commands: dict[str, CommandReceiver] = {}  # by camera
+        if on_head is not None and auth is not None:
+            self._commands = {camera: CommandReceiver(partial(on_head, camera)) for camera in self._cameras}
         self._client: BrokerClient | None = None
         self._publishing: asyncio.TaskGroup | None = None
         self._unacknowledged = 0
         self._limit = PacketLimit()
         self._refusals: dict[str, str | None] = {}  # the broker's last answer to evidence, by camera
+        self._logged_commands: set[str] = set()  # reasons for which commands were ignored
         self._logged_replies: set[str] = set()  # reasons for which replies were ignored
 
     def wire_bits(self, camera: str, message_bytes: int) -> int:
@@ -108,6 +122,27 @@ class MqttEdgeLink(RemoteEdgeLink):
         if self._unacknowledged >= self._in_flight:
             return f"the broker has not acknowledged {self._unacknowledged} messages"
         return None
+
+    def _part_bits(self, message_bytes: int) -> int:
+        topic_bytes = len(self._topics.head(self._node, "0" * 32, "0000000").encode())
+        extra_bytes = EXTRA_BYTES if self._auth else 0
+        properties = 1 if self._connection.v5 else 0
+        packet_bytes = publish_bytes(topic_bytes, message_bytes + extra_bytes, properties)
+        return self._cost_model.packet_bits(packet_bytes, acks=1)
+
+    async def _transmit_part(self, part: HeadPart) -> None:
+        assert self._client is not None
+        message = encode_part(part)
+        payload = message if self._auth is None else self._auth.seal(message, self._node, b"")
+        topic = self._topics.head(self._node, part.fingerprint.hex(), str(part.offset))
+        # Retained: a server that starts later gets it from the broker.
+        refusal = await self._client.publish_confirmed(topic, payload, retain=True)
+        self._note_refusal("head", refusal)
+
+    async def _announce(self) -> None:
+        if self._client is not None:
+            self._heads.announced(self._cameras)
+            await self._announcer.announce(self._client)
 
     async def _transmit(self, camera: str, message: bytes) -> None:
         assert self._publishing is not None
@@ -152,6 +187,10 @@ class MqttEdgeLink(RemoteEdgeLink):
         await client.subscribe(self._topics.verdict(f"{self._node}/+"), qos=0)
         if self._on_budget is not None:
             await client.subscribe(self._topics.budget(self._node), qos=1)
+        if self._commands:
+            await client.subscribe(self._topics.head_set(f"{self._node}/+"), qos=1)
+        self._heads.forget()
+        self._heads.announced(self._cameras)
         await self._announcer.announce(client)
         try:
             async with asyncio.TaskGroup() as group:
@@ -188,6 +227,8 @@ class MqttEdgeLink(RemoteEdgeLink):
         if topic == self._topics.budget(self._node):
             if self._on_budget is not None:
                 self._on_budget(payload)
+        elif (address := self._topics.camera_of_head_set(topic)) is not None:
+            self._take_command(address, payload)
         elif topic.endswith("/state"):
             self._announcer.observe(topic, payload)
         elif payload[:PREFIX_BYTES] == self._session[:PREFIX_BYTES]:  # else: a reply to an earlier run of the same name
@@ -197,8 +238,43 @@ class MqttEdgeLink(RemoteEdgeLink):
                 reply = reply if self._auth is None else self._auth.open(reply, address, self._session)
             except MalformedMessage as error:
                 self._ignore_reply(str(error))
+                return
+            if is_status(reply):
+                self._take_status(reply)
             else:
                 self._deliver(address.removeprefix(f"{self._node}/"), reply)
+
+    def _take_command(self, address: str, payload: bytes) -> None:
+        """Carries out a command of the operator, if it has the right MAC."""
+        receiver = self._commands.get(address.removeprefix(f"{self._node}/"))
+        if receiver is None or self._auth is None or self._publishing is None:
+            return
+        try:
+            outcome = receiver.take(decode_command(self._auth.open(payload, address, self._session)))
+        except MalformedMessage as error:
+            if str(error) not in self._logged_commands:
+                self._logged_commands.add(str(error))
+                log.warning("event=head_command_ignored camera=%s reason=%r", address, str(error))
+            return
+        if outcome is not None:
+            self._publishing.create_task(self._publish_outcome(address, outcome))
+
+    async def _publish_outcome(self, address: str, outcome: CommandOutcome) -> None:
+        assert self._client is not None
+        assert self._auth is not None
+        payload, topic = (
+            self._auth.seal(encode_outcome(outcome), address, self._session),
+            self._topics.head_outcome(address),
+        )
+        bits = self._cost_model.publish_bits(len(topic.encode()), len(payload), 1 if self._connection.v5 else 0)
+        while not self._overhead.try_charge(bits):  # noqa: ASYNC110
+            await asyncio.sleep(_RETRY_S)
+        await self._client.publish_confirmed(topic, payload)
+
+    def _take_status(self, data: bytes) -> None:
+        with contextlib.suppress(MalformedMessage):
+            self._heads.take(decode_status(data))
+            self._changed.set()
 
     def _ignore_reply(self, reason: str) -> None:
         if reason not in self._logged_replies:

@@ -20,6 +20,7 @@ import aiomqtt
 from sagelink.pipeline.channel import Channel, ChannelClosed
 from sagelink.pipeline.errors import SagelinkError
 from sagelink.pipeline.tasks import background
+from sagelink.transport.head_messages import MAX_PART_BYTES, is_part, part_message_bytes
 from sagelink.transport.link import CameraInfo, Message
 from sagelink.transport.message_auth import EXTRA_BYTES, MessageAuth
 from sagelink.transport.mqtt.address import Broker
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 _MAX_WAITING = 64  # messages for the service, which reads them at once: more mean that the process stalls
 _MEMBERSHIP_S = 0.2  # between two decisions whether to be in the group
 _HEADER_BYTES = 16  # that are kept of a message that will be refused
+_STORED_HEAD_S = 1.0  # after subscribing, the retained parts of a head arrive within this time
+_MAX_PART_MESSAGE_BYTES = part_message_bytes(MAX_PART_BYTES)
 _NOT_ANNOUNCED = "the camera has not announced itself"
 _OTHER_SESSION = "another run has announced itself as this camera: two runs at a time need different mqtt.node"
 _REPEATED = "a frame that this run has sent before: a repeated message"
@@ -75,6 +78,8 @@ class MqttServerLink:
         self._misfit: Misfit = lambda camera_info: None
         self._idle: str | None = None  # why the server is not in the group
         self._last_frames: dict[str, tuple[str, int]] = {}  # session and seq of the last authentic message, by camera
+        self._sought: set[bytes] = set()  # fingerprints of the heads that the server looks for
+        self._part_fault: str | None = None
         self._entered = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -111,6 +116,27 @@ class MqttServerLink:
     def messages(self) -> AsyncIterator[Message]:
         return aiter(self._received)
 
+    async def seek_head(self, fingerprint: bytes) -> float:
+        self._sought.add(fingerprint)
+        if self._client is not None:
+            await self._subscribe_head(self._client, fingerprint)
+        return _STORED_HEAD_S
+
+    async def _subscribe_head(self, client: BrokerClient, fingerprint: bytes) -> None:
+        with contextlib.suppress(aiomqtt.MqttError):
+            await client.subscribe(self._topics.head("+", fingerprint.hex(), "+"), qos=1)
+
+    async def end_seeking(self, fingerprint: bytes) -> None:
+        self._sought.discard(fingerprint)
+        if self._client is not None:
+            with contextlib.suppress(aiomqtt.MqttError):
+                await self._client.unsubscribe(self._topics.head("+", fingerprint.hex(), "+"))
+
+    async def send_head_status(self, camera: str, status: bytes) -> None:
+        session = self._registry.session_of(camera)
+        if session is not None:
+            await self.reply(Message(camera, b"", 0.0, bytes.fromhex(session)), status)
+
     async def reply(self, message: Message, data: bytes) -> bool:
         client = self._client
         if client is None:
@@ -129,6 +155,8 @@ class MqttServerLink:
         # QoS 0: a broker queues only so many messages with a QoS of 1 (mosquitto: 1000), and drops further states.
         for address in ("+", "+/+"):
             await client.subscribe(self._topics.state(address), qos=0)
+        for fingerprint in [*self._sought]:
+            await self._subscribe_head(client, fingerprint)
         try:
             async with asyncio.TaskGroup() as group:
                 in_group = await self._update_membership(client, in_group=False)
@@ -173,6 +201,9 @@ class MqttServerLink:
         return f"serving no camera: the model fits none of the cameras that are online: {reason}"
 
     def _receive(self, topic: str, payload: bytes) -> None:
+        if (node := self._topics.node_of_head(topic)) is not None:
+            self._receive_part(node, payload)
+            return
         address = self._topics.address_of(topic)
         if not topic.endswith("/evidence"):
             self._registry.update(address, payload)
@@ -180,6 +211,19 @@ class MqttServerLink:
         elif PREFIX_BYTES <= len(payload) <= MAX_MESSAGE_BYTES + EXTRA_BYTES + PREFIX_BYTES:
             with contextlib.suppress(ChannelClosed):
                 self._received.put_now(self._message(address, payload[:PREFIX_BYTES], payload[PREFIX_BYTES:]))
+
+    def _receive_part(self, node: str, payload: bytes) -> None:
+        """A part of a head that this server looks for; one without the right MAC is ignored."""
+        try:
+            data = payload if self._auth is None else self._auth.open(payload, node, b"")
+        except MalformedMessage as error:
+            if str(error) != self._part_fault:
+                self._part_fault = str(error)
+                log.warning("event=head_part_ignored node=%s reason=%r", node, self._part_fault)
+            return
+        if len(data) <= _MAX_PART_MESSAGE_BYTES and is_part(data):
+            with contextlib.suppress(ChannelClosed):
+                self._received.put_now(Message(node, data, time.monotonic()))
 
     def _message(self, address: str, prefix: bytes, data: bytes) -> Message:
         """The message; with a refusal unless it is of the run that has announced the camera."""

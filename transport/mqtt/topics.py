@@ -10,7 +10,7 @@ from sagelink.transport.link import CameraInfo
 
 SESSION_BYTES = 8  # of a run; the states hold it as hex digits
 PREFIX_BYTES = 2  # first bytes of the session: stand before each evidence message, and before its reply
-_MAX_STATE_BYTES = 1024
+_MAX_STATE_BYTES = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,28 @@ class Topics:
     def state(self, address: str) -> str:
         """`address`: of a node (`node`) or of a camera (`node/camera`)."""
         return f"{self.prefix}/{address}/state"
+
+    def head(self, node: str, fingerprint: str, offset: str) -> str:
+        """Of a part of a head: `fingerprint` in hex digits, `offset` of the part in its file."""
+        return f"{self.prefix}/{node}/head/{fingerprint}/{offset}"
+
+    def head_set(self, address: str) -> str:
+        """Commands of the operator to a camera."""
+        return f"{self.prefix}/{address}/head/set"
+
+    def head_outcome(self, address: str) -> str:
+        """The camera's answers to them."""
+        return f"{self.prefix}/{address}/head/outcome"
+
+    def camera_of_head_set(self, topic: str) -> str | None:
+        """The address in a topic of `head_set`; None for another topic."""
+        address = topic[len(self.prefix) + 1 :].removesuffix("/head/set")
+        return address if topic == self.head_set(address) and address.count("/") == 1 else None
+
+    def node_of_head(self, topic: str) -> str | None:
+        """The node of a topic of `head`; None for another topic."""
+        node, _, rest = topic[len(self.prefix) + 1 :].partition("/")
+        return node if rest.startswith("head/") and rest.count("/") == 2 else None
 
     def budget(self, node: str) -> str:
         return f"{self.prefix}/{node}/budget/set"

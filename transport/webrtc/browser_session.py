@@ -60,6 +60,7 @@ class BrowserSession:
         self.identifier = identifier
         self.addresses = [f"browser {identifier}"]
         self.camera_info: CameraInfo = settings.camera_info
+        self.camera_infos = dict.fromkeys(self.addresses, self.camera_info)
         self.open = False
         self._settings = settings
         self._on_message = on_message

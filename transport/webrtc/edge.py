@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
 from sagelink.net.whip import OfferRefused
 from sagelink.pipeline.tasks import background
+from sagelink.transport.head_messages import HeadPart, decode_status, encode_part
+from sagelink.transport.head_sender import HeadOffers
 from sagelink.transport.link import CameraInfo
 from sagelink.transport.reconnect import Reconnector
 from sagelink.transport.remote_edge import MAX_REPLIES, RemoteEdgeLink
@@ -22,6 +26,7 @@ from sagelink.transport.webrtc.peer import Peer
 from sagelink.transport.webrtc.reassembly import (
     ANNOUNCEMENT,
     EVIDENCE,
+    HEAD,
     NUMBERS,
     REFUSAL,
     VERDICT,
@@ -32,7 +37,7 @@ from sagelink.transport.webrtc.reassembly import (
 from sagelink.transport.webrtc.resend_timer import ResendTimer
 from sagelink.transport.webrtc.signalling import Unreachable, exchange
 from sagelink.transport.webrtc.wire_cost import MAX_SCTP_MESSAGE_BYTES, WebRtcCostModel
-from sagelink.transport.wire import PART_BYTES, parts_of
+from sagelink.transport.wire import PART_BYTES, MalformedMessage, parts_of
 from sagelink.transport.wire_cost import ChargeOverhead
 
 _AUDIT_EVERY_S = 0.25  # between two readings of the datagram counter
@@ -59,18 +64,18 @@ class WebRtcEdgeLink(RemoteEdgeLink):
         *,
         charge_overhead: ChargeOverhead | None,
         on_recovered: Callable[[Recovered], None] = lambda _: None,
+        heads: HeadOffers | None = None,
+        window_bits: Callable[[], int | None] = lambda: None,
     ) -> None:
         """`on_recovered` is called for each recovered loss: a message was sent again ("resent"), or a verdict arrived
-        on the reliable channel only ("rescued")."""
+        on the reliable channel only ("rescued"). `heads`, `window_bits`: see RemoteEdgeLink."""
         self._replay = charge_overhead is None
-        super().__init__(charge_overhead, must_connect=self._replay)
+        super().__init__(charge_overhead, self._replay, heads, window_bits)
         self._endpoint = endpoint
         self._cameras = list(cameras)
-        self._announcement = (
-            ANNOUNCEMENT
-            + _length_prefixed(node.encode())
-            + encode_state(camera_info, self._cameras, True, secrets.token_hex(_SECRET_BYTES))
-        )
+        self._node = node
+        self._camera_info = camera_info
+        self._secret = secrets.token_hex(_SECRET_BYTES)
         self._on_recovered = on_recovered
         self._cost_model = WebRtcCostModel(ipv6=":" in endpoint.host, tls=endpoint.tls)
         self._numbers = itertools.count()
@@ -93,6 +98,26 @@ class WebRtcEdgeLink(RemoteEdgeLink):
 
     def max_message_bytes(self, camera: str) -> int:
         return MAX_SCTP_MESSAGE_BYTES
+
+    def _announcement(self) -> bytes:
+        offers = self._heads.offers
+        heads = {camera: [one.hex() for one in offers.fingerprints(camera)] for camera in self._cameras}
+        state = encode_state(
+            replace(self._camera_info, backbone=offers.backbone), self._cameras, True, self._secret, heads
+        )
+        return ANNOUNCEMENT + _length_prefixed(self._node.encode()) + state
+
+    def _part_bits(self, message_bytes: int) -> int:
+        return self._cost_model.message_bits(message_bytes)
+
+    async def _transmit_part(self, part: HeadPart) -> None:
+        if self._peer is not None:
+            self._peer.send_control(HEAD + encode_part(part))
+
+    async def _announce(self) -> None:
+        if self._peer is not None:
+            self._heads.announced(self._cameras)
+            self._peer.send_control(self._announcement())
 
     async def _transmit(self, camera: str, message: bytes) -> None:
         assert self._peer is not None
@@ -117,7 +142,7 @@ class WebRtcEdgeLink(RemoteEdgeLink):
         self._unanswered[number] = time.monotonic(), timer
 
     def _resend(self, datagram: bytes, bits: int) -> None:
-        if self.refusal() is None and self._peer is not None and self._overhead.try_charge_resend(bits):
+        if self.refusal() is None and self._peer is not None and self._overhead.try_charge(bits):
             self._peer.send_evidence(datagram)
             self._on_recovered("resent")
 
@@ -146,8 +171,10 @@ class WebRtcEdgeLink(RemoteEdgeLink):
             async with background(self._audit_wire_cost(peer)):
                 if not await peer.opened(_CONNECT_S):
                     raise Unreachable(peer.fault or "")
-                peer.send_control(self._announcement)
+                peer.send_control(self._announcement())
                 self._received.clear()
+                self._heads.forget()
+                self._heads.announced(self._cameras)
                 self._peer = peer
                 self._reconnector.established()
                 self._changed.set()
@@ -160,6 +187,11 @@ class WebRtcEdgeLink(RemoteEdgeLink):
         """Delivers a verdict once; the server sends it on both channels, and the reliable one is usually later."""
         if reliable and data[:1] == REFUSAL and self._peer is not None:
             self._peer.end(f"the server refuses this node: {data[1:].decode(errors='replace')}")
+            return
+        if reliable and data[:1] == HEAD:
+            with contextlib.suppress(MalformedMessage):
+                self._heads.take(decode_status(data[1:]))
+                self._changed.set()
             return
         verdict = unpack_verdict(data[1:]) if data[:1] == VERDICT else None
         if verdict is None:

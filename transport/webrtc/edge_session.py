@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from sagelink.net.whip import OfferRefused
+from sagelink.transport.head_messages import MAX_PART_BYTES, is_part, part_message_bytes
 from sagelink.transport.link import CameraInfo, Message
 from sagelink.transport.webrtc.address import SignallingEndpoint
 from sagelink.transport.webrtc.node_announcement import decode_state
@@ -17,6 +18,7 @@ from sagelink.transport.webrtc.peer import Peer
 from sagelink.transport.webrtc.reassembly import (
     ANNOUNCEMENT,
     EVIDENCE,
+    HEAD,
     NUMBERS,
     REFUSAL,
     AssembledMessage,
@@ -30,7 +32,8 @@ log = logging.getLogger(__name__)
 
 _ANSWER_S = 6.0  # longest time to make an answer: a STUN server may not respond
 OPEN_S = 10.0  # longest time from the answer to an open connection
-_MAX_ANNOUNCEMENT_BYTES = 20_000
+_MAX_ANNOUNCEMENT_BYTES = 44_000
+_MAX_HEAD_MESSAGE_BYTES = 1 + part_message_bytes(MAX_PART_BYTES)
 _REFUSED_S = 1.0  # from a refusal to the end of the connection, so that the reason arrives
 
 SESSION = struct.Struct("!IHB")  # session identifier, message number, camera: `Message.session`, for routing the reply
@@ -54,11 +57,12 @@ class EdgeSession:
         self.node: str | None = None  # once it is accepted
         self.secret = ""  # of the node's run
         self.addresses: list[str] = []  # of the node's cameras; empty until it has announced itself
-        self.camera_info: CameraInfo | None = None
+        self.camera_infos: dict[str, CameraInfo] = {}  # by address
         self.open = False
         self._on_message = on_message
         self._on_announced = on_announced
         self._open_s = open_s
+        self._refused = False
         self._assembler = Assembler(part_wait_s)
         self._timer: asyncio.TimerHandle | None = None
         self._reply_numbers = itertools.count()
@@ -98,7 +102,9 @@ class EdgeSession:
     def _receive_control(self, data: bytes) -> None:
         if data[:1] == EVIDENCE:
             self._receive_evidence(data[1:])
-        elif data[:1] == ANNOUNCEMENT and self.camera_info is None and len(data) <= _MAX_ANNOUNCEMENT_BYTES:
+        elif data[:1] == HEAD and self.addresses and len(data) <= _MAX_HEAD_MESSAGE_BYTES and is_part(data[1:]):
+            self._on_message(Message(self.addresses[0], data[1:], time.monotonic()))
+        elif data[:1] == ANNOUNCEMENT and not self._refused and len(data) <= _MAX_ANNOUNCEMENT_BYTES:
             self._receive_announcement(data[1:])
 
     def _receive_announcement(self, data: bytes) -> None:
@@ -106,12 +112,24 @@ class EdgeSession:
         node, state = data[1:end].decode(errors="replace"), decode_state(data[end:])
         if state is None:
             return
-        self.camera_info, cameras, self.secret = state
-        self.node, self.addresses = node, [f"{node}/{camera}" for camera in cameras]
+        cameras, secret = state
+        addresses = {f"{node}/{camera}": info for camera, info in cameras.items()}
+        if self.addresses:  # a later announcement changes only what the same cameras announce
+            if node == self.node and secret == self.secret and [*addresses] == self.addresses:
+                self.camera_infos = addresses
+                self._on_announced(self)
+            return
+        self.camera_infos, self.secret = addresses, secret
+        self.node, self.addresses = node, [*addresses]
         if (reason := self._on_announced(self)) is not None:
-            self.node, self.addresses = None, []
+            self._refused = True
+            self.node, self.addresses, self.camera_infos = None, [], {}
             self._peer.send_control(REFUSAL + reason.encode())
             asyncio.get_running_loop().call_later(_REFUSED_S, self.end, f"refused: {reason}")
+
+    def send_head_status(self, status: bytes) -> None:
+        """Sends a message about a head."""
+        self._peer.send_control(HEAD + status)
 
     def end(self, reason: str) -> None:
         self._peer.end(reason)
@@ -145,4 +163,4 @@ class EdgeSession:
 
 def _bundle(message: AssembledMessage) -> bytes:
     claim = peek(message.parts[0])
-    return encode_bundle(claim[0] if claim else 0, message.parts)
+    return encode_bundle(claim.seq if claim else 0, message.parts)

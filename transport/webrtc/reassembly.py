@@ -2,9 +2,8 @@
 
 From edge to server on the `evidence` channel: camera (1 byte), message number (2), index of the part (1), number of
 parts (1), then the part: a whole message of transport.wire, or one message of a bundle. In both directions on the
-`control` channel: a kind (1 byte), then the announcement, the verdict, a part as above, or the reason for refusing the
-announcement. docs/webrtc.md documents the
-layout.
+`control` channel: a kind (1 byte), then the announcement, the verdict, a part as above, the reason for refusing the
+announcement, or a message about a head. docs/webrtc.md documents the layout.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ DATAGRAM = 1160  # bytes of user data that fit one SCTP packet of aiortc: 1161, 
 _PART = struct.Struct("!BHBB")
 NUMBERS = 2**16  # message and reply numbers wrap around here
 
-HEARTBEAT, ANNOUNCEMENT, VERDICT, EVIDENCE, REFUSAL = b"\0", b"\1", b"\2", b"\3", b"\4"
+HEARTBEAT, ANNOUNCEMENT, VERDICT, EVIDENCE, REFUSAL, HEAD = b"\0", b"\1", b"\2", b"\3", b"\4", b"\5"
 _VERDICT = struct.Struct("!BHH")  # camera, reply number, message number
 
 _MAX_INCOMPLETE = 32  # messages of one peer

@@ -103,6 +103,17 @@ class WebRtcServerLink:
     def messages(self) -> AsyncIterator[Message]:
         return aiter(self._received)
 
+    async def seek_head(self, fingerprint: bytes) -> float:
+        return 0.0
+
+    async def end_seeking(self, fingerprint: bytes) -> None:
+        """Does nothing: only edges have heads."""
+
+    async def send_head_status(self, camera: str, status: bytes) -> None:
+        for session in self._sessions_of(EdgeSession):
+            if isinstance(session, EdgeSession) and camera in session.addresses:
+                session.send_head_status(status)
+
     async def reply(self, message: Message, data: bytes) -> bool:
         if len(message.session) != SESSION.size:
             return False
@@ -169,8 +180,8 @@ class WebRtcServerLink:
         finally:
             for table in (self._sessions, self._tasks, self._origins):
                 del table[session.identifier]
-            for address in session.addresses:
-                if self.cameras.get(address) is session.camera_info:  # else: a newer session of the node
+            for address, camera_info in session.camera_infos.items():
+                if self.cameras.get(address) is camera_info:  # else: a newer session of the node
                     del self.cameras[address]
 
     def _receive(self, message: Message) -> None:
@@ -194,5 +205,4 @@ class WebRtcServerLink:
         return None
 
     def _announce(self, session: EdgeSession | BrowserSession) -> None:
-        assert session.camera_info is not None
-        self.cameras.update(dict.fromkeys(session.addresses, session.camera_info))
+        self.cameras.update(session.camera_infos)

@@ -13,7 +13,7 @@ from sagelink.transport.mqtt.aiomqtt_client import BrokerClient
 from tests.brokers import Mosquitto
 
 
-async def test_a_cancellation_that_comes_with_the_answer_is_obeyed() -> None:
+async def test_a_cancellation_that_arrives_together_with_the_answer_is_obeyed() -> None:
     broker = open_broker("mqtt://127.0.0.1", MqttConfig(), "url")
     client = BrokerClient(broker, "edge", aiomqtt.ProtocolVersion.V5, None, lambda topic, payload: None)
     answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -169,7 +169,9 @@ async def test_a_browser_without_pictures_is_removed(
             assert (await request(video_url(address), "POST", offer))[0] == 201
         else:
             await browser.push()
-            (session,) = [session for session in server._sessions.values() if session.camera_info is CAMERA_INFO]
+            (session,) = [
+                session for session in server._sessions.values() if CAMERA_INFO in session.camera_infos.values()
+            ]
             await until(lambda: session.open)
             session._peer._terms = dataclasses.replace(session._peer._terms, max_silence_s=0.3)
             browser._peer.getTransceivers()[0].sender.replaceTrack(None)

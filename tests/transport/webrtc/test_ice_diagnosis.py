@@ -58,7 +58,8 @@ log-file=stdout
 """
 
 
-@pytest.mark.parametrize("wrong_first", [False, pytest.param(True, marks=pytest.mark.campaign)])
+@pytest.mark.campaign
+@pytest.mark.parametrize("wrong_first", [False, True])
 def test_a_turn_server_relays_through_a_firewall_without_udp(
     wrong_first: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -276,6 +276,7 @@ async def test_an_answered_message_is_not_resent_and_a_duplicate_counts_once(end
         assert (await anext(server.messages())).data == b"three"
 
 
+@pytest.mark.campaign
 async def test_connecting_and_heartbeats_are_charged(endpoint: SignallingEndpoint) -> None:
     charged: list[int] = []
 

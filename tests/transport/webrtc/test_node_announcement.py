@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -15,9 +16,10 @@ CAMERA_INFO = CameraInfo(14, 16, "0123456789abcdef", 1.0)
 
 
 def test_an_announcement_survives_the_round_trip():
-    state = encode_state(CAMERA_INFO, ["door", "yard"], True, "secret")
-    assert decode_state(state) == (CAMERA_INFO, ["door", "yard"], "secret")
-    assert decode_state(encode_state(CAMERA_INFO, ["door"], False, "secret")) is None
+    heads = ("0" * 32, "f" * 32)
+    state = encode_state(CAMERA_INFO, ["door", "yard"], True, "secret", {"yard": heads})
+    assert decode_state(state) == ({"door": CAMERA_INFO, "yard": replace(CAMERA_INFO, heads=heads)}, "secret")
+    assert decode_state(encode_state(CAMERA_INFO, ["door"], False, "secret", {})) is None
 
 
 @pytest.mark.parametrize(
@@ -29,11 +31,13 @@ def test_an_announcement_survives_the_round_trip():
         {"deadline_s": 0},
         {"deadline_s": "inf"},
         {"online": "yes"},
-        {"classes": "x" * 20_000},
+        {"classes": "x" * 40_000},
+        {"camera_heads": {"door": ["0" * 30]}},
+        {"camera_heads": {"door": ["0" * 32] * 3}},
     ],
 )
 def test_a_malformed_announcement_is_none(change):
-    state = json.loads(encode_state(CAMERA_INFO, ["door"], True, "secret")) | change
+    state = json.loads(encode_state(CAMERA_INFO, ["door"], True, "secret", {})) | change
     assert decode_state(json.dumps(state).encode()) is None
 
 

@@ -1,0 +1,167 @@
+"""The heads of a run: which classes each camera has now. A head can be replaced while the run goes on.
+
+The next frame of the camera is scored with the new head; frames on their way keep the classes that they were scored
+with (`Scored.taught`). A recording holds the head of each frame, so an exact replay needs no times of replacement.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+
+from sagelink.models.apply_head import backbone_digest, check_side, edge_with_head
+from sagelink.models.head import Head, parse_head
+from sagelink.models.loading import Model
+from sagelink.models.pair import Pair
+from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.types import Frame
+from sagelink.transport.head_commands import Action
+
+log = logging.getLogger(__name__)
+
+
+class HeadsOfRun:
+    """All methods may be called from any thread."""
+
+    def __init__(
+        self,
+        models: Pair,
+        cameras: Sequence[str],
+        recorded: Callable[[Frame], bytes | None] | None = None,
+        heads: Iterable[Head] = (),
+    ) -> None:
+        """`models`: with the classes that all cameras begin with. `recorded`: in a replay, the fingerprint of the head
+        that a frame was scored with; `heads`: those that it may name. Raises UsageError for a head of other backbones.
+        """
+        self._models = models
+        self._recorded = recorded
+        self._lock = threading.Lock()
+        self._preparing: list[Callable[[Head], None]] = []
+        self._listeners: list[Callable[[str, Head | None], None]] = []
+        own = models.edge.head
+        self._begin: bytes | None = own.taught.fingerprint if own else None
+        self._edge_models: dict[bytes | None, Model] = {self._begin: models.edge}
+        # By camera, the heads that it has had, newest last: the one before the last can be restored.
+        self._history: dict[str, list[bytes | None]] = {camera: [self._begin] for camera in cameras}
+        for head in heads:
+            self._add(head)
+
+    @property
+    def cameras(self) -> list[str]:
+        return [*self._history]
+
+    def prepare_with(self, prepare: Callable[[Head], None]) -> None:
+        """Adds a callback that gets each head before a camera gets it, in the thread of the change; at once those that
+        cameras have."""
+        self._preparing.append(prepare)
+        for head in self.all():
+            prepare(head)
+
+    def listen(self, changed: Callable[[str, Head | None], None]) -> None:
+        """Adds a callback that gets the camera and its new head (None: the model's own classes) after each change, in
+        the thread that changed it."""
+        self._listeners.append(changed)
+
+    def check(self, head: Head) -> None:
+        """Raises UsageError if the head was taught on other backbones."""
+        check_side(head.edge, self._models.edge, "edge", self._edge_backbone)
+        if self._models.server.can_compute:
+            check_side(head.server, self._models.server, "server", self._server_backbone)
+
+    def swap(self, camera: str | None, head: Head) -> None:
+        """Gives a camera, or all (None), another head, from its next frame on. Raises UsageError; then nothing
+        changes."""
+        cameras = self._named(camera)
+        self.check(head)
+        for prepare in self._preparing:
+            prepare(head)
+        with self._lock:
+            self._add(head)
+            for name in cameras:
+                if self._history[name][-1] != head.taught.fingerprint:
+                    self._history[name] = [*self._history[name][-1:], head.taught.fingerprint]
+        self._notify(cameras)
+
+    def restore(self, camera: str | None) -> None:
+        """Takes the last swap of a camera, or of all (None), back. Raises UsageError where there is none."""
+        cameras = [name for name in self._named(camera) if len(self._history[name]) > 1]
+        if not cameras:
+            raise UsageError(f"camera {camera or 'of this run'!r} has no earlier head to go back to")
+        with self._lock:
+            for name in cameras:
+                self._history[name] = self._history[name][:-1]
+        self._notify(cameras)
+
+    def can_restore(self) -> bool:
+        """Whether `restore` would change a camera."""
+        return any(len(history) > 1 for history in self._history.values())
+
+    def carry_out(self, camera: str, action: Action, content: bytes) -> str:
+        """Carries out an operator's command; `content`: of a pushed head file. Returns which heads hold now. Raises
+        ValueError with the reason why nothing changed."""
+        try:
+            if action is Action.PUSH:
+                self.swap(camera, parse_head(content, "the head"))
+            elif action is Action.RESTORE:
+                self.restore(camera)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+        before = _described(self.previous(camera)) if len(self._history[camera]) > 1 else "none"
+        return f"{_described(self.head(camera))}; before it: {before}"
+
+    def head(self, camera: str) -> Head | None:
+        """The head of a camera now; None: the model's own classes."""
+        return self._edge_models[self._history[camera][-1]].head
+
+    def previous(self, camera: str) -> Head | None:
+        """The head that `restore` would give back; None also where it would give back the model's own classes."""
+        return self._edge_models[self._history[camera][-2]].head if len(self._history[camera]) > 1 else None
+
+    def by_fingerprint(self, fingerprint: bytes) -> Head | None:
+        """A head that a camera of this run has or had; None for any other."""
+        model = self._edge_models.get(fingerprint)
+        return model.head if model else None
+
+    def all(self) -> list[Head]:
+        """All heads that cameras of this run have or had."""
+        return [model.head for model in [*self._edge_models.values()] if model.head is not None]
+
+    def edge_model(self, frame: Frame) -> Model:
+        """The edge model with the classes of a frame."""
+        if self._recorded is not None:
+            return self._edge_models[self._recorded(frame)]
+        return self._edge_models[self._history[frame.camera][-1]]
+
+    @cached_property
+    def _edge_backbone(self) -> str:
+        return backbone_digest(self._models.edge)
+
+    @cached_property
+    def _server_backbone(self) -> str:
+        return backbone_digest(self._models.server)
+
+    def _add(self, head: Head) -> None:
+        if head.taught.fingerprint not in self._edge_models:
+            model = edge_with_head(head, self._models.edge, self._edge_backbone)
+            self._edge_models = self._edge_models | {head.taught.fingerprint: model}
+
+    def _named(self, camera: str | None) -> list[str]:
+        if camera is not None and camera not in self._history:
+            raise UsageError(f"there is no camera {camera!r} in this run; accepted: {', '.join(self._history)}")
+        return self.cameras if camera is None else [camera]
+
+    def _notify(self, cameras: Sequence[str]) -> None:
+        for camera in cameras:
+            head = self.head(camera)
+            log.info("event=head camera=%s head=%s", camera, head.taught.head_id.hex() if head else "none")
+            for changed in self._listeners:
+                changed(camera, head)
+
+
+def _described(head: Head | None) -> str:
+    """A head in words for the operator."""
+    if head is None:
+        return "the model's own classes"
+    return f"head {head.taught.head_id.hex()} ({len(head.classes)} classes: {', '.join(head.classes[:5])[:200]})"

@@ -1,0 +1,163 @@
+"""HTTP routes for labels: the labelling page, the state, labels, undo, teaching, and the labelled pictures as a zip."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from sagelink.monitor.label_desk import LabelDesk
+from sagelink.monitor.label_folder import FrameKey, pictures_in
+from sagelink.monitor.previews import small_jpeg
+from sagelink.pipeline.documents import DocumentError, parse_json
+from sagelink.pipeline.errors import SagelinkError, UsageError
+from sagelink.pipeline.json_text import to_json
+from sagelink.pipeline.threads import Worker
+
+_MAX_BODY = 4096  # bytes
+_MAX_DIGITS = 16
+_MAX_ZIP_BYTES = 4_000_000_000
+_README = """These pictures were labelled on Sagelink's page, one folder a class.
+To teach a head, on a machine that has both models:
+
+    sagelink teach pictures --out site.head
+
+Then run the camera with --head site.head.
+"""
+
+
+def label_routes(desk: LabelDesk, worker: Worker, page: Response) -> list[Route]:
+    """`worker`: the thread that writes files. `page`: the labelling page."""
+    api = LabelApi(desk, worker)
+
+    async def label_page(_: Request) -> Response:
+        await worker.call(desk.recount)
+        return page
+
+    return [
+        Route("/label", label_page),
+        Route("/api/labels", api.state),
+        Route("/api/labels", api.label, methods=["POST"]),
+        Route("/api/labels/class", api.add_class, methods=["POST"]),
+        Route("/api/labels/undo", api.undo, methods=["POST"]),
+        Route("/api/labels/skip", api.skip, methods=["POST"]),
+        Route("/api/labels/hold", api.hold, methods=["POST"]),
+        Route("/api/labels/pictures.zip", api.pack),
+        Route("/api/labels/picture/{camera}/{seq}", api.picture),
+        Route("/api/teach/{action}", api.teach, methods=["POST"]),
+    ]
+
+
+class LabelApi:
+    """Changes answer with the new state, or with status 400 (refused) or 500 (the disk failed) and an `error`."""
+
+    def __init__(self, desk: LabelDesk, worker: Worker) -> None:
+        self._desk = desk
+        self._worker = worker
+
+    async def state(self, _: Request) -> Response:
+        return _json(self._desk.state())
+
+    async def picture(self, request: Request) -> Response:
+        camera, seq = request.path_params["camera"], request.path_params["seq"]
+        if not (seq.isascii() and seq.isdecimal() and len(seq) <= _MAX_DIGITS):
+            return _json({"error": f"accepted: a frame number of up to {_MAX_DIGITS} digits"}, 400)
+        stored = self._desk.frames.get(FrameKey(camera, int(seq)))
+        if stored is None:
+            return _json({"error": "the full picture of this frame is no longer stored"}, 404)
+        content = await self._worker.call(small_jpeg, stored.jpeg) if "small" in request.query_params else stored.jpeg
+        return Response(content, media_type="image/jpeg")
+
+    async def label(self, request: Request) -> Response:
+        return await self._change(self._desk.label, await _values(request))
+
+    async def add_class(self, request: Request) -> Response:
+        return await self._change(self._desk.add_class, await _values(request))
+
+    async def skip(self, request: Request) -> Response:
+        return await self._change(self._desk.skip, await _values(request))
+
+    async def hold(self, request: Request) -> Response:
+        return await self._change(self._desk.hold, await _values(request))
+
+    async def undo(self, _: Request) -> Response:
+        return await self._change(self._desk.undo)
+
+    async def teach(self, request: Request) -> Response:
+        return await self._change(self._desk.teach, request.path_params["action"], await _values(request))
+
+    async def pack(self, _: Request) -> Response:
+        """The labelled pictures as a zip file, stored without compression, for a machine that has `sagelink teach`."""
+        try:
+            folder = self._desk.folder.folder
+        except UsageError as error:
+            return _json({"error": str(error)}, 404)
+        names = [*self._desk.folder.counts()]
+
+        async def chunks() -> AsyncIterator[bytes]:
+            sink = _Chunks()
+            total = 0
+            with zipfile.ZipFile(sink, "w") as archive:
+                archive.writestr("README.txt", _README)
+                for name in names:
+                    for path in sorted(pictures_in(folder / name)):
+                        total += path.stat().st_size
+                        if total > _MAX_ZIP_BYTES:
+                            return
+                        inner = path.relative_to(folder).as_posix()
+                        await self._worker.call(archive.write, path, f"pictures/{inner}")
+                        yield sink.take()
+            yield sink.take()
+
+        headers = {"Content-Disposition": 'attachment; filename="labelled-pictures.zip"'}
+        return StreamingResponse(chunks(), media_type="application/zip", headers=headers)
+
+    async def _change(self, change: Callable[..., None], *arguments: object) -> Response:
+        try:
+            await self._worker.call(change, *arguments)
+        except UsageError as error:
+            return _json({"error": str(error)}, 400)
+        except SagelinkError as error:
+            return _json({"error": str(error)}, 500)
+        return _json(self._desk.state())
+
+
+class _Chunks(io.RawIOBase):
+    """Collects what a zip file writes, until it is taken."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        self._parts.append(bytes(data))
+        return len(data)
+
+    def take(self) -> bytes:
+        parts, self._parts = self._parts, []
+        return b"".join(parts)
+
+
+async def _values(request: Request) -> dict[str, object]:
+    """The JSON object of a body; empty for anything else, which every change refuses."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MAX_BODY:
+            return {}
+    try:
+        values = parse_json(body)
+    except DocumentError:
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _json(values: dict[str, Any], status: int = 200) -> Response:
+    return Response(to_json(values, compact=True), status, media_type="application/json")

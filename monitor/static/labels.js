@@ -1,0 +1,103 @@
+// The labels of frames: their state, kept up to date, and the changes of them. Both pages use it.
+
+const EVERY_MS = 1000;
+const LONGEST_MS = 8000; // between two attempts without a connection
+const REFUSED = { 401: "you are not logged in", 403: "you may not change this run", 429: "too many wrong tokens: wait" };
+
+export class Labels {
+  state = null; // null before the first answer
+  problem = ""; // of the last change
+  heard_ms = performance.now(); // when the run last answered
+  #listeners = [];
+  #labels = new Map();
+  #stored = new Set();
+  #heard = "";
+
+  constructor() {
+    this.#poll();
+    document.addEventListener("visibilitychange", () => this.refresh());
+  }
+
+  listen(changed) {
+    this.#listeners.push(changed);
+  }
+
+  // Why nothing can be labelled; null if it can.
+  get closed() {
+    return this.state ? this.state.closed : "loading";
+  }
+
+  get classes() {
+    return this.closed === null ? this.state.classes : [];
+  }
+
+  labelOf(frame) {
+    return this.#labels.get(place(frame));
+  }
+
+  isStored(frame) {
+    return this.#stored.has(place(frame));
+  }
+
+  label(frame, name) {
+    return this.change("labels", { camera: frame.camera, seq: frame.seq, label: name });
+  }
+
+  // Returns whether it was accepted; if not, `problem` holds the reason.
+  async change(path, values = {}) {
+    let problem = "no connection";
+    try {
+      const answer = await fetch(`/api/${path}`, {
+        method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(values),
+      });
+      const result = answer.headers.get("Content-Type")?.startsWith("application/json") ? await answer.json() : {};
+      if (answer.ok) this.#take(result);
+      problem = answer.ok ? "" : result.error ?? REFUSED[answer.status] ?? `refused (${answer.status})`;
+      if (answer.status === 403) this.#take({ ...this.state, closed: problem });
+    } catch { /* no connection */ }
+    this.problem = problem;
+    this.#tell();
+    return !problem;
+  }
+
+  // Returns whether the run answered, as far as is known.
+  async refresh() {
+    if (document.hidden) return true;
+    try {
+      const answer = await fetch("/api/labels");
+      this.heard_ms = performance.now();
+      if (answer.ok) this.#take(await answer.json());
+      else if (answer.status === 404) this.#take({ closed: "this run has no labels" });
+      else this.#take({ ...this.state, closed: REFUSED[answer.status] ?? `refused (${answer.status})` });
+      return true;
+    } catch {
+      return false; // the page says itself that there is no connection
+    }
+  }
+
+  async #poll(wait_ms = EVERY_MS) {
+    const next_ms = (await this.refresh()) ? EVERY_MS : Math.min(LONGEST_MS, 2 * wait_ms);
+    setTimeout(() => this.#poll(next_ms), next_ms);
+  }
+
+  #take(state) {
+    const text = JSON.stringify(state);
+    if (text === this.#heard) return;
+    this.#heard = text;
+    this.state = state;
+    this.#labels = new Map((state.labels ?? []).map(([camera, seq, name]) => [`${camera}/${seq}`, name]));
+    this.#stored = new Set(Object.entries(state.stored ?? {}).flatMap(([camera, seqs]) => seqs.map((seq) => `${camera}/${seq}`)));
+    this.#tell();
+  }
+
+  #tell() {
+    this.#listeners.forEach((changed) => changed());
+  }
+}
+
+const place = (frame) => `${frame.camera}/${frame.seq}`;
+
+// Whether a key press is a command for the page, not text for a field.
+export function isCommand(event) {
+  return !event.ctrlKey && !event.metaKey && !event.altKey && !event.target.closest("input, select, textarea");
+}

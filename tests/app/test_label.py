@@ -1,0 +1,134 @@
+"""`sagelink label`: frames of recordings, videos and folders; and the ImageNet note of a run."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sagelink.app.recorded_frames import RecordedFrames, open_frames, thinned
+from sagelink.app.run import prepare
+from sagelink.models import loading
+from sagelink.monitor.label_folder import FrameKey
+from sagelink.monitor.recent_frames import StoredFrame, candidate_of
+from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.errors import UsageError
+from tests.monitor.test_verdict_feed import LABELS, verdict_of
+
+ROOT = Path(__file__).parents[2]
+
+
+def read(frames: RecordedFrames) -> RecordedFrames:
+    frames._read()  # what its thread does first
+    return frames
+
+
+def pictures(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for index in range(count):
+        noise = np.random.default_rng(index).integers(0, 256, (60, 80, 3), np.uint8)
+        Image.fromarray(noise).save(folder / f"day{index}_1.png")
+    return folder
+
+
+def test_the_frames_of_a_recording_have_their_numbers_and_disagreements(command, pair, tmp_path):
+    folder = tmp_path / "recording"
+    code, printed = command(
+        "run", "synthetic:12", "--models", "demo", "--gate", "always", "--record", folder, "--set", "output.out=null"
+    )  # fmt: skip
+    assert code == 0, printed
+    reader = open_frames(folder)
+    differing = {each.frame.seq for each in reader if each.disagreement}
+    frames = read(RecordedFrames(reader, pair.edge, "squash"))
+    assert frames.keys() == [FrameKey("camera", seq) for seq in range(12)]
+    assert {each.candidate.frame.seq for each in frames.uncertain(12) if each.candidate.disagreement} == differing
+    frames.mark_done([FrameKey("camera", 3)])
+    assert 3 not in [each.candidate.frame.seq for each in frames.uncertain(12)]
+
+
+def test_a_folder_of_pictures_keeps_its_groups_and_unreadable_files_are_left_out(pair, tmp_path):
+    folder = pictures(tmp_path / "pictures", 5)
+    (folder / "broken.png").write_bytes(b"no picture")
+    frames = read(RecordedFrames(open_frames(folder), pair.edge, "squash"))
+    stored = [frames.get(key) for key in frames.keys()]  # noqa: SIM118 (no mapping)
+    assert [each.group for each in stored if each] == ["day0", "day1", "day2", "day3", "day4"]
+    assert stored[0] is not None
+    assert stored[0].caption == "day0_1.png"
+
+
+def test_of_a_long_source_some_frames_stay_and_labelled_ones_always(pair, tmp_path):
+    frames = RecordedFrames(open_frames(pictures(tmp_path / "pictures", 40)), pair.edge, "squash", max_frames=10)
+    frames.mark_done([FrameKey("picture", 0), FrameKey("picture", 1)])
+    read(frames)
+    kept = [key.seq for key in frames.keys()]  # noqa: SIM118 (no mapping)
+    assert len(kept) <= 10
+    assert {0, 1} <= {*kept}
+    assert max(kept) >= 32
+
+
+def test_of_two_neighbours_the_more_uncertain_one_stays():
+    def stored(seq: int, margin: float) -> StoredFrame:
+        from dataclasses import replace
+
+        return StoredFrame(replace(candidate_of(verdict_of(seq), LABELS), margin=margin), b"", "")
+
+    frames = [stored(0, 0.9), stored(1, 0.1), stored(2, 0.2), stored(3, 0.8), stored(4, 0.9)]
+    assert [each.candidate.frame.seq for each in thinned(frames, set())] == [1, 2, 4]
+
+
+def test_a_source_that_is_no_source_and_labels_inside_it(command, tmp_path):
+    with pytest.raises(UsageError, match="does not exist"):
+        open_frames(tmp_path / "nothing")
+    folder = pictures(tmp_path / "pictures", 1)
+    code, printed = command("label", folder, "--labels", folder / "labels", "--models", "demo")
+    assert (code, "lies in the source" in printed) == (2, True)
+
+
+def test_the_page_opens_and_ctrl_c_ends_it(tmp_path):
+    folder = pictures(tmp_path / "pictures", 3)
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "sagelink", "label", str(folder), "--labels", str(tmp_path / "labels")),
+            *("--models", "demo", "--dashboard", "127.0.0.1:0"),
+        ],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[2]
+        deadline = time.monotonic() + 60
+        while b"day2_1.png" not in urlopen(f"{url}api/labels").read():  # noqa: S310
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+        assert "0 labelled pictures" in process.stdout.read()
+        assert not (tmp_path / "labels").exists()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_a_live_camera_without_a_head_says_whose_names_these_are(pair, monkeypatch):
+    config = load_config(None, {"models": "demo", "capture.source": "synthetic:3", "capture.realtime": True})
+    run = prepare(config, pair)
+    try:
+        assert run.now()["notice"] is None
+        monkeypatch.setattr(loading, "is_imagenet", lambda model: True)
+        assert "names of ImageNet's 1000 classes" in run.now()["notice"]
+        assert "docs/own-classes.md" in run.now()["notice"]
+        run.live = False
+        assert run.now()["notice"] is None
+    finally:
+        for capture in run.captures:
+            capture.close()

@@ -1,0 +1,138 @@
+"""Commands of an operator to an edge: a head for a camera, or the one before it (docs/wire.md). Pure: no I/O.
+
+`encode_command` and `encode_outcome` make the messages; both travel with a MAC. `CommandReceiver` is the edge's side:
+it assembles a pushed head, and ignores a command that it has carried out before.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+
+from sagelink.transport.head_messages import FINGERPRINT_BYTES, MAX_HEAD_BYTES, HeadAssembly, HeadPart
+from sagelink.transport.wire import MAGIC, VERSION, MalformedMessage, check_version, seal, unseal
+
+_COMMAND = struct.Struct("!2sBBQB")  # magic, version, kind, number, action
+_PUSH = struct.Struct(f"!{FINGERPRINT_BYTES}sII")  # fingerprint, bytes of the file, offset; then the part
+_OUTCOME = struct.Struct("!2sBBQB")  # magic, version, kind, number, whether it was carried out; then text
+_KIND_COMMAND = 6
+_KIND_OUTCOME = 7
+_KIND_AT = 3
+_PUSH_BYTES = 4000  # of a head file in one part: the downlink is not the thin side
+_MAX_TEXT = 1000  # bytes of an outcome's text
+
+
+class Action(IntEnum):
+    PUSH = 1
+    RESTORE = 2
+    SHOW = 3
+
+
+@dataclass(frozen=True, slots=True)
+class HeadCommand:
+    """A command, or a part of a push."""
+
+    number: int  # rises from command to command; all parts of a push have one
+    action: Action
+    part: HeadPart | None = None  # of a push
+
+
+@dataclass(frozen=True, slots=True)
+class CommandOutcome:
+    """What the edge answers to a command."""
+
+    number: int
+    done: bool
+    text: str  # which head holds now, or why nothing changed
+
+
+def encode_command(command: HeadCommand) -> bytes:
+    body = _COMMAND.pack(MAGIC, VERSION, _KIND_COMMAND, command.number, command.action)
+    if command.part is not None:
+        part = command.part
+        body += _PUSH.pack(part.fingerprint, part.total_bytes, part.offset) + part.data
+    return seal(body)
+
+
+def decode_command(data: bytes) -> HeadCommand:
+    """Raises MalformedMessage."""
+    body = _body(data, _COMMAND, _KIND_COMMAND)
+    *_, number, action = _COMMAND.unpack_from(body)
+    if action not in set(Action):
+        raise MalformedMessage(f"action {action} of a head command")
+    rest = body[_COMMAND.size :]
+    if action != Action.PUSH:
+        return HeadCommand(number, Action(action))
+    if len(rest) <= _PUSH.size:
+        raise MalformedMessage("a push without a part")
+    fingerprint, total_bytes, offset = _PUSH.unpack_from(rest)
+    part = HeadPart(fingerprint, total_bytes, offset, rest[_PUSH.size :])
+    if not 0 < total_bytes <= MAX_HEAD_BYTES or len(part.data) > _PUSH_BYTES or offset + len(part.data) > total_bytes:
+        raise MalformedMessage(f"{len(part.data)} bytes at {offset} of a head of {total_bytes} bytes")
+    return HeadCommand(number, Action.PUSH, part)
+
+
+def encode_outcome(outcome: CommandOutcome) -> bytes:
+    header = _OUTCOME.pack(MAGIC, VERSION, _KIND_OUTCOME, outcome.number, outcome.done)
+    return seal(header + outcome.text.encode()[:_MAX_TEXT])
+
+
+def decode_outcome(data: bytes) -> CommandOutcome:
+    """Raises MalformedMessage."""
+    body = _body(data, _OUTCOME, _KIND_OUTCOME)
+    *_, number, done = _OUTCOME.unpack_from(body)
+    return CommandOutcome(number, done == 1, body[_OUTCOME.size :][:_MAX_TEXT].decode(errors="replace"))
+
+
+def push_commands(number: int, fingerprint: bytes, content: bytes) -> Iterator[HeadCommand]:
+    """The commands that push a head file."""
+    for offset in range(0, len(content), _PUSH_BYTES):
+        part = HeadPart(fingerprint, len(content), offset, content[offset : offset + _PUSH_BYTES])
+        yield HeadCommand(number, Action.PUSH, part)
+
+
+def _body(data: bytes, layout: struct.Struct, kind: int) -> bytes:
+    body = unseal(data)
+    if len(body) < layout.size:
+        raise MalformedMessage(f"{len(body)} bytes are less than a header")
+    check_version(body)
+    if body[_KIND_AT] != kind:
+        raise MalformedMessage(f"kind is {body[_KIND_AT]}, not {kind}")
+    return body
+
+
+class CommandReceiver:
+    """The commands to one camera. `carry_out` gets the action, and the content of a pushed head file; it returns which
+    head holds now, and raises ValueError with the reason why nothing changed."""
+
+    def __init__(self, carry_out: Callable[[Action, bytes], str]) -> None:
+        self._carry_out = carry_out
+        self._done = -1  # number of the newest command that was carried out or refused
+        self._number = -1  # of the push that arrives
+        self._assembly: HeadAssembly | None = None
+
+    def take(self, command: HeadCommand) -> CommandOutcome | None:
+        """Takes an authentic command. None while parts are missing, and for a command that was taken before."""
+        if command.number <= self._done or command.number < self._number:
+            return None
+        content: bytes | None = b""
+        if command.part is not None:
+            if self._assembly is None or command.number > self._number:
+                self._number = command.number
+                self._assembly = HeadAssembly(command.part.fingerprint, command.part.total_bytes)
+            try:
+                content = self._assembly.add(command.part)
+            except MalformedMessage as error:
+                return self._end(command.number, False, str(error))
+        if content is None:
+            return None
+        try:
+            return self._end(command.number, True, self._carry_out(command.action, content))
+        except ValueError as error:
+            return self._end(command.number, False, str(error))
+
+    def _end(self, number: int, done: bool, text: str) -> CommandOutcome:
+        self._done, self._assembly = number, None
+        return CommandOutcome(number, done, text)
