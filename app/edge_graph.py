@@ -141,7 +141,8 @@ def _score_changes(parts: EdgeParts, score: Score) -> Score | ScoreChanges:
     interval_s = parts.config.video.still_interval
     if interval_s is None:
         return score
-    return ScoreChanges(score, {camera: StillDetector(interval_s) for camera in parts.tracked_cameras})
+    detectors = {camera: StillDetector(interval_s) for camera in parts.tracked_cameras}
+    return ScoreChanges(score, detectors, parts.heads.classes_of)
 
 
 def _max_batch(parts: EdgeParts) -> int:

@@ -44,7 +44,7 @@ def still_frames(picture: Pixels) -> Iterator[tuple[float, Pixels]]:
 
 def compare(score: Score, frames: Iterable[tuple[float, Pixels]], interval_s: float) -> str:
     """The cells of a row of the table."""
-    changes = ScoreChanges(score, {"bench": StillDetector(interval_s)})
+    changes = ScoreChanges(score, {"bench": StillDetector(interval_s)}, lambda _: None)
     spent, scored, same = [0.0, 0.0], [], []
     for seq, (stream_s, pixels) in enumerate(frames):
         batch, classes = [Frame(seq, "bench", 0, stream_s, pixels, 0.0)], []

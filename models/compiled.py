@@ -136,6 +136,20 @@ class CompiledPass:
 
         A classifier that the exported graph cannot take is computed by PyTorch; the log says so once.
         """
+        run = self._session(network, importance)
+        if run is None:
+            return vit.score(network, self._backbone.normalise(pictures), importance)
+        weight, bias = (value.detach().numpy() for value in classifier_of(network))
+        found = [run([picture[None], weight, bias]) for picture in pictures]
+        tokens, units = (torch.from_numpy(np.concatenate(values)) for values in zip(*found, strict=True))
+        return vit.features_of_pass(network, tokens, units)
+
+    def take_classifier(self, network: VisionTransformer) -> None:
+        """Compiles, if needed, what the next call with this classifier needs: here it delays no frame."""
+        for importance in {importance for importance, _ in self._sessions}:
+            self._session(network, importance)
+
+    def _session(self, network: VisionTransformer, importance: vit.Importance) -> Session | None:
         key = importance, linear_reads(network)
         if key not in self._sessions:
             try:
@@ -145,13 +159,7 @@ class CompiledPass:
                     "model=%s runtime=%s event=not_used reason=%r", self._backbone.name, self.runtime, str(error)
                 )
                 self._sessions[key] = None
-        run = self._sessions[key]
-        if run is None:
-            return vit.score(network, self._backbone.normalise(pictures), importance)
-        weight, bias = (value.detach().numpy() for value in classifier_of(network))
-        found = [run([picture[None], weight, bias]) for picture in pictures]
-        tokens, units = (torch.from_numpy(np.concatenate(values)) for values in zip(*found, strict=True))
-        return vit.features_of_pass(network, tokens, units)
+        return self._sessions[key]
 
     def prepare(self, network: VisionTransformer, importance: vit.Importance) -> None:
         """Compiles the pass for a kind of importance and of classifier. Raises ExportError or UnusableError."""

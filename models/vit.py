@@ -53,6 +53,10 @@ class ComputedPass(Protocol):
         """As `score`. `network`: the backbone with any classifier. `pictures`: RGB uint8 (B, S, S, 3)."""
         ...
 
+    def take_classifier(self, network: VisionTransformer) -> None:
+        """Prepares calls with another classifier. May take seconds."""
+        ...
+
 
 def check(model: torch.nn.Module, name: str) -> VisionTransformer:
     """Returns `model` if the functions below can use it. Raises UsageError otherwise."""

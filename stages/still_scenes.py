@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sagelink.pipeline.types import Frame, Pixels, Scored
+from sagelink.pipeline.types import Frame, Pixels, Scored, TaughtClasses
 from sagelink.stages.zoom import TURNS
 
 # A part has changed if its grey level (0..1) differs by this much, and by this multiple of the noise over all parts. If
@@ -51,11 +51,16 @@ class ScoreChanges:
     """A scorer that runs the edge model only on frames that have changed. Blocking: runs in a thread."""
 
     def __init__(
-        self, score: Callable[[Sequence[Frame]], list[Scored]], detectors: Mapping[str, StillDetector]
+        self,
+        score: Callable[[Sequence[Frame]], list[Scored]],
+        detectors: Mapping[str, StillDetector],
+        classes_of: Callable[[Frame], TaughtClasses | None],
     ) -> None:
-        """`detectors`: by camera, where still frames need no scores of their own."""
+        """`detectors`: by camera, where still frames need no scores of their own. `classes_of`: the classes that a
+        frame gets now; scores with other classes are not repeated."""
         self._score = score
         self._detectors = detectors
+        self._classes_of = classes_of
         self._newest: dict[str, Scored] = {}  # by camera
 
     def __call__(self, frames: Sequence[Frame]) -> list[Scored]:
@@ -76,7 +81,10 @@ class ScoreChanges:
 
     def _is_still(self, frame: Frame) -> bool:
         detector = self._detectors.get(frame.camera)
-        return detector is not None and detector.is_still(frame) and frame.camera in self._newest
+        if detector is None or not detector.is_still(frame):
+            return False
+        newest = self._newest.get(frame.camera)
+        return newest is not None and newest.taught == self._classes_of(frame)
 
 
 def levels_of(pixels: Pixels) -> NDArray[np.float32]:

@@ -13,8 +13,10 @@ import torch
 from PIL import Image
 
 from sagelink.models import compiled, loading, runtimes, vit
+from sagelink.models.apply_head import with_classes
 from sagelink.models.edge_export import ExportError
 from sagelink.models.loading import Model
+from sagelink.models.readout import LinearReadout
 from sagelink.models.runtimes import with_runtime
 from sagelink.pipeline.config import EdgeModelConfig
 from sagelink.pipeline.errors import UsageError
@@ -218,3 +220,17 @@ def test_without_a_package_nothing_changes(edge: Model, monkeypatch: pytest.Monk
     assert _chosen(edge) is None
     with pytest.raises(UsageError, match="bf16 needs the package openvino"):
         _chosen(edge, precision="bf16")
+
+
+def test_a_new_head_is_compiled_before_its_first_frame(edge: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    swift = FakeCompiler(edge)
+    _compilers(monkeypatch, swift=swift)
+    running = with_runtime(edge, EdgeModelConfig(), "gradient", 1)
+    compiled_at_start = len(swift.compiled)
+    picture = np.zeros((1, edge.grid.image_size, edge.grid.image_size, 3), np.uint8)
+    for reads, width, compilations in (("mean", 1, 1), ("token+mean", 2, 2), ("mean", 1, 2)):
+        readout = LinearReadout(torch.randn(2, width * edge.vit.embed_dim), torch.zeros(2), reads)  # type: ignore[arg-type]
+        taught = with_classes(running, ("open", "shut"), readout, None)
+        assert len(swift.compiled) - compiled_at_start == compilations
+        taught.score(picture, "gradient")
+        assert len(swift.compiled) - compiled_at_start == compilations

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sagelink.pipeline.types import Frame, Pixels, Scored
+from sagelink.pipeline.types import Frame, Pixels, Scored, TaughtClasses
 from sagelink.stages.still_scenes import ScoreChanges, StillDetector, has_changed, levels_of
 from tests.fakes import make_scored
 
@@ -29,17 +29,18 @@ class RecordingScorer:
     def __init__(self) -> None:
         self.seqs: list[int] = []
         self.fail = False
+        self.classes: TaughtClasses | None = None
 
     def __call__(self, frames: Sequence[Frame]) -> list[Scored]:
         if self.fail:
             raise ValueError("not finite")
         self.seqs += [frame.seq for frame in frames]
-        return [replace(make_scored(), frame=frame) for frame in frames]
+        return [replace(make_scored(), frame=frame, taught=self.classes) for frame in frames]
 
 
 def _scorer(interval_s: float = 5.0) -> tuple[ScoreChanges, RecordingScorer]:
     inner = RecordingScorer()
-    return ScoreChanges(inner, {"gate": StillDetector(interval_s)}), inner
+    return ScoreChanges(inner, {"gate": StillDetector(interval_s)}, lambda _: inner.classes), inner
 
 
 @pytest.mark.parametrize("noise", [0.0, 2.0, 6.0])
@@ -98,6 +99,16 @@ def test_another_frame_size_and_a_clock_that_steps_back_are_scored() -> None:
     score([_frame(7, _picture(height=90, width=160))])
     score([_frame(8, _picture(height=90, width=160), every_s=-1.0)])
     assert inner.seqs == [0, 1, 2, 5, 6, 7, 8]
+
+
+def test_a_still_frame_with_other_classes_is_scored_again() -> None:
+    score, inner = _scorer()
+    for seq in range(5):
+        score([_frame(seq, _picture())])
+    inner.classes = TaughtClasses(bytes(16), ("open", "closed"), 0.1, 0.5, ((100, 0.2), (1000, 1.0)))
+    found = [score([_frame(seq, _picture())])[0] for seq in range(5, 8)]
+    assert inner.seqs == [0, 1, 2, 5]
+    assert {one.taught for one in found} == {inner.classes}
 
 
 def test_scores_of_an_older_picture_are_not_repeated_after_a_failure() -> None:
