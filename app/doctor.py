@@ -21,7 +21,7 @@ def print_diagnosis() -> bool:
     """Prints one line per finding; False when something must be repaired."""
     console = SafeConsole()
     healthy = True
-    for check in (_versions, _opencv, _compute, _cameras, _models):
+    for check in (_versions, _opencv, _compute, _runtimes, _cameras, _models):
         for fine, subject, detail in check():
             healthy &= fine
             mark = Text("ok", "green") if fine else Text("fix", "red")
@@ -67,6 +67,22 @@ def _compute() -> Iterator[Finding]:
     if torch.backends.mps.is_available():
         accelerators.append("mps")
     yield True, "accelerators", ", ".join(accelerators) or "none"
+
+
+def _runtimes() -> Iterator[Finding]:
+    """The runtimes of the edge model, and what `edge.runtime=auto` chose on this machine."""
+    from sagelink.models.compiled import COMPILERS, version_of
+    from sagelink.models.runtimes import cached_choices
+
+    for name, compiler in COMPILERS.items():
+        if version := version_of(compiler):
+            yield True, name, f"{version}, computes {', '.join(compiler.precisions())} on this CPU"
+        else:
+            yield True, name, f"not installed; pip install 'sagelink[{compiler.extra}]' makes the edge model faster"
+    newest = {choice.model: choice for choice in reversed(cached_choices())}
+    for choice in newest.values():
+        times = ", ".join(f"{name} {ms} ms" for name, ms in choice.milliseconds.items())
+        yield True, "edge runtime", f"{choice.model}: {choice.runtime} {choice.precision} ({times})"
 
 
 def _cameras() -> Iterator[Finding]:

@@ -25,6 +25,7 @@ from sagelink.stages.scene_tracker import RegisterPending, SceneTracker, TrackSc
 from sagelink.stages.score import Score
 from sagelink.stages.select import Select
 from sagelink.stages.ship import AHEAD, Collect, Pace, Ship, Uplink
+from sagelink.stages.still_scenes import ScoreChanges, StillDetector
 from sagelink.stages.zoom import ZoomCrop, ZoomSchedule
 
 if TYPE_CHECKING:
@@ -88,7 +89,9 @@ def edge_graph(parts: EdgeParts) -> Graph:
     score = _score(parts)
 
     frames = _capture(graph, parts, edge_only)
-    scored = graph.stage(InThread("score", score), frames, name="score", routes=edge_only, batch=_max_batch(parts))
+    scored = graph.stage(
+        InThread("score", _score_changes(parts, score)), frames, name="score", routes=edge_only, batch=_max_batch(parts)
+    )
     offload = _offload(parts, uplink, references, score, decided)
     sent = graph.stage(offload, scored, name="offload", routes=edge_only, capacity=in_flight)
     collect = Collect(uplink, config.ship.deadline if parts.live else REPLAY_DEADLINE_S)
@@ -148,6 +151,14 @@ def _score(parts: EdgeParts) -> Score:
     }
     resize, model_for = config.capture.resize, parts.heads.edge_model
     return Score(parts.models.edge, grid, config.select.importance, resize, schedules, model_for, further)
+
+
+def _score_changes(parts: EdgeParts, score: Score) -> Score | ScoreChanges:
+    interval_s = parts.config.video.still_interval
+    if interval_s is None:
+        return score
+    detectors = {camera: StillDetector(interval_s) for camera in parts.tracked_cameras}
+    return ScoreChanges(score, detectors, parts.heads.classes_of)
 
 
 def _max_batch(parts: EdgeParts) -> int:

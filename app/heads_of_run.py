@@ -16,7 +16,7 @@ from sagelink.models.head import Head, parse_head
 from sagelink.models.loading import Model
 from sagelink.models.pair import Pair
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.types import Frame
+from sagelink.pipeline.types import Frame, TaughtClasses
 from sagelink.transport.head_commands import Action
 
 log = logging.getLogger(__name__)
@@ -133,6 +133,11 @@ class HeadsOfRun:
         if self._recorded is not None:
             return self._edge_models[self._recorded(frame)]
         return self._edge_models[self._history[frame.camera][-1]]
+
+    def classes_of(self, frame: Frame) -> TaughtClasses | None:
+        """The taught classes of a frame; None: the model's own classes."""
+        head = self.edge_model(frame).head
+        return head.taught if head else None
 
     @cached_property
     def _edge_backbone(self) -> str:

@@ -33,6 +33,7 @@ def run_summary(
     return {
         "frames": frames,
         "verdicts": total.verdicts,
+        "scored": total.scored,
         "offloaded": total.offloaded,
         "origins": dict(total.origins),
         "drops": dict(total.drops),

@@ -76,11 +76,18 @@ class Model:
     std: Tensor
     partial: Partial | None = None
     head: Head | None = None  # the head file that the classes come from
+    compiled: vit.ComputedPass | None = None  # computes the edge pass; None: PyTorch
 
     def normalise(self, pictures: Pixels) -> Tensor:
         """RGB uint8 (..., H, W, 3) to normalised float (..., 3, H, W) on the device of the model."""
         pixels = torch.from_numpy(pictures).to(self.mean.device).movedim(-1, -3)
         return (pixels.float() / 255 - self.mean) / self.std
+
+    def score(self, pictures: Pixels, importance: vit.Importance) -> vit.Features:
+        """The edge pass over RGB uint8 (B, S, S, 3), in the runtime of the model."""
+        if self.compiled is not None:
+            return self.compiled(self.vit, pictures, importance)
+        return vit.score(self.vit, self.normalise(pictures), importance)
 
     @property
     def is_outline(self) -> bool:

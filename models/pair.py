@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -11,6 +11,7 @@ from sagelink.models.apply_head import apply_head, edge_with_head
 from sagelink.models.further_heads import NamedHead
 from sagelink.models.head import read_head
 from sagelink.models.loading import Model
+from sagelink.models.runtimes import with_runtime
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.errors import UsageError
 
@@ -36,8 +37,15 @@ class Pair:
         """Raises UsageError if a model cannot be loaded, or if the two do not fit together.
 
         With `head` set, both get the classes of the head file, and the heads in `heads` are loaded for the edge. With
-        `ship.server` set, the server model is an outline without weights.
+        `ship.server` set, the server model is an outline without weights. The edge model gets the runtime of the
+        configuration.
         """
+        pair = cls._load(config)
+        edge = with_runtime(pair.edge, config.edge, config.select.importance, config.threads)
+        return replace(pair, edge=edge)
+
+    @classmethod
+    def _load(cls, config: Config) -> Pair:
         head = None if config.head is None else read_head(config.head)
         if head is not None and not config.ship.server:
             backbones = cls.load_backbones(config)

@@ -19,6 +19,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sagelink.models.pull_back import pull_back
+
 Reads = Literal["token", "mean", "token+mean"]
 Number = TypeVar("Number", np.float32, np.float64)
 
@@ -93,13 +95,47 @@ def logits_of(network: VisionTransformer, tokens: Tensor, present: Tensor | None
 def readout_row(network: VisionTransformer, tokens: int) -> Tensor:
     """(1, T): the share of each final token in what the classifier reads; the start of relevance propagation."""
     row = torch.zeros(1, tokens)
-    head, prefix = network.head, network.num_prefix_tokens
-    reads = head.reads if isinstance(head, LinearReadout) else "token"
+    prefix, reads = network.num_prefix_tokens, linear_reads(network) or "token"
     if reads != "mean":
         row[0, 0] = 1.0
     if reads != "token":
         row[0, prefix:] = 1.0 / (tokens - prefix)
     return row / row.sum()
+
+
+def linear_reads(network: VisionTransformer) -> Reads | None:
+    """The features that a linear classifier reads; None for a classifier of another form."""
+    head = network.head
+    if isinstance(head, LinearReadout):
+        return head.reads
+    if network.attn_pool is not None or not isinstance(head, nn.Linear):
+        return None
+    if network.global_pool == "avg" and not getattr(network, "pool_include_prefix", False):
+        return "mean"
+    return "token" if network.global_pool == "token" else None
+
+
+def answer_gradient(network: VisionTransformer, tokens: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradient of the highest logit at final tokens (B, T, D), for those that the classifier reads.
+
+    Returns their indices (B, R) int64, and the gradient (B, R, D).
+    """
+    reads, count = linear_reads(network), tokens.shape[1]
+    rows = torch.arange(1 if reads == "token" else count, device=tokens.device).expand(len(tokens), -1)
+    if reads is None:
+        with torch.enable_grad():
+            start = tokens.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(logits_of(network, start).amax(1).sum(), start)
+        return rows, gradient
+    at_features = network.head.weight[logits.argmax(1)].split(tokens.shape[2], dim=1)  # each (B, D)
+    norm, prefix = network.fc_norm, network.num_prefix_tokens
+    parts = []
+    if reads != "mean":
+        parts.append(F.pad(pull_back(norm, tokens[:, 0], at_features[0])[:, None], (0, 0, 0, rows.shape[1] - 1)))
+    if reads != "token":
+        at_mean = pull_back(norm, tokens[:, prefix:].mean(1), at_features[-1]) / (count - prefix)
+        parts.append(F.pad(at_mean[:, None].expand(-1, count - prefix, -1), (0, 0, prefix, 0)))
+    return rows, torch.stack(parts).sum(0)
 
 
 def unit_weight(network: VisionTransformer) -> Tensor:

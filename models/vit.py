@@ -2,7 +2,7 @@
 
 Works with any timm `VisionTransformer` with a plain patch embedding: with or without class token, register tokens, and
 prefix in the position embedding. Forward hooks on the normalised queries and keys read the attention, so the model runs
-unchanged with timm's fused attention; only the gradient needs unfused attention in the last two layers.
+unchanged with timm's fused attention.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from timm.layers import PatchEmbed
@@ -18,12 +18,16 @@ from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
-from sagelink.models.readout import logits_of, read_features, readout_row, unit_weight
+from sagelink.models.pull_back import pull_back
+from sagelink.models.readout import answer_gradient, logits_of, read_features, readout_row, unit_weight
+from sagelink.models.relevance import relevance, run_block, take
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.types import Pixels
 
 Importance = Literal["last", "rollout", "gradient"]
 ROLLOUT_LAYERS = 6
 GRADIENT_LAYERS = 2
+GRADIENT_TOKENS = 32  # that relevance follows through the block before the last
 CANDIDATES = 10  # most likely classes of the edge that contrast compares
 SMOOTHING = 0.7  # standard deviation in units
 
@@ -37,6 +41,21 @@ class Features:
     embeddings: Tensor  # (B, N, D) unit tokens after the final norm
     class_token: Tensor  # (B, D) after the final norm
     read: Tensor | None = None  # (B, 2 D) what heads can read (`models.readout`); None without a head
+
+
+class ComputedPass(Protocol):
+    """Another way to compute `score` than PyTorch."""
+
+    runtime: str
+    precision: str
+
+    def __call__(self, network: VisionTransformer, pictures: Pixels, importance: Importance) -> Features:
+        """As `score`. `network`: the backbone with any classifier. `pictures`: RGB uint8 (B, S, S, 3)."""
+        ...
+
+    def take_classifier(self, network: VisionTransformer) -> None:
+        """Prepares calls with another classifier. May take seconds."""
+        ...
 
 
 def check(model: torch.nn.Module, name: str) -> VisionTransformer:
@@ -65,8 +84,8 @@ def check_attention(model: VisionTransformer, name: str) -> None:
     if model.cls_token is None:
         raise UsageError(f"edge model {name!r} has no class token, so no CLS attention to score units with")
     for block in model.blocks:
-        if not isinstance(getattr(block, "attn", None), Attention):
-            raise UsageError(f"edge model {name!r} has blocks without standard attention")
+        if type(block) is not Block or not isinstance(block.attn, Attention):
+            raise UsageError(f"edge model {name!r} has blocks of another form than timm's Block with Attention")
 
 
 @contextmanager
@@ -96,96 +115,83 @@ def score(model: VisionTransformer, images: Tensor, importance: Importance = "la
     `importance` selects how a unit is scored. `last`: CLS attention of the last layer, averaged over heads (as in Im et
     al., 2024). `rollout`: CLS row of the product over the last six layers of (mean attention + I) / 2 (Abnar & Zuidema,
     2020). Both are restricted to the units, so they sum to less than 1. `gradient`: influence of a unit on the edge
-    answer; needs a backward pass through two layers, and its scale differs between frames.
+    answer, from a gradient through two layers; its scale differs between frames.
     """
-    if importance == "gradient":
-        return _score_by_gradient(model, images)
-    blocks = list(model.blocks)[-ROLLOUT_LAYERS if importance == "rollout" else -1 :]
-    prefix = model.num_prefix_tokens
-    with torch.no_grad(), _queries_and_keys(blocks) as collected:
+    return features_of_pass(model, *tokens_and_importance(model, images, importance))
+
+
+def features_of_pass(model: VisionTransformer, tokens: Tensor, importance: Tensor) -> Features:
+    """Features from final tokens (B, T, D) and importance (B, N)."""
+    with torch.no_grad():
+        units, read = tokens[:, model.num_prefix_tokens :], read_features(model, tokens)
+        return Features(logits_of(model, tokens), importance, units, tokens[:, 0], read)
+
+
+def tokens_and_importance(model: VisionTransformer, images: Tensor, importance: Importance) -> tuple[Tensor, Tensor]:
+    """Final tokens (B, T, D) and importance (B, N) of normalised images (B, 3, H, W)."""
+    with torch.no_grad():
+        if importance == "gradient":
+            return _by_gradient(model, images)
+        return _by_attention(model, images, ROLLOUT_LAYERS if importance == "rollout" else 1)
+
+
+def _by_attention(model: VisionTransformer, images: Tensor, layers: int) -> tuple[Tensor, Tensor]:
+    """The CLS row of the attention of the last layer, or of the rollout over several."""
+    blocks = list(model.blocks)[-layers:]
+    with _queries_and_keys(blocks) as collected:
         tokens = model.forward_features(images)
-        *earlier, last = [(qk["q"] * block.attn.scale, qk["k"]) for block, qk in zip(blocks, collected, strict=True)]
-        row = (last[0][:, :, :1] @ last[1].transpose(-2, -1)).softmax(-1).mean(1)  # (B, 1, T): the CLS row is enough
-        if importance == "rollout":
-            row = row.clone()
-            row[..., 0] += 1
-            for q, k in reversed(earlier):
-                row = row / 2
-                row = row + row @ (q @ k.transpose(-2, -1)).softmax(-1).mean(1)
+    *earlier, last = [(qk["q"] * block.attn.scale, qk["k"]) for block, qk in zip(blocks, collected, strict=True)]
+    row = (last[0][:, :, :1] @ last[1].transpose(-2, -1)).softmax(-1).mean(1)  # (B, 1, T): the CLS row is enough
+    if layers > 1:
+        row = row + F.one_hot(torch.zeros(1, dtype=torch.long, device=row.device), tokens.shape[1])
+        for q, k in reversed(earlier):
             row = row / 2
-        read = read_features(model, tokens)
-        return Features(logits_of(model, tokens), row[:, 0, prefix:], tokens[:, prefix:], tokens[:, 0], read)
+            row = row + row @ (q @ k.transpose(-2, -1)).softmax(-1).mean(1)
+        row = row / 2
+    return tokens, row[:, 0, model.num_prefix_tokens :]
 
 
-def _score_by_gradient(model: VisionTransformer, images: Tensor) -> Features:
+def _by_gradient(model: VisionTransformer, images: Tensor) -> tuple[Tensor, Tensor]:
     """Importance = smoothed(relevance x contrast).
 
-    Relevance is the row of the tokens that the classifier reads (CLS, or the mean of the units) of the product over the
-    last two layers of (mean of max(attention x gradient, 0) + I), with the gradient of the highest logit (Chefer et
-    al., 2021). Contrast is the standard deviation of a unit's own logits
-    over the ten most likely classes, weighted by the edge's probabilities: how well the unit separates these classes.
-    A Gaussian spreads importance to neighbours, because the server needs whole parts of objects.
+    Relevance: `models.relevance` over the last two blocks, from the highest logit. Contrast is the standard deviation
+    of a unit's own logits over the ten most likely classes, weighted by the edge's probabilities: how well the unit
+    separates these classes. A Gaussian spreads importance to neighbours, because the server needs whole parts of
+    objects.
     """
-    blocks, prefix = list(model.blocks)[-GRADIENT_LAYERS:], model.num_prefix_tokens
-    with torch.enable_grad(), _attention_in_graph(blocks) as attentions:
-        tokens = model.forward_features(images)
-        logits = logits_of(model, tokens)
-        gradients = torch.autograd.grad(logits.amax(1).sum(), attentions)
-    with torch.no_grad():
-        read = read_features(model, tokens.detach())
-        class_token, tokens, logits = tokens.detach()[:, 0], tokens.detach()[:, prefix:], logits.detach()
-        relevance = [
-            (attention.detach() * gradient).clamp_min(0).mean(1)
-            for attention, gradient in zip(attentions, gradients, strict=True)
-        ]
-        start = readout_row(model, relevance[-1].shape[-1]).to(relevance[-1])
-        row = start.expand(len(logits), 1, -1)  # (B, 1, T)
-        for matrix in reversed(relevance):
-            row = row + row @ matrix
-        reached = (row - start)[:, 0, prefix:]  # without the constant with which units enter a mean themselves
-        importance = _smooth(reached * _contrast(model, tokens, logits))
-        return Features(logits, importance, tokens, class_token, read)
-
-
-@contextmanager
-def _attention_in_graph(blocks: list[Block]) -> Iterator[list[Tensor]]:
-    """Collects the attention (B, heads, T, T) of the blocks, with a gradient graph that starts at the first block."""
-    attentions: list[Tensor] = []
-
-    def start(_module: object, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (args[0].detach().requires_grad_(), *args[1:])
-
-    def collect(_module: object, _args: object, output: Tensor) -> None:
-        attentions.append(output)
-
-    fused = [block.attn.fused_attn for block in blocks]
-    handles = [blocks[0].register_forward_pre_hook(start)]
-    handles += [block.attn.attn_drop.register_forward_hook(collect) for block in blocks]
-    try:
-        for block in blocks:
-            block.attn.fused_attn = False
-        yield attentions
-    finally:
-        for handle in handles:
-            handle.remove()
-        for block, value in zip(blocks, fused, strict=True):
-            block.attn.fused_attn = value
+    prefix = model.num_prefix_tokens
+    tokens = model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(images))))
+    tokens = model.blocks[:-GRADIENT_LAYERS](tokens)
+    traces = []
+    for block in model.blocks[-GRADIENT_LAYERS:]:
+        tokens, trace = run_block(block, tokens)
+        traces.append(trace)
+    final = model.norm(tokens)
+    logits = logits_of(model, final)
+    rows, gradient = answer_gradient(model, final, logits)
+    gradient = pull_back(model.norm, take(tokens, rows), gradient)
+    start = readout_row(model, final.shape[1]).to(final)
+    row = relevance(traces, start, rows, gradient, GRADIENT_TOKENS)
+    reached = (row - start)[:, prefix:]  # without the constant with which units enter a mean themselves
+    contrast = _contrast(model, final[:, prefix:], logits)
+    return final, _smooth(reached * contrast, model.patch_embed.grid_size[0])
 
 
 def _contrast(model: VisionTransformer, tokens: Tensor, logits: Tensor) -> Tensor:
     """Contrast (B, N) from unit tokens (B, N, D) and logits (B, C); its mean over the units of a picture is 1."""
-    top = logits.topk(min(CANDIDATES, logits.shape[1]), dim=1)
+    # Padded, so that the number of candidates depends on no shape: padding has probability 0.
+    top = F.pad(logits, (0, CANDIDATES - 2), value=-torch.inf).topk(CANDIDATES, dim=1)
     probs = top.values.softmax(1)[:, None]  # (B, 1, K)
-    own = model.fc_norm(tokens) @ unit_weight(model)[top.indices].transpose(1, 2)  # (B, N, K)
+    candidates = top.indices.clamp(max=logits.shape[1] - 1)
+    own = model.fc_norm(tokens) @ unit_weight(model)[candidates].transpose(1, 2)  # (B, N, K)
     centred = own - (own * probs).sum(-1, keepdim=True)
     deviation = (centred.square() * probs).sum(-1).sqrt()
     contrast: Tensor = deviation / deviation.mean(1, keepdim=True).clamp_min(1e-12)
     return contrast
 
 
-def _smooth(values: Tensor) -> Tensor:
-    """Smooths (B, N) on a square grid with Gaussian weights; they sum to 1 also at the border."""
-    side = round(values.shape[1] ** 0.5)
+def _smooth(values: Tensor, side: int) -> Tensor:
+    """Smooths (B, N) on a grid of N = side x side with Gaussian weights; they sum to 1 also at the border."""
     positions = torch.arange(side, device=values.device, dtype=values.dtype)
     kernel = torch.exp(-(positions[:, None] - positions).square() / (2 * SMOOTHING**2))
     kernel = kernel / kernel.sum(1, keepdim=True)

@@ -197,6 +197,24 @@ class ModelConfig(_Section):
     device: Device = Field("cpu", description="PyTorch device")
 
 
+class EdgeModelConfig(ModelConfig):
+    """The edge model, and what computes it."""
+
+    runtime: Literal["auto", "torch", "openvino", "onnxruntime"] = Field(
+        "auto",
+        description="What computes the edge model. torch: PyTorch; openvino, onnxruntime: these packages, on the CPU; "
+        "auto: the fastest that is installed and gives the answers of PyTorch, measured once per model and machine",
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="Numbers that the runtime computes with. bf16 needs openvino and a CPU with bf16 instructions; "
+        "auto: bf16 if the pictures in `edge.calibration` confirm it, otherwise fp32",
+    )
+    calibration: Path | None = Field(
+        None, description="Folder with 64 or more pictures of your cameras: `auto` compares runtimes on them"
+    )
+
+
 class GateConfig(_Section):
     """Which frames are sent to the server."""
 
@@ -228,6 +246,12 @@ class VideoConfig(_Section):
         "classes may depend on the whole view. Always off with "
         "`select.memory`, which needs the same view in every frame",
     )
+    still_interval: Duration | None = Field(
+        None,
+        description="A frame whose picture has not changed beyond the noise of the sensor takes the edge answer of the "
+        "last scored frame; a change is scored at once, and a still frame after this time, such as 2s; empty: "
+        "every frame is scored. For cameras whose scenes are tracked",
+    )
     average_edge: bool = Field(True, description="Average the edge answers over the frames of a scene")
     hold_answers: bool = Field(
         True, description="Server answers also count for later frames of the same scene; their weight decays with age"
@@ -251,8 +275,7 @@ class SelectConfig(_Section):
     importance: Literal["last", "rollout", "gradient"] = Field(
         "gradient",
         description="Importance of a unit. last: CLS attention of the last layer; rollout: of the last six layers; "
-        "gradient: attention weighted by its gradient for the edge answer, which costs a short backward "
-        "pass",
+        "gradient: attention of the last two layers, weighted by its gradient for the edge answer",
     )
     units: int | None = Field(None, ge=1, description="Maximum number of units per frame; empty: all units of the grid")
     min_units: int = Field(
@@ -593,7 +616,7 @@ class Config(_Section):
     )
     capture: CaptureConfig = CaptureConfig()
     cameras: Cameras = Field((), description="Several cameras, instead of `capture.source`")
-    edge: ModelConfig = ModelConfig()
+    edge: EdgeModelConfig = EdgeModelConfig()
     server: ModelConfig = ModelConfig()
     gate: GateConfig = GateConfig()
     video: VideoConfig = VideoConfig()

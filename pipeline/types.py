@@ -181,6 +181,7 @@ class Scored:
     novelty: float = 0.0  # distance to the nearest taught class, over the limit; 0 without a head
     further: tuple[HeadAnswer, ...] = ()  # by the further heads of the camera
     taught: TaughtClasses | None = None  # of the answer; None: the model's own classes
+    repeated: bool = False  # the picture has not changed: the scores are those of an earlier frame
 
     @property
     def unknown(self) -> bool:
@@ -424,6 +425,11 @@ class Verdict:
     def unknown(self) -> bool:
         """Whether the picture is none of the taught classes; `answer` then says which of them it resembles most."""
         return self.answer is not None and self.scored is not None and self.scored.unknown
+
+    @property
+    def was_scored(self) -> bool:
+        """Whether the edge model computed this frame; False if it did not change, or was never scored."""
+        return self.scored is not None and not self.scored.repeated
 
     @property
     def class_id(self) -> int | None:

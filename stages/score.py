@@ -72,7 +72,7 @@ class Score:
             self._grid.interpolation,
         )
         inputs = pictures if same_input else self._pictures(frames, crops, edge.grid)
-        features = vit.score(edge.vit, edge.normalise(np.stack(inputs)), self._importance)
+        features = edge.score(np.stack(inputs), self._importance)
         log_probs = features.logits.log_softmax(1).float().cpu().numpy()
         importance = [self._on_grid(values[:, None])[:, 0] for values in features.importance]
         embeddings = [self._on_grid(values) for values in features.embeddings]

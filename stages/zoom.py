@@ -94,7 +94,9 @@ def thumbnail_of(pixels: Pixels) -> NDArray[np.float32]:
     height, width = pixels.shape[:2]
     sampled = pixels[:: max(1, height // _SAMPLED), :: max(1, width // _SAMPLED)]
     rows, columns = (np.linspace(0, side, _THUMBNAIL + 1).astype(int)[:-1] for side in sampled.shape[:2])
-    sums = np.add.reduceat(np.add.reduceat(sampled.mean(2, dtype=np.float32), rows, 0), columns, 1)
+    red, green, blue = (sampled[..., channel] for channel in range(3))
+    grey = (red.astype(np.float32) + green + blue) / 3  # much faster than a mean over the last axis
+    sums = np.add.reduceat(np.add.reduceat(grey, rows, 0), columns, 1)
     heights, widths = (
         np.maximum(np.diff(starts, append=side), 1)
         for starts, side in zip((rows, columns), sampled.shape, strict=False)

@@ -40,6 +40,7 @@ def record(verdict: Verdict, labels: tuple[str, ...]) -> dict[str, object]:
         "prob": round(answer.prob, 6) if answer else None,
         "origin": verdict.origin,
         "drop": verdict.drop,
+        "scored": verdict.was_scored,
         "scene": verdict.provisional.estimate.scene_start_seq if verdict.provisional else None,
         "server_seq": verdict.server_seq,
         "revised_from": _answer(verdict.revised_from, labels),

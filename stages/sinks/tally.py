@@ -32,6 +32,7 @@ class VerdictCounts:
     origins: Counter[str] = field(default_factory=Counter)
     drops: Counter[str] = field(default_factory=Counter)
     unknown: int = 0  # verdicts on pictures of none of the taught classes
+    scored: int = 0  # frames on which the edge model ran
     with_truth: int = 0
     correct: int = 0
     edge_correct: int = 0
@@ -53,6 +54,7 @@ class VerdictCounts:
         self._add_classes(verdict.frame.truth, verdict.class_id, *sides)
         self.unanswered += verdict.answer is None
         self.unknown += verdict.unknown
+        self.scored += verdict.was_scored
 
     def add_record(self, record: Mapping[str, Any]) -> None:
         """`record`: one object of results.jsonl; docs/outputs.md lists its keys."""
@@ -62,6 +64,7 @@ class VerdictCounts:
         self._add_classes(record["truth"], record["class_id"], edge, server)
         self.unanswered += record["label"] is None
         self.unknown += record["class_id"] is None and record["label"] is not None
+        self.scored += record.get("scored", record["edge"] is not None)
 
     def _add_result(self, origin: str, drop: str | None, sent_s: float | None, revised_from: object) -> None:
         self.verdicts += 1

@@ -18,8 +18,9 @@ PATIENCE_S = 150  # ends a test that hangs; a loaded machine needs a minute to s
 
 RESULT_KEYS = {
     *("seq", "stream_s", "sent_s", "label", "class_id", "prob", "origin", "drop", "crop", "units", "lost_units"),
-    *("wire_bits", "codec", "side", "quality", "capture_s", "wall_s", "pts_s", "scene", "server_seq", "revised_from"),
+    *("wire_bits", "codec", "side", "quality", "capture_s", "wall_s", "pts_s", "scored", "scene", "server_seq"),
     *(
+        "revised_from",
         "allowance_bits",
         "window_bits",
         "budget_bits",
@@ -106,6 +107,7 @@ def check_accounts(lines: list[Line], summary: dict[str, Any]) -> None:
     assert sum(summary["origins"].values()) == len(lines)
     sent = [(line["sent_s"], line["wire_bits"]) for line in lines if line["sent_s"] is not None]
     assert summary["offloaded"] == len(sent)
+    assert summary["scored"] == sum(line["scored"] for line in lines)
     assert summary["wire_bits"] == sum(bits for _, bits in sent)
     for line in lines:
         assert set(line) == RESULT_KEYS

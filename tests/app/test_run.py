@@ -32,7 +32,7 @@ from tests.processes import Sagelink
 from tests.stages.test_sources import write_video
 
 SUMMARY_KEYS = {
-    *("frames", "verdicts", "offloaded", "origins", "drops", "wire_bits", "peak_window_bits", "budget_bits"),
+    *("frames", "verdicts", "scored", "offloaded", "origins", "drops", "wire_bits", "peak_window_bits", "budget_bits"),
     *("window_s", "fps", "wall_s", "latency_ms", "source", "models", "accuracy", "skipped", "interrupted", "cameras"),
     *("revised", "unknown"),
 }

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sagelink.app.replay import check
 from sagelink.app.run import Run, prepare
@@ -287,3 +288,20 @@ def test_an_unknown_video_policy_is_refused(command: Any) -> None:
     assert code == 2
     assert "video.policy" in printed
     assert "accepted: auto, always, never" in printed
+
+
+def test_still_frames_are_not_scored(pair: Pair, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 120, 160, 3), np.uint8)
+    source = tmp_path / "frames"
+    source.mkdir()
+    for seq in range(20):
+        Image.fromarray(pixels[seq // 12]).save(source / f"{seq:02}.png")
+    options = {"video__policy": "always", "video__zoom": False, "capture__fps": 10}
+    every, summary = run(pair, tmp_path / "every", source, **options)
+    assert all(line["scored"] for line in every)
+    assert summary["scored"] == 20
+    lines, summary = run(pair, tmp_path / "still", source, video__still_interval="60s", **options)
+    check_accounts(lines, summary)
+    assert [line["seq"] for line in lines if line["scored"]] == [0, 1, 2, 12, 13, 14]
+    assert summary["scored"] == 6
+    assert [line["edge"] for line in lines] == [line["edge"] for line in every]

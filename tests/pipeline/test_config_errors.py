@@ -120,7 +120,12 @@ def _holds(path: tuple[Any, ...], section: type[BaseModel]) -> bool:
         ("capture.fps", "fast", "capture.fps: accepted: number, above 0, at most 1000; got 'fast'"),
         ("select.units", "2.5", "select.units: accepted: whole number, at least 1; got '2.5'"),
         ("mqtt.protocol", "4", "mqtt.protocol: accepted: 5, 3.1.1; got '4'"),
-        ("edge", "deit", "edge: accepted: a section with the keys model, checkpoint, labels, device; got 'deit'"),
+        (
+            "edge",
+            "deit",
+            "edge: accepted: a section with the keys model, checkpoint, labels, device, runtime, precision, "
+            "calibration; got 'deit'",
+        ),
         (
             "cameras",
             "gate",

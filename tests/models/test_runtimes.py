@@ -1,0 +1,236 @@
+"""The choice of a runtime for the edge model, with compilers that need no package."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sagelink.models import compiled, loading, runtimes, vit
+from sagelink.models.apply_head import with_classes
+from sagelink.models.edge_export import ExportError
+from sagelink.models.loading import Model
+from sagelink.models.readout import LinearReadout
+from sagelink.models.runtimes import with_runtime
+from sagelink.pipeline.config import EdgeModelConfig
+from sagelink.pipeline.errors import UsageError
+
+
+class FakeCompiler:
+    """Computes with PyTorch, and adds `noise` to the tokens and the importance."""
+
+    package, extra = "numpy", "fast"  # installed
+
+    def __init__(self, edge: Model, noise: float = 0.0, capable: Sequence[str] = ("fp32",)) -> None:
+        self._edge = edge
+        self._noise = noise
+        self._capable = capable
+        self.compiled: list[tuple[str, int]] = []
+
+    def precisions(self) -> Sequence[str]:
+        return self._capable
+
+    def compile(self, content: bytes, precision: str, threads: int) -> Callable[[Sequence[Any]], Sequence[Any]]:
+        assert content == b"graph"
+        self.compiled.append((precision, threads))
+        rng = np.random.default_rng(0)
+
+        def run(values: Sequence[Any]) -> list[np.ndarray]:
+            found = vit.tokens_and_importance(self._edge.vit, self._edge.normalise(values[0]), "gradient")
+            noise = self._noise * (10.0 if precision == "bf16" else 1.0)
+            return [value.numpy() + noise * rng.standard_normal(value.shape, np.float32) for value in found]
+
+        return run
+
+
+@pytest.fixture(scope="module")
+def edge() -> Model:
+    return loading.load(EdgeModelConfig(), "demo-edge")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(compiled, "exported", lambda model, importance: b"graph")
+    monkeypatch.setattr(runtimes, "_milliseconds", lambda edge, candidates, *_: _times(candidates))
+    return tmp_path / "sagelink" / "runtimes"
+
+
+def _times(candidates: Sequence[str]) -> dict[str, float]:
+    """`swift` takes half of the time of `slow`, and bf16 half of fp32."""
+    known = {"torch fp32": 10.0, "swift fp32": 4.0, "swift bf16": 2.0, "slow fp32": 8.0, "as fast fp32": 9.8}
+    return {name: known[name] for name in ("torch fp32", *candidates)}
+
+
+def _compilers(monkeypatch: pytest.MonkeyPatch, **compilers: FakeCompiler) -> None:
+    monkeypatch.setattr(compiled, "COMPILERS", compilers)
+    monkeypatch.setattr(runtimes, "COMPILERS", compilers)
+
+
+def _chosen(edge: Model, threads: int = 1, **settings: object) -> tuple[str, str] | None:
+    config = EdgeModelConfig.model_construct(**{**EdgeModelConfig().model_dump(), **settings})
+    found = with_runtime(edge, config, "gradient", threads).compiled
+    return None if found is None else (found.runtime, found.precision)
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Path:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    for number in range(runtimes.CALIBRATION_PICTURES):
+        Image.fromarray(rng.integers(0, 256, (40, 60, 3), np.uint8)).save(folder / f"{number:03}.png")
+    return folder
+
+
+def test_auto_takes_the_fastest_once(edge: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    swift, slow = FakeCompiler(edge), FakeCompiler(edge)
+    _compilers(monkeypatch, slow=slow, swift=swift)
+    assert _chosen(edge) == ("swift", "fp32")
+    assert len(slow.compiled) == 1
+    monkeypatch.setattr(runtimes, "_measure", None)  # a second measurement would fail
+    assert _chosen(edge) == ("swift", "fp32")
+    assert len(slow.compiled) == 1
+    assert swift.compiled[-1] == ("fp32", 1)
+
+
+def test_a_choice_holds_for_its_settings_alone(edge: Model, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _compilers(monkeypatch, swift=FakeCompiler(edge))
+    _chosen(edge)
+    _chosen(edge, threads=2)
+    assert len([*cache.glob("*.json")]) == 2
+    (first,) = {choice.runtime for choice in runtimes.cached_choices()}
+    assert first == "swift"
+
+
+def test_a_damaged_choice_is_measured_again(edge: Model, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    swift = FakeCompiler(edge)
+    _compilers(monkeypatch, swift=swift)
+    _chosen(edge)
+    (path,) = cache.glob("*.json")
+    for damaged in ("", "[]", '{"model": 1}', path.read_text().replace("swift", "gone")):
+        path.write_text(damaged)
+        assert _chosen(edge) == ("swift", "fp32")
+    assert runtimes.cached_choices()[0].milliseconds["torch fp32"] == 10.0
+
+
+def test_auto_leaves_a_runtime_that_disagrees_or_gains_nothing(
+    edge: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _compilers(monkeypatch, swift=FakeCompiler(edge, noise=3.0), slow=FakeCompiler(edge))
+    assert _chosen(edge) == ("slow", "fp32")
+    assert [record.args[1] for record in caplog.records if "disagrees" in record.message] == ["swift"]
+    _compilers(monkeypatch, **{"as fast": FakeCompiler(edge)})
+    assert _chosen(edge) is None
+
+
+def test_bf16_needs_pictures_that_confirm_it(edge: Model, frames: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _compilers(monkeypatch, swift=FakeCompiler(edge, capable=("fp32", "bf16")))
+    assert _chosen(edge) == ("swift", "fp32")
+    assert _chosen(edge, calibration=frames) == ("swift", "bf16")
+    assert _chosen(edge, precision="bf16") == ("swift", "bf16")
+    _compilers(monkeypatch, swift=FakeCompiler(edge, noise=0.3, capable=("fp32", "bf16")))
+    monkeypatch.setattr(runtimes, "LEAST_SAME_UNITS", 0.0)
+    config = EdgeModelConfig(calibration=frames)
+    pictures = _pixels(edge, config)
+    passes = [compiled.CompiledPass("swift", precision, 1, edge) for precision in ("fp32", "bf16")]
+    assert [runtimes._agrees(edge, one, "gradient", pictures) for one in passes] == [True, False]
+
+
+def _pixels(edge: Model, config: EdgeModelConfig) -> np.ndarray:
+    pictures = runtimes._pictures(edge, config)
+    assert pictures.shape == (64, edge.grid.image_size, edge.grid.image_size, 3)
+    return pictures
+
+
+def test_a_failing_export_leaves_pytorch(
+    edge: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise ExportError("no such operator")
+
+    _compilers(monkeypatch, swift=FakeCompiler(edge))
+    monkeypatch.setattr(compiled, "exported", fail)
+    assert _chosen(edge) is None
+    assert sum("no such operator" in record.message for record in caplog.records) == 1
+    with pytest.raises(UsageError, match=r"cannot run in swift: no such operator; accepted: edge\.runtime=torch"):
+        _chosen(edge, runtime="swift")
+
+
+def test_a_runtime_that_fails_later_leaves_pytorch(
+    edge: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _compilers(monkeypatch, swift=FakeCompiler(edge))
+    _chosen(edge)
+
+    def broken(*_: object) -> object:
+        raise RuntimeError("illegal instruction\nmore")
+
+    monkeypatch.setattr(compiled.COMPILERS["swift"], "compile", broken)
+    assert _chosen(edge) is None
+    assert "illegal instruction" in caplog.text
+    moved = compiled.CompiledPass("swift", "fp32", 1, edge)
+    pictures = np.zeros((2, edge.grid.image_size, edge.grid.image_size, 3), np.uint8)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            found = moved(edge.vit, pictures, "gradient")
+    torch.testing.assert_close(found.importance, edge.score(pictures, "gradient").importance)
+    assert sum("not_used" in record.message for record in caplog.records) == 2  # one a pass object
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"runtime": "openvino"}, r"package openvino is not installed; accepted: pip install 'sagelink\[openvino\]'"),
+        ({"runtime": "swift", "precision": "bf16"}, "swift cannot compute bf16 on this CPU; accepted: fp32 or auto"),
+        ({"precision": "bf16"}, "none of openvino, swift computes bf16|none of swift computes bf16"),
+        ({"runtime": "torch", "precision": "bf16"}, "runtime torch computes in fp32"),
+        ({"runtime": "swift", "device": "cuda:0"}, "computes on the CPU, but edge.device is 'cuda:0'"),
+        ({"calibration": Path("/nonexistent")}, "folder '/nonexistent' cannot be read"),
+    ],
+)
+def test_wrong_settings_are_named(
+    edge: Model, monkeypatch: pytest.MonkeyPatch, settings: dict[str, object], message: str
+) -> None:
+    missing = FakeCompiler(edge)
+    missing.package, missing.extra = "no_such_package_here", "openvino"
+    _compilers(monkeypatch, openvino=missing, swift=FakeCompiler(edge))
+    with pytest.raises(UsageError, match=message):
+        _chosen(edge, **settings)
+
+
+def test_too_few_and_unreadable_pictures(edge: Model, frames: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _compilers(monkeypatch, swift=FakeCompiler(edge))
+    (frames / "003.png").write_bytes(b"no picture")
+    with pytest.raises(UsageError, match=r"picture '.*003.png' cannot be read"):
+        _chosen(edge, calibration=frames)
+    (frames / "003.png").unlink()
+    with pytest.raises(UsageError, match="has 63 pictures; accepted: at least 64"):
+        _chosen(edge, calibration=frames)
+
+
+def test_without_a_package_nothing_changes(edge: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    _compilers(monkeypatch)
+    assert _chosen(edge) is None
+    with pytest.raises(UsageError, match="bf16 needs the package openvino"):
+        _chosen(edge, precision="bf16")
+
+
+def test_a_new_head_is_compiled_before_its_first_frame(edge: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    swift = FakeCompiler(edge)
+    _compilers(monkeypatch, swift=swift)
+    running = with_runtime(edge, EdgeModelConfig(), "gradient", 1)
+    compiled_at_start = len(swift.compiled)
+    picture = np.zeros((1, edge.grid.image_size, edge.grid.image_size, 3), np.uint8)
+    for reads, width, compilations in (("mean", 1, 1), ("token+mean", 2, 2), ("mean", 1, 2)):
+        readout = LinearReadout(torch.randn(2, width * edge.vit.embed_dim), torch.zeros(2), reads)  # type: ignore[arg-type]
+        taught = with_classes(running, ("open", "shut"), readout, None)
+        assert len(swift.compiled) - compiled_at_start == compilations
+        taught.score(picture, "gradient")
+        assert len(swift.compiled) - compiled_at_start == compilations
