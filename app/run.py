@@ -213,7 +213,7 @@ class Run:
         try:
             self._events.open()
             outputs.begin()
-            sinks.extend(self._event_sinks())
+            sinks.extend(self._second_opinion_sinks())
             for sink in open_output_sinks(
                 self.config, self.models, self.heads, outputs.videos, self.live, self._overhead
             ):
@@ -306,7 +306,7 @@ class Run:
 
         return SecondOpinionService(self.config, self.models.edge.labels)
 
-    def _event_sinks(self) -> Iterator[Sink]:
+    def _second_opinion_sinks(self) -> Iterator[Sink]:
         """Sinks of runs with events: sub-labels, and the captures, which wait for the verdicts on their frames."""
         from sagelink.app.run_sinks import VerdictCallback
         from sagelink.stages.events.capture import EventCapture
