@@ -42,7 +42,7 @@ export class CameraPage {
     element("one-prob").textContent = view.label ? `${percent(view.prob)}, by the server` : "no answer yet";
     element("one-rate").textContent = bitRate(view.rate_bps);
     element("one-budget").textContent = view.budget_bps ? `of ${bitRate(view.budget_bps)}` : "estimated";
-    element("one-month").textContent = bits(view.month_bits);
+    element("one-month").textContent = bytes(view.month_bits / 8);
     element("one-answered").textContent = view.answered_share === null ? "–" : percent(view.answered_share);
     element("one-answers").textContent = `${count(view.answered)} answers`;
     const trip_ms = view.round_trip_ms ?? view.answer_ms;

@@ -1,6 +1,6 @@
 // All cameras: only the rows on the screen exist, and only they are asked for.
 
-import { age, bitRate, bits, element, percent } from "./format.js";
+import { age, bitRate, bytes, element, percent } from "./format.js";
 
 const ROW = { wide: 44, narrow: 68 }; // pixels, as in the style sheet
 const AROUND = 8; // rows beyond both ends of the screen
@@ -73,7 +73,7 @@ export class FleetPage {
     element("cameras-down").className = totals.stalled + totals.offline ? "bad" : "";
     element("events-open").textContent = totals.events.toLocaleString("en");
     element("uplink").textContent = bitRate(totals.rate_bps);
-    element("month").textContent = bits(totals.month_bits);
+    element("month").textContent = bytes(totals.month_bits / 8);
     for (const button of element("states").children) {
       const { state } = button.dataset;
       button.textContent = state ? `${state} ${totals[state]}` : `all ${totals.cameras}`;
@@ -128,7 +128,7 @@ function fill(line, row, now_s) {
   set(label, row.label ? `${row.label} ${percent(row.prob)}` : "–", row.label);
   set(events, row.open ? row.events.map((event) => event.label || event.rule).join(", ") + (row.open > 3 ? ` +${row.open - 3}` : "") : "", row.events.map((event) => `${event.rule}: ${event.label}`).join("\n"));
   set(uplink, row.budget_bps ? `${bitRate(row.rate_bps)} of ${bitRate(row.budget_bps)}` : bitRate(row.rate_bps));
-  set(month, bits(row.month_bits));
+  set(month, bytes(row.month_bits / 8));
   set(answered, row.answered_share === null ? "–" : percent(row.answered_share), `${row.answered.toLocaleString("en")} answers`);
   answered.classList.toggle("bad", row.answered_share !== null && row.answered_share < 0.8);
   const [reason] = Object.entries(row.drops);

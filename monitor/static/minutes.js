@@ -58,7 +58,7 @@ export class Minutes {
     const axis = { stroke: colour("dim"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false }, font: "12px system-ui" };
     return {
       ...this.#size(),
-      padding: [8, 4, 0, 0],
+      padding: [8, 18, 0, 0],
       cursor: { y: false, drag: { setScale: false } },
       scales: { x: { time: true, auto: false }, y: { auto: false } },
       axes: [

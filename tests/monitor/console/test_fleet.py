@@ -13,23 +13,14 @@ from sagelink.monitor.console.camera_view import camera_view
 from sagelink.monitor.console.fleet import Fleet
 from sagelink.monitor.console.fleet_rows import FleetQuery, fleet_view, row, rows_between
 from sagelink.pipeline.json_text import to_json
-from sagelink.transport.link import CameraInfo, Message
+from sagelink.transport.link import Message
 from sagelink.transport.wire import encode_reply
-from tests.fakes import PATCH, SIDE, make_evidence, make_reply
-
-INFO = CameraInfo(SIDE, PATCH, "0123", 1.0)
-DOOR = "north/door"
-
-
-class Names:
-    """Names classes by their numbers."""
-
-    def label(self, classes: str, head: bytes, class_id: int | None) -> str:
-        return "unknown" if class_id is None else f"class {class_id}"
+from tests.fakes import make_evidence, make_reply
+from tests.monitor.console.conftest import DOOR, INFO, LORRY, NumberedNames
 
 
 def fleet_of(**limits: int) -> Fleet:
-    return Fleet(Names(), wall_s=lambda: 1_000_000.0, clock_s=lambda: 0.0, **limits)
+    return Fleet(NumberedNames(), wall_s=lambda: 1_000_000.0, clock_s=lambda: 0.0, **limits)
 
 
 def send(fleet: Fleet, seq: int, now_s: float, camera: str = DOOR, bits: int = 8000) -> None:
@@ -93,11 +84,7 @@ def test_offline_cameras_say_since_when_and_why():
 
 
 def event(action: str, name: str = "a", **changes: object) -> dict[str, object]:
-    record = {
-        "id": name, "rule": "lorry", "action": action, "camera": "door", "label": "lorry", "prob": 0.9, "start_s": 1.0,
-        "end_s": None, "wall_s": 5.0, "best_seq": 3, "cause": "edge", "wire_bits": 800,
-    }  # fmt: skip
-    return record | changes
+    return LORRY | {"id": name, "action": action} | changes
 
 
 def test_the_actions_of_an_event_are_one_entry():
@@ -203,7 +190,7 @@ def test_a_range_of_rows_lies_within_them():
 
 def test_a_node_with_invented_cameras_loses_its_own():
     ignored: list[str] = []
-    fleet = Fleet(Names(), ignored.append, max_cameras=12, max_node_cameras=5)
+    fleet = Fleet(NumberedNames(), ignored.append, max_cameras=12, max_node_cameras=5)
     fleet.online(DOOR, INFO, 0.0)
     for number in range(50):
         fleet.online(f"evil/{number}", INFO, 0.0)
@@ -237,7 +224,7 @@ def test_the_messages_of_a_node_have_a_limit():
 
 def test_evidence_of_unknown_cameras_and_malformed_evidence_are_counted():
     ignored: list[str] = []
-    fleet = Fleet(Names(), ignored.append)
+    fleet = Fleet(NumberedNames(), ignored.append)
     send(fleet, 1, 1.0)
     fleet.online(DOOR, INFO, 0.0)
     fleet.evidence(Message(DOOR, b"SG", 1.0), 8)
