@@ -259,6 +259,33 @@ def serve(
 
 
 @app.command()
+def console(
+    broker: Annotated[
+        Optional[str],
+        typer.Argument(
+            metavar="URL", help="The broker, mqtt://host:port or mqtts://host:port (default: serve.listen)."
+        ),
+    ] = None,
+    config: ConfigOption = None,
+    http: Annotated[
+        Optional[str], typer.Option(metavar="HOST:PORT", help="Address of the page (default: 127.0.0.1:8700).")
+    ] = None,
+    models: PairOption = None,
+    assignments: SetOption = None,
+) -> None:
+    """Show all cameras of a broker on a web page, until Ctrl-C.
+
+    It costs no uplink bit: it shows what travels between cameras and servers anyway."""
+    settings = load_settings(config, {"console.http": http, "models": models}, assignments)
+    url = broker or settings.serve.listen
+    if not url:
+        raise UsageError("no broker given; accepted: mqtt://host:port, or serve.listen in the configuration")
+    from sagelink.app.console import console as serve_console
+
+    serve_console(settings, url, typer.echo)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the runs of the demo.")] = Path("runs/demo"),
     frames: Annotated[int, typer.Option(parser=whole_number(1), metavar="N", help="Number of synthetic frames.")] = 240,

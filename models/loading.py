@@ -122,7 +122,7 @@ def load(config: ModelConfig, name: str) -> Model:
     network = vit.check(network, name)
     vit.check_classes(network, name)
     if config.labels is not None:
-        labels = _read_labels(config.labels)
+        labels = read_labels(config.labels)
     if not labels:
         labels = tuple(f"class_{i}" for i in range(network.num_classes))
     if len(labels) != network.num_classes:
@@ -195,7 +195,7 @@ def _load_timm(name: str, checkpoint: Path | None) -> tuple[VisionTransformer, t
         network = vit.check(network, name)
         vit.check_classes(network, name)  # before the weights, whose own message would be about shapes
         _load_state(network, state, name, checkpoint)
-    return network, _imagenet_labels() if network.num_classes == 1000 else ()
+    return network, imagenet_labels() if network.num_classes == 1000 else ()
 
 
 def _load_partial(model: Model, path: Path) -> Partial | None:
@@ -215,7 +215,7 @@ def _load_partial(model: Model, path: Path) -> Partial | None:
 
 def is_imagenet(model: Model) -> bool:
     """Whether the classes are ImageNet's."""
-    return len(model.labels) == 1000 and model.labels == _imagenet_labels()
+    return len(model.labels) == 1000 and model.labels == imagenet_labels()
 
 
 def own_bits(edge: Model) -> float | None:
@@ -312,12 +312,14 @@ def _check_finite(weights: dict[str, Tensor], where: str) -> None:
             raise UsageError(f"{where}: {key!r} holds values that are not finite in float32; accepted: finite numbers")
 
 
-def _imagenet_labels() -> tuple[str, ...]:
+def imagenet_labels() -> tuple[str, ...]:
+    """The names of ImageNet's 1000 classes."""
     info = ImageNetInfo()
     return tuple(info.index_to_description(i).partition(",")[0] for i in range(1000))
 
 
-def _read_labels(path: Path) -> tuple[str, ...]:
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Class names, one a line of a text file. Raises UsageError."""
     try:
         return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:

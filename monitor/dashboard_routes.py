@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp
 
-from sagelink.monitor.dashboard_viewers import MAX_VIEWERS, DashboardViewer, ViewerHub
+from sagelink.monitor.dashboard_viewers import DashboardViewer, ViewerHub
 from sagelink.monitor.freshness import silences
+from sagelink.monitor.guarded_page import STATIC, WRONG_TOKEN_S, JsonResponse, guarded_app, request_body
 from sagelink.monitor.label_desk import LabelDesk
 from sagelink.monitor.label_routes import label_routes
 from sagelink.monitor.previews import evidence_png, heat, jpeg
 from sagelink.monitor.run_view import RunView
 from sagelink.monitor.verdict_feed import FrameDetails
-from sagelink.net.access_guard import COOKIE, AccessGuard, sender, session_cookie, too_many_guesses
-from sagelink.net.guesses import GuessLimit
+from sagelink.monitor.viewers import MAX_VIEWERS
+from sagelink.net.access_guard import Tokens
 from sagelink.net.http import static_files
-from sagelink.pipeline.credentials import same_secret
 from sagelink.pipeline.documents import DocumentError, parse_json
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.json_text import to_json
@@ -34,22 +29,15 @@ from sagelink.pipeline.text import one_line
 from sagelink.pipeline.threads import Worker
 from sagelink.transport.wire import decode_evidence
 
-_STATIC = Path(__file__).parent / "static"
-_MAX_BODY = 4096  # bytes
 _MAX_DIGITS = 18  # of a frame number
-# Paths that need no token.
-_PUBLIC = frozenset(
-    {"/healthz", "/readyz", "/login", *(f"/static/{name}" for name in ("icon.svg", "style.css", "theme.js"))}
-)
 _STALE_S = 30.0  # a run whose last verdict is older is not ready
-_WRONG_TOKEN_S = 0.5
 
 
 def dashboard_app(
     run: RunView,
     encoder: Worker,
     token: str | None,
-    wrong_token_s: float = _WRONG_TOKEN_S,
+    wrong_token_s: float = WRONG_TOKEN_S,
     max_viewers: int = MAX_VIEWERS,
 ) -> ASGIApp:
     """The dashboard of a run as an ASGI application.
@@ -59,7 +47,7 @@ def dashboard_app(
     """
     api = RunApi(run, encoder)
     hub = ViewerHub(run, encoder, max_viewers=max_viewers)
-    files = static_files(_STATIC)
+    files = static_files(STATIC)
 
     async def stream(socket: Any) -> None:
         await hub.serve(DashboardViewer(socket))
@@ -76,73 +64,15 @@ def dashboard_app(
     ]
     if run.labels is not None:
         routes += label_routes(run.labels, encoder, files["label.html"])
-    return guarded_app(routes, files, files["index.html"], token, wrong_token_s)
+    return guarded_app(routes, files, files["index.html"], Tokens(token), wrong_token_s)
 
 
-def label_app(desk: LabelDesk, encoder: Worker, token: str | None, wrong_token_s: float = _WRONG_TOKEN_S) -> ASGIApp:
+def label_app(desk: LabelDesk, encoder: Worker, token: str | None, wrong_token_s: float = WRONG_TOKEN_S) -> ASGIApp:
     """The labelling page alone, for frames that were recorded."""
-    files = static_files(_STATIC)
+    files = static_files(STATIC)
     return guarded_app(
-        label_routes(desk, encoder, files["label.html"]), files, files["label.html"], token, wrong_token_s
+        label_routes(desk, encoder, files["label.html"]), files, files["label.html"], Tokens(token), wrong_token_s
     )
-
-
-def guarded_app(
-    routes: Sequence[BaseRoute], files: Mapping[str, Response], page: Response, token: str | None, wrong_token_s: float
-) -> ASGIApp:
-    """An application with a page, its files, a login and an access guard. `files`: by path below `/static/`."""
-    guesses = GuessLimit()
-    login = LoginPage(token, wrong_token_s, guesses)
-
-    async def show(_: Request) -> Response:
-        return page
-
-    async def static(request: Request) -> Response:
-        return files.get(request.path_params["path"]) or PlainTextResponse("not found\n", 404)
-
-    shared = [
-        Route("/", show),
-        Route("/login", login.respond, methods=["GET", "POST"]),
-        Route("/static/{path:path}", static),
-    ]
-    return AccessGuard(Starlette(routes=[*shared, *routes]), token, _PUBLIC, guesses)
-
-
-class LoginPage:
-    """Checks a token from the login form, and sets the session cookie."""
-
-    def __init__(self, token: str | None, wrong_token_s: float, guesses: GuessLimit) -> None:
-        self._token = token
-        self._guesses = guesses
-        self._wrong_token_s = wrong_token_s
-        page = (_STATIC / "login.html").read_text()
-        problem = '<p class="error" role="alert">This token is wrong.</p>'
-        self._page = HTMLResponse(page)
-        self._page_after_wrong_token = HTMLResponse(page.replace("<!-- problem -->", problem))
-
-    async def respond(self, request: Request) -> Response:
-        if request.method == "GET":
-            return self._page_after_wrong_token if "wrong" in request.query_params else self._page
-        given = (await _body(request)).decode(errors="replace").removeprefix("token=").rstrip("\r\n")
-        wait_s = self._guesses.wait_s(sender(request), time.monotonic())
-        if wait_s:
-            return too_many_guesses(wait_s)
-        if self._token is None or not same_secret(given, self._token):
-            self._guesses.wrong(sender(request), time.monotonic())
-            await asyncio.sleep(self._wrong_token_s)
-            return RedirectResponse("/login?wrong", 303)
-        self._guesses.right(sender(request))
-        response = RedirectResponse("/", 303)
-        secure = request.scope["scheme"] == "https"
-        response.set_cookie(COOKIE, session_cookie(self._token), httponly=True, samesite="strict", secure=secure)
-        return response
-
-
-class JsonResponse(JSONResponse):
-    """A response of plain values, in which numbers that are not finite are null."""
-
-    def render(self, content: object) -> bytes:
-        return to_json(content, compact=True).encode()
 
 
 class RunApi:
@@ -159,7 +89,7 @@ class RunApi:
         """Changes the budget or the gate, by the path; responds with the new state."""
         control = self._run.control
         try:
-            values = parse_json(await _body(request))
+            values = parse_json(await request_body(request))
             if not isinstance(values, dict):
                 raise UsageError("accepted: a JSON object")
             if request.scope["path"].endswith("/budget"):
@@ -200,16 +130,6 @@ class RunApi:
         reason = _unready(state)
         lines = [f"{one_line(line)}\n" for line in (reason or "ok", *silences(state))]
         return PlainTextResponse("".join(lines), 503 if reason else 200)
-
-
-async def _body(request: Request) -> bytes:
-    """The body of a request, cut at `_MAX_BODY` bytes."""
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_BODY:
-            break
-    return body[:_MAX_BODY]
 
 
 def _info(details: FrameDetails) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from typing import Any, Protocol
-
-from starlette.websockets import WebSocketDisconnect
+from functools import partial
+from typing import Any
 
 from sagelink.monitor.previews import live_picture
 from sagelink.monitor.run_view import RunView
+from sagelink.monitor.viewers import MAX_VIEWERS, SEND_S, Socket, Viewer, ViewerPlaces
 from sagelink.pipeline.json_text import to_json
 from sagelink.pipeline.threads import Worker
 from sagelink.pipeline.types import Verdict
@@ -20,48 +19,16 @@ _STATE_EVERY_S = 0.5
 _PICTURES_PER_TICK = 2  # over all cameras: those that waited longest
 _HISTORY = 600  # events that a new viewer gets
 _EVENTS_PER_TICK = 300
-MAX_VIEWERS = 16
-_SEND_S = 5.0
-
-_DISCONNECTED = (WebSocketDisconnect, RuntimeError, OSError)  # raised by a socket whose other end has gone
 
 
-class Socket(Protocol):
-    """The part of a WebSocket that a viewer uses."""
+class DashboardViewer(Viewer):
+    """One open page of a dashboard, with its position in the feed."""
 
-    async def accept(self) -> None: ...
-    async def send_text(self, data: str) -> None: ...
-    async def send_bytes(self, data: bytes) -> None: ...
-    async def receive_json(self) -> Any: ...
-    async def close(self, code: int = 1000, reason: str | None = None) -> None: ...
-
-
-class DashboardViewer:
-    """One open page: its socket, its position in the feed, and whether it is visible."""
-
-    def __init__(self, socket: Socket, send_s: float = _SEND_S) -> None:
-        """`send_s`: a viewer that takes longer for one message is disconnected."""
-        self.socket = socket
-        self._send_s = send_s
-        self.visible = asyncio.Event()
-        self.visible.set()
+    def __init__(self, socket: Socket, send_s: float = SEND_S) -> None:
+        super().__init__(socket, send_s)
         self.position = -_HISTORY  # number of its next verdict
         self.shown: dict[str, int] = {}  # number of the picture that the page shows, by camera
         self.state_due_s = 0.0
-
-    async def send(self, data: str | bytes) -> None:
-        """Raises TimeoutError when the viewer is too slow."""
-        async with asyncio.timeout(self._send_s):
-            await (self.socket.send_bytes(data) if isinstance(data, bytes) else self.socket.send_text(data))
-
-    async def listen(self) -> None:
-        """Receives whether the page is visible."""
-        while True:
-            message = await self.socket.receive_json()
-            if isinstance(message, dict) and message.get("visible") is False:
-                self.visible.clear()
-            else:
-                self.visible.set()
 
 
 class ViewerHub:
@@ -76,37 +43,16 @@ class ViewerHub:
         max_viewers: int = MAX_VIEWERS,
     ) -> None:
         """Each viewer gets an update of at most `events_per_tick` verdicts each `tick_s` seconds."""
-        self._max_viewers = max_viewers
+        self._places = ViewerPlaces(max_viewers)
         self._tick_s = tick_s
         self._events_per_tick = events_per_tick
         self._run = run
         self._encoder = encoder
-        self._viewers = 0
         self._encoded: dict[str, tuple[int, asyncio.Task[bytes]]] = {}
 
     async def serve(self, viewer: DashboardViewer) -> None:
         """Serves a viewer until it leaves, or is too slow."""
-        await viewer.socket.accept()
-        if self._viewers >= self._max_viewers:
-            await viewer.socket.close(1013, "too many viewers")
-            return
-        self._viewers += 1
-        tasks = {asyncio.create_task(viewer.listen()), asyncio.create_task(self._send_updates(viewer))}
-        try:
-            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            self._viewers -= 1
-            for task in tasks:
-                task.add_done_callback(
-                    lambda task: task.cancelled() or task.exception()
-                )  # so that asyncio does not report it
-                task.cancel()
-        for error in [task.exception() for task in ended]:
-            if isinstance(error, TimeoutError | ValueError | KeyError | RecursionError):
-                with contextlib.suppress(*_DISCONNECTED):
-                    await viewer.socket.close(1008, "too slow, or an invalid message")
-            elif error is not None and not isinstance(error, _DISCONNECTED):
-                raise error
+        await self._places.serve(viewer, partial(self._send_updates, viewer))
 
     async def _send_updates(self, viewer: DashboardViewer) -> None:
         run = self._run

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter as Count
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -93,6 +93,31 @@ class ServerMetrics:
         """Ends the counter of a head that is no longer in memory."""
         with contextlib.suppress(KeyError):
             self.head_answers.remove(label)
+
+
+class ConsoleMetrics:
+    """Metrics of `sagelink console`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.cameras = Gauge("sagelink_console_cameras", "Cameras that the console knows", registry=registry)
+        self.messages = Gauge(
+            "sagelink_console_observed_messages", "Messages observed since the console began", registry=registry
+        )
+        self.ignored = Counter(
+            "sagelink_console_ignored_messages",
+            "Messages without an effect, by reason",
+            ["reason"],
+            registry=registry,
+        )
+
+    def follow(self, cameras: Callable[[], float], messages: Callable[[], float]) -> None:
+        """Reads the gauges at each scrape."""
+        self.cameras.set_function(cameras)
+        self.messages.set_function(messages)
+
+    def count_ignored(self, reason: str) -> None:
+        self.ignored.labels(reason).inc()
 
 
 class EdgeMetrics:

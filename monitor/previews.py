@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sagelink.models.loading import UnitGrid
 from sagelink.models.preprocess import Resize, view_box
 from sagelink.pipeline.json_text import to_json
-from sagelink.pipeline.types import Box, Pixels, Verdict
+from sagelink.pipeline.types import Box, Pixels, Units, Verdict
 from sagelink.transport.codecs import Canvas, Patches, Tokens, codec_by_number
 from sagelink.transport.wire import decode_evidence
 
@@ -82,13 +82,18 @@ def small_jpeg(picture: bytes) -> bytes:
 
 
 def evidence_png(message: bytes, canvas: Canvas) -> bytes:
-    """The picture that the server decodes from a message: PNG (S, S), transparent where no unit was sent."""
+    """The picture that the server decodes from a message: see `units_png`."""
     evidence = decode_evidence(message)
     content = codec_by_number(evidence.codec).decode(evidence.payload, evidence.units, canvas)
+    return units_png(evidence.units, content, canvas)
+
+
+def units_png(units: Units, content: Patches | Tokens, canvas: Canvas) -> bytes:
+    """Decoded units (K,) as PNG (S, S), transparent where no unit was sent."""
     patches = np.asarray(content if content.ndim == 4 else pixels_of(content.astype(np.float32), canvas))
     side, patch = canvas.side, canvas.patch_size
     picture = np.zeros((side, patch, side, patch, 4), np.uint8)
-    rows, columns = np.divmod(evidence.units, side)
+    rows, columns = np.divmod(units, side)
     picture[rows, :, columns, :, :3] = patches[..., ::-1]
     picture[rows, :, columns, :, 3] = 255
     ok, data = cv2.imencode(".png", picture.reshape(canvas.pixels, canvas.pixels, 4))

@@ -4,6 +4,8 @@
   the server under its own name (DNS rebinding).
 - With a token: a request needs `Authorization: Bearer TOKEN`, or the cookie that the login page sets. The cookie is
   derived from the token but does not reveal it, and stays valid after a restart.
+- A server may have two tokens: one to view, and one that may change things too. The request's scope then names the
+  role, `view` or `control`.
 - An address that sends wrong tokens has to wait, each time longer; its requests get 429 until then.
 - Always: a request that changes something, or opens a WebSocket, must come from this page or from no page (`Origin`).
 """
@@ -14,7 +16,8 @@ import hashlib
 import hmac
 import math
 import time
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
@@ -29,6 +32,7 @@ from sagelink.pipeline.credentials import same_secret
 from sagelink.pipeline.errors import UsageError
 
 COOKIE = "sagelink"
+Role: TypeAlias = Literal["view", "control"]
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
@@ -55,16 +59,38 @@ def session_cookie(token: str) -> str:
     return hmac.new(token.encode(), b"sagelink dashboard session", hashlib.sha256).hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The tokens of a server. Without any, only loopback may reach it, and who reaches it may do everything."""
+
+    control: str | None = None  # may read and change
+    view: str | None = None  # may read
+    cookie: str = COOKIE  # name of the session cookie: browsers share cookies between the ports of a host
+
+    def __bool__(self) -> bool:
+        return self.control is not None or self.view is not None
+
+    def role(self, given: str) -> Role | None:
+        """What the holder of a token may do; None for a wrong token."""
+        if self.control is not None and same_secret(given, self.control):
+            return "control"
+        return "view" if self.view is not None and same_secret(given, self.view) else None
+
+    def role_of_cookie(self, cookie: str) -> Role | None:
+        """As `role`, for the cookie of a session."""
+        cookies = Tokens(*(token and session_cookie(token) for token in (self.control, self.view)))
+        return cookies.role(cookie)
+
+
 class AccessGuard:
     """ASGI middleware: passes allowed requests on, refuses others, and adds security headers to every response."""
 
     def __init__(
-        self, app: ASGIApp, token: str | None, open_paths: frozenset[str], guesses: GuessLimit | None = None
+        self, app: ASGIApp, tokens: Tokens, open_paths: frozenset[str], guesses: GuessLimit | None = None
     ) -> None:
-        """`token`: None for a server that only loopback reaches. `open_paths`: paths that need no token. `guesses`:
-        shared with whatever else checks the token."""
+        """`open_paths`: paths that need no token. `guesses`: shared with whatever else checks a token."""
         self._app = app
-        self._token = token
+        self._tokens = tokens
         self._open_paths = open_paths
         self._guesses = guesses or GuessLimit()
 
@@ -94,31 +120,45 @@ class AccessGuard:
             site = None if origin is None else urlsplit(origin).netloc
         except ValueError:
             return PlainTextResponse("the header Host or Origin is no address\n", 400)
-        if self._token is None and not is_loopback(host):
+        if not self._tokens and not is_loopback(host):
             return PlainTextResponse("not served under this name\n", 421)
         is_change = request.scope["type"] == "websocket" or request.scope["method"] not in ("GET", "HEAD")
         if is_change and site is not None and site != request.headers.get("host"):
             return PlainTextResponse("refused: the request comes from another site\n", 403)
         path = request.scope["path"]
-        if self._token is None or path in self._open_paths:
+        if path in self._open_paths:
             return None
-        if same_secret(request.cookies.get(COOKIE, ""), session_cookie(self._token)):  # nobody can guess a cookie
-            return None
+        role = self._role(request)
+        if isinstance(role, Response):
+            return role
+        request.scope["role"] = role
+        if role == "view" and is_change and request.scope["type"] != "websocket":
+            return PlainTextResponse("this token may only view\n", 403)
+        return None
+
+    def _role(self, request: HTTPConnection) -> Role | Response:
+        """What the sender may do, or the response to one without a right token."""
+        if not self._tokens:
+            return "control"
+        role = self._tokens.role_of_cookie(request.cookies.get(self._tokens.cookie, ""))  # nobody can guess a cookie
+        if role is not None:
+            return role
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
-            return self._check(given, self._token, sender(request))
-        if path == "/":
+            return self._check(given, sender(request))
+        if request.scope["path"] == "/":
             return RedirectResponse("/login", 303)
         return PlainTextResponse("a token is needed\n", 401, {"WWW-Authenticate": "Bearer"})
 
-    def _check(self, given: str, token: str, address: str) -> Response | None:
-        """The refusal of a token; None for the right one."""
+    def _check(self, given: str, address: str) -> Role | Response:
+        """The role of a token, or the refusal of a wrong one."""
         wait_s = self._guesses.wait_s(address, time.monotonic())
         if wait_s:
             return too_many_guesses(wait_s)
-        if same_secret(given, token):
+        role = self._tokens.role(given)
+        if role is not None:
             self._guesses.right(address)
-            return None
+            return role
         self._guesses.wrong(address, time.monotonic())
         return PlainTextResponse("this token is wrong\n", 401, {"WWW-Authenticate": "Bearer"})
 

@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from sagelink.net.access_guard import AccessGuard
+from sagelink.net.access_guard import AccessGuard, Tokens
 from sagelink.net.connections import address_block
 from sagelink.net.offers import MAX_OFFER_BYTES, limit_offer
 from sagelink.net.offers import OfferRefused as OfferRefused
@@ -41,7 +41,9 @@ def offer_app(answerers: Mapping[str, Answerer], pages: Mapping[str, Response], 
         return pages[request.scope["path"]]
 
     offers = [Route(path, post, methods=["POST"]) for path in answerers]
-    return AccessGuard(Starlette(routes=[*offers, *(Route(path, show) for path in pages)]), token, frozenset(pages))
+    return AccessGuard(
+        Starlette(routes=[*offers, *(Route(path, show) for path in pages)]), Tokens(token), frozenset(pages)
+    )
 
 
 def whip_app(path: str, answer: Answerer, end: Ender, token: str | None) -> ASGIApp:
@@ -67,7 +69,7 @@ def whip_app(path: str, answer: Answerer, end: Ender, token: str | None) -> ASGI
         return Response(status_code=200)
 
     routes = [Route(path, post, methods=["POST"]), Route(f"{path}/{{name}}", delete, methods=["DELETE"])]
-    return AccessGuard(Starlette(routes=routes), token, frozenset())
+    return AccessGuard(Starlette(routes=routes), Tokens(token), frozenset())
 
 
 async def _answer_offer(request: Request, answer: Answerer) -> Response:

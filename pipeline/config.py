@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from sagelink.pipeline.accepted import Accepts
+from sagelink.pipeline.console_config import ConsoleConfig
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.event_config import EventsConfig
 from sagelink.pipeline.quantities import Duration, FrameSize, Rate, Size
@@ -631,6 +632,7 @@ class Config(_Section):
     output: OutputConfig = OutputConfig()
     events: EventsConfig = EventsConfig()
     dashboard: DashboardConfig = DashboardConfig()
+    console: ConsoleConfig = ConsoleConfig()
     labels: LabelsConfig = LabelsConfig()
     home_assistant: HomeAssistantConfig = HomeAssistantConfig()
     frigate: FrigateConfig = FrigateConfig()

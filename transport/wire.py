@@ -229,6 +229,7 @@ class EvidenceClaim:
     seq: int
     units: int  # retained ones included
     head: bytes = b""
+    edge_answer: EdgeAnswer | None = None
 
 
 def peek(data: bytes) -> EvidenceClaim | None:
@@ -244,15 +245,16 @@ def read_claim(data: bytes) -> EvidenceClaim:
     if is_bundle(data):
         seq, parts = decode_bundle(data)
         claims = [claim for part in parts if not is_bundle(part) and (claim := peek(part)) is not None]
-        return EvidenceClaim(seq, sum(claim.units for claim in claims), claims[0].head if claims else b"")
+        first = claims[0] if claims else EvidenceClaim(seq, 0)
+        return EvidenceClaim(seq, sum(claim.units for claim in claims), first.head, first.edge_answer)
     body = unseal(data)
     flags, (seq, side, _, codec, units) = _header(_EVIDENCE, body, _KIND_EVIDENCE, EVIDENCE_FLAGS)
-    head, _, begin = _unpack_extension(flags, body)
+    head, edge_answer, begin = _unpack_extension(flags, body)
     rectangle, units = bool(units & _RECTANGLE), units & ~_RECTANGLE
     if codec == DELTA_CODEC and 1 <= side <= MAX_SIDE and 1 <= units <= side**2:
         count_at = begin + _set_bytes(side**2, units, rectangle) + REFERENCE_NAME_BYTES
         units += int.from_bytes(body[count_at : count_at + 2])  # units retained by the server
-    return EvidenceClaim(seq, units, head)
+    return EvidenceClaim(seq, units, head, edge_answer)
 
 
 def claimed_seq(data: bytes) -> int | None:

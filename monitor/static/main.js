@@ -1,5 +1,6 @@
 // The page: receives the WebSocket stream and hands it to the parts that draw it.
 
+import { bars, latencyBars, pill } from "./bars.js";
 import { Chart } from "./chart.js";
 import { Control } from "./control.js";
 import { Evidence } from "./evidence.js";
@@ -8,6 +9,7 @@ import { bitRate, bytes, count, element, ms, percent } from "./format.js";
 import { isCommand, Labels } from "./labels.js";
 import { LivePictures } from "./live.js";
 import { Rows } from "./rows.js";
+import { Stream } from "./stream.js";
 import { TeachPanel } from "./teach.js";
 import { Toast } from "./toast.js";
 
@@ -95,92 +97,28 @@ function showState(state) {
     value: `${down.length} of ${cameras.length} · camera`, title: down.map(([name]) => name).join(", "),
   };
   bars("drops", down.length ? [withoutPicture, ...drops] : drops, "None so far.");
-  const stages = Object.entries(state.latency_ms).filter(([, p]) => p);
-  const longest = Math.max(1, ...stages.map(([, p]) => p.p95));
-  bars("stages", stages.map(([stage, p]) => ({
-    name: stage, width: p.p50 / longest, p95: p.p95 / longest, kind: "side-server",
-    value: [p.p50, p.p95].map((value) => Number(value.toPrecision(3))).join(" / "),
-  })), "");
-}
-
-function bars(id, items, nothing) {
-  const list = element(id);
-  if (!items.length) {
-    list.replaceChildren(Object.assign(document.createElement("li"), { className: "empty", textContent: nothing }));
-    return;
-  }
-  while (list.children.length > items.length) list.lastChild.remove();
-  items.forEach((item, place) => {
-    let row = list.children[place];
-    if (!row || row.className === "empty") {
-      row?.remove();
-      row = document.createElement("li");
-      row.innerHTML = '<span></span><span class="track"><i class="most"></i><i></i></span><span class="value"></span>';
-      list.append(row);
-    }
-    const [name, track, value] = row.children;
-    name.textContent = item.name;
-    row.title = item.title ?? "";
-    value.textContent = item.value;
-    [item.p95 ?? 0, item.width].forEach((share, n) => {
-      track.children[n].style.width = `${Math.min(100, 100 * share)}%`;
-      track.children[n].className = n ? item.kind : `most ${item.kind}`;
-    });
-  });
+  latencyBars("stages", state.latency_ms, "");
 }
 
 // ---- the stream ----
 
-const SERVER_ENDS = 1012; // close code of a WebSocket whose server ends
-let wait_ms = 250;
 let shown = null; // the last state
-let heard_ms = 0; // when the last data arrived
-let connected = false;
-let ended = false;
 
-function connect() {
-  const scheme = location.protocol === "https:" ? "wss" : "ws";
-  const socket = new WebSocket(`${scheme}://${location.host}/ws`);
-  socket.binaryType = "arraybuffer";
-  const sendVisibility = () => {
-    heard_ms = performance.now(); // a hidden page receives nothing
-    if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ visible: !document.hidden }));
-  };
-  socket.onopen = () => {
-    wait_ms = 250;
-    [connected, ended, shown] = [true, false, null];
-    sendVisibility();
-    showAges();
-  };
-  socket.onmessage = ({ data }) => {
-    heard_ms = performance.now();
-    if (typeof data === "string") take(JSON.parse(data));
-    else live.take(data);
-  };
-  socket.onclose = ({ code }) => {
-    document.removeEventListener("visibilitychange", sendVisibility);
-    connected = false;
-    ended ||= code === SERVER_ENDS;
-    showAges();
-    setTimeout(connect, wait_ms);
-    wait_ms = Math.min(5000, wait_ms * 1.6);
-  };
-  document.addEventListener("visibilitychange", sendVisibility);
-}
+const stream = new Stream({
+  text: take,
+  binary: (data) => live.take(data),
+  opened: () => (shown = null),
+  changed: () => showAges(),
+});
 
 // Pictures and data grow old also while nothing arrives.
 function showAges() {
   if (document.hidden) return;
-  const quiet_s = heard_ms ? (performance.now() - heard_ms) / 1000 : 0;
+  const { connected, ended, quiet_s } = stream;
   if (shown) live.states(shown.cameras, quiet_s);
   const [text, kind, stale] = connected ? pagePill(shown, quiet_s) : ended ? ["run ended", "", true] : ["no connection", "bad", true];
   pill("connection", text, kind);
   document.body.classList.toggle("stale", stale);
 }
 
-function pill(id, text, kind) {
-  Object.assign(element(id), { textContent: text, title: text, className: `pill ${kind}` });
-}
-
 setInterval(showAges, 1000);
-connect();

@@ -15,8 +15,17 @@ export function drawUnits(context, { side, units, box }) {
   context.rect(left, top, width, height);
   context.fill("evenodd");
   for (let unit = 0; unit < side * side; unit++) if (!sent.has(unit)) context.fillRect(...cell(unit));
+  outlineUnits(context, { side, units, box });
+  context.restore();
+}
+
+// A line around the sent units.
+export function outlineUnits(context, { side, units, box = WHOLE }) {
+  const { cell } = grid(context, side, box);
+  const sent = new Set(units);
+  context.save();
   context.strokeStyle = "#ffd23c";
-  context.lineWidth = Math.max(1, all / 320);
+  context.lineWidth = Math.max(1, context.canvas.width / 320);
   context.beginPath();
   for (const unit of sent) {
     const [x, y, w, h] = cell(unit);

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 from prometheus_client import CollectorRegistry
 
-from sagelink.monitor.metrics import EdgeMetrics, GraphCollector, ServerMetrics
+from sagelink.monitor.metrics import ConsoleMetrics, EdgeMetrics, GraphCollector, ServerMetrics
 from sagelink.pipeline.graph import Graph
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -19,7 +19,7 @@ NAME = re.compile(r"\bsagelink_[a-z_]+\b")
 def declared() -> dict[str, set[str]]:
     """Name as Prometheus has it, to its labels."""
     registry = CollectorRegistry()
-    for metrics in (EdgeMetrics, ServerMetrics):
+    for metrics in (EdgeMetrics, ServerMetrics, ConsoleMetrics):
         metrics(registry)
     found: dict[str, set[str]] = {}
     collected = [(family, family) for family in GraphCollector(Graph()).collect()]

@@ -10,7 +10,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from sagelink.net import guesses
-from sagelink.net.access_guard import COOKIE, AccessGuard, session_cookie
+from sagelink.net.access_guard import COOKIE, AccessGuard, Tokens, session_cookie
 from sagelink.net.guesses import GuessLimit
 
 TOKEN = "a-token-of-some-length"  # noqa: S105
@@ -61,7 +61,7 @@ async def hello(_: Request) -> PlainTextResponse:
 
 
 def test_the_guard_refuses_to_check_more_tokens_but_keeps_sessions_alive() -> None:
-    client = TestClient(AccessGuard(Starlette(routes=[Route("/x", hello)]), TOKEN, frozenset()))
+    client = TestClient(AccessGuard(Starlette(routes=[Route("/x", hello)]), Tokens(TOKEN), frozenset()))
 
     def status(token: str) -> int:
         return client.get("/x", headers={"authorization": f"Bearer {token}"}).status_code

@@ -9,6 +9,7 @@ oldest camera: a node with invented names loses its own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sagelink.transport.link import CameraInfo
@@ -27,10 +28,17 @@ class _KnownNode:
 class CameraRegistry:
     """`online` maps the address `node/camera` of each online camera to its CameraInfo."""
 
-    def __init__(self, max_bytes: int = 256_000_000, max_node_bytes: int = 8_000_000) -> None:
-        """`max_bytes`: of all states; `max_node_bytes`: of the states of one node, about 10,000 cameras."""
+    def __init__(
+        self,
+        max_bytes: int = 256_000_000,
+        max_node_bytes: int = 8_000_000,
+        on_change: Callable[[str], None] = lambda address: None,
+    ) -> None:
+        """`max_bytes`: of all states; `max_node_bytes`: of the states of one node, about 10,000 cameras. `on_change` is
+        called with the address of each camera that comes online, goes offline or announces something else."""
         self._max_bytes = max_bytes
         self._max_node_bytes = max_node_bytes
+        self._on_change = on_change
         self._nodes: dict[str, _KnownNode] = {}
         self._size_bytes = 0
         self.online: dict[str, CameraInfo] = {}
@@ -78,11 +86,14 @@ class CameraRegistry:
 
     def _refresh(self, node: _KnownNode, address: str) -> None:
         """Adds a camera to `online`, or removes it."""
+        before = self.online.get(address)
         camera, _ = node.cameras.get(address, (None, 0))
         if camera is not None and camera.camera_info and camera.session == node.session:
             self.online[address] = camera.camera_info
         else:
             self.online.pop(address, None)
+        if self.online.get(address) != before:
+            self._on_change(address)
 
     def _forget(self, node: _KnownNode, address: str) -> None:
         _, size_bytes = node.cameras.pop(address, (None, 0))

@@ -22,24 +22,21 @@ from sagelink.pipeline.errors import SagelinkError
 from sagelink.pipeline.tasks import background
 from sagelink.transport.head_messages import MAX_PART_BYTES, is_part, part_message_bytes
 from sagelink.transport.link import CameraInfo, Message
-from sagelink.transport.message_auth import EXTRA_BYTES, MessageAuth
+from sagelink.transport.message_auth import MessageAuth
 from sagelink.transport.mqtt.address import Broker
 from sagelink.transport.mqtt.aiomqtt_client import BrokerClient
 from sagelink.transport.mqtt.camera_registry import CameraRegistry
 from sagelink.transport.mqtt.connection import BrokerConnection
+from sagelink.transport.mqtt.evidence_check import MAX_PAYLOAD_BYTES, EvidenceCheck
 from sagelink.transport.mqtt.topics import PREFIX_BYTES, Topics
-from sagelink.transport.wire import MAX_MESSAGE_BYTES, MalformedMessage, claimed_seq
+from sagelink.transport.wire import MalformedMessage
 
 log = logging.getLogger(__name__)
 
 _MAX_WAITING = 64  # messages for the service, which reads them at once: more mean that the process stalls
 _MEMBERSHIP_S = 0.2  # between two decisions whether to be in the group
-_HEADER_BYTES = 16  # that are kept of a message that will be refused
 _STORED_HEAD_S = 1.0  # after subscribing, the retained parts of a head arrive within this time
 _MAX_PART_MESSAGE_BYTES = part_message_bytes(MAX_PART_BYTES)
-_NOT_ANNOUNCED = "the camera has not announced itself"
-_OTHER_SESSION = "another run has announced itself as this camera: two runs at a time need different mqtt.node"
-_REPEATED = "a frame that this run has sent before: a repeated message"
 
 Misfit = Callable[[CameraInfo], str | None]  # why the server's model cannot serve a camera
 
@@ -77,7 +74,7 @@ class MqttServerLink:
         self._states_changed = asyncio.Event()
         self._misfit: Misfit = lambda camera_info: None
         self._idle: str | None = None  # why the server is not in the group
-        self._last_frames: dict[str, tuple[str, int]] = {}  # session and seq of the last authentic message, by camera
+        self._check = EvidenceCheck(self._registry, auth)
         self._sought: set[bytes] = set()  # fingerprints of the heads that the server looks for
         self._part_fault: str | None = None
         self._entered = AsyncExitStack()
@@ -208,9 +205,9 @@ class MqttServerLink:
         if not topic.endswith("/evidence"):
             self._registry.update(address, payload)
             self._states_changed.set()
-        elif PREFIX_BYTES <= len(payload) <= MAX_MESSAGE_BYTES + EXTRA_BYTES + PREFIX_BYTES:
+        elif PREFIX_BYTES <= len(payload) <= MAX_PAYLOAD_BYTES:
             with contextlib.suppress(ChannelClosed):
-                self._received.put_now(self._message(address, payload[:PREFIX_BYTES], payload[PREFIX_BYTES:]))
+                self._received.put_now(self._check.message(address, payload))
 
     def _receive_part(self, node: str, payload: bytes) -> None:
         """A part of a head that this server looks for; one without the right MAC is ignored."""
@@ -224,28 +221,3 @@ class MqttServerLink:
         if len(data) <= _MAX_PART_MESSAGE_BYTES and is_part(data):
             with contextlib.suppress(ChannelClosed):
                 self._received.put_now(Message(node, data, time.monotonic()))
-
-    def _message(self, address: str, prefix: bytes, data: bytes) -> Message:
-        """The message; with a refusal unless it is of the run that has announced the camera."""
-        now_s, session = time.monotonic(), self._registry.session_of(address)
-        if session is None or not session.startswith(prefix.hex()):
-            refusal = _NOT_ANNOUNCED if session is None else _OTHER_SESSION
-            return Message(address, data[:_HEADER_BYTES], now_s, prefix, refusal=refusal)
-        if self._auth is None:
-            return Message(address, data, now_s, prefix)
-        try:
-            data = self._auth.open(data, address, bytes.fromhex(session))
-            self._check_new(address, session, data)
-        except MalformedMessage as error:
-            return Message(address, data[:_HEADER_BYTES], now_s, prefix, refusal=str(error))
-        return Message(address, data, now_s, bytes.fromhex(session))
-
-    def _check_new(self, address: str, session: str, data: bytes) -> None:
-        """Raises MalformedMessage if the run has sent this or a later frame of the camera before."""
-        seq = claimed_seq(data) or 0
-        last_session, last_seq = self._last_frames.get(address, (session, -1))
-        if last_session == session and seq <= last_seq:
-            raise MalformedMessage(_REPEATED)
-        if len(self._last_frames) > 2 * len(self._registry.online) + 1000:
-            self._last_frames = {known: last for known, last in self._last_frames.items() if known in self.cameras}
-        self._last_frames[address] = session, seq

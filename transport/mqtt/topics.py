@@ -32,6 +32,13 @@ class Topics:
         """`address`: of a node (`node`) or of a camera (`node/camera`)."""
         return f"{self.prefix}/{address}/state"
 
+    def event(self, address: str) -> str:
+        return f"{self.prefix}/{address}/event"
+
+    def digest(self, address: str) -> str:
+        """Counts of a camera once a minute, for a console."""
+        return f"{self.prefix}/{address}/digest"
+
     def head(self, node: str, fingerprint: str, offset: str) -> str:
         """Of a part of a head: `fingerprint` in hex digits, `offset` of the part in its file."""
         return f"{self.prefix}/{node}/head/{fingerprint}/{offset}"

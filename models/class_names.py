@@ -1,0 +1,41 @@
+"""Names of classes by the fingerprint that a camera announces: for those who see answers, but load no model."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from sagelink.models.head import Head
+from sagelink.models.loading import DEMO_DIR, imagenet_labels, labels_fingerprint, read_checkpoint, read_labels
+from sagelink.pipeline.config import ModelConfig
+from sagelink.pipeline.types import HEAD_ID_BYTES, UNKNOWN
+
+_MAX_HEADS = 1000  # whose names are kept
+
+
+class KnownClasses:
+    """Class names of the demo pair, of ImageNet, of a labels file, and of heads."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        """`config`: of the server model, whose `labels` are known too. Raises UsageError."""
+        demo = tuple(json.loads(read_checkpoint(DEMO_DIR / "server.safetensors", "no tensor")[1]["classes"]))
+        lists = [demo, imagenet_labels(), *([] if config.labels is None else [read_labels(config.labels)])]
+        self._lists: dict[str, Sequence[str]] = {labels_fingerprint(names): names for names in lists}
+        self._heads: OrderedDict[bytes, Sequence[str]] = OrderedDict()  # by the start of their fingerprint
+
+    def add_head(self, head: Head) -> None:
+        self._heads[head.taught.fingerprint[:HEAD_ID_BYTES]] = head.classes
+        if len(self._heads) > _MAX_HEADS:
+            self._heads.popitem(last=False)
+
+    def knows_head(self, fingerprint: bytes) -> bool:
+        return fingerprint[:HEAD_ID_BYTES] in self._heads
+
+    def label(self, classes: str, head: bytes, class_id: int | None) -> str:
+        """The name of a class; `class 7` where it is not known. `classes`: fingerprint of the model's classes; `head`:
+        id of the camera's own classes, empty for the model's. `class_id`: None for none of the taught classes."""
+        if class_id is None:
+            return UNKNOWN
+        names = self._heads.get(head, ()) if head else self._lists.get(classes, ())
+        return names[class_id] if class_id < len(names) else f"class {class_id}"

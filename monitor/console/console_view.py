@@ -1,0 +1,38 @@
+"""`ConsoleView`: everything that the console's routes and viewers read or change."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry
+
+from sagelink.monitor.console.camera_record import CameraRecord
+from sagelink.monitor.console.fleet import Fleet
+
+
+class Picture(Protocol):
+    """Decoded evidence of one frame."""
+
+    @property
+    def png(self) -> bytes: ...
+    @property
+    def seq(self) -> int: ...
+    @property
+    def units(self) -> list[int]: ...
+    @property
+    def side(self) -> int: ...
+    @property
+    def forgotten(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleView:
+    """One console, for its page and its API."""
+
+    title: str
+    fleet: Fleet
+    registry: CollectorRegistry
+    trouble: Callable[[], str | None]  # why nothing is observed now
+    decode: Callable[[CameraRecord], Awaitable[Picture]]  # the newest evidence; raises ValueError with the reason

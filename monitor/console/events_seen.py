@@ -1,0 +1,93 @@
+"""The events of one camera as a console knows them: actions of one event are one entry. Pure, bounded, and careful:
+whoever may publish for the camera wrote them."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sagelink.pipeline.text import one_line
+
+MAX_TEXT = 120  # characters of a name or label from outside
+_MAX_EVENTS = 50
+_STATES = {"open": "open", "update": "open", "close": "closed", "withdraw": "withdrawn"}
+
+
+@dataclass(frozen=True, slots=True)
+class SeenEvent:
+    """One event."""
+
+    id: str
+    rule: str
+    label: str
+    state: str  # open, closed, withdrawn
+    prob: float
+    best_seq: int
+    cause: str
+    wire_bits: int
+    start_s: float  # stream time at the camera
+    end_s: float | None
+    began_wall_s: float  # when its first action arrived here
+    changed_wall_s: float  # when its last action arrived here
+
+    def values(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {key: getattr(self, key) for key in self.__slots__}
+
+
+def shown(value: object) -> str:
+    """Text from outside as one harmless line of bounded length."""
+    return one_line(str(value)[:MAX_TEXT])
+
+
+def number(value: object, default: float = 0.0) -> float:
+    """A finite number from outside."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else default
+
+
+class CameraEventLog:
+    """The last events of a camera, oldest first."""
+
+    def __init__(self) -> None:
+        self._events: OrderedDict[str, SeenEvent] = OrderedDict()
+
+    def take(self, record: Mapping[str, Any], wall_s: float) -> SeenEvent | None:
+        """Takes an action (docs/events.md). Returns the event as it is now; None for what is no action, or for one that
+        says nothing new."""
+        state = _STATES.get(str(record.get("action")))
+        if state is None or not isinstance(record.get("id"), str):
+            return None
+        name = shown(record["id"])
+        known = self._events.get(name)
+        if known is not None and known.state != "open":
+            return None  # repeated after a lost connection
+        end_s = record.get("end_s")
+        event = SeenEvent(
+            id=name,
+            rule=shown(record.get("rule", "")),
+            label=shown(record.get("label", "")),
+            state=state,
+            prob=min(1.0, max(0.0, number(record.get("prob")))),
+            best_seq=int(number(record.get("best_seq"))),
+            cause=shown(record.get("cause", ""))[:16],
+            wire_bits=int(number(record.get("wire_bits"))),
+            start_s=number(record.get("start_s")),
+            end_s=None if end_s is None else number(end_s),
+            began_wall_s=wall_s if known is None else known.began_wall_s,
+            changed_wall_s=wall_s,
+        )
+        if known is not None and replace(event, changed_wall_s=known.changed_wall_s) == known:
+            return None
+        self._events[name] = event
+        if len(self._events) > _MAX_EVENTS:
+            self._events.popitem(last=False)
+        return event
+
+    def all(self) -> list[SeenEvent]:
+        return [*self._events.values()]
+
+    def open(self) -> list[SeenEvent]:
+        return [event for event in self._events.values() if event.state == "open"]

@@ -1,0 +1,117 @@
+"""HTTP routes of the console: its page, the WebSocket of open pages, and the API that programs read."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.types import ASGIApp
+
+from sagelink.monitor.console.camera_record import CameraRecord
+from sagelink.monitor.console.camera_view import camera_view
+from sagelink.monitor.console.console_view import ConsoleView
+from sagelink.monitor.console.fleet_rows import FleetQuery, fleet_view, row, rows_between
+from sagelink.monitor.console.pages import ConsolePage, ConsolePages
+from sagelink.monitor.guarded_page import STATIC, WRONG_TOKEN_S, JsonResponse, guarded_app
+from sagelink.net.access_guard import Tokens
+from sagelink.net.http import static_files
+from sagelink.pipeline.text import one_line
+
+_MAX_ROWS = 1000  # of an answer
+_MAX_DIGITS = 9
+
+
+def console_app(view: ConsoleView, tokens: Tokens, wrong_token_s: float = WRONG_TOKEN_S) -> ASGIApp:
+    """The console as an ASGI application. `wrong_token_s`: delay after a wrong token, in seconds, against guessing."""
+    api, pages, files = ConsoleApi(view), ConsolePages(view), static_files(STATIC)
+
+    async def stream(socket: Any) -> None:
+        await pages.serve(ConsolePage(socket, socket.scope["role"]))
+
+    routes = [
+        Route("/api/cameras", api.cameras),
+        Route("/api/cameras/{node}/{name}", api.camera),
+        Route("/api/cameras/{node}/{name}/evidence", api.evidence),
+        Route("/api/events", api.events),
+        Route("/metrics", api.metrics),
+        Route("/healthz", api.healthy),
+        Route("/readyz", api.ready),
+        WebSocketRoute("/ws", stream),
+    ]
+    return guarded_app(routes, files, files["console.html"], tokens, wrong_token_s)
+
+
+class ConsoleApi:
+    """What programs read of all cameras."""
+
+    def __init__(self, view: ConsoleView) -> None:
+        self._view = view
+
+    async def cameras(self, request: Request) -> Response:
+        """Rows; query: `sort`, `text`, `state`, `first`, `count`."""
+        fleet, now_s = self._view.fleet, time.monotonic()
+        asked = request.query_params
+        found = fleet_view(fleet, FleetQuery.from_values(dict(asked)), now_s)
+        first, count = _whole(asked.get("first"), 0), _whole(asked.get("count"), _MAX_ROWS)
+        first, records = rows_between(found.rows, first, min(count, _MAX_ROWS))
+        rows = []
+        for place, record in enumerate(records):
+            if place % 100 == 99:
+                await asyncio.sleep(0)  # others wait for the event loop
+            rows.append(row(fleet, record, now_s))
+        return JsonResponse({"totals": found.totals, "matching": len(found.rows), "first": first, "cameras": rows})
+
+    async def camera(self, request: Request) -> Response:
+        record = self._record(request)
+        if record is None:
+            return _no_camera()
+        return JsonResponse(camera_view(self._view.fleet, record, time.monotonic()))
+
+    async def evidence(self, request: Request) -> Response:
+        """The newest evidence of a camera as PNG."""
+        record = self._record(request)
+        if record is None:
+            return _no_camera()
+        try:
+            picture = await self._view.decode(record)
+        except ValueError as error:
+            return JsonResponse({"error": str(error)}, 404)
+        return Response(picture.png, media_type="image/png", headers={"X-Sagelink-Seq": str(picture.seq)})
+
+    async def events(self, request: Request) -> Response:
+        """The last events of all cameras, newest first; query: `state` (open, closed, withdrawn), `count`."""
+        state, count = request.query_params.get("state"), _whole(request.query_params.get("count"), 200)
+        found = [
+            {"camera": record.address} | event.values()
+            for record in self._view.fleet.records.values()
+            for event in record.events.all()
+            if not state or event.state == state
+        ]
+        found.sort(key=lambda event: -event["changed_wall_s"])
+        return JsonResponse({"events": found[: min(count, _MAX_ROWS)]})
+
+    async def metrics(self, _: Request) -> Response:
+        return Response(generate_latest(self._view.registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def healthy(self, _: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def ready(self, _: Request) -> Response:
+        trouble = self._view.trouble()
+        return PlainTextResponse(f"{one_line(trouble or 'ready')}\n", 503 if trouble else 200)
+
+    def _record(self, request: Request) -> CameraRecord | None:
+        return self._view.fleet.records.get("{node}/{name}".format(**request.path_params))
+
+
+def _no_camera() -> Response:
+    return JsonResponse({"error": "no such camera; accepted: a camera of /api/cameras"}, 404)
+
+
+def _whole(text: str | None, default: int) -> int:
+    return int(text) if text and text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS else default

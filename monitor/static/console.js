@@ -1,0 +1,67 @@
+// The console's page: all cameras, or one of them, as the address after `#` says.
+
+import { pill } from "./bars.js";
+import { CameraPage } from "./fleet-camera.js";
+import { FleetPage } from "./fleet.js";
+import { element } from "./format.js";
+import { Stream } from "./stream.js";
+
+const stream = new Stream({
+  text: take,
+  binary: (data) => camera.picture(data),
+  opened: () => ask(),
+  changed: () => showConnection(),
+});
+let shift_s = 0; // the console's clock less that of this machine
+let trouble = null;
+const now_s = () => Date.now() / 1000 + shift_s;
+const fleet = new FleetPage((values) => stream.send(values), now_s);
+const camera = new CameraPage(now_s);
+
+function chosen() {
+  const found = /^#\/([^/]+)\/([^/]+)$/.exec(location.hash);
+  return found && `${decodeURIComponent(found[1])}/${decodeURIComponent(found[2])}`;
+}
+
+function ask() {
+  const name = chosen();
+  element("fleet").hidden = Boolean(name);
+  element("one").hidden = !name;
+  if (name) {
+    camera.open(name);
+    stream.send({ camera: name });
+  } else fleet.ask(true);
+}
+
+function take(message) {
+  if (message.now) shift_s = message.now - Date.now() / 1000;
+  if (message.type === "console") {
+    element("about").textContent = message.title;
+    element("role").hidden = message.role !== "view";
+    element("role").textContent = "view only";
+    camera.role = message.role;
+  } else {
+    trouble = message.trouble;
+    element("notice").hidden = !trouble;
+    element("notice").textContent = trouble ? `No connection to the broker: ${trouble}` : "";
+    if (message.type === "fleet") fleet.show(message);
+    else camera.show(message);
+  }
+  showConnection();
+}
+
+function showConnection() {
+  const { connected, ended } = stream;
+  if (connected) pill("connection", ...(trouble ? ["no broker", "bad"] : ["live", "good"]));
+  else pill("connection", ended ? "console ended" : "no connection", ended ? "" : "bad");
+  document.body.classList.toggle("stale", !connected || Boolean(trouble));
+}
+
+addEventListener("hashchange", () => {
+  scrollTo(0, 0);
+  ask();
+});
+setInterval(() => {
+  if (!document.hidden) (chosen() ? camera : fleet).showAges();
+}, 1000);
+document.addEventListener("theme", () => camera.restyle());

@@ -1,0 +1,19 @@
+"""The configuration of the console, and of what an edge sends for it."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+DIGEST_MIN_BPS = 8000  # below it, an edge sends no digest unless it is told to
+
+
+class ConsoleConfig(BaseModel):
+    """`sagelink console`: a page of all cameras, beside the servers. Its tokens come from SAGELINK_CONSOLE_VIEW_TOKEN
+    and SAGELINK_CONSOLE_CONTROL_TOKEN."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    http: str = Field(
+        "127.0.0.1:8700",
+        description="host:port of the page; other machines can reach it only with a token",
+    )

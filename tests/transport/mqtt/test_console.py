@@ -1,0 +1,184 @@
+"""A console beside real edges and servers at a real broker: it observes everything, and sends nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import aiomqtt
+import numpy as np
+import pytest
+
+from sagelink.pipeline.config import MqttConfig
+from sagelink.pipeline.errors import SagelinkError
+from sagelink.transport.link import CameraInfo, Message
+from sagelink.transport.message_auth import MessageAuth
+from sagelink.transport.mqtt.address import Broker, open_broker
+from sagelink.transport.mqtt.console import MqttConsoleLink
+from sagelink.transport.mqtt.edge import MqttEdgeLink
+from sagelink.transport.mqtt.server import MqttServerLink
+from sagelink.transport.mqtt.topics import Topics
+from sagelink.transport.wire import EvidenceMessage, encode_evidence, encode_reply
+from tests.brokers import Mosquitto, free_port
+from tests.fakes import make_reply
+
+INFO = CameraInfo(14, 16, "0123", 5.0)
+TOPICS = Topics("test")
+KEY = MessageAuth(b"k" * 32)
+DOOR = "node/door"
+
+
+class Notes:
+    """A CameraObserver that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.cameras: dict[str, str] = {}
+        self.messages: list[tuple[Message, int]] = []
+        self.replies: list[bytes] = []
+        self.records: list[tuple[str, Mapping[str, Any]]] = []
+        self.reasons: list[str] = []
+
+    def online(self, camera: str, info: CameraInfo, now_s: float) -> None:
+        self.cameras[camera] = "online"
+
+    def offline(self, camera: str, reason: str | None, now_s: float) -> None:
+        if reason or camera not in self.cameras:
+            self.cameras[camera] = reason or "offline"
+
+    def evidence(self, message: Message, wire_bits: int) -> None:
+        self.messages.append((message, wire_bits))
+
+    def reply(self, camera: str, data: bytes, now_s: float) -> None:
+        self.replies.append(data)
+
+    def event(self, camera: str, record: Mapping[str, Any], wire_bits: int, now_s: float) -> None:
+        self.records.append(("event", record))
+
+    def digest(self, camera: str, record: Mapping[str, Any], wire_bits: int, now_s: float) -> None:
+        self.records.append(("digest", record))
+
+    def ignored(self, node: str, reason: str) -> None:
+        self.reasons.append(reason)
+
+
+@pytest.fixture
+def mosquitto() -> AsyncIterator[Mosquitto]:
+    with Mosquitto() as running:
+        yield running
+
+
+@pytest.fixture
+def broker(mosquitto: Mosquitto) -> Broker:
+    return open_broker(mosquitto.url, MqttConfig(), "url")
+
+
+def edge_link(broker: Broker, **options: Any) -> MqttEdgeLink:
+    return MqttEdgeLink(broker, TOPICS, "node", ["door"], INFO, must_connect=True, **options)
+
+
+def message_of(seq: int) -> bytes:
+    return encode_evidence(EvidenceMessage(seq, 14, 16, 5, np.array([3]), b"payload"))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("auth", [None, KEY], ids=["plain", "mac"])
+async def test_it_observes_what_edge_and_server_exchange(broker: Broker, auth: MessageAuth | None) -> None:
+    notes = Notes()
+    async with (
+        MqttConsoleLink(broker, TOPICS, notes, auth) as console,
+        MqttServerLink(broker, TOPICS, "servers", auth=auth) as server,
+    ):
+        assert console.trouble is None
+        async with edge_link(broker, auth=auth) as edge:
+            await until(lambda: notes.cameras == {DOOR: "online"} and DOOR in server.cameras)
+            assert await edge.send("door", message_of(4)) is None
+            asked = await anext(server.messages())
+            await server.reply(asked, encode_reply(make_reply(4)))
+            await until(lambda: len(notes.messages) == len(notes.replies) == 1)
+            observed, bits = notes.messages[0]
+            assert (observed.sender, observed.data, observed.refusal) == (DOOR, message_of(4), None)
+            assert bits == edge.wire_bits("door", len(message_of(4))) - (32 if auth else 0) + 8 * 4 * bool(auth)
+            assert notes.replies == [encode_reply(make_reply(4))]
+        await until(lambda: notes.cameras == {DOOR: "the run ended"})
+
+
+async def test_a_lost_connection_is_no_end_of_the_run(broker: Broker) -> None:
+    notes = Notes()
+    async with MqttConsoleLink(broker, TOPICS, notes, None), edge_link(broker) as edge:
+        await until(lambda: notes.cameras == {DOOR: "online"})
+        edge._client.tcp_socket.shutdown(2)  # as if the cable were cut
+        await until(lambda: notes.cameras == {DOOR: "the connection was lost"})
+        await until(lambda: notes.cameras == {DOOR: "online"})
+
+
+async def test_a_console_that_starts_later_knows_cameras_that_are_offline(broker: Broker) -> None:
+    async with edge_link(broker):
+        pass
+    notes = Notes()
+    async with MqttConsoleLink(broker, TOPICS, notes, None):
+        await until(lambda: notes.cameras == {DOOR: "offline"})
+
+
+async def test_two_consoles_and_a_broker_that_starts_again(mosquitto: Mosquitto, broker: Broker) -> None:
+    first, second = Notes(), Notes()
+    async with (
+        MqttConsoleLink(broker, TOPICS, first, None) as console,
+        MqttConsoleLink(broker, TOPICS, second, None) as other,
+        edge_link(broker) as edge,
+    ):
+        mosquitto.kill()
+        await until(lambda: console.trouble is not None)
+        mosquitto.start()
+        await until(lambda: console.trouble is other.trouble is edge.refusal() is None)
+        assert await edge.send("door", message_of(1)) is None
+        await until(lambda: len(first.messages) == len(second.messages) == 1)
+
+
+async def test_only_authentic_messages_of_announced_cameras_count(broker: Broker) -> None:
+    notes = Notes()
+    async with (
+        MqttConsoleLink(broker, TOPICS, notes, None),
+        edge_link(broker) as edge,
+        aiomqtt.Client(broker.host, broker.port) as stranger,
+    ):
+        await until(lambda: notes.cameras == {DOOR: "online"})
+        event = json.dumps({"id": "a", "action": "open"})
+        for topic, payload in (
+            ("other/x/event", event),
+            ("node/door/event", "[1]"),
+            ("node/door/event", "x" * 5000),
+            ("node/door/verdict", b"\x00\x00nothing"),
+            (f"node/{'x' * 300}/event", event),
+            ("node/door/evidence", b"\x00\x00nothing"),
+            ("node/door/event", event),
+        ):
+            await stranger.publish(f"test/{topic}", payload, qos=1)
+        await until(lambda: len(notes.records) == 1)
+        expected = ["long_name", "malformed", "malformed", "not_announced", "other_session"]
+        assert sorted(notes.reasons) == expected
+        assert [message.refusal is None for message, _ in notes.messages] == [False]
+        assert await edge.send("door", message_of(1)) is None
+        await until(lambda: len(notes.messages) == 2)
+
+
+async def test_a_flood_of_one_node_is_cut(broker: Broker) -> None:
+    notes = Notes()
+    console = MqttConsoleLink(broker, TOPICS, notes, None)
+    for number in range(5000):
+        console._receive("test/evil/x/event", b"%d" % number)
+        console._second = 10**9 if number == 0 else console._second  # one second, however long this takes
+    assert notes.reasons.count("flood") >= 900
+
+
+async def test_without_a_broker_it_does_not_start() -> None:
+    broker = open_broker(f"mqtt://127.0.0.1:{free_port()}", MqttConfig(), "url")
+    with pytest.raises(SagelinkError, match="refused"):
+        async with MqttConsoleLink(broker, TOPICS, Notes(), None):
+            pass
