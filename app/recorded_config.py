@@ -37,6 +37,7 @@ _OBEYED: Mapping[str, frozenset[str]] = {
     "serve": frozenset(("memory",)),
     "fuse": _ALL,
     "events": frozenset(("rules",)),
+    "frigate": frozenset(("classes",)),
 }
 _CAMERA = frozenset(("name", "weight", "min_share", "budget", "heads"))
 _FILES = ("edge.checkpoint", "edge.labels", "server.checkpoint", "server.labels", "encode.frontier")
@@ -110,12 +111,13 @@ def changes_results(folder: Path, changes: Overrides) -> bool:
 def to_record(config: Config) -> tuple[str, dict[str, bytes]]:
     """The text of the configuration for a recording, and the small files that it names, by their names there.
 
-    The dashboard, Home Assistant and Frigate are left out. Raises OSError for a file that cannot be read.
+    The dashboard, Home Assistant and Frigate are left out, but for the classes of Frigate's labels. Raises OSError for
+    a file that cannot be read.
     """
     changes: dict[str, Any] = {
         "dashboard": DashboardConfig(),
         "home_assistant": HomeAssistantConfig(),
-        "frigate": FrigateConfig(),
+        "frigate": FrigateConfig(classes=config.frigate.classes),
     }
     files: dict[str, bytes] = {}
     for key, name in _named_files(config):

@@ -39,7 +39,8 @@ def open_output_sinks(
     if output.out is not None:
         yield _opened(output.out / RESULTS, lambda path: JsonLines(path, labels))
         if config.events.rules:
-            yield _opened(output.out / EVENTS, lambda path: EventLog(path, config.events.rules, labels, live))
+            rules, classes = config.events.rules, config.frigate.classes
+            yield _opened(output.out / EVENTS, lambda path: EventLog(path, rules, labels, live, classes))
         if output.pictures:
             yield _opened(output.out / PICTURES, lambda path: Highlights(path, painter, output.pictures))
     if output.record is not None:

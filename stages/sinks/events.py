@@ -11,6 +11,8 @@ from sagelink.pipeline.json_text import to_json
 from sagelink.pipeline.private_files import LineFile
 from sagelink.pipeline.types import UNKNOWN, Verdict
 from sagelink.stages.event_rules import CameraEvents, EventAction, Observation
+from sagelink.stages.events.event_answer import ClassesByLabel
+from sagelink.stages.events.source_events import SourceEvents
 
 
 def event_record(action: EventAction) -> dict[str, object]:
@@ -29,6 +31,7 @@ def event_record(action: EventAction) -> dict[str, object]:
         "best_seq": event.best_seq,
         "cause": event.cause,
         "wire_bits": event.wire_bits,
+        "source_event": event.source_event,
     }
 
 
@@ -48,27 +51,40 @@ def check_rules(rules: Sequence[EventRule], cameras: Iterable[str], labels: Iter
 class EventLog:
     """The events of a run. A run that is killed, or whose disk is full, leaves complete lines."""
 
-    def __init__(self, path: Path, rules: Sequence[EventRule], labels: tuple[str, ...], live: bool) -> None:
+    def __init__(
+        self, path: Path, rules: Sequence[EventRule], labels: tuple[str, ...], live: bool, classes: ClassesByLabel
+    ) -> None:
         """`path`: a new file. `live`: events may begin with provisional verdicts; else the same frames always give the
-        same events."""
+        same events. `classes`: those that are possible for a label of another system."""
         self._live = live
         self._rules = rules
         self._labels = labels
+        self._classes = classes
         self._cameras: dict[str, CameraEvents] = {}
+        self._source_events: dict[str, SourceEvents] = {}
         self._lines = LineFile(path)
 
     def show_pending(self, verdict: Verdict) -> None:
         """Takes a provisional verdict: an event may begin before the server's answer is there."""
-        if self._live:
+        if self._live and verdict.frame.event is None:
             self._report(self._events(verdict.frame.camera).pending(self._observation(verdict)))
 
     def write(self, verdict: Verdict) -> None:
-        self._report(self._events(verdict.frame.camera).final(self._observation(verdict)))
+        frame, observation = verdict.frame, self._observation(verdict)
+        events = self._events(frame.camera)
+        if frame.event is None:
+            self._report(events.final(observation))
+            return
+        if frame.camera not in self._source_events:
+            self._source_events[frame.camera] = SourceEvents(events, self._classes, self._labels)
+        self._report(self._source_events[frame.camera].final(observation, verdict, frame.event))
 
     def close(self) -> None:
         try:
             for events in self._cameras.values():
                 self._report(events.finish())
+            for source_events in self._source_events.values():
+                self._report(source_events.finish())
         finally:
             self._lines.close()
 
@@ -94,4 +110,5 @@ class EventLog:
             prob=answer.prob if answer else 0.0,
             cause=verdict.origin,
             wire_bits=verdict.wire_bits,
+            source_event=frame.event.id if frame.event else None,
         )
