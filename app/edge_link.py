@@ -169,8 +169,11 @@ class OfferedHeads:
         return next((head.card.server.backbone for head in self._heads.all()), "")
 
     def fingerprints(self, camera: str) -> tuple[bytes, ...]:
-        heads = (self._heads.head(camera), self._heads.previous(camera))
-        return tuple(head.taught.fingerprint for head in heads if head is not None)
+        return tuple(head.taught.fingerprint for head in self._heads.in_use(camera))
+
+    def earlier_fingerprints(self, camera: str) -> tuple[bytes, ...]:
+        head = self._heads.previous(camera)
+        return () if head is None else (head.taught.fingerprint,)
 
     def content(self, fingerprint: bytes) -> bytes | None:
         head = self._heads.by_fingerprint(fingerprint)

@@ -100,7 +100,10 @@ class EventService:
         if self._queue is not None:
             receivers.append(self._queue)
         receivers.extend(further)
-        return EventSink(self._config.events.rules, self._labels, self._live, receivers) if receivers else None
+        if not receivers:
+            return None
+        rules, classes = self._config.events.rules, self._config.frigate.classes
+        return EventSink(rules, self._labels, self._live, classes, receivers)
 
     @contextlib.asynccontextmanager
     async def delivering(self, link: EdgeLink) -> AsyncIterator[None]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 
 from sagelink.models.apply_head import backbone_digest, check_side, edge_with_head
-from sagelink.models.head import Head, parse_head
+from sagelink.models.head import Head, parse_head, read_head
 from sagelink.models.loading import Model
 from sagelink.models.pair import Pair
+from sagelink.pipeline.config import Config
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import Frame, TaughtClasses
 from sagelink.transport.head_commands import Action
@@ -31,10 +32,11 @@ class HeadsOfRun:
         cameras: Sequence[str],
         recorded: Callable[[Frame], bytes | None] | None = None,
         heads: Iterable[Head] = (),
+        by_label: Mapping[str, Head] | None = None,
     ) -> None:
         """`models`: with the classes that all cameras begin with. `recorded`: in a replay, the fingerprint of the head
-        that a frame was scored with; `heads`: those that it may name. Raises UsageError for a head of other backbones.
-        """
+        that a frame was scored with; `heads`: those that it may name. `by_label`: of the events of another system, by
+        its label; they stay when the head of the camera changes. Raises UsageError for a head of other backbones."""
         self._models = models
         self._recorded = recorded
         self._lock = threading.Lock()
@@ -46,6 +48,10 @@ class HeadsOfRun:
         # By camera, the heads that it has had, newest last: the one before the last can be restored.
         self._history: dict[str, list[bytes | None]] = {camera: [self._begin] for camera in cameras}
         for head in heads:
+            self._add(head)
+        self._by_label = dict(by_label or {})
+        for head in self._by_label.values():
+            self.check(head)
             self._add(head)
 
     @property
@@ -115,6 +121,11 @@ class HeadsOfRun:
         """The head of a camera now; None: the model's own classes."""
         return self._edge_models[self._history[camera][-1]].head
 
+    def in_use(self, camera: str) -> list[Head]:
+        """The heads that the next frames of a camera may have."""
+        found = [head for head in (self.head(camera), *self._by_label.values()) if head is not None]
+        return [*{head.taught.fingerprint: head for head in found}.values()]
+
     def previous(self, camera: str) -> Head | None:
         """The head that `restore` would give back; None also where it would give back the model's own classes."""
         return self._edge_models[self._history[camera][-2]].head if len(self._history[camera]) > 1 else None
@@ -124,6 +135,13 @@ class HeadsOfRun:
         model = self._edge_models.get(fingerprint)
         return model.head if model else None
 
+    def classes_of(self, label: str) -> list[str]:
+        """Names of the classes that an event with this label of another system may get."""
+        if label in self._by_label:
+            return [*self._by_label[label].classes]
+        others = [head.classes for head in self.all() if head not in self._by_label.values()]
+        return [*{name: None for names in (self._models.edge.labels, *others) for name in names}]
+
     def all(self) -> list[Head]:
         """All heads that cameras of this run have or had."""
         return [model.head for model in [*self._edge_models.values()] if model.head is not None]
@@ -132,7 +150,8 @@ class HeadsOfRun:
         """The edge model with the classes of a frame."""
         if self._recorded is not None:
             return self._edge_models[self._recorded(frame)]
-        return self._edge_models[self._history[frame.camera][-1]]
+        own = self._by_label.get(frame.event.label or "") if frame.event else None
+        return self._edge_models[own.taught.fingerprint if own else self._history[frame.camera][-1]]
 
     def classes_of(self, frame: Frame) -> TaughtClasses | None:
         """The taught classes of a frame; None: the model's own classes."""
@@ -163,6 +182,11 @@ class HeadsOfRun:
             log.info("event=head camera=%s head=%s", camera, head.taught.head_id.hex() if head else "none")
             for changed in self._listeners:
                 changed(camera, head)
+
+
+def label_heads(config: Config) -> dict[str, Head]:
+    """The heads in `frigate.heads`, by label. Raises UsageError."""
+    return {label: read_head(path) for label, path in config.frigate.heads.items()}
 
 
 def _described(head: Head | None) -> str:

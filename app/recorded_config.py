@@ -38,6 +38,7 @@ _OBEYED: Mapping[str, frozenset[str]] = {
     "serve": frozenset(("memory",)),
     "fuse": _ALL,
     "events": frozenset(("rules",)),
+    "frigate": frozenset(("classes",)),
 }
 _CAMERA = frozenset(("name", "weight", "min_share", "budget", "heads"))
 _FILES = ("edge.checkpoint", "edge.labels", "server.checkpoint", "server.labels", "encode.frontier")
@@ -111,13 +112,13 @@ def changes_results(folder: Path, changes: Overrides) -> bool:
 def to_record(config: Config) -> tuple[str, dict[str, bytes]]:
     """The text of the configuration for a recording, and the small files that it names, by their names there.
 
-    The dashboard, Home Assistant, Frigate and the receivers of events are left out. Raises OSError for a file that
-    cannot be read.
+    The dashboard, Home Assistant, the receivers of events, and Frigate (but for the classes of its labels) are left
+    out. Raises OSError for a file that cannot be read.
     """
     changes: dict[str, Any] = {
         "dashboard": DashboardConfig(),
         "home_assistant": HomeAssistantConfig(),
-        "frigate": FrigateConfig(),
+        "frigate": FrigateConfig(classes=config.frigate.classes),
         "events": EventsConfig(rules=config.events.rules),
     }
     files: dict[str, bytes] = {}

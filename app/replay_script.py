@@ -169,7 +169,7 @@ class RecordedLink:
     def refusal(self) -> str | None:
         return None
 
-    def head_refusal(self, camera: str) -> str | None:
+    def head_refusal(self, fingerprint: bytes) -> str | None:
         return None
 
     async def ready(self) -> None:

@@ -110,10 +110,11 @@ class Run:
         who watches the run sees. `outputs`: where they have been claimed; otherwise `run` claims them. `heads`: in a
         replay, those of the recording. Raises UsageError."""
         from sagelink.app.event_service import EventService
-        from sagelink.app.heads_of_run import HeadsOfRun
+        from sagelink.app.heads_of_run import HeadsOfRun, label_heads
         from sagelink.app.kept_heads import KeptHeads
         from sagelink.models.loading import own_bits
         from sagelink.stages.confidence_gate import Gate, check_threshold
+        from sagelink.stages.events.second_opinions import check_classes
         from sagelink.stages.evidence_encoder import encoders
         from sagelink.stages.fuse import Fuse
         from sagelink.stages.sinks.events import check_rules
@@ -130,18 +131,22 @@ class Run:
         self.accounts = _open_accounts(config, self.budget)
         self.stats = LiveStats(self.own_budget_cameras, config.budget.window if self.live else math.inf)
         self._tracked_cameras = _tracked_cameras(config, captures)
-        head = models.edge.head
-        if head is not None:
-            check_threshold(config.gate, len(head.classes))
-        check_rules(config.events.rules, (camera.name for camera in config.all_cameras), models.edge.labels)
         self._gate = Gate(config.gate, own_bits(models.edge))
         self.control = Control(self.budget, self._gate)
         self._encoder_for = encoders(config, models.server)
-        self._encoder_for(None if head is None else head.taught)  # raises now what it would raise at a frame
         self._fuse = Fuse(config.fuse.rule == "server", config.fuse.weights, models.server.grid.units)
-        self.heads = heads or HeadsOfRun(models, [camera.name for camera in config.all_cameras])
+        cameras = [camera.name for camera in config.all_cameras]
+        self.heads = heads or HeadsOfRun(models, cameras, by_label=label_heads(config))
         if heads is None and config.head_folder is not None:
             KeptHeads(config.head_folder, self.heads)
+        own = [head.taught for head in self.heads.all()]
+        for taught in own:
+            check_threshold(config.gate, len(taught.labels))
+            self._encoder_for(taught)  # raises now what it would raise at a frame
+        if models.edge.head is None:
+            self._encoder_for(None)
+        check_classes(config.frigate, self.heads.classes_of)
+        check_rules(config.events.rules, cameras, [*models.edge.labels, *(name for one in own for name in one.labels)])
         self._overhead = OverheadLog(self.budget, recorded=config.output.record is not None)
         self._outputs = outputs
         self._script = script
@@ -186,7 +191,7 @@ class Run:
         """Says of a live camera without a head whose classes these are; None for all others."""
         from sagelink.models.loading import is_imagenet
 
-        own = any(self.heads.head(camera) is not None for camera in self.heads.cameras)
+        own = any(self.heads.in_use(camera) for camera in self.heads.cameras)
         return _IMAGENET_NOTE if self.live and not own and is_imagenet(self.models.edge) else None
 
     def run(

@@ -30,15 +30,11 @@ class SecondOpinionService:
     """The sink `opinions`, and the delivery of what it decides."""
 
     def __init__(self, config: Config, labels: tuple[str, ...]) -> None:
-        """Opens the queue. Raises UsageError."""
+        """`labels`: names of the model's own classes. Opens the queue. Raises UsageError."""
         self._api = open_frigate_api(config.frigate)
         self._outbox = Outbox(queue_path(config), time.time())
         self._out = config.output.out
-        try:
-            self.opinions = SecondOpinions(config.frigate, labels, self._outbox)
-        except BaseException:
-            self._outbox.close()
-            raise
+        self.opinions = SecondOpinions(config.frigate, labels, self._outbox)
         self._delivery = SubLabelDelivery(self._outbox, self._api, self.opinions.delivered)
         self.opinions.on_queued = self._delivery.notify
 

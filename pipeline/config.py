@@ -83,6 +83,11 @@ ClassesByLabel = Annotated[
     dict[str, Annotated[tuple[str, ...], Field(min_length=1)]],
     Accepts("mapping of a label to a list of classes", "{dog: [rex, bella], car: [van, lorry]}"),
 ]
+HeadsByLabel = Annotated[
+    dict[str, Path],
+    Field(max_length=15),
+    Accepts("mapping of a label to a head file", "{dog: dogs.head, car: cars.head}"),
+]
 IceServers = Annotated[
     tuple[str, ...], Accepts("list of at most one STUN and one TURN address", "['stun:host:3478', 'turn:host:3478']")
 ]
@@ -570,8 +575,13 @@ class FrigateConfig(_Section):
         description="Labels whose pictures never leave the site: the edge model answers alone, and nothing of them is "
         "given to the link",
     )
+    heads: HeadsByLabel = Field(
+        {},
+        description="Head file for a label: its events get these classes, at the edge and the server; a label that is "
+        "not named has those of `head`, or of the models",
+    )
     classes: ClassesByLabel = Field(
-        {}, description="Classes that are possible for a label; a label that is not named may be any class"
+        {}, description="Classes that are possible for a label; a label that is not named may be any class of its head"
     )
     frames: int = Field(
         2, ge=1, le=10, description="Maximum number of pictures of an event; a further one must have a higher score"

@@ -94,7 +94,7 @@ class HeadDesk:
         if camera_info is None:
             head = self.store.by_id(head_id, now_s)
             return head.fingerprint if head else None
-        known = [bytes.fromhex(text) for text in camera_info.heads]
+        known = [bytes.fromhex(text) for text in (*camera_info.heads, *camera_info.earlier_heads)]
         return next((fingerprint for fingerprint in known if fingerprint.startswith(head_id)), None)
 
     def _hold(self, frame: Waiting, fingerprint: bytes) -> None:
@@ -129,7 +129,7 @@ class HeadDesk:
             if self._seen.get(camera) is camera_info:
                 continue
             self._seen[camera] = camera_info
-            for text in camera_info.heads[:1]:
+            for text in camera_info.heads:
                 self._greet(camera, bytes.fromhex(text), self.misfit(camera_info), now_s)
 
     def _greet(self, camera: str, fingerprint: bytes, misfit: str | None, now_s: float) -> None:

@@ -35,6 +35,7 @@ class Observation:
     prob: float
     cause: Origin
     wire_bits: int
+    source_event: str | None = None  # the event of another system that the frame shows
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class Event:
     wall_s: float  # of the verdict that the last change comes from
     cause: Origin
     end_s: float | None = None  # stream time of the first frame without the label
+    source_event: str | None = None
 
     @property
     def id(self) -> str:
@@ -91,6 +93,15 @@ class _Row:
 
 
 @dataclass(slots=True)
+class _History:
+    """What one rule on one camera remembers from event to event."""
+
+    settled: str | None = None  # the last label whose row was long enough
+    settled_at_s: tuple[float, ...] = ()  # when labels of the rule settled, at most `rule.count`
+    quiet_until_s: float = -math.inf
+
+
+@dataclass(slots=True)
 class _Machine:
     """One rule on one camera. `step` takes final verdicts; a copy of it may run ahead on provisional ones."""
 
@@ -101,22 +112,23 @@ class _Machine:
     row: _Row = field(default_factory=_Row)
     best: Observation | None = None  # of `row`
     bits: int = 0  # of `row`
-    settled: str | None = None  # the last label whose row was long enough
     follows: bool = False  # the label of `row` has settled after another one
     is_settled: bool = False  # `row` is long enough
     misses: _Row = field(default_factory=_Row)  # verdicts without the label of `event`
-    settled_at_s: tuple[float, ...] = ()  # when labels of the rule settled, at most `rule.count`
-    quiet_until_s: float = -math.inf
+    history: _History = field(default_factory=_History)
 
     def copy(self) -> _Machine:
-        return replace(self, row=replace(self.row), misses=replace(self.misses))
+        return replace(self, row=replace(self.row), misses=replace(self.misses), history=replace(self.history))
 
     def step(self, seen: Observation) -> Iterator[EventAction]:
         """The actions that a verdict causes."""
         self._count(seen)
+        quiet_until_s = seen.stream_s + (self.rule.cooldown or 0)
         if self.event is not None:
+            self.history.quiet_until_s = quiet_until_s
             yield from self._follow(self.event, seen)
         if self.event is None and self._begins(seen):
+            self.history.quiet_until_s = quiet_until_s
             self.event = self._new_event(seen)
             yield EventAction("open", self.event)
 
@@ -138,10 +150,10 @@ class _Machine:
             self.best = seen
         if label is not None and not self.is_settled and self.row.reaches(self.rule.after):
             self.is_settled = True
-            self.follows = self.settled not in (None, label)
-            self.settled = label
+            self.follows = self.history.settled not in (None, label)
+            self.history.settled = label
             if self._is_named(label):
-                self.settled_at_s = (*self.settled_at_s, seen.stream_s)[-self.rule.count :]
+                self.history.settled_at_s = (*self.history.settled_at_s, seen.stream_s)[-self.rule.count :]
 
     def _follow(self, event: Event, seen: Observation) -> Iterator[EventAction]:
         if self.label != event.label:
@@ -150,7 +162,6 @@ class _Machine:
                 end_s = self.misses.first.stream_s
                 yield EventAction("close", replace(event, end_s=end_s, wall_s=seen.wall_s, cause=seen.cause))
                 self.event, self.misses = None, _Row()
-                self.quiet_until_s = seen.stream_s + (self.rule.cooldown or 0)
             return
         self.misses = _Row()
         self.event = replace(event, wire_bits=event.wire_bits + seen.wire_bits)
@@ -165,8 +176,9 @@ class _Machine:
             and self.label is not None
             and self._is_named(self.label)
             and (self.follows or not self.rule.changed)
-            and seen.stream_s >= self.quiet_until_s
-            and len([time_s for time_s in self.settled_at_s if seen.stream_s - time_s <= within]) >= self.rule.count
+            and seen.stream_s >= self.history.quiet_until_s
+            and len([time_s for time_s in self.history.settled_at_s if seen.stream_s - time_s <= within])
+            >= self.rule.count
             and self._is_time(seen.wall_s)
         )
 
@@ -186,6 +198,7 @@ class _Machine:
             wire_bits=self.bits,
             wall_s=seen.wall_s,
             cause=seen.cause,
+            source_event=seen.source_event,
         )
 
     def _is_named(self, label: str) -> bool:
@@ -212,8 +225,18 @@ class CameraEvents:
     def __init__(self, rules: Sequence[EventRule], local_time: LocalTime = time.localtime) -> None:
         """`local_time`: as `time.localtime`."""
         self._machines = [_Machine(rule, local_time) for rule in rules]
+        self._local_time = local_time
         self._pending: dict[int, Observation] = {}  # by seq
         self._early: dict[str, Event] = {}  # events that began with provisional verdicts, by id
+
+    def for_source_event(self) -> CameraEvents:
+        """The same rules for one event of another system, which has few frames: each verdict counts. What a rule
+        remembers from event to event is shared."""
+        each = {"after": 1, "until": 1}
+        of_event = CameraEvents([machine.rule.model_copy(update=each) for machine in self._machines], self._local_time)
+        for machine, own in zip(of_event._machines, self._machines, strict=True):
+            machine.history = own.history
+        return of_event
 
     def pending(self, seen: Observation) -> list[EventAction]:
         """Takes the provisional verdict of a frame whose final verdict is to come. Returns the events it begins."""

@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack
 from sagelink.pipeline.camera_accounts import CameraAccount
 from sagelink.pipeline.clock import BudgetClock
 from sagelink.pipeline.tasks import background
-from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Reply, Scored, Sent
+from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Reply, Scored, Sent, TaughtClasses
 from sagelink.stages.reference_tracker import ReferenceTracker
 from sagelink.transport.link import EdgeLink, Undelivered
 from sagelink.transport.wire import MalformedMessage, decode_reply
@@ -55,10 +55,10 @@ class Uplink:
         self._reference_trackers = reference_trackers or {}
         self._goes_first = goes_first
 
-    def refuses(self, camera: str) -> bool:
-        """Whether nothing of a camera can be sent now; each new reason is logged once. A link logs what it refuses for
-        one camera."""
-        if self.link.head_refusal(camera) is not None:
+    def refuses(self, taught: TaughtClasses | None = None) -> bool:
+        """Whether no evidence for these classes can be sent now; each new reason is logged once. A link logs what it
+        refuses for one head."""
+        if taught is not None and self.link.head_refusal(taught.fingerprint) is not None:
             return True
         if self._goes_first():
             return True
@@ -147,7 +147,7 @@ class Ship:
         places = self._uplink.places
         if self._wait_for_place:
             await self._uplink.link.ready()
-        elif places.locked() or self._uplink.refuses(evidence.frame.camera):
+        elif places.locked() or self._uplink.refuses(evidence.selected.metered.scored.taught):
             return EdgeOnly(evidence, Drop.LINK)
         await places.acquire()
         sent = None

@@ -137,7 +137,7 @@ class FakeLink:
     def refusal(self) -> str | None:
         return self.down
 
-    def head_refusal(self, camera: str) -> str | None:
+    def head_refusal(self, fingerprint: bytes) -> str | None:
         return self.head_down
 
     async def ready(self) -> None:

@@ -13,7 +13,7 @@ from sagelink.transport.head_messages import FINGERPRINT_BYTES
 from sagelink.transport.link import CameraInfo
 
 _MAX_FINGERPRINT = 64  # characters
-_MAX_HEADS = 2  # of a camera: see CameraInfo
+_MAX_HEADS = 16  # of a camera
 
 T = TypeVar("T")
 
@@ -39,11 +39,16 @@ def read_camera_info(fields: Mapping[str, Any]) -> CameraInfo:
     if not 0 < deadline_s < math.inf:
         raise ValueError("deadline_s is not a positive number")
     classes = str(fields["classes"])[:_MAX_FINGERPRINT]
-    heads = tuple(map(str, fields.get("heads", ())))
+    heads, earlier = _read_heads(fields.get("heads", ())), _read_heads(fields.get("earlier_heads", ()))
+    backbone = str(fields.get("backbone", ""))[:_MAX_FINGERPRINT]
+    return CameraInfo(int(fields["side"]), int(fields["patch_size"]), classes, deadline_s, heads, earlier, backbone)
+
+
+def _read_heads(value: Any) -> tuple[str, ...]:
+    heads = tuple(map(str, value))
     if len(heads) > _MAX_HEADS or any(len(bytes.fromhex(head)) != FINGERPRINT_BYTES for head in heads):
         raise ValueError("heads are not fingerprints")
-    backbone = str(fields.get("backbone", ""))[:_MAX_FINGERPRINT]
-    return CameraInfo(int(fields["side"]), int(fields["patch_size"]), classes, deadline_s, heads, backbone)
+    return heads
 
 
 def _fields(camera_info: CameraInfo) -> dict[str, object]:

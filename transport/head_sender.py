@@ -42,7 +42,11 @@ class HeadOffers(Protocol):
         ...
 
     def fingerprints(self, camera: str) -> tuple[bytes, ...]:
-        """Of the head that a camera has now, and of the one before it, where there are any."""
+        """Of the heads that the next frames of a camera may have."""
+        ...
+
+    def earlier_fingerprints(self, camera: str) -> tuple[bytes, ...]:
+        """Of the heads that only frames on their way have."""
         ...
 
     def content(self, fingerprint: bytes) -> bytes | None:
@@ -62,6 +66,9 @@ class NoHeads:
     def fingerprints(self, camera: str) -> tuple[bytes, ...]:
         return ()
 
+    def earlier_fingerprints(self, camera: str) -> tuple[bytes, ...]:
+        return ()
+
     def content(self, fingerprint: bytes) -> bytes | None:
         return None
 
@@ -72,7 +79,9 @@ class NoHeads:
 def with_heads(camera_info: CameraInfo, offers: HeadOffers, camera: str) -> CameraInfo:
     """The announcement of a camera, with its heads."""
     heads = tuple(fingerprint.hex() for fingerprint in offers.fingerprints(camera))
-    return replace(camera_info, heads=heads, backbone=offers.backbone if heads else "")
+    earlier = tuple(fingerprint.hex() for fingerprint in offers.earlier_fingerprints(camera))
+    backbone = offers.backbone if heads or earlier else ""
+    return replace(camera_info, heads=heads, earlier_heads=earlier, backbone=backbone)
 
 
 class HeadSender:
@@ -130,24 +139,22 @@ class HeadSender:
         else:
             log.warning("event=head_refused head=%s reason=%r: the edge answers alone", fingerprint.hex(), news)
 
-    def refusal(self, camera: str) -> str | None:
-        """Why servers cannot answer with the head of a camera now; None if they can, as far as they have said."""
+    def refusal(self, fingerprint: bytes) -> str | None:
+        """Why servers cannot answer with a head now; None if they can, as far as they have said."""
         now_s = time.monotonic()
-        for fingerprint in self.offers.fingerprints(camera)[:1]:
-            if now_s - self._offered.get(fingerprint, -math.inf) < _OFFER_S:
-                return "the server has not said yet whether it has the head of the camera"
-            if fingerprint in self._wanted:
-                return "the server receives the head of the camera first"
-            status, at_s = self._states.get(fingerprint, (None, 0.0))
-            if status is None:
-                continue
-            if now_s - at_s > (_REFUSED_S if status.state is HeadState.REFUSED else _COMING_S):
-                del self._states[fingerprint]
-            elif status.state is HeadState.REFUSED:
-                return f"the server refuses the head of the camera: {status.reason}"
-            else:
-                return "the head of the camera is on its way to the server"
-        return None
+        if now_s - self._offered.get(fingerprint, -math.inf) < _OFFER_S:
+            return "the server has not said yet whether it has the head of the camera"
+        if fingerprint in self._wanted:
+            return "the server receives the head of the camera first"
+        status, at_s = self._states.get(fingerprint, (None, 0.0))
+        if status is None:
+            return None
+        if now_s - at_s > (_REFUSED_S if status.state is HeadState.REFUSED else _COMING_S):
+            del self._states[fingerprint]
+            return None
+        if status.state is HeadState.REFUSED:
+            return f"the server refuses the head of the camera: {status.reason}"
+        return "the head of the camera is on its way to the server"
 
     def forget(self) -> None:
         """To be called for a new connection: another server may answer."""
@@ -159,7 +166,7 @@ class HeadSender:
         """To be called when the heads of these cameras have been announced: servers say soon whether they have them."""
         now_s = time.monotonic()
         for camera in cameras:
-            for fingerprint in self.offers.fingerprints(camera)[:1]:
+            for fingerprint in self.offers.fingerprints(camera):
                 if fingerprint not in self._states:
                     self._offered[fingerprint] = now_s
 

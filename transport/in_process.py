@@ -39,7 +39,7 @@ class InProcessLink:
     def refusal(self) -> str | None:
         return "the link is closed" if self._uplink.closed else None
 
-    def head_refusal(self, camera: str) -> str | None:
+    def head_refusal(self, fingerprint: bytes) -> str | None:
         return None  # the server has the heads of the run
 
     async def ready(self) -> None:

@@ -20,7 +20,8 @@ class CameraInfo:
     patch_size: int  # pixels on a side of a unit
     classes: str  # fingerprint of the class names, in order
     deadline_s: float  # the camera ignores a reply that arrives later than this after the frame
-    heads: tuple[str, ...] = ()  # fingerprints (hex digits) of its head, and of the one that frames on their way had
+    heads: tuple[str, ...] = ()  # fingerprints (hex digits) of the heads that its next frames may have
+    earlier_heads: tuple[str, ...] = ()  # of those that only frames on their way have
     backbone: str = ""  # fingerprint of the server model that these were taught on
 
 
@@ -68,9 +69,9 @@ class EdgeLink(Protocol):
         budget."""
         ...
 
-    def head_refusal(self, camera: str) -> str | None:
-        """The reason why the server cannot answer with the head of a camera now; None if it can, as far as the edge
-        knows. Call it before charging the budget."""
+    def head_refusal(self, fingerprint: bytes) -> str | None:
+        """The reason why the server cannot answer with a head now; None if it can, as far as the edge knows. Call it
+        before charging the budget."""
         ...
 
     async def ready(self) -> None:

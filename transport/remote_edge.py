@@ -108,8 +108,8 @@ class RemoteEdgeLink(ABC):
             return f"{self._overhead.owed_bits} bits of the connection's own are still to be charged"
         return self._congestion()
 
-    def head_refusal(self, camera: str) -> str | None:
-        return self._heads.refusal(camera)
+    def head_refusal(self, fingerprint: bytes) -> str | None:
+        return self._heads.refusal(fingerprint)
 
     async def _try_part(self, part: HeadPart) -> bool:
         if not self._is_connected() or self._replies.closed:

@@ -1,7 +1,6 @@
 """From verdicts on the frames of events to one sub-label per event, or the reason why it gets none.
 
-The answer for an event is the mean of the log-probabilities of its frames, over the classes that are possible for its
-label. It becomes the sub-label if its probability reaches the threshold, and again when it changes.
+The answer for an event becomes its sub-label if its probability reaches the threshold, and again when it changes.
 """
 
 from __future__ import annotations
@@ -9,39 +8,38 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from sagelink.pipeline.config import FrigateConfig
 from sagelink.pipeline.errors import UsageError, suggest
 from sagelink.pipeline.json_text import to_json
 from sagelink.pipeline.output_files import cannot_write
 from sagelink.pipeline.private_files import LineFile
-from sagelink.pipeline.types import Answer, FrameEvent, Verdict
+from sagelink.pipeline.types import FrameEvent, Verdict
+from sagelink.stages.events.event_answer import EventAnswer
 from sagelink.stages.events.frigate_api import MAX_SUB_LABEL
 from sagelink.stages.events.outbox import Outbox, SubLabel
 
 MAX_EVENTS = 4096  # without a final outcome
 QUEUED, RUN_ENDED = "waiting in the queue", "the run ended"
 UNKNOWN_PICTURE, UNSURE, NO_ANSWER = "unknown", "below the threshold", "no answer"
-OTHERS, PRIVATE_LABEL = "has another sub-label", "private, and frigate.classes does not name its label"
+OTHERS, NO_CLASS = "has another sub-label", "its head has no class of frigate.classes"
+PRIVATE_LABEL = "private, and neither frigate.heads nor frigate.classes names its label"
 
 
-def class_ids(config: FrigateConfig, labels: Sequence[str]) -> dict[str, NDArray[np.intp]]:
-    """The possible classes of each label in `frigate.classes`. Raises UsageError for a class that does not exist."""
-    numbers = {name: number for number, name in enumerate(labels)}
+def check_classes(config: FrigateConfig, classes_of: Callable[[str], Sequence[str]]) -> None:
+    """`classes_of`: names of the classes that the events of a label may get. Raises UsageError for another one in
+    `frigate.classes`."""
     for label, names in config.classes.items():
+        known = classes_of(label)
         for name in names:
-            if name not in numbers:
+            if name not in known:
                 raise UsageError(
-                    f"frigate.classes: {label}: {name!r} is no class of the models{suggest(name, [*labels])}; accepted:"
-                    f" {', '.join(labels[:8])}{' ...' if len(labels) > 8 else ''}"
+                    f"frigate.classes: {label}: {name!r} is no class of its head or of the models"
+                    f"{suggest(name, known)}; accepted: {', '.join(known[:8])}{' ...' if len(known) > 8 else ''}"
                 )
-    return {label: np.array([numbers[name] for name in names], np.intp) for label, names in config.classes.items()}
 
 
 @dataclass(slots=True)
@@ -50,9 +48,8 @@ class _Opinion:
 
     event: FrameEvent
     began_s: float  # time of day of the first news
+    answer: EventAnswer
     frames: int = 0
-    scores: NDArray[np.float64] | None = None  # (C,) sum of log-probabilities
-    answers: int = 0
     label: str | None = None
     score: float | None = None
     reason: str | None = None
@@ -72,10 +69,9 @@ class SecondOpinions:
         outbox: Outbox,
         clock_s: Callable[[], float] = time.time,
     ) -> None:
-        """`clock_s`: time of day. Raises UsageError for a class that the models do not know."""
+        """`labels`: names of the model's own classes. `clock_s`: time of day."""
         self._config = config
         self._labels = labels
-        self._class_ids: Mapping[str, NDArray[np.intp]] = class_ids(config, labels)
         self._outbox = outbox
         self._lines: LineFile | None = None
         self._path = Path()
@@ -99,7 +95,8 @@ class SecondOpinions:
     def _opinion(self, event: FrameEvent) -> _Opinion:
         opinion = self._opinions.get(event.id)
         if opinion is None:
-            opinion = self._opinions[event.id] = _Opinion(event, self._clock_s())
+            answer = EventAnswer(self._config.classes.get(event.label or ""))
+            opinion = self._opinions[event.id] = _Opinion(event, self._clock_s(), answer)
             while len(self._opinions) > MAX_EVENTS:
                 self._end(next(iter(self._opinions.values())))
         return opinion
@@ -118,38 +115,28 @@ class SecondOpinions:
     def _decide(self, opinion: _Opinion, verdict: Verdict) -> bool:
         """Whether there is a new sub-label in the queue."""
         event = opinion.event
-        label = event.label or ""
         if verdict.answer is None or verdict.unknown:
             if opinion.label is None:
                 opinion.reason = UNKNOWN_PICTURE if verdict.unknown else NO_ANSWER
             return False
-        if event.private and label not in self._class_ids:
+        if event.private and event.label not in {*self._config.classes, *self._config.heads}:
             opinion.reason = PRIVATE_LABEL
             return False
         if opinion.taken:
             opinion.reason = OTHERS
             return False
-        scores = verdict.answer.log_probs.astype(np.float64)
-        opinion.scores = scores if opinion.scores is None else opinion.scores + scores
-        opinion.answers += 1
-        name, prob = self._answer(label, opinion.scores / opinion.answers)
-        if prob < self._config.threshold:
+        answer = opinion.answer.add(verdict, self._labels)
+        if answer is None or answer[1] < self._config.threshold:
             if opinion.label is None:
-                opinion.reason = UNSURE
+                opinion.reason = UNSURE if answer else NO_CLASS
             return False
+        name, prob = answer[0][:MAX_SUB_LABEL], min(1.0, max(1e-4, round(answer[1], 4)))
         now_s = self._clock_s()
         stored = self._outbox.put(event.id, name, prob, now_s)
         if stored.changed or opinion.label is None:  # else: nothing new, whether it has been written or not
             opinion.label, opinion.score, opinion.reason = stored.item.label, stored.item.score, None
             opinion.queued, opinion.written_s = not stored.written, now_s if stored.written else None
         return stored.changed
-
-    def _answer(self, label: str, log_scores: NDArray[np.float64]) -> tuple[str, float]:
-        ids = self._class_ids.get(label)
-        chosen = log_scores if ids is None else log_scores[ids]
-        answer = Answer.from_log_scores(chosen.astype(np.float32))
-        number = answer.class_id if ids is None else int(ids[answer.class_id])
-        return self._labels[number][:MAX_SUB_LABEL], min(1.0, max(1e-4, round(answer.prob, 4)))
 
     def closed(self, event: FrameEvent, reason: str | None) -> None:
         with self._lock:

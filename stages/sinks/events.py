@@ -14,6 +14,8 @@ from sagelink.pipeline.output_files import cannot_write
 from sagelink.pipeline.private_files import LineFile
 from sagelink.pipeline.types import UNKNOWN, Verdict
 from sagelink.stages.event_rules import CameraEvents, EventAction, Observation
+from sagelink.stages.events.event_answer import ClassesByLabel
+from sagelink.stages.events.source_events import SourceEvents
 
 
 def event_record(action: EventAction) -> dict[str, object]:
@@ -32,6 +34,7 @@ def event_record(action: EventAction) -> dict[str, object]:
         "best_seq": event.best_seq,
         "cause": event.cause,
         "wire_bits": event.wire_bits,
+        "source_event": event.source_event,
     }
 
 
@@ -91,22 +94,37 @@ class EventSink:
     """A sink that turns verdicts into events, and gives each action to all receivers in turn."""
 
     def __init__(
-        self, rules: Sequence[EventRule], labels: tuple[str, ...], live: bool, receivers: Sequence[EventReceiver]
+        self,
+        rules: Sequence[EventRule],
+        labels: tuple[str, ...],
+        live: bool,
+        classes: ClassesByLabel,
+        receivers: Sequence[EventReceiver],
     ) -> None:
-        """`live`: events may begin with provisional verdicts; else the same frames always give the same events."""
+        """`live`: events may begin with provisional verdicts; else the same frames always give the same events.
+        `classes`: those that are possible for a label of another system."""
         self._live = live
         self._rules = rules
         self._labels = labels
+        self._classes = classes
         self._receivers = receivers
         self._cameras: dict[str, CameraEvents] = {}
+        self._source_events: dict[str, SourceEvents] = {}
 
     def show_pending(self, verdict: Verdict) -> None:
         """Takes a provisional verdict: an event may begin before the server's answer is there."""
-        if self._live:
+        if self._live and verdict.frame.event is None:
             self._report(self._events(verdict.frame.camera).pending(self._observation(verdict)))
 
     def write(self, verdict: Verdict) -> None:
-        self._report(self._events(verdict.frame.camera).final(self._observation(verdict)))
+        frame, observation = verdict.frame, self._observation(verdict)
+        events = self._events(frame.camera)
+        if frame.event is None:
+            self._report(events.final(observation))
+            return
+        if frame.camera not in self._source_events:
+            self._source_events[frame.camera] = SourceEvents(events, self._classes, self._labels)
+        self._report(self._source_events[frame.camera].final(observation, verdict, frame.event))
 
     def close(self) -> None:
         with ExitStack() as stack:
@@ -114,6 +132,8 @@ class EventSink:
                 stack.callback(receiver.close)
             for events in self._cameras.values():
                 self._report(events.finish())
+            for source_events in self._source_events.values():
+                self._report(source_events.finish())
 
     def _report(self, actions: Sequence[EventAction]) -> None:
         for action in actions:
@@ -138,4 +158,5 @@ class EventSink:
             prob=answer.prob if answer else 0.0,
             cause=verdict.origin,
             wire_bits=verdict.wire_bits,
+            source_event=frame.event.id if frame.event else None,
         )

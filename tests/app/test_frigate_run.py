@@ -7,20 +7,24 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sagelink.app.run import Run, prepare
+from sagelink.models.head import write_head
 from sagelink.models.pair import Pair
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.graph import Graph
 from sagelink.stages.sources.world import CLASSES
 from sagelink.transport.in_process import InProcessLink
-from tests.app.runs import check_accounts, read
+from tests.app.runs import check_accounts, read, serve
 from tests.brokers import Mosquitto
 from tests.frigate import FrigateStub, coded, object_picture
+from tests.heads import random_head
 
 PATIENCE_S = 60
 
@@ -191,6 +195,68 @@ def test_the_recording_of_events_is_replayed_bit_for_bit(
     lines, _ = read(next((tmp_path / "again").rglob("results.jsonl")).parent)
     assert [line["drop"] for line in lines] == [None, "private", None]
     assert lines[1]["event"]["private"] is True
+
+
+def dogs_and_cars(pair: Pair, folder: Path) -> dict[str, str]:
+    """Two heads with classes of their own, as `frigate.heads`."""
+    heads = {"dog": (("rex", "bella"), 1), "car": (("van", "lorry", "taxi"), 2)}
+    for label, (names, seed) in heads.items():
+        write_head(random_head(pair, names, seed), folder / f"{label}.head")
+    return {label: str(folder / f"{label}.head") for label in heads}
+
+
+@pytest.mark.parametrize("place", ["here", pytest.param("mqtt", marks=pytest.mark.campaign)])
+def test_each_label_gets_the_classes_of_its_head(
+    place: str,
+    pair: Pair,
+    mosquitto: Mosquitto,
+    frigate: FrigateStub,
+    tmp_path: Path,
+    command: Callable[..., tuple[int, str]],
+) -> None:
+    options = {
+        "frigate__heads": dogs_and_cars(pair, tmp_path),
+        "frigate__classes": {"car": ["van", "lorry"]},
+        "frigate__threshold": "0",
+        "output__record": str(tmp_path / "recording"),
+        "events__rules": [{"name": "seen", "min_prob": 0}],
+        "ship__server": mosquitto.url if place == "mqtt" else "",
+    }
+    with ExitStack() as stack:
+        if place == "mqtt":
+            stack.enter_context(serve(mosquitto.url)).said("serving demo-server")
+        running = stack.enter_context(Running(pair, mosquitto, frigate, tmp_path / "out", **options))
+        published = 0
+
+        def answered(label: str) -> bool:
+            """Whether the server answers a new event."""
+            nonlocal published
+            frigate.publish("new", f"e{published}", object_picture(published % 16), label=label)
+            frigate.publish("end", f"e{published}", label=label)
+            published += 1
+            wait_until(lambda: len(running.outcomes()) == published)
+            return json.loads([*_lines(running.out)][-1])["server"] is not None
+
+        for label in ("dog", "car", "bird", "dog", "car"):
+            wait_until(partial(answered, label))
+        assert not answered("person")
+    lines, _ = read(tmp_path / "out")
+    classes = {"dog": {"rex", "bella"}, "car": {"van", "lorry", "taxi"}, "bird": {*CLASSES}, "person": {*CLASSES}}
+    for line in lines:
+        own = classes[line["event"]["label"]]
+        assert line["label"] in own
+        assert line["server"] is None or line["server"]["label"] in own
+        assert line["event"]["label"] != "person" or line["drop"] == "private"
+    outcomes = running.outcomes()
+    assert {line["sub_label"] for line in outcomes.values() if line["label"] == "car"} <= {"van", "lorry"}
+    written = {event: line["sub_label"] for event, line in outcomes.items() if line["label"] != "person"}
+    assert written == {event: frigate.last(event) for event in written}
+    events = [json.loads(line) for line in (tmp_path / "out/events.jsonl").read_text().splitlines()]
+    final = {event["source_event"]: event["label"] for event in events if event["action"] == "close"}
+    assert {event: final[event] for event in written} == written
+    code, printed = command("replay", tmp_path / "recording", *(("--uplink", "unlimited") if place == "mqtt" else ()))
+    assert code == 0, printed
+    assert place == "mqtt" or f"{published} of {published} frames" in printed
 
 
 def test_frigate_away_delays_sub_labels_until_the_next_run(

@@ -11,7 +11,7 @@ import pytest
 
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.camera_accounts import CameraShare, open_accounts
-from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Sent
+from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Sent, TaughtClasses
 from sagelink.stages.ship import Collect, Pace, Ship, Uplink
 from sagelink.transport.link import Undelivered
 from sagelink.transport.wire import encode_reply
@@ -162,26 +162,40 @@ async def test_live_a_busy_server_gets_nothing_until_its_queue_can_be_empty(monk
     monkeypatch.setattr("sagelink.stages.ship.time.monotonic", lambda: time_s[0])
     async with setup.listening():
         await reply_after(setup, queue_ms=999)  # less than half of the deadline
-        assert not setup.uplink.refuses("camera")
+        assert not setup.uplink.refuses()
         await reply_after(setup, queue_ms=1500)
         refused = make_evidence()
         assert await setup.ship.process(refused) == EdgeOnly(refused, Drop.LINK)
         assert setup.budget.total_bits == setup.link.offered == 0
         assert caplog.text.count("the server is busy") == 1
         time_s[0] += 1.49
-        assert setup.uplink.refuses("camera")
+        assert setup.uplink.refuses()
         time_s[0] += 0.02
-        assert not setup.uplink.refuses("camera")
+        assert not setup.uplink.refuses()
         await reply_after(setup, queue_ms=3_600_000)  # never longer than the deadline, whatever the server reports
         time_s[0] += 2.01
-        assert not setup.uplink.refuses("camera")
+        assert not setup.uplink.refuses()
+
+
+async def test_evidence_for_a_head_that_the_server_lacks_is_not_charged():
+    setup = Setup()
+    setup.link.head_down = "the server receives the head of the camera first"
+    taught = TaughtClasses(b"t" * 16, ("day", "night"), 0.3, 0.3, ((125, 0.2),))
+    plain = make_evidence()
+    metered = plain.selected.metered
+    metered = replace(metered, scored=replace(metered.scored, taught=taught))
+    refused = replace(plain, selected=replace(plain.selected, metered=metered))
+    async with setup.listening():
+        assert await setup.ship.process(refused) == EdgeOnly(refused, Drop.LINK)
+        assert setup.budget.total_bits == 0
+        assert isinstance(await setup.ship.process(plain), Sent)  # of the model's own classes
 
 
 async def test_a_replay_ignores_a_busy_server():
     setup = Setup(wait=True)
     async with setup.listening():
         await reply_after(setup, queue_ms=60_000)
-        assert not setup.uplink.refuses("camera")
+        assert not setup.uplink.refuses()
 
 
 async def test_a_replay_waits_for_its_replies():

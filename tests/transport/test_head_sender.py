@@ -62,14 +62,14 @@ async def test_a_head_is_sent_when_it_is_wanted_and_evidence_waits() -> None:
     transfer = Transfer()
     sender = transfer.sender
     async with background(sender.run()):
-        assert sender.refusal("door") is None
+        assert sender.refusal(PRINT) is None
         sender.take(HeadStatus(PRINT, HeadState.WANTED))
-        assert "receives the head" in (sender.refusal("door") or "")
-        assert sender.refusal("yard") is None
+        assert "receives the head" in (sender.refusal(PRINT) or "")
+        assert sender.refusal(b"o" * 16) is None
         await until(lambda: len(transfer.parts) == 5)
-        assert "on its way" in (sender.refusal("door") or "")
+        assert "on its way" in (sender.refusal(PRINT) or "")
         sender.take(HeadStatus(PRINT, HeadState.HELD))
-        assert sender.refusal("door") is None
+        assert sender.refusal(PRINT) is None
     assert transfer.content == FILE
     assert transfer.charged == [8 * (1000 + 32 + 100)] * 5
 
@@ -108,7 +108,7 @@ async def test_a_refusal_is_logged_once(caplog: pytest.LogCaptureFixture) -> Non
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
             transfer.sender.take(HeadStatus(PRINT, HeadState.REFUSED, reason="no room"))
-    assert transfer.sender.refusal("door") == "the server refuses the head of the camera: no room"
+    assert transfer.sender.refusal(PRINT) == "the server refuses the head of the camera: no room"
     assert caplog.text.count("event=head_refused") == 1
     transfer.sender.take(HeadStatus(b"x" * 16, HeadState.WANTED))  # a head that the run does not have
     async with background(transfer.sender.run()):

@@ -9,14 +9,13 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Literal
 
 from sagelink.net.whip import OfferRefused
 from sagelink.pipeline.tasks import background
 from sagelink.transport.head_messages import HeadPart, decode_status, encode_part
-from sagelink.transport.head_sender import HeadOffers
+from sagelink.transport.head_sender import HeadOffers, with_heads
 from sagelink.transport.link import CameraInfo
 from sagelink.transport.reconnect import Reconnector
 from sagelink.transport.remote_edge import MAX_REPLIES, RemoteEdgeLink
@@ -100,11 +99,8 @@ class WebRtcEdgeLink(RemoteEdgeLink):
         return MAX_SCTP_MESSAGE_BYTES
 
     def _announcement(self) -> bytes:
-        offers = self._heads.offers
-        heads = {camera: [one.hex() for one in offers.fingerprints(camera)] for camera in self._cameras}
-        state = encode_state(
-            replace(self._camera_info, backbone=offers.backbone), self._cameras, True, self._secret, heads
-        )
+        cameras = {name: with_heads(self._camera_info, self._heads.offers, name) for name in self._cameras}
+        state = encode_state(cameras, True, self._secret)
         return ANNOUNCEMENT + _length_prefixed(self._node.encode()) + state
 
     def _part_bits(self, message_bytes: int) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from sagelink.transport.camera_info_json import decode_announcement, encode_announcement, read_camera_info
@@ -12,14 +13,18 @@ MAX_CAMERAS_OF_NODE = 256
 _MAX_STATE_BYTES = 40_000
 
 
-def encode_state(
-    camera_info: CameraInfo, cameras: list[str], online: bool, secret: str, heads: Mapping[str, Sequence[str]]
-) -> bytes:
-    """`secret`: of the run; it proves to the server that a new connection is of the same run. `heads`: fingerprints of
-    the heads of each camera, by its name."""
-    given = {camera: list(found) for camera, found in heads.items() if found}
-    own: dict[str, object] = {"cameras": cameras, "secret": secret}
-    return encode_announcement(online, own | ({"camera_heads": given} if given else {}), camera_info)
+def encode_state(cameras: Mapping[str, CameraInfo], online: bool, secret: str) -> bytes:
+    """`cameras`: by name; they may differ in their heads only. `secret`: of the run; it proves to the server that a new
+    connection is of the same run."""
+    heads = {
+        name: {"heads": info.heads, "earlier_heads": info.earlier_heads}
+        for name, info in cameras.items()
+        if info.heads or info.earlier_heads
+    }
+    backbone = next((info.backbone for info in cameras.values() if info.backbone), "")
+    common = replace(next(iter(cameras.values())), heads=(), earlier_heads=(), backbone=backbone)
+    own: dict[str, object] = {"cameras": [*cameras], "secret": secret}
+    return encode_announcement(online, own | ({"camera_heads": heads} if heads else {}), common)
 
 
 def decode_state(data: bytes) -> tuple[dict[str, CameraInfo], str] | None:
@@ -32,5 +37,5 @@ def _read_state(fields: dict[str, Any]) -> tuple[dict[str, CameraInfo], str] | N
         return None
     cameras = [str(name) for name in fields["cameras"]][:MAX_CAMERAS_OF_NODE]
     heads = dict(fields.get("camera_heads", {}))
-    infos = {camera: read_camera_info(fields | {"heads": heads.get(camera, ())}) for camera in cameras}
+    infos = {camera: read_camera_info(fields | dict(heads.get(camera, {}))) for camera in cameras}
     return infos, str(fields["secret"])

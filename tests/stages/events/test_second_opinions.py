@@ -10,9 +10,9 @@ import pytest
 from sagelink.pipeline.config import FrigateConfig
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.private_files import LineFile
-from sagelink.pipeline.types import Drop, EdgeOnly, FrameEvent, Verdict
+from sagelink.pipeline.types import Drop, EdgeOnly, FrameEvent, TaughtClasses, Verdict
 from sagelink.stages.events.outbox import Outbox
-from sagelink.stages.events.second_opinions import SecondOpinions
+from sagelink.stages.events.second_opinions import SecondOpinions, check_classes
 from sagelink.stages.fuse import Fuse
 from tests.fakes import make_scored
 
@@ -71,9 +71,10 @@ def dog(event_id: str = "a", label: str = "dog", private: bool = False) -> Frame
     return FrameEvent(event_id, "yard", label, 0.8, None, private)
 
 
-def verdict(event: FrameEvent, probs, unknown: bool = False) -> Verdict:
+def verdict(event: FrameEvent, probs, unknown: bool = False, taught: TaughtClasses | None = None) -> Verdict:
     scored = make_scored(probs=probs)
-    scored = replace(scored, frame=replace(scored.frame, event=event), novelty=2.0 if unknown else 0.0)
+    novelty = 2.0 if unknown else 0.0
+    scored = replace(scored, frame=replace(scored.frame, event=event), novelty=novelty, taught=taught)
     return Fuse(False, None, 16).decide(EdgeOnly(scored, Drop.GATE))
 
 
@@ -103,7 +104,7 @@ def test_reasons_why_there_is_no_sub_label(opinions):
         "unsure": "below the threshold",
         "unknown": "unknown",
         "none": "no picture",
-        "private": "private, and frigate.classes does not name its label",
+        "private": "private, and neither frigate.heads nor frigate.classes names its label",
         "others": "has another sub-label",
     }
 
@@ -132,7 +133,19 @@ def test_a_label_has_its_own_classes_and_a_private_one_needs_them(make):
     assert waiting["d"][0] == "rex"
     assert waiting["p"] == ("post", 1.0)
     with pytest.raises(UsageError, match=r"frigate.classes: car: 'vann'.*did you mean 'van'"):
-        SecondOpinions(FrigateConfig(classes={"car": ("vann",)}), LABELS, opinions.box)
+        check_classes(FrigateConfig(classes={"car": ("vann",)}), lambda label: LABELS)
+
+
+def test_a_head_that_changes_between_two_frames_counts_alone(make):
+    opinions = make(classes={"dog": ("rex", "max")})
+    opinions.see(dog(), (0.98, 0.005, 0.005, 0.005, 0.005))
+    taught = TaughtClasses(b"t" * 16, ("day", "max", "night", "x", "y"), 0.3, 0.3, ((125, 0.2),))
+    opinions.sink.write(verdict(dog(), (0.4, 0.3, 0.1, 0.1, 0.1), taught=taught))
+    assert opinions.waiting() == {"a": ("max", 1.0)}
+    other = replace(taught, fingerprint=b"o" * 16, labels=("day", "dusk", "night", "x", "y"))
+    opinions.sink.write(verdict(dog("b"), (0.9, 0.05, 0.02, 0.02, 0.01), taught=other))
+    opinions.sink.closed(dog("b"), None)
+    assert opinions.lines()["b"] == (None, "its head has no class of frigate.classes")
 
 
 def test_events_that_are_open_at_the_end_have_a_line_too(opinions):

@@ -16,10 +16,10 @@ CAMERA_INFO = CameraInfo(14, 16, "0123456789abcdef", 1.0)
 
 
 def test_an_announcement_survives_the_round_trip():
-    heads = ("0" * 32, "f" * 32)
-    state = encode_state(CAMERA_INFO, ["door", "yard"], True, "secret", {"yard": heads})
-    assert decode_state(state) == ({"door": CAMERA_INFO, "yard": replace(CAMERA_INFO, heads=heads)}, "secret")
-    assert decode_state(encode_state(CAMERA_INFO, ["door"], False, "secret", {})) is None
+    yard = replace(CAMERA_INFO, heads=("0" * 32, "f" * 32), earlier_heads=("a" * 32,))
+    cameras = {"door": CAMERA_INFO, "yard": yard}
+    assert decode_state(encode_state(cameras, True, "secret")) == (cameras, "secret")
+    assert decode_state(encode_state({"door": CAMERA_INFO}, False, "secret")) is None
 
 
 @pytest.mark.parametrize(
@@ -32,12 +32,13 @@ def test_an_announcement_survives_the_round_trip():
         {"deadline_s": "inf"},
         {"online": "yes"},
         {"classes": "x" * 40_000},
-        {"camera_heads": {"door": ["0" * 30]}},
-        {"camera_heads": {"door": ["0" * 32] * 3}},
+        {"camera_heads": {"door": {"heads": ["0" * 30]}}},
+        {"camera_heads": {"door": {"earlier_heads": ["0" * 30]}}},
+        {"camera_heads": {"door": {"heads": ["0" * 32] * 17}}},
     ],
 )
 def test_a_malformed_announcement_is_none(change):
-    state = json.loads(encode_state(CAMERA_INFO, ["door"], True, "secret", {})) | change
+    state = json.loads(encode_state({"door": CAMERA_INFO}, True, "secret")) | change
     assert decode_state(json.dumps(state).encode()) is None
 
 
