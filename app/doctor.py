@@ -70,19 +70,19 @@ def _compute() -> Iterator[Finding]:
 
 
 def _runtimes() -> Iterator[Finding]:
-    """The runtimes of the edge model, and what `edge.runtime=auto` chose on this machine."""
-    from sagelink.models.compiled import COMPILERS, version_of
+    """The runtimes of models, and what `edge.runtime=auto` and `server.runtime=auto` chose on this machine."""
+    from sagelink.models.compilers import COMPILERS, version_of
     from sagelink.models.runtimes import cached_choices
 
     for name, compiler in COMPILERS.items():
         if version := version_of(compiler):
             yield True, name, f"{version}, computes {', '.join(compiler.precisions())} on this CPU"
         else:
-            yield True, name, f"not installed; pip install 'sagelink[{compiler.extra}]' makes the edge model faster"
-    newest = {choice.model: choice for choice in reversed(cached_choices())}
+            yield True, name, f"not installed; pip install 'sagelink[{compiler.extra}]' makes models faster"
+    newest = {(choice.role, choice.model): choice for choice in reversed(cached_choices())}
     for choice in newest.values():
         times = ", ".join(f"{name} {ms} ms" for name, ms in choice.milliseconds.items())
-        yield True, "edge runtime", f"{choice.model}: {choice.runtime} {choice.precision} ({times})"
+        yield True, f"{choice.role} runtime", f"{choice.model}: {choice.runtime} {choice.precision} ({times})"
 
 
 def _cameras() -> Iterator[Finding]:

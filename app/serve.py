@@ -13,6 +13,8 @@ from prometheus_client import CollectorRegistry
 
 from sagelink.app.server_link import ListenerFactory, ListeningLink, listener_factory
 from sagelink.models import loading
+from sagelink.models.runtime_trials import ServerTrial
+from sagelink.models.runtimes import with_runtime
 from sagelink.monitor.metrics import ServerMetrics
 from sagelink.net.http import parse_address, serve_http
 from sagelink.pipeline.config import Config
@@ -38,7 +40,8 @@ def serve(config: Config, tell: Callable[[str], None]) -> None:
     open_link = listener_factory(config)
     http = parse_address(config.serve.http, "serve.http") if config.serve.http else None
     torch.set_num_threads(config.threads)
-    classifier = Classifier(loading.load(config.server, config.server_model))
+    model = loading.load(config.server, config.server_model)
+    classifier = Classifier(with_runtime(ServerTrial(model, config.threads), config.server))
     run_loop(_serve(config, open_link, http, classifier, tell), fast=is_webrtc(config.serve.listen))
 
 

@@ -20,11 +20,12 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from sagelink.models import vit
-from sagelink.models.compiled import COMPILERS, CompiledPass, UnusableError, version_of
-from sagelink.models.edge_export import ExportError
+from sagelink.models.compilers import COMPILERS, UnusableError, version_of
+from sagelink.models.export_cache import ExportError
 from sagelink.models.loading import Model
 from sagelink.models.pair import Pair
 from sagelink.models.preprocess import make_picture
+from sagelink.models.runtime_trials import EdgeTrial
 from sagelink.pipeline.config_file import load_config, parse_assignments
 from sagelink.pipeline.types import Frame, Pixels
 from sagelink.stages.score import Score
@@ -37,24 +38,22 @@ _BASE = "bare forward pass of PyTorch"
 
 def passes(edge: Model, importance: vit.Importance) -> dict[str, Model]:
     """The edge model in each runtime and precision of this machine, by name."""
-    found = {"torch fp32": replace(edge, compiled=None)}
+    plain = replace(edge, computed_score=None)
+    found = {"torch fp32": plain}
     for name, compiler in COMPILERS.items():
         if version_of(compiler) is None:
             continue
         for precision in compiler.precisions():
-            compiled = CompiledPass(name, precision, 1, edge)
             try:
-                compiled.prepare(edge.vit, importance)
+                found[f"{name} {precision}"] = EdgeTrial(plain, importance, 1).computed(name, precision)
             except (ExportError, UnusableError) as error:
                 print(f"{name} {precision}: {error}")
-                continue
-            found[f"{name} {precision}"] = replace(edge, compiled=compiled)
     return found
 
 
 def rows_of(pair: Pair, importance: vit.Importance, frame: Pixels, picture: Pixels) -> dict[str, Callable[[], object]]:
     """What is measured, by name: passes with each importance and runtime, then the parts of a frame."""
-    edge, batch = replace(pair.edge, compiled=None), picture[None]
+    edge, batch = replace(pair.edge, computed_score=None), picture[None]
     normalised = edge.normalise(batch)
     features = edge.score(batch, importance)
     units, embeddings = features.importance[0].numpy(), features.embeddings[0].numpy()
@@ -92,7 +91,12 @@ def main() -> None:
     parser.add_argument("--importance", default="gradient", choices=get_args(vit.Importance))
     parser.add_argument("--set", action="append", default=[], dest="assignments")
     arguments = parser.parse_args()
-    settings = {"edge.runtime": "torch", "threads": 1, **parse_assignments(arguments.assignments)}
+    settings = {
+        "edge.runtime": "torch",
+        "server.runtime": "torch",
+        "threads": 1,
+        **parse_assignments(arguments.assignments),
+    }
     pair = Pair.load(load_config(None, settings))
     rng = np.random.default_rng(0)
     size = pair.edge.grid.image_size

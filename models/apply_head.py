@@ -73,8 +73,8 @@ def with_classes(model: Model, labels: tuple[str, ...], classifier: LinearReadou
     if partial is not None:
         partial = Partial(_with_classifier(partial.vit, classifier), partial.max_bytes, partial.max_units)
     network = _with_classifier(model.vit, classifier)
-    if model.compiled is not None:
-        model.compiled.take_classifier(network)
+    if model.computed_score is not None:
+        model.computed_score.take_classifier(network)
     return replace(model, vit=network, labels=labels, partial=partial, head=head)
 
 

@@ -76,7 +76,8 @@ class Model:
     std: Tensor
     partial: Partial | None = None
     head: Head | None = None  # the head file that the classes come from
-    compiled: vit.ComputedPass | None = None  # computes the edge pass; None: PyTorch
+    computed_score: vit.ComputedScore | None = None  # of an edge model; None: PyTorch
+    computed_blocks: vit.ComputedBlocks | None = None  # of a server model; None: PyTorch
 
     def normalise(self, pictures: Pixels) -> Tensor:
         """RGB uint8 (..., H, W, 3) to normalised float (..., 3, H, W) on the device of the model."""
@@ -85,9 +86,13 @@ class Model:
 
     def score(self, pictures: Pixels, importance: vit.Importance) -> vit.Features:
         """The edge pass over RGB uint8 (B, S, S, 3), in the runtime of the model."""
-        if self.compiled is not None:
-            return self.compiled(self.vit, pictures, importance)
+        if self.computed_score is not None:
+            return self.computed_score(self.vit, pictures, importance)
         return vit.score(self.vit, self.normalise(pictures), importance)
+
+    def final_tokens(self, network: VisionTransformer, sequence: Tensor, present: Tensor | None) -> Tensor:
+        """`vit.final_tokens` of a network of this model, in the runtime of the model."""
+        return (self.computed_blocks or vit.final_tokens)(network, sequence, present)
 
     @property
     def is_outline(self) -> bool:

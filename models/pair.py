@@ -11,6 +11,7 @@ from sagelink.models.apply_head import apply_head, edge_with_head
 from sagelink.models.further_heads import NamedHead
 from sagelink.models.head import read_head
 from sagelink.models.loading import Model
+from sagelink.models.runtime_trials import EdgeTrial, ServerTrial
 from sagelink.models.runtimes import with_runtime
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.errors import UsageError
@@ -37,12 +38,15 @@ class Pair:
         """Raises UsageError if a model cannot be loaded, or if the two do not fit together.
 
         With `head` set, both get the classes of the head file, and the heads in `heads` are loaded for the edge. With
-        `ship.server` set, the server model is an outline without weights. The edge model gets the runtime of the
+        `ship.server` set, the server model is an outline without weights. The models get the runtimes of the
         configuration.
         """
         pair = cls._load(config)
-        edge = with_runtime(pair.edge, config.edge, config.select.importance, config.threads)
-        return replace(pair, edge=edge)
+        edge = with_runtime(EdgeTrial(pair.edge, config.select.importance, config.threads), config.edge)
+        server = pair.server
+        if server.can_compute:
+            server = with_runtime(ServerTrial(server, config.threads), config.server)
+        return replace(pair, edge=edge, server=server)
 
     @classmethod
     def _load(cls, config: Config) -> Pair:

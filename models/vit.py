@@ -43,7 +43,7 @@ class Features:
     read: Tensor | None = None  # (B, 2 D) what heads can read (`models.readout`); None without a head
 
 
-class ComputedPass(Protocol):
+class ComputedScore(Protocol):
     """Another way to compute `score` than PyTorch."""
 
     runtime: str
@@ -56,6 +56,15 @@ class ComputedPass(Protocol):
     def take_classifier(self, network: VisionTransformer) -> None:
         """Prepares calls with another classifier. May take seconds."""
         ...
+
+
+class ComputedBlocks(Protocol):
+    """Another way to compute `final_tokens` than PyTorch."""
+
+    runtime: str
+    precision: str
+
+    def __call__(self, network: VisionTransformer, sequence: Tensor, present: Tensor | None) -> Tensor: ...
 
 
 def check(model: torch.nn.Module, name: str) -> VisionTransformer:
@@ -221,6 +230,28 @@ def embed_units(model: VisionTransformer, patches: Tensor) -> Tensor:
     return F.linear(patches.flatten(2), projection.weight.flatten(1), projection.bias)
 
 
+def sequence_of_units(model: VisionTransformer, patches: Tensor, units: Tensor, table: Tensor | None = None) -> Tensor:
+    """The tokens (B, P + K, D) that enter the network for selected units; arguments as in `features_of_units`."""
+    tokens = model.patch_embed.norm(embed_units(model, patches) if patches.ndim == 5 else patches)
+    if table is None:
+        table = token_table(model)
+    prefix = table[:, : model.num_prefix_tokens].expand(len(tokens), -1, -1)
+    return torch.cat([prefix, tokens + table[0, model.num_prefix_tokens :][units]], dim=1)
+
+
+def final_tokens(model: VisionTransformer, sequence: Tensor, present: Tensor | None = None) -> Tensor:
+    """Final tokens (B, P + K, D) of the result of `sequence_of_units`; `present` as in `features_of_units`."""
+    sequence = model.norm_pre(sequence)
+    if present is None:
+        sequence = model.blocks(sequence)
+    else:
+        mask = F.pad(present, (model.num_prefix_tokens, 0), value=True)[:, None, None]  # (B, 1, 1, P + K)
+        for block in model.blocks:
+            sequence = block(sequence, attn_mask=mask)
+    final: Tensor = model.norm(sequence)
+    return final
+
+
 def features_of_units(
     model: VisionTransformer,
     patches: Tensor,
@@ -235,20 +266,7 @@ def features_of_units(
     `table`: result of `token_table`. `present`: (B, K) bool, False for padding of shorter frames; attention masks these
     tokens, so they do not change the others. With all units the result equals `model.forward_features`.
     """
-    tokens = model.patch_embed.norm(embed_units(model, patches) if patches.ndim == 5 else patches)
-    if table is None:
-        table = token_table(model)
-    prefix = table[:, : model.num_prefix_tokens].expand(len(tokens), -1, -1)
-    tokens = tokens + table[0, model.num_prefix_tokens :][units]
-    sequence = model.norm_pre(torch.cat([prefix, tokens], dim=1))
-    if present is None:
-        sequence = model.blocks(sequence)
-    else:
-        mask = F.pad(present, (model.num_prefix_tokens, 0), value=True)[:, None, None]  # (B, 1, 1, P + K)
-        for block in model.blocks:
-            sequence = block(sequence, attn_mask=mask)
-    final: Tensor = model.norm(sequence)
-    return final
+    return final_tokens(model, sequence_of_units(model, patches, units, table), present)
 
 
 def classify_units(

@@ -195,26 +195,21 @@ class CameraConfig(CameraOptions):
 
 
 class ModelConfig(_Section):
-    """The model of one side (edge or server)."""
+    """The model of one side (edge or server), and what computes it."""
 
     model: str = Field("", description="timm name, demo-edge or demo-server; empty: the one of the pair in `models`")
     checkpoint: Path | None = Field(None, description="safetensors file with the model's weights")
     labels: Path | None = Field(None, description="Text file with one class name per line")
     device: Device = Field("cpu", description="PyTorch device")
-
-
-class EdgeModelConfig(ModelConfig):
-    """The edge model, and what computes it."""
-
     runtime: Literal["auto", "torch", "openvino", "onnxruntime"] = Field(
         "auto",
-        description="What computes the edge model. torch: PyTorch; openvino, onnxruntime: these packages, on the CPU; "
-        "auto: the fastest that is installed and gives the answers of PyTorch, measured once per model and machine",
+        description="What computes the model. torch: PyTorch; openvino, onnxruntime: these packages, on the CPU; auto: "
+        "the fastest that is installed and gives the answers of PyTorch, measured once per model and machine",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
         description="Numbers that the runtime computes with. bf16 needs openvino and a CPU with bf16 instructions; "
-        "auto: bf16 if the pictures in `edge.calibration` confirm it, otherwise fp32",
+        "auto: bf16 if the pictures in `calibration` confirm it, otherwise fp32",
     )
     calibration: Path | None = Field(
         None, description="Folder with 64 or more pictures of your cameras: `auto` compares runtimes on them"
@@ -627,7 +622,7 @@ class Config(_Section):
     )
     capture: CaptureConfig = CaptureConfig()
     cameras: Cameras = Field((), description="Several cameras, instead of `capture.source`")
-    edge: EdgeModelConfig = EdgeModelConfig()
+    edge: ModelConfig = ModelConfig()
     server: ModelConfig = ModelConfig()
     gate: GateConfig = GateConfig()
     video: VideoConfig = VideoConfig()

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from sagelink.models.loading import Model
 from sagelink.models.readout import LinearReadout, Reads, can_pad, features_of, logits_of
-from sagelink.models.vit import embed_units, features_of_units, token_table
+from sagelink.models.vit import embed_units, sequence_of_units, token_table
 from sagelink.server.batch import passes
 from sagelink.server.receive import Received
 from sagelink.transport.codecs import Canvas
@@ -127,7 +127,8 @@ class Classifier:
         if (lengths < longest).any():
             present = torch.from_numpy(np.arange(longest) < lengths[:, None]).to(tokens.device)
         places = torch.from_numpy(units).to(tokens.device)
-        return features_of_units(network.vit, tokens, places, network.table, present), present
+        sequence = sequence_of_units(network.vit, tokens, places, network.table)
+        return self._model.final_tokens(network.vit, sequence, present), present
 
     def _tokens(self, frames: Sequence[Received]) -> list[torch.Tensor]:
         """Tokens (K, D) of each frame: received tokens as they are, received pixels embedded in one call."""

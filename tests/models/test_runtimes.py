@@ -1,9 +1,9 @@
-"""The choice of a runtime for the edge model, with compilers that need no package."""
+"""The choice of a runtime for a model, with compilers that need no package."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
-from sagelink.models import compiled, loading, runtimes, vit
+from sagelink.models import compiled_blocks, compiled_edge, compilers, loading, runtimes, vit
 from sagelink.models.apply_head import with_classes
-from sagelink.models.edge_export import ExportError
+from sagelink.models.compilers import Session
+from sagelink.models.export_cache import ExportError
 from sagelink.models.loading import Model
 from sagelink.models.readout import LinearReadout
+from sagelink.models.runtime_trials import EdgeTrial, ServerTrial
 from sagelink.models.runtimes import with_runtime
-from sagelink.pipeline.config import EdgeModelConfig
+from sagelink.pipeline.config import ModelConfig
 from sagelink.pipeline.errors import UsageError
 
 
@@ -27,8 +29,8 @@ class FakeCompiler:
 
     package, extra = "numpy", "fast"  # installed
 
-    def __init__(self, edge: Model, noise: float = 0.0, capable: Sequence[str] = ("fp32",)) -> None:
-        self._edge = edge
+    def __init__(self, model: Model, noise: float = 0.0, capable: Sequence[str] = ("fp32",)) -> None:
+        self._model = model
         self._noise = noise
         self._capable = capable
         self.compiled: list[tuple[str, int]] = []
@@ -36,13 +38,19 @@ class FakeCompiler:
     def precisions(self) -> Sequence[str]:
         return self._capable
 
-    def compile(self, content: bytes, precision: str, threads: int) -> Callable[[Sequence[Any]], Sequence[Any]]:
-        assert content == b"graph"
+    def compile(self, content: bytes, precision: str, threads: int) -> Session:
+        assert content in (b"graph", b"blocks")
         self.compiled.append((precision, threads))
         rng = np.random.default_rng(0)
 
-        def run(values: Sequence[Any]) -> list[np.ndarray]:
-            found = vit.tokens_and_importance(self._edge.vit, self._edge.normalise(values[0]), "gradient")
+        def run(values: Mapping[str, Any]) -> list[np.ndarray]:
+            found: Sequence[torch.Tensor]
+            if content == b"graph":
+                images = self._model.normalise(values["pictures"])
+                found = vit.tokens_and_importance(self._model.vit, images, "gradient")
+            else:
+                present = torch.from_numpy(values["mask"] == 0)[:, 0, 0, self._model.vit.num_prefix_tokens :]
+                found = [vit.final_tokens(self._model.vit, torch.from_numpy(values["sequence"]), present)]
             noise = self._noise * (10.0 if precision == "bf16" else 1.0)
             return [value.numpy() + noise * rng.standard_normal(value.shape, np.float32) for value in found]
 
@@ -51,31 +59,35 @@ class FakeCompiler:
 
 @pytest.fixture(scope="module")
 def edge() -> Model:
-    return loading.load(EdgeModelConfig(), "demo-edge")
+    return loading.load(ModelConfig(), "demo-edge")
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(compiled, "exported", lambda model, importance: b"graph")
-    monkeypatch.setattr(runtimes, "_milliseconds", lambda edge, candidates, *_: _times(candidates))
+    monkeypatch.setattr(compiled_edge, "edge_export", lambda model, importance: b"graph")
+    monkeypatch.setattr(compiled_blocks, "block_export", lambda network: b"blocks")
+    monkeypatch.setattr(runtimes, "_milliseconds", lambda trial, models, pictures: _times(models))
     return tmp_path / "sagelink" / "runtimes"
 
 
-def _times(candidates: Sequence[str]) -> dict[str, float]:
+def _times(models: Iterable[tuple[str, str]]) -> dict[tuple[str, str], float]:
     """`swift` takes half of the time of `slow`, and bf16 half of fp32."""
     known = {"torch fp32": 10.0, "swift fp32": 4.0, "swift bf16": 2.0, "slow fp32": 8.0, "as fast fp32": 9.8}
-    return {name: known[name] for name in ("torch fp32", *candidates)}
+    return {(runtime, precision): known[f"{runtime} {precision}"] for runtime, precision in models}
 
 
-def _compilers(monkeypatch: pytest.MonkeyPatch, **compilers: FakeCompiler) -> None:
-    monkeypatch.setattr(compiled, "COMPILERS", compilers)
-    monkeypatch.setattr(runtimes, "COMPILERS", compilers)
+def _compilers(monkeypatch: pytest.MonkeyPatch, **available: FakeCompiler) -> None:
+    monkeypatch.setattr(compilers, "COMPILERS", available)
+    monkeypatch.setattr(runtimes, "COMPILERS", available)
+
+
+def _config(**settings: object) -> ModelConfig:
+    return ModelConfig.model_construct(**{**ModelConfig().model_dump(), **settings})
 
 
 def _chosen(edge: Model, threads: int = 1, **settings: object) -> tuple[str, str] | None:
-    config = EdgeModelConfig.model_construct(**{**EdgeModelConfig().model_dump(), **settings})
-    found = with_runtime(edge, config, "gradient", threads).compiled
+    found = with_runtime(EdgeTrial(edge, "gradient", threads), _config(**settings)).computed_score
     return None if found is None else (found.runtime, found.precision)
 
 
@@ -125,7 +137,7 @@ def test_auto_leaves_a_runtime_that_disagrees_or_gains_nothing(
 ) -> None:
     _compilers(monkeypatch, swift=FakeCompiler(edge, noise=3.0), slow=FakeCompiler(edge))
     assert _chosen(edge) == ("slow", "fp32")
-    assert [record.args[1] for record in caplog.records if "disagrees" in record.message] == ["swift"]
+    assert [record.args[2] for record in caplog.records if "disagrees" in record.message] == ["swift fp32"]
     _compilers(monkeypatch, **{"as fast": FakeCompiler(edge)})
     assert _chosen(edge) is None
 
@@ -137,16 +149,10 @@ def test_bf16_needs_pictures_that_confirm_it(edge: Model, frames: Path, monkeypa
     assert _chosen(edge, precision="bf16") == ("swift", "bf16")
     _compilers(monkeypatch, swift=FakeCompiler(edge, noise=0.3, capable=("fp32", "bf16")))
     monkeypatch.setattr(runtimes, "LEAST_SAME_UNITS", 0.0)
-    config = EdgeModelConfig(calibration=frames)
-    pictures = _pixels(edge, config)
-    passes = [compiled.CompiledPass("swift", precision, 1, edge) for precision in ("fp32", "bf16")]
-    assert [runtimes._agrees(edge, one, "gradient", pictures) for one in passes] == [True, False]
-
-
-def _pixels(edge: Model, config: EdgeModelConfig) -> np.ndarray:
-    pictures = runtimes._pictures(edge, config)
-    assert pictures.shape == (64, edge.grid.image_size, edge.grid.image_size, 3)
-    return pictures
+    config, trial = ModelConfig(calibration=frames), EdgeTrial(edge, "gradient", 1)
+    models = [trial.computed("swift", precision) for precision in ("fp32", "bf16")]
+    assert [runtimes._agrees(trial, model, "", config) for model in models] == [True, False]
+    assert runtimes._pictures(trial, config).shape == (64, edge.grid.image_size, edge.grid.image_size, 3)
 
 
 def test_a_failing_export_leaves_pytorch(
@@ -156,7 +162,7 @@ def test_a_failing_export_leaves_pytorch(
         raise ExportError("no such operator")
 
     _compilers(monkeypatch, swift=FakeCompiler(edge))
-    monkeypatch.setattr(compiled, "exported", fail)
+    monkeypatch.setattr(compiled_edge, "edge_export", fail)
     assert _chosen(edge) is None
     assert sum("no such operator" in record.message for record in caplog.records) == 1
     with pytest.raises(UsageError, match=r"cannot run in swift: no such operator; accepted: edge\.runtime=torch"):
@@ -172,10 +178,10 @@ def test_a_runtime_that_fails_later_leaves_pytorch(
     def broken(*_: object) -> object:
         raise RuntimeError("illegal instruction\nmore")
 
-    monkeypatch.setattr(compiled.COMPILERS["swift"], "compile", broken)
+    monkeypatch.setattr(compilers.COMPILERS["swift"], "compile", broken)
     assert _chosen(edge) is None
     assert "illegal instruction" in caplog.text
-    moved = compiled.CompiledPass("swift", "fp32", 1, edge)
+    moved = compiled_edge.CompiledEdge("swift", "fp32", 1, edge)
     pictures = np.zeros((2, edge.grid.image_size, edge.grid.image_size, 3), np.uint8)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
@@ -225,7 +231,7 @@ def test_without_a_package_nothing_changes(edge: Model, monkeypatch: pytest.Monk
 def test_a_new_head_is_compiled_before_its_first_frame(edge: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     swift = FakeCompiler(edge)
     _compilers(monkeypatch, swift=swift)
-    running = with_runtime(edge, EdgeModelConfig(), "gradient", 1)
+    running = with_runtime(EdgeTrial(edge, "gradient", 1), ModelConfig())
     compiled_at_start = len(swift.compiled)
     picture = np.zeros((1, edge.grid.image_size, edge.grid.image_size, 3), np.uint8)
     for reads, width, compilations in (("mean", 1, 1), ("token+mean", 2, 2), ("mean", 1, 2)):
@@ -234,3 +240,22 @@ def test_a_new_head_is_compiled_before_its_first_frame(edge: Model, monkeypatch:
         assert len(swift.compiled) - compiled_at_start == compilations
         taught.score(picture, "gradient")
         assert len(swift.compiled) - compiled_at_start == compilations
+
+
+def test_the_server_model_gets_a_runtime_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = loading.load(ModelConfig(), "demo-server")
+    _compilers(monkeypatch, swift=FakeCompiler(server))
+    found = with_runtime(ServerTrial(server, 1), ModelConfig())
+    assert found.computed_blocks is not None
+    assert (found.computed_blocks.runtime, found.computed_blocks.precision) == ("swift", "fp32")
+    assert [choice.role for choice in runtimes.cached_choices()] == ["server"]
+    _compilers(monkeypatch, swift=FakeCompiler(server, noise=3.0))
+    with pytest.raises(UsageError, match=r"server\.runtime: swift gives other answers than PyTorch"):
+        with_runtime(ServerTrial(server, 1), _config(runtime="swift"))
+    missing = FakeCompiler(server)
+    missing.package = "no_such_package_here"
+    _compilers(monkeypatch, openvino=missing)
+    with pytest.raises(UsageError, match=r"server\.runtime: the package openvino is not installed"):
+        with_runtime(ServerTrial(server, 1), _config(runtime="openvino"))

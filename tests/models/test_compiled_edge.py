@@ -10,13 +10,16 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from sagelink.models import edge_export, loading, vit
+from sagelink.models import edge_export as edge_export_module
+from sagelink.models import export_cache, loading, vit
 from sagelink.models.apply_head import with_classes
-from sagelink.models.compiled import COMPILERS, CompiledPass
-from sagelink.models.edge_export import ExportError, exported
+from sagelink.models.compiled_edge import CompiledEdge
+from sagelink.models.compilers import COMPILERS
+from sagelink.models.edge_export import edge_export, edge_export_name
+from sagelink.models.export_cache import ExportError
 from sagelink.models.loading import Model
 from sagelink.models.readout import LinearReadout
-from sagelink.pipeline.config import EdgeModelConfig
+from sagelink.pipeline.config import ModelConfig
 from tests.conftest import skip_or_fail
 from tests.models.test_vit import VARIANTS, make_vit
 
@@ -31,7 +34,7 @@ def runtime(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def edge() -> Model:
-    return loading.load(EdgeModelConfig(), "demo-edge")
+    return loading.load(ModelConfig(), "demo-edge")
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +42,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     """One cache for all tests of the session: an export takes seconds."""
     base = tmp_path_factory.getbasetemp() / "user-cache"
     monkeypatch.setenv("XDG_CACHE_HOME", str(base))
-    return base / "sagelink" / "edge-pass"
+    return base / "sagelink" / "exports"
 
 
 def _pictures(size: int, count: int = 2) -> np.ndarray:
@@ -55,7 +58,7 @@ def _assert_same(found: vit.Features, expected: vit.Features) -> None:
 
 @pytest.mark.parametrize("importance", ["last", "rollout", "gradient"])
 def test_results_are_those_of_pytorch(runtime: str, importance: vit.Importance, edge: Model) -> None:
-    compiled, pictures = CompiledPass(runtime, "fp32", 1, edge), _pictures(edge.grid.image_size)
+    compiled, pictures = CompiledEdge(runtime, "fp32", 1, edge), _pictures(edge.grid.image_size)
     compiled.prepare(edge.vit, importance)
     _assert_same(compiled(edge.vit, pictures, importance), edge.score(pictures, importance))
 
@@ -63,14 +66,14 @@ def test_results_are_those_of_pytorch(runtime: str, importance: vit.Importance, 
 @pytest.mark.parametrize("variant", ["registers", "pre-norm and qk-norm"])
 def test_other_networks(runtime: str, variant: str) -> None:
     model = loading.wrap_network(variant, make_vit(**VARIANTS[variant]), tuple("abcdefg"), "cpu")
-    compiled = CompiledPass(runtime, "fp32", 1, model)
+    compiled = CompiledEdge(runtime, "fp32", 1, model)
     compiled.prepare(model.vit, "gradient")
     _assert_same(compiled(model.vit, _pictures(48), "gradient"), model.score(_pictures(48), "gradient"))
 
 
 @pytest.mark.parametrize("reads", ["token", "mean", "token+mean"])
 def test_heads_share_the_export_of_their_backbone(runtime: str, reads: str, edge: Model, cache: Path) -> None:
-    compiled, pictures = CompiledPass(runtime, "fp32", 1, edge), _pictures(edge.grid.image_size)
+    compiled, pictures = CompiledEdge(runtime, "fp32", 1, edge), _pictures(edge.grid.image_size)
     width = edge.vit.embed_dim * (2 if reads == "token+mean" else 1)
     names = []
     for classes in (2, 30):
@@ -80,28 +83,28 @@ def test_heads_share_the_export_of_their_backbone(runtime: str, reads: str, edge
         found = compiled(taught.vit, pictures, "gradient")
         assert found.read is not None
         _assert_same(found, taught.score(pictures, "gradient"))
-        names.append(edge_export.export_name(taught, "gradient"))
+        names.append(edge_export_name(taught, "gradient"))
     assert names[0] == names[1]
     assert (cache / f"{names[0]}.onnx").is_file()
 
 
 def test_a_damaged_export_is_replaced(runtime: str, edge: Model, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
-    content = exported(edge, "last")
-    path = cache / f"{edge_export.export_name(edge, 'last')}.onnx"
+    content = edge_export(edge, "last")
+    path = cache / f"{edge_export_name(edge, 'last')}.onnx"
     stored = path.read_bytes()
     for damaged in (b"", stored[:-100], stored[:5000] + b"x" + stored[5001:]):
         path.write_bytes(damaged)
-        assert exported(edge, "last") == content
+        assert edge_export(edge, "last") == content
         assert path.read_bytes() == stored
     assert caplog.text.count("export_damaged") == 3
 
 
 def test_old_exports_are_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, edge: Model) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(edge_export, "_MOST_FILES", 2)
-    monkeypatch.setattr(edge_export, "_export", lambda model, importance: importance.encode())
+    monkeypatch.setattr(export_cache, "_MOST_FILES", 2)
+    monkeypatch.setattr(edge_export_module, "_export", lambda model, importance: importance.encode())
     for importance in ("last", "rollout", "gradient"):
-        assert exported(edge, importance) == importance.encode()  # type: ignore[arg-type]
+        assert edge_export(edge, importance) == importance.encode()  # type: ignore[arg-type]
     assert len([*tmp_path.rglob("*.onnx")]) == 2
 
 
@@ -109,4 +112,4 @@ def test_a_classifier_that_is_not_linear_is_refused(edge: Model) -> None:
     network: VisionTransformer = make_vit(global_pool="max")
     model = loading.wrap_network("largest", network, tuple("abcdefg"), "cpu")
     with pytest.raises(ExportError, match="not linear|onnx is not installed"):
-        exported(model, "gradient")
+        edge_export(model, "gradient")
