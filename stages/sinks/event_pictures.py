@@ -89,9 +89,9 @@ class EventPictures:
                 path.unlink(missing_ok=True)
                 self._sizes.pop(path.name, None)
                 return
-            candidates = self._candidates[event.camera]
-            best = next((each for each in candidates if each.seq == event.best_seq), None)
-            if best is not None:
+            if candidates := self._candidates[event.camera]:
+                # A provisional verdict on a later frame may have taken the place of the best one.
+                best = min(candidates, key=lambda each: (each.label != event.label, abs(each.seq - event.best_seq)))
                 self._save(path, best.picture)
         except OSError as error:
             raise cannot_write(path, error) from error
