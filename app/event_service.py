@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sagelink.monitor.alert_charges import AlertCharges
 from sagelink.monitor.event_command import EventCommand
 from sagelink.monitor.event_delivery import Attempt, EventDelivery
+from sagelink.monitor.event_feed import EventFeed
 from sagelink.monitor.event_mqtt import EventLink, EventPublisher
 from sagelink.monitor.event_queue import EventQueue
 from sagelink.monitor.event_recovery import end_open_events, last_records, unqueued
@@ -20,9 +21,11 @@ from sagelink.monitor.webhook import Webhook, open_webhook
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.outbox import Outbox, OutboxItem
-from sagelink.pipeline.output_files import EVENT_QUEUE, EVENTS, cannot_open
+from sagelink.pipeline.output_files import EVENT_PICTURES, EVENT_QUEUE, EVENTS, cannot_open
 from sagelink.pipeline.tasks import background
 from sagelink.pipeline.urls import is_webrtc
+from sagelink.stages.sinks.contract import Sink
+from sagelink.stages.sinks.event_pictures import EventPictures
 from sagelink.stages.sinks.events import EventLines, EventReceiver, EventSink
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ log = logging.getLogger(__name__)
 _KEEP_S = 30 * 86_400.0  # in the queue
 _DRAIN_S = 0.6  # for the last events of a run; the rest waits on disk for the next run
 _MQTT, _WEBHOOK, _COMMAND = "mqtt", "webhook", "command"
+T = TypeVar("T")
 _Send = Callable[[OutboxItem], Awaitable[Attempt]]
 
 
@@ -45,6 +49,7 @@ class EventService:
         self._labels = labels
         self._live = live
         self.charges = AlertCharges()
+        self.feed = EventFeed()
         self._outbox: Outbox | None = None
         self._queue: EventQueue | None = None
         self._deliveries: list[EventDelivery] = []
@@ -86,24 +91,20 @@ class EventService:
             for record in unqueued(last_records(out / EVENTS), outbox.known_keys):
                 self._queue.put(record)
 
-    def sink(self, further: Sequence[EventReceiver] = ()) -> EventSink | None:
-        """The sink that finds events; None where nobody receives them. Raises SagelinkError."""
-        if not self._config.events.rules:
-            return None
-        receivers: list[EventReceiver] = []
-        if self._config.output.out is not None:
-            path = self._config.output.out / EVENTS
-            try:
-                receivers.append(EventLines(path))
-            except OSError as error:
-                raise cannot_open(path, error) from None
+    def sinks(self) -> Iterator[Sink]:
+        """The sinks that find events and keep their pictures, as soon as each is open. Raises SagelinkError."""
+        events, out = self._config.events, self._config.output.out
+        if not events.rules:
+            return
+        receivers: list[EventReceiver] = [] if out is None else [_opened(out / EVENTS, EventLines)]
         if self._queue is not None:
             receivers.append(self._queue)
-        receivers.extend(further)
-        if not receivers:
-            return None
-        rules, classes = self._config.events.rules, self._config.frigate.classes
-        return EventSink(rules, self._labels, self._live, classes, receivers)
+        if out is not None and events.pictures:
+            pictures = _opened(out / EVENT_PICTURES, lambda folder: EventPictures(folder, self._labels, events.keep))
+            yield pictures
+            receivers.append(pictures)
+        classes = self._config.frigate.classes
+        yield EventSink(events.rules, self._labels, self._live, classes, [*receivers, self.feed])
 
     @contextlib.asynccontextmanager
     async def delivering(self, link: EdgeLink) -> AsyncIterator[None]:
@@ -141,3 +142,10 @@ class EventService:
             assert self._webhook is not None
             return self._webhook.service.url, self._webhook.send
         return "command", EventCommand(self._config.events.command).send
+
+
+def _opened(path: Path, make: Callable[[Path], T]) -> T:
+    try:
+        return make(path)
+    except OSError as error:
+        raise cannot_open(path, error) from None

@@ -184,7 +184,9 @@ class Run:
         health = {capture.name: capture.health() for capture in self.captures}
         stats = self.stats.snapshot(self.models.edge.labels, health)
         notice = self.notice or self.imagenet_note
-        return stats | {"control": self.control.state(), "notice": notice} | self._link_watch.state(stats)
+        events = {"open": len(self._events.feed.open_events()), "actions": self._events.feed.count}
+        shown = {"control": self.control.state(), "notice": notice, "events": events}
+        return stats | shown | self._link_watch.state(stats)
 
     @property
     def imagenet_note(self) -> str | None:
@@ -223,7 +225,7 @@ class Run:
                 self.config, self.models, self.heads, outputs.videos, self.live, self._overhead
             ):
                 sinks.append(sink)
-            if (event_sink := self._events.sink()) is not None:
+            for event_sink in self._events.sinks():
                 sinks.append(event_sink)
             if watch is not None:
                 sinks.append(VerdictCallback(watch))
@@ -269,6 +271,7 @@ class Run:
             self.own_budget_cameras,
             tell,
             partial(run_labels, self.config, self.heads),
+            self._events.feed if self.config.events.rules else None,
         )
 
     async def _run_graph(self, recorder: Recorder, monitor: Monitor) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
 from typing import Any
 
@@ -27,6 +29,7 @@ from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.json_text import to_json
 from sagelink.pipeline.text import one_line
 from sagelink.pipeline.threads import Worker
+from sagelink.stages.sinks.event_pictures import picture_path
 from sagelink.transport.wire import decode_evidence
 
 _MAX_DIGITS = 18  # of a frame number
@@ -57,6 +60,8 @@ def dashboard_app(
         Route("/api/budget", api.change, methods=["POST"]),
         Route("/api/gate", api.change, methods=["POST"]),
         Route("/api/frames/{number}/{part}", api.frame),
+        Route("/api/events", api.events),
+        Route("/api/events/{id}/picture", api.event_picture),
         Route("/metrics", api.metrics),
         Route("/healthz", api.healthy),
         Route("/readyz", api.ready),
@@ -118,6 +123,20 @@ class RunApi:
             png = await self._encoder.call(evidence_png, details.message, self._run.canvas)
             return Response(png, media_type="image/png")
         return JsonResponse({"error": f"this frame has no {part}; accepted: info, picture, evidence"}, 404)
+
+    async def events(self, _: Request) -> Response:
+        """The last action of each event, the newest event first."""
+        feed = self._run.events
+        return JsonResponse({"events": [] if feed is None else feed.events()})
+
+    async def event_picture(self, request: Request) -> Response:
+        """The best frame of an event."""
+        folder = self._run.event_pictures
+        path = None if folder is None else picture_path(folder, request.path_params["id"])
+        if path is not None:
+            with contextlib.suppress(OSError):
+                return Response(await self._encoder.call(path.read_bytes), media_type="image/jpeg")
+        return JsonResponse({"error": "there is no picture of this event"}, 404)
 
     async def metrics(self, _: Request) -> Response:
         return Response(generate_latest(self._run.registry), media_type=CONTENT_TYPE_LATEST)

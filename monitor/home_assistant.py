@@ -1,4 +1,4 @@
-"""Publishes a run to Home Assistant by MQTT discovery: a sensor per answer, and a number that sets the budget.
+"""Publishes a run to Home Assistant by MQTT discovery: answers, events, and a number that sets the budget.
 
 The payloads follow https://www.home-assistant.io/integrations/mqtt/#mqtt-discovery. The broker is the one of Home
 Assistant, on the site's own network: these messages do not use the uplink, and the budget does not count them.
@@ -11,15 +11,21 @@ import contextlib
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import aiomqtt
 
+from sagelink.monitor.event_feed import EventFeed, Record
 from sagelink.pipeline.config import Config
+from sagelink.pipeline.event_config import EventRule
 from sagelink.pipeline.json_text import to_json
+from sagelink.pipeline.output_files import EVENT_PICTURES
 from sagelink.pipeline.tasks import background
 from sagelink.stages.run_control import Control
+from sagelink.stages.sinks.event_pictures import picture_path
 from sagelink.transport.mqtt.address import open_broker
 from sagelink.transport.mqtt.aiomqtt_client import BrokerClient
 from sagelink.transport.mqtt.connection import BrokerConnection
@@ -41,12 +47,23 @@ class Announcement:
 class Entities:
     """Topics and payloads of all entities of a run. Pure, no I/O."""
 
-    def __init__(self, discovery: str, prefix: str, node: str, cameras: Sequence[str]) -> None:
-        """`discovery`: topic prefix of Home Assistant; `prefix`: topic prefix of Sagelink."""
+    def __init__(
+        self,
+        discovery: str,
+        prefix: str,
+        node: str,
+        cameras: Sequence[str],
+        rules: Sequence[EventRule] = (),
+        pictures: bool = False,
+    ) -> None:
+        """`discovery`: topic prefix of Home Assistant; `prefix`: topic prefix of Sagelink. `pictures`: an image of each
+        camera shows its last event."""
         self._discovery = discovery
         self._base = f"{prefix}/{node}"
         self._node = node
         self._cameras = cameras
+        self._rules = rules
+        self._pictures = pictures
         self.availability = f"{self._base}/availability"
         self.command = Topics(prefix).budget(node)
         self.state = f"{self._base}/budget/state"
@@ -54,11 +71,23 @@ class Entities:
     def camera_topic(self, camera: str) -> str:
         return f"{self._base}/{camera}/result"
 
+    def rule_topic(self, camera: str, rule: str) -> str:
+        """Whether the rule has an open event on the camera."""
+        return f"{self._base}/{camera}/rule/{rule}"
+
+    def action_topic(self, camera: str) -> str:
+        """Actions of events; the topic of other subscribers is `event`, which may be on the same broker."""
+        return f"{self._base}/{camera}/event_entity"
+
+    def image_topic(self, camera: str) -> str:
+        return f"{self._base}/{camera}/event_image"
+
     def announcements(self) -> Iterator[Announcement]:
         """Discovery messages of all entities; the broker retains them."""
         yield from self._budget_entities()
         for camera in self._cameras:
             yield from self._camera_entities(camera)
+            yield from self._event_entities(camera)
 
     def _budget_entities(self) -> Iterator[Announcement]:
         yield self._entity(
@@ -119,6 +148,53 @@ class Entities:
             entity_category="diagnostic",
         )
 
+    def _event_entities(self, camera: str) -> Iterator[Announcement]:
+        rules = self._rules_of(camera)
+        for rule in rules:
+            topic = self.rule_topic(camera, rule)
+            yield self._entity(
+                "binary_sensor",
+                f"{camera}_rule_{rule}",
+                name=f"{camera} {rule}",
+                state_topic=topic,
+                value_template="{{ value_json.state }}",
+                payload_on="on",
+                payload_off="off",
+                json_attributes_topic=topic,
+                icon="mdi:bell-ring-outline",
+            )
+        if rules:
+            yield self._entity(
+                "event",
+                f"{camera}_event",
+                name=f"{camera} event",
+                state_topic=self.action_topic(camera),
+                event_types=[*EVENT_TYPES],
+                icon="mdi:calendar-alert",
+            )
+        if rules and self._pictures:
+            yield self._entity(
+                "image",
+                f"{camera}_event_image",
+                name=f"{camera} last event",
+                image_topic=self.image_topic(camera),
+                content_type="image/jpeg",
+            )
+
+    def _rules_of(self, camera: str) -> list[str]:
+        return [rule.name for rule in self._rules if not rule.cameras or camera in rule.cameras]
+
+    def rule_states(self, open_events: Sequence[Record]) -> dict[str, dict[str, Any]]:
+        """State payloads of all rules by topic."""
+        found = {(event["camera"], event["rule"]): event for event in open_events}
+        states = {}
+        for camera in self._cameras:
+            for rule in self._rules_of(camera):
+                event = found.get((camera, rule), {})
+                shown = {key: event.get(key) for key in ("id", "label", "prob", "wall_s")}
+                states[self.rule_topic(camera, rule)] = {"state": "on" if event else "off"} | shown
+        return states
+
     def states(self, state: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """State payloads by topic, from the result of `RunView.now`. A template makes "None" (unknown) of a null."""
         control = state["control"]
@@ -163,21 +239,30 @@ class Entities:
         )
 
 
+EVENT_TYPES = ("open", "update", "close", "withdraw")
 _RATE = {"unit_of_measurement": "kbit/s", "device_class": "data_rate"}
 
 
 @contextlib.asynccontextmanager
 async def publish_to_home_assistant(
-    config: Config, node: str, cameras: Sequence[str], now: Callable[[], dict[str, Any]], control: Control
+    config: Config,
+    node: str,
+    cameras: Sequence[str],
+    now: Callable[[], dict[str, Any]],
+    control: Control,
+    feed: EventFeed | None = None,
 ) -> AsyncIterator[None]:
     """Publishes while the body runs. A broker that does not answer is tried again and never ends the run.
 
-    Raises UsageError for a broker address that can never work.
+    `feed`: the events; None where there are none. Raises UsageError for a broker address that can never work.
     """
     settings = config.home_assistant
-    entities = Entities(settings.discovery, config.mqtt.prefix, node, cameras)
+    rules = () if feed is None else config.events.rules
+    out = config.output.out
+    pictures = out / EVENT_PICTURES if settings.pictures and config.events.pictures and out is not None else None
+    entities = Entities(settings.discovery, config.mqtt.prefix, node, cameras, rules, pictures is not None)
     births = {_BIRTH_TOPIC, f"{settings.discovery}/status"}
-    publisher = _Publisher(entities, births, settings.every, now, control)
+    publisher = _Publisher(entities, births, settings.every, now, control, feed or EventFeed(), pictures)
     connection = BrokerConnection(
         open_broker(settings.broker, config.mqtt, "home_assistant.broker"),
         publisher.session,
@@ -192,16 +277,30 @@ async def publish_to_home_assistant(
 
 
 class _Publisher:
-    """Runs the session of each connection to the broker: announcements, states, and commands."""
+    """Runs the session of each connection to the broker: announcements, states, events, and commands."""
 
     def __init__(
-        self, entities: Entities, births: set[str], every_s: float, now: Callable[[], dict[str, Any]], control: Control
+        self,
+        entities: Entities,
+        births: set[str],
+        every_s: float,
+        now: Callable[[], dict[str, Any]],
+        control: Control,
+        feed: EventFeed,
+        pictures: Path | None,
     ) -> None:
+        """`pictures`: the folder of the pictures of events, where they are published."""
         self._entities = entities
         self._births = births
         self._every_s = every_s
         self._now = now
         self._control = control
+        self._feed = feed
+        self._pictures = pictures
+        self._next_action = 0  # number of the next action to publish; actions of a lost connection follow
+        self._acted = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        feed.listen(partial(_set_in, loop, self._acted))
         self.changed = asyncio.Event()
         self._born = asyncio.Event()  # Home Assistant has started and needs the announcements again
         self.established: Callable[[], None] = lambda: None
@@ -213,12 +312,41 @@ class _Publisher:
         await self._announce(client)
         self.established()
         try:
-            async with background(self._publish_states(client)), background(self._announce_again(client)):
+            async with (
+                background(self._publish_states(client)),
+                background(self._announce_again(client)),
+                background(self._publish_events(client)),
+            ):
                 await client.until_disconnected()
         except asyncio.CancelledError:
             with contextlib.suppress(aiomqtt.MqttError):
+                await self._publish_actions(client)
                 await client.publish(entities.availability, "offline", qos=0, retain=True, timeout=0.2)
             raise
+
+    async def _publish_events(self, client: BrokerClient) -> None:
+        while True:
+            self._acted.clear()
+            await self._publish_actions(client)
+            await self._acted.wait()
+
+    async def _publish_actions(self, client: BrokerClient) -> None:
+        """Publishes the actions that this broker does not have, the state of each rule, and the newest pictures."""
+        actions, following = self._feed.since(self._next_action)
+        for number, action in enumerate(actions, following - len(actions) + 1):
+            payload = to_json({"event_type": action["action"]} | action)
+            await client.publish(self._entities.action_topic(action["camera"]), payload, qos=1)
+            self._next_action = number
+        for topic, state in self._entities.rule_states(self._feed.open_events()).items():
+            await client.publish(topic, to_json(state), qos=1, retain=True)
+        if self._pictures is not None:
+            newest = {action["camera"]: action["id"] for action in actions if action["action"] in ("open", "update")}
+            for camera, event_id in newest.items():
+                path = picture_path(self._pictures, event_id)
+                with contextlib.suppress(OSError):
+                    if path is not None:
+                        picture = path.read_bytes()
+                        await client.publish(self._entities.image_topic(camera), picture, qos=1, retain=True)
 
     async def _announce(self, client: BrokerClient) -> None:
         for announcement in self._entities.announcements():
@@ -254,3 +382,9 @@ class _Publisher:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._every_s):
                     await self.changed.wait()
+
+
+def _set_in(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    """Sets an event of a loop from any thread."""
+    with contextlib.suppress(RuntimeError):  # the loop has closed
+        loop.call_soon_threadsafe(event.set)

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from sagelink.models.loading import Model, is_imagenet
 from sagelink.models.pair import Pair
 from sagelink.monitor.dashboard import serve_dashboard
+from sagelink.monitor.event_feed import EventFeed
 from sagelink.monitor.home_assistant import publish_to_home_assistant
 from sagelink.monitor.label_desk import LabelDesk
 from sagelink.monitor.metrics import EdgeMetrics, GraphCollector
@@ -21,6 +22,7 @@ from sagelink.monitor.run_view import RunView
 from sagelink.monitor.verdict_feed import VerdictFeed
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.graph import Graph
+from sagelink.pipeline.output_files import EVENT_PICTURES
 from sagelink.pipeline.types import Verdict
 from sagelink.pipeline.urls import host_name
 from sagelink.stages.confidence_gate import policy_names
@@ -46,6 +48,7 @@ class Monitor:
         own_budget_cameras: Collection[str] = (),
         report: Callable[[str], None] | None = None,
         open_labels: Callable[[RecentFrames], LabelDesk] | None = None,
+        events: EventFeed | None = None,
     ) -> None:
         """`now` returns the state of the run as plain JSON values; `report` receives the dashboard's address.
         `open_labels` makes what the page needs for labels, where there is a page."""
@@ -56,6 +59,7 @@ class Monitor:
         self._control = control
         self._now = now
         self._report = report or log.info
+        self._events = events
         self._recent: RecentFrames | None = None
         self._labels: LabelDesk | None = None
         if open_labels is not None and config.dashboard.address:
@@ -80,12 +84,12 @@ class Monitor:
             if config.home_assistant.broker:
                 node = config.mqtt.node or host_name()
                 await stack.enter_async_context(
-                    publish_to_home_assistant(config, node, self._cameras, view.now, self._control)
+                    publish_to_home_assistant(config, node, self._cameras, view.now, self._control, self._events)
                 )
             yield
 
     def _view(self) -> RunView:
-        models = self._models
+        models, out = self._models, self._config.output.out
         return RunView(
             title=self._title,
             models=f"{models.edge.name} and {models.server.name}",
@@ -99,6 +103,8 @@ class Monitor:
             now=self._now,
             labels=self._labels,
             recent=self._recent,
+            events=self._events,
+            event_pictures=None if out is None else out / EVENT_PICTURES,
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from sagelink.monitor.report_events import report_events
 from sagelink.monitor.report_plots import plots, png, svg
 from sagelink.monitor.results_reader import Results
 from sagelink.pipeline.output_files import (
@@ -57,7 +58,10 @@ def write_report(folders: Sequence[Path], out: Path | None = None) -> Path:
     ]
     html = _template().render(
         title=" and ".join(run.name for run in runs),
-        runs=[{"name": run.name, "facts": _facts(run), "sheets": _sheets(run)} for run in runs],
+        runs=[
+            {"name": run.name, "facts": _facts(run), "sheets": _sheets(run), "events": report_events(run.folder)}
+            for run in runs
+        ],
         facts=[(name, [_facts(run).get(name, "") for run in runs]) for name in _names(runs)],
         sections=sections,
         stylesheet=(Path(__file__).parent / "templates" / "report.css").read_text(encoding="utf-8"),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from sagelink.models.loading import UnitGrid
 from sagelink.models.preprocess import Resize
+from sagelink.monitor.event_feed import EventFeed
 from sagelink.monitor.label_desk import LabelDesk
 from sagelink.monitor.recent_frames import RecentFrames
 from sagelink.monitor.verdict_feed import VerdictFeed
@@ -33,3 +35,5 @@ class RunView:
     now: Callable[[], dict[str, Any]]  # the state of the run as plain JSON values, for the page and for /api/stats
     labels: LabelDesk | None = None  # None: nothing on the page is about labels
     recent: RecentFrames | None = None  # the frames of `labels`
+    events: EventFeed | None = None  # None: the run has no rules of events
+    event_pictures: Path | None = None  # folder of their pictures

@@ -533,6 +533,9 @@ class HomeAssistantConfig(_Section):
     broker: str = Field("", description="Broker of Home Assistant, mqtt://host:port, on the local network; empty: off")
     discovery: Topic = Field("homeassistant", description="Discovery prefix of Home Assistant")
     every: Duration = Field(5.0, description="Time between two reports")
+    pictures: bool = Field(
+        False, description="Also publish the picture of each event (`events.pictures`), as an image of its camera"
+    )
 
 
 class FrigateConfig(_Section):

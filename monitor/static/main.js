@@ -3,6 +3,7 @@
 import { bars, latencyBars, pill } from "./bars.js";
 import { Chart } from "./chart.js";
 import { Control } from "./control.js";
+import { Events } from "./events.js";
 import { Evidence } from "./evidence.js";
 import { isWithoutPicture, linkPill, pagePill } from "./fresh.js";
 import { bitRate, bytes, count, element, ms, percent } from "./format.js";
@@ -22,6 +23,7 @@ const toast = new Toast(element("toast"), labels);
 const evidence = new Evidence(frames, labels, toast);
 const rows = new Rows(frames, (n) => evidence.open(n), labels, toast);
 const live = new LivePictures(element("cameras"), frames, labels, toast);
+const events = new Events(frames);
 new TeachPanel(element("teach"), labels);
 labels.listen(() => {
   const { closed, state } = labels;
@@ -45,6 +47,7 @@ function take(message) {
     frames.length = 0;
     rows.clear();
     live.clear();
+    events.clear();
     element("about").textContent = `${message.title} · ${message.models}`;
     control.offer(message.policies);
   } else if (message.type === "frames") {
@@ -87,6 +90,7 @@ function showState(state) {
   shown = state;
   showAges();
   control.show(state.control);
+  events.show(state.events);
   const drops = Object.entries(state.drops).map(([reason, drop]) => ({
     name: reason, width: drop.frames / state.frames, kind: `side-${drop.slow}`,
     value: drop.slow ? `${count(drop.frames)} · ${drop.slow}` : count(drop.frames),

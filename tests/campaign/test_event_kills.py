@@ -39,7 +39,7 @@ def test_every_action_reaches_the_webhook_and_events_jsonl_has_it_once(tmp_path:
                 before = len(written(out))
                 end_s = time.monotonic() + PATIENCE_S
                 while len(written(out)) <= before:
-                    assert time.monotonic() < end_s, run.output
+                    assert time.monotonic() < end_s, (number, run.output)
                     time.sleep(0.05)
                 time.sleep(chance.random())
                 kills_s.append(time.time())
@@ -73,6 +73,7 @@ def test_every_action_reaches_the_webhook_and_events_jsonl_has_it_once(tmp_path:
     got = Counter(line["id"] for line in lines if not line["answered"])
     twice = [key for key, count in got.items() if count > 1]
     answered_s = {line["id"]: line["at_s"] for line in reversed(lines) if line["answered"]}
+    (tmp_path / "figures").write_text(f"{len(keys)} actions, {len(twice)} received twice, {len(kills_s)} kills")
     for key in twice:
         if key in answered_s:  # then a kill came before the edge could note the answer
             assert any(0 <= kill_s - answered_s[key] < ANSWER_S for kill_s in kills_s), key
