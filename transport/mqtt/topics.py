@@ -32,9 +32,6 @@ class Topics:
         """`address`: of a node (`node`) or of a camera (`node/camera`)."""
         return f"{self.prefix}/{address}/state"
 
-    def event(self, address: str) -> str:
-        return f"{self.prefix}/{address}/event"
-
     def digest(self, address: str) -> str:
         """Counts of a camera once a minute, for a console."""
         return f"{self.prefix}/{address}/digest"
