@@ -135,7 +135,7 @@ class HeadsOfRun:
         model = self._edge_models.get(fingerprint)
         return model.head if model else None
 
-    def classes_of(self, label: str) -> list[str]:
+    def class_names_for(self, label: str) -> list[str]:
         """Names of the classes that an event with this label of another system may get."""
         if label in self._by_label:
             return [*self._by_label[label].classes]

@@ -145,7 +145,7 @@ class Run:
             self._encoder_for(taught)  # raises now what it would raise at a frame
         if models.edge.head is None:
             self._encoder_for(None)
-        check_classes(config.frigate, self.heads.classes_of)
+        check_classes(config.frigate, self.heads.class_names_for)
         check_rules(config.events.rules, cameras, [*models.edge.labels, *(name for one in own for name in one.labels)])
         self._overhead = OverheadLog(self.budget, recorded=config.output.record is not None)
         self._outputs = outputs
