@@ -273,7 +273,7 @@ class ShipConfig(_Section):
 
     server: str = Field(
         "",
-        description="Address: of the broker, mqtt://host:port or mqtts://host:port; or of the server, "
+        description="Address: of the broker, mqtt://, mqtts://, ws:// or wss://host:port; or of the server, "
         "webrtc+http://host:port or webrtc+https://host:port; empty: the server model runs in this process",
     )
     in_flight: int = Field(2, ge=1, le=64, description="Maximum number of messages without a reply")
@@ -364,17 +364,18 @@ class ServeConfig(_Section):
 
     listen: str = Field(
         "",
-        description="Broker to connect to: mqtt://host:port or mqtts://host:port; or own address for edges to connect "
-        "to: webrtc+http://host:port or webrtc+https://host:port",
+        description="Broker to connect to: mqtt://, mqtts://, ws:// or wss://host:port; or own address for edges to "
+        "connect to: webrtc+http://host:port or webrtc+https://host:port",
     )
     embedded_broker: str = Field(
         "",
         description="Run a broker in this process instead, on host:port; other machines can reach it only with a "
         "password",
     )
-    group: TopicLevel = Field(
+    group: TopicLevelOrEmpty = Field(
         "servers",
-        description="Servers of the same group divide the frames between them; each group gets all frames",
+        description="Servers of the same group divide the frames between them; each group gets all frames. Empty: this "
+        "server takes all frames with a plain subscription, and a second one without a group stands by",
     )
     http: str = Field("", description="host:port for /healthz, /readyz and /metrics; empty: off")
     workers: int = Field(1, ge=1, le=64, description="Batches that are classified at the same time, one thread each")

@@ -71,7 +71,7 @@ class MqttEdgeLink(RemoteEdgeLink):
         self._auth = auth
         self._cost_model = MqttCostModel(broker.tls is not None, False, broker.client_certificate)
         self._session = secrets.token_bytes(SESSION_BYTES)
-        self._announcer = Announcer(topics, node, self._cameras, camera_info, self._session)
+        self._announcer = Announcer(topics, node, self._cameras, camera_info, self._session, self._charge_state)
         self._connection = self._reconnector = BrokerConnection(
             broker,
             self._run_session,
@@ -84,6 +84,7 @@ class MqttEdgeLink(RemoteEdgeLink):
         self._publishing: asyncio.TaskGroup | None = None
         self._unacknowledged = 0
         self._limit = PacketLimit()
+        self._budget_refusal: str | None = None
         self._refusals: dict[str, str | None] = {}  # the broker's last answer to evidence, by camera
         self._logged_replies: set[str] = set()  # reasons for which replies were ignored
 
@@ -149,9 +150,12 @@ class MqttEdgeLink(RemoteEdgeLink):
         if connection is not None:
             self._cost_model = replace(self._cost_model, ipv6=connection.family.name == "AF_INET6")
         self._limit.connected(client.max_packet_bytes)
-        await client.subscribe(self._topics.verdict(f"{self._node}/+"), qos=0)
+        await client.must_subscribe(self._topics.verdict(f"{self._node}/+"), qos=0)
         if self._on_budget is not None:
-            await client.subscribe(self._topics.budget(self._node), qos=1)
+            refusal = await client.subscribe_confirmed(self._topics.budget(self._node), qos=1)
+            if refusal is not None and refusal != self._budget_refusal:
+                self._budget_refusal = refusal
+                log.warning("event=subscription_refused reason=%r: no budget can be set over MQTT", refusal)
         await self._announcer.announce(client)
         try:
             async with asyncio.TaskGroup() as group:
@@ -172,6 +176,10 @@ class MqttEdgeLink(RemoteEdgeLink):
             if self._limit.disconnected(time.monotonic()):
                 self._log_limit(self._limit.max_packet_bytes)
 
+    async def _charge_state(self, topic: str, state: bytes) -> None:
+        packet_bytes = publish_bytes(len(topic.encode()), len(state), int(self._connection.v5))
+        await self._overhead.charge_extra(self._cost_model.packet_bits(packet_bytes, acks=1))
+
     def _log_limit(self, max_packet_bytes: int | None) -> None:
         """Logs a limit of the broker that may keep messages short."""
         longest = min(map(self.max_message_bytes, self._cameras), default=MAX_MESSAGE_BYTES)
@@ -188,6 +196,8 @@ class MqttEdgeLink(RemoteEdgeLink):
         if topic == self._topics.budget(self._node):
             if self._on_budget is not None:
                 self._on_budget(payload)
+        elif topic.endswith("/state/get"):
+            self._announcer.requested(topic)
         elif topic.endswith("/state"):
             self._announcer.observe(topic, payload)
         elif payload[:PREFIX_BYTES] == self._session[:PREFIX_BYTES]:  # else: a reply to an earlier run of the same name
