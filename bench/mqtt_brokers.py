@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import aiomqtt
@@ -171,7 +171,7 @@ BROKERS: dict[str, Callable[[int, Path], Program | None]] = {
 }
 
 
-USERS = {"ejabberd": "sagelink@localhost"}  # who may connect without a password
+CREDENTIALS = {"ejabberd": ("sagelink@localhost", "any")}  # user and password; other brokers here need none
 
 
 @contextlib.contextmanager
@@ -216,7 +216,8 @@ def _wait_for(port: int, process: subprocess.Popen[bytes], output: Path) -> None
 
 async def check_links(name: str, url: str) -> dict[str, str]:
     """What works between one edge and one server over a broker, by column of the table."""
-    broker = open_broker(url, MqttConfig(username=USERS.get(name, "")), "url")
+    username, password = CREDENTIALS.get(name, (None, None))
+    broker = replace(open_broker(url, MqttConfig(), "url"), username=username, password=password)
     topics = Topics(f"check{secrets.token_hex(4)}")
     budgets: list[bytes] = []
     found: dict[str, str] = {}
@@ -256,7 +257,7 @@ async def _yes(condition: Callable[[], bool]) -> str:
 
 
 async def _publish(broker: Broker, topic: str, payload: bytes) -> None:
-    async with aiomqtt.Client(broker.host, broker.port, username=broker.username) as client:
+    async with aiomqtt.Client(broker.host, broker.port, username=broker.username, password=broker.password) as client:
         await client.publish(topic, payload, qos=1)
 
 
@@ -264,7 +265,8 @@ def parity(name: str, url: str) -> int:
     """Runs a server and a replay of `FRAMES` frames over the broker, and the same replay in one process. Returns the
     number of equal verdicts."""
     with tempfile.TemporaryDirectory() as folder:
-        environment = os.environ | {"SAGELINK_MQTT_USERNAME": USERS.get(name, "")}
+        names = ("SAGELINK_MQTT_USERNAME", "SAGELINK_MQTT_PASSWORD")
+        environment = os.environ | dict(zip(names, CREDENTIALS.get(name, ()), strict=False))
         common = [sys.executable, "-m", "sagelink"]
         run = [*common, "run", f"synthetic:{FRAMES}", "--models", "demo", "--uplink", "unlimited"]
         server = subprocess.Popen(

@@ -113,8 +113,11 @@ class CameraOptions(_Section):
     )
     backend: Literal["opencv", "pyav"] = Field(
         "opencv",
-        description="Library that reads cameras: opencv decodes faster, pyav reports failures in more detail; http "
-        "streams are always read with pyav",
+        description="Library that reads cameras: opencv decodes faster, pyav reports failures in more detail; http, "
+        "tcp and rtmp streams are always read with pyav",
+    )
+    rtsp_transport: Literal["auto", "tcp", "udp"] = Field(
+        "auto", description="How RTSP streams travel. auto: TCP, or UDP where the camera refuses TCP"
     )
     size: FrameSize | None = Field(None, description="Picture size to request from a webcam, such as 1280x720")
     camera_fps: float | None = Field(None, gt=0, le=1000, description="Frames per second to request from a webcam")
