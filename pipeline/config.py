@@ -59,6 +59,11 @@ CameraName = Annotated[
 ]
 Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?|mps)$"), Accepts("`cpu`, `cuda`, `cuda:N`, `mps`", "cuda:0")]
 _FORBIDDEN = "without + # $ / and spaces"
+Origin = Annotated[
+    str,
+    Field(pattern=r"^https?://[^/\s*?#@]+$"),
+    Accepts("`http://host[:port]` or `https://host[:port]`", "https://site.example"),
+]
 TopicLevel = Annotated[
     str,
     Field(pattern=r"^[^+#/$\s][^+#/\s]*$"),
@@ -129,6 +134,9 @@ class CameraOptions(_Section):
     token_file: Path | None = Field(
         None,
         description="File with the token that a peer must send to a webrtc: source; SAGELINK_PUSH_TOKEN overrides it",
+    )
+    push_origins: tuple[Origin, ...] = Field(
+        (), description="Web sites whose pages may push to a webrtc: source, such as [https://site.example]"
     )
 
     @field_validator("roi")
