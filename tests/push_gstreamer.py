@@ -1,4 +1,4 @@
-"""GStreamer's webrtcbin as a WHIP peer. The system's Python runs it: URL and codec (VP8 or H264) in, pushes for ever."""
+"""GStreamer's webrtcbin as a WHIP peer. The system's Python runs it with a URL and a codec; it pushes for ever."""
 
 import sys
 import urllib.request
@@ -11,10 +11,11 @@ gi.require_version("GstWebRTC", "1.0")
 from gi.repository import GLib, Gst, GstSdp, GstWebRTC  # noqa: E402 (gi wants its versions first)
 
 url, codec = sys.argv[1:]
+RTP = "application/x-rtp,media=video,encoding-name"
 ENCODERS = {
-    "VP8": "vp8enc deadline=1 keyframe-max-dist=20 ! rtpvp8pay ! application/x-rtp,media=video,encoding-name=VP8,payload=96",
-    "H264": "x264enc tune=zerolatency key-int-max=20 speed-preset=ultrafast ! video/x-h264,profile=constrained-baseline "
-    "! rtph264pay config-interval=-1 ! application/x-rtp,media=video,encoding-name=H264,payload=97",
+    "VP8": f"vp8enc deadline=1 keyframe-max-dist=20 ! rtpvp8pay ! {RTP}=VP8,payload=96",
+    "H264": "x264enc tune=zerolatency key-int-max=20 speed-preset=ultrafast "
+    f"! video/x-h264,profile=constrained-baseline ! rtph264pay config-interval=-1 ! {RTP}=H264,payload=97",
 }
 Gst.init(None)
 pipeline = Gst.parse_launch(
@@ -31,8 +32,9 @@ def on_negotiation_needed(_):
 
 
 def on_offer(promise, _):
-    offer = promise.get_reply().get_value("offer")
-    peer.emit("set-local-description", offer, Gst.Promise.new())
+    promise.wait()
+    reply = promise.get_reply()  # owns the offer
+    peer.emit("set-local-description", reply.get_value("offer"), Gst.Promise.new())
 
 
 def on_gathered(*_):

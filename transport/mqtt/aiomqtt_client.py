@@ -112,7 +112,8 @@ class BrokerClient(aiomqtt.Client):
     def tcp_socket(self) -> socket.socket | None:
         """The TCP socket, for its counters; None while there is none."""
         found = self._client.socket()
-        return getattr(found, "_socket", found)  # type: ignore[return-value]
+        inside: socket.socket | None = getattr(found, "_socket", found)  # type: ignore[arg-type]
+        return inside
 
     async def until_disconnected(self) -> None:
         """Raises MqttError when the connection ends."""

@@ -1,4 +1,4 @@
-"""Other WebRTC programs that push to a WHIP camera: GStreamer's webrtcbin, libdatachannel, and a page of another site."""
+"""Other programs that push to a WHIP camera: GStreamer's webrtcbin, libdatachannel, and a page of another site."""
 
 from __future__ import annotations
 
