@@ -122,7 +122,7 @@ class BrokerClient(aiomqtt.Client):
 
     async def subscribe_confirmed(self, topic: str, qos: int) -> str | None:
         """Returns None when the broker has accepted the subscription, or the reason why it did not."""
-        granted = await self.subscribe(topic, qos)
+        granted = await self.subscribe(topic, qos=qos)
         code = granted[0]
         value = code.value if isinstance(code, ReasonCode) else int(code)
         if value < _REFUSED:
