@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -48,6 +49,11 @@ def edge_link(broker: Broker, **options: object) -> MqttEdgeLink:
 
 def server_link(broker: Broker) -> MqttServerLink:
     return MqttServerLink(broker, TOPICS, "servers")
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -443,6 +449,7 @@ async def test_a_broker_behind_a_websocket() -> None:
     with Mosquitto("allow_anonymous true", *web) as running:
         broker = open_broker(f"ws://{running.host}:{port}", MqttConfig(), "url")
         assert broker.url.endswith("/mqtt")
+        await until(lambda: is_open(port))  # mosquitto opens it last
         async with server_link(broker) as server, edge_link(broker, must_connect=True) as edge:
             assert edge._client.tcp_socket.getpeername()[1] == port
             await until(lambda: "node/door" in server.cameras)
