@@ -201,6 +201,10 @@ def running(name: str) -> Iterator[str | None]:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            if "ERL_EPMD_PORT" in program.environment:  # Erlang's name server is a daemon, and stays
+                subprocess.run(
+                    ["epmd", "-kill"], env=os.environ | program.environment, capture_output=True, check=False
+                )
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes], output: Path) -> None:
