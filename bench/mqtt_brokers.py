@@ -201,10 +201,17 @@ def running(name: str) -> Iterator[str | None]:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            if "ERL_EPMD_PORT" in program.environment:  # Erlang's name server is a daemon, and stays
-                subprocess.run(
-                    ["epmd", "-kill"], env=os.environ | program.environment, capture_output=True, check=False
-                )
+            if "ERL_EPMD_PORT" in program.environment:
+                _end_name_server(program.environment)
+
+
+def _end_name_server(environment: Mapping[str, str]) -> None:
+    """Erlang starts a daemon, which ends only when the broker has left it."""
+    for _ in range(50):
+        command = [_program("epmd") or "epmd", "-kill"]
+        if subprocess.run(command, env=os.environ | environment, capture_output=True, check=False).returncode == 0:
+            return
+        time.sleep(0.1)
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes], output: Path) -> None:
