@@ -208,7 +208,8 @@ class BrokenCodec(RawZstd):
 async def test_a_codec_that_fails_is_left_out_for_the_rest_of_the_run(monkeypatch, caplog):
     monkeypatch.setitem(codecs._CODECS, "broken", broken := BrokenCodec())
     better = replace(raw_curve(2), point=replace(raw_point(0), codec="broken"), agreements=np.arange(1, 16) / 15)
-    encode = Encode(Encoder([better, raw_curve(2)], CANVAS), FakeLink().wire_bits, 10**6)
+    encoder = Encoder([better, raw_curve(2)], CANVAS)
+    encode = Encode(lambda taught: encoder.asking(b""), FakeLink().wire_bits, 10**6)
     for seq in range(3):
         evidence = await encode.process(selected_of(None, seq=seq))
         assert isinstance(evidence, Evidence)
