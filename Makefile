@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist worksteal
 
-.PHONY: demo test campaign test-all lint lock clean
+.PHONY: demo test test-oldest campaign test-all lint lock clean
 
 demo: $(VENV)/.ready
 	$(BIN)/sagelink demo
@@ -16,6 +16,21 @@ test: $(VENV)/.ready
 # The long ones, and the property tests with many examples.
 campaign: $(VENV)/.ready
 	$(PYTEST) --campaign
+
+# The oldest versions that pyproject.toml accepts, of all but PyTorch (3 GB), and a smoke set of tests.
+OLDEST := .venv-oldest
+SMOKE := tests/pipeline tests/transport/codecs tests/transport/test_contract.py tests/stages/test_sources.py \
+	tests/app/test_run.py tests/app/test_cameras.py
+test-oldest: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet pyproject.toml --extra webrtc --resolution lowest-direct --no-annotate --no-header \
+		--no-emit-package torch --no-emit-package torchvision --output-file $(VENV)/oldest.txt
+	$(BIN)/python -m venv --clear --without-pip $(OLDEST)
+	grep -vE '^(triton|nvidia-)' $(VENV)/oldest.txt > $(VENV)/oldest-without-torch.txt
+	$(BIN)/uv pip install --quiet --python $(OLDEST) --no-deps --requirement $(VENV)/oldest-without-torch.txt
+	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > \
+		$$($(OLDEST)/bin/python -c "import site; print(site.getsitepackages()[0])")/newest.pth
+	$(OLDEST)/bin/python -m pytest -o filterwarnings=default --numprocesses 2 --dist worksteal $(SMOKE)
 
 test-all: test campaign
 
@@ -41,4 +56,4 @@ $(VENV)/.ready: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs build src/*.egg-info
+	rm -rf $(VENV) $(OLDEST) runs build src/*.egg-info

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_FAILED_SHARE = 1 / 3  # of the frames: a run with a stage that fails on more of them has failed
 _IMAGENET_NOTE = (
     "the answers are names of ImageNet's 1000 classes; `sagelink teach` makes them your own in five minutes: "
     "docs/own-classes.md"
@@ -156,6 +157,7 @@ class Run:
         self._second_opinions: SecondOpinionService | None = None
         self._link_watch = LinkWatch()
         self._interrupted = False
+        self._failures: dict[str, int] = {}  # frames on which a stage raised an error, by stage
 
     @property
     def source(self) -> str:
@@ -304,6 +306,8 @@ class Run:
                     await self._events.drain()
         except BaseExceptionGroup as errors:
             raise first_error(errors) from None
+        finally:
+            self._failures = graph.failures if graph else {}
 
     def _open_second_opinions(self) -> SecondOpinionService | None:
         from sagelink.stages.events.open import takes_frigate
@@ -374,10 +378,13 @@ class Run:
         on_signals(stop)
 
     def _check_answers(self) -> None:
-        """Raises SagelinkError when a finished run has no answer at all."""
+        """Raises SagelinkError when a finished run has no answer at all, or a stage has failed on many frames."""
         tally = self.stats.tally.total
         if tally.verdicts and tally.drops[Drop.ERROR] == tally.unanswered == tally.verdicts:
             raise SagelinkError("the edge model failed on every frame; see the log")
+        failed, stage = max(((count, stage) for stage, count in self._failures.items()), default=(0, ""))
+        if failed > _FAILED_SHARE * tally.verdicts:
+            raise SagelinkError(f"the stage {stage!r} failed on {failed} of {tally.verdicts} frames; see the log")
         if self.live and not tally.verdicts and not self._interrupted and not _waits_for_events(self.captures):
             health = {capture.name: capture.health() or {} for capture in self.captures}
             faults = ", ".join(f"{name} ({state.get('fault') or 'silent'})" for name, state in health.items())

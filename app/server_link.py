@@ -115,8 +115,7 @@ async def _mqtt(
         if config.serve.embedded_broker:
             where = parse_address(config.serve.embedded_broker)
             await stack.enter_async_context(embedded_broker(*where, broker.username, broker.password))
-        group = config.serve.group if broker.protocol == "5" else ""
-        link = MqttServerLink(broker, Topics(config.mqtt.prefix), group, metrics.connected.set, auth)
+        link = MqttServerLink(broker, Topics(config.mqtt.prefix), config.serve.group, metrics.connected.set, auth)
         await stack.enter_async_context(link)
         await asyncio.sleep(_RETAINED_S)
         yield link

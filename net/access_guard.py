@@ -7,7 +7,8 @@
 - A server may have two tokens: one to view, and one that may change things too. The request's scope then names the
   role, `view` or `control`.
 - An address that sends wrong tokens has to wait, each time longer; its requests get 429 until then.
-- Always: a request that changes something, or opens a WebSocket, must come from this page or from no page (`Origin`).
+- Always: a request that changes something, or opens a WebSocket, must come from this page, from no page, or
+  from an allowed origin (`Origin`).
 """
 
 from __future__ import annotations
@@ -86,12 +87,19 @@ class AccessGuard:
     """ASGI middleware: passes allowed requests on, refuses others, and adds security headers to every response."""
 
     def __init__(
-        self, app: ASGIApp, tokens: Tokens, open_paths: frozenset[str], guesses: GuessLimit | None = None
+        self,
+        app: ASGIApp,
+        tokens: Tokens,
+        open_paths: frozenset[str],
+        guesses: GuessLimit | None = None,
+        origins: frozenset[str] = frozenset(),
     ) -> None:
-        """`open_paths`: paths that need no token. `guesses`: shared with whatever else checks a token."""
+        """`open_paths`: paths that need no token. `guesses`: shared with whatever else checks a token. `origins`: other
+        sites whose pages may change something."""
         self._app = app
         self._tokens = tokens
         self._open_paths = open_paths
+        self._origins = origins
         self._guesses = guesses or GuessLimit()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -123,7 +131,7 @@ class AccessGuard:
         if not self._tokens and not is_loopback(host):
             return PlainTextResponse("not served under this name\n", 421)
         is_change = request.scope["type"] == "websocket" or request.scope["method"] not in ("GET", "HEAD")
-        if is_change and site is not None and site != request.headers.get("host"):
+        if is_change and site not in (None, request.headers.get("host")) and origin not in self._origins:
             return PlainTextResponse("refused: the request comes from another site\n", 403)
         path = request.scope["path"]
         if path in self._open_paths:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sagelink.net.connection_steps import failed_handshake
 from sagelink.net.decoder_gate import DecoderGate
 from sagelink.net.sdp_offer import prepared, shown_codec, video_codecs
 from sagelink.net.whip import OfferRefused
@@ -15,6 +16,8 @@ from sagelink.net.whip import OfferRefused
 if TYPE_CHECKING:
     import av
     from aiortc import MediaStreamTrack, RTCConfiguration, RTCDataChannel, RTCPeerConnection
+
+log = logging.getLogger(__name__)
 
 _ANSWER_S = 6.0  # time limit for the answer to an offer
 _FIRST_S = 10.0  # time limit from the answer to the first picture
@@ -46,12 +49,14 @@ class VideoPeer:
         configuration: RTCConfiguration | None = None,
     ) -> None:
         """`configuration`: ICE servers; without it, no STUN server is used."""
-        from aiortc import RTCConfiguration, RTCPeerConnection
+        from aiortc import RTCConfiguration
+
+        from sagelink.net.peer_compatibility import compatible_connection
 
         self._on_frame = on_frame
         self._on_end = on_end
         self._terms = terms
-        self._connection = RTCPeerConnection(configuration or RTCConfiguration([]))
+        self._connection = compatible_connection(configuration or RTCConfiguration([]))
         self._connection.add_listener("connectionstatechange", self._state_changed)
         self._connection.add_listener("datachannel", lambda _: self._end("the peer opened a channel of its own"))
         self._channel = _channel(self._connection, self._end) if terms.channel else None
@@ -76,12 +81,16 @@ class VideoPeer:
         from aiortc import RTCSessionDescription
         from aiortc.exceptions import OperationError
 
+        from sagelink.net.peer_compatibility import accept_short_checks, mended_offer
+
         if ("\nm=application" in offer) is not self._terms.channel:
             raise OfferRefused("a data channel is needed" if self._terms.channel else "data channels are not accepted")
         self._add_transceiver()
         try:
-            await self._connection.setRemoteDescription(RTCSessionDescription(prepared(offer), "offer"))
+            await self._connection.setRemoteDescription(RTCSessionDescription(prepared(mended_offer(offer)), "offer"))
             track = self._choose_track()
+            for transceiver in self._connection.getTransceivers():
+                accept_short_checks(transceiver.receiver.transport.transport)
             await self._connection.setLocalDescription(await self._connection.createAnswer())
         except OfferRefused:
             raise
@@ -147,7 +156,12 @@ class VideoPeer:
     def _state_changed(self) -> None:
         state = self._connection.connectionState
         if state in ("failed", "closed"):
-            self._end("the connection failed" if state == "failed" else "the peer disconnected")
+            self._end(self._failure() if state == "failed" else "the peer disconnected")
+
+    def _failure(self) -> str:
+        transceivers = self._connection.getTransceivers()
+        handshake = failed_handshake(transceivers[0].receiver.transport) if transceivers else None
+        return f"the connection failed: {handshake or 'no packets pass (ICE)'}"
 
     def _end(self, reason: str) -> None:
         if self.fault is None:
@@ -164,9 +178,13 @@ class VideoPeer:
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(_CLOSE_S):
                 await self._connection.close()
+        except TimeoutError:
+            pass
+        except Exception:  # aiortc cannot close a connection whose offer it could not read
+            log.debug("event=close_failed", exc_info=True)
 
 
 def _channel(connection: RTCPeerConnection, end: Callable[[str], None]) -> RTCDataChannel:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -46,8 +47,10 @@ def offer_app(answerers: Mapping[str, Answerer], pages: Mapping[str, Response], 
     )
 
 
-def whip_app(path: str, answer: Answerer, end: Ender, token: str | None) -> ASGIApp:
-    """A WHIP endpoint without trickle ICE. DELETE of the `Location` of the answer ends the session, through `end`."""
+def whip_app(path: str, answer: Answerer, end: Ender, token: str | None, origins: Sequence[str] = ()) -> ASGIApp:
+    """A WHIP endpoint without trickle ICE. DELETE of the `Location` of the answer ends the session, through `end`.
+
+    `origins`: of the web pages on other sites that may push, such as `https://site.example`."""
     session = ""  # name of the latest session; there is one at a time
 
     async def post(request: Request) -> Response:
@@ -69,7 +72,10 @@ def whip_app(path: str, answer: Answerer, end: Ender, token: str | None) -> ASGI
         return Response(status_code=200)
 
     routes = [Route(path, post, methods=["POST"]), Route(f"{path}/{{name}}", delete, methods=["DELETE"])]
-    return AccessGuard(Starlette(routes=routes), Tokens(token), frozenset())
+    guard = AccessGuard(Starlette(routes=routes), Tokens(token), frozenset(), origins=frozenset(origins))
+    headers = ("Authorization", "Content-Type")
+    methods = ("POST", "DELETE")
+    return CORSMiddleware(guard, origins, methods, headers, expose_headers=("Location",)) if origins else guard
 
 
 async def _answer_offer(request: Request, answer: Answerer) -> Response:

@@ -61,6 +61,11 @@ CameraName = Annotated[
 ]
 Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?|mps)$"), Accepts("`cpu`, `cuda`, `cuda:N`, `mps`", "cuda:0")]
 _FORBIDDEN = "without + # $ / and spaces"
+Origin = Annotated[
+    str,
+    Field(pattern=r"^https?://[^/\s*?#@]+$"),
+    Accepts("`http://host[:port]` or `https://host[:port]`", "https://site.example"),
+]
 TopicLevel = Annotated[
     str,
     Field(pattern=r"^[^+#/$\s][^+#/\s]*$"),
@@ -132,8 +137,11 @@ class CameraOptions(_Section):
     )
     backend: Literal["opencv", "pyav"] = Field(
         "opencv",
-        description="Library that reads cameras: opencv decodes faster, pyav reports failures in more detail; http "
-        "streams are always read with pyav",
+        description="Library that reads cameras: opencv decodes faster, pyav reports failures in more detail; http, "
+        "tcp and rtmp streams are always read with pyav",
+    )
+    rtsp_transport: Literal["auto", "tcp", "udp"] = Field(
+        "auto", description="How RTSP streams travel. auto: TCP, or UDP where the camera refuses TCP"
     )
     size: FrameSize | None = Field(None, description="Picture size to request from a webcam, such as 1280x720")
     camera_fps: float | None = Field(None, gt=0, le=1000, description="Frames per second to request from a webcam")
@@ -148,6 +156,9 @@ class CameraOptions(_Section):
     token_file: Path | None = Field(
         None,
         description="File with the token that a peer must send to a webrtc: source; SAGELINK_PUSH_TOKEN overrides it",
+    )
+    push_origins: tuple[Origin, ...] = Field(
+        (), description="Web sites whose pages may push to a webrtc: source, such as [https://site.example]"
     )
 
     @field_validator("roi")
@@ -318,7 +329,7 @@ class ShipConfig(_Section):
 
     server: str = Field(
         "",
-        description="Address: of the broker, mqtt://host:port or mqtts://host:port; or of the server, "
+        description="Address: of the broker, mqtt://, mqtts://, ws:// or wss://host:port; or of the server, "
         "webrtc+http://host:port or webrtc+https://host:port; empty: the server model runs in this process",
     )
     edge_answer: bool = Field(
@@ -413,17 +424,18 @@ class ServeConfig(_Section):
 
     listen: str = Field(
         "",
-        description="Broker to connect to: mqtt://host:port or mqtts://host:port; or own address for edges to connect "
-        "to: webrtc+http://host:port or webrtc+https://host:port",
+        description="Broker to connect to: mqtt://, mqtts://, ws:// or wss://host:port; or own address for edges to "
+        "connect to: webrtc+http://host:port or webrtc+https://host:port",
     )
     embedded_broker: str = Field(
         "",
         description="Run a broker in this process instead, on host:port; other machines can reach it only with a "
         "password",
     )
-    group: TopicLevel = Field(
+    group: TopicLevelOrEmpty = Field(
         "servers",
-        description="Servers of the same group divide the frames between them; each group gets all frames",
+        description="Servers of the same group divide the frames between them; each group gets all frames. Empty: this "
+        "server takes all frames with a plain subscription, and a second one without a group stands by",
     )
     http: str = Field("", description="host:port for /healthz, /readyz and /metrics; empty: off")
     workers: int = Field(1, ge=1, le=64, description="Batches that are classified at the same time, one thread each")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache, partial
@@ -18,13 +19,15 @@ from sagelink.stages.frontier import RateQualityCurve
 from sagelink.stages.frontier_filter import measured_curves, unit_limits, usable_curves
 from sagelink.stages.packetize import Splitter
 from sagelink.stages.unit_rectangle import best_rectangle
-from sagelink.transport.codecs import Canvas, codec_by_name
+from sagelink.transport.codecs import Canvas, CodecFailed, codec_by_name
 from sagelink.transport.delta_message import encode_delta
 from sagelink.transport.patch_embedding import Embedding
 from sagelink.transport.wire import PART_BYTES, EdgeAnswer, EvidenceMessage, encode_bundle, encode_evidence
 
 if TYPE_CHECKING:
     from sagelink.models.loading import Model
+
+log = logging.getLogger(__name__)
 
 # From the side of the crop, as a share of the picture's side, to the crop as a picture (S, S, 3).
 ZoomDrawer: TypeAlias = Callable[[float], Pixels]
@@ -58,7 +61,7 @@ class Encoder:
         `part_bytes`: longest message that fits one datagram, where the transport loses some; longer ones are split.
         `delta_curves`: for a server that remembers units; `fit_delta` needs them.
         """
-        self._curves = curves
+        self._curves = [*curves]
         self._canvas = canvas
         self._slack = slack
         self._part_bytes = part_bytes
@@ -91,17 +94,43 @@ class Encoder:
         """The best message of at most `max_bytes`; when none fits, the number of bytes that the shortest one needs.
 
         `picture`: (S, S, 3). `order`: units, best first. `zoom`: draws crops of the picture; None: no crop may be sent.
+        Raises CodecFailed when every codec fails. A codec that fails where another one works is not used again.
         """
-        part_bytes = self._part_bytes
-        if part_bytes is None or max_bytes <= part_bytes:
-            planned = self._fit_whole(seq, picture, order, max_bytes, zoom)
-        else:
-            planned = self._fit_packetized(seq, picture, order, max_bytes, part_bytes, zoom)
-            if isinstance(planned, int):
-                planned = self._fit_whole(seq, picture, order, part_bytes, zoom)
+        curves = self._curves
+        while True:
+            try:
+                planned = self._fit_with(curves, seq, picture, order, max_bytes, zoom)
+                break
+            except CodecFailed as failure:
+                log.debug("event=codec_failed", exc_info=True)
+                curves = [curve for curve in curves if curve.point.codec != failure.codec]
+                if not any(curve.point.view == 1 for curve in curves):
+                    raise
+                reason = failure
+        if curves is not self._curves:
+            log.warning("event=codec_left_out codec=%s reason=%r: using others", reason.codec, str(reason))
+            self._curves[:] = curves  # for the encoders that `asking` returned as well
         if isinstance(planned, int):
             return planned
         return replace(planned, point=replace(planned.point, units=len(self.units_at(order, planned.point))))
+
+    def _fit_with(
+        self,
+        curves: Sequence[RateQualityCurve],
+        seq: int,
+        picture: Pixels,
+        order: Units,
+        max_bytes: int,
+        zoom: ZoomDrawer | None,
+    ) -> Plan | int:
+        curves = [curve for curve in curves if zoom is not None or curve.point.view == 1]
+        part_bytes = self._part_bytes
+        if part_bytes is None or max_bytes <= part_bytes:
+            return self._fit_whole(curves, seq, picture, order, max_bytes, zoom)
+        planned = self._fit_packetized(curves, seq, picture, order, max_bytes, part_bytes, zoom)
+        if isinstance(planned, int):
+            planned = self._fit_whole(curves, seq, picture, order, part_bytes, zoom)
+        return planned
 
     def fit_delta(
         self, seq: int, picture: Pixels, reference: Reference, new_units: Units, max_bytes: int
@@ -127,22 +156,32 @@ class Encoder:
         return replace(planned, reference_units=len(reference.units), standalone_weight=weight)
 
     def _fit_whole(
-        self, seq: int, picture: Pixels, order: Units, max_bytes: int, zoom: ZoomDrawer | None
+        self,
+        curves: Sequence[RateQualityCurve],
+        seq: int,
+        picture: Pixels,
+        order: Units,
+        max_bytes: int,
+        zoom: ZoomDrawer | None,
     ) -> Plan | int:
         def encode(point: OperatingPoint, _: float) -> bytes:
             return self.message(seq, picture, order, point, zoom)
 
-        return plan_whole(self._curves_for(zoom), encode, max_bytes, self._slack)
+        return plan_whole(curves, encode, max_bytes, self._slack)
 
     def _fit_packetized(
-        self, seq: int, picture: Pixels, order: Units, max_bytes: int, part_bytes: int, zoom: ZoomDrawer | None
+        self,
+        curves: Sequence[RateQualityCurve],
+        seq: int,
+        picture: Pixels,
+        order: Units,
+        max_bytes: int,
+        part_bytes: int,
+        zoom: ZoomDrawer | None,
     ) -> Plan | int:
         coder = PacketCoder(self, self._canvas, part_bytes, seq, order, partial(_picture_at, picture, zoom))
         max_bytes = min(max_bytes, int(_ROWS_FILLED * self._canvas.side * part_bytes))
-        return plan_packetized(self._curves_for(zoom), coder.encode, coder.estimate_bytes, max_bytes, self._slack)
-
-    def _curves_for(self, zoom: ZoomDrawer | None) -> list[RateQualityCurve]:
-        return [curve for curve in self._curves if zoom is not None or curve.point.view == 1]
+        return plan_packetized(curves, coder.encode, coder.estimate_bytes, max_bytes, self._slack)
 
     def message(
         self, seq: int, picture: Pixels, order: Units, point: OperatingPoint, zoom: ZoomDrawer | None = None
@@ -166,7 +205,10 @@ class Encoder:
     def _evidence(self, seq: int, picture: Pixels, units: Units, point: OperatingPoint) -> EvidenceMessage:
         canvas, codec = self._canvas, codec_by_name(point.codec)
         units = np.sort(units)
-        payload = codec.encode(picture, units, point, canvas)
+        try:
+            payload = codec.encode(picture, units, point, canvas)
+        except Exception as error:  # whatever an image library raises
+            raise CodecFailed(point.codec, error) from error
         return EvidenceMessage(
             seq, canvas.side, canvas.patch_size, codec.number, units, payload, self._head, self._edge_answer
         )

@@ -15,6 +15,7 @@ parser.add_argument("--fps", type=int, default=20)
 parser.add_argument("--password", help="password of the user `viewer`")
 parser.add_argument("--grow-after", type=float, help="seconds after which the picture becomes 320x240")
 parser.add_argument("--film", help="an .mp4 file with H.264 video to stream instead of the live test pattern")
+parser.add_argument("--udp", action="store_true", help="refuse RTSP over TCP with status 461")
 options = parser.parse_args()
 
 Gst.init(None)
@@ -27,6 +28,11 @@ live = (
 film = f"filesrc location={options.film} ! qtdemux ! h264parse"
 factory.set_launch(f"( {film if options.film else live} ! rtph264pay name=pay0 pt=96 config-interval=-1 )")
 factory.set_shared(True)
+if options.udp:
+    gi.require_version("GstRtsp", "1.0")
+    from gi.repository import GstRtsp
+
+    factory.set_protocols(GstRtsp.RTSPLowerTrans.UDP)
 
 
 def grow_later(_, media):

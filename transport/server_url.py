@@ -19,8 +19,11 @@ class UrlRules:
     credentials: str  # where the credentials belong instead
 
 
-def parse_server_url(url: str, where: str, rules: UrlRules) -> tuple[str, str, int | None]:
+def parse_server_url(
+    url: str, where: str, rules: UrlRules, path_schemes: Collection[str] = ()
+) -> tuple[str, str, int | None]:
     """Scheme, host and port (None if the URL has none). `where`: the configuration key or option of the URL.
+    `path_schemes`: the schemes whose URLs may have a path.
 
     Raises UsageError, without repeating credentials.
     """
@@ -34,7 +37,8 @@ def parse_server_url(url: str, where: str, rules: UrlRules) -> tuple[str, str, i
             f"{where}: the URL must not contain credentials, because other users can see command lines. Set "
             f"{rules.credentials}"
         )
-    has_more = parts.path not in ("", "/") or parts.query or parts.fragment
+    has_path = parts.path not in ("", "/") and parts.scheme not in path_schemes
+    has_more = has_path or parts.query or parts.fragment
     if parts.scheme not in rules.schemes or not parts.hostname or has_more:
         raise UsageError(f"{where}: {url!r} is not the address of {rules.server}; accepted: {rules.accepted}")
     return parts.scheme, parts.hostname, port

@@ -78,6 +78,11 @@ class OverheadCharger:
         self._audit.record_charge(time.monotonic(), bits)
         return True
 
+    async def charge_extra(self, bits: int) -> None:
+        """Charges a packet of the connection's own before it is sent."""
+        await self._charge(bits)
+        self._audit.record_charge(time.monotonic(), bits)
+
     async def charge_excess(self, counted_bits: int) -> None:
         """Charges the bits counted since the connection began that exceed the charges."""
         await self._charge(self._audit.record_count(time.monotonic(), counted_bits))

@@ -5,14 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from sagelink.pipeline.config import CameraConfig
 from sagelink.pipeline.types import Pixels
 
-# RTSP over TCP: over UDP, lost packets grey out half of the pictures. fpsprobesize 0: FFmpeg would read for a second to
-# measure the frame rate, which is not used; without it a stream opens in a third of the time.
-FFMPEG_OPTIONS = {"rtsp_transport": "tcp", "fpsprobesize": "0"}
+# RTSP over TCP where the camera allows it: over UDP, lost packets grey out half of the pictures.
+_RTSP = {
+    "auto": {"rtsp_transport": "udp+tcp", "rtsp_flags": "prefer_tcp"},
+    "tcp": {"rtsp_transport": "tcp"},
+    "udp": {"rtsp_transport": "udp"},
+}
 # With N frame threads FFmpeg delays each picture by N - 1 frames: half a second on 16 cores at 30 frames/s. Slice
 # threads add no delay, but with them FFmpeg does not report a picture with missing slices as corrupt.
 DECODING_THREADS = 1
+
+
+def ffmpeg_options(config: CameraConfig) -> dict[str, str]:
+    """FFmpeg's options for opening a stream."""
+    # fpsprobesize 0: FFmpeg would read for a second to measure the frame rate, which is not used; without it a stream
+    # opens in a third of the time.
+    return {**_RTSP[config.rtsp_transport], "fpsprobesize": "0"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +60,12 @@ class CameraConnection(Protocol):
 class OpencvDeclines(Exception):
     """OpenCV cannot take this stream now: it would wait, make other cameras wait, or show the pictures wrongly without
     reporting it. The message is the reason."""
+
+
+def one_viewer(address: str) -> bool:
+    """Whether the sender may accept a single connection in its life, such as `ffmpeg -listen 1`: nothing may connect
+    before the library that reads the stream."""
+    return address.startswith(("http://", "https://", "tcp://", "rtmp://"))
 
 
 def may_end(address: str) -> bool:

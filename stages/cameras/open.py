@@ -6,7 +6,7 @@ import logging
 import time
 
 from sagelink.pipeline.config import CameraConfig
-from sagelink.stages.cameras.contract import CameraConnection, OpencvDeclines, may_end
+from sagelink.stages.cameras.contract import CameraConnection, OpencvDeclines, one_viewer
 from sagelink.stages.cameras.fault_kinds import CameraFault
 from sagelink.stages.cameras.supervisor import FaultKind
 
@@ -16,11 +16,12 @@ log = logging.getLogger(__name__)
 def connect(config: CameraConfig) -> CameraConnection:
     """Opens the camera with the library that `config.backend` names. Raises CameraFault.
 
-    PyAV replaces OpenCV where that would block other cameras, and for streams that it would show wrongly: video files,
-    which come by HTTP, may be mirrored, and OpenCV does not report it. Both attempts together take at most
+    PyAV replaces OpenCV where that would block other cameras, for senders that accept one connection only, and for
+    streams that it would show wrongly: video files, which come by HTTP, may be mirrored, and OpenCV does not report it.
+    Both attempts together take at most
     `open_timeout`.
     """
-    if config.backend == "opencv" and not may_end(config.source):
+    if config.backend == "opencv" and not one_viewer(config.source):
         from sagelink.stages.cameras.with_opencv import OpencvConnection
 
         began_s = time.monotonic()

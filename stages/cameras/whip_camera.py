@@ -50,6 +50,7 @@ class WhipEndpoint:
         require_secret(self._host, self._token, "token", where, hint)
         self._silent_s = config.read_timeout
         self._name = config.name
+        self._origins = config.push_origins
         self._reserved = listen(self._host, self._port)  # keeps the port from other cameras until the server starts
         self.port: int = self._reserved.getsockname()[1]
         self._thread: threading.Thread | None = None
@@ -119,7 +120,7 @@ class WhipEndpoint:
             self._changed.notify_all()
 
     async def _serve(self) -> None:
-        app = whip_app(PATH, self._answer, self._end_session, self._token)
+        app = whip_app(PATH, self._answer, self._end_session, self._token, self._origins)
         async with serve_http(app, self._host, self.port):
             log.info("camera=%s event=listening url=%s", self._name, self.url)
             await self._stop.wait()

@@ -11,7 +11,7 @@ import cv2
 
 from sagelink.pipeline.config import CameraConfig
 from sagelink.pipeline.types import Pixels
-from sagelink.stages.cameras.contract import DECODING_THREADS, FFMPEG_OPTIONS, Grabbed, OpencvDeclines, may_end
+from sagelink.stages.cameras.contract import DECODING_THREADS, Grabbed, OpencvDeclines, ffmpeg_options, may_end
 from sagelink.stages.cameras.fault_kinds import CameraFault, diagnose
 from sagelink.stages.cameras.probe import probe
 from sagelink.stages.cameras.stream_header import convertible
@@ -21,9 +21,8 @@ from sagelink.stages.decoded_picture import resized, square_size
 # OpenCV and FFmpeg would log to the terminal, FFmpeg with the whole URL. Our own errors hold no credentials.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-os.environ.setdefault(
-    "OPENCV_FFMPEG_CAPTURE_OPTIONS", "|".join(f"{key};{value}" for key, value in FFMPEG_OPTIONS.items())
-)
+_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"  # OpenCV takes FFmpeg's options from nowhere else
+_USERS_OPTIONS = os.environ.get(_OPTIONS)
 
 # OpenCV opens one stream at a time in the whole process. A server that answers and then sends nothing would block every
 # other camera for its whole time-out.
@@ -55,13 +54,15 @@ class OpencvConnection:
         parameters += [cv2.CAP_PROP_HW_ACCELERATION, cv2.VIDEO_ACCELERATION_ANY]
         if not _OPENING.acquire(timeout=_MAX_QUEUE_S):
             raise OpencvDeclines("it opens another camera")
+        options = ffmpeg_options(config)
+        os.environ[_OPTIONS] = _USERS_OPTIONS or "|".join(f"{key};{value}" for key, value in options.items())
         try:
             capture = cv2.VideoCapture(config.source, cv2.CAP_FFMPEG, parameters)
         finally:
             _OPENING.release()
         if not capture.isOpened():
             left_s = config.open_timeout - (time.monotonic() - began_s)
-            raise diagnose(config.source, left_s, FFMPEG_OPTIONS) if left_s > 0 else CameraFault(FaultKind.TIMED_OUT)
+            raise diagnose(config.source, left_s, options) if left_s > 0 else CameraFault(FaultKind.TIMED_OUT)
         if not _colours_known(capture):
             capture.release()
             raise OpencvDeclines("a colour matrix that OpenCV does not know")

@@ -12,7 +12,7 @@ from av.codec.hwaccel import HWAccel, hwdevices_available
 
 from sagelink.pipeline.config import CameraConfig
 from sagelink.pipeline.types import Pixels
-from sagelink.stages.cameras.contract import DECODING_THREADS, FFMPEG_OPTIONS, Grabbed, may_end
+from sagelink.stages.cameras.contract import DECODING_THREADS, Grabbed, ffmpeg_options, may_end
 from sagelink.stages.cameras.fault_kinds import CameraFault, classify
 from sagelink.stages.cameras.supervisor import FaultKind
 from sagelink.stages.decoded_picture import FrameConverter
@@ -21,7 +21,18 @@ from sagelink.stages.frame_times import FrameTimes
 log = logging.getLogger(__name__)
 av.logging.set_level(None)  # FFmpeg would log whole URLs
 
-_DEVICES = [device for device in ("vaapi", "videotoolbox", "cuda") if device in hwdevices_available()]
+
+def _is_usable(device: str) -> bool:
+    try:
+        HWAccel(device).create(av.Codec("h264", "r"))
+    except (av.FFmpegError, OSError, NotImplementedError):
+        return False
+    return True
+
+
+# Tried before a stream is opened: an attempt with a device that does not work would use up the only connection that
+# some senders accept.
+_DEVICES = [name for name in ("vaapi", "videotoolbox", "cuda") if name in hwdevices_available() and _is_usable(name)]
 _MAX_BROKEN = 250  # consecutive pictures; then the stream counts as undecodable
 
 
@@ -44,7 +55,7 @@ class PyavConnection:
         self._frame: av.VideoFrame | None = None
 
     def _open(self, config: CameraConfig) -> av.container.InputContainer:
-        address, options, container_format = config.source, FFMPEG_OPTIONS, None
+        address, options, container_format = config.source, ffmpeg_options(config), None
         if "://" not in address:
             address = f"/dev/video{address}" if address.isdecimal() else address
             container_format, options = "video4linux2", {}

@@ -183,7 +183,8 @@ def test_a_selector_or_server_that_fails_leaves_the_edge_answer(
         raise RuntimeError("no")
 
     monkeypatch.setitem(selectors.SELECTORS, "coverage", broken)
-    prepare_demo(pair, "synthetic:4", gate__policy="always", output__out=str(tmp_path)).run()
+    with pytest.raises(SagelinkError, match="the stage 'offload' failed on 4 of 4 frames"):
+        prepare_demo(pair, "synthetic:4", gate__policy="always", output__out=str(tmp_path)).run()
     lines, summary = read(tmp_path)
     check_accounts(lines, summary)
     assert summary["drops"] == {"error": 4}

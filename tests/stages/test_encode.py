@@ -16,7 +16,8 @@ from sagelink.stages.encode import Encode
 from sagelink.stages.evidence_encoder import Encoder
 from sagelink.stages.frontier import RateQualityCurve
 from sagelink.stages.zoom import ZoomCrop
-from sagelink.transport.codecs import cut_units
+from sagelink.transport import codecs
+from sagelink.transport.codecs import CodecFailed, cut_units
 from sagelink.transport.codecs.raw import RawZstd
 from sagelink.transport.wire import decode_evidence
 from tests.fakes import CANVAS, PATCH, SIDE, FakeLink, make_metered, make_scored, make_selected, raw_point
@@ -189,3 +190,39 @@ async def test_without_allowance_nothing_is_sent(allowance_bits):
     outcome = await make_encode(min_units=1).process(selected_of(allowance_bits))
     assert isinstance(outcome, EdgeOnly)
     assert outcome.reason == Drop.BUDGET
+
+
+class BrokenCodec(RawZstd):
+    """Its encoder fails on every picture."""
+
+    number = 99
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def encode(self, *_: object) -> bytes:
+        self.calls += 1
+        raise OSError("encoder error -2")
+
+
+async def test_a_codec_that_fails_is_left_out_for_the_rest_of_the_run(monkeypatch, caplog):
+    monkeypatch.setitem(codecs._CODECS, "broken", broken := BrokenCodec())
+    better = replace(raw_curve(2), point=replace(raw_point(0), codec="broken"), agreements=np.arange(1, 16) / 15)
+    encoder = Encoder([better, raw_curve(2)], CANVAS)
+    encode = Encode(lambda taught: encoder.asking(b""), FakeLink().wire_bits, 10**6)
+    for seq in range(3):
+        evidence = await encode.process(selected_of(None, seq=seq))
+        assert isinstance(evidence, Evidence)
+        assert evidence.point.codec == "raw-zstd"
+    assert broken.calls == 1
+    assert caplog.text.count("event=codec_left_out codec=broken") == 1
+    assert "encoder error -2" in caplog.text
+
+
+async def test_where_every_codec_fails_the_frame_fails_and_the_next_one_is_tried_again(monkeypatch):
+    encode = make_encode()
+    with monkeypatch.context() as patch:
+        patch.setattr(RawZstd, "encode", BrokenCodec().encode)
+        with pytest.raises(CodecFailed, match="raw-zstd cannot be coded"):
+            await encode.process(selected_of(None))
+    assert isinstance(await encode.process(selected_of(None)), Evidence)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sagelink.pipeline.errors import UsageError, suggest
 from sagelink.transport.codecs import av1, jpeg, vp8
-from sagelink.transport.codecs.contract import Canvas, Codec, Patches, Tokens, cut_units
+from sagelink.transport.codecs.contract import Canvas, Codec, CodecFailed, Patches, Tokens, cut_units
 from sagelink.transport.codecs.images import Stripped, WholeFile
 from sagelink.transport.codecs.raw import RawZstd
 from sagelink.transport.codecs.tokens import TokenZstd
@@ -13,6 +13,7 @@ from sagelink.transport.wire import DELTA_CODEC, MalformedMessage
 __all__ = [
     "Canvas",
     "Codec",
+    "CodecFailed",
     "Patches",
     "Tokens",
     "codec_by_name",

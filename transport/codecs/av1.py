@@ -1,6 +1,7 @@
 """AVIF: one AV1 still (AV1 specification, 5.5 and 5.9); the ISO container around it is not sent but rebuilt.
 
-Of the 290 bytes around the coded frame only five bits vary: the coding tools that the sequence header enables.
+Of the 290 bytes around the coded frame only five bits vary: the coding tools that the sequence header enables. Older
+libavif leaves out the description of the colours, which a decoder then assumes to be the same.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ _TOOLS = 6  # bits: 128-pixel superblocks, filter intra, intra edge, super-resol
 _SUPERRES = 0b000100  # never accepted: the frame would carry its own size
 # 8 bit, colour, described as BT.709 primaries, sRGB transfer, BT.601 matrix, full range; 4:2:0, one quantiser for both
 # chroma planes, no film grain; then the trailing bit.
-_COLOUR = f"001{1:08b}{13:08b}{6:08b}1" + "00" + "0" + "0" + "1"
+_REST = "1" + "00" + "0" + "0" + "1"
+_COLOUR = f"001{1:08b}{13:08b}{6:08b}" + _REST
+_KNOWN_COLOURS = (_COLOUR, "000" + _REST)  # libavif 1.4 (Pillow 12.2), and 1.3
 
 
 def encode(image: Image.Image, quality: int) -> bytes:
@@ -47,11 +50,11 @@ def rebuild(width: int, height: int, core: bytes) -> bytes:
     return _container(width, height, _obu(_SEQUENCE, sequence) + _obu(_FRAME, frame))
 
 
-def _sequence(width: int, height: int, tools: int) -> bytes:
+def _sequence(width: int, height: int, tools: int, colour: str = _COLOUR) -> bytes:
     """The sequence header of a still (5.5.1): main profile, reduced header, lowest level."""
     sizes = [(size - 1).bit_length() for size in (width, height)]
     bits = "00011" + "00000" + f"{sizes[0] - 1:04b}{sizes[1] - 1:04b}"
-    bits += f"{width - 1:0{sizes[0]}b}{height - 1:0{sizes[1]}b}{tools:0{_TOOLS}b}" + _COLOUR
+    bits += f"{width - 1:0{sizes[0]}b}{height - 1:0{sizes[1]}b}{tools:0{_TOOLS}b}" + colour
     bits = bits.ljust(-(-len(bits) // 8) * 8, "0")
     return int(bits, 2).to_bytes(len(bits) // 8, "big")
 
@@ -65,8 +68,8 @@ def _read_sequence(header: bytes) -> tuple[int, int, int]:
     at = 18 + across + down
     tools = int(bits[at : at + _TOOLS], 2)
     levelled = (bits[:5] + "00000" + bits[10:])[: len(header) * 8]  # decoders ignore the level
-    written = _sequence(width, height, tools) if min(width, height) > 1 else b""
-    if tools & _SUPERRES or int(levelled, 2).to_bytes(len(header), "big") != written:
+    known = [_sequence(width, height, tools, colour) for colour in _KNOWN_COLOURS if min(width, height) > 1]
+    if tools & _SUPERRES or int(levelled, 2).to_bytes(len(header), "big") not in known:
         raise MalformedMessage("an AV1 sequence header that is not known")
     return width, height, tools
 

@@ -18,6 +18,14 @@ Tokens: TypeAlias = NDArray[np.float32]  # (K, D) of the server's patch embeddin
 Sends: TypeAlias = Literal["whole", "part", "units"]
 
 
+class CodecFailed(Exception):
+    """An encoder of this installation does not work, or writes a form that the codec does not know."""
+
+    def __init__(self, codec: str, cause: Exception) -> None:
+        super().__init__(f"{codec} cannot be coded with the libraries of this machine: {cause}")
+        self.codec = codec
+
+
 @dataclass(frozen=True, slots=True)
 class Canvas:
     """The server model's square picture; both sides know it, so no message contains it."""

@@ -9,18 +9,20 @@ import os
 import ssl
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from sagelink.pipeline.config import MqttConfig
 from sagelink.pipeline.errors import UsageError
 from sagelink.transport.message_auth import MessageAuth
 from sagelink.transport.server_url import UrlRules, parse_server_url, url_host
 
-PORTS = {"mqtt": 1883, "mqtts": 8883}
+PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
+_WEB_PATH = "/mqtt"  # the path of a ws:// URL without one
 ENV_USERNAME, ENV_PASSWORD = "SAGELINK_MQTT_USERNAME", "SAGELINK_MQTT_PASSWORD"
 _RULES = UrlRules(
     schemes=PORTS,
     server="an MQTT broker",
-    accepted="mqtt://host[:port] or mqtts://host[:port]",
+    accepted="mqtt://host[:port], mqtts://host[:port], ws://host[:port][/path] or wss://host[:port][/path]",
     credentials=f"{ENV_USERNAME} and {ENV_PASSWORD}, or mqtt.username and mqtt.password_file",
 )
 
@@ -37,17 +39,19 @@ class Broker:
     password: str | None = field(repr=False)
     protocol: str  # "5", which falls back to 3.1.1, or "3.1.1"
     keepalive_s: int
+    web_path: str | None = None  # of a broker behind a WebSocket
 
     @property
     def url(self) -> str:
-        return f"{'mqtts' if self.tls else 'mqtt'}://{url_host(self.host)}:{self.port}"
+        scheme = "mqtt" if self.web_path is None else "ws"
+        return f"{scheme}{'s' if self.tls else ''}://{url_host(self.host)}:{self.port}{self.web_path or ''}"
 
 
 def parse_url(url: str, where: str, also_accepted: str = "") -> tuple[str, str, int]:
     """Scheme, host and port of an MQTT URL. `also_accepted`: further forms that the caller accepts, for the error
     message. Raises UsageError, without repeating a password."""
     rules = replace(_RULES, accepted=_RULES.accepted + also_accepted)
-    scheme, host, port = parse_server_url(url, where, rules)
+    scheme, host, port = parse_server_url(url, where, rules, path_schemes=("ws", "wss"))
     return scheme, host, port or PORTS[scheme]
 
 
@@ -55,21 +59,22 @@ def open_broker(url: str, config: MqttConfig, where: str, also_accepted: str = "
     """Reads certificates and credentials. Raises UsageError for unreadable files and for settings that contradict."""
     scheme, host, port = parse_url(url, where, also_accepted)
     files = {"mqtt.ca": config.ca, "mqtt.certificate": config.certificate, "mqtt.key": config.key}
-    if scheme == "mqtt" and any(files.values()):
+    if scheme in ("mqtt", "ws") and any(files.values()):
         named = next(key for key, path in files.items() if path)
-        raise UsageError(f"{named} is set, but {where} is mqtt://, which is not encrypted; accepted: mqtts://")
+        raise UsageError(f"{named} is set, but {where} is {scheme}://, which is not encrypted; accepted: {scheme}s://")
     if (config.certificate is None) != (config.key is None):
         raise UsageError("mqtt.certificate and mqtt.key belong together: one of them is not set")
     username, password = _credentials(config)
     return Broker(
         host=host,
         port=port,
-        tls=_tls(config) if scheme == "mqtts" else None,
+        tls=_tls(config) if scheme in ("mqtts", "wss") else None,
         client_certificate=config.certificate is not None,
         username=username,
         password=password,
         protocol=config.protocol,
         keepalive_s=max(1, round(config.keepalive)),
+        web_path=(urlsplit(url).path.rstrip("/") or _WEB_PATH) if scheme in ("ws", "wss") else None,
     )
 
 

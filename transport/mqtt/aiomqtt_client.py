@@ -4,6 +4,7 @@ This is the only module that uses private attributes and error texts of aiomqtt,
 therefore pins aiomqtt to 2.5. Used here:
 
 - `aiomqtt.Client._client` (the paho client): its `connect_timeout`, `socket()` and `publish()`;
+- the attribute `_socket` of paho's wrapper of a WebSocket: the TCP socket inside;
 - `aiomqtt.Client._on_connect`, `_on_publish` and `_on_message`: for the properties of CONNACK, the reason codes of
   PUBACK, and messages that wait in no queue;
 - `aiomqtt.Client._on_socket_register_write`, `_disconnected` and `_loop`: the race described at `BrokerClient`;
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import re
 import socket
 from collections.abc import Awaitable, Callable
@@ -39,12 +41,17 @@ _PEER_GONE = "[code:128] Unspecified error"
 _CODE = re.compile(r"^\[code:\d+\] ")
 _NOISE = re.compile(r"^\[(Errno -?\d+|SSL: \w+)\] |\(_ssl\.c:\d+\)")
 _DENIED = 0x87
+_REFUSED = 0x80  # reason codes from here on are refusals
 _T = TypeVar("_T")
 OnMessage = Callable[[str, bytes], None]  # takes topic and payload
 _UNSUPPORTED_PROTOCOL = (1, 132)  # reason codes of MQTT 3.1.1 and of MQTT 5
 # transport.reconnect logs each connection once; aiomqtt and paho would log every message as well.
 _QUIET = logging.getLogger(f"{__name__}.library")
 _QUIET.setLevel(logging.CRITICAL)
+
+
+class SubscriptionRefused(aiomqtt.MqttError):
+    """The broker does not let this user subscribe to a topic without which nothing works."""
 
 
 class ConnackTimeout(aiomqtt.MqttError):
@@ -84,11 +91,14 @@ class BrokerClient(aiomqtt.Client):
             timeout=_CONNECT_S,
             keepalive=broker.keepalive_s,
             tls_context=broker.tls,
+            transport="tcp" if broker.web_path is None else "websockets",
+            websocket_path=broker.web_path,
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         )
         self.pending_calls_threshold = _MAX_PENDING_CALLS
         self._client.connect_timeout = _CONNECT_S
         self.max_packet_bytes: int | None = None  # that the broker accepts; None if its CONNACK names no limit
+        self.shares: bool | None = None  # the broker has shared subscriptions; None: MQTT 3.1.1 does not tell
         self._handle_message = on_message
         self._take_retained = take_retained
         self._acknowledgements: dict[int, asyncio.Future[ReasonCode]] = {}  # by packet identifier
@@ -102,22 +112,31 @@ class BrokerClient(aiomqtt.Client):
         self.timeout = _ANSWER_S
         return self
 
-    async def _wait_for(self, fut: Awaitable[_T], timeout: float | None) -> _T:  # noqa: ASYNC109 (the name is aiomqtt's)
-        try:
-            async with asyncio.timeout(self.timeout if timeout is None else timeout):
-                return await fut
-        except TimeoutError:
-            raise aiomqtt.MqttError(_TIMED_OUT) from None
-
     @property
     def tcp_socket(self) -> socket.socket | None:
         """The TCP socket, for its counters; None while there is none."""
-        return self._client.socket()  # type: ignore[return-value]
+        found = self._client.socket()
+        inside: socket.socket | None = getattr(found, "_socket", found)  # type: ignore[arg-type]
+        return inside
 
     async def until_disconnected(self) -> None:
         """Raises MqttError when the connection ends."""
         async for _ in self.messages:
             pass
+
+    async def subscribe_confirmed(self, topic: str, qos: int) -> str | None:
+        """Returns None when the broker has accepted the subscription, or the reason why it did not."""
+        granted = await self.subscribe(topic, qos=qos)
+        code = granted[0]
+        value = code.value if isinstance(code, ReasonCode) else int(code)
+        if value < _REFUSED:
+            return None
+        return f"the broker refuses the subscription to {topic}: {code} (SUBACK {value:#04x})"
+
+    async def must_subscribe(self, topic: str, qos: int) -> None:
+        """Raises SubscriptionRefused."""
+        if (refusal := await self.subscribe_confirmed(topic, qos)) is not None:
+            raise SubscriptionRefused(refusal)
 
     async def publish_confirmed(
         self, topic: str, payload: bytes, retain: bool = False, properties: Properties | None = None
@@ -138,6 +157,15 @@ class BrokerClient(aiomqtt.Client):
             self._acknowledgements.pop(info.mid, None)
         return _refusal(code, topic) if code.is_failure else None
 
+    async def _wait_for(self, fut: Awaitable[_T], timeout: float | None) -> _T:  # noqa: ASYNC109 (of aiomqtt)
+        """aiomqtt uses asyncio.wait_for, which in Python 3.11 loses a cancellation that comes with the answer."""
+        seconds = self.timeout if timeout is None else timeout
+        try:
+            async with asyncio.timeout(None if seconds == math.inf else seconds):
+                return await fut
+        except TimeoutError:
+            raise aiomqtt.MqttError(_TIMED_OUT) from None
+
     def _on_publish(
         self, client: paho.Client, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
     ) -> None:
@@ -156,6 +184,8 @@ class BrokerClient(aiomqtt.Client):
         properties: Properties | None = None,
     ) -> None:
         self.max_packet_bytes = getattr(properties, "MaximumPacketSize", None)
+        if self._client.protocol == paho.MQTTv5:
+            self.shares = getattr(properties, "SharedSubscriptionAvailable", 1) != 0
         super()._on_connect(client, userdata, flags, reason_code, properties)
 
     def _on_message(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:

@@ -7,8 +7,10 @@ then a new run of the node may have announced itself; the will would replace the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Awaitable, Callable, Sequence
 
 from sagelink.transport.link import CameraInfo
 from sagelink.transport.mqtt.aiomqtt_client import BrokerClient
@@ -18,6 +20,8 @@ log = logging.getLogger(__name__)
 
 _WITHDRAW_S = 0.02  # longest wait for publishing a state when the link is closed
 _PAUSE_S = 2.0  # between two repairs, which cost uplink bits
+_SPREAD_S = 1.0  # nodes that are asked at the same time answer within this time
+_REPEAT_S = 900.0  # brokers may lose retained states, or have none
 
 
 class Announcer:
@@ -30,33 +34,60 @@ class Announcer:
         cameras: Sequence[str],
         camera_info: Callable[[str], CameraInfo],
         session: bytes,
+        charge: Callable[[str, bytes], Awaitable[None]],
     ) -> None:
-        """`camera_info`: what a camera announces now, by its name."""
+        """`camera_info`: what a camera announces now, by its name. `charge`: charges the uplink for a state that is
+        published again, by topic and payload."""
         self._topics = topics
         self._node = node
         self._cameras = cameras
         self._camera_info = camera_info
         self._session = session
-        self._overwritten = asyncio.Event()
+        self._charge = charge
+        self._wanted = asyncio.Event()  # the states must be published again
+        self._spread_s = 0.0
         self._rival: str | None = None  # session of another run that announces itself as this node
         self._refusal: str | None = None
+        self._denied: set[str] = set()
 
     async def announce(self, client: BrokerClient) -> None:
         """Publishes the states."""
-        self._overwritten.clear()
+        self._wanted.clear()
         await self._publish(client)
 
     async def repair(self, client: BrokerClient) -> None:
-        """Publishes the states again whenever they are overwritten; to be called after `announce`, so that a retained
-        state that differs is a later one. Runs until the connection ends."""
+        """Publishes the states again whenever they are overwritten or a server asks, and now and then.
+
+        To be called after `announce`, so that a retained state that differs is a later one. Runs until the connection
+        ends."""
         for address in (self._node, f"{self._node}/+"):
-            await client.subscribe(self._topics.state(address), qos=0)
+            await self._subscribe(client, self._topics.state(address))
+        for node in (self._node, ""):
+            await self._subscribe(client, self._topics.state_request(node))
         while True:
-            await self._overwritten.wait()
-            self._overwritten.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_REPEAT_S * random.uniform(0.9, 1.1)):
+                    await self._wanted.wait()
+            await asyncio.sleep(random.uniform(0, self._spread_s))
+            self._wanted.clear()
+            self._spread_s = 0.0
             log.info("event=announced_again node=%s", self._node)
+            for topic, state in self._states(online=True).items():
+                await self._charge(topic, state)
             await self._publish(client)
             await asyncio.sleep(_PAUSE_S)
+
+    def requested(self, topic: str) -> None:
+        """A server asks for the states of this node, or of all."""
+        if topic == self._topics.state_request():
+            self._spread_s = _SPREAD_S
+        self._wanted.set()
+
+    async def _subscribe(self, client: BrokerClient, topic: str) -> None:
+        refusal = await client.subscribe_confirmed(topic, qos=0)
+        if refusal is not None and refusal not in self._denied:
+            self._denied.add(refusal)
+            log.warning("event=subscription_refused reason=%r: states are not repaired in time", refusal)
 
     def observe(self, topic: str, payload: bytes) -> None:
         """Takes a state that was published for the node or for one of its cameras."""
@@ -65,7 +96,7 @@ class Announcer:
             return
         state = decode_state(payload, topic != self._topics.state(self._node))
         if state is None or not state.online:
-            self._overwritten.set()
+            self._wanted.set()
         elif state.session not in (self._rival, self._session.hex()):
             self._rival = state.session
             log.warning(

@@ -81,7 +81,7 @@ class MqttEdgeLink(RemoteEdgeLink):
         self._cost_model = MqttCostModel(broker.tls is not None, False, broker.client_certificate)
         self._session = secrets.token_bytes(SESSION_BYTES)
         announced = partial(with_heads, camera_info, self._heads.offers)
-        self._announcer = Announcer(topics, node, self._cameras, announced, self._session)
+        self._announcer = Announcer(topics, node, self._cameras, announced, self._session, self._charge_state)
         self._connection = self._reconnector = BrokerConnection(
             broker,
             self._run_session,
@@ -98,6 +98,7 @@ class MqttEdgeLink(RemoteEdgeLink):
         self._publishing: asyncio.TaskGroup | None = None
         self._unacknowledged = 0
         self._limit = PacketLimit()
+        self._budget_refusal: str | None = None
         self._refusals: dict[str, str | None] = {}  # the broker's last answer to evidence, by camera
         self._logged_commands: set[str] = set()  # reasons for which commands were ignored
         self._logged_replies: set[str] = set()  # reasons for which replies were ignored
@@ -218,9 +219,12 @@ class MqttEdgeLink(RemoteEdgeLink):
         if connection is not None:
             self._cost_model = replace(self._cost_model, ipv6=connection.family.name == "AF_INET6")
         self._limit.connected(client.max_packet_bytes)
-        await client.subscribe(self._topics.verdict(f"{self._node}/+"), qos=0)
+        await client.must_subscribe(self._topics.verdict(f"{self._node}/+"), qos=0)
         if self._on_budget is not None:
-            await client.subscribe(self._topics.budget(self._node), qos=1)
+            refusal = await client.subscribe_confirmed(self._topics.budget(self._node), qos=1)
+            if refusal is not None and refusal != self._budget_refusal:
+                self._budget_refusal = refusal
+                log.warning("event=subscription_refused reason=%r: no budget can be set over MQTT", refusal)
         if self._commands:
             await client.subscribe(self._topics.head_set(f"{self._node}/+"), qos=1)
         self._heads.forget()
@@ -246,6 +250,10 @@ class MqttEdgeLink(RemoteEdgeLink):
             if self._limit.disconnected(time.monotonic()):
                 self._log_limit(self._limit.max_packet_bytes)
 
+    async def _charge_state(self, topic: str, state: bytes) -> None:
+        packet_bytes = publish_bytes(len(topic.encode()), len(state), int(self._connection.v5))
+        await self._overhead.charge_extra(self._cost_model.packet_bits(packet_bytes, acks=1))
+
     def _log_limit(self, max_packet_bytes: int | None) -> None:
         """Logs a limit of the broker that may keep messages short."""
         longest = min(map(self.max_message_bytes, self._cameras), default=MAX_MESSAGE_BYTES)
@@ -264,6 +272,8 @@ class MqttEdgeLink(RemoteEdgeLink):
                 self._on_budget(payload)
         elif (address := self._topics.camera_of_head_set(topic)) is not None:
             self._take_command(address, payload)
+        elif topic.endswith("/state/get"):
+            self._announcer.requested(topic)
         elif topic.endswith("/state"):
             self._announcer.observe(topic, payload)
         elif payload[:PREFIX_BYTES] == self._session[:PREFIX_BYTES]:  # else: a reply to an earlier run of the same name

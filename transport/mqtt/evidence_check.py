@@ -12,7 +12,7 @@ from sagelink.transport.wire import MAX_MESSAGE_BYTES, MalformedMessage, claimed
 
 MAX_PAYLOAD_BYTES = MAX_MESSAGE_BYTES + EXTRA_BYTES + PREFIX_BYTES
 _HEADER_BYTES = 16  # that are kept of a message that will be refused
-_NOT_ANNOUNCED = "the camera has not announced itself"
+NOT_ANNOUNCED = "the camera has not announced itself"
 _OTHER_SESSION = "another run has announced itself as this camera: two runs at a time need different mqtt.node"
 _REPEATED = "a frame that this run has sent before: a repeated message"
 
@@ -31,7 +31,7 @@ class EvidenceCheck:
         prefix, data = payload[:PREFIX_BYTES], payload[PREFIX_BYTES:]
         now_s, session = time.monotonic(), self._registry.session_of(address)
         if session is None or not session.startswith(prefix.hex()):
-            refusal = _NOT_ANNOUNCED if session is None else _OTHER_SESSION
+            refusal = NOT_ANNOUNCED if session is None else _OTHER_SESSION
             return Message(address, data[:_HEADER_BYTES], now_s, prefix, refusal=refusal)
         if self._auth is None:
             return Message(address, data, now_s, prefix)

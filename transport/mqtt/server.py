@@ -1,7 +1,8 @@
 """The server's end over MQTT: receives evidence, tracks which cameras are online, and publishes replies.
 
-The servers of one group share the frames through a shared subscription of MQTT 5. A server whose model fits none of the
-online cameras leaves the group until one fits: else it would receive and refuse a share of all frames.
+The servers of one group share the frames through a shared subscription. Where the broker has none, one server serves
+alone and the others stand by. A server whose model fits none of the online cameras leaves the group until one fits:
+else it would receive and refuse a share of all frames.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
@@ -21,13 +23,14 @@ from sagelink.pipeline.channel import Channel, ChannelClosed
 from sagelink.pipeline.errors import SagelinkError
 from sagelink.pipeline.tasks import background
 from sagelink.transport.head_messages import MAX_PART_BYTES, is_part, part_message_bytes
-from sagelink.transport.link import CameraInfo, Message
+from sagelink.transport.link import CameraInfo, Message, node_of
 from sagelink.transport.message_auth import MessageAuth
 from sagelink.transport.mqtt.address import Broker
 from sagelink.transport.mqtt.aiomqtt_client import BrokerClient
 from sagelink.transport.mqtt.camera_registry import CameraRegistry
 from sagelink.transport.mqtt.connection import BrokerConnection
-from sagelink.transport.mqtt.evidence_check import MAX_PAYLOAD_BYTES, EvidenceCheck
+from sagelink.transport.mqtt.evidence_check import MAX_PAYLOAD_BYTES, NOT_ANNOUNCED, EvidenceCheck
+from sagelink.transport.mqtt.server_claim import ServerClaim
 from sagelink.transport.mqtt.topics import PREFIX_BYTES, Topics
 from sagelink.transport.wire import MalformedMessage
 
@@ -35,6 +38,11 @@ log = logging.getLogger(__name__)
 
 _MAX_WAITING = 64  # messages for the service, which reads them at once: more mean that the process stalls
 _MEMBERSHIP_S = 0.2  # between two decisions whether to be in the group
+_CLAIM_STEP_S = 0.5  # between two looks at the claim
+_PROBE_S = 1.0  # longest wait for the broker to deliver a message of this server to itself
+_ASK_AGAIN_S = 2.0  # between two requests for states
+_MAX_ASKED = 1000  # nodes within this time
+_NO_SHARING = "the broker has no shared subscriptions"
 _STORED_HEAD_S = 1.0  # after subscribing, the retained parts of a head arrive within this time
 _MAX_PART_MESSAGE_BYTES = part_message_bytes(MAX_PART_BYTES)
 
@@ -52,23 +60,30 @@ class MqttServerLink:
         on_connection: Callable[[bool], None] = lambda _: None,
         auth: MessageAuth | None = None,
     ) -> None:
-        """`group`: servers of one group share the frames; empty if the broker has no shared subscriptions.
+        """`group`: servers of one group share the frames; empty: a plain subscription, this server serves alone.
 
         `on_connection` is called with True when the broker is connected, and with False when it is lost. `auth` opens
         messages and seals replies."""
         self.url = broker.url
         self._topics = topics
-        evidence = topics.evidence("+/+")
-        self._evidence = f"$share/{group}/{evidence}" if group else evidence
+        self._group = group
+        self._shared = False  # the frames are shared through the broker; decided for each connection
+        self._evidence = topics.evidence("+/+")  # the subscription
+        server = f"sagelink-server-{secrets.token_hex(6)}"
+        self._claim = ServerClaim(server)
+        self._claim_topic = topics.claim(group)
+        self._probe_topic, self._probed = topics.probe(server), asyncio.Event()
         self._on_connection = on_connection
         self._auth = auth
         self._received: Channel[Message] = Channel("uplink", "drop_oldest", capacity=_MAX_WAITING)
         self._connection = BrokerConnection(
             broker,
             self._run_session,
-            identifier=f"sagelink-server-{secrets.token_hex(6)}",
+            identifier=server,
             on_message=self._receive,
+            will=aiomqtt.Will(self._claim_topic, self._claim.encode(held=False), qos=0, retain=True),
         )
+        self._asked_s: dict[str, float] = {}  # time of the last request for states, by node; "" for all
         self._client: BrokerClient | None = None
         self._registry = CameraRegistry()
         self._states_changed = asyncio.Event()
@@ -138,6 +153,8 @@ class MqttServerLink:
         client = self._client
         if client is None:
             return False
+        if message.refusal == NOT_ANNOUNCED:
+            await self._ask_for_states(node_of(message.sender))
         if self._auth is not None and message.refusal is None:  # a sender without a session has proved nothing
             data = self._auth.seal(data, message.sender, message.session)
         payload = message.session[:PREFIX_BYTES] + data
@@ -149,22 +166,90 @@ class MqttServerLink:
 
     async def _run_session(self, client: BrokerClient) -> None:
         """Serves one connection until it ends."""
+        self._asked_s.clear()
+        await self._choose_subscription(client)
         # QoS 0: a broker queues only so many messages with a QoS of 1 (mosquitto: 1000), and drops further states.
         for address in ("+", "+/+"):
-            await client.subscribe(self._topics.state(address), qos=0)
+            await client.must_subscribe(self._topics.state(address), qos=0)
         for fingerprint in [*self._sought]:
             await self._subscribe_head(client, fingerprint)
         try:
             async with asyncio.TaskGroup() as group:
+                if not self._shared:
+                    await self._follow_claim(client, group)
                 in_group = await self._update_membership(client, in_group=False)
                 self._client = client
                 self._connection.established()
                 self._on_connection(True)
                 group.create_task(self._follow_states(client, in_group))
+                group.create_task(self._ask_if_silent())
                 await client.until_disconnected()
+        except asyncio.CancelledError:
+            if self._claim.held and not self._shared:
+                with contextlib.suppress(aiomqtt.MqttError):
+                    await client.publish(self._claim_topic, self._claim.encode(held=False), qos=0, retain=True)
+            raise
         finally:
             self._client = None
             self._on_connection(False)
+
+    async def _choose_subscription(self, client: BrokerClient) -> None:
+        """Decides whether the frames are shared through the broker."""
+        evidence = self._topics.evidence("+/+")
+        self._shared = bool(self._group) and await self._broker_shares(client)
+        self._evidence = f"$share/{self._group}/{evidence}" if self._shared else evidence
+        if self._group and not self._shared:
+            log.warning("event=no_sharing reason=%r: one server of the group serves, others stand by", _NO_SHARING)
+
+    async def _broker_shares(self, client: BrokerClient) -> bool:
+        """With MQTT 5 the broker says so. With 3.1.1, a message shows whether it takes the topic as a shared one."""
+        if client.shares is not None:
+            return client.shares
+        self._probed.clear()
+        if await client.subscribe_confirmed(f"$share/{self._group}/{self._probe_topic}", qos=0) is not None:
+            return False
+        await client.publish(self._probe_topic, b"probe", qos=0)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PROBE_S):
+                await self._probed.wait()
+        await client.unsubscribe(f"$share/{self._group}/{self._probe_topic}")
+        return self._probed.is_set()
+
+    async def _follow_claim(self, client: BrokerClient, group: asyncio.TaskGroup) -> None:
+        """Takes the group's claim if it is free, and keeps it in a task of `group`."""
+        await client.must_subscribe(self._claim_topic, qos=0)
+        self._claim.connected(time.monotonic())
+
+        async def keep() -> None:
+            while True:
+                held = self._claim.held
+                if self._claim.is_due(time.monotonic()):
+                    await client.publish(self._claim_topic, self._claim.encode(held=True), qos=0, retain=True)
+                if held != self._claim.held:
+                    self._states_changed.set()
+                await asyncio.sleep(_CLAIM_STEP_S)
+
+        group.create_task(keep())
+        while not self._claim.settled(time.monotonic()):  # noqa: ASYNC110
+            await asyncio.sleep(_CLAIM_STEP_S)
+
+    async def _ask_if_silent(self) -> None:
+        """Asks all nodes for their states if the broker delivers no retained ones."""
+        await asyncio.sleep(_PROBE_S)
+        if not self._registry.online:
+            await self._ask_for_states("")
+
+    async def _ask_for_states(self, node: str) -> None:
+        """Asks a node, or all with an empty `node`, to publish its states again: the broker may keep none."""
+        now_s = time.monotonic()
+        if self._client is None or now_s - self._asked_s.get(node, -math.inf) < _ASK_AGAIN_S:
+            return
+        self._asked_s = {known: at_s for known, at_s in self._asked_s.items() if now_s - at_s < _ASK_AGAIN_S}
+        if len(self._asked_s) >= _MAX_ASKED:
+            return
+        self._asked_s[node] = now_s
+        with contextlib.suppress(aiomqtt.MqttError):
+            await self._client.publish(self._topics.state_request(node), b"", qos=0)
 
     async def _follow_states(self, client: BrokerClient, in_group: bool) -> None:
         while True:
@@ -182,13 +267,15 @@ class MqttServerLink:
             log.info("event=serving")
         self._idle = idle
         if idle is None and not in_group:
-            await client.subscribe(self._evidence, qos=1)
+            await client.must_subscribe(self._evidence, qos=1)
         elif idle is not None and in_group:
             await client.unsubscribe(self._evidence)
         return idle is None
 
     def _idle_reason(self) -> str | None:
         """Why the server should serve no camera; None if it should."""
+        if not self._shared and not self._claim.held:
+            return f"standing by: {_NO_SHARING}, or serve.group is empty, and another server serves"
         reason = None
         for camera_info in self._registry.online.values():
             if (reason := self._misfit(camera_info)) is None:
@@ -202,7 +289,14 @@ class MqttServerLink:
             self._receive_part(node, payload)
             return
         address = self._topics.address_of(topic)
-        if not topic.endswith("/evidence"):
+        if topic == self._claim_topic:
+            held = self._claim.held
+            self._claim.observe(payload, time.monotonic())
+            if held != self._claim.held:
+                self._states_changed.set()
+        elif topic == self._probe_topic:
+            self._probed.set()
+        elif not topic.endswith("/evidence"):
             self._registry.update(address, payload)
             self._states_changed.set()
         elif PREFIX_BYTES <= len(payload) <= MAX_PAYLOAD_BYTES:

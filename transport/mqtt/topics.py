@@ -58,6 +58,18 @@ class Topics:
         node, _, rest = topic[len(self.prefix) + 1 :].partition("/")
         return node if rest.startswith("head/") and rest.count("/") == 2 else None
 
+    def state_request(self, node: str = "") -> str:
+        """Asks a node, or all nodes, to publish its states again."""
+        return f"{self.prefix}/{node}/state/get" if node else f"{self.prefix}/state/get"
+
+    def claim(self, group: str) -> str:
+        """Retained: which server serves, where the broker has no shared subscriptions."""
+        return f"{self.prefix}/server/{group or '-'}/claim"
+
+    def probe(self, server: str) -> str:
+        """A server sends itself one message to find out whether the broker has shared subscriptions."""
+        return f"{self.prefix}/server/{server}/probe"
+
     def budget(self, node: str) -> str:
         return f"{self.prefix}/{node}/budget/set"
 

@@ -7,9 +7,11 @@ import contextlib
 import time
 from collections.abc import Callable
 
-from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection, RTCSessionDescription
+from aiortc import RTCConfiguration, RTCDataChannel, RTCSessionDescription
 from aiortc.exceptions import InvalidStateError
 
+from sagelink.net.connection_steps import failed_handshake
+from sagelink.net.peer_compatibility import compatible_connection
 from sagelink.net.whip import OfferRefused
 from sagelink.transport.webrtc.aiortc_internals import on_packet
 from sagelink.transport.webrtc.ice_diagnosis import diagnose_ice
@@ -40,7 +42,7 @@ class Peer:
     ) -> None:
         """`on_drained` is called when `congested` becomes false again."""
         self._servers = [str(server.urls) for server in configuration.iceServers or ()]
-        self._connection = RTCPeerConnection(configuration)
+        self._connection = compatible_connection(configuration)
         self.fault: str | None = None  # the reason why the connection ended
         self.datagrams = DatagramCounter()
         self._ended = asyncio.Event()
@@ -131,7 +133,9 @@ class Peer:
         if not self._open.is_set() or self._connection.connectionState == "failed":
             local, remote = self._connection.localDescription.sdp, self._connection.remoteDescription.sdp
             self.end("")
-            self.fault = f"no connection: {diagnose_ice(local, remote, self._servers)}"
+            sctp = self._connection.sctp
+            cause = failed_handshake(sctp.transport if sctp else None) or diagnose_ice(local, remote, self._servers)
+            self.fault = f"no connection: {cause}"
         return self.fault is None
 
     async def run(self) -> str:

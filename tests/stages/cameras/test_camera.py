@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.server
+import shutil
 import socket
 import subprocess
 import sys
@@ -31,6 +32,8 @@ from sagelink.stages.cameras.fault_kinds import CameraFault
 from sagelink.stages.cameras.open import connect
 from sagelink.stages.cameras.supervisor import CameraState, CameraTimeouts, FaultKind
 from sagelink.stages.cameras.with_opencv import _OPENING
+from tests.brokers import free_port
+from tests.conftest import skip_or_fail
 from tests.stages.test_sources import write_video
 
 BACKENDS = ("opencv", "pyav")
@@ -593,3 +596,38 @@ async def test_a_broken_section_of_a_stream_is_skipped(tmp_path: Path, http_fold
     assert 30 <= len(frames) + camera.health()["missed"] < 40
     assert camera.skipped >= 2
     assert float(frames[-1].pixels.mean()) > 195
+
+
+@contextmanager
+def one_connection_sender(scheme: str) -> Iterator[str]:
+    """FFmpeg waits for one connection, streams into it, and ends with it. Gives the address."""
+    if shutil.which("ffmpeg") is None:
+        skip_or_fail("ffmpeg", "no ffmpeg")
+    url = f"{scheme}://127.0.0.1:{free_port()}" + "/live/stream" * (scheme == "rtmp")
+    listening = [f"{url}?listen"] if scheme == "tcp" else ["-listen", "1", url]
+    picture = ("-re", "-f", "lavfi", "-i", "testsrc=s=160x120:r=20", "-c:v", "libx264", "-preset", "ultrafast")
+    form = ("-g", "10", "-pix_fmt", "yuv420p", "-f", "flv" if scheme == "rtmp" else "mpegts")
+    sender = subprocess.Popen(["ffmpeg", "-v", "error", *picture, *form, *listening], stderr=subprocess.PIPE)
+    try:
+        yield url
+    finally:
+        sender.kill()
+        sender.communicate()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("scheme", ["http", "tcp", "rtmp"])
+async def test_a_sender_that_accepts_one_connection_only(scheme: str, backend: str) -> None:
+    with one_connection_sender(scheme) as url:
+        async with asyncio.timeout(GUARD_S), aclosing(aiter(Camera(config(url, backend=backend)))) as frames:
+            for _ in range(5):
+                assert (await anext(frames)).pixels.shape == (120, 160, 3)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+async def test_a_camera_that_refuses_rtsp_over_tcp_is_read_over_udp(rtsp_server, backend: str) -> None:
+    url = rtsp_server("--udp").url()
+    async with asyncio.timeout(GUARD_S), aclosing(aiter(Camera(config(url, backend=backend)))) as frames:
+        assert (await anext(frames)).pixels.shape == (120, 160, 3)
+    with pytest.raises(CameraFault):
+        connect(config(url, backend=backend, rtsp_transport="tcp", open_timeout=5))

@@ -7,12 +7,15 @@ import contextlib
 import dataclasses
 import json
 import logging
+import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import aiomqtt
 import numpy as np
 import pytest
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.reasoncodes import ReasonCode
 
 from sagelink.pipeline.config import MqttConfig
 from sagelink.pipeline.errors import SagelinkError
@@ -46,6 +49,11 @@ def edge_link(broker: Broker, **options: object) -> MqttEdgeLink:
 
 def server_link(broker: Broker) -> MqttServerLink:
     return MqttServerLink(broker, TOPICS, "servers")
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -433,3 +441,51 @@ async def test_a_sender_without_the_key_is_refused(
         message = await anext(server.messages())
         assert reason in message.refusal
         assert claimed_seq(message.data) == 5
+
+
+async def test_a_broker_behind_a_websocket() -> None:
+    port = free_port()
+    web = (f"listener {port} lo", "socket_domain ipv4", "protocol websockets")  # wants an interface
+    with Mosquitto("allow_anonymous true", *web) as running:
+        broker = open_broker(f"ws://{running.host}:{port}", MqttConfig(), "url")
+        assert broker.url.endswith("/mqtt")
+        await until(lambda: is_open(port))  # mosquitto opens it last
+        async with server_link(broker) as server, edge_link(broker, must_connect=True) as edge:
+            assert edge._client.tcp_socket.getpeername()[1] == port
+            await until(lambda: "node/door" in server.cameras)
+            assert await edge.send("door", b"evidence" * 1000) is None
+            await server.reply(await anext(server.messages()), b"answer")
+            assert await anext(edge.replies()) == ("door", b"answer")
+
+
+@pytest.mark.parametrize("code", [ReasonCode(PacketTypes.SUBACK, "Not authorized"), 0x80])  # MQTT 5, and 3.1.1
+async def test_a_refused_subscription_is_the_reason_why_a_server_is_not_ready(
+    code: ReasonCode | int, mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    granted = aiomqtt.Client.subscribe
+
+    async def subscribe(client: aiomqtt.Client, topic: str, **options: object) -> object:
+        return [code] if topic.endswith("/evidence") else await granted(client, topic, **options)
+
+    monkeypatch.setattr(aiomqtt.Client, "subscribe", subscribe)
+    with pytest.raises(SagelinkError, match=r"refuses the subscription to .*/evidence.*SUBACK 0x8[07]"):
+        await server_link(broker_of(mosquitto)).__aenter__()
+
+
+async def test_states_that_are_asked_for_are_published_again(mosquitto: Mosquitto) -> None:
+    broker = broker_of(mosquitto)
+    async with edge_link(broker, must_connect=True), aiomqtt.Client(broker.host, broker.port) as eraser:
+        for topic in ("test/node/state", "test/node/door/state"):  # as a broker that retains nothing
+            await eraser.publish(topic, b"", qos=1, retain=True)
+        async with server_link(broker) as server:
+            await until(lambda: server.cameras == {"node/door": CAMERA_INFO})
+
+
+async def test_two_servers_without_a_group_take_turns(mosquitto: Mosquitto) -> None:
+    broker = broker_of(mosquitto)
+    async with MqttServerLink(broker, TOPICS, "") as first:
+        assert first.trouble is None
+        async with MqttServerLink(broker, TOPICS, "") as second:
+            assert "standing by" in second.trouble
+            await first.__aexit__()
+            await until(lambda: second.trouble is None)

@@ -1,0 +1,67 @@
+"""What other WebRTC programs do that aiortc 1.16 and aioice do not expect; the only place that allows for it.
+
+| peer | what it does | without this module |
+|---|---|---|
+| GStreamer's webrtcbin | has an RSA certificate, and needs an ECDHE-RSA suite | no handshake |
+| libdatachannel (OBS) | compares only the last fingerprint of an answer | one connection in four fails |
+| FFmpeg 8 | names a section in BUNDLE that the offer does not have; leaves the priority out of candidates | no answer |
+| some ICE agents | send checks without PRIORITY | KeyError in aioice |
+
+Private attributes used: `RTCPeerConnection.__certificates`, `RTCCertificate._create_ssl_context`,
+`RTCIceTransport._connection` and `aioice.Connection.check_incoming`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from aiortc import RTCCertificate, RTCConfiguration, RTCDtlsFingerprint, RTCIceTransport, RTCPeerConnection
+from OpenSSL import SSL
+
+_SUITES = ("AES128-GCM-SHA256", "CHACHA20-POLY1305", "AES128-SHA", "AES256-SHA")
+_CIPHERS = ":".join(f"ECDHE-{kind}-{suite}" for kind in ("ECDSA", "RSA") for suite in _SUITES)
+_PRIORITY = (110 << 24) + (65535 << 8) + 255  # of a peer-reflexive candidate (RFC 8445, 5.1.2)
+_SHORT_CANDIDATE = re.compile(r"^(a=candidate:\S+ \d+ \S+) (\S+ \d+ typ )", re.MULTILINE)
+
+
+class CompatibleCertificate(RTCCertificate):
+    """Shakes hands also with peers that have an RSA certificate, and shows one fingerprint."""
+
+    def getFingerprints(self) -> list[RTCDtlsFingerprint]:
+        return [fingerprint for fingerprint in super().getFingerprints() if fingerprint.algorithm == "sha-256"]
+
+    def _create_ssl_context(self, srtp_profiles: list[Any]) -> SSL.Context:
+        context = super()._create_ssl_context(srtp_profiles)
+        context.set_cipher_list(_CIPHERS.encode())
+        return context
+
+
+def compatible_connection(configuration: RTCConfiguration) -> RTCPeerConnection:
+    """A new connection for any peer."""
+    connection = RTCPeerConnection(configuration)
+    connection._RTCPeerConnection__certificates = [CompatibleCertificate.generateCertificate()]  # type: ignore[attr-defined]
+    return connection
+
+
+def mended_offer(offer: str) -> str:
+    """The offer with a BUNDLE of its own sections only, and with a priority in each candidate."""
+    mids = set(re.findall(r"^a=mid:(\S+)", offer, re.MULTILINE))
+
+    def bundle(found: re.Match[str]) -> str:
+        return " ".join(["a=group:BUNDLE", *(mid for mid in found[1].split() if mid in mids)])
+
+    offer = re.sub(r"^a=group:BUNDLE([^\r\n]*)", bundle, offer, flags=re.MULTILINE)
+    return _SHORT_CANDIDATE.sub(rf"\g<1> {_PRIORITY} \g<2>", offer)
+
+
+def accept_short_checks(transport: RTCIceTransport) -> None:
+    """Accepts ICE checks without PRIORITY. Call it before the candidates are gathered."""
+    connection = transport._connection
+    check = connection.check_incoming
+
+    def check_incoming(message: Any, addr: tuple[str, int], protocol: Any) -> None:
+        message.attributes.setdefault("PRIORITY", _PRIORITY)
+        check(message, addr, protocol)
+
+    connection.check_incoming = check_incoming  # type: ignore[method-assign]
