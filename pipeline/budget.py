@@ -1,37 +1,85 @@
-"""The hard uplink budget: a ledger that grants bits so that no window exceeds the limit."""
+"""The hard uplink budget: grants bits so that no window exceeds the rate, and no quota is exceeded."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from enum import StrEnum
+from typing import Protocol
 
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.quota import GUARD, Bound, Moment
 
-# A charge leaves the window later than necessary, by this fraction of the window. Bits reach the wire a little after
-# their charge, and clock readings are floating-point numbers; the bound must hold for an observer on the wire as well.
-_GUARD = 0.001
+
+class ChargeKind(StrEnum):
+    """What bits were spent on; `sagelink budget show` lists them by kind."""
+
+    MESSAGE = "message"  # evidence, its framing and acknowledgements included
+    CONNECT = "connect"  # set-up of a connection: handshakes, log-in, announcements
+    REPEAT = "repeat"  # bits that went again
+    UPKEEP = "upkeep"  # keep-alives, acknowledgements, checks, the goodbye
+    REPLY = "reply"  # downlink, where the quotas count it
+    DASHBOARD = "dashboard"  # pages and pictures for viewers
+    OTHERS = "others"  # other programs on the interface
+
+
+class Cover(Protocol):
+    """Bits that a ledger has reserved on disk. What they do not cover is not sent."""
+
+    def left(self, at: Moment) -> int:
+        """Bits that may be charged now without a further reservation."""
+        ...
+
+    def want(self, bits: int) -> None:
+        """Asks for so many bits as soon as possible; returns at once."""
+        ...
+
+    def record(self, at: Moment, bits: int, kind: ChargeKind, camera: str) -> None:
+        """Takes bits that are charged, whether it has them or not."""
+        ...
+
+
+def elapsed_only(now_s: float) -> Moment:
+    """The Moment of a run whose budget time is the wall time too, such as a simulation that begins in 1970."""
+    return Moment(now_s, now_s)
 
 
 class UplinkBudget:
-    """In every half-open window of `window_s` seconds, wherever it starts, at most rate x window bits are charged.
+    """In every half-open window of `window_s` seconds, wherever it starts, at most rate x window bits are charged; and
+    every further limit in `bounds` holds too. The allowance is the least of all.
 
     The rate may change during a run. The bound of a window is then the limit at its last charge: a higher limit counts
     at once; after a lower one nothing is granted until the bits in the window, earlier charges included, are below it.
 
-    A pure ledger: no clock, no I/O, amortised O(1) per call. It is not a token bucket, which would let twice the limit
+    Pure: no clock, no I/O, amortised O(1) per call. It is not a token bucket, which would let twice the limit
     pass in one window. Times are seconds on any clock that never runs backwards; a time before the latest one counts as
-    the latest one. With `rate_bps=None` every charge is granted and still counted.
+    the latest one. With `rate_bps=None` and no bounds every charge is granted and still counted.
     """
 
-    def __init__(self, rate_bps: float | None, window_s: float) -> None:
-        """Raises UsageError if the rate or the window is not above zero."""
+    def __init__(
+        self,
+        rate_bps: float | None,
+        window_s: float,
+        bounds: Sequence[Bound] = (),
+        moment: Callable[[float], Moment] = elapsed_only,
+    ) -> None:
+        """`bounds`: quotas and other limits. `moment`: the clocks of the bounds at a budget time. Raises UsageError if
+        the rate or the window is not above zero."""
         if not 0 < window_s < float("inf"):
             raise UsageError(f"budget window is {window_s} s; accepted: above 0")
         self.window_s = window_s
+        self.bounds = list(bounds)
+        self.moment = moment
+        self.cover: Cover | None = None
+        self.share = 1.0
         self.rate_bps: float | None = None
         self.limit_bits: int | None = None
         self.change_rate(rate_bps)
         self.total_bits = 0
         self.peak_window_bits = 0
+        self.reserved_bits = 0
+        self.reply_bits = 0  # provision for the reply to one message, where the quotas count the downlink too
+        self.expected_bits = 0  # of replies that have not arrived
         self.now_s = float("-inf")  # latest time given
         self._charges: deque[tuple[float, int]] = deque()
         self._window_bits = 0
@@ -45,30 +93,117 @@ class UplinkBudget:
                 f"budget of {rate_bps} bit/s over {self.window_s} s is too large; accepted: unlimited for no limit"
             )
         self.rate_bps = rate_bps
-        self.limit_bits = None if rate_bps is None else int(rate_bps * self.window_s + 1e-6)
+        self.limit_bits = None if rate_bps is None else int(self.share * rate_bps * self.window_s + 1e-6)
+
+    def change_share(self, share: float) -> None:
+        """Sets the part of the rate, 0..1, that this process may use for all later charges."""
+        self.share = share
+        self.change_rate(self.rate_bps)
 
     def window_bits(self, now_s: float) -> int:
         """Bits charged in the window that ends now."""
         self.now_s = max(self.now_s, now_s)
-        expired = self.now_s - self.window_s * (1 + _GUARD)
+        expired = self.now_s - self.window_s * (1 + GUARD)
         while self._charges and self._charges[0][0] <= expired:
             self._window_bits -= self._charges.popleft()[1]
         return self._window_bits
 
     def allowance(self, now_s: float) -> int | None:
         """Bits that may be charged now; None without a limit."""
-        spent = self.window_bits(now_s)
-        return None if self.limit_bits is None else max(0, self.limit_bits - spent)
+        return least(self.rate_allowance(now_s), self.bound_allowance(now_s))
 
-    def charge(self, now_s: float, bits: int) -> bool:
-        """Charges bits that are about to be sent. Returns False, and charges nothing, if they exceed the allowance."""
+    def rate_allowance(self, now_s: float) -> int | None:
+        """Bits that the rate alone grants now."""
+        spent = self.window_bits(now_s)
+        return None if self.limit_bits is None else max(0, self.limit_bits - spent - self.reserved_bits)
+
+    def bound_allowance(self, now_s: float) -> int | None:
+        """Bits that the quotas and other bounds alone grant now; the reply to a message is provided for."""
+        self.window_bits(now_s)
+        at = self.moment(self.now_s)
+        granted = least(*(bound.allowance(at) for bound in self.bounds))
+        return None if granted is None else max(0, granted - self._set_aside_bits - self.reply_bits)
+
+    @property
+    def largest_bits(self) -> int | None:
+        """Bits of the largest message that the limits ever grant; None without a limit."""
+        return least(self.limit_bits, *(bound.limit_bits for bound in self.bounds))
+
+    def charge(self, now_s: float, bits: int, kind: ChargeKind = ChargeKind.MESSAGE, camera: str = "") -> bool:
+        """Charges bits that are about to be sent. Returns False, and charges nothing, if they exceed the allowance or
+        what the ledger has reserved on disk (`cover`); the ledger then reserves more, so that a later try succeeds."""
+        if not self._grants(now_s, bits):
+            return False
+        self._count(bits, kind, camera)
+        self._charges.append((self.now_s, bits))
+        self._window_bits += bits
+        self.total_bits += bits
+        self.peak_window_bits = max(self.peak_window_bits, self._window_bits)
+        if kind is ChargeKind.MESSAGE:
+            self.expected_bits += self.reply_bits
+        return True
+
+    def charge_quotas(self, now_s: float, bits: int, kind: ChargeKind, camera: str = "") -> None:
+        """Counts bits against the quotas only. They are on the wire already and cannot be refused: replies, or other
+        programs."""
+        self.window_bits(now_s)
+        self._count(bits, kind, camera)
+
+    def end_reply(self) -> None:
+        """Gives the provision for one reply back: it has arrived, or cannot arrive any more."""
+        self.expected_bits = max(0, self.expected_bits - self.reply_bits)
+
+    def reserve(self, now_s: float, bits: int) -> bool:
+        """Sets bits aside that may have to be sent at any time until `release`, such as repeats. They leave the
+        allowance, and are spent only when they are charged: release them and charge them at once. Returns False, and
+        reserves nothing, if they exceed the allowance."""
+        if not self._grants(now_s, bits):
+            return False
+        self.reserved_bits += bits
+        return True
+
+    def release(self, bits: int) -> None:
+        """Gives reserved bits back; a charge of as many at the same time is then granted."""
+        self.reserved_bits = max(0, self.reserved_bits - bits)
+
+    @property
+    def _set_aside_bits(self) -> int:
+        return self.reserved_bits + self.expected_bits
+
+    def _grants(self, now_s: float, bits: int) -> bool:
         if bits < 0:
             raise ValueError(f"cannot charge {bits} bits")
         allowance = self.allowance(now_s)
         if allowance is not None and bits > allowance:
             return False
-        self._charges.append((self.now_s, bits))
-        self._window_bits += bits
-        self.total_bits += bits
-        self.peak_window_bits = max(self.peak_window_bits, self._window_bits)
-        return True
+        if self.cover is None:
+            return True
+        needed_bits = bits + self._set_aside_bits + self.reply_bits
+        covered = needed_bits <= self.cover.left(self.moment(self.now_s))
+        if not covered:
+            self.cover.want(needed_bits)
+        return covered
+
+    def _count(self, bits: int, kind: ChargeKind, camera: str) -> None:
+        at = self.moment(self.now_s)
+        for bound in self.bounds:
+            bound.add(at, bits)
+        if self.cover is not None:
+            self.cover.record(at, bits, kind, camera)
+
+    def restore(self, charges: Iterable[tuple[float, int]]) -> None:
+        """Adds charges, (time, bits), of an earlier process: they count in the window, whatever the limit is, and not
+        in `total_bits` or `peak_window_bits`. Their times may be before all others."""
+        self._charges = deque(sorted([*self._charges, *charges]))
+        self._window_bits = sum(bits for _, bits in self._charges)
+        self.window_bits(self.now_s)
+
+    def recent_charges(self) -> list[tuple[float, int]]:
+        """(time, bits) of the charges in the window."""
+        return list(self._charges)
+
+
+def least(*allowances: int | None) -> int | None:
+    """The least of several allowances; None, without a limit, counts as more than all others."""
+    limited = [allowance for allowance in allowances if allowance is not None]
+    return min(limited, default=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sagelink.pipeline.budget import UplinkBudget
+from sagelink.pipeline.budget import ChargeKind, UplinkBudget, least
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,8 @@ class CameraAccount:
       idle falls back to its share as its charges leave the window.
     """
 
-    def __init__(self, shared: UplinkBudget, share: CameraShare) -> None:
+    def __init__(self, name: str, shared: UplinkBudget, share: CameraShare) -> None:
+        self.name = name
         self.share = share
         self.own = UplinkBudget(None, shared.window_s)  # this camera's charges
         self._shared = shared
@@ -39,7 +40,8 @@ class CameraAccount:
 
     @property
     def limit_bits(self) -> int | None:
-        return self._shared.limit_bits
+        """Bits of the largest message that the limits ever grant; None without a limit."""
+        return self._shared.largest_bits
 
     def window_bits(self, now_s: float) -> int:
         """Bits of all cameras in the shared window that ends now."""
@@ -51,7 +53,11 @@ class CameraAccount:
 
     def allowance(self, now_s: float) -> int | None:
         """Bits that this camera may charge now; None without a limit."""
-        left, limit = self._shared.allowance(now_s), self._shared.limit_bits
+        return least(self._rate_allowance(now_s), self._shared.bound_allowance(now_s))
+
+    def _rate_allowance(self, now_s: float) -> int | None:
+        """This camera's part of what the rate grants. Quotas are not divided: the first camera takes what is left."""
+        left, limit = self._shared.rate_allowance(now_s), self._shared.limit_bits
         if left is None or limit is None:
             return None
         now_s = self._shared.now_s
@@ -69,11 +75,13 @@ class CameraAccount:
         return max(0, by_weight, by_minimum)
 
     def charge(self, now_s: float, bits: int) -> bool:
-        """Charges bits that are about to be sent. Returns False, and charges nothing, if they exceed the allowance."""
+        """Charges a message that is about to be sent. Returns False, and charges nothing, if it exceeds the allowance,
+        or what the ledger has reserved on disk."""
         allowance = self.allowance(now_s)
         if allowance is not None and bits > allowance:
             return False
-        return self._shared.charge(now_s, bits) and self.own.charge(now_s, bits)
+        charged = self._shared.charge(now_s, bits, ChargeKind.MESSAGE, self.name)
+        return charged and self.own.charge(now_s, bits)
 
     def _unspent(self, share: float, limit: int, now_s: float) -> int:
         return max(0, int(share * limit) - self.own.window_bits(now_s))
@@ -81,7 +89,7 @@ class CameraAccount:
 
 def open_accounts(shared: UplinkBudget, shares: Mapping[str, CameraShare]) -> dict[str, CameraAccount]:
     """One account per camera, by name, all on the same budget."""
-    accounts = {name: CameraAccount(shared, share) for name, share in shares.items()}
+    accounts = {name: CameraAccount(name, shared, share) for name, share in shares.items()}
     for account in accounts.values():
         account._others = [other for other in accounts.values() if other is not account]
     return accounts
