@@ -38,6 +38,10 @@ class Cover(Protocol):
         """Takes bits that are charged, whether it has them or not."""
         ...
 
+    def set_aside(self, bits: int) -> None:
+        """Takes bits out of what is left without spending them; negative bits give them back."""
+        ...
+
 
 def elapsed_only(now_s: float) -> Moment:
     """The Moment of a run whose budget time is the wall time too, such as a simulation that begins in 1970."""
@@ -79,7 +83,6 @@ class UplinkBudget:
         self.peak_window_bits = 0
         self.reserved_bits = 0
         self.reply_bits = 0  # provision for the reply to one message, where the quotas count the downlink too
-        self.expected_bits = 0  # of replies that have not arrived
         self.now_s = float("-inf")  # latest time given
         self._charges: deque[tuple[float, int]] = deque()
         self._window_bits = 0
@@ -122,7 +125,7 @@ class UplinkBudget:
         self.window_bits(now_s)
         at = self.moment(self.now_s)
         granted = least(*(bound.allowance(at) for bound in self.bounds))
-        return None if granted is None else max(0, granted - self._set_aside_bits - self.reply_bits)
+        return None if granted is None else max(0, granted - self.reply_bits)
 
     @property
     def largest_bits(self) -> int | None:
@@ -140,7 +143,7 @@ class UplinkBudget:
         self.total_bits += bits
         self.peak_window_bits = max(self.peak_window_bits, self._window_bits)
         if kind is ChargeKind.MESSAGE:
-            self.expected_bits += self.reply_bits
+            self._set_aside(self.reply_bits)
         return True
 
     def charge_quotas(self, now_s: float, bits: int, kind: ChargeKind, camera: str = "") -> None:
@@ -151,7 +154,7 @@ class UplinkBudget:
 
     def end_reply(self) -> None:
         """Gives the provision for one reply back: it has arrived, or cannot arrive any more."""
-        self.expected_bits = max(0, self.expected_bits - self.reply_bits)
+        self._set_aside(-self.reply_bits)
 
     def reserve(self, now_s: float, bits: int) -> bool:
         """Sets bits aside that may have to be sent at any time until `release`, such as repeats. They leave the
@@ -160,15 +163,20 @@ class UplinkBudget:
         if not self._grants(now_s, bits):
             return False
         self.reserved_bits += bits
+        self._set_aside(bits)
         return True
 
     def release(self, bits: int) -> None:
         """Gives reserved bits back; a charge of as many at the same time is then granted."""
-        self.reserved_bits = max(0, self.reserved_bits - bits)
+        bits = min(bits, self.reserved_bits)
+        self.reserved_bits -= bits
+        self._set_aside(-bits)
 
-    @property
-    def _set_aside_bits(self) -> int:
-        return self.reserved_bits + self.expected_bits
+    def _set_aside(self, bits: int) -> None:
+        for bound in self.bounds:
+            bound.set_aside(bits)
+        if self.cover is not None:
+            self.cover.set_aside(bits)
 
     def _grants(self, now_s: float, bits: int) -> bool:
         if bits < 0:
@@ -178,10 +186,9 @@ class UplinkBudget:
             return False
         if self.cover is None:
             return True
-        needed_bits = bits + self._set_aside_bits + self.reply_bits
-        covered = needed_bits <= self.cover.left(self.moment(self.now_s))
+        covered = bits + self.reply_bits <= self.cover.left(self.moment(self.now_s))
         if not covered:
-            self.cover.want(needed_bits)
+            self.cover.want(bits + self.reply_bits)
         return covered
 
     def _count(self, bits: int, kind: ChargeKind, camera: str) -> None:

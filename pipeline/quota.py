@@ -59,6 +59,10 @@ class Bound(Protocol):
         """Counts bits, whatever the allowance is."""
         ...
 
+    def set_aside(self, bits: int) -> None:
+        """Takes bits out of the allowance without counting them; negative bits give them back."""
+        ...
+
 
 class CalendarCount:
     """A Bound: the bits of the calendar period that now is. A clock that steps back stays in the latest period."""
@@ -66,13 +70,11 @@ class CalendarCount:
     def __init__(self, quota: Quota) -> None:
         assert quota.calendar is not None
         self.quota = quota
+        self.limit_bits: int | None = quota.limit_bits
         self.start_s = self.end_s = float("-inf")  # of the period, since 1970
         self._calendar = quota.calendar
         self._used_bits = 0
-
-    @property
-    def limit_bits(self) -> int:
-        return self.quota.limit_bits
+        self._aside_bits = 0
 
     def used_bits(self, at: Moment) -> int:
         if at.wall_s >= self.end_s:
@@ -81,11 +83,14 @@ class CalendarCount:
         return self._used_bits
 
     def allowance(self, at: Moment) -> int:
-        return max(0, self.quota.limit_bits - self.used_bits(at))
+        return max(0, self.quota.limit_bits - self.used_bits(at) - self._aside_bits)
 
     def add(self, at: Moment, bits: int) -> None:
         self.used_bits(at)
         self._used_bits += bits
+
+    def set_aside(self, bits: int) -> None:
+        self._aside_bits += bits
 
     def restore(self, at: Moment, used_bits: int) -> None:
         """Replaces the count of the period of `at`."""
@@ -99,15 +104,13 @@ class RollingCount:
     def __init__(self, quota: Quota) -> None:
         assert quota.calendar is None
         self.quota = quota
+        self.limit_bits: int | None = quota.limit_bits
         self._now_s = float("-inf")
         self._slots: deque[tuple[float, int]] = deque()  # time of the last charge, and bits
         self._slot_began_s = float("-inf")
         self._used_bits = 0
         self._others_bits = 0  # that stay in the window until `restore` says otherwise
-
-    @property
-    def limit_bits(self) -> int:
-        return self.quota.limit_bits
+        self._aside_bits = 0
 
     def used_bits(self, at: Moment) -> int:
         self._now_s = max(self._now_s, at.elapsed_s)
@@ -117,7 +120,7 @@ class RollingCount:
         return self._used_bits + self._others_bits
 
     def allowance(self, at: Moment) -> int:
-        return max(0, self.quota.limit_bits - self.used_bits(at))
+        return max(0, self.quota.limit_bits - self.used_bits(at) - self._aside_bits)
 
     def add(self, at: Moment, bits: int) -> None:
         self.used_bits(at)
@@ -127,6 +130,9 @@ class RollingCount:
             self._slot_began_s = self._now_s
             self._slots.append((self._now_s, bits))
         self._used_bits += bits
+
+    def set_aside(self, bits: int) -> None:
+        self._aside_bits += bits
 
     def restore(self, at: Moment, charges: Iterable[tuple[float, int]], others_bits: int = 0) -> None:
         """Replaces all charges. `charges`: (time, bits) on the elapsed clock, in any order. `others_bits` count until
@@ -159,3 +165,6 @@ class ClosedUntil:
 
     def add(self, at: Moment, bits: int) -> None:
         """Counts nothing."""
+
+    def set_aside(self, bits: int) -> None:
+        """Takes nothing out of no limit."""
