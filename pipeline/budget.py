@@ -21,6 +21,7 @@ class ChargeKind(StrEnum):
     REPLY = "reply"  # downlink, where the quotas count it
     DASHBOARD = "dashboard"  # pages and pictures for viewers
     OTHERS = "others"  # other programs on the interface
+    LOST = "lost"  # reserved by a process that died: it counts as spent
 
 
 class Cover(Protocol):
