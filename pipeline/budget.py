@@ -77,6 +77,7 @@ class UplinkBudget:
         self.moment = moment
         self.cover: Cover | None = None
         self.share = 1.0
+        self.claimed_s = float("-inf")  # when a camera last had something to send
         self.rate_bps: float | None = None
         self.limit_bits: int | None = None
         self.change_rate(rate_bps)
@@ -103,6 +104,10 @@ class UplinkBudget:
         """Sets the part of the rate, 0..1, that this process may use for all later charges."""
         self.share = share
         self.change_rate(self.rate_bps)
+
+    def claim(self, now_s: float) -> None:
+        """Notes that there is something to send: processes that share the rate divide it among those that claim."""
+        self.claimed_s = max(self.claimed_s, now_s)
 
     def window_bits(self, now_s: float) -> int:
         """Bits charged in the window that ends now."""
@@ -179,18 +184,23 @@ class UplinkBudget:
         if self.cover is not None:
             self.cover.set_aside(bits)
 
+    def is_covered(self, now_s: float, bits: int) -> bool:
+        """Whether a charge of so many bits is reserved on disk; if not, asks the ledger for them."""
+        if self.cover is None:
+            return True
+        self.window_bits(now_s)
+        covered = bits + self.reply_bits <= self.cover.left(self.moment(self.now_s))
+        if not covered:
+            self.cover.want(bits + self.reply_bits)
+        return covered
+
     def _grants(self, now_s: float, bits: int) -> bool:
         if bits < 0:
             raise ValueError(f"cannot charge {bits} bits")
         allowance = self.allowance(now_s)
         if allowance is not None and bits > allowance:
             return False
-        if self.cover is None:
-            return True
-        covered = bits + self.reply_bits <= self.cover.left(self.moment(self.now_s))
-        if not covered:
-            self.cover.want(bits + self.reply_bits)
-        return covered
+        return self.is_covered(now_s, bits)
 
     def _count(self, bits: int, kind: ChargeKind, camera: str) -> None:
         at = self.moment(self.now_s)

@@ -50,6 +50,7 @@ class CameraAccount:
     def claim(self, now_s: float) -> None:
         """Reserves this camera's share against the others for one window: it has a frame to send."""
         self._claimed_s = max(self._claimed_s, now_s)
+        self._shared.claim(now_s)
 
     def allowance(self, now_s: float) -> int | None:
         """Bits that this camera may charge now; None without a limit."""
@@ -73,6 +74,10 @@ class CameraAccount:
             int(self.share.min_share * limit) - self.own.window_bits(now_s),
         )
         return max(0, by_weight, by_minimum)
+
+    def is_covered(self, now_s: float, bits: int) -> bool:
+        """See `UplinkBudget.is_covered`."""
+        return self._shared.is_covered(now_s, bits)
 
     def charge(self, now_s: float, bits: int) -> bool:
         """Charges a message that is about to be sent. Returns False, and charges nothing, if it exceeds the allowance,

@@ -90,6 +90,12 @@ class LedgerFile:
                 self._base.execute("PRAGMA wal_checkpoint(PASSIVE)")
         return grants
 
+    def look(self, scope: Scope) -> tuple[list[Stake], bool]:
+        """The stakes of other living processes, and whether there is one of a dead process. Writes nothing."""
+        with explained(self.path):
+            _, living, dead = self._stakes(scope)
+            return living, bool(dead)
+
     def close(self, spent: Mapping[str, Spending]) -> None:
         """Settles what was spent, gives the reservations back, and leaves. Raises SagelinkError."""
         try:
@@ -149,7 +155,7 @@ class LedgerFile:
         reserved = sum(stake.hold_bits for stake in others)
         counts = {quota.name: count(self._base, scope.name, quota, reserved, at) for quota in scope.quotas}
         rooms = [quota.limit_bits - counts[quota.name].used_bits - reserved for quota in scope.quotas]
-        hold_bits = max(request.hold_bits, min([request.wanted_bits, *rooms]))
+        hold_bits = max(request.hold_bits, min([request.wanted_bits, *rooms]))  # a reservation never shrinks
         write_stake(
             self._base,
             scope.name,

@@ -11,6 +11,7 @@ from sagelink.pipeline.calendar_periods import Calendar
 from sagelink.pipeline.errors import UsageError
 
 GUARD = 0.001  # a charge leaves a rolling window later than necessary, by this fraction of the window
+EARLIEST_WALL_S = 1_767_225_600  # 2026: a clock that shows less was never set; such machines begin in 1970
 _SLOTS = 200  # charges of a rolling quota that lie within a 200th of its window leave it together, with the last one
 
 
@@ -162,6 +163,22 @@ class ClosedUntil:
 
     def allowance(self, at: Moment) -> int | None:
         return 0 if at.elapsed_s < self._opens_s else None
+
+    def add(self, at: Moment, bits: int) -> None:
+        """Counts nothing."""
+
+    def set_aside(self, bits: int) -> None:
+        """Takes nothing out of no limit."""
+
+
+class ClosedWithoutClock:
+    """A Bound that grants nothing while the machine's clock is not set: the period of the calendar is not known."""
+
+    def __init__(self) -> None:
+        self.limit_bits: int | None = None
+
+    def allowance(self, at: Moment) -> int | None:
+        return 0 if at.wall_s < EARLIEST_WALL_S else None
 
     def add(self, at: Moment, bits: int) -> None:
         """Counts nothing."""
