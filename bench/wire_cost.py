@@ -3,8 +3,8 @@
     python -m bench.wire_cost [--transports mqtt mqtts webrtc] [--rates 16 64 256] [--loss 0 5 10 20] [--seconds 60]
         [--window 1] [--outage 10-15 ...] [--restart 12 ...] [--cameras 1] [--key-bits 2048] [--jobs 2]
 
-Link, budget and broker are those of a live run. Each message has as many random bytes as the allowance covers (1 to 12
-kB, less where a window is small); the server replies with 66 bytes. Every packet that leaves the edge's interface is
+Link, budget and broker are those of a live run. Each message has as many random bytes as the allowance covers (4 to 12
+kB; from a quarter of the window on); the server replies with 66 bytes. Every packet that leaves the edge's interface is
 captured with its time (`bench.capture`). The cable has 40 ms of delay and the given loss in either direction, and at
 `--outage` nothing passes. At `--restart` the broker is killed and started again. Columns:
 
@@ -44,6 +44,7 @@ from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import MqttConfig, WebRtcConfig
 from sagelink.pipeline.errors import SagelinkError
 from sagelink.pipeline.tasks import run_loop
+from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.transport.link import CameraInfo, EdgeLink, ServerLink
 from sagelink.transport.mqtt.address import open_broker
 from sagelink.transport.mqtt.edge import MqttEdgeLink
@@ -52,9 +53,8 @@ from sagelink.transport.mqtt.topics import Topics
 from sagelink.transport.webrtc.address import ENV_TOKEN, SignallingEndpoint, open_signalling_endpoint
 from sagelink.transport.webrtc.edge import WebRtcEdgeLink
 from sagelink.transport.webrtc.server import WebRtcServerLink
-from sagelink.transport.wire_cost import ChargeOverhead
 
-_MIN_BYTES, _MAX_BYTES = 1000, 12_000  # of a message
+_MIN_BYTES, _MAX_BYTES = 4000, 12_000  # of a message; the least is less where a window is small
 _SERVER_STARTS_S = 5.0
 _DELAY_S = 0.04
 _LAST_PACKETS_S = 1.5
@@ -120,7 +120,7 @@ def measure(scenario: Scenario, number: int = 0) -> WireCostResult:
         certificates = None
         if scenario.transport == "mqtts":
             certificates = make_certificates(folder, SERVER, scenario.key_bits, 3)
-        broker = _start_broker(cable, scenario, certificates)
+        broker = _start_broker(cable, scenario, certificates) if scenario.transport != "webrtc" else None
         received = folder / "received"
         _run_role(cable, "server", scenario, certificates, received)
         time.sleep(_SERVER_STARTS_S)
@@ -131,6 +131,7 @@ def measure(scenario: Scenario, number: int = 0) -> WireCostResult:
         began_s = time.monotonic()
         for restart_s in scenario.restarts:
             time.sleep(max(0.0, began_s + restart_s - time.monotonic()))
+            assert broker is not None
             broker.kill()
             broker.wait()
             broker = _start_broker(cable, scenario, certificates)
@@ -194,16 +195,16 @@ def _server_link(transport: str) -> ServerLink:
     return MqttServerLink(open_broker(f"mqtt://{SERVER}:{port}", MqttConfig(), "server"), Topics("bench"), "servers")
 
 
-def _edge_link(transport: str, cameras: int, certificates: Sequence[Path], charge_overhead: ChargeOverhead) -> EdgeLink:
+def _edge_link(transport: str, cameras: int, certificates: Sequence[Path], ledger: WireLedger) -> EdgeLink:
     camera_info, names = CameraInfo(14, 16, "0" * 16, 1.0), [f"camera{number}" for number in range(cameras)]
     if transport == "webrtc":
-        return WebRtcEdgeLink(_signalling_endpoint(), "edge", names, camera_info, charge_overhead=charge_overhead)
+        return WebRtcEdgeLink(_signalling_endpoint(), "edge", names, camera_info, wire_ledger=ledger)
     config = MqttConfig(keepalive="10s")
     if certificates:
         ca, certificate, key = certificates
         config = config.model_copy(update={"ca": ca, "certificate": certificate, "key": key})
     broker = open_broker(f"{transport}://{SERVER}:{PORT}", config, "server")
-    return MqttEdgeLink(broker, Topics("bench"), "edge", names, camera_info, charge_overhead=charge_overhead)
+    return MqttEdgeLink(broker, Topics("bench"), "edge", names, camera_info, wire_ledger=ledger)
 
 
 def _signalling_endpoint() -> SignallingEndpoint:
@@ -223,13 +224,11 @@ async def _run_server(transport: str, file: Path) -> None:
 async def _run_edge(scenario: Scenario, certificates: Sequence[Path]) -> None:
     """Prints the charged bits and the bits of the ledger's fullest window."""
     budget = UplinkBudget(scenario.rate_bps, scenario.window_s)
+    ledger = WireLedger(budget, time.monotonic)
     error = ""
 
-    def charge_overhead(bits: int) -> bool:
-        return budget.charge(time.monotonic(), bits)
-
     try:
-        async with _edge_link(scenario.transport, scenario.cameras, certificates, charge_overhead) as link:
+        async with _edge_link(scenario.transport, scenario.cameras, certificates, ledger) as link:
             reading = asyncio.create_task(_read_replies(link))
             await _send(link, budget, scenario)
             reading.cancel()
