@@ -19,14 +19,14 @@ from sagelink.monitor.freshness import LinkWatch
 from sagelink.monitor.live_stats import LiveStats
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.camera_accounts import CameraAccount, CameraShare, open_accounts
-from sagelink.pipeline.clock import BudgetClock, MonotonicClock, StreamClock
+from sagelink.pipeline.clock import MonotonicClock, StreamClock
 from sagelink.pipeline.config import Config
-from sagelink.pipeline.connection_overhead import OverheadLog
 from sagelink.pipeline.descriptors import raise_descriptor_limit
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.graph import Graph
 from sagelink.pipeline.tasks import background, first_error, on_signals, run_loop, signals_ignored
 from sagelink.pipeline.types import Drop, Verdict
+from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.stages.run_control import Control
 
 if TYPE_CHECKING:
@@ -132,11 +132,14 @@ class Run:
             models.server.grid.units,
             0.0 if head is None else head.card.overlap,
         )
-        self._overhead = OverheadLog(self.budget, recorded=config.output.record is not None)
+        self._clock = MonotonicClock() if self.live else StreamClock()
+        self._wire_ledger = WireLedger(
+            self.budget, self._clock.elapsed_s, self.accounts, recorded=config.output.record is not None
+        )
         self._outputs = outputs
         self._script = script
         if script is not None:
-            script.budget = self.budget
+            script.budget, script.accounts = self.budget, self.accounts
         self._link_watch = LinkWatch()
         self._interrupted = False
 
@@ -191,7 +194,7 @@ class Run:
         monitor = self._monitor(tell)
         try:
             outputs.begin()
-            for sink in open_output_sinks(self.config, self.models, outputs.videos, self.live, self._overhead):
+            for sink in open_output_sinks(self.config, self.models, outputs.videos, self.live, self._wire_ledger):
                 sinks.append(sink)
             if watch is not None:
                 sinks.append(VerdictCallback(watch))
@@ -238,11 +241,10 @@ class Run:
         """Runs the graph; frames that are still inside when it ends get their verdict from the edge answer."""
         from sagelink.app.edge_graph import edge_graph, verdict_on
 
-        clock: BudgetClock = MonotonicClock() if self.live else StreamClock()
         graph: Graph | None = None
         try:
-            async with self._link(clock, monitor.count_recovered) as link:
-                graph = edge_graph(self._parts(recorder, link, clock))
+            async with self._link(monitor.count_recovered) as link:
+                graph = edge_graph(self._parts(recorder, link))
                 self._stop_on_signals(graph)
                 self._link_watch.follow(link.refusal)
                 async with background(self._link_watch.run()), monitor.serving(graph):
@@ -256,7 +258,7 @@ class Run:
                     with suppress(SagelinkError):  # a sink has failed: closing the recorder raises it again
                         recorder.write(verdict)
 
-    def _parts(self, recorder: Recorder, link: EdgeLink, clock: BudgetClock) -> EdgeParts:
+    def _parts(self, recorder: Recorder, link: EdgeLink) -> EdgeParts:
         from sagelink.app.edge_graph import EdgeParts
 
         return EdgeParts(
@@ -269,18 +271,19 @@ class Run:
             fuse=self._fuse,
             recorder=recorder,
             link=link,
-            clock=clock,
+            clock=self._clock,
             tracked_cameras=self._tracked_cameras,
             script=self._script,
         )
 
-    def _link(self, clock: BudgetClock, on_recovered: Callable[[str], None]) -> AbstractAsyncContextManager[EdgeLink]:
+    def _link(self, on_recovered: Callable[[str], None]) -> AbstractAsyncContextManager[EdgeLink]:
         from sagelink.app.edge_link import edge_link
 
         if self._script is not None:
             return self._script.link
         cameras = [*self.accounts]
-        return edge_link(self.config, self.models, cameras, self._overhead, self.control, clock, on_recovered)
+        wire_ledger = self._wire_ledger if self.live else None  # a replay's budget knows only stream time
+        return edge_link(self.config, self.models, cameras, wire_ledger, self.control, on_recovered)
 
     def _stop_on_signals(self, graph: Graph) -> None:
         """The first Ctrl-C, SIGTERM or SIGHUP lets the frames inside get through; the second cuts them off."""

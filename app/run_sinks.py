@@ -8,7 +8,7 @@ from pathlib import Path
 from sagelink.app.recorded_config import to_record
 from sagelink.models.pair import Pair
 from sagelink.pipeline.config import Config
-from sagelink.pipeline.connection_overhead import OverheadLog
+from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.pipeline.output_files import PICTURES, RESULTS, cannot_open
 from sagelink.pipeline.types import Verdict
 from sagelink.stages.sinks.annotate import AnnotatedVideos, Painter
@@ -20,7 +20,7 @@ from sagelink.stages.sinks.recording_writer import RecordingWriter
 
 
 def open_output_sinks(
-    config: Config, models: Pair, videos: Mapping[str, Path], live: bool, overhead: OverheadLog
+    config: Config, models: Pair, videos: Mapping[str, Path], live: bool, wire_ledger: WireLedger
 ) -> Iterator[Sink]:
     """Yields each sink as soon as it is open, so that the caller can close it when the next one fails.
 
@@ -34,7 +34,7 @@ def open_output_sinks(
             yield _opened(output.out / PICTURES, lambda path: Highlights(path, painter, output.pictures))
     if output.record is not None:
         yield _opened(
-            output.record, lambda path: RecordingWriter(path, *to_record(config), labels, live, overhead.take)
+            output.record, lambda path: RecordingWriter(path, *to_record(config), labels, live, wire_ledger.take)
         )
     if output.annotate is not None:
         yield _opened(output.annotate, lambda path: AnnotatedVideos(videos, painter))

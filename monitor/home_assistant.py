@@ -232,12 +232,12 @@ class _Publisher:
             self._born.clear()
             await self._announce(client)
 
-    def receive(self, topic: str, payload: bytes) -> None:
+    def receive(self, topic: str, payload: bytes, retained: bool) -> None:
         """Takes a message from the broker."""
         if topic in self._births and payload == _BIRTH:
             self._born.set()
         elif topic == self._entities.command:
-            self._control.take_budget(payload)
+            self._control.take_budget(payload, retained, "MQTT, the broker of Home Assistant")
             self.changed.set()  # Home Assistant shows the old value again when this one was refused
 
     async def _publish_states(self, client: BrokerClient) -> None:

@@ -10,14 +10,14 @@ from typing import Protocol
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.quota import GUARD, Bound, Moment
 
+_PACKET_BITS = 24_000  # a connection that has less asks the ledger for more
+
 
 class ChargeKind(StrEnum):
     """What bits were spent on; `sagelink budget show` lists them by kind."""
 
     MESSAGE = "message"  # evidence, its framing and acknowledgements included
-    CONNECT = "connect"  # set-up of a connection: handshakes, log-in, announcements
-    REPEAT = "repeat"  # bits that went again
-    UPKEEP = "upkeep"  # keep-alives, acknowledgements, checks, the goodbye
+    CONNECTION = "connection"  # set-up, keep-alives, acknowledgements, repeats, the goodbye
     REPLY = "reply"  # downlink, where the quotas count it
     DASHBOARD = "dashboard"  # pages and pictures for viewers
     OTHERS = "others"  # other programs on the interface
@@ -39,6 +39,14 @@ class Cover(Protocol):
         """Takes bits that are charged, whether it has them or not."""
         ...
 
+    def hold(self, bits: int) -> None:
+        """The bits recorded last are still to leave."""
+        ...
+
+    def settle(self, at: Moment, bits: int, camera: str) -> None:
+        """Held bits have left now."""
+        ...
+
     def set_aside(self, bits: int) -> None:
         """Takes bits out of what is left without spending them; negative bits give them back."""
         ...
@@ -52,6 +60,9 @@ def elapsed_only(now_s: float) -> Moment:
 class UplinkBudget:
     """In every half-open window of `window_s` seconds, wherever it starts, at most rate x window bits are charged; and
     every further limit in `bounds` holds too. The allowance is the least of all.
+
+    A sender that knows when its bits leave holds its charges until then (`hold`, `settle`), so that the window counts
+    bits when they are on the wire. `charge` keeps room for held bits; `room` is what may be on the wire.
 
     The rate may change during a run. The bound of a window is then the limit at its last charge: a higher limit counts
     at once; after a lower one nothing is granted until the bits in the window, earlier charges included, are below it.
@@ -83,11 +94,12 @@ class UplinkBudget:
         self.change_rate(rate_bps)
         self.total_bits = 0
         self.peak_window_bits = 0
-        self.reserved_bits = 0
         self.reply_bits = 0  # provision for the reply to one message, where the quotas count the downlink too
         self.now_s = float("-inf")  # latest time given
         self._charges: deque[tuple[float, int]] = deque()
         self._window_bits = 0
+        self._held_bits = 0  # charged, still to leave
+        self._reserved_bits = 0
 
     def change_rate(self, rate_bps: float | None) -> None:
         """Sets the rate for all later charges. Raises UsageError if it is not above zero."""
@@ -110,12 +122,8 @@ class UplinkBudget:
         self.claimed_s = max(self.claimed_s, now_s)
 
     def window_bits(self, now_s: float) -> int:
-        """Bits charged in the window that ends now."""
-        self.now_s = max(self.now_s, now_s)
-        expired = self.now_s - self.window_s * (1 + GUARD)
-        while self._charges and self._charges[0][0] <= expired:
-            self._window_bits -= self._charges.popleft()[1]
-        return self._window_bits
+        """Bits charged in the window that ends now, and the held bits."""
+        return self._left_bits(now_s) + self._held_bits
 
     def allowance(self, now_s: float) -> int | None:
         """Bits that may be charged now; None without a limit."""
@@ -124,7 +132,7 @@ class UplinkBudget:
     def rate_allowance(self, now_s: float) -> int | None:
         """Bits that the rate alone grants now."""
         spent = self.window_bits(now_s)
-        return None if self.limit_bits is None else max(0, self.limit_bits - spent - self.reserved_bits)
+        return None if self.limit_bits is None else max(0, self.limit_bits - spent - self._reserved_bits)
 
     def bound_allowance(self, now_s: float) -> int | None:
         """Bits that the quotas and other bounds alone grant now; the reply to a message is provided for."""
@@ -144,39 +152,73 @@ class UplinkBudget:
         if not self._grants(now_s, bits):
             return False
         self._count(bits, kind, camera)
-        self._charges.append((self.now_s, bits))
-        self._window_bits += bits
+        self._add(bits)
         self.total_bits += bits
-        self.peak_window_bits = max(self.peak_window_bits, self._window_bits)
         if kind is ChargeKind.MESSAGE:
             self._set_aside(self.reply_bits)
         return True
 
+    def hold(self, now_s: float, bits: int) -> None:
+        """The bits charged last are still to leave: they count in every window, until `settle` says that they left."""
+        self._left_bits(now_s)
+        self._held_bits += bits
+        if self.cover is not None:
+            self.cover.hold(bits)
+        while bits and self._charges:
+            charged_s, charged = self._charges.pop()
+            taken = min(bits, charged)
+            bits -= taken
+            self._window_bits -= taken
+            if charged > taken:
+                self._charges.append((charged_s, charged - taken))
+
+    def settle(self, now_s: float, bits: int, camera: str = "") -> None:
+        """Held bits have left now; the window counts them from now on."""
+        self._left_bits(now_s)
+        self._held_bits = max(0, self._held_bits - bits)
+        self._add(bits)
+        if self.cover is not None:
+            self.cover.settle(self.moment(self.now_s), bits, camera)
+
+    def charge_sent(self, now_s: float, bits: int) -> None:
+        """Charges bits of a connection that have left, or must leave now: whoever sends them has asked `room` before."""
+        self._left_bits(now_s)
+        self._count(bits, ChargeKind.CONNECTION, "")
+        self._add(bits)
+        self.total_bits += bits
+
     def charge_quotas(self, now_s: float, bits: int, kind: ChargeKind, camera: str = "") -> None:
         """Counts bits against the quotas only. They are on the wire already and cannot be refused: replies, or other
         programs."""
-        self.window_bits(now_s)
+        self._left_bits(now_s)
         self._count(bits, kind, camera)
 
     def end_reply(self) -> None:
         """Gives the provision for one reply back: it has arrived, or cannot arrive any more."""
         self._set_aside(-self.reply_bits)
 
-    def reserve(self, now_s: float, bits: int) -> bool:
-        """Sets bits aside that may have to be sent at any time until `release`, such as repeats. They leave the
-        allowance, and are spent only when they are charged: release them and charge them at once. Returns False, and
-        reserves nothing, if they exceed the allowance."""
-        if not self._grants(now_s, bits):
-            return False
-        self.reserved_bits += bits
-        self._set_aside(bits)
-        return True
+    def room(self, now_s: float) -> int | None:
+        """Bits that may leave now: the limits minus the bits that have left; None without a limit.
 
-    def release(self, bits: int) -> None:
-        """Gives reserved bits back; a charge of as many at the same time is then granted."""
-        bits = min(bits, self.reserved_bits)
-        self.reserved_bits -= bits
-        self._set_aside(-bits)
+        Held and reserved bits do not count: they are what this room is for."""
+        left = self._left_bits(now_s)
+        room = None if self.limit_bits is None else max(0, self.limit_bits - left)
+        at = self.moment(self.now_s)
+        granted = least(*(bound.allowance(at) for bound in self.bounds))
+        kept = self._held_bits + self._reserved_bits
+        room = least(room, None if granted is None else granted + kept)
+        if self.cover is None:
+            return room
+        covered = self.cover.left(at) + kept
+        if covered < _PACKET_BITS and (room is None or covered < room):
+            self.cover.want(_PACKET_BITS)
+        return least(room, covered)
+
+    def reserve(self, bits: int) -> None:
+        """Takes these bits out of every later allowance, in place of those reserved before: what a connection may send
+        without being asked, such as repeats."""
+        self._set_aside(bits - self._reserved_bits)
+        self._reserved_bits = bits
 
     def _set_aside(self, bits: int) -> None:
         for bound in self.bounds:
@@ -209,16 +251,23 @@ class UplinkBudget:
         if self.cover is not None:
             self.cover.record(at, bits, kind, camera)
 
+    def _left_bits(self, now_s: float) -> int:
+        self.now_s = max(self.now_s, now_s)
+        expired = self.now_s - self.window_s * (1 + GUARD)
+        while self._charges and self._charges[0][0] <= expired:
+            self._window_bits -= self._charges.popleft()[1]
+        return self._window_bits
+
+    def _add(self, bits: int) -> None:
+        self._charges.append((self.now_s, bits))
+        self._window_bits += bits
+        self.peak_window_bits = max(self.peak_window_bits, self._window_bits)
+
     def restore(self, charges: Iterable[tuple[float, int]]) -> None:
         """Adds charges, (time, bits), of an earlier process: they count in the window, whatever the limit is, and not
         in `total_bits` or `peak_window_bits`. Their times may be before all others."""
         self._charges = deque(sorted([*self._charges, *charges]))
         self._window_bits = sum(bits for _, bits in self._charges)
-        self.window_bits(self.now_s)
-
-    def recent_charges(self) -> list[tuple[float, int]]:
-        """(time, bits) of the charges in the window."""
-        return list(self._charges)
 
 
 def least(*allowances: int | None) -> int | None:

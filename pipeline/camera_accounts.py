@@ -88,6 +88,18 @@ class CameraAccount:
         charged = self._shared.charge(now_s, bits, ChargeKind.MESSAGE, self.name)
         return charged and self.own.charge(now_s, bits)
 
+    def hold(self, now_s: float, bits: int) -> None:
+        """The bits that this camera charged last are still to leave; see `UplinkBudget.hold`."""
+        self._shared.hold(now_s, bits)
+
+    def settle(self, now_s: float, bits: int) -> None:
+        """Held bits have left now."""
+        self._shared.settle(now_s, bits, self.name)
+
+    def room(self, now_s: float) -> int | None:
+        """Bits that may leave now, of all cameras that share the budget; None without a limit."""
+        return self._shared.room(now_s)
+
     def _unspent(self, share: float, limit: int, now_s: float) -> int:
         return max(0, int(share * limit) - self.own.window_bits(now_s))
 

@@ -108,7 +108,7 @@ class Ledger:
         for name, hold in self._holds.items():
             self._stakes[name], dead = await worker.call(self._file.look, hold.scope)
             due |= dead or self._share_is_due(name, hold, now_s)
-            due |= bool(hold.spending.bits) and now_s - self._settled_s >= _SETTLE_EVERY_S
+            due |= bool(hold.spending().bits) and now_s - self._settled_s >= _SETTLE_EVERY_S
         return due
 
     def _share_is_due(self, name: str, hold: Hold, now_s: float) -> bool:
@@ -177,7 +177,7 @@ class Ledger:
         if self._requests is not None:  # a transaction hangs: what is reserved counts as spent
             worker.close(last=self._file.abandon)
             return
-        spent = {name: hold.spending for name, hold in self._holds.items()}
+        spent = {name: hold.spending() for name, hold in self._holds.items()}
         try:
             await worker.call(self._file.close, spent)
         except SagelinkError as error:

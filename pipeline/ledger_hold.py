@@ -28,7 +28,9 @@ class Hold:
         self._bits = 0
         self._valid_until_s = float("-inf")
         self._aside_bits = 0
-        self.spending = Spending(scope)
+        self._held_bits = 0  # charged and still to leave: they stay reserved on disk until they are settled
+        self._newest: tuple[Moment, int, ChargeKind, str] | None = None  # may still be held
+        self._spending = Spending(scope)
 
     @property
     def block_bits(self) -> int:
@@ -49,7 +51,29 @@ class Hold:
 
     def record(self, at: Moment, bits: int, kind: ChargeKind, camera: str) -> None:
         self._bits -= bits
-        self.spending.add(at, bits, kind, camera, uplink=kind not in _NOT_UPLINK)
+        self._spend_newest()
+        self._newest = at, bits, kind, camera
+
+    def hold(self, bits: int) -> None:
+        self._held_bits += bits
+        if self._newest is not None:
+            at, charged, kind, camera = self._newest
+            self._newest = at, max(0, charged - bits), kind, camera
+
+    def settle(self, at: Moment, bits: int, camera: str) -> None:
+        self._held_bits = max(0, self._held_bits - bits)
+        self._spending.add(at, bits, ChargeKind.MESSAGE, camera)
+
+    def spending(self) -> Spending:
+        """What is to be settled."""
+        self._spend_newest()
+        return self._spending
+
+    def _spend_newest(self) -> None:
+        if self._newest is not None and self._newest[1]:
+            at, bits, kind, camera = self._newest
+            self._spending.add(at, bits, kind, camera, uplink=kind not in _NOT_UPLINK)
+        self._newest = None
 
     def set_aside(self, bits: int) -> None:
         self._aside_bits += bits
@@ -57,11 +81,14 @@ class Hold:
     def take_request(self, at: Moment, share: float, active_until_s: float) -> Request:
         """What the transaction is to settle and to reserve."""
         self._bits = max(0, self._bits)  # bits that could not be refused were not reserved, but are settled now
-        wanted_bits = self._aside_bits + self.missing_bits + self.block_bits if self.missing_bits else self._bits
-        request = Request(self.spending, self._bits, wanted_bits, share, active_until_s)
+        kept_bits = self._bits + self._held_bits
+        wanted_bits = kept_bits
+        if self.missing_bits:
+            wanted_bits = self._held_bits + self._aside_bits + self.missing_bits + self.block_bits
+        request = Request(self.spending(), kept_bits, wanted_bits, share, active_until_s)
         request.spending.forget(at.elapsed_s)
         self.missing_bits = 0
-        self.spending = Spending(self.scope)
+        self._spending = Spending(self.scope)
         return request
 
     def apply(self, grant: Grant, at: Moment, elapsed_offset_s: float) -> None:
@@ -80,11 +107,11 @@ class Hold:
                 count.restore(at, state.charges, state.others_bits)
             else:
                 count.restore(at, state.used_bits + state.others_bits)
-            count.add(at, self.spending.bits)
+            count.add(at, self.spending().bits + self._held_bits)
 
     def put_back(self, request: Request) -> None:
         """The transaction has failed: what was spent is still to be settled, and nothing was reserved."""
-        self.spending.merge(request.spending)
+        self._spending.merge(request.spending)
 
 
 class JointHold:
@@ -103,6 +130,14 @@ class JointHold:
     def record(self, at: Moment, bits: int, kind: ChargeKind, camera: str) -> None:
         for hold in self._holds:
             hold.record(at, bits, kind, camera)
+
+    def hold(self, bits: int) -> None:
+        for hold in self._holds:
+            hold.hold(bits)
+
+    def settle(self, at: Moment, bits: int, camera: str) -> None:
+        for hold in self._holds:
+            hold.settle(at, bits, camera)
 
     def set_aside(self, bits: int) -> None:
         for hold in self._holds:

@@ -20,6 +20,7 @@ from sagelink.pipeline.json_text import to_json
 from sagelink.pipeline.output_files import CONFIG, FRAMES, MESSAGES
 from sagelink.pipeline.private_files import LineFile, open_new, write_new
 from sagelink.pipeline.types import Frame, Verdict
+from sagelink.pipeline.wire_ledger import LedgerEntry
 from sagelink.stages.sinks.jsonl import record
 from sagelink.transport.wire import encode_reply
 
@@ -41,11 +42,11 @@ class RecordingWriter:
         files: Mapping[str, bytes],
         labels: tuple[str, ...],
         live: bool,
-        overhead: Callable[[], Sequence[tuple[float, int]]],
+        ledger_entries: Callable[[], Sequence[LedgerEntry]],
     ) -> None:
         """`folder`: one without a recording. `config_text`: YAML without credentials. `files`: by name, the content of
         the files that the configuration names. `live`: frames are timed by their capture, else by stream time.
-        `overhead` returns the charges (time in s, bits) of the connection itself since its last call.
+        `ledger_entries` returns the connection's own entries in the ledger since its last call.
         """
         write_new(folder / CONFIG, config_text.encode())
         for name, content in files.items():
@@ -59,7 +60,7 @@ class RecordingWriter:
             self._files = stack.pop_all()
         self._offset = 0
         self._live = live
-        self._overhead = overhead
+        self._ledger_entries = ledger_entries
         self._first_ns: int | None = None
         self._videos: dict[str, _Video] = {}
 
@@ -75,7 +76,7 @@ class RecordingWriter:
             "asked_s": verdict.asked_s,
             "sent_s": verdict.sent_s,
             "heard": verdict.provisional.observed_seqs if verdict.provisional else [],
-            "tolls": self._overhead(),
+            "ledger": self._ledger_entries(),
             "message": self._message(verdict.message),
             "reply": encode_reply(verdict.reply).hex() if verdict.reply else None,
             "verdict": record(verdict, self._labels),

@@ -3,10 +3,11 @@
 This is the only module that uses private attributes and error texts of aiomqtt, and of paho below it. pyproject.toml
 therefore pins aiomqtt to 2.5. Used here:
 
-- `aiomqtt.Client._client` (the paho client): its `connect_timeout`, `socket()` and `publish()`;
+- `aiomqtt.Client._client` (the paho client): its `connect_timeout`, `socket()`, `publish()` and `_sock_close()`;
 - `aiomqtt.Client._on_connect`, `_on_publish` and `_on_message`: for the properties of CONNACK, the reason codes of
   PUBACK, and messages that wait in no queue;
 - `aiomqtt.Client._on_socket_register_write`, `_disconnected` and `_loop`: the race described at `BrokerClient`;
+- `paho.Client._create_socket_connection`: its TCP connection, which a gated one may replace;
 - the texts of `MqttError` in `_TIMED_OUT` and `_PEER_GONE`: aiomqtt has no class for either.
 """
 
@@ -16,6 +17,7 @@ import asyncio
 import logging
 import re
 import socket
+import ssl
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -27,9 +29,10 @@ from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from sagelink.transport.gated_tcp import GatedTcp
 from sagelink.transport.mqtt.address import Broker
 
-_CONNECT_S = 3.0  # longest wait for TCP, and for the broker's CONNACK
+CONNECT_S = 3.0  # longest wait for TCP, and for the broker's CONNACK
 _ANSWER_S = 10.0  # longest wait for the broker's answer to any other packet
 _MAX_PENDING_CALLS = 1000  # aiomqtt warns above this number
 _TIMED_OUT = "Operation timed out"
@@ -37,7 +40,7 @@ _PEER_GONE = "[code:128] Unspecified error"
 _CODE = re.compile(r"^\[code:\d+\] ")
 _NOISE = re.compile(r"^\[(Errno -?\d+|SSL: \w+)\] |\(_ssl\.c:\d+\)")
 _DENIED = 0x87
-OnMessage = Callable[[str, bytes], None]  # takes topic and payload
+OnMessage = Callable[[str, bytes, bool], None]  # takes topic, payload, and whether the broker had retained it
 _UNSUPPORTED_PROTOCOL = (1, 132)  # reason codes of MQTT 3.1.1 and of MQTT 5
 # transport.reconnect logs each connection once; aiomqtt and paho would log every message as well.
 _QUIET = logging.getLogger(f"{__name__}.library")
@@ -62,8 +65,12 @@ class BrokerClient(aiomqtt.Client):
         protocol: aiomqtt.ProtocolVersion,
         will: aiomqtt.Will | None,
         on_message: OnMessage,
+        gated: GatedTcp | None = None,
+        connect_s: float = CONNECT_S,
     ) -> None:
-        """`on_message` is called in the event loop with each message that arrives."""
+        """`on_message` is called in the event loop with each message that arrives. `gated`: carries the bytes of the
+        connection, in place of a socket of the library's own. `connect_s`: longest wait for TCP and TLS, and for the
+        broker's CONNACK."""
         v5 = protocol is aiomqtt.ProtocolVersion.V5
         super().__init__(
             broker.host,
@@ -76,30 +83,66 @@ class BrokerClient(aiomqtt.Client):
             will=will,
             clean_session=None if v5 else True,
             clean_start=True if v5 else MQTT_CLEAN_START_FIRST_ONLY,
-            timeout=_CONNECT_S,
+            timeout=connect_s,
             keepalive=broker.keepalive_s,
             tls_context=broker.tls,
-            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)] if gated is None else (),
         )
         self.pending_calls_threshold = _MAX_PENDING_CALLS
-        self._client.connect_timeout = _CONNECT_S
+        self._client.connect_timeout = connect_s
         self.max_packet_bytes: int | None = None  # that the broker accepts; None if its CONNACK names no limit
         self._handle_message = on_message
+        self._gated = gated
+        self._connect_s = connect_s
+        self._carrying: asyncio.Task[None] | None = None  # runs `gated`
         self._acknowledgements: dict[int, asyncio.Future[ReasonCode]] = {}  # by packet identifier
 
     async def __aenter__(self) -> Self:
         """Raises ConnackTimeout, or another MqttError."""
         try:
+            if self._gated is not None:
+                await self._open_gated(self._gated)
             await super().__aenter__()
         except aiomqtt.MqttError as error:
+            await self._end_gated()
             raise ConnackTimeout(str(error)) if str(error) == _TIMED_OUT else error from None
+        except BaseException:
+            await self._end_gated()
+            raise
         self.timeout = _ANSWER_S
         return self
 
+    async def __aexit__(self, *error: Any) -> None:
+        try:
+            await super().__aexit__(*error)
+        finally:
+            await self._end_gated()
+
+    async def _open_gated(self, gated: GatedTcp) -> None:
+        try:
+            library_end = await gated.open(self._connect_s)
+        except OSError as error:
+            raise aiomqtt.MqttError(error.strerror or str(error)) from None
+        self._client._create_socket_connection = lambda: library_end  # type: ignore[method-assign]
+        self._carrying = asyncio.create_task(gated.run())
+
+    async def _end_gated(self) -> None:
+        """Lets the last packets leave; paho has closed its end then."""
+        self._client._sock_close()
+        if self._gated is not None and self._gated.library_end is not None:
+            self._gated.library_end.close()
+        if self._carrying is not None:
+            await self._carrying
+
     @property
-    def tcp_socket(self) -> socket.socket | None:
-        """The TCP socket, for its counters; None while there is none."""
-        return self._client.socket()  # type: ignore[return-value]
+    def ipv6(self) -> bool:
+        return self._gated is not None and self._gated.ipv6
+
+    @property
+    def tls_version(self) -> str | None:
+        """Such as TLSv1.3; None on a connection without TLS."""
+        connection = self._client.socket()
+        return connection.version() if isinstance(connection, ssl.SSLSocket) else None
 
     async def until_disconnected(self) -> None:
         """Raises MqttError when the connection ends."""
@@ -150,7 +193,7 @@ class BrokerClient(aiomqtt.Client):
             topic = message.topic
         except UnicodeDecodeError:
             return
-        self._handle_message(topic, bytes(message.payload))
+        self._handle_message(topic, bytes(message.payload), message.retain)
 
     def _on_socket_register_write(self, client: paho.Client, userdata: object, sock: PahoSocket) -> None:
         def write() -> None:

@@ -54,7 +54,7 @@ class Announcer:
 
     def observe(self, topic: str, payload: bytes) -> None:
         """Takes a state that was published for the node or for one of its cameras."""
-        expected = self._states(online=True).get(topic)
+        expected = self.states(online=True).get(topic)
         if expected is None or payload == expected:
             return
         state = decode_state(payload, topic != self._topics.state(self._node))
@@ -69,19 +69,19 @@ class Announcer:
 
     async def withdraw(self, client: BrokerClient) -> None:
         """Publishes that the node and its cameras are offline. Raises MqttError."""
-        for topic, state in self._states(online=False).items():
+        for topic, state in self.states(online=False).items():
             await client.publish(topic, state, qos=0, retain=True, timeout=_WITHDRAW_S)
 
     async def _publish(self, client: BrokerClient) -> None:
         refusal = None
-        for topic, state in self._states(online=True).items():
+        for topic, state in self.states(online=True).items():
             refusal = await client.publish_confirmed(topic, state, retain=True) or refusal
         if refusal != self._refusal:
             self._refusal = refusal
             if refusal is not None:
                 log.warning("event=announcement_refused reason=%r: servers will refuse the cameras", refusal)
 
-    def _states(self, online: bool) -> dict[str, bytes]:
+    def states(self, online: bool) -> dict[str, bytes]:
         """By topic: of every camera and then of the node, whose last will counts for all its cameras."""
         cameras = {
             self._topics.state(f"{self._node}/{camera}"): encode_state(self._session, online, self._camera_info)

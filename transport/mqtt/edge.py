@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.transport.link import CameraInfo, Undelivered
 from sagelink.transport.message_auth import EXTRA_BYTES, MessageAuth
 from sagelink.transport.mqtt.address import Broker
@@ -26,17 +26,14 @@ from sagelink.transport.mqtt.topics import PREFIX_BYTES, SESSION_BYTES, Topics, 
 from sagelink.transport.mqtt.wire_cost import (
     PUBLISH_ACKS,
     MqttCostModel,
-    counted_bits,
     publish_bytes,
     varint_bytes,
 )
 from sagelink.transport.remote_edge import RemoteEdgeLink
 from sagelink.transport.wire import MAX_MESSAGE_BYTES, MalformedMessage, claimed_seq
-from sagelink.transport.wire_cost import ChargeOverhead
 
 log = logging.getLogger(__name__)
 
-_AUDIT_EVERY_S = 0.25  # between two readings of the kernel's counters
 _EXPIRY_PROPERTY_BYTES = 6  # length of the properties, and the message expiry interval
 
 
@@ -52,15 +49,16 @@ class MqttEdgeLink(RemoteEdgeLink):
         camera_info: CameraInfo,
         *,
         in_flight: int = 2,
-        charge_overhead: ChargeOverhead | None = None,
+        wire_ledger: WireLedger | None = None,
         must_connect: bool = False,
-        on_budget: Callable[[bytes], None] | None = None,
+        on_budget: Callable[[bytes, bool], None] | None = None,
         auth: MessageAuth | None = None,
     ) -> None:
-        """`in_flight`: messages that the broker may not have acknowledged yet. `charge_overhead`, `must_connect`: see
-        RemoteEdgeLink. `on_budget` receives the payloads published to the node's budget topic. `auth` seals messages
+        """`in_flight`: messages that the broker may not have acknowledged yet. `wire_ledger`, `must_connect`: see
+        RemoteEdgeLink. `on_budget` receives the payloads published to the node's budget topic,
+        and whether the broker had retained them. `auth` seals messages
         and opens replies."""
-        super().__init__(charge_overhead, must_connect)
+        super().__init__(wire_ledger, must_connect)
         self._broker_url = broker.url
         self._topics = topics
         self._node = node
@@ -69,7 +67,7 @@ class MqttEdgeLink(RemoteEdgeLink):
         self._in_flight = in_flight
         self._on_budget = on_budget
         self._auth = auth
-        self._cost_model = MqttCostModel(broker.tls is not None, False, broker.client_certificate)
+        self._cost_model = MqttCostModel("TLSv1.3" if broker.tls is not None else None)
         self._session = secrets.token_bytes(SESSION_BYTES)
         self._announcer = Announcer(topics, node, self._cameras, camera_info, self._session)
         self._connection = self._reconnector = BrokerConnection(
@@ -78,7 +76,8 @@ class MqttEdgeLink(RemoteEdgeLink):
             identifier=f"sagelink-{node}-{secrets.token_hex(4)}",
             on_message=self._receive,
             will=aiomqtt.Will(topics.state(node), encode_state(self._session, False), qos=1, retain=True),
-            before_connecting=lambda: self._overhead.charge_connection(self._cost_model.connect_bits()),
+            charger=self._charger,
+            connect_bits=self._connect_bits(broker),
         )
         self._client: BrokerClient | None = None
         self._publishing: asyncio.TaskGroup | None = None
@@ -95,6 +94,13 @@ class MqttEdgeLink(RemoteEdgeLink):
         properties = _EXPIRY_PROPERTY_BYTES if self._connection.v5 else 0
         extra_bytes = EXTRA_BYTES if self._auth else 0
         return publish_bytes(topic_bytes, PREFIX_BYTES + message_bytes + extra_bytes, properties)
+
+    def _connect_bits(self, broker: Broker) -> int:
+        """What setting up a connection costs, announcements and their acknowledgements included."""
+        bits = self._cost_model.connect_bits(broker.certificate_bytes)
+        for topic, state in self._announcer.states(online=True).items():
+            bits += self._cost_model.packet_bits(publish_bytes(len(topic.encode()), len(state), 1), acks=1)
+        return bits
 
     def max_message_bytes(self, camera: str) -> int:
         limit = self._limit.max_packet_bytes
@@ -145,9 +151,7 @@ class MqttEdgeLink(RemoteEdgeLink):
 
     async def _run_session(self, client: BrokerClient) -> None:
         """Serves one connection until it ends."""
-        connection = client.tcp_socket
-        if connection is not None:
-            self._cost_model = replace(self._cost_model, ipv6=connection.family.name == "AF_INET6")
+        self._cost_model = replace(self._cost_model, ipv6=client.ipv6, tls=client.tls_version)
         self._limit.connected(client.max_packet_bytes)
         await client.subscribe(self._topics.verdict(f"{self._node}/+"), qos=0)
         if self._on_budget is not None:
@@ -159,8 +163,6 @@ class MqttEdgeLink(RemoteEdgeLink):
                 self._connection.established()
                 self._log_limit(client.max_packet_bytes)
                 self._changed.set()
-                if connection is not None:
-                    group.create_task(self._audit_wire_cost(connection))
                 group.create_task(self._announcer.repair(client))
                 await client.until_disconnected()
         except asyncio.CancelledError:
@@ -184,10 +186,10 @@ class MqttEdgeLink(RemoteEdgeLink):
                 longest,
             )
 
-    def _receive(self, topic: str, payload: bytes) -> None:
+    def _receive(self, topic: str, payload: bytes, retained: bool) -> None:
         if topic == self._topics.budget(self._node):
             if self._on_budget is not None:
-                self._on_budget(payload)
+                self._on_budget(payload, retained)
         elif topic.endswith("/state"):
             self._announcer.observe(topic, payload)
         elif payload[:PREFIX_BYTES] == self._session[:PREFIX_BYTES]:  # else: a reply to an earlier run of the same name
@@ -204,12 +206,3 @@ class MqttEdgeLink(RemoteEdgeLink):
         if reason not in self._logged_replies:
             self._logged_replies.add(reason)
             log.warning("event=reply_ignored reason=%r: the server has another key, or the reply is forged", reason)
-
-    async def _audit_wire_cost(self, connection: socket.socket) -> None:
-        """Charges bits that the kernel counts beyond the estimates: retransmissions, keep-alives, a long handshake."""
-        while True:
-            await asyncio.sleep(_AUDIT_EVERY_S)
-            counted = counted_bits(connection, self._cost_model.header_bytes)
-            if counted is None:
-                return
-            await self._overhead.charge_excess(counted)

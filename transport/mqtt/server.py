@@ -172,7 +172,7 @@ class MqttServerLink:
             return None
         return f"serving no camera: the model fits none of the cameras that are online: {reason}"
 
-    def _receive(self, topic: str, payload: bytes) -> None:
+    def _receive(self, topic: str, payload: bytes, retained: bool) -> None:
         address = self._topics.address_of(topic)
         if not topic.endswith("/evidence"):
             self._registry.update(address, payload)

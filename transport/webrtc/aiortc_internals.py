@@ -1,8 +1,8 @@
 """The private attributes of aiortc and aioice that the WebRTC transport uses; pyproject.toml pins both for that reason.
 
 - `RTCSctpTransport._handle_data`: receives each decrypted packet. There is no public sign of life of a peer.
-- `RTCIceTransport._connection`, `aioice.Connection._protocols` and `protocol.transport`: the sockets. Neither library
-  counts the bytes that it sends.
+- `RTCIceTransport._connection`, `aioice.Connection._protocols` and `protocol.transport`: the sockets, and
+  `TurnTransport.__inner_protocol`, which has the socket to a TURN server. Neither library asks before it sends.
 
 net/video_peer.py uses one more: `RTCRtpReceiver.__decoder_queue`.
 """
@@ -11,10 +11,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
+
+from sagelink.transport.gated_tcp import ETHERNET, IPV4, IPV6, TCP_WITH_TIMESTAMPS
+from sagelink.transport.webrtc.wire_cost import UDP
 
 if TYPE_CHECKING:
     from aiortc import RTCSctpTransport
+
+# Takes a datagram, the bytes of its headers, and a function that sends it.
+Gate = Callable[[bytes, int, Callable[[], None]], None]
 
 
 def on_packet(sctp: RTCSctpTransport, callback: Callable[[], None]) -> None:
@@ -28,30 +35,40 @@ def on_packet(sctp: RTCSctpTransport, callback: Callable[[], None]) -> None:
     sctp._handle_data = handle_data  # type: ignore[method-assign]
 
 
-def observe_datagrams(sctp: RTCSctpTransport, observer: Callable[[bool, str | None], Callable[[int], None]]) -> None:
-    """Reports the size of each datagram that leaves. Call it once the ICE candidates are gathered.
+def gate_datagrams(sctp: RTCSctpTransport, gate: Gate) -> None:
+    """Sends every datagram through `gate`. Call it once the ICE candidates are gathered.
 
-    `observer(ipv6, relay_transport)` is called for each socket; `relay_transport` is "udp" or "tcp" for the way to a
-    TURN server, and None for a direct socket. It returns a function that gets the bytes of each datagram.
+    A datagram to a TURN server passes with the header of TURN. What leaves for a TURN server over TCP passes too, but
+    the kernel may send it again, which nobody charges.
     """
-    connection = sctp.transport.transport._connection
-    for protocol in connection._protocols:
-        candidate = protocol.local_candidate
-        relay_transport = connection.turn_transport if candidate.type == "relay" else None
-        on_sent = observer(":" in candidate.host, relay_transport)
-        protocol.transport = cast(asyncio.DatagramTransport, _ObservedTransport(protocol.transport, on_sent))
+    for protocol in sctp.transport.transport._connection._protocols:
+        if protocol.local_candidate.type == "relay":
+            client = protocol.transport._TurnTransport__inner_protocol
+            client.transport = cast(asyncio.DatagramTransport, _GatedTransport(client.transport, gate))
+        else:
+            protocol.transport = cast(asyncio.DatagramTransport, _GatedTransport(protocol.transport, gate))
 
 
-class _ObservedTransport:
-    """A datagram transport that reports the bytes of each datagram before it sends the datagram."""
+class _GatedTransport:
+    """A transport whose data leaves through a gate."""
 
-    def __init__(self, transport: asyncio.DatagramTransport, on_sent: Callable[[int], None]) -> None:
+    def __init__(self, transport: asyncio.DatagramTransport | asyncio.Transport, gate: Gate) -> None:
         self._transport = transport
-        self._on_sent = on_sent
+        self._gate = gate
+        address = transport.get_extra_info("sockname") or ("",)
+        self._ip_bytes = ETHERNET + (IPV6 if ":" in address[0] else IPV4)
 
-    def sendto(self, data: bytes, address: tuple[Any, ...] | None = None) -> None:
-        self._on_sent(len(data))
-        self._transport.sendto(data, address)
+    def sendto(self, data: bytes, *address: tuple[Any, ...]) -> None:
+        self._gate(data, self._ip_bytes + UDP, partial(self._send, self._transport.sendto, data, *address))
+
+    def write(self, data: bytes) -> None:
+        """To a TURN server over TCP: a segment, and an acknowledgement of what comes back."""
+        headers = 2 * (self._ip_bytes + TCP_WITH_TIMESTAMPS)
+        self._gate(data, headers, partial(self._send, self._transport.write, data))
+
+    def _send(self, send: Callable[..., None], *arguments: Any) -> None:
+        if not self._transport.is_closing():
+            send(*arguments)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

@@ -11,10 +11,9 @@ from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection, RTCSessi
 from aiortc.exceptions import InvalidStateError
 
 from sagelink.net.whip import OfferRefused
-from sagelink.transport.webrtc.aiortc_internals import on_packet
+from sagelink.transport.webrtc.aiortc_internals import Gate, gate_datagrams, on_packet
 from sagelink.transport.webrtc.ice_diagnosis import diagnose_ice
 from sagelink.transport.webrtc.reassembly import HEARTBEAT
-from sagelink.transport.webrtc.wire_cost import DatagramCounter
 
 _HEARTBEAT_S = 1.0
 _DEAD_S = 2.5  # longest silence; with _POLL_S, a dead peer is reported within three seconds
@@ -37,12 +36,13 @@ class Peer:
         on_control: Callable[[bytes], None],
         on_evidence: Callable[[bytes], None],
         on_drained: Callable[[], None] = lambda: None,
+        gate: Gate | None = None,
     ) -> None:
-        """`on_drained` is called when `congested` becomes false again."""
+        """`on_drained` is called when `congested` becomes false again. `gate`: every datagram leaves through it."""
         self._servers = [str(server.urls) for server in configuration.iceServers or ()]
         self._connection = RTCPeerConnection(configuration)
         self.fault: str | None = None  # the reason why the connection ended
-        self.datagrams = DatagramCounter()
+        self._gate = gate
         self._ended = asyncio.Event()
         self._open = asyncio.Event()
         self._last_packet_s = time.monotonic()
@@ -116,7 +116,8 @@ class Peer:
     def _attach_observers(self) -> None:
         sctp = self._connection.sctp
         assert sctp is not None
-        self.datagrams.attach(sctp)
+        if self._gate is not None:
+            gate_datagrams(sctp, self._gate)
         on_packet(sctp, self._on_packet)
 
     def _on_packet(self) -> None:
