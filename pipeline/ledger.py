@@ -177,7 +177,8 @@ class Ledger:
         if self._requests is not None:  # a transaction hangs: what is reserved counts as spent
             worker.close(last=self._file.abandon)
             return
-        spent = {name: hold.spending() for name, hold in self._holds.items()}
+        at = self._file.moment()
+        spent = {name: hold.last_spending(at) for name, hold in self._holds.items()}
         try:
             await worker.call(self._file.close, spent)
         except SagelinkError as error:

@@ -69,6 +69,11 @@ class Hold:
         self._spend_newest()
         return self._spending
 
+    def last_spending(self, at: Moment) -> Spending:
+        """What is to be settled at the end of the run: what is still to leave counts as sent."""
+        self.settle(at, self._held_bits, "")
+        return self.spending()
+
     def _spend_newest(self) -> None:
         if self._newest is not None and self._newest[1]:
             at, bits, kind, camera = self._newest
