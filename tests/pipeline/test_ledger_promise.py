@@ -27,10 +27,9 @@ _limits = st.fixed_dictionaries(
     }
 )
 _edge = st.integers(0, 1)
-_bits = st.integers(1, 200_000)
+_bits = st.integers(1, 9_000)
 _steps = st.lists(
     st.one_of(
-        st.tuples(st.just("start"), _edge),
         st.tuples(st.just("send"), _edge, _bits),
         st.tuples(st.just("held"), _edge, _bits, st.sampled_from([0.0, 0.3, 2.0])),
         st.tuples(st.just("greedy"), _edge),
@@ -38,15 +37,18 @@ _steps = st.lists(
         st.tuples(st.just("transact"), _edge),
         st.tuples(st.just("stop"), _edge),
         st.tuples(st.just("kill"), _edge, st.integers(1, 400), st.sampled_from(["send", "greedy", "transact", "start"])),
-        st.tuples(st.just("pass"), st.sampled_from([0.001, 0.5, 1.001, 9.0, 61.0, 4000.0, 90_000.0])),
+        st.tuples(st.just("kill"), _edge, st.just(1), st.just("transact")),
+        st.tuples(st.just("pass"), st.sampled_from([0.001, 0.3, 0.5, 1.001, 9.0, 20.0])),
+        st.tuples(st.just("pass"), st.sampled_from([0.001, 0.3, 0.5, 1.001, 9.0, 61.0, 4000.0, 90_000.0])),
         st.tuples(st.just("wall"), st.sampled_from([-90_000.0, -3600.0, -1.0, 1.0, 3600.0, 90_000.0, 3e6])),
         st.tuples(st.just("reboot"), st.sampled_from([0.0, 30.0, 40_000.0])),
     ),
+    min_size=8,
     max_size=40,
 )
 
 
-def act(edges: Sequence[Edge], clock: SimulatedClock, step: Sequence[object]) -> None:
+def act(edges: Sequence[Edge], clock: SimulatedClock, step: Sequence[object]) -> object:
     match step:
         case ("pass", float(seconds)):
             clock.true_s += seconds
@@ -60,14 +62,16 @@ def act(edges: Sequence[Edge], clock: SimulatedClock, step: Sequence[object]) ->
             edge = edges[number]
             if action != "start":
                 edge.start()
+            if lines == 1:
+                return edge.kill()
             actions = {"send": lambda: edge.send(3000), "greedy": edge.greedy, "transact": edge.transact}
             edge.killed_within(lines, actions.get(action, edge.start))
         case ("held", int(number), int(bits), float(seconds)):
+            edges[number].start()
             edges[number].send(bits, seconds)
         case (str(action), int(number), *arguments):
-            edge = edges[number]
-            if action != "transact" or edge.ledger is not None:
-                getattr(edge, action)(*arguments)
+            edges[number].start()
+            getattr(edges[number], action)(*arguments)
 
 
 def check(sent: Sequence[Sent], limits: dict[str, float], quotas: Sequence[Quota]) -> None:
@@ -93,6 +97,7 @@ def test_no_window_and_no_period_is_over_its_limit(limits, steps):
     with tempfile.TemporaryDirectory() as folder:
         edges = [Edge(Path(folder) / "ledger", clock, quotas, limits["rate_bps"], limits["window_s"]) for _ in range(2)]
         edges[0].start()
+        clock.true_s += 11  # until a new ledger opens
         for step in steps:
             act(edges, clock, step)
         for edge in edges:
