@@ -4,7 +4,7 @@
         [--window 1] [--outage 10-15 ...] [--restart 12 ...] [--cameras 1] [--key-bits 2048] [--jobs 2]
 
 Link, budget and broker are those of a live run. Each message has as many random bytes as the allowance covers (4 to 12
-kB; from a quarter of the window on); the server replies with 66 bytes. Every packet that leaves the edge's interface is
+kB; in a small window from two fifths of it); the server replies with 66 bytes. Every packet that leaves the edge's interface is
 captured with its time (`bench.capture`). The cable has 40 ms of delay and the given loss in either direction, and at
 `--outage` nothing passes. At `--restart` the broker is killed and started again. Columns:
 
@@ -260,7 +260,7 @@ def _largest_message(link: EdgeLink, budget: UplinkBudget) -> int | None:
     """The bytes of the largest message that the allowance covers."""
     allowance_bits = budget.allowance(time.monotonic()) or 0
     assert budget.limit_bits is not None
-    for size in range(_MAX_BYTES, min(_MIN_BYTES, budget.limit_bits // 8 // 4) - 1, -100):
+    for size in range(_MAX_BYTES, min(_MIN_BYTES, budget.limit_bits // 20) - 1, -100):
         if link.wire_bits("camera0", size) <= allowance_bits:
             return size
     return None
