@@ -58,7 +58,8 @@ _MIN_BYTES, _MAX_BYTES = 4000, 12_000  # of a message; the least is less where a
 _SERVER_STARTS_S = 5.0
 _DELAY_S = 0.04
 _LAST_PACKETS_S = 1.5
-_TLS_BROKER = """listener {port}
+_TLS_BROKER = """user root
+listener {port}
 cafile {ca}
 certfile {server}
 keyfile {server_key}

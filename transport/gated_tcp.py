@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import os
 import socket
 import struct
 import time
@@ -94,7 +95,7 @@ class GatedTcp:
             except TimeoutError:
                 error = TimeoutError("timed out")
             except OSError as caught:
-                error = caught
+                error = OSError(caught.errno, os.strerror(caught.errno)) if caught.errno else caught
             self._abort()
         else:
             raise error

@@ -44,7 +44,7 @@ async def test_data_is_paid_by_messages_and_ice_is_not() -> None:
 
 async def test_without_room_a_datagram_waits_and_leaves_when_the_window_has_moved_on() -> None:
     gated = Gated(2000)
-    for size in (150, 100, 30):
+    for size in (150, 100, 90):
         gated.send(RECORD + bytes(size - 1))
     assert [len(data) for data in gated.sent] == [150]
     gated.now_s = 1.1

@@ -270,6 +270,76 @@ async def test_a_verdict_whose_first_copy_is_lost_arrives_and_is_counted(endpoin
 async def test_a_message_of_one_datagram_is_resent_if_the_budget_has_room(
     endpoint: SignallingEndpoint, affordable: bool
 ) -> None:
+    recovered: list[str] = []
+    budget = UplinkBudget(None, 1.0)
+    async with (
+        serving(endpoint) as (server, address),
+        edge_link(address, budget=budget, on_recovered=recovered.append) as edge,
+    ):
+        await edge.ready()
+        send, sent = edge._peer.send_evidence, []
+
+        def lose_the_second(data: bytes) -> bool:
+            sent.append(data)
+            return True if len(sent) == 2 else send(data)
+
+        edge._peer.send_evidence = lose_the_second
+        assert await edge.send("door", encode_bundle(9, [b"one", b"two", b"three"])) is None
+        message = await anext(server.messages())
+        assert (message.data, message.lost_parts) == (encode_bundle(0, [b"one", b"three"]), 1)
+
+
+async def test_a_verdict_whose_first_copy_is_lost_arrives_and_is_counted(endpoint: SignallingEndpoint) -> None:
+    recovered: list[str] = []
+    async with serving(endpoint) as (server, address), edge_link(address, on_recovered=recovered.append) as edge:
+        await edge.ready()
+        (session,) = server._sessions.values()
+        session._peer.send_evidence = lambda _: True
+        assert await edge.send("door", b"data") is None
+        assert await server.reply(await anext(server.messages()), b"verdict")
+        assert await anext(edge.replies()) == ("door", b"verdict")
+        assert "rescued" in recovered
+
+
+@pytest.mark.parametrize("affordable", [True, False])
+async def test_a_message_of_one_datagram_is_resent_if_the_budget_has_room(
+    endpoint: SignallingEndpoint, affordable: bool
+) -> None:
+    recovered: list[str] = []
+    budget = UplinkBudget(None, 1.0)
+    async with (
+        serving(endpoint) as (server, address),
+        edge_link(address, budget=budget, on_recovered=recovered.append) as edge,
+    ):
+        await edge.ready()
+        send, sent = edge._peer.send_evidence, []
+
+        def lose_the_second(data: bytes) -> bool:
+            sent.append(data)
+            return True if len(sent) == 2 else send(data)
+
+        edge._peer.send_evidence = lose_the_second
+        assert await edge.send("door", encode_bundle(9, [b"one", b"two", b"three"])) is None
+        message = await anext(server.messages())
+        assert (message.data, message.lost_parts) == (encode_bundle(0, [b"one", b"three"]), 1)
+
+
+async def test_a_verdict_whose_first_copy_is_lost_arrives_and_is_counted(endpoint: SignallingEndpoint) -> None:
+    recovered: list[str] = []
+    async with serving(endpoint) as (server, address), edge_link(address, on_recovered=recovered.append) as edge:
+        await edge.ready()
+        (session,) = server._sessions.values()
+        session._peer.send_evidence = lambda _: True
+        assert await edge.send("door", b"data") is None
+        assert await server.reply(await anext(server.messages()), b"verdict")
+        assert await anext(edge.replies()) == ("door", b"verdict")
+        assert "rescued" in recovered
+
+
+@pytest.mark.parametrize("affordable", [True, False])
+async def test_a_message_of_one_datagram_is_resent_if_the_budget_has_room(
+    endpoint: SignallingEndpoint, affordable: bool
+) -> None:
     asked: list[int] = []
     recovered: list[str] = []
     again = WebRtcCostModel().message_bits(5)
