@@ -281,7 +281,7 @@ class GatedTcp:
         limit = self._charger.limit_bits
         if room is None or limit is None:
             return waiting
-        if counters.queued_bytes + waiting > max(2 * segment_bytes, limit // 8 // 3):
+        if counters.queued_bytes + waiting > max(2 * segment_bytes, limit // 8 // 2):
             return 0
         unsent = counters.unsent_bytes and self._packet_bytes(counters.unsent_bytes, 1)
         free = room // 8 - self._ack_bytes - self._repeat_bytes(counters) - unsent
