@@ -235,6 +235,7 @@ class Run:
             self.live,
             self.own_budget_cameras,
             tell,
+            self._wire_ledger if self.live else None,
         )
 
     async def _run_graph(self, recorder: Recorder, monitor: Monitor) -> None:

@@ -4,7 +4,7 @@
         [--window 1] [--outage 10-15 ...] [--restart 12 ...] [--cameras 1] [--key-bits 2048] [--jobs 2]
 
 Link, budget and broker are those of a live run. Each message has as many random bytes as the allowance covers (4 to 12
-kB; from a quarter of the window on); the server replies with 66 bytes. Every packet that leaves the edge's interface is
+kB; from a quarter of a small window on); the server replies with 66 bytes. Every packet that leaves the edge's interface is
 captured with its time (`bench.capture`). The cable has 40 ms of delay and the given loss in either direction, and at
 `--outage` nothing passes. At `--restart` the broker is killed and started again. Columns:
 
@@ -35,6 +35,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+
 from bench import lossy_link
 from bench.capture import fullest_window, read_capture, window_bits
 from bench.certificates import CertificateFiles, make_certificates
@@ -53,12 +55,14 @@ from sagelink.transport.mqtt.topics import Topics
 from sagelink.transport.webrtc.address import ENV_TOKEN, SignallingEndpoint, open_signalling_endpoint
 from sagelink.transport.webrtc.edge import WebRtcEdgeLink
 from sagelink.transport.webrtc.server import WebRtcServerLink
+from sagelink.transport.wire import PART_BYTES, EvidenceMessage, encode_bundle, encode_evidence
 
 _MIN_BYTES, _MAX_BYTES = 4000, 12_000  # of a message; the least is less where a window is small
 _SERVER_STARTS_S = 5.0
 _DELAY_S = 0.04
 _LAST_PACKETS_S = 1.5
-_TLS_BROKER = """listener {port}
+_TLS_BROKER = """user root
+listener {port}
 cafile {ca}
 certfile {server}
 keyfile {server_key}
@@ -247,8 +251,18 @@ async def _send(link: EdgeLink, budget: UplinkBudget, scenario: Scenario) -> Non
         if size is None or link.refusal() is not None:
             continue
         assert budget.charge(now_s, link.wire_bits("camera0", size))
-        await link.send("camera0", os.urandom(size))
+        await link.send("camera0", _message(size))
     await asyncio.sleep(_LAST_PACKETS_S)
+
+
+def _message(size: int) -> bytes:
+    """Evidence with random pixels; where it is longer than a datagram, a bundle of parts, as the edge would send it."""
+    if size <= PART_BYTES:
+        return os.urandom(size)
+    count = -(-size // (PART_BYTES - 40))
+    payload_bytes = (size - 9 - 4) // count - 2 - 30
+    units = [np.array([number]) for number in range(count)]
+    return encode_bundle(0, [encode_evidence(EvidenceMessage(0, 14, 16, 3, each, os.urandom(payload_bytes))) for each in units])
 
 
 async def _read_replies(link: EdgeLink) -> None:
@@ -260,7 +274,7 @@ def _largest_message(link: EdgeLink, budget: UplinkBudget) -> int | None:
     """The bytes of the largest message that the allowance covers."""
     allowance_bits = budget.allowance(time.monotonic()) or 0
     assert budget.limit_bits is not None
-    for size in range(_MAX_BYTES, min(_MIN_BYTES, budget.limit_bits // 8 // 4) - 1, -100):
+    for size in range(_MAX_BYTES, min(_MIN_BYTES, budget.limit_bits // 32) - 1, -100):
         if link.wire_bits("camera0", size) <= allowance_bits:
             return size
     return None

@@ -7,13 +7,17 @@ import os
 from collections.abc import AsyncIterator, Callable
 
 from sagelink.monitor.dashboard_routes import dashboard_app
+from sagelink.monitor.dashboard_traffic import DashboardTraffic
 from sagelink.monitor.run_view import RunView
 from sagelink.net.access_guard import require_secret
-from sagelink.net.http import listen, parse_address, serve_http
+from sagelink.net.http import is_loopback, listen, parse_address, serve_http
 from sagelink.pipeline.config import DashboardConfig
 from sagelink.pipeline.credentials import check_token_length
 from sagelink.pipeline.threads import Worker
 
+# For a page that other machines can see.
+_COSTS = " (a viewer on another machine costs up to 1 Mbit/s, outside of the budget: see dashboard.charge)"
+_CHARGED = " (viewers on other machines are charged to the uplink budget)"
 _TOKEN_VARIABLE = "SAGELINK_DASHBOARD_TOKEN"  # noqa: S105 (its name)
 
 
@@ -41,15 +45,20 @@ def _token(config: DashboardConfig) -> str | None:
 
 
 @contextlib.asynccontextmanager
-async def serve_dashboard(config: DashboardConfig, run: RunView, report: Callable[[str], None]) -> AsyncIterator[str]:
-    """Serves while the body runs; yields and reports the URL of the page. Raises UsageError when it cannot listen."""
+async def serve_dashboard(
+    config: DashboardConfig, run: RunView, report: Callable[[str], None], traffic: DashboardTraffic
+) -> AsyncIterator[str]:
+    """Serves while the body runs; yields and reports the URL of the page. `traffic` counts what it sends.
+
+    Raises UsageError when it cannot listen."""
     assert config.address is not None
     host, port = parse_address(config.address, "dashboard.address")
     encoder = Worker("dashboard")
     try:
-        async with serve_http(dashboard_app(run, encoder, _token(config)), host, port) as (host, port):
+        app = dashboard_app(run, encoder, _token(config), pictures=config.pictures)
+        async with serve_http(traffic.around(app), host, port) as (host, port):
             url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-            report(f"dashboard: {url}")
+            report(f"dashboard: {url}{'' if is_loopback(host) else _COSTS if not config.charge else _CHARGED}")
             yield url
     finally:
         encoder.close()

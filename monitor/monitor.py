@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from sagelink.models.pair import Pair
 from sagelink.monitor.dashboard import serve_dashboard
+from sagelink.monitor.dashboard_traffic import DashboardTraffic
 from sagelink.monitor.home_assistant import publish_to_home_assistant
 from sagelink.monitor.metrics import EdgeMetrics, GraphCollector
 from sagelink.monitor.run_view import RunView
@@ -18,6 +19,7 @@ from sagelink.monitor.verdict_feed import VerdictFeed
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.graph import Graph
 from sagelink.pipeline.urls import host_name
+from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.stages.confidence_gate import policy_names
 from sagelink.stages.evidence_encoder import canvas_of
 from sagelink.stages.run_control import Control
@@ -40,13 +42,15 @@ class Monitor:
         live: bool,
         own_budget_cameras: Collection[str] = (),
         report: Callable[[str], None] | None = None,
+        ledger: WireLedger | None = None,
     ) -> None:
-        """`now` returns the state of the run as plain JSON values; `report` receives the dashboard's address."""
+        """`ledger`: the budget of a live run, which may pay for the dashboard. `now` returns the state of the run as plain JSON values; `report` receives the dashboard's address."""
         self._config = config
         self._models = models
         self._cameras = cameras
         self._title = title
         self._control = control
+        self._traffic = DashboardTraffic(ledger if config.dashboard.charge else None)
         self._now = now
         self._report = report or log.info
         self._feed = VerdictFeed(models.edge.labels, live, own_budget_cameras)
@@ -62,7 +66,7 @@ class Monitor:
         self._metrics.registry.register(GraphCollector(graph))
         async with contextlib.AsyncExitStack() as stack:
             if config.dashboard.address:
-                await stack.enter_async_context(serve_dashboard(config.dashboard, view, self._report))
+                await stack.enter_async_context(serve_dashboard(config.dashboard, view, self._report, self._traffic))
             if config.home_assistant.broker:
                 node = config.mqtt.node or host_name()
                 await stack.enter_async_context(
@@ -82,5 +86,5 @@ class Monitor:
             feed=self._feed,
             control=self._control,
             registry=self._metrics.registry,
-            now=self._now,
+            now=lambda: self._now() | {"dashboard": self._traffic.state()},
         )

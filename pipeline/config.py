@@ -455,6 +455,14 @@ class DashboardConfig(_Section):
         description="Token for viewers; required if other machines can reach the address. Prefer the environment "
         "variable SAGELINK_DASHBOARD_TOKEN",
     )
+    pictures: bool = Field(
+        True, description="Show live pictures; without them the page is also updated less often, and costs little"
+    )
+    charge: bool = Field(
+        False,
+        description="Charge what viewers on other machines receive to the uplink budget, if the page is seen over the "
+        "uplink; pages and pictures then wait for room",
+    )
 
 
 class HomeAssistantConfig(_Section):

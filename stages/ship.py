@@ -18,6 +18,7 @@ from sagelink.pipeline.clock import BudgetClock
 from sagelink.pipeline.tasks import background
 from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Reply, Scored, Sent
 from sagelink.stages.reference_tracker import ReferenceTracker
+from sagelink.stages.server_watch import ServerWatch
 from sagelink.transport.link import EdgeLink, Undelivered
 from sagelink.transport.wire import MalformedMessage, decode_reply
 
@@ -46,7 +47,9 @@ class Uplink:
         self.places = asyncio.Semaphore(in_flight)
         self.waiting: dict[tuple[str, int], asyncio.Future[Reply]] = {}  # by camera and seq
         self.stray_replies = 0  # malformed, unknown or too late
+        self.server_watch = ServerWatch()
         self._refusal: str | None = None
+        self._link_refused = False
         self._reply_fault: str | None = None  # of the last malformed reply
         self._deadline_s = deadline_s
         self._busy_until_s = 0.0
@@ -54,9 +57,15 @@ class Uplink:
 
     def refuses(self) -> bool:
         """Whether nothing can be sent now; each new reason is logged once."""
-        refusal = self.link.refusal()
-        if refusal is None and time.monotonic() < self._busy_until_s:
-            refusal = _BUSY
+        link_refusal = refusal = self.link.refusal()
+        if refusal is None:
+            if self._link_refused:
+                self.server_watch.reset()  # it may be another server
+            if time.monotonic() < self._busy_until_s:
+                refusal = _BUSY
+            elif self._deadline_s is not None:
+                refusal = self.server_watch.refusal(time.monotonic())
+        self._link_refused = link_refusal is not None
         if refusal != self._refusal:
             self._refusal = refusal
             if refusal is not None:
@@ -164,6 +173,7 @@ class Ship:
         finally:
             if not accepted:
                 del self._uplink.waiting[frame.camera, frame.seq]
+        self._uplink.server_watch.sent(time.monotonic())
         # A refused message stays charged: a part of it may be on the wire.
         return sent if accepted else EdgeOnly(sent, Drop.LINK)
 
@@ -189,6 +199,7 @@ class Collect:
                 reply = await sent.reply
         except TimeoutError:
             if not sent.reply.done() or sent.reply.cancelled():
+                self._uplink.server_watch.failed(time.monotonic(), "late")
                 return EdgeOnly(sent, Drop.LATE)
             reply = sent.reply.result()  # it arrived at the deadline: the scene counts it, so the verdict must too
         except ConnectionError:
@@ -200,6 +211,8 @@ class Collect:
             if reply.refusal != self._last_refusal:  # once per change, not per frame
                 self._last_refusal = reply.refusal
                 log.warning("stage=ship event=refused seq=%d reason=%r", reply.seq, reply.refusal)
+            self._uplink.server_watch.failed(time.monotonic(), "refused")
             return EdgeOnly(sent, Drop.REFUSED)
+        self._uplink.server_watch.reset()
         elapsed_ms = (time.monotonic_ns() - sent.sent_ns) / 1e6
         return Answered(sent, reply, max(0.0, elapsed_ms - reply.server_ms))

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import os
 import socket
 import struct
 import time
@@ -29,8 +30,8 @@ SYN_BYTES = 8  # of a SYN's header beyond those of other segments
 SACK_BYTES = 12  # of an acknowledgement that reports a gap or a duplicate
 _LOSSY_BYTES = 20  # the same for two gaps: charged for each segment while packets get lost
 _LOSSY_S = 5.0
-_MIN_PIECE = 128  # bytes; a smaller room is not used unless it fits all that waits
-_ACKS = 3  # packets without data that may leave before they are counted
+_MIN_PIECE = 96  # bytes; a smaller room is not used unless it fits all that waits
+_ACKS = 2  # packets without data that may leave before they are counted
 _DNS_BITS = 8 * 2 * (ETHERNET + IPV4 + 8 + 12 + 4 + 11)  # two queries without the name; with EDNS
 _TICK_S, _IDLE_TICK_S = 0.004, 0.05
 _DEAD_MS = 5000  # bytes that stay unacknowledged for longer are stale: the kernel ends the connection
@@ -68,6 +69,10 @@ class GatedTcp:
         return self._header_bytes
 
     @property
+    def tcp_socket(self) -> socket.socket | None:
+        return self._tcp
+
+    @property
     def ipv6(self) -> bool:
         return self._tcp is not None and self._tcp.family == socket.AF_INET6
 
@@ -90,7 +95,7 @@ class GatedTcp:
             except TimeoutError:
                 error = TimeoutError("timed out")
             except OSError as caught:
-                error = caught
+                error = OSError(caught.errno, os.strerror(caught.errno)) if caught.errno else caught
             self._abort()
         else:
             raise error
@@ -242,7 +247,7 @@ class GatedTcp:
     def _check_repeats(self, counters: TcpCounters) -> None:
         """Aborts the connection before a repeat for which the window has no room."""
         repeat_bytes = self._repeat_bytes(counters)
-        smallest = _MIN_PIECE + self._header_bytes + self._ack_bytes
+        smallest = _MIN_PIECE + self._header_bytes + self._ack_bytes // _ACKS  # messages have paid for more
         self._charger.reserve(8 * (repeat_bytes + smallest))
         room = self._charger.room_bits()
         if not repeat_bytes or room is None or counters.next_repeat_s > 2 * _TICK_S:
@@ -276,7 +281,7 @@ class GatedTcp:
         limit = self._charger.limit_bits
         if room is None or limit is None:
             return waiting
-        if counters.queued_bytes > max(2 * segment_bytes, limit // 8 // 4) - waiting:
+        if counters.queued_bytes + waiting > max(2 * segment_bytes, limit // 8 // 2):
             return 0
         unsent = counters.unsent_bytes and self._packet_bytes(counters.unsent_bytes, 1)
         free = room // 8 - self._ack_bytes - self._repeat_bytes(counters) - unsent

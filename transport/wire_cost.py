@@ -66,10 +66,7 @@ class WireCharger:
         """Bits that may leave now; None without a limit."""
         if self._ledger is None:
             return None
-        room = self._ledger.room_bits()
-        if not self._prepaid or room is None:
-            return room
-        return self._ledger.room_bits(self._prepaid[0].camera)
+        return self._ledger.room_bits(self._prepaid[0].camera if self._prepaid else "")
 
     def left(self, bits: int, of_messages: bool = True) -> None:
         """Bits have left, or leave now. `of_messages`: those held for messages pay for them as far as they go."""

@@ -41,6 +41,8 @@ function showState(state) {
   const window_s = state.control.window_s;
   element("rate").textContent = bitRate(state.window_bits / window_s);
   const share = state.budget_bits ? ` (${percent(state.window_bits / state.budget_bits)})` : "";
+  const { rate_bps: cost, charged } = state.dashboard;
+  element("page-cost").textContent = cost ? `this page, on other machines: ${(cost / 1000).toFixed(1)} kbit/s, ${charged ? "charged to the budget" : "not charged to the budget"}` : "";
   element("of-budget").textContent = state.control.rate_bps === null ? "no limit" : `of ${state.control.uplink}${share}`;
   element("frames").textContent = count(state.frames);
   element("fps").textContent = `${state.fps.toFixed(1)} per second`;

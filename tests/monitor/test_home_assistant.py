@@ -203,7 +203,7 @@ async def test_over_a_real_broker(mosquitto, listener):
         assert control.rate_bps == 24_000
 
         before = listener.counts[announced["state_topic"]]
-        control.change_budget("48kbit/s")
+        control.change_budget("48kbit/s", "a test")
         await listener.until(lambda: json.loads(listener.payloads[announced["state_topic"]])["budget_kbits"] == 48)
         assert listener.counts[announced["state_topic"]] > before
     await listener.until(lambda: listener.payloads["sagelink/site/availability"] == "offline")

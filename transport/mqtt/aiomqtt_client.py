@@ -135,6 +135,11 @@ class BrokerClient(aiomqtt.Client):
             await self._carrying
 
     @property
+    def tcp_socket(self) -> socket.socket | None:
+        """The gated TCP socket; None while there is none."""
+        return None if self._gated is None else self._gated.tcp_socket
+
+    @property
     def ipv6(self) -> bool:
         return self._gated is not None and self._gated.ipv6
 

@@ -34,6 +34,7 @@ from sagelink.transport.wire import MAX_MESSAGE_BYTES, MalformedMessage, claimed
 
 log = logging.getLogger(__name__)
 
+_MAX_SERVERS = 1000  # whose presence is stored
 _EXPIRY_PROPERTY_BYTES = 6  # length of the properties, and the message expiry interval
 
 
@@ -82,6 +83,7 @@ class MqttEdgeLink(RemoteEdgeLink):
         self._client: BrokerClient | None = None
         self._publishing: asyncio.TaskGroup | None = None
         self._unacknowledged = 0
+        self._known_servers: set[str] | None = None  # that are online; None: the broker has reported none yet
         self._limit = PacketLimit()
         self._refusals: dict[str, str | None] = {}  # the broker's last answer to evidence, by camera
         self._logged_replies: set[str] = set()  # reasons for which replies were ignored
@@ -111,6 +113,8 @@ class MqttEdgeLink(RemoteEdgeLink):
         return self._client is not None
 
     def _congestion(self) -> str | None:
+        if self._known_servers is not None and not self._known_servers:
+            return "no server is online"
         if self._unacknowledged >= self._in_flight:
             return f"the broker has not acknowledged {self._unacknowledged} messages"
         return None
@@ -153,7 +157,9 @@ class MqttEdgeLink(RemoteEdgeLink):
         """Serves one connection until it ends."""
         self._cost_model = replace(self._cost_model, ipv6=client.ipv6, tls=client.tls_version)
         self._limit.connected(client.max_packet_bytes)
+        self._known_servers = None
         await client.subscribe(self._topics.verdict(f"{self._node}/+"), qos=0)
+        await client.subscribe(self._topics.presence("+"), qos=0)
         if self._on_budget is not None:
             await client.subscribe(self._topics.budget(self._node), qos=1)
         await self._announcer.announce(client)
@@ -192,6 +198,8 @@ class MqttEdgeLink(RemoteEdgeLink):
                 self._on_budget(payload, retained)
         elif topic.endswith("/state"):
             self._announcer.observe(topic, payload)
+        elif topic.endswith("/presence"):
+            self._observe_server(topic, online=bool(payload))
         elif payload[:PREFIX_BYTES] == self._session[:PREFIX_BYTES]:  # else: a reply to an earlier run of the same name
             address = self._topics.address_of(topic)
             reply = payload[PREFIX_BYTES:]
@@ -201,6 +209,13 @@ class MqttEdgeLink(RemoteEdgeLink):
                 self._ignore_reply(str(error))
             else:
                 self._deliver(address.removeprefix(f"{self._node}/"), reply)
+
+    def _observe_server(self, topic: str, online: bool) -> None:
+        """Takes the presence of a server: a retained message while it is online, an empty one when it is gone."""
+        known = set() if self._known_servers is None else self._known_servers
+        known = known | {topic} if online else known - {topic}
+        self._known_servers = set(sorted(known)[:_MAX_SERVERS])
+        self._changed.set()
 
     def _ignore_reply(self, reason: str) -> None:
         if reason not in self._logged_replies:

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 _MAX_WAITING = 64  # messages for the service, which reads them at once: more mean that the process stalls
 _MEMBERSHIP_S = 0.2  # between two decisions whether to be in the group
+_ONLINE = b"online"  # presence; edges send nothing while every server that they know has withdrawn it
+_WITHDRAW_S = 0.02  # longest wait for that when the link is closed
 _HEADER_BYTES = 16  # that are kept of a message that will be refused
 _NOT_ANNOUNCED = "the camera has not announced itself"
 _OTHER_SESSION = "another run has announced itself as this camera: two runs at a time need different mqtt.node"
@@ -63,11 +65,14 @@ class MqttServerLink:
         self._on_connection = on_connection
         self._auth = auth
         self._received: Channel[Message] = Channel("uplink", "drop_oldest", capacity=_MAX_WAITING)
+        identifier = secrets.token_hex(6)
+        self._presence = topics.presence(identifier)
         self._connection = BrokerConnection(
             broker,
             self._run_session,
-            identifier=f"sagelink-server-{secrets.token_hex(6)}",
+            identifier=f"sagelink-server-{identifier}",
             on_message=self._receive,
+            will=aiomqtt.Will(self._presence, b"", qos=1, retain=True),
         )
         self._client: BrokerClient | None = None
         self._registry = CameraRegistry()
@@ -137,6 +142,10 @@ class MqttServerLink:
                 self._on_connection(True)
                 group.create_task(self._follow_states(client, in_group))
                 await client.until_disconnected()
+        except asyncio.CancelledError:
+            with contextlib.suppress(aiomqtt.MqttError):
+                await client.publish(self._presence, b"", qos=0, retain=True, timeout=_WITHDRAW_S)
+            raise
         finally:
             self._client = None
             self._on_connection(False)
@@ -158,8 +167,10 @@ class MqttServerLink:
         self._idle = idle
         if idle is None and not in_group:
             await client.subscribe(self._evidence, qos=1)
+            await client.publish(self._presence, _ONLINE, qos=1, retain=True)
         elif idle is not None and in_group:
             await client.unsubscribe(self._evidence)
+            await client.publish(self._presence, b"", qos=1, retain=True)
         return idle is None
 
     def _idle_reason(self) -> str | None:

@@ -1,6 +1,7 @@
 """The private attributes of aiortc and aioice that the WebRTC transport uses; pyproject.toml pins both for that reason.
 
 - `RTCSctpTransport._handle_data`: receives each decrypted packet. There is no public sign of life of a peer.
+- `RTCSctpTransport._transmit` and `_cwnd`: sends what the congestion window allows, and that window.
 - `RTCIceTransport._connection`, `aioice.Connection._protocols` and `protocol.transport`: the sockets, and
   `TurnTransport.__inner_protocol`, which has the socket to a TURN server. Neither library asks before it sends.
 
@@ -33,6 +34,20 @@ def on_packet(sctp: RTCSctpTransport, callback: Callable[[], None]) -> None:
         await handle(data)
 
     sctp._handle_data = handle_data  # type: ignore[method-assign]
+
+
+def keep_window(sctp: RTCSctpTransport, window_bytes: Callable[[], int]) -> None:
+    """Keeps SCTP's congestion window at `window_bytes` or more.
+
+    SCTP takes every loss for congestion, and waits a second for a packet that was lost: on a lossy link it would leave
+    most of the budget unused. The budget limits the rate already."""
+    transmit = sctp._transmit
+
+    async def transmit_with_window() -> None:
+        sctp._cwnd = max(sctp._cwnd, window_bytes())
+        await transmit()
+
+    sctp._transmit = transmit_with_window  # type: ignore[method-assign]
 
 
 def gate_datagrams(sctp: RTCSctpTransport, gate: Gate) -> None:

@@ -36,6 +36,7 @@ from sagelink.transport.webrtc.wire_cost import MAX_SCTP_MESSAGE_BYTES, WebRtcCo
 from sagelink.transport.wire import PART_BYTES, parts_of
 
 _CONNECT_S = 8.0
+_WINDOW_BYTES, _WINDOW_S = 4 * 1200, 0.5  # that SCTP may have under way, in bytes and at the rate of the budget
 _RESERVE_BITS = 8 * 240
 _STUN_BITS, _TURN_BITS = 8 * 4 * 90, 8 * 1400  # requests, some of them repeated
 _SECRET_BYTES = 16
@@ -144,6 +145,7 @@ class WebRtcEdgeLink(RemoteEdgeLink):
             on_evidence=self._receive,
             on_drained=self._changed.set,
             gate=gate.send,
+            window_bytes=self._window_bytes,
         )
         try:
             self._charge_gathering()
@@ -185,6 +187,9 @@ class WebRtcEdgeLink(RemoteEdgeLink):
             timer.cancel()
             self._resend_timer.record(time.monotonic() - sent_s)
         self._deliver(self._cameras[camera], reply)
+
+    def _window_bytes(self) -> int:
+        return max(_WINDOW_BYTES, int(_WINDOW_S * (self._charger.rate_bps or 0) / 8))
 
     def _charge_gathering(self) -> None:
         """The requests to STUN and TURN servers leave before the gate exists, so they are charged before they leave."""

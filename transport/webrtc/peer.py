@@ -11,7 +11,7 @@ from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection, RTCSessi
 from aiortc.exceptions import InvalidStateError
 
 from sagelink.net.whip import OfferRefused
-from sagelink.transport.webrtc.aiortc_internals import Gate, gate_datagrams, on_packet
+from sagelink.transport.webrtc.aiortc_internals import Gate, gate_datagrams, keep_window, on_packet
 from sagelink.transport.webrtc.ice_diagnosis import diagnose_ice
 from sagelink.transport.webrtc.reassembly import HEARTBEAT
 
@@ -37,12 +37,14 @@ class Peer:
         on_evidence: Callable[[bytes], None],
         on_drained: Callable[[], None] = lambda: None,
         gate: Gate | None = None,
+        window_bytes: Callable[[], int] | None = None,
     ) -> None:
         """`on_drained` is called when `congested` becomes false again. `gate`: every datagram leaves through it."""
         self._servers = [str(server.urls) for server in configuration.iceServers or ()]
         self._connection = RTCPeerConnection(configuration)
         self.fault: str | None = None  # the reason why the connection ended
         self._gate = gate
+        self._window_bytes = window_bytes
         self._ended = asyncio.Event()
         self._open = asyncio.Event()
         self._last_packet_s = time.monotonic()
@@ -118,6 +120,8 @@ class Peer:
         assert sctp is not None
         if self._gate is not None:
             gate_datagrams(sctp, self._gate)
+        if self._window_bytes is not None:
+            keep_window(sctp, self._window_bytes)
         on_packet(sctp, self._on_packet)
 
     def _on_packet(self) -> None:
