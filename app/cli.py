@@ -90,6 +90,13 @@ def run(
     window: Annotated[
         Optional[str], typer.Option(metavar="TIME", help="Budget window, with its unit: 500ms, 1s, 2min, 1h.")
     ] = None,
+    quota: Annotated[
+        Optional[list[str]],
+        typer.Option(metavar="BYTES/PERIOD", help="Quota: 500MB/month, 20MB/day or 5MB/24h; may be repeated."),
+    ] = None,
+    ledger: Annotated[
+        Optional[str], typer.Option(metavar="FILE", help="File that keeps what was spent; quotas need one.")
+    ] = None,
     selector: Annotated[
         Optional[str],
         typer.Option(metavar="NAME", help="Unit selector: coverage, sage, topk, mmr, fps, uniform or random."),
@@ -143,6 +150,8 @@ def run(
             "ship.server": server,
             "budget.uplink": uplink,
             "budget.window": window,
+            "budget.quotas": quota or None,
+            "budget.ledger": ledger,
             "select.selector": selector,
             "select.importance": importance,
             "select.units": units,

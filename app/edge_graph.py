@@ -21,7 +21,7 @@ from sagelink.stages.reference_tracker import ReferenceTracker
 from sagelink.stages.scene_tracker import RegisterPending, SceneTracker, TrackScene, scene_config
 from sagelink.stages.score import Score
 from sagelink.stages.select import Select
-from sagelink.stages.ship import AHEAD, Collect, Pace, Ship, Uplink
+from sagelink.stages.ship import AHEAD, Collect, Pace, Reserve, Ship, Uplink
 from sagelink.stages.zoom import ZoomCrop, ZoomSchedule
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class EdgeParts:
     clock: BudgetClock
     tracked_cameras: Collection[str] = ()  # cameras whose scenes are tracked
     script: Script | None = None  # in an exact replay: replaces the captures, the clock and the server
+    reserve: Reserve | None = None  # where a ledger on disk covers charges
 
     @property
     def live(self) -> bool:
@@ -160,7 +161,7 @@ def _offload(parts: EdgeParts, uplink: Uplink, references: References, score: Sc
             parts.link.max_message_bytes,
         ),
         *scripted,
-        Ship(uplink, accounts, script.charge_clock if script else parts.clock, wait_for_place=not parts.live),
+        Ship(uplink, accounts, script.charge_clock if script else parts.clock, not parts.live, parts.reserve),
         RegisterPending(trackers, decided),
     ]
     return Chain(stages, exits=(EdgeOnly,))

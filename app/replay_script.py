@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.channel import Channel
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.quota import Bound, Moment
 from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Frame, PendingVerdict, Scored
 from sagelink.pipeline.urls import is_webrtc
 from sagelink.pipeline.wire_ledger import LedgerReplay
@@ -46,6 +47,12 @@ class Script:
         self.link = RecordedLink(recording.rows, *_message_costs(recording, server))
         self._ledger = LedgerReplay(entry for row in recording.rows.values() for entry in row.get("ledger", []))
         self._rows = recording.rows
+        self._bounds: list[_RecordedBound] = []
+
+    def bound(self, limit_bits: int | None) -> Bound:
+        """Replaces the quotas of a budget; `limit_bits`: the least of them."""
+        self._bounds.append(_RecordedBound(limit_bits))
+        return self._bounds[-1]
 
     def received(self, frame: Frame) -> list[int]:
         """Sequence numbers of the frames whose answers arrived since the camera's previous frame."""
@@ -56,6 +63,11 @@ class Script:
         row = _row(self._rows, item.frame)
         passed_s = row["asked_s" if isinstance(item, Scored) else "sent_s"]
         reason = _drop(row)
+        if isinstance(item, Scored):
+            for bound in self._bounds:
+                bound.bits = row.get("bound_bits")
+        elif passed_s is None and reason is Drop.BUDGET:
+            return EdgeOnly(item, Drop.BUDGET)  # the ledger on disk could not cover the message
         if passed_s is not None:
             self._ledger.enter(self.budget, self.accounts, passed_s)
         return item if passed_s is not None or reason not in _OUTSIDE_REASONS else EdgeOnly(item, reason)
@@ -88,6 +100,23 @@ def _row(rows: Mapping[Place, Row], frame: Frame) -> Row:
 
 def _drop(row: Row) -> Drop | None:
     return None if row["verdict"]["drop"] is None else Drop(row["verdict"]["drop"])
+
+
+class _RecordedBound:
+    """A Bound that grants what the quotas and the ledger granted to the frame in the recorded run."""
+
+    def __init__(self, limit_bits: int | None) -> None:
+        self.limit_bits = limit_bits
+        self.bits: int | None = None  # of the frame that is decided now
+
+    def allowance(self, at: Moment) -> int | None:
+        return self.bits
+
+    def add(self, at: Moment, bits: int) -> None:
+        """Counts nothing: the recording holds what was left for each frame."""
+
+    def set_aside(self, bits: int) -> None:
+        """Takes nothing out."""
 
 
 class _RecordedClock:

@@ -10,15 +10,14 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, suppress
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
+from sagelink.app.budgets import open_budgets
 from sagelink.app.demo_notice import demo_notice, have_classes
 from sagelink.app.summary import run_summary, sources
 from sagelink.monitor.freshness import LinkWatch
 from sagelink.monitor.live_stats import LiveStats
-from sagelink.pipeline.budget import UplinkBudget
-from sagelink.pipeline.camera_accounts import CameraAccount, CameraShare, open_accounts
 from sagelink.pipeline.clock import MonotonicClock, StreamClock
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.descriptors import raise_descriptor_limit
@@ -116,8 +115,8 @@ class Run:
         _check_repeatable(config, self.live)
         _ignore_truth_of_other_classes(captures, models)
         self.own_budget_cameras = frozenset(camera.name for camera in config.all_cameras if camera.budget is not None)
-        self.budget = UplinkBudget(config.budget.uplink, config.budget.window)
-        self.accounts = _open_accounts(config, self.budget)
+        self.budgets = open_budgets(config, self.live, None if script is None else script.bound)
+        self.budget, self.accounts = self.budgets.site, self.budgets.accounts
         self.stats = LiveStats(self.own_budget_cameras, config.budget.window if self.live else math.inf)
         self._tracked_cameras = _tracked_cameras(config, captures)
         head = models.edge.head
@@ -199,6 +198,8 @@ class Run:
             if watch is not None:
                 sinks.append(VerdictCallback(watch))
             sinks.extend(monitor.sinks)
+            if self.budgets.ledger is not None:
+                self._wire_ledger.note_earlier(self.budgets.ledger.start(self._clock.elapsed_s()))
             with _one_blas_thread():
                 run_loop(self._run_graph(recorder, monitor), fast=is_webrtc(self.config.ship.server))
         except BaseException:
@@ -244,7 +245,7 @@ class Run:
 
         graph: Graph | None = None
         try:
-            async with self._link(monitor.count_recovered) as link:
+            async with self._serve_ledger(), self._link(monitor.count_recovered) as link:
                 graph = edge_graph(self._parts(recorder, link))
                 self._stop_on_signals(graph)
                 self._link_watch.follow(link.refusal)
@@ -258,6 +259,9 @@ class Run:
                 if verdict is not None:
                     with suppress(SagelinkError):  # a sink has failed: closing the recorder raises it again
                         recorder.write(verdict)
+
+    def _serve_ledger(self) -> AbstractAsyncContextManager[object]:
+        return nullcontext() if self.budgets.ledger is None else self.budgets.ledger.running()
 
     def _parts(self, recorder: Recorder, link: EdgeLink) -> EdgeParts:
         from sagelink.app.edge_graph import EdgeParts
@@ -275,6 +279,7 @@ class Run:
             clock=self._clock,
             tracked_cameras=self._tracked_cameras,
             script=self._script,
+            reserve=self.budgets.ledger.reserve if self.budgets.ledger else None,
         )
 
     def _link(self, on_recovered: Callable[[str], None]) -> AbstractAsyncContextManager[EdgeLink]:
@@ -341,18 +346,6 @@ def _ignore_truth_of_other_classes(captures: Sequence[Capture], models: Pair) ->
     for capture in captures:
         if isinstance(capture, Playback) and capture.labels != models.edge.labels:
             capture.forget_truth()
-
-
-def _open_accounts(config: Config, budget: UplinkBudget) -> dict[str, CameraAccount]:
-    """By camera: a share of the one budget, or a budget of its own."""
-    cameras = config.all_cameras
-    sharing = {camera.name: CameraShare(camera.weight, camera.min_share) for camera in cameras if camera.budget is None}
-    accounts = open_accounts(budget, sharing)
-    for camera in cameras:
-        if camera.budget is not None:
-            own = UplinkBudget(camera.budget.uplink, camera.budget.window)
-            accounts |= open_accounts(own, {camera.name: CameraShare()})
-    return accounts
 
 
 def _tracked_cameras(config: Config, captures: Sequence[Capture]) -> frozenset[str]:

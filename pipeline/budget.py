@@ -181,7 +181,7 @@ class UplinkBudget:
             self.cover.settle(self.moment(self.now_s), bits, camera)
 
     def charge_sent(self, now_s: float, bits: int) -> None:
-        """Charges bits of a connection that have left, or must leave now: whoever sends them has asked `room` before."""
+        """Charges bits of a connection that have left, or must leave now: their sender has asked `room` before."""
         self._left_bits(now_s)
         self._count(bits, ChargeKind.CONNECTION, "")
         self._add(bits)

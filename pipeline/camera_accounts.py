@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from sagelink.pipeline.budget import ChargeKind, UplinkBudget, least
@@ -56,6 +56,10 @@ class CameraAccount:
         """Bits that this camera may charge now; None without a limit."""
         return least(self._rate_allowance(now_s), self._shared.bound_allowance(now_s))
 
+    def bound_allowance(self, now_s: float) -> int | None:
+        """The part of the allowance that no rate decides: of the quotas and the ledger."""
+        return self._shared.bound_allowance(now_s)
+
     def _rate_allowance(self, now_s: float) -> int | None:
         """This camera's part of what the rate grants. Quotas are not divided: the first camera takes what is left."""
         left, limit = self._shared.rate_allowance(now_s), self._shared.limit_bits
@@ -99,6 +103,10 @@ class CameraAccount:
     def room(self, now_s: float) -> int | None:
         """Bits that may leave now, of all cameras that share the budget; None without a limit."""
         return self._shared.room(now_s)
+
+    def restore(self, charges: Iterable[tuple[float, int]]) -> None:
+        """Adds charges of an earlier process; see `UplinkBudget.restore`."""
+        self._shared.restore(charges)
 
     def _unspent(self, share: float, limit: int, now_s: float) -> int:
         return max(0, int(share * limit) - self.own.window_bits(now_s))

@@ -57,8 +57,9 @@ class Ledger:
     def wake(self) -> None:
         self._wake.set()
 
-    def start(self, now_s: float) -> None:
-        """Joins the ledger at the budget time `now_s`; blocks. Raises SagelinkError."""
+    def start(self, now_s: float) -> dict[str, list[tuple[float, int]]]:
+        """Joins the ledger at the budget time `now_s`; blocks. Returns what processes before have charged in the window
+        of each scope: (budget time, bits). Raises SagelinkError."""
         began_s = self._file.moment().elapsed_s
         self._offset_s = began_s - now_s
         for name, hold in self._holds.items():
@@ -69,7 +70,9 @@ class Ledger:
             self._file.join(hold.scope, hold.budget.limit_bits)
             self._stakes[name], _ = self._file.look(hold.scope)
             hold.want(hold.block_bits)
-        self._apply(self._file.commit(self._prepare()))
+        grants = self._file.commit(self._prepare())
+        self._apply(grants)
+        return {name: [(at_s - self._offset_s, bits) for at_s, bits in grant.adopted] for name, grant in grants.items()}
 
     async def reserve(self, is_covered: Callable[[], bool]) -> None:
         """Waits until `is_covered`, which asks for the bits, is true; or returns when they cannot be reserved now."""

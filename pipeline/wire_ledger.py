@@ -7,13 +7,13 @@ bits of a connection (set-up, keep-alives, acknowledgements, repeats) are charge
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from sagelink.pipeline.budget import UplinkBudget
 
-# One entry of the ledger: time in s, bits, "message", "charge", "hold", "settle" or "reserve", and the camera of a
-# message.
+# One entry of the ledger: time in s, bits, "message", "charge", "hold", "settle", "reserve" or "earlier", and the camera
+# of a message.
 LedgerEntry = tuple[float, int, str, str]
 
 
@@ -29,6 +29,8 @@ class MessageAccount(Protocol):
     def settle(self, now_s: float, bits: int) -> None: ...
 
     def room(self, now_s: float) -> int | None: ...
+
+    def restore(self, charges: Iterable[tuple[float, int]]) -> None: ...
 
 
 class WireLedger:
@@ -88,6 +90,11 @@ class WireLedger:
             self._enter(bits, "reserve")
             self._budget.reserve(bits)
 
+    def note_earlier(self, charges: Mapping[str, Sequence[tuple[float, int]]]) -> None:
+        """Records charges of an earlier process, by camera or of the shared budget, that are in the budget already."""
+        if self._recorded:
+            self._new.extend((at_s, bits, "earlier", camera) for camera, each in charges.items() for at_s, bits in each)
+
     def take(self) -> list[LedgerEntry]:
         """Returns the entries since the last call, for a recording. Safe from any thread."""
         return [self._new.popleft() for _ in range(len(self._new))]
@@ -121,6 +128,8 @@ class LedgerReplay:
                     account.hold(now_s, bits)
                 case "settle":
                     account.settle(now_s, bits)
+                case "earlier":
+                    account.restore([(now_s, bits)])
                 case "reserve":
                     budget.reserve(bits)
                 case _:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 
 from sagelink.pipeline.camera_accounts import CameraAccount
@@ -26,6 +26,10 @@ log = logging.getLogger(__name__)
 
 AHEAD = 64  # frames; see Pace
 _BUSY = "the server is busy: frames wait in its queue for more than half of the deadline"
+
+
+# Waits until the given function, whether a charge is covered by the ledger on disk, is true, or cannot become true now.
+Reserve = Callable[[Callable[[], bool]], Awaitable[None]]
 
 
 class Uplink:
@@ -135,14 +139,20 @@ class Pace:
 
 class Ship:
     def __init__(
-        self, uplink: Uplink, accounts: Mapping[str, CameraAccount], clock: BudgetClock, wait_for_place: bool
+        self,
+        uplink: Uplink,
+        accounts: Mapping[str, CameraAccount],
+        clock: BudgetClock,
+        wait_for_place: bool,
+        reserve: Reserve | None = None,
     ) -> None:
         """`accounts`: by camera. `wait_for_place`: True for a replay, which waits while the link window is full; a live
-        run drops the frame."""
+        run drops the frame. `reserve`: waits until a charge is covered."""
         self._uplink = uplink
         self._accounts = accounts
         self._clock = clock
         self._wait_for_place = wait_for_place
+        self._reserve = reserve
 
     async def process(self, evidence: Evidence) -> Sent | EdgeOnly:
         places = self._uplink.places
@@ -162,6 +172,8 @@ class Ship:
     async def _send(self, evidence: Evidence) -> Sent | EdgeOnly:
         frame = evidence.frame
         account = self._accounts[frame.camera]
+        if self._reserve is not None:
+            await self._reserve(lambda: account.is_covered(self._clock.now_s(frame), evidence.wire_bits))
         if not account.charge(self._clock.now_s(frame), evidence.wire_bits):
             return EdgeOnly(evidence, Drop.BUDGET)
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()

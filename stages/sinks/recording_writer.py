@@ -74,6 +74,7 @@ class RecordingWriter:
             "stream_s": frame.stream_s,
             "at_s": self._at_s(frame),
             "asked_s": verdict.asked_s,
+            "bound_bits": verdict.bound_bits,
             "sent_s": verdict.sent_s,
             "heard": verdict.provisional.observed_seqs if verdict.provisional else [],
             "ledger": self._ledger_entries(),

@@ -172,6 +172,7 @@ class Edge:
 def fullest_window(sent: Sequence[Sent], window_s: float) -> int:
     """Maximum bits in any half-open window of the observer's time."""
     ordered = sorted(sent, key=lambda each: each.true_s)
-    return max((sum(s.bits for s in ordered if start.true_s <= s.true_s < start.true_s + window_s) for start in ordered), default=0)
-
-
+    return max(
+        (sum(s.bits for s in ordered if start.true_s <= s.true_s < start.true_s + window_s) for start in ordered),
+        default=0,
+    )

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sagelink.pipeline.calendar_periods import Calendar
-from sagelink.pipeline.ledger_records import Rate
 from sagelink.pipeline.quota import Quota
 from tests.pipeline.ledger_edges import Edge, Sent, SimulatedClock, fullest_window
 
@@ -36,7 +35,9 @@ _steps = st.lists(
         st.tuples(st.just("greedy"), _edge),
         st.tuples(st.just("transact"), _edge),
         st.tuples(st.just("stop"), _edge),
-        st.tuples(st.just("kill"), _edge, st.integers(1, 400), st.sampled_from(["send", "greedy", "transact", "start"])),
+        st.tuples(
+            st.just("kill"), _edge, st.integers(1, 400), st.sampled_from(["send", "greedy", "transact", "start"])
+        ),
         st.tuples(st.just("kill"), _edge, st.just(1), st.just("transact")),
         st.tuples(st.just("pass"), st.sampled_from([0.001, 0.3, 0.5, 1.001, 9.0, 20.0])),
         st.tuples(st.just("pass"), st.sampled_from([0.001, 0.3, 0.5, 1.001, 9.0, 61.0, 4000.0, 90_000.0])),
@@ -138,8 +139,5 @@ def test_greedy_senders_use_nearly_all(tmp_path, processes, rate_bps, window_s, 
     sent = [each for edge in edges for each in edge.sent]
     limits = {"rate_bps": rate_bps, "window_s": window_s}
     check(sent, limits, quotas)
-    if not quotas:
-        possible = rate_bps * 1500
-    else:
-        possible = quotas[0].limit_bits * (1 if quotas[0].calendar else 5)
+    possible = quotas[0].limit_bits * (1 if quotas[0].calendar else 5) if quotas else rate_bps * 1500
     assert sum(each.bits for each in sent) >= 0.98 * possible
