@@ -12,7 +12,7 @@ from typing import Protocol
 
 from sagelink.pipeline.budget import UplinkBudget
 
-# One entry of the ledger: time in s, bits, "message", "charge", "hold", "settle", "reserve" or "earlier", and the camera
+# One entry of the ledger: time in s, bits, "message", "charge", "hold", "settle", "reserve" or "earlier", and camera
 # of a message.
 LedgerEntry = tuple[float, int, str, str]
 

@@ -1,0 +1,138 @@
+"""Runs that keep a ledger, as real processes: killed and restarted, two on one ledger, and a subscriber that counts."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import pytest
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion
+
+from sagelink.app.budgets import open_budgets
+from sagelink.models.pair import Pair
+from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.errors import UsageError
+from tests.app.runs import PATIENCE_S, live_run, run_here, serve
+from tests.brokers import Mosquitto
+
+_HEADERS_BITS = 8 * (40 + 4)  # at least, of each message
+
+
+class Counter:
+    """Subscribes to all evidence, and counts its bits."""
+
+    def __init__(self, broker: Mosquitto) -> None:
+        self.received: list[tuple[float, int]] = []
+        self._client = Client(CallbackAPIVersion.VERSION2)
+        self._client.on_message = self._count
+        self._client.connect(broker.host, broker.port)
+        self._client.subscribe("sagelink/+/+/evidence")
+
+    def _count(self, client: Client, data: object, message: MQTTMessage) -> None:
+        bits = 8 * (len(message.payload) + len(message.topic)) + _HEADERS_BITS
+        self.received.append((time.monotonic(), bits))
+
+    def __enter__(self) -> Self:
+        self._client.loop_start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.loop_stop()
+
+    def wait(self, messages: int) -> None:
+        """Waits until so many further messages have come."""
+        wanted, end_s = len(self.received) + messages, time.monotonic() + PATIENCE_S
+        while len(self.received) < wanted:
+            assert time.monotonic() < end_s, f"{len(self.received)} messages"
+            time.sleep(0.02)
+
+    def fullest(self, window_s: float) -> int:
+        return max(sum(bits for at, bits in self.received if s <= at < s + window_s) for s, _ in self.received)
+
+
+@pytest.fixture
+def mosquitto() -> Iterator[Mosquitto]:
+    with Mosquitto() as running:
+        yield running
+
+
+@pytest.mark.campaign
+def test_ten_kills_within_a_window_keep_the_sum_within_the_limit(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    window_s, rate_bps = 60, 64_000
+    options = ("--uplink", f"{rate_bps}bit/s", "--window", f"{window_s}s", "--ledger", tmp_path / "ledger")
+    with serve(mosquitto.url) as server, Counter(mosquitto) as counter:
+        server.said("serving demo-server")
+        with live_run(mosquitto.url, tmp_path / "first", *options) as run:
+            counter.wait(3)  # a new ledger opens after ten seconds
+            run.kill()
+        kills = [time.monotonic()]
+        for number in range(10):
+            with live_run(mosquitto.url, tmp_path / str(number), *options) as run:
+                counter.wait(3)
+                run.kill()
+            kills.append(time.monotonic())
+        with live_run(mosquitto.url, tmp_path / "last", *options):
+            time.sleep(max(0.0, kills[0] + window_s - time.monotonic()))
+    print(f"ten kills in {kills[-1] - kills[0]:.0f} s; fullest window {counter.fullest(window_s)} bits")
+    assert 0.5 * rate_bps * window_s < counter.fullest(window_s) <= rate_bps * window_s
+
+
+@pytest.mark.campaign
+def test_two_edges_share_one_ledger(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    options = ("--uplink", "64kbit/s", "--window", "2s", "--ledger", tmp_path / "ledger")
+    with serve(mosquitto.url) as server, Counter(mosquitto) as counter:
+        server.said("serving demo-server")
+        with live_run(mosquitto.url, tmp_path / "one", *options) as one:
+            counter.wait(10)
+            other = ("--set", "mqtt.node=other")
+            with live_run(mosquitto.url, tmp_path / "two", *options, *other) as two:
+                counter.wait(250)
+                two.interrupt()
+                assert two.ended() == 0
+            one.interrupt()
+            assert one.ended() == 0
+    base = sqlite3.connect(tmp_path / "ledger")
+    total = base.execute("SELECT total(bits) FROM days").fetchone()[0]
+    assert total >= sum(bits for _, bits in counter.received)
+    print(f"fullest window {counter.fullest(2)} bits; {total:.0f} charged")
+    assert 0.5 * 128_000 < counter.fullest(2) <= 128_000
+
+
+def test_a_quota_needs_a_ledger() -> None:
+    config = load_config(None, {"capture.source": "synthetic:1", "budget.quotas": ["500MB/month"]})
+    with pytest.raises(UsageError, match=r"budget.quotas need a file .*--ledger PATH"):
+        open_budgets(config, live=True)
+    assert open_budgets(config, live=False).ledger is None
+
+
+def test_a_long_window_takes_the_ledger_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    config = load_config(None, {"capture.source": "synthetic:1", "budget.window": "1min"})
+    budgets = open_budgets(config, live=True)
+    assert budgets.ledger is not None
+    assert budgets.ledger.path == tmp_path / "sagelink" / "ledger.sqlite"
+    assert str(budgets.ledger.path) in caplog.text
+    short = load_config(None, {"capture.source": "synthetic:1", "budget.window": "10s"})
+    assert open_budgets(short, live=True).ledger is None
+
+
+def test_without_a_ledger_a_live_run_waits_one_window() -> None:
+    config = load_config(None, {"capture.source": "synthetic:1", "budget.uplink": "64kbit/s"})
+    site = open_budgets(config, live=True).site
+    assert [site.allowance(at_s) for at_s in (0.0, 1.0, 1.002)] == [0, 0, 64_000]
+    assert open_budgets(config, live=False).site.allowance(0.0) == 64_000
+
+
+def test_a_run_obeys_and_settles_its_quota(pair: Pair, tmp_path: Path) -> None:
+    options = {"budget__quotas": ["3kB/day"], "budget__ledger": tmp_path / "ledger", "budget__window": "500ms"}
+    _, first = run_here(pair, "synthetic:30,fps=10", tmp_path / "1", capture__realtime=True, **options)
+    _, second = run_here(pair, "synthetic:20,fps=10", tmp_path / "2", capture__realtime=True, **options)
+    assert 0 < first["wire_bits"] <= 24_000
+    assert first["wire_bits"] + second["wire_bits"] <= 24_000
+    base = sqlite3.connect(tmp_path / "ledger")
+    assert base.execute("SELECT total(bits) FROM days").fetchone() == (first["wire_bits"] + second["wire_bits"],)
+    assert base.execute("SELECT hold_bits FROM stakes").fetchall() == [(0,)]
