@@ -142,6 +142,11 @@ class UplinkBudget:
         return None if granted is None else max(0, granted - self.reply_bits)
 
     @property
+    def whole_limit_bits(self) -> int | None:
+        """The limit of a window for all processes that share the rate."""
+        return None if self.rate_bps is None else int(self.rate_bps * self.window_s + 1e-6)
+
+    @property
     def largest_bits(self) -> int | None:
         """Bits of the largest message that the limits ever grant; None without a limit."""
         return least(self.limit_bits, *(bound.limit_bits for bound in self.bounds))

@@ -54,7 +54,8 @@ class WireLedger:
 
     @property
     def limit_bits(self) -> int | None:
-        return self._budget.limit_bits
+        """Of a window, if no other process had a share of it."""
+        return self._budget.whole_limit_bits
 
     @property
     def rate_bps(self) -> float | None:

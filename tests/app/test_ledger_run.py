@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,25 +62,47 @@ def mosquitto() -> Iterator[Mosquitto]:
         yield running
 
 
+def sender(broker: Mosquitto, node: str, window_s: int, ledger: Path) -> subprocess.Popen[bytes]:
+    arguments = (broker.url, node, "64kbit/s", f"{window_s}s", ledger)
+    return subprocess.Popen([sys.executable, "-m", "tests.app.ledger_sender", *map(str, arguments)])
+
+
 @pytest.mark.campaign
 def test_ten_kills_within_a_window_keep_the_sum_within_the_limit(mosquitto: Mosquitto, tmp_path: Path) -> None:
-    window_s, rate_bps = 60, 64_000
-    options = ("--uplink", f"{rate_bps}bit/s", "--window", f"{window_s}s", "--ledger", tmp_path / "ledger")
-    with serve(mosquitto.url) as server, Counter(mosquitto) as counter:
-        server.said("serving demo-server")
-        with live_run(mosquitto.url, tmp_path / "first", *options) as run:
-            counter.wait(3)  # a new ledger opens after ten seconds
-            run.kill()
-        kills = [time.monotonic()]
-        for number in range(10):
-            with live_run(mosquitto.url, tmp_path / str(number), *options) as run:
-                counter.wait(3)
-                run.kill()
-            kills.append(time.monotonic())
-        with live_run(mosquitto.url, tmp_path / "last", *options):
-            time.sleep(max(0.0, kills[0] + window_s - time.monotonic()))
-    print(f"ten kills in {kills[-1] - kills[0]:.0f} s; fullest window {counter.fullest(window_s)} bits")
-    assert 0.5 * rate_bps * window_s < counter.fullest(window_s) <= rate_bps * window_s
+    window_s, limit_bits = 60, 64_000 * 60
+    with Counter(mosquitto) as counter:
+        began_s = None
+        for _ in range(11):  # the first one creates the ledger, which opens after ten seconds
+            with sender(mosquitto, "edge", window_s, tmp_path / "ledger") as process:
+                counter.wait(8)
+                process.kill()
+            began_s = began_s or counter.received[0][0]
+        killed_s = time.monotonic() - began_s
+        with sender(mosquitto, "edge", window_s, tmp_path / "ledger") as process:
+            time.sleep(max(0.0, began_s + 2 * window_s - time.monotonic()))
+            process.kill()
+    fullest = counter.fullest(window_s)
+    print(f"ten restarts in {killed_s:.0f} s; fullest window {fullest / limit_bits:.1%} of the limit")
+    assert killed_s < window_s
+    assert 0.8 * limit_bits < fullest <= limit_bits
+
+
+@pytest.mark.campaign
+def test_two_senders_share_one_ledger(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    ledger, limit_bits = tmp_path / "ledger", 64_000 * 2
+    with Counter(mosquitto) as counter:
+        one = sender(mosquitto, "one", 2, ledger)
+        counter.wait(20)
+        two = sender(mosquitto, "two", 2, ledger)
+        time.sleep(15)
+        one.kill()  # the other takes its share
+        time.sleep(15)
+        two.kill()
+        one.wait(), two.wait()
+    fullest, began_s = counter.fullest(2), counter.received[0][0]
+    used = sum(bits for _, bits in counter.received) / (64_000 * (counter.received[-1][0] - began_s))
+    print(f"fullest window {fullest / limit_bits:.1%} of the limit; used {used:.1%} of the rate")
+    assert 0.8 * limit_bits < fullest <= limit_bits
 
 
 @pytest.mark.campaign
