@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sagelink.pipeline.budget import UplinkBudget, elapsed_only, least
 from sagelink.pipeline.camera_accounts import CameraAccount, CameraShare, open_accounts
@@ -17,6 +18,7 @@ from sagelink.pipeline.ledger_file import LedgerFile
 from sagelink.pipeline.ledger_hold import Hold, JointHold
 from sagelink.pipeline.ledger_records import Rate, Scope
 from sagelink.pipeline.quota import GUARD, Bound, ClosedUntil, ClosedWithoutClock, QuotaCount, count_of
+from sagelink.pipeline.quota_watch import QuotaWatch, quota_states
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,11 @@ class Budgets:
     accounts: Mapping[str, CameraAccount]  # by camera
     counts: Mapping[str, Sequence[QuotaCount]]  # of the quotas, by scope: empty for the site, else the camera
     ledger: Ledger | None
+
+    def quota_states(self) -> list[dict[str, Any]]:
+        """The quotas as plain JSON values. Safe from any thread."""
+        at = self.site.moment(self.site.now_s)
+        return quota_states(self.counts, {} if self.ledger is None else self.ledger.holds, at)
 
 
 def open_budgets(config: Config, live: bool, recorded: Callable[[int | None], Bound] | None = None) -> Budgets:
@@ -65,6 +72,8 @@ def open_budgets(config: Config, live: bool, recorded: Callable[[int | None], Bo
         if hold is not None and site_hold is not None:
             budget.cover = JointHold([hold, site_hold])
         accounts |= open_accounts(budget, {name: CameraShare()})
+    if ledger is not None:
+        ledger.watch = QuotaWatch(counts)
     return Budgets(site, {name: accounts[name] for name in shares}, counts, ledger)
 
 

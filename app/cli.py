@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from sagelink.app.adapt import adapt
+from sagelink.app.budget_command import budget_app
 from sagelink.app.calibrate import calibrate
 from sagelink.app.command_line import DASHBOARD, CommandWithDashboard, show_help, show_version, whole_number
 from sagelink.app.eval import evaluate
@@ -49,6 +50,7 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Show or check a configuration.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+app.add_typer(budget_app, name="budget")
 
 _INTERRUPTED = 130  # typer's exit code for Ctrl-C
 

@@ -168,7 +168,8 @@ class Run:
         """The current state of the run as plain JSON values; docs/dashboard.md describes the keys."""
         health = {capture.name: capture.health() for capture in self.captures}
         stats = self.stats.snapshot(self.models.edge.labels, health)
-        return stats | {"control": self.control.state(), "notice": self.notice} | self._link_watch.state(stats)
+        control = {"control": self.control.state(), "notice": self.notice, "quotas": self.budgets.quota_states()}
+        return stats | control | self._link_watch.state(stats)
 
     def run(
         self, watch: Callable[[Verdict], None] | None = None, tell: Callable[[str], None] | None = None

@@ -16,6 +16,7 @@ from sagelink.pipeline.ledger_hold import Hold
 from sagelink.pipeline.ledger_records import Grant, Request, Stake
 from sagelink.pipeline.process_shares import granted_share, target_share
 from sagelink.pipeline.quota import GUARD, ClosedUntil, Moment
+from sagelink.pipeline.quota_watch import QuotaWatch
 from sagelink.pipeline.tasks import background
 from sagelink.pipeline.threads import Worker
 
@@ -45,10 +46,16 @@ class Ledger:
         self._failure: str | None = None
         self._settled_s = float("-inf")
         self._requests: Mapping[str, Request] | None = None  # of the transaction that runs
+        self.watch: QuotaWatch | None = None
 
     def moment(self, now_s: float) -> Moment:
         """The clocks of the ledger at a budget time."""
         return Moment(now_s + self._offset_s, self._file.moment().wall_s)
+
+    @property
+    def holds(self) -> Mapping[str, Hold]:
+        """What is reserved, by scope."""
+        return self._holds
 
     def add(self, hold: Hold) -> None:
         """Adds a scope, before `start`."""
@@ -97,6 +104,8 @@ class Ledger:
                 async with asyncio.timeout(_LOOK_EVERY_S):
                     await self._wake.wait()
             self._wake.clear()
+            if self.watch is not None:
+                self.watch.check(self._file.moment())
             try:
                 if any(hold.missing_bits for hold in self._holds.values()) or await self._is_due(worker):
                     await self._transact(worker)

@@ -21,10 +21,12 @@ from sagelink.pipeline.ledger_tables import (
     count,
     fill_new_windows,
     forget,
+    pace_bps,
     rate_charges,
     read_stakes,
     settle,
     take_over,
+    today_bits,
     write_limits,
     write_stake,
 )
@@ -166,7 +168,16 @@ class LedgerFile:
         )
         ends_s = [quota.calendar.period(at.wall_s)[1] for quota in scope.quotas if quota.calendar is not None]
         valid_until_s = min(ends_s, default=float("inf"))
-        return Grant(hold_bits - request.hold_bits, valid_until_s, counts, share, others, adopted)
+        return Grant(
+            bits=hold_bits - request.hold_bits,
+            valid_until_s=valid_until_s,
+            counts=counts,
+            share=share,
+            stakes=others,
+            adopted=adopted,
+            today_bits=today_bits(self._base, scope, at),
+            pace_bps=pace_bps(self._base, scope.name, at),
+        )
 
     def _stakes(self, scope: Scope) -> tuple[Stake | None, list[Stake], list[Stake]]:
         """Our own stake, those of other living processes, and those of the dead. Raises UsageError for a living process

@@ -31,6 +31,8 @@ class Hold:
         self._held_bits = 0  # charged and still to leave: they stay reserved on disk until they are settled
         self._newest: tuple[Moment, int, ChargeKind, str] | None = None  # may still be held
         self._spending = Spending(scope)
+        self.pace_bps = 0.0  # average of the last days, at the last transaction
+        self._today_bits, self._day = 0, ""
 
     @property
     def block_bits(self) -> int:
@@ -69,6 +71,11 @@ class Hold:
         self._spend_newest()
         return self._spending
 
+    def today_bits(self, at: Moment) -> int:
+        """All bits of the present day, of all processes; those of others at the last transaction."""
+        settled = self._today_bits if self._day == self.scope.day(at.wall_s) else 0
+        return settled + self._spending.bits + self._held_bits
+
     def last_spending(self, at: Moment) -> Spending:
         """What is to be settled at the end of the run: what is still to leave counts as sent."""
         self.settle(at, self._held_bits, "")
@@ -99,6 +106,7 @@ class Hold:
     def apply(self, grant: Grant, at: Moment, elapsed_offset_s: float) -> None:
         """Takes the result of a transaction. `elapsed_offset_s`: elapsed time of the ledger minus budget time."""
         self._bits += grant.bits
+        self.pace_bps, self._today_bits, self._day = grant.pace_bps, grant.today_bits, self.scope.day(at.wall_s)
         self._valid_until_s = grant.valid_until_s
         if self.scope.rate is not None:
             self.budget.change_share(grant.share)

@@ -60,6 +60,8 @@ class Spending:
 
     def add(self, at: Moment, bits: int, kind: ChargeKind, camera: str, uplink: bool = True) -> None:
         """`uplink`: the bits count against the rate too."""
+        if not bits:
+            return
         self.bits += bits
         quarter = int(at.wall_s // QUARTER_S)
         if quarter != self._quarter:
@@ -154,4 +156,6 @@ class Grant:
     counts: dict[str, Count]  # by quota
     share: float
     stakes: Sequence[Stake]  # of other processes that live
+    today_bits: int
+    pace_bps: float  # average of the last days
     adopted: Sequence[tuple[float, int]] = field(default=())  # charges of dead processes in the window of the rate

@@ -11,6 +11,7 @@ from sagelink.pipeline.quota import GUARD, Moment, Quota
 
 COMMON = -1  # owner of the slots of quotas, which all processes share
 _KEPT_QUARTERS = 400 * 96
+_PACE_QUARTERS = 7 * 96
 _ADD_QUARTER = (
     "INSERT INTO quarters VALUES (?, ?, ?, ?) ON CONFLICT (scope, quarter) "
     "DO UPDATE SET bits = bits + excluded.bits, at_s = max(at_s, excluded.at_s)"
@@ -102,6 +103,20 @@ def count(base: sqlite3.Connection, scope: str, quota: Quota, others_bits: int, 
     after_s = expired_s(quota.every_s, at)
     charges = base.execute(query, (scope, COMMON, quota.every_s, after_s)).fetchall()
     return Count(sum(bits for _, bits in charges), charges, others_bits)
+
+
+def today_bits(base: sqlite3.Connection, scope: Scope, at: Moment) -> int:
+    """All bits of the present day."""
+    query = "SELECT total(bits) FROM days WHERE scope = ? AND day = ?"
+    return int(base.execute(query, (scope.name, scope.day(at.wall_s))).fetchone()[0])
+
+
+def pace_bps(base: sqlite3.Connection, scope: str, at: Moment) -> float:
+    """Average rate of the last seven days, or of the time since the first charge; at least of one hour."""
+    now = at.wall_s / QUARTER_S
+    query = "SELECT total(bits), min(quarter) FROM quarters WHERE scope = ? AND quarter >= ?"
+    bits, first = base.execute(query, (scope, int(now) - _PACE_QUARTERS)).fetchone()
+    return float(bits / (QUARTER_S * max(4.0, now - first))) if bits else 0.0
 
 
 def expired_s(window_s: float, at: Moment) -> float:

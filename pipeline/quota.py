@@ -83,6 +83,11 @@ class CalendarCount:
             self._used_bits = 0
         return self._used_bits
 
+    @property
+    def latest_bits(self) -> int:
+        """The result of the last `used_bits`; safe from any thread."""
+        return self._used_bits
+
     def allowance(self, at: Moment) -> int:
         return max(0, self.quota.limit_bits - self.used_bits(at) - self._aside_bits)
 
@@ -118,6 +123,11 @@ class RollingCount:
         expired_s = self._now_s - self.quota.every_s * (1 + GUARD)
         while self._slots and self._slots[0][0] <= expired_s:
             self._used_bits -= self._slots.popleft()[1]
+        return self._used_bits + self._others_bits
+
+    @property
+    def latest_bits(self) -> int:
+        """The result of the last `used_bits`; safe from any thread."""
         return self._used_bits + self._others_bits
 
     def allowance(self, at: Moment) -> int:
