@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sagelink.pipeline.quantities import format_bytes
 from sagelink.pipeline.text import safe_text
 
 budget_app = typer.Typer(help="Show or reset a ledger: what was spent of each quota.", no_args_is_help=True)
@@ -62,11 +63,11 @@ def _limits(limits: list[dict[str, Any]]) -> Any:
         table.add_row(
             limit["name"],
             limit["camera"] or "all",
-            megabytes(limit["used_bits"]),
-            megabytes(limit["limit_bits"]),
+            format_bytes(limit["used_bits"] / 8),
+            format_bytes(limit["limit_bits"] / 8),
             f"{limit['used_bits'] / max(1, limit['limit_bits']):.0%}",
             period or f"{limit['window_s']:g} s",
-            "" if limit["forecast_bits"] is None else megabytes(limit["forecast_bits"]),
+            "" if limit["forecast_bits"] is None else format_bytes(limit["forecast_bits"] / 8),
         )
     return table
 
@@ -76,10 +77,5 @@ def _sums(title: str, sums: dict[str, int]) -> Any:
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, show_header=False)
     for name, bits in sums.items():
-        table.add_row(name or "no camera", megabytes(bits))
+        table.add_row(name or "no camera", format_bytes(bits / 8))
     return table
-
-
-def megabytes(bits: int) -> str:
-    """Text such as 12.3 MB; 1 MB is 10^6 bytes."""
-    return f"{bits / 8e6:.3g} MB" if bits >= 8e6 else f"{bits / 8e3:.3g} kB"

@@ -13,6 +13,7 @@ from sagelink.pipeline.budget import UplinkBudget, elapsed_only, least
 from sagelink.pipeline.camera_accounts import CameraAccount, CameraShare, open_accounts
 from sagelink.pipeline.config import CameraBudgetConfig, Config
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.interface_counter import InterfaceCounter
 from sagelink.pipeline.ledger import LONGEST_WAIT_S, Ledger
 from sagelink.pipeline.ledger_file import LedgerFile
 from sagelink.pipeline.ledger_hold import Hold, JointHold
@@ -110,7 +111,13 @@ def _open_ledger(config: Config) -> Ledger | None:
     if path is None and any(budget.uplink is not None and budget.window > LONGEST_WAIT_S for budget in budgets):
         path = state_folder() / "ledger.sqlite"
         log.warning("event=default_ledger path=%r: a window above %g s needs a file", str(path), LONGEST_WAIT_S)
-    return None if path is None else Ledger(LedgerFile(path))
+    name = config.budget.interface
+    if name and path is None:
+        raise UsageError("budget.interface counts in a ledger; accepted with it: budget.ledger: PATH, or --ledger PATH")
+    if path is None:
+        return None
+    interface = InterfaceCounter(name, config.budget.counts == "both") if name else None
+    return Ledger(LedgerFile(path, interface=interface))
 
 
 def state_folder() -> Path:

@@ -213,9 +213,7 @@ class Run:
 
     def summary(self, wall_s: float) -> dict[str, object]:
         """The summary so far; `wall_s`: how long the run has lasted."""
-        return run_summary(
-            self.stats.tally, self.captures, self.accounts, self.budget, self.models, wall_s, self._interrupted
-        )
+        return run_summary(self.stats.tally, self.captures, self.budgets, self.models, wall_s, self._interrupted)
 
     def _recorder(self, sinks: Sequence[Sink]) -> Recorder:
         from sagelink.stages.scene_tracker import scene_config

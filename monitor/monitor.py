@@ -13,7 +13,7 @@ from sagelink.models.pair import Pair
 from sagelink.monitor.dashboard import serve_dashboard
 from sagelink.monitor.dashboard_traffic import DashboardTraffic
 from sagelink.monitor.home_assistant import publish_to_home_assistant
-from sagelink.monitor.metrics import EdgeMetrics, GraphCollector
+from sagelink.monitor.metrics import EdgeMetrics, GraphCollector, QuotaCollector
 from sagelink.monitor.run_view import RunView
 from sagelink.monitor.verdict_feed import VerdictFeed
 from sagelink.pipeline.config import Config
@@ -64,6 +64,7 @@ class Monitor:
         config = self._config
         view = self._view()
         self._metrics.registry.register(GraphCollector(graph))
+        self._metrics.registry.register(QuotaCollector(self._now))
         async with contextlib.AsyncExitStack() as stack:
             if config.dashboard.address:
                 await stack.enter_async_context(serve_dashboard(config.dashboard, view, self._report, self._traffic))

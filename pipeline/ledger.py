@@ -28,6 +28,7 @@ _SETTLE_EVERY_S = 60.0
 _RETRY_S = 1.0  # after a failure of the disk
 _ACTIVE_S = 3.0  # a process that claims nothing for longer, and for longer than a window, leaves its share to others
 _LEAST_CHANGE = 0.001  # of a share
+_PARTS = 4  # what has passed the interface is counted after such a part of a block
 _ROUNDS = 3  # transactions that a message waits for
 
 
@@ -116,6 +117,8 @@ class Ledger:
     async def _is_due(self, worker: Worker) -> bool:
         """Whether there is something to write although no bits are missing."""
         due = self._failure is not None
+        block_bits = min(hold.block_bits for hold in self._holds.values())
+        due |= await worker.call(self._file.interface_bits) * _PARTS >= block_bits
         now_s = self._file.moment().elapsed_s
         for name, hold in self._holds.items():
             self._stakes[name], dead = await worker.call(self._file.look, hold.scope)

@@ -15,12 +15,15 @@ from pathlib import Path
 
 from sagelink.pipeline.budget import ChargeKind
 from sagelink.pipeline.errors import SagelinkError, UsageError
+from sagelink.pipeline.interface_counter import InterfaceCounter
 from sagelink.pipeline.ledger_records import Grant, Rate, Request, Scope, Spending, Stake
 from sagelink.pipeline.ledger_schema import check_is_ledger, connect, create_ledger, explained
 from sagelink.pipeline.ledger_tables import (
     count,
+    count_others,
     fill_new_windows,
     forget,
+    others_today_bits,
     pace_bps,
     rate_charges,
     read_stakes,
@@ -42,10 +45,14 @@ _CHECKPOINT_EVERY = 500  # transactions
 class LedgerFile:
     """An open ledger, and this process's place in it."""
 
-    def __init__(self, path: Path, clock: MachineClock | None = None) -> None:
+    def __init__(
+        self, path: Path, clock: MachineClock | None = None, interface: InterfaceCounter | None = None
+    ) -> None:
         """Creates the file if there is none. Raises UsageError for a file that is no ledger of this version;
         SagelinkError for one that is damaged or cannot be written."""
         self.path = path
+        self._interface = interface
+        self._counted_bits = 0  # of the interface, at the last transaction
         self.created = False
         self._clock = clock or MachineClock()
         self._transactions = 0
@@ -150,6 +157,9 @@ class LedgerFile:
     def _serve(self, request: Request, at: Moment) -> Grant:
         scope = request.spending.scope
         settle(self._base, self._slot.number, request.spending)
+        unsettled = request.hold_bits, scope.name, self._slot.number
+        self._base.execute("UPDATE stakes SET hold_bits = ? WHERE scope = ? AND owner = ?", unsettled)
+        self._count_interface(scope, at)
         own, others, dead = self._stakes(scope)
         adopted = [charge for stake in dead for charge in self._adopt(scope, stake, at)]
         mine = [*dead] if own is None else [own, *dead]
@@ -176,8 +186,24 @@ class LedgerFile:
             stakes=others,
             adopted=adopted,
             today_bits=today_bits(self._base, scope, at),
+            others_today_bits=others_today_bits(self._base, scope, at),
             pace_bps=pace_bps(self._base, scope.name, at),
         )
+
+    def interface_bits(self) -> int:
+        """Bits that have passed the interface since the last transaction."""
+        bits = None if self._interface is None else self._interface.bits()
+        return 0 if bits is None else max(0, bits - self._counted_bits)
+
+    def _count_interface(self, scope: Scope, at: Moment) -> None:
+        """Charges what other programs have sent over the interface to the quotas of the site."""
+        if self._interface is None or scope.name or (bits := self._interface.bits()) is None:
+            return
+        self._counted_bits = bits
+        others = Spending(scope)
+        new = count_others(self._base, self._interface.name, self._clock.boot_id, bits, self._interface.both)
+        others.add(at, new, ChargeKind.OTHERS, "", uplink=False)
+        settle(self._base, self._slot.number, others)
 
     def _stakes(self, scope: Scope) -> tuple[Stake | None, list[Stake], list[Stake]]:
         """Our own stake, those of other living processes, and those of the dead. Raises UsageError for a living process

@@ -32,6 +32,7 @@ class Hold:
         self._newest: tuple[Moment, int, ChargeKind, str] | None = None  # may still be held
         self._spending = Spending(scope)
         self.pace_bps = 0.0  # average of the last days, at the last transaction
+        self.others_today_bits = 0  # of other programs on the interface, at the last transaction
         self._today_bits, self._day = 0, ""
 
     @property
@@ -106,6 +107,7 @@ class Hold:
     def apply(self, grant: Grant, at: Moment, elapsed_offset_s: float) -> None:
         """Takes the result of a transaction. `elapsed_offset_s`: elapsed time of the ledger minus budget time."""
         self._bits += grant.bits
+        self.others_today_bits = grant.others_today_bits
         self.pace_bps, self._today_bits, self._day = grant.pace_bps, grant.today_bits, self.scope.day(at.wall_s)
         self._valid_until_s = grant.valid_until_s
         if self.scope.rate is not None:

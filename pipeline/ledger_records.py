@@ -157,5 +157,6 @@ class Grant:
     share: float
     stakes: Sequence[Stake]  # of other processes that live
     today_bits: int
+    others_today_bits: int  # of other programs on the interface
     pace_bps: float  # average of the last days
     adopted: Sequence[tuple[float, int]] = field(default=())  # charges of dead processes in the window of the rate

@@ -105,6 +105,28 @@ def count(base: sqlite3.Connection, scope: str, quota: Quota, others_bits: int, 
     return Count(sum(bits for _, bits in charges), charges, others_bits)
 
 
+def count_others(base: sqlite3.Connection, name: str, boot_id: str, counter_bits: int, both: bool) -> int:
+    """Bits that other programs have sent over an interface since the last call: what has passed it, minus what was
+    charged or reserved. A counter that was set back, by a boot or because the interface was away, counts from zero."""
+    own_query = "SELECT total(bits) FROM days WHERE scope = '' AND kind <> 'others' AND (kind <> 'reply' OR ?)"
+    own = base.execute(own_query, (both,)).fetchone()[0]
+    own += base.execute("SELECT total(hold_bits) FROM stakes WHERE scope = ''").fetchone()[0]
+    row = base.execute("SELECT * FROM interfaces WHERE name = ?", (name,)).fetchone()
+    _, last_boot, counter, passed, own_before, others = row or (name, boot_id, counter_bits, 0, own, 0)
+    goes_on = last_boot == boot_id and counter_bits >= counter
+    passed += counter_bits - counter if goes_on else counter_bits
+    total = max(others, passed - int(own - own_before))
+    values = (name, boot_id, counter_bits, passed, own_before, total)
+    base.execute("INSERT OR REPLACE INTO interfaces VALUES (?, ?, ?, ?, ?, ?)", values)
+    return int(total - others)
+
+
+def others_today_bits(base: sqlite3.Connection, scope: Scope, at: Moment) -> int:
+    """Bits of other programs on the present day."""
+    query = "SELECT total(bits) FROM days WHERE scope = ? AND day = ? AND kind = 'others'"
+    return int(base.execute(query, (scope.name, scope.day(at.wall_s))).fetchone()[0])
+
+
 def today_bits(base: sqlite3.Connection, scope: Scope, at: Moment) -> int:
     """All bits of the present day."""
     query = "SELECT total(bits) FROM days WHERE scope = ? AND day = ?"

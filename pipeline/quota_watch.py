@@ -64,6 +64,7 @@ def quota_states(
                     "limit_bits": count.quota.limit_bits,
                     "used_bits": count.latest_bits,
                     "today_bits": hold.today_bits(at) if hold else None,
+                    "others_today_bits": hold.others_today_bits if hold else None,
                     "window_s": count.quota.every_s or None,
                     "period_start": iso(calendar.start_s) if calendar else None,
                     "period_end": iso(calendar.end_s) if calendar else None,

@@ -39,7 +39,11 @@ def watched() -> RunView:
     def now() -> dict[str, Any]:
         snapshot = stats.snapshot(LABELS, HEALTH)
         dashboard = DashboardTraffic().state()
-        return snapshot | {"control": control.state(), "notice": None, "dashboard": dashboard} | link.state(snapshot)
+        return (
+            snapshot
+            | {"control": control.state(), "notice": None, "quotas": [], "dashboard": dashboard}
+            | link.state(snapshot)
+        )
 
     return RunView(
         title="clip.mp4",

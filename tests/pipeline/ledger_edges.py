@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 from sagelink.pipeline.budget import UplinkBudget
+from sagelink.pipeline.interface_counter import InterfaceCounter
 from sagelink.pipeline.ledger import Ledger
 from sagelink.pipeline.ledger_file import LedgerFile
 from sagelink.pipeline.ledger_hold import Hold
@@ -69,12 +70,13 @@ class Edge:
         self._path, self._quotas, self._rate_bps, self._window_s = path, tuple(quotas), rate_bps, window_s
         self._rate = (rate or Rate(window_s)) if rate_bps is not None else None
         self.transactions = 0
+        self.interface: InterfaceCounter | None = None
         self.ledger: Ledger | None = None
 
     def start(self) -> None:
         if self.ledger is not None:
             return
-        self._file = LedgerFile(self._path, self.clock)
+        self._file = LedgerFile(self._path, self.clock, self.interface)
         self._file._base.execute("PRAGMA synchronous = OFF")  # the test's machine keeps its power
         self.ledger = Ledger(self._file)
         counts = [count_of(quota) for quota in self._quotas]
