@@ -23,9 +23,8 @@ class InterfaceCounter:
         self._gone = False
         if self._read() is None:
             known = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-            raise UsageError(
-                f"budget.interface: there is no interface {name!r} with counters; accepted: {', '.join(known) or 'none'}"
-            )
+            accepted = ", ".join(known) or "none"
+            raise UsageError(f"budget.interface: there is no interface {name!r} with counters; accepted: {accepted}")
 
     def bits(self) -> int | None:
         """None while the interface is gone, which is logged once."""

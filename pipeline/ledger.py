@@ -77,7 +77,7 @@ class Ledger:
                 hold.budget.bounds.append(ClosedUntil(began_s + wait_s * (1 + GUARD)))
             self._file.join(hold.scope, hold.budget.limit_bits)
             self._stakes[name], _ = self._file.look(hold.scope)
-            hold.want(hold.block_bits)
+            hold.want(1)
         grants = self._file.commit(self._prepare())
         self._apply(grants)
         return {name: [(at_s - self._offset_s, bits) for at_s, bits in grant.adopted] for name, grant in grants.items()}

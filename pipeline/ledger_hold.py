@@ -97,7 +97,7 @@ class Hold:
         kept_bits = self._bits + self._held_bits
         wanted_bits = kept_bits
         if self.missing_bits:
-            wanted_bits = self._held_bits + self._aside_bits + self.missing_bits + self.block_bits
+            wanted_bits = self._held_bits + self._aside_bits + self.missing_bits + self.block_bits - 1
         request = Request(self.spending(), kept_bits, wanted_bits, share, active_until_s)
         request.spending.forget(at.elapsed_s)
         self.missing_bits = 0

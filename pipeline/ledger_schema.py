@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import mkstemp
@@ -83,8 +84,15 @@ def check_is_ledger(path: Path) -> None:
             raise UsageError(
                 f"{shown} has version {version}; accepted: version {VERSION}; update Sagelink, or choose another name"
             )
-        if base.execute("PRAGMA quick_check").fetchone()[0] != "ok":
+        if base.execute("PRAGMA quick_check").fetchone()[0] != "ok" or _is_cut_off(path, header):
             raise SagelinkError(f"{shown} is damaged; {_MOVE}")
+
+
+def _is_cut_off(path: Path, header: bytes) -> bool:
+    """Whether the file is shorter than its header says, and no log holds the rest."""
+    page_bytes, pages = struct.unpack(">H", header[16:18])[0], struct.unpack(">I", header[28:32])[0]
+    log_bytes = Path(f"{path}-wal").stat().st_size if Path(f"{path}-wal").exists() else 0
+    return not log_bytes and path.stat().st_size < (65_536 if page_bytes == 1 else page_bytes) * pages
 
 
 @contextlib.contextmanager
