@@ -8,9 +8,9 @@ from pathlib import Path
 from sagelink.app.recorded_config import to_record
 from sagelink.models.pair import Pair
 from sagelink.pipeline.config import Config
-from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.pipeline.output_files import PICTURES, RESULTS, cannot_open
 from sagelink.pipeline.types import Verdict
+from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.stages.sinks.annotate import AnnotatedVideos, Painter
 from sagelink.stages.sinks.contract import Sink
 from sagelink.stages.sinks.file_sink import FileSink
