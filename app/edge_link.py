@@ -30,8 +30,8 @@ async def edge_link(
 ) -> AsyncIterator[EdgeLink]:
     """A link that is open while the body runs.
 
-    `wire_ledger`: None for a replay. `on_recovered`: called with the kind of each loss that the link recovered. Raises UsageError; SagelinkError when a
-    replay finds no server.
+    `wire_ledger`: None for a replay. `on_recovered`: called with the kind of each loss that the link recovered. Raises
+    UsageError; SagelinkError when a replay finds no server.
     """
     if not config.ship.server:
         async with _in_process(config, models) as local_link:

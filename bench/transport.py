@@ -99,7 +99,11 @@ def _signalling_endpoint() -> SignallingEndpoint:
 
 def _webrtc_edge() -> EdgeLink:
     return WebRtcEdgeLink(
-        _signalling_endpoint(), "edge", ["camera"], camera_info(_DEADLINE_S), wire_ledger=WireLedger(UplinkBudget(None, 1.0), time.monotonic)
+        _signalling_endpoint(),
+        "edge",
+        ["camera"],
+        camera_info(_DEADLINE_S),
+        wire_ledger=WireLedger(UplinkBudget(None, 1.0), time.monotonic),
     )
 
 

@@ -4,9 +4,9 @@
         [--window 1] [--outage 10-15 ...] [--restart 12 ...] [--cameras 1] [--key-bits 2048] [--jobs 2]
 
 Link, budget and broker are those of a live run. Each message has as many random bytes as the allowance covers (4 to 12
-kB; from a quarter of a small window on); the server replies with 66 bytes. Every packet that leaves the edge's interface is
-captured with its time (`bench.capture`). The cable has 40 ms of delay and the given loss in either direction, and at
-`--outage` nothing passes. At `--restart` the broker is killed and started again. Columns:
+kB; from a quarter of a small window on); the server replies with 66 bytes. Every packet that leaves the edge's
+interface is captured with its time (`bench.capture`). The cable has 40 ms of delay and the given loss in either
+direction, and at `--outage` nothing passes. At `--restart` the broker is killed and started again. Columns:
 
 - fullest 1 s, 10 s: the bits of the fullest window, wherever it starts, over the limit of such a window; a window that
   is shorter than the budget's has the budget's limit;
@@ -135,7 +135,8 @@ def measure(scenario: Scenario, number: int = 0) -> WireCostResult:
         began_s = time.monotonic()
         for restart_s in scenario.restarts:
             time.sleep(max(0.0, began_s + restart_s - time.monotonic()))
-            assert broker is not None
+            if broker is None:
+                break
             broker.kill()
             broker.wait()
             broker = _start_broker(cable, scenario, certificates)
@@ -170,9 +171,7 @@ def _limit(scenario: Scenario, window_s: float) -> float:
     return scenario.rate_bps * scenario.window_s * -(-window_s // scenario.window_s)
 
 
-def _start_broker(
-    cable: Cable, scenario: Scenario, certificates: CertificateFiles | None
-) -> subprocess.Popen[str]:
+def _start_broker(cable: Cable, scenario: Scenario, certificates: CertificateFiles | None) -> subprocess.Popen[str]:
     if certificates is None:
         return cable.start_broker(BROKER)
     names = {"ca": certificates.ca, "server": certificates.server, "server_key": certificates.server_key}
@@ -262,7 +261,9 @@ def _message(size: int) -> bytes:
     count = -(-size // (PART_BYTES - 40))
     payload_bytes = (size - 9 - 4) // count - 2 - 30
     units = [np.array([number]) for number in range(count)]
-    return encode_bundle(0, [encode_evidence(EvidenceMessage(0, 14, 16, 3, each, os.urandom(payload_bytes))) for each in units])
+    return encode_bundle(
+        0, [encode_evidence(EvidenceMessage(0, 14, 16, 3, each, os.urandom(payload_bytes))) for each in units]
+    )
 
 
 async def _read_replies(link: EdgeLink) -> None:

@@ -53,7 +53,8 @@ def dashboard_app(
     """The dashboard of a run as an ASGI application.
 
     `encoder`: the thread that encodes pictures. `token`: required of viewers; None for a loopback address.
-    `pictures`: whether pages get live pictures. `wrong_token_s`: delay after a wrong token, in seconds, against guessing.
+    `pictures`: whether pages get live pictures. `wrong_token_s`: delay after a wrong token, in seconds, against
+    guessing.
     """
     guesses = GuessLimit()
     api, login = RunApi(run, encoder), LoginPage(token, wrong_token_s, guesses)

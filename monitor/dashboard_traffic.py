@@ -70,7 +70,7 @@ class DashboardTraffic:
             return [message]
         pieces = [body[start : start + size] for start in range(0, len(body), size)]
         more = [True] * (len(pieces) - 1) + [message.get("more_body", False)]
-        return [message | {"body": piece, "more_body": goes_on} for piece, goes_on in zip(pieces, more, strict=True)]
+        return [{**message, "body": piece, "more_body": goes_on} for piece, goes_on in zip(pieces, more, strict=True)]
 
     async def _pay(self, message: Message) -> bool:
         """Charges a message; False if it is a picture for which the window has no room now."""

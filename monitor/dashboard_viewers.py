@@ -77,7 +77,8 @@ class ViewerHub:
         max_viewers: int = MAX_VIEWERS,
         pictures: bool = True,
     ) -> None:
-        """`pictures`: False sends none, and everything else less often. Each viewer gets an update of at most `events_per_tick` verdicts each `tick_s` seconds."""
+        """`pictures`: False sends none, and everything else less often. Each viewer gets an update of at most
+        `events_per_tick` verdicts each `tick_s` seconds."""
         self._max_viewers = max_viewers
         self._pictures = pictures
         self._tick_s = tick_s if pictures else _THRIFTY_TICK_S

@@ -44,7 +44,8 @@ class Monitor:
         report: Callable[[str], None] | None = None,
         ledger: WireLedger | None = None,
     ) -> None:
-        """`ledger`: the budget of a live run, which may pay for the dashboard. `now` returns the state of the run as plain JSON values; `report` receives the dashboard's address."""
+        """`ledger`: the budget of a live run, which may pay for the dashboard. `now` returns the state of the run as
+        plain JSON values; `report` receives the dashboard's address."""
         self._config = config
         self._models = models
         self._cameras = cameras

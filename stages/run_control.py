@@ -68,7 +68,8 @@ class Control:
             log.warning("event=budget_refused by=%r error=%r", by, str(error))
 
     def change_gate(self, policy: object, threshold: object = None, by: str = "this program") -> None:
-        """`policy`: its name; `threshold`: None for the policy's default; `by`: who changes it. Raises UsageError; then nothing changes."""
+        """`policy`: its name; `threshold`: None for the policy's default; `by`: who changes it. Raises UsageError; then
+        nothing changes."""
         try:
             config = GateConfig.model_validate({"policy": policy, "threshold": threshold})
         except ValidationError as errors:

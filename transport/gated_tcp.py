@@ -126,7 +126,7 @@ class GatedTcp:
         assert self._tcp is not None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FLUSH_S):
-                while self._out or self._count().queued_bytes:
+                while self._out or self._count().queued_bytes:  # noqa: ASYNC110
                     await asyncio.sleep(_TICK_S)
         room = self._charger.room_bits()
         if self._out or self.fault or (room is not None and room < 8 * 4 * self._packet_bytes(0, 1)):

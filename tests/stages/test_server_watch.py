@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from sagelink.stages.server_watch import ServerWatch
 
 
@@ -15,7 +17,7 @@ def test_only_probes_go_to_a_silent_server():
     assert sent[:8] == list(range(8))
     assert "8 messages or more were late" in watch.refusal(sent[-1] + 1.5)
     assert 700 < len(sent) < 760  # one in two minutes
-    pauses = [after - before for before, after in zip(sent[8:], sent[9:], strict=False)]
+    pauses = [after - before for before, after in itertools.pairwise(sent[8:])]
     assert pauses == sorted(pauses)
     assert pauses[-1] == 120
 

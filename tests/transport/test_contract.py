@@ -13,7 +13,9 @@ from functools import partial
 
 import pytest
 
+from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import MqttConfig, WebRtcConfig
+from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.transport.in_process import InProcessLink
 from sagelink.transport.link import CameraInfo, EdgeLink, Message, ServerLink
 from sagelink.transport.mqtt.address import open_broker
@@ -24,8 +26,6 @@ from sagelink.transport.webrtc.address import open_signalling_endpoint
 from sagelink.transport.webrtc.edge import WebRtcEdgeLink
 from sagelink.transport.webrtc.server import WebRtcServerLink
 from sagelink.transport.wire import MAX_MESSAGE_BYTES
-from sagelink.pipeline.budget import UplinkBudget
-from sagelink.pipeline.wire_ledger import WireLedger
 from tests.brokers import Mosquitto
 
 
@@ -64,9 +64,7 @@ async def webrtc(wire_ledger: WireLedger | None) -> AsyncIterator[LinkPair]:
     endpoint = open_signalling_endpoint("webrtc+http://127.0.0.1:0", WebRtcConfig(), "url")
     async with WebRtcServerLink(endpoint) as server:
         address = dataclasses.replace(endpoint, port=server.port)
-        async with WebRtcEdgeLink(
-            address, "node", ["door", "yard"], CAMERA_INFO, wire_ledger=wire_ledger
-        ) as edge:
+        async with WebRtcEdgeLink(address, "node", ["door", "yard"], CAMERA_INFO, wire_ledger=wire_ledger) as edge:
             await edge.ready()
 
             def cut() -> None:

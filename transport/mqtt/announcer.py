@@ -40,11 +40,14 @@ class Announcer:
         self._overwritten.clear()
         await self._publish(client)
 
-    async def repair(self, client: BrokerClient) -> None:
-        """Publishes the states again whenever they are overwritten; to be called after `announce`, so that a retained
-        state that differs is a later one. Runs until the connection ends."""
+    async def follow(self, client: BrokerClient) -> None:
+        """Subscribes to the states, so that `repair` knows them; to be called after `announce`, so that a retained
+        state that differs is a later one."""
         for address in (self._node, f"{self._node}/+"):
             await client.subscribe(self._topics.state(address), qos=0)
+
+    async def repair(self, client: BrokerClient) -> None:
+        """Publishes the states again whenever they are overwritten. Runs until the connection ends."""
         while True:
             await self._overwritten.wait()
             self._overwritten.clear()

@@ -163,6 +163,7 @@ class MqttEdgeLink(RemoteEdgeLink):
         if self._on_budget is not None:
             await client.subscribe(self._topics.budget(self._node), qos=1)
         await self._announcer.announce(client)
+        await self._announcer.follow(client)  # not in a task: aiomqtt may lose its only cancellation
         try:
             async with asyncio.TaskGroup() as group:
                 self._client, self._publishing, self._unacknowledged = client, group, 0

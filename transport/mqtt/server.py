@@ -167,10 +167,10 @@ class MqttServerLink:
         self._idle = idle
         if idle is None and not in_group:
             await client.subscribe(self._evidence, qos=1)
-            await client.publish(self._presence, _ONLINE, qos=1, retain=True)
+            await client.publish_confirmed(self._presence, _ONLINE, retain=True)
         elif idle is not None and in_group:
             await client.unsubscribe(self._evidence)
-            await client.publish(self._presence, b"", qos=1, retain=True)
+            await client.publish_confirmed(self._presence, b"", retain=True)
         return idle is None
 
     def _idle_reason(self) -> str | None:

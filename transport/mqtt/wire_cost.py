@@ -1,8 +1,8 @@
 """The uplink bits that MQTT costs, estimated before they are sent.
 
 A message is charged as its MQTT packet, TLS records, the headers of its TCP segments, and the two acknowledgements that
-the edge will send in return (for the broker's PUBACK and for the reply). What the connection itself costs is charged as it
-leaves (transport/gated_tcp.py); it is estimated here to plan a connection.
+the edge will send in return (for the broker's PUBACK and for the reply). What the connection itself costs is charged as
+it leaves (transport/gated_tcp.py); it is estimated here to plan a connection.
 """
 
 from __future__ import annotations

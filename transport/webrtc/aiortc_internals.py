@@ -58,7 +58,7 @@ def gate_datagrams(sctp: RTCSctpTransport, gate: Gate) -> None:
     """
     for protocol in sctp.transport.transport._connection._protocols:
         if protocol.local_candidate.type == "relay":
-            client = protocol.transport._TurnTransport__inner_protocol
+            client = cast(Any, protocol.transport)._TurnTransport__inner_protocol
             client.transport = cast(asyncio.DatagramTransport, _GatedTransport(client.transport, gate))
         else:
             protocol.transport = cast(asyncio.DatagramTransport, _GatedTransport(protocol.transport, gate))
@@ -67,7 +67,8 @@ def gate_datagrams(sctp: RTCSctpTransport, gate: Gate) -> None:
 class _GatedTransport:
     """A transport whose data leaves through a gate."""
 
-    def __init__(self, transport: asyncio.DatagramTransport | asyncio.Transport, gate: Gate) -> None:
+    def __init__(self, transport: Any, gate: Gate) -> None:
+        """`transport`: an asyncio.DatagramTransport, or an asyncio.Transport."""
         self._transport = transport
         self._gate = gate
         address = transport.get_extra_info("sockname") or ("",)

@@ -48,8 +48,8 @@ class WebRtcEdgeLink(RemoteEdgeLink):
     """An EdgeLink. All cameras of a process share one connection.
 
     `wire_ledger`: the budget of a live run. With None this is the link of a replay: its budget runs on the time of the
-    stream and charges nothing for the connection; evidence travels on the reliable channel, so that every replay gives the
-    same results; and entering the link fails unless the first attempt to connect succeeds.
+    stream and charges nothing for the connection; evidence travels on the reliable channel, so that every replay gives
+    the same results; and entering the link fails unless the first attempt to connect succeeds.
     """
 
     def __init__(

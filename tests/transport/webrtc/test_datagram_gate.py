@@ -1,4 +1,4 @@
-"""Datagrams leave when the window has room for them, in order; without room they wait a short time, then are dropped."""
+"""Datagrams leave in order when the window has room for them; without room they wait for a short time, then drop."""
 
 from __future__ import annotations
 
