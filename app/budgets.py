@@ -60,7 +60,9 @@ def open_budgets(config: Config, live: bool, recorded: Callable[[int | None], Bo
             others = [recorded(least(*(bound.limit_bits for bound in bounds)))]
         if live:
             others = [*others, *_caution(settings, bounds, ledger is None)]
-        return UplinkBudget(settings.uplink, settings.window, others, moment)
+        budget = UplinkBudget(settings.uplink, settings.window, others, moment)
+        budget.counts_replies = config.budget.counts == "both"
+        return budget
 
     site = budget_of(config.budget, counts[SITE])
     site_hold = _hold(ledger, SITE, site, counts[SITE], rate)

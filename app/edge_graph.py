@@ -84,7 +84,7 @@ def edge_graph(parts: EdgeParts) -> Graph:
     scored = graph.stage(InThread("score", score), frames, name="score", routes=edge_only, batch=_max_batch(parts))
     offload = _offload(parts, uplink, references, score, decided)
     sent = graph.stage(offload, scored, name="offload", routes=edge_only, capacity=in_flight)
-    collect = Collect(uplink, config.ship.deadline if parts.live else REPLAY_DEADLINE_S)
+    collect = Collect(uplink, config.ship.deadline if parts.live else REPLAY_DEADLINE_S, parts.accounts)
     graph.stage(collect, sent, workers=in_flight, routes={EdgeOnly: decided, Answered: decided})
     fuse = Chain([parts.script.drops, parts.fuse]) if parts.script else parts.fuse
     verdicts = graph.stage(fuse, decided, name="fuse")

@@ -10,6 +10,8 @@ from typing import Protocol
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.quota import GUARD, Bound, Moment
 
+_REPLY_BITS = 12_000  # of a reply at most, that of WebRTC comes twice
+_ACK_PART = 16  # acknowledgements of a message have at most this part of its bits
 _PACKET_BITS = 24_000  # a connection that has less asks the ledger for more
 
 
@@ -94,7 +96,7 @@ class UplinkBudget:
         self.change_rate(rate_bps)
         self.total_bits = 0
         self.peak_window_bits = 0
-        self.reply_bits = 0  # provision for the reply to one message, where the quotas count the downlink too
+        self.counts_replies = False  # the quotas count the downlink too
         self.now_s = float("-inf")  # latest time given
         self._charges: deque[tuple[float, int]] = deque()
         self._window_bits = 0
@@ -139,7 +141,9 @@ class UplinkBudget:
         self.window_bits(now_s)
         at = self.moment(self.now_s)
         granted = least(*(bound.allowance(at) for bound in self.bounds))
-        return None if granted is None else max(0, granted - self.reply_bits)
+        if granted is None or not self.counts_replies:
+            return granted
+        return max(0, (granted - _REPLY_BITS) * _ACK_PART // (_ACK_PART + 1))
 
     @property
     def whole_limit_bits(self) -> int | None:
@@ -160,7 +164,7 @@ class UplinkBudget:
         self._add(bits)
         self.total_bits += bits
         if kind is ChargeKind.MESSAGE:
-            self._set_aside(self.reply_bits)
+            self._set_aside(self._reply_bits(bits))
         return True
 
     def hold(self, now_s: float, bits: int) -> None:
@@ -198,9 +202,13 @@ class UplinkBudget:
         self._left_bits(now_s)
         self._count(bits, kind, camera)
 
-    def end_reply(self) -> None:
-        """Gives the provision for one reply back: it has arrived, or cannot arrive any more."""
-        self._set_aside(-self.reply_bits)
+    def end_reply(self, bits: int) -> None:
+        """Gives back the provision for the reply to a message of `bits`: it has arrived, or cannot arrive any more."""
+        self._set_aside(-self._reply_bits(bits))
+
+    def _reply_bits(self, bits: int) -> int:
+        """Provision for the acknowledgements of a message of `bits`, and for its reply."""
+        return _REPLY_BITS + bits // _ACK_PART if self.counts_replies else 0
 
     def room(self, now_s: float) -> int | None:
         """Bits that may leave now: the limits minus the bits that have left; None without a limit.
@@ -236,9 +244,10 @@ class UplinkBudget:
         if self.cover is None:
             return True
         self.window_bits(now_s)
-        covered = bits + self.reply_bits <= self.cover.left(self.moment(self.now_s))
+        needed_bits = bits + self._reply_bits(bits)
+        covered = needed_bits <= self.cover.left(self.moment(self.now_s))
         if not covered:
-            self.cover.want(bits + self.reply_bits)
+            self.cover.want(needed_bits)
         return covered
 
     def _grants(self, now_s: float, bits: int) -> bool:

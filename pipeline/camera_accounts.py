@@ -104,6 +104,10 @@ class CameraAccount:
         """Bits that may leave now, of all cameras that share the budget; None without a limit."""
         return self._shared.room(now_s)
 
+    def end_reply(self, bits: int) -> None:
+        """See `UplinkBudget.end_reply`."""
+        self._shared.end_reply(bits)
+
     def restore(self, charges: Iterable[tuple[float, int]]) -> None:
         """Adds charges of an earlier process; see `UplinkBudget.restore`."""
         self._shared.restore(charges)

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from sagelink.pipeline.budget import UplinkBudget
+from sagelink.pipeline.budget import ChargeKind, UplinkBudget
 
 # One entry of the ledger: time in s, bits, "message", "charge", "hold", "settle", "reserve" or "earlier", and camera
 # of a message.
@@ -83,6 +83,11 @@ class WireLedger:
     def charge(self, bits: int) -> None:
         """Bits of the connection itself have left, or leave now."""
         self._budget.charge_sent(*self._enter(bits, "charge"))
+
+    def receive(self, bits: int) -> None:
+        """Bits have arrived."""
+        if self._budget.counts_replies:
+            self._budget.charge_quotas(self._clock_s(), bits, ChargeKind.REPLY)
 
     def reserve(self, bits: int) -> None:
         """Keeps these bits from messages: the connection may need them at any time. Replaces the earlier value."""

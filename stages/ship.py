@@ -187,12 +187,18 @@ class Ship:
                 del self._uplink.waiting[frame.camera, frame.seq]
         self._uplink.server_watch.sent(time.monotonic())
         # A refused message stays charged: a part of it may be on the wire.
+        if not accepted:
+            account.end_reply(evidence.wire_bits)
         return sent if accepted else EdgeOnly(sent, Drop.LINK)
 
 
 class Collect:
-    def __init__(self, uplink: Uplink, deadline_s: float | None) -> None:
-        """`deadline_s`: longest wait for a reply; None: until the link closes."""
+    def __init__(
+        self, uplink: Uplink, deadline_s: float | None, accounts: Mapping[str, CameraAccount] | None = None
+    ) -> None:
+        """`deadline_s`: longest wait for a reply; None: until the link closes. `accounts`: by camera; they provide for
+        replies."""
+        self._accounts = accounts or {}
         self._uplink = uplink
         self._deadline_s = deadline_s
         self._last_refusal: str | None = None
@@ -219,6 +225,8 @@ class Collect:
         finally:
             self._uplink.waiting.pop((sent.frame.camera, sent.frame.seq), None)
             self._uplink.places.release()
+            if (account := self._accounts.get(sent.frame.camera)) is not None:
+                account.end_reply(sent.evidence.wire_bits)
         if reply.refusal is not None:
             if reply.refusal != self._last_refusal:  # once per change, not per frame
                 self._last_refusal = reply.refusal

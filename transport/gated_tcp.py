@@ -57,7 +57,7 @@ class GatedTcp:
         self._ended = asyncio.Event()
         self._inner_closed = False
         self._connected = False
-        self._counted = TcpCounters(0, 0, 0, 0, 0, 0, SEGMENT, 0, 0, 0.0)
+        self._counted = TcpCounters(0, 0, 0, 0, 0, 0, 0, 0, SEGMENT, 0, 0, 0.0)
         self._lossy_until_s = 0.0
         self._header_bytes = ETHERNET + IPV4 + TCP_WITH_TIMESTAMPS
         self._timer: asyncio.TimerHandle | None = None
@@ -175,7 +175,7 @@ class GatedTcp:
     ) -> None:
         loop = asyncio.get_running_loop()
         self._header_bytes = ETHERNET + (IPV6 if family == socket.AF_INET6 else IPV4) + TCP_WITH_TIMESTAMPS
-        self._counted = TcpCounters(0, 0, 0, 0, 0, 0, SEGMENT, 0, 0, 0.0)
+        self._counted = TcpCounters(0, 0, 0, 0, 0, 0, 0, 0, SEGMENT, 0, 0, 0.0)
         tcp = self._tcp = socket.socket(family, kind, protocol)
         tcp.setblocking(False)
         options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
@@ -228,6 +228,10 @@ class GatedTcp:
         sent += acks * (SACK_BYTES if self._connected else SYN_BYTES)
         if sent:
             self._charger.left(8 * sent)
+        received = counters.segments_received - before.segments_received
+        if received:
+            payload = counters.bytes_received - before.bytes_received
+            self._charger.received(8 * self._packet_bytes(payload, received))
         return counters
 
     def _tick(self) -> None:

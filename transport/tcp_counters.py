@@ -16,6 +16,7 @@ _SIOCOUTQ = 0x5411  # bytes in the send queue: sent but not acknowledged, or not
 # Offsets in struct tcp_info of linux/tcp.h; the kernel gives the first bytes that it knows.
 _BYTES = 232
 _RTO, _MSS, _UNACKED, _LAST_DATA_SENT, _RTT, _TOTAL_RETRANS = 8, 16, 24, 44, 68, 100
+_BYTES_RECEIVED = 128
 _SEGS_OUT, _SEGS_IN, _NOT_SENT, _DATA_SEGS_OUT, _BYTES_SENT, _OUT_OF_ORDER = 136, 140, 144, 156, 200, 224
 
 
@@ -23,6 +24,8 @@ _SEGS_OUT, _SEGS_IN, _NOT_SENT, _DATA_SEGS_OUT, _BYTES_SENT, _OUT_OF_ORDER = 136
 class TcpCounters:
     """One reading."""
 
+    bytes_received: int  # payload
+    segments_received: int
     bytes_sent: int  # payload, repeats included
     segments_sent: int  # repeats, acknowledgements and SYN included
     data_segments_sent: int
@@ -54,6 +57,8 @@ def read_counters(connection: socket.socket) -> TcpCounters | None:
     (bytes_sent,) = struct.unpack_from("=Q", info, _BYTES_SENT)
     timer_us = value(_RTO) if value(_TOTAL_RETRANS) else min(value(_RTO), 2 * value(_RTT))
     return TcpCounters(
+        bytes_received=int(struct.unpack_from("=Q", info, _BYTES_RECEIVED)[0]),
+        segments_received=value(_SEGS_IN),
         bytes_sent=int(bytes_sent),
         segments_sent=value(_SEGS_OUT),
         data_segments_sent=value(_DATA_SEGS_OUT),

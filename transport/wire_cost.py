@@ -81,6 +81,11 @@ class WireCharger:
         if bits and self._ledger is not None:
             self._ledger.charge(bits)
 
+    def received(self, bits: int) -> None:
+        """Bits have arrived; quotas may count them."""
+        if self._ledger is not None:
+            self._ledger.receive(bits)
+
     def reserve(self, bits: int) -> None:
         """Keeps these bits from messages, in place of those before: the connection may need them at any time."""
         if self._ledger is not None:

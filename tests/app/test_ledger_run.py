@@ -18,8 +18,9 @@ from sagelink.app.budgets import open_budgets
 from sagelink.models.pair import Pair
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.errors import UsageError
-from tests.app.runs import PATIENCE_S, live_run, run_here, serve
-from tests.brokers import Mosquitto
+from sagelink.pipeline.ledger_report import read_ledger
+from tests.app.runs import PATIENCE_S, answered, live_run, run_here, serve, wait_for_lines
+from tests.brokers import Mosquitto, free_port
 
 _HEADERS_BITS = 8 * (40 + 4)  # at least, of each message
 
@@ -124,6 +125,24 @@ def test_two_edges_share_one_ledger(mosquitto: Mosquitto, tmp_path: Path) -> Non
     assert total >= sum(bits for _, bits in counter.received)
     print(f"fullest window {counter.fullest(2)} bits; {total:.0f} charged")
     assert 0.5 * 128_000 < counter.fullest(2) <= 128_000
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("transport", ["mqtt", "webrtc"])
+def test_replies_count_against_the_quotas(mosquitto: Mosquitto, tmp_path: Path, transport: str) -> None:
+    url = mosquitto.url if transport == "mqtt" else f"webrtc+http://127.0.0.1:{free_port()}"
+    token = {"SAGELINK_WEBRTC_TOKEN": "token-of-the-test"}
+    quota = ("--quota", "50MB/day", "--ledger", tmp_path / "ledger", "--set", "budget.counts=both")
+    with serve(url, **token) as server:
+        server.said("serving demo-server")
+        with live_run(url, tmp_path / "run", *quota, **token) as run:
+            wait_for_lines(tmp_path / "run", answered, count=20)
+            run.interrupt()
+            assert run.ended() == 0
+    kinds = read_ledger(tmp_path / "ledger")["by_kind"]
+    print(kinds)
+    assert kinds["reply"] > 20 * 8 * 100
+    assert kinds["message"] > kinds["reply"]
 
 
 def test_a_quota_needs_a_ledger() -> None:

@@ -194,7 +194,7 @@ async def test_over_a_real_broker(mosquitto, listener):
         await listener.until(lambda: listener.payloads.get("sagelink/site/availability") == "online")
         await listener.until(lambda: "sagelink/site/budget/state" in listener.payloads)
         announced = json.loads(listener.payloads[number])
-        assert len([topic for topic in listener.payloads if topic.startswith("homeassistant/")]) == 5
+        assert len([topic for topic in listener.payloads if topic.startswith("homeassistant/")]) == 8
 
         command = announced["command_template"].replace("{{ value }}", "24")
         await listener.client.publish(announced["command_topic"], command)

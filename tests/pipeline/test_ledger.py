@@ -286,6 +286,19 @@ def test_other_programs_on_the_interface_count_against_the_quotas(tmp_path, cloc
         InterfaceCounter("wwan1", both=False, folder=tmp_path / "net")
 
 
+def test_a_message_provides_for_its_reply(tmp_path, clock):
+    sender = edge(tmp_path / "ledger", clock)
+    sender.budget.counts_replies = True
+    granted = sender.budget.allowance(0.0)
+    assert granted is not None
+    assert granted + granted // 16 + 12_000 <= DAY.limit_bits < granted + granted // 16 + 12_020
+    assert sender.send(granted)
+    assert not sender.send(1)
+    sender.budget.charge_quotas(0.0, 9000, ChargeKind.REPLY)
+    sender.budget.end_reply(granted)
+    assert sender.budget.bounds[0].latest_bits == granted + 9000 <= DAY.limit_bits
+
+
 def test_levels_are_reported_once_a_period(tmp_path, clock, caplog):
     sender = edge(tmp_path / "ledger", clock)
     watch = QuotaWatch({"": [sender.budget.bounds[0]]})

@@ -50,8 +50,9 @@ def keep_window(sctp: RTCSctpTransport, window_bytes: Callable[[], int]) -> None
     sctp._transmit = transmit_with_window  # type: ignore[method-assign]
 
 
-def gate_datagrams(sctp: RTCSctpTransport, gate: Gate) -> None:
-    """Sends every datagram through `gate`. Call it once the ICE candidates are gathered.
+def gate_datagrams(sctp: RTCSctpTransport, gate: Gate, received: Callable[[int], None]) -> None:
+    """Sends every datagram through `gate`, and calls `received` with the bits of each that arrives, headers included.
+    Call it once the ICE candidates are gathered.
 
     A datagram to a TURN server passes with the header of TURN. What leaves for a TURN server over TCP passes too, but
     the kernel may send it again, which nobody charges.
@@ -62,6 +63,16 @@ def gate_datagrams(sctp: RTCSctpTransport, gate: Gate) -> None:
             client.transport = cast(asyncio.DatagramTransport, _GatedTransport(client.transport, gate))
         else:
             protocol.transport = cast(asyncio.DatagramTransport, _GatedTransport(protocol.transport, gate))
+        protocol.datagram_received = partial(  # type: ignore[method-assign]
+            _receive, protocol.datagram_received, received, ":" in protocol.local_candidate.host
+        )
+
+
+def _receive(
+    take: Callable[[Any, Any], None], received: Callable[[int], None], ipv6: bool, data: Any, address: Any
+) -> None:
+    received(8 * (len(data) + ETHERNET + (IPV6 if ipv6 else IPV4) + UDP))
+    take(data, address)
 
 
 class _GatedTransport:

@@ -145,6 +145,7 @@ class WebRtcEdgeLink(RemoteEdgeLink):
             on_evidence=self._receive,
             on_drained=self._changed.set,
             gate=gate.send,
+            received=self._charger.received,
             window_bytes=self._window_bytes,
         )
         try:

@@ -37,13 +37,16 @@ class Peer:
         on_evidence: Callable[[bytes], None],
         on_drained: Callable[[], None] = lambda: None,
         gate: Gate | None = None,
+        received: Callable[[int], None] = lambda bits: None,
         window_bytes: Callable[[], int] | None = None,
     ) -> None:
-        """`on_drained` is called when `congested` becomes false again. `gate`: every datagram leaves through it."""
+        """`on_drained` is called when `congested` becomes false again. `gate`: every datagram leaves through it;
+        `received`: gets the bits of each that arrives."""
         self._servers = [str(server.urls) for server in configuration.iceServers or ()]
         self._connection = RTCPeerConnection(configuration)
         self.fault: str | None = None  # the reason why the connection ended
         self._gate = gate
+        self._received = received
         self._window_bytes = window_bytes
         self._ended = asyncio.Event()
         self._open = asyncio.Event()
@@ -119,7 +122,7 @@ class Peer:
         sctp = self._connection.sctp
         assert sctp is not None
         if self._gate is not None:
-            gate_datagrams(sctp, self._gate)
+            gate_datagrams(sctp, self._gate, self._received)
         if self._window_bytes is not None:
             keep_window(sctp, self._window_bytes)
         on_packet(sctp, self._on_packet)
