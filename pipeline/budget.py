@@ -98,6 +98,8 @@ class UplinkBudget:
         self.peak_window_bits = 0
         self.counts_replies = False  # the quotas count the downlink too
         self.now_s = float("-inf")  # latest time given
+        self._moment_s = float("-inf")  # budget time of `_moment`
+        self._moment = Moment(0.0, 0.0)
         self._charges: deque[tuple[float, int]] = deque()
         self._window_bits = 0
         self._held_bits = 0  # charged, still to leave
@@ -138,8 +140,8 @@ class UplinkBudget:
 
     def bound_allowance(self, now_s: float) -> int | None:
         """Bits that the quotas and other bounds alone grant now; the reply to a message is provided for."""
-        self.window_bits(now_s)
-        at = self.moment(self.now_s)
+        self.now_s = max(self.now_s, now_s)
+        at = self._now()
         granted = least(*(bound.allowance(at) for bound in self.bounds))
         if granted is None or not self.counts_replies:
             return granted
@@ -187,7 +189,7 @@ class UplinkBudget:
         self._held_bits = max(0, self._held_bits - bits)
         self._add(bits)
         if self.cover is not None:
-            self.cover.settle(self.moment(self.now_s), bits, camera)
+            self.cover.settle(self._now(), bits, camera)
 
     def charge_sent(self, now_s: float, bits: int) -> None:
         """Charges bits of a connection that have left, or must leave now: their sender has asked `room` before."""
@@ -216,7 +218,7 @@ class UplinkBudget:
         Held and reserved bits do not count: they are what this room is for."""
         left = self._left_bits(now_s)
         room = None if self.limit_bits is None else max(0, self.limit_bits - left)
-        at = self.moment(self.now_s)
+        at = self._now()
         granted = least(*(bound.allowance(at) for bound in self.bounds))
         kept = self._held_bits + self._reserved_bits
         room = least(room, None if granted is None else granted + kept)
@@ -243,9 +245,9 @@ class UplinkBudget:
         """Whether a charge of so many bits is reserved on disk; if not, asks the ledger for them."""
         if self.cover is None:
             return True
-        self.window_bits(now_s)
+        self.now_s = max(self.now_s, now_s)
         needed_bits = bits + self._reply_bits(bits)
-        covered = needed_bits <= self.cover.left(self.moment(self.now_s))
+        covered = needed_bits <= self.cover.left(self._now())
         if not covered:
             self.cover.want(needed_bits)
         return covered
@@ -259,11 +261,16 @@ class UplinkBudget:
         return self.is_covered(now_s, bits)
 
     def _count(self, bits: int, kind: ChargeKind, camera: str) -> None:
-        at = self.moment(self.now_s)
+        at = self._now()
         for bound in self.bounds:
             bound.add(at, bits)
         if self.cover is not None:
             self.cover.record(at, bits, kind, camera)
+
+    def _now(self) -> Moment:
+        if self._moment_s != self.now_s:
+            self._moment_s, self._moment = self.now_s, self.moment(self.now_s)
+        return self._moment
 
     def _left_bits(self, now_s: float) -> int:
         self.now_s = max(self.now_s, now_s)

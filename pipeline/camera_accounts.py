@@ -86,11 +86,13 @@ class CameraAccount:
     def charge(self, now_s: float, bits: int) -> bool:
         """Charges a message that is about to be sent. Returns False, and charges nothing, if it exceeds the allowance,
         or what the ledger has reserved on disk."""
-        allowance = self.allowance(now_s)
+        allowance = self._rate_allowance(now_s)
         if allowance is not None and bits > allowance:
+            return False  # the shared budget checks the rest
+        if not self._shared.charge(now_s, bits, ChargeKind.MESSAGE, self.name):
             return False
-        charged = self._shared.charge(now_s, bits, ChargeKind.MESSAGE, self.name)
-        return charged and self.own.charge(now_s, bits)
+        self.own.charge_sent(now_s, bits)
+        return True
 
     def hold(self, now_s: float, bits: int) -> None:
         """The bits that this camera charged last are still to leave; see `UplinkBudget.hold`."""

@@ -39,7 +39,7 @@ from sagelink.pipeline.process_shares import granted_share
 from sagelink.pipeline.process_slot import ProcessSlot
 from sagelink.pipeline.quota import GUARD, Moment
 
-_CHECKPOINT_EVERY = 500  # transactions
+_CHECKPOINT_EVERY = 100  # transactions
 
 
 class LedgerFile:
