@@ -135,9 +135,7 @@ def main() -> None:
     parser.add_argument("--year", action="store_true", help="measure the size after a year as well")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        print(
-            "| ledger | charge, in a row, p50 | at 30 frames/s, p50 | p99 | transactions/s | longest wait of the loop |"
-        )
+        print("| ledger | charge, p50 | 33 ms apart, p50 | p99 | transactions/s | longest wait of the loop |")
         print("|---|---|---|---|---|---|")
         cases = (
             ("no quota, rate full", 0.0, ()),
@@ -150,8 +148,8 @@ def main() -> None:
             in_a_row, costs, gap_s, transactions = asyncio.run(_charge_frames(budgets, slow_s))
             p99 = statistics.quantiles(costs, n=100)[98]
             print(
-                f"| {title} | {statistics.median(in_a_row) * 1e6:.0f} us | {statistics.median(costs) * 1e6:.0f} us | {p99 * 1e6:.0f} us | "
-                f"{transactions / _SECONDS:.2f} | {gap_s * 1e3:.0f} ms |",
+                f"| {title} | {statistics.median(in_a_row) * 1e6:.0f} us | {statistics.median(costs) * 1e6:.0f} us | "
+                f"{p99 * 1e6:.0f} us | {transactions / _SECONDS:.2f} | {gap_s * 1e3:.0f} ms |",
                 flush=True,
             )
         if arguments.year:

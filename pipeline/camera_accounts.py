@@ -66,18 +66,25 @@ class CameraAccount:
         if left is None or limit is None:
             return None
         now_s = self._shared.now_s
-        claiming = [other for other in self._others if now_s - other._claimed_s <= self._shared.window_s]
-        weights = self.share.weight + sum(other.share.weight for other in claiming)
-        pool = 1.0 - self.share.min_share - sum(other.share.min_share for other in self._others)
-        reserved = {other: other.share.min_share for other in self._others}
-        fair = reserved | {other: reserved[other] + pool * other.share.weight / weights for other in claiming}
-        by_weight = left - sum(other._unspent(share, limit, now_s) for other, share in fair.items())
+        weights, pool = self.share.weight, 1.0 - self.share.min_share
+        for other in self._others:
+            pool -= other.share.min_share
+            if other._claims(now_s):
+                weights += other.share.weight
+        by_weight = by_minimum = left
+        for other in self._others:
+            spent, share = other.own.window_bits(now_s), other.share.min_share
+            reserved = max(0, int(share * limit) - spent)
+            by_minimum -= reserved
+            if other._claims(now_s):
+                reserved = max(0, int((share + pool * other.share.weight / weights) * limit) - spent)
+            by_weight -= reserved
         # Before this camera claimed, others may have used its weighted share, but never its minimum share.
-        by_minimum = min(
-            left - sum(other._unspent(share, limit, now_s) for other, share in reserved.items()),
-            int(self.share.min_share * limit) - self.own.window_bits(now_s),
-        )
+        by_minimum = min(by_minimum, int(self.share.min_share * limit) - self.own.window_bits(now_s))
         return max(0, by_weight, by_minimum)
+
+    def _claims(self, now_s: float) -> bool:
+        return now_s - self._claimed_s <= self._shared.window_s
 
     def is_covered(self, now_s: float, bits: int) -> bool:
         """See `UplinkBudget.is_covered`."""
@@ -113,9 +120,6 @@ class CameraAccount:
     def restore(self, charges: Iterable[tuple[float, int]]) -> None:
         """Adds charges of an earlier process; see `UplinkBudget.restore`."""
         self._shared.restore(charges)
-
-    def _unspent(self, share: float, limit: int, now_s: float) -> int:
-        return max(0, int(share * limit) - self.own.window_bits(now_s))
 
 
 def open_accounts(shared: UplinkBudget, shares: Mapping[str, CameraShare]) -> dict[str, CameraAccount]:

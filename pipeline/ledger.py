@@ -51,7 +51,7 @@ class Ledger:
 
     def moment(self, now_s: float) -> Moment:
         """The clocks of the ledger at a budget time."""
-        return Moment(now_s + self._offset_s, self._file.moment().wall_s)
+        return Moment(now_s + self._offset_s, self._file.wall_s())
 
     @property
     def holds(self) -> Mapping[str, Hold]:

@@ -75,8 +75,12 @@ class LedgerFile:
 
     def moment(self) -> Moment:
         """The time on the ledger's clocks; neither runs backwards."""
+        return Moment(self._epoch_s + self._clock.uptime_s(), self.wall_s())
+
+    def wall_s(self) -> float:
+        """The latest wall time ever seen."""
         self._latest_wall_s = max(self._latest_wall_s, self._clock.wall_s())
-        return Moment(self._epoch_s + self._clock.uptime_s(), self._latest_wall_s)
+        return self._latest_wall_s
 
     def join(self, scope: Scope, rate_bits: int | None) -> None:
         """Prepares a scope for `commit`. `rate_bits`: of a window, for `sagelink budget show`."""

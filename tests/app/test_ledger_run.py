@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.ledger_report import read_ledger
 from tests.app.runs import PATIENCE_S, answered, live_run, run_here, serve, wait_for_lines
 from tests.brokers import Mosquitto, free_port
+
+log = logging.getLogger(__name__)
 
 _HEADERS_BITS = 8 * (40 + 4)  # at least, of each message
 
@@ -83,7 +86,7 @@ def test_ten_kills_within_a_window_keep_the_sum_within_the_limit(mosquitto: Mosq
             time.sleep(max(0.0, began_s + 2 * window_s - time.monotonic()))
             process.kill()
     fullest = counter.fullest(window_s)
-    print(f"ten restarts in {killed_s:.0f} s; fullest window {fullest / limit_bits:.1%} of the limit")
+    log.warning("%s", f"ten restarts in {killed_s:.0f} s; fullest window {fullest / limit_bits:.1%} of the limit")
     assert killed_s < window_s
     assert 0.8 * limit_bits < fullest <= limit_bits
 
@@ -102,7 +105,7 @@ def test_two_senders_share_one_ledger(mosquitto: Mosquitto, tmp_path: Path) -> N
         one.wait(), two.wait()
     fullest, began_s = counter.fullest(2), counter.received[0][0]
     used = sum(bits for _, bits in counter.received) / (64_000 * (counter.received[-1][0] - began_s))
-    print(f"fullest window {fullest / limit_bits:.1%} of the limit; used {used:.1%} of the rate")
+    log.warning("%s", f"fullest window {fullest / limit_bits:.1%} of the limit; used {used:.1%} of the rate")
     assert 0.8 * limit_bits < fullest <= limit_bits
 
 
@@ -123,7 +126,7 @@ def test_two_edges_share_one_ledger(mosquitto: Mosquitto, tmp_path: Path) -> Non
     base = sqlite3.connect(tmp_path / "ledger")
     total = base.execute("SELECT total(bits) FROM days").fetchone()[0]
     assert total >= sum(bits for _, bits in counter.received)
-    print(f"fullest window {counter.fullest(2)} bits; {total:.0f} charged")
+    log.warning("%s", f"fullest window {counter.fullest(2)} bits; {total:.0f} charged")
     assert 0.5 * 128_000 < counter.fullest(2) <= 128_000
 
 
@@ -140,7 +143,7 @@ def test_replies_count_against_the_quotas(mosquitto: Mosquitto, tmp_path: Path, 
             run.interrupt()
             assert run.ended() == 0
     kinds = read_ledger(tmp_path / "ledger")["by_kind"]
-    print(kinds)
+    log.warning("%s", kinds)
     assert kinds["reply"] > 20 * 8 * 100
     assert kinds["message"] > kinds["reply"]
 
