@@ -21,7 +21,7 @@ from sagelink.stages.reference_tracker import ReferenceTracker
 from sagelink.stages.scene_tracker import RegisterPending, SceneTracker, TrackScene, scene_config
 from sagelink.stages.score import Score
 from sagelink.stages.select import Select
-from sagelink.stages.ship import AHEAD, Collect, Pace, Ship, Uplink
+from sagelink.stages.ship import AHEAD, Collect, Pace, Reserve, Ship, Uplink
 from sagelink.stages.zoom import ZoomCrop, ZoomSchedule
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class EdgeParts:
     clock: BudgetClock
     tracked_cameras: Collection[str] = ()  # cameras whose scenes are tracked
     script: Script | None = None  # in an exact replay: replaces the captures, the clock and the server
+    reserve: Reserve | None = None  # where a ledger on disk covers charges
 
     @property
     def live(self) -> bool:
@@ -85,7 +86,7 @@ def edge_graph(parts: EdgeParts) -> Graph:
     scored = graph.stage(InThread("score", score), frames, name="score", routes=edge_only, batch=_max_batch(parts))
     offload = _offload(parts, uplink, references, score, decided)
     sent = graph.stage(offload, scored, name="offload", routes=edge_only, capacity=in_flight)
-    collect = Collect(uplink, config.ship.deadline if parts.live else REPLAY_DEADLINE_S)
+    collect = Collect(uplink, config.ship.deadline if parts.live else REPLAY_DEADLINE_S, parts.accounts)
     graph.stage(collect, sent, workers=in_flight, routes={EdgeOnly: decided, Answered: decided})
     fuse = Chain([parts.script.drops, parts.fuse]) if parts.script else parts.fuse
     verdicts = graph.stage(fuse, decided, name="fuse")
@@ -171,7 +172,7 @@ def _offload(parts: EdgeParts, uplink: Uplink, references: References, score: Sc
             config.ship.edge_answer,
         ),
         *scripted,
-        Ship(uplink, accounts, script.charge_clock if script else parts.clock, wait_for_place=not parts.live),
+        Ship(uplink, accounts, script.charge_clock if script else parts.clock, not parts.live, parts.reserve),
         RegisterPending(trackers, decided),
     ]
     return Chain(stages, exits=(EdgeOnly,))

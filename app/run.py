@@ -10,24 +10,23 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, suppress
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from sagelink.app.budgets import open_budgets
 from sagelink.app.demo_notice import demo_notice, have_classes
 from sagelink.app.summary import run_summary, sources
 from sagelink.monitor.freshness import LinkWatch
 from sagelink.monitor.live_stats import LiveStats
-from sagelink.pipeline.budget import UplinkBudget
-from sagelink.pipeline.camera_accounts import CameraAccount, CameraShare, open_accounts
-from sagelink.pipeline.clock import BudgetClock, MonotonicClock, StreamClock
+from sagelink.pipeline.clock import MonotonicClock, StreamClock
 from sagelink.pipeline.config import Config
-from sagelink.pipeline.connection_overhead import OverheadLog
 from sagelink.pipeline.descriptors import raise_descriptor_limit
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.graph import Graph
 from sagelink.pipeline.tasks import background, first_error, on_signals, run_loop, signals_ignored
 from sagelink.pipeline.types import Drop, Verdict
+from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.stages.run_control import Control
 
 if TYPE_CHECKING:
@@ -123,8 +122,8 @@ class Run:
         _check_repeatable(config, self.live)
         _ignore_truth_of_other_classes(captures, models)
         self.own_budget_cameras = frozenset(camera.name for camera in config.all_cameras if camera.budget is not None)
-        self.budget = UplinkBudget(config.budget.uplink, config.budget.window)
-        self.accounts = _open_accounts(config, self.budget)
+        self.budgets = open_budgets(config, self.live, None if script is None else script.bound)
+        self.budget, self.accounts = self.budgets.site, self.budgets.accounts
         self.stats = LiveStats(self.own_budget_cameras, config.budget.window if self.live else math.inf)
         self._tracked_cameras = _tracked_cameras(config, captures)
         head = models.edge.head
@@ -139,11 +138,14 @@ class Run:
         self.heads = heads or HeadsOfRun(models, [camera.name for camera in config.all_cameras])
         if heads is None and config.head_folder is not None:
             KeptHeads(config.head_folder, self.heads)
-        self._overhead = OverheadLog(self.budget, recorded=config.output.record is not None)
+        self._clock = MonotonicClock() if self.live else StreamClock()
+        self._wire_ledger = WireLedger(
+            self.budget, self._clock.elapsed_s, self.accounts, recorded=config.output.record is not None
+        )
         self._outputs = outputs
         self._script = script
         if script is not None:
-            script.budget = self.budget
+            script.budget, script.accounts = self.budget, self.accounts
         self._link_watch = LinkWatch()
         self._interrupted = False
         self._failures: dict[str, int] = {}  # frames on which a stage raised an error, by stage
@@ -175,7 +177,8 @@ class Run:
         health = {capture.name: capture.health() for capture in self.captures}
         stats = self.stats.snapshot(self.models.edge.labels, health)
         notice = self.notice or self.imagenet_note
-        return stats | {"control": self.control.state(), "notice": notice} | self._link_watch.state(stats)
+        control = {"control": self.control.state(), "notice": notice, "quotas": self.budgets.quota_states()}
+        return stats | control | self._link_watch.state(stats)
 
     @property
     def imagenet_note(self) -> str | None:
@@ -208,12 +211,14 @@ class Run:
         try:
             outputs.begin()
             for sink in open_output_sinks(
-                self.config, self.models, self.heads, outputs.videos, self.live, self._overhead
+                self.config, self.models, self.heads, outputs.videos, self.live, self._wire_ledger
             ):
                 sinks.append(sink)
             if watch is not None:
                 sinks.append(VerdictCallback(watch))
             sinks.extend(monitor.sinks)
+            if self.budgets.ledger is not None:
+                self._wire_ledger.note_earlier(self.budgets.ledger.start(self._clock.elapsed_s()))
             with _one_blas_thread():
                 run_loop(self._run_graph(recorder, monitor), fast=is_webrtc(self.config.ship.server))
         except BaseException:
@@ -226,9 +231,7 @@ class Run:
 
     def summary(self, wall_s: float) -> dict[str, object]:
         """The summary so far; `wall_s`: how long the run has lasted."""
-        return run_summary(
-            self.stats.tally, self.captures, self.accounts, self.budget, self.models, wall_s, self._interrupted
-        )
+        return run_summary(self.stats.tally, self.captures, self.budgets, self.models, wall_s, self._interrupted)
 
     def _recorder(self, sinks: Sequence[Sink]) -> Recorder:
         from sagelink.stages.scene_tracker import scene_config
@@ -252,17 +255,17 @@ class Run:
             self.own_budget_cameras,
             tell,
             partial(run_labels, self.config, self.heads),
+            self._wire_ledger if self.live else None,
         )
 
     async def _run_graph(self, recorder: Recorder, monitor: Monitor) -> None:
         """Runs the graph; frames that are still inside when it ends get their verdict from the edge answer."""
         from sagelink.app.edge_graph import edge_graph, verdict_on
 
-        clock: BudgetClock = MonotonicClock() if self.live else StreamClock()
         graph: Graph | None = None
         try:
-            async with self._link(clock, monitor.count_recovered) as link:
-                graph = edge_graph(self._parts(recorder, link, clock))
+            async with self._serve_ledger(), self._link(monitor.count_recovered) as link:
+                graph = edge_graph(self._parts(recorder, link))
                 self._stop_on_signals(graph)
                 self._link_watch.follow(link.refusal)
                 async with background(self._link_watch.run()), monitor.serving(graph):
@@ -277,7 +280,10 @@ class Run:
                     with suppress(SagelinkError):  # a sink has failed: closing the recorder raises it again
                         recorder.write(verdict)
 
-    def _parts(self, recorder: Recorder, link: EdgeLink, clock: BudgetClock) -> EdgeParts:
+    def _serve_ledger(self) -> AbstractAsyncContextManager[object]:
+        return nullcontext() if self.budgets.ledger is None else self.budgets.ledger.running()
+
+    def _parts(self, recorder: Recorder, link: EdgeLink) -> EdgeParts:
         from sagelink.app.edge_graph import EdgeParts
 
         return EdgeParts(
@@ -291,20 +297,20 @@ class Run:
             fuse=self._fuse,
             recorder=recorder,
             link=link,
-            clock=clock,
+            clock=self._clock,
             tracked_cameras=self._tracked_cameras,
             script=self._script,
+            reserve=self.budgets.ledger.reserve if self.budgets.ledger else None,
         )
 
-    def _link(self, clock: BudgetClock, on_recovered: Callable[[str], None]) -> AbstractAsyncContextManager[EdgeLink]:
+    def _link(self, on_recovered: Callable[[str], None]) -> AbstractAsyncContextManager[EdgeLink]:
         from sagelink.app.edge_link import edge_link
 
         if self._script is not None:
             return self._script.link
         cameras = [*self.accounts]
-        return edge_link(
-            self.config, self.models, self.heads, cameras, self._overhead, self.control, clock, on_recovered
-        )
+        wire_ledger = self._wire_ledger if self.live else None  # a replay's budget knows only stream time
+        return edge_link(self.config, self.models, self.heads, cameras, wire_ledger, self.control, on_recovered)
 
     def _stop_on_signals(self, graph: Graph) -> None:
         """The first Ctrl-C, SIGTERM or SIGHUP lets the frames inside get through; the second cuts them off."""
@@ -364,18 +370,6 @@ def _ignore_truth_of_other_classes(captures: Sequence[Capture], models: Pair) ->
     for capture in captures:
         if isinstance(capture, Playback) and capture.labels != models.edge.labels:
             capture.forget_truth()
-
-
-def _open_accounts(config: Config, budget: UplinkBudget) -> dict[str, CameraAccount]:
-    """By camera: a share of the one budget, or a budget of its own."""
-    cameras = config.all_cameras
-    sharing = {camera.name: CameraShare(camera.weight, camera.min_share) for camera in cameras if camera.budget is None}
-    accounts = open_accounts(budget, sharing)
-    for camera in cameras:
-        if camera.budget is not None:
-            own = UplinkBudget(camera.budget.uplink, camera.budget.window)
-            accounts |= open_accounts(own, {camera.name: CameraShare()})
-    return accounts
 
 
 def _tracked_cameras(config: Config, captures: Sequence[Capture]) -> frozenset[str]:

@@ -51,14 +51,16 @@ def dashboard_app(
     token: str | None,
     wrong_token_s: float = _WRONG_TOKEN_S,
     max_viewers: int = MAX_VIEWERS,
+    pictures: bool = True,
 ) -> ASGIApp:
     """The dashboard of a run as an ASGI application.
 
     `encoder`: the thread that encodes pictures. `token`: required of viewers; None for a loopback address.
-    `wrong_token_s`: delay after a wrong token, in seconds, against guessing.
+    `pictures`: whether pages get live pictures. `wrong_token_s`: delay after a wrong token, in seconds, against
+    guessing.
     """
     api = RunApi(run, encoder)
-    hub = ViewerHub(run, encoder, max_viewers=max_viewers)
+    hub = ViewerHub(run, encoder, max_viewers=max_viewers, pictures=pictures)
     files = static_files(_STATIC)
 
     async def stream(socket: Any) -> None:
@@ -162,10 +164,11 @@ class RunApi:
             values = parse_json(await _body(request))
             if not isinstance(values, dict):
                 raise UsageError("accepted: a JSON object")
+            by = f"the dashboard, {sender(request)}"
             if request.scope["path"].endswith("/budget"):
-                control.change_budget(values.get("uplink"))
+                control.change_budget(values.get("uplink"), by)
             else:
-                control.change_gate(values.get("policy"), values.get("threshold"))
+                control.change_gate(values.get("policy"), values.get("threshold"), by)
         except DocumentError as error:
             return JsonResponse({"error": f"accepted: a JSON object; {error}"}, 400)
         except UsageError as error:
