@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import os
 import socket
 import struct
@@ -23,6 +24,8 @@ import time
 
 from sagelink.transport.tcp_counters import TcpCounters, read_counters
 from sagelink.transport.wire_cost import WireCharger
+
+log = logging.getLogger(__name__)
 
 ETHERNET, IPV4, IPV6, TCP_WITH_TIMESTAMPS = 14, 20, 40, 32  # header bytes
 SEGMENT = 1448  # bytes of TCP payload in a packet of 1500 bytes, timestamps on
@@ -33,6 +36,7 @@ _LOSSY_S = 5.0
 _MIN_PIECE = 96  # bytes; a smaller room is not used unless it fits all that waits
 _ACKS = 2  # packets without data that may leave before they are counted
 _DNS_BITS = 8 * 2 * (ETHERNET + IPV4 + 8 + 12 + 4 + 11)  # two queries without the name; with EDNS
+_SOON = 3  # segments that the kernel may repeat before the next reading
 _TICK_S, _IDLE_TICK_S = 0.004, 0.05
 _DEAD_MS = 5000  # bytes that stay unacknowledged for longer are stale: the kernel ends the connection
 _MAX_WAITING = 65_536  # bytes in either direction
@@ -256,7 +260,9 @@ class GatedTcp:
         room = self._charger.room_bits()
         if not repeat_bytes or room is None or counters.next_repeat_s > 2 * _TICK_S:
             return
-        if room < 8 * repeat_bytes:
+        # The timer repeats the first segment; the others follow as acknowledgements arrive, at most two for each.
+        soon_bytes = self._packet_bytes(_SOON * counters.segment_bytes, _SOON)
+        if room < 8 * min(repeat_bytes, soon_bytes):
             self._end("the window has no room for a repeated segment")
 
     def _write_network(self) -> None:
@@ -361,6 +367,7 @@ class GatedTcp:
     def _end(self, reason: str) -> None:
         if self.fault is None:
             self.fault = reason
+            log.info("event=tcp_ended host=%s port=%d reason=%r", self._host, self._port, reason)
             if self._tcp is not None:
                 asyncio.get_running_loop().remove_reader(self._tcp)
         self._ended.set()

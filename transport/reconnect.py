@@ -30,7 +30,7 @@ class Reconnector:
         connect: Callable[[], Awaitable[str | None]],
         pause_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        """`pause_s`: the least pause after an attempt that failed."""
+        """`pause_s`: the least pause after an attempt that did not connect."""
         self._kind = kind
         self._url = url
         self._connect = connect
@@ -59,10 +59,9 @@ class Reconnector:
             if reason is None:
                 continue
             self._disconnected(reason)
-            pause_s = self._pause_s()
+            pause_s = 0.0 if self._connected_s is not None else self._pause_s()
             if self._connected_s is not None and time.monotonic() - self._connected_s > _STABLE_S:
                 self._backoff.reset()
-                pause_s = 0.0
             await asyncio.sleep(self._backoff.next_s(min(pause_s, _MAX_PAUSE_S)))
 
     def _disconnected(self, reason: str) -> None:
