@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from sagelink.app.adapt import adapt
+from sagelink.app.budget_command import budget_app
 from sagelink.app.calibrate import calibrate
 from sagelink.app.command_line import DASHBOARD, CommandWithDashboard, show_help, show_version, whole_number
 from sagelink.app.eval import evaluate
@@ -54,6 +55,7 @@ app = typer.Typer(
 config_app = typer.Typer(help="Show or check a configuration.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(head_app, name="head")
+app.add_typer(budget_app, name="budget")
 
 _INTERRUPTED = 130  # typer's exit code for Ctrl-C
 
@@ -94,6 +96,13 @@ def run(
     ] = None,
     window: Annotated[
         Optional[str], typer.Option(metavar="TIME", help="Budget window, with its unit: 500ms, 1s, 2min, 1h.")
+    ] = None,
+    quota: Annotated[
+        Optional[list[str]],
+        typer.Option(metavar="BYTES/PERIOD", help="Quota: 500MB/month, 20MB/day or 5MB/24h; may be repeated."),
+    ] = None,
+    ledger: Annotated[
+        Optional[str], typer.Option(metavar="FILE", help="File that keeps what was spent; quotas need one.")
     ] = None,
     selector: Annotated[
         Optional[str],
@@ -148,6 +157,8 @@ def run(
             "ship.server": server,
             "budget.uplink": uplink,
             "budget.window": window,
+            "budget.quotas": quota or None,
+            "budget.ledger": ledger,
             "select.selector": selector,
             "select.importance": importance,
             "select.units": units,

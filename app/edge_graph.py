@@ -24,7 +24,7 @@ from sagelink.stages.reference_tracker import ReferenceTracker
 from sagelink.stages.scene_tracker import RegisterPending, SceneTracker, TrackScene, scene_config
 from sagelink.stages.score import Score
 from sagelink.stages.select import Select
-from sagelink.stages.ship import AHEAD, Collect, Pace, Ship, Uplink
+from sagelink.stages.ship import AHEAD, Collect, Pace, Reserve, Ship, Uplink
 from sagelink.stages.still_scenes import ScoreChanges, StillDetector
 from sagelink.stages.zoom import ZoomCrop, ZoomSchedule
 
@@ -67,6 +67,7 @@ class EdgeParts:
     alerts: AlertCharges = field(default_factory=AlertCharges)
     tracked_cameras: Collection[str] = ()  # cameras whose scenes are tracked
     script: Script | None = None  # in an exact replay: replaces the captures, the clock and the server
+    reserve: Reserve | None = None  # where a ledger on disk covers charges
 
     @property
     def live(self) -> bool:
@@ -94,7 +95,7 @@ def edge_graph(parts: EdgeParts) -> Graph:
     )
     offload = _offload(parts, uplink, references, score, decided)
     sent = graph.stage(offload, scored, name="offload", routes=edge_only, capacity=in_flight)
-    collect = Collect(uplink, config.ship.deadline if parts.live else REPLAY_DEADLINE_S)
+    collect = Collect(uplink, config.ship.deadline if parts.live else REPLAY_DEADLINE_S, parts.accounts)
     graph.stage(collect, sent, workers=in_flight, routes={EdgeOnly: decided, Answered: decided})
     fuse = Chain([parts.script.drops, parts.fuse]) if parts.script else parts.fuse
     verdicts = graph.stage(fuse, decided, name="fuse")
@@ -199,7 +200,7 @@ def _offload(parts: EdgeParts, uplink: Uplink, references: References, score: Sc
             config.ship.edge_answer,
         ),
         *scripted,
-        Ship(uplink, accounts, script.charge_clock if script else parts.clock, wait_for_place=not parts.live),
+        Ship(uplink, accounts, script.charge_clock if script else parts.clock, not parts.live, parts.reserve),
         RegisterPending(trackers, decided),
     ]
     return Chain(stages, exits=(EdgeOnly,))

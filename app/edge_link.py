@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sagelink.app.reply_deadline import REPLAY_DEADLINE_S
-from sagelink.pipeline.clock import BudgetClock, MonotonicClock
 from sagelink.pipeline.config import Config
-from sagelink.pipeline.connection_overhead import OverheadLog
 from sagelink.pipeline.tasks import abandon_threads_at_exit, background
 from sagelink.pipeline.urls import host_name, is_webrtc
+from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.stages.run_control import Control
 
 if TYPE_CHECKING:
@@ -31,15 +31,14 @@ async def edge_link(
     models: Pair,
     heads: HeadsOfRun,
     cameras: Sequence[str],
-    overhead: OverheadLog,
+    wire_ledger: WireLedger | None,
     control: Control,
-    clock: BudgetClock,
     on_recovered: Callable[[str], None],
 ) -> AsyncIterator[EdgeLink]:
     """A link that is open while the body runs.
 
-    `on_recovered`: called with the kind of each loss that the link recovered. Raises UsageError; SagelinkError when a
-    replay finds no server.
+    `wire_ledger`: None for a replay. `on_recovered`: called with the kind of each loss that the link recovered. Raises
+    UsageError; SagelinkError when a replay finds no server.
     """
     if not config.ship.server:
         async with _in_process(config, models, heads) as local_link:
@@ -48,25 +47,16 @@ async def edge_link(
     from sagelink.models.loading import labels_fingerprint
     from sagelink.transport.link import CameraInfo
 
-    live = isinstance(clock, MonotonicClock)
     grid = models.server.grid
-    deadline_s = config.ship.deadline if live else REPLAY_DEADLINE_S
+    deadline_s = config.ship.deadline if wire_ledger else REPLAY_DEADLINE_S
     offers = OfferedHeads(heads)
     camera_info = CameraInfo(grid.side, grid.patch_size, labels_fingerprint(models.edge.labels), deadline_s)
 
-    def charge(bits: int) -> bool:
-        assert isinstance(clock, MonotonicClock)
-        return overhead.charge(clock.elapsed_s(), bits)
-
-    def window_bits() -> int | None:
-        return overhead.limit_bits if live else None
-
     abandon_threads_at_exit()
-    charge_overhead = charge if live else None  # a replay's budget knows only stream time
     if is_webrtc(config.ship.server):
-        link = _webrtc_link(config, cameras, camera_info, charge_overhead, window_bits, offers, on_recovered)
+        link = _webrtc_link(config, cameras, camera_info, wire_ledger, offers, on_recovered)
     else:
-        link = _mqtt_link(config, cameras, camera_info, charge_overhead, window_bits, offers, control)
+        link = _mqtt_link(config, cameras, camera_info, wire_ledger, offers, control)
     async with link:
         yield link
 
@@ -102,8 +92,7 @@ def _mqtt_link(
     config: Config,
     cameras: Sequence[str],
     camera_info: CameraInfo,
-    charge_overhead: Callable[[int], bool] | None,
-    window_bits: Callable[[], int | None],
+    wire_ledger: WireLedger | None,
     offers: OfferedHeads,
     control: Control,
 ) -> EdgeLink:
@@ -119,13 +108,12 @@ def _mqtt_link(
         cameras,
         camera_info,
         in_flight=config.ship.in_flight,
-        charge_overhead=charge_overhead,
-        must_connect=charge_overhead is None,
-        on_budget=control.take_budget if charge_overhead else None,
+        wire_ledger=wire_ledger,
+        must_connect=wire_ledger is None,
+        on_budget=partial(control.take_budget, by=f"MQTT, broker {config.ship.server}") if wire_ledger else None,
         auth=message_auth(config.mqtt),
         heads=offers,
-        window_bits=window_bits,
-        on_head=offers.carry_out if charge_overhead else None,
+        on_head=offers.carry_out if wire_ledger else None,
     )
 
 
@@ -133,8 +121,7 @@ def _webrtc_link(
     config: Config,
     cameras: Sequence[str],
     camera_info: CameraInfo,
-    charge_overhead: Callable[[int], bool] | None,
-    window_bits: Callable[[], int | None],
+    wire_ledger: WireLedger | None,
     offers: OfferedHeads,
     on_recovered: Callable[[str], None],
 ) -> EdgeLink:
@@ -150,10 +137,9 @@ def _webrtc_link(
         config.webrtc.node or host_name(),
         cameras,
         camera_info,
-        charge_overhead=charge_overhead,
+        wire_ledger=wire_ledger,
         on_recovered=on_recovered,
         heads=offers,
-        window_bits=window_bits,
     )
 
 

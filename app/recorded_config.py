@@ -31,7 +31,7 @@ _OBEYED: Mapping[str, frozenset[str]] = {
     "server": _MODEL,
     "gate": _ALL,
     "video": _ALL,
-    "budget": _ALL,
+    "budget": frozenset(("uplink", "window", "quotas", "counts")),  # a ledger belongs to the machine that recorded
     "select": _ALL,
     "encode": _ALL,
     "ship": frozenset(("server", "in_flight", "deadline")),  # the address: only for the size of a message on the wire

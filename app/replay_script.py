@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Self
 
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.channel import Channel
-from sagelink.pipeline.connection_overhead import OverheadReplay
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.quota import Bound, Moment
 from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Frame, PendingVerdict, Scored
 from sagelink.pipeline.urls import is_webrtc
+from sagelink.pipeline.wire_ledger import LedgerReplay
 
 if TYPE_CHECKING:
+    from sagelink.pipeline.camera_accounts import CameraAccount
     from sagelink.stages.recording_reader import Place, RecordedCamera, RecordingReader, Row
 
 # Drop reasons that depend on the outside world: they are taken from the recording.
@@ -29,10 +31,11 @@ class Script:
     """Replaces the outside world in an exact replay.
 
     It is also a stage, before the budget is asked and before it is charged: a frame that was lost there is lost again,
-    and the connection's overhead is charged at its recorded times.
+    and the connection's own entries in the ledger are made at their recorded times.
     """
 
-    budget: UplinkBudget  # of the replay; `Run` sets it
+    budget: UplinkBudget  # of the replay; `Run` sets it, and the accounts by camera
+    accounts: Mapping[str, CameraAccount]
 
     def __init__(self, recording: RecordingReader, captures: Sequence[RecordedCamera], server: str = "") -> None:
         """`server`: its address in the recorded run; empty: the same process. Raises UsageError when a run with that
@@ -42,8 +45,14 @@ class Script:
         self.charge_clock = _RecordedClock(recording.rows, "sent_s")
         self.drops = _RecordedDrops(recording.rows)
         self.link = RecordedLink(recording.rows, *_message_costs(recording, server))
-        self._overhead = OverheadReplay(charge for row in recording.rows.values() for charge in row.get("tolls", []))
+        self._ledger = LedgerReplay(entry for row in recording.rows.values() for entry in row.get("ledger", []))
         self._rows = recording.rows
+        self._bounds: list[_RecordedBound] = []
+
+    def bound(self, limit_bits: int | None) -> Bound:
+        """Replaces the quotas of a budget; `limit_bits`: the least of them."""
+        self._bounds.append(_RecordedBound(limit_bits))
+        return self._bounds[-1]
 
     def received(self, frame: Frame) -> list[int]:
         """Sequence numbers of the frames whose answers arrived since the camera's previous frame."""
@@ -54,8 +63,13 @@ class Script:
         row = _row(self._rows, item.frame)
         passed_s = row["asked_s" if isinstance(item, Scored) else "sent_s"]
         reason = _drop(row)
+        if isinstance(item, Scored):
+            for bound in self._bounds:
+                bound.bits = row.get("bound_bits")
+        elif passed_s is None and reason is Drop.BUDGET:
+            return EdgeOnly(item, Drop.BUDGET)  # the ledger on disk could not cover the message
         if passed_s is not None:
-            self._overhead.charge(self.budget, passed_s)
+            self._ledger.enter(self.budget, self.accounts, passed_s)
         return item if passed_s is not None or reason not in _OUTSIDE_REASONS else EdgeOnly(item, reason)
 
 
@@ -63,7 +77,7 @@ def _message_costs(recording: RecordingReader, server: str) -> tuple[Callable[[i
     """Returns a function from message bytes to wire bits, and the longest message of the link.
 
     Raises UsageError when the recording does not determine the wire cost of a message, or lacks the connection's
-    overhead."""
+    own entries in the ledger."""
     from sagelink.transport.webrtc.address import parse_url
     from sagelink.transport.webrtc.wire_cost import MAX_SCTP_MESSAGE_BYTES, WebRtcCostModel
     from sagelink.transport.wire import MAX_MESSAGE_BYTES
@@ -72,8 +86,8 @@ def _message_costs(recording: RecordingReader, server: str) -> tuple[Callable[[i
         return lambda message_bytes: 8 * message_bytes, MAX_MESSAGE_BYTES
     if not is_webrtc(server):
         obstacle = f"a run over {server}: the wire cost of a message depends on the broker, which is not recorded"
-    elif any("tolls" not in row for row in recording.rows.values()):
-        obstacle = "an older version, which did not record the connection's own overhead"
+    elif any("ledger" not in row for row in recording.rows.values()):
+        obstacle = "an older version, which did not record the connection's own entries in the ledger"
     else:
         tls, host, _ = parse_url(server, "ship.server")
         return WebRtcCostModel(ipv6=":" in host, tls=tls).message_bits, MAX_SCTP_MESSAGE_BYTES
@@ -86,6 +100,23 @@ def _row(rows: Mapping[Place, Row], frame: Frame) -> Row:
 
 def _drop(row: Row) -> Drop | None:
     return None if row["verdict"]["drop"] is None else Drop(row["verdict"]["drop"])
+
+
+class _RecordedBound:
+    """A Bound that grants what the quotas and the ledger granted to the frame in the recorded run."""
+
+    def __init__(self, limit_bits: int | None) -> None:
+        self.limit_bits = limit_bits
+        self.bits: int | None = None  # of the frame that is decided now
+
+    def allowance(self, at: Moment) -> int | None:
+        return self.bits
+
+    def add(self, at: Moment, bits: int) -> None:
+        """Counts nothing: the recording holds what was left for each frame."""
+
+    def set_aside(self, bits: int) -> None:
+        """Takes nothing out."""
 
 
 class _RecordedClock:

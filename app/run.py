@@ -14,20 +14,19 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, Exit
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from sagelink.app.budgets import open_budgets
 from sagelink.app.demo_notice import demo_notice, have_classes
 from sagelink.app.summary import run_summary, sources
 from sagelink.monitor.freshness import LinkWatch
 from sagelink.monitor.live_stats import LiveStats
-from sagelink.pipeline.budget import UplinkBudget
-from sagelink.pipeline.camera_accounts import CameraAccount, CameraShare, open_accounts
-from sagelink.pipeline.clock import BudgetClock, MonotonicClock, StreamClock
+from sagelink.pipeline.clock import MonotonicClock, StreamClock
 from sagelink.pipeline.config import Config
-from sagelink.pipeline.connection_overhead import OverheadLog
 from sagelink.pipeline.descriptors import raise_descriptor_limit
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.graph import Graph
 from sagelink.pipeline.tasks import background, first_error, on_signals, run_loop, signals_ignored
 from sagelink.pipeline.types import Drop, Verdict
+from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.stages.run_control import Control
 
 if TYPE_CHECKING:
@@ -128,8 +127,8 @@ class Run:
         _check_repeatable(config, self.live)
         _ignore_truth_of_other_classes(captures, models)
         self.own_budget_cameras = frozenset(camera.name for camera in config.all_cameras if camera.budget is not None)
-        self.budget = UplinkBudget(config.budget.uplink, config.budget.window)
-        self.accounts = _open_accounts(config, self.budget)
+        self.budgets = open_budgets(config, self.live, None if script is None else script.bound)
+        self.budget, self.accounts = self.budgets.site, self.budgets.accounts
         self.stats = LiveStats(self.own_budget_cameras, config.budget.window if self.live else math.inf)
         self._tracked_cameras = _tracked_cameras(config, captures)
         self._gate = Gate(config.gate, own_bits(models.edge))
@@ -148,12 +147,15 @@ class Run:
             self._encoder_for(None)
         check_classes(config.frigate, self.heads.class_names_for)
         check_rules(config.events.rules, cameras, [*models.edge.labels, *(name for one in own for name in one.labels)])
-        self._overhead = OverheadLog(self.budget, recorded=config.output.record is not None)
+        self._clock = MonotonicClock() if self.live else StreamClock()
+        self._wire_ledger = WireLedger(
+            self.budget, self._clock.elapsed_s, self.accounts, recorded=config.output.record is not None
+        )
         self._outputs = outputs
         self._script = script
         self._events = EventService(config, models.edge.labels, self.live and script is None)
         if script is not None:
-            script.budget = self.budget
+            script.budget, script.accounts = self.budget, self.accounts
         self._second_opinions: SecondOpinionService | None = None
         self._link_watch = LinkWatch()
         self._interrupted = False
@@ -186,8 +188,12 @@ class Run:
         health = {capture.name: capture.health() for capture in self.captures}
         stats = self.stats.snapshot(self.models.edge.labels, health)
         notice = self.notice or self.imagenet_note
-        events = {"open": len(self._events.feed.open_events()), "actions": self._events.feed.count}
-        shown = {"control": self.control.state(), "notice": notice, "events": events}
+        shown = {
+            "control": self.control.state(),
+            "notice": notice,
+            "events": {"open": len(self._events.feed.open_events()), "actions": self._events.feed.count},
+            "quotas": self.budgets.quota_states(),
+        }
         return stats | shown | self._link_watch.state(stats)
 
     @property
@@ -224,7 +230,7 @@ class Run:
             outputs.begin()
             sinks.extend(self._second_opinion_sinks())
             for sink in open_output_sinks(
-                self.config, self.models, self.heads, outputs.videos, self.live, self._overhead
+                self.config, self.models, self.heads, outputs.videos, self.live, self._wire_ledger
             ):
                 sinks.append(sink)
             for event_sink in self._events.sinks():
@@ -232,6 +238,8 @@ class Run:
             if watch is not None:
                 sinks.append(VerdictCallback(watch))
             sinks.extend(monitor.sinks)
+            if self.budgets.ledger is not None:
+                self._wire_ledger.note_earlier(self.budgets.ledger.start(self._clock.elapsed_s()))
             with _one_blas_thread():
                 run_loop(self._run_graph(recorder, monitor), fast=is_webrtc(self.config.ship.server))
         except BaseException:
@@ -244,9 +252,7 @@ class Run:
 
     def summary(self, wall_s: float) -> dict[str, object]:
         """The summary so far; `wall_s`: how long the run has lasted."""
-        summary = run_summary(
-            self.stats.tally, self.captures, self.accounts, self.budget, self.models, wall_s, self._interrupted
-        )
+        summary = run_summary(self.stats.tally, self.captures, self.budgets, self.models, wall_s, self._interrupted)
         if self._second_opinions is not None:
             summary["frigate"] = self._second_opinions.opinions.summary()
         return summary
@@ -274,19 +280,19 @@ class Run:
             tell,
             partial(run_labels, self.config, self.heads),
             self._events.feed if self.config.events.rules else None,
+            self._wire_ledger if self.live else None,
         )
 
     async def _run_graph(self, recorder: Recorder, monitor: Monitor) -> None:
         """Runs the graph; frames that are still inside when it ends get their verdict from the edge answer."""
         from sagelink.app.edge_graph import edge_graph, verdict_on
 
-        clock: BudgetClock = MonotonicClock() if self.live else StreamClock()
         graph: Graph | None = None
-        if isinstance(clock, MonotonicClock):
-            self._events.charges.charge_to(lambda bits: self._overhead.charge(clock.elapsed_s(), bits))
+        if self.live:
+            self._events.charges.charge_to(partial(self._wire_ledger.try_charge, ""), self._wire_ledger.charge)
         try:
-            async with self._link(clock, monitor.count_recovered) as link:
-                graph = edge_graph(self._parts(recorder, link, clock))
+            async with self._serve_ledger(), self._link(monitor.count_recovered) as link:
+                graph = edge_graph(self._parts(recorder, link))
                 self._stop_on_signals(graph)
                 self._link_watch.follow(link.refusal)
                 async with (
@@ -333,7 +339,10 @@ class Run:
     def _delivering(self) -> AbstractAsyncContextManager[None]:
         return nullcontext() if self._second_opinions is None else self._second_opinions.delivering(self.captures)
 
-    def _parts(self, recorder: Recorder, link: EdgeLink, clock: BudgetClock) -> EdgeParts:
+    def _serve_ledger(self) -> AbstractAsyncContextManager[object]:
+        return nullcontext() if self.budgets.ledger is None else self.budgets.ledger.running()
+
+    def _parts(self, recorder: Recorder, link: EdgeLink) -> EdgeParts:
         from sagelink.app.edge_graph import EdgeParts
 
         return EdgeParts(
@@ -347,21 +356,21 @@ class Run:
             fuse=self._fuse,
             recorder=recorder,
             link=link,
-            clock=clock,
+            clock=self._clock,
             alerts=self._events.charges,
             tracked_cameras=self._tracked_cameras,
             script=self._script,
+            reserve=self.budgets.ledger.reserve if self.budgets.ledger else None,
         )
 
-    def _link(self, clock: BudgetClock, on_recovered: Callable[[str], None]) -> AbstractAsyncContextManager[EdgeLink]:
+    def _link(self, on_recovered: Callable[[str], None]) -> AbstractAsyncContextManager[EdgeLink]:
         from sagelink.app.edge_link import edge_link
 
         if self._script is not None:
             return self._script.link
         cameras = [*self.accounts]
-        return edge_link(
-            self.config, self.models, self.heads, cameras, self._overhead, self.control, clock, on_recovered
-        )
+        wire_ledger = self._wire_ledger if self.live else None  # a replay's budget knows only stream time
+        return edge_link(self.config, self.models, self.heads, cameras, wire_ledger, self.control, on_recovered)
 
     def _stop_on_signals(self, graph: Graph) -> None:
         """The first Ctrl-C, SIGTERM or SIGHUP lets the frames inside get through; the second cuts them off."""
@@ -429,18 +438,6 @@ def _ignore_truth_of_other_classes(captures: Sequence[Capture], models: Pair) ->
     for capture in captures:
         if isinstance(capture, Playback) and capture.labels != models.edge.labels:
             capture.forget_truth()
-
-
-def _open_accounts(config: Config, budget: UplinkBudget) -> dict[str, CameraAccount]:
-    """By camera: a share of the one budget, or a budget of its own."""
-    cameras = config.all_cameras
-    sharing = {camera.name: CameraShare(camera.weight, camera.min_share) for camera in cameras if camera.budget is None}
-    accounts = open_accounts(budget, sharing)
-    for camera in cameras:
-        if camera.budget is not None:
-            own = UplinkBudget(camera.budget.uplink, camera.budget.window)
-            accounts |= open_accounts(own, {camera.name: CameraShare()})
-    return accounts
 
 
 def _tracked_cameras(config: Config, captures: Sequence[Capture]) -> frozenset[str]:

@@ -9,9 +9,9 @@ from sagelink.app.heads_of_run import HeadsOfRun
 from sagelink.app.recorded_config import to_record
 from sagelink.models.pair import Pair
 from sagelink.pipeline.config import Config
-from sagelink.pipeline.connection_overhead import OverheadLog
 from sagelink.pipeline.output_files import PICTURES, RESULTS, cannot_open
 from sagelink.pipeline.types import Verdict
+from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.stages.sinks.annotate import AnnotatedVideos, Painter
 from sagelink.stages.sinks.contract import Sink
 from sagelink.stages.sinks.file_sink import FileSink
@@ -21,7 +21,7 @@ from sagelink.stages.sinks.recording_writer import RecordingWriter
 
 
 def open_output_sinks(
-    config: Config, models: Pair, heads: HeadsOfRun, videos: Mapping[str, Path], live: bool, overhead: OverheadLog
+    config: Config, models: Pair, heads: HeadsOfRun, videos: Mapping[str, Path], live: bool, wire_ledger: WireLedger
 ) -> Iterator[Sink]:
     """Yields each sink as soon as it is open, so that the caller can close it when the next one fails.
 
@@ -42,7 +42,7 @@ def open_output_sinks(
     if output.record is not None:
         yield _opened(
             output.record,
-            lambda path: RecordingWriter(path, *to_record(config), labels, live, overhead.take, head_content),
+            lambda path: RecordingWriter(path, *to_record(config), labels, live, wire_ledger.take, head_content),
         )
     if output.annotate is not None:
         yield _opened(output.annotate, lambda path: AnnotatedVideos(videos, painter))

@@ -11,8 +11,8 @@ from sagelink.pipeline.output_files import SUMMARY, cannot_write
 from sagelink.pipeline.private_files import replace_text
 
 if TYPE_CHECKING:
+    from sagelink.app.budgets import Budgets
     from sagelink.models.pair import Pair
-    from sagelink.pipeline.budget import UplinkBudget
     from sagelink.pipeline.camera_accounts import CameraAccount
     from sagelink.stages.capture import Capture
     from sagelink.stages.sinks.tally import Tally
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 def run_summary(
     tally: Tally,
     captures: Sequence[Capture],
-    accounts: Mapping[str, CameraAccount],
-    budget: UplinkBudget,
+    budgets: Budgets,
     models: Pair,
     wall_s: float,
     interrupted: bool,
 ) -> dict[str, object]:
-    """`accounts`: by camera; `budget`: the one that cameras share; `wall_s`: duration of the run."""
+    """`wall_s`: duration of the run."""
+    accounts, budget = budgets.accounts, budgets.site
     frames = sum(capture.captured for capture in captures)
     total, latency = tally.total, tally.latency
     return {
@@ -43,6 +43,7 @@ def run_summary(
         "peak_window_bits": budget.peak_window_bits,
         "budget_bits": budget.limit_bits,
         "window_s": budget.window_s,
+        "quotas": budgets.quota_states(),
         "fps": frames / wall_s if wall_s else 0.0,
         "wall_s": wall_s,
         "latency_ms": {"p50": latency.percentile(0.5), "p95": latency.percentile(0.95), "max": latency.max_ms},

@@ -31,6 +31,20 @@ class LossyLink:
     loss: float  # share of the packets
     delay_s: float
     rate_bps: float
+    outages: tuple[tuple[float, float], ...] = ()  # start and end, s since the first packet: nothing passes
+
+    def encode(self) -> list[str]:
+        """As arguments of a command; see `decode`."""
+        return [str(self.loss), str(self.delay_s), str(self.rate_bps), *(f"{a}-{b}" for a, b in self.outages)]
+
+    @staticmethod
+    def decode(arguments: list[str]) -> LossyLink:
+        loss, delay_s, rate_bps, *outages = arguments
+        spans = tuple((float(a), float(b)) for a, _, b in (text.partition("-") for text in outages))
+        return LossyLink(float(loss), float(delay_s), float(rate_bps), spans)
+
+    def passes(self, now_s: float) -> bool:
+        return not any(start_s <= now_s < end_s for start_s, end_s in self.outages)
 
 
 @dataclass
@@ -76,6 +90,7 @@ def forward(names: list[str], link: LossyLink, ready: Callable[[], None]) -> Non
     for end, name in zip(ends, names, strict=True):
         fcntl.ioctl(end, _SET_NAME, struct.pack("16sH", name.encode(), _WITHOUT_HEADER))
     ready()
+    began_s: float | None = None
     directions = {end: LossyDirection(link, random.Random(seed)) for seed, end in enumerate(ends)}
     others = dict(zip(ends, reversed(ends), strict=True))
     while True:
@@ -86,7 +101,10 @@ def forward(names: list[str], link: LossyLink, ready: Callable[[], None]) -> Non
         due = [due_s for direction in directions.values() if (due_s := direction.due_s()) is not None]
         readable, _, _ = select.select(ends, [], [], max(0.0, min(due) - time.monotonic()) if due else None)
         for end in readable:
-            directions[end].put(time.monotonic(), os.read(end, _MTU))
+            now_s, packet = time.monotonic(), os.read(end, _MTU)
+            began_s = now_s if began_s is None else began_s
+            if link.passes(now_s - began_s):
+                directions[end].put(now_s, packet)
 
 
 def _write(end: int, packet: bytes) -> None:
@@ -95,9 +113,9 @@ def _write(end: int, packet: bytes) -> None:
 
 
 def main() -> None:
-    """Arguments: two device names, loss as a share, delay in s, rate in bit/s."""
-    first, second, *numbers = sys.argv[1:]
-    forward([first, second], LossyLink(*map(float, numbers)), lambda: print("ready", flush=True))
+    """Arguments: two device names, then a link as `LossyLink.encode` writes it."""
+    first, second, *link = sys.argv[1:]
+    forward([first, second], LossyLink.decode(link), lambda: print("ready", flush=True))
 
 
 if __name__ == "__main__":

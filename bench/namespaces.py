@@ -38,6 +38,7 @@ class Cable:
         self._names = {side: f"sagelink-{os.getpid()}-{number}-{side}" for side in ("edge", "server")}
         self._processes: list[subprocess.Popen[str]] = []
         edge_end, server_end = f"sle{number}", f"sls{number}"
+        self.edge_interface = edge_end
         edge, server = self._names.values()
         for name in (edge, server):
             _ip("netns", "add", name)
@@ -70,8 +71,7 @@ class Cable:
 
     def _make_lossy(self, lossy: LossyLink, edge_end: str, server_end: str) -> None:
         """Starts the process that forwards the packets, and moves the two devices into their namespaces."""
-        numbers = [str(lossy.loss), str(lossy.delay_s), str(lossy.rate_bps)]
-        command = [sys.executable, "-m", "bench.lossy_link", edge_end, server_end, *numbers]
+        command = [sys.executable, "-m", "bench.lossy_link", edge_end, server_end, *lossy.encode()]
         forwarder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self._processes.append(forwarder)
         assert forwarder.stdout is not None
@@ -100,10 +100,11 @@ class Cable:
         _ip(*rule, "dport", str(port), "priority", "10", "lookup", "main")
         _ip(*rule, "priority", "20", "blackhole")
 
-    def start_broker(self) -> None:
+    def start_broker(self, config: str = BROKER) -> subprocess.Popen[str]:
         """Starts mosquitto in the server's namespace."""
-        self.run("server", "mosquitto", "-c", "/dev/stdin", text=BROKER)
+        broker = self.run("server", "mosquitto", "-c", "/dev/stdin", text=config)
         time.sleep(0.5)
+        return broker
 
 
 def _ip(*arguments: str) -> None:

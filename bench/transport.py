@@ -30,8 +30,10 @@ from bench import lossy_link, namespaces
 from bench.lossy_link import LossyLink
 from bench.namespaces import PORT, SERVER, Cable
 from bench.stub_server import Noise, answer, camera_info
+from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import MqttConfig, ServeConfig, WebRtcConfig
 from sagelink.pipeline.tasks import run_loop
+from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.transport.in_process import InProcessLink
 from sagelink.transport.link import EdgeLink, ServerLink
 from sagelink.transport.mqtt.address import open_broker
@@ -97,7 +99,11 @@ def _signalling_endpoint() -> SignallingEndpoint:
 
 def _webrtc_edge() -> EdgeLink:
     return WebRtcEdgeLink(
-        _signalling_endpoint(), "edge", ["camera"], camera_info(_DEADLINE_S), charge_overhead=lambda bits: True
+        _signalling_endpoint(),
+        "edge",
+        ["camera"],
+        camera_info(_DEADLINE_S),
+        wire_ledger=WireLedger(UplinkBudget(None, 1.0), time.monotonic),
     )
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
+from sagelink.monitor.quota_words import quota_title, quota_words
+
 
 def summary_table(summary: dict[str, Any]) -> Table:
     """`summary`: the content of summary.json; docs/outputs.md lists its keys."""
@@ -36,6 +38,8 @@ def summary_table(summary: dict[str, Any]) -> Table:
     if limit and summary["peak_window_bits"] <= limit:  # above it only where the budget was lowered later
         peak += f" of {limit} ({summary['peak_window_bits'] / limit:.1%})"
     table.add_row("peak window", peak)
+    for quota in summary["quotas"]:
+        table.add_row(f"quota {quota_title(quota)}", quota_words(quota))
     if summary["frames"]:
         latency = summary["latency_ms"]
         table.add_row(

@@ -9,10 +9,11 @@ import os
 from collections.abc import AsyncIterator, Callable
 
 from sagelink.monitor.dashboard_routes import dashboard_app, label_app
+from sagelink.monitor.dashboard_traffic import DashboardTraffic
 from sagelink.monitor.label_desk import LabelDesk
 from sagelink.monitor.run_view import RunView
 from sagelink.net.access_guard import require_secret
-from sagelink.net.http import listen, parse_address, serve_http
+from sagelink.net.http import is_loopback, listen, parse_address, serve_http
 from sagelink.pipeline.config import DashboardConfig
 from sagelink.pipeline.credentials import check_token_length
 from sagelink.pipeline.tasks import background
@@ -21,6 +22,9 @@ from sagelink.pipeline.threads import Worker
 log = logging.getLogger(__name__)
 
 _SAMPLE_S = 0.25
+# For a page that other machines can see.
+_COSTS = " (a viewer on another machine costs up to 1 Mbit/s, outside of the budget: see dashboard.charge)"
+_CHARGED = " (viewers on other machines are charged to the uplink budget)"
 _TOKEN_VARIABLE = "SAGELINK_DASHBOARD_TOKEN"  # noqa: S105 (its name)
 
 
@@ -48,16 +52,20 @@ def dashboard_token(config: DashboardConfig) -> str | None:
 
 
 @contextlib.asynccontextmanager
-async def serve_dashboard(config: DashboardConfig, run: RunView, report: Callable[[str], None]) -> AsyncIterator[str]:
-    """Serves while the body runs; yields and reports the URL of the page. Raises UsageError when it cannot listen."""
+async def serve_dashboard(
+    config: DashboardConfig, run: RunView, report: Callable[[str], None], traffic: DashboardTraffic
+) -> AsyncIterator[str]:
+    """Serves while the body runs; yields and reports the URL of the page. `traffic` counts what it sends.
+
+    Raises UsageError when it cannot listen."""
     assert config.address is not None
     host, port = parse_address(config.address, "dashboard.address")
     encoder = Worker("dashboard")
     try:
-        app = dashboard_app(run, encoder, dashboard_token(config))
+        app = traffic.around(dashboard_app(run, encoder, dashboard_token(config), pictures=config.pictures))
         async with serve_http(app, host, port) as (host, port), background(_sample_frames(run, encoder)):
             url = page_url(host, port)
-            report(f"dashboard: {url}")
+            report(f"dashboard: {url}{'' if is_loopback(host) else _COSTS if not config.charge else _CHARGED}")
             yield url
     finally:
         encoder.close()

@@ -21,7 +21,7 @@ from sagelink.monitor.previews import evidence_png, heat, jpeg
 from sagelink.monitor.run_view import RunView
 from sagelink.monitor.verdict_feed import FrameDetails
 from sagelink.monitor.viewers import MAX_VIEWERS
-from sagelink.net.access_guard import Tokens
+from sagelink.net.access_guard import Tokens, sender
 from sagelink.net.http import static_files
 from sagelink.pipeline.documents import DocumentError, parse_json
 from sagelink.pipeline.errors import UsageError
@@ -41,14 +41,16 @@ def dashboard_app(
     token: str | None,
     wrong_token_s: float = WRONG_TOKEN_S,
     max_viewers: int = MAX_VIEWERS,
+    pictures: bool = True,
 ) -> ASGIApp:
     """The dashboard of a run as an ASGI application.
 
     `encoder`: the thread that encodes pictures. `token`: required of viewers; None for a loopback address.
-    `wrong_token_s`: delay after a wrong token, in seconds, against guessing.
+    `pictures`: whether pages get live pictures. `wrong_token_s`: delay after a wrong token, in seconds, against
+    guessing.
     """
     api = RunApi(run, encoder)
-    hub = ViewerHub(run, encoder, max_viewers=max_viewers)
+    hub = ViewerHub(run, encoder, max_viewers=max_viewers, pictures=pictures)
     files = static_files(STATIC)
 
     async def stream(socket: Any) -> None:
@@ -96,10 +98,11 @@ class RunApi:
             values = parse_json(await request_body(request))
             if not isinstance(values, dict):
                 raise UsageError("accepted: a JSON object")
+            by = f"the dashboard, {sender(request)}"
             if request.scope["path"].endswith("/budget"):
-                control.change_budget(values.get("uplink"))
+                control.change_budget(values.get("uplink"), by)
             else:
-                control.change_gate(values.get("policy"), values.get("threshold"))
+                control.change_gate(values.get("policy"), values.get("threshold"), by)
         except DocumentError as error:
             return JsonResponse({"error": f"accepted: a JSON object; {error}"}, 400)
         except UsageError as error:

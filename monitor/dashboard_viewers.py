@@ -16,6 +16,7 @@ from sagelink.pipeline.types import Verdict
 
 _TICK_S = 0.1
 _STATE_EVERY_S = 0.5
+_THRIFTY_TICK_S, _THRIFTY_STATE_S = 1.0, 2.0  # without pictures
 _PICTURES_PER_TICK = 2  # over all cameras: those that waited longest
 _HISTORY = 600  # events that a new viewer gets
 _EVENTS_PER_TICK = 300
@@ -41,10 +42,14 @@ class ViewerHub:
         tick_s: float = _TICK_S,
         events_per_tick: int = _EVENTS_PER_TICK,
         max_viewers: int = MAX_VIEWERS,
+        pictures: bool = True,
     ) -> None:
-        """Each viewer gets an update of at most `events_per_tick` verdicts each `tick_s` seconds."""
+        """`pictures`: False sends none, and everything else less often. Each viewer gets an update of at most
+        `events_per_tick` verdicts each `tick_s` seconds."""
         self._places = ViewerPlaces(max_viewers)
-        self._tick_s = tick_s
+        self._pictures = pictures
+        self._tick_s = tick_s if pictures else _THRIFTY_TICK_S
+        self._state_every_s = _STATE_EVERY_S if pictures else _THRIFTY_STATE_S
         self._events_per_tick = events_per_tick
         self._run = run
         self._encoder = encoder
@@ -64,9 +69,10 @@ class ViewerHub:
             if update.events or update.missed:
                 await viewer.send(f'{{"type":"frames","missed":{update.missed},"frames":[{",".join(update.events)}]}}')
             if time.monotonic() >= viewer.state_due_s:
-                viewer.state_due_s = time.monotonic() + _STATE_EVERY_S
+                viewer.state_due_s = time.monotonic() + self._state_every_s
                 await viewer.send(_text("state", run.now()))
-            waiting = [(n, v) for camera, (n, v) in run.feed.latest().items() if viewer.shown.get(camera, -1) < n]
+            latest = run.feed.latest() if self._pictures else {}
+            waiting = [(n, v) for camera, (n, v) in latest.items() if viewer.shown.get(camera, -1) < n]
             waiting.sort(key=lambda pair: viewer.shown.get(pair[1].frame.camera, -1))
             for number, verdict in waiting[:_PICTURES_PER_TICK]:
                 viewer.shown[verdict.frame.camera] = number

@@ -33,8 +33,8 @@ class EventFeed:
         with self._lock:
             self._count += 1
             self._actions.append(record)
-            opened_s = self._events.get(record["id"], record).get("opened_s", record["wall_s"])
-            self._events[record["id"]] = record | {"opened_s": opened_s}
+            opened_s = self._events.get(action.event.id, record).get("opened_s", record["wall_s"])
+            self._events[action.event.id] = record | {"opened_s": opened_s}
             if len(self._events) > MAX_EVENTS:
                 self._events.popitem(last=False)
         for changed in self._listeners:

@@ -16,8 +16,8 @@ from sagelink.pipeline.outbox import OutboxItem
 class EventLink(Protocol):
     """A link that carries events besides evidence."""
 
-    def event_bits(self, camera: str, payload_bytes: int) -> int:
-        """Uplink bits of an event."""
+    def pay_event(self, camera: str, payload_bytes: int) -> bool:
+        """Charges an event that is about to be published; False if the budget has no room for it now."""
         ...
 
     async def connected(self) -> None:
@@ -41,7 +41,7 @@ class EventPublisher:
         """Waits for the connection and for room in the budget, then publishes once."""
         camera, payload = alert(item.content)
         await self.link.connected()
-        await self.charges.charge(self.link.event_bits(camera, len(payload)))
+        await self.charges.wait_for(lambda: self.link.pay_event(camera, len(payload)))
         try:
             refusal = await self.link.publish_event(camera, payload)
         except ConnectionError as error:

@@ -19,6 +19,7 @@ from typing import Any
 import aiomqtt
 
 from sagelink.monitor.event_feed import EventFeed, Record
+from sagelink.monitor.quota_words import quota_title
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.event_config import EventRule
 from sagelink.pipeline.json_text import to_json
@@ -55,9 +56,11 @@ class Entities:
         cameras: Sequence[str],
         rules: Sequence[EventRule] = (),
         pictures: bool = False,
+        quotas: Sequence[tuple[str, str]] = (),
     ) -> None:
         """`discovery`: topic prefix of Home Assistant; `prefix`: topic prefix of Sagelink. `pictures`: an image of each
-        camera shows its last event."""
+        camera shows its last event. `quotas`: camera, empty for the site, and name of each."""
+        self._quotas = quotas
         self._discovery = discovery
         self._base = f"{prefix}/{node}"
         self._node = node
@@ -67,6 +70,9 @@ class Entities:
         self.availability = f"{self._base}/availability"
         self.command = Topics(prefix).budget(node)
         self.state = f"{self._base}/budget/state"
+
+    def quota_topic(self, camera: str, name: str) -> str:
+        return f"{self._base}/quota/{camera or 'site'}/{name}/state"
 
     def camera_topic(self, camera: str) -> str:
         return f"{self._base}/{camera}/result"
@@ -85,6 +91,8 @@ class Entities:
     def announcements(self) -> Iterator[Announcement]:
         """Discovery messages of all entities; the broker retains them."""
         yield from self._budget_entities()
+        for camera, name in self._quotas:
+            yield from self._quota_entities(camera, name)
         for camera in self._cameras:
             yield from self._camera_entities(camera)
             yield from self._event_entities(camera)
@@ -114,6 +122,20 @@ class Entities:
             mode="box",
             entity_category="config",
         )
+
+    def _quota_entities(self, camera: str, name: str) -> Iterator[Announcement]:
+        title = quota_title({"name": name, "camera": camera})
+        for key in ("used", "limit", "forecast"):
+            yield self._entity(
+                "sensor",
+                f"quota_{camera}_{name}_{key}",
+                name=f"Quota {title} {key}",
+                state_topic=self.quota_topic(camera, name),
+                value_template=f"{{{{ value_json.{key}_mb }}}}",
+                unit_of_measurement="MB",
+                device_class="data_size",
+                state_class="measurement",
+            )
 
     def _camera_entities(self, camera: str) -> Iterator[Announcement]:
         topic = self.camera_topic(camera)
@@ -205,6 +227,11 @@ class Entities:
                 "budget_kbits": round(kbits, 3) if _MIN_KBITS <= kbits <= _MAX_KBITS else None,
             }
         }
+        for quota in state["quotas"]:
+            megabytes = {key: quota[f"{key}_bits"] for key in ("used", "limit", "forecast")}
+            payloads[self.quota_topic(quota["camera"], quota["name"])] = {
+                f"{key}_mb": None if bits is None else round(bits / 8e6, 3) for key, bits in megabytes.items()
+            }
         for name in self._cameras:
             camera = state["cameras"].get(name, {})
             health = camera.get("health") or {"state": "running"}
@@ -260,7 +287,8 @@ async def publish_to_home_assistant(
     rules = () if feed is None else config.events.rules
     out = config.output.out
     pictures = out / EVENT_PICTURES if settings.pictures and config.events.pictures and out is not None else None
-    entities = Entities(settings.discovery, config.mqtt.prefix, node, cameras, rules, pictures is not None)
+    quotas = [(quota["camera"], quota["name"]) for quota in now()["quotas"]]
+    entities = Entities(settings.discovery, config.mqtt.prefix, node, cameras, rules, pictures is not None, quotas)
     births = {_BIRTH_TOPIC, f"{settings.discovery}/status"}
     publisher = _Publisher(entities, births, settings.every, now, control, feed or EventFeed(), pictures)
     connection = BrokerConnection(
@@ -360,12 +388,12 @@ class _Publisher:
             self._born.clear()
             await self._announce(client)
 
-    def receive(self, topic: str, payload: bytes) -> None:
+    def receive(self, topic: str, payload: bytes, retained: bool) -> None:
         """Takes a message from the broker."""
         if topic in self._births and payload == _BIRTH:
             self._born.set()
         elif topic == self._entities.command:
-            self._control.take_budget(payload)
+            self._control.take_budget(payload, retained, "MQTT, the broker of Home Assistant")
             self.changed.set()  # Home Assistant shows the old value again when this one was refused
 
     async def _publish_states(self, client: BrokerClient) -> None:

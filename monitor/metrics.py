@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter as Count
 from collections.abc import Callable, Collection, Iterator
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -195,6 +196,31 @@ class EdgeMetrics:
 
     def close(self) -> None:
         pass
+
+
+class QuotaCollector(Collector):
+    """Reads the quotas of a run at each scrape."""
+
+    def __init__(self, now: Callable[[], dict[str, Any]]) -> None:
+        """`now`: returns the state of the run; see docs/dashboard.md."""
+        self._now = now
+
+    def collect(self) -> Iterator[Metric]:
+        labels = ["quota", "camera"]
+        families = {
+            "limit_bits": GaugeMetricFamily("sagelink_quota_bits", "Limit of a quota in bits", labels=labels),
+            "used_bits": GaugeMetricFamily(
+                "sagelink_quota_used_bits", "Bits used in the present period of a quota", labels=labels
+            ),
+            "forecast_bits": GaugeMetricFamily(
+                "sagelink_quota_forecast_bits", "Bits used at the end of the period, by the last days", labels=labels
+            ),
+        }
+        for quota in self._now()["quotas"]:
+            for key, family in families.items():
+                if quota[key] is not None:
+                    family.add_metric([quota["name"], quota["camera"]], quota[key])
+        yield from families.values()
 
 
 class GraphCollector(Collector):

@@ -13,10 +13,11 @@ from prometheus_client import CollectorRegistry
 from sagelink.models.loading import Model, is_imagenet
 from sagelink.models.pair import Pair
 from sagelink.monitor.dashboard import serve_dashboard
+from sagelink.monitor.dashboard_traffic import DashboardTraffic
 from sagelink.monitor.event_feed import EventFeed
 from sagelink.monitor.home_assistant import publish_to_home_assistant
 from sagelink.monitor.label_desk import LabelDesk
-from sagelink.monitor.metrics import EdgeMetrics, GraphCollector
+from sagelink.monitor.metrics import EdgeMetrics, GraphCollector, QuotaCollector
 from sagelink.monitor.recent_frames import RecentFrames
 from sagelink.monitor.run_view import RunView
 from sagelink.monitor.verdict_feed import VerdictFeed
@@ -25,6 +26,7 @@ from sagelink.pipeline.graph import Graph
 from sagelink.pipeline.output_files import EVENT_PICTURES
 from sagelink.pipeline.types import Verdict
 from sagelink.pipeline.urls import host_name
+from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.stages.confidence_gate import policy_names
 from sagelink.stages.evidence_encoder import canvas_of
 from sagelink.stages.run_control import Control
@@ -49,14 +51,17 @@ class Monitor:
         report: Callable[[str], None] | None = None,
         open_labels: Callable[[RecentFrames], LabelDesk] | None = None,
         events: EventFeed | None = None,
+        ledger: WireLedger | None = None,
     ) -> None:
         """`now` returns the state of the run as plain JSON values; `report` receives the dashboard's address.
-        `open_labels` makes what the page needs for labels, where there is a page."""
+        `open_labels` makes what the page needs for labels, where there is a page. `ledger`: the budget of a live run,
+        which may pay for the dashboard."""
         self._config = config
         self._models = models
         self._cameras = cameras
         self._title = title
         self._control = control
+        self._traffic = DashboardTraffic(ledger if config.dashboard.charge else None)
         self._now = now
         self._report = report or log.info
         self._events = events
@@ -76,11 +81,12 @@ class Monitor:
         config = self._config
         view = self._view()
         self._metrics.registry.register(GraphCollector(graph))
+        self._metrics.registry.register(QuotaCollector(self._now))
         async with contextlib.AsyncExitStack() as stack:
             if self._labels is not None:
                 stack.callback(self._labels.close)
             if config.dashboard.address:
-                await stack.enter_async_context(serve_dashboard(config.dashboard, view, self._report))
+                await stack.enter_async_context(serve_dashboard(config.dashboard, view, self._report, self._traffic))
             if config.home_assistant.broker:
                 node = config.mqtt.node or host_name()
                 await stack.enter_async_context(
@@ -100,7 +106,7 @@ class Monitor:
             feed=self._feed,
             control=self._control,
             registry=self._metrics.registry,
-            now=self._now,
+            now=lambda: self._now() | {"dashboard": self._traffic.state()},
             labels=self._labels,
             recent=self._recent,
             events=self._events,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from sagelink.monitor.quota_words import quota_title, quota_words
 from sagelink.monitor.report_events import report_events
 from sagelink.monitor.report_plots import plots, png, svg
 from sagelink.monitor.results_reader import Results
@@ -122,6 +123,8 @@ def _facts(run: Results) -> dict[str, str]:
         else "unknown: the source has no true classes",
         "Edge and server agree": _agreement(counts),
     }
+    for quota in summary.get("quotas", []):
+        facts[f"Quota {quota_title(quota)}"] = quota_words(quota)
     if counts.revised:
         share = f"{counts.revised / frames:.0%}"
         facts["Revised"] = f"{counts.revised:,} ({share}): a later server answer changed the provisional answer"

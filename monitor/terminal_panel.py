@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sagelink.monitor.freshness import LinkState, age, camera_silence, link_words
+from sagelink.monitor.quota_words import quota_title, quota_words
 from sagelink.monitor.terminal import outside
 from sagelink.pipeline.log_lines import LastWarning
 from sagelink.pipeline.quantities import format_duration, format_rate
@@ -98,6 +99,8 @@ class LivePanel:
         rows.add_column()
         rows.add_row("frames", self._frames(state))
         rows.add_row("uplink", self._uplink(state))
+        for quota in state["quotas"]:
+            rows.add_row(f"quota {quota_title(quota)}", outside(quota_words(quota)))
         rows.add_row("link", outside(link_words(state), _LINK_COLOURS[state["link_state"]]))
         rows.add_row("verdicts", _shares(state["origins"], state["frames"]))
         if state["drops"]:

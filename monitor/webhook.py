@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -23,7 +24,8 @@ from sagelink.pipeline.credentials import load_secret
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.event_config import WebhookConfig
 from sagelink.pipeline.outbox import OutboxItem
-from sagelink.transport.mqtt.wire_cost import MqttCostModel, counted_bits
+from sagelink.transport.mqtt.wire_cost import MqttCostModel
+from sagelink.transport.tcp_counters import read_counters
 
 ENV_SECRET = "SAGELINK_WEBHOOK_SECRET"  # noqa: S105 (the name of a variable)
 _TIMEOUT_S = 10.0
@@ -49,16 +51,17 @@ class Webhook:
     async def send(self, item: OutboxItem) -> Attempt:
         """One attempt."""
         body = item.content.encode()
-        cost = MqttCostModel(tls=self.service.tls is not None)
+        cost = MqttCostModel(tls=None if self.service.tls is None else "TLSv1.3")
         estimate = self._estimate_bits(cost, len(body))
         await self.charges.charge(estimate)
         headers = signature_headers(item.key, body, self.secret, self.clock_s())
         counted = 0
 
-        def count(connection: object) -> None:
+        def count(connection: socket.socket) -> None:
             nonlocal counted
-            closing = 8 * _CLOSING_SEGMENTS * cost.header_bytes
-            counted = (counted_bits(connection, cost.header_bytes) or 0) + closing  # type: ignore[arg-type]
+            if (counters := read_counters(connection)) is not None:
+                segments = counters.segments_sent + _CLOSING_SEGMENTS
+                counted = 8 * (counters.bytes_sent + segments * cost.header_bytes)
 
         try:
             answer = await self.service.request(

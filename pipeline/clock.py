@@ -30,5 +30,12 @@ class MonotonicClock:
 class StreamClock:
     """Replays: the time of the frame in its stream, so that a replay at any speed charges the same as a live run."""
 
+    def __init__(self) -> None:
+        self._latest_s = 0.0
+
     def now_s(self, frame: Frame) -> float:
+        self._latest_s = frame.stream_s
         return frame.stream_s
+
+    def elapsed_s(self) -> float:
+        return self._latest_s

@@ -163,6 +163,14 @@ def format_rate(rate_bps: float | None) -> str:
     return f"{rate_bps:.4g} bit/s"
 
 
+def format_bytes(size: float) -> str:
+    """Returns text such as `12.3 MB`; 1 MB is 1000000 bytes."""
+    for factor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= factor:
+            return f"{size / factor:.3g} {unit}"
+    return f"{size:.0f} B"
+
+
 def format_duration(duration_s: float) -> str:
     """Returns text for people, such as `40 s`, `5 min` or `2 h 10 min`."""
     if duration_s < 100:

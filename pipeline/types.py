@@ -234,6 +234,7 @@ class Metered:
     asked_s: float = 0.0  # budget clock
     provisional: ProvisionalAnswer | None = None  # None: scenes are not tracked
     max_bytes: int | None = None  # largest message with enough expected gain; None: limited by the allowance only
+    bound_bits: int | None = None  # the part of the allowance that is no rate: of quotas and the ledger; None: no limit
 
     @property
     def frame(self) -> Frame:
@@ -420,6 +421,7 @@ class Verdict:
     revised_from: Answer | None = None  # the provisional answer, if a server answer changed it
     pending: bool = False
     crop: Box = WHOLE  # fractions of the frame's view: the sent part, or else the part that the edge scored
+    bound_bits: int | None = None  # bits that quotas and the ledger granted when the budget was asked; None: no limit
 
     @property
     def unknown(self) -> bool:

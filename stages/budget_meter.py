@@ -33,7 +33,8 @@ class Meter:
         now_s = self._clock.now_s(scored.frame)
         account = self._accounts[scored.frame.camera]
         allowance = account.allowance(now_s)
-        return Metered(scored, allowance, account.window_bits(now_s), account.limit_bits, account.now_s)
+        window_bits, bound_bits = account.window_bits(now_s), account.bound_allowance(now_s)
+        return Metered(scored, allowance, window_bits, account.limit_bits, account.now_s, bound_bits=bound_bits)
 
 
 class Claim:

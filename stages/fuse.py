@@ -97,6 +97,7 @@ class Fuse:
             allowance_bits=metered.allowance_bits if metered else None,
             window_bits=sent.window_bits if sent else metered.window_bits if metered else None,
             budget_bits=metered.budget_bits if metered else None,
+            bound_bits=metered.bound_bits if metered else None,
             latency_ms=_latencies(trace),
             scored=scored,
             message=sent.evidence.message if sent else None,

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import av
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
@@ -39,6 +39,7 @@ _VIDEO_OPTIONS = {"max_pixels": str(16_384**2)}  # of a picture
 _Count = Annotated[int, Field(ge=0, lt=2**40)]
 _Number = Annotated[int, Field(ge=0, lt=2**32)]
 _Nanoseconds = Annotated[int, Field(ge=0, lt=2**63)]
+_CameraOrNone = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,64}$")]
 _Seconds = Annotated[FiniteFloat, Field(ge=-1e10, le=1e10)]
 
 
@@ -87,7 +88,7 @@ class _RecordedRow(BaseModel):
     asked_s: _Seconds | None
     sent_s: _Seconds | None
     heard: list[_Number] = []
-    tolls: list[tuple[_Seconds, _Count]] = []
+    ledger: list[tuple[_Seconds, _Count, Literal["message", "charge", "hold", "settle", "reserve"], _CameraOrNone]] = []
     message: tuple[_Count, Annotated[int, Field(ge=0, le=_MAX_MESSAGE)]] | None
     head: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
     reply: Annotated[str, Field(pattern=r"^([0-9a-f]{2}){0,4096}$")] | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ class Control:
     def __init__(self, budget: UplinkBudget, gate: Gate) -> None:
         self._budget = budget
         self._gate = gate
+        self._budget_by: str | None = None  # who changed the budget last; None: it is as configured
+        self._budget_wall_s: float | None = None
         self._listeners: list[Callable[[], None]] = []
 
     def listen(self, changed: Callable[[], None]) -> None:
@@ -38,30 +41,41 @@ class Control:
     def rate_bps(self) -> float | None:
         return self._budget.rate_bps
 
-    def change_budget(self, rate: object) -> None:
-        """`rate`: such as `64kbit/s`, a number of bit/s, or `unlimited`. Raises UsageError; then nothing changes."""
+    def change_budget(self, rate: object, by: str) -> None:
+        """`rate`: such as `64kbit/s`, a number of bit/s, or `unlimited`. `by`: who changes it, for the log and the
+        dashboard. Raises UsageError; then nothing changes."""
         try:
             rate_bps = parse_rate(rate)
         except ValueError as error:
             raise UsageError(f"budget: {error}") from None
         self._budget.change_rate(rate_bps)
-        self._notify("budget", format_rate(rate_bps))
+        self._budget_by, self._budget_wall_s = by, time.time()
+        self._notify("budget", format_rate(rate_bps), by)
 
-    def take_budget(self, payload: bytes) -> None:
-        """Takes a payload of the MQTT topic `budget/set`; an invalid one is logged and changes nothing."""
+    def take_budget(self, payload: bytes, retained: bool, by: str) -> None:
+        """Takes a payload of an MQTT topic `budget/set`; an invalid one is logged and changes nothing. One that the
+        broker had retained is refused too: it would override the settings of every later run."""
+        if retained:
+            log.warning(
+                "event=budget_refused by=%r error='a retained message: it would set the budget of every later run; "
+                "publish it without retain, and clear it with an empty retained message'",
+                by,
+            )
+            return
         try:
-            self.change_budget(payload.decode(errors="replace") if len(payload) <= _MAX_RATE_BYTES else "")
+            self.change_budget(payload.decode(errors="replace") if len(payload) <= _MAX_RATE_BYTES else "", by)
         except UsageError as error:
-            log.warning("event=budget_refused error=%r", str(error))
+            log.warning("event=budget_refused by=%r error=%r", by, str(error))
 
-    def change_gate(self, policy: object, threshold: object = None) -> None:
-        """`policy`: its name; `threshold`: None for the policy's default. Raises UsageError; then nothing changes."""
+    def change_gate(self, policy: object, threshold: object = None, by: str = "this program") -> None:
+        """`policy`: its name; `threshold`: None for the policy's default; `by`: who changes it. Raises UsageError; then
+        nothing changes."""
         try:
             config = GateConfig.model_validate({"policy": policy, "threshold": threshold})
         except ValidationError as errors:
             raise UsageError(f"gate.{explain(errors, GateConfig)[0]}") from None
         self._gate.change(config)
-        self._notify("gate", config.policy)
+        self._notify("gate", config.policy, by)
 
     def state(self) -> dict[str, Any]:
         """The current settings, as JSON values."""
@@ -69,11 +83,13 @@ class Control:
             "uplink": format_rate(self._budget.rate_bps),
             "rate_bps": self._budget.rate_bps,
             "window_s": self._budget.window_s,
+            "changed_by": self._budget_by,
+            "changed_wall_s": self._budget_wall_s,
             "gate": self._gate.config.policy,
             "threshold": self._gate.threshold,
         }
 
-    def _notify(self, setting: str, value: str) -> None:
-        log.info("event=changed %s=%r", setting, value)
+    def _notify(self, setting: str, value: str, by: str) -> None:
+        log.info("event=changed %s=%r by=%r", setting, value, by)
         for changed in self._listeners:
             changed()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 
 from sagelink.pipeline.camera_accounts import CameraAccount
@@ -18,6 +18,7 @@ from sagelink.pipeline.clock import BudgetClock
 from sagelink.pipeline.tasks import background
 from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Reply, Scored, Sent, TaughtClasses
 from sagelink.stages.reference_tracker import ReferenceTracker
+from sagelink.stages.server_watch import ServerWatch
 from sagelink.transport.link import EdgeLink, Undelivered
 from sagelink.transport.wire import MalformedMessage, decode_reply
 
@@ -25,6 +26,10 @@ log = logging.getLogger(__name__)
 
 AHEAD = 64  # frames; see Pace
 _BUSY = "the server is busy: frames wait in its queue for more than half of the deadline"
+
+
+# Waits until the given function, whether a charge is covered by the ledger on disk, is true, or cannot become true now.
+Reserve = Callable[[Callable[[], bool]], Awaitable[None]]
 
 
 class Uplink:
@@ -48,7 +53,9 @@ class Uplink:
         self.places = asyncio.Semaphore(in_flight)
         self.waiting: dict[tuple[str, int], asyncio.Future[Reply]] = {}  # by camera and seq
         self.stray_replies = 0  # malformed, unknown or too late
+        self.server_watch = ServerWatch()
         self._refusal: str | None = None
+        self._link_refused = False
         self._reply_fault: str | None = None  # of the last malformed reply
         self._deadline_s = deadline_s
         self._busy_until_s = 0.0
@@ -62,9 +69,15 @@ class Uplink:
             return True
         if self._goes_first():
             return True
-        refusal = self.link.refusal()
-        if refusal is None and time.monotonic() < self._busy_until_s:
-            refusal = _BUSY
+        link_refusal = refusal = self.link.refusal()
+        if refusal is None:
+            if self._link_refused:
+                self.server_watch.reset()  # it may be another server
+            if time.monotonic() < self._busy_until_s:
+                refusal = _BUSY
+            elif self._deadline_s is not None:
+                refusal = self.server_watch.refusal(time.monotonic())
+        self._link_refused = link_refusal is not None
         if refusal != self._refusal:
             self._refusal = refusal
             if refusal is not None:
@@ -134,14 +147,20 @@ class Pace:
 
 class Ship:
     def __init__(
-        self, uplink: Uplink, accounts: Mapping[str, CameraAccount], clock: BudgetClock, wait_for_place: bool
+        self,
+        uplink: Uplink,
+        accounts: Mapping[str, CameraAccount],
+        clock: BudgetClock,
+        wait_for_place: bool,
+        reserve: Reserve | None = None,
     ) -> None:
         """`accounts`: by camera. `wait_for_place`: True for a replay, which waits while the link window is full; a live
-        run drops the frame."""
+        run drops the frame. `reserve`: waits until a charge is covered."""
         self._uplink = uplink
         self._accounts = accounts
         self._clock = clock
         self._wait_for_place = wait_for_place
+        self._reserve = reserve
 
     async def process(self, evidence: Evidence) -> Sent | EdgeOnly:
         places = self._uplink.places
@@ -161,6 +180,8 @@ class Ship:
     async def _send(self, evidence: Evidence) -> Sent | EdgeOnly:
         frame = evidence.frame
         account = self._accounts[frame.camera]
+        if self._reserve is not None:
+            await self._reserve(lambda: account.is_covered(self._clock.now_s(frame), evidence.wire_bits))
         if not account.charge(self._clock.now_s(frame), evidence.wire_bits):
             return EdgeOnly(evidence, Drop.BUDGET)
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
@@ -172,13 +193,20 @@ class Ship:
         finally:
             if not accepted:
                 del self._uplink.waiting[frame.camera, frame.seq]
+        self._uplink.server_watch.sent(time.monotonic())
         # A refused message stays charged: a part of it may be on the wire.
+        if not accepted:
+            account.end_reply(evidence.wire_bits)
         return sent if accepted else EdgeOnly(sent, Drop.LINK)
 
 
 class Collect:
-    def __init__(self, uplink: Uplink, deadline_s: float | None) -> None:
-        """`deadline_s`: longest wait for a reply; None: until the link closes."""
+    def __init__(
+        self, uplink: Uplink, deadline_s: float | None, accounts: Mapping[str, CameraAccount] | None = None
+    ) -> None:
+        """`deadline_s`: longest wait for a reply; None: until the link closes. `accounts`: by camera; they provide for
+        replies."""
+        self._accounts = accounts or {}
         self._uplink = uplink
         self._deadline_s = deadline_s
         self._last_refusal: str | None = None
@@ -197,6 +225,7 @@ class Collect:
                 reply = await sent.reply
         except TimeoutError:
             if not sent.reply.done() or sent.reply.cancelled():
+                self._uplink.server_watch.failed(time.monotonic(), "late")
                 return EdgeOnly(sent, Drop.LATE)
             reply = sent.reply.result()  # it arrived at the deadline: the scene counts it, so the verdict must too
         except ConnectionError:
@@ -204,10 +233,14 @@ class Collect:
         finally:
             self._uplink.waiting.pop((sent.frame.camera, sent.frame.seq), None)
             self._uplink.places.release()
+            if (account := self._accounts.get(sent.frame.camera)) is not None:
+                account.end_reply(sent.evidence.wire_bits)
         if reply.refusal is not None:
             if reply.refusal != self._last_refusal:  # once per change, not per frame
                 self._last_refusal = reply.refusal
                 log.warning("stage=ship event=refused seq=%d reason=%r", reply.seq, reply.refusal)
+            self._uplink.server_watch.failed(time.monotonic(), "refused")
             return EdgeOnly(sent, Drop.REFUSED)
+        self._uplink.server_watch.reset()
         elapsed_ms = (time.monotonic_ns() - sent.sent_ns) / 1e6
         return Answered(sent, reply, max(0.0, elapsed_ms - reply.server_ms))

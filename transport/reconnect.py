@@ -13,6 +13,7 @@ from sagelink.pipeline.backoff import Backoff
 log = logging.getLogger(__name__)
 
 _STABLE_S = 5.0  # a connection that lasted so long resets the pauses
+_MAX_PAUSE_S = 600.0
 
 
 class Reconnector:
@@ -23,13 +24,20 @@ class Reconnector:
     """
 
     def __init__(
-        self, kind: Literal["broker", "server"], url: str, connect: Callable[[], Awaitable[str | None]]
+        self,
+        kind: Literal["broker", "server"],
+        url: str,
+        connect: Callable[[], Awaitable[str | None]],
+        pause_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
+        """`pause_s`: the least pause after an attempt that did not connect."""
         self._kind = kind
         self._url = url
         self._connect = connect
+        self._pause_s = pause_s
         self._backoff = Backoff()
         self._attempted = asyncio.Event()
+        self._connected_s: float | None = None  # since when
         self.trouble: str | None = f"{url}: not connected yet"  # None while connected
 
     async def first_attempt(self) -> str | None:
@@ -40,19 +48,21 @@ class Reconnector:
     def established(self) -> None:
         log.info("event=connected %s=%s", self._kind, self._url)
         self.trouble = None
+        self._connected_s = time.monotonic()
         self._attempted.set()
 
     async def run(self) -> None:
         """Runs until it is cancelled."""
         while True:
-            began_s = time.monotonic()
+            self._connected_s = None
             reason = await self._connect()
             if reason is None:
                 continue
             self._disconnected(reason)
-            if time.monotonic() - began_s > _STABLE_S:
+            pause_s = 0.0 if self._connected_s is not None else self._pause_s()
+            if self._connected_s is not None and time.monotonic() - self._connected_s > _STABLE_S:
                 self._backoff.reset()
-            await asyncio.sleep(self._backoff.next_s())
+            await asyncio.sleep(self._backoff.next_s(min(pause_s, _MAX_PAUSE_S)))
 
     def _disconnected(self, reason: str) -> None:
         trouble = f"{self._url}: {reason}"

@@ -1,24 +1,26 @@
-"""The part of an EdgeLink that MQTT and WebRTC share: lifecycle, refusals, replies, and charging of overhead."""
+"""The part of an EdgeLink that MQTT and WebRTC share: lifecycle, refusals, replies, and what messages cost."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Self
 
 from sagelink.pipeline.channel import Channel, ChannelClosed
 from sagelink.pipeline.errors import SagelinkError
 from sagelink.pipeline.tasks import background
+from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.transport.head_messages import HeadPart
 from sagelink.transport.head_sender import HeadOffers, HeadSender, NoHeads
 from sagelink.transport.link import Undelivered
 from sagelink.transport.reconnect import Reconnector
 from sagelink.transport.wire import MAX_MESSAGE_BYTES
-from sagelink.transport.wire_cost import ChargeOverhead, OverheadCharger
+from sagelink.transport.wire_cost import Prepaid, WireCharger
 
+_PREPAID_S = 1.0  # by then a message and its acknowledgements have left
 MAX_REPLIES = 64  # replies that may wait to be read; further ones replace the oldest
 
 
@@ -31,24 +33,17 @@ class RemoteEdgeLink(ABC):
 
     _reconnector: Reconnector
 
-    def __init__(
-        self,
-        charge_overhead: ChargeOverhead | None,
-        must_connect: bool,
-        heads: HeadOffers | None = None,
-        window_bits: Callable[[], int | None] = lambda: None,
-    ) -> None:
-        """`charge_overhead`: see OverheadCharger. `must_connect`: entering the link fails unless the first attempt to
-        connect succeeds. `heads`: of the cameras; None: they have the model's own classes. `window_bits`: limit of the
-        budget's window; None without one."""
+    def __init__(self, wire_ledger: WireLedger | None, must_connect: bool, heads: HeadOffers | None = None) -> None:
+        """`wire_ledger`: see WireCharger. `must_connect`: entering the link fails unless the first attempt to
+        connect succeeds. `heads`: of the cameras; None: they have the model's own classes."""
         self._must_connect = must_connect
         self._replies: Channel[tuple[str, bytes | Undelivered]] = Channel(
             "downlink", "drop_oldest", capacity=MAX_REPLIES
         )
         self._changed = asyncio.Event()
-        self._overhead = OverheadCharger(charge_overhead, self._changed.set)
+        self._charger = WireCharger(wire_ledger)
         self._heads = HeadSender(
-            heads or NoHeads(), self._try_part, self._part_bits, self._overhead.try_charge, window_bits
+            heads or NoHeads(), self._try_part, self._part_bits, self._pay_part, lambda: self._charger.limit_bits
         )
         self._entered = AsyncExitStack()
 
@@ -104,12 +99,14 @@ class RemoteEdgeLink(ABC):
             return "the link is closed"
         if not self._is_connected():
             return self._reconnector.trouble or "not connected"
-        if self._overhead.owed_bits:
-            return f"{self._overhead.owed_bits} bits of the connection's own are still to be charged"
         return self._congestion()
 
     def head_refusal(self, fingerprint: bytes) -> str | None:
         return self._heads.refusal(fingerprint)
+
+    def _pay_part(self, bits: int) -> bool:
+        """Charges a part of a head that is about to be sent; False while it cannot be."""
+        return self._is_connected() and self._try_prepay("", bits)
 
     async def _try_part(self, part: HeadPart) -> bool:
         if not self._is_connected() or self._replies.closed:
@@ -141,9 +138,23 @@ class RemoteEdgeLink(ABC):
         refusal = self.refusal() or self._size_refusal(camera, len(message))
         if refusal is not None:
             return refusal
-        self._overhead.record_message(self.wire_bits(camera, len(message)))
+        self._prepay(camera, self.wire_bits(camera, len(message)))
         await self._transmit(camera, message)
         return None
+
+    def _prepay(self, camera: str, bits: int) -> None:
+        """Holds the charge of a message that is about to be sent."""
+        self._close_later(self._charger.prepay(camera, bits))
+
+    def _try_prepay(self, camera: str, bits: int) -> bool:
+        """Charges a message that is sent again; False if the budget has no room for it now."""
+        if (prepaid := self._charger.try_prepay(camera, bits)) is None:
+            return False
+        self._close_later(prepaid)
+        return True
+
+    def _close_later(self, prepaid: Prepaid) -> None:
+        asyncio.get_running_loop().call_later(_PREPAID_S, self._charger.close, prepaid)
 
     def max_message_bytes(self, camera: str) -> int:
         return MAX_MESSAGE_BYTES

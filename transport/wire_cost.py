@@ -1,96 +1,122 @@
-"""Charges a connection's overhead to the uplink budget, and compares the charged bits with the counted bits.
+"""Charges each bit of a link when it leaves: first to the messages that paid for bits, then to the connection itself.
 
-Overhead is every uplink bit that belongs to no message: connecting, keep-alives, retransmissions, acknowledgements.
+A message is charged before it is sent, by an estimate that is rather too high; its charge is held. Whoever sends the
+link's bits asks for room before, and reports them as they leave. The connection's own bits (set-up, keep-alives,
+acknowledgements, repeats) have no message; they are charged as they leave.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections import deque
-from collections.abc import Callable
+from dataclasses import dataclass
 
-# Charges overhead bits to the budget; False if the window has no room for them now.
-ChargeOverhead = Callable[[int], bool]
+from sagelink.pipeline.quantities import format_rate
+from sagelink.pipeline.wire_ledger import WireLedger
 
-_SURPLUS_LIFETIME_S = 10.0  # charged bits may reach the wire this much later
-_RETRY_S = 0.02
-
-
-class WireCostAudit:
-    """Compares the charged bits of one connection with the bits counted on their way out. Pure: time is an argument.
-
-    Estimates are rather too high than too low. The surplus of a charge expires when its bits must have been sent, so it
-    never pays for a retransmission an hour later.
-    """
-
-    def __init__(self) -> None:
-        self._surplus_bits = 0  # charged, not yet counted
-        self._counted_bits = 0
-        self._recent: deque[tuple[float, int]] = deque()  # time and bits of the charges within the lifetime
-        self._recent_bits = 0
-
-    def record_charge(self, now_s: float, bits: int) -> None:
-        self._surplus_bits += bits
-        self._recent.append((now_s, bits))
-        self._recent_bits += bits
-
-    def record_count(self, now_s: float, counted_bits: int) -> int:
-        """Takes the bits counted since the connection began. Returns the bits that must still be charged, and regards
-        them as charged."""
-        while self._recent and self._recent[0][0] <= now_s - _SURPLUS_LIFETIME_S:
-            self._recent_bits -= self._recent.popleft()[1]
-        self._surplus_bits = min(self._surplus_bits, self._recent_bits) - (counted_bits - self._counted_bits)
-        self._counted_bits = counted_bits
-        uncharged_bits = max(0, -self._surplus_bits)
-        self._surplus_bits += uncharged_bits
-        return uncharged_bits
+_SHARE_OF_ATTEMPTS = 0.1  # of the rate, that attempts to connect may use
 
 
-class OverheadCharger:
-    """Charges the overhead of a link, one connection after another; waits while the window has no room.
+@dataclass(slots=True, eq=False)
+class Prepaid:
+    """The part of a message's charge that has not left yet."""
 
-    `charge_overhead` charges the budget. With None, in a replay, nothing is charged: its budget runs on the time of the
-    stream.
-    """
+    camera: str
+    bits: int
 
-    def __init__(self, charge_overhead: ChargeOverhead | None, on_charged: Callable[[], None]) -> None:
-        self._charge_overhead = charge_overhead
-        self._on_charged = on_charged
-        self._audit = WireCostAudit()
-        self.owed_bits = 0  # overhead that waits for room; the link sends no message before it is charged
 
-    async def charge_connection(self, connect_bits: int) -> None:
-        """Charges a new connection before it is opened."""
-        self._audit = WireCostAudit()
-        await self._charge(connect_bits)
-        self._audit.record_charge(time.monotonic(), connect_bits)
+class WireCharger:
+    """The charges of one link, one connection after another."""
 
-    def record_message(self, message_bits: int) -> None:
-        """Records a message that its sender has charged already."""
-        self._audit.record_charge(time.monotonic(), message_bits)
+    def __init__(self, ledger: WireLedger | None) -> None:
+        """`ledger`: None in a replay, whose budget runs on the time of the stream: there nothing is charged."""
+        self._ledger = ledger
+        self._prepaid: deque[Prepaid] = deque()
+        self.attempt_bits = 0  # that have left since the last attempt to connect began
 
-    def try_charge(self, bits: int) -> bool:
-        """Charges overhead that is sent next: a message again, or a part of a head. False if the window has no room for
-        it now."""
-        if self._charge_overhead is not None and not self._charge_overhead(bits):
-            return False
-        self._audit.record_charge(time.monotonic(), bits)
-        return True
+    @property
+    def limit_bits(self) -> int | None:
+        """The most bits that may ever leave in one window; None without a limit."""
+        return None if self._ledger is None else self._ledger.limit_bits
 
-    async def charge_extra(self, bits: int) -> None:
-        """Charges a packet of the connection's own before it is sent."""
-        await self._charge(bits)
-        self._audit.record_charge(time.monotonic(), bits)
+    @property
+    def rate_bps(self) -> float | None:
+        return None if self._ledger is None else self._ledger.rate_bps
 
-    async def charge_excess(self, counted_bits: int) -> None:
-        """Charges the bits counted since the connection began that exceed the charges."""
-        await self._charge(self._audit.record_count(time.monotonic(), counted_bits))
+    def prepay(self, camera: str, bits: int) -> Prepaid:
+        """Holds the charge of a message until its bits have left, or until `close`."""
+        prepaid = Prepaid(camera, bits)
+        if self._ledger is not None:
+            self._ledger.hold(camera, bits)
+            self._prepaid.append(prepaid)
+        return prepaid
 
-    async def _charge(self, bits: int) -> None:
-        """Charges bits as soon as the window has room."""
-        self.owed_bits = bits if self._charge_overhead is not None else 0
-        while self.owed_bits and self._charge_overhead is not None and not self._charge_overhead(self.owed_bits):  # noqa: ASYNC110
-            await asyncio.sleep(_RETRY_S)
-        self.owed_bits = 0
-        self._on_charged()
+    def try_prepay(self, camera: str, bits: int) -> Prepaid | None:
+        """Charges a message that is sent again, and holds the charge; None if the budget has no room for it now."""
+        if self._ledger is not None and not self._ledger.try_charge(camera, bits):
+            return None
+        return self.prepay(camera, bits)
+
+    def close(self, prepaid: Prepaid) -> None:
+        """What is left of a message's charge was not needed, and counts as sent."""
+        if prepaid in self._prepaid:
+            self._prepaid.remove(prepaid)
+            self._settle(prepaid, prepaid.bits)
+
+    def room_bits(self) -> int | None:
+        """Bits that may leave now; None without a limit."""
+        if self._ledger is None:
+            return None
+        return self._ledger.room_bits(self._prepaid[0].camera if self._prepaid else "")
+
+    def left(self, bits: int, of_messages: bool = True) -> None:
+        """Bits have left, or leave now. `of_messages`: those held for messages pay for them as far as they go."""
+        self.attempt_bits += bits
+        while of_messages and bits and self._prepaid:
+            prepaid = self._prepaid[0]
+            paid = min(bits, prepaid.bits)
+            self._settle(prepaid, paid)
+            bits -= paid
+            if not prepaid.bits:
+                self._prepaid.popleft()
+        if bits and self._ledger is not None:
+            self._ledger.charge(bits)
+
+    def received(self, bits: int) -> None:
+        """Bits have arrived; quotas may count them."""
+        if self._ledger is not None:
+            self._ledger.receive(bits)
+
+    def reserve(self, bits: int) -> None:
+        """Keeps these bits from messages, in place of those before: the connection may need them at any time."""
+        if self._ledger is not None:
+            self._ledger.reserve(bits)
+
+    def pause_s(self) -> float:
+        """The least pause after a failed attempt, so that attempts use only a small part of the rate."""
+        return self.attempt_bits / (_SHARE_OF_ATTEMPTS * self.rate_bps) if self.rate_bps else 0.0
+
+    def refusal(self, connect_bits: int, packet_bits: int, connect_s: float) -> str | None:
+        """The reason why a connection can never be set up within the budget, with what it needs; None if it can.
+
+        `connect_bits`: of the whole set-up; `packet_bits`: the room that its largest packet needs; `connect_s`: the
+        longest time that the other side waits for it."""
+        limit_bits, rate_bps = self.limit_bits, self.rate_bps
+        if limit_bits is None or rate_bps is None:
+            return None
+        if limit_bits < packet_bits:
+            return (
+                f"the budget is too small to connect: a packet needs {packet_bits} bits at once, and a window has "
+                f"{limit_bits}; accepted: a higher rate or a longer window"
+            )
+        if connect_bits > rate_bps * connect_s:
+            return (
+                f"the budget is too small to connect: that takes {connect_bits} bits, which is "
+                f"{connect_bits / rate_bps:.0f} s at {format_rate(rate_bps)}; accepted: at least "
+                f"{format_rate(connect_bits / connect_s)}"
+            )
+        return None
+
+    def _settle(self, prepaid: Prepaid, bits: int) -> None:
+        assert self._ledger is not None
+        self._ledger.settle(prepaid.camera, bits)
+        prepaid.bits -= bits

@@ -35,6 +35,8 @@ export class Control {
     const changed = !this.#state || this.#state.gate !== state.gate;
     this.#state = state;
     element("budget-now").textContent = state.rate_bps === null ? state.uplink : `${state.uplink} over ${state.window_s} s`;
+    const at = state.changed_wall_s ? new Date(state.changed_wall_s * 1000).toLocaleTimeString() : "";
+    element("budget-by").textContent = state.changed_by ? `changed at ${at} by ${state.changed_by}` : "";
     element("gate-now").textContent = state.gate.replace("_", " ") + (WITHOUT_THRESHOLD.includes(state.gate) ? "" : `, ${state.threshold}`);
     if (changed) element("policy").value = state.gate;
     this.#choose();

@@ -60,11 +60,38 @@ function take(message) {
   }
 }
 
+// One tile for each quota, before the tile of the accuracy.
+function showQuotas(quotas) {
+  const before = element("accuracy-tile");
+  for (const quota of quotas) {
+    const id = `quota-${quota.camera}-${quota.name}`;
+    let tile = element(id);
+    if (!tile) {
+      tile = document.createElement("div");
+      tile.id = id;
+      for (const tag of ["p", "b", "small"]) tile.append(document.createElement(tag));
+      before.before(tile);
+    }
+    const [title, used, rest] = tile.children;
+    title.textContent = `Quota ${quota.name}${quota.camera ? ` of ${quota.camera}` : ""}`;
+    used.textContent = bytes(quota.used_bits / 8);
+    const parts = [`${percent(quota.used_bits / quota.limit_bits)} of ${bytes(quota.limit_bits / 8)}`];
+    if (quota.today_bits !== null) parts.push(`today ${bytes(quota.today_bits / 8)}`);
+    if (quota.others_today_bits) parts.push(`of it other programs ${bytes(quota.others_today_bits / 8)}`);
+    if (quota.forecast_bits !== null) parts.push(`forecast ${bytes(quota.forecast_bits / 8)}`);
+    if (quota.period_end) parts.push(`until ${new Date(quota.period_end).toLocaleDateString()}`);
+    rest.textContent = parts.join(", ");
+  }
+}
+
 function showState(state) {
   const window_s = state.control.window_s;
   element("rate").textContent = bitRate(state.window_bits / window_s);
   const share = state.budget_bits ? ` (${percent(state.window_bits / state.budget_bits)})` : "";
+  const { rate_bps: cost, charged } = state.dashboard;
+  element("page-cost").textContent = cost ? `this page, on other machines: ${(cost / 1000).toFixed(1)} kbit/s, ${charged ? "charged to the budget" : "not charged to the budget"}` : "";
   element("of-budget").textContent = state.control.rate_bps === null ? "no limit" : `of ${state.control.uplink}${share}`;
+  showQuotas(state.quotas);
   element("frames").textContent = count(state.frames);
   element("fps").textContent = `${state.fps.toFixed(1)} per second`;
   element("offloaded").textContent = percent(state.offloaded / Math.max(state.frames, 1));

@@ -94,7 +94,6 @@ class EventCapture:
             self._session,
             identifier=f"sagelink-events-{secrets.token_hex(4)}",
             on_message=self._receive,
-            take_retained=False,
         )
         self._connections = 0
         self._in_graph = 0
@@ -224,7 +223,9 @@ class EventCapture:
         self._connection.established()
         await client.until_disconnected()
 
-    def _receive(self, topic: str, payload: bytes) -> None:
+    def _receive(self, topic: str, payload: bytes, retained: bool) -> None:
+        if retained:  # of an event before this connection
+            return
         now_s = time.monotonic()
         for sighting in self._events.receive(topic, payload):
             if not self._book.knows(sighting.event.id):

@@ -20,6 +20,7 @@ from sagelink.pipeline.json_text import to_json
 from sagelink.pipeline.output_files import CONFIG, FRAMES, MESSAGES
 from sagelink.pipeline.private_files import LineFile, open_new, write_new
 from sagelink.pipeline.types import Frame, TaughtClasses, Verdict
+from sagelink.pipeline.wire_ledger import LedgerEntry
 from sagelink.stages.sinks.jsonl import record
 from sagelink.transport.wire import encode_reply
 
@@ -46,13 +47,13 @@ class RecordingWriter:
         files: Mapping[str, bytes],
         labels: tuple[str, ...],
         live: bool,
-        overhead: Callable[[], Sequence[tuple[float, int]]],
+        ledger_entries: Callable[[], Sequence[LedgerEntry]],
         head_content: Callable[[bytes], bytes] = lambda fingerprint: b"",
     ) -> None:
         """`folder`: one without a recording. `config_text`: YAML without credentials. `files`: by name, the content of
         the files that the configuration names. `live`: frames are timed by their capture, else by stream time.
-        `overhead` returns the charges (time in s, bits) of the connection itself since its last call. `head_content`:
-        the head file with this fingerprint.
+        `ledger_entries` returns the connection's own entries in the ledger since its last call. `head_content`: the
+        head file with this fingerprint.
         """
         write_new(folder / CONFIG, config_text.encode())
         for name, content in files.items():
@@ -66,9 +67,9 @@ class RecordingWriter:
             self._files = stack.pop_all()
         self._offset = 0
         self._live = live
-        self._overhead = overhead
         self._head_content = head_content
         self._heads: set[bytes] = set()  # fingerprints of the written head files
+        self._ledger_entries = ledger_entries
         self._first_ns: int | None = None
         self._videos: dict[str, _Video] = {}
 
@@ -82,10 +83,11 @@ class RecordingWriter:
             "stream_s": frame.stream_s,
             "at_s": self._at_s(frame),
             "asked_s": verdict.asked_s,
+            "bound_bits": verdict.bound_bits,
             "sent_s": verdict.sent_s,
             "heard": verdict.provisional.observed_seqs if verdict.provisional else [],
-            "tolls": self._overhead(),
             "head": self._head(verdict.taught),
+            "ledger": self._ledger_entries(),
             "message": self._message(verdict.message),
             "reply": encode_reply(verdict.reply).hex() if verdict.reply else None,
             "verdict": record(verdict, self._labels),

@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from sagelink.models.loading import UnitGrid
+from sagelink.monitor.dashboard_traffic import DashboardTraffic
 from sagelink.monitor.freshness import LinkWatch
 from sagelink.monitor.live_stats import LiveStats
 from sagelink.monitor.metrics import EdgeMetrics
@@ -37,7 +38,12 @@ def watched() -> RunView:
 
     def now() -> dict[str, Any]:
         snapshot = stats.snapshot(LABELS, HEALTH)
-        return snapshot | {"control": control.state(), "notice": None} | link.state(snapshot)
+        dashboard = DashboardTraffic().state()
+        return (
+            snapshot
+            | {"control": control.state(), "notice": None, "quotas": [], "dashboard": dashboard}
+            | link.state(snapshot)
+        )
 
     return RunView(
         title="clip.mp4",

@@ -94,9 +94,10 @@ class FakeEventLink:
 
     def __init__(self) -> None:
         self.published: list[tuple[str, bytes]] = []
+        self.has_room = True
 
-    def event_bits(self, camera: str, payload_bytes: int) -> int:
-        return 8 * payload_bytes
+    def pay_event(self, camera: str, payload_bytes: int) -> bool:
+        return self.has_room
 
     async def connected(self) -> None:
         pass
@@ -116,14 +117,13 @@ def test_an_alert_is_short() -> None:
 
 
 async def test_nothing_else_is_sent_while_an_event_waits_for_room() -> None:
-    room = False
     charges, link = AlertCharges(), FakeEventLink()
-    charges.charge_to(lambda bits: room)
+    link.has_room = False
     item = OutboxItem(1, "mqtt", "k", json.dumps(RECORD), 0.0, False)
     task = asyncio.create_task(EventPublisher(link, charges).send(item))
     await asyncio.sleep(0.05)
     assert (charges.pending(), link.published) == (True, [])
-    room = True
+    link.has_room = True
     assert (await task).outcome == "delivered"
     assert (charges.pending(), [camera for camera, _ in link.published]) == (False, ["gate"])
 

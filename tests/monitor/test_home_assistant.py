@@ -53,10 +53,18 @@ DATA_RATES = {"bit/s", "kbit/s", "Mbit/s", "Gbit/s", "B/s", "kB/s", "MB/s", "GB/
 TOPIC = re.compile(r"homeassistant/(?P<component>\w+)/[a-zA-Z0-9_-]+/config")
 
 
+QUOTA = {
+    "name": "month", "camera": "", "limit_bits": 4_000_000_000, "used_bits": 80_000_000, "today_bits": 8_000_000,
+    "window_s": None, "period_start": "2026-11-01T00:00:00+00:00", "period_end": "2026-12-01T00:00:00+00:00",
+    "others_today_bits": 0, "forecast_bits": None,
+}  # fmt: skip
+
+
 def now_is(rate_bps: float | None = 64_000.0) -> dict[str, Any]:
     return {
         "window_bits": 40_000,
         "control": {"rate_bps": rate_bps, "window_s": 2.0},
+        "quotas": [QUOTA],
         "cameras": {
             "gate": {"label": "fish", "prob": 0.876, "origin": "fused", "units": 31, "health": None},
             "yard": {"frames": 0, "health": {"state": "backoff"}},
@@ -64,7 +72,7 @@ def now_is(rate_bps: float | None = 64_000.0) -> dict[str, Any]:
     }
 
 
-ENTITIES = Entities("homeassistant", "sagelink", "tür.1", ["gate", "yard"])
+ENTITIES = Entities("homeassistant", "sagelink", "tür.1", ["gate", "yard"], [("", "month")])
 
 
 def check(topic: str, text: str, node: str) -> dict[str, Any]:
@@ -102,8 +110,8 @@ def test_an_announcement_follows_the_schema(each):
 
 def test_entities_are_unique():
     announced = list(ENTITIES.announcements())
-    assert len(announced) == 2 + 3 * 2
-    assert len({each.topic for each in announced}) == len({each.payload["unique_id"] for each in announced}) == 8
+    assert len(announced) == 2 + 3 + 3 * 2
+    assert len({each.topic for each in announced}) == len({each.payload["unique_id"] for each in announced}) == 11
 
 
 def test_states_hold_the_keys_of_the_templates():
@@ -112,6 +120,8 @@ def test_states_hold_the_keys_of_the_templates():
         key = each.payload["value_template"].removeprefix("{{ value_json.").removesuffix(" }}")
         assert key in states[each.payload["state_topic"]]
     assert states["sagelink/tür.1/budget/state"] == {"uplink_kbits": 20.0, "budget_kbits": 64.0}
+    quota = states["sagelink/tür.1/quota/site/month/state"]
+    assert quota == {"used_mb": 10.0, "limit_mb": 500.0, "forecast_mb": None}
     assert states["sagelink/tür.1/gate/result"]["probability"] == 87.6
     assert states["sagelink/tür.1/gate/result"]["camera"] == "running"
     assert states["sagelink/tür.1/yard/result"] == {
@@ -184,7 +194,7 @@ async def test_over_a_real_broker(mosquitto, listener):
         await listener.until(lambda: listener.payloads.get("sagelink/site/availability") == "online")
         await listener.until(lambda: "sagelink/site/budget/state" in listener.payloads)
         announced = json.loads(listener.payloads[number])
-        assert len([topic for topic in listener.payloads if topic.startswith("homeassistant/")]) == 5
+        assert len([topic for topic in listener.payloads if topic.startswith("homeassistant/")]) == 8
 
         command = announced["command_template"].replace("{{ value }}", "24")
         await listener.client.publish(announced["command_topic"], command)
@@ -203,7 +213,7 @@ async def test_over_a_real_broker(mosquitto, listener):
         assert control.rate_bps == 24_000
 
         before = listener.counts[announced["state_topic"]]
-        control.change_budget("48kbit/s")
+        control.change_budget("48kbit/s", "a test")
         await listener.until(lambda: json.loads(listener.payloads[announced["state_topic"]])["budget_kbits"] == 48)
         assert listener.counts[announced["state_topic"]] > before
     await listener.until(lambda: listener.payloads["sagelink/site/availability"] == "offline")

@@ -20,14 +20,16 @@ def test_a_change_reaches_budget_and_gate_and_notifies_listeners():
     budget, gate, states = UplinkBudget(64_000, 2.0), Gate(GateConfig()), []
     control = Control(budget, gate)
     control.listen(lambda: states.append(control.state()))
-    control.change_budget("0.1Mbit/s")
+    control.change_budget("0.1Mbit/s", "a test")
     control.change_gate("margin", "0.25")
     assert budget.limit_bits == 200_000
     assert (gate.config.policy, gate.threshold) == ("margin", 0.25)
     assert [state["uplink"] for state in states] == ["100 kbit/s"] * 2
-    control.change_budget("unlimited")
-    control.change_gate("min_entropy")
-    assert control.state() == {
+    control.change_budget("unlimited", "a test")
+    control.change_gate("min_entropy", by="a test")
+    state = control.state()
+    assert (state.pop("changed_by"), state.pop("changed_wall_s") > 0) == ("a test", True)
+    assert state == {
         "uplink": "unlimited", "rate_bps": None, "window_s": 2.0, "gate": "min_entropy", "threshold": 0.5,
     }  # fmt: skip
 
@@ -36,7 +38,7 @@ def test_a_change_reaches_budget_and_gate_and_notifies_listeners():
 def test_an_invalid_rate_changes_nothing(control, rate):
     before = control.state()
     with pytest.raises(UsageError, match="budget"):
-        control.change_budget(rate)
+        control.change_budget(rate, "a test")
     assert control.state() == before
 
 
@@ -57,8 +59,15 @@ def test_an_invalid_gate_changes_nothing(control, policy, threshold, message):
 
 
 def test_an_invalid_payload_over_mqtt_is_logged(control, caplog):
-    control.take_budget(b"32kbit/s")
+    control.take_budget(b"32kbit/s", False, "a broker")
     for payload in (b"lots", b"", b"\xff\xfe", b"9" * 100_000):
-        control.take_budget(payload)
+        control.take_budget(payload, False, "a broker")
     assert control.rate_bps == 32_000
     assert len([record for record in caplog.records if "budget_refused" in record.getMessage()]) == 4
+
+
+def test_a_retained_message_over_mqtt_does_not_change_the_budget(control, caplog):
+    """It would set the budget of every later run, whatever its own settings say."""
+    control.take_budget(b"unlimited", True, "a broker")
+    assert (control.rate_bps, control.state()["changed_by"]) == (64_000, None)
+    assert "retained" in caplog.text

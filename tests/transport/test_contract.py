@@ -6,13 +6,16 @@ import asyncio
 import contextlib
 import dataclasses
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
 
 import pytest
 
+from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import MqttConfig, WebRtcConfig
+from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.transport.in_process import InProcessLink
 from sagelink.transport.link import CameraInfo, EdgeLink, Message, ServerLink
 from sagelink.transport.mqtt.address import open_broker
@@ -23,7 +26,6 @@ from sagelink.transport.webrtc.address import open_signalling_endpoint
 from sagelink.transport.webrtc.edge import WebRtcEdgeLink
 from sagelink.transport.webrtc.server import WebRtcServerLink
 from sagelink.transport.wire import MAX_MESSAGE_BYTES
-from sagelink.transport.wire_cost import ChargeOverhead
 from tests.brokers import Mosquitto
 
 
@@ -58,13 +60,11 @@ async def mqtt(protocol: str) -> AsyncIterator[LinkPair]:
 
 
 @contextlib.asynccontextmanager
-async def webrtc(charge_overhead: ChargeOverhead | None) -> AsyncIterator[LinkPair]:
+async def webrtc(wire_ledger: WireLedger | None) -> AsyncIterator[LinkPair]:
     endpoint = open_signalling_endpoint("webrtc+http://127.0.0.1:0", WebRtcConfig(), "url")
     async with WebRtcServerLink(endpoint) as server:
         address = dataclasses.replace(endpoint, port=server.port)
-        async with WebRtcEdgeLink(
-            address, "node", ["door", "yard"], CAMERA_INFO, charge_overhead=charge_overhead
-        ) as edge:
+        async with WebRtcEdgeLink(address, "node", ["door", "yard"], CAMERA_INFO, wire_ledger=wire_ledger) as edge:
             await edge.ready()
 
             def cut() -> None:
@@ -82,7 +82,7 @@ LINK_PAIRS = {
     "in-process": in_process,
     "mqtt-5": partial(mqtt, "5"),
     "mqtt-3.1.1": partial(mqtt, "3.1.1"),
-    "webrtc": partial(webrtc, lambda _: True),
+    "webrtc": partial(webrtc, WireLedger(UplinkBudget(None, 1.0), time.monotonic)),
     "webrtc-replay": partial(webrtc, None),
 }
 

@@ -34,7 +34,7 @@ class Broker:
     host: str
     port: int
     tls: ssl.SSLContext | None
-    client_certificate: bool
+    certificate_bytes: int  # that this side sends in a TLS handshake; 0 without a client certificate
     username: str | None
     password: str | None = field(repr=False)
     protocol: str  # "5", which falls back to 3.1.1, or "3.1.1"
@@ -69,7 +69,7 @@ def open_broker(url: str, config: MqttConfig, where: str, also_accepted: str = "
         host=host,
         port=port,
         tls=_tls(config) if scheme in ("mqtts", "wss") else None,
-        client_certificate=config.certificate is not None,
+        certificate_bytes=_certificate_bytes(config.certificate),
         username=username,
         password=password,
         protocol=config.protocol,
@@ -106,6 +106,14 @@ def _tls(config: MqttConfig) -> ssl.SSLContext:
     except (ssl.SSLError, OSError) as error:
         raise UsageError(f"mqtt.ca, mqtt.certificate or mqtt.key: not usable PEM files: {error}") from None
     return context
+
+
+def _certificate_bytes(path: Path | None) -> int:
+    """The DER bytes of the certificates in a PEM file, which `_tls` has read."""
+    if path is None:
+        return 0
+    lines = [line for line in path.read_text(encoding="ascii", errors="replace").splitlines() if "-" not in line]
+    return sum(map(len, lines)) * 3 // 4
 
 
 def _existing_file(key: str, path: Path | None) -> str | None:

@@ -3,11 +3,12 @@
 This is the only module that uses private attributes and error texts of aiomqtt, and of paho below it. pyproject.toml
 therefore pins aiomqtt to 2.5. Used here:
 
-- `aiomqtt.Client._client` (the paho client): its `connect_timeout`, `socket()` and `publish()`;
-- the attribute `_socket` of paho's wrapper of a WebSocket: the TCP socket inside;
+- `aiomqtt.Client._client` (the paho client): its `connect_timeout`, `socket()`, `publish()` and `_sock_close()`;
+- the attribute `_socket` of paho's wrapper of a WebSocket: the socket inside;
 - `aiomqtt.Client._on_connect`, `_on_publish` and `_on_message`: for the properties of CONNACK, the reason codes of
   PUBACK, and messages that wait in no queue;
 - `aiomqtt.Client._on_socket_register_write`, `_disconnected` and `_loop`: the race described at `BrokerClient`;
+- `paho.Client._create_socket_connection`: its TCP connection, which a gated one may replace;
 - `aiomqtt.Client._wait_for`: it uses `asyncio.wait_for`, which on Python 3.11 loses a cancellation that arrives
   together with the answer; the task would then never end;
 - the texts of `MqttError` in `_TIMED_OUT` and `_PEER_GONE`: aiomqtt has no class for either.
@@ -20,6 +21,7 @@ import logging
 import math
 import re
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, Self, TypeVar
 
@@ -31,9 +33,10 @@ from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from sagelink.transport.gated_tcp import GatedTcp
 from sagelink.transport.mqtt.address import Broker
 
-_CONNECT_S = 3.0  # longest wait for TCP, and for the broker's CONNACK
+CONNECT_S = 3.0  # longest wait for TCP, and for the broker's CONNACK
 _ANSWER_S = 10.0  # longest wait for the broker's answer to any other packet
 _MAX_PENDING_CALLS = 1000  # aiomqtt warns above this number
 _TIMED_OUT = "Operation timed out"
@@ -43,7 +46,7 @@ _NOISE = re.compile(r"^\[(Errno -?\d+|SSL: \w+)\] |\(_ssl\.c:\d+\)")
 _DENIED = 0x87
 _REFUSED = 0x80  # reason codes from here on are refusals
 _T = TypeVar("_T")
-OnMessage = Callable[[str, bytes], None]  # takes topic and payload
+OnMessage = Callable[[str, bytes, bool], None]  # takes topic, payload, and whether the broker had retained it
 _UNSUPPORTED_PROTOCOL = (1, 132)  # reason codes of MQTT 3.1.1 and of MQTT 5
 # transport.reconnect logs each connection once; aiomqtt and paho would log every message as well.
 _QUIET = logging.getLogger(f"{__name__}.library")
@@ -72,10 +75,12 @@ class BrokerClient(aiomqtt.Client):
         protocol: aiomqtt.ProtocolVersion,
         will: aiomqtt.Will | None,
         on_message: OnMessage,
-        take_retained: bool = True,
+        gated: GatedTcp | None = None,
+        connect_s: float = CONNECT_S,
     ) -> None:
-        """`on_message` is called in the event loop with each message that arrives. `take_retained` False: without the
-        messages that the broker had stored before the subscription."""
+        """`on_message` is called in the event loop with each message that arrives. `gated`: carries the bytes of the
+        connection, in place of a socket of the library's own. `connect_s`: longest wait for TCP and TLS, and for the
+        broker's CONNACK."""
         v5 = protocol is aiomqtt.ProtocolVersion.V5
         super().__init__(
             broker.host,
@@ -88,36 +93,75 @@ class BrokerClient(aiomqtt.Client):
             will=will,
             clean_session=None if v5 else True,
             clean_start=True if v5 else MQTT_CLEAN_START_FIRST_ONLY,
-            timeout=_CONNECT_S,
+            timeout=connect_s,
             keepalive=broker.keepalive_s,
             tls_context=broker.tls,
             transport="tcp" if broker.web_path is None else "websockets",
             websocket_path=broker.web_path,
-            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)] if gated is None else (),
         )
         self.pending_calls_threshold = _MAX_PENDING_CALLS
-        self._client.connect_timeout = _CONNECT_S
+        self._client.connect_timeout = connect_s
         self.max_packet_bytes: int | None = None  # that the broker accepts; None if its CONNACK names no limit
         self.shares: bool | None = None  # the broker has shared subscriptions; None: MQTT 3.1.1 does not tell
         self._handle_message = on_message
-        self._take_retained = take_retained
+        self._gated = gated
+        self._connect_s = connect_s
+        self._carrying: asyncio.Task[None] | None = None  # runs `gated`
         self._acknowledgements: dict[int, asyncio.Future[ReasonCode]] = {}  # by packet identifier
 
     async def __aenter__(self) -> Self:
         """Raises ConnackTimeout, or another MqttError."""
         try:
+            if self._gated is not None:
+                await self._open_gated(self._gated)
             await super().__aenter__()
         except aiomqtt.MqttError as error:
+            await self._end_gated()
             raise ConnackTimeout(str(error)) if str(error) == _TIMED_OUT else error from None
+        except BaseException:
+            await self._end_gated()
+            raise
         self.timeout = _ANSWER_S
         return self
 
+    async def __aexit__(self, *error: Any) -> None:
+        try:
+            await super().__aexit__(*error)
+        finally:
+            await self._end_gated()
+
+    async def _open_gated(self, gated: GatedTcp) -> None:
+        try:
+            library_end = await gated.open(self._connect_s)
+        except OSError as error:
+            raise aiomqtt.MqttError(error.strerror or str(error)) from None
+        self._client._create_socket_connection = lambda: library_end  # type: ignore[method-assign]
+        self._carrying = asyncio.create_task(gated.run())
+
+    async def _end_gated(self) -> None:
+        """Lets the last packets leave; paho has closed its end then."""
+        self._client._sock_close()
+        if self._gated is not None and self._gated.library_end is not None:
+            self._gated.library_end.close()
+        if self._carrying is not None:
+            await self._carrying
+
     @property
     def tcp_socket(self) -> socket.socket | None:
-        """The TCP socket, for its counters; None while there is none."""
+        """The gated TCP socket; None while there is none."""
+        return None if self._gated is None else self._gated.tcp_socket
+
+    @property
+    def ipv6(self) -> bool:
+        return self._gated is not None and self._gated.ipv6
+
+    @property
+    def tls_version(self) -> str | None:
+        """Such as TLSv1.3; None on a connection without TLS."""
         found = self._client.socket()
-        inside: socket.socket | None = getattr(found, "_socket", found)  # type: ignore[arg-type]
-        return inside
+        connection = getattr(found, "_socket", found)
+        return connection.version() if isinstance(connection, ssl.SSLSocket) else None
 
     async def until_disconnected(self) -> None:
         """Raises MqttError when the connection ends."""
@@ -193,9 +237,7 @@ class BrokerClient(aiomqtt.Client):
             topic = message.topic
         except UnicodeDecodeError:
             return
-        if message.retain and not self._take_retained:
-            return
-        self._handle_message(topic, bytes(message.payload))
+        self._handle_message(topic, bytes(message.payload), message.retain)
 
     def _on_socket_register_write(self, client: paho.Client, userdata: object, sock: PahoSocket) -> None:
         def write() -> None:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 from sagelink.transport.link import CameraInfo
 from sagelink.transport.mqtt.aiomqtt_client import BrokerClient
@@ -34,36 +34,33 @@ class Announcer:
         cameras: Sequence[str],
         camera_info: Callable[[str], CameraInfo],
         session: bytes,
-        charge: Callable[[str, bytes], Awaitable[None]],
     ) -> None:
-        """`camera_info`: what a camera announces now, by its name. `charge`: charges the uplink for a state that is
-        published again, by topic and payload."""
+        """`camera_info`: what a camera announces now, by its name."""
         self._topics = topics
         self._node = node
         self._cameras = cameras
         self._camera_info = camera_info
         self._session = session
-        self._charge = charge
         self._wanted = asyncio.Event()  # the states must be published again
         self._spread_s = 0.0
         self._rival: str | None = None  # session of another run that announces itself as this node
         self._refusal: str | None = None
-        self._denied: set[str] = set()
 
     async def announce(self, client: BrokerClient) -> None:
         """Publishes the states."""
         self._wanted.clear()
         await self._publish(client)
 
-    async def repair(self, client: BrokerClient) -> None:
-        """Publishes the states again whenever they are overwritten or a server asks, and now and then.
+    @property
+    def followed(self) -> tuple[str, ...]:
+        """The topics that `repair` needs. To be subscribed to after `announce`, so that a retained state that differs
+        is a later one."""
+        node, topics = self._node, self._topics
+        return (topics.state(node), topics.state(f"{node}/+"), topics.state_request(node), topics.state_request())
 
-        To be called after `announce`, so that a retained state that differs is a later one. Runs until the connection
-        ends."""
-        for address in (self._node, f"{self._node}/+"):
-            await self._subscribe(client, self._topics.state(address))
-        for node in (self._node, ""):
-            await self._subscribe(client, self._topics.state_request(node))
+    async def repair(self, client: BrokerClient) -> None:
+        """Publishes the states again whenever they are overwritten or a server asks, and now and then. Runs until the
+        connection ends."""
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_REPEAT_S * random.uniform(0.9, 1.1)):
@@ -72,8 +69,6 @@ class Announcer:
             self._wanted.clear()
             self._spread_s = 0.0
             log.info("event=announced_again node=%s", self._node)
-            for topic, state in self._states(online=True).items():
-                await self._charge(topic, state)
             await self._publish(client)
             await asyncio.sleep(_PAUSE_S)
 
@@ -83,15 +78,9 @@ class Announcer:
             self._spread_s = _SPREAD_S
         self._wanted.set()
 
-    async def _subscribe(self, client: BrokerClient, topic: str) -> None:
-        refusal = await client.subscribe_confirmed(topic, qos=0)
-        if refusal is not None and refusal not in self._denied:
-            self._denied.add(refusal)
-            log.warning("event=subscription_refused reason=%r: states are not repaired in time", refusal)
-
     def observe(self, topic: str, payload: bytes) -> None:
         """Takes a state that was published for the node or for one of its cameras."""
-        expected = self._states(online=True).get(topic)
+        expected = self.states(online=True).get(topic)
         if expected is None or payload == expected:
             return
         state = decode_state(payload, topic != self._topics.state(self._node))
@@ -106,19 +95,19 @@ class Announcer:
 
     async def withdraw(self, client: BrokerClient) -> None:
         """Publishes that the node and its cameras are offline. Raises MqttError."""
-        for topic, state in self._states(online=False).items():
+        for topic, state in self.states(online=False).items():
             await client.publish(topic, state, qos=0, retain=True, timeout=_WITHDRAW_S)
 
     async def _publish(self, client: BrokerClient) -> None:
         refusal = None
-        for topic, state in self._states(online=True).items():
+        for topic, state in self.states(online=True).items():
             refusal = await client.publish_confirmed(topic, state, retain=True) or refusal
         if refusal != self._refusal:
             self._refusal = refusal
             if refusal is not None:
                 log.warning("event=announcement_refused reason=%r: servers will refuse the cameras", refusal)
 
-    def _states(self, online: bool) -> dict[str, bytes]:
+    def states(self, online: bool) -> dict[str, bytes]:
         """By topic: of every camera and then of the node, whose last will counts for all its cameras."""
         cameras = {
             self._topics.state(f"{self._node}/{camera}"): encode_state(self._session, online, self._camera_info(camera))

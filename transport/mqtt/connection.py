@@ -10,8 +10,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import aiomqtt
 
 from sagelink.pipeline.tasks import first_error
+from sagelink.transport.gated_tcp import GatedTcp
 from sagelink.transport.mqtt.address import Broker
 from sagelink.transport.mqtt.aiomqtt_client import (
+    CONNECT_S,
     BrokerClient,
     ConnackTimeout,
     OnMessage,
@@ -19,9 +21,12 @@ from sagelink.transport.mqtt.aiomqtt_client import (
     is_unsupported_protocol,
 )
 from sagelink.transport.reconnect import Reconnector
+from sagelink.transport.wire_cost import WireCharger
 
 log = logging.getLogger(__name__)
 
+_MAX_CONNECT_S = 60.0  # a set-up that needs longer than this at the rate of the budget is refused
+_SPREAD = 2.0  # a set-up may take this many times what it needs at the rate of the budget
 _DISCONNECT_S = 0.5  # longest wait for a broker when disconnecting
 _V5, _V311 = aiomqtt.ProtocolVersion.V5, aiomqtt.ProtocolVersion.V311
 
@@ -40,19 +45,20 @@ class BrokerConnection(Reconnector):
         identifier: str,
         on_message: OnMessage,
         will: aiomqtt.Will | None = None,
-        before_connecting: Callable[[], Awaitable[None]] | None = None,
-        take_retained: bool = True,
+        charger: WireCharger | None = None,
+        connect_bits: int = 0,
     ) -> None:
-        """`on_message` is called with topic and payload of each message that arrives; with `take_retained` False, only
-        of messages that are published during the connection."""
-        super().__init__("broker", broker.url, self._run_connection)
+        """`on_message`: see BrokerClient. `charger`: pays for the connection's bits, and lets them leave when there is
+        room; None: nobody pays. `connect_bits`: what setting the connection up costs, all in all."""
+        pause_s = charger.pause_s if charger else lambda: 0.0
+        super().__init__("broker", broker.url, self._run_connection, pause_s)
         self._broker = broker
         self._session = session
         self._identifier = identifier
         self._will = will
         self._on_message = on_message
-        self._before_connecting = before_connecting
-        self._take_retained = take_retained
+        self._charger = charger
+        self._connect_bits = connect_bits
         self._protocol = _V5 if broker.protocol == "5" else _V311
         self._known_v5 = False  # the broker has accepted MQTT 5
         self._trying_v311 = False  # after MQTT 5 met silence, which may have another cause
@@ -68,8 +74,8 @@ class BrokerConnection(Reconnector):
     async def _run_connection(self) -> str | None:
         """One connection from start to end. Returns the reason why it ended; None to fall back to MQTT 3.1.1."""
         try:
-            if self._before_connecting is not None:
-                await self._before_connecting()
+            if (refusal := self._plan()) is not None:
+                return refusal
             async with self._connected() as client:
                 await self._session(client)
             error: BaseException = aiomqtt.MqttError("the broker ended the connection")
@@ -80,6 +86,14 @@ class BrokerConnection(Reconnector):
         if self._trying_v311:
             self._protocol, self._trying_v311 = _V5, False
         return explain(error)
+
+    def _plan(self) -> str | None:
+        """The reason why no connection fits the budget; None if one does."""
+        if self._charger is None:
+            return None
+        self._charger.attempt_bits = 0
+        smallest_bits = GatedTcp(self._charger, self._broker.host, self._broker.port).smallest_room_bits()
+        return self._charger.refusal(self._connect_bits, smallest_bits, _MAX_CONNECT_S)
 
     def _falls_back(self, error: BaseException) -> bool:
         """Switches to MQTT 3.1.1 if the broker refuses MQTT 5, or does not answer it: amqtt waits for more bytes."""
@@ -93,8 +107,12 @@ class BrokerConnection(Reconnector):
 
     @contextlib.asynccontextmanager
     async def _connected(self) -> AsyncIterator[BrokerClient]:
+        gated, connect_s = None, CONNECT_S
+        if self._charger is not None:
+            gated = GatedTcp(self._charger, self._broker.host, self._broker.port)
+            connect_s += _SPREAD * self._connect_bits / (self._charger.rate_bps or float("inf"))
         client = BrokerClient(
-            self._broker, self._identifier, self._protocol, self._will, self._on_message, self._take_retained
+            self._broker, self._identifier, self._protocol, self._will, self._on_message, gated, connect_s
         )
         await client.__aenter__()
         try:

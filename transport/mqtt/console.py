@@ -69,7 +69,7 @@ class MqttConsoleLink:
         self._topics = topics
         self._observer = observer
         self._auth = auth
-        self._cost_model = MqttCostModel(broker.tls is not None)
+        self._cost_model = MqttCostModel(None if broker.tls is None else "TLSv1.3")
         self._registry = CameraRegistry(on_change=self._note_change)
         self._check = EvidenceCheck(self._registry, auth)
         self._ended: str | None = None  # camera whose own state says now that it is offline
@@ -114,7 +114,7 @@ class MqttConsoleLink:
         finally:
             self._client = None
 
-    def _receive(self, topic: str, payload: bytes) -> None:
+    def _receive(self, topic: str, payload: bytes, _retained: bool) -> None:
         now_s = time.monotonic()
         address, kind = self._topics.address_of(topic), topic.rpartition("/")[2]
         node = node_of(address)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,6 +15,7 @@ import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.transport.head_commands import Action, CommandOutcome, CommandReceiver, decode_command, encode_outcome
 from sagelink.transport.head_messages import HeadPart, decode_status, encode_part, is_status
 from sagelink.transport.head_sender import HeadOffers, with_heads
@@ -30,18 +30,15 @@ from sagelink.transport.mqtt.topics import PREFIX_BYTES, SESSION_BYTES, Topics, 
 from sagelink.transport.mqtt.wire_cost import (
     PUBLISH_ACKS,
     MqttCostModel,
-    counted_bits,
     publish_bytes,
     varint_bytes,
 )
 from sagelink.transport.remote_edge import RemoteEdgeLink
 from sagelink.transport.wire import MAX_MESSAGE_BYTES, MalformedMessage, claimed_seq
-from sagelink.transport.wire_cost import ChargeOverhead
 
 log = logging.getLogger(__name__)
 
-_AUDIT_EVERY_S = 0.25  # between two readings of the kernel's counters
-_RETRY_S = 0.02  # between two attempts to charge an answer to the operator
+_MAX_SERVERS = 1000  # whose presence is stored
 _EXPIRY_PROPERTY_BYTES = 6  # length of the properties, and the message expiry interval
 
 
@@ -57,19 +54,18 @@ class MqttEdgeLink(RemoteEdgeLink):
         camera_info: CameraInfo,
         *,
         in_flight: int = 2,
-        charge_overhead: ChargeOverhead | None = None,
+        wire_ledger: WireLedger | None = None,
         must_connect: bool = False,
-        on_budget: Callable[[bytes], None] | None = None,
+        on_budget: Callable[[bytes, bool], None] | None = None,
         auth: MessageAuth | None = None,
         heads: HeadOffers | None = None,
-        window_bits: Callable[[], int | None] = lambda: None,
         on_head: Callable[[str, Action, bytes], str] | None = None,
     ) -> None:
-        """`in_flight`: messages that the broker may not have acknowledged yet. `charge_overhead`, `must_connect`,
-        `heads`, `window_bits`: see RemoteEdgeLink. `on_budget` receives the payloads published to the node's budget
-        topic. `auth` seals messages and opens replies. `on_head` carries out an operator's command about the head of a
-        camera: see CommandReceiver; without `auth`, there are none."""
-        super().__init__(charge_overhead, must_connect, heads, window_bits)
+        """`in_flight`: messages that the broker may not have acknowledged yet. `wire_ledger`, `must_connect`, `heads`:
+        see RemoteEdgeLink. `on_budget` receives the payloads published to the node's budget topic, and whether the
+        broker had retained them. `auth` seals messages and opens replies. `on_head` carries out an operator's command
+        about the head of a camera: see CommandReceiver; without `auth`, there are none."""
+        super().__init__(wire_ledger, must_connect, heads)
         self._broker_url = broker.url
         self._topics = topics
         self._node = node
@@ -78,17 +74,18 @@ class MqttEdgeLink(RemoteEdgeLink):
         self._in_flight = in_flight
         self._on_budget = on_budget
         self._auth = auth
-        self._cost_model = MqttCostModel(broker.tls is not None, False, broker.client_certificate)
+        self._cost_model = MqttCostModel("TLSv1.3" if broker.tls else None, web=broker.web_path is not None)
         self._session = secrets.token_bytes(SESSION_BYTES)
         announced = partial(with_heads, camera_info, self._heads.offers)
-        self._announcer = Announcer(topics, node, self._cameras, announced, self._session, self._charge_state)
+        self._announcer = Announcer(topics, node, self._cameras, announced, self._session)
         self._connection = self._reconnector = BrokerConnection(
             broker,
             self._run_session,
             identifier=f"sagelink-{node}-{secrets.token_hex(4)}",
             on_message=self._receive,
             will=aiomqtt.Will(topics.state(node), encode_state(self._session, False), qos=1, retain=True),
-            before_connecting=lambda: self._overhead.charge_connection(self._cost_model.connect_bits()),
+            charger=self._charger,
+            connect_bits=self._connect_bits(broker),
         )
         self._commands: dict[str, CommandReceiver] = {}  # by camera
         if on_head is not None and auth is not None:
@@ -97,11 +94,13 @@ class MqttEdgeLink(RemoteEdgeLink):
         self._session_began = asyncio.Event()
         self._publishing: asyncio.TaskGroup | None = None
         self._unacknowledged = 0
+        self._known_servers: set[str] | None = None  # that are online; None: the broker has reported none yet
+        self._retains = False  # the broker has delivered a retained message: it reports all servers
         self._limit = PacketLimit()
-        self._budget_refusal: str | None = None
         self._refusals: dict[str, str | None] = {}  # the broker's last answer to evidence, by camera
         self._logged_commands: set[str] = set()  # reasons for which commands were ignored
         self._logged_replies: set[str] = set()  # reasons for which replies were ignored
+        self._logged_subscriptions: set[str] = set()  # refusals of subscriptions
 
     def wire_bits(self, camera: str, message_bytes: int) -> int:
         return self._cost_model.packet_bits(self._packet_bytes(camera, message_bytes), PUBLISH_ACKS)
@@ -112,6 +111,13 @@ class MqttEdgeLink(RemoteEdgeLink):
         extra_bytes = EXTRA_BYTES if self._auth else 0
         return publish_bytes(topic_bytes, PREFIX_BYTES + message_bytes + extra_bytes, properties)
 
+    def _connect_bits(self, broker: Broker) -> int:
+        """What setting up a connection costs, announcements and their acknowledgements included."""
+        bits = self._cost_model.connect_bits(broker.certificate_bytes)
+        for topic, state in self._announcer.states(online=True).items():
+            bits += self._cost_model.packet_bits(publish_bytes(len(topic.encode()), len(state), 1), acks=1)
+        return bits
+
     def max_message_bytes(self, camera: str) -> int:
         limit = self._limit.max_packet_bytes
         framing_bytes = self._packet_bytes(camera, 0) - varint_bytes(0) + varint_bytes(limit)
@@ -121,6 +127,8 @@ class MqttEdgeLink(RemoteEdgeLink):
         return self._client is not None
 
     def _congestion(self) -> str | None:
+        if self._retains and self._known_servers is not None and not self._known_servers:
+            return "no server is online"
         if self._unacknowledged >= self._in_flight:
             return f"the broker has not acknowledged {self._unacknowledged} messages"
         return None
@@ -141,11 +149,11 @@ class MqttEdgeLink(RemoteEdgeLink):
         refusal = await self._client.publish_confirmed(topic, payload, retain=True)
         self._note_refusal("head", refusal)
 
-    def event_bits(self, camera: str, payload_bytes: int) -> int:
-        """Uplink bits of an event."""
+    def pay_event(self, camera: str, payload_bytes: int) -> bool:
+        """Charges an event that is about to be published; False if the budget has no room for it now."""
         topic_bytes = len(self._topics.event(f"{self._node}/{camera}").encode())
         packet_bytes = publish_bytes(topic_bytes, payload_bytes, 1 if self._connection.v5 else 0)
-        return self._cost_model.packet_bits(packet_bytes, acks=1)
+        return self._try_prepay("", self._cost_model.packet_bits(packet_bytes, acks=1))
 
     async def connected(self) -> None:
         """Waits until the link is connected."""
@@ -158,7 +166,6 @@ class MqttEdgeLink(RemoteEdgeLink):
         Raises ConnectionError when the connection ends first."""
         if self._publishing is None:
             raise ConnectionError("the connection broke off")
-        self._overhead.record_message(self.event_bits(camera, len(payload)))
         answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self._publishing.create_task(self._publish_event(camera, payload, answer))
         return await answer
@@ -215,21 +222,21 @@ class MqttEdgeLink(RemoteEdgeLink):
 
     async def _run_session(self, client: BrokerClient) -> None:
         """Serves one connection until it ends."""
-        connection = client.tcp_socket
-        if connection is not None:
-            self._cost_model = replace(self._cost_model, ipv6=connection.family.name == "AF_INET6")
+        self._cost_model = replace(self._cost_model, ipv6=client.ipv6, tls=client.tls_version)
         self._limit.connected(client.max_packet_bytes)
         await client.must_subscribe(self._topics.verdict(f"{self._node}/+"), qos=0)
+        self._known_servers, self._retains = None, False
+        await self._subscribe(client, self._topics.presence("+"), 0, "frames are sent though no server may be online")
         if self._on_budget is not None:
-            refusal = await client.subscribe_confirmed(self._topics.budget(self._node), qos=1)
-            if refusal is not None and refusal != self._budget_refusal:
-                self._budget_refusal = refusal
-                log.warning("event=subscription_refused reason=%r: no budget can be set over MQTT", refusal)
+            await self._subscribe(client, self._topics.budget(self._node), 1, "no budget can be set over MQTT")
         if self._commands:
-            await client.subscribe(self._topics.head_set(f"{self._node}/+"), qos=1)
+            heads = self._topics.head_set(f"{self._node}/+")
+            await self._subscribe(client, heads, 1, "no head can be set over MQTT")
         self._heads.forget()
         self._heads.announced(self._cameras)
         await self._announcer.announce(client)
+        for topic in self._announcer.followed:
+            await self._subscribe(client, topic, 0, "states are not repaired in time")
         try:
             async with asyncio.TaskGroup() as group:
                 self._client, self._publishing, self._unacknowledged = client, group, 0
@@ -237,8 +244,6 @@ class MqttEdgeLink(RemoteEdgeLink):
                 self._log_limit(client.max_packet_bytes)
                 self._changed.set()
                 self._session_began.set()
-                if connection is not None:
-                    group.create_task(self._audit_wire_cost(connection))
                 group.create_task(self._announcer.repair(client))
                 await client.until_disconnected()
         except asyncio.CancelledError:
@@ -250,9 +255,12 @@ class MqttEdgeLink(RemoteEdgeLink):
             if self._limit.disconnected(time.monotonic()):
                 self._log_limit(self._limit.max_packet_bytes)
 
-    async def _charge_state(self, topic: str, state: bytes) -> None:
-        packet_bytes = publish_bytes(len(topic.encode()), len(state), int(self._connection.v5))
-        await self._overhead.charge_extra(self._cost_model.packet_bits(packet_bytes, acks=1))
+    async def _subscribe(self, client: BrokerClient, topic: str, qos: int, without: str) -> None:
+        """A subscription that the link can do without; `without`: the consequence, for the log."""
+        refusal = await client.subscribe_confirmed(topic, qos)
+        if refusal is not None and refusal not in self._logged_subscriptions:
+            self._logged_subscriptions.add(refusal)
+            log.warning("event=subscription_refused reason=%r: %s", refusal, without)
 
     def _log_limit(self, max_packet_bytes: int | None) -> None:
         """Logs a limit of the broker that may keep messages short."""
@@ -266,16 +274,19 @@ class MqttEdgeLink(RemoteEdgeLink):
                 longest,
             )
 
-    def _receive(self, topic: str, payload: bytes) -> None:
+    def _receive(self, topic: str, payload: bytes, retained: bool) -> None:
+        self._retains = self._retains or retained
         if topic == self._topics.budget(self._node):
             if self._on_budget is not None:
-                self._on_budget(payload)
+                self._on_budget(payload, retained)
         elif (address := self._topics.camera_of_head_set(topic)) is not None:
             self._take_command(address, payload)
         elif topic.endswith("/state/get"):
             self._announcer.requested(topic)
         elif topic.endswith("/state"):
             self._announcer.observe(topic, payload)
+        elif topic.endswith("/presence"):
+            self._observe_server(topic, online=bool(payload))
         elif payload[:PREFIX_BYTES] == self._session[:PREFIX_BYTES]:  # else: a reply to an earlier run of the same name
             address = self._topics.address_of(topic)
             reply = payload[PREFIX_BYTES:]
@@ -311,9 +322,6 @@ class MqttEdgeLink(RemoteEdgeLink):
             self._auth.seal(encode_outcome(outcome), address, self._session),
             self._topics.head_outcome(address),
         )
-        bits = self._cost_model.publish_bits(len(topic.encode()), len(payload), 1 if self._connection.v5 else 0)
-        while not self._overhead.try_charge(bits):  # noqa: ASYNC110
-            await asyncio.sleep(_RETRY_S)
         await self._client.publish_confirmed(topic, payload)
 
     def _take_status(self, data: bytes) -> None:
@@ -321,16 +329,14 @@ class MqttEdgeLink(RemoteEdgeLink):
             self._heads.take(decode_status(data))
             self._changed.set()
 
+    def _observe_server(self, topic: str, online: bool) -> None:
+        """Takes the presence of a server: a retained message while it is online, an empty one when it is gone."""
+        known = set() if self._known_servers is None else self._known_servers
+        known = known | {topic} if online else known - {topic}
+        self._known_servers = set(sorted(known)[:_MAX_SERVERS])
+        self._changed.set()
+
     def _ignore_reply(self, reason: str) -> None:
         if reason not in self._logged_replies:
             self._logged_replies.add(reason)
             log.warning("event=reply_ignored reason=%r: the server has another key, or the reply is forged", reason)
-
-    async def _audit_wire_cost(self, connection: socket.socket) -> None:
-        """Charges bits that the kernel counts beyond the estimates: retransmissions, keep-alives, a long handshake."""
-        while True:
-            await asyncio.sleep(_AUDIT_EVERY_S)
-            counted = counted_bits(connection, self._cost_model.header_bytes)
-            if counted is None:
-                return
-            await self._overhead.charge_excess(counted)

@@ -119,7 +119,7 @@ class _Operator:
         async with asyncio.timeout(_OUTCOME_S):
             await asyncio.shield(self.outcome)
 
-    def _receive(self, topic: str, payload: bytes) -> None:
+    def _receive(self, topic: str, payload: bytes, retained: bool) -> None:
         if topic.endswith("/state"):
             self._registry.update(self._topics.address_of(topic), payload)
             if self._registry.session_of(self._address) is not None:

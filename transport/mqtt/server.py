@@ -43,6 +43,8 @@ _PROBE_S = 1.0  # longest wait for the broker to deliver a message of this serve
 _ASK_AGAIN_S = 2.0  # between two requests for states
 _MAX_ASKED = 1000  # nodes within this time
 _NO_SHARING = "the broker has no shared subscriptions"
+_ONLINE = b"online"  # presence; edges send nothing while every server that they know has withdrawn it
+_WITHDRAW_S = 0.02  # longest wait for that when the link is closed
 _STORED_HEAD_S = 1.0  # after subscribing, the retained parts of a head arrive within this time
 _MAX_PART_MESSAGE_BYTES = part_message_bytes(MAX_PART_BYTES)
 
@@ -69,19 +71,20 @@ class MqttServerLink:
         self._group = group
         self._shared = False  # the frames are shared through the broker; decided for each connection
         self._evidence = topics.evidence("+/+")  # the subscription
-        server = f"sagelink-server-{secrets.token_hex(6)}"
+        server = secrets.token_hex(6)
         self._claim = ServerClaim(server)
         self._claim_topic = topics.claim(group)
         self._probe_topic, self._probed = topics.probe(server), asyncio.Event()
         self._on_connection = on_connection
         self._auth = auth
         self._received: Channel[Message] = Channel("uplink", "drop_oldest", capacity=_MAX_WAITING)
+        self._presence = topics.presence(server)
         self._connection = BrokerConnection(
             broker,
             self._run_session,
-            identifier=server,
+            identifier=f"sagelink-server-{server}",
             on_message=self._receive,
-            will=aiomqtt.Will(self._claim_topic, self._claim.encode(held=False), qos=0, retain=True),
+            will=aiomqtt.Will(self._presence, b"", qos=1, retain=True),
         )
         self._asked_s: dict[str, float] = {}  # time of the last request for states, by node; "" for all
         self._client: BrokerClient | None = None
@@ -185,9 +188,8 @@ class MqttServerLink:
                 group.create_task(self._ask_if_silent())
                 await client.until_disconnected()
         except asyncio.CancelledError:
-            if self._claim.held and not self._shared:
-                with contextlib.suppress(aiomqtt.MqttError):
-                    await client.publish(self._claim_topic, self._claim.encode(held=False), qos=0, retain=True)
+            with contextlib.suppress(aiomqtt.MqttError):
+                await client.publish(self._presence, b"", qos=0, retain=True, timeout=_WITHDRAW_S)
             raise
         finally:
             self._client = None
@@ -217,14 +219,15 @@ class MqttServerLink:
 
     async def _follow_claim(self, client: BrokerClient, group: asyncio.TaskGroup) -> None:
         """Takes the group's claim if it is free, and keeps it in a task of `group`."""
-        await client.must_subscribe(self._claim_topic, qos=0)
+        for topic in (self._claim_topic, self._topics.presence("+")):
+            await client.must_subscribe(topic, qos=0)
         self._claim.connected(time.monotonic())
 
         async def keep() -> None:
             while True:
                 held = self._claim.held
                 if self._claim.is_due(time.monotonic()):
-                    await client.publish(self._claim_topic, self._claim.encode(held=True), qos=0, retain=True)
+                    await client.publish(self._claim_topic, self._claim.encode(), qos=0, retain=True)
                 if held != self._claim.held:
                     self._states_changed.set()
                 await asyncio.sleep(_CLAIM_STEP_S)
@@ -268,8 +271,10 @@ class MqttServerLink:
         self._idle = idle
         if idle is None and not in_group:
             await client.must_subscribe(self._evidence, qos=1)
+            await client.publish_confirmed(self._presence, _ONLINE, retain=True)
         elif idle is not None and in_group:
             await client.unsubscribe(self._evidence)
+            await client.publish_confirmed(self._presence, b"", retain=True)
         return idle is None
 
     def _idle_reason(self) -> str | None:
@@ -284,16 +289,18 @@ class MqttServerLink:
             return None
         return f"serving no camera: the model fits none of the cameras that are online: {reason}"
 
-    def _receive(self, topic: str, payload: bytes) -> None:
+    def _receive(self, topic: str, payload: bytes, retained: bool) -> None:
         if (node := self._topics.node_of_head(topic)) is not None:
             self._receive_part(node, payload)
             return
         address = self._topics.address_of(topic)
         if topic == self._claim_topic:
             held = self._claim.held
-            self._claim.observe(payload, time.monotonic())
+            self._claim.observe(payload, time.monotonic(), retained)
             if held != self._claim.held:
                 self._states_changed.set()
+        elif topic.endswith("/presence"):
+            self._claim.observe_presence(address.rpartition("/")[2], bool(payload), time.monotonic())
         elif topic == self._probe_topic:
             self._probed.set()
         elif not topic.endswith("/evidence"):

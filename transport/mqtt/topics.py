@@ -73,6 +73,10 @@ class Topics:
     def budget(self, node: str) -> str:
         return f"{self.prefix}/{node}/budget/set"
 
+    def presence(self, server: str) -> str:
+        """`server`: its identifier, or `+` for all servers."""
+        return f"{self.prefix}/servers/{server}/presence"
+
     def address_of(self, topic: str) -> str:
         """`node/camera` of an evidence or verdict topic; `node/camera` or `node` of a state topic."""
         return topic[len(self.prefix) + 1 :].rpartition("/")[0]

@@ -1,8 +1,9 @@
 """The private attributes of aiortc and aioice that the WebRTC transport uses; pyproject.toml pins both for that reason.
 
 - `RTCSctpTransport._handle_data`: receives each decrypted packet. There is no public sign of life of a peer.
-- `RTCIceTransport._connection`, `aioice.Connection._protocols` and `protocol.transport`: the sockets. Neither library
-  counts the bytes that it sends.
+- `RTCSctpTransport._transmit` and `_cwnd`: sends what the congestion window allows, and that window.
+- `RTCIceTransport._connection`, `aioice.Connection._protocols` and `protocol.transport`: the sockets, and
+  `TurnTransport.__inner_protocol`, which has the socket to a TURN server. Neither library asks before it sends.
 
 net/video_peer.py uses one more: `RTCRtpReceiver.__decoder_queue`.
 """
@@ -11,10 +12,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
+
+from sagelink.transport.gated_tcp import ETHERNET, IPV4, IPV6, TCP_WITH_TIMESTAMPS
+from sagelink.transport.webrtc.wire_cost import UDP
 
 if TYPE_CHECKING:
     from aiortc import RTCSctpTransport
+
+# Takes a datagram, the bytes of its headers, and a function that sends it.
+Gate = Callable[[bytes, int, Callable[[], None]], None]
 
 
 def on_packet(sctp: RTCSctpTransport, callback: Callable[[], None]) -> None:
@@ -28,30 +36,66 @@ def on_packet(sctp: RTCSctpTransport, callback: Callable[[], None]) -> None:
     sctp._handle_data = handle_data  # type: ignore[method-assign]
 
 
-def observe_datagrams(sctp: RTCSctpTransport, observer: Callable[[bool, str | None], Callable[[int], None]]) -> None:
-    """Reports the size of each datagram that leaves. Call it once the ICE candidates are gathered.
+def keep_window(sctp: RTCSctpTransport, window_bytes: Callable[[], int]) -> None:
+    """Keeps SCTP's congestion window at `window_bytes` or more.
 
-    `observer(ipv6, relay_transport)` is called for each socket; `relay_transport` is "udp" or "tcp" for the way to a
-    TURN server, and None for a direct socket. It returns a function that gets the bytes of each datagram.
+    SCTP takes every loss for congestion, and waits a second for a packet that was lost: on a lossy link it would leave
+    most of the budget unused. The budget limits the rate already."""
+    transmit = sctp._transmit
+
+    async def transmit_with_window() -> None:
+        sctp._cwnd = max(sctp._cwnd, window_bytes())
+        await transmit()
+
+    sctp._transmit = transmit_with_window  # type: ignore[method-assign]
+
+
+def gate_datagrams(sctp: RTCSctpTransport, gate: Gate, received: Callable[[int], None]) -> None:
+    """Sends every datagram through `gate`, and calls `received` with the bits of each that arrives, headers included.
+    Call it once the ICE candidates are gathered.
+
+    A datagram to a TURN server passes with the header of TURN. What leaves for a TURN server over TCP passes too, but
+    the kernel may send it again, which nobody charges.
     """
-    connection = sctp.transport.transport._connection
-    for protocol in connection._protocols:
-        candidate = protocol.local_candidate
-        relay_transport = connection.turn_transport if candidate.type == "relay" else None
-        on_sent = observer(":" in candidate.host, relay_transport)
-        protocol.transport = cast(asyncio.DatagramTransport, _ObservedTransport(protocol.transport, on_sent))
+    for protocol in sctp.transport.transport._connection._protocols:
+        if protocol.local_candidate.type == "relay":
+            client = cast(Any, protocol.transport)._TurnTransport__inner_protocol
+            client.transport = cast(asyncio.DatagramTransport, _GatedTransport(client.transport, gate))
+        else:
+            protocol.transport = cast(asyncio.DatagramTransport, _GatedTransport(protocol.transport, gate))
+        protocol.datagram_received = partial(  # type: ignore[method-assign]
+            _receive, protocol.datagram_received, received, ":" in protocol.local_candidate.host
+        )
 
 
-class _ObservedTransport:
-    """A datagram transport that reports the bytes of each datagram before it sends the datagram."""
+def _receive(
+    take: Callable[[Any, Any], None], received: Callable[[int], None], ipv6: bool, data: Any, address: Any
+) -> None:
+    received(8 * (len(data) + ETHERNET + (IPV6 if ipv6 else IPV4) + UDP))
+    take(data, address)
 
-    def __init__(self, transport: asyncio.DatagramTransport, on_sent: Callable[[int], None]) -> None:
+
+class _GatedTransport:
+    """A transport whose data leaves through a gate."""
+
+    def __init__(self, transport: Any, gate: Gate) -> None:
+        """`transport`: an asyncio.DatagramTransport, or an asyncio.Transport."""
         self._transport = transport
-        self._on_sent = on_sent
+        self._gate = gate
+        address = transport.get_extra_info("sockname") or ("",)
+        self._ip_bytes = ETHERNET + (IPV6 if ":" in address[0] else IPV4)
 
-    def sendto(self, data: bytes, address: tuple[Any, ...] | None = None) -> None:
-        self._on_sent(len(data))
-        self._transport.sendto(data, address)
+    def sendto(self, data: bytes, *address: tuple[Any, ...]) -> None:
+        self._gate(data, self._ip_bytes + UDP, partial(self._send, self._transport.sendto, data, *address))
+
+    def write(self, data: bytes) -> None:
+        """To a TURN server over TCP: a segment, and an acknowledgement of what comes back."""
+        headers = 2 * (self._ip_bytes + TCP_WITH_TIMESTAMPS)
+        self._gate(data, headers, partial(self._send, self._transport.write, data))
+
+    def _send(self, send: Callable[..., None], *arguments: Any) -> None:
+        if not self._transport.is_closing():
+            send(*arguments)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

@@ -13,13 +13,14 @@ from functools import partial
 from typing import Literal
 
 from sagelink.net.whip import OfferRefused
-from sagelink.pipeline.tasks import background
+from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.transport.head_messages import HeadPart, decode_status, encode_part
 from sagelink.transport.head_sender import HeadOffers, with_heads
 from sagelink.transport.link import CameraInfo
 from sagelink.transport.reconnect import Reconnector
 from sagelink.transport.remote_edge import MAX_REPLIES, RemoteEdgeLink
 from sagelink.transport.webrtc.address import SignallingEndpoint
+from sagelink.transport.webrtc.datagram_gate import DatagramGate
 from sagelink.transport.webrtc.node_announcement import encode_state
 from sagelink.transport.webrtc.peer import Peer
 from sagelink.transport.webrtc.reassembly import (
@@ -37,10 +38,11 @@ from sagelink.transport.webrtc.resend_timer import ResendTimer
 from sagelink.transport.webrtc.signalling import Unreachable, exchange
 from sagelink.transport.webrtc.wire_cost import MAX_SCTP_MESSAGE_BYTES, WebRtcCostModel
 from sagelink.transport.wire import PART_BYTES, MalformedMessage, parts_of
-from sagelink.transport.wire_cost import ChargeOverhead
 
-_AUDIT_EVERY_S = 0.25  # between two readings of the datagram counter
 _CONNECT_S = 8.0
+_WINDOW_BYTES, _WINDOW_S = 4 * 1200, 0.5  # that SCTP may have under way, in bytes and at the rate of the budget
+_RESERVE_BITS = 8 * 240
+_STUN_BITS, _TURN_BITS = 8 * 4 * 90, 8 * 1400  # requests, some of them repeated
 _SECRET_BYTES = 16
 
 Recovered = Literal["resent", "rescued"]
@@ -49,9 +51,9 @@ Recovered = Literal["resent", "rescued"]
 class WebRtcEdgeLink(RemoteEdgeLink):
     """An EdgeLink. All cameras of a process share one connection.
 
-    `charge_overhead` charges the budget for overhead. With None this is the link of a replay: its budget runs on the
-    time of the stream and charges no overhead; evidence travels on the reliable channel, so that every replay gives the
-    same results; and entering the link fails unless the first attempt to connect succeeds.
+    `wire_ledger`: the budget of a live run. With None this is the link of a replay: its budget runs on the time of the
+    stream and charges nothing for the connection; evidence travels on the reliable channel, so that every replay gives
+    the same results; and entering the link fails unless the first attempt to connect succeeds.
     """
 
     def __init__(
@@ -61,15 +63,14 @@ class WebRtcEdgeLink(RemoteEdgeLink):
         cameras: Sequence[str],
         camera_info: CameraInfo,
         *,
-        charge_overhead: ChargeOverhead | None,
+        wire_ledger: WireLedger | None,
         on_recovered: Callable[[Recovered], None] = lambda _: None,
         heads: HeadOffers | None = None,
-        window_bits: Callable[[], int | None] = lambda: None,
     ) -> None:
         """`on_recovered` is called for each recovered loss: a message was sent again ("resent"), or a verdict arrived
-        on the reliable channel only ("rescued"). `heads`, `window_bits`: see RemoteEdgeLink."""
-        self._replay = charge_overhead is None
-        super().__init__(charge_overhead, self._replay, heads, window_bits)
+        on the reliable channel only ("rescued"). `heads`: see RemoteEdgeLink."""
+        self._replay = wire_ledger is None
+        super().__init__(wire_ledger, self._replay, heads)
         self._endpoint = endpoint
         self._cameras = list(cameras)
         self._node = node
@@ -83,7 +84,7 @@ class WebRtcEdgeLink(RemoteEdgeLink):
         # Messages of one datagram that wait for their verdict, by number: time of sending, and the resend.
         self._unanswered: dict[int, tuple[float, asyncio.TimerHandle]] = {}
         self._peer: Peer | None = None
-        self._reconnector = Reconnector("server", endpoint.url, self._run_connection)
+        self._reconnector = Reconnector("server", endpoint.url, self._run_connection, self._charger.pause_s)
 
     def wire_bits(self, camera: str, message_bytes: int) -> int:
         return self._cost_model.message_bits(message_bytes)
@@ -123,61 +124,72 @@ class WebRtcEdgeLink(RemoteEdgeLink):
             return
         parts = parts_of(message)
         if len(parts) == 1 and len(message) <= PART_BYTES:
-            self._schedule_resend(number, pack_part(Part(index, number, 0, 1, message)), len(message))
+            self._schedule_resend(camera, number, pack_part(Part(index, number, 0, 1, message)), len(message))
         for place, part in enumerate(parts):
             self._peer.send_evidence(pack_part(Part(index, number, place, len(parts), part)))
         await asyncio.sleep(0)  # lets the datagrams leave that the network takes at once, before `refusal` is called
 
-    def _schedule_resend(self, number: int, datagram: bytes, message_bytes: int) -> None:
+    def _schedule_resend(self, camera: str, number: int, datagram: bytes, message_bytes: int) -> None:
         """Sends a message of one datagram a second time if no verdict arrives: losing it would lose the frame."""
         if len(self._unanswered) == MAX_REPLIES:
             self._unanswered.pop(next(iter(self._unanswered)))[1].cancel()
         bits = self._cost_model.message_bits(message_bytes)
         loop = asyncio.get_running_loop()
-        timer = loop.call_later(self._resend_timer.timeout_s, self._resend, datagram, bits)
+        timer = loop.call_later(self._resend_timer.timeout_s, self._resend, camera, datagram, bits)
         self._unanswered[number] = time.monotonic(), timer
 
-    def _resend(self, datagram: bytes, bits: int) -> None:
-        if self.refusal() is None and self._peer is not None and self._overhead.try_charge(bits):
+    def _resend(self, camera: str, datagram: bytes, bits: int) -> None:
+        if self.refusal() is None and self._peer is not None and self._try_prepay(camera, bits):
             self._peer.send_evidence(datagram)
             self._on_recovered("resent")
 
     async def _run_connection(self) -> str:
         """One connection from start to end. Returns the reason why it ended."""
+        self._charger.attempt_bits = 0
+        connect_bits = self._cost_model.connect_bits(len(self._announcement()))
+        packet_bits = self._cost_model.packet_bits() + _reserve_bits(self._charger.limit_bits)
+        if (refusal := self._charger.refusal(connect_bits, packet_bits, _CONNECT_S)) is not None:
+            return refusal
         try:
-            await self._overhead.charge_connection(self._cost_model.connect_bits())
             return await self._run_peer()
         except Unreachable as error:
             return str(error)
 
     async def _run_peer(self) -> str:
         """Raises Unreachable if no connection is established."""
+        gate = DatagramGate(self._charger)
+        self._charger.reserve(_reserve_bits(self._charger.limit_bits))
         peer = Peer(
             self._endpoint.peer_configuration(),
             on_control=partial(self._receive, reliable=True),
             on_evidence=self._receive,
             on_drained=self._changed.set,
+            gate=gate.send,
+            received=self._charger.received,
+            window_bytes=self._window_bytes,
         )
         try:
-            answer = await exchange(self._endpoint, await peer.offer())
+            self._charge_gathering()
+            answer = await exchange(self._endpoint, await peer.offer(), charger=self._charger)
             try:
                 await peer.accept(answer)
             except OfferRefused as error:
                 raise Unreachable(f"the server's answer: {error}") from None
-            async with background(self._audit_wire_cost(peer)):
-                if not await peer.opened(_CONNECT_S):
-                    raise Unreachable(peer.fault or "")
-                peer.send_control(self._announcement())
-                self._received.clear()
-                self._heads.forget()
-                self._heads.announced(self._cameras)
-                self._peer = peer
-                self._reconnector.established()
-                self._changed.set()
-                return await peer.run()
+            if not await peer.opened(_CONNECT_S):
+                raise Unreachable(peer.fault or "")
+            peer.send_control(self._announcement())
+            self._received.clear()
+            self._heads.forget()
+            self._heads.announced(self._cameras)
+            self._peer = peer
+            self._reconnector.established()
+            self._changed.set()
+            return await peer.run()
         finally:
             self._peer = None
             await peer.close()
+            gate.close()
+            self._charger.reserve(0)
 
     def _receive(self, data: bytes, reliable: bool = False) -> None:
         """Delivers a verdict once; the server sends it on both channels, and the reliable one is usually later."""
@@ -204,11 +216,18 @@ class WebRtcEdgeLink(RemoteEdgeLink):
             self._resend_timer.record(time.monotonic() - sent_s)
         self._deliver(self._cameras[camera], reply)
 
-    async def _audit_wire_cost(self, peer: Peer) -> None:
-        """Charges bits that left beyond the estimates: heartbeats, acknowledgements, ICE consent, a long handshake."""
-        while True:
-            await asyncio.sleep(_AUDIT_EVERY_S)
-            await self._overhead.charge_excess(peer.datagrams.sent_bits)
+    def _window_bytes(self) -> int:
+        return max(_WINDOW_BYTES, int(_WINDOW_S * (self._charger.rate_bps or 0) / 8))
+
+    def _charge_gathering(self) -> None:
+        """The requests to STUN and TURN servers leave before the gate exists, so they are charged before they leave."""
+        for server in self._endpoint.ice_servers:
+            self._charger.left(_TURN_BITS if server.url.startswith("turn") else _STUN_BITS, of_messages=False)
+
+
+def _reserve_bits(limit_bits: int | None) -> int:
+    """Kept from messages: for a heartbeat, and an acknowledgement of the server's."""
+    return 0 if limit_bits is None else min(_RESERVE_BITS, limit_bits // 8)
 
 
 def _length_prefixed(text: bytes) -> bytes:

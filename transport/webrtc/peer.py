@@ -13,10 +13,9 @@ from aiortc.exceptions import InvalidStateError
 from sagelink.net.connection_steps import failed_handshake
 from sagelink.net.peer_compatibility import compatible_connection
 from sagelink.net.whip import OfferRefused
-from sagelink.transport.webrtc.aiortc_internals import on_packet
+from sagelink.transport.webrtc.aiortc_internals import Gate, gate_datagrams, keep_window, on_packet
 from sagelink.transport.webrtc.ice_diagnosis import diagnose_ice
 from sagelink.transport.webrtc.reassembly import HEARTBEAT
-from sagelink.transport.webrtc.wire_cost import DatagramCounter
 
 _HEARTBEAT_S = 1.0
 _DEAD_S = 2.5  # longest silence; with _POLL_S, a dead peer is reported within three seconds
@@ -39,12 +38,18 @@ class Peer:
         on_control: Callable[[bytes], None],
         on_evidence: Callable[[bytes], None],
         on_drained: Callable[[], None] = lambda: None,
+        gate: Gate | None = None,
+        received: Callable[[int], None] = lambda bits: None,
+        window_bytes: Callable[[], int] | None = None,
     ) -> None:
-        """`on_drained` is called when `congested` becomes false again."""
+        """`on_drained` is called when `congested` becomes false again. `gate`: every datagram leaves through it;
+        `received`: gets the bits of each that arrives."""
         self._servers = [str(server.urls) for server in configuration.iceServers or ()]
         self._connection = compatible_connection(configuration)
         self.fault: str | None = None  # the reason why the connection ended
-        self.datagrams = DatagramCounter()
+        self._gate = gate
+        self._received = received
+        self._window_bytes = window_bytes
         self._ended = asyncio.Event()
         self._open = asyncio.Event()
         self._last_packet_s = time.monotonic()
@@ -118,7 +123,10 @@ class Peer:
     def _attach_observers(self) -> None:
         sctp = self._connection.sctp
         assert sctp is not None
-        self.datagrams.attach(sctp)
+        if self._gate is not None:
+            gate_datagrams(sctp, self._gate, self._received)
+        if self._window_bytes is not None:
+            keep_window(sctp, self._window_bytes)
         on_packet(sctp, self._on_packet)
 
     def _on_packet(self) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import socket
 import ssl
 
 from sagelink.net.offers import MAX_OFFER_BYTES
+from sagelink.transport.gated_tcp import GatedTcp
 from sagelink.transport.webrtc.address import ENV_TOKEN, SignallingEndpoint
+from sagelink.transport.wire_cost import WireCharger
 
 _TIMEOUT_S = 3.0
+_SPREAD = 8.0  # the offer may take this many times what it needs at the rate of the budget; TLS is a part of it
 OFFER_PATH = "/offer"
 
 
@@ -17,23 +21,35 @@ class Unreachable(Exception):
     """The server gave no usable answer; the text gives the reason."""
 
 
-async def exchange(endpoint: SignallingEndpoint, offer: str, path: str = OFFER_PATH) -> str:
-    """The answer to an offer (SDP). Raises Unreachable."""
-    return await asyncio.to_thread(_post, endpoint, offer, path)
+async def exchange(
+    endpoint: SignallingEndpoint, offer: str, path: str = OFFER_PATH, charger: WireCharger | None = None
+) -> str:
+    """The answer to an offer (SDP). `charger`: pays for the connection. Raises Unreachable."""
+    charger = charger or WireCharger(None)
+    gated = GatedTcp(charger, endpoint.host, endpoint.port)
+    timeout_s = _TIMEOUT_S + _SPREAD * 8 * len(offer) / (charger.rate_bps or float("inf"))
+    try:
+        library_end = await gated.open(timeout_s)
+    except OSError as error:
+        raise Unreachable(error.strerror or str(error)) from None
+    carrying = asyncio.create_task(gated.run())
+    try:
+        with library_end:
+            return await asyncio.to_thread(_post, endpoint, offer, path, library_end, timeout_s)
+    finally:
+        await carrying  # it ends, because the library's end is closed
 
 
-def _post(endpoint: SignallingEndpoint, offer: str, path: str) -> str:
-    connection: http.client.HTTPConnection
-    if endpoint.tls:
-        connection = http.client.HTTPSConnection(
-            endpoint.host, endpoint.port, timeout=_TIMEOUT_S, context=endpoint.tls_context
-        )
-    else:
-        connection = http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=_TIMEOUT_S)
+def _post(endpoint: SignallingEndpoint, offer: str, path: str, connected: socket.socket, timeout_s: float) -> str:
+    connection = http.client.HTTPConnection(endpoint.host, endpoint.port)
     headers = {"Content-Type": "application/sdp"}
     if endpoint.token is not None:
         headers["Authorization"] = f"Bearer {endpoint.token}"
     try:
+        connected.settimeout(timeout_s)
+        connection.sock = connected
+        if endpoint.tls_context is not None:
+            connection.sock = endpoint.tls_context.wrap_socket(connected, server_hostname=endpoint.host)
         connection.request("POST", path, offer.encode(), headers)
         response = connection.getresponse()
         text = response.read(MAX_OFFER_BYTES).decode(errors="replace")

@@ -172,7 +172,7 @@ async def test_a_flood_of_one_node_is_cut(broker: Broker) -> None:
     notes = Notes()
     console = MqttConsoleLink(broker, TOPICS, notes, None)
     for number in range(5000):
-        console._receive("test/evil/x/event", b"%d" % number)
+        console._receive("test/evil/x/event", b"%d" % number, False)
         console._second = 10**9 if number == 0 else console._second  # one second, however long this takes
     assert notes.reasons.count("flood") >= 900
 

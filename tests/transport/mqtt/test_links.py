@@ -7,7 +7,9 @@ import contextlib
 import dataclasses
 import json
 import logging
+import re
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -17,8 +19,10 @@ import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
+from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import MqttConfig
 from sagelink.pipeline.errors import SagelinkError
+from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.transport.link import CameraInfo, Undelivered
 from sagelink.transport.message_auth import EXTRA_BYTES, MessageAuth
 from sagelink.transport.mqtt.address import Broker, open_broker
@@ -75,6 +79,7 @@ async def test_the_last_will_removes_the_cameras_of_a_dead_node(mosquitto: Mosqu
     broker = broker_of(mosquitto)
     async with server_link(broker) as server, edge_link(broker) as edge:
         await until(lambda: server.cameras == {"node/door": CAMERA_INFO})
+        await edge.ready()
         edge._client.tcp_socket.shutdown(2)  # as if the cable were cut
         await until(lambda: server.cameras == {})
         await until(lambda: server.cameras == {"node/door": CAMERA_INFO})
@@ -185,37 +190,44 @@ async def test_nothing_is_resent_after_a_reconnect(mosquitto: Mosquitto, caplog:
 
 
 async def test_connecting_and_keep_alives_are_charged(mosquitto: Mosquitto) -> None:
-    charged: list[int] = []
-
-    def charge_overhead(bits: int) -> bool:
-        charged.append(bits)
-        return True
-
-    async with edge_link(broker_of(mosquitto, keepalive="1s"), charge_overhead=charge_overhead, must_connect=True):
-        assert len(charged) == 1
-        await until(lambda: len(charged) > 1)  # keep-alives, once the surplus of the estimate is used up
-    assert all(0 < bits < 50_000 for bits in charged)
+    budget = UplinkBudget(None, 1.0)
+    broker = broker_of(mosquitto, keepalive="1s")
+    async with edge_link(broker, wire_ledger=WireLedger(budget, time.monotonic), must_connect=True):
+        connecting_bits = budget.total_bits
+        assert 8 * 700 < connecting_bits < 8 * 2500
+        await until(lambda: budget.total_bits > connecting_bits)  # keep-alives
 
 
 async def test_a_budget_without_room_delays_the_connection(mosquitto: Mosquitto) -> None:
-    room = asyncio.Event()
-    async with edge_link(broker_of(mosquitto), charge_overhead=lambda bits: room.is_set()) as edge:
+    budget, now_s = UplinkBudget(64_000, 1.0), 0.0
+    budget.charge(0.0, 64_000)
+    async with edge_link(broker_of(mosquitto), wire_ledger=WireLedger(budget, lambda: now_s)) as edge:
         await asyncio.sleep(0.1)
-        assert "still to be charged" in edge.refusal() or "not connected yet" in edge.refusal()
-        room.set()
+        assert "not connected yet" in edge.refusal()
+        assert budget.total_bits == 64_000
+        now_s = 2.0
         await edge.ready()
         assert edge.refusal() is None
 
 
+async def test_a_connection_that_no_window_can_hold_is_refused_with_what_it_needs(mosquitto: Mosquitto) -> None:
+    """The broker hears nothing of it."""
+    budget = UplinkBudget(4000, 1.0)
+    async with edge_link(broker_of(mosquitto), wire_ledger=WireLedger(budget, time.monotonic)) as edge:
+        await until(lambda: "not connected yet" not in edge.refusal())
+        assert re.search(r"a packet needs \d+ bits at once, and a window has 4000", edge.refusal())
+    assert budget.total_bits == 0
+
+
 async def test_a_budget_message_is_passed_on(mosquitto: Mosquitto) -> None:
-    asked: list[bytes] = []
+    asked: list[tuple[bytes, bool]] = []
     broker = broker_of(mosquitto)
     async with (
-        edge_link(broker, on_budget=asked.append, must_connect=True),
+        edge_link(broker, on_budget=lambda *message: asked.append(message), must_connect=True),
         aiomqtt.Client(broker.host, broker.port) as operator,
     ):
         await operator.publish("test/node/budget/set", b"64kbit/s", qos=1)
-        await until(lambda: asked == [b"64kbit/s"])
+        await until(lambda: asked == [(b"64kbit/s", False)])
 
 
 @pytest.mark.parametrize("link", [edge_link, server_link])

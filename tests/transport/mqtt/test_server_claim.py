@@ -20,13 +20,16 @@ def test_a_free_claim_is_taken_after_a_moment_and_repeated():
     assert one.held
 
 
-def test_a_second_server_waits_until_the_first_gives_up():
+def test_a_second_server_waits_until_the_first_has_left():
     first, second = claims("b", "a")
     assert first.is_due(1.0)
-    second.observe(first.encode(held=True), 0.5)
+    second.observe(first.encode(), 0.5)
+    second.observe_presence("b", True, 0.6)
     assert not second.is_due(2.0)
     assert not second.held
-    second.observe(first.encode(held=False), 3.0)
+    second.observe_presence("c", False, 3.0)
+    assert not second.is_due(3.2)
+    second.observe_presence("b", False, 3.3)
     assert second.is_due(3.5)
 
 
@@ -35,25 +38,27 @@ def test_of_two_claims_at_the_same_time_the_smaller_name_stays(names):
     both = claims(*names)
     assert all(claim.is_due(1.0) for claim in both)
     for one, other in (both, both[::-1]):
-        other.observe(one.encode(held=True), 1.1)
-    winner, loser = sorted(both, key=lambda claim: claim.encode(held=True))
+        other.observe(one.encode(), 1.1)
+    winner, loser = sorted(both, key=lambda claim: claim.encode())
     assert (winner.held, loser.held) == (True, False)
     assert winner.is_due(1.2)  # again, so that the loser observes it
 
 
 def test_a_claim_that_is_not_repeated_ends():
     dead, heir = claims("a", "b")
-    heir.observe(dead.encode(held=True), 0.2)
+    heir.observe(dead.encode(), 0.2)
     assert not heir.is_due(25.0)
     assert heir.is_due(25.3)
 
 
-def test_a_late_will_of_another_server_leads_to_a_new_claim():
-    (one,) = claims("a")
-    assert one.is_due(1.0)
-    one.observe(ServerClaim("z").encode(held=False), 2.0)  # it has replaced the retained claim
-    assert one.held
-    assert one.is_due(2.1)
+@pytest.mark.parametrize(("online", "free_s"), [(False, 1.6), (True, 25.6)])
+def test_a_stored_claim_counts_only_while_its_holder_is_present(online, free_s):
+    dead, heir = claims("a", "b")
+    heir.observe(dead.encode(), 0.4, stored=True)
+    if online:
+        heir.observe_presence("a", True, 0.5)
+    assert not heir.is_due(free_s - 0.4)
+    assert heir.is_due(free_s)
 
 
 @pytest.mark.parametrize("payload", [b"", b"{}", b"[1]", b"\xff", b'{"server": 1}'])

@@ -1,24 +1,20 @@
-"""Charged bits against the counters of a real interface: never below them, at most 8 % above.
+"""The bits on a real interface: no window over its limit, and charges that are never below them, at most 8 % above.
 
-Longer: `python -m bench.wire_cost`.
+All cases: tests/campaign/test_wire.py; longer: `python -m bench.wire_cost`.
 """
 
 from __future__ import annotations
 
-import pytest
-
 from bench.namespaces import unavailable
-from bench.wire_cost import measure
+from bench.wire_cost import Scenario, measure
 from tests.conftest import skip_or_fail
 
 
-@pytest.mark.parametrize(
-    ("rates_bps", "seconds"), [([64_000], 5), pytest.param([16_000, 64_000, 256_000], 15, marks=pytest.mark.campaign)]
-)
-def test_charged_bits_cover_the_wire_with_a_small_surplus(rates_bps: list[int], seconds: int) -> None:
+def test_no_window_exceeds_the_limit_and_charges_cover_the_wire() -> None:
     if (reason := unavailable("mosquitto")) is not None:
         skip_or_fail("netns", reason)
-    for result in measure(rates_bps, seconds):
-        assert result.wire_bits > 0.7 * seconds * result.rate_bps
-        assert 1.0 <= result.ratio <= 1.08, result
-        assert result.peak_window_bits <= result.rate_bps
+    result = measure(Scenario("mqtt", 64_000, seconds=6))
+    assert result.connected == 1
+    assert result.delivered > 0.3
+    assert result.fullest[1.0] <= 1.0
+    assert 1.0 <= result.ratio <= 1.08

@@ -6,14 +6,18 @@ import asyncio
 import contextlib
 import dataclasses
 import http.client
+import re
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 from aiortc import RTCPeerConnection, RTCSessionDescription
 
+from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import WebRtcConfig
 from sagelink.pipeline.errors import SagelinkError, UsageError
+from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.transport.link import CameraInfo
 from sagelink.transport.webrtc.address import SignallingEndpoint, open_signalling_endpoint
 from sagelink.transport.webrtc.edge import WebRtcEdgeLink
@@ -39,12 +43,11 @@ async def serving(
 def edge_link(
     endpoint: SignallingEndpoint,
     node: str = "node",
-    charge_overhead: Callable[[int], bool] = lambda _: True,
+    budget: UplinkBudget | None = None,
     on_recovered: Callable[[str], None] = lambda _: None,
 ) -> WebRtcEdgeLink:
-    return WebRtcEdgeLink(
-        endpoint, node, ["door"], CAMERA_INFO, charge_overhead=charge_overhead, on_recovered=on_recovered
-    )
+    ledger = WireLedger(budget or UplinkBudget(None, 1.0), time.monotonic)
+    return WebRtcEdgeLink(endpoint, node, ["door"], CAMERA_INFO, wire_ledger=ledger, on_recovered=on_recovered)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -232,17 +235,11 @@ async def test_a_verdict_whose_first_copy_is_lost_arrives_and_is_counted(endpoin
 async def test_a_message_of_one_datagram_is_resent_if_the_budget_has_room(
     endpoint: SignallingEndpoint, affordable: bool
 ) -> None:
-    asked: list[int] = []
     recovered: list[str] = []
-    again = WebRtcCostModel().message_bits(5)
-
-    def charge_overhead(bits: int) -> bool:
-        asked.append(bits)
-        return affordable or bits != again
-
+    budget = UplinkBudget(None, 1.0)
     async with (
         serving(endpoint) as (server, address),
-        edge_link(address, charge_overhead=charge_overhead, on_recovered=recovered.append) as edge,
+        edge_link(address, budget=budget, on_recovered=recovered.append) as edge,
     ):
         await edge.ready()
         send, sent = edge._peer.send_evidence, []
@@ -253,7 +250,11 @@ async def test_a_message_of_one_datagram_is_resent_if_the_budget_has_room(
 
         edge._peer.send_evidence = lose_the_first
         assert await edge.send("door", b"first") is None
-        await until(lambda: again in asked)
+        if not affordable:
+            budget.change_rate(8)
+        (_, resend), *_ = edge._unanswered.values()
+        await until(lambda: resend.when() < asyncio.get_running_loop().time())
+        await asyncio.sleep(0.01)
         if affordable:
             assert (await anext(server.messages())).data == b"first"
         assert sent == [pack_part(Part(0, 0, 0, 1, b"first"))] * (2 if affordable else 1)
@@ -270,7 +271,7 @@ async def test_an_answered_message_is_not_resent_and_a_duplicate_counts_once(end
             await server.reply(message, b"reply to " + data)
             assert await anext(edge.replies()) == ("door", b"reply to " + data)
         assert not edge._unanswered
-        edge._resend(pack_part(Part(0, 1, 0, 1, b"two")), 800)
+        edge._resend("door", pack_part(Part(0, 1, 0, 1, b"two")), 800)
         await edge.ready()
         assert await edge.send("door", b"three") is None
         assert (await anext(server.messages())).data == b"three"
@@ -278,22 +279,26 @@ async def test_an_answered_message_is_not_resent_and_a_duplicate_counts_once(end
 
 @pytest.mark.campaign
 async def test_connecting_and_heartbeats_are_charged(endpoint: SignallingEndpoint) -> None:
-    charged: list[int] = []
-
-    def charge_overhead(bits: int) -> bool:
-        charged.append(bits)
-        return True
-
-    async with serving(endpoint) as (_, address), edge_link(address, charge_overhead=charge_overhead) as edge:
+    budget = UplinkBudget(None, 1.0)
+    async with serving(endpoint) as (_, address), edge_link(address, budget=budget) as edge:
         await edge.ready()
-        assert charged[0] == WebRtcCostModel(ipv6=False, tls=False).connect_bits()
-        await until(lambda: len(charged) > 1)  # bits counted beyond the estimate: heartbeats at least
+        connecting_bits = budget.total_bits
+        assert 8 * 3000 < connecting_bits <= WebRtcCostModel().connect_bits(300)
+        await until(lambda: budget.total_bits > connecting_bits + 8 * 200)  # heartbeats and acknowledgements
+
+
+async def test_a_connection_that_no_window_can_hold_is_refused_with_what_it_needs(endpoint: SignallingEndpoint) -> None:
+    budget = UplinkBudget(4000, 1.0)
+    async with serving(endpoint) as (_, address), edge_link(address, budget=budget) as edge:
+        await until(lambda: "not connected yet" not in edge.refusal())
+        assert re.search(r"a packet needs \d+ bits at once, and a window has 4000", edge.refusal())
+    assert budget.total_bits == 0
 
 
 async def test_a_replay_fails_without_a_server(endpoint: SignallingEndpoint) -> None:
     closed_port_endpoint = dataclasses.replace(endpoint, port=9)
     with pytest.raises(SagelinkError, match="Connection refused"):
-        async with WebRtcEdgeLink(closed_port_endpoint, "node", ["door"], CAMERA_INFO, charge_overhead=None):
+        async with WebRtcEdgeLink(closed_port_endpoint, "node", ["door"], CAMERA_INFO, wire_ledger=None):
             pass
 
 

@@ -1,0 +1,48 @@
+"""Stops paying a server that does not answer: after some messages in a row for nothing, only a probe from time to time.
+
+Pure: time is an argument. A message that is late or refused was for nothing. After `_PATIENCE` of them in a row, one
+message passes per pause; the pauses grow. The first answer ends this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sagelink.pipeline.backoff import Backoff
+
+_PATIENCE = 8  # messages in a row
+_FIRST_S, _MAX_S = 2.0, 120.0  # pauses
+
+
+class ServerWatch:
+    """The outcome of each message is reported to it."""
+
+    def __init__(self, jitter: Callable[[], float] | None = None) -> None:
+        """`jitter`: see Backoff."""
+        self._backoff = Backoff(_FIRST_S, _MAX_S) if jitter is None else Backoff(_FIRST_S, _MAX_S, jitter)
+        self._in_vain = 0
+        self._reason = ""
+        self._next_probe_s = 0.0
+
+    def refusal(self, now_s: float) -> str | None:
+        """The reason why no message should be sent now; None if one may be."""
+        if self._in_vain < _PATIENCE or now_s >= self._next_probe_s:
+            return None
+        return f"the server is gone or wrong: the last {_PATIENCE} messages or more were {self._reason}"
+
+    def sent(self, now_s: float) -> None:
+        """A message is sent; while the server is silent it is a probe, and the next one waits."""
+        if self._in_vain >= _PATIENCE:
+            self._next_probe_s = now_s + self._backoff.next_s()
+
+    def failed(self, now_s: float, reason: str) -> None:
+        """A message was for nothing: late or refused."""
+        self._in_vain += 1
+        self._reason = reason
+        if self._in_vain == _PATIENCE:
+            self._next_probe_s = now_s + self._backoff.next_s()
+
+    def reset(self) -> None:
+        """An answer arrived, or the connection is a new one."""
+        self._in_vain = 0
+        self._backoff.reset()

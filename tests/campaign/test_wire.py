@@ -1,0 +1,58 @@
+"""The promise of the budget on the wire: loss, outages, restarts, certificates, and set-ups that fit no window.
+
+Every packet that leaves the edge's interface is captured. Longer: `python -m bench.wire_cost`.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from bench import lossy_link
+from bench.namespaces import unavailable
+from bench.wire_cost import Scenario, WireCostResult, measure
+from tests.conftest import skip_or_fail
+
+pytestmark = pytest.mark.campaign
+
+
+def measured(scenario: Scenario) -> WireCostResult:
+    """The result, in which no window is over its limit."""
+    if (reason := unavailable("mosquitto", "openssl") or lossy_link.unavailable()) is not None:
+        skip_or_fail("netns", reason)
+    result = measure(scenario)
+    assert result.fullest[1.0] <= 1.0, result
+    assert result.fullest[10.0] <= 1.0, result
+    assert result.ratio >= 1.0, result
+    return result
+
+
+@pytest.mark.parametrize("transport", ["mqtt", "mqtts", "webrtc"])
+@pytest.mark.parametrize("rate_bps", [16_000, 64_000, 256_000])
+@pytest.mark.parametrize("loss", [0.0, 0.05, 0.1, 0.2])
+def test_loss(transport: str, rate_bps: int, loss: float) -> None:
+    result = measured(Scenario(transport, rate_bps, seconds=15, loss=loss))
+    assert result.evidence_bits > 0
+    assert loss or result.ratio <= 1.08
+
+
+@pytest.mark.parametrize("transport", ["mqtt", "mqtts", "webrtc"])
+@pytest.mark.parametrize("rate_bps", [16_000, 64_000, 256_000])
+def test_outages_and_a_restarted_broker(transport: str, rate_bps: int) -> None:
+    outages = ((8.0, 11.0), (15.0, 22.0))
+    result = measured(Scenario(transport, rate_bps, seconds=30, loss=0.0, outages=outages, restarts=(26.0,)))
+    assert result.connected >= 2
+
+
+@pytest.mark.parametrize("transport", ["mqtt", "webrtc"])
+def test_announcements_of_many_cameras(transport: str) -> None:
+    assert measured(Scenario(transport, 16_000, seconds=15, loss=0.0, cameras=16)).connected == 1
+
+
+def test_a_long_chain_of_certificates_is_spread() -> None:
+    assert measured(Scenario("mqtts", 16_000, seconds=25, loss=0.0, key_bits=4096)).connected == 1
+
+
+@pytest.mark.parametrize("transport", ["mqtt", "webrtc"])
+def test_a_connection_that_no_window_holds_sends_nothing(transport: str) -> None:
+    result = measured(Scenario(transport, 4000, seconds=5, loss=0.0))
+    assert (result.wire_bits, result.charged_bits, result.connected) == (0, 0, 0)
