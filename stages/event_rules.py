@@ -20,6 +20,7 @@ from sagelink.pipeline.types import Origin
 Action: TypeAlias = Literal["open", "update", "close", "withdraw"]
 LocalTime: TypeAlias = Callable[[float], time.struct_time]  # from seconds since 1970
 
+_MAX_WITHDRAWN = 100  # that a rule remembers
 _GAIN = 0.1  # a better frame is reported when its probability is so much higher
 
 
@@ -55,12 +56,13 @@ class Event:
     cause: Origin
     end_s: float | None = None  # stream time of the first frame without the label
     source_event: str | None = None
+    withdrawals: int = 0  # of events with the same first frame, before this one
 
     @property
     def id(self) -> str:
         """The same for every action of the event, and after a restart not the one of another event."""
-        label = zlib.crc32(self.label.encode())
-        return f"{self.camera}-{self.rule}-{round(self.started_wall_s * 1000):x}-{self.start_seq}-{label:08x}"
+        label, again = zlib.crc32(self.label.encode()), f"-{self.withdrawals}" if self.withdrawals else ""
+        return f"{self.camera}-{self.rule}-{round(self.started_wall_s * 1000):x}-{self.start_seq}-{label:08x}{again}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ class _History:
     settled: str | None = None  # the last label whose row was long enough
     settled_at_s: tuple[float, ...] = ()  # when labels of the rule settled, at most `rule.count`
     quiet_until_s: float = -math.inf
+    withdrawn: tuple[tuple[int, str], ...] = ()  # first frames and labels of withdrawn events, at most _MAX_WITHDRAWN
 
 
 @dataclass(slots=True)
@@ -131,6 +134,11 @@ class _Machine:
             self.history.quiet_until_s = quiet_until_s
             self.event = self._new_event(seen)
             yield EventAction("open", self.event)
+
+    def note_withdrawal(self, event: Event) -> None:
+        """An event with the same first frame gets another id."""
+        known = (*self.history.withdrawn, (event.start_seq, event.label))
+        self.history.withdrawn = known[-_MAX_WITHDRAWN:]
 
     def finish(self) -> Iterator[EventAction]:
         """Ends an event with the run."""
@@ -199,6 +207,7 @@ class _Machine:
             wall_s=seen.wall_s,
             cause=seen.cause,
             source_event=seen.source_event,
+            withdrawals=self.history.withdrawn.count((self.row.first.seq, self.label)),
         )
 
     def _is_named(self, label: str) -> bool:
@@ -282,4 +291,7 @@ class CameraEvents:
         gone = [event for event in self._early.values() if event.id not in expected]
         for event in gone:
             del self._early[event.id]
+            for machine in self._machines:
+                if machine.rule.name == event.rule:
+                    machine.note_withdrawal(event)
         return [EventAction("withdraw", replace(event, wall_s=seen.wall_s, cause=seen.cause)) for event in gone]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sagelink.pipeline.event_config import EventRule
@@ -126,6 +126,7 @@ LABELS = st.lists(st.sampled_from(["a", "b", None]), max_size=30)
 
 
 @given(LABELS, LABELS, st.integers(0, 5))
+@example(["a", "a", "b", "a", "b", "b", "a", "a"], ["a", "b", "a", "a", "a", "a", "a", "a"], 4)  # withdrawn twice
 def test_every_event_opens_once_and_ends_once(provisional: list[str | None], final: list[str | None], lag: int) -> None:
     events = CameraEvents([rule(after=2, until=2), EventRule(name="other", labels=("b",), after=1)])
     actions: list[EventAction] = []
