@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from sagelink.pipeline.quantities import format_bytes
 from sagelink.pipeline.text import safe_text
 
 budget_app = typer.Typer(help="Show or reset a ledger: what was spent of each quota.", no_args_is_help=True)
@@ -55,6 +54,8 @@ def reset(
 def _limits(limits: list[dict[str, Any]]) -> Any:
     from rich.table import Table
 
+    from sagelink.pipeline.quantities import format_bytes
+
     table = Table(box=None, pad_edge=False)
     for heading in ("limit", "camera", "used", "of", "", "period", "forecast"):
         table.add_column(heading, no_wrap=heading != "period")
@@ -74,6 +75,8 @@ def _limits(limits: list[dict[str, Any]]) -> Any:
 
 def _sums(title: str, sums: dict[str, int]) -> Any:
     from rich.table import Table
+
+    from sagelink.pipeline.quantities import format_bytes
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, show_header=False)
     for name, bits in sums.items():

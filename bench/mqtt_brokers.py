@@ -233,8 +233,11 @@ async def check_links(name: str, url: str) -> dict[str, str]:
     budgets: list[bytes] = []
     found: dict[str, str] = {}
 
+    def take(payload: bytes, _retained: bool) -> None:
+        budgets.append(payload)
+
     def edge(node: str) -> MqttEdgeLink:
-        return MqttEdgeLink(broker, topics, node, ["door"], _INFO, must_connect=True, on_budget=budgets.append)
+        return MqttEdgeLink(broker, topics, node, ["door"], _INFO, must_connect=True, on_budget=take)
 
     async with edge("first") as first, MqttServerLink(broker, topics, "servers") as server:
         found["protocol"] = "5" if server._connection.v5 else "3.1.1"
@@ -243,7 +246,7 @@ async def check_links(name: str, url: str) -> dict[str, str]:
         async with edge("second") as second:
             found["live"] = await _yes(lambda: "second/door" in server.cameras)
             assert second._client is not None
-            second._connection._backoff.next_s = lambda: 1e6  # type: ignore[method-assign] # it stays away
+            second._connection._backoff.next_s = lambda _: 1e6  # type: ignore[method-assign] # it stays away
             second._client.tcp_socket.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
             found["will"] = await _yes(lambda: "second/door" not in server.cameras)
         await _publish(broker, topics.budget("first"), b"64kbit/s")

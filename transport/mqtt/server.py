@@ -219,9 +219,9 @@ class MqttServerLink:
 
     async def _follow_claim(self, client: BrokerClient, group: asyncio.TaskGroup) -> None:
         """Takes the group's claim if it is free, and keeps it in a task of `group`."""
+        self._claim.connected(time.monotonic())
         for topic in (self._claim_topic, self._topics.presence("+")):
             await client.must_subscribe(topic, qos=0)
-        self._claim.connected(time.monotonic())
 
         async def keep() -> None:
             while True:
