@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from sagelink.models.class_names import KnownClasses
 from sagelink.models.loading import outline
 from sagelink.monitor.console.camera_record import CameraRecord
+from sagelink.monitor.console.change_desk import ChangeDesk
 from sagelink.monitor.console.console_view import ConsoleView, Picture
 from sagelink.monitor.console.fleet import Fleet
 from sagelink.monitor.console.routes import console_app
@@ -29,6 +30,7 @@ from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.tasks import abandon_threads_at_exit, background, on_signals, run_loop
 from sagelink.pipeline.threads import Worker
 from sagelink.server.evidence_view import decode_view
+from sagelink.stages.confidence_gate import policy_names
 from sagelink.stages.evidence_encoder import canvas_of
 from sagelink.transport.mqtt.address import message_auth, open_broker
 from sagelink.transport.mqtt.console import MqttConsoleLink
@@ -84,7 +86,8 @@ async def _console(
     async with AsyncExitStack() as stack:
         stack.callback(decoder.close)
         link = await stack.enter_async_context(MqttConsoleLink(broker, Topics(config.mqtt.prefix), fleet, auth))
-        view = ConsoleView(broker.url, fleet, metrics.registry, lambda: link.trouble, decoder.decode)
+        changes = ChangeDesk(link.change, link.change_refusal, policy_names())
+        view = ConsoleView(broker.url, fleet, metrics.registry, lambda: link.trouble, changes, decoder.decode)
         host, port = await stack.enter_async_context(serve_http(console_app(view, tokens), *where))
         await stack.enter_async_context(background(_sweep(fleet)))
         on_signals(stopped.set)

@@ -15,6 +15,7 @@ from sagelink.pipeline.threads import InThread
 from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Frame, Metered, Scored, Selected, Sent, Verdict
 from sagelink.stages.budget_meter import Claim, Meter
 from sagelink.stages.capture import MergedCaptures
+from sagelink.stages.confidence_gate import EndRequest
 from sagelink.stages.encode import Encode
 from sagelink.stages.rate_control import ValueGate
 from sagelink.stages.reference_tracker import ReferenceTracker
@@ -172,6 +173,7 @@ def _offload(parts: EdgeParts, uplink: Uplink, references: References, score: Sc
         ),
         *scripted,
         Ship(uplink, accounts, script.charge_clock if script else parts.clock, wait_for_place=not parts.live),
+        EndRequest(parts.gate),
         RegisterPending(trackers, decided),
     ]
     return Chain(stages, exits=(EdgeOnly,))

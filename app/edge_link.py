@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
+from sagelink.app.operator_commands import CommandTarget
 from sagelink.app.reply_deadline import REPLAY_DEADLINE_S
 from sagelink.pipeline.clock import BudgetClock, MonotonicClock
 from sagelink.pipeline.config import Config
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from sagelink.app.heads_of_run import HeadsOfRun
     from sagelink.models.head import Head
     from sagelink.models.pair import Pair
-    from sagelink.transport.head_commands import Action
     from sagelink.transport.link import CameraInfo, EdgeLink
+    from sagelink.transport.operator_commands import Action
 
 _OWN_HEADS_BYTES = 1_000_000_000  # of the heads of a run whose server is in the same process
 
@@ -125,7 +126,7 @@ def _mqtt_link(
         auth=message_auth(config.mqtt),
         heads=offers,
         window_bits=window_bits,
-        on_head=offers.carry_out if charge_overhead else None,
+        on_command=CommandTarget(control, offers.carry_out).carry_out if charge_overhead else None,
     )
 
 

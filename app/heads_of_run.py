@@ -17,7 +17,7 @@ from sagelink.models.loading import Model
 from sagelink.models.pair import Pair
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import Frame
-from sagelink.transport.head_commands import Action
+from sagelink.transport.operator_commands import Action
 
 log = logging.getLogger(__name__)
 

@@ -39,6 +39,7 @@ class Drop(StrEnum):
     REFUSED = "refused"  # the server could not use the evidence
     SUPERSEDED = "superseded"  # a newer frame replaced this one before scoring: the edge is too slow
     ERROR = "error"  # a stage raised an error on this frame
+    PAUSED = "paused"  # an operator paused the camera
     STOPPED = "stopped"  # the run ended while the frame was in the graph
 
 
@@ -219,6 +220,7 @@ class Metered:
     asked_s: float = 0.0  # budget clock
     provisional: ProvisionalAnswer | None = None  # None: scenes are not tracked
     max_bytes: int | None = None  # largest message with enough expected gain; None: limited by the allowance only
+    requested: bool = False  # an operator wants to see this camera now
 
     @property
     def frame(self) -> Frame:

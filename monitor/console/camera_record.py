@@ -11,6 +11,7 @@ from typing import Any
 
 from sagelink.monitor.console.camera_digest import CameraDigest
 from sagelink.monitor.console.events_seen import CameraEventLog, shown
+from sagelink.pipeline.quantities import format_rate
 from sagelink.pipeline.types import Reply
 from sagelink.transport.link import CameraInfo, Message
 from sagelink.transport.wire import EvidenceClaim
@@ -69,6 +70,7 @@ class CameraRecord:
     version: int = 0
     digest: CameraDigest | None = None
     digest_s: float = -math.inf
+    settings: Mapping[str, Any] | None = None  # that hold at the camera, as it said last
     events: CameraEventLog = field(default_factory=CameraEventLog)
     messages: deque[Message] = field(default_factory=lambda: deque(maxlen=_MAX_MESSAGES))
     message_wall_s: float = 0.0
@@ -172,6 +174,11 @@ class CameraRecord:
 
     def _patience_s(self) -> float:
         return max(_NO_REPLY_S, 3 * self.info.deadline_s if self.info else 0.0)
+
+    def take_digest(self, digest: CameraDigest, now_s: float) -> None:
+        self.digest, self.digest_s = digest, now_s
+        budget = {"rate_bps": digest.rate_bps, "window_s": digest.window_s, "uplink": format_rate(digest.rate_bps)}
+        self.settings = budget | dict(digest.settings)
 
     def current_digest(self, now_s: float) -> CameraDigest | None:
         return self.digest if now_s - self.digest_s < _DIGEST_S else None

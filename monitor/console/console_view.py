@@ -9,6 +9,7 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry
 
 from sagelink.monitor.console.camera_record import CameraRecord
+from sagelink.monitor.console.change_desk import ChangeDesk
 from sagelink.monitor.console.fleet import Fleet
 
 
@@ -35,4 +36,5 @@ class ConsoleView:
     fleet: Fleet
     registry: CollectorRegistry
     trouble: Callable[[], str | None]  # why nothing is observed now
+    changes: ChangeDesk
     decode: Callable[[CameraRecord], Awaitable[Picture]]  # the newest evidence; raises ValueError with the reason

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from sagelink.monitor.console.camera_digest import read_digest
+from sagelink.monitor.console.camera_digest import read_digest, read_settings
 from sagelink.monitor.console.camera_record import CameraRecord, SeenAnswer
 from sagelink.monitor.console.events_seen import SeenEvent, shown
 from sagelink.transport.link import CameraInfo, Message, node_of
@@ -82,6 +82,7 @@ class Fleet:
             return
         if not record.is_online:
             record.since_s = now_s
+            record.settings = None  # of an earlier run, perhaps
         record.is_online, record.info, record.reason = True, info, None
         self._note_offline(camera, False)
         self._changed(record)
@@ -157,8 +158,14 @@ class Fleet:
             return
         self.messages += 1
         known.charge(wire_bits, now_s, self.wall_of(now_s))
-        known.digest, known.digest_s = read_digest(record), now_s
+        known.take_digest(read_digest(record), now_s)
         self._changed(known)
+
+    def settings(self, camera: str, values: Mapping[str, Any]) -> None:
+        known = self.records.get(camera)
+        if known is not None:
+            known.settings = read_settings(values)
+            self._changed(known)
 
     def ignored(self, node: str, reason: str) -> None:
         self._count_ignored(reason)

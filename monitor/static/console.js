@@ -39,7 +39,7 @@ function take(message) {
     element("about").textContent = message.title;
     element("role").hidden = message.role !== "view";
     element("role").textContent = "view only";
-    camera.role = message.role;
+    camera.changes.offer(message);
   } else {
     trouble = message.trouble;
     element("notice").hidden = !trouble;

@@ -16,7 +16,6 @@ import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from sagelink.transport.head_commands import Action, CommandOutcome, CommandReceiver, decode_command, encode_outcome
 from sagelink.transport.head_messages import HeadPart, decode_status, encode_part, is_status
 from sagelink.transport.head_sender import HeadOffers, with_heads
 from sagelink.transport.link import CameraInfo, Undelivered
@@ -34,6 +33,7 @@ from sagelink.transport.mqtt.wire_cost import (
     publish_bytes,
     varint_bytes,
 )
+from sagelink.transport.operator_commands import Action, CommandOutcome, CommandReceiver, decode_command, encode_outcome
 from sagelink.transport.remote_edge import RemoteEdgeLink
 from sagelink.transport.wire import MAX_MESSAGE_BYTES, MalformedMessage, claimed_seq
 from sagelink.transport.wire_cost import ChargeOverhead
@@ -63,11 +63,11 @@ class MqttEdgeLink(RemoteEdgeLink):
         auth: MessageAuth | None = None,
         heads: HeadOffers | None = None,
         window_bits: Callable[[], int | None] = lambda: None,
-        on_head: Callable[[str, Action, bytes], str] | None = None,
+        on_command: Callable[[str, Action, bytes], str] | None = None,
     ) -> None:
         """`in_flight`: messages that the broker may not have acknowledged yet. `charge_overhead`, `must_connect`,
         `heads`, `window_bits`: see RemoteEdgeLink. `on_budget` receives the payloads published to the node's budget
-        topic. `auth` seals messages and opens replies. `on_head` carries out an operator's command about the head of a
+        topic. `auth` seals messages and opens replies. `on_command` carries out an operator's command to a
         camera: see CommandReceiver; without `auth`, there are none."""
         super().__init__(charge_overhead, must_connect, heads, window_bits)
         self._broker_url = broker.url
@@ -91,8 +91,8 @@ class MqttEdgeLink(RemoteEdgeLink):
             before_connecting=lambda: self._overhead.charge_connection(self._cost_model.connect_bits()),
         )
         self._commands: dict[str, CommandReceiver] = {}  # by camera
-        if on_head is not None and auth is not None:
-            self._commands = {camera: CommandReceiver(partial(on_head, camera)) for camera in self._cameras}
+        if on_command is not None and auth is not None:
+            self._commands = {camera: CommandReceiver(partial(on_command, camera)) for camera in self._cameras}
         self._client: BrokerClient | None = None
         self._publishing: asyncio.TaskGroup | None = None
         self._unacknowledged = 0
@@ -188,7 +188,7 @@ class MqttEdgeLink(RemoteEdgeLink):
         if self._on_budget is not None:
             await client.subscribe(self._topics.budget(self._node), qos=1)
         if self._commands:
-            await client.subscribe(self._topics.head_set(f"{self._node}/+"), qos=1)
+            await client.subscribe(self._topics.command(f"{self._node}/+"), qos=1)
         self._heads.forget()
         self._heads.announced(self._cameras)
         await self._announcer.announce(client)
@@ -227,7 +227,7 @@ class MqttEdgeLink(RemoteEdgeLink):
         if topic == self._topics.budget(self._node):
             if self._on_budget is not None:
                 self._on_budget(payload)
-        elif (address := self._topics.camera_of_head_set(topic)) is not None:
+        elif (address := self._topics.camera_of_command(topic)) is not None:
             self._take_command(address, payload)
         elif topic.endswith("/state"):
             self._announcer.observe(topic, payload)
@@ -254,7 +254,7 @@ class MqttEdgeLink(RemoteEdgeLink):
         except MalformedMessage as error:
             if str(error) not in self._logged_commands:
                 self._logged_commands.add(str(error))
-                log.warning("event=head_command_ignored camera=%s reason=%r", address, str(error))
+                log.warning("event=command_ignored camera=%s reason=%r", address, str(error))
             return
         if outcome is not None:
             self._publishing.create_task(self._publish_outcome(address, outcome))
@@ -264,7 +264,7 @@ class MqttEdgeLink(RemoteEdgeLink):
         assert self._auth is not None
         payload, topic = (
             self._auth.seal(encode_outcome(outcome), address, self._session),
-            self._topics.head_outcome(address),
+            self._topics.outcome(address),
         )
         bits = self._cost_model.publish_bits(len(topic.encode()), len(payload), 1 if self._connection.v5 else 0)
         while not self._overhead.try_charge(bits):  # noqa: ASYNC110
