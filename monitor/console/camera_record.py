@@ -66,6 +66,7 @@ class CameraRecord:
     refused: int = 0
     late: int = 0
     total_bits: int = 0
+    last_bits: int = 0  # of the last message
     month_bits: int = 0
     version: int = 0
     digest: CameraDigest | None = None
@@ -82,11 +83,16 @@ class CameraRecord:
     _rate_s: float = -math.inf
     _month: int = 0
 
+    def restore_month(self, month: int, bits: int) -> None:
+        """Bits of this month that an earlier console observed."""
+        self._month, self.month_bits = month, bits
+
     def charge(self, bits: int, now_s: float, wall_s: float) -> None:
         """Counts uplink bits."""
         self._rate_bps = self.rate_bps(now_s) + bits / _RATE_S
         self._rate_s = self.seen_s = now_s
         self.total_bits += bits
+        self.last_bits = bits
         minute = int(wall_s // 60)
         if self.minutes and self.minutes[-1][0] == minute:
             minute, before = self.minutes.pop()

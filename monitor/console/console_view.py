@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from sagelink.monitor.console.camera_record import CameraRecord
 from sagelink.monitor.console.change_desk import ChangeDesk
 from sagelink.monitor.console.fleet import Fleet
+from sagelink.monitor.console.search_routes import StoreView
 
 
 class Picture(Protocol):
@@ -37,4 +38,5 @@ class ConsoleView:
     registry: CollectorRegistry
     trouble: Callable[[], str | None]  # why nothing is observed now
     changes: ChangeDesk
+    store: StoreView | None  # None: nothing is stored
     decode: Callable[[CameraRecord], Awaitable[Picture]]  # the newest evidence; raises ValueError with the reason

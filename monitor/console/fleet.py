@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from sagelink.monitor.console.camera_digest import read_digest, read_settings
@@ -41,6 +42,14 @@ class FleetListener(Protocol):
     def event(self, record: CameraRecord, event: SeenEvent) -> None: ...
 
 
+@dataclass(slots=True)
+class PastCameras:
+    """What an earlier console observed, by camera."""
+
+    months: dict[str, tuple[int, int]] = field(default_factory=dict)  # month and its bits
+    events: dict[str, list[SeenEvent]] = field(default_factory=dict)  # oldest first
+
+
 class Fleet:
     """`records` maps the address `node/camera` to what is known of it."""
 
@@ -68,9 +77,14 @@ class Fleet:
         self._node_bytes: Counter[str] = Counter()
         self._offline: dict[str, dict[str, None]] = {}  # addresses of cameras that are offline, by node, oldest first
         self._listeners: list[FleetListener] = []
+        self._past = PastCameras()
 
     def listen(self, listener: FleetListener) -> None:
         self._listeners.append(listener)
+
+    def restore(self, past: PastCameras) -> None:
+        """What earlier consoles observed of cameras, for those that come."""
+        self._past = past
 
     def wall_of(self, at_s: float) -> float:
         """The time of day of a time of the monotonic clock."""
@@ -190,6 +204,10 @@ class Fleet:
             return None
         record = self.records[camera] = CameraRecord(camera)
         self._node_cameras[node] += 1
+        if camera in self._past.months:
+            record.restore_month(*self._past.months.pop(camera))
+        for event in self._past.events.pop(camera, ()):
+            record.events.restore(event)
         return record
 
     def _forget_offline(self, node: str | None) -> bool:

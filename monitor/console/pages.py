@@ -102,7 +102,8 @@ class ConsolePages:
         return {"totals": shown.totals, "matching": len(shown.rows), "first": first, "rows": rows}
 
     def _changing(self) -> dict[str, Any]:
-        return {"policies": self._view.changes.policies, "refusal": self._view.changes.refusal}
+        desk = self._view.changes
+        return {"policies": desk.policies, "refusal": desk.refusal, "store": self._view.store is not None}
 
     def _sort(self, query: FleetQuery, now_s: float) -> FleetView:
         """The rows of a query, sorted once for all pages that show it."""

@@ -9,7 +9,7 @@ from typing import Any
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp
 
 from sagelink.monitor.console.camera_record import CameraRecord
@@ -17,6 +17,7 @@ from sagelink.monitor.console.camera_view import camera_view
 from sagelink.monitor.console.console_view import ConsoleView
 from sagelink.monitor.console.fleet_rows import FleetQuery, fleet_view, row, rows_between
 from sagelink.monitor.console.pages import ConsolePage, ConsolePages
+from sagelink.monitor.console.search_routes import search_routes
 from sagelink.monitor.guarded_page import STATIC, WRONG_TOKEN_S, JsonResponse, guarded_app, request_body
 from sagelink.net.access_guard import Tokens, sender
 from sagelink.net.http import static_files
@@ -35,7 +36,7 @@ def console_app(view: ConsoleView, tokens: Tokens, wrong_token_s: float = WRONG_
     async def stream(socket: Any) -> None:
         await pages.serve(ConsolePage(socket, socket.scope["role"]))
 
-    routes = [
+    routes: list[BaseRoute] = [
         Route("/api/cameras", api.cameras),
         Route("/api/cameras/{node}/{name}", api.camera),
         Route("/api/cameras/{node}/{name}/evidence", api.evidence),
@@ -47,6 +48,8 @@ def console_app(view: ConsoleView, tokens: Tokens, wrong_token_s: float = WRONG_
         Route("/readyz", api.ready),
         WebSocketRoute("/ws", stream),
     ]
+    if view.store is not None:
+        routes += search_routes(view.store)
     return guarded_app(routes, files, files["console.html"], tokens, wrong_token_s)
 
 

@@ -89,4 +89,4 @@ def changes(camera: Camera) -> ChangeDesk:
 
 @pytest.fixture
 def view(fleet: Fleet, metrics: ConsoleMetrics, changes: ChangeDesk) -> ConsoleView:
-    return ConsoleView("mqtt://broker:1883", fleet, metrics.registry, lambda: None, changes, decode)
+    return ConsoleView("mqtt://broker:1883", fleet, metrics.registry, lambda: None, changes, None, decode)
