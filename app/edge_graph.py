@@ -169,7 +169,7 @@ def _offload(parts: EdgeParts, uplink: Uplink, references: References, score: Sc
             references,
             _zoom_crop(parts, score),
             parts.link.max_message_bytes,
-            config.ship.edge_answer,
+            config.ship.edge_answer or (parts.live and config.sends_digest),
         ),
         *scripted,
         Ship(uplink, accounts, script.charge_clock if script else parts.clock, wait_for_place=not parts.live),

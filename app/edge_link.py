@@ -36,9 +36,11 @@ async def edge_link(
     control: Control,
     clock: BudgetClock,
     on_recovered: Callable[[str], None],
+    digest: Callable[[str], bytes],
 ) -> AsyncIterator[EdgeLink]:
     """A link that is open while the body runs.
 
+    `digest`: the message for a console about a camera, where the configuration asks for it.
     `on_recovered`: called with the kind of each loss that the link recovered. Raises UsageError; SagelinkError when a
     replay finds no server.
     """
@@ -67,7 +69,7 @@ async def edge_link(
     if is_webrtc(config.ship.server):
         link = _webrtc_link(config, cameras, camera_info, charge_overhead, window_bits, offers, on_recovered)
     else:
-        link = _mqtt_link(config, cameras, camera_info, charge_overhead, window_bits, offers, control)
+        link = _mqtt_link(config, cameras, camera_info, charge_overhead, window_bits, offers, control, digest)
     async with link:
         yield link
 
@@ -107,6 +109,7 @@ def _mqtt_link(
     window_bits: Callable[[], int | None],
     offers: OfferedHeads,
     control: Control,
+    digest: Callable[[str], bytes],
 ) -> EdgeLink:
     from sagelink.transport.mqtt.address import message_auth, open_broker
     from sagelink.transport.mqtt.edge import MqttEdgeLink
@@ -126,6 +129,7 @@ def _mqtt_link(
         auth=message_auth(config.mqtt),
         heads=offers,
         window_bits=window_bits,
+        digest=digest if charge_overhead and config.sends_digest else None,
         on_command=CommandTarget(control, offers.carry_out).carry_out if charge_overhead else None,
     )
 

@@ -10,7 +10,7 @@ from collections import OrderedDict
 
 from sagelink.monitor.console.camera_record import CameraRecord, SeenAnswer, month_of
 from sagelink.monitor.console.change_desk import KeptChange
-from sagelink.monitor.console.console_store import ConsoleStore, StoreBatch, AnswerToStore, FrameToStore
+from sagelink.monitor.console.console_store import AnswerToStore, ConsoleStore, FrameToStore, StoreBatch
 from sagelink.monitor.console.events_seen import SeenEvent
 from sagelink.pipeline.errors import SagelinkError
 from sagelink.pipeline.threads import Worker

@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 _AUDIT_EVERY_S = 0.25  # between two readings of the kernel's counters
 _RETRY_S = 0.02  # between two attempts to charge an answer to the operator
+_DIGEST_EVERY_S = 60.0
 _EXPIRY_PROPERTY_BYTES = 6  # length of the properties, and the message expiry interval
 
 
@@ -64,11 +65,14 @@ class MqttEdgeLink(RemoteEdgeLink):
         heads: HeadOffers | None = None,
         window_bits: Callable[[], int | None] = lambda: None,
         on_command: Callable[[str, Action, bytes], str] | None = None,
+        digest: Callable[[str], bytes] | None = None,
+        digest_every_s: float = _DIGEST_EVERY_S,
     ) -> None:
         """`in_flight`: messages that the broker may not have acknowledged yet. `charge_overhead`, `must_connect`,
         `heads`, `window_bits`: see RemoteEdgeLink. `on_budget` receives the payloads published to the node's budget
         topic. `auth` seals messages and opens replies. `on_command` carries out an operator's command to a
-        camera: see CommandReceiver; without `auth`, there are none."""
+        camera: see CommandReceiver; without `auth`, there are none. `digest` returns the message for a console about a
+        camera, which is sent each `digest_every_s` seconds, and when the connection begins."""
         super().__init__(charge_overhead, must_connect, heads, window_bits)
         self._broker_url = broker.url
         self._topics = topics
@@ -93,6 +97,8 @@ class MqttEdgeLink(RemoteEdgeLink):
         self._commands: dict[str, CommandReceiver] = {}  # by camera
         if on_command is not None and auth is not None:
             self._commands = {camera: CommandReceiver(partial(on_command, camera)) for camera in self._cameras}
+        self._digest = digest
+        self._digest_every_s = digest_every_s
         self._client: BrokerClient | None = None
         self._publishing: asyncio.TaskGroup | None = None
         self._unacknowledged = 0
@@ -201,6 +207,8 @@ class MqttEdgeLink(RemoteEdgeLink):
                 if connection is not None:
                     group.create_task(self._audit_wire_cost(connection))
                 group.create_task(self._announcer.repair(client))
+                if self._digest is not None:
+                    group.create_task(self._publish_digests(client, self._digest))
                 await client.until_disconnected()
         except asyncio.CancelledError:
             with contextlib.suppress(aiomqtt.MqttError):
@@ -266,10 +274,23 @@ class MqttEdgeLink(RemoteEdgeLink):
             self._auth.seal(encode_outcome(outcome), address, self._session),
             self._topics.outcome(address),
         )
+        await self._charge_publish(topic, payload)
+        await self._client.publish_confirmed(topic, payload)
+
+    async def _charge_publish(self, topic: str, payload: bytes) -> None:
+        """Charges a message of this side's own, as soon as the window has room."""
         bits = self._cost_model.publish_bits(len(topic.encode()), len(payload), 1 if self._connection.v5 else 0)
         while not self._overhead.try_charge(bits):  # noqa: ASYNC110
             await asyncio.sleep(_RETRY_S)
-        await self._client.publish_confirmed(topic, payload)
+
+    async def _publish_digests(self, client: BrokerClient, digest: Callable[[str], bytes]) -> None:
+        """Publishes a digest of each camera from time to time, as soon as the budget pays for it."""
+        while True:
+            for camera in self._cameras:
+                topic, payload = self._topics.digest(f"{self._node}/{camera}"), digest(camera)
+                await self._charge_publish(topic, payload)
+                await client.publish(topic, payload, qos=0)
+            await asyncio.sleep(self._digest_every_s)
 
     def _take_status(self, data: bytes) -> None:
         with contextlib.suppress(MalformedMessage):

@@ -18,11 +18,11 @@ from starlette.testclient import TestClient
 from sagelink.monitor.console.change_desk import KeptChange
 from sagelink.monitor.console.console_store import (
     FILE,
+    AnswerToStore,
     ConsoleStore,
     FrameSearch,
-    StoreBatch,
-    AnswerToStore,
     FrameToStore,
+    StoreBatch,
     csv_lines,
 )
 from sagelink.monitor.console.fleet import PastCameras
