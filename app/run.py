@@ -298,12 +298,11 @@ class Run:
 
         if self._script is not None:
             return self._script.link
-        cameras = [*self.accounts]
         return edge_link(
             self.config,
             self.models,
             self.heads,
-            cameras,
+            [*self.accounts],
             self._overhead,
             self.control,
             clock,

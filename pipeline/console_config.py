@@ -23,9 +23,9 @@ class ConsoleConfig(BaseModel):
     )
     digest: bool | None = Field(
         None,
-        description="Edge: over MQTT, messages of a live run also hold the edge's own answer (4 bytes), and once a minute "
-        "each camera sends its counts, budget and settings (about 300 bytes on the wire), charged to the budget; empty: "
-        "true for a budget of at least 8 kbit/s",
+        description="Edge: over MQTT, messages of a live run also hold the edge's own answer (4 bytes), and once a "
+        "minute each camera sends its counts, budget and settings (about 400 bytes on the wire). Both are charged; "
+        "empty: true for a budget of at least 8 kbit/s",
     )
     store: Path | None = Field(
         None, description="Folder for evidence, answers, events and changes, to search them; empty: nothing is stored"

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.app.runs import answered, finish, live_run, serve, wait_for_lines
+from tests.app.runs import answered, live_run, read, serve, wait_for_lines
 from tests.brokers import Mosquitto, free_port
 from tests.processes import Sagelink
 
@@ -87,7 +87,8 @@ def test_it_shows_a_run_and_changes_it(mosquitto: Mosquitto, tmp_path: Path) -> 
         changes = console.get("/api/changes")["changes"]
         assert [change["outcome"] == "done" for change in changes] == [True, True, False, True]
         run.interrupt()
-        lines, _ = finish(run, tmp_path / "out")
+        assert run.ended() == 0
+        lines, _ = read(tmp_path / "out")
         ended = console.camera_when("north/camera", lambda camera: camera["state"] == "offline")
         assert ended["reason"] == "the run ended"
         assert {line["budget_bits"] for line in lines} == {64_000, 24_000}

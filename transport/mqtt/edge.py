@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 _AUDIT_EVERY_S = 0.25  # between two readings of the kernel's counters
 _RETRY_S = 0.02  # between two attempts to charge an answer to the operator
 _DIGEST_EVERY_S = 60.0
+_FIRST_DIGEST_S = 5.0
 _EXPIRY_PROPERTY_BYTES = 6  # length of the properties, and the message expiry interval
 
 
@@ -72,7 +73,7 @@ class MqttEdgeLink(RemoteEdgeLink):
         `heads`, `window_bits`: see RemoteEdgeLink. `on_budget` receives the payloads published to the node's budget
         topic. `auth` seals messages and opens replies. `on_command` carries out an operator's command to a
         camera: see CommandReceiver; without `auth`, there are none. `digest` returns the message for a console about a
-        camera, which is sent each `digest_every_s` seconds, and when the connection begins."""
+        camera, which is sent each `digest_every_s` seconds, first a few after the connection begins."""
         super().__init__(charge_overhead, must_connect, heads, window_bits)
         self._broker_url = broker.url
         self._topics = topics
@@ -285,12 +286,14 @@ class MqttEdgeLink(RemoteEdgeLink):
 
     async def _publish_digests(self, client: BrokerClient, digest: Callable[[str], bytes]) -> None:
         """Publishes a digest of each camera from time to time, as soon as the budget pays for it."""
+        pause_s = min(_FIRST_DIGEST_S, self._digest_every_s)
         while True:
+            await asyncio.sleep(pause_s)
             for camera in self._cameras:
                 topic, payload = self._topics.digest(f"{self._node}/{camera}"), digest(camera)
                 await self._charge_publish(topic, payload)
                 await client.publish(topic, payload, qos=0)
-            await asyncio.sleep(self._digest_every_s)
+            pause_s = self._digest_every_s
 
     def _take_status(self, data: bytes) -> None:
         with contextlib.suppress(MalformedMessage):
