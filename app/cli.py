@@ -281,13 +281,16 @@ def console(
     http: Annotated[
         Optional[str], typer.Option(metavar="HOST:PORT", help="Address of the page (default: 127.0.0.1:8700).")
     ] = None,
+    store: Annotated[
+        Optional[str], typer.Option(metavar="DIR", help="Folder for evidence, answers and events, to search them.")
+    ] = None,
     models: PairOption = None,
     assignments: SetOption = None,
 ) -> None:
     """Show all cameras of a broker on a web page, until Ctrl-C.
 
     It costs no uplink bit: it shows what travels between cameras and servers anyway."""
-    settings = load_settings(config, {"console.http": http, "models": models}, assignments)
+    settings = load_settings(config, {"console.http": http, "console.store": store, "models": models}, assignments)
     url = broker or settings.serve.listen
     if not url:
         raise UsageError("no broker given; accepted: mqtt://host:port, or serve.listen in the configuration")

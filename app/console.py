@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
@@ -15,9 +17,14 @@ from prometheus_client import CollectorRegistry
 from sagelink.models.class_names import KnownClasses
 from sagelink.models.loading import outline
 from sagelink.monitor.console.camera_record import CameraRecord
+from sagelink.monitor.console.change_desk import ChangeDesk, KeptChange
+from sagelink.monitor.console.console_store import ConsoleStore
 from sagelink.monitor.console.console_view import ConsoleView, Picture
-from sagelink.monitor.console.fleet import Fleet
+from sagelink.monitor.console.events_seen import SeenEvent
+from sagelink.monitor.console.fleet import Fleet, PastCameras
 from sagelink.monitor.console.routes import console_app
+from sagelink.monitor.console.search_routes import StoreView
+from sagelink.monitor.console.store_writer import StoreWriter
 from sagelink.monitor.dashboard import page_url
 from sagelink.monitor.metrics import ConsoleMetrics
 from sagelink.net.access_guard import Tokens, require_secret
@@ -29,6 +36,7 @@ from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.tasks import abandon_threads_at_exit, background, on_signals, run_loop
 from sagelink.pipeline.threads import Worker
 from sagelink.server.evidence_view import decode_view
+from sagelink.stages.confidence_gate import policy_names
 from sagelink.stages.evidence_encoder import canvas_of
 from sagelink.transport.mqtt.address import message_auth, open_broker
 from sagelink.transport.mqtt.console import MqttConsoleLink
@@ -41,6 +49,9 @@ log = logging.getLogger(__name__)
 
 _VIEW, _CONTROL = "SAGELINK_CONSOLE_VIEW_TOKEN", "SAGELINK_CONSOLE_CONTROL_TOKEN"
 _SWEEP_S = 1.0
+_RECENT_S = 86_400.0  # events of this time are shown again after a start
+_KEPT_CHANGES = 500
+_REFERENCES = 4  # messages that a stored picture may build on, with its own
 _COOKIE = "sagelink-console"
 
 
@@ -83,13 +94,58 @@ async def _console(
     stopped = asyncio.Event()
     async with AsyncExitStack() as stack:
         stack.callback(decoder.close)
+        kept = None if config.console.store is None else await stack.enter_async_context(_store(config, fleet, decoder))
         link = await stack.enter_async_context(MqttConsoleLink(broker, Topics(config.mqtt.prefix), fleet, auth))
-        view = ConsoleView(broker.url, fleet, metrics.registry, lambda: link.trouble, decoder.decode)
+        changes = ChangeDesk(link.change, link.change_refusal, policy_names())
+        if kept is not None:
+            changes.restore(kept.changes)
+            changes.listen(kept.writer.change)
+
+        def trouble() -> str | None:
+            return link.trouble or (kept.writer.trouble if kept else None)
+
+        stored = kept.view if kept else None
+        view = ConsoleView(broker.url, fleet, metrics.registry, trouble, changes, stored, decoder.decode)
         host, port = await stack.enter_async_context(serve_http(console_app(view, tokens), *where))
         await stack.enter_async_context(background(_sweep(fleet)))
         on_signals(stopped.set)
         tell(f"console of {broker.url} on {page_url(host, port)}")
         await stopped.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class _KeptData:
+    view: StoreView
+    writer: StoreWriter
+    changes: list[KeptChange]
+
+
+@contextlib.asynccontextmanager
+async def _store(config: Config, fleet: Fleet, decoder: EvidenceDecoder) -> AsyncIterator[_KeptData]:
+    """Opens the store, and writes what the fleet observes while the body runs."""
+    own, worker = config.console, Worker("console-store")
+    assert own.store is not None
+    store = await worker.call(ConsoleStore, own.store)
+    try:
+        events: dict[str, list[SeenEvent]] = {}
+        for camera, event in await worker.call(store.recent_events, time.time() - _RECENT_S):
+            events.setdefault(camera, []).append(event)
+        fleet.restore(PastCameras(await worker.call(store.months), events))
+        writer = StoreWriter(store, worker, own.size, own.keep)
+        fleet.listen(writer)
+
+        async def picture(number: int) -> bytes:
+            found = await worker.call(store.messages, number, _REFERENCES)
+            if found is None:
+                raise ValueError("this frame is not stored")
+            return await decoder.stored(*found)
+
+        view = StoreView(store, worker, picture)
+        async with background(writer.run()):
+            yield _KeptData(view, writer, await worker.call(store.changes, _KEPT_CHANGES))
+        await writer.flush()
+    finally:
+        worker.close(last=store.close)
 
 
 async def _sweep(fleet: Fleet) -> None:
@@ -114,17 +170,21 @@ class EvidenceDecoder:
         messages, info = [message.data for message in record.messages], record.info
         return await self._worker.call(self._decode, messages, info.side, info.patch_size)
 
+    async def stored(self, messages: list[bytes], side: int, patch_size: int) -> bytes:
+        """PNG of the last of the messages, grey where nothing was sent. Raises ValueError."""
+        return (await self._worker.call(self._decode, messages, side, patch_size, transparent=False)).png
+
     def close(self) -> None:
         self._worker.close()
 
-    def _decode(self, messages: list[bytes], side: int, patch_size: int) -> Picture:
+    def _decode(self, messages: list[bytes], side: int, patch_size: int, transparent: bool = True) -> Picture:
         if not self._looked:
             self._looked, self._embedding = True, self._server_embedding()
         embedding = self._embedding
         if embedding is not None and len(embedding.matrix) != 3 * patch_size**2:
             embedding = None
         try:
-            return decode_view(messages, side, patch_size, embedding)
+            return decode_view(messages, side, patch_size, embedding, transparent)
         except ValueError as error:
             raise ValueError(f"this evidence cannot be shown: {error}") from None
 

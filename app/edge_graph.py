@@ -16,6 +16,7 @@ from sagelink.pipeline.threads import InThread
 from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Frame, Metered, Scored, Selected, Sent, Verdict
 from sagelink.stages.budget_meter import Claim, Meter
 from sagelink.stages.capture import MergedCaptures
+from sagelink.stages.confidence_gate import EndRequest
 from sagelink.stages.encode import Encode
 from sagelink.stages.events.capture import EventCapture
 from sagelink.stages.events.private_gate import PrivateGate
@@ -197,10 +198,11 @@ def _offload(parts: EdgeParts, uplink: Uplink, references: References, score: Sc
             references,
             _zoom_crop(parts, score),
             parts.link.max_message_bytes,
-            config.ship.edge_answer,
+            config.ship.edge_answer or (parts.live and config.sends_digest),
         ),
         *scripted,
         Ship(uplink, accounts, script.charge_clock if script else parts.clock, not parts.live, parts.reserve),
+        EndRequest(parts.gate),
         RegisterPending(trackers, decided),
     ]
     return Chain(stages, exits=(EdgeOnly,))

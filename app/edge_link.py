@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from sagelink.app.operator_commands import CommandTarget
 from sagelink.app.reply_deadline import REPLAY_DEADLINE_S
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.tasks import abandon_threads_at_exit, background
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from sagelink.app.heads_of_run import HeadsOfRun
     from sagelink.models.head import Head
     from sagelink.models.pair import Pair
-    from sagelink.transport.head_commands import Action
     from sagelink.transport.link import CameraInfo, EdgeLink
+    from sagelink.transport.operator_commands import Action
 
 _OWN_HEADS_BYTES = 1_000_000_000  # of the heads of a run whose server is in the same process
 
@@ -34,11 +35,13 @@ async def edge_link(
     wire_ledger: WireLedger | None,
     control: Control,
     on_recovered: Callable[[str], None],
+    digest: Callable[[str], bytes],
 ) -> AsyncIterator[EdgeLink]:
     """A link that is open while the body runs.
 
-    `wire_ledger`: None for a replay. `on_recovered`: called with the kind of each loss that the link recovered. Raises
-    UsageError; SagelinkError when a replay finds no server.
+    `wire_ledger`: None for a replay. `on_recovered`: called with the kind of each loss that the link recovered.
+    `digest`: the message for a console about a camera, where the configuration asks for it. Raises UsageError;
+    SagelinkError when a replay finds no server.
     """
     if not config.ship.server:
         async with _in_process(config, models, heads) as local_link:
@@ -56,7 +59,7 @@ async def edge_link(
     if is_webrtc(config.ship.server):
         link = _webrtc_link(config, cameras, camera_info, wire_ledger, offers, on_recovered)
     else:
-        link = _mqtt_link(config, cameras, camera_info, wire_ledger, offers, control)
+        link = _mqtt_link(config, cameras, camera_info, wire_ledger, offers, control, digest)
     async with link:
         yield link
 
@@ -95,6 +98,7 @@ def _mqtt_link(
     wire_ledger: WireLedger | None,
     offers: OfferedHeads,
     control: Control,
+    digest: Callable[[str], bytes],
 ) -> EdgeLink:
     from sagelink.transport.mqtt.address import message_auth, open_broker
     from sagelink.transport.mqtt.edge import MqttEdgeLink
@@ -113,7 +117,8 @@ def _mqtt_link(
         on_budget=partial(control.take_budget, by=f"MQTT, broker {config.ship.server}") if wire_ledger else None,
         auth=message_auth(config.mqtt),
         heads=offers,
-        on_head=offers.carry_out if wire_ledger else None,
+        digest=digest if wire_ledger and config.sends_digest else None,
+        on_command=CommandTarget(control, offers.carry_out).carry_out if wire_ledger else None,
     )
 
 

@@ -13,7 +13,7 @@ from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.text import safe_text
 
 if TYPE_CHECKING:
-    from sagelink.transport.head_commands import Action
+    from sagelink.transport.operator_commands import Action
 
 head_app = typer.Typer(help="Send a head to a camera at another place.", no_args_is_help=True)
 
@@ -33,8 +33,8 @@ def push(
 ) -> None:
     """Send a head to a camera. Its run loads it from the next frame on, and keeps the one before it."""
     from sagelink.models.head import read_head
-    from sagelink.transport.head_commands import Action
     from sagelink.transport.head_messages import MAX_HEAD_BYTES
+    from sagelink.transport.operator_commands import Action
 
     head = read_head(file)
     content = head.file_content()
@@ -50,7 +50,7 @@ def restore(
     to: ToOption, broker: BrokerOption = None, config: ConfigOption = None, assignments: SetOption = None
 ) -> None:
     """Give a camera the head back that it had before the last push."""
-    from sagelink.transport.head_commands import Action
+    from sagelink.transport.operator_commands import Action
 
     _command(to, broker, config, assignments, Action.RESTORE)
 
@@ -58,7 +58,7 @@ def restore(
 @head_app.command()
 def show(to: ToOption, broker: BrokerOption = None, config: ConfigOption = None, assignments: SetOption = None) -> None:
     """Show which head a camera has."""
-    from sagelink.transport.head_commands import Action
+    from sagelink.transport.operator_commands import Action
 
     _command(to, broker, config, assignments, Action.SHOW)
 

@@ -18,7 +18,7 @@ from sagelink.models.pair import Pair
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import Frame, TaughtClasses
-from sagelink.transport.head_commands import Action
+from sagelink.transport.operator_commands import Action
 
 log = logging.getLogger(__name__)
 

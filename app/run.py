@@ -370,7 +370,15 @@ class Run:
             return self._script.link
         cameras = [*self.accounts]
         wire_ledger = self._wire_ledger if self.live else None  # a replay's budget knows only stream time
-        return edge_link(self.config, self.models, self.heads, cameras, wire_ledger, self.control, on_recovered)
+        return edge_link(
+            self.config, self.models, self.heads, cameras, wire_ledger, self.control, on_recovered, self._digest
+        )
+
+    def _digest(self, camera: str) -> bytes:
+        from sagelink.app.console_digest import camera_digest
+
+        health = {capture.name: capture.health() for capture in self.captures}
+        return camera_digest(self.stats, self.control, health[camera], camera)
 
     def _stop_on_signals(self, graph: Graph) -> None:
         """The first Ctrl-C, SIGTERM or SIGHUP lets the frames inside get through; the second cuts them off."""

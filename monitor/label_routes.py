@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import zipfile
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -14,6 +13,7 @@ from starlette.routing import Route
 from sagelink.monitor.label_desk import LabelDesk
 from sagelink.monitor.label_folder import FrameKey, pictures_in
 from sagelink.monitor.previews import small_jpeg
+from sagelink.monitor.zip_stream import ZipChunks
 from sagelink.pipeline.documents import DocumentError, parse_json
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.json_text import to_json
@@ -100,7 +100,7 @@ class LabelApi:
         names = [*self._desk.folder.counts()]
 
         async def chunks() -> AsyncIterator[bytes]:
-            sink = _Chunks()
+            sink = ZipChunks()
             total = 0
             with zipfile.ZipFile(sink, "w") as archive:
                 archive.writestr("README.txt", _README)
@@ -125,24 +125,6 @@ class LabelApi:
         except SagelinkError as error:
             return _json({"error": str(error)}, 500)
         return _json(self._desk.state())
-
-
-class _Chunks(io.RawIOBase):
-    """Collects what a zip file writes, until it is taken."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any, /) -> int:
-        self._parts.append(bytes(data))
-        return len(data)
-
-    def take(self) -> bytes:
-        parts, self._parts = self._parts, []
-        return b"".join(parts)
 
 
 async def _values(request: Request) -> dict[str, object]:

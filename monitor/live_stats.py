@@ -5,6 +5,7 @@ The terminal panel, the dashboard and /api/stats show it. Memory is constant. On
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import statistics
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from sagelink.pipeline.types import Drop, Verdict
-from sagelink.stages.sinks.tally import Tally
+from sagelink.stages.sinks.tally import Tally, VerdictCounts
 
 STAGES = ("capture", "score", "select", "encode", "ship", "server", "total")
 _PERCENTILE_VALUES = 512  # percentiles are over the last so many values
@@ -159,6 +160,16 @@ class LiveStats:
 
     def close(self) -> None:
         pass
+
+    def counts(self, camera: str) -> VerdictCounts:
+        """Counts of one camera so far."""
+        with self._lock:
+            return copy.deepcopy(self.tally.cameras[camera])
+
+    def percentiles(self) -> dict[str, dict[str, float] | None]:
+        """Of the time in each stage, in ms."""
+        with self._lock:
+            return {stage: values.percentiles() for stage, values in self._stages.items()}
 
     def snapshot(self, labels: tuple[str, ...], health: Mapping[str, Mapping[str, object] | None]) -> dict[str, Any]:
         """The state as plain JSON values; docs/dashboard.md lists the keys.

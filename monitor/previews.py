@@ -88,15 +88,18 @@ def evidence_png(message: bytes, canvas: Canvas) -> bytes:
     return units_png(evidence.units, content, canvas)
 
 
-def units_png(units: Units, content: Patches | Tokens, canvas: Canvas) -> bytes:
-    """Decoded units (K,) as PNG (S, S), transparent where no unit was sent."""
+def units_png(units: Units, content: Patches | Tokens, canvas: Canvas, transparent: bool = True) -> bytes:
+    """Decoded units (K,) as PNG (S, S), transparent or grey where no unit was sent."""
     patches = np.asarray(content if content.ndim == 4 else pixels_of(content.astype(np.float32), canvas))
     side, patch = canvas.side, canvas.patch_size
     picture = np.zeros((side, patch, side, patch, 4), np.uint8)
     rows, columns = np.divmod(units, side)
     picture[rows, :, columns, :, :3] = patches[..., ::-1]
     picture[rows, :, columns, :, 3] = 255
-    ok, data = cv2.imencode(".png", picture.reshape(canvas.pixels, canvas.pixels, 4))
+    whole = picture.reshape(canvas.pixels, canvas.pixels, 4)
+    if not transparent:
+        whole = np.where(whole[..., 3:] > 0, whole[..., :3], np.uint8(_GREY))
+    ok, data = cv2.imencode(".png", whole)
     assert ok, "a PNG of an uint8 picture can always be encoded"
     return data.tobytes()
 

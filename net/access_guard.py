@@ -79,8 +79,8 @@ class Tokens:
 
     def role_of_cookie(self, cookie: str) -> Role | None:
         """As `role`, for the cookie of a session."""
-        cookies = Tokens(*(token and session_cookie(token) for token in (self.control, self.view)))
-        return cookies.role(cookie)
+        control, view = (token and session_cookie(token) for token in (self.control, self.view))
+        return Tokens(control, view).role(cookie)
 
 
 class AccessGuard:

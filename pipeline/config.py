@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 
 from sagelink.pipeline.accepted import Accepts
 from sagelink.pipeline.calendar_periods import Calendar, local_timezone
-from sagelink.pipeline.console_config import ConsoleConfig
+from sagelink.pipeline.console_config import DIGEST_MIN_BPS, ConsoleConfig
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.event_config import EventsConfig
 from sagelink.pipeline.quantities import Duration, FrameSize, Rate, Size
@@ -812,6 +812,15 @@ class Config(_Section):
             raise UsageError(f"no source given; accepted: {ACCEPTED_SOURCES}")
         shared = {key: getattr(self.capture, key) for key in CameraOptions.model_fields}
         return (CameraConfig.model_construct(name="camera", source=self.capture.source, **shared),)
+
+    @property
+    def sends_digest(self) -> bool:
+        """Whether the cameras of a live run send digests for a console."""
+        if not self.ship.server or self.uses_datagrams:
+            return False
+        rate_bps = self.budget.uplink
+        affordable = rate_bps is None or rate_bps >= DIGEST_MIN_BPS
+        return affordable if self.console.digest is None else self.console.digest
 
     @property
     def uses_datagrams(self) -> bool:

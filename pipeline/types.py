@@ -40,6 +40,7 @@ class Drop(StrEnum):
     REFUSED = "refused"  # the server could not use the evidence
     SUPERSEDED = "superseded"  # a newer frame replaced this one before scoring: the edge is too slow
     ERROR = "error"  # a stage raised an error on this frame
+    PAUSED = "paused"  # an operator paused the camera
     STOPPED = "stopped"  # the run ended while the frame was in the graph
 
 
@@ -235,6 +236,7 @@ class Metered:
     provisional: ProvisionalAnswer | None = None  # None: scenes are not tracked
     max_bytes: int | None = None  # largest message with enough expected gain; None: limited by the allowance only
     bound_bits: int | None = None  # the part of the allowance that is no rate: of quotas and the ledger; None: no limit
+    requested: bool = False  # an operator wants to see this camera now
 
     @property
     def frame(self) -> Frame:

@@ -19,14 +19,16 @@ _MEMORY_BYTES = 16_000_000  # of the units of one camera while its messages are 
 class EvidenceView:
     """The picture of one message."""
 
-    png: bytes  # (S, S), transparent where nothing was sent
+    png: bytes  # (S, S), transparent or grey where nothing was sent
     seq: int
     units: list[int]
     side: int
     forgotten: bool  # it builds on units of an earlier message that is not here
 
 
-def decode_view(messages: Sequence[bytes], side: int, patch_size: int, embedding: Embedding | None) -> EvidenceView:
+def decode_view(
+    messages: Sequence[bytes], side: int, patch_size: int, embedding: Embedding | None, transparent: bool = True
+) -> EvidenceView:
     """Decodes the last of `messages`, which are of one camera, oldest first; those before it are the references of
     delta messages. Blocking. Raises MalformedMessage, also for tokens where `embedding` is None or another one."""
     canvas, memory = Canvas(side, patch_size, embedding), ReferenceStore(_MEMORY_BYTES)
@@ -34,5 +36,5 @@ def decode_view(messages: Sequence[bytes], side: int, patch_size: int, embedding
         received = receive(message, canvas, partial(memory.recall, "camera", now_s=0.0))
         if received.name:
             memory.keep("camera", received.name, received.units, received.content, 0.0)
-    png = units_png(received.units, received.content, canvas)
+    png = units_png(received.units, received.content, canvas, transparent)
     return EvidenceView(png, received.seq, [int(unit) for unit in received.units], side, received.forgotten)

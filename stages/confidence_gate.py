@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from sagelink.pipeline.config import GateConfig
 from sagelink.pipeline.errors import UsageError, suggest
-from sagelink.pipeline.types import Answer, Drop, EdgeOnly, Metered
+from sagelink.pipeline.types import Answer, Drop, EdgeOnly, Metered, Sent
 
 # From the edge answer and the threshold to whether the frame is offloaded.
 Policy = Callable[[Answer, float], bool]
@@ -58,6 +59,8 @@ class Gate:
     def __init__(self, config: GateConfig, own_bits: float | None = None) -> None:
         """`own_bits`: default threshold of `min_entropy` for taught classes. Raises UsageError (unknown policy)."""
         self._own_bits = own_bits
+        self.paused: set[str] = set()  # cameras whose frames all keep their edge answer
+        self.requested: set[str] = set()  # cameras whose next message is sent whatever the policy says
         self.change(config)
 
     def change(self, config: GateConfig) -> None:
@@ -80,6 +83,22 @@ class Gate:
         return self._policy(answer, own_bits if by_head and own_bits is not None else self.threshold)
 
     async def process(self, metered: Metered) -> Metered | EdgeOnly:
+        camera = metered.frame.camera
+        if camera in self.requested:
+            return replace(metered, requested=True)
+        if camera in self.paused:
+            return EdgeOnly(metered, Drop.PAUSED)
         taught = metered.scored.taught
         offloads = self.offloads(metered.answer, taught.gate_bits if taught else None)
         return metered if offloads else EdgeOnly(metered, Drop.GATE)
+
+
+class EndRequest:
+    """Stage after sending: a request for a message of this camera is fulfilled."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    async def process(self, sent: Sent) -> Sent:
+        self._gate.requested.discard(sent.frame.camera)
+        return sent

@@ -148,7 +148,7 @@ class ValueGate:
         return cls(config, utility, accounts, wire_bits, link_limit)
 
     async def process(self, metered: Metered) -> Metered | EdgeOnly:
-        if metered.provisional is None:
+        if metered.provisional is None or metered.requested:
             return metered
         camera, utility = metered.frame.camera, self._utility(metered.scored.taught)
         allowed, limit = (self._bytes(camera, bits) for bits in (metered.allowance_bits, metered.budget_bits))

@@ -77,6 +77,19 @@ class Control:
         self._gate.change(config)
         self._notify("gate", config.policy, by)
 
+    def pause(self, camera: str, paused: bool) -> None:
+        """From now on, frames of the camera keep their edge answer; or no longer."""
+        (self._gate.paused.add if paused else self._gate.paused.discard)(camera)
+        self._notify("paused", f"{camera} {paused}")
+
+    def request(self, camera: str) -> None:
+        """The next message that the budget pays for is sent whatever the gate says, also while the camera is paused."""
+        self._gate.requested.add(camera)
+        log.info("event=requested camera=%s", camera)
+
+    def is_paused(self, camera: str) -> bool:
+        return camera in self._gate.paused
+
     def state(self) -> dict[str, Any]:
         """The current settings, as JSON values."""
         return {

@@ -11,6 +11,7 @@ from typing import Any
 
 from sagelink.monitor.console.camera_digest import CameraDigest
 from sagelink.monitor.console.events_seen import CameraEventLog, shown
+from sagelink.pipeline.quantities import format_rate
 from sagelink.pipeline.types import Reply
 from sagelink.transport.link import CameraInfo, Message
 from sagelink.transport.wire import EvidenceClaim
@@ -65,10 +66,12 @@ class CameraRecord:
     refused: int = 0
     late: int = 0
     total_bits: int = 0
+    last_bits: int = 0  # of the last message
     month_bits: int = 0
     version: int = 0
     digest: CameraDigest | None = None
     digest_s: float = -math.inf
+    settings: Mapping[str, Any] | None = None  # that hold at the camera, as it said last
     events: CameraEventLog = field(default_factory=CameraEventLog)
     messages: deque[Message] = field(default_factory=lambda: deque(maxlen=_MAX_MESSAGES))
     message_wall_s: float = 0.0
@@ -80,11 +83,16 @@ class CameraRecord:
     _rate_s: float = -math.inf
     _month: int = 0
 
+    def restore_month(self, month: int, bits: int) -> None:
+        """Bits of this month that an earlier console observed."""
+        self._month, self.month_bits = month, bits
+
     def charge(self, bits: int, now_s: float, wall_s: float) -> None:
         """Counts uplink bits."""
         self._rate_bps = self.rate_bps(now_s) + bits / _RATE_S
         self._rate_s = self.seen_s = now_s
         self.total_bits += bits
+        self.last_bits = bits
         minute = int(wall_s // 60)
         if self.minutes and self.minutes[-1][0] == minute:
             minute, before = self.minutes.pop()
@@ -172,6 +180,11 @@ class CameraRecord:
 
     def _patience_s(self) -> float:
         return max(_NO_REPLY_S, 3 * self.info.deadline_s if self.info else 0.0)
+
+    def take_digest(self, digest: CameraDigest, now_s: float) -> None:
+        self.digest, self.digest_s = digest, now_s
+        budget = {"rate_bps": digest.rate_bps, "window_s": digest.window_s, "uplink": format_rate(digest.rate_bps)}
+        self.settings = budget | dict(digest.settings)
 
     def current_digest(self, now_s: float) -> CameraDigest | None:
         return self.digest if now_s - self.digest_s < _DIGEST_S else None

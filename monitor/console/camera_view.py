@@ -11,7 +11,7 @@ from sagelink.monitor.console.fleet_rows import row
 
 def camera_view(fleet: Fleet, record: CameraRecord, now_s: float) -> dict[str, Any]:
     """The row of a camera and all that is known besides; docs/console.md lists the keys."""
-    info, digest = record.info, record.current_digest(now_s)
+    info = record.info
     newest = record.messages[-1] if record.messages else None
     return row(fleet, record, now_s) | {
         "grid": None if info is None else {"side": info.side, "patch_size": info.patch_size},
@@ -22,5 +22,5 @@ def camera_view(fleet: Fleet, record: CameraRecord, now_s: float) -> dict[str, A
         "timeline": [event.values() for event in reversed(record.events.all())],
         "minutes": [[minute * 60, bits] for minute, bits in record.minutes],
         "latency_ms": dict(record.latencies()),
-        "settings": dict(digest.settings) if digest else None,
+        "settings": None if record.settings is None else dict(record.settings),
     }

@@ -9,7 +9,9 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry
 
 from sagelink.monitor.console.camera_record import CameraRecord
+from sagelink.monitor.console.change_desk import ChangeDesk
 from sagelink.monitor.console.fleet import Fleet
+from sagelink.monitor.console.search_routes import StoreView
 
 
 class Picture(Protocol):
@@ -35,4 +37,6 @@ class ConsoleView:
     fleet: Fleet
     registry: CollectorRegistry
     trouble: Callable[[], str | None]  # why nothing is observed now
+    changes: ChangeDesk
+    store: StoreView | None  # None: nothing is stored
     decode: Callable[[CameraRecord], Awaitable[Picture]]  # the newest evidence; raises ValueError with the reason

@@ -86,6 +86,12 @@ class CameraEventLog:
             self._events.popitem(last=False)
         return event
 
+    def restore(self, event: SeenEvent) -> None:
+        """An event that an earlier console observed."""
+        self._events[event.id] = event
+        if len(self._events) > _MAX_EVENTS:
+            self._events.popitem(last=False)
+
     def all(self) -> list[SeenEvent]:
         return [*self._events.values()]
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from sagelink.monitor.console.camera_digest import read_digest
+from sagelink.monitor.console.camera_digest import read_digest, read_settings
 from sagelink.monitor.console.camera_record import CameraRecord, SeenAnswer
 from sagelink.monitor.console.events_seen import SeenEvent, shown
 from sagelink.transport.link import CameraInfo, Message, node_of
@@ -41,6 +42,14 @@ class FleetListener(Protocol):
     def event(self, record: CameraRecord, event: SeenEvent) -> None: ...
 
 
+@dataclass(slots=True)
+class PastCameras:
+    """What an earlier console observed, by camera."""
+
+    months: dict[str, tuple[int, int]] = field(default_factory=dict)  # month and its bits
+    events: dict[str, list[SeenEvent]] = field(default_factory=dict)  # oldest first
+
+
 class Fleet:
     """`records` maps the address `node/camera` to what is known of it."""
 
@@ -68,9 +77,14 @@ class Fleet:
         self._node_bytes: Counter[str] = Counter()
         self._offline: dict[str, dict[str, None]] = {}  # addresses of cameras that are offline, by node, oldest first
         self._listeners: list[FleetListener] = []
+        self._past = PastCameras()
 
     def listen(self, listener: FleetListener) -> None:
         self._listeners.append(listener)
+
+    def restore(self, past: PastCameras) -> None:
+        """What earlier consoles observed of cameras, for those that come."""
+        self._past = past
 
     def wall_of(self, at_s: float) -> float:
         """The time of day of a time of the monotonic clock."""
@@ -82,6 +96,7 @@ class Fleet:
             return
         if not record.is_online:
             record.since_s = now_s
+            record.settings = None  # of an earlier run, perhaps
         record.is_online, record.info, record.reason = True, info, None
         self._note_offline(camera, False)
         self._changed(record)
@@ -157,8 +172,14 @@ class Fleet:
             return
         self.messages += 1
         known.charge(wire_bits, now_s, self.wall_of(now_s))
-        known.digest, known.digest_s = read_digest(record), now_s
+        known.take_digest(read_digest(record), now_s)
         self._changed(known)
+
+    def settings(self, camera: str, values: Mapping[str, Any]) -> None:
+        known = self.records.get(camera)
+        if known is not None:
+            known.settings = read_settings(values)
+            self._changed(known)
 
     def ignored(self, node: str, reason: str) -> None:
         self._count_ignored(reason)
@@ -183,6 +204,10 @@ class Fleet:
             return None
         record = self.records[camera] = CameraRecord(camera)
         self._node_cameras[node] += 1
+        if camera in self._past.months:
+            record.restore_month(*self._past.months.pop(camera))
+        for event in self._past.events.pop(camera, ()):
+            record.events.restore(event)
         return record
 
     def _forget_offline(self, node: str | None) -> bool:

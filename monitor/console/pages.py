@@ -21,6 +21,7 @@ from sagelink.net.access_guard import Role
 from sagelink.pipeline.json_text import to_json
 
 _TICK_S = 0.4
+_CHANGES = 20  # of a camera that a page shows
 _MAX_ROWS = 100  # that a page shows at a time
 _MAX_PICTURES = 2 * MAX_VIEWERS  # that are kept for all pages
 _LENGTH = struct.Struct("!I")
@@ -69,7 +70,7 @@ class ConsolePages:
         await self._places.serve(page, partial(self._send_updates, page))
 
     async def _send_updates(self, page: ConsolePage) -> None:
-        await page.send(_text("console", {"title": self._view.title, "role": page.role}))
+        await page.send(_text("console", {"title": self._view.title, "role": page.role, **self._changing()}))
         while True:
             await page.visible.wait()
             page.asked.clear()
@@ -91,11 +92,18 @@ class ConsolePages:
         fleet, now_s = self._view.fleet, time.monotonic()
         if page.camera is not None:
             record = fleet.records.get(page.camera)
-            return {"camera": None} if record is None else camera_view(fleet, record, now_s)
+            if record is None:
+                return {"camera": None}
+            kept = [change.values() for change in self._view.changes.kept(record.address)[:_CHANGES]]
+            return camera_view(fleet, record, now_s) | {"changes": kept}
         shown = self._sort(page.query, now_s)
         first, records = rows_between(shown.rows, page.first, page.count)
         rows = [row(fleet, record, now_s) for record in records]
         return {"totals": shown.totals, "matching": len(shown.rows), "first": first, "rows": rows}
+
+    def _changing(self) -> dict[str, Any]:
+        desk = self._view.changes
+        return {"policies": desk.policies, "refusal": desk.refusal, "store": self._view.store is not None}
 
     def _sort(self, query: FleetQuery, now_s: float) -> FleetView:
         """The rows of a query, sorted once for all pages that show it."""

@@ -9,7 +9,7 @@ from typing import Any
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp
 
 from sagelink.monitor.console.camera_record import CameraRecord
@@ -17,9 +17,12 @@ from sagelink.monitor.console.camera_view import camera_view
 from sagelink.monitor.console.console_view import ConsoleView
 from sagelink.monitor.console.fleet_rows import FleetQuery, fleet_view, row, rows_between
 from sagelink.monitor.console.pages import ConsolePage, ConsolePages
-from sagelink.monitor.guarded_page import STATIC, WRONG_TOKEN_S, JsonResponse, guarded_app
-from sagelink.net.access_guard import Tokens
+from sagelink.monitor.console.search_routes import search_routes
+from sagelink.monitor.guarded_page import STATIC, WRONG_TOKEN_S, JsonResponse, guarded_app, request_body
+from sagelink.net.access_guard import Tokens, sender
 from sagelink.net.http import static_files
+from sagelink.pipeline.documents import DocumentError, parse_json
+from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.text import one_line
 
 _MAX_ROWS = 1000  # of an answer
@@ -33,16 +36,20 @@ def console_app(view: ConsoleView, tokens: Tokens, wrong_token_s: float = WRONG_
     async def stream(socket: Any) -> None:
         await pages.serve(ConsolePage(socket, socket.scope["role"]))
 
-    routes = [
+    routes: list[BaseRoute] = [
         Route("/api/cameras", api.cameras),
         Route("/api/cameras/{node}/{name}", api.camera),
         Route("/api/cameras/{node}/{name}/evidence", api.evidence),
+        Route("/api/cameras/{node}/{name}/change", api.change, methods=["POST"]),
+        Route("/api/changes", api.changes),
         Route("/api/events", api.events),
         Route("/metrics", api.metrics),
         Route("/healthz", api.healthy),
         Route("/readyz", api.ready),
         WebSocketRoute("/ws", stream),
     ]
+    if view.store is not None:
+        routes += search_routes(view.store)
     return guarded_app(routes, files, files["console.html"], tokens, wrong_token_s)
 
 
@@ -82,6 +89,27 @@ class ConsoleApi:
         except ValueError as error:
             return JsonResponse({"error": str(error)}, 404)
         return Response(picture.png, media_type="image/png", headers={"X-Sagelink-Seq": str(picture.seq)})
+
+    async def change(self, request: Request) -> Response:
+        """Changes one setting of a camera; responds with the settings that hold then."""
+        record = self._record(request)
+        if record is None:
+            return _no_camera()
+        try:
+            values = parse_json(await request_body(request))
+            if not isinstance(values, dict):
+                raise UsageError("accepted: a JSON object")
+            await self._view.changes.change(record.address, values, sender(request))
+        except DocumentError as error:
+            return JsonResponse({"error": f"accepted: a JSON object; {error}"}, 400)
+        except SagelinkError as error:
+            return JsonResponse({"error": str(error)}, 400 if isinstance(error, UsageError) else 502)
+        return JsonResponse(record.settings)
+
+    async def changes(self, request: Request) -> Response:
+        """Who changed what, newest first; query: `camera`."""
+        kept = self._view.changes.kept(request.query_params.get("camera"))
+        return JsonResponse({"changes": [change.values() for change in kept]})
 
     async def events(self, request: Request) -> Response:
         """The last events of all cameras, newest first; query: `state` (open, closed, withdrawn), `count`."""

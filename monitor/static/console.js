@@ -4,6 +4,7 @@ import { pill } from "./bars.js";
 import { CameraPage } from "./fleet-camera.js";
 import { FleetPage } from "./fleet.js";
 import { element } from "./format.js";
+import { SearchPage } from "./search.js";
 import { Stream } from "./stream.js";
 
 const stream = new Stream({
@@ -17,6 +18,8 @@ let trouble = null;
 const now_s = () => Date.now() / 1000 + shift_s;
 const fleet = new FleetPage((values) => stream.send(values), now_s);
 const camera = new CameraPage(now_s);
+const search = new SearchPage();
+const searches = () => location.hash === "#/search";
 
 function chosen() {
   const found = /^#\/([^/]+)\/([^/]+)$/.exec(location.hash);
@@ -25,25 +28,30 @@ function chosen() {
 
 function ask() {
   const name = chosen();
-  element("fleet").hidden = Boolean(name);
+  element("search").hidden = !searches();
+  element("fleet").hidden = Boolean(name) || searches();
   element("one").hidden = !name;
   if (name) {
     camera.open(name);
     stream.send({ camera: name });
-  } else fleet.ask(true);
+  } else if (searches()) search.run();
+  else fleet.ask(true);
+  if (!name) document.title = "Sagelink console";
 }
 
 function take(message) {
   if (message.now) shift_s = message.now - Date.now() / 1000;
   if (message.type === "console") {
     element("about").textContent = message.title;
+    element("to-search").hidden = !message.store;
+    element("month-since").textContent = message.store ? "as observed here" : "since the console began";
     element("role").hidden = message.role !== "view";
     element("role").textContent = "view only";
-    camera.role = message.role;
+    camera.changes.offer(message);
   } else {
     trouble = message.trouble;
     element("notice").hidden = !trouble;
-    element("notice").textContent = trouble ? `No connection to the broker: ${trouble}` : "";
+    element("notice").textContent = trouble ?? "";
     if (message.type === "fleet") fleet.show(message);
     else camera.show(message);
   }
@@ -52,7 +60,7 @@ function take(message) {
 
 function showConnection() {
   const { connected, ended } = stream;
-  if (connected) pill("connection", ...(trouble ? ["no broker", "bad"] : ["live", "good"]));
+  if (connected) pill("connection", ...(trouble ? ["trouble", "bad"] : ["live", "good"]));
   else pill("connection", ended ? "console ended" : "no connection", ended ? "" : "bad");
   document.body.classList.toggle("stale", !connected || Boolean(trouble));
 }
@@ -62,6 +70,6 @@ addEventListener("hashchange", () => {
   ask();
 });
 setInterval(() => {
-  if (!document.hidden) (chosen() ? camera : fleet).showAges();
+  if (!document.hidden && !searches()) (chosen() ? camera : fleet).showAges();
 }, 1000);
 document.addEventListener("theme", () => camera.restyle());

@@ -1,6 +1,7 @@
 // One camera: its last evidence, its numbers, its events and the server's answers.
 
 import { bars, latencyBars, pill } from "./bars.js";
+import { Changes } from "./changes.js";
 import { age, bitRate, bits, bytes, count, element, percent } from "./format.js";
 import { stateWords } from "./fleet.js";
 import { Minutes } from "./minutes.js";
@@ -9,7 +10,7 @@ import { outlineUnits } from "./overlay.js";
 const STATE_KINDS = { running: "good", stalled: "bad", offline: "bad" };
 
 export class CameraPage {
-  role = "view";
+  changes = new Changes();
   #now_s;
   #name = null;
   #shown = null; // the last message about this camera
@@ -25,6 +26,7 @@ export class CameraPage {
     if (this.#name === name) return;
     [this.#name, this.#shown, this.#picture] = [name, null, null];
     element("camera-name").textContent = name;
+    this.changes.open(name);
     document.title = `${name} · Sagelink console`;
     this.#paint();
   }
@@ -58,6 +60,7 @@ export class CameraPage {
     latencyBars("one-latency", view.latency_ms, "No answer yet.");
     element("limit-key").hidden = view.budget_bps === null;
     this.#minutes.draw(view.minutes, view.budget_bps, this.#now_s());
+    this.changes.show(view);
     this.#timeline(view.timeline);
     this.#answers(view.answers);
     this.showAges();

@@ -144,6 +144,7 @@ function fill(line, row, now_s) {
 export function stateWords(row, now_s) {
   if (row.state === "offline") return row.since ? `offline ${age(Math.max(0, now_s - row.since))}` : "offline";
   if (row.state === "stalled") return "stalled";
+  if (row.paused) return "paused";
   return row.seen === null ? "nothing yet" : `${age(Math.max(0, now_s - row.seen))} ago`;
 }
 

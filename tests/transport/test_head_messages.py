@@ -10,17 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sagelink.transport.head_commands import (
-    Action,
-    CommandOutcome,
-    CommandReceiver,
-    HeadCommand,
-    decode_command,
-    decode_outcome,
-    encode_command,
-    encode_outcome,
-    push_commands,
-)
 from sagelink.transport.head_messages import (
     MAX_HEAD_BYTES,
     HeadAssembly,
@@ -34,6 +23,17 @@ from sagelink.transport.head_messages import (
     is_part,
     is_status,
     part_message_bytes,
+)
+from sagelink.transport.operator_commands import (
+    Action,
+    CommandOutcome,
+    CommandReceiver,
+    OperatorCommand,
+    decode_command,
+    decode_outcome,
+    encode_command,
+    encode_outcome,
+    push_commands,
 )
 from sagelink.transport.wire import MalformedMessage
 
@@ -114,7 +114,7 @@ def test_parts_of_two_sizes_give_the_file_and_overlaps_are_bounded() -> None:
         HeadAssembly(PRINT, 1000).add(HeadPart(PRINT, 999, 0, b"x"))
 
 
-def receiver(done: list[tuple[Action, bytes]]) -> Callable[[HeadCommand], CommandOutcome | None]:
+def receiver(done: list[tuple[Action, bytes]]) -> Callable[[OperatorCommand], CommandOutcome | None]:
     def carry_out(action: Action, content: bytes) -> str:
         if content == b"bad":
             raise ValueError("damaged")
@@ -133,8 +133,8 @@ def test_commands_are_carried_out_once_and_in_order() -> None:
     outcomes = [take(command) for command in (push[0], push[2], push[0], push[1])]
     assert outcomes == [None, None, None, CommandOutcome(5, True, "held")]
     assert [take(command) for command in push] == [None] * 3  # repeated
-    assert take(HeadCommand(5, Action.RESTORE)) is None
-    assert take(HeadCommand(6, Action.RESTORE)) == CommandOutcome(6, True, "held")
+    assert take(OperatorCommand(5, Action.RESTORE)) is None
+    assert take(OperatorCommand(6, Action.RESTORE)) == CommandOutcome(6, True, "held")
     assert take(next(push_commands(7, PRINT, b"bad"))) == CommandOutcome(7, False, "damaged")
     assert done == [(Action.PUSH, FILE * 4), (Action.RESTORE, b"")]
 

@@ -1,4 +1,4 @@
-"""A console's end over MQTT: observes what edges and servers exchange, without a message of its own on any uplink.
+"""A console's end over MQTT: observes what edges and servers exchange, and sends an operator's changes to cameras.
 
 A console subscribes beside the servers, in no group, and to every topic with QoS 0 but events: what it misses while the
 broker queues for it is no loss to anybody. Messages are checked as a server checks them.
@@ -6,6 +6,7 @@ broker queues for it is no loss to anybody. Messages are checked as a server che
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -16,17 +17,26 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Protocol, Self
 
+import aiomqtt
+
 from sagelink.pipeline.errors import SagelinkError
 from sagelink.pipeline.tasks import background
 from sagelink.transport.link import CameraInfo, Message, node_of
 from sagelink.transport.message_auth import MessageAuth
 from sagelink.transport.mqtt.address import Broker
-from sagelink.transport.mqtt.aiomqtt_client import BrokerClient
+from sagelink.transport.mqtt.aiomqtt_client import BrokerClient, explain
 from sagelink.transport.mqtt.camera_registry import CameraRegistry
 from sagelink.transport.mqtt.connection import BrokerConnection
 from sagelink.transport.mqtt.evidence_check import MAX_PAYLOAD_BYTES, EvidenceCheck
 from sagelink.transport.mqtt.topics import PREFIX_BYTES, Topics, decode_state
 from sagelink.transport.mqtt.wire_cost import MqttCostModel
+from sagelink.transport.operator_commands import (
+    Action,
+    CommandOutcome,
+    OperatorCommand,
+    decode_outcome,
+    encode_command,
+)
 from sagelink.transport.wire import MalformedMessage
 
 log = logging.getLogger(__name__)
@@ -36,6 +46,7 @@ _MAX_JSON_BYTES = 4096  # of an event or a digest
 _MAX_REPLY_BYTES = 4096
 _MAX_NODE_MESSAGES = 4000  # of a node in a second; further ones are ignored
 _EXPIRY_PROPERTY_BYTES = 6
+_OUTCOME_S = 20.0  # longest wait for a camera's answer: its uplink may be busy
 
 
 class CameraObserver(Protocol):
@@ -54,6 +65,10 @@ class CameraObserver(Protocol):
     def event(self, camera: str, record: Mapping[str, Any], wire_bits: int, now_s: float) -> None: ...
 
     def digest(self, camera: str, record: Mapping[str, Any], wire_bits: int, now_s: float) -> None: ...
+
+    def settings(self, camera: str, values: Mapping[str, Any]) -> None:
+        """What a camera has answered to a change of its settings."""
+        ...
 
     def ignored(self, node: str, reason: str) -> None:
         """A message that has no effect."""
@@ -82,6 +97,8 @@ class MqttConsoleLink:
             on_message=self._receive,
         )
         self._client: BrokerClient | None = None
+        self._last_number = 0  # of a command of anybody
+        self._commands: dict[tuple[str, int], asyncio.Future[CommandOutcome]] = {}  # by camera and number
         self._entered = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -101,12 +118,44 @@ class MqttConsoleLink:
         """The reason why nothing is observed now; None while the broker is connected."""
         return self._connection.trouble
 
+    @property
+    def change_refusal(self) -> str | None:
+        """Why this console can change no camera; None if it can."""
+        if self._auth is None:
+            return "mqtt.mac_key_file is not set: cameras take changes only from who has their key"
+        return None
+
+    async def change(self, camera: str, values: bytes) -> CommandOutcome:
+        """Asks a camera to change settings; `values`: JSON object. Returns its answer. Raises SagelinkError when the
+        camera is not online, or does not answer."""
+        session, auth = self._registry.session_of(camera), self._auth
+        if auth is None or session is None or self._client is None:
+            reason = self.change_refusal or self.trouble or f"{camera} is not online"
+            raise SagelinkError(reason)
+        number = self._last_number = max(time.time_ns(), self._last_number + 1)
+        command = encode_command(OperatorCommand(number, Action.CHANGE, change=values))
+        answer = self._commands[camera, number] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(_OUTCOME_S):
+                sealed = auth.seal(command, camera, bytes.fromhex(session))
+                refusal = await self._client.publish_confirmed(self._topics.command(camera), sealed)
+                if refusal is not None:
+                    raise SagelinkError(refusal)
+                return await answer
+        except (aiomqtt.MqttError, TimeoutError) as error:
+            reason = explain(error) if isinstance(error, aiomqtt.MqttError) else f"no answer within {_OUTCOME_S:.0f} s"
+            raise SagelinkError(f"{camera}: {reason}; the change may still come into effect") from None
+        finally:
+            del self._commands[camera, number]
+
     async def _run_session(self, client: BrokerClient) -> None:
         topics, every = self._topics, "+/+"
         for topic in (topics.state("+"), topics.state(every), topics.evidence(every), topics.verdict(every)):
             await client.subscribe(topic, qos=0)
         await client.subscribe(topics.event(every), qos=1)
         await client.subscribe(topics.digest(every), qos=0)
+        if self._auth is not None:
+            await client.subscribe(topics.outcome(every), qos=1)
         self._client = client
         self._connection.established()
         try:
@@ -130,6 +179,8 @@ class MqttConsoleLink:
             self._observer.ignored(node, "not_announced")
         elif kind == "verdict":
             self._take_reply(address, payload, now_s)
+        elif kind == "outcome":
+            self._take_outcome(address, payload)
         elif (record := _parse_object(payload)) is None:
             self._observer.ignored(node, "malformed")
         else:
@@ -178,6 +229,23 @@ class MqttConsoleLink:
             self._observer.ignored(node_of(address), "mac")
             return
         self._observer.reply(address, data, now_s)
+
+    def _take_outcome(self, address: str, payload: bytes) -> None:
+        """The answer of a camera to a command, of this console or of another operator."""
+        session = self._registry.session_of(address)
+        if self._auth is None or session is None:
+            return
+        try:
+            outcome = decode_outcome(self._auth.open(payload, address, bytes.fromhex(session)))
+        except MalformedMessage:
+            self._observer.ignored(node_of(address), "mac")
+            return
+        self._last_number = max(self._last_number, outcome.number)
+        if outcome.done and (settings := _parse_object(outcome.text.encode())) is not None:
+            self._observer.settings(address, settings)
+        waiting = self._commands.get((address, outcome.number))
+        if waiting is not None and not waiting.done():
+            waiting.set_result(outcome)
 
 
 def _parse_object(payload: bytes) -> dict[str, Any] | None:

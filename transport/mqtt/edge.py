@@ -16,7 +16,6 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from sagelink.pipeline.wire_ledger import WireLedger
-from sagelink.transport.head_commands import Action, CommandOutcome, CommandReceiver, decode_command, encode_outcome
 from sagelink.transport.head_messages import HeadPart, decode_status, encode_part, is_status
 from sagelink.transport.head_sender import HeadOffers, with_heads
 from sagelink.transport.link import CameraInfo, Undelivered
@@ -33,12 +32,15 @@ from sagelink.transport.mqtt.wire_cost import (
     publish_bytes,
     varint_bytes,
 )
+from sagelink.transport.operator_commands import Action, CommandOutcome, CommandReceiver, decode_command, encode_outcome
 from sagelink.transport.remote_edge import RemoteEdgeLink
 from sagelink.transport.wire import MAX_MESSAGE_BYTES, MalformedMessage, claimed_seq
 
 log = logging.getLogger(__name__)
 
 _MAX_SERVERS = 1000  # whose presence is stored
+_DIGEST_EVERY_S = 60.0
+_FIRST_DIGEST_S = 5.0
 _EXPIRY_PROPERTY_BYTES = 6  # length of the properties, and the message expiry interval
 
 
@@ -59,12 +61,15 @@ class MqttEdgeLink(RemoteEdgeLink):
         on_budget: Callable[[bytes, bool], None] | None = None,
         auth: MessageAuth | None = None,
         heads: HeadOffers | None = None,
-        on_head: Callable[[str, Action, bytes], str] | None = None,
+        on_command: Callable[[str, Action, bytes], str] | None = None,
+        digest: Callable[[str], bytes] | None = None,
+        digest_every_s: float = _DIGEST_EVERY_S,
     ) -> None:
         """`in_flight`: messages that the broker may not have acknowledged yet. `wire_ledger`, `must_connect`, `heads`:
         see RemoteEdgeLink. `on_budget` receives the payloads published to the node's budget topic, and whether the
-        broker had retained them. `auth` seals messages and opens replies. `on_head` carries out an operator's command
-        about the head of a camera: see CommandReceiver; without `auth`, there are none."""
+        broker had retained them. `auth` seals messages and opens replies. `on_command` carries out an operator's
+        command to a camera: see CommandReceiver; without `auth`, there are none. `digest` returns the message for a
+        console about a camera, which is sent each `digest_every_s` seconds, first a few after the connection begins."""
         super().__init__(wire_ledger, must_connect, heads)
         self._broker_url = broker.url
         self._topics = topics
@@ -88,8 +93,10 @@ class MqttEdgeLink(RemoteEdgeLink):
             connect_bits=self._connect_bits(broker),
         )
         self._commands: dict[str, CommandReceiver] = {}  # by camera
-        if on_head is not None and auth is not None:
-            self._commands = {camera: CommandReceiver(partial(on_head, camera)) for camera in self._cameras}
+        if on_command is not None and auth is not None:
+            self._commands = {camera: CommandReceiver(partial(on_command, camera)) for camera in self._cameras}
+        self._digest = digest
+        self._digest_every_s = digest_every_s
         self._client: BrokerClient | None = None
         self._session_began = asyncio.Event()
         self._publishing: asyncio.TaskGroup | None = None
@@ -230,8 +237,8 @@ class MqttEdgeLink(RemoteEdgeLink):
         if self._on_budget is not None:
             await self._subscribe(client, self._topics.budget(self._node), 1, "no budget can be set over MQTT")
         if self._commands:
-            heads = self._topics.head_set(f"{self._node}/+")
-            await self._subscribe(client, heads, 1, "no head can be set over MQTT")
+            commands = self._topics.command(f"{self._node}/+")
+            await self._subscribe(client, commands, 1, "no operator can change anything over MQTT")
         self._heads.forget()
         self._heads.announced(self._cameras)
         await self._announcer.announce(client)
@@ -245,6 +252,8 @@ class MqttEdgeLink(RemoteEdgeLink):
                 self._changed.set()
                 self._session_began.set()
                 group.create_task(self._announcer.repair(client))
+                if self._digest is not None:
+                    group.create_task(self._publish_digests(client, self._digest))
                 await client.until_disconnected()
         except asyncio.CancelledError:
             with contextlib.suppress(aiomqtt.MqttError):
@@ -279,7 +288,7 @@ class MqttEdgeLink(RemoteEdgeLink):
         if topic == self._topics.budget(self._node):
             if self._on_budget is not None:
                 self._on_budget(payload, retained)
-        elif (address := self._topics.camera_of_head_set(topic)) is not None:
+        elif (address := self._topics.camera_of_command(topic)) is not None:
             self._take_command(address, payload)
         elif topic.endswith("/state/get"):
             self._announcer.requested(topic)
@@ -310,7 +319,7 @@ class MqttEdgeLink(RemoteEdgeLink):
         except MalformedMessage as error:
             if str(error) not in self._logged_commands:
                 self._logged_commands.add(str(error))
-                log.warning("event=head_command_ignored camera=%s reason=%r", address, str(error))
+                log.warning("event=command_ignored camera=%s reason=%r", address, str(error))
             return
         if outcome is not None:
             self._publishing.create_task(self._publish_outcome(address, outcome))
@@ -320,9 +329,18 @@ class MqttEdgeLink(RemoteEdgeLink):
         assert self._auth is not None
         payload, topic = (
             self._auth.seal(encode_outcome(outcome), address, self._session),
-            self._topics.head_outcome(address),
+            self._topics.outcome(address),
         )
         await self._client.publish_confirmed(topic, payload)
+
+    async def _publish_digests(self, client: BrokerClient, digest: Callable[[str], bytes]) -> None:
+        """Publishes a digest of each camera from time to time."""
+        pause_s = min(_FIRST_DIGEST_S, self._digest_every_s)
+        while True:
+            await asyncio.sleep(pause_s)
+            for camera in self._cameras:
+                await client.publish(self._topics.digest(f"{self._node}/{camera}"), digest(camera), qos=0)
+            pause_s = self._digest_every_s
 
     def _take_status(self, data: bytes) -> None:
         with contextlib.suppress(MalformedMessage):

@@ -9,20 +9,20 @@ from collections.abc import Callable, Sequence
 
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.tasks import background
-from sagelink.transport.head_commands import (
-    Action,
-    CommandOutcome,
-    HeadCommand,
-    decode_outcome,
-    encode_command,
-    push_commands,
-)
 from sagelink.transport.message_auth import MessageAuth
 from sagelink.transport.mqtt.address import Broker
 from sagelink.transport.mqtt.aiomqtt_client import BrokerClient
 from sagelink.transport.mqtt.camera_registry import CameraRegistry
 from sagelink.transport.mqtt.connection import BrokerConnection
 from sagelink.transport.mqtt.topics import Topics
+from sagelink.transport.operator_commands import (
+    Action,
+    CommandOutcome,
+    OperatorCommand,
+    decode_outcome,
+    encode_command,
+    push_commands,
+)
 from sagelink.transport.wire import MalformedMessage
 
 _ONLINE_S = 3.0  # in which the retained states of an online camera arrive
@@ -45,8 +45,8 @@ async def command_camera(
     Raises UsageError if the camera is not online or refuses; SagelinkError if the broker or the camera does not answer.
     """
     number = time.time_ns()
-    commands: Sequence[HeadCommand] = (
-        [*push_commands(number, fingerprint, content)] if action is Action.PUSH else [HeadCommand(number, action)]
+    commands: Sequence[OperatorCommand] = (
+        [*push_commands(number, fingerprint, content)] if action is Action.PUSH else [OperatorCommand(number, action)]
     )
     operator = _Operator(broker, topics, address, auth, commands, show_progress)
     async with background(operator.connection.run()):
@@ -65,7 +65,7 @@ class _Operator:
         topics: Topics,
         address: str,
         auth: MessageAuth,
-        commands: Sequence[HeadCommand],
+        commands: Sequence[OperatorCommand],
         show_progress: Callable[[int, int], None],
     ) -> None:
         self._topics = topics
@@ -84,7 +84,7 @@ class _Operator:
         node = self._address.partition("/")[0]
         for address in (node, self._address):
             await client.subscribe(self._topics.state(address), qos=1)
-        await client.subscribe(self._topics.head_outcome(self._address), qos=1)
+        await client.subscribe(self._topics.outcome(self._address), qos=1)
         self.connection.established()
         try:
             await self._send(client)
@@ -96,7 +96,7 @@ class _Operator:
     def _silent(self) -> SagelinkError:
         return SagelinkError(
             f"{self._address} does not answer: it has another key in mqtt.mac_key_file, or the broker does not let it "
-            f"read {self._topics.head_set(self._address)}"
+            f"read {self._topics.command(self._address)}"
         )
 
     async def _send(self, client: BrokerClient) -> None:
@@ -112,7 +112,7 @@ class _Operator:
             if session is None:
                 raise SagelinkError(f"{self._address} went offline")
             sealed = self._auth.seal(encode_command(command), self._address, bytes.fromhex(session))
-            refusal = await client.publish_confirmed(self._topics.head_set(self._address), sealed)
+            refusal = await client.publish_confirmed(self._topics.command(self._address), sealed)
             if refusal is not None:
                 raise SagelinkError(refusal)
             self._show_progress(place + 1, len(self._commands))

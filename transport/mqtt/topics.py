@@ -40,18 +40,18 @@ class Topics:
         """Of a part of a head: `fingerprint` in hex digits, `offset` of the part in its file."""
         return f"{self.prefix}/{node}/head/{fingerprint}/{offset}"
 
-    def head_set(self, address: str) -> str:
-        """Commands of the operator to a camera."""
-        return f"{self.prefix}/{address}/head/set"
+    def command(self, address: str) -> str:
+        """Commands of an operator to a camera."""
+        return f"{self.prefix}/{address}/command"
 
-    def head_outcome(self, address: str) -> str:
+    def outcome(self, address: str) -> str:
         """The camera's answers to them."""
-        return f"{self.prefix}/{address}/head/outcome"
+        return f"{self.prefix}/{address}/outcome"
 
-    def camera_of_head_set(self, topic: str) -> str | None:
-        """The address in a topic of `head_set`; None for another topic."""
-        address = topic[len(self.prefix) + 1 :].removesuffix("/head/set")
-        return address if topic == self.head_set(address) and address.count("/") == 1 else None
+    def camera_of_command(self, topic: str) -> str | None:
+        """The address in a topic of `command`; None for another topic."""
+        address = topic[len(self.prefix) + 1 :].removesuffix("/command")
+        return address if topic == self.command(address) and address.count("/") == 1 else None
 
     def node_of_head(self, topic: str) -> str | None:
         """The node of a topic of `head`; None for another topic."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import time
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from sagelink.monitor.console.camera_record import CameraRecord
+from sagelink.monitor.console.change_desk import ChangeDesk
 from sagelink.monitor.console.console_view import ConsoleView, Picture
 from sagelink.monitor.console.fleet import Fleet
 from sagelink.monitor.metrics import ConsoleMetrics
 from sagelink.server.evidence_view import decode_view
 from sagelink.transport.link import CameraInfo, Message
+from sagelink.transport.operator_commands import CommandOutcome
 from sagelink.transport.wire import encode_reply
 from tests.fakes import PATCH, SIDE, make_evidence, make_reply
 
@@ -56,6 +60,33 @@ async def decode(record: CameraRecord) -> Picture:
     return decode_view([message.data for message in record.messages], SIDE, PATCH, None)
 
 
+class Camera:
+    """Answers changes as an edge does."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.refusal: str | None = None
+
+    async def send(self, camera: str, values: bytes) -> CommandOutcome:
+        self.asked.append((camera, json.loads(values)))
+        if self.refusal is not None:
+            return CommandOutcome(1, False, self.refusal)
+        settings = {"uplink": "8 kbit/s", "rate_bps": 8000.0, "window_s": 1.0, "gate": "always", "threshold": 0.0}
+        self._fleet.settings(camera, settings | {"paused": False} | json.loads(values))
+        return CommandOutcome(1, True, "")
+
+
 @pytest.fixture
-def view(fleet: Fleet, metrics: ConsoleMetrics) -> ConsoleView:
-    return ConsoleView("mqtt://broker:1883", fleet, metrics.registry, lambda: None, decode)
+def camera(fleet: Fleet) -> Camera:
+    return Camera(fleet)
+
+
+@pytest.fixture
+def changes(camera: Camera) -> ChangeDesk:
+    return ChangeDesk(camera.send, None, ["always", "never", "min_entropy"])
+
+
+@pytest.fixture
+def view(fleet: Fleet, metrics: ConsoleMetrics, changes: ChangeDesk) -> ConsoleView:
+    return ConsoleView("mqtt://broker:1883", fleet, metrics.registry, lambda: None, changes, None, decode)

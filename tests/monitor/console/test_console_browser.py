@@ -170,7 +170,7 @@ def test_a_console_without_its_broker_says_so(browser, view):
     page.goto(served.url)
     page.wait_for_selector("#notice:not([hidden])")
     assert "the connection broke off" in page.inner_text("#notice")
-    assert page.inner_text("#connection") == "no broker"
+    assert page.inner_text("#connection") == "trouble"
     page.close()
     served.end()
 

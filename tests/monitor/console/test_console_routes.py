@@ -83,11 +83,9 @@ def test_health_metrics_and_security_headers(view, client):
 
 def test_a_page_receives_what_it_asks_for(client):
     with client.websocket_connect(f"ws{HOST[4:]}/ws") as socket:
-        assert json.loads(socket.receive_text()) == {
-            "type": "console",
-            "title": "mqtt://broker:1883",
-            "role": "control",
-        }
+        first = json.loads(socket.receive_text())
+        assert (first["type"], first["title"], first["role"]) == ("console", "mqtt://broker:1883", "control")
+        assert (first["refusal"], first["policies"][0]) == (None, "always")
         fleet = json.loads(socket.receive_text())
         assert (fleet["type"], fleet["matching"], fleet["totals"]["offline"]) == ("fleet", 2, 1)
         socket.send_text(json.dumps({"sort": "name", "text": "door", "first": 0, "count": 5}))
@@ -133,6 +131,35 @@ def test_roles(guarded):
         assert token not in guarded.cookies["console"]
         with guarded.websocket_connect("ws://hq.example:8700/ws") as socket:
             assert json.loads(socket.receive_text())["role"] == role
+
+
+def test_a_change_is_sent_and_answered_with_what_holds(client, camera):
+    url = f"/api/cameras/{DOOR}/change"
+    answer = client.post(url, json={"uplink": "8kbit/s"})
+    assert (answer.status_code, answer.json()["rate_bps"]) == (200, 8000)
+    assert camera.asked == [(DOOR, {"uplink": "8kbit/s"})]
+    assert client.get("/api/cameras?text=door").json()["cameras"][0]["budget_bps"] == 8000
+    for body in ("[]", "{", "{}", '{"colour": 3}', json.dumps({"uplink": "x" * 500})):
+        assert client.post(url, content=body).status_code == 400
+    assert len(camera.asked) == 1
+    camera.refusal = "budget: a rate is written like 64kbit/s\x1b"
+    refused = client.post(url, json={"uplink": "fast"})
+    assert (refused.status_code, refused.json()["error"]) == (400, "budget: a rate is written like 64kbit/s\\x1b")
+    kept = client.get(f"/api/changes?camera={DOOR}").json()["changes"]
+    assert [(one["change"], one["outcome"]) for one in kept] == [
+        ('{"uplink":"fast"}', "budget: a rate is written like 64kbit/s\\x1b"),
+        ('{"uplink":"8kbit/s"}', "done"),
+    ]
+    assert client.get("/api/changes?camera=other").json()["changes"] == []
+
+
+def test_only_the_control_token_changes_cameras(guarded, camera):
+    url, body = f"/api/cameras/{DOOR}/change", {"paused": True}
+    for token, code in ((None, 401), (VIEW, 403), (VIEW + "x", 401), (CONTROL, 200)):
+        assert guarded.post(url, json=body, headers=bearer(token) if token else {}).status_code == code
+    foreign = bearer(CONTROL) | {"origin": "http://evil.example"}
+    assert guarded.post(url, json=body, headers=foreign).status_code == 403
+    assert len(camera.asked) == 1
 
 
 def test_another_host_name_is_refused_on_loopback(client):

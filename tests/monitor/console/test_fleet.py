@@ -158,7 +158,7 @@ def test_a_digest_survives_the_way():
     assert next(iter(shown["drops"].items())) == ("gate", {"frames": 50, "slow": None})
     fleet.digest(DOOR, json.loads(encode_digest(replace(digest, camera="timeout"))), 2000, 4.0)
     assert fleet.records[DOOR].state(5.0) == ("stalled", "no picture: timeout")
-    assert row(fleet, fleet.records[DOOR], 500.0)["budget_bps"] is None  # too old to be true
+    assert row(fleet, fleet.records[DOOR], 500.0)["round_trip_ms"] is None  # too old to be true
 
 
 def test_trouble_comes_first_and_filters_apply():

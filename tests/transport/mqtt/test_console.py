@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
@@ -20,6 +22,7 @@ from sagelink.transport.mqtt.console import MqttConsoleLink
 from sagelink.transport.mqtt.edge import MqttEdgeLink
 from sagelink.transport.mqtt.server import MqttServerLink
 from sagelink.transport.mqtt.topics import Topics
+from sagelink.transport.operator_commands import Action
 from sagelink.transport.wire import EvidenceMessage, encode_evidence, encode_reply
 from tests.brokers import Mosquitto, free_port
 from tests.fakes import make_reply
@@ -39,6 +42,7 @@ class Notes:
         self.replies: list[bytes] = []
         self.records: list[tuple[str, Mapping[str, Any]]] = []
         self.reasons: list[str] = []
+        self.settings_seen: list[tuple[str, Mapping[str, Any]]] = []
 
     def online(self, camera: str, info: CameraInfo, now_s: float) -> None:
         self.cameras[camera] = "online"
@@ -58,6 +62,9 @@ class Notes:
 
     def digest(self, camera: str, record: Mapping[str, Any], wire_bits: int, now_s: float) -> None:
         self.records.append(("digest", record))
+
+    def settings(self, camera: str, values: Mapping[str, Any]) -> None:
+        self.settings_seen.append((camera, values))
 
     def ignored(self, node: str, reason: str) -> None:
         self.reasons.append(reason)
@@ -166,6 +173,68 @@ async def test_only_authentic_messages_of_announced_cameras_count(broker: Broker
         assert [message.refusal is None for message, _ in notes.messages] == [False]
         assert await edge.send("door", message_of(1)) is None
         await until(lambda: len(notes.messages) == 2)
+
+
+def socket_bytes(edge: MqttEdgeLink) -> int:
+    """Bytes that the edge's socket has sent, as the kernel counts them."""
+    info = edge._client.tcp_socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 208)
+    return int(struct.unpack_from("=Q", info, 200)[0])
+
+
+async def test_a_console_costs_no_uplink_byte(broker: Broker) -> None:
+    async def cost() -> int:
+        async with edge_link(broker) as edge:
+            for seq in range(3):
+                assert await edge.send("door", message_of(seq)) is None
+                await until(lambda: edge.refusal() is None and not edge._unacknowledged)
+            return socket_bytes(edge)
+
+    alone = await cost()
+    notes = Notes()
+    async with MqttConsoleLink(broker, TOPICS, notes, None):
+        assert await cost() == alone
+        await until(lambda: len(notes.messages) == 3)
+
+
+async def test_digests_are_charged_and_arrive(broker: Broker) -> None:
+    notes, charged = Notes(), []
+
+    def charge(bits: int) -> bool:
+        charged.append(bits)
+        return len(charged) != 2  # no room at the first attempt
+
+    settings = {"digest": lambda camera: b'{"n":7}', "digest_every_s": 0.05, "charge_overhead": charge}
+    async with MqttConsoleLink(broker, TOPICS, notes, None), edge_link(broker, **settings):
+        await until(lambda: len(notes.records) == 2)
+    assert notes.records[0] == ("digest", {"n": 7})
+    assert sum(charged[2:]) >= 2 * 8 * (66 + len(b'{"n":7}'))
+
+
+@pytest.mark.parametrize("auth", [None, KEY], ids=["plain", "mac"])
+async def test_a_change_is_carried_out_and_answered(broker: Broker, auth: MessageAuth | None) -> None:
+    def carry_out(camera: str, action: Action, content: bytes) -> str:
+        if b"wrong" in content:
+            raise ValueError("wrong use")
+        return f'{{"gate":"{camera} {action.name}"}}'
+
+    notes = Notes()
+    async with (
+        MqttConsoleLink(broker, TOPICS, notes, auth) as console,
+        edge_link(broker, auth=auth, on_command=carry_out),
+    ):
+        await until(lambda: notes.cameras == {DOOR: "online"})
+        if auth is None:
+            with pytest.raises(SagelinkError, match="mac_key_file is not set"):
+                await console.change(DOOR, b"{}")
+            return
+        outcomes = [await console.change(DOOR, values) for values in (b"{}", b'"wrong"')]
+        assert [(outcome.done, outcome.text) for outcome in outcomes] == [
+            (True, '{"gate":"door CHANGE"}'),
+            (False, "wrong use"),
+        ]
+        assert notes.settings_seen == [(DOOR, {"gate": "door CHANGE"})]
+        with pytest.raises(SagelinkError, match="not online"):
+            await console.change("node/other", b"{}")
 
 
 async def test_a_flood_of_one_node_is_cut(broker: Broker) -> None:

@@ -1,4 +1,4 @@
-"""Commands of an operator to an edge: a head for a camera, or the one before it (docs/wire.md). Pure: no I/O.
+"""Commands of an operator to an edge: a change of a camera's settings or of its head (docs/wire.md). Pure: no I/O.
 
 `encode_command` and `encode_outcome` make the messages; both travel with a MAC. `CommandReceiver` is the edge's side:
 it assembles a pushed head, and ignores a command that it has carried out before.
@@ -21,6 +21,7 @@ _KIND_COMMAND = 6
 _KIND_OUTCOME = 7
 _KIND_AT = 3
 _PUSH_BYTES = 4000  # of a head file in one part: the downlink is not the thin side
+_MAX_CHANGE = 512  # bytes of the settings in a command
 _MAX_TEXT = 1000  # bytes of an outcome's text
 
 
@@ -28,15 +29,17 @@ class Action(IntEnum):
     PUSH = 1
     RESTORE = 2
     SHOW = 3
+    CHANGE = 4  # of settings
 
 
 @dataclass(frozen=True, slots=True)
-class HeadCommand:
+class OperatorCommand:
     """A command, or a part of a push."""
 
     number: int  # rises from command to command; all parts of a push have one
     action: Action
     part: HeadPart | None = None  # of a push
+    change: bytes = b""  # JSON object of the settings to change
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,33 +48,37 @@ class CommandOutcome:
 
     number: int
     done: bool
-    text: str  # which head holds now, or why nothing changed
+    text: str  # what holds now, or why nothing changed
 
 
-def encode_command(command: HeadCommand) -> bytes:
-    body = _COMMAND.pack(MAGIC, VERSION, _KIND_COMMAND, command.number, command.action)
+def encode_command(command: OperatorCommand) -> bytes:
+    body = _COMMAND.pack(MAGIC, VERSION, _KIND_COMMAND, command.number, command.action) + command.change
     if command.part is not None:
         part = command.part
         body += _PUSH.pack(part.fingerprint, part.total_bytes, part.offset) + part.data
     return seal(body)
 
 
-def decode_command(data: bytes) -> HeadCommand:
+def decode_command(data: bytes) -> OperatorCommand:
     """Raises MalformedMessage."""
     body = _body(data, _COMMAND, _KIND_COMMAND)
     *_, number, action = _COMMAND.unpack_from(body)
     if action not in set(Action):
-        raise MalformedMessage(f"action {action} of a head command")
+        raise MalformedMessage(f"action {action} of a command")
     rest = body[_COMMAND.size :]
+    if action == Action.CHANGE:
+        if len(rest) > _MAX_CHANGE:
+            raise MalformedMessage(f"a change of {len(rest)} bytes; accepted: up to {_MAX_CHANGE}")
+        return OperatorCommand(number, Action.CHANGE, change=rest)
     if action != Action.PUSH:
-        return HeadCommand(number, Action(action))
+        return OperatorCommand(number, Action(action))
     if len(rest) <= _PUSH.size:
         raise MalformedMessage("a push without a part")
     fingerprint, total_bytes, offset = _PUSH.unpack_from(rest)
     part = HeadPart(fingerprint, total_bytes, offset, rest[_PUSH.size :])
     if not 0 < total_bytes <= MAX_HEAD_BYTES or len(part.data) > _PUSH_BYTES or offset + len(part.data) > total_bytes:
         raise MalformedMessage(f"{len(part.data)} bytes at {offset} of a head of {total_bytes} bytes")
-    return HeadCommand(number, Action.PUSH, part)
+    return OperatorCommand(number, Action.PUSH, part)
 
 
 def encode_outcome(outcome: CommandOutcome) -> bytes:
@@ -86,11 +93,11 @@ def decode_outcome(data: bytes) -> CommandOutcome:
     return CommandOutcome(number, done == 1, body[_OUTCOME.size :][:_MAX_TEXT].decode(errors="replace"))
 
 
-def push_commands(number: int, fingerprint: bytes, content: bytes) -> Iterator[HeadCommand]:
+def push_commands(number: int, fingerprint: bytes, content: bytes) -> Iterator[OperatorCommand]:
     """The commands that push a head file."""
     for offset in range(0, len(content), _PUSH_BYTES):
         part = HeadPart(fingerprint, len(content), offset, content[offset : offset + _PUSH_BYTES])
-        yield HeadCommand(number, Action.PUSH, part)
+        yield OperatorCommand(number, Action.PUSH, part)
 
 
 def _body(data: bytes, layout: struct.Struct, kind: int) -> bytes:
@@ -104,8 +111,8 @@ def _body(data: bytes, layout: struct.Struct, kind: int) -> bytes:
 
 
 class CommandReceiver:
-    """The commands to one camera. `carry_out` gets the action, and the content of a pushed head file; it returns which
-    head holds now, and raises ValueError with the reason why nothing changed."""
+    """The commands to one camera. `carry_out` gets the action, and the content of a pushed head file or of a change; it
+    returns what holds now, and raises ValueError with the reason why nothing changed."""
 
     def __init__(self, carry_out: Callable[[Action, bytes], str]) -> None:
         self._carry_out = carry_out
@@ -113,11 +120,11 @@ class CommandReceiver:
         self._number = -1  # of the push that arrives
         self._assembly: HeadAssembly | None = None
 
-    def take(self, command: HeadCommand) -> CommandOutcome | None:
+    def take(self, command: OperatorCommand) -> CommandOutcome | None:
         """Takes an authentic command. None while parts are missing, and for a command that was taken before."""
         if command.number <= self._done or command.number < self._number:
             return None
-        content: bytes | None = b""
+        content: bytes | None = command.change
         if command.part is not None:
             if self._assembly is None or command.number > self._number:
                 self._number = command.number

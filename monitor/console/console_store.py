@@ -1,0 +1,317 @@
+"""The console's store: evidence with its answers, events and changes in one SQLite file, within an age and a size.
+
+All methods block, and must be called in one thread. `prune` deletes the oldest evidence of the node that uses most: a
+hostile node loses its own. A file of a newer version, or of another program, is not touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from sagelink.monitor.console.change_desk import KeptChange
+from sagelink.monitor.console.events_seen import SeenEvent
+from sagelink.pipeline.errors import SagelinkError, UsageError
+from sagelink.pipeline.output_files import cannot_open, check_writable
+from sagelink.pipeline.private_files import lock, make_private_folder, open_appending
+
+FILE, _LOCK = "console.sqlite", ".sagelink-console"
+_APPLICATION, VERSION = 0x5361676C, 1
+_BATCH = 500  # rows that are deleted at once
+MAX_FOUND = 500
+_SCHEMA = """
+CREATE TABLE frames (id INTEGER PRIMARY KEY, wall_s REAL NOT NULL, node TEXT NOT NULL, camera TEXT NOT NULL,
+    seq INTEGER NOT NULL, bits INTEGER NOT NULL, side INTEGER NOT NULL, patch_size INTEGER NOT NULL,
+    label TEXT NOT NULL DEFAULT '', prob REAL, edge TEXT NOT NULL DEFAULT '', refusal TEXT, answer_ms REAL);
+CREATE INDEX frames_by_camera ON frames (camera, wall_s);
+CREATE INDEX frames_by_time ON frames (wall_s);
+CREATE INDEX frames_by_node ON frames (node, id);
+CREATE TABLE messages (id INTEGER PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE events (camera TEXT NOT NULL, id TEXT NOT NULL, rule TEXT NOT NULL, label TEXT NOT NULL,
+    state TEXT NOT NULL, prob REAL NOT NULL, start_s REAL NOT NULL, end_s REAL, cause TEXT NOT NULL,
+    best_seq INTEGER NOT NULL, wire_bits INTEGER NOT NULL, began_wall_s REAL NOT NULL, changed_wall_s REAL NOT NULL,
+    PRIMARY KEY (camera, id)) WITHOUT ROWID;
+CREATE INDEX events_by_time ON events (changed_wall_s);
+CREATE TABLE changes (wall_s REAL NOT NULL, who TEXT NOT NULL, camera TEXT NOT NULL, change TEXT NOT NULL,
+    outcome TEXT NOT NULL);
+CREATE TABLE months (camera TEXT PRIMARY KEY, month INTEGER NOT NULL, bits INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameToStore:
+    """One evidence message to store."""
+
+    id: int
+    wall_s: float
+    node: str
+    camera: str
+    seq: int
+    bits: int
+    side: int
+    patch_size: int
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerToStore:
+    """The answer to a stored frame."""
+
+    id: int
+    label: str
+    prob: float
+    edge: str
+    refusal: str | None
+    answer_ms: float
+
+
+@dataclass(slots=True)
+class StoreBatch:
+    """What is written in one transaction."""
+
+    frames: list[FrameToStore] = field(default_factory=list)
+    answers: list[AnswerToStore] = field(default_factory=list)
+    events: list[tuple[str, SeenEvent]] = field(default_factory=list)
+    changes: list[KeptChange] = field(default_factory=list)
+    months: dict[str, tuple[int, int]] = field(default_factory=dict)  # by camera: month, bits
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FrameSearch:
+    """Which stored frames are wanted; None and empty text stand for any."""
+
+    camera: str = ""
+    label: str = ""
+    from_s: float | None = None
+    to_s: float | None = None
+    min_prob: float | None = None
+    before: int | None = None  # id: only older ones
+
+    def conditions(self) -> tuple[str, dict[str, Any]]:
+        parts = {
+            "camera": "camera LIKE :camera ESCAPE '\\'",
+            "label": "label LIKE :label ESCAPE '\\'",
+            "from_s": "wall_s >= :from_s",
+            "to_s": "wall_s <= :to_s",
+            "min_prob": "prob >= :min_prob",
+            "before": "id < :before",
+        }
+        given = {key: value for key in parts if (value := getattr(self, key)) not in (None, "")}
+        for key in ("camera", "label"):
+            if key in given:
+                text = given[key].replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+                given[key] = f"%{text}%"
+        return " AND ".join(parts[key] for key in given) or "1", given
+
+
+class ConsoleStore:
+    """One store, open until `close`."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises UsageError for a folder that another console uses, and for a file that is not ours or is of a newer
+        version; SagelinkError when the disk fails."""
+        check_writable(folder)
+        self._path = folder / FILE
+        try:
+            make_private_folder(folder)
+            self._lock: IO[str] = open_appending(folder / _LOCK)
+            lock(self._lock.fileno())
+        except BlockingIOError:
+            self._lock.close()
+            raise UsageError(f"store {str(folder)!r}: another console uses it; accepted: another folder") from None
+        except OSError as error:
+            raise cannot_open(folder, error) from None
+        try:
+            self._open()
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _open(self) -> None:
+        try:
+            self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            self._path.chmod(0o600)
+            self._check()
+        except sqlite3.Error as error:
+            raise UsageError(f"store {str(self._path)!r} cannot be used: {error}; accepted: a new folder") from None
+        row = self._db.execute("SELECT max(id) FROM frames").fetchone()
+        self.next_id: int = (row[0] or 0) + 1
+        sizes = self._db.execute("SELECT node, sum(length(data)) FROM frames JOIN messages USING (id) GROUP BY node")
+        self._node_bytes: dict[str, int] = dict(sizes.fetchall())
+
+    def _check(self) -> None:
+        (application,) = self._db.execute("PRAGMA application_id").fetchone()
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if tables and application != _APPLICATION:
+            raise UsageError(f"store {str(self._path)!r} is not of Sagelink; accepted: a new folder")
+        if version > VERSION:
+            raise UsageError(
+                f"store {str(self._path)!r} is of a newer Sagelink (version {version}); accepted: up to {VERSION}"
+            )
+        if not tables:
+            self._db.execute("PRAGMA auto_vacuum=INCREMENTAL")
+            self._db.executescript(
+                f"BEGIN;{_SCHEMA}PRAGMA application_id={_APPLICATION};PRAGMA user_version={VERSION};COMMIT;"
+            )
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db.execute("PRAGMA journal_size_limit=4000000")
+
+    def close(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self._db.close()
+        self._lock.close()
+
+    @property
+    def size_bytes(self) -> int:
+        """Of what is stored; free pages of the file do not count."""
+        pages, free, page = (
+            self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+        )
+        return int((pages - free) * page)
+
+    def write(self, batch: StoreBatch) -> None:
+        """Writes all or nothing. Raises SagelinkError."""
+        with self._transaction():
+            self._db.executemany(
+                "INSERT INTO frames (id, wall_s, node, camera, seq, bits, side, patch_size) VALUES (?,?,?,?,?,?,?,?)",
+                ((f.id, f.wall_s, f.node, f.camera, f.seq, f.bits, f.side, f.patch_size) for f in batch.frames),
+            )
+            self._db.executemany("INSERT INTO messages VALUES (?,?)", ((f.id, f.message) for f in batch.frames))
+            self._db.executemany(
+                "UPDATE frames SET label=?, prob=?, edge=?, refusal=?, answer_ms=? WHERE id=?",
+                ((a.label, a.prob, a.edge, a.refusal, a.answer_ms, a.id) for a in batch.answers),
+            )
+            self._db.executemany(
+                "INSERT OR REPLACE INTO events (camera, id, rule, label, state, prob, start_s, end_s, cause, best_seq, "
+                "wire_bits, began_wall_s, changed_wall_s) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                (_event_row(camera, event) for camera, event in batch.events),
+            )
+            self._db.executemany(
+                "INSERT INTO changes VALUES (?,?,?,?,?)",
+                ((c.wall_s, c.who, c.camera, c.change, c.outcome) for c in batch.changes),
+            )
+            self._db.executemany(
+                "INSERT OR REPLACE INTO months VALUES (?,?,?)",
+                ((camera, month, bits) for camera, (month, bits) in batch.months.items()),
+            )
+        for frame in batch.frames:
+            self._node_bytes[frame.node] = self._node_bytes.get(frame.node, 0) + len(frame.message)
+
+    def prune(self, max_bytes: int, oldest_s: float) -> int:
+        """Deletes what is older than `oldest_s`, and evidence beyond `max_bytes`. Returns the number of deleted frames.
+        Raises SagelinkError."""
+        deleted = 0
+        with self._transaction():
+            rows = self._db.execute("SELECT id, node FROM frames WHERE wall_s < ?", (oldest_s,)).fetchall()
+            deleted += self._delete(rows)
+            self._db.execute("DELETE FROM events WHERE changed_wall_s < ?", (oldest_s,))
+            self._db.execute("DELETE FROM changes WHERE wall_s < ?", (oldest_s,))
+        while self.size_bytes > max_bytes and self._node_bytes:
+            node = max(self._node_bytes, key=lambda name: self._node_bytes[name])
+            with self._transaction():
+                query = "SELECT id, node FROM frames WHERE node=? ORDER BY id LIMIT ?"
+                rows = self._db.execute(query, (node, _BATCH)).fetchall()
+                deleted += self._delete(rows)
+                if not rows:
+                    del self._node_bytes[node]
+        if deleted:
+            self._db.execute("PRAGMA incremental_vacuum").fetchall()
+        return deleted
+
+    def _delete(self, rows: Sequence[tuple[int, str]]) -> int:
+        for number, node in rows:
+            (size,) = self._db.execute("SELECT length(data) FROM messages WHERE id=?", (number,)).fetchone() or (0,)
+            self._node_bytes[node] = self._node_bytes.get(node, 0) - size
+            self._db.execute("DELETE FROM messages WHERE id=?", (number,))
+            self._db.execute("DELETE FROM frames WHERE id=?", (number,))
+        return len(rows)
+
+    def frames(self, search: FrameSearch, limit: int = MAX_FOUND) -> list[dict[str, Any]]:
+        """Stored frames, newest first."""
+        where, values = search.conditions()
+        columns = "id, wall_s, camera, seq, bits, label, prob, edge, refusal, answer_ms"
+        query = f"SELECT {columns} FROM frames WHERE {where} ORDER BY id DESC LIMIT :most"  # noqa: S608 (our words)
+        return self._rows(query, values | {"most": min(limit, MAX_FOUND)})
+
+    def events(self, search: FrameSearch, limit: int = MAX_FOUND) -> list[dict[str, Any]]:
+        """Stored events, newest first."""
+        where, values = FrameSearch(search.camera, search.label, min_prob=search.min_prob).conditions()
+        period = {"since": search.from_s or 0.0, "until": search.to_s or 1e12, "most": min(limit, MAX_FOUND)}
+        query = (
+            f"SELECT * FROM events WHERE {where} AND changed_wall_s BETWEEN :since AND :until "  # noqa: S608
+            "ORDER BY changed_wall_s DESC LIMIT :most"
+        )
+        return self._rows(query, values | period)
+
+    def messages(self, number: int, count: int) -> tuple[list[bytes], int, int] | None:
+        """The message of a frame and up to `count` - 1 of the camera's before it, oldest first, and side and patch size
+        of their grid; None if it is not stored."""
+        found = self._db.execute("SELECT camera, side, patch_size FROM frames WHERE id=?", (number,)).fetchone()
+        if found is None:
+            return None
+        camera, side, patch_size = found
+        rows = self._db.execute(
+            "SELECT data FROM frames JOIN messages USING (id) WHERE camera=? AND id<=? ORDER BY id DESC LIMIT ?",
+            (camera, number, count),
+        ).fetchall()
+        return [data for (data,) in reversed(rows)], side, patch_size
+
+    def changes(self, limit: int) -> list[KeptChange]:
+        """The last changes, oldest first."""
+        rows = self._db.execute("SELECT * FROM changes ORDER BY wall_s DESC LIMIT ?", (limit,)).fetchall()
+        return [KeptChange(*row) for row in reversed(rows)]
+
+    def recent_events(self, since_s: float) -> list[tuple[str, SeenEvent]]:
+        """Events since then, and open ones, with their cameras, oldest first."""
+        query = "SELECT * FROM events WHERE changed_wall_s >= ? ORDER BY changed_wall_s"
+        rows = self._rows(query, (since_s,))
+        return [(str(row.pop("camera")), SeenEvent(**row)) for row in rows]
+
+    def months(self) -> dict[str, tuple[int, int]]:
+        return {camera: (month, bits) for camera, month, bits in self._db.execute("SELECT * FROM months")}
+
+    def _rows(self, query: str, values: Mapping[str, Any] | Sequence[Any]) -> list[dict[str, Any]]:
+        cursor = self._db.execute(query, values)
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            self._db.execute("BEGIN")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+        except (sqlite3.Error, OverflowError) as error:
+            with contextlib.suppress(sqlite3.Error):
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+            raise SagelinkError(f"store {str(self._path)!r} cannot be written: {error}") from None
+
+
+def _event_row(camera: str, event: SeenEvent) -> tuple[object, ...]:
+    numbers = (min(max(value, 0), 2**62) for value in (event.best_seq, event.wire_bits))
+    what = (camera, event.id, event.rule, event.label, event.state, event.prob, event.start_s, event.end_s, event.cause)
+    return (*what, *numbers, event.began_wall_s, event.changed_wall_s)
+
+
+def csv_lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """CSV lines without the head line. Text that a spreadsheet would take for a formula is marked as text."""
+    for row in rows:
+        cells = []
+        for value in row.values():
+            text = "" if value is None else str(value)
+            if isinstance(value, str) and text[:1] in "=+-@\t":
+                text = f"'{text}"
+            cells.append('"' + text.replace('"', '""') + '"' if isinstance(value, str) else text)
+        yield ",".join(cells) + "\r\n"

@@ -1,0 +1,174 @@
+"""HTTP routes of the console's store: search, stored pictures, and exports as CSV and as pictures in class folders."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from sagelink.monitor.console.console_store import MAX_FOUND, ConsoleStore, FrameSearch, csv_lines
+from sagelink.monitor.guarded_page import JsonResponse
+from sagelink.monitor.zip_stream import ZipChunks
+from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.threads import Worker
+
+_MAX_TEXT = 120  # characters of a filter
+_MAX_PICTURES = 5000  # in an export
+_MAX_ROWS = 1_000_000
+_COLUMNS = ("id", "wall_s", "camera", "seq", "bits", "label", "prob", "edge", "refusal", "answer_ms")
+_UNSAFE = re.compile(r"[^A-Za-z0-9-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreView:
+    """The store, as its routes use it."""
+
+    store: ConsoleStore
+    worker: Worker  # the thread of the store
+    picture: Callable[[int], Awaitable[bytes]]  # PNG of a stored frame, grey where nothing was sent; raises ValueError
+
+
+def search_of(query: Mapping[str, str]) -> FrameSearch:
+    """`camera`, `label`, `from`, `to` (s since 1970, or ISO 8601), `min_prob`, `before`. Raises UsageError."""
+    return FrameSearch(
+        camera=query.get("camera", "")[:_MAX_TEXT],
+        label=query.get("label", "")[:_MAX_TEXT],
+        from_s=_time("from", query.get("from")),
+        to_s=_time("to", query.get("to")),
+        min_prob=_number("min_prob", query.get("min_prob")),
+        before=None if not query.get("before") else int(_number("before", query.get("before")) or 0),
+    )
+
+
+def search_routes(view: StoreView) -> list[BaseRoute]:
+    """The routes below `/api/search` and `/api/export`."""
+    search = SearchApi(view)
+    return [
+        Route("/api/search/frames", search.frames),
+        Route("/api/search/events", search.events),
+        Route("/api/search/frames/{number}/picture", search.picture),
+        Route("/api/export/frames.csv", search.csv),
+        Route("/api/export/pictures.zip", search.pictures),
+    ]
+
+
+class SearchApi:
+    """What programs read of the store."""
+
+    def __init__(self, view: StoreView) -> None:
+        self._view = view
+
+    async def frames(self, request: Request) -> Response:
+        return await self._found(request, self._view.store.frames)
+
+    async def events(self, request: Request) -> Response:
+        return await self._found(request, self._view.store.events)
+
+    async def _found(self, request: Request, find: Callable[[FrameSearch], list[dict[str, object]]]) -> Response:
+        try:
+            found = await self._view.worker.call(find, search_of(request.query_params))
+        except UsageError as error:
+            return JsonResponse({"error": str(error)}, 400)
+        return JsonResponse({"found": found, "more": len(found) == MAX_FOUND})
+
+    async def picture(self, request: Request) -> Response:
+        number = request.path_params["number"]
+        if not (number.isascii() and number.isdecimal() and len(number) < 19):
+            return JsonResponse({"error": "accepted: the id of a stored frame"}, 400)
+        try:
+            return Response(await self._view.picture(int(number)), media_type="image/png")
+        except ValueError as error:
+            return JsonResponse({"error": str(error)}, 404)
+
+    async def csv(self, request: Request) -> Response:
+        """All frames that a search finds, newest first."""
+        try:
+            search = search_of(request.query_params)
+        except UsageError as error:
+            return JsonResponse({"error": str(error)}, 400)
+
+        async def lines() -> AsyncIterator[str]:
+            yield ",".join(_COLUMNS) + "\r\n"
+            async for rows in self._pages(search, _MAX_ROWS):
+                yield "".join(csv_lines(rows))
+
+        headers = {"Content-Disposition": 'attachment; filename="frames.csv"'}
+        return StreamingResponse(lines(), media_type="text/csv; charset=utf-8", headers=headers)
+
+    async def pictures(self, request: Request) -> Response:
+        """The pictures of the frames that a search finds, one folder a label, newest first."""
+        try:
+            search = search_of(request.query_params)
+        except UsageError as error:
+            return JsonResponse({"error": str(error)}, 400)
+
+        async def chunks() -> AsyncIterator[bytes]:
+            sink, written = ZipChunks(), 0
+            with zipfile.ZipFile(sink, "w") as archive:
+                async for rows in self._pages(search, _MAX_ROWS):
+                    for row in rows:
+                        if not row["label"] or written == _MAX_PICTURES:
+                            continue
+                        try:
+                            png = await self._view.picture(int(str(row["id"])))
+                        except ValueError:
+                            continue
+                        written += 1
+                        archive.writestr(_name(row), png)
+                        yield sink.take()
+                    if written == _MAX_PICTURES:
+                        break
+            yield sink.take()
+
+        headers = {"Content-Disposition": 'attachment; filename="pictures.zip"'}
+        return StreamingResponse(chunks(), media_type="application/zip", headers=headers)
+
+    async def _pages(self, search: FrameSearch, most: int) -> AsyncIterator[list[dict[str, object]]]:
+        found = 0
+        while found < most:
+            rows = await self._view.worker.call(self._view.store.frames, search)
+            if rows:
+                yield rows
+            if len(rows) < MAX_FOUND:
+                return
+            found += len(rows)
+            search = replace(search, before=rows[-1]["id"])
+
+
+def _name(row: Mapping[str, object]) -> str:
+    """`label/node-camera_20261129T104358_123.png`: the part before `_` is the group, as `sagelink teach` reads it."""
+    label = _UNSAFE.sub("-", str(row["label"])).strip("-")[:60] or "unnamed"
+    camera = _UNSAFE.sub("-", str(row["camera"]))[:80]
+    when = datetime.fromtimestamp(float(str(row["wall_s"])), UTC)
+    return f"{label}/{camera}-{when:%Y%m%dT%H%M}_{when:%S}-{row['seq']}.png"
+
+
+def _time(key: str, text: str | None) -> float | None:
+    if not text:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(text[:40]).timestamp()
+    except (ValueError, OverflowError):
+        raise UsageError(f"{key} {text[:40]!r}; accepted: seconds since 1970, or 2026-11-29T10:00") from None
+
+
+def _number(key: str, text: str | None) -> float | None:
+    if not text:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = float("nan")
+    if not -1e18 < number < 1e18:
+        raise UsageError(f"{key} {text[:40]!r}; accepted: a number")
+    return number
