@@ -109,6 +109,7 @@ class Run:
         from sagelink.app.event_service import EventService
         from sagelink.app.heads_of_run import HeadsOfRun
         from sagelink.app.kept_heads import KeptHeads
+        from sagelink.app.run_disk import RunDisk
         from sagelink.models.loading import own_bits
         from sagelink.stages.confidence_gate import Gate, check_threshold
         from sagelink.stages.evidence_encoder import encoders
@@ -142,7 +143,8 @@ class Run:
         self._overhead = OverheadLog(self.budget, recorded=config.output.record is not None)
         self._outputs = outputs
         self._script = script
-        self._events = EventService(config, models.edge.labels, self.live and script is None)
+        self._disk = RunDisk(config.output)
+        self._events = EventService(config, models.edge.labels, self.live and script is None, self._disk)
         if script is not None:
             script.budget = self.budget
         self._link_watch = LinkWatch()
@@ -175,6 +177,8 @@ class Run:
         health = {capture.name: capture.health() for capture in self.captures}
         stats = self.stats.snapshot(self.models.edge.labels, health)
         notice = self.notice or self.imagenet_note
+        if self._disk.lost:
+            notice = f"the disk was full: {self._disk.lost} lines and pictures were not written"
         events = {"open": len(self._events.feed.open_events()), "actions": self._events.feed.count}
         shown = {"control": self.control.state(), "notice": notice, "events": events}
         return stats | shown | self._link_watch.state(stats)
@@ -211,7 +215,7 @@ class Run:
             self._events.open()
             outputs.begin()
             for sink in open_output_sinks(
-                self.config, self.models, self.heads, outputs.videos, self.live, self._overhead
+                self.config, self.models, self.heads, outputs.videos, self.live, self._overhead, self._disk
             ):
                 sinks.append(sink)
             for event_sink in self._events.sinks():
@@ -233,7 +237,7 @@ class Run:
         """The summary so far; `wall_s`: how long the run has lasted."""
         return run_summary(
             self.stats.tally, self.captures, self.accounts, self.budget, self.models, wall_s, self._interrupted
-        )
+        ) | {"unwritten": self._disk.lost}
 
     def _recorder(self, sinks: Sequence[Sink]) -> Recorder:
         from sagelink.stages.scene_tracker import scene_config
@@ -349,7 +353,7 @@ class Run:
             except SagelinkError as error:
                 failures.append(error)
             try:
-                outputs.write_summary(self.summary(time.monotonic() - began_s))
+                outputs.write_summary(self.summary(time.monotonic() - began_s), self._disk.keeper)
             except SagelinkError as error:
                 failures.append(error)
             self._events.close()
