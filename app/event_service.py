@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from sagelink.app.run_disk import RunDisk
 from sagelink.monitor.alert_charges import AlertCharges
 from sagelink.monitor.event_command import EventCommand
 from sagelink.monitor.event_delivery import Attempt, EventDelivery
@@ -19,6 +20,7 @@ from sagelink.monitor.event_queue import EventQueue
 from sagelink.monitor.event_recovery import end_open_events, last_records, unqueued
 from sagelink.monitor.webhook import Webhook, open_webhook
 from sagelink.pipeline.config import Config
+from sagelink.pipeline.disk_keeper import is_full
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.outbox import Outbox, OutboxItem
 from sagelink.pipeline.output_files import EVENT_PICTURES, EVENT_QUEUE, EVENTS, cannot_open
@@ -43,11 +45,12 @@ _Send = Callable[[OutboxItem], Awaitable[Attempt]]
 class EventService:
     """The events of one run, and their delivery."""
 
-    def __init__(self, config: Config, labels: tuple[str, ...], live: bool) -> None:
+    def __init__(self, config: Config, labels: tuple[str, ...], live: bool, disk: RunDisk) -> None:
         """Raises UsageError for a receiver that can never work."""
         self._config = config
         self._labels = labels
         self._live = live
+        self._disk = disk
         self.charges = AlertCharges()
         self.feed = EventFeed()
         self._outbox: Outbox | None = None
@@ -78,7 +81,8 @@ class EventService:
             try:
                 end_open_events(out)
             except OSError as error:
-                raise cannot_open(out / EVENTS, error) from None
+                if self._disk.keeper is None or not is_full(error):
+                    raise cannot_open(out / EVENTS, error) from None
         if not self._receivers:
             return
         path = self._queue_path
@@ -86,9 +90,9 @@ class EventService:
         self._outbox = outbox = Outbox(path, "events.queue", time.time(), _KEEP_S)
         if dropped := outbox.drop_receivers(self._receivers):
             log.warning("event=events_dropped count=%d reason='their receiver is no longer configured'", dropped)
-        self._queue = EventQueue(outbox, self._receivers, self._notify)
+        self._queue = EventQueue(outbox, self._receivers, self._notify, self._disk.keeper)
         if out is not None and not is_new:
-            for record in unqueued(last_records(out / EVENTS), outbox.known_keys):
+            for record in unqueued(last_records(out), outbox.known_keys):
                 self._queue.put(record)
 
     def sinks(self) -> Iterator[Sink]:
@@ -96,11 +100,15 @@ class EventService:
         events, out = self._config.events, self._config.output.out
         if not events.rules:
             return
-        receivers: list[EventReceiver] = [] if out is None else [_opened(out / EVENTS, EventLines)]
+        receivers: list[EventReceiver] = []
+        if out is not None:
+            receivers.append(_opened(out / EVENTS, lambda path: EventLines(self._disk.lines(path), path)))
         if self._queue is not None:
             receivers.append(self._queue)
         if out is not None and events.pictures:
-            pictures = _opened(out / EVENT_PICTURES, lambda folder: EventPictures(folder, self._labels, events.keep))
+            pictures = _opened(
+                out / EVENT_PICTURES, lambda folder: EventPictures(folder, self._labels, events.keep, self._disk.keeper)
+            )
             yield pictures
             receivers.append(pictures)
         classes = self._config.frigate.classes

@@ -112,6 +112,7 @@ class Run:
         from sagelink.app.event_service import EventService
         from sagelink.app.heads_of_run import HeadsOfRun, label_heads
         from sagelink.app.kept_heads import KeptHeads
+        from sagelink.app.run_disk import RunDisk
         from sagelink.models.loading import own_bits
         from sagelink.stages.confidence_gate import Gate, check_threshold
         from sagelink.stages.events.second_opinions import check_classes
@@ -153,7 +154,8 @@ class Run:
         )
         self._outputs = outputs
         self._script = script
-        self._events = EventService(config, models.edge.labels, self.live and script is None)
+        self._disk = RunDisk(config.output)
+        self._events = EventService(config, models.edge.labels, self.live and script is None, self._disk)
         if script is not None:
             script.budget, script.accounts = self.budget, self.accounts
         self._second_opinions: SecondOpinionService | None = None
@@ -188,6 +190,8 @@ class Run:
         health = {capture.name: capture.health() for capture in self.captures}
         stats = self.stats.snapshot(self.models.edge.labels, health)
         notice = self.notice or self.imagenet_note
+        if self._disk.lost:
+            notice = f"the disk was full: {self._disk.lost} lines and pictures were not written"
         shown = {
             "control": self.control.state(),
             "notice": notice,
@@ -230,7 +234,7 @@ class Run:
             outputs.begin()
             sinks.extend(self._second_opinion_sinks())
             for sink in open_output_sinks(
-                self.config, self.models, self.heads, outputs.videos, self.live, self._wire_ledger
+                self.config, self.models, self.heads, outputs.videos, self.live, self._wire_ledger, self._disk
             ):
                 sinks.append(sink)
             for event_sink in self._events.sinks():
@@ -253,6 +257,7 @@ class Run:
     def summary(self, wall_s: float) -> dict[str, object]:
         """The summary so far; `wall_s`: how long the run has lasted."""
         summary = run_summary(self.stats.tally, self.captures, self.budgets, self.models, wall_s, self._interrupted)
+        summary["unwritten"] = self._disk.lost
         if self._second_opinions is not None:
             summary["frigate"] = self._second_opinions.opinions.summary()
         return summary
@@ -416,7 +421,7 @@ class Run:
             except SagelinkError as error:
                 failures.append(error)
             try:
-                outputs.write_summary(self.summary(time.monotonic() - began_s))
+                outputs.write_summary(self.summary(time.monotonic() - began_s), self._disk.keeper)
             except SagelinkError as error:
                 failures.append(error)
             self._events.close()

@@ -41,8 +41,9 @@ from sagelink.pipeline.output_files import (
     check_writable,
 )
 from sagelink.pipeline.private_files import lock, make_private_folder
+from sagelink.pipeline.rotating_lines import part_patterns
 
-RUN_FILES = (RESULTS, EVENTS, SUMMARY, PICTURES, OPINIONS)
+RUN_FILES = (RESULTS, *part_patterns(RESULTS), EVENTS, *part_patterns(EVENTS), SUMMARY, PICTURES, OPINIONS)
 RECORDING_FILES = (FRAMES, MESSAGES, CONFIG, *COPIED.values(), *COPIED_HEADS, HEADS)
 _REPORT_FILES = (REPORT, *(f"{Path(REPORT).stem}-{name}.png" for name in REPORT_PLOTS))
 _START = "%Y-%m-%dT%H-%M-%SZ"

@@ -10,6 +10,7 @@ from sagelink.app.run_folder import RECORDING_FILES, RUN_FILES, RunFolder
 from sagelink.app.summary import write_summary
 from sagelink.pipeline.config import CameraConfig, Config
 from sagelink.pipeline.credentials import expand_variables
+from sagelink.pipeline.disk_keeper import DiskKeeper
 from sagelink.pipeline.output_files import check_output_file
 from sagelink.stages.cameras.address import is_camera
 
@@ -42,10 +43,11 @@ class RunOutputs:
             folder.begin(files)
         self._begun = True
 
-    def write_summary(self, summary: Mapping[str, object]) -> None:
-        """Raises SagelinkError. Does nothing before `begin`, or without an output folder."""
+    def write_summary(self, summary: Mapping[str, object], keeper: DiskKeeper | None = None) -> None:
+        """Raises SagelinkError; with a `keeper`, not for a full disk. Does nothing before `begin`, or without an output
+        folder."""
         if self._begun and self._out is not None:
-            write_summary(self._out, summary)
+            write_summary(self._out, summary, keeper)
 
     def release(self) -> None:
         """Lets other runs write the folders."""

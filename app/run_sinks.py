@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sagelink.app.heads_of_run import HeadsOfRun
 from sagelink.app.recorded_config import to_record
+from sagelink.app.run_disk import RunDisk
 from sagelink.models.pair import Pair
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.output_files import PICTURES, RESULTS, cannot_open
@@ -21,7 +22,13 @@ from sagelink.stages.sinks.recording_writer import RecordingWriter
 
 
 def open_output_sinks(
-    config: Config, models: Pair, heads: HeadsOfRun, videos: Mapping[str, Path], live: bool, wire_ledger: WireLedger
+    config: Config,
+    models: Pair,
+    heads: HeadsOfRun,
+    videos: Mapping[str, Path],
+    live: bool,
+    wire_ledger: WireLedger,
+    disk: RunDisk,
 ) -> Iterator[Sink]:
     """Yields each sink as soon as it is open, so that the caller can close it when the next one fails.
 
@@ -34,25 +41,25 @@ def open_output_sinks(
         assert head is not None, "a frame was scored with a head that the run does not have"
         return head.file_content()
 
+    def opened(path: Path, make: Callable[[Path], Sink], resumes: bool = True) -> Sink:
+        try:
+            return FileSink(make(path), path, disk.keeper, resumes)
+        except OSError as error:
+            raise cannot_open(path, error) from None
+
     painter = Painter(labels, models.server.grid, config.capture.resize)
     if output.out is not None:
-        yield _opened(output.out / RESULTS, lambda path: JsonLines(path, labels))
+        yield opened(output.out / RESULTS, lambda path: JsonLines(disk.lines(path), labels))
         if output.pictures:
-            yield _opened(output.out / PICTURES, lambda path: Highlights(path, painter, output.pictures))
+            yield opened(output.out / PICTURES, lambda path: Highlights(path, painter, output.pictures))
     if output.record is not None:
-        yield _opened(
+        yield opened(
             output.record,
             lambda path: RecordingWriter(path, *to_record(config), labels, live, wire_ledger.take, head_content),
+            resumes=False,
         )
     if output.annotate is not None:
-        yield _opened(output.annotate, lambda path: AnnotatedVideos(videos, painter))
-
-
-def _opened(path: Path, make: Callable[[Path], Sink]) -> Sink:
-    try:
-        return FileSink(make(path), path)
-    except OSError as error:
-        raise cannot_open(path, error) from None
+        yield opened(output.annotate, lambda path: AnnotatedVideos(videos, painter), resumes=False)
 
 
 class VerdictCallback:

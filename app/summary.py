@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sagelink.pipeline.disk_keeper import DiskKeeper
 from sagelink.pipeline.json_text import to_json
 from sagelink.pipeline.output_files import SUMMARY, cannot_write
 from sagelink.pipeline.private_files import replace_text
@@ -61,10 +63,14 @@ def sources(captures: Sequence[Capture]) -> str:
     return ", ".join(capture.source for capture in captures)
 
 
-def write_summary(folder: Path, summary: Mapping[str, object]) -> None:
+def write_summary(folder: Path, summary: Mapping[str, object], keeper: DiskKeeper | None = None) -> None:
     """Writes summary.json at once or not at all: a reader never finds half of it. Raises SagelinkError."""
+    write = partial(replace_text, folder / SUMMARY, to_json(summary, indent=2) + "\n")
     try:
-        replace_text(folder / SUMMARY, to_json(summary, indent=2) + "\n")
+        if keeper is None:
+            write()
+        else:
+            keeper.attempt(write)
     except OSError as error:
         raise cannot_write(folder / SUMMARY, error) from None
 

@@ -70,7 +70,7 @@ class EventDelivery:
                     self._idle.set()
                     await self._news.wait()
                 for item in items:
-                    if not await self._deliver(item):
+                    if not await self._try(item):
                         await asyncio.sleep(self._backoff.next_s())
                         break
         finally:
@@ -82,6 +82,14 @@ class EventDelivery:
         """Waits until the queue is empty, or the receiver is away."""
         await asyncio.sleep(0)  # lets the calls of `notify` before take effect
         await self._idle.wait()
+
+    async def _try(self, item: OutboxItem) -> bool:
+        """As `_deliver`; waits while the disk is full, on which each attempt is noted."""
+        try:
+            return await self._deliver(item)
+        except OSError as error:
+            self._note_trouble(str(error.strerror))
+            return False
 
     async def _deliver(self, item: OutboxItem) -> bool:
         """One attempt; returns whether the next event may follow."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+from sagelink.pipeline.disk_keeper import DiskKeeper
+from sagelink.pipeline.errors import SagelinkError
 from sagelink.pipeline.json_text import to_json
 from sagelink.pipeline.outbox import Outbox
 from sagelink.stages.event_rules import EventAction
@@ -18,8 +21,15 @@ log = logging.getLogger(__name__)
 class EventQueue:
     """An EventReceiver. The queue is closed by its owner: deliveries go on after the last action."""
 
-    def __init__(self, outbox: Outbox, receivers: Sequence[str], notify: Callable[[], None]) -> None:
-        """`notify`: called after each action, in the thread of `take`."""
+    def __init__(
+        self,
+        outbox: Outbox,
+        receivers: Sequence[str],
+        notify: Callable[[], None],
+        keeper: DiskKeeper | None = None,
+    ) -> None:
+        """`notify`: called after each action, in the thread of `take`. `keeper`: makes room on a full disk."""
+        self._keeper = keeper
         self._outbox = outbox
         self._receivers = receivers
         self._notify = notify
@@ -30,12 +40,22 @@ class EventQueue:
 
     def put(self, record: dict[str, Any]) -> None:
         """Puts an action as in events.jsonl; one that the queue has or had already changes nothing."""
+        put = partial(self._put, record)
+        if self._keeper is not None:
+            self._keeper.attempt(put)
+        else:
+            try:
+                put()
+            except OSError as error:
+                raise SagelinkError(f"events cannot be stored: {error.strerror}") from error
+        self._notify()
+
+    def _put(self, record: dict[str, Any]) -> None:
         stored = self._outbox.put(self._receivers, record_key(record), to_json(record), time.time())
         if bool(stored.discarded) != self._discarding:
             self._discarding = bool(stored.discarded)
             if self._discarding:
                 log.warning("event=event_queue_full reason='the oldest events that wait are discarded'")
-        self._notify()
 
     def close(self) -> None:
         """The queue stays open."""

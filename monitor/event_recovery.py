@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 from sagelink.pipeline.json_text import to_json
 from sagelink.pipeline.output_files import EVENTS, RESULTS
 from sagelink.pipeline.private_files import open_appending
+from sagelink.pipeline.rotating_lines import last_lines
 from sagelink.stages.sinks.events import record_key
 
-_TAIL_BYTES = 1_000_000  # that are read of a file
+_LINES = 2000  # that are read of a file
 _KEYS = {"id", "action", "rule", "camera", "label", "prob", "start_s", "end_s", "wall_s", "best_seq"}
 
 Record = dict[str, Any]
@@ -22,12 +24,12 @@ def end_open_events(folder: Path) -> None:
     """Writes a `close` for each event in the folder's events.jsonl that has none: the run was killed. Its end is the
     last frame of the camera in results.jsonl. Raises OSError."""
     path = folder / EVENTS
-    records = last_records(path)
+    records = last_records(folder)
     last = {record["id"]: record for record in records}
     still_open = [record for record in last.values() if record["action"] in ("open", "update")]
     if not still_open:
         return
-    frames = {row["camera"]: row for row in _tail(folder / RESULTS) if _is_frame(row)}
+    frames = {row["camera"]: row for row in _rows(folder, RESULTS) if _is_frame(row)}
     with open_appending(path) as file:
         for record in still_open:
             frame = frames.get(record["camera"])
@@ -36,9 +38,9 @@ def end_open_events(folder: Path) -> None:
             file.write(to_json(record | closed) + "\n")
 
 
-def last_records(path: Path) -> list[Record]:
-    """The last records of an events.jsonl, oldest first; none without a file."""
-    return [row for row in _tail(path) if row.keys() >= _KEYS]
+def last_records(folder: Path) -> list[Record]:
+    """The last records of events.jsonl, oldest first; none without a file."""
+    return [row for row in _rows(folder, EVENTS) if row.keys() >= _KEYS]
 
 
 def unqueued(records: Sequence[Record], known_keys: Callable[[Sequence[str]], set[str]]) -> list[Record]:
@@ -54,22 +56,13 @@ def unqueued(records: Sequence[Record], known_keys: Callable[[Sequence[str]], se
     return rest[::-1]
 
 
-def _tail(path: Path) -> Iterator[Record]:
-    """The objects in the last lines of a file; a line that is not whole is left out."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - _TAIL_BYTES))
-            lines = file.read(_TAIL_BYTES).split(b"\n")
-    except FileNotFoundError:
-        return
-    for line in lines[1 if size > _TAIL_BYTES else 0 : -1]:
-        try:
+def _rows(folder: Path, name: str) -> Iterator[Record]:
+    """The objects in the last lines of a file that may have rotated; what is malformed is left out."""
+    for line in last_lines(folder, name, _LINES):
+        with contextlib.suppress(ValueError, RecursionError):
             row = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(row, dict):
-            yield row
+            if isinstance(row, dict):
+                yield row
 
 
 def _is_frame(row: Record) -> bool:

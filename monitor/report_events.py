@@ -10,6 +10,7 @@ from sagelink.pipeline.documents import DocumentError, parse_json
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.output_files import EVENT_PICTURES, EVENTS, RUNS
 from sagelink.pipeline.quantities import format_duration
+from sagelink.pipeline.rotating_lines import read_lines
 from sagelink.stages.sinks.event_pictures import picture_path
 
 _SHOWN = 200  # events in the table
@@ -24,17 +25,16 @@ def report_events(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / EVENTS
     try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = [*read_lines(folder, EVENTS)]
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not text"
+    except (OSError, ValueError) as error:
+        reason = "not text" if isinstance(error, UnicodeDecodeError) else getattr(error, "strerror", None) or error
         raise UsageError(f"{str(path)!r}: {reason}; accepted: the file that `sagelink run --out` made") from None
     last: dict[str, dict[str, Any]] = {}
-    for number, line in enumerate(lines, 1):
-        if line.endswith("\n"):
-            event = _event(line, f"{path}:{number}")
-            last[event["id"]] = event
+    for where, line in lines:
+        event = _event(line, where)
+        last[event["id"]] = event
     happened = [event for event in last.values() if event["action"] != "withdraw"]
     if not happened:
         return None

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sagelink.pipeline.documents import DocumentError, parse_json, read_text
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.output_files import MARKER, RESULTS, RUNS, SUMMARY
+from sagelink.pipeline.rotating_lines import read_lines
 from sagelink.stages.sinks.jsonl import check_keys
 from sagelink.stages.sinks.tally import VerdictCounts
 
@@ -41,17 +42,15 @@ class Results:
         """Reads the folder. Raises UsageError when it holds no run, or when a line is not one of results.jsonl."""
         path = folder / RESULTS
         try:
-            raw = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not text"
+            raw = [*read_lines(folder, RESULTS)]
+        except (OSError, ValueError) as error:
+            reason = "not text" if isinstance(error, UnicodeDecodeError) else getattr(error, "strerror", None) or error
             earlier = folder / RUNS
             hint = f", or an earlier run in {str(earlier)!r}" if _holds_earlier_runs(earlier) else ""
             raise UsageError(
                 f"{str(path)!r}: {reason}; accepted: the folder that `sagelink run --out` made{hint}"
             ) from None
-        if raw and not raw[-1].endswith("\n"):
-            raw.pop()  # incomplete: the run was killed, or is writing it now
-        lines = [_line(text, f"{path}:{number}") for number, text in enumerate(raw, 1)]
+        lines = [_line(text, where) for where, text in raw]
         if not lines:
             raise UsageError(f"{str(path)!r} holds no frames yet")
         summary_path = folder / SUMMARY

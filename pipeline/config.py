@@ -17,7 +17,7 @@ from sagelink.pipeline.calendar_periods import Calendar, local_timezone
 from sagelink.pipeline.console_config import DIGEST_MIN_BPS, ConsoleConfig
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.event_config import EventsConfig
-from sagelink.pipeline.quantities import Duration, FrameSize, Rate, Size
+from sagelink.pipeline.quantities import Duration, FrameSize, Rate, Retention, Size
 from sagelink.pipeline.quota import Quota
 from sagelink.pipeline.urls import is_webrtc
 
@@ -593,6 +593,18 @@ class OutputConfig(_Section):
         le=200,
         description="With `out`: number of small pictures for the report of the frames with the highest cost, and as "
         "many of the least certain frames; 0: none",
+    )
+
+    rotate: Retention | None = Field(
+        None,
+        description="With `out`: begin a new results.jsonl and events.jsonl at this age or size, and compress the old "
+        "ones; empty: one file each",
+    )
+    keep: Retention | None = Field(
+        None,
+        description="With `out`: delete closed files and earlier runs (`runs/`) that are older than this, and the "
+        "oldest beyond this size in all. A full disk then never ends a run: the oldest files leave, then nothing is "
+        "written until there is room; empty: keep all",
     )
 
     @field_validator("annotate")

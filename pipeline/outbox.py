@@ -8,6 +8,7 @@ that were delivered first.
 from __future__ import annotations
 
 import contextlib
+import errno
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -51,7 +52,7 @@ class StoredItem:
 
 
 class Outbox:
-    """Thread-safe. Methods raise SagelinkError when the disk fails."""
+    """Thread-safe. Methods raise OSError when the disk is full, and SagelinkError when it fails."""
 
     def __init__(self, path: Path | None, where: str, now_s: float, keep_s: float) -> None:
         """Opens or creates the file, and drops rows that were put more than `keep_s` ago.
@@ -133,6 +134,8 @@ class Outbox:
                     raise
                 self._database.execute("COMMIT")
             except sqlite3.Error as error:
+                if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                    raise OSError(errno.ENOSPC, f"{self._shown}: {error}") from None
                 raise SagelinkError(f"{self._shown} cannot be written: {error}") from None
 
     def waiting(self, receiver: str, limit: int) -> list[OutboxItem]:

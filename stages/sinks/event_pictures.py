@@ -14,6 +14,7 @@ from pathlib import Path
 
 import cv2
 
+from sagelink.pipeline.disk_keeper import DiskKeeper
 from sagelink.pipeline.output_files import cannot_write
 from sagelink.pipeline.private_files import make_private_folder, replacing
 from sagelink.pipeline.quantities import RetentionLimit
@@ -45,9 +46,15 @@ class EventPictures:
     """A PendingSink and an EventReceiver."""
 
     def __init__(
-        self, folder: Path, labels: tuple[str, ...], keep: RetentionLimit, clock_s: Callable[[], float] = time.time
+        self,
+        folder: Path,
+        labels: tuple[str, ...],
+        keep: RetentionLimit,
+        keeper: DiskKeeper | None = None,
+        clock_s: Callable[[], float] = time.time,
     ) -> None:
-        """`clock_s`: time of day, as of the files. Raises OSError."""
+        """`keeper`: makes room on a full disk. `clock_s`: time of day, as of the files. Raises OSError."""
+        self._keeper = keeper
         self._folder = folder
         self._labels = labels
         self._keep = keep
@@ -103,8 +110,10 @@ class EventPictures:
         coded = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
         ok, data = cv2.imencode(".jpg", coded, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
         assert ok, "a JPEG of an uint8 picture can always be encoded"
-        with replacing(path) as unfinished:
-            unfinished.write_bytes(data.tobytes())
+        if self._keeper is None:
+            _write(path, data.tobytes())
+        elif not self._keeper.attempt(lambda: _write(path, data.tobytes())):
+            return
         self._sizes.pop(path.name, None)
         self._sizes[path.name] = len(data)
         self._delete_old()
@@ -125,6 +134,11 @@ class EventPictures:
                 return
             path.unlink(missing_ok=True)
             total -= self._sizes.pop(name)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(data)
 
 
 def _is_beaten(known: _Candidate, new: _Candidate) -> bool:

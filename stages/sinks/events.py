@@ -11,7 +11,7 @@ from sagelink.pipeline.errors import UsageError, suggest
 from sagelink.pipeline.event_config import EventRule
 from sagelink.pipeline.json_text import to_json
 from sagelink.pipeline.output_files import cannot_write
-from sagelink.pipeline.private_files import LineFile
+from sagelink.pipeline.rotating_lines import RotatingLines
 from sagelink.pipeline.types import UNKNOWN, Verdict
 from sagelink.stages.event_rules import CameraEvents, EventAction, Observation
 from sagelink.stages.events.event_answer import ClassesByLabel
@@ -72,10 +72,10 @@ class EventLines:
     """Writes events.jsonl: one JSON object per action. A run that is killed, or whose disk is full, leaves complete
     lines."""
 
-    def __init__(self, path: Path) -> None:
-        """`path`: a new file. Raises OSError."""
+    def __init__(self, lines: RotatingLines, path: Path) -> None:
+        """`path`: of the file, for messages."""
         self._path = path
-        self._lines = LineFile(path)
+        self._lines = lines
 
     def take(self, action: EventAction) -> None:
         try:

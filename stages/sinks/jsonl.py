@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.json_text import to_json
-from sagelink.pipeline.private_files import LineFile
+from sagelink.pipeline.rotating_lines import RotatingLines
 from sagelink.pipeline.types import Answer, FrameEvent, Verdict
 
 _RENAMED = {
@@ -96,9 +95,8 @@ def _further(verdict: Verdict) -> dict[str, object]:
 class JsonLines:
     """A sink. A run that is killed, or whose disk is full, leaves complete lines."""
 
-    def __init__(self, path: Path, labels: tuple[str, ...]) -> None:
-        """`path`: a new file."""
-        self._lines = LineFile(path)
+    def __init__(self, lines: RotatingLines, labels: tuple[str, ...]) -> None:
+        self._lines = lines
         self._labels = labels
 
     def write(self, verdict: Verdict) -> None:

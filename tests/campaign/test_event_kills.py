@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sagelink.stages.sinks.events import record_key
-from tests.app.runs import PATIENCE_S, live_run
+from tests.app.runs import live_run
 from tests.app.test_event_receivers import EACH_LABEL, written
 from tests.brokers import Mosquitto, free_port
 from tests.processes import Sagelink
@@ -20,6 +20,7 @@ from tests.webhook_receiver import ReceiverProcess
 pytestmark = pytest.mark.campaign
 
 KILLS = 50
+PATIENCE_S = 900  # for the start of an edge on a loaded machine
 ANSWER_S = 0.25  # from the receiver's answer until it is on the edge's disk
 
 
@@ -43,7 +44,7 @@ def test_every_action_reaches_the_webhook_and_events_jsonl_has_it_once(tmp_path:
                     time.sleep(0.05)
                 time.sleep(chance.random())
                 kills_s.append(time.time())
-                match number % 3:
+                match chance.choice((0, 1, 1, 2, 2)):  # an edge needs long to start
                     case 0:
                         run.kill()
                         run = edge()

@@ -25,16 +25,16 @@ def test_an_open_event_is_closed_at_the_last_frame_of_its_camera(tmp_path: Path)
     frames = ({"camera": "gate", "stream_s": 9.5, "wall_s": 109.5}, {"camera": "yard", "stream_s": 11, "wall_s": 111})
     write(tmp_path / "results.jsonl", *frames)
     end_open_events(tmp_path)
-    *_, last = last_records(events)
+    *_, last = last_records(tmp_path)
     assert (last["id"], last["action"], last["end_s"], last["wall_s"]) == ("e3", "close", 9.5, 109.5)
     end_open_events(tmp_path)
-    assert len(last_records(events)) == 6  # nothing more
+    assert len(last_records(tmp_path)) == 6  # nothing more
 
 
 def test_without_frames_an_open_event_ends_where_it_began(tmp_path: Path) -> None:
     write(tmp_path / "events.jsonl", record(3))
     end_open_events(tmp_path)
-    assert last_records(tmp_path / "events.jsonl")[-1]["end_s"] == 3.0
+    assert last_records(tmp_path)[-1]["end_s"] == 3.0
 
 
 def test_a_folder_without_events_stays_as_it_is(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_a_folder_without_events_stays_as_it_is(tmp_path: Path) -> None:
 def test_malformed_lines_are_left_out(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_text('nonsense\n[1]\n{"id": 3}\n' + json.dumps(record(1)) + "\n" + json.dumps(record(2)))
-    assert [row["id"] for row in last_records(path)] == ["e1"]
+    assert [row["id"] for row in last_records(tmp_path)] == ["e1"]
 
 
 def test_the_records_after_the_last_one_that_is_queued_are_found() -> None:

@@ -13,17 +13,21 @@ import aiomqtt
 import pytest
 from jinja2 import Template
 
+from sagelink.monitor.event_feed import EventFeed
 from sagelink.monitor.home_assistant import Entities, publish_to_home_assistant
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import GateConfig
 from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.event_config import EventRule
 from sagelink.stages.confidence_gate import Gate
 from sagelink.stages.run_control import Control
+from sagelink.stages.sinks.event_pictures import picture_path
 from tests.brokers import Mosquitto
+from tests.monitor.test_event_feed import act
 
 # What Home Assistant 2026.11 takes: the schemas in homeassistant/components/mqtt/ of its package on PyPI, read on
 # 2026-11-24 (schemas.py: MQTT_ENTITY_COMMON_SCHEMA, device and origin; config.py; sensor.py, binary_sensor.py,
-# number.py; discovery.py: TOPIC_MATCHER), and https://www.home-assistant.io/integrations/{sensor,binary_sensor,number}.mqtt/.
+# number.py, event.py, image.py; discovery.py: TOPIC_MATCHER), and https://www.home-assistant.io/integrations/{sensor,binary_sensor,number}.mqtt/.
 # Other keys are ignored there without a word. `object_id` is among them since `default_entity_id` took its place.
 ANY = {
     *("availability", "availability_mode", "availability_template", "availability_topic", "default_entity_id"),
@@ -38,13 +42,21 @@ OPTIONS = {
     "binary_sensor": ANY
     | {"device_class", "expire_after", "force_update", "off_delay", "payload_off", "payload_on"}
     | {"state_topic", "value_template"},
+    "event": ANY | {"device_class", "event_types", "state_topic", "value_template"},
+    "image": ANY | {"content_type", "image_encoding", "image_topic", "url_template", "url_topic"},
     "number": ANY
     | {"command_template", "command_topic", "device_class", "max", "min", "mode", "optimistic", "payload_reset"}
     | {"retain", "state_topic", "step", "unit_of_measurement", "value_template"},
 }
-REQUIRED = {"sensor": {"state_topic"}, "binary_sensor": {"state_topic"}, "number": {"command_topic"}}
+REQUIRED = {
+    **{"sensor": {"state_topic"}, "binary_sensor": {"state_topic"}, "number": {"command_topic"}},
+    **{"event": {"state_topic", "event_types"}, "image": {"image_topic"}},
+}
 # A sensor can not be a `config` entity: that is refused as a whole.
-CATEGORIES = {"sensor": {"diagnostic"}, "binary_sensor": {"diagnostic"}, "number": {"config", "diagnostic"}}
+CATEGORIES = {
+    **{"sensor": {"diagnostic"}, "binary_sensor": {"diagnostic"}, "number": {"config", "diagnostic"}},
+    **{"event": {"diagnostic"}, "image": {"diagnostic"}},
+}
 DEVICE = {
     *("child_device", "configuration_url", "connections", "hw_version", "identifiers", "manufacturer", "model"),
     *("model_id", "name", "serial_number", "suggested_area", "sw_version", "via_device"),
@@ -87,7 +99,7 @@ def check(topic: str, text: str, node: str) -> dict[str, Any]:
     if payload.get("device_class") == "data_rate":
         assert payload["unit_of_measurement"] in DATA_RATES
     if component == "binary_sensor":
-        assert payload["device_class"] == "connectivity"
+        assert payload.get("device_class") in ("connectivity", None)
     if component == "number":
         assert payload["min"] < payload["max"]
         assert payload["step"] >= 0.001
@@ -135,6 +147,49 @@ def test_a_budget_outside_the_range_of_the_number_is_unknown(rate_bps):
     state = json.dumps(ENTITIES.states(now_is(rate_bps))[number["state_topic"]])
     # As Home Assistant does: a template's None is text, and "None" (payload_reset) makes the number unknown.
     assert Template(number["value_template"]).render(value_json=json.loads(state)) == "None"
+
+
+RULES = (EventRule(name="lorry"), EventRule(name="shut", cameras=("yard",)))
+WITH_EVENTS = Entities("homeassistant", "sagelink", "site", ["gate", "yard"], RULES, pictures=True)
+OPEN = {"id": "gate-lorry-1", "camera": "gate", "rule": "lorry", "label": "lorry", "prob": 0.9, "wall_s": 5.0}
+
+
+def test_events_are_announced_as_the_schema_says():
+    announced = [*WITH_EVENTS.announcements()]
+    for each in announced:
+        check(each.topic, json.dumps(each.payload), "site")
+    kinds = [each.topic.split("/")[1] for each in announced]
+    assert (kinds.count("event"), kinds.count("image"), kinds.count("binary_sensor")) == (2, 2, 2 + 3)
+    assert len({each.payload["unique_id"] for each in announced}) == len(announced)
+
+
+def test_a_rule_is_on_while_it_has_an_open_event():
+    states = WITH_EVENTS.rule_states([OPEN])
+    assert {topic: state["state"] for topic, state in states.items()} == {
+        "sagelink/site/gate/rule/lorry": "on",
+        "sagelink/site/yard/rule/lorry": "off",
+        "sagelink/site/yard/rule/shut": "off",
+    }
+    assert states["sagelink/site/gate/rule/lorry"]["label"] == "lorry"
+
+
+async def test_events_reach_a_real_broker_also_those_from_before_the_connection(mosquitto, listener, tmp_path):
+    feed = EventFeed()
+    settings = {"home_assistant.broker": mosquitto.url, "home_assistant.pictures": True, "output.out": str(tmp_path)}
+    config = load_config(None, settings | {"events.rules": [{"name": "r"}]})
+    act(feed, 1)
+    path = picture_path(tmp_path / "event-pictures", feed.events()[0]["id"])
+    path.parent.mkdir()
+    path.write_bytes(b"picture")
+    state, actions = "sagelink/site/gate/rule/r", "sagelink/site/gate/event_entity"
+    async with publish_to_home_assistant(config, "site", ["gate"], now_is, make_control(), feed):
+        await listener.until(lambda: '"on"' in listener.payloads.get(state, ""))
+        assert json.loads(listener.payloads[actions])["event_type"] == "open"
+        await listener.until(lambda: listener.payloads.get("sagelink/site/gate/event_image") == "picture")
+        act(feed, 1, "close")
+        await listener.until(lambda: '"off"' in listener.payloads[state])
+        assert listener.counts[actions] == 2
+        assert json.loads(listener.payloads[actions])["event_type"] == "close"
 
 
 def make_control() -> Control:

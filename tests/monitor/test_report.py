@@ -13,10 +13,11 @@ from PIL import Image
 from sagelink.app.run import prepare
 from sagelink.models.pair import Pair
 from sagelink.monitor.report import write_report
+from sagelink.monitor.report_events import report_events
 from sagelink.monitor.report_plots import plots
 from sagelink.monitor.results_reader import Results
 from sagelink.pipeline.config_file import load_config
-from sagelink.pipeline.errors import SagelinkError
+from sagelink.pipeline.errors import SagelinkError, UsageError
 from tests.monitor.test_results_reader import make_line, write_run
 
 
@@ -121,3 +122,19 @@ def test_a_page_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(SagelinkError, match="is not a folder; accepted: a folder"):
         write_report([folder], tmp_path / "file" / "page.html")
+
+
+def test_the_events_of_a_run(runs):
+    page = _Page(write_report(runs[:1]).read_text())
+    rows = [json.loads(line) for line in (runs[0] / "events.jsonl").read_text().splitlines()]
+    happened = {row["id"]: row for row in rows if row["action"] != "withdraw"}
+    assert happened
+    assert f"{len(happened)} events" in page.text
+    assert all(row["label"] in page.text for row in happened.values())
+
+
+@pytest.mark.parametrize("line", ["nonsense", "[1]", '{"id": "a"}'])
+def test_a_line_that_is_no_event_is_named(line, tmp_path):
+    (tmp_path / "events.jsonl").write_text(line + "\n")
+    with pytest.raises(UsageError, match=r"events\.jsonl:1: "):
+        report_events(tmp_path)
