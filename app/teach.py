@@ -40,7 +40,9 @@ def teach(
     *,
     options: ModelOptions,
 ) -> None:
-    """Teach your own classes from labelled pictures, for `run --head`."""
+    """Teach your own classes from labelled pictures.
+
+    `sagelink run --head FILE` then names them."""
     wanted = _parse_sizes(sizes)
     from rich.console import Console
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,10 @@ def test_a_server_that_refuses_says_why_and_the_edge_answers_alone(
     settings: tuple[str, ...] = ("--set", "serve.head_memory=2kB") if case == "no room" else ()
     path = tmp_path / "site.head"
     write_head(random_head(pair, server=None if case == "no room" else pair.edge), path)
-    with serve(url, *settings), live_run(url, tmp_path / "out", "--head", path) as run:
+    with ExitStack() as processes:
+        server = processes.enter_context(serve(url, *settings))
+        server.said("serving demo-server")  # a server that starts later ends when its model fits no camera
+        run = processes.enter_context(live_run(url, tmp_path / "out", "--head", path))
         wait_for_lines(tmp_path / "out", count=20)
         if case == "no room":
             run.said("this server has no room for a head")

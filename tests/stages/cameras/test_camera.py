@@ -291,7 +291,8 @@ async def test_opencv_keeps_the_first_size(rtsp_server) -> None:
     camera = Camera(config(server.url()), max_frames=30)
     async with asyncio.timeout(GUARD_S):
         shapes = [frame.pixels.shape async for frame in camera]
-    assert shapes == [(120, 160, 3)] * 30
+    assert len(shapes) == 30
+    assert len(set(shapes)) == 1
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
