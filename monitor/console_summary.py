@@ -30,6 +30,10 @@ def summary_table(summary: dict[str, Any]) -> Table:
         table.add_row("revised by the server", f"{summary['revised']} ({summary['revised'] / frames:.0%})")
     if summary["unknown"]:
         table.add_row("none of the classes", f"{summary['unknown']} ({summary['unknown'] / frames:.0%})")
+    if opinions := summary.get("frigate"):
+        table.add_row("sub-labels", f"{opinions['written']} of {opinions['events']} events")
+        for reason, count in opinions["reasons"].items():
+            table.add_row("", f"{count} without: {reason}")
     table.add_row(
         "uplink", f"{summary['wire_bits'] / 8000:.1f} kB, {summary['wire_bits'] / 8 / frames:.0f} B per frame"
     )

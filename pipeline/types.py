@@ -68,7 +68,7 @@ class FrameEvent:
     camera: str  # the name that the other system gives to the camera
     label: str | None = None  # what the other system detected
     score: float | None = None  # its score for the label, 0..1
-    box: Box | None = None  # pixels of the other system's whole picture
+    box: Box | None = None  # pixels of the other system's whole picture, or fractions of it where none is above 1
     private: bool = False  # the frame must not leave the site
 
 

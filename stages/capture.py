@@ -196,7 +196,7 @@ def open_captures(
     own pace too.
     """
     cameras = [config.model_copy(update={"source": expand_variables(config.source)}) for config in cameras]
-    live = capture.realtime or any(is_camera(config.source) for config in cameras)
+    live = capture.realtime or any(is_camera(config.source) or is_event_source(config.source) for config in cameras)
     opened: list[Capture] = []
     try:
         for config in cameras:

@@ -89,6 +89,7 @@ class FrigateStub:
         self.pictures: dict[str, bytes] = {}
         self.stored: dict[str, bytes] = {}  # clean pictures of events that have ended
         self.events: set[str] = set()
+        self.history: list[dict[str, Any]] = []  # of the database, as the HTTP API gives them
         self.sub_labels: list[tuple[str, str, float, float]] = []  # event, label, score, time
         self.requests: list[tuple[str, str]] = []
         self.published_s: dict[str, float] = {}
@@ -164,6 +165,10 @@ class FrigateStub:
         failed = self.fail(method, path)
         if failed is not None:
             return failed, b"{}"
+        if path.startswith("/api/events?"):
+            after_s = float(path.partition("after=")[2].partition("&")[0])
+            found = [event for event in self.history if event["start_time"] > after_s]
+            return 200, json.dumps(found[::-1]).encode()
         event, _, name = path.removeprefix("/api/events/").partition("?")[0].partition("/")
         if method == "POST" and name == "sub_label":
             if event not in self.events:
@@ -192,6 +197,15 @@ class FrigateStub:
             self.pictures[event_id] = coded(picture)
         self.published_s.setdefault(event_id, time.time())
         self.send("frigate/events", event_message(kind, event_id, **fields))
+
+    def store(self, event_id: str, picture: Pixels, **fields: Any) -> None:
+        """An event that has ended, and that no message reports."""
+        self.events.add(event_id)
+        self.stored[event_id] = coded(picture, "WEBP")
+        now_s = time.time()
+        event = {"id": event_id, "camera": "yard", "label": "dog", "sub_label": None, "zones": [], "has_snapshot": True}
+        data = {"box": [0.1, 0.2, 0.3, 0.25], "region": [0, 0, 1, 1], "score": 0.7, "top_score": 0.8, "type": "object"}
+        self.history.append(event | {"start_time": now_s, "end_time": now_s, "data": data} | fields)
 
     def send(self, topic: str, payload: bytes, retain: bool = False) -> None:
         assert self._client is not None

@@ -13,7 +13,7 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -22,7 +22,7 @@ from sagelink.pipeline.credentials import redact
 from sagelink.pipeline.tasks import background
 from sagelink.pipeline.threads import Worker
 from sagelink.pipeline.types import Frame, FrameEvent, Pixels, Verdict
-from sagelink.stages.events.contract import EventSource, PictureMissing
+from sagelink.stages.events.contract import EventSource, PictureMissing, Sighting
 from sagelink.stages.events.event_book import UNREADABLE, BookLimits, EventBook, ReadyPicture
 from sagelink.stages.events.picture_of_event import cut_to_object, decode_picture
 from sagelink.stages.regions import Regions
@@ -36,6 +36,8 @@ _FETCHES = 4  # pictures that are fetched at the same time
 _RETRY_TICK_S = 0.2  # between two looks for pictures that are to be fetched again
 _TICK_S = 0.05  # between two looks at the budget
 _EXPIRE_EVERY_S = 1.0
+_UNNOTICED_S = 60.0  # a connection may have been dead for so long before it was noticed
+_CATCH_UP_WAITS_S = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 60.0, 120.0)  # before each attempt
 
 
 class EventObserver(Protocol):
@@ -98,6 +100,8 @@ class EventCapture:
         self._connections = 0
         self._in_graph = 0
         self._missed = 0
+        self._lost_s = math.inf  # time of day at which messages may have begun to be missed
+        self._reconnected = asyncio.Event()
         self._has_bits: Callable[[], bool] = lambda: True
         self._fetch_trouble: str | None = None
         self._news = asyncio.Event()
@@ -139,7 +143,8 @@ class EventCapture:
         self._worker = Worker(f"capture-{self.name}")
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._worker.close)
-            for coroutine in (self._connection.run(), self._expire(), *(self._fetch() for _ in range(_FETCHES))):
+            fetches = (self._fetch() for _ in range(_FETCHES))
+            for coroutine in (self._connection.run(), self._catch_up(), self._expire(), *fetches):
                 await stack.enter_async_context(background(coroutine))
             self._running = stack.pop_all()
         return self
@@ -221,13 +226,20 @@ class EventCapture:
             await client.subscribe(topic, qos=1)
         self._connections += 1
         self._connection.established()
-        await client.until_disconnected()
+        if self._connections > 1:
+            self._reconnected.set()
+        try:
+            await client.until_disconnected()
+        finally:
+            self._lost_s = min(self._lost_s, time.time() - _UNNOTICED_S)
 
     def _receive(self, topic: str, payload: bytes, retained: bool) -> None:
-        if retained:  # of an event before this connection
-            return
+        if not retained:  # else of an event before this connection
+            self._take(self._events.receive(topic, payload))
+
+    def _take(self, sightings: Sequence[Sighting]) -> None:
         now_s = time.monotonic()
-        for sighting in self._events.receive(topic, payload):
+        for sighting in sightings:
             if not self._book.knows(sighting.event.id):
                 self._missed += sighting.picture is not None
                 continue
@@ -236,6 +248,22 @@ class EventCapture:
             self._book.observe(sighting, now_s)
         self._to_fetch.set()
         self._news.set()
+
+    async def _catch_up(self) -> None:
+        """After a loss of the connection, asks the other system for the events that messages may not have reported."""
+        while True:
+            await self._reconnected.wait()
+            self._reconnected.clear()
+            for wait_s in _CATCH_UP_WAITS_S:
+                await asyncio.sleep(wait_s)
+                try:
+                    self._take(await self._events.missed(self._lost_s))
+                except PictureMissing as error:
+                    self._note_trouble(str(error))
+                else:
+                    self._note_trouble(None)
+                    self._lost_s = math.inf
+                    break
 
     async def _expire(self) -> None:
         while True:

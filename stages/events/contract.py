@@ -55,3 +55,8 @@ class EventSource(Protocol):
         """The coded picture of an event, at most `MAX_PICTURE_BYTES`. Raises PictureMissing; it is then
         called again a little later, for some time."""
         ...
+
+    async def missed(self, since_s: float) -> Sequence[Sighting]:
+        """Sightings of the events since a time of day, which messages may not have reported; none where the other
+        system does not store events. Raises PictureMissing when it does not answer."""
+        ...

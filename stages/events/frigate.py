@@ -23,6 +23,7 @@ MAX_MESSAGE_BYTES = 262_144  # of frigate/events; real ones have 1 to 5 kB
 _MAX_RECENT = 512  # events whose picture may still come by MQTT
 _LATE_S = 10.0  # a picture may come so long after the end of its event
 
+_Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 _Name = Annotated[str, Field(min_length=1, max_length=100)]
 _Score = Annotated[FiniteFloat, Field(ge=0, le=1)]
 
@@ -38,7 +39,7 @@ class _BestPicture(BaseModel):
 class _State(BaseModel):
     """The part of `after` that is used."""
 
-    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    id: _Id
     camera: _Name
     label: _Name
     false_positive: bool = False
@@ -55,6 +56,27 @@ class _State(BaseModel):
 class _Message(BaseModel):
     type: str
     after: _State
+
+
+class _StoredData(BaseModel):
+    """The part of `data` that is used."""
+
+    box: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat] | None = None
+    score: _Score | None = None
+    top_score: _Score | None = None
+
+
+class _StoredEvent(BaseModel):
+    """An event of the HTTP API."""
+
+    id: _Id
+    camera: _Name
+    label: _Name
+    false_positive: bool | None = None
+    end_time: FiniteFloat | None = None
+    zones: list[_Name] = []
+    sub_label: Any = None
+    data: _StoredData = _StoredData()
 
 
 class FrigateEvents:
@@ -91,6 +113,12 @@ class FrigateEvents:
             raise PictureMissing("no frigate.url", outage=False)
         return await self._api.picture(event.id, ended, self._config.crop)
 
+    async def missed(self, since_s: float) -> Sequence[Sighting]:
+        if self._api is None or not self.fetches:
+            return ()
+        found = [_stored_state(event) for event in reversed(await self._api.events(since_s))]
+        return [self._sighting(state, state.end_time is not None) for state in found if state and self._wanted(state)]
+
     def receive(self, topic: str, payload: bytes) -> Sequence[Sighting]:
         if topic == f"{self._config.prefix}/events":
             return self._event(payload)
@@ -109,11 +137,14 @@ class FrigateEvents:
         state = message.after
         if not self._wanted(state):
             return ()
-        event = self._frame_event(state)
         ended = message.type == "end" or state.end_time is not None
+        sighting = self._sighting(state, ended)
         if not self.fetches:
-            self._remember(event, state.snapshot.frame_time if state.snapshot else 0.0, ended)
-        return (Sighting(event, ended=ended, sub_label=sub_label_text(state.sub_label)),)
+            self._remember(sighting.event, state.snapshot.frame_time if state.snapshot else 0.0, ended)
+        return (sighting,)
+
+    def _sighting(self, state: _State, ended: bool) -> Sighting:
+        return Sighting(self._frame_event(state), ended=ended, sub_label=sub_label_text(state.sub_label))
 
     def _wanted(self, state: _State) -> bool:
         config = self._config
@@ -154,6 +185,29 @@ class FrigateEvents:
         running = [recent for recent in candidates if recent.ended_s is None] or candidates
         newest = max(running, key=lambda recent: recent.changed_s)
         return (Sighting(newest.event, picture=payload, ended=newest.ended_s is not None),)
+
+
+def _stored_state(event: object) -> _State | None:
+    """The state of an event of the HTTP API; None if it is malformed. Its box is left, top, width, height as fractions
+    of the picture."""
+    try:
+        stored = _StoredEvent.model_validate(event)
+    except ValidationError:
+        return None
+    data = stored.data
+    left, top, width, height = data.box or (0.0, 0.0, 1.0, 1.0)
+    return _State(
+        id=stored.id,
+        camera=stored.camera,
+        label=stored.label,
+        false_positive=bool(stored.false_positive),
+        end_time=stored.end_time,
+        top_score=data.top_score,
+        score=data.score,
+        box=(left, top, left + width, top + height),
+        entered_zones=stored.zones,
+        sub_label=stored.sub_label,
+    )
 
 
 class _Recent:

@@ -8,6 +8,7 @@ name.
 from __future__ import annotations
 
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -21,6 +22,8 @@ from sagelink.stages.events.contract import MAX_PICTURE_BYTES, PictureMissing
 
 ENV_TOKEN = "SAGELINK_FRIGATE_TOKEN"  # noqa: S105 (the name of a variable)
 MAX_SUB_LABEL = 100  # characters that Frigate accepts
+MAX_EVENTS = 256  # in one answer
+_MAX_EVENTS_BYTES = 2_000_000
 _STORED = ("snapshot-clean.webp", "snapshot-clean.png", "snapshot.jpg")  # 0.17, 0.14 to 0.16, all
 
 
@@ -68,6 +71,19 @@ class FrigateApi:
             if answer.status not in (200, 404, 405):
                 break
         raise PictureMissing(f"{self.url}: {_explain(answer)}", outage=answer.status not in (200, 404, 405))
+
+    async def events(self, since_s: float) -> Sequence[object]:
+        """Frigate's JSON of the events with a picture that began since a time of day, newest first, at most
+        `MAX_EVENTS`. Raises PictureMissing."""
+        path = f"/api/events?after={since_s:.0f}&has_snapshot=1&include_thumbnails=0&limit={MAX_EVENTS}"
+        try:
+            answer = await self._service.request("GET", path, max_bytes=_MAX_EVENTS_BYTES)
+            content = parse_json(answer.body) if answer.status == 200 else None
+        except (HttpUnreachable, DocumentError) as error:
+            raise PictureMissing(f"{self.url}: {error}", outage=True) from None
+        if not isinstance(content, list):
+            raise PictureMissing(f"{self.url}: {_explain(answer)}", outage=True)
+        return content
 
     async def set_sub_label(self, event_id: str, label: str, score: float) -> DeliveryResult:
         """`label`: at most `MAX_SUB_LABEL` characters; `score`: above 0, at most 1."""

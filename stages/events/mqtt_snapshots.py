@@ -34,3 +34,6 @@ class MqttSnapshots:
 
     async def fetch(self, event: FrameEvent, ended: bool) -> bytes:
         raise PictureMissing("pictures come in messages", outage=False)
+
+    async def missed(self, since_s: float) -> Sequence[Sighting]:
+        return ()

@@ -20,11 +20,16 @@ def decode_picture(data: bytes) -> Pixels:
 
 
 def cut_to_object(pixels: Pixels, box: Box | None) -> Pixels:
-    """The part around `box` (pixels of the whole picture) of a picture that is much larger than this part; a picture
-    that has been cropped already, or without a box inside it, is returned unchanged."""
+    """The part around `box` of a picture that is much larger than this part. A picture that has been cropped already,
+    or without a box inside it, is returned unchanged.
+
+    `box`: pixels of the whole picture, or fractions of it where none is above 1.
+    """
     height, width = pixels.shape[:2]
     if box is None:
         return pixels
+    if max(box) <= 1:
+        box = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)
     left, top, right, bottom = box
     side = max(_MIN_SIDE, _MARGIN * max(right - left, bottom - top))
     inside = 0 <= left < right <= width + 1 and 0 <= top < bottom <= height + 1

@@ -302,6 +302,31 @@ def test_wrong_tokens_missing_pictures_and_a_slow_answer(
     assert running.summary["verdicts"] == 2
 
 
+def test_events_during_a_failure_of_the_broker_are_read_afterwards(
+    pair: Pair, mosquitto: Mosquitto, frigate: FrigateStub, tmp_path: Path
+) -> None:
+    with Running(pair, mosquitto, frigate, tmp_path / "out") as running:
+        frigate.publish("new", "a", object_picture(1))
+        frigate.publish("end", "a")
+        wait_until(lambda: "a" in running.outcomes())
+        frigate.disconnect()
+        mosquitto.kill()
+        wait_until(lambda: running.health["state"] != "running")
+        frigate.store("a", object_picture(1))  # known already
+        frigate.store("b", object_picture(2, side=900))
+        frigate.store("p", object_picture(3), label="person")
+        frigate.history.append({"id": 5, "camera": None, "start_time": time.time()})
+        failures = iter([503])  # the API is not ready yet
+        frigate.fail = lambda method, path: next(failures, None) if "?after" in path else None
+        mosquitto.start()
+        frigate.connect()
+        wait_until(lambda: {"b", "p"} <= running.outcomes().keys())
+    lines, _ = read(tmp_path / "out")
+    assert [line["event"]["id"] for line in lines] == ["a", "b", "p"]
+    assert [line["drop"] for line in lines][2] == "private"
+    assert lines[1]["event"]["box"] == pytest.approx([0.1, 0.2, 0.4, 0.45])
+
+
 def test_pictures_by_mqtt_and_a_broker_that_restarts(
     pair: Pair, mosquitto: Mosquitto, frigate: FrigateStub, tmp_path: Path
 ) -> None:

@@ -83,3 +83,5 @@ def test_beside_a_live_camera_files_are_played_at_their_own_pace() -> None:
     ]
     assert [capture.live for capture in open_captures(cameras, CaptureConfig())] == [True, True]
     assert [capture.live for capture in open_captures(cameras[1:], CaptureConfig())] == [False]
+    events = CameraConfig(name="events", source="frigate:mqtt://192.0.2.1")
+    assert open_captures([events, cameras[1]], CaptureConfig(), lambda config: playback())[1].live

@@ -10,7 +10,8 @@ import pytest
 
 from sagelink.pipeline.tasks import background
 from sagelink.transport.head_messages import HeadPart, HeadState, HeadStatus
-from sagelink.transport.head_sender import HeadSender, NoHeads
+from sagelink.transport.head_sender import HeadSender, NoHeads, with_heads
+from sagelink.transport.link import CameraInfo
 
 PRINT, FILE = b"p" * 16, bytes(range(250)) * 20
 
@@ -114,3 +115,27 @@ async def test_a_refusal_is_logged_once(caplog: pytest.LogCaptureFixture) -> Non
     async with background(transfer.sender.run()):
         await asyncio.sleep(0.05)
     assert transfer.parts == []
+
+
+async def test_a_camera_with_several_heads_waits_for_each_on_its_own() -> None:
+    other, earlier = b"o" * 16, b"e" * 16
+
+    class Offers(OneHead):
+        backbone = "b"
+
+        def fingerprints(self, camera: str) -> tuple[bytes, ...]:
+            return PRINT, other
+
+        def earlier_fingerprints(self, camera: str) -> tuple[bytes, ...]:
+            return (earlier,)
+
+    transfer = Transfer()
+    sender = transfer.sender
+    sender.offers = Offers()
+    announced = with_heads(CameraInfo(14, 16, "c", 1.0), sender.offers, "door")
+    assert (announced.heads, announced.earlier_heads) == ((PRINT.hex(), other.hex()), (earlier.hex(),))
+    sender.announced(["door"])
+    sender.take(HeadStatus(PRINT, HeadState.HELD))
+    assert sender.refusal(PRINT) is None
+    assert "has not said yet" in (sender.refusal(other) or "")
+    assert sender.refusal(earlier) is None

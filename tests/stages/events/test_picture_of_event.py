@@ -31,6 +31,8 @@ def test_a_whole_picture_is_cut_to_a_square_around_the_object():
     cut = cut_to_object(whole(), (1200, 100, 1260, 150))
     assert cut.shape == (300, 300, 3)
     assert (cut == 255).sum() == 3 * 50 * 60
+    fractions = (1200 / 1280, 100 / 720, 1260 / 1280, 150 / 720)
+    assert np.array_equal(cut_to_object(whole(), fractions), cut)
 
 
 @pytest.mark.parametrize("box", [None, (500, 100, 560, 150), (0, 0, 0, 0), (10, 10, 5, 20)])
