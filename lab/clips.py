@@ -7,7 +7,7 @@ shows one photograph under one kind of change. Drawn clips follow from their see
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Literal, Protocol, get_args
@@ -78,6 +78,7 @@ class Clip:
     name: str
     kind: str  # a `Kind`; for a real video its file name
     frames: Sequence[SourceFrame]
+    labelled: bool = True  # False: the server's answer to the full frame is the truth of each frame
 
 
 def drawn_clips(photos: PhotoCollection, count: int, seconds: float, fps: float, seed: int) -> Iterator[Clip]:
@@ -102,21 +103,39 @@ def drawn_clips(photos: PhotoCollection, count: int, seconds: float, fps: float,
 
 def real_clips(path: Path, fps: float, seconds: float) -> Iterator[Clip]:
     """A video file, sampled at `fps` and cut into clips of `seconds`. Raises UsageError."""
+    frames: list[SourceFrame] = []
+    number = 0
+    for frame in sampled_frames(path, fps):
+        if frames and frame.stream_s - frames[0].stream_s >= seconds:
+            yield Clip(f"{path.stem}-{number:03d}", path.name, frames, labelled=False)
+            frames, number = [], number + 1
+        frames.append(frame)
+    if frames:
+        yield Clip(f"{path.stem}-{number:03d}", path.name, frames, labelled=False)
+
+
+def sampled_frames(path: Path, fps: float, from_s: float = 0.0, max_frames: int | None = None) -> Iterator[SourceFrame]:
+    """Frames of a video at `fps` from a time on, at most `max_frames`. Raises UsageError.
+
+    Frames whose shorter side is more than twice that of a drawn frame are scaled down: a clip stays in memory.
+    """
     video, sampler = VideoFile(path), Sampler(fps)
     try:
-        frames: list[SourceFrame] = []
-        number = 0
-        for frame in video:
-            if not sampler.wants(frame.stream_s):
-                continue
-            if frames and frame.stream_s - frames[0].stream_s >= seconds:
-                yield Clip(f"{path.stem}-{number:03d}", path.name, frames)
-                frames, number = [], number + 1
-            frames.append(frame)
-        if frames:
-            yield Clip(f"{path.stem}-{number:03d}", path.name, frames)
+        late = (frame for frame in video if frame.stream_s >= from_s)
+        for frame in islice((each for each in late if sampler.wants(each.stream_s)), max_frames):
+            yield replace(frame, pixels=_bounded(frame.pixels))
     finally:
         video.close()
+
+
+def _bounded(pixels: Pixels) -> Pixels:
+    height, width = pixels.shape[:2]
+    scale = 2 * SIDE / min(height, width)
+    if scale >= 1:
+        return pixels
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    scaled: Pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    return scaled
 
 
 def check_video(path: Path) -> None:

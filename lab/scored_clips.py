@@ -7,6 +7,7 @@ schedule of a run.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from sagelink.lab.clips import Clip
+from sagelink.lab.clips import KINDS, Clip
 from sagelink.lab.harness import EDGE_BATCH, Harness, batched
 from sagelink.models.preprocess import Resize, make_picture
 from sagelink.pipeline.config import Config
@@ -26,6 +27,7 @@ from sagelink.stages.selectors import sage, selector_by_name
 from sagelink.stages.sources.contract import SourceFrame
 from sagelink.stages.zoom import ZoomSchedule, thumbnail_of
 
+_SEGMENT_S = 2.0  # of a real video; a drawn clip is one part
 _Columns = dict[str, np.ndarray]  # by name; one row per frame
 
 
@@ -36,16 +38,21 @@ class ScoredView:
     draw: Callable[[], Pixels]  # draws the picture when it is needed: pictures of all frames would fill the memory
     look: EdgeView
     answer: Answer
+    unknown: bool  # none of the taught classes
     order: Units  # all units, in the order of the configured selector
+
+
+NOT_SCORED = -1  # in place of a true class id: a frame between labelled intervals
+UNTAUGHT = -2  # a label that is none of the classes: no answer is right
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoredFrame:
     stream_s: float
-    truth: int
+    truth: int  # class id, NOT_SCORED or UNTAUGHT
     whole: ScoredView
     paper_order: Units  # all units of the whole view, in the order of the paper's SAGE
-    scheduled: ScoredView  # the whole view or a zoom crop, by `sagelink.stages.zoom.ZoomSchedule`
+    scheduled: ScoredView | None  # the whole view or a zoom crop, by `sagelink.stages.zoom.ZoomSchedule`
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,42 +62,46 @@ class ScoredClip:
     digest: str  # of the pixels, the models and the selection
     length_s: float
     frames: list[ScoredFrame]
+    segment_s: float = math.inf  # parts of the clip that count as independent in confidence intervals
 
 
 class ClipScorer:
-    def __init__(self, harness: Harness, config: Config, cache: Path) -> None:
-        """`cache`: folder of the cached features, made when needed."""
+    def __init__(self, harness: Harness, config: Config, cache: Path, zoom: bool) -> None:
+        """`cache`: folder of the cached features, made when needed. `zoom`: also score the views of the schedule."""
         grid, select = harness.pair.server.grid, config.select
         self._harness = harness
         self._config = config
         self._cache = cache
+        self._zoom = zoom
         self._resize: Resize = config.capture.resize
         self._selector = selector_by_name(select.selector)
         self._score = Score(harness.pair.edge, grid, select.importance, self._resize)
         self._paper_score = Score(harness.pair.edge, grid, "last", self._resize)
 
-    def score(self, clip: Clip, step: Callable[[int], None]) -> ScoredClip:
-        """Scores a clip, or loads it from the cache. Calls `step` with its number of frames when it is done."""
+    def score(self, clip: Clip) -> ScoredClip:
+        """Scores a clip, or loads it from the cache."""
         digest = self._digest(clip)
         whole = self._cached(f"{clip.name}-{digest}-whole", len(clip.frames), lambda: self._score_whole(clip))
-        scheduled = self._cached(f"{clip.name}-{digest}-zoom", len(clip.frames), lambda: self._score_scheduled(clip))
-        step(len(clip.frames))
+        scheduled = None
+        if self._zoom:
+            name = f"{clip.name}-{digest}-zoom"
+            scheduled = self._cached(name, len(clip.frames), lambda: self._score_scheduled(clip))
         frames = []
         for i, frame in enumerate(clip.frames):
             thumbnail = thumbnail_of(frame.pixels)
-            left, top, right, bottom = scheduled["crop"][i].tolist()
             frames.append(
                 ScoredFrame(
                     stream_s=frame.stream_s - clip.frames[0].stream_s,
                     truth=int(whole["truth"][i]),
                     whole=self._view(frame.pixels, whole, i, WHOLE, thumbnail),
                     paper_order=whole["paper_order"][i].astype(np.intp),
-                    scheduled=self._view(frame.pixels, scheduled, i, (left, top, right, bottom), thumbnail),
+                    scheduled=scheduled and self._view(frame.pixels, scheduled, i, _crop(scheduled, i), thumbnail),
                 )
             )
         end_s = frames[-1].stream_s
         step_s = end_s / (len(frames) - 1) if len(frames) > 1 else 0.0
-        return ScoredClip(clip.name, clip.kind, digest, max(end_s + step_s, 1e-3), frames)
+        segment_s = math.inf if clip.kind in KINDS else _SEGMENT_S
+        return ScoredClip(clip.name, clip.kind, digest, max(end_s + step_s, 1e-3), frames, segment_s)
 
     def _view(self, pixels: Pixels, columns: _Columns, i: int, crop: Box, thumbnail: NDArray[np.float32]) -> ScoredView:
         return ScoredView(
@@ -98,6 +109,7 @@ class ClipScorer:
             look=EdgeView(crop, columns["class_token"][i], thumbnail),
             answer=Answer.from_log_probs(columns["log_probs"][i]),
             order=columns["order"][i].astype(np.intp),
+            unknown=bool(columns["unknown"][i]),
         )
 
     def _draw(self, pixels: Pixels, crop: Box = WHOLE) -> Pixels:
@@ -127,8 +139,8 @@ class ClipScorer:
                 picked = sage(paper.importance, paper.embeddings, units // 2, seed=0)
                 paper_order = np.concatenate([picked, np.setdiff1d(np.arange(units), picked)])
                 rows.append(self._row(scored) | {"paper_order": paper_order.astype(np.int16)})
-        truth = [frame.truth for frame in clip.frames]
-        if truth[0] is None:
+        truth = [NOT_SCORED if frame.truth is None else frame.truth for frame in clip.frames]
+        if not clip.labelled:
             truth = self._full_frame_classes(clip)
         return _stacked(rows) | {"truth": np.array(truth)}
 
@@ -139,9 +151,10 @@ class ClipScorer:
             "log_probs": scored.answer.log_probs,
             "class_token": scored.edge_view.class_token,
             "order": order.astype(np.int16),
+            "unknown": scored.unknown,
         }
 
-    def _full_frame_classes(self, clip: Clip) -> list[int | None]:
+    def _full_frame_classes(self, clip: Clip) -> list[int]:
         """Class ids of the server's answers to the whole frames: the reference of clips without labels."""
         messages = (self._harness.full_message(0, self._draw(frame.pixels)) for frame in clip.frames)
         return [answer.class_id for answer in self._harness.answers(messages)]
@@ -150,7 +163,9 @@ class ClipScorer:
         """Digest of everything that the cached features depend on."""
         config, pair = self._config, self._harness.pair
         digest = hashlib.sha256(repr((config.select, config.edge, config.server, self._resize)).encode())
-        digest.update(f"{pair.edge.name} {pair.server.name}".encode())
+        digest.update(f"{pair.edge.name} {pair.server.name} {clip.labelled}".encode())
+        if pair.edge.head is not None:
+            digest.update(pair.edge.head.taught.fingerprint)
         for frame in clip.frames:
             digest.update(frame.pixels.tobytes())
             digest.update(f"{frame.stream_s} {frame.truth}".encode())
@@ -175,6 +190,11 @@ class ClipScorer:
 
 def _stacked(rows: list[dict[str, object]]) -> _Columns:
     return {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
+
+
+def _crop(columns: _Columns, i: int) -> Box:
+    left, top, right, bottom = columns["crop"][i].tolist()
+    return left, top, right, bottom
 
 
 def _frame(seq: int, frame: SourceFrame) -> Frame:

@@ -219,7 +219,7 @@ def _of_folder(folder: Path) -> list[Found]:
             inner = path.relative_to(place).parent.as_posix()
             found.append(Found(str(path), place.name, f"{inner}/{path.stem.partition('_')[0]}", path))
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in _VIDEO_SUFFIXES and path.with_suffix(".labels.csv").is_file():
+        if path.suffix.lower() in _VIDEO_SUFFIXES and labels_beside(path).is_file():
             found += _of_clip(path)
     if not found:
         raise UsageError(
@@ -285,8 +285,17 @@ def read_intervals(path: Path) -> list[Interval]:
 
 
 def _of_clip(clip: Path) -> Iterator[Found]:
-    """Frames of the labelled intervals of a clip, evenly spread; each interval is a group."""
-    intervals = _intervals_beside(clip, clip.with_suffix(".labels.csv"))
+    """Frames of the labelled intervals of a clip."""
+    yield from of_intervals(clip, _intervals_beside(clip, labels_beside(clip)))
+
+
+def labels_beside(clip: Path) -> Path:
+    """The labels file of a clip: CLIP.labels.csv."""
+    return clip.with_suffix(".labels.csv")
+
+
+def of_intervals(clip: Path, intervals: Sequence[Interval]) -> Iterator[Found]:
+    """Frames of a clip in these intervals, evenly spread; each interval is a group."""
     video = VideoFile(clip)
     try:
         yield from _in_intervals(str(clip), intervals, ((frame.stream_s, frame.pixels) for frame in video))

@@ -44,6 +44,7 @@ from sagelink.models.readout import Reads, part_of
 
 Size: TypeAlias = int | None  # limit of a message in bytes; None: the full frame
 
+DEFAULT_SIZES: tuple[Size, ...] = (500, 1000, 2000, None)
 _NO_WEIGHT_BELOW = 8  # the weight of an answer falls to 0 at this fraction of the smallest taught size
 _FULL_SHARE = 12  # bytes of a raw picture over those of a message that looks like the full frame
 _GATE_LOSS = 0.005  # share of right answers that the gate may cost

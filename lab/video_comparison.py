@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagelink.lab.bootstrap_intervals import Bootstrap, Interval, interval
+from sagelink.lab.clip_scores import EventScore, accuracy_by_state, error_of, hits_of, score_events, segments_of
 from sagelink.lab.clips import SLOW_KINDS
 from sagelink.lab.progress_bar import ShowProgress
 from sagelink.lab.scored_clips import ScoredClip
@@ -37,13 +38,27 @@ class AgeBucket:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelledVideoScore:
+    """One policy at one rate on one labelled video."""
+
+    accuracy: float
+    macro_accuracy: float
+    ece: float
+    events: EventScore
+
+
+@dataclass(frozen=True, slots=True)
 class VideoRow:
-    """One policy at one rate. `vs_ours` is the accuracy of `auto` minus that of this policy, paired over clips."""
+    """One policy at one rate.
+
+    `vs_ours` is the accuracy of `auto` minus that of this policy, paired over clips; of real videos, over parts of 2 s.
+    """
 
     policy: str
     kbps: float
-    accuracy: float
+    accuracy: float  # over scored frames
     ci95: Interval
+    ece: float  # expected calibration error of the verdicts
     spent_kbps: float
     peak_window_bits: int
     budget_bits: int
@@ -53,6 +68,18 @@ class VideoRow:
     slow_kbps: float | None
     slow_vs_ours_at_half: tuple[float, Interval] | None  # `auto` at half the rate minus this, on these clips
     by_age: list[AgeBucket]
+    macro_accuracy: float | None = None  # mean over the states of all labelled videos; None without such videos
+    events: EventScore | None = None  # sums over the labelled videos; their mean delay
+    by_clip: dict[str, LabelledVideoScore] | None = None  # of labelled videos, by name
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """A clip, and the policies that play it, by name."""
+
+    clip: ScoredClip
+    policies: Mapping[str, Policy]
+    labelled_video: bool = False  # its labels are states of a camera
 
 
 class OutcomeCache:
@@ -89,23 +116,23 @@ def is_outcome_cache(path: Path) -> bool:
 
 
 def video_rows(
-    policies: dict[str, Policy],
-    clips: Sequence[ScoredClip],
+    contests: Sequence[Contest],
     rates_kbps: Sequence[float],
     window_s: float,
     cache: OutcomeCache,
     seed: int,
     progress: ShowProgress,
 ) -> Iterator[list[VideoRow]]:
-    """The rows of each rate in turn."""
-    total, done = len(rates_kbps) * len(policies) * len(clips), 0
-    comparison = _Comparison(clips, window_s, seed)
+    """The rows of each rate in turn. All contests have policies of the same names."""
+    policies = [*contests[0].policies]
+    total, done = len(rates_kbps) * len(policies) * len(contests), 0
+    comparison = _Comparison(contests, window_s, seed)
     ours: dict[float, list[Outcome]] = {}  # by rate
     for kbps in rates_kbps:
         by_name: dict[str, list[Outcome]] = {}
-        for name, policy in policies.items():
-            for clip in clips:
-                for each, outcome in cache.get(name, policy, clip, kbps * 1000).items():
+        for name in policies:
+            for contest in contests:
+                for each, outcome in cache.get(name, contest.policies[name], contest.clip, kbps * 1000).items():
                     by_name.setdefault(each, []).append(outcome)
                 done += 1
                 progress(f"{name}, {kbps:g} kbit/s", done, total)
@@ -120,11 +147,14 @@ def video_rows(
 class _Comparison:
     """Computes rows from outcomes on a fixed series of clips."""
 
-    def __init__(self, clips: Sequence[ScoredClip], window_s: float, seed: int) -> None:
-        self._slow = np.array([clip.kind in SLOW_KINDS for clip in clips])
-        self._seconds = np.array([clip.length_s for clip in clips])
-        self._draws = Bootstrap.over(len(clips), seed).counts
+    def __init__(self, contests: Sequence[Contest], window_s: float, seed: int) -> None:
+        self._clips = [contest.clip for contest in contests]
+        self._labelled = [contest.labelled_video for contest in contests]
+        self._slow = np.array([clip.kind in SLOW_KINDS for clip in self._clips])
+        self._seconds = np.array([clip.length_s for clip in self._clips])
         self._window_s = window_s
+        self._seed = seed
+        self._bootstrap: Bootstrap | None = None
 
     def row(
         self,
@@ -135,7 +165,9 @@ class _Comparison:
         ours_at_half: Sequence[Outcome] | None,
     ) -> VideoRow:
         """`outcomes`, `ours` (`auto` at the same rate) and `ours_at_half` hold one outcome per clip."""
-        frames, hits = _frames(outcomes), _hits(outcomes)
+        frames, hits, slow_parts = self._parts(outcomes)
+        draws = self._draws(len(frames))
+        by_clip = self._labelled_scores(outcomes)
         bits = np.array([outcome.total_bits for outcome in outcomes], float)
         ages = [age for outcome in outcomes for age in outcome.ages_ms if age is not None]
         slow, seconds = self._slow, self._seconds
@@ -145,42 +177,85 @@ class _Comparison:
             policy=name,
             kbps=kbps,
             accuracy=float(hits.sum() / frames.sum()),
-            ci95=interval((self._draws @ hits) / (self._draws @ frames)),
+            ci95=interval((draws @ hits) / np.maximum(draws @ frames, 1)),
+            ece=error_of(self._clips, outcomes),
             spent_kbps=float(bits.sum() / seconds.sum() / 1000),
             peak_window_bits=max(outcome.peak_window_bits for outcome in outcomes),
             budget_bits=int(kbps * 1000 * self._window_s + 1e-6),
             verdict_age_ms=float(np.mean(ages)) if ages else None,
-            vs_ours=self._difference(ours, outcomes, np.ones(len(outcomes), bool)),
-            slow_accuracy=float(hits[slow].sum() / frames[slow].sum()) if slow.any() else None,
+            vs_ours=self._difference(ours, outcomes, np.ones(len(frames), bool)),
+            slow_accuracy=float(hits[slow_parts].sum() / frames[slow_parts].sum()) if slow.any() else None,
             slow_kbps=float(bits[slow].sum() / seconds[slow].sum() / 1000) if slow.any() else None,
-            slow_vs_ours_at_half=self._difference(ours_at_half, outcomes, slow),
-            by_age=_by_age(outcomes),
+            slow_vs_ours_at_half=self._difference(ours_at_half, outcomes, slow_parts),
+            by_age=_by_age(self._clips, outcomes),
+            macro_accuracy=self._macro_accuracy(outcomes),
+            events=_sum([score.events for score in by_clip.values()]) if by_clip else None,
+            by_clip=by_clip or None,
         )
+
+    def _parts(self, outcomes: Sequence[Outcome]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+        """Scored frames, right verdicts, and whether the clip is slow, by part (P,) of all clips."""
+        parts = [segments_of(clip, outcome) for clip, outcome in zip(self._clips, outcomes, strict=True)]
+        slow = np.repeat(self._slow, [len(part.frames) for part in parts])
+        return np.concatenate([part.frames for part in parts]), np.concatenate([part.hits for part in parts]), slow
+
+    def _draws(self, parts: int) -> NDArray[np.float64]:
+        if self._bootstrap is None:
+            self._bootstrap = Bootstrap.over(parts, self._seed)
+        return self._bootstrap.counts
+
+    def _labelled_scores(self, outcomes: Sequence[Outcome]) -> dict[str, LabelledVideoScore]:
+        scores = {}
+        for clip, labelled, outcome in zip(self._clips, self._labelled, outcomes, strict=True):
+            if labelled:
+                parts, states = segments_of(clip, outcome), accuracy_by_state(clip, outcome)
+                scores[clip.name] = LabelledVideoScore(
+                    accuracy=float(parts.hits.sum() / parts.frames.sum()),
+                    macro_accuracy=float(np.mean([*states.values()])),
+                    ece=error_of([clip], [outcome]),
+                    events=score_events(clip, outcome),
+                )
+        return scores
+
+    def _macro_accuracy(self, outcomes: Sequence[Outcome]) -> float | None:
+        shares = [
+            share
+            for clip, labelled, outcome in zip(self._clips, self._labelled, outcomes, strict=True)
+            if labelled
+            for share in accuracy_by_state(clip, outcome).values()
+        ]
+        return float(np.mean(shares)) if shares else None
 
     def _difference(
         self, ours: Sequence[Outcome] | None, theirs: Sequence[Outcome], subset: NDArray[np.bool_]
     ) -> tuple[float, Interval] | None:
-        """Accuracy of `ours` minus that of `theirs` on a subset of the clips, paired, with its 95 % interval."""
+        """Accuracy of `ours` minus that of `theirs` on a subset of the parts, paired, with its 95 % interval."""
         if ours is None or not subset.any():
             return None
-        frames, gains = _frames(theirs) * subset, (_hits(ours) - _hits(theirs)) * subset
-        drawn = self._draws @ frames
-        resampled = (self._draws @ gains)[drawn > 0] / drawn[drawn > 0]
+        frames, their_hits, _ = self._parts(theirs)
+        frames, gains = frames * subset, (self._parts(ours)[1] - their_hits) * subset
+        draws = self._draws(len(frames))
+        drawn = draws @ frames
+        resampled = (draws @ gains)[drawn > 0] / drawn[drawn > 0]
         return float(gains.sum() / frames.sum()), interval(resampled)
 
 
-def _frames(outcomes: Sequence[Outcome]) -> NDArray[np.float64]:
-    return np.array([len(outcome.hits) for outcome in outcomes], float)
+def _sum(scores: Sequence[EventScore]) -> EventScore:
+    found = [(score.delay_s, score.states - score.missed) for score in scores if score.delay_s is not None]
+    return EventScore(
+        states=sum(score.states for score in scores),
+        missed=sum(score.missed for score in scores),
+        false=sum(score.false for score in scores),
+        delay_s=sum(delay * count for delay, count in found) / sum(count for _, count in found) if found else None,
+    )
 
 
-def _hits(outcomes: Sequence[Outcome]) -> NDArray[np.float64]:
-    return np.array([sum(outcome.hits) for outcome in outcomes], float)
-
-
-def _by_age(outcomes: Sequence[Outcome]) -> list[AgeBucket]:
-    """The buckets that hold at least one verdict."""
-    ages = np.array([np.nan if age is None else age for outcome in outcomes for age in outcome.ages_ms])
-    hits = np.array([hit for outcome in outcomes for hit in outcome.hits])
+def _by_age(clips: Sequence[ScoredClip], outcomes: Sequence[Outcome]) -> list[AgeBucket]:
+    """The buckets that hold at least one scored verdict."""
+    pairs = [hits_of(clip, outcome) for clip, outcome in zip(clips, outcomes, strict=True)]
+    scored = np.concatenate([each for _, each in pairs])
+    ages = np.array([np.nan if age is None else age for outcome in outcomes for age in outcome.ages_ms])[scored]
+    hits = np.concatenate([each for each, _ in pairs])[scored]
     indices = np.digitize(ages, _AGE_LIMITS_MS)
     buckets = []
     for index, limit in enumerate(_AGE_LIMITS_MS):

@@ -29,13 +29,15 @@ from sagelink.stages.scene_fusion import SceneConfig, SceneFusion
 from sagelink.stages.scene_tracker import scene_config
 
 _PERIODIC_QUALITY = 80  # WebP quality of `webp-periodic`
+NO_CLASS = -1  # in place of the class id of a verdict: the frame is called unknown
 
 
 @dataclass(slots=True)
 class Outcome:
     """Result of a policy on one clip."""
 
-    hits: list[bool]  # one per frame: the verdict is right
+    class_ids: list[int]  # one per frame: the class of the verdict, or NO_CLASS
+    probs: list[float]  # one per frame: the probability of that class
     ages_ms: list[float | None]  # one per frame: age of the newest frame whose server answer is in the verdict
     total_bits: int
     peak_window_bits: int
@@ -64,6 +66,7 @@ class _Playback:
     def __init__(self, clip: ScoredClip, budget: UplinkBudget, max_message: int) -> None:
         self.frames = clip.frames
         self.answers = [frame.whole.answer for frame in clip.frames]  # one per frame; at first the edge's
+        self.unknown = [frame.whole.unknown for frame in clip.frames]  # one per frame
         self.evidence_seqs: list[int | None] = [None] * len(clip.frames)  # newest frame whose server answer is used
         self.budget = budget
         self._max_message = max_message
@@ -83,7 +86,11 @@ class _Playback:
 
     def outcome(self) -> Outcome:
         return Outcome(
-            hits=[answer.class_id == frame.truth for answer, frame in zip(self.answers, self.frames, strict=True)],
+            class_ids=[
+                NO_CLASS if unknown else answer.class_id
+                for answer, unknown in zip(self.answers, self.unknown, strict=True)
+            ],
+            probs=[round(answer.prob, 6) for answer in self.answers],
             ages_ms=[
                 None if seq is None else round((frame.stream_s - self.frames[seq].stream_s) * 1e3, 3)
                 for frame, seq in zip(self.frames, self.evidence_seqs, strict=True)
@@ -201,6 +208,7 @@ class VideoPolicies:
     def _stream(self, name: str, clip: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
         """Sends a video stream; the server classifies the newest decoded frame. With and without fusion."""
         alone = self._playback(clip, rate_bps)
+        alone.unknown = [False] * len(clip.frames)  # the rule for unknown pictures is the edge's
         times_s = [frame.stream_s for frame in clip.frames]
         pictures = [frame.whole.draw() for frame in clip.frames]
         received = [*stream(name, pictures, times_s, self._fps, alone.budget)]
@@ -225,7 +233,8 @@ class VideoPolicies:
         playback = self._playback(clip, rate_bps)
         scene, rate_control = SceneFusion(settings.scene), RateControl(settings.rate_control, self._utility)
         for seq, frame in enumerate(clip.frames):
-            view = frame.scheduled if settings.zoom else frame.whole
+            view = frame.scheduled if settings.zoom and frame.scheduled else frame.whole
+            playback.unknown[seq] = view.unknown
             estimate = scene.observe(seq, view.answer, view.look, frame.stream_s)
             playback.answers[seq] = answer = Answer.from_log_scores(estimate.scores)
             playback.evidence_seqs[seq] = estimate.server_seq

@@ -213,7 +213,8 @@ def head_bytes(head: Head) -> bytes:
     if head.unknown is not None:
         rule = head.unknown
         tensors |= {"unknown.basis": rule.basis, "unknown.centre": rule.centre, "unknown.means": rule.means}
-    halves = {key: np.asarray(value, np.float16) for key, value in tensors.items()}
+    # safetensors writes the memory of an array as it lies, whatever its strides say.
+    halves = {key: np.ascontiguousarray(value, np.float16) for key, value in tensors.items()}
     for key, value in halves.items():
         if not np.isfinite(value).all():
             raise UsageError(f"the taught classifier has numbers in {key!r} that half precision cannot hold")

@@ -47,6 +47,12 @@ class VideoFile:
             self._container.close()
             raise UsageError(f"source {str(path)!r} holds no frame that can be decoded") from None
 
+    @property
+    def length_s(self) -> float | None:
+        """Length as the file states it; None where it does not."""
+        duration = self._container.duration
+        return None if duration is None or duration <= 0 else duration / av.time_base
+
     def __iter__(self) -> Iterator[SourceFrame]:
         yield self._first
         yield from self._pictures

@@ -13,12 +13,12 @@ import pytest
 
 from sagelink.lab import video_comparison
 from sagelink.lab.clips import KINDS, Clip, SyntheticPhotos, drawn_clips, real_clips
-from sagelink.lab.scored_clips import ScoredClip
-from sagelink.lab.video_comparison import OutcomeCache, VideoRow, video_rows
+from sagelink.lab.video_comparison import Contest, OutcomeCache, VideoRow, video_rows
 from sagelink.lab.video_policies import Outcome, Policy
 from sagelink.lab.video_streams import STREAMS, stream
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.types import Pixels
+from tests.lab.clips import clip_of
 
 DEMO = ("--models", "demo", "--seconds", "1", "--clips", "8", "--fps", "5")
 VARIABLE_PTS = [0, 1, 30, 45, 90]  # in 1/30 s
@@ -97,7 +97,7 @@ def test_a_second_run_computes_nothing_again(command, run_folder: Path) -> None:
         return {name: (state.st_mtime_ns, state.st_size) for name, state in states.items()}
 
     before, cached = (run_folder / "eval-video.json").read_text(), cache()
-    assert len(cached) == 17  # two files per clip, and the outcomes
+    assert len(cached) == 9  # a file per clip, and the outcomes
     code, printed = command("eval-video", "synthetic:60", *DEMO, "--rates", "16,64", "--out", run_folder)
     assert code == 0, printed
     assert (run_folder / "eval-video.json").read_text() == before
@@ -120,10 +120,10 @@ def test_an_interruption_keeps_finished_rates(command, run_folder: Path, monkeyp
 
 
 def outcome(hits: list[int], ages_ms: list[float | None] | None = None) -> Outcome:
-    return Outcome([hit > 0 for hit in hits], ages_ms or [None] * len(hits), 1000, 900)
+    return Outcome([*hits], [0.5] * len(hits), ages_ms or [None] * len(hits), 1000, 900)
 
 
-CLIPS = [ScoredClip(kind, kind, kind, 2.0, []) for kind in ("still", "pan", "cuts")]
+CLIPS = [clip_of([1, 1], kind) for kind in ("still", "pan", "cuts")]
 
 
 def rows_of(policies: dict[str, list[Outcome]], tmp_path: Path, *rates_kbps: float) -> list[VideoRow]:
@@ -133,8 +133,8 @@ def rows_of(policies: dict[str, list[Outcome]], tmp_path: Path, *rates_kbps: flo
         return Policy(lambda clip, rate_bps: {name: policies[name][CLIPS.index(clip)]})
 
     cache = OutcomeCache(tmp_path / "outcomes.jsonl", "")
-    by_name = {name: policy(name) for name in policies}
-    return [*chain(*video_rows(by_name, CLIPS, rates_kbps, 1.0, cache, 0, lambda *_: None))]
+    contests = [Contest(clip, {name: policy(name) for name in policies}) for clip in CLIPS]
+    return [*chain(*video_rows(contests, rates_kbps, 1.0, cache, 0, lambda *_: None))]
 
 
 def test_slow_clips_are_compared_at_half_the_rate(tmp_path: Path) -> None:

@@ -53,9 +53,9 @@ def make_head(
 
     edge_side, server_side = side(edge), side(server)
     unknown = UnknownCard(residual=1.5, threshold=9.0)
-    rule = UnknownRule.from_tensors(
-        *(rng.normal(size=shape).astype(np.float32) for shape in ((4, features), features, (len(names), 4))), unknown
-    )
+    basis, *others = (rng.normal(size=shape).astype(np.float32) for shape in ((4, features), features, (len(names), 4)))
+    # Column by column in memory, as from an eigendecomposition: the file must hold it row by row.
+    rule = UnknownRule.from_tensors(np.asfortranarray(basis), *others, unknown)
     card = HeadCard(
         classes=names,
         edge=edge_side.card,
@@ -64,6 +64,7 @@ def make_head(
         weights=((125, 0.0), (1000, 0.8)),
         unknown=unknown,
     )
+    assert rule.basis.flags.f_contiguous
     return Head(card, edge_side, server_side, rule)
 
 
