@@ -13,13 +13,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from sagelink.lab.progress_bar import ShowProgress
 from sagelink.models.head import MAX_CLASSES, fault_of_names
-from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.output_files import FRAMES
 from sagelink.pipeline.types import Pixels
 from sagelink.stages.recording_reader import RecordingReader
@@ -29,7 +31,9 @@ from sagelink.stages.zoom import thumbnail_of
 
 MIN_PICTURES = 3  # of a class
 _VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".ts")
-_MAX_SIDE = 1280  # pixels: larger pictures are scaled down, so that thousands of frames fit the memory of a small box
+_MAX_PICTURES = 20_000
+_MAX_SIDE = 1280  # pixels: larger pictures are scaled down; both models see far fewer
+_JPEG_QUALITY = 95  # of frames of a video
 _FRAMES_PER_S, _FRAMES_PER_INTERVAL = 2.0, 12  # taken from a clip: neighbouring frames add little
 _NEAR = 0.02  # mean difference of grey levels (0..1) between the thumbnails of near duplicates
 _MIN_GROUPS = 5  # a class with fewer is divided into blocks of neighbouring pictures
@@ -42,7 +46,7 @@ class Found:
     name: str
     label: str
     group: str
-    where: Path | Pixels
+    where: Path | bytes  # of an image file, or its content
 
 
 @dataclass(slots=True)
@@ -55,40 +59,51 @@ class Pictures:
     groups: np.ndarray  # (n,) group ids
     digests: list[str]  # of the pixels
     notes: list[str] = field(default_factory=list)  # for the user: what was left out, and why
+    _last: tuple[int, Pixels] | None = None
 
     def __len__(self) -> int:
         return len(self.found)
 
     def read(self, index: int) -> Pixels:
-        where = self.found[index].where
-        return _read(where) if isinstance(where, Path) else where
+        """The pixels; the last picture is kept. Raises SagelinkError for a file that can no longer be read."""
+        if self._last is None or self._last[0] != index:
+            try:
+                self._last = index, _read(self.found[index].where)
+            except OSError as error:
+                raise SagelinkError(f"{_fault(self.found[index], error)}; it was readable before") from None
+        return self._last[1]
 
 
-def find_pictures_to_teach(sources: Sequence[Path], labels: Path | None) -> Pictures:
+def find_pictures_to_teach(
+    sources: Sequence[Path], labels: Path | None, progress: ShowProgress = lambda *_: None
+) -> Pictures:
     """Raises UsageError when a source has no labels, or the classes cannot be taught."""
     if labels is not None and (len(sources) != 1 or not sources[0].is_dir()):
         raise UsageError(f"--labels {str(labels)!r} needs one SOURCE, the folder of its pictures")
     found = [each for source in sources for each in _of_source(source, labels)]
-    return check_pictures(found)
+    return check_pictures(found, progress)
 
 
-def check_pictures(found: Sequence[Found]) -> Pictures:
+def check_pictures(found: Sequence[Found], progress: ShowProgress) -> Pictures:
     """Reads every picture once, drops what cannot be used, and finds the groups. Raises UsageError."""
     names = sorted({each.label for each in found})
     if fault := fault_of_names(names):
         raise UsageError(fault)
     if len(names) > MAX_CLASSES:
         raise UsageError(f"{len(names)} classes; accepted: 2 to {MAX_CLASSES}")
+    if len(found) > _MAX_PICTURES:
+        raise UsageError(f"{len(found)} pictures; accepted: up to {_MAX_PICTURES}, because near ones add little")
     readable: list[Found] = []
     digests: list[str] = []
     thumbnails: list[np.ndarray] = []
     first: dict[str, Found] = {}
     unreadable, repeated = [], 0
-    for each in found:
+    for number, each in enumerate(found, 1):
+        progress("reading pictures", number, len(found))
         try:
-            pixels = _read(each.where) if isinstance(each.where, Path) else each.where
+            pixels = _read(each.where)
         except OSError as error:
-            unreadable.append(f"{each.name}: {error}")
+            unreadable.append(_fault(each, error))
             continue
         digest = hashlib.sha256(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).data).hexdigest()
         known = first.setdefault(digest, each)
@@ -178,18 +193,20 @@ def _groups(
     return np.unique(roots, return_inverse=True)[1]
 
 
-def _read(path: Path) -> Pixels:
-    return _bounded(read_image(path))
+def _read(where: Path | bytes) -> Pixels:
+    return read_image(BytesIO(where) if isinstance(where, bytes) else where, _MAX_SIDE)
 
 
-def _bounded(pixels: Pixels) -> Pixels:
-    """The picture with its longer side at most _MAX_SIDE."""
-    height, width = pixels.shape[:2]
-    scale = _MAX_SIDE / max(height, width)
-    if scale >= 1:
-        return pixels
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0))
+def _fault(found: Found, error: OSError) -> str:
+    return f"picture {found.name!r} cannot be read: {error.strerror or 'it is damaged or no picture'}"
+
+
+def _stored(pixels: Pixels) -> bytes:
+    """A frame as the content of a JPEG file: thousands of them fit the memory of a small machine."""
+    image, stream = Image.fromarray(pixels), BytesIO()
+    image.thumbnail((_MAX_SIDE, _MAX_SIDE), reducing_gap=2.0)
+    image.save(stream, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+    return stream.getvalue()
 
 
 def _of_source(source: Path, labels: Path | None) -> list[Found]:
@@ -326,7 +343,7 @@ def _in_intervals(
             _, interval = wanted.pop(0)
             if end_s <= interval.end_s:
                 group = f"{source}@{interval.start_s:g}"
-                yield Found(f"{source} at {end_s:.2f} s", interval.label, group, _bounded(pixels))
+                yield Found(f"{source} at {end_s:.2f} s", interval.label, group, _stored(pixels))
         if not wanted:
             return
     if late := [interval for _, interval in wanted if interval.start_s > end_s]:

@@ -30,6 +30,7 @@ from safetensors.numpy import save
 
 from sagelink.models.readout import Reads
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.output_files import cannot_write
 from sagelink.pipeline.types import UNKNOWN, TaughtClasses, fusion_weight
 
 Floats: TypeAlias = NDArray[np.float32]
@@ -157,7 +158,7 @@ class UnknownRule:
         """(B, F) to (B,)."""
         centred = features - self.centre
         projected = centred @ self.basis.T  # (B, R)
-        near = np.square(projected[:, None] - self.means).sum(2).min(1)
+        near = np.stack([np.square(projected - mean).sum(1) for mean in self.means]).min(0)
         inside = np.square(projected / np.maximum(self.scale, 1e-12)).sum(1)
         rest = np.maximum(np.square(centred).sum(1) - inside, 0)
         return np.asarray(near + self.residual * rest, np.float32)
@@ -221,14 +222,17 @@ def head_bytes(head: Head) -> bytes:
 
 
 def write_head(head: Head, path: Path) -> int:
-    """Writes the file in one step, so an interrupted write leaves the old file. Returns its size in bytes."""
+    """Writes the file in one step, so an interrupted write leaves the old file. Returns its size in bytes.
+
+    Raises SagelinkError, such as for a full disk; the old file then stays.
+    """
     content = head_bytes(head)
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         partial.write_bytes(content)
         partial.replace(path)
     except OSError as error:
-        raise UsageError(f"head file {str(path)!r} cannot be written: {error.strerror}") from None
+        raise cannot_write(path, OSError(error.errno, error.strerror)) from None
     finally:
         partial.unlink(missing_ok=True)
     return len(content)

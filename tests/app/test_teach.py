@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import cv2
@@ -163,6 +165,53 @@ def test_ctrl_c_leaves_the_old_head_and_no_half_file(
     assert (code, "interrupted" in printed) == (1, True)
     assert out.read_bytes() == taught.read_bytes()
     assert {path.name for path in tmp_path.iterdir()} == {"site.head", ".sagelink-teach"}
+
+
+def test_a_full_disk_is_found_before_the_work(
+    command, taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sagelink.pipeline import output_files
+
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(output_files, "TemporaryFile", full)
+    code, printed = command("teach", taught.parent / "pictures", "--out", tmp_path / "site.head", "--models", "demo")
+    assert (code, "cannot be written: No space left on device" in printed) == (1, True)
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_disk_that_fills_up_meanwhile_leaves_the_old_head(
+    command, taught: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Path, _: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = taught.read_bytes()
+    monkeypatch.setattr(Path, "write_bytes", full)
+    code, printed = command("teach", taught.parent / "pictures", "--out", taught, "--models", "demo", "--bytes", "600")
+    assert (code, "s.head' cannot be written: No space left on device" in printed.replace("\n", " ")) == (1, True)
+    assert taught.read_bytes() == before
+    assert not [*taught.parent.glob("*.part")]
+
+
+def test_a_class_that_vanishes_between_two_teachings_is_named_before_the_work(
+    command, taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sagelink.lab.teach_features import FeatureMaker
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FeatureMaker, "edge", interrupt)
+    draw(tmp_path / "pictures", 4, seed=0)
+    shutil.rmtree(tmp_path / "pictures/lorry")
+    out = tmp_path / "site.head"
+    out.write_bytes(taught.read_bytes())
+    code, printed = command("teach", tmp_path / "pictures", "--out", out, "--models", "demo", "--bytes", "600")
+    assert code == 1, printed
+    assert "knows 'lorry'; the new one will not, because there is no picture of it" in printed.replace("\n", " ")
+    assert read_head(out).classes == CLASSES
 
 
 @pytest.mark.parametrize("sizes", ["", "0", "half", "1000,-5"])

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagelink.lab.teach_pictures import find_pictures_to_teach, read_intervals
-from sagelink.pipeline.errors import UsageError
+from sagelink.lab.teach_pictures import Found, check_pictures, find_pictures_to_teach, read_intervals
+from sagelink.pipeline.errors import SagelinkError, UsageError
 
 Draw = Callable[..., Path]
 
@@ -122,6 +122,49 @@ def test_what_cannot_be_taught_is_refused(draw: Draw, tmp_path: Path) -> None:
     draw("own/hollow/5.png", 100)
     with pytest.raises(UsageError, match="are the same picture"):
         find_pictures_to_teach([own], None)
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ("a/b", "contains '/'"),
+        ("<b>", "contains '<'"),
+        ("gate\x1b[2J", r"contains '\\x1b'"),
+        ("gate\n", "without spaces at the ends"),
+        ("OTHER", "'OTHER' and 'other' are too alike"),
+        ("", "1 to 100 characters"),
+    ],
+)
+def test_bad_labels_are_refused_before_a_picture_is_read(label: str, message: str, tmp_path: Path) -> None:
+    found = [Found("x.png", name, "", tmp_path / "missing.png") for name in (label, "other")]
+    with pytest.raises(UsageError, match=message):
+        check_pictures(found, lambda *_: None)
+
+
+def test_too_many_classes_and_too_many_pictures_are_refused_before_one_is_read(tmp_path: Path) -> None:
+    found = [Found("x.png", f"c{number}", "", tmp_path / "missing.png") for number in range(3000)]
+    with pytest.raises(UsageError, match="3000 classes; accepted: 2 to 1000"):
+        check_pictures(found, lambda *_: None)
+    with pytest.raises(UsageError, match="27000 pictures; accepted: up to 20000"):
+        check_pictures(found[:900] * 30, lambda *_: None)
+
+
+def test_a_picture_that_vanishes_while_it_is_taught_is_named(draw: Draw, tmp_path: Path) -> None:
+    two_classes(draw)
+    pictures = find_pictures_to_teach([tmp_path / "own"], None)
+    (tmp_path / "own/open/a_1.png").unlink()
+    assert pictures.read(0).shape == (48, 48, 3)
+    with pytest.raises(SagelinkError, match=r"a_1\.png' cannot be read: No such file .*; it was readable before"):
+        pictures.read(1)
+
+
+def test_large_pictures_are_scaled_down_and_progress_is_shown(draw: Draw, tmp_path: Path) -> None:
+    two_classes(draw)
+    Image.fromarray(noise(300)).resize((3000, 1500)).save(tmp_path / "own/open/large_1.jpg")
+    shown: list[tuple[str, int, int]] = []
+    pictures = find_pictures_to_teach([tmp_path / "own"], None, lambda *each: shown.append(each))
+    assert shown == [("reading pictures", number, 9) for number in range(1, 10)]
+    assert pictures.read([each.name.endswith("jpg") for each in pictures.found].index(True)).shape == (640, 1280, 3)
 
 
 def test_names_that_differ_by_case_are_refused(draw: Draw, tmp_path: Path) -> None:
