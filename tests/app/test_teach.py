@@ -9,6 +9,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -50,11 +51,28 @@ def draw(folder: Path, per_class: int, seed: int) -> None:
             Image.fromarray(pixels).save(folder / kind / f"day{index}_1.png")
 
 
+def film(path: Path, intervals: str, seed: int) -> None:
+    """A video as a hand-held phone makes it: the view changes twice per second; black between the intervals."""
+    rows = [line.split(",") for line in intervals.splitlines()[1:]]
+    rate = 10
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=rate, options={"qscale": "3"})
+        stream.width = stream.height = 112
+        for number in range(round(float(rows[-1][1]) * rate) + 1):
+            shown = [kind for start, end, kind in rows if float(start) <= number / rate <= float(end)]
+            pixels = drawing(shown[0], seed + number // 5) if shown else np.zeros((112, 112, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+
+
 def test_the_tutorial_as_it_is_written(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    draw(tmp_path / "pictures", 8, seed=0)
+    text = PAGE.read_text(encoding="utf-8")
+    (intervals,) = re.findall(r"```csv\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "monday.labels.csv").write_text(intervals)
+    film(tmp_path / "monday.mp4", intervals, seed=0)
     draw(tmp_path / "held-out", 8, seed=5000)
-    lines = "".join(re.findall(r"```sh\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)).splitlines()
+    lines = "".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).splitlines()
     assert [line.split()[:2] for line in lines] == [["sagelink", name] for name in ("teach", "eval", "run")]
     for line in lines:
         code, printed = command(*shlex.split(line)[1:])
@@ -64,7 +82,7 @@ def test_the_tutorial_as_it_is_written(command, tmp_path: Path, monkeypatch: pyt
     assert head.classes == CLASSES
     assert (tmp_path / "site.head").stat().st_size < 64_000
     assert (tmp_path / ".sagelink-teach" / "CACHEDIR.TAG").is_file()
-    assert head.card.card["pictures"] == dict.fromkeys(CLASSES, 8)
+    assert head.card.card["pictures"] == dict.fromkeys(CLASSES, 10)
 
     report = json.loads((tmp_path / "runs/eval/eval.json").read_text())
     (row,) = report["rows"]
