@@ -129,7 +129,9 @@ class Run:
         head = models.edge.head
         if head is not None:
             check_threshold(config.gate, len(head.classes))
-        check_rules(config.events.rules, (camera.name for camera in config.all_cameras), models.edge.labels)
+        several = head.taught.several if head else None
+        labels = [*(several.classes if several else ()), *models.edge.labels]
+        check_rules(config.events.rules, (camera.name for camera in config.all_cameras), labels)
         self._gate = Gate(config.gate, own_bits(models.edge))
         self.control = Control(self.budget, self._gate)
         self._encoder_for = encoders(config, models.server)

@@ -37,6 +37,9 @@ def teach(
     sizes: Annotated[
         str, typer.Option("--bytes", help="Message sizes at which the server is taught; full: the whole picture.")
     ] = "500,1000,2000,full",
+    several: Annotated[
+        bool, typer.Option("--several", help="A picture may show several classes ('car + person') or 'none'.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the confidence intervals.")] = 0,
     cache: Annotated[bool, typer.Option(help="Keep computed features beside the head file.")] = True,
     *,
@@ -66,8 +69,8 @@ def teach(
     check_output_file(sheet, marked(SHEET_MARK.encode()), "`sagelink teach`")
     console = Console()
     with ProgressBar(console) as bar:
-        pictures = find_pictures_to_teach(sources, labels, bar.show)
-    for note in [*pictures.notes, *_vanished(out, pictures.classes)]:
+        pictures = find_pictures_to_teach(sources, labels, bar.show, several)
+    for note in [*pictures.notes, *_vanished(out, pictures.names)]:
         console.print(note, style="yellow", highlight=False, soft_wrap=True)
     pair = Pair.load_backbones(settings)
     try:
@@ -94,7 +97,7 @@ def teach(
     except OSError as error:
         raise cannot_write(sheet, error) from None
     console.print(
-        f"\n{len(taught.head.classes)} classes written to {out} ({size / 1000:.1f} kB); use it with --head {out}",
+        f"\n{len(taught.head.card.classes)} classes written to {out} ({size / 1000:.1f} kB); use it with --head {out}",
         highlight=False,
         soft_wrap=True,
     )
@@ -105,7 +108,7 @@ def _vanished(out: Path, classes: Sequence[str]) -> Iterator[str]:
     from sagelink.models.head import read_head
 
     try:
-        earlier = read_head(out).classes if out.exists() else ()
+        earlier = read_head(out).card.classes if out.exists() else ()
     except UsageError:  # it is damaged, and will be replaced
         return
     if gone := [name for name in earlier if name not in classes]:

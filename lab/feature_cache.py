@@ -34,7 +34,7 @@ class FeatureCache:
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / "CACHEDIR.TAG").write_text(_TAG, encoding="utf-8")
             except OSError as error:
-                self._give_up(error.strerror)
+                self._give_up(error.strerror or str(error))
 
     def load(self, *key: object) -> NDArray[np.float32] | None:
         """The vector under a key, or None."""
@@ -61,7 +61,7 @@ class FeatureCache:
                 np.save(file, values.astype(np.float32), allow_pickle=False)
             partial.replace(path)
         except OSError as error:
-            self._give_up(error.strerror)
+            self._give_up(error.strerror or str(error))
         finally:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)

@@ -94,4 +94,5 @@ class EventLog:
             prob=answer.prob if answer else 0.0,
             cause=verdict.origin,
             wire_bits=verdict.wire_bits,
+            class_probs=verdict.class_probs(),
         )

@@ -30,6 +30,7 @@ RESULT_KEYS = {
         "name",
         "truth",
         "heads",
+        "classes",
     ),
 }
 

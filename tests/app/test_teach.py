@@ -296,6 +296,53 @@ def test_a_camera_chooses_its_further_heads() -> None:
         build_config({"heads": heads, "capture": {"heads": ["gate"]}})
 
 
+def test_pictures_with_several_classes(command, tmp_path: Path) -> None:
+    """Bars stand on the left, a box on the right; both, one or none of them is there."""
+    kinds = {"none": (), "bars": (1,), "box": (2,), "bars + box": (1, 2)}
+    for split, first in (("taught", 0), ("tested", 50)):
+        for name, parts in kinds.items():
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(first, first + 8):
+                rng = np.random.default_rng([number, len(name)])
+                picture = np.full((112, 112, 3), rng.integers(90, 160), np.uint8)
+                for part in parts:
+                    colour = tuple(int(value) for value in rng.integers(0, 80, 3))
+                    shift = int(rng.integers(0, 12))
+                    if part == 1:
+                        for x in range(6, 46, 10):
+                            cv2.rectangle(picture, (x, 20 + shift), (x + 5, 80 + shift), colour, -1)
+                    else:
+                        cv2.rectangle(picture, (62, 30 + shift), (102, 70 + shift), colour, -1)
+                noise = rng.normal(0, 6, picture.shape)
+                pixels = np.clip(picture + noise, 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(tmp_path / split / name / f"day{number}_1.png")
+    head = tmp_path / "s.head"
+    code, printed = command(
+        "teach", tmp_path / "taught", "--several", "--out", head, "--models", "demo", "--bytes=600"
+    )  # fmt: skip
+    assert code == 0, printed
+    assert read_head(head).card.classes == ("bars", "box")
+    assert "2 classes written" in printed
+
+    rules = "[{name: box, labels: [box], after: 1}]"
+    out = tmp_path / "out"
+    run = ("run", tmp_path / "tested", "--models", "demo", "--head", head, "--out", out, "--gate", "always")
+    code, printed = command(*run, "--set", f"events.rules={rules}")
+    assert code == 0, printed
+    lines, _ = read(out)
+    for line in lines:
+        assert line["classes"].keys() == {"bars", "box"}
+        shown = sorted(name for name, prob in line["classes"].items() if prob > 0.5)
+        if line["label"] != "unknown" and max(abs(prob - 0.5) for prob in line["classes"].values()) > 0.3:
+            assert line["label"] == (" + ".join(shown) or "none")
+    right = [line["label"] == Path(line["name"]).parent.name for line in lines]
+    assert sum(right) >= 0.7 * len(right)
+    assert {line["origin"] for line in lines} & {"fused", "server"}
+    events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
+    assert events
+    assert {event["label"] for event in events} == {"box"}
+
+
 def test_foreign_pictures_give_an_auroc(command, taught: Path, tmp_path: Path) -> None:
     draw(tmp_path / "test", 8, seed=900)
     (tmp_path / "foreign").mkdir()
