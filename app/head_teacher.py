@@ -19,13 +19,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from sagelink.models.combinations import classes_in
 from sagelink.monitor.label_folder import LabelFolder, pictures_in
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.output_files import cannot_write
 from sagelink.pipeline.private_files import make_private_folder
 
 if TYPE_CHECKING:
-    from sagelink.models.head import Head
+    from sagelink.models.head import Head, HeadCard
     from sagelink.pipeline.config import Config
 
 log = logging.getLogger(__name__)
@@ -89,8 +90,8 @@ class LabelledHeadTeacher:
             "outcome": self._outcome,
             "can_use": self._waiting is not None and self._process is None,
             "can_take_back": self._heads.can_restore(),
-            "head": None if head is None else [*head.classes],
-            "missing": [] if head is None else self._missing(head.classes),
+            "head": None if head is None else [*head.card.classes],
+            "missing": [] if head is None else self._missing(head.card),
         }
 
     def begin(self, without_missing: bool = False) -> None:
@@ -103,7 +104,7 @@ class LabelledHeadTeacher:
             self._folder.count()
             self._elsewhere = _class_names(self._config.labels.pictures)
             head = self._head()
-            missing = [] if head is None else self._missing(head.classes)
+            missing = [] if head is None else self._missing(head.card)
             if missing and not without_missing:
                 raise UsageError(
                     f"there is no picture of {', '.join(map(repr, missing[:5]))}, which the head in use knows; "
@@ -150,9 +151,11 @@ class LabelledHeadTeacher:
         found = [self._heads.head(camera) for camera in self._heads.cameras]
         return found[0] if found else None
 
-    def _missing(self, classes: Sequence[str]) -> list[str]:
-        present = {name for name, count in self._folder.counts().items() if count} | self._elsewhere
-        return [name for name in classes if name not in present]
+    def _missing(self, card: HeadCard) -> list[str]:
+        """The classes of a head of which there is no picture."""
+        labels = {name for name, count in self._folder.counts().items() if count} | self._elsewhere
+        present = labels if card.combinations is None else {name for label in labels for name in classes_in(label)}
+        return [name for name in card.classes if name not in present]
 
     def _new_pictures(self) -> list[str]:
         """Pictures of the folder that were labelled after the head in use was taught."""

@@ -193,4 +193,6 @@ def _described(head: Head | None) -> str:
     """A head in words for the operator."""
     if head is None:
         return "the model's own classes"
-    return f"head {head.taught.head_id.hex()} ({len(head.classes)} classes: {', '.join(head.classes[:5])[:200]})"
+    return (
+        f"head {head.taught.head_id.hex()} ({len(head.card.classes)} classes: {', '.join(head.card.classes[:5])[:200]})"
+    )

@@ -40,7 +40,9 @@ def _head_files(paths: Sequence[Path]) -> Iterator[Path]:
 
 def _description(head: Head) -> Iterator[tuple[str, object]]:
     card = head.card
-    yield "classes", f"{len(head.classes)}: {', '.join(head.classes[:30])}{', ...' if len(head.classes) > 30 else ''}"
+    names = card.classes
+    kind = "" if card.combinations is None else "; a picture may show several"
+    yield "classes", f"{len(names)}: {', '.join(names[:30])}{', ...' if len(names) > 30 else ''}{kind}"
     yield "edge model", f"{card.edge.model} (backbone {card.edge.backbone})"
     yield "server model", f"{card.server.model} (backbone {card.server.backbone})"
     yield "unknown pictures", "recognised" if head.unknown is not None else "not recognised"

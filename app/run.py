@@ -147,7 +147,9 @@ class Run:
         if models.edge.head is None:
             self._encoder_for(None)
         check_classes(config.frigate, self.heads.class_names_for)
-        check_rules(config.events.rules, cameras, [*models.edge.labels, *(name for one in own for name in one.labels)])
+        several = [name for taught in own if taught.several for name in taught.several.classes]
+        labels = [*several, *models.edge.labels, *(name for taught in own for name in taught.labels)]
+        check_rules(config.events.rules, cameras, labels)
         self._clock = MonotonicClock() if self.live else StreamClock()
         self._wire_ledger = WireLedger(
             self.budget, self._clock.elapsed_s, self.accounts, recorded=config.output.record is not None

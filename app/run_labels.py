@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sagelink.app.head_teacher import HeadsInUse, LabelledHeadTeacher
+from sagelink.models.combinations import NONE
+from sagelink.models.head import Head
 from sagelink.monitor.label_desk import LabelDesk
 from sagelink.monitor.label_folder import LabelFolder
 from sagelink.monitor.recent_frames import RecentFrames
@@ -35,9 +37,14 @@ def run_labels(config: Config, heads: HeadsInUse, frames: RecentFrames) -> Label
 
 
 def known_classes(heads: HeadsInUse) -> list[str]:
-    """The classes of all heads in use, each once."""
+    """The labels of all heads in use, each once."""
     found = [heads.head(camera) for camera in heads.cameras]
-    return [*dict.fromkeys(name for head in found if head is not None for name in head.classes)]
+    return [*dict.fromkeys(name for head in found if head is not None for name in labels_of(head))]
+
+
+def labels_of(head: Head) -> list[str]:
+    """The labels that the page offers: the classes. Combinations of them can be typed."""
+    return [*head.card.classes, *([] if head.card.combinations is None else [NONE])]
 
 
 def written_ns(head: Path | None) -> int:

@@ -5,6 +5,7 @@ Heavy imports stay inside.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from sagelink.lab.teaching import Size
 
 _CACHE = ".sagelink-teach"  # folder beside the head file
+_HEAD_BYTES, _CLASS_BYTES = 64_000, 8_000  # a head file of large models needs no more
 
 
 @with_model_options
@@ -35,6 +37,9 @@ def teach(
     sizes: Annotated[
         str, typer.Option("--bytes", help="Message sizes at which the server is taught; full: the whole picture.")
     ] = "500,1000,2000,full",
+    several: Annotated[
+        bool, typer.Option("--several", help="A picture may show several classes ('car + person') or 'none'.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the confidence intervals.")] = 0,
     cache: Annotated[bool, typer.Option(help="Keep computed features beside the head file.")] = True,
     *,
@@ -55,7 +60,7 @@ def teach(
     from sagelink.lab.teaching import teach as teach_head
     from sagelink.models.head import is_head_file, write_head
     from sagelink.models.pair import Pair
-    from sagelink.pipeline.output_files import check_output_file, marked
+    from sagelink.pipeline.output_files import cannot_open, cannot_write, check_output_file, check_room, marked
     from sagelink.pipeline.private_files import replace_text
 
     settings = options.load({})
@@ -64,12 +69,17 @@ def teach(
     sheet = sheet_path(out)
     check_output_file(out, is_head_file, "`sagelink teach`")
     check_output_file(sheet, marked(SHEET_MARK.encode()), "`sagelink teach`")
-    pictures = find_pictures_to_teach(sources, labels)
-    pair = Pair.load_backbones(settings)
     console = Console()
-    for note in pictures.notes:
+    with ProgressBar(console) as bar:
+        pictures = find_pictures_to_teach(sources, labels, bar.show, several)
+    for note in [*pictures.notes, *_vanished(out, pictures.names)]:
         console.print(note, style="yellow", highlight=False, soft_wrap=True)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    pair = Pair.load_backbones(settings)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_open(out.parent, error) from None
+    check_room(out, _HEAD_BYTES + _CLASS_BYTES * len(pictures.classes))
     kept = FeatureCache(out.parent / _CACHE if cache else None)
     with ProgressBar(console) as bar:
         taught = teach_head(pictures, pair, FeatureMaker(pair, settings, kept), wanted, seed, bar.show)
@@ -77,17 +87,36 @@ def teach(
         console.print(table)
     for sentence in inseparable(taught):
         console.print(sentence, style="yellow", highlight=False, soft_wrap=True)
+    if kept.fault:
+        console.print(kept.fault, style="yellow", highlight=False, soft_wrap=True)
     size = write_head(taught.head, out)
-    if doubtful := suspects(taught.by_size[-1].fused, taught.ids):
-        replace_text(sheet, contact_sheet(pictures, taught.by_size[-1].fused))
-        console.print(f"{len(doubtful)} pictures may have wrong labels: {sheet}", highlight=False, soft_wrap=True)
-    elif sheet.exists():
-        sheet.unlink()
+    try:
+        if doubtful := suspects(taught.by_size[-1].fused, taught.ids):
+            replace_text(sheet, contact_sheet(pictures, taught.by_size[-1].fused))
+            console.print(f"{len(doubtful)} pictures may have wrong labels: {sheet}", highlight=False, soft_wrap=True)
+        else:
+            sheet.unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot_write(sheet, error) from None
     console.print(
-        f"\n{len(taught.head.classes)} classes written to {out} ({size / 1000:.1f} kB); use it with --head {out}",
+        f"\n{len(taught.head.card.classes)} classes written to {out} ({size / 1000:.1f} kB); use it with --head {out}",
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _vanished(out: Path, classes: Sequence[str]) -> Iterator[str]:
+    """A note on the classes of the head file that stands at `out` which the new head will lack."""
+    from sagelink.models.head import read_head
+
+    try:
+        earlier = read_head(out).card.classes if out.exists() else ()
+    except UsageError:  # it is damaged, and will be replaced
+        return
+    if gone := [name for name in earlier if name not in classes]:
+        shown = ", ".join(map(repr, gone[:5])) + (" ..." if len(gone) > 5 else "")
+        them = "them" if len(gone) > 1 else "it"
+        yield f"the earlier head in {out} knows {shown}; the new one will not, because there is no picture of {them}"
 
 
 def _parse_sizes(text: str) -> list[Size]:

@@ -48,28 +48,31 @@ def _teach(job: dict[str, Any]) -> dict[str, Any]:
     from sagelink.pipeline.config_file import build_config
 
     config = build_config(job["config"])
-    _say({"work": "reading pictures", "done": 0, "total": 1, "left_s": None})
-    pictures = find_pictures_to_teach([Path(source) for source in job["sources"]], None)
+    progress = _Progress()
+    old = None if job["old"] is None else read_head(Path(job["old"]))
+    several = old is not None and old.card.combinations is not None
+    sources = [Path(source) for source in job["sources"]]
+    pictures = find_pictures_to_teach(sources, None, progress.show, several)
     pair = Pair.load_backbones(config)
     maker = FeatureMaker(pair, config, FeatureCache(Path(job["cache"])))
-    taught = teach(pictures, pair, maker, _SIZES, 0, _Progress().show)
+    taught = teach(pictures, pair, maker, _SIZES, 0, progress.show)
     comparison = None
-    if job["old"] is not None:
+    if old is not None:
         _say({"work": "comparing with the head in use", "done": 0, "total": 1, "left_s": None})
         new = set(job["new"])
         rows = [row for row, found in enumerate(pictures.found) if str(found.where) in new]
         if rows:
-            comparison = compare_heads(read_head(Path(job["old"])), taught, pictures, rows, pair, config)
+            comparison = compare_heads(old, taught, pictures, rows, pair, config)
     fused = taught.by_size[-1].fused
     write_head(taught.head, Path(job["out"]))
     return {
-        "classes": [*taught.head.classes],
+        "classes": [*taught.head.card.classes],
         "pictures": len(pictures),
         "right": int((fused.argmax(1) == taught.ids).sum()),
         "compared": 0 if comparison is None else comparison.pictures,
         "old_right": 0 if comparison is None else comparison.old_right,
         "new_right": 0 if comparison is None else comparison.new_right,
-        "better": job["old"] is None or (comparison is not None and comparison.better),
+        "better": old is None or (comparison is not None and comparison.better),
         "notes": [*pictures.notes[:5], *inseparable(taught)[:5]],
     }
 

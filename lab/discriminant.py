@@ -21,6 +21,7 @@ _TEMPERATURES = np.geomspace(0.1, 100, 61)
 _WEIGHTS = np.concatenate([[0.0], np.geomspace(0.1, 4.0, 23)])
 _OVERLAPS = np.linspace(0, 1, 21)
 _MIN_STD = 1e-6
+_MAX_WEIGHT = 4  # of a rare class, in relation to its pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,38 +35,75 @@ class Linear:
         return np.asarray(features @ self.weight.T + self.bias)
 
 
+class Whitening:
+    """The covariance of features within classes; it turns differences of means into weights, for any shrinkage."""
+
+    def __init__(self, within: Matrix) -> None:
+        """`within`: (n, F) features minus the means of their classes."""
+        self._std = np.maximum(within.std(0), _MIN_STD)
+        scaled = within / self._std
+        self._spectrum, self._axes = np.linalg.eigh(scaled.T @ scaled / len(scaled))  # (F,), (F, F)
+
+    def weights(self, means: Matrix, shrinkage: float) -> Matrix:
+        """(C, F) to (C, F). `shrinkage`: share of the diagonal covariance in the mixture, above 0 and up to 1."""
+        variance = (1 - shrinkage) * np.maximum(self._spectrum, 0) + shrinkage
+        scaled = means / self._std
+        return np.asarray(((scaled @ self._axes) / variance) @ self._axes.T / self._std)
+
+
 class Discriminant:
     """Class means and the covariance within classes of some rows; classifiers for any shrinkage follow at once."""
 
     def __init__(self, features: Matrix, ids: Ids, classes: int) -> None:
         """Each class has at least one row."""
         self.means = np.stack([features[ids == c].mean(0) for c in range(classes)])  # (C, F)
-        within = features - self.means[ids]
-        self.std = np.maximum(within.std(0), _MIN_STD)
-        scaled = within / self.std
-        self.spectrum, self.axes = np.linalg.eigh(scaled.T @ scaled / len(scaled))  # (F,), (F, F)
+        self._whitening = Whitening(features - self.means[ids])
 
     def linear(self, shrinkage: float) -> Linear:
-        """`shrinkage`: share of the diagonal covariance in the mixture, above 0 and up to 1."""
-        variance = (1 - shrinkage) * np.maximum(self.spectrum, 0) + shrinkage
-        scaled = self.means / self.std
-        weight = ((scaled @ self.axes) / variance) @ self.axes.T / self.std
+        weight = self._whitening.weights(self.means, shrinkage)
         bias = -0.5 * (weight * self.means).sum(1)
         return Linear(weight - weight.mean(0), bias - bias.mean())  # a common part changes no answer
 
 
-def folds_of(groups: Ids, ids: Ids, classes: int) -> Ids:
+class SigmoidDiscriminant:
+    """The same where a row may show several classes: each class has a sigmoid of its own.
+
+    The mean of a row is the sum of a common mean and a difference for each class that it shows (least squares). The
+    logit of a class is 0 halfway between the rows with it and those without it.
+    """
+
+    def __init__(self, features: Matrix, shows: NDArray[np.bool_]) -> None:
+        """`shows`: (n, C)."""
+        design = np.concatenate([np.ones((len(shows), 1)), shows], 1)
+        means = np.linalg.lstsq(design, features, rcond=None)[0]  # (1 + C, F)
+        self._differences = means[1:]
+        self._whitening = Whitening(features - design @ means)
+        both = [[features[rows].mean(0) for rows in (column, ~column) if rows.any()] for column in shows.T]
+        self._middles = np.stack([np.mean(each, 0) for each in both])
+
+    def linear(self, shrinkage: float) -> Linear:
+        weight = self._whitening.weights(self._differences, shrinkage)
+        return Linear(weight, -(weight * self._middles).sum(1))
+
+
+def one_hot(ids: Ids, classes: int) -> NDArray[np.bool_]:
+    """(n,) class ids to (n, C)."""
+    return np.asarray(ids[:, None] == np.arange(classes))
+
+
+def folds_of(groups: Ids, shows: NDArray[np.bool_]) -> Ids:
     """A fold (n,) for each row, so that no group is in two folds and each class is in all of them if it can.
 
-    Groups are dealt out largest first, each to the fold with the fewest pictures of its classes.
+    Groups are dealt out largest first, each to the fold with the fewest pictures of its classes. `shows`: (n, C), the
+    classes of each row.
     """
-    per_class = [len(np.unique(groups[ids == c])) for c in range(classes)]
+    per_class = [len(np.unique(groups[column])) for column in shows.T]
     count = max(2, min(MAX_FOLDS, *per_class))
-    filled = np.zeros((count, classes))
-    folds = np.zeros(len(ids), np.intp)
+    filled = np.zeros((count, shows.shape[1]))
+    folds = np.zeros(len(shows), np.intp)
     members = {group: np.flatnonzero(groups == group) for group in np.unique(groups)}
     for rows in sorted(members.values(), key=len, reverse=True):
-        counts = np.bincount(ids[rows], minlength=classes)
+        counts = shows[rows].sum(0)
         fold = int((filled[:, counts > 0].sum(1) + 1e-3 * filled.sum(1)).argmin())
         filled[fold] += counts
         folds[rows] = fold
@@ -77,7 +115,7 @@ def held_out_logits(
 ) -> dict[float, Matrix]:
     """By shrinkage: logits (n, C) of each row from a classifier that has not seen its fold.
 
-    A class that only the held-out fold has keeps the mean of all other rows: its rows then count as mistakes.
+    A class that only the held-out fold has gets the least logits: its rows then count as mistakes.
     """
     results = {shrinkage: np.zeros((len(ids), classes)) for shrinkage in shrinkages}
     for fold in np.unique(folds):
@@ -92,6 +130,19 @@ def held_out_logits(
     return results
 
 
+def held_out_sigmoids(
+    features: Matrix, shows: NDArray[np.bool_], folds: Ids, shrinkages: Sequence[float]
+) -> dict[float, Matrix]:
+    """The same where a row may show several classes, `shows` (n, C)."""
+    results = {shrinkage: np.zeros(shows.shape) for shrinkage in shrinkages}
+    for fold in np.unique(folds):
+        held, rest = folds == fold, folds != fold
+        discriminant = SigmoidDiscriminant(features[rest], shows[rest])
+        for shrinkage, logits in results.items():
+            logits[held] = discriminant.linear(shrinkage).logits(features[held])
+    return results
+
+
 def log_softmax(logits: Matrix) -> Matrix:
     shifted = logits - logits.max(1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(1, keepdims=True)))
@@ -103,6 +154,7 @@ def smoothed_losses(log_probs: Matrix, ids: Ids) -> Matrix:
     The doubt is as if one more picture had been a mistake: a few perfect answers do not make a classifier certain.
     """
     counts = np.bincount(ids, minlength=log_probs.shape[1]).astype(float)
+    counts = np.maximum(counts, (counts > 0) * len(ids) / np.count_nonzero(counts) / _MAX_WEIGHT)
     doubt = 1 / (len(ids) + 2)
     others = (log_probs.sum(1) - log_probs[np.arange(len(ids)), ids]) / max(log_probs.shape[1] - 1, 1)
     losses = -(1 - doubt) * log_probs[np.arange(len(ids)), ids] - doubt * others

@@ -9,16 +9,23 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+_FREE_BYTES = 50_000_000
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Features computed by `sagelink teach`; may be deleted.\n"
 
 
 class FeatureCache:
-    """Without a folder, or where it cannot be written, nothing is kept."""
+    """Without a folder, or where it cannot be written, nothing is kept; `fault` then says why.
+
+    It leaves _FREE_BYTES of the disk free: the head file must still fit.
+    """
+
+    fault: str | None = None
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
@@ -26,8 +33,8 @@ class FeatureCache:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / "CACHEDIR.TAG").write_text(_TAG, encoding="utf-8")
-            except OSError:
-                self._folder = None
+            except OSError as error:
+                self._give_up(error.strerror or str(error))
 
     def load(self, *key: object) -> NDArray[np.float32] | None:
         """The vector under a key, or None."""
@@ -40,21 +47,27 @@ class FeatureCache:
         return values.astype(np.float32) if values.ndim == 1 and np.isfinite(values).all() else None
 
     def save(self, values: NDArray[np.float32], *key: object) -> None:
-        """A full disk costs only the cache."""
+        """A full disk costs only what would be kept."""
         if self._folder is None:
             return
         path = self._path(key)
         partial = path.with_suffix(f".{os.getpid()}.part")
         try:
+            if shutil.disk_usage(self._folder).free < _FREE_BYTES:
+                self._give_up(f"the disk has less than {_FREE_BYTES // 1_000_000} MB free")
+                return
             path.parent.mkdir(exist_ok=True)
             with partial.open("wb") as file:
                 np.save(file, values.astype(np.float32), allow_pickle=False)
             partial.replace(path)
-        except OSError:
-            self._folder = None
+        except OSError as error:
+            self._give_up(error.strerror or str(error))
         finally:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
+
+    def _give_up(self, reason: str) -> None:
+        self.fault, self._folder = f"features are not kept in {str(self._folder)!r}: {reason}", None
 
     def _path(self, key: tuple[object, ...]) -> Path:
         assert self._folder is not None

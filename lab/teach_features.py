@@ -100,6 +100,7 @@ class FeatureMaker:
                 missing.append(row)
             else:
                 rows[row] = found
+        missing.sort(key=lambda row: views[row].picture)  # each picture is read once for all of its views
         for batch in batched(missing, EDGE_BATCH):
             pixels = [self._pixels(pictures, views[row]) for row in batch]
             for row, features in zip(batch, self._edge_features(pixels), strict=True):
@@ -133,17 +134,18 @@ class FeatureMaker:
         the head.
         """
         rows: dict[tuple[int, int], tuple[Floats, int | None]] = {}
-        missing: list[int] = []
+        absent: set[int] = set()
         for number, (view, sizes) in enumerate(jobs):
             for place, size in enumerate(sizes):
                 found = self._cache.load(*self._evidence_key(pictures, view, size, edge_digest))
                 if found is not None:
                     rows[number, place] = (found[:-1], int(found[-1]) or None)
-                elif number not in missing:
-                    missing.append(number)
+                else:
+                    absent.add(number)
         harness = Harness(Pair(taught_edge, self._pair.server), self._config.capture.resize)
         encoder = evidence_encoder(self._config, self._pair.server.name, harness)
-        done = len(jobs) - len(missing)
+        done = len(jobs) - len(absent)
+        missing = sorted(absent, key=lambda number: jobs[number][0].picture)
         for batch in batched(missing, EDGE_BATCH):
             pixels = [(self._pixels(pictures, jobs[number][0]), None) for number in batch]
             evidence = list(_coded(harness, encoder, self._config, pixels, [jobs[number][1] for number in batch]))

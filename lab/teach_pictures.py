@@ -10,16 +10,30 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
+from sagelink.lab.progress_bar import ShowProgress
+from sagelink.lab.teach_groups import groups_of
+from sagelink.models.combinations import (
+    NONE,
+    Combination,
+    answers_of,
+    classes_in,
+    fault_of_class,
+    label_of,
+    membership,
+    names_of,
+)
 from sagelink.models.head import MAX_CLASSES, fault_of_names
-from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.output_files import FRAMES
 from sagelink.pipeline.types import Pixels
 from sagelink.stages.recording_reader import RecordingReader
@@ -29,10 +43,10 @@ from sagelink.stages.zoom import thumbnail_of
 
 MIN_PICTURES = 3  # of a class
 _VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".ts")
-_MAX_SIDE = 1280  # pixels: larger pictures are scaled down, so that thousands of frames fit the memory of a small box
+_MAX_PICTURES = 20_000
+_MAX_SIDE = 1280  # pixels: larger pictures are scaled down; both models see far fewer
+_JPEG_QUALITY = 95  # of frames of a video
 _FRAMES_PER_S, _FRAMES_PER_INTERVAL = 2.0, 12  # taken from a clip: neighbouring frames add little
-_NEAR = 0.02  # mean difference of grey levels (0..1) between the thumbnails of near duplicates
-_MIN_GROUPS = 5  # a class with fewer is divided into blocks of neighbouring pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,157 +56,167 @@ class Found:
     name: str
     label: str
     group: str
-    where: Path | Pixels
+    where: Path | bytes  # of an image file, or its content
 
 
 @dataclass(slots=True)
 class Pictures:
     """Labelled pictures. The pixels are read one at a time, by index."""
 
-    classes: tuple[str, ...]
+    names: tuple[str, ...]  # of the classes
+    answers: tuple[Combination, ...] | None  # of a multi-label head; None: each picture shows one class
     found: list[Found]
-    ids: np.ndarray  # (n,) class ids
+    ids: np.ndarray  # (n,) answers: class ids, or combinations
     groups: np.ndarray  # (n,) group ids
     digests: list[str]  # of the pixels
     notes: list[str] = field(default_factory=list)  # for the user: what was left out, and why
+    _last: tuple[int, Pixels] | None = None
 
     def __len__(self) -> int:
         return len(self.found)
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the answers."""
+        return self.names if self.answers is None else names_of(self.names, self.answers)
+
+    def shows(self) -> NDArray[np.bool_]:
+        """(n, C): the classes that each picture shows."""
+        classes = len(self.names)
+        if self.answers is None:
+            return np.asarray(self.ids[:, None] == np.arange(classes))
+        return np.asarray(membership(classes, self.answers)[self.ids] > 0)
+
     def read(self, index: int) -> Pixels:
-        where = self.found[index].where
-        return _read(where) if isinstance(where, Path) else where
+        """The pixels; the last picture is kept. Raises SagelinkError for a file that can no longer be read."""
+        if self._last is None or self._last[0] != index:
+            try:
+                self._last = index, _read(self.found[index].where)
+            except OSError as error:
+                raise SagelinkError(f"{_fault(self.found[index], error)}; it was readable before") from None
+        return self._last[1]
 
 
-def find_pictures_to_teach(sources: Sequence[Path], labels: Path | None) -> Pictures:
-    """Raises UsageError when a source has no labels, or the classes cannot be taught."""
+def find_pictures_to_teach(
+    sources: Sequence[Path], labels: Path | None, progress: ShowProgress = lambda *_: None, several: bool = False
+) -> Pictures:
+    """`several`: a picture may show several classes, or none. Raises UsageError when a source has no labels, or the
+    classes cannot be taught."""
     if labels is not None and (len(sources) != 1 or not sources[0].is_dir()):
         raise UsageError(f"--labels {str(labels)!r} needs one SOURCE, the folder of its pictures")
-    found = [each for source in sources for each in _of_source(source, labels)]
-    return check_pictures(found)
+    found = [each for source in sources for each in _of_source(source, labels, several)]
+    return check_pictures(found, progress, several)
 
 
-def check_pictures(found: Sequence[Found]) -> Pictures:
+def check_pictures(found: Sequence[Found], progress: ShowProgress = lambda *_: None, several: bool = False) -> Pictures:
     """Reads every picture once, drops what cannot be used, and finds the groups. Raises UsageError."""
-    names = sorted({each.label for each in found})
-    if fault := fault_of_names(names):
+    names = sorted({name for each in found for name in (classes_in(each.label) if several else {each.label})})
+    if fault := fault_of_names(names) or (next(filter(None, map(fault_of_class, names)), None) if several else None):
         raise UsageError(fault)
     if len(names) > MAX_CLASSES:
         raise UsageError(f"{len(names)} classes; accepted: 2 to {MAX_CLASSES}")
-    readable: list[Found] = []
-    digests: list[str] = []
-    thumbnails: list[np.ndarray] = []
-    first: dict[str, Found] = {}
+    if len(found) > _MAX_PICTURES:
+        raise UsageError(f"{len(found)} pictures; accepted: up to {_MAX_PICTURES}, because near ones add little")
+    readable, digests, thumbnails, notes = _read_all(found, progress, several)
+    labels = [each.label for each in readable]
+    shown = [classes_in(label) if several else frozenset([label]) for label in labels]
+    _check_counts(names, shown, several, notes)
+    present = sorted({*labels})
+    groups = groups_of(
+        [each.group for each in readable],
+        np.array(thumbnails),
+        np.array([present.index(label) for label in labels]),
+        present,
+        notes,
+    )
+    chosen = [tuple(sorted(names.index(name) for name in each)) for each in shown]
+    answers = answers_of(len(names), chosen) if several else tuple((number,) for number in range(len(names)))
+    if len(answers) > MAX_CLASSES:
+        raise UsageError(f"{len(answers)} combinations of classes; accepted: up to {MAX_CLASSES}")
+    ids = np.array([answers.index(each) for each in chosen])
+    return Pictures(tuple(names), answers if several else None, readable, ids, groups, digests, notes)
+
+
+def _read_all(
+    found: Sequence[Found], progress: ShowProgress, several: bool
+) -> tuple[list[Found], list[str], list[NDArray[np.float32]], list[str]]:
+    """Each picture once, its digest and its thumbnail; and notes on what was left out."""
+    readable: dict[str, Found] = {}  # by digest
+    thumbnails: list[NDArray[np.float32]] = []
     unreadable, repeated = [], 0
-    for each in found:
+    for number, each in enumerate(found, 1):
+        progress("reading pictures", number, len(found))
         try:
-            pixels = _read(each.where) if isinstance(each.where, Path) else each.where
+            pixels = _read(each.where)
         except OSError as error:
-            unreadable.append(f"{each.name}: {error}")
+            unreadable.append(_fault(each, error))
             continue
         digest = hashlib.sha256(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).data).hexdigest()
-        known = first.setdefault(digest, each)
-        if known.label != each.label:
+        known = readable.get(digest)
+        if known is None:
+            readable[digest] = each
+            thumbnails.append(thumbnail_of(pixels).ravel())
+        elif known.label == each.label:
+            repeated += 1
+        elif several:
+            readable[digest] = replace(known, label=_together(known.name, {known.label, each.label}))
+        else:
             raise UsageError(
                 f"{known.name!r} in class {known.label!r} and {each.name!r} in class {each.label!r} are the same "
-                "picture; accepted: each picture in one class"
+                "picture; accepted: each picture in one class, or --several"
             )
-        if known is not each:
-            repeated += 1
-            continue
-        readable.append(each)
-        digests.append(digest)
-        thumbnails.append(thumbnail_of(pixels).ravel())
     notes = []
     if unreadable:
         notes.append(f"{len(unreadable)} pictures cannot be read and are left out, first: {unreadable[0]}")
     if repeated:
         notes.append(f"{repeated} pictures are exact copies of others of their class and are left out")
-    _check_counts(names, readable, unreadable)
-    ids = np.array([names.index(each.label) for each in readable])
-    groups = _groups(readable, np.array(thumbnails), ids, names, notes)
-    return Pictures(tuple(names), readable, ids, groups, digests, notes)
+    return [*readable.values()], [*readable], thumbnails, notes
 
 
-def _check_counts(names: Sequence[str], readable: Sequence[Found], unreadable: Sequence[str]) -> None:
-    if len(names) < 2:
+def _together(name: str, labels: Set[str]) -> str:
+    """The label of a picture that has been found under these."""
+    if NONE in labels and len(labels) > 1:
+        raise UsageError(f"{name!r} shows {NONE!r} and {max(labels - {NONE})!r}; accepted: classes, or {NONE!r} alone")
+    return label_of({one for label in labels for one in classes_in(label)})
+
+
+def _check_counts(names: Sequence[str], shown: Sequence[Set[str]], several: bool, notes: Sequence[str]) -> None:
+    """`shown`: the classes that each picture shows."""
+    if not names or (len(names) < 2 and not several):
         found = f"only class {names[0]!r}" if names else "no labelled picture"
         raise UsageError(
             f"{found}: a head tells at least two classes apart. Add pictures of what else the camera sees, such as a "
             "class 'empty' or 'other'"
         )
-    counts = Counter(each.label for each in readable)
+    counts = Counter(name for each in shown for name in each)
     if few := [name for name in names if counts[name] < MIN_PICTURES]:
-        missing = f"; {len(unreadable)} files cannot be read, first: {unreadable[0]}" if unreadable else ""
+        missing = "".join(f"; {note}" for note in notes if "cannot be read" in note)
         listed = ", ".join(f"{name!r} ({counts[name]})" for name in few[:5])
         raise UsageError(f"too few pictures in {listed}; accepted: {MIN_PICTURES} or more a class{missing}")
-
-
-def _groups(
-    found: Sequence[Found], thumbnails: np.ndarray, ids: np.ndarray, names: Sequence[str], notes: list[str]
-) -> np.ndarray:
-    """Group ids (n,): the stated groups, divided where a class has too few, and joined by near duplicates."""
-    stated = [each.group for each in found]
-    labels = [f"{group}\n" for group in stated]
-    divided = []
-    for c, name in enumerate(names):
-        rows = np.flatnonzero(ids == c)
-        if len({stated[row] for row in rows}) < 2:
-            divided.append(name)
-            blocks = np.array_split(rows, min(_MIN_GROUPS, len(rows)))
-            for number, block in enumerate(blocks):
-                for row in block:
-                    labels[row] = f"{stated[row]}\n{name}\n{number}"
-    if divided:
-        shown = ", ".join(divided[:5]) + (" ..." if len(divided) > 5 else "")
-        notes.append(
-            f"one sequence only in {shown}: it was divided into blocks, so the accuracy of other places may be lower"
+    if several and (everywhere := [name for name in names if len(shown) - counts[name] < MIN_PICTURES]):
+        raise UsageError(
+            f"too few pictures without {everywhere[0]!r}; accepted: {MIN_PICTURES} or more, such as with the label "
+            f"{NONE!r}"
         )
-    parents = list(range(len(found)))
-
-    def root(row: int) -> int:
-        while parents[row] != row:
-            parents[row] = row = parents[parents[row]]
-        return row
-
-    first_of: dict[str, int] = {}
-    for row, label in enumerate(labels):
-        parents[root(row)] = root(first_of.setdefault(label, row))
-    joined = 0
-    for c, name in enumerate(names):
-        if name in divided:
-            continue
-        rows, before, count = np.flatnonzero(ids == c), [*parents], joined
-        for place, row in enumerate(rows):
-            earlier = rows[:place]
-            for other in earlier[np.abs(thumbnails[earlier] - thumbnails[row]).mean(1) < _NEAR]:
-                if root(int(other)) != root(int(row)):
-                    parents[root(int(row))] = root(int(other))
-                    joined += 1
-        # Before a fixed camera all sequences of a class may be near each other: joined, none could be held out.
-        if len({root(int(row)) for row in rows}) < 2:
-            parents, joined = before, count
-    if joined:
-        notes.append(f"{joined} groups were joined, because they hold near duplicates")
-    roots = [root(row) for row in range(len(found))]
-    return np.unique(roots, return_inverse=True)[1]
 
 
-def _read(path: Path) -> Pixels:
-    return _bounded(read_image(path))
+def _read(where: Path | bytes) -> Pixels:
+    return read_image(BytesIO(where) if isinstance(where, bytes) else where, _MAX_SIDE)
 
 
-def _bounded(pixels: Pixels) -> Pixels:
-    """The picture with its longer side at most _MAX_SIDE."""
-    height, width = pixels.shape[:2]
-    scale = _MAX_SIDE / max(height, width)
-    if scale >= 1:
-        return pixels
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0))
+def _fault(found: Found, error: OSError) -> str:
+    return f"picture {found.name!r} cannot be read: {error.strerror or 'it is damaged or no picture'}"
 
 
-def _of_source(source: Path, labels: Path | None) -> list[Found]:
+def _stored(pixels: Pixels) -> bytes:
+    """A frame as the content of a JPEG file: thousands of them fit the memory of a small machine."""
+    image, stream = Image.fromarray(pixels), BytesIO()
+    image.thumbnail((_MAX_SIDE, _MAX_SIDE), reducing_gap=2.0)
+    image.save(stream, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+    return stream.getvalue()
+
+
+def _of_source(source: Path, labels: Path | None, several: bool) -> list[Found]:
     if not source.exists():
         raise UsageError(
             f"source {str(source)!r} does not exist; accepted: class folders, a CSV file, a labelled clip or recording"
@@ -200,15 +224,15 @@ def _of_source(source: Path, labels: Path | None) -> list[Found]:
     if labels is not None:
         return [*_of_csv(labels, source)]
     if (source / FRAMES).is_file():
-        return [*_of_recording(source)]
+        return [*_of_recording(source, several)]
     if source.is_dir():
-        return _of_folder(source)
+        return _of_folder(source, several)
     if source.suffix.lower() == ".csv":
         return [*_of_csv(source, source.parent)]
-    return [*_of_clip(source)]
+    return [*_of_clip(source, several)]
 
 
-def _of_folder(folder: Path) -> list[Found]:
+def _of_folder(folder: Path, several: bool) -> list[Found]:
     """Class folders, and labelled clips, in a folder."""
     found = []
     for place in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
@@ -220,7 +244,7 @@ def _of_folder(folder: Path) -> list[Found]:
             found.append(Found(str(path), place.name, f"{inner}/{path.stem.partition('_')[0]}", path))
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in _VIDEO_SUFFIXES and labels_beside(path).is_file():
-            found += _of_clip(path)
+            found += _of_clip(path, several)
     if not found:
         raise UsageError(
             f"folder {str(folder)!r} holds no class folders; accepted: one folder a class with its pictures, --labels "
@@ -284,9 +308,9 @@ def read_intervals(path: Path) -> list[Interval]:
     return sorted(intervals, key=lambda interval: interval.start_s)
 
 
-def _of_clip(clip: Path) -> Iterator[Found]:
+def _of_clip(clip: Path, several: bool) -> Iterator[Found]:
     """Frames of the labelled intervals of a clip."""
-    yield from of_intervals(clip, _intervals_beside(clip, labels_beside(clip)))
+    yield from of_intervals(clip, _intervals_beside(clip, labels_beside(clip)), several)
 
 
 def labels_beside(clip: Path) -> Path:
@@ -294,23 +318,23 @@ def labels_beside(clip: Path) -> Path:
     return clip.with_suffix(".labels.csv")
 
 
-def of_intervals(clip: Path, intervals: Sequence[Interval]) -> Iterator[Found]:
+def of_intervals(clip: Path, intervals: Sequence[Interval], several: bool = False) -> Iterator[Found]:
     """Frames of a clip in these intervals, evenly spread; each interval is a group."""
     video = VideoFile(clip)
     try:
-        yield from _in_intervals(str(clip), intervals, ((frame.stream_s, frame.pixels) for frame in video))
+        yield from _in_intervals(str(clip), intervals, ((frame.stream_s, frame.pixels) for frame in video), several)
     finally:
         video.close()
 
 
-def _of_recording(folder: Path) -> Iterator[Found]:
+def _of_recording(folder: Path, several: bool) -> Iterator[Found]:
     """Frames of each camera of a recording, in the labelled intervals of FOLDER.labels.csv beside it."""
     intervals = _intervals_beside(folder, folder.with_name(f"{folder.name}.labels.csv"))
     recording = RecordingReader(folder)
     for camera, rows in recording.cameras().items():
         with closing(recording.pictures(camera)) as pictures:
             timed = ((row["stream_s"], pixels) for row, pixels in zip(rows, pictures, strict=False))
-            yield from _in_intervals(f"{folder}:{camera}", intervals, timed)
+            yield from _in_intervals(f"{folder}:{camera}", intervals, timed, several)
 
 
 def _intervals_beside(source: Path, path: Path) -> list[Interval]:
@@ -323,10 +347,10 @@ def _intervals_beside(source: Path, path: Path) -> list[Interval]:
 
 
 def _in_intervals(
-    source: str, intervals: Sequence[Interval], frames: Iterable[tuple[float, Pixels]]
+    source: str, intervals: Sequence[Interval], frames: Iterable[tuple[float, Pixels]], several: bool
 ) -> Iterator[Found]:
-    """Frames (time in s, pixels) from inside the intervals, evenly spread. Raises UsageError if the source ends before
-    an interval begins."""
+    """Frames (time in s, pixels) from inside the intervals, evenly spread. Where a frame may show several classes, it
+    shows those of all intervals around it. Raises UsageError if the source ends before an interval begins."""
     wanted = [(time_s, interval) for interval in intervals for time_s in _times(interval)]
     wanted.sort(key=lambda each: each[0])
     end_s = 0.0
@@ -335,7 +359,10 @@ def _in_intervals(
             _, interval = wanted.pop(0)
             if end_s <= interval.end_s:
                 group = f"{source}@{interval.start_s:g}"
-                yield Found(f"{source} at {end_s:.2f} s", interval.label, group, _bounded(pixels))
+                name, label = f"{source} at {end_s:.2f} s", interval.label
+                if several:
+                    label = _together(name, {each.label for each in intervals if each.start_s <= end_s <= each.end_s})
+                yield Found(name, label, group, _stored(pixels))
         if not wanted:
             return
     if late := [interval for _, interval in wanted if interval.start_s > end_s]:

@@ -12,6 +12,7 @@ from sagelink.lab.bootstrap_intervals import Bootstrap
 from sagelink.lab.discriminant import Ids, Matrix
 from sagelink.lab.eval_tables import percent
 from sagelink.lab.teaching import Taught, error_of, size_name
+from sagelink.models.combinations import membership
 
 _MAX_CONFUSION = 12  # classes: a wider table does not fit a terminal
 _INSEPARABLE = 0.3  # of the pictures of two classes are taken for the other one
@@ -23,7 +24,7 @@ def tables(taught: Taught, seed: int) -> Iterator[Table]:
     """Tables of held-out pictures."""
     yield _by_class(taught, seed)
     yield _by_bytes(taught, seed)
-    if len(taught.head.classes) <= _MAX_CONFUSION:
+    if taught.head.card.combinations is None and len(taught.head.classes) <= _MAX_CONFUSION:
         yield _confusion(taught)
 
 
@@ -36,7 +37,10 @@ def confusion(log_probs: Matrix, ids: Ids, classes: int) -> NDArray[np.intp]:
 
 def inseparable(taught: Taught) -> list[str]:
     """Sentences on the pairs of classes that the head hardly tells apart."""
-    names, counts = taught.head.classes, confusion(taught.by_size[-1].fused, taught.ids, len(taught.head.classes))
+    names = taught.head.classes
+    if taught.head.card.combinations is not None:
+        return []
+    counts = confusion(taught.by_size[-1].fused, taught.ids, len(names))
     pairs = []
     for first in range(len(names)):
         for second in range(first + 1, len(names)):
@@ -69,9 +73,16 @@ def _by_class(taught: Taught, seed: int) -> Table:
     table = _table("held-out pictures: right answers (95 % interval)", "class", "pictures", "edge", f"fused, {at} B")
     bootstrap = Bootstrap.over(len(ids), seed)
     edge, fused = taught.edge.argmax(1) == ids, smallest.fused.argmax(1) == ids
-    for c, name in enumerate(taught.head.classes):
-        rows = ids == c
-        table.add_row(name, str(int(rows.sum())), _share(bootstrap, edge, rows), _share(bootstrap, fused, rows))
+    card = taught.head.card
+    if card.combinations is None:
+        for c, name in enumerate(card.classes):
+            rows = ids == c
+            table.add_row(name, str(int(rows.sum())), _share(bootstrap, edge, rows), _share(bootstrap, fused, rows))
+    else:
+        matrix = membership(len(card.classes), card.combinations)  # a class is right where it is shown, or rightly not
+        for name, shown in zip(card.classes, matrix.T, strict=True):
+            right = [_share(bootstrap, shown[each.argmax(1)] == shown[ids]) for each in (taught.edge, smallest.fused)]
+            table.add_row(name, str(int(shown[ids].sum())), *right)
     table.add_row("all", str(len(ids)), _share(bootstrap, edge), _share(bootstrap, fused))
     return table
 

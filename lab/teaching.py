@@ -23,12 +23,14 @@ from sagelink.lab.discriminant import (
     Ids,
     Linear,
     Matrix,
+    SigmoidDiscriminant,
     best_fusion_weight,
     best_overlap,
     best_temperature,
     calibration_error,
     folds_of,
     held_out_logits,
+    held_out_sigmoids,
     log_softmax,
     smoothed_loss,
 )
@@ -37,6 +39,7 @@ from sagelink.lab.teach_features import EvidenceFeatures, FeatureMaker, Floats, 
 from sagelink.lab.teach_pictures import Pictures
 from sagelink.lab.unknown import fit_unknown
 from sagelink.models.apply_head import backbone_digest, readout, with_classes
+from sagelink.models.combinations import membership
 from sagelink.models.head import Head, HeadCard, HeadSide, SideCard
 from sagelink.models.loading import Model
 from sagelink.models.pair import Pair
@@ -96,32 +99,35 @@ def teach(
     pictures: Pictures, pair: Pair, maker: FeatureMaker, sizes: Sequence[Size], seed: int, progress: ShowProgress
 ) -> Taught:
     """`sizes`: limits of the messages on which the server is taught, ascending, the full frame last."""
-    count, classes = len(pictures), len(pictures.classes)
-    ids = pictures.ids.astype(np.intp)
-    folds = folds_of(pictures.groups, ids, classes)
+    count, ids = len(pictures), pictures.ids.astype(np.intp)
+    answers = pictures.answers
+    shows = pictures.shows()
+    folds = folds_of(pictures.groups, np.concatenate([shows, ~shows], 1) if answers else shows)
     views = maker.views_of(pictures)
     owners = np.array([view.picture for view in views])
     whole = np.array([view.crop == 0 for view in views])
     edge_features = maker.edge(pictures, views, progress)
     progress("edge classifier", 0, 1)
-    edge = _teach_side(edge_features, ids[owners], folds[owners], whole, available_reads(pair.edge))
+    edge = _teach_side(edge_features, pictures, owners, folds, whole, available_reads(pair.edge))
     edge_side, edge_held = edge.head_side(pair.edge), edge.held_out[:count]
 
     digest = hashlib.sha256(edge_side.weight.tobytes()).hexdigest()[:16]
-    taught_edge = with_classes(pair.edge, pictures.classes, readout(edge_side), None)
+    taught_edge = with_classes(pair.edge, pictures.names, readout(edge_side), None)
     jobs = [(view, _sizes_of(view, sizes)) for view in views]
     evidence = maker.server(pictures, jobs, taught_edge, digest, progress)
     progress("server classifier", 0, 1)
     rows = np.array([view.picture for view in evidence.views])
     whole_rows = np.array([view.crop == 0 for view in evidence.views])
-    server = _teach_side(evidence.features, ids[rows], folds[rows], whole_rows, available_reads(pair.server))
+    server = _teach_side(evidence.features, pictures, rows, folds, whole_rows, available_reads(pair.server))
     server_side = server.head_side(pair.server)
 
     by_size, overlap = _fit_weights(edge_held, server.held_out, evidence, ids, pictures.groups, sizes)
     gate_bits, gate_sends = _fit_gate(edge_held, by_size, ids)
-    unknown = fit_unknown(edge_features.astype(np.float64), ids[owners], folds[owners], whole)
+    present = np.unique(ids, return_inverse=True)[1]  # of many combinations, some have no picture
+    unknown = fit_unknown(edge_features.astype(np.float64), present[owners], folds[owners], whole)
     card = HeadCard(
-        classes=pictures.classes,
+        classes=pictures.names,
+        combinations=answers,
         edge=edge_side.card,
         server=server_side.card,
         gate_bits=gate_bits,
@@ -129,7 +135,7 @@ def teach(
         overlap=overlap,
         unknown=unknown.card,
         card={
-            "pictures": {name: int((ids == c).sum()) for c, name in enumerate(pictures.classes)},
+            "pictures": {pictures.classes[c]: int((ids == c).sum()) for c in np.unique(ids)},
             "groups": len(np.unique(pictures.groups)),
             "shrinkage": {"edge": edge.shrinkage, "server": server.shrinkage},
             "seed": seed,
@@ -161,16 +167,19 @@ def _sizes_of(view: View, sizes: Sequence[Size]) -> list[Size]:
     return [*sizes] if view.crop == 0 else [sizes[(view.picture + view.crop) % len(sizes)]]
 
 
-def _teach_side(features: Floats, ids: Ids, folds: Ids, whole: np.ndarray, accepted: Sequence[Reads]) -> TaughtSide:
+def _teach_side(
+    features: Floats, pictures: Pictures, rows: Ids, folds: Ids, whole: np.ndarray, accepted: Sequence[Reads]
+) -> TaughtSide:
     """Tries everything that a head can read with every shrinkage; the least held-out loss wins.
 
-    `whole`: (R,) rows that count for the choice and the temperature; the others are only taught.
+    `rows`: (R,) the picture of each row of features. `whole`: (R,) rows that count for the choice and the temperature;
+    the others are only taught.
     """
-    classes = int(ids.max()) + 1
+    ids, folds = pictures.ids.astype(np.intp)[rows], folds[rows]
     best: tuple[float, Reads, float, float, Matrix] | None = None
     values = features.astype(np.float64)
     for reads in accepted:
-        for shrinkage, logits in held_out_logits(part_of(values, reads), ids, folds, classes, SHRINKAGES).items():
+        for shrinkage, logits in _held_out(part_of(values, reads), pictures, rows, folds).items():
             temperature = best_temperature(logits[whole], ids[whole])
             log_probs = log_softmax(logits / temperature)
             loss = smoothed_loss(log_probs[whole], ids[whole])
@@ -178,8 +187,21 @@ def _teach_side(features: Floats, ids: Ids, folds: Ids, whole: np.ndarray, accep
                 best = (loss, reads, shrinkage, temperature, log_probs)
     assert best is not None
     _, reads, shrinkage, temperature, log_probs = best
-    linear = Discriminant(part_of(values, reads), ids, classes).linear(shrinkage)
+    if pictures.answers is None:
+        linear = Discriminant(part_of(values, reads), ids, len(pictures.names)).linear(shrinkage)
+    else:
+        linear = SigmoidDiscriminant(part_of(values, reads), pictures.shows()[rows]).linear(shrinkage)
     return TaughtSide(reads, shrinkage, temperature, linear, log_probs)
+
+
+def _held_out(features: Matrix, pictures: Pictures, rows: Ids, folds: Ids) -> dict[float, Matrix]:
+    """By shrinkage: held-out logits (R, A) of the answers."""
+    if pictures.answers is None:
+        ids = pictures.ids.astype(np.intp)[rows]
+        return held_out_logits(features, ids, folds, len(pictures.names), SHRINKAGES)
+    matrix = membership(len(pictures.names), pictures.answers).T
+    found = held_out_sigmoids(features, pictures.shows()[rows], folds, SHRINKAGES)
+    return {shrinkage: logits @ matrix for shrinkage, logits in found.items()}
 
 
 def _fit_weights(

@@ -34,13 +34,13 @@ def apply_head(head: Head, edge: Model, server: Model) -> tuple[Model, Model]:
 def edge_with_head(head: Head, edge: Model, backbone: str | None = None) -> Model:
     """The edge model with the classes of the head; `backbone`: its digest, where it is known. Raises UsageError."""
     check_side(head.edge, edge, "edge", backbone)
-    return with_classes(edge, head.classes, readout(head.edge), head)
+    return with_classes(edge, head.classes, readout(head.answering(head.edge)), head)
 
 
 def server_with_head(head: Head, server: Model, backbone: str | None = None) -> Model:
     """The server model with the classes of the head; `backbone`: its digest, where it is known. Raises UsageError."""
     check_side(head.server, server, "server", backbone)
-    return with_classes(server, head.classes, readout(head.server), head)
+    return with_classes(server, head.classes, readout(head.answering(head.server)), head)
 
 
 def check_side(side: HeadSide, model: Model, role: str, backbone: str | None = None) -> None:

@@ -4,7 +4,9 @@ One safetensors file. Tensors, in half precision:
 
 - `edge.weight`, `server.weight`: (C, F); `edge.bias`, `server.bias`: (C,). F is D, or 2 D if the head reads the class
   token and the mean of the units (`models.readout`).
-- `unknown.basis`: (R, F), `unknown.centre`: (F,), `unknown.means`: (C, R): see `UnknownRule`.
+  A multi-label head has one row for each class; its answers are combinations of them (`models.combinations`).
+- `unknown.basis`: (R, F), `unknown.centre`: (F,), `unknown.means`: (C, R): see `UnknownRule`. A multi-label head
+  has any number of means.
 
 Everything else is one JSON object in the metadata, under `sagelink_head`: `HeadCard`. A head file may come from
 anywhere, so `read_head` checks every size before it allocates, and every number.
@@ -28,9 +30,11 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, f
 from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.numpy import save
 
+from sagelink.models.combinations import fault_of_class, membership, names_of
 from sagelink.models.readout import Reads
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.types import UNKNOWN, TaughtClasses, fusion_weight
+from sagelink.pipeline.output_files import cannot_write
+from sagelink.pipeline.types import UNKNOWN, SeveralClasses, TaughtClasses, fusion_weight
 
 Floats: TypeAlias = NDArray[np.float32]
 
@@ -74,7 +78,13 @@ class HeadCard(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     version: int = Field(1, ge=1, le=1)
-    classes: tuple[str, ...] = Field(min_length=2, max_length=MAX_CLASSES)
+    classes: tuple[str, ...] = Field(min_length=1, max_length=MAX_CLASSES)
+    combinations: tuple[tuple[int, ...], ...] | None = Field(
+        None,
+        min_length=2,
+        max_length=MAX_CLASSES,
+        description="Of a multi-label head: the answers, as rising class numbers; empty: one class holds",
+    )
     edge: SideCard
     server: SideCard
     gate_bits: float = Field(ge=0, allow_inf_nan=False, description="Threshold of the min-entropy gate")
@@ -93,6 +103,23 @@ class HeadCard(BaseModel):
         if fault := fault_of_names(names):
             raise ValueError(fault)
         return names
+
+    @model_validator(mode="after")
+    def _good_combinations(self) -> HeadCard:
+        if self.combinations is None:
+            if len(self.classes) < 2:
+                raise ValueError("classes: at least 2 are needed")
+            return self
+        numbers = set(range(len(self.classes)))
+        for chosen in self.combinations:
+            if list(chosen) != sorted(set(chosen) & numbers):
+                raise ValueError(f"combinations: {chosen}: accepted: rising numbers of classes")
+        if len(set(self.combinations)) < len(self.combinations):
+            raise ValueError("combinations: one is listed twice")
+        for name in self.classes:
+            if fault := fault_of_class(name):
+                raise ValueError(fault)
+        return self
 
     @model_validator(mode="after")
     def _weights_rise(self) -> HeadCard:
@@ -157,7 +184,7 @@ class UnknownRule:
         """(B, F) to (B,)."""
         centred = features - self.centre
         projected = centred @ self.basis.T  # (B, R)
-        near = np.square(projected[:, None] - self.means).sum(2).min(1)
+        near = np.stack([np.square(projected - mean).sum(1) for mean in self.means]).min(0)
         inside = np.square(projected / np.maximum(self.scale, 1e-12)).sum(1)
         rest = np.maximum(np.square(centred).sum(1) - inside, 0)
         return np.asarray(near + self.residual * rest, np.float32)
@@ -185,13 +212,23 @@ class Head:
     def taught(self) -> TaughtClasses:
         """What a frame that is scored with this head carries."""
         card = self.card
+        several = None if card.combinations is None else SeveralClasses(card.classes, card.combinations)
         return TaughtClasses(
-            fingerprint_of(self.file_content()), card.classes, card.gate_bits, card.overlap, card.weights
+            fingerprint_of(self.file_content()), self.classes, card.gate_bits, card.overlap, card.weights, several
         )
 
-    @property
+    @cached_property
     def classes(self) -> tuple[str, ...]:
-        return self.card.classes
+        """Names of the answers: the classes, or the combinations of them."""
+        card = self.card
+        return card.classes if card.combinations is None else names_of(card.classes, card.combinations)
+
+    def answering(self, side: HeadSide) -> HeadSide:
+        """A side with one row for each answer."""
+        if self.card.combinations is None:
+            return side
+        matrix = membership(len(self.card.classes), self.card.combinations)
+        return HeadSide(side.card, matrix @ side.weight, matrix @ side.bias)
 
     def fusion_weight(self, sizes: NDArray[np.float64]) -> NDArray[np.float64]:
         """Weights of the server's answers to messages of these sizes in bytes."""
@@ -218,18 +255,21 @@ def head_bytes(head: Head) -> bytes:
     for key, value in halves.items():
         if not np.isfinite(value).all():
             raise UsageError(f"the taught classifier has numbers in {key!r} that half precision cannot hold")
-    return save(halves, {_KEY: head.card.model_dump_json()})
+    return save(halves, {_KEY: head.card.model_dump_json(exclude_none=True)})
 
 
 def write_head(head: Head, path: Path) -> int:
-    """Writes the file in one step, so an interrupted write leaves the old file. Returns its size in bytes."""
+    """Writes the file in one step, so an interrupted write leaves the old file. Returns its size in bytes.
+
+    Raises SagelinkError, such as for a full disk; the old file then stays.
+    """
     content = head_bytes(head)
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         partial.write_bytes(content)
         partial.replace(path)
     except OSError as error:
-        raise UsageError(f"head file {str(path)!r} cannot be written: {error.strerror}") from None
+        raise cannot_write(path, OSError(error.errno, error.strerror)) from None
     finally:
         partial.unlink(missing_ok=True)
     return len(content)
@@ -318,12 +358,12 @@ _Shape = tuple[int | None, ...]  # None: any size up to _MAX_FEATURES
 
 
 def _shapes(card: HeadCard) -> dict[str, _Shape]:
-    count = len(card.classes)
+    count, means = len(card.classes), None if card.combinations else len(card.classes)
     shapes: dict[str, _Shape] = {}
     for name in ("edge", "server"):
         shapes |= {f"{name}.weight": (count, None), f"{name}.bias": (count,)}
     if card.unknown is not None:
-        shapes |= {"unknown.basis": (None, None), "unknown.centre": (None,), "unknown.means": (count, None)}
+        shapes |= {"unknown.basis": (None, None), "unknown.centre": (None,), "unknown.means": (means, None)}
     return shapes
 
 

@@ -6,7 +6,7 @@ import errno
 import json
 from collections.abc import Callable, Iterable, Set
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 
 from sagelink.pipeline.errors import SagelinkError, UsageError
 
@@ -35,6 +35,15 @@ def check_writable(folder: Path) -> None:
         TemporaryDirectory(dir=existing, prefix=".sagelink-").cleanup()
     except OSError as error:
         raise cannot_open(folder, error) from None
+
+
+def check_room(path: Path, size_bytes: int) -> None:
+    """Raises SagelinkError unless a file of this size fits beside `path`: long work must not end on a full disk."""
+    try:
+        with TemporaryFile(dir=path.parent, prefix=".sagelink-") as file:
+            file.write(bytes(size_bytes))
+    except OSError as error:
+        raise cannot_open(path, error) from None
 
 
 def check_output_file(path: Path, is_ours: Callable[[Path], bool], writer: str, sources: Iterable[Path] = ()) -> None:

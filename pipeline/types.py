@@ -129,6 +129,22 @@ def fusion_weight(weights: Sequence[tuple[int, float]], sizes: NDArray[np.float6
 
 
 @dataclass(frozen=True, slots=True)
+class SeveralClasses:
+    """The classes of a multi-label head, whose answers are combinations of them (`models.combinations`)."""
+
+    classes: tuple[str, ...]
+    answers: tuple[tuple[int, ...], ...]  # class numbers by class id of an answer
+
+    def probs(self, probs: NDArray[np.floating]) -> dict[str, float]:
+        """The probability of each class, from the probabilities (A,) of the answers."""
+        sums = dict.fromkeys(self.classes, 0.0)
+        for chosen, prob in zip(self.answers, probs.tolist(), strict=True):
+            for number in chosen:
+                sums[self.classes[number]] += prob
+        return sums
+
+
+@dataclass(frozen=True, slots=True)
 class TaughtClasses:
     """The classes of a head file, with the numbers of it that the stages need. A frame keeps those it was scored with,
     so a head can be replaced between two frames."""
@@ -138,6 +154,7 @@ class TaughtClasses:
     gate_bits: float  # default threshold of the min-entropy gate
     overlap: float  # how alike the errors of edge and server are
     weights: tuple[tuple[int, float], ...]  # fusion weight of the server's answer by message bytes, rising
+    several: SeveralClasses | None = None  # of a multi-label head; None: one class holds
 
     @property
     def head_id(self) -> bytes:
@@ -157,6 +174,7 @@ class HeadAnswer:
     label: str  # name of the class, or `UNKNOWN`
     class_id: int | None  # None if it is unknown
     prob: float  # of the most likely class
+    class_probs: dict[str, float] | None = None  # of a multi-label head: the probability of each class
 
 
 @dataclass(frozen=True, slots=True)
@@ -454,6 +472,12 @@ class Verdict:
         if self.answer is None:
             return None
         return UNKNOWN if self.unknown else self.labels(own)[self.answer.class_id]
+
+    def class_probs(self) -> dict[str, float] | None:
+        """By a multi-label head: the probability of each class; None for all other answers."""
+        if self.answer is None or self.taught is None or self.taught.several is None:
+            return None
+        return self.taught.several.probs(np.exp(self.answer.log_probs))
 
     @property
     def lost_units(self) -> int:

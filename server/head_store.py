@@ -113,14 +113,16 @@ class HeadStore:
             raise UsageError("the head does not have the fingerprint that was announced")
         head = parse_head(content, "the head")
         check_side(head.server, self._model, "server", self.backbone)
-        if (reason := self.refusal(len(content), now_s)) is not None:
+        expanded_bytes = len(head.classes) * head.server.weight.shape[1] * 2  # in half precision, as in a file
+        if (reason := self.refusal(max(len(content), expanded_bytes), now_s)) is not None:
             raise UsageError(reason)
         return self._keep(head, now_s, self._write)
 
     def _keep(self, head: Head, now_s: float, write: Callable[[bytes, bytes], None] | None) -> ServerHead:
-        classifier = readout(head.server).to(self._model.mean.device).eval()
-        size_bytes = head.server.weight.nbytes + head.server.bias.nbytes + _ENTRY_BYTES
-        kept = ServerHead(head.taught.fingerprint, head_name(head.classes), classifier, size_bytes, now_s)
+        side = head.answering(head.server)
+        classifier = readout(side).to(self._model.mean.device).eval()
+        size_bytes = side.weight.nbytes + side.bias.nbytes + _ENTRY_BYTES
+        kept = ServerHead(head.taught.fingerprint, head_name(head.card.classes), classifier, size_bytes, now_s)
         evicted = []
         with self._lock:
             if (old := self._heads.pop(kept.fingerprint, None)) is not None:

@@ -10,17 +10,18 @@ from __future__ import annotations
 import math
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from sagelink.pipeline.event_config import DAYS, EventRule
-from sagelink.pipeline.types import Origin
+from sagelink.pipeline.types import UNKNOWN, Origin
 
 Action: TypeAlias = Literal["open", "update", "close", "withdraw"]
 LocalTime: TypeAlias = Callable[[float], time.struct_time]  # from seconds since 1970
 
 _MAX_WITHDRAWN = 100  # that a rule remembers
+_SHOWN = 0.5  # probability of a class that a frame shows, where it may show several
 _GAIN = 0.1  # a better frame is reported when its probability is so much higher
 
 
@@ -37,6 +38,14 @@ class Observation:
     cause: Origin
     wire_bits: int
     source_event: str | None = None  # the event of another system that the frame shows
+    class_probs: Mapping[str, float] | None = None  # by a multi-label head: the probability of each class
+
+    def by_labels(self, labels: Sequence[str]) -> Observation:
+        """What a rule with these labels observes: the first of them that the frame shows, where several may hold."""
+        if self.class_probs is None or self.label == UNKNOWN:
+            return self
+        shown = [(name, self.class_probs[name]) for name in labels if self.class_probs.get(name, 0.0) > _SHOWN]
+        return replace(self, label=shown[0][0], prob=shown[0][1]) if shown else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +134,7 @@ class _Machine:
 
     def step(self, seen: Observation) -> Iterator[EventAction]:
         """The actions that a verdict causes."""
+        seen = seen.by_labels(self.rule.labels)
         self._count(seen)
         quiet_until_s = seen.stream_s + (self.rule.cooldown or 0)
         if self.event is not None:

@@ -37,6 +37,8 @@ export class Evidence {
       element("evidence-title").textContent = answer ? "This frame is no longer stored" : "No connection";
       element("received-caption").textContent = "";
       element("facts").replaceChildren();
+      this.#frame = null;
+      this.#showBar();
       for (const id of ["edge-input", "received"]) clear(element(id));
       return;
     }
@@ -67,7 +69,9 @@ export class Evidence {
   // Only frames whose full picture is stored can be labelled, and those that have a label.
   #showBar() {
     const frame = this.#frame;
-    element("evidence-bar").hidden = !frame || !(this.#labels.isStored(frame) || this.#labels.labelOf(frame));
+    const possible = frame && (this.#labels.isStored(frame) || this.#labels.labelOf(frame));
+    element("evidence-bar").hidden = !possible;
+    element("evidence-gone").hidden = Boolean(!frame || possible || this.#labels.closed !== null);
     this.#bar.draw();
   }
 

@@ -159,4 +159,5 @@ class EventSink:
             cause=verdict.origin,
             wire_bits=verdict.wire_bits,
             source_event=frame.event.id if frame.event else None,
+            class_probs=verdict.class_probs(),
         )

@@ -37,6 +37,7 @@ def record(verdict: Verdict, labels: tuple[str, ...]) -> dict[str, object]:
         "label": verdict.label(labels),
         "class_id": verdict.class_id,
         "prob": round(answer.prob, 6) if answer else None,
+        "classes": _rounded(verdict.class_probs()),
         "origin": verdict.origin,
         "drop": verdict.drop,
         "scored": verdict.was_scored,
@@ -87,9 +88,18 @@ def _further(verdict: Verdict) -> dict[str, object]:
     """The edge's answers by the further heads, by their names."""
     answers = verdict.scored.further if verdict.scored else ()
     return {
-        answer.head: {"class_id": answer.class_id, "label": answer.label, "prob": round(answer.prob, 6)}
+        answer.head: {
+            "class_id": answer.class_id,
+            "label": answer.label,
+            "prob": round(answer.prob, 6),
+            "classes": _rounded(answer.class_probs),
+        }
         for answer in answers
     }
+
+
+def _rounded(probs: Mapping[str, float] | None) -> dict[str, float] | None:
+    return None if probs is None else {name: round(prob, 6) for name, prob in probs.items()}
 
 
 class JsonLines:

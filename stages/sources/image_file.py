@@ -66,22 +66,24 @@ def is_still_image(path: Path) -> bool:
         return False
 
 
-def read_image(path: Path | BinaryIO) -> Pixels:
+def read_image(path: Path | BinaryIO, max_side: int = MAX_SIDE) -> Pixels:
     """Reads an image from a path or an open file.
 
-    Returns RGB uint8 (H, W, 3), turned and mirrored by its EXIF orientation, transparent parts over white.
+    Returns RGB uint8 (H, W, 3), turned and mirrored by its EXIF orientation, transparent parts over white. An image
+    with a side above `max_side` pixels is scaled down; a JPEG file then takes less time to decode.
+
     Grey pixels of 16 bits map 0..65535 to 0..255. Grey pixels of 32 bits, integers or floats, map 0..top to 0..255; top
     is the first of 1 (floats only), 255, 65535 that is not below the largest pixel, else the largest pixel. Raises
     OSError.
     """
     try:
         with _quiet(), Image.open(path) as image:
-            image.draft("RGB", (MAX_SIDE, MAX_SIDE))
+            image.draft("RGB", (max_side, max_side))
             image.load()
             orientation = image.getexif().get(EXIF_TAG, UPRIGHT)  # after loading: Pillow itself turns TIFF files
             picture = _eight_bits(image)
-            if max(picture.size) > MAX_SIDE:
-                picture.thumbnail((MAX_SIDE, MAX_SIDE), reducing_gap=2.0)
+            if max(picture.size) > max_side:
+                picture.thumbnail((max_side, max_side), reducing_gap=2.0)
             pixels = np.array(picture)
             return displayed(opaque(pixels) if picture.mode == "RGBA" else pixels, orientation)
     except _BROKEN as error:

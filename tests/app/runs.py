@@ -32,6 +32,7 @@ RESULT_KEYS = {
         "truth",
         "event",
         "heads",
+        "classes",
     ),
 }
 

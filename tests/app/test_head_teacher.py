@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from sagelink.app.head_teacher import LabelledHeadTeacher
-from sagelink.models.head import Head
+from sagelink.models.head import Head, HeadCard
 from sagelink.monitor.label_folder import FrameKey, LabelFolder
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.errors import SagelinkError, UsageError
@@ -159,6 +159,6 @@ def test_classes_of_other_folders_are_not_missing(folder, tmp_path):
     for name in CLASSES:
         (tmp_path / "pictures" / name).mkdir(parents=True)
     teacher = teacher_of(folder, FakeHeads(), **{"labels.pictures": [str(tmp_path / "pictures")]})
-    assert teacher._missing(CLASSES) == []
-    assert teacher._missing(("other",)) == ["other"]
+    assert teacher._missing(HeadCard.model_construct(classes=CLASSES)) == []
+    assert teacher._missing(HeadCard.model_construct(classes=("other",))) == ["other"]
     assert Path(folder.folder).exists() is False  # nothing is written before the first label

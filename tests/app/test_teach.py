@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -48,11 +51,28 @@ def draw(folder: Path, per_class: int, seed: int) -> None:
             Image.fromarray(pixels).save(folder / kind / f"day{index}_1.png")
 
 
+def film(path: Path, intervals: str, seed: int) -> None:
+    """A video as a hand-held phone makes it: the view changes twice per second; black between the intervals."""
+    rows = [line.split(",") for line in intervals.splitlines()[1:]]
+    rate = 10
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=rate, options={"qscale": "3"})
+        stream.width = stream.height = 112
+        for number in range(round(float(rows[-1][1]) * rate) + 1):
+            shown = [kind for start, end, kind in rows if float(start) <= number / rate <= float(end)]
+            pixels = drawing(shown[0], seed + number // 5) if shown else np.zeros((112, 112, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+
+
 def test_the_tutorial_as_it_is_written(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    draw(tmp_path / "pictures", 8, seed=0)
+    text = PAGE.read_text(encoding="utf-8")
+    (intervals,) = re.findall(r"```csv\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "monday.labels.csv").write_text(intervals)
+    film(tmp_path / "monday.mp4", intervals, seed=0)
     draw(tmp_path / "held-out", 8, seed=5000)
-    lines = "".join(re.findall(r"```sh\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)).splitlines()
+    lines = "".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).splitlines()
     assert [line.split()[:2] for line in lines] == [["sagelink", name] for name in ("teach", "eval", "run")]
     for line in lines:
         code, printed = command(*shlex.split(line)[1:])
@@ -62,7 +82,7 @@ def test_the_tutorial_as_it_is_written(command, tmp_path: Path, monkeypatch: pyt
     assert head.classes == CLASSES
     assert (tmp_path / "site.head").stat().st_size < 64_000
     assert (tmp_path / ".sagelink-teach" / "CACHEDIR.TAG").is_file()
-    assert head.card.card["pictures"] == dict.fromkeys(CLASSES, 8)
+    assert head.card.card["pictures"] == dict.fromkeys(CLASSES, 10)
 
     report = json.loads((tmp_path / "runs/eval/eval.json").read_text())
     (row,) = report["rows"]
@@ -165,6 +185,53 @@ def test_ctrl_c_leaves_the_old_head_and_no_half_file(
     assert {path.name for path in tmp_path.iterdir()} == {"site.head", ".sagelink-teach"}
 
 
+def test_a_full_disk_is_found_before_the_work(
+    command, taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sagelink.pipeline import output_files
+
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(output_files, "TemporaryFile", full)
+    code, printed = command("teach", taught.parent / "pictures", "--out", tmp_path / "site.head", "--models", "demo")
+    assert (code, "cannot be written: No space left on device" in printed) == (1, True)
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_disk_that_fills_up_meanwhile_leaves_the_old_head(
+    command, taught: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Path, _: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = taught.read_bytes()
+    monkeypatch.setattr(Path, "write_bytes", full)
+    code, printed = command("teach", taught.parent / "pictures", "--out", taught, "--models", "demo", "--bytes", "600")
+    assert (code, "s.head' cannot be written: No space left on device" in printed.replace("\n", " ")) == (1, True)
+    assert taught.read_bytes() == before
+    assert not [*taught.parent.glob("*.part")]
+
+
+def test_a_class_that_vanishes_between_two_teachings_is_named_before_the_work(
+    command, taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sagelink.lab.teach_features import FeatureMaker
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FeatureMaker, "edge", interrupt)
+    draw(tmp_path / "pictures", 4, seed=0)
+    shutil.rmtree(tmp_path / "pictures/lorry")
+    out = tmp_path / "site.head"
+    out.write_bytes(taught.read_bytes())
+    code, printed = command("teach", tmp_path / "pictures", "--out", out, "--models", "demo", "--bytes", "600")
+    assert code == 1, printed
+    assert "knows 'lorry'; the new one will not, because there is no picture of it" in printed.replace("\n", " ")
+    assert read_head(out).classes == CLASSES
+
+
 @pytest.mark.parametrize("sizes", ["", "0", "half", "1000,-5"])
 def test_bad_sizes_are_refused(command, sizes: str, tmp_path: Path) -> None:
     code, printed = command("teach", tmp_path, "--bytes", sizes, "--models", "demo")
@@ -227,6 +294,53 @@ def test_a_camera_chooses_its_further_heads() -> None:
     assert config.all_cameras[0].heads == ("sky",)
     with pytest.raises(UsageError, match="unknown 'gate'; accepted: sky, ramp"):
         build_config({"heads": heads, "capture": {"heads": ["gate"]}})
+
+
+def test_pictures_with_several_classes(command, tmp_path: Path) -> None:
+    """Bars stand on the left, a box on the right; both, one or none of them is there."""
+    kinds = {"none": (), "bars": (1,), "box": (2,), "bars + box": (1, 2)}
+    for split, first in (("taught", 0), ("tested", 50)):
+        for name, parts in kinds.items():
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(first, first + 8):
+                rng = np.random.default_rng([number, len(name)])
+                picture = np.full((112, 112, 3), rng.integers(90, 160), np.uint8)
+                for part in parts:
+                    colour = tuple(int(value) for value in rng.integers(0, 80, 3))
+                    shift = int(rng.integers(0, 12))
+                    if part == 1:
+                        for x in range(6, 46, 10):
+                            cv2.rectangle(picture, (x, 20 + shift), (x + 5, 80 + shift), colour, -1)
+                    else:
+                        cv2.rectangle(picture, (62, 30 + shift), (102, 70 + shift), colour, -1)
+                noise = rng.normal(0, 6, picture.shape)
+                pixels = np.clip(picture + noise, 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(tmp_path / split / name / f"day{number}_1.png")
+    head = tmp_path / "s.head"
+    code, printed = command(
+        "teach", tmp_path / "taught", "--several", "--out", head, "--models", "demo", "--bytes=600"
+    )  # fmt: skip
+    assert code == 0, printed
+    assert read_head(head).card.classes == ("bars", "box")
+    assert "2 classes written" in printed
+
+    rules = "[{name: box, labels: [box], after: 1}]"
+    out = tmp_path / "out"
+    run = ("run", tmp_path / "tested", "--models", "demo", "--head", head, "--out", out, "--gate", "always")
+    code, printed = command(*run, "--set", f"events.rules={rules}")
+    assert code == 0, printed
+    lines, _ = read(out)
+    for line in lines:
+        assert line["classes"].keys() == {"bars", "box"}
+        shown = sorted(name for name, prob in line["classes"].items() if prob > 0.5)
+        if line["label"] != "unknown" and max(abs(prob - 0.5) for prob in line["classes"].values()) > 0.3:
+            assert line["label"] == (" + ".join(shown) or "none")
+    right = [line["label"] == Path(line["name"]).parent.name for line in lines]
+    assert sum(right) >= 0.7 * len(right)
+    assert {line["origin"] for line in lines} & {"fused", "server"}
+    events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
+    assert events
+    assert {event["label"] for event in events} == {"box"}
 
 
 def test_foreign_pictures_give_an_auroc(command, taught: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from sagelink.lab.discriminant import (
     Discriminant,
+    SigmoidDiscriminant,
     best_fusion_weight,
     best_overlap,
     best_temperature,
@@ -14,8 +15,11 @@ from sagelink.lab.discriminant import (
     folds_of,
     held_out_logits,
     log_softmax,
+    one_hot,
+    smoothed_loss,
 )
 from sagelink.lab.unknown import fit_unknown
+from sagelink.models.combinations import answers_of, membership
 
 
 def clouds(rows: int, distance: float, seed: int = 0, width: int = 12) -> tuple[np.ndarray, np.ndarray]:
@@ -45,7 +49,7 @@ def test_shrinkage_helps_where_there_are_as_many_features_as_pictures() -> None:
 def test_no_group_stands_on_both_sides_and_every_fold_has_every_class() -> None:
     groups = np.repeat(np.arange(12), 5)
     ids = np.repeat([0, 1, 2], 20)
-    folds = folds_of(groups, ids, 3)
+    folds = folds_of(groups, one_hot(ids, 3))
     assert len(np.unique(folds)) == 4
     for group in range(12):
         assert len(np.unique(folds[groups == group])) == 1
@@ -56,7 +60,7 @@ def test_no_group_stands_on_both_sides_and_every_fold_has_every_class() -> None:
 def test_a_class_of_one_group_is_a_mistake_when_held_out_not_a_crash() -> None:
     features, ids = clouds(10, 8.0)
     groups = np.where(ids == 2, 99, np.arange(30))
-    logits = held_out_logits(features, ids, folds_of(groups, ids, 3), 3, [0.3])[0.3]
+    logits = held_out_logits(features, ids, folds_of(groups, one_hot(ids, 3)), 3, [0.3])[0.3]
     assert np.isfinite(logits).all()
     assert (logits[ids == 2].argmax(1) != 2).all()
 
@@ -107,3 +111,29 @@ def test_the_unknown_rule_keeps_the_taught_and_rejects_the_foreign() -> None:
     assert fit.held_out_rate <= 0.02
     assert fit.rule.rejects(test.astype(np.float32)).mean() <= 0.05
     assert fit.rule.rejects(foreign.astype(np.float32)).mean() >= 0.9
+
+
+def test_sigmoids_find_each_class_whatever_else_is_there() -> None:
+    rng = np.random.default_rng(0)
+    shows = rng.random((200, 3)) < 0.4
+    directions = 4 * np.eye(3, 12)
+    features = shows @ directions + rng.normal(size=(200, 12))
+    linear = SigmoidDiscriminant(features[:100], shows[:100]).linear(0.3)
+    assert ((linear.logits(features[100:]) > 0) == shows[100:]).mean() > 0.93
+
+
+def test_the_softmax_over_all_combinations_is_the_product_of_the_sigmoids() -> None:
+    logits = np.random.default_rng(1).normal(size=(5, 3)) * 2
+    answers = answers_of(3, ())
+    probs = np.exp(log_softmax(logits @ membership(3, answers).T))
+    sigmoids = 1 / (1 + np.exp(-logits))
+    np.testing.assert_allclose(probs @ membership(3, answers), sigmoids, atol=1e-6)
+    np.testing.assert_allclose(probs[:, answers.index(())], np.prod(1 - sigmoids, axis=1), atol=1e-6)
+
+
+def test_a_rare_class_counts_only_a_few_times_as_much_as_its_pictures() -> None:
+    log_probs = np.log(np.full((101, 2), 0.5))
+    log_probs[100] = np.log([0.9999, 0.0001])
+    ids = np.zeros(101, np.intp)
+    ids[100] = 1
+    assert smoothed_loss(log_probs, ids) < 1.1

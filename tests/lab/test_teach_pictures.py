@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagelink.lab.teach_pictures import find_pictures_to_teach, read_intervals
-from sagelink.pipeline.errors import UsageError
+from sagelink.lab.teach_pictures import Found, check_pictures, find_pictures_to_teach, read_intervals
+from sagelink.pipeline.errors import SagelinkError, UsageError
 
 Draw = Callable[..., Path]
 
@@ -115,13 +115,56 @@ def test_what_cannot_be_taught_is_refused(draw: Draw, tmp_path: Path) -> None:
         find_pictures_to_teach([own], None)
     (own / "hollow" / "2.png").write_bytes(b"no picture")
     draw("own/hollow/3.png", 202)
-    with pytest.raises(UsageError, match=r"'hollow' \(2\).*1 files cannot be read"):
+    with pytest.raises(UsageError, match=r"'hollow' \(2\).*1 pictures cannot be read"):
         find_pictures_to_teach([own], None)
     draw("own/hollow/4.png", 203)
     assert "1 pictures cannot be read" in find_pictures_to_teach([own], None).notes[0]
     draw("own/hollow/5.png", 100)
     with pytest.raises(UsageError, match="are the same picture"):
         find_pictures_to_teach([own], None)
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ("a/b", "contains '/'"),
+        ("<b>", "contains '<'"),
+        ("gate\x1b[2J", r"contains '\\x1b'"),
+        ("gate\n", "without spaces at the ends"),
+        ("OTHER", "'OTHER' and 'other' are too alike"),
+        ("", "1 to 100 characters"),
+    ],
+)
+def test_bad_labels_are_refused_before_a_picture_is_read(label: str, message: str, tmp_path: Path) -> None:
+    found = [Found("x.png", name, "", tmp_path / "missing.png") for name in (label, "other")]
+    with pytest.raises(UsageError, match=message):
+        check_pictures(found, lambda *_: None)
+
+
+def test_too_many_classes_and_too_many_pictures_are_refused_before_one_is_read(tmp_path: Path) -> None:
+    found = [Found("x.png", f"c{number}", "", tmp_path / "missing.png") for number in range(3000)]
+    with pytest.raises(UsageError, match="3000 classes; accepted: 2 to 1000"):
+        check_pictures(found, lambda *_: None)
+    with pytest.raises(UsageError, match="27000 pictures; accepted: up to 20000"):
+        check_pictures(found[:900] * 30, lambda *_: None)
+
+
+def test_a_picture_that_vanishes_while_it_is_taught_is_named(draw: Draw, tmp_path: Path) -> None:
+    two_classes(draw)
+    pictures = find_pictures_to_teach([tmp_path / "own"], None)
+    (tmp_path / "own/open/a_1.png").unlink()
+    assert pictures.read(0).shape == (48, 48, 3)
+    with pytest.raises(SagelinkError, match=r"a_1\.png' cannot be read: No such file .*; it was readable before"):
+        pictures.read(1)
+
+
+def test_large_pictures_are_scaled_down_and_progress_is_shown(draw: Draw, tmp_path: Path) -> None:
+    two_classes(draw)
+    Image.fromarray(noise(300)).resize((3000, 1500)).save(tmp_path / "own/open/large_1.jpg")
+    shown: list[tuple[str, int, int]] = []
+    pictures = find_pictures_to_teach([tmp_path / "own"], None, lambda *each: shown.append(each))
+    assert shown == [("reading pictures", number, 9) for number in range(1, 10)]
+    assert pictures.read([each.name.endswith("jpg") for each in pictures.found].index(True)).shape == (640, 1280, 3)
 
 
 def test_names_that_differ_by_case_are_refused(draw: Draw, tmp_path: Path) -> None:
@@ -138,6 +181,48 @@ def test_the_same_picture_twice_in_a_class_counts_once(draw: Draw, tmp_path: Pat
     pictures = find_pictures_to_teach([tmp_path / "own", tmp_path / "again"], None)
     assert len(pictures) == 8
     assert "8 pictures are exact copies" in pictures.notes[0]
+
+
+def test_a_picture_may_show_several_classes(draw: Draw, tmp_path: Path) -> None:
+    for number in range(4):
+        for place, seed in (("car", number), ("car + person", 20 + number), ("none", 40 + number)):
+            draw(f"own/{place}/a{number}_1.png", seed)
+    draw("own/car/a8_1.png", 60)
+    draw("own/person/a9_1.png", 60)  # the same picture in two classes shows both
+    pictures = find_pictures_to_teach([tmp_path / "own"], None, several=True)
+    assert pictures.names == ("car", "person")
+    assert pictures.classes == ("none", "car", "person", "car + person")
+    assert len(pictures) == 13
+    assert pictures.shows().sum(0).tolist() == [9, 5]
+    assert [pictures.classes[row] for row in pictures.ids].count("car + person") == 5
+
+    draw("own/none/a9_1.png", 60)
+    with pytest.raises(UsageError, match=r"shows 'none' and 'car'"):
+        find_pictures_to_teach([tmp_path / "own"], None, several=True)
+
+
+def test_a_class_that_all_pictures_show_is_refused(draw: Draw, tmp_path: Path) -> None:
+    for number in range(4):
+        draw(f"own/car/a{number}_1.png", number)
+        draw(f"own/car + person/a{number}_1.png", 20 + number)
+    with pytest.raises(UsageError, match="too few pictures without 'car'; .* label 'none'"):
+        find_pictures_to_teach([tmp_path / "own"], None, several=True)
+
+
+def test_intervals_that_overlap_give_frames_with_several_classes(tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mp4"
+    with av.open(str(clip), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 48
+        for number in range(90):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise(number), format="rgb24")))
+        container.mux(stream.encode())
+    clip.with_suffix(".labels.csv").write_text("start_s,end_s,label\n0,4,car\n2,6,person\n6.5,8.5,none\n")
+    pictures = find_pictures_to_teach([clip], None, several=True)
+    found = [pictures.classes[row] for row in pictures.ids]
+    assert {name: found.count(name) for name in pictures.classes} == {
+        "none": 4, "car": 4, "person": 4, "car + person": 4,
+    }  # fmt: skip
 
 
 def test_sequences_of_a_fixed_camera_stay_apart_though_they_look_alike(draw: Draw, tmp_path: Path) -> None:

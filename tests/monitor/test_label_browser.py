@@ -166,6 +166,28 @@ def test_without_a_folder_the_page_says_why_and_shows_no_buttons(browser, serve,
     page.close()
 
 
+def test_the_dialog_says_why_a_frame_cannot_be_labelled_any_more(browser, serve, desk, recent):
+    page = open_page(browser, serve(desk))
+    page.wait_for_selector("#rows tr")
+    seq = int(page.get_attribute("#rows tr", "data-seq"))
+    page.click("#rows tr td:first-child")
+    page.wait_for_selector("#evidence[open]")
+    stored = recent.get(FrameKey("camera", seq)) is not None
+    assert page.is_visible("#evidence-bar") == stored
+    assert page.is_visible("#evidence-gone") != stored
+    for ring in (recent._shown, recent._sampled):  # new frames displace the old ones
+        ring._max_bytes = 0
+        ring.shrink()
+    wait_for(page, "!document.getElementById('evidence-gone').hidden")
+    assert "no longer in memory" in page.inner_text("#evidence-gone")
+    assert not page.is_visible("#evidence-bar")
+    desk.folder.label(FrameKey("camera", seq), "gate-open", "m", b"x")  # a label can still be changed
+    wait_for(page, "document.getElementById('evidence-gone').hidden")
+    assert page.is_visible("#evidence-bar")
+    assert page.errors == []
+    page.close()
+
+
 def test_teaching_is_shown_from_its_start_to_the_way_back(browser, serve, desk, artefacts):
     teacher = desk.teacher
     page = open_page(browser, serve(desk))

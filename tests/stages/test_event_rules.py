@@ -143,3 +143,16 @@ def test_every_event_opens_once_and_ends_once(provisional: list[str | None], fin
         assert steps.count("open") == 1
         assert steps[-1] in ("close", "withdraw")
         assert set(steps[1:-1]) <= {"update"}
+
+
+def test_a_rule_follows_its_class_where_several_may_hold() -> None:
+    events = CameraEvents([rule(labels=["car"], after=2, until=2)], time.gmtime)
+    shown = [("none", 0.1), ("car", 0.9), ("car + person", 0.8), ("car + person", 0.7), ("person", 0.3), ("none", 0.1)]
+    actions = []
+    for seq, (label, car) in enumerate(shown):
+        base = seen(seq, label, 0.6)
+        actions += events.final(replace(base, class_probs={"car": car, "person": 0.2}))
+    assert [(each.action, each.event.label, each.event.start_seq, each.event.prob) for each in actions] == [
+        ("open", "car", 1, 0.9),
+        ("close", "car", 1, 0.9),
+    ]
