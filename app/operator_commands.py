@@ -39,7 +39,7 @@ class CommandTarget:
         if "gate" in values:
             self._control.change_gate(values["gate"], values.get("threshold"), _BY)
         if "paused" in values:
-            self._control.pause(camera, values["paused"] is True)
+            self._control.pause(camera, values["paused"] is True, _BY)
         if values.get("request") is True:
             self._control.request(camera)
 

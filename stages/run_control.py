@@ -77,10 +77,10 @@ class Control:
         self._gate.change(config)
         self._notify("gate", config.policy, by)
 
-    def pause(self, camera: str, paused: bool) -> None:
-        """From now on, frames of the camera keep their edge answer; or no longer."""
+    def pause(self, camera: str, paused: bool, by: str = "this program") -> None:
+        """From now on, frames of the camera keep their edge answer; or no longer. `by`: who changes it."""
         (self._gate.paused.add if paused else self._gate.paused.discard)(camera)
-        self._notify("paused", f"{camera} {paused}")
+        self._notify("paused", f"{camera} {paused}", by)
 
     def request(self, camera: str) -> None:
         """The next message that the budget pays for is sent whatever the gate says, also while the camera is paused."""

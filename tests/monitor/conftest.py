@@ -42,6 +42,7 @@ def watched() -> RunView:
         return (
             snapshot
             | {"control": control.state(), "notice": None, "quotas": [], "dashboard": dashboard}
+            | {"events": {"open": 0, "actions": 0}}
             | link.state(snapshot)
         )
 

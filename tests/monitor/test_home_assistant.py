@@ -84,7 +84,7 @@ def now_is(rate_bps: float | None = 64_000.0) -> dict[str, Any]:
     }
 
 
-ENTITIES = Entities("homeassistant", "sagelink", "tür.1", ["gate", "yard"], [("", "month")])
+ENTITIES = Entities("homeassistant", "sagelink", "tür.1", ["gate", "yard"], quotas=[("", "month")])
 
 
 def check(topic: str, text: str, node: str) -> dict[str, Any]:

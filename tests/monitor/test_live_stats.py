@@ -122,7 +122,7 @@ def state_of(stats: LiveStats, refusal: str | None = None) -> dict[str, Any]:
     link = LinkWatch(lambda: 0.0)
     link.follow(lambda: refusal)
     snapshot = stats.snapshot(LABELS, HEALTH)
-    return snapshot | {"control": {"uplink": "1 kbit/s", "window_s": 1.0}} | link.state(snapshot)
+    return snapshot | {"control": {"uplink": "1 kbit/s", "window_s": 1.0}, "quotas": []} | link.state(snapshot)
 
 
 def test_a_terminal_gets_one_panel(stats, monkeypatch):

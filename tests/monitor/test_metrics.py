@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 from prometheus_client import CollectorRegistry
 
-from sagelink.monitor.metrics import ConsoleMetrics, EdgeMetrics, GraphCollector, ServerMetrics
+from sagelink.monitor.metrics import ConsoleMetrics, EdgeMetrics, GraphCollector, QuotaCollector, ServerMetrics
 from sagelink.pipeline.graph import Graph
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -22,7 +22,11 @@ def declared() -> dict[str, set[str]]:
     for metrics in (EdgeMetrics, ServerMetrics, ConsoleMetrics):
         metrics(registry)
     found: dict[str, set[str]] = {}
-    collected = [(family, family) for family in GraphCollector(Graph()).collect()]
+    collected = [
+        (family, family)
+        for collector in (GraphCollector(Graph()), QuotaCollector(lambda: {"quotas": []}))
+        for family in collector.collect()
+    ]
     collected += [(family, collector) for collector in registry._collector_to_names for family in collector.describe()]
     for family, labelled in collected:
         name = f"{family.name}_total" if family.type == "counter" else family.name
