@@ -42,7 +42,7 @@ class Segments:
 
 
 @dataclass(frozen=True, slots=True)
-class _State:
+class _StateRun:
     truth: int
     start_s: float
     end_s: float
@@ -107,21 +107,21 @@ class _Reported:
     end_s: float
 
 
-def _meet(event: _Reported, state: _State) -> bool:
+def _meet(event: _Reported, state: _StateRun) -> bool:
     return event.reported_s <= state.end_s and event.end_s > state.start_s
 
 
-def _states(clip: ScoredClip) -> list[_State]:
+def _states(clip: ScoredClip) -> list[_StateRun]:
     """Runs of frames with the same truth; frames that are not scored neither end a run nor belong to it."""
-    states: list[_State] = []
+    states: list[_StateRun] = []
     for frame in clip.frames:
         if frame.truth == NOT_SCORED:
             continue
         if states and states[-1].truth == frame.truth:
             last = states.pop()
-            states.append(_State(last.truth, last.start_s, frame.stream_s, last.frames + 1))
+            states.append(_StateRun(last.truth, last.start_s, frame.stream_s, last.frames + 1))
         else:
-            states.append(_State(frame.truth, frame.stream_s, frame.stream_s, 1))
+            states.append(_StateRun(frame.truth, frame.stream_s, frame.stream_s, 1))
     return states
 
 
