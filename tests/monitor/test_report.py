@@ -59,7 +59,7 @@ def test_one_run(runs):
     images = [attributes["src"] for tag, attributes in parsed.tags if tag == "img"]
     assert images
     assert all(source.startswith("data:image/jpeg;base64,") for source in images)
-    assert sum(tag == "svg" for tag, _ in parsed.tags) == 4 + 1  # the plots, and the timeline of events
+    assert sum(tag == "svg" for tag, _ in parsed.tags) == 4
     for name in ("bits", "verdicts", "latency", "accuracy"):
         with Image.open(runs[0] / f"report-{name}.png") as plot:
             assert plot.width > 1000
