@@ -18,8 +18,8 @@ from sagelink.stages.budget_meter import Claim, Meter
 from sagelink.stages.capture import MergedCaptures
 from sagelink.stages.confidence_gate import EndRequest
 from sagelink.stages.encode import Encode
-from sagelink.stages.events.capture import EventCapture
-from sagelink.stages.events.private_gate import PrivateGate
+from sagelink.stages.nvr.capture import EventCapture
+from sagelink.stages.nvr.private_gate import PrivateGate
 from sagelink.stages.rate_control import ValueGate
 from sagelink.stages.reference_tracker import ReferenceTracker
 from sagelink.stages.scene_tracker import RegisterPending, SceneTracker, TrackScene, scene_config

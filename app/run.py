@@ -76,7 +76,7 @@ def prepare(config: Config, models: Pair | None = None) -> Run:
     from sagelink.models.pair import Pair
     from sagelink.monitor.dashboard import check_dashboard
     from sagelink.stages.capture import close_captures, open_captures
-    from sagelink.stages.events.open import check_event_sources, open_event_capture
+    from sagelink.stages.nvr.open import check_event_sources, open_event_capture
 
     check_names(config)
     check_dashboard(config.dashboard)
@@ -115,9 +115,9 @@ class Run:
         from sagelink.app.run_disk import RunDisk
         from sagelink.models.loading import own_bits
         from sagelink.stages.confidence_gate import Gate, check_threshold
-        from sagelink.stages.events.second_opinions import check_classes
         from sagelink.stages.evidence_encoder import encoders
         from sagelink.stages.fuse import Fuse
+        from sagelink.stages.nvr.second_opinions import check_classes
         from sagelink.stages.sinks.events import check_rules
 
         self.config = config
@@ -323,7 +323,7 @@ class Run:
             self._failures = graph.failures if graph else {}
 
     def _open_second_opinions(self) -> SecondOpinionService | None:
-        from sagelink.stages.events.open import takes_frigate
+        from sagelink.stages.nvr.open import takes_frigate
 
         if self._script is not None or not takes_frigate(self.config):
             return None
@@ -334,7 +334,7 @@ class Run:
     def _second_opinion_sinks(self) -> Iterator[Sink]:
         """Sinks of runs with events: sub-labels, and the captures, which wait for the verdicts on their frames."""
         from sagelink.app.run_sinks import VerdictCallback
-        from sagelink.stages.events.capture import EventCapture
+        from sagelink.stages.nvr.capture import EventCapture
 
         if self._second_opinions is not None:
             yield self._second_opinions.opinions
@@ -434,7 +434,7 @@ class Run:
 
 def _waits_for_events(captures: Sequence[Capture]) -> bool:
     """Whether there may be no frame although nothing fails."""
-    from sagelink.stages.events.capture import EventCapture
+    from sagelink.stages.nvr.capture import EventCapture
 
     return any(isinstance(capture, EventCapture) and capture.health()["connections"] for capture in captures)
 

@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sagelink.pipeline.config import Config
+from sagelink.pipeline.outbox import Outbox
 from sagelink.pipeline.output_files import OPINIONS, cannot_open
 from sagelink.pipeline.private_files import LineFile
 from sagelink.pipeline.tasks import background
-from sagelink.stages.events.capture import EventCapture
-from sagelink.stages.events.delivery import SubLabelDelivery
-from sagelink.stages.events.frigate_api import open_frigate_api
-from sagelink.stages.events.outbox import Outbox
-from sagelink.stages.events.second_opinions import SecondOpinions
+from sagelink.stages.nvr.capture import EventCapture
+from sagelink.stages.nvr.delivery import SubLabelDelivery
+from sagelink.stages.nvr.frigate_api import open_frigate_api
+from sagelink.stages.nvr.second_opinions import SecondOpinions
 
 if TYPE_CHECKING:
     from sagelink.stages.capture import Capture
 
+_KEEP_S = 86_400.0  # in the queue
 _DRAIN_S = 0.5  # for the last sub-labels of a run; the rest waits on disk for the next run
 
 
@@ -32,7 +33,7 @@ class SecondOpinionService:
     def __init__(self, config: Config, labels: tuple[str, ...]) -> None:
         """`labels`: names of the model's own classes. Opens the queue. Raises UsageError."""
         self._api = open_frigate_api(config.frigate)
-        self._outbox = Outbox(queue_path(config), time.time())
+        self._outbox = Outbox(queue_path(config), "frigate.queue", time.time(), _KEEP_S)
         self._out = config.output.out
         self.opinions = SecondOpinions(config.frigate, labels, self._outbox)
         self._delivery = SubLabelDelivery(self._outbox, self._api, self.opinions.delivered)

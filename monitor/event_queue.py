@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,8 +13,6 @@ from sagelink.pipeline.json_text import to_json
 from sagelink.pipeline.outbox import Outbox
 from sagelink.stages.event_rules import EventAction
 from sagelink.stages.sinks.events import event_record, record_key
-
-log = logging.getLogger(__name__)
 
 
 class EventQueue:
@@ -33,7 +30,6 @@ class EventQueue:
         self._outbox = outbox
         self._receivers = receivers
         self._notify = notify
-        self._discarding = False
 
     def take(self, action: EventAction) -> None:
         self.put(event_record(action))
@@ -51,11 +47,7 @@ class EventQueue:
         self._notify()
 
     def _put(self, record: dict[str, Any]) -> None:
-        stored = self._outbox.put(self._receivers, record_key(record), to_json(record), time.time())
-        if bool(stored.discarded) != self._discarding:
-            self._discarding = bool(stored.discarded)
-            if self._discarding:
-                log.warning("event=event_queue_full reason='the oldest events that wait are discarded'")
+        self._outbox.put(self._receivers, record_key(record), to_json(record), time.time())
 
     def close(self) -> None:
         """The queue stays open."""

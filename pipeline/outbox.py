@@ -2,13 +2,14 @@
 
 A row is on disk before `put` returns, so a crash of the process or of the machine loses none. The rows of a receiver
 are read in the order in which they were put. Rows leave after a time; the oldest leave when there are too many, those
-that were delivered first.
+that were delivered first. A new message with the key of an earlier one replaces it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,9 +19,12 @@ from pathlib import Path
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.private_files import make_private_folder, open_new
 
+log = logging.getLogger(__name__)
+
 MAX_ROWS = 20_000
 _APPLICATION_ID = 0x5A6E1135  # marks the file as ours
 _WAITING, _ATTEMPTED, _DELIVERED = 0, 1, 2
+_EXPIRED = 3  # only tells what was put last
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS messages (number INTEGER PRIMARY KEY AUTOINCREMENT, receiver TEXT NOT NULL, "
     "key TEXT NOT NULL, content TEXT NOT NULL, put_s REAL NOT NULL, state INTEGER NOT NULL, UNIQUE (receiver, key))",
@@ -32,7 +36,7 @@ _COLUMNS = "number, receiver, key, content, put_s, state"
 
 @dataclass(frozen=True, slots=True)
 class OutboxItem:
-    """A message that is to be delivered."""
+    """A message of the queue."""
 
     number: int  # grows with each message; a message with a new content gets a new one
     receiver: str
@@ -40,15 +44,7 @@ class OutboxItem:
     content: str
     put_s: float  # time of day, since 1970
     attempted: bool  # it may have been delivered already
-
-
-@dataclass(frozen=True, slots=True)
-class StoredItem:
-    """The row of a message after `Outbox.put`."""
-
-    changed: bool  # the row is new, or has another content than before
-    delivered: bool  # the receiver has it
-    discarded: int = 0  # undelivered rows that left to make room
+    delivered: bool = False  # the receiver has it
 
 
 class Outbox:
@@ -62,6 +58,7 @@ class Outbox:
         """
         self._lock = threading.Lock()
         self._shown = f"{where} {str(path)!r}"
+        self._discarding = False
         try:
             if path is not None:
                 make_private_folder(path.parent)
@@ -91,35 +88,44 @@ class Outbox:
         run("PRAGMA synchronous = FULL")
         for table in _TABLES:
             run(table)
-        # The newest row stays: it tells what was put last.
         run("DELETE FROM messages WHERE put_s < ? AND number < (SELECT max(number) FROM messages)", (oldest_s,))
+        run("UPDATE messages SET state = ? WHERE put_s < ?", (_EXPIRED, oldest_s))
 
-    def put(self, receivers: Iterable[str], key: str, content: str, now_s: float) -> StoredItem:
+    def put(self, receivers: Iterable[str], key: str, content: str, now_s: float) -> None:
         """Stores a message for each receiver, unless the same one is there already; all of them or none."""
         with self._access():
-            changed = [receiver for receiver in receivers if self._put(receiver, key, content, now_s)]
+            for receiver in receivers:
+                self._put(receiver, key, content, now_s)
             waiting = self._count_waiting()
             self._database.execute(
                 "DELETE FROM messages WHERE number IN (SELECT number FROM messages ORDER BY state DESC, number"
                 " LIMIT max(0, (SELECT count(*) FROM messages) - ?))",
                 (MAX_ROWS,),
             )
-            undelivered = self._database.execute(
-                "SELECT count(*) FROM messages WHERE key = ? AND state < 2", (key,)
-            ).fetchone()
-            return StoredItem(bool(changed), not undelivered[0], waiting - self._count_waiting())
+            discarding = self._count_waiting() < waiting
+        if discarding and not self._discarding:
+            log.warning("event=queue_full queue=%r reason='the oldest messages that wait are discarded'", self._shown)
+        self._discarding = discarding
 
-    def _put(self, receiver: str, key: str, content: str, now_s: float) -> bool:
+    def _put(self, receiver: str, key: str, content: str, now_s: float) -> None:
+        item = self._find(receiver, key)
+        if item is None or item.content != content:
+            self._database.execute(
+                "INSERT OR REPLACE INTO messages (receiver, key, content, put_s, state) VALUES (?, ?, ?, ?, ?)",
+                (receiver, key, content, now_s, _WAITING),
+            )
+
+    def find(self, receiver: str, key: str) -> OutboxItem | None:
+        """The message that was put last for a receiver and key, delivered or not; None if it has left."""
+        with self._access():
+            return self._find(receiver, key)
+
+    def _find(self, receiver: str, key: str) -> OutboxItem | None:
         row = self._database.execute(
-            "SELECT content FROM messages WHERE receiver = ? AND key = ?", (receiver, key)
+            f"SELECT {_COLUMNS} FROM messages WHERE receiver = ? AND key = ? AND state <= ?",  # noqa: S608
+            (receiver, key, _DELIVERED),
         ).fetchone()
-        if row is not None and row[0] == content:
-            return False
-        self._database.execute(
-            "INSERT OR REPLACE INTO messages (receiver, key, content, put_s, state) VALUES (?, ?, ?, ?, ?)",
-            (receiver, key, content, now_s, _WAITING),
-        )
-        return True
+        return None if row is None else _item(row)
 
     @contextlib.contextmanager
     def _access(self) -> Iterator[None]:
@@ -145,15 +151,7 @@ class Outbox:
                 f"SELECT {_COLUMNS} FROM messages WHERE receiver = ? AND state < 2 ORDER BY number LIMIT ?",  # noqa: S608
                 (receiver, limit),
             ).fetchall()
-        return [
-            OutboxItem(number, receiver, key, content, put_s, state == _ATTEMPTED)
-            for number, receiver, key, content, put_s, state in rows
-        ]
-
-    def count_waiting(self) -> int:
-        """Messages of all receivers that are not confirmed."""
-        with self._access():
-            return self._count_waiting()
+        return [_item(row) for row in rows]
 
     def _count_waiting(self) -> int:
         return int(self._database.execute("SELECT count(*) FROM messages WHERE state < 2").fetchone()[0])
@@ -194,3 +192,8 @@ class Outbox:
     def close(self) -> None:
         with self._lock:
             self._database.close()
+
+
+def _item(row: tuple[int, str, str, str, float, int]) -> OutboxItem:
+    number, receiver, key, content, put_s, state = row
+    return OutboxItem(number, receiver, key, content, put_s, state == _ATTEMPTED, state == _DELIVERED)

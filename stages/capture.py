@@ -13,7 +13,7 @@ from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.threads import Worker
 from sagelink.pipeline.types import Frame
 from sagelink.stages.cameras.address import PUSHED, is_camera
-from sagelink.stages.events.address import is_event_source
+from sagelink.stages.nvr.address import is_event_source
 from sagelink.stages.regions import Regions
 from sagelink.stages.sources.contract import PictureSource, SourceFrame
 from sagelink.stages.sources.open import open_source

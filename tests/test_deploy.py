@@ -16,7 +16,7 @@ import yaml
 
 from sagelink.pipeline.config import MqttConfig
 from sagelink.pipeline.config_file import load_config
-from sagelink.stages.events.open import open_event_capture
+from sagelink.stages.nvr.open import open_event_capture
 from sagelink.transport.link import CameraInfo
 from sagelink.transport.mqtt.address import Broker, message_auth, open_broker
 from sagelink.transport.mqtt.edge import MqttEdgeLink

@@ -14,8 +14,8 @@ from sagelink.pipeline.output_files import cannot_write
 from sagelink.pipeline.rotating_lines import RotatingLines
 from sagelink.pipeline.types import UNKNOWN, Verdict
 from sagelink.stages.event_rules import CameraEvents, EventAction, Observation
-from sagelink.stages.events.event_answer import ClassesByLabel
-from sagelink.stages.events.source_events import SourceEvents
+from sagelink.stages.nvr.event_answer import ClassesByLabel
+from sagelink.stages.nvr.source_events import SourceEvents
 
 
 def event_record(action: EventAction) -> dict[str, object]:

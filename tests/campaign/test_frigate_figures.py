@@ -13,13 +13,14 @@ import pytest
 
 from bench.namespaces import BROKER, PORT, SERVER, Cable, unavailable
 from sagelink.pipeline.config import FrigateConfig
+from sagelink.pipeline.outbox import Outbox
 from sagelink.pipeline.private_files import LineFile
 from sagelink.pipeline.types import Drop, EdgeOnly
-from sagelink.stages.events.event_book import BookLimits, EventBook
-from sagelink.stages.events.frigate import FrigateEvents
-from sagelink.stages.events.outbox import Outbox
-from sagelink.stages.events.second_opinions import SecondOpinions
 from sagelink.stages.fuse import Fuse
+from sagelink.stages.nvr.event_book import BookLimits, EventBook
+from sagelink.stages.nvr.frigate import FrigateEvents
+from sagelink.stages.nvr.second_opinions import SecondOpinions
+from sagelink.stages.nvr.sub_label import RECEIVER, SubLabel
 from tests.app.runs import check_accounts, read
 from tests.conftest import skip_or_fail
 from tests.fakes import make_scored
@@ -61,7 +62,7 @@ def test_an_event_a_second_over_64_kbit(tmp_path: Path) -> None:
 @pytest.mark.timeout(1800)
 def test_a_day_of_events_keeps_the_memory_flat(tmp_path: Path) -> None:
     """One event a second for 24 simulated hours through messages, book, answers, and the queue on disk."""
-    outbox = Outbox(tmp_path / "queue.sqlite", 0.0)
+    outbox = Outbox(tmp_path / "queue.sqlite", "frigate.queue", 0.0, 86_400.0)
     outbox._database.execute("PRAGMA synchronous = OFF")  # 86,400 events in a few minutes
     now_s = 0.0
     opinions = SecondOpinions(FrigateConfig(), tuple("abcde"), outbox, lambda: now_s)
@@ -94,9 +95,9 @@ def test_a_day_of_events_keeps_the_memory_flat(tmp_path: Path) -> None:
             opinions.write(fuse.decide(EdgeOnly(replace(scored, frame=frame), Drop.GATE)))
             book.settled(ready.event.id, None, now_s)
         if not 3600 * 5 < second < 3600 * 6:  # Frigate is away for an hour
-            for item in outbox.waiting(50):
+            for item in outbox.waiting(RECEIVER, 50):
                 outbox.confirm(item)
-                opinions.delivered(item, None)
+                opinions.delivered(SubLabel.of(item), None)
         if second % 3600 == 3599:
             gc.collect()
             sizes.append(tracemalloc.get_traced_memory()[0] / 1e6)

@@ -28,19 +28,23 @@ def contents(box: Outbox, receiver: str = "hook") -> list[str]:
 def test_a_message_waits_until_it_is_confirmed(tmp_path: Path) -> None:
     path = tmp_path / "state" / "queue.sqlite"
     box = opened(path)
-    assert box.put(["hook"], "a", "first", 100.0).changed
-    assert not box.put(["hook"], "a", "first", 101.0).changed
+    box.put(["hook"], "a", "first", 100.0)
+    box.put(["hook"], "a", "first", 101.0)
     box.close()
     assert os.stat(path).st_mode & 0o777 == 0o600
     box = opened(path)
     (item,) = box.waiting("hook", 10)
-    assert (item.key, item.content, item.attempted) == ("a", "first", False)
+    assert (item.key, item.content, item.put_s, item.attempted) == ("a", "first", 100.0, False)
+    assert box.find("hook", "a") == item
     box.attempt(item)
     assert box.waiting("hook", 10)[0].attempted
     box.confirm(item)
     assert contents(box) == []
-    assert box.put(["hook"], "a", "first", 103.0).delivered
-    assert box.put(["hook"], "a", "second", 104.0).changed
+    box.put(["hook"], "a", "first", 103.0)
+    delivered = box.find("hook", "a")
+    assert delivered is not None
+    assert (delivered.number, delivered.delivered) == (item.number, True)
+    box.put(["hook"], "a", "second", 104.0)
     box.confirm(item)  # the answer to the earlier one comes late
     assert contents(box) == ["second"]
     box.close()
@@ -50,7 +54,8 @@ def test_each_receiver_has_its_own_row(tmp_path: Path) -> None:
     box = opened(tmp_path / "q.sqlite")
     box.put(["hook", "command"], "a", "x", 0.0)
     box.confirm(box.waiting("hook", 1)[0])
-    assert (contents(box), contents(box, "command"), box.count_waiting()) == ([], ["x"], 1)
+    assert (contents(box), contents(box, "command")) == ([], ["x"])
+    assert box.find("other", "a") is None
     assert box.known_keys(["a", "b"]) == {"a"}
     assert box.drop_receivers(["hook"]) == 1
     assert contents(box, "command") == []
@@ -70,18 +75,30 @@ def test_a_killed_process_loses_nothing(tmp_path: Path) -> None:
     box.close()
 
 
-def test_rows_leave_after_a_day_and_when_there_are_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_leave_after_a_day_and_when_there_are_too_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(module, "MAX_ROWS", 10)
     box = opened(tmp_path / "q.sqlite")
     for number in range(5):
         box.put(["hook"], f"e{number}", str(number), number)
         box.confirm(box.waiting("hook", 1)[0])
-    discarded = [box.put(["hook"], f"e{number}", str(number), number).discarded for number in range(5, 18)]
+    for number in range(5, 15):
+        box.put(["hook"], f"e{number}", str(number), number)
+    assert "queue_full" not in caplog.text
+    for number in range(15, 18):
+        box.put(["hook"], f"e{number}", str(number), number)
     assert contents(box) == [str(number) for number in range(8, 18)]  # delivered ones leave first
-    assert sum(discarded) == 3
+    assert caplog.text.count("queue_full") == 1
     box.close()
     box = opened(tmp_path / "q.sqlite", 12.5 + DAY_S)
     assert contents(box) == [str(number) for number in range(13, 18)]
+    box.close()
+    box = opened(tmp_path / "q.sqlite", 100.0 + DAY_S)
+    assert (contents(box), box.find("hook", "e17")) == ([], None)
+    assert box.known_keys(["e16", "e17"]) == {"e17"}  # tells what was put last
+    box.put(["hook"], "e17", "17", 100.0 + DAY_S)
+    assert contents(box) == ["17"]
     box.close()
 
 

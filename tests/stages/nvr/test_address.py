@@ -7,8 +7,8 @@ import pytest
 from sagelink.pipeline.config import CameraConfig
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.errors import UsageError
-from sagelink.stages.events.address import event_address, is_event_source
-from sagelink.stages.events.open import check_event_sources, open_event_capture
+from sagelink.stages.nvr.address import event_address, is_event_source
+from sagelink.stages.nvr.open import check_event_sources, open_event_capture
 
 
 @pytest.mark.parametrize(

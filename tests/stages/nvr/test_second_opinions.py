@@ -9,11 +9,12 @@ import pytest
 
 from sagelink.pipeline.config import FrigateConfig
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.outbox import Outbox
 from sagelink.pipeline.private_files import LineFile
 from sagelink.pipeline.types import Drop, EdgeOnly, FrameEvent, TaughtClasses, Verdict
-from sagelink.stages.events.outbox import Outbox
-from sagelink.stages.events.second_opinions import SecondOpinions, check_classes
 from sagelink.stages.fuse import Fuse
+from sagelink.stages.nvr.second_opinions import SecondOpinions, check_classes
+from sagelink.stages.nvr.sub_label import RECEIVER, SubLabel
 from tests.fakes import make_scored
 
 LABELS = ("rex", "bella", "van", "lorry", "post")
@@ -41,7 +42,7 @@ def opinions(make):
 
 class Opinions:
     def __init__(self, tmp_path, number: int, **options) -> None:
-        self.box = Outbox(tmp_path / "q.sqlite", 0.0)
+        self.box = Outbox(tmp_path / "q.sqlite", "frigate.queue", 0.0, 86_400.0)
         self.path = tmp_path / f"frigate-{number}.jsonl"
         self.sink = SecondOpinions(FrigateConfig(**options), LABELS, self.box, lambda: 100.0)
         lines = LineFile(self.path)
@@ -54,12 +55,13 @@ class Opinions:
             self.sink.write(verdict(event, probs or (0.9, 0.05, 0.02, 0.02, 0.01), unknown))
 
     def waiting(self) -> dict[str, tuple[str, float]]:
-        return {item.event: (item.label, item.score) for item in self.box.waiting(100)}
+        waiting = map(SubLabel.of, self.box.waiting(RECEIVER, 100))
+        return {item.event: (item.label, item.score) for item in waiting}
 
     def deliver(self) -> None:
-        for item in self.box.waiting(100):
+        for item in self.box.waiting(RECEIVER, 100):
             self.box.confirm(item)
-            self.sink.delivered(item, None)
+            self.sink.delivered(SubLabel.of(item), None)
 
     def lines(self) -> dict[str, tuple[str | None, str | None]]:
         found = [json.loads(line) for line in self.path.read_text().splitlines()]
@@ -112,11 +114,15 @@ def test_reasons_why_there_is_no_sub_label(opinions):
 def test_a_revised_answer_updates_and_the_same_answer_does_not(opinions):
     opinions.see(dog(), (0.9, 0.04, 0.02, 0.02, 0.02))
     opinions.deliver()
-    opinions.see(dog(), (0.9, 0.04, 0.02, 0.02, 0.02))
-    assert opinions.waiting() == {}
+    opinions.see(dog(), (0.902, 0.038, 0.02, 0.02, 0.02))
+    assert opinions.waiting() == {}  # the score differs by less than 0.01
     opinions.sink.observe(dog(), "rex")  # the echo of what was written is not somebody else's
     opinions.see(dog(), (0.0001, 0.9997, 0.0001, 0.00005, 0.00005))
     assert opinions.waiting()["a"][0] == "bella"
+    opinions.sink.observe(dog(), "rex")  # the echo of the earlier one comes late
+    opinions.deliver()
+    opinions.see(dog(), (0.00001, 0.99996, 0.00001, 0.00001, 0.00001))
+    assert opinions.waiting() == {"a": ("bella", 0.9635)}
     opinions.deliver()
     opinions.see(dog(), unknown=True)  # leaves it alone
     opinions.sink.closed(dog(), None)

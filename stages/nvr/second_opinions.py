@@ -9,18 +9,19 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sagelink.pipeline.config import FrigateConfig
-from sagelink.pipeline.errors import UsageError, suggest
+from sagelink.pipeline.errors import SagelinkError, UsageError, suggest
 from sagelink.pipeline.json_text import to_json
+from sagelink.pipeline.outbox import Outbox
 from sagelink.pipeline.output_files import cannot_write
 from sagelink.pipeline.private_files import LineFile
 from sagelink.pipeline.types import FrameEvent, Verdict
-from sagelink.stages.events.event_answer import EventAnswer
-from sagelink.stages.events.frigate_api import MAX_SUB_LABEL
-from sagelink.stages.events.outbox import Outbox, SubLabel
+from sagelink.stages.nvr.event_answer import EventAnswer
+from sagelink.stages.nvr.frigate_api import MAX_SUB_LABEL
+from sagelink.stages.nvr.sub_label import RECEIVER, SubLabel
 
 MAX_EVENTS = 4096  # without a final outcome
 QUEUED, RUN_ENDED = "waiting in the queue", "the run ended"
@@ -50,9 +51,9 @@ class _Opinion:
     began_s: float  # time of day of the first news
     answer: EventAnswer
     frames: int = 0
-    label: str | None = None
-    score: float | None = None
+    sub_label: SubLabel | None = None
     reason: str | None = None
+    ours: set[str] = field(default_factory=set)  # labels that it got from Sagelink; Frigate reports them back
     taken: bool = False  # somebody else has given it a sub-label
     queued: bool = False
     written_s: float | None = None
@@ -89,7 +90,7 @@ class SecondOpinions:
     def observe(self, event: FrameEvent, sub_label: str | None) -> None:
         with self._lock:
             opinion = self._opinion(event)
-            if sub_label is not None and sub_label != self._outbox.written(event.id):
+            if sub_label is not None and sub_label not in opinion.ours:
                 opinion.taken = True
 
     def _opinion(self, event: FrameEvent) -> _Opinion:
@@ -97,6 +98,8 @@ class SecondOpinions:
         if opinion is None:
             answer = EventAnswer(self._config.classes.get(event.label or ""))
             opinion = self._opinions[event.id] = _Opinion(event, self._clock_s(), answer)
+            if (stored := self._outbox.find(RECEIVER, event.id)) is not None:
+                opinion.ours.add(SubLabel.of(stored).label)
             while len(self._opinions) > MAX_EVENTS:
                 self._end(next(iter(self._opinions.values())))
         return opinion
@@ -116,7 +119,7 @@ class SecondOpinions:
         """Whether there is a new sub-label in the queue."""
         event = opinion.event
         if verdict.answer is None or verdict.unknown:
-            if opinion.label is None:
+            if opinion.sub_label is None:
                 opinion.reason = UNKNOWN_PICTURE if verdict.unknown else NO_ANSWER
             return False
         if event.private and event.label not in {*self._config.classes, *self._config.heads}:
@@ -127,16 +130,26 @@ class SecondOpinions:
             return False
         answer = opinion.answer.add(verdict, self._labels)
         if answer is None or answer[1] < self._config.threshold:
-            if opinion.label is None:
+            if opinion.sub_label is None:
                 opinion.reason = UNSURE if answer else NO_CLASS
             return False
         name, prob = answer[0][:MAX_SUB_LABEL], min(1.0, max(1e-4, round(answer[1], 4)))
-        now_s = self._clock_s()
-        stored = self._outbox.put(event.id, name, prob, now_s)
-        if stored.changed or opinion.label is None:  # else: nothing new, whether it has been written or not
-            opinion.label, opinion.score, opinion.reason = stored.item.label, stored.item.score, None
-            opinion.queued, opinion.written_s = not stored.written, now_s if stored.written else None
-        return stored.changed
+        found, stored = SubLabel(event.id, name, prob), self._outbox.find(RECEIVER, event.id)
+        if stored is None or found.differs(SubLabel.of(stored)):
+            self._put(found)
+            opinion.ours.add(name)
+            opinion.sub_label, opinion.queued, opinion.reason, opinion.written_s = found, True, None, None
+            return True
+        if opinion.sub_label is None:  # an earlier run has put it
+            opinion.sub_label, opinion.queued, opinion.reason = SubLabel.of(stored), not stored.delivered, None
+            opinion.written_s = self._clock_s() if stored.delivered else None
+        return False
+
+    def _put(self, sub_label: SubLabel) -> None:
+        try:
+            self._outbox.put([RECEIVER], sub_label.event, sub_label.content(), self._clock_s())
+        except OSError as error:
+            raise SagelinkError(f"sub-labels cannot be stored: {error.strerror}") from error
 
     def closed(self, event: FrameEvent, reason: str | None) -> None:
         with self._lock:
@@ -147,11 +160,11 @@ class SecondOpinions:
                     opinion.reason = reason
                 self._end_if_done(opinion)
 
-    def delivered(self, item: SubLabel, reason: str | None) -> None:
+    def delivered(self, sub_label: SubLabel, reason: str | None) -> None:
         """The end of a delivery; `reason`: why it failed for ever."""
         with self._lock:
-            opinion = self._opinions.get(item.event)
-            if opinion is None or (opinion.label, opinion.score) != (item.label, item.score):
+            opinion = self._opinions.get(sub_label.event)
+            if opinion is None or opinion.sub_label != sub_label:
                 return
             opinion.queued, opinion.reason = False, reason
             opinion.written_s = self._clock_s() if reason is None else None
@@ -171,14 +184,14 @@ class SecondOpinions:
             self._reasons[reason] += 1
         if self._lines is None:
             return
-        event = opinion.event
+        event, shown = opinion.event, opinion.sub_label if written or opinion.queued else None
         line = {
             "event": event.id,
             "camera": event.camera,
             "label": event.label,
             "frames": opinion.frames,
-            "sub_label": opinion.label if written or opinion.queued else None,
-            "score": opinion.score if written or opinion.queued else None,
+            "sub_label": None if shown is None else shown.label,
+            "score": None if shown is None else shown.score,
             "reason": reason,
             "began_s": round(opinion.began_s, 3),
             "written_s": None if opinion.written_s is None else round(opinion.written_s, 3),

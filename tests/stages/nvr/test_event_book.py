@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sagelink.pipeline.types import FrameEvent
-from sagelink.stages.events.contract import Sighting
-from sagelink.stages.events.event_book import NO_PICTURE, OVERFLOW, BookLimits, EventBook
+from sagelink.stages.nvr.contract import Sighting
+from sagelink.stages.nvr.event_book import NO_PICTURE, OVERFLOW, BookLimits, EventBook
 
 
 class Closed(list[tuple[str, str | None]]):

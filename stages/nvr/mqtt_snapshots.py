@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from sagelink.pipeline.types import FrameEvent
-from sagelink.stages.events.contract import PictureMissing, Sighting
+from sagelink.stages.nvr.contract import PictureMissing, Sighting
 
 _MAX_TOPIC = 512  # characters
 

@@ -22,9 +22,9 @@ from sagelink.pipeline.credentials import redact
 from sagelink.pipeline.tasks import background
 from sagelink.pipeline.threads import Worker
 from sagelink.pipeline.types import Frame, FrameEvent, Pixels, Verdict
-from sagelink.stages.events.contract import EventSource, PictureMissing, Sighting
-from sagelink.stages.events.event_book import UNREADABLE, BookLimits, EventBook, ReadyPicture
-from sagelink.stages.events.picture_of_event import cut_to_object, decode_picture
+from sagelink.stages.nvr.contract import EventSource, PictureMissing, Sighting
+from sagelink.stages.nvr.event_book import UNREADABLE, BookLimits, EventBook, ReadyPicture
+from sagelink.stages.nvr.picture_of_event import cut_to_object, decode_picture
 from sagelink.stages.regions import Regions
 from sagelink.transport.mqtt.address import Broker
 from sagelink.transport.mqtt.aiomqtt_client import BrokerClient

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from sagelink.pipeline.config import FrigateConfig
-from sagelink.stages.events.frigate import FrigateEvents
+from sagelink.stages.nvr.frigate import FrigateEvents
 from tests.frigate import event_message
 
 TOPIC = "frigate/events"

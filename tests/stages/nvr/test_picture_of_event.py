@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sagelink.stages.events.picture_of_event import cut_to_object, decode_picture
+from sagelink.stages.nvr.picture_of_event import cut_to_object, decode_picture
 from tests.frigate import coded, object_picture
 
 

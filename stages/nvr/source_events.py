@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from sagelink.pipeline.types import FrameEvent, Verdict
 from sagelink.stages.event_rules import CameraEvents, EventAction, Observation
-from sagelink.stages.events.event_answer import ClassesByLabel, EventAnswer
+from sagelink.stages.nvr.event_answer import ClassesByLabel, EventAnswer
 
 _SILENCE_S = 60.0  # stream time
 _MAX_EVENTS = 1024

@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable
 
 from sagelink.pipeline.backoff import Backoff
+from sagelink.pipeline.outbox import Outbox, OutboxItem
 from sagelink.pipeline.threads import Worker
-from sagelink.stages.events.frigate_api import Delivery, DeliveryResult, FrigateApi
-from sagelink.stages.events.outbox import Outbox, SubLabel
+from sagelink.stages.nvr.frigate_api import Delivery, DeliveryResult, FrigateApi
+from sagelink.stages.nvr.sub_label import RECEIVER, SubLabel
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class SubLabelDelivery:
         """Waits until the queue is empty, or Frigate does not answer, or the time is over."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while self._trouble is None and self._outbox.count_waiting():
+                while self._trouble is None and self._outbox.waiting(RECEIVER, 1):
                     await self._delivered.wait()
                     self._delivered.clear()
 
@@ -76,59 +77,67 @@ class SubLabelDelivery:
         if now_s < self._resume_s:
             return self._resume_s - now_s
         room = (1 if self._trouble else _AT_ONCE) - len(self._busy)
-        items = await self._disk.call(self._outbox.waiting, 256)
+        items = await self._disk.call(self._outbox.waiting, RECEIVER, 256)
         for item in items:
             if room <= 0:
                 return None
-            if item.event in self._busy or self._unknown.get(item.event, (0, 0.0))[1] > now_s:
+            if item.key in self._busy or self._unknown.get(item.key, (0, 0.0))[1] > now_s:
                 continue
             room -= 1
-            self._busy[item.event] = group.create_task(self._deliver(item))
+            self._busy[item.key] = group.create_task(self._deliver(item))
         return 0.25 if self._unknown else None
 
-    async def _deliver(self, item: SubLabel) -> None:
+    async def _deliver(self, item: OutboxItem) -> None:
+        try:
+            result = await self._try(item)
+            if result.delivery is Delivery.LATER:
+                self._resume_s = time.monotonic() + self._backoff.next_s()
+            self._note_trouble(result.reason if result.delivery is Delivery.LATER else None)
+        finally:
+            self._busy.pop(item.key, None)
+            self._news.set()
+            self._delivered.set()
+
+    async def _try(self, item: OutboxItem) -> DeliveryResult:
+        """One attempt. It ends with LATER while the disk is full, on which attempt and outcome are noted."""
         assert self._disk is not None
         try:
-            result = await self._write(item)
+            result = await self._write(item, SubLabel.of(item))
             match result.delivery:
                 case Delivery.WRITTEN:
                     await self._disk.call(self._outbox.confirm, item)
                     self._finish(item, None)
                 case Delivery.REFUSED:
                     await self._disk.call(self._outbox.give_up, item)
-                    log.warning("event=sub_label_refused id=%s reason=%r", item.event, result.reason)
+                    log.warning("event=sub_label_refused id=%s reason=%r", item.key, result.reason)
                     self._finish(item, "Frigate refuses the sub-label")
                 case Delivery.NO_EVENT:
                     await self._retry_unknown(item)
-                case Delivery.LATER:
-                    self._resume_s = time.monotonic() + self._backoff.next_s()
-            self._note_trouble(result.reason if result.delivery is Delivery.LATER else None)
-        finally:
-            self._busy.pop(item.event, None)
-            self._news.set()
-            self._delivered.set()
+        except OSError as error:
+            return DeliveryResult(Delivery.LATER, str(error.strerror))
+        return result
 
-    async def _write(self, item: SubLabel) -> DeliveryResult:
+    async def _write(self, item: OutboxItem, sub_label: SubLabel) -> DeliveryResult:
         assert self._disk is not None
         if item.attempted:
-            if await self._api.sub_label(item.event) == item.label:
+            if await self._api.sub_label(sub_label.event) == sub_label.label:
                 return DeliveryResult(Delivery.WRITTEN)
         else:
             await self._disk.call(self._outbox.attempt, item)
-        return await self._api.set_sub_label(item.event, item.label, item.score)
+        return await self._api.set_sub_label(sub_label.event, sub_label.label, sub_label.score)
 
-    async def _retry_unknown(self, item: SubLabel) -> None:
+    async def _retry_unknown(self, item: OutboxItem) -> None:
         assert self._disk is not None
-        attempts = self._unknown.get(item.event, (0, 0.0))[0]
+        attempts = self._unknown.get(item.key, (0, 0.0))[0]
         if attempts < len(_UNKNOWN_EVENT_WAITS_S):
-            self._unknown[item.event] = (attempts + 1, time.monotonic() + _UNKNOWN_EVENT_WAITS_S[attempts])
+            self._unknown[item.key] = (attempts + 1, time.monotonic() + _UNKNOWN_EVENT_WAITS_S[attempts])
         else:
             await self._disk.call(self._outbox.give_up, item)
             self._finish(item, "Frigate does not know the event")
 
-    def _finish(self, item: SubLabel, reason: str | None) -> None:
-        self._unknown.pop(item.event, None)
-        self._on_done(item, reason)
+    def _finish(self, item: OutboxItem, reason: str | None) -> None:
+        self._unknown.pop(item.key, None)
+        self._on_done(SubLabel.of(item), reason)
 
     def _note_trouble(self, trouble: str | None) -> None:
         if trouble is None:

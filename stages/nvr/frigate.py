@@ -16,8 +16,8 @@ from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 from sagelink.pipeline.config import FrigateConfig
 from sagelink.pipeline.documents import DocumentError, parse_json
 from sagelink.pipeline.types import Box, FrameEvent
-from sagelink.stages.events.contract import PictureMissing, Sighting
-from sagelink.stages.events.frigate_api import FrigateApi, sub_label_text
+from sagelink.stages.nvr.contract import PictureMissing, Sighting
+from sagelink.stages.nvr.frigate_api import FrigateApi, sub_label_text
 
 MAX_MESSAGE_BYTES = 262_144  # of frigate/events; real ones have 1 to 5 kB
 _MAX_RECENT = 512  # events whose picture may still come by MQTT
@@ -36,7 +36,7 @@ class _BestPicture(BaseModel):
     box: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat] | None = None
 
 
-class _State(BaseModel):
+class _ObjectState(BaseModel):
     """The part of `after` that is used."""
 
     id: _Id
@@ -55,7 +55,7 @@ class _State(BaseModel):
 
 class _Message(BaseModel):
     type: str
-    after: _State
+    after: _ObjectState
 
 
 class _StoredData(BaseModel):
@@ -143,10 +143,10 @@ class FrigateEvents:
             self._remember(sighting.event, state.snapshot.frame_time if state.snapshot else 0.0, ended)
         return (sighting,)
 
-    def _sighting(self, state: _State, ended: bool) -> Sighting:
+    def _sighting(self, state: _ObjectState, ended: bool) -> Sighting:
         return Sighting(self._frame_event(state), ended=ended, sub_label=sub_label_text(state.sub_label))
 
-    def _wanted(self, state: _State) -> bool:
+    def _wanted(self, state: _ObjectState) -> bool:
         config = self._config
         zones = {*state.entered_zones, *state.current_zones}
         return (
@@ -156,7 +156,7 @@ class FrigateEvents:
             and (not config.zones or bool(zones & {*config.zones}))
         )
 
-    def _frame_event(self, state: _State) -> FrameEvent:
+    def _frame_event(self, state: _ObjectState) -> FrameEvent:
         best = state.snapshot
         score = best.score if best else state.top_score if state.top_score is not None else state.score
         box: Box | None = best.box if best and best.box else state.box
@@ -187,7 +187,7 @@ class FrigateEvents:
         return (Sighting(newest.event, picture=payload, ended=newest.ended_s is not None),)
 
 
-def _stored_state(event: object) -> _State | None:
+def _stored_state(event: object) -> _ObjectState | None:
     """The state of an event of the HTTP API; None if it is malformed. Its box is left, top, width, height as fractions
     of the picture."""
     try:
@@ -196,7 +196,7 @@ def _stored_state(event: object) -> _State | None:
         return None
     data = stored.data
     left, top, width, height = data.box or (0.0, 0.0, 1.0, 1.0)
-    return _State(
+    return _ObjectState(
         id=stored.id,
         camera=stored.camera,
         label=stored.label,

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from sagelink.pipeline.config import CameraConfig, Config, MqttConfig
 from sagelink.pipeline.credentials import load_secret, redact
 from sagelink.pipeline.errors import UsageError
-from sagelink.stages.events.address import FRIGATE, EventAddress, event_address
-from sagelink.stages.events.capture import EventCapture, EventTerms
-from sagelink.stages.events.contract import EventSource
-from sagelink.stages.events.event_book import BookLimits
-from sagelink.stages.events.frigate import FrigateEvents
-from sagelink.stages.events.frigate_api import open_frigate_api
-from sagelink.stages.events.mqtt_snapshots import MqttSnapshots
+from sagelink.stages.nvr.address import FRIGATE, EventAddress, event_address
+from sagelink.stages.nvr.capture import EventCapture, EventTerms
+from sagelink.stages.nvr.contract import EventSource
+from sagelink.stages.nvr.event_book import BookLimits
+from sagelink.stages.nvr.frigate import FrigateEvents
+from sagelink.stages.nvr.frigate_api import open_frigate_api
+from sagelink.stages.nvr.mqtt_snapshots import MqttSnapshots
 from sagelink.transport.mqtt.address import Broker, open_broker
 
 ENV_PASSWORD = "SAGELINK_FRIGATE_MQTT_PASSWORD"  # noqa: S105 (the name of a variable)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from sagelink.pipeline.types import FrameEvent
-from sagelink.stages.events.contract import Sighting
+from sagelink.stages.nvr.contract import Sighting
 
 NO_PICTURE, OVERFLOW, UNREADABLE = "no picture", "too many events", "unreadable picture"
 

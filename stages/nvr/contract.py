@@ -1,6 +1,6 @@
 """The contract of an event source: it turns the MQTT messages of another system into sightings of events.
 
-A new system needs one module with a class of this form, and one row in `stages.events.open`. `EventCapture` does the
+A new system needs one module with a class of this form, and one row in `stages.nvr.open`. `EventCapture` does the
 rest: the connection, the queue, the choice of pictures, decoding, and the frames of the run.
 """
 

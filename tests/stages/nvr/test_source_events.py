@@ -11,8 +11,8 @@ import pytest
 from sagelink.pipeline.event_config import EventRule
 from sagelink.pipeline.types import Drop, EdgeOnly, FrameEvent
 from sagelink.stages.event_rules import CameraEvents, Observation
-from sagelink.stages.events.source_events import SourceEvents
 from sagelink.stages.fuse import Fuse
+from sagelink.stages.nvr.source_events import SourceEvents
 from tests.fakes import make_scored
 
 LABELS = ("rex", "bella", "van", "lorry", "post")

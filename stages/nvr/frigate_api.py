@@ -18,7 +18,7 @@ from sagelink.pipeline.credentials import load_bearer_token
 from sagelink.pipeline.documents import DocumentError, parse_json
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.json_text import to_json
-from sagelink.stages.events.contract import MAX_PICTURE_BYTES, PictureMissing
+from sagelink.stages.nvr.contract import MAX_PICTURE_BYTES, PictureMissing
 
 ENV_TOKEN = "SAGELINK_FRIGATE_TOKEN"  # noqa: S105 (the name of a variable)
 MAX_SUB_LABEL = 100  # characters that Frigate accepts

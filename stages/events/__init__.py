@@ -1,1 +1,0 @@
-"""Events of other systems as sources of frames: Frigate, and pictures in MQTT messages."""

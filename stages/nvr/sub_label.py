@@ -1,0 +1,34 @@
+"""The sub-label of an event as a message in the queue on disk: key is the event, content is label and score."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from sagelink.pipeline.json_text import to_json
+from sagelink.pipeline.outbox import OutboxItem
+
+RECEIVER = "frigate"
+
+
+@dataclass(frozen=True, slots=True)
+class SubLabel:
+    """A finer name for the object of an event."""
+
+    event: str
+    label: str
+    score: float  # probability
+
+    @classmethod
+    def of(cls, item: OutboxItem) -> SubLabel:
+        """From its message."""
+        content = json.loads(item.content)
+        return cls(item.key, content["label"], content["score"])
+
+    def content(self) -> str:
+        """For its message."""
+        return to_json({"label": self.label, "score": self.score})
+
+    def differs(self, other: SubLabel) -> bool:
+        """Whether another sub-label of the event is worth a message: by its label, or its score by 0.01."""
+        return self.label != other.label or round(self.score, 2) != round(other.score, 2)
