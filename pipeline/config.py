@@ -391,6 +391,9 @@ class ServeConfig(_Section):
         description="Servers of the same group divide the frames between them; each group gets all frames",
     )
     http: str = Field("", description="host:port for /healthz, /readyz and /metrics; empty: off")
+    console: str = Field(
+        "", description="With WebRTC: host:port of the [console](console.md) of this server's cameras; empty: off"
+    )
     workers: int = Field(1, ge=1, le=64, description="Batches that are classified at the same time, one thread each")
     max_wait: Duration = Field(0.002, description="Maximum time that a frame waits for others to fill a batch")
     max_batch_units: int = Field(
