@@ -64,10 +64,8 @@ async def _serve(
     heads = HeadStore(classifier.model, own.head_memory, own.heads, metrics.forget_head)
     async with AsyncExitStack() as stack:
         link = await stack.enter_async_context(open_link(metrics, classifier.model))
-        observed = link if page is None else await stack.enter_async_context(_observed(link, page))
-        service = Service(
-            observed, classifier, limits, metrics, own.workers, ReferenceStore(own.memory or 0), heads=heads
-        )
+        seen: ServerLink = link if page is None else await stack.enter_async_context(_observed(link, page))
+        service = Service(seen, classifier, limits, metrics, own.workers, ReferenceStore(own.memory or 0), heads=heads)
         _check_cameras(link, service)
         link.serve_fitting(service.misfit)
         line = f"serving {classifier.model.name} on {link.url}"
@@ -94,7 +92,7 @@ def _console_page(config: Config) -> ConsolePageServer | None:
         return None
     if not is_webrtc(config.serve.listen):
         raise UsageError(
-            "serve.console shows the cameras of a WebRTC server; accepted for the cameras of a broker: sagelink console URL"
+            "serve.console shows the cameras of a WebRTC server; accepted for those of a broker: sagelink console URL"
         )
     return ConsolePageServer(config, config.serve.console, "serve.console")
 
