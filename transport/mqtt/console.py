@@ -112,7 +112,8 @@ class MqttConsoleLink:
             raise SagelinkError(reason)
         number = self._last_number = max(time.time_ns(), self._last_number + 1)
         command = encode_command(OperatorCommand(number, Action.CHANGE, change=values))
-        answer = self._commands[camera, number] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[CommandOutcome] = asyncio.get_running_loop().create_future()
+        self._commands[camera, number] = answer
         try:
             async with asyncio.timeout(_OUTCOME_S):
                 sealed = auth.seal(command, camera, bytes.fromhex(session))
