@@ -250,6 +250,10 @@ def serve(
     http: Annotated[
         Optional[str], typer.Option(metavar="HOST:PORT", help="Serve /healthz, /readyz and /metrics on this host:port.")
     ] = None,
+    console: Annotated[
+        Optional[str],
+        typer.Option(metavar="HOST:PORT", help="With WebRTC: serve a page of all cameras there."),
+    ] = None,
     assignments: SetOption = None,
 ) -> None:
     """Classify what cameras send over MQTT or WebRTC, until Ctrl-C."""
@@ -262,6 +266,7 @@ def serve(
         "server.device": device,
         "serve.workers": workers,
         "serve.http": http,
+        "serve.console": console,
     }
     settings = load_settings(config, given, assignments)
     from sagelink.app.serve import serve as serve_until_stopped

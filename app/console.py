@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry
 
 from sagelink.models.class_names import KnownClasses
+from sagelink.models.head import read_head
 from sagelink.models.loading import outline
 from sagelink.monitor.console.camera_record import CameraRecord
 from sagelink.monitor.console.change_desk import ChangeDesk, KeptChange
@@ -59,14 +60,66 @@ def console(config: Config, url: str, tell: Callable[[str], None]) -> None:
     """Serves until Ctrl-C or SIGTERM. `url`: of the broker. `tell` receives one line for the user. Raises
     SagelinkError."""
     raise_descriptor_limit()
-    where = console_address(config)
-    tokens = console_tokens(*where)
-    run_loop(_console(config, url, where, tokens, tell), fast=False)
+    page = ConsolePageServer(config, config.console.http, "console.http")
+    run_loop(_console(config, url, page, tell), fast=False)
 
 
-def console_address(config: Config) -> tuple[str, int]:
-    """Host and port of the page. Raises UsageError."""
-    return parse_address(config.console.http, "console.http")
+async def _console(config: Config, url: str, page: ConsolePageServer, tell: Callable[[str], None]) -> None:
+    abandon_threads_at_exit()
+    broker, auth = open_broker(url, config.mqtt, "the broker"), message_auth(config.mqtt)
+    stopped = asyncio.Event()
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(page.observing())
+        link = await stack.enter_async_context(MqttConsoleLink(broker, Topics(config.mqtt.prefix), page.fleet, auth))
+        changes = ChangeDesk(link.change, link.change_refusal, policy_names())
+        address = await stack.enter_async_context(page.serving(broker.url, lambda: link.trouble, changes))
+        on_signals(stopped.set)
+        tell(f"console of {broker.url} on {address}")
+        await stopped.wait()
+
+
+class ConsolePageServer:
+    """The page of a console, and the fleet that it shows: beside a broker, or in the process of a server."""
+
+    def __init__(self, config: Config, address: str, key: str) -> None:
+        """`address`: host:port, of the configuration's `key`. Raises UsageError."""
+        self._config = config
+        self._where = parse_address(address, key)
+        self._tokens = console_tokens(*self._where)
+        self._metrics = ConsoleMetrics(CollectorRegistry())
+        self.fleet = Fleet(_class_names(config), self._metrics.count_ignored)
+        self._metrics.follow(lambda: len(self.fleet.records), lambda: self.fleet.messages)
+        self._decoder = EvidenceDecoder(config)
+        self._kept: _KeptData | None = None
+
+    @contextlib.asynccontextmanager
+    async def observing(self) -> AsyncIterator[None]:
+        """Opens the store, if there is one. To be entered before the fleet gets its first camera."""
+        async with AsyncExitStack() as stack:
+            stack.callback(self._decoder.close)
+            if self._config.console.store is not None:
+                self._kept = await stack.enter_async_context(_store(self._config, self.fleet, self._decoder))
+            await stack.enter_async_context(background(_sweep(self.fleet)))
+            yield
+
+    @contextlib.asynccontextmanager
+    async def serving(
+        self, title: str, link_trouble: Callable[[], str | None], changes: ChangeDesk
+    ) -> AsyncIterator[str]:
+        """Serves the page; yields its URL. Raises UsageError when it cannot listen."""
+        kept = self._kept
+        if kept is not None:
+            changes.restore(kept.changes)
+            changes.listen(kept.writer.change)
+
+        def trouble() -> str | None:
+            return link_trouble() or (kept.writer.trouble if kept else None)
+
+        stored = kept.view if kept else None
+        registry, decode = self._metrics.registry, self._decoder.decode
+        view = ConsoleView(title, self.fleet, registry, trouble, changes, stored, decode)
+        async with serve_http(console_app(view, self._tokens), *self._where) as (host, port):
+            yield page_url(host, port)
 
 
 def console_tokens(host: str, port: int) -> Tokens:
@@ -82,35 +135,11 @@ def console_tokens(host: str, port: int) -> Tokens:
     return Tokens(control, view, _COOKIE)
 
 
-async def _console(
-    config: Config, url: str, where: tuple[str, int], tokens: Tokens, tell: Callable[[str], None]
-) -> None:
-    abandon_threads_at_exit()
-    broker, auth = open_broker(url, config.mqtt, "the broker"), message_auth(config.mqtt)
-    metrics = ConsoleMetrics(CollectorRegistry())
-    fleet = Fleet(KnownClasses(config.server), metrics.count_ignored)
-    metrics.follow(lambda: len(fleet.records), lambda: fleet.messages)
-    decoder = EvidenceDecoder(config)
-    stopped = asyncio.Event()
-    async with AsyncExitStack() as stack:
-        stack.callback(decoder.close)
-        kept = None if config.console.store is None else await stack.enter_async_context(_store(config, fleet, decoder))
-        link = await stack.enter_async_context(MqttConsoleLink(broker, Topics(config.mqtt.prefix), fleet, auth))
-        changes = ChangeDesk(link.change, link.change_refusal, policy_names())
-        if kept is not None:
-            changes.restore(kept.changes)
-            changes.listen(kept.writer.change)
-
-        def trouble() -> str | None:
-            return link.trouble or (kept.writer.trouble if kept else None)
-
-        stored = kept.view if kept else None
-        view = ConsoleView(broker.url, fleet, metrics.registry, trouble, changes, stored, decoder.decode)
-        host, port = await stack.enter_async_context(serve_http(console_app(view, tokens), *where))
-        await stack.enter_async_context(background(_sweep(fleet)))
-        on_signals(stopped.set)
-        tell(f"console of {broker.url} on {page_url(host, port)}")
-        await stopped.wait()
+def _class_names(config: Config) -> KnownClasses:
+    names = KnownClasses(config.server)
+    for path in filter(None, (config.head, *config.heads.values())):
+        names.add_head(read_head(path))
+    return names
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,8 @@ def _parse(content: bytes) -> dict[str, Any]:
         raise UsageError(f"a change must be a JSON object; {error}") from None
     if not isinstance(values, dict) or not set(values) <= set(_ACCEPTED):
         raise UsageError(f"a change must be a JSON object; accepted keys: {', '.join(_ACCEPTED)}")
+    if "threshold" in values and "gate" not in values:
+        raise UsageError("threshold goes with gate, the name of a policy")
     if len(values.keys() - {"threshold"}) > 1:
         raise UsageError("one setting at a time, so that a refusal changes nothing")
     return values

@@ -5,22 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 
 import torch
 from prometheus_client import CollectorRegistry
 
+from sagelink.app.console import ConsolePageServer
 from sagelink.app.server_link import ListenerFactory, ListeningLink, listener_factory
 from sagelink.models import loading
 from sagelink.models.runtime_trials import ServerTrial
 from sagelink.models.runtimes import with_runtime
+from sagelink.monitor.console.change_desk import ChangeDesk
 from sagelink.monitor.metrics import ServerMetrics
 from sagelink.net.http import parse_address, serve_http
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.descriptors import raise_descriptor_limit
-from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.tasks import abandon_threads_at_exit, on_signals, run_loop
+from sagelink.pipeline.errors import SagelinkError, UsageError
+from sagelink.pipeline.tasks import abandon_threads_at_exit, background, on_signals, run_loop
 from sagelink.pipeline.urls import is_webrtc
 from sagelink.server.batch import BatchLimits
 from sagelink.server.classify import Classifier
@@ -28,9 +30,13 @@ from sagelink.server.head_store import HeadStore
 from sagelink.server.health import health_app
 from sagelink.server.memory import ReferenceStore
 from sagelink.server.service import Service
+from sagelink.transport.camera_observer import ObservedLink
+from sagelink.transport.link import ServerLink
+from sagelink.transport.operator_commands import CommandOutcome
 
 log = logging.getLogger(__name__)
 
+_NO_CHANGES = "cameras take changes over MQTT only"
 _DRAIN_S = 1.0  # after a signal, for the frames that are inside
 
 
@@ -39,16 +45,18 @@ def serve(config: Config, tell: Callable[[str], None]) -> None:
     raise_descriptor_limit()
     open_link = listener_factory(config)
     http = parse_address(config.serve.http, "serve.http") if config.serve.http else None
+    page = _console_page(config)
     torch.set_num_threads(config.threads)
     model = loading.load(config.server, config.server_model)
     classifier = Classifier(with_runtime(ServerTrial(model, config.threads), config.server))
-    run_loop(_serve(config, open_link, http, classifier, tell), fast=is_webrtc(config.serve.listen))
+    run_loop(_serve(config, open_link, http, page, classifier, tell), fast=is_webrtc(config.serve.listen))
 
 
 async def _serve(
     config: Config,
     open_link: ListenerFactory,
     http: tuple[str, int] | None,
+    page: ConsolePageServer | None,
     classifier: Classifier,
     tell: Callable[[str], None],
 ) -> None:
@@ -59,7 +67,8 @@ async def _serve(
     heads = HeadStore(classifier.model, own.head_memory, own.heads, metrics.forget_head)
     async with AsyncExitStack() as stack:
         link = await stack.enter_async_context(open_link(metrics, classifier.model))
-        service = Service(link, classifier, limits, metrics, own.workers, ReferenceStore(own.memory or 0), heads=heads)
+        seen: ServerLink = link if page is None else await stack.enter_async_context(_observed(link, page))
+        service = Service(seen, classifier, limits, metrics, own.workers, ReferenceStore(own.memory or 0), heads=heads)
         _check_cameras(link, service)
         link.serve_fitting(service.misfit)
         line = f"serving {classifier.model.name} on {link.url}"
@@ -69,11 +78,39 @@ async def _serve(
             app = health_app(metrics.registry, lambda: link.trouble)
             host, port = await stack.enter_async_context(serve_http(app, *http))
             line += f", health and metrics on http://{host}:{port}"
+        if page is not None:
+            changes = ChangeDesk(_no_change, _NO_CHANGES, [])
+            address = await stack.enter_async_context(page.serving(link.url, lambda: link.trouble, changes))
+            line += f", console on {address}"
         tell(line)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None) as limit:
                 on_signals(lambda: _drain(link, limit))
                 await service.run()
+
+
+def _console_page(config: Config) -> ConsolePageServer | None:
+    """The console of this server's cameras, if the configuration asks for it. Raises UsageError."""
+    if not config.serve.console:
+        return None
+    if not is_webrtc(config.serve.listen):
+        raise UsageError(
+            "serve.console shows the cameras of a WebRTC server; accepted for those of a broker: sagelink console URL"
+        )
+    return ConsolePageServer(config, config.serve.console, "serve.console")
+
+
+@contextlib.asynccontextmanager
+async def _observed(link: ListeningLink, page: ConsolePageServer) -> AsyncIterator[ServerLink]:
+    from sagelink.transport.webrtc.wire_cost import WebRtcCostModel
+
+    observed = ObservedLink(link, page.fleet, WebRtcCostModel().message_bits)
+    async with page.observing(), background(observed.watch()):
+        yield observed
+
+
+async def _no_change(camera: str, values: bytes) -> CommandOutcome:
+    raise SagelinkError(_NO_CHANGES)
 
 
 def _drain(link: ListeningLink, limit: asyncio.Timeout) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from sagelink.models.head import Head
+from sagelink.models.head import Head, parse_head
 from sagelink.models.loading import DEMO_DIR, imagenet_labels, labels_fingerprint, read_checkpoint, read_labels
 from sagelink.pipeline.config import ModelConfig
+from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import HEAD_ID_BYTES, UNKNOWN
 
 _MAX_HEADS = 1000  # whose names are kept
@@ -28,6 +30,11 @@ class KnownClasses:
         self._heads[head.taught.fingerprint[:HEAD_ID_BYTES]] = head.classes
         if len(self._heads) > _MAX_HEADS:
             self._heads.popitem(last=False)
+
+    def add_file(self, content: bytes) -> None:
+        """Adds the head in the bytes of a file; what is no head is ignored."""
+        with contextlib.suppress(UsageError):
+            self.add_head(parse_head(content, "the head"))
 
     def knows_head(self, fingerprint: bytes) -> bool:
         return fingerprint[:HEAD_ID_BYTES] in self._heads

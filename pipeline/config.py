@@ -524,6 +524,9 @@ class ServeConfig(_Section):
         "server takes all frames with a plain subscription, and a second one without a group stands by",
     )
     http: str = Field("", description="host:port for /healthz, /readyz and /metrics; empty: off")
+    console: str = Field(
+        "", description="With WebRTC: host:port of the [console](console.md) of this server's cameras; empty: off"
+    )
     workers: int = Field(1, ge=1, le=64, description="Batches that are classified at the same time, one thread each")
     max_wait: Duration = Field(0.002, description="Maximum time that a frame waits for others to fill a batch")
     max_batch_units: int = Field(

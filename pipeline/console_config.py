@@ -15,7 +15,7 @@ class ConsoleConfig(BaseModel):
     """`sagelink console`: a page of all cameras, beside the servers. Its tokens come from SAGELINK_CONSOLE_VIEW_TOKEN
     and SAGELINK_CONSOLE_CONTROL_TOKEN."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     http: str = Field(
         "127.0.0.1:8700",

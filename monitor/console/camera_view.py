@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sagelink.monitor.console.camera_record import CameraRecord
+from sagelink.monitor.console.events_seen import SeenEvent
 from sagelink.monitor.console.fleet import Fleet
 from sagelink.monitor.console.fleet_rows import row
 
@@ -19,8 +20,12 @@ def camera_view(fleet: Fleet, record: CameraRecord, now_s: float) -> dict[str, A
         "own_classes": bool(info and info.heads),
         "picture": None if newest is None else record.message_wall_s,
         "answers": record.answers_as_values(),
-        "timeline": [event.values() for event in reversed(record.events.all())],
+        "timeline": [event.values() for event in sorted(record.events.all(), key=_began, reverse=True)],
         "minutes": [[minute * 60, bits] for minute, bits in record.minutes],
         "latency_ms": dict(record.latencies()),
         "settings": None if record.settings is None else dict(record.settings),
     }
+
+
+def _began(event: SeenEvent) -> float:
+    return event.began_wall_s

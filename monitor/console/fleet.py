@@ -31,6 +31,14 @@ class ClassNames(Protocol):
         `class_id`: None for none of them."""
         ...
 
+    def knows_head(self, fingerprint: bytes) -> bool:
+        """Whether the names of the classes of a head are known."""
+        ...
+
+    def add_file(self, content: bytes) -> None:
+        """Learns the names of a head file, which may be anything."""
+        ...
+
 
 class FleetListener(Protocol):
     """What is told of each observation that may be stored."""
@@ -180,6 +188,12 @@ class Fleet:
         if known is not None:
             known.settings = read_settings(values)
             self._changed(known)
+
+    def lacks_head(self, fingerprint: bytes) -> bool:
+        return not self._names.knows_head(fingerprint)
+
+    def head(self, content: bytes) -> None:
+        self._names.add_file(content)
 
     def ignored(self, node: str, reason: str) -> None:
         self._count_ignored(reason)

@@ -131,9 +131,10 @@ function fill(line, row, now_s) {
   set(month, bytes(row.month_bits / 8));
   set(answered, row.answered_share === null ? "–" : percent(row.answered_share), `${row.answered.toLocaleString("en")} answers`);
   answered.classList.toggle("bad", row.answered_share !== null && row.answered_share < 0.8);
-  const [reason] = Object.entries(row.drops);
-  set(drops, reason ? `${reason[0]} ${reason[1].frames.toLocaleString("en")}${reason[1].slow ? ` · ${reason[1].slow}` : ""}` : "",
-    Object.entries(row.drops).map(([text, drop]) => `${text}: ${drop.frames}${drop.slow ? `, slow side: ${drop.slow}` : ""}`).join("\n"));
+  const reasons = Object.entries(row.drops);
+  const reason = reasons.find(([, drop]) => drop.slow) ?? reasons[0]; // a slow side is news, a gate is not
+  set(drops, reason ? `${reason[0]} ${reason[1].frames.toLocaleString("en")}${reason[1].slow && reason[1].slow !== reason[0] ? ` · ${reason[1].slow}` : ""}` : "",
+    reasons.map(([text, drop]) => `${text}: ${drop.frames}${drop.slow ? `, slow side: ${drop.slow}` : ""}`).join("\n"));
   const trip_ms = row.round_trip_ms ?? row.answer_ms;
   set(trip, trip_ms === null ? "–" : `${Math.round(trip_ms)} ms`, row.round_trip_ms === null ? "from the broker to the server and back" : "over the uplink");
   set(seen, stateWords(row, now_s), row.reason);

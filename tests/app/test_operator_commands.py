@@ -46,6 +46,7 @@ def test_each_setting_changes_and_the_answer_says_what_holds(target):
         (b'{"uplink": "fast"}', "a rate is written like"),
         (b'{"gate": "alwys"}', "did you mean 'always'"),
         (b'{"uplink": "1kbit/s", "gate": "fast"}', "one setting at a time"),
+        (b'{"threshold": 1}', "threshold goes with gate"),
         (b'{"colour": 1}', "accepted keys: uplink"),
         (b"[]", "a JSON object"),
         (b"\xff", "a JSON object"),

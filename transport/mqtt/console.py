@@ -12,16 +12,17 @@ import json
 import logging
 import secrets
 import time
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, OrderedDict
 from contextlib import AsyncExitStack
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import aiomqtt
 
 from sagelink.pipeline.errors import SagelinkError
 from sagelink.pipeline.tasks import background
-from sagelink.transport.link import CameraInfo, Message, node_of
+from sagelink.transport.camera_observer import CameraObserver
+from sagelink.transport.head_messages import HeadAssembly, decode_part
+from sagelink.transport.link import CameraInfo, node_of
 from sagelink.transport.message_auth import MessageAuth
 from sagelink.transport.mqtt.address import Broker
 from sagelink.transport.mqtt.aiomqtt_client import BrokerClient, explain
@@ -46,33 +47,8 @@ _MAX_JSON_BYTES = 4096  # of an event or a digest
 _MAX_REPLY_BYTES = 4096
 _MAX_NODE_MESSAGES = 4000  # of a node in a second; further ones are ignored
 _EXPIRY_PROPERTY_BYTES = 6
+_MAX_HEADS = 16  # that are looked for at a time
 _OUTCOME_S = 20.0  # longest wait for a camera's answer: its uplink may be busy
-
-
-class CameraObserver(Protocol):
-    """What learns of cameras. Times are seconds of the monotonic clock; `wire_bits` are estimates of uplink bits."""
-
-    def online(self, camera: str, info: CameraInfo, now_s: float) -> None: ...
-
-    def offline(self, camera: str, reason: str | None, now_s: float) -> None:
-        """`reason`: None where the camera was offline before anybody observed it."""
-        ...
-
-    def evidence(self, message: Message, wire_bits: int) -> None: ...
-
-    def reply(self, camera: str, data: bytes, now_s: float) -> None: ...
-
-    def event(self, camera: str, record: Mapping[str, Any], wire_bits: int, now_s: float) -> None: ...
-
-    def digest(self, camera: str, record: Mapping[str, Any], wire_bits: int, now_s: float) -> None: ...
-
-    def settings(self, camera: str, values: Mapping[str, Any]) -> None:
-        """What a camera has answered to a change of its settings."""
-        ...
-
-    def ignored(self, node: str, reason: str) -> None:
-        """A message that has no effect."""
-        ...
 
 
 class MqttConsoleLink:
@@ -96,6 +72,8 @@ class MqttConsoleLink:
             identifier=f"sagelink-console-{secrets.token_hex(6)}",
             on_message=self._receive,
         )
+        self._heads: OrderedDict[bytes, HeadAssembly | None] = OrderedDict()  # that are looked for, by fingerprint
+        self._heads_changed = asyncio.Event()
         self._client: BrokerClient | None = None
         self._last_number = 0  # of a command of anybody
         self._commands: dict[tuple[str, int], asyncio.Future[CommandOutcome]] = {}  # by camera and number
@@ -159,10 +137,49 @@ class MqttConsoleLink:
             await client.subscribe(topics.outcome(every), qos=1)
         self._client = client
         self._connection.established()
+        self._heads_changed.set()
         try:
-            await client.until_disconnected()
+            async with background(self._seek_heads(client)):
+                await client.until_disconnected()
         finally:
             self._client = None
+
+    async def _seek_heads(self, client: BrokerClient) -> None:
+        """Subscribes to the parts of heads that the broker has stored."""
+        subscribed: set[bytes] = set()
+        while True:
+            await self._heads_changed.wait()
+            self._heads_changed.clear()
+            for fingerprint in self._heads.keys() - subscribed:
+                await client.subscribe(self._topics.head("+", fingerprint.hex(), "+"), qos=1)
+            for fingerprint in subscribed - self._heads.keys():
+                await client.unsubscribe(self._topics.head("+", fingerprint.hex(), "+"))
+            subscribed = {*self._heads}
+
+    def _note_heads(self, info: CameraInfo) -> None:
+        for fingerprint in map(bytes.fromhex, info.heads):
+            if fingerprint not in self._heads and self._observer.lacks_head(fingerprint):
+                self._heads[fingerprint] = None
+                if len(self._heads) > _MAX_HEADS:
+                    self._heads.popitem(last=False)
+                self._heads_changed.set()
+
+    def _take_part(self, node: str, payload: bytes) -> None:
+        """A part of a head; one that is wrong is ignored."""
+        try:
+            part = decode_part(payload if self._auth is None else self._auth.open(payload, node, b""))
+            if part.fingerprint not in self._heads:
+                return
+            assembly = self._heads[part.fingerprint] or HeadAssembly(part.fingerprint, part.total_bytes)
+            self._heads[part.fingerprint] = assembly
+            content = assembly.add(part)
+        except MalformedMessage:
+            self._observer.ignored(node, "malformed")
+            return
+        if content is not None:
+            del self._heads[part.fingerprint]
+            self._heads_changed.set()
+            self._observer.head(content)
 
     def _receive(self, topic: str, payload: bytes, _retained: bool) -> None:
         now_s = time.monotonic()
@@ -172,6 +189,8 @@ class MqttConsoleLink:
             self._observer.ignored(node[:_MAX_ADDRESS], "long_name")
         elif not self._admits(node, now_s):
             self._observer.ignored(node, "flood")
+        elif (head_node := self._topics.node_of_head(topic)) is not None:
+            self._take_part(head_node, payload)
         elif kind == "state":
             self._take_state(address, payload, now_s)
         elif kind == "evidence":
@@ -208,6 +227,7 @@ class MqttConsoleLink:
         info, now_s = self._registry.online.get(address), time.monotonic()
         if info is not None:
             self._observer.online(address, info, now_s)
+            self._note_heads(info)
         else:
             said = "the run ended" if address == self._ended else "the connection was lost"
             self._observer.offline(address, said, now_s)

@@ -34,6 +34,12 @@ class NumberedNames:
     def label(self, classes: str, head: bytes, class_id: int | None) -> str:
         return "unknown" if class_id is None else f"class {class_id}"
 
+    def knows_head(self, fingerprint: bytes) -> bool:
+        return False
+
+    def add_file(self, content: bytes) -> None:
+        pass
+
 
 @pytest.fixture
 def metrics() -> ConsoleMetrics:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import socket
 import struct
@@ -15,13 +16,14 @@ import pytest
 
 from sagelink.pipeline.config import MqttConfig
 from sagelink.pipeline.errors import SagelinkError
+from sagelink.transport.head_messages import HeadPart, encode_part
 from sagelink.transport.link import CameraInfo, Message
 from sagelink.transport.message_auth import MessageAuth
 from sagelink.transport.mqtt.address import Broker, open_broker
 from sagelink.transport.mqtt.console import MqttConsoleLink
 from sagelink.transport.mqtt.edge import MqttEdgeLink
 from sagelink.transport.mqtt.server import MqttServerLink
-from sagelink.transport.mqtt.topics import Topics
+from sagelink.transport.mqtt.topics import Topics, encode_state
 from sagelink.transport.operator_commands import Action
 from sagelink.transport.wire import EvidenceMessage, encode_evidence, encode_reply
 from tests.brokers import Mosquitto, free_port
@@ -42,6 +44,7 @@ class Notes:
         self.replies: list[bytes] = []
         self.records: list[tuple[str, Mapping[str, Any]]] = []
         self.reasons: list[str] = []
+        self.heads: list[bytes] = []
         self.settings_seen: list[tuple[str, Mapping[str, Any]]] = []
 
     def online(self, camera: str, info: CameraInfo, now_s: float) -> None:
@@ -65,6 +68,12 @@ class Notes:
 
     def settings(self, camera: str, values: Mapping[str, Any]) -> None:
         self.settings_seen.append((camera, values))
+
+    def lacks_head(self, fingerprint: bytes) -> bool:
+        return True
+
+    def head(self, content: bytes) -> None:
+        self.heads.append(content)
 
     def ignored(self, node: str, reason: str) -> None:
         self.reasons.append(reason)
@@ -235,6 +244,24 @@ async def test_a_change_is_carried_out_and_answered(broker: Broker, auth: Messag
         assert notes.settings_seen == [(DOOR, {"gate": "door CHANGE"})]
         with pytest.raises(SagelinkError, match="not online"):
             await console.change("node/other", b"{}")
+
+
+@pytest.mark.parametrize("auth", [None, KEY], ids=["plain", "mac"])
+async def test_the_head_of_a_camera_comes_from_the_broker(broker: Broker, auth: MessageAuth | None) -> None:
+    content, name = bytes(range(256)) * 6, b"f" * 16
+    notes = Notes()
+    async with (
+        MqttConsoleLink(broker, TOPICS, notes, auth),
+        aiomqtt.Client(broker.host, broker.port) as edge,
+    ):
+        for offset in (0, 800):
+            part = encode_part(HeadPart(name, len(content), offset, content[offset : offset + 800]))
+            sealed = part if auth is None else auth.seal(part, "node", b"")
+            await edge.publish(TOPICS.head("node", name.hex(), str(offset)), sealed, qos=1, retain=True)
+        await edge.publish(TOPICS.state("node"), encode_state(b"12345678", True), qos=1)
+        info = dataclasses.replace(INFO, heads=(name.hex(),))
+        await edge.publish(TOPICS.state(DOOR), encode_state(b"12345678", True, info), qos=1)
+        await until(lambda: notes.heads == [content])
 
 
 async def test_a_flood_of_one_node_is_cut(broker: Broker) -> None:
