@@ -1,4 +1,4 @@
-"""A disk of 20 MB (a real tmpfs) as output: the files of half an hour at 50 frames/s rotate within it."""
+"""A disk of 20 MB (a real tmpfs) as output: the files of half an hour at 15 frames/s rotate within it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from sagelink.pipeline.types import Drop, EdgeOnly, Verdict
 from sagelink.stages.fuse import Fuse
 from sagelink.stages.sinks.jsonl import JsonLines
 from tests.conftest import skip_or_fail
-from tests.fakes import SIDE, make_frame, make_scored
+from tests.fakes import SIDE, make_answer, make_frame, make_scored
 
 pytestmark = pytest.mark.campaign
 
-FRAMES = 30 * 60 * 50
+RATE = 15  # frames/s
+FRAMES = 30 * 60 * RATE
 LABELS = ("empty", "lorry", "car", "bike", "bus")
 FUSE = Fuse(False, {0.0: 0.0, 1.0: 1.0}, SIDE**2)
 
@@ -34,21 +35,22 @@ FUSE = Fuse(False, {0.0: 0.0, 1.0: 1.0}, SIDE**2)
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", folder], check=False)  # noqa: S607
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", folder], check=False)
     if mounted.returncode:
         skip_or_fail("tmpfs", "this user cannot mount a tmpfs")
     yield folder
-    subprocess.run(["umount", folder], check=True)  # noqa: S607
+    subprocess.run(["umount", folder], check=True)
 
 
 def verdicts(count: int) -> Iterator[Verdict]:
     """A new label every second; the probability varies."""
     noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
+    scored = make_scored()
     for seq in range(count):
-        label, prob = seq // 50 % 5, 0.7 + 0.2 * (seq % 7) / 7
+        label, prob = seq // RATE % 5, 0.7 + 0.2 * (seq % 7) / 7
         probs = [prob if number == label else (1 - prob) / 4 for number in range(5)]
-        frame = replace(make_frame(seq, seq / 50, noise), wall_ns=seq * 20_000_000)
-        yield FUSE.decide(EdgeOnly(replace(make_scored(seq, seq / 50, probs), frame=frame), Drop.GATE))
+        frame = replace(make_frame(seq, seq / RATE, noise), wall_ns=round(seq / RATE * 1e9))
+        yield FUSE.decide(EdgeOnly(replace(scored, frame=frame, answer=make_answer(probs)), Drop.GATE))
 
 
 @pytest.mark.parametrize("keep", ["12MB", "30d"])
@@ -79,4 +81,4 @@ def test_half_an_hour_rotates_within_the_disk(small_disk: Path, keep: str) -> No
     assert disk.lost == 0
     assert len(Results.read(out).lines) == len(seqs)
     newest = [json.loads(line) for _, line in read_lines(out, "events.jsonl")][-1]
-    assert (newest["action"], newest["end_s"]) == ("close", (FRAMES - 1) / 50)
+    assert (newest["action"], newest["end_s"]) == ("close", round((FRAMES - 1) / RATE, 6))
