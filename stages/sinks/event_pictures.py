@@ -61,7 +61,6 @@ class EventPictures:
         self._clock_s = clock_s
         self._candidates: dict[str, list[_Candidate]] = defaultdict(list)  # by camera, oldest first
         self._checked_s = -1.0
-        make_private_folder(folder)
         self._sizes = {path.name: path.stat().st_size for path in self._files()}  # oldest first
         self._delete_old()
 
@@ -120,6 +119,8 @@ class EventPictures:
 
     def _files(self) -> list[Path]:
         """Our files, oldest first."""
+        if not self._folder.exists():
+            return []
         files = [path for path in self._folder.iterdir() if _OURS.fullmatch(path.name) and path.is_file()]
         return sorted(files, key=lambda path: path.stat().st_mtime)
 
@@ -137,6 +138,7 @@ class EventPictures:
 
 
 def _write(path: Path, data: bytes) -> None:
+    make_private_folder(path.parent)
     with replacing(path) as unfinished:
         unfinished.write_bytes(data)
 
