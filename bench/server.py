@@ -1,6 +1,8 @@
-"""Measures the server's classification: frames/s on few units over all units, and in batches over single frames.
+"""Measures the server's classification: frames/s on few units over all units, and in batches over single frames; and
+of batches, tokens/s over those of the bare model in PyTorch.
 
     python -m bench.server [--model deit_tiny_patch16_224] [--device cpu] [--threads 1 2] [--rounds 5]
+        [--runtime torch|openvino|onnxruntime]
 
 Pixels and weights are random, which does not change the work. Rounds alternate between the two sides of a ratio, so a
 change of the machine's speed affects both; the ratio is that of the medians.
@@ -18,15 +20,19 @@ import timm
 import torch
 
 from sagelink.models import loading, vit
+from sagelink.models.compilers import COMPILERS
+from sagelink.models.runtime_trials import ServerTrial
 from sagelink.server.classify import Classifier
 from sagelink.server.receive import Received
 
 _CAMERAS = 32
 
 
-def classifier(name: str, device: str) -> Classifier:
-    network = vit.check(timm.create_model(name, pretrained=False).eval().requires_grad_(False), name)
-    return Classifier(loading.wrap_network(name, network, tuple(map(str, range(network.num_classes))), device))
+def classifier(name: str, device: str, runtime: str, threads: int) -> Classifier:
+    torch.manual_seed(0)
+    network = vit.check(timm.create_model(name, pretrained=False).eval().requires_grad_(False), name).to(device)
+    model = loading.wrap_network(name, network, tuple(map(str, range(network.num_classes))), device)
+    return Classifier(model if runtime == "torch" else ServerTrial(model, threads).computed(runtime, "fp32"))
 
 
 def frames(model: Classifier, counts: Sequence[int]) -> list[Received]:
@@ -59,8 +65,30 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="CPU threads of a forward pass")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--runtime", default="torch", choices=["torch", *COMPILERS])
     arguments = parser.parse_args()
-    model = classifier(arguments.model, arguments.device)
+    print("| threads | frames/s | of one | of the other | ratio |")
+    print("|---|---|---|---|---|")
+    for threads in arguments.threads:
+        torch.set_num_threads(threads)
+        measure(classifier(arguments.model, arguments.device, arguments.runtime, threads), threads, arguments.rounds)
+
+
+def bare_model(model: Classifier, batch: int, units: int) -> Callable[[], int]:
+    """The blocks of the model in PyTorch, on prepared tokens."""
+    network = model.model.vit
+    tokens = torch.randn(batch, network.num_prefix_tokens + units, network.embed_dim).to(model.model.mean.device)
+
+    @torch.inference_mode()
+    def work() -> int:
+        for _ in range(0, _CAMERAS, batch):
+            network.forward_head(network.norm(network.blocks(tokens))).argmax(1).tolist()
+        return _CAMERAS
+
+    return work
+
+
+def measure(model: Classifier, threads: int, rounds: int) -> None:
     total = model.model.grid.units
 
     def in_batches(evidence: list[Received], size: int) -> Callable[[], int]:
@@ -73,17 +101,14 @@ def main() -> None:
 
     few, all_units = frames(model, [64] * _CAMERAS), frames(model, [total] * _CAMERAS)
     mixed = frames(model, np.random.default_rng(1).integers(16, 97, _CAMERAS).tolist())
-    print("| threads | frames/s | of one | of the other | ratio |")
-    print("|---|---|---|---|---|")
-    for threads in arguments.threads:
-        torch.set_num_threads(threads)
-        for name, one, other in (
-            (f"64 of {total} units over all, one at a time", in_batches(few, 1), in_batches(all_units, 1)),
-            (f"64 of {total} units over all, batches of 16", in_batches(few, 16), in_batches(all_units, 16)),
-            (f"{_CAMERAS} cameras of 16 to 96 units, together over alone", in_batches(mixed, 32), in_batches(mixed, 1)),
-        ):
-            fast, slow = compare(one, other, arguments.rounds)
-            print(f"| {threads} | {name} | {fast:.1f} | {slow:.1f} | {fast / slow:.2f} |", flush=True)
+    for name, one, other in (
+        (f"64 of {total} units over all, one at a time", in_batches(few, 1), in_batches(all_units, 1)),
+        (f"64 of {total} units over all, batches of 16", in_batches(few, 16), in_batches(all_units, 16)),
+        (f"{_CAMERAS} cameras of 16 to 96 units, together over alone", in_batches(mixed, 32), in_batches(mixed, 1)),
+        ("batches of 16 frames of 64 units over the bare model", in_batches(few, 16), bare_model(model, 16, 64)),
+    ):
+        fast, slow = compare(one, other, rounds)
+        print(f"| {threads} | {name} | {fast:.1f} | {slow:.1f} | {fast / slow:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

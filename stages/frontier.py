@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -27,6 +28,7 @@ from sagelink.transport.codecs import Canvas
 log = logging.getLogger(__name__)
 
 SHIPPED = Path(models.__file__).parent / "frontiers"
+_MAX_PARSED = 8  # files
 Knob: TypeAlias = Literal["quality", "units"]
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Measured = tuple[Annotated[int, Field(gt=0)], _Share, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
@@ -151,7 +153,8 @@ def read_frontier(path: Path, canvas: Canvas) -> list[RateQualityCurve]:
     Scaling keeps shares: half of the units at half of the resolution stays so on another grid.
     """
     try:
-        model = FrontierModel.model_validate(read_yaml(path))
+        stat = path.stat()
+        model = _parsed(path, stat.st_mtime_ns, stat.st_size)
     except OSError as error:
         raise UsageError(f"frontier {str(path)!r} cannot be read: {error.strerror}") from None
     except DocumentError as error:
@@ -160,6 +163,12 @@ def read_frontier(path: Path, canvas: Canvas) -> list[RateQualityCurve]:
         raise UsageError(f"frontier {str(path)!r}: {explain(error, FrontierModel)[0]}") from None
     units_scale, pixels_scale = canvas.units / model.units, canvas.pixels / model.pixels
     return [_curve(line, canvas, units_scale, pixels_scale) for line in model.lines]
+
+
+@lru_cache(_MAX_PARSED)
+def _parsed(path: Path, _mtime_ns: int, _size: int) -> FrontierModel:
+    """A run reads its file several times, and a file takes some 0.2 s. The arguments change when the file does."""
+    return FrontierModel.model_validate(read_yaml(path))
 
 
 def find_frontier(server: str, path: Path | None, checkpoint: Path | None = None) -> Path:

@@ -144,8 +144,9 @@ class ValueGate:
         def utility(taught: TaughtClasses | None) -> UtilityCurve:
             return UtilityCurve.from_curves(usable_curves(config, server.name, canvas, taught))
 
-        utility(None)
-        return cls(config, utility, accounts, wire_bits, link_limit)
+        gate = cls(config, utility, accounts, wire_bits, link_limit)
+        gate._utility(None)  # raises now what it would raise at a frame
+        return gate
 
     async def process(self, metered: Metered) -> Metered | EdgeOnly:
         if metered.provisional is None or metered.requested:

@@ -8,6 +8,7 @@ import yaml
 
 from sagelink.pipeline.config import MODEL_PAIRS
 from sagelink.pipeline.errors import UsageError
+from sagelink.stages import frontier
 from sagelink.stages.frontier import SHIPPED, find_frontier, read_frontier
 from sagelink.transport.codecs import Canvas, codec_names
 
@@ -39,6 +40,15 @@ def test_curves_interpolate_between_points(tmp_path):
     assert avif.weight(30) == pytest.approx(0.3)
     assert [avif.max_setting_for(size) for size in (499, 500, 1000, 1999, 9999)] == [None, 10, 30, 49, 50]
     assert [avif.min_setting_for(a) for a in (0.0, 0.3, 0.55, 0.8, 0.81)] == [10, 10, 30, 50, None]
+
+
+def test_a_file_is_parsed_again_only_when_it_has_changed(tmp_path, monkeypatch):
+    read(tmp_path, content())
+    monkeypatch.setattr(frontier, "read_yaml", None)  # a second parse would fail
+    read_frontier(tmp_path / "f.yaml", Canvas(7, 16))
+    monkeypatch.undo()
+    avif, _ = read(tmp_path, content(units=392))
+    assert avif.point.units == 98
 
 
 def test_of_equal_agreements_the_lowest_setting_is_taken(tmp_path):
