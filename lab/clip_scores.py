@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagelink.lab.discriminant import calibration_error
+from sagelink.lab.playback import NO_CLASS, Outcome
 from sagelink.lab.scored_clips import NOT_SCORED, ScoredClip
-from sagelink.lab.video_policies import NO_CLASS, Outcome
 from sagelink.pipeline.event_config import EventRule
 from sagelink.stages.event_rules import CameraEvents, Observation
 
