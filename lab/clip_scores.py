@@ -60,8 +60,8 @@ def segments_of(clip: ScoredClip, outcome: Outcome) -> Segments:
     hits, scored = hits_of(clip, outcome)
     times = np.array([frame.stream_s for frame in clip.frames])
     parts = np.zeros(len(times), int) if math.isinf(clip.segment_s) else (times / clip.segment_s).astype(int)
-    frames = np.bincount(parts, scored.astype(float))
-    return Segments(frames, np.bincount(parts, (hits & scored).astype(float), minlength=len(frames)))
+    frames, right = (np.bincount(parts, chosen).astype(np.float64) for chosen in (scored, hits & scored))
+    return Segments(frames, right)
 
 
 def accuracy_by_state(clip: ScoredClip, outcome: Outcome) -> dict[int, float]:
