@@ -5,7 +5,7 @@ Heavy imports stay inside.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sagelink.lab.harness import Harness
+    from sagelink.lab.playback import Policy
     from sagelink.lab.progress_bar import ProgressBar
     from sagelink.lab.video_comparison import Contest, VideoRow
-    from sagelink.lab.video_policies import Policy
 
 _RESULT, _PLOT, _OUTCOMES = "eval-video.json", "eval-video.png", Path("cache", "outcomes.jsonl")
 
@@ -124,7 +124,7 @@ def evaluate_video(
     make_private_folder(out)
     comparison = _VideoEvaluation(out, fps, ablation)
     with ProgressBar(console) as bar:
-        footage = (Footage(clip, harness, settings) for clip in found)
+        footage: Iterator[Footage] = (Footage(clip, harness, settings) for clip in found)
         if videos:
             footage = labelled_footage(videos, pair, settings, clip_options, out, bar.show, console.print)
         comparison.run(bar, footage, len(videos) or clips, rates_kbps, seed)

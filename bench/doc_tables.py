@@ -122,7 +122,7 @@ def video_slow(report: dict[str, Any]) -> Rows:
     cells, rates, policies = _over_rates(report)
     table = [["policy", *(f"{rate:g}" for rate in rates)]]
     for name in policies:
-        if name in ("auto", "edge", "webp-periodic", *_STATELESS):
+        if name in ("auto", "edge", "webp-periodic+edge", *_STATELESS):
             shown = [cells[name, rate] for rate in rates]
             table.append([f"`{name}`", *(f"{percent(row['slow_accuracy'])} ({row['slow_kbps']:.1f})" for row in shown)])
     for name in _STATELESS:

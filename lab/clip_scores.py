@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagelink.lab.discriminant import calibration_error
+from sagelink.lab.playback import NO_CLASS, Outcome
 from sagelink.lab.scored_clips import NOT_SCORED, ScoredClip
-from sagelink.lab.video_policies import NO_CLASS, Outcome
 from sagelink.pipeline.event_config import EventRule
 from sagelink.stages.event_rules import CameraEvents, Observation
 
@@ -60,8 +60,8 @@ def segments_of(clip: ScoredClip, outcome: Outcome) -> Segments:
     hits, scored = hits_of(clip, outcome)
     times = np.array([frame.stream_s for frame in clip.frames])
     parts = np.zeros(len(times), int) if math.isinf(clip.segment_s) else (times / clip.segment_s).astype(int)
-    frames = np.bincount(parts, scored.astype(float))
-    return Segments(frames, np.bincount(parts, (hits & scored).astype(float), minlength=len(frames)))
+    frames, right = (np.bincount(parts, chosen).astype(np.float64) for chosen in (scored, hits & scored))
+    return Segments(frames, right)
 
 
 def accuracy_by_state(clip: ScoredClip, outcome: Outcome) -> dict[int, float]:

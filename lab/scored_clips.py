@@ -95,7 +95,9 @@ class ClipScorer:
                     truth=int(whole["truth"][i]),
                     whole=self._view(frame.pixels, whole, i, WHOLE, thumbnail),
                     paper_order=whole["paper_order"][i].astype(np.intp),
-                    scheduled=scheduled and self._view(frame.pixels, scheduled, i, _crop(scheduled, i), thumbnail),
+                    scheduled=None
+                    if scheduled is None
+                    else self._view(frame.pixels, scheduled, i, _crop(scheduled, i), thumbnail),
                 )
             )
         end_s = frames[-1].stream_s

@@ -1,24 +1,27 @@
 """The policies that a video evaluation compares.
 
 In: a scored clip and an uplink rate. Out: `Outcome` with one verdict per frame and the bits spent. Every policy charges
-the same hard budget. If a frame has both a server answer and an edge answer, they are fused as in a run; only the plain
-video streams use the server answer alone, because a sender of plain video has no edge model.
+the same hard budget, and the same server with the same classes answers. If a frame has both a server answer and an edge
+answer, they are fused as in a run. A sender of plain video or of snapshots has no edge model: such policies are
+measured with the server answer alone, and fused, as `NAME+edge`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from sagelink.lab.harness import Harness, full_evidence, server_answers
-from sagelink.lab.scored_clips import ScoredClip, ScoredView
+from sagelink.lab.playback import Outcome, Playback, Policy
+from sagelink.lab.scored_clips import ScoredClip
+from sagelink.lab.snapshot_policies import SNAPSHOT_QUALITY, SnapshotPolicies
 from sagelink.lab.video_streams import STREAMS, stream
 from sagelink.models.loading import own_bits
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import Config
-from sagelink.pipeline.types import Answer, OperatingPoint, Pixels, ServerObservation, Units
+from sagelink.pipeline.types import Answer, Pixels, ServerObservation
 from sagelink.stages.codec_planner import Plan
 from sagelink.stages.confidence_gate import Gate
 from sagelink.stages.evidence_encoder import Encoder
@@ -28,28 +31,6 @@ from sagelink.stages.rate_control import RateControl, RateControlConfig, Utility
 from sagelink.stages.scene_fusion import SceneConfig, SceneFusion
 from sagelink.stages.scene_tracker import scene_config
 
-_PERIODIC_QUALITY = 80  # WebP quality of `webp-periodic`
-NO_CLASS = -1  # in place of the class id of a verdict: the frame is called unknown
-
-
-@dataclass(slots=True)
-class Outcome:
-    """Result of a policy on one clip."""
-
-    class_ids: list[int]  # one per frame: the class of the verdict, or NO_CLASS
-    probs: list[float]  # one per frame: the probability of that class
-    ages_ms: list[float | None]  # one per frame: age of the newest frame whose server answer is in the verdict
-    total_bits: int
-    peak_window_bits: int
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """A way to spend bits."""
-
-    evaluate: Callable[[ScoredClip, float], dict[str, Outcome]]  # from a clip and a rate in bit/s; outcomes by name
-    settings: object = ""  # other inputs of `evaluate`, part of the key of cached outcomes
-
 
 @dataclass(frozen=True, slots=True)
 class AutoSettings:
@@ -58,46 +39,6 @@ class AutoSettings:
     scene: SceneConfig
     rate_control: RateControlConfig
     zoom: bool
-
-
-class _Playback:
-    """Plays one clip under a budget: sends messages and records the verdicts."""
-
-    def __init__(self, clip: ScoredClip, budget: UplinkBudget, max_message: int) -> None:
-        self.frames = clip.frames
-        self.answers = [frame.whole.answer for frame in clip.frames]  # one per frame; at first the edge's
-        self.unknown = [frame.whole.unknown for frame in clip.frames]  # one per frame
-        self.evidence_seqs: list[int | None] = [None] * len(clip.frames)  # newest frame whose server answer is used
-        self.budget = budget
-        self._max_message = max_message
-
-    def allowance_bits(self, seq: int) -> int:
-        allowance = self.budget.allowance(self.frames[seq].stream_s)
-        assert allowance is not None
-        return allowance
-
-    def send(self, seq: int, encoder: Encoder, view: ScoredView, order: Units, limit_bits: int) -> Plan | None:
-        """Encodes and charges the best message of at most `limit_bits`; None if nothing fits."""
-        limit_bytes = min(limit_bits // 8, self._max_message)
-        plan = encoder.fit(seq, view.draw(), order, limit_bytes)
-        if isinstance(plan, Plan) and self.budget.charge(self.frames[seq].stream_s, 8 * len(plan.message)):
-            return plan
-        return None
-
-    def outcome(self) -> Outcome:
-        return Outcome(
-            class_ids=[
-                NO_CLASS if unknown else answer.class_id
-                for answer, unknown in zip(self.answers, self.unknown, strict=True)
-            ],
-            probs=[round(answer.prob, 6) for answer in self.answers],
-            ages_ms=[
-                None if seq is None else round((frame.stream_s - self.frames[seq].stream_s) * 1e3, 3)
-                for frame, seq in zip(self.frames, self.evidence_seqs, strict=True)
-            ],
-            total_bits=self.budget.total_bits,
-            peak_window_bits=self.budget.peak_window_bits,
-        )
 
 
 class VideoPolicies:
@@ -118,13 +59,15 @@ class VideoPolicies:
         self._utility = UtilityCurve.from_curves(usable_curves(config, server.name, harness.canvas, server.head))
         self._webp = self._encoder_of("webp-frame")
         self._raw = self._encoder_of("raw-zstd")
+        encoders = {codec: self._encoder_of(codec) for codec in SNAPSHOT_QUALITY}
+        self._snapshots = SnapshotPolicies(harness, encoders, self._gate, self._playback, fps)
 
     def policies(self) -> dict[str, Policy]:
         """The baselines and `auto`, by name."""
         return {
             "edge": Policy(self._edge_only),
             "webp-each": Policy(self._webp_each),
-            "webp-periodic": Policy(self._webp_periodic),
+            **self._snapshots.policies(),
             **{name: Policy(partial(self._stream, name)) for name in STREAMS},
             "paper": Policy(self._paper),
             "stateless": Policy(self._stateless),
@@ -180,31 +123,6 @@ class VideoPolicies:
             plans[seq] = playback.send(seq, self._raw, frame.whole, frame.paper_order, playback.allowance_bits(seq))
         return {"paper": self._fuse_own_answers(playback, plans)}
 
-    def _webp_periodic(self, clip: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
-        """Sends a WebP of full quality, or the best that fills an empty window, whenever the window has room for it.
-
-        A server answer is used until the next one.
-        """
-        playback = self._playback(clip, rate_bps)
-        point = OperatingPoint("webp-frame", self._harness.canvas.units, self._harness.canvas.pixels, _PERIODIC_QUALITY)
-        plans: dict[int, Plan] = {}
-        for seq, frame in enumerate(clip.frames):
-            allowance = playback.allowance_bits(seq)
-            if allowance < (playback.budget.limit_bits or 0):
-                full = self._encoder.message(seq, frame.whole.draw(), frame.whole.order, point)
-                if allowance < 8 * len(full):
-                    continue
-            plan = self._send_whole(playback, seq, self._webp, allowance)
-            if plan is not None:
-                plans[seq] = plan
-        ends = [*plans, len(clip.frames)][1:]
-        answers = self._harness.answers([plan.message for plan in plans.values()])
-        for (seq, plan), end, server in zip(plans.items(), ends, answers, strict=True):
-            for later in range(seq, end):
-                playback.answers[later] = fuse(playback.answers[later], server, plan.weight)
-                playback.evidence_seqs[later] = seq
-        return {"webp-periodic": playback.outcome()}
-
     def _stream(self, name: str, clip: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
         """Sends a video stream; the server classifies the newest decoded frame. With and without fusion."""
         alone = self._playback(clip, rate_bps)
@@ -253,18 +171,18 @@ class VideoPolicies:
                 playback.evidence_seqs[seq] = seq
         return playback.outcome()
 
-    def _playback(self, clip: ScoredClip, rate_bps: float) -> _Playback:
-        return _Playback(clip, UplinkBudget(rate_bps, self._window_s), self._config.encode.max_message)
+    def _playback(self, clip: ScoredClip, rate_bps: float) -> Playback:
+        return Playback(clip, UplinkBudget(rate_bps, self._window_s), self._config.encode.max_message)
 
     def _unsure_frames(self, clip: ScoredClip) -> list[int]:
         return [seq for seq, frame in enumerate(clip.frames) if self._gate.offloads(frame.whole.answer)]
 
     @staticmethod
-    def _send_whole(playback: _Playback, seq: int, encoder: Encoder, limit_bits: int) -> Plan | None:
+    def _send_whole(playback: Playback, seq: int, encoder: Encoder, limit_bits: int) -> Plan | None:
         whole = playback.frames[seq].whole
         return playback.send(seq, encoder, whole, whole.order, limit_bits)
 
-    def _fuse_own_answers(self, playback: _Playback, plans: dict[int, Plan | None]) -> Outcome:
+    def _fuse_own_answers(self, playback: Playback, plans: dict[int, Plan | None]) -> Outcome:
         """Fuses each server answer into the verdict of its own frame only. `plans`: sent messages by frame."""
         sent = {seq: plan for seq, plan in plans.items() if plan is not None}
         answers: Sequence[Answer] = self._harness.answers([plan.message for plan in sent.values()])

@@ -1,4 +1,4 @@
-"""Baseline without Sagelink: an H.264 or VP8 stream at the rate of the uplink, decoded at the server.
+"""Baseline without Sagelink: an H.264, HEVC, VP8 or AV1 stream at the rate of the uplink, decoded at the server.
 
 In: pictures and a budget. Out: per frame, the newest decoded picture. PyAV's encoders run with low-delay settings. An
 encoder aims at a rate but has no hard limit, so its bytes wait in a queue, and each moment sends as many of them as the
@@ -7,6 +7,7 @@ budget's window has left. A frame is decoded when its last byte has been sent.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -19,7 +20,8 @@ from sagelink.pipeline.types import Pixels
 
 _TICKS_PER_S = 90_000
 _TARGET_SHARE = 0.9  # of the uplink's rate; the rest is for headers and for overshoot of the encoder
-STREAMS = {"h264": "libx264", "vp8": "libvpx"}
+STREAMS = {"h264": "libx264", "hevc": "libx265", "vp8": "libvpx", "av1": "libsvtav1"}
+_DECODERS = {"h264": "h264", "hevc": "hevc", "vp8": "libvpx", "av1": "libdav1d"}
 
 
 def _encoder(name: str, size: tuple[int, int], rate_bps: float, fps: float) -> av.VideoCodecContext:
@@ -33,10 +35,17 @@ def _encoder(name: str, size: tuple[int, int], rate_bps: float, fps: float) -> a
     context.gop_size = 100_000  # one key frame at the start, and one where the encoder detects a cut
     context.max_b_frames = 0
     context.thread_count = 1
+    kilobits = max(1, int(rate_bps * _TARGET_SHARE / 1000))
+    vbv = f"vbv-maxrate={kilobits}:vbv-bufsize={kilobits}"
     if name == "h264":
-        kilobits = max(1, int(rate_bps * _TARGET_SHARE / 1000))
-        vbv = f"vbv-maxrate={kilobits}:vbv-bufsize={kilobits}"
         context.options = {"preset": "veryfast", "tune": "zerolatency", "x264-params": f"{vbv}:log-level=none"}
+    elif name == "hevc":
+        parameters = f"{vbv}:log-level=none:pools=none:frame-threads=1"
+        context.options = {"preset": "veryfast", "tune": "zerolatency", "x265-params": parameters}
+    elif name == "av1":  # constant bit rate exists only with the low-delay structure
+        os.environ.setdefault("SVT_LOG", "0")  # it writes its settings to standard error
+        parameters = "pred-struct=1:rc=2:lookahead=0:lp=1:buf-sz=1000:scm=0"
+        context.options = {"preset": "8", "svtav1-params": parameters}
     else:
         context.options = {
             "deadline": "realtime",
@@ -61,10 +70,10 @@ def stream(
     rate_bps = budget.rate_bps
     assert rate_bps is not None
     encoder = _encoder(name, (width, height), rate_bps, fps)
-    decoder = av.CodecContext.create("h264" if name == "h264" else "libvpx", "r")
+    decoder = av.CodecContext.create(_DECODERS[name], "r")
     assert isinstance(decoder, av.VideoCodecContext)
-    if name == "h264":
-        decoder.options = {"flags": "low_delay"}
+    if name != "vp8":
+        decoder.options = {"max_frame_delay": "1"} if name == "av1" else {"flags": "low_delay"}
     decoder.thread_count = 1
     waiting: deque[tuple[int, bytes]] = deque()
     sent_bytes = 0  # of the first waiting packet

@@ -13,8 +13,8 @@ import pytest
 
 from sagelink.lab import video_comparison
 from sagelink.lab.clips import KINDS, Clip, SyntheticPhotos, drawn_clips, real_clips
+from sagelink.lab.playback import Outcome, Policy
 from sagelink.lab.video_comparison import Contest, OutcomeCache, VideoRow, video_rows
-from sagelink.lab.video_policies import Outcome, Policy
 from sagelink.lab.video_streams import STREAMS, stream
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.types import Pixels
@@ -22,7 +22,8 @@ from tests.lab.clips import clip_of
 
 DEMO = ("--models", "demo", "--seconds", "1", "--clips", "8", "--fps", "5")
 VARIABLE_PTS = [0, 1, 30, 45, 90]  # in 1/30 s
-BASELINES = {"edge", "webp-each", "webp-periodic", "h264", "h264+edge", "vp8", "vp8+edge", "paper", "stateless"}
+SENDERS = {*STREAMS, "webp-periodic", "avif-periodic", "motion-snapshots", "frame-filter", "second-look"}
+BASELINES = {"edge", "webp-each", "paper", "stateless", *SENDERS, *(f"{name}+edge" for name in SENDERS)}
 
 
 def test_clips_follow_from_the_seed_and_have_a_label_per_frame() -> None:
