@@ -145,7 +145,7 @@ class Outbox:
                 f"SELECT {_COLUMNS} FROM messages WHERE receiver = ? AND state < 2 ORDER BY number LIMIT ?",  # noqa: S608
                 (receiver, limit),
             ).fetchall()
-        return [OutboxItem(*row[:5], attempted=row[5] == _ATTEMPTED) for row in rows]
+        return [OutboxItem(*row[:5], row[5] == _ATTEMPTED) for row in rows]
 
     def count_waiting(self) -> int:
         """Messages of all receivers that are not confirmed."""

@@ -161,5 +161,5 @@ def _reduced(pixels: Pixels) -> Pixels:
     if scale >= 1:
         return pixels
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    reduced: Pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+    reduced: Pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     return reduced
