@@ -145,7 +145,10 @@ class Outbox:
                 f"SELECT {_COLUMNS} FROM messages WHERE receiver = ? AND state < 2 ORDER BY number LIMIT ?",  # noqa: S608
                 (receiver, limit),
             ).fetchall()
-        return [OutboxItem(*row[:5], row[5] == _ATTEMPTED) for row in rows]
+        return [
+            OutboxItem(number, receiver, key, content, put_s, state == _ATTEMPTED)
+            for number, receiver, key, content, put_s, state in rows
+        ]
 
     def count_waiting(self) -> int:
         """Messages of all receivers that are not confirmed."""
