@@ -29,7 +29,7 @@ class EventFeed:
         self._listeners.append(changed)
 
     def take(self, action: EventAction) -> None:
-        record = event_record(action)
+        record: Record = event_record(action)
         with self._lock:
             self._count += 1
             self._actions.append(record)
