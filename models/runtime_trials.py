@@ -22,7 +22,7 @@ Role = Literal["edge", "server"]
 
 
 @dataclass(frozen=True, slots=True)
-class TrialAnswer:
+class TrialAnswers:
     """The answers to a picture, and at the edge the third of the units with the greatest importance."""
 
     answers: tuple[int, ...]
@@ -47,7 +47,7 @@ class Trial(Protocol):
         """The model in another runtime. Raises ExportError or UnusableError."""
         ...
 
-    def run(self, model: Model, picture: Pixels) -> TrialAnswer:
+    def run(self, model: Model, picture: Pixels) -> TrialAnswers:
         """One picture (S, S, 3)."""
         ...
 
@@ -69,10 +69,10 @@ class EdgeTrial:
         score.prepare(self.model.vit, self._importance)
         return replace(self.model, computed_score=score)
 
-    def run(self, model: Model, picture: Pixels) -> TrialAnswer:
+    def run(self, model: Model, picture: Pixels) -> TrialAnswers:
         found = model.score(picture[None], self._importance)
         best = found.importance[0].topk(max(1, model.grid.units // 3)).indices
-        return TrialAnswer((int(found.logits.argmax()),), frozenset(best.tolist()))
+        return TrialAnswers((int(found.logits.argmax()),), frozenset(best.tolist()))
 
 
 class ServerTrial:
@@ -93,11 +93,11 @@ class ServerTrial:
         return replace(self.model, computed_blocks=CompiledBlocks(runtime, precision, self.threads, self.model))
 
     @torch.no_grad()
-    def run(self, model: Model, picture: Pixels) -> TrialAnswer:
+    def run(self, model: Model, picture: Pixels) -> TrialAnswers:
         patches = vit.to_units(model.normalise(picture[None]), model.grid.patch_size)
         answers = []
         for count in (max(1, model.grid.units // 3), model.grid.units):
             units = torch.from_numpy(np.linspace(0, model.grid.units - 1, count).astype(np.int64))[None]
             sequence = vit.sequence_of_units(model.vit, patches[:, units[0]], units)
             answers.append(int(logits_of(model.vit, model.final_tokens(model.vit, sequence, None)).argmax()))
-        return TrialAnswer(tuple(answers))
+        return TrialAnswers(tuple(answers))
