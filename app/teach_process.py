@@ -60,7 +60,7 @@ def _teach(job: dict[str, Any]) -> dict[str, Any]:
     if old is not None:
         _say({"work": "comparing with the head in use", "done": 0, "total": 1, "left_s": None})
         new = set(job["new"])
-        rows = [row for row, found in enumerate(pictures.found) if str(found.where) in new]
+        rows = [row for row, found in enumerate(pictures.found) if found.name in new]
         if rows:
             comparison = compare_heads(old, taught, pictures, rows, pair, config)
     fused = taught.by_size[-1].fused
