@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from sagelink.lab import video_comparison
+from sagelink.lab.clip_playback import Outcome, Policy
 from sagelink.lab.clips import KINDS, Clip, SyntheticPhotos, drawn_clips, real_clips
-from sagelink.lab.playback import Outcome, Policy
 from sagelink.lab.video_comparison import Contest, OutcomeCache, VideoRow, video_rows
 from sagelink.lab.video_streams import STREAMS, stream
 from sagelink.pipeline.budget import UplinkBudget
