@@ -31,8 +31,8 @@ from sagelink.pipeline.json_text import to_json
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from sagelink.lab.clip_playback import Policy
     from sagelink.lab.harness import Harness
-    from sagelink.lab.playback import Policy
     from sagelink.lab.progress_bar import ProgressBar
     from sagelink.lab.video_comparison import Contest, VideoRow
 

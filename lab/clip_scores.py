@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sagelink.lab.clip_playback import NO_CLASS, Outcome
 from sagelink.lab.discriminant import calibration_error
-from sagelink.lab.playback import NO_CLASS, Outcome
 from sagelink.lab.scored_clips import NOT_SCORED, ScoredClip
 from sagelink.pipeline.event_config import EventRule
 from sagelink.stages.event_rules import CameraEvents, Observation

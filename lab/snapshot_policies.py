@@ -19,8 +19,8 @@ from functools import partial
 
 import numpy as np
 
+from sagelink.lab.clip_playback import ClipPlayback, Outcome, Policy
 from sagelink.lab.harness import Harness
-from sagelink.lab.playback import Outcome, Playback, Policy
 from sagelink.lab.scored_clips import ScoredClip
 from sagelink.pipeline.types import Answer, OperatingPoint
 from sagelink.stages.codec_planner import Plan
@@ -38,7 +38,7 @@ _LOW_SHARE = 0.1  # of the window: a picture in low quality
 class _Run:
     """A policy on a clip: what was sent, and when."""
 
-    playback: Playback
+    playback: ClipPlayback
     sent: dict[int, Plan] = field(default_factory=dict)  # by seq
     last: int | None = None  # seq of the last picture that differences are taken from
 
@@ -56,7 +56,7 @@ class SnapshotPolicies:
         harness: Harness,
         encoders: Mapping[str, Encoder],
         gate: Gate,
-        playback: Callable[[ScoredClip, float], Playback],
+        playback: Callable[[ScoredClip, float], ClipPlayback],
         fps: float,
     ) -> None:
         """`encoders`: by codec, of `SNAPSHOT_QUALITY`. `gate`: whether the server is unsure."""

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagelink.lab.bootstrap_intervals import Bootstrap, Interval, interval
+from sagelink.lab.clip_playback import Outcome, Policy
 from sagelink.lab.clip_scores import EventScore, accuracy_by_state, error_of, hits_of, score_events, segments_of
 from sagelink.lab.clips import SLOW_KINDS
-from sagelink.lab.playback import Outcome, Policy
 from sagelink.lab.progress_bar import ShowProgress
 from sagelink.lab.scored_clips import ScoredClip
 from sagelink.pipeline.private_files import open_appending

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from sagelink.lab.clip_playback import ClipPlayback, Outcome, Policy
 from sagelink.lab.harness import Harness, full_evidence, server_answers
-from sagelink.lab.playback import Outcome, Playback, Policy
 from sagelink.lab.scored_clips import ScoredClip
 from sagelink.lab.snapshot_policies import SNAPSHOT_QUALITY, SnapshotPolicies
 from sagelink.lab.video_streams import STREAMS, stream
@@ -171,18 +171,18 @@ class VideoPolicies:
                 playback.evidence_seqs[seq] = seq
         return playback.outcome()
 
-    def _playback(self, clip: ScoredClip, rate_bps: float) -> Playback:
-        return Playback(clip, UplinkBudget(rate_bps, self._window_s), self._config.encode.max_message)
+    def _playback(self, clip: ScoredClip, rate_bps: float) -> ClipPlayback:
+        return ClipPlayback(clip, UplinkBudget(rate_bps, self._window_s), self._config.encode.max_message)
 
     def _unsure_frames(self, clip: ScoredClip) -> list[int]:
         return [seq for seq, frame in enumerate(clip.frames) if self._gate.offloads(frame.whole.answer)]
 
     @staticmethod
-    def _send_whole(playback: Playback, seq: int, encoder: Encoder, limit_bits: int) -> Plan | None:
+    def _send_whole(playback: ClipPlayback, seq: int, encoder: Encoder, limit_bits: int) -> Plan | None:
         whole = playback.frames[seq].whole
         return playback.send(seq, encoder, whole, whole.order, limit_bits)
 
-    def _fuse_own_answers(self, playback: Playback, plans: dict[int, Plan | None]) -> Outcome:
+    def _fuse_own_answers(self, playback: ClipPlayback, plans: dict[int, Plan | None]) -> Outcome:
         """Fuses each server answer into the verdict of its own frame only. `plans`: sent messages by frame."""
         sent = {seq: plan for seq, plan in plans.items() if plan is not None}
         answers: Sequence[Answer] = self._harness.answers([plan.message for plan in sent.values()])

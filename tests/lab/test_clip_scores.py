@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from sagelink.lab.clip_playback import NO_CLASS, Outcome
 from sagelink.lab.clip_scores import accuracy_by_state, error_of, score_events, segments_of
-from sagelink.lab.playback import NO_CLASS, Outcome
 from sagelink.lab.scored_clips import NOT_SCORED, UNTAUGHT
 from tests.lab.clips import clip_of
 

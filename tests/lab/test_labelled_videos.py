@@ -60,6 +60,7 @@ def test_a_head_is_taught_on_the_first_part_and_tested_on_the_rest(command, yard
     assert all(row["peak_window_bits"] <= row["budget_bits"] for row in rows.values())
 
 
+@pytest.mark.campaign
 def test_a_video_with_labels_beside_it_is_scored_by_agreement_without_a_head(
     command, yard: Path, tmp_path: Path
 ) -> None:

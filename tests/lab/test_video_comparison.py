@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from sagelink.lab import video_comparison
+from sagelink.lab.clip_playback import Outcome, Policy
 from sagelink.lab.clips import KINDS, Clip, SyntheticPhotos, drawn_clips, real_clips
-from sagelink.lab.playback import Outcome, Policy
 from sagelink.lab.video_comparison import Contest, OutcomeCache, VideoRow, video_rows
 from sagelink.lab.video_streams import STREAMS, stream
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.types import Pixels
 from tests.lab.clips import clip_of
 
-DEMO = ("--models", "demo", "--seconds", "1", "--clips", "8", "--fps", "5")
+DEMO = ("--models", "demo", "--seconds", "1", "--clips", "4", "--fps", "5")
 VARIABLE_PTS = [0, 1, 30, 45, 90]  # in 1/30 s
 SENDERS = {*STREAMS, "webp-periodic", "avif-periodic", "motion-snapshots", "frame-filter", "second-look"}
 BASELINES = {"edge", "webp-each", "paper", "stateless", *SENDERS, *(f"{name}+edge" for name in SENDERS)}
@@ -77,7 +77,7 @@ def test_eval_video_measures_every_policy_within_the_budget(command, run_folder:
     code, printed = command("eval-video", "synthetic:60", *DEMO, "--rates", "16,64", "--out", run_folder)
     assert code == 0, printed
     report = json.loads((run_folder / "eval-video.json").read_text())
-    assert (report["clips"], report["frames"], report["interrupted"]) == (8, 40, False)
+    assert (report["clips"], report["frames"], report["interrupted"]) == (4, 20, False)
     cells = {(row["policy"], row["kbps"]): row for row in report["rows"]}
     assert cells.keys() == {(name, rate) for name in BASELINES | {"auto"} for rate in (16.0, 64.0)}
     for (policy, rate), row in cells.items():
@@ -85,7 +85,8 @@ def test_eval_video_measures_every_policy_within_the_budget(command, run_folder:
         assert row["peak_window_bits"] <= row["budget_bits"]
         assert row["ci95"][0] <= row["accuracy"] <= row["ci95"][1]
         assert (row["vs_ours"] is None) == (policy == "auto")
-        assert (row["verdict_age_ms"] is None) == (row["peak_window_bits"] == 0) == (row["by_age"] == [])
+        assert (row["verdict_age_ms"] is None) == (row["by_age"] == [])
+        assert row["peak_window_bits"] > 0 or row["by_age"] == []  # a stream may end before its first whole frame
         assert sum(bucket["share"] for bucket in row["by_age"]) <= 1 + 1e-9
     assert cells["edge", 16.0]["spent_kbps"] == 0
     assert (run_folder / "eval-video.png").stat().st_size > 1000
@@ -98,7 +99,7 @@ def test_a_second_run_computes_nothing_again(command, run_folder: Path) -> None:
         return {name: (state.st_mtime_ns, state.st_size) for name, state in states.items()}
 
     before, cached = (run_folder / "eval-video.json").read_text(), cache()
-    assert len(cached) == 9  # a file per clip, and the outcomes
+    assert len(cached) == 5  # a file per clip, and the outcomes
     code, printed = command("eval-video", "synthetic:60", *DEMO, "--rates", "16,64", "--out", run_folder)
     assert code == 0, printed
     assert (run_folder / "eval-video.json").read_text() == before

@@ -37,7 +37,7 @@ class Policy:
     settings: object = ""  # other inputs of `evaluate`, part of the key of cached outcomes
 
 
-class Playback:
+class ClipPlayback:
     """Plays one clip under a budget: sends messages and records the verdicts."""
 
     def __init__(self, clip: ScoredClip, budget: UplinkBudget, max_message: int) -> None:
@@ -61,7 +61,7 @@ class Playback:
             return plan
         return None
 
-    def copy(self) -> Playback:
+    def copy(self) -> ClipPlayback:
         """The same clip and budget, with verdicts of its own."""
         other = copy(self)
         other.answers, other.unknown = [*self.answers], [*self.unknown]
