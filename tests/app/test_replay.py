@@ -163,8 +163,8 @@ def test_a_run_over_webrtc_without_recorded_overhead_cannot_be_checked(
     shutil.copytree(recorded_once / "rec", folder)
     config = folder / "config.yaml"
     config.write_text(config.read_text().replace("server: ''", "server: webrtc+http://127.0.0.1:9"))
-    edit(folder, lambda rows: rows[1].pop("tolls"))
-    with pytest.raises(UsageError, match="an older version, which did not record the connection's own overhead"):
+    edit(folder, lambda rows: rows[1].pop("ledger"))
+    with pytest.raises(UsageError, match="an older version, which did not record the connection's own entries"):
         check(folder, pair)
 
 

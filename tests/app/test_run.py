@@ -34,7 +34,7 @@ from tests.stages.test_sources import write_video
 SUMMARY_KEYS = {
     *("frames", "verdicts", "scored", "offloaded", "origins", "drops", "wire_bits", "peak_window_bits", "budget_bits"),
     *("window_s", "fps", "wall_s", "latency_ms", "source", "models", "accuracy", "skipped", "interrupted", "cameras"),
-    *("unwritten",),
+    *("unwritten", "quotas"),
     *("revised", "unknown"),
 }
 

@@ -35,7 +35,7 @@ def verdict(seq: int, prob: float, label: int = 1, pending: bool = False) -> Ver
 def run(folder: Path, *verdicts: Verdict, keep: str = "30d, 2GB", now_s: float = 1e9) -> list[str]:
     """Writes the verdicts; returns the pictures' names."""
     pictures = EventPictures(folder, LABELS, parse_retention(keep), clock_s=lambda: now_s)
-    events = EventSink([RULE], LABELS, True, [pictures])
+    events = EventSink([RULE], LABELS, True, {}, [pictures])
     for each in verdicts:
         for sink in (pictures, events):
             (sink.show_pending if each.pending else sink.write)(each)

@@ -14,8 +14,11 @@ import aiomqtt
 import numpy as np
 import pytest
 
+from sagelink.pipeline.budget import UplinkBudget
+from sagelink.pipeline.clock import MonotonicClock
 from sagelink.pipeline.config import MqttConfig
 from sagelink.pipeline.errors import SagelinkError
+from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.transport.head_messages import HeadPart, encode_part
 from sagelink.transport.link import CameraInfo, Message
 from sagelink.transport.message_auth import MessageAuth
@@ -206,17 +209,14 @@ async def test_a_console_costs_no_uplink_byte(broker: Broker) -> None:
 
 
 async def test_digests_are_charged_and_arrive(broker: Broker) -> None:
-    notes, charged = Notes(), []
-
-    def charge(bits: int) -> bool:
-        charged.append(bits)
-        return len(charged) != 2  # no room at the first attempt
-
-    settings = {"digest": lambda camera: b'{"n":7}', "digest_every_s": 0.05, "charge_overhead": charge}
+    notes, ledger = Notes(), WireLedger(UplinkBudget(1e6, 1.0), MonotonicClock().elapsed_s, recorded=True)
+    settings = {"digest": lambda camera: b'{"n":7}', "digest_every_s": 0.5, "wire_ledger": ledger}
     async with MqttConsoleLink(broker, TOPICS, notes, None), edge_link(broker, **settings):
+        await until(lambda: notes.cameras == {DOOR: "online"})
+        ledger.take()
         await until(lambda: len(notes.records) == 2)
     assert notes.records[0] == ("digest", {"n": 7})
-    assert sum(charged[2:]) >= 2 * 8 * (66 + len(b'{"n":7}'))
+    assert sum(bits for _, bits, kind, _ in ledger.take() if kind == "charge") >= 2 * 8 * (66 + len(b'{"n":7}'))
 
 
 @pytest.mark.parametrize("auth", [None, KEY], ids=["plain", "mac"])
