@@ -314,6 +314,8 @@ class Run:
                         for verdict in filter(None, (verdict_on(item, self._fuse) for item in graph.leftovers())):
                             with suppress(SagelinkError):  # a sink has failed: closing the recorder raises it again
                                 recorder.write(verdict)
+                    if self._second_opinions is not None:
+                        await self._second_opinions.drain()
                     with suppress(SagelinkError):  # `_finish` raises it again
                         recorder.close()  # ends the open events, while they can still be delivered
                     await self._events.drain()
@@ -427,6 +429,8 @@ class Run:
             except SagelinkError as error:
                 failures.append(error)
             self._events.close()
+            if self._second_opinions is not None:
+                self._second_opinions.close()
             outputs.release()
         if failures:
             raise failures[0]

@@ -56,7 +56,14 @@ class SecondOpinionService:
                 capture.report_to(self.opinions)
         async with background(self._delivery.run()):
             yield
-            await self._delivery.drain(_DRAIN_S)
+
+    async def drain(self) -> None:
+        """Waits a short time for the delivery of the last sub-labels."""
+        await self._delivery.drain(_DRAIN_S)
+
+    def close(self) -> None:
+        """Closes the queue."""
+        self._outbox.close()
 
 
 def queue_path(config: Config) -> Path:

@@ -140,7 +140,7 @@ class Outbox:
                     raise
                 self._database.execute("COMMIT")
             except sqlite3.Error as error:
-                if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
                     raise OSError(errno.ENOSPC, f"{self._shown}: {error}") from None
                 raise SagelinkError(f"{self._shown} cannot be written: {error}") from None
 

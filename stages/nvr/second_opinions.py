@@ -209,11 +209,10 @@ class SecondOpinions:
             }
 
     def close(self) -> None:
-        """Ends the events that are still in progress."""
+        """Ends the events that are still in progress. The queue is closed by its owner."""
         with self._lock:
             for opinion in [*self._opinions.values()]:
                 self._end(opinion)
-        self._outbox.close()
         if self._lines is not None:
             try:
                 self._lines.close()

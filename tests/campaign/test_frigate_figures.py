@@ -104,6 +104,7 @@ def test_a_day_of_events_keeps_the_memory_flat(tmp_path: Path) -> None:
     tracemalloc.stop()
     size_mb = (tmp_path / "queue.sqlite").stat().st_size / 1e6
     opinions.close()
+    outbox.close()
     lines = [json.loads(line)["event"] for line in path.read_text().splitlines()]
     assert len(lines) == len({*lines}) == 86_400  # each event has exactly one outcome
     print(f"MB after 4, 8 ... 24 h: {[round(size, 2) for size in sizes[3::4]]}; queue {size_mb:.1f} MB")  # noqa: T201

@@ -172,6 +172,7 @@ def test_after_a_restart_the_same_answer_is_not_written_again(make):
     first.see(dog(), (0.9, 0.04, 0.02, 0.02, 0.02))
     first.deliver()
     first.sink.close()
+    first.box.close()
     second = make()
     second.see(dog(), (0.9, 0.04, 0.02, 0.02, 0.02))
     assert second.waiting() == {}
