@@ -305,11 +305,11 @@ class Run:
                 async with (
                     background(self._link_watch.run()),
                     monitor.serving(graph),
+                    self._delivering(),
                     self._events.delivering(link),
                 ):
                     try:
-                        async with self._delivering():
-                            await graph.run()
+                        await graph.run()
                     finally:
                         for verdict in filter(None, (verdict_on(item, self._fuse) for item in graph.leftovers())):
                             with suppress(SagelinkError):  # a sink has failed: closing the recorder raises it again
