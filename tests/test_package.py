@@ -161,6 +161,7 @@ def test_both_forms_of_the_command_work(installed):
     assert "Usage" in run([installed.folder / SCRIPTS / "sagelink", "--help"], installed.work)
 
 
+@pytest.mark.campaign
 def test_the_demo_runs(installed):
     printed = run([installed.folder / SCRIPTS / "sagelink", "demo", "--frames", "20"], installed.work)
     assert "64 kbit/s" in printed or "32 kbit/s" in printed

@@ -281,6 +281,7 @@ def test_frigate_away_delays_sub_labels_until_the_next_run(
     assert len(frigate.sub_labels) == len(waiting)
 
 
+@pytest.mark.campaign
 def test_wrong_tokens_missing_pictures_and_a_slow_answer(
     pair: Pair, mosquitto: Mosquitto, frigate: FrigateStub, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

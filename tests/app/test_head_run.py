@@ -48,6 +48,7 @@ def site_head(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.campaign
 def test_a_replay_is_answered_with_the_classes_of_the_head(url: str, site_head: Path, tmp_path: Path) -> None:
     settings = ("--models", "demo", "--uplink", "unlimited", "--gate", "always", "--head", site_head)
     port = free_port()
@@ -89,6 +90,7 @@ def test_a_live_run_spends_nothing_on_frames_before_the_server_has_the_head(
     assert "sagelink_server_edge_answers_total" in metrics
 
 
+@pytest.mark.campaign
 def test_two_servers_of_a_group_and_one_that_starts_later_get_the_head_once(
     mosquitto: Mosquitto, site_head: Path, tmp_path: Path
 ) -> None:
@@ -107,6 +109,7 @@ def test_two_servers_of_a_group_and_one_that_starts_later_get_the_head_once(
 
 
 @pytest.mark.parametrize("case", ["no room", "another backbone"])
+@pytest.mark.campaign
 def test_a_server_that_refuses_says_why_and_the_edge_answers_alone(
     url: str, case: str, pair: Pair, tmp_path: Path
 ) -> None:
@@ -175,6 +178,7 @@ def test_a_swap_to_another_backbone_or_camera_changes_nothing(pair: Pair) -> Non
     assert run.heads.head("camera") is None
 
 
+@pytest.mark.campaign
 def test_an_operator_pushes_a_head_and_takes_it_back(
     mosquitto: Mosquitto,
     pair: Pair,

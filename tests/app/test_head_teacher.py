@@ -118,6 +118,7 @@ def _head_of(folder: LabelFolder) -> Head:
     return read_head(min((folder.state_folder / "heads").iterdir()))
 
 
+@pytest.mark.campaign
 def test_what_teach_refuses_is_shown_and_nothing_is_loaded(folder):
     heads = FakeHeads()
     teacher = teacher_of(folder, heads)

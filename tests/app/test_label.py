@@ -91,6 +91,7 @@ def test_a_source_that_is_no_source_and_labels_inside_it(command, tmp_path):
     assert (code, "lies in the source" in printed) == (2, True)
 
 
+@pytest.mark.campaign
 def test_the_page_opens_and_ctrl_c_ends_it(tmp_path):
     folder = pictures(tmp_path / "pictures", 3)
     process = subprocess.Popen(

@@ -43,6 +43,7 @@ def mosquitto() -> Iterator[Mosquitto]:
         yield running
 
 
+@pytest.mark.campaign
 def test_a_replay_gives_the_verdicts_of_one_process(mosquitto: Mosquitto, tmp_path: Path, pair: Pair) -> None:
     port = free_port()
     with serve(mosquitto.url, "--http", f"127.0.0.1:{port}") as server:

@@ -168,6 +168,7 @@ def test_a_run_over_webrtc_without_recorded_overhead_cannot_be_checked(
         check(folder, pair)
 
 
+@pytest.mark.campaign
 def test_a_run_that_was_killed_can_be_replayed_up_to_its_last_line(tmp_path: Path, pair: Pair, capsys) -> None:
     """A process that records two cameras is killed; its last line is incomplete."""
     cameras = [

@@ -65,6 +65,7 @@ def film(path: Path, intervals: str, seed: int) -> None:
         container.mux(stream.encode())
 
 
+@pytest.mark.campaign
 def test_the_tutorial_as_it_is_written(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     text = PAGE.read_text(encoding="utf-8")
@@ -239,6 +240,7 @@ def test_bad_sizes_are_refused(command, sizes: str, tmp_path: Path) -> None:
     assert "--bytes" in printed
 
 
+@pytest.mark.campaign
 def test_a_wrong_label_is_on_the_contact_sheet_and_no_foreign_file_is_replaced(command, tmp_path: Path) -> None:
     draw(tmp_path / "pictures", 8, seed=0)
     Image.fromarray(drawing("lorry", 999)).save(tmp_path / "pictures/gate-shut/day9_<b>.png")
@@ -260,6 +262,7 @@ def test_a_wrong_label_is_on_the_contact_sheet_and_no_foreign_file_is_replaced(c
     assert (tmp_path / "s.head").read_text() == "a letter"
 
 
+@pytest.mark.campaign
 def test_further_heads_answer_beside_the_first_and_a_replay_repeats_them(command, taught: Path, tmp_path: Path) -> None:
     draw(tmp_path / "gates", 6, seed=40)
     for kind in ("gate-open", "gate-shut"):

@@ -88,6 +88,7 @@ def test_the_same_run_twice_is_the_same(pair: Pair, tmp_path: Path) -> None:
     assert without_time(runs[0]) == without_time(runs[1])
 
 
+@pytest.mark.campaign
 def test_each_part_of_scene_tracking_can_be_switched_off(pair: Pair, tmp_path: Path) -> None:
     always = {"video__policy": "always", "gate__policy": "always"}
     no_cuts, _ = run(pair, tmp_path / "cuts", video__cuts=False, **always)

@@ -43,6 +43,7 @@ def yard(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.campaign
 def test_a_head_is_taught_on_the_first_part_and_tested_on_the_rest(command, yard: Path, tmp_path: Path) -> None:
     arguments = (yard / "yard.mp4", "--teach-until", "55%", *OPTIONS, "--out", tmp_path)
     code, printed = command("eval-video", *arguments)

@@ -316,6 +316,7 @@ def test_the_page_fits_its_window(browser, server, artefacts, theme, name, width
     page.close()
 
 
+@pytest.mark.campaign
 def test_the_page_reconnects_when_the_run_starts_again(page, server):
     assert server.end() == 0
     wait_for(page, "document.getElementById('connection').textContent === 'run ended'")

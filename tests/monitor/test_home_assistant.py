@@ -27,7 +27,8 @@ from tests.monitor.test_event_feed import act
 
 # What Home Assistant 2026.11 takes: the schemas in homeassistant/components/mqtt/ of its package on PyPI, read on
 # 2026-11-24 (schemas.py: MQTT_ENTITY_COMMON_SCHEMA, device and origin; config.py; sensor.py, binary_sensor.py,
-# number.py, event.py, image.py; discovery.py: TOPIC_MATCHER), and https://www.home-assistant.io/integrations/{sensor,binary_sensor,number}.mqtt/.
+# number.py; discovery.py: TOPIC_MATCHER). Those of events and images are from the pages about them:
+# https://www.home-assistant.io/integrations/{sensor,binary_sensor,number,event,image}.mqtt/.
 # Other keys are ignored there without a word. `object_id` is among them since `default_entity_id` took its place.
 ANY = {
     *("availability", "availability_mode", "availability_template", "availability_topic", "default_entity_id"),

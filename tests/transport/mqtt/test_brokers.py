@@ -9,6 +9,7 @@ from tests.conftest import skip_or_fail
 
 
 @pytest.mark.parametrize("name", BROKERS)
+@pytest.mark.campaign
 async def test_a_camera_is_served_over_any_broker(name: str) -> None:
     with running(name) as url:
         if url is None:

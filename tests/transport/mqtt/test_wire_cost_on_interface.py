@@ -5,11 +5,14 @@ All cases: tests/campaign/test_wire.py; longer: `python -m bench.wire_cost`.
 
 from __future__ import annotations
 
+import pytest
+
 from bench.namespaces import unavailable
 from bench.wire_cost import Scenario, measure
 from tests.conftest import skip_or_fail
 
 
+@pytest.mark.campaign
 def test_no_window_exceeds_the_limit_and_charges_cover_the_wire() -> None:
     if (reason := unavailable("mosquitto")) is not None:
         skip_or_fail("netns", reason)
