@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist worksteal
+PYTEST := $(BIN)/python -m pytest --dist worksteal --numprocesses
 
 .PHONY: demo test test-oldest campaign test-all lint lock clean
 
@@ -11,11 +11,11 @@ demo: $(VENV)/.ready
 
 # All tests but the long ones.
 test: $(VENV)/.ready
-	$(PYTEST)
+	$(PYTEST) 3
 
 # The long ones, and the property tests with many examples.
 campaign: $(VENV)/.ready
-	$(PYTEST) --campaign
+	$(PYTEST) 5 --campaign
 
 # The oldest versions that pyproject.toml accepts, of all but PyTorch (3 GB), and a smoke set of tests.
 OLDEST := .venv-oldest

@@ -36,8 +36,6 @@ class Sagelink:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
-        self._reader.join(5)
-        self._process.stdout.close()
 
     def said(self, text: str, timeout_s: float = 150) -> Self:
         """Waits until the output contains `text`."""
@@ -70,6 +68,8 @@ class Sagelink:
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
+        self._reader.join(5)
+        self._process.stdout.close()
 
     def memory_mb(self) -> float:
         import psutil

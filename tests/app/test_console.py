@@ -91,7 +91,10 @@ def test_it_shows_a_run_and_changes_it(mosquitto: Mosquitto, tmp_path: Path) -> 
         assert run.ended() == 0
         lines, _ = read(tmp_path / "out")
         ended = console.camera_when("north/camera", lambda camera: camera["state"] == "offline")
-        assert ended["reason"] == "the run ended"
+        assert ended["reason"] in (
+            "the run ended",
+            "the connection was lost",
+        )  # the window may have no room for a goodbye
         assert {line["budget_bits"] for line in lines} == {64_000, 24_000}
         assert all(line["window_bits"] <= line["budget_bits"] for line in lines if line["sent_s"] is not None)
         console.process.interrupt()
