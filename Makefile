@@ -28,7 +28,7 @@ test-oldest: $(VENV)/.ready
 	$(BIN)/python -m venv --clear --without-pip $(OLDEST)
 	grep -vE '^(triton|nvidia-)' $(VENV)/oldest.txt > $(VENV)/oldest-without-torch.txt
 	$(BIN)/uv pip install --quiet --python $(OLDEST) --no-deps --requirement $(VENV)/oldest-without-torch.txt
-	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > \
+	$(BIN)/python -c "import site; print(f'import site; site.addsitedir({site.getsitepackages()[0]!r})')" > \
 		$$($(OLDEST)/bin/python -c "import site; print(site.getsitepackages()[0])")/newest.pth
 	$(OLDEST)/bin/python -m pytest -o filterwarnings=default --numprocesses 2 --dist worksteal $(SMOKE)
 

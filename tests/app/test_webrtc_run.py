@@ -58,7 +58,7 @@ def test_a_live_run_survives_a_server_restart_and_its_recording_replays_exactly(
                 run.interrupt()
                 finish(run, out)
     rows = [json.loads(line) for line in (rec / "frames.jsonl").read_text().splitlines()]
-    assert sum(len(row["tolls"]) for row in rows) > 1
+    assert sum(len(row["ledger"]) for row in rows) > 1
     messages = (rec / "messages.bin").read_bytes()
     sent = [messages[at : at + length] for at, length in filter(None, (row["message"] for row in rows))]
     assert any(is_bundle(message) for message in sent)
