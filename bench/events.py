@@ -6,7 +6,7 @@ CLIP.labels.csv lies beside the clip (`start_s,end_s,label`). A head is taught o
 of the clip; then the whole clip is run with the default rule, and the intervals that begin after that part are
 compared with the events. An interval without an event of its label that overlaps it is missed. An event is false if it
 overlaps intervals, but none of its label. The delay is the stream time from the beginning of the interval to the first
-frame of the event: what is left of it after the configured debounce.
+frame of the event, so it does not include the debounce.
 """
 
 from __future__ import annotations

@@ -37,8 +37,16 @@ class Cable:
         gives the cable loss, delay and a rate in both directions."""
         self._names = {side: f"sagelink-{os.getpid()}-{number}-{side}" for side in ("edge", "server")}
         self._processes: list[subprocess.Popen[str]] = []
-        edge_end, server_end = f"sle{number}", f"sls{number}"
+        # Of all processes: devices are born in the namespace that they share. Linux allows 15 characters.
+        edge_end, server_end = f"sle{os.getpid()}-{number}", f"sls{os.getpid()}-{number}"
         self.edge_interface = edge_end
+        try:
+            self._connect(rate_kbit, lossy, edge_end, server_end)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def _connect(self, rate_kbit: int | None, lossy: LossyLink | None, edge_end: str, server_end: str) -> None:
         edge, server = self._names.values()
         for name in (edge, server):
             _ip("netns", "add", name)

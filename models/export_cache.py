@@ -45,7 +45,7 @@ def cached_export(name: str, export: Callable[[], bytes]) -> bytes:
     content = _read(path)
     if content is None:
         content = export()
-        _write(path, content)
+        write_cached(path, hashlib.sha256(content).digest() + content, _MOST_FILES)
     return content
 
 
@@ -95,17 +95,18 @@ def _read(path: Path) -> bytes | None:
     return content
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Caches the content; a folder that cannot be written only costs an export at the next start."""
+def write_cached(path: Path, content: bytes, most: int) -> None:
+    """Writes a file of a cache, and removes the oldest ones of its kind beyond `most`. A folder that cannot be written
+    only costs the same work at the next start."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(hashlib.sha256(content).digest() + content)
+        partial.write_bytes(content)
         partial.replace(path)
-        files = sorted(path.parent.glob("*.onnx"), key=lambda file: file.stat().st_mtime, reverse=True)
-        for old in files[_MOST_FILES:]:
+        files = sorted(path.parent.glob(f"*{path.suffix}"), key=lambda file: file.stat().st_mtime, reverse=True)
+        for old in files[most:]:
             old.unlink(missing_ok=True)
     except OSError as error:
-        log.warning("event=export_not_cached path=%s reason=%r", path, error.strerror)
+        log.warning("event=not_cached path=%s reason=%r", path, error.strerror)
     finally:
         partial.unlink(missing_ok=True)

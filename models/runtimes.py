@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import platform
 import statistics
 import time
@@ -24,7 +23,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from sagelink.models.compilers import COMPILERS, Precision, UnusableError, version_of
-from sagelink.models.export_cache import ExportError
+from sagelink.models.export_cache import ExportError, write_cached
 from sagelink.models.loading import Model
 from sagelink.models.preprocess import make_picture
 from sagelink.models.runtime_trials import Trial
@@ -81,7 +80,7 @@ def with_runtime(trial: Trial, config: ModelConfig) -> Model:
     choice = _read(path)
     if choice is None:
         choice = _measure(trial, config, installed)
-        _write(path, choice)
+        write_cached(path, json.dumps(asdict(choice)).encode(), _MOST_CHOICES)
     log.info(
         "role=%s model=%s runtime=%s precision=%s ms=%s",
         role,
@@ -277,18 +276,3 @@ def _read(path: Path) -> RuntimeChoice | None:
     except (OSError, ValueError, TypeError):
         log.warning("event=choice_damaged path=%s action=measure_again", path)
         return None
-
-
-def _write(path: Path, choice: RuntimeChoice) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(asdict(choice)), encoding="utf-8")
-        partial.replace(path)
-        newest = sorted(path.parent.glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True)
-        for old in newest[_MOST_CHOICES:]:
-            old.unlink(missing_ok=True)
-    except OSError as error:
-        log.warning("event=choice_not_cached path=%s reason=%r", path, error.strerror)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sagelink.pipeline.quantities import Duration, Size
 
-DIGEST_MIN_BPS = 8000  # below it, an edge sends no digest unless it is told to
+DIGEST_MIN_BPS = 8000  # below it, an edge sends a digest only with `console.digest: true`
 
 
 class ConsoleConfig(BaseModel):

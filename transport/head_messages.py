@@ -60,7 +60,7 @@ def encode_status(status: HeadStatus) -> bytes:
 
 def decode_status(data: bytes) -> HeadStatus:
     """Raises MalformedMessage."""
-    body = _body(data, _STATUS, _KIND_STATUS)
+    body = open_body(data, _STATUS, _KIND_STATUS)
     *_, fingerprint, state, offset = _STATUS.unpack_from(body)
     if state not in set(HeadState) or len(body) > _STATUS.size + 255:
         raise MalformedMessage(f"state {state} of a head, {len(body)} bytes")
@@ -74,7 +74,7 @@ def encode_part(part: HeadPart) -> bytes:
 
 def decode_part(data: bytes) -> HeadPart:
     """Raises MalformedMessage."""
-    body = _body(data, _PART, _KIND_PART)
+    body = open_body(data, _PART, _KIND_PART)
     *_, fingerprint, total_bytes, offset = _PART.unpack_from(body)
     part = HeadPart(fingerprint, total_bytes, offset, body[_PART.size :])
     if not 0 < total_bytes <= MAX_HEAD_BYTES:
@@ -99,7 +99,8 @@ def part_message_bytes(data_bytes: int) -> int:
     return len(seal(b"")) + _PART.size + data_bytes
 
 
-def _body(data: bytes, layout: struct.Struct, kind: int) -> bytes:
+def open_body(data: bytes, layout: struct.Struct, kind: int) -> bytes:
+    """The content of a message of this kind. Raises MalformedMessage."""
     body = unseal(data)
     if len(body) < layout.size:
         raise MalformedMessage(f"{len(body)} bytes are less than a header")

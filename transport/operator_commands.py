@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
-from sagelink.transport.head_messages import FINGERPRINT_BYTES, MAX_HEAD_BYTES, HeadAssembly, HeadPart
-from sagelink.transport.wire import MAGIC, VERSION, MalformedMessage, check_version, seal, unseal
+from sagelink.transport.head_messages import FINGERPRINT_BYTES, MAX_HEAD_BYTES, HeadAssembly, HeadPart, open_body
+from sagelink.transport.wire import MAGIC, VERSION, MalformedMessage, seal
 
 _COMMAND = struct.Struct("!2sBBQB")  # magic, version, kind, number, action
 _PUSH = struct.Struct(f"!{FINGERPRINT_BYTES}sII")  # fingerprint, bytes of the file, offset; then the part
@@ -61,7 +61,7 @@ def encode_command(command: OperatorCommand) -> bytes:
 
 def decode_command(data: bytes) -> OperatorCommand:
     """Raises MalformedMessage."""
-    body = _body(data, _COMMAND, _KIND_COMMAND)
+    body = open_body(data, _COMMAND, _KIND_COMMAND)
     *_, number, action = _COMMAND.unpack_from(body)
     if action not in set(Action):
         raise MalformedMessage(f"action {action} of a command")
@@ -88,7 +88,7 @@ def encode_outcome(outcome: CommandOutcome) -> bytes:
 
 def decode_outcome(data: bytes) -> CommandOutcome:
     """Raises MalformedMessage."""
-    body = _body(data, _OUTCOME, _KIND_OUTCOME)
+    body = open_body(data, _OUTCOME, _KIND_OUTCOME)
     *_, number, done = _OUTCOME.unpack_from(body)
     return CommandOutcome(number, done == 1, body[_OUTCOME.size :][:_MAX_TEXT].decode(errors="replace"))
 
@@ -98,16 +98,6 @@ def push_commands(number: int, fingerprint: bytes, content: bytes) -> Iterator[O
     for offset in range(0, len(content), _PUSH_BYTES):
         part = HeadPart(fingerprint, len(content), offset, content[offset : offset + _PUSH_BYTES])
         yield OperatorCommand(number, Action.PUSH, part)
-
-
-def _body(data: bytes, layout: struct.Struct, kind: int) -> bytes:
-    body = unseal(data)
-    if len(body) < layout.size:
-        raise MalformedMessage(f"{len(body)} bytes are less than a header")
-    check_version(body)
-    if body[_KIND_AT] != kind:
-        raise MalformedMessage(f"kind is {body[_KIND_AT]}, not {kind}")
-    return body
 
 
 class CommandReceiver:

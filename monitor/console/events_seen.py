@@ -1,5 +1,5 @@
-"""The events of one camera as a console knows them: actions of one event are one entry. Pure, bounded, and careful:
-whoever may publish for the camera wrote them."""
+"""The events of one camera as a console knows them: actions of one event are one entry. Pure and bounded: every
+publisher with the rights of the camera can write them."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class ClassNames(Protocol):
 
 
 class FleetListener(Protocol):
-    """What is told of each observation that may be stored."""
+    """Receives each observation that may be stored."""
 
     def evidence(self, record: CameraRecord, message: Message, claim: EvidenceClaim, wall_s: float) -> None: ...
 
@@ -59,7 +59,7 @@ class PastCameras:
 
 
 class Fleet:
-    """`records` maps the address `node/camera` to what is known of it."""
+    """`records` maps the address `node/camera` to the record of the camera."""
 
     def __init__(
         self,

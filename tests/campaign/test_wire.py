@@ -5,8 +5,6 @@ Every packet that leaves the edge's interface is captured. Longer: `python -m be
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from bench import lossy_link
@@ -14,10 +12,7 @@ from bench.namespaces import unavailable
 from bench.wire_cost import Scenario, WireCostResult, measure
 from tests.conftest import skip_or_fail
 
-pytestmark = [
-    pytest.mark.campaign,
-    pytest.mark.skipif("SAGELINK_WIRE" not in os.environ, reason="needs an idle machine; set SAGELINK_WIRE=1"),
-]
+pytestmark = pytest.mark.campaign
 
 
 def measured(scenario: Scenario) -> WireCostResult:
