@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Self
 from unittest import mock
 
-PATIENCE_S = 280  # ends a test that hangs, before pytest does; a loaded machine needs a minute to start a process
+from tests.patience import PATIENCE_S
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(

@@ -11,10 +11,10 @@ from typing import Any
 from sagelink.app.run import prepare
 from sagelink.models.pair import Pair
 from sagelink.pipeline.config_file import load_config
+from tests.patience import PATIENCE_S
 from tests.processes import Sagelink
 
 Line = dict[str, Any]  # of results.jsonl
-PATIENCE_S = 150  # ends a test that hangs; a loaded machine needs a minute to start a process
 
 RESULT_KEYS = {
     *("seq", "stream_s", "sent_s", "label", "class_id", "prob", "origin", "drop", "crop", "units", "lost_units"),

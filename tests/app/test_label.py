@@ -21,6 +21,7 @@ from sagelink.monitor.recent_frames import StoredFrame, candidate_of
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.errors import UsageError
 from tests.monitor.test_verdict_feed import LABELS, verdict_of
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -106,12 +107,12 @@ def test_the_page_opens_and_ctrl_c_ends_it(tmp_path):
     try:
         assert process.stdout is not None
         url = process.stdout.readline().split()[2]
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         while b"day2_1.png" not in urlopen(f"{url}api/labels").read():  # noqa: S310
             assert time.monotonic() < deadline
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE_S) == 0
         assert "0 labelled pictures" in process.stdout.read()
         assert not (tmp_path / "labels").exists()
     finally:

@@ -20,8 +20,9 @@ from sagelink.models.pair import Pair
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.ledger_report import read_ledger
-from tests.app.runs import PATIENCE_S, answered, live_run, run_here, serve, wait_for_lines
+from tests.app.runs import answered, live_run, run_here, serve, wait_for_lines
 from tests.brokers import Mosquitto, free_port
+from tests.patience import PATIENCE_S
 
 log = logging.getLogger(__name__)
 

@@ -27,6 +27,7 @@ from sagelink.stages import score
 from sagelink.stages.recording_reader import RecordingReader
 from sagelink.stages.sinks.jsonl import timeless
 from tests.app.runs import read
+from tests.patience import PATIENCE_S
 
 
 def record(pair: Pair, folder: Path, watch: Any = None, **options: object) -> list[Verdict]:
@@ -127,7 +128,7 @@ def test_a_live_run_with_lost_and_late_frames_replays_exactly(
     assert "geheim" not in (tmp_path / "config.yaml").read_text()
     for thread in threading.enumerate():  # a thread of the run may still be inside the model that the replay uses
         if thread.name == "sagelink-score":
-            thread.join(30)
+            thread.join(PATIENCE_S)
     check(tmp_path, pair)
     assert f"{len(verdicts)} of {len(verdicts)} frames" in capsys.readouterr().out
 

@@ -79,7 +79,7 @@ def test_silent_connections_do_not_fill_the_log_of_a_server(tmp_path: Path) -> N
             run.interrupt()
             finish(run, tmp_path)
         server.interrupt()
-        assert server.ended(20) == 0
+        assert server.ended() == 0
         assert len(server.output) < LOG_BYTES
 
 
@@ -92,7 +92,7 @@ def test_requests_of_noise_are_answered_and_not_logged() -> None:
                 peer.sendall(bytes([number % 256]) * 200 + b"\r\n\r\n")
         assert get(f"http://127.0.0.1:{port}/readyz") == 200
         server.interrupt()
-        assert server.ended(20) == 0
+        assert server.ended() == 0
         assert len(server.output) < LOG_BYTES
 
 

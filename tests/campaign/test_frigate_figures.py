@@ -25,6 +25,7 @@ from tests.app.runs import check_accounts, read
 from tests.conftest import skip_or_fail
 from tests.fakes import make_scored
 from tests.frigate import event_message
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.campaign
 EVENTS = 60
@@ -42,7 +43,7 @@ def test_an_event_a_second_over_64_kbit(tmp_path: Path) -> None:
             *("edge", "sh", "-c", 'exec "$@" 2> "$0"', str(tmp_path / "site.log")),
             *(sys.executable, "-m", "tests.campaign.frigate_site", url, str(EVENTS), str(tmp_path / "out")),
         )
-        printed, _ = site.communicate(timeout=250)
+        printed, _ = site.communicate(timeout=PATIENCE_S)
     assert site.returncode == 0, (tmp_path / "site.log").read_text()
     found = json.loads(printed.splitlines()[-1])
     delays_s = found["delays_s"]

@@ -24,8 +24,9 @@ from PIL import Image, ImageColor
 
 from sagelink.monitor.dashboard_routes import dashboard_app
 from sagelink.net.http import serve_http
-from tests.browsers import PATIENCE_MS, chromium, wait_for
+from tests.browsers import chromium, wait_for
 from tests.monitor.test_dashboard_routes import TOKEN
+from tests.patience import PATIENCE_MS, PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,7 +57,7 @@ class Server:
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             stdout=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
                 with urlopen(f"{self.url}readyz"):  # noqa: S310
@@ -69,7 +70,7 @@ class Server:
     def end(self) -> int:
         assert self._process is not None
         self._process.send_signal(signal.SIGINT)
-        return self._process.wait(10)
+        return self._process.wait(PATIENCE_S)
 
     def send(self, number: signal.Signals) -> None:
         assert self._process is not None
@@ -90,7 +91,7 @@ def budget_levels(page: Any) -> int:
 
 
 def wait_for_levels(page: Any, count: int) -> None:
-    deadline = time.monotonic() + PATIENCE_MS / 1000
+    deadline = time.monotonic() + PATIENCE_S
     while (levels := budget_levels(page)) != count:
         assert time.monotonic() < deadline, f"{levels} levels of the budget in the chart, not {count}"
 
@@ -130,7 +131,7 @@ def guarded_url(watched, coder) -> Iterator[str]:
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
     thread.start()
-    yield "http://{}:{}/".format(*address.get(timeout=PATIENCE_MS / 1000))
+    yield "http://{}:{}/".format(*address.get(timeout=PATIENCE_S))
     loop.call_soon_threadsafe(over.set)
     thread.join()
     loop.close()
@@ -226,7 +227,7 @@ def test_a_budget_set_on_the_page_changes_the_ledger(page, server):
     page.select_option("#policy", "always")
     page.click("#gate button")
     wait_for(page, "document.getElementById('gate-now').textContent.startsWith('always')")
-    deadline = time.monotonic() + PATIENCE_MS / 1000
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         lines = [json.loads(line) for line in (server.out / "results.jsonl").read_text().splitlines()[:-1]]
         if {48_000, 96_000} <= {line["budget_bits"] for line in lines} and lines[-1]["budget_bits"] == 96_000:

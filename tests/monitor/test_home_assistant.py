@@ -24,6 +24,7 @@ from sagelink.stages.run_control import Control
 from sagelink.stages.sinks.event_pictures import picture_path
 from tests.brokers import Mosquitto
 from tests.monitor.test_event_feed import act
+from tests.patience import PATIENCE_S
 
 # What Home Assistant 2026.11 takes: the schemas in homeassistant/components/mqtt/ of its package on PyPI, read on
 # 2026-11-24 (schemas.py: MQTT_ENTITY_COMMON_SCHEMA, device and origin; config.py; sensor.py, binary_sensor.py,
@@ -214,7 +215,7 @@ class Listener:
             self._news.set()
 
     async def until(self, condition) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while not condition():
                 self._news.clear()
                 await self._news.wait()
@@ -281,14 +282,14 @@ async def test_announcements_are_retained_for_a_home_assistant_that_starts_later
     async with publish_to_home_assistant(config, "site", ["gate"], now_is, control):
         async with aiomqtt.Client("127.0.0.1", mosquitto.port) as early:
             await early.subscribe("sagelink/site/availability")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 async for message in early.messages:
                     if message.payload == b"online":
                         break
         async with aiomqtt.Client("127.0.0.1", mosquitto.port) as late:
             await late.subscribe("homeassistant/#")
             retained = set()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 async for message in late.messages:
                     assert message.retain
                     check(str(message.topic), message.payload.decode(), "site")
@@ -302,7 +303,7 @@ async def test_entities_are_announced_again_after_the_broker_restarts(mosquitto)
     config = load_config(None, {"home_assistant.broker": mosquitto.url})
 
     async def announced() -> None:
-        async with asyncio.timeout(30), aiomqtt.Client("127.0.0.1", mosquitto.port) as client:
+        async with asyncio.timeout(PATIENCE_S), aiomqtt.Client("127.0.0.1", mosquitto.port) as client:
             await client.subscribe("homeassistant/#")
             async for _ in client.messages:
                 return

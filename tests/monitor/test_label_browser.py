@@ -18,9 +18,10 @@ from sagelink.monitor.label_desk import LabelDesk
 from sagelink.monitor.label_folder import FrameKey, LabelFolder
 from sagelink.monitor.recent_frames import RecentFrames
 from sagelink.net.http import serve_http
-from tests.browsers import PATIENCE_MS, chromium, wait_for
+from tests.browsers import chromium, wait_for
 from tests.monitor.test_label_routes import FakeTeacher
 from tests.monitor.test_verdict_feed import LABELS, verdict_of
+from tests.patience import PATIENCE_MS, PATIENCE_S
 
 SIZES = [("desktop", 1280, 900), ("phone", 390, 844)]
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -92,7 +93,7 @@ def serve(watched, coder, recent) -> Iterator[Callable[[LabelDesk], str]]:
             loop.close()
 
         ends.append(end)
-        return "http://{}:{}/".format(*address.get(timeout=PATIENCE_MS / 1000))
+        return "http://{}:{}/".format(*address.get(timeout=PATIENCE_S))
 
     yield begin
     for end in ends:

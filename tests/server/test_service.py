@@ -27,6 +27,7 @@ from sagelink.transport.codecs.raw import RawZstd
 from sagelink.transport.in_process import InProcessLink
 from sagelink.transport.link import CameraInfo, Message
 from sagelink.transport.wire import EvidenceMessage, MalformedMessage, decode_reply, encode_bundle, encode_evidence
+from tests.patience import PATIENCE_S
 
 RAW = OperatingPoint("raw-zstd", 196, 112, 0)
 
@@ -238,7 +239,7 @@ async def test_a_flood_of_refusals_waits_for_no_reply_and_logs_one_line_per_node
             return False
 
     running = asyncio.create_task(service(Stalled(), classifier).run())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while admitted < 3000:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     running.cancel()

@@ -21,9 +21,10 @@ from sagelink.net.access_guard import Tokens
 from sagelink.net.http import serve_http
 from sagelink.transport.link import Message
 from sagelink.transport.wire import encode_reply
-from tests.browsers import PATIENCE_MS, chromium, wait_for
+from tests.browsers import chromium, wait_for
 from tests.fakes import make_evidence, make_reply
 from tests.monitor.console.conftest import DOOR, INFO, LORRY
+from tests.patience import PATIENCE_MS, PATIENCE_S
 
 EVIL = 'south/<img src=x onerror="document.title=1">\x1b[31m'
 
@@ -38,7 +39,7 @@ class ServedConsole:
         self._address: queue.Queue[tuple[str, int]] = queue.Queue()
         self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(self._serve()))
         self._thread.start()
-        self.url = "http://{}:{}/".format(*self._address.get(timeout=PATIENCE_MS / 1000))
+        self.url = "http://{}:{}/".format(*self._address.get(timeout=PATIENCE_S))
 
     async def _serve(self) -> None:
         async with serve_http(console_app(self.view, Tokens()), "127.0.0.1", 0) as listening:

@@ -31,6 +31,7 @@ from sagelink.transport.operator_commands import Action
 from sagelink.transport.wire import EvidenceMessage, encode_evidence, encode_reply
 from tests.brokers import Mosquitto, free_port
 from tests.fakes import make_reply
+from tests.patience import PATIENCE_S
 
 INFO = CameraInfo(14, 16, "0123", 5.0)
 TOPICS = Topics("test")
@@ -102,7 +103,7 @@ def message_of(seq: int) -> bytes:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
