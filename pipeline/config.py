@@ -655,7 +655,9 @@ class HomeAssistantConfig(_Section):
     discovery: Topic = Field("homeassistant", description="Discovery prefix of Home Assistant")
     every: Duration = Field(5.0, description="Time between two reports")
     pictures: bool = Field(
-        False, description="Also publish the picture of each event (`events.pictures`), as an image of its camera"
+        False,
+        description="Also publish the newest frame of each camera, at most one every `every`, and the picture of each "
+        "event (`events.pictures`), as images of the camera",
     )
 
 
