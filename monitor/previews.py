@@ -52,10 +52,16 @@ def live_picture(number: int, verdict: Verdict, grid: UnitGrid, resize: Resize) 
         "importance": None if verdict.scored is None else heat(verdict.scored.importance),
     }
     text = to_json(header, compact=True).encode()
-    scale = min(1.0, _MAX_SIDE / max(width, height))
+    return _LENGTH.pack(len(text)) + text + jpeg(scaled(verdict.frame.pixels, _MAX_SIDE), _QUALITY)
+
+
+def scaled(pixels: Pixels, max_side: int) -> Pixels:
+    """A picture (H, W, 3) whose longer side has at most `max_side` pixels."""
+    height, width = pixels.shape[:2]
+    scale = min(1.0, max_side / max(width, height))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small: Pixels = cv2.resize(verdict.frame.pixels, size, interpolation=cv2.INTER_AREA)
-    return _LENGTH.pack(len(text)) + text + jpeg(small, _QUALITY)
+    small: Pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    return small
 
 
 def heat(importance: NDArray[np.float32]) -> str:

@@ -510,8 +510,9 @@ class ServeConfig(_Section):
 
     listen: str = Field(
         "",
-        description="Broker to connect to: mqtt://, mqtts://, ws:// or wss://host:port; or own address for edges to "
-        "connect to: webrtc+http://host:port or webrtc+https://host:port",
+        description="Broker to connect to: mqtt://, mqtts://, ws:// or wss://host:port; or the nodes of a NATS cluster: "
+        "nats://host:port,host:port or nats+tls://...; or own address for edges to connect to: webrtc+http://host:port "
+        "or webrtc+https://host:port",
     )
     embedded_broker: str = Field(
         "",
@@ -655,7 +656,9 @@ class HomeAssistantConfig(_Section):
     discovery: Topic = Field("homeassistant", description="Discovery prefix of Home Assistant")
     every: Duration = Field(5.0, description="Time between two reports")
     pictures: bool = Field(
-        False, description="Also publish the picture of each event (`events.pictures`), as an image of its camera"
+        False,
+        description="Also publish the newest frame of each camera, at most one every `every`, and the picture of each "
+        "event (`events.pictures`), as images of the camera",
     )
 
 

@@ -114,7 +114,7 @@ class Service:
         if is_part(message.data):
             self._take_part(message)
             return
-        self._metrics.received_bytes.inc(len(message.data))
+        self._metrics.received_bytes.labels(*self._labels(message)).inc(len(message.data))
         self._metrics.parts.labels("arrived").inc(len(parts_of(message.data)))
         self._metrics.parts.labels("lost").inc(message.lost_parts)
         if message.refusal is not None and (claimed := claimed_seq(message.data)) is not None:
@@ -123,7 +123,7 @@ class Service:
         try:
             claim = read_claim(message.data)
         except MalformedMessage as error:
-            self._metrics.messages.labels("malformed").inc()
+            self._count_message("malformed", message)
             self._log("malformed", message, message.refusal or str(error))
             return
         camera_info = self._link.cameras.get(message.sender)
@@ -141,18 +141,18 @@ class Service:
         """Queues a frame for the model."""
         self._changed.set()
         for displaced in self._batcher.offer(frame):
-            self._metrics.messages.labels("displaced").inc()
+            self._count_message("displaced", displaced.message)
             self._refuse(displaced.message, displaced.seq, "the server is busy: a newer frame took its place")
 
     def _take_part(self, message: Message) -> None:
         try:
             self._heads.take(message.data)
         except MalformedMessage as error:
-            self._metrics.messages.labels("malformed").inc()
+            self._count_message("malformed", message)
             self._log("malformed", message, str(error))
 
     def _refuse(self, message: Message, seq: int, reason: str) -> None:
-        self._metrics.messages.labels("refused").inc()
+        self._count_message("refused", message)
         self._log("refused", message, reason)
         waited_ms = (time.monotonic() - message.arrived_s) * 1e3
         reply = Reply(seq, reason, (), (), 0, waited_ms, waited_ms, len(self._batcher))
@@ -165,7 +165,13 @@ class Service:
 
     async def _reply(self, message: Message, reply: Reply) -> None:
         delivered = await self._link.reply(message, encode_reply(reply))
-        self._metrics.lost_replies.inc(not delivered)
+        self._metrics.lost_replies.labels(*self._labels(message)).inc(not delivered)
+
+    def _count_message(self, outcome: str, message: Message) -> None:
+        self._metrics.messages.labels(outcome, *self._labels(message)).inc()
+
+    def _labels(self, message: Message) -> tuple[str, str]:
+        return self._metrics.camera_labels(message.sender, self._link.cameras)
 
     def _log(self, event: str, message: Message, reason: str) -> None:
         """Logs a fault of a node when its reason changes, so that a repeated fault does not fill the log."""
@@ -182,7 +188,7 @@ class Service:
             while (batch := await self._next_batch()) is not None:
                 for frame, reply in zip(batch, await worker.call(self._answer, batch), strict=True):
                     if reply.refusal is None:
-                        self._metrics.messages.labels("answered").inc()
+                        self._count_message("answered", frame.message)
                         await self._reply(frame.message, reply)
                     else:
                         self._refuse(frame.message, frame.seq, reply.refusal)
@@ -198,7 +204,8 @@ class Service:
                 return None
             if ready_s is not None and (ready_s <= now_s or self._ended):
                 batch, expired = self._batcher.take(now_s)
-                self._metrics.messages.labels("expired").inc(len(expired))
+                for frame in expired:
+                    self._count_message("expired", frame.message)
                 if batch:
                     return batch
                 continue

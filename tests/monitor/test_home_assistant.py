@@ -15,6 +15,7 @@ from jinja2 import Template
 
 from sagelink.monitor.event_feed import EventFeed
 from sagelink.monitor.home_assistant import Entities, publish_to_home_assistant
+from sagelink.monitor.latest_pictures import LatestPictures
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import GateConfig
 from sagelink.pipeline.config_file import load_config
@@ -86,6 +87,7 @@ def now_is(rate_bps: float | None = 64_000.0) -> dict[str, Any]:
     }
 
 
+FRAMES = Entities("homeassistant", "sagelink", "site", ["camera"], frames=True)
 ENTITIES = Entities("homeassistant", "sagelink", "tür.1", ["gate", "yard"], quotas=[("", "month")])
 
 
@@ -151,6 +153,15 @@ def test_a_budget_outside_the_range_of_the_number_is_unknown(rate_bps):
     assert Template(number["value_template"]).render(value_json=json.loads(state)) == "None"
 
 
+def test_an_image_of_each_camera_shows_its_newest_frame_and_no_name_repeats_itself():
+    announced = {each.topic.split("/")[1]: each for each in FRAMES.announcements()}
+    image = check(announced["image"].topic, json.dumps(announced["image"].payload), "site")
+    assert image["image_topic"] == "sagelink/site/camera/picture"
+    names = [each.payload["name"] for each in FRAMES.announcements()]
+    assert {"camera label", "camera connection", "camera picture"} <= {*names}
+    assert "camera camera" not in names
+
+
 RULES = (EventRule(name="lorry"), EventRule(name="shut", cameras=("yard",)))
 WITH_EVENTS = Entities("homeassistant", "sagelink", "site", ["gate", "yard"], RULES, pictures=True)
 OPEN = {"id": "gate-lorry-1", "camera": "gate", "rule": "lorry", "label": "lorry", "prob": 0.9, "wall_s": 5.0}
@@ -180,11 +191,12 @@ async def test_events_reach_a_real_broker_also_those_from_before_the_connection(
     settings = {"home_assistant.broker": mosquitto.url, "home_assistant.pictures": True, "output.out": str(tmp_path)}
     config = load_config(None, settings | {"events.rules": [{"name": "r"}]})
     act(feed, 1)
+    frames = LatestPictures(5.0)
     path = picture_path(tmp_path / "event-pictures", feed.events()[0]["id"])
     path.parent.mkdir()
     path.write_bytes(b"picture")
     state, actions = "sagelink/site/gate/rule/r", "sagelink/site/gate/event_entity"
-    async with publish_to_home_assistant(config, "site", ["gate"], now_is, make_control(), feed):
+    async with publish_to_home_assistant(config, "site", ["gate"], now_is, make_control(), feed, frames):
         await listener.until(lambda: '"on"' in listener.payloads.get(state, ""))
         assert json.loads(listener.payloads[actions])["event_type"] == "open"
         await listener.until(lambda: listener.payloads.get("sagelink/site/gate/event_image") == "picture")

@@ -22,7 +22,7 @@ import math
 import re
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Any, Self, TypeVar
 
 import aiomqtt
@@ -35,6 +35,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from sagelink.transport.gated_tcp import GatedTcp
 from sagelink.transport.mqtt.address import Broker
+from sagelink.transport.mqtt.server_client import OnMessage
 
 CONNECT_S = 3.0  # longest wait for TCP, and for the broker's CONNACK
 _ANSWER_S = 10.0  # longest wait for the broker's answer to any other packet
@@ -46,7 +47,6 @@ _NOISE = re.compile(r"^\[(Errno -?\d+|SSL: \w+)\] |\(_ssl\.c:\d+\)")
 _DENIED = 0x87
 _REFUSED = 0x80  # reason codes from here on are refusals
 _T = TypeVar("_T")
-OnMessage = Callable[[str, bytes, bool], None]  # takes topic, payload, and whether the broker had retained it
 _UNSUPPORTED_PROTOCOL = (1, 132)  # reason codes of MQTT 3.1.1 and of MQTT 5
 # transport.reconnect logs each connection once; aiomqtt and paho would log every message as well.
 _QUIET = logging.getLogger(f"{__name__}.library")
@@ -64,9 +64,11 @@ class ConnackTimeout(aiomqtt.MqttError):
 class BrokerClient(aiomqtt.Client):
     """A client for one connection: connecting a client again would resend messages of the earlier connection.
 
-    It watches a socket for writing only while the socket is open. paho may close it between the request to watch and
+    A ServerClient. It watches a socket for writing only while the socket is open. paho may close it between the request to watch and
     the watching itself; then asyncio would log a traceback.
     """
+
+    retains = True
 
     def __init__(
         self,
