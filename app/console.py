@@ -157,9 +157,11 @@ async def _store(config: Config, fleet: Fleet, decoder: EvidenceDecoder) -> Asyn
     store = await worker.call(ConsoleStore, own.store)
     try:
         events: dict[str, list[SeenEvent]] = {}
-        for camera, event in await worker.call(store.recent_events, time.time() - _RECENT_S):
+        since_s = time.time() - _RECENT_S
+        for camera, event in await worker.call(store.recent_events, since_s):
             events.setdefault(camera, []).append(event)
-        fleet.restore(PastCameras(await worker.call(store.months), events))
+        incomplete = await worker.call(store.incomplete_pictures, since_s)
+        fleet.restore(PastCameras(await worker.call(store.months), events, incomplete))
         writer = StoreWriter(store, worker, own.size, own.keep)
         fleet.listen(writer)
 

@@ -15,7 +15,8 @@ OPINIONS = "frigate.jsonl"  # of a run with events of Frigate
 FRAMES, MESSAGES, CONFIG = "frames.jsonl", "messages.bin", "config.yaml"  # of a recording
 HEADS = "[0-9a-f]" * 32 + ".head"  # of a recording, as a pattern
 REPORT, REPORT_PLOTS = "report.html", ("bits", "verdicts", "latency", "accuracy")  # of `sagelink report`
-EVENT_QUEUE, EVENT_PICTURES = "event-queue.sqlite", "event-pictures"  # beside a run, kept from one run to the next
+# Beside a run, kept from one run to the next.
+EVENT_QUEUE, EVENT_PICTURES, PICTURE_QUEUE = "event-queue.sqlite", "event-pictures", "picture-queue.sqlite"
 MARKER, RUNS = ".sagelink-run", "runs"  # mark of a run folder; its subfolder of earlier runs
 
 MADE_BY = "Sagelink"  # in the metadata of plots, pages and videos

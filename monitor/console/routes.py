@@ -40,6 +40,7 @@ def console_app(view: ConsoleView, tokens: Tokens, wrong_token_s: float = WRONG_
         Route("/api/cameras", api.cameras),
         Route("/api/cameras/{node}/{name}", api.camera),
         Route("/api/cameras/{node}/{name}/evidence", api.evidence),
+        Route("/api/cameras/{node}/{name}/events/{event}/picture", api.event_picture),
         Route("/api/cameras/{node}/{name}/change", api.change, methods=["POST"]),
         Route("/api/changes", api.changes),
         Route("/api/events", api.events),
@@ -89,6 +90,16 @@ class ConsoleApi:
         except ValueError as error:
             return JsonResponse({"error": str(error)}, 404)
         return Response(picture.png, media_type="image/png", headers={"X-Sagelink-Seq": str(picture.seq)})
+
+    async def event_picture(self, request: Request) -> Response:
+        """The picture of an event as AVIF."""
+        camera, event = "{node}/{name}".format(**request.path_params), request.path_params["event"]
+        picture = self._view.fleet.pictures.get(camera, event)
+        if picture is None and self._view.store is not None:
+            picture = await self._view.store.worker.call(self._view.store.store.picture, camera, event)
+        if picture is None:
+            return JsonResponse({"error": "no picture of this event is here"}, 404)
+        return Response(picture, media_type="image/avif", headers={"Cache-Control": "private, max-age=86400"})
 
     async def change(self, request: Request) -> Response:
         """Changes one setting of a camera; responds with the settings that hold then."""

@@ -137,6 +137,7 @@ export class CameraPage {
         part("span", "dim", `${event.state}${lasted} · ${percent(event.prob)} · ${event.rule}`),
       );
       line.title = `${began.toLocaleString()}, ${event.cause}, ${bits(event.wire_bits)}`;
+      if (event.has_picture) line.append(eventPicture(this.#name, event));
       return line;
     }));
   }
@@ -160,6 +161,15 @@ export class CameraPage {
       return line;
     }));
   }
+}
+
+function eventPicture(camera, event) {
+  const path = [...camera.split("/"), "events", event.id].map(encodeURIComponent).join("/");
+  const link = Object.assign(part("a", "picture"), { href: `/api/cameras/${path}/picture`, target: "_blank", rel: "noopener" });
+  const picture = Object.assign(new Image(), { loading: "lazy", alt: `Best frame of ${event.label || event.rule}`, src: link.href });
+  picture.addEventListener("error", () => link.remove());
+  link.append(picture);
+  return link;
 }
 
 function part(tag, className, text = "") {
