@@ -13,6 +13,7 @@ from sagelink.pipeline.errors import SagelinkError, UsageError
 RESULTS, EVENTS, SUMMARY, PICTURES = "results.jsonl", "events.jsonl", "summary.json", "pictures"  # of a run
 OPINIONS = "frigate.jsonl"  # of a run with events of Frigate
 FRAMES, MESSAGES, CONFIG = "frames.jsonl", "messages.bin", "config.yaml"  # of a recording
+PARTS = "parts"  # folder of a recording that rotates: frames, messages and videos in a folder of each part
 HEADS = "[0-9a-f]" * 32 + ".head"  # of a recording, as a pattern
 REPORT, REPORT_PLOTS = "report.html", ("bits", "verdicts", "latency", "accuracy")  # of `sagelink report`
 # Beside a run, kept from one run to the next.
@@ -23,6 +24,11 @@ MADE_BY = "Sagelink"  # in the metadata of plots, pages and videos
 PLOT_MARK = b"Software\0" + MADE_BY.encode()  # of a PNG file
 
 _OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM}
+
+
+def is_recording(folder: Path) -> bool:
+    """Whether a folder is a recording, whatever is in its files."""
+    return (folder / FRAMES).is_file() or ((folder / PARTS).is_dir() and (folder / CONFIG).is_file())
 
 
 def check_writable(folder: Path) -> None:

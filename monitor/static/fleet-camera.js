@@ -3,7 +3,7 @@
 import { bars, latencyBars, pill } from "./bars.js";
 import { Changes } from "./changes.js";
 import { age, bitRate, bits, bytes, count, element, percent } from "./format.js";
-import { stateWords } from "./fleet.js";
+import { nearlyUsed, stateWords } from "./fleet.js";
 import { Minutes } from "./minutes.js";
 import { outlineUnits } from "./overlay.js";
 
@@ -44,7 +44,11 @@ export class CameraPage {
     element("one-prob").textContent = view.label ? `${percent(view.prob)}, by the server` : "no answer yet";
     element("one-rate").textContent = bitRate(view.rate_bps);
     element("one-budget").textContent = view.budget_bps ? `of ${bitRate(view.budget_bps)}` : "estimated";
-    element("one-month").textContent = bytes(view.month_bits / 8);
+    const { quota } = view;
+    element("one-month-title").textContent = quota && quota.name !== "month" ? `Quota ${quota.name}` : "This month";
+    element("one-month").textContent = bytes((quota ? quota.used_bits : view.month_bits) / 8);
+    element("one-month-of").textContent = quota ? `of ${bytes(quota.limit_bits / 8)}, ${percent(quota.used_bits / quota.limit_bits)} used` : "observed here";
+    element("one-month-of").className = nearlyUsed(quota) ? "bad" : "";
     element("one-answered").textContent = view.answered_share === null ? "–" : percent(view.answered_share);
     element("one-answers").textContent = `${count(view.answered)} answers`;
     const trip_ms = view.round_trip_ms ?? view.answer_ms;

@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 from sagelink.models import vit
 from sagelink.models.apply_head import apply_head, backbone_digest
 from sagelink.models.head import (
+    Reads,
     Head,
     HeadCard,
     HeadSide,
@@ -26,7 +27,6 @@ from sagelink.models.head import (
     write_head,
 )
 from sagelink.models.loading import Model, wrap_network
-from sagelink.models.readout import Reads
 from sagelink.pipeline.errors import UsageError
 from tests.models.test_vit import make_vit
 
