@@ -70,7 +70,7 @@ async def _console(config: Config, url: str, page: ConsolePageServer, tell: Call
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(page.observing())
         link = await stack.enter_async_context(MqttConsoleLink(broker, Topics(config.mqtt.prefix), page.fleet, auth))
-        changes = ChangeDesk(link.change, link.change_refusal, policy_names())
+        changes = ChangeDesk(link.change, lambda camera: link.change_refusal, policy_names())
         address = await stack.enter_async_context(page.serving(broker.url, lambda: link.trouble, changes))
         on_signals(stopped.set)
         tell(f"console of {broker.url} on {address}")

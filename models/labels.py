@@ -20,8 +20,8 @@ def imagenet_labels() -> tuple[str, ...]:
     """The names of ImageNet's 1000 classes: the first lemma of each synset, as in timm's files, which are read without
     timm: it would load PyTorch."""
     package = find_spec("timm")
-    assert package is not None and package.origin is not None, "timm is a dependency"
-    folder = Path(package.origin).parent / "data" / "_info"
+    assert package is not None, "timm is a dependency"
+    folder = Path(str(package.origin)).parent / "data" / "_info"
     lines = (folder / "imagenet_synset_to_lemma.txt").read_text(encoding="utf-8").splitlines()
     lemmas = dict(line.split("\t", 1) for line in lines if line)
     synsets = (folder / "imagenet_synsets.txt").read_text(encoding="utf-8").split()

@@ -38,10 +38,10 @@ def console_app(view: ConsoleView, tokens: Tokens, wrong_token_s: float = WRONG_
 
     routes: list[BaseRoute] = [
         Route("/api/cameras", api.cameras),
-        Route("/api/cameras/{node}/{name}", api.camera),
-        Route("/api/cameras/{node}/{name}/evidence", api.evidence),
-        Route("/api/cameras/{node}/{name}/events/{event}/picture", api.event_picture),
-        Route("/api/cameras/{node}/{name}/change", api.change, methods=["POST"]),
+        Route("/api/cameras/{camera:path}/evidence", api.evidence),
+        Route("/api/cameras/{camera:path}/events/{event}/picture", api.event_picture),
+        Route("/api/cameras/{camera:path}/change", api.change, methods=["POST"]),
+        Route("/api/cameras/{camera:path}", api.camera),
         Route("/api/changes", api.changes),
         Route("/api/events", api.events),
         Route("/metrics", api.metrics),
@@ -93,7 +93,7 @@ class ConsoleApi:
 
     async def event_picture(self, request: Request) -> Response:
         """The picture of an event as AVIF."""
-        camera, event = "{node}/{name}".format(**request.path_params), request.path_params["event"]
+        camera, event = request.path_params["camera"], request.path_params["event"]
         picture = self._view.fleet.pictures.get(camera, event)
         if picture is None and self._view.store is not None:
             picture = await self._view.store.worker.call(self._view.store.store.picture, camera, event)
@@ -145,7 +145,7 @@ class ConsoleApi:
         return PlainTextResponse(f"{one_line(trouble or 'ready')}\n", 503 if trouble else 200)
 
     def _record(self, request: Request) -> CameraRecord | None:
-        return self._view.fleet.records.get("{node}/{name}".format(**request.path_params))
+        return self._view.fleet.records.get(request.path_params["camera"])
 
 
 def _no_camera() -> Response:

@@ -14,10 +14,10 @@ from safetensors.numpy import save_file
 from sagelink.models import vit
 from sagelink.models.apply_head import apply_head, backbone_digest
 from sagelink.models.head import (
-    Reads,
     Head,
     HeadCard,
     HeadSide,
+    Reads,
     SideCard,
     UnknownCard,
     UnknownRule,
