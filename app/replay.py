@@ -59,6 +59,11 @@ def check(folder: Path, models: Pair | None = None, files: Overrides | None = No
     from sagelink.monitor.terminal import SafeConsole
 
     config, recording, captures = _open(folder, files or {}, common_time=False)
+    if not recording.is_whole:
+        raise UsageError(
+            f"recording {str(folder)!r} does not hold all frames of the run: old parts were deleted, or the disk was "
+            "full; so its decisions cannot be repeated; accepted: --uplink RATE or --set KEY=VALUE"
+        )
     script = Script(recording, captures, config.ship.server)
     pair = models or Pair.load(config)
     comparison = _RecordingCheck(recording, pair.edge.labels)

@@ -387,7 +387,7 @@ class Run:
         from sagelink.app.console_digest import camera_digest
 
         health = {capture.name: capture.health() for capture in self.captures}
-        return camera_digest(self.stats, self.control, health[camera], camera)
+        return camera_digest(self.stats, self.control, health[camera], camera, self.budgets.quota_states())
 
     def _stop_on_signals(self, graph: Graph) -> None:
         """The first Ctrl-C, SIGTERM or SIGHUP lets the frames inside get through; the second cuts them off."""

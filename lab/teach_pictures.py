@@ -34,7 +34,7 @@ from sagelink.models.combinations import (
 )
 from sagelink.models.head import MAX_CLASSES, fault_of_names
 from sagelink.pipeline.errors import SagelinkError, UsageError
-from sagelink.pipeline.output_files import FRAMES
+from sagelink.pipeline.output_files import is_recording
 from sagelink.pipeline.types import Pixels
 from sagelink.stages.recording_reader import RecordingReader
 from sagelink.stages.sources.image_file import SUFFIXES, read_image
@@ -223,7 +223,7 @@ def _of_source(source: Path, labels: Path | None, several: bool) -> list[Found]:
         )
     if labels is not None:
         return [*_of_csv(labels, source)]
-    if (source / FRAMES).is_file():
+    if is_recording(source):
         return [*_of_recording(source, several)]
     if source.is_dir():
         return _of_folder(source, several)

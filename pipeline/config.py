@@ -601,12 +601,12 @@ class OutputConfig(_Section):
 
     rotate: Retention | None = Field(
         None,
-        description="With `out`: begin a new results.jsonl and events.jsonl at this age or size, and compress the old "
-        "ones; empty: one file each",
+        description="Begin a new results.jsonl, events.jsonl and part of a recording at this age or size, and compress "
+        "the old lines; empty: one file each",
     )
     keep: Retention | None = Field(
         None,
-        description="With `out`: delete closed files and earlier runs (`runs/`) that are older than this, and the "
+        description="Delete closed files and earlier runs (`runs/`) of a folder that are older than this, and the "
         "oldest beyond this size in all. A full disk then never ends a run: the oldest files leave, then nothing is "
         "written until there is room; empty: keep all",
     )

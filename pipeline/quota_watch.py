@@ -61,6 +61,7 @@ def quota_states(
                 {
                     "name": count.quota.name,
                     "camera": scope,
+                    "per": count.quota.calendar.per if count.quota.calendar else None,
                     "limit_bits": count.quota.limit_bits,
                     "used_bits": count.latest_bits,
                     "today_bits": hold.today_bits(at) if hold else None,

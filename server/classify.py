@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
 from torch.nn.utils.rnn import pad_sequence
 
+from sagelink.models.head import Reads
 from sagelink.models.loading import Model
-from sagelink.models.readout import LinearReadout, Reads, can_pad, features_of, logits_of
+from sagelink.models.readout import LinearReadout, can_pad, features_of, logits_of
 from sagelink.models.vit import embed_units, sequence_of_units, token_table
 from sagelink.server.batch import passes
 from sagelink.server.receive import Received

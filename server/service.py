@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from sagelink.models.loading import labels_fingerprint
+from sagelink.models.labels import labels_fingerprint
 from sagelink.monitor.metrics import ServerMetrics
 from sagelink.pipeline.channel import Channel, ChannelClosed
 from sagelink.pipeline.tasks import background

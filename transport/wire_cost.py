@@ -68,6 +68,10 @@ class WireCharger:
             return None
         return self._ledger.room_bits(self._prepaid[0].camera if self._prepaid else "")
 
+    def idle_bits(self) -> int | None:
+        """Bits that may be charged now for what can wait; None without a limit."""
+        return None if self._ledger is None else self._ledger.idle_bits()
+
     def left(self, bits: int, of_messages: bool = True) -> None:
         """Bits have left, or leave now. `of_messages`: those held for messages pay for them as far as they go."""
         self.attempt_bits += bits

@@ -115,7 +115,7 @@ def test_a_webrtc_server_shows_its_cameras(tmp_path: Path) -> None:
             changed = httpx.post(
                 f"http://{page}/api/cameras/north/camera/change", json={"paused": True}, trust_env=False
             )
-            assert (changed.status_code, changed.json()["error"]) == (400, "cameras take changes over MQTT only")
+            assert (changed.status_code, "WebRTC take no changes" in changed.json()["error"]) == (400, True)
             run.interrupt()
             assert run.ended() == 0
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from sagelink.app.serve import serve as serve_here
-from sagelink.models.loading import labels_fingerprint
+from sagelink.models.labels import labels_fingerprint
 from sagelink.models.pair import Pair
 from sagelink.pipeline.config import MqttConfig
 from sagelink.pipeline.config_file import load_config

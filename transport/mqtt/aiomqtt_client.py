@@ -45,6 +45,7 @@ _PEER_GONE = "[code:128] Unspecified error"
 _CODE = re.compile(r"^\[code:\d+\] ")
 _NOISE = re.compile(r"^\[(Errno -?\d+|SSL: \w+)\] |\(_ssl\.c:\d+\)")
 _DENIED = 0x87
+_NO_SUBSCRIBER = 0x10
 _REFUSED = 0x80  # reason codes from here on are refusals
 _T = TypeVar("_T")
 _UNSUPPORTED_PROTOCOL = (1, 132)  # reason codes of MQTT 3.1.1 and of MQTT 5
@@ -185,10 +186,16 @@ class BrokerClient(aiomqtt.Client):
             raise SubscriptionRefused(refusal)
 
     async def publish_confirmed(
-        self, topic: str, payload: bytes, retain: bool = False, properties: Properties | None = None
+        self,
+        topic: str,
+        payload: bytes,
+        retain: bool = False,
+        properties: Properties | None = None,
+        for_somebody: bool = False,
     ) -> str | None:
         """Publishes with QoS 1. Returns None when the broker has taken the message, or the reason why it did not.
 
+        `for_somebody`: that nobody has subscribed to the topic is such a reason; a broker of MQTT 3.1.1 does not tell.
         Raises MqttError when the connection is lost, or the broker does not answer in time."""
         info = self._client.publish(topic, payload, 1, retain, properties)
         if info.rc != paho.MQTT_ERR_SUCCESS:
@@ -201,6 +208,8 @@ class BrokerClient(aiomqtt.Client):
             raise aiomqtt.MqttError(_TIMED_OUT) from None
         finally:
             self._acknowledgements.pop(info.mid, None)
+        if for_somebody and code.value == _NO_SUBSCRIBER:
+            return f"nobody has subscribed to {topic}"
         return _refusal(code, topic) if code.is_failure else None
 
     async def _wait_for(self, fut: Awaitable[_T], timeout: float | None) -> _T:  # noqa: ASYNC109 (of aiomqtt)
