@@ -206,14 +206,15 @@ def _offload(parts: EdgeParts, uplink: Uplink, references: References, score: Sc
 
 
 def _further_ids(parts: EdgeParts, scored: Scored) -> tuple[bytes, ...]:
-    """Ids of the frame's further heads. A live run leaves out those with which the server cannot answer yet; in a
-    replay the server waits for them, so that the results do not depend on timing."""
-    link = parts.link
-    return tuple(
-        answer.taught.head_id
+    """Ids of the frame's further heads, each once. A live run leaves out those with which the server cannot answer yet;
+    in a replay the server waits for them, so that the results do not depend on timing."""
+    link, first = parts.link, scored.taught.head_id if scored.taught else b""
+    found = {
+        answer.taught.head_id: None
         for answer in scored.further
         if not parts.live or link.head_refusal(answer.taught.fingerprint) is None
-    )
+    }
+    return tuple(head_id for head_id in found if head_id != first)
 
 
 def _pace(parts: EdgeParts, uplink: Uplink, references: References) -> list[Stage]:

@@ -30,7 +30,9 @@ class NamedHead:
     side: HeadSide  # the classifier of the edge
 
     @classmethod
-    def load_all(cls, paths: Mapping[str, Path], first: Head | None, edge: Model, server: Model) -> tuple[NamedHead, ...]:
+    def load_all(
+        cls, paths: Mapping[str, Path], first: Head | None, edge: Model, server: Model
+    ) -> tuple[NamedHead, ...]:
         """The heads in these files, by name. `first`: the head that decides what is sent; `server` may be an outline.
         Raises UsageError for a file that is no head, or one that was taught on another pair of models."""
         digest = backbone_digest(edge) if paths else ""

@@ -25,7 +25,6 @@ Box: TypeAlias = tuple[float, float, float, float]  # left, top, right, bottom
 
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 HEAD_ID_BYTES = 4
-MAX_FURTHER_HEADS = 8  # of a camera, besides the one that decides what is sent
 UNKNOWN = "unknown"  # label of a verdict on a picture of none of the taught classes
 
 

@@ -258,7 +258,9 @@ class Service:
         # A further head that the server does not have gets no answer.
         here = [(asked[0], *filter(None, asked[1:])) for asked in heads]
         try:
-            found = self._classifier.answers(frames, [[head.readout if head else None for head in each] for each in here])
+            found = self._classifier.answers(
+                frames, [[head.readout if head else None for head in each] for each in here]
+            )
         except RuntimeError as error:  # out of memory or a lost device: these frames fail, the server goes on
             log.warning("stage=server event=failed error=%r", str(error))
             return [("the server failed on this frame", _NO_CLASSES, ())] * len(frames)

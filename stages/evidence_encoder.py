@@ -83,9 +83,7 @@ class Encoder:
             delta_curves = DeltaCurves.from_curves(measured, canvas.units, *unit_limits(config, canvas))
         return cls(curves, canvas, config.encode.slack, part_bytes, delta_curves)
 
-    def asking(
-        self, head: bytes, edge_answer: EdgeAnswer | None = None, further: tuple[bytes, ...] = ()
-    ) -> Encoder:
+    def asking(self, head: bytes, edge_answer: EdgeAnswer | None = None, further: tuple[bytes, ...] = ()) -> Encoder:
         """The same encoder, whose messages name this head and further ones, and hold the edge's own answer."""
         encoder = copy.copy(self)
         encoder._head, encoder._edge_answer, encoder._further = head, edge_answer, further

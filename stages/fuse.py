@@ -120,6 +120,8 @@ class Fuse:
             return trace.scored.further if trace.scored else ()
         evidence, reply = trace.answered.sent.evidence, trace.answered.reply
         found = dict(zip(evidence.further, reply.further, strict=False))
+        if trace.scored.taught is not None:  # the same head may answer under a further name
+            found[trace.scored.taught.head_id] = reply.top
         return tuple(
             self._with_server(answer, found.get(answer.taught.head_id, _NO_CLASSES), evidence, reply.units)
             for answer in trace.scored.further

@@ -13,7 +13,8 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sagelink.pipeline.types import HEAD_ID_BYTES, MAX_FURTHER_HEADS, Reply, TopClasses, Units
+from sagelink.pipeline.config import MAX_FURTHER_HEADS
+from sagelink.pipeline.types import HEAD_ID_BYTES, Reply, TopClasses, Units
 from sagelink.transport.unit_set_codec import (
     RECTANGLE_BYTES,
     pack_rectangle,

@@ -122,7 +122,11 @@ async def test_each_further_head_is_fused_with_its_own_weight_and_answers_alone_
     server = ((1,), (float(np.log(0.9)),))
     verdicts = [
         (await Fuse(replaces, None, UNITS).process(Answered(sent, replace(make_reply(), further=found), 9.0))).further
-        for replaces, found in ((False, (((), ()), server)), (True, (server, server)), (False, (((7,), (-0.1,)), server)))
+        for replaces, found in (
+            (False, (((), ()), server)),
+            (True, (server, server)),
+            (False, (((7,), (-0.1,)), server)),
+        )
     ]
     for first, second in (verdicts[0], verdicts[2]):  # a class that the head does not have is no answer
         expected = 0.4 * 0.9**0.5 / (0.4 * 0.9**0.5 + 0.6 * 0.1**0.5)
