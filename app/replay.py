@@ -126,10 +126,10 @@ def compare(folder: Path, rates: Sequence[str], changes: Overrides, out: Path, m
 
 def _heads(recording: RecordingReader, config: Config, models: Pair) -> HeadsOfRun:
     """The recorded heads, which give each frame the classes that it had."""
-    from sagelink.app.heads_of_run import HeadsOfRun
+    from sagelink.app.heads_of_run import HeadsOfRun, further_heads
 
-    names = [camera.name for camera in config.all_cameras]
-    return HeadsOfRun(models, names, recording.fingerprint, recording.heads())
+    names, further = [camera.name for camera in config.all_cameras], further_heads(config, models)
+    return HeadsOfRun(models, names, recording.fingerprint, recording.heads(), further=further)
 
 
 def _open(

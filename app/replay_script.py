@@ -47,6 +47,7 @@ class Script:
         self.link = RecordedLink(recording.rows, *_message_costs(recording, server))
         self._ledger = LedgerReplay(entry for row in recording.rows.values() for entry in row.get("ledger", []))
         self._rows = recording.rows
+        self._recording = recording
         self._bounds: list[_RecordedBound] = []
 
     def bound(self, limit_bits: int | None) -> Bound:
@@ -58,6 +59,14 @@ class Script:
         """Sequence numbers of the frames whose answers arrived since the camera's previous frame."""
         received: list[int] = _row(self._rows, frame).get("heard", [])
         return received
+
+    def further(self, scored: Scored) -> tuple[bytes, ...]:
+        """Ids of the further heads that the frame's message named: a server may have lacked others."""
+        from sagelink.transport.wire import peek
+
+        message = self._recording.message((scored.frame.camera, scored.frame.seq))
+        claim = None if message is None else peek(message)
+        return claim.further if claim else ()
 
     async def process(self, item: Scored | Evidence) -> Scored | Evidence | EdgeOnly:
         row = _row(self._rows, item.frame)

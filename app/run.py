@@ -110,7 +110,7 @@ class Run:
         who watches the run sees. `outputs`: where they have been claimed; otherwise `run` claims them. `heads`: in a
         replay, those of the recording. Raises UsageError."""
         from sagelink.app.event_service import EventService
-        from sagelink.app.heads_of_run import HeadsOfRun, label_heads
+        from sagelink.app.heads_of_run import HeadsOfRun, further_heads, label_heads
         from sagelink.app.kept_heads import KeptHeads
         from sagelink.app.run_disk import RunDisk
         from sagelink.models.loading import own_bits
@@ -137,7 +137,9 @@ class Run:
         self._encoder_for = encoders(config, models.server)
         self._fuse = Fuse(config.fuse.rule == "server", config.fuse.weights, models.server.grid.units)
         cameras = [camera.name for camera in config.all_cameras]
-        self.heads = heads or HeadsOfRun(models, cameras, by_label=label_heads(config))
+        self.heads = heads or HeadsOfRun(
+            models, cameras, by_label=label_heads(config), further=further_heads(config, models)
+        )
         if heads is None and config.head_folder is not None:
             KeptHeads(config.head_folder, self.heads)
         own = [head.taught for head in self.heads.all()]

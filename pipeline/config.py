@@ -44,6 +44,7 @@ DEMO_LIMIT = (
     "the demo models only know 16 drawn classes; on pictures of a camera or a photograph their answers mean nothing"
 )
 
+MAX_FURTHER_HEADS = 8  # of a camera, besides the one that decides what is sent
 _ICE_SERVER = re.compile(r"(stun:|turns?:)[^\s@/?:]+(:\d{1,5})?(\?transport=tcp)?")
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -237,7 +238,7 @@ class CameraOptions(_Section):
     read_timeout: Duration = Field(10.0, description="A camera that sends no frame for this long is reconnected")
     stall_after: Duration = Field(2.0, description="A camera that sends no frame for this long is reported as stalled")
     heads: tuple[str, ...] | None = Field(
-        None, description="Names of the further heads in `heads` that answer for this camera; empty: all of them"
+        None, description="Names of the further heads in `heads` that answer for this camera, up to 8; empty: all"
     )
     token_file: Path | None = Field(
         None,
@@ -739,8 +740,8 @@ class Config(_Section):
     )
     heads: Heads = Field(
         {},
-        description="Further head files by name: each adds the edge's answer to `heads` in the results. Without "
-        "`head`, the first of them takes its place",
+        description="Further head files by name: each answers about the same features and evidence, in `heads` of the "
+        "results. Without `head`, the first of them takes its place",
     )
     head_folder: Path | None = Field(
         None,
@@ -798,6 +799,11 @@ class Config(_Section):
                 raise ValueError(
                     f"heads of a camera: unknown {unknown[0]!r}; accepted: {', '.join(self.heads) or 'none'}, the "
                     "further heads in `heads`"
+                )
+            if (count := len(self.heads if camera.heads is None else camera.heads)) > MAX_FURTHER_HEADS:
+                raise ValueError(
+                    f"heads of a camera: {count} besides the first; accepted: up to {MAX_FURTHER_HEADS}; the `heads` "
+                    "of a camera can choose some"
                 )
         return self
 
