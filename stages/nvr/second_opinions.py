@@ -214,7 +214,7 @@ class SecondOpinions:
             self._reasons[reason] += 1
         if self._lines is None:
             return
-        event, shown = opinion.event, opinion.sub_label if written or opinion.queued else None
+        event, shown = opinion.event, opinion.sub_label if written or reason == QUEUED else None
         line = {
             "event": event.id,
             "camera": event.camera,
