@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+
+# Every test process would compile all modules again, and pytest would rewrite all tests again.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest --dist worksteal --numprocesses
 
 .PHONY: demo test test-oldest campaign test-all lint lock clean

@@ -73,10 +73,11 @@ def prepare(config: Config, models: Pair | None = None) -> Run:
     `models`: a pair that is already loaded. Raises SagelinkError when the run cannot start.
     """
     from sagelink.app.run_outputs import RunOutputs, source_files
+    from sagelink.app.second_opinion import SecondOpinionService
     from sagelink.models.pair import Pair
     from sagelink.monitor.dashboard import check_dashboard
     from sagelink.stages.capture import close_captures, open_captures
-    from sagelink.stages.nvr.open import check_event_sources, open_event_capture
+    from sagelink.stages.nvr.open import check_event_sources, open_event_capture, takes_frigate
 
     check_names(config)
     check_dashboard(config.dashboard)
@@ -88,7 +89,10 @@ def prepare(config: Config, models: Pair | None = None) -> Run:
         stack.callback(close_captures, captures)
         models = models or Pair.load(config)
         notice = demo_notice(config, have_classes(captures, models.edge.labels))
-        run = Run(config, captures, models, notice=notice, outputs=outputs)
+        opinions = SecondOpinionService(config, models.edge.labels) if takes_frigate(config) else None
+        if opinions is not None:
+            stack.callback(opinions.close)
+        run = Run(config, captures, models, notice=notice, outputs=outputs, second_opinions=opinions)
         stack.pop_all()
         return run
 
@@ -105,10 +109,12 @@ class Run:
         notice: str | None = None,
         outputs: RunOutputs | None = None,
         heads: HeadsOfRun | None = None,
+        second_opinions: SecondOpinionService | None = None,
     ) -> None:
         """`script`: in an exact replay, the recorded decisions of the outside world. `notice`: a line that everybody
         who watches the run sees. `outputs`: where they have been claimed; otherwise `run` claims them. `heads`: in a
-        replay, those of the recording. Raises UsageError."""
+        replay, those of the recording. `second_opinions`: of a run with events of Frigate; `run` closes them. Raises
+        UsageError."""
         from sagelink.app.event_service import EventService
         from sagelink.app.heads_of_run import HeadsOfRun, further_heads, label_heads
         from sagelink.app.kept_heads import KeptHeads
@@ -117,7 +123,7 @@ class Run:
         from sagelink.stages.confidence_gate import Gate, check_threshold
         from sagelink.stages.evidence_encoder import encoders
         from sagelink.stages.fuse import Fuse
-        from sagelink.stages.nvr.second_opinions import check_classes
+        from sagelink.stages.nvr.frigate_names import check_classes
         from sagelink.stages.sinks.events import check_rules
 
         self.config = config
@@ -162,7 +168,7 @@ class Run:
         self._events = EventService(config, models.edge.labels, self.live and script is None, self._disk)
         if script is not None:
             script.budget, script.accounts = self.budget, self.accounts
-        self._second_opinions: SecondOpinionService | None = None
+        self._second_opinions = second_opinions
         self._link_watch = LinkWatch()
         self._interrupted = False
         self._failures: dict[str, int] = {}  # frames on which a stage raised an error, by stage
@@ -230,7 +236,6 @@ class Run:
             tell(self.imagenet_note)
         sinks: list[Sink] = [self.stats]
         outputs = self._outputs or RunOutputs(self.config)
-        self._second_opinions = self._open_second_opinions()
         recorder = self._recorder(sinks)
         monitor = self._monitor(tell)
         try:
@@ -325,15 +330,6 @@ class Run:
             raise first_error(errors) from None
         finally:
             self._failures = graph.failures if graph else {}
-
-    def _open_second_opinions(self) -> SecondOpinionService | None:
-        from sagelink.stages.nvr.open import takes_frigate
-
-        if self._script is not None or not takes_frigate(self.config):
-            return None
-        from sagelink.app.second_opinion import SecondOpinionService
-
-        return SecondOpinionService(self.config, self.models.edge.labels)
 
     def _second_opinion_sinks(self) -> Iterator[Sink]:
         """Sinks of runs with events: sub-labels, and the captures, which wait for the verdicts on their frames."""

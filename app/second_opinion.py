@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import os
 import re
 import time
@@ -11,19 +13,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sagelink.pipeline.config import Config
+from sagelink.pipeline.errors import SagelinkError
 from sagelink.pipeline.outbox import Outbox
 from sagelink.pipeline.output_files import OPINIONS, cannot_open
 from sagelink.pipeline.private_files import LineFile
 from sagelink.pipeline.tasks import background
+from sagelink.pipeline.threads import Worker
 from sagelink.stages.nvr.capture import EventCapture
 from sagelink.stages.nvr.delivery import SubLabelDelivery
+from sagelink.stages.nvr.event_requests import CATCH_UP_S
 from sagelink.stages.nvr.frigate_api import open_frigate_api
+from sagelink.stages.nvr.frigate_names import known_names, unknown_names
 from sagelink.stages.nvr.second_opinions import SecondOpinions
 
 if TYPE_CHECKING:
     from sagelink.stages.capture import Capture
 
+log = logging.getLogger(__name__)
+
 _KEEP_S = 86_400.0  # in the queue
+_FLUSH_EVERY_S = 1.0
+_NAMES_WAITS_S = (0.0, 5.0, 30.0, 120.0)  # before each attempt
 _DRAIN_S = 0.5  # for the last sub-labels of a run; the rest waits on disk for the next run
 
 
@@ -32,6 +42,7 @@ class SecondOpinionService:
 
     def __init__(self, config: Config, labels: tuple[str, ...]) -> None:
         """`labels`: names of the model's own classes. Opens the queue. Raises UsageError."""
+        self._config = config.frigate
         self._api = open_frigate_api(config.frigate)
         self._outbox = Outbox(queue_path(config), "frigate.queue", time.time(), _KEEP_S)
         self._out = config.output.out
@@ -51,11 +62,30 @@ class SecondOpinionService:
     @contextlib.asynccontextmanager
     async def delivering(self, captures: Sequence[Capture]) -> AsyncIterator[None]:
         """Delivers while the body runs."""
+        answered = self.opinions.answered(CATCH_UP_S)
         for capture in captures:
             if isinstance(capture, EventCapture):
-                capture.report_to(self.opinions)
-        async with background(self._delivery.run()):
+                capture.report_to(self.opinions, answered)
+        async with background(self._delivery.run()), background(self._flush()), background(self._check_names()):
             yield
+
+    async def _flush(self) -> None:
+        disk = Worker("opinions")
+        try:
+            while True:
+                await asyncio.sleep(_FLUSH_EVERY_S)
+                await disk.call(self.opinions.flush)
+        finally:
+            disk.close()
+
+    async def _check_names(self) -> None:
+        """Compares the names in the configuration with those of Frigate, once."""
+        for wait_s in _NAMES_WAITS_S:
+            await asyncio.sleep(wait_s)
+            if (known := known_names(await self._api.config())) is not None:
+                for line in unknown_names(self._config, known):
+                    log.warning("event=unknown_name %s", line)
+                return
 
     async def drain(self) -> None:
         """Waits a short time for the delivery of the last sub-labels."""
@@ -63,6 +93,8 @@ class SecondOpinionService:
 
     def close(self) -> None:
         """Closes the queue."""
+        with contextlib.suppress(SagelinkError):
+            self.opinions.flush()
         self._outbox.close()
 
 

@@ -97,11 +97,7 @@ class Outbox:
             for receiver in receivers:
                 self._put(receiver, key, content, now_s)
             waiting = self._count_waiting()
-            self._database.execute(
-                "DELETE FROM messages WHERE number IN (SELECT number FROM messages ORDER BY state DESC, number"
-                " LIMIT max(0, (SELECT count(*) FROM messages) - ?))",
-                (MAX_ROWS,),
-            )
+            self._trim()
             discarding = self._count_waiting() < waiting
         if discarding and not self._discarding:
             log.warning("event=queue_full queue=%r reason='the oldest messages that wait are discarded'", self._shown)
@@ -114,6 +110,13 @@ class Outbox:
                 "INSERT OR REPLACE INTO messages (receiver, key, content, put_s, state) VALUES (?, ?, ?, ?, ?)",
                 (receiver, key, content, now_s, _WAITING),
             )
+
+    def _trim(self) -> None:
+        self._database.execute(
+            "DELETE FROM messages WHERE number IN (SELECT number FROM messages ORDER BY state DESC, number"
+            " LIMIT max(0, (SELECT count(*) FROM messages) - ?))",
+            (MAX_ROWS,),
+        )
 
     def find(self, receiver: str, key: str) -> OutboxItem | None:
         """The message that was put last for a receiver and key, delivered or not; None if it has left."""
@@ -155,6 +158,24 @@ class Outbox:
 
     def _count_waiting(self) -> int:
         return int(self._database.execute("SELECT count(*) FROM messages WHERE state < 2").fetchone()[0])
+
+    def note(self, receiver: str, keys: Sequence[str], now_s: float) -> None:
+        """Remembers keys, without a message."""
+        with self._access():
+            self._database.executemany(
+                "INSERT OR REPLACE INTO messages (receiver, key, content, put_s, state) VALUES (?, ?, '', ?, ?)",
+                [(receiver, key, now_s, _DELIVERED) for key in keys],
+            )
+            self._trim()
+
+    def noted(self, receiver: str, since_s: float, limit: int) -> list[str]:
+        """The newest keys that were noted after a time, oldest first."""
+        with self._access():
+            rows = self._database.execute(
+                "SELECT key FROM messages WHERE receiver = ? AND put_s > ? ORDER BY number DESC LIMIT ?",
+                (receiver, since_s, limit),
+            ).fetchall()
+        return [str(row[0]) for row in reversed(rows)]
 
     def known_keys(self, keys: Sequence[str]) -> set[str]:
         """Those of the keys that there is a row of, for any receiver. At most 500 keys."""

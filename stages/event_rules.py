@@ -39,6 +39,7 @@ class Observation:
     wire_bits: int
     source_event: str | None = None  # the event of another system that the frame shows
     class_probs: Mapping[str, float] | None = None  # by a multi-label head: the probability of each class
+    private: bool = False  # the frame must not leave the site: only rules that name its label count it
 
     def by_labels(self, labels: Sequence[str]) -> Observation:
         """What a rule with these labels observes: the first of them that the frame shows, where several may hold."""
@@ -159,7 +160,8 @@ class _Machine:
             self.event = None
 
     def _count(self, seen: Observation) -> None:
-        label = seen.label if seen.prob >= self.rule.min_prob else None
+        counts = seen.prob >= self.rule.min_prob and (self.rule.labels or not seen.private)
+        label = seen.label if counts else None
         if label != self.label:
             self.label, self.row, self.best, self.bits, self.is_settled = label, _Row(), None, 0, False
         self.row.add(seen)

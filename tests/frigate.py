@@ -89,6 +89,7 @@ class FrigateStub:
         self.pictures: dict[str, bytes] = {}
         self.stored: dict[str, bytes] = {}  # clean pictures of events that have ended
         self.events: set[str] = set()
+        self.config: dict[str, Any] = {"cameras": {"yard": {"zones": {"gate": {}}}}}
         self.history: list[dict[str, Any]] = []  # of the database, as the HTTP API gives them
         self.sub_labels: list[tuple[str, str, float, float]] = []  # event, label, score, time
         self.requests: list[tuple[str, str]] = []
@@ -165,6 +166,8 @@ class FrigateStub:
         failed = self.fail(method, path)
         if failed is not None:
             return failed, b"{}"
+        if path == "/api/config":
+            return 200, json.dumps(self.config).encode()
         if path.startswith("/api/events?"):
             after_s = float(path.partition("after=")[2].partition("&")[0])
             found = [event for event in self.history if event["start_time"] > after_s]

@@ -12,6 +12,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Self
@@ -28,6 +29,13 @@ _FORKS.set_forkserver_preload(
 )
 _FRESH = multiprocessing.get_context("spawn")
 _READ_AT_START = {"LD_PRELOAD"}  # variables that a fork would not obey
+
+
+def forked(target: Callable[..., object], *arguments: object) -> BaseProcess:
+    """Starts a process that calls an importable function: within a tenth of a second, where `python -m` needs many."""
+    process = _FORKS.Process(target=target, args=arguments, daemon=True)
+    process.start()
+    return process
 
 
 def _main(arguments: list[str], environment: dict[str, str], folder: str, output: Path) -> None:

@@ -22,8 +22,9 @@ from sagelink.pipeline.credentials import redact
 from sagelink.pipeline.tasks import background
 from sagelink.pipeline.threads import Worker
 from sagelink.pipeline.types import Frame, FrameEvent, Pixels, Verdict
-from sagelink.stages.nvr.contract import EventSource, PictureMissing, Sighting
+from sagelink.stages.nvr.contract import EventSource, Sighting
 from sagelink.stages.nvr.event_book import UNREADABLE, BookLimits, EventBook, ReadyPicture
+from sagelink.stages.nvr.event_requests import FETCHES, EventRequests
 from sagelink.stages.nvr.picture_of_event import cut_to_object, decode_picture
 from sagelink.stages.regions import Regions
 from sagelink.transport.mqtt.address import Broker
@@ -32,12 +33,8 @@ from sagelink.transport.mqtt.connection import BrokerConnection
 
 log = logging.getLogger(__name__)
 
-_FETCHES = 4  # pictures that are fetched at the same time
-_RETRY_TICK_S = 0.2  # between two looks for pictures that are to be fetched again
 _TICK_S = 0.05  # between two looks at the budget
 _EXPIRE_EVERY_S = 1.0
-_UNNOTICED_S = 60.0  # a connection may have been dead for so long before it was noticed
-_CATCH_UP_WAITS_S = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 60.0, 120.0)  # before each attempt
 
 
 class EventObserver(Protocol):
@@ -100,20 +97,19 @@ class EventCapture:
         self._connections = 0
         self._in_graph = 0
         self._missed = 0
-        self._lost_s = math.inf  # time of day at which messages may have begun to be missed
-        self._reconnected = asyncio.Event()
         self._has_bits: Callable[[], bool] = lambda: True
-        self._fetch_trouble: str | None = None
         self._news = asyncio.Event()
-        self._to_fetch = asyncio.Event()
+        self._requests = EventRequests(source, self._book, self.source, self._take, self._news.set)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._worker: Worker | None = None
         self._running = contextlib.AsyncExitStack()
         self._ended = False
 
-    def report_to(self, observer: EventObserver) -> None:
-        """From now on the observer gets the news of events."""
+    def report_to(self, observer: EventObserver, over: Sequence[str] = ()) -> None:
+        """From now on the observer gets the news of events. `over`: ids of events that an earlier run has answered;
+        their news does not count."""
         self._observer = observer
+        self._book.close_earlier(over)
 
     def _closed(self, event: FrameEvent, reason: str | None) -> None:
         if self._observer is not None:
@@ -143,8 +139,8 @@ class EventCapture:
         self._worker = Worker(f"capture-{self.name}")
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._worker.close)
-            fetches = (self._fetch() for _ in range(_FETCHES))
-            for coroutine in (self._connection.run(), self._catch_up(), self._expire(), *fetches):
+            requests = (self._requests.catch_up(), *(self._requests.fetch() for _ in range(FETCHES)))
+            for coroutine in (self._connection.run(), self._expire(), *requests):
                 await stack.enter_async_context(background(coroutine))
             self._running = stack.pop_all()
         return self
@@ -223,15 +219,14 @@ class EventCapture:
 
     async def _session(self, client: BrokerClient) -> None:
         for topic in self._events.topics:
-            await client.subscribe(topic, qos=1)
+            await client.must_subscribe(topic, qos=1)
         self._connections += 1
         self._connection.established()
-        if self._connections > 1:
-            self._reconnected.set()
+        self._requests.connected()
         try:
             await client.until_disconnected()
         finally:
-            self._lost_s = min(self._lost_s, time.time() - _UNNOTICED_S)
+            self._requests.disconnected()
 
     def _receive(self, topic: str, payload: bytes, retained: bool) -> None:
         if not retained:  # else of an event before this connection
@@ -246,55 +241,10 @@ class EventCapture:
             if self._observer is not None:
                 self._observer.observe(sighting.event, sighting.sub_label)
             self._book.observe(sighting, now_s)
-        self._to_fetch.set()
+        self._requests.wake()
         self._news.set()
-
-    async def _catch_up(self) -> None:
-        """After a loss of the connection, asks the other system for the events that messages may not have reported."""
-        while True:
-            await self._reconnected.wait()
-            self._reconnected.clear()
-            for wait_s in _CATCH_UP_WAITS_S:
-                await asyncio.sleep(wait_s)
-                try:
-                    self._take(await self._events.missed(self._lost_s))
-                except PictureMissing as error:
-                    self._note_trouble(str(error))
-                else:
-                    self._note_trouble(None)
-                    self._lost_s = math.inf
-                    break
 
     async def _expire(self) -> None:
         while True:
             await asyncio.sleep(_EXPIRE_EVERY_S)
             self._book.expire(time.monotonic())
-
-    async def _fetch(self) -> None:
-        """Fetches one picture after the other."""
-        while True:
-            wanted = self._book.next_fetch(time.monotonic())
-            if wanted is None:
-                self._to_fetch.clear()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_RETRY_TICK_S if self._book.waiting else None):
-                        await self._to_fetch.wait()
-                continue
-            event, ended = wanted
-            data = None
-            try:
-                data = await self._events.fetch(event, ended)
-                self._note_trouble(None)
-            except PictureMissing as error:
-                if error.outage:
-                    self._note_trouble(str(error))
-            self._book.fetched(event.id, data, time.monotonic())
-            self._news.set()
-
-    def _note_trouble(self, trouble: str | None) -> None:
-        if trouble != self._fetch_trouble:
-            self._fetch_trouble = trouble
-            if trouble is None:
-                log.info("source=%s event=pictures_arrive", self.source)
-            else:
-                log.warning("source=%s event=picture_missing reason=%r", self.source, trouble)

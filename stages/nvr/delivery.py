@@ -17,7 +17,7 @@ from sagelink.stages.nvr.sub_label import RECEIVER, SubLabel
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 4  # requests
-_UNKNOWN_EVENT_WAITS_S = (0.5, 1.0, 2.0, 4.0)  # Frigate stores a new event a little later than it reports it
+_UNKNOWN_EVENT_WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)  # Frigate stores a new event a little later than it reports it
 _MAX_WAIT_S = 30.0
 _FIRST_WAIT_S = 0.5
 
@@ -124,7 +124,7 @@ class SubLabelDelivery:
                 return DeliveryResult(Delivery.WRITTEN)
         else:
             await self._disk.call(self._outbox.attempt, item)
-        return await self._api.set_sub_label(sub_label.event, sub_label.label, sub_label.score)
+        return await self._api.set_sub_label(sub_label.event, sub_label.label, sub_label.score, sub_label.camera)
 
     async def _retry_unknown(self, item: OutboxItem) -> None:
         assert self._disk is not None

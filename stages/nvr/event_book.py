@@ -8,7 +8,7 @@ their first wait. Everything is bounded; an event that leaves without a frame le
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from sagelink.pipeline.types import FrameEvent
@@ -85,6 +85,11 @@ class EventBook:
     def knows(self, event_id: str) -> bool:
         """Whether news of the event counts: it is in progress or new, not over."""
         return event_id not in self._closed
+
+    def close_earlier(self, event_ids: Sequence[str]) -> None:
+        """Events that are over since before this book began."""
+        self._closed |= dict.fromkeys(event_ids)
+        self._trim_closed()
 
     def observe(self, sighting: Sighting, now_s: float) -> None:
         """Takes a sighting of an event that is not over."""
@@ -242,6 +247,9 @@ class EventBook:
         if self._entries.pop(entry.event.id, None) is None:
             return
         self._closed[entry.event.id] = None
+        self._trim_closed()
+        self._on_close(entry.event, None if entry.frames else entry.fault or NO_PICTURE)
+
+    def _trim_closed(self) -> None:
         while len(self._closed) > _MAX_CLOSED:
             self._closed.popitem(last=False)
-        self._on_close(entry.event, None if entry.frames else entry.fault or NO_PICTURE)

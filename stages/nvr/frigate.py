@@ -6,6 +6,8 @@ the event of this camera and label that reported a new best picture last.
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -19,9 +21,12 @@ from sagelink.pipeline.types import Box, FrameEvent
 from sagelink.stages.nvr.contract import PictureMissing, Sighting
 from sagelink.stages.nvr.frigate_api import FrigateApi, sub_label_text
 
+log = logging.getLogger(__name__)
+
 MAX_MESSAGE_BYTES = 262_144  # of frigate/events; real ones have 1 to 5 kB
 _MAX_RECENT = 512  # events whose picture may still come by MQTT
 _LATE_S = 10.0  # a picture may come so long after the end of its event
+_LOG_EVERY_S = 60.0
 
 _Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 _Name = Annotated[str, Field(min_length=1, max_length=100)]
@@ -96,6 +101,7 @@ class FrigateEvents:
         self._cameras = (camera,) if camera else config.cameras
         self._clock_s = clock_s
         self._recent: OrderedDict[str, _Recent] = OrderedDict()  # by event
+        self._logged_s = -math.inf
 
     @property
     def fetches(self) -> bool:
@@ -128,11 +134,12 @@ class FrigateEvents:
         return ()
 
     def _event(self, payload: bytes) -> Sequence[Sighting]:
-        if len(payload) > MAX_MESSAGE_BYTES:
-            return ()
         try:
+            if len(payload) > MAX_MESSAGE_BYTES:
+                raise DocumentError(f"more than {MAX_MESSAGE_BYTES} bytes")
             message = _Message.model_validate(parse_json(payload))
-        except (DocumentError, ValidationError):
+        except (DocumentError, ValidationError) as error:
+            self._note_ignored(error)
             return ()
         state = message.after
         if not self._wanted(state):
@@ -142,6 +149,17 @@ class FrigateEvents:
         if not self.fetches:
             self._remember(sighting.event, state.snapshot.frame_time if state.snapshot else 0.0, ended)
         return (sighting,)
+
+    def _note_ignored(self, error: DocumentError | ValidationError) -> None:
+        """Logs it, at most once a minute."""
+        now_s = self._clock_s()
+        if now_s >= self._logged_s + _LOG_EVERY_S:
+            self._logged_s = now_s
+            reason = str(error)
+            if isinstance(error, ValidationError):
+                first = error.errors(include_url=False, include_input=False)[0]
+                reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            log.warning("event=message_ignored topic=%s/events reason=%r", self._config.prefix, reason)
 
     def _sighting(self, state: _ObjectState, ended: bool) -> Sighting:
         return Sighting(self._frame_event(state), ended=ended, sub_label=sub_label_text(state.sub_label))

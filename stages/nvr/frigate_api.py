@@ -1,8 +1,8 @@
 """Frigate's HTTP API, as far as Sagelink uses it: pictures of events, and their sub-labels.
 
 Follows the documentation of Frigate 0.14 to 0.17. The parameters of `snapshot.jpg` work only while the event is in
-progress; after its end, Frigate serves the file that it stored, and a clean copy without drawn boxes under another
-name.
+progress (later versions: always); after its end, Frigate serves the file that it stored, and a clean copy without drawn
+boxes under another name. The camera in the body of `sub_label` lets 0.15 find an event that is not in its database yet.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ ENV_TOKEN = "SAGELINK_FRIGATE_TOKEN"  # noqa: S105 (the name of a variable)
 MAX_SUB_LABEL = 100  # characters that Frigate accepts
 MAX_EVENTS = 256  # in one answer
 _MAX_EVENTS_BYTES = 2_000_000
-_STORED = ("snapshot-clean.webp", "snapshot-clean.png", "snapshot.jpg")  # 0.17, 0.14 to 0.16, all
+_MAX_CONFIG_BYTES = 2_000_000
+_STORED = ("snapshot-clean.webp", "snapshot-clean.png")  # 0.17, 0.14 to 0.16
 
 
 class Delivery(Enum):
@@ -59,7 +60,7 @@ class FrigateApi:
         it. Raises PictureMissing."""
         live = f"snapshot.jpg?bbox=0&timestamp=0&quality=95&crop={int(crop)}"
         answer = HttpAnswer(404, b"")
-        for name in _STORED if ended else (live,):
+        for name in (*_STORED, live) if ended else (live,):
             try:
                 answer = await self._service.request(
                     "GET", f"/api/events/{event_id}/{name}", max_bytes=MAX_PICTURE_BYTES
@@ -85,9 +86,9 @@ class FrigateApi:
             raise PictureMissing(f"{self.url}: {_explain(answer)}", outage=True)
         return content
 
-    async def set_sub_label(self, event_id: str, label: str, score: float) -> DeliveryResult:
+    async def set_sub_label(self, event_id: str, label: str, score: float, camera: str) -> DeliveryResult:
         """`label`: at most `MAX_SUB_LABEL` characters; `score`: above 0, at most 1."""
-        body = to_json({"subLabel": label, "subLabelScore": score}).encode()
+        body = to_json({"subLabel": label, "subLabelScore": score, "camera": camera}).encode()
         try:
             answer = await self._service.request("POST", f"/api/events/{event_id}/sub_label", body)
         except HttpUnreachable as error:
@@ -100,6 +101,14 @@ class FrigateApi:
         if answer.status in (400, 413, 422):
             return DeliveryResult(Delivery.REFUSED, reason)
         return DeliveryResult(Delivery.LATER, reason)
+
+    async def config(self) -> object:
+        """Frigate's own configuration; None if Frigate does not answer."""
+        try:
+            answer = await self._service.request("GET", "/api/config", max_bytes=_MAX_CONFIG_BYTES)
+            return parse_json(answer.body) if answer.status == 200 else None
+        except (HttpUnreachable, DocumentError):
+            return None
 
     async def sub_label(self, event_id: str) -> str | None:
         """The sub-label that the event has now; None if it has none or Frigate does not answer."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from io import BytesIO
 
 import numpy as np
+from PIL import UnidentifiedImageError
 
 from sagelink.pipeline.types import Box, Pixels
 from sagelink.stages.sources.image_file import read_image
@@ -16,7 +17,10 @@ _MUCH_LARGER = 1.5
 
 def decode_picture(data: bytes) -> Pixels:
     """RGB uint8 (H, W, 3). Raises OSError for a picture that cannot be read."""
-    return read_image(BytesIO(data))
+    try:
+        return read_image(BytesIO(data))
+    except UnidentifiedImageError:
+        raise OSError("not a picture") from None
 
 
 def cut_to_object(pixels: Pixels, box: Box | None) -> Pixels:

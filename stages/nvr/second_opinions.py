@@ -5,15 +5,16 @@ The answer for an event becomes its sub-label if its probability reaches the thr
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sagelink.pipeline.config import FrigateConfig
-from sagelink.pipeline.errors import SagelinkError, UsageError, suggest
 from sagelink.pipeline.json_text import to_json
 from sagelink.pipeline.outbox import Outbox
 from sagelink.pipeline.output_files import cannot_write
@@ -21,26 +22,15 @@ from sagelink.pipeline.private_files import LineFile
 from sagelink.pipeline.types import FrameEvent, Verdict
 from sagelink.stages.nvr.event_answer import EventAnswer
 from sagelink.stages.nvr.frigate_api import MAX_SUB_LABEL
-from sagelink.stages.nvr.sub_label import RECEIVER, SubLabel
+from sagelink.stages.nvr.sub_label import ANSWERED, RECEIVER, SubLabel
+
+log = logging.getLogger(__name__)
 
 MAX_EVENTS = 4096  # without a final outcome
-QUEUED, RUN_ENDED = "waiting in the queue", "the run ended"
+QUEUED, RUN_ENDED, NO_ROOM = "waiting in the queue", "the run ended", "no room on the disk"
 UNKNOWN_PICTURE, UNSURE, NO_ANSWER = "unknown", "below the threshold", "no answer"
 OTHERS, NO_CLASS = "has another sub-label", "its head has no class of frigate.classes"
 PRIVATE_LABEL = "private, and neither frigate.heads nor frigate.classes names its label"
-
-
-def check_classes(config: FrigateConfig, classes_of: Callable[[str], Sequence[str]]) -> None:
-    """`classes_of`: names of the classes that the events of a label may get. Raises UsageError for another one in
-    `frigate.classes`."""
-    for label, names in config.classes.items():
-        known = classes_of(label)
-        for name in names:
-            if name not in known:
-                raise UsageError(
-                    f"frigate.classes: {label}: {name!r} is no class of its head or of the models"
-                    f"{suggest(name, known)}; accepted: {', '.join(known[:8])}{' ...' if len(known) > 8 else ''}"
-                )
 
 
 @dataclass(slots=True)
@@ -56,6 +46,7 @@ class _Opinion:
     ours: set[str] = field(default_factory=set)  # labels that it got from Sagelink; Frigate reports them back
     taken: bool = False  # somebody else has given it a sub-label
     queued: bool = False
+    stored: bool = True  # `sub_label` is in the queue on disk, or it was
     written_s: float | None = None
     closed: bool = False
 
@@ -81,6 +72,8 @@ class SecondOpinions:
         self._opinions: OrderedDict[str, _Opinion] = OrderedDict()  # by event
         self._reasons: Counter[str] = Counter()
         self._written = 0
+        self._answered: list[str] = []  # events that are over, not noted on disk yet
+        self._full = False  # the disk
         self.on_queued: Callable[[], None] = lambda: None
 
     def write_lines(self, lines: LineFile, path: Path) -> None:
@@ -134,22 +127,56 @@ class SecondOpinions:
                 opinion.reason = UNSURE if answer else NO_CLASS
             return False
         name, prob = answer[0][:MAX_SUB_LABEL], min(1.0, max(1e-4, round(answer[1], 4)))
-        found, stored = SubLabel(event.id, name, prob), self._outbox.find(RECEIVER, event.id)
+        found, stored = SubLabel(event.id, name, prob, event.camera), self._outbox.find(RECEIVER, event.id)
         if stored is None or found.differs(SubLabel.of(stored)):
-            self._put(found)
             opinion.ours.add(name)
             opinion.sub_label, opinion.queued, opinion.reason, opinion.written_s = found, True, None, None
-            return True
-        if opinion.sub_label is None:  # an earlier run has put it
+            return self._store(opinion)
+        if opinion.sub_label is None or not opinion.stored:  # an earlier run or picture has put it
             opinion.sub_label, opinion.queued, opinion.reason = SubLabel.of(stored), not stored.delivered, None
+            opinion.stored = True
             opinion.written_s = self._clock_s() if stored.delivered else None
         return False
 
-    def _put(self, sub_label: SubLabel) -> None:
+    def _store(self, opinion: _Opinion) -> bool:
+        """Puts a sub-label into the queue; on a full disk it waits for the next `flush`."""
+        assert opinion.sub_label is not None
         try:
-            self._outbox.put([RECEIVER], sub_label.event, sub_label.content(), self._clock_s())
+            self._outbox.put([RECEIVER], opinion.event.id, opinion.sub_label.content(), self._clock_s())
         except OSError as error:
-            raise SagelinkError(f"sub-labels cannot be stored: {error.strerror}") from error
+            opinion.stored = False
+            self._note_full(str(error.strerror))
+        else:
+            opinion.stored = True
+            self._note_full(None)
+        return opinion.stored
+
+    def _note_full(self, reason: str | None) -> None:
+        if self._full == (reason is not None):
+            return
+        self._full = reason is not None
+        if reason is None:
+            log.info("event=sub_labels_stored")
+        else:
+            log.warning("event=sub_labels_not_stored reason=%r", reason)
+
+    def flush(self) -> None:
+        """Stores what a full disk did not take, and notes the events that are over. For a thread that may wait for the
+        disk."""
+        with self._lock:
+            waiting = [opinion for opinion in self._opinions.values() if not opinion.stored]
+            stored = bool(waiting) and all(self._store(opinion) for opinion in waiting)
+            answered = self._answered[-MAX_EVENTS:]
+            self._answered = []
+        if stored:
+            self.on_queued()
+        if answered:
+            with contextlib.suppress(OSError):  # the disk is full: a later run may see these events again
+                self._outbox.note(ANSWERED, answered, self._clock_s())
+
+    def answered(self, within_s: float) -> list[str]:
+        """Ids of the events that earlier runs answered within a time."""
+        return self._outbox.noted(ANSWERED, self._clock_s() - within_s, MAX_EVENTS)
 
     def closed(self, event: FrameEvent, reason: str | None) -> None:
         with self._lock:
@@ -178,13 +205,16 @@ class SecondOpinions:
         """Writes the line of an event and forgets it."""
         self._opinions.pop(opinion.event.id, None)
         written = opinion.written_s is not None
-        reason = None if written else QUEUED if opinion.queued else opinion.reason or RUN_ENDED
+        waiting = QUEUED if opinion.stored else NO_ROOM
+        reason = None if written else waiting if opinion.queued else opinion.reason or RUN_ENDED
+        if opinion.closed and opinion.frames and reason != NO_ROOM:
+            self._answered.append(opinion.event.id)
         self._written += written
         if reason is not None:
             self._reasons[reason] += 1
         if self._lines is None:
             return
-        event, shown = opinion.event, opinion.sub_label if written or opinion.queued else None
+        event, shown = opinion.event, opinion.sub_label if written or reason == QUEUED else None
         line = {
             "event": event.id,
             "camera": event.camera,

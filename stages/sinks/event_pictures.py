@@ -75,8 +75,8 @@ class EventPictures:
     def _offer(self, verdict: Verdict) -> None:
         """Stores a frame as long as no later frame with its label is better: it may be the best of a row that begins
         with it."""
-        answer = verdict.answer
-        if answer is None:
+        answer, shown = verdict.answer, verdict.frame.event
+        if answer is None or (shown is not None and shown.private):
             return
         frame, label = verdict.frame, verdict.label(self._labels)
         known = self._candidates[frame.camera]
@@ -95,7 +95,10 @@ class EventPictures:
                 path.unlink(missing_ok=True)
                 self._sizes.pop(path.name, None)
                 return
-            if candidates := self._candidates[event.camera]:
+            candidates = self._candidates[event.camera]
+            if event.source_event is not None:  # other frames may show another object
+                candidates = [each for each in candidates if each.seq == event.best_seq]
+            if candidates:
                 # A provisional verdict on a later frame may have taken the place of the best one.
                 best = min(candidates, key=lambda each: (each.label != event.label, abs(each.seq - event.best_seq)))
                 self._save(path, best.picture)

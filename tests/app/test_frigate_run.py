@@ -258,7 +258,7 @@ def test_each_label_gets_the_classes_of_its_head(
     assert place == "mqtt" or f"{published} of {published} frames" in printed
 
 
-def test_frigate_away_delays_sub_labels_until_the_next_run(
+def test_frigate_away_delays_sub_labels_until_the_next_run_which_reads_missed_events(
     pair: Pair, mosquitto: Mosquitto, frigate: FrigateStub, tmp_path: Path
 ) -> None:
     frigate.fail = lambda method, path: 503 if method == "POST" else None
@@ -273,11 +273,17 @@ def test_frigate_away_delays_sub_labels_until_the_next_run(
     assert len(waiting) >= 3
     assert len(first) == 4
     frigate.fail = lambda method, path: None
-    with Running(pair, mosquitto, frigate, tmp_path / "two", frigate__queue=queue):
-        wait_until(lambda: len(frigate.sub_labels) == len(waiting))
-        time.sleep(0.3)
-    assert {event: label for event, label, _, _ in frigate.sub_labels} == waiting
-    assert len(frigate.sub_labels) == len(waiting)
+    for event_id in (*first, "missed"):  # the last one while no run was there
+        frigate.store(event_id, object_picture(5, side=900))
+    with Running(pair, mosquitto, frigate, tmp_path / "two", frigate__queue=queue) as running:
+        wait_until(lambda: "missed" in running.outcomes())
+        wait_until(lambda: len(frigate.sub_labels) >= len(waiting))
+    lines, _ = read(tmp_path / "two")
+    assert {line["event"]["id"] for line in lines} == {"missed"}
+    written = [event for event, *_ in frigate.sub_labels]
+    assert len(written) == len({*written})  # none twice
+    assert {*waiting} <= {*written} <= {*waiting, "missed"}
+    assert {event: frigate.last(event) for event in waiting} == waiting
 
 
 @pytest.mark.campaign

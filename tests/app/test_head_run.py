@@ -78,6 +78,7 @@ def test_a_replay_is_answered_with_the_classes_of_the_head(
             assert one["server"]["prob"] == pytest.approx(two["server"]["prob"], abs=1e-3)
 
 
+@pytest.mark.parametrize("url", ["mqtt", pytest.param("webrtc", marks=pytest.mark.campaign)], indirect=True)
 def test_a_live_run_spends_nothing_on_frames_before_the_server_has_the_head(
     url: str, site_head: Path, tmp_path: Path
 ) -> None:
@@ -117,7 +118,7 @@ def test_two_servers_of_a_group_and_one_that_starts_later_get_the_head_once(
     assert {line["drop"] for line in lines} & {"refused"} == set()
 
 
-@pytest.mark.parametrize("case", ["no room", "another backbone"])
+@pytest.mark.parametrize(("url", "case"), [("mqtt", "no room"), ("webrtc", "another backbone")], indirect=["url"])
 @pytest.mark.campaign
 def test_a_server_that_refuses_says_why_and_the_edge_answers_alone(
     url: str, case: str, pair: Pair, tmp_path: Path

@@ -31,7 +31,8 @@ def test_every_action_reaches_the_webhook_and_events_jsonl_has_it_once(tmp_path:
 
     def edge() -> Sagelink:
         events = {"rules": [EACH_LABEL], "webhook": {"url": receiver.url, "metered": False}}
-        return live_run(broker.url, out, *(f"--set=events.{key}={json.dumps(value)}" for key, value in events.items()))
+        settings = (f"--set=events.{key}={json.dumps(value)}" for key, value in events.items())
+        return live_run(broker.url, out, *settings, fps=10)
 
     with Mosquitto() as broker:
         run = edge()

@@ -11,7 +11,7 @@ import numpy as np
 
 from sagelink.pipeline.event_config import EventRule
 from sagelink.pipeline.quantities import RetentionLimit, parse_retention
-from sagelink.pipeline.types import Drop, EdgeOnly, Verdict
+from sagelink.pipeline.types import Drop, EdgeOnly, FrameEvent, Verdict
 from sagelink.stages.fuse import Fuse
 from sagelink.stages.sinks.event_pictures import EventPictures, picture_path
 from sagelink.stages.sinks.events import EventSink
@@ -89,3 +89,15 @@ def test_an_id_that_no_event_has_is_no_path(tmp_path: Path) -> None:
     assert picture_path(tmp_path, "../../etc/passwd") is None
     assert picture_path(tmp_path, "../gate-r-1-2-01234567") is None
     assert RetentionLimit(DAY_S) == parse_retention("1d")
+
+
+def test_events_of_others_get_only_their_own_frames_and_private_ones_no_picture(tmp_path: Path) -> None:
+    def of_event(seq: int, prob: float, event_id: str, private: bool = False) -> Verdict:
+        made = verdict(seq, prob)
+        return replace(made, frame=replace(made.frame, event=FrameEvent(event_id, "yard", "dog", private=private)))
+
+    assert run(tmp_path / "p", of_event(2, 0.7, "other"), of_event(3, 0.9, "private", True)) == run(
+        tmp_path / "alone", of_event(2, 0.7, "other")
+    )
+    first, _ = run(tmp_path / "two", of_event(2, 0.7, "other"), of_event(3, 0.9, "another"))
+    assert grey(tmp_path / "two" / first) == 20

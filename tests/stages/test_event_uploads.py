@@ -38,6 +38,11 @@ class Uploads:
                 sink.write(each)
 
 
+def at(second: int, label: int = 1) -> Verdict:
+    each = verdict(0, 0.9, label)
+    return replace(each, frame=replace(each.frame, seq=second, stream_s=float(second)))
+
+
 @pytest.fixture
 def uploads(tmp_path: Path) -> Uploads:
     return Uploads(tmp_path)
@@ -55,11 +60,11 @@ def test_the_picture_of_an_event_is_queued_at_its_end(uploads: Uploads) -> None:
 
 
 def test_the_picture_of_a_long_event_is_queued_before_its_end_and_once(uploads: Uploads) -> None:
-    uploads.write(*(verdict(seq, 0.9) for seq in (1, 2, 10, 33)))
+    uploads.write(*(at(seq) for seq in (1, 2, 10, 33)))
     picture = uploads.queue.next()
     assert picture is not None
     uploads.queue.note_sent(picture.event, len(picture.data))
-    uploads.write(verdict(34, 0.9), verdict(35, 0.9, label=0), verdict(36, 0.9, label=0))
+    uploads.write(at(34), at(35, label=0), at(36, label=0))
     assert (uploads.queue.next(), uploads.news) == (None, 1)
 
 

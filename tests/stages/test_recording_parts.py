@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sagelink.pipeline.disk_keeper import DiskKeeper
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.quantities import parse_retention
+from sagelink.pipeline.types import Verdict
 from sagelink.stages.recording_reader import RecordingReader
 from sagelink.stages.sinks import recording_writer
 from sagelink.stages.sinks.recording_writer import RecordingWriter
+from tests.fakes import make_frame
 from tests.stages.test_event_pictures import LABELS, verdict
 
 CLOSED = "parts/[0-9][0-9][0-9][0-9][0-9][0-9]"
+
+
+def shot(seq: int) -> Verdict:
+    """A verdict on a frame whose grey level is four times its number."""
+    return replace(verdict(0, 0.9), frame=make_frame(seq, float(seq), np.full((40, 60, 3), 4 * seq, np.uint8)))
 
 
 class Clock:
@@ -38,11 +47,11 @@ def record(folder: Path, clock: Clock, keeper: DiskKeeper | None = None) -> Reco
 def write(writer: RecordingWriter, clock: Clock, *seqs: int) -> None:
     for seq in seqs:
         clock.now_s = float(seq)
-        writer.write(verdict(seq, 0.9))
+        writer.write(shot(seq))
 
 
 def greys(folder: Path) -> list[int]:
-    """The grey levels of all pictures, which are ten times the number of the frame."""
+    """The grey levels of all pictures, which are four times the numbers of the frames."""
     return [int(picture[0, 0, 0]) for picture in RecordingReader(folder).pictures("camera")]
 
 
@@ -59,7 +68,7 @@ def test_the_parts_are_read_as_one(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "parts" / "000001").iterdir()) == [
         *("camera-000.ts", "frames.jsonl.zst", "messages.bin")
     ]
-    assert greys(tmp_path) == [10 * seq for seq in range(25)]
+    assert greys(tmp_path) == [4 * seq for seq in range(25)]
     assert RecordingReader(tmp_path).is_whole
 
 
@@ -83,7 +92,7 @@ def test_without_its_oldest_part_frames_are_numbered_from_zero(tmp_path: Path) -
     reading = RecordingReader(tmp_path)
     assert not reading.is_whole
     assert [seq for _, seq in reading.rows] == [*range(len(reading.rows))]
-    assert greys(tmp_path)[-1] == (59 * 10) % 256
+    assert greys(tmp_path)[-1] == 4 * 59
     assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) < 30_000
 
 
@@ -109,7 +118,7 @@ def test_a_full_disk_costs_old_parts_then_frames(tmp_path: Path, monkeypatch: py
     writer.close()
     assert keeper.lost == 5  # the writer tries again only from time to time
     assert not RecordingReader(tmp_path).is_whole
-    assert greys(tmp_path)[-2:] == [400 % 256, 410 % 256]
+    assert greys(tmp_path)[-2:] == [160, 164]
 
 
 def test_without_a_keeper_a_full_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ def test_a_part_is_decoded_as_it_was_encoded():
     data = encode_picture_part(PART)
     assert decode_picture_part(data) == PART
     assert len(data) == picture_message_bytes(PART.event, len(PART.data))
-    assert data[:4].hex() == "534c0408"
+    assert data[:4].hex() == "53470408"
 
 
 @pytest.mark.parametrize(

@@ -176,9 +176,10 @@ def test_a_console_without_its_broker_says_so(browser, view):
     served.end()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize(("name", "width", "height"), [("desktop", 1280, 900), ("phone", 390, 844)])
-def test_the_page_fits_its_window(browser, served, tmp_path, theme, name, width, height):
+@pytest.mark.parametrize(
+    ("name", "width", "height", "theme"), [("desktop", 1280, 900, "light"), ("phone", 390, 844, "dark")]
+)
+def test_the_page_fits_its_window(browser, served, tmp_path, name, width, height, theme):
     artefacts = Path(os.environ.get("SAGELINK_ARTEFACTS", tmp_path))
     page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=theme)
     page.goto(served.url)

@@ -31,7 +31,7 @@ class FakeApi:
         self.known: dict[str, str] = {}  # what Frigate has
         self.at_once = self.peak = 0
 
-    async def set_sub_label(self, event_id: str, label: str, score: float) -> DeliveryResult:
+    async def set_sub_label(self, event_id: str, label: str, score: float, camera: str) -> DeliveryResult:
         self.posts.append((event_id, label))
         self.at_once += 1
         self.peak = max(self.peak, self.at_once)
@@ -56,7 +56,7 @@ def box(tmp_path, monkeypatch):
 
 
 def put(box: Outbox, event: str) -> None:
-    box.put([RECEIVER], event, SubLabel(event, "rex", 0.9).content(), 0.0)
+    box.put([RECEIVER], event, SubLabel(event, "rex", 0.9, "yard").content(), 0.0)
 
 
 async def deliver(box: Outbox, api: FakeApi, count: int) -> list[tuple[str, str | None]]:

@@ -182,3 +182,11 @@ def test_whatever_happens_each_event_is_closed_at_most_once_and_nothing_grows(mo
         assert events.waiting <= 2
         assert len(events) <= 4 + len(in_graph)
     assert max(Counter(event_id for event_id, _ in closed).values(), default=1) == 1
+
+
+def test_events_that_an_earlier_run_has_answered_do_not_count():
+    events = book(Closed())
+    events.close_earlier([f"e{number}" for number in range(5000)])
+    assert not events.knows("e4999")
+    assert events.knows("e0")  # the memory is bounded
+    assert events.knows("new")

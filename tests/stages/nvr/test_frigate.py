@@ -85,6 +85,16 @@ def test_malformed_messages_are_ignored(payload):
     assert source().receive(TOPIC, payload) == ()
 
 
+def test_ignored_messages_are_logged_once_a_minute(caplog):
+    events = source()
+    for now_s, lines in ((0.0, 1), (59.0, 1), (60.0, 2)):
+        events._clock_s.now_s = now_s
+        events.receive(TOPIC, event_message("new", "a", label="x" * 101))
+        events.receive(TOPIC, b"{")
+        assert caplog.text.count("event=message_ignored") == lines
+    assert "after.label: String should have at most 100 characters" in caplog.text
+
+
 def test_other_topics_are_ignored():
     assert source().receive("frigate/available", b"online") == ()
     assert source().receive("frigate/yard/dog/snapshot", b"jpeg") == ()  # pictures come by HTTP

@@ -21,6 +21,11 @@ def test_others_raise_an_error(data):
         decode_picture(data)
 
 
+def test_text_is_no_picture():
+    with pytest.raises(OSError, match="^not a picture$"):
+        decode_picture(b"<html>login</html>")
+
+
 def whole() -> np.ndarray:
     pixels = np.zeros((720, 1280, 3), np.uint8)
     pixels[100:150, 1200:1260] = 255

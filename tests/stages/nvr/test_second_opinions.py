@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
 
@@ -13,7 +14,8 @@ from sagelink.pipeline.outbox import Outbox
 from sagelink.pipeline.private_files import LineFile
 from sagelink.pipeline.types import Drop, EdgeOnly, FrameEvent, TaughtClasses, Verdict
 from sagelink.stages.fuse import Fuse
-from sagelink.stages.nvr.second_opinions import SecondOpinions, check_classes
+from sagelink.stages.nvr.frigate_names import check_classes
+from sagelink.stages.nvr.second_opinions import SecondOpinions
 from sagelink.stages.nvr.sub_label import RECEIVER, SubLabel
 from tests.fakes import make_scored
 
@@ -178,3 +180,36 @@ def test_after_a_restart_the_same_answer_is_not_written_again(make):
     assert second.waiting() == {}
     second.sink.closed(dog(), None)
     assert second.lines() == {"a": ("rex", None)}
+
+
+def test_a_full_disk_delays_a_sub_label_and_does_not_end_the_run(opinions, monkeypatch, caplog):
+    notices: list[None] = []
+    opinions.sink.on_queued = lambda: notices.append(None)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(opinions.box, "put", full)
+        opinions.see(dog(), (0.9, 0.04, 0.02, 0.02, 0.02))
+        opinions.see(dog("lost"), (0.9, 0.04, 0.02, 0.02, 0.02))
+        opinions.sink.closed(dog(), None)
+        opinions.sink.flush()
+        assert (opinions.waiting(), notices) == ({}, [])
+        assert caplog.text.count("sub_labels_not_stored") == 1
+        opinions.sink._end(opinions.sink._opinions["lost"])
+    opinions.sink.flush()
+    assert (opinions.waiting(), notices) == ({"a": ("rex", 0.9)}, [None])
+    opinions.deliver()
+    assert opinions.lines() == {"lost": (None, "no room on the disk"), "a": ("rex", None)}
+
+
+def test_a_later_run_knows_the_events_that_have_been_answered(opinions):
+    for event_id in ("over", "open", "none"):
+        opinions.see(dog(event_id), None if event_id == "none" else (0.5, 0.2, 0.1, 0.1, 0.1))
+    opinions.sink.closed(dog("over"), None)
+    opinions.sink.closed(dog("none"), "no picture")
+    opinions.sink.close()
+    opinions.sink.flush()
+    assert opinions.sink.answered(3600) == ["over"]
+    assert opinions.sink.answered(0) == []

@@ -25,14 +25,16 @@ class Camera:
         self.events = SourceEvents(rules, classes or {}, LABELS)
         self.seq = 0
 
-    def see(self, event_id: str, probs, at_s: float = 0.0, label: str = "dog", unknown: bool = False) -> list[tuple]:
-        event = FrameEvent(event_id, "yard", label, 0.8)
+    def see(
+        self, event_id: str, probs, at_s: float = 0.0, label: str = "dog", unknown: bool = False, private: bool = False
+    ) -> list[tuple]:
+        event = FrameEvent(event_id, "yard", label, 0.8, private=private)
         scored = make_scored(self.seq, probs=probs)
         scored = replace(scored, frame=replace(scored.frame, event=event), novelty=2.0 if unknown else 0.0)
         verdict = Fuse(False, None, 16).decide(EdgeOnly(scored, Drop.GATE))
         answer, named = verdict.answer, verdict.label(LABELS)
         assert answer is not None
-        seen = Observation("yard", self.seq, at_s, at_s, named, answer.prob, "edge", 100, event_id)
+        seen = Observation("yard", self.seq, at_s, at_s, named, answer.prob, "edge", 100, event_id, private=private)
         self.seq += 1
         return [_short(action) for action in self.events.final(seen, verdict, event)]
 
@@ -85,3 +87,11 @@ def test_memory_is_bounded():
     camera = Camera()
     ended = [action for number in range(3000) for action in camera.see(f"e{number}", REX) if action[0] == "close"]
     assert len(ended) == 3000 - 1024
+
+
+def test_a_private_event_counts_only_for_rules_that_name_its_label():
+    every, named = Camera(), Camera(labels=["rex"])
+    assert every.see("a", REX, private=True) == []
+    assert named.see("a", REX, private=True) == [("open", "a", "rex")]
+    assert every.see("b", REX) == [("open", "b", "rex")]
+    assert every.see("b", REX, private=True) == [("close", "b", "rex")]  # it has become private
