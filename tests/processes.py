@@ -79,11 +79,15 @@ class Sagelink:
 
     def said(self, text: str, timeout_s: float = PATIENCE_S) -> Self:
         """Waits until the output contains `text`."""
+        return self.until(lambda: text in self.output, repr(text), timeout_s)
+
+    def until(self, ready: Callable[[], bool], what: str = "that", timeout_s: float = PATIENCE_S) -> Self:
+        """Waits for a condition, which `what` names, while the process runs."""
         end_s = time.monotonic() + timeout_s
-        while text not in self.output:
-            assert self._process.is_alive() or text in self.output, f"ended without {text!r}:\n{self.output}"
-            assert time.monotonic() < end_s, f"no {text!r} in:\n{self.output}"
-            time.sleep(0.02)
+        while not ready():
+            assert self._process.is_alive() or ready(), f"ended without {what}:\n{self.output}"
+            assert time.monotonic() < end_s, f"no {what} in:\n{self.output}"
+            time.sleep(0.05)
         return self
 
     def ended(self, timeout_s: float = PATIENCE_S) -> int:

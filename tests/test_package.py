@@ -175,6 +175,8 @@ def test_the_documents_show_programs():
 @pytest.mark.campaign
 def test_a_type_checker_reads_the_installed_types(installed):
     (installed.work / "own.py").write_text(OWN_PROGRAM)
+    large = "[mypy]\n[mypy-torch.*,torchvision.*,timm.*,cv2.*,matplotlib.*,scipy.*,pandas.*]\nfollow_imports = skip\n"
+    (installed.work / "mypy.ini").write_text(large)  # reading their types takes half a minute
     checker = [sys.executable, "-m", "mypy", "--strict", "--python-executable", installed.python]
     wrong = "import sagelink\n\nsagelink.UplinkBudget('fast', 1.0)  # type: ignore[arg-type]\n"  # unused: an error
     (installed.work / "wrong.py").write_text(wrong)
