@@ -28,7 +28,7 @@ host: 127.0.0.1
 port: {client}
 http: "127.0.0.1:{monitor}"
 jetstream {{ store_dir: "{folder}", max_memory_store: 64MB, max_file_store: 256MB }}
-mqtt {{ host: 127.0.0.1, port: {mqtt} }}
+mqtt {{ host: 127.0.0.1, port: {mqtt}, stream_replicas: {count} }}
 """
 _CLUSTER = """
 ping_interval: "1s"
@@ -40,8 +40,9 @@ cluster {{ name: test, host: 127.0.0.1, port: {route}, no_advertise: true, route
 class NatsNode:
     """One node as a process."""
 
-    def __init__(self, index: int, folder: Path) -> None:
+    def __init__(self, index: int, folder: Path, count: int = 1) -> None:
         self.index = index
+        self._count = count  # of nodes: each retained or QoS 1 message is stored on all of them
         self.client, self.mqtt, self.monitor, self.route = (free_port() for _ in range(4))
         self.folder = folder / f"node{index}"
         self._process: subprocess.Popen[bytes] | None = None
@@ -58,7 +59,7 @@ class NatsNode:
         """`routes`: ports through which the other nodes are reached."""
         self.folder.mkdir(exist_ok=True)
         ports = {"client": self.client, "mqtt": self.mqtt, "monitor": self.monitor, "route": self.route}
-        text = _SETTINGS.format(index=self.index, folder=self.folder / "js", **ports)
+        text = _SETTINGS.format(index=self.index, count=self._count, folder=self.folder / "js", **ports)
         if routes:
             listed = ", ".join(f'"nats://127.0.0.1:{port}"' for port in routes)
             text += _CLUSTER.format(routes=listed, **ports)
@@ -155,7 +156,7 @@ class NatsServers:
         if _PROGRAM is None or importlib.util.find_spec("nats") is None:
             skip_or_fail("nats", "no nats-server, or no nats-py")
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        self.nodes = [NatsNode(index, Path(self._folder.name)) for index in range(count)]
+        self.nodes = [NatsNode(index, Path(self._folder.name), count) for index in range(count)]
         self.routes: dict[tuple[int, int], Route] = {}  # by the nodes that they join: one opens it to the other
 
     @property
