@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import importlib.util
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -72,12 +73,29 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     writer.close()
 
 
+def need_nats() -> None:
+    if NATS_SERVER is None or importlib.util.find_spec("nats") is None:
+        skip_or_fail("nats", "no nats-server, or no nats-py")
+
+
+@contextlib.contextmanager
+def nats_node(folder: Path) -> Iterator[NatsNode]:
+    """One node without a cluster."""
+    need_nats()
+    node = NatsNode(0, folder)
+    try:
+        node.start(())
+        node.wait_ready()
+        yield node
+    finally:
+        node.kill()
+
+
 class NatsServers:
     """A cluster of `count` nodes whose routes pass proxies; one node has no cluster."""
 
     def __init__(self, count: int = 1) -> None:
-        if NATS_SERVER is None or importlib.util.find_spec("nats") is None:
-            skip_or_fail("nats", "no nats-server, or no nats-py")
+        need_nats()
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self.nodes = [NatsNode(index, Path(self._folder.name), count) for index in range(count)]
         self.routes: dict[tuple[int, int], Route] = {}  # by the nodes that they join: one opens it to the other
