@@ -511,9 +511,9 @@ class ServeConfig(_Section):
 
     listen: str = Field(
         "",
-        description="Broker to connect to: mqtt://, mqtts://, ws:// or wss://host:port; or the nodes of a NATS cluster: "
-        "nats://host:port,host:port or nats+tls://...; or own address for edges to connect to: webrtc+http://host:port "
-        "or webrtc+https://host:port",
+        description="Broker to connect to: mqtt://, mqtts://, ws:// or wss://host:port; or the nodes of a NATS "
+        "cluster: nats://host:port,host:port or nats+tls://...; or own address for edges to connect to: "
+        "webrtc+http://host:port or webrtc+https://host:port",
     )
     embedded_broker: str = Field(
         "",

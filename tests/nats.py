@@ -1,92 +1,17 @@
-"""A real cluster of nats-server, each node with JetStream and an MQTT gateway. A test can kill, restart or separate
-its nodes."""
+"""A real cluster of NATS nodes. A test can kill, restart or separate them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import importlib.util
-import shutil
-import signal
-import socket
-import subprocess
 import tempfile
-import time
-import urllib.request
-from collections.abc import Collection
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
-from tests.brokers import free_port
+from bench.nats_nodes import NATS_SERVER, NatsNode
 from tests.conftest import skip_or_fail
-
-_PROGRAM = shutil.which("nats-server", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
-_START_S = 60.0
-_SETTINGS = """
-server_name: node{index}
-host: 127.0.0.1
-port: {client}
-http: "127.0.0.1:{monitor}"
-jetstream {{ store_dir: "{folder}", max_memory_store: 64MB, max_file_store: 256MB }}
-mqtt {{ host: 127.0.0.1, port: {mqtt} }}
-"""
-_CLUSTER = """
-ping_interval: "1s"
-ping_max: 2
-cluster {{ name: test, host: 127.0.0.1, port: {route}, no_advertise: true, routes: [{routes}] }}
-"""
-
-
-class NatsNode:
-    """One node as a process."""
-
-    def __init__(self, index: int, folder: Path) -> None:
-        self.index = index
-        self.client, self.mqtt, self.monitor, self.route = (free_port() for _ in range(4))
-        self.folder = folder / f"node{index}"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def mqtt_url(self) -> str:
-        return f"mqtt://127.0.0.1:{self.mqtt}"
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def start(self, routes: Collection[int]) -> None:
-        """`routes`: ports through which the other nodes are reached."""
-        self.folder.mkdir(exist_ok=True)
-        ports = {"client": self.client, "mqtt": self.mqtt, "monitor": self.monitor, "route": self.route}
-        text = _SETTINGS.format(index=self.index, folder=self.folder / "js", **ports)
-        if routes:
-            listed = ", ".join(f'"nats://127.0.0.1:{port}"' for port in routes)
-            text += _CLUSTER.format(routes=listed, **ports)
-        config = self.folder / "nats.conf"
-        config.write_text(text)
-        with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen([_PROGRAM, "-c", config], stdout=log, stderr=log)
-
-    def is_ready(self) -> bool:
-        """Its JetStream takes part in the cluster, and MQTT clients can connect."""
-        with contextlib.suppress(OSError):
-            urllib.request.urlopen(f"http://127.0.0.1:{self.monitor}/healthz", timeout=2).close()
-            socket.create_connection(("127.0.0.1", self.mqtt), 1).close()
-            return True
-        assert self._process.poll() is None, (self.folder / "log").read_text()
-        return False
-
-    def wait_ready(self) -> None:
-        end_s = time.monotonic() + _START_S
-        while not self.is_ready():
-            assert time.monotonic() < end_s, (self.folder / "log").read_text()[-3000:]
-            time.sleep(0.05)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.send_signal(signal.SIGKILL)
-            self._process.wait()
-            self._process = None
 
 
 class Route:
@@ -148,14 +73,31 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     writer.close()
 
 
+def need_nats() -> None:
+    if NATS_SERVER is None or importlib.util.find_spec("nats") is None:
+        skip_or_fail("nats", "no nats-server, or no nats-py")
+
+
+@contextlib.contextmanager
+def nats_node(folder: Path) -> Iterator[NatsNode]:
+    """One node without a cluster."""
+    need_nats()
+    node = NatsNode(0, folder)
+    try:
+        node.start(())
+        node.wait_ready()
+        yield node
+    finally:
+        node.kill()
+
+
 class NatsServers:
     """A cluster of `count` nodes whose routes pass proxies; one node has no cluster."""
 
     def __init__(self, count: int = 1) -> None:
-        if _PROGRAM is None or importlib.util.find_spec("nats") is None:
-            skip_or_fail("nats", "no nats-server, or no nats-py")
+        need_nats()
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        self.nodes = [NatsNode(index, Path(self._folder.name)) for index in range(count)]
+        self.nodes = [NatsNode(index, Path(self._folder.name), count) for index in range(count)]
         self.routes: dict[tuple[int, int], Route] = {}  # by the nodes that they join: one opens it to the other
 
     @property

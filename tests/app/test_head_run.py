@@ -22,6 +22,7 @@ from sagelink.transport.wire import peek
 from tests.app.runs import answered, check_accounts, dropped, finish, live_run, read, serve, wait_for_lines
 from tests.brokers import Mosquitto, free_port
 from tests.heads import SITE, random_head
+from tests.nats import nats_node
 from tests.processes import Sagelink
 
 Command = Callable[..., tuple[int, str]]
@@ -42,6 +43,19 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
         yield running.url
 
 
+@pytest.fixture(params=["mqtt", "webrtc", "nats"])
+def ends(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """The URL of the server, and that of the edge."""
+    if request.param == "nats":
+        with nats_node(tmp_path) as node:
+            yield f"nats://127.0.0.1:{node.client}", node.mqtt_url
+    elif request.param == "mqtt":
+        with Mosquitto() as running:
+            yield running.url, running.url
+    else:
+        yield (f"webrtc+http://127.0.0.1:{free_port()}",) * 2
+
+
 @pytest.fixture(scope="session")
 def site_head(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("heads") / "site.head"
@@ -51,13 +65,14 @@ def site_head(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.campaign
 def test_a_replay_is_answered_with_the_classes_of_the_head(
-    url: str, site_head: Path, pair: Pair, tmp_path: Path
+    ends: tuple[str, str], site_head: Path, pair: Pair, tmp_path: Path
 ) -> None:
+    listen, url = ends
     settings = ("--models", "demo", "--uplink", "unlimited", "--gate", "always", "--head", site_head)
     write_head(random_head(pair, ("day", "night"), seed=1), tmp_path / "day.head")
     settings += ("--head", f"light={tmp_path}/day.head")
     port = free_port()
-    with serve(url, "--http", f"127.0.0.1:{port}") as server:
+    with serve(listen, "--http", f"127.0.0.1:{port}") as server:
         server.said("serving demo-server")
         with Sagelink("run", "synthetic:40", *settings, "--server", url, "--out", tmp_path / "far") as run:
             lines, _ = finish(run, tmp_path / "far")

@@ -65,8 +65,8 @@ class ConnackTimeout(aiomqtt.MqttError):
 class BrokerClient(aiomqtt.Client):
     """A client for one connection: connecting a client again would resend messages of the earlier connection.
 
-    A ServerClient. It watches a socket for writing only while the socket is open. paho may close it between the request to watch and
-    the watching itself; then asyncio would log a traceback.
+    A ServerClient. It watches a socket for writing only while the socket is open. paho may close it between the request
+    to watch and the watching itself; then asyncio would log a traceback.
     """
 
     retains = True

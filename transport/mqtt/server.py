@@ -1,8 +1,8 @@
 """The server's end over MQTT or NATS: receives evidence, tracks which cameras are online, and publishes replies.
 
-The servers of one group share the frames through a shared subscription (NATS: a queue group). Where the broker has none, one server serves
-alone and the others stand by. A server whose model fits none of the online cameras leaves the group until one fits:
-else it would receive and refuse a share of all frames.
+The servers of one group share the frames through a shared subscription (NATS: a queue group). Where the broker has
+none, one server serves alone and the others stand by. A server whose model fits none of the online cameras leaves the
+group until one fits: else it would receive and refuse a share of all frames.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _MEMBERSHIP_S = 0.2  # between two decisions whether to be in the group
 _CLAIM_STEP_S = 0.5  # between two looks at the claim
 _PROBE_S = 1.0  # longest wait for the broker to deliver a message of this server to itself
 _ASK_AGAIN_S = 2.0  # between two requests for states
-_ANSWERED_S = 1.5  # edges answer a request for all states within this time
+_ANSWERED_S = 3.5  # edges answer a request for all states within this time, also directly after another request
 _PRESENCE_S = 60.0  # between two reports of the presence, where nothing retains it
 _MAX_ASKED = 1000  # nodes within this time
 _NO_SHARING = "the broker has no shared subscriptions"
@@ -181,8 +181,9 @@ class MqttServerLink:
             await client.must_subscribe(self._topics.state(address), qos=0)
         for fingerprint in [*self._sought]:
             await self._subscribe_head(client, fingerprint)
-        if not client.retains:
-            await self._learn_states(client)
+        if not client.retains and not self._registry.online:
+            await self._ask_for_states(client, "")
+            await asyncio.sleep(_ANSWERED_S)  # so that no frame is refused
         try:
             async with asyncio.TaskGroup() as group:
                 if not self._shared:
@@ -242,12 +243,6 @@ class MqttServerLink:
         group.create_task(keep())
         while not self._claim.settled(time.monotonic()):  # noqa: ASYNC110
             await asyncio.sleep(_CLAIM_STEP_S)
-
-    async def _learn_states(self, client: ServerClient) -> None:
-        """Asks all nodes for their states, and waits for them where none is known, so that no frame is refused."""
-        await self._ask_for_states(client, "")
-        if not self._registry.online:
-            await asyncio.sleep(_ANSWERED_S)
 
     async def _repeat_presence(self, client: ServerClient) -> None:
         """For edges that have missed it, because nothing retains it."""

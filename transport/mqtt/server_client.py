@@ -35,7 +35,14 @@ class ServerClient(Protocol):
     async def unsubscribe(self, topic: str, /) -> None: ...
 
     async def publish(
-        self, topic: str, payload: bytes, /, qos: int = ..., retain: bool = ..., *, timeout: float | None = ...
+        self,
+        topic: str,
+        payload: bytes,
+        /,
+        qos: int = ...,
+        retain: bool = ...,
+        *,
+        timeout: float | None = ...,  # noqa: ASYNC109 (of aiomqtt)
     ) -> None: ...
 
     async def publish_confirmed(self, topic: str, payload: bytes, retain: bool = ...) -> str | None:
