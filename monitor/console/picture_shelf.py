@@ -65,15 +65,15 @@ class PictureShelf:
 
     def drop(self, camera: str, event: str) -> None:
         node = node_of(camera)
-        pictures = self._nodes.get(node, {})
-        if (picture := pictures.pop((camera, event), None)) is None:
+        if (pictures := self._nodes.get(node)) is None or (picture := pictures.pop((camera, event), None)) is None:
             return
         self._node_bytes[node] -= len(picture.data)
         if not pictures:
             del self._nodes[node], self._node_bytes[node]
 
     def _find(self, camera: str, event: str) -> ShelvedPicture | None:
-        return self._nodes.get(node_of(camera), {}).get((camera, event))
+        pictures = self._nodes.get(node_of(camera))
+        return None if pictures is None else pictures.get((camera, event))
 
 
 def _is_avif(data: bytes) -> bool:

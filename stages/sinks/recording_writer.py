@@ -224,8 +224,7 @@ class _Part:
         return self._offset + self._line_bytes + self._ended_videos_bytes + open_bytes
 
     def write(self, verdict: Verdict, row: Mapping[str, object]) -> None:
-        places = {"video": self._video(verdict.frame), "message": self._message(verdict.message)}
-        line = to_json(places | row)
+        line = to_json({"video": self._video(verdict.frame), "message": self._message(verdict.message), **row})
         self._frames.write(line)
         self._line_bytes += len(line)
 
