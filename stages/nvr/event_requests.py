@@ -72,14 +72,15 @@ class EventRequests:
                         await self._to_fetch.wait()
                 continue
             event, ended = wanted
-            data = None
+            data, away = None, False
             try:
                 data = await self._source.fetch(event, ended)
                 self._note(None)
             except PictureMissing as error:
-                if error.outage:
+                away = error.outage
+                if away:
                     self._note(str(error))
-            self._book.fetched(event.id, data, time.monotonic())
+            self._book.fetched(event.id, data, time.monotonic(), away)
             self._on_picture()
 
     async def catch_up(self) -> None:
