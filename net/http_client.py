@@ -24,6 +24,10 @@ class HttpUnreachable(Exception):
     """The server gave no complete answer; the text gives the reason."""
 
 
+class HttpTooLarge(HttpUnreachable):
+    """The answer has more bytes than the limit."""
+
+
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
     """Status and body of an answer."""
@@ -120,7 +124,7 @@ async def _answer(connection: h11.Connection, reader: asyncio.StreamReader, max_
         elif isinstance(event, h11.Data):
             body += event.data
             if len(body) > max_bytes:
-                raise HttpUnreachable(f"an answer of more than {max_bytes} bytes")
+                raise HttpTooLarge(f"an answer of more than {max_bytes} bytes")
         elif isinstance(event, h11.EndOfMessage):
             return HttpAnswer(status, bytes(body))
         elif isinstance(event, h11.ConnectionClosed):

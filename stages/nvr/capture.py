@@ -164,8 +164,8 @@ class EventCapture:
             oldest = self._book.oldest()
             free = oldest is not None and self._in_graph < self._terms.in_flight
             if oldest is not None and free:
-                event, since_s = oldest
-                if event.private or now_s - since_s > self._terms.max_wait_s or self._has_bits():
+                event, ready_s = oldest
+                if event.private or now_s - ready_s > self._terms.max_wait_s or self._has_bits():
                     return self._book.take()
             self._news.clear()
             with contextlib.suppress(TimeoutError):

@@ -26,8 +26,8 @@ class Sighting:
 
 
 class PictureMissing(Exception):
-    """There is no picture of the event now; the text gives the reason. `outage`: the other system does not answer, or
-    not as it should; the reason is then logged once."""
+    """There is no picture of the event now; the text gives the reason. `outage`: the other system does not answer
+    requests, whatever the event; the reason is then logged once, and the event waits longer."""
 
     def __init__(self, reason: str, outage: bool) -> None:
         super().__init__(reason)

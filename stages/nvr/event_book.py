@@ -17,8 +17,9 @@ from sagelink.stages.nvr.contract import Sighting
 NO_PICTURE, OVERFLOW, UNREADABLE = "no picture", "too many events", "unreadable picture"
 
 _MIN_GAIN = 0.05  # of the score, for a further picture
-_FETCH_S = 20.0  # a picture is fetched for so long, while there is none
-_RETRY_S, _MAX_RETRY_S = 0.4, 4.0  # the first wait after a failed fetch; it doubles
+_FETCH_S, _FETCH_AWAY_S = 20.0, 3600.0  # a picture is fetched for so long, while there is none; while nobody answers
+_RETRY_S = 0.4  # the first wait after a failed fetch; it doubles
+_MAX_RETRY_S, _MAX_RETRY_AWAY_S = 4.0, 30.0
 _LATE_S = 10.0  # a picture in a message may come so long after the end of its event
 _MAX_CLOSED = 4096  # events that are over, remembered so that late messages do not start them again
 
@@ -41,7 +42,6 @@ class ReadyPicture:
 
     event: FrameEvent
     data: bytes
-    since_s: float  # when the event began to wait
 
 
 @dataclass(slots=True)
@@ -52,6 +52,7 @@ class _OpenEvent:
     ended_s: float | None = None
     since_s: float | None = None  # a picture waits since then; None if none does
     data: bytes | None = None  # the picture that waits; None: it is to be fetched
+    ready_s: float = 0.0  # `data` is there since then, or an earlier picture was
     stale: bool = False  # a better picture than `data` can be fetched
     fetching: bool = False
     tries: int = 0  # failed fetches of the picture that waits
@@ -118,7 +119,7 @@ class EventBook:
             entry.data = data
         elif entry.asked < self._limits.frames and hash(data) != entry.last:
             self._wait(entry, now_s)
-            entry.data = data
+            entry.data, entry.ready_s = data, now_s
             self._bytes += len(data)
         self._shed(now_s)
 
@@ -165,8 +166,9 @@ class EventBook:
                 return entry.event, entry.ended_s is not None
         return None
 
-    def fetched(self, event_id: str, data: bytes | None, now_s: float) -> None:
-        """The end of a fetch: a picture, or None, which leads to another attempt for some time."""
+    def fetched(self, event_id: str, data: bytes | None, now_s: float, away: bool = False) -> None:
+        """The end of a fetch: a picture, or None, which leads to another attempt for some time. `away`: the other
+        system does not answer."""
         entry = self._entries.get(event_id)
         if entry is None:
             return
@@ -175,24 +177,26 @@ class EventBook:
             self._close_if_done(entry, now_s)
         elif data is not None:
             self._bytes += len(data) - len(entry.data or b"")
+            entry.ready_s = now_s if entry.data is None else entry.ready_s
             entry.data = data
             self._shed(now_s)
         elif entry.data is None:
-            wait_s = min(_MAX_RETRY_S, _RETRY_S * 2.0**entry.tries)
+            fetch_s, max_retry_s = (_FETCH_AWAY_S, _MAX_RETRY_AWAY_S) if away else (_FETCH_S, _MAX_RETRY_S)
+            wait_s = min(max_retry_s, _RETRY_S * 2.0 ** min(entry.tries, 10))
             entry.tries += 1
             entry.retry_s = now_s + wait_s
-            if entry.retry_s > entry.since_s + _FETCH_S:
+            if entry.retry_s > entry.since_s + fetch_s:
                 self._stop_waiting(entry)
                 entry.asked -= 1  # so that the next news of the event asks again
                 entry.fault = NO_PICTURE
                 self._close_if_done(entry, now_s)
 
     def oldest(self) -> tuple[FrameEvent, float] | None:
-        """The event whose picture is ready and has waited longest, and since when."""
+        """The first event whose picture is ready, and since when it is."""
         for event_id in self._waiting:
             entry = self._entries[event_id]
-            if entry.data is not None and entry.since_s is not None:
-                return entry.event, entry.since_s
+            if entry.data is not None:
+                return entry.event, entry.ready_s
         return None
 
     def take(self) -> ReadyPicture | None:
@@ -200,13 +204,13 @@ class EventBook:
         found = self.oldest()
         if found is None:
             return None
-        event, since_s = found
+        event = found[0]
         entry = self._entries[event.id]
         data = entry.data or b""
         self._stop_waiting(entry)
         entry.last = hash(data)
         entry.in_graph += 1
-        return ReadyPicture(event, data, since_s)
+        return ReadyPicture(event, data)
 
     def settled(self, event_id: str, fault: str | None, now_s: float) -> None:
         """A picture that was taken has its verdict, or could not be used: `fault`."""

@@ -1,6 +1,7 @@
 """The requests of an event source to the other system: pictures of events, and the events that no message reported.
 
-Such events are those of the hour before the start, and those during a loss of the connection to the broker.
+They are read after each connection to the broker: those that began in the hour before the start, or before the loss of
+the connection, and since.
 """
 
 from __future__ import annotations
@@ -18,9 +19,8 @@ from sagelink.stages.nvr.event_book import EventBook
 log = logging.getLogger(__name__)
 
 FETCHES = 4  # pictures that are fetched at the same time
-CATCH_UP_S = 3600.0  # before the start
+CATCH_UP_S = 3600.0  # before the start or the loss: also events whose end was missed
 _RETRY_TICK_S = 0.2  # between two looks for pictures that are to be fetched again
-_UNNOTICED_S = 60.0  # a connection may have been dead for so long before it was noticed
 _WAITS_S = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 60.0, 120.0)  # before each attempt to read missed events
 _LOG_EVERY_S = 5.0  # answers about different events may differ
 
@@ -43,7 +43,7 @@ class EventRequests:
         self._shown = shown
         self._take = take
         self._on_picture = on_picture
-        self._lost_s = time.time() - CATCH_UP_S  # time of day at which messages may have begun to be missed
+        self._since_s = time.time() - CATCH_UP_S  # time of day: events that began later are read
         self._connected = asyncio.Event()
         self._to_fetch = asyncio.Event()
         self._trouble: str | None = None
@@ -59,7 +59,7 @@ class EventRequests:
 
     def disconnected(self) -> None:
         """Messages are missed from now on."""
-        self._lost_s = min(self._lost_s, time.time() - _UNNOTICED_S)
+        self._since_s = min(self._since_s, time.time() - CATCH_UP_S)
 
     async def fetch(self) -> None:
         """Fetches one picture after the other, until it is cancelled."""
@@ -72,14 +72,15 @@ class EventRequests:
                         await self._to_fetch.wait()
                 continue
             event, ended = wanted
-            data = None
+            data, away = None, False
             try:
                 data = await self._source.fetch(event, ended)
                 self._note(None)
             except PictureMissing as error:
-                if error.outage:
+                away = error.outage
+                if away:
                     self._note(str(error))
-            self._book.fetched(event.id, data, time.monotonic())
+            self._book.fetched(event.id, data, time.monotonic(), away)
             self._on_picture()
 
     async def catch_up(self) -> None:
@@ -90,12 +91,12 @@ class EventRequests:
             for wait_s in _WAITS_S:
                 await asyncio.sleep(wait_s)
                 try:
-                    self._take(await self._source.missed(self._lost_s))
+                    self._take(await self._source.missed(self._since_s))
                 except PictureMissing as error:
                     self._note(str(error))
                 else:
                     self._note(None)
-                    self._lost_s = math.inf
+                    self._since_s = math.inf
                     break
 
     def _note(self, trouble: str | None) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from sagelink.net.http_client import HttpAnswer, HttpService, HttpUnreachable, http_service
+from sagelink.net.http_client import HttpAnswer, HttpService, HttpTooLarge, HttpUnreachable, http_service
 from sagelink.pipeline.config import FrigateConfig
 from sagelink.pipeline.credentials import load_bearer_token
 from sagelink.pipeline.documents import DocumentError, parse_json
@@ -23,8 +23,10 @@ from sagelink.stages.nvr.contract import MAX_PICTURE_BYTES, PictureMissing
 ENV_TOKEN = "SAGELINK_FRIGATE_TOKEN"  # noqa: S105 (the name of a variable)
 MAX_SUB_LABEL = 100  # characters that Frigate accepts
 MAX_EVENTS = 256  # in one answer
+_REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_EVENTS_BYTES = 2_000_000
 _MAX_CONFIG_BYTES = 2_000_000
+_AWAY = (*_REDIRECTS, 401, 403, 429, 502, 503, 504)  # whatever the event
 _STORED = ("snapshot-clean.webp", "snapshot-clean.png")  # 0.17, 0.14 to 0.16
 
 
@@ -65,13 +67,15 @@ class FrigateApi:
                 answer = await self._service.request(
                     "GET", f"/api/events/{event_id}/{name}", max_bytes=MAX_PICTURE_BYTES
                 )
+            except HttpTooLarge as error:
+                raise PictureMissing(f"{self.url}: {error}", outage=False) from None
             except HttpUnreachable as error:
                 raise PictureMissing(f"{self.url}: {error}", outage=True) from None
             if answer.status == 200 and answer.body:
                 return answer.body
-            if answer.status not in (200, 404, 405):
+            if answer.status in _AWAY:
                 break
-        raise PictureMissing(f"{self.url}: {_explain(answer)}", outage=answer.status not in (200, 404, 405))
+        raise PictureMissing(f"{self.url}: {_explain(answer)}", outage=answer.status in _AWAY)
 
     async def events(self, since_s: float) -> Sequence[object]:
         """Frigate's JSON of the events with a picture that began since a time of day, newest first, at most
@@ -147,4 +151,6 @@ def _explain(answer: HttpAnswer) -> str:
             return f"the server refuses the credentials ({answer.status}); set {ENV_TOKEN} or frigate.token_file"
         case 404:
             return "not found (404)"
+    if answer.status in _REDIRECTS:
+        return f"the server redirects ({answer.status}); name the final address in frigate.url"
     return f"the server answers {answer.status}"

@@ -190,3 +190,21 @@ def test_events_that_an_earlier_run_has_answered_do_not_count():
     assert not events.knows("e4999")
     assert events.knows("e0")  # the memory is bounded
     assert events.knows("new")
+
+
+def test_while_nobody_answers_a_picture_is_fetched_for_an_hour():
+    closed = Closed()
+    events = book(closed)
+    events.observe(seen("a", ended=True), 0.0)
+    attempts = 0
+    for now_s in range(600):
+        if wanted := events.next_fetch(now_s):
+            attempts += 1
+            events.fetched(wanted[0].id, None, now_s, away=True)
+    assert attempts < 40
+    assert closed == []
+    while events.next_fetch(now_s) is None:
+        now_s += 1
+    events.fetched("a", b"picture", now_s)
+    assert events.oldest()[1] == now_s  # waits for bits from now on
+    assert events.take().data == b"picture"
