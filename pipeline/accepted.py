@@ -47,6 +47,12 @@ def accepted(field: FieldInfo) -> str:
     return ", ".join([words, *_bounds(metadata)])
 
 
+def choices(field: FieldInfo) -> list[str]:
+    """The words that the field accepts; empty where it accepts others too."""
+    kind, _ = _unwrap(field)
+    return [str(choice) for choice in get_args(kind)] if get_origin(kind) is Literal else []
+
+
 def example(field: FieldInfo) -> str | None:
     """A value that the field accepts, as YAML; None where the words are enough."""
     return next((hint.example for hint in _unwrap(field)[1] if isinstance(hint, Accepts)), None)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from sagelink.pipeline.budget import ChargeKind, UplinkBudget
 from sagelink.pipeline.ledger_records import Grant, Request, Scope, Spending
+from sagelink.pipeline.pacing import AdaptivePace
 from sagelink.pipeline.quota import Moment, QuotaCount, RollingCount
 
 _BLOCKS = 200  # a block is this part of the smallest limit, or one second of the rate if that is more
@@ -17,12 +18,18 @@ class Hold:
     """A Cover. `take_request` and `apply` are the two ends of a transaction, which runs in a thread between them."""
 
     def __init__(
-        self, scope: Scope, budget: UplinkBudget, counts: Sequence[QuotaCount], wake: Callable[[], None]
+        self,
+        scope: Scope,
+        budget: UplinkBudget,
+        counts: Sequence[QuotaCount],
+        wake: Callable[[], None],
+        paces: Sequence[AdaptivePace] = (),
     ) -> None:
-        """`counts`: of the scope's quotas. `wake`: called when bits are missing."""
+        """`counts`, `paces`: of the scope's quotas. `wake`: called when bits are missing."""
         self.scope = scope
         self.budget = budget
         self.missing_bits = 0
+        self.paces = paces
         self._counts = counts
         self._wake = wake
         self._bits = 0
@@ -98,7 +105,8 @@ class Hold:
         wanted_bits = kept_bits
         if self.missing_bits:
             wanted_bits = self._held_bits + self._aside_bits + self.missing_bits + self.block_bits - 1
-        request = Request(self.spending(), kept_bits, wanted_bits, share, active_until_s)
+        learned = {pace.count.quota.name: pace.state() for pace in self.paces}
+        request = Request(self.spending(), kept_bits, wanted_bits, share, active_until_s, learned)
         request.spending.forget(at.elapsed_s)
         self.missing_bits = 0
         self._spending = Spending(self.scope)

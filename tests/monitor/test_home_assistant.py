@@ -69,7 +69,7 @@ TOPIC = re.compile(r"homeassistant/(?P<component>\w+)/[a-zA-Z0-9_-]+/config")
 QUOTA = {
     "name": "month", "camera": "", "limit_bits": 4_000_000_000, "used_bits": 80_000_000, "today_bits": 8_000_000,
     "window_s": None, "period_start": "2026-11-01T00:00:00+00:00", "period_end": "2026-12-01T00:00:00+00:00",
-    "others_today_bits": 0, "forecast_bits": None,
+    "others_today_bits": 0, "forecast_bits": None, "price": 12.5,
 }  # fmt: skip
 
 
@@ -85,7 +85,7 @@ def now_is(rate_bps: float | None = 64_000.0) -> dict[str, Any]:
     }
 
 
-ENTITIES = Entities("homeassistant", "sagelink", "tür.1", ["gate", "yard"], quotas=[("", "month")])
+ENTITIES = Entities("homeassistant", "sagelink", "tür.1", ["gate", "yard"], quotas=[("", "month")], priced=True)
 
 
 def check(topic: str, text: str, node: str) -> dict[str, Any]:
