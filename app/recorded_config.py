@@ -31,7 +31,9 @@ _OBEYED: Mapping[str, frozenset[str]] = {
     "server": _MODEL,
     "gate": _ALL,
     "video": _ALL,
-    "budget": frozenset(("uplink", "window", "quotas", "counts", "pace")),  # a ledger belongs to the machine that recorded
+    "budget": frozenset(
+        ("uplink", "window", "quotas", "counts", "pace")
+    ),  # a ledger belongs to the machine that recorded
     "select": _ALL,
     "encode": _ALL,
     "ship": frozenset(("server", "in_flight", "deadline")),  # the address: only for the size of a message on the wire

@@ -22,7 +22,7 @@ from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.calendar_periods import Calendar
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.config_file import load_config, parse_assignments
-from sagelink.pipeline.pacing import HIGHEST_PRICE, LOWEST_PRICE, Pace, window_price
+from sagelink.pipeline.pacing import HIGHEST_PRICE, LOWEST_PRICE, PaceName, window_price
 from sagelink.pipeline.quota import Quota
 from sagelink.pipeline.types import Answer
 from sagelink.stages.confidence_gate import Gate
@@ -40,7 +40,7 @@ _PICTURES = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
+class MeasuredPictures:
     """What the models answer. C classes, N pictures, K sizes of a message."""
 
     edge: NDArray[np.float32]  # (N, C) log-probabilities
@@ -50,13 +50,13 @@ class Pictures:
     truth: NDArray[np.intp]  # (N,)
 
 
-def measure(config: Config, labels: str | None, cache: str | None) -> Pictures:
+def measure(config: Config, labels: str | None, cache: str | None) -> MeasuredPictures:
     """Runs the models of the configuration on the pictures of a source."""
     import os
 
     if cache and os.path.exists(cache):
         with np.load(cache) as stored:
-            return Pictures(*(stored[name] for name in ("edge", "server", "sizes", "weights", "truth")))
+            return MeasuredPictures(*(stored[name] for name in ("edge", "server", "sizes", "weights", "truth")))
     from pathlib import Path
 
     from sagelink.lab.dataset import pictures_of
@@ -79,13 +79,13 @@ def measure(config: Config, labels: str | None, cache: str | None) -> Pictures:
         sizes.append([len(plan.message) if isinstance(plan, Plan) else 0 for plan in plans])
         weights.append([plan.weight if isinstance(plan, Plan) else 0.0 for plan in plans])
         server.append([next(answers).log_probs if isinstance(plan, Plan) else flat for plan in plans])
-    pictures = Pictures(*(np.array(values) for values in (edge, server, sizes, weights, truth)))
+    pictures = MeasuredPictures(*(np.array(values) for values in (edge, server, sizes, weights, truth)))
     if cache:
-        np.savez(cache, **{name: getattr(pictures, name) for name in Pictures.__slots__})
+        np.savez(cache, **{name: getattr(pictures, name) for name in MeasuredPictures.__slots__})
     return pictures
 
 
-def scene_tables(config: Config, pictures: Pictures, utility: UtilityCurve) -> NDArray[np.float64]:
+def scene_tables(config: Config, pictures: MeasuredPictures, utility: UtilityCurve) -> NDArray[np.float64]:
     """Plays one long scene of each picture at each price: (3, N, P, frames + 1) sums of bits, right and answered
     frames after so many frames."""
     gate, control = Gate(config.gate), RateControl(utility, least_gain(config.video))
@@ -98,7 +98,7 @@ def scene_tables(config: Config, pictures: Pictures, utility: UtilityCurve) -> N
 
 
 def _play_scene(
-    pictures: Pictures,
+    pictures: MeasuredPictures,
     picture: int,
     price: float,
     gate: Gate,
@@ -125,9 +125,10 @@ def _play_scene(
                 if budget.charge(now_s, bits):
                     if held is None or pictures.weights[picture, cap] >= weight:
                         held = now_s, float(pictures.weights[picture, cap]), cap
-                    scores = edge + np.float32(held[1] * np.exp((held[0] - now_s) / hold_s)) * pictures.server[
-                        picture, held[2]
-                    ]
+                    scores = (
+                        edge
+                        + np.float32(held[1] * np.exp((held[0] - now_s) / hold_s)) * pictures.server[picture, held[2]]
+                    )
                 else:
                     bits = 0
         step = bits, scores.argmax() == truth, held is not None
@@ -191,7 +192,9 @@ def main() -> None:
     parser.add_argument("--cache", help="file of the measured answers")
     parser.add_argument("--set", action="append", default=[], help="setting KEY=VALUE (default: models=demo)")
     arguments = parser.parse_args()
-    config = load_config(None, {"capture.source": arguments.source, **parse_assignments(arguments.set or ["models=demo"])})
+    config = load_config(
+        None, {"capture.source": arguments.source, **parse_assignments(arguments.set or ["models=demo"])}
+    )
     pictures = measure(config, arguments.labels, arguments.cache)
     table = scene_tables(config, pictures, _utility(config, pictures))
     edge_right = pictures.edge.argmax(1) == pictures.truth
@@ -200,15 +203,17 @@ def main() -> None:
         for seed in arguments.seed:
             demand = month_demand(table, edge_right, patterns[name], seed)
             total = demand.bits.sum(1) / 8e6
-            print(f"\n{name}, seed {seed}: {demand.frames.sum():.0f} frames in scenes, {total[0]:.0f} MB without a quota")
+            print(
+                f"\n{name}, seed {seed}: {demand.frames.sum():.0f} frames in scenes, {total[0]:.0f} MB without a quota"
+            )
             print("| quota | pace | right | answered | used | gone after |\n|---|---|---|---|---|---|")
             for megabytes in arguments.quota:
-                for pace in get_args(Pace):
+                for pace in get_args(PaceName):
                     quota = Quota("month", round(8e6 * megabytes), Calendar("month"))
                     _print(megabytes, pace, play_month(demand, [quota], pace, _START_S, _MINUTES * 60.0))
 
 
-def _utility(config: Config, pictures: Pictures) -> UtilityCurve:
+def _utility(config: Config, pictures: MeasuredPictures) -> UtilityCurve:
     from sagelink.models.pair import Pair
     from sagelink.stages.evidence_encoder import canvas_of
     from sagelink.stages.frontier_filter import usable_curves
@@ -217,7 +222,7 @@ def _utility(config: Config, pictures: Pictures) -> UtilityCurve:
     return UtilityCurve.from_curves(usable_curves(config, server.name, canvas_of(server)))
 
 
-def _print(megabytes: float, pace: Pace, outcome: MonthOutcome) -> None:
+def _print(megabytes: float, pace: PaceName, outcome: MonthOutcome) -> None:
     gone = "never" if outcome.gone_s is None else f"{outcome.gone_s / 86_400:.1f} days"
     used = outcome.used_bits / 8e6 / megabytes
     print(f"| {megabytes:g} MB | {pace} | {outcome.right:.2%} | {outcome.answered:.1%} | {used:.1%} | {gone} |")

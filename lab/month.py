@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagelink.pipeline.budget import least
-from sagelink.pipeline.pacing import Pace, adaptive_paces, even_bounds
+from sagelink.pipeline.pacing import PaceName, adaptive_paces, even_bounds
 from sagelink.pipeline.quota import Moment, Quota, count_of
 
 _Table = NDArray[np.float64]
@@ -58,7 +58,9 @@ class MonthOutcome:
     prices: list[float]  # at the end of each day; 0 without a price
 
 
-def play_month(demand: Demand, quotas: Sequence[Quota], pace: Pace, start_s: float, length_s: float) -> MonthOutcome:
+def play_month(
+    demand: Demand, quotas: Sequence[Quota], pace: PaceName, start_s: float, length_s: float
+) -> MonthOutcome:
     """`start_s`: wall time."""
     counts = [count_of(quota) for quota in quotas]
     pacers, bounds = adaptive_paces(counts, pace), [*counts, *even_bounds(counts, pace)]

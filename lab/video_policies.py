@@ -21,7 +21,7 @@ from sagelink.lab.video_streams import STREAMS, stream
 from sagelink.models.loading import own_bits
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import Config
-from sagelink.pipeline.pacing import Pace, adaptive_paces, even_bounds
+from sagelink.pipeline.pacing import PaceName, adaptive_paces, even_bounds
 from sagelink.pipeline.quota import count_of
 from sagelink.pipeline.types import Answer, Pixels, ServerObservation
 from sagelink.stages.codec_planner import Plan
@@ -41,7 +41,7 @@ class AutoSettings:
     scene: SceneConfig
     least_gain: float
     zoom: bool
-    pace: Pace
+    pace: PaceName
 
 
 class VideoPolicies:
@@ -174,7 +174,7 @@ class VideoPolicies:
                 playback.evidence_seqs[seq] = seq
         return playback.outcome()
 
-    def _playback(self, clip: ScoredClip, rate_bps: float, pace: Pace = "as-needed") -> ClipPlayback:
+    def _playback(self, clip: ScoredClip, rate_bps: float, pace: PaceName = "as-needed") -> ClipPlayback:
         """A clip with a budget of its own; the quotas begin with the clip."""
         counts = [count_of(quota.quota()) for quota in self._config.budget.quotas]
         budget = UplinkBudget(rate_bps, self._window_s, [*counts, *even_bounds(counts, pace)])

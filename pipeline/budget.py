@@ -154,7 +154,7 @@ class UplinkBudget:
         """Gain, in right answers, that a bit must bring to be sent now; 0 where bits have no price."""
         self.now_s = max(self.now_s, now_s)
         at = self._now()
-        price = sum(pacer.price(at) for pacer in self.pacers)
+        price: float = sum(pacer.price(at) for pacer in self.pacers)
         if self.prices_window and self.limit_bits is not None:
             price += window_price(self.window_bits(now_s), self.limit_bits)
         return price

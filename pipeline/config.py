@@ -17,7 +17,7 @@ from sagelink.pipeline.calendar_periods import Calendar, local_timezone
 from sagelink.pipeline.console_config import DIGEST_MIN_BPS, ConsoleConfig
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.event_config import EventsConfig
-from sagelink.pipeline.pacing import Pace
+from sagelink.pipeline.pacing import PaceName
 from sagelink.pipeline.quantities import Duration, FrameSize, Rate, Retention, Size
 from sagelink.pipeline.quota import Quota
 from sagelink.pipeline.urls import is_webrtc
@@ -186,7 +186,7 @@ class CameraBudgetConfig(_Section):
 class BudgetConfig(CameraBudgetConfig):
     """The hard uplink budget of the site, or of all processes that share a ledger."""
 
-    pace: Pace | None = Field(
+    pace: PaceName | None = Field(
         None,
         description="How the budget is spread over time. as-needed: each message gets what is left; even: quotas are "
         "released hour by hour; adaptive: a bit has a price, which rises while spending runs ahead, and a message is "
@@ -851,7 +851,7 @@ class Config(_Section):
         return self.fuse.rule == "weighted" and self.fuse.weights is None
 
     @property
-    def pace(self) -> Pace:
+    def pace(self) -> PaceName:
         """How the budget is spread over time."""
         if self.budget.pace is not None:
             return self.budget.pace

@@ -14,7 +14,7 @@ from typing import Literal, Protocol, TypeAlias
 
 from sagelink.pipeline.quota import Bound, CalendarCount, Moment, QuotaCount
 
-Pace: TypeAlias = Literal["even", "adaptive", "as-needed"]
+PaceName: TypeAlias = Literal["even", "adaptive", "as-needed"]
 
 LOWEST_PRICE, HIGHEST_PRICE = 1e-9, 1e-3  # gain per bit: a right answer for 125 MB, and for 125 bytes
 _FIRST_PRICE = 1e-6  # a message of 1000 bytes must gain 0.008 right answers
@@ -167,12 +167,12 @@ class EvenPace:
         """Takes nothing: the quota itself provides for it."""
 
 
-def even_bounds(counts: Sequence[QuotaCount], pace: Pace) -> list[Bound]:
+def even_bounds(counts: Sequence[QuotaCount], pace: PaceName) -> list[Bound]:
     """What limits these quotas further at this pace."""
     return [EvenPace(count) for count in counts] if pace == "even" else []
 
 
-def adaptive_paces(counts: Sequence[QuotaCount], pace: Pace) -> list[AdaptivePace]:
+def adaptive_paces(counts: Sequence[QuotaCount], pace: PaceName) -> list[AdaptivePace]:
     """What prices the bits of these quotas at this pace."""
     return [AdaptivePace(count) for count in counts] if pace == "adaptive" else []
 
@@ -192,7 +192,8 @@ def _plan(hour_bits: Sequence[float], hour_seen_s: Sequence[float]) -> list[floa
     if mean_bps <= 0:
         return [1.0] * _HOURS
     rates = [
-        (bits + _PRIOR_S * mean_bps) / (seconds + _PRIOR_S) for bits, seconds in zip(hour_bits, hour_seen_s, strict=True)
+        (bits + _PRIOR_S * mean_bps) / (seconds + _PRIOR_S)
+        for bits, seconds in zip(hour_bits, hour_seen_s, strict=True)
     ]
     mean = sum(rates) / _HOURS
     parts = [max(_LEAST_SHARE, rate / mean) for rate in rates]

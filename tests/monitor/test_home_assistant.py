@@ -123,8 +123,8 @@ def test_an_announcement_follows_the_schema(each):
 
 def test_entities_are_unique():
     announced = list(ENTITIES.announcements())
-    assert len(announced) == 2 + 3 + 3 * 2
-    assert len({each.topic for each in announced}) == len({each.payload["unique_id"] for each in announced}) == 11
+    assert len(announced) == 2 + 4 + 3 * 2
+    assert len({each.topic for each in announced}) == len({each.payload["unique_id"] for each in announced}) == 12
 
 
 def test_states_hold_the_keys_of_the_templates():
@@ -134,7 +134,7 @@ def test_states_hold_the_keys_of_the_templates():
         assert key in states[each.payload["state_topic"]]
     assert states["sagelink/tür.1/budget/state"] == {"uplink_kbits": 20.0, "budget_kbits": 64.0}
     quota = states["sagelink/tür.1/quota/site/month/state"]
-    assert quota == {"used_mb": 10.0, "limit_mb": 500.0, "forecast_mb": None}
+    assert quota == {"used_mb": 10.0, "limit_mb": 500.0, "forecast_mb": None, "price": 12.5}
     assert states["sagelink/tür.1/gate/result"]["probability"] == 87.6
     assert states["sagelink/tür.1/gate/result"]["camera"] == "running"
     assert states["sagelink/tür.1/yard/result"] == {

@@ -17,6 +17,8 @@ from sagelink.stages.scene_tracker import SceneTracker
 from tests.fakes import make_metered, make_scored
 
 UNSURE = (0.4, 0.3, 0.1, 0.1, 0.1)
+
+
 def curve(sizes: list[float], weights: list[float]) -> RateQualityCurve:
     settings = np.arange(len(sizes), dtype=float)
     point = OperatingPoint("avif", 196, 224, 0)
@@ -60,14 +62,14 @@ def test_known_scenes_gain_less_from_a_message() -> None:
 
 
 def test_a_price_shortens_messages_and_then_ends_them() -> None:
-    sizes = [max_bytes(price=price) for price in (1e-9, 1e-5, 4e-5, 3e-4)]
+    sizes = [max_bytes(price=price) for price in (1e-9, 1e-6, 4e-5, 3e-4)]
     assert sizes == [2000, 2000, 400, None]
 
 
 def test_at_one_price_a_frame_in_doubt_is_sent_and_a_known_one_is_not() -> None:
-    assert max_bytes(doubt=0.8, price=6e-5) is not None
-    assert max_bytes(doubt=0.3, price=6e-5) is None
-    assert max_bytes(doubt=0.8, held=1.0, price=6e-5) is None
+    assert max_bytes(doubt=0.8, price=7e-5) is not None
+    assert max_bytes(doubt=0.3, price=7e-5) is None
+    assert max_bytes(doubt=0.8, held=1.0, price=7e-5) is None
 
 
 # The stage
