@@ -106,7 +106,7 @@ class RecordedDemand:
         def message(size: int) -> tuple[Plan, Answer] | None:
             if size not in sent:
                 plan = self._encoder.fit(frame.seq, scored.picture, order, size)
-                sent[size] = (plan, *self._harness.answers([plan.message])) if isinstance(plan, Plan) else None
+                sent[size] = (plan, self._harness.answers([plan.message])[0]) if isinstance(plan, Plan) else None
             return sent[size]
 
         for lane in self._lanes:
@@ -138,9 +138,9 @@ class RecordedDemand:
         price = lane.price
         if price and budget.limit_bits is not None:
             price += window_price(budget.window_bits(now_s), budget.limit_bits)
-        size: float | None = min(allowed, self._config.encode.max_message)
+        size: float | None = allowed = min(allowed, self._config.encode.max_message)
         if price or frame.camera in self._tracked:
-            size = self._control.max_bytes(1 - answer.prob, held_weight, min(allowed, size), price)
+            size = self._control.max_bytes(1 - answer.prob, held_weight, allowed, price)
         return int(_SIZE_STEP ** math.floor(math.log(size, _SIZE_STEP))) if size and size > 1 else 0
 
     def _scene_config(self, camera: str) -> SceneConfig:
@@ -162,7 +162,7 @@ class RecordedDemand:
         counted = np.array([truth is not None or not self.has_truth for truth in self._truths], float)
 
         def sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
-            return np.bincount(places, values, slots) * repeats
+            return np.asarray(np.bincount(places, values, slots) * repeats, np.float64)
 
         def right(lane: _Lane) -> NDArray[np.float64]:
             return sums((np.array(lane.class_ids) == np.array(truths)) * counted)

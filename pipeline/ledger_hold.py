@@ -124,13 +124,13 @@ class Hold:
             self.budget.restore([(at_s - elapsed_offset_s, bits) for at_s, bits in grant.adopted])
         if at.wall_s >= grant.valid_until_s:
             return  # a period has begun since; the next transaction counts it
+        unsettled_bits = self.spending().bits + self._held_bits
         for count in self._counts:
             state = grant.counts[count.quota.name]
             if isinstance(count, RollingCount):
-                count.restore(at, state.charges, state.others_bits)
+                count.restore(at, [*state.charges, (at.elapsed_s, unsettled_bits)], state.others_bits)
             else:
-                count.restore(at, state.used_bits + state.others_bits)
-            count.add(at, self.spending().bits + self._held_bits)
+                count.restore(at, state.used_bits + state.others_bits + unsettled_bits)
 
     def put_back(self, request: Request) -> None:
         """The transaction has failed: what was spent is still to be settled, and nothing was reserved."""

@@ -1,8 +1,8 @@
 """Spreads a quota over its period: a price on a bit that adapts, or a share of the quota for each hour. Pure.
 
 `AdaptivePace` is dual ascent, as in budget pacing of online auctions (Balseiro & Gur, "Learning in repeated auctions
-with budgets", 2019): the logarithm of the price moves by the difference of what was spent and what was planned. The plan
-gives each hour the part of the remaining bits that this hour of the day had on the days before.
+with budgets", 2019): the logarithm of the price moves by the difference of what was spent and what was planned. The
+plan gives each hour the part of the remaining bits that this hour of the day had on the days before.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def window_price(used_bits: int, limit_bits: int) -> float:
     knapsack (Zhou, Chakrabarty & Lukose, "Budget constrained bidding in keyword auctions", 2008). So one scene cannot
     take the whole window: the last bits are for a message with a large gain, such as the first one of a new scene."""
     full = min(1.0, used_bits / max(1, limit_bits))
-    return _EMPTY_WINDOW * (_FULL_WINDOW / _EMPTY_WINDOW) ** full / max(1, limit_bits)
+    return _EMPTY_WINDOW * math.exp(full * math.log(_FULL_WINDOW / _EMPTY_WINDOW)) / max(1, limit_bits)
 
 
 def _plan(hour_bits: Sequence[float], hour_seen_s: Sequence[float]) -> list[float]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _MAX_CURVES = 32  # sets of classes whose utility curves are stored
 _STEPS = 64  # sizes at which the utility curve is computed
+_NEW_PART = 0.25  # of the weight of a further answer about a scene is new
 LEAST_GAIN = 0.02  # expected, as a share of right answers: a message that adds less is not sent
 
 
@@ -70,8 +71,9 @@ class RateControl:
 
         `doubt`: 1 minus the probability of the answer without a further server answer. `held_weight`: of the server
         answers in it. `allowed`: bytes of a message that the budget pays for now; infinite when unlimited. `bit_price`:
-        gain that a bit must bring; with 0 the message may take all that is allowed, else it has the size with the
-        largest gain above its price.
+        gain that a bit must bring. With 0 the message may take all that is allowed. Else it has the size with the
+        largest gain above its price, and its gain is what it adds to the held answers: the errors of answers about one
+        scene are alike, so a further one adds only a part of its weight.
         """
         utility = self._utility
         affordable = min(allowed, float(utility.sizes[-1]))
@@ -80,15 +82,18 @@ class RateControl:
             fitting = int(np.searchsorted(utility.sizes, affordable, side="right"))
             sizes = np.append(utility.sizes[:fitting], sizes)
             weights = np.append(utility.weights[:fitting], weights)
-        gains = doubt * weights / (1 + held_weight + weights)
+            joint = np.maximum(weights, held_weight) + _NEW_PART * np.minimum(weights, held_weight)
+            gains = doubt * (joint / (1 + joint) - held_weight / (1 + held_weight))
+        else:
+            gains = doubt * weights / (1 + held_weight + weights)
         profits = gains - 8 * bit_price * sizes
         best = int(profits.argmax())
         return int(sizes[best]) if profits[best] > 0 and gains[best] > self._least_gain else None
 
 
 class ValueGate:
-    """Stage: a frame of a tracked scene, or any frame where bits have a price, goes on with the limit of its message, or
-    leaves as `EdgeOnly`."""
+    """Stage: a frame of a tracked scene, or any frame where bits have a price, goes on with the limit of its message,
+    or leaves as `EdgeOnly`."""
 
     def __init__(
         self,
@@ -97,8 +102,8 @@ class ValueGate:
         wire_bits: Callable[[str, int], int],
         link_limit: Callable[[str], int] = lambda camera: MAX_MESSAGE_BYTES,
     ) -> None:
-        """`utility`: by the classes of a frame. `wire_bits`: bits on the wire of a message, by camera and message bytes.
-        `link_limit`: bytes of the longest message that the link carries now, by camera."""
+        """`utility`: by the classes of a frame. `wire_bits`: bits on the wire of a message, by camera and message
+        bytes. `link_limit`: bytes of the longest message that the link carries now, by camera."""
         self._least_gain = least_gain(config.video)
         self._utility = lru_cache(_MAX_CURVES)(utility)
         self._wire_bits = wire_bits

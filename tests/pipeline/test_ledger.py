@@ -350,6 +350,17 @@ def test_the_price_goes_on_after_a_restart(tmp_path, clock):
     assert read_ledger(tmp_path / "ledger", clock)["limits"][0]["price"] == 40.0  # right answers for a megabyte
 
 
+def test_bits_count_once_for_the_price_however_often_they_are_settled(tmp_path, clock):
+    rolling = Quota("rolling", 80_000_000, every_s=86_400.0)
+    senders = [edge(tmp_path / name, clock, quota) for name, quota in (("a", MONTH), ("b", rolling))]
+    for sender in senders:
+        for _ in range(5):
+            assert sender.send(3000)
+            clock.true_s += 1
+            sender.transact()
+    assert [sender.hold.paces[0].count.counted_bits for sender in senders] == [15_000, 15_000]
+
+
 def test_a_ledger_of_a_version_without_prices_is_used(tmp_path, clock):
     path = tmp_path / "ledger"
     edge(path, clock, MONTH).stop()

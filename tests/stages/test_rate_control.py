@@ -8,14 +8,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.types import Drop, EdgeOnly, Metered, OperatingPoint
-from sagelink.stages.frontier import RateQualityCurve
+from sagelink.stages.frontier import SHIPPED, RateQualityCurve, read_frontier
 from sagelink.stages.rate_control import LEAST_GAIN, RateControl, UtilityCurve, ValueGate
 from sagelink.stages.scene_fusion import SceneConfig
 from sagelink.stages.scene_tracker import SceneTracker
+from sagelink.transport.codecs import Canvas
 from tests.fakes import make_metered, make_scored
 
+FRONTIER = SHIPPED / "vit_tiny_patch16_224.augreg_in21k_ft_in1k.yaml"
 UNSURE = (0.4, 0.3, 0.1, 0.1, 0.1)
 
 
@@ -70,6 +73,26 @@ def test_at_one_price_a_frame_in_doubt_is_sent_and_a_known_one_is_not() -> None:
     assert max_bytes(doubt=0.8, price=7e-5) is not None
     assert max_bytes(doubt=0.3, price=7e-5) is None
     assert max_bytes(doubt=0.8, held=1.0, price=7e-5) is None
+
+
+def bytes_left_for_a_new_scene(priced: bool) -> float:
+    """One scene in doubt for 8 s at 10 frames/s, 64 kbit/s over 10 s; then the size for the first frame of another."""
+    utility = UtilityCurve.from_curves(read_frontier(FRONTIER, Canvas(14, 16)))
+    control = RateControl(utility)
+    budget, held = UplinkBudget(64_000, 10.0), 0.0
+    budget.prices_window = priced
+    for frame in range(80):
+        size = control.max_bytes(0.6, held, budget.allowance(frame / 10) / 8, budget.bit_price(frame / 10))
+        held *= math.exp(-0.1 / 8)
+        if size is not None:
+            assert budget.charge(frame / 10, 8 * size)
+            held = max(held, utility.weight(size))
+    return control.max_bytes(0.6, 0.0, budget.allowance(8.0) / 8, budget.bit_price(8.0)) or 0
+
+
+def test_one_scene_cannot_take_the_whole_window_where_bits_have_a_price() -> None:
+    assert bytes_left_for_a_new_scene(priced=False) == 0
+    assert bytes_left_for_a_new_scene(priced=True) > 3000
 
 
 # The stage
