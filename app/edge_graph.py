@@ -227,10 +227,10 @@ def _pace(parts: EdgeParts, uplink: Uplink, references: References) -> list[Stag
 
 def _value_gate(parts: EdgeParts) -> list[Stage]:
     """The gate on expected gain needs the measured weights of server answers."""
-    if not parts.tracked_cameras or parts.config.fuse.rule != "weighted" or parts.config.fuse.weights is not None:
+    if not (parts.tracked_cameras or parts.config.pace == "adaptive") or not parts.config.weighs_messages:
         return []
     link, server = parts.link, parts.models.server
-    return [ValueGate.from_config(parts.config, server, parts.accounts, link.wire_bits, link.max_message_bytes)]
+    return [ValueGate.from_config(parts.config, server, link.wire_bits, link.max_message_bytes)]
 
 
 def _zoom_crop(parts: EdgeParts, score: Score) -> Callable[[Scored], ZoomCrop | None]:

@@ -59,11 +59,12 @@ class Entities:
         pictures: bool = False,
         quotas: Sequence[tuple[str, str]] = (),
         frames: bool = False,
+        priced: bool = False,
     ) -> None:
         """`discovery`: topic prefix of Home Assistant; `prefix`: topic prefix of Sagelink. `pictures`: an image of each
         camera shows its last event; `frames`: one shows its newest frame. `quotas`: camera, empty for the site, and
-        name of each."""
-        self._quotas = quotas
+        name of each; `priced`: their bits have a price."""
+        self._quotas, self._priced = quotas, priced
         self._discovery = discovery
         self._base = f"{prefix}/{node}"
         self._node = node
@@ -133,6 +134,17 @@ class Entities:
 
     def _quota_entities(self, camera: str, name: str) -> Iterator[Announcement]:
         title = quota_title({"name": name, "camera": camera})
+        if self._priced:
+            yield self._entity(
+                "sensor",
+                f"quota_{camera}_{name}_price",
+                name=f"Quota {title} price",
+                state_topic=self.quota_topic(camera, name),
+                value_template="{{ value_json.price }}",
+                unit_of_measurement="answers/MB",
+                state_class="measurement",
+                icon="mdi:tag-outline",
+            )
         for key in ("used", "limit", "forecast"):
             yield self._entity(
                 "sensor",
@@ -248,7 +260,7 @@ class Entities:
             megabytes = {key: quota[f"{key}_bits"] for key in ("used", "limit", "forecast")}
             payloads[self.quota_topic(quota["camera"], quota["name"])] = {
                 f"{key}_mb": None if bits is None else round(bits / 8e6, 3) for key, bits in megabytes.items()
-            }
+            } | {"price": quota["price"]}
         for name in self._cameras:
             camera = state["cameras"].get(name, {})
             health = camera.get("health") or {"state": "running"}
@@ -307,8 +319,8 @@ async def publish_to_home_assistant(
     out = config.output.out
     pictures = out / EVENT_PICTURES if frames is not None and config.events.pictures and out is not None else None
     quotas = [(quota["camera"], quota["name"]) for quota in now()["quotas"]]
-    prefixes = settings.discovery, config.mqtt.prefix
-    entities = Entities(*prefixes, node, cameras, rules, pictures is not None, quotas, frames is not None)
+    shown = (rules, pictures is not None, quotas, frames is not None, config.pace == "adaptive")
+    entities = Entities(settings.discovery, config.mqtt.prefix, node, cameras, *shown)
     births = {_BIRTH_TOPIC, f"{settings.discovery}/status"}
     publisher = _Publisher(entities, births, settings.every, now, control, feed or EventFeed(), pictures, frames)
     connection = BrokerConnection(

@@ -255,6 +255,11 @@ class QuotaCollector(Collector):
             "forecast_bits": GaugeMetricFamily(
                 "sagelink_quota_forecast_bits", "Bits used at the end of the period, by the last days", labels=labels
             ),
+            "price": GaugeMetricFamily(
+                "sagelink_quota_answers_per_megabyte",
+                "Right answers that a megabyte must add to be sent, with budget.pace adaptive",
+                labels=labels,
+            ),
         }
         for quota in self._now()["quotas"]:
             for key, family in families.items():

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.pacing import Pacer, window_price
 from sagelink.pipeline.quota import GUARD, Bound, Moment
 
 _REPLY_BITS = 12_000  # of a reply at most, that of WebRTC comes twice
@@ -89,6 +90,8 @@ class UplinkBudget:
         self.bounds = list(bounds)
         self.moment = moment
         self.cover: Cover | None = None
+        self.pacers: list[Pacer] = []
+        self.prices_window = False  # the price rises as the window fills
         self.share = 1.0
         self.claimed_s = float("-inf")  # when a camera last had something to send
         self.rate_bps: float | None = None
@@ -146,6 +149,15 @@ class UplinkBudget:
         if granted is None or not self.counts_replies:
             return granted
         return max(0, (granted - _REPLY_BITS) * _ACK_PART // (_ACK_PART + 1))
+
+    def bit_price(self, now_s: float) -> float:
+        """Gain, in right answers, that a bit must bring to be sent now; 0 where bits have no price."""
+        self.now_s = max(self.now_s, now_s)
+        at = self._now()
+        price: float = sum(pacer.price(at) for pacer in self.pacers)
+        if self.prices_window and self.limit_bits is not None:
+            price += window_price(self.window_bits(now_s), self.limit_bits)
+        return price
 
     @property
     def whole_limit_bits(self) -> int | None:

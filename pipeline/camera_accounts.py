@@ -60,6 +60,10 @@ class CameraAccount:
         """The part of the allowance that no rate decides: of the quotas and the ledger."""
         return self._shared.bound_allowance(now_s)
 
+    def bit_price(self, now_s: float) -> float:
+        """See `UplinkBudget.bit_price`."""
+        return self._shared.bit_price(now_s)
+
     def _rate_allowance(self, now_s: float) -> int | None:
         """This camera's part of what the rate grants. Quotas are not divided: the first camera takes what is left."""
         left, limit = self._shared.rate_allowance(now_s), self._shared.limit_bits

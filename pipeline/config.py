@@ -17,6 +17,7 @@ from sagelink.pipeline.calendar_periods import Calendar, local_timezone
 from sagelink.pipeline.console_config import DIGEST_MIN_BPS, ConsoleConfig
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.event_config import EventsConfig
+from sagelink.pipeline.pacing import PaceName
 from sagelink.pipeline.quantities import Duration, FrameSize, Rate, Retention, Size
 from sagelink.pipeline.quota import Quota
 from sagelink.pipeline.urls import is_webrtc
@@ -186,6 +187,12 @@ class CameraBudgetConfig(_Section):
 class BudgetConfig(CameraBudgetConfig):
     """The hard uplink budget of the site, or of all processes that share a ledger."""
 
+    pace: PaceName | None = Field(
+        None,
+        description="How the budget is spread over time. as-needed: each message gets what is left; even: quotas are "
+        "released hour by hour; adaptive: a bit has a price, which rises while spending runs ahead, and a message is "
+        "sent if its expected gain is worth its price. Empty: adaptive with quotas, otherwise as-needed",
+    )
     counts: Literal["up", "both"] = Field(
         "up", description="Bits that the quotas count: up, or both: replies from the server too"
     )
@@ -359,11 +366,6 @@ class VideoConfig(_Section):
         True,
         description="Send no message with almost no expected gain; needs `fuse.rule: weighted` and no `fuse.weights`, "
         "because the gain is computed from the weights of the frontier",
-    )
-    saving: bool = Field(
-        False,
-        description="Save bits until a useful message fits, and keep a reserve for later scenes; same conditions as "
-        "`value_gate`",
     )
 
 
@@ -816,6 +818,27 @@ class Config(_Section):
         return self
 
     @model_validator(mode="after")
+    def _pace_of_something(self) -> Config:
+        pace, budgets = self.budget.pace, [self.budget, *(camera.budget for camera in self.cameras if camera.budget)]
+        if pace == "even" and not self.has_quotas:
+            raise ValueError(
+                "budget.pace even releases quotas hour by hour; accepted with it: budget.quotas, such as 500MB/month; "
+                "without quotas: adaptive, as-needed, or a shorter window"
+            )
+        if pace != "adaptive":
+            return self
+        if not self.has_quotas and all(budget.uplink is None for budget in budgets):
+            raise ValueError(
+                "budget.pace adaptive needs a limit; accepted with it: budget.quotas, such as 500MB/month, or a rate"
+            )
+        if not self.weighs_messages:
+            raise ValueError(
+                "budget.pace adaptive prices messages by the weights of the frontier; accepted with it: fuse.rule "
+                "weighted, and no fuse.weights"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _one_list_of_cameras(self) -> Config:
         names = [camera.name for camera in self.cameras]
         if len(set(names)) < len(names):
@@ -826,6 +849,22 @@ class Config(_Section):
         if reserved > 1 + 1e-9:
             raise ValueError(f"cameras: the sum of min_share must be at most 1; got {reserved:g}")
         return self
+
+    @property
+    def has_quotas(self) -> bool:
+        return any(budget.quotas for budget in (self.budget, *(c.budget for c in self.cameras if c.budget)))
+
+    @property
+    def weighs_messages(self) -> bool:
+        """Whether the expected gain of a message follows from the weights of the frontier."""
+        return self.fuse.rule == "weighted" and self.fuse.weights is None
+
+    @property
+    def pace(self) -> PaceName:
+        """How the budget is spread over time."""
+        if self.budget.pace is not None:
+            return self.budget.pace
+        return "adaptive" if self.has_quotas and self.weighs_messages else "as-needed"
 
     @property
     def all_cameras(self) -> tuple[CameraConfig, ...]:

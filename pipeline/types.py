@@ -237,7 +237,6 @@ class SceneEstimate:
     server_age_s: float  # since that frame; NaN if there is none
     scene_start_seq: int  # first frame of the scene
     scene_age_s: float  # since that frame
-    mean_scene_s: float  # mean length of the last scenes
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +270,7 @@ class Metered:
     max_bytes: int | None = None  # largest message with enough expected gain; None: limited by the allowance only
     bound_bits: int | None = None  # the part of the allowance that is no rate: of quotas and the ledger; None: no limit
     requested: bool = False  # an operator wants to see this camera now
+    bit_price: float = 0.0  # gain, in right answers, that a bit must bring to be sent
 
     @property
     def frame(self) -> Frame:
@@ -468,6 +468,7 @@ class Verdict:
     crop: Box = WHOLE  # fractions of the frame's view: the sent part, or else the part that the edge scored
     bound_bits: int | None = None  # bits that quotas and the ledger granted when the budget was asked; None: no limit
     further: tuple[HeadAnswer, ...] = ()  # by the further heads of the camera
+    bit_price: float = 0.0  # gain, in right answers, that a bit had to bring when the budget was asked
 
     @property
     def unknown(self) -> bool:

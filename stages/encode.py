@@ -124,7 +124,7 @@ class Encode:
             )
         elif message_bytes > self._max_message:
             limit, remedy = f"max_message_bytes={self._max_message}", "raise encode.max_message"
-        elif metered.allowance_bits == metered.budget_bits:
+        elif metered.budget_bits is not None and self._wire_bits(camera, message_bytes) > metered.budget_bits:
             limit, remedy = f"window_bits={metered.budget_bits}", "raise the rate or the window"
         else:
             return

@@ -101,6 +101,7 @@ class Fuse:
             window_bits=sent.window_bits if sent else metered.window_bits if metered else None,
             budget_bits=metered.budget_bits if metered else None,
             bound_bits=metered.bound_bits if metered else None,
+            bit_price=metered.bit_price if metered else 0.0,
             latency_ms=_latencies(trace),
             scored=scored,
             message=sent.evidence.message if sent else None,

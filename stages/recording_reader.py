@@ -93,6 +93,7 @@ class _RecordedRow(BaseModel):
     at_s: _Seconds
     asked_s: _Seconds | None
     sent_s: _Seconds | None
+    bit_price: Annotated[FiniteFloat, Field(ge=0)] = 0.0
     heard: list[_Number] = []
     ledger: list[tuple[_Seconds, _Count, Literal["message", "charge", "hold", "settle", "reserve"], _CameraOrNone]] = []
     message: tuple[_Count, Annotated[int, Field(ge=0, le=_MAX_MESSAGE)]] | None

@@ -175,6 +175,7 @@ class RecordingWriter:
             "at_s": self._at_s(frame),
             "asked_s": verdict.asked_s,
             "bound_bits": verdict.bound_bits,
+            "bit_price": verdict.bit_price,
             "sent_s": verdict.sent_s,
             "heard": verdict.provisional.observed_seqs if verdict.provisional else [],
             "head": self._head(verdict.taught),

@@ -71,7 +71,7 @@ TOPIC = re.compile(r"homeassistant/(?P<component>\w+)/[a-zA-Z0-9_-]+/config")
 QUOTA = {
     "name": "month", "camera": "", "limit_bits": 4_000_000_000, "used_bits": 80_000_000, "today_bits": 8_000_000,
     "window_s": None, "period_start": "2026-11-01T00:00:00+00:00", "period_end": "2026-12-01T00:00:00+00:00",
-    "others_today_bits": 0, "forecast_bits": None,
+    "others_today_bits": 0, "forecast_bits": None, "price": 12.5,
 }  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def now_is(rate_bps: float | None = 64_000.0) -> dict[str, Any]:
 
 
 FRAMES = Entities("homeassistant", "sagelink", "site", ["camera"], frames=True)
-ENTITIES = Entities("homeassistant", "sagelink", "tür.1", ["gate", "yard"], quotas=[("", "month")])
+ENTITIES = Entities("homeassistant", "sagelink", "tür.1", ["gate", "yard"], quotas=[("", "month")], priced=True)
 
 
 def check(topic: str, text: str, node: str) -> dict[str, Any]:
@@ -126,8 +126,8 @@ def test_an_announcement_follows_the_schema(each):
 
 def test_entities_are_unique():
     announced = list(ENTITIES.announcements())
-    assert len(announced) == 2 + 3 + 3 * 2
-    assert len({each.topic for each in announced}) == len({each.payload["unique_id"] for each in announced}) == 11
+    assert len(announced) == 2 + 4 + 3 * 2
+    assert len({each.topic for each in announced}) == len({each.payload["unique_id"] for each in announced}) == 12
 
 
 def test_states_hold_the_keys_of_the_templates():
@@ -137,7 +137,7 @@ def test_states_hold_the_keys_of_the_templates():
         assert key in states[each.payload["state_topic"]]
     assert states["sagelink/tür.1/budget/state"] == {"uplink_kbits": 20.0, "budget_kbits": 64.0}
     quota = states["sagelink/tür.1/quota/site/month/state"]
-    assert quota == {"used_mb": 10.0, "limit_mb": 500.0, "forecast_mb": None}
+    assert quota == {"used_mb": 10.0, "limit_mb": 500.0, "forecast_mb": None, "price": 12.5}
     assert states["sagelink/tür.1/gate/result"]["probability"] == 87.6
     assert states["sagelink/tür.1/gate/result"]["camera"] == "running"
     assert states["sagelink/tür.1/yard/result"] == {
