@@ -62,11 +62,11 @@ class WireCharger:
             self._prepaid.remove(prepaid)
             self._settle(prepaid, prepaid.bits)
 
-    def room_bits(self) -> int | None:
-        """Bits that may leave now; None without a limit."""
+    def room_bits(self, later_s: float = 0.0) -> int | None:
+        """Bits that may leave from now until `later_s` from now; None without a limit."""
         if self._ledger is None:
             return None
-        return self._ledger.room_bits(self._prepaid[0].camera if self._prepaid else "")
+        return self._ledger.room_bits(self._prepaid[0].camera if self._prepaid else "", later_s)
 
     def left(self, bits: int, of_messages: bool = True) -> None:
         """Bits have left, or leave now. `of_messages`: those held for messages pay for them as far as they go."""

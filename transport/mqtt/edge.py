@@ -35,12 +35,14 @@ from sagelink.transport.mqtt.wire_cost import (
 from sagelink.transport.operator_commands import Action, CommandOutcome, CommandReceiver, decode_command, encode_outcome
 from sagelink.transport.remote_edge import RemoteEdgeLink
 from sagelink.transport.wire import MAX_MESSAGE_BYTES, MalformedMessage, claimed_seq
+from sagelink.transport.wire_cost import Prepaid
 
 log = logging.getLogger(__name__)
 
 _MAX_SERVERS = 1000  # whose presence is stored
 _DIGEST_EVERY_S = 60.0
 _FIRST_DIGEST_S = 5.0
+_LAST_ACK_S = 0.3  # from a PUBACK until the reply is acknowledged too
 _EXPIRY_PROPERTY_BYTES = 6  # length of the properties, and the message expiry interval
 
 
@@ -193,11 +195,12 @@ class MqttEdgeLink(RemoteEdgeLink):
             self._heads.announced(self._cameras)
             await self._announcer.announce(self._client)
 
-    async def _transmit(self, camera: str, message: bytes) -> None:
+    async def _transmit(self, camera: str, message: bytes, prepaid: Prepaid) -> None:
         assert self._publishing is not None
         self._unacknowledged += 1
         self._limit.sent(self._packet_bytes(camera, len(message)), time.monotonic())
-        self._publishing.create_task(self._publish(camera, message))
+        publishing = self._publishing.create_task(self._publish(camera, message))
+        publishing.add_done_callback(lambda _: self._close_later(prepaid, _LAST_ACK_S))
 
     async def _publish(self, camera: str, message: bytes) -> None:
         assert self._client is not None
