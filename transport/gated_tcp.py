@@ -36,6 +36,7 @@ _LOSSY_S = 1.0  # so long after a gap, each segment is charged as one that repor
 _OPTIONS = 24  # bytes that such reports take from a segment's payload
 _MIN_PIECE = 96  # bytes of the shortest segment of several
 _SMALL_WINDOW = 16_000  # bytes; in a smaller one an acknowledgement counts, so it waits for data that leaves anyway
+_RESERVED_PART = 16  # of a window, at most, is kept from messages for the connection's own packets
 _READ_AHEAD = 3  # segments that the other side may send before they are read: each may cost an acknowledgement
 _DNS_BITS = 8 * 2 * (ETHERNET + IPV4 + 8 + 12 + 4 + 11)  # two queries without the name; with EDNS
 _TICK_S, _IDLE_TICK_S = 0.004, 0.05
@@ -261,6 +262,7 @@ class GatedTcp:
         sizes = self._sizes
         waiting = repeat_bytes(counters, sizes)
         smallest = _MIN_PIECE + self._header_bytes + sizes.ack_bytes  # messages have paid for more
+        smallest = min(smallest, (self._charger.limit_bits or 0) // 8 // _RESERVED_PART)
         self._charger.reserve(8 * (waiting + smallest))
         room = self._charger.room_bits()
         if not waiting or room is None or counters.next_repeat_s > 2 * _TICK_S:
