@@ -2,6 +2,8 @@
 
 - `RTCSctpTransport._handle_data`: receives each decrypted packet. There is no public sign of life of a peer.
 - `RTCSctpTransport._transmit` and `_cwnd`: sends what the congestion window allows, and that window.
+- `RTCSctpTransport._send_sack`: acknowledges what arrived.
+- `RTCSctpTransport._rto`: the time after which a lost packet is sent again.
 - `RTCIceTransport._connection`, `aioice.Connection._protocols` and `protocol.transport`: the sockets, and
   `TurnTransport.__inner_protocol`, which has the socket to a TURN server. Neither library asks before it sends.
 
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 # Takes a datagram, the bytes of its headers, and a function that sends it.
 Gate = Callable[[bytes, int, Callable[[], None]], None]
+
+_ACKNOWLEDGE_S = 0.02
+_FIRST_REPEAT_S = 1.0
 
 
 def on_packet(sctp: RTCSctpTransport, callback: Callable[[], None]) -> None:
@@ -48,6 +53,28 @@ def keep_window(sctp: RTCSctpTransport, window_bytes: Callable[[], int]) -> None
         await transmit()
 
     sctp._transmit = transmit_with_window  # type: ignore[method-assign]
+
+
+def join_acknowledgements(sctp: RTCSctpTransport) -> None:
+    """Acknowledges packets that arrive together once, as RFC 9260 (6.2) allows; aiortc acknowledges each."""
+    acknowledge = sctp._send_sack
+    waiting: set[asyncio.Task[None]] = set()
+
+    async def acknowledge_later() -> None:
+        await asyncio.sleep(_ACKNOWLEDGE_S)
+        waiting.clear()
+        await acknowledge()
+
+    async def send_sack() -> None:
+        if not waiting:
+            waiting.add(asyncio.create_task(acknowledge_later()))
+
+    sctp._send_sack = send_sack  # type: ignore[method-assign]
+
+
+def begin_repeats_early(sctp: RTCSctpTransport) -> None:
+    """Sets the first repeat to a second, as RFC 9260 (16) has it; aiortc has three seconds, of an earlier RFC."""
+    sctp._rto = _FIRST_REPEAT_S
 
 
 def gate_datagrams(sctp: RTCSctpTransport, gate: Gate, received: Callable[[int], None]) -> None:

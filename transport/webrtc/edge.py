@@ -125,6 +125,7 @@ class WebRtcEdgeLink(RemoteEdgeLink):
             self._peer.send_control(EVIDENCE + pack_part(Part(index, number, 0, 1, message)))
             return
         parts = parts_of(message)
+        self._charger.trim(prepaid, self._cost_model.parts_bits(sum(map(len, parts)), len(parts)))
         if len(parts) == 1 and len(message) <= PART_BYTES:
             self._schedule_resend(camera, number, pack_part(Part(index, number, 0, 1, message)), len(message))
         for place, part in enumerate(parts):
