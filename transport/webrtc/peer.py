@@ -21,6 +21,7 @@ from sagelink.transport.webrtc.aiortc_internals import (
     join_acknowledgements,
     keep_window,
     on_packet,
+    repeat_handshake,
 )
 from sagelink.transport.webrtc.ice_diagnosis import diagnose_ice
 from sagelink.transport.webrtc.reassembly import HEARTBEAT
@@ -138,6 +139,7 @@ class Peer:
             keep_window(sctp, self._window_bytes)
             join_acknowledgements(sctp)
         begin_repeats_early(sctp)
+        repeat_handshake(sctp)
         on_packet(sctp, self._on_packet)
 
     def _on_packet(self) -> None:
