@@ -1,7 +1,8 @@
 """The private attributes of aiortc and aioice that the WebRTC transport uses; pyproject.toml pins both for that reason.
 
 - `RTCSctpTransport._handle_data`: receives each decrypted packet. There is no public sign of life of a peer.
-- `RTCSctpTransport._transmit` and `_cwnd`: sends what the congestion window allows, and that window.
+- `RTCSctpTransport._transmit`, `_cwnd` and `_forward_tsn_chunk`: sends what the congestion window allows, that window,
+  and a chunk that `_transmit` sends first.
 - `RTCSctpTransport._send_sack`: acknowledges what arrived.
 - `RTCSctpTransport._rto`: the time after which a lost packet is sent again.
 - `RTCIceTransport._send` and `_recv`: take the datagrams of DTLS, and return those that arrive.
@@ -30,6 +31,7 @@ Gate = Callable[[bytes, int, Callable[[], None]], None]
 
 _ACKNOWLEDGE_S = 0.02
 _FIRST_REPEAT_S = 1.0
+_FORWARD_TSN_S = 0.3
 _HANDSHAKE_REPEATS_S = 0.3, 0.7  # a satellite's round trip is 0.6 s
 RECORDS = range(20, 64)  # first bytes of DTLS records (RFC 7983)
 _HANDSHAKE = 20, 22  # first bytes of those of a handshake
@@ -58,6 +60,39 @@ def keep_window(sctp: RTCSctpTransport, window_bytes: Callable[[], int]) -> None
         await transmit()
 
     sctp._transmit = transmit_with_window  # type: ignore[method-assign]
+
+
+def join_forward_tsn(sctp: RTCSctpTransport) -> None:
+    """Sends a FORWARD TSN (the peer must not wait for what is lost) now and then; aiortc sends one for each
+    acknowledgement. What has arrived is delivered anyway: no channel here keeps the order."""
+    transmit, loop = sctp._transmit, asyncio.get_running_loop()
+    next_s = 0.0
+    timer: asyncio.TimerHandle | None = None
+    sending: set[asyncio.Task[None]] = set()
+
+    def send() -> None:
+        nonlocal timer
+        timer = None
+        task = loop.create_task(sctp._transmit())
+        sending.add(task)
+        task.add_done_callback(sending.discard)
+
+    async def transmit_with_pauses() -> None:
+        nonlocal next_s, timer
+        chunk = sctp._forward_tsn_chunk
+        if chunk is None or loop.time() >= next_s:
+            next_s = loop.time() + _FORWARD_TSN_S if chunk else next_s
+            await transmit()
+            return
+        if timer is None:
+            timer = loop.call_at(next_s, send)
+        sctp._forward_tsn_chunk = None
+        try:
+            await transmit()
+        finally:
+            sctp._forward_tsn_chunk = sctp._forward_tsn_chunk or chunk  # a later one says more
+
+    sctp._transmit = transmit_with_pauses  # type: ignore[method-assign]
 
 
 def join_acknowledgements(sctp: RTCSctpTransport) -> None:

@@ -19,6 +19,7 @@ from sagelink.transport.webrtc.aiortc_internals import (
     begin_repeats_early,
     gate_datagrams,
     join_acknowledgements,
+    join_forward_tsn,
     keep_window,
     on_packet,
     repeat_handshake,
@@ -138,6 +139,7 @@ class Peer:
         if self._window_bytes is not None:
             keep_window(sctp, self._window_bytes)
             join_acknowledgements(sctp)
+            join_forward_tsn(sctp)
         begin_repeats_early(sctp)
         repeat_handshake(sctp)
         on_packet(sctp, self._on_packet)
