@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from sagelink.transport.tcp_counters import TcpCounters
 
-ACKS_NOW, ACKS_LATER = 2, 3  # packets without data that may leave before they are counted: at once, until a repeat
+ACKS = 2  # packets without data that may leave before they are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,9 @@ def needs(counters: TcpCounters, sizes: SegmentSizes, payload: int) -> list[Need
     again_s = counters.repeat_after_s
     if waiting:
         again_s = min(max(0.0, counters.next_repeat_s), counters.round_trip_s)
-    first = new + unsent + waiting + new + ACKS_LATER * sizes.ack_bytes
+    first = new + unsent + waiting + new + ACKS * sizes.ack_bytes
     return [
-        Need(0.0, new + unsent + ACKS_NOW * sizes.ack_bytes),
+        Need(0.0, new + unsent + ACKS * sizes.ack_bytes),
         Need(again_s, first),
         Need(again_s + counters.repeat_after_s, first + sizes.packet_bytes(longest, 1)),
     ]
@@ -61,5 +61,5 @@ def needs(counters: TcpCounters, sizes: SegmentSizes, payload: int) -> list[Need
 
 def longest_payload(limit_bytes: int, counters: TcpCounters, sizes: SegmentSizes) -> int:
     """Bytes of the longest segment for which an empty window of `limit_bytes` has room, with two repeats."""
-    fits = (limit_bytes - ACKS_LATER * sizes.ack_bytes) // 3 - sizes.header_bytes
+    fits = (limit_bytes - ACKS * sizes.ack_bytes) // 3 - sizes.header_bytes
     return min(fits, counters.segment_bytes)

@@ -234,19 +234,23 @@ class MqttEdgeLink(RemoteEdgeLink):
         """Serves one connection until it ends."""
         self._cost_model = replace(self._cost_model, ipv6=client.ipv6, tls=client.tls_version)
         self._limit.connected(client.max_packet_bytes)
-        await client.must_subscribe(self._topics.verdict(f"{self._node}/+"), qos=0)
         self._known_servers, self._retains = None, False
-        await self._subscribe(client, self._topics.presence("+"), 0, "frames are sent though no server may be online")
+        optional = [(self._topics.presence("+"), 0, "frames are sent though no server may be online")]
         if self._on_budget is not None:
-            await self._subscribe(client, self._topics.budget(self._node), 1, "no budget can be set over MQTT")
+            optional.append((self._topics.budget(self._node), 1, "no budget can be set over MQTT"))
         if self._commands:
             commands = self._topics.command(f"{self._node}/+")
-            await self._subscribe(client, commands, 1, "no operator can change anything over MQTT")
+            optional.append((commands, 1, "no operator can change anything over MQTT"))
+        async with asyncio.TaskGroup() as group:  # what is sent at once shares a segment
+            group.create_task(client.must_subscribe(self._topics.verdict(f"{self._node}/+"), qos=0))
+            for topic, qos, without in optional:
+                group.create_task(self._subscribe(client, topic, qos, without))
         self._heads.forget()
         self._heads.announced(self._cameras)
         await self._announcer.announce(client)
-        for topic in self._announcer.followed:
-            await self._subscribe(client, topic, 0, "states are not repaired in time")
+        async with asyncio.TaskGroup() as group:
+            for topic in self._announcer.followed:
+                group.create_task(self._subscribe(client, topic, 0, "states are not repaired in time"))
         try:
             async with asyncio.TaskGroup() as group:
                 self._client, self._publishing, self._unacknowledged = client, group, 0
