@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
+from itertools import takewhile
 from typing import Protocol
 
 from sagelink.pipeline.errors import UsageError
@@ -224,11 +225,15 @@ class UplinkBudget:
         """Provision for the acknowledgements of a message of `bits`, and for its reply."""
         return _REPLY_BITS + bits // _ACK_PART if self.counts_replies else 0
 
-    def room(self, now_s: float) -> int | None:
-        """Bits that may leave now: the limits minus the bits that have left; None without a limit.
+    def room(self, now_s: float, later_s: float = 0.0) -> int | None:
+        """Bits that may leave from now until `later_s` from now, as far as bits that have left leave the window by
+        then; None without a limit.
 
         Held and reserved bits do not count: they are what this room is for."""
         left = self._left_bits(now_s)
+        if later_s > 0:
+            expired = self.now_s + later_s - self.window_s * (1 + GUARD)
+            left -= sum(bits for _, bits in takewhile(lambda charge: charge[0] <= expired, self._charges))
         room = None if self.limit_bits is None else max(0, self.limit_bits - left)
         at = self._now()
         granted = least(*(bound.allowance(at) for bound in self.bounds))

@@ -113,9 +113,9 @@ class CameraAccount:
         """Held bits have left now."""
         self._shared.settle(now_s, bits, self.name)
 
-    def room(self, now_s: float) -> int | None:
-        """Bits that may leave now, of all cameras that share the budget; None without a limit."""
-        return self._shared.room(now_s)
+    def room(self, now_s: float, later_s: float = 0.0) -> int | None:
+        """Bits of all cameras that may leave; see `UplinkBudget.room`."""
+        return self._shared.room(now_s, later_s)
 
     def end_reply(self, bits: int) -> None:
         """See `UplinkBudget.end_reply`."""

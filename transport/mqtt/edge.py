@@ -43,12 +43,14 @@ from sagelink.transport.picture_parts import (
 )
 from sagelink.transport.remote_edge import RemoteEdgeLink
 from sagelink.transport.wire import MAX_MESSAGE_BYTES, MalformedMessage, claimed_seq
+from sagelink.transport.wire_cost import Prepaid
 
 log = logging.getLogger(__name__)
 
 _MAX_SERVERS = 1000  # whose presence is stored
 _DIGEST_EVERY_S = 60.0
 _FIRST_DIGEST_S = 5.0
+_LAST_ACK_S = 0.3  # from a PUBACK until the reply is acknowledged too
 _EXPIRY_PROPERTY_BYTES = 6  # length of the properties, and the message expiry interval
 
 
@@ -232,11 +234,12 @@ class MqttEdgeLink(RemoteEdgeLink):
             self._heads.announced(self._cameras)
             await self._announcer.announce(self._client)
 
-    async def _transmit(self, camera: str, message: bytes) -> None:
+    async def _transmit(self, camera: str, message: bytes, prepaid: Prepaid) -> None:
         assert self._publishing is not None
         self._unacknowledged += 1
         self._limit.sent(self._packet_bytes(camera, len(message)), time.monotonic())
-        self._publishing.create_task(self._publish(camera, message))
+        publishing = self._publishing.create_task(self._publish(camera, message))
+        publishing.add_done_callback(lambda _: self._close_later(prepaid, _LAST_ACK_S))
 
     async def _publish(self, camera: str, message: bytes) -> None:
         assert self._client is not None
@@ -270,19 +273,23 @@ class MqttEdgeLink(RemoteEdgeLink):
         """Serves one connection until it ends."""
         self._cost_model = replace(self._cost_model, ipv6=client.ipv6, tls=client.tls_version)
         self._limit.connected(client.max_packet_bytes)
-        await client.must_subscribe(self._topics.verdict(f"{self._node}/+"), qos=0)
         self._known_servers, self._retains = None, False
-        await self._subscribe(client, self._topics.presence("+"), 0, "frames are sent though no server may be online")
+        optional = [(self._topics.presence("+"), 0, "frames are sent though no server may be online")]
         if self._on_budget is not None:
-            await self._subscribe(client, self._topics.budget(self._node), 1, "no budget can be set over MQTT")
+            optional.append((self._topics.budget(self._node), 1, "no budget can be set over MQTT"))
         if self._commands:
             commands = self._topics.command(f"{self._node}/+")
-            await self._subscribe(client, commands, 1, "no operator can change anything over MQTT")
+            optional.append((commands, 1, "no operator can change anything over MQTT"))
+        async with asyncio.TaskGroup() as group:  # what is sent at once shares a segment
+            group.create_task(client.must_subscribe(self._topics.verdict(f"{self._node}/+"), qos=0))
+            for topic, qos, without in optional:
+                group.create_task(self._subscribe(client, topic, qos, without))
         self._heads.forget()
         self._heads.announced(self._cameras)
         await self._announcer.announce(client)
-        for topic in self._announcer.followed:
-            await self._subscribe(client, topic, 0, "states are not repaired in time")
+        async with asyncio.TaskGroup() as group:
+            for topic in self._announcer.followed:
+                group.create_task(self._subscribe(client, topic, 0, "states are not repaired in time"))
         try:
             async with asyncio.TaskGroup() as group:
                 self._client, self._publishing, self._unacknowledged = client, group, 0
