@@ -48,7 +48,9 @@ class EventRule(BaseModel):
     name: RuleName = Field(description="Name of the rule")
     cameras: tuple[str, ...] = Field((), description="Cameras of the rule; empty: all")
     labels: tuple[str, ...] = Field(
-        (), description="Labels of the rule, `unknown` among them; empty: every label, each with events of its own"
+        (),
+        description="Labels of the rule, `unknown` among them; empty: every label but `unknown`, each with events of "
+        "its own",
     )
     changed: bool = Field(
         False, description="Only an event that follows another settled label: not what a camera sees at its start"

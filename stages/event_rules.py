@@ -223,7 +223,7 @@ class _Machine:
         )
 
     def _is_named(self, label: str) -> bool:
-        return not self.rule.labels or label in self.rule.labels
+        return label in self.rule.labels if self.rule.labels else label != UNKNOWN
 
     def _is_time(self, wall_s: float) -> bool:
         if self.rule.minutes is None and not self.rule.days:

@@ -79,7 +79,7 @@ class CameraEventLog:
             end_s=None if end_s is None else number(end_s),
             began_wall_s=wall_s if known is None else known.began_wall_s,
             changed_wall_s=wall_s,
-            has_picture=known is not None and known.has_picture,
+            has_picture=known is not None and known.has_picture and state != "withdrawn",
         )
         if known is not None and replace(event, changed_wall_s=known.changed_wall_s) == known:
             return None

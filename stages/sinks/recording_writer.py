@@ -150,6 +150,7 @@ class RecordingWriter:
             raise
 
     def _end_part(self) -> None:
+        """With a keeper, errors are ignored: each frame was written whole before its line."""
         part, self._part = self._part, None
         if part is None:
             return
@@ -157,8 +158,8 @@ class RecordingWriter:
             part.close()
             if self._rotates:
                 compress(part.folder / FRAMES)
-        except (OSError, av.FFmpegError) as error:
-            if self._keeper is None or not is_full(error):
+        except (OSError, av.FFmpegError):
+            if self._keeper is None:
                 raise
         finally:
             if self._rotates:

@@ -19,7 +19,9 @@ from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.rotating_lines import read_lines
 from sagelink.pipeline.types import Drop, EdgeOnly, Verdict
 from sagelink.stages.fuse import Fuse
+from sagelink.stages.recording_reader import RecordingReader
 from sagelink.stages.sinks.jsonl import JsonLines
+from sagelink.stages.sinks.recording_writer import RecordingWriter
 from tests.conftest import skip_or_fail
 from tests.fakes import SIDE, make_answer, make_frame, make_scored
 
@@ -82,3 +84,27 @@ def test_half_an_hour_rotates_within_the_disk(small_disk: Path, keep: str) -> No
     assert len(Results.read(out).lines) == len(seqs)
     newest = [json.loads(line) for _, line in read_lines(out, "events.jsonl")][-1]
     assert (newest["action"], newest["end_s"]) == ("close", round((FRAMES - 1) / RATE, 6))
+
+
+@pytest.mark.parametrize("keep", ["12MB", "30d"])
+def test_a_recording_rotates_within_the_disk(small_disk: Path, keep: str) -> None:
+    folder = small_disk / "rec"
+    folder.mkdir()
+    given = {"output.record": str(folder), "output.rotate": "3MB", "output.keep": keep}
+    config = load_config(None, given)
+    disk = RunDisk(config.output)
+    frames = 240  # of 0.2 MB
+    writer = RecordingWriter(
+        *(folder, "{}\n", {}, LABELS, False, list), rotate=config.output.rotate, keeper=disk.recording_keeper
+    )
+    noise = np.random.default_rng(0)
+    for verdict in verdicts(frames):
+        pixels = noise.integers(0, 256, (240, 320, 3), np.uint8)
+        writer.write(replace(verdict, frame=replace(verdict.frame, pixels=pixels)))
+    writer.close()
+    recording = RecordingReader(folder)
+    times_s = [row["stream_s"] for row in recording.rows.values()]
+    assert [picture.shape for picture in recording.pictures("camera")] == [(240, 320, 3)] * len(times_s)
+    assert 20 < len(times_s) < frames
+    assert times_s[-1] == (frames - 1) / RATE
+    assert disk.lost <= (0 if keep == "12MB" else frames // 10)

@@ -72,6 +72,17 @@ def test_actions(options: dict[str, object], labels: str, actions: list[tuple[st
     assert run(rule(**options), labels) == actions
 
 
+def test_none_of_the_classes_is_an_event_only_where_a_rule_names_it() -> None:
+    def actions(each: EventRule) -> list[str]:
+        events = CameraEvents([each])
+        labels = ["a", "unknown", "unknown", "a"]
+        found = [action for seq, label in enumerate(labels) for action in events.final(seen(seq, label))]
+        return [f"{action.action} {action.event.label}" for action in found]
+
+    assert actions(rule(after=1, until=1)) == ["open a", "close a", "open a"]
+    assert actions(rule(after=1, until=1, labels=["unknown"])) == ["open unknown", "close unknown"]
+
+
 def test_an_improbable_verdict_does_not_count_as_its_label() -> None:
     events = CameraEvents([rule(after=2)])
     assert [*events.final(seen(0, "a")), *events.final(seen(1, "a", 0.5)), *events.final(seen(2, "a"))] == []
