@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+
+# Every test process would compile all modules again, and pytest would rewrite all tests again.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest --dist worksteal --numprocesses
 
 .PHONY: demo test test-oldest campaign test-all lint lock clean
@@ -23,7 +26,7 @@ SMOKE := tests/pipeline tests/transport/codecs tests/transport/test_contract.py 
 	tests/app/test_run.py tests/app/test_cameras.py
 test-oldest: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet pyproject.toml --extra webrtc --resolution lowest-direct --no-annotate --no-header \
+	$(BIN)/uv pip compile --quiet pyproject.toml --extra webrtc --extra nats --resolution lowest-direct --no-annotate --no-header \
 		--no-emit-package torch --no-emit-package torchvision --output-file $(VENV)/oldest.txt
 	$(BIN)/python -m venv --clear --without-pip $(OLDEST)
 	grep -vE '^(triton|nvidia-)' $(VENV)/oldest.txt > $(VENV)/oldest-without-torch.txt
@@ -43,7 +46,7 @@ lint: $(VENV)/.ready
 # Limit single packages with LOCK="--constraint FILE".
 lock: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --extra webrtc --group build $(LOCK) --generate-hashes --no-annotate \
+	$(BIN)/uv pip compile pyproject.toml --extra webrtc --extra nats --group build $(LOCK) --generate-hashes --no-annotate \
 		--python-version 3.11 --python-platform x86_64-manylinux_2_28 --custom-compile-command "make lock" \
 		--output-file deploy/requirements.lock
 
@@ -52,7 +55,7 @@ $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing the packages into $(VENV): a few minutes the first time, because PyTorch is large."
 	$(BIN)/python -m pip install --upgrade --quiet pip
-	$(BIN)/python -m pip install --editable '.[webrtc]' --group dev
+	$(BIN)/python -m pip install --editable '.[webrtc,nats]' --group dev
 	touch $@
 
 clean:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sagelink.models.loading import Model, UnitGrid, labels_fingerprint
+from sagelink.models.labels import labels_fingerprint
+from sagelink.models.loading import Model, UnitGrid
 from sagelink.models.preprocess import Resize, make_picture
 from sagelink.monitor.camera_page import camera_page
 from sagelink.pipeline.json_text import to_json

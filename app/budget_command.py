@@ -57,7 +57,7 @@ def _limits(limits: list[dict[str, Any]]) -> Any:
     from sagelink.pipeline.quantities import format_bytes
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("limit", "camera", "used", "of", "", "period", "forecast"):
+    for heading in ("limit", "camera", "used", "of", "", "period", "forecast", "price"):
         table.add_column(heading, no_wrap=heading != "period")
     for limit in limits:
         period = f"{limit['period_start'][:10]} to {limit['period_end'][:10]}" if limit["period_start"] else ""
@@ -69,6 +69,7 @@ def _limits(limits: list[dict[str, Any]]) -> Any:
             f"{limit['used_bits'] / max(1, limit['limit_bits']):.0%}",
             period or f"{limit['window_s']:g} s",
             "" if limit["forecast_bits"] is None else format_bytes(limit["forecast_bits"] / 8),
+            "" if limit["price"] is None else f"{limit['price']:g}/MB",
         )
     return table
 

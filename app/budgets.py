@@ -18,6 +18,7 @@ from sagelink.pipeline.ledger import LONGEST_WAIT_S, Ledger
 from sagelink.pipeline.ledger_file import LedgerFile
 from sagelink.pipeline.ledger_hold import Hold, JointHold
 from sagelink.pipeline.ledger_records import Rate, Scope
+from sagelink.pipeline.pacing import AdaptivePace, PricedBound, adaptive_paces, even_bounds
 from sagelink.pipeline.quota import GUARD, Bound, ClosedUntil, ClosedWithoutClock, QuotaCount, count_of
 from sagelink.pipeline.quota_watch import QuotaWatch, quota_states
 
@@ -33,18 +34,20 @@ class Budgets:
     site: UplinkBudget
     accounts: Mapping[str, CameraAccount]  # by camera
     counts: Mapping[str, Sequence[QuotaCount]]  # of the quotas, by scope: empty for the site, else the camera
+    paces: Mapping[str, Sequence[AdaptivePace]]  # of the quotas, by scope
     ledger: Ledger | None
 
     def quota_states(self) -> list[dict[str, Any]]:
         """The quotas as plain JSON values. Safe from any thread."""
         at = self.site.moment(self.site.now_s)
-        return quota_states(self.counts, {} if self.ledger is None else self.ledger.holds, at)
+        return quota_states(self.counts, self.paces, {} if self.ledger is None else self.ledger.holds, at)
 
 
-def open_budgets(config: Config, live: bool, recorded: Callable[[int | None], Bound] | None = None) -> Budgets:
+def open_budgets(config: Config, live: bool, recorded: Callable[[int | None], PricedBound] | None = None) -> Budgets:
     """The budgets of a run. Only a live run uses a ledger: the time of any other run is not the machine's.
 
-    `recorded`: in an exact replay, returns what replaces the quotas of a budget; it takes the least of their limits.
+    `recorded`: in an exact replay, returns what replaces the quotas and the pace of a budget; it takes the least of
+    their limits.
     Raises SagelinkError.
     """
     ledger = _open_ledger(config) if live else None
@@ -53,40 +56,51 @@ def open_budgets(config: Config, live: bool, recorded: Callable[[int | None], Bo
     own = {camera.name: camera.budget for camera in config.all_cameras if camera.budget is not None}
     counts |= {name: [count_of(quota.quota()) for quota in budget.quotas] for name, budget in own.items()}
     rate = Rate(config.budget.window, config.budget.weight, config.budget.min_share)
+    evens = {scope: even_bounds(each, config.pace) for scope, each in counts.items()}
+    paces = {scope: adaptive_paces(each, config.pace) for scope, each in counts.items()}
 
-    def budget_of(settings: CameraBudgetConfig, bounds: Sequence[QuotaCount]) -> UplinkBudget:
-        others: Sequence[Bound] = bounds
-        if recorded is not None:
-            others = [recorded(least(*(bound.limit_bits for bound in bounds)))]
+    def budget_of(settings: CameraBudgetConfig, *scopes: str) -> UplinkBudget:
+        bounds = [count for scope in scopes for count in counts[scope]]
+        others: list[Bound] = [*bounds, *(even for scope in scopes for even in evens[scope])]
+        priced = None if recorded is None else recorded(least(*(bound.limit_bits for bound in bounds)))
+        if priced is not None:
+            others = [priced]
         if live:
-            others = [*others, *_caution(settings, bounds, ledger is None)]
+            others += _caution(settings, bounds, ledger is None)
         budget = UplinkBudget(settings.uplink, settings.window, others, moment)
         budget.counts_replies = config.budget.counts == "both"
+        budget.pacers = [pace for scope in scopes for pace in paces[scope]] if priced is None else [priced]
+        budget.prices_window = config.pace == "adaptive" and priced is None
         return budget
 
-    site = budget_of(config.budget, counts[SITE])
-    site_hold = _hold(ledger, SITE, site, counts[SITE], rate)
+    site = budget_of(config.budget, SITE)
+    site_hold = _hold(ledger, SITE, site, counts[SITE], paces[SITE], rate)
     site.cover = site_hold
     shares = {camera.name: CameraShare(camera.weight, camera.min_share) for camera in config.all_cameras}
     accounts = open_accounts(site, {name: share for name, share in shares.items() if name not in own})
     for name, settings in own.items():
-        budget = budget_of(settings, [*counts[name], *counts[SITE]])
-        hold = _hold(ledger, name, budget, counts[name], Rate(settings.window))
+        budget = budget_of(settings, name, SITE)
+        hold = _hold(ledger, name, budget, counts[name], paces[name], Rate(settings.window))
         if hold is not None and site_hold is not None:
             budget.cover = JointHold([hold, site_hold])
         accounts |= open_accounts(budget, {name: CameraShare()})
     if ledger is not None:
         ledger.watch = QuotaWatch(counts)
-    return Budgets(site, {name: accounts[name] for name in shares}, counts, ledger)
+    return Budgets(site, {name: accounts[name] for name in shares}, counts, paces, ledger)
 
 
 def _hold(
-    ledger: Ledger | None, name: str, budget: UplinkBudget, counts: Sequence[QuotaCount], rate: Rate
+    ledger: Ledger | None,
+    name: str,
+    budget: UplinkBudget,
+    counts: Sequence[QuotaCount],
+    paces: Sequence[AdaptivePace],
+    rate: Rate,
 ) -> Hold | None:
     if ledger is None:
         return None
     scope = Scope(name, tuple(count.quota for count in counts), rate if budget.rate_bps is not None else None)
-    hold = Hold(scope, budget, counts, ledger.wake)
+    hold = Hold(scope, budget, counts, ledger.wake, paces)
     ledger.add(hold)
     return hold
 

@@ -34,6 +34,7 @@ from sagelink.app.options import (
     load_settings,
     with_model_options,
 )
+from sagelink.app.plan import plan
 from sagelink.app.teach import teach
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.log_lines import TerminalLog
@@ -101,6 +102,10 @@ def run(
         Optional[list[str]],
         typer.Option(metavar="BYTES/PERIOD", help="Quota: 500MB/month, 20MB/day or 5MB/24h; may be repeated."),
     ] = None,
+    pace: Annotated[
+        Optional[str],
+        typer.Option(metavar="NAME", help="How a quota is spread over its period: adaptive, even or as-needed."),
+    ] = None,
     ledger: Annotated[
         Optional[str], typer.Option(metavar="FILE", help="File that keeps what was spent; quotas need one.")
     ] = None,
@@ -158,6 +163,7 @@ def run(
             "budget.uplink": uplink,
             "budget.window": window,
             "budget.quotas": quota or None,
+            "budget.pace": pace,
             "budget.ledger": ledger,
             "select.selector": selector,
             "select.importance": importance,
@@ -201,6 +207,13 @@ def replay(
         Optional[list[str]],
         typer.Option(metavar="RATE", help="Other budget rates to try: 32kbit/s,64kbit/s; may be repeated."),
     ] = None,
+    quota: Annotated[
+        Optional[list[str]],
+        typer.Option(metavar="BYTES/PERIOD", help="Another quota to try: 20MB/day or 5MB/24h; may be repeated."),
+    ] = None,
+    pace: Annotated[
+        Optional[str], typer.Option(metavar="NAME", help="Another pace to try: adaptive, even or as-needed.")
+    ] = None,
     head: HeadOption = None,
     assignments: SetOption = None,
     out: Annotated[
@@ -209,17 +222,19 @@ def replay(
 ) -> None:
     """Run a recording again, to check it or to compare settings.
 
-    Unchanged, it must give the same bits. With --uplink or --set, the results are compared with the recording."""
+    Unchanged, it must give the same bits. With other settings, the results are compared with the recording."""
     from sagelink.app.recorded_config import changes_results
     from sagelink.app.replay import check, compare
     from sagelink.pipeline.config_file import parse_assignments
 
-    changes = head_settings(head or []) | parse_assignments(assignments or [])
+    limits = {"budget.quotas": quota or None, "budget.pace": pace}
+    changes = head_settings(head or []) | {key: value for key, value in limits.items() if value is not None}
+    changes |= parse_assignments(assignments or [])
     rates = [rate.strip() for given in uplink or [] for rate in given.split(",")]
     if rates or (changes and changes_results(recording, changes)):
         compare(recording, rates, changes, out or recording / "replay")
     elif out is not None:
-        raise UsageError("--out has nothing to hold without --uplink or --set: a check writes no files")
+        raise UsageError("--out has nothing to hold without --uplink, --quota or --set: a check writes no files")
     else:
         check(recording, files=changes)
 
@@ -341,6 +356,7 @@ app.command("adapt")(adapt)
 app.command("teach")(teach)
 app.command("label")(label)
 app.command("eval-video")(evaluate_video)
+app.command("plan")(plan)
 
 
 @app.command("models")

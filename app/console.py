@@ -10,13 +10,13 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
 from sagelink.models.class_names import KnownClasses
 from sagelink.models.head import read_head
-from sagelink.models.loading import outline
 from sagelink.monitor.console.camera_record import CameraRecord
 from sagelink.monitor.console.change_desk import ChangeDesk, KeptChange
 from sagelink.monitor.console.console_store import ConsoleStore
@@ -26,10 +26,9 @@ from sagelink.monitor.console.fleet import Fleet, PastCameras
 from sagelink.monitor.console.routes import console_app
 from sagelink.monitor.console.search_routes import StoreView
 from sagelink.monitor.console.store_writer import StoreWriter
-from sagelink.monitor.dashboard import page_url
 from sagelink.monitor.metrics import ConsoleMetrics
 from sagelink.net.access_guard import Tokens, require_secret
-from sagelink.net.http import parse_address, serve_http
+from sagelink.net.http import page_url, parse_address, serve_http
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.credentials import check_token_length
 from sagelink.pipeline.descriptors import raise_descriptor_limit
@@ -38,7 +37,7 @@ from sagelink.pipeline.tasks import abandon_threads_at_exit, background, on_sign
 from sagelink.pipeline.threads import Worker
 from sagelink.server.evidence_view import decode_view
 from sagelink.stages.confidence_gate import policy_names
-from sagelink.stages.evidence_encoder import canvas_of
+from sagelink.transport.codecs.tokens import EmbeddingNeeded
 from sagelink.transport.mqtt.address import message_auth, open_broker
 from sagelink.transport.mqtt.console import MqttConsoleLink
 from sagelink.transport.mqtt.topics import Topics
@@ -71,7 +70,7 @@ async def _console(config: Config, url: str, page: ConsolePageServer, tell: Call
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(page.observing())
         link = await stack.enter_async_context(MqttConsoleLink(broker, Topics(config.mqtt.prefix), page.fleet, auth))
-        changes = ChangeDesk(link.change, link.change_refusal, policy_names())
+        changes = ChangeDesk(link.change, lambda camera: link.change_refusal, policy_names())
         address = await stack.enter_async_context(page.serving(broker.url, lambda: link.trouble, changes))
         on_signals(stopped.set)
         tell(f"console of {broker.url} on {address}")
@@ -157,9 +156,11 @@ async def _store(config: Config, fleet: Fleet, decoder: EvidenceDecoder) -> Asyn
     store = await worker.call(ConsoleStore, own.store)
     try:
         events: dict[str, list[SeenEvent]] = {}
-        for camera, event in await worker.call(store.recent_events, time.time() - _RECENT_S):
+        since_s = time.time() - _RECENT_S
+        for camera, event in await worker.call(store.recent_events, since_s):
             events.setdefault(camera, []).append(event)
-        fleet.restore(PastCameras(await worker.call(store.months), events))
+        incomplete = await worker.call(store.incomplete_pictures, since_s)
+        fleet.restore(PastCameras(await worker.call(store.months), events, incomplete))
         writer = StoreWriter(store, worker, own.size, own.keep)
         fleet.listen(writer)
 
@@ -207,18 +208,26 @@ class EvidenceDecoder:
         self._worker.close()
 
     def _decode(self, messages: list[bytes], side: int, patch_size: int, transparent: bool = True) -> Picture:
-        if not self._looked:
-            self._looked, self._embedding = True, self._server_embedding()
-        embedding = self._embedding
-        if embedding is not None and len(embedding.matrix) != 3 * patch_size**2:
-            embedding = None
+        decode = partial(decode_view, messages, side, patch_size, transparent=transparent)
         try:
-            return decode_view(messages, side, patch_size, embedding, transparent)
+            try:
+                return decode(self._embedding if self._fits(patch_size) else None)
+            except EmbeddingNeeded:
+                if self._looked:
+                    raise
+                self._looked, self._embedding = True, self._server_embedding()
+                return decode(self._embedding if self._fits(patch_size) else None)
         except ValueError as error:
             raise ValueError(f"this evidence cannot be shown: {error}") from None
 
+    def _fits(self, patch_size: int) -> bool:
+        return self._embedding is not None and len(self._embedding.matrix) == 3 * patch_size**2
+
     def _server_embedding(self) -> Embedding | None:
         """The patch embedding of the server's model, for evidence that holds tokens; None where it is not here."""
+        from sagelink.models.loading import outline  # loads PyTorch: most consoles show no tokens
+        from sagelink.stages.evidence_encoder import canvas_of
+
         try:
             return canvas_of(outline(self._config.server, self._config.server_model, ())).embedding
         except UsageError as error:

@@ -146,13 +146,9 @@ def _has_bits(account: CameraAccount, clock: BudgetClock) -> bool:
 def _score(parts: EdgeParts) -> Score:
     config = parts.config
     schedules = {camera: ZoomSchedule() for camera in parts.tracked_cameras} if config.zooms else {}
-    grid = parts.models.server.grid
-    further = {
-        camera.name: [each for each in parts.models.further if camera.heads is None or each.name in camera.heads]
-        for camera in config.all_cameras
-    }
-    resize, model_for = config.capture.resize, parts.heads.edge_model
-    return Score(parts.models.edge, grid, config.select.importance, resize, schedules, model_for, further)
+    grid, heads = parts.models.server.grid, parts.heads
+    importance, resize = config.select.importance, config.capture.resize
+    return Score(parts.models.edge, grid, importance, resize, schedules, heads.edge_model, heads.further)
 
 
 def _score_changes(parts: EdgeParts, score: Score) -> Score | ScoreChanges:
@@ -199,6 +195,7 @@ def _offload(parts: EdgeParts, uplink: Uplink, references: References, score: Sc
             _zoom_crop(parts, score),
             parts.link.max_message_bytes,
             config.ship.edge_answer or (parts.live and config.sends_digest),
+            script.further if script else partial(_further_ids, parts),
         ),
         *scripted,
         Ship(uplink, accounts, script.charge_clock if script else parts.clock, not parts.live, parts.reserve),
@@ -206,6 +203,18 @@ def _offload(parts: EdgeParts, uplink: Uplink, references: References, score: Sc
         RegisterPending(trackers, decided),
     ]
     return Chain(stages, exits=(EdgeOnly,))
+
+
+def _further_ids(parts: EdgeParts, scored: Scored) -> tuple[bytes, ...]:
+    """Ids of the frame's further heads, each once. A live run leaves out those with which the server cannot answer yet;
+    in a replay the server waits for them, so that the results do not depend on timing."""
+    link, first = parts.link, scored.taught.head_id if scored.taught else b""
+    found = {
+        answer.taught.head_id: None
+        for answer in scored.further
+        if not parts.live or link.head_refusal(answer.taught.fingerprint) is None
+    }
+    return tuple(head_id for head_id in found if head_id != first)
 
 
 def _pace(parts: EdgeParts, uplink: Uplink, references: References) -> list[Stage]:
@@ -218,10 +227,10 @@ def _pace(parts: EdgeParts, uplink: Uplink, references: References) -> list[Stag
 
 def _value_gate(parts: EdgeParts) -> list[Stage]:
     """The gate on expected gain needs the measured weights of server answers."""
-    if not parts.tracked_cameras or parts.config.fuse.rule != "weighted" or parts.config.fuse.weights is not None:
+    if not (parts.tracked_cameras or parts.config.pace == "adaptive") or not parts.config.weighs_messages:
         return []
     link, server = parts.link, parts.models.server
-    return [ValueGate.from_config(parts.config, server, parts.accounts, link.wire_bits, link.max_message_bytes)]
+    return [ValueGate.from_config(parts.config, server, link.wire_bits, link.max_message_bytes)]
 
 
 def _zoom_crop(parts: EdgeParts, score: Score) -> Callable[[Scored], ZoomCrop | None]:

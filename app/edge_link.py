@@ -47,7 +47,7 @@ async def edge_link(
         async with _in_process(config, models, heads) as local_link:
             yield local_link
         return
-    from sagelink.models.loading import labels_fingerprint
+    from sagelink.models.labels import labels_fingerprint
     from sagelink.transport.link import CameraInfo
 
     grid = models.server.grid

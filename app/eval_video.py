@@ -63,6 +63,13 @@ def evaluate_video(
     rates: Annotated[
         str, typer.Option(help="Uplink rates in kbit/s, with commas.", metavar="N,N,...")
     ] = "8,16,32,64,128,256",
+    quota: Annotated[
+        Optional[list[str]],
+        typer.Option(metavar="BYTES/TIME", help="Quota of each clip, beside the rate: 100kB/30s; may be repeated."),
+    ] = None,
+    pace: Annotated[
+        Optional[str], typer.Option(metavar="NAME", help="Pace of our policy: adaptive, even or as-needed.")
+    ] = None,
     fps: Annotated[float, typer.Option(parser=number_within(0.1, 240), metavar="N", help="Frames per second.")] = 10.0,
     clips: Annotated[
         int,
@@ -92,7 +99,7 @@ def evaluate_video(
     """Measure accuracy against kbit/s on clips.
 
     Compares our policy with simpler ones, at every rate."""
-    settings = options.load()
+    settings = options.load({"budget.quotas": quota or None, "budget.pace": pace})
     until = None if teach_until is None else TeachUntil.parse(teach_until)
     check_inputs(sources, labels)
     from sagelink.lab.harness import Harness

@@ -18,16 +18,19 @@ from sagelink.monitor.event_feed import EventFeed
 from sagelink.monitor.event_mqtt import EventLink, EventPublisher
 from sagelink.monitor.event_queue import EventQueue
 from sagelink.monitor.event_recovery import end_open_events, last_records, unqueued
+from sagelink.monitor.picture_delivery import PictureDelivery, PictureLink
 from sagelink.monitor.webhook import Webhook, open_webhook
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.disk_keeper import is_full
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.outbox import Outbox, OutboxItem
-from sagelink.pipeline.output_files import EVENT_PICTURES, EVENT_QUEUE, EVENTS, cannot_open
+from sagelink.pipeline.output_files import EVENT_PICTURES, EVENT_QUEUE, EVENTS, PICTURE_QUEUE, cannot_open
+from sagelink.pipeline.picture_queue import PictureQueue
 from sagelink.pipeline.tasks import background
 from sagelink.pipeline.urls import is_webrtc
 from sagelink.stages.sinks.contract import Sink
 from sagelink.stages.sinks.event_pictures import EventPictures
+from sagelink.stages.sinks.event_uploads import EventUploads
 from sagelink.stages.sinks.events import EventLines, EventReceiver, EventSink
 
 if TYPE_CHECKING:
@@ -56,6 +59,9 @@ class EventService:
         self._outbox: Outbox | None = None
         self._queue: EventQueue | None = None
         self._deliveries: list[EventDelivery] = []
+        self._uploads: EventUploads | None = None
+        self._picture_queue: PictureQueue | None = None
+        self._picture_delivery: PictureDelivery | None = None
         events = config.events
         charges = self.charges if events.webhook.metered else AlertCharges()
         self._webhook: Webhook | None = open_webhook(events.webhook, charges) if events.webhook.url else None
@@ -66,6 +72,11 @@ class EventService:
             raise UsageError(
                 "events.webhook and events.command: events wait on disk for their receiver; accepted: together with "
                 "output.out or events.queue"
+            )
+        if events.upload is not None and not (by_mqtt and events.rules and events.pictures and config.output.out):
+            raise UsageError(
+                "events.upload: pictures of events are sent over MQTT, from the output folder; accepted: together with "
+                "ship.server: mqtt://..., events.mqtt, events.pictures, a rule and output.out"
             )
 
     @property
@@ -94,6 +105,18 @@ class EventService:
         if out is not None and not is_new:
             for record in unqueued(last_records(out), outbox.known_keys):
                 self._queue.put(record)
+        if self._config.events.upload is not None:
+            assert out is not None, "checked at the start"
+            self._open_uploads(out, self._config.events.upload)
+
+    def _open_uploads(self, out: Path, max_bytes: int) -> None:
+        is_new = not (path := out / PICTURE_QUEUE).exists()
+        self._picture_queue = PictureQueue(path)
+        self._uploads = EventUploads(
+            out / EVENT_PICTURES, self._picture_queue, max_bytes, self._notify_picture, self._disk.keeper
+        )
+        if not is_new:
+            self._uploads.recover(last_records(out), time.time())
 
     def sinks(self) -> Iterator[Sink]:
         """The sinks that find events and keep their pictures, as soon as each is open. Raises SagelinkError."""
@@ -111,6 +134,9 @@ class EventService:
             )
             yield pictures
             receivers.append(pictures)
+            if self._uploads is not None:
+                yield self._uploads
+                receivers.append(self._uploads)
         classes = self._config.frigate.classes
         yield EventSink(events.rules, self._labels, self._live, classes, [*receivers, self.feed])
 
@@ -123,6 +149,10 @@ class EventService:
                     delivery = EventDelivery(self._outbox, receiver, *self._target(receiver, link))
                     await stack.enter_async_context(background(delivery.run()))
                     self._deliveries.append(delivery)
+            if self._picture_queue is not None:
+                assert isinstance(link, PictureLink)
+                self._picture_delivery = PictureDelivery(self._picture_queue, link, self.charges)
+                await stack.enter_async_context(background(self._picture_delivery.run()))
             yield
 
     async def drain(self) -> None:
@@ -133,13 +163,18 @@ class EventService:
                     await delivery.drain()
 
     def close(self) -> None:
-        """Closes the queue."""
-        if self._outbox is not None:
-            self._outbox.close()
+        """Closes the queues."""
+        for queue in (self._outbox, self._picture_queue):
+            if queue is not None:
+                queue.close()
 
     def _notify(self) -> None:
         for delivery in self._deliveries:
             delivery.notify()
+
+    def _notify_picture(self) -> None:
+        if self._picture_delivery is not None:
+            self._picture_delivery.notify()
 
     def _target(self, receiver: str, link: EdgeLink) -> tuple[str, _Send]:
         """The receiver for log lines, and its function that makes an attempt."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 
 from sagelink.models.apply_head import backbone_digest, check_side, edge_with_head
+from sagelink.models.further_heads import NamedHead
 from sagelink.models.head import Head, parse_head, read_head
 from sagelink.models.loading import Model
 from sagelink.models.pair import Pair
@@ -33,10 +34,12 @@ class HeadsOfRun:
         recorded: Callable[[Frame], bytes | None] | None = None,
         heads: Iterable[Head] = (),
         by_label: Mapping[str, Head] | None = None,
+        further: Mapping[str, Sequence[NamedHead]] | None = None,
     ) -> None:
         """`models`: with the classes that all cameras begin with. `recorded`: in a replay, the fingerprint of the head
         that a frame was scored with; `heads`: those that it may name. `by_label`: of the events of another system, by
-        its label; they stay when the head of the camera changes. Raises UsageError for a head of other backbones."""
+        its label; they stay when the head of the camera changes. `further`: by camera, the heads that answer besides
+        these; they stay too. Raises UsageError for a head of other backbones."""
         self._models = models
         self._recorded = recorded
         self._lock = threading.Lock()
@@ -49,6 +52,7 @@ class HeadsOfRun:
         self._history: dict[str, list[bytes | None]] = {camera: [self._begin] for camera in cameras}
         for head in heads:
             self._add(head)
+        self.further = dict(further or {})
         self._by_label = dict(by_label or {})
         for head in self._by_label.values():
             self.check(head)
@@ -62,7 +66,7 @@ class HeadsOfRun:
         """Adds a callback that gets each head before a camera gets it, in the thread of the change; at once those that
         cameras have."""
         self._preparing.append(prepare)
-        for head in self.all():
+        for head in (*self.all(), *self._all_further().values()):
             prepare(head)
 
     def listen(self, changed: Callable[[str, Head | None], None]) -> None:
@@ -123,7 +127,8 @@ class HeadsOfRun:
 
     def in_use(self, camera: str) -> list[Head]:
         """The heads that the next frames of a camera may have."""
-        found = [head for head in (self.head(camera), *self._by_label.values()) if head is not None]
+        further = [named.head for named in self.further.get(camera, ())]
+        found = [head for head in (self.head(camera), *self._by_label.values(), *further) if head is not None]
         return [*{head.taught.fingerprint: head for head in found}.values()]
 
     def previous(self, camera: str) -> Head | None:
@@ -133,7 +138,7 @@ class HeadsOfRun:
     def by_fingerprint(self, fingerprint: bytes) -> Head | None:
         """A head that a camera of this run has or had; None for any other."""
         model = self._edge_models.get(fingerprint)
-        return model.head if model else None
+        return model.head if model else self._all_further().get(fingerprint)
 
     def class_names_for(self, label: str) -> list[str]:
         """Names of the classes that an event with this label of another system may get."""
@@ -143,7 +148,7 @@ class HeadsOfRun:
         return [*{name: None for names in (self._models.edge.labels, *others) for name in names}]
 
     def all(self) -> list[Head]:
-        """All heads that cameras of this run have or had."""
+        """All heads that cameras of this run have or had, without further ones."""
         return [model.head for model in [*self._edge_models.values()] if model.head is not None]
 
     def edge_model(self, frame: Frame) -> Model:
@@ -157,6 +162,9 @@ class HeadsOfRun:
         """The taught classes of a frame; None: the model's own classes."""
         head = self.edge_model(frame).head
         return head.taught if head else None
+
+    def _all_further(self) -> dict[bytes, Head]:
+        return {named.head.taught.fingerprint: named.head for found in self.further.values() for named in found}
 
     @cached_property
     def _edge_backbone(self) -> str:
@@ -193,6 +201,14 @@ def label_heads(config: Config) -> dict[str, Head]:
         except UsageError as error:
             raise UsageError(f"frigate.heads: {label}: {error}") from None
     return heads
+
+
+def further_heads(config: Config, models: Pair) -> dict[str, list[NamedHead]]:
+    """The further heads of each camera."""
+    return {
+        camera.name: [each for each in models.further if camera.heads is None or each.name in camera.heads]
+        for camera in config.all_cameras
+    }
 
 
 def _described(head: Head | None) -> str:

@@ -31,7 +31,9 @@ _OBEYED: Mapping[str, frozenset[str]] = {
     "server": _MODEL,
     "gate": _ALL,
     "video": _ALL,
-    "budget": frozenset(("uplink", "window", "quotas", "counts")),  # a ledger belongs to the machine that recorded
+    "budget": frozenset(
+        ("uplink", "window", "quotas", "counts", "pace")
+    ),  # a ledger belongs to the machine that recorded
     "select": _ALL,
     "encode": _ALL,
     "ship": frozenset(("server", "in_flight", "deadline")),  # the address: only for the size of a message on the wire
@@ -51,8 +53,7 @@ _NO_SOURCE = "recording"
 
 def recorded_config(folder: Path, overrides: Overrides) -> Config:
     """The configuration of a replay. Raises UsageError."""
-    path = own_file(folder, CONFIG, f"recording {str(folder)!r}")
-    tree = read_tree(path, numbers_without_unit=True)  # recordings of version 0.2 hold quantities as numbers
+    path, tree = _recorded_tree(folder)
     recorded = build_config(tree, where=f"{path}: ")
     obeyed = {name: _part(tree[name], keys) for name, keys in _OBEYED.items() if tree.get(name) is not None}
     if recorded.cameras:
@@ -60,6 +61,19 @@ def recorded_config(folder: Path, overrides: Overrides) -> Config:
     else:
         obeyed["capture"] = obeyed.get("capture", {}) | {"source": _NO_SOURCE}
     return build_config(obeyed, {**_own_files(folder, recorded, overrides), **overrides}, where=f"{path}: ")
+
+
+def _recorded_tree(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The configuration file of a recording and its sections. Raises UsageError."""
+    path = own_file(folder, CONFIG, f"recording {str(folder)!r}")
+    tree = read_tree(path, numbers_without_unit=True)  # recordings of version 0.2 hold quantities as numbers
+    video = tree.get("video")
+    if isinstance(video, dict) and video.pop("saving", False):  # before version 0.3, all recordings have this key
+        raise UsageError(
+            f"recording {str(folder)!r} was made with video.saving, which this version does not have; accepted: the "
+            "version of Sagelink that recorded it"
+        )
+    return path, tree
 
 
 def _part(section: Any, keys: frozenset[str]) -> Any:
@@ -104,7 +118,7 @@ def changes_results(folder: Path, changes: Overrides) -> bool:
     recording, changes nothing. Raises UsageError."""
     if not all(key in _FILES or key == _HEAD or key.startswith(_HEADS) for key in changes):
         return bool(changes)
-    tree = read_tree(own_file(folder, CONFIG, f"recording {str(folder)!r}"), numbers_without_unit=True)
+    _, tree = _recorded_tree(folder)
     recorded = dict(_named_files(build_config(tree)))
     return any(recorded.get(key) != str(value) for key, value in changes.items())
 

@@ -25,7 +25,7 @@ from sagelink.monitor.recent_frames import StoredFrame, full_jpeg, group_of
 from sagelink.monitor.uncertainty import Candidate, Ranked, rank, unit_token
 from sagelink.pipeline.config import CameraConfig
 from sagelink.pipeline.errors import SagelinkError, UsageError
-from sagelink.pipeline.output_files import FRAMES
+from sagelink.pipeline.output_files import is_recording
 from sagelink.pipeline.types import Frame, Pixels, Scored
 from sagelink.stages.recording_reader import RecordingReader
 from sagelink.stages.score import Score
@@ -95,7 +95,7 @@ class SourceFrames:
 
 def open_frames(path: Path) -> FrameReader:
     """Raises UsageError for what is no recording, video or folder of pictures."""
-    if (path / FRAMES).is_file():
+    if is_recording(path):
         return RecordingFrames(path)
     return SourceFrames(path)
 

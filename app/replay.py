@@ -59,6 +59,11 @@ def check(folder: Path, models: Pair | None = None, files: Overrides | None = No
     from sagelink.monitor.terminal import SafeConsole
 
     config, recording, captures = _open(folder, files or {}, common_time=False)
+    if not recording.is_whole:
+        raise UsageError(
+            f"recording {str(folder)!r} does not hold all frames of the run: old parts were deleted, or the disk was "
+            "full; so its decisions cannot be repeated; accepted: --uplink RATE or --set KEY=VALUE"
+        )
     script = Script(recording, captures, config.ship.server)
     pair = models or Pair.load(config)
     comparison = _RecordingCheck(recording, pair.edge.labels)
@@ -121,10 +126,10 @@ def compare(folder: Path, rates: Sequence[str], changes: Overrides, out: Path, m
 
 def _heads(recording: RecordingReader, config: Config, models: Pair) -> HeadsOfRun:
     """The recorded heads, which give each frame the classes that it had."""
-    from sagelink.app.heads_of_run import HeadsOfRun
+    from sagelink.app.heads_of_run import HeadsOfRun, further_heads
 
-    names = [camera.name for camera in config.all_cameras]
-    return HeadsOfRun(models, names, recording.fingerprint, recording.heads())
+    names, further = [camera.name for camera in config.all_cameras], further_heads(config, models)
+    return HeadsOfRun(models, names, recording.fingerprint, recording.heads(), further=further)
 
 
 def _open(

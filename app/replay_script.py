@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Self
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.channel import Channel
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.quota import Bound, Moment
+from sagelink.pipeline.pacing import PricedBound
+from sagelink.pipeline.quota import Moment
 from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Frame, PendingVerdict, Scored
 from sagelink.pipeline.urls import is_webrtc
 from sagelink.pipeline.wire_ledger import LedgerReplay
@@ -47,10 +48,11 @@ class Script:
         self.link = RecordedLink(recording.rows, *_message_costs(recording, server))
         self._ledger = LedgerReplay(entry for row in recording.rows.values() for entry in row.get("ledger", []))
         self._rows = recording.rows
+        self._recording = recording
         self._bounds: list[_RecordedBound] = []
 
-    def bound(self, limit_bits: int | None) -> Bound:
-        """Replaces the quotas of a budget; `limit_bits`: the least of them."""
+    def bound(self, limit_bits: int | None) -> PricedBound:
+        """Replaces the quotas and the pace of a budget; `limit_bits`: the least of them."""
         self._bounds.append(_RecordedBound(limit_bits))
         return self._bounds[-1]
 
@@ -59,13 +61,21 @@ class Script:
         received: list[int] = _row(self._rows, frame).get("heard", [])
         return received
 
+    def further(self, scored: Scored) -> tuple[bytes, ...]:
+        """Ids of the further heads that the frame's message named: a server may have lacked others."""
+        from sagelink.transport.wire import peek
+
+        message = self._recording.message((scored.frame.camera, scored.frame.seq))
+        claim = None if message is None else peek(message)
+        return claim.further if claim else ()
+
     async def process(self, item: Scored | Evidence) -> Scored | Evidence | EdgeOnly:
         row = _row(self._rows, item.frame)
         passed_s = row["asked_s" if isinstance(item, Scored) else "sent_s"]
         reason = _drop(row)
         if isinstance(item, Scored):
             for bound in self._bounds:
-                bound.bits = row.get("bound_bits")
+                bound.bits, bound.bit_price = row.get("bound_bits"), row.get("bit_price", 0.0)
         elif passed_s is None and reason is Drop.BUDGET:
             return EdgeOnly(item, Drop.BUDGET)  # the ledger on disk could not cover the message
         if passed_s is not None:
@@ -103,11 +113,13 @@ def _drop(row: Row) -> Drop | None:
 
 
 class _RecordedBound:
-    """A Bound that grants what the quotas and the ledger granted to the frame in the recorded run."""
+    """A PricedBound that grants what the quotas and the ledger granted to the frame in the recorded run, at the price
+    of that run."""
 
     def __init__(self, limit_bits: int | None) -> None:
         self.limit_bits = limit_bits
         self.bits: int | None = None  # of the frame that is decided now
+        self.bit_price = 0.0
 
     def allowance(self, at: Moment) -> int | None:
         return self.bits
@@ -117,6 +129,9 @@ class _RecordedBound:
 
     def set_aside(self, bits: int) -> None:
         """Takes nothing out."""
+
+    def price(self, at: Moment) -> float:
+        return self.bit_price
 
 
 class _RecordedClock:

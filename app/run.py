@@ -116,7 +116,7 @@ class Run:
         replay, those of the recording. `second_opinions`: of a run with events of Frigate; `run` closes them. Raises
         UsageError."""
         from sagelink.app.event_service import EventService
-        from sagelink.app.heads_of_run import HeadsOfRun, label_heads
+        from sagelink.app.heads_of_run import HeadsOfRun, further_heads, label_heads
         from sagelink.app.kept_heads import KeptHeads
         from sagelink.app.run_disk import RunDisk
         from sagelink.models.loading import own_bits
@@ -143,7 +143,9 @@ class Run:
         self._encoder_for = encoders(config, models.server)
         self._fuse = Fuse(config.fuse.rule == "server", config.fuse.weights, models.server.grid.units)
         cameras = [camera.name for camera in config.all_cameras]
-        self.heads = heads or HeadsOfRun(models, cameras, by_label=label_heads(config))
+        self.heads = heads or HeadsOfRun(
+            models, cameras, by_label=label_heads(config), further=further_heads(config, models)
+        )
         if heads is None and config.head_folder is not None:
             KeptHeads(config.head_folder, self.heads)
         own = [head.taught for head in self.heads.all()]
@@ -383,7 +385,7 @@ class Run:
         from sagelink.app.console_digest import camera_digest
 
         health = {capture.name: capture.health() for capture in self.captures}
-        return camera_digest(self.stats, self.control, health[camera], camera)
+        return camera_digest(self.stats, self.control, health[camera], camera, self.budgets.quota_states())
 
     def _stop_on_signals(self, graph: Graph) -> None:
         """The first Ctrl-C, SIGTERM or SIGHUP lets the frames inside get through; the second cuts them off."""

@@ -7,21 +7,28 @@ from pathlib import Path
 from sagelink.app.run_folder import RECORDING_FILES, RUN_FILES
 from sagelink.pipeline.config import OutputConfig
 from sagelink.pipeline.disk_keeper import DiskKeeper
-from sagelink.pipeline.output_files import EVENT_PICTURES, EVENTS, PICTURES, RESULTS, RUNS
+from sagelink.pipeline.output_files import EVENT_PICTURES, EVENTS, PARTS, PICTURES, RESULTS, RUNS
 from sagelink.pipeline.rotating_lines import RotatingLines, part_patterns
+
+_CLOSED_PART = f"{PARTS}/{'[0-9]' * 6}"  # folder of a part of a recording
 
 
 class RunDisk:
-    """The files of lines in the output folder of a run."""
+    """The files in the folders of a run that rotate, and what deletes them."""
 
     def __init__(self, output: OutputConfig) -> None:
         self._rotate = output.rotate
         self.keeper: DiskKeeper | None = None
+        self.recording_keeper: DiskKeeper | None = None
+        parts = (*part_patterns(RESULTS), *part_patterns(EVENTS), f"{EVENT_PICTURES}/*.jpg")
+        files = {*RUN_FILES, *RECORDING_FILES} - {PICTURES, PARTS}
+        earlier = (*files, "*-[0-9]*.ts", f"{PICTURES}/*.jpg", f"{PARTS}/*")
+        patterns = [*parts, _CLOSED_PART, *(f"{RUNS}/*/{name}" for name in earlier)]
         if output.out is not None and output.keep is not None:
-            parts = (*part_patterns(RESULTS), *part_patterns(EVENTS))
-            earlier = (*RUN_FILES, *RECORDING_FILES, "*-[0-9]*.ts", f"{PICTURES}/*.jpg")
-            patterns = [*parts, f"{EVENT_PICTURES}/*.jpg", *(f"{RUNS}/*/{name}" for name in earlier)]
             self.keeper = DiskKeeper(output.out, patterns, output.keep)
+        if output.record is not None and output.keep is not None:
+            same = output.out is not None and output.out.resolve() == output.record.resolve()
+            self.recording_keeper = self.keeper if same else DiskKeeper(output.record, patterns, output.keep)
 
     def lines(self, path: Path) -> RotatingLines:
         """Opens a new file of lines. Raises OSError."""
@@ -30,4 +37,4 @@ class RunDisk:
     @property
     def lost(self) -> int:
         """Lines and pictures that a full disk did not take."""
-        return 0 if self.keeper is None else self.keeper.lost
+        return sum(keeper.lost for keeper in {self.keeper, self.recording_keeper} if keeper is not None)

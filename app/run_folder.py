@@ -31,6 +31,7 @@ from sagelink.pipeline.output_files import (
     MARKER,
     MESSAGES,
     OPINIONS,
+    PARTS,
     PICTURES,
     REPORT,
     REPORT_PLOTS,
@@ -39,12 +40,13 @@ from sagelink.pipeline.output_files import (
     SUMMARY,
     cannot_open,
     check_writable,
+    is_recording,
 )
 from sagelink.pipeline.private_files import lock, make_private_folder
 from sagelink.pipeline.rotating_lines import part_patterns
 
 RUN_FILES = (RESULTS, *part_patterns(RESULTS), EVENTS, *part_patterns(EVENTS), SUMMARY, PICTURES, OPINIONS)
-RECORDING_FILES = (FRAMES, MESSAGES, CONFIG, *COPIED.values(), *COPIED_HEADS, HEADS)
+RECORDING_FILES = (FRAMES, MESSAGES, PARTS, CONFIG, *COPIED.values(), *COPIED_HEADS, HEADS)
 _REPORT_FILES = (REPORT, *(f"{Path(REPORT).stem}-{name}.png" for name in REPORT_PLOTS))
 _START = "%Y-%m-%dT%H-%M-%SZ"
 _FOLDER_NAME = re.compile(r"[0-9TZ-]{20,30}")
@@ -144,7 +146,7 @@ class RunFolder:
         """The files of the earlier run that are still in the folder."""
         patterns = self._state.get("files")
         if not isinstance(patterns, list):  # the marker is empty: the user made it, or the machine lost power
-            recorded = (*RECORDING_FILES, "*-[0-9][0-9][0-9].ts") if (self.path / FRAMES).exists() else ()
+            recorded = (*RECORDING_FILES, "*-[0-9][0-9][0-9].ts") if is_recording(self.path) else ()
             patterns = [*RUN_FILES, *recorded]
         patterns = [*map(str, patterns), *_REPORT_FILES]
         return sorted(

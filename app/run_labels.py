@@ -33,7 +33,8 @@ def run_labels(config: Config, heads: HeadsInUse, frames: RecentFrames) -> Label
         folder = LabelFolder(path, session)
     except SagelinkError as error:
         return LabelDesk(frames, None, known, None, closed=str(error))
-    return LabelDesk(frames, folder, known, LabelledHeadTeacher(config, folder, heads, written_ns(config.head)))
+    teacher = LabelledHeadTeacher(config, folder, heads, written_ns(config.head))
+    return LabelDesk(frames, folder, known, teacher, further=[*config.heads])
 
 
 def known_classes(heads: HeadsInUse) -> list[str]:

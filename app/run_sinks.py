@@ -55,8 +55,10 @@ def open_output_sinks(
     if output.record is not None:
         yield opened(
             output.record,
-            lambda path: RecordingWriter(path, *to_record(config), labels, live, wire_ledger.take, head_content),
-            resumes=False,
+            lambda path: RecordingWriter(
+                *(path, *to_record(config), labels, live, wire_ledger.take, head_content),
+                *(output.rotate, disk.recording_keeper),
+            ),
         )
     if output.annotate is not None:
         yield opened(output.annotate, lambda path: AnnotatedVideos(videos, painter), resumes=False)

@@ -33,10 +33,14 @@ from sagelink.server.service import Service
 from sagelink.transport.camera_observer import ObservedLink
 from sagelink.transport.link import ServerLink
 from sagelink.transport.operator_commands import CommandOutcome
+from sagelink.transport.webrtc.address import is_browser
 
 log = logging.getLogger(__name__)
 
-_NO_CHANGES = "cameras take changes over MQTT only"
+_NO_CHANGES = "cameras that are connected over WebRTC take no changes: only over MQTT do they get commands"
+_NO_BROWSER_CHANGES = (
+    "a browser takes no changes: it has no budget and no gate, and sends its newest picture whenever the server is free"
+)
 _DRAIN_S = 1.0  # after a signal, for the frames that are inside
 
 
@@ -79,7 +83,7 @@ async def _serve(
             host, port = await stack.enter_async_context(serve_http(app, *http))
             line += f", health and metrics on http://{host}:{port}"
         if page is not None:
-            changes = ChangeDesk(_no_change, _NO_CHANGES, [])
+            changes = ChangeDesk(_no_change, _change_refusal, [])
             address = await stack.enter_async_context(page.serving(link.url, lambda: link.trouble, changes))
             line += f", console on {address}"
         tell(line)
@@ -109,8 +113,12 @@ async def _observed(link: ListeningLink, page: ConsolePageServer) -> AsyncIterat
         yield observed
 
 
+def _change_refusal(camera: str) -> str:
+    return _NO_BROWSER_CHANGES if is_browser(camera) else _NO_CHANGES
+
+
 async def _no_change(camera: str, values: bytes) -> CommandOutcome:
-    raise SagelinkError(_NO_CHANGES)
+    raise SagelinkError(_change_refusal(camera))
 
 
 def _drain(link: ListeningLink, limit: asyncio.Timeout) -> None:

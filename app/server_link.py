@@ -1,4 +1,4 @@
-"""Opens the server's link to its cameras, as `serve` in the configuration says: an MQTT broker, or WebRTC."""
+"""Opens the server's link to its cameras, as `serve` in the configuration says: an MQTT broker, NATS, or WebRTC."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from sagelink.transport.link import CameraInfo, ServerLink
 from sagelink.transport.message_auth import MessageAuth
 from sagelink.transport.mqtt.address import Broker, message_auth, open_broker
 from sagelink.transport.mqtt.embedded import embedded_broker
+from sagelink.transport.mqtt.nats_cluster import ALSO_NATS, NatsCluster, is_nats, open_cluster
 from sagelink.transport.mqtt.server import MqttServerLink
 from sagelink.transport.mqtt.topics import Topics
 from sagelink.transport.webrtc.address import ALSO_WEBRTC, SignallingEndpoint, open_signalling_endpoint
@@ -70,9 +71,21 @@ def listener_factory(config: Config) -> ListenerFactory:
         endpoint = open_signalling_endpoint(listen, config.webrtc, "serve.listen")
         _check_certificate(config, endpoint)
         return lambda metrics, model: _webrtc(config, endpoint, metrics, model)
-    broker = open_broker(listen, config.mqtt, "serve.listen", ALSO_WEBRTC) if listen else _embedded(config)
+    broker = _broker(config) if listen else _embedded(config)
     auth = message_auth(config.mqtt)
     return lambda metrics, _: _mqtt(config, broker, auth, metrics)
+
+
+def _broker(config: Config) -> Broker | NatsCluster:
+    listen = config.serve.listen
+    if not is_nats(listen):
+        return open_broker(listen, config.mqtt, "serve.listen", ALSO_NATS + ALSO_WEBRTC)
+    if not config.serve.group:
+        raise UsageError(
+            f"serve.group is empty, but serve.listen is {listen}: servers share frames as a queue group of NATS; "
+            "accepted: a name"
+        )
+    return open_cluster(listen, config.mqtt, "serve.listen")
 
 
 def _embedded(config: Config) -> Broker:
@@ -109,7 +122,7 @@ def _check_certificate(config: Config, endpoint: SignallingEndpoint) -> None:
 
 @contextlib.asynccontextmanager
 async def _mqtt(
-    config: Config, broker: Broker, auth: MessageAuth | None, metrics: ServerMetrics
+    config: Config, broker: Broker | NatsCluster, auth: MessageAuth | None, metrics: ServerMetrics
 ) -> AsyncIterator[MqttServerLink]:
     async with AsyncExitStack() as stack:
         if config.serve.embedded_broker:

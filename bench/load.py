@@ -1,6 +1,9 @@
 """Measures one MQTT server with many cameras: loss, round trip, processor time per process, memory of the server.
 
-    python -m bench.load [--cameras 1000] [--seconds 60] [--rate 1]
+    python -m bench.load [--cameras 1000] [--seconds 60] [--rate 1] [--nats 3]
+
+The broker is mosquitto, or as many nodes of NATS as `--nats` says, with MQTT for the cameras and a queue group for the
+server.
 
 One process simulates all cameras. Each has its own connection and sends 2 kB of noise at random times. The cameras are
 paho clients on one event loop, which need less of the machine than 1,000 edges. The server runs in a separate process
@@ -12,12 +15,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import random
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import paho.mqtt.client as paho
@@ -25,10 +33,13 @@ import psutil
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from bench.mqtt_brokers import free_port
+from bench.nats_nodes import NatsNode
 from bench.stub_server import Noise, answer, camera_info
 from sagelink.pipeline.config import MqttConfig, ServeConfig
 from sagelink.transport.link import CameraInfo
 from sagelink.transport.mqtt.address import open_broker
+from sagelink.transport.mqtt.nats_cluster import is_nats, open_cluster
 from sagelink.transport.mqtt.server import MqttServerLink
 from sagelink.transport.mqtt.topics import PREFIX_BYTES, Topics, encode_state
 from sagelink.transport.wire import decode_reply
@@ -40,7 +51,8 @@ _KEEPALIVE_S = 60
 
 
 async def run_server(url: str) -> None:
-    async with MqttServerLink(open_broker(url, MqttConfig(), "url"), _TOPICS, "servers") as link:
+    broker = open_cluster(url, MqttConfig(), "url") if is_nats(url) else open_broker(url, MqttConfig(), "url")
+    async with MqttServerLink(broker, _TOPICS, "servers") as link:
         print("ready", flush=True)
         await answer(link, ServeConfig().max_wait)
 
@@ -48,21 +60,24 @@ async def run_server(url: str) -> None:
 class SimulatedCamera:
     """Sends messages at random times and records the round trip of each reply."""
 
-    def __init__(self, port: int, number: int, announced: CameraInfo, round_trips_s: list[float]) -> None:
+    def __init__(self, brokers: Brokers, number: int, announced: CameraInfo, round_trips_s: list[float]) -> None:
         self.sent = 0
         self.subscribed = asyncio.Event()
         self._node = f"node{number}"
         self._session = number.to_bytes(PREFIX_BYTES, "big")
         self._round_trips_s = round_trips_s
         self._began_s: dict[int, float] = {}
-        self._expiry = Properties(PacketTypes.PUBLISH)
-        self._expiry.MessageExpiryInterval = round(announced.deadline_s)
-        self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+        self._expiry: Properties | None = None
+        if brokers.v5:
+            self._expiry = Properties(PacketTypes.PUBLISH)
+            self._expiry.MessageExpiryInterval = round(announced.deadline_s)
+        protocol = paho.MQTTv5 if brokers.v5 else paho.MQTTv311
+        self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=protocol)
         self._client.on_connect = self._announce
         self._client.on_subscribe = lambda *_: self.subscribed.set()
         self._client.on_message = self._receive
         self._hello = announced
-        self._client.connect("127.0.0.1", port, keepalive=_KEEPALIVE_S)
+        self._client.connect("127.0.0.1", brokers.ports[number % len(brokers.ports)], keepalive=_KEEPALIVE_S)
         self._client.socket().setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         asyncio.get_running_loop().add_reader(self._client.socket(), self._client.loop_read)
 
@@ -100,12 +115,52 @@ class SimulatedCamera:
             self._round_trips_s.append(time.monotonic() - began_s)
 
 
-async def run_cameras(port: int, count: int, rate: float, seconds: float, others: dict[str, psutil.Process]) -> None:
+@dataclass(frozen=True, slots=True)
+class Brokers:
+    """The broker of a measurement, or the nodes of a cluster."""
+
+    ports: list[int]  # for cameras, which are spread over them
+    url: str  # for the server
+    v5: bool  # MQTT 5
+    processes: list[int]
+
+
+@contextlib.contextmanager
+def mosquitto() -> Iterator[Brokers]:
+    program = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
+    if program is None:
+        sys.exit("bench.load: no mosquitto")
+    port = free_port()
+    broker = subprocess.Popen([program, "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        time.sleep(1)
+        yield Brokers([port], f"mqtt://127.0.0.1:{port}", True, [broker.pid])
+    finally:
+        broker.kill()
+        broker.wait()
+
+
+@contextlib.contextmanager
+def nats(count: int) -> Iterator[Brokers]:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, contextlib.ExitStack() as stack:
+        nodes = [NatsNode(index, Path(folder), count) for index in range(count)]
+        for node in nodes:
+            stack.callback(node.kill)
+            node.start([other.route for other in nodes] if count > 1 else [])
+        for node in nodes:
+            node.wait_ready()
+        url = "nats://" + ",".join(f"127.0.0.1:{node.client}" for node in nodes)
+        yield Brokers([node.mqtt for node in nodes], url, False, [node.pid for node in nodes])
+
+
+async def run_cameras(
+    brokers: Brokers, count: int, rate: float, seconds: float, others: dict[str, psutil.Process]
+) -> None:
     round_trips_s: list[float] = []
     announced, noise = camera_info(_LOST_S), Noise(_SIZE)
     cameras = []
     for number in range(count):
-        cameras.append(camera := SimulatedCamera(port, number, announced, round_trips_s))
+        cameras.append(camera := SimulatedCamera(brokers, number, announced, round_trips_s))
         async with asyncio.timeout(10):
             while not camera.subscribed.is_set():
                 await asyncio.sleep(0)
@@ -142,32 +197,24 @@ def main() -> None:
     parser.add_argument("--cameras", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--rate", type=float, default=1.0, help="messages/s per camera")
+    parser.add_argument("--nats", type=int, default=0, metavar="NODES", help="nodes of NATS in place of mosquitto")
     parser.add_argument("--server", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.server:
         asyncio.run(run_server(arguments.server))
         return
-    program = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
-    if program is None:
-        sys.exit("bench.load: no mosquitto")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    broker = subprocess.Popen([program, "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    server = None
-    try:
-        time.sleep(1)
-        command = [sys.executable, "-m", "bench.load", "--server", f"mqtt://127.0.0.1:{port}"]
+    with nats(arguments.nats) if arguments.nats else mosquitto() as brokers:
+        command = [sys.executable, "-m", "bench.load", "--server", brokers.url]
         server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert server.stdout is not None
-        assert server.stdout.readline() == "ready\n"
-        others = {"server": psutil.Process(server.pid), "broker": psutil.Process(broker.pid)}
-        asyncio.run(run_cameras(port, arguments.cameras, arguments.rate, arguments.seconds, others))
-    finally:
-        for process in (server, broker):
-            if process is not None:
-                process.kill()
-                process.wait()
+        try:
+            if server.stdout is None or server.stdout.readline() != "ready\n":
+                sys.exit("bench.load: the server has not started")
+            others = {"server": psutil.Process(server.pid)}
+            others |= {f"broker{number}": psutil.Process(pid) for number, pid in enumerate(brokers.processes)}
+            asyncio.run(run_cameras(brokers, arguments.cameras, arguments.rate, arguments.seconds, others))
+        finally:
+            server.kill()
+            server.wait()
 
 
 if __name__ == "__main__":

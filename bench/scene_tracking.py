@@ -8,7 +8,7 @@ import numpy as np
 
 from sagelink.pipeline.types import Answer, EdgeView, ServerObservation
 from sagelink.stages.frontier import SHIPPED, read_frontier
-from sagelink.stages.rate_control import RateControl, RateControlConfig, UtilityCurve
+from sagelink.stages.rate_control import RateControl, UtilityCurve
 from sagelink.stages.scene_fusion import MAX_OBSERVATIONS, SceneConfig, SceneFusion
 from sagelink.stages.zoom import ZoomSchedule, thumbnail_of
 from sagelink.transport.codecs import Canvas
@@ -26,10 +26,10 @@ def main() -> None:
     importance = rng.random(196, np.float32)
     (path,) = SHIPPED.glob("vit_tiny*.yaml")
     utility = UtilityCurve.from_curves(read_frontier(path, Canvas(14, 16)))
-    for save in (False, True):
+    for bit_price in (0.0, 1e-6):
         config = SceneConfig(hold_s=1e9)
         scene, smoothed = SceneFusion(config), SceneFusion(config)  # a run keeps both: for answers at once, and revised
-        rate_control = RateControl(RateControlConfig(save=save), utility)
+        rate_control = RateControl(utility)
         zoom, times = ZoomSchedule(), []
         for seq in range(_FRAMES):
             began = time.process_time_ns()
@@ -39,7 +39,7 @@ def main() -> None:
             look = EdgeView(crop, class_token, thumbnail)
             estimate = scene.observe(seq, answer, look, seq / 10)
             doubt = 1 - Answer.from_log_scores(estimate.scores).prob
-            rate_control.max_bytes(doubt, estimate, 8000.0, 8000.0, 1.0)
+            rate_control.max_bytes(doubt, estimate.server_weight, 8000.0, bit_price)
             scene.register_sent(seq)
             scene.add_server_answers([ServerObservation(seq, answer.log_probs, 0.5)])
             smoothed.observe(seq, answer, look, seq / 10)
@@ -48,7 +48,7 @@ def main() -> None:
             Answer.from_log_scores(smoothed.current()[0])
             if seq > MAX_OBSERVATIONS:
                 times.append((time.process_time_ns() - began) / 1e6)
-        name = "saving" if save else "default"
+        name = "with a price" if bit_price else "default"
         median, p95 = np.percentile(times, (50, 95))
         print(f"{name}: median {median:.2f} ms, p95 {p95:.2f} ms of processor time; limit {LIMIT_MS} ms")
 

@@ -8,7 +8,7 @@ import numpy as np
 from prometheus_client import CollectorRegistry
 
 from sagelink.models import loading
-from sagelink.models.loading import labels_fingerprint
+from sagelink.models.labels import labels_fingerprint
 from sagelink.models.readout import LinearReadout
 from sagelink.monitor.metrics import ServerMetrics
 from sagelink.pipeline.config import ModelConfig

@@ -19,7 +19,7 @@ from sagelink.models.pair import Pair
 from sagelink.models.preprocess import Resize, make_picture
 from sagelink.models.vit import Importance
 from sagelink.pipeline.config import SelectConfig
-from sagelink.pipeline.types import WHOLE, Answer, Frame, OperatingPoint, Pixels, Reply, Scored, Units
+from sagelink.pipeline.types import WHOLE, Answer, Frame, OperatingPoint, Pixels, Scored, Units
 from sagelink.server.classify import Classifier
 from sagelink.server.receive import Received, receive
 from sagelink.stages.evidence_encoder import Encoder
@@ -131,7 +131,7 @@ def server_answers(classifier: Classifier, evidence: Sequence[Received]) -> list
     """The server's answers, as the edge restores them from the top classes of a reply."""
     classes = len(classifier.model.labels)
     return [
-        Answer.from_log_scores(spread(Reply(0, None, *top, 0, 0.0), classes))
+        Answer.from_log_scores(spread(top, classes))
         for batch in batched(evidence, _SERVER_BATCH)
         for top in classifier(batch)
     ]

@@ -19,10 +19,11 @@ from sagelink.lab.harness import EDGE_BATCH, Harness, batched, full_evidence, zo
 from sagelink.lab.progress_bar import ShowProgress
 from sagelink.lab.teach_pictures import Pictures
 from sagelink.models.apply_head import backbone_digest
+from sagelink.models.head import Reads
 from sagelink.models.loading import Model
 from sagelink.models.pair import Pair
 from sagelink.models.preprocess import make_picture
-from sagelink.models.readout import Reads, features_of
+from sagelink.models.readout import features_of
 from sagelink.pipeline.config import Config, FuseConfig
 from sagelink.pipeline.types import Pixels
 from sagelink.server.receive import Received, receive

@@ -34,7 +34,7 @@ from sagelink.models.combinations import (
 )
 from sagelink.models.head import MAX_CLASSES, fault_of_names
 from sagelink.pipeline.errors import SagelinkError, UsageError
-from sagelink.pipeline.output_files import FRAMES
+from sagelink.pipeline.output_files import is_recording
 from sagelink.pipeline.types import Pixels
 from sagelink.stages.recording_reader import RecordingReader
 from sagelink.stages.sources.image_file import SUFFIXES, read_image
@@ -86,6 +86,15 @@ class Pictures:
         if self.answers is None:
             return np.asarray(self.ids[:, None] == np.arange(classes))
         return np.asarray(membership(classes, self.answers)[self.ids] > 0)
+
+    def sequences(self) -> int:
+        """The number of sequences of the class that has the fewest: stated groups, near duplicates joined."""
+        stated = np.array([each.group for each in self.found])
+        return min(
+            min(len(np.unique(stated[column])), len(np.unique(self.groups[column])))
+            for column in self.shows().T
+            if column.any()
+        )
 
     def read(self, index: int) -> Pixels:
         """The pixels; the last picture is kept. Raises SagelinkError for a file that can no longer be read."""
@@ -223,7 +232,7 @@ def _of_source(source: Path, labels: Path | None, several: bool) -> list[Found]:
         )
     if labels is not None:
         return [*_of_csv(labels, source)]
-    if (source / FRAMES).is_file():
+    if is_recording(source):
         return [*_of_recording(source, several)]
     if source.is_dir():
         return _of_folder(source, several)

@@ -40,10 +40,10 @@ from sagelink.lab.teach_pictures import Pictures
 from sagelink.lab.unknown import fit_unknown
 from sagelink.models.apply_head import backbone_digest, readout, with_classes
 from sagelink.models.combinations import membership
-from sagelink.models.head import Head, HeadCard, HeadSide, SideCard
+from sagelink.models.head import Head, HeadCard, HeadSide, Reads, SideCard
 from sagelink.models.loading import Model
 from sagelink.models.pair import Pair
-from sagelink.models.readout import Reads, part_of
+from sagelink.models.readout import part_of
 
 Size: TypeAlias = int | None  # limit of a message in bytes; None: the full frame
 
@@ -124,7 +124,7 @@ def teach(
     by_size, overlap = _fit_weights(edge_held, server.held_out, evidence, ids, pictures.groups, sizes)
     gate_bits, gate_sends = _fit_gate(edge_held, by_size, ids)
     present = np.unique(ids, return_inverse=True)[1]  # of many combinations, some have no picture
-    unknown = fit_unknown(edge_features.astype(np.float64), present[owners], folds[owners], whole)
+    unknown = fit_unknown(edge_features.astype(np.float64), present[owners], folds[owners], whole, pictures.sequences())
     card = HeadCard(
         classes=pictures.names,
         combinations=answers,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sagelink.lab.dataset import pictures_of
 from sagelink.lab.harness import Harness
 from sagelink.pipeline.config import CameraConfig, Config
-from sagelink.pipeline.output_files import FRAMES
+from sagelink.pipeline.output_files import is_recording
 from sagelink.pipeline.types import Pixels, Units
 from sagelink.stages.recording_reader import RecordingReader
 
@@ -80,7 +80,7 @@ def gather(
 def _images(source: CameraConfig, limit: int) -> Iterator[Pixels]:
     """At most `limit` frames, spread evenly over a source or a recorded run. Raises SagelinkError."""
     folder = Path(source.source)
-    if not (folder / FRAMES).is_file():
+    if not is_recording(folder):
         yield from (pixels for pixels, _ in pictures_of(source, None, (), limit))
         return
     recording = RecordingReader(folder)

@@ -21,13 +21,15 @@ from sagelink.lab.video_streams import STREAMS, stream
 from sagelink.models.loading import own_bits
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import Config
+from sagelink.pipeline.pacing import PaceName, adaptive_paces, even_bounds
+from sagelink.pipeline.quota import count_of
 from sagelink.pipeline.types import Answer, Pixels, ServerObservation
 from sagelink.stages.codec_planner import Plan
 from sagelink.stages.confidence_gate import Gate
 from sagelink.stages.evidence_encoder import Encoder
 from sagelink.stages.frontier_filter import usable_curves
 from sagelink.stages.fuse import fuse
-from sagelink.stages.rate_control import RateControl, RateControlConfig, UtilityCurve, rate_control_config
+from sagelink.stages.rate_control import RateControl, UtilityCurve, least_gain
 from sagelink.stages.scene_fusion import SceneConfig, SceneFusion
 from sagelink.stages.scene_tracker import scene_config
 
@@ -37,8 +39,9 @@ class AutoSettings:
     """Settings of the policy `auto`."""
 
     scene: SceneConfig
-    rate_control: RateControlConfig
+    least_gain: float
     zoom: bool
+    pace: PaceName
 
 
 class VideoPolicies:
@@ -51,7 +54,7 @@ class VideoPolicies:
         self._fps = fps
         self._window_s = config.budget.window
         self._auto_settings = AutoSettings(
-            scene_config(config.video, config.head is not None), rate_control_config(config.video), zoom=config.zooms
+            scene_config(config.video, config.head is not None), least_gain(config.video), config.zooms, config.pace
         )
         self._gate = Gate(config.gate, own_bits(harness.pair.edge))
         self._encoder = Encoder.from_config(config, harness.pair.server)
@@ -77,15 +80,15 @@ class VideoPolicies:
     def ablations(self) -> dict[str, Policy]:
         """`auto` with one setting changed, by name."""
         auto = self._auto_settings
-        scene, rate_control = auto.scene, auto.rate_control
+        scene, priced = auto.scene, auto.pace == "adaptive"
         changes = {
             "auto-each-frame-alone": replace(auto, scene=replace(scene, remember=False), zoom=False),
             f"auto-{'no-' if auto.zoom else ''}closer-look": replace(auto, zoom=not auto.zoom),
             "auto-no-cuts": replace(auto, scene=replace(scene, cut=2.0)),
             "auto-edge-not-averaged": replace(auto, scene=replace(scene, accumulate=False)),
             "auto-answers-not-held": replace(auto, scene=replace(scene, hold_s=0.0)),
-            "auto-saving": replace(auto, rate_control=replace(rate_control, save=True)),
-            "auto-any-gain": replace(auto, rate_control=replace(rate_control, least_gain=0.0)),
+            f"auto-{'as-needed' if priced else 'adaptive'}": replace(auto, pace="as-needed" if priced else "adaptive"),
+            "auto-any-gain": replace(auto, least_gain=0.0),
         }
         return {name: self._auto_policy(name, settings) for name, settings in changes.items()}
 
@@ -148,18 +151,18 @@ class VideoPolicies:
 
     def _auto(self, clip: ScoredClip, rate_bps: float, settings: AutoSettings) -> Outcome:
         """Tracks the scene and sends a message where it is expected to improve the verdicts, as `sagelink run` does."""
-        playback = self._playback(clip, rate_bps)
-        scene, rate_control = SceneFusion(settings.scene), RateControl(settings.rate_control, self._utility)
+        playback = self._playback(clip, rate_bps, settings.pace)
+        scene, rate_control = SceneFusion(settings.scene), RateControl(self._utility, settings.least_gain)
         for seq, frame in enumerate(clip.frames):
             view = frame.scheduled if settings.zoom and frame.scheduled else frame.whole
             playback.unknown[seq] = view.unknown
             estimate = scene.observe(seq, view.answer, view.look, frame.stream_s)
             playback.answers[seq] = answer = Answer.from_log_scores(estimate.scores)
             playback.evidence_seqs[seq] = estimate.server_seq
-            allowance, limit = playback.allowance_bits(seq), playback.budget.limit_bits or 0
+            allowance, bit_price = playback.allowance_bits(seq), playback.budget.bit_price(frame.stream_s)
             if not self._gate.offloads(answer):
                 continue
-            max_bytes = rate_control.max_bytes(1 - answer.prob, estimate, allowance / 8, limit / 8, self._window_s)
+            max_bytes = rate_control.max_bytes(1 - answer.prob, estimate.server_weight, allowance / 8, bit_price)
             if max_bytes is None:
                 continue
             plan = playback.send(seq, self._encoder, view, view.order, min(8 * max_bytes, allowance))
@@ -171,8 +174,12 @@ class VideoPolicies:
                 playback.evidence_seqs[seq] = seq
         return playback.outcome()
 
-    def _playback(self, clip: ScoredClip, rate_bps: float) -> ClipPlayback:
-        return ClipPlayback(clip, UplinkBudget(rate_bps, self._window_s), self._config.encode.max_message)
+    def _playback(self, clip: ScoredClip, rate_bps: float, pace: PaceName = "as-needed") -> ClipPlayback:
+        """A clip with a budget of its own; the quotas begin with the clip."""
+        counts = [count_of(quota.quota()) for quota in self._config.budget.quotas]
+        budget = UplinkBudget(rate_bps, self._window_s, [*counts, *even_bounds(counts, pace)])
+        budget.pacers, budget.prices_window = [*adaptive_paces(counts, pace)], pace == "adaptive"
+        return ClipPlayback(clip, budget, self._config.encode.max_message)
 
     def _unsure_frames(self, clip: ScoredClip) -> list[int]:
         return [seq for seq, frame in enumerate(clip.frames) if self._gate.offloads(frame.whole.answer)]

@@ -6,13 +6,17 @@ import contextlib
 import json
 from collections import OrderedDict
 from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors import safe_open
 
 from sagelink.models.head import Head, parse_head
-from sagelink.models.loading import DEMO_DIR, imagenet_labels, labels_fingerprint, read_checkpoint, read_labels
+from sagelink.models.labels import imagenet_labels, labels_fingerprint, read_labels
 from sagelink.pipeline.config import ModelConfig
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import HEAD_ID_BYTES, UNKNOWN
 
+_DEMO = Path(__file__).parent / "demo" / "server.safetensors"
 _MAX_HEADS = 1000  # whose names are kept
 
 
@@ -21,7 +25,8 @@ class KnownClasses:
 
     def __init__(self, config: ModelConfig) -> None:
         """`config`: of the server model, whose `labels` are known too. Raises UsageError."""
-        demo = tuple(json.loads(read_checkpoint(DEMO_DIR / "server.safetensors", "no tensor")[1]["classes"]))
+        with safe_open(_DEMO, "np") as file:  # "pt" would load PyTorch
+            demo = tuple(json.loads(file.metadata()["classes"]))
         lists = [demo, imagenet_labels(), *([] if config.labels is None else [read_labels(config.labels)])]
         self._lists: dict[str, Sequence[str]] = {labels_fingerprint(names): names for names in lists}
         self._heads: OrderedDict[bytes, Sequence[str]] = OrderedDict()  # by the start of their fingerprint

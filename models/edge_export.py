@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from sagelink.models import vit
 from sagelink.models.export_cache import ExportError, cached_export, export_name, to_onnx
+from sagelink.models.head import Reads
 from sagelink.models.loading import Model
-from sagelink.models.readout import LinearReadout, Reads, linear_reads
+from sagelink.models.readout import LinearReadout, linear_reads
 
 log = logging.getLogger(__name__)
 

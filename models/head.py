@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,12 +31,12 @@ from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.numpy import save
 
 from sagelink.models.combinations import fault_of_class, membership, names_of
-from sagelink.models.readout import Reads
 from sagelink.pipeline.errors import UsageError, suggest
 from sagelink.pipeline.output_files import cannot_write
 from sagelink.pipeline.types import UNKNOWN, SeveralClasses, TaughtClasses, fusion_weight
 
 Floats: TypeAlias = NDArray[np.float32]
+Reads = Literal["token", "mean", "token+mean"]  # features of the final tokens: see `models.readout`
 
 MAX_CLASSES = 1000
 _MAX_NAME = 100  # characters

@@ -18,12 +18,13 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.constants import ENDPOINT
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from timm.data import ImageNetInfo, resolve_model_data_config
+from timm.data import resolve_model_data_config
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from sagelink.models import demo, vit
 from sagelink.models.head import Head
+from sagelink.models.labels import imagenet_labels, read_labels
 from sagelink.models.timm_names import check_timm_name
 from sagelink.pipeline.config import DEMO_LIMIT, ModelConfig
 from sagelink.pipeline.errors import UsageError
@@ -237,11 +238,6 @@ def weights_digest(model: Model) -> str:
     return state.hexdigest()[:16]
 
 
-def labels_fingerprint(labels: tuple[str, ...]) -> str:
-    """A hash of the class names and their order: 16 hexadecimal digits."""
-    return hashlib.sha256("\n".join(labels).encode()).hexdigest()[:16]
-
-
 def cached_file(name: str) -> Path | None:
     """Path of the weights of a timm model in the local cache, or None. Uses no network."""
     config = timm.get_pretrained_cfg(name)
@@ -315,17 +311,3 @@ def _check_finite(weights: dict[str, Tensor], where: str) -> None:
     for key, tensor in weights.items():
         if not tensor.isfinite().all():
             raise UsageError(f"{where}: {key!r} holds values that are not finite in float32; accepted: finite numbers")
-
-
-def imagenet_labels() -> tuple[str, ...]:
-    """The names of ImageNet's 1000 classes."""
-    info = ImageNetInfo()
-    return tuple(info.index_to_description(i).partition(",")[0] for i in range(1000))
-
-
-def read_labels(path: Path) -> tuple[str, ...]:
-    """Class names, one a line of a text file. Raises UsageError."""
-    try:
-        return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"labels {str(path)!r} cannot be read: {error}") from None

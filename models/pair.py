@@ -23,7 +23,7 @@ class Pair:
 
     edge: Model
     server: Model
-    further: tuple[NamedHead, ...] = ()  # heads that answer at the edge, besides the one of the pair
+    further: tuple[NamedHead, ...] = ()  # heads that answer besides the one of the pair
 
     @classmethod
     def load_backbones(cls, config: Config) -> Pair:
@@ -37,7 +37,7 @@ class Pair:
     def load(cls, config: Config) -> Pair:
         """Raises UsageError if a model cannot be loaded, or if the two do not fit together.
 
-        With `head` set, both get the classes of the head file, and the heads in `heads` are loaded for the edge. With
+        With `head` set, both get the classes of the head file, and the heads in `heads` are loaded too. With
         `ship.server` set, the server model is an outline without weights. The models get the runtimes of the
         configuration.
         """
@@ -53,16 +53,15 @@ class Pair:
         head = None if config.head is None else read_head(config.head)
         if head is not None and not config.ship.server:
             backbones = cls.load_backbones(config)
-            further = tuple(NamedHead.load(name, path, backbones.edge) for name, path in config.heads.items())
+            further = NamedHead.load_all(config.heads, head, backbones.edge, backbones.server)
             return cls(*apply_head(head, backbones.edge, backbones.server), further)
         torch.set_num_threads(config.threads)
         edge = loading.load(config.edge, config.edge_model)
         vit.check_attention(edge.vit, edge.name)
-        further = tuple(NamedHead.load(name, path, edge) for name, path in config.heads.items())
-        if head is not None:
-            edge = edge_with_head(head, edge)
-        if config.ship.server:  # the weights are at the server, which checks its side of the head
-            return cls(edge, loading.outline(config.server, config.server_model, edge.labels), further)
+        if config.ship.server:  # the weights are at the server, which checks its side of the heads
+            taught = edge if head is None else edge_with_head(head, edge)
+            server = loading.outline(config.server, config.server_model, taught.labels)
+            return cls(taught, server, NamedHead.load_all(config.heads, head, edge, server))
         server = loading.load(config.server, config.server_model)
         if len(edge.labels) != len(server.labels):
             raise UsageError(

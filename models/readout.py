@@ -10,7 +10,7 @@ here accept both, so all callers work with either. Features are taken after the 
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,9 +19,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sagelink.models.head import Reads
 from sagelink.models.pull_back import pull_back
 
-Reads = Literal["token", "mean", "token+mean"]
 Number = TypeVar("Number", np.float32, np.float64)
 
 

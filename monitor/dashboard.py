@@ -13,7 +13,7 @@ from sagelink.monitor.dashboard_traffic import DashboardTraffic
 from sagelink.monitor.label_desk import LabelDesk
 from sagelink.monitor.run_view import RunView
 from sagelink.net.access_guard import require_secret
-from sagelink.net.http import is_loopback, listen, parse_address, serve_http
+from sagelink.net.http import is_loopback, listen, page_url, parse_address, serve_http
 from sagelink.pipeline.config import DashboardConfig
 from sagelink.pipeline.credentials import check_token_length
 from sagelink.pipeline.tasks import background
@@ -84,10 +84,6 @@ async def serve_labels(config: DashboardConfig, desk: LabelDesk, report: Callabl
             yield url
     finally:
         worker.close()
-
-
-def page_url(host: str, port: int) -> str:
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
 async def _sample_frames(run: RunView, encoder: Worker) -> None:

@@ -13,11 +13,12 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp
 
 from sagelink.monitor.dashboard_viewers import DashboardViewer, ViewerHub
+from sagelink.monitor.evidence_png import evidence_png
 from sagelink.monitor.freshness import silences
 from sagelink.monitor.guarded_page import STATIC, WRONG_TOKEN_S, JsonResponse, guarded_app, request_body
 from sagelink.monitor.label_desk import LabelDesk
 from sagelink.monitor.label_routes import label_routes
-from sagelink.monitor.previews import evidence_png, heat, jpeg
+from sagelink.monitor.previews import heat, jpeg
 from sagelink.monitor.run_view import RunView
 from sagelink.monitor.verdict_feed import FrameDetails
 from sagelink.monitor.viewers import MAX_VIEWERS

@@ -19,6 +19,7 @@ from typing import Any
 import aiomqtt
 
 from sagelink.monitor.event_feed import EventFeed, Record
+from sagelink.monitor.latest_pictures import LatestPictures
 from sagelink.monitor.quota_words import quota_title
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.event_config import EventRule
@@ -57,16 +58,20 @@ class Entities:
         rules: Sequence[EventRule] = (),
         pictures: bool = False,
         quotas: Sequence[tuple[str, str]] = (),
+        frames: bool = False,
+        priced: bool = False,
     ) -> None:
         """`discovery`: topic prefix of Home Assistant; `prefix`: topic prefix of Sagelink. `pictures`: an image of each
-        camera shows its last event. `quotas`: camera, empty for the site, and name of each."""
-        self._quotas = quotas
+        camera shows its last event; `frames`: one shows its newest frame. `quotas`: camera, empty for the site, and
+        name of each; `priced`: their bits have a price."""
+        self._quotas, self._priced = quotas, priced
         self._discovery = discovery
         self._base = f"{prefix}/{node}"
         self._node = node
         self._cameras = cameras
         self._rules = rules
         self._pictures = pictures
+        self._frames = frames
         self.availability = f"{self._base}/availability"
         self.command = Topics(prefix).budget(node)
         self.state = f"{self._base}/budget/state"
@@ -87,6 +92,10 @@ class Entities:
 
     def image_topic(self, camera: str) -> str:
         return f"{self._base}/{camera}/event_image"
+
+    def picture_topic(self, camera: str) -> str:
+        """Newest frame."""
+        return f"{self._base}/{camera}/picture"
 
     def announcements(self) -> Iterator[Announcement]:
         """Discovery messages of all entities; the broker retains them."""
@@ -125,6 +134,17 @@ class Entities:
 
     def _quota_entities(self, camera: str, name: str) -> Iterator[Announcement]:
         title = quota_title({"name": name, "camera": camera})
+        if self._priced:
+            yield self._entity(
+                "sensor",
+                f"quota_{camera}_{name}_price",
+                name=f"Quota {title} price",
+                state_topic=self.quota_topic(camera, name),
+                value_template="{{ value_json.price }}",
+                unit_of_measurement="answers/MB",
+                state_class="measurement",
+                icon="mdi:tag-outline",
+            )
         for key in ("used", "limit", "forecast"):
             yield self._entity(
                 "sensor",
@@ -161,7 +181,7 @@ class Entities:
         yield self._entity(
             "binary_sensor",
             f"{camera}_camera",
-            name=f"{camera} camera",
+            name=f"{camera} connection",
             state_topic=topic,
             value_template="{{ value_json.camera }}",
             payload_on="running",
@@ -169,6 +189,15 @@ class Entities:
             device_class="connectivity",
             entity_category="diagnostic",
         )
+        if self._frames:
+            yield self._entity(
+                "image",
+                f"{camera}_picture",
+                name=f"{camera} picture",
+                image_topic=self.picture_topic(camera),
+                content_type="image/jpeg",
+                json_attributes_topic=topic,
+            )
 
     def _event_entities(self, camera: str) -> Iterator[Announcement]:
         rules = self._rules_of(camera)
@@ -231,7 +260,7 @@ class Entities:
             megabytes = {key: quota[f"{key}_bits"] for key in ("used", "limit", "forecast")}
             payloads[self.quota_topic(quota["camera"], quota["name"])] = {
                 f"{key}_mb": None if bits is None else round(bits / 8e6, 3) for key, bits in megabytes.items()
-            }
+            } | {"price": quota["price"]}
         for name in self._cameras:
             camera = state["cameras"].get(name, {})
             health = camera.get("health") or {"state": "running"}
@@ -278,19 +307,22 @@ async def publish_to_home_assistant(
     now: Callable[[], dict[str, Any]],
     control: Control,
     feed: EventFeed | None = None,
+    frames: LatestPictures | None = None,
 ) -> AsyncIterator[None]:
     """Publishes while the body runs. A broker that does not answer is tried again and never ends the run.
 
-    `feed`: the events; None where there are none. Raises UsageError for a broker address that can never work.
+    `feed`: the events; None where there are none. `frames`: pictures of the cameras, where they are to be published.
+    Raises UsageError for a broker address that can never work.
     """
     settings = config.home_assistant
     rules = () if feed is None else config.events.rules
     out = config.output.out
-    pictures = out / EVENT_PICTURES if settings.pictures and config.events.pictures and out is not None else None
+    pictures = out / EVENT_PICTURES if frames is not None and config.events.pictures and out is not None else None
     quotas = [(quota["camera"], quota["name"]) for quota in now()["quotas"]]
-    entities = Entities(settings.discovery, config.mqtt.prefix, node, cameras, rules, pictures is not None, quotas)
+    shown = (rules, pictures is not None, quotas, frames is not None, config.pace == "adaptive")
+    entities = Entities(settings.discovery, config.mqtt.prefix, node, cameras, *shown)
     births = {_BIRTH_TOPIC, f"{settings.discovery}/status"}
-    publisher = _Publisher(entities, births, settings.every, now, control, feed or EventFeed(), pictures)
+    publisher = _Publisher(entities, births, settings.every, now, control, feed or EventFeed(), pictures, frames)
     connection = BrokerConnection(
         open_broker(settings.broker, config.mqtt, "home_assistant.broker"),
         publisher.session,
@@ -316,8 +348,9 @@ class _Publisher:
         control: Control,
         feed: EventFeed,
         pictures: Path | None,
+        frames: LatestPictures | None,
     ) -> None:
-        """`pictures`: the folder of the pictures of events, where they are published."""
+        """`pictures`: the folder of the pictures of events, where they are published; `frames`: those of cameras."""
         self._entities = entities
         self._births = births
         self._every_s = every_s
@@ -325,6 +358,7 @@ class _Publisher:
         self._control = control
         self._feed = feed
         self._pictures = pictures
+        self._frames = frames
         self._next_action = 0  # number of the next action to publish; actions of a lost connection follow
         self._acted = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -397,19 +431,28 @@ class _Publisher:
             self.changed.set()  # Home Assistant shows the old value again when this one was refused
 
     async def _publish_states(self, client: BrokerClient) -> None:
-        published: dict[str, str] = {}  # last payload by topic
+        published: dict[str, str | bytes] = {}  # last payload by topic
         while True:
             if self.changed.is_set():
                 published.clear()
                 self.changed.clear()
-            for topic, state in self._entities.states(self._now()).items():
-                text = to_json(state)
-                if published.get(topic) != text:
-                    await client.publish(topic, text, qos=0, retain=True)
-                    published[topic] = text
+            for topic, payload in self._payloads().items():
+                if published.get(topic) != payload:
+                    await client.publish(topic, payload, qos=0, retain=True)
+                    published[topic] = payload
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._every_s):
                     await self.changed.wait()
+
+    def _payloads(self) -> dict[str, str | bytes]:
+        """What the entities show now, by topic."""
+        payloads: dict[str, str | bytes] = {
+            topic: to_json(state) for topic, state in self._entities.states(self._now()).items()
+        }
+        if self._frames is not None:
+            for camera, picture in self._frames.all().items():
+                payloads[self._entities.picture_topic(camera)] = picture
+        return payloads
 
 
 def _set_in(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:

@@ -54,14 +54,16 @@ class LabelDesk:
         known: Callable[[], Sequence[str]],
         teacher: HeadTeacher | None,
         closed: str | None = None,
+        further: Sequence[str] = (),
     ) -> None:
         """`known`: the classes of the heads that are loaded. `closed`: why nothing can be labelled; then `folder` is
-        None."""
+        None. `further`: names of further heads, which are not taught here."""
         self.frames = frames
         self._folder = folder
         self._known = known
         self.teacher = teacher
         self.closed = closed
+        self._further = [*further]
         self._ranked: tuple[tuple[int, int], list[Ranked]] = ((-1, -1), [])
         self._changes = 0
         self._skipped: dict[FrameKey, None] = {}
@@ -85,6 +87,7 @@ class LabelDesk:
         keys = self.frames.keys()
         return state | {
             "folder": str(self._folder.folder),
+            "further": self._further,
             "classes": [{"name": name, "pictures": count} for name, count in self.classes().items()],
             "labels": [[frame.camera, frame.seq, name] for frame, name in [*self._folder.labelled().items()][-2000:]],
             "stored": _by_camera(keys),

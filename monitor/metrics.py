@@ -18,7 +18,11 @@ from sagelink.pipeline.graph import Graph
 from sagelink.pipeline.types import Verdict
 from sagelink.stages.sinks.tally import VerdictCounts
 
+_MAX_LABELLED = 1000  # cameras with their own series at a server; further ones share one without a name
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+_OUTCOMES = ("answered", "refused", "malformed", "expired", "displaced")  # of messages at a server
 
 
 class ServerMetrics:
@@ -26,14 +30,15 @@ class ServerMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        self._labelled: dict[str, tuple[str, str]] = {}  # node and camera of the cameras with series, by address
         self.messages = Counter(
             "sagelink_server_messages",
             "Evidence messages by outcome: answered, refused, malformed, expired, displaced",
-            ["outcome"],
+            ["outcome", "node", "camera"],
             registry=registry,
         )
-        for outcome in ("answered", "refused", "malformed", "expired", "displaced"):
-            self.messages.labels(outcome)
+        for outcome in _OUTCOMES:
+            self.messages.labels(outcome, "", "")
         self.parts = Counter(
             "sagelink_server_parts",
             "Datagrams of evidence messages by outcome: arrived, lost",
@@ -43,9 +48,16 @@ class ServerMetrics:
         for outcome in ("arrived", "lost"):
             self.parts.labels(outcome)
         self.lost_replies = Counter(
-            "sagelink_server_lost_replies", "Replies that could not be delivered to their camera", registry=registry
+            "sagelink_server_lost_replies",
+            "Replies that could not be delivered to their camera",
+            ["node", "camera"],
+            registry=registry,
         )
-        self.received_bytes = Counter("sagelink_server_received_bytes", "Bytes of evidence received", registry=registry)
+        self.received_bytes = Counter(
+            "sagelink_server_received_bytes", "Bytes of evidence received", ["node", "camera"], registry=registry
+        )
+        for counter in (self.lost_replies, self.received_bytes):
+            counter.labels("", "")
         self.units = Counter("sagelink_server_units", "Units classified, without padding", registry=registry)
         self.padding = Counter("sagelink_server_padding_units", "Padding units in batches", registry=registry)
         self.waiting = Gauge("sagelink_server_waiting_frames", "Frames waiting for the model", registry=registry)
@@ -90,10 +102,38 @@ class ServerMetrics:
             "sagelink_server_batch_seconds", "Time to decode and classify a batch", buckets=_SECONDS, registry=registry
         )
 
+    def camera_labels(self, address: str, online: Collection[str]) -> tuple[str, str]:
+        """Node and camera of an address as labels; empty for a camera that is not online, or one too many. `online`:
+        the addresses of the cameras that are. Series of cameras that have left are removed when others need their
+        room: so invented names have no effect, and the number of series is bounded."""
+        if address not in online:
+            return "", ""
+        if address not in self._labelled:
+            if len(self._labelled) >= _MAX_LABELLED:
+                self._forget_cameras(online)
+            if len(self._labelled) >= _MAX_LABELLED:
+                return "", ""
+            node, _, camera = address.rpartition("/")
+            self._labelled[address] = node, camera
+        return self._labelled[address]
+
+    def _forget_cameras(self, online: Collection[str]) -> None:
+        for address in [address for address in self._labelled if address not in online]:
+            labels = self._labelled.pop(address)
+            for outcome in _OUTCOMES:
+                _remove(self.messages, outcome, *labels)
+            _remove(self.lost_replies, *labels)
+            _remove(self.received_bytes, *labels)
+
     def forget_head(self, label: str) -> None:
         """Ends the counter of a head that is no longer in memory."""
-        with contextlib.suppress(KeyError):
-            self.head_answers.remove(label)
+        _remove(self.head_answers, label)
+
+
+def _remove(counter: Counter, *labels: str) -> None:
+    """Ends a series, if there is one."""
+    with contextlib.suppress(KeyError):
+        counter.remove(*labels)
 
 
 class ConsoleMetrics:
@@ -214,6 +254,11 @@ class QuotaCollector(Collector):
             ),
             "forecast_bits": GaugeMetricFamily(
                 "sagelink_quota_forecast_bits", "Bits used at the end of the period, by the last days", labels=labels
+            ),
+            "price": GaugeMetricFamily(
+                "sagelink_quota_answers_per_megabyte",
+                "Right answers that a megabyte must add to be sent, with budget.pace adaptive",
+                labels=labels,
             ),
         }
         for quota in self._now()["quotas"]:

@@ -17,6 +17,7 @@ from sagelink.monitor.dashboard_traffic import DashboardTraffic
 from sagelink.monitor.event_feed import EventFeed
 from sagelink.monitor.home_assistant import publish_to_home_assistant
 from sagelink.monitor.label_desk import LabelDesk
+from sagelink.monitor.latest_pictures import LatestPictures
 from sagelink.monitor.metrics import EdgeMetrics, GraphCollector, QuotaCollector
 from sagelink.monitor.recent_frames import RecentFrames
 from sagelink.monitor.run_view import RunView
@@ -74,6 +75,10 @@ class Monitor:
         self._metrics = EdgeMetrics(CollectorRegistry(), own_budget_cameras)
         self.count_recovered = self._metrics.count_recovered
         self.sinks: list[Sink] = [self._feed, self._metrics] if config.dashboard.address else []
+        self._pictures: LatestPictures | None = None
+        if config.home_assistant.broker and config.home_assistant.pictures:
+            self._pictures = LatestPictures(config.home_assistant.every)
+            self.sinks.append(self._pictures)
 
     @contextlib.asynccontextmanager
     async def serving(self, graph: Graph) -> AsyncIterator[None]:
@@ -90,7 +95,9 @@ class Monitor:
             if config.home_assistant.broker:
                 node = config.mqtt.node or host_name()
                 await stack.enter_async_context(
-                    publish_to_home_assistant(config, node, self._cameras, view.now, self._control, self._events)
+                    publish_to_home_assistant(
+                        config, node, self._cameras, view.now, self._control, self._events, self._pictures
+                    )
                 )
             yield
 

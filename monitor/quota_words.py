@@ -23,4 +23,6 @@ def quota_words(quota: Mapping[str, Any]) -> str:
         words += f" (other programs {format_bytes(quota['others_today_bits'] / 8)})"
     if quota["forecast_bits"] is not None:
         words += f", forecast {format_bytes(quota['forecast_bits'] / 8)}"
+    if quota["price"] is not None:
+        words += f", price {quota['price']:g} answers/MB"
     return words

@@ -169,3 +169,8 @@ class FaultLog:
                     str(error)[:200],
                     *kind[1:],
                 )
+
+
+def page_url(host: str, port: int) -> str:
+    """Address of the page of a server that listens there."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"

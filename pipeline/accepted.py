@@ -40,11 +40,23 @@ def accepted(field: FieldInfo) -> str:
         if isinstance(hint, Accepts):
             return hint.words
     if get_origin(kind) is Literal:
-        return ", ".join(f"`{choice}`" for choice in get_args(kind))
+        return _listed(kind)
+    if get_origin(kind) in (list, tuple) and get_origin(get_args(kind)[0]) is Literal:
+        return f"list of {_listed(get_args(kind)[0])}"
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return f"a section with the keys {', '.join(f'`{key}`' for key in kind.model_fields)}"
     words = _KINDS.get(kind, "list" if get_origin(kind) in (list, tuple) else "mapping")
     return ", ".join([words, *_bounds(metadata)])
+
+
+def choices(field: FieldInfo) -> list[str]:
+    """The words that the field accepts; empty where it accepts others too."""
+    kind, _ = _unwrap(field)
+    return [str(choice) for choice in get_args(kind)] if get_origin(kind) is Literal else []
+
+
+def _listed(kind: object) -> str:
+    return ", ".join(f"`{choice}`" for choice in get_args(kind))
 
 
 def example(field: FieldInfo) -> str | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
+from itertools import takewhile
 from typing import Protocol
 
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.pacing import Pacer, window_price
 from sagelink.pipeline.quota import GUARD, Bound, Moment
 
 _REPLY_BITS = 12_000  # of a reply at most, that of WebRTC comes twice
@@ -89,6 +91,8 @@ class UplinkBudget:
         self.bounds = list(bounds)
         self.moment = moment
         self.cover: Cover | None = None
+        self.pacers: list[Pacer] = []
+        self.prices_window = False  # the price rises as the window fills
         self.share = 1.0
         self.claimed_s = float("-inf")  # when a camera last had something to send
         self.rate_bps: float | None = None
@@ -146,6 +150,15 @@ class UplinkBudget:
         if granted is None or not self.counts_replies:
             return granted
         return max(0, (granted - _REPLY_BITS) * _ACK_PART // (_ACK_PART + 1))
+
+    def bit_price(self, now_s: float) -> float:
+        """Gain, in right answers, that a bit must bring to be sent now; 0 where bits have no price."""
+        self.now_s = max(self.now_s, now_s)
+        at = self._now()
+        price: float = sum(pacer.price(at) for pacer in self.pacers)
+        if self.prices_window and self.limit_bits is not None:
+            price += window_price(self.window_bits(now_s), self.limit_bits)
+        return price
 
     @property
     def whole_limit_bits(self) -> int | None:
@@ -212,11 +225,15 @@ class UplinkBudget:
         """Provision for the acknowledgements of a message of `bits`, and for its reply."""
         return _REPLY_BITS + bits // _ACK_PART if self.counts_replies else 0
 
-    def room(self, now_s: float) -> int | None:
-        """Bits that may leave now: the limits minus the bits that have left; None without a limit.
+    def room(self, now_s: float, later_s: float = 0.0) -> int | None:
+        """Bits that may leave from now until `later_s` from now, as far as bits that have left leave the window by
+        then; None without a limit.
 
         Held and reserved bits do not count: they are what this room is for."""
         left = self._left_bits(now_s)
+        if later_s > 0:
+            expired = self.now_s + later_s - self.window_s * (1 + GUARD)
+            left -= sum(bits for _, bits in takewhile(lambda charge: charge[0] <= expired, self._charges))
         room = None if self.limit_bits is None else max(0, self.limit_bits - left)
         at = self._now()
         granted = least(*(bound.allowance(at) for bound in self.bounds))

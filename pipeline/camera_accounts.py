@@ -60,6 +60,10 @@ class CameraAccount:
         """The part of the allowance that no rate decides: of the quotas and the ledger."""
         return self._shared.bound_allowance(now_s)
 
+    def bit_price(self, now_s: float) -> float:
+        """See `UplinkBudget.bit_price`."""
+        return self._shared.bit_price(now_s)
+
     def _rate_allowance(self, now_s: float) -> int | None:
         """This camera's part of what the rate grants. Quotas are not divided: the first camera takes what is left."""
         left, limit = self._shared.rate_allowance(now_s), self._shared.limit_bits
@@ -109,9 +113,9 @@ class CameraAccount:
         """Held bits have left now."""
         self._shared.settle(now_s, bits, self.name)
 
-    def room(self, now_s: float) -> int | None:
-        """Bits that may leave now, of all cameras that share the budget; None without a limit."""
-        return self._shared.room(now_s)
+    def room(self, now_s: float, later_s: float = 0.0) -> int | None:
+        """Bits of all cameras that may leave; see `UplinkBudget.room`."""
+        return self._shared.room(now_s, later_s)
 
     def end_reply(self, bits: int) -> None:
         """See `UplinkBudget.end_reply`."""

@@ -17,6 +17,7 @@ from sagelink.pipeline.calendar_periods import Calendar, local_timezone
 from sagelink.pipeline.console_config import DIGEST_MIN_BPS, ConsoleConfig
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.event_config import EventsConfig
+from sagelink.pipeline.pacing import PaceName
 from sagelink.pipeline.quantities import Duration, FrameSize, Rate, Retention, Size
 from sagelink.pipeline.quota import Quota
 from sagelink.pipeline.urls import is_webrtc
@@ -44,6 +45,7 @@ DEMO_LIMIT = (
     "the demo models only know 16 drawn classes; on pictures of a camera or a photograph their answers mean nothing"
 )
 
+MAX_FURTHER_HEADS = 8  # of a camera, besides the one that decides what is sent
 _ICE_SERVER = re.compile(r"(stun:|turns?:)[^\s@/?:]+(:\d{1,5})?(\?transport=tcp)?")
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -185,6 +187,12 @@ class CameraBudgetConfig(_Section):
 class BudgetConfig(CameraBudgetConfig):
     """The hard uplink budget of the site, or of all processes that share a ledger."""
 
+    pace: PaceName | None = Field(
+        None,
+        description="How the budget is spread over time. as-needed: each message gets what is left; even: quotas are "
+        "released hour by hour; adaptive: a bit has a price, which rises while spending runs ahead, and a message is "
+        "sent if its expected gain is worth its price. Empty: adaptive with quotas, otherwise as-needed",
+    )
     counts: Literal["up", "both"] = Field(
         "up", description="Bits that the quotas count: up, or both: replies from the server too"
     )
@@ -237,7 +245,7 @@ class CameraOptions(_Section):
     read_timeout: Duration = Field(10.0, description="A camera that sends no frame for this long is reconnected")
     stall_after: Duration = Field(2.0, description="A camera that sends no frame for this long is reported as stalled")
     heads: tuple[str, ...] | None = Field(
-        None, description="Names of the further heads in `heads` that answer for this camera; empty: all of them"
+        None, description="Names of the further heads in `heads` that answer for this camera, up to 8; empty: all"
     )
     token_file: Path | None = Field(
         None,
@@ -358,11 +366,6 @@ class VideoConfig(_Section):
         True,
         description="Send no message with almost no expected gain; needs `fuse.rule: weighted` and no `fuse.weights`, "
         "because the gain is computed from the weights of the frontier",
-    )
-    saving: bool = Field(
-        False,
-        description="Save bits until a useful message fits, and keep a reserve for later scenes; same conditions as "
-        "`value_gate`",
     )
 
 
@@ -510,8 +513,9 @@ class ServeConfig(_Section):
 
     listen: str = Field(
         "",
-        description="Broker to connect to: mqtt://, mqtts://, ws:// or wss://host:port; or own address for edges to "
-        "connect to: webrtc+http://host:port or webrtc+https://host:port",
+        description="Broker to connect to: mqtt://, mqtts://, ws:// or wss://host:port; or the nodes of a NATS "
+        "cluster: nats://host:port,host:port or nats+tls://...; or own address for edges to connect to: "
+        "webrtc+http://host:port or webrtc+https://host:port",
     )
     embedded_broker: str = Field(
         "",
@@ -600,12 +604,12 @@ class OutputConfig(_Section):
 
     rotate: Retention | None = Field(
         None,
-        description="With `out`: begin a new results.jsonl and events.jsonl at this age or size, and compress the old "
-        "ones; empty: one file each",
+        description="Begin a new results.jsonl, events.jsonl and part of a recording at this age or size, and compress "
+        "the old lines; empty: one file each",
     )
     keep: Retention | None = Field(
         None,
-        description="With `out`: delete closed files and earlier runs (`runs/`) that are older than this, and the "
+        description="Delete closed files and earlier runs (`runs/`) of a folder that are older than this, and the "
         "oldest beyond this size in all. A full disk then never ends a run: the oldest files leave, then nothing is "
         "written until there is room; empty: keep all",
     )
@@ -655,7 +659,9 @@ class HomeAssistantConfig(_Section):
     discovery: Topic = Field("homeassistant", description="Discovery prefix of Home Assistant")
     every: Duration = Field(5.0, description="Time between two reports")
     pictures: bool = Field(
-        False, description="Also publish the picture of each event (`events.pictures`), as an image of its camera"
+        False,
+        description="Also publish the newest frame of each camera, at most one every `every`, and the picture of each "
+        "event (`events.pictures`), as images of the camera",
     )
 
 
@@ -736,8 +742,8 @@ class Config(_Section):
     )
     heads: Heads = Field(
         {},
-        description="Further head files by name: each adds the edge's answer to `heads` in the results. Without "
-        "`head`, the first of them takes its place",
+        description="Further head files by name: each answers about the same features and evidence, in `heads` of the "
+        "results. Without `head`, the first of them takes its place",
     )
     head_folder: Path | None = Field(
         None,
@@ -796,6 +802,11 @@ class Config(_Section):
                     f"heads of a camera: unknown {unknown[0]!r}; accepted: {', '.join(self.heads) or 'none'}, the "
                     "further heads in `heads`"
                 )
+            if (count := len(self.heads if camera.heads is None else camera.heads)) > MAX_FURTHER_HEADS:
+                raise ValueError(
+                    f"heads of a camera: {count} besides the first; accepted: up to {MAX_FURTHER_HEADS}; the `heads` "
+                    "of a camera can choose some"
+                )
         return self
 
     @model_validator(mode="after")
@@ -803,6 +814,27 @@ class Config(_Section):
         if self.select.memory is not None and self.uses_datagrams:
             raise ValueError(
                 "select.memory: WebRTC may lose parts of a message; accepted with WebRTC: empty; or use an MQTT server"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _pace_of_something(self) -> Config:
+        pace, budgets = self.budget.pace, [self.budget, *(camera.budget for camera in self.cameras if camera.budget)]
+        if pace == "even" and not self.has_quotas:
+            raise ValueError(
+                "budget.pace even releases quotas hour by hour; accepted with it: budget.quotas, such as 500MB/month; "
+                "without quotas: adaptive, as-needed, or a shorter window"
+            )
+        if pace != "adaptive":
+            return self
+        if not self.has_quotas and all(budget.uplink is None for budget in budgets):
+            raise ValueError(
+                "budget.pace adaptive needs a limit; accepted with it: budget.quotas, such as 500MB/month, or a rate"
+            )
+        if not self.weighs_messages:
+            raise ValueError(
+                "budget.pace adaptive prices messages by the weights of the frontier; accepted with it: fuse.rule "
+                "weighted, and no fuse.weights"
             )
         return self
 
@@ -817,6 +849,22 @@ class Config(_Section):
         if reserved > 1 + 1e-9:
             raise ValueError(f"cameras: the sum of min_share must be at most 1; got {reserved:g}")
         return self
+
+    @property
+    def has_quotas(self) -> bool:
+        return any(budget.quotas for budget in (self.budget, *(c.budget for c in self.cameras if c.budget)))
+
+    @property
+    def weighs_messages(self) -> bool:
+        """Whether the expected gain of a message follows from the weights of the frontier."""
+        return self.fuse.rule == "weighted" and self.fuse.weights is None
+
+    @property
+    def pace(self) -> PaceName:
+        """How the budget is spread over time."""
+        if self.budget.pace is not None:
+            return self.budget.pace
+        return "adaptive" if self.has_quotas and self.weighs_messages else "as-needed"
 
     @property
     def all_cameras(self) -> tuple[CameraConfig, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from sagelink.pipeline.accepted import accepted, example, is_secret, section_of
+from sagelink.pipeline.accepted import accepted, choices, example, is_secret, section_of
 from sagelink.pipeline.credentials import redact
 from sagelink.pipeline.errors import suggest
 
@@ -24,6 +24,9 @@ RENAMED = {  # new name of each renamed key of version 0.1
     "video.closer": "video.zoom",
     "video.holding": "video.hold_answers",
     "video.value": "video.value_gate",
+}
+REPLACED = {  # what does the job of a key that is gone
+    "video.saving": "budget.pace: adaptive",
 }
 
 
@@ -65,6 +68,8 @@ def _line(error: Any, place: _Place) -> str:
     if kind == "extra_forbidden":
         if dotted in RENAMED:
             return f"{dotted} is named {RENAMED[dotted]} since version 0.2"
+        if dotted in REPLACED:
+            return f"{dotted} was replaced by {REPLACED[dotted]} in version 0.3"
         keys = sorted(place.section.model_fields)
         return f"{dotted}: unknown key{suggest(str(error['loc'][-1]), keys)}; accepted: {', '.join(keys)}"
     if kind == "value_error":
@@ -73,6 +78,8 @@ def _line(error: Any, place: _Place) -> str:
             return redact(message)
     else:
         message = f"missing; {_accepted(place)}" if kind == "missing" else _accepted(place)
+        if kind == "literal_error" and isinstance(error["input"], str) and place.field is not None:
+            message += suggest(error["input"], choices(place.field))
     whole_section = place.field is None and isinstance(error["input"], dict)
     hidden = kind == "missing" or whole_section or (place.field is not None and is_secret(place.field))
     if "; got" not in message and not hidden:

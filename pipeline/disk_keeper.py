@@ -31,8 +31,8 @@ class DiskKeeper:
         keep: RetentionLimit,
         clock_s: Callable[[], float] = time.time,
     ) -> None:
-        """`patterns`: of the closed files, relative to the folder, all of them ours. `clock_s`: time of day, as of the
-        files."""
+        """`patterns`: of the closed files, relative to the folder, all of them ours; a folder is closed as a whole.
+        `clock_s`: time of day, as of the files."""
         self._folder = folder
         self._patterns = patterns
         self._keep = keep
@@ -76,8 +76,14 @@ class DiskKeeper:
         return bool(closed)
 
     def _delete(self, path: Path) -> None:
-        """Deletes a file, and the folders of an earlier run that are empty then."""
-        path.unlink(missing_ok=True)
+        """Deletes a file or a closed folder, and the folders of an earlier run that are empty then."""
+        if path.is_dir():
+            for file in _files_in(path):
+                file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # somebody has put a folder into it
+                path.rmdir()
+        else:
+            path.unlink(missing_ok=True)
         for folder in path.parents:
             if self._folder in (folder, folder.parent):
                 return
@@ -94,16 +100,25 @@ class DiskKeeper:
             log.warning("event=disk_full folder=%s: nothing is written until there is room", self._folder)
 
     def _closed(self) -> list[tuple[float, int, Path]]:
-        """Time of the last change, size and path of each closed file, oldest first."""
+        """Time of the last change, size and path of each closed file or folder, oldest first."""
         found = []
         for path in {path for pattern in self._patterns for path in self._folder.glob(pattern)}:
+            if path.is_symlink():
+                continue
+            files = _files_in(path) if path.is_dir() else [path]
             try:
-                status = path.lstat()
+                states = [file.lstat() for file in files]
             except FileNotFoundError:
                 continue
-            if path.is_file() and not path.is_symlink():
-                found.append((status.st_mtime, status.st_size, path))
+            if states:
+                found.append((max(state.st_mtime for state in states), sum(state.st_size for state in states), path))
         return sorted(found)
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """The files of a folder; those with the lines first, so that no line names a file that is gone."""
+    files = [path for path in folder.iterdir() if path.is_file() and not path.is_symlink()]
+    return sorted(files, key=lambda path: (".jsonl" not in path.name, path.name))
 
 
 def _size(path: Path) -> int:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from sagelink.pipeline.accepted import Accepts
 from sagelink.pipeline.credentials import redact
-from sagelink.pipeline.quantities import Duration, Retention, RetentionLimit, parse_duration
+from sagelink.pipeline.quantities import Duration, Retention, RetentionLimit, Size, parse_duration
 
 Day: TypeAlias = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -158,6 +158,14 @@ class EventsConfig(BaseModel):
     keep: Retention = Field(
         RetentionLimit(30 * 86_400.0, 2_000_000_000),
         description="Delete pictures of events that are older than this, and the oldest beyond this size",
+    )
+    upload: Size | None = Field(
+        None,
+        ge=2_000,
+        le=200_000,
+        description="With an MQTT server: send the picture of each event for the console, as AVIF of at most this "
+        "size, such as 10kB, in the bits that events and evidence leave over; charged; empty: pictures stay at the "
+        "camera",
     )
 
     @field_validator("rules")

@@ -76,6 +76,9 @@ class Ledger:
                 wait_s = min(hold.scope.rate.window_s, LONGEST_WAIT_S)
                 hold.budget.bounds.append(ClosedUntil(began_s + wait_s * (1 + GUARD)))
             self._file.join(hold.scope, hold.budget.limit_bits)
+            for pace in hold.paces:
+                if (learned := self._file.pace(hold.scope, pace.count.quota.name)) is not None:
+                    pace.restore(learned)
             self._stakes[name], _ = self._file.look(hold.scope)
             hold.want(1)
         grants = self._file.commit(self._prepare())

@@ -17,7 +17,7 @@ from sagelink.pipeline.budget import ChargeKind
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.interface_counter import InterfaceCounter
 from sagelink.pipeline.ledger_records import Grant, Rate, Request, Scope, Spending, Stake
-from sagelink.pipeline.ledger_schema import check_is_ledger, connect, create_ledger, explained
+from sagelink.pipeline.ledger_schema import PACES_TABLE, check_is_ledger, connect, create_ledger, explained
 from sagelink.pipeline.ledger_tables import (
     count,
     count_others,
@@ -26,14 +26,17 @@ from sagelink.pipeline.ledger_tables import (
     others_today_bits,
     pace_bps,
     rate_charges,
+    read_pace,
     read_stakes,
     settle,
     take_over,
     today_bits,
     write_limits,
+    write_pace,
     write_stake,
 )
 from sagelink.pipeline.machine_clock import MachineClock
+from sagelink.pipeline.pacing import PaceState
 from sagelink.pipeline.private_files import make_private_folder
 from sagelink.pipeline.process_shares import granted_share
 from sagelink.pipeline.process_slot import ProcessSlot
@@ -88,6 +91,11 @@ class LedgerFile:
             fill_new_windows(self._base, scope, self._note_time())
             write_limits(self._base, scope, rate_bits)
 
+    def pace(self, scope: Scope, quota: str) -> PaceState | None:
+        """What an earlier process has learned about the pace of a quota."""
+        with explained(self.path):
+            return read_pace(self._base, scope.name, quota)
+
     def commit(self, requests: Mapping[str, Request]) -> dict[str, Grant]:
         """Settles what was spent and reserves what is wanted, for each scope by name. Raises SagelinkError; then
         nothing has changed, or the file counts more than was spent."""
@@ -140,6 +148,7 @@ class LedgerFile:
     def _begin(self) -> None:
         """The elapsed clock goes on where the ledger has seen it last. The time for which the machine was off does not
         count, because only the wall clock knows it. What an earlier process with our number left is dead."""
+        self._base.execute(PACES_TABLE)
         boot_id, self._epoch_s, latest_s, self._latest_wall_s = self._base.execute("SELECT * FROM machine").fetchone()
         if boot_id != self._clock.boot_id or self._epoch_s + self._clock.uptime_s() < latest_s:
             self._epoch_s = latest_s
@@ -161,6 +170,8 @@ class LedgerFile:
     def _serve(self, request: Request, at: Moment) -> Grant:
         scope = request.spending.scope
         settle(self._base, self._slot.number, request.spending)
+        for name, state in request.paces.items():
+            write_pace(self._base, scope.name, name, state)
         unsettled = request.hold_bits, scope.name, self._slot.number
         self._base.execute("UPDATE stakes SET hold_bits = ? WHERE scope = ? AND owner = ?", unsettled)
         self._count_interface(scope, at)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from sagelink.pipeline.budget import ChargeKind, UplinkBudget
 from sagelink.pipeline.ledger_records import Grant, Request, Scope, Spending
+from sagelink.pipeline.pacing import AdaptivePace
 from sagelink.pipeline.quota import Moment, QuotaCount, RollingCount
 
 _BLOCKS = 200  # a block is this part of the smallest limit, or one second of the rate if that is more
@@ -17,12 +18,18 @@ class Hold:
     """A Cover. `take_request` and `apply` are the two ends of a transaction, which runs in a thread between them."""
 
     def __init__(
-        self, scope: Scope, budget: UplinkBudget, counts: Sequence[QuotaCount], wake: Callable[[], None]
+        self,
+        scope: Scope,
+        budget: UplinkBudget,
+        counts: Sequence[QuotaCount],
+        wake: Callable[[], None],
+        paces: Sequence[AdaptivePace] = (),
     ) -> None:
-        """`counts`: of the scope's quotas. `wake`: called when bits are missing."""
+        """`counts`, `paces`: of the scope's quotas. `wake`: called when bits are missing."""
         self.scope = scope
         self.budget = budget
         self.missing_bits = 0
+        self.paces = paces
         self._counts = counts
         self._wake = wake
         self._bits = 0
@@ -98,7 +105,8 @@ class Hold:
         wanted_bits = kept_bits
         if self.missing_bits:
             wanted_bits = self._held_bits + self._aside_bits + self.missing_bits + self.block_bits - 1
-        request = Request(self.spending(), kept_bits, wanted_bits, share, active_until_s)
+        learned = {pace.count.quota.name: pace.state() for pace in self.paces}
+        request = Request(self.spending(), kept_bits, wanted_bits, share, active_until_s, learned)
         request.spending.forget(at.elapsed_s)
         self.missing_bits = 0
         self._spending = Spending(self.scope)
@@ -116,13 +124,13 @@ class Hold:
             self.budget.restore([(at_s - elapsed_offset_s, bits) for at_s, bits in grant.adopted])
         if at.wall_s >= grant.valid_until_s:
             return  # a period has begun since; the next transaction counts it
+        unsettled_bits = self.spending().bits + self._held_bits
         for count in self._counts:
             state = grant.counts[count.quota.name]
             if isinstance(count, RollingCount):
-                count.restore(at, state.charges, state.others_bits)
+                count.restore(at, [*state.charges, (at.elapsed_s, unsettled_bits)], state.others_bits)
             else:
-                count.restore(at, state.used_bits + state.others_bits)
-            count.add(at, self.spending().bits + self._held_bits)
+                count.restore(at, state.used_bits + state.others_bits + unsettled_bits)
 
     def put_back(self, request: Request) -> None:
         """The transaction has failed: what was spent is still to be settled, and nothing was reserved."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from sagelink.pipeline.budget import ChargeKind
+from sagelink.pipeline.pacing import PaceState
 from sagelink.pipeline.quota import GUARD, Moment, Quota
 
 QUARTER_S = 900  # all time zones begin their days at a multiple of this
@@ -136,6 +137,7 @@ class Request:
     wanted_bits: int  # the reservation that the process would like to hold afterwards
     share: float  # that the process would like to have; a lower one is already obeyed
     active_until_s: float
+    paces: Mapping[str, PaceState] = field(default_factory=dict)  # what was learned, by quota
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,11 @@ from typing import Any
 from sagelink.pipeline.calendar_periods import Calendar
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.ledger_schema import check_is_ledger, connect, explained
-from sagelink.pipeline.ledger_tables import count, pace_bps
+from sagelink.pipeline.ledger_tables import count, pace_bps, read_pace
 from sagelink.pipeline.machine_clock import MachineClock
 from sagelink.pipeline.process_slot import ProcessSlot
 from sagelink.pipeline.quota import Moment, Quota
-from sagelink.pipeline.quota_watch import forecast_bits, iso
+from sagelink.pipeline.quota_watch import forecast_bits, iso, per_megabyte
 
 
 def read_ledger(path: Path, clock: MachineClock | None = None) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def _limit(
 ) -> dict[str, Any]:
     reserved_query = "SELECT total(hold_bits) FROM stakes WHERE scope = ?"
     reserved = int(base.execute(reserved_query, (scope,)).fetchone()[0])
-    start = end = forecast = None
+    start = end = forecast = pace = None
     if name == "rate" and window_s is not None:
         query = "SELECT total(bits) FROM slots WHERE scope = ? AND owner <> -1 AND window_s = ? AND at_s > ?"
         used = int(base.execute(query, (scope, window_s, at.elapsed_s - window_s)).fetchone()[0])
@@ -65,6 +65,7 @@ def _limit(
         calendar = None if per is None else Calendar(per, starts, timezone)
         quota = Quota(name, limit_bits, calendar, window_s or 0.0)
         used = count(base, scope, quota, 0, at).used_bits
+        pace = read_pace(base, scope, name)
         if calendar is not None:
             start_s, end_s = calendar.period(at.wall_s)
             start, end = iso(start_s), iso(end_s)
@@ -79,6 +80,7 @@ def _limit(
         "period_start": start,
         "period_end": end,
         "forecast_bits": forecast,
+        "price": None if pace is None else per_megabyte(pace.price),
     }
 
 

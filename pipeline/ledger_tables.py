@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
 from sagelink.pipeline.ledger_records import QUARTER_S, Count, Rate, Scope, Slots, Spending, Stake, slot_s
+from sagelink.pipeline.pacing import PaceState
 from sagelink.pipeline.quota import GUARD, Moment, Quota
 
 COMMON = -1  # owner of the slots of quotas, which all processes share
@@ -139,6 +141,26 @@ def pace_bps(base: sqlite3.Connection, scope: str, at: Moment) -> float:
     query = "SELECT total(bits), min(quarter) FROM quarters WHERE scope = ? AND quarter >= ?"
     bits, first = base.execute(query, (scope, int(now) - _PACE_QUARTERS)).fetchone()
     return float(bits / (QUARTER_S * max(4.0, now - first))) if bits else 0.0
+
+
+def write_pace(base: sqlite3.Connection, scope: str, quota: str, state: PaceState) -> None:
+    """Stores what was learned about the pace of a quota."""
+    hours = json.dumps([[round(bits) for bits in state.hour_bits], [round(each, 1) for each in state.hour_seen_s]])
+    values = (scope, quota, state.price, state.learned_s, hours)
+    base.execute("INSERT OR REPLACE INTO paces VALUES (?, ?, ?, ?, ?)", values)
+
+
+def read_pace(base: sqlite3.Connection, scope: str, quota: str) -> PaceState | None:
+    """What was stored; None where nothing was, or by an earlier version."""
+    if not base.execute("SELECT 1 FROM sqlite_master WHERE name = 'paces'").fetchone():
+        return None
+    query = "SELECT price, learned_s, hours FROM paces WHERE scope = ? AND name = ?"
+    row = base.execute(query, (scope, quota)).fetchone()
+    if row is None:
+        return None
+    price, learned_s, hours = row
+    hour_bits, hour_seen_s = json.loads(hours)
+    return PaceState(price, learned_s, hour_bits, hour_seen_s)
 
 
 def expired_s(window_s: float, at: Moment) -> float:

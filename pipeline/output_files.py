@@ -13,15 +13,22 @@ from sagelink.pipeline.errors import SagelinkError, UsageError
 RESULTS, EVENTS, SUMMARY, PICTURES = "results.jsonl", "events.jsonl", "summary.json", "pictures"  # of a run
 OPINIONS = "frigate.jsonl"  # of a run with events of Frigate
 FRAMES, MESSAGES, CONFIG = "frames.jsonl", "messages.bin", "config.yaml"  # of a recording
+PARTS = "parts"  # folder of a recording that rotates: frames, messages and videos in a folder of each part
 HEADS = "[0-9a-f]" * 32 + ".head"  # of a recording, as a pattern
 REPORT, REPORT_PLOTS = "report.html", ("bits", "verdicts", "latency", "accuracy")  # of `sagelink report`
-EVENT_QUEUE, EVENT_PICTURES = "event-queue.sqlite", "event-pictures"  # beside a run, kept from one run to the next
+# Beside a run, kept from one run to the next.
+EVENT_QUEUE, EVENT_PICTURES, PICTURE_QUEUE = "event-queue.sqlite", "event-pictures", "picture-queue.sqlite"
 MARKER, RUNS = ".sagelink-run", "runs"  # mark of a run folder; its subfolder of earlier runs
 
 MADE_BY = "Sagelink"  # in the metadata of plots, pages and videos
 PLOT_MARK = b"Software\0" + MADE_BY.encode()  # of a PNG file
 
 _OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM}
+
+
+def is_recording(folder: Path) -> bool:
+    """Whether a folder is a recording, whatever is in its files."""
+    return (folder / FRAMES).is_file() or ((folder / PARTS).is_dir() and (folder / CONFIG).is_file())
 
 
 def check_writable(folder: Path) -> None:

@@ -72,6 +72,7 @@ class CalendarCount:
         assert quota.calendar is not None
         self.quota = quota
         self.limit_bits: int | None = quota.limit_bits
+        self.counted_bits = 0  # ever, of other processes too; it never falls
         self.start_s = self.end_s = float("-inf")  # of the period, since 1970
         self._calendar = quota.calendar
         self._used_bits = 0
@@ -94,13 +95,14 @@ class CalendarCount:
     def add(self, at: Moment, bits: int) -> None:
         self.used_bits(at)
         self._used_bits += bits
+        self.counted_bits += bits
 
     def set_aside(self, bits: int) -> None:
         self._aside_bits += bits
 
     def restore(self, at: Moment, used_bits: int) -> None:
         """Replaces the count of the period of `at`."""
-        self.used_bits(at)
+        self.counted_bits += max(0, used_bits - self.used_bits(at))
         self._used_bits = used_bits
 
 
@@ -111,6 +113,7 @@ class RollingCount:
         assert quota.calendar is None
         self.quota = quota
         self.limit_bits: int | None = quota.limit_bits
+        self.counted_bits = 0  # ever, of other processes too; it never falls
         self._now_s = float("-inf")
         self._slots: deque[tuple[float, int]] = deque()  # time of the last charge, and bits
         self._slot_began_s = float("-inf")
@@ -141,6 +144,7 @@ class RollingCount:
             self._slot_began_s = self._now_s
             self._slots.append((self._now_s, bits))
         self._used_bits += bits
+        self.counted_bits += bits
 
     def set_aside(self, bits: int) -> None:
         self._aside_bits += bits
@@ -148,11 +152,12 @@ class RollingCount:
     def restore(self, at: Moment, charges: Iterable[tuple[float, int]], others_bits: int = 0) -> None:
         """Replaces all charges. `charges`: (time, bits) on the elapsed clock, in any order. `others_bits` count until
         the next `restore`, whatever the time is."""
+        before_bits = self.used_bits(at)
         self._slots = deque(sorted(charges))
         self._slot_began_s = float("-inf")  # a restored slot takes no further charge
         self._used_bits = sum(bits for _, bits in self._slots)
         self._others_bits = others_bits
-        self.used_bits(at)
+        self.counted_bits += max(0, self.used_bits(at) - before_bits)
 
 
 QuotaCount = CalendarCount | RollingCount

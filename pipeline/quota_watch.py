@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sagelink.pipeline.ledger_hold import Hold
+from sagelink.pipeline.pacing import AdaptivePace
 from sagelink.pipeline.quota import CalendarCount, Moment, QuotaCount
 
 log = logging.getLogger(__name__)
@@ -48,12 +49,16 @@ def forecast_bits(used_bits: int, pace_bps: float, now_s: float, end_s: float) -
 
 
 def quota_states(
-    counts: Mapping[str, Sequence[QuotaCount]], holds: Mapping[str, Hold], at: Moment
+    counts: Mapping[str, Sequence[QuotaCount]],
+    paces: Mapping[str, Sequence[AdaptivePace]],
+    holds: Mapping[str, Hold],
+    at: Moment,
 ) -> list[dict[str, Any]]:
     """The quotas as plain JSON values; docs/dashboard.md describes the keys. Safe from any thread."""
     states = []
     for scope, each in counts.items():
         hold = holds.get(scope)
+        prices = {pace.count.quota.name: pace.latest_price for pace in paces[scope]}
         for count in each:
             calendar = count if isinstance(count, CalendarCount) and count.end_s > 0 else None
             forecast = calendar and hold and forecast_bits(count.latest_bits, hold.pace_bps, at.wall_s, calendar.end_s)
@@ -61,6 +66,7 @@ def quota_states(
                 {
                     "name": count.quota.name,
                     "camera": scope,
+                    "per": count.quota.calendar.per if count.quota.calendar else None,
                     "limit_bits": count.quota.limit_bits,
                     "used_bits": count.latest_bits,
                     "today_bits": hold.today_bits(at) if hold else None,
@@ -69,9 +75,15 @@ def quota_states(
                     "period_start": iso(calendar.start_s) if calendar else None,
                     "period_end": iso(calendar.end_s) if calendar else None,
                     "forecast_bits": forecast,
+                    "price": per_megabyte(prices.get(count.quota.name)),
                 }
             )
     return states
+
+
+def per_megabyte(price: float | None) -> float | None:
+    """Gain per megabyte, from gain per bit; three digits."""
+    return None if price is None else float(f"{8e6 * price:.3g}")
 
 
 def iso(wall_s: float) -> str:

@@ -168,13 +168,29 @@ class TaughtClasses:
 
 @dataclass(frozen=True, slots=True)
 class HeadAnswer:
-    """The edge's answer by a further head: classes of its own on the same features."""
+    """The answer by a further head: classes of its own on the same features, and on the same evidence."""
 
     head: str  # name of the head
-    label: str  # name of the class, or `UNKNOWN`
-    class_id: int | None  # None if it is unknown
-    prob: float  # of the most likely class
-    class_probs: dict[str, float] | None = None  # of a multi-label head: the probability of each class
+    taught: TaughtClasses
+    edge: Answer
+    unknown: bool  # whether the picture is none of its classes
+    answer: Answer  # the edge's, until a server answer is fused with it
+    server: Answer | None = None
+    origin: Origin = "edge"
+
+    @property
+    def class_id(self) -> int | None:
+        """Class of the answer; None if it is unknown."""
+        return None if self.unknown else self.answer.class_id
+
+    @property
+    def label(self) -> str:
+        """Name of the class, or `UNKNOWN`."""
+        return UNKNOWN if self.unknown else self.taught.labels[self.answer.class_id]
+
+    def class_probs(self) -> dict[str, float] | None:
+        """Of a multi-label head: the probability of each class; None for all others."""
+        return None if self.taught.several is None else self.taught.several.probs(np.exp(self.answer.log_probs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +237,6 @@ class SceneEstimate:
     server_age_s: float  # since that frame; NaN if there is none
     scene_start_seq: int  # first frame of the scene
     scene_age_s: float  # since that frame
-    mean_scene_s: float  # mean length of the last scenes
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +270,7 @@ class Metered:
     max_bytes: int | None = None  # largest message with enough expected gain; None: limited by the allowance only
     bound_bits: int | None = None  # the part of the allowance that is no rate: of quotas and the ledger; None: no limit
     requested: bool = False  # an operator wants to see this camera now
+    bit_price: float = 0.0  # gain, in right answers, that a bit must bring to be sent
 
     @property
     def frame(self) -> Frame:
@@ -319,6 +335,7 @@ class Evidence:
     encode_ms: float
     reference_units: int = 0  # further units, which the server remembers
     standalone_weight: float = 0.0  # the weight if the server does not remember them
+    further: tuple[bytes, ...] = ()  # ids of the further heads that the message asks for
     crop: Box = WHOLE  # part of the view that the units cover, as fractions
 
     @property
@@ -327,6 +344,9 @@ class Evidence:
 
     def trace(self) -> Trace:
         return replace(self.selected.trace(), evidence=self)
+
+
+TopClasses: TypeAlias = tuple[tuple[int, ...], tuple[float, ...]]  # class ids, most likely first; log-probabilities
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,6 +361,11 @@ class Reply:
     server_ms: float  # from arrival to reply
     queue_ms: float = 0.0  # part of `server_ms`: waiting for the model
     waiting: int = 0  # frames in the server's queue at the reply: its load
+    further: tuple[TopClasses, ...] = ()  # of the message's further heads, in its order; empty classes: no answer
+
+    @property
+    def top(self) -> TopClasses:
+        return self.class_ids, self.log_probs
 
 
 @dataclass(frozen=True, slots=True)
@@ -442,6 +467,8 @@ class Verdict:
     pending: bool = False
     crop: Box = WHOLE  # fractions of the frame's view: the sent part, or else the part that the edge scored
     bound_bits: int | None = None  # bits that quotas and the ledger granted when the budget was asked; None: no limit
+    further: tuple[HeadAnswer, ...] = ()  # by the further heads of the camera
+    bit_price: float = 0.0  # gain, in right answers, that a bit had to bring when the budget was asked
 
     @property
     def unknown(self) -> bool:

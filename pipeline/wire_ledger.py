@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from sagelink.pipeline.budget import ChargeKind, UplinkBudget
+from sagelink.pipeline.idle_rest import idle_bits
 
 # One entry of the ledger: time in s, bits, "message", "charge", "hold", "settle", "reserve" or "earlier", and camera
 # of a message.
@@ -28,7 +29,7 @@ class MessageAccount(Protocol):
 
     def settle(self, now_s: float, bits: int) -> None: ...
 
-    def room(self, now_s: float) -> int | None: ...
+    def room(self, now_s: float, later_s: float = 0.0) -> int | None: ...
 
     def restore(self, charges: Iterable[tuple[float, int]]) -> None: ...
 
@@ -61,9 +62,14 @@ class WireLedger:
     def rate_bps(self) -> float | None:
         return self._budget.rate_bps
 
-    def room_bits(self, camera: str = "") -> int | None:
-        """Bits that may leave now, of a camera's message or of the connection itself; None without a limit."""
-        return self._account(camera).room(self._clock_s())
+    def room_bits(self, camera: str = "", later_s: float = 0.0) -> int | None:
+        """Bits that may leave from now until `later_s` from now, of a camera's message or of the connection itself;
+        None without a limit."""
+        return self._account(camera).room(self._clock_s(), later_s)
+
+    def idle_bits(self) -> int | None:
+        """Bits that may be charged now for what can wait; None without a limit."""
+        return idle_bits(self._budget, self._clock_s())
 
     def try_charge(self, camera: str, bits: int) -> bool:
         """Charges a message that its camera has not charged; False if its budget has no room."""

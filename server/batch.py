@@ -31,6 +31,7 @@ class Waiting:
     units: int
     expires_s: float  # monotonic clock; a later answer is useless
     head: ServerHead | None = None  # to answer with; None: the model's own classes
+    further: tuple[ServerHead | None, ...] = ()  # to answer with too; None: the server does not get this one
 
 
 class _NodeQueue:

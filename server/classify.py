@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
 from torch.nn.utils.rnn import pad_sequence
 
+from sagelink.models.head import Reads
 from sagelink.models.loading import Model
-from sagelink.models.readout import LinearReadout, Reads, can_pad, features_of, logits_of
+from sagelink.models.readout import LinearReadout, can_pad, features_of, logits_of
 from sagelink.models.vit import embed_units, sequence_of_units, token_table
+from sagelink.pipeline.types import TopClasses
 from sagelink.server.batch import passes
 from sagelink.server.receive import Received
 from sagelink.transport.codecs import Canvas
@@ -25,7 +27,7 @@ T = TypeVar("T")
 TOP = 5
 _CPU_PADDING = 0.1  # share of the units; on a CPU more padding costs more than larger passes gain (bench.server)
 
-Top = tuple[tuple[int, ...], tuple[float, ...]]  # class ids, most likely first, and their log-probabilities
+Asked = Sequence[LinearReadout | None]  # the classifiers that answer for a frame; None: the one of the model
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +52,18 @@ class Classifier:
     def model(self) -> Model:
         return self._model
 
-    @torch.inference_mode()
-    def __call__(self, batch: Sequence[Received], heads: Sequence[LinearReadout | None] | None = None) -> list[Top]:
+    def __call__(self, batch: Sequence[Received], heads: Asked | None = None) -> list[TopClasses]:
         """The most likely classes of each frame, in order. Frames of different heads share the forward passes.
 
         `heads`: the classifier of each frame; None: the one of the model.
         """
-        asked = {id(received): head for received, head in zip(batch, heads or [None] * len(batch), strict=True)}
+        return [answer[0] for answer in self.answers(batch, [(head,) for head in heads or [None] * len(batch)])]
+
+    @torch.inference_mode()
+    def answers(self, batch: Sequence[Received], heads: Sequence[Asked]) -> list[list[TopClasses]]:
+        """The most likely classes of each frame by each of its classifiers, in order: one pass of the model, however
+        many classifiers there are."""
+        asked = {id(received): each for received, each in zip(batch, heads, strict=True)}
         return self._by_passes(batch, lambda frames: self._classify(frames, [asked[id(frame)] for frame in frames]))
 
     @torch.inference_mode()
@@ -93,26 +100,24 @@ class Classifier:
         short = received.size is not None and received.size <= partial.max_bytes
         return self._partial if short or len(received.units) <= partial.max_units else self._full
 
-    def _classify(self, frames: Sequence[Received], heads: Sequence[LinearReadout | None]) -> list[Top]:
+    def _classify(self, frames: Sequence[Received], heads: Sequence[Asked]) -> list[list[TopClasses]]:
         """Classifies frames of one network in one forward pass."""
         network = self._network(frames[0]).vit
         tokens, present = self._final_tokens(frames)
-        if not any(heads):
-            return _top(logits_of(network, tokens, present))
         rows: dict[LinearReadout | None, list[int]] = {}
-        for row, head in enumerate(heads):
-            rows.setdefault(head, []).append(row)
-        features = {
-            reads: features_of(network, tokens, reads, present) for reads in {head.reads for head in heads if head}
-        }
-        tops: dict[int, Top] = {}
+        for row, asked in enumerate(heads):
+            for head in asked:
+                rows.setdefault(head, []).append(row)
+        reads_of_all = {head.reads for head in rows if head is not None}
+        features = {reads: features_of(network, tokens, reads, present) for reads in reads_of_all}
+        tops: dict[tuple[int, LinearReadout | None], TopClasses] = {}
         for head, places in rows.items():
             if head is None:
                 logits = logits_of(network, tokens[places], None if present is None else present[places])
             else:
                 logits = head(features[head.reads][places])
-            tops.update(zip(places, _top(logits), strict=True))
-        return [tops[row] for row in range(len(frames))]
+            tops.update(zip([(place, head) for place in places], _top(logits), strict=True))
+        return [[tops[row, head] for head in asked] for row, asked in enumerate(heads)]
 
     def _final_tokens(self, frames: Sequence[Received]) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Final tokens (B, P + K, D) of frames of one network, and which units are no padding (None: all)."""
@@ -144,7 +149,7 @@ class Classifier:
         ]
 
 
-def _top(logits: torch.Tensor) -> list[Top]:
+def _top(logits: torch.Tensor) -> list[TopClasses]:
     """The most likely classes of each row of logits (B, C)."""
     log_probs = logits.float().log_softmax(1)
     values, classes = log_probs.topk(min(TOP, log_probs.shape[1]))

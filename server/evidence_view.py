@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from sagelink.monitor.previews import units_png
+from sagelink.monitor.evidence_png import units_png
 from sagelink.server.memory import ReferenceStore
 from sagelink.server.receive import receive
 from sagelink.transport.codecs import Canvas

@@ -7,7 +7,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from sagelink.server.batch import Waiting
 from sagelink.server.head_intake import HeadIntake, Told
@@ -24,6 +24,15 @@ _MAX_HELD_BYTES = 32_000_000
 Refuse = Callable[[Message, int, str], None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A frame that waits for heads, by their fingerprints."""
+
+    frame: Waiting
+    first: bytes
+    further: tuple[bytes | None, ...]  # None: the camera has not announced it
+
+
 class HeadDesk:
     """All methods are called from the event loop."""
 
@@ -34,7 +43,7 @@ class HeadDesk:
         self._queue = queue
         self._refuse = refuse
         self._intake = HeadIntake(store)
-        self._held: deque[tuple[Waiting, bytes]] = deque()  # frames, and the fingerprint of their head
+        self._held: deque[_Held] = deque()
         self._seen: dict[str, CameraInfo] = {}  # by camera, the last announcement that was looked at
         self._told: asyncio.Queue[Told] = asyncio.Queue(4096)
         self._sought: asyncio.Queue[bytes] = asyncio.Queue()
@@ -48,20 +57,37 @@ class HeadDesk:
             f"server's model has backbone {self.store.backbone}"
         )
 
-    def admit(self, frame: Waiting, head_id: bytes, camera_info: CameraInfo | None) -> None:
-        """Queues a frame with its head, holds it until that is here, or refuses it."""
+    def admit(
+        self, frame: Waiting, head_id: bytes, further_ids: Sequence[bytes], camera_info: CameraInfo | None
+    ) -> None:
+        """Queues a frame with its heads, or holds it until they are here. Without the head `head_id`, the frame is
+        refused; without a further one, the others answer."""
         now_s = time.monotonic()
         fingerprint = self._fingerprint(head_id, camera_info, now_s)
         if fingerprint is None:
             self._refuse(frame.message, frame.seq, f"the camera has not announced head {head_id.hex()}")
-        elif (head := self.store.get(fingerprint, now_s)) is not None:
-            self._queue(replace(frame, head=head))
-        elif (reason := self._intake.refusal(fingerprint, now_s)) is not None:
-            self._tell([(frame.message.sender, HeadStatus(fingerprint, HeadState.REFUSED, reason=reason))])
-            self._refuse(frame.message, frame.seq, reason)
+            return
+        further = tuple(self._fingerprint(each, camera_info, now_s) for each in further_ids)
+        self._serve(_Held(frame, fingerprint, further), now_s)
+
+    def _serve(self, held: _Held, now_s: float) -> None:
+        """Queues, refuses or holds a frame, as far as its heads are here."""
+        frame, first = held.frame, held.first
+        heads = {each: self.store.get(each, now_s) for each in (first, *held.further) if each is not None}
+        missing = [each for each, head in heads.items() if head is None]
+        refusals = {each: reason for each in missing if (reason := self._intake.refusal(each, now_s)) is not None}
+        for each, reason in refusals.items():
+            self._tell([(frame.message.sender, HeadStatus(each, HeadState.REFUSED, reason=reason))])
+        if first in refusals:
+            self._refuse(frame.message, frame.seq, refusals[first])
+        elif len(refusals) < len(missing):
+            for each in missing:
+                if each not in refusals:
+                    self._want(frame.message.sender, each, now_s)
+            self._hold(held)
         else:
-            self._want(frame.message.sender, fingerprint, now_s)
-            self._hold(frame, fingerprint)
+            further = tuple(None if each is None else heads[each] for each in held.further)
+            self._queue(replace(frame, head=heads[first], further=further))
 
     def take(self, data: bytes) -> None:
         """Takes a part of a head file. Raises MalformedMessage."""
@@ -69,12 +95,12 @@ class HeadDesk:
         told = self._intake.take(part, time.monotonic())
         self._tell(told)
         if part.fingerprint not in self._intake.coming:
-            self._release(part.fingerprint, next((status.reason for _, status in told if status.reason), None))
+            self._release(part.fingerprint)
 
     def close(self) -> None:
         """Refuses the frames that still wait."""
         while self._held:
-            frame, _ = self._held.popleft()
+            frame = self._held.popleft().frame
             self._refuse(frame.message, frame.seq, "the server ends")
 
     async def run(self) -> None:
@@ -97,27 +123,24 @@ class HeadDesk:
         known = [bytes.fromhex(text) for text in (*camera_info.heads, *camera_info.earlier_heads)]
         return next((fingerprint for fingerprint in known if fingerprint.startswith(head_id)), None)
 
-    def _hold(self, frame: Waiting, fingerprint: bytes) -> None:
-        self._held.append((frame, fingerprint))
-        while len(self._held) > _MAX_HELD or sum(len(held.message.data) for held, _ in self._held) > _MAX_HELD_BYTES:
-            oldest, _ = self._held.popleft()
+    def _hold(self, held: _Held) -> None:
+        self._held.append(held)
+        while len(self._held) > _MAX_HELD or sum(len(each.frame.message.data) for each in self._held) > _MAX_HELD_BYTES:
+            oldest = self._held.popleft().frame
             self._refuse(oldest.message, oldest.seq, "the head of the camera is not here yet")
 
-    def _release(self, fingerprint: bytes, refusal: str | None) -> None:
-        """A head is here, or was refused: so are the frames that waited for it."""
+    def _release(self, fingerprint: bytes) -> None:
+        """A head is here, or was refused: the frames that waited for it are looked at again."""
         waiting, self._held = self._held, deque()
-        head = self.store.get(fingerprint, time.monotonic())
-        for frame, wanted in waiting:
-            if wanted != fingerprint:
-                self._held.append((frame, wanted))
-            elif head is None:
-                self._refuse(frame.message, frame.seq, refusal or "the head of the camera is not here yet")
+        for held in waiting:
+            if fingerprint in (held.first, *held.further):
+                self._serve(held, time.monotonic())
             else:
-                self._queue(replace(frame, head=head))
+                self._held.append(held)
 
     def _expire(self, now_s: float) -> None:
         """Forgets the frames whose answer would come too late."""
-        self._held = deque(held for held in self._held if held[0].expires_s > now_s)
+        self._held = deque(held for held in self._held if held.frame.expires_s > now_s)
 
     def _look_ahead(self, now_s: float) -> None:
         """Tells each camera that announces a head whether it is here, and asks for it: before the first frame, so that

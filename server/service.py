@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from sagelink.models.loading import labels_fingerprint
+from sagelink.models.labels import labels_fingerprint
 from sagelink.monitor.metrics import ServerMetrics
 from sagelink.pipeline.channel import Channel, ChannelClosed
 from sagelink.pipeline.tasks import background
 from sagelink.pipeline.threads import Worker
-from sagelink.pipeline.types import Reply
+from sagelink.pipeline.types import Reply, TopClasses
 from sagelink.server.batch import Batcher, BatchLimits, Waiting
 from sagelink.server.classify import Classifier
 from sagelink.server.head_desk import HeadDesk
@@ -36,6 +36,7 @@ _DEADLINE_S = 60.0  # of a camera that has not announced a deadline
 _MAX_REFUSALS = 1024  # that wait to be sent
 _HEAD_BYTES = 64_000_000  # of heads in memory, where the caller gives no store
 _MAX_LOGGED = 1024  # nodes with a logged fault
+_NO_CLASSES: TopClasses = ((), ())
 
 
 class Service:
@@ -114,7 +115,7 @@ class Service:
         if is_part(message.data):
             self._take_part(message)
             return
-        self._metrics.received_bytes.inc(len(message.data))
+        self._metrics.received_bytes.labels(*self._labels(message)).inc(len(message.data))
         self._metrics.parts.labels("arrived").inc(len(parts_of(message.data)))
         self._metrics.parts.labels("lost").inc(message.lost_parts)
         if message.refusal is not None and (claimed := claimed_seq(message.data)) is not None:
@@ -123,7 +124,7 @@ class Service:
         try:
             claim = read_claim(message.data)
         except MalformedMessage as error:
-            self._metrics.messages.labels("malformed").inc()
+            self._count_message("malformed", message)
             self._log("malformed", message, message.refusal or str(error))
             return
         camera_info = self._link.cameras.get(message.sender)
@@ -133,7 +134,7 @@ class Service:
         expires_s = message.arrived_s + (camera_info.deadline_s if camera_info else _DEADLINE_S)
         frame = Waiting(message, claim.seq, min(claim.units, self._grid.units), expires_s)
         if claim.head:
-            self._heads.admit(frame, claim.head, camera_info)
+            self._heads.admit(frame, claim.head, claim.further, camera_info)
         else:
             self._queue(frame)
 
@@ -141,18 +142,18 @@ class Service:
         """Queues a frame for the model."""
         self._changed.set()
         for displaced in self._batcher.offer(frame):
-            self._metrics.messages.labels("displaced").inc()
+            self._count_message("displaced", displaced.message)
             self._refuse(displaced.message, displaced.seq, "the server is busy: a newer frame took its place")
 
     def _take_part(self, message: Message) -> None:
         try:
             self._heads.take(message.data)
         except MalformedMessage as error:
-            self._metrics.messages.labels("malformed").inc()
+            self._count_message("malformed", message)
             self._log("malformed", message, str(error))
 
     def _refuse(self, message: Message, seq: int, reason: str) -> None:
-        self._metrics.messages.labels("refused").inc()
+        self._count_message("refused", message)
         self._log("refused", message, reason)
         waited_ms = (time.monotonic() - message.arrived_s) * 1e3
         reply = Reply(seq, reason, (), (), 0, waited_ms, waited_ms, len(self._batcher))
@@ -165,7 +166,13 @@ class Service:
 
     async def _reply(self, message: Message, reply: Reply) -> None:
         delivered = await self._link.reply(message, encode_reply(reply))
-        self._metrics.lost_replies.inc(not delivered)
+        self._metrics.lost_replies.labels(*self._labels(message)).inc(not delivered)
+
+    def _count_message(self, outcome: str, message: Message) -> None:
+        self._metrics.messages.labels(outcome, *self._labels(message)).inc()
+
+    def _labels(self, message: Message) -> tuple[str, str]:
+        return self._metrics.camera_labels(message.sender, self._link.cameras)
 
     def _log(self, event: str, message: Message, reason: str) -> None:
         """Logs a fault of a node when its reason changes, so that a repeated fault does not fill the log."""
@@ -182,7 +189,7 @@ class Service:
             while (batch := await self._next_batch()) is not None:
                 for frame, reply in zip(batch, await worker.call(self._answer, batch), strict=True):
                     if reply.refusal is None:
-                        self._metrics.messages.labels("answered").inc()
+                        self._count_message("answered", frame.message)
                         await self._reply(frame.message, reply)
                     else:
                         self._refuse(frame.message, frame.seq, reply.refusal)
@@ -198,7 +205,8 @@ class Service:
                 return None
             if ready_s is not None and (ready_s <= now_s or self._ended):
                 batch, expired = self._batcher.take(now_s)
-                self._metrics.messages.labels("expired").inc(len(expired))
+                for frame in expired:
+                    self._count_message("expired", frame.message)
                 if batch:
                     return batch
                 continue
@@ -219,9 +227,10 @@ class Service:
                 decoded.append((index, receive(frame.message.data, self._classifier.canvas, recall)))
             except MalformedMessage as error:
                 replies[index] = Reply(frame.seq, str(error), (), (), 0, 0.0)
-        answers = self._classify([received for _, received in decoded], [batch[index].head for index, _ in decoded])
+        asked = [(batch[index].head, *batch[index].further) for index, _ in decoded]
+        answers = self._classify([received for _, received in decoded], asked)
         batch_s = time.monotonic() - began_s
-        for (index, received), (refusal, classes, log_probs) in zip(decoded, answers, strict=True):
+        for (index, received), (refusal, top, further) in zip(decoded, answers, strict=True):
             queue_ms = (began_s - batch[index].message.arrived_s) * 1e3
             units, waiting = 0 if refusal else len(received.units), len(self._batcher)
             server_ms = queue_ms + batch_s * 1e3
@@ -229,34 +238,49 @@ class Service:
             if received.name and not refusal:
                 sender = batch[index].message.sender
                 self._memory.keep(sender, received.name, received.units, received.content, began_s)
-            self._count(batch[index].head, received, classes)
-            replies[index] = Reply(received.seq, refusal, classes, log_probs, units, server_ms, queue_ms, waiting)
+            self._count(batch[index], received, top[0])
+            replies[index] = Reply(received.seq, refusal, *top, units, server_ms, queue_ms, waiting, further)
         self._metrics.batch_frames.observe(len(batch))
         self._metrics.batch_seconds.observe(batch_s)
         return [replies[index] for index in range(len(batch))]
 
-    def _count(self, head: ServerHead | None, received: Received, classes: Sequence[int]) -> None:
-        if head is not None and classes:
-            self._metrics.head_answers.labels(head.label).inc()
+    def _count(self, frame: Waiting, received: Received, classes: Sequence[int]) -> None:
+        for head in (frame.head, *frame.further):
+            if head is not None and classes:
+                self._metrics.head_answers.labels(head.label).inc()
         if received.edge_answer is not None and classes:
             same = received.edge_answer.class_id == classes[0]
             self._metrics.edge_answers.labels("yes" if same else "no").inc()
 
     def _classify(
-        self, frames: list[Received], heads: list[ServerHead | None]
-    ) -> list[tuple[str | None, tuple[int, ...], tuple[float, ...]]]:
-        """The refusal, or the most likely classes, of each frame."""
+        self, frames: list[Received], heads: list[tuple[ServerHead | None, ...]]
+    ) -> list[tuple[str | None, TopClasses, tuple[TopClasses, ...]]]:
+        """The refusal, or the most likely classes, of each frame; and those by its further heads."""
         if not frames:
             return []
         lengths = [len(received.units) for received in frames]
         self._metrics.units.inc(sum(lengths))
         padded = sum(len(group) * max(lengths[index] for index in group) for group in self._classifier.passes(frames))
         self._metrics.padding.inc(padded - sum(lengths))
+        # A further head that the server does not have gets no answer.
+        here = [(asked[0], *filter(None, asked[1:])) for asked in heads]
         try:
-            return [
-                (None, *answer) if all(map(math.isfinite, answer[1])) else ("the server model gave no number", (), ())
-                for answer in self._classifier(frames, [head.readout if head else None for head in heads])
-            ]
+            found = self._classifier.answers(
+                frames, [[head.readout if head else None for head in each] for each in here]
+            )
         except RuntimeError as error:  # out of memory or a lost device: these frames fail, the server goes on
             log.warning("stage=server event=failed error=%r", str(error))
-            return [("the server failed on this frame", (), ())] * len(frames)
+            return [("the server failed on this frame", _NO_CLASSES, ())] * len(frames)
+        answers: list[tuple[str | None, TopClasses, tuple[TopClasses, ...]]] = []
+        for asked, (first, *others) in zip(heads, found, strict=True):
+            if not _is_finite(first):
+                answers.append(("the server model gave no number", _NO_CLASSES, ()))
+                continue
+            rest = iter(others)
+            further = [_NO_CLASSES if head is None else next(rest) for head in asked[1:]]
+            answers.append((None, first, tuple(top if _is_finite(top) else _NO_CLASSES for top in further)))
+        return answers
+
+
+def _is_finite(top: TopClasses) -> bool:
+    return all(map(math.isfinite, top[1]))

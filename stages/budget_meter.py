@@ -34,7 +34,11 @@ class Meter:
         account = self._accounts[scored.frame.camera]
         allowance = account.allowance(now_s)
         window_bits, bound_bits = account.window_bits(now_s), account.bound_allowance(now_s)
-        return Metered(scored, allowance, window_bits, account.limit_bits, account.now_s, bound_bits=bound_bits)
+        return Metered(
+            *(scored, allowance, window_bits, account.limit_bits, account.now_s),
+            bound_bits=bound_bits,
+            bit_price=account.bit_price(now_s),
+        )
 
 
 class Claim:

@@ -33,6 +33,7 @@ class Encode:
         zoom_crop: Callable[[Scored], ZoomCrop | None] = lambda scored: None,
         link_limit: Callable[[str], int] = lambda camera: MAX_MESSAGE_BYTES,
         edge_answer: bool = False,
+        further: Callable[[Scored], tuple[bytes, ...]] = lambda scored: (),
     ) -> None:
         """
         `encoder_for`: by the classes of a frame.
@@ -42,7 +43,9 @@ class Encode:
         `zoom_crop`: the crops of a frame that may be sent in place of its whole view; None: no crop.
         `link_limit`: bytes of the longest message that the link carries now, by camera.
         `edge_answer`: messages hold the edge's own answer.
+        `further`: ids of the further heads that are to answer for a frame.
         """
+        self._further = further
         self._encoder_for = encoder_for
         self._edge_answer = edge_answer
         self._wire_bits = wire_bits
@@ -56,7 +59,8 @@ class Encode:
         began = time.perf_counter()
         frame, scored, order = selected.frame, selected.metered.scored, selected.order
         max_bytes, zoom = self._max_bytes(selected), self._zoom_crop(scored)
-        encoder = self._encoder(scored)
+        further = self._further(scored)
+        encoder = self._encoder(scored, further)
         planned: Plan | int | None = self._fit_delta(encoder, selected, max_bytes)
         if planned is not None:
             assert selected.new_units is not None
@@ -77,14 +81,15 @@ class Encode:
             reference_units=planned.reference_units,
             standalone_weight=planned.standalone_weight,
             crop=zoom.crop(planned.point.view) if zoom and planned.point.view < 1 else scored.edge_view.crop,
+            further=further,
         )
 
-    def _encoder(self, scored: Scored) -> Encoder:
-        """The encoder for the frame's classes; its messages name the head."""
+    def _encoder(self, scored: Scored, further: tuple[bytes, ...]) -> Encoder:
+        """The encoder for the frame's classes; its messages name the heads."""
         encoder, answer = self._encoder_for(scored.taught), None
         if self._edge_answer:
             answer = EdgeAnswer(None if scored.unknown else scored.answer.class_id, scored.answer.prob)
-        return encoder.asking(scored.taught.head_id if scored.taught else b"", answer)
+        return encoder.asking(scored.taught.head_id if scored.taught else b"", answer, further)
 
     def _fit_delta(self, encoder: Encoder, selected: Selected, max_bytes: int) -> Plan | None:
         """A delta message, already registered as sent; None where the frame gets a standalone message."""
@@ -119,7 +124,7 @@ class Encode:
             )
         elif message_bytes > self._max_message:
             limit, remedy = f"max_message_bytes={self._max_message}", "raise encode.max_message"
-        elif metered.allowance_bits == metered.budget_bits:
+        elif metered.budget_bits is not None and self._wire_bits(camera, message_bytes) > metered.budget_bits:
             limit, remedy = f"window_bits={metered.budget_bits}", "raise the rate or the window"
         else:
             return

@@ -68,6 +68,7 @@ class Encoder:
         self._delta_curves = delta_curves
         self._head = b""
         self._edge_answer: EdgeAnswer | None = None
+        self._further: tuple[bytes, ...] = ()
 
     @classmethod
     def from_config(cls, config: Config, server: Model, taught: TaughtClasses | None = None) -> Encoder:
@@ -82,10 +83,10 @@ class Encoder:
             delta_curves = DeltaCurves.from_curves(measured, canvas.units, *unit_limits(config, canvas))
         return cls(curves, canvas, config.encode.slack, part_bytes, delta_curves)
 
-    def asking(self, head: bytes, edge_answer: EdgeAnswer | None = None) -> Encoder:
-        """The same encoder, whose messages name this head and hold the edge's own answer."""
+    def asking(self, head: bytes, edge_answer: EdgeAnswer | None = None, further: tuple[bytes, ...] = ()) -> Encoder:
+        """The same encoder, whose messages name this head and further ones, and hold the edge's own answer."""
         encoder = copy.copy(self)
-        encoder._head, encoder._edge_answer = head, edge_answer
+        encoder._head, encoder._edge_answer, encoder._further = head, edge_answer, further
         return encoder
 
     def fit(
@@ -209,9 +210,8 @@ class Encoder:
             payload = codec.encode(picture, units, point, canvas)
         except Exception as error:  # whatever an image library raises
             raise CodecFailed(point.codec, error) from error
-        return EvidenceMessage(
-            seq, canvas.side, canvas.patch_size, codec.number, units, payload, self._head, self._edge_answer
-        )
+        asked = self._head, self._edge_answer, self._further
+        return EvidenceMessage(seq, canvas.side, canvas.patch_size, codec.number, units, payload, *asked)
 
 
 def encoders(config: Config, server: Model) -> EncoderFor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,10 @@ from sagelink.pipeline.types import (
     Answered,
     EdgeOnly,
     Evidence,
+    HeadAnswer,
     Origin,
     PendingVerdict,
-    Reply,
+    TopClasses,
     Trace,
     Units,
     Verdict,
@@ -24,12 +26,13 @@ from sagelink.pipeline.types import (
 
 NO_UNITS: Units = np.empty(0, np.intp)
 _SMALLEST = 1e-9  # probability
+_NO_CLASSES: TopClasses = ((), ())
 
 
-def spread(reply: Reply, classes: int) -> NDArray[np.float32]:
+def spread(top: TopClasses, classes: int) -> NDArray[np.float32]:
     """Log-probabilities (C,) from the few of a reply; the other classes share the remaining probability equally."""
-    named = np.array(reply.class_ids)
-    log_probs = np.array(reply.log_probs, np.float32)
+    named = np.array(top[0])
+    log_probs = np.array(top[1], np.float32)
     rest = max(1.0 - float(np.exp(log_probs).sum()), _SMALLEST)
     full = np.full(classes, np.log(rest / max(classes - len(named), 1)), np.float32)
     full[named] = log_probs
@@ -98,6 +101,7 @@ class Fuse:
             window_bits=sent.window_bits if sent else metered.window_bits if metered else None,
             budget_bits=metered.budget_bits if metered else None,
             bound_bits=metered.bound_bits if metered else None,
+            bit_price=metered.bit_price if metered else 0.0,
             latency_ms=_latencies(trace),
             scored=scored,
             message=sent.evidence.message if sent else None,
@@ -108,7 +112,39 @@ class Fuse:
             server_seq=provisional.estimate.server_seq if provisional else None,
             pending=isinstance(outcome, PendingVerdict),
             crop=sent.evidence.crop if sent else scored.edge_view.crop if scored else WHOLE,
+            further=self._further(trace),
         )
+
+    def _further(self, trace: Trace) -> tuple[HeadAnswer, ...]:
+        """The answers by the further heads: of this frame alone, also where scenes are tracked."""
+        if trace.scored is None or trace.answered is None:
+            return trace.scored.further if trace.scored else ()
+        evidence, reply = trace.answered.sent.evidence, trace.answered.reply
+        found = dict(zip(evidence.further, reply.further, strict=False))
+        if trace.scored.taught is not None:  # the same head may answer under a further name
+            found[trace.scored.taught.head_id] = reply.top
+        return tuple(
+            self._with_server(answer, found.get(answer.taught.head_id, _NO_CLASSES), evidence, reply.units)
+            for answer in trace.scored.further
+        )
+
+    def _with_server(self, answer: HeadAnswer, top: TopClasses, evidence: Evidence, units: int) -> HeadAnswer:
+        """Fuses the server's answer by a further head, if there is one."""
+        count = len(answer.taught.labels)
+        if not top[0] or max(top[0]) >= count:
+            return answer
+        server = Answer.from_log_scores(spread(top, count))
+        if self._replace:
+            return replace(answer, answer=server, server=server, origin="server")
+        if self._weights is not None:
+            weight = weight_of_share(self._weights, units / self._units)
+        else:  # by the bytes that evidence with as many units would have
+            size = len(evidence.message) * units / max(len(evidence.units), 1)
+            weight = float(answer.taught.fusion_weight(np.array([max(size, 1.0)]))[0])
+        if weight == 0:
+            return replace(answer, server=server)
+        fused = fuse(answer.edge, server, weight, answer.taught.overlap)
+        return replace(answer, answer=fused, server=server, origin="fused")
 
     def _answer(self, trace: Trace) -> tuple[Answer | None, Answer | None, Origin, float]:
         """The verdict's answer, the server's answer, the origin, and the weight of the server's answer."""
@@ -121,7 +157,7 @@ class Fuse:
         if trace.answered is None:
             return answer, None, origin, 0.0
         reply = trace.answered.reply
-        server = Answer.from_log_scores(spread(reply, len(edge.log_probs)))
+        server = Answer.from_log_scores(spread(reply.top, len(edge.log_probs)))
         weight = self.weight(trace.answered.sent.evidence, reply.units)
         if self._replace:
             answer, origin = server, "server"

@@ -6,26 +6,30 @@ it holds is read within limits.
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+from dataclasses import dataclass
+from io import BufferedReader
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 import av
+import zstandard
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from sagelink.models.head import Head, read_head
 from sagelink.pipeline.documents import DocumentError, decode, parse_json
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.file_names import shown_name
-from sagelink.pipeline.output_files import FRAMES, MESSAGES
+from sagelink.pipeline.output_files import FRAMES, MESSAGES, PARTS
 from sagelink.pipeline.own_files import own_file
 from sagelink.pipeline.threads import Worker
 from sagelink.pipeline.types import Drop, Frame, FrameEvent, Pixels
 from sagelink.stages.decoded_picture import FrameConverter
 from sagelink.stages.sinks.jsonl import check_keys
-from sagelink.stages.sinks.recording_writer import KEYS, head_file
+from sagelink.stages.sinks.recording_writer import KEYS, OPEN_PART, head_file
 
 Row: TypeAlias = dict[str, Any]  # a line of frames.jsonl
 Place: TypeAlias = tuple[str, int]  # camera and seq
@@ -34,6 +38,8 @@ MAX_ROWS = 2_000_000
 _MAX_LINE = 262_144  # bytes
 _MAX_ROW_VALUES = 10_000
 _MAX_MESSAGE = 16_777_216  # bytes
+_PART_NAME = re.compile(rf"[0-9]{{6,9}}({re.escape(OPEN_PART)})?")
+_COMPRESSED = ".zst"
 _VIDEO_OPTIONS = {"max_pixels": str(16_384**2)}  # of a picture
 
 _Count = Annotated[int, Field(ge=0, lt=2**40)]
@@ -87,6 +93,7 @@ class _RecordedRow(BaseModel):
     at_s: _Seconds
     asked_s: _Seconds | None
     sent_s: _Seconds | None
+    bit_price: Annotated[FiniteFloat, Field(ge=0)] = 0.0
     heard: list[_Number] = []
     ledger: list[tuple[_Seconds, _Count, Literal["message", "charge", "hold", "settle", "reserve"], _CameraOrNone]] = []
     message: tuple[_Count, Annotated[int, Field(ge=0, le=_MAX_MESSAGE)]] | None
@@ -95,39 +102,93 @@ class _RecordedRow(BaseModel):
     verdict: _RecordedVerdict
 
 
+@dataclass(frozen=True, slots=True)
+class _PartFiles:
+    """The files of a part of a recording; names are relative to the folder of the recording."""
+
+    frames: str
+    messages: str
+    prefix: str  # of the names of videos
+    message_bytes: int
+
+
 class RecordingReader:
-    """A recording: its rows, read at once, and its messages and pictures, read on demand."""
+    """A recording: its rows, read at once, and its messages and pictures, read on demand.
+
+    `is_whole`: whether it holds every frame of the run; a recording that rotates loses its oldest parts, and a full
+    disk leaves frames out. The frames of each camera are numbered 0, 1, 2 ... either way.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Raises UsageError for a folder that is not a recording."""
         self.folder = folder
+        self.is_whole = True
         self._what = f"recording {str(folder)!r}"
         self.rows: dict[Place, Row] = {}
+        self._parts: dict[Place, _PartFiles] = {}
         try:
-            own_file(folder, FRAMES, self._what).stat()
-            self._messages = own_file(folder, MESSAGES, self._what)
-            self._message_bytes = self._messages.stat().st_size
-            for number, line in enumerate(self._lines(), 1):
-                row = self._row(line, number)
-                self.rows[row["verdict"]["camera"], row["verdict"]["seq"]] = row
+            for part in self._part_files():
+                self._read(part)
         except OSError as error:
             raise UsageError(f"{self._what}: {error.filename}: {error.strerror}") from None
+        except zstandard.ZstdError as error:
+            raise UsageError(f"{self._what}: {FRAMES}{_COMPRESSED}: {error}") from None
         if not self.rows:
             raise UsageError(f"{self._what} holds no frames")
+        self._number_frames()
 
-    def _lines(self) -> Iterator[bytes]:
-        """The complete lines of frames.jsonl; after a kill, the last line is incomplete and has no line break."""
-        with own_file(self.folder, FRAMES, self._what).open("rb") as file:
-            for number in range(1, MAX_ROWS + 2):
+    def _part_files(self) -> Iterator[_PartFiles]:
+        """The parts that are here, oldest first; the recording itself where it has none."""
+        prefixes = [""]
+        if (self.folder / PARTS).is_dir():
+            names = sorted(path.name for path in (self.folder / PARTS).iterdir() if _PART_NAME.fullmatch(path.name))
+            prefixes = [f"{PARTS}/{name}/" for name in names]
+        for prefix in prefixes:
+            frames = prefix + FRAMES
+            if prefix and not (self.folder / frames).exists():
+                frames += _COMPRESSED
+                if not (self.folder / frames).exists():
+                    continue  # its process was killed as it began, or as it deleted it
+            own_file(self.folder, frames, self._what).stat()
+            messages = own_file(self.folder, prefix + MESSAGES, self._what)
+            yield _PartFiles(frames, prefix + MESSAGES, prefix, messages.stat().st_size)
+
+    def _read(self, part: _PartFiles) -> None:
+        for number, line in enumerate(self._lines(part), 1):
+            row = self._row(part, line, number)
+            place = row["verdict"]["camera"], row["verdict"]["seq"]
+            self.rows[place], self._parts[place] = row, part
+
+    def _number_frames(self) -> None:
+        """Numbers the frames of each camera from 0 on, without a gap."""
+        rows, parts = {}, {}
+        seqs: Counter[str] = Counter()
+        for place in sorted(self.rows):
+            camera, seq = place
+            number = seqs[camera]
+            seqs[camera] += 1
+            self.is_whole = self.is_whole and seq == number
+            self.rows[place]["verdict"]["seq"] = number
+            rows[camera, number], parts[camera, number] = self.rows[place], self._parts[place]
+        if not self.is_whole:
+            self.rows, self._parts = rows, parts
+
+    def _lines(self, part: _PartFiles) -> Iterator[bytes]:
+        """The complete lines of a part; after a kill, the last line is incomplete and has no line break."""
+        with own_file(self.folder, part.frames, self._what).open("rb") as opened:
+            file = opened
+            if part.frames.endswith(_COMPRESSED):
+                file = BufferedReader(zstandard.ZstdDecompressor().stream_reader(opened))
+            for number in range(1, MAX_ROWS + 2 - len(self.rows)):
                 line = file.readline(_MAX_LINE + 1)
                 if len(line) > _MAX_LINE:
-                    raise self._unreadable(number, f"it has more than {_MAX_LINE} bytes")
+                    raise self._unreadable(part, number, f"it has more than {_MAX_LINE} bytes")
                 if not line.endswith(b"\n"):
                     return
                 yield line
         raise UsageError(f"{self._what}: {FRAMES} has too many lines; accepted: up to {MAX_ROWS}")
 
-    def _row(self, line: bytes, number: int) -> Row:
+    def _row(self, part: _PartFiles, line: bytes, number: int) -> Row:
         """The checked row in a line. Raises UsageError."""
         try:
             row: Row = parse_json(decode(line), max_values=_MAX_ROW_VALUES)
@@ -136,26 +197,26 @@ class RecordingReader:
             if missing := KEYS - row.keys():
                 raise DocumentError(f"no {', '.join(sorted(missing))}")
             if isinstance(row["verdict"], dict):
-                check_keys(row["verdict"], f"{self._what}: {FRAMES} line {number}")
+                check_keys(row["verdict"], f"{self._what}: {part.frames} line {number}")
             span = _RecordedRow.model_validate(row, strict=False).message
         except DocumentError as error:
-            raise self._unreadable(number, str(error)) from None
+            raise self._unreadable(part, number, str(error)) from None
         except ValidationError as error:
             first = error.errors()[0]
-            raise self._unreadable(number, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-        if span is not None and sum(span) > self._message_bytes:
-            raise self._unreadable(number, f"message: it ends at byte {sum(span)} of {self._message_bytes}")
+            raise self._unreadable(part, number, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        if span is not None and sum(span) > part.message_bytes:
+            raise self._unreadable(part, number, f"message: it ends at byte {sum(span)} of {part.message_bytes}")
         return row
 
-    def _unreadable(self, number: int, reason: str) -> UsageError:
-        return UsageError(f"{self._what}: {FRAMES} line {number} cannot be read: {reason}")
+    def _unreadable(self, part: _PartFiles, number: int, reason: str) -> UsageError:
+        return UsageError(f"{self._what}: {part.frames} line {number} cannot be read: {reason}")
 
     def message(self, place: Place) -> bytes | None:
         """The message that was sent for a frame; None where none was."""
         span = self.rows[place]["message"]
         if span is None:
             return None
-        with self._messages.open("rb") as file:
+        with own_file(self.folder, self._parts[place].messages, self._what).open("rb") as file:
             file.seek(span[0])
             return file.read(span[1])
 
@@ -184,7 +245,10 @@ class RecordingReader:
 
     def pictures(self, camera: str) -> Generator[Pixels]:
         """A camera's pictures, bit-exact as they were captured. Raises UsageError for a damaged video."""
-        for name, count in Counter(row["video"] for row in self.cameras()[camera]).items():
+        names = (
+            self._parts[place].prefix + self.rows[place]["video"] for place in sorted(self.rows) if place[0] == camera
+        )
+        for name, count in Counter(names).items():
             read = 0
             path = own_file(self.folder, name, self._what)
             try:

@@ -70,7 +70,6 @@ class SceneFusion:
         self._frames = 0.0  # in the sum
         self._past: list[_PastAnswer] = []
         self._sent: dict[int, tuple[float, EdgeView]] = {}  # by seq: time and view of frames whose answer is pending
-        self._cuts: list[float] = []  # times of the last cuts
 
     def observe(
         self, seq: int, answer: Answer, view: EdgeView, now_s: float, taught: TaughtClasses | None = None
@@ -101,7 +100,6 @@ class SceneFusion:
             server_age_s=now_s - max((past.at_s for past in self._past), default=math.nan),
             scene_start_seq=self._start_seq,
             scene_age_s=now_s - self._start_s,
-            mean_scene_s=self._mean_scene_s(),
         )
 
     def current(self) -> tuple[_Vector, float]:
@@ -143,14 +141,9 @@ class SceneFusion:
         self._edge_sum, self._frames = None, 0.0
         self._past.clear()
         self._sent.clear()
-        self._cuts = [*self._cuts[-7:], now_s]
 
     def _weight(self, past: _PastAnswer) -> float:
         """The weight of an answer now."""
         moved = max(0.0, self._cut_detector.distance_to(past.view))
         age_s, hold_s = self._now_s - past.at_s, self._config.hold_s
         return past.weight * math.exp(-moved / _MOVE - (age_s / hold_s if hold_s else 0.0))
-
-    def _mean_scene_s(self) -> float:
-        """Mean time between the last cuts; after a single cut, the time since then."""
-        return max(self._now_s - self._cuts[0], 1e-3) / max(len(self._cuts) - 1, 1)

@@ -77,7 +77,7 @@ class SceneTracker:
             same = sent.evidence.selected.metered.scored.taught == scored.taught
             if same and reply and reply.refusal is None and max(reply.class_ids) < classes:
                 weight = self._weight(sent.evidence, reply.units)
-                observations.append(ServerObservation(seq, spread(reply, classes), weight))
+                observations.append(ServerObservation(seq, spread(reply.top, classes), weight))
         return observations
 
 

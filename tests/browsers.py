@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import skip_or_fail
+from tests.patience import PATIENCE_S
 
 CHROMIUM = Path("/usr/bin/chromium")
-PATIENCE_MS = 60_000
 
 
 @contextlib.contextmanager
@@ -29,7 +29,7 @@ def chromium(*options: str) -> Iterator[Any]:
 
 def wait_for(page: Any, condition: str) -> None:
     """Waits until a JavaScript condition is true. The page's policy forbids eval, which Playwright's own wait uses."""
-    deadline = time.monotonic() + PATIENCE_MS / 1000
+    deadline = time.monotonic() + PATIENCE_S
     while not page.evaluate(condition):
-        assert time.monotonic() < deadline, f"not true within {PATIENCE_MS} ms: {condition}"
+        assert time.monotonic() < deadline, f"not true within {PATIENCE_S} s: {condition}"
         page.wait_for_timeout(50)

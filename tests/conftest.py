@@ -18,8 +18,8 @@ import pytest
 from hypothesis import is_hypothesis_test, settings
 
 # Examples are the same in every run, and no test asserts a duration because machines are noisy.
-settings.register_profile("default", deadline=None, derandomize=True, database=None, max_examples=50)
-settings.register_profile("campaign", settings.get_profile("default"), max_examples=300)
+settings.register_profile("default", deadline=None, derandomize=True, database=None, max_examples=25)
+settings.register_profile("campaign", settings.get_profile("default"), max_examples=150)
 
 REQUIRED = set(filter(None, os.environ.get("SAGELINK_REQUIRE", "").split(",")))
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -25,6 +25,7 @@ from sagelink.transport.mqtt.topics import Topics, encode_state
 from sagelink.transport.wire import EvidenceMessage, encode_evidence, encode_reply
 from tests.brokers import Mosquitto
 from tests.fakes import make_reply
+from tests.patience import PATIENCE_S
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 USERS = ("gate-north", "gate-south", "server", "operator")
@@ -79,7 +80,7 @@ async def test_a_site_with_tls_users_and_access_control(folder: Path) -> None:
         ):
             await south.subscribe("#", qos=1)
             assert await north.send("door", evidence(1)) is None
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 message = await anext(server.messages())
                 await server.reply(message, reply(1))
                 assert (message.sender, message.data, message.refusal) == ("gate-north/door", evidence(1), None)

@@ -143,6 +143,12 @@ def test_the_core_loads_nothing_heavy():
     assert loaded & (HEAVY | {"starlette", "uvicorn"}) == set()
 
 
+def test_a_console_loads_no_model():
+    loaded = loaded_by("-c", "import sagelink.app.console")
+    assert "starlette" in loaded
+    assert loaded & {"torch", "timm", "cv2", "av", "aiortc"} == set()
+
+
 def test_importing_the_package_loads_no_dependency():
     loaded = loaded_by("-c", "import sagelink")
     assert "sagelink" in loaded

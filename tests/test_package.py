@@ -161,13 +161,6 @@ def test_both_forms_of_the_command_work(installed):
     assert "Usage" in run([installed.folder / SCRIPTS / "sagelink", "--help"], installed.work)
 
 
-@pytest.mark.campaign
-def test_the_demo_runs(installed):
-    printed = run([installed.folder / SCRIPTS / "sagelink", "demo", "--frames", "20"], installed.work)
-    assert "64 kbit/s" in printed or "32 kbit/s" in printed
-    assert (installed.work / "runs/demo").is_dir()
-
-
 @pytest.mark.parametrize("snippet", SNIPPETS)
 def test_the_programs_in_the_documents_run(snippet, installed):
     program = installed.work / "program.py"
@@ -182,8 +175,9 @@ def test_the_documents_show_programs():
 @pytest.mark.campaign
 def test_a_type_checker_reads_the_installed_types(installed):
     (installed.work / "own.py").write_text(OWN_PROGRAM)
+    large = "[mypy]\n[mypy-torch.*,torchvision.*,timm.*,cv2.*,matplotlib.*,scipy.*,pandas.*]\nfollow_imports = skip\n"
+    (installed.work / "mypy.ini").write_text(large)  # reading their types takes half a minute
     checker = [sys.executable, "-m", "mypy", "--strict", "--python-executable", installed.python]
-    assert "Success" in run([*checker, "--cache-dir", "mypy-cache", "own.py"], installed.work)
-    (installed.work / "wrong.py").write_text("import sagelink\n\nsagelink.UplinkBudget('fast')\n")
-    with pytest.raises(AssertionError, match="incompatible type"):
-        run([*checker, "--cache-dir", "mypy-cache", "wrong.py"], installed.work)
+    wrong = "import sagelink\n\nsagelink.UplinkBudget('fast', 1.0)  # type: ignore[arg-type]\n"  # unused: an error
+    (installed.work / "wrong.py").write_text(wrong)
+    assert "Success" in run([*checker, "--cache-dir", "mypy-cache", "own.py", "wrong.py"], installed.work)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Protocol, Self
 
 from sagelink.transport.link import CameraInfo, Message, ServerLink
+from sagelink.transport.picture_parts import PicturePart
 
 _LOOK_S = 0.5  # between two looks at which cameras are connected
 
@@ -28,6 +29,10 @@ class CameraObserver(Protocol):
     def event(self, camera: str, record: Mapping[str, Any], wire_bits: int, now_s: float) -> None: ...
 
     def digest(self, camera: str, record: Mapping[str, Any], wire_bits: int, now_s: float) -> None: ...
+
+    def picture(self, camera: str, part: PicturePart, wire_bits: int, now_s: float) -> None:
+        """A part of the picture of an event."""
+        ...
 
     def settings(self, camera: str, values: Mapping[str, Any]) -> None:
         """What a camera has answered to a change of its settings."""

@@ -2,10 +2,10 @@
 
 TCP sends again by itself, so a limit on what is written does not limit what leaves. This module stands between a
 library and its TCP socket. The library gets one end of a socket pair; the bytes that it writes there, TLS included, go
-to the kernel in pieces, and for each piece the window has room for the piece and for repeating it. Bytes that are not
-acknowledged stay reserved. Linux counts all segments of the socket: what it counts is charged, repeats and
-acknowledgements included. If the kernel is about to repeat a segment for which there is no room, the connection is
-aborted, which discards what waits in the kernel.
+to the kernel in pieces, and for each piece the window has room for all that the kernel may send because of it
+(`transport/tcp_repeats.py`). Linux counts all segments of the socket: what it counts is charged, repeats and
+acknowledgements included. If the kernel is about to repeat a segment for which there is no room all the same, the
+connection is aborted, which discards what waits in the kernel.
 
 The kernel's pacing only smooths repeats. On systems without the counters, pieces are charged as they are written and
 repeats are not.
@@ -23,6 +23,7 @@ import struct
 import time
 
 from sagelink.transport.tcp_counters import TcpCounters, read_counters
+from sagelink.transport.tcp_repeats import ACKS, SegmentSizes, longest_payload, needs, repeat_bytes
 from sagelink.transport.wire_cost import WireCharger
 
 log = logging.getLogger(__name__)
@@ -31,12 +32,13 @@ ETHERNET, IPV4, IPV6, TCP_WITH_TIMESTAMPS = 14, 20, 40, 32  # header bytes
 SEGMENT = 1448  # bytes of TCP payload in a packet of 1500 bytes, timestamps on
 SYN_BYTES = 8  # of a SYN's header beyond those of other segments
 SACK_BYTES = 12  # of an acknowledgement that reports a gap or a duplicate
-_LOSSY_BYTES = 20  # the same for two gaps: charged for each segment while packets get lost
-_LOSSY_S = 5.0
-_MIN_PIECE = 96  # bytes; a smaller room is not used unless it fits all that waits
-_ACKS = 2  # packets without data that may leave before they are counted
+_LOSSY_S = 1.0  # so long after a gap, each segment is charged as one that reports it
+_OPTIONS = 24  # bytes that such reports take from a segment's payload
+_MIN_PIECE = 96  # bytes of the shortest segment of several
+_SMALL_WINDOW = 16_000  # bytes; in a smaller one an acknowledgement counts, so it waits for data that leaves anyway
+_RESERVED_PART = 16  # of a window, at most, is kept from messages for the connection's own packets
+_READ_AHEAD = 3  # segments that the other side may send before they are read: each may cost an acknowledgement
 _DNS_BITS = 8 * 2 * (ETHERNET + IPV4 + 8 + 12 + 4 + 11)  # two queries without the name; with EDNS
-_SOON = 3  # segments that the kernel may repeat before the next reading
 _TICK_S, _IDLE_TICK_S = 0.004, 0.05
 _DEAD_MS = 5000  # bytes that stay unacknowledged for longer are stale: the kernel ends the connection
 _MAX_WAITING = 65_536  # bytes in either direction
@@ -44,6 +46,7 @@ _PACING = 8  # times the rate of the budget
 _SO_MAX_PACING_RATE = 47  # Linux; Python has no name for it
 _FLUSH_S, _FIN_S = 0.4, 0.3
 _ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: discard what waits, and send RST
+_NOTHING = TcpCounters(0, 0, 0, 0, 0, 0, 0, 0, SEGMENT, 0, 0, 0.0, 0.0, 0.0)
 
 
 class GatedTcp:
@@ -61,7 +64,7 @@ class GatedTcp:
         self._ended = asyncio.Event()
         self._inner_closed = False
         self._connected = False
-        self._counted = TcpCounters(0, 0, 0, 0, 0, 0, 0, 0, SEGMENT, 0, 0, 0.0)
+        self._counted = _NOTHING
         self._lossy_until_s = 0.0
         self._header_bytes = ETHERNET + IPV4 + TCP_WITH_TIMESTAMPS
         self._timer: asyncio.TimerHandle | None = None
@@ -82,7 +85,7 @@ class GatedTcp:
 
     def smallest_room_bits(self) -> int:
         """The room that a window must have for anything to leave."""
-        return 8 * (2 * (_MIN_PIECE + self._header_bytes + _LOSSY_BYTES) + self._ack_bytes)
+        return 8 * (3 * (_MIN_PIECE + self._header_bytes) + ACKS * self._sizes.ack_bytes)
 
     async def open(self, timeout_s: float) -> socket.socket:
         """Connects. Returns the library's end. Raises OSError."""
@@ -133,7 +136,7 @@ class GatedTcp:
                 while self._out or self._count().queued_bytes:  # noqa: ASYNC110
                     await asyncio.sleep(_TICK_S)
         room = self._charger.room_bits()
-        if self._out or self.fault or (room is not None and room < 8 * 4 * self._packet_bytes(0, 1)):
+        if self._out or self.fault or (room is not None and room < 8 * 4 * self._header_bytes):
             return
         with contextlib.suppress(OSError):
             self._tcp.shutdown(socket.SHUT_WR)
@@ -179,7 +182,7 @@ class GatedTcp:
     ) -> None:
         loop = asyncio.get_running_loop()
         self._header_bytes = ETHERNET + (IPV6 if family == socket.AF_INET6 else IPV4) + TCP_WITH_TIMESTAMPS
-        self._counted = TcpCounters(0, 0, 0, 0, 0, 0, 0, 0, SEGMENT, 0, 0, 0.0)
+        self._counted = _NOTHING
         tcp = self._tcp = socket.socket(family, kind, protocol)
         tcp.setblocking(False)
         options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
@@ -187,11 +190,13 @@ class GatedTcp:
             options.append((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_MS))
         if self._charger.rate_bps is not None and hasattr(socket, "TCP_INFO"):
             options.append((socket.SOL_SOCKET, _SO_MAX_PACING_RATE, int(_PACING * self._charger.rate_bps / 8)))
+            read_ahead = max(_READ_AHEAD * SEGMENT, (self._charger.limit_bits or 0) // 16)
+            options.append((socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, read_ahead))
         for level, option, value in options:
             with contextlib.suppress(OSError):
                 tcp.setsockopt(level, option, value)
         # The SYN, one repeat of it, and the acknowledgement that completes the connection.
-        syn_bits = 8 * (2 * (self._header_bytes + SYN_BYTES) + self._header_bytes + self._ack_bytes)
+        syn_bits = 8 * (2 * (self._header_bytes + SYN_BYTES) + self._header_bytes + 2 * self._sizes.ack_bytes)
         await self._room(syn_bits)
         self._charger.reserve(syn_bits)
         connecting = loop.create_task(loop.sock_connect(tcp, address))
@@ -210,13 +215,10 @@ class GatedTcp:
             await asyncio.sleep(_TICK_S)
 
     @property
-    def _ack_bytes(self) -> int:
-        return _ACKS * (self._header_bytes + SACK_BYTES)
-
-    def _packet_bytes(self, payload: int, segments: int) -> int:
-        """Bytes of segments on the wire, as many as they can be."""
-        extra = _LOSSY_BYTES if time.monotonic() < self._lossy_until_s else 0
-        return payload + segments * (self._header_bytes + extra)
+    def _sizes(self) -> SegmentSizes:
+        """Of packets as long as they can be now."""
+        lossy = SACK_BYTES if time.monotonic() < self._lossy_until_s else 0
+        return SegmentSizes(self._header_bytes + lossy, self._header_bytes + lossy + SACK_BYTES)
 
     def _count(self) -> TcpCounters:
         """Charges what has left since the last reading."""
@@ -224,19 +226,27 @@ class GatedTcp:
         if counters is None:
             return before
         self._counted = counters
-        if counters.repeats > before.repeats or counters.out_of_order > before.out_of_order:
+        if counters.out_of_order > before.out_of_order:
             self._lossy_until_s = time.monotonic() + _LOSSY_S
+        self._delay_acks()
         segments = counters.segments_sent - before.segments_sent
         acks = segments - (counters.data_segments_sent - before.data_segments_sent)
-        sent = self._packet_bytes(counters.bytes_sent - before.bytes_sent, segments)
+        sent = self._sizes.packet_bytes(counters.bytes_sent - before.bytes_sent, segments)
         sent += acks * (SACK_BYTES if self._connected else SYN_BYTES)
         if sent:
             self._charger.left(8 * sent)
         received = counters.segments_received - before.segments_received
         if received:
             payload = counters.bytes_received - before.bytes_received
-            self._charger.received(8 * self._packet_bytes(payload, received))
+            self._charger.received(8 * self._sizes.packet_bytes(payload, received))
         return counters
+
+    def _delay_acks(self) -> None:
+        """The kernel goes back to immediate acknowledgements now and then."""
+        limit = self._charger.limit_bits
+        if self._tcp is not None and self._connected and limit is not None and limit < 8 * _SMALL_WINDOW:
+            with contextlib.suppress(OSError):
+                self._tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
 
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()
@@ -247,22 +257,18 @@ class GatedTcp:
         if not self._ended.is_set() or busy:
             self._timer = loop.call_later(_TICK_S if busy else _IDLE_TICK_S, self._tick)
 
-    def _repeat_bytes(self, counters: TcpCounters) -> int:
-        """Bytes of all that is not acknowledged, if it left again."""
-        segments = counters.unacknowledged_segments + -(-counters.unsent_bytes // counters.segment_bytes)
-        return self._packet_bytes(counters.queued_bytes, segments) if counters.queued_bytes else 0
-
     def _check_repeats(self, counters: TcpCounters) -> None:
         """Aborts the connection before a repeat for which the window has no room."""
-        repeat_bytes = self._repeat_bytes(counters)
-        smallest = _MIN_PIECE + self._header_bytes + self._ack_bytes // _ACKS  # messages have paid for more
-        self._charger.reserve(8 * (repeat_bytes + smallest))
+        sizes = self._sizes
+        waiting = repeat_bytes(counters, sizes)
+        smallest = _MIN_PIECE + self._header_bytes + sizes.ack_bytes  # messages have paid for more
+        smallest = min(smallest, (self._charger.limit_bits or 0) // 8 // _RESERVED_PART)
+        self._charger.reserve(8 * (waiting + smallest))
         room = self._charger.room_bits()
-        if not repeat_bytes or room is None or counters.next_repeat_s > 2 * _TICK_S:
+        if not waiting or room is None or counters.next_repeat_s > 2 * _TICK_S:
             return
-        # The timer repeats the first segment; the others follow as acknowledgements arrive, at most two for each.
-        soon_bytes = self._packet_bytes(_SOON * counters.segment_bytes, _SOON)
-        if room < 8 * min(repeat_bytes, soon_bytes):
+        # The timer repeats one segment; there are further ones only after an acknowledgement, or a longer wait.
+        if room < 8 * min(waiting, sizes.packet_bytes(counters.segment_bytes, 1)):
             self._end("the window has no room for a repeated segment")
 
     def _write_network(self) -> None:
@@ -281,22 +287,23 @@ class GatedTcp:
             del self._out[:written]
             self._resume_library()
             if self._count() is self._counted and self._counted.segments_sent == 0:  # the system does not count
-                self._charger.left(8 * self._packet_bytes(written, -(-written // SEGMENT)))
+                self._charger.left(8 * self._sizes.packet_bytes(written, -(-written // SEGMENT)))
 
     def _payload(self, counters: TcpCounters) -> int:
         """Bytes that the kernel may get now; 0 while it must wait."""
-        segment_bytes = counters.segment_bytes or SEGMENT
-        waiting = min(segment_bytes, len(self._out))
-        room = self._charger.room_bits()
         limit = self._charger.limit_bits
-        if room is None or limit is None:
-            return waiting
-        if counters.queued_bytes + waiting > max(2 * segment_bytes, limit // 8 // 2):
+        if limit is None:
+            return min(counters.segment_bytes, len(self._out))
+        if counters.queued_bytes > max(2 * counters.segment_bytes, limit // 8 // 2):
             return 0
-        unsent = counters.unsent_bytes and self._packet_bytes(counters.unsent_bytes, 1)
-        free = room // 8 - self._ack_bytes - self._repeat_bytes(counters) - unsent
-        payload = min(waiting, free // 2 - self._packet_bytes(0, 1))
-        return payload if payload >= min(_MIN_PIECE, len(self._out)) else 0
+        longest = min(longest_payload(limit // 8, counters, self._sizes), counters.segment_bytes - _OPTIONS)
+        longest = max(_MIN_PIECE, longest)
+        payload = -(-len(self._out) // -(-len(self._out) // longest))  # segments of one length
+        for need in needs(counters, self._sizes, payload):
+            room = self._charger.room_bits(need.until_s)
+            if room is not None and room < 8 * need.size_bytes:
+                return 0
+        return payload
 
     def _read_library(self) -> None:
         assert self._inner is not None

@@ -20,7 +20,7 @@ from sagelink.transport.reconnect import Reconnector
 from sagelink.transport.wire import MAX_MESSAGE_BYTES
 from sagelink.transport.wire_cost import Prepaid, WireCharger
 
-_PREPAID_S = 1.0  # by then a message and its acknowledgements have left
+PREPAID_S = 1.0  # by then a message and its acknowledgements have left
 MAX_REPLIES = 64  # replies that may wait to be read; further ones replace the oldest
 
 
@@ -59,8 +59,8 @@ class RemoteEdgeLink(ABC):
         """The reason why the open connection takes no message now; None if it takes one."""
 
     @abstractmethod
-    async def _transmit(self, camera: str, message: bytes) -> None:
-        """Hands a message to the open connection."""
+    async def _transmit(self, camera: str, message: bytes, prepaid: Prepaid) -> None:
+        """Hands a message to the open connection, and has its charge closed when it has left."""
 
     @abstractmethod
     def _part_bits(self, message_bytes: int) -> int:
@@ -138,23 +138,19 @@ class RemoteEdgeLink(ABC):
         refusal = self.refusal() or self._size_refusal(camera, len(message))
         if refusal is not None:
             return refusal
-        self._prepay(camera, self.wire_bits(camera, len(message)))
-        await self._transmit(camera, message)
+        prepaid = self._charger.prepay(camera, self.wire_bits(camera, len(message)))
+        await self._transmit(camera, message, prepaid)
         return None
-
-    def _prepay(self, camera: str, bits: int) -> None:
-        """Holds the charge of a message that is about to be sent."""
-        self._close_later(self._charger.prepay(camera, bits))
 
     def _try_prepay(self, camera: str, bits: int) -> bool:
         """Charges a message that is sent again; False if the budget has no room for it now."""
         if (prepaid := self._charger.try_prepay(camera, bits)) is None:
             return False
-        self._close_later(prepaid)
+        self._close_later(prepaid, PREPAID_S)
         return True
 
-    def _close_later(self, prepaid: Prepaid) -> None:
-        asyncio.get_running_loop().call_later(_PREPAID_S, self._charger.close, prepaid)
+    def _close_later(self, prepaid: Prepaid, seconds: float) -> None:
+        asyncio.get_running_loop().call_later(seconds, self._charger.close, prepaid)
 
     def max_message_bytes(self, camera: str) -> int:
         return MAX_MESSAGE_BYTES

@@ -15,9 +15,10 @@ _SIOCOUTQ = 0x5411  # bytes in the send queue: sent but not acknowledged, or not
 
 # Offsets in struct tcp_info of linux/tcp.h; the kernel gives the first bytes that it knows.
 _BYTES = 232
+_BACKOFF = 4
 _RTO, _MSS, _UNACKED, _LAST_DATA_SENT, _RTT, _TOTAL_RETRANS = 8, 16, 24, 44, 68, 100
 _BYTES_RECEIVED = 128
-_SEGS_OUT, _SEGS_IN, _NOT_SENT, _DATA_SEGS_OUT, _BYTES_SENT, _OUT_OF_ORDER = 136, 140, 144, 156, 200, 224
+_SEGS_OUT, _SEGS_IN, _NOT_SENT, _MIN_RTT, _DATA_SEGS_OUT, _BYTES_SENT, _OUT_OF_ORDER = 136, 140, 144, 148, 156, 200, 224
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,8 @@ class TcpCounters:
     segment_bytes: int  # payload of the longest segment
     repeats: int  # segments sent again
     out_of_order: int  # segments received out of order: they are acknowledged with longer headers
+    round_trip_s: float  # the shortest
+    repeat_after_s: float  # the kernel's timer repeats a segment after this time, if it is the only one
     next_repeat_s: float  # from now on, at the earliest, by the kernel's timer
 
 
@@ -55,7 +58,10 @@ def read_counters(connection: socket.socket) -> TcpCounters | None:
         return int.from_bytes(info[offset : offset + 4], "little" if struct.pack("=H", 1)[0] else "big")
 
     (bytes_sent,) = struct.unpack_from("=Q", info, _BYTES_SENT)
-    timer_us = value(_RTO) if value(_TOTAL_RETRANS) else min(value(_RTO), 2 * value(_RTT))
+    timer_s, shortest_s = value(_RTO) / 1e6, value(_MIN_RTT) / 1e6
+    next_s = timer_s - value(_LAST_DATA_SENT) / 1e3
+    if value(_UNACKED) > 1:  # a probe comes earlier, and the timer may run since the first of them left
+        next_s = min(next_s, 2 * value(_RTT) / 1e6 - value(_LAST_DATA_SENT) / 1e3) - shortest_s
     return TcpCounters(
         bytes_received=int(struct.unpack_from("=Q", info, _BYTES_RECEIVED)[0]),
         segments_received=value(_SEGS_IN),
@@ -68,5 +74,7 @@ def read_counters(connection: socket.socket) -> TcpCounters | None:
         segment_bytes=value(_MSS),
         repeats=value(_TOTAL_RETRANS),
         out_of_order=value(_OUT_OF_ORDER) if len(info) >= _OUT_OF_ORDER + 4 else 0,
-        next_repeat_s=timer_us / 1e6 - value(_LAST_DATA_SENT) / 1e3,
+        round_trip_s=shortest_s,
+        repeat_after_s=timer_s / 2 ** info[_BACKOFF],
+        next_repeat_s=next_s,
     )

@@ -11,9 +11,10 @@ import math
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from sagelink.pipeline.types import HEAD_ID_BYTES, Reply, Units
+from sagelink.pipeline.config import MAX_FURTHER_HEADS
+from sagelink.pipeline.types import HEAD_ID_BYTES, Reply, TopClasses, Units
 from sagelink.transport.unit_set_codec import (
     RECTANGLE_BYTES,
     pack_rectangle,
@@ -35,6 +36,7 @@ _REPLY = struct.Struct("!2sBBIHIIHBB")
 _BUNDLE = struct.Struct("!2sBBIB")
 _LENGTH = struct.Struct("!H")
 _CLASS = struct.Struct("!If")  # class id, log-probability
+_COUNT = struct.Struct("!B")
 _EDGE_ANSWER = struct.Struct("!HH")  # class id or _UNKNOWN_CLASS, probability in units of 1 / _PROBABILITY
 _UNKNOWN_CLASS = 0xFFFF
 _PROBABILITY = 65_535
@@ -50,7 +52,8 @@ _KIND_BUNDLE = 3
 FLAG_MAC = 0x80  # a MAC stands in place of the checksum: transport.message_auth
 FLAG_HEAD = 0x40  # evidence: the id of the head whose classes are asked for; without it, the model's own classes
 FLAG_EDGE_ANSWER = 0x20  # evidence: the edge's own answer
-EVIDENCE_FLAGS = FLAG_HEAD | FLAG_EDGE_ANSWER
+FLAG_FURTHER = 0x10  # evidence: ids of further heads; reply: their answers
+EVIDENCE_FLAGS = FLAG_HEAD | FLAG_EDGE_ANSWER | FLAG_FURTHER
 _FLAGS = 0xF0
 _KINDS = {_KIND_EVIDENCE: "evidence", _KIND_REPLY: "a reply", _KIND_BUNDLE: "a bundle"}
 _START = MAGIC + bytes([VERSION])
@@ -95,6 +98,7 @@ class EvidenceMessage:
     payload: bytes
     head: bytes = b""  # id (HEAD_ID_BYTES) of the head to answer with; empty: the model's own classes
     edge_answer: EdgeAnswer | None = None
+    further: tuple[bytes, ...] = ()  # ids of up to MAX_FURTHER_HEADS heads that answer too
 
 
 def encode_evidence(message: EvidenceMessage) -> bytes:
@@ -115,31 +119,53 @@ def encode_evidence(message: EvidenceMessage) -> bytes:
 
 
 def _flags_of(message: EvidenceMessage) -> int:
-    return (FLAG_HEAD if message.head else 0) | (FLAG_EDGE_ANSWER if message.edge_answer else 0)
+    present = (FLAG_HEAD, message.head), (FLAG_EDGE_ANSWER, message.edge_answer), (FLAG_FURTHER, message.further)
+    return sum(flag for flag, value in present if value)
 
 
 def _pack_extension(message: EvidenceMessage) -> bytes:
     """The fields that flags announce: between the header and the unit set."""
-    answer = message.edge_answer
-    if answer is None:
-        return message.head
-    class_id = _UNKNOWN_CLASS if answer.class_id is None else answer.class_id
-    return message.head + _EDGE_ANSWER.pack(class_id, round(answer.prob * _PROBABILITY))
+    packed, answer = message.head, message.edge_answer
+    if answer is not None:
+        class_id = _UNKNOWN_CLASS if answer.class_id is None else answer.class_id
+        packed += _EDGE_ANSWER.pack(class_id, round(answer.prob * _PROBABILITY))
+    if message.further:
+        packed += _COUNT.pack(len(message.further)) + b"".join(message.further)
+    return packed
 
 
-def _unpack_extension(flags: int, body: bytes) -> tuple[bytes, EdgeAnswer | None, int]:
-    """Head and edge answer of evidence, and the offset of its unit set. Raises MalformedMessage."""
+@dataclass(frozen=True, slots=True)
+class _Extension:
+    """The fields of evidence that flags announce."""
+
+    head: bytes
+    edge_answer: EdgeAnswer | None
+    further: tuple[bytes, ...]
+    end: int  # offset of the unit set
+
+
+def _unpack_extension(flags: int, body: bytes) -> _Extension:
+    """Raises MalformedMessage."""
     begin = _EVIDENCE.size
     end = begin + (HEAD_ID_BYTES if flags & FLAG_HEAD else 0)
-    head, answer = body[begin:end], None
+    head, answer, further = body[begin:end], None, b""
     if flags & FLAG_EDGE_ANSWER:
         if len(body) >= end + _EDGE_ANSWER.size:
             class_id, prob = _EDGE_ANSWER.unpack_from(body, end)
             answer = EdgeAnswer(None if class_id == _UNKNOWN_CLASS else class_id, prob / _PROBABILITY)
         end += _EDGE_ANSWER.size
+    if flags & FLAG_FURTHER:
+        count = body[end] if end < len(body) else 1
+        if not 1 <= count <= MAX_FURTHER_HEADS:
+            raise MalformedMessage(f"{count} further heads; accepted: 1 to {MAX_FURTHER_HEADS}")
+        begin, end = end + _COUNT.size, end + _COUNT.size + count * HEAD_ID_BYTES
+        further = body[begin:end]
     if len(body) < end:
-        raise MalformedMessage("the head or the edge's answer is cut short")
-    return head, answer, end
+        raise MalformedMessage("the heads or the edge's answer are cut short")
+    ids = tuple(further[at : at + HEAD_ID_BYTES] for at in range(0, len(further), HEAD_ID_BYTES))
+    if len({head, *ids}) <= len(ids):
+        raise MalformedMessage("a head is named twice")
+    return _Extension(head, answer, ids, end)
 
 
 def decode_evidence(data: bytes) -> EvidenceMessage:
@@ -155,18 +181,19 @@ def decode_evidence(data: bytes) -> EvidenceMessage:
     total = side**2
     if not 1 <= count <= total:
         raise MalformedMessage(f"{count} units on a grid of {total}")
-    head, edge_answer, begin = _unpack_extension(flags, body)
-    end = begin + _set_bytes(total, count, rectangle)
+    extension = _unpack_extension(flags, body)
+    end = extension.end + _set_bytes(total, count, rectangle)
     if len(body) < end:
         raise MalformedMessage("the unit set is cut short")
-    packed = body[begin:end]
+    packed = body[extension.end : end]
     try:
         units = unpack_rectangle(packed, side, count) if rectangle else unpack_units(packed, total, count)
     except ValueError as error:
         raise MalformedMessage(str(error)) from None
     if not rectangle and pack_rectangle(units, side) is not None:
         raise MalformedMessage(f"{count} units that fill a rectangle, not sent as one")
-    return EvidenceMessage(seq, side, patch_size, codec, units, body[end:], head, edge_answer)
+    head, edge_answer, further = extension.head, extension.edge_answer, extension.further
+    return EvidenceMessage(seq, side, patch_size, codec, units, body[end:], head, edge_answer, further)
 
 
 def _set_bytes(total: int, count: int, rectangle: bool) -> int:
@@ -230,6 +257,7 @@ class EvidenceClaim:
     units: int  # retained ones included
     head: bytes = b""
     edge_answer: EdgeAnswer | None = None
+    further: tuple[bytes, ...] = ()
 
 
 def peek(data: bytes) -> EvidenceClaim | None:
@@ -246,15 +274,15 @@ def read_claim(data: bytes) -> EvidenceClaim:
         seq, parts = decode_bundle(data)
         claims = [claim for part in parts if not is_bundle(part) and (claim := peek(part)) is not None]
         first = claims[0] if claims else EvidenceClaim(seq, 0)
-        return EvidenceClaim(seq, sum(claim.units for claim in claims), first.head, first.edge_answer)
+        return replace(first, seq=seq, units=sum(claim.units for claim in claims))
     body = unseal(data)
     flags, (seq, side, _, codec, units) = _header(_EVIDENCE, body, _KIND_EVIDENCE, EVIDENCE_FLAGS)
-    head, edge_answer, begin = _unpack_extension(flags, body)
+    extension = _unpack_extension(flags, body)
     rectangle, units = bool(units & _RECTANGLE), units & ~_RECTANGLE
     if codec == DELTA_CODEC and 1 <= side <= MAX_SIDE and 1 <= units <= side**2:
-        count_at = begin + _set_bytes(side**2, units, rectangle) + REFERENCE_NAME_BYTES
+        count_at = extension.end + _set_bytes(side**2, units, rectangle) + REFERENCE_NAME_BYTES
         units += int.from_bytes(body[count_at : count_at + 2])  # units retained by the server
-    return EvidenceClaim(seq, units, head, edge_answer)
+    return EvidenceClaim(seq, units, extension.head, extension.edge_answer, extension.further)
 
 
 def claimed_seq(data: bytes) -> int | None:
@@ -263,12 +291,12 @@ def claimed_seq(data: bytes) -> int | None:
 
 
 def encode_reply(reply: Reply) -> bytes:
-    """Header, refusal (UTF-8) or classes with log-probabilities, CRC-32."""
+    """Header, refusal (UTF-8) or classes with log-probabilities, those of further heads, CRC-32."""
     refusal = (reply.refusal or "").encode()[:255]
     header = _REPLY.pack(
         MAGIC,
         VERSION,
-        _KIND_REPLY,
+        _KIND_REPLY | (FLAG_FURTHER if reply.further else 0),
         reply.seq,
         reply.units,
         min(round(reply.server_ms * 1000), 2**32 - 1),
@@ -277,27 +305,59 @@ def encode_reply(reply: Reply) -> bytes:
         len(refusal),
         len(reply.class_ids),
     )
-    pairs = zip(reply.class_ids, reply.log_probs, strict=True)
-    return seal(header + refusal + b"".join(_CLASS.pack(class_id, min(p, 0.0)) for class_id, p in pairs))
+    further = b"".join(_COUNT.pack(len(top[0])) + _pack_classes(top) for top in reply.further)
+    if reply.further:
+        further = _COUNT.pack(len(reply.further)) + further
+    return seal(header + refusal + _pack_classes(reply.top) + further)
+
+
+def _pack_classes(top: TopClasses) -> bytes:
+    return b"".join(_CLASS.pack(class_id, min(p, 0.0)) for class_id, p in zip(*top, strict=True))
 
 
 def decode_reply(data: bytes) -> Reply:
     """The reverse of `encode_reply`. Raises MalformedMessage."""
     body = unseal(data)
-    _, (seq, units, server_us, queue_us, waiting, refusal_bytes, count) = _header(_REPLY, body, _KIND_REPLY)
+    flags, fields = _header(_REPLY, body, _KIND_REPLY, FLAG_FURTHER)
+    seq, units, server_us, queue_us, waiting, refusal_bytes, count = fields
     if count > MAX_CLASSES or (count == 0) != (refusal_bytes > 0):
         raise MalformedMessage(f"{count} classes; accepted: 1 to {MAX_CLASSES}, or a refusal")
-    if len(body) != _REPLY.size + refusal_bytes + count * _CLASS.size:
+    begin = _REPLY.size + refusal_bytes
+    refusal = body[_REPLY.size : begin].decode(errors="replace")
+    (class_ids, log_probs), end = _unpack_classes(body, begin, count)
+    further, end = _unpack_further(body, end) if flags & FLAG_FURTHER else ((), end)
+    if len(body) != end:
         raise MalformedMessage(f"{len(body)} bytes do not hold {count} classes")
-    refusal = body[_REPLY.size : _REPLY.size + refusal_bytes].decode(errors="replace")
-    classes = list(_CLASS.iter_unpack(body[_REPLY.size + refusal_bytes :]))
+    server_ms, queue_ms = server_us / 1000, queue_us / 1000
+    return Reply(seq, refusal or None, class_ids, log_probs, units, server_ms, queue_ms, waiting, further)
+
+
+def _unpack_further(body: bytes, begin: int) -> tuple[tuple[TopClasses, ...], int]:
+    """The answers of further heads at `begin`, and the offset of their end. Raises MalformedMessage."""
+    count, end = body[begin] if begin < len(body) else 0, begin + _COUNT.size
+    if not 1 <= count <= MAX_FURTHER_HEADS:
+        raise MalformedMessage(f"{count} further heads; accepted: 1 to {MAX_FURTHER_HEADS}")
+    answers = []
+    for _ in range(count):
+        classes = body[end] if end < len(body) else 0
+        if classes > MAX_CLASSES:
+            raise MalformedMessage(f"{classes} classes of a further head; accepted: up to {MAX_CLASSES}")
+        answer, end = _unpack_classes(body, end + _COUNT.size, classes)
+        answers.append(answer)
+    return tuple(answers), end
+
+
+def _unpack_classes(body: bytes, begin: int, count: int) -> tuple[TopClasses, int]:
+    """So many classes at `begin`, and the offset of their end. Raises MalformedMessage."""
+    end = begin + count * _CLASS.size
+    if len(body) < end:
+        raise MalformedMessage(f"{len(body)} bytes do not hold {count} classes")
+    classes = list(_CLASS.iter_unpack(body[begin:end]))
     if any(not log_prob <= 0 or math.isinf(log_prob) for _, log_prob in classes):
         raise MalformedMessage("a log-probability is above 0, infinite or not a number")
     if len({class_id for class_id, _ in classes}) != count:
         raise MalformedMessage("a class occurs twice")
-    class_ids = tuple(class_id for class_id, _ in classes)
-    log_probs = tuple(p for _, p in classes)
-    return Reply(seq, refusal or None, class_ids, log_probs, units, server_us / 1000, queue_us / 1000, waiting)
+    return (tuple(class_id for class_id, _ in classes), tuple(p for _, p in classes)), end
 
 
 def _header(layout: struct.Struct, body: bytes, expected: int, accepted: int = 0) -> tuple[int, tuple[int, ...]]:

@@ -56,17 +56,26 @@ class WireCharger:
             return None
         return self.prepay(camera, bits)
 
+    def trim(self, prepaid: Prepaid, bits: int) -> None:
+        """A message needs at most `bits` of its charge; the rest counts as sent."""
+        if prepaid in self._prepaid and prepaid.bits > bits:
+            self._settle(prepaid, prepaid.bits - bits)
+
     def close(self, prepaid: Prepaid) -> None:
         """What is left of a message's charge was not needed, and counts as sent."""
+        self.trim(prepaid, 0)
         if prepaid in self._prepaid:
             self._prepaid.remove(prepaid)
-            self._settle(prepaid, prepaid.bits)
 
-    def room_bits(self) -> int | None:
-        """Bits that may leave now; None without a limit."""
+    def room_bits(self, later_s: float = 0.0) -> int | None:
+        """Bits that may leave from now until `later_s` from now; None without a limit."""
         if self._ledger is None:
             return None
-        return self._ledger.room_bits(self._prepaid[0].camera if self._prepaid else "")
+        return self._ledger.room_bits(self._prepaid[0].camera if self._prepaid else "", later_s)
+
+    def idle_bits(self) -> int | None:
+        """Bits that may be charged now for what can wait; None without a limit."""
+        return None if self._ledger is None else self._ledger.idle_bits()
 
     def left(self, bits: int, of_messages: bool = True) -> None:
         """Bits have left, or leave now. `of_messages`: those held for messages pay for them as far as they go."""

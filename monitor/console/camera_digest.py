@@ -19,6 +19,15 @@ _SETTINGS = ("uplink", "rate_bps", "window_s", "gate", "threshold", "paused")
 
 
 @dataclass(frozen=True, slots=True)
+class QuotaDigest:
+    """A quota of a camera: that of the month, or else the one that is used most."""
+
+    name: str
+    used_bits: int
+    limit_bits: int
+
+
+@dataclass(frozen=True, slots=True)
 class CameraDigest:
     """Counts since the run began, and the state now."""
 
@@ -31,6 +40,7 @@ class CameraDigest:
     round_trip_ms: float | None  # median, from sending a message to its answer
     camera: str  # `running`, or the fault
     settings: Mapping[str, Any]  # gate, threshold, paused
+    quota: QuotaDigest | None = None
 
 
 def encode_digest(digest: CameraDigest) -> bytes:
@@ -45,6 +55,7 @@ def encode_digest(digest: CameraDigest) -> bytes:
         "t": None if digest.round_trip_ms is None else round(digest.round_trip_ms),
         "c": digest.camera,
         "s": dict(digest.settings),
+        "q": digest.quota and [digest.quota.name, digest.quota.used_bits, digest.quota.limit_bits],
     }
     return to_json({key: value for key, value in values.items() if value not in (None, {})}, compact=True).encode()
 
@@ -63,7 +74,15 @@ def read_digest(record: Mapping[str, Any]) -> CameraDigest:
         round_trip_ms=None if record.get("t") is None else number(record.get("t")),
         camera=shown(record.get("c", "running")),
         settings=read_settings(settings if isinstance(settings, dict) else {}),
+        quota=_quota(record.get("q")),
     )
+
+
+def _quota(value: object) -> QuotaDigest | None:
+    if not isinstance(value, list) or len(value) != 3:
+        return None
+    used_bits, limit_bits = (max(0, int(number(each))) for each in value[1:])
+    return QuotaDigest(shown(value[0]), used_bits, limit_bits) if limit_bits else None
 
 
 def read_settings(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,12 +47,12 @@ class KeptChange:
 
 
 class ChangeDesk:
-    """`refusal`: why no camera can be changed; None if they can."""
+    """`refusal_of`: why a camera cannot be changed; None if it can."""
 
-    def __init__(self, send: Send, refusal: str | None, policies: list[str]) -> None:
+    def __init__(self, send: Send, refusal_of: Callable[[str], str | None], policies: list[str]) -> None:
         """`policies`: names of the gate policies, for the page."""
         self._send = send
-        self.refusal = refusal
+        self.refusal_of = refusal_of
         self.policies = policies
         self._kept: deque[KeptChange] = deque(maxlen=_MAX_KEPT)
         self._listeners: list[Callable[[KeptChange], None]] = []
@@ -73,8 +73,8 @@ class ChangeDesk:
         """Asks the camera for a change, and waits for its answer. Raises UsageError when the change is wrong or the
         camera refuses it; SagelinkError when nobody answers."""
         text = to_json({key: values[key] for key in _SETTINGS if key in values}, compact=True)
-        if self.refusal is not None:
-            raise UsageError(self.refusal)
+        if (refusal := self.refusal_of(camera)) is not None:
+            raise UsageError(refusal)
         if text == "{}" or len(text) > _MAX_BYTES:
             raise UsageError(f"accepted: a JSON object with one of {', '.join(_SETTINGS)}")
         try:

@@ -15,14 +15,21 @@ from typing import IO, Any
 
 from sagelink.monitor.console.change_desk import KeptChange
 from sagelink.monitor.console.events_seen import SeenEvent
+from sagelink.monitor.console.picture_shelf import ShelvedPicture
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.output_files import cannot_open, check_writable
 from sagelink.pipeline.private_files import lock, make_private_folder, open_appending
 
 FILE, _LOCK = "console.sqlite", ".sagelink-console"
-_APPLICATION, VERSION = 0x5361676C, 1
+_APPLICATION, VERSION = 0x5361676C, 2
 _BATCH = 500  # rows that are deleted at once
 MAX_FOUND = 500
+_MAX_INCOMPLETE = 1000
+_PICTURES = """
+CREATE TABLE pictures (camera TEXT NOT NULL, event TEXT NOT NULL, node TEXT NOT NULL, wall_s REAL NOT NULL,
+    total INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (camera, event));
+CREATE INDEX pictures_by_node ON pictures (node, wall_s);
+"""
 _SCHEMA = """
 CREATE TABLE frames (id INTEGER PRIMARY KEY, wall_s REAL NOT NULL, node TEXT NOT NULL, camera TEXT NOT NULL,
     seq INTEGER NOT NULL, bits INTEGER NOT NULL, side INTEGER NOT NULL, patch_size INTEGER NOT NULL,
@@ -40,6 +47,10 @@ CREATE TABLE changes (wall_s REAL NOT NULL, who TEXT NOT NULL, camera TEXT NOT N
     outcome TEXT NOT NULL);
 CREATE TABLE months (camera TEXT PRIMARY KEY, month INTEGER NOT NULL, bits INTEGER NOT NULL) WITHOUT ROWID;
 """
+_HAS_PICTURE = (
+    "EXISTS (SELECT 1 FROM pictures WHERE pictures.camera = events.camera AND pictures.event = events.id"
+    " AND length(data) = total) AS has_picture"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +80,16 @@ class AnswerToStore:
     answer_ms: float
 
 
+@dataclass(frozen=True, slots=True)
+class PictureToStore:
+    """What has arrived of the picture of an event."""
+
+    node: str
+    wall_s: float
+    total_bytes: int
+    data: bytes
+
+
 @dataclass(slots=True)
 class StoreBatch:
     """What is written in one transaction."""
@@ -78,6 +99,7 @@ class StoreBatch:
     events: list[tuple[str, SeenEvent]] = field(default_factory=list)
     changes: list[KeptChange] = field(default_factory=list)
     months: dict[str, tuple[int, int]] = field(default_factory=dict)  # by camera: month, bits
+    pictures: dict[tuple[str, str], PictureToStore] = field(default_factory=dict)  # by camera and event
     size_bytes: int = 0
 
 
@@ -141,7 +163,10 @@ class ConsoleStore:
             raise UsageError(f"store {str(self._path)!r} cannot be used: {error}; accepted: a new folder") from None
         row = self._db.execute("SELECT max(id) FROM frames").fetchone()
         self.next_id: int = (row[0] or 0) + 1
-        sizes = self._db.execute("SELECT node, sum(length(data)) FROM frames JOIN messages USING (id) GROUP BY node")
+        sizes = self._db.execute(
+            "SELECT node, sum(bytes) FROM (SELECT node, length(data) AS bytes FROM frames JOIN messages USING (id)"
+            " UNION ALL SELECT node, length(data) FROM pictures) GROUP BY node"
+        )
         self._node_bytes: dict[str, int] = dict(sizes.fetchall())
 
     def _check(self) -> None:
@@ -157,8 +182,10 @@ class ConsoleStore:
         if not tables:
             self._db.execute("PRAGMA auto_vacuum=INCREMENTAL")
             self._db.executescript(
-                f"BEGIN;{_SCHEMA}PRAGMA application_id={_APPLICATION};PRAGMA user_version={VERSION};COMMIT;"
+                f"BEGIN;{_SCHEMA}{_PICTURES}PRAGMA application_id={_APPLICATION};PRAGMA user_version={VERSION};COMMIT;"
             )
+        elif version == 1:
+            self._db.executescript(f"BEGIN;{_PICTURES}PRAGMA user_version={VERSION};COMMIT;")
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.execute("PRAGMA journal_size_limit=4000000")
@@ -201,8 +228,20 @@ class ConsoleStore:
                 "INSERT OR REPLACE INTO months VALUES (?,?,?)",
                 ((camera, month, bits) for camera, (month, bits) in batch.months.items()),
             )
+            for (camera, event), picture in batch.pictures.items():
+                before = self._db.execute(
+                    "SELECT length(data) FROM pictures WHERE camera=? AND event=?", (camera, event)
+                ).fetchone()
+                self._db.execute(
+                    "INSERT OR REPLACE INTO pictures VALUES (?,?,?,?,?,?)",
+                    (camera, event, picture.node, picture.wall_s, picture.total_bytes, picture.data),
+                )
+                self._count(picture.node, len(picture.data) - (before[0] if before else 0))
         for frame in batch.frames:
-            self._node_bytes[frame.node] = self._node_bytes.get(frame.node, 0) + len(frame.message)
+            self._count(frame.node, len(frame.message))
+
+    def _count(self, node: str, size_bytes: int) -> None:
+        self._node_bytes[node] = self._node_bytes.get(node, 0) + size_bytes
 
     def prune(self, max_bytes: int, oldest_s: float) -> int:
         """Deletes what is older than `oldest_s`, and evidence beyond `max_bytes`. Returns the number of deleted frames.
@@ -211,6 +250,8 @@ class ConsoleStore:
         with self._transaction():
             rows = self._db.execute("SELECT id, node FROM frames WHERE wall_s < ?", (oldest_s,)).fetchall()
             deleted += self._delete(rows)
+            old = self._db.execute("SELECT camera, event, node FROM pictures WHERE wall_s < ?", (oldest_s,)).fetchall()
+            self._delete_pictures(old)
             self._db.execute("DELETE FROM events WHERE changed_wall_s < ?", (oldest_s,))
             self._db.execute("DELETE FROM changes WHERE wall_s < ?", (oldest_s,))
         while self.size_bytes > max_bytes and self._node_bytes:
@@ -219,7 +260,7 @@ class ConsoleStore:
                 query = "SELECT id, node FROM frames WHERE node=? ORDER BY id LIMIT ?"
                 rows = self._db.execute(query, (node, _BATCH)).fetchall()
                 deleted += self._delete(rows)
-                if not rows:
+                if not rows and not self._delete_oldest_pictures(node):
                     del self._node_bytes[node]
         if deleted:
             self._db.execute("PRAGMA incremental_vacuum").fetchall()
@@ -233,6 +274,36 @@ class ConsoleStore:
             self._db.execute("DELETE FROM frames WHERE id=?", (number,))
         return len(rows)
 
+    def _delete_oldest_pictures(self, node: str) -> bool:
+        """Deletes some pictures of events of a node; False if it has none."""
+        query = "SELECT camera, event, node FROM pictures WHERE node=? ORDER BY wall_s LIMIT ?"
+        rows = self._db.execute(query, (node, _BATCH // 10)).fetchall()
+        self._delete_pictures(rows)
+        return bool(rows)
+
+    def _delete_pictures(self, rows: Sequence[tuple[str, str, str]]) -> None:
+        for camera, event, node in rows:
+            where = (camera, event)
+            (size,) = self._db.execute("SELECT length(data) FROM pictures WHERE camera=? AND event=?", where).fetchone()
+            self._count(node, -size)
+            self._db.execute("DELETE FROM pictures WHERE camera=? AND event=?", where)
+
+    def picture(self, camera: str, event: str) -> bytes | None:
+        """The AVIF file of an event; None unless all of it is stored."""
+        row = self._db.execute(
+            "SELECT data FROM pictures WHERE camera=? AND event=? AND length(data)=total", (camera, event)
+        ).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def incomplete_pictures(self, since_s: float) -> dict[tuple[str, str], ShelvedPicture]:
+        """The last pictures of which parts are still to come, by camera and event."""
+        rows = self._db.execute(
+            "SELECT camera, event, total, data FROM pictures WHERE length(data)<total AND wall_s>=?"
+            " ORDER BY wall_s DESC LIMIT ?",
+            (since_s, _MAX_INCOMPLETE),
+        )
+        return {(camera, event): ShelvedPicture(total, data) for camera, event, total, data in rows}
+
     def frames(self, search: FrameSearch, limit: int = MAX_FOUND) -> list[dict[str, Any]]:
         """Stored frames, newest first."""
         where, values = search.conditions()
@@ -245,7 +316,7 @@ class ConsoleStore:
         where, values = FrameSearch(search.camera, search.label, min_prob=search.min_prob).conditions()
         period = {"since": search.from_s or 0.0, "until": search.to_s or 1e12, "most": min(limit, MAX_FOUND)}
         query = (
-            f"SELECT * FROM events WHERE {where} AND changed_wall_s BETWEEN :since AND :until "  # noqa: S608
+            f"SELECT *, {_HAS_PICTURE} FROM events WHERE {where} AND changed_wall_s BETWEEN :since AND :until "  # noqa: S608
             "ORDER BY changed_wall_s DESC LIMIT :most"
         )
         return self._rows(query, values | period)
@@ -270,9 +341,9 @@ class ConsoleStore:
 
     def recent_events(self, since_s: float) -> list[tuple[str, SeenEvent]]:
         """Events since then, and open ones, with their cameras, oldest first."""
-        query = "SELECT * FROM events WHERE changed_wall_s >= ? ORDER BY changed_wall_s"
+        query = f"SELECT *, {_HAS_PICTURE} FROM events WHERE changed_wall_s >= ? ORDER BY changed_wall_s"  # noqa: S608
         rows = self._rows(query, (since_s,))
-        return [(str(row.pop("camera")), SeenEvent(**row)) for row in rows]
+        return [(str(row.pop("camera")), SeenEvent(**row | {"has_picture": bool(row["has_picture"])})) for row in rows]
 
     def months(self) -> dict[str, tuple[int, int]]:
         return {camera: (month, bits) for camera, month, bits in self._db.execute("SELECT * FROM months")}

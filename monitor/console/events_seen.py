@@ -32,6 +32,7 @@ class SeenEvent:
     end_s: float | None
     began_wall_s: float  # when its first action arrived here
     changed_wall_s: float  # when its last action arrived here
+    has_picture: bool = False  # its picture is here
 
     def values(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -78,6 +79,7 @@ class CameraEventLog:
             end_s=None if end_s is None else number(end_s),
             began_wall_s=wall_s if known is None else known.began_wall_s,
             changed_wall_s=wall_s,
+            has_picture=known is not None and known.has_picture,
         )
         if known is not None and replace(event, changed_wall_s=known.changed_wall_s) == known:
             return None
@@ -85,6 +87,13 @@ class CameraEventLog:
         if len(self._events) > _MAX_EVENTS:
             self._events.popitem(last=False)
         return event
+
+    def find(self, event_id: str) -> SeenEvent | None:
+        return self._events.get(event_id)
+
+    def note_picture(self, event_id: str) -> None:
+        """The picture of a known event is complete."""
+        self._events[event_id] = replace(self._events[event_id], has_picture=True)
 
     def restore(self, event: SeenEvent) -> None:
         """An event that an earlier console observed."""

@@ -15,7 +15,9 @@ from typing import Any, Protocol
 from sagelink.monitor.console.camera_digest import read_digest, read_settings
 from sagelink.monitor.console.camera_record import CameraRecord, SeenAnswer
 from sagelink.monitor.console.events_seen import SeenEvent, shown
+from sagelink.monitor.console.picture_shelf import PictureShelf, ShelvedPicture
 from sagelink.transport.link import CameraInfo, Message, node_of
+from sagelink.transport.picture_parts import PicturePart
 from sagelink.transport.wire import EvidenceClaim, MalformedMessage, decode_reply, read_claim
 
 _MAX_CAMERAS = 20_000
@@ -49,6 +51,10 @@ class FleetListener(Protocol):
 
     def event(self, record: CameraRecord, event: SeenEvent) -> None: ...
 
+    def picture(self, record: CameraRecord, event_id: str, picture: ShelvedPicture, wall_s: float) -> None:
+        """What has arrived of the picture of an event."""
+        ...
+
 
 @dataclass(slots=True)
 class PastCameras:
@@ -56,6 +62,7 @@ class PastCameras:
 
     months: dict[str, tuple[int, int]] = field(default_factory=dict)  # month and its bits
     events: dict[str, list[SeenEvent]] = field(default_factory=dict)  # oldest first
+    pictures: dict[tuple[str, str], ShelvedPicture] = field(default_factory=dict)  # incomplete, by camera and event
 
 
 class Fleet:
@@ -86,6 +93,7 @@ class Fleet:
         self._offline: dict[str, dict[str, None]] = {}  # addresses of cameras that are offline, by node, oldest first
         self._listeners: list[FleetListener] = []
         self._past = PastCameras()
+        self.pictures = PictureShelf()
 
     def listen(self, listener: FleetListener) -> None:
         self._listeners.append(listener)
@@ -93,6 +101,8 @@ class Fleet:
     def restore(self, past: PastCameras) -> None:
         """What earlier consoles observed of cameras, for those that come."""
         self._past = past
+        for (camera, event_id), picture in past.pictures.items():
+            self.pictures.put(camera, event_id, picture)
 
     def wall_of(self, at_s: float) -> float:
         """The time of day of a time of the monotonic clock."""
@@ -170,8 +180,30 @@ class Fleet:
         event = known.events.take(record, self.wall_of(now_s))
         if event is None:
             return
+        if event.state == "withdrawn":
+            self.pictures.drop(camera, event.id)
         for listener in self._listeners:
             listener.event(known, event)
+        self._changed(known)
+
+    def picture(self, camera: str, part: PicturePart, wire_bits: int, now_s: float) -> None:
+        known = self.records.get(camera)
+        if known is None:
+            return
+        self.messages += 1
+        wall_s = self.wall_of(now_s)
+        known.charge(wire_bits, now_s, wall_s)
+        event = known.events.find(part.event)
+        picture = None
+        if event is not None and event.state != "withdrawn" and not event.has_picture:
+            picture = self.pictures.take(camera, part)
+        if picture is None:
+            self.ignored(node_of(camera), "stray_picture")
+            return
+        if picture.is_complete:
+            known.events.note_picture(part.event)
+        for listener in self._listeners:
+            listener.picture(known, part.event, picture, wall_s)
         self._changed(known)
 
     def digest(self, camera: str, record: Mapping[str, Any], wire_bits: int, now_s: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sagelink.monitor.console.camera_record import CameraRecord
@@ -16,6 +16,7 @@ STATES = ("running", "stalled", "offline")
 _MAX_FILTER = 80  # characters
 _FEW_ANSWERS = 0.8  # a camera with a lower answered share has trouble
 _MIN_MESSAGES = 5  # before that is known
+_NEARLY_USED = 0.95  # of a quota: such a camera has trouble
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +72,16 @@ def fleet_view(fleet: Fleet, query: FleetQuery, now_s: float) -> FleetView:
 def trouble(record: CameraRecord, now_s: float) -> int:
     """How urgent a camera is: the smallest number first."""
     state, reason = record.state(now_s)
-    share = record.answered_share()
+    share, digest = record.answered_share(), record.current_digest(now_s)
+    quota = digest.quota if digest else None
     messages = record.answered + record.refused + record.late
     if state == "stalled":
         return 0
     if state == "offline":
         return 1 if reason == "the connection was lost" else 5
     if record.events.open():
+        return 2
+    if quota is not None and quota.used_bits >= _NEARLY_USED * quota.limit_bits:
         return 2
     if share is not None and messages >= _MIN_MESSAGES and share < _FEW_ANSWERS:
         return 3
@@ -121,6 +125,7 @@ def row(fleet: Fleet, record: CameraRecord, now_s: float) -> dict[str, Any]:
         "budget_bps": (record.settings or {}).get("rate_bps"),
         "paused": bool((record.settings or {}).get("paused")),
         "month_bits": record.month_bits,
+        "quota": asdict(digest.quota) if digest and digest.quota else None,
         "frames": digest.frames if digest else None,
         "origins": dict(digest.origins) if digest else None,
         "answered": record.answered,

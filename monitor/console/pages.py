@@ -94,8 +94,9 @@ class ConsolePages:
             record = fleet.records.get(page.camera)
             if record is None:
                 return {"camera": None}
-            kept = [change.values() for change in self._view.changes.kept(record.address)[:_CHANGES]]
-            return camera_view(fleet, record, now_s) | {"changes": kept}
+            desk = self._view.changes
+            kept = [change.values() for change in desk.kept(record.address)[:_CHANGES]]
+            return camera_view(fleet, record, now_s) | {"changes": kept, "refusal": desk.refusal_of(record.address)}
         shown = self._sort(page.query, now_s)
         first, records = rows_between(shown.rows, page.first, page.count)
         rows = [row(fleet, record, now_s) for record in records]
@@ -103,7 +104,7 @@ class ConsolePages:
 
     def _changing(self) -> dict[str, Any]:
         desk = self._view.changes
-        return {"policies": desk.policies, "refusal": desk.refusal, "store": self._view.store is not None}
+        return {"policies": desk.policies, "store": self._view.store is not None}
 
     def _sort(self, query: FleetQuery, now_s: float) -> FleetView:
         """The rows of a query, sorted once for all pages that show it."""

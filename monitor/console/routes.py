@@ -38,9 +38,10 @@ def console_app(view: ConsoleView, tokens: Tokens, wrong_token_s: float = WRONG_
 
     routes: list[BaseRoute] = [
         Route("/api/cameras", api.cameras),
-        Route("/api/cameras/{node}/{name}", api.camera),
-        Route("/api/cameras/{node}/{name}/evidence", api.evidence),
-        Route("/api/cameras/{node}/{name}/change", api.change, methods=["POST"]),
+        Route("/api/cameras/{camera:path}/evidence", api.evidence),
+        Route("/api/cameras/{camera:path}/events/{event}/picture", api.event_picture),
+        Route("/api/cameras/{camera:path}/change", api.change, methods=["POST"]),
+        Route("/api/cameras/{camera:path}", api.camera),
         Route("/api/changes", api.changes),
         Route("/api/events", api.events),
         Route("/metrics", api.metrics),
@@ -90,6 +91,16 @@ class ConsoleApi:
             return JsonResponse({"error": str(error)}, 404)
         return Response(picture.png, media_type="image/png", headers={"X-Sagelink-Seq": str(picture.seq)})
 
+    async def event_picture(self, request: Request) -> Response:
+        """The picture of an event as AVIF."""
+        camera, event = request.path_params["camera"], request.path_params["event"]
+        picture = self._view.fleet.pictures.get(camera, event)
+        if picture is None and self._view.store is not None:
+            picture = await self._view.store.worker.call(self._view.store.store.picture, camera, event)
+        if picture is None:
+            return JsonResponse({"error": "no picture of this event is here"}, 404)
+        return Response(picture, media_type="image/avif", headers={"Cache-Control": "private, max-age=86400"})
+
     async def change(self, request: Request) -> Response:
         """Changes one setting of a camera; responds with the settings that hold then."""
         record = self._record(request)
@@ -134,7 +145,7 @@ class ConsoleApi:
         return PlainTextResponse(f"{one_line(trouble or 'ready')}\n", 503 if trouble else 200)
 
     def _record(self, request: Request) -> CameraRecord | None:
-        return self._view.fleet.records.get("{node}/{name}".format(**request.path_params))
+        return self._view.fleet.records.get(request.path_params["camera"])
 
 
 def _no_camera() -> Response:

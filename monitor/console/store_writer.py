@@ -10,8 +10,15 @@ from collections import OrderedDict
 
 from sagelink.monitor.console.camera_record import CameraRecord, SeenAnswer, month_of
 from sagelink.monitor.console.change_desk import KeptChange
-from sagelink.monitor.console.console_store import AnswerToStore, ConsoleStore, FrameToStore, StoreBatch
+from sagelink.monitor.console.console_store import (
+    AnswerToStore,
+    ConsoleStore,
+    FrameToStore,
+    PictureToStore,
+    StoreBatch,
+)
 from sagelink.monitor.console.events_seen import SeenEvent
+from sagelink.monitor.console.picture_shelf import ShelvedPicture
 from sagelink.pipeline.errors import SagelinkError
 from sagelink.pipeline.threads import Worker
 from sagelink.transport.link import Message, node_of
@@ -64,6 +71,17 @@ class StoreWriter:
     def event(self, record: CameraRecord, event: SeenEvent) -> None:
         self._batch.events.append((record.address, event))
         self._note_month(record, event.changed_wall_s)
+
+    def picture(self, record: CameraRecord, event_id: str, picture: ShelvedPicture, wall_s: float) -> None:
+        if self._batch.size_bytes > _MAX_BYTES:
+            self.not_stored += 1
+            return
+        camera = record.address
+        kept = PictureToStore(node_of(camera), wall_s, picture.total_bytes, picture.data)
+        before = self._batch.pictures.get((camera, event_id))
+        self._batch.size_bytes += len(picture.data) - (len(before.data) if before else 0)
+        self._batch.pictures[camera, event_id] = kept
+        self._note_month(record, wall_s)
 
     def change(self, change: KeptChange) -> None:
         self._batch.changes.append(change)

@@ -8,6 +8,7 @@ export class Changes {
   #camera = null;
   #settings = null;
   #busy = false;
+  #views = false;
   #drawn = "";
 
   constructor() {
@@ -25,14 +26,19 @@ export class Changes {
     element("request").addEventListener("click", () => this.#change({ request: true }));
   }
 
-  // `role` of this page, `refusal`: why nobody can change anything here, `policies`: of the gate.
-  offer({ role, refusal, policies }) {
+  // `role` of this page, `policies`: of the gate.
+  offer({ role, policies }) {
     element("policy").replaceChildren(...policies.map((name) => new Option(name.replace("_", " "), name)));
-    const reason = role === "view" ? "You may only view: log in with the control token to change this camera." : refusal;
+    this.#views = role === "view";
+    this.#choose();
+  }
+
+  // `refusal`: why nobody can change this camera here.
+  #permit(refusal) {
+    const reason = this.#views ? "You may only view: log in with the control token to change this camera." : refusal;
     element("forms").hidden = Boolean(reason);
     element("why-not").hidden = !reason;
     element("why-not").textContent = reason ?? "";
-    this.#choose();
   }
 
   open(camera) {
@@ -41,7 +47,8 @@ export class Changes {
     for (const id of ["uplink", "threshold"]) element(id).value = "";
   }
 
-  show({ settings, changes, state }) {
+  show({ settings, changes, state, refusal }) {
+    this.#permit(refusal);
     const gate = settings?.gate;
     if (gate && this.#settings?.gate !== gate) element("policy").value = gate;
     this.#settings = settings;

@@ -22,8 +22,12 @@ const search = new SearchPage();
 const searches = () => location.hash === "#/search";
 
 function chosen() {
-  const found = /^#\/([^/]+)\/([^/]+)$/.exec(location.hash);
-  return found && `${decodeURIComponent(found[1])}/${decodeURIComponent(found[2])}`;
+  if (searches() || !location.hash.startsWith("#/")) return null;
+  try {
+    return location.hash.slice(2).split("/").map(decodeURIComponent).join("/");
+  } catch { // not an address that this page has made
+    return null;
+  }
 }
 
 function ask() {

@@ -87,6 +87,7 @@ export class Evidence {
       Frame: `${count(event.seq)} of ${event.camera}, ${clock(event.stream_s)}`,
       Edge: text(event.edge),
       Server: text(event.server),
+      ...Object.fromEntries(Object.entries(event.heads).map(([name, answer]) => [`Head ${name}`, headFact(answer, text)])),
       Truth: event.truth,
       Coded: event.codec && [event.codec, `${event.side} px`, `quality ${event.quality}`].join(", "),
       Sent: event.units ? `${event.units} units, ${bytes(event.wire_bits / 8)} (${count(event.wire_bits)} bits)` : "nothing",
@@ -104,6 +105,12 @@ export class Evidence {
       return pair;
     }));
   }
+}
+
+// The answer by a further head, and the two answers that it was fused from.
+function headFact(answer, text) {
+  const sides = answer.server ? ` (edge ${text(answer.edge)}, server ${text(answer.server)})` : "";
+  return `${text(answer)} · ${answer.origin}${sides}`;
 }
 
 async function get(address) {

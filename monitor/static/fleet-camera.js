@@ -3,7 +3,7 @@
 import { bars, latencyBars, pill } from "./bars.js";
 import { Changes } from "./changes.js";
 import { age, bitRate, bits, bytes, count, element, percent } from "./format.js";
-import { stateWords } from "./fleet.js";
+import { nearlyUsed, stateWords } from "./fleet.js";
 import { Minutes } from "./minutes.js";
 import { outlineUnits } from "./overlay.js";
 
@@ -44,7 +44,11 @@ export class CameraPage {
     element("one-prob").textContent = view.label ? `${percent(view.prob)}, by the server` : "no answer yet";
     element("one-rate").textContent = bitRate(view.rate_bps);
     element("one-budget").textContent = view.budget_bps ? `of ${bitRate(view.budget_bps)}` : "estimated";
-    element("one-month").textContent = bytes(view.month_bits / 8);
+    const { quota } = view;
+    element("one-month-title").textContent = quota && quota.name !== "month" ? `Quota ${quota.name}` : "This month";
+    element("one-month").textContent = bytes((quota ? quota.used_bits : view.month_bits) / 8);
+    element("one-month-of").textContent = quota ? `of ${bytes(quota.limit_bits / 8)}, ${percent(quota.used_bits / quota.limit_bits)} used` : "observed here";
+    element("one-month-of").className = nearlyUsed(quota) ? "bad" : "";
     element("one-answered").textContent = view.answered_share === null ? "–" : percent(view.answered_share);
     element("one-answers").textContent = `${count(view.answered)} answers`;
     const trip_ms = view.round_trip_ms ?? view.answer_ms;
@@ -137,6 +141,7 @@ export class CameraPage {
         part("span", "dim", `${event.state}${lasted} · ${percent(event.prob)} · ${event.rule}`),
       );
       line.title = `${began.toLocaleString()}, ${event.cause}, ${bits(event.wire_bits)}`;
+      if (event.has_picture) line.append(eventPicture(this.#name, event));
       return line;
     }));
   }
@@ -160,6 +165,15 @@ export class CameraPage {
       return line;
     }));
   }
+}
+
+function eventPicture(camera, event) {
+  const path = [...camera.split("/"), "events", event.id].map(encodeURIComponent).join("/");
+  const link = Object.assign(part("a", "picture"), { href: `/api/cameras/${path}/picture`, target: "_blank", rel: "noopener" });
+  const picture = Object.assign(new Image(), { loading: "lazy", alt: `Best frame of ${event.label || event.rule}`, src: link.href });
+  picture.addEventListener("error", () => link.remove());
+  link.append(picture);
+  return link;
 }
 
 function part(tag, className, text = "") {

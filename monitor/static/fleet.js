@@ -128,7 +128,8 @@ function fill(line, row, now_s) {
   set(label, row.label ? `${row.label} ${percent(row.prob)}` : "–", row.label);
   set(events, row.open ? row.events.map((event) => event.label || event.rule).join(", ") + (row.open > 3 ? ` +${row.open - 3}` : "") : "", row.events.map((event) => `${event.rule}: ${event.label}`).join("\n"));
   set(uplink, row.budget_bps ? `${bitRate(row.rate_bps)} of ${bitRate(row.budget_bps)}` : bitRate(row.rate_bps));
-  set(month, bytes(row.month_bits / 8));
+  set(month, quotaWords(row.quota) ?? bytes(row.month_bits / 8), row.quota ? `quota ${row.quota.name}, counted at the camera; ${bytes(row.month_bits / 8)} observed here this month` : "observed here");
+  month.classList.toggle("bad", nearlyUsed(row.quota));
   set(answered, row.answered_share === null ? "–" : percent(row.answered_share), `${row.answered.toLocaleString("en")} answers`);
   answered.classList.toggle("bad", row.answered_share !== null && row.answered_share < 0.8);
   const reasons = Object.entries(row.drops);
@@ -139,6 +140,15 @@ function fill(line, row, now_s) {
   set(trip, trip_ms === null ? "–" : `${Math.round(trip_ms)} ms`, row.round_trip_ms === null ? "from the broker to the server and back" : "over the uplink");
   set(seen, stateWords(row, now_s), row.reason);
   seen.classList.toggle("bad", row.state !== "running");
+}
+
+// Used bytes of a quota; null where the camera has told none.
+export function quotaWords(quota) {
+  return quota && `${bytes(quota.used_bits / 8)} of ${bytes(quota.limit_bits / 8)}`;
+}
+
+export function nearlyUsed(quota) {
+  return Boolean(quota) && quota.used_bits >= 0.8 * quota.limit_bits;
 }
 
 // How current a camera is, in words.

@@ -4,6 +4,8 @@ export const element = (id) => document.getElementById(id);
 
 export const count = (n) => n.toLocaleString("en");
 export const was = (frame) => (frame.revised_from ? `was ${frame.revised_from.label}` : ""); // the provisional answer
+// The answers by further heads, each with the name of its head.
+export const byHeads = (frame) => Object.entries(frame.heads).map(([name, answer]) => `${name}: ${answer.label} ${percent(answer.prob)}`);
 export const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)} %`;
 export const ms = (value) => (value >= 1000 ? `${(value / 1000).toFixed(2)} s` : `${Number(value.toPrecision(3))} ms`);
 

@@ -2,7 +2,7 @@
 
 import { ClassBar } from "./classbar.js";
 import { isOld } from "./fresh.js";
-import { age, bytes, element, percent, was } from "./format.js";
+import { age, byHeads, bytes, element, percent, was } from "./format.js";
 import { drawHeat, drawUnits } from "./overlay.js";
 
 export class LivePictures {
@@ -106,7 +106,7 @@ export class LivePictures {
     canvas.dataset.n = header.n;
     const frame = this.#frames.findLast((other) => other.n === header.n);
     if (!frame) return;
-    label.textContent = frame.label ? `${frame.label} ${percent(frame.prob)}` : "no answer";
+    label.textContent = frame.label ? [`${frame.label} ${percent(frame.prob)}`, ...byHeads(frame)].join(" · ") : "no answer";
     const sent = frame.units ? `${frame.units} units, ${bytes(frame.wire_bits / 8)}` : "";
     how.textContent = [frame.origin, sent, frame.drop, was(frame)].filter(Boolean).join(" · ");
     how.className = `how dot ${frame.origin}`;

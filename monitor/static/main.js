@@ -79,6 +79,7 @@ function showQuotas(quotas) {
     if (quota.today_bits !== null) parts.push(`today ${bytes(quota.today_bits / 8)}`);
     if (quota.others_today_bits) parts.push(`of it other programs ${bytes(quota.others_today_bits / 8)}`);
     if (quota.forecast_bits !== null) parts.push(`forecast ${bytes(quota.forecast_bits / 8)}`);
+    if (quota.price !== null) parts.push(`price ${quota.price} answers/MB`);
     if (quota.period_end) parts.push(`until ${new Date(quota.period_end).toLocaleDateString()}`);
     rest.textContent = parts.join(", ");
   }

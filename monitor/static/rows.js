@@ -1,6 +1,6 @@
 // The table of frames, the newest on top; it can be paused.
 
-import { bytes, clock, element, percent, was } from "./format.js";
+import { byHeads, bytes, clock, element, percent, was } from "./format.js";
 
 const SHOWN = 60;
 const IN_ROW = 3; // classes with a button in each row; the frame itself has them all
@@ -130,6 +130,7 @@ function row(frame) {
   cell(frame.camera, "camera").title = frame.camera;
   answer(cell("–"), frame);
   if (frame.revised_from) line.lastChild.append(Object.assign(document.createElement("span"), { className: "dim", textContent: ` ${was(frame)}` }));
+  for (const text of byHeads(frame)) line.lastChild.append(Object.assign(document.createElement("span"), { className: "dim", textContent: ` · ${text}` }));
   answer(cell("–", "wide"), frame.edge);
   answer(cell("–", "wide"), frame.server);
   cell(frame.drop ? `${frame.origin} · ${frame.drop}` : frame.origin, `dot ${frame.origin}`);

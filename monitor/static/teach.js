@@ -64,7 +64,7 @@ export class TeachPanel {
       );
       return item;
     }));
-    this.#part(".counts-note").textContent = note(classes, state.folder);
+    this.#part(".counts-note").textContent = note(classes, state);
     const ready = classes.filter(({ pictures }) => pictures >= MIN_PICTURES).length >= 2;
     const missing = teach?.missing ?? [];
     const show = {
@@ -102,7 +102,12 @@ export class TeachPanel {
   }
 }
 
-function note(classes, folder) {
+function note(classes, { folder, further }) {
+  const first = further.length ? ` These pictures teach the first head. Unchanged: ${further.join(", ")}.` : "";
+  return classNote(classes, folder) + first;
+}
+
+function classNote(classes, folder) {
   if (!classes.length) return "No class yet. Label frames: each new name is a class.";
   const few = classes.filter(({ pictures }) => pictures < MIN_PICTURES).length;
   const hint = classes.length < 2 ? "Teaching needs at least two classes. " : few ? `Teaching needs ${MIN_PICTURES} pictures of each class; 20 are better. ` : "";

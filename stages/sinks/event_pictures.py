@@ -25,7 +25,7 @@ _MAX_SIDE = 960  # pixels
 _QUALITY = 85
 _CANDIDATES = 6  # frames of a camera that may be the best of an event
 _CHECK_EVERY_S = 60.0
-_OURS = re.compile(r".+-[0-9a-f]+-\d+-[0-9a-f]{8}\.jpg")  # see `Event.id`
+_OURS = re.compile(r".+-[0-9a-f]+-\d+-[0-9a-f]{8}(-\d+)?\.jpg")  # see `Event.id`
 
 
 def picture_path(folder: Path, event_id: str) -> Path | None:

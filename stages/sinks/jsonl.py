@@ -8,7 +8,7 @@ from dataclasses import asdict
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.json_text import to_json
 from sagelink.pipeline.rotating_lines import RotatingLines
-from sagelink.pipeline.types import Answer, FrameEvent, Verdict
+from sagelink.pipeline.types import Answer, FrameEvent, HeadAnswer, Verdict
 
 _RENAMED = {
     "held": "server_seq",
@@ -56,7 +56,7 @@ def record(verdict: Verdict, labels: tuple[str, ...]) -> dict[str, object]:
         "budget_bits": verdict.budget_bits,
         "edge": _answer(verdict.edge, labels),
         "server": _answer(verdict.server, labels),
-        "heads": _further(verdict),
+        "heads": {answer.head: _further(answer) for answer in verdict.further},
         "truth": frame.truth,
         "latency_ms": {stage: None if ms is None else round(ms, 3) for stage, ms in verdict.latency_ms.items()},
     }
@@ -84,17 +84,17 @@ def _answer(answer: Answer | None, labels: tuple[str, ...]) -> dict[str, object]
     return {"class_id": answer.class_id, "label": labels[answer.class_id], "prob": round(answer.prob, 6)}
 
 
-def _further(verdict: Verdict) -> dict[str, object]:
-    """The edge's answers by the further heads, by their names."""
-    answers = verdict.scored.further if verdict.scored else ()
+def _further(answer: HeadAnswer) -> dict[str, object]:
+    """The answer by a further head."""
+    labels = answer.taught.labels
     return {
-        answer.head: {
-            "class_id": answer.class_id,
-            "label": answer.label,
-            "prob": round(answer.prob, 6),
-            "classes": _rounded(answer.class_probs),
-        }
-        for answer in answers
+        "class_id": answer.class_id,
+        "label": answer.label,
+        "prob": round(answer.answer.prob, 6),
+        "classes": _rounded(answer.class_probs()),
+        "origin": answer.origin,
+        "edge": _answer(answer.edge, labels),
+        "server": _answer(answer.server, labels),
     }
 
 

@@ -4,11 +4,14 @@ The folder holds the captured frames of each camera as lossless video (`NAME-000
 changes), `frames.jsonl` with one line per frame, `messages.bin` with all sent messages one after the other, and the
 configuration without credentials. Frames are recorded after region, mask and sampling. The picture and message of a
 frame are written before its line, so a run that is killed leaves a recording that is complete up to its last line.
-docs/replay.md lists the keys.
+A recording that rotates has these files in a folder of each part: `parts/000001` and so on; the part that is still
+written is `parts/000002.open`. docs/replay.md lists the keys.
 """
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
@@ -16,14 +19,21 @@ from pathlib import Path
 
 import av
 
+from sagelink.pipeline.disk_keeper import DiskKeeper, is_full
 from sagelink.pipeline.json_text import to_json
-from sagelink.pipeline.output_files import CONFIG, FRAMES, MESSAGES
-from sagelink.pipeline.private_files import LineFile, open_new, write_new
+from sagelink.pipeline.output_files import CONFIG, FRAMES, MESSAGES, PARTS
+from sagelink.pipeline.private_files import LineFile, make_private_folder, open_new, write_new
+from sagelink.pipeline.quantities import RetentionLimit
+from sagelink.pipeline.rotating_lines import compress
 from sagelink.pipeline.types import Frame, TaughtClasses, Verdict
 from sagelink.pipeline.wire_ledger import LedgerEntry
 from sagelink.stages.sinks.jsonl import record
 from sagelink.transport.wire import encode_reply
 
+log = logging.getLogger(__name__)
+
+OPEN_PART = ".open"  # ends the name of the part that is still written
+_RETRY_S = 5.0  # while the disk is full
 KEYS = frozenset(
     ("video", "pts_s", "capture_ns", "wall_ns", "stream_s", "at_s", "asked_s", "sent_s", "message", "reply", "verdict")
 )
@@ -49,34 +59,115 @@ class RecordingWriter:
         live: bool,
         ledger_entries: Callable[[], Sequence[LedgerEntry]],
         head_content: Callable[[bytes], bytes] = lambda fingerprint: b"",
+        rotate: RetentionLimit | None = None,
+        keeper: DiskKeeper | None = None,
+        clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """`folder`: one without a recording. `config_text`: YAML without credentials. `files`: by name, the content of
         the files that the configuration names. `live`: frames are timed by their capture, else by stream time.
         `ledger_entries` returns the connection's own entries in the ledger since its last call. `head_content`: the
-        head file with this fingerprint.
+        head file with this fingerprint. `rotate`: a new part begins at this age or size. `keeper`: deletes old parts;
+        with it, a full disk is no error, and frames without room are counted.
         """
         write_new(folder / CONFIG, config_text.encode())
         for name, content in files.items():
             write_new(folder / name, content)
         self._folder = folder
         self._labels = labels
-        with ExitStack() as stack:
-            self._frames = LineFile(folder / FRAMES)
-            stack.callback(self._frames.close)
-            self._messages = stack.enter_context(open_new(folder / MESSAGES))
-            self._files = stack.pop_all()
-        self._offset = 0
         self._live = live
         self._head_content = head_content
         self._heads: set[bytes] = set()  # fingerprints of the written head files
         self._ledger_entries = ledger_entries
         self._first_ns: int | None = None
-        self._videos: dict[str, _Video] = {}
+        self._rotate = rotate or RetentionLimit()
+        self._keeper = keeper
+        self._clock_s = clock_s
+        self._number = 0
+        self._rotates = rotate is not None or keeper is not None
+        self._is_writing = True
+        self._part: _Part | None = self._begin_part()  # None: the disk is full
+        self._began_s = self._tried_s = clock_s()
 
     def write(self, verdict: Verdict) -> None:
+        """Raises OSError and av.FFmpegError; with a keeper, not for a full disk."""
+        try:
+            row = self._row(verdict)
+            if self._part is None or self._is_due(self._part):
+                self._next_part()
+            if self._part is not None:
+                self._part.write(verdict, row)
+                self._note(writing=True)
+                return
+        except (OSError, av.FFmpegError) as error:
+            if self._keeper is None or not is_full(error):
+                raise
+            self._end_part()  # what it holds up to here can be read
+            self._note(writing=False)
+            self._keeper.make_room()
+        assert self._keeper is not None
+        self._keeper.lost += 1
+
+    def _is_due(self, part: _Part) -> bool:
+        limit = self._rotate
+        return (limit.size_bytes is not None and part.size_bytes > limit.size_bytes) or (
+            limit.age_s is not None and self._clock_s() - self._began_s >= limit.age_s
+        )
+
+    def _next_part(self) -> None:
+        """Ends the part, if there is one, and begins the next; on a full disk only from time to time."""
+        now_s = self._clock_s()
+        if self._part is None and now_s - self._tried_s < _RETRY_S:
+            return
+        self._tried_s = now_s
+        self._end_part()
+        if self._keeper is not None:
+            self._keeper.tidy()
+        self._part, self._began_s = self._begin_part(), now_s
+
+    def _note(self, writing: bool) -> None:
+        """Logs each change."""
+        if writing == self._is_writing:
+            return
+        self._is_writing = writing
+        if writing:
+            log.info("event=recording_goes_on folder=%s", self._folder)
+        else:
+            log.warning("event=recording_stopped folder=%s reason='the disk is full'", self._folder)
+
+    def _begin_part(self) -> _Part:
+        if not self._rotates:
+            return _Part(self._folder)
+        self._number += 1
+        folder = self._folder / PARTS / f"{self._number:06d}{OPEN_PART}"
+        make_private_folder(folder)
+        try:
+            return _Part(folder)
+        except OSError:
+            self._number -= 1
+            for name in (FRAMES, MESSAGES):
+                (folder / name).unlink(missing_ok=True)
+            folder.rmdir()
+            raise
+
+    def _end_part(self) -> None:
+        part, self._part = self._part, None
+        if part is None:
+            return
+        try:
+            part.close()
+            if self._rotates:
+                compress(part.folder / FRAMES)
+        except (OSError, av.FFmpegError) as error:
+            if self._keeper is None or not is_full(error):
+                raise
+        finally:
+            if self._rotates:
+                part.folder.rename(part.folder.with_suffix(""))
+
+    def _row(self, verdict: Verdict) -> dict[str, object]:
+        """The line of a frame, without the places of its picture and its message."""
         frame = verdict.frame
-        row = {
-            "video": self._video(frame),
+        return {
             "pts_s": frame.pts_s,
             "capture_ns": frame.capture_ns,
             "wall_ns": frame.wall_ns,
@@ -84,15 +175,14 @@ class RecordingWriter:
             "at_s": self._at_s(frame),
             "asked_s": verdict.asked_s,
             "bound_bits": verdict.bound_bits,
+            "bit_price": verdict.bit_price,
             "sent_s": verdict.sent_s,
             "heard": verdict.provisional.observed_seqs if verdict.provisional else [],
             "head": self._head(verdict.taught),
             "ledger": self._ledger_entries(),
-            "message": self._message(verdict.message),
             "reply": encode_reply(verdict.reply).hex() if verdict.reply else None,
             "verdict": record(verdict, self._labels),
         }
-        self._frames.write(to_json(row))
 
     def _head(self, taught: TaughtClasses | None) -> str | None:
         """Writes the head of a frame, once; returns its fingerprint."""
@@ -110,6 +200,35 @@ class RecordingWriter:
         self._first_ns = frame.capture_ns if self._first_ns is None else self._first_ns
         return (frame.capture_ns - self._first_ns) / 1e9
 
+    def close(self) -> None:
+        self._end_part()
+
+
+class _Part:
+    """Frames, messages and videos of a recording, or of a part of one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with ExitStack() as stack:
+            self._frames = LineFile(folder / FRAMES)
+            stack.callback(self._frames.close)
+            self._messages = stack.enter_context(open_new(folder / MESSAGES))
+            self._files = stack.pop_all()
+        self._offset = 0
+        self._line_bytes = 0
+        self._videos: dict[str, _Video] = {}
+        self._ended_videos_bytes = 0
+
+    @property
+    def size_bytes(self) -> int:
+        open_bytes = sum(video.size_bytes for video in self._videos.values())
+        return self._offset + self._line_bytes + self._ended_videos_bytes + open_bytes
+
+    def write(self, verdict: Verdict, row: Mapping[str, object]) -> None:
+        line = to_json({"video": self._video(verdict.frame), "message": self._message(verdict.message), **row})
+        self._frames.write(line)
+        self._line_bytes += len(line)
+
     def _video(self, frame: Frame) -> str:
         """Adds the frame to the video of its camera; returns the name of that file."""
         video = self._videos.get(frame.camera)
@@ -117,8 +236,9 @@ class RecordingWriter:
         if video is None or video.size != (width, height):
             number = 0 if video is None else video.number + 1
             if video is not None:
+                self._ended_videos_bytes += video.size_bytes
                 video.close()
-            video = self._videos[frame.camera] = _Video(self._folder, frame.camera, number, (width, height))
+            video = self._videos[frame.camera] = _Video(self.folder, frame.camera, number, (width, height))
         video.write(frame)
         return video.name
 
@@ -159,6 +279,10 @@ class _Video:
         picture.pts = self._last_pts = max(round(frame.stream_s / _TIME_BASE), self._last_pts + 1)
         picture.time_base = _TIME_BASE
         self._container.mux(self._stream.encode(picture))
+
+    @property
+    def size_bytes(self) -> int:
+        return 0 if self._file.closed else self._file.tell()
 
     def close(self) -> None:
         with self._file, self._container:

@@ -1,14 +1,12 @@
 """A process that sends as much as its budget allows, with the real link and the real ledger of a run, without models.
 
-It starts in a second, so that a test can kill and restart it many times within one window:
-`python -m tests.app.ledger_sender URL NODE RATE WINDOW LEDGER`.
+A test can kill and restart it many times within one window.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from pathlib import Path
 
 from sagelink.app.budgets import open_budgets
@@ -53,5 +51,5 @@ async def send(url: str, node: str, rate: str, window: str, ledger: Path) -> Non
                 await link.send("camera", os.urandom(size))
 
 
-if __name__ == "__main__":
-    asyncio.run(send(*sys.argv[1:5], Path(sys.argv[5])))
+def main(url: str, node: str, rate: str, window: str, ledger: Path) -> None:
+    asyncio.run(send(url, node, rate, window, ledger))

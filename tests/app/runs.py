@@ -11,10 +11,10 @@ from typing import Any
 from sagelink.app.run import prepare
 from sagelink.models.pair import Pair
 from sagelink.pipeline.config_file import load_config
+from tests.patience import PATIENCE_S
 from tests.processes import Sagelink
 
 Line = dict[str, Any]  # of results.jsonl
-PATIENCE_S = 150  # ends a test that hangs; a loaded machine needs a minute to start a process
 
 RESULT_KEYS = {
     *("seq", "stream_s", "sent_s", "label", "class_id", "prob", "origin", "drop", "crop", "units", "lost_units"),
@@ -51,10 +51,10 @@ def serve(url: str, *arguments: str, **environment: str) -> Sagelink:
     return Sagelink("serve", "--listen", url, "--models", "demo", *arguments, **environment)
 
 
-def live_run(url: str, out: Path, *arguments: str | Path, **environment: str) -> Sagelink:
-    """Ten frames per second for longer than any test; each is offloaded when the link and the budget allow it."""
+def live_run(url: str, out: Path, *arguments: str | Path, fps: int = 5, **environment: str) -> Sagelink:
+    """Runs for longer than any test; each frame is offloaded when the link and the budget allow it."""
     return Sagelink(
-        *("run", "synthetic:6000,fps=10", "--realtime", "--models", "demo", "--server", url),
+        *("run", f"synthetic:6000,fps={fps}", "--realtime", "--models", "demo", "--server", url),
         *("--gate", "always", "--units", "32", "--uplink", "512kbit/s", "--out", out, "--set", "mqtt.node=edge"),
         *arguments,
         **environment,

@@ -18,7 +18,8 @@ from sagelink.server.receive import receive
 from sagelink.stages.sources.synthetic import SyntheticSource
 from tests.app.runs import answered, dropped, finish, live_run, serve, wait_for_lines
 from tests.brokers import free_port
-from tests.browsers import PATIENCE_MS, chromium, wait_for
+from tests.browsers import chromium, wait_for
+from tests.patience import PATIENCE_MS
 from tests.processes import Sagelink
 from tests.push import TOKEN
 
@@ -115,7 +116,7 @@ def test_page_shows_answers_next_to_an_edge_run_and_survives_a_server_restart(
             run.interrupt()
             finish(run, tmp_path)
             another.interrupt()
-            assert another.ended(10) == 0  # the open page does not delay the end
+            assert another.ended() == 0  # the open page does not delay the end
             assert "Traceback" not in another.output
         wait_for(page, shows("connection", "trying again"))
         page.context.close()

@@ -21,6 +21,7 @@ from sagelink.pipeline.types import Frame, Verdict
 from sagelink.stages import score
 from sagelink.stages.sinks.jsonl import timeless
 from tests.app.test_run import read
+from tests.patience import PATIENCE_S
 from tests.stages.test_sources import write_video
 
 
@@ -185,7 +186,7 @@ def test_a_run_ends_its_reader_threads(pair: Pair, tmp_path: Path, rtsp_server) 
     source = {"name": "ended", "source": rtsp_server().url()}
     prepare(load_config(None, settings(tmp_path, source, capture__max_frames=3)), pair).run()
     for thread in reader_threads("ended"):
-        thread.join(60)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive()
 
 

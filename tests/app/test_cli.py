@@ -204,8 +204,10 @@ def test_doctor_finds_two_opencv_packages(command, monkeypatch: pytest.MonkeyPat
     assert "opencv-python and opencv-python-headless overwrite each other" in printed
 
 
-def test_demo_prints_its_table_and_writes_its_runs(command, tmp_path: Path) -> None:
-    code, printed = command("demo", "--frames", "20", "--out", tmp_path)
+def test_demo_prints_its_table_and_writes_its_runs(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sagelink.app.own_classes_demo._TAUGHT", 5)
+    monkeypatch.setattr("sagelink.app.own_classes_demo._TESTED", 5)
+    code, printed = command("demo", "--frames", "10", "--out", tmp_path)
     assert code == 0
     for row in ("edge only", "32 kbit/s", "128 kbit/s", "unlimited"):
         assert row in printed

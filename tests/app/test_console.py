@@ -13,10 +13,10 @@ import pytest
 
 from tests.app.runs import answered, live_run, read, serve, wait_for_lines
 from tests.brokers import Mosquitto, free_port
+from tests.patience import PATIENCE_S
 from tests.processes import Sagelink
 
 Command = Callable[..., tuple[int, str]]
-PATIENCE_S = 90.0
 
 
 class ConsoleProcess:
@@ -98,7 +98,7 @@ def test_it_shows_a_run_and_changes_it(mosquitto: Mosquitto, tmp_path: Path) -> 
         assert {line["budget_bits"] for line in lines} == {64_000, 24_000}
         assert all(line["window_bits"] <= line["budget_bits"] for line in lines if line["sent_s"] is not None)
         console.process.interrupt()
-        assert console.process.ended(10) == 0
+        assert console.process.ended() == 0
     assert "Traceback" not in console.process.output + run.output
 
 
@@ -115,7 +115,7 @@ def test_a_webrtc_server_shows_its_cameras(tmp_path: Path) -> None:
             changed = httpx.post(
                 f"http://{page}/api/cameras/north/camera/change", json={"paused": True}, trust_env=False
             )
-            assert (changed.status_code, changed.json()["error"]) == (400, "cameras take changes over MQTT only")
+            assert (changed.status_code, "WebRTC take no changes" in changed.json()["error"]) == (400, True)
             run.interrupt()
             assert run.ended() == 0
 

@@ -18,9 +18,11 @@ from sagelink.models.pair import Pair
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.errors import UsageError
 from sagelink.transport.mqtt import head_operator
+from sagelink.transport.wire import peek
 from tests.app.runs import answered, check_accounts, dropped, finish, live_run, read, serve, wait_for_lines
 from tests.brokers import Mosquitto, free_port
 from tests.heads import SITE, random_head
+from tests.nats import nats_node
 from tests.processes import Sagelink
 
 Command = Callable[..., tuple[int, str]]
@@ -41,6 +43,19 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
         yield running.url
 
 
+@pytest.fixture(params=["mqtt", "webrtc", "nats"])
+def ends(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """The URL of the server, and that of the edge."""
+    if request.param == "nats":
+        with nats_node(tmp_path) as node:
+            yield f"nats://127.0.0.1:{node.client}", node.mqtt_url
+    elif request.param == "mqtt":
+        with Mosquitto() as running:
+            yield running.url, running.url
+    else:
+        yield (f"webrtc+http://127.0.0.1:{free_port()}",) * 2
+
+
 @pytest.fixture(scope="session")
 def site_head(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("heads") / "site.head"
@@ -49,26 +64,36 @@ def site_head(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.campaign
-def test_a_replay_is_answered_with_the_classes_of_the_head(url: str, site_head: Path, tmp_path: Path) -> None:
+def test_a_replay_is_answered_with_the_classes_of_the_head(
+    ends: tuple[str, str], site_head: Path, pair: Pair, tmp_path: Path
+) -> None:
+    listen, url = ends
     settings = ("--models", "demo", "--uplink", "unlimited", "--gate", "always", "--head", site_head)
+    write_head(random_head(pair, ("day", "night"), seed=1), tmp_path / "day.head")
+    settings += ("--head", f"light={tmp_path}/day.head")
     port = free_port()
-    with serve(url, "--http", f"127.0.0.1:{port}") as server:
+    with serve(listen, "--http", f"127.0.0.1:{port}") as server:
         server.said("serving demo-server")
         with Sagelink("run", "synthetic:40", *settings, "--server", url, "--out", tmp_path / "far") as run:
             lines, _ = finish(run, tmp_path / "far")
         metrics = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
     assert re.search(r'head_answers_total\{head="[0-9a-f]{8} gate open, gate shut, lorry"\} 40.0', metrics)
-    assert "sagelink_server_heads 1.0" in metrics
+    assert "sagelink_server_heads 2.0" in metrics
     assert all(map(answered, lines))
     assert {line["server"]["label"] for line in lines} <= {*SITE}
+    assert {line["heads"]["light"]["server"]["label"] for line in lines} <= {"day", "night"}
     if url.startswith("mqtt"):  # over WebRTC, messages are split, so other points are chosen
         with Sagelink("run", "synthetic:40", *settings, "--out", tmp_path / "here") as run:
             expected, _ = finish(run, tmp_path / "here")
         for line, other in zip(lines, expected, strict=True):
             assert all(line[key] == other[key] for key in ("label", "class_id", "origin", "drop"))
             assert line["server"]["prob"] == pytest.approx(other["server"]["prob"], abs=1e-3)
+            one, two = line["heads"]["light"], other["heads"]["light"]
+            assert (one["origin"], one["label"], one["edge"]) == ("fused", two["label"], two["edge"])
+            assert one["server"]["prob"] == pytest.approx(two["server"]["prob"], abs=1e-3)
 
 
+@pytest.mark.parametrize("url", ["mqtt", pytest.param("webrtc", marks=pytest.mark.campaign)], indirect=True)
 def test_a_live_run_spends_nothing_on_frames_before_the_server_has_the_head(
     url: str, site_head: Path, tmp_path: Path
 ) -> None:
@@ -108,7 +133,7 @@ def test_two_servers_of_a_group_and_one_that_starts_later_get_the_head_once(
     assert {line["drop"] for line in lines} & {"refused"} == set()
 
 
-@pytest.mark.parametrize("case", ["no room", "another backbone"])
+@pytest.mark.parametrize(("url", "case"), [("mqtt", "no room"), ("webrtc", "another backbone")], indirect=["url"])
 @pytest.mark.campaign
 def test_a_server_that_refuses_says_why_and_the_edge_answers_alone(
     url: str, case: str, pair: Pair, tmp_path: Path
@@ -165,6 +190,34 @@ def test_a_head_replaced_during_a_recorded_run_is_replayed_exactly(
     code, printed = command("replay", tmp_path / "recording")
     assert code == 0, printed
     assert "60 of 60 frames: verdicts, ledger and 60 messages as recorded" in printed
+
+
+def test_the_server_answers_all_heads_on_the_same_evidence_and_a_replay_repeats_them(
+    pair: Pair, site_head: Path, tmp_path: Path, command: Command
+) -> None:
+    light = random_head(pair, ("day", "night"), seed=1)
+    write_head(light, tmp_path / "light.head")
+    given = {"models": "demo", "capture.source": "synthetic:8", "output.out": str(tmp_path / "out")}
+    given |= {"head": str(site_head), "heads": {"light": str(tmp_path / "light.head")}, "gate.policy": "always"}
+    given |= {"output.record": str(tmp_path / "recording"), "budget.uplink": "unlimited"}
+    run = prepare(load_config(None, given), Pair.load(load_config(None, given)))
+    messages: list[bytes] = []
+    run.run(lambda verdict: messages.append(verdict.message or b""))
+    lines, _ = read(tmp_path / "out")
+    for line, message in zip(lines, messages, strict=True):
+        claim, answer = peek(message), line["heads"]["light"]
+        assert claim is not None
+        assert (claim.further, line["origin"]) == ((light.taught.head_id,), "fused")
+        assert answer["origin"] == "fused"
+        assert {answer["edge"]["label"], answer["server"]["label"], answer["label"]} <= {"day", "night"}
+    assert any(line["heads"]["light"]["edge"] != line["heads"]["light"]["server"] for line in lines)
+    code, printed = command("replay", tmp_path / "recording")
+    assert code == 0, printed
+    assert "8 of 8 frames: verdicts, ledger and 8 messages as recorded" in printed
+
+    write_head(random_head(pair, server=pair.edge), tmp_path / "light.head")
+    with pytest.raises(UsageError, match="head 'light', .*: the head was taught on server model"):
+        Pair.load(load_config(None, given))
 
 
 def test_a_swap_to_another_backbone_or_camera_changes_nothing(pair: Pair) -> None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -21,8 +17,7 @@ from sagelink.monitor.recent_frames import StoredFrame, candidate_of
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.errors import UsageError
 from tests.monitor.test_verdict_feed import LABELS, verdict_of
-
-ROOT = Path(__file__).parents[2]
+from tests.processes import Sagelink
 
 
 def read(frames: RecordedFrames) -> RecordedFrames:
@@ -94,30 +89,15 @@ def test_a_source_that_is_no_source_and_labels_inside_it(command, tmp_path):
 @pytest.mark.campaign
 def test_the_page_opens_and_ctrl_c_ends_it(tmp_path):
     folder = pictures(tmp_path / "pictures", 3)
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "sagelink", "label", str(folder), "--labels", str(tmp_path / "labels")),
-            *("--models", "demo", "--dashboard", "127.0.0.1:0"),
-        ],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        url = process.stdout.readline().split()[2]
-        deadline = time.monotonic() + 60
-        while b"day2_1.png" not in urlopen(f"{url}api/labels").read():  # noqa: S310
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
-        assert "0 labelled pictures" in process.stdout.read()
+    command = ("label", folder, "--labels", tmp_path / "labels", "--models", "demo", "--dashboard", "127.0.0.1:0")
+    with Sagelink(*command) as label:
+        label.until(lambda: "\n" in label.output)
+        url = label.output.split()[2]
+        label.until(lambda: b"day2_1.png" in urlopen(f"{url}api/labels").read())  # noqa: S310
+        label.interrupt()
+        assert label.ended() == 0
+        assert "0 labelled pictures" in label.output
         assert not (tmp_path / "labels").exists()
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
 
 
 def test_a_live_camera_without_a_head_says_whose_names_these_are(pair, monkeypatch):

@@ -17,21 +17,21 @@ import numpy as np
 import pytest
 
 from sagelink.app.serve import serve as serve_here
-from sagelink.models.loading import labels_fingerprint
+from sagelink.models.labels import labels_fingerprint
 from sagelink.models.pair import Pair
 from sagelink.pipeline.config import MqttConfig
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.types import Reply
 from sagelink.stages.recording_reader import RecordingReader
 from sagelink.transport.link import CameraInfo
 from sagelink.transport.mqtt.address import open_broker
 from sagelink.transport.mqtt.edge import MqttEdgeLink
-from sagelink.transport.mqtt.topics import PREFIX_BYTES, Topics
-from sagelink.transport.wire import EvidenceMessage, decode_evidence, encode_evidence, encode_reply
+from sagelink.transport.mqtt.topics import Topics
+from sagelink.transport.wire import EvidenceMessage, decode_evidence, encode_evidence
 from tests.app.runs import answered, dropped, finish, lines_so_far, live_run, run_here, serve, wait_for_lines
 from tests.brokers import Mosquitto, free_port
 from tests.conftest import skip_or_fail
+from tests.patience import PATIENCE_S
 from tests.processes import Sagelink
 
 Command = Callable[..., tuple[int, str]]
@@ -56,7 +56,7 @@ def test_a_replay_gives_the_verdicts_of_one_process(mosquitto: Mosquitto, tmp_pa
         metrics = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
         assert f'messages_total{{outcome="answered"}} {summary["offloaded"]:.1f}' in metrics
         server.interrupt()
-        assert server.ended(10) == 0
+        assert server.ended() == 0
     expected, _ = run_here(pair, "synthetic:60", tmp_path / "one", budget__uplink="unlimited")
     assert sum(map(answered, expected)) > 20
     for line, other in zip(lines, expected, strict=True):
@@ -117,29 +117,12 @@ async def test_a_server_whose_model_fits_no_camera_ends_with_an_error(mosquitto:
 
 
 @pytest.mark.campaign
-def test_broker_and_server_killed_and_restarted(mosquitto: Mosquitto, tmp_path: Path) -> None:
-    with serve(mosquitto.url) as first, live_run(mosquitto.url, tmp_path) as run:
-        wait_for_lines(tmp_path, answered)
-        mosquitto.kill()
-        wait_for_lines(tmp_path, dropped("link"), 10)
-        mosquitto.start()
-        wait_for_lines(tmp_path, answered)
-        first.kill()
-        wait_for_lines(tmp_path, dropped("late"))
-        with serve(mosquitto.url) as second:
-            wait_for_lines(tmp_path, answered)
-            run.interrupt()
-            finish(run, tmp_path)
-        assert "Traceback" not in first.output + second.output
-
-
-@pytest.mark.campaign
 def test_a_frozen_broker(mosquitto: Mosquitto, tmp_path: Path) -> None:
     with serve(mosquitto.url) as server, live_run(mosquitto.url, tmp_path) as run:
         wait_for_lines(tmp_path, answered)
         mosquitto.freeze()
-        full = wait_for_lines(tmp_path, dropped("link"), 30)  # attempts to reconnect have filled the budget's window
-        wait_for_lines(tmp_path, dropped("link"), 70)
+        full = wait_for_lines(tmp_path, dropped("link"), 15)  # attempts to reconnect have filled the budget's window
+        wait_for_lines(tmp_path, dropped("link"), 35)
         charged = [line for line in lines_so_far(tmp_path)[full:] if line["wire_bits"]]
         mosquitto.thaw()
         wait_for_lines(tmp_path, answered)
@@ -217,35 +200,6 @@ def test_two_servers_share_frames_one_is_killed_and_an_edge_returns(mosquitto: M
             second.interrupt()
             finish(second, tmp_path / "second")
         assert "Traceback" not in other.output
-
-
-@pytest.mark.campaign
-def test_garbage_and_replies_to_finished_and_unknown_frames(mosquitto: Mosquitto, tmp_path: Path) -> None:
-    """A third client receives every message, publishes it again reversed, and answers frames that were never sent."""
-    with serve(mosquitto.url) as server, live_run(mosquitto.url, tmp_path) as run:
-        wait_for_lines(tmp_path, answered)
-
-        async def disturb() -> None:
-            async with asyncio.timeout(60), aiomqtt.Client(mosquitto.host, mosquitto.port) as stranger:
-                await stranger.subscribe("sagelink/#")
-                for _ in range(40):
-                    message = await anext(stranger.messages)
-                    topic, payload = message.topic.value, message.payload
-                    await stranger.publish(topic, payload[::-1])
-                    if topic.endswith("/verdict") and payload[:1] != b"{":
-                        await stranger.publish(topic, payload)
-                        unknown = encode_reply(Reply(1_000_000, None, (0,), (-0.1,), 32, 1.0))
-                        await stranger.publish(topic, payload[:PREFIX_BYTES] + unknown)
-                for topic in ("budget/set", "state", "door/state", "camera/verdict", "camera/evidence"):
-                    await stranger.publish(f"sagelink/edge/{topic}", b"\xff rubbish")
-
-        asyncio.run(disturb())
-        wait_for_lines(tmp_path, answered, 10)
-        run.interrupt()
-        lines, _ = finish(run, tmp_path)
-        assert "Traceback" not in server.output
-    assert lines[-1]["budget_bits"] == 512_000
-    assert all(line["server"]["prob"] > 0 for line in lines if answered(line))
 
 
 @pytest.mark.campaign
@@ -342,7 +296,7 @@ def test_a_second_ctrl_c_cuts_off_a_frame_that_waits_for_its_reply(mosquitto: Mo
     """Without a server no reply comes, so the first Ctrl-C leaves the frame inside the graph."""
 
     async def evidence_is_published() -> None:
-        async with asyncio.timeout(60), aiomqtt.Client(mosquitto.host, mosquitto.port) as client:
+        async with asyncio.timeout(PATIENCE_S), aiomqtt.Client(mosquitto.host, mosquitto.port) as client:
             await client.subscribe("sagelink/+/+/evidence")
             await anext(client.messages)
 

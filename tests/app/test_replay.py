@@ -7,8 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -27,6 +25,8 @@ from sagelink.stages import score
 from sagelink.stages.recording_reader import RecordingReader
 from sagelink.stages.sinks.jsonl import timeless
 from tests.app.runs import read
+from tests.patience import PATIENCE_S
+from tests.processes import Sagelink
 
 
 def record(pair: Pair, folder: Path, watch: Any = None, **options: object) -> list[Verdict]:
@@ -127,7 +127,7 @@ def test_a_live_run_with_lost_and_late_frames_replays_exactly(
     assert "geheim" not in (tmp_path / "config.yaml").read_text()
     for thread in threading.enumerate():  # a thread of the run may still be inside the model that the replay uses
         if thread.name == "sagelink-score":
-            thread.join(30)
+            thread.join(PATIENCE_S)
     check(tmp_path, pair)
     assert f"{len(verdicts)} of {len(verdicts)} frames" in capsys.readouterr().out
 
@@ -177,13 +177,9 @@ def test_a_run_that_was_killed_can_be_replayed_up_to_its_last_line(tmp_path: Pat
     ]
     config = tmp_path / "site.yaml"
     config.write_text(json.dumps({"models": "demo", "gate": {"policy": "always"}, "cameras": cameras}))
-    command = [sys.executable, "-m", "sagelink.app.cli", "run", "--config", config, "--record", tmp_path / "rec"]
     lines = tmp_path / "rec" / "frames.jsonl"
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None and not (lines.exists() and lines.read_bytes().count(b"\n") > 40):
-            time.sleep(0.05)
-        assert process.poll() is None
-        process.kill()
+    with Sagelink("run", "--config", config, "--record", tmp_path / "rec") as run:
+        run.until(lambda: lines.exists() and lines.read_bytes().count(b"\n") > 40)
     lines.write_bytes(lines.read_bytes() + b'{"video": "sl')
     whole = lines.read_bytes().count(b"\n")
     check(tmp_path / "rec", pair)

@@ -277,6 +277,7 @@ def test_further_heads_answer_beside_the_first_and_a_replay_repeats_them(command
     lines, _ = read(tmp_path / "out")
     assert {line["label"] for line in lines} <= {*CLASSES, "unknown"}
     found = [line["heads"]["gate"] for line in lines]
+    assert [answer["origin"] for answer in found] == [line["origin"] for line in lines]
     assert {answer["label"] for answer in found} <= {"is-gate-open", "is-gate-shut", "lorry", "unknown"}
     right = [answer["label"].removeprefix("is-") == Path(line["name"]).parent.name for answer, line in
              zip(found, lines, strict=True)]  # fmt: skip

@@ -32,7 +32,7 @@ def test_a_replay_gives_the_verdicts_of_one_process(url: str, tmp_path: Path, pa
         with Sagelink(*common, "--server", url, "--out", tmp_path / "webrtc") as run:
             lines, summary = finish(run, tmp_path / "webrtc")
         server.interrupt()
-        assert server.ended(10) == 0
+        assert server.ended() == 0
         assert "Traceback" not in server.output
     options = {"gate__policy": "always", "budget__uplink": "unlimited", "encode__max_message": "1100B"}
     expected, _ = run_here(pair, "synthetic:40", tmp_path / "one", **options)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.brokers import Mosquitto
 from tests.frigate import FrigateStub, object_picture
+from tests.patience import PATIENCE_S
 from tests.processes import Sagelink
 
 
@@ -34,7 +35,7 @@ def main() -> None:
                 frigate.publish("new", f"e{number}", object_picture(number % 16, number))
                 frigate.publish("end", f"e{number}")
                 time.sleep(1)
-            end_s = time.monotonic() + 20
+            end_s = time.monotonic() + PATIENCE_S
             while len({event for event, *_ in frigate.sub_labels}) < count and time.monotonic() < end_s:
                 time.sleep(0.1)
             run.interrupt()

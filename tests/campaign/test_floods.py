@@ -14,6 +14,7 @@ import pytest
 
 from tests.app.runs import answered, finish, live_run, serve, wait_for_lines
 from tests.brokers import Mosquitto, free_port
+from tests.patience import PATIENCE_S
 from tests.processes import Sagelink
 
 pytestmark = pytest.mark.campaign
@@ -25,7 +26,7 @@ LOG_BYTES = 20_000
 
 def limit_files(process: Sagelink, count: int = FEW_FILES) -> None:
     """As if the process had been started with `ulimit -n`."""
-    resource.prlimit(process._process.pid, resource.RLIMIT_NOFILE, (count, count))
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (count, count))
 
 
 @contextlib.contextmanager
@@ -44,7 +45,7 @@ def silent_connections(port: int, count: int = SILENT) -> Iterator[None]:
 
 
 def get(url: str) -> int:
-    with httpx.Client(trust_env=False, timeout=10) as client:
+    with httpx.Client(trust_env=False, timeout=PATIENCE_S) as client:
         return client.get(url).status_code
 
 
@@ -67,7 +68,7 @@ def test_silent_viewers_do_not_end_a_run(tmp_path: Path) -> None:
             assert len(run.output) < LOG_BYTES
 
 
-def test_silent_connections_do_not_fill_the_log_of_a_server(tmp_path: Path) -> None:
+def test_silent_connections_and_noise_do_not_fill_the_log_of_a_server(tmp_path: Path) -> None:
     port = free_port()
     with Mosquitto() as broker, serve(broker.url, "--http", f"127.0.0.1:{port}") as server:
         server.said("health and metrics")
@@ -78,21 +79,12 @@ def test_silent_connections_do_not_fill_the_log_of_a_server(tmp_path: Path) -> N
             wait_for_lines(tmp_path, answered, 10)
             run.interrupt()
             finish(run, tmp_path)
-        server.interrupt()
-        assert server.ended(20) == 0
-        assert len(server.output) < LOG_BYTES
-
-
-def test_requests_of_noise_are_answered_and_not_logged() -> None:
-    port = free_port()
-    with Mosquitto() as broker, serve(broker.url, "--http", f"127.0.0.1:{port}") as server:
-        server.said("health and metrics")
         for number in range(2000):
-            with socket.create_connection(("127.0.0.1", port), 5) as peer, contextlib.suppress(OSError):
+            with socket.create_connection(("127.0.0.1", port), 60) as peer, contextlib.suppress(OSError):
                 peer.sendall(bytes([number % 256]) * 200 + b"\r\n\r\n")
         assert get(f"http://127.0.0.1:{port}/readyz") == 200
         server.interrupt()
-        assert server.ended(20) == 0
+        assert server.ended() == 0
         assert len(server.output) < LOG_BYTES
 
 
@@ -101,7 +93,7 @@ def test_a_flood_of_offers_keeps_no_edge_out(tmp_path: Path) -> None:
     noise = [b"", b"v=0\r\n", b"m=" * 10_000, b"\xff" * 100, b"v=0\r\nm=application 9 UDP/DTLS/SCTP x\r\n" * 3]
     with serve(f"webrtc+http://127.0.0.1:{port}") as server:
         server.said("serving")
-        with httpx.Client(trust_env=False, timeout=10) as client:
+        with httpx.Client(trust_env=False, timeout=PATIENCE_S) as client:
             codes = {
                 client.post(f"http://127.0.0.1:{port}/offer", content=noise[n % 5]).status_code for n in range(300)
             }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import resource
 import subprocess
@@ -9,16 +10,20 @@ import sys
 import time
 from pathlib import Path
 
+import aiomqtt
 import pytest
 
+from sagelink.pipeline.types import Reply
+from sagelink.transport.mqtt.topics import PREFIX_BYTES
+from sagelink.transport.wire import encode_reply
 from tests.app.runs import answered, finish, live_run, serve, wait_for_lines
 from tests.brokers import Mosquitto
+from tests.patience import PATIENCE_S
 from tests.pipeline.test_documents import HOSTILE_JSON, HOSTILE_YAML
 
 pytestmark = pytest.mark.campaign
 
 MEMORY = 4 * 2**30  # bytes of address space
-SECONDS = 60
 
 
 def sagelink(*arguments: object) -> tuple[int, str]:
@@ -26,7 +31,7 @@ def sagelink(*arguments: object) -> tuple[int, str]:
         [sys.executable, "-m", "sagelink.app.cli", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=SECONDS,
+        timeout=PATIENCE_S,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY)),
     )
     return done.returncode, done.stdout + done.stderr
@@ -58,6 +63,22 @@ def test_hostile_results(tmp_path: Path) -> None:
                 Results.read(tmp_path)
 
 
+async def answer_and_garble(host: str, port: int) -> None:
+    """Publishes received messages again, reversed, and answers frames that are over or were never sent."""
+    async with asyncio.timeout(PATIENCE_S), aiomqtt.Client(host, port) as stranger:
+        await stranger.subscribe("sagelink/#")
+        for _ in range(40):
+            message = await anext(stranger.messages)
+            topic, payload = message.topic.value, message.payload
+            await stranger.publish(topic, payload[::-1])
+            if topic.endswith("/verdict") and payload[:1] != b"{":
+                await stranger.publish(topic, payload)
+                unknown = encode_reply(Reply(1_000_000, None, (0,), (-0.1,), 32, 1.0))
+                await stranger.publish(topic, payload[:PREFIX_BYTES] + unknown)
+        for topic in ("budget/set", "state", "door/state", "camera/verdict", "camera/evidence"):
+            await stranger.publish(f"sagelink/edge/{topic}", b"\xff rubbish")
+
+
 def test_forged_replies_and_noise_on_every_topic(tmp_path: Path) -> None:
     """An open broker: a stranger may send noise, but ends no run, and costs no line."""
     import paho.mqtt.client as mqtt
@@ -66,6 +87,8 @@ def test_forged_replies_and_noise_on_every_topic(tmp_path: Path) -> None:
         server.said("serving")
         with live_run(broker.url, tmp_path) as run:
             wait_for_lines(tmp_path, answered)
+            asyncio.run(answer_and_garble(broker.host, broker.port))
+            wait_for_lines(tmp_path, answered, 5)
             stranger = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv311)
             topics: set[str] = set()
             stranger.on_message = lambda _client, _data, message: topics.add(message.topic)
@@ -82,6 +105,8 @@ def test_forged_replies_and_noise_on_every_topic(tmp_path: Path) -> None:
             stranger.loop_stop()
             stranger.disconnect()
             run.interrupt()
-            finish(run, tmp_path)
+            lines, _ = finish(run, tmp_path)
             assert len(run.output) < 100_000
         assert "Traceback" not in server.output
+    assert lines[-1]["budget_bits"] == 512_000
+    assert all(line["server"]["prob"] > 0 for line in lines if answered(line))

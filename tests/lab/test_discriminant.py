@@ -105,7 +105,10 @@ def test_answers_with_the_same_errors_are_no_surer_together_than_alone() -> None
 
 def test_the_unknown_rule_keeps_the_taught_and_rejects_the_foreign() -> None:
     features, ids = clouds(60, 8.0)
-    fit = fit_unknown(features, ids, np.arange(len(ids)) % 5, np.ones(len(ids), bool))
+    fit = fit_unknown(features, ids, np.arange(len(ids)) % 5, np.ones(len(ids), bool), sequences=5)
+    few = fit_unknown(features, ids, np.arange(len(ids)) % 5, np.ones(len(ids), bool), sequences=1)
+    assert few.card.threshold > fit.card.threshold
+    assert few.held_out_rate == 0
     test, _ = clouds(200, 8.0, seed=3)
     foreign = test + 40 * np.random.default_rng(1).normal(size=12)
     assert fit.held_out_rate <= 0.02

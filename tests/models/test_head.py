@@ -17,6 +17,7 @@ from sagelink.models.head import (
     Head,
     HeadCard,
     HeadSide,
+    Reads,
     SideCard,
     UnknownCard,
     UnknownRule,
@@ -26,7 +27,6 @@ from sagelink.models.head import (
     write_head,
 )
 from sagelink.models.loading import Model, wrap_network
-from sagelink.models.readout import Reads
 from sagelink.pipeline.errors import UsageError
 from tests.models.test_vit import make_vit
 

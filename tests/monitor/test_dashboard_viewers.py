@@ -9,6 +9,7 @@ from typing import Any
 
 from sagelink.monitor.dashboard_viewers import DashboardViewer, ViewerHub
 from tests.monitor.test_verdict_feed import verdict_of
+from tests.patience import PATIENCE_S
 
 
 class Page:
@@ -41,7 +42,7 @@ class Page:
         self.closed = code
 
     async def until(self, n: int) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while n not in self.received:
                 self.changed.clear()
                 await self.changed.wait()

@@ -16,6 +16,7 @@ from sagelink.monitor.event_delivery import Attempt, EventDelivery
 from sagelink.monitor.event_mqtt import EventPublisher, alert
 from sagelink.pipeline.outbox import Outbox, OutboxItem
 from sagelink.pipeline.tasks import background
+from tests.patience import PATIENCE_S
 
 RECORD = {
     **{"id": "gate-r-1", "rule": "r", "action": "open", "camera": "gate", "label": "lorry", "prob": 0.912345},
@@ -44,7 +45,7 @@ async def delivered(box: Outbox, answer: Callable[[OutboxItem, int], Attempt], u
         return answer(item, len(attempts))
 
     delivery = EventDelivery(box, "hook", "hook", send)
-    async with asyncio.timeout(20), background(delivery.run()):
+    async with asyncio.timeout(PATIENCE_S), background(delivery.run()):
         await enough.wait()
         await delivery.drain()
     return attempts

@@ -15,6 +15,7 @@ from jinja2 import Template
 
 from sagelink.monitor.event_feed import EventFeed
 from sagelink.monitor.home_assistant import Entities, publish_to_home_assistant
+from sagelink.monitor.latest_pictures import LatestPictures
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import GateConfig
 from sagelink.pipeline.config_file import load_config
@@ -24,6 +25,7 @@ from sagelink.stages.run_control import Control
 from sagelink.stages.sinks.event_pictures import picture_path
 from tests.brokers import Mosquitto
 from tests.monitor.test_event_feed import act
+from tests.patience import PATIENCE_S
 
 # What Home Assistant 2026.11 takes: the schemas in homeassistant/components/mqtt/ of its package on PyPI, read on
 # 2026-11-24 (schemas.py: MQTT_ENTITY_COMMON_SCHEMA, device and origin; config.py; sensor.py, binary_sensor.py,
@@ -69,7 +71,7 @@ TOPIC = re.compile(r"homeassistant/(?P<component>\w+)/[a-zA-Z0-9_-]+/config")
 QUOTA = {
     "name": "month", "camera": "", "limit_bits": 4_000_000_000, "used_bits": 80_000_000, "today_bits": 8_000_000,
     "window_s": None, "period_start": "2026-11-01T00:00:00+00:00", "period_end": "2026-12-01T00:00:00+00:00",
-    "others_today_bits": 0, "forecast_bits": None,
+    "others_today_bits": 0, "forecast_bits": None, "price": 12.5,
 }  # fmt: skip
 
 
@@ -85,7 +87,8 @@ def now_is(rate_bps: float | None = 64_000.0) -> dict[str, Any]:
     }
 
 
-ENTITIES = Entities("homeassistant", "sagelink", "tür.1", ["gate", "yard"], quotas=[("", "month")])
+FRAMES = Entities("homeassistant", "sagelink", "site", ["camera"], frames=True)
+ENTITIES = Entities("homeassistant", "sagelink", "tür.1", ["gate", "yard"], quotas=[("", "month")], priced=True)
 
 
 def check(topic: str, text: str, node: str) -> dict[str, Any]:
@@ -123,8 +126,8 @@ def test_an_announcement_follows_the_schema(each):
 
 def test_entities_are_unique():
     announced = list(ENTITIES.announcements())
-    assert len(announced) == 2 + 3 + 3 * 2
-    assert len({each.topic for each in announced}) == len({each.payload["unique_id"] for each in announced}) == 11
+    assert len(announced) == 2 + 4 + 3 * 2
+    assert len({each.topic for each in announced}) == len({each.payload["unique_id"] for each in announced}) == 12
 
 
 def test_states_hold_the_keys_of_the_templates():
@@ -134,7 +137,7 @@ def test_states_hold_the_keys_of_the_templates():
         assert key in states[each.payload["state_topic"]]
     assert states["sagelink/tür.1/budget/state"] == {"uplink_kbits": 20.0, "budget_kbits": 64.0}
     quota = states["sagelink/tür.1/quota/site/month/state"]
-    assert quota == {"used_mb": 10.0, "limit_mb": 500.0, "forecast_mb": None}
+    assert quota == {"used_mb": 10.0, "limit_mb": 500.0, "forecast_mb": None, "price": 12.5}
     assert states["sagelink/tür.1/gate/result"]["probability"] == 87.6
     assert states["sagelink/tür.1/gate/result"]["camera"] == "running"
     assert states["sagelink/tür.1/yard/result"] == {
@@ -148,6 +151,15 @@ def test_a_budget_outside_the_range_of_the_number_is_unknown(rate_bps):
     state = json.dumps(ENTITIES.states(now_is(rate_bps))[number["state_topic"]])
     # As Home Assistant does: a template's None is text, and "None" (payload_reset) makes the number unknown.
     assert Template(number["value_template"]).render(value_json=json.loads(state)) == "None"
+
+
+def test_an_image_of_each_camera_shows_its_newest_frame_and_no_name_repeats_itself():
+    announced = {each.topic.split("/")[1]: each for each in FRAMES.announcements()}
+    image = check(announced["image"].topic, json.dumps(announced["image"].payload), "site")
+    assert image["image_topic"] == "sagelink/site/camera/picture"
+    names = [each.payload["name"] for each in FRAMES.announcements()]
+    assert {"camera label", "camera connection", "camera picture"} <= {*names}
+    assert "camera camera" not in names
 
 
 RULES = (EventRule(name="lorry"), EventRule(name="shut", cameras=("yard",)))
@@ -179,11 +191,12 @@ async def test_events_reach_a_real_broker_also_those_from_before_the_connection(
     settings = {"home_assistant.broker": mosquitto.url, "home_assistant.pictures": True, "output.out": str(tmp_path)}
     config = load_config(None, settings | {"events.rules": [{"name": "r"}]})
     act(feed, 1)
+    frames = LatestPictures(5.0)
     path = picture_path(tmp_path / "event-pictures", feed.events()[0]["id"])
     path.parent.mkdir()
     path.write_bytes(b"picture")
     state, actions = "sagelink/site/gate/rule/r", "sagelink/site/gate/event_entity"
-    async with publish_to_home_assistant(config, "site", ["gate"], now_is, make_control(), feed):
+    async with publish_to_home_assistant(config, "site", ["gate"], now_is, make_control(), feed, frames):
         await listener.until(lambda: '"on"' in listener.payloads.get(state, ""))
         assert json.loads(listener.payloads[actions])["event_type"] == "open"
         await listener.until(lambda: listener.payloads.get("sagelink/site/gate/event_image") == "picture")
@@ -214,7 +227,7 @@ class Listener:
             self._news.set()
 
     async def until(self, condition) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while not condition():
                 self._news.clear()
                 await self._news.wait()
@@ -281,14 +294,14 @@ async def test_announcements_are_retained_for_a_home_assistant_that_starts_later
     async with publish_to_home_assistant(config, "site", ["gate"], now_is, control):
         async with aiomqtt.Client("127.0.0.1", mosquitto.port) as early:
             await early.subscribe("sagelink/site/availability")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 async for message in early.messages:
                     if message.payload == b"online":
                         break
         async with aiomqtt.Client("127.0.0.1", mosquitto.port) as late:
             await late.subscribe("homeassistant/#")
             retained = set()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 async for message in late.messages:
                     assert message.retain
                     check(str(message.topic), message.payload.decode(), "site")
@@ -302,7 +315,7 @@ async def test_entities_are_announced_again_after_the_broker_restarts(mosquitto)
     config = load_config(None, {"home_assistant.broker": mosquitto.url})
 
     async def announced() -> None:
-        async with asyncio.timeout(30), aiomqtt.Client("127.0.0.1", mosquitto.port) as client:
+        async with asyncio.timeout(PATIENCE_S), aiomqtt.Client("127.0.0.1", mosquitto.port) as client:
             await client.subscribe("homeassistant/#")
             async for _ in client.messages:
                 return

@@ -18,11 +18,11 @@ from sagelink.monitor.label_desk import LabelDesk
 from sagelink.monitor.label_folder import FrameKey, LabelFolder
 from sagelink.monitor.recent_frames import RecentFrames
 from sagelink.net.http import serve_http
-from tests.browsers import PATIENCE_MS, chromium, wait_for
+from tests.browsers import chromium, wait_for
 from tests.monitor.test_label_routes import FakeTeacher
 from tests.monitor.test_verdict_feed import LABELS, verdict_of
+from tests.patience import PATIENCE_MS, PATIENCE_S
 
-SIZES = [("desktop", 1280, 900), ("phone", 390, 844)]
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 
@@ -92,7 +92,7 @@ def serve(watched, coder, recent) -> Iterator[Callable[[LabelDesk], str]]:
             loop.close()
 
         ends.append(end)
-        return "http://{}:{}/".format(*address.get(timeout=PATIENCE_MS / 1000))
+        return "http://{}:{}/".format(*address.get(timeout=PATIENCE_S))
 
     yield begin
     for end in ends:
@@ -221,9 +221,10 @@ def test_teaching_is_shown_from_its_start_to_the_way_back(browser, serve, desk, 
     page.close()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize(("name", "width", "height"), SIZES)
-def test_the_labelling_page_fits_its_window(browser, serve, desk, artefacts, theme, name, width, height):
+@pytest.mark.parametrize(
+    ("name", "width", "height", "theme"), [("desktop", 1280, 900, "light"), ("phone", 390, 844, "dark")]
+)
+def test_the_labelling_page_fits_its_window(browser, serve, desk, artefacts, name, width, height, theme):
     desk.folder.label(FrameKey("camera", 0), "a class with quite a long name that goes on and on", "m", b"x")
     for number in range(14):
         desk.folder.add_class(f"class {number}")

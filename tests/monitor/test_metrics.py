@@ -34,6 +34,19 @@ def declared() -> dict[str, set[str]]:
     return found
 
 
+def test_only_cameras_that_are_online_have_series_and_not_too_many_of_them():
+    registry = CollectorRegistry()
+    metrics = ServerMetrics(registry)
+    first, second = ({f"{node}/{number}" for number in range(1001)} for node in ("one", "two"))
+    labels = {metrics.camera_labels(address, first) for address in first}
+    assert len(labels) == 1001  # a thousand, and the one without a name
+    assert metrics.camera_labels("invented/door", first) == ("", "")
+    metrics.received_bytes.labels("one", "0").inc()
+    named = {metrics.camera_labels(address, second) for address in second}  # all others have left
+    assert {node for node, _ in named} == {"", "two"}
+    assert registry.get_sample_value("sagelink_server_received_bytes_total", {"node": "one", "camera": "0"}) is None
+
+
 async def test_the_counters_of_a_graph_are_exported():
     class Faulty:
         async def process(self, item: int) -> int:

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from sagelink.models.loading import UnitGrid
-from sagelink.monitor.previews import evidence_png, heat, live_picture, pixels_of
+from sagelink.monitor.evidence_png import evidence_png, pixels_of
+from sagelink.monitor.previews import heat, live_picture
 from sagelink.monitor.verdict_feed import FeedUpdate, VerdictFeed
 from sagelink.pipeline.types import Drop, EdgeOnly, Sent, Verdict
 from sagelink.stages.fuse import Fuse

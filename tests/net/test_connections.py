@@ -19,6 +19,7 @@ from starlette.routing import Route
 from sagelink.net import connections
 from sagelink.net.connections import Acceptor, ConnectionLimits, address_block
 from sagelink.net.http import serve_http
+from tests.patience import PATIENCE_S
 
 
 async def hello(request: Request) -> PlainTextResponse:
@@ -51,7 +52,7 @@ def silent(port: int, count: int, send: bytes = b"", source: str = "127.0.0.1") 
 
 
 async def ask(port: int, request: bytes = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n") -> bytes:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request)
         answer = await reader.read()

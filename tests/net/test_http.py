@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from sagelink.net.http import parse_address, serve_http
 from sagelink.pipeline.errors import UsageError
+from tests.patience import PATIENCE_S
 
 
 async def hello(_: Request) -> PlainTextResponse:
@@ -48,7 +49,7 @@ async def test_it_answers_while_its_body_runs_and_installs_no_signal_handlers():
 
 
 async def test_an_open_stream_does_not_delay_the_shutdown():
-    async with asyncio.timeout(10), httpx.AsyncClient(trust_env=False) as client:
+    async with asyncio.timeout(PATIENCE_S), httpx.AsyncClient(trust_env=False) as client:
         async with serve_http(APP, "127.0.0.1", 0) as (_, port):
             request = client.build_request("GET", f"http://127.0.0.1:{port}/endless")
             response = await client.send(request, stream=True)

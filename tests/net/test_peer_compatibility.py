@@ -25,6 +25,7 @@ from sagelink.net.peer_compatibility import (
 )
 from sagelink.net.video_peer import VideoPeer, VideoTerms
 from sagelink.net.whip import OfferRefused
+from tests.patience import PATIENCE_S
 from tests.push import Shades
 
 # FFmpeg 8 with -f whip and no audio, shortened.
@@ -56,7 +57,7 @@ async def connected(ours: RTCPeerConnection, theirs: RTCPeerConnection, setup: s
     await ours.setLocalDescription(await ours.createAnswer())
     await theirs.setRemoteDescription(ours.localDescription)
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while ours.connectionState not in ("connected", "failed"):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         return ours.connectionState

@@ -15,6 +15,7 @@ from sagelink.pipeline.ledger_file import LedgerFile
 from sagelink.pipeline.ledger_hold import Hold
 from sagelink.pipeline.ledger_records import Rate, Scope
 from sagelink.pipeline.machine_clock import MachineClock
+from sagelink.pipeline.pacing import adaptive_paces
 from sagelink.pipeline.quota import Quota, count_of
 
 _TRACED = ("ledger", "budget", "quota")  # modules in which a process may be killed
@@ -81,7 +82,8 @@ class Edge:
         self.ledger = Ledger(self._file)
         counts = [count_of(quota) for quota in self._quotas]
         self.budget = UplinkBudget(self._rate_bps, self._window_s, counts, self.ledger.moment)
-        self.hold = Hold(Scope("", self._quotas, self._rate), self.budget, counts, lambda: None)
+        paces = adaptive_paces(counts, "adaptive")
+        self.hold = Hold(Scope("", self._quotas, self._rate), self.budget, counts, lambda: None, paces)
         self.budget.cover = self.hold
         self.ledger.add(self.hold)
         self._began_s = self.clock.true_s

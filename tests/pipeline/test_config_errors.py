@@ -121,6 +121,11 @@ def _holds(path: tuple[Any, ...], section: type[BaseModel]) -> bool:
         ("select.units", "2.5", "select.units: accepted: whole number, at least 1; got '2.5'"),
         ("mqtt.protocol", "4", "mqtt.protocol: accepted: 5, 3.1.1; got '4'"),
         (
+            "events.rules",
+            "[{name: r, days: [monday]}]",
+            "events.rules.0.days.0: accepted: list of mon, tue, wed, thu, fri, sat, sun; got 'monday'",
+        ),
+        (
             "edge",
             "deit",
             "edge: accepted: a section with the keys model, checkpoint, labels, device, runtime, precision, "

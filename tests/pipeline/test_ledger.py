@@ -21,6 +21,7 @@ from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.interface_counter import InterfaceCounter
 from sagelink.pipeline.ledger_file import LedgerFile
 from sagelink.pipeline.ledger_report import read_ledger, reset_ledger
+from sagelink.pipeline.pacing import PaceState
 from sagelink.pipeline.quota import EARLIEST_WALL_S, ClosedWithoutClock, Moment, Quota
 from sagelink.pipeline.quota_watch import QuotaWatch
 from tests.pipeline.ledger_edges import Edge, SimulatedClock, fullest_window
@@ -335,6 +336,38 @@ def test_a_report_holds_limits_cameras_and_kinds(tmp_path, clock):
     assert (rate["name"], rate["window_s"], rate["used_bits"]) == ("rate", 1.0, 3000)
     assert report["by_camera"] == {"": 500, "gate": 3000}
     assert report["by_kind"] == {"message": 3000, "reply": 500}
+
+
+def test_the_price_goes_on_after_a_restart(tmp_path, clock):
+    learned = PaceState(5e-6, 7200.0, [80.0] * 24, [60.0] * 24)
+    before = edge(tmp_path / "ledger", clock, MONTH)
+    before.hold.paces[0].restore(learned)
+    before.transact()
+    before.stop()
+    after = edge(tmp_path / "ledger", clock, MONTH)
+    assert after.hold.paces[0].latest_price == pytest.approx(5e-6)
+    assert after.hold.paces[0].state().hour_bits == (80.0,) * 24
+    assert read_ledger(tmp_path / "ledger", clock)["limits"][0]["price"] == 40.0  # right answers for a megabyte
+
+
+def test_bits_count_once_for_the_price_however_often_they_are_settled(tmp_path, clock):
+    rolling = Quota("rolling", 80_000_000, every_s=86_400.0)
+    senders = [edge(tmp_path / name, clock, quota) for name, quota in (("a", MONTH), ("b", rolling))]
+    for sender in senders:
+        for _ in range(5):
+            assert sender.send(3000)
+            clock.true_s += 1
+            sender.transact()
+    assert [sender.hold.paces[0].count.counted_bits for sender in senders] == [15_000, 15_000]
+
+
+def test_a_ledger_of_a_version_without_prices_is_used(tmp_path, clock):
+    path = tmp_path / "ledger"
+    edge(path, clock, MONTH).stop()
+    with sqlite3.connect(path) as base:
+        base.execute("DROP TABLE paces")
+    assert read_ledger(path, clock)["limits"][0]["price"] is None
+    assert edge(path, clock, MONTH).send(3000)
 
 
 def test_the_commands_show_and_reset(tmp_path, clock):

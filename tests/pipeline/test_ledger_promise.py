@@ -106,15 +106,14 @@ def test_no_window_and_no_period_is_over_its_limit(limits, steps):
     check(edges[0].sent + edges[1].sent, limits, quotas)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize(
-    ("rate_bps", "window_s", "quotas", "step_s"),
+    ("processes", "rate_bps", "window_s", "quotas", "step_s"),
     [
-        (64_000.0, 1.0, [], 0.143),  # seven steps are one window and its guard time
-        (64_000.0, 60.0, [], 0.25),
-        (64_000.0, 1.0, [Quota("minutes", 6_000_000, every_s=300.0)], 0.25),
-        (None, 1.0, [Quota("minutes", 6_000_000, every_s=300.0)], 1.0),
-        (None, 1.0, [Quota("day", 6_000_000, calendar=DAY)], 1.0),
+        (1, 64_000.0, 1.0, [], 0.143),  # seven steps are one window and its guard time
+        (2, 64_000.0, 60.0, [], 0.25),
+        (2, 64_000.0, 1.0, [Quota("minutes", 6_000_000, every_s=300.0)], 0.25),
+        (1, None, 1.0, [Quota("minutes", 6_000_000, every_s=300.0)], 1.0),
+        (2, None, 1.0, [Quota("day", 6_000_000, calendar=DAY)], 1.0),
     ],
 )
 def test_greedy_senders_use_nearly_all(tmp_path, processes, rate_bps, window_s, quotas, step_s):

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from sagelink.pipeline.tasks import background
+from tests.patience import PATIENCE_S
 
 
 async def test_it_is_cancelled_with_the_body():
@@ -35,7 +36,7 @@ async def test_a_lost_cancellation_is_repeated():
                 lost += 1
         await asyncio.Event().wait()
 
-    async with asyncio.timeout(10), background(stubborn(), cancel_again_s=0.0):
+    async with asyncio.timeout(PATIENCE_S), background(stubborn(), cancel_again_s=0.0):
         await asyncio.sleep(0)
     assert lost == 3
 

@@ -14,7 +14,7 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from sagelink.models import loading
-from sagelink.models.loading import labels_fingerprint
+from sagelink.models.labels import labels_fingerprint
 from sagelink.monitor.metrics import ServerMetrics
 from sagelink.pipeline.config import ModelConfig
 from sagelink.pipeline.types import OperatingPoint, Reply
@@ -27,6 +27,7 @@ from sagelink.transport.codecs.raw import RawZstd
 from sagelink.transport.in_process import InProcessLink
 from sagelink.transport.link import CameraInfo, Message
 from sagelink.transport.wire import EvidenceMessage, MalformedMessage, decode_reply, encode_bundle, encode_evidence
+from tests.patience import PATIENCE_S
 
 RAW = OperatingPoint("raw-zstd", 196, 112, 0)
 
@@ -48,6 +49,12 @@ def message(picture: np.ndarray, units: list[int], seq: int = 5, side: int = 14,
 
 
 ALONE = BatchLimits(max_units=1, max_wait_s=0.0, per_camera=64)
+
+
+def fitting(classifier: Classifier) -> CameraInfo:
+    """Of a camera that the model fits."""
+    grid, labels = classifier.model.grid, classifier.model.labels
+    return CameraInfo(grid.side, grid.patch_size, labels_fingerprint(labels), 5.0)
 
 
 def service(link: InProcessLink, classifier: Classifier, limits: BatchLimits = ALONE) -> Service:
@@ -75,18 +82,23 @@ async def test_lost_parts_and_lost_replies_are_counted(classifier: Classifier, p
                 yield replace(each, lost_parts=3)
 
         async def reply(self, message: Message, data: bytes) -> bool:
-            return message.sender == "door"
+            return message.sender == "site/door"
 
     link, registry = Losing(capacity=2), CollectorRegistry()
+    link.cameras = {"site/door": fitting(classifier)}
     two = encode_bundle(5, [message(picture, [0, 1]), message(picture, [2])])
-    await link.send("door", two)
-    await link.send("yard", message(picture, [0]))
+    await link.send("site/door", two)
+    await link.send("site/yard", message(picture, [0]))
     link.close()
     await Service(link, classifier, ALONE, ServerMetrics(registry)).run()
     value = registry.get_sample_value
     assert value("sagelink_server_parts_total", {"outcome": "arrived"}) == 3
     assert value("sagelink_server_parts_total", {"outcome": "lost"}) == 6
-    assert value("sagelink_server_lost_replies_total") == 1
+    door, other = {"node": "site", "camera": "door"}, {"node": "", "camera": ""}
+    assert value("sagelink_server_lost_replies_total", other) == 1
+    assert value("sagelink_server_received_bytes_total", door) == len(two)
+    assert value("sagelink_server_messages_total", {"outcome": "answered"} | door) == 1
+    assert value("sagelink_server_messages_total", {"outcome": "answered"} | other) == 1
 
 
 async def answer(classifier: Classifier, data: bytes) -> Reply:
@@ -185,8 +197,7 @@ async def test_one_bad_frame_in_a_batch_affects_no_other(classifier: Classifier,
 
 
 async def test_a_camera_with_another_model_gets_the_reason(classifier: Classifier, picture: np.ndarray) -> None:
-    grid = classifier.model.grid
-    fits = CameraInfo(grid.side, grid.patch_size, labels_fingerprint(classifier.model.labels), 5.0)
+    fits = fitting(classifier)
     link = InProcessLink(capacity=100)
     link.cameras = {"other classes": replace(fits, classes="?"), "fits": fits, "late": replace(fits, deadline_s=1e-9)}
     for camera in link.cameras:
@@ -238,7 +249,7 @@ async def test_a_flood_of_refusals_waits_for_no_reply_and_logs_one_line_per_node
             return False
 
     running = asyncio.create_task(service(Stalled(), classifier).run())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while admitted < 3000:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     running.cancel()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sagelink.pipeline.types import Answer, Answered, Drop, EdgeOnly, Reply, Sent
+from sagelink.pipeline.types import Answer, Answered, Drop, EdgeOnly, HeadAnswer, Reply, Sent, TaughtClasses
 from sagelink.stages.fuse import Fuse, fuse, spread
 from tests.fakes import CLASSES, make_answer, make_evidence, make_frame, make_metered, make_reply, make_scored
 
@@ -39,7 +40,7 @@ def replies(draw):
 
 @given(replies())
 def test_spread_sums_to_one_and_keeps_what_was_said(reply):
-    full = spread(reply, CLASSES)
+    full = spread(reply.top, CLASSES)
     assert full.shape == (CLASSES,)
     assert full.dtype == np.float32
     assert np.exp(full.astype(np.float64)).sum() == pytest.approx(1, abs=1e-5)
@@ -49,13 +50,13 @@ def test_spread_sums_to_one_and_keeps_what_was_said(reply):
 
 
 def test_spread_of_a_server_that_is_certain_is_finite():
-    full = spread(Reply(0, None, (1,), (0.0,), 5, 1.0), CLASSES)
+    full = spread(((1,), (0.0,)), CLASSES)
     assert np.isfinite(full).all()
     assert full.argmax() == 1
 
 
 def test_spread_shares_the_rest_evenly():
-    full = spread(Reply(0, None, (2, 0), (float(np.log(0.5)), float(np.log(0.2))), 5, 1.0), CLASSES)
+    full = spread(((2, 0), (float(np.log(0.5)), float(np.log(0.2)))), CLASSES)
     assert np.exp(full) == pytest.approx([0.2, 0.1, 0.5, 0.1, 0.1], abs=1e-6)
 
 
@@ -104,6 +105,37 @@ def test_weights_lie_on_the_line_between_points():
 def test_the_weight_is_that_of_the_operating_point_by_default():
     stage = Fuse(False, None, UNITS)
     assert stage.weight(EVIDENCE, 3) == EVIDENCE.weight > 0
+
+
+# Further heads
+
+
+async def test_each_further_head_is_fused_with_its_own_weight_and_answers_alone_where_the_server_lacks_it():
+    day = TaughtClasses(b"day?" + bytes(12), ("day", "night"), 0.5, 0.0, ((10, 0.0), (100, 0.5)))
+    wet = TaughtClasses(b"wet?" + bytes(12), ("dry", "wet"), 0.5, 0.0, ((10, 0.5), (100, 0.5)))
+    edge = make_answer((0.6, 0.4))
+    further = tuple(HeadAnswer(taught.labels[0], taught, edge, False, edge) for taught in (day, wet))
+    evidence = make_evidence()
+    metered = replace(evidence.selected.metered, scored=replace(evidence.selected.metered.scored, further=further))
+    selected = replace(evidence.selected, metered=metered)
+    sent = make_sent(replace(evidence, selected=selected, further=(b"wet?", b"day?")))
+    server = ((1,), (float(np.log(0.9)),))
+    verdicts = [
+        (await Fuse(replaces, None, UNITS).process(Answered(sent, replace(make_reply(), further=found), 9.0))).further
+        for replaces, found in (
+            (False, (((), ()), server)),
+            (True, (server, server)),
+            (False, (((7,), (-0.1,)), server)),
+        )
+    ]
+    for first, second in (verdicts[0], verdicts[2]):  # a class that the head does not have is no answer
+        expected = 0.4 * 0.9**0.5 / (0.4 * 0.9**0.5 + 0.6 * 0.1**0.5)
+        assert (first.origin, first.label) == ("fused", "night")
+        assert first.answer.prob == pytest.approx(expected, abs=1e-4)
+        assert (second.origin, second.label, second.server) == ("edge", "dry", None)
+    assert [(each.origin, each.label) for each in verdicts[1]] == [("server", "night"), ("server", "wet")]
+    alone = await Fuse(False, None, UNITS).process(EdgeOnly(sent, Drop.LATE))
+    assert alone.further == further
 
 
 # Verdicts

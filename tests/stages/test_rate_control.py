@@ -9,18 +9,17 @@ import numpy as np
 import pytest
 
 from sagelink.pipeline.budget import UplinkBudget
-from sagelink.pipeline.camera_accounts import CameraShare, open_accounts
 from sagelink.pipeline.config_file import load_config
-from sagelink.pipeline.types import Drop, EdgeOnly, Metered, OperatingPoint, SceneEstimate
-from sagelink.stages.frontier import RateQualityCurve
-from sagelink.stages.rate_control import RateControl, RateControlConfig, UtilityCurve, ValueGate
+from sagelink.pipeline.types import Drop, EdgeOnly, Metered, OperatingPoint
+from sagelink.stages.frontier import SHIPPED, RateQualityCurve, read_frontier
+from sagelink.stages.rate_control import LEAST_GAIN, RateControl, UtilityCurve, ValueGate
 from sagelink.stages.scene_fusion import SceneConfig
 from sagelink.stages.scene_tracker import SceneTracker
+from sagelink.transport.codecs import Canvas
 from tests.fakes import make_metered, make_scored
 
+FRONTIER = SHIPPED / "vit_tiny_patch16_224.augreg_in21k_ft_in1k.yaml"
 UNSURE = (0.4, 0.3, 0.1, 0.1, 0.1)
-NEW = SceneEstimate(np.zeros(3, np.float32), 0.0, None, math.nan, 0, 0.0, 5.0)
-KNOWN = replace(NEW, server_weight=1.0, server_seq=0, server_age_s=0.1)
 
 
 def curve(sizes: list[float], weights: list[float]) -> RateQualityCurve:
@@ -33,9 +32,9 @@ UTILITY = UtilityCurve.from_curves([curve([100, 400, 1600], [0.1, 0.5, 0.6]), cu
 
 
 def max_bytes(
-    estimate: SceneEstimate, doubt: float = 0.8, allowed: float = 2000.0, limit: float = 2000.0, **settings: object
-):
-    return RateControl(RateControlConfig(**settings), UTILITY).max_bytes(doubt, estimate, allowed, limit, 1.0)
+    doubt: float = 0.8, held: float = 0.0, allowed: float = 2000.0, price: float = 0.0, least: float = LEAST_GAIN
+) -> int | None:
+    return RateControl(UTILITY, least).max_bytes(doubt, held, allowed, price)
 
 
 def test_utility_is_the_upper_envelope_of_all_curves_and_never_falls() -> None:
@@ -46,50 +45,54 @@ def test_utility_is_the_upper_envelope_of_all_curves_and_never_falls() -> None:
     assert values == sorted(values)
 
 
-def test_the_knee_has_the_most_weight_per_byte() -> None:
-    knee = UTILITY.knee(2000)
-    best = max(UTILITY.weight(size) / size for size in range(100, 2001, 10))
-    assert UTILITY.weight(knee) / knee >= best * 0.999
-    assert UTILITY.knee(120) == 120  # below the knee, a longer message is better
-
-
-def test_a_new_scene_in_doubt_may_use_the_whole_window() -> None:
-    assert max_bytes(NEW) == 2000
-    assert max_bytes(NEW, save=True) == 2000
+def test_without_a_price_a_message_may_take_all_that_is_allowed() -> None:
+    assert max_bytes() == 2000
+    assert max_bytes(allowed=math.inf) == 3000  # the longest useful message
 
 
 def test_without_doubt_there_is_no_message() -> None:
-    assert max_bytes(NEW, doubt=0.01) is None
+    assert max_bytes(doubt=0.01) is None
 
 
 def test_a_message_too_short_to_have_weight_is_not_sent() -> None:
-    assert max_bytes(NEW, allowed=50) is None
+    assert max_bytes(allowed=50) is None
+    assert max_bytes(allowed=50, price=1e-9) is None
 
 
 def test_known_scenes_gain_less_from_a_message() -> None:
-    threshold = 0.15
-    assert max_bytes(NEW, doubt=0.5, least_gain=threshold) is not None
-    assert max_bytes(KNOWN, doubt=0.5, least_gain=threshold) is None
+    assert max_bytes(doubt=0.5, least=0.15) is not None
+    assert max_bytes(doubt=0.5, least=0.15, held=1.0) is None
 
 
-def test_saving_waits_until_the_allowance_pays_for_a_useful_message() -> None:
-    assert max_bytes(NEW, allowed=150) is not None
-    assert max_bytes(NEW, allowed=150, save=True) is None
+def test_a_price_shortens_messages_and_then_ends_them() -> None:
+    sizes = [max_bytes(price=price) for price in (1e-9, 1e-6, 4e-5, 3e-4)]
+    assert sizes == [2000, 2000, 400, None]
 
 
-def test_saving_sends_no_more_than_the_knee_about_a_known_scene() -> None:
-    size = max_bytes(KNOWN, save=True, least_gain=0.0)
-    assert size == int(UTILITY.knee(2000)) < 2000
+def test_at_one_price_a_frame_in_doubt_is_sent_and_a_known_one_is_not() -> None:
+    assert max_bytes(doubt=0.8, price=7e-5) is not None
+    assert max_bytes(doubt=0.3, price=7e-5) is None
+    assert max_bytes(doubt=0.8, held=1.0, price=7e-5) is None
 
 
-def test_saving_reserves_bits_where_scenes_change_often() -> None:
-    hectic, calm = replace(KNOWN, mean_scene_s=0.2), replace(KNOWN, mean_scene_s=600.0)
-    assert max_bytes(hectic, doubt=0.1, save=True, least_gain=0.0) is None
-    assert max_bytes(calm, doubt=0.1, save=True, least_gain=0.0) is not None
+def bytes_left_for_a_new_scene(priced: bool) -> float:
+    """One scene in doubt for 8 s at 10 frames/s, 64 kbit/s over 10 s; then the size for the first frame of another."""
+    utility = UtilityCurve.from_curves(read_frontier(FRONTIER, Canvas(14, 16)))
+    control = RateControl(utility)
+    budget, held = UplinkBudget(64_000, 10.0), 0.0
+    budget.prices_window = priced
+    for frame in range(80):
+        size = control.max_bytes(0.6, held, budget.allowance(frame / 10) / 8, budget.bit_price(frame / 10))
+        held *= math.exp(-0.1 / 8)
+        if size is not None:
+            assert budget.charge(frame / 10, 8 * size)
+            held = max(held, utility.weight(size))
+    return control.max_bytes(0.6, 0.0, budget.allowance(8.0) / 8, budget.bit_price(8.0)) or 0
 
 
-def test_without_a_limit_the_longest_useful_message_is_allowed() -> None:
-    assert max_bytes(NEW, allowed=math.inf, limit=math.inf, save=True) == 3000
+def test_one_scene_cannot_take_the_whole_window_where_bits_have_a_price() -> None:
+    assert bytes_left_for_a_new_scene(priced=False) == 0
+    assert bytes_left_for_a_new_scene(priced=True) > 3000
 
 
 # The stage
@@ -97,8 +100,7 @@ def test_without_a_limit_the_longest_useful_message_is_allowed() -> None:
 
 def value_gate(settings: dict[str, object] | None = None) -> ValueGate:
     utility = UtilityCurve(np.array([100.0, 1000.0]), np.array([0.2, 1.0]))
-    accounts = open_accounts(UplinkBudget(16_000, 1.0), {"camera": CameraShare()})
-    return ValueGate(load_config(None, settings), lambda taught: utility, accounts, lambda camera, size: 8 * size + 80)
+    return ValueGate(load_config(None, settings), lambda taught: utility, lambda camera, size: 8 * size + 80)
 
 
 def tracked_frame(bits: int | None, probs=UNSURE, limit: int | None = 16_000) -> Metered:
@@ -133,10 +135,13 @@ async def test_without_value_gate_any_gain_is_enough() -> None:
     assert isinstance(await value_gate({"video.value_gate": False}).process(metered), Metered)
 
 
-async def test_saving_waits_for_a_useful_message() -> None:
-    metered = tracked_frame(2000)
-    assert isinstance(await value_gate().process(metered), Metered)
-    assert await value_gate({"video.saving": True}).process(metered) == EdgeOnly(metered, Drop.WORTH)
+async def test_a_price_limits_the_message_of_any_frame() -> None:
+    dear, cheap = (replace(tracked_frame(8080), bit_price=price) for price in (1e-3, 1e-9))
+    assert await value_gate().process(dear) == EdgeOnly(dear, Drop.WORTH)
+    alone = replace(cheap, provisional=None)
+    assert (await value_gate().process(alone)).max_bytes == 1000
+    unpriced = replace(alone, bit_price=0.0)
+    assert await value_gate().process(unpriced) is unpriced
 
 
 async def test_a_frame_goes_on_where_even_an_empty_window_is_too_small() -> None:

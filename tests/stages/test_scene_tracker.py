@@ -11,7 +11,7 @@ from sagelink.pipeline.config import VideoConfig
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.types import Drop, EdgeOnly, PendingVerdict
 from sagelink.stages.confidence_gate import Gate
-from sagelink.stages.rate_control import rate_control_config
+from sagelink.stages.rate_control import LEAST_GAIN, least_gain
 from sagelink.stages.scene_fusion import SceneConfig
 from sagelink.stages.scene_tracker import RegisterPending, TrackScene, scene_config
 from tests.fakes import CLASSES, make_metered, make_reply
@@ -82,8 +82,8 @@ async def test_a_sent_frame_gets_a_provisional_verdict_at_once() -> None:
 
 
 def test_each_mechanism_has_a_switch() -> None:
-    off = VideoConfig(cuts=False, average_edge=False, hold_answers=False, value_gate=False, saving=True)
-    scene, rate_control = scene_config(off), rate_control_config(off)
+    off = VideoConfig(cuts=False, average_edge=False, hold_answers=False, value_gate=False)
+    scene = scene_config(off)
     assert (scene.cut, scene.accumulate, scene.hold_s) == (2.0, False, 0.0)
-    assert (rate_control.save, rate_control.least_gain) == (True, 0.0)
+    assert (least_gain(off), least_gain(VideoConfig())) == (0.0, LEAST_GAIN)
     assert scene_config(VideoConfig()) == SceneConfig()

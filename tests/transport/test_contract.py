@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
+from unittest import mock
 
 import pytest
 
@@ -20,6 +21,7 @@ from sagelink.transport.in_process import InProcessLink
 from sagelink.transport.link import CameraInfo, EdgeLink, Message, ServerLink
 from sagelink.transport.mqtt.address import open_broker
 from sagelink.transport.mqtt.edge import MqttEdgeLink
+from sagelink.transport.mqtt.nats_cluster import open_cluster
 from sagelink.transport.mqtt.server import MqttServerLink
 from sagelink.transport.mqtt.topics import Topics
 from sagelink.transport.webrtc.address import open_signalling_endpoint
@@ -27,6 +29,7 @@ from sagelink.transport.webrtc.edge import WebRtcEdgeLink
 from sagelink.transport.webrtc.server import WebRtcServerLink
 from sagelink.transport.wire import MAX_MESSAGE_BYTES
 from tests.brokers import Mosquitto
+from tests.nats import NatsServers
 
 
 @dataclass
@@ -60,6 +63,20 @@ async def mqtt(protocol: str) -> AsyncIterator[LinkPair]:
 
 
 @contextlib.asynccontextmanager
+async def nats() -> AsyncIterator[LinkPair]:
+    """The server is a client of NATS, the edge one of its MQTT gateway."""
+    async with NatsServers() as cluster:
+        broker = open_broker(cluster.nodes[0].mqtt_url, MqttConfig(protocol="3.1.1"), "url")
+        server = MqttServerLink(open_cluster(cluster.url, MqttConfig(), "url"), Topics("test"), "servers")
+        edge = MqttEdgeLink(
+            broker, Topics("test"), "node", ["door", "yard"], CAMERA_INFO, in_flight=2, must_connect=True
+        )
+        with mock.patch("sagelink.transport.mqtt.server._ANSWERED_S", 0.0):  # the edge is not there before the server
+            async with server, edge:
+                yield LinkPair(edge, server, cut=lambda: server._client._client._transport._io_writer.transport.abort())
+
+
+@contextlib.asynccontextmanager
 async def webrtc(wire_ledger: WireLedger | None) -> AsyncIterator[LinkPair]:
     endpoint = open_signalling_endpoint("webrtc+http://127.0.0.1:0", WebRtcConfig(), "url")
     async with WebRtcServerLink(endpoint) as server:
@@ -82,6 +99,7 @@ LINK_PAIRS = {
     "in-process": in_process,
     "mqtt-5": partial(mqtt, "5"),
     "mqtt-3.1.1": partial(mqtt, "3.1.1"),
+    "nats": nats,
     "webrtc": partial(webrtc, WireLedger(UplinkBudget(None, 1.0), time.monotonic)),
     "webrtc-replay": partial(webrtc, None),
 }

@@ -13,6 +13,7 @@ from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.transport.gated_tcp import GatedTcp
 from sagelink.transport.tcp_counters import read_counters
 from sagelink.transport.wire_cost import WireCharger
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="no TCP counters on this system")
 
@@ -52,7 +53,7 @@ class Connection:
 
     async def received(self, count: int) -> bytes:
         data = b""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while len(data) < count:
                 data += await asyncio.get_running_loop().sock_recv(self.server, count - len(data))
         return data

@@ -12,6 +12,7 @@ from sagelink.pipeline.tasks import background
 from sagelink.transport.head_messages import HeadPart, HeadState, HeadStatus
 from sagelink.transport.head_sender import HeadSender, NoHeads, with_heads
 from sagelink.transport.link import CameraInfo
+from tests.patience import PATIENCE_S
 
 PRINT, FILE = b"p" * 16, bytes(range(250)) * 20
 
@@ -54,7 +55,7 @@ class Transfer:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 

@@ -39,16 +39,20 @@ EVIDENCE = {
     "evidence-full": EvidenceMessage(0, 14, 16, 4, np.arange(196), b"\x00"),
     "evidence-head": EvidenceMessage(7, 3, 16, 1, np.array([0, 4, 8]), b"payload", b"head", EdgeAnswer(2, 1.0)),
     "evidence-unknown": EvidenceMessage(7, 3, 16, 1, np.array([0, 4, 8]), b"", b"", EdgeAnswer(None, 0.0)),
+    "evidence-heads": EvidenceMessage(
+        7, 3, 16, 1, np.array([0, 4, 8]), b"payload", b"head", EdgeAnswer(2, 1.0), (b"sky ", b"gate")
+    ),
     "evidence-window": EvidenceMessage(9, 14, 16, 4, (np.arange(3, 9)[:, None] * 14 + np.arange(4, 11)).ravel(), b"x"),
 }
 REPLIES = {
     "reply-classes": Reply(7, None, (3, 0, 99_999), (-0.5, -1.25, -20.0), 196, 12.345, 3.21, 17),
+    "reply-heads": Reply(7, None, (3, 0), (-0.5, -1.25), 196, 12.345, 3.21, 17, (((1, 0), (-0.25, -2.0)), ((), ()))),
     "reply-refusal": Reply(8, "kein Gitter für mich", (), (), 0, 0.0),
 }
 
 
 def same(one: EvidenceMessage, other: EvidenceMessage) -> bool:
-    fields = ("seq", "side", "patch_size", "codec", "payload", "head", "edge_answer")
+    fields = ("seq", "side", "patch_size", "codec", "payload", "head", "edge_answer", "further")
     return one.units.tolist() == other.units.tolist() and all(getattr(one, f) == getattr(other, f) for f in fields)
 
 
@@ -246,8 +250,11 @@ def test_the_builders_of_this_module_build_valid_messages():
         (evidence_bytes(magic=b"GS"), "not a Sagelink message"),
         (evidence_bytes(version=0), "version 0; accepted: 4"),
         (evidence_bytes(version=3), "version 3; accepted: 4"),
-        (evidence_bytes(kind=0x11), "the flags 0x10 are set"),
-        (evidence_bytes(kind=0x51), "the flags 0x10 are set"),
+        (evidence_bytes(kind=0x11), "62 further heads; accepted: 1 to 8"),
+        (evidence_bytes(kind=0x11, rest=b"\0\x3epayload"), "0 further heads"),
+        (evidence_bytes(kind=0x11, rest=b"\2headx"), "cut short"),
+        (evidence_bytes(kind=0x11, rest=b""), "cut short"),
+        (evidence_bytes(kind=0x51, rest=b"head\1head\x3e"), "a head is named twice"),
         (evidence_bytes(kind=0x81), "carries a MAC, but mqtt.mac_key_file is not set"),
         (evidence_bytes(kind=2), "kind is 2, not evidence"),
         (evidence_bytes(kind=0), "kind is 0"),
@@ -301,6 +308,13 @@ def test_malformed_evidence(data, reason):
         (reply_bytes([(1, 0.01)]), "log-probability"),
         (reply_bytes([(1, -1.0), (2, math.nan)]), "log-probability"),
         (reply_bytes([(1, -1.0), (1, -2.0)]), "a class occurs twice"),
+        (reply_bytes([(1, -1.0)], kind=0x12), "0 further heads; accepted: 1 to 8"),
+        (reply_bytes([(1, -1.0)], kind=0x12, rest=b"\x09"), "9 further heads"),
+        (reply_bytes([(1, -1.0)], kind=0x12, rest=b"\1\x11"), "17 classes of a further head; accepted: up to 16"),
+        (reply_bytes([(1, -1.0)], kind=0x12, rest=b"\1\1"), "do not hold 1 classes"),
+        (reply_bytes([(1, -1.0)], kind=0x12, rest=b"\1\0\0"), "do not hold"),
+        (reply_bytes([(1, -1.0)], kind=0x12, rest=b"\1\1" + struct.pack("!If", 1, 0.5)), "log-probability"),
+        (reply_bytes([(1, -1.0)], kind=0x22), "the flags 0x20 are set"),
         (seal(b"SG\x04\x02"), "less than a header"),
     ],
 )

@@ -22,6 +22,10 @@ _LEVEL = 9
 _STEPS, _MIN_EXPONENT = 8, -16  # scales per octave; the smallest scale is 2^-16
 
 
+class EmbeddingNeeded(MalformedMessage):
+    """Tokens cannot be decoded without the patch embedding of the server model."""
+
+
 class TokenZstd:
     number = 2
     sends: Sends = "units"
@@ -41,7 +45,7 @@ class TokenZstd:
 
     def decode(self, payload: bytes, units: Units, canvas: Canvas) -> Tokens:
         if canvas.embedding is None:
-            raise MalformedMessage("this server takes no tokens")
+            raise EmbeddingNeeded("this server takes no tokens")
         if payload[:HASH_BYTES] != canvas.embedding.digest:
             raise MalformedMessage("the tokens are of another model's patch embedding")
         width = canvas.embedding.width

@@ -22,7 +22,7 @@ import math
 import re
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Any, Self, TypeVar
 
 import aiomqtt
@@ -35,6 +35,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from sagelink.transport.gated_tcp import GatedTcp
 from sagelink.transport.mqtt.address import Broker
+from sagelink.transport.mqtt.server_client import OnMessage
 
 CONNECT_S = 3.0  # longest wait for TCP, and for the broker's CONNACK
 _ANSWER_S = 10.0  # longest wait for the broker's answer to any other packet
@@ -44,9 +45,9 @@ _PEER_GONE = "[code:128] Unspecified error"
 _CODE = re.compile(r"^\[code:\d+\] ")
 _NOISE = re.compile(r"^\[(Errno -?\d+|SSL: \w+)\] |\(_ssl\.c:\d+\)")
 _DENIED = 0x87
+_NO_SUBSCRIBER = 0x10
 _REFUSED = 0x80  # reason codes from here on are refusals
 _T = TypeVar("_T")
-OnMessage = Callable[[str, bytes, bool], None]  # takes topic, payload, and whether the broker had retained it
 _UNSUPPORTED_PROTOCOL = (1, 132)  # reason codes of MQTT 3.1.1 and of MQTT 5
 # transport.reconnect logs each connection once; aiomqtt and paho would log every message as well.
 _QUIET = logging.getLogger(f"{__name__}.library")
@@ -64,9 +65,11 @@ class ConnackTimeout(aiomqtt.MqttError):
 class BrokerClient(aiomqtt.Client):
     """A client for one connection: connecting a client again would resend messages of the earlier connection.
 
-    It watches a socket for writing only while the socket is open. paho may close it between the request to watch and
-    the watching itself; then asyncio would log a traceback.
+    A ServerClient. It watches a socket for writing only while the socket is open. paho may close it between the request
+    to watch and the watching itself; then asyncio would log a traceback.
     """
+
+    retains = True
 
     def __init__(
         self,
@@ -183,10 +186,16 @@ class BrokerClient(aiomqtt.Client):
             raise SubscriptionRefused(refusal)
 
     async def publish_confirmed(
-        self, topic: str, payload: bytes, retain: bool = False, properties: Properties | None = None
+        self,
+        topic: str,
+        payload: bytes,
+        retain: bool = False,
+        properties: Properties | None = None,
+        for_somebody: bool = False,
     ) -> str | None:
         """Publishes with QoS 1. Returns None when the broker has taken the message, or the reason why it did not.
 
+        `for_somebody`: that nobody has subscribed to the topic is such a reason; a broker of MQTT 3.1.1 does not tell.
         Raises MqttError when the connection is lost, or the broker does not answer in time."""
         info = self._client.publish(topic, payload, 1, retain, properties)
         if info.rc != paho.MQTT_ERR_SUCCESS:
@@ -199,6 +208,8 @@ class BrokerClient(aiomqtt.Client):
             raise aiomqtt.MqttError(_TIMED_OUT) from None
         finally:
             self._acknowledgements.pop(info.mid, None)
+        if for_somebody and code.value == _NO_SUBSCRIBER:
+            return f"nobody has subscribed to {topic}"
         return _refusal(code, topic) if code.is_failure else None
 
     async def _wait_for(self, fut: Awaitable[_T], timeout: float | None) -> _T:  # noqa: ASYNC109 (of aiomqtt)

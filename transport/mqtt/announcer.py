@@ -19,6 +19,7 @@ from sagelink.transport.mqtt.topics import Topics, decode_state, encode_state
 log = logging.getLogger(__name__)
 
 _WITHDRAW_S = 0.02  # longest wait for publishing a state when the link is closed
+_AT_ONCE = 8  # states that the broker may not have confirmed yet
 _PAUSE_S = 2.0  # between two repairs, which cost uplink bits
 _SPREAD_S = 1.0  # nodes that are asked at the same time answer within this time
 _REPEAT_S = 900.0  # brokers may lose retained states, or have none
@@ -99,9 +100,13 @@ class Announcer:
             await client.publish(topic, state, qos=0, retain=True, timeout=_WITHDRAW_S)
 
     async def _publish(self, client: BrokerClient) -> None:
-        refusal = None
-        for topic, state in self.states(online=True).items():
-            refusal = await client.publish_confirmed(topic, state, retain=True) or refusal
+        refusal, states = None, [*self.states(online=True).items()]
+        for first in range(0, len(states), _AT_ONCE):
+            some = states[first : first + _AT_ONCE]
+            answers = await asyncio.gather(
+                *(client.publish_confirmed(topic, state, retain=True) for topic, state in some)
+            )
+            refusal = next(filter(None, answers), refusal)
         if refusal != self._refusal:
             self._refusal = refusal
             if refusal is not None:

@@ -16,10 +16,10 @@ from sagelink.transport.mqtt.aiomqtt_client import (
     CONNECT_S,
     BrokerClient,
     ConnackTimeout,
-    OnMessage,
     explain,
     is_unsupported_protocol,
 )
+from sagelink.transport.mqtt.server_client import OnMessage
 from sagelink.transport.reconnect import Reconnector
 from sagelink.transport.wire_cost import WireCharger
 

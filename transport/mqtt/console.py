@@ -38,6 +38,7 @@ from sagelink.transport.operator_commands import (
     decode_outcome,
     encode_command,
 )
+from sagelink.transport.picture_parts import decode_picture_part
 from sagelink.transport.wire import MalformedMessage
 
 log = logging.getLogger(__name__)
@@ -132,6 +133,7 @@ class MqttConsoleLink:
         for topic in (topics.state("+"), topics.state(every), topics.evidence(every), topics.verdict(every)):
             await client.subscribe(topic, qos=0)
         await client.subscribe(topics.event(every), qos=1)
+        await client.subscribe(topics.picture(every), qos=1)
         await client.subscribe(topics.digest(every), qos=0)
         if self._auth is not None:
             await client.subscribe(topics.outcome(every), qos=1)
@@ -201,6 +203,8 @@ class MqttConsoleLink:
             self._take_reply(address, payload, now_s)
         elif kind == "outcome":
             self._take_outcome(address, payload)
+        elif kind == "picture":
+            self._take_picture(address, topic, payload, now_s)
         elif (record := _parse_object(payload)) is None:
             self._observer.ignored(node, "malformed")
         else:
@@ -250,6 +254,15 @@ class MqttConsoleLink:
             self._observer.ignored(node_of(address), "mac")
             return
         self._observer.reply(address, data, now_s)
+
+    def _take_picture(self, address: str, topic: str, payload: bytes, now_s: float) -> None:
+        bits = self._cost_model.publish_bits(len(topic.encode()), len(payload), 1)
+        try:
+            part = decode_picture_part(payload if self._auth is None else self._auth.open(payload, address, b""))
+        except MalformedMessage:
+            self._observer.ignored(node_of(address), "malformed" if self._auth is None else "mac")
+            return
+        self._observer.picture(address, part, bits, now_s)
 
     def _take_outcome(self, address: str, payload: bytes) -> None:
         """The answer of a camera to a command, of this console or of another operator."""

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import secrets
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -33,14 +34,23 @@ from sagelink.transport.mqtt.wire_cost import (
     varint_bytes,
 )
 from sagelink.transport.operator_commands import Action, CommandOutcome, CommandReceiver, decode_command, encode_outcome
+from sagelink.transport.picture_parts import (
+    MAX_PART_BYTES,
+    MIN_PART_BYTES,
+    PicturePart,
+    encode_picture_part,
+    picture_message_bytes,
+)
 from sagelink.transport.remote_edge import RemoteEdgeLink
 from sagelink.transport.wire import MAX_MESSAGE_BYTES, MalformedMessage, claimed_seq
+from sagelink.transport.wire_cost import Prepaid
 
 log = logging.getLogger(__name__)
 
 _MAX_SERVERS = 1000  # whose presence is stored
 _DIGEST_EVERY_S = 60.0
 _FIRST_DIGEST_S = 5.0
+_LAST_ACK_S = 0.3  # from a PUBACK until the reply is acknowledged too
 _EXPIRY_PROPERTY_BYTES = 6  # length of the properties, and the message expiry interval
 
 
@@ -162,6 +172,32 @@ class MqttEdgeLink(RemoteEdgeLink):
         packet_bytes = publish_bytes(topic_bytes, payload_bytes, 1 if self._connection.v5 else 0)
         return self._try_prepay("", self._cost_model.packet_bits(packet_bytes, acks=1))
 
+    def pay_picture(self, camera: str, event: str, rest_bytes: int) -> int:
+        """Charges a part of the picture of an event, as long as nothing else needs the bits. Returns how many of its
+        `rest_bytes` the part may have; 0 for none now."""
+        if not self._is_connected():
+            return 0
+        idle, longest = self._charger.idle_bits(), min(rest_bytes, MAX_PART_BYTES)
+        part_bytes = longest
+        if idle is not None:
+            part_bytes = bisect_right(range(longest + 1), idle, key=partial(self._picture_bits, camera, event)) - 1
+        if part_bytes < min(longest, MIN_PART_BYTES):
+            return 0
+        return part_bytes if self._try_prepay("", self._picture_bits(camera, event, part_bytes)) else 0
+
+    def _picture_bits(self, camera: str, event: str, part_bytes: int) -> int:
+        topic_bytes = len(self._topics.picture(f"{self._node}/{camera}").encode())
+        message_bytes = picture_message_bytes(event, part_bytes) + (EXTRA_BYTES if self._auth else 0)
+        packet_bytes = publish_bytes(topic_bytes, message_bytes, 1 if self._connection.v5 else 0)
+        return self._cost_model.packet_bits(packet_bytes, acks=1)
+
+    async def publish_picture(self, camera: str, part: PicturePart) -> str | None:
+        """Publishes a part that is charged. Returns and raises as `publish_event`; that nobody has subscribed is a
+        reason too."""
+        address, message = f"{self._node}/{camera}", encode_picture_part(part)
+        payload = message if self._auth is None else self._auth.seal(message, address, b"")
+        return await self._publish_apart(self._topics.picture(address), payload, for_somebody=True)
+
     async def connected(self) -> None:
         """Waits until the link is connected."""
         while not self._is_connected():
@@ -171,33 +207,39 @@ class MqttEdgeLink(RemoteEdgeLink):
     async def publish_event(self, camera: str, payload: bytes) -> str | None:
         """Publishes an event that is charged. Returns None when the broker has it, or why the broker refuses it.
         Raises ConnectionError when the connection ends first."""
+        return await self._publish_apart(self._topics.event(f"{self._node}/{camera}"), payload)
+
+    async def _publish_apart(self, topic: str, payload: bytes, for_somebody: bool = False) -> str | None:
+        """Publishes in the session that is open now, whoever waits for the answer."""
         if self._publishing is None:
             raise ConnectionError("the connection broke off")
         answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
-        self._publishing.create_task(self._publish_event(camera, payload, answer))
+        self._publishing.create_task(self._publish_to(topic, payload, for_somebody, answer))
         return await answer
 
-    async def _publish_event(self, camera: str, payload: bytes, answer: asyncio.Future[str | None]) -> None:
+    async def _publish_to(
+        self, topic: str, payload: bytes, for_somebody: bool, answer: asyncio.Future[str | None]
+    ) -> None:
         assert self._client is not None
-        topic = self._topics.event(f"{self._node}/{camera}")
         try:
-            refusal = await self._client.publish_confirmed(topic, payload)
+            refusal = await self._client.publish_confirmed(topic, payload, for_somebody=for_somebody)
             if not answer.done():
                 answer.set_result(refusal)
         finally:
             if not answer.done():
-                answer.set_exception(ConnectionError("the connection broke off before the broker confirmed an event"))
+                answer.set_exception(ConnectionError("the connection broke off before the broker confirmed a message"))
 
     async def _announce(self) -> None:
         if self._client is not None:
             self._heads.announced(self._cameras)
             await self._announcer.announce(self._client)
 
-    async def _transmit(self, camera: str, message: bytes) -> None:
+    async def _transmit(self, camera: str, message: bytes, prepaid: Prepaid) -> None:
         assert self._publishing is not None
         self._unacknowledged += 1
         self._limit.sent(self._packet_bytes(camera, len(message)), time.monotonic())
-        self._publishing.create_task(self._publish(camera, message))
+        publishing = self._publishing.create_task(self._publish(camera, message))
+        publishing.add_done_callback(lambda _: self._close_later(prepaid, _LAST_ACK_S))
 
     async def _publish(self, camera: str, message: bytes) -> None:
         assert self._client is not None
@@ -231,19 +273,23 @@ class MqttEdgeLink(RemoteEdgeLink):
         """Serves one connection until it ends."""
         self._cost_model = replace(self._cost_model, ipv6=client.ipv6, tls=client.tls_version)
         self._limit.connected(client.max_packet_bytes)
-        await client.must_subscribe(self._topics.verdict(f"{self._node}/+"), qos=0)
         self._known_servers, self._retains = None, False
-        await self._subscribe(client, self._topics.presence("+"), 0, "frames are sent though no server may be online")
+        optional = [(self._topics.presence("+"), 0, "frames are sent though no server may be online")]
         if self._on_budget is not None:
-            await self._subscribe(client, self._topics.budget(self._node), 1, "no budget can be set over MQTT")
+            optional.append((self._topics.budget(self._node), 1, "no budget can be set over MQTT"))
         if self._commands:
             commands = self._topics.command(f"{self._node}/+")
-            await self._subscribe(client, commands, 1, "no operator can change anything over MQTT")
+            optional.append((commands, 1, "no operator can change anything over MQTT"))
+        async with asyncio.TaskGroup() as group:  # what is sent at once shares a segment
+            group.create_task(client.must_subscribe(self._topics.verdict(f"{self._node}/+"), qos=0))
+            for topic, qos, without in optional:
+                group.create_task(self._subscribe(client, topic, qos, without))
         self._heads.forget()
         self._heads.announced(self._cameras)
         await self._announcer.announce(client)
-        for topic in self._announcer.followed:
-            await self._subscribe(client, topic, 0, "states are not repaired in time")
+        async with asyncio.TaskGroup() as group:
+            for topic in self._announcer.followed:
+                group.create_task(self._subscribe(client, topic, 0, "states are not repaired in time"))
         try:
             async with asyncio.TaskGroup() as group:
                 self._client, self._publishing, self._unacknowledged = client, group, 0

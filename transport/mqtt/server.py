@@ -1,8 +1,8 @@
-"""The server's end over MQTT: receives evidence, tracks which cameras are online, and publishes replies.
+"""The server's end over MQTT or NATS: receives evidence, tracks which cameras are online, and publishes replies.
 
-The servers of one group share the frames through a shared subscription. Where the broker has none, one server serves
-alone and the others stand by. A server whose model fits none of the online cameras leaves the group until one fits:
-else it would receive and refuse a share of all frames.
+The servers of one group share the frames through a shared subscription (NATS: a queue group). Where the broker has
+none, one server serves alone and the others stand by. A server whose model fits none of the online cameras leaves the
+group until one fits: else it would receive and refuse a share of all frames.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ from sagelink.transport.head_messages import MAX_PART_BYTES, is_part, part_messa
 from sagelink.transport.link import CameraInfo, Message, node_of
 from sagelink.transport.message_auth import MessageAuth
 from sagelink.transport.mqtt.address import Broker
-from sagelink.transport.mqtt.aiomqtt_client import BrokerClient
 from sagelink.transport.mqtt.camera_registry import CameraRegistry
 from sagelink.transport.mqtt.connection import BrokerConnection
 from sagelink.transport.mqtt.evidence_check import MAX_PAYLOAD_BYTES, NOT_ANNOUNCED, EvidenceCheck
+from sagelink.transport.mqtt.nats_client import NatsConnection
+from sagelink.transport.mqtt.nats_cluster import NatsCluster
 from sagelink.transport.mqtt.server_claim import ServerClaim
+from sagelink.transport.mqtt.server_client import OnMessage, ServerClient, Session
 from sagelink.transport.mqtt.topics import PREFIX_BYTES, Topics
 from sagelink.transport.wire import MalformedMessage
 
@@ -41,6 +43,8 @@ _MEMBERSHIP_S = 0.2  # between two decisions whether to be in the group
 _CLAIM_STEP_S = 0.5  # between two looks at the claim
 _PROBE_S = 1.0  # longest wait for the broker to deliver a message of this server to itself
 _ASK_AGAIN_S = 2.0  # between two requests for states
+_ANSWERED_S = 3.5  # edges answer a request for all states within this time, also directly after another request
+_PRESENCE_S = 60.0  # between two reports of the presence, where nothing retains it
 _MAX_ASKED = 1000  # nodes within this time
 _NO_SHARING = "the broker has no shared subscriptions"
 _ONLINE = b"online"  # presence; edges send nothing while every server that they know has withdrawn it
@@ -56,7 +60,7 @@ class MqttServerLink:
 
     def __init__(
         self,
-        broker: Broker,
+        broker: Broker | NatsCluster,
         topics: Topics,
         group: str,
         on_connection: Callable[[bool], None] = lambda _: None,
@@ -79,15 +83,15 @@ class MqttServerLink:
         self._auth = auth
         self._received: Channel[Message] = Channel("uplink", "drop_oldest", capacity=_MAX_WAITING)
         self._presence = topics.presence(server)
-        self._connection = BrokerConnection(
+        self._connection = _connection(
             broker,
             self._run_session,
-            identifier=f"sagelink-server-{server}",
-            on_message=self._receive,
-            will=aiomqtt.Will(self._presence, b"", qos=1, retain=True),
+            f"sagelink-server-{server}",
+            self._receive,
+            aiomqtt.Will(self._presence, b"", qos=1, retain=True),
         )
         self._asked_s: dict[str, float] = {}  # time of the last request for states, by node; "" for all
-        self._client: BrokerClient | None = None
+        self._client: ServerClient | None = None
         self._registry = CameraRegistry()
         self._states_changed = asyncio.Event()
         self._misfit: Misfit = lambda camera_info: None
@@ -133,13 +137,14 @@ class MqttServerLink:
 
     async def seek_head(self, fingerprint: bytes) -> float:
         self._sought.add(fingerprint)
-        if self._client is not None:
-            await self._subscribe_head(self._client, fingerprint)
-        return _STORED_HEAD_S
+        client = self._client
+        if client is not None:
+            await self._subscribe_head(client, fingerprint)
+        return 0.0 if client is not None and not client.retains else _STORED_HEAD_S
 
-    async def _subscribe_head(self, client: BrokerClient, fingerprint: bytes) -> None:
+    async def _subscribe_head(self, client: ServerClient, fingerprint: bytes) -> None:
         with contextlib.suppress(aiomqtt.MqttError):
-            await client.subscribe(self._topics.head("+", fingerprint.hex(), "+"), qos=1)
+            await client.subscribe_confirmed(self._topics.head("+", fingerprint.hex(), "+"), qos=1)
 
     async def end_seeking(self, fingerprint: bytes) -> None:
         self._sought.discard(fingerprint)
@@ -157,7 +162,7 @@ class MqttServerLink:
         if client is None:
             return False
         if message.refusal == NOT_ANNOUNCED:
-            await self._ask_for_states(node_of(message.sender))
+            await self._ask_for_states(client, node_of(message.sender))
         if self._auth is not None and message.refusal is None:  # a sender without a session has proved nothing
             data = self._auth.seal(data, message.sender, message.session)
         payload = message.session[:PREFIX_BYTES] + data
@@ -167,7 +172,7 @@ class MqttServerLink:
             return False
         return True
 
-    async def _run_session(self, client: BrokerClient) -> None:
+    async def _run_session(self, client: ServerClient) -> None:
         """Serves one connection until it ends."""
         self._asked_s.clear()
         await self._choose_subscription(client)
@@ -176,6 +181,9 @@ class MqttServerLink:
             await client.must_subscribe(self._topics.state(address), qos=0)
         for fingerprint in [*self._sought]:
             await self._subscribe_head(client, fingerprint)
+        if not client.retains and not self._registry.online:
+            await self._ask_for_states(client, "")
+            await asyncio.sleep(_ANSWERED_S)  # so that no frame is refused
         try:
             async with asyncio.TaskGroup() as group:
                 if not self._shared:
@@ -185,7 +193,7 @@ class MqttServerLink:
                 self._connection.established()
                 self._on_connection(True)
                 group.create_task(self._follow_states(client, in_group))
-                group.create_task(self._ask_if_silent())
+                group.create_task(self._ask_if_silent(client) if client.retains else self._repeat_presence(client))
                 await client.until_disconnected()
         except asyncio.CancelledError:
             with contextlib.suppress(aiomqtt.MqttError):
@@ -195,7 +203,7 @@ class MqttServerLink:
             self._client = None
             self._on_connection(False)
 
-    async def _choose_subscription(self, client: BrokerClient) -> None:
+    async def _choose_subscription(self, client: ServerClient) -> None:
         """Decides whether the frames are shared through the broker."""
         evidence = self._topics.evidence("+/+")
         self._shared = bool(self._group) and await self._broker_shares(client)
@@ -203,7 +211,7 @@ class MqttServerLink:
         if self._group and not self._shared:
             log.warning("event=no_sharing reason=%r: one server of the group serves, others stand by", _NO_SHARING)
 
-    async def _broker_shares(self, client: BrokerClient) -> bool:
+    async def _broker_shares(self, client: ServerClient) -> bool:
         """With MQTT 5 the broker says so. With 3.1.1, a message shows whether it takes the topic as a shared one."""
         if client.shares is not None:
             return client.shares
@@ -217,7 +225,7 @@ class MqttServerLink:
         await client.unsubscribe(f"$share/{self._group}/{self._probe_topic}")
         return self._probed.is_set()
 
-    async def _follow_claim(self, client: BrokerClient, group: asyncio.TaskGroup) -> None:
+    async def _follow_claim(self, client: ServerClient, group: asyncio.TaskGroup) -> None:
         """Takes the group's claim if it is free, and keeps it in a task of `group`."""
         self._claim.connected(time.monotonic())
         for topic in (self._claim_topic, self._topics.presence("+")):
@@ -236,32 +244,39 @@ class MqttServerLink:
         while not self._claim.settled(time.monotonic()):  # noqa: ASYNC110
             await asyncio.sleep(_CLAIM_STEP_S)
 
-    async def _ask_if_silent(self) -> None:
+    async def _repeat_presence(self, client: ServerClient) -> None:
+        """For edges that have missed it, because nothing retains it."""
+        while True:
+            await asyncio.sleep(_PRESENCE_S)
+            if self._idle is None:
+                await client.publish(self._presence, _ONLINE, qos=0)
+
+    async def _ask_if_silent(self, client: ServerClient) -> None:
         """Asks all nodes for their states if the broker delivers no retained ones."""
         await asyncio.sleep(_PROBE_S)
         if not self._registry.online:
-            await self._ask_for_states("")
+            await self._ask_for_states(client, "")
 
-    async def _ask_for_states(self, node: str) -> None:
+    async def _ask_for_states(self, client: ServerClient, node: str) -> None:
         """Asks a node, or all with an empty `node`, to publish its states again: the broker may keep none."""
         now_s = time.monotonic()
-        if self._client is None or now_s - self._asked_s.get(node, -math.inf) < _ASK_AGAIN_S:
+        if now_s - self._asked_s.get(node, -math.inf) < _ASK_AGAIN_S:
             return
         self._asked_s = {known: at_s for known, at_s in self._asked_s.items() if now_s - at_s < _ASK_AGAIN_S}
         if len(self._asked_s) >= _MAX_ASKED:
             return
         self._asked_s[node] = now_s
         with contextlib.suppress(aiomqtt.MqttError):
-            await self._client.publish(self._topics.state_request(node), b"", qos=0)
+            await client.publish(self._topics.state_request(node), b"", qos=0)
 
-    async def _follow_states(self, client: BrokerClient, in_group: bool) -> None:
+    async def _follow_states(self, client: ServerClient, in_group: bool) -> None:
         while True:
             await self._states_changed.wait()
             self._states_changed.clear()
             in_group = await self._update_membership(client, in_group)
             await asyncio.sleep(_MEMBERSHIP_S)
 
-    async def _update_membership(self, client: BrokerClient, in_group: bool) -> bool:
+    async def _update_membership(self, client: ServerClient, in_group: bool) -> bool:
         """Joins or leaves the group. Returns whether the server is in it now."""
         idle = self._idle_reason()
         if idle is not None and self._idle is None:
@@ -322,3 +337,11 @@ class MqttServerLink:
         if len(data) <= _MAX_PART_MESSAGE_BYTES and is_part(data):
             with contextlib.suppress(ChannelClosed):
                 self._received.put_now(Message(node, data, time.monotonic()))
+
+
+def _connection(
+    broker: Broker | NatsCluster, session: Session, identifier: str, on_message: OnMessage, will: aiomqtt.Will
+) -> BrokerConnection | NatsConnection:
+    if isinstance(broker, NatsCluster):
+        return NatsConnection(broker, session, identifier=identifier, on_message=on_message)
+    return BrokerConnection(broker, session, identifier=identifier, on_message=on_message, will=will)

@@ -28,6 +28,10 @@ class Topics:
     def event(self, address: str) -> str:
         return f"{self.prefix}/{address}/event"
 
+    def picture(self, address: str) -> str:
+        """Parts of the pictures of a camera's events."""
+        return f"{self.prefix}/{address}/picture"
+
     def state(self, address: str) -> str:
         """`address`: of a node (`node`) or of a camera (`node/camera`)."""
         return f"{self.prefix}/{address}/state"

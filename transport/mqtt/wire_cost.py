@@ -1,7 +1,7 @@
 """The uplink bits that MQTT costs, estimated before they are sent.
 
-A message is charged as its MQTT packet, TLS records, the headers of its TCP segments, and the two acknowledgements that
-the edge will send in return (for the broker's PUBACK and for the reply). What the connection itself costs is charged as
+A message is charged as its MQTT packet, TLS records, the headers of its TCP segments, and an acknowledgement that the
+edge will send in return (for the broker's PUBACK and the reply). What the connection itself costs is charged as
 it leaves (transport/gated_tcp.py); it is estimated here to plan a connection.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from sagelink.transport.gated_tcp import ETHERNET, IPV4, IPV6, SACK_BYTES, SEGMENT, TCP_WITH_TIMESTAMPS
 
-PUBLISH_ACKS = 2  # of the broker's PUBACK, and of the reply
+PUBLISH_ACKS = 1  # of the broker's PUBACK and of the reply together; a second one is charged as it leaves
 _RECORD, _RECORD_OVERHEAD, _RECORD_OVERHEAD_12 = 16_384, 22, 29  # TLS 1.3, and TLS 1.2
 _WEB_FRAME, _WEB_UPGRADE = 14, 400  # the longest header of a masked WebSocket frame, and the HTTP request before all
 _SIGNATURE = 512  # bytes of an RSA signature of 4096 bits

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from aiortc import RTCConfiguration
 
 PORT = 8620
+_BROWSER = "browser "
 ENV_TOKEN, ENV_TURN_PASSWORD = "SAGELINK_WEBRTC_TOKEN", "SAGELINK_TURN_PASSWORD"
 ALSO_WEBRTC = ", or webrtc+http(s)://host[:port]"  # for errors about a broker's address
 _RULES = UrlRules(
@@ -100,3 +101,13 @@ def _tls_context(ca: Path | None) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=None if ca is None else str(ca))
     except (ssl.SSLError, OSError) as error:
         raise UsageError(f"webrtc.ca {str(ca)!r}: not a usable PEM file: {error}") from None
+
+
+def browser_address(identifier: int) -> str:
+    """The address of a browser that is a camera. No edge has such a one: it has a slash and no spaces."""
+    return f"{_BROWSER}{identifier}"
+
+
+def is_browser(address: str) -> bool:
+    """Whether this is the address of a browser that is a camera."""
+    return address.startswith(_BROWSER)

@@ -1,7 +1,11 @@
 """The private attributes of aiortc and aioice that the WebRTC transport uses; pyproject.toml pins both for that reason.
 
 - `RTCSctpTransport._handle_data`: receives each decrypted packet. There is no public sign of life of a peer.
-- `RTCSctpTransport._transmit` and `_cwnd`: sends what the congestion window allows, and that window.
+- `RTCSctpTransport._transmit`, `_cwnd` and `_forward_tsn_chunk`: sends what the congestion window allows, that window,
+  and a chunk that `_transmit` sends first.
+- `RTCSctpTransport._send_sack`: acknowledges what arrived.
+- `RTCSctpTransport._rto`: the time after which a lost packet is sent again.
+- `RTCIceTransport._send` and `_recv`: take the datagrams of DTLS, and return those that arrive.
 - `RTCIceTransport._connection`, `aioice.Connection._protocols` and `protocol.transport`: the sockets, and
   `TurnTransport.__inner_protocol`, which has the socket to a TURN server. Neither library asks before it sends.
 
@@ -11,6 +15,7 @@ net/video_peer.py uses one more: `RTCRtpReceiver.__decoder_queue`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -23,6 +28,13 @@ if TYPE_CHECKING:
 
 # Takes a datagram, the bytes of its headers, and a function that sends it.
 Gate = Callable[[bytes, int, Callable[[], None]], None]
+
+_ACKNOWLEDGE_S = 0.02
+_FIRST_REPEAT_S = 1.0
+_FORWARD_TSN_S = 0.3
+_HANDSHAKE_REPEATS_S = 0.3, 0.7  # a satellite's round trip is 0.6 s
+RECORDS = range(20, 64)  # first bytes of DTLS records (RFC 7983)
+_HANDSHAKE = 20, 22  # first bytes of those of a handshake
 
 
 def on_packet(sctp: RTCSctpTransport, callback: Callable[[], None]) -> None:
@@ -48,6 +60,95 @@ def keep_window(sctp: RTCSctpTransport, window_bytes: Callable[[], int]) -> None
         await transmit()
 
     sctp._transmit = transmit_with_window  # type: ignore[method-assign]
+
+
+def join_forward_tsn(sctp: RTCSctpTransport) -> None:
+    """Sends a FORWARD TSN (the peer must not wait for what is lost) now and then; aiortc sends one for each
+    acknowledgement. What has arrived is delivered anyway: no channel here keeps the order."""
+    transmit, loop = sctp._transmit, asyncio.get_running_loop()
+    next_s = 0.0
+    timer: asyncio.TimerHandle | None = None
+    sending: set[asyncio.Task[None]] = set()
+
+    def send() -> None:
+        nonlocal timer
+        timer = None
+        task = loop.create_task(sctp._transmit())
+        sending.add(task)
+        task.add_done_callback(sending.discard)
+
+    async def transmit_with_pauses() -> None:
+        nonlocal next_s, timer
+        chunk = sctp._forward_tsn_chunk
+        if chunk is None or loop.time() >= next_s:
+            next_s = loop.time() + _FORWARD_TSN_S if chunk else next_s
+            await transmit()
+            return
+        if timer is None:
+            timer = loop.call_at(next_s, send)
+        sctp._forward_tsn_chunk = None
+        try:
+            await transmit()
+        finally:
+            sctp._forward_tsn_chunk = sctp._forward_tsn_chunk or chunk  # a later one says more
+
+    sctp._transmit = transmit_with_pauses  # type: ignore[method-assign]
+
+
+def join_acknowledgements(sctp: RTCSctpTransport) -> None:
+    """Acknowledges packets that arrive together once, as RFC 9260 (6.2) allows; aiortc acknowledges each."""
+    acknowledge = sctp._send_sack
+    waiting: set[asyncio.Task[None]] = set()
+
+    async def acknowledge_later() -> None:
+        await asyncio.sleep(_ACKNOWLEDGE_S)
+        waiting.clear()
+        await acknowledge()
+
+    async def send_sack() -> None:
+        if not waiting:
+            waiting.add(asyncio.create_task(acknowledge_later()))
+
+    sctp._send_sack = send_sack  # type: ignore[method-assign]
+
+
+def begin_repeats_early(sctp: RTCSctpTransport) -> None:
+    """Sets the first repeat to a second, as RFC 9260 (16) has it; aiortc has three seconds, of an earlier RFC."""
+    sctp._rto = _FIRST_REPEAT_S
+
+
+def repeat_handshake(sctp: RTCSctpTransport) -> None:
+    """Sends the datagrams of a DTLS handshake again soon if no answer arrives; OpenSSL waits one second, then two, ....
+
+    A datagram that arrives twice is ignored: it has the same record number (RFC 6347, 4.1.2.6)."""
+    ice, loop = sctp.transport.transport, asyncio.get_running_loop()
+    send, receive = ice._send, ice._recv
+    arrived = 0  # records
+    sending: set[asyncio.Task[None]] = set()
+
+    async def send_again(data: bytes) -> None:
+        with contextlib.suppress(ConnectionError):
+            await send(data)
+
+    def repeat(data: bytes, arrived_before: int) -> None:
+        if arrived == arrived_before:
+            task = loop.create_task(send_again(data))
+            sending.add(task)
+            task.add_done_callback(sending.discard)
+
+    async def send_and_repeat(data: bytes) -> None:
+        await send(data)
+        if data[0] in _HANDSHAKE:
+            for pause_s in _HANDSHAKE_REPEATS_S:
+                loop.call_later(pause_s, repeat, data, arrived)
+
+    async def receive_and_count() -> bytes:
+        nonlocal arrived
+        data: bytes = await receive()
+        arrived += data[:1] != b"" and data[0] in RECORDS
+        return data
+
+    ice._send, ice._recv = send_and_repeat, receive_and_count
 
 
 def gate_datagrams(sctp: RTCSctpTransport, gate: Gate, received: Callable[[int], None]) -> None:

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from sagelink.net.video_peer import VideoPeer, VideoTerms
 from sagelink.pipeline.tasks import background
 from sagelink.transport.link import CameraInfo, Message
-from sagelink.transport.webrtc.address import SignallingEndpoint
+from sagelink.transport.webrtc.address import SignallingEndpoint, browser_address
 from sagelink.transport.webrtc.edge_session import SESSION
 from sagelink.transport.webrtc.reassembly import NUMBERS
 
@@ -58,7 +58,7 @@ class BrowserSession:
     ) -> None:
         """`on_message` is called with each evidence message, `on_open` once, when the first picture arrives."""
         self.identifier = identifier
-        self.addresses = [f"browser {identifier}"]
+        self.addresses = [browser_address(identifier)]
         self.camera_info: CameraInfo = settings.camera_info
         self.camera_infos = dict.fromkeys(self.addresses, self.camera_info)
         self.open = False

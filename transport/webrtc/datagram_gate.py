@@ -11,13 +11,13 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from sagelink.transport.webrtc.aiortc_internals import RECORDS
 from sagelink.transport.wire_cost import WireCharger
 
 _RETRY_S = 0.004
 _MAX_WAIT_S = 0.8  # SCTP and DTLS send again after a second
 _MAX_WAIT_STUN_S = 0.4  # ICE sends again after half a second
 _MAX_WAITING = 256  # datagrams
-_RECORD = range(20, 64)  # first bytes of DTLS records (RFC 7983)
 _APPLICATION_DATA = 23
 
 
@@ -33,7 +33,7 @@ class DatagramGate:
     def send(self, data: bytes, header_bytes: int, send: Callable[[], None]) -> None:
         """Calls `send` as soon as there is room for a datagram, or never. `header_bytes`: all headers below it."""
         kind = data[0] if data else 0
-        wait_s = _MAX_WAIT_S if kind in _RECORD else _MAX_WAIT_STUN_S
+        wait_s = _MAX_WAIT_S if kind in RECORDS else _MAX_WAIT_STUN_S
         bits = 8 * (len(data) + header_bytes)
         self._waiting.append((asyncio.get_running_loop().time() + wait_s, bits, kind == _APPLICATION_DATA, send))
         if len(self._waiting) > _MAX_WAITING:

@@ -18,7 +18,7 @@ from sagelink.transport.head_messages import HeadPart, decode_status, encode_par
 from sagelink.transport.head_sender import HeadOffers, with_heads
 from sagelink.transport.link import CameraInfo
 from sagelink.transport.reconnect import Reconnector
-from sagelink.transport.remote_edge import MAX_REPLIES, RemoteEdgeLink
+from sagelink.transport.remote_edge import MAX_REPLIES, PREPAID_S, RemoteEdgeLink
 from sagelink.transport.webrtc.address import SignallingEndpoint
 from sagelink.transport.webrtc.datagram_gate import DatagramGate
 from sagelink.transport.webrtc.node_announcement import encode_state
@@ -38,6 +38,7 @@ from sagelink.transport.webrtc.resend_timer import ResendTimer
 from sagelink.transport.webrtc.signalling import Unreachable, exchange
 from sagelink.transport.webrtc.wire_cost import MAX_SCTP_MESSAGE_BYTES, WebRtcCostModel
 from sagelink.transport.wire import PART_BYTES, MalformedMessage, parts_of
+from sagelink.transport.wire_cost import Prepaid
 
 _CONNECT_S = 8.0
 _WINDOW_BYTES, _WINDOW_S = 4 * 1200, 0.5  # that SCTP may have under way, in bytes and at the rate of the budget
@@ -116,13 +117,15 @@ class WebRtcEdgeLink(RemoteEdgeLink):
             self._heads.announced(self._cameras)
             self._peer.send_control(self._announcement())
 
-    async def _transmit(self, camera: str, message: bytes) -> None:
+    async def _transmit(self, camera: str, message: bytes, prepaid: Prepaid) -> None:
         assert self._peer is not None
+        self._close_later(prepaid, PREPAID_S)
         number, index = next(self._numbers) % NUMBERS, self._cameras.index(camera)
         if self._replay:
             self._peer.send_control(EVIDENCE + pack_part(Part(index, number, 0, 1, message)))
             return
         parts = parts_of(message)
+        self._charger.trim(prepaid, self._cost_model.parts_bits(sum(map(len, parts)), len(parts)))
         if len(parts) == 1 and len(message) <= PART_BYTES:
             self._schedule_resend(camera, number, pack_part(Part(index, number, 0, 1, message)), len(message))
         for place, part in enumerate(parts):

@@ -1,4 +1,5 @@
-"""One WebRTC connection between edge and server: two data channels, a heartbeat each second, and why it ended."""
+"""One WebRTC connection between edge and server: two data channels, heartbeats while nothing else leaves, and why it
+ended."""
 
 from __future__ import annotations
 
@@ -13,7 +14,16 @@ from aiortc.exceptions import InvalidStateError
 from sagelink.net.connection_steps import failed_handshake
 from sagelink.net.peer_compatibility import compatible_connection
 from sagelink.net.whip import OfferRefused
-from sagelink.transport.webrtc.aiortc_internals import Gate, gate_datagrams, keep_window, on_packet
+from sagelink.transport.webrtc.aiortc_internals import (
+    Gate,
+    begin_repeats_early,
+    gate_datagrams,
+    join_acknowledgements,
+    join_forward_tsn,
+    keep_window,
+    on_packet,
+    repeat_handshake,
+)
 from sagelink.transport.webrtc.ice_diagnosis import diagnose_ice
 from sagelink.transport.webrtc.reassembly import HEARTBEAT
 
@@ -53,6 +63,7 @@ class Peer:
         self._ended = asyncio.Event()
         self._open = asyncio.Event()
         self._last_packet_s = time.monotonic()
+        self._last_sent_s = 0.0
         self._control = self._channel("control", _CONTROL, None, on_control)
         self._evidence = self._channel("evidence", _EVIDENCE, 0, on_evidence)
         self._evidence.add_listener("bufferedamountlow", on_drained)
@@ -127,6 +138,10 @@ class Peer:
             gate_datagrams(sctp, self._gate, self._received)
         if self._window_bytes is not None:
             keep_window(sctp, self._window_bytes)
+            join_acknowledgements(sctp)
+            join_forward_tsn(sctp)
+        begin_repeats_early(sctp)
+        repeat_handshake(sctp)
         on_packet(sctp, self._on_packet)
 
     def _on_packet(self) -> None:
@@ -147,15 +162,13 @@ class Peer:
         return self.fault is None
 
     async def run(self) -> str:
-        """Sends heartbeats until the connection ends. Returns the reason."""
-        last_heartbeat_s = 0.0
+        """Sends a heartbeat after each second without a message, until the connection ends. Returns the reason."""
         while True:
             now_s = time.monotonic()
             if now_s - self._last_packet_s > _DEAD_S:
                 self.end(f"the peer was silent for {_DEAD_S:g} s")
-            elif now_s - last_heartbeat_s >= _HEARTBEAT_S:
+            elif now_s - self._last_sent_s >= _HEARTBEAT_S:
                 self.send_control(HEARTBEAT)
-                last_heartbeat_s = now_s
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_POLL_S):
                     await self._ended.wait()
@@ -177,6 +190,7 @@ class Peer:
             channel.send(data)
         except (InvalidStateError, ValueError):  # ValueError: longer than the peer accepts
             return False
+        self._last_sent_s = time.monotonic()
         return True
 
     @property

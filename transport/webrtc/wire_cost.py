@@ -1,7 +1,7 @@
 """The uplink bits that WebRTC costs, estimated before they are sent.
 
 A message is charged as its datagrams, each with the headers of SCTP, DTLS, UDP, IP and Ethernet, and the
-acknowledgements that the edge will send for the two packets of the verdict. What the connection itself costs is charged
+acknowledgement that the edge will send for the two packets of the verdict. What the connection itself costs is charged
 as it leaves (transport/webrtc/datagram_gate.py); it is estimated here to plan a connection.
 """
 
@@ -10,13 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sagelink.transport.webrtc.reassembly import DATAGRAM
-from sagelink.transport.wire import PART_BYTES, max_datagrams
+from sagelink.transport.wire import PART_BYTES
 
 ETHERNET, IPV4, IPV6, UDP = 14, 20, 40, 8  # header bytes
 _DTLS = 13 + 8 + 16  # header of a record, nonce and tag of AES-GCM (RFC 6347, RFC 5288)
 _SCTP, _DATA, _SACK, _GAP = 12, 16, 16, 4  # common header; chunk headers; a gap of an acknowledgement (RFC 9260)
+_MEAN_PART = 1000  # bytes of a part, typically; further datagrams are charged as they leave
 _PADDING = 3  # SCTP pads a chunk to four bytes
-_ACKS = 2  # the verdict is sent twice
+_ACKS = 1  # of both packets of the verdict
 _CONNECT = 5000  # bytes of a typical connection: offer, ICE checks, DTLS and SCTP handshakes
 _TLS = 1800  # bytes of TLS around the offer
 MAX_SCTP_MESSAGE_BYTES = 262_000  # that aiortc accepts
@@ -35,12 +36,17 @@ class WebRtcCostModel:
         return ETHERNET + (IPV6 if self.ipv6 else IPV4) + UDP
 
     def message_bits(self, message_bytes: int) -> int:
-        """Uplink bits of a message, and of the acknowledgements that this side sends because of it. Never decreases
-        with the size, and never below the bits of the real datagrams (see `max_datagrams`)."""
+        """Uplink bits of a message, and of the acknowledgement that this side sends because of it. Never decreases
+        with the size."""
+        datagrams = 1 if message_bytes <= PART_BYTES else -(-message_bytes // _MEAN_PART)
+        return self.parts_bits(message_bytes, datagrams)
+
+    def parts_bits(self, message_bytes: int, datagrams: int) -> int:
+        """The same, of a message in so many datagrams: never below their real bits."""
         framing = DATAGRAM - PART_BYTES + _PADDING
         per_datagram = self.header_bytes + _DTLS + _SCTP + _DATA + framing
         per_ack = self.header_bytes + _DTLS + _SCTP + _SACK + _GAP
-        return 8 * (message_bytes + max_datagrams(message_bytes) * per_datagram + _ACKS * per_ack)
+        return 8 * (message_bytes + datagrams * per_datagram + _ACKS * per_ack)
 
     def connect_bits(self, announcement_bytes: int) -> int:
         """Uplink bits of a typical connection up to its first message."""

@@ -90,7 +90,7 @@ def camera(fleet: Fleet) -> Camera:
 
 @pytest.fixture
 def changes(camera: Camera) -> ChangeDesk:
-    return ChangeDesk(camera.send, None, ["always", "never", "min_entropy"])
+    return ChangeDesk(camera.send, lambda name: None, ["always", "never", "min_entropy"])
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import queue
 import threading
@@ -12,7 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from sagelink.monitor.console.console_view import ConsoleView
 from sagelink.monitor.console.fleet import Fleet
@@ -20,10 +23,12 @@ from sagelink.monitor.console.routes import console_app
 from sagelink.net.access_guard import Tokens
 from sagelink.net.http import serve_http
 from sagelink.transport.link import Message
+from sagelink.transport.picture_parts import PicturePart
 from sagelink.transport.wire import encode_reply
-from tests.browsers import PATIENCE_MS, chromium, wait_for
+from tests.browsers import chromium, wait_for
 from tests.fakes import make_evidence, make_reply
 from tests.monitor.console.conftest import DOOR, INFO, LORRY
+from tests.patience import PATIENCE_MS, PATIENCE_S
 
 EVIL = 'south/<img src=x onerror="document.title=1">\x1b[31m'
 
@@ -38,7 +43,7 @@ class ServedConsole:
         self._address: queue.Queue[tuple[str, int]] = queue.Queue()
         self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(self._serve()))
         self._thread.start()
-        self.url = "http://{}:{}/".format(*self._address.get(timeout=PATIENCE_MS / 1000))
+        self.url = "http://{}:{}/".format(*self._address.get(timeout=PATIENCE_S))
 
     async def _serve(self) -> None:
         async with serve_http(console_app(self.view, Tokens()), "127.0.0.1", 0) as listening:
@@ -67,8 +72,22 @@ def fill(fleet: Fleet) -> None:
     fleet.evidence(Message("site-07/camera-0007", make_evidence(9).message, now_s - 60), 8000)
     fleet.offline("site-11/camera-0011", "the connection was lost", now_s - 4000)
     fleet.event("site-12/camera-0012", LORRY, 900, now_s)
+    add_picture(fleet)
+    fleet.digest(DOOR, {"n": 9, "q": ["month", 3_600_000_000, 4_000_000_000]}, 3000, now_s)
+    fleet.online("browser 1", INFO, now_s)
     fleet.online(EVIL, INFO, now_s)
     fleet.event(EVIL, LORRY | {"label": EVIL, "rule": EVIL}, 900, now_s)
+
+
+def add_picture(fleet: Fleet) -> None:
+    """The picture of the open event."""
+    file = io.BytesIO()
+    shades = np.linspace(40, 220, 160 * 100 * 3, dtype=np.uint8).reshape(100, 160, 3)
+    Image.fromarray(shades).save(file, "AVIF")
+    data = file.getvalue()
+    for at in range(0, len(data), 900):
+        part = PicturePart(str(LORRY["id"]), len(data), at, data[at : at + 900])
+        fleet.picture(DOOR, part, 8000, time.monotonic())
 
 
 @pytest.fixture
@@ -108,10 +127,10 @@ def names(page: Any) -> list[str]:
 
 def test_trouble_first_filters_and_a_list_that_scrolls(page):
     assert names(page)[:2] == ["site-07/camera-0007", "site-11/camera-0011"]
-    assert page.inner_text("#cameras-all") == "1,003"
+    assert page.inner_text("#cameras-all") == "1,004"
     assert len(names(page)) < 60
     height = page.evaluate("document.getElementById('list').clientHeight")
-    assert height == 1003 * 44
+    assert height == 1004 * 44
     page.select_option("#sort", "name")
     page.evaluate("scrollTo(0, 1e9)")
     wait_for(
@@ -154,12 +173,16 @@ def test_a_camera_shows_its_evidence_and_keeps_up(page, served):
     page.uncheck("#outline")
     assert page.evaluate(opaque) == pytest.approx(3 / 16, abs=1e-3)
     assert page.inner_text("#timeline li b") == "lorry"
+    wait_for(page, "document.querySelector('#timeline .picture img')?.naturalWidth === 160")
+    assert page.inner_text("#one-month-of") == "of 500 MB, 90 % used"
     assert page.locator("#answers tr").count() == 1
     assert page.locator("#minutes canvas").count() == 1
     served.do(served.view.fleet.evidence, Message(DOOR, make_evidence(8).message, time.monotonic()), 9000)
     page.wait_for_selector("#picture[data-seq='8']")
     page.go_back()
     page.wait_for_selector(".fleet-row[href]")
+    page.goto(f"{served.url}#/browser%201")
+    wait_for(page, "document.getElementById('camera-state').textContent === 'running'")
     page.goto(f"{served.url}#/north/none")
     wait_for(page, "document.getElementById('camera-why').textContent === 'This broker knows no such camera.'")
 
@@ -175,9 +198,10 @@ def test_a_console_without_its_broker_says_so(browser, view):
     served.end()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize(("name", "width", "height"), [("desktop", 1280, 900), ("phone", 390, 844)])
-def test_the_page_fits_its_window(browser, served, tmp_path, theme, name, width, height):
+@pytest.mark.parametrize(
+    ("name", "width", "height", "theme"), [("desktop", 1280, 900, "light"), ("phone", 390, 844, "dark")]
+)
+def test_the_page_fits_its_window(browser, served, tmp_path, name, width, height, theme):
     artefacts = Path(os.environ.get("SAGELINK_ARTEFACTS", tmp_path))
     page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=theme)
     page.goto(served.url)

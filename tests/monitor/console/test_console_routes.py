@@ -85,7 +85,7 @@ def test_a_page_receives_what_it_asks_for(client):
     with client.websocket_connect(f"ws{HOST[4:]}/ws") as socket:
         first = json.loads(socket.receive_text())
         assert (first["type"], first["title"], first["role"]) == ("console", "mqtt://broker:1883", "control")
-        assert (first["refusal"], first["policies"][0]) == (None, "always")
+        assert first["policies"][0] == "always"
         fleet = json.loads(socket.receive_text())
         assert (fleet["type"], fleet["matching"], fleet["totals"]["offline"]) == ("fleet", 2, 1)
         socket.send_text(json.dumps({"sort": "name", "text": "door", "first": 0, "count": 5}))

@@ -22,10 +22,12 @@ from sagelink.monitor.console.console_store import (
     ConsoleStore,
     FrameSearch,
     FrameToStore,
+    PictureToStore,
     StoreBatch,
     csv_lines,
 )
 from sagelink.monitor.console.fleet import PastCameras
+from sagelink.monitor.console.picture_shelf import ShelvedPicture
 from sagelink.monitor.console.routes import console_app
 from sagelink.monitor.console.search_routes import StoreView
 from sagelink.monitor.console.store_writer import StoreWriter
@@ -130,7 +132,7 @@ def test_files_that_are_not_ours_are_not_touched(tmp_path):
     newer = ConsoleStore(tmp_path / "newer")
     newer._db.execute("PRAGMA user_version=9")
     newer.close()
-    with pytest.raises(UsageError, match="newer Sagelink.*accepted: up to 1"):
+    with pytest.raises(UsageError, match="newer Sagelink.*accepted: up to 2"):
         ConsoleStore(tmp_path / "newer")
 
 
@@ -210,3 +212,35 @@ def test_search_and_export_over_http(view, store):
 def test_without_a_store_there_is_no_search(view):
     client = TestClient(console_app(view, Tokens()), base_url="http://127.0.0.1:1")
     assert client.get("/api/search/frames").status_code == 404
+
+
+def test_a_store_of_the_first_version_gets_pictures(tmp_path):
+    first = ConsoleStore(tmp_path)
+    first.write(StoreBatch([frame(1)]))
+    first._db.executescript("DROP TABLE pictures; PRAGMA user_version=1;")
+    first.close()
+    store = ConsoleStore(tmp_path)
+    store.write(StoreBatch(pictures={("north/door", "e"): PictureToStore("north", 1.0, 3, b"abc")}))
+    assert (store.picture("north/door", "e"), len(store.frames(FrameSearch()))) == (b"abc", 1)
+    store.close()
+
+
+def test_pictures_of_events_are_found_complete_or_not_and_leave(store):
+    def stored(event: str, data: bytes, wall_s: float, node: str = "north") -> None:
+        batch = StoreBatch(pictures={(f"{node}/door", event): PictureToStore(node, wall_s, 8, data)})
+        store.write(batch)
+
+    stored("a", b"1234", 10.0)
+    assert store.picture("north/door", "a") is None
+    assert store.incomplete_pictures(5.0) == {("north/door", "a"): ShelvedPicture(8, b"1234")}
+    stored("a", b"12345678", 11.0)
+    stored("b", b"1234", 20.0, "south")
+    assert (store.picture("north/door", "a"), [*store.incomplete_pictures(30.0)]) == (b"12345678", [])
+    store.prune(10**9, oldest_s=15.0)
+    assert (store.picture("north/door", "a"), [*store.incomplete_pictures(0.0)]) == (None, [("south/door", "b")])
+    for number in range(100):
+        picture = PictureToStore("south", 30.0 + number, 9000, bytes(9000))
+        store.write(StoreBatch(pictures={("south/door", str(number)): picture}))
+    store.prune(500_000, 0.0)
+    assert store.size_bytes <= 500_000
+    assert (store.picture("south/door", "0"), store.picture("south/door", "99")) == (None, bytes(9000))

@@ -19,6 +19,7 @@ from sagelink.stages.cameras.camera import Camera
 from sagelink.stages.cameras.supervisor import CameraState
 from sagelink.stages.cameras.whip_camera import ENV_TOKEN, WhipEndpoint
 from sagelink.stages.capture import close_captures, open_captures
+from tests.patience import PATIENCE_S
 from tests.push import TOKEN, CameraApp, request
 
 HERE = "webrtc:127.0.0.1:0"
@@ -39,7 +40,7 @@ class RunningCamera:
     async def __aenter__(self) -> RunningCamera:
         self._task = asyncio.create_task(self._read())
         await self.becomes(lambda: self.endpoint.running)
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(PATIENCE_S):
             while (await self._status()) != 405:  # noqa: ASYNC110 (the server signals nothing when it listens)
                 await asyncio.sleep(0.02)
         return self
@@ -61,7 +62,7 @@ class RunningCamera:
                 self.frames.append(frame)
 
     async def becomes(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(PATIENCE_S):
             while not condition():  # noqa: ASYNC110 (no event for every condition)
                 await asyncio.sleep(0.02)
 

@@ -14,6 +14,7 @@ from sagelink.stages.nvr import delivery as module
 from sagelink.stages.nvr.delivery import SubLabelDelivery
 from sagelink.stages.nvr.frigate_api import Delivery, DeliveryResult
 from sagelink.stages.nvr.sub_label import RECEIVER, SubLabel
+from tests.patience import PATIENCE_S
 
 LATER = DeliveryResult(Delivery.LATER, "away")
 WRITTEN = DeliveryResult(Delivery.WRITTEN)
@@ -62,7 +63,7 @@ async def deliver(box: Outbox, api: FakeApi, count: int) -> list[tuple[str, str 
     """Runs until `count` deliveries are over."""
     done: list[tuple[str, str | None]] = []
     delivery = SubLabelDelivery(box, api, lambda item, reason: done.append((item.event, reason)))
-    async with background(delivery.run()), asyncio.timeout(20):
+    async with background(delivery.run()), asyncio.timeout(PATIENCE_S):
         while len(done) < count:
             delivery.notify()
             await asyncio.sleep(0.01)

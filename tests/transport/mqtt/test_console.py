@@ -28,9 +28,11 @@ from sagelink.transport.mqtt.edge import MqttEdgeLink
 from sagelink.transport.mqtt.server import MqttServerLink
 from sagelink.transport.mqtt.topics import Topics, encode_state
 from sagelink.transport.operator_commands import Action
+from sagelink.transport.picture_parts import PicturePart
 from sagelink.transport.wire import EvidenceMessage, encode_evidence, encode_reply
 from tests.brokers import Mosquitto, free_port
 from tests.fakes import make_reply
+from tests.patience import PATIENCE_S
 
 INFO = CameraInfo(14, 16, "0123", 5.0)
 TOPICS = Topics("test")
@@ -48,6 +50,7 @@ class Notes:
         self.records: list[tuple[str, Mapping[str, Any]]] = []
         self.reasons: list[str] = []
         self.heads: list[bytes] = []
+        self.parts: list[tuple[PicturePart, int]] = []
         self.settings_seen: list[tuple[str, Mapping[str, Any]]] = []
 
     def online(self, camera: str, info: CameraInfo, now_s: float) -> None:
@@ -68,6 +71,9 @@ class Notes:
 
     def digest(self, camera: str, record: Mapping[str, Any], wire_bits: int, now_s: float) -> None:
         self.records.append(("digest", record))
+
+    def picture(self, camera: str, part: PicturePart, wire_bits: int, now_s: float) -> None:
+        self.parts.append((part, wire_bits))
 
     def settings(self, camera: str, values: Mapping[str, Any]) -> None:
         self.settings_seen.append((camera, values))
@@ -102,7 +108,7 @@ def message_of(seq: int) -> bytes:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -262,6 +268,29 @@ async def test_the_head_of_a_camera_comes_from_the_broker(broker: Broker, auth: 
         info = dataclasses.replace(INFO, heads=(name.hex(),))
         await edge.publish(TOPICS.state(DOOR), encode_state(b"12345678", True, info), qos=1)
         await until(lambda: notes.heads == [content])
+
+
+@pytest.mark.parametrize("auth", [None, KEY], ids=["plain", "mac"])
+async def test_a_picture_takes_the_idle_rest_and_waits_for_a_console(broker: Broker, auth: MessageAuth | None) -> None:
+    budget, notes = UplinkBudget(1_000_000, 1.0), Notes()
+    ledger = WireLedger(budget, MonotonicClock().elapsed_s)
+    async with edge_link(broker, auth=auth, wire_ledger=ledger) as edge:
+        part = PicturePart("e", 1300, 0, bytes(edge.pay_picture("door", "e", 1300)))
+        assert len(part.data) == 1000
+        refusal = await edge.publish_picture("door", part)
+        assert refusal == "nobody has subscribed to test/node/door/picture"
+        async with MqttConsoleLink(broker, TOPICS, notes, auth):
+            await until(lambda: notes.cameras == {DOOR: "online"})
+            before = budget.total_bits
+            assert edge.pay_picture("door", "e", 300) == 300
+            last = PicturePart("e", 1300, 1000, bytes(300))
+            assert await edge.publish_picture("door", last) is None
+            await until(lambda: notes.parts != [])
+            assert notes.parts[0][0] == last
+            assert 8 * 300 < notes.parts[0][1] < 8 * 600
+            assert 8 * 300 < budget.total_bits - before < 8 * 600
+        budget.change_rate(4000)
+        assert edge.pay_picture("door", "e", 1000) == 0  # the window is full
 
 
 async def test_a_flood_of_one_node_is_cut(broker: Broker) -> None:

@@ -32,6 +32,7 @@ from sagelink.transport.mqtt.topics import Topics, encode_state
 from sagelink.transport.wire import EvidenceMessage, claimed_seq, encode_evidence, encode_reply
 from tests.brokers import Mosquitto, free_port
 from tests.fakes import make_reply
+from tests.patience import PATIENCE_S
 
 CAMERA_INFO = CameraInfo(14, 16, "0123", 5.0)
 TOPICS = Topics("test")
@@ -61,7 +62,7 @@ def is_open(port: int) -> bool:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 

@@ -9,12 +9,12 @@ from sagelink.transport.mqtt.wire_cost import MqttCostModel, varint_bytes
 
 
 def test_a_small_message_byte_by_byte():
-    """Type and length, topic, packet id, properties, payload; 66 bytes a packet, and two acknowledgements of 78, which
-    may report a duplicate."""
-    assert MqttCostModel().publish_bits(21, 60, 6) == 8 * (1 + 1 + 2 + 21 + 2 + 6 + 60 + 66 + 2 * 78)
-    assert MqttCostModel(ipv6=True).publish_bits(21, 60, 6) == 8 * (93 + 86 + 2 * 98)
-    assert MqttCostModel(tls="TLSv1.3").publish_bits(21, 60, 6) == 8 * (93 + 22 + 66 + 2 * 78)
-    assert MqttCostModel(tls="TLSv1.2").publish_bits(21, 60, 6) == 8 * (93 + 29 + 66 + 2 * 78)
+    """Type and length, topic, packet id, properties, payload; 66 bytes a packet, and an acknowledgement of 78, which may
+    report a duplicate."""
+    assert MqttCostModel().publish_bits(21, 60, 6) == 8 * (1 + 1 + 2 + 21 + 2 + 6 + 60 + 66 + 78)
+    assert MqttCostModel(ipv6=True).publish_bits(21, 60, 6) == 8 * (93 + 86 + 98)
+    assert MqttCostModel(tls="TLSv1.3").publish_bits(21, 60, 6) == 8 * (93 + 22 + 66 + 78)
+    assert MqttCostModel(tls="TLSv1.2").publish_bits(21, 60, 6) == 8 * (93 + 29 + 66 + 78)
 
 
 def test_one_byte_more_than_a_segment_costs_a_packet():

@@ -21,6 +21,7 @@ from sagelink.transport.link import CameraInfo, Message
 from sagelink.transport.webrtc.address import SignallingEndpoint
 from sagelink.transport.webrtc.browser_session import BrowserSettings
 from sagelink.transport.webrtc.server import WebRtcServerLink
+from tests.patience import PATIENCE_S
 from tests.push import TOKEN, Browser, CameraApp, Shades, request
 from tests.transport.webrtc.test_links import another_camera_unaffected, serving, until
 
@@ -55,7 +56,7 @@ async def connected(*browsers: CameraApp) -> AsyncIterator[None]:
 
 
 async def next_browser_message(server: WebRtcServerLink) -> Message:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         async for message in server.messages():
             if message.sender.startswith("browser"):
                 return message

@@ -8,6 +8,7 @@ from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.transport.webrtc.datagram_gate import DatagramGate
 from sagelink.transport.wire_cost import WireCharger
+from tests.patience import PATIENCE_S
 
 RECORD, STUN = b"\x17", b"\x00"  # first bytes of a DTLS record with data, and of a STUN message
 
@@ -61,7 +62,7 @@ async def test_a_datagram_that_finds_no_room_is_dropped() -> None:
     gated = Gated(1000)
     gated.send(STUN + bytes(999))
     gated.send(STUN + bytes(19))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not gated.sent:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     assert (gated.gate.dropped, [len(data) for data in gated.sent]) == (1, [20])

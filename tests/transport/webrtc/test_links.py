@@ -27,6 +27,7 @@ from sagelink.transport.webrtc.signalling import Unreachable, exchange
 from sagelink.transport.webrtc.wire_cost import WebRtcCostModel
 from sagelink.transport.wire import encode_bundle
 from tests.certificates import self_signed
+from tests.patience import PATIENCE_S
 
 CAMERA_INFO = CameraInfo(14, 16, "0123", 5.0)
 TOKEN = "a-token-of-some-length"  # noqa: S105
@@ -51,7 +52,7 @@ def edge_link(
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -78,7 +79,7 @@ async def another_camera_unaffected(server: WebRtcServerLink, endpoint: Signalli
 
 async def post(endpoint: SignallingEndpoint, body: bytes, token: str | None = None) -> int:
     def go() -> int:
-        connection = http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=10)
+        connection = http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=PATIENCE_S)
         try:
             connection.request("POST", "/offer", body, {"Authorization": f"Bearer {token}"} if token else {})
             return connection.getresponse().status

@@ -10,6 +10,7 @@ from aiortc import RTCPeerConnection
 from sagelink.transport.webrtc.address import SignallingEndpoint
 from sagelink.transport.webrtc.server import _MAX_OPENING_PER_ADDRESS
 from sagelink.transport.webrtc.signalling import exchange
+from tests.patience import PATIENCE_S
 from tests.transport.webrtc.test_links import edge_link, serving, until
 
 ABORTED = 40
@@ -31,7 +32,7 @@ async def test_peers_that_never_connect_keep_nobody_out(endpoint: SignallingEndp
         for _ in range(ABORTED):
             await exchange(address, offer)
         await until(lambda: len(server._sessions) <= _MAX_OPENING_PER_ADDRESS)
-        async with asyncio.timeout(5), edge_link(address, "newcomer") as edge:
+        async with asyncio.timeout(PATIENCE_S), edge_link(address, "newcomer") as edge:
             await edge.ready()
             assert edge.refusal() is None
 
@@ -41,7 +42,7 @@ async def test_full_places_that_never_connect_are_freed(endpoint: SignallingEndp
     async with serving(endpoint, max_peers=2) as (_, address):
         for _ in range(2):
             await exchange(address, offer)
-        async with asyncio.timeout(8), edge_link(address, "newcomer") as edge:
+        async with asyncio.timeout(PATIENCE_S), edge_link(address, "newcomer") as edge:
             await edge.ready()
             assert edge.refusal() is None
 

@@ -1,0 +1,65 @@
+"""Says when the kernel may send which bytes of a TCP connection by itself: repeats of segments and acknowledgements. Pure.
+
+A segment may leave only if the window will have room for all of that, at the times at which it may happen. The kernel
+repeats the last or first segment when its timer runs out, again after a further, longer wait; and it repeats any segment
+as soon as a later one is acknowledged (RFC 6298, RFC 8985). The process that counts may run late, so nothing here waits
+for it: a second repeat is provided for as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sagelink.transport.tcp_counters import TcpCounters
+
+ACKS = 2  # packets without data that may leave before they are counted
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """The bytes, headers included, that may leave from now until a time."""
+
+    until_s: float  # from now on
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentSizes:
+    """The headers of one connection's packets."""
+
+    header_bytes: int  # of a segment, Ethernet's included
+    ack_bytes: int  # of a packet without data
+
+    def packet_bytes(self, payload: int, segments: int) -> int:
+        return payload + segments * self.header_bytes
+
+
+def repeat_bytes(counters: TcpCounters, sizes: SegmentSizes) -> int:
+    """Bytes of all that is not acknowledged, if it left once more."""
+    if not counters.queued_bytes:
+        return 0
+    segments = counters.unacknowledged_segments + -(-counters.unsent_bytes // counters.segment_bytes)
+    return sizes.packet_bytes(counters.queued_bytes, segments)
+
+
+def needs(counters: TcpCounters, sizes: SegmentSizes, payload: int) -> list[Need]:
+    """What may leave if the kernel gets `payload` bytes now, at most one segment; by time, each with those before."""
+    new = sizes.packet_bytes(payload, 1) if payload else 0
+    unsent = sizes.packet_bytes(counters.unsent_bytes, 1) if counters.unsent_bytes else 0
+    waiting = repeat_bytes(counters, sizes)
+    longest = min(max(payload, counters.queued_bytes), counters.segment_bytes)
+    again_s = counters.repeat_after_s
+    if waiting:
+        again_s = min(max(0.0, counters.next_repeat_s), counters.round_trip_s)
+    first = new + unsent + waiting + new + ACKS * sizes.ack_bytes
+    return [
+        Need(0.0, new + unsent + ACKS * sizes.ack_bytes),
+        Need(again_s, first),
+        Need(again_s + counters.repeat_after_s, first + sizes.packet_bytes(longest, 1)),
+    ]
+
+
+def longest_payload(limit_bytes: int, counters: TcpCounters, sizes: SegmentSizes) -> int:
+    """Bytes of the longest segment for which an empty window of `limit_bytes` has room, with two repeats."""
+    fits = (limit_bytes - ACKS * sizes.ack_bytes) // 3 - sizes.header_bytes
+    return min(fits, counters.segment_bytes)
