@@ -194,7 +194,13 @@ class HeadsOfRun:
 
 def label_heads(config: Config) -> dict[str, Head]:
     """The heads in `frigate.heads`, by label. Raises UsageError."""
-    return {label: read_head(path) for label, path in config.frigate.heads.items()}
+    heads = {}
+    for label, path in config.frigate.heads.items():
+        try:
+            heads[label] = read_head(path)
+        except UsageError as error:
+            raise UsageError(f"frigate.heads: {label}: {error}") from None
+    return heads
 
 
 def further_heads(config: Config, models: Pair) -> dict[str, list[NamedHead]]:

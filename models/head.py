@@ -31,7 +31,7 @@ from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.numpy import save
 
 from sagelink.models.combinations import fault_of_class, membership, names_of
-from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.errors import UsageError, suggest
 from sagelink.pipeline.output_files import cannot_write
 from sagelink.pipeline.types import UNKNOWN, SeveralClasses, TaughtClasses, fusion_weight
 
@@ -295,7 +295,8 @@ def read_head(path: Path) -> Head:
             raise UsageError(f"{where} has {size} bytes; accepted: up to {MAX_HEAD_BYTES}")
         content = path.read_bytes()
     except FileNotFoundError:
-        raise UsageError(f"{where} does not exist; `sagelink teach` writes such files") from None
+        near = suggest(path.name, [each.name for each in path.parent.glob("*.head")])
+        raise UsageError(f"{where} does not exist{near}; `sagelink teach` writes such files") from None
     except OSError as error:
         raise UsageError(f"{where} cannot be read: {error.strerror}") from None
     return parse_head(content, where)

@@ -1,4 +1,5 @@
-"""`LatestPictures`: a sink that keeps the newest frame of each camera as a small JPEG, for Home Assistant."""
+"""`LatestPictures`: a sink that keeps the newest frame of each camera as a small JPEG, for Home Assistant. Frames that
+must not leave the site are left out."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ class LatestPictures:
     def write(self, verdict: Verdict) -> None:
         camera, now_s = verdict.frame.camera, self._clock_s()
         coded_s, _ = self._pictures.get(camera, (-self._every_s, b""))
-        if now_s - coded_s >= self._every_s:
+        if now_s - coded_s >= self._every_s and not verdict.frame.private:
             self._pictures[camera] = now_s, jpeg(scaled(verdict.frame.pixels, _MAX_SIDE), _QUALITY)
 
     def close(self) -> None:

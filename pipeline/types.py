@@ -93,6 +93,11 @@ class Frame:
         return (now_ns - self.capture_ns) / 1e6
 
     @property
+    def private(self) -> bool:
+        """Whether it must not leave the site."""
+        return self.event is not None and self.event.private
+
+    @property
     def frame(self) -> Frame:
         return self
 

@@ -125,7 +125,7 @@ class EventCapture:
         state = "ended" if self._ended else "connecting" if trouble else "running"
         return {
             "state": state,
-            "fault": "unreachable" if trouble and self._connections else None,
+            "fault": "unreachable" if trouble and (self._connections or self._ended) else None,
             "connections": self._connections,
             "recoveries": max(0, self._connections - 1),
             "missed": self._missed,

@@ -9,5 +9,4 @@ class PrivateGate:
     """The first stage of the chain that may send a frame."""
 
     async def process(self, scored: Scored) -> Scored | EdgeOnly:
-        event = scored.frame.event
-        return EdgeOnly(scored, Drop.PRIVATE) if event is not None and event.private else scored
+        return EdgeOnly(scored, Drop.PRIVATE) if scored.frame.private else scored

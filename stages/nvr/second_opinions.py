@@ -9,7 +9,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,7 +72,7 @@ class SecondOpinions:
         self._opinions: OrderedDict[str, _Opinion] = OrderedDict()  # by event
         self._reasons: Counter[str] = Counter()
         self._written = 0
-        self._answered: list[str] = []  # events that are over, not noted on disk yet
+        self._answered: deque[str] = deque(maxlen=MAX_EVENTS)  # events that are over, not noted on disk yet
         self._full = False  # the disk
         self.on_queued: Callable[[], None] = lambda: None
 
@@ -166,8 +166,8 @@ class SecondOpinions:
         with self._lock:
             waiting = [opinion for opinion in self._opinions.values() if not opinion.stored]
             stored = bool(waiting) and all(self._store(opinion) for opinion in waiting)
-            answered = self._answered[-MAX_EVENTS:]
-            self._answered = []
+            answered = [*self._answered]
+            self._answered.clear()
         if stored:
             self.on_queued()
         if answered:

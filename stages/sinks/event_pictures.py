@@ -75,8 +75,8 @@ class EventPictures:
     def _offer(self, verdict: Verdict) -> None:
         """Stores a frame as long as no later frame with its label is better: it may be the best of a row that begins
         with it."""
-        answer, shown = verdict.answer, verdict.frame.event
-        if answer is None or (shown is not None and shown.private):
+        answer = verdict.answer
+        if answer is None or verdict.frame.private:
             return
         frame, label = verdict.frame, verdict.label(self._labels)
         known = self._candidates[frame.camera]

@@ -160,5 +160,5 @@ class EventSink:
             wire_bits=verdict.wire_bits,
             source_event=frame.event.id if frame.event else None,
             class_probs=verdict.class_probs(),
-            private=frame.event is not None and frame.event.private,
+            private=frame.private,
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sagelink.app.heads_of_run import label_heads
 from sagelink.app.run import prepare
 from sagelink.app.second_opinion import SecondOpinionService, queue_path
 from sagelink.models.pair import Pair
@@ -35,3 +36,10 @@ def test_the_queue_is_opened_before_the_run(tmp_path: Path, pair: Pair) -> None:
     with pytest.raises(UsageError, match=r"frigate\.queue .*notes\.txt"):
         prepare(load_config(None, {"models": "demo", "output.out": str(tmp_path / "out"), **options}), pair)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_misspelt_head_is_refused_by_its_key_with_a_suggestion(tmp_path: Path) -> None:
+    (tmp_path / "dogs.head").touch()
+    config = load_config(None, {"frigate.heads": {"dog": str(tmp_path / "dgos.head")}})
+    with pytest.raises(UsageError, match=r"frigate\.heads: dog: .*dgos\.head.*did you mean 'dogs\.head'"):
+        label_heads(config)

@@ -103,6 +103,8 @@ def test_hours_of_events_keep_the_memory_flat(tmp_path: Path, monkeypatch: pytes
             for item in outbox.waiting(RECEIVER, 50):
                 outbox.confirm(item)
                 opinions.delivered(SubLabel.of(item), None)
+        if second % 10 == 0:
+            opinions.flush()
         if second % (150 * HOURS) == 0:
             gc.collect()
             sizes.append(tracemalloc.get_traced_memory()[0] / 1e6)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from sagelink.monitor.latest_pictures import LatestPictures
-from sagelink.pipeline.types import Verdict
+from sagelink.pipeline.types import FrameEvent, Verdict
 from tests.monitor.test_verdict_feed import verdict_of
 
 
@@ -29,3 +29,10 @@ def test_one_small_picture_of_a_camera_every_few_seconds():
         picture = Image.open(io.BytesIO(pictures.all()["gate"]))
         shown.append((picture.size, picture.getpixel((9, 9))[0]))
     assert shown == [((640, 360), 0), ((640, 360), 0), ((640, 360), 200)]
+
+
+def test_a_private_frame_is_left_out():
+    pictures, verdict = LatestPictures(5.0, lambda: 0.0), verdict_with(9)
+    event = FrameEvent("a", "yard", "person", private=True)
+    pictures.write(replace(verdict, frame=replace(verdict.frame, event=event)))
+    assert pictures.all() == {}
