@@ -22,7 +22,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from sagelink.models import loading
-from sagelink.models.loading import labels_fingerprint
+from sagelink.models.labels import labels_fingerprint
 from sagelink.monitor.metrics import ServerMetrics
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import ModelConfig, MqttConfig

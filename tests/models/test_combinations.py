@@ -60,13 +60,14 @@ def test_a_head_file_holds_classes_and_answers_with_combinations(head: Head, pai
 
 def test_the_probabilities_of_the_classes_are_those_of_its_sigmoids(head: Head, pair: Pair, tmp_path: Path) -> None:
     write_head(head, tmp_path / "site.head")
-    named = NamedHead.load("site", tmp_path / "site.head", pair.edge)
+    (named,) = NamedHead.load_all({"site": tmp_path / "site.head"}, None, pair.edge, pair.server)
     features = np.random.default_rng(3).normal(size=(4, 2 * pair.edge.vit.embed_dim)).astype(np.float32)
     token = features[:, : pair.edge.vit.embed_dim]
     logits = (token @ head.edge.weight.T + head.edge.bias) / head.edge.card.temperature
     for answer, row in zip(named.answers(features), 1 / (1 + np.exp(-logits)), strict=True):
-        assert answer.class_probs is not None
-        np.testing.assert_allclose([*answer.class_probs.values()], row, atol=1e-4)
+        probs = answer.class_probs()
+        assert probs is not None
+        np.testing.assert_allclose([*probs.values()], row, atol=1e-4)
         shown = [name for name, prob in zip(head.card.classes, row, strict=True) if prob > 0.5]
         assert answer.label == label_of(shown)
 
