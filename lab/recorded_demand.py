@@ -138,7 +138,8 @@ class RecordedDemand:
         price = lane.price
         if price and budget.limit_bits is not None:
             price += window_price(budget.window_bits(now_s), budget.limit_bits)
-        size: float | None = allowed = min(allowed, self._config.encode.max_message)
+        allowed = min(allowed, self._config.encode.max_message)
+        size: float | None = allowed
         if price or frame.camera in self._tracked:
             size = self._control.max_bytes(1 - answer.prob, held_weight, allowed, price)
         return int(_SIZE_STEP ** math.floor(math.log(size, _SIZE_STEP))) if size and size > 1 else 0
