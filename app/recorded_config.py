@@ -68,7 +68,7 @@ def _recorded_tree(folder: Path) -> tuple[Path, dict[str, Any]]:
     path = own_file(folder, CONFIG, f"recording {str(folder)!r}")
     tree = read_tree(path, numbers_without_unit=True)  # recordings of version 0.2 hold quantities as numbers
     video = tree.get("video")
-    if isinstance(video, dict) and video.pop("saving", False):  # before version 0.3, all recordings have this key
+    if isinstance(video, dict) and video.pop("saving", False):  # all recordings of earlier versions have this key
         raise UsageError(
             f"recording {str(folder)!r} was made with video.saving, which this version does not have; accepted: the "
             "version of Sagelink that recorded it"

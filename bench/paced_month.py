@@ -12,12 +12,15 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import get_args
+from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 
 from sagelink.lab.month import Demand, MonthOutcome, play_month
+from sagelink.lab.progress_bar import ProgressBar, ShowProgress
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.calendar_periods import Calendar
 from sagelink.pipeline.config import Config
@@ -29,14 +32,14 @@ from sagelink.stages.confidence_gate import Gate
 from sagelink.stages.rate_control import RateControl, UtilityCurve, least_gain
 from sagelink.stages.scene_fusion import SceneConfig
 
-_CAPS = np.geomspace(150, 9000, 10)  # bytes of a message
-_PRICES = np.concatenate([[0.0], np.geomspace(LOWEST_PRICE, HIGHEST_PRICE, 25)])
-_LONGEST_S, _MEAN_S, _FPS = 30, 8.0, 1  # of a scene; frames per second
+_CAPS = np.geomspace(180, 6000, 8)  # bytes of a message
+_PRICES = np.concatenate([[0.0, LOWEST_PRICE], np.geomspace(3e-8, 3e-4, 13), [HIGHEST_PRICE]])
+_LONGEST_S, _MEAN_S, _FPS = 24, 8.0, 1  # of a scene; frames per second
 _RATE_BPS, _WINDOW_S = 64_000.0, 10.0
 _START_S = datetime(2026, 3, 1, tzinfo=UTC).timestamp()  # a Sunday
 _MINUTES = 31 * 24 * 60
 _CAMERAS = 3
-_PICTURES = 500
+_PICTURES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,46 +51,44 @@ class MeasuredPictures:
     sizes: NDArray[np.float64]  # (N, K) bytes; 0: no message fits
     weights: NDArray[np.float64]  # (N, K)
     truth: NDArray[np.intp]  # (N,)
+    caps: NDArray[np.float64]  # (K,) bytes that the message may have
+    utility_sizes: NDArray[np.float64]  # of the utility curve of the server model
+    utility_weights: NDArray[np.float64]
 
 
-def measure(config: Config, labels: str | None, cache: str | None) -> MeasuredPictures:
+def measure(config: Config, labels: Path | None, progress: ShowProgress) -> MeasuredPictures:
     """Runs the models of the configuration on the pictures of a source."""
-    import os
-
-    if cache and os.path.exists(cache):
-        with np.load(cache) as stored:
-            return MeasuredPictures(*(stored[name] for name in ("edge", "server", "sizes", "weights", "truth")))
-    from pathlib import Path
-
     from sagelink.lab.dataset import pictures_of
     from sagelink.lab.harness import Harness
     from sagelink.models.pair import Pair
     from sagelink.stages.codec_planner import Plan
     from sagelink.stages.evidence_encoder import Encoder
+    from sagelink.stages.frontier_filter import usable_curves
 
     pair = Pair.load(config)
     harness, encoder = Harness(pair, config.capture.resize), Encoder.from_config(config, pair.server)
-    edge, server, sizes, weights, truth = [], [], [], [], []
-    found = pictures_of(config.all_cameras[0], Path(labels) if labels else None, pair.edge.labels, _PICTURES)
+    columns: dict[str, list[Any]] = {name: [] for name in ("edge", "server", "sizes", "weights", "truth")}
+    found = pictures_of(config.all_cameras[0], labels, pair.edge.labels, _PICTURES)
     for seq, sample in enumerate(harness.samples(found, config.select)):
         plans = [encoder.fit(seq, sample.picture, sample.order, int(cap)) for cap in _CAPS]
         sent = [plan for plan in plans if isinstance(plan, Plan)]
         answers = iter(harness.answers([plan.message for plan in sent]))
-        flat = np.zeros_like(sample.edge)
-        edge.append(sample.edge)
-        truth.append(sample.truth)
-        sizes.append([len(plan.message) if isinstance(plan, Plan) else 0 for plan in plans])
-        weights.append([plan.weight if isinstance(plan, Plan) else 0.0 for plan in plans])
-        server.append([next(answers).log_probs if isinstance(plan, Plan) else flat for plan in plans])
-    pictures = MeasuredPictures(*(np.array(values) for values in (edge, server, sizes, weights, truth)))
-    if cache:
-        np.savez(cache, **{name: getattr(pictures, name) for name in MeasuredPictures.__slots__})
-    return pictures
+        none = np.zeros_like(sample.edge)
+        columns["edge"].append(sample.edge)
+        columns["truth"].append(sample.truth)
+        columns["sizes"].append([len(plan.message) if isinstance(plan, Plan) else 0 for plan in plans])
+        columns["weights"].append([plan.weight if isinstance(plan, Plan) else 0.0 for plan in plans])
+        columns["server"].append([next(answers).log_probs if isinstance(plan, Plan) else none for plan in plans])
+        progress("pictures", seq + 1, max(seq + 1, _PICTURES))
+    utility = UtilityCurve.from_curves(usable_curves(config, pair.server.name, harness.canvas))
+    answers_of = {name: np.array(column) for name, column in columns.items()}
+    return MeasuredPictures(**answers_of, caps=_CAPS, utility_sizes=utility.sizes, utility_weights=utility.weights)
 
 
-def scene_tables(config: Config, pictures: MeasuredPictures, utility: UtilityCurve) -> NDArray[np.float64]:
+def scene_tables(config: Config, pictures: MeasuredPictures) -> NDArray[np.float64]:
     """Plays one long scene of each picture at each price: (3, N, P, frames + 1) sums of bits, right and answered
     frames after so many frames."""
+    utility = UtilityCurve(pictures.utility_sizes, pictures.utility_weights)
     gate, control = Gate(config.gate), RateControl(utility, least_gain(config.video))
     hold_s = SceneConfig().hold_s
     table = np.zeros((3, len(pictures.truth), len(_PRICES), _LONGEST_S * _FPS + 1))
@@ -119,7 +120,7 @@ def _play_scene(
             allowed = (budget.allowance(now_s) or 0) / 8
             added = window_price(budget.window_bits(now_s), budget.limit_bits or 0) if price else 0.0
             size = control.max_bytes(1 - answer.prob, float(weight), allowed, price + added)
-            cap = int(np.searchsorted(_CAPS, size or 0, side="right")) - 1
+            cap = int(np.searchsorted(pictures.caps, size or 0, side="right")) - 1
             if cap >= 0 and pictures.sizes[picture, cap]:
                 bits = 8 * int(pictures.sizes[picture, cap])
                 if budget.charge(now_s, bits):
@@ -184,19 +185,25 @@ def _bursts(rng: np.random.Generator) -> NDArray[np.float64]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--source", default="synthetic:400,seed=77,hold=1", help="pictures with their true classes")
-    parser.add_argument("--labels", help="CSV file with the labels of a folder of images")
+    parser.add_argument("--source", default="synthetic:200,seed=77,hold=1", help="pictures with their true classes")
+    parser.add_argument("--labels", type=Path, help="CSV file with the labels of a folder of images")
     parser.add_argument("--quota", type=float, nargs="*", default=[10, 25, 50, 100], metavar="MB")
     parser.add_argument("--pattern", choices=("yard", "street", "both"), default="both")
     parser.add_argument("--seed", type=int, nargs="*", default=[0])
-    parser.add_argument("--cache", help="file of the measured answers")
+    parser.add_argument("--cache", type=Path, help="NPZ file of the measured answers: read if it exists, else written")
     parser.add_argument("--set", action="append", default=[], help="setting KEY=VALUE (default: models=demo)")
     arguments = parser.parse_args()
-    config = load_config(
-        None, {"capture.source": arguments.source, **parse_assignments(arguments.set or ["models=demo"])}
-    )
-    pictures = measure(config, arguments.labels, arguments.cache)
-    table = scene_tables(config, pictures, _utility(config, pictures))
+    settings = parse_assignments(arguments.set or ["models=demo"])
+    config = load_config(None, {"capture.source": arguments.source, **settings})
+    if arguments.cache and arguments.cache.exists():
+        with np.load(arguments.cache) as stored:
+            pictures = MeasuredPictures(**stored)
+    else:
+        with ProgressBar(Console(stderr=True)) as bar:
+            pictures = measure(config, arguments.labels, bar.show)
+        if arguments.cache:
+            np.savez(arguments.cache, **{name: getattr(pictures, name) for name in MeasuredPictures.__slots__})
+    table = scene_tables(config, pictures)
     edge_right = pictures.edge.argmax(1) == pictures.truth
     patterns = {"yard": yard, "street": street}
     for name in patterns if arguments.pattern == "both" else [arguments.pattern]:
@@ -211,15 +218,6 @@ def main() -> None:
                 for pace in get_args(PaceName):
                     quota = Quota("month", round(8e6 * megabytes), Calendar("month"))
                     _print(megabytes, pace, play_month(demand, [quota], pace, _START_S, _MINUTES * 60.0))
-
-
-def _utility(config: Config, pictures: MeasuredPictures) -> UtilityCurve:
-    from sagelink.models.pair import Pair
-    from sagelink.stages.evidence_encoder import canvas_of
-    from sagelink.stages.frontier_filter import usable_curves
-
-    server = Pair.load(config).server
-    return UtilityCurve.from_curves(usable_curves(config, server.name, canvas_of(server)))
 
 
 def _print(megabytes: float, pace: PaceName, outcome: MonthOutcome) -> None:

@@ -69,7 +69,7 @@ def _line(error: Any, place: _Place) -> str:
         if dotted in RENAMED:
             return f"{dotted} is named {RENAMED[dotted]} since version 0.2"
         if dotted in REPLACED:
-            return f"{dotted} was replaced by {REPLACED[dotted]} in version 0.3"
+            return f"{dotted} was replaced by {REPLACED[dotted]}"
         keys = sorted(place.section.model_fields)
         return f"{dotted}: unknown key{suggest(str(error['loc'][-1]), keys)}; accepted: {', '.join(keys)}"
     if kind == "value_error":

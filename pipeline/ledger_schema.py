@@ -36,7 +36,7 @@ CREATE TABLE interfaces (name TEXT PRIMARY KEY, boot_id TEXT NOT NULL, counter I
     passed_bits INTEGER NOT NULL, own_bits INTEGER NOT NULL, others_bits INTEGER NOT NULL) WITHOUT ROWID;
 """
 
-# Since version 0.3; a ledger of an earlier version gets it when a run opens it.
+# A ledger of an earlier version gets it when a run opens it.
 PACES_TABLE = """
 CREATE TABLE IF NOT EXISTS paces (scope TEXT, name TEXT, price REAL NOT NULL, learned_s REAL NOT NULL,
     hours TEXT NOT NULL, PRIMARY KEY (scope, name)) WITHOUT ROWID
