@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,7 @@ class NatsClient:
         self._on_message = on_message
         self._subscriptions: dict[str, Subscription] = {}  # by topic
         self._denials: list[str] = []  # of the subscription or message that waits for the node's answer
+        self._connected = False
         self._ended = asyncio.Event()
 
     async def connect(self, cluster: NatsCluster, node: tuple[str, int], identifier: str) -> None:
@@ -63,6 +65,7 @@ class NatsClient:
                 closed_cb=self._note_end,
                 **options,
             )
+        self._connected = True
 
     async def close(self) -> None:
         with contextlib.suppress(Exception):
@@ -124,6 +127,8 @@ class NatsClient:
         return denied[-1] if denied else None
 
     async def _note_error(self, error: Exception) -> None:
+        if not self._connected:
+            raise error  # else nats-py would try the same node for two minutes
         if "permissions violation" in str(error).lower():
             self._denials = [str(error)]
 
@@ -178,5 +183,8 @@ def _converted() -> Any:
         yield
     except TimeoutError:
         raise MqttError("the node does not answer") from None
-    except (errors.Error, OSError) as error:
-        raise MqttError(str(error) or type(error).__name__) from None
+    except OSError as error:
+        known = error.errno is not None and error.errno > 0
+        raise MqttError(os.strerror(error.errno) if known else error.strerror or str(error)) from None
+    except errors.Error as error:
+        raise MqttError(str(error).removeprefix("nats: ") or type(error).__name__) from None

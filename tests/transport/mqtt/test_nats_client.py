@@ -1,0 +1,79 @@
+"""Topics as subjects, addresses of a cluster, and a server's connection to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sagelink.app.server_link import listener_factory
+from sagelink.pipeline.config import MqttConfig
+from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.errors import SagelinkError, UsageError
+from sagelink.transport.mqtt.nats_client import subject_of, topic_of
+from sagelink.transport.mqtt.nats_cluster import open_cluster
+from sagelink.transport.mqtt.server import MqttServerLink
+from sagelink.transport.mqtt.topics import Topics
+from tests.brokers import free_port
+from tests.nats import NatsNode, nats_node
+
+TOPICS = Topics("site")
+
+
+@pytest.mark.parametrize(
+    ("topic", "subject"),
+    [
+        ("site/a/door/evidence", "site.a.door.evidence"),
+        ("site/+/+/evidence", "site.*.*.evidence"),
+        ("site/#", "site.>"),
+        ("site/a.b/door/state", "site.a//b.door.state"),
+    ],
+)
+def test_a_topic_is_the_subject_of_the_gateway(topic: str, subject: str) -> None:
+    assert subject_of(topic) == subject
+    if "*" not in subject and ">" not in subject:
+        assert topic_of(subject) == topic
+
+
+def test_an_address_lists_the_nodes_and_has_the_credentials_of_mqtt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAGELINK_MQTT_USERNAME", "server")
+    monkeypatch.setenv("SAGELINK_MQTT_PASSWORD", "secret")
+    cluster = open_cluster("nats://a,b:4300,[::1]", MqttConfig(), "serve.listen")
+    assert cluster.nodes == (("a", 4222), ("b", 4300), ("::1", 4222))
+    assert cluster.url == "nats://a:4222,b:4300,[::1]:4222"
+    assert (cluster.username, cluster.password, cluster.tls) == ("server", "secret", None)
+    assert "secret" not in repr(cluster)
+    assert open_cluster("nats+tls://a", MqttConfig(), "serve.listen").tls is not None
+
+
+@pytest.mark.parametrize("url", ["nats://", "nats://a,", "nats://a/path", "nats://user:secret@a", "nats://a:none"])
+def test_a_wrong_address_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(UsageError, match=r"serve\.listen") as error:
+        open_cluster(url, MqttConfig(), "serve.listen")
+    assert "secret" not in str(error.value)
+
+
+def test_a_server_without_a_group_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"serve\.group is empty"):
+        listener_factory(load_config(None, {"serve.listen": "nats://a", "serve.group": ""}))
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[NatsNode]:
+    with nats_node(tmp_path) as node:
+        yield node
+
+
+async def test_a_server_takes_the_node_that_answers(node: NatsNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sagelink.transport.mqtt.server._ANSWERED_S", 0.0)
+    url = f"nats://127.0.0.1:{free_port()},127.0.0.1:{node.client}"
+    async with MqttServerLink(open_cluster(url, MqttConfig(), "url"), TOPICS, "servers") as link:
+        assert link.trouble is None
+
+
+async def test_no_node_answers() -> None:
+    cluster = open_cluster(f"nats://127.0.0.1:{free_port()},127.0.0.1:{free_port()}", MqttConfig(), "url")
+    with pytest.raises(SagelinkError, match="refused.*;.*refused"):
+        async with MqttServerLink(cluster, TOPICS, "servers"):
+            pass
