@@ -46,13 +46,13 @@ def prepare_demo(pair: Pair, source: str, **options: object) -> Run:
 
 
 def test_a_replay_keeps_every_account(pair: Pair, tmp_path: Path) -> None:
-    run = prepare_demo(pair, "synthetic:60", output__out=str(tmp_path / "deep" / "out"), budget__uplink="48kbit/s")
+    run = prepare_demo(pair, "synthetic:40", output__out=str(tmp_path / "deep" / "out"), budget__uplink="48kbit/s")
     summary = run.run()
     lines, on_disk = read(tmp_path / "deep" / "out")
     assert set(on_disk) == SUMMARY_KEYS
     assert on_disk == json.loads(json.dumps(summary | {"wall_s": on_disk["wall_s"], "fps": on_disk["fps"]}))
     check_accounts(lines, on_disk)
-    assert 0 < on_disk["offloaded"] < 60
+    assert 0 < on_disk["offloaded"] < 40
     assert {"gate", "budget"} >= set(on_disk["drops"])
     assert {line["origin"] for line in lines} == {"edge", "fused"}
     assert all(line["truth"] is not None for line in lines)
@@ -61,7 +61,7 @@ def test_a_replay_keeps_every_account(pair: Pair, tmp_path: Path) -> None:
 def test_the_same_replay_twice_is_the_same(pair: Pair, tmp_path: Path) -> None:
     runs = []
     for name in ("a", "b"):
-        prepare_demo(pair, "synthetic:40", output__out=str(tmp_path / name), gate__policy="always").run()
+        prepare_demo(pair, "synthetic:15", output__out=str(tmp_path / name), gate__policy="always").run()
         lines, _ = read(tmp_path / name)
         runs.append([timeless(line) for line in lines])
     assert runs[0] == runs[1]

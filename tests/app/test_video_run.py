@@ -61,7 +61,7 @@ def test_a_scene_is_tracked_until_the_cut(pair: Pair, tmp_path: Path) -> None:
 
 
 def test_tracking_is_more_accurate_for_fewer_bits(pair: Pair, tmp_path: Path) -> None:
-    options = {"source": "synthetic:120,hold=10,fps=5,seed=3", "budget__uplink": "16kbit/s"}
+    options = {"source": "synthetic:60,hold=10,fps=5,seed=3", "budget__uplink": "16kbit/s"}
     _, tracked = run(pair, tmp_path / "always", video__policy="always", **options)
     lines, untracked = run(pair, tmp_path / "never", video__policy="never", **options)
     assert {(line["scene"], line["server_seq"], line["revised_from"]) for line in lines} == {(None, None, None)}
@@ -70,8 +70,8 @@ def test_tracking_is_more_accurate_for_fewer_bits(pair: Pair, tmp_path: Path) ->
 
 
 def test_frames_of_an_image_source_are_decided_one_by_one(pair: Pair, tmp_path: Path) -> None:
-    auto, _ = run(pair, tmp_path / "auto")
-    never, _ = run(pair, tmp_path / "never", video__policy="never")
+    auto, _ = run(pair, tmp_path / "auto", capture__max_frames=16)
+    never, _ = run(pair, tmp_path / "never", video__policy="never", capture__max_frames=16)
     assert without_time(auto) == without_time(never)
 
 
@@ -84,7 +84,8 @@ def test_scenes_of_a_video_file_are_tracked_by_default(pair: Pair, tmp_path: Pat
 
 
 def test_the_same_run_twice_is_the_same(pair: Pair, tmp_path: Path) -> None:
-    runs = [run(pair, tmp_path / name, video__policy="always", gate__policy="always")[0] for name in "ab"]
+    options = {"video__policy": "always", "gate__policy": "always", "capture__max_frames": 16}
+    runs = [run(pair, tmp_path / name, **options)[0] for name in "ab"]
     assert without_time(runs[0]) == without_time(runs[1])
 
 
@@ -206,7 +207,7 @@ def test_a_live_run_with_a_slow_server_answers_at_once_and_revises_later(
     assert len(set(shown)) > len(sent)
     assert any(line["server_seq"] is not None and line["server_seq"] < line["seq"] for line in lines)
     check(record, pair)
-    assert "24 of 24 frames" in capsys.readouterr().out
+    assert "40 of 40 frames" in capsys.readouterr().out
 
 
 # Bad input

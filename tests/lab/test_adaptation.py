@@ -175,7 +175,7 @@ def test_chosen_units_follow_the_order_in_mirrored_frames_too(setup: Setup) -> N
 
 def test_the_loss_falls_and_the_patch_embedding_is_not_trained(setup: Setup) -> None:
     student = setup.student(batch_sizes=(4, 2))
-    for _ in range(16):
+    for _ in range(8):
         student.step(0.1)
     untrained = setup.student(batch_sizes=(4, 2))
     untrained.steps = student.steps  # so that it gets the same batches
