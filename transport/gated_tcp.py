@@ -45,7 +45,7 @@ _MAX_WAITING = 65_536  # bytes in either direction
 _PACING = 8  # times the rate of the budget
 _SO_MAX_PACING_RATE, _TCP_THIN_LINEAR_TIMEOUTS = 47, 16  # Linux; Python has no names for them
 _THIN_BPS = 128_000  # a slower connection repeats at a steady pace; the waits of a faster one double, as usual
-_FLUSH_S, _FIN_S = 0.4, 0.3
+_FLUSH_S, _FIN_S = 0.9, 0.3
 _ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: discard what waits, and send RST
 _NOTHING = TcpCounters(0, 0, 0, 0, 0, 0, 0, 0, SEGMENT, 0, 0, 0.0, 0.0, 0.0)
 
