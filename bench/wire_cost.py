@@ -58,7 +58,7 @@ from sagelink.transport.webrtc.server import WebRtcServerLink
 from sagelink.transport.wire import PART_BYTES, EvidenceMessage, encode_bundle, encode_evidence
 
 _MIN_BYTES, _MAX_BYTES = 4000, 12_000  # of a message; the least is less where a window is small
-_SERVER_STARTS_S = 5.0
+_SERVER_CONNECTS_S = 1.0
 _DELAY_S = 0.04
 _LAST_PACKETS_S = 1.5
 _TLS_BROKER = """user root
@@ -126,8 +126,9 @@ def measure(scenario: Scenario, number: int = 0) -> WireCostResult:
             certificates = make_certificates(folder, SERVER, scenario.key_bits, 3)
         broker = _start_broker(cable, scenario, certificates) if scenario.transport != "webrtc" else None
         received = folder / "received"
-        _run_role(cable, "server", scenario, certificates, received)
-        time.sleep(_SERVER_STARTS_S)
+        server = _run_role(cable, "server", scenario, certificates, received)
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
         capture = cable.run("edge", sys.executable, "-m", "bench.capture", cable.edge_interface, str(folder / "out"))
         assert capture.stdout is not None
         assert capture.stdout.readline() == "ready\n"
@@ -219,6 +220,8 @@ async def _run_server(transport: str, file: Path) -> None:
     """Replies to each message, and writes its size to `file`."""
     with file.open("w", buffering=1) as received:
         async with _server_link(transport) as link:
+            await asyncio.sleep(_SERVER_CONNECTS_S)
+            print("ready", flush=True)
             async for message in link.messages():
                 received.write(f"{len(message.data)}\n")
                 await link.reply(message, bytes(66))

@@ -43,8 +43,9 @@ _TICK_S, _IDLE_TICK_S = 0.004, 0.05
 _DEAD_MS = 5000  # bytes that stay unacknowledged for longer are stale: the kernel ends the connection
 _MAX_WAITING = 65_536  # bytes in either direction
 _PACING = 8  # times the rate of the budget
-_SO_MAX_PACING_RATE = 47  # Linux; Python has no name for it
-_FLUSH_S, _FIN_S = 0.4, 0.3
+_SO_MAX_PACING_RATE, _TCP_THIN_LINEAR_TIMEOUTS = 47, 16  # Linux; Python has no names for them
+_THIN_BPS = 128_000  # a slower connection repeats at a steady pace; the waits of a faster one double, as usual
+_FLUSH_S, _FIN_S = 0.9, 0.3
 _ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: discard what waits, and send RST
 _NOTHING = TcpCounters(0, 0, 0, 0, 0, 0, 0, 0, SEGMENT, 0, 0, 0.0, 0.0, 0.0)
 
@@ -85,7 +86,7 @@ class GatedTcp:
 
     def smallest_room_bits(self) -> int:
         """The room that a window must have for anything to leave."""
-        return 8 * (3 * (_MIN_PIECE + self._header_bytes) + ACKS * self._sizes.ack_bytes)
+        return 8 * (4 * (_MIN_PIECE + self._header_bytes) + ACKS * self._sizes.ack_bytes)
 
     async def open(self, timeout_s: float) -> socket.socket:
         """Connects. Returns the library's end. Raises OSError."""
@@ -185,11 +186,14 @@ class GatedTcp:
         self._counted = _NOTHING
         tcp = self._tcp = socket.socket(family, kind, protocol)
         tcp.setblocking(False)
-        options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
+        options: list[tuple[int, int, int | bytes]] = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             options.append((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_MS))
         if self._charger.rate_bps is not None and hasattr(socket, "TCP_INFO"):
             options.append((socket.SOL_SOCKET, _SO_MAX_PACING_RATE, int(_PACING * self._charger.rate_bps / 8)))
+            if self._charger.rate_bps < _THIN_BPS:
+                options.append((socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno"))
+                options.append((socket.IPPROTO_TCP, _TCP_THIN_LINEAR_TIMEOUTS, 1))
             read_ahead = max(_READ_AHEAD * SEGMENT, (self._charger.limit_bits or 0) // 16)
             options.append((socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, read_ahead))
         for level, option, value in options:

@@ -1,9 +1,9 @@
 """Says when the kernel may send which bytes of a TCP connection by itself: repeats of segments and acknowledgements. Pure.
 
 A segment may leave only if the window will have room for all of that, at the times at which it may happen. The kernel
-repeats the last or first segment when its timer runs out, again after a further, longer wait; and it repeats any segment
+repeats the last or first segment when its timer runs out, and again after each further wait; and it repeats any segment
 as soon as a later one is acknowledged (RFC 6298, RFC 8985). The process that counts may run late, so nothing here waits
-for it: a second repeat is provided for as well.
+for it: a second and a third repeat are provided for as well.
 """
 
 from __future__ import annotations
@@ -56,10 +56,11 @@ def needs(counters: TcpCounters, sizes: SegmentSizes, payload: int) -> list[Need
         Need(0.0, new + unsent + ACKS * sizes.ack_bytes),
         Need(again_s, first),
         Need(again_s + counters.repeat_after_s, first + sizes.packet_bytes(longest, 1)),
+        Need(again_s + 2 * counters.repeat_after_s, first + 2 * sizes.packet_bytes(longest, 1)),
     ]
 
 
 def longest_payload(limit_bytes: int, counters: TcpCounters, sizes: SegmentSizes) -> int:
-    """Bytes of the longest segment for which an empty window of `limit_bytes` has room, with two repeats."""
-    fits = (limit_bytes - ACKS * sizes.ack_bytes) // 3 - sizes.header_bytes
+    """Bytes of the longest segment for which an empty window of `limit_bytes` has room, with three repeats."""
+    fits = (limit_bytes - ACKS * sizes.ack_bytes) // 4 - sizes.header_bytes
     return min(fits, counters.segment_bytes)

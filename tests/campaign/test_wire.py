@@ -30,28 +30,30 @@ def measured(scenario: Scenario) -> WireCostResult:
     ("transport", "rate_bps", "loss"), [("mqtt", 16_000, 0.1), ("mqtts", 64_000, 0.05), ("webrtc", 256_000, 0.2)]
 )
 def test_loss(transport: str, rate_bps: int, loss: float) -> None:
-    result = measured(Scenario(transport, rate_bps, seconds=15, loss=loss))
+    result = measured(Scenario(transport, rate_bps, seconds=8, loss=loss))
     assert result.evidence_bits > 0
-    assert loss or result.ratio <= 1.08
 
 
 @pytest.mark.parametrize(("transport", "rate_bps"), [("mqtt", 16_000), ("webrtc", 64_000)])
 def test_outages_and_a_restarted_broker(transport: str, rate_bps: int) -> None:
-    outages = ((8.0, 11.0), (15.0, 22.0))
-    result = measured(Scenario(transport, rate_bps, seconds=30, loss=0.0, outages=outages, restarts=(26.0,)))
+    """An outage that a connection survives, and one that it does not."""
+    outages = ((4.0, 7.0), (9.0, 15.0))
+    result = measured(Scenario(transport, rate_bps, seconds=22, loss=0.0, outages=outages, restarts=(18.0,)))
     assert result.connected >= (1 if rate_bps == 16_000 else 2)  # at 16 kbit/s a set-up takes long
 
 
 @pytest.mark.parametrize("transport", ["mqtt", "webrtc"])
 def test_announcements_of_many_cameras(transport: str) -> None:
-    assert measured(Scenario(transport, 16_000, seconds=15, loss=0.0, cameras=16)).connected == 1
+    result = measured(Scenario(transport, 16_000, seconds=6, loss=0.0, cameras=16))
+    assert result.connected == 1
+    assert result.ratio <= 1.08
 
 
 def test_a_long_chain_of_certificates_is_spread() -> None:
-    assert measured(Scenario("mqtts", 16_000, seconds=25, loss=0.0, key_bits=4096)).connected == 1
+    assert measured(Scenario("mqtts", 16_000, seconds=12, loss=0.0, key_bits=4096)).connected == 1
 
 
 @pytest.mark.parametrize("transport", ["mqtt", "webrtc"])
 def test_a_connection_that_no_window_holds_sends_nothing(transport: str) -> None:
-    result = measured(Scenario(transport, 4000, seconds=5, loss=0.0))
+    result = measured(Scenario(transport, 4000, seconds=2, loss=0.0))
     assert (result.wire_bits, result.charged_bits, result.connected) == (0, 0, 0)

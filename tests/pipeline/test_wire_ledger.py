@@ -21,6 +21,14 @@ def test_a_held_charge_leaves_the_window_one_window_after_it_was_settled():
     assert (budget.window_bits(7.0), budget.total_bits, budget.peak_window_bits) == (0, 600, 600)
 
 
+def test_room_later_is_room_without_what_leaves_the_window_by_then():
+    budget = UplinkBudget(1000, 1.0)
+    budget.charge_sent(0.0, 300)
+    budget.charge_sent(0.4, 200)
+    assert [budget.room(0.5, later_s) for later_s in (0.0, 0.4, 0.6, 1.0)] == [500, 500, 800, 1000]
+    assert budget.room(0.5) == 500
+
+
 def test_only_the_last_charge_is_held():
     budget = UplinkBudget(1000, 1.0)
     assert budget.charge(0.0, 300)

@@ -78,19 +78,20 @@ async def test_bytes_pass_both_ways_without_a_limit() -> None:
 async def test_no_more_leaves_than_a_window_holds() -> None:
     """The clock stands still: however long the test waits, the kernel gets less than one window."""
     async with Connection(16_000) as connection:
-        await asyncio.get_running_loop().sock_sendall(connection.library_end, bytes(10_000))
+        connection.clock.now_s = 1.01  # what connecting cost has left the window
+        await asyncio.get_running_loop().sock_sendall(connection.library_end, bytes(5000))
         await settle_down()
         counters = read_counters(connection.gated.tcp_socket)
         assert counters is not None
-        assert 500 < counters.bytes_sent < 2000
+        assert 300 < counters.bytes_sent < 2000
         assert counters.bytes_sent + 66 * counters.segments_sent <= 2000
-        assert connection.budget.window_bits(0.0) <= 16_000
+        assert connection.budget.window_bits(1.01) <= 16_000
         received = counters.bytes_sent
-        for second in range(1, 12):
+        for second in range(2, 24):
             connection.clock.now_s = 1.01 * second
             await settle_down()
             assert connection.budget.window_bits(connection.clock.now_s) <= 16_000
-        assert len(await connection.received(10_000)) == 10_000 > received
+        assert len(await connection.received(5000)) == 5000 > received
 
 
 async def test_what_the_kernel_counts_is_charged() -> None:
@@ -125,6 +126,20 @@ async def test_the_end_of_either_side_ends_the_other() -> None:
     async with Connection(None) as connection:
         connection.library_end.send(b"goodbye")
         connection.library_end.close()
+        assert await connection.received(7) == b"goodbye"
+
+
+async def test_the_goodbye_waits_until_the_window_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sagelink.transport.gated_tcp._FLUSH_S", 10.0)
+    async with Connection(16_000) as connection:
+        connection.clock.now_s = 1.01
+        connection.budget.charge_sent(connection.clock.now_s, 16_000)
+        connection.library_end.send(b"goodbye")
+        connection.library_end.close()
+        await settle_down()
+        with pytest.raises(BlockingIOError):
+            connection.server.recv(7)
+        connection.clock.now_s = 2.02
         assert await connection.received(7) == b"goodbye"
 
 

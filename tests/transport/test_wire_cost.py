@@ -45,6 +45,16 @@ def test_bits_draw_on_messages_first_and_the_rest_of_a_message_counts_as_sent():
     assert budget.total_bits == 1050
 
 
+def test_what_a_message_does_not_need_counts_as_sent_at_once():
+    budget = UplinkBudget(10_000, 1.0)
+    charger = charger_of(budget)
+    assert budget.charge(0.0, 1000)
+    message = charger.prepay("door", 1000)
+    charger.trim(message, 700)
+    charger.trim(message, 900)  # no more than it has
+    assert (message.bits, budget.room(0.0), budget.total_bits) == (700, 10_000 - 300, 1000)
+
+
 def test_a_replay_pays_nothing_and_has_all_the_room():
     charger = WireCharger(None)
     charger.close(charger.prepay("door", 1000))

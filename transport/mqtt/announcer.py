@@ -18,7 +18,7 @@ from sagelink.transport.mqtt.topics import Topics, decode_state, encode_state
 
 log = logging.getLogger(__name__)
 
-_WITHDRAW_S = 0.02  # longest wait for publishing a state when the link is closed
+_WITHDRAW_S = 0.1  # longest wait for publishing a state when the link is closed
 _AT_ONCE = 8  # states that the broker may not have confirmed yet
 _PAUSE_S = 2.0  # between two repairs, which cost uplink bits
 _SPREAD_S = 1.0  # nodes that are asked at the same time answer within this time

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 _MAX_CONNECT_S = 60.0  # a set-up that needs longer than this at the rate of the budget is refused
 _SPREAD = 2.0  # a set-up may take this many times what it needs at the rate of the budget
-_DISCONNECT_S = 0.5  # longest wait for a broker when disconnecting
+_DISCONNECT_S = 1.3  # longest wait for a broker when disconnecting: a full window empties meanwhile
 _V5, _V311 = aiomqtt.ProtocolVersion.V5, aiomqtt.ProtocolVersion.V311
 
 
