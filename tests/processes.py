@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -43,6 +44,8 @@ def _main(arguments: list[str], environment: dict[str, str], folder: str, output
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    if limit := environment.get("ULIMIT_N"):  # as `ulimit -n` before the command
+        resource.setrlimit(resource.RLIMIT_NOFILE, (int(limit), int(limit)))
     file = os.open(output, os.O_WRONLY | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from sagelink.app import head_teacher
 from sagelink.app.head_teacher import LabelledHeadTeacher
 from sagelink.models.head import Head, HeadCard
 from sagelink.monitor.label_folder import FrameKey, LabelFolder
@@ -43,6 +45,21 @@ class FakeHeads:
         return len(self.heads) > 1
 
 
+@pytest.fixture(autouse=True)
+def _quick_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process keeps its priority, and teaches for one message size: else it takes minutes on a busy machine."""
+    changes = (
+        "import os; from sagelink.app import teach_process as process; os.nice = int; process._SIZES = (600, None)"
+    )
+    real = subprocess.Popen
+
+    def started(command: list[str], **options: Any) -> subprocess.Popen[str]:
+        assert command[1:] == ["-m", "sagelink.app.teach_process"]
+        return real([command[0], "-c", f"{changes}; process.main()"], **options)
+
+    monkeypatch.setattr(head_teacher.subprocess, "Popen", started)
+
+
 @pytest.fixture
 def folder(tmp_path) -> Iterator[LabelFolder]:
     folder = LabelFolder(tmp_path / "labels", "s")
@@ -65,7 +82,7 @@ def label(folder: LabelFolder, first: int, count: int) -> None:
 
 
 def wait(teacher: LabelledHeadTeacher) -> dict[str, Any]:
-    """The outcome. The process has the lowest priority, so patience begins anew with each step that it reports."""
+    """The outcome. Patience begins anew with each step that the process reports."""
     deadline, last = time.monotonic() + PATIENCE_S, None
     while (progress := teacher.state()["progress"]) is not None:
         if progress != last:

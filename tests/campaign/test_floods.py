@@ -15,18 +15,13 @@ import pytest
 from tests.app.runs import answered, finish, live_run, serve, wait_for_lines
 from tests.brokers import Mosquitto, free_port
 from tests.patience import PATIENCE_S
-from tests.processes import Sagelink
 
 pytestmark = pytest.mark.campaign
 
 SILENT = 1100
 FEW_FILES = 512
+FEW = {"ULIMIT_N": str(FEW_FILES)}
 LOG_BYTES = 20_000
-
-
-def limit_files(process: Sagelink, count: int = FEW_FILES) -> None:
-    """As if the process had been started with `ulimit -n`."""
-    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (count, count))
 
 
 @contextlib.contextmanager
@@ -53,9 +48,8 @@ def test_silent_viewers_do_not_end_a_run(tmp_path: Path) -> None:
     port = free_port()
     with Mosquitto() as broker, serve(broker.url) as server:
         server.said("serving")
-        with live_run(broker.url, tmp_path, "--dashboard-address", f"127.0.0.1:{port}") as run:
+        with live_run(broker.url, tmp_path, "--dashboard-address", f"127.0.0.1:{port}", **FEW) as run:
             run.said("dashboard: ")
-            limit_files(run)
             wait_for_lines(tmp_path, answered)
             with silent_connections(port):
                 for _ in range(5):
@@ -70,9 +64,8 @@ def test_silent_viewers_do_not_end_a_run(tmp_path: Path) -> None:
 
 def test_silent_connections_and_noise_do_not_fill_the_log_of_a_server(tmp_path: Path) -> None:
     port = free_port()
-    with Mosquitto() as broker, serve(broker.url, "--http", f"127.0.0.1:{port}") as server:
+    with Mosquitto() as broker, serve(broker.url, "--http", f"127.0.0.1:{port}", **FEW) as server:
         server.said("health and metrics")
-        limit_files(server)
         with silent_connections(port), live_run(broker.url, tmp_path) as run:
             for _ in range(3):
                 assert get(f"http://127.0.0.1:{port}/readyz") == 200
