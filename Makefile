@@ -22,8 +22,8 @@ campaign: $(VENV)/.ready
 
 # The oldest versions that pyproject.toml accepts, of all but PyTorch (3 GB), and a smoke set of tests.
 OLDEST := .venv-oldest
-SMOKE := tests/pipeline tests/transport/codecs tests/transport/test_contract.py tests/stages/test_sources.py \
-	tests/app/test_run.py tests/app/test_cameras.py
+SMOKE := tests/pipeline/test_config.py tests/transport/codecs tests/transport/test_contract.py \
+	tests/stages/test_sources.py tests/models/test_demo.py tests/app/test_run.py
 test-oldest: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet pyproject.toml --extra webrtc --extra nats --resolution lowest-direct --no-annotate --no-header \

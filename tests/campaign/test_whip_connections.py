@@ -1,0 +1,138 @@
+"""Other programs connect to a WHIP camera many times in a row: every connection must come up and deliver frames.
+
+`SAGELINK_WHIP_TIMES` sets the number of connections of each program (default 3). libdatachannel and werift only connect
+here, because they bring no encoder; the others push video. npm packages are looked for in `SAGELINK_NODE_MODULES`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.server
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import pytest
+
+from tests.browsers import chromium
+from tests.conftest import skip_or_fail
+from tests.stages.cameras.test_whip_camera import RunningCamera, config
+from tests.stages.cameras.test_whip_peers import TESTS, need_webrtcbin, started
+
+pytestmark = [pytest.mark.campaign, pytest.mark.timeout(1800)]
+
+TIMES = int(os.environ.get("SAGELINK_WHIP_TIMES", "3"))
+FRAMES = 5  # of each connection
+PAGE = """<!doctype html><canvas id=canvas width=160 height=120></canvas><script>
+async function push(url) {
+  const canvas = document.getElementById('canvas'), context = canvas.getContext('2d')
+  const drawing = setInterval(() => { context.fillStyle = 'white'; context.fillRect(0, 0, 160, 120) }, 50)
+  const peer = new RTCPeerConnection()
+  peer.addTrack(canvas.captureStream(20).getTracks()[0])
+  await peer.setLocalDescription(await peer.createOffer())
+  await new Promise(done => {
+    if (peer.iceGatheringState === 'complete') done()
+    peer.onicegatheringstatechange = () => peer.iceGatheringState === 'complete' && done()
+  })
+  const answer = await fetch(url, {
+    method: 'POST', body: peer.localDescription.sdp, headers: {'Content-Type': 'application/sdp'}})
+  await peer.setRemoteDescription({type: 'answer', sdp: await answer.text()})
+  window.leave = async () => {
+    await fetch(new URL(answer.headers.get('Location'), url), {method: 'DELETE'})
+    peer.close(); clearInterval(drawing)
+  }
+}
+</script>"""
+
+
+async def until_frames_arrive(running: RunningCamera) -> None:
+    """Waits for some further frames, and checks that all are numbered without a gap."""
+    wanted = len(running.frames) + FRAMES
+    await running.becomes(lambda: len(running.frames) >= wanted)
+    assert [frame.seq for frame in running.frames] == [*range(len(running.frames))]
+
+
+async def push_in_turn(*command: object) -> None:
+    """Runs a program that pushes for ever, again and again. Its last argument is the URL."""
+    async with RunningCamera(config()) as running:
+        for _ in range(TIMES):
+            with started(*(running.endpoint.url if part == "URL" else part for part in command)):
+                await until_frames_arrive(running)
+
+
+@pytest.mark.parametrize("codec", ["VP8", "H264"])
+async def test_gstreamer(codec: str) -> None:
+    await need_webrtcbin()
+    await push_in_turn("/usr/bin/python3", TESTS / "push_gstreamer.py", "URL", codec)
+
+
+async def test_ffmpeg() -> None:
+    if "whip" not in av.formats_available:
+        skip_or_fail("ffmpeg-whip", f"PyAV {av.__version__} has no WHIP muxer")
+    await push_in_turn(sys.executable, TESTS / "push_ffmpeg.py", "URL")
+
+
+@pytest.mark.parametrize(("package", "script"), [("node-datachannel", "libdatachannel"), ("werift", "werift")])
+async def test_peers_of_node(package: str, script: str) -> None:
+    modules = os.environ.get("SAGELINK_NODE_MODULES", "")
+    if not modules or not (Path(modules) / package).is_dir():
+        skip_or_fail(package, f"no {package}")
+    async with RunningCamera(config()) as running:
+        command = ["node", TESTS / f"push_{script}.cjs", running.endpoint.url, str(TIMES)]
+        environment = os.environ | {"NODE_PATH": modules}
+        found = await asyncio.to_thread(
+            subprocess.run, command, capture_output=True, text=True, check=False, env=environment, timeout=1700
+        )
+    assert found.stdout.strip() == str(TIMES), found.stderr
+
+
+class PageHandler(http.server.BaseHTTPRequestHandler):
+    """Serves the page that pushes."""
+
+    def do_GET(self) -> None:  # (the name is of http.server)
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(PAGE.encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def other_site() -> Iterator[str]:
+    """The origin of a site that is not the camera's."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), PageHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+async def test_chromium_from_another_site() -> None:
+    with other_site() as origin:
+        async with RunningCamera(config(push_origins=(origin,))) as running:
+            steps: list[threading.Event] = [threading.Event() for _ in range(2 * TIMES)]
+
+            def browse() -> None:
+                with chromium() as browser:
+                    page = browser.new_page()
+                    page.goto(origin)
+                    for number in range(TIMES):
+                        page.evaluate("url => push(url)", running.endpoint.url)
+                        steps[2 * number].set()
+                        steps[2 * number + 1].wait(60)
+                        page.evaluate("leave()")
+
+            browsing = asyncio.create_task(asyncio.to_thread(browse))
+            for number in range(TIMES):
+                while not steps[2 * number].is_set() and not browsing.done():  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+                if not browsing.done():
+                    await until_frames_arrive(running)
+                steps[2 * number + 1].set()
+            await browsing
