@@ -50,7 +50,9 @@ def test_no_window_of_the_wire_exceeds_the_limit_while_the_process_does_not_run(
     assert longest_payload(2000, IDLE, SIZES) == 395
     for payload, losses, pause_s in steps:
         payload = min(payload, 395)
-        while any((budget.room(now_s, need.until_s) or 0) < 8 * need.size_bytes for need in needs(IDLE, SIZES, payload)):
+        while any(
+            (budget.room(now_s, need.until_s) or 0) < 8 * need.size_bytes for need in needs(IDLE, SIZES, payload)
+        ):
             now_s += 0.01
         wire += [(now_s + again * IDLE.repeat_after_s, 8 * (payload + 66)) for again in range(losses + 1)]
         now_s += losses * IDLE.repeat_after_s + 0.08 + pause_s

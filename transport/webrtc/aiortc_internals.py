@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -32,6 +33,7 @@ Gate = Callable[[bytes, int, Callable[[], None]], None]
 _ACKNOWLEDGE_S = 0.02
 _FIRST_REPEAT_S = 1.0
 _FORWARD_TSN_S = 0.3
+_RECENT = 8  # datagrams; a flight of a handshake has fewer
 _HANDSHAKE_REPEATS_S = 0.3, 0.7  # a satellite's round trip is 0.6 s
 RECORDS = range(20, 64)  # first bytes of DTLS records (RFC 7983)
 _HANDSHAKE = 20, 22  # first bytes of those of a handshake
@@ -124,6 +126,7 @@ def repeat_handshake(sctp: RTCSctpTransport) -> None:
     ice, loop = sctp.transport.transport, asyncio.get_running_loop()
     send, receive = ice._send, ice._recv
     arrived = 0  # records
+    recent: deque[bytes] = deque(maxlen=_RECENT)
     sending: set[asyncio.Task[None]] = set()
 
     async def send_again(data: bytes) -> None:
@@ -145,7 +148,9 @@ def repeat_handshake(sctp: RTCSctpTransport) -> None:
     async def receive_and_count() -> bytes:
         nonlocal arrived
         data: bytes = await receive()
-        arrived += data[:1] != b"" and data[0] in RECORDS
+        if data[:1] != b"" and data[0] in RECORDS and data not in recent:  # else: the peer repeats, and has no answer
+            arrived += 1
+            recent.append(data)
         return data
 
     ice._send, ice._recv = send_and_repeat, receive_and_count

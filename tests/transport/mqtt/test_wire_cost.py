@@ -9,8 +9,8 @@ from sagelink.transport.mqtt.wire_cost import MqttCostModel, varint_bytes
 
 
 def test_a_small_message_byte_by_byte():
-    """Type and length, topic, packet id, properties, payload; 66 bytes a packet, and an acknowledgement of 78, which may
-    report a duplicate."""
+    """Type and length, topic, packet id, properties, payload; 66 bytes a packet, and an acknowledgement of 78, which
+    may report a duplicate."""
     assert MqttCostModel().publish_bits(21, 60, 6) == 8 * (1 + 1 + 2 + 21 + 2 + 6 + 60 + 66 + 78)
     assert MqttCostModel(ipv6=True).publish_bits(21, 60, 6) == 8 * (93 + 86 + 98)
     assert MqttCostModel(tls="TLSv1.3").publish_bits(21, 60, 6) == 8 * (93 + 22 + 66 + 78)

@@ -62,6 +62,18 @@ async def test_a_handshake_without_an_answer_is_repeated_and_data_is_not() -> No
     await until(lambda: sctp.sent == ["1764617461", *3 * ["1668656c6c6f"]])
 
 
+async def test_a_repeat_of_the_peer_is_no_answer() -> None:
+    sctp: Any = Sctp()
+    repeat_handshake(sctp)
+    ice = sctp.transport.transport
+    for data in (b"\x16hello", b"\x16hello"):
+        sctp.arriving.put_nowait(data)
+    await ice._recv()
+    await ice._send(b"\x16answer")
+    await ice._recv()
+    await until(lambda: len(sctp.sent) == 3)
+
+
 async def test_an_answer_ends_the_repeats() -> None:
     sctp: Any = Sctp()
     repeat_handshake(sctp)
