@@ -9,12 +9,11 @@ from prometheus_client import CollectorRegistry
 
 from sagelink.models import loading
 from sagelink.models.loading import labels_fingerprint
-from sagelink.models.readout import LinearReadout
 from sagelink.monitor.metrics import ServerMetrics
 from sagelink.pipeline.config import ModelConfig
-from sagelink.pipeline.types import OperatingPoint, Units
+from sagelink.pipeline.types import OperatingPoint, TopClasses, Units
 from sagelink.server.batch import BatchLimits
-from sagelink.server.classify import Classifier, Top
+from sagelink.server.classify import Asked, Classifier
 from sagelink.server.receive import Received
 from sagelink.server.service import Service
 from sagelink.transport.codecs import Canvas
@@ -32,8 +31,8 @@ class InstantClassifier(Classifier):
     def __init__(self) -> None:
         super().__init__(loading.load(ModelConfig(), "demo-server"))
 
-    def __call__(self, batch: Sequence[Received], heads: Sequence[LinearReadout | None] | None = None) -> list[Top]:
-        return [((0, 1, 2, 3, 4), (-0.5, -1.5, -2.5, -3.5, -4.5))] * len(batch)
+    def answers(self, batch: Sequence[Received], heads: Sequence[Asked]) -> list[list[TopClasses]]:
+        return [[((0, 1, 2, 3, 4), (-0.5, -1.5, -2.5, -3.5, -4.5))] * len(asked) for asked in heads]
 
 
 async def answer(link: ServerLink, max_wait_s: float) -> None:

@@ -98,7 +98,7 @@ def test_a_live_run_with_lost_and_late_frames_replays_exactly(
     """Two live cameras, a scorer too slow for them, a server too slow for the deadline, and Ctrl-C at the end."""
     from sagelink.server import classify
 
-    real_score, real_classify = score.Score.__call__, classify.Classifier.__call__
+    real_score, real_classify = score.Score.__call__, classify.Classifier.answers
     calls = itertools.count()
 
     def slow_score(self: score.Score, frames: list[Frame]) -> Any:
@@ -117,7 +117,7 @@ def test_a_live_run_with_lost_and_late_frames_replays_exactly(
     cameras = [{"name": name, "source": rtsp_server("--fps", "20").url("u:geheim")} for name in ("a", "b")]
     with monkeypatch.context() as patched:
         patched.setattr(score.Score, "__call__", slow_score)
-        patched.setattr(classify.Classifier, "__call__", slow_classify)
+        patched.setattr(classify.Classifier, "answers", slow_classify)
         verdicts = record(
             pair, tmp_path, stop, cameras=cameras, budget__uplink="1Mbit/s", ship__deadline="800ms", select__units=32
         )

@@ -192,7 +192,7 @@ def test_a_selector_or_server_that_fails_leaves_the_edge_answer(
     assert all(line["label"] == line["edge"]["label"] for line in lines)
 
     monkeypatch.undo()
-    monkeypatch.setattr(classify.Classifier, "__call__", broken)
+    monkeypatch.setattr(classify.Classifier, "answers", broken)
     prepare_demo(pair, "synthetic:4", gate__policy="always", output__out=str(tmp_path)).run()
     lines, summary = read(tmp_path)
     check_accounts(lines, summary)

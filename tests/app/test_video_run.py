@@ -177,7 +177,7 @@ def test_a_live_run_with_a_slow_server_answers_at_once_and_revises_later(
     from sagelink.monitor.live_stats import LiveStats
     from sagelink.server import classify
 
-    real, real_show_pending = classify.Classifier.__call__, LiveStats.show_pending
+    real, real_show_pending = classify.Classifier.answers, LiveStats.show_pending
     shown: list[int] = []
 
     def slow(self: classify.Classifier, *arguments: Any) -> Any:
@@ -188,7 +188,7 @@ def test_a_live_run_with_a_slow_server_answers_at_once_and_revises_later(
         shown.append(verdict.frame.seq)
         real_show_pending(self, verdict)
 
-    monkeypatch.setattr(classify.Classifier, "__call__", slow)
+    monkeypatch.setattr(classify.Classifier, "answers", slow)
     monkeypatch.setattr(LiveStats, "show_pending", show_pending)
     options = {"video__policy": "always", "capture__realtime": True, "ship__deadline": 30, "ship__in_flight": 1}
     record = tmp_path / "rec"
