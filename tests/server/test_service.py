@@ -269,7 +269,7 @@ async def test_a_failing_model_refuses_its_frames_and_goes_on(
     def fail(*_: object) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(Classifier, "__call__", fail)
+    monkeypatch.setattr(Classifier, "answers", fail)
     reply = await answer(classifier, message(picture, [1], seq=4))
     assert (reply.seq, reply.refusal) == (4, "the server failed on this frame")
 
