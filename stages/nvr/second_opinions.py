@@ -165,10 +165,10 @@ class SecondOpinions:
         disk."""
         with self._lock:
             waiting = [opinion for opinion in self._opinions.values() if not opinion.stored]
-            stored = bool(waiting) and all(self._store(opinion) for opinion in waiting)
+            stored = [self._store(opinion) for opinion in waiting]
             answered = [*self._answered]
             self._answered.clear()
-        if stored:
+        if any(stored):
             self.on_queued()
         if answered:
             with contextlib.suppress(OSError):  # the disk is full: a later run may see these events again

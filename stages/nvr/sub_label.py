@@ -25,7 +25,7 @@ class SubLabel:
     def of(cls, item: OutboxItem) -> SubLabel:
         """From its message."""
         content = json.loads(item.content)
-        return cls(item.key, content["label"], content["score"], content["camera"])
+        return cls(item.key, content["label"], content["score"], content.get("camera", ""))
 
     def content(self) -> str:
         """For its message."""

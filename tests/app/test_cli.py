@@ -130,7 +130,7 @@ def test_the_dashboard_takes_an_optional_address(
     command, monkeypatch: pytest.MonkeyPatch, words: list[str], address: str | None, source: str
 ) -> None:
     seen = []
-    monkeypatch.setattr("sagelink.app.cli._run", seen.append)
+    monkeypatch.setattr("sagelink.app.run_command._run", seen.append)
     assert command("run", *words)[0] == 0
     assert [(settings.dashboard.address, settings.capture.source) for settings in seen] == [(address, source)]
 

@@ -14,7 +14,8 @@ import pytest
 from jinja2 import Template
 
 from sagelink.monitor.event_feed import EventFeed
-from sagelink.monitor.home_assistant import Entities, publish_to_home_assistant
+from sagelink.monitor.home_assistant import publish_to_home_assistant
+from sagelink.monitor.home_assistant_entities import Entities
 from sagelink.monitor.latest_pictures import LatestPictures
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import GateConfig
