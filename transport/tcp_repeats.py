@@ -1,4 +1,4 @@
-"""Says when the kernel may send which bytes of a TCP connection by itself: repeats of segments and acknowledgements. Pure.
+"""Says when the kernel may send which bytes of a TCP connection by itself: repeated segments, acknowledgements. Pure.
 
 A segment may leave only if the window will have room for all of that, at the times at which it may happen. The kernel
 repeats the last or first segment when its timer runs out, and again after each further wait; and it repeats any segment
