@@ -120,8 +120,8 @@ def _play_scene(
             allowed = (budget.allowance(now_s) or 0) / 8
             added = window_price(budget.window_bits(now_s), budget.limit_bits or 0) if price else 0.0
             size = control.max_bytes(1 - answer.prob, float(weight), allowed, price + added)
-            cap = int(np.searchsorted(pictures.caps, size or 0, side="right")) - 1
-            if cap >= 0 and pictures.sizes[picture, cap]:
+            cap = int(np.abs(np.log(pictures.caps / size)).argmin()) if size else 0
+            if size and pictures.sizes[picture, cap]:
                 bits = 8 * int(pictures.sizes[picture, cap])
                 if budget.charge(now_s, bits):
                     if held is None or pictures.weights[picture, cap] >= weight:

@@ -151,6 +151,8 @@ class RecordedDemand:
     def demand(self) -> Demand:
         """The sums of all played frames."""
         times_s = np.array(self._times_s)
+        for lane in self._lanes:  # an interrupt may have left one more frame in some lanes
+            del lane.bits[self.frames :], lane.class_ids[self.frames :], lane.answered[self.frames :]
         began_s = float(times_s.min())
         gap_s = float(np.median(np.diff(np.unique(times_s)))) if len(np.unique(times_s)) > 1 else 1.0
         length_s = float(times_s.max()) - began_s + gap_s

@@ -23,6 +23,6 @@ def quota_words(quota: Mapping[str, Any]) -> str:
         words += f" (other programs {format_bytes(quota['others_today_bits'] / 8)})"
     if quota["forecast_bits"] is not None:
         words += f", forecast {format_bytes(quota['forecast_bits'] / 8)}"
-    if quota["price"] is not None:
+    if quota.get("price") is not None:  # a summary of an earlier version has none
         words += f", price {quota['price']:g} answers/MB"
     return words

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _MAX_CURVES = 32  # sets of classes whose utility curves are stored
 _STEPS = 64  # sizes at which the utility curve is computed
+_HEADROOM = 1.6  # sizes of the curve are those of the median frame; a frame with more detail needs more bytes
 _NEW_PART = 0.25  # of the weight of a further answer about a scene is new
 LEAST_GAIN = 0.02  # expected, as a share of right answers: a message that adds less is not sent
 
@@ -71,9 +72,9 @@ class RateControl:
 
         `doubt`: 1 minus the probability of the answer without a further server answer. `held_weight`: of the server
         answers in it. `allowed`: bytes of a message that the budget pays for now; infinite when unlimited. `bit_price`:
-        gain that a bit must bring. With 0 the message may take all that is allowed. Else it has the size with the
-        largest gain above its price, and its gain is what it adds to the held answers: the errors of answers about one
-        scene are alike, so a further one adds only a part of its weight.
+        gain that a bit must bring. With 0 the message may take all that is allowed. Else the size with the largest gain
+        above its price limits it, with some headroom; its gain is then what it adds to the held answers: the errors of
+        answers about one scene are alike, so a further one adds only a part of its weight.
         """
         utility = self._utility
         affordable = min(allowed, float(utility.sizes[-1]))
@@ -88,7 +89,9 @@ class RateControl:
             gains = doubt * weights / (1 + held_weight + weights)
         profits = gains - 8 * bit_price * sizes
         best = int(profits.argmax())
-        return int(sizes[best]) if profits[best] > 0 and gains[best] > self._least_gain else None
+        if not (profits[best] > 0 and gains[best] > self._least_gain):
+            return None
+        return int(min(_HEADROOM * sizes[best], affordable))
 
 
 class ValueGate:
