@@ -23,7 +23,7 @@ import struct
 import time
 
 from sagelink.transport.tcp_counters import TcpCounters, read_counters
-from sagelink.transport.tcp_repeats import ACKS, SegmentSizes, longest_payload, needs, repeat_bytes
+from sagelink.transport.tcp_repeats import MOST_ACKS, SegmentSizes, longest_payload, needs, repeat_bytes
 from sagelink.transport.wire_cost import WireCharger
 
 log = logging.getLogger(__name__)
@@ -34,12 +34,13 @@ SYN_BYTES = 8  # of a SYN's header beyond those of other segments
 SACK_BYTES = 12  # of an acknowledgement that reports a gap or a duplicate
 _LOSSY_S = 1.0  # so long after a gap, each segment is charged as one that reports it
 _OPTIONS = 24  # bytes that such reports take from a segment's payload
-_MIN_PIECE = 96  # bytes of the shortest segment of several
+_MIN_PIECE = 64  # bytes of the shortest segment of several
 _SMALL_WINDOW = 16_000  # bytes; in a smaller one an acknowledgement counts, so it waits for data that leaves anyway
 _RESERVED_PART = 16  # of a window, at most, is kept from messages for the connection's own packets
 _READ_AHEAD = 3  # segments that the other side may send before they are read: each may cost an acknowledgement
 _DNS_BITS = 8 * 2 * (ETHERNET + IPV4 + 8 + 12 + 4 + 11)  # two queries without the name; with EDNS
 _TICK_S, _IDLE_TICK_S = 0.004, 0.05
+_EARLY_S = 0.02  # before a repeat at the earliest, so that a process that is late still acts in time
 _DEAD_MS = 5000  # bytes that stay unacknowledged for longer are stale: the kernel ends the connection
 _MAX_WAITING = 65_536  # bytes in either direction
 _PACING = 8  # times the rate of the budget
@@ -86,7 +87,7 @@ class GatedTcp:
 
     def smallest_room_bits(self) -> int:
         """The room that a window must have for anything to leave."""
-        return 8 * (4 * (_MIN_PIECE + self._header_bytes) + ACKS * self._sizes.ack_bytes)
+        return 8 * (4 * (_MIN_PIECE + self._header_bytes) + MOST_ACKS * self._sizes.ack_bytes)
 
     async def open(self, timeout_s: float) -> socket.socket:
         """Connects. Returns the library's end. Raises OSError."""
@@ -268,8 +269,8 @@ class GatedTcp:
         smallest = _MIN_PIECE + self._header_bytes + sizes.ack_bytes  # messages have paid for more
         smallest = min(smallest, (self._charger.limit_bits or 0) // 8 // _RESERVED_PART)
         self._charger.reserve(8 * (waiting + smallest))
-        room = self._charger.room_bits()
-        if not waiting or room is None or counters.next_repeat_s > 2 * _TICK_S:
+        room = self._charger.room_bits(max(0.0, counters.next_repeat_s))
+        if not waiting or room is None or counters.next_repeat_s > _EARLY_S:
             return
         # The timer repeats one segment; there are further ones only after an acknowledgement, or a longer wait.
         if room < 8 * min(waiting, sizes.packet_bytes(counters.segment_bytes, 1)):

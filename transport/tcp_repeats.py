@@ -1,4 +1,4 @@
-"""Says when the kernel may send which bytes of a TCP connection by itself: repeated segments, acknowledgements. Pure.
+"""Plans what the kernel may send of a TCP connection by itself, and when: repeats and acknowledgements. Pure.
 
 A segment may leave only if the window will have room for all of that, at the times at which it may happen. The kernel
 repeats the last or first segment when its timer runs out, and again after each further wait; and it repeats any segment
@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 from sagelink.transport.tcp_counters import TcpCounters
 
-ACKS = 2  # packets without data that may leave before they are counted
+# Packets without data that may leave before they are counted: at once, and until the first, second and third repeat.
+_ACKS = 2, 3, 3, 4
+MOST_ACKS = _ACKS[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +53,16 @@ def needs(counters: TcpCounters, sizes: SegmentSizes, payload: int) -> list[Need
     again_s = counters.repeat_after_s
     if waiting:
         again_s = min(max(0.0, counters.next_repeat_s), counters.round_trip_s)
-    first = new + unsent + waiting + new + ACKS * sizes.ack_bytes
+    once = new + unsent + waiting + new
+    times_s = 0.0, again_s, again_s + counters.repeat_after_s, again_s + 2 * counters.repeat_after_s
+    data = new + unsent, once, once + sizes.packet_bytes(longest, 1), once + 2 * sizes.packet_bytes(longest, 1)
     return [
-        Need(0.0, new + unsent + ACKS * sizes.ack_bytes),
-        Need(again_s, first),
-        Need(again_s + counters.repeat_after_s, first + sizes.packet_bytes(longest, 1)),
-        Need(again_s + 2 * counters.repeat_after_s, first + 2 * sizes.packet_bytes(longest, 1)),
+        Need(until_s, size_bytes + acks * sizes.ack_bytes)
+        for until_s, size_bytes, acks in zip(times_s, data, _ACKS, strict=True)
     ]
 
 
 def longest_payload(limit_bytes: int, counters: TcpCounters, sizes: SegmentSizes) -> int:
     """Bytes of the longest segment for which an empty window of `limit_bytes` has room, with three repeats."""
-    fits = (limit_bytes - ACKS * sizes.ack_bytes) // 4 - sizes.header_bytes
+    fits = (limit_bytes - MOST_ACKS * sizes.ack_bytes) // 4 - sizes.header_bytes
     return min(fits, counters.segment_bytes)
