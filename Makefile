@@ -23,7 +23,7 @@ campaign: $(VENV)/.ready
 # The oldest versions that pyproject.toml accepts, of all but PyTorch (3 GB), and a smoke set of tests.
 OLDEST := .venv-oldest
 SMOKE := tests/pipeline/test_config.py tests/transport/codecs tests/transport/test_contract.py \
-	tests/stages/test_sources.py tests/models/test_demo.py tests/app/test_run.py
+	tests/stages/test_sources.py tests/models/test_demo.py tests/app/test_run_files.py
 test-oldest: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet pyproject.toml --extra webrtc --extra nats --resolution lowest-direct --no-annotate --no-header \
@@ -46,7 +46,7 @@ lint: $(VENV)/.ready
 # Limit single packages with LOCK="--constraint FILE".
 lock: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --extra webrtc --extra nats --group build $(LOCK) --generate-hashes --no-annotate \
+	$(BIN)/uv pip compile pyproject.toml --extra webrtc --group build $(LOCK) --generate-hashes --no-annotate \
 		--python-version 3.11 --python-platform x86_64-manylinux_2_28 --custom-compile-command "make lock" \
 		--output-file deploy/requirements.lock
 

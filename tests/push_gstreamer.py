@@ -1,6 +1,8 @@
-"""GStreamer's webrtcbin as a WHIP peer. The system's Python runs it with a URL and a codec; it pushes for ever."""
+"""GStreamer's webrtcbin as a WHIP peer. The system's Python runs it with a URL and a codec; it pushes until SIGTERM."""
 
+import signal
 import sys
+import urllib.parse
 import urllib.request
 
 import gi
@@ -43,12 +45,21 @@ def on_gathered(*_):
     offer = peer.get_property("local-description").sdp.as_text().encode()
     asked = urllib.request.Request(url, offer, {"Content-Type": "application/sdp"})  # noqa: S310
     with urllib.request.urlopen(asked, timeout=20) as answer:  # noqa: S310
+        session.append(urllib.parse.urljoin(url, answer.headers["Location"]))
         _, sdp = GstSdp.SDPMessage.new_from_text(answer.read().decode())
     description = GstWebRTC.WebRTCSessionDescription.new(GstWebRTC.WebRTCSDPType.ANSWER, sdp)
     peer.emit("set-remote-description", description, Gst.Promise.new())
 
 
+def leave():
+    for location in session:
+        urllib.request.urlopen(urllib.request.Request(location, method="DELETE"), timeout=20).close()  # noqa: S310
+    loop.quit()
+
+
+session, loop = [], GLib.MainLoop()
+GLib.unix_signal_add(GLib.PRIORITY_DEFAULT, signal.SIGTERM, leave)
 peer.connect("on-negotiation-needed", on_negotiation_needed)
 peer.connect("notify::ice-gathering-state", on_gathered)
 pipeline.set_state(Gst.State.PLAYING)
-GLib.MainLoop().run()
+loop.run()

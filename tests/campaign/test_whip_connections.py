@@ -11,12 +11,10 @@ import contextlib
 import http.server
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import av
 import pytest
 
 from tests.browsers import chromium
@@ -58,23 +56,19 @@ async def until_frames_arrive(running: RunningCamera) -> None:
 
 
 async def push_in_turn(*command: object) -> None:
-    """Runs a program that pushes for ever, again and again. Its last argument is the URL."""
+    """Runs a program that pushes until it is ended, again and again. `URL` among its arguments is the camera's."""
     async with RunningCamera(config()) as running:
         for _ in range(TIMES):
-            with started(*(running.endpoint.url if part == "URL" else part for part in command)):
+            with started(*(running.endpoint.url if part == "URL" else part for part in command)) as pushing:
                 await until_frames_arrive(running)
+                pushing.terminate()
+                await asyncio.to_thread(pushing.wait)
 
 
 @pytest.mark.parametrize("codec", ["VP8", "H264"])
 async def test_gstreamer(codec: str) -> None:
     await need_webrtcbin()
     await push_in_turn("/usr/bin/python3", TESTS / "push_gstreamer.py", "URL", codec)
-
-
-async def test_ffmpeg() -> None:
-    if "whip" not in av.formats_available:
-        skip_or_fail("ffmpeg-whip", f"PyAV {av.__version__} has no WHIP muxer")
-    await push_in_turn(sys.executable, TESTS / "push_ffmpeg.py", "URL")
 
 
 @pytest.mark.parametrize(("package", "script"), [("node-datachannel", "libdatachannel"), ("werift", "werift")])

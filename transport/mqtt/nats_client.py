@@ -184,7 +184,7 @@ def _converted() -> Any:
     except TimeoutError:
         raise MqttError("the node does not answer") from None
     except OSError as error:
-        number = error.errno or 0
+        number = error.errno or 0  # negative for a name that is not found
         raise MqttError(os.strerror(number) if number > 0 else error.strerror or str(error)) from None
     except errors.Error as error:
         raise MqttError(str(error).removeprefix("nats: ") or type(error).__name__) from None
