@@ -187,7 +187,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--source", default="synthetic:200,seed=77,hold=1", help="pictures with their true classes")
     parser.add_argument("--labels", type=Path, help="CSV file with the labels of a folder of images")
-    parser.add_argument("--quota", type=float, nargs="*", default=[10, 25, 50, 100], metavar="MB")
+    parser.add_argument("--quota", type=float, nargs="*", default=[25, 75], metavar="MB")
     parser.add_argument("--pattern", choices=("yard", "street", "both"), default="both")
     parser.add_argument("--seed", type=int, nargs="*", default=[0])
     parser.add_argument("--cache", type=Path, help="NPZ file of the measured answers: read if it exists, else written")
