@@ -23,7 +23,7 @@ import struct
 import time
 
 from sagelink.transport.tcp_counters import TcpCounters, read_counters
-from sagelink.transport.tcp_repeats import MOST_ACKS, SegmentSizes, longest_payload, needs, repeat_bytes
+from sagelink.transport.tcp_repeats import ACKS, SegmentSizes, longest_payload, needs, repeat_bytes
 from sagelink.transport.wire_cost import WireCharger
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class GatedTcp:
 
     def smallest_room_bits(self) -> int:
         """The room that a window must have for anything to leave."""
-        return 8 * (4 * (_MIN_PIECE + self._header_bytes) + MOST_ACKS * self._sizes.ack_bytes)
+        return 8 * (4 * (_MIN_PIECE + self._header_bytes) + ACKS * self._sizes.ack_bytes)
 
     async def open(self, timeout_s: float) -> socket.socket:
         """Connects. Returns the library's end. Raises OSError."""

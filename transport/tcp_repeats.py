@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from sagelink.transport.tcp_counters import TcpCounters
 
-# Packets without data that may leave before they are counted: at once, and until the first, second and third repeat.
-_ACKS = 2, 3, 3, 4
-MOST_ACKS = _ACKS[-1]
+# Packets without data that may leave before they are counted, or before the window has room for more: for the broker's
+# PUBACK and for the reply of two messages, and for one that is repeated.
+ACKS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +57,11 @@ def needs(counters: TcpCounters, sizes: SegmentSizes, payload: int) -> list[Need
     times_s = 0.0, again_s, again_s + counters.repeat_after_s, again_s + 2 * counters.repeat_after_s
     data = new + unsent, once, once + sizes.packet_bytes(longest, 1), once + 2 * sizes.packet_bytes(longest, 1)
     return [
-        Need(until_s, size_bytes + acks * sizes.ack_bytes)
-        for until_s, size_bytes, acks in zip(times_s, data, _ACKS, strict=True)
+        Need(until_s, size_bytes + ACKS * sizes.ack_bytes) for until_s, size_bytes in zip(times_s, data, strict=True)
     ]
 
 
 def longest_payload(limit_bytes: int, counters: TcpCounters, sizes: SegmentSizes) -> int:
     """Bytes of the longest segment for which an empty window of `limit_bytes` has room, with three repeats."""
-    fits = (limit_bytes - MOST_ACKS * sizes.ack_bytes) // 4 - sizes.header_bytes
+    fits = (limit_bytes - ACKS * sizes.ack_bytes) // 4 - sizes.header_bytes
     return min(fits, counters.segment_bytes)
