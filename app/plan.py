@@ -49,7 +49,8 @@ def plan(
 ) -> None:
     """Tell what a quota would do in a month.
 
-    A recording is repeated to a month. When the quota would be gone, how many frames the server answers, and what smaller and larger quotas would give."""
+    A recorded day is repeated to a month: when the quota would be gone, how many frames the server answers, and what
+    smaller and larger quotas would give."""
     from sagelink.app.recorded_config import recorded_config
     from sagelink.lab.harness import Harness
     from sagelink.lab.progress_bar import ProgressBar
