@@ -47,9 +47,10 @@ def plan(
         Optional[Path], typer.Option(metavar="DIR", help="Folder for plan.json and plan.png (default: DIR/plan).")
     ] = None,
 ) -> None:
-    """Tell what a quota would do: a recorded day, repeated to a month.
+    """Tell what a quota would do in a month.
 
-    When the quota would be gone, how many frames the server answers, and what smaller and larger quotas would give."""
+    A recorded day is repeated to a month: when the quota would be gone, how many frames the server answers, and what
+    smaller and larger quotas would give."""
     from sagelink.app.recorded_config import recorded_config
     from sagelink.lab.harness import Harness
     from sagelink.lab.progress_bar import ProgressBar
