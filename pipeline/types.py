@@ -222,6 +222,7 @@ class SceneEstimate:
     scene_start_seq: int  # first frame of the scene
     scene_age_s: float  # since that frame
     mean_scene_s: float  # mean length of the last scenes
+    change_doubt: float = 0.0  # how often the server may contradict the answer; 0: no change since the last sent frame
 
 
 @dataclass(frozen=True, slots=True)

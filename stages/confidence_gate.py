@@ -10,7 +10,9 @@ import numpy as np
 
 from sagelink.pipeline.config import GateConfig
 from sagelink.pipeline.errors import UsageError, suggest
-from sagelink.pipeline.types import Answer, Drop, EdgeOnly, Metered, Sent
+from sagelink.pipeline.types import Answer, Drop, EdgeOnly, Metered, ProvisionalAnswer, Sent
+
+LEAST_DOUBT = 0.05  # share of contradicted answers from which on the server is asked about a change
 
 # From the edge answer and the threshold to whether the frame is offloaded.
 Policy = Callable[[Answer, float], bool]
@@ -90,7 +92,14 @@ class Gate:
             return EdgeOnly(metered, Drop.PAUSED)
         taught = metered.scored.taught
         offloads = self.offloads(metered.answer, taught.gate_bits if taught else None)
-        return metered if offloads else EdgeOnly(metered, Drop.GATE)
+        if offloads or (asks_about_change(metered.provisional) and self.config.policy != "never"):
+            return metered
+        return EdgeOnly(metered, Drop.GATE)
+
+
+def asks_about_change(provisional: ProvisionalAnswer | None) -> bool:
+    """Whether the picture has changed since the last message, and the server may contradict the answer of the scene."""
+    return provisional is not None and provisional.estimate.change_doubt >= LEAST_DOUBT
 
 
 class EndRequest:

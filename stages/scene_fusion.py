@@ -20,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagelink.pipeline.types import Answer, EdgeView, SceneEstimate, ServerObservation, TaughtClasses
+from sagelink.stages.reply_agreement import LearnedTrust
 from sagelink.stages.scene_cuts import CutDetector
+from sagelink.stages.still_scenes import has_changed
 
 MAX_OBSERVATIONS = 32  # server answers that count for a scene
 _MAX_PENDING = 64  # sent frames without an answer; with more, the oldest are given up
@@ -39,6 +41,7 @@ class SceneConfig:
     accumulate: bool = True  # average the edge's answers over a scene
     forget_s: float = math.inf  # in this time the weight of an edge answer in the average falls by a factor e
     states: bool = False  # the classes are states of a fixed scene: a clear answer of another class begins a new scene
+    learn: bool = False  # from the replies: see `sagelink.stages.reply_agreement`
     hold_s: float = 8.0  # in this time the weight of a server answer falls by a factor e; 0: it counts for one frame
 
 
@@ -53,13 +56,25 @@ class _PastAnswer:
     weight: float  # when it was new
 
 
+@dataclass(frozen=True, slots=True)
+class _SentFrame:
+    """A sent frame without an answer yet."""
+
+    at_s: float
+    view: EdgeView
+    scores: _Vector  # (C,) of the scene then, without the learned sharpness
+    changed: bool  # the picture had changed since the sent frame before
+
+
 class SceneFusion:
     """The scene of one camera.
 
     Call `observe` for each frame in order; in between, report sent evidence and the server's answers.
     """
 
-    def __init__(self, config: SceneConfig) -> None:
+    def __init__(self, config: SceneConfig, trust: LearnedTrust | None = None) -> None:
+        """`trust`: what earlier replies to the camera have taught; it outlives scenes."""
+        self.trust = trust or LearnedTrust()
         self._config = config
         self._now_s = 0.0
         self._cut_detector = CutDetector(config.cut, config.cut_pixels, every_frame=not config.remember)
@@ -69,7 +84,8 @@ class SceneFusion:
         self._edge_sum: _Vector | None = None  # log-probabilities, over the scene's frames
         self._frames = 0.0  # in the sum
         self._past: list[_PastAnswer] = []
-        self._sent: dict[int, tuple[float, EdgeView]] = {}  # by seq: time and view of frames whose answer is pending
+        self._sent: dict[int, _SentFrame] = {}  # by seq: frames whose answer is pending
+        self._last_sent: EdgeView | None = None  # of any scene
         self._cuts: list[float] = []  # times of the last cuts
 
     def observe(
@@ -94,8 +110,12 @@ class SceneFusion:
         if not self._config.hold_s:
             self._past.clear()
         scores, weight = self.current()
+        change_doubt = 0.0
+        if self._config.learn and self._has_changed():
+            change_doubt = self.trust.change_doubt(Answer.from_log_scores(scores).prob)
         return SceneEstimate(
             scores=scores,
+            change_doubt=change_doubt,
             server_weight=weight,
             server_seq=max((past.seq for past in self._past), default=None),
             server_age_s=now_s - max((past.at_s for past in self._past), default=math.nan),
@@ -107,6 +127,11 @@ class SceneFusion:
     def current(self) -> tuple[_Vector, float]:
         """Unnormalised log-probabilities (C,) for the newest frame with all answers so far, and the weight of the
         server's answers in them."""
+        scores, weight = self._fused()
+        return (np.float32(self.trust.sharpness) * scores if self._config.learn else scores), weight
+
+    def _fused(self) -> tuple[_Vector, float]:
+        """As `current`, without the learned sharpness."""
         assert self._edge_sum is not None
         scores: _Vector = self._edge_sum / np.float32(self._frames)
         weights = np.array([self._weight(past) for past in self._past], np.float32)
@@ -118,8 +143,10 @@ class SceneFusion:
 
     def register_sent(self, seq: int) -> None:
         """Evidence of the newest frame is on its way."""
-        if self._cut_detector.view is not None:
-            self._sent[seq] = (self._now_s, self._cut_detector.view)
+        view = self._cut_detector.view
+        if view is not None:
+            self._sent[seq] = _SentFrame(self._now_s, view, self._fused()[0], self._has_changed())
+            self._last_sent = view
             while len(self._sent) > _MAX_PENDING:
                 del self._sent[next(iter(self._sent))]
 
@@ -128,8 +155,17 @@ class SceneFusion:
         for observation in observations:
             sent = self._sent.pop(observation.seq, None)
             if sent is not None and observation.weight > 0:
-                self._past.append(_PastAnswer(observation.seq, *sent, observation.log_probs, observation.weight))
+                log_probs, weight = observation.log_probs, observation.weight
+                self._past.append(_PastAnswer(observation.seq, sent.at_s, sent.view, log_probs, weight))
+                self.trust = self.trust.after(sent.scores, int(log_probs.argmax()), weight, sent.changed)
         del self._past[:-MAX_OBSERVATIONS]
+
+    def _has_changed(self) -> bool:
+        """Whether the newest picture differs from the last one that was sent."""
+        view = self._cut_detector.view
+        return view is not None and (
+            self._last_sent is None or has_changed(view.thumbnail, self._last_sent.thumbnail)
+        )
 
     def _contradicts(self, answer: Answer) -> bool:
         """Whether the edge now sees another state. The server's answers do not count: the edge may go on to differ."""
