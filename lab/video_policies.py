@@ -54,8 +54,9 @@ class VideoPolicies:
             scene_config(config.video, config.head is not None), rate_control_config(config.video), zoom=config.zooms
         )
         self._gate = Gate(config.gate, own_bits(harness.pair.edge))
-        self._encoder = Encoder.from_config(config, harness.pair.server)
         server = harness.pair.server
+        self._taught = server.head.taught if server.head else None  # a head has fusion weights of its own
+        self._encoder = Encoder.from_config(config, server, self._taught)
         self._utility = UtilityCurve.from_curves(usable_curves(config, server.name, harness.canvas, server.head))
         self._webp = self._encoder_of("webp-frame")
         self._raw = self._encoder_of("raw-zstd")
@@ -84,6 +85,7 @@ class VideoPolicies:
             "auto-no-cuts": replace(auto, scene=replace(scene, cut=2.0)),
             "auto-edge-not-averaged": replace(auto, scene=replace(scene, accumulate=False)),
             "auto-answers-not-held": replace(auto, scene=replace(scene, hold_s=0.0)),
+            "auto-not-learning": replace(auto, scene=replace(scene, learn=False)),
             "auto-saving": replace(auto, rate_control=replace(rate_control, save=True)),
             "auto-any-gain": replace(auto, rate_control=replace(rate_control, least_gain=0.0)),
         }
@@ -157,9 +159,10 @@ class VideoPolicies:
             playback.answers[seq] = answer = Answer.from_log_scores(estimate.scores)
             playback.evidence_seqs[seq] = estimate.server_seq
             allowance, limit = playback.allowance_bits(seq), playback.budget.limit_bits or 0
-            if not self._gate.offloads(answer):
+            if not self._gate.sends(answer, estimate):
                 continue
-            max_bytes = rate_control.max_bytes(1 - answer.prob, estimate, allowance / 8, limit / 8, self._window_s)
+            doubt = max(1 - answer.prob, estimate.change_doubt)
+            max_bytes = rate_control.max_bytes(doubt, estimate, allowance / 8, limit / 8, self._window_s)
             if max_bytes is None:
                 continue
             plan = playback.send(seq, self._encoder, view, view.order, min(8 * max_bytes, allowance))
@@ -193,4 +196,5 @@ class VideoPolicies:
 
     def _encoder_of(self, codec: str) -> Encoder:
         encode = self._config.encode.model_copy(update={"codec": codec})
-        return Encoder.from_config(self._config.model_copy(update={"encode": encode}), self._harness.pair.server)
+        config = self._config.model_copy(update={"encode": encode})
+        return Encoder.from_config(config, self._harness.pair.server, self._taught)

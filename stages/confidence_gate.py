@@ -10,9 +10,9 @@ import numpy as np
 
 from sagelink.pipeline.config import GateConfig
 from sagelink.pipeline.errors import UsageError, suggest
-from sagelink.pipeline.types import Answer, Drop, EdgeOnly, Metered, ProvisionalAnswer, Sent
+from sagelink.pipeline.types import Answer, Drop, EdgeOnly, Metered, SceneEstimate, Sent
 
-LEAST_DOUBT = 0.05  # share of contradicted answers from which on the server is asked about a change
+_LEAST_DOUBT = 0.05  # share of contradicted answers from which on the server is asked about a change
 
 # From the edge answer and the threshold to whether the frame is offloaded.
 Policy = Callable[[Answer, float], bool]
@@ -84,6 +84,12 @@ class Gate:
         by_head = self.config.policy == "min_entropy" and self.config.threshold is None and own_bits is not None
         return self._policy(answer, own_bits if by_head and own_bits is not None else self.threshold)
 
+    def sends(self, answer: Answer, estimate: SceneEstimate | None, own_bits: float | None = None) -> bool:
+        """Whether a frame is to be offloaded, or the server is to be asked because the picture has changed and it may
+        contradict the answer of the scene. `estimate`: of a tracked scene."""
+        asks = estimate is not None and estimate.change_doubt >= _LEAST_DOUBT and self.config.policy != "never"
+        return asks or self.offloads(answer, own_bits)
+
     async def process(self, metered: Metered) -> Metered | EdgeOnly:
         camera = metered.frame.camera
         if camera in self.requested:
@@ -91,15 +97,9 @@ class Gate:
         if camera in self.paused:
             return EdgeOnly(metered, Drop.PAUSED)
         taught = metered.scored.taught
-        offloads = self.offloads(metered.answer, taught.gate_bits if taught else None)
-        if offloads or (asks_about_change(metered.provisional) and self.config.policy != "never"):
-            return metered
-        return EdgeOnly(metered, Drop.GATE)
-
-
-def asks_about_change(provisional: ProvisionalAnswer | None) -> bool:
-    """Whether the picture has changed since the last message, and the server may contradict the answer of the scene."""
-    return provisional is not None and provisional.estimate.change_doubt >= LEAST_DOUBT
+        estimate = metered.provisional.estimate if metered.provisional else None
+        sends = self.sends(metered.answer, estimate, taught.gate_bits if taught else None)
+        return metered if sends else EdgeOnly(metered, Drop.GATE)
 
 
 class EndRequest:
