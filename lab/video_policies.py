@@ -85,7 +85,6 @@ class VideoPolicies:
             "auto-no-cuts": replace(auto, scene=replace(scene, cut=2.0)),
             "auto-edge-not-averaged": replace(auto, scene=replace(scene, accumulate=False)),
             "auto-answers-not-held": replace(auto, scene=replace(scene, hold_s=0.0)),
-            "auto-not-learning": replace(auto, scene=replace(scene, learn=False)),
             "auto-saving": replace(auto, rate_control=replace(rate_control, save=True)),
             "auto-any-gain": replace(auto, rate_control=replace(rate_control, least_gain=0.0)),
         }
@@ -159,9 +158,9 @@ class VideoPolicies:
             playback.answers[seq] = answer = Answer.from_log_scores(estimate.scores)
             playback.evidence_seqs[seq] = estimate.server_seq
             allowance, limit = playback.allowance_bits(seq), playback.budget.limit_bits or 0
-            if not self._gate.sends(answer, estimate):
+            if not self._gate.sends(answer, view.answer, self._taught):
                 continue
-            doubt = max(1 - answer.prob, estimate.change_doubt)
+            doubt = 1 - (min(answer.prob, view.answer.prob) if self._taught else answer.prob)
             max_bytes = rate_control.max_bytes(doubt, estimate, allowance / 8, limit / 8, self._window_s)
             if max_bytes is None:
                 continue

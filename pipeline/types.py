@@ -222,7 +222,6 @@ class SceneEstimate:
     scene_start_seq: int  # first frame of the scene
     scene_age_s: float  # since that frame
     mean_scene_s: float  # mean length of the last scenes
-    change_doubt: float = 0.0  # how often the server may contradict the answer; 0: no change since the last sent frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +264,12 @@ class Metered:
     def answer(self) -> Answer:
         """The answer without a further server answer."""
         return self.provisional.answer if self.provisional else self.scored.answer
+
+    @property
+    def doubt(self) -> float:
+        """1 minus the probability of the answer. Taught classes may be states that change without a cut, so there the
+        less sure of the scene's and the frame's own answer counts."""
+        return 1 - (min(self.answer.prob, self.scored.answer.prob) if self.scored.taught else self.answer.prob)
 
     def trace(self) -> Trace:
         return replace(self.scored.trace(), metered=self)

@@ -10,9 +10,7 @@ import numpy as np
 
 from sagelink.pipeline.config import GateConfig
 from sagelink.pipeline.errors import UsageError, suggest
-from sagelink.pipeline.types import Answer, Drop, EdgeOnly, Metered, SceneEstimate, Sent
-
-_LEAST_DOUBT = 0.05  # share of contradicted answers from which on the server is asked about a change
+from sagelink.pipeline.types import Answer, Drop, EdgeOnly, Metered, Sent, TaughtClasses
 
 # From the edge answer and the threshold to whether the frame is offloaded.
 Policy = Callable[[Answer, float], bool]
@@ -84,11 +82,11 @@ class Gate:
         by_head = self.config.policy == "min_entropy" and self.config.threshold is None and own_bits is not None
         return self._policy(answer, own_bits if by_head and own_bits is not None else self.threshold)
 
-    def sends(self, answer: Answer, estimate: SceneEstimate | None, own_bits: float | None = None) -> bool:
-        """Whether a frame is to be offloaded, or the server is to be asked because the picture has changed and it may
-        contradict the answer of the scene. `estimate`: of a tracked scene."""
-        asks = estimate is not None and estimate.change_doubt >= _LEAST_DOUBT and self.config.policy != "never"
-        return asks or self.offloads(answer, own_bits)
+    def sends(self, answer: Answer, own: Answer, taught: TaughtClasses | None) -> bool:
+        """Whether a frame is to be offloaded. `answer`: of its scene; `own`: of the frame alone. Taught classes may be
+        states that change without a cut, so there both must be sure."""
+        own_bits = taught.gate_bits if taught else None
+        return self.offloads(answer, own_bits) or (taught is not None and self.offloads(own, own_bits))
 
     async def process(self, metered: Metered) -> Metered | EdgeOnly:
         camera = metered.frame.camera
@@ -96,9 +94,8 @@ class Gate:
             return replace(metered, requested=True)
         if camera in self.paused:
             return EdgeOnly(metered, Drop.PAUSED)
-        taught = metered.scored.taught
-        estimate = metered.provisional.estimate if metered.provisional else None
-        sends = self.sends(metered.answer, estimate, taught.gate_bits if taught else None)
+        scored = metered.scored
+        sends = self.sends(metered.answer, scored.answer, scored.taught)
         return metered if sends else EdgeOnly(metered, Drop.GATE)
 
 

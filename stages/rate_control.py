@@ -155,9 +155,9 @@ class ValueGate:
         allowed, limit = (self._bytes(camera, bits) for bits in (metered.allowance_bits, metered.budget_bits))
         if utility.weight(limit) == 0:
             return metered  # no message fits even an empty window: the encode stage warns about it
-        estimate, window_s = metered.provisional.estimate, self._accounts[camera].own.window_s
-        doubt = max(1 - metered.answer.prob, estimate.change_doubt)
-        max_bytes = RateControl(self._config, utility).max_bytes(doubt, estimate, allowed, limit, window_s)
+        doubt, window_s = metered.doubt, self._accounts[camera].own.window_s
+        control = RateControl(self._config, utility)
+        max_bytes = control.max_bytes(doubt, metered.provisional.estimate, allowed, limit, window_s)
         if max_bytes is None:
             return EdgeOnly(metered, Drop.WORTH if utility.weight(allowed) > 0 else Drop.BUDGET)
         return replace(metered, max_bytes=max_bytes)

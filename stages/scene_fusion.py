@@ -6,8 +6,9 @@ frames count as one. The server's answers are averaged by their weights. The wei
 as the picture moves away from the picture of the answer; their mean counts as much as the answer with the largest
 weight. A cut begins a new scene and forgets all answers.
 
-Where the classes are states of a fixed scene (own classes), old answers fade soon, and a clear edge answer of another
-class begins a new scene: a lorry that comes is no cut, but the answers to the empty yard must not count for it.
+Where the classes are states of a fixed scene (own classes), old answers fade soon, and a clear answer of another class,
+by the edge or by the server, begins a new scene: a lorry that comes is no cut, but the answers to the empty yard must
+not count for it. How sure the answers are is then learned from the replies (`LearnedSharpness`).
 """
 
 from __future__ import annotations
@@ -20,9 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagelink.pipeline.types import Answer, EdgeView, SceneEstimate, ServerObservation, TaughtClasses
-from sagelink.stages.reply_agreement import LearnedTrust
+from sagelink.stages.learned_sharpness import LearnedSharpness
 from sagelink.stages.scene_cuts import CutDetector
-from sagelink.stages.still_scenes import has_changed
 
 MAX_OBSERVATIONS = 32  # server answers that count for a scene
 _MAX_PENDING = 64  # sent frames without an answer; with more, the oldest are given up
@@ -41,7 +41,6 @@ class SceneConfig:
     accumulate: bool = True  # average the edge's answers over a scene
     forget_s: float = math.inf  # in this time the weight of an edge answer in the average falls by a factor e
     states: bool = False  # the classes are states of a fixed scene: a clear answer of another class begins a new scene
-    learn: bool = False  # from the replies: see `sagelink.stages.reply_agreement`
     hold_s: float = 8.0  # in this time the weight of a server answer falls by a factor e; 0: it counts for one frame
 
 
@@ -62,8 +61,7 @@ class _SentFrame:
 
     at_s: float
     view: EdgeView
-    scores: _Vector  # (C,) of the scene then, without the learned sharpness
-    changed: bool  # the picture had changed since the sent frame before
+    scores: _Vector  # (C,) of the scene then, without the learned factor
 
 
 class SceneFusion:
@@ -72,9 +70,8 @@ class SceneFusion:
     Call `observe` for each frame in order; in between, report sent evidence and the server's answers.
     """
 
-    def __init__(self, config: SceneConfig, trust: LearnedTrust | None = None) -> None:
-        """`trust`: what earlier replies to the camera have taught; it outlives scenes."""
-        self.trust = trust or LearnedTrust()
+    def __init__(self, config: SceneConfig) -> None:
+        self.sharpness = LearnedSharpness()  # outlives scenes
         self._config = config
         self._now_s = 0.0
         self._cut_detector = CutDetector(config.cut, config.cut_pixels, every_frame=not config.remember)
@@ -84,8 +81,8 @@ class SceneFusion:
         self._edge_sum: _Vector | None = None  # log-probabilities, over the scene's frames
         self._frames = 0.0  # in the sum
         self._past: list[_PastAnswer] = []
+        self._newest: _Vector | None = None  # log-probabilities of the newest frame's edge answer
         self._sent: dict[int, _SentFrame] = {}  # by seq: frames whose answer is pending
-        self._last_sent: EdgeView | None = None  # of any scene
         self._cuts: list[float] = []  # times of the last cuts
 
     def observe(
@@ -98,24 +95,23 @@ class SceneFusion:
         passed_s = max(0.0, now_s - self._now_s)
         self._now_s = now_s = max(now_s, self._now_s)
         reclassed = taught != self._taught and self._edge_sum is not None
-        if reclassed or self._cut_detector.is_cut(view) or self._contradicts(answer):
+        if reclassed:
+            self.sharpness = LearnedSharpness()
+        if reclassed or self._cut_detector.is_cut(view) or self._edge_contradicts(answer.log_probs):
             self._begin_scene(seq, now_s)
         self._taught = taught
+        self._newest = answer.log_probs.astype(np.float32)
         if self._config.accumulate and self._edge_sum is not None:
             kept = math.exp(-passed_s / self._config.forget_s)
             self._edge_sum = np.float32(kept) * self._edge_sum + answer.log_probs
             self._frames = kept * self._frames + 1
         else:
-            self._edge_sum, self._frames = answer.log_probs.astype(np.float32), 1.0
+            self._edge_sum, self._frames = self._newest, 1.0
         if not self._config.hold_s:
             self._past.clear()
         scores, weight = self.current()
-        change_doubt = 0.0
-        if self._config.learn and self._has_changed():
-            change_doubt = self.trust.change_doubt(Answer.from_log_scores(scores).prob)
         return SceneEstimate(
             scores=scores,
-            change_doubt=change_doubt,
             server_weight=weight,
             server_seq=max((past.seq for past in self._past), default=None),
             server_age_s=now_s - max((past.at_s for past in self._past), default=math.nan),
@@ -128,10 +124,10 @@ class SceneFusion:
         """Unnormalised log-probabilities (C,) for the newest frame with all answers so far, and the weight of the
         server's answers in them."""
         scores, weight = self._fused()
-        return (np.float32(self.trust.sharpness) * scores if self._config.learn else scores), weight
+        return (np.float32(self.sharpness.factor) * scores if self._config.states else scores), weight
 
     def _fused(self) -> tuple[_Vector, float]:
-        """As `current`, without the learned sharpness."""
+        """As `current`, without the learned factor."""
         assert self._edge_sum is not None
         scores: _Vector = self._edge_sum / np.float32(self._frames)
         weights = np.array([self._weight(past) for past in self._past], np.float32)
@@ -143,10 +139,8 @@ class SceneFusion:
 
     def register_sent(self, seq: int) -> None:
         """Evidence of the newest frame is on its way."""
-        view = self._cut_detector.view
-        if view is not None:
-            self._sent[seq] = _SentFrame(self._now_s, view, self._fused()[0], self._has_changed())
-            self._last_sent = view
+        if self._cut_detector.view is not None:
+            self._sent[seq] = _SentFrame(self._now_s, self._cut_detector.view, self._fused()[0])
             while len(self._sent) > _MAX_PENDING:
                 del self._sent[next(iter(self._sent))]
 
@@ -154,25 +148,30 @@ class SceneFusion:
         """Server answers to sent frames; answers to an earlier scene have no effect."""
         for observation in observations:
             sent = self._sent.pop(observation.seq, None)
-            if sent is not None and observation.weight > 0:
-                log_probs, weight = observation.log_probs, observation.weight
-                self._past.append(_PastAnswer(observation.seq, sent.at_s, sent.view, log_probs, weight))
-                self.trust = self.trust.after(sent.scores, int(log_probs.argmax()), weight, sent.changed)
+            if sent is None or observation.weight <= 0:
+                continue
+            seq, log_probs, weight = observation.seq, observation.log_probs, observation.weight
+            self.sharpness = self.sharpness.after(sent.scores, int(log_probs.argmax()), weight)
+            if self._clearly_differs(log_probs, self._fused()[0]):
+                self._restart(seq, sent.at_s)
+            self._past.append(_PastAnswer(seq, sent.at_s, sent.view, log_probs, weight))
         del self._past[:-MAX_OBSERVATIONS]
 
-    def _has_changed(self) -> bool:
-        """Whether the newest picture differs from the last one that was sent."""
-        view = self._cut_detector.view
-        return view is not None and (
-            self._last_sent is None or has_changed(view.thumbnail, self._last_sent.thumbnail)
-        )
-
-    def _contradicts(self, answer: Answer) -> bool:
+    def _edge_contradicts(self, log_probs: _Vector) -> bool:
         """Whether the edge now sees another state. The server's answers do not count: the edge may go on to differ."""
-        if not self._config.states or self._edge_sum is None:
-            return False
-        before = int(self._edge_sum.argmax())
-        return bool(answer.log_probs[answer.class_id] - answer.log_probs[before] > math.log(_CLEAR_ODDS))
+        return self._edge_sum is not None and self._clearly_differs(log_probs, self._edge_sum)
+
+    def _clearly_differs(self, log_probs: _Vector, scores: _Vector) -> bool:
+        """Whether an answer clearly names another state than the scores of the scene do."""
+        before = int(scores.argmax())
+        return self._config.states and bool(log_probs.max() - log_probs[before] > math.log(_CLEAR_ODDS))
+
+    def _restart(self, seq: int, at_s: float) -> None:
+        """A new scene, of which the server's answer to frame `seq` is the first one. The newest edge answer stays, and
+        so do later frames that wait for an answer."""
+        later = {each: sent for each, sent in self._sent.items() if each > seq}
+        self._begin_scene(seq, at_s)
+        self._edge_sum, self._frames, self._sent = self._newest, 1.0, later
 
     def _begin_scene(self, seq: int, now_s: float) -> None:
         self._start_seq, self._start_s = seq, now_s
