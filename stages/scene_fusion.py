@@ -8,7 +8,7 @@ weight. A cut begins a new scene and forgets all answers.
 
 Where the classes are states of a fixed scene (own classes), old answers fade soon, and a clear answer of another class,
 by the edge or by the server, begins a new scene: a lorry that comes is no cut, but the answers to the empty yard must
-not count for it. How sure the answers are is then learned from the replies (`LearnedSharpness`).
+not count for it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagelink.pipeline.types import Answer, EdgeView, SceneEstimate, ServerObservation, TaughtClasses
-from sagelink.stages.learned_sharpness import LearnedSharpness
 from sagelink.stages.scene_cuts import CutDetector
 
 MAX_OBSERVATIONS = 32  # server answers that count for a scene
@@ -55,15 +54,6 @@ class _PastAnswer:
     weight: float  # when it was new
 
 
-@dataclass(frozen=True, slots=True)
-class _SentFrame:
-    """A sent frame without an answer yet."""
-
-    at_s: float
-    view: EdgeView
-    scores: _Vector  # (C,) of the scene then, without the learned factor
-
-
 class SceneFusion:
     """The scene of one camera.
 
@@ -71,7 +61,6 @@ class SceneFusion:
     """
 
     def __init__(self, config: SceneConfig) -> None:
-        self.sharpness = LearnedSharpness()  # outlives scenes
         self._config = config
         self._now_s = 0.0
         self._cut_detector = CutDetector(config.cut, config.cut_pixels, every_frame=not config.remember)
@@ -82,7 +71,7 @@ class SceneFusion:
         self._frames = 0.0  # in the sum
         self._past: list[_PastAnswer] = []
         self._newest: _Vector | None = None  # log-probabilities of the newest frame's edge answer
-        self._sent: dict[int, _SentFrame] = {}  # by seq: frames whose answer is pending
+        self._sent: dict[int, tuple[float, EdgeView]] = {}  # by seq: time and view of frames whose answer is pending
         self._cuts: list[float] = []  # times of the last cuts
 
     def observe(
@@ -95,8 +84,6 @@ class SceneFusion:
         passed_s = max(0.0, now_s - self._now_s)
         self._now_s = now_s = max(now_s, self._now_s)
         reclassed = taught != self._taught and self._edge_sum is not None
-        if reclassed:
-            self.sharpness = LearnedSharpness()
         if reclassed or self._cut_detector.is_cut(view) or self._edge_contradicts(answer.log_probs):
             self._begin_scene(seq, now_s)
         self._taught = taught
@@ -123,11 +110,6 @@ class SceneFusion:
     def current(self) -> tuple[_Vector, float]:
         """Unnormalised log-probabilities (C,) for the newest frame with all answers so far, and the weight of the
         server's answers in them."""
-        scores, weight = self._fused()
-        return (np.float32(self.sharpness.factor) * scores if self._config.states else scores), weight
-
-    def _fused(self) -> tuple[_Vector, float]:
-        """As `current`, without the learned factor."""
         assert self._edge_sum is not None
         scores: _Vector = self._edge_sum / np.float32(self._frames)
         weights = np.array([self._weight(past) for past in self._past], np.float32)
@@ -140,7 +122,7 @@ class SceneFusion:
     def register_sent(self, seq: int) -> None:
         """Evidence of the newest frame is on its way."""
         if self._cut_detector.view is not None:
-            self._sent[seq] = _SentFrame(self._now_s, self._cut_detector.view, self._fused()[0])
+            self._sent[seq] = (self._now_s, self._cut_detector.view)
             while len(self._sent) > _MAX_PENDING:
                 del self._sent[next(iter(self._sent))]
 
@@ -150,21 +132,16 @@ class SceneFusion:
             sent = self._sent.pop(observation.seq, None)
             if sent is None or observation.weight <= 0:
                 continue
-            seq, log_probs, weight = observation.seq, observation.log_probs, observation.weight
-            self.sharpness = self.sharpness.after(sent.scores, int(log_probs.argmax()), weight)
-            if self._clearly_differs(log_probs, self._fused()[0]):
-                self._restart(seq, sent.at_s)
-            self._past.append(_PastAnswer(seq, sent.at_s, sent.view, log_probs, weight))
+            at_s, view = sent
+            if self._config.states and _clearly_differs(observation.log_probs, self.current()[0]):
+                self._restart(observation.seq, at_s)
+            self._past.append(_PastAnswer(observation.seq, at_s, view, observation.log_probs, observation.weight))
         del self._past[:-MAX_OBSERVATIONS]
 
     def _edge_contradicts(self, log_probs: _Vector) -> bool:
         """Whether the edge now sees another state. The server's answers do not count: the edge may go on to differ."""
-        return self._edge_sum is not None and self._clearly_differs(log_probs, self._edge_sum)
-
-    def _clearly_differs(self, log_probs: _Vector, scores: _Vector) -> bool:
-        """Whether an answer clearly names another state than the scores of the scene do."""
-        before = int(scores.argmax())
-        return self._config.states and bool(log_probs.max() - log_probs[before] > math.log(_CLEAR_ODDS))
+        states, edge_sum = self._config.states, self._edge_sum
+        return states and edge_sum is not None and _clearly_differs(log_probs, edge_sum)
 
     def _restart(self, seq: int, at_s: float) -> None:
         """A new scene, of which the server's answer to frame `seq` is the first one. The newest edge answer stays, and
@@ -189,3 +166,8 @@ class SceneFusion:
     def _mean_scene_s(self) -> float:
         """Mean time between the last cuts; after a single cut, the time since then."""
         return max(self._now_s - self._cuts[0], 1e-3) / max(len(self._cuts) - 1, 1)
+
+
+def _clearly_differs(log_probs: _Vector, scores: _Vector) -> bool:
+    """Whether an answer clearly names another class than the scores of the scene do."""
+    return bool(log_probs.max() - log_probs[int(scores.argmax())] > math.log(_CLEAR_ODDS))

@@ -13,7 +13,6 @@ from sagelink.pipeline.types import (
     Pixels,
     SceneEstimate,
     ServerObservation,
-    TaughtClasses,
 )
 from sagelink.stages.scene_fusion import MAX_OBSERVATIONS, SceneConfig, SceneFusion
 from sagelink.stages.zoom import thumbnail_of
@@ -232,29 +231,3 @@ def test_later_frames_still_get_their_answer_after_the_server_began_a_new_scene(
     scene.add_server_answers(observed(2, SURE_OF_1))
     assert before.server_seq == 1
     assert observe(scene, 4, BLACK, UNSURE, ONE, 0.4).server_seq == 2
-
-
-def test_replies_that_agree_make_answers_to_states_surer_and_change_no_class() -> None:
-    probs = {}
-    for states in (True, False):
-        scene = SceneFusion(SceneConfig(states=states, hold_s=0.1))
-        for seq in range(30):
-            estimate = observe(scene, seq, BLACK, UNSURE, ONE, float(seq))
-            scene.register_sent(seq)
-            scene.add_server_answers(observed(seq, SURE_OF_0))
-        found = Answer.from_log_scores(estimate.scores)
-        assert found.class_id == 0
-        probs[states] = found.prob
-    assert probs[True] > probs[False] + 0.2
-    assert scene.sharpness.replies == 30
-
-
-def test_other_classes_forget_what_the_replies_taught() -> None:
-    scene = SceneFusion(SceneConfig(states=True))
-    observe(scene, 0, BLACK, SURE_OF_0, ONE, 0.0)
-    scene.register_sent(0)
-    scene.add_server_answers(observed(0, SURE_OF_0))
-    assert scene.sharpness.replies == 1
-    taught = TaughtClasses(b"0" * 16, ("a", "b", "c"), 0.5, 0.0, ((1, 1.0),))
-    scene.observe(1, SURE_OF_0, EdgeView(WHOLE, ONE, thumbnail_of(BLACK)), 0.1, taught)
-    assert scene.sharpness.replies == 0
