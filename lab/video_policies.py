@@ -57,8 +57,9 @@ class VideoPolicies:
             scene_config(config.video, config.head is not None), least_gain(config.video), config.zooms, config.pace
         )
         self._gate = Gate(config.gate, own_bits(harness.pair.edge))
-        self._encoder = Encoder.from_config(config, harness.pair.server)
         server = harness.pair.server
+        self._taught = server.head.taught if server.head else None  # a head has fusion weights of its own
+        self._encoder = Encoder.from_config(config, server, self._taught)
         self._utility = UtilityCurve.from_curves(usable_curves(config, server.name, harness.canvas, server.head))
         self._webp = self._encoder_of("webp-frame")
         self._raw = self._encoder_of("raw-zstd")
@@ -160,9 +161,10 @@ class VideoPolicies:
             playback.answers[seq] = answer = Answer.from_log_scores(estimate.scores)
             playback.evidence_seqs[seq] = estimate.server_seq
             allowance, bit_price = playback.allowance_bits(seq), playback.budget.bit_price(frame.stream_s)
-            if not self._gate.offloads(answer):
+            if not self._gate.sends(answer, view.answer, self._taught):
                 continue
-            max_bytes = rate_control.max_bytes(1 - answer.prob, estimate.server_weight, allowance / 8, bit_price)
+            doubt = 1 - (min(answer.prob, view.answer.prob) if self._taught else answer.prob)
+            max_bytes = rate_control.max_bytes(doubt, estimate.server_weight, allowance / 8, bit_price)
             if max_bytes is None:
                 continue
             plan = playback.send(seq, self._encoder, view, view.order, min(8 * max_bytes, allowance))
@@ -200,4 +202,5 @@ class VideoPolicies:
 
     def _encoder_of(self, codec: str) -> Encoder:
         encode = self._config.encode.model_copy(update={"codec": codec})
-        return Encoder.from_config(self._config.model_copy(update={"encode": encode}), self._harness.pair.server)
+        config = self._config.model_copy(update={"encode": encode})
+        return Encoder.from_config(config, self._harness.pair.server, self._taught)

@@ -286,6 +286,12 @@ class Metered:
         """The answer without a further server answer."""
         return self.provisional.answer if self.provisional else self.scored.answer
 
+    @property
+    def doubt(self) -> float:
+        """1 minus the probability of the answer. Taught classes may be states that change without a cut, so there the
+        less sure of the scene's and the frame's own answer counts."""
+        return 1 - (min(self.answer.prob, self.scored.answer.prob) if self.scored.taught else self.answer.prob)
+
     def trace(self) -> Trace:
         return replace(self.scored.trace(), metered=self)
 

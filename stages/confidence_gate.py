@@ -10,7 +10,7 @@ import numpy as np
 
 from sagelink.pipeline.config import GateConfig
 from sagelink.pipeline.errors import UsageError, suggest
-from sagelink.pipeline.types import Answer, Drop, EdgeOnly, Metered, Sent
+from sagelink.pipeline.types import Answer, Drop, EdgeOnly, Metered, Sent, TaughtClasses
 
 # From the edge answer and the threshold to whether the frame is offloaded.
 Policy = Callable[[Answer, float], bool]
@@ -82,15 +82,21 @@ class Gate:
         by_head = self.config.policy == "min_entropy" and self.config.threshold is None and own_bits is not None
         return self._policy(answer, own_bits if by_head and own_bits is not None else self.threshold)
 
+    def sends(self, answer: Answer, own: Answer, taught: TaughtClasses | None) -> bool:
+        """Whether a frame is to be offloaded. `answer`: of its scene; `own`: of the frame alone. Taught classes may be
+        states that change without a cut, so there both must be sure."""
+        own_bits = taught.gate_bits if taught else None
+        return self.offloads(answer, own_bits) or (taught is not None and self.offloads(own, own_bits))
+
     async def process(self, metered: Metered) -> Metered | EdgeOnly:
         camera = metered.frame.camera
         if camera in self.requested:
             return replace(metered, requested=True)
         if camera in self.paused:
             return EdgeOnly(metered, Drop.PAUSED)
-        taught = metered.scored.taught
-        offloads = self.offloads(metered.answer, taught.gate_bits if taught else None)
-        return metered if offloads else EdgeOnly(metered, Drop.GATE)
+        scored = metered.scored
+        sends = self.sends(metered.answer, scored.answer, scored.taught)
+        return metered if sends else EdgeOnly(metered, Drop.GATE)
 
 
 class EndRequest:

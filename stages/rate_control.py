@@ -140,7 +140,7 @@ class ValueGate:
             return metered  # no message fits even an empty window: the encode stage warns about it
         held_weight = metered.provisional.estimate.server_weight if metered.provisional else 0.0
         control = RateControl(utility, self._least_gain)
-        max_bytes = control.max_bytes(1 - metered.answer.prob, held_weight, allowed, metered.bit_price)
+        max_bytes = control.max_bytes(metered.doubt, held_weight, allowed, metered.bit_price)
         if max_bytes is None:
             return EdgeOnly(metered, Drop.WORTH if utility.weight(allowed) > 0 else Drop.BUDGET)
         return replace(metered, max_bytes=max_bytes)

@@ -6,8 +6,9 @@ frames count as one. The server's answers are averaged by their weights. The wei
 as the picture moves away from the picture of the answer; their mean counts as much as the answer with the largest
 weight. A cut begins a new scene and forgets all answers.
 
-Where the classes are states of a fixed scene (own classes), old answers fade soon, and a clear edge answer of another
-class begins a new scene: a lorry that comes is no cut, but the answers to the empty yard must not count for it.
+Where the classes are states of a fixed scene (own classes), old answers fade soon, and a clear answer of another class,
+by the edge or by the server, begins a new scene: a lorry that comes is no cut, but the answers to the empty yard must
+not count for it.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ class SceneFusion:
         self._edge_sum: _Vector | None = None  # log-probabilities, over the scene's frames
         self._frames = 0.0  # in the sum
         self._past: list[_PastAnswer] = []
+        self._newest: _Vector | None = None  # log-probabilities of the newest frame's edge answer
         self._sent: dict[int, tuple[float, EdgeView]] = {}  # by seq: time and view of frames whose answer is pending
 
     def observe(
@@ -81,15 +83,16 @@ class SceneFusion:
         passed_s = max(0.0, now_s - self._now_s)
         self._now_s = now_s = max(now_s, self._now_s)
         reclassed = taught != self._taught and self._edge_sum is not None
-        if reclassed or self._cut_detector.is_cut(view) or self._contradicts(answer):
+        if reclassed or self._cut_detector.is_cut(view) or self._edge_contradicts(answer.log_probs):
             self._begin_scene(seq, now_s)
         self._taught = taught
+        self._newest = answer.log_probs.astype(np.float32)
         if self._config.accumulate and self._edge_sum is not None:
             kept = math.exp(-passed_s / self._config.forget_s)
             self._edge_sum = np.float32(kept) * self._edge_sum + answer.log_probs
             self._frames = kept * self._frames + 1
         else:
-            self._edge_sum, self._frames = answer.log_probs.astype(np.float32), 1.0
+            self._edge_sum, self._frames = self._newest, 1.0
         if not self._config.hold_s:
             self._past.clear()
         scores, weight = self.current()
@@ -125,16 +128,25 @@ class SceneFusion:
         """Server answers to sent frames; answers to an earlier scene have no effect."""
         for observation in observations:
             sent = self._sent.pop(observation.seq, None)
-            if sent is not None and observation.weight > 0:
-                self._past.append(_PastAnswer(observation.seq, *sent, observation.log_probs, observation.weight))
+            if sent is None or observation.weight <= 0:
+                continue
+            at_s, view = sent
+            if self._config.states and _clearly_differs(observation.log_probs, self.current()[0]):
+                self._restart(observation.seq, at_s)
+            self._past.append(_PastAnswer(observation.seq, at_s, view, observation.log_probs, observation.weight))
         del self._past[:-MAX_OBSERVATIONS]
 
-    def _contradicts(self, answer: Answer) -> bool:
+    def _edge_contradicts(self, log_probs: _Vector) -> bool:
         """Whether the edge now sees another state. The server's answers do not count: the edge may go on to differ."""
-        if not self._config.states or self._edge_sum is None:
-            return False
-        before = int(self._edge_sum.argmax())
-        return bool(answer.log_probs[answer.class_id] - answer.log_probs[before] > math.log(_CLEAR_ODDS))
+        states, edge_sum = self._config.states, self._edge_sum
+        return states and edge_sum is not None and _clearly_differs(log_probs, edge_sum)
+
+    def _restart(self, seq: int, at_s: float) -> None:
+        """A new scene, of which the server's answer to frame `seq` is the first one. The newest edge answer stays, and
+        so do later frames that wait for an answer."""
+        later = {each: sent for each, sent in self._sent.items() if each > seq}
+        self._begin_scene(seq, at_s)
+        self._edge_sum, self._frames, self._sent = self._newest, 1.0, later
 
     def _begin_scene(self, seq: int, now_s: float) -> None:
         self._start_seq, self._start_s = seq, now_s
@@ -147,3 +159,8 @@ class SceneFusion:
         moved = max(0.0, self._cut_detector.distance_to(past.view))
         age_s, hold_s = self._now_s - past.at_s, self._config.hold_s
         return past.weight * math.exp(-moved / _MOVE - (age_s / hold_s if hold_s else 0.0))
+
+
+def _clearly_differs(log_probs: _Vector, scores: _Vector) -> bool:
+    """Whether an answer clearly names another class than the scores of the scene do."""
+    return bool(log_probs.max() - log_probs[int(scores.argmax())] > math.log(_CLEAR_ODDS))

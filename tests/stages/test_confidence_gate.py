@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sagelink.pipeline.config import GateConfig
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.types import Drop, EdgeOnly
+from sagelink.pipeline.types import Drop, EdgeOnly, TaughtClasses
 from sagelink.stages import confidence_gate
 from sagelink.stages.confidence_gate import Gate, margin, min_entropy, register_policy
 from tests.fakes import make_answer, make_metered, make_scored
@@ -86,3 +86,13 @@ async def test_a_change_applies_from_the_next_frame_on_and_an_invalid_one_change
         stage.change(GateConfig(policy="alwys"))
     assert stage.config.policy == "always"
     assert await stage.process(metered) is metered
+
+
+def test_of_taught_classes_the_scene_and_the_frame_itself_must_be_sure() -> None:
+    gate = Gate(GateConfig())
+    taught = TaughtClasses(b"0" * 16, ("a", "b", "c", "d"), 0.5, 0.0, ((1, 1.0),))
+    sure, unsure = make_answer(SURE), make_answer(UNSURE)
+    assert gate.sends(sure, unsure, taught)
+    assert gate.sends(unsure, sure, taught)
+    assert not gate.sends(sure, sure, taught)
+    assert not gate.sends(sure, unsure, None)

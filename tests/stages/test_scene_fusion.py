@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sagelink.pipeline.types import WHOLE, Answer, Box, EdgeView, Pixels, SceneEstimate, ServerObservation
+from sagelink.pipeline.types import (
+    WHOLE,
+    Answer,
+    Box,
+    EdgeView,
+    Pixels,
+    SceneEstimate,
+    ServerObservation,
+)
 from sagelink.stages.scene_fusion import MAX_OBSERVATIONS, SceneConfig, SceneFusion
 from sagelink.stages.zoom import thumbnail_of
 
@@ -195,3 +203,32 @@ def test_edge_answers_to_states_fade() -> None:
     assert found[0] == 0
     assert found[-1] == 1
     assert observe(scene, 40, BLACK, rather_1, ONE, 4.0).scene_start_seq == 0
+
+
+def after_reply(server: Answer, states: bool) -> tuple[SceneFusion, SceneEstimate]:
+    """Three frames of class 0, of which the second and the third were sent; the server answers to the second."""
+    scene = SceneFusion(SceneConfig(states=states))
+    for seq, edge in enumerate((SURE_OF_0, SURE_OF_0, UNSURE)):
+        observe(scene, seq, BLACK, edge, ONE, seq / 10)
+        if seq:
+            scene.register_sent(seq)
+    scene.add_server_answers(observed(1, server))
+    return scene, observe(scene, 3, BLACK, UNSURE, ONE, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("server", "states", "start", "class_id"),
+    [(SURE_OF_1, True, 1, 1), (SURE_OF_1, False, 0, 1), (UNSURE, True, 0, 0), (SURE_OF_0, True, 0, 0)],
+)
+def test_a_clear_server_answer_of_another_state_begins_a_new_scene(
+    server: Answer, states: bool, start: int, class_id: int
+) -> None:
+    _, estimate = after_reply(server, states)
+    assert (estimate.scene_start_seq, int(estimate.scores.argmax())) == (start, class_id)
+
+
+def test_later_frames_still_get_their_answer_after_the_server_began_a_new_scene() -> None:
+    scene, before = after_reply(SURE_OF_1, states=True)
+    scene.add_server_answers(observed(2, SURE_OF_1))
+    assert before.server_seq == 1
+    assert observe(scene, 4, BLACK, UNSURE, ONE, 0.4).server_seq == 2
