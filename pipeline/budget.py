@@ -225,9 +225,9 @@ class UplinkBudget:
         """Provision for the acknowledgements of a message of `bits`, and for its reply."""
         return _REPLY_BITS + bits // _ACK_PART if self.counts_replies else 0
 
-    def room(self, now_s: float, later_s: float = 0.0) -> int | None:
+    def room(self, now_s: float, later_s: float = 0.0, needed_bits: int = 0) -> int | None:
         """Bits that may leave from now until `later_s` from now, as far as bits that have left leave the window by
-        then; None without a limit.
+        then; None without a limit. A ledger on disk is asked for the `needed_bits` that it does not cover yet.
 
         Held and reserved bits do not count: they are what this room is for."""
         left = self._left_bits(now_s)
@@ -242,8 +242,8 @@ class UplinkBudget:
         if self.cover is None:
             return room
         covered = self.cover.left(at) + kept
-        if covered < _PACKET_BITS and (room is None or covered < room):
-            self.cover.want(_PACKET_BITS)
+        if covered < max(_PACKET_BITS, needed_bits) and (room is None or covered < room):
+            self.cover.want(max(_PACKET_BITS, needed_bits - kept))
         return least(room, covered)
 
     def reserve(self, bits: int) -> None:

@@ -113,9 +113,9 @@ class CameraAccount:
         """Held bits have left now."""
         self._shared.settle(now_s, bits, self.name)
 
-    def room(self, now_s: float, later_s: float = 0.0) -> int | None:
+    def room(self, now_s: float, later_s: float = 0.0, needed_bits: int = 0) -> int | None:
         """Bits of all cameras that may leave; see `UplinkBudget.room`."""
-        return self._shared.room(now_s, later_s)
+        return self._shared.room(now_s, later_s, needed_bits)
 
     def end_reply(self, bits: int) -> None:
         """See `UplinkBudget.end_reply`."""

@@ -29,7 +29,7 @@ class MessageAccount(Protocol):
 
     def settle(self, now_s: float, bits: int) -> None: ...
 
-    def room(self, now_s: float, later_s: float = 0.0) -> int | None: ...
+    def room(self, now_s: float, later_s: float = 0.0, needed_bits: int = 0) -> int | None: ...
 
     def restore(self, charges: Iterable[tuple[float, int]]) -> None: ...
 
@@ -62,10 +62,15 @@ class WireLedger:
     def rate_bps(self) -> float | None:
         return self._budget.rate_bps
 
-    def room_bits(self, camera: str = "", later_s: float = 0.0) -> int | None:
+    @property
+    def share_bits(self) -> int | None:
+        """Of a window: this process's part of `limit_bits` now."""
+        return self._budget.limit_bits
+
+    def room_bits(self, camera: str = "", later_s: float = 0.0, needed_bits: int = 0) -> int | None:
         """Bits that may leave from now until `later_s` from now, of a camera's message or of the connection itself;
-        None without a limit."""
-        return self._account(camera).room(self._clock_s(), later_s)
+        None without a limit. `needed_bits`: see `UplinkBudget.room`."""
+        return self._account(camera).room(self._clock_s(), later_s, needed_bits)
 
     def idle_bits(self) -> int | None:
         """Bits that may be charged now for what can wait; None without a limit."""

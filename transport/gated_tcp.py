@@ -216,7 +216,7 @@ class GatedTcp:
             connecting.cancel()
 
     async def _room(self, bits: int) -> None:
-        while (room := self._charger.room_bits()) is not None and room < bits:  # noqa: ASYNC110
+        while (room := self._charger.room_bits(0.0, bits)) is not None and room < bits:  # noqa: ASYNC110
             await asyncio.sleep(_TICK_S)
 
     @property
@@ -296,7 +296,7 @@ class GatedTcp:
 
     def _payload(self, counters: TcpCounters) -> int:
         """Bytes that the kernel may get now; 0 while it must wait."""
-        limit = self._charger.limit_bits
+        limit = self._charger.share_bits
         if limit is None:
             return min(counters.segment_bytes, len(self._out))
         if counters.queued_bytes > max(2 * counters.segment_bytes, limit // 8 // 2):
@@ -305,7 +305,7 @@ class GatedTcp:
         longest = max(_MIN_PIECE, longest)
         payload = -(-len(self._out) // -(-len(self._out) // longest))  # segments of one length
         for need in needs(counters, self._sizes, payload):
-            room = self._charger.room_bits(need.until_s)
+            room = self._charger.room_bits(need.until_s, 8 * need.size_bytes)
             if room is not None and room < 8 * need.size_bytes:
                 return 0
         return payload

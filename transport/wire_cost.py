@@ -67,11 +67,17 @@ class WireCharger:
         if prepaid in self._prepaid:
             self._prepaid.remove(prepaid)
 
-    def room_bits(self, later_s: float = 0.0) -> int | None:
-        """Bits that may leave from now until `later_s` from now; None without a limit."""
+    @property
+    def share_bits(self) -> int | None:
+        """Of a window: this process's part of `limit_bits` now."""
+        return None if self._ledger is None else self._ledger.share_bits
+
+    def room_bits(self, later_s: float = 0.0, needed_bits: int = 0) -> int | None:
+        """Bits that may leave from now until `later_s` from now; None without a limit. `needed_bits`: see
+        `UplinkBudget.room`."""
         if self._ledger is None:
             return None
-        return self._ledger.room_bits(self._prepaid[0].camera if self._prepaid else "", later_s)
+        return self._ledger.room_bits(self._prepaid[0].camera if self._prepaid else "", later_s, needed_bits)
 
     def idle_bits(self) -> int | None:
         """Bits that may be charged now for what can wait; None without a limit."""
