@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from sagelink.pipeline.budget import UplinkBudget, elapsed_only, least
+from sagelink.pipeline.budget_config import CameraBudgetConfig
 from sagelink.pipeline.camera_accounts import CameraAccount, CameraShare, open_accounts
-from sagelink.pipeline.config import CameraBudgetConfig, Config
+from sagelink.pipeline.config import Config
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.interface_counter import InterfaceCounter
 from sagelink.pipeline.ledger import LONGEST_WAIT_S, Ledger

@@ -17,7 +17,7 @@ def demo_notice(config: Config, sources_with_truth: bool) -> str | None:
 
     `sources_with_truth`: whether the classes of all sources are those of the models.
     """
-    from sagelink.pipeline.config import DEMO_LIMIT, MODEL_PAIRS
+    from sagelink.pipeline.model_config import DEMO_LIMIT, MODEL_PAIRS
 
     sides = ((config.edge_model, config.edge), (config.server_model, config.server))
     is_demo = any(name in MODEL_PAIRS["demo"] and side.checkpoint is None for name, side in sides)

@@ -95,7 +95,7 @@ def _models() -> Iterator[Finding]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     from sagelink.models.loading import DEMO_DIR, DEMO_MODELS, cached_file
-    from sagelink.pipeline.config import MODEL_PAIRS
+    from sagelink.pipeline.model_config import MODEL_PAIRS
 
     missing = [name for name, role in DEMO_MODELS.items() if not (DEMO_DIR / f"{role}.safetensors").is_file()]
     yield not missing, "demo pair", f"missing: {', '.join(missing)}" if missing else "bundled"

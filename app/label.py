@@ -20,7 +20,7 @@ from sagelink.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     from sagelink.monitor.label_desk import LabelDesk
-    from sagelink.pipeline.config import DashboardConfig
+    from sagelink.pipeline.output_config import DashboardConfig
 
 
 @with_model_options
@@ -48,7 +48,7 @@ def label(
     from sagelink.monitor.dashboard import check_dashboard
     from sagelink.monitor.label_desk import LabelDesk
     from sagelink.monitor.label_folder import LabelFolder
-    from sagelink.pipeline.config import LabelsConfig
+    from sagelink.pipeline.output_config import LabelsConfig
 
     if settings.dashboard.address is None:
         address = settings.dashboard.model_copy(update={"address": DASHBOARD})

@@ -56,7 +56,7 @@ def print_models() -> None:
     import timm
 
     from sagelink.models.loading import DEMO_DIR, DEMO_MODELS, cached_file
-    from sagelink.pipeline.config import MODEL_PAIRS
+    from sagelink.pipeline.model_config import MODEL_PAIRS
 
     table = Table(title="models", title_justify="left", box=None, pad_edge=False)
     for heading in ("name", "state", "use"):

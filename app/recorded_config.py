@@ -12,10 +12,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sagelink.pipeline.config import Config, DashboardConfig, FrigateConfig, HomeAssistantConfig
+from sagelink.pipeline.config import Config
 from sagelink.pipeline.config_file import Overrides, build_config, dump_config, read_tree
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.event_config import EventsConfig
+from sagelink.pipeline.frigate_config import FrigateConfig
+from sagelink.pipeline.output_config import DashboardConfig, HomeAssistantConfig
 from sagelink.pipeline.output_files import CONFIG
 from sagelink.pipeline.own_files import is_inside, own_file
 

@@ -23,7 +23,7 @@ from sagelink.models.preprocess import Resize
 from sagelink.monitor.label_folder import FrameKey
 from sagelink.monitor.recent_frames import StoredFrame, full_jpeg, group_of
 from sagelink.monitor.uncertainty import Candidate, Ranked, rank, unit_token
-from sagelink.pipeline.config import CameraConfig
+from sagelink.pipeline.camera_config import CameraConfig
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.output_files import is_recording
 from sagelink.pipeline.types import Frame, Pixels, Scored

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from sagelink.app.run_folder import RECORDING_FILES, RUN_FILES
-from sagelink.pipeline.config import OutputConfig
 from sagelink.pipeline.disk_keeper import DiskKeeper
+from sagelink.pipeline.output_config import OutputConfig
 from sagelink.pipeline.output_files import EVENT_PICTURES, EVENTS, PARTS, PICTURES, RESULTS, RUNS
 from sagelink.pipeline.rotating_lines import RotatingLines, part_patterns
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from sagelink.app.run_folder import RECORDING_FILES, RUN_FILES, RunFolder
 from sagelink.app.summary import write_summary
-from sagelink.pipeline.config import CameraConfig, Config
+from sagelink.pipeline.camera_config import CameraConfig
+from sagelink.pipeline.config import Config
 from sagelink.pipeline.credentials import expand_variables
 from sagelink.pipeline.disk_keeper import DiskKeeper
 from sagelink.pipeline.output_files import check_output_file

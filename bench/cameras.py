@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 
 from sagelink.app.run import prepare
-from sagelink.pipeline.config import CameraConfig
+from sagelink.pipeline.camera_config import CameraConfig
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.graph import Graph
 from sagelink.pipeline.threads import InThread

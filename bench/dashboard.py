@@ -40,7 +40,7 @@ from sagelink.monitor.run_view import RunView
 from sagelink.monitor.verdict_feed import VerdictFeed
 from sagelink.net.http import serve_http
 from sagelink.pipeline.budget import UplinkBudget
-from sagelink.pipeline.config import GateConfig
+from sagelink.pipeline.stage_config import GateConfig
 from sagelink.pipeline.threads import Worker
 from sagelink.pipeline.types import WHOLE, Answer, Drop, EdgeOnly, EdgeView, Frame, Scored
 from sagelink.stages.confidence_gate import Gate

@@ -21,7 +21,7 @@ import numpy as np
 
 from sagelink.models import loading
 from sagelink.models.preprocess import make_picture
-from sagelink.pipeline.config import ModelConfig
+from sagelink.pipeline.model_config import ModelConfig
 from sagelink.pipeline.types import OperatingPoint
 from sagelink.server.memory import StoredUnits
 from sagelink.server.receive import receive

@@ -8,9 +8,9 @@ import numpy as np
 from prometheus_client import CollectorRegistry
 
 from sagelink.models import loading
-from sagelink.models.loading import labels_fingerprint
+from sagelink.models.labels import labels_fingerprint
 from sagelink.monitor.metrics import ServerMetrics
-from sagelink.pipeline.config import ModelConfig
+from sagelink.pipeline.model_config import ModelConfig
 from sagelink.pipeline.types import OperatingPoint, TopClasses, Units
 from sagelink.server.batch import BatchLimits
 from sagelink.server.classify import Asked, Classifier

@@ -31,7 +31,7 @@ from bench.lossy_link import LossyLink
 from bench.namespaces import PORT, SERVER, Cable
 from bench.stub_server import Noise, answer, camera_info
 from sagelink.pipeline.budget import UplinkBudget
-from sagelink.pipeline.config import MqttConfig, ServeConfig, WebRtcConfig
+from sagelink.pipeline.link_config import MqttConfig, ServeConfig, WebRtcConfig
 from sagelink.pipeline.tasks import run_loop
 from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.transport.in_process import InProcessLink

@@ -43,8 +43,8 @@ from bench.certificates import CertificateFiles, make_certificates
 from bench.lossy_link import LossyLink
 from bench.namespaces import BROKER, PORT, SERVER, Cable, unavailable
 from sagelink.pipeline.budget import UplinkBudget
-from sagelink.pipeline.config import MqttConfig, WebRtcConfig
 from sagelink.pipeline.errors import SagelinkError
+from sagelink.pipeline.link_config import MqttConfig, WebRtcConfig
 from sagelink.pipeline.tasks import run_loop
 from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.transport.link import CameraInfo, EdgeLink, ServerLink

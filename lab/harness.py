@@ -18,7 +18,7 @@ from sagelink.models.loading import UnitGrid
 from sagelink.models.pair import Pair
 from sagelink.models.preprocess import Resize, make_picture
 from sagelink.models.vit import Importance
-from sagelink.pipeline.config import SelectConfig
+from sagelink.pipeline.stage_config import SelectConfig
 from sagelink.pipeline.types import WHOLE, Answer, Frame, OperatingPoint, Pixels, Scored, Units
 from sagelink.server.classify import Classifier
 from sagelink.server.receive import Received, receive

@@ -24,7 +24,8 @@ from sagelink.models.loading import Model
 from sagelink.models.pair import Pair
 from sagelink.models.preprocess import make_picture
 from sagelink.models.readout import features_of
-from sagelink.pipeline.config import Config, FuseConfig
+from sagelink.pipeline.config import Config
+from sagelink.pipeline.stage_config import FuseConfig
 from sagelink.pipeline.types import Pixels
 from sagelink.server.receive import Received, receive
 from sagelink.stages.codec_planner import Plan

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from sagelink.lab.dataset import pictures_of
 from sagelink.lab.harness import Harness
-from sagelink.pipeline.config import CameraConfig, Config
+from sagelink.pipeline.camera_config import CameraConfig
+from sagelink.pipeline.config import Config
 from sagelink.pipeline.output_files import is_recording
 from sagelink.pipeline.types import Pixels, Units
 from sagelink.stages.recording_reader import RecordingReader

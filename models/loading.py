@@ -26,8 +26,8 @@ from sagelink.models import demo, vit
 from sagelink.models.head import Head
 from sagelink.models.labels import imagenet_labels, read_labels
 from sagelink.models.timm_names import check_timm_name
-from sagelink.pipeline.config import DEMO_LIMIT, ModelConfig
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.model_config import DEMO_LIMIT, ModelConfig
 from sagelink.pipeline.types import Pixels
 
 log = logging.getLogger(__name__)

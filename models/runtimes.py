@@ -27,8 +27,8 @@ from sagelink.models.export_cache import ExportError, write_cached
 from sagelink.models.loading import Model
 from sagelink.models.preprocess import make_picture
 from sagelink.models.runtime_trials import Trial
-from sagelink.pipeline.config import ModelConfig
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.model_config import ModelConfig
 from sagelink.pipeline.types import Pixels
 from sagelink.pipeline.user_cache import cache_folder
 

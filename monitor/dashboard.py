@@ -14,8 +14,8 @@ from sagelink.monitor.label_desk import LabelDesk
 from sagelink.monitor.run_view import RunView
 from sagelink.net.access_guard import require_secret
 from sagelink.net.http import is_loopback, listen, page_url, parse_address, serve_http
-from sagelink.pipeline.config import DashboardConfig
 from sagelink.pipeline.credentials import check_token_length
+from sagelink.pipeline.output_config import DashboardConfig
 from sagelink.pipeline.tasks import background
 from sagelink.pipeline.threads import Worker
 

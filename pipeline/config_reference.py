@@ -11,8 +11,10 @@ from collections.abc import Iterable
 from pydantic import BaseModel
 
 from sagelink.pipeline.accepted import accepted
-from sagelink.pipeline.config import MODEL_PAIRS, CameraConfig, Config
+from sagelink.pipeline.camera_config import CameraConfig
+from sagelink.pipeline.config import Config
 from sagelink.pipeline.event_config import EventRule, WebhookConfig
+from sagelink.pipeline.model_config import MODEL_PAIRS
 
 _INTRO = """# Configuration
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from sagelink.pipeline.config import GateConfig
 from sagelink.pipeline.errors import UsageError, suggest
+from sagelink.pipeline.stage_config import GateConfig
 from sagelink.pipeline.types import Answer, Drop, EdgeOnly, Metered, Sent, TaughtClasses
 
 # From the edge answer and the threshold to whether the frame is offloaded.

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sagelink.pipeline.config import Config, VideoConfig
+from sagelink.pipeline.config import Config
+from sagelink.pipeline.stage_config import VideoConfig
 from sagelink.pipeline.types import Drop, EdgeOnly, Metered, TaughtClasses
 from sagelink.stages.budget_meter import affordable_bytes
 from sagelink.stages.evidence_encoder import canvas_of

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from sagelink.pipeline.budget import UplinkBudget
-from sagelink.pipeline.config import GateConfig
 from sagelink.pipeline.config_errors import explain
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.quantities import format_rate, parse_rate
+from sagelink.pipeline.stage_config import GateConfig
 
 if TYPE_CHECKING:
     from sagelink.stages.confidence_gate import Gate

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 from sagelink.pipeline.channel import Channel
-from sagelink.pipeline.config import VideoConfig
+from sagelink.pipeline.stage_config import VideoConfig
 from sagelink.pipeline.types import (
     Answer,
     Evidence,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sagelink.pipeline.config import SelectConfig
+from sagelink.pipeline.stage_config import SelectConfig
 from sagelink.pipeline.types import Metered, Reference, Scored, Selected, Units
 from sagelink.stages.reference_tracker import ReferenceTracker
 from sagelink.stages.selectors import Selector, coverage, selector_by_name

@@ -18,7 +18,7 @@ from sagelink.net.http import listen, serve_http
 from sagelink.net.optional_aiortc import need_aiortc
 from sagelink.net.video_peer import VideoPeer, VideoTerms
 from sagelink.net.whip import OfferRefused, whip_app
-from sagelink.pipeline.config import CameraConfig
+from sagelink.pipeline.camera_config import CameraConfig
 from sagelink.pipeline.credentials import load_bearer_token
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import Pixels

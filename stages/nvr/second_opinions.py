@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sagelink.pipeline.config import FrigateConfig
+from sagelink.pipeline.frigate_config import FrigateConfig
 from sagelink.pipeline.json_text import to_json
 from sagelink.pipeline.outbox import Outbox
 from sagelink.pipeline.output_files import cannot_write

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from sagelink.app.budgets import open_budgets
 from sagelink.pipeline.clock import MonotonicClock
-from sagelink.pipeline.config import MqttConfig
 from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.link_config import MqttConfig
 from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.stages.budget_meter import affordable_bytes
 from sagelink.transport.link import CameraInfo

@@ -12,7 +12,7 @@ from sagelink.app.browser_cameras import full_evidence, reply_json
 from sagelink.models import loading
 from sagelink.models.loading import Model
 from sagelink.models.preprocess import make_picture
-from sagelink.pipeline.config import ModelConfig
+from sagelink.pipeline.model_config import ModelConfig
 from sagelink.pipeline.types import Reply
 from sagelink.server.classify import Classifier
 from sagelink.server.receive import receive

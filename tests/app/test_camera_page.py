@@ -11,7 +11,7 @@ import pytest
 
 from sagelink.app.browser_cameras import full_evidence
 from sagelink.models import loading
-from sagelink.pipeline.config import ModelConfig
+from sagelink.pipeline.model_config import ModelConfig
 from sagelink.pipeline.types import Pixels
 from sagelink.server.classify import Classifier
 from sagelink.server.receive import receive

@@ -19,9 +19,9 @@ import pytest
 from sagelink.app.serve import serve as serve_here
 from sagelink.models.labels import labels_fingerprint
 from sagelink.models.pair import Pair
-from sagelink.pipeline.config import MqttConfig
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.link_config import MqttConfig
 from sagelink.stages.recording_reader import RecordingReader
 from sagelink.transport.link import CameraInfo
 from sagelink.transport.mqtt.address import open_broker

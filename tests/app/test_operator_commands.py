@@ -8,7 +8,7 @@ import pytest
 
 from sagelink.app.operator_commands import CommandTarget
 from sagelink.pipeline.budget import UplinkBudget
-from sagelink.pipeline.config import GateConfig
+from sagelink.pipeline.stage_config import GateConfig
 from sagelink.pipeline.types import Drop, EdgeOnly, Metered
 from sagelink.stages.confidence_gate import EndRequest, Gate
 from sagelink.stages.run_control import Control

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from sagelink.models.pair import Pair
-from sagelink.pipeline.config import DEMO_LIMIT
 from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.model_config import DEMO_LIMIT
 from sagelink.stages.sources.world import CLASSES
 
 
@@ -120,8 +120,8 @@ def test_a_model_that_cannot_be_downloaded_does_not_advise_the_demo_models_for_p
     import socket
 
     from sagelink.models.loading import load
-    from sagelink.pipeline.config import ModelConfig
     from sagelink.pipeline.errors import UsageError
+    from sagelink.pipeline.model_config import ModelConfig
 
     def offline(*_: object) -> None:
         raise socket.gaierror("no network")
@@ -155,8 +155,8 @@ def test_a_suggested_model_is_one_that_fits(typed: str, suggested: str) -> None:
 
 def test_a_model_of_another_kind_is_refused_before_its_download(monkeypatch: pytest.MonkeyPatch) -> None:
     from sagelink.models import loading
-    from sagelink.pipeline.config import ModelConfig
     from sagelink.pipeline.errors import UsageError
+    from sagelink.pipeline.model_config import ModelConfig
 
     def download(name: str) -> None:
         raise AssertionError(f"{name} was downloaded")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.namespaces import BROKER, PORT, SERVER, Cable, unavailable
-from sagelink.pipeline.config import FrigateConfig
+from sagelink.pipeline.frigate_config import FrigateConfig
 from sagelink.pipeline.outbox import Outbox
 from sagelink.pipeline.private_files import LineFile
 from sagelink.pipeline.types import Drop, EdgeOnly

@@ -25,7 +25,8 @@ from sagelink.models import loading
 from sagelink.models.labels import labels_fingerprint
 from sagelink.monitor.metrics import ServerMetrics
 from sagelink.pipeline.budget import UplinkBudget
-from sagelink.pipeline.config import ModelConfig, MqttConfig
+from sagelink.pipeline.link_config import MqttConfig
+from sagelink.pipeline.model_config import ModelConfig
 from sagelink.pipeline.tasks import background
 from sagelink.pipeline.types import OperatingPoint
 from sagelink.pipeline.wire_ledger import WireLedger

@@ -18,7 +18,7 @@ from sagelink.models.compiled_blocks import CompiledBlocks
 from sagelink.models.compilers import COMPILERS
 from sagelink.models.loading import Model, Partial
 from sagelink.models.readout import LinearReadout
-from sagelink.pipeline.config import ModelConfig
+from sagelink.pipeline.model_config import ModelConfig
 from sagelink.server.classify import Classifier
 from sagelink.server.receive import Received
 from tests.conftest import skip_or_fail

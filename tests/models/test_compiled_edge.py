@@ -19,7 +19,7 @@ from sagelink.models.edge_export import edge_export, edge_export_name
 from sagelink.models.export_cache import ExportError
 from sagelink.models.loading import Model
 from sagelink.models.readout import LinearReadout
-from sagelink.pipeline.config import ModelConfig
+from sagelink.pipeline.model_config import ModelConfig
 from tests.conftest import skip_or_fail
 from tests.models.test_vit import VARIANTS, make_vit
 

@@ -20,8 +20,8 @@ from sagelink.models.loading import Model
 from sagelink.models.readout import LinearReadout
 from sagelink.models.runtime_trials import EdgeTrial, ServerTrial
 from sagelink.models.runtimes import with_runtime
-from sagelink.pipeline.config import ModelConfig
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.model_config import ModelConfig
 
 
 class FakeCompiler:

@@ -16,7 +16,7 @@ from sagelink.monitor.metrics import EdgeMetrics
 from sagelink.monitor.run_view import RunView
 from sagelink.monitor.verdict_feed import VerdictFeed
 from sagelink.pipeline.budget import UplinkBudget
-from sagelink.pipeline.config import GateConfig
+from sagelink.pipeline.stage_config import GateConfig
 from sagelink.pipeline.threads import Worker
 from sagelink.stages.confidence_gate import Gate
 from sagelink.stages.run_control import Control

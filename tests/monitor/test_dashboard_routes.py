@@ -17,8 +17,8 @@ from sagelink.monitor.dashboard_routes import dashboard_app
 from sagelink.monitor.live_stats import LiveStats
 from sagelink.net.access_guard import COOKIE, session_cookie
 from sagelink.net.http import is_loopback
-from sagelink.pipeline.config import DashboardConfig
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.output_config import DashboardConfig
 from tests.fakes import SIDE
 from tests.monitor.test_verdict_feed import LABELS, verdict_of
 

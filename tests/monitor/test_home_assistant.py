@@ -18,9 +18,9 @@ from sagelink.monitor.home_assistant import publish_to_home_assistant
 from sagelink.monitor.home_assistant_entities import Entities
 from sagelink.monitor.latest_pictures import LatestPictures
 from sagelink.pipeline.budget import UplinkBudget
-from sagelink.pipeline.config import GateConfig
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.event_config import EventRule
+from sagelink.pipeline.stage_config import GateConfig
 from sagelink.stages.confidence_gate import Gate
 from sagelink.stages.run_control import Control
 from sagelink.stages.sinks.event_pictures import picture_path

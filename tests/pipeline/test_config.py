@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sagelink.pipeline.config import MODEL_PAIRS, Config
+from sagelink.pipeline.config import Config
 from sagelink.pipeline.config_errors import RENAMED
 from sagelink.pipeline.config_file import dump_config, load_config, parse_assignments
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.model_config import MODEL_PAIRS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from pydantic_core._pydantic_core import list_all_errors
 
 from sagelink.pipeline.accepted import example, section_of
-from sagelink.pipeline.config import CameraConfig, Config
+from sagelink.pipeline.camera_config import CameraConfig
+from sagelink.pipeline.config import Config
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.documents import parse_yaml
 from sagelink.pipeline.errors import UsageError

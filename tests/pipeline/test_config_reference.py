@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from sagelink.pipeline.config import CameraConfig, Config
+from sagelink.pipeline.camera_config import CameraConfig
+from sagelink.pipeline.config import Config
 from sagelink.pipeline.config_reference import reference
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"

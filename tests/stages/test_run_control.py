@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sagelink.pipeline.budget import UplinkBudget
-from sagelink.pipeline.config import GateConfig
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.stage_config import GateConfig
 from sagelink.stages.confidence_gate import Gate
 from sagelink.stages.run_control import Control
 

@@ -15,7 +15,7 @@ from unittest import mock
 import pytest
 
 from sagelink.pipeline.budget import UplinkBudget
-from sagelink.pipeline.config import MqttConfig, WebRtcConfig
+from sagelink.pipeline.link_config import MqttConfig, WebRtcConfig
 from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.transport.in_process import InProcessLink
 from sagelink.transport.link import CameraInfo, EdgeLink, Message, ServerLink

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sagelink.pipeline.config import CameraConfig
+from sagelink.pipeline.camera_config import CameraConfig
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.errors import UsageError
 from sagelink.stages.nvr.address import event_address, is_event_source

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from sagelink.pipeline.config import FrigateConfig
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.frigate_config import FrigateConfig
 from sagelink.pipeline.outbox import Outbox
 from sagelink.pipeline.private_files import LineFile
 from sagelink.pipeline.types import Drop, EdgeOnly, FrameEvent, TaughtClasses, Verdict

@@ -7,7 +7,7 @@ import asyncio
 import aiomqtt
 import pytest
 
-from sagelink.pipeline.config import MqttConfig
+from sagelink.pipeline.link_config import MqttConfig
 from sagelink.transport.mqtt.address import open_broker
 from sagelink.transport.mqtt.aiomqtt_client import BrokerClient
 from tests.brokers import Mosquitto

@@ -16,8 +16,8 @@ import pytest
 
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.clock import MonotonicClock
-from sagelink.pipeline.config import MqttConfig
 from sagelink.pipeline.errors import SagelinkError
+from sagelink.pipeline.link_config import MqttConfig
 from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.transport.head_messages import HeadPart, encode_part
 from sagelink.transport.link import CameraInfo, Message

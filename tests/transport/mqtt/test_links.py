@@ -20,8 +20,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
 from sagelink.pipeline.budget import UplinkBudget
-from sagelink.pipeline.config import MqttConfig
 from sagelink.pipeline.errors import SagelinkError
+from sagelink.pipeline.link_config import MqttConfig
 from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.transport.link import CameraInfo, Undelivered
 from sagelink.transport.message_auth import EXTRA_BYTES, MessageAuth

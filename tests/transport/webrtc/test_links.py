@@ -15,8 +15,8 @@ import pytest
 from aiortc import RTCPeerConnection, RTCSessionDescription
 
 from sagelink.pipeline.budget import UplinkBudget
-from sagelink.pipeline.config import WebRtcConfig
 from sagelink.pipeline.errors import SagelinkError, UsageError
+from sagelink.pipeline.link_config import WebRtcConfig
 from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.transport.link import CameraInfo
 from sagelink.transport.webrtc.address import SignallingEndpoint, open_signalling_endpoint
