@@ -306,7 +306,7 @@ def test_pictures_with_several_classes(command, tmp_path: Path) -> None:
     for split, first in (("taught", 0), ("tested", 50)):
         for name, parts in kinds.items():
             (tmp_path / split / name).mkdir(parents=True)
-            for number in range(first, first + (8 if split == "taught" else 4)):
+            for number in range(first, first + (12 if split == "taught" else 4)):
                 rng = np.random.default_rng([number, len(name)])
                 picture = np.full((112, 112, 3), rng.integers(90, 160), np.uint8)
                 for part in parts:

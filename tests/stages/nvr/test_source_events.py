@@ -65,7 +65,8 @@ def test_the_label_is_the_answer_for_the_event_over_the_possible_classes():
     assert camera.see("b", VAN, label="dog") == []
     assert camera.see("c", BELLA) == [("open", "c", "bella")]
     assert camera.see("c", (0.5, 0.4, 0.04, 0.03, 0.03)) == [("close", "c", "bella")]  # on average not sure
-    assert camera.see("d", REX, unknown=True) == [("open", "d", "unknown")]
+    assert camera.see("d", REX, unknown=True) == []
+    assert Camera(labels=["unknown"]).see("d", REX, unknown=True) == [("open", "d", "unknown")]
 
 
 @pytest.mark.parametrize(
