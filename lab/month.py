@@ -76,9 +76,9 @@ def play_month(
         column = slot % len(demand.frames)
         allowed = least(*(bound.allowance(at) for bound in bounds))
         part = 1.0 if allowed is None or bits <= allowed else allowed / bits
-        spent[slot] = bits * part
+        spent[slot] = whole_bits = int(bits * part)
         for bound in bounds:
-            bound.add(at, round(bits * part))
+            bound.add(at, whole_bits)
         right += part * slot_right + (1 - part) * demand.edge_right[column]
         answered += part * slot_answered
         frames += demand.frames[column]

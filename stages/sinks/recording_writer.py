@@ -11,6 +11,7 @@ written is `parts/000002.open`. docs/replay.md lists the keys.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -103,7 +104,8 @@ class RecordingWriter:
                 raise
             self._end_part()  # what it holds up to here can be read
             self._note(writing=False)
-            self._keeper.make_room()
+            if self._keeper.make_room():
+                self._tried_s = -math.inf
         assert self._keeper is not None
         self._keeper.lost += 1
 

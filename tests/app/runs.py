@@ -95,7 +95,7 @@ def read(folder: Path) -> tuple[list[Line], dict[str, Any]]:
 def finish(run: Sagelink, out: Path) -> tuple[list[Line], dict[str, Any]]:
     """Lines and summary of a run process, which must end with exit code 0 and complete accounts."""
     assert run.ended() == 0, run.output
-    assert "Traceback" not in run.output
+    assert "Traceback" not in run.output, run.output
     lines, summary = read(out)
     check_accounts(lines, summary)
     return lines, summary

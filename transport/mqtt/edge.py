@@ -8,9 +8,10 @@ import logging
 import secrets
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
@@ -211,11 +212,18 @@ class MqttEdgeLink(RemoteEdgeLink):
 
     async def _publish_apart(self, topic: str, payload: bytes, for_somebody: bool = False) -> str | None:
         """Publishes in the session that is open now, whoever waits for the answer."""
-        if self._publishing is None:
-            raise ConnectionError("the connection broke off")
         answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
-        self._publishing.create_task(self._publish_to(topic, payload, for_somebody, answer))
+        if self._in_session(self._publish_to(topic, payload, for_somebody, answer)) is None:
+            raise ConnectionError("the connection broke off")
         return await answer
+
+    def _in_session(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
+        """Starts work in the session that is open now. Returns None, and drops the work, where the session ends."""
+        if self._publishing is not None:
+            with contextlib.suppress(RuntimeError):  # a task of the session has failed: it takes no more
+                return self._publishing.create_task(work)
+        work.close()
+        return None
 
     async def _publish_to(
         self, topic: str, payload: bytes, for_somebody: bool, answer: asyncio.Future[str | None]
@@ -235,10 +243,12 @@ class MqttEdgeLink(RemoteEdgeLink):
             await self._announcer.announce(self._client)
 
     async def _transmit(self, camera: str, message: bytes, prepaid: Prepaid) -> None:
-        assert self._publishing is not None
         self._unacknowledged += 1
         self._limit.sent(self._packet_bytes(camera, len(message)), time.monotonic())
-        publishing = self._publishing.create_task(self._publish(camera, message))
+        publishing = self._in_session(self._publish(camera, message))
+        if publishing is None:  # the message is lost with the connection
+            self._charger.close(prepaid)
+            return
         publishing.add_done_callback(lambda _: self._close_later(prepaid, _LAST_ACK_S))
 
     async def _publish(self, camera: str, message: bytes) -> None:
@@ -358,7 +368,7 @@ class MqttEdgeLink(RemoteEdgeLink):
     def _take_command(self, address: str, payload: bytes) -> None:
         """Carries out a command of the operator, if it has the right MAC."""
         receiver = self._commands.get(address.removeprefix(f"{self._node}/"))
-        if receiver is None or self._auth is None or self._publishing is None:
+        if receiver is None or self._auth is None:
             return
         try:
             outcome = receiver.take(decode_command(self._auth.open(payload, address, self._session)))
@@ -368,7 +378,7 @@ class MqttEdgeLink(RemoteEdgeLink):
                 log.warning("event=command_ignored camera=%s reason=%r", address, str(error))
             return
         if outcome is not None:
-            self._publishing.create_task(self._publish_outcome(address, outcome))
+            self._in_session(self._publish_outcome(address, outcome))
 
     async def _publish_outcome(self, address: str, outcome: CommandOutcome) -> None:
         assert self._client is not None
