@@ -46,7 +46,7 @@ def mosquitto() -> Iterator[Mosquitto]:
 def answered_by(port: int) -> float:
     """Messages that a server has answered, by its metrics."""
     text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
-    samples = [line.split() for line in text.splitlines() if 'messages_total{' in line and 'outcome="answered"' in line]
+    samples = [line.split() for line in text.splitlines() if "messages_total{" in line and 'outcome="answered"' in line]
     return sum(float(value) for _, value in samples)
 
 
