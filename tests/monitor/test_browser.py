@@ -280,7 +280,7 @@ def test_pictures_grow_old_when_no_new_ones_come(browser, guarded_url):
 
 def test_a_run_that_hangs_is_not_live(page, server):
     wait_for(page, "document.getElementById('connection').textContent === 'live'")
-    assert page.inner_text("#link") == "link up"
+    wait_for(page, "document.getElementById('link').textContent === 'link up'")
     server.send(signal.SIGSTOP)
     wait_for(page, "document.getElementById('connection').textContent.startsWith('no data for')")
     wait_for(page, "document.querySelector('.camera-tile.old .age')?.textContent.endsWith('s old')")

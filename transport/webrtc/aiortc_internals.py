@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -37,6 +37,14 @@ _RECENT = 8  # datagrams; a flight of a handshake has fewer
 _HANDSHAKE_REPEATS_S = 0.3, 0.7  # a satellite's round trip is 0.6 s
 RECORDS = range(20, 64)  # first bytes of DTLS records (RFC 7983)
 _HANDSHAKE = 20, 22  # first bytes of those of a handshake
+
+
+async def _unless_ended(send: Callable[[], Awaitable[None]]) -> None:
+    """Sends what has waited; the connection may have ended meanwhile."""
+    from OpenSSL import SSL
+
+    with contextlib.suppress(ConnectionError, SSL.Error):
+        await send()
 
 
 def on_packet(sctp: RTCSctpTransport, callback: Callable[[], None]) -> None:
@@ -75,7 +83,7 @@ def join_forward_tsn(sctp: RTCSctpTransport) -> None:
     def send() -> None:
         nonlocal timer
         timer = None
-        task = loop.create_task(sctp._transmit())
+        task = loop.create_task(_unless_ended(sctp._transmit))
         sending.add(task)
         task.add_done_callback(sending.discard)
 
@@ -105,7 +113,7 @@ def join_acknowledgements(sctp: RTCSctpTransport) -> None:
     async def acknowledge_later() -> None:
         await asyncio.sleep(_ACKNOWLEDGE_S)
         waiting.clear()
-        await acknowledge()
+        await _unless_ended(acknowledge)
 
     async def send_sack() -> None:
         if not waiting:
