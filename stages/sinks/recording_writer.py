@@ -105,7 +105,7 @@ class RecordingWriter:
             self._note(writing=False)
             self._keeper.make_room()
         assert self._keeper is not None
-        self._keeper.lost += 1
+        self._keeper.count_lost()
 
     def _is_due(self, part: _Part) -> bool:
         limit = self._rotate

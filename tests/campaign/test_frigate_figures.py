@@ -14,7 +14,7 @@ import pytest
 from bench.namespaces import BROKER, PORT, SERVER, Cable, unavailable
 from sagelink.pipeline.frigate_config import FrigateConfig
 from sagelink.pipeline.outbox import Outbox
-from sagelink.pipeline.private_files import LineFile
+from sagelink.pipeline.rotating_lines import RotatingLines
 from sagelink.pipeline.types import Drop, EdgeOnly
 from sagelink.stages.fuse import Fuse
 from sagelink.stages.nvr import event_book
@@ -72,7 +72,7 @@ def test_hours_of_events_keep_the_memory_flat(tmp_path: Path, monkeypatch: pytes
     now_s = 0.0
     opinions = SecondOpinions(FrigateConfig(), tuple("abcde"), outbox, lambda: now_s)
     path = tmp_path / "frigate.jsonl"
-    opinions.write_lines(LineFile(path), path)
+    opinions.write_lines(RotatingLines(path), path)
     source = FrigateEvents(FrigateConfig(), None, None, lambda: now_s)
     book = EventBook(limits, True, opinions.closed)
     fuse = Fuse(False, None, 16)
