@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sagelink.pipeline.errors import SagelinkError, UsageError
+from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.private_files import make_private_folder, open_new
 from sagelink.pipeline.sqlite_access import whole_access
 
