@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import sys
 import tracemalloc
 from dataclasses import replace
@@ -30,7 +31,8 @@ from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.campaign
 EVENTS = 60
-HOURS, PART = 1, 4  # memory is bounded at this part; docs/frigate.md has the figures of (24, 1)
+HOURS = int(os.environ.get("SAGELINK_FRIGATE_HOURS", "1"))
+PART = 4 if HOURS == 1 else 1  # an hour has smaller bounds, so that it reaches them
 
 
 def test_an_event_a_second_over_64_kbit(tmp_path: Path) -> None:
