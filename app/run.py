@@ -338,7 +338,7 @@ class Run:
 
         if self._second_opinions is not None:
             yield self._second_opinions.opinions
-            self._second_opinions.begin()
+            self._second_opinions.begin(self._disk)
         for capture in self.captures:
             if isinstance(capture, EventCapture):
                 yield VerdictCallback(capture.settle)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sagelink.app.run_folder import RECORDING_FILES, RUN_FILES
+from sagelink.app.run_folder import PART_FILES, RECORDING_FILES, RUN_FILES
 from sagelink.pipeline.disk_keeper import DiskKeeper
 from sagelink.pipeline.output_config import OutputConfig
-from sagelink.pipeline.output_files import EVENT_PICTURES, EVENTS, PARTS, PICTURES, RESULTS, RUNS
-from sagelink.pipeline.rotating_lines import RotatingLines, part_patterns
+from sagelink.pipeline.output_files import EVENT_PICTURES, PARTS, PICTURES, RUNS
+from sagelink.pipeline.rotating_lines import RotatingLines
 
 _CLOSED_PART = f"{PARTS}/{'[0-9]' * 6}"  # folder of a part of a recording
 
@@ -20,10 +20,9 @@ class RunDisk:
         self._rotate = output.rotate
         self.keeper: DiskKeeper | None = None
         self.recording_keeper: DiskKeeper | None = None
-        parts = (*part_patterns(RESULTS), *part_patterns(EVENTS), f"{EVENT_PICTURES}/*.jpg")
         files = {*RUN_FILES, *RECORDING_FILES} - {PICTURES, PARTS}
         earlier = (*files, "*-[0-9]*.ts", f"{PICTURES}/*.jpg", f"{PARTS}/*")
-        patterns = [*parts, _CLOSED_PART, *(f"{RUNS}/*/{name}" for name in earlier)]
+        patterns = [*PART_FILES, f"{EVENT_PICTURES}/*.jpg", _CLOSED_PART, *(f"{RUNS}/*/{name}" for name in earlier)]
         if output.out is not None and output.keep is not None:
             self.keeper = DiskKeeper(output.out, patterns, output.keep)
         if output.record is not None and output.keep is not None:

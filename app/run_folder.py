@@ -45,7 +45,9 @@ from sagelink.pipeline.output_files import (
 from sagelink.pipeline.private_files import lock, make_private_folder
 from sagelink.pipeline.rotating_lines import part_patterns
 
-RUN_FILES = (RESULTS, *part_patterns(RESULTS), EVENTS, *part_patterns(EVENTS), SUMMARY, PICTURES, OPINIONS)
+_ROTATING = (RESULTS, EVENTS, OPINIONS)
+PART_FILES = tuple(pattern for name in _ROTATING for pattern in part_patterns(name))
+RUN_FILES = (*_ROTATING, *PART_FILES, SUMMARY, PICTURES)
 RECORDING_FILES = (FRAMES, MESSAGES, PARTS, CONFIG, *COPIED.values(), *COPIED_HEADS, HEADS)
 _REPORT_FILES = (REPORT, *(f"{Path(REPORT).stem}-{name}.png" for name in REPORT_PLOTS))
 _START = "%Y-%m-%dT%H-%M-%SZ"

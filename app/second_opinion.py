@@ -12,11 +12,11 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sagelink.app.run_disk import RunDisk
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.errors import SagelinkError
 from sagelink.pipeline.outbox import Outbox
 from sagelink.pipeline.output_files import OPINIONS, cannot_open
-from sagelink.pipeline.private_files import LineFile
 from sagelink.pipeline.tasks import background
 from sagelink.pipeline.threads import Worker
 from sagelink.stages.nvr.capture import EventCapture
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _KEEP_S = 86_400.0  # in the queue
-_FLUSH_EVERY_S = 1.0
+_FLUSH_EVERY_S = 0.5
 _NAMES_WAITS_S = (0.0, 5.0, 30.0, 120.0)  # before each attempt
 _DRAIN_S = 0.5  # for the last sub-labels of a run; the rest waits on disk for the next run
 
@@ -50,12 +50,12 @@ class SecondOpinionService:
         self._delivery = SubLabelDelivery(self._outbox, self._api, self.opinions.delivered)
         self.opinions.on_queued = self._delivery.notify
 
-    def begin(self) -> None:
+    def begin(self, disk: RunDisk) -> None:
         """Opens the file of outcomes in the output folder. Raises SagelinkError."""
         if self._out is not None:
             path = self._out / OPINIONS
             try:
-                self.opinions.write_lines(LineFile(path), path)
+                self.opinions.write_lines(disk.lines(path), path)
             except OSError as error:
                 raise cannot_open(path, error) from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ def is_full(error: BaseException) -> bool:
 
 
 class DiskKeeper:
-    """The closed files of a folder: those that the run has finished, and those of earlier runs. Used in one thread."""
+    """The closed files of a folder: those that the run has finished, and those of earlier runs. Thread-safe."""
 
     def __init__(
         self,
@@ -38,42 +39,51 @@ class DiskKeeper:
         self._keep = keep
         self._clock_s = clock_s
         self._writing = True
+        self.lock = threading.RLock()  # held while closed files are deleted or made
         self.lost = 0  # lines and pictures that the full disk did not take
 
     def tidy(self, open_files: Iterable[Path] = ()) -> None:
         """Deletes closed files that are too old, and the oldest beyond the size. `open_files` count towards it."""
-        closed = self._closed()
-        total = sum(size for _, size, _ in closed) + sum(_size(path) for path in open_files)
-        for modified_s, size, path in closed:
-            too_old = self._keep.age_s is not None and modified_s < self._clock_s() - self._keep.age_s
-            if not too_old and (self._keep.size_bytes is None or total <= self._keep.size_bytes):
-                return
-            self._delete(path)
-            total -= size
+        with self.lock:
+            closed = self._closed()
+            total = sum(size for _, size, _ in closed) + sum(_size(path) for path in open_files)
+            for modified_s, size, path in closed:
+                too_old = self._keep.age_s is not None and modified_s < self._clock_s() - self._keep.age_s
+                if not too_old and (self._keep.size_bytes is None or total <= self._keep.size_bytes):
+                    return
+                self._delete(path)
+                total -= size
 
     def attempt(self, write: Callable[[], None]) -> bool:
         """Calls `write`, which writes whole or not at all. On a full disk it deletes the oldest closed files and calls
         it again; returns False when none are left. Raises other errors of `write`."""
-        while True:
-            try:
-                write()
-            except OSError as error:
-                if not is_full(error):
-                    raise
-                if not self.make_room():
-                    self.lost += 1
-                    self._note(False)
-                    return False
-            else:
-                self._note(True)
-                return True
+        with self.lock:
+            while True:
+                try:
+                    write()
+                except OSError as error:
+                    if not is_full(error):
+                        raise
+                    if not self.make_room():
+                        self.count_lost()
+                        self._note(False)
+                        return False
+                else:
+                    self._note(True)
+                    return True
+
+    def count_lost(self) -> None:
+        """Counts a line or picture that the full disk did not take."""
+        with self.lock:
+            self.lost += 1
 
     def make_room(self) -> bool:
         """Deletes the oldest closed file; returns False if there is none."""
-        closed = self._closed()
-        if closed:
-            self._delete(closed[0][2])
-        return bool(closed)
+        with self.lock:
+            closed = self._closed()
+            if closed:
+                self._delete(closed[0][2])
+            return bool(closed)
 
     def _delete(self, path: Path) -> None:
         """Deletes a file or a closed folder, and the folders of an earlier run that are empty then."""

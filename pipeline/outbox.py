@@ -8,7 +8,6 @@ that were delivered first. A new message with the key of an earlier one replaces
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import sqlite3
 import threading
@@ -16,13 +15,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sagelink.pipeline.errors import SagelinkError, UsageError
+from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.private_files import make_private_folder, open_new
+from sagelink.pipeline.sqlite_access import whole_access
 
 log = logging.getLogger(__name__)
 
 MAX_ROWS = 20_000
 _APPLICATION_ID = 0x5A6E1135  # marks the file as ours
+_REASONS = {sqlite3.SQLITE_BUSY: "another process uses it", sqlite3.SQLITE_FULL: "the disk is full"}
 _WAITING, _ATTEMPTED, _DELIVERED = 0, 1, 2
 _EXPIRED = 3  # only tells what was put last
 _TABLES = (
@@ -73,8 +74,9 @@ class Outbox:
         except BaseException as error:
             self._database.close()
             if isinstance(error, sqlite3.Error):
+                reason = _REASONS.get(getattr(error, "sqlite_errorcode", 0), str(error))
                 raise UsageError(
-                    f"{self._shown}: {error}; accepted: a new file, or a queue of Sagelink that no other process uses"
+                    f"{self._shown}: {reason}; accepted: a new file, or a queue of Sagelink that no other process uses"
                 ) from None
             raise
 
@@ -133,19 +135,8 @@ class Outbox:
     @contextlib.contextmanager
     def _access(self) -> Iterator[None]:
         """One access to the database, whole or not at all."""
-        with self._lock:
-            try:
-                self._database.execute("BEGIN")
-                try:
-                    yield
-                except BaseException:
-                    self._database.execute("ROLLBACK")
-                    raise
-                self._database.execute("COMMIT")
-            except sqlite3.Error as error:
-                if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-                    raise OSError(errno.ENOSPC, f"{self._shown}: {error}") from None
-                raise SagelinkError(f"{self._shown} cannot be written: {error}") from None
+        with self._lock, whole_access(self._database, self._shown):
+            yield
 
     def waiting(self, receiver: str, limit: int) -> list[OutboxItem]:
         """Messages that the receiver has not confirmed, oldest first."""

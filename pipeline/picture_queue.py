@@ -5,7 +5,6 @@ The picture that has begun goes on first, then the oldest. Beyond the limits the
 
 from __future__ import annotations
 
-import errno
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -13,8 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sagelink.pipeline.errors import SagelinkError, UsageError
+from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.private_files import make_private_folder, open_new
+from sagelink.pipeline.sqlite_access import whole_access
 
 _APPLICATION_ID = 0x5A6E1136  # marks the file as ours
 _MAX_WAITING, _MAX_KNOWN = 200, 2000  # pictures that wait; events that are known to have had one
@@ -116,16 +116,5 @@ class PictureQueue:
     @contextmanager
     def _access(self) -> Iterator[None]:
         """One access to the database, whole or not at all."""
-        with self._lock:
-            try:
-                self._database.execute("BEGIN")
-                try:
-                    yield
-                except BaseException:
-                    self._database.execute("ROLLBACK")
-                    raise
-                self._database.execute("COMMIT")
-            except sqlite3.Error as error:
-                if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-                    raise OSError(errno.ENOSPC, f"{self._shown}: {error}") from None
-                raise SagelinkError(f"{self._shown} cannot be written: {error}") from None
+        with self._lock, whole_access(self._database, self._shown):
+            yield

@@ -44,6 +44,7 @@ class RotatingLines:
         self._path = path
         self._rotate = rotate or RetentionLimit()
         self._keeper = keeper
+        self._lock: contextlib.AbstractContextManager[object] = keeper.lock if keeper else contextlib.nullcontext()
         self._clock_s = clock_s
         self._number = max(_parts(path.parent, path.name), default=0)
         self._lines = LineFile(path)
@@ -71,6 +72,12 @@ class RotatingLines:
         )
 
     def _begin_next(self) -> None:
+        with self._lock:  # another file of lines may make room meanwhile
+            self._close_part()
+        if self._keeper is not None:
+            self._keeper.tidy([self._path])
+
+    def _close_part(self) -> None:
         self._lines.close()
         self._number += 1
         stem, suffix = self._path.name.split(".")
@@ -83,8 +90,6 @@ class RotatingLines:
         except OSError as error:
             if self._keeper is None or not is_full(error):
                 raise
-        if self._keeper is not None:
-            self._keeper.tidy([self._path])
 
 
 def compress(part: Path) -> None:

@@ -40,8 +40,8 @@ _EXPIRE_EVERY_S = 1.0
 class EventObserver(Protocol):
     """Learns what the source learns; called in the event loop."""
 
-    def observe(self, event: FrameEvent, sub_label: str | None) -> None:
-        """There is news of an event. `sub_label`: the one that the other system has."""
+    def observe(self, event: FrameEvent, sub_label: str | None) -> bool:
+        """There is news of an event; returns whether it has an answer. `sub_label`: the other system's."""
         ...
 
     def closed(self, event: FrameEvent, reason: str | None) -> None:
@@ -238,9 +238,8 @@ class EventCapture:
             if not self._book.knows(sighting.event.id):
                 self._missed += sighting.picture is not None
                 continue
-            if self._observer is not None:
-                self._observer.observe(sighting.event, sighting.sub_label)
-            self._book.observe(sighting, now_s)
+            answered = self._observer is not None and self._observer.observe(sighting.event, sighting.sub_label)
+            self._book.observe(sighting, now_s, answered)
         self._requests.wake()
         self._news.set()
 

@@ -92,12 +92,16 @@ class EventBook:
         self._closed |= dict.fromkeys(event_ids)
         self._trim_closed()
 
-    def observe(self, sighting: Sighting, now_s: float) -> None:
-        """Takes a sighting of an event that is not over."""
+    def observe(self, sighting: Sighting, now_s: float, answered: bool = False) -> None:
+        """Takes a sighting of an event that is not over. `answered`: it has an answer; if the event is new here, the
+        answer is from before this book began, and no picture is needed when it has ended."""
         event = sighting.event
         entry = self._entries.get(event.id)
         if entry is None:
             entry = self._entries[event.id] = _OpenEvent(event)
+            if answered and sighting.ended:
+                self._close(entry)
+                return
             self._evict(now_s)
         self._entries.move_to_end(event.id)
         news = entry.ended_s is None

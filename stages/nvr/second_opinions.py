@@ -16,9 +16,9 @@ from pathlib import Path
 
 from sagelink.pipeline.frigate_config import FrigateConfig
 from sagelink.pipeline.json_text import to_json
-from sagelink.pipeline.outbox import Outbox
+from sagelink.pipeline.outbox import Outbox, OutboxItem
 from sagelink.pipeline.output_files import cannot_write
-from sagelink.pipeline.private_files import LineFile
+from sagelink.pipeline.rotating_lines import RotatingLines
 from sagelink.pipeline.types import FrameEvent, Verdict
 from sagelink.stages.nvr.event_answer import EventAnswer
 from sagelink.stages.nvr.frigate_api import MAX_SUB_LABEL
@@ -50,6 +50,12 @@ class _Opinion:
     written_s: float | None = None
     closed: bool = False
 
+    def adopt(self, stored: OutboxItem, now_s: float) -> None:
+        """Takes over the sub-label that the queue has."""
+        self.sub_label, self.queued, self.reason, self.stored = SubLabel.of(stored), not stored.delivered, None, True
+        self.written_s = now_s if stored.delivered else None
+        self.ours.add(self.sub_label.label)
+
 
 class SecondOpinions:
     """A sink, and an EventObserver. Thread-safe."""
@@ -65,7 +71,7 @@ class SecondOpinions:
         self._config = config
         self._labels = labels
         self._outbox = outbox
-        self._lines: LineFile | None = None
+        self._lines: RotatingLines | None = None
         self._path = Path()
         self._clock_s = clock_s
         self._lock = threading.Lock()
@@ -73,26 +79,29 @@ class SecondOpinions:
         self._reasons: Counter[str] = Counter()
         self._written = 0
         self._answered: deque[str] = deque(maxlen=MAX_EVENTS)  # events that are over, not noted on disk yet
+        self._over: deque[str] = deque(maxlen=2 * MAX_EVENTS)  # lines of events that are over, not written yet
+        self._writing = threading.Lock()
         self._full = False  # the disk
         self.on_queued: Callable[[], None] = lambda: None
 
-    def write_lines(self, lines: LineFile, path: Path) -> None:
+    def write_lines(self, lines: RotatingLines, path: Path) -> None:
         """`lines` gets one line for each event that is over; `path`: its file."""
         self._lines, self._path = lines, path
 
-    def observe(self, event: FrameEvent, sub_label: str | None) -> None:
+    def observe(self, event: FrameEvent, sub_label: str | None) -> bool:
         with self._lock:
             opinion = self._opinion(event)
             if sub_label is not None and sub_label not in opinion.ours:
                 opinion.taken = True
+            return opinion.sub_label is not None
 
     def _opinion(self, event: FrameEvent) -> _Opinion:
         opinion = self._opinions.get(event.id)
         if opinion is None:
             answer = EventAnswer(self._config.classes.get(event.label or ""))
             opinion = self._opinions[event.id] = _Opinion(event, self._clock_s(), answer)
-            if (stored := self._outbox.find(RECEIVER, event.id)) is not None:
-                opinion.ours.add(SubLabel.of(stored).label)
+            if (stored := self._outbox.find(RECEIVER, event.id)) is not None:  # of an earlier run
+                opinion.adopt(stored, self._clock_s())
             while len(self._opinions) > MAX_EVENTS:
                 self._end(next(iter(self._opinions.values())))
         return opinion
@@ -132,10 +141,8 @@ class SecondOpinions:
             opinion.ours.add(name)
             opinion.sub_label, opinion.queued, opinion.reason, opinion.written_s = found, True, None, None
             return self._store(opinion)
-        if opinion.sub_label is None or not opinion.stored:  # an earlier run or picture has put it
-            opinion.sub_label, opinion.queued, opinion.reason = SubLabel.of(stored), not stored.delivered, None
-            opinion.stored = True
-            opinion.written_s = self._clock_s() if stored.delivered else None
+        if not opinion.stored:  # the answer is again the one of an earlier picture, which is in the queue
+            opinion.adopt(stored, self._clock_s())
         return False
 
     def _store(self, opinion: _Opinion) -> bool:
@@ -161,8 +168,8 @@ class SecondOpinions:
             log.warning("event=sub_labels_not_stored reason=%r", reason)
 
     def flush(self) -> None:
-        """Stores what a full disk did not take, and notes the events that are over. For a thread that may wait for the
-        disk."""
+        """Stores what a full disk did not take, and writes and notes the events that are over. For a thread that may
+        wait for the disk. Raises SagelinkError."""
         with self._lock:
             waiting = [opinion for opinion in self._opinions.values() if not opinion.stored]
             stored = [self._store(opinion) for opinion in waiting]
@@ -170,9 +177,20 @@ class SecondOpinions:
             self._answered.clear()
         if any(stored):
             self.on_queued()
+        self._write_lines()
         if answered:
             with contextlib.suppress(OSError):  # the disk is full: a later run may see these events again
                 self._outbox.note(ANSWERED, answered, self._clock_s())
+
+    def _write_lines(self) -> None:
+        with self._writing:
+            while self._over:
+                line = self._over.popleft()
+                if self._lines is not None:
+                    try:
+                        self._lines.write(line)
+                    except OSError as error:
+                        raise cannot_write(self._path, error) from error
 
     def answered(self, within_s: float) -> list[str]:
         """Ids of the events that earlier runs answered within a time."""
@@ -202,18 +220,16 @@ class SecondOpinions:
             self._end(opinion)
 
     def _end(self, opinion: _Opinion) -> None:
-        """Writes the line of an event and forgets it."""
+        """Makes the line of an event and forgets it."""
         self._opinions.pop(opinion.event.id, None)
         written = opinion.written_s is not None
         waiting = QUEUED if opinion.stored else NO_ROOM
         reason = None if written else waiting if opinion.queued else opinion.reason or RUN_ENDED
-        if opinion.closed and opinion.frames and reason != NO_ROOM:
+        if opinion.closed and (opinion.frames or opinion.sub_label) and reason != NO_ROOM:
             self._answered.append(opinion.event.id)
         self._written += written
         if reason is not None:
             self._reasons[reason] += 1
-        if self._lines is None:
-            return
         event, shown = opinion.event, opinion.sub_label if written or reason == QUEUED else None
         line = {
             "event": event.id,
@@ -226,10 +242,7 @@ class SecondOpinions:
             "began_s": round(opinion.began_s, 3),
             "written_s": None if opinion.written_s is None else round(opinion.written_s, 3),
         }
-        try:
-            self._lines.write(to_json(line))
-        except OSError as error:
-            raise cannot_write(self._path, error) from error
+        self._over.append(to_json(line))
 
     def summary(self) -> dict[str, object]:
         """Counts of the events that are over, as in summary.json."""
@@ -239,10 +252,12 @@ class SecondOpinions:
             }
 
     def close(self) -> None:
-        """Ends the events that are still in progress. The queue is closed by its owner."""
+        """Ends the events that are still in progress, and closes the file. The queue is closed by its owner."""
+        self._write_lines()
         with self._lock:
             for opinion in [*self._opinions.values()]:
                 self._end(opinion)
+        self._write_lines()
         if self._lines is not None:
             try:
                 self._lines.close()

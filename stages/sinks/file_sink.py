@@ -50,7 +50,7 @@ class FileSink:
             call()
         except (OSError, av.FFmpegError) as error:
             if self._keeper is not None and is_full(error):
-                self._keeper.lost += 1
+                self._keeper.count_lost()
                 self._keeper.make_room()
                 if not self._resumes:
                     self._end()

@@ -107,7 +107,7 @@ class RecordingWriter:
             if self._keeper.make_room():
                 self._tried_s = -math.inf
         assert self._keeper is not None
-        self._keeper.lost += 1
+        self._keeper.count_lost()
 
     def _is_due(self, part: _Part) -> bool:
         limit = self._rotate

@@ -135,7 +135,7 @@ def test_a_person_is_never_given_to_the_link(
         return await send(self, camera, message)
 
     monkeypatch.setattr(InProcessLink, "send", listen)
-    with Running(pair, mosquitto, frigate, tmp_path / "out") as running:
+    with Running(pair, mosquitto, frigate, tmp_path / "out", budget__uplink="unlimited") as running:
         for number in range(3):
             frigate.publish("new", f"p{number}", object_picture(number, 1), label="person")
             frigate.publish("update", f"p{number}", score=0.95, label="person")

@@ -47,6 +47,16 @@ def test_one_event_from_new_to_end():
     assert len(events) == events.waiting == 0
 
 
+def test_an_ended_event_that_an_earlier_run_answered_gets_no_further_picture():
+    closed = Closed()
+    events = book(closed)
+    events.observe(seen("over", ended=True), 0.0, answered=True)
+    assert fetch(events) is None
+    assert closed == [("over", NO_PICTURE)]
+    events.observe(seen("goes on"), 0.0, answered=True)
+    assert fetch(events) == "goes on"
+
+
 def test_a_further_picture_needs_a_higher_score_and_there_are_at_most_so_many():
     events = book(Closed(), frames=2)
     for score, wanted in ((0.5, "a"), (0.52, None), (0.6, "a"), (0.9, None)):

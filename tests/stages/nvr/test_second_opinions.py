@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.frigate_config import FrigateConfig
 from sagelink.pipeline.outbox import Outbox
-from sagelink.pipeline.private_files import LineFile
+from sagelink.pipeline.rotating_lines import RotatingLines
 from sagelink.pipeline.types import Drop, EdgeOnly, FrameEvent, TaughtClasses, Verdict
 from sagelink.stages.fuse import Fuse
 from sagelink.stages.nvr.frigate_names import check_classes
@@ -33,7 +34,8 @@ def make(tmp_path):
 
     yield opened
     for opinions in made:
-        opinions.file.close()
+        with suppress(ValueError):  # the sink has closed it
+            opinions.file.close()
         opinions.box.close()
 
 
@@ -47,9 +49,8 @@ class Opinions:
         self.box = Outbox(tmp_path / "q.sqlite", "frigate.queue", 0.0, 86_400.0)
         self.path = tmp_path / f"frigate-{number}.jsonl"
         self.sink = SecondOpinions(FrigateConfig(**options), LABELS, self.box, lambda: 100.0)
-        lines = LineFile(self.path)
-        self.file = lines._file
-        self.sink.write_lines(lines, self.path)
+        self.file = RotatingLines(self.path)
+        self.sink.write_lines(self.file, self.path)
 
     def see(self, event: FrameEvent, probs=None, unknown: bool = False) -> None:
         self.sink.observe(event, None)
@@ -66,6 +67,7 @@ class Opinions:
             self.sink.delivered(SubLabel.of(item), None)
 
     def lines(self) -> dict[str, tuple[str | None, str | None]]:
+        self.sink._write_lines()
         found = [json.loads(line) for line in self.path.read_text().splitlines()]
         assert len({line["event"] for line in found}) == len(found)
         return {line["event"]: (line["sub_label"], line["reason"]) for line in found}
@@ -180,6 +182,21 @@ def test_after_a_restart_the_same_answer_is_not_written_again(make):
     assert second.waiting() == {}
     second.sink.closed(dog(), None)
     assert second.lines() == {"a": ("rex", None)}
+
+
+def test_after_a_kill_the_sub_label_in_the_queue_is_the_outcome(make):
+    first = make()
+    first.see(dog(), (0.9, 0.04, 0.02, 0.02, 0.02))
+    first.box.close()
+    second = make()
+    assert second.sink.observe(dog(), None)
+    assert not second.sink.observe(dog("b"), None)
+    second.sink.closed(dog(), "no picture")
+    assert second.lines() == {}
+    second.deliver()
+    assert second.lines() == {"a": ("rex", None)}
+    second.sink.flush()
+    assert second.sink.answered(3600) == ["a"]
 
 
 def test_a_full_disk_delays_a_sub_label_and_does_not_end_the_run(opinions, monkeypatch, caplog):
