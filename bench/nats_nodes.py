@@ -17,7 +17,7 @@ from bench.mqtt_brokers import free_port
 NATS_SERVER = shutil.which("nats-server", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
 _START_S = 60.0
 _SETTINGS = """
-server_name: node{index}
+server_name: {name}
 host: 127.0.0.1
 port: {client}
 http: "127.0.0.1:{monitor}"
@@ -36,9 +36,10 @@ class NatsNode:
 
     def __init__(self, index: int, folder: Path, count: int = 1) -> None:
         self.index = index
+        self.name = f"node{index}"
         self._count = count  # of nodes: each retained or QoS 1 message is stored on all of them
         self.client, self.mqtt, self.monitor, self.route = (free_port() for _ in range(4))
-        self.folder = folder / f"node{index}"
+        self.folder = folder / self.name
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -57,7 +58,7 @@ class NatsNode:
             raise RuntimeError("no nats-server")
         self.folder.mkdir(exist_ok=True)
         ports = {"client": self.client, "mqtt": self.mqtt, "monitor": self.monitor, "route": self.route}
-        text = _SETTINGS.format(index=self.index, count=self._count, folder=self.folder / "js", **ports)
+        text = _SETTINGS.format(name=self.name, count=self._count, folder=self.folder / "js", **ports)
         if routes:
             listed = ", ".join(f'"nats://127.0.0.1:{port}"' for port in routes)
             text += _CLUSTER.format(routes=listed, **ports)

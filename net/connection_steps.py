@@ -17,5 +17,8 @@ def failed_handshake(dtls: RTCDtlsTransport | None) -> str | None:
     if dtls.state == "connected":
         return "the DTLS handshake succeeded, but the channels did not open (SCTP)"
     if dtls.state in ("connecting", "failed") and (dtls.transport.state in _CONNECTED or dtls.state == "failed"):
-        return "packets pass (ICE), but the DTLS handshake failed: certificate, fingerprint or cipher suite"
+        from sagelink.net.peer_compatibility import refused_certificate
+
+        reason = refused_certificate(dtls) or "certificate, fingerprint or cipher suite"
+        return f"packets pass (ICE), but the DTLS handshake failed: {reason}"
     return None

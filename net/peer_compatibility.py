@@ -5,10 +5,11 @@
 | GStreamer's webrtcbin | has an RSA certificate, and needs an ECDHE-RSA suite | no handshake |
 | libdatachannel (OBS) | compares only the last fingerprint of an answer | one connection in four fails |
 | FFmpeg 8 | names a section in BUNDLE that the offer does not have; leaves the priority out of candidates | no answer |
+| FFmpeg 8 with GnuTLS | makes a certificate on secp224r1, which OpenSSL 4 refuses | no handshake; only named |
 | some ICE agents | send checks without PRIORITY | KeyError in aioice |
 
 Private attributes used: `RTCPeerConnection.__certificates`, `RTCCertificate._create_ssl_context`,
-`RTCIceTransport._connection` and `aioice.Connection.check_incoming`.
+`RTCDtlsTransport._ssl`, `RTCIceTransport._connection` and `aioice.Connection.check_incoming`.
 """
 
 from __future__ import annotations
@@ -16,11 +17,20 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from aiortc import RTCCertificate, RTCConfiguration, RTCDtlsFingerprint, RTCIceTransport, RTCPeerConnection
+from aiortc import (
+    RTCCertificate,
+    RTCConfiguration,
+    RTCDtlsFingerprint,
+    RTCDtlsTransport,
+    RTCIceTransport,
+    RTCPeerConnection,
+)
+from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 
 _SUITES = ("AES128-GCM-SHA256", "CHACHA20-POLY1305", "AES128-SHA", "AES256-SHA")
 _CIPHERS = ":".join(f"ECDHE-{kind}-{suite}" for kind in ("ECDSA", "RSA") for suite in _SUITES)
+_CURVES = ("secp256r1", "secp384r1", "secp521r1")  # of certificates; RFC 8422 removed the smaller curves from TLS
 _PRIORITY = (110 << 24) + (65535 << 8) + 255  # of a peer-reflexive candidate (RFC 8445, 5.1.2)
 _SHORT_CANDIDATE = re.compile(r"^(a=candidate:\S+ \d+ \S+) (\S+ \d+ typ )", re.MULTILINE)
 
@@ -42,6 +52,19 @@ def compatible_connection(configuration: RTCConfiguration) -> RTCPeerConnection:
     connection = RTCPeerConnection(configuration)
     connection._RTCPeerConnection__certificates = [CompatibleCertificate.generateCertificate()]  # type: ignore[attr-defined]
     return connection
+
+
+def refused_certificate(transport: RTCDtlsTransport) -> str | None:
+    """Why OpenSSL refuses the certificate that the peer has sent; None without a reason that is known."""
+    certificate = transport._ssl and transport._ssl.get_peer_certificate(as_cryptography=True)
+    key = certificate.public_key() if certificate else None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name in _CURVES:
+        return None
+    accepted = ", ".join(_CURVES)
+    return (
+        f"the peer's certificate is on the curve {key.curve.name}; accepted: {accepted}, or RSA "
+        "(FFmpeg: options cert_file and key_file)"
+    )
 
 
 def mended_offer(offer: str) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import json
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
@@ -130,6 +132,14 @@ class NatsServers:
         ports = [route.port for (one, _), route in self.routes.items() if one == node.index]
         own = [node.route] if len(self.nodes) > 1 and not ports else []  # the first node waits for the others
         node.start(ports or own)
+
+    def leader(self) -> NatsNode:
+        """The node that leads the stream of MQTT messages; its death stops the stream until another is elected."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.nodes[0].monitor}/jsz?streams=true", timeout=20) as answer:
+            accounts = json.load(answer)["account_details"]
+        streams = [stream for account in accounts for stream in account["stream_detail"]]
+        (name,) = [stream["cluster"]["leader"] for stream in streams if stream["name"] == "$MQTT_msgs"]
+        return next(node for node in self.nodes if node.name == name)
 
     def separate(self, node: NatsNode) -> None:
         """Cuts all routes of a node."""

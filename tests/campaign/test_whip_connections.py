@@ -20,7 +20,7 @@ import pytest
 from tests.browsers import chromium
 from tests.conftest import skip_or_fail
 from tests.stages.cameras.test_whip_camera import RunningCamera, config
-from tests.stages.cameras.test_whip_peers import TESTS, need_webrtcbin, started
+from tests.stages.cameras.test_whip_peers import TESTS, ffmpeg_command, need_webrtcbin, started
 
 pytestmark = [pytest.mark.campaign, pytest.mark.timeout(1800)]
 
@@ -69,6 +69,18 @@ async def push_in_turn(*command: object) -> None:
 async def test_gstreamer(codec: str) -> None:
     await need_webrtcbin()
     await push_in_turn("/usr/bin/python3", TESTS / "push_gstreamer.py", "URL", codec)
+
+
+async def test_ffmpeg(tmp_path: Path) -> None:
+    await push_in_turn(*ffmpeg_command(tmp_path))
+
+
+async def test_the_curve_of_ffmpegs_own_certificate_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    command = ffmpeg_command(None)
+    async with RunningCamera(config()) as running:
+        with started(*(running.endpoint.url if part == "URL" else part for part in command)):
+            await running.becomes(lambda: running.frames or "event=down" in caplog.text)
+    assert "the peer's certificate is on the curve secp224r1" in caplog.text
 
 
 @pytest.mark.parametrize(("package", "script"), [("node-datachannel", "libdatachannel"), ("werift", "werift")])

@@ -15,7 +15,7 @@ import aiortc
 from aioice import stun
 from aiortc import RTCConfiguration, RTCPeerConnection
 from aiortc.rtcdtlstransport import RTCCertificate, generate_certificate
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from sagelink.net.connection_steps import failed_handshake
 from sagelink.net.peer_compatibility import (
@@ -136,6 +136,16 @@ async def test_a_check_without_priority_is_accepted():
     ],
 )
 def test_the_step_that_failed_is_named(dtls: str, ice: str, named: str | None):
-    found = failed_handshake(SimpleNamespace(state=dtls, transport=SimpleNamespace(state=ice)))
+    found = failed_handshake(SimpleNamespace(state=dtls, transport=SimpleNamespace(state=ice), _ssl=None))
     assert named in found if named else found is None
     assert failed_handshake(None) is None
+
+
+@pytest.mark.parametrize(("curve", "named"), [(ec.SECP224R1(), "curve secp224r1"), (ec.SECP256R1(), "fingerprint")])
+def test_a_curve_that_tls_no_longer_has_is_named(curve: ec.EllipticCurve, named: str):
+    certificate = generate_certificate(ec.generate_private_key(curve))
+    received = SimpleNamespace(get_peer_certificate=lambda as_cryptography: certificate)
+    found = failed_handshake(
+        SimpleNamespace(state="failed", transport=SimpleNamespace(state="completed"), _ssl=received)
+    )
+    assert named in found

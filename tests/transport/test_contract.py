@@ -66,7 +66,7 @@ async def mqtt(protocol: str) -> AsyncIterator[LinkPair]:
 async def nats() -> AsyncIterator[LinkPair]:
     """The server is a client of NATS, the edge one of its MQTT gateway."""
     async with NatsServers() as cluster:
-        broker = open_broker(cluster.nodes[0].mqtt_url, MqttConfig(protocol="3.1.1"), "url")
+        broker = open_broker(cluster.nodes[0].mqtt_url, MqttConfig(protocol="3.1.1", evidence_qos=0), "url")
         server = MqttServerLink(open_cluster(cluster.url, MqttConfig(), "url"), Topics("test"), "servers")
         edge = MqttEdgeLink(
             broker, Topics("test"), "node", ["door", "yard"], CAMERA_INFO, in_flight=2, must_connect=True

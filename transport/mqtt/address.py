@@ -40,6 +40,7 @@ class Broker:
     protocol: str  # "5", which falls back to 3.1.1, or "3.1.1"
     keepalive_s: int
     web_path: str | None = None  # of a broker behind a WebSocket
+    evidence_qos: int = 1
 
     @property
     def url(self) -> str:
@@ -75,6 +76,7 @@ def open_broker(url: str, config: MqttConfig, where: str, also_accepted: str = "
         protocol=config.protocol,
         keepalive_s=max(1, round(config.keepalive)),
         web_path=(urlsplit(url).path.rstrip("/") or _WEB_PATH) if scheme in ("ws", "wss") else None,
+        evidence_qos=config.evidence_qos,
     )
 
 

@@ -1,4 +1,4 @@
-"""The edge's end over MQTT: sends evidence with QoS 1, few messages at a time, and charges every uplink bit."""
+"""The edge's end over MQTT: sends evidence, few messages at a time, and charges every uplink bit."""
 
 from __future__ import annotations
 
@@ -76,13 +76,15 @@ class MqttEdgeLink(RemoteEdgeLink):
         digest: Callable[[str], bytes] | None = None,
         digest_every_s: float = _DIGEST_EVERY_S,
     ) -> None:
-        """`in_flight`: messages that the broker may not have acknowledged yet. `wire_ledger`, `must_connect`, `heads`:
-        see RemoteEdgeLink. `on_budget` receives the payloads published to the node's budget topic, and whether the
-        broker had retained them. `auth` seals messages and opens replies. `on_command` carries out an operator's
-        command to a camera: see CommandReceiver; without `auth`, there are none. `digest` returns the message for a
-        console about a camera, which is sent each `digest_every_s` seconds, first a few after the connection begins."""
+        """`in_flight`: messages that the broker has not acknowledged or, with a QoS of 0, that no server has answered.
+        `wire_ledger`, `must_connect`, `heads`: see RemoteEdgeLink. `on_budget` receives the payloads published to the
+        node's budget topic, and whether the broker had retained them. `auth` seals messages and opens replies.
+        `on_command` carries out an operator's command to a camera: see CommandReceiver; without `auth`, there are none.
+        `digest` returns the message for a console about a camera, which is sent each `digest_every_s` seconds, first a
+        few after the connection begins."""
         super().__init__(wire_ledger, must_connect, heads)
         self._broker_url = broker.url
+        self._confirmed = broker.evidence_qos == 1  # the broker confirms evidence
         self._topics = topics
         self._node = node
         self._cameras = list(cameras)
@@ -112,6 +114,7 @@ class MqttEdgeLink(RemoteEdgeLink):
         self._session_began = asyncio.Event()
         self._publishing: asyncio.TaskGroup | None = None
         self._unacknowledged = 0
+        self._unanswered: dict[tuple[str, int], asyncio.Event] = {}  # evidence of QoS 0, by camera and `seq`
         self._known_servers: set[str] | None = None  # that are online; None: the broker has reported none yet
         self._retains = False  # the broker has delivered a retained message: it reports all servers
         self._limit = PacketLimit()
@@ -148,7 +151,8 @@ class MqttEdgeLink(RemoteEdgeLink):
         if self._retains and self._known_servers is not None and not self._known_servers:
             return "no server is online"
         if self._unacknowledged >= self._in_flight:
-            return f"the broker has not acknowledged {self._unacknowledged} messages"
+            who = "the broker has not acknowledged" if self._confirmed else "no server has answered"
+            return f"{who} {self._unacknowledged} messages"
         return None
 
     def _part_bits(self, message_bytes: int) -> int:
@@ -260,14 +264,33 @@ class MqttEdgeLink(RemoteEdgeLink):
         address = f"{self._node}/{camera}"
         sealed = message if self._auth is None else self._auth.seal(message, address, self._session)
         payload = self._session[:PREFIX_BYTES] + sealed
-        refusal = await self._client.publish_confirmed(self._topics.evidence(address), payload, properties=properties)
+        topic, seq = self._topics.evidence(address), claimed_seq(message)
+        refusal = None
+        if self._confirmed:
+            refusal = await self._client.publish_confirmed(topic, payload, properties=properties)
+        else:
+            await self._publish_until_answered(topic, payload, properties, (camera, seq or 0))
         self._limit.acknowledged(self._packet_bytes(camera, len(message)))
         self._unacknowledged -= 1
         self._changed.set()
         self._note_refusal(camera, refusal)
-        seq = claimed_seq(message)
         if refusal is not None and seq is not None:
             self._deliver(camera, Undelivered(seq))
+
+    async def _publish_until_answered(
+        self, topic: str, payload: bytes, properties: Properties | None, key: tuple[str, int]
+    ) -> None:
+        """Publishes with QoS 0, and waits for the reply, or for the deadline of the frame."""
+        assert self._client is not None
+        answered = self._unanswered[key] = asyncio.Event()
+        try:
+            await self._client.publish(topic, payload, qos=0, properties=properties)
+            async with asyncio.timeout(self._deadline_s):
+                await answered.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._unanswered.pop(key, None)
 
     def _note_refusal(self, camera: str, refusal: str | None) -> None:
         """Logs each change of the broker's answers to a camera's evidence."""
@@ -363,7 +386,13 @@ class MqttEdgeLink(RemoteEdgeLink):
             if is_status(reply):
                 self._take_status(reply)
             else:
-                self._deliver(address.removeprefix(f"{self._node}/"), reply)
+                self._take_reply(address.removeprefix(f"{self._node}/"), reply)
+
+    def _take_reply(self, camera: str, reply: bytes) -> None:
+        answered = self._unanswered.get((camera, claimed_seq(reply) or 0))
+        if answered is not None:
+            answered.set()
+        self._deliver(camera, reply)
 
     def _take_command(self, address: str, payload: bytes) -> None:
         """Carries out a command of the operator, if it has the right MAC."""

@@ -1,15 +1,19 @@
-"""Other programs that push to a WHIP camera: GStreamer's webrtcbin, and a page of another site."""
+"""Other programs that push to a WHIP camera: GStreamer's webrtcbin, FFmpeg's WHIP muxer, and a page of another site."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from aiortc.rtcdtlstransport import generate_certificate
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.conftest import skip_or_fail
 from tests.stages.cameras.test_whip_camera import RunningCamera, config
@@ -41,6 +45,31 @@ async def test_gstreamer_pushes(codec: str) -> None:
         with started("/usr/bin/python3", TESTS / "push_gstreamer.py", running.endpoint.url, codec):
             await running.becomes(lambda: len(running.frames) >= 5)
             assert running.shows(255 if codec == "VP8" else 235) or running.shows(255)
+
+
+def ffmpeg_command(folder: Path | None) -> list[object]:
+    """PyAV's FFmpeg, which pushes to `URL`. In `folder` it gets a certificate; None: it makes its own."""
+    import av
+
+    if "whip" not in av.formats_available:
+        skip_or_fail("whip", "PyAV without a WHIP muxer")
+    command: list[object] = [sys.executable, TESTS / "push_ffmpeg.py", "URL"]
+    if folder is None:
+        return command
+    key = ec.generate_private_key(ec.SECP256R1())
+    text, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    files = [folder / "certificate.pem", folder / "key.pem"]
+    files[0].write_bytes(generate_certificate(key).public_bytes(text))
+    files[1].write_bytes(key.private_bytes(text, serialization.PrivateFormat.PKCS8, plain))
+    return [*command, *files]
+
+
+async def test_ffmpeg_pushes_with_a_certificate_of_a_curve_of_tls(tmp_path: Path) -> None:
+    command = ffmpeg_command(tmp_path)
+    async with RunningCamera(config()) as running:
+        with started(*(running.endpoint.url if part == "URL" else part for part in command)):
+            await running.becomes(lambda: len(running.frames) >= 5)
+            assert running.shows(255)
 
 
 async def test_only_a_page_of_an_allowed_site_may_push() -> None:
