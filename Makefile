@@ -24,16 +24,19 @@ campaign: $(VENV)/.ready
 OLDEST := .venv-oldest
 SMOKE := tests/pipeline/test_config.py tests/transport/codecs tests/transport/test_contract.py \
 	tests/stages/test_sources.py tests/models/test_demo.py tests/app/test_run_files.py
-test-oldest: $(VENV)/.ready
+test-oldest: $(OLDEST)/.ready
+	$(OLDEST)/bin/python -m pytest -o filterwarnings=default --numprocesses 2 --dist worksteal $(SMOKE)
+
+$(OLDEST)/.ready: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet pyproject.toml --extra webrtc --extra nats --resolution lowest-direct --no-annotate --no-header \
-		--no-emit-package torch --no-emit-package torchvision --output-file $(VENV)/oldest.txt
+	$(BIN)/uv pip compile --quiet pyproject.toml --extra webrtc --extra nats --resolution lowest-direct \
+		--no-annotate --no-header --no-emit-package torch --no-emit-package torchvision --output-file $(VENV)/oldest.txt
 	$(BIN)/python -m venv --clear --without-pip $(OLDEST)
 	grep -vE '^(triton|nvidia-)' $(VENV)/oldest.txt > $(VENV)/oldest-without-torch.txt
 	$(BIN)/uv pip install --quiet --python $(OLDEST) --no-deps --requirement $(VENV)/oldest-without-torch.txt
 	$(BIN)/python -c "import site; print(f'import site; site.addsitedir({site.getsitepackages()[0]!r})')" > \
 		$$($(OLDEST)/bin/python -c "import site; print(site.getsitepackages()[0])")/newest.pth
-	$(OLDEST)/bin/python -m pytest -o filterwarnings=default --numprocesses 2 --dist worksteal $(SMOKE)
+	touch $@
 
 test-all: test campaign
 
