@@ -3,12 +3,14 @@
 PyAV's FFmpeg uses GnuTLS, and without these files makes a certificate on secp224r1.
 """
 
+import signal
 import sys
 import time
 
 import av
 import numpy as np
 
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # the muxer ends its session
 url, *files = sys.argv[1:]
 white = np.full((120, 160, 3), 255, np.uint8)
 with av.open(url, "w", format="whip", options=dict(zip(("cert_file", "key_file"), files, strict=False))) as output:

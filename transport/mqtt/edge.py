@@ -8,10 +8,10 @@ import logging
 import secrets
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TypeVarTuple
 
 import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
@@ -47,6 +47,7 @@ from sagelink.transport.wire import MAX_MESSAGE_BYTES, MalformedMessage, claimed
 from sagelink.transport.wire_cost import Prepaid
 
 log = logging.getLogger(__name__)
+_Ts = TypeVarTuple("_Ts")
 
 _MAX_SERVERS = 1000  # whose presence is stored
 _DIGEST_EVERY_S = 60.0
@@ -113,6 +114,7 @@ class MqttEdgeLink(RemoteEdgeLink):
         self._client: BrokerClient | None = None
         self._session_began = asyncio.Event()
         self._publishing: asyncio.TaskGroup | None = None
+        self._ending = False  # the session has failed: its task group takes no further task
         self._unacknowledged = 0
         self._unanswered: dict[tuple[str, int], asyncio.Event] = {}  # evidence of QoS 0, by camera and `seq`
         self._known_servers: set[str] | None = None  # that are online; None: the broker has reported none yet
@@ -145,7 +147,7 @@ class MqttEdgeLink(RemoteEdgeLink):
         return max(0, min(MAX_MESSAGE_BYTES, limit - framing_bytes))
 
     def _is_connected(self) -> bool:
-        return self._client is not None
+        return self._client is not None and not self._ending
 
     def _congestion(self) -> str | None:
         if self._retains and self._known_servers is not None and not self._known_servers:
@@ -216,18 +218,11 @@ class MqttEdgeLink(RemoteEdgeLink):
 
     async def _publish_apart(self, topic: str, payload: bytes, for_somebody: bool = False) -> str | None:
         """Publishes in the session that is open now, whoever waits for the answer."""
-        answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
-        if self._in_session(self._publish_to(topic, payload, for_somebody, answer)) is None:
+        if self._publishing is None or self._ending:
             raise ConnectionError("the connection broke off")
+        answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._publishing.create_task(self._in_session(self._publish_to, topic, payload, for_somebody, answer))
         return await answer
-
-    def _in_session(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
-        """Starts work in the session that is open now. Returns None, and drops the work, where the session ends."""
-        if self._publishing is not None:
-            with contextlib.suppress(RuntimeError):  # a task of the session has failed: it takes no more
-                return self._publishing.create_task(work)
-        work.close()
-        return None
 
     async def _publish_to(
         self, topic: str, payload: bytes, for_somebody: bool, answer: asyncio.Future[str | None]
@@ -247,12 +242,10 @@ class MqttEdgeLink(RemoteEdgeLink):
             await self._announcer.announce(self._client)
 
     async def _transmit(self, camera: str, message: bytes, prepaid: Prepaid) -> None:
+        assert self._publishing is not None
         self._unacknowledged += 1
         self._limit.sent(self._packet_bytes(camera, len(message)), time.monotonic())
-        publishing = self._in_session(self._publish(camera, message))
-        if publishing is None:  # the message is lost with the connection
-            self._charger.close(prepaid)
-            return
+        publishing = self._publishing.create_task(self._in_session(self._publish, camera, message))
         publishing.add_done_callback(lambda _: self._close_later(prepaid, _LAST_ACK_S))
 
     async def _publish(self, camera: str, message: bytes) -> None:
@@ -325,15 +318,15 @@ class MqttEdgeLink(RemoteEdgeLink):
                 group.create_task(self._subscribe(client, topic, 0, "states are not repaired in time"))
         try:
             async with asyncio.TaskGroup() as group:
-                self._client, self._publishing, self._unacknowledged = client, group, 0
+                self._client, self._publishing, self._unacknowledged, self._ending = client, group, 0, False
                 self._connection.established()
                 self._log_limit(client.max_packet_bytes)
                 self._changed.set()
                 self._session_began.set()
-                group.create_task(self._announcer.repair(client))
+                group.create_task(self._in_session(self._announcer.repair, client))
                 if self._digest is not None:
-                    group.create_task(self._publish_digests(client, self._digest))
-                await client.until_disconnected()
+                    group.create_task(self._in_session(self._publish_digests, client, self._digest))
+                await self._in_session(client.until_disconnected)
         except asyncio.CancelledError:
             with contextlib.suppress(aiomqtt.MqttError):
                 await self._announcer.withdraw(client)
@@ -342,6 +335,14 @@ class MqttEdgeLink(RemoteEdgeLink):
             self._client = self._publishing = None
             if self._limit.disconnected(time.monotonic()):
                 self._log_limit(self._limit.max_packet_bytes)
+
+    async def _in_session(self, work: Callable[[*_Ts], Awaitable[None]], *arguments: *_Ts) -> None:
+        """Work whose failure ends the session. Between the failure and its end, the link counts as not connected."""
+        try:
+            await work(*arguments)
+        except BaseException:
+            self._ending = True
+            raise
 
     async def _subscribe(self, client: BrokerClient, topic: str, qos: int, without: str) -> None:
         """A subscription that the link can do without; `without`: the consequence, for the log."""
@@ -397,7 +398,7 @@ class MqttEdgeLink(RemoteEdgeLink):
     def _take_command(self, address: str, payload: bytes) -> None:
         """Carries out a command of the operator, if it has the right MAC."""
         receiver = self._commands.get(address.removeprefix(f"{self._node}/"))
-        if receiver is None or self._auth is None:
+        if receiver is None or self._auth is None or self._publishing is None or self._ending:
             return
         try:
             outcome = receiver.take(decode_command(self._auth.open(payload, address, self._session)))
@@ -407,7 +408,7 @@ class MqttEdgeLink(RemoteEdgeLink):
                 log.warning("event=command_ignored camera=%s reason=%r", address, str(error))
             return
         if outcome is not None:
-            self._in_session(self._publish_outcome(address, outcome))
+            self._publishing.create_task(self._in_session(self._publish_outcome, address, outcome))
 
     async def _publish_outcome(self, address: str, outcome: CommandOutcome) -> None:
         assert self._client is not None

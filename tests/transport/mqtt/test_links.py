@@ -26,6 +26,7 @@ from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.transport.link import CameraInfo, Undelivered
 from sagelink.transport.message_auth import EXTRA_BYTES, MessageAuth
 from sagelink.transport.mqtt.address import Broker, open_broker
+from sagelink.transport.mqtt.aiomqtt_client import BrokerClient
 from sagelink.transport.mqtt.edge import MqttEdgeLink
 from sagelink.transport.mqtt.server import MqttServerLink
 from sagelink.transport.mqtt.topics import Topics, encode_state
@@ -65,6 +66,36 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+
+
+async def test_messages_are_refused_while_a_failed_session_ends(mosquitto: Mosquitto, monkeypatch) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise aiomqtt.MqttError("lost")
+
+    async with edge_link(broker_of(mosquitto), in_flight=64) as edge:
+        await edge.ready()
+        monkeypatch.setattr(BrokerClient, "publish_confirmed", fail)
+        answers = []
+        for _ in range(10):
+            answers.append(await edge.send("door", b"x"))
+            await asyncio.sleep(0)
+    assert answers[0] is None
+    assert answers[-1] == "not connected"
+
+
+async def test_evidence_with_qos_0_is_in_flight_until_a_server_answers(mosquitto: Mosquitto) -> None:
+    broker = broker_of(mosquitto, evidence_qos=0)
+    evidence = encode_evidence(EvidenceMessage(7, 14, 8, 0, np.arange(4), b"x"))
+    patient = dataclasses.replace(CAMERA_INFO, deadline_s=2 * PATIENCE_S)
+    edge = MqttEdgeLink(broker, TOPICS, "node", ["door"], patient, in_flight=1)
+    async with server_link(broker) as server, edge:
+        await until(lambda: bool(server.cameras))
+        await edge.ready()
+        assert await edge.send("door", evidence) is None
+        assert await edge.send("door", evidence) == "no server has answered 1 messages"
+        message = await anext(server.messages())
+        await server.reply(message, encode_reply(make_reply(7)))
+        await until(lambda: edge.refusal() is None)
 
 
 async def test_cameras_are_listed_while_they_are_connected(mosquitto: Mosquitto) -> None:
