@@ -174,8 +174,8 @@ def test_a_slow_scorer_always_gets_the_newest_frame(
     assert summary["drops"]["superseded"] > summary["frames"] / 2
     assert len(scorer.batches) >= 6
     captured_ns = [min(frame.capture_ns for frame in batch) for batch in scorer.batches]
-    # Few frames waited for a whole scoring: most were captured after the scoring of the one before had begun. In a queue,
-    # all would have waited. The decoder of a busy machine may be late with one or two.
+    # Few frames waited for a whole scoring: most were captured after the scoring of the one before had begun. In a
+    # queue, all would have waited. The decoder of a busy machine may be late with one or two.
     fresh = [captured > began for captured, began in zip(captured_ns[1:], scorer.began_ns, strict=False)]
     assert sum(fresh) >= 0.6 * len(fresh)
 
