@@ -29,8 +29,8 @@ class OutputConfig(Section):
 
     rotate: Retention | None = Field(
         None,
-        description="Begin a new results.jsonl, events.jsonl and part of a recording at this age or size, and compress "
-        "the old lines; empty: one file each",
+        description="Begin a new results.jsonl, events.jsonl, frigate.jsonl and part of a recording at this age or "
+        "size, and compress the old lines; empty: one file each",
     )
     keep: Retention | None = Field(
         None,
