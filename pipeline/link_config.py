@@ -73,8 +73,10 @@ class MqttConfig(Section):
     keepalive: Duration = Field(
         30.0, description="Interval between keep-alives on an idle connection; each costs 1072 bits"
     )
-    evidence_qos: Literal[0, 1] = Field(
+    evidence_qos: int = Field(
         1,
+        ge=0,
+        le=1,
         description="Edge: QoS of evidence. 1: the broker confirms each message. 0: the server's reply does, or "
         "`ship.deadline` ends the wait; for a cluster of NATS, which stores messages of QoS 1 on its nodes",
     )
