@@ -47,7 +47,6 @@ from tests.nats import NatsServers
 log = logging.getLogger(__name__)
 pytestmark = pytest.mark.campaign
 
-QOS = int(__import__("os").environ.get("QOS", "0"))
 EDGES, SERVERS, NODES = 8, 4, 3
 PERIOD_S = 0.1  # between two frames of an edge
 DEADLINE_S = 2.0
@@ -104,7 +103,7 @@ class Edge:
     """Sends a frame every `PERIOD_S`; each ends as `server`, `refused`, `late` or `link`."""
 
     def __init__(self, name: str, url: str, payload: bytes, info: CameraInfo) -> None:
-        broker = open_broker(url, MqttConfig(protocol="3.1.1", keepalive=5.0, evidence_qos=QOS), "url")
+        broker = open_broker(url, MqttConfig(protocol="3.1.1", keepalive=5.0, evidence_qos=0), "url")
         ledger = WireLedger(UplinkBudget(None, 1.0), time.monotonic)
         self.name = name
         self.link = MqttEdgeLink(broker, Topics("t"), name, ["door"], info, in_flight=8, wire_ledger=ledger)
