@@ -19,6 +19,7 @@ from sagelink.monitor.console.picture_shelf import ShelvedPicture
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.output_files import cannot_open, check_writable
 from sagelink.pipeline.private_files import lock, make_private_folder, open_appending
+from sagelink.pipeline.sqlite_access import whole_access
 
 FILE, _LOCK = "console.sqlite", ".sagelink-console"
 _APPLICATION, VERSION = 0x5361676C, 2
@@ -355,19 +356,12 @@ class ConsoleStore:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
+        shown = f"store {str(self._path)!r}"
         try:
-            self._db.execute("BEGIN")
-            try:
+            with whole_access(self._db, shown):
                 yield
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
-        except (sqlite3.Error, OverflowError) as error:
-            with contextlib.suppress(sqlite3.Error):
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-            raise SagelinkError(f"store {str(self._path)!r} cannot be written: {error}") from None
+        except (OSError, OverflowError) as error:
+            raise SagelinkError(f"{shown} cannot be written: {error}") from None
 
 
 def _event_row(camera: str, event: SeenEvent) -> tuple[object, ...]:
