@@ -300,6 +300,7 @@ def test_a_camera_chooses_its_further_heads() -> None:
         build_config({"heads": heads, "capture": {"heads": ["gate"]}})
 
 
+@pytest.mark.campaign
 def test_pictures_with_several_classes(command, tmp_path: Path) -> None:
     """Bars stand on the left, a box on the right; both, one or none of them is there."""
     kinds = {"none": (), "bars": (1,), "box": (2,), "bars + box": (1, 2)}
@@ -347,6 +348,7 @@ def test_pictures_with_several_classes(command, tmp_path: Path) -> None:
     assert {event["label"] for event in events} == {"box"}
 
 
+@pytest.mark.campaign
 def test_foreign_pictures_give_an_auroc(command, taught: Path, tmp_path: Path) -> None:
     draw(tmp_path / "test", 8, seed=900)
     (tmp_path / "foreign").mkdir()

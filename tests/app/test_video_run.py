@@ -102,6 +102,7 @@ def test_each_part_of_scene_tracking_can_be_switched_off(pair: Pair, tmp_path: P
             assert (line["class_id"], line["prob"]) == (line["edge"]["class_id"], pytest.approx(line["edge"]["prob"]))
 
 
+@pytest.mark.campaign
 def test_zoom_scores_crops_in_turn_and_sends_the_scored_crop(pair: Pair, tmp_path: Path, capsys) -> None:
     options = {"video__policy": "always", "gate__policy": "always"}
     whole, _ = run(pair, tmp_path / "whole", **options)  # by default off: the demo pair knows objects at one size only
