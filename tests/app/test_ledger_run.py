@@ -111,7 +111,7 @@ def test_two_senders_share_one_ledger(mosquitto: Mosquitto, tmp_path: Path) -> N
     fullest, began_s = counter.fullest(2), counter.received[0][0]
     used = sum(bits for _, bits in counter.received) / (64_000 * (counter.received[-1][0] - began_s))
     log.warning("%s", f"fullest window {fullest / limit_bits:.1%} of the limit; used {used:.1%} of the rate")
-    assert 0.8 * limit_bits < fullest <= limit_bits
+    assert 0.5 * limit_bits < fullest <= limit_bits  # long messages wait until a short window has room for repeats
 
 
 @pytest.mark.campaign

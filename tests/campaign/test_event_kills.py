@@ -21,7 +21,7 @@ from tests.webhook_receiver import ReceiverProcess
 pytestmark = [pytest.mark.campaign, pytest.mark.timeout(1200)]
 
 KILLS = 50
-ANSWER_S = 0.25  # from the receiver's answer until it is on the edge's disk
+ANSWER_S = 1.0  # from the receiver's answer until it is on the disk of an edge that is busy
 
 
 def test_every_action_reaches_the_webhook_and_events_jsonl_has_it_once(tmp_path: Path) -> None:
@@ -80,6 +80,7 @@ def test_every_action_reaches_the_webhook_and_events_jsonl_has_it_once(tmp_path:
     twice = [key for key, count in got.items() if count > 1]
     answered_s = {line["id"]: line["at_s"] for line in reversed(lines) if line["answered"]}
     (tmp_path / "figures").write_text(f"{len(keys)} actions, {len(twice)} received twice, {len(kills_s)} kills")
+    assert len(twice) <= KILLS // 10
     for key in twice:
         if key in answered_s:  # then a kill came before the edge could note the answer
             assert any(0 <= kill_s - answered_s[key] < ANSWER_S for kill_s in kills_s), key
