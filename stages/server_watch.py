@@ -1,7 +1,7 @@
 """Stops paying a server that does not answer: after some messages in a row for nothing, only a probe from time to time.
 
-Pure: time is an argument. A message that is late or refused was for nothing. After `_PATIENCE` of them in a row, one
-message passes per pause; the pauses grow. The first answer ends this.
+Pure: time is an argument. A message that is late, refused or not delivered was for nothing. After `_PATIENCE` of them
+in a row, one message passes per pause; the pauses grow. The first answer ends this.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ServerWatch:
             self._next_probe_s = now_s + self._backoff.next_s()
 
     def failed(self, now_s: float, reason: str) -> None:
-        """A message was for nothing: late or refused."""
+        """A message was for nothing: late, refused or not delivered."""
         self._in_vain += 1
         self._reason = reason
         if self._in_vain == _PATIENCE:

@@ -229,6 +229,7 @@ class Collect:
                 return EdgeOnly(sent, Drop.LATE)
             reply = sent.reply.result()  # it arrived at the deadline: the scene counts it, so the verdict must too
         except ConnectionError:
+            self._uplink.server_watch.failed(time.monotonic(), "not delivered")
             return EdgeOnly(sent, Drop.LINK)
         finally:
             self._uplink.waiting.pop((sent.frame.camera, sent.frame.seq), None)

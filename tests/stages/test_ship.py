@@ -142,6 +142,18 @@ async def test_a_message_that_the_link_could_not_deliver_ends_as_link_at_once():
     assert setup.uplink.waiting == {}
 
 
+async def test_a_broker_that_delivers_nothing_is_paid_only_for_probes(caplog):
+    setup = Setup(["lose"] * 20, deadline_s=60)
+    async with setup.listening():
+        for seq in range(8):
+            sent = await setup.send(seq)
+            await setup.link._down.put(("camera", Undelivered(seq)))
+            await setup.collect.process(sent)
+        assert setup.uplink.refuses()
+    assert setup.link.offered == 8
+    assert "8 messages or more were not delivered" in caplog.text
+
+
 async def test_repeated_malformed_replies_are_logged_once(caplog):
     setup = Setup(["garble"] * 5)
     async with setup.listening():
