@@ -24,15 +24,20 @@ class ServerWatch:
         self._reason = ""
         self._next_probe_s = 0.0
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether only probes are sent."""
+        return self._in_vain >= _PATIENCE
+
     def refusal(self, now_s: float) -> str | None:
         """The reason why no message should be sent now; None if one may be."""
-        if self._in_vain < _PATIENCE or now_s >= self._next_probe_s:
+        if not self.is_silent or now_s >= self._next_probe_s:
             return None
         return f"the server is gone or wrong: the last {_PATIENCE} messages or more were {self._reason}"
 
     def sent(self, now_s: float) -> None:
         """A message is sent; while the server is silent it is a probe, and the next one waits."""
-        if self._in_vain >= _PATIENCE:
+        if self.is_silent:
             self._next_probe_s = now_s + self._backoff.next_s()
 
     def failed(self, now_s: float, reason: str) -> None:

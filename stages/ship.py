@@ -78,7 +78,8 @@ class Uplink:
             elif self._deadline_s is not None:
                 refusal = self.server_watch.refusal(time.monotonic())
         self._link_refused = link_refusal is not None
-        if refusal != self._refusal:
+        is_probe = refusal is None and self.server_watch.is_silent
+        if refusal != self._refusal and not is_probe:
             self._refusal = refusal
             if refusal is not None:
                 log.warning("stage=ship event=link_down reason=%r", refusal)

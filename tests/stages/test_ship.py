@@ -150,8 +150,14 @@ async def test_a_broker_that_delivers_nothing_is_paid_only_for_probes(caplog):
             await setup.link._down.put(("camera", Undelivered(seq)))
             await setup.collect.process(sent)
         assert setup.uplink.refuses()
-    assert setup.link.offered == 8
-    assert "8 messages or more were not delivered" in caplog.text
+        setup.uplink.server_watch._next_probe_s = 0.0  # the pause has passed
+        assert not setup.uplink.refuses()
+        probe = await setup.send(8)
+        assert setup.uplink.refuses()
+        await setup.link._down.put(("camera", Undelivered(8)))
+        await setup.collect.process(probe)
+    assert setup.link.offered == 9
+    assert caplog.text.count("8 messages or more were not delivered") == 1
 
 
 async def test_repeated_malformed_replies_are_logged_once(caplog):
