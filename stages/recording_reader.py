@@ -129,6 +129,9 @@ class RecordingReader:
         try:
             for part in self._part_files():
                 self._read(part)
+        except (FileNotFoundError, NotADirectoryError):
+            accepted = "the folder that `sagelink run --record` wrote"
+            raise UsageError(f"{self._what}: there is no {FRAMES} in it; accepted: {accepted}") from None
         except OSError as error:
             raise UsageError(f"{self._what}: {error.filename}: {error.strerror}") from None
         except zstandard.ZstdError as error:

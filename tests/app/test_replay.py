@@ -230,7 +230,7 @@ def test_a_change_of_picture_size_starts_a_new_video_file(pair: Pair, tmp_path: 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "recording 'nowhere': nowhere/frames.jsonl: No such file or directory"),
+        (["nowhere"], "recording 'nowhere': there is no frames.jsonl in it; accepted: the folder that"),
         (["{rec}", "--uplink", "9kbit/s,fast"], "budget.uplink: a rate is written like"),
         (["{rec}", "--set", "gate.polcy=x"], "unknown key (did you mean 'policy'?)"),
         (["{rec}", "--out", "x"], "--out has nothing to hold"),

@@ -1,4 +1,4 @@
-"""The configuration of a pace: its default, and what is refused."""
+"""The configuration of quotas and their pace: the default, and what is refused."""
 
 from __future__ import annotations
 
@@ -26,10 +26,14 @@ def test_quotas_are_adaptive_and_a_rate_alone_is_as_needed() -> None:
         ({"budget.pace": "even"}, "budget.pace even releases quotas hour by hour; accepted with it: budget.quotas"),
         ({"budget.pace": "adaptive", "budget.uplink": "unlimited"}, "budget.pace adaptive needs a limit; accepted"),
         (QUOTAS | {"budget.pace": "adaptive", "fuse.rule": "server"}, "accepted with it: fuse.rule weighted"),
+        (
+            {"budget.quotas": ["5MB/fortnight"]},
+            "the period of a quota is day, week, month or a duration such as 24h; got",
+        ),
         ({"video.saving": True}, "video.saving was replaced by budget.pace: adaptive"),
     ],
 )
-def test_a_pace_that_cannot_work_is_refused(settings: dict[str, object], message: str) -> None:
+def test_a_pace_or_quota_that_cannot_work_is_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError) as refusal:
         load_config(None, settings)
     assert message in str(refusal.value)
