@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sagelink.net.connection_steps import failed_handshake
 from sagelink.net.decoder_gate import DecoderGate
+from sagelink.net.offers import why_unusable
 from sagelink.net.sdp_offer import prepared, shown_codec, video_codecs
 from sagelink.net.whip import OfferRefused
 
@@ -98,7 +99,7 @@ class VideoPeer:
             if isinstance(error, OperationError) and " video " in str(error):  # no codec in common
                 codecs = ", ".join(video_codecs(offer)) or "no codec"
                 raise OfferRefused(f"the offer has video as {codecs}; accepted: {self._accepted_codecs()}") from None
-            raise OfferRefused(f"not a usable SDP offer: {error or type(error).__name__}") from None
+            raise OfferRefused(f"not a usable SDP offer: {why_unusable(error)}") from None
         self._reading = asyncio.create_task(self._read(track))
         sdp: str = self._connection.localDescription.sdp
         return sdp
