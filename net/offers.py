@@ -47,8 +47,8 @@ def limit_offer(offer: str, sender: str) -> str:
 
 
 def check_encryption(offer: str) -> None:
-    """Raises OfferRefused if an offer with sections lacks what a DTLS handshake needs: aiortc answers such an offer, and
-    fails when the handshake starts."""
+    """Raises OfferRefused if an offer with sections lacks what a DTLS handshake needs: aiortc answers such an offer,
+    and fails when the handshake starts."""
     if "\nm=" not in offer:
         return
     if not _FINGERPRINT.search(offer):
