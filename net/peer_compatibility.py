@@ -28,6 +28,8 @@ from aiortc import (
 from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 
+from sagelink.net.tolerant_dtls import TolerantConnection
+
 _SUITES = ("AES128-GCM-SHA256", "CHACHA20-POLY1305", "AES128-SHA", "AES256-SHA")
 _CIPHERS = ":".join(f"ECDHE-{kind}-{suite}" for kind in ("ECDSA", "RSA") for suite in _SUITES)
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")  # of certificates; RFC 8422 removed the smaller curves from TLS
@@ -88,3 +90,15 @@ def accept_short_checks(transport: RTCIceTransport) -> None:
         check(message, addr, protocol)
 
     connection.check_incoming = check_incoming  # type: ignore[method-assign]
+
+
+def accept_small_curve(transport: RTCDtlsTransport) -> None:
+    """Accepts a server's certificate on secp224r1. Call it before the handshake begins."""
+    shake_hands = transport._do_handshake
+
+    async def do_handshake() -> None:
+        if transport._role == "client":
+            transport._ssl = TolerantConnection(transport._ssl)  # type: ignore[assignment]
+        await shake_hands()
+
+    transport._do_handshake = do_handshake  # type: ignore[method-assign]
