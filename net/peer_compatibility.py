@@ -5,11 +5,12 @@
 | GStreamer's webrtcbin | has an RSA certificate, and needs an ECDHE-RSA suite | no handshake |
 | libdatachannel (OBS) | compares only the last fingerprint of an answer | one connection in four fails |
 | FFmpeg 8 | names a section in BUNDLE that the offer does not have; leaves the priority out of candidates | no answer |
-| FFmpeg 8 with GnuTLS | makes a certificate on secp224r1, which OpenSSL 4 refuses | no handshake; only named |
+| FFmpeg 8.1 with GnuTLS | makes a certificate on secp224r1, which OpenSSL 4 refuses | no handshake |
 | some ICE agents | send checks without PRIORITY | KeyError in aioice |
 
 Private attributes used: `RTCPeerConnection.__certificates`, `RTCCertificate._create_ssl_context`,
-`RTCDtlsTransport._ssl`, `RTCIceTransport._connection` and `aioice.Connection.check_incoming`.
+`RTCDtlsTransport._ssl`, `._role` and `._do_handshake`, `RTCIceTransport._connection` and
+`aioice.Connection.check_incoming`.
 """
 
 from __future__ import annotations
