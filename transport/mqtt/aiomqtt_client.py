@@ -9,8 +9,8 @@ therefore pins aiomqtt to 2.5. Used here:
   PUBACK, and messages that wait in no queue;
 - `aiomqtt.Client._on_socket_register_write`, `_disconnected` and `_loop`: the race described at `BrokerClient`;
 - `paho.Client._create_socket_connection`: its TCP connection, which a gated one may replace;
-- `aiomqtt.Client._wait_for`: it uses `asyncio.wait_for`, which on Python 3.11 loses a cancellation that arrives
-  together with the answer; the task would then never end;
+- `aiomqtt.Client._wait_for` and `_disconnected`: it uses `asyncio.wait_for`, which on Python 3.11 loses a cancellation
+  that arrives together with the answer, and does not notice that the connection ends meanwhile;
 - the texts of `MqttError` in `_TIMED_OUT` and `_PEER_GONE`: aiomqtt has no class for either.
 """
 
@@ -115,13 +115,18 @@ class BrokerClient(aiomqtt.Client):
 
     async def __aenter__(self) -> Self:
         """Raises ConnackTimeout, or another MqttError."""
+        ended = self._disconnected  # aiomqtt drops it when CONNACK and the end of the connection come together
         try:
             if self._gated is not None:
                 await self._open_gated(self._gated)
             await super().__aenter__()
+            if ended.done() and ended.exception() is not None:
+                raise aiomqtt.MqttError(_PEER_GONE) from ended.exception()
         except aiomqtt.MqttError as error:
             await self._end_gated()
-            raise ConnackTimeout(str(error)) if str(error) == _TIMED_OUT else error from None
+            if str(error) != _TIMED_OUT:
+                raise
+            raise ConnackTimeout(f"no answer of an MQTT broker within {self._connect_s:.0f} s") from None
         except BaseException:
             await self._end_gated()
             raise
@@ -202,10 +207,7 @@ class BrokerClient(aiomqtt.Client):
             raise aiomqtt.MqttCodeError(info.rc, "Could not publish message")
         answer = self._acknowledgements[info.mid] = asyncio.get_running_loop().create_future()
         try:
-            async with asyncio.timeout(self.timeout):
-                code = await answer
-        except TimeoutError:
-            raise aiomqtt.MqttError(_TIMED_OUT) from None
+            code = await self._wait_for(answer, None)
         finally:
             self._acknowledgements.pop(info.mid, None)
         if for_somebody and code.value == _NO_SUBSCRIBER:
@@ -213,13 +215,21 @@ class BrokerClient(aiomqtt.Client):
         return _refusal(code, topic) if code.is_failure else None
 
     async def _wait_for(self, fut: Awaitable[_T], timeout: float | None) -> _T:  # noqa: ASYNC109 (of aiomqtt)
-        """aiomqtt uses asyncio.wait_for, which in Python 3.11 loses a cancellation that comes with the answer."""
+        """Raises MqttError at once when the connection ends, for which aiomqtt does not look. It also uses
+        asyncio.wait_for, which in Python 3.11 loses a cancellation that comes with the answer."""
         seconds = self.timeout if timeout is None else timeout
+        answer = asyncio.ensure_future(fut)
         try:
             async with asyncio.timeout(None if seconds == math.inf else seconds):
-                return await fut
+                await asyncio.wait({answer, self._disconnected}, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise aiomqtt.MqttError(_PEER_GONE) from self._disconnected.exception()
+            return answer.result()
         except TimeoutError:
             raise aiomqtt.MqttError(_TIMED_OUT) from None
+        finally:
+            if answer is not fut:  # a task of ours
+                answer.cancel()
 
     def _on_publish(
         self, client: paho.Client, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
@@ -283,4 +293,6 @@ def explain(error: BaseException) -> str:
     text = str(error.__cause__ or error)
     if text == _PEER_GONE:
         return "the connection broke off"
+    if text == _TIMED_OUT:
+        return f"the broker has not answered within {_ANSWER_S:g} s"
     return _NOISE.sub("", text).strip().removeprefix("[SSL] ") or type(error).__name__
