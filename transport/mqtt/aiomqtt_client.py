@@ -42,6 +42,7 @@ _ANSWER_S = 10.0  # longest wait for the broker's answer to any other packet
 _MAX_PENDING_CALLS = 1000  # aiomqtt warns above this number
 _TIMED_OUT = "Operation timed out"
 _PEER_GONE = "[code:128] Unspecified error"
+_NO_WEBSOCKET = "WebSocket handshake error"  # of paho, which does not keep the status of the response
 _CODE = re.compile(r"^\[code:\d+\] ")
 _NOISE = re.compile(r"^\[(Errno -?\d+|SSL: \w+)\] |\(_ssl\.c:\d+\)")
 _DENIED = 0x87
@@ -179,6 +180,8 @@ class BrokerClient(aiomqtt.Client):
     async def subscribe_confirmed(self, topic: str, qos: int) -> str | None:
         """Returns None when the broker has accepted the subscription, or the reason why it did not."""
         granted = await self.subscribe(topic, qos=qos)
+        if not granted:
+            return f"the broker's answer to the subscription to {topic} is empty"
         code = granted[0]
         value = code.value if isinstance(code, ReasonCode) else int(code)
         if value < _REFUSED:
@@ -295,4 +298,6 @@ def explain(error: BaseException) -> str:
         return "the connection broke off"
     if text == _TIMED_OUT:
         return f"the broker has not answered within {_ANSWER_S:g} s"
+    if text == _NO_WEBSOCKET:
+        return "the web server does not accept a WebSocket for MQTT at this address and path"
     return _NOISE.sub("", text).strip().removeprefix("[SSL] ") or type(error).__name__

@@ -51,9 +51,9 @@ async def test_a_broker_that_closes_the_connection_is_noticed_at_once(
     async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         broker = open_broker(f"mqtt://127.0.0.1:{port}", MqttConfig(), "url")
-        client = BrokerClient(broker, "edge", aiomqtt.ProtocolVersion.V5, None, lambda topic, payload: None)
 
         async def use() -> None:
+            client = BrokerClient(broker, "edge", aiomqtt.ProtocolVersion.V5, None, lambda topic, payload: None)
             async with client:
                 client.timeout = math.inf
                 await client.subscribe("state")
@@ -61,6 +61,6 @@ async def test_a_broker_that_closes_the_connection_is_noticed_at_once(
         with pytest.raises(aiomqtt.MqttError) as error:
             await use()
     assert explain(error.value) == "the connection broke off"
-    del client, error
+    del error
     gc.collect()
     assert not caplog.records
