@@ -42,9 +42,15 @@ _ANSWER_S = 10.0  # longest wait for the broker's answer to any other packet
 _MAX_PENDING_CALLS = 1000  # aiomqtt warns above this number
 _TIMED_OUT = "Operation timed out"
 _PEER_GONE = "[code:128] Unspecified error"
-_NO_WEBSOCKET = "WebSocket handshake error"  # of paho, which does not keep the status of the response
 _CODE = re.compile(r"^\[code:\d+\] ")
 _NOISE = re.compile(r"^\[(Errno -?\d+|SSL: \w+)\] |\(_ssl\.c:\d+\)")
+_WORDS = {
+    _PEER_GONE: "the connection broke off",
+    _TIMED_OUT: f"the broker has not answered within {_ANSWER_S:g} s",
+    # of paho, which does not keep the status of the response
+    "WebSocket handshake error": "the web server does not accept a WebSocket for MQTT at this address and path",
+    "EOF occurred in violation of protocol": "the connection broke off in the TLS handshake; does this port use TLS?",
+}
 _DENIED = 0x87
 _NO_SUBSCRIBER = 0x10
 _REFUSED = 0x80  # reason codes from here on are refusals
@@ -294,10 +300,5 @@ def explain(error: BaseException) -> str:
     if isinstance(error, MqttConnectError):
         return f"the broker refuses: {_CODE.sub('', str(error))}"
     text = str(error.__cause__ or error)
-    if text == _PEER_GONE:
-        return "the connection broke off"
-    if text == _TIMED_OUT:
-        return f"the broker has not answered within {_ANSWER_S:g} s"
-    if text == _NO_WEBSOCKET:
-        return "the web server does not accept a WebSocket for MQTT at this address and path"
-    return _NOISE.sub("", text).strip().removeprefix("[SSL] ") or type(error).__name__
+    plain = _NOISE.sub("", text).strip().removeprefix("[SSL] ")
+    return _WORDS.get(plain, plain) or type(error).__name__

@@ -64,3 +64,16 @@ async def test_a_broker_that_closes_the_connection_is_noticed_at_once(
     del error
     gc.collect()
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[SSL: UNEXPECTED_EOF_WHILE_READING] EOF occurred in violation of protocol (_ssl.c:1006)", "use TLS?"),
+        ("WebSocket handshake error", "WebSocket for MQTT"),
+        ("[Errno 111] Connection refused", "Connection refused"),
+        ("", "MqttError"),
+    ],
+)
+def test_a_failed_connection_is_explained_in_words(text: str, words: str) -> None:
+    assert words in explain(aiomqtt.MqttError(text))
