@@ -1,6 +1,6 @@
 """Measures one MQTT server with many cameras: loss, round trip, processor time per process, memory of the server.
 
-    python -m bench.load [--cameras 1000] [--seconds 60] [--rate 1] [--nats 3]
+    python -m bench.load [--cameras 1000] [--seconds 60] [--rate 1] [--qos 1] [--nats 3]
 
 The broker is mosquitto, or as many nodes of NATS as `--nats` says, with MQTT for the cameras and a queue group for the
 server.
@@ -85,12 +85,12 @@ class SimulatedCamera:
     def unanswered(self) -> int:
         return len(self._began_s)
 
-    async def send(self, noise: Noise, rate: float, until_s: float) -> None:
+    async def send(self, noise: Noise, rate: float, qos: int, until_s: float) -> None:
         await asyncio.sleep(random.random() / rate)
         topic = _TOPICS.evidence(f"{self._node}/camera")
         while time.monotonic() < until_s:
             self._began_s[self.sent] = time.monotonic()
-            self._client.publish(topic, self._session + noise.message(self.sent), qos=1, properties=self._expiry)
+            self._client.publish(topic, self._session + noise.message(self.sent), qos=qos, properties=self._expiry)
             self.sent += 1
             self.poll()
             await asyncio.sleep(random.uniform(0.5, 1.5) / rate)
@@ -154,7 +154,7 @@ def nats(count: int) -> Iterator[Brokers]:
 
 
 async def run_cameras(
-    brokers: Brokers, count: int, rate: float, seconds: float, others: dict[str, psutil.Process]
+    brokers: Brokers, count: int, rate: float, qos: int, seconds: float, others: dict[str, psutil.Process]
 ) -> None:
     round_trips_s: list[float] = []
     announced, noise = camera_info(_LOST_S), Noise(_SIZE)
@@ -174,7 +174,7 @@ async def run_cameras(
     until_s = time.monotonic() + seconds
     async with asyncio.TaskGroup() as sending:
         for camera in cameras:
-            sending.create_task(camera.send(noise, rate, until_s))
+            sending.create_task(camera.send(noise, rate, qos, until_s))
         while time.monotonic() < until_s:
             await asyncio.sleep(min(seconds / 4, 60))
             memory_mb.append(server.memory_info().rss / 1e6)
@@ -197,6 +197,7 @@ def main() -> None:
     parser.add_argument("--cameras", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--rate", type=float, default=1.0, help="messages/s per camera")
+    parser.add_argument("--qos", type=int, choices=(0, 1), default=1, help="of the messages of the cameras")
     parser.add_argument("--nats", type=int, default=0, metavar="NODES", help="nodes of NATS in place of mosquitto")
     parser.add_argument("--server", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -211,7 +212,9 @@ def main() -> None:
                 sys.exit("bench.load: the server has not started")
             others = {"server": psutil.Process(server.pid)}
             others |= {f"broker{number}": psutil.Process(pid) for number, pid in enumerate(brokers.processes)}
-            asyncio.run(run_cameras(brokers, arguments.cameras, arguments.rate, arguments.seconds, others))
+            asyncio.run(
+                run_cameras(brokers, arguments.cameras, arguments.rate, arguments.qos, arguments.seconds, others)
+            )
         finally:
             server.kill()
             server.wait()

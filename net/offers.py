@@ -8,12 +8,16 @@ sends to them show us where it is (peer-reflexive candidates).
 from __future__ import annotations
 
 import ipaddress
+import re
 
 MAX_OFFER_BYTES = 32_768
 MAX_SECTIONS = 8
 MAX_CANDIDATES = 6  # that are kept, in the whole offer
 MAX_FOREIGN = 2  # of them, those with public addresses that are not the sender's
 _MAX_LINE = 4096  # characters
+_MAX_PORT = 65_535
+_FINGERPRINT = re.compile(r"^a=fingerprint:sha-(?:256|384|512) [0-9A-F]{2}(?::[0-9A-F]{2})+\s*$", re.I | re.M)
+_SETUP = re.compile(r"^a=setup:(?:actpass|active|passive)\s*$", re.M)
 
 
 class OfferRefused(Exception):
@@ -42,6 +46,22 @@ def limit_offer(offer: str, sender: str) -> str:
     return "\r\n".join(chosen)
 
 
+def check_encryption(offer: str) -> None:
+    """Raises OfferRefused if an offer with sections lacks what a DTLS handshake needs: aiortc answers such an offer,
+    and fails when the handshake starts."""
+    if "\nm=" not in offer:
+        return
+    if not _FINGERPRINT.search(offer):
+        raise OfferRefused("the offer has no usable a=fingerprint; accepted: sha-256, sha-384 or sha-512")
+    if not _SETUP.search(offer):
+        raise OfferRefused("the offer has no usable a=setup; accepted: actpass, active or passive")
+
+
+def why_unusable(error: Exception) -> str:
+    """The reason that aiortc gives for an offer that it cannot use; its parser raises many kinds of errors."""
+    return str(error) or f"a line of it cannot be read ({type(error).__name__})"
+
+
 def _is_candidate(line: str) -> bool:
     return line.startswith("a=candidate:")
 
@@ -66,13 +86,15 @@ def _choose(candidates: list[str], sender: str) -> set[str]:
 
 
 def _parse(line: str) -> tuple[str, str, int] | None:
-    """Address, port and priority of a UDP candidate; None for another one. FFmpeg leaves the priority out."""
+    """Address, port and priority of a UDP candidate; None for any other line. FFmpeg leaves the priority out."""
     words = line.split()
     if len(words) < 6 or words[2].lower() != "udp":
         return None
-    if not words[3].isdecimal():
-        return words[3], words[4], 0
-    return words[4], words[5], int(words[3][:10])
+    has_priority = words[3].isdecimal()
+    address, port = words[4:6] if has_priority else words[3:5]
+    if not port.isascii() or not port.isdecimal() or not 0 < int(port[:6]) <= _MAX_PORT:
+        return None
+    return address, port, int(words[3][:10]) if has_priority else 0
 
 
 _OWN, _PRIVATE, _FOREIGN = range(3)

@@ -5,11 +5,12 @@
 | GStreamer's webrtcbin | has an RSA certificate, and needs an ECDHE-RSA suite | no handshake |
 | libdatachannel (OBS) | compares only the last fingerprint of an answer | one connection in four fails |
 | FFmpeg 8 | names a section in BUNDLE that the offer does not have; leaves the priority out of candidates | no answer |
-| FFmpeg 8 with GnuTLS | makes a certificate on secp224r1, which OpenSSL 4 refuses | no handshake; only named |
+| FFmpeg 8.1 with GnuTLS | makes a certificate on secp224r1, which OpenSSL 4 refuses | no handshake |
 | some ICE agents | send checks without PRIORITY | KeyError in aioice |
 
 Private attributes used: `RTCPeerConnection.__certificates`, `RTCCertificate._create_ssl_context`,
-`RTCDtlsTransport._ssl`, `RTCIceTransport._connection` and `aioice.Connection.check_incoming`.
+`RTCDtlsTransport._ssl`, `._role` and `._do_handshake`, `RTCIceTransport._connection` and
+`aioice.Connection.check_incoming`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from aiortc import (
 )
 from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
+
+from sagelink.net.tolerant_dtls import TolerantConnection
 
 _SUITES = ("AES128-GCM-SHA256", "CHACHA20-POLY1305", "AES128-SHA", "AES256-SHA")
 _CIPHERS = ":".join(f"ECDHE-{kind}-{suite}" for kind in ("ECDSA", "RSA") for suite in _SUITES)
@@ -88,3 +91,15 @@ def accept_short_checks(transport: RTCIceTransport) -> None:
         check(message, addr, protocol)
 
     connection.check_incoming = check_incoming  # type: ignore[method-assign]
+
+
+def accept_small_curve(transport: RTCDtlsTransport) -> None:
+    """Accepts a server's certificate on secp224r1. Call it before the handshake begins."""
+    shake_hands = transport._do_handshake
+
+    async def do_handshake() -> None:
+        if transport._role == "client":
+            transport._ssl = TolerantConnection(transport._ssl)  # type: ignore[assignment]
+        await shake_hands()
+
+    transport._do_handshake = do_handshake  # type: ignore[method-assign]

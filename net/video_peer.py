@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sagelink.net.connection_steps import failed_handshake
 from sagelink.net.decoder_gate import DecoderGate
+from sagelink.net.offers import why_unusable
 from sagelink.net.sdp_offer import prepared, shown_codec, video_codecs
 from sagelink.net.whip import OfferRefused
 
@@ -81,7 +82,7 @@ class VideoPeer:
         from aiortc import RTCSessionDescription
         from aiortc.exceptions import OperationError
 
-        from sagelink.net.peer_compatibility import accept_short_checks, mended_offer
+        from sagelink.net.peer_compatibility import accept_short_checks, accept_small_curve, mended_offer
 
         if ("\nm=application" in offer) is not self._terms.channel:
             raise OfferRefused("a data channel is needed" if self._terms.channel else "data channels are not accepted")
@@ -89,8 +90,9 @@ class VideoPeer:
         try:
             await self._connection.setRemoteDescription(RTCSessionDescription(prepared(mended_offer(offer)), "offer"))
             track = self._choose_track()
-            for transceiver in self._connection.getTransceivers():
-                accept_short_checks(transceiver.receiver.transport.transport)
+            for transport in {transceiver.receiver.transport for transceiver in self._connection.getTransceivers()}:
+                accept_short_checks(transport.transport)
+                accept_small_curve(transport)
             await self._connection.setLocalDescription(await self._connection.createAnswer())
         except OfferRefused:
             raise
@@ -98,7 +100,7 @@ class VideoPeer:
             if isinstance(error, OperationError) and " video " in str(error):  # no codec in common
                 codecs = ", ".join(video_codecs(offer)) or "no codec"
                 raise OfferRefused(f"the offer has video as {codecs}; accepted: {self._accepted_codecs()}") from None
-            raise OfferRefused(f"not a usable SDP offer: {error or type(error).__name__}") from None
+            raise OfferRefused(f"not a usable SDP offer: {why_unusable(error)}") from None
         self._reading = asyncio.create_task(self._read(track))
         sdp: str = self._connection.localDescription.sdp
         return sdp

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 
 from sagelink.net.access_guard import AccessGuard, Tokens
 from sagelink.net.connections import address_block
-from sagelink.net.offers import MAX_OFFER_BYTES, limit_offer
+from sagelink.net.offers import MAX_OFFER_BYTES, check_encryption, limit_offer
 from sagelink.net.offers import OfferRefused as OfferRefused
 
 _SDP = "application/sdp"
@@ -83,6 +83,7 @@ async def _answer_offer(request: Request, answer: Answerer) -> Response:
     try:
         sender = request.client.host if request.client else ""
         offer = limit_offer(await _body(request), sender)
+        check_encryption(offer)
         return Response(await answer(offer, address_block(sender)), 201, media_type=_SDP)
     except OfferRefused as refusal:
         return PlainTextResponse(f"{refusal}\n", refusal.status)

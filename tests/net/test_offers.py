@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sagelink.net.offers import MAX_CANDIDATES, MAX_FOREIGN, MAX_OFFER_BYTES, OfferRefused, limit_offer
+from sagelink.net.offers import (
+    MAX_CANDIDATES,
+    MAX_FOREIGN,
+    MAX_OFFER_BYTES,
+    OfferRefused,
+    check_encryption,
+    limit_offer,
+)
 
 SENDER = "192.0.2.9"
 
@@ -52,7 +59,17 @@ def test_sections_that_repeat_a_candidate_count_it_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["a=candidate:1 1 tcp 100 10.0.0.4 9 typ host tcptype active", "a=candidate:", "a=candidate:1 1 udp"]
+    "line",
+    [
+        "a=candidate:1 1 tcp 100 10.0.0.4 9 typ host tcptype active",
+        "a=candidate:",
+        "a=candidate:1 1 udp",
+        candidate("10.0.0.4", 65536),
+        candidate("10.0.0.4", 0),
+        candidate("10.0.0.4", -1),
+        candidate("10.0.0.4").replace("5000", "²"),
+        "a=candidate:1 1 udp 10.0.0.4 99999 typ host",
+    ],
 )
 def test_what_is_no_udp_candidate_is_dropped(line: str) -> None:
     assert kept(line) == []
@@ -78,3 +95,28 @@ def test_any_text_keeps_few_candidates(text: str, lines: list[str]) -> None:
     limited = limit_offer(text + "\n" + "\n".join(lines), SENDER)
     places = {tuple(line.split()[4:6]) for line in limited.split("\r\n") if line.startswith("a=candidate:")}
     assert len(places) <= 2 * MAX_CANDIDATES
+
+
+GOOD = ("a=fingerprint:sha-384 0a:1B", "a=setup:actpass")
+
+
+@pytest.mark.parametrize(
+    ("lines", "named"),
+    [
+        ((), "a=fingerprint"),
+        (("a=fingerprint:md5 0A:1B", GOOD[1]), "sha-256"),
+        (("a=fingerprint:sha-256", GOOD[1]), "a=fingerprint"),
+        (("a=fingerprint:sha-256 zz", GOOD[1]), "a=fingerprint"),
+        ((GOOD[0],), "a=setup"),
+        ((GOOD[0], "a=setup:banana"), "actpass"),
+    ],
+)
+def test_an_offer_without_the_lines_of_a_handshake_is_refused(lines: tuple[str, ...], named: str) -> None:
+    with pytest.raises(OfferRefused, match=named) as refused:
+        check_encryption(offer(*lines))
+    assert refused.value.status == 400
+
+
+def test_an_offer_with_these_lines_passes_and_one_without_sections_is_refused_elsewhere() -> None:
+    check_encryption(offer(*GOOD))
+    check_encryption("hello")

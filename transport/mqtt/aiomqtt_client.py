@@ -9,8 +9,8 @@ therefore pins aiomqtt to 2.5. Used here:
   PUBACK, and messages that wait in no queue;
 - `aiomqtt.Client._on_socket_register_write`, `_disconnected` and `_loop`: the race described at `BrokerClient`;
 - `paho.Client._create_socket_connection`: its TCP connection, which a gated one may replace;
-- `aiomqtt.Client._wait_for`: it uses `asyncio.wait_for`, which on Python 3.11 loses a cancellation that arrives
-  together with the answer; the task would then never end;
+- `aiomqtt.Client._wait_for` and `_disconnected`: it uses `asyncio.wait_for`, which on Python 3.11 loses a cancellation
+  that arrives together with the answer, and does not notice that the connection ends meanwhile;
 - the texts of `MqttError` in `_TIMED_OUT` and `_PEER_GONE`: aiomqtt has no class for either.
 """
 
@@ -44,6 +44,13 @@ _TIMED_OUT = "Operation timed out"
 _PEER_GONE = "[code:128] Unspecified error"
 _CODE = re.compile(r"^\[code:\d+\] ")
 _NOISE = re.compile(r"^\[(Errno -?\d+|SSL: \w+)\] |\(_ssl\.c:\d+\)")
+_WORDS = {
+    _PEER_GONE: "the connection broke off",
+    _TIMED_OUT: f"the broker has not answered within {_ANSWER_S:g} s",
+    # of paho, which does not keep the status of the response
+    "WebSocket handshake error": "the web server does not accept a WebSocket for MQTT at this address and path",
+    "EOF occurred in violation of protocol": "the connection broke off in the TLS handshake; does this port use TLS?",
+}
 _DENIED = 0x87
 _NO_SUBSCRIBER = 0x10
 _REFUSED = 0x80  # reason codes from here on are refusals
@@ -115,13 +122,18 @@ class BrokerClient(aiomqtt.Client):
 
     async def __aenter__(self) -> Self:
         """Raises ConnackTimeout, or another MqttError."""
+        ended = self._disconnected  # aiomqtt drops it when CONNACK and the end of the connection come together
         try:
             if self._gated is not None:
                 await self._open_gated(self._gated)
             await super().__aenter__()
+            if ended.done() and ended.exception() is not None:
+                raise aiomqtt.MqttError(_PEER_GONE) from ended.exception()
         except aiomqtt.MqttError as error:
             await self._end_gated()
-            raise ConnackTimeout(str(error)) if str(error) == _TIMED_OUT else error from None
+            if str(error) != _TIMED_OUT:
+                raise
+            raise ConnackTimeout(f"no answer of an MQTT broker within {self._connect_s:.0f} s") from None
         except BaseException:
             await self._end_gated()
             raise
@@ -174,6 +186,8 @@ class BrokerClient(aiomqtt.Client):
     async def subscribe_confirmed(self, topic: str, qos: int) -> str | None:
         """Returns None when the broker has accepted the subscription, or the reason why it did not."""
         granted = await self.subscribe(topic, qos=qos)
+        if not granted:
+            return f"the broker's answer to the subscription to {topic} is empty"
         code = granted[0]
         value = code.value if isinstance(code, ReasonCode) else int(code)
         if value < _REFUSED:
@@ -202,10 +216,7 @@ class BrokerClient(aiomqtt.Client):
             raise aiomqtt.MqttCodeError(info.rc, "Could not publish message")
         answer = self._acknowledgements[info.mid] = asyncio.get_running_loop().create_future()
         try:
-            async with asyncio.timeout(self.timeout):
-                code = await answer
-        except TimeoutError:
-            raise aiomqtt.MqttError(_TIMED_OUT) from None
+            code = await self._wait_for(answer, None)
         finally:
             self._acknowledgements.pop(info.mid, None)
         if for_somebody and code.value == _NO_SUBSCRIBER:
@@ -213,13 +224,21 @@ class BrokerClient(aiomqtt.Client):
         return _refusal(code, topic) if code.is_failure else None
 
     async def _wait_for(self, fut: Awaitable[_T], timeout: float | None) -> _T:  # noqa: ASYNC109 (of aiomqtt)
-        """aiomqtt uses asyncio.wait_for, which in Python 3.11 loses a cancellation that comes with the answer."""
+        """Raises MqttError at once when the connection ends, for which aiomqtt does not look. It also uses
+        asyncio.wait_for, which in Python 3.11 loses a cancellation that comes with the answer."""
         seconds = self.timeout if timeout is None else timeout
+        answer = asyncio.ensure_future(fut)
         try:
             async with asyncio.timeout(None if seconds == math.inf else seconds):
-                return await fut
+                await asyncio.wait({answer, self._disconnected}, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise aiomqtt.MqttError(_PEER_GONE) from self._disconnected.exception()
+            return answer.result()
         except TimeoutError:
             raise aiomqtt.MqttError(_TIMED_OUT) from None
+        finally:
+            if answer is not fut:  # a task of ours
+                answer.cancel()
 
     def _on_publish(
         self, client: paho.Client, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
@@ -281,6 +300,5 @@ def explain(error: BaseException) -> str:
     if isinstance(error, MqttConnectError):
         return f"the broker refuses: {_CODE.sub('', str(error))}"
     text = str(error.__cause__ or error)
-    if text == _PEER_GONE:
-        return "the connection broke off"
-    return _NOISE.sub("", text).strip().removeprefix("[SSL] ") or type(error).__name__
+    plain = _NOISE.sub("", text).strip().removeprefix("[SSL] ")
+    return _WORDS.get(plain, plain) or type(error).__name__

@@ -131,12 +131,12 @@ class MqttConsoleLink:
     async def _run_session(self, client: BrokerClient) -> None:
         topics, every = self._topics, "+/+"
         for topic in (topics.state("+"), topics.state(every), topics.evidence(every), topics.verdict(every)):
-            await client.subscribe(topic, qos=0)
-        await client.subscribe(topics.event(every), qos=1)
-        await client.subscribe(topics.picture(every), qos=1)
-        await client.subscribe(topics.digest(every), qos=0)
+            await client.must_subscribe(topic, 0)
+        await client.must_subscribe(topics.event(every), 1)
+        await client.must_subscribe(topics.picture(every), 1)
+        await client.must_subscribe(topics.digest(every), 0)
         if self._auth is not None:
-            await client.subscribe(topics.outcome(every), qos=1)
+            await client.must_subscribe(topics.outcome(every), 1)
         self._client = client
         self._connection.established()
         self._heads_changed.set()
@@ -153,7 +153,7 @@ class MqttConsoleLink:
             await self._heads_changed.wait()
             self._heads_changed.clear()
             for fingerprint in self._heads.keys() - subscribed:
-                await client.subscribe(self._topics.head("+", fingerprint.hex(), "+"), qos=1)
+                await client.must_subscribe(self._topics.head("+", fingerprint.hex(), "+"), 1)
             for fingerprint in subscribed - self._heads.keys():
                 await client.unsubscribe(self._topics.head("+", fingerprint.hex(), "+"))
             subscribed = {*self._heads}

@@ -83,8 +83,8 @@ class _Operator:
     async def _run_session(self, client: BrokerClient) -> None:
         node = self._address.partition("/")[0]
         for address in (node, self._address):
-            await client.subscribe(self._topics.state(address), qos=1)
-        await client.subscribe(self._topics.outcome(self._address), qos=1)
+            await client.must_subscribe(self._topics.state(address), 1)
+        await client.must_subscribe(self._topics.outcome(self._address), 1)
         self.connection.established()
         try:
             await self._send(client)

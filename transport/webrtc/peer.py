@@ -12,6 +12,7 @@ from aiortc import RTCConfiguration, RTCDataChannel, RTCSessionDescription
 from aiortc.exceptions import InvalidStateError
 
 from sagelink.net.connection_steps import failed_handshake
+from sagelink.net.offers import why_unusable
 from sagelink.net.peer_compatibility import compatible_connection
 from sagelink.net.whip import OfferRefused
 from sagelink.transport.webrtc.aiortc_internals import (
@@ -127,7 +128,7 @@ class Peer:
         except InvalidStateError as error:
             raise OfferRefused(str(error), 409) from None
         except Exception as error:  # aiortc does not validate SDP and fails in many ways
-            raise OfferRefused(f"unusable SDP {kind}: {error or type(error).__name__}") from None
+            raise OfferRefused(f"unusable SDP {kind}: {why_unusable(error)}") from None
         if self._connection.getTransceivers() or "m=application" not in sdp:
             raise OfferRefused(f"an evidence {kind} has one data section and no media")
 

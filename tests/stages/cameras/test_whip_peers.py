@@ -11,9 +11,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from aiortc.rtcdtlstransport import generate_certificate
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.conftest import skip_or_fail
 from tests.stages.cameras.test_whip_camera import RunningCamera, config
@@ -47,27 +44,18 @@ async def test_gstreamer_pushes(codec: str) -> None:
             assert running.shows(255 if codec == "VP8" else 235) or running.shows(255)
 
 
-def ffmpeg_command(folder: Path | None) -> list[object]:
-    """PyAV's FFmpeg, which pushes to `URL`. In `folder` it gets a certificate; None: it makes its own."""
+def ffmpeg_command() -> list[object]:
+    """PyAV's FFmpeg, which pushes to `URL`."""
     import av
 
     if "whip" not in av.formats_available:
         skip_or_fail("whip", "PyAV without a WHIP muxer")
-    command: list[object] = [sys.executable, TESTS / "push_ffmpeg.py", "URL"]
-    if folder is None:
-        return command
-    key = ec.generate_private_key(ec.SECP256R1())
-    text, plain = serialization.Encoding.PEM, serialization.NoEncryption()
-    files = [folder / "certificate.pem", folder / "key.pem"]
-    files[0].write_bytes(generate_certificate(key).public_bytes(text))
-    files[1].write_bytes(key.private_bytes(text, serialization.PrivateFormat.PKCS8, plain))
-    return [*command, *files]
+    return [sys.executable, TESTS / "push_ffmpeg.py", "URL"]
 
 
-async def test_ffmpeg_pushes_with_a_certificate_of_a_curve_of_tls(tmp_path: Path) -> None:
-    command = ffmpeg_command(tmp_path)
+async def test_ffmpeg_pushes() -> None:
     async with RunningCamera(config()) as running:
-        with started(*(running.endpoint.url if part == "URL" else part for part in command)):
+        with started(*(running.endpoint.url if part == "URL" else part for part in ffmpeg_command())):
             await running.becomes(lambda: len(running.frames) >= 5)
             assert running.shows(255)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import math
 
 import aiomqtt
 import pytest
 
 from sagelink.pipeline.link_config import MqttConfig
 from sagelink.transport.mqtt.address import open_broker
-from sagelink.transport.mqtt.aiomqtt_client import BrokerClient
+from sagelink.transport.mqtt.aiomqtt_client import BrokerClient, explain
 from tests.brokers import Mosquitto
 
 
@@ -32,3 +34,46 @@ async def test_a_subscription_that_the_broker_does_not_confirm_is_an_error() -> 
         async with client:
             with pytest.raises(aiomqtt.MqttError, match="timed out"):
                 await client.subscribe("state", timeout=0)
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_a_broker_that_closes_the_connection_is_noticed_at_once(
+    together: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(bytes.fromhex("2003000000"))  # CONNACK of MQTT 5
+        if not together:
+            await writer.drain()
+            await reader.readuntil(b"state")  # the name of the topic
+        writer.close()
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        broker = open_broker(f"mqtt://127.0.0.1:{port}", MqttConfig(), "url")
+
+        async def use() -> None:
+            client = BrokerClient(broker, "edge", aiomqtt.ProtocolVersion.V5, None, lambda topic, payload: None)
+            async with client:
+                client.timeout = math.inf
+                await client.subscribe("state")
+
+        with pytest.raises(aiomqtt.MqttError) as error:
+            await use()
+    assert explain(error.value) == "the connection broke off"
+    del error
+    gc.collect()
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[SSL: UNEXPECTED_EOF_WHILE_READING] EOF occurred in violation of protocol (_ssl.c:1006)", "use TLS?"),
+        ("WebSocket handshake error", "WebSocket for MQTT"),
+        ("[Errno 111] Connection refused", "Connection refused"),
+        ("", "MqttError"),
+    ],
+)
+def test_a_failed_connection_is_explained_in_words(text: str, words: str) -> None:
+    assert words in explain(aiomqtt.MqttError(text))
