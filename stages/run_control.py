@@ -1,4 +1,5 @@
-"""Changes the budget's rate and pace, and the gate, of a running run. All methods are called from the run's event loop."""
+"""Changes the budget's rate and pace, and the gate of a running run. All methods are called from the run's event
+loop."""
 
 from __future__ import annotations
 
