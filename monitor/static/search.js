@@ -19,6 +19,7 @@ export class SearchPage {
       button.addEventListener("click", () => {
         this.#kind = button.dataset.kind;
         for (const other of element("kinds").querySelectorAll("button")) other.setAttribute("aria-pressed", other === button);
+        element("found").replaceChildren();
         this.run();
       });
     }
