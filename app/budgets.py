@@ -19,7 +19,8 @@ from sagelink.pipeline.ledger import LONGEST_WAIT_S, Ledger
 from sagelink.pipeline.ledger_file import LedgerFile
 from sagelink.pipeline.ledger_hold import Hold, JointHold
 from sagelink.pipeline.ledger_records import Rate, Scope
-from sagelink.pipeline.pacing import AdaptivePace, PricedBound, adaptive_paces, even_bounds
+from sagelink.pipeline.pace_control import PaceControl
+from sagelink.pipeline.pacing import AdaptivePace, PricedBound
 from sagelink.pipeline.quota import GUARD, Bound, ClosedUntil, ClosedWithoutClock, QuotaCount, count_of
 from sagelink.pipeline.quota_watch import QuotaWatch, quota_states
 
@@ -35,13 +36,13 @@ class Budgets:
     site: UplinkBudget
     accounts: Mapping[str, CameraAccount]  # by camera
     counts: Mapping[str, Sequence[QuotaCount]]  # of the quotas, by scope: empty for the site, else the camera
-    paces: Mapping[str, Sequence[AdaptivePace]]  # of the quotas, by scope
+    pacing: PaceControl
     ledger: Ledger | None
 
     def quota_states(self) -> list[dict[str, Any]]:
         """The quotas as plain JSON values. Safe from any thread."""
         at = self.site.moment(self.site.now_s)
-        return quota_states(self.counts, self.paces, {} if self.ledger is None else self.ledger.holds, at)
+        return quota_states(self.counts, self.pacing.prices, {} if self.ledger is None else self.ledger.holds, at)
 
 
 def open_budgets(config: Config, live: bool, recorded: Callable[[int | None], PricedBound] | None = None) -> Budgets:
@@ -57,12 +58,11 @@ def open_budgets(config: Config, live: bool, recorded: Callable[[int | None], Pr
     own = {camera.name: camera.budget for camera in config.all_cameras if camera.budget is not None}
     counts |= {name: [count_of(quota.quota()) for quota in budget.quotas] for name, budget in own.items()}
     rate = Rate(config.budget.window, config.budget.weight, config.budget.min_share)
-    evens = {scope: even_bounds(each, config.pace) for scope, each in counts.items()}
-    paces = {scope: adaptive_paces(each, config.pace) for scope, each in counts.items()}
+    pacing = PaceControl(counts)
 
     def budget_of(settings: CameraBudgetConfig, *scopes: str) -> UplinkBudget:
         bounds = [count for scope in scopes for count in counts[scope]]
-        others: list[Bound] = [*bounds, *(even for scope in scopes for even in evens[scope])]
+        others: list[Bound] = [*bounds]
         priced = None if recorded is None else recorded(least(*(bound.limit_bits for bound in bounds)))
         if priced is not None:
             others = [priced]
@@ -70,24 +70,27 @@ def open_budgets(config: Config, live: bool, recorded: Callable[[int | None], Pr
             others += _caution(settings, bounds, ledger is None)
         budget = UplinkBudget(settings.uplink, settings.window, others, moment)
         budget.counts_replies = config.budget.counts == "both"
-        budget.pacers = [pace for scope in scopes for pace in paces[scope]] if priced is None else [priced]
-        budget.prices_window = config.pace == "adaptive" and priced is None
+        if priced is None:
+            pacing.govern(budget, *scopes)
+        else:
+            budget.pacers = [priced]
         return budget
 
     site = budget_of(config.budget, SITE)
-    site_hold = _hold(ledger, SITE, site, counts[SITE], paces[SITE], rate)
+    site_hold = _hold(ledger, SITE, site, counts[SITE], pacing.adaptive[SITE], rate)
     site.cover = site_hold
     shares = {camera.name: CameraShare(camera.weight, camera.min_share) for camera in config.all_cameras}
     accounts = open_accounts(site, {name: share for name, share in shares.items() if name not in own})
     for name, settings in own.items():
         budget = budget_of(settings, name, SITE)
-        hold = _hold(ledger, name, budget, counts[name], paces[name], Rate(settings.window))
+        hold = _hold(ledger, name, budget, counts[name], pacing.adaptive[name], Rate(settings.window))
         if hold is not None and site_hold is not None:
             budget.cover = JointHold([hold, site_hold])
         accounts |= open_accounts(budget, {name: CameraShare()})
     if ledger is not None:
         ledger.watch = QuotaWatch(counts)
-    return Budgets(site, {name: accounts[name] for name in shares}, counts, paces, ledger)
+    pacing.change(config.pace)
+    return Budgets(site, {name: accounts[name] for name in shares}, counts, pacing, ledger)
 
 
 def _hold(

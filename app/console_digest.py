@@ -33,7 +33,7 @@ def camera_digest(
             window_s=settings["window_s"],
             round_trip_ms=None if ship is None else ship["p50"] + (server or {"p50": 0.0})["p50"],
             camera="running" if state["state"] == "running" else str(state.get("fault") or state["state"])[:60],
-            settings={key: settings[key] for key in ("gate", "threshold", "paused")},
+            settings={key: settings[key] for key in ("gate", "threshold", "pace", "paused")},
             quota=_quota_of(camera, quotas),
         )
     )

@@ -20,7 +20,7 @@ from sagelink.stages.confidence_gate import EndRequest
 from sagelink.stages.encode import Encode
 from sagelink.stages.nvr.capture import EventCapture
 from sagelink.stages.nvr.private_gate import PrivateGate
-from sagelink.stages.rate_control import ValueGate
+from sagelink.stages.rate_control import ValueGate, check_curves
 from sagelink.stages.reference_tracker import ReferenceTracker
 from sagelink.stages.scene_tracker import RegisterPending, SceneTracker, TrackScene, scene_config
 from sagelink.stages.score import Score
@@ -226,10 +226,13 @@ def _pace(parts: EdgeParts, uplink: Uplink, references: References) -> list[Stag
 
 
 def _value_gate(parts: EdgeParts) -> list[Stage]:
-    """The gate on expected gain needs the measured weights of server answers."""
-    if not (parts.tracked_cameras or parts.config.pace == "adaptive") or not parts.config.weighs_messages:
+    """The gate on expected gain needs the measured weights of server answers. It lets all frames pass that are neither
+    of a tracked scene nor priced; the pace may change during the run."""
+    if not parts.config.weighs_messages:
         return []
     link, server = parts.link, parts.models.server
+    if parts.tracked_cameras or parts.config.pace == "adaptive":
+        check_curves(parts.config, server)
     return [ValueGate.from_config(parts.config, server, link.wire_bits, link.max_message_bytes)]
 
 

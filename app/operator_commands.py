@@ -12,7 +12,7 @@ from sagelink.stages.run_control import Control
 from sagelink.transport.operator_commands import Action
 
 _BY = "an operator over MQTT"
-_ACCEPTED = ("uplink", "gate", "threshold", "paused", "request")
+_ACCEPTED = ("uplink", "gate", "threshold", "pace", "paused", "request")
 
 
 class CommandTarget:
@@ -38,6 +38,8 @@ class CommandTarget:
             self._control.change_budget(values["uplink"], _BY)
         if "gate" in values:
             self._control.change_gate(values["gate"], values.get("threshold"), _BY)
+        if "pace" in values:
+            self._control.change_pace(values["pace"], _BY)
         if "paused" in values:
             self._control.pause(camera, values["paused"] is True, _BY)
         if values.get("request") is True:

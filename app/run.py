@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from sagelink.models.pair import Pair
     from sagelink.monitor.monitor import Monitor
     from sagelink.monitor.terminal_panel import LivePanel
+    from sagelink.pipeline.pacing import PaceName
     from sagelink.stages.capture import Capture
     from sagelink.stages.sinks.contract import Sink
     from sagelink.stages.verdict_recorder import Recorder
@@ -139,7 +140,7 @@ class Run:
         self.stats = LiveStats(self.own_budget_cameras, config.budget.window if self.live else math.inf)
         self._tracked_cameras = _tracked_cameras(config, captures)
         self._gate = Gate(config.gate, own_bits(models.edge))
-        self.control = Control(self.budget, self._gate)
+        self.control = Control(self.budget, self._gate, self.budgets.pacing, partial(_check_pace, config, models))
         self._encoder_for = encoders(config, models.server)
         self._fuse = Fuse(config.fuse.rule == "server", config.fuse.weights, models.server.grid.units)
         cameras = [camera.name for camera in config.all_cameras]
@@ -432,6 +433,16 @@ class Run:
             outputs.release()
         if failures:
             raise failures[0]
+
+
+def _check_pace(config: Config, models: Pair, pace: PaceName) -> None:
+    """Raises UsageError when the run cannot have this pace."""
+    from sagelink.stages.rate_control import check_curves
+
+    if (refusal := config.pace_refusal(pace)) is not None:
+        raise UsageError(refusal)
+    if pace == "adaptive":
+        check_curves(config, models.server)
 
 
 def _waits_for_events(captures: Sequence[Capture]) -> bool:

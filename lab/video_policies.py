@@ -21,7 +21,8 @@ from sagelink.lab.video_streams import STREAMS, stream
 from sagelink.models.loading import own_bits
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import Config
-from sagelink.pipeline.pacing import PaceName, adaptive_paces, even_bounds
+from sagelink.pipeline.pace_control import PaceControl
+from sagelink.pipeline.pacing import PaceName
 from sagelink.pipeline.quota import count_of
 from sagelink.pipeline.types import Answer, Pixels, ServerObservation
 from sagelink.stages.codec_planner import Plan
@@ -179,8 +180,10 @@ class VideoPolicies:
     def _playback(self, clip: ScoredClip, rate_bps: float, pace: PaceName = "as-needed") -> ClipPlayback:
         """A clip with a budget of its own; the quotas begin with the clip."""
         counts = [count_of(quota.quota()) for quota in self._config.budget.quotas]
-        budget = UplinkBudget(rate_bps, self._window_s, [*counts, *even_bounds(counts, pace)])
-        budget.pacers, budget.prices_window = [*adaptive_paces(counts, pace)], pace == "adaptive"
+        budget = UplinkBudget(rate_bps, self._window_s, counts)
+        pacing = PaceControl({"": counts})
+        pacing.govern(budget, "")
+        pacing.change(pace)
         return ClipPlayback(clip, budget, self._config.encode.max_message)
 
     def _unsure_frames(self, clip: ScoredClip) -> list[int]:

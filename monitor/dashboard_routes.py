@@ -61,6 +61,7 @@ def dashboard_app(
         Route("/api/stats", api.stats),
         Route("/api/budget", api.change, methods=["POST"]),
         Route("/api/gate", api.change, methods=["POST"]),
+        Route("/api/pace", api.change, methods=["POST"]),
         Route("/api/frames/{number}/{part}", api.frame),
         Route("/api/events", api.events),
         Route("/api/events/{id}/picture", api.event_picture),
@@ -93,15 +94,17 @@ class RunApi:
         return JsonResponse(self._run.now())
 
     async def change(self, request: Request) -> Response:
-        """Changes the budget or the gate, by the path; responds with the new state."""
-        control = self._run.control
+        """Changes the budget, the gate or the pace, by the path; responds with the new state."""
+        control, setting = self._run.control, request.scope["path"].rsplit("/", 1)[-1]
         try:
             values = parse_json(await request_body(request))
             if not isinstance(values, dict):
                 raise UsageError("accepted: a JSON object")
             by = f"the dashboard, {sender(request)}"
-            if request.scope["path"].endswith("/budget"):
+            if setting == "budget":
                 control.change_budget(values.get("uplink"), by)
+            elif setting == "pace":
+                control.change_pace(values.get("pace"), by)
             else:
                 control.change_gate(values.get("policy"), values.get("threshold"), by)
         except DocumentError as error:

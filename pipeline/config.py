@@ -123,23 +123,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _pace_of_something(self) -> Config:
-        pace, budgets = self.budget.pace, [self.budget, *(camera.budget for camera in self.cameras if camera.budget)]
-        if pace == "even" and not self.has_quotas:
-            raise ValueError(
-                "budget.pace even releases quotas hour by hour; accepted with it: budget.quotas, such as 500MB/month; "
-                "without quotas: adaptive, as-needed, or a shorter window"
-            )
-        if pace != "adaptive":
-            return self
-        if not self.has_quotas and all(budget.uplink is None for budget in budgets):
-            raise ValueError(
-                "budget.pace adaptive needs a limit; accepted with it: budget.quotas, such as 500MB/month, or a rate"
-            )
-        if not self.weighs_messages:
-            raise ValueError(
-                "budget.pace adaptive prices messages by the weights of the frontier; accepted with it: fuse.rule "
-                "weighted, and no fuse.weights"
-            )
+        if self.budget.pace is not None and (refusal := self.pace_refusal(self.budget.pace)):
+            raise ValueError(refusal)
         return self
 
     @model_validator(mode="after")
@@ -162,6 +147,23 @@ class Config(Section):
     def weighs_messages(self) -> bool:
         """Whether the expected gain of a message follows from the weights of the frontier."""
         return self.fuse.rule == "weighted" and self.fuse.weights is None
+
+    def pace_refusal(self, pace: PaceName) -> str | None:
+        """Why a run with this configuration cannot have this pace; None if it can."""
+        budgets = [self.budget, *(camera.budget for camera in self.cameras if camera.budget)]
+        if pace == "even" and not self.has_quotas:
+            return (
+                "budget.pace even releases quotas hour by hour; accepted with it: budget.quotas, such as 500MB/month; "
+                "without quotas: adaptive, as-needed, or a shorter window"
+            )
+        if pace == "adaptive" and not self.has_quotas and all(budget.uplink is None for budget in budgets):
+            return "budget.pace adaptive needs a limit; accepted with it: budget.quotas, such as 500MB/month, or a rate"
+        if pace == "adaptive" and not self.weighs_messages:
+            return (
+                "budget.pace adaptive prices messages by the weights of the frontier; accepted with it: fuse.rule "
+                "weighted, and no fuse.weights"
+            )
+        return None
 
     @property
     def pace(self) -> PaceName:

@@ -105,7 +105,7 @@ class Hold:
         wanted_bits = kept_bits
         if self.missing_bits:
             wanted_bits = self._held_bits + self._aside_bits + self.missing_bits + self.block_bits - 1
-        learned = {pace.count.quota.name: pace.state() for pace in self.paces}
+        learned = {pace.count.quota.name: pace.state() for pace in self.paces if pace.in_use}
         request = Request(self.spending(), kept_bits, wanted_bits, share, active_until_s, learned)
         request.spending.forget(at.elapsed_s)
         self.missing_bits = 0

@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, get_args
 
 from sagelink.pipeline.quota import Bound, CalendarCount, Moment, QuotaCount
 
 PaceName: TypeAlias = Literal["even", "adaptive", "as-needed"]
+PACES: tuple[PaceName, ...] = get_args(PaceName)
 
 LOWEST_PRICE, HIGHEST_PRICE = 1e-9, 1e-3  # gain per bit: a right answer for 125 MB, and for 125 bytes
 _FIRST_PRICE = 1e-6  # a message of 1000 bytes must gain 0.008 right answers
@@ -86,6 +87,15 @@ class AdaptivePace:
             self._advance(at, now_s - self._last_s)
             self._last_s = now_s
         return math.exp(self._log_price)
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a price was asked for since the last rest."""
+        return self._last_s is not None
+
+    def rest(self) -> None:
+        """Learns nothing until the next price is asked for."""
+        self._last_s = None
 
     def state(self) -> PaceState:
         return PaceState(self.latest_price, self._learned_s, tuple(self._hour_bits), tuple(self._hour_seen_s))

@@ -58,7 +58,7 @@ def quota_states(
     states = []
     for scope, each in counts.items():
         hold = holds.get(scope)
-        prices = {pace.count.quota.name: pace.latest_price for pace in paces[scope]}
+        prices = {pace.count.quota.name: pace.latest_price for pace in paces.get(scope, ())}
         for count in each:
             calendar = count if isinstance(count, CalendarCount) and count.end_s > 0 else None
             forecast = calendar and hold and forecast_bits(count.latest_bits, hold.pace_bps, at.wall_s, calendar.end_s)

@@ -95,6 +95,15 @@ class RateControl:
         return int(min(_HEADROOM * sizes[best], affordable))
 
 
+def check_curves(config: Config, server: Model) -> None:
+    """Raises UsageError when the configuration leaves no curve by which messages could be weighed."""
+    _utility(config, server, None)
+
+
+def _utility(config: Config, server: Model, taught: TaughtClasses | None) -> UtilityCurve:
+    return UtilityCurve.from_curves(usable_curves(config, server.name, canvas_of(server), taught))
+
+
 class ValueGate:
     """Stage: a frame of a tracked scene, or any frame where bits have a price, goes on with the limit of its message,
     or leaves as `EdgeOnly`."""
@@ -122,15 +131,8 @@ class ValueGate:
         wire_bits: Callable[[str, int], int],
         link_limit: Callable[[str], int],
     ) -> ValueGate:
-        """Raises UsageError when the configuration leaves no usable curve."""
-        canvas = canvas_of(server)
-
-        def utility(taught: TaughtClasses | None) -> UtilityCurve:
-            return UtilityCurve.from_curves(usable_curves(config, server.name, canvas, taught))
-
-        gate = cls(config, utility, wire_bits, link_limit)
-        gate._utility(None)  # raises now what it would raise at a frame
-        return gate
+        """See `check_curves` for what the configuration must have."""
+        return cls(config, partial(_utility, config, server), wire_bits, link_limit)
 
     async def process(self, metered: Metered) -> Metered | EdgeOnly:
         if metered.requested or (metered.provisional is None and not metered.bit_price):

@@ -1,4 +1,5 @@
-"""Changes the budget's rate and the gate of a running run. All methods are called from the run's event loop."""
+"""Changes the budget's rate and pace, and the gate of a running run. All methods are called from the run's event
+loop."""
 
 from __future__ import annotations
 
@@ -11,7 +12,9 @@ from pydantic import ValidationError
 
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config_errors import explain
-from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.errors import UsageError, suggest
+from sagelink.pipeline.pace_control import PaceControl
+from sagelink.pipeline.pacing import PACES, PaceName
 from sagelink.pipeline.quantities import format_rate, parse_rate
 from sagelink.pipeline.stage_config import GateConfig
 
@@ -21,13 +24,23 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MAX_RATE_BYTES = 32
+_MAX_SHOWN = 40  # characters of a refused value
 
 
 class Control:
     """The one interface for changes to a run, used by the dashboard, MQTT and programs."""
 
-    def __init__(self, budget: UplinkBudget, gate: Gate) -> None:
+    def __init__(
+        self,
+        budget: UplinkBudget,
+        gate: Gate,
+        pacing: PaceControl | None = None,
+        check_pace: Callable[[PaceName], None] = lambda pace: None,
+    ) -> None:
+        """`check_pace`: raises UsageError when the run cannot have a pace."""
         self._budget = budget
+        self._pacing = pacing or PaceControl()
+        self._check_pace = check_pace
         self._gate = gate
         self._budget_by: str | None = None  # who changed the budget last; None: it is as configured
         self._budget_wall_s: float | None = None
@@ -77,6 +90,16 @@ class Control:
         self._gate.change(config)
         self._notify("gate", config.policy, by)
 
+    def change_pace(self, pace: object, by: str) -> None:
+        """`pace`: `adaptive`, `even` or `as-needed`; `by`: who changes it. Raises UsageError; then nothing changes."""
+        name = next((known for known in PACES if known == pace), None)
+        if name is None:
+            hint = suggest(pace, PACES) if isinstance(pace, str) else ""
+            raise UsageError(f"pace: accepted: {', '.join(PACES)}{hint}; got {str(pace)[:_MAX_SHOWN]!r}")
+        self._check_pace(name)
+        self._pacing.change(name)
+        self._notify("pace", name, by)
+
     def pause(self, camera: str, paused: bool, by: str = "this program") -> None:
         """From now on, frames of the camera keep their edge answer; or no longer. `by`: who changes it."""
         (self._gate.paused.add if paused else self._gate.paused.discard)(camera)
@@ -96,6 +119,7 @@ class Control:
             "uplink": format_rate(self._budget.rate_bps),
             "rate_bps": self._budget.rate_bps,
             "window_s": self._budget.window_s,
+            "pace": self._pacing.pace,
             "changed_by": self._budget_by,
             "changed_wall_s": self._budget_wall_s,
             "gate": self._gate.config.policy,

@@ -15,7 +15,7 @@ from sagelink.pipeline.types import Drop
 
 _ORIGINS = ("edge", "server", "fused")
 _DROPS = tuple(drop.value for drop in Drop)
-_SETTINGS = ("uplink", "rate_bps", "window_s", "gate", "threshold", "paused")
+_SETTINGS = ("uplink", "rate_bps", "window_s", "gate", "threshold", "pace", "paused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class CameraDigest:
     window_s: float
     round_trip_ms: float | None  # median, from sending a message to its answer
     camera: str  # `running`, or the fault
-    settings: Mapping[str, Any]  # gate, threshold, paused
+    settings: Mapping[str, Any]  # gate, threshold, pace, paused
     quota: QuotaDigest | None = None
 
 

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 _MAX_KEPT = 500
 _MAX_BYTES = 400  # of a change
-_SETTINGS = ("uplink", "gate", "threshold", "paused", "request")
+_SETTINGS = ("uplink", "gate", "threshold", "pace", "paused", "request")
 
 
 class ChangeOutcome(Protocol):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +25,15 @@ from sagelink.pipeline.sqlite_access import whole_access
 FILE, _LOCK = "console.sqlite", ".sagelink-console"
 _APPLICATION, VERSION = 0x5361676C, 2
 _BATCH = 500  # rows that are deleted at once
+_EVENT_BYTES = 400  # of an event, about
+_MAX_MONTHS = 40_000  # cameras of which the bits of the month are kept
 MAX_FOUND = 500
-_MAX_INCOMPLETE = 1000
+_MAX_INCOMPLETE, _MAX_RECENT = 1000, 50_000  # pictures and events that a new console takes over
+FRAME_COLUMNS = ("id", "wall_s", "camera", "seq", "bits", "label", "prob", "edge", "refusal", "answer_ms")
+EVENT_COLUMNS = (
+    *("camera", "id", "rule", "label", "state", "prob", "start_s", "end_s", "cause", "best_seq", "wire_bits"),
+    *("began_wall_s", "changed_wall_s", "has_picture"),
+)
 _PICTURES = """
 CREATE TABLE pictures (camera TEXT NOT NULL, event TEXT NOT NULL, node TEXT NOT NULL, wall_s REAL NOT NULL,
     total INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (camera, event));
@@ -48,6 +56,7 @@ CREATE TABLE changes (wall_s REAL NOT NULL, who TEXT NOT NULL, camera TEXT NOT N
     outcome TEXT NOT NULL);
 CREATE TABLE months (camera TEXT PRIMARY KEY, month INTEGER NOT NULL, bits INTEGER NOT NULL) WITHOUT ROWID;
 """
+_NODE = "substr(camera, 1, instr(camera || '/', '/') - 1)"
 _HAS_PICTURE = (
     "EXISTS (SELECT 1 FROM pictures WHERE pictures.camera = events.camera AND pictures.event = events.id"
     " AND length(data) = total) AS has_picture"
@@ -245,27 +254,54 @@ class ConsoleStore:
         self._node_bytes[node] = self._node_bytes.get(node, 0) + size_bytes
 
     def prune(self, max_bytes: int, oldest_s: float) -> int:
-        """Deletes what is older than `oldest_s`, and evidence beyond `max_bytes`. Returns the number of deleted frames.
+        """Deletes what is older than `oldest_s`, and what is beyond `max_bytes`. Returns the number of deleted frames.
         Raises SagelinkError."""
+        with self._explained():
+            with self._transaction():
+                rows = self._db.execute("SELECT id, node FROM frames WHERE wall_s < ?", (oldest_s,)).fetchall()
+                deleted = self._delete(rows)
+                query = "SELECT camera, event, node FROM pictures WHERE wall_s < ?"
+                self._delete_pictures(self._db.execute(query, (oldest_s,)).fetchall())
+                self._db.execute("DELETE FROM events WHERE changed_wall_s < ?", (oldest_s,))
+                self._db.execute("DELETE FROM changes WHERE wall_s < ?", (oldest_s,))
+                self._db.execute(
+                    "DELETE FROM months WHERE camera NOT IN"
+                    " (SELECT camera FROM months ORDER BY month DESC, bits DESC LIMIT ?)",
+                    (_MAX_MONTHS,),
+                )
+            if self.size_bytes > max_bytes:
+                deleted += self._delete_beyond(max_bytes)
+            self._db.execute("PRAGMA incremental_vacuum").fetchall()
+        return deleted
+
+    def _delete_beyond(self, max_bytes: int) -> int:
+        """Deletes the oldest evidence of the node with the most bytes, then its pictures, then its events, until the
+        store fits."""
         deleted = 0
-        with self._transaction():
-            rows = self._db.execute("SELECT id, node FROM frames WHERE wall_s < ?", (oldest_s,)).fetchall()
-            deleted += self._delete(rows)
-            old = self._db.execute("SELECT camera, event, node FROM pictures WHERE wall_s < ?", (oldest_s,)).fetchall()
-            self._delete_pictures(old)
-            self._db.execute("DELETE FROM events WHERE changed_wall_s < ?", (oldest_s,))
-            self._db.execute("DELETE FROM changes WHERE wall_s < ?", (oldest_s,))
-        while self.size_bytes > max_bytes and self._node_bytes:
-            node = max(self._node_bytes, key=lambda name: self._node_bytes[name])
+        counts = self._db.execute(f"SELECT {_NODE}, count(*) FROM events GROUP BY 1").fetchall()  # noqa: S608
+        events = {node: count * _EVENT_BYTES for node, count in counts}
+        while self.size_bytes > max_bytes and (sizes := Counter(self._node_bytes) + Counter(events)):
+            ((node, _),) = sizes.most_common(1)
             with self._transaction():
                 query = "SELECT id, node FROM frames WHERE node=? ORDER BY id LIMIT ?"
                 rows = self._db.execute(query, (node, _BATCH)).fetchall()
                 deleted += self._delete(rows)
-                if not rows and not self._delete_oldest_pictures(node):
-                    del self._node_bytes[node]
-        if deleted:
-            self._db.execute("PRAGMA incremental_vacuum").fetchall()
+                if rows or self._delete_oldest_pictures(node):
+                    continue
+                self._node_bytes.pop(node, None)
+                count = self._delete_oldest_events(node)
+                events[node] = events.get(node, 0) - count * _EVENT_BYTES if count else 0
         return deleted
+
+    def _delete_oldest_events(self, node: str) -> int:
+        """Deletes some events of a node; returns how many."""
+        query = (
+            f"SELECT camera, id FROM events INDEXED BY events_by_time WHERE {_NODE}=? "  # noqa: S608 (our words)
+            "ORDER BY changed_wall_s LIMIT ?"
+        )
+        rows = self._db.execute(query, (node, _BATCH)).fetchall()
+        self._db.executemany("DELETE FROM events WHERE camera=? AND id=?", rows)
+        return len(rows)
 
     def _delete(self, rows: Sequence[tuple[int, str]]) -> int:
         for number, node in rows:
@@ -308,17 +344,22 @@ class ConsoleStore:
     def frames(self, search: FrameSearch, limit: int = MAX_FOUND) -> list[dict[str, Any]]:
         """Stored frames, newest first."""
         where, values = search.conditions()
-        columns = "id, wall_s, camera, seq, bits, label, prob, edge, refusal, answer_ms"
-        query = f"SELECT {columns} FROM frames WHERE {where} ORDER BY id DESC LIMIT :most"  # noqa: S608 (our words)
+        query = f"SELECT {', '.join(FRAME_COLUMNS)} FROM frames WHERE {where} ORDER BY id DESC LIMIT :most"  # noqa: S608 (our words)
         return self._rows(query, values | {"most": min(limit, MAX_FOUND)})
 
-    def events(self, search: FrameSearch, limit: int = MAX_FOUND) -> list[dict[str, Any]]:
-        """Stored events, newest first."""
+    def events(self, search: FrameSearch, limit: int = MAX_FOUND, skip: int = 0) -> list[dict[str, Any]]:
+        """Stored events without the first `skip`; the one that changed last comes first."""
         where, values = FrameSearch(search.camera, search.label, min_prob=search.min_prob).conditions()
-        period = {"since": search.from_s or 0.0, "until": search.to_s or 1e12, "most": min(limit, MAX_FOUND)}
+        period = {
+            "since": search.from_s or 0.0,
+            "until": search.to_s or 1e12,
+            "most": min(limit, MAX_FOUND),
+            "skip": skip,
+        }
         query = (
-            f"SELECT *, {_HAS_PICTURE} FROM events WHERE {where} AND changed_wall_s BETWEEN :since AND :until "  # noqa: S608
-            "ORDER BY changed_wall_s DESC LIMIT :most"
+            f"SELECT {', '.join(EVENT_COLUMNS[:-1])}, {_HAS_PICTURE} FROM events "  # noqa: S608 (our words)
+            f"WHERE {where} AND changed_wall_s BETWEEN :since AND :until "
+            "ORDER BY changed_wall_s DESC LIMIT :most OFFSET :skip"
         )
         return self._rows(query, values | period)
 
@@ -341,18 +382,29 @@ class ConsoleStore:
         return [KeptChange(*row) for row in reversed(rows)]
 
     def recent_events(self, since_s: float) -> list[tuple[str, SeenEvent]]:
-        """Events since then, and open ones, with their cameras, oldest first."""
-        query = f"SELECT *, {_HAS_PICTURE} FROM events WHERE changed_wall_s >= ? ORDER BY changed_wall_s"  # noqa: S608
-        rows = self._rows(query, (since_s,))
-        return [(str(row.pop("camera")), SeenEvent(**row | {"has_picture": bool(row["has_picture"])})) for row in rows]
+        """The last events since then, with their cameras, oldest first."""
+        query = (
+            f"SELECT *, {_HAS_PICTURE} FROM events WHERE changed_wall_s >= ? "  # noqa: S608 (our words)
+            "ORDER BY changed_wall_s DESC LIMIT ?"
+        )
+        rows = [row | {"has_picture": bool(row["has_picture"])} for row in self._rows(query, (since_s, _MAX_RECENT))]
+        return [(str(row.pop("camera")), SeenEvent(**row)) for row in reversed(rows)]
 
     def months(self) -> dict[str, tuple[int, int]]:
         return {camera: (month, bits) for camera, month, bits in self._db.execute("SELECT * FROM months")}
 
     def _rows(self, query: str, values: Mapping[str, Any] | Sequence[Any]) -> list[dict[str, Any]]:
-        cursor = self._db.execute(query, values)
-        names = [column[0] for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor]
+        with self._explained():
+            cursor = self._db.execute(query, values)
+            names = [column[0] for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise SagelinkError(f"store {str(self._path)!r} fails: {error}") from None
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -265,6 +265,8 @@ class Fleet:
         self._note_offline(address, False)
         self._node_bytes[node] -= self.records.pop(address).message_bytes()
         self._node_cameras[node] -= 1
+        if not self._node_cameras[node]:
+            del self._node_cameras[node], self._node_bytes[node]
         return True
 
     def _note_offline(self, camera: str, is_offline: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -12,17 +12,26 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from sagelink.monitor.console.console_store import MAX_FOUND, ConsoleStore, FrameSearch, csv_lines
+from sagelink.monitor.console.console_store import (
+    EVENT_COLUMNS,
+    FRAME_COLUMNS,
+    MAX_FOUND,
+    ConsoleStore,
+    FrameSearch,
+    csv_lines,
+)
 from sagelink.monitor.guarded_page import JsonResponse
 from sagelink.monitor.zip_stream import ZipChunks
-from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.threads import Worker
 
 _MAX_TEXT = 120  # characters of a filter
 _MAX_PICTURES = 5000  # in an export
 _MAX_ROWS = 1_000_000
-_COLUMNS = ("id", "wall_s", "camera", "seq", "bits", "label", "prob", "edge", "refusal", "answer_ms")
 _UNSAFE = re.compile(r"[^A-Za-z0-9-]+")
+
+
+Pages = Callable[[FrameSearch, int], AsyncIterator[list[dict[str, object]]]]  # takes the largest number of rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +62,8 @@ def search_routes(view: StoreView) -> list[BaseRoute]:
         Route("/api/search/frames", search.frames),
         Route("/api/search/events", search.events),
         Route("/api/search/frames/{number}/picture", search.picture),
-        Route("/api/export/frames.csv", search.csv),
+        Route("/api/export/frames.csv", search.frames_csv),
+        Route("/api/export/events.csv", search.events_csv),
         Route("/api/export/pictures.zip", search.pictures),
     ]
 
@@ -73,8 +83,8 @@ class SearchApi:
     async def _found(self, request: Request, find: Callable[[FrameSearch], list[dict[str, object]]]) -> Response:
         try:
             found = await self._view.worker.call(find, search_of(request.query_params))
-        except UsageError as error:
-            return JsonResponse({"error": str(error)}, 400)
+        except SagelinkError as error:
+            return JsonResponse({"error": str(error)}, 400 if isinstance(error, UsageError) else 503)
         return JsonResponse({"found": found, "more": len(found) == MAX_FOUND})
 
     async def picture(self, request: Request) -> Response:
@@ -86,19 +96,26 @@ class SearchApi:
         except ValueError as error:
             return JsonResponse({"error": str(error)}, 404)
 
-    async def csv(self, request: Request) -> Response:
+    async def frames_csv(self, request: Request) -> Response:
         """All frames that a search finds, newest first."""
+        return self._csv(request, "frames.csv", FRAME_COLUMNS, self._pages)
+
+    async def events_csv(self, request: Request) -> Response:
+        """All events that a search finds, the one that changed last first."""
+        return self._csv(request, "events.csv", EVENT_COLUMNS, self._event_pages)
+
+    def _csv(self, request: Request, name: str, columns: Sequence[str], pages: Pages) -> Response:
         try:
             search = search_of(request.query_params)
         except UsageError as error:
             return JsonResponse({"error": str(error)}, 400)
 
         async def lines() -> AsyncIterator[str]:
-            yield ",".join(_COLUMNS) + "\r\n"
-            async for rows in self._pages(search, _MAX_ROWS):
+            yield ",".join(columns) + "\r\n"
+            async for rows in pages(search, _MAX_ROWS):
                 yield "".join(csv_lines(rows))
 
-        headers = {"Content-Disposition": 'attachment; filename="frames.csv"'}
+        headers = {"Content-Disposition": f'attachment; filename="{name}"'}
         return StreamingResponse(lines(), media_type="text/csv; charset=utf-8", headers=headers)
 
     async def pictures(self, request: Request) -> Response:
@@ -139,6 +156,14 @@ class SearchApi:
                 return
             found += len(rows)
             search = replace(search, before=rows[-1]["id"])
+
+    async def _event_pages(self, search: FrameSearch, most: int) -> AsyncIterator[list[dict[str, object]]]:
+        for skipped in range(0, most, MAX_FOUND):
+            rows = await self._view.worker.call(self._view.store.events, search, MAX_FOUND, skipped)
+            if rows:
+                yield rows
+            if len(rows) < MAX_FOUND:
+                return
 
 
 def _name(row: Mapping[str, object]) -> str:

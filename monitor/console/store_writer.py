@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 _EVERY_S = 1.0
 _PRUNE_EVERY_S = 30.0
 _MAX_BYTES = 32_000_000  # that wait for the disk
+_EVENT_BYTES = 400  # of an event, about
+_PRUNE_PART = 16  # of the store: so much may be added between two looks at its size
 _MAX_OPEN = 8192  # frames whose answer may still come
 
 
@@ -43,6 +45,7 @@ class StoreWriter:
         self._batch = StoreBatch()
         self._open: OrderedDict[tuple[str, int], int] = OrderedDict()  # ids of frames without an answer
         self._pruned_s = -_PRUNE_EVERY_S
+        self._added_bytes = 0  # since then
         self.trouble: str | None = None
         self.not_stored = 0
 
@@ -69,7 +72,11 @@ class StoreWriter:
             )
 
     def event(self, record: CameraRecord, event: SeenEvent) -> None:
+        if self._batch.size_bytes > _MAX_BYTES:
+            self.not_stored += 1
+            return
         self._batch.events.append((record.address, event))
+        self._batch.size_bytes += _EVENT_BYTES
         self._note_month(record, event.changed_wall_s)
 
     def picture(self, record: CameraRecord, event_id: str, picture: ShelvedPicture, wall_s: float) -> None:
@@ -112,7 +119,9 @@ class StoreWriter:
 
     def _write(self, batch: StoreBatch) -> None:
         now_s = time.monotonic()
-        if now_s - self._pruned_s > _PRUNE_EVERY_S or self.trouble is not None:
-            self._pruned_s = now_s
+        self._added_bytes += batch.size_bytes
+        is_due = now_s - self._pruned_s > _PRUNE_EVERY_S or _PRUNE_PART * self._added_bytes > self._max_bytes
+        if is_due or self.trouble is not None:
+            self._pruned_s, self._added_bytes = now_s, 0
             self._store.prune(self._max_bytes, time.time() - self._keep_s)
         self._store.write(batch)

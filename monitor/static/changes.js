@@ -21,6 +21,10 @@ export class Changes {
       const threshold = element("threshold").disabled ? "" : element("threshold").value.trim();
       this.#change({ gate: element("policy").value, threshold: threshold === "" ? null : Number(threshold.replace(",", ".")) });
     });
+    element("pace").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#change({ pace: element("pace-name").value });
+    });
     element("policy").addEventListener("change", () => this.#choose());
     element("pause").addEventListener("click", () => this.#change({ paused: !this.#settings?.paused }));
     element("request").addEventListener("click", () => this.#change({ request: true }));
@@ -49,11 +53,13 @@ export class Changes {
 
   show({ settings, changes, state, refusal }) {
     this.#permit(refusal);
-    const gate = settings?.gate;
+    const { gate, pace } = settings ?? {};
     if (gate && this.#settings?.gate !== gate) element("policy").value = gate;
+    if (pace && this.#settings?.pace !== pace) element("pace-name").value = pace;
     this.#settings = settings;
     element("budget-now").textContent = settings?.uplink ? `${settings.uplink} over ${settings.window_s} s` : "not known yet";
     element("gate-now").textContent = gate ? gate.replace("_", " ") + (WITHOUT_THRESHOLD.includes(gate) ? "" : `, ${settings.threshold}`) : "not known yet";
+    element("pace-now").textContent = pace ?? "not known yet";
     element("pause").textContent = settings?.paused ? "Resume" : "Pause";
     element("pause").title = settings?.paused ? "The camera sends evidence again" : "The camera sends no evidence until it is resumed";
     for (const button of element("forms").querySelectorAll("button")) button.disabled = this.#busy || state === "offline";

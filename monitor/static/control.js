@@ -1,4 +1,4 @@
-// The forms that change the budget and the gate of the running run.
+// The forms that change the budget, the gate and the pace of the running run.
 
 import { element } from "./format.js";
 
@@ -19,6 +19,10 @@ export class Control {
         else element("budget-error").textContent = "the budget is unlimited: set a rate first";
       });
     }
+    element("pace").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#change("pace", { pace: element("pace-name").value });
+    });
     element("policy").addEventListener("change", () => this.#choose());
     element("gate").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -32,13 +36,14 @@ export class Control {
   }
 
   show(state) {
-    const changed = !this.#state || this.#state.gate !== state.gate;
+    if (this.#state?.gate !== state.gate) element("policy").value = state.gate;
+    if (this.#state?.pace !== state.pace) element("pace-name").value = state.pace;
     this.#state = state;
     element("budget-now").textContent = state.rate_bps === null ? state.uplink : `${state.uplink} over ${state.window_s} s`;
     const at = state.changed_wall_s ? new Date(state.changed_wall_s * 1000).toLocaleTimeString() : "";
     element("budget-by").textContent = state.changed_by ? `changed at ${at} by ${state.changed_by}` : "";
     element("gate-now").textContent = state.gate.replace("_", " ") + (WITHOUT_THRESHOLD.includes(state.gate) ? "" : `, ${state.threshold}`);
-    if (changed) element("policy").value = state.gate;
+    element("pace-now").textContent = state.pace;
     this.#choose();
   }
 

@@ -111,7 +111,7 @@ export class CameraPage {
   #caption() {
     const { header } = this.#picture ?? {};
     if (!header) {
-      element("picture-caption").textContent = "No evidence since the console began.";
+      element("picture-caption").textContent = this.#shown?.picture ? "Decoding the last evidence." : "No evidence since the console began.";
       return;
     }
     const at = `${new Date(header.at * 1000).toLocaleTimeString()}, ${age(Math.max(0, this.#now_s() - header.at))} ago`;

@@ -93,6 +93,7 @@ function showState(state) {
   element("page-cost").textContent = cost ? `this page, on other machines: ${(cost / 1000).toFixed(1)} kbit/s, ${charged ? "charged to the budget" : "not charged to the budget"}` : "";
   element("of-budget").textContent = state.control.rate_bps === null ? "no limit" : `of ${state.control.uplink}${share}`;
   showQuotas(state.quotas);
+  element("pace").hidden = !state.quotas.length;
   element("frames").textContent = count(state.frames);
   element("fps").textContent = `${state.fps.toFixed(1)} per second`;
   element("offloaded").textContent = percent(state.offloaded / Math.max(state.frames, 1));

@@ -64,6 +64,7 @@ def test_it_shows_a_run_and_changes_it(mosquitto: Mosquitto, tmp_path: Path) -> 
     key.write_text(secrets.token_hex(32))
     auth = ("--set", f"mqtt.mac_key_file={key}")
     edge = (*auth, "--set", "mqtt.node=north", "--uplink", "64kbit/s", "--gate", "always")
+    edge += ("--quota", "500MB/month", "--ledger", str(tmp_path / "ledger.sqlite"), "--pace", "as-needed")
     with (
         ConsoleProcess(mosquitto.url, *auth) as console,
         serve(mosquitto.url, *auth),
@@ -79,6 +80,9 @@ def test_it_shows_a_run_and_changes_it(mosquitto: Mosquitto, tmp_path: Path) -> 
         assert (status, held["rate_bps"]) == (200, 24_000)
         status, refused = console.change("north/camera", gate="alwys")
         assert (status, "did you mean 'always'" in refused["error"]) == (400, True)
+        assert console.change("north/camera", pace="adaptive")[1]["pace"] == "adaptive"
+        assert "did you mean 'even'" in console.change("north/camera", pace="evn")[1]["error"]
+        assert console.change("north/camera", pace="as-needed")[1]["pace"] == "as-needed"
         assert console.change("north/camera", paused=True)[1]["paused"] is True
         wait_for_lines(tmp_path / "out", lambda line: line["drop"] == "paused")
         sent = console.get("/api/cameras/north/camera")["picture"]
@@ -86,7 +90,7 @@ def test_it_shows_a_run_and_changes_it(mosquitto: Mosquitto, tmp_path: Path) -> 
         console.camera_when("north/camera", lambda camera: camera["picture"] > sent)
         assert console.change("north/other", paused=True)[0] == 404
         changes = console.get("/api/changes")["changes"]
-        assert [change["outcome"] == "done" for change in changes] == [True, True, False, True]
+        assert [change["outcome"] == "done" for change in changes] == [True, True, True, False, True, False, True]
         run.interrupt()
         assert run.ended() == 0
         lines, _ = read(tmp_path / "out")

@@ -35,6 +35,7 @@ def test_each_setting_changes_and_the_answer_says_what_holds(target):
     assert change(target, uplink="8kbit/s")["rate_bps"] == 8000
     held = change(target, gate="margin", threshold=0.3)
     assert (held["gate"], held["threshold"], held["rate_bps"], held["paused"]) == ("margin", 0.3, 8000, False)
+    assert change(target, pace="adaptive")["pace"] == "adaptive"
     assert change(target, paused=True)["paused"] is True
     assert change(target)["paused"] is True
     assert target.carry_out("door", Action.PUSH, b"head") == "door PUSH 4"
@@ -46,6 +47,7 @@ def test_each_setting_changes_and_the_answer_says_what_holds(target):
         (b'{"uplink": "fast"}', "a rate is written like"),
         (b'{"gate": "alwys"}', "did you mean 'always'"),
         (b'{"uplink": "1kbit/s", "gate": "fast"}', "one setting at a time"),
+        (b'{"pace": "evn"}', "did you mean 'even'"),
         (b'{"threshold": 1}', "threshold goes with gate"),
         (b'{"colour": 1}', "accepted keys: uplink"),
         (b"[]", "a JSON object"),

@@ -342,6 +342,7 @@ def test_the_price_goes_on_after_a_restart(tmp_path, clock):
     learned = PaceState(5e-6, 7200.0, [80.0] * 24, [60.0] * 24)
     before = edge(tmp_path / "ledger", clock, MONTH)
     before.hold.paces[0].restore(learned)
+    before.hold.paces[0].price(before.budget.moment(0.0))
     before.transact()
     before.stop()
     after = edge(tmp_path / "ledger", clock, MONTH)

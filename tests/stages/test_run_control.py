@@ -6,6 +6,7 @@ import pytest
 
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.pacing import PaceName
 from sagelink.pipeline.stage_config import GateConfig
 from sagelink.stages.confidence_gate import Gate
 from sagelink.stages.run_control import Control
@@ -31,6 +32,7 @@ def test_a_change_reaches_budget_and_gate_and_notifies_listeners():
     assert (state.pop("changed_by"), state.pop("changed_wall_s") > 0) == ("a test", True)
     assert state == {
         "uplink": "unlimited", "rate_bps": None, "window_s": 2.0, "gate": "min_entropy", "threshold": 0.5,
+        "pace": "as-needed",
     }  # fmt: skip
 
 
@@ -56,6 +58,20 @@ def test_an_invalid_gate_changes_nothing(control, policy, threshold, message):
     with pytest.raises(UsageError, match=message):
         control.change_gate(policy, threshold)
     assert control.state() == before
+
+
+@pytest.mark.parametrize(
+    ("pace", "message"),
+    [("evn", "did you mean 'even'"), (None, "accepted: even"), ([], "accepted"), ("even", "no quota")],
+)
+def test_an_invalid_pace_changes_nothing(pace, message):
+    def check(pace: PaceName) -> None:
+        raise UsageError("no quota")
+
+    control = Control(UplinkBudget(64_000, 2.0), Gate(GateConfig()), check_pace=check)
+    with pytest.raises(UsageError, match=message):
+        control.change_pace(pace, "a test")
+    assert control.state()["pace"] == "as-needed"
 
 
 def test_an_invalid_payload_over_mqtt_is_logged(control, caplog):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import secrets
 import time
@@ -18,6 +17,7 @@ from typing import Any, Self
 
 import aiomqtt
 
+from sagelink.pipeline.documents import DocumentError, parse_json
 from sagelink.pipeline.errors import SagelinkError
 from sagelink.pipeline.tasks import background
 from sagelink.transport.camera_observer import CameraObserver
@@ -286,7 +286,7 @@ def _parse_object(payload: bytes) -> dict[str, Any] | None:
     """The JSON object in a payload; None for anything else."""
     if len(payload) > _MAX_JSON_BYTES:
         return None
-    with contextlib.suppress(ValueError, RecursionError):
-        value = json.loads(payload)
+    with contextlib.suppress(DocumentError):
+        value = parse_json(payload)
         return value if isinstance(value, dict) else None
     return None

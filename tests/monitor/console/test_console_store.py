@@ -26,6 +26,7 @@ from sagelink.monitor.console.console_store import (
     StoreBatch,
     csv_lines,
 )
+from sagelink.monitor.console.events_seen import SeenEvent
 from sagelink.monitor.console.fleet import PastCameras
 from sagelink.monitor.console.picture_shelf import ShelvedPicture
 from sagelink.monitor.console.routes import console_app
@@ -39,6 +40,8 @@ from sagelink.transport.link import Message
 from sagelink.transport.wire import encode_reply
 from tests.fakes import make_evidence, make_reply
 from tests.monitor.console.conftest import DOOR, INFO, LORRY
+
+EVENT = SeenEvent("e", "ramp", "=lorry", "closed", 0.9, 3, "fused", 800, 1.0, 2.0, 1000.0, 1001.0)
 
 
 @pytest.fixture
@@ -93,6 +96,23 @@ def test_age_and_size_are_bounded_and_a_flood_displaces_itself(store):
     left = store.frames(FrameSearch(), 500)
     assert [row["id"] for row in store.frames(FrameSearch(camera="good"))] == [3]
     assert left[0]["id"] == 3009  # the newest stay
+
+
+def test_a_flood_of_events_leaves_before_the_events_of_other_nodes(store):
+    def events(node: str, count: int) -> list[tuple[str, SeenEvent]]:
+        return [
+            (f"{node}/door", replace(EVENT, id=f"{number}", changed_wall_s=float(number))) for number in range(count)
+        ]
+
+    store.write(StoreBatch([frame(1, node="good")], events=events("good", 5)))
+    store.write(StoreBatch(events=events("evil", 8000)))
+    limit = store.size_bytes // 2
+    store.prune(limit, 0.0)
+    assert store.size_bytes <= limit
+    assert len(store.events(FrameSearch(camera="good"))) == 5
+    left = store.events(FrameSearch(camera="evil"))
+    assert (left[0]["id"], len(left)) == ("7999", 500)  # the newest stay
+    assert store.events(FrameSearch(camera="evil"), 500, 500)[0]["id"] == "7499"
 
 
 def test_a_write_is_whole_or_not_at_all(store):
@@ -193,6 +213,10 @@ def test_search_and_export_over_http(view, store):
     for wrong in ("from=yesterday", "min_prob=much", "before=nan"):
         assert client.get(f"/api/search/frames?{wrong}").status_code == 400
     assert client.get("/api/search/events").json() == {"found": [], "more": False}
+    store.write(StoreBatch(events=[("north/door", EVENT)]))
+    assert client.get("/api/search/events?label=lorry").json()["found"][0]["id"] == "e"
+    head, line, _ = client.get("/api/export/events.csv").text.split("\r\n")
+    assert dict(zip(head.split(","), line.split(","), strict=True))["label"] == '"\'=lorry"'
     assert client.get("/api/search/frames/99/picture").status_code == 404
     assert client.get("/api/search/frames/x/picture").status_code == 400
     lines = client.get("/api/export/frames.csv").text.split("\r\n")
