@@ -43,6 +43,9 @@ class FurtherHeads:
     def head(self, name: str) -> Head:
         return self._history[name][-1].head
 
+    def current(self) -> list[NamedHead]:
+        return [found[-1] for found in self._history.values()]
+
     def of_camera(self, camera: str) -> list[NamedHead]:
         """The heads that answer for the next frames of a camera."""
         return [self._history[name][-1] for name in self._names.get(camera, ())]

@@ -65,6 +65,13 @@ class _RecordedEvent(BaseModel):
     private: bool = False
 
 
+class _RecordedHeadAnswer(BaseModel):
+    """The answers to a frame by a further head."""
+
+    edge: _Class | None = None
+    server: _Class | None = None
+
+
 class _RecordedVerdict(BaseModel):
     """The part of a verdict that a replay reads; all of it is compared."""
 
@@ -79,6 +86,7 @@ class _RecordedVerdict(BaseModel):
     scene: _Number | None = None
     edge: _Class | None
     server: _Class | None
+    heads: Annotated[dict[_HeadName, _RecordedHeadAnswer], Field(max_length=MAX_FURTHER_HEADS)] = {}
     sent_s: _Seconds | None
     wire_bits: _Count
     units: _Count
