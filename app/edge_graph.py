@@ -148,7 +148,7 @@ def _score(parts: EdgeParts) -> Score:
     schedules = {camera: ZoomSchedule() for camera in parts.tracked_cameras} if config.zooms else {}
     grid, heads = parts.models.server.grid, parts.heads
     importance, resize = config.select.importance, config.capture.resize
-    return Score(parts.models.edge, grid, importance, resize, schedules, heads.edge_model, heads.further)
+    return Score(parts.models.edge, grid, importance, resize, schedules, heads.edge_model, heads.further.of_frame)
 
 
 def _score_changes(parts: EdgeParts, score: Score) -> Score | ScoreChanges:

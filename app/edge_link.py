@@ -163,8 +163,9 @@ class OfferedHeads:
         return tuple(head.taught.fingerprint for head in self._heads.in_use(camera))
 
     def earlier_fingerprints(self, camera: str) -> tuple[bytes, ...]:
-        head = self._heads.previous(camera)
-        return () if head is None else (head.taught.fingerprint,)
+        first = self._heads.previous(camera)
+        earlier = [*([] if first is None else [first]), *self._heads.further.previous(camera)]
+        return tuple(head.taught.fingerprint for head in earlier)
 
     def content(self, fingerprint: bytes) -> bytes | None:
         head = self._heads.by_fingerprint(fingerprint)
@@ -176,3 +177,4 @@ class OfferedHeads:
 
     def listen(self, changed: Callable[[], None]) -> None:
         self._heads.listen(lambda camera, head: changed())
+        self._heads.listen_to_further(changed)

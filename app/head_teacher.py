@@ -15,12 +15,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from sagelink.models.combinations import classes_in
 from sagelink.monitor.label_folder import LabelFolder, pictures_in
+from sagelink.monitor.label_view import FIRST_HEAD
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.output_files import cannot_write
 from sagelink.pipeline.private_files import make_private_folder
@@ -36,15 +38,14 @@ _SECTIONS = {"models", "threads", "edge", "server", "select", "encode"}  # setti
 _END_S = 5.0
 
 
-class HeadsInUse(Protocol):
-    """The heads of a run, which can be replaced while it goes on. `camera` None: all."""
+@dataclass(frozen=True, slots=True)
+class HeadInUse:
+    """A head of a run, which can be replaced while it goes on."""
 
-    @property
-    def cameras(self) -> list[str]: ...
-    def head(self, camera: str) -> Head | None: ...
-    def swap(self, camera: str | None, head: Head) -> None: ...
-    def restore(self, camera: str | None) -> None: ...
-    def can_restore(self) -> bool: ...
+    head: Callable[[], Head | None]  # None: the model's own classes
+    swap: Callable[[Head], None]  # raises UsageError
+    restore: Callable[[], None]  # raises UsageError where there is no earlier head
+    can_restore: Callable[[], bool]
 
 
 def why_not_teach(config: Config) -> str | None:
@@ -63,18 +64,22 @@ class LabelledHeadTeacher:
         self,
         config: Config,
         folder: LabelFolder,
-        heads: HeadsInUse,
+        in_use: HeadInUse,
         loaded_ns: int,
+        name: str = FIRST_HEAD,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        """`loaded_ns`: when the head that the run began with was written, since 1970."""
+        """`loaded_ns`: when the head that the run began with was written, since 1970. `name`: of a further head."""
         self._config = config
         self._folder = folder
-        self._heads = heads
+        self._in_use = in_use
+        self._name = name
+        labels = config.labels
+        self._pictures = labels.head_pictures.get(name, ()) if name else labels.pictures
         self._taught_ns = [loaded_ns]  # of the head in use, and before it of those that can be taken back
         self._clock_ns = clock_ns
         self._reason = why_not_teach(config)
-        self._elsewhere = _class_names(config.labels.pictures)
+        self._elsewhere = _class_names(self._pictures)
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._progress: dict[str, Any] | None = None
@@ -83,13 +88,13 @@ class LabelledHeadTeacher:
 
     def state(self) -> dict[str, Any]:
         """As plain JSON values; docs/dashboard.md lists the keys."""
-        head = self._head()
+        head = self._in_use.head()
         return {
             "reason": self._reason,
             "progress": self._progress,
             "outcome": self._outcome,
             "can_use": self._waiting is not None and self._process is None,
-            "can_take_back": self._heads.can_restore(),
+            "can_take_back": self._in_use.can_restore(),
             "head": None if head is None else [*head.card.classes],
             "missing": [] if head is None else self._missing(head.card),
         }
@@ -102,13 +107,13 @@ class LabelledHeadTeacher:
             if self._process is not None:
                 raise UsageError("teaching is going on; accepted: wait, or stop it")
             self._folder.count()
-            self._elsewhere = _class_names(self._config.labels.pictures)
-            head = self._head()
+            self._elsewhere = _class_names(self._pictures)
+            head = self._in_use.head()
             missing = [] if head is None else self._missing(head.card)
             if missing and not without_missing:
                 raise UsageError(
                     f"there is no picture of {', '.join(map(repr, missing[:5]))}, which the head in use knows; "
-                    "accepted: label some, name their folder in labels.pictures, or teach without these classes"
+                    "accepted: label some, name their folder in {self._setting}, or teach without these classes"
                 )
             new = self._new_pictures()
             if head is not None and not new:
@@ -142,14 +147,15 @@ class LabelledHeadTeacher:
     def take_back(self) -> None:
         """Returns to the head before. Raises UsageError where there is none."""
         with self._lock:
-            self._heads.restore(None)
+            self._in_use.restore()
             if len(self._taught_ns) > 1:
                 self._taught_ns.pop()
             self._outcome = {"text": "The earlier head is in use again.", "kind": "good", "notes": []}
 
-    def _head(self) -> Head | None:
-        found = [self._heads.head(camera) for camera in self._heads.cameras]
-        return found[0] if found else None
+    @property
+    def _setting(self) -> str:
+        """The setting that names further folders of pictures."""
+        return f"labels.head_pictures.{self._name}" if self._name else "labels.pictures"
 
     def _missing(self, card: HeadCard) -> list[str]:
         """The classes of a head of which there is no picture."""
@@ -182,7 +188,7 @@ class LabelledHeadTeacher:
         config["capture"] = {"resize": self._config.capture.resize}
         job = {
             "config": config,
-            "sources": [str(self._folder.folder), *map(str, self._config.labels.pictures)],
+            "sources": [str(self._folder.folder), *map(str, self._pictures)],
             "out": str(out),
             "cache": str(state / "features"),
             "old": None if old is None else str(old),
@@ -255,14 +261,14 @@ class LabelledHeadTeacher:
         return {"text": text, "kind": kind, "notes": result["notes"]}
 
     def _next_time(self, path: Path) -> str:
-        if self._config.head_folder is not None:
+        if self._config.head_folder is not None and not self._name:
             return "The next run begins with it too."
-        return f"To begin with it next time: --head {path}"
+        return f"To begin with it next time: --head {f'{self._name}=' if self._name else ''}{path}"
 
     def _load(self, path: Path, began_ns: int) -> None:
         from sagelink.models.head import read_head
 
-        self._heads.swap(None, read_head(path))
+        self._in_use.swap(read_head(path))
         self._taught_ns = [self._taught_ns[-1], began_ns]
         self._waiting = None
 

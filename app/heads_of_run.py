@@ -11,8 +11,8 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 
+from sagelink.app.further_heads_of_run import FurtherHeads
 from sagelink.models.apply_head import backbone_digest, check_side, edge_with_head
-from sagelink.models.further_heads import NamedHead
 from sagelink.models.head import Head, parse_head, read_head
 from sagelink.models.loading import Model
 from sagelink.models.pair import Pair
@@ -34,17 +34,18 @@ class HeadsOfRun:
         recorded: Callable[[Frame], bytes | None] | None = None,
         heads: Iterable[Head] = (),
         by_label: Mapping[str, Head] | None = None,
-        further: Mapping[str, Sequence[NamedHead]] | None = None,
+        further: FurtherHeads | None = None,
     ) -> None:
         """`models`: with the classes that all cameras begin with. `recorded`: in a replay, the fingerprint of the head
         that a frame was scored with; `heads`: those that it may name. `by_label`: of the events of another system, by
-        its label; they stay when the head of the camera changes. `further`: by camera, the heads that answer besides
-        these; they stay too. Raises UsageError for a head of other backbones."""
+        its label; they stay when the head of the camera changes. `further`: the heads that answer besides these; they
+        stay too. Raises UsageError for a head of other backbones."""
         self._models = models
         self._recorded = recorded
         self._lock = threading.Lock()
         self._preparing: list[Callable[[Head], None]] = []
         self._listeners: list[Callable[[str, Head | None], None]] = []
+        self._further_listeners: list[Callable[[], None]] = []
         own = models.edge.head
         self._begin: bytes | None = own.taught.fingerprint if own else None
         self._edge_models: dict[bytes | None, Model] = {self._begin: models.edge}
@@ -52,7 +53,7 @@ class HeadsOfRun:
         self._history: dict[str, list[bytes | None]] = {camera: [self._begin] for camera in cameras}
         for head in heads:
             self._add(head)
-        self.further = dict(further or {})
+        self.further = further or FurtherHeads()
         self._by_label = dict(by_label or {})
         for head in self._by_label.values():
             self.check(head)
@@ -66,13 +67,17 @@ class HeadsOfRun:
         """Adds a callback that gets each head before a camera gets it, in the thread of the change; at once those that
         cameras have."""
         self._preparing.append(prepare)
-        for head in (*self.all(), *self._all_further().values()):
+        for head in (*self.all(), *self.further.all()):
             prepare(head)
 
     def listen(self, changed: Callable[[str, Head | None], None]) -> None:
         """Adds a callback that gets the camera and its new head (None: the model's own classes) after each change, in
         the thread that changed it."""
         self._listeners.append(changed)
+
+    def listen_to_further(self, changed: Callable[[], None]) -> None:
+        """Adds a callback for changes of further heads, in the thread that changed one."""
+        self._further_listeners.append(changed)
 
     def check(self, head: Head) -> None:
         """Raises UsageError if the head was taught on other backbones."""
@@ -104,6 +109,20 @@ class HeadsOfRun:
                 self._history[name] = self._history[name][:-1]
         self._notify(cameras)
 
+    def swap_further(self, name: str, head: Head) -> None:
+        """Replaces the further head of this name, for all cameras that have it. Raises UsageError; then nothing
+        changes."""
+        self.check(head)
+        for prepare in self._preparing:
+            prepare(head)
+        self.further.replace(name, head)
+        self._notify_further(name)
+
+    def restore_further(self, name: str) -> None:
+        """Takes the last replacement of a further head back. Raises UsageError where there is none."""
+        self.further.restore(name)
+        self._notify_further(name)
+
     def can_restore(self) -> bool:
         """Whether `restore` would change a camera."""
         return any(len(history) > 1 for history in self._history.values())
@@ -127,7 +146,7 @@ class HeadsOfRun:
 
     def in_use(self, camera: str) -> list[Head]:
         """The heads that the next frames of a camera may have."""
-        further = [named.head for named in self.further.get(camera, ())]
+        further = [named.head for named in self.further.of_camera(camera)]
         found = [head for head in (self.head(camera), *self._by_label.values(), *further) if head is not None]
         return [*{head.taught.fingerprint: head for head in found}.values()]
 
@@ -138,7 +157,7 @@ class HeadsOfRun:
     def by_fingerprint(self, fingerprint: bytes) -> Head | None:
         """A head that a camera of this run has or had; None for any other."""
         model = self._edge_models.get(fingerprint)
-        return model.head if model else self._all_further().get(fingerprint)
+        return model.head if model else self.further.by_fingerprint(fingerprint)
 
     def class_names_for(self, label: str) -> list[str]:
         """Names of the classes that an event with this label of another system may get."""
@@ -162,9 +181,6 @@ class HeadsOfRun:
         """The taught classes of a frame; None: the model's own classes."""
         head = self.edge_model(frame).head
         return head.taught if head else None
-
-    def _all_further(self) -> dict[bytes, Head]:
-        return {named.head.taught.fingerprint: named.head for found in self.further.values() for named in found}
 
     @cached_property
     def _edge_backbone(self) -> str:
@@ -191,6 +207,11 @@ class HeadsOfRun:
             for changed in self._listeners:
                 changed(camera, head)
 
+    def _notify_further(self, name: str) -> None:
+        log.info("event=further_head name=%s head=%s", name, self.further.head(name).taught.head_id.hex())
+        for changed in self._further_listeners:
+            changed()
+
 
 def label_heads(config: Config) -> dict[str, Head]:
     """The heads in `frigate.heads`, by label. Raises UsageError."""
@@ -201,14 +222,6 @@ def label_heads(config: Config) -> dict[str, Head]:
         except UsageError as error:
             raise UsageError(f"frigate.heads: {label}: {error}") from None
     return heads
-
-
-def further_heads(config: Config, models: Pair) -> dict[str, list[NamedHead]]:
-    """The further heads of each camera."""
-    return {
-        camera.name: [each for each in models.further if camera.heads is None or each.name in camera.heads]
-        for camera in config.all_cameras
-    }
 
 
 def _described(head: Head | None) -> str:

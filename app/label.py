@@ -19,7 +19,7 @@ from sagelink.app.options import ModelOptions, with_model_options
 from sagelink.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from sagelink.monitor.label_desk import LabelDesk
+    from sagelink.monitor.label_desks import LabelDesks
     from sagelink.pipeline.output_config import DashboardConfig
 
 
@@ -39,22 +39,19 @@ def label(
 ) -> None:
     """Label recorded frames on a web page, and teach from them."""
     settings = options.load({"labels.folder": labels, "dashboard.address": dashboard})
-    from sagelink.app.head_teacher import LabelledHeadTeacher
     from sagelink.app.recorded_frames import RecordedFrames, open_frames
-    from sagelink.app.run_labels import known_classes, written_ns
+    from sagelink.app.run_labels import recorded_labels
     from sagelink.models import loading
-    from sagelink.models.apply_head import edge_with_head
+    from sagelink.models.apply_head import check_side, edge_with_head
+    from sagelink.models.further_heads import NamedHead
     from sagelink.models.head import read_head
     from sagelink.monitor.dashboard import check_dashboard
-    from sagelink.monitor.label_desk import LabelDesk
-    from sagelink.monitor.label_folder import LabelFolder
-    from sagelink.pipeline.output_config import LabelsConfig
 
     if settings.dashboard.address is None:
         address = settings.dashboard.model_copy(update={"address": DASHBOARD})
         settings = settings.model_copy(update={"dashboard": address})
     if settings.labels.folder is None:
-        chosen = LabelsConfig(folder=Path("labels"), pictures=settings.labels.pictures)
+        chosen = settings.labels.model_copy(update={"folder": Path("labels")})
         settings = settings.model_copy(update={"labels": chosen})
     check_dashboard(settings.dashboard)
     place = settings.labels.folder
@@ -64,28 +61,36 @@ def label(
     edge = loading.load(settings.edge, settings.edge_model)
     if settings.head is not None:
         edge = edge_with_head(read_head(settings.head), edge)
-    folder = LabelFolder(place, session_of(source))
-    frames = RecordedFrames(reader, edge, settings.capture.resize)
-    teacher = LabelledHeadTeacher(settings, folder, frames, written_ns(settings.head))
-    desk = LabelDesk(frames, folder, lambda: known_classes(frames), teacher)
+    further = []
+    for name, path in settings.heads.items():
+        head = read_head(path)
+        check_side(head.edge, edge, "edge")
+        further.append(NamedHead.of(name, head))
+    frames = RecordedFrames(reader, edge, settings.capture.resize, further=further)
+    desks = recorded_labels(settings, place, session_of(source), frames)
     frames.begin()
     try:
-        asyncio.run(_serve(settings.dashboard, desk, typer.echo))
+        asyncio.run(_serve(settings.dashboard, desks, typer.echo))
     finally:
-        desk.close()
+        desks.close()
         frames.close()
-    total = sum(folder.counts().values())
-    typer.echo(f"{total} labelled pictures in {place}; teach with: sagelink teach {place} --out site.head")
+    for name in ("", *settings.heads):
+        folder = desks.of(name).folder
+        out = f"{name or 'site'}.head"
+        typer.echo(
+            f"{sum(folder.counts().values())} labelled pictures in {folder.folder}; teach with: sagelink teach "
+            f"{folder.folder} --out {out}"
+        )
 
 
-async def _serve(config: DashboardConfig, desk: LabelDesk, report: Callable[[str], None]) -> None:
+async def _serve(config: DashboardConfig, desks: LabelDesks, report: Callable[[str], None]) -> None:
     """Serves the page until Ctrl-C."""
     from sagelink.monitor.dashboard import serve_labels
     from sagelink.pipeline.tasks import on_signals
 
     stopped = asyncio.Event()
     on_signals(stopped.set)
-    async with serve_labels(config, desk, report):
+    async with serve_labels(config, desks, report):
         await stopped.wait()
 
 

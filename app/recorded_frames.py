@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 
-from sagelink.models.apply_head import edge_with_head
+from sagelink.app.further_heads_of_run import FurtherHeads
+from sagelink.models.apply_head import check_side, edge_with_head
+from sagelink.models.further_heads import NamedHead
 from sagelink.models.head import Head
 from sagelink.models.loading import Model, is_imagenet
 from sagelink.models.preprocess import Resize
 from sagelink.monitor.label_folder import FrameKey
-from sagelink.monitor.recent_frames import StoredFrame, full_jpeg, group_of
-from sagelink.monitor.uncertainty import Candidate, Ranked, rank, unit_token
+from sagelink.monitor.label_view import FIRST_HEAD, LabelView, StoredFrame
+from sagelink.monitor.recent_frames import candidate_of, full_jpeg, further_candidate, group_of
+from sagelink.monitor.uncertainty import Candidate, unit_token
 from sagelink.pipeline.camera_config import CameraConfig
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.output_files import is_recording
@@ -41,10 +44,10 @@ _VIDEO_EVERY_S = 0.2  # frames of a video that are nearer to each other add noth
 
 @dataclass(frozen=True, slots=True)
 class RecordedFrame:
-    """A frame, and whether edge and server disagreed on it in the recorded run."""
+    """A frame, and the heads for which edge and server disagreed on it in the recorded run."""
 
     frame: Frame
-    disagreement: bool = False
+    disagreement: frozenset[str] = frozenset()
 
 
 class FrameReader(Protocol):
@@ -66,8 +69,8 @@ class RecordingFrames:
         for camera, rows in self._recording.cameras().items():
             for row, pixels in zip(rows, self._recording.pictures(camera), strict=False):
                 verdict = row["verdict"]
-                edge, server = verdict["edge"], verdict["server"]
-                differ = bool(edge and server and edge["class_id"] != server["class_id"])
+                answers = {FIRST_HEAD: verdict, **verdict.get("heads", {})}
+                differ = frozenset(name for name, answer in answers.items() if _differ(answer))
                 frame = Frame(verdict["seq"], camera, 0, row["stream_s"], pixels, 0.0, name=verdict["name"])
                 yield RecordedFrame(frame, differ)
 
@@ -101,18 +104,27 @@ def open_frames(path: Path) -> FrameReader:
 
 
 class RecordedFrames:
-    """The stored frames. It is also the `HeadsInUse` of the page: a new head scores the stored frames again."""
+    """The stored frames, and the heads that score them: with a new head, all stored frames are scored again."""
 
     live = False
 
-    def __init__(self, reader: FrameReader, edge: Model, resize: Resize, max_frames: int = MAX_FRAMES) -> None:
+    def __init__(
+        self,
+        reader: FrameReader,
+        edge: Model,
+        resize: Resize,
+        max_frames: int = MAX_FRAMES,
+        further: Sequence[NamedHead] = (),
+    ) -> None:
+        """`edge`: with the classes of the first head, if there is one. `further`: heads that answer besides it."""
         self._reader = reader
         self._resize: Resize = resize
         self._max_frames = max_frames
         self._edges = [edge]  # the model in use is the last, with the one before it
+        self.further = FurtherHeads(further)
+        self._views: dict[str, LabelView] = {}
         self._lock = threading.Lock()
         self._frames: list[StoredFrame] = []
-        self._labelled: set[FrameKey] = set()
         self._progress: tuple[int, int] | None = (0, reader.length or 0)
         self._closed = threading.Event()
         self._work = threading.Event()
@@ -131,44 +143,45 @@ class RecordedFrames:
 
     def get(self, key: FrameKey) -> StoredFrame | None:
         with self._lock:
-            return next((each for each in self._frames if each.candidate.frame == key), None)
+            return next((each for each in self._frames if each.key == key), None)
 
     def hold(self, key: FrameKey) -> None:
         """All frames stay."""
 
     def keys(self) -> list[FrameKey]:
         with self._lock:
-            return [each.candidate.frame for each in self._frames]
+            return [each.key for each in self._frames]
 
     def progress(self) -> tuple[int, int] | None:
         return self._progress
 
-    def mark_done(self, keys: Iterable[FrameKey]) -> None:
-        with self._lock:
-            self._labelled = {*keys}
-            self.version += 1
+    def view(self, head: str = FIRST_HEAD) -> LabelView:
+        """The frames for the labels of a head."""
+        return self._views.setdefault(head, LabelView(self, head))
 
-    def uncertain(self, count: int) -> list[Ranked]:
+    def to_label(self) -> list[StoredFrame]:
         with self._lock:
-            candidates = [each.candidate for each in self._frames]
-            labelled = set(self._labelled)
-        known = [each.token for each in candidates if each.frame in labelled and each.token is not None]
-        return rank([each for each in candidates if each.frame not in labelled], known, count)
+            return [*self._frames]
 
     # ---- the heads ----
 
-    @property
-    def cameras(self) -> list[str]:
-        return ["camera"]
-
-    def head(self, camera: str) -> Head | None:
+    def head(self) -> Head | None:
         return self._edges[-1].head
 
-    def swap(self, camera: str | None, head: Head) -> None:
+    def swap(self, head: Head) -> None:
         self._edges = [self._edges[-1], edge_with_head(head, self._edges[-1])]
         self._score_again()
 
-    def restore(self, camera: str | None) -> None:
+    def swap_further(self, name: str, head: Head) -> None:
+        check_side(head.edge, self._edges[-1], "edge")
+        self.further.replace(name, head)
+        self._score_again()
+
+    def restore_further(self, name: str) -> None:
+        self.further.restore(name)
+        self._score_again()
+
+    def restore(self) -> None:
         if not self.can_restore():
             raise UsageError("there is no earlier head to go back to")
         self._edges = self._edges[:1]
@@ -221,14 +234,14 @@ class RecordedFrames:
                 self._work.set()
                 return
             part = stored[start : start + _BATCH]
-            frames = [Frame(*_swapped(each.candidate.frame), 0, 0.0, _pixels(each.jpeg), 0.0) for each in part]
+            frames = [Frame(*_swapped(each.key), 0, 0.0, _pixels(each.jpeg), 0.0) for each in part]
             scored = self._score(frames)
             fresh = {
-                each.candidate.frame: replace(each, candidate=self._candidate(result, each.candidate.disagreement))
+                each.key: replace(each, candidates=self._candidates(result, _disagreement(each)))
                 for each, result in zip(part, scored, strict=True)
             }
             with self._lock:
-                self._frames = [fresh.get(each.candidate.frame, each) for each in self._frames]
+                self._frames = [fresh.get(each.key, each) for each in self._frames]
                 self.version += 1
             self._progress = (start + len(part), len(stored))
 
@@ -236,39 +249,32 @@ class RecordedFrames:
         scored = self._score([each.frame for each in batch])
         stored = [
             StoredFrame(
-                self._candidate(result, each.disagreement),
+                self._candidates(result, each.disagreement),
                 full_jpeg(each.frame.pixels),
                 group_of(each.frame),
                 each.frame.name or _time(each.frame.stream_s),
             )
             for each, result in zip(batch, scored, strict=True)
         ]
+        labelled = {key for view in [*self._views.values()] for key in view.labelled}
         with self._lock:
             self._frames += stored
             while len(self._frames) > self._max_frames or sum(each.size_bytes for each in self._frames) > _MAX_BYTES:
-                self._frames = thinned(self._frames, self._labelled)
+                self._frames = thinned(self._frames, labelled)
             self.version += 1
 
     def _score(self, frames: Sequence[Frame]) -> list[Scored]:
         edge = self._edges[-1]
-        return Score(edge, edge.grid, "last", self._resize)(frames)
+        further = self.further.current()
+        return Score(edge, edge.grid, "last", self._resize, further=lambda frame: further)(frames)
 
-    def _candidate(self, scored: Scored, disagreement: bool) -> Candidate:
-        edge, answer = self._edges[-1], scored.answer
-        own = not is_imagenet(edge)
-        order = answer.log_probs.argsort()[::-1]
-        probs = np.exp(answer.log_probs[order[:2]].astype(np.float64))
-        label = edge.labels[order[0]] if own else None
-        return Candidate(
-            frame=FrameKey(scored.frame.camera, scored.frame.seq),
-            token=unit_token(scored.edge_view.class_token),
-            label="unknown" if scored.unknown else label,
-            prob=answer.prob,
-            second=edge.labels[order[1]] if own and len(order) > 1 else None,
-            margin=float(probs[0] - probs[-1]) if own and len(order) > 1 else None,
-            disagreement=disagreement,
-            unknown=scored.unknown,
-        )
+    def _candidates(self, scored: Scored, disagreement: frozenset[str]) -> dict[str, Candidate]:
+        edge = self._edges[-1]
+        key, token = FrameKey(scored.frame.camera, scored.frame.seq), unit_token(scored.edge_view.class_token)
+        labels = None if is_imagenet(edge) else edge.labels
+        first = candidate_of(key, token, labels, scored.answer, scored.unknown, FIRST_HEAD in disagreement)
+        further = {each.head: further_candidate(key, token, each, each.head in disagreement) for each in scored.further}
+        return {FIRST_HEAD: first, **further}
 
 
 def thinned(frames: Sequence[StoredFrame], spared: set[FrameKey]) -> list[StoredFrame]:
@@ -276,8 +282,8 @@ def thinned(frames: Sequence[StoredFrame], spared: set[FrameKey]) -> list[Stored
     kept: list[StoredFrame] = []
     for start in range(0, len(frames), 2):
         pair = frames[start : start + 2]
-        named = [each for each in pair if each.candidate.frame in spared]
-        kept += named or [max(pair, key=lambda each: _doubt(each.candidate))]
+        named = [each for each in pair if each.key in spared]
+        kept += named or [max(pair, key=lambda each: max(map(_doubt, each.candidates.values())))]
     if len(kept) == len(frames):  # all have a label
         return [*frames[1:]]
     return kept
@@ -285,6 +291,16 @@ def thinned(frames: Sequence[StoredFrame], spared: set[FrameKey]) -> list[Stored
 
 def _doubt(each: Candidate) -> float:
     return 2.0 * each.unknown + each.disagreement + (0.0 if each.margin is None else 1 - each.margin)
+
+
+def _differ(answer: Mapping[str, Any]) -> bool:
+    """Whether edge and server name different classes, in a recorded verdict or answer by a further head."""
+    edge, server = answer["edge"], answer["server"]
+    return bool(edge and server and edge["class_id"] != server["class_id"])
+
+
+def _disagreement(frame: StoredFrame) -> frozenset[str]:
+    return frozenset(name for name, each in frame.candidates.items() if each.disagreement)
 
 
 def _swapped(key: FrameKey) -> tuple[int, str]:

@@ -126,9 +126,11 @@ def compare(folder: Path, rates: Sequence[str], changes: Overrides, out: Path, m
 
 def _heads(recording: RecordingReader, config: Config, models: Pair) -> HeadsOfRun:
     """The recorded heads, which give each frame the classes that it had."""
-    from sagelink.app.heads_of_run import HeadsOfRun, further_heads
+    from sagelink.app.further_heads_of_run import further_heads
+    from sagelink.app.heads_of_run import HeadsOfRun
 
-    names, further = [camera.name for camera in config.all_cameras], further_heads(config, models)
+    names = [camera.name for camera in config.all_cameras]
+    further = further_heads(config, models, recording.further_fingerprints, recording.further_heads())
     return HeadsOfRun(models, names, recording.fingerprint, recording.heads(), further=further)
 
 

@@ -117,7 +117,8 @@ class Run:
         replay, those of the recording. `second_opinions`: of a run with events of Frigate; `run` closes them. Raises
         UsageError."""
         from sagelink.app.event_service import EventService
-        from sagelink.app.heads_of_run import HeadsOfRun, further_heads, label_heads
+        from sagelink.app.further_heads_of_run import further_heads
+        from sagelink.app.heads_of_run import HeadsOfRun, label_heads
         from sagelink.app.kept_heads import KeptHeads
         from sagelink.app.run_disk import RunDisk
         from sagelink.models.loading import own_bits

@@ -1,17 +1,22 @@
-"""What the dashboard of a run needs for labels: the folder, the classes in use, and the function that teaches."""
+"""What a page needs for labels, for each head: the folder, the classes in use, and the function that teaches."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
-from sagelink.app.head_teacher import HeadsInUse, LabelledHeadTeacher
+from sagelink.app.head_teacher import HeadInUse, LabelledHeadTeacher
+from sagelink.app.heads_of_run import HeadsOfRun
+from sagelink.app.recorded_frames import RecordedFrames
 from sagelink.models.combinations import NONE
 from sagelink.models.head import Head
 from sagelink.monitor.label_desk import LabelDesk
+from sagelink.monitor.label_desks import LabelDesks
 from sagelink.monitor.label_folder import LabelFolder
+from sagelink.monitor.label_view import FIRST_HEAD, LabelView
 from sagelink.monitor.recent_frames import RecentFrames
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.errors import SagelinkError
@@ -19,28 +24,83 @@ from sagelink.pipeline.errors import SagelinkError
 _NO_FOLDER = "no folder for labelled pictures: set labels.folder, or give the run a folder with --out"
 
 
-def run_labels(config: Config, heads: HeadsInUse, frames: RecentFrames) -> LabelDesk:
+def run_labels(config: Config, heads: HeadsOfRun, frames: RecentFrames) -> LabelDesks:
     """Labels of a live run. A folder that cannot be written closes the labels, with the reason; the run goes on."""
     path = config.labels.folder or (config.output.out / "labels" if config.output.out else None)
     session = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
 
-    def known() -> Sequence[str]:
-        return known_classes(heads)
+    def desk(name: str, in_use: HeadInUse, known: Callable[[], Sequence[Head | None]]) -> LabelDesk:
+        view, classes = frames.view(name), lambda: known_classes(known())
+        if path is None:
+            return LabelDesk(view, None, classes, None, closed=_NO_FOLDER)
+        try:
+            return open_desk(config, folder_of(path, name), session, view, name, classes, in_use)
+        except SagelinkError as error:
+            return LabelDesk(view, None, classes, None, closed=str(error))
 
-    if path is None:
-        return LabelDesk(frames, None, known, None, closed=_NO_FOLDER)
-    try:
-        folder = LabelFolder(path, session)
-    except SagelinkError as error:
-        return LabelDesk(frames, None, known, None, closed=str(error))
-    teacher = LabelledHeadTeacher(config, folder, heads, written_ns(config.head))
-    return LabelDesk(frames, folder, known, teacher, further=[*config.heads])
+    def further_desk(name: str) -> LabelDesk:
+        further = heads.further
+        in_use = HeadInUse(
+            partial(further.head, name),
+            partial(heads.swap_further, name),
+            partial(heads.restore_further, name),
+            partial(further.can_restore, name),
+        )
+        return desk(name, in_use, lambda: [further.head(name)])
+
+    first = HeadInUse(
+        partial(heads.head, heads.cameras[0]),
+        partial(heads.swap, None),
+        partial(heads.restore, None),
+        heads.can_restore,
+    )
+    first_desk = desk(FIRST_HEAD, first, lambda: [heads.head(camera) for camera in heads.cameras])
+    return LabelDesks(first_desk, {name: further_desk(name) for name in heads.further.names})
 
 
-def known_classes(heads: HeadsInUse) -> list[str]:
-    """The labels of all heads in use, each once."""
-    found = [heads.head(camera) for camera in heads.cameras]
-    return [*dict.fromkeys(name for head in found if head is not None for name in labels_of(head))]
+def recorded_labels(config: Config, folder: Path, session: str, frames: RecordedFrames) -> LabelDesks:
+    """Labels of recorded frames. Raises SagelinkError for a folder that cannot be written."""
+
+    def desk(name: str, in_use: HeadInUse) -> LabelDesk:
+        place, view = folder_of(folder, name), frames.view(name)
+        return open_desk(config, place, session, view, name, lambda: known_classes([in_use.head()]), in_use)
+
+    def further_desk(name: str) -> LabelDesk:
+        in_use = HeadInUse(
+            partial(frames.further.head, name),
+            partial(frames.swap_further, name),
+            partial(frames.restore_further, name),
+            partial(frames.further.can_restore, name),
+        )
+        return desk(name, in_use)
+
+    first = desk(FIRST_HEAD, HeadInUse(frames.head, frames.swap, frames.restore, frames.can_restore))
+    return LabelDesks(first, {name: further_desk(name) for name in frames.further.names})
+
+
+def open_desk(
+    config: Config,
+    folder: Path,
+    session: str,
+    view: LabelView,
+    name: str,
+    classes: Callable[[], Sequence[str]],
+    in_use: HeadInUse,
+) -> LabelDesk:
+    """The desk of a head. `classes`: those in use. Raises SagelinkError for a folder that cannot be written."""
+    labels = LabelFolder(folder, session)
+    file = config.heads[name] if name else config.head
+    return LabelDesk(view, labels, classes, LabelledHeadTeacher(config, labels, in_use, written_ns(file), name))
+
+
+def folder_of(folder: Path, head: str) -> Path:
+    """The folder for the labels of a head, beside that of the first one."""
+    return folder.with_name(f"{folder.name}-{head}") if head else folder
+
+
+def known_classes(heads: Sequence[Head | None]) -> list[str]:
+    """The labels of these heads, each once."""
+    return [*dict.fromkeys(name for head in heads if head is not None for name in labels_of(head))]
 
 
 def labels_of(head: Head) -> list[str]:

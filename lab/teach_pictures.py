@@ -87,15 +87,6 @@ class Pictures:
             return np.asarray(self.ids[:, None] == np.arange(classes))
         return np.asarray(membership(classes, self.answers)[self.ids] > 0)
 
-    def sequences(self) -> int:
-        """The number of sequences of the class that has the fewest: stated groups, near duplicates joined."""
-        stated = np.array([each.group for each in self.found])
-        return min(
-            min(len(np.unique(stated[column])), len(np.unique(self.groups[column])))
-            for column in self.shows().T
-            if column.any()
-        )
-
     def read(self, index: int) -> Pixels:
         """The pixels; the last picture is kept. Raises SagelinkError for a file that can no longer be read."""
         if self._last is None or self._last[0] != index:

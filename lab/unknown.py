@@ -6,6 +6,7 @@ held-out rejection rate out. The threshold comes from held-out pictures: the cla
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +18,7 @@ from sagelink.models.head import UnknownCard, UnknownRule
 _MAX_BASIS_BYTES = 16_384  # in the head file
 _MAX_RANK = 32
 _SHRINKAGE = 0.9  # share of one common variance: it measures best, and small sets cannot choose
-_DEVIATIONS, _QUANTILE = 2.5, 0.99  # of the logarithm of held-out scores
-_MANY_SEQUENCES = 5  # of each class
-_FEW_DEVIATIONS = 3.0  # with fewer sequences
+_MISTAKES = 0.01  # share of good pictures that the rule may call unknown
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,32 +28,29 @@ class UnknownFit:
     held_out_rate: float  # share of held-out pictures above the threshold
 
 
-def fit_unknown(features: Matrix, ids: Ids, folds: Ids, whole: NDArray[np.bool_], sequences: int) -> UnknownFit:
-    """`whole`: (n,) rows of whole pictures; the others are crops. `sequences`: of the class with the fewest."""
+def fit_unknown(features: Matrix, ids: Ids, folds: Ids, whole: NDArray[np.bool_]) -> UnknownFit:
+    """`whole`: (n,) rows of whole pictures; the others are crops."""
     scores = np.zeros(len(ids))
     for fold in np.unique(folds):
         held, rest = folds == fold, folds != fold
         known = np.unique(ids[rest])
         rule = _rule(features[rest], np.searchsorted(known, ids[rest]), len(known), 0.0)
         scores[held] = rule.scores(features[held].astype(np.float32))
-    logs = np.log(np.maximum(scores, 1e-6))
-    threshold = float(np.exp(_limit(logs, whole, sequences)))
+    threshold = _limit(scores[whole])
     rule = _rule(features, ids, int(ids.max()) + 1, threshold)
     card = UnknownCard(residual=rule.residual, threshold=threshold)
-    return UnknownFit(card, rule, float((scores > threshold).mean()))
+    return UnknownFit(card, rule, float((scores[whole] > threshold).mean()))
 
 
-def _limit(logs: Matrix, whole: NDArray[np.bool_], sequences: int) -> float:
-    """The largest logarithm of a score that is not unknown, from held-out ones (n,).
+def _limit(scores: Matrix) -> float:
+    """The largest score that is not unknown, from held-out scores (n,) of whole pictures: their conformal quantile.
 
-    Held-out scores of a few pictures, and of their crops, spread far: no whole picture of many sequences lies above the
-    largest score. Pictures of few sequences resemble those that the rule has learned from, although they are held out:
-    the next sequence differs more (measured: a rule for many sequences calls 6 % of the next one unknown, not 1 %).
+    A picture like the taught ones exceeds it with probability `_MISTAKES` at most (Vovk 2005), or 1 / (n + 1) where
+    there are fewer pictures: then it is the largest score. A quantile needs no form of the distribution: a deviation
+    measured on two sequences of one class and many of another can be larger than the distance of foreign scenes.
     """
-    own = logs[whole]
-    if sequences < _MANY_SEQUENCES:
-        return float(max(own.max(), own.mean() + _FEW_DEVIATIONS * own.std()))
-    return float(min(max(logs.mean() + _DEVIATIONS * logs.std(), np.quantile(logs, _QUANTILE)), own.max()))
+    place = math.ceil((len(scores) + 1) * (1 - _MISTAKES)) - 1
+    return float(np.sort(scores)[min(place, len(scores) - 1)])
 
 
 def _rule(features: Matrix, ids: Ids, classes: int, threshold: float) -> UnknownRule:

@@ -50,8 +50,12 @@ class NamedHead:
                     )
             except UsageError as error:
                 raise UsageError(f"head {name!r}, {str(path)!r}: {error}") from None
-            loaded.append(cls(name, head, head.answering(head.edge)))
+            loaded.append(cls.of(name, head))
         return tuple(loaded)
+
+    @classmethod
+    def of(cls, name: str, head: Head) -> NamedHead:
+        return cls(name, head, head.answering(head.edge))
 
     def answers(self, features: NDArray[np.float32]) -> list[HeadAnswer]:
         """One answer for each row of features (B, 2 D): class token and mean of the units."""

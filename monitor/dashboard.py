@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 
 from sagelink.monitor.dashboard_routes import dashboard_app, label_app
 from sagelink.monitor.dashboard_traffic import DashboardTraffic
-from sagelink.monitor.label_desk import LabelDesk
+from sagelink.monitor.label_desks import LabelDesks
 from sagelink.monitor.run_view import RunView
 from sagelink.net.access_guard import require_secret
 from sagelink.net.http import is_loopback, listen, page_url, parse_address, serve_http
@@ -72,13 +72,13 @@ async def serve_dashboard(
 
 
 @contextlib.asynccontextmanager
-async def serve_labels(config: DashboardConfig, desk: LabelDesk, report: Callable[[str], None]) -> AsyncIterator[str]:
+async def serve_labels(config: DashboardConfig, desks: LabelDesks, report: Callable[[str], None]) -> AsyncIterator[str]:
     """Serves the labelling page alone while the body runs; as `serve_dashboard`."""
     assert config.address is not None
     host, port = parse_address(config.address, "dashboard.address")
     worker = Worker("labels")
     try:
-        async with serve_http(label_app(desk, worker, dashboard_token(config)), host, port) as (host, port):
+        async with serve_http(label_app(desks, worker, dashboard_token(config)), host, port) as (host, port):
             url = page_url(host, port)
             report(f"label on {url} (Ctrl-C ends)")
             yield url

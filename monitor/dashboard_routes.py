@@ -16,7 +16,7 @@ from sagelink.monitor.dashboard_viewers import DashboardViewer, ViewerHub
 from sagelink.monitor.evidence_png import evidence_png
 from sagelink.monitor.freshness import silences
 from sagelink.monitor.guarded_page import STATIC, WRONG_TOKEN_S, JsonResponse, guarded_app, request_body
-from sagelink.monitor.label_desk import LabelDesk
+from sagelink.monitor.label_desks import LabelDesks
 from sagelink.monitor.label_routes import label_routes
 from sagelink.monitor.previews import heat, jpeg
 from sagelink.monitor.run_view import RunView
@@ -75,11 +75,11 @@ def dashboard_app(
     return guarded_app(routes, files, files["index.html"], Tokens(token), wrong_token_s)
 
 
-def label_app(desk: LabelDesk, encoder: Worker, token: str | None, wrong_token_s: float = WRONG_TOKEN_S) -> ASGIApp:
+def label_app(desks: LabelDesks, encoder: Worker, token: str | None, wrong_token_s: float = WRONG_TOKEN_S) -> ASGIApp:
     """The labelling page alone, for frames that were recorded."""
     files = static_files(STATIC)
     return guarded_app(
-        label_routes(desk, encoder, files["label.html"]), files, files["label.html"], Tokens(token), wrong_token_s
+        label_routes(desks, encoder, files["label.html"]), files, files["label.html"], Tokens(token), wrong_token_s
     )
 
 

@@ -9,28 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from sagelink.monitor.label_folder import FrameKey, LabelFolder
-from sagelink.monitor.recent_frames import QUEUE, StoredFrame
+from sagelink.monitor.label_view import LabelView, StoredFrame
 from sagelink.monitor.uncertainty import Ranked
 from sagelink.pipeline.errors import UsageError
 
 _MAX_SEQ = 2**53
 _MAX_SKIPPED = 5000
-
-
-class LabelFrames(Protocol):
-    """Frames that can be labelled."""
-
-    live: bool  # new frames arrive all the time
-    fault: str | None  # why no frames come
-
-    @property
-    def version(self) -> int: ...
-    def get(self, key: FrameKey) -> StoredFrame | None: ...
-    def hold(self, key: FrameKey) -> None: ...
-    def keys(self) -> Sequence[FrameKey]: ...
-    def progress(self) -> tuple[int, int] | None: ...
-    def mark_done(self, keys: Sequence[FrameKey]) -> None: ...
-    def uncertain(self, count: int) -> list[Ranked]: ...
 
 
 class HeadTeacher(Protocol):
@@ -49,21 +33,20 @@ class LabelDesk:
 
     def __init__(
         self,
-        frames: LabelFrames,
+        frames: LabelView,
         folder: LabelFolder | None,
         known: Callable[[], Sequence[str]],
         teacher: HeadTeacher | None,
         closed: str | None = None,
-        further: Sequence[str] = (),
     ) -> None:
         """`known`: the classes of the heads that are loaded. `closed`: why nothing can be labelled; then `folder` is
-        None. `further`: names of further heads, which are not taught here."""
+        None."""
         self.frames = frames
+        self._store = frames.store
         self._folder = folder
-        self._known = known
+        self.known = known
         self.teacher = teacher
         self.closed = closed
-        self._further = [*further]
         self._ranked: tuple[tuple[int, int], list[Ranked]] = ((-1, -1), [])
         self._changes = 0
         self._skipped: dict[FrameKey, None] = {}
@@ -79,19 +62,18 @@ class LabelDesk:
 
     def state(self) -> dict[str, Any]:
         """What the page shows, as plain JSON values; docs/dashboard.md lists the keys."""
-        state: dict[str, Any] = {"closed": self.closed, "live": self.frames.live, "fault": self.frames.fault}
+        state: dict[str, Any] = {"closed": self.closed, "live": self._store.live, "fault": self._store.fault}
         if self._folder is None:
             return state
         last = self._folder.last
-        progress = self.frames.progress()
-        keys = self.frames.keys()
+        progress = self._store.progress()
+        keys = self._store.keys()
         return state | {
             "folder": str(self._folder.folder),
-            "further": self._further,
             "classes": [{"name": name, "pictures": count} for name, count in self.classes().items()],
             "labels": [[frame.camera, frame.seq, name] for frame, name in [*self._folder.labelled().items()][-2000:]],
             "stored": _by_camera(keys),
-            "queue": [_shown(each, self.frames.get(each.candidate.frame)) for each in self._queue()],
+            "queue": [_shown(each, self._store.get(each.candidate.frame)) for each in self._queue()],
             "undo": None if last is None else {"camera": last.frame.camera, "seq": last.frame.seq, "label": last.after},
             "reading": None if progress is None else {"done": progress[0], "total": progress[1]},
             "teach": None if self.teacher is None else self.teacher.state(),
@@ -99,19 +81,19 @@ class LabelDesk:
 
     def classes(self) -> dict[str, int]:
         """Pictures by class: those of the heads that are loaded, and those of the folder."""
-        return dict.fromkeys(self._known(), 0) | self.folder.counts()
+        return dict.fromkeys(self.known(), 0) | self.folder.counts()
 
     def label(self, values: Mapping[str, object]) -> None:
         """`camera`, `seq` and `label` of a frame."""
         frame, name = _frame(values.get("camera"), values.get("seq")), _name(values.get("label"))
-        stored = self.frames.get(frame)
+        stored = self._store.get(frame)
         group, content = ("", None) if stored is None else (stored.group, stored.jpeg)
-        self.folder.label(frame, name, group, content, self._known())
+        self.folder.label(frame, name, group, content, self.known())
         self._changed()
 
     def add_class(self, values: Mapping[str, object]) -> None:
         """`name` of a class that has no picture yet."""
-        self.folder.add_class(_name(values.get("name")), self._known())
+        self.folder.add_class(_name(values.get("name")), self.known())
 
     def skip(self, values: Mapping[str, object]) -> None:
         """`camera` and `seq` of a frame that leaves the list without a label."""
@@ -121,7 +103,7 @@ class LabelDesk:
 
     def hold(self, values: Mapping[str, object]) -> None:
         """`camera` and `seq` of a frame that somebody looks at: it stays stored for some time."""
-        self.frames.hold(_frame(values.get("camera"), values.get("seq")))
+        self._store.hold(_frame(values.get("camera"), values.get("seq")))
 
     def undo(self) -> None:
         self.folder.undo()
@@ -131,6 +113,10 @@ class LabelDesk:
         """Counts the pictures again: the user may have added or removed some."""
         if self._folder is not None:
             self._folder.count()
+
+    @property
+    def is_teaching(self) -> bool:
+        return self.teacher is not None and self.teacher.state()["progress"] is not None
 
     def teach(self, action: str, values: Mapping[str, object]) -> None:
         """`begin` (with `without_missing`: classes without a picture may vanish), `stop`, `use`, `back`."""
@@ -161,7 +147,7 @@ class LabelDesk:
     def _queue(self) -> list[Ranked]:
         version = (self.frames.version, self._changes)
         if self._ranked[0] != version:
-            self._ranked = version, self.frames.uncertain(QUEUE)
+            self._ranked = version, self.frames.uncertain()
         return self._ranked[1]
 
 

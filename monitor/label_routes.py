@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -11,7 +11,9 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from sagelink.monitor.label_desk import LabelDesk
+from sagelink.monitor.label_desks import LabelDesks
 from sagelink.monitor.label_folder import FrameKey, pictures_in
+from sagelink.monitor.label_view import FIRST_HEAD
 from sagelink.monitor.previews import small_jpeg
 from sagelink.monitor.zip_stream import ZipChunks
 from sagelink.pipeline.documents import DocumentError, parse_json
@@ -31,12 +33,13 @@ Then run the camera with --head site.head.
 """
 
 
-def label_routes(desk: LabelDesk, worker: Worker, page: Response) -> list[Route]:
-    """`worker`: the thread that writes files. `page`: the labelling page."""
-    api = LabelApi(desk, worker)
+def label_routes(desks: LabelDesks, worker: Worker, page: Response) -> list[Route]:
+    """The query `head` names a further head; without it, requests are about the first one. `worker`: the thread that
+    writes files. `page`: the labelling page."""
+    api = LabelApi(desks, worker)
 
     async def label_page(_: Request) -> Response:
-        await worker.call(desk.recount)
+        await worker.call(desks.recount)
         return page
 
     return [
@@ -56,48 +59,52 @@ def label_routes(desk: LabelDesk, worker: Worker, page: Response) -> list[Route]
 class LabelApi:
     """Changes answer with the new state, or with status 400 (refused) or 500 (the disk failed) and an `error`."""
 
-    def __init__(self, desk: LabelDesk, worker: Worker) -> None:
-        self._desk = desk
+    def __init__(self, desks: LabelDesks, worker: Worker) -> None:
+        self._desks = desks
         self._worker = worker
 
-    async def state(self, _: Request) -> Response:
-        return _json(self._desk.state())
+    async def state(self, request: Request) -> Response:
+        try:
+            return _json(self._desks.state(_head(request)))
+        except UsageError as error:
+            return _json({"error": str(error)}, 400)
 
     async def picture(self, request: Request) -> Response:
         camera, seq = request.path_params["camera"], request.path_params["seq"]
         if not (seq.isascii() and seq.isdecimal() and len(seq) <= _MAX_DIGITS):
             return _json({"error": f"accepted: a frame number of up to {_MAX_DIGITS} digits"}, 400)
-        stored = self._desk.frames.get(FrameKey(camera, int(seq)))
+        stored = self._desks.of().frames.store.get(FrameKey(camera, int(seq)))
         if stored is None:
             return _json({"error": "the full picture of this frame is no longer stored"}, 404)
         content = await self._worker.call(small_jpeg, stored.jpeg) if "small" in request.query_params else stored.jpeg
         return Response(content, media_type="image/jpeg")
 
     async def label(self, request: Request) -> Response:
-        return await self._change(self._desk.label, await _values(request))
+        return await self._change(request, LabelDesk.label)
 
     async def add_class(self, request: Request) -> Response:
-        return await self._change(self._desk.add_class, await _values(request))
+        return await self._change(request, LabelDesk.add_class)
 
     async def skip(self, request: Request) -> Response:
-        return await self._change(self._desk.skip, await _values(request))
+        return await self._change(request, LabelDesk.skip)
 
     async def hold(self, request: Request) -> Response:
-        return await self._change(self._desk.hold, await _values(request))
+        return await self._change(request, LabelDesk.hold)
 
-    async def undo(self, _: Request) -> Response:
-        return await self._change(self._desk.undo)
+    async def undo(self, request: Request) -> Response:
+        return await self._change(request, lambda desk, values: desk.undo())
 
     async def teach(self, request: Request) -> Response:
-        return await self._change(self._desk.teach, request.path_params["action"], await _values(request))
+        head, action = _head(request), request.path_params["action"]
+        return await self._change(request, lambda desk, values: self._desks.teach(head, action, values))
 
-    async def pack(self, _: Request) -> Response:
+    async def pack(self, request: Request) -> Response:
         """The labelled pictures as a zip file, stored without compression, for a machine that has `sagelink teach`."""
         try:
-            folder = self._desk.folder.folder
+            labels = self._desks.of(_head(request)).folder
         except UsageError as error:
             return _json({"error": str(error)}, 404)
-        names = [*self._desk.folder.counts()]
+        folder, names = labels.folder, [*labels.counts()]
 
         async def chunks() -> AsyncIterator[bytes]:
             sink = ZipChunks()
@@ -117,14 +124,20 @@ class LabelApi:
         headers = {"Content-Disposition": 'attachment; filename="labelled-pictures.zip"'}
         return StreamingResponse(chunks(), media_type="application/zip", headers=headers)
 
-    async def _change(self, change: Callable[..., None], *arguments: object) -> Response:
+    async def _change(self, request: Request, change: Callable[[LabelDesk, Mapping[str, object]], None]) -> Response:
+        values = await _values(request)
         try:
-            await self._worker.call(change, *arguments)
+            await self._worker.call(change, self._desks.of(_head(request)), values)
+            return _json(self._desks.state(_head(request)))
         except UsageError as error:
             return _json({"error": str(error)}, 400)
         except SagelinkError as error:
             return _json({"error": str(error)}, 500)
-        return _json(self._desk.state())
+
+
+def _head(request: Request) -> str:
+    """The name of the head that a request is about; empty: the first one."""
+    return request.query_params.get("head", FIRST_HEAD)
 
 
 async def _values(request: Request) -> dict[str, object]:

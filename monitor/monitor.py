@@ -16,7 +16,7 @@ from sagelink.monitor.dashboard import serve_dashboard
 from sagelink.monitor.dashboard_traffic import DashboardTraffic
 from sagelink.monitor.event_feed import EventFeed
 from sagelink.monitor.home_assistant import publish_to_home_assistant
-from sagelink.monitor.label_desk import LabelDesk
+from sagelink.monitor.label_desks import LabelDesks
 from sagelink.monitor.latest_pictures import LatestPictures
 from sagelink.monitor.metrics import EdgeMetrics, GraphCollector, QuotaCollector
 from sagelink.monitor.recent_frames import RecentFrames
@@ -50,7 +50,7 @@ class Monitor:
         live: bool,
         own_budget_cameras: Collection[str] = (),
         report: Callable[[str], None] | None = None,
-        open_labels: Callable[[RecentFrames], LabelDesk] | None = None,
+        open_labels: Callable[[RecentFrames], LabelDesks] | None = None,
         events: EventFeed | None = None,
         ledger: WireLedger | None = None,
     ) -> None:
@@ -67,7 +67,7 @@ class Monitor:
         self._report = report or log.info
         self._events = events
         self._recent: RecentFrames | None = None
-        self._labels: LabelDesk | None = None
+        self._labels: LabelDesks | None = None
         if open_labels is not None and config.dashboard.address:
             self._recent = RecentFrames(partial(own_labels, models.edge))
             self._labels = open_labels(self._recent)

@@ -11,14 +11,16 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from sagelink.monitor.label_folder import FrameKey
+from sagelink.monitor.label_view import FIRST_HEAD, LabelView, StoredFrame
 from sagelink.monitor.previews import jpeg
-from sagelink.monitor.uncertainty import Candidate, Ranked, rank, unit_token
-from sagelink.pipeline.types import Frame, Pixels, Verdict
+from sagelink.monitor.uncertainty import Candidate, unit_token
+from sagelink.pipeline.types import Answer, Frame, HeadAnswer, Pixels, Verdict
 
 MAX_BYTES = 64_000_000
 MAX_SIDE = 1920  # pixels: larger frames are scaled down
@@ -26,23 +28,7 @@ _QUALITY = 92
 _SHOWN_SHARE = 0.35  # of MAX_BYTES
 _SAMPLE_EVERY_S = 0.5
 _SAMPLES_PER_S = 4  # of all cameras together
-QUEUE = 24  # length of the list of uncertain frames
-_MIN_BYTES = 1000  # that a frame counts at least: bounds the number of frames
 _GROUP_S = 60  # labelled frames of one minute of a camera are one group for `sagelink teach`
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StoredFrame:
-    """A coded frame, with what the models said about it."""
-
-    candidate: Candidate
-    jpeg: bytes
-    group: str  # frames of one group resemble each other
-    caption: str = ""  # where the frame comes from, for people
-
-    @property
-    def size_bytes(self) -> int:
-        return max(_MIN_BYTES, len(self.jpeg))
 
 
 class FrameRing:
@@ -67,7 +53,7 @@ class FrameRing:
         return self._bytes > self._max_bytes
 
     def add(self, frame: StoredFrame) -> None:
-        key = frame.candidate.frame
+        key = frame.key
         if old := self._frames.pop(key, None):
             self._bytes -= old.size_bytes
         self._frames[key] = frame
@@ -100,8 +86,12 @@ class RecentFrames:
         self._shown = FrameRing(int(max_bytes * _SHOWN_SHARE))
         self._sampled = FrameRing(max_bytes - int(max_bytes * _SHOWN_SHARE))
         self._due_s: dict[str, float] = {}
-        self._labelled: dict[FrameKey, Candidate] = {}
+        self._views: dict[str, LabelView] = {}
         self.version = 0
+
+    def view(self, head: str = FIRST_HEAD) -> LabelView:
+        """The frames for the labels of a head."""
+        return self._views.setdefault(head, LabelView(self, head))
 
     def get(self, key: FrameKey) -> StoredFrame | None:
         with self._lock:
@@ -110,7 +100,7 @@ class RecentFrames:
     def keys(self) -> list[FrameKey]:
         with self._lock:
             frames = [frame for ring in (self._shown, self._sampled) for frame in ring.frames()]
-        return [*dict.fromkeys(frame.candidate.frame for frame in frames)]
+        return [*dict.fromkeys(frame.key for frame in frames)]
 
     def progress(self) -> None:
         """There is no end of the frames of a run."""
@@ -141,24 +131,12 @@ class RecentFrames:
             with self._lock:
                 known = key in self._sampled
             if not known:
-                self._store(self._sampled, verdict, [each.candidate.frame for each in self.uncertain(QUEUE)])
+                listed = [each for view in [*self._views.values()] for each in view.uncertain()]
+                self._store(self._sampled, verdict, [each.candidate.frame for each in listed])
 
-    def mark_done(self, keys: Iterable[FrameKey]) -> None:
-        """These frames have a label: they leave the list, and frames like them move down in it."""
-        wanted = set(keys)
+    def to_label(self) -> list[StoredFrame]:
         with self._lock:
-            found = {key: self._sampled.get(key) or self._shown.get(key) for key in wanted - self._labelled.keys()}
-            self._labelled = {key: each for key, each in self._labelled.items() if key in wanted}
-            self._labelled |= {key: frame.candidate for key, frame in found.items() if frame is not None}
-            self.version += 1
-
-    def uncertain(self, count: int) -> list[Ranked]:
-        with self._lock:
-            candidates = [frame.candidate for frame in self._sampled.frames()]
-            labelled = [*self._labelled.values()][-400:]
-            marked = self._labelled.keys()
-            free = [each for each in candidates if each.frame not in marked]
-        return rank(free, [each.token for each in labelled if each.token is not None], count)
+            return self._sampled.frames()
 
     def _store(self, ring: FrameRing, verdict: Verdict, spared: Sequence[FrameKey]) -> None:
         frame = stored_frame(verdict, self._labels(verdict))
@@ -170,12 +148,36 @@ class RecentFrames:
 
 def stored_frame(verdict: Verdict, labels: tuple[str, ...] | None) -> StoredFrame:
     frame = verdict.frame
-    return StoredFrame(candidate_of(verdict, labels), full_jpeg(frame.pixels), group_of(frame))
+    return StoredFrame(candidates_of(verdict, labels), full_jpeg(frame.pixels), group_of(frame))
 
 
-def candidate_of(verdict: Verdict, labels: tuple[str, ...] | None) -> Candidate:
+def candidates_of(verdict: Verdict, labels: tuple[str, ...] | None) -> dict[str, Candidate]:
+    """By head. `labels`: the classes of the first head by class id; None where the classes are not the user's own."""
+    key = FrameKey(verdict.frame.camera, verdict.frame.seq)
+    token = None if verdict.scored is None else unit_token(verdict.scored.edge_view.class_token)
+    edge, server = verdict.edge, verdict.server
+    differ = labels is not None and bool(edge and server and edge.class_id != server.class_id)
+    first = candidate_of(key, token, labels, verdict.answer, verdict.unknown, differ)
+    return {FIRST_HEAD: first, **{each.head: further_candidate(key, token, each) for each in verdict.further}}
+
+
+def further_candidate(
+    key: FrameKey, token: NDArray[np.float32] | None, found: HeadAnswer, disagreement: bool = False
+) -> Candidate:
+    """`disagreement`: of an earlier run, besides that of the answer itself."""
+    differ = disagreement or (found.server is not None and found.server.class_id != found.edge.class_id)
+    return candidate_of(key, token, found.taught.labels, found.answer, found.unknown, differ)
+
+
+def candidate_of(
+    key: FrameKey,
+    token: NDArray[np.float32] | None,
+    labels: tuple[str, ...] | None,
+    answer: Answer | None,
+    unknown: bool,
+    disagreement: bool,
+) -> Candidate:
     """`labels`: the user's classes by class id; None where the classes are not the user's own."""
-    answer, edge, server = verdict.answer, verdict.edge, verdict.server
     label = second = margin = None
     if answer is not None and labels is not None:
         order = answer.log_probs.argsort()[::-1]
@@ -184,14 +186,14 @@ def candidate_of(verdict: Verdict, labels: tuple[str, ...] | None) -> Candidate:
         first, other = math.exp(probs[0]), math.exp(probs[1]) if len(probs) > 1 else 0.0
         margin = max(0.0, first - other)
     return Candidate(
-        frame=FrameKey(verdict.frame.camera, verdict.frame.seq),
-        token=None if verdict.scored is None else unit_token(verdict.scored.edge_view.class_token),
-        label="unknown" if verdict.unknown else label,
+        frame=key,
+        token=token,
+        label="unknown" if unknown else label,
         prob=0.0 if answer is None else answer.prob,
         second=second,
         margin=margin,
-        disagreement=labels is not None and bool(edge and server and edge.class_id != server.class_id),
-        unknown=verdict.unknown,
+        disagreement=disagreement,
+        unknown=unknown,
     )
 
 

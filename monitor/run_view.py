@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from sagelink.models.loading import UnitGrid
 from sagelink.models.preprocess import Resize
 from sagelink.monitor.event_feed import EventFeed
-from sagelink.monitor.label_desk import LabelDesk
+from sagelink.monitor.label_desks import LabelDesks
 from sagelink.monitor.recent_frames import RecentFrames
 from sagelink.monitor.verdict_feed import VerdictFeed
 from sagelink.stages.run_control import Control
@@ -33,7 +33,7 @@ class RunView:
     control: Control
     registry: CollectorRegistry
     now: Callable[[], dict[str, Any]]  # the state of the run as plain JSON values, for the page and for /api/stats
-    labels: LabelDesk | None = None  # None: nothing on the page is about labels
+    labels: LabelDesks | None = None  # None: nothing on the page is about labels
     recent: RecentFrames | None = None  # the frames of `labels`
     events: EventFeed | None = None  # None: the run has no rules of events
     event_pictures: Path | None = None  # folder of their pictures

@@ -70,10 +70,15 @@ class LabelsConfig(Section):
     """Pictures that people label on the dashboard, and what a head is taught with there."""
 
     folder: Path | None = Field(
-        None, description="Folder for the labelled pictures, one folder a class; empty: `labels` in `output.out`"
+        None,
+        description="Folder for the labelled pictures, one folder a class; empty: `labels` in `output.out`. Those for "
+        "a further head go beside it, into `labels-NAME`",
     )
     pictures: tuple[Path, ...] = Field(
         (), description="Further folders of labelled pictures, such as those that `head` was taught with"
+    )
+    head_pictures: dict[str, tuple[Path, ...]] = Field(
+        {}, description="The same for the further heads in `heads`, by the name of the head"
     )
 
 

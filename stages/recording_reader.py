@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BufferedReader
 from itertools import islice
@@ -20,6 +20,7 @@ import zstandard
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from sagelink.models.head import Head, read_head
+from sagelink.pipeline.config import MAX_FURTHER_HEADS
 from sagelink.pipeline.documents import DocumentError, decode, parse_json
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.file_names import shown_name
@@ -45,6 +46,8 @@ _VIDEO_OPTIONS = {"max_pixels": str(16_384**2)}  # of a picture
 _Count = Annotated[int, Field(ge=0, lt=2**40)]
 _Number = Annotated[int, Field(ge=0, lt=2**32)]
 _Nanoseconds = Annotated[int, Field(ge=0, lt=2**63)]
+_Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+_HeadName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 _CameraOrNone = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,64}$")]
 _Seconds = Annotated[FiniteFloat, Field(ge=-1e10, le=1e10)]
 
@@ -62,6 +65,13 @@ class _RecordedEvent(BaseModel):
     private: bool = False
 
 
+class _RecordedHeadAnswer(BaseModel):
+    """The answers to a frame by a further head."""
+
+    edge: _Class | None = None
+    server: _Class | None = None
+
+
 class _RecordedVerdict(BaseModel):
     """The part of a verdict that a replay reads; all of it is compared."""
 
@@ -76,6 +86,7 @@ class _RecordedVerdict(BaseModel):
     scene: _Number | None = None
     edge: _Class | None
     server: _Class | None
+    heads: Annotated[dict[_HeadName, _RecordedHeadAnswer], Field(max_length=MAX_FURTHER_HEADS)] = {}
     sent_s: _Seconds | None
     wire_bits: _Count
     units: _Count
@@ -97,7 +108,8 @@ class _RecordedRow(BaseModel):
     heard: list[_Number] = []
     ledger: list[tuple[_Seconds, _Count, Literal["message", "charge", "hold", "settle", "reserve"], _CameraOrNone]] = []
     message: tuple[_Count, Annotated[int, Field(ge=0, le=_MAX_MESSAGE)]] | None
-    head: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
+    head: _Fingerprint | None = None
+    further: Annotated[dict[_HeadName, _Fingerprint], Field(max_length=MAX_FURTHER_HEADS)] | None = None
     reply: Annotated[str, Field(pattern=r"^([0-9a-f]{2}){0,4096}$")] | None
     verdict: _RecordedVerdict
 
@@ -230,8 +242,20 @@ class RecordingReader:
 
     def heads(self) -> list[Head]:
         """All heads that frames were scored with. Raises UsageError for a file that is missing or another head."""
+        return self._read_heads(row["head"] for row in self.rows.values() if row.get("head") is not None)
+
+    def further_fingerprints(self, frame: Frame) -> dict[str, bytes] | None:
+        """Of the further heads that answered for a frame, by name; None: those of the configuration."""
+        found = self.rows[frame.camera, frame.seq].get("further")
+        return None if found is None else {name: bytes.fromhex(text) for name, text in found.items()}
+
+    def further_heads(self) -> list[Head]:
+        """All further heads that answered for frames. Raises UsageError as `heads` does."""
+        return self._read_heads(text for row in self.rows.values() for text in (row.get("further") or {}).values())
+
+    def _read_heads(self, fingerprints: Iterable[str]) -> list[Head]:
         found = []
-        for text in sorted({row["head"] for row in self.rows.values() if row.get("head") is not None}):
+        for text in sorted(set(fingerprints)):
             name = head_file(bytes.fromhex(text))
             head = read_head(own_file(self.folder, name, self._what))
             if head.taught.fingerprint.hex() != text:

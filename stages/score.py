@@ -33,10 +33,10 @@ class Score:
         resize: Resize,
         zoom_schedules: Mapping[str, ZoomSchedule] | None = None,
         model_for: Callable[[Frame], Model] | None = None,
-        further: Mapping[str, Sequence[NamedHead]] | None = None,
+        further: Callable[[Frame], Sequence[NamedHead]] = lambda frame: (),
     ) -> None:
         """`zoom_schedules`: by camera, where some frames are zoomed. `model_for`: `edge` with the classes of a frame,
-        on the same backbone; None: `edge` itself. `further`: heads by camera, besides the one of the edge model. Raises
+        on the same backbone; None: `edge` itself. `further`: heads of a frame besides the one of the edge model. Raises
         UsageError for an edge model without CLS attention."""
         vit.check_attention(edge.vit, edge.name)
         self._edge = edge
@@ -44,7 +44,7 @@ class Score:
         self._importance: vit.Importance = importance
         self._resize: Resize = resize
         self._zoom_schedules = zoom_schedules or {}
-        self._further = further or {}
+        self._further = further
         self._model_for = model_for or (lambda _: edge)
 
     def __call__(self, frames: Sequence[Frame]) -> list[Scored]:
@@ -95,14 +95,14 @@ class Score:
                 edge_view=EdgeView(crops[i], class_tokens[i], thumbnails[i]),
                 score_ms=score_ms,
                 novelty=novelty[i],
-                further=self._further_answers(frame.camera, features.read, i),
+                further=self._further_answers(frame, features.read, i),
                 taught=taught,
             )
             for i, frame in enumerate(frames)
         ]
 
-    def _further_answers(self, camera: str, read: Tensor | None, row: int) -> tuple[HeadAnswer, ...]:
-        heads = self._further.get(camera, ())
+    def _further_answers(self, frame: Frame, read: Tensor | None, row: int) -> tuple[HeadAnswer, ...]:
+        heads = self._further(frame)
         if not heads or read is None:
             return ()
         features = read[row : row + 1].float().cpu().numpy()

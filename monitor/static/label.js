@@ -2,11 +2,12 @@
 
 import { ClassBar } from "./classbar.js";
 import { element, percent } from "./format.js";
+import { HeadChoice } from "./heads.js";
 import { isCommand, Labels } from "./labels.js";
 import { TeachPanel } from "./teach.js";
 
 const STALE_MS = 4000;
-const labels = new Labels();
+const labels = new Labels(new URLSearchParams(location.search).get("head") ?? "");
 let shown = null; // the frame on the stage, as it stood in the queue
 
 const bar = new ClassBar(labels, () => shown, (frame, name) => {
@@ -14,8 +15,16 @@ const bar = new ClassBar(labels, () => shown, (frame, name) => {
   next();
 });
 element("bar").append(bar.element);
+new HeadChoice(element("heads"), labels);
 new TeachPanel(element("teach"), labels);
-labels.listen(draw);
+let head = labels.head;
+labels.listen(() => {
+  if (labels.state?.head !== undefined && labels.state.head !== head) {
+    head = labels.state.head;
+    shown = null; // the list of another head begins with another frame
+  }
+  draw();
+});
 
 const address = (frame, small = "") => `/api/labels/picture/${encodeURIComponent(frame.camera)}/${frame.seq}${small}`;
 const same = (one, other) => one && other && one.camera === other.camera && one.seq === other.seq;

@@ -6,6 +6,7 @@ const REFUSED = { 401: "you are not logged in", 403: "you may not change this ru
 
 export class Labels {
   state = null; // null before the first answer
+  head; // name of the head that the labels are for; empty: the first one
   problem = ""; // of the last change
   heard_ms = performance.now(); // when the run last answered
   #listeners = [];
@@ -13,9 +14,21 @@ export class Labels {
   #stored = new Set();
   #heard = "";
 
-  constructor() {
+  constructor(head = "") {
+    this.head = head;
     this.#poll();
     document.addEventListener("visibilitychange", () => this.refresh());
+  }
+
+  // Labels are for another head from now on.
+  choose(head) {
+    this.head = head;
+    this.refresh();
+  }
+
+  // The address of something about the labels of the chosen head.
+  address(path) {
+    return `/api/${path}${this.head ? `?head=${encodeURIComponent(this.head)}` : ""}`;
   }
 
   listen(changed) {
@@ -46,12 +59,13 @@ export class Labels {
   // Returns whether it was accepted; if not, `problem` holds the reason.
   async change(path, values = {}) {
     let problem = "no connection";
+    const head = this.head;
     try {
-      const answer = await fetch(`/api/${path}`, {
+      const answer = await fetch(this.address(path), {
         method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(values),
       });
       const result = answer.headers.get("Content-Type")?.startsWith("application/json") ? await answer.json() : {};
-      if (answer.ok) this.#take(result);
+      if (answer.ok && head === this.head) this.#take(result);
       problem = answer.ok ? "" : result.error ?? REFUSED[answer.status] ?? `refused (${answer.status})`;
       if (answer.status === 403) this.#take({ ...this.state, closed: problem });
     } catch { /* no connection */ }
@@ -63,10 +77,13 @@ export class Labels {
   // Returns whether the run answered, as far as is known.
   async refresh() {
     if (document.hidden) return true;
+    const head = this.head;
     try {
-      const answer = await fetch("/api/labels");
+      const answer = await fetch(this.address("labels"));
       this.heard_ms = performance.now();
+      if (head !== this.head) return true; // another head was chosen meanwhile
       if (answer.ok) this.#take(await answer.json());
+      else if (answer.status === 400 && head) this.choose(""); // this run has no such head
       else if (answer.status === 404) this.#take({ closed: "this run has no labels" });
       else this.#take({ ...this.state, closed: REFUSED[answer.status] ?? `refused (${answer.status})` });
       return true;

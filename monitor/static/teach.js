@@ -76,6 +76,7 @@ export class TeachPanel {
       pack: (!teach || teach.reason) && classes.some(({ pictures }) => pictures),
       undo: true,
     };
+    this.#part("[data-do=pack]").href = this.#labels.address("labels/pictures.zip");
     for (const part of this.#holder.querySelectorAll("[data-do]")) part.hidden = !show[part.dataset.do];
     this.#part("[data-do=teach]").disabled = !ready;
     this.#part("[data-do=undo]").disabled = !state.undo;
@@ -102,12 +103,7 @@ export class TeachPanel {
   }
 }
 
-function note(classes, { folder, further }) {
-  const first = further.length ? ` These pictures teach the first head. Unchanged: ${further.join(", ")}.` : "";
-  return classNote(classes, folder) + first;
-}
-
-function classNote(classes, folder) {
+function note(classes, { folder }) {
   if (!classes.length) return "No class yet. Label frames: each new name is a class.";
   const few = classes.filter(({ pictures }) => pictures < MIN_PICTURES).length;
   const hint = classes.length < 2 ? "Teaching needs at least two classes. " : few ? `Teaching needs ${MIN_PICTURES} pictures of each class; 20 are better. ` : "";

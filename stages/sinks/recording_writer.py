@@ -182,6 +182,7 @@ class RecordingWriter:
             "sent_s": verdict.sent_s,
             "heard": verdict.provisional.observed_seqs if verdict.provisional else [],
             "head": self._head(verdict.taught),
+            "further": {answer.head: self._head(answer.taught) for answer in verdict.further},
             "ledger": self._ledger_entries(),
             "reply": encode_reply(verdict.reply).hex() if verdict.reply else None,
             "verdict": record(verdict, self._labels),

@@ -26,6 +26,7 @@ from tests.nats import nats_node
 from tests.processes import Sagelink
 
 Command = Callable[..., tuple[int, str]]
+FRAMES = 40
 
 
 @pytest.fixture
@@ -197,23 +198,33 @@ def test_the_server_answers_all_heads_on_the_same_evidence_and_a_replay_repeats_
 ) -> None:
     light = random_head(pair, ("day", "night"), seed=1)
     write_head(light, tmp_path / "light.head")
-    given = {"models": "demo", "capture.source": "synthetic:8", "output.out": str(tmp_path / "out")}
+    given = {"models": "demo", "capture.source": f"synthetic:{FRAMES}", "output.out": str(tmp_path / "out")}
     given |= {"head": str(site_head), "heads": {"light": str(tmp_path / "light.head")}, "gate.policy": "always"}
     given |= {"output.record": str(tmp_path / "recording"), "budget.uplink": "unlimited"}
+    given |= {"video.policy": "always", "video.value_gate": "false"}
     run = prepare(load_config(None, given), Pair.load(load_config(None, given)))
     messages: list[bytes] = []
-    run.run(lambda verdict: messages.append(verdict.message or b""))
+    later = random_head(pair, ("dawn", "dusk"), seed=2)
+
+    def watch(verdict: Any) -> None:
+        messages.append(verdict.message or b"")
+        if verdict.frame.seq == 2:
+            run.heads.swap_further("light", later)
+
+    run.run(watch)
     lines, _ = read(tmp_path / "out")
     for line, message in zip(lines, messages, strict=True):
         claim, answer = peek(message), line["heads"]["light"]
+        head = light if answer["label"] in light.classes else later
         assert claim is not None
-        assert (claim.further, line["origin"]) == ((light.taught.head_id,), "fused")
+        assert (claim.further, line["origin"]) == ((head.taught.head_id,), "fused")
         assert answer["origin"] == "fused"
-        assert {answer["edge"]["label"], answer["server"]["label"], answer["label"]} <= {"day", "night"}
+        assert {answer["edge"]["label"], answer["server"]["label"], answer["label"]} <= {*head.classes}
     assert any(line["heads"]["light"]["edge"] != line["heads"]["light"]["server"] for line in lines)
+    assert {line["heads"]["light"]["label"] in light.classes for line in lines} == {True, False}
     code, printed = command("replay", tmp_path / "recording")
     assert code == 0, printed
-    assert "8 of 8 frames: verdicts, ledger and 8 messages as recorded" in printed
+    assert f"{FRAMES} of {FRAMES} frames: verdicts, ledger and {FRAMES} messages as recorded" in printed
 
     write_head(random_head(pair, server=pair.edge), tmp_path / "light.head")
     with pytest.raises(UsageError, match="head 'light', .*: the head was taught on server model"):

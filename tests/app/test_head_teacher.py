@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from sagelink.app import head_teacher
-from sagelink.app.head_teacher import LabelledHeadTeacher
+from sagelink.app.head_teacher import HeadInUse, LabelledHeadTeacher
 from sagelink.models.head import Head, HeadCard
 from sagelink.monitor.label_folder import FrameKey, LabelFolder
 from sagelink.pipeline.config_file import load_config
@@ -25,18 +25,16 @@ from tests.patience import PATIENCE_S
 class FakeHeads:
     """Heads of a run without models."""
 
-    cameras = ["gate"]  # noqa: RUF012
-
     def __init__(self) -> None:
         self.heads: list[Head | None] = [None]
 
-    def head(self, camera: str) -> Head | None:
+    def head(self) -> Head | None:
         return self.heads[-1]
 
-    def swap(self, camera: str | None, head: Head) -> None:
+    def swap(self, head: Head) -> None:
         self.heads.append(head)
 
-    def restore(self, camera: str | None) -> None:
+    def restore(self) -> None:
         if len(self.heads) < 2:
             raise UsageError("there is no earlier head to go back to")
         self.heads.pop()
@@ -69,7 +67,8 @@ def folder(tmp_path) -> Iterator[LabelFolder]:
 
 def teacher_of(folder: LabelFolder, heads: FakeHeads, **settings: object) -> LabelledHeadTeacher:
     config = load_config(None, {"models": "demo", "threads": 1, **settings})
-    return LabelledHeadTeacher(config, folder, heads, time.time_ns())
+    in_use = HeadInUse(heads.head, heads.swap, heads.restore, heads.can_restore)
+    return LabelledHeadTeacher(config, folder, in_use, time.time_ns())
 
 
 def label(folder: LabelFolder, first: int, count: int) -> None:
@@ -124,7 +123,7 @@ def test_a_head_is_taught_compared_and_taken_back(folder):
     with pytest.raises(UsageError, match="no earlier head"):
         teacher.take_back()
 
-    teacher._heads.heads.append(heads.heads[0] or _head_of(folder))  # type: ignore[attr-defined]
+    heads.heads.append(heads.heads[0] or _head_of(folder))
     for path in (folder.folder / CLASSES[0]).iterdir():
         path.unlink()
     with pytest.raises(UsageError, match=f"no picture of {CLASSES[0]!r}"):

@@ -11,11 +11,16 @@ from PIL import Image
 
 from sagelink.app.recorded_frames import RecordedFrames, open_frames, thinned
 from sagelink.app.run import prepare
+from sagelink.app.run_labels import recorded_labels
 from sagelink.models import loading
+from sagelink.models.apply_head import edge_with_head
+from sagelink.models.further_heads import NamedHead
 from sagelink.monitor.label_folder import FrameKey
-from sagelink.monitor.recent_frames import StoredFrame, candidate_of
+from sagelink.monitor.label_view import FIRST_HEAD, StoredFrame
+from sagelink.monitor.recent_frames import candidates_of
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.errors import UsageError
+from tests.heads import SITE, random_head
 from tests.monitor.test_verdict_feed import LABELS, verdict_of
 from tests.processes import Sagelink
 
@@ -43,9 +48,10 @@ def test_the_frames_of_a_recording_have_their_numbers_and_disagreements(command,
     differing = {each.frame.seq for each in reader if each.disagreement}
     frames = read(RecordedFrames(reader, pair.edge, "squash"))
     assert frames.keys() == [FrameKey("camera", seq) for seq in range(12)]
-    assert {each.candidate.frame.seq for each in frames.uncertain(12) if each.candidate.disagreement} == differing
-    frames.mark_done([FrameKey("camera", 3)])
-    assert 3 not in [each.candidate.frame.seq for each in frames.uncertain(12)]
+    ranked = frames.view().uncertain(12)
+    assert {each.candidate.frame.seq for each in ranked if each.candidate.disagreement} == differing
+    frames.view().mark_done([FrameKey("camera", 3)])
+    assert 3 not in [each.candidate.frame.seq for each in frames.view().uncertain(12)]
 
 
 def test_a_folder_of_pictures_keeps_its_groups_and_unreadable_files_are_left_out(pair, tmp_path):
@@ -60,7 +66,7 @@ def test_a_folder_of_pictures_keeps_its_groups_and_unreadable_files_are_left_out
 
 def test_of_a_long_source_some_frames_stay_and_labelled_ones_always(pair, tmp_path):
     frames = RecordedFrames(open_frames(pictures(tmp_path / "pictures", 40)), pair.edge, "squash", max_frames=10)
-    frames.mark_done([FrameKey("picture", 0), FrameKey("picture", 1)])
+    frames.view().mark_done([FrameKey("picture", 0), FrameKey("picture", 1)])
     read(frames)
     kept = [key.seq for key in frames.keys()]  # noqa: SIM118 (no mapping)
     assert len(kept) <= 10
@@ -72,10 +78,39 @@ def test_of_two_neighbours_the_more_uncertain_one_stays():
     def stored(seq: int, margin: float) -> StoredFrame:
         from dataclasses import replace
 
-        return StoredFrame(replace(candidate_of(verdict_of(seq), LABELS), margin=margin), b"", "")
+        found = candidates_of(verdict_of(seq), LABELS)[FIRST_HEAD]
+        return StoredFrame({FIRST_HEAD: replace(found, margin=margin)}, b"", "")
 
     frames = [stored(0, 0.9), stored(1, 0.1), stored(2, 0.2), stored(3, 0.8), stored(4, 0.9)]
-    assert [each.candidate.frame.seq for each in thinned(frames, set())] == [1, 2, 4]
+    assert [each.key.seq for each in thinned(frames, set())] == [1, 2, 4]
+
+
+def test_each_head_labels_the_same_frames_and_is_replaced_alone(pair, tmp_path):
+    site, light, other = (
+        random_head(pair, names, seed=seed)
+        for seed, names in enumerate([SITE, ("day", "night"), ("dawn", "day", "night")])
+    )
+    reader = open_frames(pictures(tmp_path / "pictures", 5))
+    edge = edge_with_head(site, pair.edge)
+    frames = read(RecordedFrames(reader, edge, "squash", further=[NamedHead.of("light", light)]))
+    assert {each.candidate.label for each in frames.view().uncertain()} <= {*SITE, "unknown"}
+    assert {each.candidate.label for each in frames.view("light").uncertain()} <= {"day", "night", "unknown"}
+    config = load_config(None, {"models": "demo", "heads": {"light": "light.head"}, "head": "site.head"})
+    for path in ("site.head", "light.head"):
+        (tmp_path / path).touch()
+    config = config.model_copy(update={"head": tmp_path / "site.head", "heads": {"light": tmp_path / "light.head"}})
+    desks = recorded_labels(config, tmp_path / "labels", "s", frames)
+    desks.of("light").label({"camera": "picture", "seq": 1, "label": "day"})
+    assert (desks.of("light").folder.folder, desks.of().folder.counts()) == (tmp_path / "labels-light", {})
+    assert [each["name"] for each in desks.state()["heads"]] == ["", "light"]
+    frames.swap_further("light", other)
+    assert "dawn" in desks.of("light").classes()
+    assert frames.head() is site
+    frames.restore_further("light")
+    assert "dawn" not in desks.of("light").classes()
+    with pytest.raises(UsageError, match="no earlier file"):
+        frames.restore_further("light")
+    desks.close()
 
 
 def test_a_source_that_is_no_source_and_labels_inside_it(command, tmp_path):

@@ -6,7 +6,7 @@ import asyncio
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ import pytest
 
 from sagelink.monitor.dashboard_routes import dashboard_app
 from sagelink.monitor.label_desk import LabelDesk
+from sagelink.monitor.label_desks import LabelDesks
 from sagelink.monitor.label_folder import FrameKey, LabelFolder
 from sagelink.monitor.recent_frames import RecentFrames
 from sagelink.net.http import serve_http
 from tests.browsers import chromium, wait_for
 from tests.monitor.test_label_routes import FakeTeacher
+from tests.monitor.test_recent_frames import with_further
 from tests.monitor.test_verdict_feed import LABELS, verdict_of
 from tests.patience import PATIENCE_MS, PATIENCE_S
 
@@ -63,20 +65,22 @@ def recent() -> RecentFrames:
 
 @pytest.fixture
 def desk(tmp_path, recent) -> Iterator[LabelDesk]:
-    desk = LabelDesk(recent, LabelFolder(tmp_path / "labels", "s"), lambda: ("gate-open", "gate-shut"), PageTeacher())
+    folder = LabelFolder(tmp_path / "labels", "s")
+    desk = LabelDesk(recent.view(), folder, lambda: ("gate-open", "gate-shut"), PageTeacher())
     yield desk
     desk.close()
 
 
 @pytest.fixture
-def serve(watched, coder, recent) -> Iterator[Callable[[LabelDesk], str]]:
+def serve(watched, coder, recent) -> Iterator[Callable[..., str]]:
     """Serves a dashboard with labels in a thread; returns its address."""
     ends: list[Callable[[], None]] = []
 
-    def begin(desk: LabelDesk) -> str:
+    def begin(desk: LabelDesk, further: Mapping[str, LabelDesk] | None = None) -> str:
+        desks = LabelDesks(desk, further)
         address: queue.Queue[tuple[str, int]] = queue.Queue()
         loop, over = asyncio.new_event_loop(), asyncio.Event()
-        app = dashboard_app(replace(watched, labels=desk, recent=recent), coder, None)
+        app = dashboard_app(replace(watched, labels=desks, recent=recent), coder, None)
 
         async def serve() -> None:
             async with serve_http(app, "127.0.0.1", 0) as listening:
@@ -134,6 +138,33 @@ def test_labelling_with_the_keyboard_alone(browser, serve, desk):
     page.close()
 
 
+def test_the_head_that_labels_are_for_is_chosen(browser, serve, desk, recent, tmp_path, artefacts):
+    folder = LabelFolder(tmp_path / "labels-light", "s")
+    light = LabelDesk(recent.view("light"), folder, lambda: ("day", "night"), PageTeacher())
+    recent.keep(with_further(verdict_of(9)))
+    url = serve(desk, {"light": light})
+    page = open_page(browser, url)
+    page.wait_for_selector(".camera-tile .class-bar button[data-name=gate-open]")
+    page.select_option("#heads select", "light")
+    page.wait_for_selector(".camera-tile .class-bar button[data-name=night]")
+    assert page.locator("button[data-name=gate-open]").count() == 0
+    page.locator("#classes").screenshot(path=artefacts / "heads-dashboard.png")
+    page.goto(url.removesuffix("/") + page.get_attribute("#to-label", "href"))
+    page.wait_for_selector("#bar button[data-name=night]")
+    page.screenshot(path=artefacts / "heads-label.png")
+    page.select_option("#heads select", "")
+    page.wait_for_selector("#bar button[data-name=gate-shut]")
+    page.wait_for_selector("#picture:not([hidden])")
+    page.keyboard.press("2")
+    wait_for(page, "document.getElementById('said').textContent === 'labelled gate-shut'")
+    assert (desk.folder.counts(), light.folder.counts()) == ({"gate-shut": 1}, {})
+    page.goto(f"{url}label?head=gone")  # such as of an earlier run: the page returns to the first head
+    page.wait_for_selector("#bar button[data-name=gate-shut]")
+    assert page.errors == []
+    page.close()
+    light.close()
+
+
 def test_a_refused_name_gives_the_reason_and_html_stays_text(browser, serve, desk):
     desk.folder.label(FrameKey("camera", 0), "a & b", "m", b"x")
     page = open_page(browser, serve(desk) + "label")
@@ -149,7 +180,9 @@ def test_a_refused_name_gives_the_reason_and_html_stays_text(browser, serve, des
 
 
 def test_without_a_folder_the_page_says_why_and_shows_no_buttons(browser, serve, recent, artefacts):
-    closed = LabelDesk(recent, None, lambda: (), None, closed="no folder for labelled pictures: set labels.folder")
+    closed = LabelDesk(
+        recent.view(), None, lambda: (), None, closed="no folder for labelled pictures: set labels.folder"
+    )
     url = serve(closed)
     page = open_page(browser, url)
     page.wait_for_selector("#labels-closed:not([hidden])")

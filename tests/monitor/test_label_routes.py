@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 
 from sagelink.monitor.dashboard_routes import dashboard_app, label_app
 from sagelink.monitor.label_desk import LabelDesk
+from sagelink.monitor.label_desks import LabelDesks
 from sagelink.monitor.label_folder import FrameKey, LabelFolder
 from sagelink.monitor.recent_frames import RecentFrames
 from sagelink.pipeline.errors import UsageError
@@ -25,11 +26,12 @@ from tests.monitor.test_verdict_feed import LABELS, verdict_of
 class FakeTeacher:
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self.busy = False
 
     def state(self) -> dict[str, Any]:
         return {
             "reason": None,
-            "progress": None,
+            "progress": {"work": "edge features", "done": 1, "total": 2, "left_s": None} if self.busy else None,
             "outcome": None,
             "can_use": False,
             "can_take_back": False,
@@ -58,7 +60,7 @@ def desk_of(folder: Path) -> LabelDesk:
     for seq in range(3):
         recent.keep(verdict_of(seq))
         recent.sample([verdict_of(seq)])
-    return LabelDesk(recent, LabelFolder(folder, "now"), lambda: ("open", "shut"), FakeTeacher())
+    return LabelDesk(recent.view(), LabelFolder(folder, "now"), lambda: ("open", "shut"), FakeTeacher())
 
 
 @pytest.fixture
@@ -70,7 +72,7 @@ def desk(tmp_path) -> Iterator[LabelDesk]:
 
 @pytest.fixture
 def client(watched, coder, desk) -> TestClient:
-    return TestClient(dashboard_app(replace(watched, labels=desk), coder, None), base_url=HOST)
+    return TestClient(dashboard_app(replace(watched, labels=LabelDesks(desk)), coder, None), base_url=HOST)
 
 
 def frame(seq: int, name: object) -> dict[str, object]:
@@ -141,8 +143,8 @@ def test_teaching_is_passed_on(client, desk):
 
 
 def test_without_a_folder_the_page_gets_the_reason(watched, coder):
-    desk = LabelDesk(RecentFrames(lambda _: LABELS), None, lambda: (), None, closed="no folder")
-    client = TestClient(dashboard_app(replace(watched, labels=desk), coder, None), base_url=HOST)
+    desk = LabelDesk(RecentFrames(lambda _: LABELS).view(), None, lambda: (), None, closed="no folder")
+    client = TestClient(dashboard_app(replace(watched, labels=LabelDesks(desk)), coder, None), base_url=HOST)
     assert client.get("/api/labels").json()["closed"] == "no folder"
     for path in ("labels", "labels/undo", "labels/class", "labels/skip"):
         assert client.post(f"/api/{path}", json=frame(1, "open") | {"name": "x"}).status_code == 400
@@ -151,7 +153,7 @@ def test_without_a_folder_the_page_gets_the_reason(watched, coder):
 
 
 def test_labels_have_the_guards_of_every_other_change(watched, coder, desk):
-    app = dashboard_app(replace(watched, labels=desk), coder, TOKEN, wrong_token_s=0)
+    app = dashboard_app(replace(watched, labels=LabelDesks(desk)), coder, TOKEN, wrong_token_s=0)
     guarded = TestClient(app, base_url="http://camera.example:8600", follow_redirects=False)
     for path in ("labels", "labels/undo", "labels/skip", "teach/begin"):
         assert guarded.post(f"/api/{path}", json=frame(1, "open")).status_code == 401
@@ -165,7 +167,7 @@ def test_labels_have_the_guards_of_every_other_change(watched, coder, desk):
 
 
 def test_the_labelling_page_alone(coder, desk):
-    client = TestClient(label_app(desk, coder, None), base_url=HOST)
+    client = TestClient(label_app(LabelDesks(desk), coder, None), base_url=HOST)
     page = client.get("/").text
     assert 'src="/static/label.js"' in page
     assert "https://" not in page
@@ -179,3 +181,24 @@ def test_the_documented_keys_are_the_real_ones(client):
     table = page.split("| key of `/api/labels` | meaning |")[1].split("\n\n")[0]
     documented = {key for row in table.splitlines() for key in re.findall(r"`(\w+)`", row.split(" | ")[0])}
     assert documented == client.get("/api/labels").json().keys()
+
+
+def test_a_further_head_has_labels_and_teaching_of_its_own(watched, coder, tmp_path, desk):
+    light = desk_of(tmp_path / "labels-light")
+    client = TestClient(dashboard_app(replace(watched, labels=LabelDesks(desk, {"light": light})), coder, None), HOST)
+    assert client.post("/api/labels?head=light", json=frame(1, "day")).json()["head"] == "light"
+    assert client.post("/api/labels", json=frame(1, "open")).json()["labels"] == [["camera", 1, "open"]]
+    assert client.get("/api/labels?head=light").json()["labels"] == [["camera", 1, "day"]]
+    assert [each["name"] for each in client.get("/api/labels").json()["heads"]] == ["", "light"]
+    packed = zipfile.ZipFile(io.BytesIO(client.get("/api/labels/pictures.zip?head=light").content))
+    assert any(name.startswith("pictures/day/") for name in packed.namelist())
+    refused = client.get("/api/labels?head=<b>")
+    assert (refused.status_code, refused.json()["error"]) == (
+        400,
+        "this page has no head '<b>'; accepted: '', 'light'",
+    )
+    light.teacher.busy = True
+    refused = client.post("/api/teach/begin", json={})
+    assert (refused.status_code, "head 'light' is being taught" in refused.json()["error"]) == (400, True)
+    assert client.post("/api/teach/begin?head=light", json={}).status_code == 200
+    light.close()

@@ -9,9 +9,12 @@ import numpy as np
 from PIL import Image
 
 from sagelink.monitor.label_folder import FrameKey
-from sagelink.monitor.recent_frames import FrameRing, RecentFrames, StoredFrame, candidate_of, full_jpeg, group_of
-from sagelink.pipeline.types import Verdict
+from sagelink.monitor.label_view import FIRST_HEAD, StoredFrame
+from sagelink.monitor.recent_frames import FrameRing, RecentFrames, candidates_of, full_jpeg, group_of
+from sagelink.pipeline.types import Answer, HeadAnswer, TaughtClasses, Verdict
 from tests.monitor.test_verdict_feed import LABELS, verdict_of
+
+SIDES = ((0, (0.6, 0.4)), (1, (0.4, 0.6)))
 
 
 def frames(max_bytes: int = 10_000_000) -> tuple[RecentFrames, list[float]]:
@@ -37,6 +40,7 @@ def test_a_shown_frame_is_stored_and_a_sample_is_taken_twice_per_second():
 
 def test_memory_is_bounded_and_uncertain_frames_stay_longer():
     recent, now = frames(max_bytes=60_000)  # small frames count 1000 bytes: 21 shown, 39 sampled
+    recent.view()
     for seq in range(100):
         now[0] = float(seq)
         recent.keep(verdict_of(1000 + seq))
@@ -60,10 +64,31 @@ def test_labelled_frames_leave_the_list_and_return_after_undo():
         now[0] = float(seq)
         recent.sample([verdict_of(seq)])
     key = FrameKey("camera", 1)
-    recent.mark_done([key])
-    assert [each.candidate.frame.seq for each in recent.uncertain(5) if each.candidate.frame == key] == []
-    recent.mark_done([])
-    assert key in [each.candidate.frame for each in recent.uncertain(5)]
+    view = recent.view()
+    view.mark_done([key])
+    assert [each.candidate.frame.seq for each in view.uncertain(5) if each.candidate.frame == key] == []
+    view.mark_done([])
+    assert key in [each.candidate.frame for each in view.uncertain(5)]
+
+
+def test_each_head_has_a_list_of_its_own():
+    recent, now = frames()
+    for seq in range(3):
+        now[0] = float(seq)
+        recent.sample([with_further(verdict_of(seq))] if seq else [verdict_of(seq)])
+    first, light = recent.view(), recent.view("light")
+    first.mark_done([FrameKey("camera", 1)])
+    assert {each.candidate.frame.seq for each in first.uncertain()} == {0, 2}
+    assert {each.candidate.frame.seq for each in light.uncertain()} == {1, 2}  # frame 0 has no answer by this head
+    assert {each.candidate.label for each in light.uncertain()} <= {"day", "night"}
+    assert all("edge and server disagree" in each.reasons for each in light.uncertain())
+
+
+def with_further(verdict: Verdict) -> Verdict:
+    """Edge and server name different classes of the head."""
+    edge, server = (Answer(number, 0.6, np.log(np.array(probs, np.float32))) for number, probs in SIDES)
+    taught = TaughtClasses(b"\x01" * 16, ("day", "night"), 0.5, 0.0, ((100, 1.0),))
+    return replace(verdict, further=(HeadAnswer("light", taught, edge, False, server, server, "fused"),))
 
 
 def test_a_held_frame_outlives_the_shown_ones():
@@ -82,9 +107,9 @@ def test_a_picture_keeps_its_size_up_to_the_limit():
 
 
 def test_an_answer_in_imagenets_names_says_nothing():
-    plain = candidate_of(verdict_of(0), None)
+    plain = candidates_of(verdict_of(0), None)[FIRST_HEAD]
     assert (plain.label, plain.margin, plain.disagreement) == (None, None, False)
-    named = candidate_of(verdict_of(0), LABELS)
+    named = candidates_of(verdict_of(0), LABELS)[FIRST_HEAD]
     assert named.label in LABELS
     assert named.margin is not None
     assert named.margin >= 0
@@ -99,6 +124,6 @@ def test_frames_of_one_minute_or_of_one_group_of_files_are_a_group():
 def test_a_ring_replaces_a_frame_of_the_same_number():
     ring = FrameRing(5000)
     for _ in range(9):
-        ring.add(StoredFrame(candidate_of(verdict_of(0), LABELS), b"x", ""))
+        ring.add(StoredFrame(candidates_of(verdict_of(0), LABELS), b"x", ""))
     ring.shrink()
     assert len(ring.frames()) == 1
