@@ -27,6 +27,7 @@ from sagelink.pipeline.output_files import FRAMES, MESSAGES, PARTS
 from sagelink.pipeline.own_files import own_file
 from sagelink.pipeline.threads import Worker
 from sagelink.pipeline.types import Drop, Frame, FrameEvent, Pixels
+from sagelink.pipeline.wire_ledger import EntryKind
 from sagelink.stages.decoded_picture import FrameConverter
 from sagelink.stages.sinks.jsonl import check_keys
 from sagelink.stages.sinks.recording_writer import KEYS, OPEN_PART, head_file
@@ -95,7 +96,7 @@ class _RecordedRow(BaseModel):
     sent_s: _Seconds | None
     bit_price: Annotated[FiniteFloat, Field(ge=0)] = 0.0
     heard: list[_Number] = []
-    ledger: list[tuple[_Seconds, _Count, Literal["message", "charge", "hold", "settle", "reserve"], _CameraOrNone]] = []
+    ledger: list[tuple[_Seconds, _Count, EntryKind, _CameraOrNone]] = []
     message: tuple[_Count, Annotated[int, Field(ge=0, le=_MAX_MESSAGE)]] | None
     head: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
     reply: Annotated[str, Field(pattern=r"^([0-9a-f]{2}){0,4096}$")] | None

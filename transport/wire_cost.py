@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from sagelink.pipeline.quantities import format_rate
 from sagelink.pipeline.wire_ledger import WireLedger
 
+# A message may be charged so long before there is room for all of it, and waits at the gate meanwhile.
+_AHEAD_S, _AHEAD_PART = 0.25, 0.25  # s, and part of the window
 _SHARE_OF_ATTEMPTS = 0.1  # of the rate, that attempts to connect may use
 
 
@@ -31,7 +33,10 @@ class WireCharger:
         """`ledger`: None in a replay, whose budget runs on the time of the stream: there nothing is charged."""
         self._ledger = ledger
         self._prepaid: deque[Prepaid] = deque()
+        self._under_way: set[Prepaid] = set()  # bits of them have left, and they are not closed
         self.attempt_bits = 0  # that have left since the last attempt to connect began
+        if ledger is not None:
+            ledger.look_ahead(min(_AHEAD_S, _AHEAD_PART * ledger.window_s))
 
     @property
     def limit_bits(self) -> int | None:
@@ -41,6 +46,10 @@ class WireCharger:
     @property
     def rate_bps(self) -> float | None:
         return None if self._ledger is None else self._ledger.rate_bps
+
+    @property
+    def window_s(self) -> float:
+        return 0.0 if self._ledger is None else self._ledger.window_s
 
     def prepay(self, camera: str, bits: int) -> Prepaid:
         """Holds the charge of a message until its bits have left, or until `close`."""
@@ -57,15 +66,24 @@ class WireCharger:
         return self.prepay(camera, bits)
 
     def trim(self, prepaid: Prepaid, bits: int) -> None:
-        """A message needs at most `bits` of its charge; the rest counts as sent."""
-        if prepaid in self._prepaid and prepaid.bits > bits:
-            self._settle(prepaid, prepaid.bits - bits)
+        """A message needs at most `bits` of its charge."""
+        if self._ledger is not None and prepaid in self._prepaid and prepaid.bits > bits:
+            self._ledger.release(prepaid.camera, prepaid.bits - bits)
+            prepaid.bits = bits
 
     def close(self, prepaid: Prepaid) -> None:
-        """What is left of a message's charge was not needed, and counts as sent."""
+        """What is left of a message's charge was not needed."""
         self.trim(prepaid, 0)
+        self._under_way.discard(prepaid)
         if prepaid in self._prepaid:
             self._prepaid.remove(prepaid)
+
+    def answers_due(self) -> int | None:
+        """Messages whose answers are still to come if the next bits leave, which belong to a message; None if they
+        belong to the connection itself."""
+        if not self._prepaid:
+            return None
+        return len(self._under_way | {self._prepaid[0]})
 
     @property
     def share_bits(self) -> int | None:
@@ -89,6 +107,7 @@ class WireCharger:
         while of_messages and bits and self._prepaid:
             prepaid = self._prepaid[0]
             paid = min(bits, prepaid.bits)
+            self._under_way.add(prepaid)
             self._settle(prepaid, paid)
             bits -= paid
             if not prepaid.bits:
@@ -101,10 +120,10 @@ class WireCharger:
         if self._ledger is not None:
             self._ledger.receive(bits)
 
-    def reserve(self, bits: int) -> None:
-        """Keeps these bits from messages, in place of those before: the connection may need them at any time."""
+    def reserve(self, bits: int, rate_bits: int | None = None) -> None:
+        """Keeps these bits from messages, in place of those before; see `UplinkBudget.reserve`."""
         if self._ledger is not None:
-            self._ledger.reserve(bits)
+            self._ledger.reserve(bits, rate_bits)
 
     def pause_s(self) -> float:
         """The least pause after a failed attempt, so that attempts use only a small part of the rate."""
