@@ -23,7 +23,7 @@ import struct
 import time
 
 from sagelink.transport.tcp_counters import TcpCounters, read_counters
-from sagelink.transport.tcp_repeats import ACKS, SegmentSizes, acks_of, longest_payload, needs, repeat_bytes
+from sagelink.transport.tcp_repeats import ACKS, Acks, SegmentSizes, longest_payload, needs, repeat_bytes
 from sagelink.transport.wire_cost import WireCharger
 
 log = logging.getLogger(__name__)
@@ -298,7 +298,8 @@ class GatedTcp:
             return min(counters.segment_bytes, len(self._out))
         if counters.queued_bytes > max(2 * counters.segment_bytes, limit // 8 // 2):
             return 0
-        sizes, window_s, acks = self._sizes, _MARGIN * self._charger.window_s, acks_of(self._charger.answers_due())
+        sizes, window_s = self._sizes, _MARGIN * self._charger.window_s
+        acks = Acks.of(self._charger.answers_due(len(self._out)))
         longest = longest_payload(limit // 8, window_s, counters, sizes, acks)
         longest = max(_MIN_PIECE, min(longest, counters.segment_bytes - _OPTIONS))
         payload = -(-len(self._out) // -(-len(self._out) // longest))  # segments of one length

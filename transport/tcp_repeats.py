@@ -41,9 +41,17 @@ class SegmentSizes:
         return payload + segments * self.header_bytes
 
 
-def acks_of(answers: int | None) -> int:
-    """Packets without data that acknowledge the answers to so many messages; None: of any kind."""
-    return ACKS if answers is None else min(ACKS, 1 + 2 * answers)
+@dataclass(frozen=True, slots=True)
+class Acks:
+    """Packets without data that may leave: at once, and when the answer to what leaves now may have arrived."""
+
+    now: int = ACKS
+    later: int = ACKS
+
+    @staticmethod
+    def of(answers: tuple[int, int] | None) -> Acks:
+        """`answers`: that are still to come, without and with those to what leaves now; None: of any number."""
+        return Acks() if answers is None else Acks(*(min(ACKS, 1 + 2 * count) for count in answers))
 
 
 def repeat_bytes(counters: TcpCounters, sizes: SegmentSizes) -> int:
@@ -54,9 +62,9 @@ def repeat_bytes(counters: TcpCounters, sizes: SegmentSizes) -> int:
     return sizes.packet_bytes(counters.queued_bytes, segments)
 
 
-def needs(counters: TcpCounters, sizes: SegmentSizes, payload: int, window_s: float, acks: int) -> list[Need]:
+def needs(counters: TcpCounters, sizes: SegmentSizes, payload: int, window_s: float, acks: Acks) -> list[Need]:
     """What may leave if the kernel gets `payload` bytes now, at most one segment; by time, each with those before it in
-    a window of `window_s`, and with `acks` packets without data."""
+    a window of `window_s`."""
     new = sizes.packet_bytes(payload, 1) if payload else 0
     unsent = sizes.packet_bytes(counters.unsent_bytes, 1) if counters.unsent_bytes else 0
     waiting = repeat_bytes(counters, sizes)
@@ -64,17 +72,21 @@ def needs(counters: TcpCounters, sizes: SegmentSizes, payload: int, window_s: fl
     again_s = counters.repeat_after_s
     if waiting:
         again_s = min(max(0.0, counters.next_repeat_s), counters.round_trip_s)
-    times_s = 0.0, *(again_s + (waits - 1) * counters.repeat_after_s for waits in _SENDS[1:])
-    sends = list(zip(times_s, (new + unsent, waiting + new, longest, longest), strict=True))
-    sums = [sum(size for at_s, size in sends if until_s - window_s < at_s <= until_s) for until_s in times_s]
-    return [Need(until_s, total + acks * sizes.ack_bytes) for until_s, total in zip(times_s, sums, strict=True)]
+    repeats_s = [again_s + (waits - 1) * counters.repeat_after_s for waits in _SENDS[1:]]
+    sends = [(0.0, new + unsent), *zip(repeats_s, (waiting + new, longest, longest), strict=True)]
+    found = []
+    for until_s in sorted({counters.round_trip_s, *(at_s for at_s, _ in sends)}):
+        size_bytes = sum(size for at_s, size in sends if until_s - window_s < at_s <= until_s)
+        count = acks.now if until_s < counters.round_trip_s else acks.later
+        found.append(Need(until_s, size_bytes + count * sizes.ack_bytes))
+    return found
 
 
-def longest_payload(limit_bytes: int, window_s: float, counters: TcpCounters, sizes: SegmentSizes, acks: int) -> int:
+def longest_payload(limit_bytes: int, window_s: float, counters: TcpCounters, sizes: SegmentSizes, acks: Acks) -> int:
     """Bytes of the longest segment that does not wait for the room of its repeats, in a window that is used evenly: when
     the window has room for the segment, each repeat will find room at its time. With longer segments a part of the
     window would never be used."""
-    room = limit_bytes - acks * sizes.ack_bytes
+    room = limit_bytes - acks.later * sizes.ack_bytes
     parts = [waits * counters.repeat_after_s / window_s for waits in _SENDS]  # of a window, until each send
     fits = [room, *(part * room / (number + part) for number, part in enumerate(parts) if 0 < part <= 1)]
     return min(int(min(fits)) - sizes.header_bytes, counters.segment_bytes)

@@ -14,7 +14,7 @@ from sagelink.pipeline.quantities import format_rate
 from sagelink.pipeline.wire_ledger import WireLedger
 
 # A message may be charged so long before there is room for all of it, and waits at the gate meanwhile.
-_AHEAD_S, _AHEAD_PART = 0.25, 0.25  # s, and part of the window
+_AHEAD_S, _AHEAD_PART = 0.4, 0.4  # s, and part of the window
 _SHARE_OF_ATTEMPTS = 0.1  # of the rate, that attempts to connect may use
 
 
@@ -24,6 +24,7 @@ class Prepaid:
 
     camera: str
     bits: int
+    stream_bytes: int | None = None  # of the message, in a stream that a connection gets; None: unknown
 
 
 class WireCharger:
@@ -33,7 +34,7 @@ class WireCharger:
         """`ledger`: None in a replay, whose budget runs on the time of the stream: there nothing is charged."""
         self._ledger = ledger
         self._prepaid: deque[Prepaid] = deque()
-        self._under_way: set[Prepaid] = set()  # bits of them have left, and they are not closed
+        self._open: dict[Prepaid, None] = {}  # until `close`, in order
         self.attempt_bits = 0  # that have left since the last attempt to connect began
         if ledger is not None:
             ledger.look_ahead(min(_AHEAD_S, _AHEAD_PART * ledger.window_s))
@@ -51,12 +52,13 @@ class WireCharger:
     def window_s(self) -> float:
         return 0.0 if self._ledger is None else self._ledger.window_s
 
-    def prepay(self, camera: str, bits: int) -> Prepaid:
-        """Holds the charge of a message until its bits have left, or until `close`."""
-        prepaid = Prepaid(camera, bits)
+    def prepay(self, camera: str, bits: int, stream_bytes: int | None = None) -> Prepaid:
+        """Holds the charge of a message until its bits have left, or until `close`. `stream_bytes`: see Prepaid."""
+        prepaid = Prepaid(camera, bits, stream_bytes)
         if self._ledger is not None:
             self._ledger.hold(camera, bits)
             self._prepaid.append(prepaid)
+            self._open[prepaid] = None
         return prepaid
 
     def try_prepay(self, camera: str, bits: int) -> Prepaid | None:
@@ -74,16 +76,24 @@ class WireCharger:
     def close(self, prepaid: Prepaid) -> None:
         """What is left of a message's charge was not needed."""
         self.trim(prepaid, 0)
-        self._under_way.discard(prepaid)
+        self._open.pop(prepaid, None)
         if prepaid in self._prepaid:
             self._prepaid.remove(prepaid)
 
-    def answers_due(self) -> int | None:
-        """Messages whose answers are still to come if the next bits leave, which belong to a message; None if they
-        belong to the connection itself."""
-        if not self._prepaid:
+    def answers_due(self, waiting_bytes: int) -> tuple[int, int] | None:
+        """Messages whose answers are still to come: of those that have left at least in part, and with the message to
+        which the next bytes belong. `waiting_bytes`: the end of the stream, which has not left. None if no message is
+        open: then the next bytes are of the connection itself."""
+        if not self._open:
             return None
-        return len(self._under_way | {self._prepaid[0]})
+        waiting = 0
+        for prepaid in reversed(self._open):
+            if prepaid.stream_bytes is None or prepaid.stream_bytes > waiting_bytes:
+                break
+            waiting_bytes -= prepaid.stream_bytes
+            waiting += 1
+        left = len(self._open) - waiting
+        return left, left + bool(waiting)
 
     @property
     def share_bits(self) -> int | None:
@@ -107,7 +117,6 @@ class WireCharger:
         while of_messages and bits and self._prepaid:
             prepaid = self._prepaid[0]
             paid = min(bits, prepaid.bits)
-            self._under_way.add(prepaid)
             self._settle(prepaid, paid)
             bits -= paid
             if not prepaid.bits:

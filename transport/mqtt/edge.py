@@ -117,7 +117,8 @@ class MqttEdgeLink(RemoteEdgeLink):
         self._publishing: asyncio.TaskGroup | None = None
         self._ending = False  # the session has failed: its task group takes no further task
         self._unacknowledged = 0
-        self._publishes: dict[tuple[str, int], tuple[asyncio.Task[None], Prepaid]] = {}  # the last ones
+        # By camera and `seq`: the last messages that were sent and have no reply.
+        self._publishes: dict[tuple[str, int], tuple[asyncio.Task[None], Prepaid]] = {}
         self._unanswered: dict[tuple[str, int], asyncio.Event] = {}  # evidence of QoS 0, by camera and `seq`
         self._known_servers: set[str] | None = None  # that are online; None: the broker has reported none yet
         self._retains = False  # the broker has delivered a retained message: it reports all servers
@@ -129,6 +130,9 @@ class MqttEdgeLink(RemoteEdgeLink):
 
     def wire_bits(self, camera: str, message_bytes: int) -> int:
         return self._cost_model.packet_bits(self._packet_bytes(camera, message_bytes), PUBLISH_ACKS)
+
+    def _stream_bytes(self, camera: str, message_bytes: int) -> int | None:
+        return self._packet_bytes(camera, message_bytes)
 
     def _packet_bytes(self, camera: str, message_bytes: int) -> int:
         topic_bytes = len(self._topics.evidence(f"{self._node}/{camera}").encode())
