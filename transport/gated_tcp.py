@@ -46,7 +46,7 @@ _DEAD_MS = 5000  # bytes that stay unacknowledged for longer are stale: the kern
 _MAX_WAITING = 65_536  # bytes in either direction
 _PACING = 8  # times the rate of the budget
 _SO_MAX_PACING_RATE = 47  # Linux; Python has no name for it
-_FLUSH_S, _FIN_S = 0.9, 0.3
+_FLUSH_S, _FIN_S = 1.15, 0.3  # a window of a second empties within the first; in a longer one, the goodbye is reserved
 _ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: discard what waits, and send RST
 _NOTHING = TcpCounters(0, 0, 0, 0, 0, 0, 0, 0, SEGMENT, 0, 0, 0.0, 0.0, 0.0)
 
@@ -54,8 +54,10 @@ _NOTHING = TcpCounters(0, 0, 0, 0, 0, 0, 0, 0, SEGMENT, 0, 0, 0.0, 0.0, 0.0)
 class GatedTcp:
     """One connection. `open` makes it, `run` carries bytes until it ends, `close` ends it."""
 
-    def __init__(self, charger: WireCharger, host: str, port: int) -> None:
+    def __init__(self, charger: WireCharger, host: str, port: int, goodbye_bytes: int = 0) -> None:
+        """`goodbye_bytes`: of what the library sends last, without the headers of its one segment."""
         self._charger = charger
+        self._goodbye_bytes = goodbye_bytes
         self._host = host
         self._port = port
         self._tcp: socket.socket | None = None
@@ -87,7 +89,11 @@ class GatedTcp:
 
     def smallest_room_bits(self) -> int:
         """The room that a window must have for anything to leave."""
-        return 8 * (4 * (_MIN_PIECE + self._header_bytes) + ACKS * self._sizes.ack_bytes)
+        return 8 * self._room_bytes(_MIN_PIECE)
+
+    def _room_bytes(self, payload: int) -> int:
+        """Of a segment, with its repeats and acknowledgements."""
+        return 4 * (payload + self._header_bytes) + ACKS * self._sizes.ack_bytes
 
     async def open(self, timeout_s: float) -> socket.socket:
         """Connects. Returns the library's end. Raises OSError."""
@@ -264,6 +270,8 @@ class GatedTcp:
         sizes = self._sizes
         waiting = repeat_bytes(counters, sizes)
         smallest = _MIN_PIECE + self._header_bytes + sizes.ack_bytes  # messages have paid for more
+        if self._charger.window_s > _FLUSH_S:
+            smallest = max(smallest, self._room_bytes(self._goodbye_bytes))
         smallest = min(smallest, (self._charger.limit_bits or 0) // 8 // _RESERVED_PART)
         self._charger.reserve(8 * (waiting + smallest), 8 * smallest)
         room = self._charger.room_bits(max(0.0, counters.next_repeat_s))

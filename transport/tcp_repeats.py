@@ -83,9 +83,9 @@ def needs(counters: TcpCounters, sizes: SegmentSizes, payload: int, window_s: fl
 
 
 def longest_payload(limit_bytes: int, window_s: float, counters: TcpCounters, sizes: SegmentSizes, acks: Acks) -> int:
-    """Bytes of the longest segment that does not wait for the room of its repeats, in a window that is used evenly: when
-    the window has room for the segment, each repeat will find room at its time. With longer segments a part of the
-    window would never be used."""
+    """Bytes of the longest segment that does not wait for the room of its repeats, in a window that is used evenly:
+    when the window has room for the segment, each repeat will find room at its time. With longer segments, a part of
+    the window would never be used."""
     room = limit_bytes - acks.later * sizes.ack_bytes
     parts = [waits * counters.repeat_after_s / window_s for waits in _SENDS]  # of a window, until each send
     fits = [room, *(part * room / (number + part) for number, part in enumerate(parts) if 0 < part <= 1)]

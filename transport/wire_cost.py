@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from sagelink.pipeline.quantities import format_rate
 from sagelink.pipeline.wire_ledger import WireLedger
 
-# A message may be charged so long before there is room for all of it, and waits at the gate meanwhile.
-_AHEAD_S, _AHEAD_PART = 0.4, 0.4  # s, and part of the window
+_AHEAD_PART = 0.4  # of a window, at most
 _SHARE_OF_ATTEMPTS = 0.1  # of the rate, that attempts to connect may use
 
 
@@ -30,14 +29,15 @@ class Prepaid:
 class WireCharger:
     """The charges of one link, one connection after another."""
 
-    def __init__(self, ledger: WireLedger | None) -> None:
-        """`ledger`: None in a replay, whose budget runs on the time of the stream: there nothing is charged."""
+    def __init__(self, ledger: WireLedger | None, ahead_s: float = 0.0) -> None:
+        """`ledger`: None in a replay, whose budget runs on the time of the stream: there nothing is charged. `ahead_s`:
+        a message may be charged so long before there is room for all of it; the rest waits."""
         self._ledger = ledger
         self._prepaid: deque[Prepaid] = deque()
         self._open: dict[Prepaid, None] = {}  # until `close`, in order
         self.attempt_bits = 0  # that have left since the last attempt to connect began
         if ledger is not None:
-            ledger.look_ahead(min(_AHEAD_S, _AHEAD_PART * ledger.window_s))
+            ledger.look_ahead(min(ahead_s, _AHEAD_PART * ledger.window_s))
 
     @property
     def limit_bits(self) -> int | None:
@@ -94,6 +94,11 @@ class WireCharger:
             waiting += 1
         left = len(self._open) - waiting
         return left, left + bool(waiting)
+
+    @property
+    def newest(self) -> Prepaid | None:
+        """The message that was handed over last, if not all of its bits have left."""
+        return self._prepaid[-1] if self._prepaid else None
 
     @property
     def share_bits(self) -> int | None:

@@ -58,8 +58,8 @@ def test_the_answers_to_what_leaves_now_cost_nothing_before_they_can_arrive():
     st.sampled_from([0.05, 0.2, 0.24, 0.26, 0.3, 0.5, 1.2]),
 )
 def test_no_window_of_the_wire_exceeds_the_limit_while_the_process_does_not_run(steps, repeat_after_s):
-    """Each segment is lost up to three times, and repeated by the timer, with waits that double; the process charges all
-    of that only afterwards. A timer that would repeat it a fourth time in one window is met by an abort."""
+    """Each segment is lost up to three times, and repeated by the timer, with waits that double; the process charges
+    all of that only afterwards."""
     budget, now_s, wire = UplinkBudget(16_000, 1.0), 0.0, []
     counters = replace(IDLE, repeat_after_s=repeat_after_s)
     longest = longest_payload(2000, 1.05, counters, SIZES, ACKS)

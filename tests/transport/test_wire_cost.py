@@ -72,7 +72,7 @@ def test_the_answers_of_messages_that_have_not_left_are_not_due():
 
 def test_a_message_may_be_charged_a_little_before_it_can_leave():
     budget, now_s = UplinkBudget(16_000, 1.0), 0.0
-    WireCharger(WireLedger(budget, lambda: now_s))
+    WireCharger(WireLedger(budget, lambda: now_s), ahead_s=1.0)
     budget.charge_sent(0.0, 16_000)
     assert (budget.allowance(0.5), budget.allowance(0.7)) == (0, 16_000)
     assert budget.charge(0.7, 16_000)

@@ -60,6 +60,8 @@ _EXPIRY_PROPERTY_BYTES = 6  # length of the properties, and the message expiry i
 class MqttEdgeLink(RemoteEdgeLink):
     """An EdgeLink. All cameras of a process share one connection."""
 
+    ahead_s = 0.4
+
     def __init__(
         self,
         broker: Broker,
@@ -106,6 +108,7 @@ class MqttEdgeLink(RemoteEdgeLink):
             will=aiomqtt.Will(topics.state(node), encode_state(self._session, False), qos=1, retain=True),
             charger=self._charger,
             connect_bits=self._connect_bits(broker),
+            goodbye_bytes=self._goodbye_bytes(),
         )
         self._commands: dict[str, CommandReceiver] = {}  # by camera
         if on_command is not None and auth is not None:
@@ -146,6 +149,11 @@ class MqttEdgeLink(RemoteEdgeLink):
         for topic, state in self._announcer.states(online=True).items():
             bits += self._cost_model.packet_bits(publish_bytes(len(topic.encode()), len(state), 1), acks=1)
         return bits
+
+    def _goodbye_bytes(self) -> int:
+        """Of the state of the node, which counts for its cameras."""
+        state = encode_state(self._session, False)
+        return publish_bytes(len(self._topics.state(self._node).encode()), len(state), 1)
 
     def max_message_bytes(self, camera: str) -> int:
         limit = self._limit.max_packet_bytes
