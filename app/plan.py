@@ -5,7 +5,7 @@ Heavy imports stay inside.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,6 +53,7 @@ def plan(
     smaller and larger quotas would give."""
     from sagelink.app.recorded_config import recorded_config
     from sagelink.lab.harness import Harness
+    from sagelink.lab.month import SITE
     from sagelink.lab.progress_bar import ProgressBar
     from sagelink.lab.recorded_demand import RecordedDemand
     from sagelink.models.pair import Pair
@@ -69,8 +70,11 @@ def plan(
     changes |= head_settings(head or []) | parse_assignments(assignments or [])
     reader = RecordingReader(recording)
     config = recorded_config(recording, {"ship.server": "", **changes})
-    quotas = [each.quota() for each in config.budget.quotas]
-    if not quotas:
+    quotas = {SITE: [each.quota() for each in config.budget.quotas]}
+    quotas |= {
+        camera.name: [each.quota() for each in camera.budget.quotas] for camera in config.all_cameras if camera.budget
+    }
+    if not any(quotas.values()):
         raise UsageError("no quota given; accepted: --quota 500MB/month, or a recording that was made with quotas")
     if not config.weighs_messages:
         raise UsageError("a plan weighs messages by the frontier; accepted: fuse.rule weighted, and no fuse.weights")
@@ -87,7 +91,7 @@ def plan(
             interrupted = True
         if not played.frames:
             raise SagelinkError("interrupted before the first frame was played: there is nothing to plan with")
-        rows = _rows(played.demand(), quotas, paces, _start_s(reader), bar.show)
+        rows = _rows(played.demands(), quotas, paces, _start_s(reader), bar.show)
     report = _report(played, quotas, rows, interrupted)
     _write(console, report, folder)
     if interrupted:
@@ -101,19 +105,26 @@ def _start_s(reader: Any) -> float:
 
 
 def _rows(
-    demand: Demand, quotas: Sequence[Quota], paces: Sequence[PaceName], made_s: float, progress: Any
+    demands: Mapping[str, Demand],
+    quotas: Mapping[str, Sequence[Quota]],
+    paces: Sequence[PaceName],
+    made_s: float,
+    progress: Any,
 ) -> list[dict[str, Any]]:
     """One row per size of the quotas and pace."""
     from dataclasses import replace
 
     from sagelink.lab.month import play_month
 
-    start_s, length_s = _month(quotas, made_s)
+    start_s, length_s = _month([quota for each in quotas.values() for quota in each], made_s)
     rows: list[dict[str, Any]] = []
     for scale in _SCALES:
-        scaled = [replace(each, limit_bits=max(1, round(each.limit_bits * scale))) for each in quotas]
+        scaled = {
+            scope: [replace(quota, limit_bits=max(1, round(quota.limit_bits * scale))) for quota in each]
+            for scope, each in quotas.items()
+        }
         for pace in paces:
-            outcome = play_month(demand, scaled, pace, start_s, length_s)
+            outcome = play_month(demands, scaled, pace, start_s, length_s)
             rows.append({"scale": scale, "pace": pace, **asdict(outcome)})
             progress("months", len(rows), len(_SCALES) * len(paces))
     return rows
@@ -130,17 +141,22 @@ def _month(quotas: Sequence[Quota], made_s: float) -> tuple[float, float]:
 
 
 def _report(
-    played: RecordedDemand, quotas: Sequence[Quota], rows: list[dict[str, Any]], stopped: bool
+    played: RecordedDemand, quotas: Mapping[str, Sequence[Quota]], rows: list[dict[str, Any]], stopped: bool
 ) -> dict[str, Any]:
-    demand = played.demand()
-    recorded_s = demand.slot_s * len(demand.frames)
+    demands = [*played.demands().values()]
+    recorded_s = demands[0].slot_s * len(demands[0].frames)
+    frames = sum(demand.frames.sum() for demand in demands)
     return {
-        "quotas": [{"name": each.name, "limit_bits": each.limit_bits} for each in quotas],
+        "quotas": [
+            {"name": quota.name, "camera": scope, "limit_bits": quota.limit_bits}
+            for scope, each in quotas.items()
+            for quota in each
+        ],
         "frames": played.frames,
         "measured": "accuracy" if played.has_truth else "agreement with the answers without a quota",
-        "edge_right": float(demand.edge_right.sum() / demand.frames.sum()),
-        "unlimited_right": float(demand.right[0].sum() / demand.frames.sum()),
-        "unlimited_bits_a_day": float(demand.bits[0].sum() / recorded_s * _DAY_S),
+        "edge_right": float(sum(demand.edge_right.sum() for demand in demands) / frames),
+        "unlimited_right": float(sum(demand.right[0].sum() for demand in demands) / frames),
+        "unlimited_bits_a_day": float(sum(demand.bits[0].sum() for demand in demands) / recorded_s * _DAY_S),
         "interrupted": stopped,
         "rows": rows,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from sagelink.lab.month import Demand, MonthOutcome, play_month
+from sagelink.lab.month import SITE, Demand, MonthOutcome, play_month
 from sagelink.lab.progress_bar import ProgressBar, ShowProgress
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.calendar_periods import Calendar
@@ -217,7 +217,9 @@ def main() -> None:
             for megabytes in arguments.quota:
                 for pace in get_args(PaceName):
                     quota = Quota("month", round(8e6 * megabytes), Calendar("month"))
-                    _print(megabytes, pace, play_month(demand, [quota], pace, _START_S, _MINUTES * 60.0))
+                    _print(
+                        megabytes, pace, play_month({SITE: demand}, {SITE: [quota]}, pace, _START_S, _MINUTES * 60.0)
+                    )
 
 
 def _print(megabytes: float, pace: PaceName, outcome: MonthOutcome) -> None:

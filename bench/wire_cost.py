@@ -46,6 +46,7 @@ from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.errors import SagelinkError
 from sagelink.pipeline.link_config import MqttConfig, WebRtcConfig
 from sagelink.pipeline.tasks import run_loop
+from sagelink.pipeline.types import Reply
 from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.transport.link import CameraInfo, EdgeLink, ServerLink
 from sagelink.transport.mqtt.address import open_broker
@@ -55,7 +56,14 @@ from sagelink.transport.mqtt.topics import Topics
 from sagelink.transport.webrtc.address import ENV_TOKEN, SignallingEndpoint, open_signalling_endpoint
 from sagelink.transport.webrtc.edge import WebRtcEdgeLink
 from sagelink.transport.webrtc.server import WebRtcServerLink
-from sagelink.transport.wire import PART_BYTES, EvidenceMessage, encode_bundle, encode_evidence
+from sagelink.transport.wire import (
+    PART_BYTES,
+    EvidenceMessage,
+    claimed_seq,
+    encode_bundle,
+    encode_evidence,
+    encode_reply,
+)
 
 _MIN_BYTES, _MAX_BYTES = 4000, 12_000  # of a message; the least is less where a window is small
 _SERVER_CONNECTS_S = 1.0
@@ -224,7 +232,12 @@ async def _run_server(transport: str, file: Path) -> None:
             print("ready", flush=True)
             async for message in link.messages():
                 received.write(f"{len(message.data)}\n")
-                await link.reply(message, bytes(66))
+                await link.reply(message, encode_reply(_reply(claimed_seq(message.data) or 0)))
+
+
+def _reply(seq: int) -> Reply:
+    """66 bytes."""
+    return Reply(seq, None, tuple(range(5)), (-1.0,) * 5, 1, 0.0, 0.0)
 
 
 async def _run_edge(scenario: Scenario, certificates: Sequence[Path]) -> None:
@@ -245,7 +258,7 @@ async def _run_edge(scenario: Scenario, certificates: Sequence[Path]) -> None:
 
 async def _send(link: EdgeLink, budget: UplinkBudget, scenario: Scenario) -> None:
     """Sends for the scenario's time as much as the budget allows."""
-    end_s = time.monotonic() + scenario.seconds
+    end_s, seq = time.monotonic() + scenario.seconds, 0
     while time.monotonic() < end_s:
         await asyncio.sleep(0.02)
         now_s = time.monotonic()
@@ -253,20 +266,21 @@ async def _send(link: EdgeLink, budget: UplinkBudget, scenario: Scenario) -> Non
         if size is None or link.refusal() is not None:
             continue
         assert budget.charge(now_s, link.wire_bits("camera0", size))
-        await link.send("camera0", _message(size))
+        seq += 1
+        await link.send("camera0", _message(size, seq))
     await asyncio.sleep(_LAST_PACKETS_S)
 
 
-def _message(size: int) -> bytes:
+def _message(size: int, seq: int) -> bytes:
     """Evidence with random pixels; where it is longer than a datagram, a bundle of parts, as the edge would send it."""
+
+    def evidence(number: int, size: int) -> bytes:
+        return encode_evidence(EvidenceMessage(seq, 14, 16, 3, [np.array([number])], os.urandom(size)))
+
     if size <= PART_BYTES:
-        return os.urandom(size)
+        return evidence(0, size - (len(evidence(0, 0))))
     count = -(-size // (PART_BYTES - 40))
-    payload_bytes = (size - 9 - 4) // count - 2 - 30
-    units = [np.array([number]) for number in range(count)]
-    return encode_bundle(
-        0, [encode_evidence(EvidenceMessage(0, 14, 16, 3, each, os.urandom(payload_bytes))) for each in units]
-    )
+    return encode_bundle(seq, [evidence(number, (size - 9 - 4) // count - 2 - 30) for number in range(count)])
 
 
 async def _read_replies(link: EdgeLink) -> None:

@@ -40,7 +40,11 @@ def month_table(report: dict[str, Any]) -> Table:
 
 def quota_sizes(report: dict[str, Any], scale: float) -> str:
     """Such as `125 MB month, 5 MB day`."""
-    return ", ".join(f"{format_bytes(each['limit_bits'] * scale / 8)} {each['name']}" for each in report["quotas"])
+    return ", ".join(
+        f"{format_bytes(each['limit_bits'] * scale / 8)} {each['name']}"
+        + (f" ({each['camera']})" if each["camera"] else "")
+        for each in report["quotas"]
+    )
 
 
 def draw_month_plot(report: dict[str, Any], path: Path) -> None:

@@ -12,15 +12,17 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sagelink.lab.harness import Harness
-from sagelink.lab.month import Demand
+from sagelink.lab.month import SITE, Demand
 from sagelink.lab.progress_bar import ShowProgress
 from sagelink.models.loading import own_bits
 from sagelink.pipeline.budget import UplinkBudget
+from sagelink.pipeline.budget_config import CameraBudgetConfig
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.pacing import window_price
 from sagelink.pipeline.types import Answer, Frame, Scored, ServerObservation
@@ -48,7 +50,7 @@ class _Lane:
     """The recording as it would go at one price."""
 
     price: float
-    budget: UplinkBudget
+    budgets: dict[str, UplinkBudget]  # by scope
     scenes: dict[str, SceneFusion] = field(default_factory=dict)  # by camera
     bits: list[int] = field(default_factory=list)  # one per frame
     class_ids: list[int] = field(default_factory=list)
@@ -73,9 +75,14 @@ class RecordedDemand:
         self._encoder = Encoder.from_config(config, pair.server)
         curves = usable_curves(config, pair.server.name, harness.canvas, pair.server.head)
         self._control = RateControl(UtilityCurve.from_curves(curves), least_gain(config.video))
-        budget = config.budget
-        self._lanes = [_Lane(price, UplinkBudget(budget.uplink, budget.window)) for price in _PRICES]
+        rates: dict[str, CameraBudgetConfig] = {SITE: config.budget}
+        rates |= {camera.name: camera.budget for camera in config.all_cameras if camera.budget is not None}
+        self._lanes = [
+            _Lane(price, {scope: UplinkBudget(each.uplink, each.window) for scope, each in rates.items()})
+            for price in _PRICES
+        ]
         self._times_s: list[float] = []
+        self._scopes: list[str] = []  # one per frame
         self._truths: list[int | None] = []
 
     @property
@@ -115,7 +122,8 @@ class RecordedDemand:
             answer, bits, weight = Answer.from_log_scores(estimate.scores), 0, estimate.server_weight
             size = self._size(lane, frame, answer, weight)
             found = message(size) if size else None
-            if found is not None and lane.budget.charge(frame.stream_s, 8 * len(found[0].message)):
+            budget = lane.budgets[self._scope(frame.camera)]
+            if found is not None and budget.charge(frame.stream_s, 8 * len(found[0].message)):
                 plan, server = found
                 bits = 8 * len(plan.message)
                 scene.register_sent(frame.seq)
@@ -126,11 +134,12 @@ class RecordedDemand:
             lane.class_ids.append(_UNKNOWN if scored.unknown else answer.class_id)
             lane.answered.append(weight > 0)
         self._times_s.append(frame.stream_s)
+        self._scopes.append(self._scope(frame.camera))
         self._truths.append(frame.truth)
 
     def _size(self, lane: _Lane, frame: Frame, answer: Answer, held_weight: float) -> int:
         """Bytes that a message about the frame may have; 0: none is sent."""
-        budget, now_s = lane.budget, frame.stream_s
+        budget, now_s = lane.budgets[self._scope(frame.camera)], frame.stream_s
         if math.isinf(lane.price) or not self._gate.offloads(answer):
             return 0
         allowance = budget.allowance(now_s)
@@ -144,12 +153,16 @@ class RecordedDemand:
             size = self._control.max_bytes(1 - answer.prob, held_weight, allowed, price)
         return int(_SIZE_STEP ** math.floor(math.log(size, _SIZE_STEP))) if size and size > 1 else 0
 
+    def _scope(self, camera: str) -> str:
+        """The budget that pays for a camera's messages: of the site, or its own."""
+        return camera if camera in self._lanes[0].budgets else SITE
+
     def _scene_config(self, camera: str) -> SceneConfig:
         scene = scene_config(self._config.video, self._config.head is not None)
         return scene if camera in self._tracked else replace(scene, remember=False)
 
-    def demand(self) -> Demand:
-        """The sums of all played frames."""
+    def demands(self) -> dict[str, Demand]:
+        """The sums of all played frames, by scope."""
         times_s = np.array(self._times_s)
         for lane in self._lanes:  # an interrupt may have left one more frame in some lanes
             del lane.bits[self.frames :], lane.class_ids[self.frames :], lane.answered[self.frames :]
@@ -163,23 +176,29 @@ class RecordedDemand:
             own if truth is None else truth for own, truth in zip(self._lanes[0].class_ids, self._truths, strict=True)
         ]
         counted = np.array([truth is not None or not self.has_truth for truth in self._truths], float)
+        scopes = np.array(self._scopes[: self.frames])
 
-        def sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
-            return np.asarray(np.bincount(places, values, slots) * repeats, np.float64)
+        def of(scope: str) -> Demand:
+            own = scopes == scope
 
-        def right(lane: _Lane) -> NDArray[np.float64]:
-            return sums((np.array(lane.class_ids) == np.array(truths)) * counted)
+            def sums(values: NDArray[Any]) -> NDArray[np.float64]:
+                return np.asarray(np.bincount(places, values * own, slots) * repeats, np.float64)
 
-        *lanes, edge_only = self._lanes
-        return Demand(
-            slot_s=length_s * repeats / slots,
-            prices=np.array([lane.price for lane in lanes]),
-            bits=np.stack([sums(np.array(lane.bits, float)) for lane in lanes]),
-            right=np.stack([right(lane) for lane in lanes]),
-            answered=np.stack([sums(np.array(lane.answered) * counted) for lane in lanes]),
-            frames=sums(counted),
-            edge_right=right(edge_only),
-        )
+            def right(lane: _Lane) -> NDArray[np.float64]:
+                return sums((np.array(lane.class_ids) == np.array(truths)) * counted)
+
+            *lanes, edge_only = self._lanes
+            return Demand(
+                slot_s=length_s * repeats / slots,
+                prices=np.array([lane.price for lane in lanes]),
+                bits=np.stack([sums(np.array(lane.bits, float)) for lane in lanes]),
+                right=np.stack([right(lane) for lane in lanes]),
+                answered=np.stack([sums(np.array(lane.answered) * counted) for lane in lanes]),
+                frames=sums(counted),
+                edge_right=right(edge_only),
+            )
+
+        return {scope: of(scope) for scope in dict.fromkeys(self._scopes)}
 
 
 def _frames(recording: RecordingReader) -> Iterator[Frame]:

@@ -66,7 +66,9 @@ class UplinkBudget:
     every further limit in `bounds` holds too. The allowance is the least of all.
 
     A sender that knows when its bits leave holds its charges until then (`hold`, `settle`), so that the window counts
-    bits when they are on the wire. `charge` keeps room for held bits; `room` is what may be on the wire.
+    bits when they are on the wire. `charge` keeps room for held bits; `room` is what may be on the wire. Where every
+    message is held, it may be charged before there is room for it on the wire (`look_ahead`): so the next message is
+    ready when bits leave the window.
 
     The rate may change during a run. The bound of a window is then the limit at its last charge: a higher limit counts
     at once; after a lower one nothing is granted until the bits in the window, earlier charges included, are below it.
@@ -101,6 +103,7 @@ class UplinkBudget:
         self.total_bits = 0
         self.peak_window_bits = 0
         self.counts_replies = False  # the quotas count the downlink too
+        self._ahead_s = 0.0
         self.now_s = float("-inf")  # latest time given
         self._moment_s = float("-inf")  # budget time of `_moment`
         self._moment = Moment(0.0, 0.0)
@@ -108,6 +111,7 @@ class UplinkBudget:
         self._window_bits = 0
         self._held_bits = 0  # charged, still to leave
         self._reserved_bits = 0
+        self._reserved_of_rate = 0
 
     def change_rate(self, rate_bps: float | None) -> None:
         """Sets the rate for all later charges. Raises UsageError if it is not above zero."""
@@ -125,6 +129,11 @@ class UplinkBudget:
         self.share = share
         self.change_rate(self.rate_bps)
 
+    def look_ahead(self, ahead_s: float) -> None:
+        """From now on a message may be charged for which there is room `ahead_s` later at the latest: its sender holds
+        the charge and asks `room`."""
+        self._ahead_s = ahead_s
+
     def claim(self, now_s: float) -> None:
         """Notes that there is something to send: processes that share the rate divide it among those that claim."""
         self.claimed_s = max(self.claimed_s, now_s)
@@ -139,8 +148,8 @@ class UplinkBudget:
 
     def rate_allowance(self, now_s: float) -> int | None:
         """Bits that the rate alone grants now."""
-        spent = self.window_bits(now_s)
-        return None if self.limit_bits is None else max(0, self.limit_bits - spent - self._reserved_bits)
+        spent = self.window_bits(now_s) - self._leaving_bits(self._ahead_s)
+        return None if self.limit_bits is None else max(0, self.limit_bits - spent - self._reserved_of_rate)
 
     def bound_allowance(self, now_s: float) -> int | None:
         """Bits that the quotas and other bounds alone grant now; the reply to a message is provided for."""
@@ -176,7 +185,7 @@ class UplinkBudget:
         if not self._grants(now_s, bits):
             return False
         self._count(bits, kind, camera)
-        self._add(bits)
+        self._add(bits, on_wire=not self._ahead_s)
         self.total_bits += bits
         if kind is ChargeKind.MESSAGE:
             self._set_aside(self._reply_bits(bits))
@@ -201,6 +210,13 @@ class UplinkBudget:
         self._left_bits(now_s)
         self._held_bits = max(0, self._held_bits - bits)
         self._add(bits)
+        if self.cover is not None:
+            self.cover.settle(self._now(), bits, camera)
+
+    def release(self, now_s: float, bits: int, camera: str = "") -> None:
+        """Held bits were not needed: they stay spent in `total_bits` and in the quotas, and leave the window."""
+        self._left_bits(now_s)
+        self._held_bits = max(0, self._held_bits - bits)
         if self.cover is not None:
             self.cover.settle(self._now(), bits, camera)
 
@@ -230,10 +246,7 @@ class UplinkBudget:
         then; None without a limit. A ledger on disk is asked for the `needed_bits` that it does not cover yet.
 
         Held and reserved bits do not count: they are what this room is for."""
-        left = self._left_bits(now_s)
-        if later_s > 0:
-            expired = self.now_s + later_s - self.window_s * (1 + GUARD)
-            left -= sum(bits for _, bits in takewhile(lambda charge: charge[0] <= expired, self._charges))
+        left = self._left_bits(now_s) - self._leaving_bits(later_s)
         room = None if self.limit_bits is None else max(0, self.limit_bits - left)
         at = self._now()
         granted = least(*(bound.allowance(at) for bound in self.bounds))
@@ -246,11 +259,13 @@ class UplinkBudget:
             self.cover.want(max(_PACKET_BITS, needed_bits - kept))
         return least(room, covered)
 
-    def reserve(self, bits: int) -> None:
+    def reserve(self, bits: int, rate_bits: int | None = None) -> None:
         """Takes these bits out of every later allowance, in place of those reserved before: what a connection may send
-        without being asked, such as repeats."""
+        without being asked, such as repeats. `rate_bits`: those that the rate's allowance is reduced by, if its sender
+        finds room for the others itself before it sends a message."""
         self._set_aside(bits - self._reserved_bits)
         self._reserved_bits = bits
+        self._reserved_of_rate = bits if rate_bits is None else rate_bits
 
     def _set_aside(self, bits: int) -> None:
         for bound in self.bounds:
@@ -296,9 +311,18 @@ class UplinkBudget:
             self._window_bits -= self._charges.popleft()[1]
         return self._window_bits
 
-    def _add(self, bits: int) -> None:
+    def _leaving_bits(self, later_s: float) -> int:
+        """Bits that leave the window until `later_s` after the latest time."""
+        if later_s <= 0:
+            return 0
+        expired = self.now_s + later_s - self.window_s * (1 + GUARD)
+        return sum(bits for _, bits in takewhile(lambda charge: charge[0] <= expired, self._charges))
+
+    def _add(self, bits: int, on_wire: bool = True) -> None:
         self._charges.append((self.now_s, bits))
         self._window_bits += bits
+        if not on_wire:
+            return
         self.peak_window_bits = max(self.peak_window_bits, self._window_bits)
 
     def restore(self, charges: Iterable[tuple[float, int]]) -> None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from sagelink.pipeline.budget import ChargeKind, UplinkBudget
 from sagelink.pipeline.idle_rest import idle_bits
 
-# One entry of the ledger: time in s, bits, "message", "charge", "hold", "settle", "reserve" or "earlier", and camera
-# of a message.
-LedgerEntry = tuple[float, int, str, str]
+EntryKind = Literal["message", "charge", "hold", "settle", "release", "reserve", "earlier", "ahead"]
+# One entry of the ledger: time in s, bits (of "ahead": microseconds), kind, and camera of a message.
+LedgerEntry = tuple[float, int, EntryKind, str]
 
 
 class MessageAccount(Protocol):
@@ -28,6 +28,8 @@ class MessageAccount(Protocol):
     def hold(self, now_s: float, bits: int) -> None: ...
 
     def settle(self, now_s: float, bits: int) -> None: ...
+
+    def release(self, now_s: float, bits: int) -> None: ...
 
     def room(self, now_s: float, later_s: float = 0.0, needed_bits: int = 0) -> int | None: ...
 
@@ -51,7 +53,7 @@ class WireLedger:
         self._accounts = accounts or {}
         self._recorded = recorded
         self._new: deque[LedgerEntry] = deque()
-        self._reserved_bits = 0
+        self._reserved_of_rate = 0
 
     @property
     def limit_bits(self) -> int | None:
@@ -61,6 +63,10 @@ class WireLedger:
     @property
     def rate_bps(self) -> float | None:
         return self._budget.rate_bps
+
+    @property
+    def window_s(self) -> float:
+        return self._budget.window_s
 
     @property
     def share_bits(self) -> int | None:
@@ -91,6 +97,15 @@ class WireLedger:
         """Bits that were held have left."""
         self._account(camera).settle(*self._enter(bits, "settle", camera))
 
+    def release(self, camera: str, bits: int) -> None:
+        """Bits that were held were not needed."""
+        self._account(camera).release(*self._enter(bits, "release", camera))
+
+    def look_ahead(self, ahead_s: float) -> None:
+        """See `UplinkBudget.look_ahead`; of the shared budget."""
+        self._enter(round(1e6 * ahead_s), "ahead")
+        self._budget.look_ahead(ahead_s)
+
     def charge(self, bits: int) -> None:
         """Bits of the connection itself have left, or leave now."""
         self._budget.charge_sent(*self._enter(bits, "charge"))
@@ -100,12 +115,13 @@ class WireLedger:
         if self._budget.counts_replies:
             self._budget.charge_quotas(self._clock_s(), bits, ChargeKind.REPLY)
 
-    def reserve(self, bits: int) -> None:
-        """Keeps these bits from messages: the connection may need them at any time. Replaces the earlier value."""
-        if bits != self._reserved_bits:
-            self._reserved_bits = bits
-            self._enter(bits, "reserve")
-            self._budget.reserve(bits)
+    def reserve(self, bits: int, rate_bits: int | None = None) -> None:
+        """See `UplinkBudget.reserve`. A recording holds `rate_bits`: a replay has the allowances of the quotas."""
+        rate_bits = bits if rate_bits is None else rate_bits
+        if rate_bits != self._reserved_of_rate:
+            self._reserved_of_rate = rate_bits
+            self._enter(rate_bits, "reserve")
+        self._budget.reserve(bits, rate_bits)
 
     def note_earlier(self, charges: Mapping[str, Sequence[tuple[float, int]]]) -> None:
         """Records charges of an earlier process, by camera or of the shared budget, that are in the budget already."""
@@ -119,7 +135,7 @@ class WireLedger:
     def _account(self, camera: str) -> MessageAccount:
         return self._accounts.get(camera, self._budget)
 
-    def _enter(self, bits: int, kind: str, camera: str = "") -> tuple[float, int]:
+    def _enter(self, bits: int, kind: EntryKind, camera: str = "") -> tuple[float, int]:
         now_s = max(self._budget.now_s, self._clock_s())
         if self._recorded:
             self._new.append((now_s, bits, kind, camera))
@@ -145,6 +161,10 @@ class LedgerReplay:
                     account.hold(now_s, bits)
                 case "settle":
                     account.settle(now_s, bits)
+                case "release":
+                    account.release(now_s, bits)
+                case "ahead":
+                    budget.look_ahead(bits / 1e6)
                 case "earlier":
                     account.restore([(now_s, bits)])
                 case "reserve":

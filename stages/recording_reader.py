@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from io import BufferedReader
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import av
 import zstandard
@@ -28,6 +28,7 @@ from sagelink.pipeline.output_files import FRAMES, MESSAGES, PARTS
 from sagelink.pipeline.own_files import own_file
 from sagelink.pipeline.threads import Worker
 from sagelink.pipeline.types import Drop, Frame, FrameEvent, Pixels
+from sagelink.pipeline.wire_ledger import EntryKind
 from sagelink.stages.decoded_picture import FrameConverter
 from sagelink.stages.sinks.jsonl import check_keys
 from sagelink.stages.sinks.recording_writer import KEYS, OPEN_PART, head_file
@@ -106,7 +107,7 @@ class _RecordedRow(BaseModel):
     sent_s: _Seconds | None
     bit_price: Annotated[FiniteFloat, Field(ge=0)] = 0.0
     heard: list[_Number] = []
-    ledger: list[tuple[_Seconds, _Count, Literal["message", "charge", "hold", "settle", "reserve"], _CameraOrNone]] = []
+    ledger: list[tuple[_Seconds, _Count, EntryKind, _CameraOrNone]] = []
     message: tuple[_Count, Annotated[int, Field(ge=0, le=_MAX_MESSAGE)]] | None
     head: _Fingerprint | None = None
     further: Annotated[dict[_HeadName, _Fingerprint], Field(max_length=MAX_FURTHER_HEADS)] | None = None

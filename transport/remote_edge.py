@@ -32,6 +32,7 @@ class RemoteEdgeLink(ABC):
     """
 
     _reconnector: Reconnector
+    ahead_s = 0.0  # messages may wait so long at the gate: see WireCharger
 
     def __init__(self, wire_ledger: WireLedger | None, must_connect: bool, heads: HeadOffers | None = None) -> None:
         """`wire_ledger`: see WireCharger. `must_connect`: entering the link fails unless the first attempt to
@@ -41,7 +42,7 @@ class RemoteEdgeLink(ABC):
             "downlink", "drop_oldest", capacity=MAX_REPLIES
         )
         self._changed = asyncio.Event()
-        self._charger = WireCharger(wire_ledger)
+        self._charger = WireCharger(wire_ledger, self.ahead_s)
         self._heads = HeadSender(
             heads or NoHeads(), self._try_part, self._part_bits, self._pay_part, lambda: self._charger.limit_bits
         )
@@ -61,6 +62,10 @@ class RemoteEdgeLink(ABC):
     @abstractmethod
     async def _transmit(self, camera: str, message: bytes, prepaid: Prepaid) -> None:
         """Hands a message to the open connection, and has its charge closed when it has left."""
+
+    def _stream_bytes(self, camera: str, message_bytes: int) -> int | None:
+        """Bytes of a message in the connection's stream, without TLS; None over datagrams."""
+        return None
 
     @abstractmethod
     def _part_bits(self, message_bytes: int) -> int:
@@ -138,7 +143,9 @@ class RemoteEdgeLink(ABC):
         refusal = self.refusal() or self._size_refusal(camera, len(message))
         if refusal is not None:
             return refusal
-        prepaid = self._charger.prepay(camera, self.wire_bits(camera, len(message)))
+        prepaid = self._charger.prepay(
+            camera, self.wire_bits(camera, len(message)), self._stream_bytes(camera, len(message))
+        )
         await self._transmit(camera, message, prepaid)
         return None
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from sagelink.pipeline.quantities import format_rate
 from sagelink.pipeline.wire_ledger import WireLedger
 
+_AHEAD_PART = 0.4  # of a window, at most
 _SHARE_OF_ATTEMPTS = 0.1  # of the rate, that attempts to connect may use
 
 
@@ -22,16 +23,21 @@ class Prepaid:
 
     camera: str
     bits: int
+    stream_bytes: int | None = None  # of the message, in a stream that a connection gets; None: unknown
 
 
 class WireCharger:
     """The charges of one link, one connection after another."""
 
-    def __init__(self, ledger: WireLedger | None) -> None:
-        """`ledger`: None in a replay, whose budget runs on the time of the stream: there nothing is charged."""
+    def __init__(self, ledger: WireLedger | None, ahead_s: float = 0.0) -> None:
+        """`ledger`: None in a replay, whose budget runs on the time of the stream: there nothing is charged. `ahead_s`:
+        a message may be charged so long before there is room for all of it; the rest waits."""
         self._ledger = ledger
         self._prepaid: deque[Prepaid] = deque()
+        self._open: dict[Prepaid, None] = {}  # until `close`, in order
         self.attempt_bits = 0  # that have left since the last attempt to connect began
+        if ledger is not None:
+            ledger.look_ahead(min(ahead_s, _AHEAD_PART * ledger.window_s))
 
     @property
     def limit_bits(self) -> int | None:
@@ -42,12 +48,17 @@ class WireCharger:
     def rate_bps(self) -> float | None:
         return None if self._ledger is None else self._ledger.rate_bps
 
-    def prepay(self, camera: str, bits: int) -> Prepaid:
-        """Holds the charge of a message until its bits have left, or until `close`."""
-        prepaid = Prepaid(camera, bits)
+    @property
+    def window_s(self) -> float:
+        return 0.0 if self._ledger is None else self._ledger.window_s
+
+    def prepay(self, camera: str, bits: int, stream_bytes: int | None = None) -> Prepaid:
+        """Holds the charge of a message until its bits have left, or until `close`. `stream_bytes`: see Prepaid."""
+        prepaid = Prepaid(camera, bits, stream_bytes)
         if self._ledger is not None:
             self._ledger.hold(camera, bits)
             self._prepaid.append(prepaid)
+            self._open[prepaid] = None
         return prepaid
 
     def try_prepay(self, camera: str, bits: int) -> Prepaid | None:
@@ -57,15 +68,37 @@ class WireCharger:
         return self.prepay(camera, bits)
 
     def trim(self, prepaid: Prepaid, bits: int) -> None:
-        """A message needs at most `bits` of its charge; the rest counts as sent."""
-        if prepaid in self._prepaid and prepaid.bits > bits:
-            self._settle(prepaid, prepaid.bits - bits)
+        """A message needs at most `bits` of its charge."""
+        if self._ledger is not None and prepaid in self._prepaid and prepaid.bits > bits:
+            self._ledger.release(prepaid.camera, prepaid.bits - bits)
+            prepaid.bits = bits
 
     def close(self, prepaid: Prepaid) -> None:
-        """What is left of a message's charge was not needed, and counts as sent."""
+        """What is left of a message's charge was not needed."""
         self.trim(prepaid, 0)
+        self._open.pop(prepaid, None)
         if prepaid in self._prepaid:
             self._prepaid.remove(prepaid)
+
+    def answers_due(self, waiting_bytes: int) -> tuple[int, int] | None:
+        """Messages whose answers are still to come: of those that have left at least in part, and with the message to
+        which the next bytes belong. `waiting_bytes`: the end of the stream, which has not left. None if no message is
+        open: then the next bytes are of the connection itself."""
+        if not self._open:
+            return None
+        waiting = 0
+        for prepaid in reversed(self._open):
+            if prepaid.stream_bytes is None or prepaid.stream_bytes > waiting_bytes:
+                break
+            waiting_bytes -= prepaid.stream_bytes
+            waiting += 1
+        left = len(self._open) - waiting
+        return left, left + bool(waiting)
+
+    @property
+    def newest(self) -> Prepaid | None:
+        """The message that was handed over last, if not all of its bits have left."""
+        return self._prepaid[-1] if self._prepaid else None
 
     @property
     def share_bits(self) -> int | None:
@@ -101,10 +134,10 @@ class WireCharger:
         if self._ledger is not None:
             self._ledger.receive(bits)
 
-    def reserve(self, bits: int) -> None:
-        """Keeps these bits from messages, in place of those before: the connection may need them at any time."""
+    def reserve(self, bits: int, rate_bits: int | None = None) -> None:
+        """Keeps these bits from messages, in place of those before; see `UplinkBudget.reserve`."""
         if self._ledger is not None:
-            self._ledger.reserve(bits)
+            self._ledger.reserve(bits, rate_bits)
 
     def pause_s(self) -> float:
         """The least pause after a failed attempt, so that attempts use only a small part of the rate."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sagelink.lab.month import Demand, play_month
+from sagelink.lab.month import SITE, Demand, MonthOutcome, play_month
 from sagelink.pipeline.calendar_periods import Calendar
+from sagelink.pipeline.pacing import PaceName
 from sagelink.pipeline.quota import Quota
 
 START_S, LENGTH_S = 1_772_323_200.0, 31 * 86_400.0  # March 2026
@@ -28,10 +29,12 @@ def month(megabytes: float) -> list[Quota]:
     return [Quota("month", round(8e6 * megabytes), Calendar("month"))]
 
 
+def played(quotas: list[Quota], pace: PaceName) -> MonthOutcome:
+    return play_month({SITE: demand()}, {SITE: quotas}, pace, START_S, LENGTH_S)
+
+
 def test_as_needed_spends_the_quota_first_and_adaptive_makes_it_last() -> None:
-    needed, even, adaptive = (
-        play_month(demand(), month(210), pace, START_S, LENGTH_S) for pace in ("as-needed", "even", "adaptive")
-    )
+    needed, even, adaptive = (played(month(210), pace) for pace in ("as-needed", "even", "adaptive"))
     assert needed.gone_s == pytest.approx(14.7 * 86_400, rel=0.01)
     assert even.gone_s == pytest.approx(30.8 * 86_400, rel=0.01)
     for outcome in (needed, even, adaptive):
@@ -41,7 +44,7 @@ def test_as_needed_spends_the_quota_first_and_adaptive_makes_it_last() -> None:
 
 
 def test_with_more_than_enough_all_paces_give_the_same() -> None:
-    outcomes = [play_month(demand(), month(5000), pace, START_S, LENGTH_S) for pace in ("as-needed", "adaptive")]
+    outcomes = [played(month(5000), pace) for pace in ("as-needed", "adaptive")]
     assert [outcome.gone_s for outcome in outcomes] == [None, None]
     assert outcomes[0].right == pytest.approx(0.8)
     assert outcomes[1].right == pytest.approx(0.8, abs=0.005)
@@ -49,6 +52,17 @@ def test_with_more_than_enough_all_paces_give_the_same() -> None:
 
 def test_a_second_quota_limits_each_day() -> None:
     quotas = [*month(210), Quota("day", 8 * 3_000_000, Calendar("day"))]
-    outcome = play_month(demand(), quotas, "adaptive", START_S, LENGTH_S)
+    outcome = played(quotas, "adaptive")
     assert max(outcome.days_bits) <= 8 * 3_000_000 + 24
     assert outcome.used_bits >= 0.95 * 31 * 8 * 3_000_000
+
+
+def test_the_quota_of_one_camera_limits_this_camera_and_the_quota_of_the_site_limits_both() -> None:
+    both = {SITE: demand(), "door": demand()}
+    own = {"door": month(30)}
+    outcome = play_month(both, own, "as-needed", START_S, LENGTH_S)
+    alone = played([], "as-needed").used_bits
+    assert outcome.used_bits == pytest.approx(alone + 30 * 8e6, rel=0.001)
+    assert outcome.gone_s == pytest.approx(30 / 14.3 * 86_400, rel=0.2)
+    limited = play_month(both, own | {SITE: month(100)}, "adaptive", START_S, LENGTH_S)
+    assert 0.97 * 100 <= limited.used_bits / 8e6 <= 100.001

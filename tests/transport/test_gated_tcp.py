@@ -31,12 +31,12 @@ class Clock:
 class Connection:
     """A gated connection to a listening socket, and its budget."""
 
-    def __init__(self, rate_bps: float | None) -> None:
+    def __init__(self, rate_bps: float | None, window_s: float = 1.0, goodbye_bytes: int = 0) -> None:
         self.clock = Clock()
-        self.budget = UplinkBudget(rate_bps, 1.0)
+        self.budget = UplinkBudget(rate_bps, window_s)
         self.listener = socket.create_server(("127.0.0.1", 0))
         host, port = self.listener.getsockname()
-        self.gated = GatedTcp(WireCharger(WireLedger(self.budget, self.clock)), host, port)
+        self.gated = GatedTcp(WireCharger(WireLedger(self.budget, self.clock)), host, port, goodbye_bytes)
 
     async def __aenter__(self) -> Connection:
         self.library_end = await self.gated.open(5.0)
@@ -141,6 +141,17 @@ async def test_the_goodbye_waits_until_the_window_has_room(monkeypatch: pytest.M
             connection.server.recv(7)
         connection.clock.now_s = 2.02
         assert await connection.received(7) == b"goodbye"
+
+
+async def test_in_a_long_window_messages_leave_room_for_the_goodbye() -> None:
+    async with Connection(16_000, window_s=10.0, goodbye_bytes=100) as connection:
+        await settle_down()
+        budget = connection.budget
+        assert budget.charge(0.0, budget.allowance(0.0) or 0)
+        assert 0 < (budget.room(0.0) or 0) < 160_000 // 10
+        connection.library_end.send(bytes(100))
+        connection.library_end.close()
+        assert len(await connection.received(100)) == 100
 
 
 async def test_a_refused_connection_costs_its_attempt() -> None:

@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 
 _MAX_CONNECT_S = 60.0  # a set-up that needs longer than this at the rate of the budget is refused
 _SPREAD = 2.0  # a set-up may take this many times what it needs at the rate of the budget
-_DISCONNECT_S = 1.3  # longest wait for a broker when disconnecting: a full window empties meanwhile
+_DISCONNECT_S = 1.6  # longest wait for a broker when disconnecting: a full window empties meanwhile
+_DISCONNECT_BYTES = 80  # DISCONNECT, and two records of TLS
 _V5, _V311 = aiomqtt.ProtocolVersion.V5, aiomqtt.ProtocolVersion.V311
 
 
@@ -47,9 +48,11 @@ class BrokerConnection(Reconnector):
         will: aiomqtt.Will | None = None,
         charger: WireCharger | None = None,
         connect_bits: int = 0,
+        goodbye_bytes: int = 0,
     ) -> None:
         """`on_message`: see BrokerClient. `charger`: pays for the connection's bits, and lets them leave when there is
-        room; None: nobody pays. `connect_bits`: what setting the connection up costs, all in all."""
+        room; None: nobody pays. `connect_bits`: what setting the connection up costs, all in all.
+        `goodbye_bytes`: of what the session publishes at its end."""
         pause_s = charger.pause_s if charger else lambda: 0.0
         super().__init__("broker", broker.url, self._run_connection, pause_s)
         self._broker = broker
@@ -59,6 +62,7 @@ class BrokerConnection(Reconnector):
         self._on_message = on_message
         self._charger = charger
         self._connect_bits = connect_bits
+        self._goodbye_bytes = goodbye_bytes + _DISCONNECT_BYTES
         self._protocol = _V5 if broker.protocol == "5" else _V311
         self._known_v5 = False  # the broker has accepted MQTT 5
         self._trying_v311 = False  # after MQTT 5 met silence, which may have another cause
@@ -109,7 +113,7 @@ class BrokerConnection(Reconnector):
     async def _connected(self) -> AsyncIterator[BrokerClient]:
         gated, connect_s = None, CONNECT_S
         if self._charger is not None:
-            gated = GatedTcp(self._charger, self._broker.host, self._broker.port)
+            gated = GatedTcp(self._charger, self._broker.host, self._broker.port, self._goodbye_bytes)
             connect_s += _SPREAD * self._connect_bits / (self._charger.rate_bps or float("inf"))
         client = BrokerClient(
             self._broker, self._identifier, self._protocol, self._will, self._on_message, gated, connect_s

@@ -2,7 +2,8 @@
 
 Everything passes here: ICE checks and consent, the DTLS handshake, messages, acknowledgements, repeats of SCTP, and the
 goodbye. A datagram that finds no room waits for a short time; then it is dropped, as a network would drop it, and the
-protocol that sent it sends it again if it still needs it.
+protocol that sent it sends it again if it still needs it. The datagrams of a message wait until there is room for all
+of them: the server does not wait long for the parts of a message.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 
 from sagelink.transport.webrtc.aiortc_internals import RECORDS
-from sagelink.transport.wire_cost import WireCharger
+from sagelink.transport.wire_cost import Prepaid, WireCharger
 
 _RETRY_S = 0.004
 _MAX_WAIT_S = 0.8  # SCTP and DTLS send again after a second
@@ -26,7 +27,8 @@ class DatagramGate:
 
     def __init__(self, charger: WireCharger) -> None:
         self._charger = charger
-        self._waiting: deque[tuple[float, int, bool, Callable[[], None]]] = deque()  # until when, bits, paid, send
+        # Until when, bits, the message to which it belongs, whether messages pay, send.
+        self._waiting: deque[tuple[float, int, Prepaid | None, bool, Callable[[], None]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self.dropped = 0
 
@@ -35,7 +37,9 @@ class DatagramGate:
         kind = data[0] if data else 0
         wait_s = _MAX_WAIT_S if kind in RECORDS else _MAX_WAIT_STUN_S
         bits = 8 * (len(data) + header_bytes)
-        self._waiting.append((asyncio.get_running_loop().time() + wait_s, bits, kind == _APPLICATION_DATA, send))
+        of_messages = kind == _APPLICATION_DATA
+        message = self._charger.newest if of_messages else None
+        self._waiting.append((asyncio.get_running_loop().time() + wait_s, bits, message, of_messages, send))
         if len(self._waiting) > _MAX_WAITING:
             self._waiting.popleft()
             self.dropped += 1
@@ -52,9 +56,10 @@ class DatagramGate:
         loop = asyncio.get_running_loop()
         now_s = loop.time()
         while self._waiting:
-            until_s, bits, of_messages, send = self._waiting[0]
+            until_s, bits, message, of_messages, send = self._waiting[0]
             room = self._charger.room_bits()
-            if room is None or bits <= room:
+            whole = min(message.bits, self._charger.share_bits or 0) if message else 0
+            if room is None or max(bits, whole) <= room:
                 send()
                 self._charger.left(bits, of_messages)
             elif now_s < until_s:

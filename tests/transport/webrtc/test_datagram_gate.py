@@ -43,6 +43,21 @@ async def test_data_is_paid_by_messages_and_ice_is_not() -> None:
     assert gated.budget.total_bits == 2000 + 8 * 62
 
 
+async def test_the_datagrams_of_a_message_leave_together() -> None:
+    gated = Gated(4000)
+    gated.budget.charge_sent(0.0, 2000)
+    gated.budget.look_ahead(0.4)
+    gated.now_s = 0.7
+    assert gated.budget.charge(0.7, 2400)
+    gated.charger.prepay("door", 2400)
+    for _ in range(2):
+        gated.send(RECORD + bytes(99))
+    assert gated.sent == []  # there is room for the first one only
+    gated.now_s = 1.1
+    await asyncio.sleep(0.05)
+    assert [len(data) for data in gated.sent] == [100, 100]
+
+
 async def test_without_room_a_datagram_waits_and_leaves_when_the_window_has_moved_on() -> None:
     gated = Gated(2000)
     for size in (150, 100, 90):
