@@ -55,16 +55,17 @@ class CameraEventLog:
     def __init__(self) -> None:
         self._events: OrderedDict[str, SeenEvent] = OrderedDict()
 
-    def take(self, record: Mapping[str, Any], wall_s: float) -> SeenEvent | None:
-        """Takes an action (docs/events.md). Returns the event as it is now; None for what is no action, or for one that
-        says nothing new."""
+    def take(self, record: Mapping[str, Any], wall_s: float) -> list[SeenEvent]:
+        """Takes an action (docs/events.md). Returns the events that changed, as they are now: none for what is no
+        action, or for one that says nothing new. A rule has one open event: the end of an earlier one was missed."""
         state = _STATES.get(str(record.get("action")))
         if state is None or not isinstance(record.get("id"), str):
-            return None
+            return []
         name = shown(record["id"])
         known = self._events.get(name)
-        if known is not None and known.state != "open":
-            return None  # repeated after a lost connection
+        is_late_end = known is not None and state == known.state == "closed" and known.end_s is None
+        if known is not None and known.state != "open" and not is_late_end:
+            return []  # repeated after a lost connection
         end_s = record.get("end_s")
         event = SeenEvent(
             id=name,
@@ -82,11 +83,16 @@ class CameraEventLog:
             has_picture=known is not None and known.has_picture and state != "withdrawn",
         )
         if known is not None and replace(event, changed_wall_s=known.changed_wall_s) == known:
-            return None
-        self._events[name] = event
+            return []
+        ended = []
+        if state == "open" and known is None and record.get("source_event") is None:
+            ended = [replace(other, state="closed", changed_wall_s=wall_s) for other in self.open()]
+            ended = [other for other in ended if other.rule == event.rule]
+        for each in (*ended, event):
+            self._events[each.id] = each
         if len(self._events) > _MAX_EVENTS:
             self._events.popitem(last=False)
-        return event
+        return [*ended, event]
 
     def find(self, event_id: str) -> SeenEvent | None:
         return self._events.get(event_id)

@@ -177,14 +177,12 @@ class Fleet:
             return
         self.messages += 1
         known.charge(wire_bits, now_s, self.wall_of(now_s))
-        event = known.events.take(record, self.wall_of(now_s))
-        if event is None:
-            return
-        if event.state == "withdrawn":
-            self.pictures.drop(camera, event.id)
-        for listener in self._listeners:
-            listener.event(known, event)
-        self._changed(known)
+        for event in known.events.take(record, self.wall_of(now_s)):
+            if event.state == "withdrawn":
+                self.pictures.drop(camera, event.id)
+            for listener in self._listeners:
+                listener.event(known, event)
+            self._changed(known)
 
     def picture(self, camera: str, part: PicturePart, wire_bits: int, now_s: float) -> None:
         known = self.records.get(camera)

@@ -53,7 +53,7 @@ export class CameraPage {
     element("one-answers").textContent = `${count(view.answered)} answers`;
     const trip_ms = view.round_trip_ms ?? view.answer_ms;
     element("one-trip").textContent = trip_ms === null ? "–" : `${Math.round(trip_ms)} ms`;
-    element("one-trip-what").textContent = view.round_trip_ms === null ? "broker to server and back" : "over the uplink";
+    element("one-trip-what").textContent = view.round_trip_ms === null ? "from message to answer, seen here" : "over the uplink";
     const frames = view.frames ?? Object.values(view.drops).reduce((sum, drop) => sum + drop.frames, view.answered);
     element("drops-of").textContent = view.frames === null ? "of the messages seen here" : `of ${count(view.frames)} frames`;
     bars("one-drops", Object.entries(view.drops).map(([reason, drop]) => ({

@@ -99,7 +99,8 @@ def test_it_shows_a_run_and_changes_it(mosquitto: Mosquitto, tmp_path: Path) -> 
             "the run ended",
             "the connection was lost",
         )  # the window may have no room for a goodbye
-        assert {line["budget_bits"] for line in lines} == {64_000, 24_000}
+        asked = [line for line in lines if line["drop"] not in ("superseded", "stopped")]  # these may never have asked
+        assert {line["budget_bits"] for line in asked} == {64_000, 24_000}
         assert all(line["window_bits"] <= line["budget_bits"] for line in lines if line["sent_s"] is not None)
         console.process.interrupt()
         assert console.process.ended() == 0

@@ -100,6 +100,20 @@ def test_the_actions_of_an_event_are_one_entry():
     assert fleet.records[DOOR].total_bits == 5 * 900
 
 
+def test_an_event_whose_end_was_missed_is_over_when_the_rule_opens_another():
+    fleet = fleet_of()
+    fleet.online(DOOR, INFO, 0.0)
+    for name, rule in (("a", "ramp"), ("b", "door"), ("c", "ramp")):
+        fleet.event(DOOR, event("open", name, rule=rule), 900, 1.0)
+    events = fleet.records[DOOR].events
+    assert [one.id for one in events.open()] == ["b", "c"]
+    fleet.event(DOOR, event("close", "a", rule="ramp", end_s=4.0), 900, 5.0)  # it comes late
+    assert (events.find("a").state, events.find("a").end_s) == ("closed", 4.0)
+    for name in ("d", "e"):  # events of another system may overlap
+        fleet.event(DOOR, event("open", name, rule="ramp", source_event=name), 900, 6.0)
+    assert [one.id for one in events.open()] == ["b", "c", "d", "e"]
+
+
 @pytest.mark.parametrize(
     "record",
     [
