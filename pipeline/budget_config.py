@@ -40,7 +40,11 @@ class QuotaConfig(Section):
         size, slash, period = value.partition("/")
         if not slash:
             raise ValueError(f"a quota is written like 500MB/month, 20MB/day or 5MB/24h; got {value!r}")
-        return {"bytes": size, ("per" if period in ("day", "week", "month") else "every"): period}
+        if period in ("day", "week", "month"):
+            return {"bytes": size, "per": period}
+        if not period[:1].isdigit():
+            raise ValueError(f"the period of a quota is day, week, month, or a duration such as 24h; got {period!r}")
+        return {"bytes": size, "every": period}
 
     @model_validator(mode="after")
     def _one_period(self) -> QuotaConfig:
