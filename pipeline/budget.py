@@ -139,8 +139,9 @@ class UplinkBudget:
         self.claimed_s = max(self.claimed_s, now_s)
 
     def window_bits(self, now_s: float) -> int:
-        """Bits charged in the window that ends now, and the held bits."""
-        return self._left_bits(now_s) + self._held_bits
+        """Bits charged in the window that ends now, and the held bits; with `look_ahead`, of the window in which the
+        held bits will have left, if that has more. It is above the limit only after the rate was lowered."""
+        return max(self._left_bits(now_s), self._spent_bits(now_s))
 
     def allowance(self, now_s: float) -> int | None:
         """Bits that may be charged now; None without a limit."""
@@ -148,7 +149,7 @@ class UplinkBudget:
 
     def rate_allowance(self, now_s: float) -> int | None:
         """Bits that the rate alone grants now."""
-        spent = self.window_bits(now_s) - self._leaving_bits(self._ahead_s)
+        spent = self._spent_bits(now_s)
         return None if self.limit_bits is None else max(0, self.limit_bits - spent - self._reserved_of_rate)
 
     def bound_allowance(self, now_s: float) -> int | None:
@@ -310,6 +311,10 @@ class UplinkBudget:
         while self._charges and self._charges[0][0] <= expired:
             self._window_bits -= self._charges.popleft()[1]
         return self._window_bits
+
+    def _spent_bits(self, now_s: float) -> int:
+        """What the allowance is reduced by: held bits, and those that will still be in the window when these leave."""
+        return self._left_bits(now_s) - self._leaving_bits(self._ahead_s) + self._held_bits
 
     def _leaving_bits(self, later_s: float) -> int:
         """Bits that leave the window until `later_s` after the latest time."""

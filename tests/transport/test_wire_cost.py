@@ -78,6 +78,7 @@ def test_a_message_may_be_charged_a_little_before_it_can_leave():
     assert budget.charge(0.7, 16_000)
     budget.hold(0.7, 16_000)
     assert (budget.allowance(0.7), budget.room(0.7), budget.peak_window_bits) == (0, 0, 16_000)
+    assert budget.window_bits(0.7) == 16_000
     assert budget.room(1.01) == 16_000
     budget.settle(1.01, 16_000)
     assert (budget.allowance(1.5), budget.peak_window_bits) == (0, 16_000)

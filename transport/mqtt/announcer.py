@@ -95,9 +95,8 @@ class Announcer:
             )
 
     async def withdraw(self, client: BrokerClient) -> None:
-        """Publishes that the node and its cameras are offline, the node first: its state counts for all its cameras.
-        Raises MqttError."""
-        for topic, state in reversed(self.states(online=False).items()):
+        """Publishes that the node and its cameras are offline. Raises MqttError."""
+        for topic, state in self.states(online=False).items():
             await client.publish(topic, state, qos=0, retain=True, timeout=_WITHDRAW_S)
 
     async def _publish(self, client: BrokerClient) -> None:

@@ -151,9 +151,9 @@ class MqttEdgeLink(RemoteEdgeLink):
         return bits
 
     def _goodbye_bytes(self) -> int:
-        """Of the state of the node, which counts for its cameras."""
-        state = encode_state(self._session, False)
-        return publish_bytes(len(self._topics.state(self._node).encode()), len(state), 1)
+        """Of the states of the cameras and of the node, when they are withdrawn."""
+        states = self._announcer.states(online=False)
+        return sum(publish_bytes(len(topic.encode()), len(state), 1) for topic, state in states.items())
 
     def max_message_bytes(self, camera: str) -> int:
         limit = self._limit.max_packet_bytes
