@@ -98,7 +98,7 @@ def accept_small_curve(transport: RTCDtlsTransport) -> None:
     shake_hands = transport._do_handshake
 
     async def do_handshake() -> None:
-        if transport._role == "client":
+        if transport._role == "client" and transport._ssl is not None:
             transport._ssl = TolerantConnection(transport._ssl)  # type: ignore[assignment]
         await shake_hands()
 

@@ -228,9 +228,10 @@ class BrokerClient(aiomqtt.Client):
         asyncio.wait_for, which in Python 3.11 loses a cancellation that comes with the answer."""
         seconds = self.timeout if timeout is None else timeout
         answer = asyncio.ensure_future(fut)
+        either: set[asyncio.Future[Any]] = {answer, self._disconnected}
         try:
             async with asyncio.timeout(None if seconds == math.inf else seconds):
-                await asyncio.wait({answer, self._disconnected}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
                 raise aiomqtt.MqttError(_PEER_GONE) from self._disconnected.exception()
             return answer.result()

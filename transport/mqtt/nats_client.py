@@ -39,9 +39,9 @@ class NatsClient:
     retains = False
 
     def __init__(self, on_message: OnMessage) -> None:
-        from nats.aio.client import Client
+        from sagelink.transport.mqtt.nats_library import EncryptedClient
 
-        self._client = Client()
+        self._client = EncryptedClient()
         self._on_message = on_message
         self._subscriptions: dict[str, Subscription] = {}  # by topic
         self._denials: list[str] = []  # of the subscription or message that waits for the node's answer
@@ -187,4 +187,4 @@ def _converted() -> Any:
         number = error.errno or 0  # negative for a name that is not found
         raise MqttError(os.strerror(number) if number > 0 else error.strerror or str(error)) from None
     except errors.Error as error:
-        raise MqttError(str(error).removeprefix("nats: ") or type(error).__name__) from None
+        raise MqttError(str(error).removeprefix("nats: ").strip("'") or type(error).__name__) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,3 +78,23 @@ async def test_no_node_answers() -> None:
     with pytest.raises(SagelinkError, match="refused.*;.*refused"):
         async with MqttServerLink(cluster, TOPICS, "servers"):
             pass
+
+
+async def test_a_node_without_tls_never_gets_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAGELINK_MQTT_USERNAME", "user")
+    monkeypatch.setenv("SAGELINK_MQTT_PASSWORD", "secret-password")
+    received = b""
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal received
+        writer.write(b'INFO {"server_id": "x", "version": "2.10.0", "auth_required": true, "max_payload": 1000}\r\n')
+        received += await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        cluster = open_cluster(f"nats+tls://127.0.0.1:{port}", MqttConfig(), "url")
+        with pytest.raises(SagelinkError, match="does not use TLS"):
+            async with MqttServerLink(cluster, TOPICS, "servers"):
+                pass
+    assert received == b""
