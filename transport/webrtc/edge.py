@@ -38,7 +38,7 @@ from sagelink.transport.webrtc.resend_timer import ResendTimer
 from sagelink.transport.webrtc.signalling import Unreachable, exchange
 from sagelink.transport.webrtc.wire_cost import MAX_SCTP_MESSAGE_BYTES, WebRtcCostModel
 from sagelink.transport.wire import PART_BYTES, MalformedMessage, parts_of
-from sagelink.transport.wire_cost import Prepaid
+from sagelink.transport.wire_cost import Prepaid, WireCharger
 
 _CONNECT_S = 8.0
 _WINDOW_BYTES, _WINDOW_S = 4 * 1200, 0.5  # that SCTP may have under way, in bytes and at the rate of the budget
@@ -152,7 +152,7 @@ class WebRtcEdgeLink(RemoteEdgeLink):
         """One connection from start to end. Returns the reason why it ended."""
         self._charger.attempt_bits = 0
         connect_bits = self._cost_model.connect_bits(len(self._announcement()))
-        packet_bits = self._cost_model.packet_bits() + _reserve_bits(self._charger.limit_bits)
+        packet_bits = self._cost_model.packet_bits() + _reserve_bits(self._charger)
         if (refusal := self._charger.refusal(connect_bits, packet_bits, _CONNECT_S)) is not None:
             return refusal
         try:
@@ -163,7 +163,7 @@ class WebRtcEdgeLink(RemoteEdgeLink):
     async def _run_peer(self) -> str:
         """Raises Unreachable if no connection is established."""
         gate = DatagramGate(self._charger)
-        self._charger.reserve(_reserve_bits(self._charger.limit_bits))
+        self._charger.reserve(_reserve_bits(self._charger))
         peer = Peer(
             self._endpoint.peer_configuration(),
             on_control=partial(self._receive, reliable=True),
@@ -230,9 +230,12 @@ class WebRtcEdgeLink(RemoteEdgeLink):
             self._charger.left(_TURN_BITS if server.url.startswith("turn") else _STUN_BITS, of_messages=False)
 
 
-def _reserve_bits(limit_bits: int | None) -> int:
-    """Kept from messages: for a heartbeat, and an acknowledgement of the server's."""
-    return 0 if limit_bits is None else min(_RESERVE_BITS, limit_bits // 8)
+def _reserve_bits(charger: WireCharger) -> int:
+    """Kept from messages: for a heartbeat a second, and an acknowledgement of the server's. One moment may fill a long
+    window."""
+    if charger.limit_bits is None:
+        return 0
+    return min(int(_RESERVE_BITS * max(1, charger.window_s)), charger.limit_bits // 8)
 
 
 def _length_prefixed(text: bytes) -> bytes:
