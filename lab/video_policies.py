@@ -29,7 +29,7 @@ from sagelink.stages.confidence_gate import Gate
 from sagelink.stages.evidence_encoder import Encoder
 from sagelink.stages.frontier_filter import usable_curves
 from sagelink.stages.fuse import fuse
-from sagelink.stages.rate_control import RateControl, UtilityCurve, least_gain
+from sagelink.stages.rate_control import RateControl, UtilityCurve, is_believable, least_gain
 from sagelink.stages.scene_fusion import SceneConfig, SceneFusion
 from sagelink.stages.scene_tracker import scene_config
 
@@ -158,13 +158,15 @@ class VideoPolicies:
             view = frame.scheduled if settings.zoom and frame.scheduled else frame.whole
             playback.unknown[seq] = view.unknown
             estimate = scene.observe(seq, view.answer, view.look, frame.stream_s)
-            playback.answers[seq] = answer = Answer.from_log_scores(estimate.scores)
+            playback.answers[seq], answer = scene.verdict(), Answer.from_log_scores(estimate.scores)
             playback.evidence_seqs[seq] = estimate.server_seq
             allowance, bit_price = playback.allowance_bits(seq), playback.budget.bit_price(frame.stream_s)
-            if not self._gate.sends(answer, view.answer, self._taught):
+            if not (self._gate.sends(answer, view.answer, self._taught) and is_believable(estimate, view.look.crop)):
                 continue
             doubt = 1 - (min(answer.prob, view.answer.prob) if self._taught else answer.prob)
-            max_bytes = rate_control.max_bytes(doubt, estimate.server_weight, allowance / 8, bit_price)
+            max_bytes = rate_control.max_bytes(
+                doubt, estimate.server_weight, allowance / 8, bit_price, estimate.edge_weight
+            )
             if max_bytes is None:
                 continue
             plan = playback.send(seq, self._encoder, view, view.order, min(8 * max_bytes, allowance))
@@ -172,7 +174,7 @@ class VideoPolicies:
                 scene.register_sent(seq)
                 (server,) = self._harness.answers([plan.message])
                 scene.add_server_answers([ServerObservation(seq, server.log_probs, plan.weight)])
-                playback.answers[seq] = Answer.from_log_scores(scene.current()[0])
+                playback.answers[seq] = scene.verdict()
                 playback.evidence_seqs[seq] = seq
         return playback.outcome()
 

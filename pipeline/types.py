@@ -25,6 +25,7 @@ Box: TypeAlias = tuple[float, float, float, float]  # left, top, right, bottom
 
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 HEAD_ID_BYTES = 4
+_SHARPNESS_S = 0.5  # age of a scene that counts as one more answer
 UNKNOWN = "unknown"  # label of a verdict on a picture of none of the taught classes
 
 
@@ -150,6 +151,28 @@ class SeveralClasses:
 
 
 @dataclass(frozen=True, slots=True)
+class Sharpness:
+    """How sure the verdicts on a scene are, in relation to its summed log-scores: these are multiplied by `factor`.
+
+    Errors of answers to one scene are alike, but not the same: an answer that no frame and no reply has contradicted
+    for seconds is right more often than the mean of its probabilities says. The class never changes.
+    """
+
+    base: float = 1.0
+    age: float = 0.0  # exponent of (1 + age of the scene / 0.5 s)
+    evidence: float = 0.0  # exponent of (1 + weight of the server's answers): -1, errors as alike as they can be
+
+    def factor(self, age_s: float, server_weight: float) -> float:
+        """`age_s`: of the scene. `server_weight`: of the server's answers in the log-scores."""
+        return float(self.factors(np.array(age_s), np.array(server_weight)))
+
+    def factors(self, age_s: NDArray[np.float64], server_weight: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The same for several scenes (n,)."""
+        aged, weighed = (1 + age_s / _SHARPNESS_S) ** self.age, (1 + server_weight) ** self.evidence
+        return np.asarray(self.base * aged * weighed, np.float64)
+
+
+@dataclass(frozen=True, slots=True)
 class TaughtClasses:
     """The classes of a head file, with the numbers of it that the stages need. A frame keeps those it was scored with,
     so a head can be replaced between two frames."""
@@ -160,6 +183,7 @@ class TaughtClasses:
     overlap: float  # how alike the errors of edge and server are
     weights: tuple[tuple[int, float], ...]  # fusion weight of the server's answer by message bytes, rising
     several: SeveralClasses | None = None  # of a multi-label head; None: one class holds
+    sharpness: Sharpness = Sharpness()
 
     @property
     def head_id(self) -> bytes:
@@ -238,6 +262,8 @@ class SceneEstimate:
 
     scores: NDArray[np.float32]  # (C,) unnormalised log-probabilities
     server_weight: float  # weight of the mean of the server's answers in `scores`
+    edge_weight: float  # of the mean of the edge's answers: below 1 where the server's replies contradict it
+    sharpness: float  # factor on `scores` that makes their probabilities those of right verdicts
     server_seq: int | None  # newest frame of the scene with a server answer; None if there is none
     server_age_s: float  # since that frame; NaN if there is none
     scene_start_seq: int  # first frame of the scene
@@ -257,7 +283,8 @@ class ServerObservation:
 class ProvisionalAnswer:
     """The answer that is reported at once for a frame of a tracked scene."""
 
-    answer: Answer  # of the scene, including this frame's edge answer
+    answer: Answer  # of the scene, including this frame's edge answer, as the gates use it: not calibrated
+    verdict: Answer  # the same with a calibrated probability
     estimate: SceneEstimate
     observed_seqs: tuple[int, ...]  # frames whose server answers arrived since the previous frame
 
