@@ -23,13 +23,13 @@ from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.pacing import PaceName, adaptive_paces, even_bounds
 from sagelink.pipeline.quota import count_of
-from sagelink.pipeline.types import Answer, Pixels, ServerObservation
+from sagelink.pipeline.types import WHOLE, Answer, Pixels, ServerObservation
 from sagelink.stages.codec_planner import Plan
 from sagelink.stages.confidence_gate import Gate
 from sagelink.stages.evidence_encoder import Encoder
 from sagelink.stages.frontier_filter import usable_curves
 from sagelink.stages.fuse import fuse
-from sagelink.stages.rate_control import RateControl, UtilityCurve, is_believable, least_gain
+from sagelink.stages.rate_control import RateControl, UtilityCurve, least_gain
 from sagelink.stages.scene_fusion import SceneConfig, SceneFusion
 from sagelink.stages.scene_tracker import scene_config
 
@@ -161,7 +161,9 @@ class VideoPolicies:
             playback.answers[seq], answer = scene.verdict(), Answer.from_log_scores(estimate.scores)
             playback.evidence_seqs[seq] = estimate.server_seq
             allowance, bit_price = playback.allowance_bits(seq), playback.budget.bit_price(frame.stream_s)
-            if not (self._gate.sends(answer, view.answer, self._taught) and is_believable(estimate, view.look.crop)):
+            if not self._gate.sends(answer, view.answer, self._taught):
+                continue
+            if not estimate.believes_edge and view.look.crop != WHOLE:
                 continue
             doubt = 1 - (min(answer.prob, view.answer.prob) if self._taught else answer.prob)
             max_bytes = rate_control.max_bytes(
@@ -169,7 +171,8 @@ class VideoPolicies:
             )
             if max_bytes is None:
                 continue
-            plan = playback.send(seq, self._encoder, view, view.order, min(8 * max_bytes, allowance))
+            encoder = self._encoder if estimate.believes_edge else self._encoder.without_slack()
+            plan = playback.send(seq, encoder, view, view.order, min(8 * max_bytes, allowance))
             if plan is not None:
                 scene.register_sent(seq)
                 (server,) = self._harness.answers([plan.message])

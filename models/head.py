@@ -105,7 +105,8 @@ class HeadCard(BaseModel):
         0.0, ge=0, le=1, description="How alike the errors of both sides are: 0, independent; 1, the same"
     )
     sharpness: SharpnessCard = Field(
-        default_factory=SharpnessCard, description="How sure the verdicts on scenes are; a file without it: as they come"
+        default_factory=SharpnessCard,
+        description="How sure the verdicts on scenes are; a file without it: as they come",
     )
     unknown: UnknownCard | None = None
     card: dict[str, JsonValue] = Field(default_factory=dict, description="Model card: what was taught, and how well")
@@ -228,9 +229,7 @@ class Head:
         several = None if card.combinations is None else SeveralClasses(card.classes, card.combinations)
         sharpness = Sharpness(card.sharpness.base, card.sharpness.age, card.sharpness.evidence)
         fingerprint = fingerprint_of(self.file_content())
-        return TaughtClasses(
-            fingerprint, self.classes, card.gate_bits, card.overlap, card.weights, several, sharpness
-        )
+        return TaughtClasses(fingerprint, self.classes, card.gate_bits, card.overlap, card.weights, several, sharpness)
 
     @cached_property
     def classes(self) -> tuple[str, ...]:

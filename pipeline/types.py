@@ -25,6 +25,7 @@ Box: TypeAlias = tuple[float, float, float, float]  # left, top, right, bottom
 
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 HEAD_ID_BYTES = 4
+_MIN_EDGE_WEIGHT = 0.5  # of the edge's answers, beside server answers
 _SHARPNESS_S = 0.5  # age of a scene that counts as one more answer
 UNKNOWN = "unknown"  # label of a verdict on a picture of none of the taught classes
 
@@ -172,6 +173,9 @@ class Sharpness:
         return np.asarray(self.base * aged * weighed, np.float64)
 
 
+AS_IT_COMES = Sharpness()
+
+
 @dataclass(frozen=True, slots=True)
 class TaughtClasses:
     """The classes of a head file, with the numbers of it that the stages need. A frame keeps those it was scored with,
@@ -183,7 +187,7 @@ class TaughtClasses:
     overlap: float  # how alike the errors of edge and server are
     weights: tuple[tuple[int, float], ...]  # fusion weight of the server's answer by message bytes, rising
     several: SeveralClasses | None = None  # of a multi-label head; None: one class holds
-    sharpness: Sharpness = Sharpness()
+    sharpness: Sharpness = AS_IT_COMES
 
     @property
     def head_id(self) -> bytes:
@@ -268,6 +272,12 @@ class SceneEstimate:
     server_age_s: float  # since that frame; NaN if there is none
     scene_start_seq: int  # first frame of the scene
     scene_age_s: float  # since that frame
+
+    @property
+    def believes_edge(self) -> bool:
+        """Whether the edge's answers count beside the server's. Else the verdict is the server's, and only evidence that
+        gives its full answer is worth sending: whole views, without saving bytes at the cost of agreement."""
+        return self.edge_weight >= _MIN_EDGE_WEIGHT
 
 
 @dataclass(frozen=True, slots=True)

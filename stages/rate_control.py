@@ -17,7 +17,7 @@ import numpy as np
 
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.stage_config import VideoConfig
-from sagelink.pipeline.types import WHOLE, Box, Drop, EdgeOnly, Metered, SceneEstimate, TaughtClasses
+from sagelink.pipeline.types import WHOLE, Drop, EdgeOnly, Metered, TaughtClasses
 from sagelink.stages.budget_meter import affordable_bytes
 from sagelink.stages.evidence_encoder import canvas_of
 from sagelink.stages.frontier import RateQualityCurve
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 _MAX_CURVES = 32  # sets of classes whose utility curves are stored
 _STEPS = 64  # sizes at which the utility curve is computed
 _HEADROOM = 1.6  # sizes of the curve are those of the median frame; a frame with more detail needs more bytes
-_MIN_CROP_TRUST = 0.5  # weight of the edge's answers below which only whole views are sent
 _TINY = 1e-9  # a weight, so that a sum of weights is above 0
 _NEW_PART = 0.25  # of the weight of a further answer about a scene is new
 LEAST_GAIN = 0.02  # expected, as a share of right answers: a message that adds less is not sent
@@ -63,12 +62,6 @@ def least_gain(video: VideoConfig) -> float:
     return LEAST_GAIN if video.value_gate else 0.0
 
 
-def is_believable(estimate: SceneEstimate, crop: Box) -> bool:
-    """Whether evidence of this part of the view is worth sending: where the server contradicts the edge, a crop that
-    the edge has chosen shows what the edge believes to be important."""
-    return crop == WHOLE or estimate.edge_weight >= _MIN_CROP_TRUST
-
-
 class RateControl:
     """Chooses the size of a message by its expected gain and the price of a bit. Pure."""
 
@@ -82,10 +75,11 @@ class RateControl:
         """Bytes of the longest message that this frame may have; None when it is to send nothing.
 
         `doubt`: 1 minus the probability of the answer without a further server answer. `held_weight`: of the server
-        answers in it, and `edge_weight` that of the edge's. `allowed`: bytes of a message that the budget pays for now; infinite when unlimited. `bit_price`:
-        gain that a bit must bring. With 0 the message may take all that is allowed. Else the size with the largest gain
-        above its price limits it, with some headroom; its gain is then what it adds to the held answers: the errors of
-        answers about one scene are alike, so a further one adds only a part of its weight.
+        answers in it, and `edge_weight`: of the edge's. `allowed`: bytes of a message that the budget pays for now;
+        infinite when unlimited. `bit_price`: gain that a bit must bring. With 0 the message may take all that is
+        allowed. Else the size with the largest gain above its price limits it, with some headroom; its gain is then
+        what it adds to the held answers: the errors of answers about one scene are alike, so a further one adds only a
+        part of its weight.
         """
         utility = self._utility
         affordable = min(allowed, float(utility.sizes[-1]))
@@ -153,8 +147,8 @@ class ValueGate:
         if metered.provisional is not None:
             estimate = metered.provisional.estimate
             held_weight, edge_weight = estimate.server_weight, estimate.edge_weight
-            if not is_believable(estimate, metered.scored.edge_view.crop):
-                return EdgeOnly(metered, Drop.WORTH)
+            if not estimate.believes_edge and metered.scored.edge_view.crop != WHOLE:
+                return EdgeOnly(metered, Drop.WORTH)  # the edge has chosen the crop
         control = RateControl(utility, self._least_gain)
         max_bytes = control.max_bytes(metered.doubt, held_weight, allowed, metered.bit_price, edge_weight)
         if max_bytes is None:

@@ -20,7 +20,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sagelink.pipeline.types import Answer, EdgeView, SceneEstimate, ServerObservation, Sharpness, TaughtClasses
+from sagelink.pipeline.types import (
+    AS_IT_COMES,
+    Answer,
+    EdgeView,
+    SceneEstimate,
+    ServerObservation,
+    Sharpness,
+    TaughtClasses,
+)
 from sagelink.stages.edge_trust import EdgeTrust
 from sagelink.stages.scene_cuts import CutDetector
 
@@ -43,7 +51,7 @@ class SceneConfig:
     forget_s: float = math.inf  # in this time the weight of an edge answer in the average falls by a factor e
     states: bool = False  # the classes are states of a fixed scene: a clear answer of another class begins a new scene
     hold_s: float = 8.0  # in this time the weight of a server answer falls by a factor e; 0: it counts for one frame
-    sharpness: Sharpness = Sharpness()  # of the models' own classes; a head has its own
+    sharpness: Sharpness = AS_IT_COMES  # of the models' own classes; a head has its own
 
 
 @dataclass(frozen=True, slots=True)

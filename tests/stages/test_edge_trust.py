@@ -19,9 +19,9 @@ def test_an_edge_that_the_server_confirms_now_and_then_keeps_its_weight() -> Non
     assert learned([(0, 0), (1, 2), (3, 3), (2, 2)] * 10).weight(0) == 1
 
 
-def test_an_edge_that_the_server_always_contradicts_loses_its_weight_within_twenty_replies() -> None:
-    assert learned([(0, 1)] * 3).weight(0) > 0
-    assert learned([(0, 1)] * 20).weight(0) == 0
+def test_an_edge_that_the_server_always_contradicts_loses_its_weight_within_ten_replies() -> None:
+    assert learned([(0, 1)]).weight(0) > 0
+    assert learned([(0, 1)] * 10).weight(0) == 0
     assert learned([(edge, 9) for edge in range(8)] * 2).weight(100) == 0  # the camera's share holds for a new answer
 
 
@@ -32,7 +32,7 @@ def test_the_answers_that_the_server_confirms_are_still_believed() -> None:
 
 
 def test_replies_to_weak_evidence_teach_little() -> None:
-    assert learned([(0, 1)] * 10, weight=0.01).weight(0) > 0.9
+    assert learned([(0, 1)] * 10, weight=0.01).weight(0) > 0.5
 
 
 def test_trust_returns_when_the_server_agrees_again() -> None:
