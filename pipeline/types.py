@@ -275,8 +275,8 @@ class SceneEstimate:
 
     @property
     def believes_edge(self) -> bool:
-        """Whether the edge's answers count beside the server's. Else the verdict is the server's, and only evidence that
-        gives its full answer is worth sending: whole views, without saving bytes at the cost of agreement."""
+        """Whether the edge's answers count beside the server's. Else the verdict is the server's, and only evidence
+        that gives its full answer is worth sending: whole views, without saving bytes at the cost of agreement."""
         return self.edge_weight >= _MIN_EDGE_WEIGHT
 
 

@@ -9,12 +9,14 @@ its full weight. No labels are needed, and without replies nothing changes. Old 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-_LOW, _HIGH = 0.4, 0.6  # shares of agreement between which the weight rises from 0 to 1
+_LOW, _HIGH = 0.3, 0.5  # shares of agreement between which the weight rises from 0 to 1
 _PRIOR_SHARE, _PRIOR_REPLIES = 0.65, 8.0  # what counts before the first reply, and as how many replies
-_CLASS_REPLIES = 4.0  # the camera's share counts as many replies in the share of a class
+_CLASS_REPLIES = 10.0  # the camera's share counts as many replies in the share of a class
 _MEMORY = 60.0  # replies: beyond it, older ones fade
+_APART_S = 1.0  # replies to frames that are nearer to each other are as good as repeated, and teach less
 _FULL_WEIGHT = 0.2  # a reply with a smaller fusion weight comes from weak evidence, and teaches less
 
 
@@ -41,10 +43,13 @@ class EdgeTrust:
     def __init__(self) -> None:
         self._camera = _Replies()
         self._by_class: dict[int, _Replies] = {}  # by class of the edge answer
+        self._last_s = -math.inf  # time of the newest frame that was replied to
 
-    def learn(self, edge_class: int, server_class: int, weight: float) -> None:
-        """A reply to a frame with this edge answer. `weight`: the fusion weight of the server's answer."""
-        agreed, weight = edge_class == server_class, min(1.0, weight / _FULL_WEIGHT)
+    def learn(self, edge_class: int, server_class: int, weight: float, at_s: float) -> None:
+        """A reply to a frame with this edge answer. `weight`: the fusion weight of the server's answer. `at_s`: time of
+        the frame."""
+        passed_s, self._last_s = max(0.0, at_s - self._last_s), max(at_s, self._last_s)
+        agreed, weight = edge_class == server_class, min(1.0, weight / _FULL_WEIGHT) * min(1.0, passed_s / _APART_S)
         for replies in (self._camera, self._by_class.setdefault(edge_class, _Replies())):
             replies.add(agreed, weight)
 

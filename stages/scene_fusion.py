@@ -106,7 +106,7 @@ class SceneFusion:
         reclassed = taught != self._taught and self._edge_sum is not None
         if reclassed or self._cut_detector.is_cut(view) or self._edge_contradicts(answer.log_probs):
             self._begin_scene(seq, now_s)
-        if taught != self._taught:
+        if taught is not None:
             self._trust = EdgeTrust()
         self._taught = taught
         self._newest = answer.log_probs.astype(np.float32)
@@ -163,7 +163,9 @@ class SceneFusion:
             sent = self._sent.pop(observation.seq, None)
             if sent is None or observation.weight <= 0:
                 continue
-            self._trust.learn(sent.edge_class, int(observation.log_probs.argmax()), observation.weight)
+            if self._taught is None:  # of a head, `teach` has measured how far both sides can be believed
+                server_class = int(observation.log_probs.argmax())
+                self._trust.learn(sent.edge_class, server_class, observation.weight, sent.at_s)
             if self._config.states and _clearly_differs(observation.log_probs, self.current()[0]):
                 self._restart(observation.seq, sent.at_s)
             past = _PastAnswer(observation.seq, sent.at_s, sent.view, observation.log_probs, observation.weight)
