@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagelink.pipeline.types import (
-    AS_IT_COMES,
     Answer,
     EdgeView,
     SceneEstimate,
@@ -35,6 +34,8 @@ from sagelink.stages.scene_cuts import CutDetector
 MAX_OBSERVATIONS = 32  # server answers that count for a scene
 _MAX_PENDING = 64  # sent frames without an answer; with more, the oldest are given up
 _CLEAR_ODDS = 4.0  # of the new answer's class against the class of the scene
+OWN_CLASSES = Sharpness(age=0.3)  # DeiT-Tiny and ViT-Tiny on clips of photographs: docs/video.md
+_REPLACED_S = 2.5  # where only the server is believed, its answers replace earlier ones: by a factor e in this time
 _MOVE = 0.5  # cosine distance of the class token over which the weight of an answer falls by a factor e
 _FADED = 0.05  # weight of the server's answers below which the edge's answer counts more and more again
 _Vector = NDArray[np.float32]
@@ -51,7 +52,7 @@ class SceneConfig:
     forget_s: float = math.inf  # in this time the weight of an edge answer in the average falls by a factor e
     states: bool = False  # the classes are states of a fixed scene: a clear answer of another class begins a new scene
     hold_s: float = 8.0  # in this time the weight of a server answer falls by a factor e; 0: it counts for one frame
-    sharpness: Sharpness = AS_IT_COMES  # of the models' own classes; a head has its own
+    sharpness: Sharpness = OWN_CLASSES  # of the models' own classes; a head has its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class _PastAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pending:
+class _SentFrame:
     """A sent frame whose server answer is pending."""
 
     at_s: float
@@ -91,7 +92,7 @@ class SceneFusion:
         self._frames = 0.0  # in the sum
         self._past: list[_PastAnswer] = []
         self._newest: _Vector | None = None  # log-probabilities of the newest frame's edge answer
-        self._sent: dict[int, _Pending] = {}  # by seq
+        self._sent: dict[int, _SentFrame] = {}  # by seq
         self._trust = EdgeTrust()
 
     def observe(
@@ -138,9 +139,11 @@ class SceneFusion:
         weights = np.array([self._weight(past) for past in self._past], np.float32)
         if not weights.any():
             return scores, 0.0
-        mean = weights @ np.stack([past.log_probs for past in self._past]) / weights.sum()
         server_weight = float(weights.max())
         edge_weight = self._edge_weight(server_weight)
+        times = np.array([past.at_s for past in self._past], np.float32)
+        weights *= np.exp((1 - edge_weight) * (times - times.max()) / _REPLACED_S)
+        mean = weights @ np.stack([past.log_probs for past in self._past]) / weights.sum()
         fused = np.float32(edge_weight) * scores + np.float32(server_weight) * mean
         return fused * np.float32((1 + server_weight) / (edge_weight + server_weight)), server_weight
 
@@ -153,7 +156,7 @@ class SceneFusion:
         """Evidence of the newest frame is on its way."""
         if self._cut_detector.view is not None:
             assert self._newest is not None
-            self._sent[seq] = _Pending(self._now_s, self._cut_detector.view, int(self._newest.argmax()))
+            self._sent[seq] = _SentFrame(self._now_s, self._cut_detector.view, int(self._newest.argmax()))
             while len(self._sent) > _MAX_PENDING:
                 del self._sent[next(iter(self._sent))]
 
