@@ -26,7 +26,7 @@ Box: TypeAlias = tuple[float, float, float, float]  # left, top, right, bottom
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 HEAD_ID_BYTES = 4
 _MIN_EDGE_WEIGHT = 0.5  # of the edge's answers, beside server answers
-_SHARPNESS_S = 0.5  # age of a scene that counts as one more answer
+_SHARPNESS_S, _OLDEST_S = 0.5, 5.0  # age of a scene that counts as one more answer; beyond it, age changes nothing
 UNKNOWN = "unknown"  # label of a verdict on a picture of none of the taught classes
 
 
@@ -160,7 +160,7 @@ class Sharpness:
     """
 
     base: float = 1.0
-    age: float = 0.0  # exponent of (1 + age of the scene / 0.5 s)
+    age: float = 0.0  # exponent of (1 + age of the scene, at most 5 s, / 0.5 s)
     evidence: float = 0.0  # exponent of (1 + weight of the server's answers): -1, errors as alike as they can be
 
     def factor(self, age_s: float, server_weight: float) -> float:
@@ -169,7 +169,7 @@ class Sharpness:
 
     def factors(self, age_s: NDArray[np.float64], server_weight: NDArray[np.float64]) -> NDArray[np.float64]:
         """The same for several scenes (n,)."""
-        aged, weighed = (1 + age_s / _SHARPNESS_S) ** self.age, (1 + server_weight) ** self.evidence
+        aged, weighed = (1 + np.minimum(age_s, _OLDEST_S) / _SHARPNESS_S) ** self.age, (1 + server_weight) ** self.evidence
         return np.asarray(self.base * aged * weighed, np.float64)
 
 

@@ -2,9 +2,9 @@
 
 Where models have no names for what a camera sees, edge and server contradict each other all the time, and the mean of
 their answers is neither's. So each reply is compared with the edge's answer to the same frame. The share of replies
-that agree is estimated for each class of edge answer; a class that was seldom replied to takes the share of all others.
-Below a low share only the server is believed, where it has answered; above a high one the edge keeps its full weight.
-No labels are needed, and without replies nothing changes. Old replies fade, so trust can return. Pure.
+that agree is estimated for the camera and for each class of edge answer; a class that was seldom replied to takes the
+camera's share. Below a low share only the server is believed, where it has answered; above a high one the edge keeps
+its full weight. No labels are needed, and without replies nothing changes. Old replies fade, so trust can return. Pure.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 _LOW, _HIGH = 0.3, 0.5  # shares of agreement between which the weight rises from 0 to 1
 _PRIOR_SHARE, _PRIOR_REPLIES = 0.65, 8.0  # what counts before the first reply, and as how many replies
-_CLASS_REPLIES = 10.0  # as many the share of all other answers counts in the share of a class
+_CLASS_REPLIES = 10.0  # as many the camera's share counts in the share of a class
 _MEMORY = 60.0  # replies: beyond it, older ones fade
 _APART_S = 1.0  # replies to frames that are nearer to each other are as good as repeated, and teach less
 _FULL_WEIGHT = 0.2  # a reply with a smaller fusion weight comes from weak evidence, and teaches less
@@ -55,7 +55,7 @@ class EdgeTrust:
 
     def weight(self, edge_class: int) -> float:
         """Weight of an edge answer of this class beside a server answer, 0 to 1."""
-        own, camera = self._by_class.get(edge_class, _Replies()), self._camera
-        others = _Replies(max(0.0, camera.all - own.all), max(0.0, camera.agreed - own.agreed))
-        share = own.share(others.share(_PRIOR_SHARE, _PRIOR_REPLIES), _CLASS_REPLIES)
+        share = self._camera.share(_PRIOR_SHARE, _PRIOR_REPLIES)
+        if (replies := self._by_class.get(edge_class)) is not None:
+            share = replies.share(share, _CLASS_REPLIES)
         return min(1.0, max(0.0, (share - _LOW) / (_HIGH - _LOW)))

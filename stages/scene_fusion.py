@@ -195,7 +195,8 @@ class SceneFusion:
 
     def _sharpness(self, server_weight: float) -> float:
         sharpness = self._taught.sharpness if self._taught else self._config.sharpness
-        return sharpness.factor(self._now_s - self._start_s, server_weight)
+        age_s = (self._now_s - self._start_s) * self._edge_weight(server_weight)  # the server may contradict it
+        return sharpness.factor(age_s, server_weight)
 
     def _edge_weight(self, server_weight: float) -> float:
         """Weight of the edge's mean beside server answers of this weight; 1 where they have faded."""
