@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,7 +185,7 @@ class ClipScorer:
             with np.load(path) as file:
                 columns = {column: file[column] for column in file.files}
             if all(len(column) == frames for column in columns.values()):
-                path.touch()  # used now
+                os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))  # used now, not changed
                 return columns
         except (OSError, ValueError, KeyError, BadZipFile):
             pass
@@ -200,7 +202,7 @@ def bound_cache(folder: Path, max_bytes: int = _MAX_CACHE_BYTES) -> None:
     Files with other names stay."""
     files = [(path.stat(), path) for path in folder.glob("*.npz") if _SCORED.search(path.name)]
     kept = 0
-    for stat, path in sorted(files, key=lambda each: each[0].st_mtime_ns, reverse=True):
+    for stat, path in sorted(files, key=lambda each: each[0].st_atime_ns, reverse=True):
         kept += stat.st_size
         if kept > max_bytes:
             path.unlink(missing_ok=True)

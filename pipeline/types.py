@@ -169,7 +169,8 @@ class Sharpness:
 
     def factors(self, age_s: NDArray[np.float64], server_weight: NDArray[np.float64]) -> NDArray[np.float64]:
         """The same for several scenes (n,)."""
-        aged, weighed = (1 + np.minimum(age_s, _OLDEST_S) / _SHARPNESS_S) ** self.age, (1 + server_weight) ** self.evidence
+        aged = (1 + np.minimum(age_s, _OLDEST_S) / _SHARPNESS_S) ** self.age
+        weighed = (1 + server_weight) ** self.evidence
         return np.asarray(self.base * aged * weighed, np.float64)
 
 
