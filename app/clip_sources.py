@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,8 +39,8 @@ class Footage:
 class ClipOptions:
     """How clips are made."""
 
-    count: int  # of drawn clips; of videos, the maximum number of pieces
-    seconds: float  # of a clip or piece
+    count: int  # of drawn clips; a video has at most `count` x `seconds`
+    seconds: float  # of a drawn clip
     fps: float
     seed: int
 
@@ -126,18 +125,22 @@ def find_labelled_videos(
             "start_s,end_s,label"
         )
     videos: list[LabelledVideo] = []
-    for path, file in zip(paths, files, strict=True):
+    for path, file, name in zip(paths, files, _video_names(paths), strict=True):
         intervals = read_intervals(file)
         from_s = until.time_in(path) if until else 0.0
         if until and not before(intervals, from_s):
             raise UsageError(f"labels {str(file)!r} hold no interval before {from_s:.1f} s, where teaching ends")
         if all(each.end_s <= from_s for each in intervals):
             raise UsageError(f"labels {str(file)!r} hold no interval after {from_s:.1f} s, where the test begins")
-        same = sum(video.path.stem == path.stem for video in videos)
-        videos.append(
-            LabelledVideo(path, path.stem + f"-{same + 1}" * (same > 0), intervals, from_s, until is not None)
-        )
+        videos.append(LabelledVideo(path, name, intervals, from_s, until is not None))
     return videos
+
+
+def _video_names(paths: Sequence[Path]) -> list[str]:
+    """A name for each video, different from those of the others."""
+    stems = [path.stem for path in paths]
+    earlier = [stems[:number].count(stem) for number, stem in enumerate(stems)]
+    return [stem if same == 0 else f"{stem}-{same + 1}" for stem, same in zip(stems, earlier, strict=True)]
 
 
 def labelled_footage(
@@ -190,8 +193,8 @@ def head_path(out: Path, video: LabelledVideo) -> Path:
 def unlabelled_clips(
     sources: Sequence[str], labels: Path | None, part: slice, classes: tuple[str, ...], options: ClipOptions
 ) -> Iterator[Clip]:
-    """Clips drawn from images, or cut from videos. Raises UsageError at once when a source cannot be read."""
-    from sagelink.lab.clips import check_video, drawn_clips, real_clips
+    """Clips drawn from images, or one of each video. Raises UsageError at once when a source cannot be read."""
+    from sagelink.lab.clips import check_video, drawn_clips, real_clip
 
     if are_videos(sources):
         paths = [Path(source) for source in sources]
@@ -199,8 +202,8 @@ def unlabelled_clips(
             if not path.is_file():
                 raise UsageError(f"video {str(path)!r} does not exist; accepted: all videos, or one source of images")
             check_video(path)
-        pieces = (clip for path in paths for clip in real_clips(path, options.fps, options.seconds))
-        return islice(pieces, options.count)
+        names = _video_names(paths)
+        return (real_clip(path, name, options.fps, options.max_frames) for path, name in zip(paths, names, strict=True))
     if len(sources) > 1:
         raise UsageError(f"{len(sources)} sources; accepted: one folder of images or synthetic:N, or video files")
     photos = _album(sources[0], labels, part, classes)

@@ -74,11 +74,13 @@ def evaluate_video(
     clips: Annotated[
         int,
         typer.Option(
-            parser=whole_number(1), metavar="N", help="Number of clips to make; of videos, maximum number of pieces."
+            parser=whole_number(1),
+            metavar="N",
+            help="Number of clips to make; a video is played up to N times --seconds.",
         ),
     ] = 24,
     seconds: Annotated[
-        float, typer.Option(parser=number_within(0.1, 3600), metavar="N", help="Length of a clip.")
+        float, typer.Option(parser=number_within(0.1, 3600), metavar="N", help="Length of a clip to make.")
     ] = 6.0,
     seed: Annotated[
         int, typer.Option(parser=whole_number(0), metavar="N", help="Seed of the clips and the bootstrap.")

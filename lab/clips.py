@@ -101,17 +101,9 @@ def drawn_clips(photos: PhotoCollection, count: int, seconds: float, fps: float,
         yield Clip(f"{number:03d}-{kind}", kind, frames)
 
 
-def real_clips(path: Path, fps: float, seconds: float) -> Iterator[Clip]:
-    """A video file, sampled at `fps` and cut into clips of `seconds`. Raises UsageError."""
-    frames: list[SourceFrame] = []
-    number = 0
-    for frame in sampled_frames(path, fps):
-        if frames and frame.stream_s - frames[0].stream_s >= seconds:
-            yield Clip(f"{path.stem}-{number:03d}", path.name, frames, labelled=False)
-            frames, number = [], number + 1
-        frames.append(frame)
-    if frames:
-        yield Clip(f"{path.stem}-{number:03d}", path.name, frames, labelled=False)
+def real_clip(path: Path, name: str, fps: float, max_frames: int) -> Clip:
+    """A video file without labels, sampled at `fps`, as one clip: a camera that runs on. Raises UsageError."""
+    return Clip(name, path.name, [*sampled_frames(path, fps, max_frames=max_frames)], labelled=False)
 
 
 def sampled_frames(path: Path, fps: float, from_s: float = 0.0, max_frames: int | None = None) -> Iterator[SourceFrame]:

@@ -25,7 +25,7 @@ from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.budget_config import CameraBudgetConfig
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.pacing import window_price
-from sagelink.pipeline.types import Answer, Frame, Scored, ServerObservation
+from sagelink.pipeline.types import WHOLE, Answer, Frame, SceneEstimate, Scored, ServerObservation
 from sagelink.stages.codec_planner import Plan
 from sagelink.stages.confidence_gate import Gate
 from sagelink.stages.evidence_encoder import Encoder
@@ -118,9 +118,10 @@ class RecordedDemand:
 
         for lane in self._lanes:
             scene = lane.scenes.setdefault(frame.camera, SceneFusion(self._scene_config(frame.camera)))
-            estimate = scene.observe(frame.seq, scored.answer, scored.edge_view, frame.stream_s)
+            estimate = scene.observe(frame.seq, scored.answer, scored.edge_view, frame.stream_s, scored.taught)
             answer, bits, weight = Answer.from_log_scores(estimate.scores), 0, estimate.server_weight
-            size = self._size(lane, frame, answer, weight)
+            crop = scored.edge_view.crop
+            size = self._size(lane, frame, answer, estimate) if estimate.believes_edge or crop == WHOLE else 0
             found = message(size) if size else None
             budget = lane.budgets[self._scope(frame.camera)]
             if found is not None and budget.charge(frame.stream_s, 8 * len(found[0].message)):
@@ -137,7 +138,7 @@ class RecordedDemand:
         self._scopes.append(self._scope(frame.camera))
         self._truths.append(frame.truth)
 
-    def _size(self, lane: _Lane, frame: Frame, answer: Answer, held_weight: float) -> int:
+    def _size(self, lane: _Lane, frame: Frame, answer: Answer, estimate: SceneEstimate) -> int:
         """Bytes that a message about the frame may have; 0: none is sent."""
         budget, now_s = lane.budgets[self._scope(frame.camera)], frame.stream_s
         if math.isinf(lane.price) or not self._gate.offloads(answer):
@@ -150,7 +151,8 @@ class RecordedDemand:
         allowed = min(allowed, self._config.encode.max_message)
         size: float | None = allowed
         if price or frame.camera in self._tracked:
-            size = self._control.max_bytes(1 - answer.prob, held_weight, allowed, price)
+            held_weight, edge_weight = estimate.server_weight, estimate.edge_weight
+            size = self._control.max_bytes(1 - answer.prob, held_weight, allowed, price, edge_weight)
         return int(_SIZE_STEP ** math.floor(math.log(size, _SIZE_STEP))) if size and size > 1 else 0
 
     def _scope(self, camera: str) -> str:

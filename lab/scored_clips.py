@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
+import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +31,8 @@ from sagelink.stages.sources.contract import SourceFrame
 from sagelink.stages.zoom import ZoomSchedule, thumbnail_of
 
 _SEGMENT_S = 2.0  # of a real video; a drawn clip is one part
+_MAX_CACHE_BYTES = 500_000_000  # of scored clips in a cache; a clip of a minute has 1 MB
+_SCORED = re.compile(r"-[0-9a-f]{16}-(whole|zoom)\.npz$")
 _Columns = dict[str, np.ndarray]  # by name; one row per frame
 
 
@@ -180,6 +185,7 @@ class ClipScorer:
             with np.load(path) as file:
                 columns = {column: file[column] for column in file.files}
             if all(len(column) == frames for column in columns.values()):
+                os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))  # used now, not changed
                 return columns
         except (OSError, ValueError, KeyError, BadZipFile):
             pass
@@ -187,7 +193,19 @@ class ClipScorer:
         make_private_folder(self._cache)
         with replacing(path) as unfinished, unfinished.open("wb") as file:
             np.savez(file, allow_pickle=False, **columns)
+        bound_cache(self._cache)
         return columns
+
+
+def bound_cache(folder: Path, max_bytes: int = _MAX_CACHE_BYTES) -> None:
+    """Deletes the scored clips that were not used for longest, until the others have at most `max_bytes` together.
+    Files with other names stay."""
+    files = [(path.stat(), path) for path in folder.glob("*.npz") if _SCORED.search(path.name)]
+    kept = 0
+    for stat, path in sorted(files, key=lambda each: each[0].st_atime_ns, reverse=True):
+        kept += stat.st_size
+        if kept > max_bytes:
+            path.unlink(missing_ok=True)
 
 
 def _stacked(rows: list[dict[str, object]]) -> _Columns:

@@ -57,6 +57,7 @@ class Found:
     label: str
     group: str
     where: Path | bytes  # of an image file, or its content
+    at_s: float | None = None  # time in its sequence; None: not known
 
 
 @dataclass(slots=True)
@@ -86,6 +87,12 @@ class Pictures:
         if self.answers is None:
             return np.asarray(self.ids[:, None] == np.arange(classes))
         return np.asarray(membership(classes, self.answers)[self.ids] > 0)
+
+    def played(self) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        """(n,) stated sequence of each picture, and (n,) its time in it in s, NaN where it is not known."""
+        sequence = np.unique([each.group for each in self.found], return_inverse=True)[1]
+        times = [np.nan if each.at_s is None else each.at_s for each in self.found]
+        return sequence.astype(np.intp), np.array(times, np.float64)
 
     def read(self, index: int) -> Pixels:
         """The pixels; the last picture is kept. Raises SagelinkError for a file that can no longer be read."""
@@ -362,7 +369,7 @@ def _in_intervals(
                 name, label = f"{source} at {end_s:.2f} s", interval.label
                 if several:
                     label = _together(name, {each.label for each in intervals if each.start_s <= end_s <= each.end_s})
-                yield Found(name, label, group, _stored(pixels))
+                yield Found(name, label, group, _stored(pixels), end_s - interval.start_s)
         if not wanted:
             return
     if late := [interval for _, interval in wanted if interval.start_s > end_s]:

@@ -2,7 +2,8 @@
 
 1. The edge's features; what to read (class token, mean of the units) and how much to shrink, by cross-validation.
 2. The server's features on evidence that the taught edge head chooses, at each size; the server's classifier alike.
-3. Temperatures, the gate's threshold, fusion weights and the rule for unknown pictures, all on held-out answers.
+3. Temperatures, the gate's threshold, fusion weights, how sure scenes are, and the rule for unknown pictures, all on
+   held-out answers.
 
 The figures are those of held-out whole pictures: no picture of a group is in the classifier that answers it.
 """
@@ -35,15 +36,17 @@ from sagelink.lab.discriminant import (
     smoothed_loss,
 )
 from sagelink.lab.progress_bar import ShowProgress
+from sagelink.lab.scene_calibration import fit_sharpness, play_sequences
 from sagelink.lab.teach_features import EvidenceFeatures, FeatureMaker, Floats, View, available_reads
 from sagelink.lab.teach_pictures import Pictures
 from sagelink.lab.unknown import fit_unknown
 from sagelink.models.apply_head import backbone_digest, readout, with_classes
 from sagelink.models.combinations import membership
-from sagelink.models.head import Head, HeadCard, HeadSide, Reads, SideCard
+from sagelink.models.head import Head, HeadCard, HeadSide, Reads, SharpnessCard, SideCard
 from sagelink.models.loading import Model
 from sagelink.models.pair import Pair
 from sagelink.models.readout import part_of
+from sagelink.stages.scene_tracker import STATE_S
 
 Size: TypeAlias = int | None  # limit of a message in bytes; None: the full frame
 
@@ -123,6 +126,8 @@ def teach(
 
     by_size, overlap = _fit_weights(edge_held, server.held_out, evidence, ids, pictures.groups, sizes)
     gate_bits, gate_sends = _fit_gate(edge_held, by_size, ids)
+    servers = [(each.weight, each.server, each.sent) for each in by_size]
+    sharpness = fit_sharpness(play_sequences(edge_held, servers, ids, *pictures.played(), forget_s=STATE_S))
     present = np.unique(ids, return_inverse=True)[1]  # of many combinations, some have no picture
     unknown = fit_unknown(edge_features.astype(np.float64), present[owners], folds[owners], whole)
     card = HeadCard(
@@ -133,6 +138,7 @@ def teach(
         gate_bits=gate_bits,
         weights=tuple(_weights_by_bytes(by_size, evidence, pair.server)),
         overlap=overlap,
+        sharpness=SharpnessCard(base=sharpness.base, age=sharpness.age, evidence=sharpness.evidence),
         unknown=unknown.card,
         card={
             "pictures": {pictures.classes[c]: int((ids == c).sum()) for c in np.unique(ids)},

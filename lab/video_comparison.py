@@ -25,6 +25,7 @@ from sagelink.lab.scored_clips import ScoredClip
 from sagelink.pipeline.private_files import open_appending
 
 OURS = "auto"
+_MAX_CACHE_BYTES = 100_000_000
 _AGE_LIMITS_MS = (50.0, 250.0, 500.0, 1000.0, 2000.0, float("inf"))
 
 
@@ -83,13 +84,15 @@ class Contest:
 
 
 class OutcomeCache:
-    """Outcomes by a digest of their inputs, in a file with one JSON value per line."""
+    """Outcomes by a digest of their inputs, in a file with one JSON value per line. Too large a file begins anew."""
 
     def __init__(self, path: Path, inputs: str) -> None:
         """`inputs`: everything that all outcomes depend on, as text."""
         self._path = path
         self._inputs = inputs
         self._outcomes: dict[str, dict[str, Outcome]] = {}
+        if path.is_file() and path.stat().st_size > _MAX_CACHE_BYTES:
+            path.unlink()
         if path.is_file():
             for line in path.read_text(encoding="utf-8").splitlines():
                 try:

@@ -24,7 +24,7 @@ from sagelink.pipeline.config import Config
 from sagelink.pipeline.pace_control import PaceControl
 from sagelink.pipeline.pacing import PaceName
 from sagelink.pipeline.quota import count_of
-from sagelink.pipeline.types import Answer, Pixels, ServerObservation
+from sagelink.pipeline.types import WHOLE, Answer, Pixels, ServerObservation
 from sagelink.stages.codec_planner import Plan
 from sagelink.stages.confidence_gate import Gate
 from sagelink.stages.evidence_encoder import Encoder
@@ -159,21 +159,26 @@ class VideoPolicies:
             view = frame.scheduled if settings.zoom and frame.scheduled else frame.whole
             playback.unknown[seq] = view.unknown
             estimate = scene.observe(seq, view.answer, view.look, frame.stream_s)
-            playback.answers[seq] = answer = Answer.from_log_scores(estimate.scores)
+            playback.answers[seq], answer = scene.verdict(), Answer.from_log_scores(estimate.scores)
             playback.evidence_seqs[seq] = estimate.server_seq
             allowance, bit_price = playback.allowance_bits(seq), playback.budget.bit_price(frame.stream_s)
             if not self._gate.sends(answer, view.answer, self._taught):
                 continue
+            if not estimate.believes_edge and view.look.crop != WHOLE:
+                continue
             doubt = 1 - (min(answer.prob, view.answer.prob) if self._taught else answer.prob)
-            max_bytes = rate_control.max_bytes(doubt, estimate.server_weight, allowance / 8, bit_price)
+            max_bytes = rate_control.max_bytes(
+                doubt, estimate.server_weight, allowance / 8, bit_price, estimate.edge_weight
+            )
             if max_bytes is None:
                 continue
-            plan = playback.send(seq, self._encoder, view, view.order, min(8 * max_bytes, allowance))
+            encoder = self._encoder if estimate.believes_edge else self._encoder.without_slack()
+            plan = playback.send(seq, encoder, view, view.order, min(8 * max_bytes, allowance))
             if plan is not None:
                 scene.register_sent(seq)
                 (server,) = self._harness.answers([plan.message])
                 scene.add_server_answers([ServerObservation(seq, server.log_probs, plan.weight)])
-                playback.answers[seq] = Answer.from_log_scores(scene.current()[0])
+                playback.answers[seq] = scene.verdict()
                 playback.evidence_seqs[seq] = seq
         return playback.outcome()
 

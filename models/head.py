@@ -33,7 +33,7 @@ from safetensors.numpy import save
 from sagelink.models.combinations import fault_of_class, membership, names_of
 from sagelink.pipeline.errors import UsageError, suggest
 from sagelink.pipeline.output_files import cannot_write
-from sagelink.pipeline.types import UNKNOWN, SeveralClasses, TaughtClasses, fusion_weight
+from sagelink.pipeline.types import UNKNOWN, SeveralClasses, Sharpness, TaughtClasses, fusion_weight
 
 Floats: TypeAlias = NDArray[np.float32]
 Reads = Literal["token", "mean", "token+mean"]  # features of the final tokens: see `models.readout`
@@ -72,6 +72,16 @@ class UnknownCard(BaseModel):
     reads: Reads = Field("token+mean", description="Features of the edge that the rule reads")
 
 
+class SharpnessCard(BaseModel):
+    """The numbers of `sagelink.pipeline.types.Sharpness`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base: float = Field(1.0, gt=0, le=100, allow_inf_nan=False)
+    age: float = Field(0.0, ge=-2, le=2, allow_inf_nan=False)
+    evidence: float = Field(0.0, ge=-2, le=2, allow_inf_nan=False)
+
+
 class HeadCard(BaseModel):
     """The metadata of a head file."""
 
@@ -93,6 +103,10 @@ class HeadCard(BaseModel):
     )
     overlap: float = Field(
         0.0, ge=0, le=1, description="How alike the errors of both sides are: 0, independent; 1, the same"
+    )
+    sharpness: SharpnessCard = Field(
+        default_factory=SharpnessCard,
+        description="How sure the verdicts on scenes are; a file without it: as they come",
     )
     unknown: UnknownCard | None = None
     card: dict[str, JsonValue] = Field(default_factory=dict, description="Model card: what was taught, and how well")
@@ -213,9 +227,9 @@ class Head:
         """What a frame that is scored with this head carries."""
         card = self.card
         several = None if card.combinations is None else SeveralClasses(card.classes, card.combinations)
-        return TaughtClasses(
-            fingerprint_of(self.file_content()), self.classes, card.gate_bits, card.overlap, card.weights, several
-        )
+        sharpness = Sharpness(card.sharpness.base, card.sharpness.age, card.sharpness.evidence)
+        fingerprint = fingerprint_of(self.file_content())
+        return TaughtClasses(fingerprint, self.classes, card.gate_bits, card.overlap, card.weights, several, sharpness)
 
     @cached_property
     def classes(self) -> tuple[str, ...]:

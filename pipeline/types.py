@@ -25,6 +25,8 @@ Box: TypeAlias = tuple[float, float, float, float]  # left, top, right, bottom
 
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 HEAD_ID_BYTES = 4
+_MIN_EDGE_WEIGHT = 0.5  # of the edge's answers, beside server answers
+_SHARPNESS_S, _OLDEST_S = 0.5, 5.0  # age of a scene that counts as one more answer; beyond it, age changes nothing
 UNKNOWN = "unknown"  # label of a verdict on a picture of none of the taught classes
 
 
@@ -150,6 +152,32 @@ class SeveralClasses:
 
 
 @dataclass(frozen=True, slots=True)
+class Sharpness:
+    """How sure the verdicts on a scene are, in relation to its summed log-scores: these are multiplied by `factor`.
+
+    Errors of answers to one scene are alike, but not the same: an answer that no frame and no reply has contradicted
+    for seconds is right more often than the mean of its probabilities says. The class never changes.
+    """
+
+    base: float = 1.0
+    age: float = 0.0  # exponent of (1 + age of the scene, at most 5 s, / 0.5 s)
+    evidence: float = 0.0  # exponent of (1 + weight of the server's answers): -1, errors as alike as they can be
+
+    def factor(self, age_s: float, server_weight: float) -> float:
+        """`age_s`: of the scene. `server_weight`: of the server's answers in the log-scores."""
+        return float(self.factors(np.array(age_s), np.array(server_weight)))
+
+    def factors(self, age_s: NDArray[np.float64], server_weight: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The same for several scenes (n,)."""
+        aged = (1 + np.minimum(age_s, _OLDEST_S) / _SHARPNESS_S) ** self.age
+        weighed = (1 + server_weight) ** self.evidence
+        return np.asarray(self.base * aged * weighed, np.float64)
+
+
+AS_IT_COMES = Sharpness()
+
+
+@dataclass(frozen=True, slots=True)
 class TaughtClasses:
     """The classes of a head file, with the numbers of it that the stages need. A frame keeps those it was scored with,
     so a head can be replaced between two frames."""
@@ -160,6 +188,7 @@ class TaughtClasses:
     overlap: float  # how alike the errors of edge and server are
     weights: tuple[tuple[int, float], ...]  # fusion weight of the server's answer by message bytes, rising
     several: SeveralClasses | None = None  # of a multi-label head; None: one class holds
+    sharpness: Sharpness = AS_IT_COMES
 
     @property
     def head_id(self) -> bytes:
@@ -238,10 +267,18 @@ class SceneEstimate:
 
     scores: NDArray[np.float32]  # (C,) unnormalised log-probabilities
     server_weight: float  # weight of the mean of the server's answers in `scores`
+    edge_weight: float  # of the mean of the edge's answers: below 1 where the server's replies contradict it
+    sharpness: float  # factor on `scores` that makes their probabilities those of right verdicts
     server_seq: int | None  # newest frame of the scene with a server answer; None if there is none
     server_age_s: float  # since that frame; NaN if there is none
     scene_start_seq: int  # first frame of the scene
     scene_age_s: float  # since that frame
+
+    @property
+    def believes_edge(self) -> bool:
+        """Whether the edge's answers count beside the server's. Else the verdict is the server's, and only evidence
+        that gives its full answer is worth sending: whole views, without saving bytes at the cost of agreement."""
+        return self.edge_weight >= _MIN_EDGE_WEIGHT
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +294,8 @@ class ServerObservation:
 class ProvisionalAnswer:
     """The answer that is reported at once for a frame of a tracked scene."""
 
-    answer: Answer  # of the scene, including this frame's edge answer
+    answer: Answer  # of the scene, including this frame's edge answer, as the gates use it: not calibrated
+    verdict: Answer  # the same with a calibrated probability
     estimate: SceneEstimate
     observed_seqs: tuple[int, ...]  # frames whose server answers arrived since the previous frame
 

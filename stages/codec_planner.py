@@ -117,16 +117,15 @@ class _Search:
                 target = _AFTER_FAILURE * min(target, choice.size)
             elif size > self._max_bytes:
                 target *= _AFTER_TOO_LONG
-            elif choice.saving or size >= enough:
+            elif size >= enough or (choice.saving and self._is_within_slack(choice, target)):
                 return
 
     def choose(self, target: float) -> _Choice | None:
         """The cheapest setting within `target` bytes whose agreement is at most `slack` below the highest there."""
-        highest = [(curve, curve.max_setting_for(target / self.ratios.of(curve))) for curve in self._curves]
-        within = [(curve, setting) for curve, setting in highest if setting is not None]
+        within = self._highest(target)
         if not within:
             return None
-        goal = max(curve.agreement(setting) for curve, setting in within) - self._slack
+        goal = self._goal(within)
         choices = []
         for curve, max_setting in within:
             setting = curve.min_setting_for(goal)
@@ -134,6 +133,18 @@ class _Search:
                 size = curve.size(setting) * self.ratios.of(curve)
                 choices.append(_Choice(curve, setting, size, setting < max_setting))
         return min(choices, key=lambda choice: choice.size)
+
+    def _highest(self, target: float) -> list[tuple[RateQualityCurve, int]]:
+        """Each curve that has a setting within `target` bytes of this frame, with the highest such setting."""
+        highest = [(curve, curve.max_setting_for(target / self.ratios.of(curve))) for curve in self._curves]
+        return [(curve, setting) for curve, setting in highest if setting is not None]
+
+    def _goal(self, within: Sequence[tuple[RateQualityCurve, int]]) -> float:
+        return max(curve.agreement(setting) for curve, setting in within) - self._slack
+
+    def _is_within_slack(self, choice: _Choice, target: float) -> bool:
+        """Whether the choice is still good enough, now that a message shows how hard this frame is to code."""
+        return choice.curve.agreement(choice.setting) >= self._goal(self._highest(target))
 
     def try_shortest(self) -> None:
         """Codes the message that is expected to be the shortest of all."""

@@ -60,7 +60,9 @@ class Encode:
         frame, scored, order = selected.frame, selected.metered.scored, selected.order
         max_bytes, zoom = self._max_bytes(selected), self._zoom_crop(scored)
         further = self._further(scored)
-        encoder = self._encoder(scored, further)
+        encoder, provisional = self._encoder(scored, further), selected.metered.provisional
+        if provisional is not None and not provisional.estimate.believes_edge:
+            encoder = encoder.without_slack()
         planned: Plan | int | None = self._fit_delta(encoder, selected, max_bytes)
         if planned is not None:
             assert selected.new_units is not None

@@ -89,6 +89,12 @@ class Encoder:
         encoder._head, encoder._edge_answer, encoder._further = head, edge_answer, further
         return encoder
 
+    def without_slack(self) -> Encoder:
+        """The same encoder, which gives up no agreement for a shorter message."""
+        encoder = copy.copy(self)
+        encoder._slack = 0.0
+        return encoder
+
     def fit(
         self, seq: int, picture: Pixels, order: Units, max_bytes: int, zoom: ZoomDrawer | None = None
     ) -> Plan | int:

@@ -152,7 +152,7 @@ class Fuse:
             return None, None, "edge", 0.0
         edge = trace.scored.answer
         provisional = trace.metered.provisional if trace.metered else None
-        answer = provisional.answer if provisional else edge
+        answer = provisional.verdict if provisional else edge
         origin: Origin = "fused" if provisional and provisional.estimate.server_weight > 0 else "edge"
         if trace.answered is None:
             return answer, None, origin, 0.0

@@ -17,7 +17,7 @@ import numpy as np
 
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.stage_config import VideoConfig
-from sagelink.pipeline.types import Drop, EdgeOnly, Metered, TaughtClasses
+from sagelink.pipeline.types import WHOLE, Drop, EdgeOnly, Metered, TaughtClasses
 from sagelink.stages.budget_meter import affordable_bytes
 from sagelink.stages.evidence_encoder import canvas_of
 from sagelink.stages.frontier import RateQualityCurve
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _MAX_CURVES = 32  # sets of classes whose utility curves are stored
 _STEPS = 64  # sizes at which the utility curve is computed
 _HEADROOM = 1.6  # sizes of the curve are those of the median frame; a frame with more detail needs more bytes
+_TINY = 1e-9  # a weight, so that a sum of weights is above 0
 _NEW_PART = 0.25  # of the weight of a further answer about a scene is new
 LEAST_GAIN = 0.02  # expected, as a share of right answers: a message that adds less is not sent
 
@@ -68,14 +69,17 @@ class RateControl:
         self._utility = utility
         self._least_gain = least_gain
 
-    def max_bytes(self, doubt: float, held_weight: float, allowed: float, bit_price: float = 0.0) -> int | None:
+    def max_bytes(
+        self, doubt: float, held_weight: float, allowed: float, bit_price: float = 0.0, edge_weight: float = 1.0
+    ) -> int | None:
         """Bytes of the longest message that this frame may have; None when it is to send nothing.
 
         `doubt`: 1 minus the probability of the answer without a further server answer. `held_weight`: of the server
-        answers in it. `allowed`: bytes of a message that the budget pays for now; infinite when unlimited. `bit_price`:
-        gain that a bit must bring. With 0 the message may take all that is allowed. Else the size with the largest gain
-        above its price limits it, with some headroom; its gain is then what it adds to the held answers: the errors of
-        answers about one scene are alike, so a further one adds only a part of its weight.
+        answers in it, and `edge_weight`: of the edge's. `allowed`: bytes of a message that the budget pays for now;
+        infinite when unlimited. `bit_price`: gain that a bit must bring. With 0 the message may take all that is
+        allowed. Else the size with the largest gain above its price limits it, with some headroom; its gain is then
+        what it adds to the held answers: the errors of answers about one scene are alike, so a further one adds only a
+        part of its weight.
         """
         utility = self._utility
         affordable = min(allowed, float(utility.sizes[-1]))
@@ -85,9 +89,9 @@ class RateControl:
             sizes = np.append(utility.sizes[:fitting], sizes)
             weights = np.append(utility.weights[:fitting], weights)
             joint = np.maximum(weights, held_weight) + _NEW_PART * np.minimum(weights, held_weight)
-            gains = doubt * (joint / (1 + joint) - held_weight / (1 + held_weight))
+            gains = doubt * (joint / (edge_weight + joint + _TINY) - held_weight / (edge_weight + held_weight + _TINY))
         else:
-            gains = doubt * weights / (1 + held_weight + weights)
+            gains = doubt * weights / (edge_weight + held_weight + weights + _TINY)
         profits = gains - 8 * bit_price * sizes
         best = int(profits.argmax())
         if not (profits[best] > 0 and gains[best] > self._least_gain):
@@ -141,9 +145,14 @@ class ValueGate:
         allowed, limit = (self._bytes(camera, bits) for bits in (metered.allowance_bits, metered.budget_bits))
         if utility.weight(limit) == 0:
             return metered  # no message fits even an empty window: the encode stage warns about it
-        held_weight = metered.provisional.estimate.server_weight if metered.provisional else 0.0
+        held_weight, edge_weight = 0.0, 1.0
+        if metered.provisional is not None:
+            estimate = metered.provisional.estimate
+            held_weight, edge_weight = estimate.server_weight, estimate.edge_weight
+            if not estimate.believes_edge and metered.scored.edge_view.crop != WHOLE:
+                return EdgeOnly(metered, Drop.WORTH)  # the edge has chosen the crop
         control = RateControl(utility, self._least_gain)
-        max_bytes = control.max_bytes(metered.doubt, held_weight, allowed, metered.bit_price)
+        max_bytes = control.max_bytes(metered.doubt, held_weight, allowed, metered.bit_price, edge_weight)
         if max_bytes is None:
             return EdgeOnly(metered, Drop.WORTH if utility.weight(allowed) > 0 else Drop.BUDGET)
         return replace(metered, max_bytes=max_bytes)

@@ -20,13 +20,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sagelink.pipeline.types import Answer, EdgeView, SceneEstimate, ServerObservation, TaughtClasses
+from sagelink.pipeline.types import (
+    Answer,
+    EdgeView,
+    SceneEstimate,
+    ServerObservation,
+    Sharpness,
+    TaughtClasses,
+)
+from sagelink.stages.edge_trust import EdgeTrust
 from sagelink.stages.scene_cuts import CutDetector
 
 MAX_OBSERVATIONS = 32  # server answers that count for a scene
 _MAX_PENDING = 64  # sent frames without an answer; with more, the oldest are given up
 _CLEAR_ODDS = 4.0  # of the new answer's class against the class of the scene
+OWN_CLASSES = Sharpness(age=0.3)  # DeiT-Tiny and ViT-Tiny on clips of photographs: docs/video.md
+_REPLACED_S = 2.5  # where only the server is believed, its answers replace earlier ones: by a factor e in this time
 _MOVE = 0.5  # cosine distance of the class token over which the weight of an answer falls by a factor e
+_FADED = 0.05  # weight of the server's answers below which the edge's answer counts more and more again
 _Vector = NDArray[np.float32]
 
 
@@ -41,6 +52,7 @@ class SceneConfig:
     forget_s: float = math.inf  # in this time the weight of an edge answer in the average falls by a factor e
     states: bool = False  # the classes are states of a fixed scene: a clear answer of another class begins a new scene
     hold_s: float = 8.0  # in this time the weight of a server answer falls by a factor e; 0: it counts for one frame
+    sharpness: Sharpness = OWN_CLASSES  # of the models' own classes; a head has its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +64,15 @@ class _PastAnswer:
     view: EdgeView  # of that frame
     log_probs: _Vector
     weight: float  # when it was new
+
+
+@dataclass(frozen=True, slots=True)
+class _SentFrame:
+    """A sent frame whose server answer is pending."""
+
+    at_s: float
+    view: EdgeView
+    edge_class: int
 
 
 class SceneFusion:
@@ -71,7 +92,8 @@ class SceneFusion:
         self._frames = 0.0  # in the sum
         self._past: list[_PastAnswer] = []
         self._newest: _Vector | None = None  # log-probabilities of the newest frame's edge answer
-        self._sent: dict[int, tuple[float, EdgeView]] = {}  # by seq: time and view of frames whose answer is pending
+        self._sent: dict[int, _SentFrame] = {}  # by seq
+        self._trust = EdgeTrust()
 
     def observe(
         self, seq: int, answer: Answer, view: EdgeView, now_s: float, taught: TaughtClasses | None = None
@@ -85,6 +107,8 @@ class SceneFusion:
         reclassed = taught != self._taught and self._edge_sum is not None
         if reclassed or self._cut_detector.is_cut(view) or self._edge_contradicts(answer.log_probs):
             self._begin_scene(seq, now_s)
+        if taught is not None:
+            self._trust = EdgeTrust()
         self._taught = taught
         self._newest = answer.log_probs.astype(np.float32)
         if self._config.accumulate and self._edge_sum is not None:
@@ -99,6 +123,8 @@ class SceneFusion:
         return SceneEstimate(
             scores=scores,
             server_weight=weight,
+            edge_weight=self._edge_weight(weight),
+            sharpness=self._sharpness(weight),
             server_seq=max((past.seq for past in self._past), default=None),
             server_age_s=now_s - max((past.at_s for past in self._past), default=math.nan),
             scene_start_seq=self._start_seq,
@@ -113,14 +139,24 @@ class SceneFusion:
         weights = np.array([self._weight(past) for past in self._past], np.float32)
         if not weights.any():
             return scores, 0.0
+        server_weight = float(weights.max())
+        edge_weight = self._edge_weight(server_weight)
+        times = np.array([past.at_s for past in self._past], np.float32)
+        weights *= np.exp((1 - edge_weight) * (times - times.max()) / _REPLACED_S)
         mean = weights @ np.stack([past.log_probs for past in self._past]) / weights.sum()
-        max_weight = weights.max()
-        return scores + max_weight * mean, float(max_weight)
+        fused = np.float32(edge_weight) * scores + np.float32(server_weight) * mean
+        return fused * np.float32((1 + server_weight) / (edge_weight + server_weight)), server_weight
+
+    def verdict(self) -> Answer:
+        """The answer for the newest frame with all server answers so far, with a calibrated probability."""
+        scores, server_weight = self.current()
+        return Answer.from_log_scores(np.float32(self._sharpness(server_weight)) * scores)
 
     def register_sent(self, seq: int) -> None:
         """Evidence of the newest frame is on its way."""
         if self._cut_detector.view is not None:
-            self._sent[seq] = (self._now_s, self._cut_detector.view)
+            assert self._newest is not None
+            self._sent[seq] = _SentFrame(self._now_s, self._cut_detector.view, int(self._newest.argmax()))
             while len(self._sent) > _MAX_PENDING:
                 del self._sent[next(iter(self._sent))]
 
@@ -130,10 +166,13 @@ class SceneFusion:
             sent = self._sent.pop(observation.seq, None)
             if sent is None or observation.weight <= 0:
                 continue
-            at_s, view = sent
+            if self._taught is None:  # of a head, `teach` has measured how far both sides can be believed
+                server_class = int(observation.log_probs.argmax())
+                self._trust.learn(sent.edge_class, server_class, observation.weight, sent.at_s)
             if self._config.states and _clearly_differs(observation.log_probs, self.current()[0]):
-                self._restart(observation.seq, at_s)
-            self._past.append(_PastAnswer(observation.seq, at_s, view, observation.log_probs, observation.weight))
+                self._restart(observation.seq, sent.at_s)
+            past = _PastAnswer(observation.seq, sent.at_s, sent.view, observation.log_probs, observation.weight)
+            self._past.append(past)
         del self._past[:-MAX_OBSERVATIONS]
 
     def _edge_contradicts(self, log_probs: _Vector) -> bool:
@@ -153,6 +192,17 @@ class SceneFusion:
         self._edge_sum, self._frames = None, 0.0
         self._past.clear()
         self._sent.clear()
+
+    def _sharpness(self, server_weight: float) -> float:
+        sharpness = self._taught.sharpness if self._taught else self._config.sharpness
+        age_s = (self._now_s - self._start_s) * self._edge_weight(server_weight)  # the server may contradict it
+        return sharpness.factor(age_s, server_weight)
+
+    def _edge_weight(self, server_weight: float) -> float:
+        """Weight of the edge's mean beside server answers of this weight; 1 where they have faded."""
+        assert self._edge_sum is not None
+        trust = self._trust.weight(int(self._edge_sum.argmax()))
+        return 1 - (1 - trust) * min(1.0, server_weight / _FADED)
 
     def _weight(self, past: _PastAnswer) -> float:
         """The weight of an answer now."""

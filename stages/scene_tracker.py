@@ -27,7 +27,7 @@ from sagelink.pipeline.types import (
 from sagelink.stages.fuse import spread
 from sagelink.stages.scene_fusion import SceneConfig, SceneFusion
 
-_STATE_S, _STATE_HOLD_S = 0.4, 2.0  # memory for edge and server answers where the classes are states
+STATE_S, _STATE_HOLD_S = 0.4, 2.0  # memory for edge and server answers where the classes are states
 _NO_CUT = 2.0  # the largest cosine distance
 
 
@@ -35,7 +35,7 @@ def scene_config(video: VideoConfig, own_classes: bool = False) -> SceneConfig:
     """`own_classes`: they are taught, and may be states of one scene."""
     config = SceneConfig(accumulate=video.average_edge)
     if own_classes:  # a state may change slowly, without a cut and without a clear answer
-        config = replace(config, states=True, forget_s=_STATE_S, hold_s=_STATE_HOLD_S)
+        config = replace(config, states=True, forget_s=STATE_S, hold_s=_STATE_HOLD_S)
     if not video.cuts:
         config = replace(config, cut=_NO_CUT)
     return config if video.hold_answers else replace(config, hold_s=0.0)
@@ -58,7 +58,8 @@ class SceneTracker:
         self._scene.add_server_answers(observations)
         estimate = self._scene.observe(frame.seq, scored.answer, scored.edge_view, frame.stream_s, scored.taught)
         observed = tuple(observation.seq for observation in observations)
-        return ProvisionalAnswer(Answer.from_log_scores(estimate.scores), estimate, observed)
+        answer = Answer.from_log_scores(estimate.scores)
+        return ProvisionalAnswer(answer, self._scene.verdict(), estimate, observed)
 
     def register_pending(self, sent: Sent) -> None:
         """Evidence of the newest tracked frame is on its way."""

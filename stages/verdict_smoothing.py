@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sagelink.pipeline.types import Answer, ServerObservation, Verdict
+from sagelink.pipeline.types import ServerObservation, Verdict
 from sagelink.stages.scene_fusion import SceneConfig, SceneFusion
 
 
@@ -29,16 +29,16 @@ class Smoother:
         if scene is None:
             scene = self._scenes[frame.camera] = SceneFusion(self._config)
         estimate = scene.observe(frame.seq, scored.answer, scored.edge_view, frame.stream_s, scored.taught)
-        scores, server_weight, server_seq = estimate.scores, estimate.server_weight, estimate.server_seq
+        server_weight, server_seq = estimate.server_weight, estimate.server_seq
         if verdict.server is not None and verdict.weight > 0:
             scene.register_sent(frame.seq)
             scene.add_server_answers([ServerObservation(frame.seq, verdict.server.log_probs, verdict.weight)])
-            (scores, server_weight), server_seq = scene.current(), frame.seq
+            server_weight, server_seq = scene.current()[1], frame.seq
         answer, origin = verdict.answer, verdict.origin
         if origin == "server":  # fuse.rule: the server's answer replaces all others
             server_seq = frame.seq
         else:
-            answer, origin = Answer.from_log_scores(scores), "fused" if server_weight > 0 else "edge"
+            answer, origin = scene.verdict(), "fused" if server_weight > 0 else "edge"
         assert answer is not None
-        revised_from = None if answer.class_id == provisional.answer.class_id else provisional.answer
+        revised_from = None if answer.class_id == provisional.verdict.class_id else provisional.verdict
         return replace(verdict, answer=answer, origin=origin, server_seq=server_seq, revised_from=revised_from)

@@ -4,6 +4,8 @@ export const element = (id) => document.getElementById(id);
 
 export const count = (n) => n.toLocaleString("en");
 export const was = (frame) => (frame.revised_from ? `was ${frame.revised_from.label}` : ""); // the provisional answer
+// The server contradicts the edge on this camera.
+export const disbelieved = (frame) => ((frame.edge_weight ?? 1) < 1 ? `edge counts ${percent(frame.edge_weight)}` : "");
 // The answers by further heads, each with the name of its head.
 export const byHeads = (frame) => Object.entries(frame.heads).map(([name, answer]) => `${name}: ${answer.label} ${percent(answer.prob)}`);
 export const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)} %`;

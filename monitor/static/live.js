@@ -2,7 +2,7 @@
 
 import { ClassBar } from "./classbar.js";
 import { isOld } from "./fresh.js";
-import { age, byHeads, bytes, element, percent, was } from "./format.js";
+import { age, byHeads, bytes, disbelieved, element, percent, was } from "./format.js";
 import { drawHeat, drawUnits } from "./overlay.js";
 
 export class LivePictures {
@@ -108,7 +108,8 @@ export class LivePictures {
     if (!frame) return;
     label.textContent = frame.label ? [`${frame.label} ${percent(frame.prob)}`, ...byHeads(frame)].join(" · ") : "no answer";
     const sent = frame.units ? `${frame.units} units, ${bytes(frame.wire_bits / 8)}` : "";
-    how.textContent = [frame.origin, sent, frame.drop, was(frame)].filter(Boolean).join(" · ");
+    label.title = frame.scene === null ? "probability of the answer to this frame" : "calibrated probability of the scene's answer";
+    how.textContent = [frame.origin, sent, frame.drop, was(frame), disbelieved(frame)].filter(Boolean).join(" · ");
     how.className = `how dot ${frame.origin}`;
     canvas.ariaLabel = `${frame.camera}: ${label.textContent}, ${how.textContent}`;
   }

@@ -42,6 +42,7 @@ def record(verdict: Verdict, labels: tuple[str, ...]) -> dict[str, object]:
         "drop": verdict.drop,
         "scored": verdict.was_scored,
         "scene": verdict.provisional.estimate.scene_start_seq if verdict.provisional else None,
+        "edge_weight": round(verdict.provisional.estimate.edge_weight, 3) if verdict.provisional else None,
         "server_seq": verdict.server_seq,
         "revised_from": _answer(verdict.revised_from, labels),
         "crop": [round(share, 6) for share in verdict.crop],

@@ -18,7 +18,19 @@ Line = dict[str, Any]  # of results.jsonl
 
 RESULT_KEYS = {
     *("seq", "stream_s", "sent_s", "label", "class_id", "prob", "origin", "drop", "crop", "units", "lost_units"),
-    *("wire_bits", "codec", "side", "quality", "capture_s", "wall_s", "pts_s", "scored", "scene", "server_seq"),
+    *(
+        "wire_bits",
+        "codec",
+        "side",
+        "quality",
+        "capture_s",
+        "wall_s",
+        "pts_s",
+        "scored",
+        "scene",
+        "edge_weight",
+        "server_seq",
+    ),
     *(
         "revised_from",
         "allowance_bits",

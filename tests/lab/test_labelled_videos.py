@@ -51,7 +51,9 @@ def test_a_head_is_taught_on_the_first_part_and_tested_on_the_rest(command, yard
     report = json.loads((tmp_path / "eval-video.json").read_text())
     assert (report["clips"], report["truth"]) == (1, "labels")
     assert 35 <= report["frames"] <= 37  # 0.45 x 16 s x 5
-    assert read_head(tmp_path / "yard.head").classes == ("empty", "lorry")
+    head = read_head(tmp_path / "yard.head")
+    assert head.classes == ("empty", "lorry")
+    assert head.taught.sharpness.age > 0.2  # the intervals were played as scenes: verdicts become surer with time
     rows = {row["policy"]: row for row in report["rows"]}
     auto = rows["auto"]
     assert auto["accuracy"] == auto["by_clip"]["yard"]["accuracy"] >= 0.8

@@ -13,7 +13,7 @@ import pytest
 
 from sagelink.lab import video_comparison
 from sagelink.lab.clip_playback import Outcome, Policy
-from sagelink.lab.clips import KINDS, Clip, SyntheticPhotos, drawn_clips, real_clips
+from sagelink.lab.clips import KINDS, Clip, SyntheticPhotos, drawn_clips, real_clip
 from sagelink.lab.video_comparison import Contest, OutcomeCache, VideoRow, video_rows
 from sagelink.lab.video_streams import STREAMS, stream
 from sagelink.pipeline.budget import UplinkBudget
@@ -229,7 +229,7 @@ def test_an_unusual_video_is_evaluated_within_the_budget(
 def test_a_variable_frame_rate_is_sampled_by_time(tmp_path: Path) -> None:
     pts = [0, 1, 2, 30, 31, 60, 61, 62, 63, 90]  # in 1/30 s
     write_video(tmp_path / "v.mp4", [np.full((64, 64, 3), 25 * i, np.uint8) for i in range(10)], pts)
-    (clip,) = real_clips(tmp_path / "v.mp4", 1.0, 60.0)
+    clip = real_clip(tmp_path / "v.mp4", "v", 1.0, 60)
     assert isinstance(clip, Clip)
     assert [round(frame.stream_s) for frame in clip.frames] == [0, 1, 2, 3]
 

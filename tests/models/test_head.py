@@ -18,6 +18,7 @@ from sagelink.models.head import (
     HeadCard,
     HeadSide,
     Reads,
+    SharpnessCard,
     SideCard,
     UnknownCard,
     UnknownRule,
@@ -28,6 +29,7 @@ from sagelink.models.head import (
 )
 from sagelink.models.loading import Model, wrap_network
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.types import Sharpness
 from tests.models.test_vit import make_vit
 
 NAMES = ("gate open", "gate shut", "lorry")
@@ -62,6 +64,7 @@ def make_head(
         server=server_side.card,
         gate_bits=0.4,
         weights=((125, 0.0), (1000, 0.8)),
+        sharpness=SharpnessCard(base=1.2, age=0.5),
         unknown=unknown,
     )
     assert rule.basis.flags.f_contiguous
@@ -79,6 +82,7 @@ def test_a_file_is_read_as_it_was_written(pair: tuple[Model, Model], reads: Read
     write_head(head, tmp_path / "site.head")
     again = read_head(tmp_path / "site.head")
     assert again.card == head.card
+    assert again.taught.sharpness == Sharpness(1.2, 0.5, 0.0)
     np.testing.assert_allclose(again.server.weight, head.server.weight, rtol=1e-3, atol=1e-4)
     features = np.random.default_rng(1).normal(size=(5, head.edge.weight.shape[1])).astype(np.float32)
     assert again.unknown is not None

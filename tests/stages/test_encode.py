@@ -15,6 +15,8 @@ from sagelink.pipeline.types import Drop, EdgeOnly, Evidence, Scored
 from sagelink.stages.encode import Encode
 from sagelink.stages.evidence_encoder import Encoder
 from sagelink.stages.frontier import RateQualityCurve
+from sagelink.stages.scene_fusion import SceneConfig
+from sagelink.stages.scene_tracker import SceneTracker
 from sagelink.stages.zoom import ZoomCrop
 from sagelink.transport import codecs
 from sagelink.transport.codecs import CodecFailed, cut_units
@@ -49,6 +51,21 @@ async def message_bytes(count: int) -> int:
     evidence = await make_encode(min_units=1).process(selected_of(None, ORDER[:count]))
     assert isinstance(evidence, Evidence)
     return len(evidence.message)
+
+
+@pytest.mark.parametrize(("edge_weight", "units"), [(1.0, 12), (0.0, 16)])
+async def test_where_only_the_server_is_believed_no_agreement_is_given_up(edge_weight: float, units: int) -> None:
+    selected = selected_of(None)
+    tracker = SceneTracker(SceneConfig(), lambda evidence, units: 1.0)
+    provisional = tracker.track(selected.metered.scored)
+    estimate = replace(provisional.estimate, edge_weight=edge_weight)
+    metered = replace(selected.metered, provisional=replace(provisional, estimate=estimate))
+    encoder = Encoder([raw_curve()], CANVAS, slack=0.25)
+    evidence = await Encode(lambda taught: encoder, FakeLink().wire_bits, 10**6).process(
+        replace(selected, metered=metered)
+    )
+    assert isinstance(evidence, Evidence)
+    assert len(evidence.units) == units
 
 
 async def test_without_a_limit_all_units_travel():

@@ -10,7 +10,7 @@ import pytest
 
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config_file import load_config
-from sagelink.pipeline.types import Drop, EdgeOnly, Metered, OperatingPoint
+from sagelink.pipeline.types import Box, Drop, EdgeOnly, Metered, OperatingPoint
 from sagelink.stages.frontier import SHIPPED, RateQualityCurve, read_frontier
 from sagelink.stages.rate_control import LEAST_GAIN, RateControl, UtilityCurve, ValueGate
 from sagelink.stages.scene_fusion import SceneConfig
@@ -62,6 +62,14 @@ def test_a_message_too_short_to_have_weight_is_not_sent() -> None:
 def test_known_scenes_gain_less_from_a_message() -> None:
     assert max_bytes(doubt=0.5, least=0.15) is not None
     assert max_bytes(doubt=0.5, least=0.15, held=1.0) is None
+
+
+def test_beside_an_edge_that_is_not_believed_a_message_gains_more() -> None:
+    control = RateControl(UTILITY)
+    assert control.max_bytes(0.03, 0.5, 2000.0) is None
+    assert control.max_bytes(0.06, 0.5, 2000.0, edge_weight=0.0) == 2000
+    assert control.max_bytes(0.06, 0.0, 2000.0, edge_weight=0.0) == 2000
+    assert control.max_bytes(0.06, 0.0, 2000.0, 1e-9, edge_weight=0.0) is not None
 
 
 def test_a_price_shortens_messages_and_then_ends_them() -> None:
@@ -121,6 +129,23 @@ async def test_without_a_budget_the_limit_is_the_longest_useful_message() -> Non
     metered = await value_gate().process(tracked_frame(None, limit=None))
     assert isinstance(metered, Metered)
     assert metered.max_bytes == 1000
+
+
+async def test_where_only_the_server_is_believed_no_crop_of_the_edge_is_sent() -> None:
+    whole, weights = tracked_frame(8080), (1.0, 0.1)
+    crop = (0.1, 0.1, 0.8, 0.8)
+    for metered, passes in ((whole, (True, True)), (with_crop(whole, crop), (True, False))):
+        for weight, sent in zip(weights, passes, strict=True):
+            estimate = replace(metered.provisional.estimate, edge_weight=weight)
+            result = await value_gate().process(
+                replace(metered, provisional=replace(metered.provisional, estimate=estimate))
+            )
+            assert isinstance(result, Metered) == sent
+
+
+def with_crop(metered: Metered, crop: Box) -> Metered:
+    scored = metered.scored
+    return replace(metered, scored=replace(scored, edge_view=replace(scored.edge_view, crop=crop)))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from sagelink.pipeline.types import (
     Pixels,
     SceneEstimate,
     ServerObservation,
+    Sharpness,
+    TaughtClasses,
 )
 from sagelink.stages.scene_fusion import MAX_OBSERVATIONS, SceneConfig, SceneFusion
 from sagelink.stages.zoom import thumbnail_of
@@ -27,6 +29,7 @@ def answer(*probs: float) -> Answer:
 
 
 SURE_OF_0, SURE_OF_1, UNSURE = answer(0.8, 0.1, 0.1), answer(0.1, 0.8, 0.1), answer(0.4, 0.35, 0.25)
+LESS_SURE_OF_0 = answer(0.6, 0.3, 0.1)
 
 
 def observed(seq: int, server: Answer = SURE_OF_1, weight: float = 1.0) -> list[ServerObservation]:
@@ -111,12 +114,12 @@ def test_an_answer_counts_once_and_only_for_a_sent_frame() -> None:
 
 def test_server_answers_to_one_scene_are_averaged() -> None:
     scene = SceneFusion(SceneConfig(hold_s=1e9))
-    for seq, (server, weight) in enumerate(((SURE_OF_1, 0.5), (SURE_OF_0, 0.25), (SURE_OF_1, 0.5))):
+    for seq, (server, weight) in enumerate(((SURE_OF_0, 0.5), (LESS_SURE_OF_0, 0.25), (SURE_OF_0, 0.5))):
         observe(scene, seq, BLACK, UNSURE, ONE, seq / 10)
         scene.register_sent(seq)
         scene.add_server_answers(observed(seq, server, weight))
     scores, server_weight = scene.current()
-    mean = (2 * 0.5 * SURE_OF_1.log_probs + 0.25 * SURE_OF_0.log_probs) / 1.25
+    mean = (2 * 0.5 * SURE_OF_0.log_probs + 0.25 * LESS_SURE_OF_0.log_probs) / 1.25
     np.testing.assert_allclose(scores, UNSURE.log_probs + 0.5 * mean, rtol=1e-5)
     assert server_weight == pytest.approx(0.5)
 
@@ -126,8 +129,56 @@ def test_only_the_newest_answers_count() -> None:
     for seq in range(2 * MAX_OBSERVATIONS):
         observe(scene, seq, BLACK, UNSURE, ONE, seq / 10)
         scene.register_sent(seq)
-        scene.add_server_answers(observed(seq, SURE_OF_0 if seq < MAX_OBSERVATIONS else SURE_OF_1))
-    np.testing.assert_allclose(scene.current()[0], UNSURE.log_probs + SURE_OF_1.log_probs, rtol=1e-4)
+        scene.add_server_answers(observed(seq, LESS_SURE_OF_0 if seq < MAX_OBSERVATIONS else SURE_OF_0))
+    np.testing.assert_allclose(scene.current()[0], UNSURE.log_probs + SURE_OF_0.log_probs, rtol=1e-4)
+
+
+def contradicted(replies: int) -> SceneFusion:
+    """A scene in which the server has answered 1 to as many frames, one a second, where the edge answered 0."""
+    scene = SceneFusion(SceneConfig())
+    for seq in range(replies):
+        observe(scene, seq, BLACK, SURE_OF_0, ONE, float(seq))
+        scene.register_sent(seq)
+        scene.add_server_answers(observed(seq, answer(0.2, 0.6, 0.2), 0.2))
+    return scene
+
+
+def test_where_the_server_always_contradicts_the_edge_the_verdict_is_the_servers() -> None:
+    assert contradicted(1).verdict().class_id == 0
+    scene = contradicted(15)
+    assert scene.verdict().class_id == 1
+    assert not observe(scene, 15, BLACK, SURE_OF_0, ONE, 15.0).believes_edge
+    observe(scene, 16, HALVES, SURE_OF_0, OTHER, 15.1)  # a cut: what was learned stays
+    scene.register_sent(16)
+    scene.add_server_answers(observed(16, answer(0.2, 0.6, 0.2), 0.2))
+    assert scene.verdict().class_id == 1
+
+
+def test_when_replies_stop_the_edge_is_believed_again() -> None:
+    estimate = observe(contradicted(15), 15, BLACK, SURE_OF_0, ONE, 115.0)
+    assert estimate.edge_weight == pytest.approx(1, abs=1e-3)
+    np.testing.assert_allclose(estimate.scores, SURE_OF_0.log_probs, atol=1e-2)
+
+
+def test_replies_do_not_change_the_weights_of_a_head_which_were_measured() -> None:
+    taught = TaughtClasses(bytes(16), ("a", "b", "c"), 0.5, 0.0, ((1, 1.0),))
+    scene = contradicted(15)
+    for seq in range(15, 33):
+        estimate = scene.observe(seq, SURE_OF_0, EdgeView(WHOLE, ONE, thumbnail_of(BLACK)), float(seq), taught)
+        assert estimate.edge_weight == 1
+        scene.register_sent(seq)
+        scene.add_server_answers(observed(seq, answer(0.2, 0.6, 0.2), 0.2))
+    assert scene.verdict().class_id == 0
+
+
+def test_a_verdict_that_stands_for_seconds_becomes_surer_and_keeps_its_class() -> None:
+    scene = SceneFusion(SceneConfig(sharpness=Sharpness(1.0, 0.5, -0.5)))
+    observe(scene, 0, BLACK, UNSURE, ONE, 0.0)
+    assert scene.verdict().prob == pytest.approx(UNSURE.prob, rel=1e-4)
+    estimate = observe(scene, 1, BLACK, UNSURE, ONE, 1.5)  # (1 + 1.5 / 0.5) ** 0.5
+    expected = Answer.from_log_scores(2 * UNSURE.log_probs)
+    assert (scene.verdict().class_id, scene.verdict().prob) == (0, pytest.approx(expected.prob, rel=1e-4))
+    assert Answer.from_log_scores(estimate.scores).prob == pytest.approx(UNSURE.prob, rel=1e-4)  # for the gates
 
 
 def test_without_hold_an_answer_counts_for_its_own_frame_only() -> None:
