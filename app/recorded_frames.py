@@ -18,7 +18,8 @@ import numpy as np
 
 from sagelink.models.apply_head import edge_with_head
 from sagelink.models.head import Head
-from sagelink.models.loading import Model, is_imagenet
+from sagelink.models.loading import Model
+from sagelink.models.model_contract import is_imagenet
 from sagelink.models.preprocess import Resize
 from sagelink.monitor.label_folder import FrameKey
 from sagelink.monitor.recent_frames import StoredFrame, full_jpeg, group_of

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sagelink.lab.harness import Harness
 from sagelink.lab.month import Demand
 from sagelink.lab.progress_bar import ShowProgress
-from sagelink.models.loading import own_bits
+from sagelink.models.model_contract import own_bits
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.pacing import window_price

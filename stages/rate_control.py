@@ -25,7 +25,7 @@ from sagelink.stages.frontier_filter import usable_curves
 from sagelink.transport.wire import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
-    from sagelink.models.loading import Model
+    from sagelink.models.model_contract import ServerModel
 
 _MAX_CURVES = 32  # sets of classes whose utility curves are stored
 _STEPS = 64  # sizes at which the utility curve is computed
@@ -118,7 +118,7 @@ class ValueGate:
     def from_config(
         cls,
         config: Config,
-        server: Model,
+        server: ServerModel,
         wire_bits: Callable[[str, int], int],
         link_limit: Callable[[str], int],
     ) -> ValueGate:
