@@ -1,4 +1,4 @@
-"""Names what a camera box does not have, and how to get it: `deploy/edge-requirements.txt` leaves out large packages."""
+"""Names the large packages that `deploy/edge-requirements.txt` leaves out, and how to get what needs them."""
 
 from __future__ import annotations
 

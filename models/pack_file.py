@@ -3,9 +3,9 @@
 One safetensors file. Tensors:
 
 - `edge.weight` (C, F), `edge.bias` (C,) float32: the edge model's own classifier.
-- For each set of features that classifiers on this edge may read (`token`, `mean` or `token+mean`): `READS.graph`, uint8,
-  the exported edge pass as ONNX (`models.edge_export`); `READS.answers` (P,) int64 and `READS.units` (P, K) int64, what
-  PyTorch computes from the drawn pictures of `check_pictures`: with them a box tests its own runtime.
+- For each set of features that classifiers on this edge may read (`token`, `mean` or `token+mean`): `READS.graph`
+  uint8, the exported edge pass as ONNX (`models.edge_export`); `READS.answers` (P,) int64 and `READS.units` (P, K)
+  int64, what PyTorch computes from the drawn pictures of `check_pictures`: with them a box tests its own runtime.
 - `server.matrix`, `server.bias` float32: the patch embedding of the server model, where its weights were known.
 
 Everything else is one JSON object in the metadata, under `sagelink_pack`: `PackCard`.
