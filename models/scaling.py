@@ -1,8 +1,8 @@
 """Scales a picture with antialiasing in NumPy, to the same pixels as PyTorch: `torch.nn.functional.interpolate`, uint8.
 
 PyTorch takes the arithmetic of Pillow-SIMD: first the columns, then the rows, both with weights of 16 bits and a result
-of 8 bits. Here the sums are matrix products of float32. They are whole numbers that float32 nearly always holds exactly:
-in a bright or dark region of a picture of more than eight times the size, one value in 100,000 may differ by 1.
+of 8 bits. Here the sums are matrix products of float32. They are whole numbers, and float32 holds nearly all of them
+exactly: where a picture is made more than eight times smaller, a few values in a million may differ by 1.
 """
 
 from __future__ import annotations
