@@ -9,7 +9,7 @@ LEFT_OUT = {
     "torchvision": "torchvision",
     "timm": "timm",
     "huggingface_hub": "the Hugging Face client",
-    "matplotlib": "matplotlib, which draws plots",
+    "matplotlib": "matplotlib",
 }
 
 
