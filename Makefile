@@ -45,13 +45,18 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Pins every package of a deployment, with its hashes: Linux x86-64, Python 3.11. Run it after a change of dependencies.
+# Pins every package of a deployment, and of a camera box, with its hashes: Linux x86-64, Python 3.11.
+# Run it after a change of dependencies.
 # Limit single packages with LOCK="--constraint FILE".
 lock: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --extra webrtc --group build $(LOCK) --generate-hashes --no-annotate \
 		--python-version 3.11 --python-platform x86_64-manylinux_2_28 --custom-compile-command "make lock" \
 		--output-file deploy/requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra webrtc --group build --group box $(LOCK) \
+		--override deploy/edge-overrides.txt --generate-hashes --no-annotate \
+		--python-version 3.11 --python-platform x86_64-manylinux_2_28 --custom-compile-command "make lock" \
+		--output-file deploy/edge-requirements.txt
 
 $(VENV)/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Sagelink needs Python 3.11 or newer; name one with make PYTHON=...")'

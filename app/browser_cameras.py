@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagelink.models.labels import labels_fingerprint
-from sagelink.models.loading import Model, UnitGrid
+from sagelink.models.loading import Model
 from sagelink.models.preprocess import Resize, make_picture
+from sagelink.models.unit_grid import UnitGrid
 from sagelink.monitor.camera_page import camera_page
 from sagelink.pipeline.json_text import to_json
 from sagelink.pipeline.threads import Worker

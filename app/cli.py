@@ -23,7 +23,9 @@ from sagelink.app.eval import evaluate
 from sagelink.app.eval_video import evaluate_video
 from sagelink.app.head import head_app
 from sagelink.app.label import label
+from sagelink.app.missing_package import missing_package
 from sagelink.app.options import HeadOption, SetOption, head_settings
+from sagelink.app.pack import pack
 from sagelink.app.plan import plan
 from sagelink.app.run_command import run
 from sagelink.app.server_commands import console, serve
@@ -144,6 +146,7 @@ app.command("teach")(teach)
 app.command("label")(label)
 app.command("eval-video")(evaluate_video)
 app.command("plan")(plan)
+app.command("pack")(pack)
 
 
 @app.command("models")
@@ -203,6 +206,9 @@ def _run_app() -> int:
         typer.echo("sagelink: interrupted before there was a result", err=True)
         return 1
     except Exception as error:
+        if missing := missing_package(error):
+            typer.echo(f"sagelink: {missing}", err=True)
+            return missing.exit_code
         message = f"sagelink: internal error, please report it: {error!r} (SAGELINK_LOG=debug shows more)"
         typer.echo(safe_text(message), err=True)
         log.debug("event=internal_error", exc_info=True)

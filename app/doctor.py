@@ -6,12 +6,25 @@ import os
 import platform
 from collections.abc import Iterator
 from importlib import metadata
+from importlib.util import find_spec
 
 from rich.text import Text
 
+from sagelink.app.missing_package import LEFT_OUT
 from sagelink.monitor.terminal import SafeConsole, outside
 
-_PACKAGES = ("torch", "torchvision", "timm", "numpy", "av", "pillow", "zstandard", "pydantic", "safetensors")
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "matplotlib",
+    "numpy",
+    "av",
+    "pillow",
+    "zstandard",
+    "pydantic",
+    "safetensors",
+)
 _OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
 
 Finding = tuple[bool, str, str]  # healthy, subject, detail
@@ -33,11 +46,14 @@ def print_diagnosis() -> bool:
 
 def _versions() -> Iterator[Finding]:
     yield True, "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    box = _is_box()
+    if box:
+        yield True, "camera box", "without PyTorch: runs and replays with the models of `sagelink pack`"
     for name in ("sagelink", *_PACKAGES):
         try:
             yield True, name, metadata.version(name)
         except metadata.PackageNotFoundError:
-            yield False, name, "not installed"
+            yield box and name in LEFT_OUT, name, "not installed"
 
 
 def _opencv() -> Iterator[Finding]:
@@ -57,12 +73,18 @@ def _opencv() -> Iterator[Finding]:
     yield "FFMPEG" in backends, "opencv video", ", ".join(backends)
 
 
-def _compute() -> Iterator[Finding]:
-    import torch
+def _is_box() -> bool:
+    return find_spec("torch") is None
 
+
+def _compute() -> Iterator[Finding]:
     from sagelink.pipeline.config import Config
 
     yield True, "threads", f"{os.cpu_count()} cores; {Config().threads} per model by default"
+    if _is_box():
+        return
+    import torch
+
     accelerators = [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
         accelerators.append("mps")
@@ -72,13 +94,18 @@ def _compute() -> Iterator[Finding]:
 def _runtimes() -> Iterator[Finding]:
     """The runtimes of models, and what `edge.runtime=auto` and `server.runtime=auto` chose on this machine."""
     from sagelink.models.compilers import COMPILERS, version_of
-    from sagelink.models.runtimes import cached_choices
 
+    if _is_box() and not any(map(version_of, COMPILERS.values())):
+        yield False, "runtime", "none is installed: pip install onnxruntime, or openvino"
     for name, compiler in COMPILERS.items():
         if version := version_of(compiler):
             yield True, name, f"{version}, computes {', '.join(compiler.precisions())} on this CPU"
         else:
             yield True, name, f"not installed; pip install 'sagelink[{compiler.extra}]' makes models faster"
+    if _is_box():
+        return
+    from sagelink.models.runtimes import cached_choices
+
     newest = {(choice.role, choice.model): choice for choice in reversed(cached_choices())}
     for choice in newest.values():
         times = ", ".join(f"{name} {ms} ms" for name, ms in choice.milliseconds.items())
@@ -92,6 +119,8 @@ def _cameras() -> Iterator[Finding]:
 
 
 def _models() -> Iterator[Finding]:
+    if _is_box():
+        return
     from huggingface_hub.constants import HF_HUB_CACHE
 
     from sagelink.models.loading import DEMO_DIR, DEMO_MODELS, cached_file

@@ -32,7 +32,7 @@ from sagelink.stages.zoom import ZoomCrop, ZoomSchedule
 if TYPE_CHECKING:
     from sagelink.app.heads_of_run import HeadsOfRun
     from sagelink.app.replay_script import Script
-    from sagelink.models.pair import Pair
+    from sagelink.models.run_models import RunModels
     from sagelink.pipeline.camera_accounts import CameraAccount
     from sagelink.pipeline.config import Config
     from sagelink.stages.capture import Capture
@@ -55,7 +55,7 @@ class EdgeParts:
     """The parts of a run that its graph is assembled from."""
 
     config: Config
-    models: Pair
+    models: RunModels
     captures: Sequence[Capture]
     accounts: Mapping[str, CameraAccount]  # by camera
     gate: Gate

@@ -19,7 +19,7 @@ from sagelink.stages.run_control import Control
 if TYPE_CHECKING:
     from sagelink.app.heads_of_run import HeadsOfRun
     from sagelink.models.head import Head
-    from sagelink.models.pair import Pair
+    from sagelink.models.run_models import RunModels
     from sagelink.transport.link import CameraInfo, EdgeLink
     from sagelink.transport.operator_commands import Action
 
@@ -29,7 +29,7 @@ _OWN_HEADS_BYTES = 1_000_000_000  # of the heads of a run whose server is in the
 @contextlib.asynccontextmanager
 async def edge_link(
     config: Config,
-    models: Pair,
+    models: RunModels,
     heads: HeadsOfRun,
     cameras: Sequence[str],
     wire_ledger: WireLedger | None,
@@ -65,9 +65,10 @@ async def edge_link(
 
 
 @contextlib.asynccontextmanager
-async def _in_process(config: Config, models: Pair, heads: HeadsOfRun) -> AsyncIterator[EdgeLink]:
+async def _in_process(config: Config, models: RunModels, heads: HeadsOfRun) -> AsyncIterator[EdgeLink]:
     from prometheus_client import CollectorRegistry
 
+    from sagelink.models.pair import Pair
     from sagelink.monitor.metrics import ServerMetrics
     from sagelink.server.batch import BatchLimits
     from sagelink.server.classify import Classifier
@@ -76,6 +77,7 @@ async def _in_process(config: Config, models: Pair, heads: HeadsOfRun) -> AsyncI
     from sagelink.server.service import Service
     from sagelink.transport.in_process import InProcessLink
 
+    assert isinstance(models, Pair), "packed models are for a server in another process"
     # One frame per batch: a replay gives the same numbers each time, and no other edge shares this server.
     limits = BatchLimits(max_units=1, max_wait_s=0.0, per_camera=64)
     link = InProcessLink()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sagelink.lab.dataset import ImageSet
     from sagelink.lab.eval_report import Report
     from sagelink.lab.evaluation import Evaluation
-    from sagelink.models.vit import Importance
+    from sagelink.models.model_contract import Importance
     from sagelink.stages.evidence_encoder import Encoder
 
 _RESULT = "eval.json"
@@ -112,8 +112,8 @@ def evaluate(
     from sagelink.lab.dataset import ImageSet, find_pictures
     from sagelink.lab.evaluation import Evaluation, weight_by_units
     from sagelink.lab.harness import Harness
+    from sagelink.models.model_contract import Importance
     from sagelink.models.pair import Pair
-    from sagelink.models.vit import Importance
     from sagelink.monitor.terminal import SafeConsole
     from sagelink.stages.frontier_filter import AUTO
     from sagelink.stages.selectors import SELECTORS

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from sagelink.models.further_heads import NamedHead
 from sagelink.models.head import Head
-from sagelink.models.pair import Pair
+from sagelink.models.run_models import RunModels
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import Frame
@@ -89,7 +89,7 @@ class FurtherHeads:
 
 def further_heads(
     config: Config,
-    models: Pair,
+    models: RunModels,
     recorded: Callable[[Frame], Mapping[str, bytes] | None] | None = None,
     known: Iterable[Head] = (),
 ) -> FurtherHeads:

@@ -9,13 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
 
 from sagelink.app.further_heads_of_run import FurtherHeads
-from sagelink.models.apply_head import backbone_digest, check_side, edge_with_head
 from sagelink.models.head import Head, parse_head, read_head
-from sagelink.models.loading import Model
-from sagelink.models.pair import Pair
+from sagelink.models.model_contract import EdgeModel
+from sagelink.models.run_models import RunModels
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import Frame, TaughtClasses
@@ -29,7 +27,7 @@ class HeadsOfRun:
 
     def __init__(
         self,
-        models: Pair,
+        models: RunModels,
         cameras: Sequence[str],
         recorded: Callable[[Frame], bytes | None] | None = None,
         heads: Iterable[Head] = (),
@@ -48,7 +46,7 @@ class HeadsOfRun:
         self._further_listeners: list[Callable[[], None]] = []
         own = models.edge.head
         self._begin: bytes | None = own.taught.fingerprint if own else None
-        self._edge_models: dict[bytes | None, Model] = {self._begin: models.edge}
+        self._edge_models: dict[bytes | None, EdgeModel] = {self._begin: models.edge}
         # By camera, the heads that it has had, newest last: the one before the last can be restored.
         self._history: dict[str, list[bytes | None]] = {camera: [self._begin] for camera in cameras}
         for head in heads:
@@ -81,9 +79,7 @@ class HeadsOfRun:
 
     def check(self, head: Head) -> None:
         """Raises UsageError if the head was taught on other backbones."""
-        check_side(head.edge, self._models.edge, "edge", self._edge_backbone)
-        if self._models.server.can_compute:
-            check_side(head.server, self._models.server, "server", self._server_backbone)
+        self._models.check_head(head)
 
     def swap(self, camera: str | None, head: Head) -> None:
         """Gives a camera, or all (None), another head, from its next frame on. Raises UsageError; then nothing
@@ -170,7 +166,7 @@ class HeadsOfRun:
         """All heads that cameras of this run have or had, without further ones."""
         return [model.head for model in [*self._edge_models.values()] if model.head is not None]
 
-    def edge_model(self, frame: Frame) -> Model:
+    def edge_model(self, frame: Frame) -> EdgeModel:
         """The edge model with the classes of a frame."""
         if self._recorded is not None:
             return self._edge_models[self._recorded(frame)]
@@ -182,17 +178,10 @@ class HeadsOfRun:
         head = self.edge_model(frame).head
         return head.taught if head else None
 
-    @cached_property
-    def _edge_backbone(self) -> str:
-        return backbone_digest(self._models.edge)
-
-    @cached_property
-    def _server_backbone(self) -> str:
-        return backbone_digest(self._models.server)
 
     def _add(self, head: Head) -> None:
         if head.taught.fingerprint not in self._edge_models:
-            model = edge_with_head(head, self._models.edge, self._edge_backbone)
+            model = self._models.edge_with_head(head)
             self._edge_models = self._edge_models | {head.taught.fingerprint: model}
 
     def _named(self, camera: str | None) -> list[str]:

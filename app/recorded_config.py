@@ -25,6 +25,7 @@ _ALL = frozenset[str]()  # every key of a section
 _MODEL = frozenset(("model", "checkpoint", "labels", "device"))
 _OBEYED: Mapping[str, frozenset[str]] = {
     "models": _ALL,
+    "packed": _ALL,
     "head": _ALL,
     "heads": _ALL,
     "threads": _ALL,
@@ -45,7 +46,7 @@ _OBEYED: Mapping[str, frozenset[str]] = {
     "frigate": frozenset(("classes",)),
 }
 _CAMERA = frozenset(("name", "weight", "min_share", "budget", "heads"))
-_FILES = ("edge.checkpoint", "edge.labels", "server.checkpoint", "server.labels", "encode.frontier")
+_FILES = ("packed", "edge.checkpoint", "edge.labels", "server.checkpoint", "server.labels", "encode.frontier")
 COPIED = {"edge.labels": "edge-labels.txt", "server.labels": "server-labels.txt", "encode.frontier": "frontier.yaml"}
 _HEAD, _HEADS = "head", "heads."  # the key of the first head, and the start of the keys of the others
 COPIED_HEADS = ("head.safetensors", "heads-*.safetensors")  # patterns of the names of their copies

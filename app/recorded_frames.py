@@ -20,7 +20,8 @@ from sagelink.app.further_heads_of_run import FurtherHeads
 from sagelink.models.apply_head import check_side, edge_with_head
 from sagelink.models.further_heads import NamedHead
 from sagelink.models.head import Head
-from sagelink.models.loading import Model, is_imagenet
+from sagelink.models.loading import Model
+from sagelink.models.model_contract import is_imagenet
 from sagelink.models.preprocess import Resize
 from sagelink.monitor.label_folder import FrameKey
 from sagelink.monitor.label_view import FIRST_HEAD, LabelView, StoredFrame

@@ -22,7 +22,7 @@ from sagelink.pipeline.types import Verdict
 
 if TYPE_CHECKING:
     from sagelink.app.heads_of_run import HeadsOfRun
-    from sagelink.models.pair import Pair
+    from sagelink.models.run_models import RunModels
     from sagelink.stages.recording_reader import RecordedCamera, RecordingReader
 
 
@@ -50,12 +50,12 @@ class _RecordingCheck:
             self.differences.append(f"camera {place[0]} frame {place[1]}: {values}")
 
 
-def check(folder: Path, models: Pair | None = None, files: Overrides | None = None) -> None:
+def check(folder: Path, models: RunModels | None = None, files: Overrides | None = None) -> None:
     """Replays a recording exactly, and prints that every bit is the same. Raises SagelinkError when a bit differs.
 
     `files`: settings that name files outside of the recording, which the user trusts.
     """
-    from sagelink.models.pair import Pair
+    from sagelink.models.run_models import load_models
     from sagelink.monitor.terminal import SafeConsole
 
     config, recording, captures = _open(folder, files or {}, common_time=False)
@@ -65,7 +65,7 @@ def check(folder: Path, models: Pair | None = None, files: Overrides | None = No
             "full; so its decisions cannot be repeated; accepted: --uplink RATE or --set KEY=VALUE"
         )
     script = Script(recording, captures, config.ship.server)
-    pair = models or Pair.load(config)
+    pair = models or load_models(config)
     comparison = _RecordingCheck(recording, pair.edge.labels)
     run = Run(config, captures, pair, script, heads=_heads(recording, config, pair))
     console = SafeConsole()
@@ -89,9 +89,9 @@ def check(folder: Path, models: Pair | None = None, files: Overrides | None = No
     )
 
 
-def compare(folder: Path, rates: Sequence[str], changes: Overrides, out: Path, models: Pair | None = None) -> None:
+def compare(folder: Path, rates: Sequence[str], changes: Overrides, out: Path, models: RunModels | None = None) -> None:
     """Runs the recorded frames with other settings, once per rate; prints a table and writes a plot into `out`."""
-    from sagelink.models.pair import Pair
+    from sagelink.models.run_models import load_models
     from sagelink.monitor.replay_comparison import comparison_table, save_comparison, trial_run
     from sagelink.monitor.terminal import SafeConsole
     from sagelink.pipeline.output_files import PLOT_MARK, check_output_file, marked
@@ -108,9 +108,9 @@ def compare(folder: Path, rates: Sequence[str], changes: Overrides, out: Path, m
         run_folder = out / "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in name)
         if run_folder.exists() and run_folder.samefile(folder):
             raise UsageError(f"--out {str(out)!r}: {str(run_folder)!r} is the recording; accepted: another folder")
-        overrides = {"ship.server": "", **changes, **rate, "output.out": str(run_folder)}
+        overrides = {"ship.server": "", "packed": None, **changes, **rate, "output.out": str(run_folder)}
         config, recording, captures = _open(folder, overrides, common_time=True)
-        pair = pair or Pair.load(config)
+        pair = pair or load_models(config)
         run = Run(config, captures, pair, heads=_heads(recording, config, pair))
         console.print(f"{name} ...")
         with run.panel(console) as panel:
@@ -124,7 +124,7 @@ def compare(folder: Path, rates: Sequence[str], changes: Overrides, out: Path, m
     console.print(f"runs and comparison.png in {out}", soft_wrap=True)
 
 
-def _heads(recording: RecordingReader, config: Config, models: Pair) -> HeadsOfRun:
+def _heads(recording: RecordingReader, config: Config, models: RunModels) -> HeadsOfRun:
     """The recorded heads, which give each frame the classes that it had."""
     from sagelink.app.further_heads_of_run import further_heads
     from sagelink.app.heads_of_run import HeadsOfRun

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from sagelink.app.replay_script import Script
     from sagelink.app.run_outputs import RunOutputs
     from sagelink.app.second_opinion import SecondOpinionService
-    from sagelink.models.pair import Pair
+    from sagelink.models.run_models import RunModels
     from sagelink.monitor.monitor import Monitor
     from sagelink.monitor.terminal_panel import LivePanel
     from sagelink.pipeline.pacing import PaceName
@@ -68,14 +68,14 @@ def check_names(config: Config) -> None:
         codec_by_name(config.encode.codec)
 
 
-def prepare(config: Config, models: Pair | None = None) -> Run:
+def prepare(config: Config, models: RunModels | None = None) -> Run:
     """Claims the outputs, opens the sources and loads the models.
 
     `models`: a pair that is already loaded. Raises SagelinkError when the run cannot start.
     """
     from sagelink.app.run_outputs import RunOutputs, source_files
     from sagelink.app.second_opinion import SecondOpinionService
-    from sagelink.models.pair import Pair
+    from sagelink.models.run_models import load_models
     from sagelink.monitor.dashboard import check_dashboard
     from sagelink.stages.capture import close_captures, open_captures
     from sagelink.stages.nvr.open import check_event_sources, open_event_capture, takes_frigate
@@ -88,7 +88,7 @@ def prepare(config: Config, models: Pair | None = None) -> Run:
         check_event_sources(config.all_cameras)
         captures = open_captures(config.all_cameras, config.capture, partial(open_event_capture, config))
         stack.callback(close_captures, captures)
-        models = models or Pair.load(config)
+        models = models or load_models(config)
         notice = demo_notice(config, have_classes(captures, models.edge.labels))
         opinions = SecondOpinionService(config, models.edge.labels) if takes_frigate(config) else None
         if opinions is not None:
@@ -105,7 +105,7 @@ class Run:
         self,
         config: Config,
         captures: Sequence[Capture],
-        models: Pair,
+        models: RunModels,
         script: Script | None = None,
         notice: str | None = None,
         outputs: RunOutputs | None = None,
@@ -121,7 +121,7 @@ class Run:
         from sagelink.app.heads_of_run import HeadsOfRun, label_heads
         from sagelink.app.kept_heads import KeptHeads
         from sagelink.app.run_disk import RunDisk
-        from sagelink.models.loading import own_bits
+        from sagelink.models.model_contract import own_bits
         from sagelink.stages.confidence_gate import Gate, check_threshold
         from sagelink.stages.evidence_encoder import encoders
         from sagelink.stages.fuse import Fuse
@@ -215,7 +215,7 @@ class Run:
     @property
     def imagenet_note(self) -> str | None:
         """Says of a live camera without a head whose classes these are; None for all others."""
-        from sagelink.models.loading import is_imagenet
+        from sagelink.models.model_contract import is_imagenet
 
         own = any(self.heads.in_use(camera) for camera in self.heads.cameras)
         return _IMAGENET_NOTE if self.live and not own and is_imagenet(self.models.edge) else None
@@ -436,7 +436,7 @@ class Run:
             raise failures[0]
 
 
-def _check_pace(config: Config, models: Pair, pace: PaceName) -> None:
+def _check_pace(config: Config, models: RunModels, pace: PaceName) -> None:
     """Raises UsageError when the run cannot have this pace."""
     from sagelink.stages.rate_control import check_curves
 
@@ -461,7 +461,7 @@ def _check_repeatable(config: Config, live: bool) -> None:
         )
 
 
-def _ignore_truth_of_other_classes(captures: Sequence[Capture], models: Pair) -> None:
+def _ignore_truth_of_other_classes(captures: Sequence[Capture], models: RunModels) -> None:
     from sagelink.stages.capture import Playback
 
     for capture in captures:

@@ -8,7 +8,7 @@ from pathlib import Path
 from sagelink.app.heads_of_run import HeadsOfRun
 from sagelink.app.recorded_config import to_record
 from sagelink.app.run_disk import RunDisk
-from sagelink.models.pair import Pair
+from sagelink.models.run_models import RunModels
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.output_files import PICTURES, RESULTS, cannot_open
 from sagelink.pipeline.types import Verdict
@@ -23,7 +23,7 @@ from sagelink.stages.sinks.recording_writer import RecordingWriter
 
 def open_output_sinks(
     config: Config,
-    models: Pair,
+    models: RunModels,
     heads: HeadsOfRun,
     videos: Mapping[str, Path],
     live: bool,

@@ -14,7 +14,7 @@ from sagelink.pipeline.private_files import replace_text
 
 if TYPE_CHECKING:
     from sagelink.app.budgets import Budgets
-    from sagelink.models.pair import Pair
+    from sagelink.models.run_models import RunModels
     from sagelink.pipeline.camera_accounts import CameraAccount
     from sagelink.stages.capture import Capture
     from sagelink.stages.sinks.tally import Tally
@@ -24,7 +24,7 @@ def run_summary(
     tally: Tally,
     captures: Sequence[Capture],
     budgets: Budgets,
-    models: Pair,
+    models: RunModels,
     wall_s: float,
     interrupted: bool,
 ) -> dict[str, object]:

@@ -32,7 +32,7 @@ import numpy as np
 import psutil
 from prometheus_client import CollectorRegistry
 
-from sagelink.models.loading import UnitGrid
+from sagelink.models.unit_grid import UnitGrid
 from sagelink.monitor.dashboard_routes import dashboard_app
 from sagelink.monitor.freshness import LinkWatch
 from sagelink.monitor.live_stats import LiveStats

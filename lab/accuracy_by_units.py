@@ -13,7 +13,7 @@ from sagelink.lab.bootstrap_intervals import Hits
 from sagelink.lab.eval_report import UnitsRow
 from sagelink.lab.evaluation import Evaluation, intervals, values
 from sagelink.lab.progress_bar import ShowProgress
-from sagelink.models.vit import Importance
+from sagelink.models.model_contract import Importance
 from sagelink.pipeline.types import OperatingPoint
 from sagelink.stages.selectors import selector_by_name
 

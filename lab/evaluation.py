@@ -21,8 +21,8 @@ from sagelink.lab.discriminant import calibration_error
 from sagelink.lab.eval_report import AnswerQuality, Difference, Report
 from sagelink.lab.harness import EdgeFeatures, Harness
 from sagelink.lab.progress_bar import ShowProgress, step_counter
-from sagelink.models.loading import Model, own_bits
-from sagelink.models.vit import Importance
+from sagelink.models.loading import Model
+from sagelink.models.model_contract import Importance, own_bits
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import Answer, OperatingPoint, Scored, Units

@@ -14,10 +14,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sagelink.models.loading import UnitGrid
+from sagelink.models.model_contract import Importance
 from sagelink.models.pair import Pair
 from sagelink.models.preprocess import Resize, make_picture
-from sagelink.models.vit import Importance
+from sagelink.models.unit_grid import UnitGrid
 from sagelink.pipeline.stage_config import SelectConfig
 from sagelink.pipeline.types import WHOLE, Answer, Frame, OperatingPoint, Pixels, Scored, Units
 from sagelink.server.classify import Classifier

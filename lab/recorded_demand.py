@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sagelink.lab.harness import Harness
 from sagelink.lab.month import SITE, Demand
 from sagelink.lab.progress_bar import ShowProgress
-from sagelink.models.loading import own_bits
+from sagelink.models.model_contract import own_bits
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.budget_config import CameraBudgetConfig
 from sagelink.pipeline.config import Config

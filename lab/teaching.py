@@ -43,9 +43,9 @@ from sagelink.lab.unknown import fit_unknown
 from sagelink.models.apply_head import backbone_digest, readout, with_classes
 from sagelink.models.combinations import membership
 from sagelink.models.head import Head, HeadCard, HeadSide, Reads, SharpnessCard, SideCard
+from sagelink.models.linear_classifier import part_of
 from sagelink.models.loading import Model
 from sagelink.models.pair import Pair
-from sagelink.models.readout import part_of
 from sagelink.stages.scene_tracker import STATE_S
 
 Size: TypeAlias = int | None  # limit of a message in bytes; None: the full frame

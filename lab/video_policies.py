@@ -18,7 +18,7 @@ from sagelink.lab.harness import Harness, full_evidence, server_answers
 from sagelink.lab.scored_clips import ScoredClip
 from sagelink.lab.snapshot_policies import SNAPSHOT_QUALITY, SnapshotPolicies
 from sagelink.lab.video_streams import STREAMS, stream
-from sagelink.models.loading import own_bits
+from sagelink.models.model_contract import own_bits
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.pace_control import PaceControl

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from sagelink.models.head import Floats, Head, HeadSide
+from sagelink.models.head import Head, HeadSide
+from sagelink.models.head_fit import Backbone, check_fit
+from sagelink.models.linear_classifier import LinearClassifier
 from sagelink.models.loading import Model, Partial
 from sagelink.models.readout import LinearReadout
-from sagelink.pipeline.errors import UsageError
 
 
 def backbone_digest(model: Model) -> str:
@@ -46,24 +47,19 @@ def server_with_head(head: Head, server: Model, backbone: str | None = None) -> 
 def check_side(side: HeadSide, model: Model, role: str, backbone: str | None = None) -> None:
     """Raises UsageError unless this side of a head was taught on the backbone of the model. `role`: edge or server;
     `backbone`: its digest, where it is known."""
-    found = backbone or backbone_digest(model)
-    if side.card.backbone != found:
-        raise UsageError(
-            f"the head was taught on {role} model {side.card.model!r} with backbone {side.card.backbone}; this "
-            f"{role} model {model.name!r} has backbone {found}; accepted: the same weights, or teach again with these"
-        )
-    width = model.vit.embed_dim * (2 if side.card.reads == "token+mean" else 1)
-    if side.weight.shape[1] != width or (side.card.reads != "mean" and model.vit.cls_token is None):
-        raise UsageError(
-            f"the head reads {side.weight.shape[1]} features ({side.card.reads}) of {role} model {model.name!r}, which "
-            f"has {width}; teach again with this model"
-        )
+    check_fit(side, backbone_of(model, backbone), role)
+
+
+def backbone_of(model: Model, digest: str | None = None) -> Backbone:
+    """What a head must know of the model; `digest`: of its backbone, where it is known."""
+    network = model.vit
+    return Backbone(model.name, digest or backbone_digest(model), network.embed_dim, network.cls_token is not None)
 
 
 def readout(side: HeadSide) -> LinearReadout:
     """The classifier of a side; its logits are already divided by the temperature."""
-    scale = 1 / side.card.temperature
-    return LinearReadout(_tensor(side.weight * scale), _tensor(side.bias * scale), side.card.reads)
+    classifier = LinearClassifier.of_side(side)
+    return LinearReadout(torch.from_numpy(classifier.weight), torch.from_numpy(classifier.bias), classifier.reads)
 
 
 def with_classes(model: Model, labels: tuple[str, ...], classifier: LinearReadout, head: Head | None) -> Model:
@@ -83,7 +79,3 @@ def _with_classifier(network: VisionTransformer, classifier: LinearReadout) -> V
     taught._modules = network._modules | {"head": classifier}
     taught.num_classes = len(classifier.bias)
     return taught
-
-
-def _tensor(values: Floats) -> torch.Tensor:
-    return torch.from_numpy(np.array(values, np.float32))

@@ -1,22 +1,20 @@
-"""Runs the exported edge pass in a compiled runtime: the same results as `vit.score`, in less time.
-
-A pass computes one picture after the other: on a CPU a batch saves nothing.
-"""
+"""Runs the exported edge pass of a network in a compiled runtime: the same results as `vit.score`, in less time."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import replace
 
-import numpy as np
-import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from sagelink.models import vit
 from sagelink.models.compilers import Precision, Session, UnusableError, compiled
-from sagelink.models.edge_export import INPUTS, classifier_of, edge_export
+from sagelink.models.edge_export import classifier_of, edge_export
 from sagelink.models.export_cache import ExportError
+from sagelink.models.exported_edge import run_exported
+from sagelink.models.head import Reads
 from sagelink.models.loading import Model
+from sagelink.models.model_contract import EdgeScores, Importance
 from sagelink.models.readout import linear_reads
 from sagelink.pipeline.types import Pixels
 
@@ -34,33 +32,30 @@ class CompiledEdge:
         self.precision: Precision = precision
         self._threads = threads
         self._backbone = backbone
-        self._sessions: dict[tuple[vit.Importance, str | None], Session | None] = {}
+        self._sessions: dict[tuple[Importance, Reads | None], Session | None] = {}
 
-    def __call__(self, network: VisionTransformer, pictures: Pixels, importance: vit.Importance) -> vit.Features:
+    def __call__(self, network: VisionTransformer, pictures: Pixels, importance: Importance) -> EdgeScores:
         """As `vit.score`. `network`: the backbone with any classifier. `pictures`: RGB uint8 (B, S, S, 3).
 
         A classifier that the exported graph cannot take is computed by PyTorch; the log says so once.
         """
         run = self._session(network, importance)
         if run is None:
-            return vit.score(network, self._backbone.normalise(pictures), importance)
-        classifier = [value.detach().numpy() for value in classifier_of(network)]
-        found = [run(dict(zip(INPUTS, (picture[None], *classifier), strict=True))) for picture in pictures]
-        tokens, units = (torch.from_numpy(np.concatenate(values)) for values in zip(*found, strict=True))
-        return vit.features_of_pass(network, tokens, units)
+            return vit.score(network, self._backbone.normalise(pictures), importance).as_arrays()
+        return run_exported(run, pictures, classifier_of(network))
 
     def take_classifier(self, network: VisionTransformer) -> None:
         """Compiles, if needed, what the next call with this classifier needs: here it delays no frame."""
         for importance in {importance for importance, _ in self._sessions}:
             self._session(network, importance)
 
-    def prepare(self, network: VisionTransformer, importance: vit.Importance) -> None:
+    def prepare(self, network: VisionTransformer, importance: Importance) -> None:
         """Compiles the pass for a kind of importance and of classifier. Raises ExportError or UnusableError."""
         content = edge_export(replace(self._backbone, vit=network), importance)
         session = compiled(self.runtime, content, self.precision, self._threads)
         self._sessions[importance, linear_reads(network)] = session
 
-    def _session(self, network: VisionTransformer, importance: vit.Importance) -> Session | None:
+    def _session(self, network: VisionTransformer, importance: Importance) -> Session | None:
         key = importance, linear_reads(network)
         if key not in self._sessions:
             try:

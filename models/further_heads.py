@@ -6,17 +6,16 @@ features at the edge, and about the same evidence at the server.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sagelink.models.apply_head import backbone_digest, check_side
-from sagelink.models.head import Head, HeadSide, read_head
-from sagelink.models.loading import Model
-from sagelink.models.readout import part_of
+from sagelink.models.head import Head, read_head
+from sagelink.models.linear_classifier import LinearClassifier, part_of
+from sagelink.models.model_contract import ServerModel
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import Answer, HeadAnswer
 
@@ -27,23 +26,22 @@ class NamedHead:
 
     name: str
     head: Head
-    side: HeadSide  # the classifier of the edge
+    classifier: LinearClassifier  # of the edge
 
     @classmethod
     def load_all(
-        cls, paths: Mapping[str, Path], first: Head | None, edge: Model, server: Model
+        cls, paths: Mapping[str, Path], first: Head | None, check: Callable[[Head], None], server: ServerModel
     ) -> tuple[NamedHead, ...]:
-        """The heads in these files, by name. `first`: the head that decides what is sent; `server` may be an outline.
-        Raises UsageError for a file that is no head, or one that was taught on another pair of models."""
-        digest = backbone_digest(edge) if paths else ""
+        """The heads in these files, by name. `first`: the head that decides what is sent. `check`: as
+        `RunModels.check_head`. Raises UsageError for a file that is no head, or one that was taught on another pair of
+        models."""
         loaded = []
         for name, path in paths.items():
             head = read_head(path)
             try:
-                check_side(head.edge, edge, "edge", digest)
-                if server.can_compute:
-                    check_side(head.server, server, "server")
-                elif first is not None and head.card.server.backbone != first.card.server.backbone:
+                check(head)
+                other = first is not None and head.card.server.backbone != first.card.server.backbone
+                if first is not None and other and not server.can_compute:
                     raise UsageError(
                         f"it was taught on server model {head.card.server.model!r}, and the first head on another one, "
                         f"{first.card.server.model!r}; accepted: heads of one pair of models"
@@ -55,13 +53,12 @@ class NamedHead:
 
     @classmethod
     def of(cls, name: str, head: Head) -> NamedHead:
-        return cls(name, head, head.answering(head.edge))
+        return cls(name, head, LinearClassifier.of_side(head.answering(head.edge)))
 
     def answers(self, features: NDArray[np.float32]) -> list[HeadAnswer]:
         """One answer for each row of features (B, 2 D): class token and mean of the units."""
-        side, rule = self.side, self.head.unknown
-        logits = (part_of(features, side.card.reads) @ side.weight.T + side.bias) / side.card.temperature
-        edge = [Answer.from_log_scores(row) for row in logits]
+        rule = self.head.unknown
+        edge = [Answer.from_log_scores(row) for row in self.classifier.logits(features)]
         rejected = [False] * len(edge) if rule is None else rule.rejects(part_of(features, rule.reads)).tolist()
         taught = self.head.taught
         return [

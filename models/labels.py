@@ -9,6 +9,8 @@ from pathlib import Path
 
 from sagelink.pipeline.errors import UsageError
 
+IMAGENET_FINGERPRINT = "1f386e0d1cb6e28b"  # of `imagenet_labels`, for machines without timm
+
 
 def labels_fingerprint(labels: tuple[str, ...]) -> str:
     """A hash of the class names and their order: 16 hexadecimal digits."""
@@ -20,7 +22,8 @@ def imagenet_labels() -> tuple[str, ...]:
     """The names of ImageNet's 1000 classes: the first lemma of each synset, as in timm's files, which are read without
     timm: it would load PyTorch."""
     package = find_spec("timm")
-    assert package is not None, "timm is a dependency"
+    if package is None:
+        raise ModuleNotFoundError("No module named 'timm'", name="timm")
     folder = Path(str(package.origin)).parent / "data" / "_info"
     lines = (folder / "imagenet_synset_to_lemma.txt").read_text(encoding="utf-8").splitlines()
     lemmas = dict(line.split("\t", 1) for line in lines if line)

@@ -25,7 +25,9 @@ from torch import Tensor
 from sagelink.models import demo, vit
 from sagelink.models.head import Head
 from sagelink.models.labels import imagenet_labels, read_labels
+from sagelink.models.model_contract import EdgeScores, Importance
 from sagelink.models.timm_names import check_timm_name
+from sagelink.models.unit_grid import UnitGrid
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.model_config import DEMO_LIMIT, ModelConfig
 from sagelink.pipeline.types import Pixels
@@ -36,24 +38,6 @@ DEMO_DIR = Path(demo.__file__).parent
 _EMBEDDING = "patch_embed.proj."
 PARTIAL = "partial."  # prefix of the second set of weights in a checkpoint, and of its metadata
 DEMO_MODELS = {f"demo-{role}": role for role in demo.ARCHITECTURES}
-
-
-@dataclass(frozen=True, slots=True)
-class UnitGrid:
-    """The square input picture of a model, divided into units."""
-
-    image_size: int  # pixels
-    patch_size: int  # pixels
-    interpolation: str
-    crop_pct: float  # fraction of the central square on which the model was evaluated
-
-    @property
-    def side(self) -> int:
-        return self.image_size // self.patch_size
-
-    @property
-    def units(self) -> int:
-        return self.side**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +69,11 @@ class Model:
         pixels = torch.from_numpy(pictures).to(self.mean.device).movedim(-1, -3)
         return (pixels.float() / 255 - self.mean) / self.std
 
-    def score(self, pictures: Pixels, importance: vit.Importance) -> vit.Features:
+    def score(self, pictures: Pixels, importance: Importance) -> EdgeScores:
         """The edge pass over RGB uint8 (B, S, S, 3), in the runtime of the model."""
         if self.computed_score is not None:
             return self.computed_score(self.vit, pictures, importance)
-        return vit.score(self.vit, self.normalise(pictures), importance)
+        return vit.score(self.vit, self.normalise(pictures), importance).as_arrays()
 
     def final_tokens(self, network: VisionTransformer, sequence: Tensor, present: Tensor | None) -> Tensor:
         """`vit.final_tokens` of a network of this model, in the runtime of the model."""
@@ -217,16 +201,6 @@ def _load_partial(model: Model, path: Path) -> Partial | None:
         return Partial(network, int(metadata[PARTIAL + "most_bytes"]), int(metadata[PARTIAL + "most_units"]))
     except (KeyError, ValueError):
         raise UsageError(f"checkpoint {str(path)!r} does not say which evidence its second weights are for") from None
-
-
-def is_imagenet(model: Model) -> bool:
-    """Whether the classes are ImageNet's."""
-    return len(model.labels) == 1000 and model.labels == imagenet_labels()
-
-
-def own_bits(edge: Model) -> float | None:
-    """Threshold of the min-entropy gate for taught classes, in bits; None for the model's own classes."""
-    return None if edge.head is None else edge.head.card.gate_bits
 
 
 def weights_digest(model: Model) -> str:

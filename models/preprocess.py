@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.util import find_spec
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sagelink.models.scaling import scale
 from sagelink.pipeline.types import WHOLE, Box
 
 Resize = Literal["squash", "crop"]
 _FILTERS = {"lanczos": Image.Resampling.LANCZOS, "nearest": Image.Resampling.NEAREST}
-_TORCH_FILTERS = ("bicubic", "bilinear")  # PyTorch gives Pillow's results in a seventh of the time
 
 
 def view_box(width: int, height: int, resize: Resize, crop_pct: float = 1.0, crop: Box = WHOLE) -> Box:
@@ -46,15 +48,23 @@ def make_picture(
     part = pixels[top:bottom, left:right]
     if part.shape[:2] == (size, size):
         return pixels if part.shape == pixels.shape else part.copy()
-    if interpolation not in _TORCH_FILTERS:
+    if interpolation != "bicubic" and interpolation != "bilinear":
         return np.array(Image.fromarray(part).resize((size, size), _FILTERS[interpolation], reducing_gap=3.0))
+    if not _has_torch():
+        return scale(part, size, interpolation)
     if not pixels.flags.writeable or min(part.strides) < 0:  # PyTorch takes neither
         part = part.copy()
-    import torch  # the commands that only show results need this module's types, not PyTorch
+    import torch
 
     images = torch.from_numpy(part).permute(2, 0, 1)[None]
     scaled = torch.nn.functional.interpolate(images, (size, size), mode=interpolation, antialias=True)
     return np.ascontiguousarray(scaled[0].permute(1, 2, 0).numpy())
+
+
+@cache
+def _has_torch() -> bool:
+    """PyTorch gives the same pixels as `models.scaling` in a fifth of the time."""
+    return find_spec("torch") is not None
 
 
 def _whole_pixels(box: Box, width: int, height: int) -> tuple[int, int, int, int]:

@@ -10,19 +10,13 @@ here accept both, so all callers work with either. Features are taken after the 
 
 from __future__ import annotations
 
-from typing import TypeVar
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sagelink.models.head import Reads
 from sagelink.models.pull_back import pull_back
-
-Number = TypeVar("Number", np.float32, np.float64)
 
 
 class LinearReadout(nn.Module):
@@ -75,12 +69,6 @@ def read_features(network: VisionTransformer, tokens: Tensor) -> Tensor | None:
     None for a network without a taught classifier.
     """
     return features_of(network, tokens, "token+mean") if isinstance(network.head, LinearReadout) else None
-
-
-def part_of(features: NDArray[Number], reads: Reads) -> NDArray[Number]:
-    """(R, F) of (R, 2 D), the class token followed by the mean of the units."""
-    half = features.shape[1] // 2
-    return {"token": features[:, :half], "mean": features[:, half:], "token+mean": features}[reads]
 
 
 def logits_of(network: VisionTransformer, tokens: Tensor, present: Tensor | None = None) -> Tensor:

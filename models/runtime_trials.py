@@ -15,6 +15,7 @@ from sagelink.models.compiled_edge import CompiledEdge
 from sagelink.models.compilers import Precision
 from sagelink.models.edge_export import edge_export_name
 from sagelink.models.loading import Model
+from sagelink.models.model_contract import Importance
 from sagelink.models.readout import logits_of
 from sagelink.pipeline.types import Pixels
 
@@ -55,9 +56,9 @@ class Trial(Protocol):
 class EdgeTrial:
     role: Role = "edge"
 
-    def __init__(self, model: Model, importance: vit.Importance, threads: int) -> None:
+    def __init__(self, model: Model, importance: Importance, threads: int) -> None:
         self.model = model
-        self._importance = importance
+        self._importance: Importance = importance
         self.threads = threads
 
     @property
@@ -71,7 +72,7 @@ class EdgeTrial:
 
     def run(self, model: Model, picture: Pixels) -> TrialAnswers:
         found = model.score(picture[None], self._importance)
-        best = found.importance[0].topk(max(1, model.grid.units // 3)).indices
+        best = found.importance[0].argsort()[-max(1, model.grid.units // 3) :]
         return TrialAnswers((int(found.logits.argmax()),), frozenset(best.tolist()))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from timm.layers import PatchEmbed
@@ -18,13 +18,13 @@ from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
+from sagelink.models.model_contract import EdgeScores, Importance
 from sagelink.models.pull_back import pull_back
 from sagelink.models.readout import answer_gradient, logits_of, read_features, readout_row, unit_weight
 from sagelink.models.relevance import relevance, run_block, take
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import Pixels
 
-Importance = Literal["last", "rollout", "gradient"]
 ROLLOUT_LAYERS = 6
 GRADIENT_LAYERS = 2
 GRADIENT_TOKENS = 32  # that relevance follows through the block before the last
@@ -42,6 +42,11 @@ class Features:
     class_token: Tensor  # (B, D) after the final norm
     read: Tensor | None = None  # (B, 2 D) what heads can read (`models.readout`); None without a head
 
+    def as_arrays(self) -> EdgeScores:
+        """The same values as NumPy arrays."""
+        rest = (self.logits, self.importance, self.embeddings, self.class_token, self.read)
+        return EdgeScores(*(None if values is None else values.float().cpu().numpy() for values in rest))
+
 
 class ComputedScore(Protocol):
     """Another way to compute `score` than PyTorch."""
@@ -49,7 +54,7 @@ class ComputedScore(Protocol):
     runtime: str
     precision: str
 
-    def __call__(self, network: VisionTransformer, pictures: Pixels, importance: Importance) -> Features:
+    def __call__(self, network: VisionTransformer, pictures: Pixels, importance: Importance) -> EdgeScores:
         """As `score`. `network`: the backbone with any classifier. `pictures`: RGB uint8 (B, S, S, 3)."""
         ...
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from sagelink.models.loading import Model, is_imagenet
-from sagelink.models.pair import Pair
+from sagelink.models.model_contract import EdgeModel, is_imagenet
+from sagelink.models.run_models import RunModels
 from sagelink.monitor.dashboard import serve_dashboard
 from sagelink.monitor.dashboard_traffic import DashboardTraffic
 from sagelink.monitor.event_feed import EventFeed
@@ -42,7 +42,7 @@ class Monitor:
     def __init__(
         self,
         config: Config,
-        models: Pair,
+        models: RunModels,
         cameras: Sequence[str],
         title: str,
         control: Control,
@@ -121,6 +121,6 @@ class Monitor:
         )
 
 
-def own_labels(edge: Model, verdict: Verdict) -> tuple[str, ...] | None:
+def own_labels(edge: EdgeModel, verdict: Verdict) -> tuple[str, ...] | None:
     """The classes of a verdict by class id; None where they are ImageNet's, which say nothing about the user's."""
     return None if verdict.taught is None and is_imagenet(edge) else verdict.labels(edge.labels)

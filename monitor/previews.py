@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sagelink.models.loading import UnitGrid
 from sagelink.models.preprocess import Resize, view_box
+from sagelink.models.unit_grid import UnitGrid
 from sagelink.pipeline.json_text import to_json
 from sagelink.pipeline.types import Box, Pixels, Verdict
 

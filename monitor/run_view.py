@@ -9,8 +9,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from sagelink.models.loading import UnitGrid
 from sagelink.models.preprocess import Resize
+from sagelink.models.unit_grid import UnitGrid
 from sagelink.monitor.event_feed import EventFeed
 from sagelink.monitor.label_desks import LabelDesks
 from sagelink.monitor.recent_frames import RecentFrames

@@ -36,6 +36,11 @@ class Config(Section):
     """The whole configuration."""
 
     models: Literal["deit", "demo"] = Field("deit", description="Pair of models for the sides whose `model` is empty")
+    packed: Path | None = Field(
+        None,
+        description="models.pack of a folder that `sagelink pack` wrote: both models for a machine without PyTorch, "
+        "whose server is another process",
+    )
     threads: int = Field(
         max(1, (os.cpu_count() or 2) // 2), ge=1, le=256, description="CPU threads per forward pass of a model"
     )

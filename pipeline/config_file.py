@@ -21,16 +21,17 @@ Overrides = Mapping[str, object]  # value by "section.key" or "key"
 def load_config(path: Path | None, overrides: Overrides | None = None, numbers_without_unit: bool = False) -> Config:
     """Defaults, overridden by the file, overridden by `overrides`. Raises UsageError.
 
+    A text in the file that begins with ./ is a path, relative to the folder of the file.
     `numbers_without_unit`: the file may hold rates, sizes and durations as numbers in bit/s, bytes and seconds.
     """
-    tree = {} if path is None else read_tree(path, numbers_without_unit)
+    tree = {} if path is None else _beside(path.parent, read_tree(path, numbers_without_unit))
     return build_config(tree, overrides, f"{path}: " if path else "")
 
 
 def build_config(tree: dict[str, Any], overrides: Overrides | None = None, where: str = "") -> Config:
     """The configuration of sections as `read_tree` returns them. Raises UsageError; each line begins with `where`."""
     for dotted, value in (overrides or {}).items():
-        _place(tree, dotted, value)
+        place(tree, dotted, value)
     try:
         return Config.model_validate(tree)
     except ValidationError as errors:
@@ -56,6 +57,24 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, object]:
 def dump_config(config: Config) -> str:
     """The whole configuration as YAML for `load_config`; credentials in URLs are removed."""
     return yaml.safe_dump(_redacted(config.model_dump(mode="json")), sort_keys=False)
+
+
+def given_settings(config: Config) -> dict[str, Any]:
+    """The settings that were given, as plain values, without defaults; credentials in URLs are removed."""
+    settings: dict[str, Any] = _redacted(config.model_dump(mode="json", exclude_unset=True))
+    return settings
+
+
+def _beside(folder: Path, value: Any) -> Any:
+    """The tree with paths that begin with ./ made relative to the folder."""
+    match value:
+        case dict():
+            return {key: _beside(folder, inner) for key, inner in value.items()}
+        case list():
+            return [_beside(folder, inner) for inner in value]
+        case str() if value.startswith("./"):
+            return str(folder / value)
+    return value
 
 
 def _redacted(value: Any) -> Any:
@@ -87,7 +106,8 @@ def read_tree(path: Path, numbers_without_unit: bool = False) -> dict[str, Any]:
     return tree
 
 
-def _place(tree: dict[str, Any], dotted: str, value: object) -> None:
+def place(tree: dict[str, Any], dotted: str, value: object) -> None:
+    """Puts a value at `section.key` of a tree. Raises UsageError."""
     *path, key = dotted.split(".")
     for step in path:
         inner = tree[step] = {} if tree.get(step) is None else tree[step]

@@ -23,7 +23,7 @@ edit.
 
 `sagelink run --config FILE` reads a YAML file with these keys. Command-line options override the file;
 `--set section.key=value` overrides both. Every key is optional; unknown keys are errors. Relative paths are relative to
-the working directory.
+the working directory; in the file, a path that begins with `./` is relative to the file.
 
 | kind | examples |
 |---|---|

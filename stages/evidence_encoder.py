@@ -25,7 +25,7 @@ from sagelink.transport.patch_embedding import Embedding
 from sagelink.transport.wire import PART_BYTES, EdgeAnswer, EvidenceMessage, encode_bundle, encode_evidence
 
 if TYPE_CHECKING:
-    from sagelink.models.loading import Model
+    from sagelink.models.model_contract import ServerModel
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ _MAX_ENCODERS = 32  # sets of classes
 _DELTA_MARGIN = 0.01  # a delta message may lose this much agreement: later messages can build on it
 
 
-def canvas_of(server: Model) -> Canvas:
+def canvas_of(server: ServerModel) -> Canvas:
     """The picture layout of the server model; without its patch embedding where the edge does not have the weights."""
     embedding = None if server.is_outline else Embedding(*server.embedding())
     return Canvas(server.grid.side, server.grid.patch_size, embedding)
@@ -71,7 +71,7 @@ class Encoder:
         self._further: tuple[bytes, ...] = ()
 
     @classmethod
-    def from_config(cls, config: Config, server: Model, taught: TaughtClasses | None = None) -> Encoder:
+    def from_config(cls, config: Config, server: ServerModel, taught: TaughtClasses | None = None) -> Encoder:
         """`taught`: the classes that the answers are about; None: those of the server model. Raises UsageError when
         the configuration leaves no usable curve."""
         canvas = canvas_of(server)
@@ -220,7 +220,7 @@ class Encoder:
         return EvidenceMessage(seq, canvas.side, canvas.patch_size, codec.number, units, payload, *asked)
 
 
-def encoders(config: Config, server: Model) -> EncoderFor:
+def encoders(config: Config, server: ServerModel) -> EncoderFor:
     """Returns a function that gives the encoder for a set of classes: they differ in the weight of the server's
     answers. It raises UsageError when the configuration leaves no usable curve."""
     return lru_cache(_MAX_ENCODERS)(partial(Encoder.from_config, config, server))

@@ -25,7 +25,7 @@ from sagelink.stages.frontier_filter import usable_curves
 from sagelink.transport.wire import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
-    from sagelink.models.loading import Model
+    from sagelink.models.model_contract import ServerModel
 
 _MAX_CURVES = 32  # sets of classes whose utility curves are stored
 _STEPS = 64  # sizes at which the utility curve is computed
@@ -99,12 +99,12 @@ class RateControl:
         return int(min(_HEADROOM * sizes[best], affordable))
 
 
-def check_curves(config: Config, server: Model) -> None:
+def check_curves(config: Config, server: ServerModel) -> None:
     """Raises UsageError when the configuration leaves no curve by which messages could be weighed."""
     _utility(config, server, None)
 
 
-def _utility(config: Config, server: Model, taught: TaughtClasses | None) -> UtilityCurve:
+def _utility(config: Config, server: ServerModel, taught: TaughtClasses | None) -> UtilityCurve:
     return UtilityCurve.from_curves(usable_curves(config, server.name, canvas_of(server), taught))
 
 
@@ -131,7 +131,7 @@ class ValueGate:
     def from_config(
         cls,
         config: Config,
-        server: Model,
+        server: ServerModel,
         wire_bits: Callable[[str, int], int],
         link_limit: Callable[[str], int],
     ) -> ValueGate:

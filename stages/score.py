@@ -6,17 +6,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
 
-from sagelink.models import vit
 from sagelink.models.further_heads import NamedHead
-from sagelink.models.loading import Model, UnitGrid
+from sagelink.models.linear_classifier import part_of
+from sagelink.models.model_contract import EdgeModel, EdgeScores, Importance
 from sagelink.models.preprocess import Resize, make_picture
-from sagelink.models.readout import part_of
+from sagelink.models.unit_grid import UnitGrid
 from sagelink.pipeline.types import WHOLE, Answer, Box, EdgeView, Frame, HeadAnswer, Pixels, Scored
+from sagelink.stages.resample import resample
 from sagelink.stages.zoom import ZoomSchedule, thumbnail_of
 
 _SMALLEST = 1e-9  # threshold
@@ -27,21 +25,19 @@ class Score:
 
     def __init__(
         self,
-        edge: Model,
+        edge: EdgeModel,
         grid: UnitGrid,
-        importance: vit.Importance,
+        importance: Importance,
         resize: Resize,
         zoom_schedules: Mapping[str, ZoomSchedule] | None = None,
-        model_for: Callable[[Frame], Model] | None = None,
+        model_for: Callable[[Frame], EdgeModel] | None = None,
         further: Callable[[Frame], Sequence[NamedHead]] = lambda frame: (),
     ) -> None:
         """`zoom_schedules`: by camera, where some frames are zoomed. `model_for`: `edge` with the classes of a frame,
-        on the same backbone; None: `edge` itself. `further`: heads of a frame besides the one of the edge model. Raises
-        UsageError for an edge model without CLS attention."""
-        vit.check_attention(edge.vit, edge.name)
+        on the same backbone; None: `edge` itself. `further`: heads of a frame besides the one of the edge model."""
         self._edge = edge
         self._grid = grid
-        self._importance: vit.Importance = importance
+        self._importance: Importance = importance
         self._resize: Resize = resize
         self._zoom_schedules = zoom_schedules or {}
         self._further = further
@@ -61,8 +57,7 @@ class Score:
             scored.update(zip(places, self._score(model, [frames[place] for place in places]), strict=True))
         return [scored[place] for place in range(len(frames))]
 
-    @torch.no_grad()  # not inference mode: the gradient starts inside
-    def _score(self, edge: Model, frames: Sequence[Frame]) -> list[Scored]:
+    def _score(self, edge: EdgeModel, frames: Sequence[Frame]) -> list[Scored]:
         began = time.perf_counter()
         thumbnails = [thumbnail_of(frame.pixels) for frame in frames]
         crops = [self._next_crop(frame, thumbnail) for frame, thumbnail in zip(frames, thumbnails, strict=True)]
@@ -72,14 +67,13 @@ class Score:
             self._grid.interpolation,
         )
         inputs = pictures if same_input else self._pictures(frames, crops, edge.grid)
-        features = edge.score(np.stack(inputs), self._importance)
-        log_probs = features.logits.log_softmax(1).float().cpu().numpy()
-        importance = [self._on_grid(values[:, None])[:, 0] for values in features.importance]
-        embeddings = [self._on_grid(values) for values in features.embeddings]
-        class_tokens = features.class_token.float().cpu().numpy()
-        if not all(np.isfinite(values).all() for values in (log_probs, class_tokens, *importance, *embeddings)):
+        scores = edge.score(np.stack(inputs), self._importance)
+        importance = [self._on_grid(values[:, None])[:, 0] for values in scores.importance]
+        embeddings = [self._on_grid(values) for values in scores.embeddings]
+        computed = (scores.logits, scores.class_token, *importance, *embeddings)
+        if not all(np.isfinite(values).all() for values in computed):
             raise ValueError(f"edge model {edge.name!r} computed values that are not finite")
-        novelty = _novelty(edge, features.read, len(frames))
+        novelty = _novelty(edge, scores, len(frames))
         taught = edge.head.taught if edge.head else None
         for frame, crop, values in zip(frames, crops, importance, strict=True):
             if schedule := self._zoom_schedules.get(frame.camera):
@@ -89,23 +83,23 @@ class Score:
             Scored(
                 frame=frame,
                 picture=pictures[i],
-                answer=Answer.from_log_probs(log_probs[i]),
+                answer=Answer.from_log_scores(scores.logits[i]),
                 importance=importance[i],
                 embeddings=embeddings[i],
-                edge_view=EdgeView(crops[i], class_tokens[i], thumbnails[i]),
+                edge_view=EdgeView(crops[i], scores.class_token[i], thumbnails[i]),
                 score_ms=score_ms,
                 novelty=novelty[i],
-                further=self._further_answers(frame, features.read, i),
+                further=self._further_answers(frame, scores, i),
                 taught=taught,
             )
             for i, frame in enumerate(frames)
         ]
 
-    def _further_answers(self, frame: Frame, read: Tensor | None, row: int) -> tuple[HeadAnswer, ...]:
+    def _further_answers(self, frame: Frame, scores: EdgeScores, row: int) -> tuple[HeadAnswer, ...]:
         heads = self._further(frame)
-        if not heads or read is None:
+        if not heads or scores.read is None:
             return ()
-        features = read[row : row + 1].float().cpu().numpy()
+        features = scores.read[row : row + 1]
         return tuple(answer for head in heads for answer in head.answers(features))
 
     def _next_crop(self, frame: Frame, thumbnail: NDArray[np.float32]) -> Box:
@@ -124,20 +118,20 @@ class Score:
         crop_pct, resize = self._grid.crop_pct, self._resize
         return make_picture(frame.pixels, grid.image_size, resize, grid.interpolation, crop_pct, crop)
 
-    def _on_grid(self, values: Tensor) -> NDArray[np.float32]:
+    def _on_grid(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Resamples (N, D) on the edge's grid to (N', D) on the server's."""
-        edge_side, server_side = self._edge.grid.side, self._grid.side
-        if edge_side != server_side:
-            maps = values.T.reshape(1, -1, edge_side, edge_side)
-            values = F.interpolate(maps, (server_side, server_side), mode="bilinear", antialias=True)[0].flatten(1).T
-        return np.ascontiguousarray(values.float().cpu().numpy())
+        side = self._edge.grid.side
+        if side != self._grid.side:
+            maps = values.reshape(side, side, -1)
+            values = resample(resample(maps, self._grid.side).swapaxes(0, 1), self._grid.side).swapaxes(0, 1)
+        return np.ascontiguousarray(values.reshape(self._grid.units, -1))
 
 
-def _novelty(edge: Model, read: Tensor | None, frames: int) -> list[float]:
+def _novelty(edge: EdgeModel, scores: EdgeScores, frames: int) -> list[float]:
     """Per frame, how unlike the taught classes it is. By what the edge sees: no coding can blur it."""
     head = edge.head
-    if head is None or head.unknown is None or read is None:
+    if head is None or head.unknown is None or scores.read is None:
         return [0.0] * frames
     rule = head.unknown
-    scores = rule.scores(part_of(read.float().cpu().numpy(), rule.reads))
-    return [float(score) for score in scores / max(rule.threshold, _SMALLEST)]
+    distances = rule.scores(part_of(scores.read, rule.reads))
+    return [float(distance) for distance in distances / max(rule.threshold, _SMALLEST)]

@@ -133,7 +133,8 @@ def test_the_compose_file_and_the_units_name_existing_files_and_commands() -> No
         assert "key:/key:ro" in services[name]["volumes"]
         assert services[name]["depends_on"]["key"] == {"condition": "service_completed_successfully"}
     assert (DEPLOY.parent / services["server"]["build"]["dockerfile"]).is_file()
-    for unit, command in (("sagelink-serve", "sagelink serve"), ("sagelink-run", "sagelink run")):
+    units = {"sagelink-serve": "sagelink serve", "sagelink-run": "sagelink run", "sagelink-box": "sagelink run"}
+    for unit, command in units.items():
         text = (DEPLOY / f"{unit}.service").read_text()
         assert command in text
         assert "Restart=always" in text

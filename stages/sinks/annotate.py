@@ -11,8 +11,8 @@ import av
 import cv2
 import numpy as np
 
-from sagelink.models.loading import UnitGrid
 from sagelink.models.preprocess import Resize, view_box
+from sagelink.models.unit_grid import UnitGrid
 from sagelink.pipeline.file_names import ffmpeg_url
 from sagelink.pipeline.output_files import MADE_BY
 from sagelink.pipeline.private_files import open_emptied

@@ -12,7 +12,7 @@ from PIL import Image
 from sagelink.app.recorded_frames import RecordedFrames, open_frames, thinned
 from sagelink.app.run import prepare
 from sagelink.app.run_labels import recorded_labels
-from sagelink.models import loading
+from sagelink.models import model_contract
 from sagelink.models.apply_head import edge_with_head
 from sagelink.models.further_heads import NamedHead
 from sagelink.monitor.label_folder import FrameKey
@@ -140,7 +140,7 @@ def test_a_live_camera_without_a_head_says_whose_names_these_are(pair, monkeypat
     run = prepare(config, pair)
     try:
         assert run.now()["notice"] is None
-        monkeypatch.setattr(loading, "is_imagenet", lambda model: True)
+        monkeypatch.setattr(model_contract, "is_imagenet", lambda model: True)
         assert "names of ImageNet's 1000 classes" in run.now()["notice"]
         assert "docs/own-classes.md" in run.now()["notice"]
         run.live = False

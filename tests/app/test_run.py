@@ -366,7 +366,7 @@ def test_a_frame_whose_scores_are_not_finite_is_dropped_and_costs_nothing(
 def test_a_run_without_one_finite_score_fails(pair: Pair, tmp_path: Path) -> None:
     network = copy.deepcopy(pair.edge.vit)
     network.head.register_forward_hook(lambda _m, _a, logits: logits * float("inf"))
-    broken = replace(pair, edge=replace(pair.edge, vit=network))
+    broken = replace(pair, edge=replace(pair.edge, vit=network, computed_score=None))
     with pytest.raises(SagelinkError, match="the edge model failed on every frame"):
         prepare_demo(broken, "synthetic:3", output__out=str(tmp_path)).run()
     assert read(tmp_path)[1]["drops"] == {"error": 3}

@@ -60,7 +60,7 @@ def test_a_head_file_holds_classes_and_answers_with_combinations(head: Head, pai
 
 def test_the_probabilities_of_the_classes_are_those_of_its_sigmoids(head: Head, pair: Pair, tmp_path: Path) -> None:
     write_head(head, tmp_path / "site.head")
-    (named,) = NamedHead.load_all({"site": tmp_path / "site.head"}, None, pair.edge, pair.server)
+    (named,) = NamedHead.load_all({"site": tmp_path / "site.head"}, None, pair.check_head, pair.server)
     features = np.random.default_rng(3).normal(size=(4, 2 * pair.edge.vit.embed_dim)).astype(np.float32)
     token = features[:, : pair.edge.vit.embed_dim]
     logits = (token @ head.edge.weight.T + head.edge.bias) / head.edge.card.temperature

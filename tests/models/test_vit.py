@@ -13,6 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from sagelink.models import demo, loading, vit
 from sagelink.models.preprocess import make_picture, view_box
+from sagelink.models.unit_grid import UnitGrid
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.model_config import ModelConfig
 
@@ -240,7 +241,7 @@ def test_real_weights_load_and_agree_with_timm(shared: Path) -> None:
     path = shared / "weights" / "vit_tiny_patch16_224_augreg.safetensors"
     name = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
     model = loading.load(ModelConfig(checkpoint=path), name)
-    assert model.grid == loading.UnitGrid(224, 16, "bicubic", 0.9)
+    assert model.grid == UnitGrid(224, 16, "bicubic", 0.9)
     assert model.labels[281] == "tabby"
     assert model.mean.flatten().tolist() == [0.5, 0.5, 0.5]
     reference = timm.create_model(name, pretrained=False).eval()

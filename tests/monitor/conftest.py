@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from sagelink.models.loading import UnitGrid
+from sagelink.models.unit_grid import UnitGrid
 from sagelink.monitor.dashboard_traffic import DashboardTraffic
 from sagelink.monitor.freshness import LinkWatch
 from sagelink.monitor.live_stats import LiveStats

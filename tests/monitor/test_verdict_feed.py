@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagelink.models.loading import UnitGrid
+from sagelink.models.unit_grid import UnitGrid
 from sagelink.monitor.evidence_png import evidence_png, pixels_of
 from sagelink.monitor.previews import heat, live_picture
 from sagelink.monitor.verdict_feed import FeedUpdate, VerdictFeed

@@ -402,3 +402,16 @@ def test_every_key_has_a_description():
 def test_every_example_configuration_is_valid():
     paths = [*CONFIGS.rglob("*.yaml"), *CONFIGS.rglob("*.yml")]
     assert [path for path in paths if not isinstance(load_config(path), Config)] == []
+
+
+def test_a_path_that_begins_with_a_point_is_beside_its_file(tmp_path, monkeypatch):
+    (tmp_path / "box").mkdir()
+    file = tmp_path / "box" / "edge.yaml"
+    file.write_text(
+        "packed: ./models.pack\nheads: {gate: ./gate.head}\ncapture: {source: ./clip.mp4}\noutput: {out: run}\n"
+    )
+    config = load_config(file, {"output.annotate": "./a.mp4"})
+    assert config.packed == tmp_path / "box" / "models.pack"
+    assert config.head == tmp_path / "box" / "gate.head"
+    assert config.capture.source == str(tmp_path / "box" / "clip.mp4")
+    assert (config.output.out, config.output.annotate) == (Path("run"), Path("a.mp4"))

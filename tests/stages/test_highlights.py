@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sagelink.models.loading import UnitGrid
+from sagelink.models.unit_grid import UnitGrid
 from sagelink.pipeline.types import Drop, EdgeOnly, Sent
 from sagelink.stages.fuse import Fuse
 from sagelink.stages.sinks.annotate import Painter
