@@ -178,7 +178,6 @@ class HeadsOfRun:
         head = self.edge_model(frame).head
         return head.taught if head else None
 
-
     def _add(self, head: Head) -> None:
         if head.taught.fingerprint not in self._edge_models:
             model = self._models.edge_with_head(head)
