@@ -5,6 +5,7 @@ Usage: `python -m sagelink.pipeline.config_reference > docs/configuration.md`.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterable
 
@@ -41,15 +42,19 @@ def reference() -> str:
     top = [name for name in Config.model_fields if name not in {*sections, "cameras"}]
     parts = [f"{_INTRO}\n## Top level\n\n{_table(Config, top)}"]
     for name, section in sections.items():
-        parts += [f"\n## `{name}`\n", f"{type(section).__doc__}\n", _table(type(section), type(section).model_fields)]
+        parts += [
+            f"\n## `{name}`\n",
+            f"{inspect.getdoc(type(section))}\n",
+            _table(type(section), type(section).model_fields),
+        ]
         if name == "capture":
             own = ("name", "source", "weight", "min_share", "budget")
-            parts += ["\n## `cameras`\n", f"A list. {CameraConfig.__doc__}\n", _table(CameraConfig, own)]
+            parts += ["\n## `cameras`\n", f"A list. {inspect.getdoc(CameraConfig)}\n", _table(CameraConfig, own)]
         if name == "events":
             rule = _table(EventRule, EventRule.model_fields)
-            parts += ["\n### `events.rules`\n", f"A list. {EventRule.__doc__}\n", rule]
+            parts += ["\n### `events.rules`\n", f"A list. {inspect.getdoc(EventRule)}\n", rule]
             webhook = _table(WebhookConfig, WebhookConfig.model_fields)
-            parts += ["\n### `events.webhook`\n", f"{WebhookConfig.__doc__}\n", webhook]
+            parts += ["\n### `events.webhook`\n", f"{inspect.getdoc(WebhookConfig)}\n", webhook]
     parts += ["\n## Pairs of models\n\n| `models` | edge | server |\n|---|---|---|"]
     for name, pair in MODEL_PAIRS.items():
         parts.append(f"| `{name}` | `{pair.edge}` | `{pair.server}` |")

@@ -6,6 +6,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Self
@@ -132,8 +133,8 @@ def test_two_edges_share_one_ledger(mosquitto: Mosquitto, tmp_path: Path) -> Non
                 assert two.ended() == 0
             one.interrupt()
             assert one.ended() == 0
-    base = sqlite3.connect(tmp_path / "ledger")
-    total = base.execute("SELECT total(bits) FROM days").fetchone()[0]
+    with closing(sqlite3.connect(tmp_path / "ledger")) as base:
+        total = base.execute("SELECT total(bits) FROM days").fetchone()[0]
     assert total >= sum(bits for _, bits in counter.received)
     log.warning("%s", f"fullest window {counter.fullest(2 - _LATE_S)} bits; {total:.0f} charged")
     assert 0.5 * 128_000 < counter.fullest(2 - _LATE_S) <= 128_000
@@ -188,6 +189,6 @@ def test_a_run_obeys_and_settles_its_quota(pair: Pair, tmp_path: Path) -> None:
     _, second = run_here(pair, "synthetic:20,fps=10", tmp_path / "2", capture__realtime=True, **options)
     assert 0 < first["wire_bits"] <= 24_000
     assert first["wire_bits"] + second["wire_bits"] <= 24_000
-    base = sqlite3.connect(tmp_path / "ledger")
-    assert base.execute("SELECT total(bits) FROM days").fetchone() == (first["wire_bits"] + second["wire_bits"],)
-    assert base.execute("SELECT hold_bits FROM stakes").fetchall() == [(0,)]
+    with closing(sqlite3.connect(tmp_path / "ledger")) as base:
+        assert base.execute("SELECT total(bits) FROM days").fetchone() == (first["wire_bits"] + second["wire_bits"],)
+        assert base.execute("SELECT hold_bits FROM stakes").fetchall() == [(0,)]

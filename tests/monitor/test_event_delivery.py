@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,12 +25,13 @@ RECORD = {
 
 
 @pytest.fixture
-def box(monkeypatch: pytest.MonkeyPatch) -> Outbox:
+def box(monkeypatch: pytest.MonkeyPatch) -> Iterator[Outbox]:
     monkeypatch.setattr(module, "_FIRST_WAIT_S", 0.001)
     box = Outbox(None, "events.queue", 0.0, 1e9)
     for number in range(4):
         box.put(["hook"], f"k{number}", str(number), 0.0)
-    return box
+    yield box
+    box.close()
 
 
 async def delivered(box: Outbox, answer: Callable[[OutboxItem, int], Attempt], until: int) -> list[str]:

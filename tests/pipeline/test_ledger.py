@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -61,9 +62,9 @@ def test_a_file_that_is_no_ledger_is_refused_and_kept(tmp_path, clock, content, 
 
 
 def test_a_database_of_another_program_or_a_newer_version_is_refused(tmp_path, clock):
-    other = sqlite3.connect(tmp_path / "other")
-    other.execute("CREATE TABLE birds (name TEXT)")
-    other.commit()
+    with closing(sqlite3.connect(tmp_path / "other")) as other:
+        other.execute("CREATE TABLE birds (name TEXT)")
+        other.commit()
     with pytest.raises(UsageError, match="a database of another program"):
         LedgerFile(tmp_path / "other", clock)
     edge(tmp_path / "newer", clock).stop()
@@ -365,7 +366,7 @@ def test_bits_count_once_for_the_price_however_often_they_are_settled(tmp_path, 
 def test_a_ledger_of_a_version_without_prices_is_used(tmp_path, clock):
     path = tmp_path / "ledger"
     edge(path, clock, MONTH).stop()
-    with sqlite3.connect(path) as base:
+    with closing(sqlite3.connect(path)) as base:
         base.execute("DROP TABLE paces")
     assert read_ledger(path, clock)["limits"][0]["price"] is None
     assert edge(path, clock, MONTH).send(3000)

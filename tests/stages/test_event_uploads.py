@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,8 +45,10 @@ def at(second: int, label: int = 1) -> Verdict:
 
 
 @pytest.fixture
-def uploads(tmp_path: Path) -> Uploads:
-    return Uploads(tmp_path)
+def uploads(tmp_path: Path) -> Iterator[Uploads]:
+    uploads = Uploads(tmp_path)
+    yield uploads
+    uploads.queue.close()
 
 
 def test_the_picture_of_an_event_is_queued_at_its_end(uploads: Uploads) -> None:
