@@ -6,7 +6,7 @@ CLIP.labels.csv lies beside the clip (`start_s,end_s,label`). A head is taught o
 of the clip; then the whole clip is run with the default rule, and the intervals that begin after that part are
 compared with the events. An interval without an event of its label that overlaps it is missed. An event is false if it
 overlaps intervals, but none of its label. The delay is the stream time from the beginning of the interval to the first
-frame of the event, so it does not include the debounce.
+frame of the event, so it does not include the debounce. Further events of the label in one interval are repeated.
 """
 
 from __future__ import annotations
@@ -65,11 +65,12 @@ def compare(
     intervals: list[tuple[float, float, str]], events: list[dict[str, Any]], from_s: float
 ) -> dict[str, object]:
     """The figures of the part of a clip that begins at `from_s`."""
-    missed, delays_s, false = [], [], []
+    missed, delays_s, false, repeated = [], [], [], []
     for start_s, end_s, label in intervals:
         found = [each for each in events if each["label"] == label and overlaps(each, start_s, end_s)]
         if found:
             delays_s.append(max(0.0, found[0]["start_s"] - start_s))
+            repeated += [[start_s, label]] * (len(found) - 1)
         else:
             missed.append([start_s, label])
     for event in events:
@@ -80,6 +81,7 @@ def compare(
         "intervals": len(intervals),
         "missed": missed,
         "false": false,
+        "repeated": repeated,
         "longest_delay_s": max(delays_s, default=None),
         "delays_s": delays_s,
     }

@@ -271,7 +271,8 @@ class ConsoleStore:
                 )
             if self.size_bytes > max_bytes:
                 deleted += self._delete_beyond(max_bytes)
-            self._db.execute("PRAGMA incremental_vacuum").fetchall()
+            self._db.executescript("PRAGMA incremental_vacuum")  # `execute` frees one page only
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()  # else the disk holds the log of it all
         return deleted
 
     def _delete_beyond(self, max_bytes: int) -> int:

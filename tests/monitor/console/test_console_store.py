@@ -98,7 +98,7 @@ def test_age_and_size_are_bounded_and_a_flood_displaces_itself(store):
     assert left[0]["id"] == 3009  # the newest stay
 
 
-def test_a_flood_of_events_leaves_before_the_events_of_other_nodes(store):
+def test_a_flood_of_events_leaves_before_the_events_of_other_nodes(store, tmp_path):
     def events(node: str, count: int) -> list[tuple[str, SeenEvent]]:
         return [
             (f"{node}/door", replace(EVENT, id=f"{number}", changed_wall_s=float(number))) for number in range(count)
@@ -109,6 +109,7 @@ def test_a_flood_of_events_leaves_before_the_events_of_other_nodes(store):
     limit = store.size_bytes // 2
     store.prune(limit, 0.0)
     assert store.size_bytes <= limit
+    assert sum(file.stat().st_size for file in (tmp_path / "store").iterdir()) < 1.1 * limit
     assert len(store.events(FrameSearch(camera="good"))) == 5
     left = store.events(FrameSearch(camera="evil"))
     assert (left[0]["id"], len(left)) == ("7999", 500)  # the newest stay
