@@ -163,7 +163,6 @@ class WebRtcEdgeLink(RemoteEdgeLink):
     async def _run_peer(self) -> str:
         """Raises Unreachable if no connection is established."""
         gate = DatagramGate(self._charger)
-        self._charger.reserve(_reserve_bits(self._charger))
         peer = Peer(
             self._endpoint.peer_configuration(),
             on_control=partial(self._receive, reliable=True),
@@ -176,6 +175,7 @@ class WebRtcEdgeLink(RemoteEdgeLink):
         try:
             self._charge_gathering()
             answer = await exchange(self._endpoint, await peer.offer(), charger=self._charger)
+            self._charger.reserve(_reserve_bits(self._charger))  # the connection of the exchange has ended its own
             try:
                 await peer.accept(answer)
             except OfferRefused as error:
