@@ -102,7 +102,7 @@ async def test_messages_leave_room_for_what_keeps_the_connection_alive(endpoint:
     async with serving(endpoint) as (_, address), edge_link(address, budget=budget) as edge:
         await edge.ready()
         now_s = time.monotonic()
-        assert (budget.allowance(now_s) or 0) <= 640_000 - budget.window_bits(now_s) - 10 * 8 * 240
+        assert (budget.allowance(now_s) or 0) <= 640_000 - budget.window_bits(now_s) - 9 * 8 * 240
 
 
 async def test_the_server_requires_its_token(endpoint: SignallingEndpoint) -> None:
