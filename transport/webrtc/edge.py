@@ -176,8 +176,8 @@ class WebRtcEdgeLink(RemoteEdgeLink):
         try:
             self._charge_gathering()
             answer = await exchange(self._endpoint, await peer.offer(), charger=self._charger)
-            # One moment may fill a window. In a short one, bits leave soon, and heartbeats pass before messages. Not
-            # before the exchange, which reserves for its own connection.
+            # One moment may fill a window; from a short one, bits leave soon enough for a heartbeat. Not before the
+            # exchange, which reserves for its own connection.
             self._charger.reserve(_alive_bits(self._charger, max(0.0, self._charger.window_s - _SHORT_S)))
             try:
                 await peer.accept(answer)
