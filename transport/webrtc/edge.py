@@ -42,7 +42,8 @@ from sagelink.transport.wire_cost import Prepaid, WireCharger
 
 _CONNECT_S = 8.0
 _WINDOW_BYTES, _WINDOW_S = 4 * 1200, 0.5  # that SCTP may have under way, in bytes and at the rate of the budget
-_RESERVE_BITS = 8 * 240
+_ALIVE_BITS = 8 * 240  # a second
+_SHORT_S = 1.0  # windows up to here reserve nothing for that
 _STUN_BITS, _TURN_BITS = 8 * 4 * 90, 8 * 1400  # requests, some of them repeated
 _SECRET_BYTES = 16
 
@@ -152,7 +153,7 @@ class WebRtcEdgeLink(RemoteEdgeLink):
         """One connection from start to end. Returns the reason why it ended."""
         self._charger.attempt_bits = 0
         connect_bits = self._cost_model.connect_bits(len(self._announcement()))
-        packet_bits = self._cost_model.packet_bits() + _reserve_bits(self._charger)
+        packet_bits = self._cost_model.packet_bits() + _alive_bits(self._charger, 1.0)
         if (refusal := self._charger.refusal(connect_bits, packet_bits, _CONNECT_S)) is not None:
             return refusal
         try:
@@ -163,7 +164,6 @@ class WebRtcEdgeLink(RemoteEdgeLink):
     async def _run_peer(self) -> str:
         """Raises Unreachable if no connection is established."""
         gate = DatagramGate(self._charger)
-        self._charger.reserve(_reserve_bits(self._charger))
         peer = Peer(
             self._endpoint.peer_configuration(),
             on_control=partial(self._receive, reliable=True),
@@ -176,6 +176,9 @@ class WebRtcEdgeLink(RemoteEdgeLink):
         try:
             self._charge_gathering()
             answer = await exchange(self._endpoint, await peer.offer(), charger=self._charger)
+            # One moment may fill a window; from a short one, bits leave soon enough for a heartbeat. Not before the
+            # exchange, which reserves for its own connection.
+            self._charger.reserve(_alive_bits(self._charger, max(0.0, self._charger.window_s - _SHORT_S)))
             try:
                 await peer.accept(answer)
             except OfferRefused as error:
@@ -230,12 +233,9 @@ class WebRtcEdgeLink(RemoteEdgeLink):
             self._charger.left(_TURN_BITS if server.url.startswith("turn") else _STUN_BITS, of_messages=False)
 
 
-def _reserve_bits(charger: WireCharger) -> int:
-    """Kept from messages: for a heartbeat a second, and an acknowledgement of the server's. One moment may fill a long
-    window."""
-    if charger.limit_bits is None:
-        return 0
-    return min(int(_RESERVE_BITS * max(1, charger.window_s)), charger.limit_bits // 8)
+def _alive_bits(charger: WireCharger, seconds: float) -> int:
+    """For a heartbeat a second, and an acknowledgement of the server's; at most a part of the window."""
+    return 0 if charger.limit_bits is None else min(int(_ALIVE_BITS * seconds), charger.limit_bits // 8)
 
 
 def _length_prefixed(text: bytes) -> bytes:

@@ -58,21 +58,6 @@ async def test_the_datagrams_of_a_message_leave_together() -> None:
     assert [len(data) for data in gated.sent] == [150, 150]
 
 
-async def test_an_acknowledgement_passes_before_a_message_that_waits() -> None:
-    gated = Gated(4000)
-    gated.budget.charge_sent(0.0, 2000)
-    gated.budget.look_ahead(0.4)
-    gated.now_s = 0.7
-    assert gated.budget.charge(0.7, 3400)
-    gated.charger.prepay("door", 3400)
-    gated.send(RECORD + bytes(299))
-    gated.send(RECORD + bytes(39))
-    assert [len(data) for data in gated.sent] == [40]
-    gated.now_s = 1.1
-    await asyncio.sleep(0.05)
-    assert [len(data) for data in gated.sent] == [40, 300]
-
-
 async def test_without_room_a_datagram_waits_and_leaves_when_the_window_has_moved_on() -> None:
     gated = Gated(2000)
     for size in (150, 100, 90):

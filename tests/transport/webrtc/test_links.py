@@ -97,6 +97,14 @@ async def test_cameras_are_listed_while_they_are_connected(endpoint: SignallingE
         await until(lambda: server.cameras == {})
 
 
+async def test_messages_leave_room_for_what_keeps_the_connection_alive(endpoint: SignallingEndpoint) -> None:
+    budget = UplinkBudget(64_000, 10.0)
+    async with serving(endpoint) as (_, address), edge_link(address, budget=budget) as edge:
+        await edge.ready()
+        now_s = time.monotonic()
+        assert (budget.allowance(now_s) or 0) <= 640_000 - budget.window_bits(now_s) - 9 * 8 * 240
+
+
 async def test_the_server_requires_its_token(endpoint: SignallingEndpoint) -> None:
     endpoint = dataclasses.replace(endpoint, token=TOKEN)
     async with serving(endpoint) as (server, address), another_camera_unaffected(server, address):
