@@ -124,7 +124,7 @@ def teach(
     by_size, overlap = _fit_weights(edge_held, server.held_out, evidence, ids, pictures.groups, sizes)
     gate_bits, gate_sends = _fit_gate(edge_held, by_size, ids)
     present = np.unique(ids, return_inverse=True)[1]  # of many combinations, some have no picture
-    unknown = fit_unknown(edge_features.astype(np.float64), present[owners], folds[owners], whole)
+    unknown = fit_unknown(edge_features.astype(np.float64), present[owners], folds[owners], whole, maker.noise())
     card = HeadCard(
         classes=pictures.names,
         combinations=answers,
