@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -35,6 +36,7 @@ from sagelink.stages.selectors import selector_by_name
 
 _CROPS, _MANY_PICTURES = 4, 200  # of each picture, besides the whole one; half as many where pictures are many
 _CROP_SIDES = (0.72, 0.95)  # of the picture's sides
+_NOISE_PICTURES, _NOISE_SIDE = 18, 224
 _VERSION = 1  # of the cached features
 Floats = NDArray[np.float32]
 
@@ -66,6 +68,16 @@ class EvidenceFeatures:
     views: list[View]
     sizes: list[int | None]  # limit of the message in bytes; None: the full frame
     message_bytes: list[int | None]
+
+
+def noise_pictures() -> list[Pixels]:
+    """Coloured noise, from coarse to fine; always the same."""
+    rng, pictures = np.random.default_rng(0), []
+    for number in range(_NOISE_PICTURES):
+        grains = 2 ** (1 + number % 6)  # a side
+        coarse = rng.integers(0, 256, (grains, grains, 3), np.uint8)
+        pictures.append(cv2.resize(coarse, (_NOISE_SIDE, _NOISE_SIDE), interpolation=cv2.INTER_CUBIC))
+    return pictures
 
 
 def available_reads(model: Model) -> tuple[Reads, ...]:
@@ -111,6 +123,11 @@ class FeatureMaker:
                 self._cache.save(features, *self._edge_key, pictures.digests[view.picture], view.crop)
             progress("edge features", len(rows), len(views))
         return np.stack([rows[row] for row in range(len(views))])
+
+    def noise(self) -> Floats:
+        """(N, 2 D): what a head can read at the edge of pictures that show nothing."""
+        batches = batched(noise_pictures(), EDGE_BATCH)
+        return np.concatenate([self._edge_features(pixels) for pixels in batches])
 
     def _pixels(self, pictures: Pictures, view: View) -> Pixels:
         return view.cut(pictures.read(view.picture), pictures.digests[view.picture])

@@ -129,7 +129,7 @@ def teach(
     servers = [(each.weight, each.server, each.sent) for each in by_size]
     sharpness = fit_sharpness(play_sequences(edge_held, servers, ids, *pictures.played(), forget_s=STATE_S))
     present = np.unique(ids, return_inverse=True)[1]  # of many combinations, some have no picture
-    unknown = fit_unknown(edge_features.astype(np.float64), present[owners], folds[owners], whole)
+    unknown = fit_unknown(edge_features.astype(np.float64), present[owners], folds[owners], whole, maker.noise())
     card = HeadCard(
         classes=pictures.names,
         combinations=answers,
