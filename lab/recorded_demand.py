@@ -111,9 +111,7 @@ class RecordedDemand:
 
         for lane in self._lanes:
             scene = lane.scenes.setdefault(frame.camera, SceneFusion(self._scene_config(frame.camera)))
-            estimate = scene.observe(
-                frame.seq, scored.answer, scored.edge_view, frame.stream_s, scored.taught, scored.unknown
-            )
+            estimate = scene.observe(frame.seq, scored.answer, scored.edge_view, frame.stream_s, scored.taught)
             answer, bits, weight = Answer.from_log_scores(estimate.scores), 0, estimate.server_weight
             crop = scored.edge_view.crop
             size = self._size(lane, frame, answer, estimate) if estimate.believes_edge or crop == WHOLE else 0
@@ -126,7 +124,7 @@ class RecordedDemand:
                 scores, weight = scene.current()
                 answer = Answer.from_log_scores(scores)
             lane.bits.append(bits)
-            lane.class_ids.append(_UNKNOWN if estimate.unknown else answer.class_id)
+            lane.class_ids.append(_UNKNOWN if scored.unknown else answer.class_id)
             lane.answered.append(weight > 0)
         self._times_s.append(frame.stream_s)
         self._truths.append(frame.truth)

@@ -156,8 +156,8 @@ class VideoPolicies:
         scene, rate_control = SceneFusion(settings.scene), RateControl(self._utility, settings.least_gain)
         for seq, frame in enumerate(clip.frames):
             view = frame.scheduled if settings.zoom and frame.scheduled else frame.whole
-            estimate = scene.observe(seq, view.answer, view.look, frame.stream_s, self._taught, view.unknown)
-            playback.unknown[seq] = estimate.unknown
+            playback.unknown[seq] = view.unknown
+            estimate = scene.observe(seq, view.answer, view.look, frame.stream_s, self._taught)
             playback.answers[seq], answer = scene.verdict(), Answer.from_log_scores(estimate.scores)
             playback.evidence_seqs[seq] = estimate.server_seq
             allowance, bit_price = playback.allowance_bits(seq), playback.budget.bit_price(frame.stream_s)

@@ -269,7 +269,6 @@ class SceneEstimate:
     server_weight: float  # weight of the mean of the server's answers in `scores`
     edge_weight: float  # of the mean of the edge's answers: below 1 where the server's replies contradict it
     sharpness: float  # factor on `scores` that makes their probabilities those of right verdicts
-    unknown: bool  # most pictures that the scene's mean edge answer consists of are none of the taught classes
     server_seq: int | None  # newest frame of the scene with a server answer; None if there is none
     server_age_s: float  # since that frame; NaN if there is none
     scene_start_seq: int  # first frame of the scene
@@ -522,11 +521,8 @@ class Verdict:
 
     @property
     def unknown(self) -> bool:
-        """Whether the scene, or a frame that is answered alone, is none of the taught classes; `answer` then says which
-        of them it resembles most."""
-        if self.answer is None or self.scored is None:
-            return False
-        return self.provisional.estimate.unknown if self.provisional else self.scored.unknown
+        """Whether the picture is none of the taught classes; `answer` then says which of them it resembles most."""
+        return self.answer is not None and self.scored is not None and self.scored.unknown
 
     @property
     def was_scored(self) -> bool:

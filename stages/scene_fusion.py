@@ -90,24 +90,17 @@ class SceneFusion:
         self._start_s = 0.0
         self._edge_sum: _Vector | None = None  # log-probabilities, over the scene's frames
         self._frames = 0.0  # in the sum
-        self._unknown = 0.0  # of these frames: pictures of none of the classes
         self._past: list[_PastAnswer] = []
         self._newest: _Vector | None = None  # log-probabilities of the newest frame's edge answer
         self._sent: dict[int, _SentFrame] = {}  # by seq
         self._trust = EdgeTrust()
 
     def observe(
-        self,
-        seq: int,
-        answer: Answer,
-        view: EdgeView,
-        now_s: float,
-        taught: TaughtClasses | None = None,
-        unknown: bool = False,
+        self, seq: int, answer: Answer, view: EdgeView, now_s: float, taught: TaughtClasses | None = None
     ) -> SceneEstimate:
         """The estimate for the next frame, with its edge answer and all server answers so far. Time never runs back.
 
-        `taught`: the classes of the answer; other classes begin a new scene. `unknown`: the picture is none of them.
+        `taught`: the classes of the answer; other classes begin a new scene.
         """
         passed_s = max(0.0, now_s - self._now_s)
         self._now_s = now_s = max(now_s, self._now_s)
@@ -122,9 +115,8 @@ class SceneFusion:
             kept = math.exp(-passed_s / self._config.forget_s)
             self._edge_sum = np.float32(kept) * self._edge_sum + answer.log_probs
             self._frames = kept * self._frames + 1
-            self._unknown = kept * self._unknown + unknown
         else:
-            self._edge_sum, self._frames, self._unknown = self._newest, 1.0, float(unknown)
+            self._edge_sum, self._frames = self._newest, 1.0
         if not self._config.hold_s:
             self._past.clear()
         scores, weight = self.current()
@@ -133,7 +125,6 @@ class SceneFusion:
             server_weight=weight,
             edge_weight=self._edge_weight(weight),
             sharpness=self._sharpness(weight),
-            unknown=self._unknown > 0.5 * self._frames,
             server_seq=max((past.seq for past in self._past), default=None),
             server_age_s=now_s - max((past.at_s for past in self._past), default=math.nan),
             scene_start_seq=self._start_seq,
@@ -194,11 +185,11 @@ class SceneFusion:
         so do later frames that wait for an answer."""
         later = {each: sent for each, sent in self._sent.items() if each > seq}
         self._begin_scene(seq, at_s)
-        self._edge_sum, self._frames, self._unknown, self._sent = self._newest, 1.0, 0.0, later
+        self._edge_sum, self._frames, self._sent = self._newest, 1.0, later
 
     def _begin_scene(self, seq: int, now_s: float) -> None:
         self._start_seq, self._start_s = seq, now_s
-        self._edge_sum, self._frames, self._unknown = None, 0.0, 0.0
+        self._edge_sum, self._frames = None, 0.0
         self._past.clear()
         self._sent.clear()
 

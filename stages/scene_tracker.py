@@ -56,9 +56,7 @@ class SceneTracker:
         frame = scored.frame
         observations = self._new_observations(scored, observed_seqs)
         self._scene.add_server_answers(observations)
-        estimate = self._scene.observe(
-            frame.seq, scored.answer, scored.edge_view, frame.stream_s, scored.taught, scored.unknown
-        )
+        estimate = self._scene.observe(frame.seq, scored.answer, scored.edge_view, frame.stream_s, scored.taught)
         observed = tuple(observation.seq for observation in observations)
         answer = Answer.from_log_scores(estimate.scores)
         return ProvisionalAnswer(answer, self._scene.verdict(), estimate, observed)

@@ -171,18 +171,6 @@ def test_replies_do_not_change_the_weights_of_a_head_which_were_measured() -> No
     assert scene.verdict().class_id == 0
 
 
-def test_a_scene_is_unknown_if_most_of_its_weighted_frames_are() -> None:
-    scene = SceneFusion(SceneConfig(forget_s=0.4))
-    view = EdgeView(WHOLE, ONE, thumbnail_of(BLACK))
-
-    def is_unknown(seq: int, unknown: bool) -> bool:
-        return scene.observe(seq, SURE_OF_0, view, seq / 10, unknown=unknown).unknown
-
-    assert is_unknown(0, True)  # nothing else is known yet
-    assert not any(is_unknown(seq, False) for seq in range(2, 10))
-    assert [is_unknown(seq, True) for seq in range(10, 16)] == [False, False, True, True, True, True]
-
-
 def test_a_verdict_that_stands_for_seconds_becomes_surer_and_keeps_its_class() -> None:
     scene = SceneFusion(SceneConfig(sharpness=Sharpness(1.0, 0.5, -0.5)))
     observe(scene, 0, BLACK, UNSURE, ONE, 0.0)
