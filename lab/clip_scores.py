@@ -17,6 +17,7 @@ from sagelink.lab.clip_playback import NO_CLASS, Outcome
 from sagelink.lab.discriminant import calibration_error
 from sagelink.lab.scored_clips import NOT_SCORED, ScoredClip
 from sagelink.pipeline.event_config import EventRule
+from sagelink.pipeline.types import UNKNOWN
 from sagelink.stages.event_rules import CameraEvents, Observation
 
 _RULE = EventRule(name="label")  # the default rule
@@ -132,7 +133,8 @@ def _events(clip: ScoredClip, outcome: Outcome) -> Iterator[_Reported]:
     last_s = 0.0
     for seq, (frame, class_id, prob) in enumerate(zip(clip.frames, outcome.class_ids, outcome.probs, strict=True)):
         last_s = frame.stream_s
-        seen = Observation("lab", seq, last_s, last_s, str(class_id), prob, "edge", 0)
+        label = UNKNOWN if class_id == NO_CLASS else str(class_id)
+        seen = Observation("lab", seq, last_s, last_s, label, prob, "edge", 0)
         for step in rules.final(seen):
             if step.action == "open":
                 reported[step.event.id] = last_s

@@ -24,6 +24,7 @@ _SPREAD = (0.4, 0.25, 0.25)  # usual differences of the logarithm of the base, a
 _LIMITS = ((-1.4, 0.7), (0.0, 1.0), (-1.0, 0.5))  # of the same three numbers
 _PENALTY = 0.05  # Brier score of one usual difference, divided by the number of sequences
 _ROUNDS, _STEPS = 2, 15  # of the search
+_SEARCHED: tuple[tuple[int, ...], ...] = ((0, 1), (2,))  # base and age make up for each other, so they go together
 _MAX_ROWS = 2000
 
 
@@ -91,9 +92,9 @@ def fit_sharpness(play: ScenePlay) -> Sharpness:
 
     best = usual
     for _ in range(_ROUNDS):
-        for places in ((0, 1), (2,)):  # base and age make up for each other, so they are searched together
-            lines = [np.unique([*np.linspace(*_LIMITS[place], _STEPS), best[place]]) for place in places]
-            best = min((_with(best, places, values) for values in product(*lines)), key=loss)
+        for together in _SEARCHED:
+            lines = [np.unique([*np.linspace(*_LIMITS[place], _STEPS), best[place]]) for place in together]
+            best = min((_with(best, together, values) for values in product(*lines)), key=loss)
     return _sharpness_of(best)
 
 

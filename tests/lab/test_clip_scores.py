@@ -43,7 +43,7 @@ def test_the_calibration_error_counts_verdicts_that_name_a_class() -> None:
         ([0] * 9, [0] * 3 + [1] * 3 + [0] * 3, (1, 0, 1, 0.4)),
         ([0] * 4 + [X] * 4 + [1] * 4, [0] * 4 + [2] * 4 + [1] * 4, (2, 0, 0, 0.4)),  # 2 meets no labelled state
         ([0] * 5 + [1] * 2 + [0] * 5, [0] * 12, (2, 0, 0, 0.2)),  # a state of two frames is too short for the rule
-        ([0] * 6, [NO_CLASS] * 6, (1, 1, 1, None)),
+        ([0] * 6, [NO_CLASS] * 6, (1, 1, 0, None)),  # the rule does not name `unknown`
     ],
 )
 def test_events_are_compared_with_the_states(
