@@ -31,7 +31,8 @@ class LinearClassifier:
     def of_side(cls, side: HeadSide) -> LinearClassifier:
         """The classifier of a side of a head; its logits are already divided by the temperature."""
         scale = 1 / side.card.temperature
-        return cls(np.float32(side.weight * scale), np.float32(side.bias * scale), side.card.reads)
+        weight, bias = (np.asarray(values * scale, np.float32) for values in (side.weight, side.bias))
+        return cls(weight, bias, side.card.reads)
 
     def logits(self, features: Floats) -> Floats:
         """(B, C) of features (B, 2 D): class token and mean of the units."""

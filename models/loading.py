@@ -28,6 +28,7 @@ from sagelink.models.labels import imagenet_labels, read_labels
 from sagelink.models.model_contract import EdgeScores, Importance
 from sagelink.models.timm_names import check_timm_name
 from sagelink.models.unit_grid import UnitGrid
+from sagelink.models.vit import ComputedBlocks, ComputedScore
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.model_config import DEMO_LIMIT, ModelConfig
 from sagelink.pipeline.types import Pixels
@@ -61,8 +62,8 @@ class Model:
     std: Tensor
     partial: Partial | None = None
     head: Head | None = None  # the head file that the classes come from
-    computed_score: vit.ComputedScore | None = None  # of an edge model; None: PyTorch
-    computed_blocks: vit.ComputedBlocks | None = None  # of a server model; None: PyTorch
+    computed_score: ComputedScore | None = None  # of an edge model; None: PyTorch
+    computed_blocks: ComputedBlocks | None = None  # of a server model; None: PyTorch
 
     def normalise(self, pictures: Pixels) -> Tensor:
         """RGB uint8 (..., H, W, 3) to normalised float (..., 3, H, W) on the device of the model."""

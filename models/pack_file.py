@@ -82,7 +82,7 @@ class PackCard(_Card):
 
 
 class PackFile:
-    """An open file; its tensors are read when they are asked for."""
+    """The file; its tensors are read when they are asked for."""
 
     def __init__(self, path: Path) -> None:
         """Raises UsageError for a file that is missing, damaged, or of another kind or version."""
@@ -91,15 +91,15 @@ class PackFile:
         if not path.is_file():
             raise UsageError(f"{where}: there is no such file; accepted: {PACK} of a folder that `sagelink pack` wrote")
         try:
-            self._file = safe_open(path, "np")
-            self._names = frozenset(self._file.keys())
-            metadata = self._file.metadata() or {}
+            with safe_open(path, "np") as file:
+                self._names = frozenset(file.keys())  # type: ignore[no-untyped-call]
+                self._text = _card_text(file)
         except (SafetensorError, OSError) as error:
             raise UsageError(f"{where}: damaged, or no packed models: {error}; copy the file again") from None
-        if _KEY not in metadata:
+        if self._text is None:
             raise UsageError(f"{where}: this is another kind of file; accepted: {PACK} of `sagelink pack`")
         try:
-            self.card = PackCard.model_validate_json(metadata[_KEY])
+            self.card = PackCard.model_validate_json(self._text)
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"])) or "metadata"
@@ -138,7 +138,16 @@ class PackFile:
         return matrix, bias
 
     def _tensor(self, name: str) -> NDArray[np.generic]:
-        return np.asarray(self._file.get_tensor(name))
+        """Opens the file anew: an open one would count as memory of the process."""
+        with safe_open(self.path, "np") as file:
+            if _card_text(file) != self._text:
+                raise UsageError(f"packed models {str(self.path)!r} were replaced; accepted: start the run again")
+            return np.asarray(file.get_tensor(name))  # type: ignore[no-untyped-call]
+
+
+def _card_text(file: safe_open) -> str | None:
+    metadata: Mapping[str, str] = file.metadata() or {}  # type: ignore[no-untyped-call]
+    return metadata.get(_KEY)
 
 
 def pack_bytes(card: PackCard, tensors: Tensors) -> bytes:

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-Filter = Literal["bilinear", "bicubic"]
 _SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
 _BLOCK = 16  # new values that share a matrix product
 _ROWS = 128  # that are scaled together: they fit the cache
@@ -42,8 +40,8 @@ class _Plan:
     bits: int
 
 
-def scale(picture: NDArray[np.uint8], size: int, interpolation: Filter) -> NDArray[np.uint8]:
-    """(H, W, C) to (size, size, C)."""
+def scale(picture: NDArray[np.uint8], size: int, interpolation: str) -> NDArray[np.uint8]:
+    """(H, W, C) to (size, size, C). `interpolation`: `bilinear` or `bicubic`."""
     planes = np.ascontiguousarray(picture.transpose(2, 0, 1))  # (C, H, W)
     height, width = planes.shape[1:]
     columns = _along_rows(planes.reshape(-1, width), size, interpolation).reshape(-1, height, size)
@@ -52,7 +50,7 @@ def scale(picture: NDArray[np.uint8], size: int, interpolation: Filter) -> NDArr
     return np.ascontiguousarray(rows.transpose(2, 1, 0))
 
 
-def _along_rows(values: NDArray[np.uint8], size: int, interpolation: Filter) -> NDArray[np.uint8]:
+def _along_rows(values: NDArray[np.uint8], size: int, interpolation: str) -> NDArray[np.uint8]:
     """(R, N) to (R, size)."""
     if values.shape[1] == size:
         return values
@@ -71,7 +69,7 @@ def _along_rows(values: NDArray[np.uint8], size: int, interpolation: Filter) -> 
 
 
 @lru_cache(64)
-def _plan(before: int, after: int, interpolation: Filter) -> _Plan:
+def _plan(before: int, after: int, interpolation: str) -> _Plan:
     scale_ = before / after
     stretch = max(scale_, 1.0)
     support = _SUPPORT[interpolation] * stretch
@@ -96,7 +94,7 @@ def _plan(before: int, after: int, interpolation: Filter) -> _Plan:
     return _Plan(tuple(blocks), offset.astype(np.int32), bits)
 
 
-def _filter(distances: NDArray[np.float64], interpolation: Filter) -> NDArray[np.float64]:
+def _filter(distances: NDArray[np.float64], interpolation: str) -> NDArray[np.float64]:
     """The weight of an old value at this distance; cubic: Keys with a = -0.5."""
     x = np.abs(distances)
     if interpolation == "bilinear":

@@ -44,8 +44,9 @@ class Features:
 
     def as_arrays(self) -> EdgeScores:
         """The same values as NumPy arrays."""
-        rest = (self.logits, self.importance, self.embeddings, self.class_token, self.read)
-        return EdgeScores(*(None if values is None else values.float().cpu().numpy() for values in rest))
+        rest = (self.logits, self.importance, self.embeddings, self.class_token)
+        read = None if self.read is None else self.read.float().cpu().numpy()
+        return EdgeScores(*(values.float().cpu().numpy() for values in rest), read)
 
 
 class ComputedScore(Protocol):
