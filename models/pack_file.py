@@ -92,7 +92,7 @@ class PackFile:
             raise UsageError(f"{where}: there is no such file; accepted: {PACK} of a folder that `sagelink pack` wrote")
         try:
             with safe_open(path, "np") as file:
-                self._names = frozenset(file.keys())  # type: ignore[no-untyped-call]
+                self._names = frozenset(file.keys())
                 self._text = _card_text(file)
         except (SafetensorError, OSError) as error:
             raise UsageError(f"{where}: damaged, or no packed models: {error}; copy the file again") from None
@@ -142,7 +142,7 @@ class PackFile:
         with safe_open(self.path, "np") as file:
             if _card_text(file) != self._text:
                 raise UsageError(f"packed models {str(self.path)!r} were replaced; accepted: start the run again")
-            return np.asarray(file.get_tensor(name))  # type: ignore[no-untyped-call]
+            return np.asarray(file.get_tensor(name))
 
 
 def _card_text(file: safe_open) -> str | None:

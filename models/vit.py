@@ -18,6 +18,8 @@ from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
+from sagelink.models.compilers import Precision
+from sagelink.models.head import Floats
 from sagelink.models.model_contract import EdgeScores, Importance
 from sagelink.models.pull_back import pull_back
 from sagelink.models.readout import answer_gradient, logits_of, read_features, readout_row, unit_weight
@@ -44,16 +46,21 @@ class Features:
 
     def as_arrays(self) -> EdgeScores:
         """The same values as NumPy arrays."""
-        rest = (self.logits, self.importance, self.embeddings, self.class_token)
-        read = None if self.read is None else self.read.float().cpu().numpy()
-        return EdgeScores(*(values.float().cpu().numpy() for values in rest), read)
+        read = None if self.read is None else _array(self.read)
+        values = map(_array, (self.logits, self.importance, self.embeddings, self.class_token))
+        logits, importance, embeddings, class_token = values
+        return EdgeScores(logits, importance, embeddings, class_token, read)
+
+
+def _array(values: Tensor) -> Floats:
+    return values.float().cpu().numpy()
 
 
 class ComputedScore(Protocol):
     """Another way to compute `score` than PyTorch."""
 
     runtime: str
-    precision: str
+    precision: Precision
 
     def __call__(self, network: VisionTransformer, pictures: Pixels, importance: Importance) -> EdgeScores:
         """As `score`. `network`: the backbone with any classifier. `pictures`: RGB uint8 (B, S, S, 3)."""
@@ -68,7 +75,7 @@ class ComputedBlocks(Protocol):
     """Another way to compute `final_tokens` than PyTorch."""
 
     runtime: str
-    precision: str
+    precision: Precision
 
     def __call__(self, network: VisionTransformer, sequence: Tensor, present: Tensor | None) -> Tensor: ...
 
