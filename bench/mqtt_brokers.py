@@ -310,9 +310,12 @@ def _verdict(line: str) -> tuple[object, ...]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"brokers: {', '.join(BROKERS)}; default: all")
+    names = parser.parse_args().names
+    if unknown := [name for name in names if name not in BROKERS]:
+        parser.error(f"unknown: {', '.join(unknown)}; accepted: {', '.join(BROKERS)}")
     columns = ("protocol", "parity", "live", "state", "will", "budget", "shared", "second server")
     print(f"| broker | {' | '.join(columns)} |\n|{'---|' * (1 + len(columns))}")
-    for name in parser.parse_args().names or BROKERS:
+    for name in names or BROKERS:
         with running(name) as url:
             if url is None:
                 print(f"| {name} | not installed {'| ' * len(columns)}|", flush=True)
