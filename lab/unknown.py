@@ -30,7 +30,9 @@ class UnknownFit:
     held_out_rate: float  # share of held-out pictures above the threshold
 
 
-def fit_unknown(features: Matrix, ids: Ids, folds: Ids, whole: NDArray[np.bool_], noise: Matrix) -> UnknownFit:
+def fit_unknown(
+    features: Matrix, ids: Ids, folds: Ids, whole: NDArray[np.bool_], noise: NDArray[np.floating]
+) -> UnknownFit:
     """`whole`: (n,) rows of whole pictures; the others are crops. `noise`: (k, 2 D), features of pictures that show
     nothing."""
     scores = np.zeros(len(ids))
