@@ -94,6 +94,7 @@ class SceneFusion:
         self._newest: _Vector | None = None  # log-probabilities of the newest frame's edge answer
         self._sent: dict[int, _SentFrame] = {}  # by seq
         self._trust = EdgeTrust()
+        self._computed: tuple[_Vector, float] | None = None  # the result of `current`, until something changes
 
     def observe(
         self, seq: int, answer: Answer, view: EdgeView, now_s: float, taught: TaughtClasses | None = None
@@ -102,6 +103,7 @@ class SceneFusion:
 
         `taught`: the classes of the answer; other classes begin a new scene.
         """
+        self._computed = None
         passed_s = max(0.0, now_s - self._now_s)
         self._now_s = now_s = max(now_s, self._now_s)
         reclassed = taught != self._taught and self._edge_sum is not None
@@ -134,6 +136,11 @@ class SceneFusion:
     def current(self) -> tuple[_Vector, float]:
         """Unnormalised log-probabilities (C,) for the newest frame with all answers so far, and the weight of the
         server's answers in them."""
+        if self._computed is None:
+            self._computed = self._compute()
+        return self._computed
+
+    def _compute(self) -> tuple[_Vector, float]:
         assert self._edge_sum is not None
         scores: _Vector = self._edge_sum / np.float32(self._frames)
         weights = np.array([self._weight(past) for past in self._past], np.float32)
@@ -173,7 +180,8 @@ class SceneFusion:
                 self._restart(observation.seq, sent.at_s)
             past = _PastAnswer(observation.seq, sent.at_s, sent.view, observation.log_probs, observation.weight)
             self._past.append(past)
-        del self._past[:-MAX_OBSERVATIONS]
+            del self._past[:-MAX_OBSERVATIONS]
+            self._computed = None
 
     def _edge_contradicts(self, log_probs: _Vector) -> bool:
         """Whether the edge now sees another state. The server's answers do not count: the edge may go on to differ."""
