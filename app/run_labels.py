@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sagelink.app.head_teacher import HeadInUse, LabelledHeadTeacher
 from sagelink.app.heads_of_run import HeadsOfRun
-from sagelink.app.recorded_frames import RecordedFrames
 from sagelink.models.combinations import NONE
 from sagelink.models.head import Head
 from sagelink.monitor.label_desk import LabelDesk
@@ -20,6 +20,9 @@ from sagelink.monitor.label_view import FIRST_HEAD, LabelView
 from sagelink.monitor.recent_frames import RecentFrames
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.errors import SagelinkError
+
+if TYPE_CHECKING:
+    from sagelink.app.recorded_frames import RecordedFrames
 
 _NO_FOLDER = "no folder for labelled pictures: set labels.folder, or give the run a folder with --out"
 
