@@ -66,9 +66,7 @@ class UplinkBudget:
     every further limit in `bounds` holds too. The allowance is the least of all.
 
     A sender that knows when its bits leave holds its charges until then (`hold`, `settle`), so that the window counts
-    bits when they are on the wire. `charge` keeps room for held bits; `room` is what may be on the wire. Where every
-    message is held, it may be charged before there is room for it on the wire (`look_ahead`): so the next message is
-    ready when bits leave the window.
+    bits when they are on the wire. `charge` keeps room for held bits; `room` is what may be on the wire.
 
     The rate may change during a run. The bound of a window is then the limit at its last charge: a higher limit counts
     at once; after a lower one nothing is granted until the bits in the window, earlier charges included, are below it.
@@ -103,7 +101,6 @@ class UplinkBudget:
         self.total_bits = 0
         self.peak_window_bits = 0
         self.counts_replies = False  # the quotas count the downlink too
-        self._ahead_s = 0.0
         self.now_s = float("-inf")  # latest time given
         self._moment_s = float("-inf")  # budget time of `_moment`
         self._moment = Moment(0.0, 0.0)
@@ -129,19 +126,13 @@ class UplinkBudget:
         self.share = share
         self.change_rate(self.rate_bps)
 
-    def look_ahead(self, ahead_s: float) -> None:
-        """From now on a message may be charged for which there is room `ahead_s` later at the latest: its sender holds
-        the charge and asks `room`."""
-        self._ahead_s = ahead_s
-
     def claim(self, now_s: float) -> None:
         """Notes that there is something to send: processes that share the rate divide it among those that claim."""
         self.claimed_s = max(self.claimed_s, now_s)
 
     def window_bits(self, now_s: float) -> int:
-        """Bits charged in the window that ends now, and the held bits; with `look_ahead`, of the window in which the
-        held bits will have left, if that has more. It is above the limit only after the rate was lowered."""
-        return max(self._left_bits(now_s), self._spent_bits(now_s))
+        """Bits charged in the window that ends now, and the held bits."""
+        return self._left_bits(now_s) + self._held_bits
 
     def allowance(self, now_s: float) -> int | None:
         """Bits that may be charged now; None without a limit."""
@@ -149,7 +140,7 @@ class UplinkBudget:
 
     def rate_allowance(self, now_s: float) -> int | None:
         """Bits that the rate alone grants now."""
-        spent = self._spent_bits(now_s)
+        spent = self.window_bits(now_s)
         return None if self.limit_bits is None else max(0, self.limit_bits - spent - self._reserved_of_rate)
 
     def bound_allowance(self, now_s: float) -> int | None:
@@ -186,7 +177,7 @@ class UplinkBudget:
         if not self._grants(now_s, bits):
             return False
         self._count(bits, kind, camera)
-        self._add(bits, on_wire=not self._ahead_s)
+        self._add(bits)
         self.total_bits += bits
         if kind is ChargeKind.MESSAGE:
             self._set_aside(self._reply_bits(bits))
@@ -211,13 +202,6 @@ class UplinkBudget:
         self._left_bits(now_s)
         self._held_bits = max(0, self._held_bits - bits)
         self._add(bits)
-        if self.cover is not None:
-            self.cover.settle(self._now(), bits, camera)
-
-    def release(self, now_s: float, bits: int, camera: str = "") -> None:
-        """Held bits were not needed: they stay spent in `total_bits` and in the quotas, and leave the window."""
-        self._left_bits(now_s)
-        self._held_bits = max(0, self._held_bits - bits)
         if self.cover is not None:
             self.cover.settle(self._now(), bits, camera)
 
@@ -312,10 +296,6 @@ class UplinkBudget:
             self._window_bits -= self._charges.popleft()[1]
         return self._window_bits
 
-    def _spent_bits(self, now_s: float) -> int:
-        """What the allowance is reduced by: held bits, and those that will still be in the window when these leave."""
-        return self._left_bits(now_s) - self._leaving_bits(self._ahead_s) + self._held_bits
-
     def _leaving_bits(self, later_s: float) -> int:
         """Bits that leave the window until `later_s` after the latest time."""
         if later_s <= 0:
@@ -323,11 +303,9 @@ class UplinkBudget:
         expired = self.now_s + later_s - self.window_s * (1 + GUARD)
         return sum(bits for _, bits in takewhile(lambda charge: charge[0] <= expired, self._charges))
 
-    def _add(self, bits: int, on_wire: bool = True) -> None:
+    def _add(self, bits: int) -> None:
         self._charges.append((self.now_s, bits))
         self._window_bits += bits
-        if not on_wire:
-            return
         self.peak_window_bits = max(self.peak_window_bits, self._window_bits)
 
     def restore(self, charges: Iterable[tuple[float, int]]) -> None:

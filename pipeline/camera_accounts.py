@@ -113,10 +113,6 @@ class CameraAccount:
         """Held bits have left now."""
         self._shared.settle(now_s, bits, self.name)
 
-    def release(self, now_s: float, bits: int) -> None:
-        """Held bits were not needed; see `UplinkBudget.release`."""
-        self._shared.release(now_s, bits, self.name)
-
     def room(self, now_s: float, later_s: float = 0.0, needed_bits: int = 0) -> int | None:
         """Bits of all cameras that may leave; see `UplinkBudget.room`."""
         return self._shared.room(now_s, later_s, needed_bits)

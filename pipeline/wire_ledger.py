@@ -13,8 +13,8 @@ from typing import Literal, Protocol
 from sagelink.pipeline.budget import ChargeKind, UplinkBudget
 from sagelink.pipeline.idle_rest import idle_bits
 
-EntryKind = Literal["message", "charge", "hold", "settle", "release", "reserve", "earlier", "ahead"]
-# One entry of the ledger: time in s, bits (of "ahead": microseconds), kind, and camera of a message.
+EntryKind = Literal["message", "charge", "hold", "settle", "reserve", "earlier"]
+# One entry of the ledger: time in s, bits, kind, and camera of a message.
 LedgerEntry = tuple[float, int, EntryKind, str]
 
 
@@ -28,8 +28,6 @@ class MessageAccount(Protocol):
     def hold(self, now_s: float, bits: int) -> None: ...
 
     def settle(self, now_s: float, bits: int) -> None: ...
-
-    def release(self, now_s: float, bits: int) -> None: ...
 
     def room(self, now_s: float, later_s: float = 0.0, needed_bits: int = 0) -> int | None: ...
 
@@ -97,15 +95,6 @@ class WireLedger:
         """Bits that were held have left."""
         self._account(camera).settle(*self._enter(bits, "settle", camera))
 
-    def release(self, camera: str, bits: int) -> None:
-        """Bits that were held were not needed."""
-        self._account(camera).release(*self._enter(bits, "release", camera))
-
-    def look_ahead(self, ahead_s: float) -> None:
-        """See `UplinkBudget.look_ahead`; of the shared budget."""
-        self._enter(round(1e6 * ahead_s), "ahead")
-        self._budget.look_ahead(ahead_s)
-
     def charge(self, bits: int) -> None:
         """Bits of the connection itself have left, or leave now."""
         self._budget.charge_sent(*self._enter(bits, "charge"))
@@ -161,10 +150,6 @@ class LedgerReplay:
                     account.hold(now_s, bits)
                 case "settle":
                     account.settle(now_s, bits)
-                case "release":
-                    account.release(now_s, bits)
-                case "ahead":
-                    budget.look_ahead(bits / 1e6)
                 case "earlier":
                     account.restore([(now_s, bits)])
                 case "reserve":

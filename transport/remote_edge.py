@@ -32,7 +32,6 @@ class RemoteEdgeLink(ABC):
     """
 
     _reconnector: Reconnector
-    ahead_s = 0.0  # messages may wait so long at the gate: see WireCharger
 
     def __init__(self, wire_ledger: WireLedger | None, must_connect: bool, heads: HeadOffers | None = None) -> None:
         """`wire_ledger`: see WireCharger. `must_connect`: entering the link fails unless the first attempt to
@@ -42,7 +41,7 @@ class RemoteEdgeLink(ABC):
             "downlink", "drop_oldest", capacity=MAX_REPLIES
         )
         self._changed = asyncio.Event()
-        self._charger = WireCharger(wire_ledger, self.ahead_s)
+        self._charger = WireCharger(wire_ledger)
         self._heads = HeadSender(
             heads or NoHeads(), self._try_part, self._part_bits, self._pay_part, lambda: self._charger.limit_bits
         )

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from sagelink.pipeline.quantities import format_rate
 from sagelink.pipeline.wire_ledger import WireLedger
 
-_AHEAD_PART = 0.4  # of a window, at most
 _SHARE_OF_ATTEMPTS = 0.1  # of the rate, that attempts to connect may use
 
 
@@ -29,15 +28,12 @@ class Prepaid:
 class WireCharger:
     """The charges of one link, one connection after another."""
 
-    def __init__(self, ledger: WireLedger | None, ahead_s: float = 0.0) -> None:
-        """`ledger`: None in a replay, whose budget runs on the time of the stream: there nothing is charged. `ahead_s`:
-        a message may be charged so long before there is room for all of it; the rest waits."""
+    def __init__(self, ledger: WireLedger | None) -> None:
+        """`ledger`: None in a replay, whose budget runs on the time of the stream: there nothing is charged."""
         self._ledger = ledger
         self._prepaid: deque[Prepaid] = deque()
         self._open: dict[Prepaid, None] = {}  # until `close`, in order
         self.attempt_bits = 0  # that have left since the last attempt to connect began
-        if ledger is not None:
-            ledger.look_ahead(min(ahead_s, _AHEAD_PART * ledger.window_s))
 
     @property
     def limit_bits(self) -> int | None:
@@ -68,13 +64,12 @@ class WireCharger:
         return self.prepay(camera, bits)
 
     def trim(self, prepaid: Prepaid, bits: int) -> None:
-        """A message needs at most `bits` of its charge."""
-        if self._ledger is not None and prepaid in self._prepaid and prepaid.bits > bits:
-            self._ledger.release(prepaid.camera, prepaid.bits - bits)
-            prepaid.bits = bits
+        """A message needs at most `bits` of its charge; the rest counts as sent."""
+        if prepaid in self._prepaid and prepaid.bits > bits:
+            self._settle(prepaid, prepaid.bits - bits)
 
     def close(self, prepaid: Prepaid) -> None:
-        """What is left of a message's charge was not needed."""
+        """What is left of a message's charge was not needed, and counts as sent."""
         self.trim(prepaid, 0)
         self._open.pop(prepaid, None)
         if prepaid in self._prepaid:

@@ -31,7 +31,7 @@ def test_all_bits_that_left_are_charged(steps):
         assert budget.total_bits >= left
 
 
-def test_bits_draw_on_messages_first_and_the_rest_of_a_message_leaves_the_window():
+def test_bits_draw_on_messages_first_and_the_rest_of_a_message_counts_as_sent():
     budget = UplinkBudget(10_000, 1.0)
     charger = charger_of(budget)
     assert budget.charge(0.0, 1000)
@@ -40,19 +40,19 @@ def test_bits_draw_on_messages_first_and_the_rest_of_a_message_leaves_the_window
     charger.left(50, of_messages=False)
     assert (budget.total_bits, budget.room(0.0)) == (1050, 10_000 - 350)
     charger.close(message)
-    assert (budget.total_bits, budget.room(0.0), budget.window_bits(0.0)) == (1050, 10_000 - 350, 350)
+    assert (budget.total_bits, budget.room(0.0)) == (1050, 10_000 - 1050)
     charger.close(message)
     assert budget.total_bits == 1050
 
 
-def test_what_a_message_does_not_need_leaves_the_window_at_once():
+def test_what_a_message_does_not_need_counts_as_sent_at_once():
     budget = UplinkBudget(10_000, 1.0)
     charger = charger_of(budget)
     assert budget.charge(0.0, 1000)
     message = charger.prepay("door", 1000)
     charger.trim(message, 700)
     charger.trim(message, 900)  # no more than it has
-    assert (message.bits, budget.room(0.0), budget.total_bits) == (700, 10_000, 1000)
+    assert (message.bits, budget.room(0.0), budget.total_bits) == (700, 10_000 - 300, 1000)
 
 
 def test_the_answers_of_messages_that_have_not_left_are_not_due():
@@ -68,20 +68,6 @@ def test_the_answers_of_messages_that_have_not_left_are_not_due():
     charger.prepay("door", 800)  # an event: its size in the stream is not known
     assert charger.answers_due(500) == (2, 2)
     charger.close(second)
-
-
-def test_a_message_may_be_charged_a_little_before_it_can_leave():
-    budget, now_s = UplinkBudget(16_000, 1.0), 0.0
-    WireCharger(WireLedger(budget, lambda: now_s), ahead_s=1.0)
-    budget.charge_sent(0.0, 16_000)
-    assert (budget.allowance(0.5), budget.allowance(0.7)) == (0, 16_000)
-    assert budget.charge(0.7, 16_000)
-    budget.hold(0.7, 16_000)
-    assert (budget.allowance(0.7), budget.room(0.7), budget.peak_window_bits) == (0, 0, 16_000)
-    assert budget.window_bits(0.7) == 16_000
-    assert budget.room(1.01) == 16_000
-    budget.settle(1.01, 16_000)
-    assert (budget.allowance(1.5), budget.peak_window_bits) == (0, 16_000)
 
 
 def test_a_replay_pays_nothing_and_has_all_the_room():

@@ -60,8 +60,6 @@ _EXPIRY_PROPERTY_BYTES = 6  # length of the properties, and the message expiry i
 class MqttEdgeLink(RemoteEdgeLink):
     """An EdgeLink. All cameras of a process share one connection."""
 
-    ahead_s = 0.4
-
     def __init__(
         self,
         broker: Broker,

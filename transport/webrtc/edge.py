@@ -58,8 +58,6 @@ class WebRtcEdgeLink(RemoteEdgeLink):
     the same results; and entering the link fails unless the first attempt to connect succeeds.
     """
 
-    ahead_s = 0.4
-
     def __init__(
         self,
         endpoint: SignallingEndpoint,
