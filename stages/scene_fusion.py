@@ -203,6 +203,8 @@ class SceneFusion:
 
     def _sharpness(self, server_weight: float) -> float:
         sharpness = self._taught.sharpness if self._taught else self._config.sharpness
+        if not self._config.accumulate and not server_weight:
+            return sharpness.factor(0.0, 0.0)  # the frame is answered alone
         age_s = (self._now_s - self._start_s) * self._edge_weight(server_weight)  # the server may contradict it
         return sharpness.factor(age_s, server_weight)
 
