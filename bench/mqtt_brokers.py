@@ -237,7 +237,7 @@ async def check_links(name: str, url: str) -> dict[str, str]:
         budgets.append(payload)
 
     def edge(node: str) -> MqttEdgeLink:
-        return MqttEdgeLink(broker, topics, node, ["door"], _INFO, must_connect=True, on_budget=take)
+        return MqttEdgeLink(broker, topics, node, ["door"], _INFO, must_connect=False, on_budget=take)
 
     async with edge("first") as first, MqttServerLink(broker, topics, "servers") as server:
         found["protocol"] = "5" if server._connection.v5 else "3.1.1"
