@@ -33,6 +33,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.campaign
 def test_eval_measures_every_selector(command, scenes: Path, tmp_path: Path) -> None:
     code, printed = command("eval", scenes, "--labels", scenes / "labels.csv", *DEMO, *FEW, "--out", tmp_path)
     assert code == 0, printed

@@ -57,6 +57,7 @@ def test_a_rule_with_an_unknown_camera_is_refused(pair: Pair, tmp_path: Path) ->
         events_of(pair, tmp_path, cameras=["ramp"])
 
 
+@pytest.mark.campaign
 def test_a_replay_gives_the_same_events(pair: Pair, tmp_path: Path) -> None:
     recording, again = tmp_path / "recording", tmp_path / "again"
     first = events_of(pair, tmp_path / "first", after=1, until=2, min_prob=0.3, record=recording)

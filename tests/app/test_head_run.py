@@ -160,6 +160,7 @@ def test_a_server_that_refuses_says_why_and_the_edge_answers_alone(
     assert run.output.count("reason=") <= 3
 
 
+@pytest.mark.campaign
 def test_a_head_replaced_during_a_recorded_run_is_replayed_exactly(
     pair: Pair, tmp_path: Path, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:

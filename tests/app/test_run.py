@@ -275,6 +275,7 @@ def test_a_signal_ends_the_run_with_everything_written(
         assert sum(1 for _ in container.decode(video=0)) == len(lines)
 
 
+@pytest.mark.campaign
 def test_real_models_on_photographs(shared: Path, tmp_path: Path) -> None:
     """DeiT-Tiny to ViT-Tiny on real images: names are kept and answers are mostly right (FACTS: 88 and 89 %)."""
     folder = tmp_path / "images"

@@ -60,6 +60,7 @@ def test_a_scene_is_tracked_until_the_cut(pair: Pair, tmp_path: Path) -> None:
         assert line["server_seq"] is not None
 
 
+@pytest.mark.campaign
 def test_tracking_is_more_accurate_for_fewer_bits(pair: Pair, tmp_path: Path) -> None:
     options = {"source": "synthetic:60,hold=10,fps=5,seed=3", "budget__uplink": "16kbit/s"}
     _, tracked = run(pair, tmp_path / "always", video__policy="always", **options)
@@ -135,6 +136,7 @@ def test_own_weights_and_the_server_rule_work_without_the_frontiers(pair: Pair, 
             assert (line["origin"], line["class_id"]) == ("server", line["server"]["class_id"])
 
 
+@pytest.mark.campaign
 def test_two_cameras_have_a_scene_each_and_their_recording_replays_exactly(
     pair: Pair, tmp_path: Path, capsys, caplog
 ) -> None:

@@ -297,6 +297,7 @@ def fake_agreement(monkeypatch: pytest.MonkeyPatch, adapted: float) -> None:
 
 
 @pytest.mark.usefixtures("_small_batches")
+@pytest.mark.campaign
 def test_the_command_continues_after_ctrl_c_and_writes_a_checkpoint(
     command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -138,6 +138,7 @@ def test_labelling_with_the_keyboard_alone(browser, serve, desk):
     page.close()
 
 
+@pytest.mark.campaign
 def test_the_head_that_labels_are_for_is_chosen(browser, serve, desk, recent, tmp_path, artefacts):
     folder = LabelFolder(tmp_path / "labels-light", "s")
     light = LabelDesk(recent.view("light"), folder, lambda: ("day", "night"), PageTeacher())
@@ -198,6 +199,7 @@ def test_without_a_folder_the_page_says_why_and_shows_no_buttons(browser, serve,
     page.close()
 
 
+@pytest.mark.campaign
 def test_the_dialog_says_why_a_frame_cannot_be_labelled_any_more(browser, serve, desk, recent):
     page = open_page(browser, serve(desk))
     page.wait_for_selector("#rows tr")
@@ -220,6 +222,7 @@ def test_the_dialog_says_why_a_frame_cannot_be_labelled_any_more(browser, serve,
     page.close()
 
 
+@pytest.mark.campaign
 def test_teaching_is_shown_from_its_start_to_the_way_back(browser, serve, desk, artefacts):
     teacher = desk.teacher
     page = open_page(browser, serve(desk))

@@ -105,7 +105,10 @@ LINK_PAIRS = {
 }
 
 
-@pytest.fixture(params=LINK_PAIRS)
+_SLOW = {"nats": [pytest.mark.campaign]}
+
+
+@pytest.fixture(params=[pytest.param(name, marks=_SLOW.get(name, [])) for name in LINK_PAIRS])
 async def pair(request: pytest.FixtureRequest) -> AsyncIterator[LinkPair]:
     async with LINK_PAIRS[request.param]() as pair:
         yield pair
