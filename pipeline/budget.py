@@ -108,7 +108,6 @@ class UplinkBudget:
         self._window_bits = 0
         self._held_bits = 0  # charged, still to leave
         self._reserved_bits = 0
-        self._reserved_of_rate = 0
 
     def change_rate(self, rate_bps: float | None) -> None:
         """Sets the rate for all later charges. Raises UsageError if it is not above zero."""
@@ -141,7 +140,7 @@ class UplinkBudget:
     def rate_allowance(self, now_s: float) -> int | None:
         """Bits that the rate alone grants now."""
         spent = self.window_bits(now_s)
-        return None if self.limit_bits is None else max(0, self.limit_bits - spent - self._reserved_of_rate)
+        return None if self.limit_bits is None else max(0, self.limit_bits - spent - self._reserved_bits)
 
     def bound_allowance(self, now_s: float) -> int | None:
         """Bits that the quotas and other bounds alone grant now; the reply to a message is provided for."""
@@ -231,7 +230,10 @@ class UplinkBudget:
         then; None without a limit. A ledger on disk is asked for the `needed_bits` that it does not cover yet.
 
         Held and reserved bits do not count: they are what this room is for."""
-        left = self._left_bits(now_s) - self._leaving_bits(later_s)
+        left = self._left_bits(now_s)
+        if later_s > 0:
+            expired = self.now_s + later_s - self.window_s * (1 + GUARD)
+            left -= sum(bits for _, bits in takewhile(lambda charge: charge[0] <= expired, self._charges))
         room = None if self.limit_bits is None else max(0, self.limit_bits - left)
         at = self._now()
         granted = least(*(bound.allowance(at) for bound in self.bounds))
@@ -244,13 +246,11 @@ class UplinkBudget:
             self.cover.want(max(_PACKET_BITS, needed_bits - kept))
         return least(room, covered)
 
-    def reserve(self, bits: int, rate_bits: int | None = None) -> None:
+    def reserve(self, bits: int) -> None:
         """Takes these bits out of every later allowance, in place of those reserved before: what a connection may send
-        without being asked, such as repeats. `rate_bits`: those that the rate's allowance is reduced by, if its sender
-        finds room for the others itself before it sends a message."""
+        without being asked, such as repeats."""
         self._set_aside(bits - self._reserved_bits)
         self._reserved_bits = bits
-        self._reserved_of_rate = bits if rate_bits is None else rate_bits
 
     def _set_aside(self, bits: int) -> None:
         for bound in self.bounds:
@@ -295,13 +295,6 @@ class UplinkBudget:
         while self._charges and self._charges[0][0] <= expired:
             self._window_bits -= self._charges.popleft()[1]
         return self._window_bits
-
-    def _leaving_bits(self, later_s: float) -> int:
-        """Bits that leave the window until `later_s` after the latest time."""
-        if later_s <= 0:
-            return 0
-        expired = self.now_s + later_s - self.window_s * (1 + GUARD)
-        return sum(bits for _, bits in takewhile(lambda charge: charge[0] <= expired, self._charges))
 
     def _add(self, bits: int) -> None:
         self._charges.append((self.now_s, bits))

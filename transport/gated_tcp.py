@@ -23,7 +23,7 @@ import struct
 import time
 
 from sagelink.transport.tcp_counters import TcpCounters, read_counters
-from sagelink.transport.tcp_repeats import ACKS, Acks, SegmentSizes, longest_payload, needs, repeat_bytes
+from sagelink.transport.tcp_repeats import ACKS, SegmentSizes, longest_payload, needs, repeat_bytes
 from sagelink.transport.wire_cost import WireCharger
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,6 @@ _LOSSY_S = 1.0  # so long after a gap, each segment is charged as one that repor
 _OPTIONS = 24  # bytes that such reports take from a segment's payload
 _MIN_PIECE = 64  # bytes of the shortest segment of several
 _SMALL_WINDOW = 16_000  # bytes; in a smaller one an acknowledgement counts, so it waits for data that leaves anyway
-_MARGIN = 1.05  # of a window's length: the kernel's timer may run out a little earlier than it was read
 _RESERVED_PART = 16  # of a window, at most, is kept from messages for the connection's own packets
 _READ_AHEAD = 3  # segments that the other side may send before they are read: each may cost an acknowledgement
 _DNS_BITS = 8 * 2 * (ETHERNET + IPV4 + 8 + 12 + 4 + 11)  # two queries without the name; with EDNS
@@ -45,7 +44,8 @@ _EARLY_S = 0.02  # before a repeat at the earliest, so that a process that is la
 _DEAD_MS = 5000  # bytes that stay unacknowledged for longer are stale: the kernel ends the connection
 _MAX_WAITING = 65_536  # bytes in either direction
 _PACING = 8  # times the rate of the budget
-_SO_MAX_PACING_RATE = 47  # Linux; Python has no name for it
+_SO_MAX_PACING_RATE, _TCP_THIN_LINEAR_TIMEOUTS = 47, 16  # Linux; Python has no names for them
+_THIN_BPS = 128_000  # a slower connection repeats at a steady pace; the waits of a faster one double, as usual
 _FLUSH_S, _FIN_S = 1.15, 0.3  # a window of a second empties within the first; in a longer one, the goodbye is reserved
 _ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: discard what waits, and send RST
 _NOTHING = TcpCounters(0, 0, 0, 0, 0, 0, 0, 0, SEGMENT, 0, 0, 0.0, 0.0, 0.0)
@@ -198,6 +198,9 @@ class GatedTcp:
             options.append((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_MS))
         if self._charger.rate_bps is not None and hasattr(socket, "TCP_INFO"):
             options.append((socket.SOL_SOCKET, _SO_MAX_PACING_RATE, int(_PACING * self._charger.rate_bps / 8)))
+            if self._charger.rate_bps < _THIN_BPS:
+                options.append((socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno"))
+                options.append((socket.IPPROTO_TCP, _TCP_THIN_LINEAR_TIMEOUTS, 1))
             read_ahead = max(_READ_AHEAD * SEGMENT, (self._charger.limit_bits or 0) // 16)
             options.append((socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, read_ahead))
         for level, option, value in options:
@@ -273,7 +276,7 @@ class GatedTcp:
         if self._charger.window_s > _FLUSH_S:
             smallest = max(smallest, self._room_bytes(self._goodbye_bytes))
         smallest = min(smallest, (self._charger.limit_bits or 0) // 8 // _RESERVED_PART)
-        self._charger.reserve(8 * (waiting + smallest), 8 * smallest)
+        self._charger.reserve(8 * (waiting + smallest))
         room = self._charger.room_bits(max(0.0, counters.next_repeat_s))
         if not waiting or room is None or counters.next_repeat_s > _EARLY_S:
             return
@@ -306,12 +309,10 @@ class GatedTcp:
             return min(counters.segment_bytes, len(self._out))
         if counters.queued_bytes > max(2 * counters.segment_bytes, limit // 8 // 2):
             return 0
-        sizes, window_s = self._sizes, _MARGIN * self._charger.window_s
-        acks = Acks.of(self._charger.answers_due(len(self._out)))
-        longest = longest_payload(limit // 8, window_s, counters, sizes, acks)
-        longest = max(_MIN_PIECE, min(longest, counters.segment_bytes - _OPTIONS))
+        longest = min(longest_payload(limit // 8, counters, self._sizes), counters.segment_bytes - _OPTIONS)
+        longest = max(_MIN_PIECE, longest)
         payload = -(-len(self._out) // -(-len(self._out) // longest))  # segments of one length
-        for need in needs(counters, sizes, payload, window_s, acks):
+        for need in needs(counters, self._sizes, payload):
             room = self._charger.room_bits(need.until_s, 8 * need.size_bytes)
             if room is not None and room < 8 * need.size_bytes:
                 return 0

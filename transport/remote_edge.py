@@ -62,10 +62,6 @@ class RemoteEdgeLink(ABC):
     async def _transmit(self, camera: str, message: bytes, prepaid: Prepaid) -> None:
         """Hands a message to the open connection, and has its charge closed when it has left."""
 
-    def _stream_bytes(self, camera: str, message_bytes: int) -> int | None:
-        """Bytes of a message in the connection's stream, without TLS; None over datagrams."""
-        return None
-
     @abstractmethod
     def _part_bits(self, message_bytes: int) -> int:
         """Uplink bits of a part of a head."""
@@ -142,9 +138,7 @@ class RemoteEdgeLink(ABC):
         refusal = self.refusal() or self._size_refusal(camera, len(message))
         if refusal is not None:
             return refusal
-        prepaid = self._charger.prepay(
-            camera, self.wire_bits(camera, len(message)), self._stream_bytes(camera, len(message))
-        )
+        prepaid = self._charger.prepay(camera, self.wire_bits(camera, len(message)))
         await self._transmit(camera, message, prepaid)
         return None
 

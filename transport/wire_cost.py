@@ -22,7 +22,6 @@ class Prepaid:
 
     camera: str
     bits: int
-    stream_bytes: int | None = None  # of the message, in a stream that a connection gets; None: unknown
 
 
 class WireCharger:
@@ -32,7 +31,6 @@ class WireCharger:
         """`ledger`: None in a replay, whose budget runs on the time of the stream: there nothing is charged."""
         self._ledger = ledger
         self._prepaid: deque[Prepaid] = deque()
-        self._open: dict[Prepaid, None] = {}  # until `close`, in order
         self.attempt_bits = 0  # that have left since the last attempt to connect began
 
     @property
@@ -48,13 +46,12 @@ class WireCharger:
     def window_s(self) -> float:
         return 0.0 if self._ledger is None else self._ledger.window_s
 
-    def prepay(self, camera: str, bits: int, stream_bytes: int | None = None) -> Prepaid:
-        """Holds the charge of a message until its bits have left, or until `close`. `stream_bytes`: see Prepaid."""
-        prepaid = Prepaid(camera, bits, stream_bytes)
+    def prepay(self, camera: str, bits: int) -> Prepaid:
+        """Holds the charge of a message until its bits have left, or until `close`."""
+        prepaid = Prepaid(camera, bits)
         if self._ledger is not None:
             self._ledger.hold(camera, bits)
             self._prepaid.append(prepaid)
-            self._open[prepaid] = None
         return prepaid
 
     def try_prepay(self, camera: str, bits: int) -> Prepaid | None:
@@ -71,24 +68,8 @@ class WireCharger:
     def close(self, prepaid: Prepaid) -> None:
         """What is left of a message's charge was not needed, and counts as sent."""
         self.trim(prepaid, 0)
-        self._open.pop(prepaid, None)
         if prepaid in self._prepaid:
             self._prepaid.remove(prepaid)
-
-    def answers_due(self, waiting_bytes: int) -> tuple[int, int] | None:
-        """Messages whose answers are still to come: of those that have left at least in part, and with the message to
-        which the next bytes belong. `waiting_bytes`: the end of the stream, which has not left. None if no message is
-        open: then the next bytes are of the connection itself."""
-        if not self._open:
-            return None
-        waiting = 0
-        for prepaid in reversed(self._open):
-            if prepaid.stream_bytes is None or prepaid.stream_bytes > waiting_bytes:
-                break
-            waiting_bytes -= prepaid.stream_bytes
-            waiting += 1
-        left = len(self._open) - waiting
-        return left, left + bool(waiting)
 
     @property
     def newest(self) -> Prepaid | None:
@@ -129,10 +110,10 @@ class WireCharger:
         if self._ledger is not None:
             self._ledger.receive(bits)
 
-    def reserve(self, bits: int, rate_bits: int | None = None) -> None:
-        """Keeps these bits from messages, in place of those before; see `UplinkBudget.reserve`."""
+    def reserve(self, bits: int) -> None:
+        """Keeps these bits from messages, in place of those before: the connection may need them at any time."""
         if self._ledger is not None:
-            self._ledger.reserve(bits, rate_bits)
+            self._ledger.reserve(bits)
 
     def pause_s(self) -> float:
         """The least pause after a failed attempt, so that attempts use only a small part of the rate."""

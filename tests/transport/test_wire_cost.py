@@ -55,21 +55,6 @@ def test_what_a_message_does_not_need_counts_as_sent_at_once():
     assert (message.bits, budget.room(0.0), budget.total_bits) == (700, 10_000 - 300, 1000)
 
 
-def test_the_answers_of_messages_that_have_not_left_are_not_due():
-    budget = UplinkBudget(100_000, 1.0)
-    charger = charger_of(budget)
-    assert charger.answers_due(0) is None
-    first, second = (charger.prepay("door", 8 * 600, 500) for _ in range(2))
-    assert charger.answers_due(1000) == (0, 1)
-    assert charger.answers_due(999) == (1, 2)
-    assert charger.answers_due(499) == (2, 2)
-    charger.close(first)
-    assert charger.answers_due(500) == (0, 1)
-    charger.prepay("door", 800)  # an event: its size in the stream is not known
-    assert charger.answers_due(500) == (2, 2)
-    charger.close(second)
-
-
 def test_a_replay_pays_nothing_and_has_all_the_room():
     charger = WireCharger(None)
     charger.close(charger.prepay("door", 1000))

@@ -42,7 +42,7 @@ from sagelink.transport.picture_parts import (
     encode_picture_part,
     picture_message_bytes,
 )
-from sagelink.transport.remote_edge import MAX_REPLIES, RemoteEdgeLink
+from sagelink.transport.remote_edge import RemoteEdgeLink
 from sagelink.transport.wire import MAX_MESSAGE_BYTES, MalformedMessage, claimed_seq
 from sagelink.transport.wire_cost import Prepaid
 
@@ -52,8 +52,7 @@ _Ts = TypeVarTuple("_Ts")
 _MAX_SERVERS = 1000  # whose presence is stored
 _DIGEST_EVERY_S = 60.0
 _FIRST_DIGEST_S = 5.0
-_LAST_ACK_S = 0.3  # from a PUBACK until the reply is acknowledged too, if it comes at once
-_ACK_S = 0.06  # from a reply until it is acknowledged
+_LAST_ACK_S = 0.3  # from a PUBACK until the reply is acknowledged too
 _EXPIRY_PROPERTY_BYTES = 6  # length of the properties, and the message expiry interval
 
 
@@ -118,8 +117,6 @@ class MqttEdgeLink(RemoteEdgeLink):
         self._publishing: asyncio.TaskGroup | None = None
         self._ending = False  # the session has failed: its task group takes no further task
         self._unacknowledged = 0
-        # By camera and `seq`: the last messages that were sent and have no reply.
-        self._publishes: dict[tuple[str, int], tuple[asyncio.Task[None], Prepaid]] = {}
         self._unanswered: dict[tuple[str, int], asyncio.Event] = {}  # evidence of QoS 0, by camera and `seq`
         self._known_servers: set[str] | None = None  # that are online; None: the broker has reported none yet
         self._retains = False  # the broker has delivered a retained message: it reports all servers
@@ -131,9 +128,6 @@ class MqttEdgeLink(RemoteEdgeLink):
 
     def wire_bits(self, camera: str, message_bytes: int) -> int:
         return self._cost_model.packet_bits(self._packet_bytes(camera, message_bytes), PUBLISH_ACKS)
-
-    def _stream_bytes(self, camera: str, message_bytes: int) -> int | None:
-        return self._packet_bytes(camera, message_bytes)
 
     def _packet_bytes(self, camera: str, message_bytes: int) -> int:
         topic_bytes = len(self._topics.evidence(f"{self._node}/{camera}").encode())
@@ -259,9 +253,6 @@ class MqttEdgeLink(RemoteEdgeLink):
         self._limit.sent(self._packet_bytes(camera, len(message)), time.monotonic())
         publishing = self._publishing.create_task(self._in_session(self._publish, camera, message))
         publishing.add_done_callback(lambda _: self._close_later(prepaid, _LAST_ACK_S))
-        if len(self._publishes) == MAX_REPLIES:
-            del self._publishes[next(iter(self._publishes))]
-        self._publishes[camera, claimed_seq(message) or 0] = publishing, prepaid
 
     async def _publish(self, camera: str, message: bytes) -> None:
         assert self._client is not None
@@ -405,11 +396,7 @@ class MqttEdgeLink(RemoteEdgeLink):
                 self._take_reply(address.removeprefix(f"{self._node}/"), reply)
 
     def _take_reply(self, camera: str, reply: bytes) -> None:
-        key = camera, claimed_seq(reply) or 0
-        publishing, prepaid = self._publishes.pop(key, (None, None))
-        if publishing is not None and prepaid is not None and publishing.done():
-            self._close_later(prepaid, _ACK_S)
-        answered = self._unanswered.get(key)
+        answered = self._unanswered.get((camera, claimed_seq(reply) or 0))
         if answered is not None:
             answered.set()
         self._deliver(camera, reply)
