@@ -134,7 +134,7 @@ def test_only_the_newest_answers_count() -> None:
 
 
 def contradicted(replies: int) -> SceneFusion:
-    """A scene in which the server has answered 1 to as many frames, one a second, where the edge answered 0."""
+    """A scene of so many frames, one a second: to each the edge answered class 0 and the server class 1."""
     scene = SceneFusion(SceneConfig())
     for seq in range(replies):
         observe(scene, seq, BLACK, SURE_OF_0, ONE, float(seq))
