@@ -72,7 +72,7 @@ class StoreWriter:
             )
 
     def event(self, record: CameraRecord, event: SeenEvent) -> None:
-        if self._batch.size_bytes > _MAX_BYTES:
+        if len(self._batch.events) * _EVENT_BYTES > _MAX_BYTES:  # evidence of a flood displaces no event
             self.not_stored += 1
             return
         self._batch.events.append((record.address, event))
