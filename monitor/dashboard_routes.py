@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from pathlib import Path
 from typing import Any
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -131,9 +132,11 @@ class RunApi:
         return JsonResponse({"error": f"this frame has no {part}; accepted: info, picture, evidence"}, 404)
 
     async def events(self, _: Request) -> Response:
-        """The last action of each event, the newest event first."""
+        """The last action of each event, the newest event first; `has_picture`: its best frame is stored."""
         feed = self._run.events
-        return JsonResponse({"events": [] if feed is None else feed.events()})
+        if feed is None:
+            return JsonResponse({"events": []})
+        return JsonResponse({"events": await self._encoder.call(_with_pictures, feed.events(), self._run.event_pictures)})
 
     async def event_picture(self, request: Request) -> Response:
         """The best frame of an event."""
@@ -155,6 +158,13 @@ class RunApi:
         reason = _unready(state)
         lines = [f"{one_line(line)}\n" for line in (reason or "ok", *silences(state))]
         return PlainTextResponse("".join(lines), 503 if reason else 200)
+
+
+def _with_pictures(events: list[dict[str, Any]], folder: Path | None) -> list[dict[str, Any]]:
+    paths = [None if folder is None else picture_path(folder, event["id"]) for event in events]
+    return [
+        event | {"has_picture": path is not None and path.exists()} for event, path in zip(events, paths, strict=True)
+    ]
 
 
 def _info(details: FrameDetails) -> str:

@@ -97,11 +97,14 @@ function bar(event, number) {
 
 function card(event) {
   const made = document.createElement("li");
-  const picture = Object.assign(new Image(), { loading: "lazy", alt: "" });
-  const link = Object.assign(document.createElement("a"), { href: `/api/events/${encodeURIComponent(event.id)}/picture`, target: "_blank", rel: "noopener" });
-  picture.addEventListener("error", () => link.classList.add("missing"));
-  picture.src = link.href;
-  link.append(picture);
+  const link = Object.assign(document.createElement("a"), { className: event.has_picture ? "" : "missing" });
+  if (event.has_picture) {
+    const picture = Object.assign(new Image(), { loading: "lazy", alt: "" });
+    Object.assign(link, { href: `/api/events/${encodeURIComponent(event.id)}/picture`, target: "_blank", rel: "noopener" });
+    picture.addEventListener("error", () => link.classList.add("missing"));
+    picture.src = link.href;
+    link.append(picture);
+  }
   const line = (kind, text) => Object.assign(document.createElement("span"), { className: kind, textContent: text, title: text });
   const state = { close: `for ${duration(event.end_s - event.start_s)}`, withdraw: "withdrawn" }[event.action] ?? "now";
   made.className = event.action;

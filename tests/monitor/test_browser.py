@@ -133,13 +133,17 @@ def guarded_url(watched, coder) -> Iterator[str]:
 
 @pytest.fixture
 def page(browser, server) -> Iterator[Any]:
-    """A page; the test fails for errors on its console, except lost connections and refused requests."""
+    """A page; the test fails for errors on its console, except lost connections, refused requests and pictures of
+    events that were withdrawn while the page asked for them."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.set_default_timeout(PATIENCE_MS)
     console_errors: list[str] = []
-    page.on(
-        "console", lambda message: console_errors.append(message.text) if message.type in ("error", "warning") else 0
-    )
+
+    def note(message: Any) -> None:
+        if message.type in ("error", "warning") and "/api/events/" not in message.location["url"]:
+            console_errors.append(f"{message.text} {message.location['url']}")
+
+    page.on("console", note)
     page.on("pageerror", lambda error: console_errors.append(str(error)))
     page.goto(server.url)
     page.wait_for_selector("#rows tr")

@@ -14,12 +14,14 @@ from starlette.websockets import WebSocketDisconnect
 
 from sagelink.monitor.dashboard import check_dashboard
 from sagelink.monitor.dashboard_routes import dashboard_app
+from sagelink.monitor.event_feed import EventFeed
 from sagelink.monitor.live_stats import LiveStats
 from sagelink.net.access_guard import COOKIE, session_cookie
 from sagelink.net.http import is_loopback
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.output_config import DashboardConfig
 from tests.fakes import SIDE
+from tests.monitor.test_event_feed import act
 from tests.monitor.test_verdict_feed import LABELS, verdict_of
 
 TOKEN = "a-token-of-some-length"  # noqa: S105
@@ -96,6 +98,20 @@ def test_a_frame_is_shown_as_each_side_received_it(client):
     assert client.get("/api/frames/1/evidence").content.startswith(b"\x89PNG")
     assert client.get("/api/frames/0/evidence").status_code == 404
     assert client.get("/api/frames/99/info").status_code == 404
+
+
+def test_an_event_says_whether_its_picture_is_stored(watched, coder, tmp_path):
+    feed = EventFeed()
+    for number in range(2):
+        act(feed, number)
+    newest, oldest = (event["id"] for event in feed.events())
+    (tmp_path / f"{oldest}.jpg").write_bytes(b"JPEG")
+    view = replace(watched, events=feed, event_pictures=tmp_path)
+    client = TestClient(dashboard_app(view, coder, None), base_url=HOST)
+    listed = {event["id"]: event["has_picture"] for event in client.get("/api/events").json()["events"]}
+    assert listed == {newest: False, oldest: True}
+    assert client.get(f"/api/events/{oldest}/picture").content == b"JPEG"
+    assert client.get(f"/api/events/{newest}/picture").status_code == 404
 
 
 def test_a_change_is_applied_and_an_invalid_one_explained(client, watched):
