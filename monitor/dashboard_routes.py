@@ -136,7 +136,8 @@ class RunApi:
         feed = self._run.events
         if feed is None:
             return JsonResponse({"events": []})
-        return JsonResponse({"events": await self._encoder.call(_with_pictures, feed.events(), self._run.event_pictures)})
+        events = await self._encoder.call(_with_pictures, feed.events(), self._run.event_pictures)
+        return JsonResponse({"events": events})
 
     async def event_picture(self, request: Request) -> Response:
         """The best frame of an event."""
