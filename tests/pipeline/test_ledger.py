@@ -94,6 +94,17 @@ def test_a_ledger_that_cannot_be_written_is_refused(tmp_path, clock):
         LedgerFile(path, clock)
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
+def test_a_ledger_in_a_folder_that_cannot_be_written_can_be_shown(tmp_path, clock):
+    path = tmp_path / "folder" / "ledger"
+    edge(path, clock).stop()
+    path.parent.chmod(0o500)
+    try:
+        assert read_ledger(path, clock)["limits"]
+    finally:
+        path.parent.chmod(0o700)
+
+
 def test_a_folder_that_does_not_exist_is_created_and_a_folder_is_no_ledger(tmp_path, clock):
     edge(tmp_path / "new" / "ledger", clock).stop()
     assert (tmp_path / "new" / "ledger").stat().st_mode & 0o777 == 0o600
