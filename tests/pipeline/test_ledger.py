@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -331,6 +332,15 @@ def test_levels_are_reported_once_a_period(tmp_path, clock, caplog):
     assert levels() == []
     assert sender.send(6_500_000)
     assert levels() == ["percent=80"]
+
+
+def test_a_period_is_shown_in_the_time_zone_of_its_quota(tmp_path, clock):
+    quota = Quota("plan", 80_000_000, Calendar("month", 31, "Asia/Tokyo"))
+    edge(tmp_path / "ledger", clock, quota).stop()
+    (plan,) = read_ledger(tmp_path / "ledger", clock)["limits"][:1]
+    for key in ("period_start", "period_end"):
+        at = datetime.fromisoformat(plan[key])
+        assert (at.hour, at.utcoffset()) == (0, timedelta(hours=9))
 
 
 def test_a_report_holds_limits_cameras_and_kinds(tmp_path, clock):
