@@ -27,8 +27,8 @@ from sagelink.stages.evidence_encoder import Encoder
 from sagelink.stages.frontier_filter import usable_curves
 from sagelink.stages.fuse import fuse
 from sagelink.stages.sources.open import open_source
+from sagelink.transport.bundle import PART_BYTES, encode_bundle, parts_of
 from sagelink.transport.webrtc.wire_cost import WebRtcCostModel
-from sagelink.transport.wire import PART_BYTES, encode_bundle, parts_of
 
 LOSSES = (0.0, 0.05, 0.1, 0.2)
 _DRAWS = 4  # random losses per frame

@@ -19,8 +19,9 @@ from sagelink.pipeline.tasks import background
 from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Reply, Scored, Sent, TaughtClasses
 from sagelink.stages.reference_tracker import ReferenceTracker
 from sagelink.stages.server_watch import ServerWatch
+from sagelink.transport.envelope import MalformedMessage
 from sagelink.transport.link import EdgeLink, Undelivered
-from sagelink.transport.wire import MalformedMessage, decode_reply
+from sagelink.transport.reply_message import decode_reply
 
 log = logging.getLogger(__name__)
 

@@ -27,7 +27,10 @@ from sagelink.pipeline.types import (
 from sagelink.stages.zoom import thumbnail_of
 from sagelink.transport.codecs import Canvas
 from sagelink.transport.codecs.raw import RawZstd
-from sagelink.transport.wire import MAX_MESSAGE_BYTES, EvidenceMessage, encode_evidence, encode_reply, peek
+from sagelink.transport.envelope import MAX_MESSAGE_BYTES
+from sagelink.transport.evidence_claim import peek
+from sagelink.transport.evidence_message import EvidenceMessage, encode_evidence
+from sagelink.transport.reply_message import encode_reply
 
 SIDE, PATCH, CLASSES = 4, 4, 5
 CANVAS = Canvas(SIDE, PATCH)

@@ -29,7 +29,7 @@ from sagelink.pipeline.rotating_lines import compress
 from sagelink.pipeline.types import Frame, TaughtClasses, Verdict
 from sagelink.pipeline.wire_ledger import LedgerEntry
 from sagelink.stages.sinks.jsonl import record
-from sagelink.transport.wire import encode_reply
+from sagelink.transport.reply_message import encode_reply
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from sagelink.pipeline.camera_accounts import CameraShare, open_accounts
 from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Sent, TaughtClasses
 from sagelink.stages.ship import Collect, Pace, Ship, Uplink
 from sagelink.transport.link import Undelivered
-from sagelink.transport.wire import encode_reply
+from sagelink.transport.reply_message import encode_reply
 from tests.fakes import FakeLink, StubClock, make_evidence, make_reply, make_scored, settle
 
 
