@@ -19,8 +19,8 @@ import numpy as np
 
 from sagelink.lab.harness import Harness, Sample, server_answers
 from sagelink.models.pair import Pair
+from sagelink.pipeline.answers import Answer
 from sagelink.pipeline.config_file import load_config
-from sagelink.pipeline.types import Answer
 from sagelink.server.receive import receive
 from sagelink.stages.codec_planner import Plan
 from sagelink.stages.evidence_encoder import Encoder

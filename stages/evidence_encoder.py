@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from sagelink.pipeline.answers import TaughtClasses
 from sagelink.pipeline.config import Config
-from sagelink.pipeline.types import OperatingPoint, Pixels, Reference, TaughtClasses, Units
+from sagelink.pipeline.types import OperatingPoint, Pixels, Reference, Units
 from sagelink.stages.codec_planner import Plan, plan_packetized, plan_whole
 from sagelink.stages.delta_curves import DeltaCurves, expected_agreement
 from sagelink.stages.frontier import RateQualityCurve

@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sagelink.pipeline.answers import Answer
 from sagelink.pipeline.channel import Channel, ChannelClosed
 from sagelink.pipeline.types import (
     WHOLE,
-    Answer,
     EdgeView,
     Evidence,
     Frame,

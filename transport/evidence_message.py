@@ -5,8 +5,9 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+from sagelink.pipeline.answers import HEAD_ID_BYTES
 from sagelink.pipeline.config import MAX_FURTHER_HEADS
-from sagelink.pipeline.types import HEAD_ID_BYTES, Units
+from sagelink.pipeline.types import Units
 from sagelink.transport.envelope import (
     FLAG_EDGE_ANSWER,
     FLAG_FURTHER,
