@@ -19,9 +19,10 @@ from sagelink.pipeline.threads import Worker
 from sagelink.pipeline.types import OperatingPoint, Pixels
 from sagelink.transport.codecs import Canvas
 from sagelink.transport.codecs.raw import RawZstd
+from sagelink.transport.evidence_message import EvidenceMessage, encode_evidence
 from sagelink.transport.link import CameraInfo
+from sagelink.transport.reply_message import decode_reply
 from sagelink.transport.webrtc.browser_session import BrowserSettings
-from sagelink.transport.wire import EvidenceMessage, decode_reply, encode_evidence
 
 if TYPE_CHECKING:
     import av

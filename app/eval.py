@@ -119,7 +119,7 @@ def evaluate(
     from sagelink.stages.selectors import SELECTORS
     from sagelink.stages.sources.image_file import find_images
     from sagelink.transport.codecs import codec_names
-    from sagelink.transport.wire import MAX_MESSAGE_BYTES
+    from sagelink.transport.envelope import MAX_MESSAGE_BYTES
 
     if caps is None and units is None:
         units = _UNITS

@@ -14,9 +14,10 @@ from sagelink.app.further_heads_of_run import FurtherHeads
 from sagelink.models.head import Head, parse_head, read_head
 from sagelink.models.model_contract import EdgeModel
 from sagelink.models.run_models import RunModels
+from sagelink.pipeline.answers import TaughtClasses
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.types import Frame, TaughtClasses
+from sagelink.pipeline.types import Frame
 from sagelink.transport.operator_commands import Action
 
 log = logging.getLogger(__name__)

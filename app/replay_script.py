@@ -63,7 +63,7 @@ class Script:
 
     def further(self, scored: Scored) -> tuple[bytes, ...]:
         """Ids of the further heads that the frame's message named: a server may have lacked others."""
-        from sagelink.transport.wire import peek
+        from sagelink.transport.evidence_claim import peek
 
         message = self._recording.message((scored.frame.camera, scored.frame.seq))
         claim = None if message is None else peek(message)
@@ -88,9 +88,9 @@ def _message_costs(recording: RecordingReader, server: str) -> tuple[Callable[[i
 
     Raises UsageError when the recording does not determine the wire cost of a message, or lacks the connection's
     own entries in the ledger."""
+    from sagelink.transport.envelope import MAX_MESSAGE_BYTES
     from sagelink.transport.webrtc.address import parse_url
     from sagelink.transport.webrtc.wire_cost import MAX_SCTP_MESSAGE_BYTES, WebRtcCostModel
-    from sagelink.transport.wire import MAX_MESSAGE_BYTES
 
     if not server:
         return lambda message_bytes: 8 * message_bytes, MAX_MESSAGE_BYTES
@@ -222,7 +222,7 @@ class RecordedLink:
         """Returns at once."""
 
     async def send(self, camera: str, message: bytes) -> str | None:
-        from sagelink.transport.wire import peek
+        from sagelink.transport.evidence_claim import peek
 
         claim = peek(message)
         assert claim is not None, "the edge sent a message that is no evidence"

@@ -121,7 +121,7 @@ def _vanished(out: Path, classes: Sequence[str]) -> Iterator[str]:
 
 def _parse_sizes(text: str) -> list[Size]:
     """`1000,2000,full`: bytes ascending, the full frame (None) last. Raises UsageError."""
-    from sagelink.transport.wire import MAX_MESSAGE_BYTES
+    from sagelink.transport.envelope import MAX_MESSAGE_BYTES
 
     words = [word.strip() for word in text.split(",") if word.strip()]
     numbers = {int(word) for word in words if word.isdecimal()}

@@ -24,9 +24,10 @@ import psutil
 
 from sagelink.pipeline.types import OperatingPoint, Reply
 from sagelink.transport.codecs import Canvas, codec_by_name
+from sagelink.transport.evidence_message import EvidenceMessage, encode_evidence
 from sagelink.transport.link import CameraInfo
 from sagelink.transport.mqtt.topics import PREFIX_BYTES, SESSION_BYTES, Topics, encode_state
-from sagelink.transport.wire import EvidenceMessage, encode_evidence, encode_reply
+from sagelink.transport.reply_message import encode_reply
 
 _SIDE, _PATCH = 14, 8
 _INFO = CameraInfo(_SIDE, _PATCH, "0123456789abcdef", 1.0)

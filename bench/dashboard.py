@@ -39,10 +39,11 @@ from sagelink.monitor.live_stats import LiveStats
 from sagelink.monitor.run_view import RunView
 from sagelink.monitor.verdict_feed import VerdictFeed
 from sagelink.net.http import serve_http
+from sagelink.pipeline.answers import Answer
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.stage_config import GateConfig
 from sagelink.pipeline.threads import Worker
-from sagelink.pipeline.types import WHOLE, Answer, Drop, EdgeOnly, EdgeView, Frame, Scored
+from sagelink.pipeline.types import WHOLE, Drop, EdgeOnly, EdgeView, Frame, Scored
 from sagelink.stages.confidence_gate import Gate
 from sagelink.stages.fuse import Fuse
 from sagelink.stages.run_control import Control

@@ -28,9 +28,10 @@ from sagelink.server.receive import receive
 from sagelink.stages.evidence_encoder import Encoder
 from sagelink.stages.sources.synthetic import SyntheticSource
 from sagelink.transport.codecs import Canvas, codec_names, cut_units
-from sagelink.transport.delta_message import encode_delta
+from sagelink.transport.delta_message import REFERENCE_NAME_BYTES, encode_delta
+from sagelink.transport.envelope import MalformedMessage, seal
+from sagelink.transport.evidence_message import decode_evidence
 from sagelink.transport.patch_embedding import Embedding
-from sagelink.transport.wire import REFERENCE_NAME_BYTES, MalformedMessage, decode_evidence, seal
 
 LIMIT_MB = 64
 _HEADER_BYTES, CRC_BYTES = 13, 4

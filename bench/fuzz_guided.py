@@ -18,7 +18,7 @@ with atheris.instrument_imports(include=["sagelink.transport"]):
     from sagelink.transport import codecs  # noqa: F401
 
 from bench.fuzz import CRC_BYTES, FuzzTarget, demo_canvas, valid_messages
-from sagelink.transport.wire import seal
+from sagelink.transport.envelope import seal
 
 
 def main() -> None:

@@ -42,7 +42,7 @@ from sagelink.transport.mqtt.address import open_broker
 from sagelink.transport.mqtt.nats_cluster import is_nats, open_cluster
 from sagelink.transport.mqtt.server import MqttServerLink
 from sagelink.transport.mqtt.topics import PREFIX_BYTES, Topics, encode_state
-from sagelink.transport.wire import decode_reply
+from sagelink.transport.reply_message import decode_reply
 
 _TOPICS = Topics("load")
 _SIZE = 2000

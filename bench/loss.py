@@ -19,16 +19,16 @@ import numpy as np
 
 from sagelink.lab.harness import Harness, Sample, server_answers
 from sagelink.models.pair import Pair
+from sagelink.pipeline.answers import Answer
 from sagelink.pipeline.config_file import load_config
-from sagelink.pipeline.types import Answer
 from sagelink.server.receive import receive
 from sagelink.stages.codec_planner import Plan
 from sagelink.stages.evidence_encoder import Encoder
 from sagelink.stages.frontier_filter import usable_curves
 from sagelink.stages.fuse import fuse
 from sagelink.stages.sources.open import open_source
+from sagelink.transport.bundle import PART_BYTES, encode_bundle, parts_of
 from sagelink.transport.webrtc.wire_cost import WebRtcCostModel
-from sagelink.transport.wire import PART_BYTES, encode_bundle, parts_of
 
 LOSSES = (0.0, 0.05, 0.1, 0.2)
 _DRAWS = 4  # random losses per frame

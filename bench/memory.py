@@ -17,8 +17,9 @@ import psutil
 
 from sagelink.app.run import Run, prepare
 from sagelink.models.pair import Pair
+from sagelink.pipeline.answers import Answer
 from sagelink.pipeline.config_file import load_config
-from sagelink.pipeline.types import WHOLE, Answer, EdgeView, Frame, Scored, Verdict
+from sagelink.pipeline.types import WHOLE, EdgeView, Frame, Scored, Verdict
 from sagelink.stages.score import Score
 from sagelink.stages.zoom import thumbnail_of
 

@@ -22,8 +22,8 @@ from sagelink.stages.evidence_encoder import Encoder
 from sagelink.stages.frontier import find_frontier, read_frontier
 from sagelink.stages.sources.image_file import read_image
 from sagelink.stages.zoom import ZoomCrop
+from sagelink.transport.bundle import PART_BYTES
 from sagelink.transport.codecs import Canvas
-from sagelink.transport.wire import PART_BYTES
 
 CAPS = (500, 1000, 2000, 4000, 8000)
 MEDIAN_MS, P95_MS = 15.0, 30.0

@@ -6,7 +6,8 @@ import time
 
 import numpy as np
 
-from sagelink.pipeline.types import Answer, EdgeView, ServerObservation
+from sagelink.pipeline.answers import Answer, ServerObservation
+from sagelink.pipeline.types import EdgeView
 from sagelink.stages.frontier import SHIPPED, read_frontier
 from sagelink.stages.rate_control import RateControl, UtilityCurve
 from sagelink.stages.scene_fusion import MAX_OBSERVATIONS, SceneConfig, SceneFusion

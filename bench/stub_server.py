@@ -16,10 +16,11 @@ from sagelink.server.batch import BatchLimits
 from sagelink.server.classify import Asked, Classifier
 from sagelink.server.receive import Received
 from sagelink.server.service import Service
+from sagelink.transport.bundle import PART_BYTES, encode_bundle
 from sagelink.transport.codecs import Canvas
 from sagelink.transport.codecs.raw import RawZstd
+from sagelink.transport.evidence_message import EvidenceMessage, encode_evidence
 from sagelink.transport.link import CameraInfo, ServerLink
-from sagelink.transport.wire import PART_BYTES, EvidenceMessage, encode_bundle, encode_evidence
 
 _SIDE, _PATCH = 14, 8  # of the demo pair
 _UNIT_BYTES = 3 * _PATCH * _PATCH

@@ -40,10 +40,10 @@ from sagelink.transport.mqtt.address import open_broker
 from sagelink.transport.mqtt.edge import MqttEdgeLink
 from sagelink.transport.mqtt.server import MqttServerLink
 from sagelink.transport.mqtt.topics import Topics
+from sagelink.transport.reply_message import decode_reply
 from sagelink.transport.webrtc.address import ENV_TOKEN, SignallingEndpoint, open_signalling_endpoint
 from sagelink.transport.webrtc.edge import WebRtcEdgeLink
 from sagelink.transport.webrtc.server import WebRtcServerLink
-from sagelink.transport.wire import decode_reply
 
 _IN_FLIGHT = 2
 WEBRTC_PORT = 8620

@@ -48,22 +48,18 @@ from sagelink.pipeline.link_config import MqttConfig, WebRtcConfig
 from sagelink.pipeline.tasks import run_loop
 from sagelink.pipeline.types import Reply
 from sagelink.pipeline.wire_ledger import WireLedger
+from sagelink.transport.bundle import PART_BYTES, encode_bundle
+from sagelink.transport.envelope import claimed_seq
+from sagelink.transport.evidence_message import EvidenceMessage, encode_evidence
 from sagelink.transport.link import CameraInfo, EdgeLink, ServerLink
 from sagelink.transport.mqtt.address import open_broker
 from sagelink.transport.mqtt.edge import MqttEdgeLink
 from sagelink.transport.mqtt.server import MqttServerLink
 from sagelink.transport.mqtt.topics import Topics
+from sagelink.transport.reply_message import encode_reply
 from sagelink.transport.webrtc.address import ENV_TOKEN, SignallingEndpoint, open_signalling_endpoint
 from sagelink.transport.webrtc.edge import WebRtcEdgeLink
 from sagelink.transport.webrtc.server import WebRtcServerLink
-from sagelink.transport.wire import (
-    PART_BYTES,
-    EvidenceMessage,
-    claimed_seq,
-    encode_bundle,
-    encode_evidence,
-    encode_reply,
-)
 
 _MIN_BYTES, _MAX_BYTES = 4000, 12_000  # of a message; the least is less where a window is small
 _SERVER_CONNECTS_S = 1.0

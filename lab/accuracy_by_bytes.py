@@ -15,8 +15,8 @@ from sagelink.lab.eval_report import AnswerQuality, CodecRow
 from sagelink.lab.evaluation import Evaluation, intervals, values
 from sagelink.lab.harness import zoom_crop_of
 from sagelink.lab.progress_bar import ShowProgress
+from sagelink.pipeline.answers import Answer
 from sagelink.pipeline.stage_config import FuseConfig
-from sagelink.pipeline.types import Answer
 from sagelink.stages.codec_planner import Plan
 from sagelink.stages.evidence_encoder import Encoder
 from sagelink.stages.frontier_filter import AUTO, usable_curves

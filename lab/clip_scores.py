@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from sagelink.lab.clip_playback import NO_CLASS, Outcome
 from sagelink.lab.discriminant import calibration_error
 from sagelink.lab.scored_clips import NOT_SCORED, ScoredClip
+from sagelink.pipeline.answers import UNKNOWN
 from sagelink.pipeline.event_config import EventRule
-from sagelink.pipeline.types import UNKNOWN
 from sagelink.stages.event_rules import CameraEvents, Observation
 
 _RULE = EventRule(name="label")  # the default rule

@@ -23,9 +23,10 @@ from sagelink.lab.harness import EdgeFeatures, Harness
 from sagelink.lab.progress_bar import ShowProgress, step_counter
 from sagelink.models.loading import Model
 from sagelink.models.model_contract import Importance, own_bits
+from sagelink.pipeline.answers import Answer
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.types import Answer, OperatingPoint, Scored, Units
+from sagelink.pipeline.types import OperatingPoint, Scored, Units
 from sagelink.stages.confidence_gate import Gate
 from sagelink.stages.frontier import find_frontier, read_frontier
 from sagelink.stages.fuse import fuse, weight_of_share

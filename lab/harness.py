@@ -18,8 +18,9 @@ from sagelink.models.model_contract import Importance
 from sagelink.models.pair import Pair
 from sagelink.models.preprocess import Resize, make_picture
 from sagelink.models.unit_grid import UnitGrid
+from sagelink.pipeline.answers import Answer
 from sagelink.pipeline.stage_config import SelectConfig
-from sagelink.pipeline.types import WHOLE, Answer, Frame, OperatingPoint, Pixels, Scored, Units
+from sagelink.pipeline.types import WHOLE, Frame, OperatingPoint, Pixels, Scored, Units
 from sagelink.server.classify import Classifier
 from sagelink.server.receive import Received, receive
 from sagelink.stages.evidence_encoder import Encoder

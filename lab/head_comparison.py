@@ -18,8 +18,8 @@ from sagelink.lab.teaching import Taught
 from sagelink.models.apply_head import apply_head
 from sagelink.models.head import Head
 from sagelink.models.pair import Pair
+from sagelink.pipeline.answers import Answer
 from sagelink.pipeline.config import Config
-from sagelink.pipeline.types import Answer
 from sagelink.stages.fuse import fuse
 
 _SMALLEST = 1e-4  # probability of the true class that counts at least: one wild answer does not decide

@@ -21,11 +21,12 @@ from sagelink.lab.harness import Harness
 from sagelink.lab.month import SITE, Demand
 from sagelink.lab.progress_bar import ShowProgress
 from sagelink.models.model_contract import own_bits
+from sagelink.pipeline.answers import Answer, SceneEstimate, ServerObservation
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.budget_config import CameraBudgetConfig
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.pacing import window_price
-from sagelink.pipeline.types import WHOLE, Answer, Frame, SceneEstimate, Scored, ServerObservation
+from sagelink.pipeline.types import WHOLE, Frame, Scored
 from sagelink.stages.codec_planner import Plan
 from sagelink.stages.confidence_gate import Gate
 from sagelink.stages.evidence_encoder import Encoder

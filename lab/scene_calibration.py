@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagelink.lab.discriminant import Ids, Matrix, log_softmax
-from sagelink.pipeline.types import Sharpness
+from sagelink.pipeline.answers import Sharpness
 
 USUAL = Sharpness(base=1.0, age=0.5, evidence=0.0)  # measured on clips: docs/video.md
 _SPREAD = (0.4, 0.25, 0.25)  # usual differences of the logarithm of the base, and of both exponents, between sites

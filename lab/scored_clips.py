@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from sagelink.lab.clips import KINDS, Clip
 from sagelink.lab.harness import EDGE_BATCH, Harness, batched
 from sagelink.models.preprocess import Resize, make_picture
+from sagelink.pipeline.answers import Answer
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.private_files import make_private_folder, replacing
-from sagelink.pipeline.types import WHOLE, Answer, Box, EdgeView, Frame, Pixels, Scored, Units
+from sagelink.pipeline.types import WHOLE, Box, EdgeView, Frame, Pixels, Scored, Units
 from sagelink.stages.score import Score
 from sagelink.stages.selectors import sage, selector_by_name
 from sagelink.stages.sources.contract import SourceFrame

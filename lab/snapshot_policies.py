@@ -22,7 +22,8 @@ import numpy as np
 from sagelink.lab.clip_playback import ClipPlayback, Outcome, Policy
 from sagelink.lab.harness import Harness
 from sagelink.lab.scored_clips import ScoredClip
-from sagelink.pipeline.types import Answer, OperatingPoint
+from sagelink.pipeline.answers import Answer
+from sagelink.pipeline.types import OperatingPoint
 from sagelink.stages.codec_planner import Plan
 from sagelink.stages.confidence_gate import Gate
 from sagelink.stages.evidence_encoder import Encoder

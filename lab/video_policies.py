@@ -19,12 +19,13 @@ from sagelink.lab.scored_clips import ScoredClip
 from sagelink.lab.snapshot_policies import SNAPSHOT_QUALITY, SnapshotPolicies
 from sagelink.lab.video_streams import STREAMS, stream
 from sagelink.models.model_contract import own_bits
+from sagelink.pipeline.answers import Answer, ServerObservation
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.pace_control import PaceControl
 from sagelink.pipeline.pacing import PaceName
 from sagelink.pipeline.quota import count_of
-from sagelink.pipeline.types import WHOLE, Answer, Pixels, ServerObservation
+from sagelink.pipeline.types import WHOLE, Pixels
 from sagelink.stages.codec_planner import Plan
 from sagelink.stages.confidence_gate import Gate
 from sagelink.stages.evidence_encoder import Encoder

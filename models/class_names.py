@@ -12,9 +12,9 @@ from safetensors import safe_open
 
 from sagelink.models.head import Head, parse_head
 from sagelink.models.labels import imagenet_labels, labels_fingerprint, read_labels
+from sagelink.pipeline.answers import HEAD_ID_BYTES, UNKNOWN
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.model_config import ModelConfig
-from sagelink.pipeline.types import HEAD_ID_BYTES, UNKNOWN
 
 _DEMO = Path(__file__).parent / "demo" / "server.safetensors"
 _MAX_HEADS = 1000  # whose names are kept

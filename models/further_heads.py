@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from sagelink.models.head import Head, read_head
 from sagelink.models.linear_classifier import LinearClassifier, part_of
 from sagelink.models.model_contract import ServerModel
+from sagelink.pipeline.answers import Answer, HeadAnswer
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.types import Answer, HeadAnswer
 
 
 @dataclass(frozen=True, slots=True, eq=False)

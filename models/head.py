@@ -31,9 +31,9 @@ from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.numpy import save
 
 from sagelink.models.combinations import fault_of_class, membership, names_of
+from sagelink.pipeline.answers import UNKNOWN, SeveralClasses, Sharpness, TaughtClasses, fusion_weight
 from sagelink.pipeline.errors import UsageError, suggest
 from sagelink.pipeline.output_files import cannot_write
-from sagelink.pipeline.types import UNKNOWN, SeveralClasses, Sharpness, TaughtClasses, fusion_weight
 
 Floats: TypeAlias = NDArray[np.float32]
 Reads = Literal["token", "mean", "token+mean"]  # features of the final tokens: see `models.readout`
@@ -73,7 +73,7 @@ class UnknownCard(BaseModel):
 
 
 class SharpnessCard(BaseModel):
-    """The numbers of `sagelink.pipeline.types.Sharpness`."""
+    """The numbers of `sagelink.pipeline.answers.Sharpness`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

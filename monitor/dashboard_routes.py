@@ -31,7 +31,7 @@ from sagelink.pipeline.json_text import to_json
 from sagelink.pipeline.text import one_line
 from sagelink.pipeline.threads import Worker
 from sagelink.stages.sinks.event_pictures import picture_path
-from sagelink.transport.wire import decode_evidence
+from sagelink.transport.evidence_message import decode_evidence
 
 _MAX_DIGITS = 18  # of a frame number
 _STALE_S = 30.0  # a run whose last verdict is older is not ready

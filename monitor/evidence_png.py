@@ -9,7 +9,7 @@ from PIL import Image
 
 from sagelink.pipeline.types import Units
 from sagelink.transport.codecs import Canvas, Patches, Tokens, codec_by_number
-from sagelink.transport.wire import decode_evidence
+from sagelink.transport.evidence_message import decode_evidence
 
 _GREY = 127
 _CORRELATION = 0.95  # of neighbouring pixels

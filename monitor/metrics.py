@@ -213,7 +213,7 @@ class EdgeMetrics:
         self.recovered.labels(how).inc()
 
     def write(self, verdict: Verdict) -> None:
-        from sagelink.transport.wire import parts_of
+        from sagelink.transport.bundle import parts_of
 
         camera, counts = verdict.frame.camera, VerdictCounts()
         counts.add(verdict)

@@ -20,7 +20,8 @@ from sagelink.monitor.label_folder import FrameKey
 from sagelink.monitor.label_view import FIRST_HEAD, LabelView, StoredFrame
 from sagelink.monitor.previews import jpeg
 from sagelink.monitor.uncertainty import Candidate, unit_token
-from sagelink.pipeline.types import Answer, Frame, HeadAnswer, Pixels, Verdict
+from sagelink.pipeline.answers import Answer, HeadAnswer
+from sagelink.pipeline.types import Frame, Pixels, Verdict
 
 MAX_BYTES = 64_000_000
 MAX_SIDE = 1920  # pixels: larger frames are scaled down

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from sagelink.pipeline.errors import UsageError
 from sagelink.server.head_store import HeadStore
+from sagelink.transport.envelope import MalformedMessage
 from sagelink.transport.head_messages import HeadAssembly, HeadPart, HeadState, HeadStatus
-from sagelink.transport.wire import MalformedMessage
 
 _MAX_COMING = 64  # heads on their way
 _MAX_COMING_BYTES = 16_000_000  # of their files

@@ -9,17 +9,11 @@ import numpy as np
 
 from sagelink.pipeline.types import Units
 from sagelink.server.memory import StoredUnits
+from sagelink.transport.bundle import decode_bundle, is_bundle
 from sagelink.transport.codecs import Canvas, Patches, Tokens, codec_by_number
-from sagelink.transport.delta_message import decode_delta, reference_name
-from sagelink.transport.wire import (
-    DELTA_CODEC,
-    EdgeAnswer,
-    EvidenceMessage,
-    MalformedMessage,
-    decode_bundle,
-    decode_evidence,
-    is_bundle,
-)
+from sagelink.transport.delta_message import DELTA_CODEC, decode_delta, reference_name
+from sagelink.transport.envelope import MalformedMessage
+from sagelink.transport.evidence_message import EdgeAnswer, EvidenceMessage, decode_evidence
 
 Recall = Callable[[bytes], StoredUnits | None]  # finds stored units by their name
 

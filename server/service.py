@@ -26,9 +26,12 @@ from sagelink.server.head_desk import HeadDesk
 from sagelink.server.head_store import HeadStore, ServerHead
 from sagelink.server.memory import ReferenceStore
 from sagelink.server.receive import Received, receive
+from sagelink.transport.bundle import parts_of
+from sagelink.transport.envelope import MalformedMessage, claimed_seq
+from sagelink.transport.evidence_claim import read_claim
 from sagelink.transport.head_messages import is_part
 from sagelink.transport.link import CameraInfo, Message, ServerLink, node_of
-from sagelink.transport.wire import MalformedMessage, claimed_seq, encode_reply, parts_of, read_claim
+from sagelink.transport.reply_message import encode_reply
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from sagelink.pipeline.answers import Answer, TaughtClasses
 from sagelink.pipeline.errors import UsageError, suggest
 from sagelink.pipeline.stage_config import GateConfig
-from sagelink.pipeline.types import Answer, Drop, EdgeOnly, Metered, Sent, TaughtClasses
+from sagelink.pipeline.types import Drop, EdgeOnly, Metered, Sent
 
 # From the edge answer and the threshold to whether the frame is offloaded.
 Policy = Callable[[Answer, float], bool]

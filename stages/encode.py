@@ -18,7 +18,8 @@ from sagelink.stages.codec_planner import Plan
 from sagelink.stages.evidence_encoder import Encoder, EncoderFor
 from sagelink.stages.reference_tracker import ReferenceTracker
 from sagelink.stages.zoom import ZoomCrop
-from sagelink.transport.wire import MAX_MESSAGE_BYTES, EdgeAnswer
+from sagelink.transport.envelope import MAX_MESSAGE_BYTES
+from sagelink.transport.evidence_message import EdgeAnswer
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
+from sagelink.pipeline.answers import UNKNOWN, Origin
 from sagelink.pipeline.event_config import DAYS, EventRule
-from sagelink.pipeline.types import UNKNOWN, Origin
 
 Action: TypeAlias = Literal["open", "update", "close", "withdraw"]
 LocalTime: TypeAlias = Callable[[float], time.struct_time]  # from seconds since 1970

@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from sagelink.pipeline.answers import TaughtClasses
 from sagelink.pipeline.config import Config
-from sagelink.pipeline.types import OperatingPoint, Pixels, Reference, TaughtClasses, Units
+from sagelink.pipeline.types import OperatingPoint, Pixels, Reference, Units
 from sagelink.stages.codec_planner import Plan, plan_packetized, plan_whole
 from sagelink.stages.delta_curves import DeltaCurves, expected_agreement
 from sagelink.stages.frontier import RateQualityCurve
 from sagelink.stages.frontier_filter import measured_curves, unit_limits, usable_curves
 from sagelink.stages.packetize import Splitter
 from sagelink.stages.unit_rectangle import best_rectangle
+from sagelink.transport.bundle import PART_BYTES, encode_bundle
 from sagelink.transport.codecs import Canvas, CodecFailed, codec_by_name
 from sagelink.transport.delta_message import encode_delta
+from sagelink.transport.evidence_message import EdgeAnswer, EvidenceMessage, encode_evidence
 from sagelink.transport.patch_embedding import Embedding
-from sagelink.transport.wire import PART_BYTES, EdgeAnswer, EvidenceMessage, encode_bundle, encode_evidence
 
 if TYPE_CHECKING:
     from sagelink.models.model_contract import ServerModel

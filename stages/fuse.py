@@ -9,14 +9,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from sagelink.pipeline.answers import Answer, HeadAnswer, Origin
 from sagelink.pipeline.types import (
     WHOLE,
-    Answer,
     Answered,
     EdgeOnly,
     Evidence,
-    HeadAnswer,
-    Origin,
     PendingVerdict,
     TopClasses,
     Trace,

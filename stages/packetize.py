@@ -14,8 +14,8 @@ from itertools import pairwise
 import numpy as np
 
 from sagelink.pipeline.types import OperatingPoint, Pixels, Units
+from sagelink.transport.bundle import MAX_PARTS, max_datagrams
 from sagelink.transport.codecs import Canvas, codec_by_name
-from sagelink.transport.wire import MAX_PARTS, max_datagrams
 
 _PART_OVERHEAD = 105  # bytes that a part adds to the whole message: its header and its picture's header
 _FILL_TARGET = 0.88  # of the longest part: expected size of a part, so that few parts have to be split again

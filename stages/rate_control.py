@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sagelink.pipeline.answers import TaughtClasses
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.stage_config import VideoConfig
-from sagelink.pipeline.types import WHOLE, Drop, EdgeOnly, Metered, TaughtClasses
+from sagelink.pipeline.types import WHOLE, Drop, EdgeOnly, Metered
 from sagelink.stages.budget_meter import affordable_bytes
 from sagelink.stages.evidence_encoder import canvas_of
 from sagelink.stages.frontier import RateQualityCurve
 from sagelink.stages.frontier_filter import usable_curves
-from sagelink.transport.wire import MAX_MESSAGE_BYTES
+from sagelink.transport.envelope import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
     from sagelink.models.model_contract import ServerModel

@@ -20,14 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sagelink.pipeline.types import (
-    Answer,
-    EdgeView,
-    SceneEstimate,
-    ServerObservation,
-    Sharpness,
-    TaughtClasses,
-)
+from sagelink.pipeline.answers import Answer, SceneEstimate, ServerObservation, Sharpness, TaughtClasses
+from sagelink.pipeline.types import EdgeView
 from sagelink.stages.edge_trust import EdgeTrust
 from sagelink.stages.scene_cuts import CutDetector
 

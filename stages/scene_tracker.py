@@ -10,20 +10,10 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
+from sagelink.pipeline.answers import Answer, ProvisionalAnswer, ServerObservation
 from sagelink.pipeline.channel import Channel
 from sagelink.pipeline.stage_config import VideoConfig
-from sagelink.pipeline.types import (
-    Answer,
-    Evidence,
-    Frame,
-    Metered,
-    PendingVerdict,
-    ProvisionalAnswer,
-    Reply,
-    Scored,
-    Sent,
-    ServerObservation,
-)
+from sagelink.pipeline.types import Evidence, Frame, Metered, PendingVerdict, Reply, Scored, Sent
 from sagelink.stages.fuse import spread
 from sagelink.stages.scene_fusion import SceneConfig, SceneFusion
 

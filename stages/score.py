@@ -13,7 +13,8 @@ from sagelink.models.linear_classifier import part_of
 from sagelink.models.model_contract import EdgeModel, EdgeScores, Importance
 from sagelink.models.preprocess import Resize, make_picture
 from sagelink.models.unit_grid import UnitGrid
-from sagelink.pipeline.types import WHOLE, Answer, Box, EdgeView, Frame, HeadAnswer, Pixels, Scored
+from sagelink.pipeline.answers import Answer, HeadAnswer
+from sagelink.pipeline.types import WHOLE, Box, EdgeView, Frame, Pixels, Scored
 from sagelink.stages.resample import resample
 from sagelink.stages.zoom import ZoomSchedule, thumbnail_of
 

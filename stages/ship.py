@@ -13,14 +13,16 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 
+from sagelink.pipeline.answers import TaughtClasses
 from sagelink.pipeline.camera_accounts import CameraAccount
 from sagelink.pipeline.clock import BudgetClock
 from sagelink.pipeline.tasks import background
-from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Reply, Scored, Sent, TaughtClasses
+from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Reply, Scored, Sent
 from sagelink.stages.reference_tracker import ReferenceTracker
 from sagelink.stages.server_watch import ServerWatch
+from sagelink.transport.envelope import MalformedMessage
 from sagelink.transport.link import EdgeLink, Undelivered
-from sagelink.transport.wire import MalformedMessage, decode_reply
+from sagelink.transport.reply_message import decode_reply
 
 log = logging.getLogger(__name__)
 

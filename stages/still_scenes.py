@@ -13,7 +13,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sagelink.pipeline.types import Frame, Pixels, Scored, TaughtClasses
+from sagelink.pipeline.answers import TaughtClasses
+from sagelink.pipeline.types import Frame, Pixels, Scored
 from sagelink.stages.zoom import TURNS
 
 # A part has changed if its grey level (0..1) differs by this much, and by this multiple of the noise over all parts. If

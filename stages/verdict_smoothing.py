@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sagelink.pipeline.types import ServerObservation, Verdict
+from sagelink.pipeline.answers import ServerObservation
+from sagelink.pipeline.types import Verdict
 from sagelink.stages.scene_fusion import SceneConfig, SceneFusion
 
 

@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sagelink.pipeline.answers import Answer
 from sagelink.pipeline.channel import Channel, ChannelClosed
 from sagelink.pipeline.types import (
     WHOLE,
-    Answer,
     EdgeView,
     Evidence,
     Frame,
@@ -27,7 +27,10 @@ from sagelink.pipeline.types import (
 from sagelink.stages.zoom import thumbnail_of
 from sagelink.transport.codecs import Canvas
 from sagelink.transport.codecs.raw import RawZstd
-from sagelink.transport.wire import MAX_MESSAGE_BYTES, EvidenceMessage, encode_evidence, encode_reply, peek
+from sagelink.transport.envelope import MAX_MESSAGE_BYTES
+from sagelink.transport.evidence_claim import peek
+from sagelink.transport.evidence_message import EvidenceMessage, encode_evidence
+from sagelink.transport.reply_message import encode_reply
 
 SIDE, PATCH, CLASSES = 4, 4, 5
 CANVAS = Canvas(SIDE, PATCH)

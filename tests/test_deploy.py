@@ -17,12 +17,13 @@ import yaml
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.link_config import MqttConfig
 from sagelink.stages.nvr.open import open_event_capture
+from sagelink.transport.evidence_message import EvidenceMessage, encode_evidence
 from sagelink.transport.link import CameraInfo
 from sagelink.transport.mqtt.address import Broker, message_auth, open_broker
 from sagelink.transport.mqtt.edge import MqttEdgeLink
 from sagelink.transport.mqtt.server import MqttServerLink
 from sagelink.transport.mqtt.topics import Topics, encode_state
-from sagelink.transport.wire import EvidenceMessage, encode_evidence, encode_reply
+from sagelink.transport.reply_message import encode_reply
 from tests.brokers import Mosquitto
 from tests.fakes import make_reply
 from tests.patience import PATIENCE_S

@@ -14,15 +14,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sagelink.pipeline.types import Units
+from sagelink.transport.envelope import MalformedMessage
+from sagelink.transport.evidence_message import EvidenceMessage, encode_evidence
 from sagelink.transport.unit_set_codec import pack_units, set_bytes, unpack_units
-from sagelink.transport.wire import (
-    DELTA_CODEC,
-    REFERENCE_NAME_BYTES,
-    EvidenceMessage,
-    MalformedMessage,
-    encode_evidence,
-)
 
+DELTA_CODEC = 10  # codec number of evidence that adds to retained units
+REFERENCE_NAME_BYTES = 8  # name of the units that a server retains for a camera
 NO_REFERENCE = bytes(REFERENCE_NAME_BYTES)  # names no retained units: the message stands alone, but is to be retained
 NO_UNITS: Units = np.empty(0, np.intp)
 
@@ -49,6 +46,11 @@ def encode_delta(message: EvidenceMessage, reference: bytes, retained: Units) ->
 def delta_overhead_bytes(units: int, retained: int) -> int:
     """Bytes by which a delta message is longer than the plain one. `units`: of the grid; `retained`: retained ones."""
     return _HEAD.size + (set_bytes(units, retained) if retained else 0)
+
+
+def claimed_retained_units(payload: bytes) -> int:
+    """The number of retained units in the payload of a delta message, unchecked; 0 where it is cut short."""
+    return int(_HEAD.unpack_from(payload)[1]) if len(payload) >= _HEAD.size else 0
 
 
 def decode_delta(evidence: EvidenceMessage) -> DeltaPayload:

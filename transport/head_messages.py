@@ -11,17 +11,21 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
-from sagelink.transport.wire import MAGIC, VERSION, MalformedMessage, check_version, seal, unseal
+from sagelink.transport.envelope import (
+    ENVELOPE_BYTES,
+    MalformedMessage,
+    MessageKind,
+    has_kind,
+    open_message,
+    seal_message,
+)
 
 FINGERPRINT_BYTES = 16
 MAX_HEAD_BYTES = 4_000_000  # of a head file that travels over a link
 MAX_PART_BYTES = 1000  # of a head file in one part: one datagram with its framing
-# magic, version, kind, fingerprint, state, bytes of the file that the server already has; then the reason
-_STATUS = struct.Struct("!2sBB16sBI")
-_PART = struct.Struct("!2sBB16sII")  # magic, version, kind, fingerprint, bytes of the file, offset of the part
-_KIND_STATUS = 4
-_KIND_PART = 5
-_KIND_AT = 3
+_MAX_REASON_BYTES = 255
+_STATUS = struct.Struct("!16sBI")  # fingerprint, state, bytes of the file that the server already has; then the reason
+_PART = struct.Struct("!16sII")  # fingerprint, bytes of the file, offset of the part; then the part
 
 
 class HeadState(IntEnum):
@@ -54,29 +58,28 @@ class HeadPart:
 
 
 def encode_status(status: HeadStatus) -> bytes:
-    header = _STATUS.pack(MAGIC, VERSION, _KIND_STATUS, status.fingerprint, status.state, status.offset)
-    return seal(header + status.reason.encode()[:255])
+    header = _STATUS.pack(status.fingerprint, status.state, status.offset)
+    return seal_message(MessageKind.HEAD_STATUS, header + status.reason.encode()[:_MAX_REASON_BYTES])
 
 
 def decode_status(data: bytes) -> HeadStatus:
     """Raises MalformedMessage."""
-    body = open_body(data, _STATUS, _KIND_STATUS)
-    *_, fingerprint, state, offset = _STATUS.unpack_from(body)
-    if state not in set(HeadState) or len(body) > _STATUS.size + 255:
-        raise MalformedMessage(f"state {state} of a head, {len(body)} bytes")
-    return HeadStatus(fingerprint, HeadState(state), offset, body[_STATUS.size :].decode(errors="replace"))
+    opened = open_message(data, MessageKind.HEAD_STATUS, _STATUS)
+    fingerprint, state, offset = opened.fields
+    if state not in set(HeadState) or len(opened.rest) > _MAX_REASON_BYTES:
+        raise MalformedMessage(f"state {state} of a head, and a reason of {len(opened.rest)} bytes")
+    return HeadStatus(fingerprint, HeadState(state), offset, opened.rest.decode(errors="replace"))
 
 
 def encode_part(part: HeadPart) -> bytes:
-    header = _PART.pack(MAGIC, VERSION, _KIND_PART, part.fingerprint, part.total_bytes, part.offset)
-    return seal(header + part.data)
+    return seal_message(MessageKind.HEAD_PART, _PART.pack(part.fingerprint, part.total_bytes, part.offset) + part.data)
 
 
 def decode_part(data: bytes) -> HeadPart:
     """Raises MalformedMessage."""
-    body = open_body(data, _PART, _KIND_PART)
-    *_, fingerprint, total_bytes, offset = _PART.unpack_from(body)
-    part = HeadPart(fingerprint, total_bytes, offset, body[_PART.size :])
+    opened = open_message(data, MessageKind.HEAD_PART, _PART)
+    fingerprint, total_bytes, offset = opened.fields
+    part = HeadPart(fingerprint, total_bytes, offset, opened.rest)
     if not 0 < total_bytes <= MAX_HEAD_BYTES:
         raise MalformedMessage(f"a head of {total_bytes} bytes; accepted: 1 to {MAX_HEAD_BYTES}")
     if not 0 < len(part.data) <= MAX_PART_BYTES or offset + len(part.data) > total_bytes:
@@ -85,29 +88,18 @@ def decode_part(data: bytes) -> HeadPart:
 
 
 def is_status(data: bytes) -> bool:
-    """Checks only the header."""
-    return data[:_KIND_AT] == MAGIC + bytes([VERSION]) and data[_KIND_AT : _KIND_AT + 1] == bytes([_KIND_STATUS])
+    """Checks only the first bytes."""
+    return has_kind(data, MessageKind.HEAD_STATUS)
 
 
 def is_part(data: bytes) -> bool:
-    """Checks only the header."""
-    return data[:_KIND_AT] == MAGIC + bytes([VERSION]) and data[_KIND_AT : _KIND_AT + 1] == bytes([_KIND_PART])
+    """Checks only the first bytes."""
+    return has_kind(data, MessageKind.HEAD_PART)
 
 
 def part_message_bytes(data_bytes: int) -> int:
     """Bytes of the message with so many bytes of a head file."""
-    return len(seal(b"")) + _PART.size + data_bytes
-
-
-def open_body(data: bytes, layout: struct.Struct, kind: int) -> bytes:
-    """The content of a message of this kind. Raises MalformedMessage."""
-    body = unseal(data)
-    if len(body) < layout.size:
-        raise MalformedMessage(f"{len(body)} bytes are less than a header")
-    check_version(body)
-    if body[_KIND_AT] != kind:
-        raise MalformedMessage(f"kind is {body[_KIND_AT]}, not {kind}")
-    return body
+    return ENVELOPE_BYTES + _PART.size + data_bytes
 
 
 class HeadAssembly:

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Self
 
 from sagelink.pipeline.channel import Channel, ChannelClosed
+from sagelink.transport.envelope import MAX_MESSAGE_BYTES
 from sagelink.transport.link import CameraInfo, Message
-from sagelink.transport.wire import MAX_MESSAGE_BYTES
 
 
 class InProcessLink:

@@ -12,7 +12,7 @@ import hmac
 from pathlib import Path
 
 from sagelink.pipeline.errors import UsageError
-from sagelink.transport.wire import (
+from sagelink.transport.envelope import (
     CRC_BYTES,
     MAX_MESSAGE_BYTES,
     MalformedMessage,

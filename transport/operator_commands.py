@@ -11,15 +11,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
-from sagelink.transport.head_messages import FINGERPRINT_BYTES, MAX_HEAD_BYTES, HeadAssembly, HeadPart, open_body
-from sagelink.transport.wire import MAGIC, VERSION, MalformedMessage, seal
+from sagelink.transport.envelope import MalformedMessage, MessageKind, open_message, seal_message
+from sagelink.transport.head_messages import FINGERPRINT_BYTES, MAX_HEAD_BYTES, HeadAssembly, HeadPart
 
-_COMMAND = struct.Struct("!2sBBQB")  # magic, version, kind, number, action
+_COMMAND = struct.Struct("!QB")  # number, action
 _PUSH = struct.Struct(f"!{FINGERPRINT_BYTES}sII")  # fingerprint, bytes of the file, offset; then the part
-_OUTCOME = struct.Struct("!2sBBQB")  # magic, version, kind, number, whether it was carried out; then text
-_KIND_COMMAND = 6
-_KIND_OUTCOME = 7
-_KIND_AT = 3
+_OUTCOME = struct.Struct("!QB")  # number, whether it was carried out; then text
 _PUSH_BYTES = 4000  # of a head file in one part: the downlink is not the thin side
 _MAX_CHANGE = 512  # bytes of the settings in a command
 _MAX_TEXT = 1000  # bytes of an outcome's text
@@ -52,20 +49,20 @@ class CommandOutcome:
 
 
 def encode_command(command: OperatorCommand) -> bytes:
-    body = _COMMAND.pack(MAGIC, VERSION, _KIND_COMMAND, command.number, command.action) + command.change
+    content = _COMMAND.pack(command.number, command.action) + command.change
     if command.part is not None:
         part = command.part
-        body += _PUSH.pack(part.fingerprint, part.total_bytes, part.offset) + part.data
-    return seal(body)
+        content += _PUSH.pack(part.fingerprint, part.total_bytes, part.offset) + part.data
+    return seal_message(MessageKind.COMMAND, content)
 
 
 def decode_command(data: bytes) -> OperatorCommand:
     """Raises MalformedMessage."""
-    body = open_body(data, _COMMAND, _KIND_COMMAND)
-    *_, number, action = _COMMAND.unpack_from(body)
+    opened = open_message(data, MessageKind.COMMAND, _COMMAND)
+    number, action = opened.fields
     if action not in set(Action):
         raise MalformedMessage(f"action {action} of a command")
-    rest = body[_COMMAND.size :]
+    rest = opened.rest
     if action == Action.CHANGE:
         if len(rest) > _MAX_CHANGE:
             raise MalformedMessage(f"a change of {len(rest)} bytes; accepted: up to {_MAX_CHANGE}")
@@ -82,15 +79,15 @@ def decode_command(data: bytes) -> OperatorCommand:
 
 
 def encode_outcome(outcome: CommandOutcome) -> bytes:
-    header = _OUTCOME.pack(MAGIC, VERSION, _KIND_OUTCOME, outcome.number, outcome.done)
-    return seal(header + outcome.text.encode()[:_MAX_TEXT])
+    content = _OUTCOME.pack(outcome.number, outcome.done) + outcome.text.encode()[:_MAX_TEXT]
+    return seal_message(MessageKind.OUTCOME, content)
 
 
 def decode_outcome(data: bytes) -> CommandOutcome:
     """Raises MalformedMessage."""
-    body = open_body(data, _OUTCOME, _KIND_OUTCOME)
-    *_, number, done = _OUTCOME.unpack_from(body)
-    return CommandOutcome(number, done == 1, body[_OUTCOME.size :][:_MAX_TEXT].decode(errors="replace"))
+    opened = open_message(data, MessageKind.OUTCOME, _OUTCOME)
+    number, done = opened.fields
+    return CommandOutcome(number, done == 1, opened.rest[:_MAX_TEXT].decode(errors="replace"))
 
 
 def push_commands(number: int, fingerprint: bytes, content: bytes) -> Iterator[OperatorCommand]:

@@ -8,16 +8,14 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from sagelink.transport.head_messages import open_body
-from sagelink.transport.wire import MAGIC, VERSION, MalformedMessage, seal
+from sagelink.transport.envelope import ENVELOPE_BYTES, MalformedMessage, MessageKind, open_message, seal_message
 
 MAX_PICTURE_BYTES = 200_000
 MAX_PART_BYTES = 1000  # of a picture in one part: one datagram with its framing
 MIN_PART_BYTES = 120  # but of the last one: shorter ones are mostly framing
 MAX_EVENT_BYTES = 200  # of the id of an event
-# magic, version, kind, bytes of the picture, offset of the part, bytes of the id; then the id of the event and the part
-_PART = struct.Struct("!2sBBIIB")
-_KIND = 8
+# bytes of the picture, offset of the part, bytes of the id; then the id of the event and the part
+_PART = struct.Struct("!IIB")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +30,15 @@ class PicturePart:
 
 def encode_picture_part(part: PicturePart) -> bytes:
     event = part.event.encode()
-    header = _PART.pack(MAGIC, VERSION, _KIND, part.total_bytes, part.offset, len(event))
-    return seal(header + event + part.data)
+    header = _PART.pack(part.total_bytes, part.offset, len(event))
+    return seal_message(MessageKind.PICTURE_PART, header + event + part.data)
 
 
 def decode_picture_part(data: bytes) -> PicturePart:
     """Raises MalformedMessage."""
-    body = open_body(data, _PART, _KIND)
-    *_, total_bytes, offset, event_bytes = _PART.unpack_from(body)
-    event, content = body[_PART.size :][:event_bytes], body[_PART.size + event_bytes :]
+    opened = open_message(data, MessageKind.PICTURE_PART, _PART)
+    total_bytes, offset, event_bytes = opened.fields
+    event, content = opened.rest[:event_bytes], opened.rest[event_bytes:]
     if not 0 < total_bytes <= MAX_PICTURE_BYTES:
         raise MalformedMessage(f"a picture of {total_bytes} bytes; accepted: 1 to {MAX_PICTURE_BYTES}")
     if not 0 < len(content) <= MAX_PART_BYTES or offset + len(content) > total_bytes:
@@ -54,4 +52,4 @@ def decode_picture_part(data: bytes) -> PicturePart:
 
 def picture_message_bytes(event: str, data_bytes: int) -> int:
     """Bytes of the message with so many bytes of the picture of an event."""
-    return len(seal(b"")) + _PART.size + len(event.encode()) + data_bytes
+    return ENVELOPE_BYTES + _PART.size + len(event.encode()) + data_bytes

@@ -13,11 +13,11 @@ from sagelink.pipeline.channel import Channel, ChannelClosed
 from sagelink.pipeline.errors import SagelinkError
 from sagelink.pipeline.tasks import background
 from sagelink.pipeline.wire_ledger import WireLedger
+from sagelink.transport.envelope import MAX_MESSAGE_BYTES
 from sagelink.transport.head_messages import HeadPart
 from sagelink.transport.head_sender import HeadOffers, HeadSender, NoHeads
 from sagelink.transport.link import Undelivered
 from sagelink.transport.reconnect import Reconnector
-from sagelink.transport.wire import MAX_MESSAGE_BYTES
 from sagelink.transport.wire_cost import Prepaid, WireCharger
 
 PREPAID_S = 1.0  # by then a message and its acknowledgements have left

@@ -13,8 +13,8 @@ from sagelink.monitor.console.camera_digest import CameraDigest
 from sagelink.monitor.console.events_seen import CameraEventLog, shown
 from sagelink.pipeline.quantities import format_rate
 from sagelink.pipeline.types import Reply
+from sagelink.transport.evidence_claim import EvidenceClaim
 from sagelink.transport.link import CameraInfo, Message
-from sagelink.transport.wire import EvidenceClaim
 
 _RATE_S = 10.0  # time constant of the uplink rate
 _MAX_PENDING = 16

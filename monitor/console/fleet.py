@@ -16,9 +16,11 @@ from sagelink.monitor.console.camera_digest import read_digest, read_settings
 from sagelink.monitor.console.camera_record import CameraRecord, SeenAnswer
 from sagelink.monitor.console.events_seen import SeenEvent, shown
 from sagelink.monitor.console.picture_shelf import PictureShelf, ShelvedPicture
+from sagelink.transport.envelope import MalformedMessage
+from sagelink.transport.evidence_claim import EvidenceClaim, read_claim
 from sagelink.transport.link import CameraInfo, Message, node_of
 from sagelink.transport.picture_parts import PicturePart
-from sagelink.transport.wire import EvidenceClaim, MalformedMessage, decode_reply, read_claim
+from sagelink.transport.reply_message import decode_reply
 
 _MAX_CAMERAS = 20_000
 _MAX_NODE_CAMERAS = 5_000

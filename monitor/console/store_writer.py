@@ -21,8 +21,8 @@ from sagelink.monitor.console.events_seen import SeenEvent
 from sagelink.monitor.console.picture_shelf import ShelvedPicture
 from sagelink.pipeline.errors import SagelinkError
 from sagelink.pipeline.threads import Worker
+from sagelink.transport.evidence_claim import EvidenceClaim
 from sagelink.transport.link import Message, node_of
-from sagelink.transport.wire import EvidenceClaim
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from sagelink.pipeline.types import Answer, Verdict
+from sagelink.pipeline.answers import Answer
+from sagelink.pipeline.types import Verdict
 
 ClassesByLabel = Mapping[str, Sequence[str]]
 

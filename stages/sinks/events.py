@@ -7,12 +7,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
+from sagelink.pipeline.answers import UNKNOWN
 from sagelink.pipeline.errors import UsageError, suggest
 from sagelink.pipeline.event_config import EventRule
 from sagelink.pipeline.json_text import to_json
 from sagelink.pipeline.output_files import cannot_write
 from sagelink.pipeline.rotating_lines import RotatingLines
-from sagelink.pipeline.types import UNKNOWN, Verdict
+from sagelink.pipeline.types import Verdict
 from sagelink.stages.event_rules import CameraEvents, EventAction, Observation
 from sagelink.stages.nvr.event_answer import ClassesByLabel
 from sagelink.stages.nvr.source_events import SourceEvents

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 
+from sagelink.pipeline.answers import Answer, HeadAnswer
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.json_text import to_json
 from sagelink.pipeline.rotating_lines import RotatingLines
-from sagelink.pipeline.types import Answer, FrameEvent, HeadAnswer, Verdict
+from sagelink.pipeline.types import FrameEvent, Verdict
 
 _RENAMED = {
     "held": "server_seq",

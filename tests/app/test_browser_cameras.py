@@ -16,7 +16,7 @@ from sagelink.pipeline.model_config import ModelConfig
 from sagelink.pipeline.types import Reply
 from sagelink.server.classify import Classifier
 from sagelink.server.receive import receive
-from sagelink.transport.wire import encode_reply
+from sagelink.transport.reply_message import encode_reply
 
 
 @pytest.fixture(scope="module")

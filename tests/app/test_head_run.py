@@ -17,8 +17,8 @@ from sagelink.models.head import write_head
 from sagelink.models.pair import Pair
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.errors import UsageError
+from sagelink.transport.evidence_claim import peek
 from sagelink.transport.mqtt import head_operator
-from sagelink.transport.wire import peek
 from tests.app.runs import answered, check_accounts, dropped, finish, live_run, read, serve, wait_for_lines
 from tests.brokers import Mosquitto, free_port
 from tests.heads import SITE, random_head

@@ -23,11 +23,11 @@ from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.link_config import MqttConfig
 from sagelink.stages.recording_reader import RecordingReader
+from sagelink.transport.evidence_message import EvidenceMessage, decode_evidence, encode_evidence
 from sagelink.transport.link import CameraInfo
 from sagelink.transport.mqtt.address import open_broker
 from sagelink.transport.mqtt.edge import MqttEdgeLink
 from sagelink.transport.mqtt.topics import Topics
-from sagelink.transport.wire import EvidenceMessage, decode_evidence, encode_evidence
 from tests.app.runs import answered, dropped, finish, lines_so_far, live_run, run_here, serve, wait_for_lines
 from tests.brokers import Mosquitto, free_port
 from tests.conftest import skip_or_fail

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sagelink.models.pair import Pair
-from sagelink.transport.wire import is_bundle
+from sagelink.transport.bundle import is_bundle
 from tests.app.runs import answered, dropped, finish, lines_so_far, live_run, run_here, serve, wait_for_lines
 from tests.brokers import free_port
 from tests.certificates import self_signed

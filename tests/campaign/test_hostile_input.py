@@ -15,7 +15,7 @@ import pytest
 
 from sagelink.pipeline.types import Reply
 from sagelink.transport.mqtt.topics import PREFIX_BYTES
-from sagelink.transport.wire import encode_reply
+from sagelink.transport.reply_message import encode_reply
 from tests.app.runs import answered, finish, live_run, serve, wait_for_lines
 from tests.brokers import Mosquitto
 from tests.patience import PATIENCE_S

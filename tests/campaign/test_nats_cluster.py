@@ -35,13 +35,14 @@ from sagelink.server.classify import Classifier
 from sagelink.server.service import Service
 from sagelink.transport.codecs import Canvas
 from sagelink.transport.codecs.raw import RawZstd
+from sagelink.transport.evidence_message import EvidenceMessage, encode_evidence
 from sagelink.transport.link import CameraInfo, Message
 from sagelink.transport.mqtt.address import open_broker
 from sagelink.transport.mqtt.edge import MqttEdgeLink
 from sagelink.transport.mqtt.nats_cluster import open_cluster
 from sagelink.transport.mqtt.server import MqttServerLink
 from sagelink.transport.mqtt.topics import Topics
-from sagelink.transport.wire import EvidenceMessage, decode_reply, encode_evidence
+from sagelink.transport.reply_message import decode_reply
 from tests.nats import NatsServers
 
 log = logging.getLogger(__name__)

@@ -28,8 +28,8 @@ from sagelink.models.head import (
     write_head,
 )
 from sagelink.models.loading import Model, wrap_network
+from sagelink.pipeline.answers import Sharpness
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.types import Sharpness
 from tests.models.test_vit import make_vit
 
 NAMES = ("gate open", "gate shut", "lorry")

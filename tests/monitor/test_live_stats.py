@@ -24,7 +24,7 @@ from sagelink.monitor.terminal_panel import LivePanel
 from sagelink.pipeline.log_lines import TerminalLog
 from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Frame, Sent, Verdict
 from sagelink.stages.fuse import Fuse
-from sagelink.transport.wire import encode_bundle
+from sagelink.transport.bundle import encode_bundle
 from tests.fakes import SIDE, make_evidence, make_frame, make_metered, make_reply, make_scored
 
 LABELS = ("disc", "ring", "star", "fish", "key")

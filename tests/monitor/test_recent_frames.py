@@ -11,7 +11,8 @@ from PIL import Image
 from sagelink.monitor.label_folder import FrameKey
 from sagelink.monitor.label_view import FIRST_HEAD, StoredFrame
 from sagelink.monitor.recent_frames import FrameRing, RecentFrames, candidates_of, full_jpeg, group_of
-from sagelink.pipeline.types import Answer, HeadAnswer, TaughtClasses, Verdict
+from sagelink.pipeline.answers import Answer, HeadAnswer, TaughtClasses
+from sagelink.pipeline.types import Verdict
 from tests.monitor.test_verdict_feed import LABELS, verdict_of
 
 SIDES = ((0, (0.6, 0.4)), (1, (0.4, 0.6)))

@@ -22,11 +22,14 @@ from sagelink.server.batch import BatchLimits
 from sagelink.server.classify import Classifier
 from sagelink.server.receive import receive
 from sagelink.server.service import Service
+from sagelink.transport.bundle import encode_bundle
 from sagelink.transport.codecs import Canvas
 from sagelink.transport.codecs.raw import RawZstd
+from sagelink.transport.envelope import MalformedMessage
+from sagelink.transport.evidence_message import EvidenceMessage, encode_evidence
 from sagelink.transport.in_process import InProcessLink
 from sagelink.transport.link import CameraInfo, Message
-from sagelink.transport.wire import EvidenceMessage, MalformedMessage, decode_reply, encode_bundle, encode_evidence
+from sagelink.transport.reply_message import decode_reply
 from tests.patience import PATIENCE_S
 
 RAW = OperatingPoint("raw-zstd", 196, 112, 0)

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sagelink.pipeline.answers import TaughtClasses
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.stage_config import GateConfig
-from sagelink.pipeline.types import Drop, EdgeOnly, TaughtClasses
+from sagelink.pipeline.types import Drop, EdgeOnly
 from sagelink.stages import confidence_gate
 from sagelink.stages.confidence_gate import Gate, margin, min_entropy, register_policy
 from tests.fakes import make_answer, make_metered, make_scored

@@ -15,8 +15,8 @@ from sagelink.stages.frontier import RateQualityCurve
 from sagelink.stages.fuse import Fuse
 from sagelink.stages.select import new_units_for
 from sagelink.stages.selectors import coverage, topk
-from sagelink.transport.delta_message import delta_overhead_bytes
-from sagelink.transport.wire import DELTA_CODEC, decode_evidence
+from sagelink.transport.delta_message import DELTA_CODEC, delta_overhead_bytes
+from sagelink.transport.evidence_message import decode_evidence
 from tests.fakes import CANVAS, PATCH, SIDE, make_evidence, make_picture, make_scored
 
 UNITS = SIDE**2

@@ -21,7 +21,7 @@ from sagelink.stages.zoom import ZoomCrop
 from sagelink.transport import codecs
 from sagelink.transport.codecs import CodecFailed, cut_units
 from sagelink.transport.codecs.raw import RawZstd
-from sagelink.transport.wire import decode_evidence
+from sagelink.transport.evidence_message import decode_evidence
 from tests.fakes import CANVAS, PATCH, SIDE, FakeLink, make_metered, make_scored, make_selected, raw_point
 
 ORDER = [5, 1, 14, 0, 9, 3, 12, 7, 2, 11, 8, 15, 6, 10, 4, 13]

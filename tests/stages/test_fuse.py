@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sagelink.pipeline.types import Answer, Answered, Drop, EdgeOnly, HeadAnswer, Reply, Sent, TaughtClasses
+from sagelink.pipeline.answers import Answer, HeadAnswer, TaughtClasses
+from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Reply, Sent
 from sagelink.stages.fuse import Fuse, fuse, spread
 from tests.fakes import CLASSES, make_answer, make_evidence, make_frame, make_metered, make_reply, make_scored
 

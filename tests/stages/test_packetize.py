@@ -14,18 +14,11 @@ from sagelink.stages.codec_planner import Plan
 from sagelink.stages.evidence_encoder import Encoder
 from sagelink.stages.frontier import find_frontier, read_frontier
 from sagelink.stages.packetize import Splitter
+from sagelink.transport.bundle import decode_bundle, encode_bundle, is_bundle, parts_of
 from sagelink.transport.codecs import Canvas, codec_by_name, cut_units
-from sagelink.transport.wire import (
-    EvidenceClaim,
-    MalformedMessage,
-    decode_bundle,
-    decode_evidence,
-    encode_bundle,
-    encode_evidence,
-    is_bundle,
-    parts_of,
-    peek,
-)
+from sagelink.transport.envelope import MalformedMessage
+from sagelink.transport.evidence_claim import EvidenceClaim, peek
+from sagelink.transport.evidence_message import decode_evidence, encode_evidence
 
 CANVAS = Canvas(14, 16)
 PART_BYTES = 1155

@@ -15,7 +15,9 @@ from sagelink.server.receive import Received, receive
 from sagelink.stages.reference_tracker import ReferenceTracker
 from sagelink.transport.codecs import codec_by_name, cut_units
 from sagelink.transport.delta_message import NO_REFERENCE, delta_overhead_bytes, encode_delta, reference_name
-from sagelink.transport.wire import EvidenceClaim, EvidenceMessage, MalformedMessage, encode_evidence, peek
+from sagelink.transport.envelope import MalformedMessage
+from sagelink.transport.evidence_claim import EvidenceClaim, peek
+from sagelink.transport.evidence_message import EvidenceMessage, encode_evidence
 from tests.fakes import CANVAS, PATCH, SIDE, make_picture
 
 RAW = codec_by_name("raw-zstd")

@@ -5,17 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sagelink.pipeline.types import (
-    WHOLE,
-    Answer,
-    Box,
-    EdgeView,
-    Pixels,
-    SceneEstimate,
-    ServerObservation,
-    Sharpness,
-    TaughtClasses,
-)
+from sagelink.pipeline.answers import Answer, SceneEstimate, ServerObservation, Sharpness, TaughtClasses
+from sagelink.pipeline.types import WHOLE, Box, EdgeView, Pixels
 from sagelink.stages.scene_fusion import MAX_OBSERVATIONS, SceneConfig, SceneFusion
 from sagelink.stages.zoom import thumbnail_of
 

@@ -9,12 +9,13 @@ from dataclasses import replace
 
 import pytest
 
+from sagelink.pipeline.answers import TaughtClasses
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.camera_accounts import CameraShare, open_accounts
-from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Sent, TaughtClasses
+from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Sent
 from sagelink.stages.ship import Collect, Pace, Ship, Uplink
 from sagelink.transport.link import Undelivered
-from sagelink.transport.wire import encode_reply
+from sagelink.transport.reply_message import encode_reply
 from tests.fakes import FakeLink, StubClock, make_evidence, make_reply, make_scored, settle
 
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sagelink.pipeline.types import Frame, Pixels, Scored, TaughtClasses
+from sagelink.pipeline.answers import TaughtClasses
+from sagelink.pipeline.types import Frame, Pixels, Scored
 from sagelink.stages.still_scenes import ScoreChanges, StillDetector, has_changed, levels_of
 from tests.fakes import make_scored
 

@@ -17,6 +17,7 @@ import pytest
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.link_config import MqttConfig, WebRtcConfig
 from sagelink.pipeline.wire_ledger import WireLedger
+from sagelink.transport.envelope import MAX_MESSAGE_BYTES
 from sagelink.transport.in_process import InProcessLink
 from sagelink.transport.link import CameraInfo, EdgeLink, Message, ServerLink
 from sagelink.transport.mqtt.address import open_broker
@@ -27,7 +28,6 @@ from sagelink.transport.mqtt.topics import Topics
 from sagelink.transport.webrtc.address import open_signalling_endpoint
 from sagelink.transport.webrtc.edge import WebRtcEdgeLink
 from sagelink.transport.webrtc.server import WebRtcServerLink
-from sagelink.transport.wire import MAX_MESSAGE_BYTES
 from tests.brokers import Mosquitto
 from tests.nats import NatsServers
 

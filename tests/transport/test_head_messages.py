@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sagelink.transport.envelope import MalformedMessage
 from sagelink.transport.head_messages import (
     MAX_HEAD_BYTES,
     HeadAssembly,
@@ -35,7 +36,6 @@ from sagelink.transport.operator_commands import (
     encode_outcome,
     push_commands,
 )
-from sagelink.transport.wire import MalformedMessage
 
 PRINT = bytes(range(16))
 FILE = bytes(range(256)) * 9

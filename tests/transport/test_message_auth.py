@@ -9,18 +9,10 @@ import pytest
 
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import Reply
+from sagelink.transport.envelope import MAX_MESSAGE_BYTES, MalformedMessage, claimed_seq, seal
+from sagelink.transport.evidence_message import EvidenceMessage, decode_evidence, encode_evidence
 from sagelink.transport.message_auth import EXTRA_BYTES, MAC_BYTES, MessageAuth
-from sagelink.transport.wire import (
-    MAX_MESSAGE_BYTES,
-    EvidenceMessage,
-    MalformedMessage,
-    claimed_seq,
-    decode_evidence,
-    decode_reply,
-    encode_evidence,
-    encode_reply,
-    seal,
-)
+from sagelink.transport.reply_message import decode_reply, encode_reply
 
 KEY, SESSION, CAMERA = bytes(range(32)), b"session!", "node/door"
 AUTH = MessageAuth(KEY)

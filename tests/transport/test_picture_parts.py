@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from sagelink.transport.envelope import MalformedMessage
 from sagelink.transport.picture_parts import (
     PicturePart,
     decode_picture_part,
     encode_picture_part,
     picture_message_bytes,
 )
-from sagelink.transport.wire import MalformedMessage
 
 PART = PicturePart("gate-r-19a-3-0123abcd", 2000, 500, bytes(range(200)))
 

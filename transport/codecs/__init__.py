@@ -8,7 +8,8 @@ from sagelink.transport.codecs.contract import Canvas, Codec, CodecFailed, Patch
 from sagelink.transport.codecs.images import Stripped, WholeFile
 from sagelink.transport.codecs.raw import RawZstd
 from sagelink.transport.codecs.tokens import TokenZstd
-from sagelink.transport.wire import DELTA_CODEC, MalformedMessage
+from sagelink.transport.delta_message import DELTA_CODEC
+from sagelink.transport.envelope import MalformedMessage
 
 __all__ = [
     "Canvas",

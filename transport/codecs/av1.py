@@ -11,7 +11,7 @@ import struct
 
 from PIL import Image
 
-from sagelink.transport.wire import MalformedMessage
+from sagelink.transport.envelope import MalformedMessage
 
 _SPEED = 9  # of libaom: 3 ms for 224 x 224 pixels, where 6 takes 40
 _DELIMITER, _SEQUENCE, _FRAME = 2, 1, 6  # OBU types

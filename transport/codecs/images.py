@@ -17,7 +17,7 @@ from PIL import Image
 from sagelink.pipeline.types import OperatingPoint, Pixels, Units
 from sagelink.transport.codecs.contract import Canvas, Patches, Sends, cut_units
 from sagelink.transport.codecs.masking import masked, restored, scaled_down
-from sagelink.transport.wire import MalformedMessage
+from sagelink.transport.envelope import MalformedMessage
 
 SIDE_STEP = 8  # pixels: sides are multiples of this, or the picture's own
 _MIN_SIDE = 2  # pixels on a side of an encoded picture

@@ -14,8 +14,8 @@ from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import OperatingPoint, Pixels, Units
 from sagelink.transport.codecs.contract import Canvas, Sends, Tokens, cut_units
 from sagelink.transport.codecs.zstd import compress, decompress
+from sagelink.transport.envelope import MalformedMessage
 from sagelink.transport.patch_embedding import HASH_BYTES, Embedding
-from sagelink.transport.wire import MalformedMessage
 
 BITS = (4, 6, 8)
 _LEVEL = 9

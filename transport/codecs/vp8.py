@@ -7,7 +7,7 @@ import struct
 
 from PIL import Image
 
-from sagelink.transport.wire import MalformedMessage
+from sagelink.transport.envelope import MalformedMessage
 
 _CONTAINER = struct.Struct("<4sI4s4sI")  # RIFF, size, WEBP, VP8, size of the chunk
 _TAG_BYTES = 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zstandard
 
-from sagelink.transport.wire import MalformedMessage
+from sagelink.transport.envelope import MalformedMessage
 
 _SLICE = 64  # bytes
 

@@ -21,6 +21,7 @@ from sagelink.pipeline.documents import DocumentError, parse_json
 from sagelink.pipeline.errors import SagelinkError
 from sagelink.pipeline.tasks import background
 from sagelink.transport.camera_observer import CameraObserver
+from sagelink.transport.envelope import MalformedMessage
 from sagelink.transport.head_messages import HeadAssembly, decode_part
 from sagelink.transport.link import CameraInfo, node_of
 from sagelink.transport.message_auth import MessageAuth
@@ -39,7 +40,6 @@ from sagelink.transport.operator_commands import (
     encode_command,
 )
 from sagelink.transport.picture_parts import decode_picture_part
-from sagelink.transport.wire import MalformedMessage
 
 log = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from sagelink.pipeline.wire_ledger import WireLedger
+from sagelink.transport.envelope import MAX_MESSAGE_BYTES, MalformedMessage, claimed_seq
 from sagelink.transport.head_messages import HeadPart, decode_status, encode_part, is_status
 from sagelink.transport.head_sender import HeadOffers, with_heads
 from sagelink.transport.link import CameraInfo, Undelivered
@@ -43,7 +44,6 @@ from sagelink.transport.picture_parts import (
     picture_message_bytes,
 )
 from sagelink.transport.remote_edge import RemoteEdgeLink
-from sagelink.transport.wire import MAX_MESSAGE_BYTES, MalformedMessage, claimed_seq
 from sagelink.transport.wire_cost import Prepaid
 
 log = logging.getLogger(__name__)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 
+from sagelink.transport.envelope import MAX_MESSAGE_BYTES, MalformedMessage, claimed_seq
 from sagelink.transport.link import Message
 from sagelink.transport.message_auth import EXTRA_BYTES, MessageAuth
 from sagelink.transport.mqtt.camera_registry import CameraRegistry
 from sagelink.transport.mqtt.topics import PREFIX_BYTES
-from sagelink.transport.wire import MAX_MESSAGE_BYTES, MalformedMessage, claimed_seq
 
 MAX_PAYLOAD_BYTES = MAX_MESSAGE_BYTES + EXTRA_BYTES + PREFIX_BYTES
 _HEADER_BYTES = 16  # that are kept of a message that will be refused

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.tasks import background
+from sagelink.transport.envelope import MalformedMessage
 from sagelink.transport.message_auth import MessageAuth
 from sagelink.transport.mqtt.address import Broker
 from sagelink.transport.mqtt.aiomqtt_client import BrokerClient
@@ -23,7 +24,6 @@ from sagelink.transport.operator_commands import (
     encode_command,
     push_commands,
 )
-from sagelink.transport.wire import MalformedMessage
 
 _ONLINE_S = 3.0  # in which the retained states of an online camera arrive
 _OUTCOME_S = 60.0  # longest wait for the answer, after the last part: the uplink may be busy

@@ -22,6 +22,7 @@ import aiomqtt
 from sagelink.pipeline.channel import Channel, ChannelClosed
 from sagelink.pipeline.errors import SagelinkError
 from sagelink.pipeline.tasks import background
+from sagelink.transport.envelope import MalformedMessage
 from sagelink.transport.head_messages import MAX_PART_BYTES, is_part, part_message_bytes
 from sagelink.transport.link import CameraInfo, Message, node_of
 from sagelink.transport.message_auth import MessageAuth
@@ -34,7 +35,6 @@ from sagelink.transport.mqtt.nats_cluster import NatsCluster
 from sagelink.transport.mqtt.server_claim import ServerClaim
 from sagelink.transport.mqtt.server_client import OnMessage, ServerClient, Session
 from sagelink.transport.mqtt.topics import PREFIX_BYTES, Topics
-from sagelink.transport.wire import MalformedMessage
 
 log = logging.getLogger(__name__)
 

@@ -14,6 +14,8 @@ from typing import Literal
 
 from sagelink.net.whip import OfferRefused
 from sagelink.pipeline.wire_ledger import WireLedger
+from sagelink.transport.bundle import PART_BYTES, parts_of
+from sagelink.transport.envelope import MalformedMessage
 from sagelink.transport.head_messages import HeadPart, decode_status, encode_part
 from sagelink.transport.head_sender import HeadOffers, with_heads
 from sagelink.transport.link import CameraInfo
@@ -37,7 +39,6 @@ from sagelink.transport.webrtc.reassembly import (
 from sagelink.transport.webrtc.resend_timer import ResendTimer
 from sagelink.transport.webrtc.signalling import Unreachable, exchange
 from sagelink.transport.webrtc.wire_cost import MAX_SCTP_MESSAGE_BYTES, WebRtcCostModel
-from sagelink.transport.wire import PART_BYTES, MalformedMessage, parts_of
 from sagelink.transport.wire_cost import Prepaid, WireCharger
 
 _CONNECT_S = 8.0

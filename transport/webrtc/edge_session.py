@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 
 from sagelink.net.whip import OfferRefused
+from sagelink.transport.bundle import encode_bundle
+from sagelink.transport.evidence_claim import peek
 from sagelink.transport.head_messages import MAX_PART_BYTES, is_part, part_message_bytes
 from sagelink.transport.link import CameraInfo, Message
 from sagelink.transport.webrtc.address import SignallingEndpoint
@@ -26,7 +28,6 @@ from sagelink.transport.webrtc.reassembly import (
     pack_verdict,
     unpack_part,
 )
-from sagelink.transport.wire import encode_bundle, peek
 
 log = logging.getLogger(__name__)
 

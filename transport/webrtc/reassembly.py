@@ -1,7 +1,7 @@
 """The datagrams of the two data channels, and the assembly of messages from their parts. Pure: time is an argument.
 
 From edge to server on the `evidence` channel: camera (1 byte), message number (2), index of the part (1), number of
-parts (1), then the part: a whole message of transport.wire, or one message of a bundle. In both directions on the
+parts (1), then the part: a whole message, or one message of a bundle. In both directions on the
 `control` channel: a kind (1 byte), then the announcement, the verdict, a part as above, the reason for refusing the
 announcement, or a message about a head. docs/webrtc.md documents the layout.
 """
@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sagelink.transport.wire import MAX_PARTS
+from sagelink.transport.bundle import MAX_PARTS
 
 DATAGRAM = 1160  # bytes of user data that fit one SCTP packet of aiortc: 1161, rounded down to whole words
 _PART = struct.Struct("!BHBB")

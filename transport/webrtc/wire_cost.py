@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sagelink.transport.bundle import PART_BYTES
 from sagelink.transport.webrtc.reassembly import DATAGRAM
-from sagelink.transport.wire import PART_BYTES
 
 ETHERNET, IPV4, IPV6, UDP = 14, 20, 40, 8  # header bytes
 _DTLS = 13 + 8 + 16  # header of a record, nonce and tag of AES-GCM (RFC 6347, RFC 5288)

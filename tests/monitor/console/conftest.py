@@ -17,7 +17,7 @@ from sagelink.monitor.metrics import ConsoleMetrics
 from sagelink.server.evidence_view import decode_view
 from sagelink.transport.link import CameraInfo, Message
 from sagelink.transport.operator_commands import CommandOutcome
-from sagelink.transport.wire import encode_reply
+from sagelink.transport.reply_message import encode_reply
 from tests.fakes import PATCH, SIDE, make_evidence, make_reply
 
 INFO = CameraInfo(SIDE, PATCH, "0123", 1.0)

@@ -24,7 +24,7 @@ from sagelink.net.access_guard import Tokens
 from sagelink.net.http import serve_http
 from sagelink.transport.link import Message
 from sagelink.transport.picture_parts import PicturePart
-from sagelink.transport.wire import encode_reply
+from sagelink.transport.reply_message import encode_reply
 from tests.browsers import chromium, wait_for
 from tests.fakes import make_evidence, make_reply
 from tests.monitor.console.conftest import DOOR, INFO, LORRY

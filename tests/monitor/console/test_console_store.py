@@ -37,7 +37,7 @@ from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.threads import Worker
 from sagelink.server.evidence_view import decode_view
 from sagelink.transport.link import Message
-from sagelink.transport.wire import encode_reply
+from sagelink.transport.reply_message import encode_reply
 from tests.fakes import make_evidence, make_reply
 from tests.monitor.console.conftest import DOOR, INFO, LORRY
 

@@ -14,7 +14,7 @@ from sagelink.monitor.console.fleet import Fleet
 from sagelink.monitor.console.fleet_rows import FleetQuery, fleet_view, row, rows_between
 from sagelink.pipeline.json_text import to_json
 from sagelink.transport.link import Message
-from sagelink.transport.wire import encode_reply
+from sagelink.transport.reply_message import encode_reply
 from tests.fakes import make_evidence, make_reply
 from tests.monitor.console.conftest import DOOR, INFO, LORRY, NumberedNames
 

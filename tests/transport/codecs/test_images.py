@@ -16,7 +16,7 @@ from sagelink.pipeline.types import OperatingPoint
 from sagelink.stages.sources.world import render, sample_scene
 from sagelink.transport.codecs import Canvas, av1, codec_by_name, cut_units, jpeg, vp8
 from sagelink.transport.codecs.masking import masked
-from sagelink.transport.wire import MalformedMessage
+from sagelink.transport.envelope import MalformedMessage
 
 CANVAS = Canvas(14, 16)
 ALL = np.arange(196)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sagelink.pipeline.types import OperatingPoint
 from sagelink.transport.codecs import Canvas, cut_units
 from sagelink.transport.codecs.raw import RawZstd
-from sagelink.transport.wire import MalformedMessage
+from sagelink.transport.envelope import MalformedMessage
 from tests.fakes import CANVAS, make_picture
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -8,7 +8,7 @@ from sagelink.pipeline.errors import UsageError
 from sagelink.transport import codecs
 from sagelink.transport.codecs import codec_by_name, codec_by_number, codec_names, register_codec
 from sagelink.transport.codecs.raw import RawZstd
-from sagelink.transport.wire import MalformedMessage
+from sagelink.transport.envelope import MalformedMessage
 
 
 def test_codec_numbers_are_unique():

@@ -12,8 +12,8 @@ from sagelink.pipeline.types import OperatingPoint
 from sagelink.transport.codecs import Canvas, cut_units
 from sagelink.transport.codecs.tokens import BITS, TokenZstd
 from sagelink.transport.codecs.zstd import compress
+from sagelink.transport.envelope import MalformedMessage
 from sagelink.transport.patch_embedding import HASH_BYTES, Embedding
-from sagelink.transport.wire import MalformedMessage
 from tests.fakes import make_picture
 
 WIDTH = 24

@@ -19,6 +19,7 @@ from sagelink.pipeline.clock import MonotonicClock
 from sagelink.pipeline.errors import SagelinkError
 from sagelink.pipeline.link_config import MqttConfig
 from sagelink.pipeline.wire_ledger import WireLedger
+from sagelink.transport.evidence_message import EvidenceMessage, encode_evidence
 from sagelink.transport.head_messages import HeadPart, encode_part
 from sagelink.transport.link import CameraInfo, Message
 from sagelink.transport.message_auth import MessageAuth
@@ -29,7 +30,7 @@ from sagelink.transport.mqtt.server import MqttServerLink
 from sagelink.transport.mqtt.topics import Topics, encode_state
 from sagelink.transport.operator_commands import Action
 from sagelink.transport.picture_parts import PicturePart
-from sagelink.transport.wire import EvidenceMessage, encode_evidence, encode_reply
+from sagelink.transport.reply_message import encode_reply
 from tests.brokers import Mosquitto, free_port
 from tests.fakes import make_reply
 from tests.patience import PATIENCE_S

@@ -23,6 +23,8 @@ from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.errors import SagelinkError
 from sagelink.pipeline.link_config import MqttConfig
 from sagelink.pipeline.wire_ledger import WireLedger
+from sagelink.transport.envelope import claimed_seq
+from sagelink.transport.evidence_message import EvidenceMessage, encode_evidence
 from sagelink.transport.link import CameraInfo, Undelivered
 from sagelink.transport.message_auth import EXTRA_BYTES, MessageAuth
 from sagelink.transport.mqtt.address import Broker, open_broker
@@ -30,7 +32,7 @@ from sagelink.transport.mqtt.aiomqtt_client import BrokerClient
 from sagelink.transport.mqtt.edge import MqttEdgeLink
 from sagelink.transport.mqtt.server import MqttServerLink
 from sagelink.transport.mqtt.topics import Topics, encode_state
-from sagelink.transport.wire import EvidenceMessage, claimed_seq, encode_evidence, encode_reply
+from sagelink.transport.reply_message import encode_reply
 from tests.brokers import Mosquitto, free_port
 from tests.fakes import make_reply
 from tests.patience import PATIENCE_S

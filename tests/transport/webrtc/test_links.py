@@ -18,6 +18,7 @@ from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.link_config import WebRtcConfig
 from sagelink.pipeline.wire_ledger import WireLedger
+from sagelink.transport.bundle import encode_bundle
 from sagelink.transport.link import CameraInfo
 from sagelink.transport.webrtc.address import SignallingEndpoint, open_signalling_endpoint
 from sagelink.transport.webrtc.edge import WebRtcEdgeLink
@@ -25,7 +26,6 @@ from sagelink.transport.webrtc.reassembly import Part, pack_part
 from sagelink.transport.webrtc.server import WebRtcServerLink
 from sagelink.transport.webrtc.signalling import Unreachable, exchange
 from sagelink.transport.webrtc.wire_cost import WebRtcCostModel
-from sagelink.transport.wire import encode_bundle
 from tests.certificates import self_signed
 from tests.patience import PATIENCE_S
 

@@ -6,6 +6,7 @@ from aiortc.rtcsctptransport import USERDATA_MAX_LENGTH
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sagelink.transport.bundle import PART_BYTES
 from sagelink.transport.webrtc.reassembly import (
     DATAGRAM,
     Assembler,
@@ -15,7 +16,6 @@ from sagelink.transport.webrtc.reassembly import (
     unpack_part,
     unpack_verdict,
 )
-from sagelink.transport.wire import PART_BYTES
 
 
 def part(index: int, count: int = 3, number: int = 1, camera: int = 0) -> Part:

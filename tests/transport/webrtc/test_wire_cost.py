@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from sagelink.pipeline.types import OperatingPoint, Units
 from sagelink.stages.packetize import Splitter
+from sagelink.transport.bundle import MAX_PARTS, PART_BYTES, encode_bundle, max_datagrams, parts_of
 from sagelink.transport.codecs import Canvas
 from sagelink.transport.webrtc.reassembly import Part, pack_part
 from sagelink.transport.webrtc.wire_cost import WebRtcCostModel
-from sagelink.transport.wire import MAX_PARTS, PART_BYTES, encode_bundle, max_datagrams, parts_of
 
 CANVAS = Canvas(14, 2)
 PICTURE = np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8)

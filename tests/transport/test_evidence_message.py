@@ -1,34 +1,26 @@
-"""The wire format: round trips, golden messages, and malformed messages."""
+"""Evidence messages and their claims: round trips, golden messages, and malformed messages."""
 
 from __future__ import annotations
 
-import math
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
-from sagelink.pipeline.types import Reply
-from sagelink.transport.unit_set_codec import pack_units
-from sagelink.transport.wire import (
-    MAX_CLASSES,
-    MAX_MESSAGE_BYTES,
+from sagelink.transport.envelope import MAX_MESSAGE_BYTES, MalformedMessage, seal
+from sagelink.transport.evidence_claim import EvidenceClaim, peek
+from sagelink.transport.evidence_message import (
     MAX_PATCH,
     MAX_SIDE,
     EdgeAnswer,
-    EvidenceClaim,
     EvidenceMessage,
-    MalformedMessage,
     decode_evidence,
-    decode_reply,
     encode_evidence,
-    encode_reply,
-    peek,
 )
+from sagelink.transport.unit_set_codec import pack_units
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -44,21 +36,11 @@ EVIDENCE = {
     ),
     "evidence-window": EvidenceMessage(9, 14, 16, 4, (np.arange(3, 9)[:, None] * 14 + np.arange(4, 11)).ravel(), b"x"),
 }
-REPLIES = {
-    "reply-classes": Reply(7, None, (3, 0, 99_999), (-0.5, -1.25, -20.0), 196, 12.345, 3.21, 17),
-    "reply-heads": Reply(7, None, (3, 0), (-0.5, -1.25), 196, 12.345, 3.21, 17, (((1, 0), (-0.25, -2.0)), ((), ()))),
-    "reply-refusal": Reply(8, "kein Gitter für mich", (), (), 0, 0.0),
-}
 
 
 def same(one: EvidenceMessage, other: EvidenceMessage) -> bool:
     fields = ("seq", "side", "patch_size", "codec", "payload", "head", "edge_answer", "further")
     return one.units.tolist() == other.units.tolist() and all(getattr(one, f) == getattr(other, f) for f in fields)
-
-
-def seal(body: bytes) -> bytes:
-    """A message with a valid checksum, whatever its content."""
-    return body + struct.pack("!I", zlib.crc32(body))
 
 
 def evidence_bytes(
@@ -77,25 +59,6 @@ def evidence_bytes(
 
 def rectangle_bytes(left: int, top: int, width: int, count: int) -> bytes:
     return evidence_bytes(side=14, count=count | 0x8000, rest=bytes([left, top, width]) + b"payload")
-
-
-def reply_bytes(
-    classes: list[tuple[int, float]],
-    refusal: bytes = b"",
-    magic: bytes = b"SG",
-    version: int = 4,
-    kind: int = 2,
-    count: int | None = None,
-    refusal_bytes: int | None = None,
-    rest: bytes = b"",
-) -> bytes:
-    count = len(classes) if count is None else count
-    refusal_bytes = len(refusal) if refusal_bytes is None else refusal_bytes
-    header = struct.pack("!2sBBIHIIHBB", magic, version, kind, 5, 9, 1000, 400, 3, refusal_bytes, count)
-    return seal(header + refusal + b"".join(struct.pack("!If", *pair) for pair in classes) + rest)
-
-
-# Round trips
 
 
 @st.composite
@@ -155,93 +118,12 @@ def test_every_number_of_units_survives_the_round_trip(side):
         assert same(decode_evidence(encode_evidence(message)), message)
 
 
-log_probs = st.floats(-(2.0**100), 0, width=32)
-
-
-@st.composite
-def replies(draw):
-    seq, units = draw(st.integers(0, 2**32 - 1)), draw(st.integers(0, 2**16 - 1))
-    server_ms = draw(st.integers(0, 2**32 - 1)) / 1000
-    if draw(st.booleans()):
-        refusal = draw(st.text("abc äöü\N{SNOWMAN}", min_size=1, max_size=80))
-        return Reply(seq, refusal, (), (), units, server_ms, server_ms, seq % 65_536)
-    classes = draw(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=MAX_CLASSES, unique=True))
-    values = draw(st.lists(log_probs, min_size=len(classes), max_size=len(classes)))
-    return Reply(seq, None, tuple(classes), tuple(values), units, server_ms)
-
-
-@given(replies())
-@example(Reply(0, None, (0,), (-0.0,), 0, 0.0))
-def test_replies_survive_the_round_trip(reply):
-    assert decode_reply(encode_reply(reply)) == reply
-
-
-def test_a_long_refusal_is_cut():
-    decoded = decode_reply(encode_reply(Reply(1, "é" * 300, (), (), 0, 0.0)))
-    assert decoded.refusal is not None
-    assert decoded.refusal.startswith("é" * 127)
-    assert len(decoded.refusal) <= 128
-
-
-def test_a_server_time_beyond_the_field_is_capped():
-    assert decode_reply(encode_reply(Reply(1, "no", (), (), 0, 1e12))).server_ms == (2**32 - 1) / 1000
-
-
-# Golden messages: these bytes must be read, and written, by every later version that calls itself 4
-
-
+# These bytes must be read, and written, by every later version that calls itself 4.
 @pytest.mark.parametrize("name", EVIDENCE)
 def test_golden_evidence(name):
     data = (GOLDEN / f"{name}.bin").read_bytes()
     assert same(decode_evidence(data), EVIDENCE[name])
     assert encode_evidence(EVIDENCE[name]) == data
-
-
-@pytest.mark.parametrize("name", REPLIES)
-def test_golden_replies(name):
-    data = (GOLDEN / f"{name}.bin").read_bytes()
-    assert decode_reply(data) == REPLIES[name]
-    assert encode_reply(REPLIES[name]) == data
-
-
-VALID = [
-    pytest.param((GOLDEN / f"{name}.bin").read_bytes(), decode, id=name)
-    for names, decode in ((EVIDENCE, decode_evidence), (REPLIES, decode_reply))
-    for name in names
-]
-
-
-@pytest.mark.parametrize(("data", "decode"), VALID)
-def test_every_truncation_is_malformed(data, decode):
-    for length in range(len(data)):
-        with pytest.raises(MalformedMessage):
-            decode(data[:length])
-
-
-@pytest.mark.parametrize(("data", "decode"), VALID)
-def test_every_extension_is_malformed(data, decode):
-    for more in (b"\0", b"\xff", b"\0\0\0\0", data):
-        with pytest.raises(MalformedMessage):
-            decode(data + more)
-
-
-@pytest.mark.parametrize(("data", "decode"), VALID)
-def test_every_changed_byte_is_malformed(data, decode):
-    for position in range(len(data)):
-        for flip in range(1, 256):
-            changed = bytearray(data)
-            changed[position] ^= flip
-            with pytest.raises(MalformedMessage):
-                decode(bytes(changed))
-
-
-# Malformed, with a valid checksum
-
-
-def test_the_builders_of_this_module_build_valid_messages():
-    assert decode_evidence(evidence_bytes()).units.tolist() == [0, 4, 8]
-    assert decode_reply(reply_bytes([(1, -1.0)])).class_ids == (1,)
-    assert decode_reply(reply_bytes([], b"no")).refusal == "no"
 
 
 @pytest.mark.parametrize(
@@ -288,54 +170,6 @@ def test_malformed_evidence(data, reason):
         decode_evidence(data)
 
 
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (reply_bytes([(1, -1.0)], magic=b"XX"), "not a Sagelink message"),
-        (reply_bytes([(1, -1.0)], version=9), "version 9"),
-        (reply_bytes([(1, -1.0)], kind=1), "kind is 1, not a reply"),
-        (reply_bytes([]), "0 classes"),
-        (reply_bytes([(1, -1.0)], b"no"), "1 classes"),
-        (reply_bytes([(i, -1.0) for i in range(MAX_CLASSES + 1)]), "17 classes; accepted: 1 to 16"),
-        (reply_bytes([(1, -1.0)], count=2), "do not hold 2 classes"),
-        (reply_bytes([(1, -1.0), (2, -2.0)], count=1), "do not hold 1 classes"),
-        (reply_bytes([(1, -1.0)], rest=b"\0"), "do not hold"),
-        (reply_bytes([], b"no", refusal_bytes=200), "do not hold"),
-        (reply_bytes([], b"no", refusal_bytes=1), "do not hold"),
-        (reply_bytes([(1, math.nan)]), "log-probability"),
-        (reply_bytes([(1, math.inf)]), "log-probability"),
-        (reply_bytes([(1, -math.inf)]), "log-probability"),
-        (reply_bytes([(1, 0.01)]), "log-probability"),
-        (reply_bytes([(1, -1.0), (2, math.nan)]), "log-probability"),
-        (reply_bytes([(1, -1.0), (1, -2.0)]), "a class occurs twice"),
-        (reply_bytes([(1, -1.0)], kind=0x12), "0 further heads; accepted: 1 to 8"),
-        (reply_bytes([(1, -1.0)], kind=0x12, rest=b"\x09"), "9 further heads"),
-        (reply_bytes([(1, -1.0)], kind=0x12, rest=b"\1\x11"), "17 classes of a further head; accepted: up to 16"),
-        (reply_bytes([(1, -1.0)], kind=0x12, rest=b"\1\1"), "do not hold 1 classes"),
-        (reply_bytes([(1, -1.0)], kind=0x12, rest=b"\1\0\0"), "do not hold"),
-        (reply_bytes([(1, -1.0)], kind=0x12, rest=b"\1\1" + struct.pack("!If", 1, 0.5)), "log-probability"),
-        (reply_bytes([(1, -1.0)], kind=0x22), "the flags 0x20 are set"),
-        (seal(b"SG\x04\x02"), "less than a header"),
-    ],
-)
-def test_malformed_replies(data, reason):
-    with pytest.raises(MalformedMessage, match=reason):
-        decode_reply(data)
-
-
-def test_each_side_refuses_the_messages_of_the_other_kind():
-    with pytest.raises(MalformedMessage):
-        decode_reply(encode_evidence(EVIDENCE["evidence-few"]))
-    with pytest.raises(MalformedMessage):
-        decode_evidence(encode_reply(REPLIES["reply-classes"]))
-
-
-@pytest.mark.parametrize("decode", [decode_evidence, decode_reply])
-def test_a_message_beyond_the_limit_is_refused(decode):
-    with pytest.raises(MalformedMessage, match=f"{MAX_MESSAGE_BYTES + 1} bytes; accepted: up to {MAX_MESSAGE_BYTES}"):
-        decode(bytes(MAX_MESSAGE_BYTES + 1))
-
-
 def test_the_largest_message_is_read():
     payload = bytes(MAX_MESSAGE_BYTES - 18)  # header, one byte of unit set, checksum
     data = encode_evidence(EvidenceMessage(5, 3, 16, 1, np.array([0, 4, 8]), payload))
@@ -359,17 +193,6 @@ def test_peek_returns_the_frame_of_a_valid_header(data, seq):
     assert (claim and claim.seq) == seq
 
 
-# Random bytes
-
-
-@given(st.binary(max_size=80))
-def test_random_bytes_are_malformed(data):
-    for decode in (decode_evidence, decode_reply):
-        with pytest.raises(MalformedMessage):
-            decode(data)
-    assert peek(data) is None
-
-
 small = st.integers(0, 255) | st.integers(0, 20)
 
 
@@ -381,15 +204,3 @@ def test_decoding_and_encoding_restores_the_bytes(side, patch, count, rest):
     except MalformedMessage:
         return
     assert encode_evidence(message) == data
-
-
-@given(refusal_bytes=st.integers(0, 12), count=st.integers(0, 4), rest=st.binary(max_size=40))
-def test_a_decoded_reply_is_consistent(refusal_bytes, count, rest):
-    data = reply_bytes([], count=count, refusal_bytes=refusal_bytes, rest=rest)
-    try:
-        reply = decode_reply(data)
-    except MalformedMessage:
-        return
-    assert (reply.refusal is None) == bool(reply.class_ids)
-    assert len(reply.class_ids) == len(reply.log_probs) == count
-    assert all(math.isfinite(value) and value <= 1e-3 for value in reply.log_probs)
