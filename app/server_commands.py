@@ -71,7 +71,7 @@ def console(
     broker: Annotated[
         Optional[str],
         typer.Argument(
-            metavar="URL", help="The broker, mqtt://host:port or mqtts://host:port (default: serve.listen)."
+            metavar="URL", help="The broker, mqtt://host:port[,host:port] or mqtts://... (default: serve.listen)."
         ),
     ] = None,
     config: ConfigOption = None,

@@ -271,7 +271,7 @@ async def _yes(condition: Callable[[], bool]) -> str:
 
 
 async def _publish(broker: Broker, topic: str, payload: bytes) -> None:
-    async with aiomqtt.Client(broker.host, broker.port, username=broker.username, password=broker.password) as client:
+    async with aiomqtt.Client(*broker.addresses[0], username=broker.username, password=broker.password) as client:
         await client.publish(topic, payload, qos=1)
 
 

@@ -81,6 +81,7 @@ class BrokerClient(aiomqtt.Client):
     def __init__(
         self,
         broker: Broker,
+        address: tuple[str, int],
         identifier: str,
         protocol: aiomqtt.ProtocolVersion,
         will: aiomqtt.Will | None,
@@ -88,13 +89,12 @@ class BrokerClient(aiomqtt.Client):
         gated: GatedTcp | None = None,
         connect_s: float = CONNECT_S,
     ) -> None:
-        """`on_message` is called in the event loop with each message that arrives. `gated`: carries the bytes of the
-        connection, in place of a socket of the library's own. `connect_s`: longest wait for TCP and TLS, and for the
-        broker's CONNACK."""
+        """`address`: one of the broker's. `on_message` is called in the event loop with each message that arrives.
+        `gated`: carries the bytes of the connection, in place of a socket of the library's own. `connect_s`: longest
+        wait for TCP and TLS, and for the broker's CONNACK."""
         v5 = protocol is aiomqtt.ProtocolVersion.V5
         super().__init__(
-            broker.host,
-            broker.port,
+            *address,
             username=broker.username,
             password=broker.password,
             logger=_QUIET,

@@ -10,14 +10,19 @@ import aiomqtt
 import pytest
 
 from sagelink.pipeline.link_config import MqttConfig
-from sagelink.transport.mqtt.address import open_broker
+from sagelink.transport.mqtt.address import Broker, open_broker
 from sagelink.transport.mqtt.aiomqtt_client import BrokerClient, explain
 from tests.brokers import Mosquitto
 
 
+def connect(broker: Broker) -> BrokerClient:
+    v5 = aiomqtt.ProtocolVersion.V5
+    return BrokerClient(broker, broker.addresses[0], "edge", v5, None, lambda topic, payload, retained: None)
+
+
 async def test_a_cancellation_that_arrives_together_with_the_answer_is_obeyed() -> None:
     broker = open_broker("mqtt://127.0.0.1", MqttConfig(), "url")
-    client = BrokerClient(broker, "edge", aiomqtt.ProtocolVersion.V5, None, lambda topic, payload: None)
+    client = connect(broker)
     answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     waiting = asyncio.create_task(client._wait_for(answer, timeout=None))
     await asyncio.sleep(0)
@@ -30,7 +35,7 @@ async def test_a_cancellation_that_arrives_together_with_the_answer_is_obeyed() 
 async def test_a_subscription_that_the_broker_does_not_confirm_is_an_error() -> None:
     with Mosquitto() as mosquitto:
         broker = open_broker(mosquitto.url, MqttConfig(), "url")
-        client = BrokerClient(broker, "edge", aiomqtt.ProtocolVersion.V5, None, lambda topic, payload: None)
+        client = connect(broker)
         async with client:
             with pytest.raises(aiomqtt.MqttError, match="timed out"):
                 await client.subscribe("state", timeout=0)
@@ -53,7 +58,7 @@ async def test_a_broker_that_closes_the_connection_is_noticed_at_once(
         broker = open_broker(f"mqtt://127.0.0.1:{port}", MqttConfig(), "url")
 
         async def use() -> None:
-            client = BrokerClient(broker, "edge", aiomqtt.ProtocolVersion.V5, None, lambda topic, payload: None)
+            client = connect(broker)
             async with client:
                 client.timeout = math.inf
                 await client.subscribe("state")
