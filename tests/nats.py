@@ -14,6 +14,7 @@ from typing import Self
 
 from bench.nats_nodes import NATS_SERVER, NatsNode
 from tests.conftest import skip_or_fail
+from tests.patience import PATIENCE_S
 
 
 class Route:
@@ -133,13 +134,26 @@ class NatsServers:
         own = [node.route] if len(self.nodes) > 1 and not ports else []  # the first node waits for the others
         node.start(ports or own)
 
-    def leader(self) -> NatsNode:
-        """The node that leads the stream of MQTT messages; its death stops the stream until another is elected."""
+    def leaders(self) -> dict[str, str]:
+        """The name of the node that leads each stream; its death stops the stream until another one is elected."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.nodes[0].monitor}/jsz?streams=true", timeout=20) as answer:
             accounts = json.load(answer)["account_details"]
         streams = [stream for account in accounts for stream in account["stream_detail"]]
-        (name,) = [stream["cluster"]["leader"] for stream in streams if stream["name"] == "$MQTT_msgs"]
-        return next(node for node in self.nodes if node.name == name)
+        return {stream["name"]: stream["cluster"].get("leader", "") for stream in streams}
+
+    async def relieve(self, node: NatsNode) -> None:
+        """Other nodes lead the streams that this node leads, as after the planned stop of a node."""
+        import nats
+
+        async with asyncio.timeout(PATIENCE_S), await nats.connect(f"nats://127.0.0.1:{node.client}") as client:
+            while led := [name for name, leader in (await self._leaders()).items() if leader in (node.name, "")]:
+                for name in led:
+                    with contextlib.suppress(nats.errors.Error):
+                        await client.request(f"$JS.API.STREAM.LEADER.STEPDOWN.{name}")
+                await asyncio.sleep(0.2)
+
+    async def _leaders(self) -> dict[str, str]:
+        return await asyncio.to_thread(self.leaders)
 
     def separate(self, node: NatsNode) -> None:
         """Cuts all routes of a node."""
