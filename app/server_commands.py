@@ -23,8 +23,8 @@ def serve(
         Optional[str],
         typer.Option(
             metavar="URL",
-            help="Where cameras reach this server: mqtt://host:port of a broker, nats://host:port[,...] of a cluster, "
-            "or its own webrtc+http://host:port.",
+            help="Where cameras reach this server: mqtt://host:port[,host:port] of a broker, nats://host:port[,...] of "
+            "a cluster, or its own webrtc+http://host:port.",
         ),
     ] = None,
     embedded_broker: Annotated[

@@ -24,10 +24,10 @@ class UrlRules:
 
 
 def parse_server_url(
-    url: str, where: str, rules: UrlRules, path_schemes: Collection[str] = ()
+    url: str, where: str, rules: UrlRules, path_schemes: Collection[str] = (), part_of: str = ""
 ) -> tuple[str, str, int | None]:
     """Scheme, host and port (None if the URL has none). `where`: the configuration key or option of the URL.
-    `path_schemes`: the schemes whose URLs may have a path.
+    `path_schemes`: the schemes whose URLs may have a path. `part_of`: the URL that the user gave, if it is another one.
 
     Raises UsageError, without repeating credentials.
     """
@@ -42,9 +42,11 @@ def parse_server_url(
             f"{rules.credentials}"
         )
     has_path = parts.path not in ("", "/") and parts.scheme not in path_schemes
-    wrong = has_path or parts.query or parts.fragment or any(map(str.isspace, url))
+    wrong = has_path or parts.query or parts.fragment or any(map(str.isspace, url)) or "," in parts.netloc
     if parts.scheme not in rules.schemes or not parts.hostname or wrong:
-        raise UsageError(f"{where}: {url!r} is not the address of {rules.server}; accepted: {rules.accepted}")
+        raise UsageError(
+            f"{where}: {(part_of or url)!r} is not the address of {rules.server}; accepted: {rules.accepted}"
+        )
     return parts.scheme, parts.hostname, port
 
 
@@ -60,7 +62,7 @@ def parse_cluster_url(
     for one in listed:
         key = where if len(listed) == 1 else f"{where}, address {one!r}"
         one_url = url if len(listed) == 1 else f"{scheme}://{one}{rest[len(authority) :]}"
-        scheme, host, port = parse_server_url(one_url, key, rules, path_schemes)
+        scheme, host, port = parse_server_url(one_url, key, rules, path_schemes, url)
         address = host, ports[scheme] if port is None else port
         if address[1] == 0 or address in addresses:
             what = "port 0" if address[1] == 0 else "an address twice"
