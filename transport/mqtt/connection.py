@@ -16,7 +16,7 @@ from sagelink.transport.mqtt.address import Broker
 from sagelink.transport.mqtt.aiomqtt_client import (
     CONNECT_S,
     BrokerClient,
-    ConnackTimeout,
+    NoConnack,
     explain,
     is_unsupported_protocol,
 )
@@ -122,7 +122,7 @@ class BrokerConnection(Reconnector):
     def _falls_back(self, error: BaseException) -> bool:
         """Switches to MQTT 3.1.1 if the broker refuses MQTT 5, or does not answer it: amqtt waits for more bytes."""
         refused = is_unsupported_protocol(error)
-        if not self.v5 or self._known_v5 or not (refused or isinstance(error, ConnackTimeout)):
+        if not self.v5 or self._known_v5 or not (refused or isinstance(error, NoConnack)):
             return False
         self._trying_v311 = not refused
         log.info("event=fallback broker=%s protocol=3.1.1", self._tried)
