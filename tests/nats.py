@@ -14,7 +14,6 @@ from typing import Self
 
 from bench.nats_nodes import NATS_SERVER, NatsNode
 from tests.conftest import skip_or_fail
-from tests.patience import PATIENCE_S
 
 
 class Route:
@@ -95,12 +94,14 @@ def nats_node(folder: Path) -> Iterator[NatsNode]:
 
 
 class NatsServers:
-    """A cluster of `count` nodes whose routes pass proxies; one node has no cluster."""
+    """A cluster of `count` nodes whose routes pass proxies, and of `gateways` that store nothing; one node has no
+    cluster."""
 
-    def __init__(self, count: int = 1) -> None:
+    def __init__(self, count: int = 1, gateways: int = 0) -> None:
         need_nats()
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        self.nodes = [NatsNode(index, Path(self._folder.name), count) for index in range(count)]
+        self.nodes = [NatsNode(index, Path(self._folder.name), count) for index in range(count + gateways)]
+        self.gateways = self.nodes[count:]
         self.routes: dict[tuple[int, int], Route] = {}  # by the nodes that they join: one opens it to the other
 
     @property
@@ -134,26 +135,13 @@ class NatsServers:
         own = [node.route] if len(self.nodes) > 1 and not ports else []  # the first node waits for the others
         node.start(ports or own)
 
-    def leaders(self) -> dict[str, str]:
-        """The name of the node that leads each stream; its death stops the stream until another one is elected."""
+    def leader(self) -> NatsNode:
+        """The node that leads the stream of MQTT sessions; its death stops the stream until another one is elected."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.nodes[0].monitor}/jsz?streams=true", timeout=20) as answer:
             accounts = json.load(answer)["account_details"]
         streams = [stream for account in accounts for stream in account["stream_detail"]]
-        return {stream["name"]: stream["cluster"].get("leader", "") for stream in streams}
-
-    async def relieve(self, node: NatsNode) -> None:
-        """Other nodes lead the streams that this node leads, as after the planned stop of a node."""
-        import nats
-
-        async with asyncio.timeout(PATIENCE_S), await nats.connect(f"nats://127.0.0.1:{node.client}") as client:
-            while led := [name for name, leader in (await self._leaders()).items() if leader in (node.name, "")]:
-                for name in led:
-                    with contextlib.suppress(nats.errors.Error):
-                        await client.request(f"$JS.API.STREAM.LEADER.STEPDOWN.{name}")
-                await asyncio.sleep(0.2)
-
-    async def _leaders(self) -> dict[str, str]:
-        return await asyncio.to_thread(self.leaders)
+        (name,) = [stream["cluster"]["leader"] for stream in streams if stream["name"] == "$MQTT_sess"]
+        return next(node for node in self.nodes if node.name == name)
 
     def separate(self, node: NatsNode) -> None:
         """Cuts all routes of a node."""
