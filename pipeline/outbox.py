@@ -22,6 +22,7 @@ from sagelink.pipeline.sqlite_access import whole_access
 log = logging.getLogger(__name__)
 
 MAX_ROWS = 20_000
+_ROOM = 0.9  # of the rows: a full queue in which fewer wait has room again
 _APPLICATION_ID = 0x5A6E1135  # marks the file as ours
 _REASONS = {sqlite3.SQLITE_BUSY: "another process uses it", sqlite3.SQLITE_FULL: "the disk is full"}
 _WAITING, _ATTEMPTED, _DELIVERED = 0, 1, 2
@@ -59,7 +60,7 @@ class Outbox:
         """
         self._lock = threading.Lock()
         self._shown = f"{where} {str(path)!r}"
-        self._discarding = False
+        self._discarded = 0  # messages that waited, since the queue became full
         try:
             if path is not None:
                 make_private_folder(path.parent)
@@ -90,20 +91,32 @@ class Outbox:
         run("PRAGMA synchronous = FULL")
         for table in _TABLES:
             run(table)
+        waiting = self._count_waiting()
         run("DELETE FROM messages WHERE put_s < ? AND number < (SELECT max(number) FROM messages)", (oldest_s,))
         run("UPDATE messages SET state = ? WHERE put_s < ?", (_EXPIRED, oldest_s))
+        if expired := waiting - self._count_waiting():
+            log.warning("event=queue_expired queue=%r discarded=%d reason='they are too old'", self._shown, expired)
 
     def put(self, receivers: Iterable[str], key: str, content: str, now_s: float) -> None:
         """Stores a message for each receiver, unless the same one is there already; all of them or none."""
         with self._access():
             for receiver in receivers:
                 self._put(receiver, key, content, now_s)
-            waiting = self._count_waiting()
+            before = self._count_waiting()
             self._trim()
-            discarding = self._count_waiting() < waiting
-        if discarding and not self._discarding:
+            waiting = self._count_waiting()
+        self._note_discarded(before - waiting, waiting)
+
+    def _note_discarded(self, discarded: int, waiting: int) -> None:
+        if discarded and not self._discarded:
             log.warning("event=queue_full queue=%r reason='the oldest messages that wait are discarded'", self._shown)
-        self._discarding = discarding
+        self._discarded += discarded
+        if self._discarded and waiting < _ROOM * MAX_ROWS:
+            self._tell_discarded("queue_has_room")
+
+    def _tell_discarded(self, event: str) -> None:
+        log.warning("event=%s queue=%r discarded=%d", event, self._shown, self._discarded)
+        self._discarded = 0
 
     def _put(self, receiver: str, key: str, content: str, now_s: float) -> None:
         item = self._find(receiver, key)
@@ -204,6 +217,8 @@ class Outbox:
     def close(self) -> None:
         with self._lock:
             self._database.close()
+        if self._discarded:
+            self._tell_discarded("queue_closed")
 
 
 def _item(row: tuple[int, str, str, str, float, int]) -> OutboxItem:
