@@ -32,6 +32,8 @@ _TABLES = (
     "key TEXT NOT NULL, content TEXT NOT NULL, put_s REAL NOT NULL, state INTEGER NOT NULL, UNIQUE (receiver, key))",
     "CREATE INDEX IF NOT EXISTS waiting ON messages (receiver, number) WHERE state < 2",  # queries repeat the condition
     "CREATE INDEX IF NOT EXISTS dispensable ON messages (state DESC, number)",
+    "CREATE TABLE IF NOT EXISTS discarded (count INTEGER NOT NULL)",
+    "INSERT INTO discarded SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM discarded)",
 )
 _COLUMNS = "number, receiver, key, content, put_s, state"
 
@@ -60,7 +62,7 @@ class Outbox:
         """
         self._lock = threading.Lock()
         self._shown = f"{where} {str(path)!r}"
-        self._discarded = 0  # messages that waited, since the queue became full
+        self._is_full = False
         try:
             if path is not None:
                 make_private_folder(path.parent)
@@ -105,18 +107,18 @@ class Outbox:
             before = self._count_waiting()
             self._trim()
             waiting = self._count_waiting()
-        self._note_discarded(before - waiting, waiting)
-
-    def _note_discarded(self, discarded: int, waiting: int) -> None:
-        if discarded and not self._discarded:
+            if discarded := before - waiting:
+                self._database.execute("UPDATE discarded SET count = count + ?", (discarded,))
+        if discarded and not self._is_full:
+            self._is_full = True
             log.warning("event=queue_full queue=%r reason='the oldest messages that wait are discarded'", self._shown)
-        self._discarded += discarded
-        if self._discarded and waiting < _ROOM * MAX_ROWS:
+        elif self._is_full and waiting < _ROOM * MAX_ROWS:
+            self._is_full = False
             self._tell_discarded("queue_has_room")
 
     def _tell_discarded(self, event: str) -> None:
-        log.warning("event=%s queue=%r discarded=%d", event, self._shown, self._discarded)
-        self._discarded = 0
+        (total,) = self._database.execute("SELECT count FROM discarded").fetchone()
+        log.warning("event=%s queue=%r discarded_ever=%d", event, self._shown, total)
 
     def _put(self, receiver: str, key: str, content: str, now_s: float) -> None:
         item = self._find(receiver, key)
@@ -159,6 +161,11 @@ class Outbox:
                 (receiver, limit),
             ).fetchall()
         return [_item(row) for row in rows]
+
+    def count_waiting(self) -> int:
+        """Messages that no receiver has confirmed."""
+        with self._access():
+            return self._count_waiting()
 
     def _count_waiting(self) -> int:
         return int(self._database.execute("SELECT count(*) FROM messages WHERE state < 2").fetchone()[0])
@@ -216,9 +223,10 @@ class Outbox:
 
     def close(self) -> None:
         with self._lock:
+            if self._is_full:
+                with contextlib.suppress(sqlite3.Error):
+                    self._tell_discarded("queue_closed")
             self._database.close()
-        if self._discarded:
-            self._tell_discarded("queue_closed")
 
 
 def _item(row: tuple[int, str, str, str, float, int]) -> OutboxItem:

@@ -114,7 +114,7 @@ class StoreWriter:
             self.trouble = str(error)
         else:
             if self.trouble is not None:
-                log.info("event=stored_again")
+                log.warning("event=stored_again not_stored=%d", self.not_stored)
             self.trouble = None
 
     def _write(self, batch: StoreBatch) -> None:

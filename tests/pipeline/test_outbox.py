@@ -94,11 +94,11 @@ def test_rows_leave_after_a_day_and_when_there_are_too_many(
         box.confirm(item)
     box.put(["hook"], "e18", "18", 18)
     assert caplog.messages[-1].startswith("event=queue_has_room")
-    assert caplog.messages[-1].endswith("discarded=3")
+    assert caplog.messages[-1].endswith("discarded_ever=3")
     for number in range(19, 23):
         box.put(["hook"], f"e{number}", str(number), number)
     box.close()
-    assert caplog.messages[-1].endswith("discarded=2")
+    assert caplog.messages[-1].endswith("discarded_ever=5")
     assert "queue_closed" in caplog.messages[-1]
     box = opened(tmp_path / "q.sqlite", 15.5 + DAY_S)
     assert caplog.messages[-1].endswith("discarded=3 reason='they are too old'")
