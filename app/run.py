@@ -227,7 +227,8 @@ class Run:
 
         `watch` receives each verdict, in capture order, in a thread. In a live run without recording and annotated
         video, the picture of a frame that waited for an earlier one has at most 640 pixels a side by then. `tell`
-        receives messages for the user, such as the dashboard's address. Raises SagelinkError when the run fails; all results up to then are kept.
+        receives messages for the user, such as the dashboard's address. Raises SagelinkError when the run fails; all
+        results up to then are kept.
         """
         from sagelink.app.run_outputs import RunOutputs
         from sagelink.app.run_sinks import VerdictCallback, open_output_sinks
