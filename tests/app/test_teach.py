@@ -238,9 +238,7 @@ def test_a_missing_source_or_model_is_found_before_a_picture_is_read(command, tm
     code, printed = command("teach", tmp_path / "pictures", tmp_path / "lost", "--models", "demo")
     assert (code, "lost' does not exist" in printed.replace("\n", "")) == (2, True)
     lost = tmp_path / "lost.safetensors"
-    code, printed = command(
-        "teach", tmp_path / "pictures", "--models", "demo", "--set", f"server.checkpoint={lost}"
-    )
+    code, printed = command("teach", tmp_path / "pictures", "--models", "demo", "--set", f"server.checkpoint={lost}")
     assert (code, "lost.safetensors' does not exist" in printed.replace("\n", "")) == (2, True)
     assert "reading pictures" not in printed
 
