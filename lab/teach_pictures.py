@@ -109,10 +109,21 @@ def find_pictures_to_teach(
 ) -> Pictures:
     """`several`: a picture may show several classes, or none. Raises UsageError when a source has no labels, or the
     classes cannot be taught."""
-    if labels is not None and (len(sources) != 1 or not sources[0].is_dir()):
-        raise UsageError(f"--labels {str(labels)!r} needs one SOURCE, the folder of its pictures")
+    check_sources(sources, labels)
     found = [each for source in sources for each in _of_source(source, labels, several)]
     return check_pictures(found, progress, several)
+
+
+def check_sources(sources: Sequence[Path], labels: Path | None) -> None:
+    """Raises UsageError for a source that is missing. Reads nothing."""
+    if labels is not None and (len(sources) != 1 or not sources[0].is_dir()):
+        raise UsageError(f"--labels {str(labels)!r} needs one SOURCE, the folder of its pictures")
+    for source in sources:
+        if not source.exists():
+            raise UsageError(
+                f"source {str(source)!r} does not exist; accepted: class folders, a CSV file, a labelled clip or "
+                "recording"
+            )
 
 
 def check_pictures(found: Sequence[Found], progress: ShowProgress = lambda *_: None, several: bool = False) -> Pictures:
@@ -224,10 +235,6 @@ def _stored(pixels: Pixels) -> bytes:
 
 
 def _of_source(source: Path, labels: Path | None, several: bool) -> list[Found]:
-    if not source.exists():
-        raise UsageError(
-            f"source {str(source)!r} does not exist; accepted: class folders, a CSV file, a labelled clip or recording"
-        )
     if labels is not None:
         return [*_of_csv(labels, source)]
     if is_recording(source):

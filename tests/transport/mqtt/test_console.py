@@ -228,7 +228,7 @@ async def test_digests_are_charged_and_arrive(broker: Broker) -> None:
 
 @pytest.mark.parametrize("auth", [None, KEY], ids=["plain", "mac"])
 async def test_a_change_is_carried_out_and_answered(broker: Broker, auth: MessageAuth | None) -> None:
-    def carry_out(camera: str, action: Action, content: bytes) -> str:
+    def carry_out(camera: str, action: Action, content: bytes, head: str) -> str:
         if b"wrong" in content:
             raise ValueError("wrong use")
         return f'{{"gate":"{camera} {action.name}"}}'
