@@ -47,6 +47,7 @@ _CODE = re.compile(r"^\[code:\d+\] ")
 _NOISE = re.compile(r"^\[(Errno -?\d+|SSL: \w+)\] |\(_ssl\.c:\d+\)")
 _WORDS = {
     _PEER_GONE: "the connection broke off",
+    "[code:4] The client is not currently connected.": "the connection broke off",
     _TIMED_OUT: f"the broker has not answered within {_ANSWER_S:g} s",
     # of paho, which does not keep the status of the response
     "WebSocket handshake error": "the web server does not accept a WebSocket for MQTT at this address and path",

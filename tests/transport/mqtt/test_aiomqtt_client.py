@@ -90,6 +90,7 @@ async def test_a_broker_that_closes_the_connection_is_noticed_at_once(
         ("WebSocket handshake error", "WebSocket for MQTT"),
         ("[Errno 111] Connection refused", "Connection refused"),
         ("", "MqttError"),
+        ("[code:4] The client is not currently connected.", "the connection broke off"),
     ],
 )
 def test_a_failed_connection_is_explained_in_words(text: str, words: str) -> None:

@@ -34,6 +34,7 @@ from sagelink.transport.mqtt.server import MqttServerLink
 from sagelink.transport.mqtt.topics import Topics, encode_state
 from sagelink.transport.reply_message import encode_reply
 from tests.brokers import Mosquitto, free_port
+from tests.certificates import self_signed
 from tests.fakes import make_reply
 from tests.patience import PATIENCE_S
 
@@ -489,11 +490,17 @@ async def test_a_sender_without_the_key_is_refused(
         assert claimed_seq(message.data) == 5
 
 
-async def test_a_broker_behind_a_websocket() -> None:
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+async def test_a_broker_behind_a_websocket(scheme: str, tmp_path: Path) -> None:
     port = free_port()
-    web = (f"listener {port} lo", "socket_domain ipv4", "protocol websockets")  # wants an interface
+    web = [f"listener {port} lo", "socket_domain ipv4", "protocol websockets"]  # wants an interface
+    config = MqttConfig()
+    if scheme == "wss":
+        certificate, key = self_signed(tmp_path / "tls")
+        web += [f"certfile {certificate}", f"keyfile {key}"]
+        config = MqttConfig(ca=certificate)
     with Mosquitto("allow_anonymous true", *web) as running:
-        broker = open_broker(f"ws://{running.host}:{port}", MqttConfig(), "url")
+        broker = open_broker(f"{scheme}://{running.host}:{port}", config, "url")
         assert broker.url.endswith("/mqtt")
         await until(lambda: is_open(port))  # mosquitto opens it last
         async with server_link(broker) as server, edge_link(broker, must_connect=True) as edge:
