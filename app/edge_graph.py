@@ -196,6 +196,7 @@ def _offload(parts: EdgeParts, uplink: Uplink, references: References, score: Sc
             parts.link.max_message_bytes,
             config.ship.edge_answer or (parts.live and config.sends_digest),
             script.further if script else partial(_further_ids, parts),
+            score.draw,
         ),
         *scripted,
         Ship(uplink, accounts, script.charge_clock if script else parts.clock, not parts.live, parts.reserve),

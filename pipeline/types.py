@@ -26,6 +26,7 @@ Box: TypeAlias = tuple[float, float, float, float]  # left, top, right, bottom
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 HEAD_ID_BYTES = 4
 _MIN_EDGE_WEIGHT = 0.5  # of the edge's answers, beside server answers
+_WAIT_S = 0.01  # a shorter wait is none: times of frames are rounded
 _SHARPNESS_S, _OLDEST_S = 0.5, 5.0  # age of a scene that counts as one more answer; beyond it, age changes nothing
 UNKNOWN = "unknown"  # label of a verdict on a picture of none of the taught classes
 
@@ -273,12 +274,19 @@ class SceneEstimate:
     server_age_s: float  # since that frame; NaN if there is none
     scene_start_seq: int  # first frame of the scene
     scene_age_s: float  # since that frame
+    busy_s: float = 0.0  # until the last message has passed over a link of the budget's rate
 
     @property
     def believes_edge(self) -> bool:
         """Whether the edge's answers count beside the server's. Else the verdict is the server's, and only evidence
         that gives its full answer is worth sending: whole views, without saving bytes at the cost of agreement."""
         return self.edge_weight >= _MIN_EDGE_WEIGHT
+
+    @property
+    def waits(self) -> bool:
+        """Whether the next message waits. Where the verdict is the server's, its age counts as well as its quality: so
+        messages are as far apart as the rate carries them, instead of many small ones, or several at once."""
+        return not self.believes_edge and self.busy_s > _WAIT_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +322,7 @@ class Metered:
     bound_bits: int | None = None  # the part of the allowance that is no rate: of quotas and the ledger; None: no limit
     requested: bool = False  # an operator wants to see this camera now
     bit_price: float = 0.0  # gain, in right answers, that a bit must bring to be sent
+    rate_bps: float | None = None  # of the budget; None: unlimited
 
     @property
     def frame(self) -> Frame:

@@ -72,7 +72,7 @@ class _SentFrame:
 
     at_s: float
     view: EdgeView
-    edge_class: int
+    edge_class: int  # of the mean of the edge's answers to the scene
 
 
 class SceneFusion:
@@ -94,6 +94,7 @@ class SceneFusion:
         self._newest: _Vector | None = None  # log-probabilities of the newest frame's edge answer
         self._sent: dict[int, _SentFrame] = {}  # by seq
         self._trust = EdgeTrust()
+        self._free_s = 0.0  # when the last message has passed over a link of the budget's rate
         self._computed: tuple[_Vector, float] | None = None  # the result of `current`, until something changes
 
     def observe(
@@ -131,6 +132,7 @@ class SceneFusion:
             server_age_s=now_s - max((past.at_s for past in self._past), default=math.nan),
             scene_start_seq=self._start_seq,
             scene_age_s=now_s - self._start_s,
+            busy_s=max(0.0, self._free_s - now_s),
         )
 
     def current(self) -> tuple[_Vector, float]:
@@ -159,11 +161,13 @@ class SceneFusion:
         scores, server_weight = self.current()
         return Answer.from_log_scores(np.float32(self._sharpness(server_weight)) * scores)
 
-    def register_sent(self, seq: int) -> None:
-        """Evidence of the newest frame is on its way."""
+    def register_sent(self, seq: int, transfer_s: float = 0.0) -> None:
+        """Evidence of the newest frame is on its way. `transfer_s`: time that it takes over a link of the budget's
+        rate."""
+        self._free_s = self._now_s + transfer_s
         if self._cut_detector.view is not None:
-            assert self._newest is not None
-            self._sent[seq] = _SentFrame(self._now_s, self._cut_detector.view, int(self._newest.argmax()))
+            assert self._edge_sum is not None
+            self._sent[seq] = _SentFrame(self._now_s, self._cut_detector.view, int(self._edge_sum.argmax()))
             while len(self._sent) > _MAX_PENDING:
                 del self._sent[next(iter(self._sent))]
 
@@ -174,8 +178,7 @@ class SceneFusion:
             if sent is None or observation.weight <= 0:
                 continue
             if self._taught is None:  # of a head, `teach` has measured how far both sides can be believed
-                server_class = int(observation.log_probs.argmax())
-                self._trust.learn(sent.edge_class, server_class, observation.weight, sent.at_s)
+                self._trust.learn(sent.edge_class, observation.log_probs, observation.weight, sent.at_s)
             if self._config.states and _clearly_differs(observation.log_probs, self.current()[0]):
                 self._restart(observation.seq, sent.at_s)
             past = _PastAnswer(observation.seq, sent.at_s, sent.view, observation.log_probs, observation.weight)

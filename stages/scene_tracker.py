@@ -63,7 +63,8 @@ class SceneTracker:
 
     def register_pending(self, sent: Sent) -> None:
         """Evidence of the newest tracked frame is on its way."""
-        self._scene.register_sent(sent.frame.seq)
+        rate_bps = sent.evidence.selected.metered.rate_bps
+        self._scene.register_sent(sent.frame.seq, sent.evidence.wire_bits / rate_bps if rate_bps else 0.0)
         self.pending[sent.frame.seq] = sent
 
     def _new_observations(self, scored: Scored, observed_seqs: Collection[int] | None) -> list[ServerObservation]:
