@@ -1,18 +1,21 @@
 """Learns from the server's replies how far a camera's edge answers can be believed: replies in, a weight out.
 
 Where models have no names for what a camera sees, edge and server contradict each other all the time, and the mean of
-their answers is neither's. So each reply is compared with the class that the edge has found for the scene: the reply
-confirms it if the server finds it plausible too. Two good models often differ on a hard picture, but the class of one
-is then among the likely ones of the other. The share of replies that confirm the edge is estimated for the camera and
-for each class; a class that was seldom replied to takes the camera's share. Below a low share only the server is
-believed, where it has answered; above a high one the edge keeps its full weight. No labels are needed, and without
-replies nothing changes. Old replies fade, so trust can return. Pure.
+their answers is neither's. So each reply is compared with the class that the edge has found for the scene. Two good
+models often differ on a hard picture, but the class of one is then among the likely ones of the other: so for the
+camera as a whole a reply confirms the edge if the server finds its class plausible, and a few replies are enough. For a
+single class, which may stand for minutes, a reply confirms the edge only if the server names the same class; a class
+that was seldom replied to takes the camera's share. Below a low share only the server is believed, where it has
+answered; above a high one the edge keeps its full weight. No labels are needed, and without replies nothing changes.
+Old replies fade, so trust can return. What was learned can be stored and restored. Pure.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +27,8 @@ _CLASS_REPLIES = 5.0  # as many the camera's share counts in the share of a clas
 _MEMORY = 60.0  # replies: beyond it, older ones fade
 _APART_S = 0.5  # replies to frames that are nearer to each other are as good as repeated, and teach less
 _FULL_WEIGHT = 0.2  # a reply with a smaller fusion weight comes from weak evidence, and teaches less
+_MAX_STORED = 64  # classes: those with the most replies
+_MAX_CLASS_ID = 1_000_000
 
 
 @dataclass(slots=True)
@@ -34,7 +39,7 @@ class _Replies:
     confirmed: float = 0.0
 
     def add(self, confirmed: bool, weight: float) -> None:
-        kept = min(1.0, _MEMORY / (self.all + weight))
+        kept = min(1.0, _MEMORY / (self.all + weight)) if weight else 1.0
         self.all = kept * (self.all + weight)
         self.confirmed = kept * (self.confirmed + weight * confirmed)
 
@@ -47,6 +52,10 @@ class EdgeTrust:
     """Of one camera and one set of classes."""
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets what was learned."""
         self._camera = _Replies()
         self._by_class: dict[int, _Replies] = {}  # by class of the edge answer
         self._last_s = -math.inf  # time of the newest frame that was replied to
@@ -65,4 +74,50 @@ class EdgeTrust:
         share = self._camera.share(_PRIOR_SHARE, _PRIOR_REPLIES)
         if (replies := self._by_class.get(edge_class)) is not None:
             share = replies.share(share, _CLASS_REPLIES)
-        return min(1.0, max(0.0, (share - _LOW) / (_HIGH - _LOW)))
+        return _weight(share)
+
+    def summary(self) -> dict[str, Any]:
+        """What people are shown: `replies` that count, `plausible`: share of them to which the edge's class was
+        plausible (None without replies), `weight` of an edge answer of a new class."""
+        camera = self._camera
+        return {
+            "replies": round(camera.all, 1),
+            "plausible": round(camera.confirmed / camera.all, 3) if camera.all else None,
+            "weight": round(_weight(camera.share(_PRIOR_SHARE, _PRIOR_REPLIES)), 3),
+        }
+
+    def state(self) -> dict[str, Any]:
+        """What was learned, as plain JSON values; at most 64 classes."""
+        classes = sorted(self._by_class.items(), key=lambda item: -item[1].all)[:_MAX_STORED]
+        return {
+            "camera": [self._camera.all, self._camera.confirmed],
+            "classes": {str(each): [replies.all, replies.confirmed] for each, replies in classes},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes what `state` returned. Raises ValueError for anything else; then nothing changes."""
+        try:
+            camera = _replies(state["camera"])
+            classes = {_class_id(each): _replies(pair) for each, pair in state["classes"].items()}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"no learned trust: {type(error).__name__}") from None
+        if len(classes) > _MAX_STORED:
+            raise ValueError(f"{len(classes)} classes; accepted: up to {_MAX_STORED}")
+        self._camera, self._by_class, self._last_s = camera, classes, -math.inf
+
+
+def _weight(share: float) -> float:
+    return min(1.0, max(0.0, (share - _LOW) / (_HIGH - _LOW)))
+
+
+def _replies(pair: Any) -> _Replies:
+    seen, confirmed = (float(each) for each in pair)
+    if not 0 <= confirmed <= seen <= 2 * _MEMORY:
+        raise ValueError(f"replies {seen:g}, confirmed {confirmed:g}; accepted: 0 to {2 * _MEMORY:g}, rising")
+    return _Replies(seen, confirmed)
+
+
+def _class_id(text: Any) -> int:
+    if not (isinstance(text, str) and text.isascii() and text.isdecimal() and int(text) < _MAX_CLASS_ID):
+        raise ValueError("a class is no number")
+    return int(text)

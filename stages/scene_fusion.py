@@ -81,7 +81,8 @@ class SceneFusion:
     Call `observe` for each frame in order; in between, report sent evidence and the server's answers.
     """
 
-    def __init__(self, config: SceneConfig) -> None:
+    def __init__(self, config: SceneConfig, trust: EdgeTrust | None = None) -> None:
+        """`trust`: what is known about the camera's edge answers, and learns on; None: nothing yet."""
         self._config = config
         self._now_s = 0.0
         self._cut_detector = CutDetector(config.cut, config.cut_pixels, every_frame=not config.remember)
@@ -93,7 +94,7 @@ class SceneFusion:
         self._past: list[_PastAnswer] = []
         self._newest: _Vector | None = None  # log-probabilities of the newest frame's edge answer
         self._sent: dict[int, _SentFrame] = {}  # by seq
-        self._trust = EdgeTrust()
+        self._trust = trust or EdgeTrust()
         self._free_s = 0.0  # when the last message has passed over a link of the budget's rate
         self._computed: tuple[_Vector, float] | None = None  # the result of `current`, until something changes
 
@@ -110,8 +111,6 @@ class SceneFusion:
         reclassed = taught != self._taught and self._edge_sum is not None
         if reclassed or self._cut_detector.is_cut(view) or self._edge_contradicts(answer.log_probs):
             self._begin_scene(seq, now_s)
-        if taught is not None:
-            self._trust = EdgeTrust()
         self._taught = taught
         self._newest = answer.log_probs.astype(np.float32)
         if self._config.accumulate and self._edge_sum is not None:
@@ -177,7 +176,7 @@ class SceneFusion:
             sent = self._sent.pop(observation.seq, None)
             if sent is None or observation.weight <= 0:
                 continue
-            if self._taught is None:  # of a head, `teach` has measured how far both sides can be believed
+            if self._taught is None:
                 self._trust.learn(sent.edge_class, observation.log_probs, observation.weight, sent.at_s)
             if self._config.states and _clearly_differs(observation.log_probs, self.current()[0]):
                 self._restart(observation.seq, sent.at_s)
@@ -214,6 +213,8 @@ class SceneFusion:
     def _edge_weight(self, server_weight: float) -> float:
         """Weight of the edge's mean beside server answers of this weight; 1 where they have faded."""
         assert self._edge_sum is not None
+        if self._taught is not None:
+            return 1.0  # of a head, `teach` has measured how far both sides can be believed
         trust = self._trust.weight(int(self._edge_sum.argmax()))
         return 1 - (1 - trust) * min(1.0, server_weight / _FADED)
 

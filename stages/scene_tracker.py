@@ -24,6 +24,7 @@ from sagelink.pipeline.types import (
     Sent,
     ServerObservation,
 )
+from sagelink.stages.edge_trust import EdgeTrust
 from sagelink.stages.fuse import spread
 from sagelink.stages.scene_fusion import SceneConfig, SceneFusion
 
@@ -44,9 +45,12 @@ def scene_config(video: VideoConfig, own_classes: bool = False) -> SceneConfig:
 class SceneTracker:
     """The scene of one camera, with the replies that it waits for."""
 
-    def __init__(self, config: SceneConfig, weight: Callable[[Evidence, int], float]) -> None:
-        """`weight`: of the server's answer, by the evidence and the number of units that the server used."""
-        self._scene = SceneFusion(config)
+    def __init__(
+        self, config: SceneConfig, weight: Callable[[Evidence, int], float], trust: EdgeTrust | None = None
+    ) -> None:
+        """`weight`: of the server's answer, by the evidence and the number of units that the server used. `trust`: see
+        `SceneFusion`."""
+        self._scene = SceneFusion(config, trust)
         self._weight = weight
         self.pending: dict[int, Sent] = {}  # by seq
 
