@@ -58,7 +58,7 @@ export class Control {
     cameras.sort(([, one], [, other]) => one.weight - other.weight);
     element("trust").hidden = !cameras.length;
     const lines = cameras.slice(0, TRUST_LINES).map(([camera, learned]) => {
-      const line = document.createElement("li");
+      const line = document.createElement("p");
       line.textContent = (Object.keys(trust).length > 1 ? `${camera}: ` : "") + believed(learned);
       return line;
     });
