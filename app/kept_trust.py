@@ -89,14 +89,14 @@ def restore(trust: EdgeTrust, camera: str, entry: Mapping[str, Any], path: Path)
         log.warning("event=trust_begins_anew path=%r camera=%s reason=%r", str(path), camera, str(error))
 
 
-def recorded_states(trusts: Mapping[str, EdgeTrust]) -> bytes:
-    """What a recording holds: the state with which its run began."""
-    states = {camera: trust.state() for camera, trust in trusts.items()}
-    return (to_json({"version": _VERSION, "cameras": states}) + "\n").encode()
+def files_of_recording(trusts: Mapping[str, EdgeTrust]) -> dict[str, bytes]:
+    """The file of a recording, by its name: the state with which its run began. None where nothing was known."""
+    states = {camera: state for camera, trust in trusts.items() if (state := trust.state())["classes"]}
+    return {TRUST: (to_json({"version": _VERSION, "cameras": states}) + "\n").encode()} if states else {}
 
 
 def restore_recorded(folder: Path, trusts: Mapping[str, EdgeTrust]) -> None:
-    """Gives the cameras the state that a recording holds; one of an earlier version holds none. Raises UsageError."""
+    """Gives the cameras the state that a recording holds, if it holds one. Raises UsageError."""
     if not (folder / TRUST).exists():
         return
     what = f"recording {str(folder)!r}: {TRUST}"

@@ -239,7 +239,7 @@ class Run:
         `watch` receives each verdict, in capture order, in a thread. `tell` receives messages for the user, such as the
         dashboard's address. Raises SagelinkError when the run fails; all results up to then are kept.
         """
-        from sagelink.app.kept_trust import recorded_states
+        from sagelink.app.kept_trust import files_of_recording
         from sagelink.app.run_outputs import RunOutputs
         from sagelink.app.run_sinks import VerdictCallback, open_output_sinks
         from sagelink.pipeline.urls import is_webrtc
@@ -258,7 +258,7 @@ class Run:
             sinks.extend(self._second_opinion_sinks())
             for sink in open_output_sinks(
                 *(self.config, self.models, self.heads, outputs.videos, self.live, self._wire_ledger, self._disk),
-                {TRUST: recorded_states(self.trusts)},
+                files_of_recording(self.trusts),
             ):
                 sinks.append(sink)
             for event_sink in self._events.sinks():

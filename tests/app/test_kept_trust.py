@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sagelink.app.kept_trust import KeptTrust, recorded_states, restore_recorded
+from sagelink.app.kept_trust import KeptTrust, files_of_recording, restore_recorded
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.output_files import TRUST
 from sagelink.stages.edge_trust import EdgeTrust
@@ -101,8 +101,10 @@ def test_a_file_that_cannot_be_written_ends_nothing_and_is_reported_once(tmp_pat
 
 def test_a_replay_begins_as_the_recorded_run_did(tmp_path: Path) -> None:
     trust, other = EdgeTrust(), EdgeTrust()
-    restore_recorded(tmp_path, {"gate": trust})  # of an earlier version
-    (tmp_path / TRUST).write_bytes(recorded_states({"gate": contradicted(), "yard": EdgeTrust()}))
+    assert files_of_recording({"gate": trust}) == {}
+    restore_recorded(tmp_path, {"gate": trust})  # nothing was known
+    files = files_of_recording({"gate": contradicted(), "yard": EdgeTrust()})
+    (tmp_path / TRUST).write_bytes(files[TRUST])
     restore_recorded(tmp_path, {"gate": trust, "door": other})
     assert (trust.weight(0), other.weight(0)) == (0, 1)
     (tmp_path / TRUST).write_text('{"version": 1, "cameras": {"gate": {"camera": [2, 3]}}}')
