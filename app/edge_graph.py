@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from sagelink.pipeline.config import Config
     from sagelink.stages.capture import Capture
     from sagelink.stages.confidence_gate import Gate
+    from sagelink.stages.edge_trust import EdgeTrust
     from sagelink.stages.evidence_encoder import EncoderFor
     from sagelink.stages.fuse import Fuse
     from sagelink.stages.verdict_recorder import Recorder
@@ -66,9 +67,14 @@ class EdgeParts:
     link: EdgeLink
     clock: BudgetClock
     alerts: AlertCharges = field(default_factory=AlertCharges)
-    tracked_cameras: Collection[str] = ()  # cameras whose scenes are tracked
+    trusts: Mapping[str, EdgeTrust] = field(default_factory=dict)  # by camera, of those whose scenes are tracked
     script: Script | None = None  # in an exact replay: replaces the captures, the clock and the server
     reserve: Reserve | None = None  # where a ledger on disk covers charges
+
+    @property
+    def tracked_cameras(self) -> Collection[str]:
+        """Cameras whose scenes are tracked."""
+        return self.trusts.keys()
 
     @property
     def live(self) -> bool:
@@ -174,8 +180,8 @@ def _offload(parts: EdgeParts, uplink: Uplink, references: References, score: Sc
     config, accounts, script = parts.config, parts.accounts, parts.script
     scripted: list[Stage] = [script] if script else []
     trackers = {
-        name: SceneTracker(scene_config(config.video, config.head is not None), parts.fuse.weight)
-        for name in parts.tracked_cameras
+        name: SceneTracker(scene_config(config.video, config.head is not None), parts.fuse.weight, trust)
+        for name, trust in parts.trusts.items()
     }
     stages = [
         PrivateGate(),
@@ -196,6 +202,7 @@ def _offload(parts: EdgeParts, uplink: Uplink, references: References, score: Sc
             parts.link.max_message_bytes,
             config.ship.edge_answer or (parts.live and config.sends_digest),
             script.further if script else partial(_further_ids, parts),
+            score.draw,
         ),
         *scripted,
         Ship(uplink, accounts, script.charge_clock if script else parts.clock, not parts.live, parts.reserve),

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sagelink.app.kept_trust import restore_recorded
 from sagelink.app.recorded_config import recorded_config
 from sagelink.app.replay_script import Script
 from sagelink.app.run import Run
@@ -68,6 +69,7 @@ def check(folder: Path, models: RunModels | None = None, files: Overrides | None
     pair = models or load_models(config)
     comparison = _RecordingCheck(recording, pair.edge.labels)
     run = Run(config, captures, pair, script, heads=_heads(recording, config, pair))
+    restore_recorded(folder, run.trusts)
     console = SafeConsole()
     with run.panel(console) as panel:
 
@@ -112,6 +114,7 @@ def compare(folder: Path, rates: Sequence[str], changes: Overrides, out: Path, m
         config, recording, captures = _open(folder, overrides, common_time=True)
         pair = pair or load_models(config)
         run = Run(config, captures, pair, heads=_heads(recording, config, pair))
+        restore_recorded(folder, run.trusts)
         console.print(f"{name} ...")
         with run.panel(console) as panel:
             summary = run.run(panel.show)

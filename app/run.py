@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, Exit
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sagelink.app.budgets import open_budgets
+from sagelink.app.budgets import open_budgets, state_folder
 from sagelink.app.demo_notice import demo_notice, have_classes
 from sagelink.app.summary import run_summary, sources
 from sagelink.monitor.freshness import LinkWatch
@@ -24,6 +24,7 @@ from sagelink.pipeline.config import Config
 from sagelink.pipeline.descriptors import raise_descriptor_limit
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.graph import Graph
+from sagelink.pipeline.output_files import TRUST
 from sagelink.pipeline.tasks import background, first_error, on_signals, run_loop, signals_ignored
 from sagelink.pipeline.types import Drop, Verdict
 from sagelink.pipeline.wire_ledger import WireLedger
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from sagelink.app.edge_graph import EdgeParts
     from sagelink.app.heads_of_run import HeadsOfRun
+    from sagelink.app.kept_trust import KeptTrust
     from sagelink.app.replay_script import Script
     from sagelink.app.run_outputs import RunOutputs
     from sagelink.app.second_opinion import SecondOpinionService
@@ -120,9 +122,11 @@ class Run:
         from sagelink.app.further_heads_of_run import further_heads
         from sagelink.app.heads_of_run import HeadsOfRun, label_heads
         from sagelink.app.kept_heads import KeptHeads
+        from sagelink.app.kept_trust import KeptTrust
         from sagelink.app.run_disk import RunDisk
         from sagelink.models.model_contract import own_bits
         from sagelink.stages.confidence_gate import Gate, check_threshold
+        from sagelink.stages.edge_trust import EdgeTrust
         from sagelink.stages.evidence_encoder import encoders
         from sagelink.stages.fuse import Fuse
         from sagelink.stages.nvr.frigate_names import check_classes
@@ -139,9 +143,15 @@ class Run:
         self.budgets = open_budgets(config, self.live, None if script is None else script.bound)
         self.budget, self.accounts = self.budgets.site, self.budgets.accounts
         self.stats = LiveStats(self.own_budget_cameras, config.budget.window if self.live else math.inf)
-        self._tracked_cameras = _tracked_cameras(config, captures)
+        self.trusts = {name: EdgeTrust() for name in _tracked_cameras(config, captures)}  # by camera
+        self._kept_trust: KeptTrust | None = None
+        if self.live and script is None and self.trusts:
+            path = config.trust_file or state_folder() / TRUST
+            self._kept_trust = KeptTrust(path, self.trusts, _origins(config, captures))
         self._gate = Gate(config.gate, own_bits(models.edge))
-        self.control = Control(self.budget, self._gate, self.budgets.pacing, partial(_check_pace, config, models))
+        self.control = Control(
+            self.budget, self._gate, self.budgets.pacing, partial(_check_pace, config, models), self.trusts
+        )
         self._encoder_for = encoders(config, models.server)
         self._fuse = Fuse(config.fuse.rule == "server", config.fuse.weights, models.server.grid.units)
         cameras = [camera.name for camera in config.all_cameras]
@@ -209,6 +219,7 @@ class Run:
             "notice": notice,
             "events": {"open": len(self._events.feed.open_events()), "actions": self._events.feed.count},
             "quotas": self.budgets.quota_states(),
+            "trust": {name: trust.summary() for name, trust in self.trusts.items()},
         }
         return stats | shown | self._link_watch.state(stats)
 
@@ -230,6 +241,7 @@ class Run:
         receives messages for the user, such as the dashboard's address. Raises SagelinkError when the run fails; all
         results up to then are kept.
         """
+        from sagelink.app.kept_trust import files_of_recording
         from sagelink.app.run_outputs import RunOutputs
         from sagelink.app.run_sinks import VerdictCallback, open_output_sinks
         from sagelink.pipeline.urls import is_webrtc
@@ -247,7 +259,8 @@ class Run:
             outputs.begin()
             sinks.extend(self._second_opinion_sinks())
             for sink in open_output_sinks(
-                self.config, self.models, self.heads, outputs.videos, self.live, self._wire_ledger, self._disk
+                *(self.config, self.models, self.heads, outputs.videos, self.live, self._wire_ledger, self._disk),
+                files_of_recording(self.trusts),
             ):
                 sinks.append(sink)
             for event_sink in self._events.sinks():
@@ -320,6 +333,7 @@ class Run:
                 self._link_watch.follow(link.refusal)
                 async with (
                     background(self._link_watch.run()),
+                    self._keeping_trust(),
                     monitor.serving(graph),
                     self._delivering(),
                     self._events.delivering(link),
@@ -355,6 +369,9 @@ class Run:
     def _delivering(self) -> AbstractAsyncContextManager[None]:
         return nullcontext() if self._second_opinions is None else self._second_opinions.delivering(self.captures)
 
+    def _keeping_trust(self) -> AbstractAsyncContextManager[object]:
+        return nullcontext() if self._kept_trust is None else background(self._kept_trust.run())
+
     def _serve_ledger(self) -> AbstractAsyncContextManager[object]:
         return nullcontext() if self.budgets.ledger is None else self.budgets.ledger.running()
 
@@ -374,7 +391,7 @@ class Run:
             link=link,
             clock=self._clock,
             alerts=self._events.charges,
-            tracked_cameras=self._tracked_cameras,
+            trusts=self.trusts,
             script=self._script,
             reserve=self.budgets.ledger.reserve if self.budgets.ledger else None,
         )
@@ -435,6 +452,8 @@ class Run:
                 outputs.write_summary(self.summary(time.monotonic() - began_s), self._disk.keeper)
             except SagelinkError as error:
                 failures.append(error)
+            if self._kept_trust is not None:
+                self._kept_trust.save()
             self._events.close()
             if self._second_opinions is not None:
                 self._second_opinions.close()
@@ -481,6 +500,13 @@ def _tracked_cameras(config: Config, captures: Sequence[Capture]) -> frozenset[s
     if config.video.policy == "auto":
         return frozenset(capture.name for capture in captures if capture.video)
     return frozenset(capture.name for capture in captures if config.video.policy == "always")
+
+
+def _origins(config: Config, captures: Sequence[Capture]) -> dict[str, str]:
+    """By camera: a text that names its source and both models."""
+    models = repr([(side, str(own.checkpoint)) for side, own in (("edge", config.edge), ("server", config.server))])
+    names = f"{config.edge_model} {config.server_model} {models}"
+    return {capture.name: f"{capture.source} {names}" for capture in captures}
 
 
 def _one_blas_thread() -> AbstractContextManager[object]:

@@ -38,6 +38,7 @@ from sagelink.pipeline.output_files import (
     RESULTS,
     RUNS,
     SUMMARY,
+    TRUST,
     cannot_open,
     check_writable,
     is_recording,
@@ -48,7 +49,7 @@ from sagelink.pipeline.rotating_lines import part_patterns
 _ROTATING = (RESULTS, EVENTS, OPINIONS)
 PART_FILES = tuple(pattern for name in _ROTATING for pattern in part_patterns(name))
 RUN_FILES = (*_ROTATING, *PART_FILES, SUMMARY, PICTURES)
-RECORDING_FILES = (FRAMES, MESSAGES, PARTS, CONFIG, *COPIED.values(), *COPIED_HEADS, HEADS)
+RECORDING_FILES = (FRAMES, MESSAGES, PARTS, CONFIG, TRUST, *COPIED.values(), *COPIED_HEADS, HEADS)
 _REPORT_FILES = (REPORT, *(f"{Path(REPORT).stem}-{name}.png" for name in REPORT_PLOTS))
 _START = "%Y-%m-%dT%H-%M-%SZ"
 _FOLDER_NAME = re.compile(r"[0-9TZ-]{20,30}")

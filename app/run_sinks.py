@@ -29,10 +29,12 @@ def open_output_sinks(
     live: bool,
     wire_ledger: WireLedger,
     disk: RunDisk,
+    recorded: Mapping[str, bytes],
 ) -> Iterator[Sink]:
     """Yields each sink as soon as it is open, so that the caller can close it when the next one fails.
 
-    `videos`: path of the annotated video of each camera. Raises SagelinkError when an output cannot be opened.
+    `videos`: path of the annotated video of each camera. `recorded`: further files of a recording, by name. Raises
+    SagelinkError when an output cannot be opened.
     """
     output, labels = config.output, models.edge.labels
 
@@ -53,10 +55,11 @@ def open_output_sinks(
         if output.pictures:
             yield opened(output.out / PICTURES, lambda path: Highlights(path, painter, output.pictures))
     if output.record is not None:
+        text, files = to_record(config)
         yield opened(
             output.record,
             lambda path: RecordingWriter(
-                *(path, *to_record(config), labels, live, wire_ledger.take, head_content),
+                *(path, text, files | dict(recorded), labels, live, wire_ledger.take, head_content),
                 *(output.rotate, disk.recording_keeper),
             ),
         )

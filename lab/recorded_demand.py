@@ -105,30 +105,33 @@ class RecordedDemand:
             progress("frames of the recording", self.frames, total)
 
     def _decide(self, scored: Scored) -> None:
-        frame, sent = scored.frame, dict[int, tuple[Plan, Answer] | None]()
+        frame, sent = scored.frame, dict[tuple[int, bool], tuple[Plan, Answer] | None]()
         order = self._selector(
             *(scored.importance, scored.embeddings, self._harness.canvas.units),
             seed=self._config.select.seed + frame.seq,
         )
 
-        def message(size: int) -> tuple[Plan, Answer] | None:
-            if size not in sent:
-                plan = self._encoder.fit(frame.seq, scored.picture, order, size)
-                sent[size] = (plan, self._harness.answers([plan.message])[0]) if isinstance(plan, Plan) else None
-            return sent[size]
+        def message(size: int, complete: bool) -> tuple[Plan, Answer] | None:
+            if (size, complete) not in sent:
+                encoder, picture = self._encoder, scored.picture
+                if complete:
+                    encoder, picture = encoder.complete(), self._score.draw(frame, WHOLE)
+                plan = encoder.fit(frame.seq, picture, order, size)
+                answered = (plan, self._harness.answers([plan.message])[0]) if isinstance(plan, Plan) else None
+                sent[size, complete] = answered
+            return sent[size, complete]
 
         for lane in self._lanes:
             scene = lane.scenes.setdefault(frame.camera, SceneFusion(self._scene_config(frame.camera)))
             estimate = scene.observe(frame.seq, scored.answer, scored.edge_view, frame.stream_s, scored.taught)
             answer, bits, weight = Answer.from_log_scores(estimate.scores), 0, estimate.server_weight
-            crop = scored.edge_view.crop
-            size = self._size(lane, frame, answer, estimate) if estimate.believes_edge or crop == WHOLE else 0
-            found = message(size) if size else None
+            size = 0 if estimate.waits else self._size(lane, frame, answer, estimate)
+            found = message(size, not estimate.believes_edge) if size else None
             budget = lane.budgets[self._scope(frame.camera)]
             if found is not None and budget.charge(frame.stream_s, 8 * len(found[0].message)):
                 plan, server = found
                 bits = 8 * len(plan.message)
-                scene.register_sent(frame.seq)
+                scene.register_sent(frame.seq, bits / budget.rate_bps if budget.rate_bps else 0.0)
                 scene.add_server_answers([ServerObservation(frame.seq, server.log_probs, plan.weight)])
                 scores, weight = scene.current()
                 answer = Answer.from_log_scores(scores)

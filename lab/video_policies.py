@@ -25,7 +25,7 @@ from sagelink.pipeline.config import Config
 from sagelink.pipeline.pace_control import PaceControl
 from sagelink.pipeline.pacing import PaceName
 from sagelink.pipeline.quota import count_of
-from sagelink.pipeline.types import WHOLE, Pixels
+from sagelink.pipeline.types import Pixels
 from sagelink.stages.codec_planner import Plan
 from sagelink.stages.confidence_gate import Gate
 from sagelink.stages.evidence_encoder import Encoder
@@ -165,18 +165,18 @@ class VideoPolicies:
             allowance, bit_price = playback.allowance_bits(seq), playback.budget.bit_price(frame.stream_s)
             if not self._gate.sends(answer, view.answer, self._taught):
                 continue
-            if not estimate.believes_edge and view.look.crop != WHOLE:
-                continue
             doubt = 1 - (min(answer.prob, view.answer.prob) if self._taught else answer.prob)
             max_bytes = rate_control.max_bytes(
                 doubt, estimate.server_weight, allowance / 8, bit_price, estimate.edge_weight
             )
-            if max_bytes is None:
+            if max_bytes is None or estimate.waits:
                 continue
-            encoder = self._encoder if estimate.believes_edge else self._encoder.without_slack()
+            encoder = self._encoder
+            if not estimate.believes_edge:
+                view, encoder = frame.whole, encoder.complete()
             plan = playback.send(seq, encoder, view, view.order, min(8 * max_bytes, allowance))
             if plan is not None:
-                scene.register_sent(seq)
+                scene.register_sent(seq, 8 * len(plan.message) / rate_bps)
                 (server,) = self._harness.answers([plan.message])
                 scene.add_server_answers([ServerObservation(seq, server.log_probs, plan.weight)])
                 playback.answers[seq] = scene.verdict()

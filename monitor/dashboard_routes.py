@@ -63,6 +63,7 @@ def dashboard_app(
         Route("/api/budget", api.change, methods=["POST"]),
         Route("/api/gate", api.change, methods=["POST"]),
         Route("/api/pace", api.change, methods=["POST"]),
+        Route("/api/trust", api.change, methods=["POST"]),
         Route("/api/frames/{number}/{part}", api.frame),
         Route("/api/events", api.events),
         Route("/api/events/{id}/picture", api.event_picture),
@@ -95,7 +96,7 @@ class RunApi:
         return JsonResponse(self._run.now())
 
     async def change(self, request: Request) -> Response:
-        """Changes the budget, the gate or the pace, by the path; responds with the new state."""
+        """Changes the budget, the gate, the pace or the trust, by the path; responds with the new state."""
         control, setting = self._run.control, request.scope["path"].rsplit("/", 1)[-1]
         try:
             values = parse_json(await request_body(request))
@@ -106,6 +107,8 @@ class RunApi:
                 control.change_budget(values.get("uplink"), by)
             elif setting == "pace":
                 control.change_pace(values.get("pace"), by)
+            elif setting == "trust":
+                control.forget_trust(values.get("forget"), by)
             else:
                 control.change_gate(values.get("policy"), values.get("threshold"), by)
         except DocumentError as error:

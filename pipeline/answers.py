@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 UNKNOWN = "unknown"  # label of a verdict on a picture of none of the taught classes
 HEAD_ID_BYTES = 4
 _MIN_EDGE_WEIGHT = 0.5  # of the edge's answers, beside server answers
+_WAIT_S = 0.01  # a shorter wait is none: times of frames are rounded
 _SHARPNESS_S, _OLDEST_S = 0.5, 5.0  # age of a scene that counts as one more answer; beyond it, age changes nothing
 
 Origin: TypeAlias = Literal["edge", "server", "fused"]
@@ -149,12 +150,19 @@ class SceneEstimate:
     server_age_s: float  # since that frame; NaN if there is none
     scene_start_seq: int  # first frame of the scene
     scene_age_s: float  # since that frame
+    busy_s: float = 0.0  # until the last message has passed over a link of the budget's rate
 
     @property
     def believes_edge(self) -> bool:
         """Whether the edge's answers count beside the server's. Else the verdict is the server's, and only evidence
         that gives its full answer is worth sending: whole views, without saving bytes at the cost of agreement."""
         return self.edge_weight >= _MIN_EDGE_WEIGHT
+
+    @property
+    def waits(self) -> bool:
+        """Whether the next message waits. Where the verdict is the server's, its age counts as well as its quality: so
+        messages are as far apart as the rate carries them, instead of many small ones, or several at once."""
+        return not self.believes_edge and self.busy_s > _WAIT_S
 
 
 @dataclass(frozen=True, slots=True)

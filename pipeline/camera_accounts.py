@@ -39,6 +39,11 @@ class CameraAccount:
         return self._shared.now_s
 
     @property
+    def rate_bps(self) -> float | None:
+        """Rate of the shared budget; None: unlimited."""
+        return self._shared.rate_bps
+
+    @property
     def limit_bits(self) -> int | None:
         """Bits of the largest message that the limits ever grant; None without a limit."""
         return self._shared.largest_bits

@@ -59,6 +59,11 @@ class Config(Section):
         description="Folder in which the heads are kept that cameras get while a run goes on (`sagelink head push`, "
         "dashboard): the next run begins with them; empty: they hold until the run ends",
     )
+    trust_file: Path | None = Field(
+        None,
+        description="File in which a live run keeps how far each camera's edge answers can be believed, for the next "
+        "run; empty: trust.json in the user's state folder",
+    )
     capture: CaptureConfig = CaptureConfig()
     cameras: Cameras = Field((), description="Several cameras, instead of `capture.source`")
     edge: ModelConfig = ModelConfig()

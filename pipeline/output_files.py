@@ -13,6 +13,7 @@ from sagelink.pipeline.errors import SagelinkError, UsageError
 RESULTS, EVENTS, SUMMARY, PICTURES = "results.jsonl", "events.jsonl", "summary.json", "pictures"  # of a run
 OPINIONS = "frigate.jsonl"  # of a run with events of Frigate
 FRAMES, MESSAGES, CONFIG = "frames.jsonl", "messages.bin", "config.yaml"  # of a recording
+TRUST = "trust.json"  # of a recording: what the run knew of its cameras' edge answers when it began
 PARTS = "parts"  # folder of a recording that rotates: frames, messages and videos in a folder of each part
 HEADS = "[0-9a-f]" * 32 + ".head"  # of a recording, as a pattern
 REPORT, REPORT_PLOTS = "report.html", ("bits", "verdicts", "latency", "accuracy")  # of `sagelink report`

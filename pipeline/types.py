@@ -150,6 +150,7 @@ class Metered:
     bound_bits: int | None = None  # the part of the allowance that is no rate: of quotas and the ledger; None: no limit
     requested: bool = False  # an operator wants to see this camera now
     bit_price: float = 0.0  # gain, in right answers, that a bit must bring to be sent
+    rate_bps: float | None = None  # of the budget; None: unlimited
 
     @property
     def frame(self) -> Frame:

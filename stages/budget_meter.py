@@ -38,6 +38,7 @@ class Meter:
             *(scored, allowance, window_bits, account.limit_bits, account.now_s),
             bound_bits=bound_bits,
             bit_price=account.bit_price(now_s),
+            rate_bps=account.rate_bps,
         )
 
 

@@ -12,7 +12,18 @@ from functools import partial
 
 import numpy as np
 
-from sagelink.pipeline.types import Drop, EdgeOnly, Evidence, Metered, Scored, Selected
+from sagelink.pipeline.types import (
+    WHOLE,
+    Box,
+    Drop,
+    EdgeOnly,
+    Evidence,
+    Frame,
+    Metered,
+    Pixels,
+    Scored,
+    Selected,
+)
 from sagelink.stages.budget_meter import affordable_bytes
 from sagelink.stages.codec_planner import Plan
 from sagelink.stages.evidence_encoder import Encoder, EncoderFor
@@ -35,6 +46,7 @@ class Encode:
         link_limit: Callable[[str], int] = lambda camera: MAX_MESSAGE_BYTES,
         edge_answer: bool = False,
         further: Callable[[Scored], tuple[bytes, ...]] = lambda scored: (),
+        draw: Callable[[Frame, Box], Pixels] | None = None,
     ) -> None:
         """
         `encoder_for`: by the classes of a frame.
@@ -45,7 +57,9 @@ class Encode:
         `link_limit`: bytes of the longest message that the link carries now, by camera.
         `edge_answer`: messages hold the edge's own answer.
         `further`: ids of the further heads that are to answer for a frame.
+        `draw`: the picture of a part of a frame; needed where the edge scores crops of tracked scenes.
         """
+        self._draw = draw
         self._further = further
         self._encoder_for = encoder_for
         self._edge_answer = edge_answer
@@ -62,14 +76,18 @@ class Encode:
         max_bytes, zoom = self._max_bytes(selected), self._zoom_crop(scored)
         further = self._further(scored)
         encoder, provisional = self._encoder(scored, further), selected.metered.provisional
+        picture, crop = scored.picture, scored.edge_view.crop
         if provisional is not None and not provisional.estimate.believes_edge:
-            encoder = encoder.without_slack()
+            encoder = encoder.complete()
+            if crop != WHOLE:  # the edge has chosen the crop
+                assert self._draw is not None
+                picture, crop = self._draw(frame, WHOLE), WHOLE
         planned: Plan | int | None = self._fit_delta(encoder, selected, max_bytes)
         if planned is not None:
             assert selected.new_units is not None
             order = selected.new_units
         else:
-            planned = encoder.fit(frame.seq, scored.picture, order, max_bytes, zoom)
+            planned = encoder.fit(frame.seq, picture, order, max_bytes, zoom)
         if isinstance(planned, int):
             self._warn_too_small(frame.camera, planned, selected.metered)
             return EdgeOnly(selected, Drop.BUDGET)
@@ -83,7 +101,7 @@ class Encode:
             encode_ms=(time.perf_counter() - began) * 1e3,
             reference_units=planned.reference_units,
             standalone_weight=planned.standalone_weight,
-            crop=zoom.crop(planned.point.view) if zoom and planned.point.view < 1 else scored.edge_view.crop,
+            crop=zoom.crop(planned.point.view) if zoom and planned.point.view < 1 else crop,
             further=further,
         )
 

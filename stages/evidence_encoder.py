@@ -64,6 +64,8 @@ class Encoder:
         `delta_curves`: for a server that remembers units; `fit_delta` needs them.
         """
         self._curves = [*curves]
+        whole = (curve.limited(canvas.units, canvas.units) for curve in curves if curve.point.view == 1)
+        self._complete = [curve for curve in whole if curve is not None]  # those with all units
         self._canvas = canvas
         self._slack = slack
         self._part_bytes = part_bytes
@@ -91,10 +93,11 @@ class Encoder:
         encoder._head, encoder._edge_answer, encoder._further = head, edge_answer, further
         return encoder
 
-    def without_slack(self) -> Encoder:
-        """The same encoder, which gives up no agreement for a shorter message."""
+    def complete(self) -> Encoder:
+        """The same encoder for answers that are to be the server's alone: it gives up no agreement for a shorter
+        message, and sends all units where the frontier knows such messages."""
         encoder = copy.copy(self)
-        encoder._slack = 0.0
+        encoder._slack, encoder._curves = 0.0, self._complete or self._curves
         return encoder
 
     def fit(

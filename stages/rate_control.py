@@ -18,7 +18,7 @@ import numpy as np
 from sagelink.pipeline.answers import TaughtClasses
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.stage_config import VideoConfig
-from sagelink.pipeline.types import WHOLE, Drop, EdgeOnly, Metered
+from sagelink.pipeline.types import Drop, EdgeOnly, Metered
 from sagelink.stages.budget_meter import affordable_bytes
 from sagelink.stages.evidence_encoder import canvas_of
 from sagelink.stages.frontier import RateQualityCurve
@@ -150,8 +150,8 @@ class ValueGate:
         if metered.provisional is not None:
             estimate = metered.provisional.estimate
             held_weight, edge_weight = estimate.server_weight, estimate.edge_weight
-            if not estimate.believes_edge and metered.scored.edge_view.crop != WHOLE:
-                return EdgeOnly(metered, Drop.WORTH)  # the edge has chosen the crop
+            if estimate.waits:
+                return EdgeOnly(metered, Drop.WORTH)
         control = RateControl(utility, self._least_gain)
         max_bytes = control.max_bytes(metered.doubt, held_weight, allowed, metered.bit_price, edge_weight)
         if max_bytes is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -20,6 +20,7 @@ from sagelink.pipeline.stage_config import GateConfig
 
 if TYPE_CHECKING:
     from sagelink.stages.confidence_gate import Gate
+    from sagelink.stages.edge_trust import EdgeTrust
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +37,10 @@ class Control:
         gate: Gate,
         pacing: PaceControl | None = None,
         check_pace: Callable[[PaceName], None] = lambda pace: None,
+        trusts: Mapping[str, EdgeTrust] | None = None,
     ) -> None:
-        """`check_pace`: raises UsageError when the run cannot have a pace."""
+        """`check_pace`: raises UsageError when the run cannot have a pace. `trusts`: by camera."""
+        self._trusts = trusts or {}
         self._budget = budget
         self._pacing = pacing or PaceControl()
         self._check_pace = check_pace
@@ -99,6 +102,17 @@ class Control:
         self._check_pace(name)
         self._pacing.change(name)
         self._notify("pace", name, by)
+
+    def forget_trust(self, camera: object, by: str) -> None:
+        """What was learned about the camera's edge answers is forgotten, or about those of all cameras (None). Raises
+        UsageError for an unknown camera."""
+        if camera is not None and not (isinstance(camera, str) and camera in self._trusts):
+            known = ", ".join(self._trusts) or "none: no camera's scenes are tracked"
+            raise UsageError(f"camera: accepted: {known}; got {str(camera)[:_MAX_SHOWN]!r}")
+        for name, trust in self._trusts.items():
+            if camera in (None, name):
+                trust.reset()
+        self._notify("trust", "forgotten" if camera is None else f"{camera} forgotten", by)
 
     def pause(self, camera: str, paused: bool, by: str = "this program") -> None:
         """From now on, frames of the camera keep their edge answer; or no longer. `by`: who changes it."""

@@ -66,7 +66,7 @@ class _SentFrame:
 
     at_s: float
     view: EdgeView
-    edge_class: int
+    edge_class: int  # of the mean of the edge's answers to the scene
 
 
 class SceneFusion:
@@ -75,7 +75,8 @@ class SceneFusion:
     Call `observe` for each frame in order; in between, report sent evidence and the server's answers.
     """
 
-    def __init__(self, config: SceneConfig) -> None:
+    def __init__(self, config: SceneConfig, trust: EdgeTrust | None = None) -> None:
+        """`trust`: what is known about the camera's edge answers, and learns on; None: nothing yet."""
         self._config = config
         self._now_s = 0.0
         self._cut_detector = CutDetector(config.cut, config.cut_pixels, every_frame=not config.remember)
@@ -87,7 +88,8 @@ class SceneFusion:
         self._past: list[_PastAnswer] = []
         self._newest: _Vector | None = None  # log-probabilities of the newest frame's edge answer
         self._sent: dict[int, _SentFrame] = {}  # by seq
-        self._trust = EdgeTrust()
+        self._trust = trust or EdgeTrust()
+        self._free_s = 0.0  # when the last message has passed over a link of the budget's rate
         self._computed: tuple[_Vector, float] | None = None  # the result of `current`, until something changes
 
     def observe(
@@ -103,8 +105,6 @@ class SceneFusion:
         reclassed = taught != self._taught and self._edge_sum is not None
         if reclassed or self._cut_detector.is_cut(view) or self._edge_contradicts(answer.log_probs):
             self._begin_scene(seq, now_s)
-        if taught is not None:
-            self._trust = EdgeTrust()
         self._taught = taught
         self._newest = answer.log_probs.astype(np.float32)
         if self._config.accumulate and self._edge_sum is not None:
@@ -125,6 +125,7 @@ class SceneFusion:
             server_age_s=now_s - max((past.at_s for past in self._past), default=math.nan),
             scene_start_seq=self._start_seq,
             scene_age_s=now_s - self._start_s,
+            busy_s=max(0.0, self._free_s - now_s),
         )
 
     def current(self) -> tuple[_Vector, float]:
@@ -153,11 +154,13 @@ class SceneFusion:
         scores, server_weight = self.current()
         return Answer.from_log_scores(np.float32(self._sharpness(server_weight)) * scores)
 
-    def register_sent(self, seq: int) -> None:
-        """Evidence of the newest frame is on its way."""
+    def register_sent(self, seq: int, transfer_s: float = 0.0) -> None:
+        """Evidence of the newest frame is on its way. `transfer_s`: time that it takes over a link of the budget's
+        rate."""
+        self._free_s = self._now_s + transfer_s
         if self._cut_detector.view is not None:
-            assert self._newest is not None
-            self._sent[seq] = _SentFrame(self._now_s, self._cut_detector.view, int(self._newest.argmax()))
+            assert self._edge_sum is not None
+            self._sent[seq] = _SentFrame(self._now_s, self._cut_detector.view, int(self._edge_sum.argmax()))
             while len(self._sent) > _MAX_PENDING:
                 del self._sent[next(iter(self._sent))]
 
@@ -167,9 +170,8 @@ class SceneFusion:
             sent = self._sent.pop(observation.seq, None)
             if sent is None or observation.weight <= 0:
                 continue
-            if self._taught is None:  # of a head, `teach` has measured how far both sides can be believed
-                server_class = int(observation.log_probs.argmax())
-                self._trust.learn(sent.edge_class, server_class, observation.weight, sent.at_s)
+            if self._taught is None:
+                self._trust.learn(sent.edge_class, observation.log_probs, observation.weight, sent.at_s)
             if self._config.states and _clearly_differs(observation.log_probs, self.current()[0]):
                 self._restart(observation.seq, sent.at_s)
             past = _PastAnswer(observation.seq, sent.at_s, sent.view, observation.log_probs, observation.weight)
@@ -205,6 +207,8 @@ class SceneFusion:
     def _edge_weight(self, server_weight: float) -> float:
         """Weight of the edge's mean beside server answers of this weight; 1 where they have faded."""
         assert self._edge_sum is not None
+        if self._taught is not None:
+            return 1.0  # of a head, `teach` has measured how far both sides can be believed
         trust = self._trust.weight(int(self._edge_sum.argmax()))
         return 1 - (1 - trust) * min(1.0, server_weight / _FADED)
 

@@ -14,6 +14,7 @@ from sagelink.pipeline.answers import Answer, ProvisionalAnswer, ServerObservati
 from sagelink.pipeline.channel import Channel
 from sagelink.pipeline.stage_config import VideoConfig
 from sagelink.pipeline.types import Evidence, Frame, Metered, PendingVerdict, Reply, Scored, Sent
+from sagelink.stages.edge_trust import EdgeTrust
 from sagelink.stages.fuse import spread
 from sagelink.stages.scene_fusion import SceneConfig, SceneFusion
 
@@ -34,9 +35,12 @@ def scene_config(video: VideoConfig, own_classes: bool = False) -> SceneConfig:
 class SceneTracker:
     """The scene of one camera, with the replies that it waits for."""
 
-    def __init__(self, config: SceneConfig, weight: Callable[[Evidence, int], float]) -> None:
-        """`weight`: of the server's answer, by the evidence and the number of units that the server used."""
-        self._scene = SceneFusion(config)
+    def __init__(
+        self, config: SceneConfig, weight: Callable[[Evidence, int], float], trust: EdgeTrust | None = None
+    ) -> None:
+        """`weight`: of the server's answer, by the evidence and the number of units that the server used. `trust`: see
+        `SceneFusion`."""
+        self._scene = SceneFusion(config, trust)
         self._weight = weight
         self.pending: dict[int, Sent] = {}  # by seq
 
@@ -53,7 +57,8 @@ class SceneTracker:
 
     def register_pending(self, sent: Sent) -> None:
         """Evidence of the newest tracked frame is on its way."""
-        self._scene.register_sent(sent.frame.seq)
+        rate_bps = sent.evidence.selected.metered.rate_bps
+        self._scene.register_sent(sent.frame.seq, sent.evidence.wire_bits / rate_bps if rate_bps else 0.0)
         self.pending[sent.frame.seq] = sent
 
     def _new_observations(self, scored: Scored, observed_seqs: Collection[int] | None) -> list[ServerObservation]:

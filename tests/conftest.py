@@ -71,6 +71,14 @@ def _no_camera_thread_left() -> Iterator[None]:
             thread.join(timeout=15)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What live runs keep for the next one stays out of the user's folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 class RtspServer:
     """GStreamer's RTSP server as a process. A test can kill it, restart it on the same port, or freeze it."""
 

@@ -1,7 +1,8 @@
 // The forms that change the budget, the gate and the pace of the running run.
 
-import { element } from "./format.js";
+import { believed, element } from "./format.js";
 
+const TRUST_LINES = 6;
 const WITHOUT_THRESHOLD = ["always", "never"]; // gate policies
 
 export class Control {
@@ -22,6 +23,10 @@ export class Control {
     element("pace").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#change("pace", { pace: element("pace-name").value });
+    });
+    element("trust").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#change("trust", { forget: null });
     });
     element("policy").addEventListener("change", () => this.#choose());
     element("gate").addEventListener("submit", (event) => {
@@ -45,6 +50,19 @@ export class Control {
     element("gate-now").textContent = state.gate.replace("_", " ") + (WITHOUT_THRESHOLD.includes(state.gate) ? "" : `, ${state.threshold}`);
     element("pace-now").textContent = state.pace;
     this.#choose();
+  }
+
+  // One line per camera, the least believed first.
+  showTrust(trust) {
+    const cameras = Object.entries(trust).filter(([, learned]) => learned.plausible !== null);
+    cameras.sort(([, one], [, other]) => one.weight - other.weight);
+    element("trust").hidden = !cameras.length;
+    const lines = cameras.slice(0, TRUST_LINES).map(([camera, learned]) => {
+      const line = document.createElement("p");
+      line.textContent = (Object.keys(trust).length > 1 ? `${camera}: ` : "") + believed(learned);
+      return line;
+    });
+    element("trust-lines").replaceChildren(...lines);
   }
 
   #choose() {

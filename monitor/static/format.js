@@ -6,6 +6,11 @@ export const count = (n) => n.toLocaleString("en");
 export const was = (frame) => (frame.revised_from ? `was ${frame.revised_from.label}` : ""); // the provisional answer
 // The server contradicts the edge on this camera.
 export const disbelieved = (frame) => ((frame.edge_weight ?? 1) < 1 ? `edge counts ${percent(frame.edge_weight)}` : "");
+// How far the edge's answers are believed on a camera, from the server's replies.
+export const believed = ({ weight, plausible, replies }) => {
+  const how = weight >= 1 ? "The edge is believed" : weight > 0 ? `The edge counts ${percent(weight)}` : "Where the server answers, only it is believed";
+  return `${how}: in ${percent(plausible)} of ${Math.ceil(replies)} replies the server found its answer plausible.`;
+};
 // The answers by further heads, each with the name of its head.
 export const byHeads = (frame) => Object.entries(frame.heads).map(([name, answer]) => `${name}: ${answer.label} ${percent(answer.prob)}`);
 export const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)} %`;

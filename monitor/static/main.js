@@ -122,6 +122,7 @@ function showState(state) {
   shown = state;
   showAges();
   control.show(state.control);
+  control.showTrust(state.trust ?? {});
   events.show(state.events);
   const drops = Object.entries(state.drops).map(([reason, drop]) => ({
     name: reason, width: drop.frames / state.frames, kind: `side-${drop.slow}`,

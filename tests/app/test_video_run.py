@@ -15,6 +15,8 @@ from sagelink.app.replay import check
 from sagelink.app.run import Run, prepare
 from sagelink.models.pair import Pair
 from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.errors import SagelinkError
+from sagelink.pipeline.output_files import TRUST
 from sagelink.pipeline.types import WHOLE
 from sagelink.stages.capture import Playback
 from sagelink.stages.sinks.jsonl import timeless
@@ -211,6 +213,18 @@ def test_a_live_run_with_a_slow_server_answers_at_once_and_revises_later(
     assert any(line["server_seq"] is not None and line["server_seq"] < line["seq"] for line in lines)
     check(record, pair)
     assert "24 of 24 frames" in capsys.readouterr().out
+
+
+def test_a_recording_holds_the_trust_that_its_run_began_with(pair: Pair, tmp_path: Path, capsys) -> None:
+    settings = {"models": "demo", "video.policy": "always", "capture.source": WORLD, "capture.max_frames": 16}
+    begun = prepare(load_config(None, {**settings, "output.record": str(tmp_path)}), pair)
+    begun.trusts["camera"].restore({"camera": [60.0, 0.0], "classes": {}})
+    begun.run()
+    check(tmp_path, pair)
+    assert "16 of 16 frames" in capsys.readouterr().out
+    (tmp_path / TRUST).unlink()
+    with pytest.raises(SagelinkError, match="frames differ"):
+        check(tmp_path, pair)
 
 
 # Bad input

@@ -41,7 +41,7 @@ def watched() -> RunView:
         dashboard = DashboardTraffic().state()
         return (
             snapshot
-            | {"control": control.state(), "notice": None, "quotas": [], "dashboard": dashboard}
+            | {"control": control.state(), "notice": None, "quotas": [], "dashboard": dashboard, "trust": {}}
             | {"events": {"open": 0, "actions": 0}}
             | link.state(snapshot)
         )

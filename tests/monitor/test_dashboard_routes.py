@@ -124,6 +124,7 @@ def test_a_change_is_applied_and_an_invalid_one_explained(client, watched):
         ("budget", '{"uplink": "' + "9" * 9000 + '"}', "a JSON object"),
         ("gate", '{"policy": "alwys"}', "did you mean 'always'"),
         ("gate", "{}", "gate.policy"),
+        ("trust", '{"forget": "door"}', "none: no camera's scenes"),
     ]:
         answer = client.post(f"/api/{path}", content=body)
         assert answer.status_code == 400

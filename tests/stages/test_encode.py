@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sagelink.pipeline.types import Drop, EdgeOnly, Evidence, Scored
+from sagelink.pipeline.types import WHOLE, Box, Drop, EdgeOnly, Evidence, Scored
 from sagelink.stages.encode import Encode
 from sagelink.stages.evidence_encoder import Encoder
 from sagelink.stages.frontier import RateQualityCurve
@@ -53,19 +53,25 @@ async def message_bytes(count: int) -> int:
     return len(evidence.message)
 
 
-@pytest.mark.parametrize(("edge_weight", "units"), [(1.0, 12), (0.0, 16)])
-async def test_where_only_the_server_is_believed_no_agreement_is_given_up(edge_weight: float, units: int) -> None:
-    selected = selected_of(None)
+@pytest.mark.parametrize(("edge_weight", "units", "crop"), [(1.0, 12, (0.1, 0.1, 0.8, 0.8)), (0.0, 16, WHOLE)])
+async def test_where_only_the_server_is_believed_the_whole_picture_is_sent(
+    edge_weight: float, units: int, crop: Box
+) -> None:
+    scored, drawn = make_scored(), np.full((SIDE * PATCH, SIDE * PATCH, 3), 77, np.uint8)
+    scored = replace(scored, edge_view=replace(scored.edge_view, crop=(0.1, 0.1, 0.8, 0.8)))
+    selected = make_selected(make_metered(scored, None), ORDER)
     tracker = SceneTracker(SceneConfig(), lambda evidence, units: 1.0)
     provisional = tracker.track(selected.metered.scored)
     estimate = replace(provisional.estimate, edge_weight=edge_weight)
     metered = replace(selected.metered, provisional=replace(provisional, estimate=estimate))
     encoder = Encoder([raw_curve()], CANVAS, slack=0.25)
-    evidence = await Encode(lambda taught: encoder, FakeLink().wire_bits, 10**6).process(
-        replace(selected, metered=metered)
-    )
+    encode = Encode(lambda taught: encoder, FakeLink().wire_bits, 10**6, draw=lambda frame, box: drawn)
+    evidence = await encode.process(replace(selected, metered=metered))
     assert isinstance(evidence, Evidence)
-    assert len(evidence.units) == units
+    assert (len(evidence.units), evidence.crop) == (units, crop)
+    message = decode_evidence(evidence.message)
+    pixels = RawZstd().decode(message.payload, message.units, CANVAS)
+    assert bool((pixels == 77).all()) == (crop == WHOLE)
 
 
 async def test_without_a_limit_all_units_travel():

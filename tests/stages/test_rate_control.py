@@ -10,7 +10,7 @@ import pytest
 
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.config_file import load_config
-from sagelink.pipeline.types import Box, Drop, EdgeOnly, Metered, OperatingPoint
+from sagelink.pipeline.types import Drop, EdgeOnly, Metered, OperatingPoint
 from sagelink.stages.frontier import SHIPPED, RateQualityCurve, read_frontier
 from sagelink.stages.rate_control import LEAST_GAIN, RateControl, UtilityCurve, ValueGate
 from sagelink.stages.scene_fusion import SceneConfig
@@ -131,21 +131,15 @@ async def test_without_a_budget_the_limit_is_the_longest_useful_message() -> Non
     assert metered.max_bytes == 1000
 
 
-async def test_where_only_the_server_is_believed_no_crop_of_the_edge_is_sent() -> None:
-    whole, weights = tracked_frame(8080), (1.0, 0.1)
-    crop = (0.1, 0.1, 0.8, 0.8)
-    for metered, passes in ((whole, (True, True)), (with_crop(whole, crop), (True, False))):
-        for weight, sent in zip(weights, passes, strict=True):
-            estimate = replace(metered.provisional.estimate, edge_weight=weight)
-            result = await value_gate().process(
-                replace(metered, provisional=replace(metered.provisional, estimate=estimate))
-            )
-            assert isinstance(result, Metered) == sent
-
-
-def with_crop(metered: Metered, crop: Box) -> Metered:
-    scored = metered.scored
-    return replace(metered, scored=replace(scored, edge_view=replace(scored.edge_view, crop=crop)))
+@pytest.mark.parametrize(("edge_weight", "busy_s", "passes"), [(1.0, 0.5, True), (0.1, 0.5, False), (0.1, 0.0, True)])
+async def test_where_only_the_server_is_believed_a_message_waits_until_the_last_one_has_passed(
+    edge_weight: float, busy_s: float, passes: bool
+) -> None:
+    metered = tracked_frame(8080)
+    estimate = replace(metered.provisional.estimate, edge_weight=edge_weight, busy_s=busy_s)
+    metered = replace(metered, provisional=replace(metered.provisional, estimate=estimate))
+    result = await value_gate().process(metered)
+    assert isinstance(result, Metered) if passes else result == EdgeOnly(metered, Drop.WORTH)
 
 
 @pytest.mark.parametrize(

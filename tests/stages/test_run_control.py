@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from sagelink.pipeline.budget import UplinkBudget
@@ -9,6 +10,7 @@ from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.pacing import PaceName
 from sagelink.pipeline.stage_config import GateConfig
 from sagelink.stages.confidence_gate import Gate
+from sagelink.stages.edge_trust import EdgeTrust
 from sagelink.stages.run_control import Control
 
 
@@ -72,6 +74,27 @@ def test_an_invalid_pace_changes_nothing(pace, message):
     with pytest.raises(UsageError, match=message):
         control.change_pace(pace, "a test")
     assert control.state()["pace"] == "as-needed"
+
+
+def test_trust_is_forgotten_for_one_camera_or_all():
+    trusts = {name: EdgeTrust() for name in ("gate", "yard")}
+
+    def learn() -> None:
+        for number in range(10):
+            for trust in trusts.values():
+                trust.learn(0, np.log(np.array([0.01, 0.99], np.float32)), 0.5, float(number))
+
+    control = Control(UplinkBudget(64_000, 2.0), Gate(GateConfig()), trusts=trusts)
+    learn()
+    control.forget_trust("gate", "a test")
+    assert [trust.weight(0) for trust in trusts.values()] == [1, 0]
+    control.forget_trust(None, "a test")
+    assert [trust.weight(0) for trust in trusts.values()] == [1, 1]
+    learn()
+    for unknown in ("door", {}, 7):
+        with pytest.raises(UsageError, match="accepted: gate, yard"):
+            control.forget_trust(unknown, "a test")
+    assert trusts["yard"].weight(0) == 0
 
 
 def test_an_invalid_payload_over_mqtt_is_logged(control, caplog):

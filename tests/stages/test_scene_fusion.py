@@ -7,6 +7,7 @@ import pytest
 
 from sagelink.pipeline.answers import Answer, SceneEstimate, ServerObservation, Sharpness, TaughtClasses
 from sagelink.pipeline.types import WHOLE, Box, EdgeView, Pixels
+from sagelink.stages.edge_trust import EdgeTrust
 from sagelink.stages.scene_fusion import MAX_OBSERVATIONS, SceneConfig, SceneFusion
 from sagelink.stages.zoom import thumbnail_of
 
@@ -142,6 +143,25 @@ def test_where_the_server_always_contradicts_the_edge_the_verdict_is_the_servers
     observe(scene, 16, HALVES, SURE_OF_0, OTHER, 15.1)  # a cut: what was learned stays
     scene.register_sent(16)
     scene.add_server_answers(observed(16, answer(0.2, 0.6, 0.2), 0.2))
+    assert scene.verdict().class_id == 1
+
+
+def test_a_message_keeps_a_link_of_the_budgets_rate_busy() -> None:
+    scene = SceneFusion(SceneConfig())
+    assert observe(scene, 0, BLACK, UNSURE, ONE, 0.0).busy_s == 0
+    scene.register_sent(0, transfer_s=0.5)
+    assert observe(scene, 1, BLACK, UNSURE, ONE, 0.2).busy_s == pytest.approx(0.3)
+    assert observe(scene, 2, BLACK, UNSURE, ONE, 0.6).busy_s == 0
+
+
+def test_what_is_known_of_the_edge_counts_from_the_first_frame() -> None:
+    trust = EdgeTrust()
+    for number in range(10):
+        trust.learn(0, answer(0.02, 0.96, 0.02).log_probs, 0.5, float(number))
+    scene = SceneFusion(SceneConfig(), trust)
+    observe(scene, 0, BLACK, SURE_OF_0, ONE, 0.0)
+    scene.register_sent(0)
+    scene.add_server_answers(observed(0, answer(0.2, 0.6, 0.2), 0.2))
     assert scene.verdict().class_id == 1
 
 
