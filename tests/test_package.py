@@ -1,7 +1,7 @@
 """The wheel and the sdist: their content, and what works where only the wheel is installed.
 
-Both are built from a copy of the checkout and installed into virtual environments that hold nothing else of Sagelink.
-The dependencies are those of the running interpreter, so nothing is downloaded.
+Both are built from a copy of the checkout. The wheel is installed into a virtual environment that holds nothing else of
+Sagelink. The dependencies are those of the running interpreter, so nothing is downloaded.
 """
 
 from __future__ import annotations
