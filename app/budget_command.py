@@ -33,7 +33,8 @@ def show(
     console.print(_limits(report["limits"]))
     since = f" since {report['since']}" if report["since"] else ""
     for title, key in (("camera", "by_camera"), ("kind", "by_kind")):
-        console.print(_sums(f"by {title}{since}", report[key]))
+        console.print(f"by {title}{since}", style="italic")
+        console.print(_sums(report[key]))
 
 
 @budget_app.command("reset")
@@ -74,12 +75,12 @@ def _limits(limits: list[dict[str, Any]]) -> Any:
     return table
 
 
-def _sums(title: str, sums: dict[str, int]) -> Any:
+def _sums(sums: dict[str, int]) -> Any:
     from rich.table import Table
 
     from sagelink.pipeline.quantities import format_bytes
 
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, show_header=False)
+    table = Table(box=None, pad_edge=False, show_header=False)
     for name, bits in sums.items():
         table.add_row(name or "no camera", format_bytes(bits / 8))
     return table

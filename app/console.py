@@ -110,6 +110,7 @@ class ConsolePageServer:
         if kept is not None:
             changes.restore(kept.changes)
             changes.listen(kept.writer.change)
+            self._metrics.follow_store(lambda: kept.writer.not_stored)
 
         def trouble() -> str | None:
             return link_trouble() or (kept.writer.trouble if kept else None)

@@ -173,10 +173,10 @@ class OfferedHeads:
         head = self._heads.by_fingerprint(fingerprint)
         return None if head is None else head.file_content()
 
-    def carry_out(self, camera: str, action: Action, content: bytes) -> str:
+    def carry_out(self, camera: str, action: Action, content: bytes, head: str) -> str:
         """Of the operator: see `HeadsOfRun.carry_out`."""
-        return self._heads.carry_out(camera, action, content)
+        return self._heads.carry_out(camera, action, content, head)
 
     def listen(self, changed: Callable[[], None]) -> None:
         self._heads.listen(lambda camera, head: changed())
-        self._heads.listen_to_further(changed)
+        self._heads.listen_to_further(lambda name: changed())

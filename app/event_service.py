@@ -22,7 +22,7 @@ from sagelink.monitor.picture_delivery import PictureDelivery, PictureLink
 from sagelink.monitor.webhook import Webhook, open_webhook
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.disk_keeper import is_full
-from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.outbox import Outbox, OutboxItem
 from sagelink.pipeline.output_files import EVENT_PICTURES, EVENT_QUEUE, EVENTS, PICTURE_QUEUE, cannot_open
 from sagelink.pipeline.picture_queue import PictureQueue
@@ -163,10 +163,18 @@ class EventService:
                     await delivery.drain()
 
     def close(self) -> None:
-        """Closes the queues."""
+        """Closes the queues. Says what the next run will deliver."""
+        if self._outbox is not None:
+            with contextlib.suppress(SagelinkError, OSError):
+                self._tell_waiting(self._outbox.count_waiting())
         for queue in (self._outbox, self._picture_queue):
             if queue is not None:
                 queue.close()
+
+    def _tell_waiting(self, waiting: int) -> None:
+        if waiting:
+            what = "they waited in memory" if self._queue_path is None else "the next run with this queue delivers them"
+            log.warning("event=events_left waiting=%d reason=%r", waiting, what)
 
     def _notify(self) -> None:
         for delivery in self._deliveries:

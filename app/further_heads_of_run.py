@@ -43,6 +43,10 @@ class FurtherHeads:
     def head(self, name: str) -> Head:
         return self._history[name][-1].head
 
+    def last_two(self, name: str) -> list[Head]:
+        """The head of this name, and before it the one that can be restored, if there is one."""
+        return [named.head for named in self._history[name]]
+
     def current(self) -> list[NamedHead]:
         return [found[-1] for found in self._history.values()]
 

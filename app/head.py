@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from sagelink.app.options import ConfigOption, SetOption, load_settings
+from sagelink.app.options import ConfigOption, SetOption, load_settings, split_head
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.text import safe_text
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 head_app = typer.Typer(help="Send a head to a camera at another place.", no_args_is_help=True)
 
 ToOption = Annotated[str, typer.Option("--to", metavar="NODE/CAMERA", help="The camera, as in its MQTT topics.")]
+NameOption = Annotated[
+    str, typer.Option("--head", metavar="NAME", help="Name of a further head (default: the first head).")
+]
 BrokerOption = Annotated[
     Optional[str], typer.Option(metavar="URL", help="The broker: mqtt://host:port (default: serve.listen).")
 ]
@@ -25,7 +28,13 @@ BrokerOption = Annotated[
 
 @head_app.command()
 def push(
-    file: Annotated[Path, typer.Argument(help="Head file of `sagelink teach`.", metavar="FILE")],
+    file: Annotated[
+        str,
+        typer.Argument(
+            help="Head file of `sagelink teach`. NAME: it replaces this further head; else, the first.",
+            metavar="[NAME=]FILE",
+        ),
+    ],
     to: ToOption,
     broker: BrokerOption = None,
     config: ConfigOption = None,
@@ -36,31 +45,40 @@ def push(
     from sagelink.transport.head_messages import MAX_HEAD_BYTES
     from sagelink.transport.operator_commands import Action
 
-    head = read_head(file)
+    name, path = split_head(file)
+    head = read_head(Path(path))
     content = head.file_content()
     if len(content) > MAX_HEAD_BYTES:
-        raise UsageError(
-            f"head file {str(file)!r} has {len(content)} bytes; accepted for a push: up to {MAX_HEAD_BYTES}"
-        )
-    _command(to, broker, config, assignments, Action.PUSH, content, head.taught.fingerprint)
+        raise UsageError(f"head file {path!r} has {len(content)} bytes; accepted for a push: up to {MAX_HEAD_BYTES}")
+    _command(to, broker, config, assignments, Action.PUSH, name, content, head.taught.fingerprint)
 
 
 @head_app.command()
 def restore(
-    to: ToOption, broker: BrokerOption = None, config: ConfigOption = None, assignments: SetOption = None
+    to: ToOption,
+    head: NameOption = "",
+    broker: BrokerOption = None,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
 ) -> None:
     """Give a camera the head back that it had before the last push."""
     from sagelink.transport.operator_commands import Action
 
-    _command(to, broker, config, assignments, Action.RESTORE)
+    _command(to, broker, config, assignments, Action.RESTORE, head)
 
 
 @head_app.command()
-def show(to: ToOption, broker: BrokerOption = None, config: ConfigOption = None, assignments: SetOption = None) -> None:
+def show(
+    to: ToOption,
+    head: NameOption = "",
+    broker: BrokerOption = None,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+) -> None:
     """Show which head a camera has."""
     from sagelink.transport.operator_commands import Action
 
-    _command(to, broker, config, assignments, Action.SHOW)
+    _command(to, broker, config, assignments, Action.SHOW, head)
 
 
 def _command(
@@ -69,6 +87,7 @@ def _command(
     config: Path | None,
     assignments: list[str] | None,
     action: Action,
+    head: str,
     content: bytes = b"",
     fingerprint: bytes = b"",
 ) -> None:
@@ -95,5 +114,5 @@ def _command(
             typer.echo(f"sent {done} of {total} parts", err=True)
 
     topics = Topics(settings.mqtt.prefix)
-    answer = asyncio.run(command_camera(opened, topics, to, auth, action, content, fingerprint, show_progress))
+    answer = asyncio.run(command_camera(opened, topics, to, auth, action, content, fingerprint, head, show_progress))
     typer.echo(safe_text(f"{to}: {answer}"))

@@ -261,7 +261,7 @@ class LabelledHeadTeacher:
         return {"text": text, "kind": kind, "notes": result["notes"]}
 
     def _next_time(self, path: Path) -> str:
-        if self._config.head_folder is not None and not self._name:
+        if self._config.head_folder is not None:
             return "The next run begins with it too."
         return f"To begin with it next time: --head {f'{self._name}=' if self._name else ''}{path}"
 

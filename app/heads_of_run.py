@@ -44,7 +44,7 @@ class HeadsOfRun:
         self._lock = threading.Lock()
         self._preparing: list[Callable[[Head], None]] = []
         self._listeners: list[Callable[[str, Head | None], None]] = []
-        self._further_listeners: list[Callable[[], None]] = []
+        self._further_listeners: list[Callable[[str], None]] = []
         own = models.edge.head
         self._begin: bytes | None = own.taught.fingerprint if own else None
         self._edge_models: dict[bytes | None, EdgeModel] = {self._begin: models.edge}
@@ -74,8 +74,8 @@ class HeadsOfRun:
         the thread that changed it."""
         self._listeners.append(changed)
 
-    def listen_to_further(self, changed: Callable[[], None]) -> None:
-        """Adds a callback for changes of further heads, in the thread that changed one."""
+    def listen_to_further(self, changed: Callable[[str], None]) -> None:
+        """Adds a callback that gets the name of a further head after each change, in the thread that changed it."""
         self._further_listeners.append(changed)
 
     def check(self, head: Head) -> None:
@@ -124,10 +124,12 @@ class HeadsOfRun:
         """Whether `restore` would change a camera."""
         return any(len(history) > 1 for history in self._history.values())
 
-    def carry_out(self, camera: str, action: Action, content: bytes) -> str:
-        """Carries out an operator's command; `content`: of a pushed head file. Returns which heads hold now. Raises
-        ValueError with the reason why nothing changed."""
+    def carry_out(self, camera: str, action: Action, content: bytes, name: str) -> str:
+        """Carries out an operator's command; `content`: of a pushed head file; `name`: of a further head, or empty.
+        Returns which heads hold now. Raises ValueError with the reason why nothing changed."""
         try:
+            if name:
+                return self._carry_out_further(camera, action, content, name)
             if action is Action.PUSH:
                 self.swap(camera, parse_head(content, "the head"))
             elif action is Action.RESTORE:
@@ -136,6 +138,20 @@ class HeadsOfRun:
             raise ValueError(str(error)) from None
         before = _described(self.previous(camera)) if len(self._history[camera]) > 1 else "none"
         return f"{_described(self.head(camera))}; before it: {before}"
+
+    def _carry_out_further(self, camera: str, action: Action, content: bytes, name: str) -> str:
+        accepted = [named.name for named in self.further.of_camera(camera)]
+        if name not in accepted:
+            raise UsageError(
+                f"camera {camera!r} has no further head {name!r}; accepted: {', '.join(accepted) or 'none'}; the first "
+                "head has no name"
+            )
+        if action is Action.PUSH:
+            self.swap_further(name, parse_head(content, "the head"))
+        elif action is Action.RESTORE:
+            self.restore_further(name)
+        *before, now = map(_described, self.further.last_two(name))
+        return f"{name}: {now}; before it: {', '.join(before) or 'none'}"
 
     def head(self, camera: str) -> Head | None:
         """The head of a camera now; None: the model's own classes."""
@@ -199,7 +215,7 @@ class HeadsOfRun:
     def _notify_further(self, name: str) -> None:
         log.info("event=further_head name=%s head=%s", name, self.further.head(name).taught.head_id.hex())
         for changed in self._further_listeners:
-            changed()
+            changed(name)
 
 
 def label_heads(config: Config) -> dict[str, Head]:

@@ -1,7 +1,7 @@
 """Keeps the heads that a run received or was taught while it went on, in a folder: the next run begins with them.
 
-The folder holds each head under its fingerprint, and `cameras.json`: the fingerprints of the head of each camera and of
-the one before it. Heads that no camera names any more are deleted.
+The folder holds each head under its fingerprint, `cameras.json`: the fingerprints of the head of each camera and of the
+one before it, and `heads.json`: the same for each further head. Heads that neither names any more are deleted.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sagelink.app.heads_of_run import HeadsOfRun
@@ -19,7 +20,7 @@ from sagelink.pipeline.private_files import make_private_folder, replace_text, r
 
 log = logging.getLogger(__name__)
 
-_INDEX = "cameras.json"
+_CAMERAS, _FURTHER = "cameras.json", "heads.json"
 _MAX_INDEX_BYTES = 1_000_000
 
 
@@ -30,35 +31,37 @@ class KeptHeads:
         """Gives the cameras the heads in the folder, and keeps later changes. Raises UsageError for a folder that
         cannot be used."""
         self._folder = folder
-        self._heads = heads
         self._lock = threading.Lock()
         try:
             make_private_folder(folder)
         except OSError as error:
             raise UsageError(f"head_folder {str(folder)!r}: {error.strerror}; accepted: a folder") from None
-        self._index = self._read_index()
+        self._indices = {name: self._read_index(folder / name) for name in (_CAMERAS, _FURTHER)}
         for camera in heads.cameras:
-            self._adopt(camera)
-        heads.listen(self._keep)
+            self._adopt(_CAMERAS, camera, heads.swap)
+        for name in heads.further.names:
+            self._adopt(_FURTHER, name, heads.swap_further)
+        heads.listen(lambda camera, head: self._keep(_CAMERAS, camera, [heads.previous(camera), head]))
+        heads.listen_to_further(lambda name: self._keep(_FURTHER, name, heads.further.last_two(name)))
 
-    def _read_index(self) -> dict[str, list[str]]:
-        path = self._folder / _INDEX
+    def _read_index(self, path: Path) -> dict[str, list[str]]:
         try:
             if path.stat().st_size > _MAX_INDEX_BYTES:
                 raise ValueError("it is too long")
-            return {str(camera): [str(one) for one in found] for camera, found in json.loads(path.read_text()).items()}
+            return {str(key): [str(one) for one in found] for key, found in json.loads(path.read_text()).items()}
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise UsageError(f"head_folder: {str(path)!r} cannot be read: {error}; delete it to begin again") from None
 
-    def _adopt(self, camera: str) -> None:
-        """A head that no longer fits is left out, with a warning: the camera begins with the configured one."""
-        for fingerprint in self._index.get(camera, []):
+    def _adopt(self, index: str, key: str, swap: Callable[[str, Head], None]) -> None:
+        """`key`: a camera, or the name of a further head. A head that no longer fits is left out, with a warning: the
+        configured one holds."""
+        for fingerprint in self._indices[index].get(key, []):
             try:
-                self._heads.swap(camera, self._read(fingerprint))
+                swap(key, self._read(fingerprint))
             except UsageError as error:
-                log.warning("event=kept_head_left_out camera=%s reason=%r", camera, str(error))
+                log.warning("event=kept_head_left_out of=%s reason=%r", key, str(error))
 
     def _read(self, fingerprint: str) -> Head:
         path = self._path(fingerprint)
@@ -72,24 +75,24 @@ class KeptHeads:
             raise UsageError(f"head_folder: {fingerprint[:40]!r} is no fingerprint")
         return self._folder / f"{fingerprint}.head"
 
-    def _keep(self, camera: str, head: Head | None) -> None:
-        """After each change: the camera's head and the one before it. A head that the run began with is kept too."""
+    def _keep(self, index: str, key: str, heads: Sequence[Head | None]) -> None:
+        """After each change: the head and the one before it. A head that the run began with is kept too."""
         with self._lock:
-            found = [one for one in (self._heads.previous(camera), self._heads.head(camera)) if one is not None]
+            found = [one for one in heads if one is not None]
             try:
                 for one in found:
                     path = self._path(one.taught.fingerprint.hex())
                     if not path.exists():
                         with replacing(path) as unfinished:
                             unfinished.write_bytes(one.file_content())
-                self._index[camera] = [one.taught.fingerprint.hex() for one in found]
-                replace_text(self._folder / _INDEX, to_json(self._index))
+                self._indices[index][key] = [one.taught.fingerprint.hex() for one in found]
+                replace_text(self._folder / index, to_json(self._indices[index]))
                 self._delete_unnamed()
             except OSError as error:
                 log.warning("event=head_not_kept folder=%r reason=%r", str(self._folder), error.strerror)
 
     def _delete_unnamed(self) -> None:
-        named = {fingerprint for found in self._index.values() for fingerprint in found}
+        named = {one for index in self._indices.values() for found in index.values() for one in found}
         for path in self._folder.glob("[0-9a-f]" * 32 + ".head"):
             if path.stem not in named:
                 path.unlink(missing_ok=True)

@@ -59,6 +59,8 @@ def label(
     _check_apart(source, place)
     reader = open_frames(source)
     edge = loading.load(settings.edge, settings.edge_model)
+    if not settings.ship.server:  # teaching from the page needs the server model too
+        loading.outline(settings.server, settings.server_model, edge.labels)
     if settings.head is not None:
         edge = edge_with_head(read_head(settings.head), edge)
     further = []

@@ -18,15 +18,16 @@ _ACCEPTED = ("uplink", "gate", "threshold", "pace", "paused", "request")
 class CommandTarget:
     """What commands change: the settings of a run, and its heads."""
 
-    def __init__(self, control: Control, change_head: Callable[[str, Action, bytes], str]) -> None:
+    def __init__(self, control: Control, change_head: Callable[[str, Action, bytes, str], str]) -> None:
         self._control = control
         self._change_head = change_head
 
-    def carry_out(self, camera: str, action: Action, content: bytes) -> str:
-        """`content`: of a head file, or a JSON object of settings to change (docs/console.md). Returns what holds now.
-        Raises ValueError with the reason why nothing changed."""
+    def carry_out(self, camera: str, action: Action, content: bytes, head: str) -> str:
+        """`content`: of a head file, or a JSON object of settings to change (docs/console.md). `head`: name of a
+        further head; empty: the first. Returns what holds now. Raises ValueError with the reason why nothing
+        changed."""
         if action is not Action.CHANGE:
-            return self._change_head(camera, action, content)
+            return self._change_head(camera, action, content, head)
         try:
             self._change(camera, _parse(content))
         except UsageError as error:

@@ -119,12 +119,18 @@ def load_settings(file: Path | None, overrides: Mapping[str, object], assignment
     return load_config(file, given | parse_assignments(list(assignments or [])))
 
 
+def split_head(option: str) -> tuple[str, str]:
+    """Name and file of `[NAME=]FILE`; the name is empty where there is none."""
+    name, _, file = option.rpartition("=") if not Path(option).is_file() else ("", "", option)
+    return name, file
+
+
 def head_settings(options: Sequence[str]) -> dict[str, object]:
     """`head` and `heads` of the configuration. Without NAME, the name is that of the file. Raises UsageError."""
     heads: dict[str, str] = {}
     for option in options:
-        name, equals, file = option.rpartition("=") if not Path(option).is_file() else ("", "", option)
-        name = name if equals else re.sub(r"[^A-Za-z0-9_-]", "-", Path(file).stem)
+        name, file = split_head(option)
+        name = name or re.sub(r"[^A-Za-z0-9_-]", "-", Path(file).stem)
         if name in heads:
             raise UsageError(
                 f"--head {option!r}: two heads have the name {name!r}; accepted: NAME=FILE, each name once"

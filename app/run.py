@@ -207,8 +207,10 @@ class Run:
     ) -> dict[str, object]:
         """Runs to the end and returns the summary, which is also written into the output folder if there is one.
 
-        `watch` receives each verdict, in capture order, in a thread. `tell` receives messages for the user, such as the
-        dashboard's address. Raises SagelinkError when the run fails; all results up to then are kept.
+        `watch` receives each verdict, in capture order, in a thread. In a live run without recording and annotated
+        video, the picture of a frame that waited for an earlier one has at most 640 pixels a side by then. `tell`
+        receives messages for the user, such as the dashboard's address. Raises SagelinkError when the run fails; all
+        results up to then are kept.
         """
         from sagelink.app.run_outputs import RunOutputs
         from sagelink.app.run_sinks import VerdictCallback, open_output_sinks
@@ -259,10 +261,15 @@ class Run:
 
     def _recorder(self, sinks: Sequence[Sink]) -> Recorder:
         from sagelink.stages.scene_tracker import scene_config
+        from sagelink.stages.small_pictures import with_small_picture
         from sagelink.stages.verdict_recorder import Recorder
         from sagelink.stages.verdict_smoothing import Smoother
 
-        return Recorder(sinks, Smoother(scene_config(self.config.video, self.config.head is not None)).smooth)
+        output = self.config.output
+        smoother = Smoother(scene_config(self.config.video, self.config.head is not None))
+        if self.live and output.record is None and output.annotate is None:
+            return Recorder(sinks, smoother.smooth, with_small_picture)
+        return Recorder(sinks, smoother.smooth)
 
     def _monitor(self, tell: Callable[[str], None] | None) -> Monitor:
         from sagelink.app.run_labels import run_labels

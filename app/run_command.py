@@ -28,7 +28,8 @@ def run(
         Optional[str],
         typer.Option(
             metavar="URL",
-            help="Address of a `sagelink serve`: mqtt://host:port of its broker, or its own webrtc+http://host:port.",
+            help="Address of a `sagelink serve`: mqtt://host:port[,host:port] of its broker, or its own "
+            "webrtc+http://host:port.",
         ),
     ] = None,
     uplink: Annotated[

@@ -23,8 +23,8 @@ def serve(
         Optional[str],
         typer.Option(
             metavar="URL",
-            help="Where cameras reach this server: mqtt://host:port of a broker, nats://host:port[,...] of a cluster, "
-            "or its own webrtc+http://host:port.",
+            help="Where cameras reach this server: mqtt://host:port[,host:port] of a broker, nats://host:port[,...] of "
+            "a cluster, or its own webrtc+http://host:port.",
         ),
     ] = None,
     embedded_broker: Annotated[
@@ -71,7 +71,7 @@ def console(
     broker: Annotated[
         Optional[str],
         typer.Argument(
-            metavar="URL", help="The broker, mqtt://host:port or mqtts://host:port (default: serve.listen)."
+            metavar="URL", help="The broker, mqtt://host:port[,host:port] or mqtts://... (default: serve.listen)."
         ),
     ] = None,
     config: ConfigOption = None,

@@ -95,7 +95,7 @@ def _embedded(config: Config) -> Broker:
         raise UsageError(f"serve.embedded_broker {embedded!r}: cameras must know the port; accepted: 1 to 65535")
     broker = open_broker(f"mqtt://{embedded}", config.mqtt, "serve.embedded_broker")
     own_host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (how this process reaches it)
-    return dataclasses.replace(broker, host=own_host, protocol="3.1.1")
+    return dataclasses.replace(broker, addresses=((own_host, port),), protocol="3.1.1")
 
 
 def _check_certificate(config: Config, endpoint: SignallingEndpoint) -> None:

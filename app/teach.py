@@ -56,6 +56,7 @@ def teach(
     from sagelink.lab.progress_bar import ProgressBar
     from sagelink.lab.teach_features import FeatureMaker
     from sagelink.lab.teach_pictures import find_pictures_to_teach
+    from sagelink.lab.teach_sources import check_sources
     from sagelink.lab.teach_tables import inseparable, tables
     from sagelink.lab.teaching import teach as teach_head
     from sagelink.models.head import is_head_file, write_head
@@ -69,12 +70,13 @@ def teach(
     sheet = sheet_path(out)
     check_output_file(out, is_head_file, "`sagelink teach`")
     check_output_file(sheet, marked(SHEET_MARK.encode()), "`sagelink teach`")
+    check_sources(sources, labels)
+    pair = Pair.load_backbones(settings)  # before the pictures, which can take minutes to read
     console = Console()
     with ProgressBar(console) as bar:
         pictures = find_pictures_to_teach(sources, labels, bar.show, several)
     for note in [*pictures.notes, *_vanished(out, pictures.names)]:
         console.print(note, style="yellow", highlight=False, soft_wrap=True)
-    pair = Pair.load_backbones(settings)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

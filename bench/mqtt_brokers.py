@@ -245,6 +245,7 @@ async def check_links(name: str, url: str) -> dict[str, str]:
         found["state"] = await _yes(lambda: "first/door" in server.cameras)
         async with edge("second") as second:
             found["live"] = await _yes(lambda: "second/door" in server.cameras)
+            await second.connected()
             assert second._client is not None
             second._connection._backoff.next_s = lambda _: 1e6  # type: ignore[method-assign] # it stays away
             second._client.tcp_socket.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
@@ -271,7 +272,7 @@ async def _yes(condition: Callable[[], bool]) -> str:
 
 
 async def _publish(broker: Broker, topic: str, payload: bytes) -> None:
-    async with aiomqtt.Client(broker.host, broker.port, username=broker.username, password=broker.password) as client:
+    async with aiomqtt.Client(*broker.addresses[0], username=broker.username, password=broker.password) as client:
         await client.publish(topic, payload, qos=1)
 
 

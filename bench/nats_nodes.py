@@ -1,4 +1,4 @@
-"""Nodes of a NATS cluster as processes, each with JetStream and an MQTT gateway, on loopback."""
+"""Nodes of a NATS cluster as processes, each with an MQTT gateway, and with JetStream or without, on loopback."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ server_name: {name}
 host: 127.0.0.1
 port: {client}
 http: "127.0.0.1:{monitor}"
-jetstream {{ store_dir: "{folder}", max_memory_store: 64MB, max_file_store: 256MB }}
 mqtt {{ host: 127.0.0.1, port: {mqtt}, stream_replicas: {count} }}
+"""
+_STORE = """
+jetstream {{ store_dir: "{folder}", max_memory_store: 64MB, max_file_store: 256MB }}
 """
 _CLUSTER = """
 ping_interval: "1s"
@@ -37,7 +39,7 @@ class NatsNode:
     def __init__(self, index: int, folder: Path, count: int = 1) -> None:
         self.index = index
         self.name = f"node{index}"
-        self._count = count  # of nodes: each retained or QoS 1 message is stored on all of them
+        self._count = count  # of nodes that store each retained or QoS 1 message: the first ones; the others store none
         self.client, self.mqtt, self.monitor, self.route = (free_port() for _ in range(4))
         self.folder = folder / self.name
         self._process: subprocess.Popen[bytes] | None = None
@@ -58,7 +60,9 @@ class NatsNode:
             raise RuntimeError("no nats-server")
         self.folder.mkdir(exist_ok=True)
         ports = {"client": self.client, "mqtt": self.mqtt, "monitor": self.monitor, "route": self.route}
-        text = _SETTINGS.format(name=self.name, count=self._count, folder=self.folder / "js", **ports)
+        text = _SETTINGS.format(name=self.name, count=self._count, **ports)
+        if self.index < self._count:
+            text += _STORE.format(folder=self.folder / "js")
         if routes:
             listed = ", ".join(f'"nats://127.0.0.1:{port}"' for port in routes)
             text += _CLUSTER.format(routes=listed, **ports)

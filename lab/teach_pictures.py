@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sagelink.lab.progress_bar import ShowProgress
 from sagelink.lab.teach_groups import groups_of
-from sagelink.lab.teach_sources import MAX_SIDE, LabelledPicture, of_source, one_label
+from sagelink.lab.teach_sources import MAX_SIDE, LabelledPicture, check_sources, of_source, one_label
 from sagelink.models.combinations import (
     NONE,
     Combination,
@@ -86,8 +86,7 @@ def find_pictures_to_teach(
 ) -> Pictures:
     """`several`: a picture may show several classes, or none. Raises UsageError when a source has no labels, or the
     classes cannot be taught."""
-    if labels is not None and (len(sources) != 1 or not sources[0].is_dir()):
-        raise UsageError(f"--labels {str(labels)!r} needs one SOURCE, the folder of its pictures")
+    check_sources(sources, labels)
     found = [each for source in sources for each in of_source(source, labels, several)]
     return check_pictures(found, progress, several)
 

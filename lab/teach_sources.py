@@ -55,13 +55,21 @@ def _stored(pixels: Pixels) -> bytes:
     return stream.getvalue()
 
 
+def check_sources(sources: Sequence[Path], labels: Path | None) -> None:
+    """Raises UsageError for a source that is missing. Reads nothing."""
+    if labels is not None and (len(sources) != 1 or not sources[0].is_dir()):
+        raise UsageError(f"--labels {str(labels)!r} needs one SOURCE, the folder of its pictures")
+    for source in sources:
+        if not source.exists():
+            raise UsageError(
+                f"source {str(source)!r} does not exist; accepted: class folders, a CSV file, a labelled clip or "
+                "recording"
+            )
+
+
 def of_source(source: Path, labels: Path | None, several: bool) -> list[LabelledPicture]:
     """The labelled pictures of a source: class folders, a CSV file, a labelled clip or recording. `labels`: a CSV file
     about the pictures in the folder `source`. Raises UsageError."""
-    if not source.exists():
-        raise UsageError(
-            f"source {str(source)!r} does not exist; accepted: class folders, a CSV file, a labelled clip or recording"
-        )
     if labels is not None:
         return [*_of_csv(labels, source)]
     if is_recording(source):

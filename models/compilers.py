@@ -82,6 +82,7 @@ class OnnxRuntime:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave their core
         options.log_severity_level = 3
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session._model_bytes = None  # kept for a fallback to other providers: there is one, and they are the whole file
         names = [given.name for given in session.get_inputs()]
 
         def run(values: Mapping[str, NDArray[Any]]) -> Sequence[Floats]:

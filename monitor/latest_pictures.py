@@ -6,8 +6,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from sagelink.monitor.previews import jpeg, scaled
+from sagelink.monitor.previews import jpeg
 from sagelink.pipeline.types import Verdict
+from sagelink.stages.small_pictures import reduced
 
 _MAX_SIDE = 640  # pixels
 _QUALITY = 80
@@ -25,7 +26,7 @@ class LatestPictures:
         camera, now_s = verdict.frame.camera, self._clock_s()
         coded_s, _ = self._pictures.get(camera, (-self._every_s, b""))
         if now_s - coded_s >= self._every_s and not verdict.frame.private:
-            self._pictures[camera] = now_s, jpeg(scaled(verdict.frame.pixels, _MAX_SIDE), _QUALITY)
+            self._pictures[camera] = now_s, jpeg(reduced(verdict.frame.pixels, _MAX_SIDE), _QUALITY)
 
     def close(self) -> None:
         pass

@@ -152,10 +152,20 @@ class ConsoleMetrics:
             registry=registry,
         )
 
+        self.not_stored = Gauge(
+            "sagelink_console_not_stored_messages",
+            "Evidence, events and pictures that the store could not take since the console began",
+            registry=registry,
+        )
+
     def follow(self, cameras: Callable[[], float], messages: Callable[[], float]) -> None:
         """Reads the gauges at each scrape."""
         self.cameras.set_function(cameras)
         self.messages.set_function(messages)
+
+    def follow_store(self, not_stored: Callable[[], float]) -> None:
+        """Reads the gauge at each scrape."""
+        self.not_stored.set_function(not_stored)
 
     def count_ignored(self, reason: str) -> None:
         self.ignored.labels(reason).inc()

@@ -16,6 +16,7 @@ from sagelink.models.preprocess import Resize, view_box
 from sagelink.models.unit_grid import UnitGrid
 from sagelink.pipeline.json_text import to_json
 from sagelink.pipeline.types import Box, Pixels, Verdict
+from sagelink.stages.small_pictures import reduced
 
 _MAX_SIDE = 640  # pixels
 _SMALL = 150  # pixels
@@ -47,16 +48,7 @@ def live_picture(number: int, verdict: Verdict, grid: UnitGrid, resize: Resize) 
         "importance": None if verdict.scored is None else heat(verdict.scored.importance),
     }
     text = to_json(header, compact=True).encode()
-    return _LENGTH.pack(len(text)) + text + jpeg(scaled(verdict.frame.pixels, _MAX_SIDE), _QUALITY)
-
-
-def scaled(pixels: Pixels, max_side: int) -> Pixels:
-    """A picture (H, W, 3) whose longer side has at most `max_side` pixels."""
-    height, width = pixels.shape[:2]
-    scale = min(1.0, max_side / max(width, height))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small: Pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    return small
+    return _LENGTH.pack(len(text)) + text + jpeg(reduced(verdict.frame.pixels, _MAX_SIDE), _QUALITY)
 
 
 def heat(importance: NDArray[np.float32]) -> str:

@@ -48,6 +48,10 @@ class Calendar:
         """The date in the time zone."""
         return datetime.fromtimestamp(wall_s, self._zone).date()
 
+    def iso(self, wall_s: float) -> str:
+        """A time as ISO 8601 text in the time zone, with its offset."""
+        return datetime.fromtimestamp(wall_s, self._zone).isoformat(timespec="seconds")
+
     def _start_day(self, day: date) -> date:
         if self.per == "day":
             return day

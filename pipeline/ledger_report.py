@@ -15,7 +15,7 @@ from sagelink.pipeline.ledger_tables import count, pace_bps, read_pace
 from sagelink.pipeline.machine_clock import MachineClock
 from sagelink.pipeline.process_slot import ProcessSlot
 from sagelink.pipeline.quota import Moment, Quota
-from sagelink.pipeline.quota_watch import forecast_bits, iso, per_megabyte
+from sagelink.pipeline.quota_watch import forecast_bits, per_megabyte
 
 
 def read_ledger(path: Path, clock: MachineClock | None = None) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def _limit(
         pace = read_pace(base, scope, name)
         if calendar is not None:
             start_s, end_s = calendar.period(at.wall_s)
-            start, end = iso(start_s), iso(end_s)
+            start, end = calendar.iso(start_s), calendar.iso(end_s)
             forecast = forecast_bits(used, pace_bps(base, scope, at), at.wall_s, end_s)
     return {
         "name": name,

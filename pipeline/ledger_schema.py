@@ -68,6 +68,8 @@ def create_ledger(path: Path) -> bool:
 def connect(path: Path, read_only: bool = False) -> sqlite3.Connection:
     """Opens a ledger. The connection may move to another thread; it commits only what a transaction commits."""
     uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}"
+    if read_only and not os.access(path.parent, os.W_OK) and not Path(f"{path}-wal").exists():
+        uri += "&immutable=1"  # SQLite has no place for the files beside a database with a log
     return sqlite3.connect(uri, uri=True, timeout=5.0, isolation_level=None, check_same_thread=False)
 
 

@@ -39,8 +39,9 @@ class ShipConfig(Section):
 
     server: str = Field(
         "",
-        description="Address: of the broker, mqtt://, mqtts://, ws:// or wss://host:port; or of the server, "
-        "webrtc+http://host:port or webrtc+https://host:port; empty: the server model runs in this process",
+        description="Address: of the broker, mqtt://, mqtts://, ws:// or wss://host:port, or of the brokers of a "
+        "cluster, mqtt://host:port,host:port, of which one is used; or of the server, webrtc+http://host:port or "
+        "webrtc+https://host:port; empty: the server model runs in this process",
     )
     edge_answer: bool = Field(
         False,
@@ -141,8 +142,9 @@ class ServeConfig(Section):
 
     listen: str = Field(
         "",
-        description="Broker to connect to: mqtt://, mqtts://, ws:// or wss://host:port; or the nodes of a NATS "
-        "cluster: nats://host:port,host:port or nats+tls://...; or own address for edges to connect to: "
+        description="Broker to connect to: mqtt://, mqtts://, ws:// or wss://host:port, or the brokers of a cluster, "
+        "mqtt://host:port,host:port; or the nodes of a NATS cluster: nats://host:port,host:port or nats+tls://...; or "
+        "own address for edges to connect to: "
         "webrtc+http://host:port or webrtc+https://host:port",
     )
     embedded_broker: str = Field(

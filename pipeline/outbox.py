@@ -22,6 +22,7 @@ from sagelink.pipeline.sqlite_access import whole_access
 log = logging.getLogger(__name__)
 
 MAX_ROWS = 20_000
+_ROOM = 0.9  # of the rows: a full queue in which fewer wait has room again
 _APPLICATION_ID = 0x5A6E1135  # marks the file as ours
 _REASONS = {sqlite3.SQLITE_BUSY: "another process uses it", sqlite3.SQLITE_FULL: "the disk is full"}
 _WAITING, _ATTEMPTED, _DELIVERED = 0, 1, 2
@@ -31,6 +32,8 @@ _TABLES = (
     "key TEXT NOT NULL, content TEXT NOT NULL, put_s REAL NOT NULL, state INTEGER NOT NULL, UNIQUE (receiver, key))",
     "CREATE INDEX IF NOT EXISTS waiting ON messages (receiver, number) WHERE state < 2",  # queries repeat the condition
     "CREATE INDEX IF NOT EXISTS dispensable ON messages (state DESC, number)",
+    "CREATE TABLE IF NOT EXISTS discarded (count INTEGER NOT NULL)",
+    "INSERT INTO discarded SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM discarded)",
 )
 _COLUMNS = "number, receiver, key, content, put_s, state"
 
@@ -59,7 +62,7 @@ class Outbox:
         """
         self._lock = threading.Lock()
         self._shown = f"{where} {str(path)!r}"
-        self._discarding = False
+        self._is_full = False
         try:
             if path is not None:
                 make_private_folder(path.parent)
@@ -90,20 +93,32 @@ class Outbox:
         run("PRAGMA synchronous = FULL")
         for table in _TABLES:
             run(table)
+        waiting = self._count_waiting()
         run("DELETE FROM messages WHERE put_s < ? AND number < (SELECT max(number) FROM messages)", (oldest_s,))
         run("UPDATE messages SET state = ? WHERE put_s < ?", (_EXPIRED, oldest_s))
+        if expired := waiting - self._count_waiting():
+            log.warning("event=queue_expired queue=%r discarded=%d reason='they are too old'", self._shown, expired)
 
     def put(self, receivers: Iterable[str], key: str, content: str, now_s: float) -> None:
         """Stores a message for each receiver, unless the same one is there already; all of them or none."""
         with self._access():
             for receiver in receivers:
                 self._put(receiver, key, content, now_s)
-            waiting = self._count_waiting()
+            before = self._count_waiting()
             self._trim()
-            discarding = self._count_waiting() < waiting
-        if discarding and not self._discarding:
+            waiting = self._count_waiting()
+            if discarded := before - waiting:
+                self._database.execute("UPDATE discarded SET count = count + ?", (discarded,))
+        if discarded and not self._is_full:
+            self._is_full = True
             log.warning("event=queue_full queue=%r reason='the oldest messages that wait are discarded'", self._shown)
-        self._discarding = discarding
+        elif self._is_full and waiting < _ROOM * MAX_ROWS:
+            self._is_full = False
+            self._tell_discarded("queue_has_room")
+
+    def _tell_discarded(self, event: str) -> None:
+        (total,) = self._database.execute("SELECT count FROM discarded").fetchone()
+        log.warning("event=%s queue=%r discarded_ever=%d", event, self._shown, total)
 
     def _put(self, receiver: str, key: str, content: str, now_s: float) -> None:
         item = self._find(receiver, key)
@@ -146,6 +161,11 @@ class Outbox:
                 (receiver, limit),
             ).fetchall()
         return [_item(row) for row in rows]
+
+    def count_waiting(self) -> int:
+        """Messages that no receiver has confirmed."""
+        with self._access():
+            return self._count_waiting()
 
     def _count_waiting(self) -> int:
         return int(self._database.execute("SELECT count(*) FROM messages WHERE state < 2").fetchone()[0])
@@ -203,6 +223,9 @@ class Outbox:
 
     def close(self) -> None:
         with self._lock:
+            if self._is_full:
+                with contextlib.suppress(sqlite3.Error):
+                    self._tell_discarded("queue_closed")
             self._database.close()
 
 

@@ -100,8 +100,8 @@ class PictureQueue:
         """So many bytes of a picture have been delivered."""
         with self._access():
             self._database.execute(
-                "UPDATE pictures SET sent_bytes = ?1, data = iif(length(data) > ?1, data, NULL) WHERE event = ?2",
-                (sent_bytes, event),
+                "UPDATE pictures SET sent_bytes = ?, data = iif(length(data) > ?, data, NULL) WHERE event = ?",
+                (sent_bytes, sent_bytes, event),
             )
 
     def withdraw(self, event: str) -> None:

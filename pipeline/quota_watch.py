@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from sagelink.pipeline.ledger_hold import Hold
@@ -61,19 +60,20 @@ def quota_states(
         prices = {pace.count.quota.name: pace.latest_price for pace in paces.get(scope, ())}
         for count in each:
             calendar = count if isinstance(count, CalendarCount) and count.end_s > 0 else None
+            period = count.quota.calendar
             forecast = calendar and hold and forecast_bits(count.latest_bits, hold.pace_bps, at.wall_s, calendar.end_s)
             states.append(
                 {
                     "name": count.quota.name,
                     "camera": scope,
-                    "per": count.quota.calendar.per if count.quota.calendar else None,
+                    "per": period.per if period else None,
                     "limit_bits": count.quota.limit_bits,
                     "used_bits": count.latest_bits,
                     "today_bits": hold.today_bits(at) if hold else None,
                     "others_today_bits": hold.others_today_bits if hold else None,
                     "window_s": count.quota.every_s or None,
-                    "period_start": iso(calendar.start_s) if calendar else None,
-                    "period_end": iso(calendar.end_s) if calendar else None,
+                    "period_start": period.iso(calendar.start_s) if calendar and period else None,
+                    "period_end": period.iso(calendar.end_s) if calendar and period else None,
                     "forecast_bits": forecast,
                     "price": per_megabyte(prices.get(count.quota.name)),
                 }
@@ -84,8 +84,3 @@ def quota_states(
 def per_megabyte(price: float | None) -> float | None:
     """Gain per megabyte, from gain per bit; three digits."""
     return None if price is None else float(f"{8e6 * price:.3g}")
-
-
-def iso(wall_s: float) -> str:
-    """A time as text, in UTC."""
-    return datetime.fromtimestamp(wall_s, UTC).isoformat(timespec="seconds")

@@ -9,6 +9,8 @@ from fractions import Fraction
 import av
 import cv2
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from sagelink.pipeline.types import Pixels
@@ -67,6 +69,7 @@ class FrameConverter:
         # A container that contradicts its stream is right, as for players; else the stream may change the aspect.
         self._fixed_aspect = bool(self._aspect) and self._codec is not None and self._aspect != self._codec_aspect()
         self._unknown_matrices: set[int] = set()
+        self._reformatter = VideoReformatter()  # that of a frame begins anew with each frame
 
     def __call__(self, frame: av.VideoFrame) -> Pixels:
         """RGB (H, W, 3). Raises OSError or ValueError for a frame that FFmpeg cannot convert."""
@@ -88,15 +91,16 @@ class FrameConverter:
         return aspect
 
     def _reformat(self, frame: av.VideoFrame, size: tuple[int, int], layout: str) -> NDArray[np.uint8]:
+        reformat = functools.partial(self._reformatter.reformat, frame, *size, format=layout)
         if frame.colorspace not in self._unknown_matrices:
             try:
-                return frame.reformat(*size, format=layout).to_ndarray()  # type: ignore[return-value]  # uint8
+                return reformat().to_ndarray()  # type: ignore[return-value]  # uint8
             except OSError:  # FFmpeg does not know the colour matrix, or cannot convert the frame at all
-                pixels = frame.reformat(*size, format=layout, src_colorspace=FALLBACK_MATRIX).to_ndarray()
+                pixels = reformat(src_colorspace=FALLBACK_MATRIX).to_ndarray()
                 self._unknown_matrices.add(frame.colorspace)
                 _warn_once(self._name, "colour_matrix_unknown", f"{frame.colorspace}, converted as {FALLBACK_MATRIX}")
                 return pixels  # type: ignore[return-value]
-        return frame.reformat(*size, format=layout, src_colorspace=FALLBACK_MATRIX).to_ndarray()  # type: ignore[return-value]
+        return reformat(src_colorspace=FALLBACK_MATRIX).to_ndarray()  # type: ignore[return-value]
 
 
 @functools.lru_cache(maxsize=1024)  # a camera that reconnects says it once
@@ -107,7 +111,9 @@ def _warn_once(source: str, event: str, value: str) -> None:
 def _orientation(frame: av.VideoFrame) -> int:
     """EXIF orientation of a frame: of its display matrix (phones write one), else upright."""
     try:
-        matrix = bytes(frame.side_data["DISPLAYMATRIX"])  # type: ignore[typeddict-item]  # the stub names few kinds
+        # `frame.side_data` would refer to the frame, and the frame to it: 1.4 MB each until Python finds the circle.
+        side_data = SideDataContainer(frame)  # type: ignore[call-arg]  # the stub has no constructor
+        matrix = bytes(side_data["DISPLAYMATRIX"])
     except KeyError:
         return UPRIGHT
     except ValueError:  # PyAV does not know a kind of side data of this frame, such as the EXIF block of a JPEG

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from sagelink.pipeline.backoff import Backoff
 
 _PATIENCE = 8  # messages in a row
-_FIRST_S, _MAX_S = 2.0, 120.0  # pauses
+_FIRST_S, _MAX_S = 2.0, 300.0  # pauses
 
 
 class ServerWatch:

@@ -23,10 +23,13 @@ class Recorder:
         self,
         sinks: Sequence[Sink],
         smooth: Callable[[Verdict], Verdict] = lambda verdict: verdict,
+        lighten: Callable[[Verdict], Verdict] = lambda verdict: verdict,
     ) -> None:
-        """`smooth`: revises each verdict before the sinks get it, called in order."""
+        """`smooth`: revises each verdict before the sinks get it, called in order. `lighten`: makes a verdict that has
+        to wait smaller in memory."""
         self._sinks = sinks
         self._smooth = smooth
+        self._lighten = lighten
         self._failed: list[Sink] = []
         self._failure: SagelinkError | None = None  # of the first sink that failed
         self._next_seq: Counter[str] = Counter()  # by camera
@@ -42,8 +45,9 @@ class Recorder:
                 self._show_pending(verdict)
                 self._raise_failure()
                 return
-            if seq >= self._next_seq[camera]:
-                self._waiting.setdefault((camera, seq), verdict)
+            if seq >= self._next_seq[camera] and (camera, seq) not in self._waiting:
+                waits = seq > self._next_seq[camera]
+                self._waiting[camera, seq] = self._lighten(verdict) if waits else verdict
             # A verdict without a drop reason was preceded by its provisional one.
             if seq > self._next_seq[camera] and verdict.drop is not None:
                 self._show_pending(verdict)

@@ -94,12 +94,14 @@ def nats_node(folder: Path) -> Iterator[NatsNode]:
 
 
 class NatsServers:
-    """A cluster of `count` nodes whose routes pass proxies; one node has no cluster."""
+    """A cluster of `count` nodes whose routes pass proxies, and of `gateways` that store nothing; one node has no
+    cluster."""
 
-    def __init__(self, count: int = 1) -> None:
+    def __init__(self, count: int = 1, gateways: int = 0) -> None:
         need_nats()
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        self.nodes = [NatsNode(index, Path(self._folder.name), count) for index in range(count)]
+        self.nodes = [NatsNode(index, Path(self._folder.name), count) for index in range(count + gateways)]
+        self.gateways = self.nodes[count:]
         self.routes: dict[tuple[int, int], Route] = {}  # by the nodes that they join: one opens it to the other
 
     @property
@@ -134,11 +136,11 @@ class NatsServers:
         node.start(ports or own)
 
     def leader(self) -> NatsNode:
-        """The node that leads the stream of MQTT messages; its death stops the stream until another is elected."""
+        """The node that leads the stream of MQTT sessions; its death stops the stream until another one is elected."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.nodes[0].monitor}/jsz?streams=true", timeout=20) as answer:
             accounts = json.load(answer)["account_details"]
         streams = [stream for account in accounts for stream in account["stream_detail"]]
-        (name,) = [stream["cluster"]["leader"] for stream in streams if stream["name"] == "$MQTT_msgs"]
+        (name,) = [stream["cluster"]["leader"] for stream in streams if stream["name"] == "$MQTT_sess"]
         return next(node for node in self.nodes if node.name == name)
 
     def separate(self, node: NatsNode) -> None:

@@ -121,7 +121,7 @@ async def _is_silent(next_message: Awaitable[object]) -> None:
 async def _client(broker: Broker) -> AsyncIterator[aiomqtt.Client]:
     """A plain MQTT client with the rights of the broker's user."""
     async with aiomqtt.Client(
-        broker.host, broker.port, username=broker.username, password=broker.password, tls_context=broker.tls
+        *broker.addresses[0], username=broker.username, password=broker.password, tls_context=broker.tls
     ) as client:
         yield client
 

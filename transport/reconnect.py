@@ -20,19 +20,19 @@ class Reconnector:
     """Calls `connect` for ever.
 
     `connect` opens one connection, calls `established` when it is ready for use, waits until it ends, and returns the
-    reason; None asks for the next attempt at once.
+    reason.
     """
 
     def __init__(
         self,
         kind: Literal["broker", "server"],
         url: str,
-        connect: Callable[[], Awaitable[str | None]],
+        connect: Callable[[], Awaitable[str]],
         pause_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """`pause_s`: the least pause after an attempt that did not connect."""
         self._kind = kind
-        self._url = url
+        self._url = self._tried = url  # all addresses, and the one of them that is tried or in use
         self._connect = connect
         self._pause_s = pause_s
         self._backoff = Backoff()
@@ -46,7 +46,7 @@ class Reconnector:
         return self.trouble
 
     def established(self) -> None:
-        log.info("event=connected %s=%s", self._kind, self._url)
+        log.info("event=connected %s=%s", self._kind, self._tried)
         self.trouble = None
         self._connected_s = time.monotonic()
         self._attempted.set()
@@ -56,8 +56,6 @@ class Reconnector:
         while True:
             self._connected_s = None
             reason = await self._connect()
-            if reason is None:
-                continue
             self._disconnected(reason)
             pause_s = 0.0 if self._connected_s is not None else self._pause_s()
             if self._connected_s is not None and time.monotonic() - self._connected_s > _STABLE_S:

@@ -19,7 +19,7 @@ from sagelink.monitor.console.events_seen import SeenEvent
 from sagelink.monitor.console.picture_shelf import ShelvedPicture
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.output_files import cannot_open, check_writable
-from sagelink.pipeline.private_files import lock, make_private_folder, open_appending
+from sagelink.pipeline.private_files import lock, make_private_folder, open_appending, open_new
 from sagelink.pipeline.sqlite_access import whole_access
 
 FILE, _LOCK = "console.sqlite", ".sagelink-console"
@@ -148,10 +148,11 @@ class ConsoleStore:
         """Raises UsageError for a folder that another console uses, and for a file that is not ours or is of a newer
         version; SagelinkError when the disk fails."""
         check_writable(folder)
-        self._path = folder / FILE
+        self._path, lock_path = folder / FILE, folder / _LOCK
+        is_new = not lock_path.exists()
         try:
             make_private_folder(folder)
-            self._lock: IO[str] = open_appending(folder / _LOCK)
+            self._lock: IO[str] = open_appending(lock_path)
             lock(self._lock.fileno())
         except BlockingIOError:
             self._lock.close()
@@ -162,14 +163,17 @@ class ConsoleStore:
             self._open()
         except BaseException:
             self._lock.close()
+            if is_new:  # a refused folder stays as it was
+                lock_path.unlink(missing_ok=True)
             raise
 
     def _open(self) -> None:
         try:
+            if not self._path.exists():
+                open_new(self._path).close()
             self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-            self._path.chmod(0o600)
             self._check()
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             raise UsageError(f"store {str(self._path)!r} cannot be used: {error}; accepted: a new folder") from None
         row = self._db.execute("SELECT max(id) FROM frames").fetchone()
         self.next_id: int = (row[0] or 0) + 1

@@ -108,20 +108,20 @@ class StoreWriter:
         try:
             await self._worker.call(self._write, batch)
         except SagelinkError as error:
-            self.not_stored += len(batch.frames)
+            self.not_stored += len(batch.frames) + len(batch.events) + len(batch.pictures)
             if self.trouble is None:
                 log.warning("event=not_stored reason=%r", str(error))
             self.trouble = str(error)
         else:
             if self.trouble is not None:
-                log.info("event=stored_again")
+                log.warning("event=stored_again not_stored=%d", self.not_stored)
             self.trouble = None
 
     def _write(self, batch: StoreBatch) -> None:
         now_s = time.monotonic()
-        self._added_bytes += batch.size_bytes
         is_due = now_s - self._pruned_s > _PRUNE_EVERY_S or _PRUNE_PART * self._added_bytes > self._max_bytes
         if is_due or self.trouble is not None:
             self._pruned_s, self._added_bytes = now_s, 0
             self._store.prune(self._max_bytes, time.time() - self._keep_s)
         self._store.write(batch)
+        self._added_bytes += batch.size_bytes

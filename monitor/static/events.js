@@ -97,13 +97,17 @@ function bar(event, number) {
 
 function card(event) {
   const made = document.createElement("li");
-  const link = Object.assign(document.createElement("a"), { className: event.has_picture ? "" : "missing" });
+  const link = Object.assign(document.createElement("a"), { target: "_blank", rel: "noopener" });
+  const none = Object.assign(document.createElement("span"), { className: "no-picture", textContent: "no picture" });
+  link.append(none);
   if (event.has_picture) {
-    const picture = Object.assign(new Image(), { loading: "lazy", alt: "" });
-    Object.assign(link, { href: `/api/events/${encodeURIComponent(event.id)}/picture`, target: "_blank", rel: "noopener" });
-    picture.addEventListener("error", () => link.classList.add("missing"));
-    picture.src = link.href;
-    link.append(picture);
+    link.href = `/api/events/${encodeURIComponent(event.id)}/picture`;
+    const picture = Object.assign(new Image(), { loading: "lazy", alt: "", src: link.href });
+    picture.addEventListener("error", () => {
+      picture.replaceWith(none);
+      link.removeAttribute("href");
+    });
+    none.replaceWith(picture);
   }
   const line = (kind, text) => Object.assign(document.createElement("span"), { className: kind, textContent: text, title: text });
   const state = { close: `for ${duration(event.end_s - event.start_s)}`, withdraw: "withdrawn" }[event.action] ?? "now";

@@ -20,6 +20,7 @@ from sagelink.pipeline.private_files import make_private_folder, replacing
 from sagelink.pipeline.quantities import RetentionLimit
 from sagelink.pipeline.types import Pixels, Verdict
 from sagelink.stages.event_rules import EventAction
+from sagelink.stages.small_pictures import reduced
 
 _MAX_SIDE = 960  # pixels
 _QUALITY = 85
@@ -81,7 +82,7 @@ class EventPictures:
         frame, label = verdict.frame, verdict.label(self._labels)
         known = self._candidates[frame.camera]
         same = next((each for each in known if each.seq == frame.seq), None)
-        new = _Candidate(frame.seq, label, answer.prob, same.picture if same else _reduced(frame.pixels))
+        new = _Candidate(frame.seq, label, answer.prob, same.picture if same else reduced(frame.pixels, _MAX_SIDE))
         rest = [each for each in known if each.seq != new.seq and not _is_beaten(each, new)]
         self._candidates[frame.camera] = [*rest, new][-_CANDIDATES:]
 
@@ -155,14 +156,3 @@ def _mtime_s(path: Path) -> float:
         return path.stat().st_mtime
     except FileNotFoundError:
         return 0.0
-
-
-def _reduced(pixels: Pixels) -> Pixels:
-    """A copy whose longer side has at most `_MAX_SIDE` pixels."""
-    height, width = pixels.shape[:2]
-    scale = _MAX_SIDE / max(height, width)
-    if scale >= 1:
-        return pixels
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    reduced: Pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    return reduced

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from sagelink.app.heads_of_run import HeadsOfRun
 from sagelink.app.run import prepare
 from sagelink.models.head import write_head
 from sagelink.models.pair import Pair
@@ -19,6 +20,7 @@ from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.errors import UsageError
 from sagelink.transport.evidence_claim import peek
 from sagelink.transport.mqtt import head_operator
+from sagelink.transport.operator_commands import Action
 from tests.app.runs import answered, check_accounts, dropped, finish, live_run, read, serve, wait_for_lines
 from tests.brokers import Mosquitto, free_port
 from tests.heads import SITE, random_head
@@ -243,6 +245,32 @@ def test_a_swap_to_another_backbone_or_camera_changes_nothing(pair: Pair) -> Non
     assert run.heads.head("camera") is None
 
 
+def test_a_further_head_is_pushed_by_its_name_kept_and_taken_back(pair: Pair, tmp_path: Path) -> None:
+    site, day, dawn = (tmp_path / f"{name}.head" for name in ("site", "day", "dawn"))
+    write_head(random_head(pair), site)
+    write_head(random_head(pair, ("day", "night"), seed=1), day)
+    write_head(random_head(pair, ("dawn", "dusk"), seed=2), dawn)
+    given = {"models": "demo", "capture.source": "synthetic:3", "head": site, "heads": {"light": day}}
+    config = load_config(None, given | {"head_folder": tmp_path / "kept"})
+
+    def light(heads: HeadsOfRun) -> tuple[str, ...]:
+        assert heads.head("camera").classes == SITE  # the first head stays
+        return heads.further.of_camera("camera")[0].head.classes
+
+    heads = prepare(config, Pair.load(config)).heads
+    answer = heads.carry_out("camera", Action.PUSH, dawn.read_bytes(), "light")
+    assert re.fullmatch(r"light: head \w+ \(2 classes: dawn, dusk\); before it: head \w+ \(.*: day, night\)", answer)
+    assert light(heads) == ("dawn", "dusk")
+    with pytest.raises(ValueError, match="no further head 'site'; accepted: light"):
+        heads.carry_out("camera", Action.PUSH, dawn.read_bytes(), "site")
+
+    again = prepare(config, Pair.load(config)).heads
+    assert light(again) == ("dawn", "dusk")
+    assert again.carry_out("camera", Action.RESTORE, b"", "light").endswith("before it: none")
+    assert light(again) == ("day", "night")
+    assert [*json.loads((tmp_path / "kept/heads.json").read_text())] == ["light"]
+
+
 @pytest.mark.campaign
 def test_an_operator_pushes_a_head_and_takes_it_back(
     mosquitto: Mosquitto,
@@ -262,6 +290,8 @@ def test_an_operator_pushes_a_head_and_takes_it_back(
     monkeypatch.setattr(head_operator, "_OUTCOME_S", 2.0)
     with serve(mosquitto.url, *keys), live_run(mosquitto.url, out, *keys, *folder) as run:
         wait_for_lines(out, answered)
+        code, printed = command("head", "push", f"light={site_head}", *to, *keys)
+        assert (code, "no further head 'light'; accepted: none" in printed) == (2, True), printed
         code, printed = command("head", "push", site_head, *to, *keys)
         assert code == 0, printed
         assert re.search(r"edge/camera: head [0-9a-f]{8} \(3 classes: gate open, .*before it: the model's own", printed)

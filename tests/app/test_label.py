@@ -121,6 +121,12 @@ def test_a_source_that_is_no_source_and_labels_inside_it(command, tmp_path):
     assert (code, "lies in the source" in printed) == (2, True)
 
 
+def test_a_missing_server_model_is_found_before_the_page_opens(command, tmp_path):
+    folder, lost = pictures(tmp_path / "pictures", 1), tmp_path / "lost.safetensors"
+    code, printed = command("label", folder, "--models", "demo", "--set", f"server.checkpoint={lost}")
+    assert (code, "lost.safetensors' does not exist" in printed) == (2, True)
+
+
 @pytest.mark.campaign
 def test_the_page_opens_and_ctrl_c_ends_it(tmp_path):
     folder = pictures(tmp_path / "pictures", 3)

@@ -24,11 +24,11 @@ def gate() -> Gate:
 @pytest.fixture
 def target(gate: Gate) -> CommandTarget:
     control = Control(UplinkBudget(64_000, 1.0), gate)
-    return CommandTarget(control, lambda camera, action, content: f"{camera} {action.name} {len(content)}")
+    return CommandTarget(control, lambda camera, action, content, head: f"{camera} {action.name} {len(content)} {head}")
 
 
 def change(target: CommandTarget, **values: object) -> dict[str, object]:
-    return json.loads(target.carry_out("camera", Action.CHANGE, json.dumps(values).encode()))
+    return json.loads(target.carry_out("camera", Action.CHANGE, json.dumps(values).encode(), ""))
 
 
 def test_each_setting_changes_and_the_answer_says_what_holds(target):
@@ -38,7 +38,7 @@ def test_each_setting_changes_and_the_answer_says_what_holds(target):
     assert change(target, pace="adaptive")["pace"] == "adaptive"
     assert change(target, paused=True)["paused"] is True
     assert change(target)["paused"] is True
-    assert target.carry_out("door", Action.PUSH, b"head") == "door PUSH 4"
+    assert target.carry_out("door", Action.PUSH, b"head", "light") == "door PUSH 4 light"
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_each_setting_changes_and_the_answer_says_what_holds(target):
 def test_a_wrong_change_changes_nothing(target, content, reason):
     before = change(target)
     with pytest.raises(ValueError, match=reason):
-        target.carry_out("camera", Action.CHANGE, content)
+        target.carry_out("camera", Action.CHANGE, content, "")
     assert change(target) == before
 
 

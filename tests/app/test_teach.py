@@ -233,6 +233,16 @@ def test_a_class_that_vanishes_between_two_teachings_is_named_before_the_work(
     assert read_head(out).classes == CLASSES
 
 
+def test_a_missing_source_or_model_is_found_before_a_picture_is_read(command, tmp_path: Path) -> None:
+    draw(tmp_path / "pictures", 3, seed=0)
+    code, printed = command("teach", tmp_path / "pictures", tmp_path / "lost", "--models", "demo")
+    assert (code, "lost' does not exist" in printed.replace("\n", "")) == (2, True)
+    lost = tmp_path / "lost.safetensors"
+    code, printed = command("teach", tmp_path / "pictures", "--models", "demo", "--set", f"server.checkpoint={lost}")
+    assert (code, "lost.safetensors' does not exist" in printed.replace("\n", "")) == (2, True)
+    assert "reading pictures" not in printed
+
+
 @pytest.mark.parametrize("sizes", ["", "0", "half", "1000,-5"])
 def test_bad_sizes_are_refused(command, sizes: str, tmp_path: Path) -> None:
     code, printed = command("teach", tmp_path, "--bytes", sizes, "--models", "demo")

@@ -31,7 +31,7 @@ INFO = CameraInfo(14, 16, "0123456789abcdef", 1.0)
 HONEST = "north/door"
 EVIL_TEXT = "<img src=x onerror=document.title='evil'>\x1b[31m\u202e\u0000\ud7ff'\"&`=HYPERLINK(1)"
 EVIL_CAMERA = "evil/<b onmouseover=alert(1)>x"
-STORE_MB, CAMERAS, EVENTS, PICTURES = 20, 21_000, 30_000, 600  # a console keeps 20,000 cameras, 5,000 of a node
+STORE_MB, CAMERAS, EVENTS, PICTURES = 5, 1_500, 6_000, 150  # a console takes 4,000 messages of a node in a second
 BROKEN = [
     b"", b"[]", b"null", b"{" * 3000, b'{"id":' + b"[" * 2000, b"\xff" * 2000, b"x" * 900_000,
     b'{"id":"e","action":"open","prob":1' + b"0" * 400 + b"}",
@@ -110,8 +110,6 @@ def test_a_console_outlives_hostile_publishers(broker: Mosquitto, tmp_path: Path
             evil.send(TOPICS.event(f"evil-{number:06d}/x"), action(number))
         for number in range(EVENTS):
             evil.send(TOPICS.event(EVIL_CAMERA), action(number))
-            if number % 2000 == 0:
-                time.sleep(0.5)  # a console takes 4000 messages of a node in a second
         units, noise = np.arange(196), secrets.token_bytes(60_000)
         for seq in range(PICTURES):
             message = encode_evidence(EvidenceMessage(seq, 14, 16, 5, units, noise))

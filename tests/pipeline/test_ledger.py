@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,17 @@ def test_a_ledger_that_cannot_be_written_is_refused(tmp_path, clock):
     path.chmod(0o400)
     with pytest.raises(UsageError, match="cannot be (written|opened).*accepted: a file"):
         LedgerFile(path, clock)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
+def test_a_ledger_in_a_folder_that_cannot_be_written_can_be_shown(tmp_path, clock):
+    path = tmp_path / "folder" / "ledger"
+    edge(path, clock).stop()
+    path.parent.chmod(0o500)
+    try:
+        assert read_ledger(path, clock)["limits"]
+    finally:
+        path.parent.chmod(0o700)
 
 
 def test_a_folder_that_does_not_exist_is_created_and_a_folder_is_no_ledger(tmp_path, clock):
@@ -320,6 +332,15 @@ def test_levels_are_reported_once_a_period(tmp_path, clock, caplog):
     assert levels() == []
     assert sender.send(6_500_000)
     assert levels() == ["percent=80"]
+
+
+def test_a_period_is_shown_in_the_time_zone_of_its_quota(tmp_path, clock):
+    quota = Quota("plan", 80_000_000, Calendar("month", 31, "Asia/Tokyo"))
+    edge(tmp_path / "ledger", clock, quota).stop()
+    (plan,) = read_ledger(tmp_path / "ledger", clock)["limits"][:1]
+    for key in ("period_start", "period_end"):
+        at = datetime.fromisoformat(plan[key])
+        assert (at.hour, at.utcoffset()) == (0, timedelta(hours=9))
 
 
 def test_a_report_holds_limits_cameras_and_kinds(tmp_path, clock):

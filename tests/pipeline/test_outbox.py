@@ -90,15 +90,25 @@ def test_rows_leave_after_a_day_and_when_there_are_too_many(
         box.put(["hook"], f"e{number}", str(number), number)
     assert contents(box) == [str(number) for number in range(8, 18)]  # delivered ones leave first
     assert caplog.text.count("queue_full") == 1
+    for item in box.waiting("hook", 3):
+        box.confirm(item)
+    box.put(["hook"], "e18", "18", 18)
+    assert caplog.messages[-1].startswith("event=queue_has_room")
+    assert caplog.messages[-1].endswith("discarded_ever=3")
+    for number in range(19, 23):
+        box.put(["hook"], f"e{number}", str(number), number)
     box.close()
-    box = opened(tmp_path / "q.sqlite", 12.5 + DAY_S)
-    assert contents(box) == [str(number) for number in range(13, 18)]
+    assert caplog.messages[-1].endswith("discarded_ever=5")
+    assert "queue_closed" in caplog.messages[-1]
+    box = opened(tmp_path / "q.sqlite", 15.5 + DAY_S)
+    assert caplog.messages[-1].endswith("discarded=3 reason='they are too old'")
+    assert contents(box) == [str(number) for number in range(16, 23)]
     box.close()
     box = opened(tmp_path / "q.sqlite", 100.0 + DAY_S)
-    assert (contents(box), box.find("hook", "e17")) == ([], None)
-    assert box.known_keys(["e16", "e17"]) == {"e17"}  # tells what was put last
-    box.put(["hook"], "e17", "17", 100.0 + DAY_S)
-    assert contents(box) == ["17"]
+    assert (contents(box), box.find("hook", "e22")) == ([], None)
+    assert box.known_keys(["e21", "e22"]) == {"e22"}  # tells what was put last
+    box.put(["hook"], "e22", "22", 100.0 + DAY_S)
+    assert contents(box) == ["22"]
     box.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from fractions import Fraction
 from pathlib import Path
 
@@ -50,6 +51,24 @@ def test_pixels_become_square(tmp_path: Path, aspect: Fraction, size: tuple[int,
     assert picture.shape[1::-1] == size
     assert seen(picture) == "RGBW"
     assert caplog.text.count("pixel_aspect_ignored") == (size == SIZE)
+
+
+def test_a_decoded_frame_is_released_when_its_picture_is_made(tmp_path: Path) -> None:
+    def decoded_frames() -> int:
+        return sum(isinstance(each, av.VideoFrame) for each in gc.get_objects())
+
+    with av.open(str(with_display_matrix(write_quarters(tmp_path / "a.mp4"), next(iter(MATRICES))))) as container:
+        stream = container.streams.video[0]
+        convert = FrameConverter("a", stream)
+        frames = iter(container.decode(stream))
+        gc.collect()
+        gc.disable()  # which would find circles, at some time
+        try:
+            before = decoded_frames()
+            assert convert(next(frames)).any()
+            assert decoded_frames() == before
+        finally:
+            gc.enable()
 
 
 def test_square_sizes_are_bounded() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from sagelink.pipeline.errors import SagelinkError
 from sagelink.pipeline.types import Drop, EdgeOnly, Verdict
 from sagelink.stages.fuse import Fuse
+from sagelink.stages.small_pictures import with_small_picture
 from sagelink.stages.verdict_recorder import Recorder
 from tests.fakes import SIDE, make_scored
 
@@ -68,3 +72,24 @@ def test_the_first_failure_is_the_one_reported():
         recorder.write(verdict_of(0))
     with pytest.raises(SagelinkError, match="first"):
         recorder.close()
+
+
+def test_a_verdict_that_waits_has_a_smaller_picture_than_one_that_does_not():
+    shown: list[tuple[int, ...]] = []
+
+    class Shapes(Sink):
+        def write(self, verdict: Verdict) -> None:
+            assert verdict.scored is not None
+            assert verdict.scored.frame is verdict.frame
+            shown.append(verdict.frame.pixels.shape)
+
+    def large(seq: int) -> Verdict:
+        verdict = verdict_of(seq)
+        assert verdict.scored is not None
+        frame = replace(verdict.frame, pixels=np.zeros((720, 1280, 3), np.uint8))
+        return replace(verdict, frame=frame, scored=replace(verdict.scored, frame=frame))
+
+    recorder = Recorder([Shapes()], lighten=with_small_picture)
+    for seq in (1, 0):
+        recorder.write(large(seq))
+    assert shown == [(720, 1280, 3), (360, 640, 3)]

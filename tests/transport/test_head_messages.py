@@ -114,11 +114,11 @@ def test_parts_of_two_sizes_give_the_file_and_overlaps_are_bounded() -> None:
         HeadAssembly(PRINT, 1000).add(HeadPart(PRINT, 999, 0, b"x"))
 
 
-def receiver(done: list[tuple[Action, bytes]]) -> Callable[[OperatorCommand], CommandOutcome | None]:
-    def carry_out(action: Action, content: bytes) -> str:
+def receiver(done: list[tuple[Action, bytes, str]]) -> Callable[[OperatorCommand], CommandOutcome | None]:
+    def carry_out(action: Action, content: bytes, head: str) -> str:
         if content == b"bad":
             raise ValueError("damaged")
-        done.append((action, content))
+        done.append((action, content, head))
         return "held"
 
     taken = CommandReceiver(carry_out)
@@ -126,7 +126,7 @@ def receiver(done: list[tuple[Action, bytes]]) -> Callable[[OperatorCommand], Co
 
 
 def test_commands_are_carried_out_once_and_in_order() -> None:
-    done: list[tuple[Action, bytes]] = []
+    done: list[tuple[Action, bytes, str]] = []
     take = receiver(done)
     push = [*push_commands(5, PRINT, FILE * 4)]
     assert len(push) == 3
@@ -134,14 +134,14 @@ def test_commands_are_carried_out_once_and_in_order() -> None:
     assert outcomes == [None, None, None, CommandOutcome(5, True, "held")]
     assert [take(command) for command in push] == [None] * 3  # repeated
     assert take(OperatorCommand(5, Action.RESTORE)) is None
-    assert take(OperatorCommand(6, Action.RESTORE)) == CommandOutcome(6, True, "held")
+    assert take(OperatorCommand(6, Action.RESTORE, head="light")) == CommandOutcome(6, True, "held")
     assert take(next(push_commands(7, PRINT, b"bad"))) == CommandOutcome(7, False, "damaged")
-    assert done == [(Action.PUSH, FILE * 4), (Action.RESTORE, b"")]
+    assert done == [(Action.PUSH, FILE * 4, ""), (Action.RESTORE, b"", "light")]
 
 
 def test_a_newer_push_replaces_an_unfinished_one() -> None:
-    done: list[tuple[Action, bytes]] = []
-    take, old, new = receiver(done), [*push_commands(5, PRINT, FILE * 4)], [*push_commands(6, PRINT, FILE * 2)]
+    done: list[tuple[Action, bytes, str]] = []
+    take, old, new = receiver(done), [*push_commands(5, PRINT, FILE * 4)], [*push_commands(6, PRINT, FILE * 2, "light")]
     assert [take(command) for command in (old[0], new[0], old[1], new[1], old[2])] == [
         None,
         None,
@@ -149,7 +149,7 @@ def test_a_newer_push_replaces_an_unfinished_one() -> None:
         CommandOutcome(6, True, "held"),
         None,
     ]
-    assert done == [(Action.PUSH, FILE * 2)]
+    assert done == [(Action.PUSH, FILE * 2, "light")]
 
 
 def test_an_outcome_survives_the_round_trip() -> None:

@@ -1,4 +1,4 @@
-"""The MQTT broker's address, TLS settings and credentials, read from the configuration and the environment.
+"""The addresses of an MQTT broker, TLS settings and credentials, read from the configuration and the environment.
 
 Passwords come from the environment or a file, and are never printed.
 """
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.link_config import MqttConfig
 from sagelink.transport.message_auth import MessageAuth
-from sagelink.transport.server_url import UrlRules, parse_server_url, url_host
+from sagelink.transport.server_url import UrlRules, cluster_url, parse_cluster_url
 
 PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 _WEB_PATH = "/mqtt"  # the path of a ws:// URL without one
@@ -22,17 +22,16 @@ ENV_USERNAME, ENV_PASSWORD = "SAGELINK_MQTT_USERNAME", "SAGELINK_MQTT_PASSWORD"
 _RULES = UrlRules(
     schemes=PORTS,
     server="an MQTT broker",
-    accepted="mqtt://host[:port], mqtts://host[:port], ws://host[:port][/path] or wss://host[:port][/path]",
+    accepted="mqtt://host[:port][,host[:port]...], mqtts://..., ws://...[/path] or wss://...[/path]",
     credentials=f"{ENV_USERNAME} and {ENV_PASSWORD}, or mqtt.username and mqtt.password_file",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """One broker, and this side's credentials there."""
+    """One broker, or the brokers of one cluster, and this side's credentials there."""
 
-    host: str
-    port: int
+    addresses: tuple[tuple[str, int], ...]  # host and port of each broker
     tls: ssl.SSLContext | None
     certificate_bytes: int  # that this side sends in a TLS handshake; 0 without a client certificate
     username: str | None
@@ -44,21 +43,23 @@ class Broker:
 
     @property
     def url(self) -> str:
+        return self.url_of(*self.addresses)
+
+    def url_of(self, *addresses: tuple[str, int]) -> str:
         scheme = "mqtt" if self.web_path is None else "ws"
-        return f"{scheme}{'s' if self.tls else ''}://{url_host(self.host)}:{self.port}{self.web_path or ''}"
+        return cluster_url(f"{scheme}{'s' if self.tls else ''}", addresses, self.web_path or "")
 
 
-def parse_url(url: str, where: str, also_accepted: str = "") -> tuple[str, str, int]:
-    """Scheme, host and port of an MQTT URL. `also_accepted`: further forms that the caller accepts, for the error
+def parse_url(url: str, where: str, also_accepted: str = "") -> tuple[str, tuple[tuple[str, int], ...]]:
+    """Scheme and addresses of an MQTT URL. `also_accepted`: further forms that the caller accepts, for the error
     message. Raises UsageError, without repeating a password."""
     rules = replace(_RULES, accepted=_RULES.accepted + also_accepted)
-    scheme, host, port = parse_server_url(url, where, rules, path_schemes=("ws", "wss"))
-    return scheme, host, port or PORTS[scheme]
+    return parse_cluster_url(url, where, rules, PORTS, path_schemes=("ws", "wss"))
 
 
 def open_broker(url: str, config: MqttConfig, where: str, also_accepted: str = "") -> Broker:
     """Reads certificates and credentials. Raises UsageError for unreadable files and for settings that contradict."""
-    scheme, host, port = parse_url(url, where, also_accepted)
+    scheme, addresses = parse_url(url, where, also_accepted)
     files = {"mqtt.ca": config.ca, "mqtt.certificate": config.certificate, "mqtt.key": config.key}
     if scheme in ("mqtt", "ws") and any(files.values()):
         named = next(key for key, path in files.items() if path)
@@ -67,8 +68,7 @@ def open_broker(url: str, config: MqttConfig, where: str, also_accepted: str = "
         raise UsageError("mqtt.certificate and mqtt.key belong together: one of them is not set")
     username, password = _credentials(config)
     return Broker(
-        host=host,
-        port=port,
+        addresses=addresses,
         tls=_tls(config) if scheme in ("mqtts", "wss") else None,
         certificate_bytes=_certificate_bytes(config.certificate),
         username=username,

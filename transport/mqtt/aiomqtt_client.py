@@ -5,8 +5,8 @@ therefore pins aiomqtt to 2.5. Used here:
 
 - `aiomqtt.Client._client` (the paho client): its `connect_timeout`, `socket()`, `publish()` and `_sock_close()`;
 - the attribute `_socket` of paho's wrapper of a WebSocket: the socket inside;
-- `aiomqtt.Client._on_connect`, `_on_publish` and `_on_message`: for the properties of CONNACK, the reason codes of
-  PUBACK, and messages that wait in no queue;
+- `aiomqtt.Client._on_connect`, `_on_disconnect`, `_on_publish` and `_on_message`, and `_connected`: for the properties
+  of CONNACK, the end of a connection before it, the reason codes of PUBACK, and messages that wait in no queue;
 - `aiomqtt.Client._on_socket_register_write`, `_disconnected` and `_loop`: the race described at `BrokerClient`;
 - `paho.Client._create_socket_connection`: its TCP connection, which a gated one may replace;
 - `aiomqtt.Client._wait_for` and `_disconnected`: it uses `asyncio.wait_for`, which on Python 3.11 loses a cancellation
@@ -42,10 +42,12 @@ _ANSWER_S = 10.0  # longest wait for the broker's answer to any other packet
 _MAX_PENDING_CALLS = 1000  # aiomqtt warns above this number
 _TIMED_OUT = "Operation timed out"
 _PEER_GONE = "[code:128] Unspecified error"
+_UNANSWERED = "the connection ended before a broker had answered; is this an MQTT broker, and does the port use TLS?"
 _CODE = re.compile(r"^\[code:\d+\] ")
 _NOISE = re.compile(r"^\[(Errno -?\d+|SSL: \w+)\] |\(_ssl\.c:\d+\)")
 _WORDS = {
     _PEER_GONE: "the connection broke off",
+    "[code:4] The client is not currently connected.": "the connection broke off",
     _TIMED_OUT: f"the broker has not answered within {_ANSWER_S:g} s",
     # of paho, which does not keep the status of the response
     "WebSocket handshake error": "the web server does not accept a WebSocket for MQTT at this address and path",
@@ -65,7 +67,7 @@ class SubscriptionRefused(aiomqtt.MqttError):
     """The broker does not let this user subscribe to a topic without which nothing works."""
 
 
-class ConnackTimeout(aiomqtt.MqttError):
+class NoConnack(aiomqtt.MqttError):
     """The broker did not answer CONNECT."""
 
 
@@ -81,6 +83,7 @@ class BrokerClient(aiomqtt.Client):
     def __init__(
         self,
         broker: Broker,
+        address: tuple[str, int],
         identifier: str,
         protocol: aiomqtt.ProtocolVersion,
         will: aiomqtt.Will | None,
@@ -88,13 +91,12 @@ class BrokerClient(aiomqtt.Client):
         gated: GatedTcp | None = None,
         connect_s: float = CONNECT_S,
     ) -> None:
-        """`on_message` is called in the event loop with each message that arrives. `gated`: carries the bytes of the
-        connection, in place of a socket of the library's own. `connect_s`: longest wait for TCP and TLS, and for the
-        broker's CONNACK."""
+        """`address`: one of the broker's. `on_message` is called in the event loop with each message that arrives.
+        `gated`: carries the bytes of the connection, in place of a socket of the library's own. `connect_s`: longest
+        wait for TCP and TLS, and for the broker's CONNACK."""
         v5 = protocol is aiomqtt.ProtocolVersion.V5
         super().__init__(
-            broker.host,
-            broker.port,
+            *address,
             username=broker.username,
             password=broker.password,
             logger=_QUIET,
@@ -121,7 +123,7 @@ class BrokerClient(aiomqtt.Client):
         self._acknowledgements: dict[int, asyncio.Future[ReasonCode]] = {}  # by packet identifier
 
     async def __aenter__(self) -> Self:
-        """Raises ConnackTimeout, or another MqttError."""
+        """Raises NoConnack, or another MqttError."""
         ended = self._disconnected  # aiomqtt drops it when CONNACK and the end of the connection come together
         try:
             if self._gated is not None:
@@ -131,9 +133,11 @@ class BrokerClient(aiomqtt.Client):
                 raise aiomqtt.MqttError(_PEER_GONE) from ended.exception()
         except aiomqtt.MqttError as error:
             await self._end_gated()
-            if str(error) != _TIMED_OUT:
-                raise
-            raise ConnackTimeout(f"no answer of an MQTT broker within {self._connect_s:.0f} s") from None
+            if str(error) == _PEER_GONE and ended.done() and ended.exception() is None:
+                raise NoConnack(_UNANSWERED) from None
+            if str(error) == _TIMED_OUT:
+                raise NoConnack(f"no answer of an MQTT broker within {self._connect_s:.0f} s") from None
+            raise
         except BaseException:
             await self._end_gated()
             raise
@@ -262,6 +266,22 @@ class BrokerClient(aiomqtt.Client):
         if self._client.protocol == paho.MQTTv5:
             self.shares = getattr(properties, "SharedSubscriptionAvailable", 1) != 0
         super()._on_connect(client, userdata, flags, reason_code, properties)
+
+    def _on_disconnect(
+        self,
+        client: paho.Client,
+        userdata: Any,
+        flags: paho.DisconnectFlags,
+        reason_code: ReasonCode,
+        properties: Properties | None = None,
+    ) -> None:
+        super()._on_disconnect(client, userdata, flags, reason_code, properties)
+        self._loop.call_soon_threadsafe(self._end_connecting)  # paho may be in the thread that connects
+
+    def _end_connecting(self) -> None:
+        """Notes an end before CONNACK, which aiomqtt ignores."""
+        if not self._connected.done() and not self._disconnected.done():
+            self._disconnected.set_result(None)
 
     def _on_message(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
         try:

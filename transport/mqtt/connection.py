@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import aiomqtt
@@ -15,12 +16,13 @@ from sagelink.transport.mqtt.address import Broker
 from sagelink.transport.mqtt.aiomqtt_client import (
     CONNECT_S,
     BrokerClient,
-    ConnackTimeout,
+    NoConnack,
     explain,
     is_unsupported_protocol,
 )
 from sagelink.transport.mqtt.server_client import OnMessage
 from sagelink.transport.reconnect import Reconnector
+from sagelink.transport.server_url import url_host
 from sagelink.transport.wire_cost import WireCharger
 
 log = logging.getLogger(__name__)
@@ -35,7 +37,9 @@ _V5, _V311 = aiomqtt.ProtocolVersion.V5, aiomqtt.ProtocolVersion.V311
 class BrokerConnection(Reconnector):
     """Calls `session(client)` with each connected client; the session ends when the connection ends.
 
-    The session calls `established` when it is ready for use.
+    The session calls `established` when it is ready for use. If the broker has several addresses, each connection
+    begins with the one after the last; if an address takes no connection, the next one is tried at once, and a pause
+    follows the last of them.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class BrokerConnection(Reconnector):
         self._charger = charger
         self._connect_bits = connect_bits
         self._goodbye_bytes = goodbye_bytes + _DISCONNECT_BYTES
+        self._addresses = deque(broker.addresses)  # the one that is in use, or was last, is at the end
         self._protocol = _V5 if broker.protocol == "5" else _V311
         self._known_v5 = False  # the broker has accepted MQTT 5
         self._trying_v311 = False  # after MQTT 5 met silence, which may have another cause
@@ -75,11 +80,26 @@ class BrokerConnection(Reconnector):
         super().established()
         self._known_v5, self._trying_v311 = self.v5, False
 
-    async def _run_connection(self) -> str | None:
-        """One connection from start to end. Returns the reason why it ended; None to fall back to MQTT 3.1.1."""
+    async def _run_connection(self) -> str:
+        """One connection from start to end, to the first address that takes one. Returns why it ended, or why there was
+        none."""
+        if (refusal := self._plan()) is not None:
+            return refusal
+        reasons: list[str] = []
+        for _ in self._broker.addresses:
+            self._addresses.rotate(-1)
+            self._tried = self._broker.url_of(self._addresses[-1])
+            while (reason := await self._attempt()) is None:
+                pass
+            host, port = self._addresses[-1]
+            reasons.append(reason if len(self._addresses) == 1 else f"{url_host(host)}:{port}: {reason}")
+            if self.trouble is None:  # there was a connection
+                break
+        return "; ".join(reasons)
+
+    async def _attempt(self) -> str | None:
+        """Returns the reason why the connection ended; None to fall back to MQTT 3.1.1."""
         try:
-            if (refusal := self._plan()) is not None:
-                return refusal
             async with self._connected() as client:
                 await self._session(client)
             error: BaseException = aiomqtt.MqttError("the broker ended the connection")
@@ -96,27 +116,27 @@ class BrokerConnection(Reconnector):
         if self._charger is None:
             return None
         self._charger.attempt_bits = 0
-        smallest_bits = GatedTcp(self._charger, self._broker.host, self._broker.port).smallest_room_bits()
+        smallest_bits = GatedTcp(self._charger, *self._addresses[-1]).smallest_room_bits()
         return self._charger.refusal(self._connect_bits, smallest_bits, _MAX_CONNECT_S)
 
     def _falls_back(self, error: BaseException) -> bool:
         """Switches to MQTT 3.1.1 if the broker refuses MQTT 5, or does not answer it: amqtt waits for more bytes."""
         refused = is_unsupported_protocol(error)
-        if not self.v5 or self._known_v5 or not (refused or isinstance(error, ConnackTimeout)):
+        if not self.v5 or self._known_v5 or not (refused or isinstance(error, NoConnack)):
             return False
         self._trying_v311 = not refused
-        log.info("event=fallback broker=%s protocol=3.1.1", self._broker.url)
+        log.info("event=fallback broker=%s protocol=3.1.1", self._tried)
         self._protocol = _V311
         return True
 
     @contextlib.asynccontextmanager
     async def _connected(self) -> AsyncIterator[BrokerClient]:
-        gated, connect_s = None, CONNECT_S
+        gated, connect_s, address = None, CONNECT_S, self._addresses[-1]
         if self._charger is not None:
-            gated = GatedTcp(self._charger, self._broker.host, self._broker.port, self._goodbye_bytes)
+            gated = GatedTcp(self._charger, *address, self._goodbye_bytes)
             connect_s += _SPREAD * self._connect_bits / (self._charger.rate_bps or float("inf"))
         client = BrokerClient(
-            self._broker, self._identifier, self._protocol, self._will, self._on_message, gated, connect_s
+            self._broker, address, self._identifier, self._protocol, self._will, self._on_message, gated, connect_s
         )
         await client.__aenter__()
         try:

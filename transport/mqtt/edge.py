@@ -73,7 +73,7 @@ class MqttEdgeLink(RemoteEdgeLink):
         on_budget: Callable[[bytes, bool], None] | None = None,
         auth: MessageAuth | None = None,
         heads: HeadOffers | None = None,
-        on_command: Callable[[str, Action, bytes], str] | None = None,
+        on_command: Callable[[str, Action, bytes, str], str] | None = None,
         digest: Callable[[str], bytes] | None = None,
         digest_every_s: float = _DIGEST_EVERY_S,
     ) -> None:

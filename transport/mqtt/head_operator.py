@@ -37,16 +37,20 @@ async def command_camera(
     action: Action,
     content: bytes = b"",
     fingerprint: bytes = b"",
+    head: str = "",
     show_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> str:
-    """Carries out one command; a push has the `content` of a head file and its fingerprint. `show_progress` gets the
-    parts that are sent, and all. Returns the camera's answer.
+    """Carries out one command; a push has the `content` of a head file and its fingerprint. `head`: name of the further
+    head that it is about; empty: the first. `show_progress` gets the parts that are sent, and all. Returns the camera's
+    answer.
 
     Raises UsageError if the camera is not online or refuses; SagelinkError if the broker or the camera does not answer.
     """
     number = time.time_ns()
     commands: Sequence[OperatorCommand] = (
-        [*push_commands(number, fingerprint, content)] if action is Action.PUSH else [OperatorCommand(number, action)]
+        [*push_commands(number, fingerprint, content, head)]
+        if action is Action.PUSH
+        else [OperatorCommand(number, action, head=head)]
     )
     operator = _Operator(broker, topics, address, auth, commands, show_progress)
     async with background(operator.connection.run()):

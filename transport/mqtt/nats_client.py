@@ -142,6 +142,7 @@ class NatsConnection(Reconnector):
     def __init__(self, cluster: NatsCluster, session: Session, *, identifier: str, on_message: OnMessage) -> None:
         super().__init__("broker", cluster.url, self._run_connection)
         self._cluster = cluster
+        self._scheme = cluster.url.partition("://")[0]
         self._session = session
         self._identifier = identifier
         self._on_message = on_message
@@ -150,13 +151,14 @@ class NatsConnection(Reconnector):
         """One connection from start to end. Returns the reason why it ended, or why no node takes one."""
         reasons = []
         for node in random.sample(self._cluster.nodes, len(self._cluster.nodes)):
+            self._tried = f"{self._scheme}://{url_host(node[0])}:{node[1]}"
             client, connected = NatsClient(self._on_message), False
             try:
                 await client.connect(self._cluster, node, self._identifier)
                 connected = True
                 await self._session(client)
             except* MqttError as errors:
-                reasons.append(f"{node[0]}:{node[1]}: {first_error(errors)}")
+                reasons.append(f"{url_host(node[0])}:{node[1]}: {first_error(errors)}")
             finally:
                 await client.close()
             if connected:

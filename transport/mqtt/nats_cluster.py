@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.link_config import MqttConfig
 from sagelink.transport.mqtt.address import ENV_PASSWORD, ENV_USERNAME, open_broker
-from sagelink.transport.server_url import UrlRules, parse_server_url, url_host
+from sagelink.transport.server_url import UrlRules, cluster_url, parse_cluster_url
 
-_PORT = 4222
+_PORTS = {"nats": 4222, "nats+tls": 4222}
 _SCHEMES = {"nats": "mqtt", "nats+tls": "mqtts"}  # and the scheme of MQTT that has the same credentials
 ALSO_NATS = ", nats://host[:port][,host[:port]...]"  # further forms in the error message about another URL
 MISSING = "NATS needs nats-py, which is not installed; pip install 'sagelink[nats]'"
 _RULES = UrlRules(
-    schemes=_SCHEMES,
+    schemes=_PORTS,
     server="a NATS cluster",
     accepted="nats://host[:port][,host[:port]...] or nats+tls://host[:port][,...]",
     credentials=f"{ENV_USERNAME} and {ENV_PASSWORD}, or mqtt.username and mqtt.password_file",
@@ -42,16 +42,8 @@ def is_nats(url: str) -> bool:
 def open_cluster(url: str, config: MqttConfig, where: str) -> NatsCluster:
     """Reads certificates and credentials, which are those of `mqtt`. Raises UsageError, also if nats-py is not
     installed."""
-    scheme, _, hosts = url.partition("://")
-    nodes = [_node(f"{scheme}://{node}", where) for node in hosts.rstrip("/").split(",")]
+    scheme, nodes = parse_cluster_url(url, where, _RULES, _PORTS)
     if importlib.util.find_spec("nats") is None:
         raise UsageError(f"{where}: {MISSING}")
-    host = url_host(nodes[0][0])
-    same = open_broker(f"{_SCHEMES[scheme]}://{host}", config, where)
-    listed = ",".join(f"{url_host(host)}:{port}" for host, port in nodes)
-    return NatsCluster(f"{scheme}://{listed}", tuple(nodes), same.tls, same.username, same.password, same.keepalive_s)
-
-
-def _node(url: str, where: str) -> tuple[str, int]:
-    _, host, port = parse_server_url(url, where, _RULES)
-    return host, port or _PORT
+    same = open_broker(cluster_url(_SCHEMES[scheme], nodes), config, where)
+    return NatsCluster(cluster_url(scheme, nodes), nodes, same.tls, same.username, same.password, same.keepalive_s)

@@ -140,9 +140,12 @@ def test_files_that_are_not_ours_are_not_touched(tmp_path):
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / FILE).write_bytes(b"my own notes" * 500)
+    (foreign / FILE).chmod(0o644)
     with pytest.raises(UsageError, match="accepted: a new folder"):
         ConsoleStore(foreign)
+    assert [path.name for path in foreign.iterdir()] == [FILE]
     assert (foreign / FILE).read_bytes() == b"my own notes" * 500
+    assert (foreign / FILE).stat().st_mode & 0o777 == 0o644
     other = tmp_path / "other"
     other.mkdir()
     database = sqlite3.connect(other / FILE)

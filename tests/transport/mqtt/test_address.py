@@ -20,10 +20,12 @@ def no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("url", "parsed"),
     [
-        ("mqtt://broker", ("mqtt", "broker", 1883)),
-        ("mqtts://broker/", ("mqtts", "broker", 8883)),
-        ("mqtt://10.0.0.1:18830", ("mqtt", "10.0.0.1", 18830)),
-        ("mqtts://[::1]:1", ("mqtts", "::1", 1)),
+        ("mqtt://broker", ("mqtt", (("broker", 1883),))),
+        ("mqtts://broker/", ("mqtts", (("broker", 8883),))),
+        ("mqtt://10.0.0.1:18830", ("mqtt", (("10.0.0.1", 18830),))),
+        ("mqtts://[::1]:1", ("mqtts", (("::1", 1),))),
+        ("mqtts://a,[::1]:1,b:2", ("mqtts", (("a", 8883), ("::1", 1), ("b", 2)))),
+        ("wss://a,b:444/mqtt", ("wss", (("a", 443), ("b", 444)))),
     ],
 )
 def test_valid_addresses(url, parsed):
@@ -31,18 +33,40 @@ def test_valid_addresses(url, parsed):
 
 
 @pytest.mark.parametrize(
-    "url", ["", "broker", "broker:1883", "http://broker", "mqtt://", "mqtt://b:port", "mqtt://b/topic", "mqtt://b?x=1"]
+    "url",
+    [
+        *("", "broker", "broker:1883", "http://broker", "mqtt://", "mqtt://b:port", "mqtt://b:0", "mqtt://b/topic"),
+        *("mqtt://b?x=1", "mqtt://b c", "a,b", "mqtt://a,b/topic"),
+    ],
 )
 def test_invalid_addresses(url):
     with pytest.raises(UsageError, match="ship.server.*accepted: mqtt://host"):
         parse_url(url, "ship.server")
 
 
-@pytest.mark.parametrize("url", ["mqtt://me:hunter2@broker", "mqtt://me@broker", "mqtt://:hunter2@broker:1"])
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("mqtt://a,,b", "address ''.*accepted: mqtt://host"),
+        ("mqtt://a,b:port", "address 'b:port'.*accepted: mqtt://host"),
+        ("mqtt://a, b", "address ' b'.*accepted: mqtt://host"),
+        ("mqtt://a,mqtt://b", "address.*accepted: mqtt://host"),
+        ("mqtt://a,b,a:1883", "address 'a:1883'.*an address twice"),
+        ("mqtt://" + ",".join("abcdefghijklmnopq"), "17 addresses; accepted: at most 16"),
+    ],
+)
+def test_the_wrong_address_of_a_list_is_named(url, says):
+    with pytest.raises(UsageError, match=f"ship.server.*{says}"):
+        parse_url(url, "ship.server")
+
+
+@pytest.mark.parametrize(
+    "url", ["mqtt://me:hunter2@broker", "mqtt://me@broker", "mqtt://:hunter2@broker:1", "mqtt://a,me:hunt,er2@b"]
+)
 def test_a_url_with_credentials_is_refused_and_not_repeated(url):
     with pytest.raises(UsageError, match=ENV_PASSWORD) as error:
         parse_url(url, "ship.server")
-    assert "hunter2" not in str(error.value)
+    assert "er2" not in str(error.value)
 
 
 def test_credentials_from_a_file(tmp_path: Path):

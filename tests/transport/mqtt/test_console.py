@@ -172,7 +172,7 @@ async def test_only_authentic_messages_of_announced_cameras_count(broker: Broker
     async with (
         MqttConsoleLink(broker, TOPICS, notes, None),
         edge_link(broker) as edge,
-        aiomqtt.Client(broker.host, broker.port) as stranger,
+        aiomqtt.Client(*broker.addresses[0]) as stranger,
     ):
         await until(lambda: notes.cameras == {DOOR: "online"})
         event = json.dumps({"id": "a", "action": "open"})
@@ -228,7 +228,7 @@ async def test_digests_are_charged_and_arrive(broker: Broker) -> None:
 
 @pytest.mark.parametrize("auth", [None, KEY], ids=["plain", "mac"])
 async def test_a_change_is_carried_out_and_answered(broker: Broker, auth: MessageAuth | None) -> None:
-    def carry_out(camera: str, action: Action, content: bytes) -> str:
+    def carry_out(camera: str, action: Action, content: bytes, head: str) -> str:
         if b"wrong" in content:
             raise ValueError("wrong use")
         return f'{{"gate":"{camera} {action.name}"}}'
@@ -259,7 +259,7 @@ async def test_the_head_of_a_camera_comes_from_the_broker(broker: Broker, auth: 
     notes = Notes()
     async with (
         MqttConsoleLink(broker, TOPICS, notes, auth),
-        aiomqtt.Client(broker.host, broker.port) as edge,
+        aiomqtt.Client(*broker.addresses[0]) as edge,
     ):
         for offset in (0, 800):
             part = encode_part(HeadPart(name, len(content), offset, content[offset : offset + 800]))

@@ -36,6 +36,7 @@ from sagelink.transport.mqtt.server import MqttServerLink
 from sagelink.transport.mqtt.topics import Topics, encode_state
 from sagelink.transport.reply_message import encode_reply
 from tests.brokers import Mosquitto, free_port
+from tests.certificates import self_signed
 from tests.fakes import make_reply
 from tests.patience import PATIENCE_S
 
@@ -129,7 +130,7 @@ async def test_the_last_will_removes_the_cameras_of_a_dead_node(mosquitto: Mosqu
 
 async def test_a_late_will_of_an_earlier_run_changes_nothing(mosquitto: Mosquitto) -> None:
     broker = broker_of(mosquitto)
-    async with server_link(broker) as server, edge_link(broker), aiomqtt.Client(broker.host, broker.port) as client:
+    async with server_link(broker) as server, edge_link(broker), aiomqtt.Client(*broker.addresses[0]) as client:
         await until(lambda: server.cameras == {"node/door": CAMERA_INFO})
         await client.publish("test/node/state", encode_state(b"??", online=False), qos=1)
         for address, camera_info in (("other", None), ("other/yard", CAMERA_INFO)):
@@ -153,7 +154,7 @@ async def test_retained_states_of_a_dead_run_are_no_cameras(mosquitto: Mosquitto
 
 async def test_states_are_published_for_each_camera_and_then_the_node(mosquitto: Mosquitto) -> None:
     broker = broker_of(mosquitto)
-    async with aiomqtt.Client(broker.host, broker.port) as listener:
+    async with aiomqtt.Client(*broker.addresses[0]) as listener:
         await listener.subscribe("test/#")
         async with edge_link(broker, must_connect=True):
             topics = [(await anext(listener.messages)).topic.value for _ in range(2)]
@@ -182,7 +183,7 @@ async def test_malformed_messages_are_ignored(mosquitto: Mosquitto) -> None:
     async with (
         server_link(broker) as server,
         edge_link(broker, must_connect=True) as edge,
-        aiomqtt.Client(broker.host, broker.port) as stranger,
+        aiomqtt.Client(*broker.addresses[0]) as stranger,
     ):
         for payload in (b"", b"x", b"garbage" * 10_000, b"\xff\xfe", None):
             for topic in (
@@ -266,7 +267,7 @@ async def test_a_budget_message_is_passed_on(mosquitto: Mosquitto) -> None:
     broker = broker_of(mosquitto)
     async with (
         edge_link(broker, on_budget=lambda *message: asked.append(message), must_connect=True),
-        aiomqtt.Client(broker.host, broker.port) as operator,
+        aiomqtt.Client(*broker.addresses[0]) as operator,
     ):
         await operator.publish("test/node/budget/set", b"64kbit/s", qos=1)
         await until(lambda: asked == [(b"64kbit/s", False)])
@@ -351,12 +352,12 @@ async def test_a_late_will_does_not_hide_the_new_run_from_servers_that_start_lat
     """The broker publishes the will of a dead connection after the new run has announced itself."""
     broker = broker_of(mosquitto, keepalive="1s")
     will = aiomqtt.Will("test/node/state", encode_state(b"old", False), qos=1, retain=True)
-    dead = aiomqtt.Client(broker.host, broker.port, will=will, keepalive=1)
+    dead = aiomqtt.Client(*broker.addresses[0], will=will, keepalive=1)
     await dead.__aenter__()
     dead._misc_task.cancel()  # sends no keep-alives any more, as if its cable were cut
     async with (
         edge_link(broker, must_connect=True),
-        aiomqtt.Client(broker.host, broker.port) as listener,
+        aiomqtt.Client(*broker.addresses[0]) as listener,
     ):
         await listener.subscribe("test/node/state")
         online = [json.loads((await anext(listener.messages)).payload)["online"] for _ in range(3)]
@@ -386,7 +387,7 @@ async def test_two_runs_of_one_node_are_reported_and_do_not_overwrite_each_other
 
 async def test_a_server_learns_all_of_2000_retained_cameras(mosquitto: Mosquitto) -> None:
     broker = broker_of(mosquitto)
-    async with aiomqtt.Client(broker.host, broker.port) as client:
+    async with aiomqtt.Client(*broker.addresses[0]) as client:
         for number in range(2000):
             address = f"n{number % 40}/c{number}"
             await client.publish(f"test/{address}/state", encode_state(b"ab", True, CAMERA_INFO), qos=1, retain=True)
@@ -398,7 +399,7 @@ async def test_a_server_learns_all_of_2000_retained_cameras(mosquitto: Mosquitto
 
 async def test_a_camera_that_has_not_announced_itself_is_refused(mosquitto: Mosquitto) -> None:
     broker = broker_of(mosquitto)
-    async with server_link(broker) as server, aiomqtt.Client(broker.host, broker.port) as stranger:
+    async with server_link(broker) as server, aiomqtt.Client(*broker.addresses[0]) as stranger:
         await stranger.publish("test/node/invented/evidence", b"ab" + evidence(3, 3_900_000), qos=1)
         message = await anext(server.messages())
         assert (message.sender, message.refusal) == ("node/invented", "the camera has not announced itself")
@@ -437,7 +438,7 @@ async def test_messages_and_replies_carry_a_mac(mosquitto: Mosquitto) -> None:
     async with (
         MqttServerLink(broker, TOPICS, "servers", auth=KEY) as server,
         edge_link(broker, must_connect=True, auth=KEY) as edge,
-        aiomqtt.Client(broker.host, broker.port) as listener,
+        aiomqtt.Client(*broker.addresses[0]) as listener,
     ):
         assert edge.wire_bits("door", 100) == plain.wire_bits("door", 100 + EXTRA_BYTES)
         await listener.subscribe("test/node/door/#")
@@ -465,7 +466,7 @@ async def test_a_forged_reply_is_ignored_and_logged_once(
     async with (
         MqttServerLink(broker, TOPICS, "servers", auth=KEY) as server,
         edge_link(broker, must_connect=True, auth=KEY) as edge,
-        aiomqtt.Client(broker.host, broker.port) as attacker,
+        aiomqtt.Client(*broker.addresses[0]) as attacker,
     ):
         assert await edge.send("door", evidence(5)) is None
         message = await anext(server.messages())
@@ -499,11 +500,17 @@ async def test_a_sender_without_the_key_is_refused(
         assert claimed_seq(message.data) == 5
 
 
-async def test_a_broker_behind_a_websocket() -> None:
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+async def test_a_broker_behind_a_websocket(scheme: str, tmp_path: Path) -> None:
     port = free_port()
-    web = (f"listener {port} lo", "socket_domain ipv4", "protocol websockets")  # wants an interface
+    web = [f"listener {port} lo", "socket_domain ipv4", "protocol websockets"]  # wants an interface
+    config = MqttConfig()
+    if scheme == "wss":
+        certificate, key = self_signed(tmp_path / "tls")
+        web += [f"certfile {certificate}", f"keyfile {key}"]
+        config = MqttConfig(ca=certificate)
     with Mosquitto("allow_anonymous true", *web) as running:
-        broker = open_broker(f"ws://{running.host}:{port}", MqttConfig(), "url")
+        broker = open_broker(f"{scheme}://{running.host}:{port}", config, "url")
         assert broker.url.endswith("/mqtt")
         await until(lambda: is_open(port))  # mosquitto opens it last
         async with server_link(broker) as server, edge_link(broker, must_connect=True) as edge:
@@ -530,7 +537,7 @@ async def test_a_refused_subscription_is_the_reason_why_a_server_is_not_ready(
 
 async def test_states_that_are_asked_for_are_published_again(mosquitto: Mosquitto) -> None:
     broker = broker_of(mosquitto)
-    async with edge_link(broker, must_connect=True), aiomqtt.Client(broker.host, broker.port) as eraser:
+    async with edge_link(broker, must_connect=True), aiomqtt.Client(*broker.addresses[0]) as eraser:
         for topic in ("test/node/state", "test/node/door/state"):  # as a broker that retains nothing
             await eraser.publish(topic, b"", qos=1, retain=True)
         async with server_link(broker) as server:
