@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sagelink.lab.clips import Clip, PhotoCollection
     from sagelink.lab.harness import Harness
     from sagelink.lab.progress_bar import ShowProgress
-    from sagelink.lab.teach_pictures import Interval
+    from sagelink.lab.teach_sources import Interval
     from sagelink.models.pair import Pair
     from sagelink.pipeline.config import Config
 
@@ -104,7 +104,7 @@ def find_labelled_videos(
     Raises UsageError.
     """
     from sagelink.lab.labelled_clips import before
-    from sagelink.lab.teach_pictures import labels_beside, read_intervals
+    from sagelink.lab.teach_sources import labels_beside, read_intervals
 
     if not are_videos(sources):
         if until is not None:

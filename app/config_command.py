@@ -27,7 +27,7 @@ def config_show(
 @config_app.command("check")
 def config_check(config: Annotated[Path, typer.Argument(metavar="FILE", help="YAML file.")]) -> None:
     """Check a configuration file, and print its errors."""
-    from sagelink.app.run import check_names
+    from sagelink.app.run_checks import check_names
     from sagelink.pipeline.config_file import load_config
 
     check_names(load_config(config))

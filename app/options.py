@@ -71,7 +71,7 @@ class ModelOptions:
 
         `overrides`: values by configuration key; None means that the option was not given. Raises UsageError.
         """
-        from sagelink.app.run import check_names
+        from sagelink.app.run_checks import check_names
 
         models = {
             "models": self.models,

@@ -16,17 +16,25 @@ from typing import TYPE_CHECKING, Any
 
 from sagelink.app.budgets import open_budgets, state_folder
 from sagelink.app.demo_notice import demo_notice, have_classes
+from sagelink.app.run_checks import (
+    check_answers,
+    check_cameras,
+    check_heads,
+    check_names,
+    check_pace,
+    check_repeatable,
+)
 from sagelink.app.summary import run_summary, sources
 from sagelink.monitor.freshness import LinkWatch
 from sagelink.monitor.live_stats import LiveStats
 from sagelink.pipeline.clock import MonotonicClock, StreamClock
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.descriptors import raise_descriptor_limit
-from sagelink.pipeline.errors import SagelinkError, UsageError
+from sagelink.pipeline.errors import SagelinkError
 from sagelink.pipeline.graph import Graph
 from sagelink.pipeline.output_files import TRUST
 from sagelink.pipeline.tasks import background, first_error, on_signals, run_loop, signals_ignored
-from sagelink.pipeline.types import Drop, Verdict
+from sagelink.pipeline.types import Verdict
 from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.stages.run_control import Control
 
@@ -42,7 +50,6 @@ if TYPE_CHECKING:
     from sagelink.models.run_models import RunModels
     from sagelink.monitor.monitor import Monitor
     from sagelink.monitor.terminal_panel import LivePanel
-    from sagelink.pipeline.pacing import PaceName
     from sagelink.stages.capture import Capture
     from sagelink.stages.sinks.contract import Sink
     from sagelink.stages.verdict_recorder import Recorder
@@ -50,24 +57,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FAILED_SHARE = 1 / 3  # of the frames: a run with a stage that fails on more of them has failed
 _IMAGENET_NOTE = (
     "the answers are names of ImageNet's 1000 classes; `sagelink teach` makes them your own in five minutes: "
     "docs/own-classes.md"
 )
-
-
-def check_names(config: Config) -> None:
-    """Raises UsageError when the configuration names a gate policy, selector or codec that nobody has registered."""
-    from sagelink.stages.confidence_gate import Gate
-    from sagelink.stages.frontier_filter import AUTO
-    from sagelink.stages.selectors import selector_by_name
-    from sagelink.transport.codecs import codec_by_name
-
-    Gate(config.gate)
-    selector_by_name(config.select.selector)
-    if config.encode.codec != AUTO:
-        codec_by_name(config.encode.codec)
 
 
 def prepare(config: Config, models: RunModels | None = None) -> Run:
@@ -125,19 +118,17 @@ class Run:
         from sagelink.app.kept_trust import KeptTrust
         from sagelink.app.run_disk import RunDisk
         from sagelink.models.model_contract import own_bits
-        from sagelink.stages.confidence_gate import Gate, check_threshold
+        from sagelink.stages.confidence_gate import Gate
         from sagelink.stages.edge_trust import EdgeTrust
         from sagelink.stages.evidence_encoder import encoders
         from sagelink.stages.fuse import Fuse
-        from sagelink.stages.nvr.frigate_names import check_classes
-        from sagelink.stages.sinks.events import check_rules
 
         self.config = config
         self.captures = captures
         self.models = models
         self.notice = notice
         self.live = any(capture.live for capture in captures)
-        _check_repeatable(config, self.live)
+        check_repeatable(config, self.live)
         _ignore_truth_of_other_classes(captures, models)
         self.own_budget_cameras = frozenset(camera.name for camera in config.all_cameras if camera.budget is not None)
         self.budgets = open_budgets(config, self.live, None if script is None else script.bound)
@@ -150,7 +141,7 @@ class Run:
             self._kept_trust = KeptTrust(path, self.trusts, _origins(config, captures))
         self._gate = Gate(config.gate, own_bits(models.edge))
         self.control = Control(
-            self.budget, self._gate, self.budgets.pacing, partial(_check_pace, config, models), self.trusts
+            self.budget, self._gate, self.budgets.pacing, partial(check_pace, config, models), self.trusts
         )
         self._encoder_for = encoders(config, models.server)
         self._fuse = Fuse(config.fuse.rule == "server", config.fuse.weights, models.server.grid.units)
@@ -160,16 +151,7 @@ class Run:
         )
         if heads is None and config.head_folder is not None:
             KeptHeads(config.head_folder, self.heads)
-        own = [head.taught for head in self.heads.all()]
-        for taught in own:
-            check_threshold(config.gate, len(taught.labels))
-            self._encoder_for(taught)  # raises now what it would raise at a frame
-        if models.edge.head is None:
-            self._encoder_for(None)
-        check_classes(config.frigate, self.heads.class_names_for)
-        several = [name for taught in own if taught.several for name in taught.several.classes]
-        labels = [*several, *models.edge.labels, *(name for taught in own for name in taught.labels)]
-        check_rules(config.events.rules, cameras, labels)
+        check_heads(config, models, self.heads, self._encoder_for)
         self._clock = MonotonicClock() if self.live else StreamClock()
         self._wire_ledger = WireLedger(
             self.budget, self._clock.elapsed_s, self.accounts, recorded=config.output.record is not None
@@ -277,7 +259,9 @@ class Run:
                 self._finish(recorder, outputs, began_s)
             raise
         self._finish(recorder, outputs, began_s)
-        self._check_answers()
+        check_answers(self.stats.tally.total, self._failures)
+        if self.live and not self._interrupted and not self.stats.tally.total.verdicts:
+            check_cameras(self.captures)
         return self.summary(time.monotonic() - began_s)
 
     def summary(self, wall_s: float) -> dict[str, object]:
@@ -427,19 +411,6 @@ class Run:
 
         on_signals(stop)
 
-    def _check_answers(self) -> None:
-        """Raises SagelinkError when a finished run has no answer at all, or a stage has failed on many frames."""
-        tally = self.stats.tally.total
-        if tally.verdicts and tally.drops[Drop.ERROR] == tally.unanswered == tally.verdicts:
-            raise SagelinkError("the edge model failed on every frame; see the log")
-        failed, stage = max(((count, stage) for stage, count in self._failures.items()), default=(0, ""))
-        if failed > _FAILED_SHARE * tally.verdicts:
-            raise SagelinkError(f"the stage {stage!r} failed on {failed} of {tally.verdicts} frames; see the log")
-        if self.live and not tally.verdicts and not self._interrupted and not _waits_for_events(self.captures):
-            health = {capture.name: capture.health() or {} for capture in self.captures}
-            faults = ", ".join(f"{name} ({state.get('fault') or 'silent'})" for name, state in health.items())
-            raise SagelinkError(f"no camera gave a frame: {faults}")
-
     def _finish(self, recorder: Recorder, outputs: RunOutputs, began_s: float) -> None:
         """Closes the sinks and writes the summary, whatever happened before. Raises the first SagelinkError."""
         failures: list[SagelinkError] = []
@@ -460,31 +431,6 @@ class Run:
             outputs.release()
         if failures:
             raise failures[0]
-
-
-def _check_pace(config: Config, models: RunModels, pace: PaceName) -> None:
-    """Raises UsageError when the run cannot have this pace."""
-    from sagelink.stages.rate_control import check_curves
-
-    if (refusal := config.pace_refusal(pace)) is not None:
-        raise UsageError(refusal)
-    if pace == "adaptive":
-        check_curves(config, models.server)
-
-
-def _waits_for_events(captures: Sequence[Capture]) -> bool:
-    """Whether there may be no frame although nothing fails."""
-    from sagelink.stages.nvr.capture import EventCapture
-
-    return any(isinstance(capture, EventCapture) and capture.health()["connections"] for capture in captures)
-
-
-def _check_repeatable(config: Config, live: bool) -> None:
-    if live and config.select.memory is not None and config.output.record is not None:
-        raise UsageError(
-            "select.memory: a recording does not hold the times at which replies came, so a replay could not know "
-            "which units the server remembered; accepted in a live run: select.memory or output.record"
-        )
 
 
 def _ignore_truth_of_other_classes(captures: Sequence[Capture], models: RunModels) -> None:

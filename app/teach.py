@@ -55,7 +55,8 @@ def teach(
     from sagelink.lab.feature_cache import FeatureCache
     from sagelink.lab.progress_bar import ProgressBar
     from sagelink.lab.teach_features import FeatureMaker
-    from sagelink.lab.teach_pictures import check_sources, find_pictures_to_teach
+    from sagelink.lab.teach_pictures import find_pictures_to_teach
+    from sagelink.lab.teach_sources import check_sources
     from sagelink.lab.teach_tables import inseparable, tables
     from sagelink.lab.teaching import teach as teach_head
     from sagelink.models.head import is_head_file, write_head

@@ -15,7 +15,8 @@ from sagelink.lab.feature_cache import FeatureCache
 from sagelink.lab.progress_bar import ShowProgress
 from sagelink.lab.scored_clips import UNTAUGHT
 from sagelink.lab.teach_features import FeatureMaker
-from sagelink.lab.teach_pictures import Interval, check_pictures, of_intervals
+from sagelink.lab.teach_pictures import check_pictures
+from sagelink.lab.teach_sources import Interval, of_intervals
 from sagelink.lab.teaching import DEFAULT_SIZES, teach
 from sagelink.models.head import Head
 from sagelink.models.pair import Pair

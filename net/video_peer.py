@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 from sagelink.net.connection_steps import failed_handshake
 from sagelink.net.decoder_gate import DecoderGate
-from sagelink.net.offers import why_unusable
+from sagelink.net.offers import OfferRefused, why_unusable
 from sagelink.net.sdp_offer import prepared, shown_codec, video_codecs
-from sagelink.net.whip import OfferRefused
 
 if TYPE_CHECKING:
     import av

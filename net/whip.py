@@ -19,8 +19,7 @@ from starlette.types import ASGIApp
 
 from sagelink.net.access_guard import AccessGuard, Tokens
 from sagelink.net.connections import address_block
-from sagelink.net.offers import MAX_OFFER_BYTES, check_encryption, limit_offer
-from sagelink.net.offers import OfferRefused as OfferRefused
+from sagelink.net.offers import MAX_OFFER_BYTES, OfferRefused, check_encryption, limit_offer
 
 _SDP = "application/sdp"
 

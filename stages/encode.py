@@ -12,18 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from sagelink.pipeline.types import (
-    WHOLE,
-    Box,
-    Drop,
-    EdgeOnly,
-    Evidence,
-    Frame,
-    Metered,
-    Pixels,
-    Scored,
-    Selected,
-)
+from sagelink.pipeline.types import WHOLE, Box, Drop, EdgeOnly, Evidence, Frame, Metered, Pixels, Scored, Selected
 from sagelink.stages.budget_meter import affordable_bytes
 from sagelink.stages.codec_planner import Plan
 from sagelink.stages.evidence_encoder import Encoder, EncoderFor

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 from sagelink.net.access_guard import require_secret
 from sagelink.net.http import listen, serve_http
+from sagelink.net.offers import OfferRefused
 from sagelink.net.optional_aiortc import need_aiortc
 from sagelink.net.video_peer import VideoPeer, VideoTerms
-from sagelink.net.whip import OfferRefused, whip_app
+from sagelink.net.whip import whip_app
 from sagelink.pipeline.camera_config import CameraConfig
 from sagelink.pipeline.credentials import load_bearer_token
 from sagelink.pipeline.errors import UsageError

@@ -205,8 +205,8 @@ def test_doctor_finds_two_opencv_packages(command, monkeypatch: pytest.MonkeyPat
 
 
 def test_demo_prints_its_table_and_writes_its_runs(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sagelink.app.own_classes_demo._TAUGHT", 5)
-    monkeypatch.setattr("sagelink.app.own_classes_demo._TESTED", 5)
+    taught: list[Path] = []
+    monkeypatch.setattr("sagelink.app.demo.show_own_classes", lambda console, pair, out: taught.append(out))
     code, printed = command("demo", "--frames", "10", "--out", tmp_path)
     assert code == 0
     for row in ("edge only", "32 kbit/s", "128 kbit/s", "unlimited"):
@@ -215,14 +215,12 @@ def test_demo_prints_its_table_and_writes_its_runs(command, tmp_path: Path, monk
         summary = json.loads((tmp_path / folder / "summary.json").read_text())
         assert summary["peak_window_bits"] <= summary["budget_bits"] == limit
     assert (tmp_path / "32kbit" / "annotated.mp4").stat().st_size > 1000
-    right = [float(share) for share in re.findall(r"all\W+([\d.]+)%", printed.split("own classes", 1)[1])]
-    assert len(right) == 1
-    assert right[0] >= 60  # of four classes that the models have never seen
+    assert taught == [tmp_path / "own"]
 
 
 @pytest.mark.campaign
 def test_the_readme_shows_what_the_demo_prints(command, tmp_path: Path) -> None:
-    """Other versions of the libraries move the accuracies by a point or two."""
+    """Other versions of the libraries move the accuracies by a point or two. `all`: of the classes that it teaches."""
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     code, printed = command("demo", "--out", tmp_path)
     assert code == 0

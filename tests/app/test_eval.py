@@ -58,7 +58,7 @@ def test_eval_measures_every_selector(command, scenes: Path, tmp_path: Path) -> 
 
 
 def test_eval_compares_codecs_under_caps(command, scenes: Path, tmp_path: Path) -> None:
-    caps = ("--bytes", "10,700,100000", "--codecs", "auto,webp-frame,avif-frame,raw-zstd")
+    caps = ("--bytes", "10,700,100000", "--codecs", "auto,webp-frame,jpeg-frame,raw-zstd")
     code, printed = command("eval", scenes, "--labels", scenes / "labels.csv", *DEMO, *caps, "--out", tmp_path)
     assert code == 0, printed
     report = json.loads((tmp_path / "eval.json").read_text())
@@ -71,7 +71,7 @@ def test_eval_compares_codecs_under_caps(command, scenes: Path, tmp_path: Path) 
             continue
         assert row["bytes_max"] is None or row["bytes_mean"] <= row["bytes_max"] <= cap
         best = rows[row["best_frame"], cap]
-        assert best["codec"] in ("webp-frame", "avif-frame")
+        assert best["codec"] in ("webp-frame", "jpeg-frame")
         assert row["vs_frame"]["server_acc"][0] == pytest.approx(row["server_acc"] - best["server_acc"])
         if cap == 100_000 and codec in ("auto", "raw-zstd"):
             assert row["sent"] == 1.0

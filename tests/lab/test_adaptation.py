@@ -175,11 +175,11 @@ def test_chosen_units_follow_the_order_in_mirrored_frames_too(setup: Setup) -> N
 
 def test_the_loss_falls_and_the_patch_embedding_is_not_trained(setup: Setup) -> None:
     student = setup.student(batch_sizes=(4, 2))
-    for _ in range(8):
+    for _ in range(5):
         student.step(0.1)
     untrained = setup.student(batch_sizes=(4, 2))
     untrained.steps = student.steps  # so that it gets the same batches
-    assert sum(student.step(0.1) for _ in range(4)) < sum(untrained.step(1.0) for _ in range(4))
+    assert sum(student.step(0.1) for _ in range(3)) < sum(untrained.step(1.0) for _ in range(3))
     weights, stock = student.weights(), setup.stock.vit.state_dict()
     assert torch.equal(weights["patch_embed.proj.weight"], stock["patch_embed.proj.weight"])
     assert not torch.equal(weights["blocks.0.attn.qkv.weight"], stock["blocks.0.attn.qkv.weight"])

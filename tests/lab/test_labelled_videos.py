@@ -11,7 +11,7 @@ import pytest
 
 from sagelink.app.clip_sources import TeachUntil
 from sagelink.lab.labelled_clips import before
-from sagelink.lab.teach_pictures import Interval
+from sagelink.lab.teach_sources import Interval
 from sagelink.models.head import read_head
 from sagelink.pipeline.errors import UsageError
 from sagelink.stages.sources.world import render, sample_scene

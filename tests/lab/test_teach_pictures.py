@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagelink.lab.teach_pictures import Found, check_pictures, find_pictures_to_teach, read_intervals
+from sagelink.lab.teach_pictures import check_pictures, find_pictures_to_teach
+from sagelink.lab.teach_sources import LabelledPicture, read_intervals
 from sagelink.pipeline.errors import SagelinkError, UsageError
 
 Draw = Callable[..., Path]
@@ -136,13 +137,13 @@ def test_what_cannot_be_taught_is_refused(draw: Draw, tmp_path: Path) -> None:
     ],
 )
 def test_bad_labels_are_refused_before_a_picture_is_read(label: str, message: str, tmp_path: Path) -> None:
-    found = [Found("x.png", name, "", tmp_path / "missing.png") for name in (label, "other")]
+    found = [LabelledPicture("x.png", name, "", tmp_path / "missing.png") for name in (label, "other")]
     with pytest.raises(UsageError, match=message):
         check_pictures(found, lambda *_: None)
 
 
 def test_too_many_classes_and_too_many_pictures_are_refused_before_one_is_read(tmp_path: Path) -> None:
-    found = [Found("x.png", f"c{number}", "", tmp_path / "missing.png") for number in range(3000)]
+    found = [LabelledPicture("x.png", f"c{number}", "", tmp_path / "missing.png") for number in range(3000)]
     with pytest.raises(UsageError, match="3000 classes; accepted: 2 to 1000"):
         check_pictures(found, lambda *_: None)
     with pytest.raises(UsageError, match="27000 pictures; accepted: up to 20000"):

@@ -68,14 +68,41 @@ def test_black_frames_with_equal_timestamps_are_encoded(name: str) -> None:
     assert received[-1][1].mean() < 10
 
 
-@pytest.fixture(scope="module")
-def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("video")
-
-
-def test_eval_video_measures_every_policy_within_the_budget(command, run_folder: Path) -> None:
-    code, printed = command("eval-video", "synthetic:60", *DEMO, "--rates", "16,64", "--out", run_folder)
+def test_eval_video_measures_every_policy_and_computes_nothing_twice(
+    command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ("eval-video", "synthetic:60", *DEMO, "--rates", "16,64", "--out", tmp_path)
+    code, printed = command(*run)
     assert code == 0, printed
+    check_report(tmp_path)
+
+    def cache() -> dict[str, tuple[int, int]]:
+        """Time of the last change and size of each cache file; every computed result is written there."""
+        states = {path.name: path.stat() for path in (tmp_path / "cache").iterdir()}
+        return {name: (state.st_mtime_ns, state.st_size) for name, state in states.items()}
+
+    before, cached = (tmp_path / "eval-video.json").read_text(), cache()
+    assert len(cached) == 5  # a file per clip, and the outcomes
+    code, printed = command(*run)
+    assert code == 0, printed
+    assert (tmp_path / "eval-video.json").read_text() == before
+    assert cache() == cached
+
+    real = video_comparison.video_rows
+
+    def interrupted(*arguments: object) -> Iterator[list[VideoRow]]:
+        yield next(real(*arguments))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(video_comparison, "video_rows", interrupted)
+    code, printed = command(*run)
+    assert code == 0, printed
+    report = json.loads((tmp_path / "eval-video.json").read_text())
+    assert report["interrupted"]
+    assert {row["kbps"] for row in report["rows"]} == {16.0}  # of the rates that were finished
+
+
+def check_report(run_folder: Path) -> None:
     report = json.loads((run_folder / "eval-video.json").read_text())
     assert (report["clips"], report["frames"], report["interrupted"]) == (4, 20, False)
     cells = {(row["policy"], row["kbps"]): row for row in report["rows"]}
@@ -90,35 +117,6 @@ def test_eval_video_measures_every_policy_within_the_budget(command, run_folder:
         assert sum(bucket["share"] for bucket in row["by_age"]) <= 1 + 1e-9
     assert cells["edge", 16.0]["spent_kbps"] == 0
     assert (run_folder / "eval-video.png").stat().st_size > 1000
-
-
-def test_a_second_run_computes_nothing_again(command, run_folder: Path) -> None:
-    def cache() -> dict[str, tuple[int, int]]:
-        """Time of the last change and size of each cache file; every computed result is written there."""
-        states = {path.name: path.stat() for path in (run_folder / "cache").iterdir()}
-        return {name: (state.st_mtime_ns, state.st_size) for name, state in states.items()}
-
-    before, cached = (run_folder / "eval-video.json").read_text(), cache()
-    assert len(cached) == 5  # a file per clip, and the outcomes
-    code, printed = command("eval-video", "synthetic:60", *DEMO, "--rates", "16,64", "--out", run_folder)
-    assert code == 0, printed
-    assert (run_folder / "eval-video.json").read_text() == before
-    assert cache() == cached
-
-
-def test_an_interruption_keeps_finished_rates(command, run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = video_comparison.video_rows
-
-    def interrupted(*arguments: object) -> Iterator[list[VideoRow]]:
-        yield next(real(*arguments))
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(video_comparison, "video_rows", interrupted)
-    code, printed = command("eval-video", "synthetic:60", *DEMO, "--rates", "16,64", "--out", run_folder)
-    assert code == 0, printed
-    report = json.loads((run_folder / "eval-video.json").read_text())
-    assert report["interrupted"]
-    assert {row["kbps"] for row in report["rows"]} == {16.0}
 
 
 def outcome(hits: list[int], ages_ms: list[float | None] | None = None) -> Outcome:

@@ -14,7 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sagelink.monitor.dashboard_routes import dashboard_app
 from sagelink.net.http import serve_http
-from sagelink.net.whip import OfferRefused, offer_app, whip_app
+from sagelink.net.offers import OfferRefused
+from sagelink.net.whip import offer_app, whip_app
 from sagelink.server.health import health_app
 
 TOKEN = "a-token-of-some-length"  # noqa: S105

@@ -18,13 +18,13 @@ from aiortc.rtcdtlstransport import RTCCertificate, generate_certificate
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from sagelink.net.connection_steps import failed_handshake
+from sagelink.net.offers import OfferRefused
 from sagelink.net.peer_compatibility import (
     accept_short_checks,
     compatible_connection,
     mended_offer,
 )
 from sagelink.net.video_peer import VideoPeer, VideoTerms
-from sagelink.net.whip import OfferRefused
 from tests.patience import PATIENCE_S
 from tests.push import Shades
 

@@ -14,6 +14,7 @@ from unittest import mock
 
 import pytest
 
+from sagelink.pipeline.backoff import Backoff
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.link_config import MqttConfig, WebRtcConfig
 from sagelink.pipeline.wire_ledger import WireLedger
@@ -52,7 +53,11 @@ CAMERA_INFO = CameraInfo(side=14, patch_size=16, classes="0123", deadline_s=5.0)
 
 @contextlib.asynccontextmanager
 async def mqtt(protocol: str) -> AsyncIterator[LinkPair]:
-    with Mosquitto() as mosquitto:
+    with (
+        Mosquitto() as mosquitto,
+        mock.patch("sagelink.transport.mqtt.server_claim._LISTEN_S", 0.0),  # there is no other server
+        mock.patch("sagelink.transport.mqtt.server._CLAIM_STEP_S", 0.05),
+    ):
         broker = open_broker(mosquitto.url, MqttConfig(protocol=protocol), "url")
         server = MqttServerLink(broker, Topics("test"), "servers" if protocol == "5" else "")
         edge = MqttEdgeLink(
@@ -106,6 +111,12 @@ LINK_PAIRS = {
 
 
 _SLOW = {"nats": [pytest.mark.campaign]}
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two attempts to connect."""
+    monkeypatch.setattr("sagelink.transport.reconnect.Backoff", partial(Backoff, first_s=0.05))
 
 
 @pytest.fixture(params=[pytest.param(name, marks=_SLOW.get(name, [])) for name in LINK_PAIRS])
@@ -177,10 +188,10 @@ async def test_a_link_reconnects_and_delivers_nothing_twice(pair: LinkPair, capl
     assert (await anext(pair.server.messages())).data == b"before"
     pair.cut()
     arrived = None
-    for number in range(1, 100):  # messages accepted before the cut is noticed may be lost
+    for number in range(1, 250):  # messages accepted before the cut is noticed may be lost
         await send(pair, "door", bytes([number]))
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(0.3):
                 arrived = await anext(pair.server.messages())
                 break
     assert arrived is not None

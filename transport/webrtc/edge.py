@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
-from sagelink.net.whip import OfferRefused
+from sagelink.net.offers import OfferRefused
 from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.transport.bundle import PART_BYTES, parts_of
 from sagelink.transport.envelope import MalformedMessage

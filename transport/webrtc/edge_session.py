@@ -9,7 +9,7 @@ import struct
 import time
 from collections.abc import Callable
 
-from sagelink.net.whip import OfferRefused
+from sagelink.net.offers import OfferRefused
 from sagelink.transport.bundle import encode_bundle
 from sagelink.transport.evidence_claim import peek
 from sagelink.transport.head_messages import MAX_PART_BYTES, is_part, part_message_bytes

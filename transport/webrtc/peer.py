@@ -12,9 +12,8 @@ from aiortc import RTCConfiguration, RTCDataChannel, RTCSessionDescription
 from aiortc.exceptions import InvalidStateError
 
 from sagelink.net.connection_steps import failed_handshake
-from sagelink.net.offers import why_unusable
+from sagelink.net.offers import OfferRefused, why_unusable
 from sagelink.net.peer_compatibility import compatible_connection
-from sagelink.net.whip import OfferRefused
 from sagelink.transport.webrtc.aiortc_internals import (
     Gate,
     begin_repeats_early,

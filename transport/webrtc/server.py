@@ -14,7 +14,8 @@ from typing import Self
 
 from sagelink.net.access_guard import require_secret
 from sagelink.net.http import serve_http
-from sagelink.net.whip import OfferRefused, offer_app
+from sagelink.net.offers import OfferRefused
+from sagelink.net.whip import offer_app
 from sagelink.pipeline.channel import Channel, ChannelClosed
 from sagelink.pipeline.credentials import same_secret
 from sagelink.transport.link import CameraInfo, Message

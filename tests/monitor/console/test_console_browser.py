@@ -1,4 +1,4 @@
-"""The console's page in a real browser: 1,000 cameras, one camera, both themes, desktop and phone."""
+"""The console's page in a real browser: many cameras, one camera, both themes, desktop and phone."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ class ServedConsole:
 
 
 def fill(fleet: Fleet) -> None:
-    """1,000 cameras, one of them stalled, two offline, with answers and events."""
+    """300 cameras, one of them stalled, two offline, with answers and events."""
     now_s = time.monotonic()
-    for number in range(1000):
+    for number in range(300):
         camera = f"site-{number % 40:02d}/camera-{number:04d}"
         fleet.online(camera, INFO, now_s)
         for seq in range(3):
@@ -127,10 +127,10 @@ def names(page: Any) -> list[str]:
 
 def test_trouble_first_filters_and_a_list_that_scrolls(page):
     assert names(page)[:2] == ["site-07/camera-0007", "site-11/camera-0011"]
-    assert page.inner_text("#cameras-all") == "1,004"
+    assert page.inner_text("#cameras-all") == "304"
     assert len(names(page)) < 60
     height = page.evaluate("document.getElementById('list').clientHeight")
-    assert height == 1004 * 44
+    assert height == 304 * 44
     page.select_option("#sort", "name")
     page.evaluate("scrollTo(0, 1e9)")
     wait_for(
@@ -138,7 +138,7 @@ def test_trouble_first_filters_and_a_list_that_scrolls(page):
     )
     assert len(names(page)) < 60
     page.evaluate("scrollTo(0, 0)")
-    page.fill("#text", "camera-0999")
+    page.fill("#text", "camera-0299")
     wait_for(page, "document.querySelectorAll('.fleet-row:not([hidden])').length === 1")
     page.fill("#text", "no such camera")
     page.wait_for_selector("#nothing:not([hidden])")
@@ -198,11 +198,13 @@ def test_a_console_without_its_broker_says_so(browser, view):
     served.end()
 
 
-@pytest.mark.parametrize(
-    ("name", "width", "height", "theme"), [("desktop", 1280, 900, "light"), ("phone", 390, 844, "dark")]
-)
-def test_the_page_fits_its_window(browser, served, tmp_path, name, width, height, theme):
+def test_the_page_fits_its_window(browser, served, tmp_path):
     artefacts = Path(os.environ.get("SAGELINK_ARTEFACTS", tmp_path))
+    for name, width, height, theme in (("desktop", 1280, 900, "light"), ("phone", 390, 844, "dark")):
+        check_fit(browser, served, artefacts, name, width, height, theme)
+
+
+def check_fit(browser, served, artefacts, name, width, height, theme):
     page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=theme)
     page.goto(served.url)
     page.wait_for_selector(".fleet-row[href]")

@@ -86,8 +86,8 @@ def test_what_a_rule_remembers_spans_events(rule: dict[str, Any], opened: list[s
 
 def test_memory_is_bounded():
     camera = Camera()
-    ended = [action for number in range(3000) for action in camera.see(f"e{number}", REX) if action[0] == "close"]
-    assert len(ended) == 3000 - 1024
+    ended = [action for number in range(1300) for action in camera.see(f"e{number}", REX) if action[0] == "close"]
+    assert len(ended) == 1300 - 1024
 
 
 def test_a_private_event_counts_only_for_rules_that_name_its_label():

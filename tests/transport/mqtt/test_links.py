@@ -11,6 +11,7 @@ import re
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 import aiomqtt
@@ -19,6 +20,7 @@ import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
+from sagelink.pipeline.backoff import Backoff
 from sagelink.pipeline.budget import UplinkBudget
 from sagelink.pipeline.errors import SagelinkError
 from sagelink.pipeline.link_config import MqttConfig
@@ -46,6 +48,12 @@ TOPICS = Topics("test")
 def mosquitto() -> AsyncIterator[Mosquitto]:
     with Mosquitto() as running:
         yield running
+
+
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two attempts to connect."""
+    monkeypatch.setattr("sagelink.transport.reconnect.Backoff", partial(Backoff, first_s=0.05))
 
 
 def broker_of(mosquitto: Mosquitto, **settings: object) -> Broker:
@@ -274,6 +282,7 @@ async def test_an_unreachable_broker_is_reported(link: Callable[..., MqttEdgeLin
             pass
 
 
+@pytest.mark.usefixtures("short_pauses")
 async def test_a_live_edge_waits_for_its_broker(caplog: pytest.LogCaptureFixture) -> None:
     mosquitto = Mosquitto()
     caplog.set_level(logging.WARNING)
@@ -281,7 +290,7 @@ async def test_a_live_edge_waits_for_its_broker(caplog: pytest.LogCaptureFixture
         async with edge_link(broker_of(mosquitto)) as edge:
             await until(lambda: "Connection refused" in edge.refusal())
             assert await edge.send("door", b"x") == edge.refusal()
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(0.3)  # several attempts
             stack.enter_context(mosquitto)
             await edge.ready()
             assert await edge.send("door", b"x") is None
@@ -307,6 +316,7 @@ async def test_the_brokers_packet_limit_is_the_links(caplog: pytest.LogCaptureFi
         assert f"max_packet_bytes=600: messages have at most {longest} bytes" in caplog.text
 
 
+@pytest.mark.usefixtures("short_pauses")
 async def test_the_packet_limit_is_learned_over_mqtt_3(caplog: pytest.LogCaptureFixture) -> None:
     with Mosquitto("allow_anonymous true", "max_packet_size 600") as mosquitto:
         broker = broker_of(mosquitto, protocol="3.1.1")
