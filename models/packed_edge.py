@@ -106,8 +106,13 @@ def _candidates(config: ModelConfig) -> list[str]:
         raise UsageError("edge.runtime: torch cannot run packed models; accepted: auto, openvino or onnxruntime")
     names = [*COMPILERS] if config.runtime == "auto" else [config.runtime]
     installed = [name for name in names if version_of(COMPILERS[name])]
+    if not installed and config.runtime != "auto":
+        raise UsageError(
+            f"edge.runtime: the package {config.runtime} is not installed; accepted: pip install {config.runtime}, or "
+            "edge.runtime=auto"
+        )
     if not installed:
-        raise UsageError(f"edge.runtime: {config.runtime}: no package is installed that runs packed models: {_INSTALL}")
+        raise UsageError(f"edge.runtime: no package is installed that runs packed models; accepted: {_INSTALL}")
     return installed
 
 

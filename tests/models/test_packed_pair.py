@@ -116,8 +116,18 @@ def test_a_machine_without_a_runtime_names_the_packages(pack: Path, monkeypatch:
     missing = NumpyRuntime()
     missing.package = "no_such_package_here"
     _use(monkeypatch, openvino=missing)
-    with pytest.raises(UsageError, match="no package is installed that runs packed models: pip install onnxruntime"):
+    with pytest.raises(UsageError, match="no package is installed that runs packed models; accepted: pip install onnx"):
         _opened(pack)
+
+
+def test_a_named_runtime_that_is_not_installed_is_the_one_to_install(
+    pack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = NumpyRuntime()
+    missing.package = "no_such_package_here"
+    _use(monkeypatch, openvino=missing, onnxruntime=NumpyRuntime())
+    with pytest.raises(UsageError, match="package openvino is not installed; accepted: pip install openvino, or edge"):
+        _opened(pack, edge__runtime="openvino")
 
 
 def test_a_file_that_is_no_pack_or_damaged_is_refused(pack: Path) -> None:

@@ -60,13 +60,12 @@ def test_a_decoded_frame_is_released_when_its_picture_is_made(tmp_path: Path) ->
     with av.open(str(with_display_matrix(write_quarters(tmp_path / "a.mp4"), next(iter(MATRICES))))) as container:
         stream = container.streams.video[0]
         convert = FrameConverter("a", stream)
-        frames = iter(container.decode(stream))
         gc.collect()
         gc.disable()  # which would find circles, at some time
         try:
             before = decoded_frames()
-            assert convert(next(frames)).any()
-            assert decoded_frames() == before
+            assert len([convert(frame).shape for frame in container.decode(stream)]) > 2
+            assert decoded_frames() <= before + 1  # the decoder has an empty one
         finally:
             gc.enable()
 
