@@ -91,7 +91,7 @@ def restore(trust: EdgeTrust, camera: str, entry: Mapping[str, Any], path: Path)
 
 def files_of_recording(trusts: Mapping[str, EdgeTrust]) -> dict[str, bytes]:
     """The file of a recording, by its name: the state with which its run began. None where nothing was known."""
-    states = {camera: state for camera, trust in trusts.items() if (state := trust.state())["classes"]}
+    states = {camera: trust.state() for camera, trust in trusts.items() if trust.has_learned}
     return {TRUST: (to_json({"version": _VERSION, "cameras": states}) + "\n").encode()} if states else {}
 
 

@@ -76,6 +76,11 @@ class EdgeTrust:
             share = replies.share(share, _CLASS_REPLIES)
         return _weight(share)
 
+    @property
+    def has_learned(self) -> bool:
+        """Whether any reply counts."""
+        return self._camera.all > 0
+
     def summary(self) -> dict[str, Any]:
         """What people are shown: `replies` that count, `plausible`: share of them to which the edge's class was
         plausible (None without replies), `weight` of an edge answer of a new class."""
