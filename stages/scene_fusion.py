@@ -7,8 +7,8 @@ as the picture moves away from the picture of the answer; their mean counts as m
 weight. A cut begins a new scene and forgets all answers.
 
 Where the classes are states of a fixed scene (own classes), old answers fade soon. A clear answer of another class, by
-the edge or by the server, begins a new scene, and so do many unclear ones: a lorry that comes is no cut, but the answers
-to the empty yard must not count for it.
+the edge or by the server, begins a new scene, and so do many unclear ones: a lorry that comes is no cut, but the
+answers to the empty yard must not count for it.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ class SceneFusion:
             self._computed = None
 
     def _edge_contradicts(self, log_probs: _Vector, passed_s: float) -> float | None:
-        """Since when the edge sees another state; None if it does not. The class of the scene is that of the edge's mean
+        """Since when the edge sees another state; None if it does not. The scene's class is that of the edge's mean
         alone: the edge may go on to differ from the server."""
         if not self._config.states or self._edge_sum is None:
             return None
