@@ -7,7 +7,7 @@ import pytest
 from sagelink.stages.lasting_doubt import LastingDoubt
 
 
-@pytest.mark.parametrize(("fps", "waits"), [(50, 10), (25, 5), (12.5, 2), (4, 0), (0.5, 0)])
+@pytest.mark.parametrize(("fps", "waits"), [(50, 10), (29.85, 6), (12.5, 2), (9.9, 2), (2.4, 0), (0.5, 0)])
 def test_the_first_frames_of_a_doubt_wait(fps: float, waits: int) -> None:
     doubt = LastingDoubt()
     doubts = [False] * 5 + [True] * 20 + [False] + [True] * 20
