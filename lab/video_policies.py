@@ -31,6 +31,7 @@ from sagelink.stages.confidence_gate import Gate
 from sagelink.stages.evidence_encoder import Encoder
 from sagelink.stages.frontier_filter import usable_curves
 from sagelink.stages.fuse import fuse
+from sagelink.stages.lasting_doubt import LastingDoubt
 from sagelink.stages.rate_control import RateControl, UtilityCurve, least_gain
 from sagelink.stages.scene_fusion import SceneConfig, SceneFusion
 from sagelink.stages.scene_tracker import scene_config
@@ -156,6 +157,7 @@ class VideoPolicies:
         """Tracks the scene and sends a message where it is expected to improve the verdicts, as `sagelink run` does."""
         playback = self._playback(clip, rate_bps, settings.pace)
         scene, rate_control = SceneFusion(settings.scene), RateControl(self._utility, settings.least_gain)
+        lasting = LastingDoubt() if self._taught and settings.scene.remember else None
         for seq, frame in enumerate(clip.frames):
             view = frame.scheduled if settings.zoom and frame.scheduled else frame.whole
             playback.unknown[seq] = view.unknown
@@ -163,7 +165,8 @@ class VideoPolicies:
             playback.answers[seq], answer = scene.verdict(), Answer.from_log_scores(estimate.scores)
             playback.evidence_seqs[seq] = estimate.server_seq
             allowance, bit_price = playback.allowance_bits(seq), playback.budget.bit_price(frame.stream_s)
-            if not self._gate.sends(answer, view.answer, self._taught):
+            sends = self._gate.sends(answer, view.answer, self._taught)
+            if not (lasting.lasts(sends, frame.stream_s) if lasting else sends):
                 continue
             doubt = 1 - (min(answer.prob, view.answer.prob) if self._taught else answer.prob)
             max_bytes = rate_control.max_bytes(

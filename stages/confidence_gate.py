@@ -12,6 +12,7 @@ from sagelink.pipeline.answers import Answer, TaughtClasses
 from sagelink.pipeline.errors import UsageError, suggest
 from sagelink.pipeline.stage_config import GateConfig
 from sagelink.pipeline.types import Drop, EdgeOnly, Metered, Sent
+from sagelink.stages.lasting_doubt import LastingDoubt
 
 # From the edge answer and the threshold to whether the frame is offloaded.
 Policy = Callable[[Answer, float], bool]
@@ -61,6 +62,7 @@ class Gate:
         """`own_bits`: default threshold of `min_entropy` for taught classes. Raises UsageError (unknown policy)."""
         self._own_bits = own_bits
         self.paused: set[str] = set()  # cameras whose frames all keep their edge answer
+        self._doubts: dict[str, LastingDoubt] = {}  # by camera
         self.requested: set[str] = set()  # cameras whose next message is sent whatever the policy says
         self.change(config)
 
@@ -97,6 +99,8 @@ class Gate:
             return EdgeOnly(metered, Drop.PAUSED)
         scored = metered.scored
         sends = self.sends(metered.answer, scored.answer, scored.taught)
+        if metered.provisional is not None and scored.taught is not None:
+            sends = self._doubts.setdefault(camera, LastingDoubt()).lasts(sends, metered.frame.stream_s)
         return metered if sends else EdgeOnly(metered, Drop.GATE)
 
 

@@ -10,7 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagelink.pipeline.answers import Answer, HeadAnswer, Origin
-from sagelink.pipeline.types import WHOLE, Answered, EdgeOnly, Evidence, PendingVerdict, TopClasses, Trace, Units, Verdict
+from sagelink.pipeline.types import (
+    WHOLE,
+    Answered,
+    EdgeOnly,
+    Evidence,
+    PendingVerdict,
+    TopClasses,
+    Trace,
+    Units,
+    Verdict,
+)
 
 NO_UNITS: Units = np.empty(0, np.intp)
 _SMALLEST = 1e-9  # probability

@@ -6,9 +6,9 @@ frames count as one. The server's answers are averaged by their weights. The wei
 as the picture moves away from the picture of the answer; their mean counts as much as the answer with the largest
 weight. A cut begins a new scene and forgets all answers.
 
-Where the classes are states of a fixed scene (own classes), old answers fade soon, and a clear answer of another class,
-by the edge or by the server, begins a new scene: a lorry that comes is no cut, but the answers to the empty yard must
-not count for it.
+Where the classes are states of a fixed scene (own classes), old answers fade soon. A clear answer of another class, by
+the edge or by the server, begins a new scene, and so do many unclear ones: a lorry that comes is no cut, but the
+answers to the empty yard must not count for it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ from sagelink.pipeline.answers import Answer, SceneEstimate, ServerObservation, 
 from sagelink.pipeline.types import EdgeView
 from sagelink.stages.edge_trust import EdgeTrust
 from sagelink.stages.scene_cuts import CutDetector
+from sagelink.stages.state_change import StateChange
 
 MAX_OBSERVATIONS = 32  # server answers that count for a scene
 _MAX_PENDING = 64  # sent frames without an answer; with more, the oldest are given up
 _CLEAR_ODDS = 4.0  # of the new answer's class against the class of the scene
 OWN_CLASSES = Sharpness(age=0.3)  # DeiT-Tiny and ViT-Tiny on clips of photographs: docs/video.md
+_SAME_ANSWER_S = 0.1  # edge answers within this time count as one where they add up to a change of state
 _REPLACED_S = 2.5  # where only the server is believed, its answers replace earlier ones: by a factor e in this time
 _MOVE = 0.5  # cosine distance of the class token over which the weight of an answer falls by a factor e
 _FADED = 0.05  # weight of the server's answers below which the edge's answer counts more and more again
@@ -90,6 +92,7 @@ class SceneFusion:
         self._sent: dict[int, _SentFrame] = {}  # by seq
         self._trust = trust or EdgeTrust()
         self._free_s = 0.0  # when the last message has passed over a link of the budget's rate
+        self._change: StateChange | None = None
         self._computed: tuple[_Vector, float] | None = None  # the result of `current`, until something changes
 
     def observe(
@@ -103,8 +106,10 @@ class SceneFusion:
         passed_s = max(0.0, now_s - self._now_s)
         self._now_s = now_s = max(now_s, self._now_s)
         reclassed = taught != self._taught and self._edge_sum is not None
-        if reclassed or self._cut_detector.is_cut(view) or self._edge_contradicts(answer.log_probs):
+        if reclassed or self._cut_detector.is_cut(view):
             self._begin_scene(seq, now_s)
+        elif (changed_s := self._edge_contradicts(answer.log_probs, passed_s)) is not None:
+            self._begin_scene(seq, now_s, changed_s)
         self._taught = taught
         self._newest = answer.log_probs.astype(np.float32)
         if self._config.accumulate and self._edge_sum is not None:
@@ -174,15 +179,27 @@ class SceneFusion:
                 self._trust.learn(sent.edge_class, observation.log_probs, observation.weight, sent.at_s)
             if self._config.states and _clearly_differs(observation.log_probs, self.current()[0]):
                 self._restart(observation.seq, sent.at_s)
+            elif self._config.states:
+                self._add_to_change(observation.log_probs, self.current()[0], min(1.0, observation.weight))
             past = _PastAnswer(observation.seq, sent.at_s, sent.view, observation.log_probs, observation.weight)
             self._past.append(past)
             del self._past[:-MAX_OBSERVATIONS]
             self._computed = None
 
-    def _edge_contradicts(self, log_probs: _Vector) -> bool:
-        """Whether the edge now sees another state. The server's answers do not count: the edge may go on to differ."""
-        states, edge_sum = self._config.states, self._edge_sum
-        return states and edge_sum is not None and _clearly_differs(log_probs, edge_sum)
+    def _edge_contradicts(self, log_probs: _Vector, passed_s: float) -> float | None:
+        """Since when the edge sees another state; None if it does not. The scene's class is that of the edge's mean
+        alone: the edge may go on to differ from the server."""
+        if not self._config.states or self._edge_sum is None:
+            return None
+        if _clearly_differs(log_probs, self._edge_sum):
+            return self._now_s
+        return self._add_to_change(log_probs, self._edge_sum, min(1.0, passed_s / _SAME_ANSWER_S))
+
+    def _add_to_change(self, log_probs: _Vector, scores: _Vector, share: float) -> float | None:
+        """`scores`: of the scene. `share`: how much the answer counts."""
+        if self._change is None:
+            self._change = StateChange(len(log_probs))
+        return self._change.add(log_probs - log_probs[int(scores.argmax())], share, self._now_s)
 
     def _restart(self, seq: int, at_s: float) -> None:
         """A new scene, of which the server's answer to frame `seq` is the first one. The newest edge answer stays, and
@@ -191,11 +208,12 @@ class SceneFusion:
         self._begin_scene(seq, at_s)
         self._edge_sum, self._frames, self._sent = self._newest, 1.0, later
 
-    def _begin_scene(self, seq: int, now_s: float) -> None:
+    def _begin_scene(self, seq: int, now_s: float, changed_s: float = math.inf) -> None:
+        """Forgets all answers but the server's to frames since `changed_s`."""
         self._start_seq, self._start_s = seq, now_s
-        self._edge_sum, self._frames = None, 0.0
-        self._past.clear()
-        self._sent.clear()
+        self._edge_sum, self._frames, self._change = None, 0.0, None
+        self._past = [past for past in self._past if past.at_s >= changed_s]
+        self._sent = {each: sent for each, sent in self._sent.items() if sent.at_s >= changed_s}
 
     def _sharpness(self, server_weight: float) -> float:
         sharpness = self._taught.sharpness if self._taught else self._config.sharpness

@@ -11,7 +11,19 @@ from numpy.typing import NDArray
 
 from sagelink.pipeline.answers import Answer
 from sagelink.pipeline.channel import Channel, ChannelClosed
-from sagelink.pipeline.types import WHOLE, EdgeView, Evidence, Frame, Metered, OperatingPoint, Pixels, Reply, Scored, Selected, Units
+from sagelink.pipeline.types import (
+    WHOLE,
+    EdgeView,
+    Evidence,
+    Frame,
+    Metered,
+    OperatingPoint,
+    Pixels,
+    Reply,
+    Scored,
+    Selected,
+    Units,
+)
 from sagelink.stages.zoom import thumbnail_of
 from sagelink.transport.codecs import Canvas
 from sagelink.transport.codecs.raw import RawZstd

@@ -32,6 +32,7 @@ export class CameraPage {
   }
 
   show(view) {
+    element("one").classList.toggle("nothing", view.camera === null);
     if (view.camera === null) {
       pill("camera-state", "unknown", "bad");
       element("camera-why").textContent = "This broker knows no such camera.";

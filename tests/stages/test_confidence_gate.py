@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sagelink.pipeline.answers import TaughtClasses
+from sagelink.pipeline.answers import ProvisionalAnswer, SceneEstimate, TaughtClasses
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.stage_config import GateConfig
 from sagelink.pipeline.types import Drop, EdgeOnly
@@ -97,3 +100,16 @@ def test_of_taught_classes_the_scene_and_the_frame_itself_must_be_sure() -> None
     assert gate.sends(unsure, sure, taught)
     assert not gate.sends(sure, sure, taught)
     assert not gate.sends(sure, unsure, None)
+
+
+async def test_of_a_tracked_camera_with_taught_classes_the_first_frames_of_a_doubt_wait() -> None:
+    taught = TaughtClasses(b"0" * 16, ("a", "b", "c", "d"), 0.5, 0.0, ((1, 1.0),))
+    estimate = SceneEstimate(make_answer(SURE).log_probs, 0.0, 1.0, 1.0, None, math.nan, 0, 0.0)
+    for classes, expected in ((taught, [False, False, False, True]), (None, [False, True, True, True])):
+        gate, sent = Gate(GateConfig()), []
+        for seq, probs in enumerate((SURE, UNSURE, UNSURE, UNSURE)):
+            scored = replace(make_scored(seq, seq / 10, probs), taught=classes)
+            provisional = ProvisionalAnswer(scored.answer, scored.answer, estimate, ())
+            outcome = await gate.process(replace(make_metered(scored), provisional=provisional))
+            sent.append(not isinstance(outcome, EdgeOnly))
+        assert sent == expected

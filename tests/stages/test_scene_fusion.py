@@ -258,13 +258,32 @@ def test_a_clear_answer_of_another_state_begins_a_new_scene() -> None:
 
 def test_edge_answers_to_states_fade() -> None:
     scene = SceneFusion(SceneConfig(states=True, forget_s=0.4))
-    rather_1 = answer(0.35, 0.45, 0.2)  # too unsure to begin a new scene
+    rather_1 = answer(0.35, 0.36, 0.29)  # too unsure to begin a new scene
     for seq in range(20):
         observe(scene, seq, BLACK, SURE_OF_0, ONE, seq / 10)
-    found = [int(observe(scene, seq, BLACK, rather_1, ONE, seq / 10).scores.argmax()) for seq in range(20, 40)]
+    found = [int(observe(scene, seq, BLACK, rather_1, ONE, seq / 10).scores.argmax()) for seq in range(20, 50)]
     assert found[0] == 0
     assert found[-1] == 1
-    assert observe(scene, 40, BLACK, rather_1, ONE, 4.0).scene_start_seq == 0
+    assert observe(scene, 50, BLACK, rather_1, ONE, 5.0).scene_start_seq == 0
+
+
+@pytest.mark.parametrize("fps", [10, 50])
+def test_many_unclear_answers_of_another_state_begin_a_new_scene(fps: int) -> None:
+    scene = SceneFusion(SceneConfig(states=True, forget_s=0.4))
+    rather_1 = answer(0.35, 0.45, 0.2)
+    for seq in range(2 * fps):
+        observe(scene, seq, BLACK, SURE_OF_0, ONE, seq / fps)
+    scene.register_sent(2 * fps - 1)
+    scene.add_server_answers(observed(2 * fps - 1, answer(0.5, 0.3, 0.2)))
+    starts = []
+    for seq in range(2 * fps, 3 * fps):
+        starts.append(observe(scene, seq, BLACK, rather_1, ONE, seq / fps).scene_start_seq)
+        if seq == 2 * fps:
+            scene.register_sent(seq)
+            scene.add_server_answers(observed(seq, answer(0.3, 0.5, 0.2)))
+    begun_s = max(starts) / fps - 2
+    assert begun_s == pytest.approx(0.25, abs=0.08)  # however many answers that were
+    assert observe(scene, 3 * fps, BLACK, rather_1, ONE, 3.0).server_seq == 2 * fps  # the answer to the new state stays
 
 
 def after_reply(server: Answer, states: bool) -> tuple[SceneFusion, SceneEstimate]:
