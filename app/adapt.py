@@ -85,7 +85,7 @@ def adapt(
     from sagelink.lab.held_out import UNIT_SHARES, HeldOut
     from sagelink.lab.progress_bar import ProgressBar
     from sagelink.lab.training_batches import BatchDataset
-    from sagelink.models.loading import weights_digest
+    from sagelink.models.loading import load, weights_digest
     from sagelink.models.pair import Pair
     from sagelink.monitor.terminal import SafeConsole
     from sagelink.pipeline.output_files import check_output_file
@@ -126,7 +126,8 @@ def adapt(
         if not _train(console, bar, trainer, state, identity | {"server": weights_digest(pair.server)}, minutes * 60):
             return
         adapted = trainer.result(lambda done, of: bar.show("shares of adapted weights", done, of))
-    save_adapted(adapted.model, out, adapted.share, adapted.steps)
+    own = pair.server if settings.head is None else load(settings.server, settings.server_model)
+    save_adapted(adapted.model, own, out, adapted.share, adapted.steps)
     state.unlink()
     console.print(
         f"{trainer.steps} steps; {adapted.share:.0%} of the way to the student of step {adapted.steps}: "
@@ -135,6 +136,8 @@ def adapt(
         soft_wrap=True,
     )
     console.print(f"written to {out}; use it with --server-checkpoint {out}", soft_wrap=True)
+    if settings.head is not None:
+        console.print("heads that were taught before do not fit it: teach again with this checkpoint", soft_wrap=True)
 
 
 def _gather(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def demo_notice(config: Config, sources_with_truth: bool) -> str | None:
-    """The line; None if no model is a demo model with its own weights, or if the sources hold its classes.
+    """The line; None if no model is a demo model with its own weights and classes, or if the sources hold its classes.
 
     `sources_with_truth`: whether the classes of all sources are those of the models.
     """
@@ -21,7 +21,7 @@ def demo_notice(config: Config, sources_with_truth: bool) -> str | None:
 
     sides = ((config.edge_model, config.edge), (config.server_model, config.server))
     is_demo = any(name in MODEL_PAIRS["demo"] and side.checkpoint is None for name, side in sides)
-    if sources_with_truth or not is_demo:
+    if sources_with_truth or not is_demo or config.head is not None:
         return None
     return f"note: {DEMO_LIMIT}: use --models deit, or your own models"
 

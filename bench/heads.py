@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    model, process = classifier(arguments.model, "cpu"), psutil.Process()
+    model, process = classifier(arguments.model, "cpu", "torch", 1), psutil.Process()
     store = HeadStore(model.model, max_bytes=64_000_000)
     batch = frames(model, [arguments.units] * _BATCH)
     one = store.add(head_file(model.model, store.backbone, arguments.classes, 0), time.monotonic())

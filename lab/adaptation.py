@@ -34,6 +34,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sagelink.lab.training_batches import MAX_UNIT_SHARE, Batch, BatchDataset
 from sagelink.models.loading import PARTIAL, Model, Partial
+from sagelink.models.readout import logits_of
 from sagelink.models.vit import features_of_units, to_units
 from sagelink.pipeline.output_files import cannot_write
 from sagelink.pipeline.private_files import replacing
@@ -46,7 +47,7 @@ _WARM_UP_STEPS = 50
 _TEMPERATURE = 2.0
 _WEIGHT_DECAY = 0.05
 _AVERAGE_DECAY = 0.995  # moving average of the weights: share of the old value per step
-_FROZEN = "patch_embed."
+_FROZEN, _CLASSIFIER = "patch_embed.", "head."
 _TRAINED_SHARE = 0.5  # of the blocks, from the input on
 _MIDDLE_TOKENS_WEIGHT = 2.0  # weight of the loss after the trained blocks; answer and last tokens have weight 1
 
@@ -100,7 +101,7 @@ class Student:
         stock, prefix = self._stock, self._vit.num_prefix_tokens
         with torch.no_grad(), _tokens_after(stock.vit, self._depth) as targets:
             targets.append(stock.vit.forward_features(stock.normalise(batch.clean)))
-            target_logits = stock.vit.forward_head(targets[-1])
+            target_logits = logits_of(stock.vit, targets[-1])
         images = stock.normalise(batch.coded)
         with _tokens_after(self._vit, self._depth) as tokens:
             if batch.units is None:
@@ -113,7 +114,7 @@ class Student:
                 targets = [torch.cat([each[:, :prefix], each[:, prefix:][rows, units]], dim=1) for each in targets]
         teacher, student = (
             (logits.float() / _TEMPERATURE).log_softmax(1)
-            for logits in (target_logits, self._vit.forward_head(tokens[-1]))
+            for logits in (target_logits, logits_of(self._vit, tokens[-1]))
         )
         divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True) * _TEMPERATURE**2
         middle, last = (_token_loss(own, target) for own, target in zip(tokens, targets, strict=True))
@@ -186,24 +187,28 @@ def bf16_is_faster(model: Model) -> bool:
     def seconds(bf16: bool) -> float:
         began = time.perf_counter()
         with torch.inference_mode(), lower_precision(model, bf16):
-            model.vit(images).sum().item()
+            logits_of(model.vit, model.vit.forward_features(images)).sum().item()
         return time.perf_counter() - began
 
     seconds(True), seconds(False)  # warm-up: the first pass of each precision is slower
     return min(seconds(True) for _ in range(3)) < min(seconds(False) for _ in range(3))
 
 
-def save_adapted(model: Model, path: Path, share: float, steps: int) -> None:
-    """Writes a checkpoint with both sets of weights, the adapted ones in half precision. Raises SagelinkError."""
+def save_adapted(model: Model, own: Model, path: Path, share: float, steps: int) -> None:
+    """Writes a checkpoint with both sets of weights, the adapted ones in half precision. Raises SagelinkError.
+
+    `own`: the stock model with its own classifier. The checkpoint holds that one also where `model` answers with a head
+    file: it is then a model like any other, on which heads can be taught.
+    """
     assert model.partial is not None
-    weights = {key: value.cpu().contiguous() for key, value in model.vit.state_dict().items()}
+    weights = {key: value.cpu().contiguous() for key, value in own.vit.state_dict().items()}
     for key, value in model.partial.vit.state_dict().items():
-        if not key.startswith(_FROZEN):
+        if not key.startswith(_FROZEN if model.head is None else (_FROZEN, _CLASSIFIER)):
             weights[PARTIAL + key] = value.half().cpu().contiguous()
     metadata = {
         "model": model.name,
         "adapted": f"{share:.2f} of the way after {steps} steps",
-        "classes": json.dumps(model.labels),
+        "classes": json.dumps(own.labels),
         PARTIAL + "most_bytes": str(model.partial.max_bytes),
         PARTIAL + "most_units": str(model.partial.max_units),
     }

@@ -97,6 +97,13 @@ def test_the_dashboard_shows_it_too(photos: Path, pair: Pair) -> None:
             capture.close()
 
 
+def test_with_a_head_the_classes_are_not_those_of_the_demo_models() -> None:
+    from sagelink.app.demo_notice import demo_notice
+
+    assert demo_notice(load_config(None, {"models": "demo"}), False) is not None
+    assert demo_notice(load_config(None, {"models": "demo", "head": "site.head"}), False) is None
+
+
 @pytest.mark.campaign
 def test_calibrate_says_so_and_shows_the_time_left(
     command, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

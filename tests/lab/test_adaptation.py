@@ -13,19 +13,23 @@ import numpy as np
 import pytest
 import torch
 
-from sagelink.lab.adaptation import Student, mixed
+from sagelink.lab.adaptation import Student, mixed, save_adapted
 from sagelink.lab.adaptation_trainer import Trainer
 from sagelink.lab.harness import Harness
 from sagelink.lab.held_out import Agreement, HeldOut
 from sagelink.lab.training_batches import Batch, BatchDataset
 from sagelink.lab.unlabelled_frames import AdaptationFrames, gather
-from sagelink.models.loading import Model, read_checkpoint, weights_digest
+from sagelink.models.apply_head import with_classes
+from sagelink.models.loading import Model, load, read_checkpoint, weights_digest
 from sagelink.models.pair import Pair
+from sagelink.models.readout import LinearReadout
 from sagelink.pipeline.config import Config
 from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.errors import SagelinkError, UsageError
+from sagelink.pipeline.model_config import ModelConfig
 from sagelink.stages.frontier import RateQualityCurve, find_frontier, read_frontier
 from sagelink.transport.patch_embedding import Embedding
+from tests.heads import SITE, random_head
 
 SIZES = (250, 500)  # bytes per message
 
@@ -278,6 +282,19 @@ def test_mixed_weights_lie_between_both(setup: Setup) -> None:
     assert model.partial is not None
     half = model.partial.vit.state_dict()
     assert all(torch.allclose(half[key], stock[key] + 0.5, atol=2e-3) for key in stock)
+
+
+def test_a_server_with_a_head_is_adapted_and_the_checkpoint_has_its_own_classes(setup: Setup, tmp_path: Path) -> None:
+    readout = LinearReadout(torch.randn(3, 2 * setup.stock.vit.embed_dim), torch.zeros(3), "token+mean")
+    taught = with_classes(setup.stock, SITE, readout, random_head(setup.harness.pair))
+    student = Student(taught, InProcessBatches(setup.batches(batch_sizes=(2, 1))), bf16=False)
+    assert student.step(0.0) > 0
+    out = tmp_path / "adapted.safetensors"
+    save_adapted(mixed(taught, student.weights(), 0.5, 500), setup.stock, out, 0.5, student.steps)
+    model = load(ModelConfig(checkpoint=out), "demo-server")
+    assert model.labels == setup.stock.labels
+    assert weights_digest(replace(model, partial=None)) == weights_digest(setup.stock)
+    assert model.partial is not None
 
 
 # The fastest selection: these tests are not about it.
