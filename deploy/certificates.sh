@@ -8,9 +8,11 @@ case $broker in *[!0-9.]*) kind=DNS ;; *) kind=IP ;; esac
 umask 077
 mkdir -p "$folder"
 cd "$folder"
-[ -e ca.key ] || openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 3650 -subj "/CN=sagelink"
+# Python 3.13 and newer verify that the authority states its key usage, and the certificate the key of its authority.
+[ -e ca.key ] || openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 3650 -subj "/CN=sagelink" \
+    -addext keyUsage=critical,keyCertSign,cRLSign
 openssl req -newkey rsa:2048 -nodes -keyout broker.key -out broker.csr -subj "/CN=$broker"
-printf 'subjectAltName=%s:%s\n' "$kind" "$broker" > names
+printf 'subjectAltName=%s:%s\nauthorityKeyIdentifier=keyid\n' "$kind" "$broker" > names
 openssl x509 -req -in broker.csr -CA ca.pem -CAkey ca.key -CAcreateserial -extfile names -days "$days" -out broker.pem
 rm broker.csr names
 chmod 644 ca.pem broker.pem
