@@ -222,7 +222,7 @@ def test_too_few_and_unreadable_pictures(edge: Model, frames: Path, monkeypatch:
     with pytest.raises(UsageError, match=r"picture '.*003.png' cannot be read"):
         _chosen(edge, calibration=frames)
     (frames / "003.png").unlink()
-    with pytest.raises(UsageError, match="has 63 pictures; accepted: at least 64"):
+    with pytest.raises(UsageError, match="has 11 pictures; accepted: at least 12"):
         _chosen(edge, calibration=frames)
 
 
