@@ -10,7 +10,7 @@ import av
 import cv2
 import numpy as np
 from av.sidedata.sidedata import SideDataContainer
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
 from sagelink.pipeline.types import Pixels
@@ -96,11 +96,11 @@ class FrameConverter:
             try:
                 return reformat().to_ndarray()  # type: ignore[return-value]  # uint8
             except OSError:  # FFmpeg does not know the colour matrix, or cannot convert the frame at all
-                pixels = reformat(src_colorspace=FALLBACK_MATRIX).to_ndarray()  # type: ignore[arg-type]  # or a name
+                pixels = reformat(src_colorspace=Colorspace[FALLBACK_MATRIX]).to_ndarray()
                 self._unknown_matrices.add(frame.colorspace)
                 _warn_once(self._name, "colour_matrix_unknown", f"{frame.colorspace}, converted as {FALLBACK_MATRIX}")
                 return pixels  # type: ignore[return-value]
-        return reformat(src_colorspace=FALLBACK_MATRIX).to_ndarray()  # type: ignore[arg-type,return-value]
+        return reformat(src_colorspace=Colorspace[FALLBACK_MATRIX]).to_ndarray()  # type: ignore[return-value]
 
 
 @functools.lru_cache(maxsize=1024)  # a camera that reconnects says it once
