@@ -177,6 +177,7 @@ def test_chosen_units_follow_the_order_in_mirrored_frames_too(setup: Setup) -> N
     assert found >= 40  # of 48; 3 of 10 choices are random and contain it by chance only
 
 
+@pytest.mark.campaign
 def test_the_loss_falls_and_the_patch_embedding_is_not_trained(setup: Setup) -> None:
     student = setup.student(batch_sizes=(4, 2))
     for _ in range(5):
@@ -189,6 +190,7 @@ def test_the_loss_falls_and_the_patch_embedding_is_not_trained(setup: Setup) -> 
     assert not torch.equal(weights["blocks.0.attn.qkv.weight"], stock["blocks.0.attn.qkv.weight"])
 
 
+@pytest.mark.campaign
 def test_a_resumed_training_gives_identical_results(setup: Setup, tmp_path: Path) -> None:
     uninterrupted, observer = setup.trainer(improving(), limit_s=8), RecordingObserver()
     assert uninterrupted.train(ticking_clock(), never, observer, no_save)

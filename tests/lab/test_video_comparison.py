@@ -68,6 +68,7 @@ def test_black_frames_with_equal_timestamps_are_encoded(name: str) -> None:
     assert received[-1][1].mean() < 10
 
 
+@pytest.mark.campaign
 def test_eval_video_measures_every_policy_and_computes_nothing_twice(
     command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
