@@ -51,7 +51,6 @@ _VIEW, _CONTROL = "SAGELINK_CONSOLE_VIEW_TOKEN", "SAGELINK_CONSOLE_CONTROL_TOKEN
 _SWEEP_S = 1.0
 _RECENT_S = 86_400.0  # events of this time are shown again after a start
 _KEPT_CHANGES = 500
-_REFERENCES = 4  # messages that a stored picture may build on, with its own
 _COOKIE = "sagelink-console"
 
 
@@ -166,7 +165,7 @@ async def _store(config: Config, fleet: Fleet, decoder: EvidenceDecoder) -> Asyn
         fleet.listen(writer)
 
         async def picture(number: int) -> bytes:
-            found = await worker.call(store.messages, number, _REFERENCES)
+            found = await worker.call(store.message, number)
             if found is None:
                 raise ValueError("this frame is not stored")
             return await decoder.stored(*found)
@@ -196,20 +195,20 @@ class EvidenceDecoder:
 
     async def decode(self, record: CameraRecord) -> Picture:
         """Raises ValueError with the reason why there is no picture."""
-        if record.info is None or not record.messages:
+        if record.info is None or record.message is None:
             raise ValueError("no evidence yet")
-        messages, info = [message.data for message in record.messages], record.info
-        return await self._worker.call(self._decode, messages, info.side, info.patch_size)
+        info = record.info
+        return await self._worker.call(self._decode, record.message.data, info.side, info.patch_size)
 
-    async def stored(self, messages: list[bytes], side: int, patch_size: int) -> bytes:
-        """PNG of the last of the messages, grey where nothing was sent. Raises ValueError."""
-        return (await self._worker.call(self._decode, messages, side, patch_size, transparent=False)).png
+    async def stored(self, message: bytes, side: int, patch_size: int) -> bytes:
+        """PNG of a message, grey where nothing was sent. Raises ValueError."""
+        return (await self._worker.call(self._decode, message, side, patch_size, transparent=False)).png
 
     def close(self) -> None:
         self._worker.close()
 
-    def _decode(self, messages: list[bytes], side: int, patch_size: int, transparent: bool = True) -> Picture:
-        decode = partial(decode_view, messages, side, patch_size, transparent=transparent)
+    def _decode(self, message: bytes, side: int, patch_size: int, transparent: bool = True) -> Picture:
+        decode = partial(decode_view, message, side, patch_size, transparent=transparent)
         try:
             try:
                 return decode(self._embedding if self._fits(patch_size) else None)

@@ -21,7 +21,6 @@ from sagelink.stages.encode import Encode
 from sagelink.stages.nvr.capture import EventCapture
 from sagelink.stages.nvr.private_gate import PrivateGate
 from sagelink.stages.rate_control import ValueGate, check_curves
-from sagelink.stages.reference_tracker import ReferenceTracker
 from sagelink.stages.scene_tracker import RegisterPending, SceneTracker, TrackScene, scene_config
 from sagelink.stages.score import Score
 from sagelink.stages.select import Select
@@ -47,7 +46,6 @@ _MAX_BATCH = 8  # frames that one forward pass of the edge model scores
 _USEFUL_BITS = 8 * 2400  # a message that keeps nearly all of the server's accuracy: docs/codec.md
 _WORK = (Frame, Scored, Metered, Selected, Evidence, Sent, Answered)
 
-References = Mapping[str, ReferenceTracker]
 Routes = dict[type[Any], Channel[Any]]
 
 
@@ -91,16 +89,15 @@ def edge_graph(parts: EdgeParts) -> Graph:
     graph = Graph(partial(_rescue, parts.fuse))
     decided = graph.channel("decided")
     edge_only: Routes = {EdgeOnly: decided}
-    references = _reference_trackers(parts)
     deadline_s = config.ship.deadline if parts.live else None
-    uplink = Uplink(parts.link, in_flight, deadline_s, references, parts.alerts.pending)
+    uplink = Uplink(parts.link, in_flight, deadline_s, parts.alerts.pending)
     score = _score(parts)
 
     frames = _capture(graph, parts, edge_only)
     scored = graph.stage(
         InThread("score", _score_changes(parts, score)), frames, name="score", routes=edge_only, batch=_max_batch(parts)
     )
-    offload = _offload(parts, uplink, references, score, decided)
+    offload = _offload(parts, uplink, score, decided)
     sent = graph.stage(offload, scored, name="offload", routes=edge_only, capacity=in_flight)
     collect = Collect(uplink, config.ship.deadline if parts.live else REPLAY_DEADLINE_S, parts.accounts)
     graph.stage(collect, sent, workers=in_flight, routes={EdgeOnly: decided, Answered: decided})
@@ -171,7 +168,7 @@ def _max_batch(parts: EdgeParts) -> int:
     return _MAX_BATCH if parts.live and parts.config.output.record is None else 1
 
 
-def _offload(parts: EdgeParts, uplink: Uplink, references: References, score: Score, decided: Channel[Any]) -> Chain:
+def _offload(parts: EdgeParts, uplink: Uplink, score: Score, decided: Channel[Any]) -> Chain:
     """private gate, pace, meter, track scene, gate, value gate, claim, select, encode, ship, register pending.
 
     One frame at a time is inside, from asking the budget to charging it, so the bits that a frame may spend do not
@@ -186,18 +183,17 @@ def _offload(parts: EdgeParts, uplink: Uplink, references: References, score: Sc
     stages = [
         PrivateGate(),
         *scripted,
-        *_pace(parts, uplink, references),
+        *_pace(parts, uplink),
         Meter(accounts, script.ask_clock if script else parts.clock),
         TrackScene(trackers, script.received if script else None),
         parts.gate,
         *_value_gate(parts),
         Claim(accounts),
-        Select(config.select, references),
+        Select(config.select),
         Encode(
             parts.encoder_for,
             parts.link.wire_bits,
             config.encode.max_message,
-            references,
             _zoom_crop(parts, score),
             parts.link.max_message_bytes,
             config.ship.edge_answer or (parts.live and config.sends_digest),
@@ -224,12 +220,12 @@ def _further_ids(parts: EdgeParts, scored: Scored) -> tuple[bytes, ...]:
     return tuple(head_id for head_id in found if head_id != first)
 
 
-def _pace(parts: EdgeParts, uplink: Uplink, references: References) -> list[Stage]:
-    """In a replay a frame waits for the replies to earlier ones: what is known of its scene, and which units the server
-    is known to remember, must not depend on the time at which replies arrive."""
+def _pace(parts: EdgeParts, uplink: Uplink) -> list[Stage]:
+    """In a replay a frame waits for the replies to earlier ones: what is known of its scene must not depend on the time
+    at which replies arrive."""
     if parts.live:
         return []
-    return [Pace(uplink, lambda camera: 1 if camera in parts.tracked_cameras or references else AHEAD)]
+    return [Pace(uplink, lambda camera: 1 if camera in parts.tracked_cameras else AHEAD)]
 
 
 def _value_gate(parts: EdgeParts) -> list[Stage]:
@@ -253,12 +249,3 @@ def _zoom_crop(parts: EdgeParts, score: Score) -> Callable[[Scored], ZoomCrop | 
         return ZoomCrop(scored.edge_view.crop, scored.importance, partial(score.draw, scored.frame))
 
     return zoom_crop
-
-
-def _reference_trackers(parts: EdgeParts) -> dict[str, ReferenceTracker]:
-    """By camera; empty unless the server is to remember units (`select.memory`)."""
-    select = parts.config.select
-    if select.memory is None:
-        return {}
-    patch_size = parts.models.server.grid.patch_size
-    return {name: ReferenceTracker(patch_size, select.memory, select.min_units) for name in parts.accounts}

@@ -73,7 +73,6 @@ async def _in_process(config: Config, models: RunModels, heads: HeadsOfRun) -> A
     from sagelink.server.batch import BatchLimits
     from sagelink.server.classify import Classifier
     from sagelink.server.head_store import HeadStore
-    from sagelink.server.memory import ReferenceStore
     from sagelink.server.service import Service
     from sagelink.transport.in_process import InProcessLink
 
@@ -81,14 +80,14 @@ async def _in_process(config: Config, models: RunModels, heads: HeadsOfRun) -> A
     # One frame per batch: a replay gives the same numbers each time, and no other edge shares this server.
     limits = BatchLimits(max_units=1, max_wait_s=0.0, per_camera=64)
     link = InProcessLink()
-    memory, metrics = ReferenceStore(config.serve.memory or 0), ServerMetrics(CollectorRegistry())
+    metrics = ServerMetrics(CollectorRegistry())
     store = HeadStore(models.server, max_bytes=_OWN_HEADS_BYTES)
 
     def keep(head: Head) -> None:
         store.add(head.file_content(), time.monotonic())
 
     heads.prepare_with(keep)
-    service = Service(link, Classifier(models.server), limits, metrics, memory=memory, heads=store)
+    service = Service(link, Classifier(models.server), limits, metrics, heads=store)
     async with background(service.run()), link:
         yield link
 

@@ -40,7 +40,6 @@ _OBEYED: Mapping[str, frozenset[str]] = {
     "select": _ALL,
     "encode": _ALL,
     "ship": frozenset(("server", "in_flight", "deadline")),  # the address: only for the size of a message on the wire
-    "serve": frozenset(("memory",)),
     "fuse": _ALL,
     "events": frozenset(("rules",)),
     "frigate": frozenset(("classes",)),
@@ -52,6 +51,8 @@ _HEAD, _HEADS = "head", "heads."  # the key of the first head, and the start of 
 COPIED_HEADS = ("head.safetensors", "heads-*.safetensors")  # patterns of the names of their copies
 _MAX_COPIED = 10_000_000  # bytes
 _NO_SOURCE = "recording"
+# Keys that all recordings of earlier versions have, and whether their value, if it is not empty, decides about results.
+_REMOVED = {("video", "saving"): True, ("select", "memory"): True, ("serve", "memory"): False}
 
 
 def recorded_config(folder: Path, overrides: Overrides) -> Config:
@@ -70,12 +71,13 @@ def _recorded_tree(folder: Path) -> tuple[Path, dict[str, Any]]:
     """The configuration file of a recording and its sections. Raises UsageError."""
     path = own_file(folder, CONFIG, f"recording {str(folder)!r}")
     tree = read_tree(path, numbers_without_unit=True)  # recordings of version 0.2 hold quantities as numbers
-    video = tree.get("video")
-    if isinstance(video, dict) and video.pop("saving", False):  # all recordings of earlier versions have this key
-        raise UsageError(
-            f"recording {str(folder)!r} was made with video.saving, which this version does not have; accepted: the "
-            "version of Sagelink that recorded it"
-        )
+    for (section, key), decides in _REMOVED.items():
+        part = tree.get(section)
+        if isinstance(part, dict) and part.pop(key, None) and decides:
+            raise UsageError(
+                f"recording {str(folder)!r} was made with {section}.{key}, which this version does not have; accepted: "
+                "the version of Sagelink that recorded it"
+            )
     return path, tree
 
 

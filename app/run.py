@@ -22,7 +22,6 @@ from sagelink.app.run_checks import (
     check_heads,
     check_names,
     check_pace,
-    check_repeatable,
 )
 from sagelink.app.summary import run_summary, sources
 from sagelink.monitor.freshness import LinkWatch
@@ -128,7 +127,6 @@ class Run:
         self.models = models
         self.notice = notice
         self.live = any(capture.live for capture in captures)
-        check_repeatable(config, self.live)
         _ignore_truth_of_other_classes(captures, models)
         self.own_budget_cameras = frozenset(camera.name for camera in config.all_cameras if camera.budget is not None)
         self.budgets = open_budgets(config, self.live, None if script is None else script.bound)

@@ -36,15 +36,6 @@ def check_names(config: Config) -> None:
         codec_by_name(config.encode.codec)
 
 
-def check_repeatable(config: Config, live: bool) -> None:
-    """Raises UsageError when the run is recorded, but a replay could not repeat it."""
-    if live and config.select.memory is not None and config.output.record is not None:
-        raise UsageError(
-            "select.memory: a recording does not hold the times at which replies came, so a replay could not know "
-            "which units the server remembered; accepted in a live run: select.memory or output.record"
-        )
-
-
 def check_heads(
     config: Config, models: RunModels, heads: HeadsOfRun, encoder_for: Callable[[TaughtClasses | None], object]
 ) -> None:

@@ -28,7 +28,6 @@ from sagelink.server.batch import BatchLimits
 from sagelink.server.classify import Classifier
 from sagelink.server.head_store import HeadStore
 from sagelink.server.health import health_app
-from sagelink.server.memory import ReferenceStore
 from sagelink.server.service import Service
 from sagelink.transport.camera_observer import ObservedLink
 from sagelink.transport.link import ServerLink
@@ -72,7 +71,7 @@ async def _serve(
     async with AsyncExitStack() as stack:
         link = await stack.enter_async_context(open_link(metrics, classifier.model))
         seen: ServerLink = link if page is None else await stack.enter_async_context(_observed(link, page))
-        service = Service(seen, classifier, limits, metrics, own.workers, ReferenceStore(own.memory or 0), heads=heads)
+        service = Service(seen, classifier, limits, metrics, own.workers, heads)
         _check_cameras(link, service)
         link.serve_fitting(service.misfit)
         line = f"serving {classifier.model.name} on {link.url}"

@@ -23,14 +23,11 @@ from sagelink.models import loading
 from sagelink.models.preprocess import make_picture
 from sagelink.pipeline.model_config import ModelConfig
 from sagelink.pipeline.types import OperatingPoint
-from sagelink.server.memory import StoredUnits
 from sagelink.server.receive import receive
 from sagelink.stages.evidence_encoder import Encoder
 from sagelink.stages.sources.synthetic import SyntheticSource
-from sagelink.transport.codecs import Canvas, codec_names, cut_units
-from sagelink.transport.delta_message import REFERENCE_NAME_BYTES, encode_delta
+from sagelink.transport.codecs import Canvas, codec_names
 from sagelink.transport.envelope import MalformedMessage, seal
-from sagelink.transport.evidence_message import decode_evidence
 from sagelink.transport.patch_embedding import Embedding
 
 LIMIT_MB = 64
@@ -39,7 +36,7 @@ _FEW = 20  # units
 
 
 def valid_messages(canvas: Canvas) -> list[bytes]:
-    """Valid messages of every codec at several operating points, and delta messages."""
+    """Valid messages of every codec at several operating points."""
     encoder = Encoder([], canvas)
     order = np.random.default_rng(0).permutation(canvas.units)
     messages = []
@@ -49,9 +46,7 @@ def valid_messages(canvas: Canvas) -> list[bytes]:
             for units in (canvas.units,) if name.endswith("-frame") else (canvas.units, _FEW):
                 for side, quality in ((canvas.pixels, 4), (canvas.pixels // 2, 8)):
                     messages.append(encoder.message(7, picture, order, OperatingPoint(name, units, side, quality)))
-    plain = [evidence for evidence in map(decode_evidence, messages) if len(evidence.units) < canvas.units]
-    base = bytes(REFERENCE_NAME_BYTES - 1) + b"a"
-    return messages + [encode_delta(each, base, np.setdiff1d(order, each.units)) for each in plain]
+    return messages
 
 
 def damaged(messages: list[bytes], rng: random.Random) -> Iterator[bytes]:
@@ -86,9 +81,6 @@ class FuzzTarget:
 
     def __init__(self, canvas: Canvas) -> None:
         self._canvas = canvas
-        everything = np.arange(canvas.units)
-        blank = np.zeros((canvas.pixels, canvas.pixels, 3), np.uint8)
-        self._held = StoredUnits(everything, cut_units(blank, everything, canvas.patch_size), 0.0)
         self._outcomes: Counter[str] = Counter()
         self._slowest_s, self._grown_mb = 0.0, 0.0
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the memory that is resident now
@@ -97,7 +89,7 @@ class FuzzTarget:
     def __call__(self, message: bytes) -> None:
         began = time.perf_counter()
         try:
-            receive(message, self._canvas, lambda name: self._held)
+            receive(message, self._canvas)
             self._outcomes["accepted"] += 1
         except MalformedMessage:
             self._outcomes["refused"] += 1

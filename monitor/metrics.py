@@ -63,12 +63,6 @@ class ServerMetrics:
         self.waiting = Gauge("sagelink_server_waiting_frames", "Frames waiting for the model", registry=registry)
         self.cameras = Gauge("sagelink_server_cameras", "Cameras that have announced themselves", registry=registry)
         self.viewers = Gauge("sagelink_server_viewers", "Browsers connected as cameras", registry=registry)
-        self.remembered = Gauge(
-            "sagelink_server_remembered_bytes", "Size of the remembered units of all cameras", registry=registry
-        )
-        self.forgotten = Counter(
-            "sagelink_server_forgotten", "Delta messages whose reference this server does not have", registry=registry
-        )
         self.heads = Gauge("sagelink_server_heads", "Heads in memory", registry=registry)
         self.head_bytes = Gauge("sagelink_server_head_bytes", "Size of the heads in memory", registry=registry)
         self.head_answers = Counter(

@@ -124,14 +124,6 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _memory_where_it_works(self) -> Config:
-        if self.select.memory is not None and self.uses_datagrams:
-            raise ValueError(
-                "select.memory: WebRTC may lose parts of a message; accepted with WebRTC: empty; or use an MQTT server"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _pace_of_something(self) -> Config:
         if self.budget.pace is not None and (refusal := self.pace_refusal(self.budget.pace)):
             raise ValueError(refusal)
@@ -212,7 +204,7 @@ class Config(Section):
         zoom = self.video.zoom
         if zoom is None:
             zoom = self.head is None and not {self.edge_model, self.server_model} & {*MODEL_PAIRS["demo"]}
-        return zoom and self.select.memory is None
+        return zoom
 
     @property
     def edge_model(self) -> str:

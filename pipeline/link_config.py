@@ -166,9 +166,6 @@ class ServeConfig(Section):
     max_batch_units: int = Field(
         4096, ge=1, le=262_144, description="Maximum number of units in a batch, including padding"
     )
-    memory: Size | None = Field(
-        256_000_000, description="Memory for units of cameras that use delta coding (`select.memory`); empty: none"
-    )
     heads: Path | None = Field(
         None,
         description="Folder in which heads (own classes) of cameras are kept, so that they need not be sent again "

@@ -44,8 +44,7 @@ class VideoConfig(Section):
         None,
         description="Score a zoomed crop of the important part in two of three frames, and send that crop; empty: yes, "
         "unless a model is from the demo pair, which recognises objects at one size only, or a head is given, whose "
-        "classes may depend on the whole view. Always off with "
-        "`select.memory`, which needs the same view in every frame",
+        "classes may depend on the whole view",
     )
     still_interval: Duration | None = Field(
         None,
@@ -78,11 +77,6 @@ class SelectConfig(Section):
         16, ge=1, description="Send no message with fewer units than this, or than `units` if that is smaller"
     )
     seed: int = Field(0, ge=0, description="Seed of the random selector")
-    memory: Duration | None = Field(
-        None,
-        description="Delta coding: a unit that the server remembers stays valid for this time while the picture there "
-        "does not change, and is not sent again; empty: off, every message is complete",
-    )
 
 
 class EncodeConfig(Section):

@@ -172,22 +172,12 @@ class Metered:
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
-    """The units of a camera that the server remembers and that a message may build on (delta coding)."""
-
-    name: bytes  # see `transport.delta_message`
-    units: Units  # (K,) ascending: remembered units that are still valid; empty if the message starts a new reference
-
-
-@dataclass(frozen=True, slots=True)
 class Selected:
     """A frame that the gate lets pass, with its units in progressive order: any prefix is a good selection."""
 
     metered: Metered
     order: Units
     select_ms: float
-    reference: Reference | None = None  # None: the message uses no reference, and the server remembers nothing
-    new_units: Units | None = None  # with a reference: units that it lacks, most useful first
 
     @property
     def frame(self) -> Frame:
@@ -219,8 +209,6 @@ class Evidence:
     message: bytes
     wire_bits: int  # message and framing of the transport
     encode_ms: float
-    reference_units: int = 0  # further units, which the server remembers
-    standalone_weight: float = 0.0  # the weight if the server does not remember them
     further: tuple[bytes, ...] = ()  # ids of the further heads that the message asks for
     crop: Box = WHOLE  # part of the view that the units cover, as fractions
 

@@ -12,7 +12,6 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 from sagelink.models.labels import labels_fingerprint
 from sagelink.monitor.metrics import ServerMetrics
@@ -24,7 +23,6 @@ from sagelink.server.batch import Batcher, BatchLimits, Waiting
 from sagelink.server.classify import Classifier
 from sagelink.server.head_desk import HeadDesk
 from sagelink.server.head_store import HeadStore, ServerHead
-from sagelink.server.memory import ReferenceStore
 from sagelink.server.receive import Received, receive
 from sagelink.transport.bundle import parts_of
 from sagelink.transport.envelope import MalformedMessage, claimed_seq
@@ -52,17 +50,14 @@ class Service:
         limits: BatchLimits,
         metrics: ServerMetrics,
         workers: int = 1,
-        memory: ReferenceStore | None = None,
         heads: HeadStore | None = None,
     ) -> None:
-        """`memory`: references for delta messages; without it, every message is classified alone. `heads`: for cameras
-        with own classes; without it, the service begins with none."""
+        """`heads`: for cameras with own classes; without it, the service begins with none."""
         self._link = link
         self._classifier = classifier
         self._batcher = Batcher(limits)
         self._metrics = metrics
         self._workers = workers
-        self._memory = ReferenceStore(0) if memory is None else memory
         store = HeadStore(classifier.model, _HEAD_BYTES) if heads is None else heads
         self._heads = HeadDesk(link, store, self._queue, self._refuse)
         self._grid = classifier.model.grid
@@ -73,7 +68,6 @@ class Service:
         self._logged: dict[tuple[str, str], str] = {}  # last fault that was logged, by event and node
         metrics.waiting.set_function(lambda: len(self._batcher))
         metrics.cameras.set_function(lambda: len(link.cameras))
-        metrics.remembered.set_function(lambda: self._memory.size_bytes)
         metrics.heads.set_function(lambda: len(self._heads.store))
         metrics.head_bytes.set_function(lambda: self._heads.store.size_bytes)
 
@@ -226,8 +220,7 @@ class Service:
         for index, frame in enumerate(batch):
             self._metrics.queue_seconds.observe(began_s - frame.message.arrived_s)
             try:
-                recall = partial(self._memory.recall, frame.message.sender, now_s=began_s)
-                decoded.append((index, receive(frame.message.data, self._classifier.canvas, recall)))
+                decoded.append((index, receive(frame.message.data, self._classifier.canvas)))
             except MalformedMessage as error:
                 replies[index] = Reply(frame.seq, str(error), (), (), 0, 0.0)
         asked = [(batch[index].head, *batch[index].further) for index, _ in decoded]
@@ -237,10 +230,6 @@ class Service:
             queue_ms = (began_s - batch[index].message.arrived_s) * 1e3
             units, waiting = 0 if refusal else len(received.units), len(self._batcher)
             server_ms = queue_ms + batch_s * 1e3
-            self._metrics.forgotten.inc(received.forgotten)
-            if received.name and not refusal:
-                sender = batch[index].message.sender
-                self._memory.keep(sender, received.name, received.units, received.content, began_s)
             self._count(batch[index], received, top[0])
             replies[index] = Reply(received.seq, refusal, *top, units, server_ms, queue_ms, waiting, further)
         self._metrics.batch_frames.observe(len(batch))

@@ -35,8 +35,6 @@ class Plan:
     message: bytes
     agreement: float
     weight: float
-    reference_units: int = 0  # units that the server adds from memory
-    standalone_weight: float = 0.0  # weight of the answer when the server has forgotten them
 
 
 # From an operating point and the expected bytes to the message; None where it cannot be coded.

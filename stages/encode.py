@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
 from sagelink.pipeline.types import WHOLE, Box, Drop, EdgeOnly, Evidence, Frame, Metered, Pixels, Scored, Selected
 from sagelink.stages.budget_meter import affordable_bytes
-from sagelink.stages.codec_planner import Plan
 from sagelink.stages.evidence_encoder import Encoder, EncoderFor
-from sagelink.stages.reference_tracker import ReferenceTracker
 from sagelink.stages.zoom import ZoomCrop
 from sagelink.transport.envelope import MAX_MESSAGE_BYTES
 from sagelink.transport.evidence_message import EdgeAnswer
@@ -30,7 +28,6 @@ class Encode:
         encoder_for: EncoderFor,
         wire_bits: Callable[[str, int], int],
         max_message: int,
-        reference_trackers: Mapping[str, ReferenceTracker] | None = None,
         zoom_crop: Callable[[Scored], ZoomCrop | None] = lambda scored: None,
         link_limit: Callable[[str], int] = lambda camera: MAX_MESSAGE_BYTES,
         edge_answer: bool = False,
@@ -41,7 +38,6 @@ class Encode:
         `encoder_for`: by the classes of a frame.
         `wire_bits`: bits on the wire of a message, by camera and message bytes.
         `max_message`: bytes of the longest message.
-        `reference_trackers`: by camera, where the server remembers units.
         `zoom_crop`: the crops of a frame that may be sent in place of its whole view; None: no crop.
         `link_limit`: bytes of the longest message that the link carries now, by camera.
         `edge_answer`: messages hold the edge's own answer.
@@ -54,7 +50,6 @@ class Encode:
         self._edge_answer = edge_answer
         self._wire_bits = wire_bits
         self._max_message = max_message
-        self._reference_trackers = reference_trackers or {}
         self._zoom_crop = zoom_crop
         self._link_limit = link_limit
         self._warned = False
@@ -71,12 +66,7 @@ class Encode:
             if crop != WHOLE:  # the edge has chosen the crop
                 assert self._draw is not None
                 picture, crop = self._draw(frame, WHOLE), WHOLE
-        planned: Plan | int | None = self._fit_delta(encoder, selected, max_bytes)
-        if planned is not None:
-            assert selected.new_units is not None
-            order = selected.new_units
-        else:
-            planned = encoder.fit(frame.seq, picture, order, max_bytes, zoom)
+        planned = encoder.fit(frame.seq, picture, order, max_bytes, zoom)
         if isinstance(planned, int):
             self._warn_too_small(frame.camera, planned, selected.metered)
             return EdgeOnly(selected, Drop.BUDGET)
@@ -88,8 +78,6 @@ class Encode:
             message=planned.message,
             wire_bits=self._wire_bits(frame.camera, len(planned.message)),
             encode_ms=(time.perf_counter() - began) * 1e3,
-            reference_units=planned.reference_units,
-            standalone_weight=planned.standalone_weight,
             crop=zoom.crop(planned.point.view) if zoom and planned.point.view < 1 else crop,
             further=further,
         )
@@ -100,19 +88,6 @@ class Encode:
         if self._edge_answer:
             answer = EdgeAnswer(None if scored.unknown else scored.answer.class_id, scored.answer.prob)
         return encoder.asking(scored.taught.head_id if scored.taught else b"", answer, further)
-
-    def _fit_delta(self, encoder: Encoder, selected: Selected, max_bytes: int) -> Plan | None:
-        """A delta message, already registered as sent; None where the frame gets a standalone message."""
-        reference, new_units = selected.reference, selected.new_units
-        if reference is None or new_units is None:
-            return None
-        frame, picture = selected.frame, selected.metered.scored.picture
-        planned = encoder.fit_delta(frame.seq, picture, reference, new_units, max_bytes)
-        if planned is not None:
-            units = np.sort(new_units[: planned.point.units])
-            tracker = self._reference_trackers[frame.camera]
-            tracker.register_sent(frame.seq, planned.message, reference, units, picture, frame.stream_s)
-        return planned
 
     def _max_bytes(self, selected: Selected) -> int:
         """Bytes of the longest message that the link, the allowance and the value gate permit."""

@@ -13,16 +13,14 @@ import numpy as np
 
 from sagelink.pipeline.answers import TaughtClasses
 from sagelink.pipeline.config import Config
-from sagelink.pipeline.types import OperatingPoint, Pixels, Reference, Units
+from sagelink.pipeline.types import OperatingPoint, Pixels, Units
 from sagelink.stages.codec_planner import Plan, plan_packetized, plan_whole
-from sagelink.stages.delta_curves import DeltaCurves, expected_agreement
 from sagelink.stages.frontier import RateQualityCurve
-from sagelink.stages.frontier_filter import measured_curves, unit_limits, usable_curves
+from sagelink.stages.frontier_filter import usable_curves
 from sagelink.stages.packetize import Splitter
 from sagelink.stages.unit_rectangle import best_rectangle
 from sagelink.transport.bundle import PART_BYTES, encode_bundle
 from sagelink.transport.codecs import Canvas, CodecFailed, codec_by_name
-from sagelink.transport.delta_message import encode_delta
 from sagelink.transport.evidence_message import EdgeAnswer, EvidenceMessage, encode_evidence
 from sagelink.transport.patch_embedding import Embedding
 
@@ -38,7 +36,6 @@ EncoderFor: TypeAlias = "Callable[[TaughtClasses | None], Encoder]"
 
 _ROWS_FILLED = 0.75  # of one part per grid row: each part holds at least one row, and few rows fill a whole part
 _MAX_ENCODERS = 32  # sets of classes
-_DELTA_MARGIN = 0.01  # a delta message may lose this much agreement: later messages can build on it
 
 
 def canvas_of(server: ServerModel) -> Canvas:
@@ -56,12 +53,10 @@ class Encoder:
         canvas: Canvas,
         slack: float = 0.0,
         part_bytes: int | None = None,
-        delta_curves: DeltaCurves | None = None,
     ) -> None:
         """
         `slack`: expected agreement that may be given up for a shorter message.
         `part_bytes`: longest message that fits one datagram, where the transport loses some; longer ones are split.
-        `delta_curves`: for a server that remembers units; `fit_delta` needs them.
         """
         self._curves = [*curves]
         whole = (curve.limited(canvas.units, canvas.units) for curve in curves if curve.point.view == 1)
@@ -69,7 +64,6 @@ class Encoder:
         self._canvas = canvas
         self._slack = slack
         self._part_bytes = part_bytes
-        self._delta_curves = delta_curves
         self._head = b""
         self._edge_answer: EdgeAnswer | None = None
         self._further: tuple[bytes, ...] = ()
@@ -81,11 +75,7 @@ class Encoder:
         canvas = canvas_of(server)
         curves = usable_curves(config, server.name, canvas, taught)
         part_bytes = PART_BYTES if config.uses_datagrams else None
-        delta_curves = None
-        if config.select.memory is not None:
-            measured, _ = measured_curves(config, server.name, canvas, taught)
-            delta_curves = DeltaCurves.from_curves(measured, canvas.units, *unit_limits(config, canvas))
-        return cls(curves, canvas, config.encode.slack, part_bytes, delta_curves)
+        return cls(curves, canvas, config.encode.slack, part_bytes)
 
     def asking(self, head: bytes, edge_answer: EdgeAnswer | None = None, further: tuple[bytes, ...] = ()) -> Encoder:
         """The same encoder, whose messages name this head and further ones, and hold the edge's own answer."""
@@ -144,29 +134,6 @@ class Encoder:
             planned = self._fit_whole(curves, seq, picture, order, part_bytes, zoom)
         return planned
 
-    def fit_delta(
-        self, seq: int, picture: Pixels, reference: Reference, new_units: Units, max_bytes: int
-    ) -> Plan | None:
-        """The best delta message of at most `max_bytes`: it adds some of `new_units`, best first, to `reference`.
-
-        None where a standalone message is expected to be better.
-        """
-        assert self._delta_curves is not None
-        curves = self._delta_curves.curves(len(reference.units), len(new_units))
-        standalone = expected_agreement(self._curves, max_bytes)
-        if not curves or expected_agreement(curves, max_bytes) < standalone - _DELTA_MARGIN:
-            return None
-
-        def encode(point: OperatingPoint, _: float) -> bytes:
-            evidence = self._evidence(seq, picture, new_units[: point.units], point)
-            return encode_delta(evidence, reference.name, reference.units)
-
-        planned = plan_whole(curves, encode, max_bytes, self._slack)
-        if isinstance(planned, int):
-            return None
-        weight = self._delta_curves.standalone_weight(planned.point)
-        return replace(planned, reference_units=len(reference.units), standalone_weight=weight)
-
     def _fit_whole(
         self,
         curves: Sequence[RateQualityCurve],
@@ -212,9 +179,6 @@ class Encoder:
 
     def encode_units(self, seq: int, picture: Pixels, units: Units, point: OperatingPoint) -> bytes:
         """The message with exactly these units; `point.units` is ignored."""
-        return encode_evidence(self._evidence(seq, picture, units, point))
-
-    def _evidence(self, seq: int, picture: Pixels, units: Units, point: OperatingPoint) -> EvidenceMessage:
         canvas, codec = self._canvas, codec_by_name(point.codec)
         units = np.sort(units)
         try:
@@ -222,7 +186,8 @@ class Encoder:
         except Exception as error:  # whatever an image library raises
             raise CodecFailed(point.codec, error) from error
         asked = self._head, self._edge_answer, self._further
-        return EvidenceMessage(seq, canvas.side, canvas.patch_size, codec.number, units, payload, *asked)
+        message = EvidenceMessage(seq, canvas.side, canvas.patch_size, codec.number, units, payload, *asked)
+        return encode_evidence(message)
 
 
 def encoders(config: Config, server: ServerModel) -> EncoderFor:

@@ -25,12 +25,6 @@ class TaughtWeights(Protocol):
         ...
 
 
-def unit_limits(config: Config, canvas: Canvas) -> tuple[int, int]:
-    """Smallest and largest number of units in one message."""
-    max_units = min(config.select.units or canvas.units, canvas.units)
-    return min(config.select.min_units, max_units), max_units
-
-
 def usable_curves(
     config: Config, server: str, canvas: Canvas, head: TaughtWeights | None = None
 ) -> list[RateQualityCurve]:
@@ -39,8 +33,9 @@ def usable_curves(
     `server` is the name of the server model. `head`: replaces the weights, which are those of the model's own classes.
     Raises UsageError when no curve is left for the whole picture.
     """
-    curves, path = measured_curves(config, server, canvas, head)
-    min_units, max_units = unit_limits(config, canvas)
+    curves, path = _measured_curves(config, server, canvas, head)
+    max_units = min(config.select.units or canvas.units, canvas.units)  # in one message
+    min_units = min(config.select.min_units, max_units)
     usable = [curve.limited(min_units, max_units) for curve in curves]
     if config.fuse.rule == "weighted" and config.fuse.weights is None:
         usable = [curve and curve.with_weight() for curve in usable]  # an answer without weight has no effect
@@ -53,7 +48,7 @@ def usable_curves(
     return [curve for curve in usable if curve is not None]
 
 
-def measured_curves(
+def _measured_curves(
     config: Config, server: str, canvas: Canvas, head: TaughtWeights | None = None
 ) -> tuple[list[RateQualityCurve], Path]:
     """All curves of the configured codec, with any number of units, and the frontier file. Raises UsageError."""

@@ -66,10 +66,8 @@ class Fuse:
     def weight(self, evidence: Evidence, units: int) -> float:
         """Weight of the server's answer to `evidence`; `units` is the number of units that it used."""
         if self._weights is None:
-            if evidence.reference_units and units < len(evidence.units) + evidence.reference_units:
-                return evidence.standalone_weight
             # Lost parts reduce the weight in proportion.
-            return evidence.weight * min(1.0, units / (len(evidence.units) + evidence.reference_units))
+            return evidence.weight * min(1.0, units / len(evidence.units))
         return weight_of_share(self._weights, units / self._units)
 
     async def process(self, work: Answered | EdgeOnly | PendingVerdict) -> Verdict:

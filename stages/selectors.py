@@ -17,7 +17,6 @@ from sagelink.pipeline.errors import UsageError, suggest
 from sagelink.pipeline.types import Units
 
 Floats = NDArray[np.float32]
-_NONE: Units = np.empty(0, np.intp)
 
 
 class Selector(Protocol):
@@ -76,32 +75,25 @@ def fps(importance: Floats, embeddings: Floats, count: int, *, seed: int = 0) ->
     return _farthest(_unit_length(embeddings), int(importance.argmax()), count)
 
 
-def coverage(importance: Floats, embeddings: Floats, count: int, *, seed: int = 0, covered_by: Units = _NONE) -> Units:
+def coverage(importance: Floats, embeddings: Floats, count: int, *, seed: int = 0) -> Units:
     """Important units that resemble many others (greedy facility location, Nemhauser et al., 1978).
 
     Each pick has the largest importance x summed gain in best similarity over all N units; similarity is the cosine of
     mean-centred embeddings, clipped at 0. When no gain is left, the other units follow by importance.
-
-    `covered_by`: units that the server has already. They are not picked, and units that resemble them gain less. The
-    result has at most N - len(covered_by) units.
     """
-    count = min(_checked(importance, embeddings, count), len(importance) - len(covered_by))
+    count = _checked(importance, embeddings, count)
     directions = _unit_length(embeddings - embeddings.mean(0))
     similarity = np.maximum(directions @ directions.T, 0)
     weight = np.maximum(importance, 0)
     best = np.zeros(len(similarity), similarity.dtype)
     gain = similarity.sum(1)
-    if len(covered_by):
-        weight[covered_by] = 0
-        best = similarity[covered_by].max(0)
-        gain = np.maximum(similarity - best, 0).sum(1)
     picks = np.empty(count, np.intp)
     for i in range(count):
         score = weight * gain
         pick = int(score.argmax())
         if score[pick] <= 0:
             rest = _by_importance(importance)
-            picks[i:] = rest[~np.isin(rest, [*picks[:i], *covered_by])][: count - i]
+            picks[i:] = rest[~np.isin(rest, picks[:i])][: count - i]
             break
         picks[i] = pick
         weight[pick] = 0

@@ -18,7 +18,6 @@ from sagelink.pipeline.camera_accounts import CameraAccount
 from sagelink.pipeline.clock import BudgetClock
 from sagelink.pipeline.tasks import background
 from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Reply, Scored, Sent
-from sagelink.stages.reference_tracker import ReferenceTracker
 from sagelink.stages.server_watch import ServerWatch
 from sagelink.transport.envelope import MalformedMessage
 from sagelink.transport.link import EdgeLink, Undelivered
@@ -42,13 +41,11 @@ class Uplink:
         link: EdgeLink,
         in_flight: int,
         deadline_s: float | None = None,
-        reference_trackers: Mapping[str, ReferenceTracker] | None = None,
         goes_first: Callable[[], bool] = lambda: False,
     ) -> None:
         """
         `in_flight`: largest number of unacknowledged messages.
         `deadline_s`: of a live run; nothing is sent while frames would spend most of it in the server's queue.
-        `reference_trackers`: by camera; they get every reply.
         `goes_first`: whether something else waits that is sent before evidence.
         """
         self.link = link
@@ -61,7 +58,6 @@ class Uplink:
         self._reply_fault: str | None = None  # of the last malformed reply
         self._deadline_s = deadline_s
         self._busy_until_s = 0.0
-        self._reference_trackers = reference_trackers or {}
         self._goes_first = goes_first
 
     def refuses(self, taught: TaughtClasses | None = None) -> bool:
@@ -103,8 +99,6 @@ class Uplink:
                         log.warning("stage=ship event=malformed_reply error=%r", self._reply_fault)
                     continue
                 self._note_queue(reply)
-                if tracker := self._reference_trackers.get(camera):
-                    tracker.acknowledge(reply)
                 future = self.waiting.pop((camera, reply.seq), None)
                 if future is None or future.done():
                     self.stray_replies += 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from sagelink.transport.bundle import decode_bundle, is_bundle
-from sagelink.transport.delta_message import DELTA_CODEC, claimed_retained_units
 from sagelink.transport.envelope import MalformedMessage
 from sagelink.transport.evidence_message import EdgeAnswer, decode_header
 
@@ -15,7 +14,7 @@ class EvidenceClaim:
     """What evidence says about itself."""
 
     seq: int
-    units: int  # retained ones included
+    units: int
     head: bytes = b""
     edge_answer: EdgeAnswer | None = None
     further: tuple[bytes, ...] = ()
@@ -37,7 +36,4 @@ def read_claim(data: bytes) -> EvidenceClaim:
         first = claims[0] if claims else EvidenceClaim(seq, 0)
         return replace(first, seq=seq, units=sum(claim.units for claim in claims))
     header = decode_header(data)
-    units = header.count
-    if header.codec == DELTA_CODEC and header.has_units():
-        units += claimed_retained_units(header.rest[header.set_bytes() :])
-    return EvidenceClaim(header.seq, units, header.head, header.edge_answer, header.further)
+    return EvidenceClaim(header.seq, header.count, header.head, header.edge_answer, header.further)

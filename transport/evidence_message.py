@@ -50,7 +50,7 @@ class EvidenceMessage:
     seq: int  # 0 .. 2**32 - 1
     side: int  # the grid has side x side units
     patch_size: int  # pixels on a side of a unit
-    codec: int  # number of a codec in transport.codecs, or DELTA_CODEC
+    codec: int  # number of a codec in transport.codecs
     units: Units  # ascending, at least one
     payload: bytes
     head: bytes = b""  # id (HEAD_ID_BYTES) of the head to answer with; empty: the model's own classes

@@ -19,8 +19,6 @@ from sagelink.transport.link import CameraInfo, Message
 _RATE_S = 10.0  # time constant of the uplink rate
 _MAX_PENDING = 16
 _MAX_ANSWERS = 40
-_MAX_MESSAGES = 4  # messages as they came, for the picture
-MAX_CAMERA_BYTES = 256_000  # of these messages; the newest is kept whatever its size
 _MINUTES = 180
 _NO_REPLY_S = 3.0  # evidence that gets no answer for longer shows that no server answers
 _DIGEST_S = 180.0  # a digest that is older says nothing about now
@@ -73,7 +71,7 @@ class CameraRecord:
     digest_s: float = -math.inf
     settings: Mapping[str, Any] | None = None  # that hold at the camera, as it said last
     events: CameraEventLog = field(default_factory=CameraEventLog)
-    messages: deque[Message] = field(default_factory=lambda: deque(maxlen=_MAX_MESSAGES))
+    message: Message | None = None  # the last one as it came, for the picture
     message_wall_s: float = 0.0
     answers: deque[SeenAnswer] = field(default_factory=lambda: deque(maxlen=_MAX_ANSWERS))
     minutes: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=_MINUTES))  # minute since 1970, bits
@@ -112,10 +110,7 @@ class CameraRecord:
 
     def keep_message(self, message: Message, claim: EvidenceClaim, bits: int, wall_s: float) -> None:
         """Keeps evidence until its answer comes, and for the picture."""
-        self.messages.append(message)
-        self.message_wall_s = wall_s
-        while len(self.messages) > 1 and self.message_bytes() > MAX_CAMERA_BYTES:
-            self.messages.popleft()
+        self.message, self.message_wall_s = message, wall_s
         self._pending[claim.seq] = _Pending(message.arrived_s, claim, bits)
         if len(self._pending) > _MAX_PENDING:
             self._pending.popitem(last=False)
@@ -124,7 +119,7 @@ class CameraRecord:
             self._unanswered_s = message.arrived_s
 
     def message_bytes(self) -> int:
-        return sum(len(message.data) for message in self.messages)
+        return len(self.message.data) if self.message else 0
 
     def claim_of(self, seq: int) -> EvidenceClaim | None:
         """What the message said that waits for this answer."""

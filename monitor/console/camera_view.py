@@ -13,12 +13,11 @@ from sagelink.monitor.console.fleet_rows import row
 def camera_view(fleet: Fleet, record: CameraRecord, now_s: float) -> dict[str, Any]:
     """The row of a camera and all that is known besides; docs/console.md lists the keys."""
     info = record.info
-    newest = record.messages[-1] if record.messages else None
     return row(fleet, record, now_s) | {
         "grid": None if info is None else {"side": info.side, "patch_size": info.patch_size},
         "deadline_s": None if info is None else info.deadline_s,
         "own_classes": bool(info and info.heads),
-        "picture": None if newest is None else record.message_wall_s,
+        "picture": None if record.message is None else record.message_wall_s,
         "answers": record.answers_as_values(),
         "timeline": [event.values() for event in sorted(record.events.all(), key=_began, reverse=True)],
         "minutes": [[minute * 60, bits] for minute, bits in record.minutes],

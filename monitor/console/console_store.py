@@ -368,18 +368,11 @@ class ConsoleStore:
         )
         return self._rows(query, values | period)
 
-    def messages(self, number: int, count: int) -> tuple[list[bytes], int, int] | None:
-        """The message of a frame and up to `count` - 1 of the camera's before it, oldest first, and side and patch size
-        of their grid; None if it is not stored."""
-        found = self._db.execute("SELECT camera, side, patch_size FROM frames WHERE id=?", (number,)).fetchone()
-        if found is None:
-            return None
-        camera, side, patch_size = found
-        rows = self._db.execute(
-            "SELECT data FROM frames JOIN messages USING (id) WHERE camera=? AND id<=? ORDER BY id DESC LIMIT ?",
-            (camera, number, count),
-        ).fetchall()
-        return [data for (data,) in reversed(rows)], side, patch_size
+    def message(self, number: int) -> tuple[bytes, int, int] | None:
+        """The message of a frame, and side and patch size of its grid; None if it is not stored."""
+        query = "SELECT data, side, patch_size FROM frames JOIN messages USING (id) WHERE id=?"
+        found: tuple[bytes, int, int] | None = self._db.execute(query, (number,)).fetchone()
+        return found
 
     def changes(self, limit: int) -> list[KeptChange]:
         """The last changes, oldest first."""

@@ -281,9 +281,9 @@ class Fleet:
     def _forget_messages(self, node: str, keep: CameraRecord) -> None:
         """Forgets messages of a node but the newest of one camera, until half of its room is free."""
         for address, record in self.records.items():
-            if record is not keep and node_of(address) == node and record.messages:
+            if record is not keep and node_of(address) == node and record.message:
                 self._node_bytes[node] -= record.message_bytes()
-                record.messages.clear()
+                record.message = None
                 if self._node_bytes[node] <= self._max_node_bytes / 2:
                     return
 

@@ -118,16 +118,15 @@ class ConsolePages:
 
     async def _send_picture(self, page: ConsolePage) -> None:
         record = self._view.fleet.records.get(page.camera or "")
-        if record is None or not record.messages:
+        if record is None or record.message is None:
             return
-        newest = record.address, record.messages[-1].arrived_s
+        newest = record.address, record.message.arrived_s
         if page.picture != newest:
             page.picture = newest
-            await page.send(await self._picture(record))
+            await page.send(await self._picture(record, record.message.arrived_s))
 
-    async def _picture(self, record: CameraRecord) -> bytes:
-        """Length of the header (32 bits, big-endian), header (JSON), PNG."""
-        at_s = record.messages[-1].arrived_s
+    async def _picture(self, record: CameraRecord, at_s: float) -> bytes:
+        """Length of the header (32 bits, big-endian), header (JSON), PNG. `at_s`: when the message arrived."""
         known = self._pictures.get(record.address)
         if known is None or known[0] != at_s:
             self._pictures.pop(record.address, None)
@@ -144,7 +143,7 @@ class ConsolePages:
         except ValueError as error:
             header["problem"] = str(error)
         else:
-            header |= {"seq": picture.seq, "side": picture.side, "units": picture.units, "forgotten": picture.forgotten}
+            header |= {"seq": picture.seq, "side": picture.side, "units": picture.units}
             png = picture.png
         text = to_json(header, compact=True).encode()
         return _LENGTH.pack(len(text)) + text + png

@@ -120,7 +120,7 @@ export class CameraPage {
     const said = answer ? (answer.refusal ? `refused: ${answer.refusal}` : `${answer.label} ${percent(answer.prob)}`) : "no answer yet";
     element("picture-caption").textContent = header.problem
       ? `${at}. ${header.problem}`
-      : `${said} · frame ${count(header.seq)}, ${header.units.length} of ${header.side ** 2} units${header.forgotten ? ", more from memory" : ""} · ${at}`;
+      : `${said} · frame ${count(header.seq)}, ${header.units.length} of ${header.side ** 2} units · ${at}`;
   }
 
   #timeline(events) {

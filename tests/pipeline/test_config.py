@@ -73,7 +73,6 @@ def test_a_model_may_differ_from_its_pair():
         ({"models": "demo", "edge.model": "a", "server.model": "b"}, True),
         ({"server.model": "demo-server"}, False),
         ({"video.zoom": False}, False),
-        ({"video.zoom": True, "select.memory": "2s"}, False),
     ],
 )
 def test_zoom_needs_models_that_recognise_objects_at_any_size(settings, zooms):
@@ -124,7 +123,7 @@ def test_an_unknown_section():
 
 def test_a_key_similar_to_no_other_gets_no_suggestion():
     message = error_of(None, {"select.qqq": 1})
-    assert message == "select.qqq: unknown key; accepted: importance, memory, min_units, seed, selector, units"
+    assert message == "select.qqq: unknown key; accepted: importance, min_units, seed, selector, units"
 
 
 def test_a_key_below_a_value(write):

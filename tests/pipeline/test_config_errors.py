@@ -167,8 +167,8 @@ def test_a_refused_secret_is_not_shown() -> None:
 
 
 def test_an_error_about_the_whole_does_not_print_the_whole() -> None:
-    tree = {"select": {"memory": "2s"}, "ship": {"server": "webrtc+http://h:1"}, "mqtt": {"username": "someone"}}
+    tree = {"budget": {"pace": "even"}, "mqtt": {"username": "someone"}}
     message = refusal(tree)
     assert message is not None
-    assert message.startswith("select.memory: WebRTC may lose parts")
+    assert message.startswith("budget.pace even releases quotas")
     assert "someone" not in message

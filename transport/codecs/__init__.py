@@ -8,7 +8,6 @@ from sagelink.transport.codecs.contract import Canvas, Codec, CodecFailed, Patch
 from sagelink.transport.codecs.images import Stripped, WholeFile
 from sagelink.transport.codecs.raw import RawZstd
 from sagelink.transport.codecs.tokens import TokenZstd
-from sagelink.transport.delta_message import DELTA_CODEC
 from sagelink.transport.envelope import MalformedMessage
 
 __all__ = [
@@ -41,7 +40,7 @@ def codec_names() -> list[str]:
 
 def register_codec(name: str, codec: Codec) -> None:
     """Adds a codec under its name and number; both sides must register it. Raises ValueError if the number is taken."""
-    if codec.number == DELTA_CODEC or any(codec.number == known.number for known in _CODECS.values()):
+    if any(codec.number == known.number for known in _CODECS.values()):
         raise ValueError(f"codec number {codec.number} is taken")
     _CODECS[name] = codec
 

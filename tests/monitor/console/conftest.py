@@ -61,9 +61,9 @@ def fleet(metrics: ConsoleMetrics) -> Fleet:
 
 
 async def decode(record: CameraRecord) -> Picture:
-    if not record.messages:
+    if record.message is None:
         raise ValueError("no evidence yet")
-    return decode_view([message.data for message in record.messages], SIDE, PATCH, None)
+    return decode_view(record.message.data, SIDE, PATCH, None)
 
 
 class Camera:

@@ -71,8 +71,8 @@ def test_search_by_camera_label_time_and_probability(store):
     assert (found(camera="south"), found(label="orr"), found(label="%"), found(label="x_")) == ([2], [3, 1], [2], [])
     assert (found(from_s=1002, to_s=1003), found(min_prob=0.5), found(before=3)) == ([3, 2], [2, 1], [2, 1])
     assert found(camera="'; DROP TABLE frames; --") == []
-    assert store.messages(3, 2) == ([bytes(100), bytes(100)], 4, 4)
-    assert store.messages(99, 2) is None
+    assert store.message(3) == (bytes(100), 4, 4)
+    assert store.message(99) is None
 
 
 def test_what_was_stored_is_there_after_a_start(store, tmp_path):
@@ -204,7 +204,7 @@ def test_search_and_export_over_http(view, store):
     )
 
     async def picture(number: int) -> bytes:
-        found = store.messages(number, 4)
+        found = store.message(number)
         if found is None:
             raise ValueError("this frame is not stored")
         return decode_view(*found, None, transparent=False).png

@@ -37,7 +37,7 @@ def test_an_unknown_name_lists_the_known_ones():
         codec_by_name("")
 
 
-@pytest.mark.parametrize("number", [0, 200, 255])
+@pytest.mark.parametrize("number", [0, 10, 200, 255])
 def test_an_unknown_number_is_malformed(number):
     with pytest.raises(MalformedMessage, match=f"unknown codec {number}"):
         codec_by_number(number)
