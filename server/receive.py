@@ -20,7 +20,7 @@ class Received:
     seq: int
     units: Units  # (K,) ascending
     content: Patches | Tokens
-    size: int | None = None  # bytes of the message; None where they say nothing about the amount of evidence
+    size: int | None = None  # bytes of the message; None where there was none
     edge_answer: EdgeAnswer | None = None
 
 

@@ -103,6 +103,14 @@ def test_only_listed_settings_are_obeyed(recording: Path) -> None:
         assert obeyed[section] == default[section]
 
 
+def test_settings_that_this_version_does_not_have_are_refused_where_they_were_used(recording: Path) -> None:
+    configure(recording, select={"memory": None}, serve={"memory": "256MB"}, video={"saving": False})
+    recorded_config(recording, {})
+    configure(recording, select={"memory": "10s"})
+    with pytest.raises(UsageError, match=r"was made with select\.memory, which this version does not have"):
+        recorded_config(recording, {})
+
+
 @pytest.mark.parametrize("key", ["edge.checkpoint", "edge.labels", "server.checkpoint", "encode.frontier"])
 @pytest.mark.parametrize("name", ["/etc/hostname", "../secret", "sub/../../secret", "link"])
 def test_files_outside_the_recording_are_refused(
