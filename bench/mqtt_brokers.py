@@ -38,6 +38,7 @@ from sagelink.transport.mqtt.topics import Topics
 FRAMES = 60
 _START_S = 90  # a loaded machine needs long for Erlang
 _PATIENCE_S = 20
+_CONNECT, _CONNACK = b"\x10\x10\0\4MQTT\4\2\0\5\0\4wait", b"\x20"  # MQTT 3.1.1
 _PATH = "/usr/lib/rabbitmq/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"  # not the scripts that change user
 _INFO = CameraInfo(14, 16, "0123", 5.0)
 _AEDES = """
@@ -217,12 +218,12 @@ def _end_name_server(environment: Mapping[str, str]) -> None:
 def _wait_for(port: int, process: subprocess.Popen[bytes], output: Path) -> None:
     end_s = time.monotonic() + _START_S
     while time.monotonic() < end_s and process.poll() is None:
-        with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            time.sleep(0.5)  # RabbitMQ listens shortly before it is ready
-            return
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as connection:
+            connection.sendall(_CONNECT)  # some brokers listen before they are ready
+            if connection.recv(1) == _CONNACK:
+                return
         time.sleep(0.1)
-    raise RuntimeError(f"the broker does not listen: {output.read_text(errors='replace')[-2000:]}")
+    raise RuntimeError(f"the broker does not answer: {output.read_text(errors='replace')[-2000:]}")
 
 
 async def check_links(name: str, url: str) -> dict[str, str]:

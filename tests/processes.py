@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Self
@@ -39,8 +40,9 @@ def forked(target: Callable[..., object], *arguments: object) -> BaseProcess:
     return process
 
 
-def _main(arguments: list[str], environment: dict[str, str], folder: str, output: Path) -> None:
+def _main(arguments: list[str], environment: dict[str, str], folder: str, output: Path, began: Connection) -> None:
     """What the new process does: the command, its output in a file."""
+    began.send(True)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
@@ -64,10 +66,12 @@ class Sagelink:
             self._file, self._last = Path(output.name), ""
         variables = os.environ | {"COLUMNS": "120"} | environment
         context = _FRESH if environment.keys() & _READ_AT_START else _FORKS
-        given = ([*map(str, arguments)], variables, os.getcwd(), self._file)
+        self._began, began = context.Pipe(duplex=False)
+        given = ([*map(str, arguments)], variables, os.getcwd(), self._file, began)
         with mock.patch.dict(os.environ, variables):
             self._process: BaseProcess = context.Process(target=_main, args=given, daemon=True)
             self._process.start()
+        began.close()
 
     @property
     def output(self) -> str:
@@ -105,13 +109,18 @@ class Sagelink:
         return self._process.pid
 
     def interrupt(self) -> None:
-        os.kill(self.pid, signal.SIGINT)
+        self._signal(signal.SIGINT)
 
     def terminate(self) -> None:
-        os.kill(self.pid, signal.SIGTERM)
+        self._signal(signal.SIGTERM)
 
     def hang_up(self) -> None:
-        os.kill(self.pid, signal.SIGHUP)
+        self._signal(signal.SIGHUP)
+
+    def _signal(self, number: signal.Signals) -> None:
+        """A fork ignores signals until it has taken its arguments."""
+        assert self._began.poll(PATIENCE_S)
+        os.kill(self.pid, number)
 
     def kill(self) -> None:
         self._process.kill()

@@ -116,16 +116,14 @@ def test_zoom_scores_crops_in_turn_and_sends_the_scored_crop(pair: Pair, tmp_pat
     for line in lines:
         is_whole = tuple(line["crop"]) == WHOLE
         assert is_whole or line["crop"][2] - line["crop"][0] == pytest.approx(10 / 14, abs=1e-5)
+        if line["units"] and line["edge_weight"] < 0.5:
+            continue  # the server, which alone is believed, gets the whole view
         assert is_whole == (line["seq"] % 8 in (0, 3, 6))  # scenes of eight frames
         if is_whole:
             assert line["edge"] == whole[line["seq"]]["edge"]
     assert any(line["units"] and tuple(line["crop"]) != WHOLE for line in lines)
     check(Path(record), pair)
     assert "40 of 40 frames" in capsys.readouterr().out
-    memory, _ = run(
-        pair, tmp_path / "memory", video__zoom=True, select__memory="2s", encode__codec="raw-zstd", **options
-    )
-    assert {tuple(line["crop"]) for line in memory} == {WHOLE}
 
 
 def test_own_weights_and_the_server_rule_work_without_the_frontiers(pair: Pair, tmp_path: Path) -> None:
