@@ -51,18 +51,23 @@ class KeptTrust:
         """Saves from time to time, until it is cancelled."""
         while True:
             await asyncio.sleep(_SAVE_EVERY_S)
-            self.save()
+            await asyncio.to_thread(self._write, self._own())  # the event loop waits for no disk
 
     def save(self) -> None:
         """Writes what has changed. A failure is logged once: the run goes on."""
-        own = {camera: {"of": self._digests[camera], **trust.state()} for camera, trust in self._trusts.items()}
+        self._write(self._own())
+
+    def _own(self) -> dict[str, dict[str, Any]]:
+        return {camera: {"of": self._digests[camera], **trust.state()} for camera, trust in self._trusts.items()}
+
+    def _write(self, own: Mapping[str, dict[str, Any]]) -> None:
         if (text := to_json(own)) == self._written:
             return
         try:
             make_private_folder(self._path.parent)
             others = {camera: entry for camera, entry in self._read().items() if camera not in own}
             kept = [*others.items()][-max(0, _MAX_CAMERAS - len(own)) :] if len(own) < _MAX_CAMERAS else []
-            replace_text(self._path, to_json({"version": _VERSION, "cameras": dict(kept) | own}) + "\n")
+            replace_text(self._path, to_json({"version": _VERSION, "cameras": dict(kept) | dict(own)}) + "\n")
         except OSError as error:
             if not self._failed:
                 log.warning("event=trust_not_kept path=%r reason=%r", str(self._path), error.strerror)
