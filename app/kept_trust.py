@@ -2,12 +2,13 @@
 
 The file holds a line of JSON with one entry per camera: what `EdgeTrust.state` returns, and a digest of the camera's
 source and of both models. An entry with another digest is not used. Several processes may name the same file: each
-replaces only the entries of its own cameras. A file that cannot be read is reported and replaced.
+replaces only the entries of its own cameras. A damaged file is reported and replaced; a file of another program stays.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import logging
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ _SAVE_EVERY_S = 60.0
 _MAX_CAMERAS = 128  # entries in the file; those that were not written for longest are deleted first
 _MAX_BYTES, _MAX_VALUES = 500_000, 60_000
 _VERSION = 1
+_START = b'{"version": '  # of every version's file
 
 
 class KeptTrust:
@@ -64,6 +66,8 @@ class KeptTrust:
         if (text := to_json(own)) == self._written:
             return
         try:
+            if _is_foreign(self._path):
+                raise FileExistsError(errno.EEXIST, "it is no file of learned trust, and is left as it is")
             make_private_folder(self._path.parent)
             others = {camera: entry for camera, entry in self._read().items() if camera not in own}
             kept = [*others.items()][-max(0, _MAX_CAMERAS - len(own)) :] if len(own) < _MAX_CAMERAS else []
@@ -111,6 +115,16 @@ def restore_recorded(folder: Path, trusts: Mapping[str, EdgeTrust]) -> None:
             trusts[camera].restore(entries[camera])
     except (OSError, ValueError) as error:
         raise UsageError(f"{what}: {error}") from None
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether another program wrote the file. One of ours that was cut off is damaged, not foreign."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_START))
+    except FileNotFoundError:
+        return False
+    return not _START.startswith(start)
 
 
 def _entries(text: str) -> dict[str, dict[str, Any]]:

@@ -65,7 +65,11 @@ def test_runs_that_share_a_file_keep_each_others_entries_and_it_stays_bounded(tm
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", '{"version": 9, "cameras": {}}', '{"version": 1, "cameras": {"gate": 7}}', "x" * 600_000]
+    "content",
+    [
+        *("", "{", '{"version": 9, "cameras": {}}', '{"version": 1, "cameras": {"gate": 7}}'),
+        '{"version": 1, "cameras": {' + "x" * 600_000,
+    ],
 )
 def test_a_damaged_file_is_reported_and_begun_anew(tmp_path: Path, caplog, content: str) -> None:
     path = tmp_path / TRUST
@@ -78,6 +82,19 @@ def test_a_damaged_file_is_reported_and_begun_anew(tmp_path: Path, caplog, conte
     trust.restore(contradicted().state())
     run.save()
     assert loaded(path) == 0
+
+
+@pytest.mark.parametrize("content", ["my notes", "[]", '{"gate": 7}', "x" * 600_000])
+def test_a_file_of_another_program_is_reported_and_stays(tmp_path: Path, caplog, content: str) -> None:
+    path = tmp_path / "notes"
+    path.write_text(content)
+    trust = EdgeTrust()
+    run = kept(path, {"gate": trust})
+    trust.restore(contradicted().state())
+    run.save()
+    run.save()
+    assert path.read_text() == content
+    assert caplog.text.count("event=trust_not_kept") == 1
 
 
 def test_a_damaged_entry_of_a_camera_is_reported(tmp_path: Path, caplog) -> None:

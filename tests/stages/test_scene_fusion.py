@@ -126,7 +126,7 @@ def test_only_the_newest_answers_count() -> None:
 
 
 def contradicted(replies: int) -> SceneFusion:
-    """A scene of so many frames, one a second: to each the edge answered class 0 and the server class 1."""
+    """A scene of one frame a second, each with a reply: the edge's answers are class 0, the server's class 1."""
     scene = SceneFusion(SceneConfig())
     for seq in range(replies):
         observe(scene, seq, BLACK, SURE_OF_0, ONE, float(seq))
