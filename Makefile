@@ -22,7 +22,7 @@ campaign: $(VENV)/.ready
 
 # The oldest versions that pyproject.toml accepts, of all but PyTorch (3 GB), and a smoke set of tests.
 OLDEST := .venv-oldest
-SMOKE := tests/pipeline/test_config.py tests/transport/codecs tests/transport/test_contract.py \
+SMOKE := tests/pipeline/config/test_schema.py tests/transport/codecs tests/transport/test_contract.py \
 	tests/stages/test_sources.py tests/models/test_demo.py tests/app/test_run_files.py
 test-oldest: $(OLDEST)/.ready
 	$(OLDEST)/bin/python -m pytest -o filterwarnings=default --numprocesses 2 --dist worksteal $(SMOKE)

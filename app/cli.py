@@ -14,22 +14,22 @@ from typing import Annotated, Optional
 
 import typer
 
-from sagelink.app.adapt import adapt
-from sagelink.app.budget_command import budget_app
-from sagelink.app.calibrate import calibrate
 from sagelink.app.command_line import CommandWithDashboard, show_help, show_version, whole_number
-from sagelink.app.config_command import config_app
-from sagelink.app.eval import evaluate
-from sagelink.app.eval_video import evaluate_video
-from sagelink.app.head import head_app
-from sagelink.app.label import label
+from sagelink.app.commands.adapt import adapt
+from sagelink.app.commands.budget import budget_app
+from sagelink.app.commands.calibrate import calibrate
+from sagelink.app.commands.config import config_app
+from sagelink.app.commands.eval import evaluate
+from sagelink.app.commands.eval_video import evaluate_video
+from sagelink.app.commands.head import head_app
+from sagelink.app.commands.label import label
+from sagelink.app.commands.pack import pack
+from sagelink.app.commands.plan import plan
+from sagelink.app.commands.run import run
+from sagelink.app.commands.server import console, serve
+from sagelink.app.commands.teach import teach
 from sagelink.app.missing_package import missing_package
 from sagelink.app.options import HeadOption, SetOption, head_settings
-from sagelink.app.pack import pack
-from sagelink.app.plan import plan
-from sagelink.app.run_command import run
-from sagelink.app.server_commands import console, serve
-from sagelink.app.teach import teach
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.log_lines import TerminalLog
 from sagelink.pipeline.text import safe_text
@@ -88,9 +88,9 @@ def replay(
     """Run a recording again, to check it or to compare settings.
 
     Unchanged, it must give the same bits. With other settings, the results are compared with the recording."""
-    from sagelink.app.recorded_config import changes_results
-    from sagelink.app.replay import check, compare
-    from sagelink.pipeline.config_file import parse_assignments
+    from sagelink.app.commands.replay import check, compare
+    from sagelink.app.replay.recorded_config import changes_results
+    from sagelink.pipeline.config.file import parse_assignments
 
     limits = {"budget.quotas": quota or None, "budget.pace": pace}
     changes = head_settings(head or []) | {key: value for key, value in limits.items() if value is not None}
@@ -114,7 +114,7 @@ def demo(
     frames: Annotated[int, typer.Option(parser=whole_number(1), metavar="N", help="Number of synthetic frames.")] = 240,
 ) -> None:
     """Show how a budget changes accuracy, on synthetic frames."""
-    from sagelink.app.demo import run_demo
+    from sagelink.app.commands.demo import run_demo
 
     run_demo(out, frames)
 
@@ -132,7 +132,7 @@ def report(
     """Write a web page about a run, or two side by side.
 
     It shows bits, verdicts, latency, accuracy and notable frames."""
-    from sagelink.monitor.report import write_report
+    from sagelink.monitor.report.report import write_report
 
     if len(folders) > 2:
         raise UsageError(f"{len(folders)} run folders given; accepted: one, or two to compare")
@@ -156,7 +156,7 @@ def list_models(
     ] = None,
 ) -> None:
     """List models: bundled, cached, and available by name. With head files or folders: describe these heads."""
-    from sagelink.app.list_models import print_heads, print_models
+    from sagelink.app.commands.list_models import print_heads, print_models
 
     if heads:
         print_heads(heads)
@@ -167,7 +167,7 @@ def list_models(
 @app.command()
 def doctor() -> None:
     """Check this machine: versions, OpenCV, cameras, models."""
-    from sagelink.app.doctor import print_diagnosis
+    from sagelink.app.commands.doctor import print_diagnosis
 
     if not print_diagnosis():
         raise typer.Exit(1)

@@ -15,7 +15,7 @@ import typer
 from sagelink.pipeline.errors import UsageError, suggest
 
 if TYPE_CHECKING:
-    from sagelink.pipeline.config import Config
+    from sagelink.pipeline.config.schema import Config
 
 Name = TypeVar("Name", bound=str)
 
@@ -71,7 +71,7 @@ class ModelOptions:
 
         `overrides`: values by configuration key; None means that the option was not given. Raises UsageError.
         """
-        from sagelink.app.run_checks import check_names
+        from sagelink.app.edge.checks import check_names
 
         models = {
             "models": self.models,
@@ -113,7 +113,7 @@ def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def load_settings(file: Path | None, overrides: Mapping[str, object], assignments: Sequence[str] | None) -> Config:
     """The configuration of a file, of options by key (None: not given) and of `--set`. Raises UsageError."""
-    from sagelink.pipeline.config_file import load_config, parse_assignments
+    from sagelink.pipeline.config.file import load_config, parse_assignments
 
     given = {key: value for key, value in overrides.items() if value is not None}
     return load_config(file, given | parse_assignments(list(assignments or [])))

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from sagelink.app.run import prepare
-from sagelink.pipeline.camera_config import CameraConfig
-from sagelink.pipeline.config_file import load_config
+from sagelink.app.edge.run import prepare
+from sagelink.pipeline.config.camera import CameraConfig
+from sagelink.pipeline.config.file import load_config
 from sagelink.pipeline.graph import Graph
 from sagelink.pipeline.threads import InThread
 from sagelink.pipeline.types import Frame, Scored, Verdict

@@ -19,11 +19,11 @@ from rich.console import Console
 
 from sagelink.app.options import parse_rows
 from sagelink.lab.dataset import find_pictures
-from sagelink.lab.evaluation import Evaluation, weight_by_units
+from sagelink.lab.eval.evaluation import Evaluation, weight_by_units
 from sagelink.lab.harness import Harness
 from sagelink.lab.progress_bar import ProgressBar
 from sagelink.models.pair import Pair
-from sagelink.pipeline.config_file import load_config, parse_assignments
+from sagelink.pipeline.config.file import load_config, parse_assignments
 from sagelink.pipeline.types import OperatingPoint, Units
 from sagelink.stages.selectors import topk
 

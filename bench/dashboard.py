@@ -33,15 +33,15 @@ import psutil
 from prometheus_client import CollectorRegistry
 
 from sagelink.models.unit_grid import UnitGrid
-from sagelink.monitor.dashboard_routes import dashboard_app
+from sagelink.monitor.dashboard.routes import dashboard_app
+from sagelink.monitor.dashboard.run_view import RunView
+from sagelink.monitor.dashboard.verdict_feed import VerdictFeed
 from sagelink.monitor.freshness import LinkWatch
 from sagelink.monitor.live_stats import LiveStats
-from sagelink.monitor.run_view import RunView
-from sagelink.monitor.verdict_feed import VerdictFeed
 from sagelink.net.http import serve_http
 from sagelink.pipeline.answers import Answer
-from sagelink.pipeline.budget import UplinkBudget
-from sagelink.pipeline.stage_config import GateConfig
+from sagelink.pipeline.budget.uplink_budget import UplinkBudget
+from sagelink.pipeline.config.stages import GateConfig
 from sagelink.pipeline.threads import Worker
 from sagelink.pipeline.types import WHOLE, Drop, EdgeOnly, EdgeView, Frame, Scored
 from sagelink.stages.confidence_gate import Gate

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sagelink.lab.eval_tables import points
+from sagelink.lab.eval.tables import points
 
 Rows = Sequence[Sequence[str]]  # the first row holds the column names
 

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import torch
 
-from sagelink.app.run import prepare
+from sagelink.app.edge.run import prepare
 from sagelink.models.pair import Pair
-from sagelink.pipeline.config_file import load_config, parse_assignments
+from sagelink.pipeline.config.file import load_config, parse_assignments
 
 
 @torch.inference_mode()

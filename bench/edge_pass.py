@@ -20,13 +20,13 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from sagelink.models import vit
-from sagelink.models.compilers import COMPILERS, UnusableError, version_of
-from sagelink.models.export_cache import ExportError
 from sagelink.models.loading import Model
 from sagelink.models.pair import Pair
 from sagelink.models.preprocess import make_picture
-from sagelink.models.runtime_trials import EdgeTrial
-from sagelink.pipeline.config_file import load_config, parse_assignments
+from sagelink.models.runtimes.compilers import COMPILERS, UnusableError, version_of
+from sagelink.models.runtimes.export_cache import ExportError
+from sagelink.models.runtimes.trials import EdgeTrial
+from sagelink.pipeline.config.file import load_config, parse_assignments
 from sagelink.pipeline.types import Frame, Pixels
 from sagelink.stages.score import Score
 from sagelink.stages.selectors import coverage

@@ -21,7 +21,7 @@ import numpy as np
 
 from sagelink.models import loading
 from sagelink.models.preprocess import make_picture
-from sagelink.pipeline.model_config import ModelConfig
+from sagelink.pipeline.config.models import ModelConfig
 from sagelink.pipeline.types import OperatingPoint
 from sagelink.server.receive import receive
 from sagelink.stages.evidence_encoder import Encoder

@@ -17,7 +17,7 @@ import psutil
 import torch
 
 from bench.server import classifier, compare, frames
-from sagelink.models.head import Head, HeadCard, HeadSide, SideCard, head_bytes
+from sagelink.models.heads.head import Head, HeadCard, HeadSide, SideCard, head_bytes
 from sagelink.models.loading import Model
 from sagelink.server.head_store import HeadStore
 

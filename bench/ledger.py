@@ -14,13 +14,13 @@ import time
 from functools import partial
 from pathlib import Path
 
-from sagelink.app.budgets import Budgets, open_budgets
-from sagelink.pipeline.budget import ChargeKind
-from sagelink.pipeline.camera_accounts import CameraAccount
-from sagelink.pipeline.config_file import load_config
-from sagelink.pipeline.ledger_file import LedgerFile
-from sagelink.pipeline.ledger_records import Request, Scope, Spending
-from sagelink.pipeline.machine_clock import MachineClock
+from sagelink.app.edge.budgets import Budgets, open_budgets
+from sagelink.pipeline.budget.camera_accounts import CameraAccount
+from sagelink.pipeline.budget.uplink_budget import ChargeKind
+from sagelink.pipeline.config.file import load_config
+from sagelink.pipeline.ledger.file import LedgerFile
+from sagelink.pipeline.ledger.machine_clock import MachineClock
+from sagelink.pipeline.ledger.records import Request, Scope, Spending
 
 _FPS = 30
 _CAMERAS = ("gate", "yard", "dock")

@@ -36,7 +36,7 @@ from paho.mqtt.properties import Properties
 from bench.mqtt_brokers import free_port
 from bench.nats_nodes import NatsNode
 from bench.stub_server import Noise, answer, camera_info
-from sagelink.pipeline.link_config import MqttConfig, ServeConfig
+from sagelink.pipeline.config.link import MqttConfig, ServeConfig
 from sagelink.transport.link import CameraInfo
 from sagelink.transport.mqtt.address import open_broker
 from sagelink.transport.mqtt.nats_cluster import is_nats, open_cluster

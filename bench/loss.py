@@ -20,7 +20,7 @@ import numpy as np
 from sagelink.lab.harness import Harness, Sample, server_answers
 from sagelink.models.pair import Pair
 from sagelink.pipeline.answers import Answer
-from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.config.file import load_config
 from sagelink.server.receive import receive
 from sagelink.stages.codec_planner import Plan
 from sagelink.stages.evidence_encoder import Encoder

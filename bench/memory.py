@@ -15,10 +15,10 @@ from unittest import mock
 import numpy as np
 import psutil
 
-from sagelink.app.run import Run, prepare
+from sagelink.app.edge.run import Run, prepare
 from sagelink.models.pair import Pair
 from sagelink.pipeline.answers import Answer
-from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.config.file import load_config
 from sagelink.pipeline.types import WHOLE, EdgeView, Frame, Scored, Verdict
 from sagelink.stages.score import Score
 from sagelink.stages.zoom import thumbnail_of

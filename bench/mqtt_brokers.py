@@ -28,7 +28,7 @@ from pathlib import Path
 
 import aiomqtt
 
-from sagelink.pipeline.link_config import MqttConfig
+from sagelink.pipeline.config.link import MqttConfig
 from sagelink.transport.link import CameraInfo
 from sagelink.transport.mqtt.address import Broker, open_broker
 from sagelink.transport.mqtt.edge import MqttEdgeLink

@@ -19,15 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from sagelink.lab.month import SITE, Demand, MonthOutcome, play_month
+from sagelink.lab.plan.month import SITE, Demand, MonthOutcome, play_month
 from sagelink.lab.progress_bar import ProgressBar, ShowProgress
 from sagelink.pipeline.answers import Answer
-from sagelink.pipeline.budget import UplinkBudget
-from sagelink.pipeline.calendar_periods import Calendar
-from sagelink.pipeline.config import Config
-from sagelink.pipeline.config_file import load_config, parse_assignments
-from sagelink.pipeline.pacing import HIGHEST_PRICE, LOWEST_PRICE, PaceName, window_price
-from sagelink.pipeline.quota import Quota
+from sagelink.pipeline.budget.calendar_periods import Calendar
+from sagelink.pipeline.budget.pacing import HIGHEST_PRICE, LOWEST_PRICE, PaceName, window_price
+from sagelink.pipeline.budget.quota import Quota
+from sagelink.pipeline.budget.uplink_budget import UplinkBudget
+from sagelink.pipeline.config.file import load_config, parse_assignments
+from sagelink.pipeline.config.schema import Config
 from sagelink.stages.confidence_gate import Gate
 from sagelink.stages.rate_control import RateControl, UtilityCurve, least_gain
 from sagelink.stages.scene_fusion import SceneConfig

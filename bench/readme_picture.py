@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sagelink.app.run import prepare
+from sagelink.app.edge.run import prepare
 from sagelink.models.pair import Pair
-from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.config.file import load_config
 from sagelink.pipeline.types import Verdict
 from sagelink.stages.sinks.annotate import Painter
 

@@ -20,8 +20,8 @@ import timm
 import torch
 
 from sagelink.models import loading, vit
-from sagelink.models.compilers import COMPILERS
-from sagelink.models.runtime_trials import ServerTrial
+from sagelink.models.runtimes.compilers import COMPILERS
+from sagelink.models.runtimes.trials import ServerTrial
 from sagelink.server.classify import Classifier
 from sagelink.server.receive import Received
 

@@ -17,7 +17,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from sagelink.models.pair import Pair
-from sagelink.pipeline.config_file import load_config, parse_assignments
+from sagelink.pipeline.config.file import load_config, parse_assignments
 from sagelink.pipeline.types import Frame, Pixels
 from sagelink.stages.score import Score
 from sagelink.stages.still_scenes import ScoreChanges, StillDetector

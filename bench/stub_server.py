@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from sagelink.models import loading
 from sagelink.models.labels import labels_fingerprint
 from sagelink.monitor.metrics import ServerMetrics
-from sagelink.pipeline.model_config import ModelConfig
+from sagelink.pipeline.config.models import ModelConfig
 from sagelink.pipeline.types import OperatingPoint, TopClasses, Units
 from sagelink.server.batch import BatchLimits
 from sagelink.server.classify import Asked, Classifier

@@ -30,10 +30,10 @@ from bench import lossy_link, namespaces
 from bench.lossy_link import LossyLink
 from bench.namespaces import PORT, SERVER, Cable
 from bench.stub_server import Noise, answer, camera_info
-from sagelink.pipeline.budget import UplinkBudget
-from sagelink.pipeline.link_config import MqttConfig, ServeConfig, WebRtcConfig
+from sagelink.pipeline.budget.uplink_budget import UplinkBudget
+from sagelink.pipeline.budget.wire_ledger import WireLedger
+from sagelink.pipeline.config.link import MqttConfig, ServeConfig, WebRtcConfig
 from sagelink.pipeline.tasks import run_loop
-from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.transport.in_process import InProcessLink
 from sagelink.transport.link import EdgeLink, ServerLink
 from sagelink.transport.mqtt.address import open_broker

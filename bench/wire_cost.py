@@ -42,12 +42,12 @@ from bench.capture import fullest_window, read_capture, window_bits
 from bench.certificates import CertificateFiles, make_certificates
 from bench.lossy_link import LossyLink
 from bench.namespaces import BROKER, PORT, SERVER, Cable, unavailable
-from sagelink.pipeline.budget import UplinkBudget
+from sagelink.pipeline.budget.uplink_budget import UplinkBudget
+from sagelink.pipeline.budget.wire_ledger import WireLedger
+from sagelink.pipeline.config.link import MqttConfig, WebRtcConfig
 from sagelink.pipeline.errors import SagelinkError
-from sagelink.pipeline.link_config import MqttConfig, WebRtcConfig
 from sagelink.pipeline.tasks import run_loop
 from sagelink.pipeline.types import Reply
-from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.transport.bundle import PART_BYTES, encode_bundle
 from sagelink.transport.envelope import claimed_seq
 from sagelink.transport.evidence_message import EvidenceMessage, encode_evidence

@@ -14,7 +14,7 @@ from pathlib import Path
 from timm.data import ImageNetInfo
 
 from sagelink.lab import MIN_IMAGES
-from sagelink.pipeline.camera_config import CameraConfig
+from sagelink.pipeline.config.camera import CameraConfig
 from sagelink.pipeline.errors import UsageError, suggest
 from sagelink.pipeline.types import Pixels
 from sagelink.stages.sources.image_file import SUFFIXES, find_images, read_image

@@ -19,7 +19,7 @@ from sagelink.models.pair import Pair
 from sagelink.models.preprocess import Resize, make_picture
 from sagelink.models.unit_grid import UnitGrid
 from sagelink.pipeline.answers import Answer
-from sagelink.pipeline.stage_config import SelectConfig
+from sagelink.pipeline.config.stages import SelectConfig
 from sagelink.pipeline.types import WHOLE, Frame, OperatingPoint, Pixels, Scored, Units
 from sagelink.server.classify import Classifier
 from sagelink.server.receive import Received, receive

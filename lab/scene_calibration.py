@@ -16,7 +16,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from sagelink.lab.discriminant import Ids, Matrix, log_softmax
+from sagelink.lab.probabilities import Ids, Matrix, log_softmax
 from sagelink.pipeline.answers import Sharpness
 
 USUAL = Sharpness(base=1.0, age=0.5, evidence=0.0)  # measured on clips: docs/video.md

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from sagelink.models.head import Head, parse_head
+from sagelink.models.heads.head import Head, parse_head
 from sagelink.models.labels import imagenet_labels, labels_fingerprint, read_labels
 from sagelink.pipeline.answers import HEAD_ID_BYTES, UNKNOWN
+from sagelink.pipeline.config.models import ModelConfig
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.model_config import ModelConfig
 
 _DEMO = Path(__file__).parent / "demo" / "server.safetensors"
 _MAX_HEADS = 1000  # whose names are kept

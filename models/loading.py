@@ -23,14 +23,14 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from sagelink.models import demo, vit
-from sagelink.models.head import Head
+from sagelink.models.heads.head import Head
 from sagelink.models.labels import imagenet_labels, read_labels
 from sagelink.models.model_contract import EdgeScores, Importance
 from sagelink.models.timm_names import check_timm_name
 from sagelink.models.unit_grid import UnitGrid
 from sagelink.models.vit import ComputedBlocks, ComputedScore
+from sagelink.pipeline.config.models import DEMO_LIMIT, ModelConfig
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.model_config import DEMO_LIMIT, ModelConfig
 from sagelink.pipeline.types import Pixels
 
 log = logging.getLogger(__name__)

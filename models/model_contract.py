@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sagelink.models.head import Floats, Head
+from sagelink.models.heads.head import Floats, Head
 from sagelink.models.labels import IMAGENET_FINGERPRINT, labels_fingerprint
 from sagelink.models.unit_grid import UnitGrid
 from sagelink.pipeline.types import Pixels

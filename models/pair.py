@@ -8,13 +8,13 @@ from functools import cached_property
 import torch
 
 from sagelink.models import loading, vit
-from sagelink.models.apply_head import apply_head, backbone_digest, check_side, edge_with_head
-from sagelink.models.further_heads import NamedHead
-from sagelink.models.head import Head, read_head
+from sagelink.models.heads.apply import apply_head, backbone_digest, check_side, edge_with_head
+from sagelink.models.heads.further import NamedHead
+from sagelink.models.heads.head import Head, read_head
 from sagelink.models.loading import Model
-from sagelink.models.runtime_trials import EdgeTrial, ServerTrial
-from sagelink.models.runtimes import with_runtime
-from sagelink.pipeline.config import Config
+from sagelink.models.runtimes.choice import with_runtime
+from sagelink.models.runtimes.trials import EdgeTrial, ServerTrial
+from sagelink.pipeline.config.schema import Config
 from sagelink.pipeline.errors import UsageError
 
 

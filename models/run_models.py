@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from sagelink.models.further_heads import NamedHead
-from sagelink.models.head import Head
+from sagelink.models.heads.further import NamedHead
+from sagelink.models.heads.head import Head
 from sagelink.models.model_contract import EdgeModel, ServerModel
-from sagelink.pipeline.config import Config
+from sagelink.pipeline.config.schema import Config
 
 
 class RunModels(Protocol):
@@ -36,7 +36,7 @@ class RunModels(Protocol):
 def load_models(config: Config) -> RunModels:
     """The models that the configuration names. Raises UsageError."""
     if config.packed is not None:
-        from sagelink.models.packed_pair import PackedPair
+        from sagelink.models.packed.pair import PackedPair
 
         return PackedPair.load(config, config.packed)
     from sagelink.models.pair import Pair

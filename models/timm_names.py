@@ -8,8 +8,8 @@ import timm
 import torch
 
 from sagelink.models import vit
+from sagelink.pipeline.config.models import MODEL_PAIRS
 from sagelink.pipeline.errors import UsageError, suggest
-from sagelink.pipeline.model_config import MODEL_PAIRS
 
 _MODULES = ("vision_transformer", "deit")  # of timm: those with VisionTransformer models
 

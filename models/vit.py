@@ -18,12 +18,12 @@ from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
-from sagelink.models.compilers import Precision
-from sagelink.models.head import Floats
+from sagelink.models.heads.head import Floats
+from sagelink.models.heads.readout import answer_gradient, logits_of, read_features, readout_row, unit_weight
 from sagelink.models.model_contract import EdgeScores, Importance
 from sagelink.models.pull_back import pull_back
-from sagelink.models.readout import answer_gradient, logits_of, read_features, readout_row, unit_weight
 from sagelink.models.relevance import relevance, run_block, take
+from sagelink.models.runtimes.compilers import Precision
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import Pixels
 
@@ -42,7 +42,7 @@ class Features:
     importance: Tensor  # (B, N)
     embeddings: Tensor  # (B, N, D) unit tokens after the final norm
     class_token: Tensor  # (B, D) after the final norm
-    read: Tensor | None = None  # (B, 2 D) what heads can read (`models.readout`); None without a head
+    read: Tensor | None = None  # (B, 2 D) what heads can read (`models.heads.readout`); None without a head
 
     def as_arrays(self) -> EdgeScores:
         """The same values as NumPy arrays."""

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from sagelink.net.access_guard import AccessGuard, Tokens, sender, session_cookie, too_many_guesses
 from sagelink.net.guesses import GuessLimit
-from sagelink.pipeline.json_text import to_json
+from sagelink.pipeline.files.json_text import to_json
 
 STATIC = Path(__file__).parent / "static"
 MAX_BODY = 4096  # bytes

@@ -12,22 +12,22 @@ from prometheus_client import CollectorRegistry
 
 from sagelink.models.model_contract import EdgeModel, is_imagenet
 from sagelink.models.run_models import RunModels
-from sagelink.monitor.dashboard import serve_dashboard
-from sagelink.monitor.dashboard_traffic import DashboardTraffic
-from sagelink.monitor.event_feed import EventFeed
-from sagelink.monitor.home_assistant import publish_to_home_assistant
-from sagelink.monitor.label_desks import LabelDesks
-from sagelink.monitor.latest_pictures import LatestPictures
+from sagelink.monitor.dashboard.dashboard import serve_dashboard
+from sagelink.monitor.dashboard.run_view import RunView
+from sagelink.monitor.dashboard.traffic import DashboardTraffic
+from sagelink.monitor.dashboard.verdict_feed import VerdictFeed
+from sagelink.monitor.events.feed import EventFeed
+from sagelink.monitor.home_assistant.latest_pictures import LatestPictures
+from sagelink.monitor.home_assistant.publisher import publish_to_home_assistant
+from sagelink.monitor.labelling.desks import LabelDesks
+from sagelink.monitor.labelling.recent_frames import RecentFrames
 from sagelink.monitor.metrics import EdgeMetrics, GraphCollector, QuotaCollector
-from sagelink.monitor.recent_frames import RecentFrames
-from sagelink.monitor.run_view import RunView
-from sagelink.monitor.verdict_feed import VerdictFeed
-from sagelink.pipeline.config import Config
+from sagelink.pipeline.budget.wire_ledger import WireLedger
+from sagelink.pipeline.config.schema import Config
+from sagelink.pipeline.files.output_files import EVENT_PICTURES
 from sagelink.pipeline.graph import Graph
-from sagelink.pipeline.output_files import EVENT_PICTURES
 from sagelink.pipeline.types import Verdict
 from sagelink.pipeline.urls import host_name
-from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.stages.confidence_gate import policy_names
 from sagelink.stages.evidence_encoder import canvas_of
 from sagelink.stages.run_control import Control

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sagelink.models.preprocess import Resize, view_box
 from sagelink.models.unit_grid import UnitGrid
-from sagelink.pipeline.json_text import to_json
+from sagelink.pipeline.files.json_text import to_json
 from sagelink.pipeline.types import Box, Pixels, Verdict
 from sagelink.stages.small_pictures import reduced
 

@@ -48,7 +48,7 @@ def fusion_weight(weights: Sequence[tuple[int, float]], sizes: NDArray[np.float6
 
 @dataclass(frozen=True, slots=True)
 class SeveralClasses:
-    """The classes of a multi-label head, whose answers are combinations of them (`models.combinations`)."""
+    """The classes of a multi-label head, whose answers are combinations of them (`models.heads.combinations`)."""
 
     classes: tuple[str, ...]
     answers: tuple[tuple[int, ...], ...]  # class numbers by class id of an answer

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from timm.models.vision_transformer import VisionTransformer
 from torch.nn.utils.rnn import pad_sequence
 
-from sagelink.models.head import Reads
+from sagelink.models.heads.head import Reads
+from sagelink.models.heads.readout import LinearReadout, can_pad, features_of, logits_of
 from sagelink.models.loading import Model
-from sagelink.models.readout import LinearReadout, can_pad, features_of, logits_of
 from sagelink.models.vit import embed_units, sequence_of_units, token_table
 from sagelink.pipeline.types import TopClasses
 from sagelink.server.batch import passes
@@ -68,7 +68,7 @@ class Classifier:
 
     @torch.inference_mode()
     def features(self, batch: Sequence[Received], reads: Reads) -> list[NDArray[np.float32]]:
-        """What a head reads of each frame, (F,), in order: see `models.readout`."""
+        """What a head reads of each frame, (F,), in order: see `models.heads.readout`."""
 
         def read(frames: Sequence[Received]) -> list[NDArray[np.float32]]:
             tokens, present = self._final_tokens(frames)

@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from sagelink.models.apply_head import backbone_digest, check_side, readout
-from sagelink.models.head import Head, fingerprint_of, parse_head
+from sagelink.models.heads.apply import backbone_digest, check_side, readout
+from sagelink.models.heads.head import Head, fingerprint_of, parse_head
+from sagelink.models.heads.readout import LinearReadout
 from sagelink.models.loading import Model
-from sagelink.models.readout import LinearReadout
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.private_files import make_private_folder, replacing
+from sagelink.pipeline.files.private_files import make_private_folder, replacing
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
 
-from sagelink.pipeline.camera_accounts import CameraAccount
+from sagelink.pipeline.budget.camera_accounts import CameraAccount
 from sagelink.pipeline.clock import BudgetClock
 from sagelink.pipeline.types import Metered, Scored
 

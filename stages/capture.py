@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from typing import Protocol
 
-from sagelink.pipeline.camera_config import CameraConfig, CaptureConfig
+from sagelink.pipeline.config.camera import CameraConfig, CaptureConfig
 from sagelink.pipeline.credentials import expand_variables, redact
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.threads import Worker

@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 
 from sagelink.pipeline.answers import Answer, TaughtClasses
+from sagelink.pipeline.config.stages import GateConfig
 from sagelink.pipeline.errors import UsageError, suggest
-from sagelink.pipeline.stage_config import GateConfig
 from sagelink.pipeline.types import Drop, EdgeOnly, Metered, Sent
 from sagelink.stages.lasting_doubt import LastingDoubt
 

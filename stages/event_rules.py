@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from sagelink.pipeline.answers import UNKNOWN, Origin
-from sagelink.pipeline.event_config import DAYS, EventRule
+from sagelink.pipeline.config.events import DAYS, EventRule
 
 Action: TypeAlias = Literal["open", "update", "close", "withdraw"]
 LocalTime: TypeAlias = Callable[[float], time.struct_time]  # from seconds since 1970

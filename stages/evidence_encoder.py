@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from sagelink.pipeline.answers import TaughtClasses
-from sagelink.pipeline.config import Config
+from sagelink.pipeline.config.schema import Config
 from sagelink.pipeline.types import OperatingPoint, Pixels, Units
 from sagelink.stages.codec_planner import Plan, plan_packetized, plan_whole
 from sagelink.stages.frontier import RateQualityCurve

@@ -19,9 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from sagelink import models
 from sagelink.pipeline.accepted import Accepts
-from sagelink.pipeline.config_errors import explain
-from sagelink.pipeline.documents import DocumentError, read_yaml
+from sagelink.pipeline.config.errors import explain
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.files.documents import DocumentError, read_yaml
 from sagelink.pipeline.types import OperatingPoint
 from sagelink.transport.codecs import Canvas
 

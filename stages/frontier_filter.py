@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sagelink.pipeline.config import Config
+from sagelink.pipeline.config.schema import Config
 from sagelink.pipeline.errors import UsageError
 from sagelink.stages.frontier import RateQualityCurve, find_frontier, read_frontier
 from sagelink.transport.codecs import Canvas, codec_by_name

@@ -2,7 +2,7 @@
 
 The expected gain of a message is the weight that it adds to the verdict, compared with the weight of all that is known
 about the scene, times the doubt that is left. With `budget.pace: adaptive`, bits have a price: the gain that they would
-have later (`sagelink.pipeline.pacing`). `RateControl` is pure; `ValueGate` is the stage.
+have later (`sagelink.pipeline.budget.pacing`). `RateControl` is pure; `ValueGate` is the stage.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagelink.pipeline.answers import TaughtClasses
-from sagelink.pipeline.config import Config
-from sagelink.pipeline.stage_config import VideoConfig
+from sagelink.pipeline.config.schema import Config
+from sagelink.pipeline.config.stages import VideoConfig
 from sagelink.pipeline.types import Drop, EdgeOnly, Metered
 from sagelink.stages.budget_meter import affordable_bytes
 from sagelink.stages.evidence_encoder import canvas_of

@@ -19,16 +19,16 @@ import av
 import zstandard
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
-from sagelink.models.head import Head, read_head
-from sagelink.pipeline.config import MAX_FURTHER_HEADS
-from sagelink.pipeline.documents import DocumentError, decode, parse_json
+from sagelink.models.heads.head import Head, read_head
+from sagelink.pipeline.budget.wire_ledger import EntryKind
+from sagelink.pipeline.config.schema import MAX_FURTHER_HEADS
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.file_names import shown_name
-from sagelink.pipeline.output_files import FRAMES, MESSAGES, PARTS
-from sagelink.pipeline.own_files import own_file
+from sagelink.pipeline.files.documents import DocumentError, decode, parse_json
+from sagelink.pipeline.files.file_names import shown_name
+from sagelink.pipeline.files.output_files import FRAMES, MESSAGES, PARTS
+from sagelink.pipeline.files.own_files import own_file
 from sagelink.pipeline.threads import Worker
 from sagelink.pipeline.types import Drop, Frame, FrameEvent, Pixels
-from sagelink.pipeline.wire_ledger import EntryKind
 from sagelink.stages.decoded_picture import FrameConverter
 from sagelink.stages.sinks.jsonl import check_keys
 from sagelink.stages.sinks.recording_writer import KEYS, OPEN_PART, head_file

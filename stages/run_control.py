@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from sagelink.pipeline.budget import UplinkBudget
-from sagelink.pipeline.config_errors import explain
+from sagelink.pipeline.budget.pace_control import PaceControl
+from sagelink.pipeline.budget.pacing import PACES, PaceName
+from sagelink.pipeline.budget.uplink_budget import UplinkBudget
+from sagelink.pipeline.config.errors import explain
+from sagelink.pipeline.config.stages import GateConfig
 from sagelink.pipeline.errors import UsageError, suggest
-from sagelink.pipeline.pace_control import PaceControl
-from sagelink.pipeline.pacing import PACES, PaceName
 from sagelink.pipeline.quantities import format_rate, parse_rate
-from sagelink.pipeline.stage_config import GateConfig
 
 if TYPE_CHECKING:
     from sagelink.stages.confidence_gate import Gate

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from sagelink.pipeline.answers import Answer, ProvisionalAnswer, ServerObservation
 from sagelink.pipeline.channel import Channel
-from sagelink.pipeline.stage_config import VideoConfig
+from sagelink.pipeline.config.stages import VideoConfig
 from sagelink.pipeline.types import Evidence, Frame, Metered, PendingVerdict, Reply, Scored, Sent
 from sagelink.stages.edge_trust import EdgeTrust
 from sagelink.stages.fuse import spread

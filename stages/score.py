@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sagelink.models.further_heads import NamedHead
-from sagelink.models.linear_classifier import part_of
+from sagelink.models.heads.further import NamedHead
+from sagelink.models.heads.linear_classifier import part_of
 from sagelink.models.model_contract import EdgeModel, EdgeScores, Importance
 from sagelink.models.preprocess import Resize, make_picture
 from sagelink.models.unit_grid import UnitGrid

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from sagelink.pipeline.stage_config import SelectConfig
+from sagelink.pipeline.config.stages import SelectConfig
 from sagelink.pipeline.types import Metered, Selected
 from sagelink.stages.selectors import selector_by_name
 

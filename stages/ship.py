@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 
 from sagelink.pipeline.answers import TaughtClasses
-from sagelink.pipeline.camera_accounts import CameraAccount
+from sagelink.pipeline.budget.camera_accounts import CameraAccount
 from sagelink.pipeline.clock import BudgetClock
 from sagelink.pipeline.tasks import background
 from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Reply, Scored, Sent

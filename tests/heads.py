@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from sagelink.models.apply_head import backbone_digest
-from sagelink.models.head import Head, HeadCard, HeadSide, SideCard, head_bytes, parse_head
+from sagelink.models.heads.apply import backbone_digest
+from sagelink.models.heads.head import Head, HeadCard, HeadSide, SideCard, head_bytes, parse_head
 from sagelink.models.loading import Model
 from sagelink.models.pair import Pair
 

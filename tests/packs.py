@@ -8,10 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from sagelink.models.compilers import Precision, Session
-from sagelink.models.exported_edge import run_exported
-from sagelink.models.head import Head, HeadCard, HeadSide, Reads, SideCard, head_bytes, parse_head
-from sagelink.models.pack_file import (
+from sagelink.models.heads.head import Head, HeadCard, HeadSide, Reads, SideCard, head_bytes, parse_head
+from sagelink.models.packed.file import (
     GridCard,
     PackCard,
     PackedEdgeCard,
@@ -21,6 +19,8 @@ from sagelink.models.pack_file import (
     most_important,
     pack_bytes,
 )
+from sagelink.models.runtimes.compilers import Precision, Session
+from sagelink.models.runtimes.exported_edge import run_exported
 
 SIZE, PATCH, WIDTH = 112, 8, 12
 BACKBONE = "0123456789abcdef"

@@ -25,8 +25,9 @@ from tests.patience import PATIENCE_S
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
     [
-        *("tests.processes", "sagelink.app.cli", "sagelink.app.run", "sagelink.app.serve", "sagelink.models.pair"),
-        *("sagelink.transport.mqtt.edge", "sagelink.transport.webrtc.edge", "sagelink.monitor.dashboard"),
+        *("tests.processes", "sagelink.app.cli", "sagelink.app.edge.run", "sagelink.app.server.serve"),
+        *("sagelink.transport.mqtt.edge", "sagelink.transport.webrtc.edge", "sagelink.monitor.dashboard.dashboard"),
+        "sagelink.models.pair",
     ]
 )
 _FRESH = multiprocessing.get_context("spawn")

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import yaml
 
-from sagelink.pipeline.config_file import load_config
-from sagelink.pipeline.link_config import MqttConfig
+from sagelink.pipeline.config.file import load_config
+from sagelink.pipeline.config.link import MqttConfig
 from sagelink.stages.nvr.open import open_event_capture
 from sagelink.transport.evidence_message import EvidenceMessage, encode_evidence
 from sagelink.transport.link import CameraInfo

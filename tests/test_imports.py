@@ -26,6 +26,7 @@ def module_name(path: Path) -> str:
     return name if parts[0] == "bench" else f"sagelink.{name}"
 
 
+PACKAGES = {module_name(path) for layer in LAYERS for path in (ROOT / layer).rglob("__init__.py")}
 MODULES = {module_name(path): path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))}
 
 
@@ -117,6 +118,23 @@ def test_no_module_imports_itself_through_others():
     assert circles(graph()) == []
 
 
+def folder(module: str) -> str:
+    return module if module in PACKAGES else module.rpartition(".")[0]
+
+
+def test_no_folder_inside_a_layer_imports_itself_through_others():
+    # A folder and the one that holds it may import each other: the outer one opens what the inner one holds.
+    edges: dict[str, dict[str, int]] = {}
+    for module, targets in graph().items():
+        found = edges.setdefault(folder(module), {})
+        for target, line in targets.items():
+            if target.count(".") > 2 and not (module + ".").startswith(folder(target) + "."):
+                found.setdefault(folder(target), line)
+    inner = {name: targets for name, targets in edges.items() if name.count(".") > 1}
+    assert "sagelink.pipeline.ledger" in inner
+    assert circles(inner) == []
+
+
 def test_the_documents_show_the_same_layers():
     text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
     assert " < ".join(f"`{layer}`" for layer in LAYERS) in text
@@ -141,7 +159,7 @@ def test_the_core_loads_nothing_heavy():
 
 
 def test_a_console_loads_no_model():
-    loaded = loaded_by("-c", "import sagelink.app.console")
+    loaded = loaded_by("-c", "import sagelink.app.server.console")
     assert "starlette" in loaded
     assert loaded & {"torch", "timm", "cv2", "av", "aiortc"} == set()
 

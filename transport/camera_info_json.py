@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, TypeVar
 
-from sagelink.pipeline.json_text import to_json
+from sagelink.pipeline.files.json_text import to_json
 from sagelink.transport.head_messages import FINGERPRINT_BYTES
 from sagelink.transport.link import CameraInfo
 

@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 
 from sagelink.pipeline.answers import HEAD_ID_BYTES
-from sagelink.pipeline.config import MAX_FURTHER_HEADS
+from sagelink.pipeline.config.schema import MAX_FURTHER_HEADS
 from sagelink.pipeline.types import Units
 from sagelink.transport.envelope import (
     FLAG_EDGE_ANSWER,

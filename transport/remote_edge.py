@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Self
 
+from sagelink.pipeline.budget.wire_ledger import WireLedger
 from sagelink.pipeline.channel import Channel, ChannelClosed
 from sagelink.pipeline.errors import SagelinkError
 from sagelink.pipeline.tasks import background
-from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.transport.envelope import MAX_MESSAGE_BYTES
 from sagelink.transport.head_messages import HeadPart
 from sagelink.transport.head_sender import HeadOffers, HeadSender, NoHeads

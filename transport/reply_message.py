@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import struct
 
-from sagelink.pipeline.config import MAX_FURTHER_HEADS
+from sagelink.pipeline.config.schema import MAX_FURTHER_HEADS
 from sagelink.pipeline.types import Reply, TopClasses
 from sagelink.transport.envelope import FLAG_FURTHER, MalformedMessage, MessageKind, open_message, seal_message
 

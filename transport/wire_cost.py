@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
+from sagelink.pipeline.budget.wire_ledger import WireLedger
 from sagelink.pipeline.quantities import format_rate
-from sagelink.pipeline.wire_ledger import WireLedger
 
 _SHARE_OF_ATTEMPTS = 0.1  # of the rate, that attempts to connect may use
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sagelink.monitor.console.events_seen import number, shown
-from sagelink.pipeline.json_text import to_json
+from sagelink.pipeline.files.json_text import to_json
 from sagelink.pipeline.types import Drop
 
 _ORIGINS = ("edge", "server", "fused")

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from sagelink.monitor.console.events_seen import shown
 from sagelink.pipeline.errors import SagelinkError, UsageError
-from sagelink.pipeline.json_text import to_json
+from sagelink.pipeline.files.json_text import to_json
 
 log = logging.getLogger(__name__)
 

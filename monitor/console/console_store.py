@@ -18,9 +18,9 @@ from sagelink.monitor.console.change_desk import KeptChange
 from sagelink.monitor.console.events_seen import SeenEvent
 from sagelink.monitor.console.picture_shelf import ShelvedPicture
 from sagelink.pipeline.errors import SagelinkError, UsageError
-from sagelink.pipeline.output_files import cannot_open, check_writable
-from sagelink.pipeline.private_files import lock, make_private_folder, open_appending, open_new
-from sagelink.pipeline.sqlite_access import whole_access
+from sagelink.pipeline.files.output_files import cannot_open, check_writable
+from sagelink.pipeline.files.private_files import lock, make_private_folder, open_appending, open_new
+from sagelink.pipeline.files.sqlite_access import whole_access
 
 FILE, _LOCK = "console.sqlite", ".sagelink-console"
 _APPLICATION, VERSION = 0x5361676C, 2

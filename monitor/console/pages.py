@@ -18,7 +18,7 @@ from sagelink.monitor.console.console_view import ConsoleView
 from sagelink.monitor.console.fleet_rows import FleetQuery, FleetView, fleet_view, row, rows_between
 from sagelink.monitor.viewers import MAX_VIEWERS, SEND_S, Socket, Viewer, ViewerPlaces
 from sagelink.net.access_guard import Role
-from sagelink.pipeline.json_text import to_json
+from sagelink.pipeline.files.json_text import to_json
 
 _TICK_S = 0.4
 _CHANGES = 20  # of a camera that a page shows

@@ -21,8 +21,8 @@ from sagelink.monitor.console.search_routes import search_routes
 from sagelink.monitor.guarded_page import STATIC, WRONG_TOKEN_S, JsonResponse, guarded_app, request_body
 from sagelink.net.access_guard import Tokens, sender
 from sagelink.net.http import static_files
-from sagelink.pipeline.documents import DocumentError, parse_json
 from sagelink.pipeline.errors import SagelinkError, UsageError
+from sagelink.pipeline.files.documents import DocumentError, parse_json
 from sagelink.pipeline.text import one_line
 
 _MAX_ROWS = 1000  # of an answer

@@ -21,7 +21,7 @@ from sagelink.monitor.console.console_store import (
     csv_lines,
 )
 from sagelink.monitor.guarded_page import JsonResponse
-from sagelink.monitor.zip_stream import ZipChunks
+from sagelink.monitor.labelling.zip_stream import ZipChunks
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.threads import Worker
 

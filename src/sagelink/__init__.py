@@ -10,9 +10,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sagelink.app.run import prepare
-    from sagelink.pipeline.budget import UplinkBudget
-    from sagelink.pipeline.config_file import load_config
+    from sagelink.app.edge.run import prepare
+    from sagelink.pipeline.budget.uplink_budget import UplinkBudget
+    from sagelink.pipeline.config.file import load_config
     from sagelink.pipeline.graph import Graph
     from sagelink.stages.confidence_gate import register_policy
     from sagelink.stages.selectors import register_selector
@@ -33,9 +33,9 @@ __all__ = [
 
 _MODULES = {
     "Graph": "pipeline.graph",
-    "UplinkBudget": "pipeline.budget",
-    "load_config": "pipeline.config_file",
-    "prepare": "app.run",
+    "UplinkBudget": "pipeline.budget.uplink_budget",
+    "load_config": "pipeline.config.file",
+    "prepare": "app.edge.run",
     "register_codec": "transport.codecs",
     "register_policy": "stages.confidence_gate",
     "register_selector": "stages.selectors",

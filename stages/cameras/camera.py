@@ -16,7 +16,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-from sagelink.pipeline.camera_config import CameraConfig
+from sagelink.pipeline.config.camera import CameraConfig
 from sagelink.pipeline.credentials import redact
 from sagelink.pipeline.types import Frame, Pixels
 from sagelink.stages.cameras.address import check_address

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from sagelink.pipeline.camera_config import CameraConfig
+from sagelink.pipeline.config.camera import CameraConfig
 from sagelink.pipeline.types import Pixels
 
 # RTSP over TCP where the camera allows it: over UDP, lost packets grey out half of the pictures.

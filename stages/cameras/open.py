@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from sagelink.pipeline.camera_config import CameraConfig
+from sagelink.pipeline.config.camera import CameraConfig
 from sagelink.stages.cameras.contract import CameraConnection, OpencvDeclines, one_viewer
 from sagelink.stages.cameras.fault_kinds import CameraFault
 from sagelink.stages.cameras.supervisor import FaultKind

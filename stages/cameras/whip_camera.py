@@ -19,7 +19,7 @@ from sagelink.net.offers import OfferRefused
 from sagelink.net.optional_aiortc import need_aiortc
 from sagelink.net.video_peer import VideoPeer, VideoTerms
 from sagelink.net.whip import whip_app
-from sagelink.pipeline.camera_config import CameraConfig
+from sagelink.pipeline.config.camera import CameraConfig
 from sagelink.pipeline.credentials import load_bearer_token
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import Pixels

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import cv2
 
-from sagelink.pipeline.camera_config import CameraConfig
+from sagelink.pipeline.config.camera import CameraConfig
 from sagelink.pipeline.types import Pixels
 from sagelink.stages.cameras.contract import DECODING_THREADS, Grabbed, OpencvDeclines, ffmpeg_options, may_end
 from sagelink.stages.cameras.fault_kinds import CameraFault, diagnose

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import av
 from av.codec.hwaccel import HWAccel, hwdevices_available
 
-from sagelink.pipeline.camera_config import CameraConfig
+from sagelink.pipeline.config.camera import CameraConfig
 from sagelink.pipeline.types import Pixels
 from sagelink.stages.cameras.contract import DECODING_THREADS, Grabbed, ffmpeg_options, may_end
 from sagelink.stages.cameras.fault_kinds import CameraFault, classify

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-from sagelink.pipeline.camera_config import CameraConfig
+from sagelink.pipeline.config.camera import CameraConfig
 from sagelink.pipeline.credentials import redact
 from sagelink.pipeline.tasks import background
 from sagelink.pipeline.threads import Worker

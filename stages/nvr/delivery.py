@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from sagelink.pipeline.backoff import Backoff
-from sagelink.pipeline.outbox import Outbox, OutboxItem
+from sagelink.pipeline.files.outbox import Outbox, OutboxItem
 from sagelink.pipeline.threads import Worker
 from sagelink.stages.nvr.frigate_api import Delivery, DeliveryResult, FrigateApi
 from sagelink.stages.nvr.sub_label import RECEIVER, SubLabel

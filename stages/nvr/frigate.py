@@ -15,8 +15,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
-from sagelink.pipeline.documents import DocumentError, parse_json
-from sagelink.pipeline.frigate_config import FrigateConfig
+from sagelink.pipeline.config.frigate import FrigateConfig
+from sagelink.pipeline.files.documents import DocumentError, parse_json
 from sagelink.pipeline.types import Box, FrameEvent
 from sagelink.stages.nvr.contract import PictureMissing, Sighting
 from sagelink.stages.nvr.frigate_api import FrigateApi, sub_label_text

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from sagelink.net.http_client import HttpAnswer, HttpService, HttpTooLarge, HttpUnreachable, http_service
+from sagelink.pipeline.config.frigate import FrigateConfig
 from sagelink.pipeline.credentials import load_bearer_token
-from sagelink.pipeline.documents import DocumentError, parse_json
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.frigate_config import FrigateConfig
-from sagelink.pipeline.json_text import to_json
+from sagelink.pipeline.files.documents import DocumentError, parse_json
+from sagelink.pipeline.files.json_text import to_json
 from sagelink.stages.nvr.contract import MAX_PICTURE_BYTES, PictureMissing
 
 ENV_TOKEN = "SAGELINK_FRIGATE_TOKEN"  # noqa: S105 (the name of a variable)

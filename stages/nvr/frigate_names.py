@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ValidationError
 
+from sagelink.pipeline.config.frigate import FrigateConfig
 from sagelink.pipeline.errors import UsageError, suggest
-from sagelink.pipeline.frigate_config import FrigateConfig
 
 _SHOWN = 10  # names in a message
 

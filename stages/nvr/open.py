@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from sagelink.pipeline.camera_config import CameraConfig
-from sagelink.pipeline.config import Config
+from sagelink.pipeline.config.camera import CameraConfig
+from sagelink.pipeline.config.link import MqttConfig
+from sagelink.pipeline.config.schema import Config
 from sagelink.pipeline.credentials import load_secret, redact
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.link_config import MqttConfig
 from sagelink.stages.nvr.address import FRIGATE, EventAddress, event_address
 from sagelink.stages.nvr.capture import EventCapture, EventTerms
 from sagelink.stages.nvr.contract import EventSource

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sagelink.pipeline.frigate_config import FrigateConfig
-from sagelink.pipeline.json_text import to_json
-from sagelink.pipeline.outbox import Outbox, OutboxItem
-from sagelink.pipeline.output_files import cannot_write
-from sagelink.pipeline.rotating_lines import RotatingLines
+from sagelink.pipeline.config.frigate import FrigateConfig
+from sagelink.pipeline.files.json_text import to_json
+from sagelink.pipeline.files.outbox import Outbox, OutboxItem
+from sagelink.pipeline.files.output_files import cannot_write
+from sagelink.pipeline.files.rotating_lines import RotatingLines
 from sagelink.pipeline.types import FrameEvent, Verdict
 from sagelink.stages.nvr.event_answer import EventAnswer
 from sagelink.stages.nvr.frigate_api import MAX_SUB_LABEL

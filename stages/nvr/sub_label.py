@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from sagelink.pipeline.json_text import to_json
-from sagelink.pipeline.outbox import OutboxItem
+from sagelink.pipeline.files.json_text import to_json
+from sagelink.pipeline.files.outbox import OutboxItem
 
 RECEIVER = "frigate"
 ANSWERED = "answered"  # notes of events that are over

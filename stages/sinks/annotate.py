@@ -13,9 +13,9 @@ import numpy as np
 
 from sagelink.models.preprocess import Resize, view_box
 from sagelink.models.unit_grid import UnitGrid
-from sagelink.pipeline.file_names import ffmpeg_url
-from sagelink.pipeline.output_files import MADE_BY
-from sagelink.pipeline.private_files import open_emptied
+from sagelink.pipeline.files.file_names import ffmpeg_url
+from sagelink.pipeline.files.output_files import MADE_BY
+from sagelink.pipeline.files.private_files import open_emptied
 from sagelink.pipeline.types import Pixels, Verdict
 
 _TIME_BASE = Fraction(1, 90_000)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import cv2
 
-from sagelink.pipeline.disk_keeper import DiskKeeper
-from sagelink.pipeline.output_files import cannot_write
-from sagelink.pipeline.private_files import make_private_folder, replacing
+from sagelink.pipeline.files.disk_keeper import DiskKeeper
+from sagelink.pipeline.files.output_files import cannot_write
+from sagelink.pipeline.files.private_files import make_private_folder, replacing
 from sagelink.pipeline.quantities import RetentionLimit
 from sagelink.pipeline.types import Pixels, Verdict
 from sagelink.stages.event_rules import EventAction

@@ -17,9 +17,9 @@ from typing import Any
 
 from PIL import Image
 
-from sagelink.pipeline.disk_keeper import DiskKeeper
 from sagelink.pipeline.errors import SagelinkError
-from sagelink.pipeline.picture_queue import PictureQueue
+from sagelink.pipeline.files.disk_keeper import DiskKeeper
+from sagelink.pipeline.files.picture_queue import PictureQueue
 from sagelink.pipeline.types import Verdict
 from sagelink.stages.event_rules import Event, EventAction
 from sagelink.stages.sinks.event_pictures import picture_path

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sagelink.pipeline.answers import UNKNOWN
+from sagelink.pipeline.config.events import EventRule
 from sagelink.pipeline.errors import UsageError, suggest
-from sagelink.pipeline.event_config import EventRule
-from sagelink.pipeline.json_text import to_json
-from sagelink.pipeline.output_files import cannot_write
-from sagelink.pipeline.rotating_lines import RotatingLines
+from sagelink.pipeline.files.json_text import to_json
+from sagelink.pipeline.files.output_files import cannot_write
+from sagelink.pipeline.files.rotating_lines import RotatingLines
 from sagelink.pipeline.types import Verdict
 from sagelink.stages.event_rules import CameraEvents, EventAction, Observation
 from sagelink.stages.nvr.event_answer import ClassesByLabel

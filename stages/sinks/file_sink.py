@@ -13,8 +13,8 @@ from pathlib import Path
 
 import av
 
-from sagelink.pipeline.disk_keeper import DiskKeeper, is_full
-from sagelink.pipeline.output_files import cannot_write
+from sagelink.pipeline.files.disk_keeper import DiskKeeper, is_full
+from sagelink.pipeline.files.output_files import cannot_write
 from sagelink.pipeline.types import Verdict
 from sagelink.stages.sinks.contract import PendingSink, Sink
 

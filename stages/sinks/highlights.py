@@ -7,7 +7,7 @@ from pathlib import Path
 
 import cv2
 
-from sagelink.pipeline.private_files import write_new
+from sagelink.pipeline.files.private_files import write_new
 from sagelink.pipeline.types import Verdict
 from sagelink.stages.sinks.annotate import Painter
 

@@ -7,8 +7,8 @@ from dataclasses import asdict
 
 from sagelink.pipeline.answers import Answer, HeadAnswer
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.json_text import to_json
-from sagelink.pipeline.rotating_lines import RotatingLines
+from sagelink.pipeline.files.json_text import to_json
+from sagelink.pipeline.files.rotating_lines import RotatingLines
 from sagelink.pipeline.types import FrameEvent, Verdict
 
 _RENAMED = {

@@ -21,14 +21,14 @@ from pathlib import Path
 import av
 
 from sagelink.pipeline.answers import TaughtClasses
-from sagelink.pipeline.disk_keeper import DiskKeeper, is_full
-from sagelink.pipeline.json_text import to_json
-from sagelink.pipeline.output_files import CONFIG, FRAMES, MESSAGES, PARTS
-from sagelink.pipeline.private_files import LineFile, make_private_folder, open_new, write_new
+from sagelink.pipeline.budget.wire_ledger import LedgerEntry
+from sagelink.pipeline.files.disk_keeper import DiskKeeper, is_full
+from sagelink.pipeline.files.json_text import to_json
+from sagelink.pipeline.files.output_files import CONFIG, FRAMES, MESSAGES, PARTS
+from sagelink.pipeline.files.private_files import LineFile, make_private_folder, open_new, write_new
+from sagelink.pipeline.files.rotating_lines import compress
 from sagelink.pipeline.quantities import RetentionLimit
-from sagelink.pipeline.rotating_lines import compress
 from sagelink.pipeline.types import Frame, Verdict
-from sagelink.pipeline.wire_ledger import LedgerEntry
 from sagelink.stages.sinks.jsonl import record
 from sagelink.transport.reply_message import encode_reply
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.file_names import shown_name
+from sagelink.pipeline.files.file_names import shown_name
 from sagelink.stages.sources.contract import SourceFrame
 from sagelink.stages.sources.image_file import SUFFIXES, find_images, read_image
 

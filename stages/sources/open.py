@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sagelink.pipeline.camera_config import ACCEPTED_SOURCES, CameraConfig
+from sagelink.pipeline.config.camera import ACCEPTED_SOURCES, CameraConfig
 from sagelink.pipeline.credentials import redact
 from sagelink.pipeline.errors import UsageError
 from sagelink.stages.cameras.address import is_camera

@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.file_names import ffmpeg_url, shown_name
+from sagelink.pipeline.files.file_names import ffmpeg_url, shown_name
 from sagelink.stages.decoded_picture import FrameConverter
 from sagelink.stages.frame_times import FrameTimes
 from sagelink.stages.sources.contract import SourceFrame

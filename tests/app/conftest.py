@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sagelink.models.pair import Pair
-from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.config.file import load_config
 
 
 @pytest.fixture(scope="session")

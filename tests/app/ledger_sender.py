@@ -9,11 +9,11 @@ import asyncio
 import os
 from pathlib import Path
 
-from sagelink.app.budgets import open_budgets
+from sagelink.app.edge.budgets import open_budgets
+from sagelink.pipeline.budget.wire_ledger import WireLedger
 from sagelink.pipeline.clock import MonotonicClock
-from sagelink.pipeline.config_file import load_config
-from sagelink.pipeline.link_config import MqttConfig
-from sagelink.pipeline.wire_ledger import WireLedger
+from sagelink.pipeline.config.file import load_config
+from sagelink.pipeline.config.link import MqttConfig
 from sagelink.stages.budget_meter import affordable_bytes
 from sagelink.transport.link import CameraInfo
 from sagelink.transport.mqtt.address import open_broker

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sagelink.app.run import prepare
+from sagelink.app.edge.run import prepare
 from sagelink.models.pair import Pair
-from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.config.file import load_config
 from tests.patience import PATIENCE_S
 from tests.processes import Sagelink
 

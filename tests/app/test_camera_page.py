@@ -9,9 +9,9 @@ from typing import Any
 import av
 import pytest
 
-from sagelink.app.browser_cameras import full_evidence
+from sagelink.app.server.browser_cameras import full_evidence
 from sagelink.models import loading
-from sagelink.pipeline.model_config import ModelConfig
+from sagelink.pipeline.config.models import ModelConfig
 from sagelink.pipeline.types import Pixels
 from sagelink.server.classify import Classifier
 from sagelink.server.receive import receive

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from sagelink.app.run import Run, prepare
+from sagelink.app.edge.run import Run, prepare
 from sagelink.models.pair import Pair
-from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.config.file import load_config
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import Frame, Verdict
 from sagelink.stages import score
 from sagelink.stages.sinks.jsonl import timeless
-from tests.app.test_run import read
+from tests.app.edge.test_run import read
 from tests.patience import PATIENCE_S
 from tests.stages.test_sources import write_video
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sagelink.app.command_line import DASHBOARD
-from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.config.file import load_config
 
 RUN = ["run", "synthetic:4", "--models", "demo"]
 
@@ -130,7 +130,7 @@ def test_the_dashboard_takes_an_optional_address(
     command, monkeypatch: pytest.MonkeyPatch, words: list[str], address: str | None, source: str
 ) -> None:
     seen = []
-    monkeypatch.setattr("sagelink.app.run_command._run", seen.append)
+    monkeypatch.setattr("sagelink.app.commands.run._run", seen.append)
     assert command("run", *words)[0] == 0
     assert [(settings.dashboard.address, settings.capture.source) for settings in seen] == [(address, source)]
 
@@ -191,7 +191,7 @@ def test_models_and_doctor(command) -> None:
 
 
 def test_doctor_finds_two_opencv_packages(command, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sagelink.app import doctor
+    from sagelink.app.commands import doctor
 
     class Distribution:
         def __init__(self, name: str) -> None:
@@ -206,7 +206,7 @@ def test_doctor_finds_two_opencv_packages(command, monkeypatch: pytest.MonkeyPat
 
 def test_demo_prints_its_table_and_writes_its_runs(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taught: list[Path] = []
-    monkeypatch.setattr("sagelink.app.demo.show_own_classes", lambda console, pair, out: taught.append(out))
+    monkeypatch.setattr("sagelink.app.commands.demo.show_own_classes", lambda console, pair, out: taught.append(out))
     code, printed = command("demo", "--frames", "10", "--out", tmp_path)
     assert code == 0
     for row in ("edge only", "32 kbit/s", "128 kbit/s", "unlimited"):

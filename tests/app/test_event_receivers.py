@@ -10,9 +10,9 @@ from typing import Any
 import paho.mqtt.client as paho
 import pytest
 
-from sagelink.app.run import prepare
+from sagelink.app.edge.run import prepare
 from sagelink.models.pair import Pair
-from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.config.file import load_config
 from sagelink.pipeline.errors import UsageError
 from tests.app.runs import live_run
 from tests.brokers import Mosquitto, free_port

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from sagelink.app.run import Run, prepare
-from sagelink.models.head import write_head
+from sagelink.app.edge.run import Run, prepare
+from sagelink.models.heads.head import write_head
 from sagelink.models.pair import Pair
-from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.config.file import load_config
 from sagelink.pipeline.graph import Graph
 from sagelink.stages.sources.world import CLASSES
 from sagelink.transport.in_process import InProcessLink

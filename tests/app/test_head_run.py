@@ -12,11 +12,11 @@ from typing import Any
 import httpx
 import pytest
 
-from sagelink.app.heads_of_run import HeadsOfRun
-from sagelink.app.run import prepare
-from sagelink.models.head import write_head
+from sagelink.app.edge.heads import HeadsOfRun
+from sagelink.app.edge.run import prepare
+from sagelink.models.heads.head import write_head
 from sagelink.models.pair import Pair
-from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.config.file import load_config
 from sagelink.pipeline.errors import UsageError
 from sagelink.transport.evidence_claim import peek
 from sagelink.transport.mqtt import head_operator

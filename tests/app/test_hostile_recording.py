@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sagelink.app.recorded_config import recorded_config
-from sagelink.app.replay import check
-from sagelink.app.run import prepare
+from sagelink.app.commands.replay import check
+from sagelink.app.edge.run import prepare
+from sagelink.app.replay.recorded_config import recorded_config
 from sagelink.models.pair import Pair
-from sagelink.pipeline.config import Config
-from sagelink.pipeline.config_file import dump_config, load_config
+from sagelink.pipeline.config.file import dump_config, load_config
+from sagelink.pipeline.config.schema import Config
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.own_files import is_inside
+from sagelink.pipeline.files.own_files import is_inside
 
 SECRET = "hunter2-of-the-user"  # noqa: S105
 FRONTIER = (

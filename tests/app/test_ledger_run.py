@@ -15,11 +15,11 @@ import pytest
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 
-from sagelink.app.budgets import open_budgets
+from sagelink.app.edge.budgets import open_budgets
 from sagelink.models.pair import Pair
-from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.config.file import load_config
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.ledger_report import read_ledger
+from sagelink.pipeline.ledger.report import read_ledger
 from tests.app import ledger_sender
 from tests.app.runs import answered, live_run, run_here, serve, wait_for_lines
 from tests.brokers import Mosquitto, free_port

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from sagelink.models.head import write_head
+from sagelink.models.heads.head import write_head
 from sagelink.models.pair import Pair
 from tests.heads import random_head
 

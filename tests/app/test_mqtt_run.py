@@ -16,12 +16,12 @@ import httpx
 import numpy as np
 import pytest
 
-from sagelink.app.serve import serve as serve_here
+from sagelink.app.server.serve import serve as serve_here
 from sagelink.models.labels import labels_fingerprint
 from sagelink.models.pair import Pair
-from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.config.file import load_config
+from sagelink.pipeline.config.link import MqttConfig
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.link_config import MqttConfig
 from sagelink.stages.recording_reader import RecordingReader
 from sagelink.transport.evidence_message import EvidenceMessage, decode_evidence, encode_evidence
 from sagelink.transport.link import CameraInfo

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sagelink.models.pair import Pair
-from tests.app.test_replay import record
+from tests.app.commands.test_replay import record
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from pathlib import Path
 import av
 import pytest
 
-from sagelink.app.run import prepare
+from sagelink.app.edge.run import prepare
 from sagelink.models.pair import Pair
-from sagelink.monitor.results_reader import Results
-from sagelink.pipeline.config_file import load_config
+from sagelink.monitor.report.results_reader import Results
+from sagelink.pipeline.config.file import load_config
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.types import Verdict
 from sagelink.stages.recording_reader import RecordingReader

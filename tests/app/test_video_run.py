@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagelink.app.replay import check
-from sagelink.app.run import Run, prepare
+from sagelink.app.commands.replay import check
+from sagelink.app.edge.run import Run, prepare
 from sagelink.models.pair import Pair
-from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.config.file import load_config
 from sagelink.pipeline.errors import SagelinkError
-from sagelink.pipeline.output_files import TRUST
+from sagelink.pipeline.files.output_files import TRUST
 from sagelink.pipeline.types import WHOLE
 from sagelink.stages.capture import Playback
 from sagelink.stages.sinks.jsonl import timeless

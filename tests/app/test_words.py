@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from sagelink.models.pair import Pair
-from sagelink.pipeline.config_file import load_config
-from sagelink.pipeline.model_config import DEMO_LIMIT
+from sagelink.pipeline.config.file import load_config
+from sagelink.pipeline.config.models import DEMO_LIMIT
 from sagelink.stages.sources.world import CLASSES
 
 
@@ -88,7 +88,7 @@ def test_a_run_on_synthetic_frames_does_not(command) -> None:
 
 
 def test_the_dashboard_shows_it_too(photos: Path, pair: Pair) -> None:
-    from sagelink.app.run import prepare
+    from sagelink.app.edge.run import prepare
 
     for source, told in ((str(photos), True), ("synthetic:2", False)):
         run = prepare(load_config(None, {"capture.source": source, "models": "demo"}), pair)
@@ -98,7 +98,7 @@ def test_the_dashboard_shows_it_too(photos: Path, pair: Pair) -> None:
 
 
 def test_with_a_head_the_classes_are_not_those_of_the_demo_models() -> None:
-    from sagelink.app.demo_notice import demo_notice
+    from sagelink.app.edge.demo_notice import demo_notice
 
     assert demo_notice(load_config(None, {"models": "demo"}), False) is not None
     assert demo_notice(load_config(None, {"models": "demo", "head": "site.head"}), False) is None
@@ -108,7 +108,8 @@ def test_with_a_head_the_classes_are_not_those_of_the_demo_models() -> None:
 def test_calibrate_says_so_and_shows_the_time_left(
     command, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sagelink.lab import frontier_measurement, progress_bar
+    from sagelink.lab import progress_bar
+    from sagelink.lab.eval import frontier_measurement
 
     monkeypatch.setattr(progress_bar, "_PLAIN_EVERY_S", 0.0)
     few = [*frontier_measurement.SWEEPS][:1]
@@ -127,8 +128,8 @@ def test_a_model_that_cannot_be_downloaded_does_not_advise_the_demo_models_for_p
     import socket
 
     from sagelink.models.loading import load
+    from sagelink.pipeline.config.models import ModelConfig
     from sagelink.pipeline.errors import UsageError
-    from sagelink.pipeline.model_config import ModelConfig
 
     def offline(*_: object) -> None:
         raise socket.gaierror("no network")
@@ -162,8 +163,8 @@ def test_a_suggested_model_is_one_that_fits(typed: str, suggested: str) -> None:
 
 def test_a_model_of_another_kind_is_refused_before_its_download(monkeypatch: pytest.MonkeyPatch) -> None:
     from sagelink.models import loading
+    from sagelink.pipeline.config.models import ModelConfig
     from sagelink.pipeline.errors import UsageError
-    from sagelink.pipeline.model_config import ModelConfig
 
     def download(name: str) -> None:
         raise AssertionError(f"{name} was downloaded")

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from bench.namespaces import BROKER, PORT, SERVER, Cable, unavailable
-from sagelink.pipeline.frigate_config import FrigateConfig
-from sagelink.pipeline.outbox import Outbox
-from sagelink.pipeline.rotating_lines import RotatingLines
+from sagelink.pipeline.config.frigate import FrigateConfig
+from sagelink.pipeline.files.outbox import Outbox
+from sagelink.pipeline.files.rotating_lines import RotatingLines
 from sagelink.pipeline.types import Drop, EdgeOnly
 from sagelink.stages.fuse import Fuse
 from sagelink.stages.nvr import event_book

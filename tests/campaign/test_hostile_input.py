@@ -19,7 +19,7 @@ from sagelink.transport.reply_message import encode_reply
 from tests.app.runs import answered, finish, live_run, serve, wait_for_lines
 from tests.brokers import Mosquitto
 from tests.patience import PATIENCE_S
-from tests.pipeline.test_documents import HOSTILE_JSON, HOSTILE_YAML
+from tests.pipeline.files.test_documents import HOSTILE_JSON, HOSTILE_YAML
 
 pytestmark = pytest.mark.campaign
 
@@ -51,7 +51,7 @@ def test_a_hostile_configuration(tmp_path: Path, which: int) -> None:
 
 def test_hostile_results(tmp_path: Path) -> None:
     """All in one process: a start costs seconds."""
-    from sagelink.monitor.results_reader import Results
+    from sagelink.monitor.report.results_reader import Results
     from sagelink.pipeline.errors import UsageError
 
     for text, _ in HOSTILE_JSON:

@@ -18,7 +18,7 @@ from sagelink.transport.evidence_message import EvidenceMessage, encode_evidence
 from sagelink.transport.link import CameraInfo
 from sagelink.transport.mqtt.topics import PREFIX_BYTES, SESSION_BYTES, Topics, encode_state
 from sagelink.transport.picture_parts import PicturePart, encode_picture_part
-from tests.app.test_console import ConsoleProcess
+from tests.app.server.test_console import ConsoleProcess
 from tests.brokers import Mosquitto
 from tests.browsers import chromium, wait_for
 from tests.patience import PATIENCE_S

@@ -25,12 +25,12 @@ from prometheus_client import CollectorRegistry
 from sagelink.models import loading
 from sagelink.models.labels import labels_fingerprint
 from sagelink.monitor.metrics import ServerMetrics
-from sagelink.pipeline.budget import UplinkBudget
-from sagelink.pipeline.link_config import MqttConfig
-from sagelink.pipeline.model_config import ModelConfig
+from sagelink.pipeline.budget.uplink_budget import UplinkBudget
+from sagelink.pipeline.budget.wire_ledger import WireLedger
+from sagelink.pipeline.config.link import MqttConfig
+from sagelink.pipeline.config.models import ModelConfig
 from sagelink.pipeline.tasks import background
 from sagelink.pipeline.types import OperatingPoint
-from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.server.batch import BatchLimits
 from sagelink.server.classify import Classifier
 from sagelink.server.service import Service

@@ -18,10 +18,10 @@ import paho.mqtt.client as paho
 import pytest
 from PIL import Image
 
-from sagelink.pipeline.ledger_report import read_ledger
+from sagelink.pipeline.ledger.report import read_ledger
 from sagelink.transport.picture_parts import PicturePart, decode_picture_part
 from tests.app.runs import live_run
-from tests.app.test_console import ConsoleProcess
+from tests.app.server.test_console import ConsoleProcess
 from tests.app.test_event_receivers import EACH_LABEL
 from tests.brokers import Mosquitto, free_port
 from tests.patience import PATIENCE_S

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sagelink.app.event_service import EventService
-from sagelink.app.run_disk import RunDisk
-from sagelink.monitor.results_reader import Results
-from sagelink.pipeline.config_file import load_config
-from sagelink.pipeline.rotating_lines import read_lines
+from sagelink.app.edge.disk import RunDisk
+from sagelink.app.edge.events import EventService
+from sagelink.monitor.report.results_reader import Results
+from sagelink.pipeline.config.file import load_config
+from sagelink.pipeline.files.rotating_lines import read_lines
 from sagelink.pipeline.types import Drop, EdgeOnly, Verdict
 from sagelink.stages.fuse import Fuse
 from sagelink.stages.recording_reader import RecordingReader

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-from sagelink.lab.scored_clips import ScoredClip, ScoredFrame
+from sagelink.lab.video.scored_clips import ScoredClip, ScoredFrame
 
 
 def clip_of(truth: Sequence[int], kind: str = "yard.mp4", fps: float = 5.0, segment_s: float = 1.0) -> ScoredClip:

@@ -10,8 +10,8 @@ import torch
 from sagelink.lab.harness import Harness
 from sagelink.models.loading import Model
 from sagelink.models.pair import Pair
-from sagelink.pipeline.config import Config
-from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.config.file import load_config
+from sagelink.pipeline.config.schema import Config
 
 
 @pytest.fixture(scope="package", autouse=True)

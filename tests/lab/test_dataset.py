@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sagelink.lab.dataset import find_pictures, pictures_of
-from sagelink.pipeline.camera_config import CameraConfig
+from sagelink.pipeline.config.camera import CameraConfig
 from sagelink.pipeline.errors import UsageError
 
 CLASSES = ("disc", "ring", "key")

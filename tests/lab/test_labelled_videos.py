@@ -9,10 +9,10 @@ import av
 import numpy as np
 import pytest
 
-from sagelink.app.clip_sources import TeachUntil
-from sagelink.lab.labelled_clips import before
-from sagelink.lab.teach_sources import Interval
-from sagelink.models.head import read_head
+from sagelink.app.commands.clip_sources import TeachUntil
+from sagelink.lab.teach.sources import Interval
+from sagelink.lab.video.labelled_clips import before
+from sagelink.models.heads.head import read_head
 from sagelink.pipeline.errors import UsageError
 from sagelink.stages.sources.world import render, sample_scene
 

@@ -8,7 +8,7 @@ import torch
 
 from sagelink.lab.train_demo import accuracy, make_scenes
 from sagelink.models import loading, vit
-from sagelink.pipeline.model_config import ModelConfig
+from sagelink.pipeline.config.models import ModelConfig
 from sagelink.stages.sources.world import CLASSES
 
 Scenes = tuple[np.ndarray, np.ndarray]

@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 
 from sagelink.models import loading
 from sagelink.models.pair import Pair
-from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.config.file import load_config
+from sagelink.pipeline.config.models import ModelConfig
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.model_config import ModelConfig
 
 KEY = "blocks.0.attn.qkv.weight"
 

@@ -12,7 +12,7 @@ from timm.models.vision_transformer import Attention, VisionTransformer
 from torch import Tensor
 
 from sagelink.models import vit
-from sagelink.models.readout import LinearReadout, answer_gradient, logits_of
+from sagelink.models.heads.readout import LinearReadout, answer_gradient, logits_of
 from sagelink.models.relevance import relevance, run_block, take
 from tests.models.test_vit import make_vit
 

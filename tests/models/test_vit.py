@@ -14,8 +14,8 @@ from timm.models.vision_transformer import VisionTransformer
 from sagelink.models import demo, loading, vit
 from sagelink.models.preprocess import make_picture, view_box
 from sagelink.models.unit_grid import UnitGrid
+from sagelink.pipeline.config.models import ModelConfig
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.model_config import ModelConfig
 
 VARIANTS = {
     "plain": {},

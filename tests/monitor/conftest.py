@@ -9,19 +9,19 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from sagelink.models.unit_grid import UnitGrid
-from sagelink.monitor.dashboard_traffic import DashboardTraffic
+from sagelink.monitor.dashboard.run_view import RunView
+from sagelink.monitor.dashboard.traffic import DashboardTraffic
+from sagelink.monitor.dashboard.verdict_feed import VerdictFeed
 from sagelink.monitor.freshness import LinkWatch
 from sagelink.monitor.live_stats import LiveStats
 from sagelink.monitor.metrics import EdgeMetrics
-from sagelink.monitor.run_view import RunView
-from sagelink.monitor.verdict_feed import VerdictFeed
-from sagelink.pipeline.budget import UplinkBudget
-from sagelink.pipeline.stage_config import GateConfig
+from sagelink.pipeline.budget.uplink_budget import UplinkBudget
+from sagelink.pipeline.config.stages import GateConfig
 from sagelink.pipeline.threads import Worker
 from sagelink.stages.confidence_gate import Gate
 from sagelink.stages.run_control import Control
 from tests.fakes import CANVAS, PATCH, SIDE
-from tests.monitor.test_verdict_feed import LABELS, verdict_of
+from tests.monitor.dashboard.test_verdict_feed import LABELS, verdict_of
 
 HEALTH = {"camera": None, "gate": {"state": "backoff", "fault": "timeout"}}
 

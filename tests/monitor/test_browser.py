@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from sagelink.monitor.dashboard_routes import dashboard_app
+from sagelink.monitor.dashboard.routes import dashboard_app
 from sagelink.net.http import serve_http
 from tests.browsers import chromium, wait_for
-from tests.monitor.test_dashboard_routes import TOKEN
+from tests.monitor.dashboard.test_routes import TOKEN
 from tests.patience import PATIENCE_MS, PATIENCE_S
 from tests.processes import Sagelink
 

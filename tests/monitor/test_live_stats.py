@@ -16,11 +16,11 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
-from sagelink.monitor import terminal_panel as panel_module
 from sagelink.monitor.freshness import LinkState, LinkWatch, camera_silence, link_state
 from sagelink.monitor.live_stats import LiveStats, slow_side
 from sagelink.monitor.metrics import EdgeMetrics
-from sagelink.monitor.terminal_panel import LivePanel
+from sagelink.monitor.terminal import panel as panel_module
+from sagelink.monitor.terminal.panel import LivePanel
 from sagelink.pipeline.log_lines import TerminalLog
 from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Frame, Sent, Verdict
 from sagelink.stages.fuse import Fuse

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sagelink.monitor.dashboard_routes import dashboard_app
+from sagelink.monitor.dashboard.routes import dashboard_app
 from sagelink.net.http import serve_http
 from sagelink.net.offers import OfferRefused
 from sagelink.net.whip import offer_app, whip_app

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from sagelink.pipeline.budget import UplinkBudget
-from sagelink.pipeline.interface_counter import InterfaceCounter
-from sagelink.pipeline.ledger import Ledger
-from sagelink.pipeline.ledger_file import LedgerFile
-from sagelink.pipeline.ledger_hold import Hold
-from sagelink.pipeline.ledger_records import Rate, Scope
-from sagelink.pipeline.machine_clock import MachineClock
-from sagelink.pipeline.pacing import adaptive_paces
-from sagelink.pipeline.quota import Quota, count_of
+from sagelink.pipeline.budget.interface_counter import InterfaceCounter
+from sagelink.pipeline.budget.pacing import adaptive_paces
+from sagelink.pipeline.budget.quota import Quota, count_of
+from sagelink.pipeline.budget.uplink_budget import UplinkBudget
+from sagelink.pipeline.ledger.file import LedgerFile
+from sagelink.pipeline.ledger.hold import Hold
+from sagelink.pipeline.ledger.ledger import Ledger
+from sagelink.pipeline.ledger.machine_clock import MachineClock
+from sagelink.pipeline.ledger.records import Rate, Scope
 
 _TRACED = ("ledger", "budget", "quota")  # modules in which a process may be killed
 

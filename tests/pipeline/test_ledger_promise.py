@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sagelink.pipeline.calendar_periods import Calendar
-from sagelink.pipeline.quota import Quota
+from sagelink.pipeline.budget.calendar_periods import Calendar
+from sagelink.pipeline.budget.quota import Quota
 from tests.pipeline.ledger_edges import Edge, Sent, SimulatedClock, fullest_window
 
 DAY = Calendar("day", timezone="Europe/Berlin")

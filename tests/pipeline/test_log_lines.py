@@ -19,9 +19,9 @@ def logger() -> logging.Logger:
 
 
 def test_a_reason_of_another_side_forges_no_line(logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
-    logger.warning("event=refused reason=%s", "busy\nWARNING sagelink.app.run event=paid\x1b[2K")
+    logger.warning("event=refused reason=%s", "busy\nWARNING sagelink.app.edge.run event=paid\x1b[2K")
     assert capsys.readouterr().err == (
-        r"WARNING sagelink.test event=refused reason=busy\nWARNING sagelink.app.run event=paid\x1b[2K" "\n"
+        r"WARNING sagelink.test event=refused reason=busy\nWARNING sagelink.app.edge.run event=paid\x1b[2K" "\n"
     )
 
 

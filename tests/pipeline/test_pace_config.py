@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.config.file import load_config
 from sagelink.pipeline.errors import UsageError
 
 QUOTAS = {"budget.quotas": ["500MB/month"]}

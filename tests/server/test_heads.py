@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from sagelink.models import loading
-from sagelink.models.apply_head import server_with_head
-from sagelink.models.head import Head, parse_head
+from sagelink.models.heads.apply import server_with_head
+from sagelink.models.heads.head import Head, parse_head
 from sagelink.models.pair import Pair
+from sagelink.pipeline.config.models import ModelConfig
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.model_config import ModelConfig
 from sagelink.server.classify import Classifier
 from sagelink.server.head_intake import HeadIntake
 from sagelink.server.head_store import HeadStore

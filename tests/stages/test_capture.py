@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 import pytest
 
-from sagelink.pipeline.camera_config import CameraConfig, CaptureConfig
+from sagelink.pipeline.config.camera import CameraConfig, CaptureConfig
 from sagelink.pipeline.types import Frame
 from sagelink.stages.capture import MergedCaptures, Playback, open_captures
 from sagelink.stages.sources.synthetic import SyntheticSource

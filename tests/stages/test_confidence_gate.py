@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sagelink.pipeline.answers import ProvisionalAnswer, SceneEstimate, TaughtClasses
+from sagelink.pipeline.config.stages import GateConfig
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.stage_config import GateConfig
 from sagelink.pipeline.types import Drop, EdgeOnly
 from sagelink.stages import confidence_gate
 from sagelink.stages.confidence_gate import Gate, margin, min_entropy, register_policy

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from sagelink.pipeline.camera_config import CameraConfig
+from sagelink.pipeline.config.camera import CameraConfig
 from sagelink.pipeline.types import Pixels
 from sagelink.stages.decoded_picture import BACKGROUND, FrameConverter, opaque, square_size
 from sagelink.stages.sources.open import open_source

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from sagelink.pipeline.event_config import EventRule
+from sagelink.pipeline.config.events import EventRule
 from sagelink.pipeline.quantities import RetentionLimit, parse_retention
 from sagelink.pipeline.types import Drop, EdgeOnly, FrameEvent, Verdict
 from sagelink.stages.fuse import Fuse

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sagelink.pipeline.event_config import EventRule
+from sagelink.pipeline.config.events import EventRule
 from sagelink.stages.event_rules import CameraEvents, EventAction, Observation
 
 NOON_S = 12 * 3600.0

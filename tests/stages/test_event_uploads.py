@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagelink.pipeline.picture_queue import PictureQueue
+from sagelink.pipeline.files.picture_queue import PictureQueue
 from sagelink.pipeline.quantities import parse_retention
 from sagelink.pipeline.types import FrameEvent, Verdict
 from sagelink.stages.sinks.event_pictures import EventPictures

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sagelink.pipeline.camera_config import CameraConfig
+from sagelink.pipeline.config.camera import CameraConfig
 from sagelink.stages.sources.open import open_source
 from tests.stages.picture_forms import write_quarters
 

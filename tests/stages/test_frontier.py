@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import yaml
 
+from sagelink.pipeline.config.models import MODEL_PAIRS
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.model_config import MODEL_PAIRS
 from sagelink.stages import frontier
 from sagelink.stages.frontier import SHIPPED, find_frontier, read_frontier
 from sagelink.transport.codecs import Canvas, codec_names

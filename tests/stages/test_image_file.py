@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagelink.pipeline.camera_config import CameraConfig
+from sagelink.pipeline.config.camera import CameraConfig
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import Pixels
 from sagelink.stages.orientation import EXIF_TAG

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sagelink.pipeline.budget import UplinkBudget
-from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.budget.uplink_budget import UplinkBudget
+from sagelink.pipeline.config.file import load_config
 from sagelink.pipeline.types import Drop, EdgeOnly, Metered, OperatingPoint
 from sagelink.stages.frontier import SHIPPED, RateQualityCurve, read_frontier
 from sagelink.stages.rate_control import LEAST_GAIN, RateControl, UtilityCurve, ValueGate

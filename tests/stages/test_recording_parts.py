@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sagelink.pipeline.disk_keeper import DiskKeeper
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.files.disk_keeper import DiskKeeper
 from sagelink.pipeline.quantities import parse_retention
 from sagelink.pipeline.types import Verdict
 from sagelink.stages.recording_reader import RecordingReader

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sagelink.pipeline.budget import UplinkBudget
+from sagelink.pipeline.budget.pacing import PaceName
+from sagelink.pipeline.budget.uplink_budget import UplinkBudget
+from sagelink.pipeline.config.stages import GateConfig
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.pacing import PaceName
-from sagelink.pipeline.stage_config import GateConfig
 from sagelink.stages.confidence_gate import Gate
 from sagelink.stages.edge_trust import EdgeTrust
 from sagelink.stages.run_control import Control

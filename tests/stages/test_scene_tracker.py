@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from sagelink.pipeline.channel import Channel
-from sagelink.pipeline.config_file import load_config
-from sagelink.pipeline.stage_config import VideoConfig
+from sagelink.pipeline.config.file import load_config
+from sagelink.pipeline.config.stages import VideoConfig
 from sagelink.pipeline.types import Drop, EdgeOnly, PendingVerdict
 from sagelink.stages.confidence_gate import Gate
 from sagelink.stages.rate_control import LEAST_GAIN, least_gain

@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 
 from sagelink.pipeline.answers import TaughtClasses
-from sagelink.pipeline.budget import UplinkBudget
-from sagelink.pipeline.camera_accounts import CameraShare, open_accounts
+from sagelink.pipeline.budget.camera_accounts import CameraShare, open_accounts
+from sagelink.pipeline.budget.uplink_budget import UplinkBudget
 from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Evidence, Sent
 from sagelink.stages.ship import Collect, Pace, Ship, Uplink
 from sagelink.transport.link import Undelivered

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sagelink.pipeline.camera_config import CameraConfig
+from sagelink.pipeline.config.camera import CameraConfig
 from sagelink.pipeline.errors import UsageError
 from sagelink.stages.decoded_picture import MAX_SIDE
 from sagelink.stages.sources.open import open_source

@@ -15,9 +15,9 @@ from unittest import mock
 import pytest
 
 from sagelink.pipeline.backoff import Backoff
-from sagelink.pipeline.budget import UplinkBudget
-from sagelink.pipeline.link_config import MqttConfig, WebRtcConfig
-from sagelink.pipeline.wire_ledger import WireLedger
+from sagelink.pipeline.budget.uplink_budget import UplinkBudget
+from sagelink.pipeline.budget.wire_ledger import WireLedger
+from sagelink.pipeline.config.link import MqttConfig, WebRtcConfig
 from sagelink.transport.envelope import MAX_MESSAGE_BYTES
 from sagelink.transport.in_process import InProcessLink
 from sagelink.transport.link import CameraInfo, EdgeLink, Message, ServerLink

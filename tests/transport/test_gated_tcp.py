@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from sagelink.pipeline.budget import UplinkBudget
-from sagelink.pipeline.wire_ledger import WireLedger
+from sagelink.pipeline.budget.uplink_budget import UplinkBudget
+from sagelink.pipeline.budget.wire_ledger import WireLedger
 from sagelink.transport.gated_tcp import GatedTcp
 from sagelink.transport.tcp_counters import read_counters
 from sagelink.transport.wire_cost import WireCharger

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sagelink.pipeline.budget import UplinkBudget
+from sagelink.pipeline.budget.uplink_budget import UplinkBudget
 from sagelink.transport.tcp_counters import TcpCounters
 from sagelink.transport.tcp_repeats import Need, SegmentSizes, longest_payload, needs, repeat_bytes
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sagelink.pipeline.budget import UplinkBudget
-from sagelink.pipeline.wire_ledger import WireLedger
+from sagelink.pipeline.budget.uplink_budget import UplinkBudget
+from sagelink.pipeline.budget.wire_ledger import WireLedger
 from sagelink.transport.wire_cost import WireCharger
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from sagelink.pipeline.config.link import MqttConfig
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.link_config import MqttConfig
 from sagelink.transport.message_auth import MessageAuth
 from sagelink.transport.server_url import UrlRules, cluster_url, parse_cluster_url
 

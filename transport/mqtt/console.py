@@ -17,8 +17,8 @@ from typing import Any, Self
 
 import aiomqtt
 
-from sagelink.pipeline.documents import DocumentError, parse_json
 from sagelink.pipeline.errors import SagelinkError
+from sagelink.pipeline.files.documents import DocumentError, parse_json
 from sagelink.pipeline.tasks import background
 from sagelink.transport.camera_observer import CameraObserver
 from sagelink.transport.envelope import MalformedMessage

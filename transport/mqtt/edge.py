@@ -17,7 +17,7 @@ import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from sagelink.pipeline.wire_ledger import WireLedger
+from sagelink.pipeline.budget.wire_ledger import WireLedger
 from sagelink.transport.envelope import MAX_MESSAGE_BYTES, MalformedMessage, claimed_seq
 from sagelink.transport.head_messages import HeadPart, decode_status, encode_part, is_status
 from sagelink.transport.head_sender import HeadOffers, with_heads

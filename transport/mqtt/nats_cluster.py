@@ -6,8 +6,8 @@ import importlib.util
 import ssl
 from dataclasses import dataclass, field
 
+from sagelink.pipeline.config.link import MqttConfig
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.link_config import MqttConfig
 from sagelink.transport.mqtt.address import ENV_PASSWORD, ENV_USERNAME, open_broker
 from sagelink.transport.server_url import UrlRules, cluster_url, parse_cluster_url
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sagelink.pipeline.config.link import WebRtcConfig
 from sagelink.pipeline.credentials import load_bearer_token, load_secret
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.link_config import WebRtcConfig
 from sagelink.pipeline.urls import WEBRTC_SCHEMES
 from sagelink.transport.server_url import UrlRules, parse_server_url, url_host
 

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Literal
 
 from sagelink.net.offers import OfferRefused
-from sagelink.pipeline.wire_ledger import WireLedger
+from sagelink.pipeline.budget.wire_ledger import WireLedger
 from sagelink.transport.bundle import PART_BYTES, parts_of
 from sagelink.transport.envelope import MalformedMessage
 from sagelink.transport.head_messages import HeadPart, decode_status, encode_part

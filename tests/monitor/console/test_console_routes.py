@@ -12,7 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from sagelink.app.console import console_tokens
+from sagelink.app.server.console import console_tokens
 from sagelink.monitor.console.routes import console_app
 from sagelink.net.access_guard import Tokens
 from sagelink.pipeline.errors import UsageError

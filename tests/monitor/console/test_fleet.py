@@ -12,7 +12,7 @@ from sagelink.monitor.console.camera_digest import CameraDigest, encode_digest, 
 from sagelink.monitor.console.camera_view import camera_view
 from sagelink.monitor.console.fleet import Fleet
 from sagelink.monitor.console.fleet_rows import FleetQuery, fleet_view, row, rows_between
-from sagelink.pipeline.json_text import to_json
+from sagelink.pipeline.files.json_text import to_json
 from sagelink.transport.link import Message
 from sagelink.transport.reply_message import encode_reply
 from tests.fakes import make_evidence, make_reply

@@ -24,7 +24,7 @@ import av
 import numpy as np
 import pytest
 
-from sagelink.pipeline.camera_config import CameraConfig
+from sagelink.pipeline.config.camera import CameraConfig
 from sagelink.pipeline.types import Frame
 from sagelink.stages.cameras.camera import Camera
 from sagelink.stages.cameras.contract import Grabbed

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from sagelink.pipeline.camera_config import CameraConfig
+from sagelink.pipeline.config.camera import CameraConfig
 from sagelink.pipeline.types import Pixels
 from sagelink.stages.cameras.camera import Camera
 from sagelink.stages.cameras.stream_header import convertible

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from aiortc import RTCPeerConnection
 
-from sagelink.pipeline.camera_config import CameraConfig, CaptureConfig
+from sagelink.pipeline.config.camera import CameraConfig, CaptureConfig
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import Frame
 from sagelink.stages.cameras.camera import Camera

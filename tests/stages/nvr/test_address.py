@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sagelink.pipeline.camera_config import CameraConfig
-from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.config.camera import CameraConfig
+from sagelink.pipeline.config.file import load_config
 from sagelink.pipeline.errors import UsageError
 from sagelink.stages.nvr.address import event_address, is_event_source
 from sagelink.stages.nvr.open import check_event_sources, open_event_capture

@@ -8,7 +8,7 @@ import logging
 
 import pytest
 
-from sagelink.pipeline.outbox import Outbox
+from sagelink.pipeline.files.outbox import Outbox
 from sagelink.pipeline.tasks import background
 from sagelink.stages.nvr import delivery as module
 from sagelink.stages.nvr.delivery import SubLabelDelivery

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from sagelink.pipeline.frigate_config import FrigateConfig
+from sagelink.pipeline.config.frigate import FrigateConfig
 from sagelink.stages.nvr.frigate import FrigateEvents
 from tests.frigate import event_message
 

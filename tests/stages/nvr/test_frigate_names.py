@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sagelink.pipeline.frigate_config import FrigateConfig
+from sagelink.pipeline.config.frigate import FrigateConfig
 from sagelink.stages.nvr.frigate_names import known_names, unknown_names
 
 FRIGATE = {

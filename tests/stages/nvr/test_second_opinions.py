@@ -10,10 +10,10 @@ from dataclasses import replace
 import pytest
 
 from sagelink.pipeline.answers import TaughtClasses
+from sagelink.pipeline.config.frigate import FrigateConfig
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.frigate_config import FrigateConfig
-from sagelink.pipeline.outbox import Outbox
-from sagelink.pipeline.rotating_lines import RotatingLines
+from sagelink.pipeline.files.outbox import Outbox
+from sagelink.pipeline.files.rotating_lines import RotatingLines
 from sagelink.pipeline.types import Drop, EdgeOnly, FrameEvent, Verdict
 from sagelink.stages.fuse import Fuse
 from sagelink.stages.nvr.frigate_names import check_classes

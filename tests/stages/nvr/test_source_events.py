@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sagelink.pipeline.event_config import EventRule
+from sagelink.pipeline.config.events import EventRule
 from sagelink.pipeline.types import Drop, EdgeOnly, FrameEvent
 from sagelink.stages.event_rules import CameraEvents, Observation
 from sagelink.stages.fuse import Fuse

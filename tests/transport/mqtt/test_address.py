@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from sagelink.pipeline.config.link import MqttConfig
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.link_config import MqttConfig
 from sagelink.transport.mqtt.address import ENV_PASSWORD, ENV_USERNAME, open_broker, parse_url
 
 

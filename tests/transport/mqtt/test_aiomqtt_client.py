@@ -9,7 +9,7 @@ import math
 import aiomqtt
 import pytest
 
-from sagelink.pipeline.link_config import MqttConfig
+from sagelink.pipeline.config.link import MqttConfig
 from sagelink.transport.mqtt.address import Broker, open_broker
 from sagelink.transport.mqtt.aiomqtt_client import BrokerClient, NoConnack, explain
 from tests.brokers import Mosquitto

@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from sagelink.pipeline.budget import UplinkBudget
-from sagelink.pipeline.link_config import MqttConfig
+from sagelink.pipeline.budget.uplink_budget import UplinkBudget
+from sagelink.pipeline.budget.wire_ledger import WireLedger
+from sagelink.pipeline.config.link import MqttConfig
 from sagelink.pipeline.tasks import background
-from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.transport.mqtt.address import Broker, open_broker
 from sagelink.transport.mqtt.aiomqtt_client import BrokerClient
 from sagelink.transport.mqtt.connection import BrokerConnection

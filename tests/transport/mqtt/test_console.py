@@ -14,11 +14,11 @@ import aiomqtt
 import numpy as np
 import pytest
 
-from sagelink.pipeline.budget import UplinkBudget
+from sagelink.pipeline.budget.uplink_budget import UplinkBudget
+from sagelink.pipeline.budget.wire_ledger import WireLedger
 from sagelink.pipeline.clock import MonotonicClock
+from sagelink.pipeline.config.link import MqttConfig
 from sagelink.pipeline.errors import SagelinkError
-from sagelink.pipeline.link_config import MqttConfig
-from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.transport.evidence_message import EvidenceMessage, encode_evidence
 from sagelink.transport.head_messages import HeadPart, encode_part
 from sagelink.transport.link import CameraInfo, Message

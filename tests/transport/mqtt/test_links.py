@@ -21,10 +21,10 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
 from sagelink.pipeline.backoff import Backoff
-from sagelink.pipeline.budget import UplinkBudget
+from sagelink.pipeline.budget.uplink_budget import UplinkBudget
+from sagelink.pipeline.budget.wire_ledger import WireLedger
+from sagelink.pipeline.config.link import MqttConfig
 from sagelink.pipeline.errors import SagelinkError
-from sagelink.pipeline.link_config import MqttConfig
-from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.transport.envelope import claimed_seq
 from sagelink.transport.evidence_message import EvidenceMessage, encode_evidence
 from sagelink.transport.link import CameraInfo, Undelivered

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from sagelink.app.server_link import listener_factory
-from sagelink.pipeline.config_file import load_config
+from sagelink.app.server.link import listener_factory
+from sagelink.pipeline.config.file import load_config
+from sagelink.pipeline.config.link import MqttConfig
 from sagelink.pipeline.errors import SagelinkError, UsageError
-from sagelink.pipeline.link_config import MqttConfig
 from sagelink.transport.mqtt.nats_client import subject_of, topic_of
 from sagelink.transport.mqtt.nats_cluster import open_cluster
 from sagelink.transport.mqtt.server import MqttServerLink

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sagelink.pipeline.link_config import WebRtcConfig
+from sagelink.pipeline.config.link import WebRtcConfig
 from sagelink.transport.webrtc.address import SignallingEndpoint, open_signalling_endpoint
 
 

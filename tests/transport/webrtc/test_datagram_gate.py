@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from sagelink.pipeline.budget import UplinkBudget
-from sagelink.pipeline.wire_ledger import WireLedger
+from sagelink.pipeline.budget.uplink_budget import UplinkBudget
+from sagelink.pipeline.budget.wire_ledger import WireLedger
 from sagelink.transport.webrtc.datagram_gate import DatagramGate
 from sagelink.transport.wire_cost import WireCharger
 from tests.patience import PATIENCE_S

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from aiortc import RTCPeerConnection, RTCSessionDescription
 
-from sagelink.pipeline.budget import UplinkBudget
+from sagelink.pipeline.budget.uplink_budget import UplinkBudget
+from sagelink.pipeline.budget.wire_ledger import WireLedger
+from sagelink.pipeline.config.link import WebRtcConfig
 from sagelink.pipeline.errors import SagelinkError, UsageError
-from sagelink.pipeline.link_config import WebRtcConfig
-from sagelink.pipeline.wire_ledger import WireLedger
 from sagelink.transport.bundle import encode_bundle
 from sagelink.transport.link import CameraInfo
 from sagelink.transport.webrtc.address import SignallingEndpoint, open_signalling_endpoint

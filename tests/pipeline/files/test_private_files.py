@@ -1,0 +1,123 @@
+"""Private files: modes, whole lines on a full disk, files that vanish, replacements in one step."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import resource
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sagelink.pipeline.files.private_files import (
+    LineFile,
+    make_private_folder,
+    open_emptied,
+    open_new,
+    replace_text,
+    replacing,
+    write_new,
+)
+
+
+@contextlib.contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """Files cannot grow beyond `size` bytes, as if the disk were full there."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def fill(lines: LineFile) -> None:
+    """Writes lines of 100 bytes until no more fit."""
+    for number in range(10):
+        lines.write(f"{number:099}")
+    with pytest.raises(OSError, match="File too large"):
+        lines.write("x" * 99)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_line_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    lines = LineFile(path)
+    with file_size_limit(1000):
+        fill(lines)
+        lines.close()
+    assert path.read_text() == "".join(f"{number:099}\n" for number in range(10))
+    with file_size_limit(1050):  # the eleventh line fits in part
+        lines = LineFile(tmp_path / "more")
+        fill(lines)
+        lines.close()
+    assert (tmp_path / "more").read_text() == path.read_text()
+
+
+def test_lines_into_a_deleted_folder_are_an_error(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    lines = LineFile(folder / "lines")
+    lines.write("one")
+    (folder / "lines").unlink()
+    (folder / "lines").touch()  # another file with the same name
+    with pytest.raises(FileNotFoundError, match="deleted or moved"):
+        lines.write("two")
+    (folder / "lines").unlink()
+    folder.rmdir()
+    with pytest.raises(FileNotFoundError, match="deleted or moved"):
+        lines.close()
+
+
+def test_a_new_file_takes_no_place_and_a_partial_one_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "picture"
+    with file_size_limit(100), pytest.raises(OSError, match="File too large"):
+        write_new(path, bytes(200))
+    assert not path.exists()
+    write_new(path, b"first")
+    with pytest.raises(FileExistsError):
+        write_new(path, b"second")
+    assert path.read_bytes() == b"first"
+
+
+def test_a_replacement_is_whole_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / ("n" * 250 + ".txt")  # no room for a longer name beside it
+    replace_text(path, "first")
+    with file_size_limit(2), pytest.raises(OSError, match="File too large"):
+        replace_text(path, "second")
+    assert path.read_text() == "first"
+    with contextlib.suppress(KeyError), replacing(path) as unfinished:
+        unfinished.write_text("third")
+        raise KeyError
+    assert path.read_text() == "first"
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_files_are_private(tmp_path: Path) -> None:
+    make_private_folder(tmp_path / "a" / "b")
+    write_new(tmp_path / "new", b"")
+    replace_text(tmp_path / "replaced", "")
+    open_new(tmp_path / "opened").close()
+    open_emptied(tmp_path / "emptied").close()
+    LineFile(tmp_path / "lines").close()
+    assert {path.name: mode(path) for path in tmp_path.iterdir() if path.is_file()} == dict.fromkeys(
+        ("new", "replaced", "opened", "emptied", "lines"), 0o600
+    )
+    assert (mode(tmp_path / "a"), mode(tmp_path / "a" / "b")) == (0o700, 0o700)
+
+
+def test_two_writers_of_one_file_are_refused(tmp_path: Path) -> None:
+    first = open_emptied(tmp_path / "film.mp4")
+    first.write(b"a film")
+    with pytest.raises(BlockingIOError) as raised:
+        open_emptied(tmp_path / "film.mp4")
+    assert raised.value.errno == errno.EAGAIN
+    assert (tmp_path / "film.mp4").read_bytes() == b"a film"
+    first.close()
+    open_emptied(tmp_path / "film.mp4").close()
+    assert (tmp_path / "film.mp4").read_bytes() == b""
