@@ -13,6 +13,7 @@ export class Labels {
   #labels = new Map();
   #stored = new Set();
   #heard = "";
+  #changes = 0; // that the run has answered
 
   constructor(head = "") {
     this.head = head;
@@ -69,6 +70,7 @@ export class Labels {
       problem = answer.ok ? "" : result.error ?? REFUSED[answer.status] ?? `refused (${answer.status})`;
       if (answer.status === 403) this.#take({ ...this.state, closed: problem });
     } catch { /* no connection */ }
+    this.#changes += 1;
     this.problem = problem;
     this.#tell();
     return !problem;
@@ -77,12 +79,14 @@ export class Labels {
   // Returns whether the run answered, as far as is known.
   async refresh() {
     if (document.hidden) return true;
-    const head = this.head;
+    const { head } = this;
+    const changes = this.#changes;
     try {
       const answer = await fetch(this.address("labels"));
       this.heard_ms = performance.now();
-      if (head !== this.head) return true; // another head was chosen meanwhile
-      if (answer.ok) this.#take(await answer.json());
+      const state = answer.ok ? await answer.json() : null;
+      if (head !== this.head || changes !== this.#changes) return true; // it is older than what the page shows
+      if (state) this.#take(state);
       else if (answer.status === 400 && head) this.choose(""); // this run has no such head
       else if (answer.status === 404) this.#take({ closed: "this run has no labels" });
       else this.#take({ ...this.state, closed: REFUSED[answer.status] ?? `refused (${answer.status})` });

@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 
-from sagelink.monitor.dashboard_routes import dashboard_app
-from sagelink.monitor.label_desk import LabelDesk
-from sagelink.monitor.label_desks import LabelDesks
-from sagelink.monitor.label_folder import FrameKey, LabelFolder
-from sagelink.monitor.recent_frames import RecentFrames
+from sagelink.monitor.dashboard.routes import dashboard_app
+from sagelink.monitor.labelling.desk import LabelDesk
+from sagelink.monitor.labelling.desks import LabelDesks
+from sagelink.monitor.labelling.folder import FrameKey, LabelFolder
+from sagelink.monitor.labelling.recent_frames import RecentFrames
 from sagelink.net.http import serve_http
 from tests.browsers import chromium, wait_for
-from tests.monitor.test_label_routes import FakeTeacher
-from tests.monitor.test_recent_frames import with_further
-from tests.monitor.test_verdict_feed import LABELS, verdict_of
+from tests.monitor.dashboard.test_verdict_feed import LABELS, verdict_of
+from tests.monitor.labelling.test_recent_frames import with_further
+from tests.monitor.labelling.test_routes import FakeTeacher
 from tests.patience import PATIENCE_MS, PATIENCE_S
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -135,6 +135,25 @@ def test_labelling_with_the_keyboard_alone(browser, serve, desk):
         page.keyboard.press("s")
         wait_for(page, f"document.querySelectorAll('#queue li').length < {left}")
     assert page.errors == []
+    page.close()
+
+
+def test_a_state_that_arrives_late_does_not_replace_a_newer_one(browser, serve, desk):
+    page = open_page(browser, serve(desk) + "label")
+    page.wait_for_selector("#picture:not([hidden])")
+    late: list[tuple[Any, Any]] = []
+    page.route("**/api/labels", lambda route: late.append((route, route.fetch())) if not late else route.continue_())
+    while not late:
+        page.wait_for_timeout(20)
+    page.keyboard.press("1")
+    wait_for(page, "document.getElementById('said').textContent === 'labelled gate-open'")
+    ((route, answer),) = late
+    with page.expect_event("requestfinished", lambda request: request.method == "GET" and "labels" in request.url):
+        route.fulfill(response=answer)
+    page.wait_for_timeout(100)
+    assert page.is_enabled("#undo")
+    page.keyboard.press("u")
+    wait_for(page, "document.getElementById('said').textContent === 'took gate-open back'")
     page.close()
 
 
