@@ -6,6 +6,7 @@
 | libdatachannel (OBS) | compares only the last fingerprint of an answer | one connection in four fails |
 | FFmpeg 8 | names a section in BUNDLE that the offer does not have; leaves the priority out of candidates | no answer |
 | FFmpeg 8.1 with GnuTLS | makes a certificate on secp224r1, which OpenSSL 4 refuses | no handshake |
+| FFmpeg 8.0 with OpenSSL | gives half of its certificates a negative serial number | cryptography warns |
 | some ICE agents | send checks without PRIORITY | KeyError in aioice |
 
 Private attributes used: `RTCPeerConnection.__certificates`, `RTCCertificate._create_ssl_context`,
@@ -93,13 +94,14 @@ def accept_short_checks(transport: RTCIceTransport) -> None:
     connection.check_incoming = check_incoming  # type: ignore[method-assign]
 
 
-def accept_small_curve(transport: RTCDtlsTransport) -> None:
-    """Accepts a server's certificate on secp224r1. Call it before the handshake begins."""
+def accept_odd_certificates(transport: RTCDtlsTransport) -> None:
+    """Accepts a server's certificate on secp224r1, and negative serial numbers. Call it before the handshake begins."""
     shake_hands = transport._do_handshake
 
     async def do_handshake() -> None:
-        if transport._role == "client" and transport._ssl is not None:
-            transport._ssl = TolerantConnection(transport._ssl)  # type: ignore[assignment]
+        if transport._ssl is not None:
+            is_client = transport._role == "client"
+            transport._ssl = TolerantConnection(transport._ssl, is_client)  # type: ignore[assignment]
         await shake_hands()
 
     transport._do_handshake = do_handshake  # type: ignore[method-assign]

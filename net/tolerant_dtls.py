@@ -1,15 +1,15 @@
-"""A DTLS client that also accepts servers with a certificate on secp224r1, as FFmpeg 8.1 with GnuTLS makes it.
+"""A DTLS connection that also accepts peers with a negative serial number, and servers with a certificate on secp224r1,
+as FFmpeg 8.0 with OpenSSL and FFmpeg 8.1 with GnuTLS make them.
 
 OpenSSL 4 has no option that accepts this curve: it ends the handshake when it checks the server's signature. So
-`TolerantConnection` passes everything to OpenSSL, but reads the server's first flight too. If the certificate is on
-this curve, `SmallCurveClient` takes the place of OpenSSL. All other handshakes stay with OpenSSL.
+`TolerantConnection` passes everything to OpenSSL, but a client reads the server's first flight too. If the certificate
+is on this curve, `SmallCurveClient` takes the place of OpenSSL. All other handshakes stay with OpenSSL.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 
 from sagelink.net.dtls_messages import (
@@ -19,26 +19,32 @@ from sagelink.net.dtls_messages import (
     MAX_BYTES,
     SERVER_HELLO,
     Messages,
-    first_certificate,
     records,
 )
+from sagelink.net.peer_certificate import peer_certificate
 from sagelink.net.small_curve_client import SmallCurveClient
 
 _MAX_HELD = 64  # datagrams
+_SECP224R1 = bytes.fromhex("06052b81040021")  # its name in a certificate (RFC 5480, 2.1.1.1)
 
 
 class TolerantConnection:
-    """A client's `SSL.Connection`, as aiortc uses it, that also accepts a server's certificate on secp224r1."""
+    """An `SSL.Connection` as aiortc uses it."""
 
-    def __init__(self, connection: SSL.Connection) -> None:
+    def __init__(self, connection: SSL.Connection, is_client: bool = True) -> None:
         self._active: Any = connection
-        self._decided = False
+        self._decided = not is_client  # OpenSSL stays, or has been replaced
         self._sent = b""  # records that OpenSSL has sent
         self._held: list[bytes] = []  # datagrams that wait for the certificate to be complete
         self._received = Messages()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._active, name)
+
+    def get_peer_certificate(self, *, as_cryptography: bool) -> Any:
+        if isinstance(self._active, SmallCurveClient):
+            return self._active.get_peer_certificate(as_cryptography=as_cryptography)
+        return peer_certificate(self._active)
 
     def bio_read(self, size: int) -> bytes:
         data: bytes = self._active.bio_read(size)
@@ -60,16 +66,8 @@ class TolerantConnection:
             return
         if certificate is not None:
             self._decided = True
-            if _is_small(certificate[1]):
+            if _SECP224R1 in certificate[1]:
                 self._active = SmallCurveClient(self._sent)
         for held in self._held:
             self._active.bio_write(held)
         self._held.clear()
-
-
-def _is_small(body: bytes) -> bool:
-    try:
-        key = first_certificate(body).public_key()
-    except ValueError:
-        return False
-    return isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == ec.SECP224R1.name

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable
+from hashlib import sha256
 
 import pytest
 
 pytest.importorskip("aiortc")
 
-from aiortc.rtcdtlstransport import SRTP_PROFILES, RTCCertificate, generate_certificate
+from aiortc.rtcdtlstransport import SRTP_PROFILES, RTCCertificate, certificate_digest, generate_certificate
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 from sagelink.net import tolerant_dtls
 from sagelink.net.peer_compatibility import CompatibleCertificate
@@ -25,12 +27,23 @@ Change = Callable[[bytes], bytes]
 class Server:
     """OpenSSL's end of a handshake."""
 
-    def __init__(self, verify: int = SSL.VERIFY_NONE, groups: bytes = b"X25519") -> None:
+    def __init__(
+        self,
+        verify: int = SSL.VERIFY_NONE,
+        groups: bytes = b"X25519",
+        shown: tuple[crypto.X509, ec.EllipticCurvePrivateKey] | None = None,
+    ) -> None:
+        """`shown`: its certificate and key, instead of those of aiortc."""
         certificate = RTCCertificate.generateCertificate()
         context = certificate._create_ssl_context(SRTP_PROFILES)
         context.set_verify(verify, lambda *_: True)
         if groups == b"P-256":
             context.set_tmp_ecdh(ec.SECP256R1())
+        if shown is not None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # cryptography could not read it either
+                context.use_certificate(shown[0])
+            context.use_privatekey(shown[1])
         self.certificate = certificate._cert
         self.ssl = SSL.Connection(context)
         self.ssl.set_accept_state()
@@ -67,7 +80,7 @@ def shake_hands(ours: TolerantConnection, theirs: Server, change: Change = bytes
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tolerant_dtls, "_is_small", lambda _: True)
+    monkeypatch.setattr(tolerant_dtls, "_SECP224R1", b"")  # any certificate contains it
 
 
 @pytest.mark.parametrize("groups", [b"X25519", b"P-256"])
@@ -150,10 +163,17 @@ def test_other_curves_stay_with_openssl() -> None:
 
 def test_only_secp224r1_is_small() -> None:
     for curve, small in ((ec.SECP224R1(), True), (ec.SECP256R1(), False)):
-        certificate = generate_certificate(ec.generate_private_key(curve))
-        data = certificate.public_bytes(Encoding.DER)
-        assert (
-            tolerant_dtls._is_small((len(data) + 3).to_bytes(3, "big") + len(data).to_bytes(3, "big") + data) is small
-        )
-    assert not tolerant_dtls._is_small(b"")
-    assert not tolerant_dtls._is_small(bytes(50))
+        data = generate_certificate(ec.generate_private_key(curve)).public_bytes(Encoding.DER)
+        assert (tolerant_dtls._SECP224R1 in data) is small
+
+
+def test_a_negative_serial_number_is_accepted() -> None:
+    """As half of FFmpeg's certificates have it. Warnings are errors here, and cryptography warns when it reads one."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    der = bytearray(generate_certificate(key).public_bytes(Encoding.DER))
+    serial = der.index(b"\x02\x14")  # an integer of 20 bytes, the first one
+    der[serial + 2] |= 0x80
+    ours, theirs = client(), Server(shown=(crypto.load_certificate(crypto.FILETYPE_ASN1, bytes(der)), key))
+    shake_hands(ours, theirs)
+    digest = certificate_digest(ours.get_peer_certificate(as_cryptography=True), "sha-256")
+    assert digest.replace(":", "").lower() == sha256(der).hexdigest()

@@ -34,6 +34,7 @@ from sagelink.transport.mqtt.nats_client import NatsConnection
 from sagelink.transport.mqtt.nats_cluster import NatsCluster
 from sagelink.transport.mqtt.server_claim import ServerClaim
 from sagelink.transport.mqtt.server_client import OnMessage, ServerClient, Session
+from sagelink.transport.mqtt.sharing_probe import SharingProbe
 from sagelink.transport.mqtt.topics import PREFIX_BYTES, Topics
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ log = logging.getLogger(__name__)
 _MAX_WAITING = 64  # messages for the service, which reads them at once: more mean that the process stalls
 _MEMBERSHIP_S = 0.2  # between two decisions whether to be in the group
 _CLAIM_STEP_S = 0.5  # between two looks at the claim
-_PROBE_S = 1.0  # longest wait for the broker to deliver a message of this server to itself
+_SILENT_S = 1.0  # after subscribing, retained states arrive within this time
 _ASK_AGAIN_S = 2.0  # between two requests for states
 _ANSWERED_S = 3.5  # edges answer a request for all states within this time, also directly after another request
 _PRESENCE_S = 60.0  # between two reports of the presence, where nothing retains it
@@ -78,7 +79,7 @@ class MqttServerLink:
         server = secrets.token_hex(6)
         self._claim = ServerClaim(server)
         self._claim_topic = topics.claim(group)
-        self._probe_topic, self._probed = topics.probe(server), asyncio.Event()
+        self._sharing_probe = SharingProbe(topics, server)
         self._on_connection = on_connection
         self._auth = auth
         self._received: Channel[Message] = Channel("uplink", "drop_oldest", capacity=_MAX_WAITING)
@@ -206,24 +207,10 @@ class MqttServerLink:
     async def _choose_subscription(self, client: ServerClient) -> None:
         """Decides whether the frames are shared through the broker."""
         evidence = self._topics.evidence("+/+")
-        self._shared = bool(self._group) and await self._broker_shares(client)
+        self._shared = bool(self._group) and await self._sharing_probe.broker_shares(client, self._group)
         self._evidence = f"$share/{self._group}/{evidence}" if self._shared else evidence
         if self._group and not self._shared:
             log.warning("event=no_sharing reason=%r: one server of the group serves, others stand by", _NO_SHARING)
-
-    async def _broker_shares(self, client: ServerClient) -> bool:
-        """With MQTT 5 the broker says so. With 3.1.1, a message shows whether it takes the topic as a shared one."""
-        if client.shares is not None:
-            return client.shares
-        self._probed.clear()
-        if await client.subscribe_confirmed(f"$share/{self._group}/{self._probe_topic}", qos=0) is not None:
-            return False
-        await client.publish(self._probe_topic, b"probe", qos=0)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_PROBE_S):
-                await self._probed.wait()
-        await client.unsubscribe(f"$share/{self._group}/{self._probe_topic}")
-        return self._probed.is_set()
 
     async def _follow_claim(self, client: ServerClient, group: asyncio.TaskGroup) -> None:
         """Takes the group's claim if it is free, and keeps it in a task of `group`."""
@@ -253,7 +240,7 @@ class MqttServerLink:
 
     async def _ask_if_silent(self, client: ServerClient) -> None:
         """Asks all nodes for their states if the broker delivers no retained ones."""
-        await asyncio.sleep(_PROBE_S)
+        await asyncio.sleep(_SILENT_S)
         if not self._registry.online:
             await self._ask_for_states(client, "")
 
@@ -305,6 +292,8 @@ class MqttServerLink:
         return f"serving no camera: the model fits none of the cameras that are online: {reason}"
 
     def _receive(self, topic: str, payload: bytes, retained: bool) -> None:
+        if self._sharing_probe.observe(topic):
+            return
         if (node := self._topics.node_of_head(topic)) is not None:
             self._receive_part(node, payload)
             return
@@ -316,8 +305,6 @@ class MqttServerLink:
                 self._states_changed.set()
         elif topic.endswith("/presence"):
             self._claim.observe_presence(address.rpartition("/")[2], bool(payload), time.monotonic())
-        elif topic == self._probe_topic:
-            self._probed.set()
         elif not topic.endswith("/evidence"):
             self._registry.update(address, payload)
             self._states_changed.set()

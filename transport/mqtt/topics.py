@@ -71,7 +71,7 @@ class Topics:
         return f"{self.prefix}/server/{group or '-'}/claim"
 
     def probe(self, server: str) -> str:
-        """A server sends itself one message to find out whether the broker has shared subscriptions."""
+        """A server sends itself messages to find out whether the broker has shared subscriptions."""
         return f"{self.prefix}/server/{server}/probe"
 
     def budget(self, node: str) -> str:
