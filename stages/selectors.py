@@ -78,9 +78,10 @@ def fps(importance: Floats, embeddings: Floats, count: int, *, seed: int = 0) ->
 def coverage(importance: Floats, embeddings: Floats, count: int, *, seed: int = 0) -> Units:
     """Important units that resemble many others (greedy facility location, Nemhauser et al., 1978).
 
-    A step picks the units with the largest importance x summed gain in best similarity over all N units: one for the
-    first 8 picks, then a quarter as many as are picked. Similarity is the cosine of mean-centred embeddings, clipped at
-    0. When no gain is left, the other units follow by importance.
+    A step picks the units with the largest importance x summed gain in best similarity over all N units; similarity is
+    the cosine of mean-centred embeddings, clipped at 0. After n picks, a step takes n * n / 128 units, at least one:
+    the first picks decide what is covered, later gains are small. When no gain is left, the other units follow by
+    importance.
     """
     count = _checked(importance, embeddings, count)
     directions = _unit_length(embeddings - embeddings.mean(0))
@@ -92,7 +93,7 @@ def coverage(importance: Floats, embeddings: Floats, count: int, *, seed: int = 
     picks = np.empty(0, np.intp)
     while len(picks) < count:
         score = weight * gain
-        step = _descending(score)[: max(1, len(picks) // 4)]
+        step = _descending(score)[: max(1, len(picks) ** 2 // 128)]
         step = step[score[step] > 0]
         if not len(step):
             rest = _descending(importance)
