@@ -104,10 +104,10 @@ def coverage(importance: Floats, embeddings: Floats, count: int, *, seed: int = 
         # The picks change the gain of other units only in the columns that they improve; the matrix is symmetric.
         better = np.maximum(similarity[step].max(0), best)
         columns = (better > best).nonzero()[0]
-        before = best[columns, None]
+        before = best.take(columns)[:, None]
         lost = similarity.take(columns, 0)
         np.maximum(lost, before, out=lost)
-        np.minimum(lost, better[columns, None], out=lost)
+        np.minimum(lost, better.take(columns)[:, None], out=lost)
         lost -= before
         gain -= np.add.reduce(lost)
         best = better
