@@ -56,7 +56,7 @@ def rows_of(pair: Pair, importance: vit.Importance, frame: Pixels, picture: Pixe
     edge, batch = replace(pair.edge, computed_score=None), picture[None]
     normalised = edge.normalise(batch)
     features = edge.score(batch, importance)
-    units, embeddings = features.importance[0].numpy(), features.embeddings[0].numpy()
+    units, embeddings = features.importance[0], features.embeddings[0]
     score = Score(edge, pair.server.grid, importance, "squash")
     rows: dict[str, Callable[[], object]] = {_BASE: lambda: edge.vit(normalised)}
     for kind in get_args(vit.Importance):

@@ -33,7 +33,7 @@ def sage(importance: Floats, embeddings: Floats, count: int, *, seed: int = 0) -
     smallest.
     """
     count = _checked(importance, embeddings, count)
-    pool = np.sort(_by_importance(importance)[: 2 * count])
+    pool = np.sort(_descending(importance)[: 2 * count])
     first = int(importance[pool].argmax())
     return pool[_farthest(_unit_length(embeddings[pool]), first, count)]
 
@@ -41,7 +41,7 @@ def sage(importance: Floats, embeddings: Floats, count: int, *, seed: int = 0) -
 def topk(importance: Floats, embeddings: Floats, count: int, *, seed: int = 0) -> Units:
     """The units of highest importance."""
     count = _checked(importance, embeddings, count)
-    return _by_importance(importance)[:count]
+    return _descending(importance)[:count]
 
 
 def uniform(importance: Floats, embeddings: Floats, count: int, *, seed: int = 0) -> Units:
@@ -78,36 +78,40 @@ def fps(importance: Floats, embeddings: Floats, count: int, *, seed: int = 0) ->
 def coverage(importance: Floats, embeddings: Floats, count: int, *, seed: int = 0) -> Units:
     """Important units that resemble many others (greedy facility location, Nemhauser et al., 1978).
 
-    Each pick has the largest importance x summed gain in best similarity over all N units; similarity is the cosine of
-    mean-centred embeddings, clipped at 0. When no gain is left, the other units follow by importance.
+    A step picks the units with the largest importance x summed gain in best similarity over all N units; similarity is
+    the cosine of mean-centred embeddings, clipped at 0. After n picks, a step takes n * n / 128 units, at least one:
+    the first picks decide what is covered, later gains are small. When no gain is left, the other units follow by
+    importance.
     """
     count = _checked(importance, embeddings, count)
     directions = _unit_length(embeddings - embeddings.mean(0))
-    similarity = np.maximum(directions @ directions.T, 0)
+    similarity = directions @ directions.T
+    np.maximum(similarity, 0, out=similarity)
     weight = np.maximum(importance, 0)
     best = np.zeros(len(similarity), similarity.dtype)
     gain = similarity.sum(1)
-    picks = np.empty(count, np.intp)
-    for i in range(count):
+    picks = np.empty(0, np.intp)
+    while len(picks) < count:
         score = weight * gain
-        pick = int(score.argmax())
-        if score[pick] <= 0:
-            rest = _by_importance(importance)
-            picks[i:] = rest[~np.isin(rest, picks[:i])][: count - i]
+        step = _descending(score)[: max(1, len(picks) ** 2 // 128)]
+        step = step[score[step] > 0]
+        if not len(step):
+            rest = _descending(importance)
+            picks = np.concatenate([picks, rest[~np.isin(rest, picks)]])
             break
-        picks[i] = pick
-        weight[pick] = 0
-        # The pick changes the gain of other units only in the columns that it improves; the matrix is symmetric.
-        row = similarity[pick]
-        columns = (row > best).nonzero()[0]
-        before = best.take(columns)
+        picks = np.concatenate([picks, step])
+        weight[step] = 0
+        # The picks change the gain of other units only in the columns that they improve; the matrix is symmetric.
+        better = np.maximum(similarity[step].max(0), best)
+        columns = (better > best).nonzero()[0]
+        before = best.take(columns)[:, None]
         lost = similarity.take(columns, 0)
-        lost -= before[:, None]
-        np.maximum(lost, 0, out=lost)
-        np.minimum(lost, (row.take(columns) - before)[:, None], out=lost)
+        np.maximum(lost, before, out=lost)
+        np.minimum(lost, better.take(columns)[:, None], out=lost)
+        lost -= before
         gain -= np.add.reduce(lost)
-        np.maximum(best, row, out=best)
-    return picks
+        best = better
+    return picks[:count]
 
 
 def mmr(importance: Floats, embeddings: Floats, count: int, *, seed: int = 0) -> Units:
@@ -168,8 +172,9 @@ def _checked(importance: Floats, embeddings: Floats, count: int) -> int:
     return min(count, len(importance))
 
 
-def _by_importance(importance: Floats) -> Units:
-    return np.argsort(-importance, kind="stable")
+def _descending(values: Floats) -> Units:
+    """Places of (N,) values, the largest first."""
+    return np.argsort(-values, kind="stable")
 
 
 def _unit_length(embeddings: Floats) -> Floats:

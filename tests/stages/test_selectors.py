@@ -98,12 +98,10 @@ def coverage_oracle(importance, similarity, count):
 
     while len(picks) < min(count, len(importance)):
         rest = [unit for unit in units if unit not in picks]
-        pick = min(rest, key=lambda u: (-gain(u), u))
-        if gain(pick) <= 0:
-            picks += [unit for unit in ranked(importance) if unit in rest][: min(count, len(importance)) - len(picks)]
-            break
-        picks.append(pick)
-    return picks
+        gains = {unit: gain(unit) for unit in rest}
+        step = [unit for unit in sorted(rest, key=lambda u: (-gains[u], u)) if gains[unit] > 0]
+        picks += step[: max(1, len(picks) ** 2 // 128)] or [unit for unit in ranked(importance) if unit in rest]
+    return picks[:count]
 
 
 def uniform_oracle(units, count):
