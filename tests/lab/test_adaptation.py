@@ -168,13 +168,16 @@ def test_chosen_units_follow_the_order_in_mirrored_frames_too(setup: Setup) -> N
         picture[8 * y : 8 * y + 8, 8 * x : 8 * x + 8] = 255
     frames = replace(setup.training, pictures=marked)
     batches = BatchDataset(frames, setup.curves, setup.harness.canvas, SIZES, (1, 8), 0)
-    found = 0
-    for _, chosen in (batches[step] for step in range(6)):
+    found, mirrored = 0, 0
+    for _, chosen in (batches[step] for step in range(24)):
         assert chosen.units is not None
         for picture, units in zip(chosen.clean, chosen.units, strict=True):
             cells = picture.reshape(14, 8, 14, 8, 3).max((1, 3, 4)).ravel()
-            found += int(np.flatnonzero(cells)[0] in units)
-    assert found >= 40  # of 48; 3 of 10 choices are random and contain it by chance only
+            y, x = divmod(int(np.flatnonzero(cells)[0]), 14)
+            found += 14 * y + x in units
+            mirrored += 14 * y + 13 - x in units
+    assert found >= 135  # of 192; 3 of 10 choices are random and contain it by chance only
+    assert found - mirrored > 20
 
 
 @pytest.mark.campaign
