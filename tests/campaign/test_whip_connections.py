@@ -51,10 +51,12 @@ async function push(url) {
 </script>"""
 
 
-async def until_frames_arrive(running: RunningCamera) -> None:
-    """Waits for some further frames, and checks that the last is white and that all are numbered without a gap."""
+async def until_frames_arrive(running: RunningCamera, output: asyncio.Task[str] | None = None) -> None:
+    """Waits for some further frames, and checks that the last is white and that all are numbered without a gap.
+    `output` ends with the program that pushes, and must not end before."""
     wanted = len(running.frames) + FRAMES
-    await running.becomes(lambda: len(running.frames) >= wanted)
+    await running.becomes(lambda: len(running.frames) >= wanted or (output is not None and output.done()))
+    assert output is None or not output.done(), output.result()
     assert running.frames[-1].pixels.mean() > WHITE
     assert [frame.seq for frame in running.frames] == [*range(len(running.frames))]
 
@@ -64,9 +66,11 @@ async def push_in_turn(*command: object) -> None:
     async with RunningCamera(config()) as running:
         for _ in range(TIMES):
             with started(*(running.endpoint.url if part == "URL" else part for part in command)) as pushing:
-                await until_frames_arrive(running)
+                assert pushing.stdout is not None
+                output = asyncio.create_task(asyncio.to_thread(pushing.stdout.read))
+                await until_frames_arrive(running, output)
                 pushing.terminate()
-                await asyncio.to_thread(pushing.wait)
+                await output
 
 
 @pytest.mark.parametrize("codec", ["VP8", "H264"])

@@ -13,20 +13,20 @@ import numpy as np
 import pytest
 import torch
 
-from sagelink.lab.adapt.adaptation import Student, mixed, save_adapted
-from sagelink.lab.adapt.held_out import Agreement, HeldOut
-from sagelink.lab.adapt.trainer import Trainer
-from sagelink.lab.adapt.training_batches import Batch, BatchDataset
-from sagelink.lab.adapt.unlabelled_frames import AdaptationFrames, gather
+from sagelink.lab.adaptation import Student, mixed, save_adapted
+from sagelink.lab.adaptation_trainer import Trainer
 from sagelink.lab.harness import Harness
-from sagelink.models.heads.apply import with_classes
-from sagelink.models.heads.readout import LinearReadout
+from sagelink.lab.held_out import Agreement, HeldOut
+from sagelink.lab.training_batches import Batch, BatchDataset
+from sagelink.lab.unlabelled_frames import AdaptationFrames, gather
+from sagelink.models.apply_head import with_classes
 from sagelink.models.loading import Model, load, read_checkpoint, weights_digest
 from sagelink.models.pair import Pair
-from sagelink.pipeline.config.file import load_config
-from sagelink.pipeline.config.models import ModelConfig
-from sagelink.pipeline.config.schema import Config
+from sagelink.models.readout import LinearReadout
+from sagelink.pipeline.config import Config
+from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.errors import SagelinkError, UsageError
+from sagelink.pipeline.model_config import ModelConfig
 from sagelink.stages.frontier import RateQualityCurve, find_frontier, read_frontier
 from sagelink.transport.patch_embedding import Embedding
 from tests.heads import SITE, random_head
@@ -168,13 +168,16 @@ def test_chosen_units_follow_the_order_in_mirrored_frames_too(setup: Setup) -> N
         picture[8 * y : 8 * y + 8, 8 * x : 8 * x + 8] = 255
     frames = replace(setup.training, pictures=marked)
     batches = BatchDataset(frames, setup.curves, setup.harness.canvas, SIZES, (1, 8), 0)
-    found = 0
-    for _, chosen in (batches[step] for step in range(20)):
+    found, mirrored = 0, 0
+    for _, chosen in (batches[step] for step in range(24)):
         assert chosen.units is not None
         for picture, units in zip(chosen.clean, chosen.units, strict=True):
             cells = picture.reshape(14, 8, 14, 8, 3).max((1, 3, 4)).ravel()
-            found += int(np.flatnonzero(cells)[0] in units)
-    assert found >= 124  # of 160; 3 of 10 choices are random, and contain it by chance only
+            y, x = divmod(int(np.flatnonzero(cells)[0]), 14)
+            found += 14 * y + x in units
+            mirrored += 14 * y + 13 - x in units
+    assert found >= 135  # of 192; 3 of 10 choices are random and contain it by chance only
+    assert found - mirrored > 20
 
 
 @pytest.mark.campaign
@@ -306,7 +309,7 @@ DEMO = ("--models", "demo", "--set", "select.importance=last", "--set", "select.
 @pytest.fixture
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few frames per step, because these tests are about the command and not about the training."""
-    monkeypatch.setattr("sagelink.lab.adapt.adaptation.BATCH_SIZES", (4, 2))
+    monkeypatch.setattr("sagelink.lab.adaptation.BATCH_SIZES", (4, 2))
 
 
 def fake_agreement(monkeypatch: pytest.MonkeyPatch, adapted: float) -> None:
