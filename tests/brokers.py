@@ -12,14 +12,9 @@ from pathlib import Path
 from typing import Self
 
 from tests.conftest import skip_or_fail
+from tests.ports import free_port
 
 _PROGRAM = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Mosquitto:

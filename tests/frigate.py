@@ -20,7 +20,8 @@ from PIL import Image
 
 from sagelink.pipeline.types import Pixels
 from sagelink.stages.sources.world import render, sample_scene
-from tests.brokers import Mosquitto, free_port
+from tests.brokers import Mosquitto
+from tests.ports import free_port
 
 
 def object_picture(class_id: int, seed: int = 0, side: int = 300) -> Pixels:

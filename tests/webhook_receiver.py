@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
-from tests.brokers import free_port
+from tests.ports import free_port
 
 
 class WebhookReceiver:

@@ -17,9 +17,9 @@ from sagelink.server.classify import Classifier
 from sagelink.server.receive import receive
 from sagelink.stages.sources.synthetic import SyntheticSource
 from tests.app.runs import answered, dropped, finish, live_run, serve, wait_for_lines
-from tests.brokers import free_port
 from tests.browsers import chromium, wait_for
 from tests.patience import PATIENCE_MS
+from tests.ports import free_port
 from tests.processes import Sagelink
 from tests.push import TOKEN
 

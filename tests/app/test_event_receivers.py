@@ -15,8 +15,9 @@ from sagelink.models.pair import Pair
 from sagelink.pipeline.config.file import load_config
 from sagelink.pipeline.errors import UsageError
 from tests.app.runs import live_run
-from tests.brokers import Mosquitto, free_port
+from tests.brokers import Mosquitto
 from tests.patience import PATIENCE_S
+from tests.ports import free_port
 from tests.webhook_receiver import WebhookReceiver
 
 EACH_LABEL = {"name": "seen", "after": 1, "until": 1, "min_prob": 0}

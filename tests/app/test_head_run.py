@@ -22,9 +22,10 @@ from sagelink.transport.evidence_claim import peek
 from sagelink.transport.mqtt import head_operator
 from sagelink.transport.operator_commands import Action
 from tests.app.runs import answered, check_accounts, dropped, finish, live_run, read, serve, wait_for_lines
-from tests.brokers import Mosquitto, free_port
+from tests.brokers import Mosquitto
 from tests.heads import SITE, random_head
 from tests.nats import nats_node
+from tests.ports import free_port
 from tests.processes import Sagelink
 
 Command = Callable[..., tuple[int, str]]

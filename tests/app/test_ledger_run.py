@@ -22,8 +22,9 @@ from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.ledger.report import read_ledger
 from tests.app import ledger_sender
 from tests.app.runs import answered, live_run, run_here, serve, wait_for_lines
-from tests.brokers import Mosquitto, free_port
+from tests.brokers import Mosquitto
 from tests.patience import PATIENCE_S
+from tests.ports import free_port
 from tests.processes import forked
 
 log = logging.getLogger(__name__)

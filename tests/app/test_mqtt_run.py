@@ -29,9 +29,10 @@ from sagelink.transport.mqtt.address import open_broker
 from sagelink.transport.mqtt.edge import MqttEdgeLink
 from sagelink.transport.mqtt.topics import Topics
 from tests.app.runs import answered, dropped, finish, lines_so_far, live_run, run_here, serve, wait_for_lines
-from tests.brokers import Mosquitto, free_port
+from tests.brokers import Mosquitto
 from tests.conftest import skip_or_fail
 from tests.patience import PATIENCE_S
+from tests.ports import free_port
 from tests.processes import Sagelink
 
 Command = Callable[..., tuple[int, str]]

@@ -13,8 +13,9 @@ import pytest
 from sagelink.stages.sinks.events import record_key
 from tests.app.runs import lines_so_far, live_run
 from tests.app.test_event_receivers import EACH_LABEL, written
-from tests.brokers import Mosquitto, free_port
+from tests.brokers import Mosquitto
 from tests.patience import PATIENCE_S
+from tests.ports import free_port
 from tests.processes import Sagelink
 from tests.webhook_receiver import ReceiverProcess
 

@@ -13,8 +13,9 @@ import httpx
 import pytest
 
 from tests.app.runs import answered, finish, live_run, serve, wait_for_lines
-from tests.brokers import Mosquitto, free_port
+from tests.brokers import Mosquitto
 from tests.patience import PATIENCE_S
+from tests.ports import free_port
 
 pytestmark = pytest.mark.campaign
 

@@ -23,8 +23,9 @@ from sagelink.transport.picture_parts import PicturePart, decode_picture_part
 from tests.app.runs import live_run
 from tests.app.server.test_console import ConsoleProcess
 from tests.app.test_event_receivers import EACH_LABEL
-from tests.brokers import Mosquitto, free_port
+from tests.brokers import Mosquitto
 from tests.patience import PATIENCE_S
+from tests.ports import free_port
 from tests.processes import Sagelink
 
 pytestmark = [pytest.mark.campaign, pytest.mark.timeout(1200)]

@@ -8,7 +8,6 @@ import json
 import os
 import queue
 import signal
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -25,12 +24,8 @@ from sagelink.net.http import serve_http
 from tests.browsers import chromium, wait_for
 from tests.monitor.dashboard.test_routes import TOKEN
 from tests.patience import PATIENCE_MS, PATIENCE_S
+from tests.ports import free_port
 from tests.processes import Sagelink
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 class Server:

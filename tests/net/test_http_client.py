@@ -10,7 +10,7 @@ import pytest
 
 from sagelink.net.http_client import HttpService, HttpUnreachable, http_service
 from sagelink.pipeline.errors import UsageError
-from tests.brokers import free_port
+from tests.ports import free_port
 
 
 @contextlib.asynccontextmanager

@@ -12,8 +12,9 @@ import httpx
 import pytest
 
 from tests.app.runs import answered, live_run, read, serve, wait_for_lines
-from tests.brokers import Mosquitto, free_port
+from tests.brokers import Mosquitto
 from tests.patience import PATIENCE_S
+from tests.ports import free_port
 from tests.processes import Sagelink
 
 Command = Callable[..., tuple[int, str]]

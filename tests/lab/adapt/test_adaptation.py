@@ -12,21 +12,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from sagelink.lab.adaptation import Student, mixed, save_adapted
 from sagelink.lab.adaptation_trainer import Trainer
-from sagelink.lab.harness import Harness
 from sagelink.lab.held_out import Agreement, HeldOut
 from sagelink.lab.training_batches import Batch, BatchDataset
 from sagelink.lab.unlabelled_frames import AdaptationFrames, gather
 from sagelink.models.apply_head import with_classes
+from sagelink.models.readout import LinearReadout
+from sagelink.pipeline.config_file import load_config
+from sagelink.pipeline.model_config import ModelConfig
+
+from sagelink.lab.harness import Harness
 from sagelink.models.loading import Model, load, read_checkpoint, weights_digest
 from sagelink.models.pair import Pair
-from sagelink.models.readout import LinearReadout
 from sagelink.pipeline.config import Config
-from sagelink.pipeline.config_file import load_config
 from sagelink.pipeline.errors import SagelinkError, UsageError
-from sagelink.pipeline.model_config import ModelConfig
 from sagelink.stages.frontier import RateQualityCurve, find_frontier, read_frontier
 from sagelink.transport.patch_embedding import Embedding
 from tests.heads import SITE, random_head

@@ -15,7 +15,7 @@ from sagelink.pipeline.config.events import WebhookConfig
 from sagelink.pipeline.config.file import load_config
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.files.outbox import OutboxItem
-from tests.brokers import free_port
+from tests.ports import free_port
 from tests.webhook_receiver import WebhookReceiver
 
 ITEM = OutboxItem(1, "webhook", "gate-label-1-open-2", '{"id": "gate-label-1"}', 0.0, False)

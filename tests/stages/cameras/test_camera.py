@@ -32,8 +32,8 @@ from sagelink.stages.cameras.fault_kinds import CameraFault
 from sagelink.stages.cameras.open import connect
 from sagelink.stages.cameras.supervisor import CameraState, CameraTimeouts, FaultKind
 from sagelink.stages.cameras.with_opencv import _OPENING
-from tests.brokers import free_port
 from tests.conftest import skip_or_fail
+from tests.ports import free_port
 from tests.stages.test_sources import write_video
 
 BACKENDS = ("opencv", "pyav")

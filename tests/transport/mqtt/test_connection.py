@@ -16,8 +16,9 @@ from sagelink.transport.mqtt.address import Broker, open_broker
 from sagelink.transport.mqtt.aiomqtt_client import BrokerClient
 from sagelink.transport.mqtt.connection import BrokerConnection
 from sagelink.transport.wire_cost import WireCharger
-from tests.brokers import Mosquitto, free_port
+from tests.brokers import Mosquitto
 from tests.patience import PATIENCE_S
+from tests.ports import free_port
 
 
 def brokers(*ports: int) -> Broker:

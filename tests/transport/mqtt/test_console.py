@@ -31,9 +31,10 @@ from sagelink.transport.mqtt.topics import Topics, encode_state
 from sagelink.transport.operator_commands import Action
 from sagelink.transport.picture_parts import PicturePart
 from sagelink.transport.reply_message import encode_reply
-from tests.brokers import Mosquitto, free_port
+from tests.brokers import Mosquitto
 from tests.fakes import make_reply
 from tests.patience import PATIENCE_S
+from tests.ports import free_port
 
 INFO = CameraInfo(14, 16, "0123", 5.0)
 TOPICS = Topics("test")

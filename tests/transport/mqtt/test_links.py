@@ -35,10 +35,11 @@ from sagelink.transport.mqtt.edge import MqttEdgeLink
 from sagelink.transport.mqtt.server import MqttServerLink
 from sagelink.transport.mqtt.topics import Topics, encode_state
 from sagelink.transport.reply_message import encode_reply
-from tests.brokers import Mosquitto, free_port
+from tests.brokers import Mosquitto
 from tests.certificates import self_signed
 from tests.fakes import make_reply
 from tests.patience import PATIENCE_S
+from tests.ports import free_port
 
 CAMERA_INFO = CameraInfo(14, 16, "0123", 5.0)
 TOPICS = Topics("test")

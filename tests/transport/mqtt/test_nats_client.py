@@ -16,8 +16,8 @@ from sagelink.transport.mqtt.nats_client import subject_of, topic_of
 from sagelink.transport.mqtt.nats_cluster import open_cluster
 from sagelink.transport.mqtt.server import MqttServerLink
 from sagelink.transport.mqtt.topics import Topics
-from tests.brokers import free_port
 from tests.nats import NatsNode, nats_node
+from tests.ports import free_port
 
 TOPICS = Topics("site")
 
