@@ -4,6 +4,7 @@
 |---|---|---|
 | GStreamer's webrtcbin | has an RSA certificate, and needs an ECDHE-RSA suite | no handshake |
 | libdatachannel (OBS) | compares only the last fingerprint of an answer | one connection in four fails |
+| libdatachannel (OBS) | begins ICE before it has stored the fingerprint of the answer | a quick handshake is refused |
 | FFmpeg 8 | names a section in BUNDLE that the offer does not have; leaves the priority out of candidates | no answer |
 | FFmpeg 8.1 with GnuTLS | makes a certificate on secp224r1, which OpenSSL 4 refuses | no handshake |
 | FFmpeg 8.0 with OpenSSL | gives half of its certificates a negative serial number | cryptography warns |
@@ -16,6 +17,7 @@ Private attributes used: `RTCPeerConnection.__certificates`, `RTCCertificate._cr
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
@@ -36,6 +38,7 @@ _SUITES = ("AES128-GCM-SHA256", "CHACHA20-POLY1305", "AES128-SHA", "AES256-SHA")
 _CIPHERS = ":".join(f"ECDHE-{kind}-{suite}" for kind in ("ECDSA", "RSA") for suite in _SUITES)
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")  # of certificates; RFC 8422 removed the smaller curves from TLS
 _PRIORITY = (110 << 24) + (65535 << 8) + 255  # of a peer-reflexive candidate (RFC 8445, 5.1.2)
+_HANDSHAKE_DELAY_S = 0.2  # from the end of ICE, so that the peer has stored our fingerprint
 _SHORT_CANDIDATE = re.compile(r"^(a=candidate:\S+ \d+ \S+) (\S+ \d+ typ )", re.MULTILINE)
 
 
@@ -94,14 +97,17 @@ def accept_short_checks(transport: RTCIceTransport) -> None:
     connection.check_incoming = check_incoming  # type: ignore[method-assign]
 
 
-def accept_odd_certificates(transport: RTCDtlsTransport) -> None:
-    """Accepts a server's certificate on secp224r1, and negative serial numbers. Call it before the handshake begins."""
+def tolerate_in_handshake(transport: RTCDtlsTransport) -> None:
+    """Accepts a server's certificate on secp224r1, and negative serial numbers, and gives the peer time to store our
+    fingerprint. Call it before the handshake begins."""
     shake_hands = transport._do_handshake
 
     async def do_handshake() -> None:
         if transport._ssl is not None:
             is_client = transport._role == "client"
             transport._ssl = TolerantConnection(transport._ssl, is_client)  # type: ignore[assignment]
+            if is_client:
+                await asyncio.sleep(_HANDSHAKE_DELAY_S)
         await shake_hands()
 
     transport._do_handshake = do_handshake  # type: ignore[method-assign]

@@ -81,7 +81,7 @@ class VideoPeer:
         from aiortc import RTCSessionDescription
         from aiortc.exceptions import OperationError
 
-        from sagelink.net.peer_compatibility import accept_odd_certificates, accept_short_checks, mended_offer
+        from sagelink.net.peer_compatibility import accept_short_checks, mended_offer, tolerate_in_handshake
 
         if ("\nm=application" in offer) is not self._terms.channel:
             raise OfferRefused("a data channel is needed" if self._terms.channel else "data channels are not accepted")
@@ -91,7 +91,7 @@ class VideoPeer:
             track = self._choose_track()
             for transport in {transceiver.receiver.transport for transceiver in self._connection.getTransceivers()}:
                 accept_short_checks(transport.transport)
-                accept_odd_certificates(transport)
+                tolerate_in_handshake(transport)
             await self._connection.setLocalDescription(await self._connection.createAnswer())
         except OfferRefused:
             raise

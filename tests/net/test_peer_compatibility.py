@@ -23,6 +23,7 @@ from sagelink.net.peer_compatibility import (
     accept_short_checks,
     compatible_connection,
     mended_offer,
+    tolerate_in_handshake,
 )
 from sagelink.net.video_peer import VideoPeer, VideoTerms
 from tests.patience import PATIENCE_S
@@ -149,3 +150,18 @@ def test_a_curve_that_tls_no_longer_has_is_named(curve: ec.EllipticCurve, named:
         SimpleNamespace(state="failed", transport=SimpleNamespace(state="completed"), _ssl=received)
     )
     assert named in found
+
+
+@pytest.mark.parametrize(("role", "least_s"), [("client", 0.15), ("server", 0.0)])
+async def test_a_client_gives_the_peer_time_to_store_our_fingerprint(role: str, least_s: float) -> None:
+    loop = asyncio.get_running_loop()
+    began: list[float] = []
+
+    async def shake_hands() -> None:
+        began.append(loop.time())
+
+    transport: Any = SimpleNamespace(_do_handshake=shake_hands, _ssl=object(), _role=role)
+    tolerate_in_handshake(transport)
+    start_s = loop.time()
+    await transport._do_handshake()
+    assert began[0] - start_s >= least_s
