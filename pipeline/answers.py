@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 UNKNOWN = "unknown"  # label of a verdict on a picture of none of the taught classes
 HEAD_ID_BYTES = 4
-_MIN_EDGE_WEIGHT = 0.5  # of the edge's answers, beside server answers
+MIN_EDGE_WEIGHT = 0.5  # of the edge's answers, beside server answers
 _WAIT_S = 0.01  # a shorter wait is none: times of frames are rounded
 _SHARPNESS_S, _OLDEST_S = 0.5, 5.0  # age of a scene that counts as one more answer; beyond it, age changes nothing
 
@@ -37,6 +37,16 @@ class Answer:
         """From log-probabilities (C,) that are not normalised."""
         shifted = log_scores - log_scores.max()
         return cls.from_log_probs((shifted - np.log(np.exp(shifted).sum())).astype(np.float32))
+
+    def no_surer_than(self, most: float) -> Answer:
+        """The answer with a probability of at most `most`; the other classes then share the rest equally."""
+        classes = len(self.log_probs)
+        most = max(most, 1 / classes)
+        if self.prob <= most or classes == 1:
+            return self
+        log_probs = np.full(classes, np.log((1 - most) / (classes - 1)), np.float32)
+        log_probs[self.class_id] = np.log(most)
+        return Answer(self.class_id, most, log_probs)
 
 
 def fusion_weight(weights: Sequence[tuple[int, float]], sizes: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -151,12 +161,18 @@ class SceneEstimate:
     scene_start_seq: int  # first frame of the scene
     scene_age_s: float  # since that frame
     busy_s: float = 0.0  # until the last message has passed over a link of the budget's rate
+    confirmed: float = 1.0  # where only the newest server answer counts: share of such answers that the next confirmed
+
+    @property
+    def answer(self) -> Answer:
+        """The answer as the gates use it: not calibrated, and no surer than replies have confirmed such answers."""
+        return Answer.from_log_scores(self.scores).no_surer_than(self.confirmed)
 
     @property
     def believes_edge(self) -> bool:
         """Whether the edge's answers count beside the server's. Else the verdict is the server's, and only evidence
         that gives its full answer is worth sending: whole views, without saving bytes at the cost of agreement."""
-        return self.edge_weight >= _MIN_EDGE_WEIGHT
+        return self.edge_weight >= MIN_EDGE_WEIGHT
 
     @property
     def waits(self) -> bool:
@@ -178,7 +194,7 @@ class ServerObservation:
 class ProvisionalAnswer:
     """The answer that is reported at once for a frame of a tracked scene."""
 
-    answer: Answer  # of the scene, including this frame's edge answer, as the gates use it: not calibrated
+    answer: Answer  # of the scene, including this frame's edge answer, as the gates use it
     verdict: Answer  # the same with a calibrated probability
     estimate: SceneEstimate
     observed_seqs: tuple[int, ...]  # frames whose server answers arrived since the previous frame

@@ -7,7 +7,8 @@ camera as a whole a reply confirms the edge if the server finds its class plausi
 single class, which may stand for minutes, a reply confirms the edge only if the server names the same class; a class
 that was seldom replied to takes the camera's share. Below a low share only the server is believed, where it has
 answered; above a high one the edge keeps its full weight. No labels are needed, and without replies nothing changes.
-Old replies fade, so trust can return. What was learned can be stored and restored. Pure.
+Old replies fade, so trust can return. What was learned can be stored and restored, with what the replies say about the
+server's own answers (`sagelink.stages.changing_answers`). Pure.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sagelink.stages.changing_answers import ChangingAnswers
 
 _PLAUSIBLE = math.log(0.1)  # a class whose probability is at least this share of the largest one is plausible
 _LOW, _HIGH = 0.3, 0.5  # shares of replies that confirm the edge, between which the weight rises from 0 to 1
@@ -52,10 +55,12 @@ class EdgeTrust:
     """Of one camera and one set of classes."""
 
     def __init__(self) -> None:
+        self.changes = ChangingAnswers()
         self.reset()
 
     def reset(self) -> None:
         """Forgets what was learned."""
+        self.changes.reset()
         self._camera = _Replies()
         self._by_class: dict[int, _Replies] = {}  # by class of the edge answer
         self._last_s = -math.inf  # time of the newest frame that was replied to
@@ -83,12 +88,14 @@ class EdgeTrust:
 
     def summary(self) -> dict[str, Any]:
         """What people are shown: `replies` that count, `plausible`: share of them to which the edge's class was
-        plausible (None without replies), `weight` of an edge answer of a new class."""
+        plausible (None without replies), `weight` of an edge answer of a new class, `newest_only`: whether only the
+        newest server answer is held where the edge is not believed."""
         camera = self._camera
         return {
             "replies": round(camera.all, 1),
             "plausible": round(camera.confirmed / camera.all, 3) if camera.all else None,
             "weight": round(_weight(camera.share(_PRIOR_SHARE, _PRIOR_REPLIES)), 3),
+            "newest_only": self.changes.newest_only,
         }
 
     def state(self) -> dict[str, Any]:
@@ -97,6 +104,7 @@ class EdgeTrust:
         return {
             "camera": [self._camera.all, self._camera.confirmed],
             "classes": {str(each): [replies.all, replies.confirmed] for each, replies in classes},
+            "changes": self.changes.state(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -104,11 +112,15 @@ class EdgeTrust:
         try:
             camera = _replies(state["camera"])
             classes = {_class_id(each): _replies(pair) for each, pair in state["classes"].items()}
+            changes = ChangingAnswers()
+            if "changes" in state:  # files of earlier versions have none
+                changes.restore(state["changes"])
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"no learned trust: {type(error).__name__}") from None
         if len(classes) > _MAX_STORED:
             raise ValueError(f"{len(classes)} classes; accepted: up to {_MAX_STORED}")
         self._camera, self._by_class, self._last_s = camera, classes, -math.inf
+        self.changes = changes
 
 
 def _weight(share: float) -> float:

@@ -4,7 +4,8 @@ A picture that resembles the previous one shows the same scene, so answers to ea
 The edge's log-probabilities are averaged over the frames of a scene: the errors within one scene are alike, so many
 frames count as one. The server's answers are averaged by their weights. The weight of an answer decays with time, and
 as the picture moves away from the picture of the answer; their mean counts as much as the answer with the largest
-weight. A cut begins a new scene and forgets all answers.
+weight. Where the edge is not believed and the server's answers change too fast to be averaged, the newest one counts
+alone. A cut begins a new scene and forgets all answers.
 
 Where the classes are states of a fixed scene (own classes), old answers fade soon. A clear answer of another class, by
 the edge or by the server, begins a new scene, and so do many unclear ones: a lorry that comes is no cut, but the
@@ -20,7 +21,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sagelink.pipeline.answers import Answer, SceneEstimate, ServerObservation, Sharpness, TaughtClasses
+from sagelink.pipeline.answers import (
+    MIN_EDGE_WEIGHT,
+    Answer,
+    SceneEstimate,
+    ServerObservation,
+    Sharpness,
+    TaughtClasses,
+)
 from sagelink.pipeline.types import EdgeView
 from sagelink.stages.edge_trust import EdgeTrust
 from sagelink.stages.scene_cuts import CutDetector
@@ -33,6 +41,7 @@ OWN_CLASSES = Sharpness(age=0.3)  # DeiT-Tiny and ViT-Tiny on clips of photograp
 _SAME_ANSWER_S = 0.1  # edge answers within this time count as one where they add up to a change of state
 _REPLACED_S = 2.5  # where only the server is believed, its answers replace earlier ones: by a factor e in this time
 _MOVE = 0.5  # cosine distance of the class token over which the weight of an answer falls by a factor e
+_TINY = 1e-9  # a weight, so that a sum of weights is above 0
 _FADED = 0.05  # weight of the server's answers below which the edge's answer counts more and more again
 _Vector = NDArray[np.float32]
 
@@ -131,6 +140,7 @@ class SceneFusion:
             scene_start_seq=self._start_seq,
             scene_age_s=now_s - self._start_s,
             busy_s=max(0.0, self._free_s - now_s),
+            confirmed=self._trust.changes.confirmed if self._newest_only(weight) else 1.0,
         )
 
     def current(self) -> tuple[_Vector, float]:
@@ -143,16 +153,33 @@ class SceneFusion:
     def _compute(self) -> tuple[_Vector, float]:
         assert self._edge_sum is not None
         scores: _Vector = self._edge_sum / np.float32(self._frames)
-        weights = np.array([self._weight(past) for past in self._past], np.float32)
+        weights = self._weights()
         if not weights.any():
             return scores, 0.0
         server_weight = float(weights.max())
         edge_weight = self._edge_weight(server_weight)
-        times = np.array([past.at_s for past in self._past], np.float32)
-        weights *= np.exp((1 - edge_weight) * (times - times.max()) / _REPLACED_S)
-        mean = weights @ np.stack([past.log_probs for past in self._past]) / weights.sum()
-        fused = np.float32(edge_weight) * scores + np.float32(server_weight) * mean
+        newest_only = self._newest_only(server_weight)
+        held = self._newest_reply() if newest_only else self._mean_reply(weights, edge_weight)
+        fused = np.float32(edge_weight) * scores + np.float32(server_weight) * held
         return fused * np.float32((1 + server_weight) / (edge_weight + server_weight)), server_weight
+
+    def _weights(self) -> _Vector:
+        """The weights now of the server's answers (n,)."""
+        return np.array([self._weight(past) for past in self._past], np.float32)
+
+    def _newest_reply(self) -> _Vector:
+        return max(self._past, key=lambda past: past.at_s).log_probs
+
+    def _mean_reply(self, weights: _Vector, edge_weight: float) -> _Vector:
+        """Mean (C,) of the server's answers. The less the edge counts, the more do newer ones replace older ones."""
+        times = np.array([past.at_s for past in self._past], np.float32)
+        weights = weights * np.exp((1 - edge_weight) * (times - times.max()) / _REPLACED_S)
+        mean: _Vector = weights @ np.stack([past.log_probs for past in self._past]) / max(weights.sum(), _TINY)
+        return mean
+
+    def _newest_only(self, server_weight: float) -> bool:
+        """Whether the newest server answer is held alone; never where the edge is believed."""
+        return self._trust.changes.newest_only and self._edge_weight(server_weight) < MIN_EDGE_WEIGHT
 
     def verdict(self) -> Answer:
         """The answer for the newest frame with all server answers so far, with a calibrated probability."""
@@ -182,9 +209,21 @@ class SceneFusion:
             elif self._config.states:
                 self._add_to_change(observation.log_probs, self.current()[0], min(1.0, observation.weight))
             past = _PastAnswer(observation.seq, sent.at_s, sent.view, observation.log_probs, observation.weight)
-            self._past.append(past)
-            del self._past[:-MAX_OBSERVATIONS]
+            self._hold(past)
             self._computed = None
+
+    def _hold(self, past: _PastAnswer) -> None:
+        """Adds a server answer. Where the edge is not believed, it tells which way of holding answers had predicted
+        it."""
+        weights = self._weights()
+        predictions = []
+        if weights.any() and self._edge_weight(float(weights.max())) < MIN_EDGE_WEIGHT:
+            predictions = [self._newest_reply(), self._mean_reply(weights, 0.0)]
+        self._past.append(past)
+        del self._past[:-MAX_OBSERVATIONS]
+        if predictions:
+            answers = past.log_probs, *predictions, self._mean_reply(self._weights(), 0.0)
+            self._trust.changes.learn(*(int(each.argmax()) for each in answers))
 
     def _edge_contradicts(self, log_probs: _Vector, passed_s: float) -> float | None:
         """Since when the edge sees another state; None if it does not. The scene's class is that of the edge's mean

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
-from sagelink.pipeline.answers import Answer, ProvisionalAnswer, ServerObservation
+from sagelink.pipeline.answers import ProvisionalAnswer, ServerObservation
 from sagelink.pipeline.channel import Channel
 from sagelink.pipeline.config.stages import VideoConfig
 from sagelink.pipeline.types import Evidence, Frame, Metered, PendingVerdict, Reply, Scored, Sent
@@ -52,8 +52,7 @@ class SceneTracker:
         self._scene.add_server_answers(observations)
         estimate = self._scene.observe(frame.seq, scored.answer, scored.edge_view, frame.stream_s, scored.taught)
         observed = tuple(observation.seq for observation in observations)
-        answer = Answer.from_log_scores(estimate.scores)
-        return ProvisionalAnswer(answer, self._scene.verdict(), estimate, observed)
+        return ProvisionalAnswer(estimate.answer, self._scene.verdict(), estimate, observed)
 
     def register_pending(self, sent: Sent) -> None:
         """Evidence of the newest tracked frame is on its way."""

@@ -162,7 +162,7 @@ class VideoPolicies:
             view = frame.scheduled if settings.zoom and frame.scheduled else frame.whole
             playback.unknown[seq] = view.unknown
             estimate = scene.observe(seq, view.answer, view.look, frame.stream_s, self._taught)
-            playback.answers[seq], answer = scene.verdict(), Answer.from_log_scores(estimate.scores)
+            playback.answers[seq], answer = scene.verdict(), estimate.answer
             playback.evidence_seqs[seq] = estimate.server_seq
             allowance, bit_price = playback.allowance_bits(seq), playback.budget.bit_price(frame.stream_s)
             sends = self._gate.sends(answer, view.answer, self._taught)

@@ -7,9 +7,9 @@ export const was = (frame) => (frame.revised_from ? `was ${frame.revised_from.la
 // The server contradicts the edge on this camera.
 export const disbelieved = (frame) => ((frame.edge_weight ?? 1) < 1 ? `edge counts ${percent(frame.edge_weight)}` : "");
 // How far the edge's answers are believed on a camera, from the server's replies.
-export const believed = ({ weight, plausible, replies }) => {
+export const believed = ({ weight, plausible, replies, newest_only }) => {
   const how = weight >= 1 ? "The edge is believed" : weight > 0 ? `The edge counts ${percent(weight)}` : "Where the server answers, only it is believed";
-  return `${how}: in ${percent(plausible)} of ${Math.ceil(replies)} replies the server found its answer plausible.`;
+  return `${how}: in ${percent(plausible)} of ${Math.ceil(replies)} replies the server found its answer plausible.${newest_only && weight < 1 ? " Its answers change too fast to be averaged: the newest one is held." : ""}`;
 };
 // The answers by further heads, each with the name of its head.
 export const byHeads = (frame) => Object.entries(frame.heads).map(([name, answer]) => `${name}: ${answer.label} ${percent(answer.prob)}`);

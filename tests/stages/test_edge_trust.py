@@ -75,7 +75,17 @@ def test_what_was_learned_survives_and_can_be_forgotten() -> None:
     assert restored.summary()["plausible"] == pytest.approx(2 / 3, abs=0.01)
     restored.reset()
     assert restored.weight(0) == 1
-    assert restored.summary() == {"replies": 0.0, "plausible": None, "weight": 1.0}
+    assert restored.summary() == {"replies": 0.0, "plausible": None, "weight": 1.0, "newest_only": False}
+
+
+def test_what_is_known_of_the_servers_own_answers_is_kept_too() -> None:
+    trust, restored = EdgeTrust(), EdgeTrust()
+    for _ in range(3):
+        trust.changes.learn(1, 1, 0, 1)
+    restored.restore(trust.state())
+    assert restored.summary()["newest_only"]
+    restored.restore({"camera": [1.0, 0.5], "classes": {}})  # a file of an earlier version
+    assert not restored.changes.newest_only
 
 
 def test_the_state_is_bounded_and_holds_the_classes_with_most_replies() -> None:
@@ -101,6 +111,8 @@ def test_the_state_is_bounded_and_holds_the_classes_with_most_replies() -> None:
         {"camera": [1.0, 0.5], "classes": {"-1": [1.0, 0.5]}},
         {"camera": [1.0, 0.5], "classes": {"7": [1.0]}},
         {"camera": [1.0, 0.5], "classes": [1]},
+        {"camera": [1.0, 0.5], "classes": {}, "changes": [1.0]},
+        {"camera": [1.0, 0.5], "classes": {}, "changes": None},
         {"camera": [1.0, 0.5], "classes": {str(each): [1.0, 0.5] for each in range(65)}},
     ],
 )

@@ -146,6 +146,44 @@ def test_where_the_server_always_contradicts_the_edge_the_verdict_is_the_servers
     assert scene.verdict().class_id == 1
 
 
+def after_changes(classes: int, apart_s: float, replies: int = 40) -> tuple[SceneFusion, SceneEstimate]:
+    """A scene of 200 classes of which the server names another one with every `classes`-th reply; the edge names the
+    last."""
+    scene, edge = SceneFusion(SceneConfig()), sure_of(199)
+    for seq in range(replies):
+        observe(scene, seq, BLACK, edge, ONE, apart_s * seq)
+        scene.register_sent(seq)
+        scene.add_server_answers(observed(seq, sure_of(seq // classes), 0.2))
+    return scene, observe(scene, replies, BLACK, edge, ONE, apart_s * replies)
+
+
+def sure_of(class_id: int) -> Answer:
+    return answer(*np.where(np.arange(200) == class_id, 0.9, 0.1 / 199))
+
+
+def test_answers_that_change_too_fast_to_be_averaged_are_held_alone() -> None:
+    scene, estimate = after_changes(classes=4, apart_s=0.5)
+    scene.register_sent(40)
+    scene.add_server_answers(observed(40, sure_of(70), 0.2))  # a change: the mean would still name the class before
+    assert scene.verdict().class_id == 70
+    assert estimate.confirmed < 0.9
+    assert estimate.answer.prob == pytest.approx(estimate.confirmed)  # for the gates
+
+
+def test_answers_that_do_not_change_are_averaged() -> None:
+    scene, estimate = after_changes(classes=40, apart_s=0.5)
+    scene.register_sent(40)
+    scene.add_server_answers(observed(40, sure_of(70), 0.2))
+    assert scene.verdict().class_id == 0
+    assert estimate.confirmed == 1
+
+
+def test_where_the_edge_is_believed_its_answers_and_the_mean_stay() -> None:
+    _, estimate = after_changes(classes=4, apart_s=0.0)  # replies to one moment teach as much as one
+    assert estimate.believes_edge
+    assert estimate.confirmed == 1
+
+
 def test_a_message_keeps_a_link_of_the_budgets_rate_busy() -> None:
     scene = SceneFusion(SceneConfig())
     assert observe(scene, 0, BLACK, UNSURE, ONE, 0.0).busy_s == 0
