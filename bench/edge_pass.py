@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from sagelink.models import vit
 from sagelink.models.loading import Model
+from sagelink.models.model_contract import Importance
 from sagelink.models.pair import Pair
 from sagelink.models.preprocess import make_picture
 from sagelink.models.runtimes.compilers import COMPILERS, UnusableError, version_of
@@ -36,7 +36,7 @@ _FRAME = (720, 1280)  # pixels of a camera's frame: height, width
 _BASE = "bare forward pass of PyTorch"
 
 
-def passes(edge: Model, importance: vit.Importance) -> dict[str, Model]:
+def passes(edge: Model, importance: Importance) -> dict[str, Model]:
     """The edge model in each runtime and precision of this machine, by name."""
     plain = replace(edge, computed_score=None)
     found = {"torch fp32": plain}
@@ -51,7 +51,7 @@ def passes(edge: Model, importance: vit.Importance) -> dict[str, Model]:
     return found
 
 
-def rows_of(pair: Pair, importance: vit.Importance, frame: Pixels, picture: Pixels) -> dict[str, Callable[[], object]]:
+def rows_of(pair: Pair, importance: Importance, frame: Pixels, picture: Pixels) -> dict[str, Callable[[], object]]:
     """What is measured, by name: passes with each importance and runtime, then the parts of a frame."""
     edge, batch = replace(pair.edge, computed_score=None), picture[None]
     normalised = edge.normalise(batch)
@@ -59,7 +59,7 @@ def rows_of(pair: Pair, importance: vit.Importance, frame: Pixels, picture: Pixe
     units, embeddings = features.importance[0], features.embeddings[0]
     score = Score(edge, pair.server.grid, importance, "squash")
     rows: dict[str, Callable[[], object]] = {_BASE: lambda: edge.vit(normalised)}
-    for kind in get_args(vit.Importance):
+    for kind in get_args(Importance):
         rows[f"torch fp32, {kind}"] = lambda kind=kind: edge.score(batch, kind)
     for name, model in passes(pair.edge, importance).items():
         rows[f"{name}, {importance}"] = lambda model=model: model.score(batch, importance)
@@ -88,7 +88,7 @@ def measure(rows: dict[str, Callable[[], object]], rounds: int) -> dict[str, lis
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--importance", default="gradient", choices=get_args(vit.Importance))
+    parser.add_argument("--importance", default="gradient", choices=get_args(Importance))
     parser.add_argument("--set", action="append", default=[], dest="assignments")
     arguments = parser.parse_args()
     settings = {

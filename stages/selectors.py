@@ -79,9 +79,8 @@ def coverage(importance: Floats, embeddings: Floats, count: int, *, seed: int = 
     """Important units that resemble many others (greedy facility location, Nemhauser et al., 1978).
 
     A step picks the units with the largest importance x summed gain in best similarity over all N units; similarity is
-    the cosine of mean-centred embeddings, clipped at 0. After n picks, a step takes n * n / 128 units, at least one:
-    the first picks decide what is covered, later gains are small. When no gain is left, the other units follow by
-    importance.
+    the cosine of mean-centred embeddings, clipped at 0. A step takes one unit, after n picks n / 8 or n * n / 512
+    units where this is more: later gains are small. When no gain is left, the other units follow by importance.
     """
     count = _checked(importance, embeddings, count)
     directions = _unit_length(embeddings - embeddings.mean(0))
@@ -93,8 +92,8 @@ def coverage(importance: Floats, embeddings: Floats, count: int, *, seed: int = 
     picks = np.empty(0, np.intp)
     while len(picks) < count:
         score = weight * gain
-        step = _descending(score)[: max(1, len(picks) ** 2 // 128)]
-        step = step[score[step] > 0]
+        step = _descending(score)[: max(1, len(picks) // 8, len(picks) ** 2 // 512)]
+        step = step[score.take(step) > 0]
         if not len(step):
             rest = _descending(importance)
             picks = np.concatenate([picks, rest[~np.isin(rest, picks)]])
@@ -102,7 +101,7 @@ def coverage(importance: Floats, embeddings: Floats, count: int, *, seed: int = 
         picks = np.concatenate([picks, step])
         weight[step] = 0
         # The picks change the gain of other units only in the columns that they improve; the matrix is symmetric.
-        better = np.maximum(similarity[step].max(0), best)
+        better = np.maximum(np.maximum.reduce(similarity.take(step, 0)), best)
         columns = (better > best).nonzero()[0]
         before = best.take(columns)[:, None]
         lost = similarity.take(columns, 0)
@@ -174,7 +173,7 @@ def _checked(importance: Floats, embeddings: Floats, count: int) -> int:
 
 def _descending(values: Floats) -> Units:
     """Places of (N,) values, the largest first."""
-    return np.argsort(-values, kind="stable")
+    return (-values).argsort(kind="stable")
 
 
 def _unit_length(embeddings: Floats) -> Floats:

@@ -100,7 +100,8 @@ def coverage_oracle(importance, similarity, count):
         rest = [unit for unit in units if unit not in picks]
         gains = {unit: gain(unit) for unit in rest}
         step = [unit for unit in sorted(rest, key=lambda u: (-gains[u], u)) if gains[unit] > 0]
-        picks += step[: max(1, len(picks) ** 2 // 128)] or [unit for unit in ranked(importance) if unit in rest]
+        size = max(1, len(picks) // 8, len(picks) ** 2 // 512)
+        picks += step[:size] or [unit for unit in ranked(importance) if unit in rest]
     return picks[:count]
 
 
