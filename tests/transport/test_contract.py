@@ -64,7 +64,7 @@ async def mqtt(protocol: str) -> AsyncIterator[LinkPair]:
             broker, Topics("test"), "node", ["door", "yard"], CAMERA_INFO, in_flight=2, must_connect=True
         )
         async with server, edge:
-            yield LinkPair(edge, server, cut=lambda: edge._client.tcp_socket.shutdown(socket.SHUT_RDWR))
+            yield LinkPair(edge, server, cut=lambda: edge._session.client.tcp_socket.shutdown(socket.SHUT_RDWR))
 
 
 @contextlib.asynccontextmanager
