@@ -247,9 +247,9 @@ async def check_links(name: str, url: str) -> dict[str, str]:
         async with edge("second") as second:
             found["live"] = await _yes(lambda: "second/door" in server.cameras)
             await second.connected()
-            assert second._client is not None
+            assert second._session.client is not None
             second._connection._backoff.next_s = lambda _: 1e6  # type: ignore[method-assign] # it stays away
-            second._client.tcp_socket.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+            second._session.client.tcp_socket.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
             found["will"] = await _yes(lambda: "second/door" not in server.cameras)
         await _publish(broker, topics.budget("first"), b"64kbit/s")
         found["budget"] = await _yes(lambda: budgets == [b"64kbit/s"])

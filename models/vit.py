@@ -253,7 +253,11 @@ def sequence_of_units(model: VisionTransformer, patches: Tensor, units: Tensor, 
 
 
 def final_tokens(model: VisionTransformer, sequence: Tensor, present: Tensor | None = None) -> Tensor:
-    """Final tokens (B, P + K, D) of the result of `sequence_of_units`; `present` as in `features_of_units`."""
+    """Final tokens (B, P + K, D) of the result of `sequence_of_units`.
+
+    `present`: (B, K) bool, False for padding of shorter frames; attention masks these tokens, so they do not change the
+    others.
+    """
     sequence = model.norm_pre(sequence)
     if present is None:
         sequence = model.blocks(sequence)
@@ -265,30 +269,11 @@ def final_tokens(model: VisionTransformer, sequence: Tensor, present: Tensor | N
     return final
 
 
-def features_of_units(
-    model: VisionTransformer,
-    patches: Tensor,
-    units: Tensor,
-    table: Tensor | None = None,
-    present: Tensor | None = None,
-) -> Tensor:
+def features_of_units(model: VisionTransformer, patches: Tensor, units: Tensor) -> Tensor:
     """Final tokens (B, P + K, D) from selected units alone.
 
     `patches`: (B, K, 3, p, p) normalised, or tokens (B, K, D) of `embed_units`. `units`: (B, K) int64, row-major; each
-    unit gets the position embedding of its place in the full grid, and missing units are not in the sequence.
-    `table`: result of `token_table`. `present`: (B, K) bool, False for padding of shorter frames; attention masks these
-    tokens, so they do not change the others. With all units the result equals `model.forward_features`.
+    unit gets the position embedding of its place in the full grid, and missing units are not in the sequence. With all
+    units the result equals `model.forward_features`.
     """
-    return final_tokens(model, sequence_of_units(model, patches, units, table), present)
-
-
-def classify_units(
-    model: VisionTransformer,
-    patches: Tensor,
-    units: Tensor,
-    table: Tensor | None = None,
-    present: Tensor | None = None,
-) -> Tensor:
-    """Class logits (B, C) from selected units alone. Arguments as in `features_of_units`; `present` needs
-    `readout.can_pad`."""
-    return logits_of(model, features_of_units(model, patches, units, table, present), present)
+    return final_tokens(model, sequence_of_units(model, patches, units))

@@ -42,7 +42,7 @@ def run_demo(out: Path, frames: int) -> None:
         pair = pair or Pair.load(config)
         run = prepare(config, pair)
         console.print(f"{title} ...")
-        with run.panel(console) as panel:
+        with run.status.panel(console) as panel:
             summary = run.run(watch=panel.show)
         table.add_row(title, *_cells(summary))
         if summary["interrupted"]:

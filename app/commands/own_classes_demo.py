@@ -69,7 +69,7 @@ def _answers(folder: Path, out: Path, pair: Pair | None, settings: dict[str, obj
     given = {"models": "demo", "capture.source": str(folder), "capture.image_fps": 5, "budget.uplink": _UPLINK}
     run = prepare(load_config(None, {**given, **settings, "output.out": str(out)}), pair)
     counts: dict[str, Counter[str]] = {name: Counter() for name in UNSEEN}
-    labels = run.models.edge.labels
+    labels = run.parts.models.edge.labels
 
     def count(verdict: Verdict) -> None:
         counts[Path(verdict.frame.name or "").parent.name][str(verdict.label(labels))] += 1

@@ -69,9 +69,9 @@ def check(folder: Path, models: RunModels | None = None, files: Overrides | None
     pair = models or load_models(config)
     comparison = _RecordingCheck(recording, pair.edge.labels)
     run = Run(config, captures, pair, script, heads=_heads(recording, config, pair))
-    restore_recorded(folder, run.trusts)
+    restore_recorded(folder, run.parts.trusts)
     console = SafeConsole()
-    with run.panel(console) as panel:
+    with run.status.panel(console) as panel:
 
         def watch(verdict: Verdict) -> None:
             panel.show(verdict)
@@ -114,9 +114,9 @@ def compare(folder: Path, rates: Sequence[str], changes: Overrides, out: Path, m
         config, recording, captures = _open(folder, overrides, common_time=True)
         pair = pair or load_models(config)
         run = Run(config, captures, pair, heads=_heads(recording, config, pair))
-        restore_recorded(folder, run.trusts)
+        restore_recorded(folder, run.parts.trusts)
         console.print(f"{name} ...")
-        with run.panel(console) as panel:
+        with run.status.panel(console) as panel:
             summary = run.run(panel.show)
         results.append(trial_run(name, run_folder))
         if summary["interrupted"]:

@@ -132,9 +132,9 @@ def _run(settings: Config) -> None:
 
     prepared = prepare(settings)
     console = SafeConsole()
-    with prepared.panel(console) as panel:
-        if prepared.notice:
-            panel.tell(prepared.notice)
+    with prepared.status.panel(console) as panel:
+        if prepared.status.notice:
+            panel.tell(prepared.status.notice)
         summary = prepared.run(watch=panel.show, tell=panel.tell)
     console.print(summary_table(summary))
     if settings.output.out is not None:

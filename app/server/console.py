@@ -25,7 +25,9 @@ from sagelink.monitor.console.events_seen import SeenEvent
 from sagelink.monitor.console.fleet import Fleet, PastCameras
 from sagelink.monitor.console.routes import console_app
 from sagelink.monitor.console.search_routes import StoreView
+from sagelink.monitor.console.store_search import message_of_frame
 from sagelink.monitor.console.store_writer import StoreWriter
+from sagelink.monitor.console.stored_past import incomplete_pictures, last_changes, month_bits, recent_events
 from sagelink.monitor.metrics import ConsoleMetrics
 from sagelink.net.access_guard import Tokens, require_secret
 from sagelink.net.http import page_url, parse_address, serve_http
@@ -157,22 +159,22 @@ async def _store(config: Config, fleet: Fleet, decoder: EvidenceDecoder) -> Asyn
     try:
         events: dict[str, list[SeenEvent]] = {}
         since_s = time.time() - _RECENT_S
-        for camera, event in await worker.call(store.recent_events, since_s):
+        for camera, event in await worker.call(recent_events, store, since_s):
             events.setdefault(camera, []).append(event)
-        incomplete = await worker.call(store.incomplete_pictures, since_s)
-        fleet.restore(PastCameras(await worker.call(store.months), events, incomplete))
+        incomplete = await worker.call(incomplete_pictures, store, since_s)
+        fleet.restore(PastCameras(await worker.call(month_bits, store), events, incomplete))
         writer = StoreWriter(store, worker, own.size, own.keep)
         fleet.listen(writer)
 
         async def picture(number: int) -> bytes:
-            found = await worker.call(store.message, number)
+            found = await worker.call(message_of_frame, store, number)
             if found is None:
                 raise ValueError("this frame is not stored")
             return await decoder.stored(*found)
 
         view = StoreView(store, worker, picture)
         async with background(writer.run()):
-            yield _KeptData(view, writer, await worker.call(store.changes, _KEPT_CHANGES))
+            yield _KeptData(view, writer, await worker.call(last_changes, store, _KEPT_CHANGES))
         await writer.flush()
     finally:
         worker.close(last=store.close)

@@ -18,6 +18,7 @@ from sagelink.monitor.console.console_view import ConsoleView
 from sagelink.monitor.console.fleet_rows import FleetQuery, fleet_view, row, rows_between
 from sagelink.monitor.console.pages import ConsolePage, ConsolePages
 from sagelink.monitor.console.search_routes import search_routes
+from sagelink.monitor.console.store_search import picture_of_event
 from sagelink.monitor.guarded_page import STATIC, WRONG_TOKEN_S, JsonResponse, guarded_app, request_body
 from sagelink.net.access_guard import Tokens, sender
 from sagelink.net.http import static_files
@@ -96,7 +97,7 @@ class ConsoleApi:
         camera, event = request.path_params["camera"], request.path_params["event"]
         picture = self._view.fleet.pictures.get(camera, event)
         if picture is None and self._view.store is not None:
-            picture = await self._view.store.worker.call(self._view.store.store.picture, camera, event)
+            picture = await self._view.store.worker.call(picture_of_event, self._view.store.store, camera, event)
         if picture is None:
             return JsonResponse({"error": "no picture of this event is here"}, 404)
         return Response(picture, media_type="image/avif", headers={"Cache-Control": "private, max-age=86400"})

@@ -12,13 +12,15 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from sagelink.monitor.console.console_store import (
+from sagelink.monitor.console.console_store import ConsoleStore
+from sagelink.monitor.console.csv_lines import csv_lines
+from sagelink.monitor.console.store_search import (
     EVENT_COLUMNS,
     FRAME_COLUMNS,
     MAX_FOUND,
-    ConsoleStore,
     FrameSearch,
-    csv_lines,
+    find_events,
+    find_frames,
 )
 from sagelink.monitor.guarded_page import JsonResponse
 from sagelink.monitor.labelling.zip_stream import ZipChunks
@@ -75,14 +77,16 @@ class SearchApi:
         self._view = view
 
     async def frames(self, request: Request) -> Response:
-        return await self._found(request, self._view.store.frames)
+        return await self._found(request, find_frames)
 
     async def events(self, request: Request) -> Response:
-        return await self._found(request, self._view.store.events)
+        return await self._found(request, find_events)
 
-    async def _found(self, request: Request, find: Callable[[FrameSearch], list[dict[str, object]]]) -> Response:
+    async def _found(
+        self, request: Request, find: Callable[[ConsoleStore, FrameSearch], list[dict[str, object]]]
+    ) -> Response:
         try:
-            found = await self._view.worker.call(find, search_of(request.query_params))
+            found = await self._view.worker.call(find, self._view.store, search_of(request.query_params))
         except SagelinkError as error:
             return JsonResponse({"error": str(error)}, 400 if isinstance(error, UsageError) else 503)
         return JsonResponse({"found": found, "more": len(found) == MAX_FOUND})
@@ -149,7 +153,7 @@ class SearchApi:
     async def _pages(self, search: FrameSearch, most: int) -> AsyncIterator[list[dict[str, object]]]:
         found = 0
         while found < most:
-            rows = await self._view.worker.call(self._view.store.frames, search)
+            rows = await self._view.worker.call(find_frames, self._view.store, search)
             if rows:
                 yield rows
             if len(rows) < MAX_FOUND:
@@ -159,7 +163,7 @@ class SearchApi:
 
     async def _event_pages(self, search: FrameSearch, most: int) -> AsyncIterator[list[dict[str, object]]]:
         for skipped in range(0, most, MAX_FOUND):
-            rows = await self._view.worker.call(self._view.store.events, search, MAX_FOUND, skipped)
+            rows = await self._view.worker.call(find_events, self._view.store, search, MAX_FOUND, skipped)
             if rows:
                 yield rows
             if len(rows) < MAX_FOUND:

@@ -10,15 +10,11 @@ from collections import OrderedDict
 
 from sagelink.monitor.console.camera_record import CameraRecord, SeenAnswer, month_of
 from sagelink.monitor.console.change_desk import KeptChange
-from sagelink.monitor.console.console_store import (
-    AnswerToStore,
-    ConsoleStore,
-    FrameToStore,
-    PictureToStore,
-    StoreBatch,
-)
+from sagelink.monitor.console.console_store import ConsoleStore
 from sagelink.monitor.console.events_seen import SeenEvent
 from sagelink.monitor.console.picture_shelf import ShelvedPicture
+from sagelink.monitor.console.store_batch import AnswerToStore, FrameToStore, PictureToStore, StoreBatch, write_batch
+from sagelink.monitor.console.store_pruning import prune_store
 from sagelink.pipeline.errors import SagelinkError
 from sagelink.pipeline.threads import Worker
 from sagelink.transport.evidence_claim import EvidenceClaim
@@ -122,6 +118,6 @@ class StoreWriter:
         is_due = now_s - self._pruned_s > _PRUNE_EVERY_S or _PRUNE_PART * self._added_bytes > self._max_bytes
         if is_due or self.trouble is not None:
             self._pruned_s, self._added_bytes = now_s, 0
-            self._store.prune(self._max_bytes, time.time() - self._keep_s)
-        self._store.write(batch)
+            prune_store(self._store, self._max_bytes, time.time() - self._keep_s)
+        write_batch(self._store, batch)
         self._added_bytes += batch.size_bytes

@@ -71,11 +71,6 @@ class WhipEndpoint:
         """Whether the server's thread runs."""
         return self._thread is not None and self._thread.is_alive()
 
-    @property
-    def occupied(self) -> bool:
-        """Whether a peer has the endpoint; another one is refused."""
-        return self._session is not None
-
     def connect(self, config: CameraConfig) -> CameraConnection:
         """Waits for a peer, at most `open_timeout`. Raises CameraFault."""
         if self._thread is None:

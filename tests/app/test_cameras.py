@@ -137,8 +137,8 @@ class SlowScorer:
         def slow(stage: score.Score, batch: list[Frame]) -> Any:
             self.began_ns.append(time.monotonic_ns())
             self.batches.append(batch)
-            wanted = [min(capture.captured + frames, ends_at) for capture in run.captures]
-            while any(capture.captured < count for capture, count in zip(run.captures, wanted, strict=True)):
+            wanted = [min(capture.captured + frames, ends_at) for capture in run.parts.captures]
+            while any(capture.captured < count for capture, count in zip(run.parts.captures, wanted, strict=True)):
                 time.sleep(0.005)  # a capture signals nothing to other threads
             return real(stage, batch)
 

@@ -77,7 +77,7 @@ class Running:
 
     @property
     def health(self) -> dict[str, Any]:
-        return self.run.captures[0].health()
+        return self.run.parts.captures[0].health()
 
     def __exit__(self, *_: object) -> None:
         self.stop()

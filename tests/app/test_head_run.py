@@ -172,12 +172,12 @@ def test_a_head_replaced_during_a_recorded_run_is_replayed_exactly(
     settings |= {"budget.uplink": "unlimited", "video.value_gate": False}
     run = prepare(load_config(None, given | settings), pair)
     first, second = random_head(pair), random_head(pair, ("day", "night"), seed=1)
-    swaps = {6: lambda: run.heads.swap(None, first), 20: lambda: run.heads.swap("camera", second)}
+    swaps = {6: lambda: run.parts.heads.swap(None, first), 20: lambda: run.parts.heads.swap("camera", second)}
 
     def watch(verdict: Any) -> None:
         swaps.get(verdict.frame.seq, lambda: None)()
         if verdict.frame.seq == 35:
-            run.heads.restore("camera")
+            run.parts.heads.restore("camera")
 
     run.run(watch)
     lines, summary = read(tmp_path / "out")
@@ -213,7 +213,7 @@ def test_the_server_answers_all_heads_on_the_same_evidence_and_a_replay_repeats_
     def watch(verdict: Any) -> None:
         messages.append(verdict.message or b"")
         if verdict.frame.seq == 2:
-            run.heads.swap_further("light", later)
+            run.parts.heads.swap_further("light", later)
 
     run.run(watch)
     lines, _ = read(tmp_path / "out")
@@ -238,12 +238,12 @@ def test_the_server_answers_all_heads_on_the_same_evidence_and_a_replay_repeats_
 def test_a_swap_to_another_backbone_or_camera_changes_nothing(pair: Pair) -> None:
     run = prepare(load_config(None, {"models": "demo", "capture.source": "synthetic:3"}), pair)
     with pytest.raises(UsageError, match="the head was taught on server model"):
-        run.heads.swap(None, random_head(pair, server=pair.edge))
+        run.parts.heads.swap(None, random_head(pair, server=pair.edge))
     with pytest.raises(UsageError, match="no camera 'gate' in this run; accepted: camera"):
-        run.heads.swap("gate", random_head(pair))
+        run.parts.heads.swap("gate", random_head(pair))
     with pytest.raises(UsageError, match="no earlier head"):
-        run.heads.restore("camera")
-    assert run.heads.head("camera") is None
+        run.parts.heads.restore("camera")
+    assert run.parts.heads.head("camera") is None
 
 
 def test_a_further_head_is_pushed_by_its_name_kept_and_taken_back(pair: Pair, tmp_path: Path) -> None:
@@ -258,14 +258,14 @@ def test_a_further_head_is_pushed_by_its_name_kept_and_taken_back(pair: Pair, tm
         assert heads.head("camera").classes == SITE  # the first head stays
         return heads.further.of_camera("camera")[0].head.classes
 
-    heads = prepare(config, Pair.load(config)).heads
+    heads = prepare(config, Pair.load(config)).parts.heads
     answer = heads.carry_out("camera", Action.PUSH, dawn.read_bytes(), "light")
     assert re.fullmatch(r"light: head \w+ \(2 classes: dawn, dusk\); before it: head \w+ \(.*: day, night\)", answer)
     assert light(heads) == ("dawn", "dusk")
     with pytest.raises(ValueError, match="no further head 'site'; accepted: light"):
         heads.carry_out("camera", Action.PUSH, dawn.read_bytes(), "site")
 
-    again = prepare(config, Pair.load(config)).heads
+    again = prepare(config, Pair.load(config)).parts.heads
     assert light(again) == ("dawn", "dusk")
     assert again.carry_out("camera", Action.RESTORE, b"", "light").endswith("before it: none")
     assert light(again) == ("day", "night")

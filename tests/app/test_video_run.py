@@ -216,7 +216,7 @@ def test_a_live_run_with_a_slow_server_answers_at_once_and_revises_later(
 def test_a_recording_holds_the_trust_that_its_run_began_with(pair: Pair, tmp_path: Path, capsys) -> None:
     settings = {"models": "demo", "video.policy": "always", "capture.source": WORLD, "capture.max_frames": 16}
     begun = prepare(load_config(None, {**settings, "output.record": str(tmp_path)}), pair)
-    begun.trusts["camera"].restore({"camera": [60.0, 0.0], "classes": {}})
+    begun.parts.trusts["camera"].restore({"camera": [60.0, 0.0], "classes": {}})
     begun.run()
     check(tmp_path, pair)
     assert "16 of 16 frames" in capsys.readouterr().out

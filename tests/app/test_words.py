@@ -92,8 +92,8 @@ def test_the_dashboard_shows_it_too(photos: Path, pair: Pair) -> None:
 
     for source, told in ((str(photos), True), ("synthetic:2", False)):
         run = prepare(load_config(None, {"capture.source": source, "models": "demo"}), pair)
-        assert (DEMO_LIMIT in str(json.loads(json.dumps(run.now()))["notice"])) is told
-        for capture in run.captures:
+        assert (DEMO_LIMIT in str(json.loads(json.dumps(run.status.now()))["notice"])) is told
+        for capture in run.parts.captures:
             capture.close()
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 
 from sagelink.models import demo, loading, vit
+from sagelink.models.heads.readout import logits_of
 from sagelink.models.preprocess import make_picture, view_box
 from sagelink.models.unit_grid import UnitGrid
 from sagelink.pipeline.config.models import ModelConfig
@@ -42,7 +43,7 @@ def test_all_units_give_timms_own_result(variant: str) -> None:
     model = make_vit(**VARIANTS[variant])
     images = torch.randn(2, 3, 48, 48)
     units = torch.arange(36).expand(2, -1)
-    logits = vit.classify_units(model, vit.to_units(images, 8), units)
+    logits = logits_of(model, vit.features_of_units(model, vit.to_units(images, 8), units))
     torch.testing.assert_close(logits, model(images), atol=1e-4, rtol=1e-4)
 
 
@@ -52,9 +53,10 @@ def test_the_order_of_units_does_not_matter_but_their_position_does() -> None:
     patches = vit.to_units(torch.randn(1, 3, 48, 48), 8)
     units = torch.tensor([[3, 7, 20]])
     shuffled = torch.tensor([[20, 3, 7]])
-    here = vit.classify_units(model, patches[:, units[0]], units)
-    torch.testing.assert_close(vit.classify_units(model, patches[:, shuffled[0]], shuffled), here, atol=1e-4, rtol=1e-4)
-    elsewhere = vit.classify_units(model, patches[:, units[0]], units + 1)
+    here = logits_of(model, vit.features_of_units(model, patches[:, units[0]], units))
+    reordered = logits_of(model, vit.features_of_units(model, patches[:, shuffled[0]], shuffled))
+    torch.testing.assert_close(reordered, here, atol=1e-4, rtol=1e-4)
+    elsewhere = logits_of(model, vit.features_of_units(model, patches[:, units[0]], units + 1))
     assert (elsewhere - here).abs().max() > 1e-3
 
 
@@ -68,7 +70,7 @@ def test_missing_units_equal_masked_units() -> None:
     seen[0] = True
     seen[1 + units[0]] = True
     masked = model.forward_head(model.forward_features(images, attn_mask=seen.expand(1, 1, 37, 37)))
-    subset = vit.classify_units(model, vit.to_units(images, 8)[:, units[0]], units)
+    subset = logits_of(model, vit.features_of_units(model, vit.to_units(images, 8)[:, units[0]], units))
     torch.testing.assert_close(subset, masked, atol=1e-4, rtol=1e-4)
 
 
@@ -247,5 +249,5 @@ def test_real_weights_load_and_agree_with_timm(shared: Path) -> None:
     reference = timm.create_model(name, pretrained=False).eval()
     reference.load_state_dict({k: v.float() for k, v in load_file(path).items()})
     images = torch.randn(1, 3, 224, 224)
-    logits = vit.classify_units(model.vit, vit.to_units(images, 16), torch.arange(196)[None])
+    logits = logits_of(model.vit, vit.features_of_units(model.vit, vit.to_units(images, 16), torch.arange(196)[None]))
     torch.testing.assert_close(logits, reference(images), atol=1e-4, rtol=1e-4)

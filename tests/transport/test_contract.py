@@ -56,7 +56,7 @@ async def mqtt(protocol: str) -> AsyncIterator[LinkPair]:
     with (
         Mosquitto() as mosquitto,
         mock.patch("sagelink.transport.mqtt.server_claim._LISTEN_S", 0.0),  # there is no other server
-        mock.patch("sagelink.transport.mqtt.server._CLAIM_STEP_S", 0.05),
+        mock.patch("sagelink.transport.mqtt.group_membership._CLAIM_STEP_S", 0.05),
     ):
         broker = open_broker(mosquitto.url, MqttConfig(protocol=protocol), "url")
         server = MqttServerLink(broker, Topics("test"), "servers" if protocol == "5" else "")
@@ -64,7 +64,7 @@ async def mqtt(protocol: str) -> AsyncIterator[LinkPair]:
             broker, Topics("test"), "node", ["door", "yard"], CAMERA_INFO, in_flight=2, must_connect=True
         )
         async with server, edge:
-            yield LinkPair(edge, server, cut=lambda: edge._client.tcp_socket.shutdown(socket.SHUT_RDWR))
+            yield LinkPair(edge, server, cut=lambda: edge._session.client.tcp_socket.shutdown(socket.SHUT_RDWR))
 
 
 @contextlib.asynccontextmanager

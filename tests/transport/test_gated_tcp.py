@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 
 import pytest
 
@@ -106,17 +105,6 @@ async def test_what_the_kernel_counts_is_charged() -> None:
         assert wire_bits <= connection.budget.total_bits <= wire_bits + 8 * 20 * counters.segments_sent
 
 
-async def test_a_full_window_does_not_even_connect() -> None:
-    connection = Connection(16_000)
-    assert connection.budget.charge(0.0, 16_000)
-    with pytest.raises(OSError, match="timed out"):
-        await connection.gated.open(0.05)
-    connection.listener.setblocking(False)
-    with pytest.raises(BlockingIOError):
-        connection.listener.accept()
-    connection.listener.close()
-
-
 async def test_the_end_of_either_side_ends_the_other() -> None:
     async with Connection(None) as connection:
         connection.server.close()
@@ -152,12 +140,3 @@ async def test_in_a_long_window_messages_leave_room_for_the_goodbye() -> None:
         connection.library_end.send(bytes(100))
         connection.library_end.close()
         assert len(await connection.received(100)) == 100
-
-
-async def test_a_refused_connection_costs_its_attempt() -> None:
-    budget = UplinkBudget(None, 1.0)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        host, port = listener.getsockname()
-    with pytest.raises(ConnectionRefusedError):
-        await GatedTcp(WireCharger(WireLedger(budget, time.monotonic)), host, port).open(5.0)
-    assert 8 * 74 <= budget.total_bits < 8 * 200

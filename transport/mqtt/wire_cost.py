@@ -2,7 +2,7 @@
 
 A message is charged as its MQTT packet, TLS records, the headers of its TCP segments, and an acknowledgement that the
 edge will send in return (for the broker's PUBACK and the reply). What the connection itself costs is charged as
-it leaves (transport/gated_tcp.py); it is estimated here to plan a connection.
+it leaves (transport/charged_tcp.py); it is estimated here to plan a connection.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from sagelink.transport.gated_tcp import ETHERNET, IPV4, IPV6, SACK_BYTES, SEGMENT, TCP_WITH_TIMESTAMPS
+from sagelink.transport.header_sizes import ETHERNET, IPV4, IPV6, SACK_BYTES, SEGMENT, TCP_WITH_TIMESTAMPS
 
 PUBLISH_ACKS = 1  # of the broker's PUBACK and of the reply together; a second one is charged as it leaves
 _RECORD, _RECORD_OVERHEAD, _RECORD_OVERHEAD_12 = 16_384, 22, 29  # TLS 1.3, and TLS 1.2

@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from sagelink.transport.gated_tcp import ETHERNET, IPV4, IPV6, TCP_WITH_TIMESTAMPS
+from sagelink.transport.header_sizes import ETHERNET, IPV4, IPV6, TCP_WITH_TIMESTAMPS
 from sagelink.transport.webrtc.wire_cost import UDP
 
 if TYPE_CHECKING:

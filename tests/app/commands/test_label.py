@@ -11,8 +11,6 @@ from PIL import Image
 
 from sagelink.app.commands.recorded_frames import RecordedFrames, open_frames, thinned
 from sagelink.app.commands.recorded_labels import recorded_labels
-from sagelink.app.edge.run import prepare
-from sagelink.models import model_contract
 from sagelink.models.heads.apply import edge_with_head
 from sagelink.models.heads.further import NamedHead
 from sagelink.monitor.labelling.folder import FrameKey
@@ -139,18 +137,3 @@ def test_the_page_opens_and_ctrl_c_ends_it(tmp_path):
         assert label.ended() == 0
         assert "0 labelled pictures" in label.output
         assert not (tmp_path / "labels").exists()
-
-
-def test_a_live_camera_without_a_head_says_whose_names_these_are(pair, monkeypatch):
-    config = load_config(None, {"models": "demo", "capture.source": "synthetic:3", "capture.realtime": True})
-    run = prepare(config, pair)
-    try:
-        assert run.now()["notice"] is None
-        monkeypatch.setattr(model_contract, "is_imagenet", lambda model: True)
-        assert "names of ImageNet's 1000 classes" in run.now()["notice"]
-        assert "docs/own-classes.md" in run.now()["notice"]
-        run.live = False
-        assert run.now()["notice"] is None
-    finally:
-        for capture in run.captures:
-            capture.close()

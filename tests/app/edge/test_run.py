@@ -234,7 +234,7 @@ def test_a_full_disk_ends_the_run(pair: Pair, tmp_path: Path, monkeypatch: pytes
 
 def test_a_live_camera_runs_until_ctrl_c(pair: Pair, tmp_path: Path, rtsp_url: str) -> None:
     run = prepare_demo(pair, rtsp_url, gate__policy="always", output__out=str(tmp_path), capture__read_timeout=2)
-    assert run.live
+    assert run.parts.live
     verdicts: list[Verdict] = []
 
     def watch(verdict: Verdict) -> None:

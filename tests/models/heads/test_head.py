@@ -27,6 +27,7 @@ from sagelink.models.heads.head import (
     read_head,
     write_head,
 )
+from sagelink.models.heads.readout import logits_of
 from sagelink.models.loading import Model, wrap_network
 from sagelink.pipeline.answers import Sharpness
 from sagelink.pipeline.errors import UsageError
@@ -113,7 +114,7 @@ def test_the_logits_are_those_of_the_head_on_all_units(pair: tuple[Model, Model]
     parts = {"token": tokens[:, 0], "mean": tokens[:, 3:].mean(1)}
     features = torch.cat([parts[part] for part in reads.split("+")], 1)
     expected = (features @ torch.tensor(head.server.weight).T + torch.tensor(head.server.bias)) / 2.0
-    logits = vit.classify_units(server.vit, vit.to_units(images, 8), units)
+    logits = logits_of(server.vit, vit.features_of_units(server.vit, vit.to_units(images, 8), units))
     torch.testing.assert_close(logits, expected, atol=1e-3, rtol=1e-3)
 
 
@@ -125,8 +126,9 @@ def test_padding_does_not_enter_the_mean_of_partial_evidence(pair: tuple[Model, 
     units = torch.tensor([[1, 5, 9, 30], [2, 3, 0, 0]])
     present = torch.tensor([[True] * 4, [True, True, False, False]])
     chosen = torch.stack([patches[row, units[row]] for row in range(2)])
-    padded = vit.classify_units(server.vit, chosen, units, present=present)
-    alone = vit.classify_units(server.vit, chosen[1:, :2], units[1:, :2])
+    tokens = vit.final_tokens(server.vit, vit.sequence_of_units(server.vit, chosen, units), present)
+    padded = logits_of(server.vit, tokens, present)
+    alone = logits_of(server.vit, vit.features_of_units(server.vit, chosen[1:, :2], units[1:, :2]))
     torch.testing.assert_close(padded[1:], alone, atol=1e-4, rtol=1e-4)
 
 

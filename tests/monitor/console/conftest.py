@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from sagelink.monitor.console.camera_record import CameraRecord
 from sagelink.monitor.console.change_desk import ChangeDesk
+from sagelink.monitor.console.console_store import ConsoleStore
 from sagelink.monitor.console.console_view import ConsoleView, Picture
 from sagelink.monitor.console.fleet import Fleet
 from sagelink.monitor.metrics import ConsoleMetrics
@@ -96,3 +99,10 @@ def changes(camera: Camera) -> ChangeDesk:
 @pytest.fixture
 def view(fleet: Fleet, metrics: ConsoleMetrics, changes: ChangeDesk) -> ConsoleView:
     return ConsoleView("mqtt://broker:1883", fleet, metrics.registry, lambda: None, changes, None, decode)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[ConsoleStore]:
+    store = ConsoleStore(tmp_path / "store")
+    yield store
+    store.close()

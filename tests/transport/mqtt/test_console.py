@@ -140,7 +140,7 @@ async def test_a_lost_connection_is_no_end_of_the_run(broker: Broker) -> None:
     notes = Notes()
     async with MqttConsoleLink(broker, TOPICS, notes, None), edge_link(broker) as edge:
         await until(lambda: notes.cameras == {DOOR: "online"})
-        edge._client.tcp_socket.shutdown(2)  # as if the cable were cut
+        edge._session.client.tcp_socket.shutdown(2)  # as if the cable were cut
         await until(lambda: notes.cameras == {DOOR: "the connection was lost"})
         await until(lambda: notes.cameras == {DOOR: "online"})
 
@@ -197,7 +197,7 @@ async def test_only_authentic_messages_of_announced_cameras_count(broker: Broker
 
 def socket_bytes(edge: MqttEdgeLink) -> int:
     """Bytes that the edge's socket has sent, as the kernel counts them."""
-    info = edge._client.tcp_socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 208)
+    info = edge._session.client.tcp_socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 208)
     return int(struct.unpack_from("=Q", info, 200)[0])
 
 
@@ -206,7 +206,7 @@ async def test_a_console_costs_no_uplink_byte(broker: Broker) -> None:
         async with edge_link(broker) as edge:
             for seq in range(3):
                 assert await edge.send("door", message_of(seq)) is None
-                await until(lambda: edge.refusal() is None and not edge._unacknowledged)
+                await until(lambda: edge.refusal() is None and not edge._evidence.unacknowledged)
             return socket_bytes(edge)
 
     alone = await cost()

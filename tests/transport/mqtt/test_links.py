@@ -124,7 +124,7 @@ async def test_the_last_will_removes_the_cameras_of_a_dead_node(mosquitto: Mosqu
     async with server_link(broker) as server, edge_link(broker) as edge:
         await until(lambda: server.cameras == {"node/door": CAMERA_INFO})
         await edge.ready()
-        edge._client.tcp_socket.shutdown(2)  # as if the cable were cut
+        edge._session.client.tcp_socket.shutdown(2)  # as if the cable were cut
         await until(lambda: server.cameras == {})
         await until(lambda: server.cameras == {"node/door": CAMERA_INFO})
 
@@ -144,7 +144,7 @@ async def test_retained_states_of_a_dead_run_are_no_cameras(mosquitto: Mosquitto
     broker = broker_of(mosquitto)
     async with edge_link(broker, must_connect=True) as first:
         first._cameras.append("yard")
-        first._client.tcp_socket.shutdown(2)
+        first._session.client.tcp_socket.shutdown(2)
         await until(lambda: first.refusal() is not None)
         await first.ready()  # has announced the yard as well
         first._cameras.clear()  # as if it were killed: it publishes no offline states
@@ -515,7 +515,7 @@ async def test_a_broker_behind_a_websocket(scheme: str, tmp_path: Path) -> None:
         assert broker.url.endswith("/mqtt")
         await until(lambda: is_open(port))  # mosquitto opens it last
         async with server_link(broker) as server, edge_link(broker, must_connect=True) as edge:
-            assert edge._client.tcp_socket.getpeername()[1] == port
+            assert edge._session.client.tcp_socket.getpeername()[1] == port
             await until(lambda: "node/door" in server.cameras)
             assert await edge.send("door", b"evidence" * 1000) is None
             await server.reply(await anext(server.messages()), b"answer")

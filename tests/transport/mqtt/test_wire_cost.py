@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sagelink.transport.gated_tcp import SEGMENT
+from sagelink.transport.header_sizes import SEGMENT
 from sagelink.transport.mqtt.wire_cost import MqttCostModel, varint_bytes
 
 
