@@ -121,7 +121,7 @@ def folds_of(groups: Ids, shows: NDArray[np.bool_]) -> Ids:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class HeldOut:
+class HeldOutAnswers:
     """Answers by classifiers that have not seen the fold of a row, and what they say about the one taught on all."""
 
     logits: Matrix  # (n, C)
@@ -136,7 +136,7 @@ def held_out_logits(
     shrinkages: Sequence[float],
     pictures: Ids | None = None,
     whole: NDArray[np.bool_] | None = None,
-) -> dict[float, HeldOut]:
+) -> dict[float, HeldOutAnswers]:
     """By shrinkage: the answers to each row.
 
     A class that only the held-out fold has gets the least logits: its rows then count as mistakes. `pictures`: (n,) the
@@ -164,7 +164,7 @@ def held_out_logits(
             rows_of_all = np.full((int(held.sum()), classes), found.min(1, keepdims=True) - 10.0)
             rows_of_all[:, known] = found
             logits[held] = rows_of_all
-        results[shrinkage] = HeldOut(logits, distance)
+        results[shrinkage] = HeldOutAnswers(logits, distance)
     return results
 
 

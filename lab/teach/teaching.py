@@ -33,7 +33,7 @@ from sagelink.lab.scene_calibration import fit_sharpness, play_sequences
 from sagelink.lab.teach.discriminant import (
     SHRINKAGES,
     Discriminant,
-    HeldOut,
+    HeldOutAnswers,
     Linear,
     SigmoidDiscriminant,
     folds_of,
@@ -203,14 +203,16 @@ def _teach_side(
     return TaughtSide(reads, shrinkage, temperature, linear, log_probs)
 
 
-def _held_out(features: Matrix, pictures: Pictures, rows: Ids, folds: Ids, whole: np.ndarray) -> dict[float, HeldOut]:
+def _held_out(
+    features: Matrix, pictures: Pictures, rows: Ids, folds: Ids, whole: np.ndarray
+) -> dict[float, HeldOutAnswers]:
     """By shrinkage: held-out logits (R, A) of the answers."""
     if pictures.answers is None:
         ids = pictures.ids.astype(np.intp)[rows]
         return held_out_logits(features, ids, folds, len(pictures.names), SHRINKAGES, rows, whole)
     matrix = membership(len(pictures.names), pictures.answers).T
     found = held_out_sigmoids(features, pictures.shows()[rows], folds, SHRINKAGES)
-    return {shrinkage: HeldOut(logits @ matrix, 0.0) for shrinkage, logits in found.items()}
+    return {shrinkage: HeldOutAnswers(logits @ matrix, 0.0) for shrinkage, logits in found.items()}
 
 
 def _fit_weights(
