@@ -13,7 +13,7 @@ from functools import partial
 import aiomqtt
 
 from sagelink.pipeline.budget.wire_ledger import WireLedger
-from sagelink.transport.envelope import MAX_MESSAGE_BYTES, MalformedMessage, claimed_seq
+from sagelink.transport.envelope import MalformedMessage, claimed_seq
 from sagelink.transport.head_messages import HeadPart, decode_status, encode_part, is_status
 from sagelink.transport.head_sender import HeadOffers, with_heads
 from sagelink.transport.link import CameraInfo
@@ -68,7 +68,6 @@ class MqttEdgeLink(RemoteEdgeLink):
         `digest` returns the message for a console about a camera, which is sent each `digest_every_s` seconds, first a
         few after the connection begins."""
         super().__init__(wire_ledger, must_connect, heads)
-        self._broker_url = broker.url
         self._topics = topics
         self._node = node
         self._cameras = list(cameras)
@@ -97,7 +96,9 @@ class MqttEdgeLink(RemoteEdgeLink):
             self._session,
             topics,
             node,
+            self._cameras,
             self._costs,
+            broker_url=broker.url,
             confirmed=broker.evidence_qos == 1,
             in_flight=in_flight,
             deadline_s=camera_info.deadline_s,
@@ -117,7 +118,7 @@ class MqttEdgeLink(RemoteEdgeLink):
         return self._costs.evidence_bits(camera, message_bytes)
 
     def max_message_bytes(self, camera: str) -> int:
-        return self._costs.max_evidence_bytes(camera, self._evidence.max_packet_bytes)
+        return self._evidence.max_message_bytes(camera)
 
     def _is_connected(self) -> bool:
         return self._session.is_open
@@ -202,7 +203,6 @@ class MqttEdgeLink(RemoteEdgeLink):
         try:
             async with self._session.running(client):
                 self._connection.established()
-                self._log_limit(client.max_packet_bytes)
                 self._changed.set()
                 self._session.began()
                 self._session.start(self._announcer.repair, client)
@@ -214,8 +214,7 @@ class MqttEdgeLink(RemoteEdgeLink):
                 await self._announcer.withdraw(client)
             raise
         finally:
-            if self._evidence.disconnected():
-                self._log_limit(self._evidence.max_packet_bytes)
+            self._evidence.disconnected()
 
     async def _subscribe(self, client: BrokerClient, topic: str, qos: int, without: str) -> None:
         """A subscription that the link can do without; `without`: the consequence, for the log."""
@@ -223,18 +222,6 @@ class MqttEdgeLink(RemoteEdgeLink):
         if refusal is not None and refusal not in self._logged_subscriptions:
             self._logged_subscriptions.add(refusal)
             log.warning("event=subscription_refused reason=%r: %s", refusal, without)
-
-    def _log_limit(self, max_packet_bytes: int | None) -> None:
-        """Logs a limit of the broker that may keep messages short."""
-        longest = min(map(self.max_message_bytes, self._cameras), default=MAX_MESSAGE_BYTES)
-        if max_packet_bytes is not None and longest < MAX_MESSAGE_BYTES:
-            log.warning(
-                "event=packet_limit broker=%s max_packet_bytes=%d: messages have at most %d bytes, whatever "
-                "encode.max_message says",
-                self._broker_url,
-                max_packet_bytes,
-                longest,
-            )
 
     def _receive(self, topic: str, payload: bytes, retained: bool) -> None:
         if retained:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from sagelink.transport.envelope import claimed_seq
+from sagelink.transport.envelope import MAX_MESSAGE_BYTES, claimed_seq
 from sagelink.transport.link import Undelivered
 from sagelink.transport.message_auth import MessageAuth
 from sagelink.transport.mqtt.edge_costs import EdgeCosts
@@ -29,8 +29,10 @@ class EvidencePublisher:
         session: OpenSession,
         topics: Topics,
         node: str,
+        cameras: Sequence[str],
         costs: EdgeCosts,
         *,
+        broker_url: str,
         confirmed: bool,
         in_flight: int,
         deadline_s: float,
@@ -47,7 +49,9 @@ class EvidencePublisher:
         self._session = session
         self._topics = topics
         self._node = node
+        self._cameras = cameras
         self._costs = costs
+        self._broker_url = broker_url
         self._confirmed = confirmed
         self._in_flight = in_flight
         self._deadline_s = deadline_s
@@ -61,18 +65,32 @@ class EvidencePublisher:
         self._limit = PacketLimit()
         self._refusals: dict[str, str | None] = {}  # the broker's last answer, by camera
 
-    @property
-    def max_packet_bytes(self) -> int:
-        return self._limit.max_packet_bytes
+    def max_message_bytes(self, camera: str) -> int:
+        return self._costs.max_evidence_bytes(camera, self._limit.max_packet_bytes)
 
     def connected(self, max_packet_bytes: int | None) -> None:
         """`max_packet_bytes`: the limit that the broker has named; None if it has named none."""
         self.unacknowledged = 0
         self._limit.connected(max_packet_bytes)
+        if max_packet_bytes is not None:
+            self._log_limit()
 
-    def disconnected(self) -> bool:
-        """True if a packet that was too long may be why: then the limit is a lower one."""
-        return self._limit.disconnected(time.monotonic())
+    def disconnected(self) -> None:
+        """A message that was too long may be why: then messages are shorter from now on."""
+        if self._limit.disconnected(time.monotonic()):
+            self._log_limit()
+
+    def _log_limit(self) -> None:
+        """Logs a limit of the broker that may keep messages short."""
+        longest = min(map(self.max_message_bytes, self._cameras), default=MAX_MESSAGE_BYTES)
+        if longest < MAX_MESSAGE_BYTES:
+            log.warning(
+                "event=packet_limit broker=%s max_packet_bytes=%d: messages have at most %d bytes, whatever "
+                "encode.max_message says",
+                self._broker_url,
+                self._limit.max_packet_bytes,
+                longest,
+            )
 
     def congestion(self) -> str | None:
         """The reason why no message may be published now; None if one may."""
