@@ -18,6 +18,7 @@ import numpy as np
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.types import Pixels
 from sagelink.stages.decoded_picture import MAX_SIDE
+from sagelink.stages.small_pictures import reduced
 from sagelink.stages.sources.contract import SourceFrame
 from sagelink.stages.sources.image_file import read_image
 from sagelink.stages.sources.video import VideoFile
@@ -122,12 +123,7 @@ def sampled_frames(path: Path, fps: float, from_s: float = 0.0, max_frames: int 
 
 def _bounded(pixels: Pixels) -> Pixels:
     height, width = pixels.shape[:2]
-    scale = 2 * SIDE / min(height, width)
-    if scale >= 1:
-        return pixels
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    scaled: Pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    return scaled
+    return reduced(pixels, round(2 * SIDE * max(height, width) / min(height, width)))
 
 
 def check_video(path: Path) -> None:
