@@ -83,9 +83,14 @@ class Encoder:
         encoder._head, encoder._edge_answer, encoder._further = head, edge_answer, further
         return encoder
 
+    @property
+    def knows_complete(self) -> bool:
+        """Whether the frontier has messages with all units."""
+        return bool(self._complete)
+
     def complete(self) -> Encoder:
         """The same encoder for answers that are to be the server's alone: it gives up no agreement for a shorter
-        message, and sends all units where the frontier knows such messages."""
+        message, and sends all units where the frontier has such messages."""
         encoder = copy.copy(self)
         encoder._slack, encoder._curves = 0.0, self._complete or self._curves
         return encoder

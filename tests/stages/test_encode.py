@@ -30,10 +30,10 @@ ORDER = [5, 1, 14, 0, 9, 3, 12, 7, 2, 11, 8, 15, 6, 10, 4, 13]
 RAW_BYTES = np.array([65 + 48 * count for count in range(1, 17)], float)  # about, for units of noise
 
 
-def raw_curve(min_units: int = 1) -> RateQualityCurve:
+def raw_curve(min_units: int = 1, most: int = 16) -> RateQualityCurve:
     """Raw units of noise: each unit costs the same and adds the same agreement."""
     share = np.arange(1, 17) / 16
-    return RateQualityCurve(raw_point(0), "units", np.arange(1.0, 17), RAW_BYTES, share, share).limited(min_units, 16)
+    return RateQualityCurve(raw_point(0), "units", np.arange(1.0, 17), RAW_BYTES, share, share).limited(min_units, most)
 
 
 def make_encode(min_units: int = 2, max_message: int = 10**6, framing_bytes: int = 0) -> Encode:
@@ -53,18 +53,23 @@ async def message_bytes(count: int) -> int:
     return len(evidence.message)
 
 
-@pytest.mark.parametrize(("edge_weight", "units", "crop"), [(1.0, 12, (0.1, 0.1, 0.8, 0.8)), (0.0, 16, WHOLE)])
-async def test_where_only_the_server_is_believed_the_whole_picture_is_sent(
-    edge_weight: float, units: int, crop: Box
+CROP = (0.1, 0.1, 0.8, 0.8)
+
+
+@pytest.mark.parametrize(
+    ("edge_weight", "most", "units", "crop"), [(1.0, 16, 12, CROP), (0.0, 16, 16, WHOLE), (0.0, 12, 12, CROP)]
+)
+async def test_where_only_the_server_is_believed_the_whole_picture_is_sent_if_it_can_be(
+    edge_weight: float, most: int, units: int, crop: Box
 ) -> None:
     scored, drawn = make_scored(), np.full((SIDE * PATCH, SIDE * PATCH, 3), 77, np.uint8)
-    scored = replace(scored, edge_view=replace(scored.edge_view, crop=(0.1, 0.1, 0.8, 0.8)))
+    scored = replace(scored, edge_view=replace(scored.edge_view, crop=CROP))
     selected = make_selected(make_metered(scored, None), ORDER)
     tracker = SceneTracker(SceneConfig(), lambda evidence, units: 1.0)
     provisional = tracker.track(selected.metered.scored)
     estimate = replace(provisional.estimate, edge_weight=edge_weight)
     metered = replace(selected.metered, provisional=replace(provisional, estimate=estimate))
-    encoder = Encoder([raw_curve()], CANVAS, slack=0.25)
+    encoder = Encoder([raw_curve(most=most)], CANVAS, slack=0.25)
     encode = Encode(lambda taught: encoder, FakeLink().wire_bits, 10**6, draw=lambda frame, box: drawn)
     evidence = await encode.process(replace(selected, metered=metered))
     assert isinstance(evidence, Evidence)
