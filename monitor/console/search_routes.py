@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import zipfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -182,13 +183,15 @@ def _time(key: str, text: str | None) -> float | None:
     if not text:
         return None
     try:
-        return float(text)
+        time_s = float(text)
     except ValueError:
-        pass
-    try:
-        return datetime.fromisoformat(text[:40]).timestamp()
-    except (ValueError, OverflowError):
-        raise UsageError(f"{key} {text[:40]!r}; accepted: seconds since 1970, or 2026-11-29T10:00") from None
+        try:
+            time_s = datetime.fromisoformat(text[:40]).timestamp()
+        except (ValueError, OverflowError):
+            time_s = math.nan
+    if not math.isfinite(time_s):
+        raise UsageError(f"{key} {text[:40]!r}; accepted: seconds since 1970, or 2026-11-29T10:00")
+    return time_s
 
 
 def _number(key: str, text: str | None) -> float | None:

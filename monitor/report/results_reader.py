@@ -10,21 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sagelink.monitor.report.result_values import check_line, check_summary
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.files.documents import DocumentError, parse_json, read_text
 from sagelink.pipeline.files.output_files import MARKER, RESULTS, RUNS, SUMMARY
 from sagelink.pipeline.files.rotating_lines import read_lines
-from sagelink.stages.sinks.jsonl import check_keys
 from sagelink.stages.sinks.tally import VerdictCounts
 
 Floats = NDArray[np.float64]
 
-# Keys that are read, of a line and of a summary.
-_LINE = {
-    *("seq", "camera", "stream_s", "sent_s", "label", "class_id", "prob", "origin", "drop", "units", "wire_bits"),
-    *("window_bits", "budget_bits", "edge", "server", "truth", "latency_ms"),
-}
-_SUMMARY = {"window_s", "budget_bits", "peak_window_bits", "source", "models", "interrupted"}
 _MAX_VALUES = 1000  # of a line
 
 
@@ -52,7 +46,7 @@ class Results:
             ) from None
         lines = [_line(text, where) for where, text in raw]
         if not lines:
-            raise UsageError(f"{str(path)!r} holds no frames yet")
+            raise UsageError(f"{str(path)!r} holds no frames yet; accepted: a run with at least one verdict")
         summary_path = folder / SUMMARY
         try:
             summary = parse_json(read_text(summary_path)) if summary_path.is_file() else None
@@ -60,8 +54,8 @@ class Results:
             raise UsageError(f"{str(summary_path)!r} cannot be read: {error.strerror}") from None
         except DocumentError as error:
             raise UsageError(f"{str(summary_path)!r} is not JSON: {error}") from None
-        if summary is not None and not (isinstance(summary, dict) and summary.keys() >= _SUMMARY):
-            raise UsageError(f"{str(summary_path)!r} is not the summary of a run; see docs/outputs.md")
+        if summary_path.is_file():
+            check_summary(summary, str(summary_path))
         return cls(folder, lines, summary, VerdictCounts.of_records(lines))
 
     @property
@@ -126,8 +120,4 @@ def _line(text: str, where: str) -> dict[str, Any]:
         line = parse_json(text, max_values=_MAX_VALUES)
     except DocumentError as error:
         raise UsageError(f"{where}: {error}") from None
-    if isinstance(line, dict):
-        check_keys(line, where)
-    if not isinstance(line, dict) or not line.keys() >= _LINE or "total" not in line["latency_ms"]:
-        raise UsageError(f"{where}: not a line of results.jsonl; see docs/outputs.md")
-    return line
+    return check_line(line, where)

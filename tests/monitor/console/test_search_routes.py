@@ -42,7 +42,7 @@ def test_search_and_export_over_http(view, store):
     )
     assert [row["id"] for row in client.get("/api/search/frames?label=lorry").json()["found"]] == [1]
     assert client.get("/api/search/frames?from=1970-01-01T00:16:43%2B00:00").json()["found"][0]["id"] == 3
-    for wrong in ("from=yesterday", "min_prob=much", "before=nan"):
+    for wrong in ("from=yesterday", "from=nan", "to=1e400", "min_prob=much", "before=nan"):
         assert client.get(f"/api/search/frames?{wrong}").status_code == 400
     assert client.get("/api/search/events").json() == {"found": [], "more": False}
     write_batch(store, StoreBatch(events=[("north/door", EVENT)]))

@@ -100,3 +100,54 @@ def test_a_broken_summary_is_refused(tmp_path, text, message):
     (tmp_path / "summary.json").write_text(text)
     with pytest.raises(UsageError, match=f"summary.json' {message}"):
         Results.read(tmp_path)
+
+
+_OTHER_KINDS = ("x", None, [], {}, True, 1)
+
+
+@pytest.mark.parametrize("key", make_line(0).keys() | {"scored", "lost_units", "revised_from"})
+@pytest.mark.parametrize("value", _OTHER_KINDS, ids=repr)
+def test_a_value_of_another_kind_is_refused_or_read(tmp_path, key, value):
+    write_run(tmp_path, [make_line(0), make_line(1, sent_s=0.2), make_line(2) | {"sent_s": 0.3, key: value}])
+    try:
+        run = Results.read(tmp_path)
+    except UsageError as error:
+        assert "results.jsonl:3: " in str(error)  # noqa: PT017
+        return
+    assert len(run.charges()[0]) == len(run.times()) - 1 - (key == "sent_s" and value is None)
+    assert len(run.budget()) == len(run.latencies("total")) == len(run.times()) == 3
+    assert run.frames_by_camera().total() == 3
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"wire_bits": "x"}, r"results.jsonl:1: wire_bits: 'x'; accepted: a number$"),
+        ({"stream_s": True}, r"results.jsonl:1: stream_s: True; accepted: a number$"),
+        ({"edge": [1]}, r"results.jsonl:1: edge: \[1\]; accepted: an object or null$"),
+        ({"edge": {"class_id": "a"}}, r"results.jsonl:1: edge: class_id: 'a'; accepted: a number or null$"),
+        ({"latency_ms": {"total": "x"}}, r"results.jsonl:1: latency_ms: total: 'x'; accepted: a number or null$"),
+    ],
+)
+def test_a_refused_value_is_named_with_its_place(tmp_path, values, message):
+    with pytest.raises(UsageError, match=message):
+        Results.read(write_run(tmp_path, [make_line(0, **values)]))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "accepted"),
+    [
+        ("window_s", "x", "a number"),
+        ("window_s", None, "a number"),
+        ("peak_window_bits", [], "a number"),
+        ("budget_bits", {}, "a number or null"),
+        ("models", "demo", "an object"),
+        ("models", {}, "an object with edge and server"),
+        ("interrupted", 1, "true or false"),
+    ],
+)
+def test_a_summary_with_a_value_of_another_kind_is_refused(tmp_path, key, value, accepted):
+    summary = {"window_s": 1.0, "budget_bits": None, "peak_window_bits": 0, "source": "0", "interrupted": False}
+    summary |= {"models": {"edge": "a", "server": "b"}, key: value}
+    with pytest.raises(UsageError, match=f"summary.json: {key}: .*; accepted: {accepted}$"):
+        Results.read(write_run(tmp_path, [make_line(0)], summary))
