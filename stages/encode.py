@@ -110,7 +110,7 @@ class Encode:
         elif message_bytes > self._max_message:
             limit, remedy = f"max_message_bytes={self._max_message}", "raise encode.max_message"
         elif metered.budget_bits is not None and self._wire_bits(camera, message_bytes) > metered.budget_bits:
-            limit, remedy = f"window_bits={metered.budget_bits}", "raise the rate or the window"
+            limit, remedy = f"limit_bits={metered.budget_bits}", "raise the rate, the window or the quota"
         else:
             return
         self._warned = True

@@ -196,7 +196,8 @@ async def test_a_budget_that_never_suffices_is_logged_once(caplog):
         selected = selected_of(1000, seq=seq)
         assert await encode.process(selected) == EdgeOnly(selected, Drop.BUDGET)
     (warning,) = warnings_in(caplog)
-    assert "window_bits=1000" in warning
+    assert "limit_bits=1000" in warning
+    assert "raise the rate, the window or the quota" in warning
     assert f"needed_bits={needed_bits}" in warning
     assert "lower select.min_units" in warning
 
