@@ -12,20 +12,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sagelink.lab.adaptation import Student, mixed, save_adapted
-from sagelink.lab.adaptation_trainer import Trainer
-from sagelink.lab.held_out import Agreement, HeldOut
-from sagelink.lab.training_batches import Batch, BatchDataset
-from sagelink.lab.unlabelled_frames import AdaptationFrames, gather
-from sagelink.models.apply_head import with_classes
-from sagelink.models.readout import LinearReadout
-from sagelink.pipeline.config_file import load_config
-from sagelink.pipeline.model_config import ModelConfig
 
+from sagelink.lab.adapt.adaptation import Student, mixed, save_adapted
+from sagelink.lab.adapt.held_out import Agreement, HeldOut
+from sagelink.lab.adapt.trainer import Trainer
+from sagelink.lab.adapt.training_batches import Batch, BatchDataset
+from sagelink.lab.adapt.unlabelled_frames import AdaptationFrames, gather
 from sagelink.lab.harness import Harness
+from sagelink.models.heads.apply import with_classes
+from sagelink.models.heads.readout import LinearReadout
 from sagelink.models.loading import Model, load, read_checkpoint, weights_digest
 from sagelink.models.pair import Pair
-from sagelink.pipeline.config import Config
+from sagelink.pipeline.config.file import load_config
+from sagelink.pipeline.config.models import ModelConfig
+from sagelink.pipeline.config.schema import Config
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.stages.frontier import RateQualityCurve, find_frontier, read_frontier
 from sagelink.transport.patch_embedding import Embedding
@@ -309,7 +309,7 @@ DEMO = ("--models", "demo", "--set", "select.importance=last", "--set", "select.
 @pytest.fixture
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few frames per step, because these tests are about the command and not about the training."""
-    monkeypatch.setattr("sagelink.lab.adaptation.BATCH_SIZES", (4, 2))
+    monkeypatch.setattr("sagelink.lab.adapt.adaptation.BATCH_SIZES", (4, 2))
 
 
 def fake_agreement(monkeypatch: pytest.MonkeyPatch, adapted: float) -> None:

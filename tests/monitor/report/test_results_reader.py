@@ -105,7 +105,7 @@ def test_a_broken_summary_is_refused(tmp_path, text, message):
 _OTHER_KINDS = ("x", None, [], {}, True, 1)
 
 
-@pytest.mark.parametrize("key", make_line(0).keys() | {"scored", "lost_units", "revised_from"})
+@pytest.mark.parametrize("key", [*make_line(0), "scored", "lost_units", "revised_from"])
 @pytest.mark.parametrize("value", _OTHER_KINDS, ids=repr)
 def test_a_value_of_another_kind_is_refused_or_read(tmp_path, key, value):
     write_run(tmp_path, [make_line(0), make_line(1, sent_s=0.2), make_line(2) | {"sent_s": 0.3, key: value}])
