@@ -33,7 +33,6 @@ from sagelink.lab.scene_calibration import fit_sharpness, play_sequences
 from sagelink.lab.teach.discriminant import (
     SHRINKAGES,
     Discriminant,
-    HeldOutAnswers,
     Linear,
     SigmoidDiscriminant,
     folds_of,
@@ -185,34 +184,32 @@ def _teach_side(
     the others are only taught.
     """
     ids, folds = pictures.ids.astype(np.intp)[rows], folds[rows]
-    best: tuple[float, Reads, float, float, Matrix, float] | None = None
+    best: tuple[float, Reads, float, float, Matrix] | None = None
     values = features.astype(np.float64)
     for reads in accepted:
-        for shrinkage, held_out in _held_out(part_of(values, reads), pictures, rows, folds, whole).items():
-            temperature = best_temperature(held_out.logits[whole], ids[whole])
-            log_probs = log_softmax(held_out.logits / temperature)
+        for shrinkage, logits in _held_out(part_of(values, reads), pictures, rows, folds).items():
+            temperature = best_temperature(logits[whole], ids[whole])
+            log_probs = log_softmax(logits / temperature)
             loss = smoothed_loss(log_probs[whole], ids[whole])
             if best is None or loss < best[0]:
-                best = (loss, reads, shrinkage, temperature, log_probs, held_out.distance)
+                best = (loss, reads, shrinkage, temperature, log_probs)
     assert best is not None
-    _, reads, shrinkage, temperature, log_probs, distance = best
+    _, reads, shrinkage, temperature, log_probs = best
     if pictures.answers is None:
-        linear = Discriminant(part_of(values, reads), ids, len(pictures.names), rows).linear(shrinkage, distance)
+        linear = Discriminant(part_of(values, reads), ids, len(pictures.names)).linear(shrinkage)
     else:
         linear = SigmoidDiscriminant(part_of(values, reads), pictures.shows()[rows]).linear(shrinkage)
     return TaughtSide(reads, shrinkage, temperature, linear, log_probs)
 
 
-def _held_out(
-    features: Matrix, pictures: Pictures, rows: Ids, folds: Ids, whole: np.ndarray
-) -> dict[float, HeldOutAnswers]:
+def _held_out(features: Matrix, pictures: Pictures, rows: Ids, folds: Ids) -> dict[float, Matrix]:
     """By shrinkage: held-out logits (R, A) of the answers."""
     if pictures.answers is None:
         ids = pictures.ids.astype(np.intp)[rows]
-        return held_out_logits(features, ids, folds, len(pictures.names), SHRINKAGES, rows, whole)
+        return held_out_logits(features, ids, folds, len(pictures.names), SHRINKAGES)
     matrix = membership(len(pictures.names), pictures.answers).T
     found = held_out_sigmoids(features, pictures.shows()[rows], folds, SHRINKAGES)
-    return {shrinkage: HeldOutAnswers(logits @ matrix, 0.0) for shrinkage, logits in found.items()}
+    return {shrinkage: logits @ matrix for shrinkage, logits in found.items()}
 
 
 def _fit_weights(

@@ -35,45 +35,21 @@ def test_shrinkage_helps_where_there_are_as_many_features_as_pictures() -> None:
     assert right[0.3] > right[1e-6] + 0.02, right
 
 
-def test_held_out_answers_to_few_pictures_are_as_good_as_answers_to_new_ones() -> None:
-    held, new = [], []
-    for seed in range(20):
-        features, ids = clouds(5, 9.0, seed=seed, width=40)
-        test, truth = clouds(30, 9.0, seed=100 + seed, width=40)
-        found = held_out_logits(features, ids, np.arange(15), 3, [0.5])[0.5]
-        held.append((found.logits.argmax(1) == ids).mean())
-        linear = Discriminant(features, ids, 3).linear(0.5, found.distance)
-        new.append((linear.logits(test).argmax(1) == truth).mean())
-    assert np.mean(held) > np.mean(new) - 0.05
-
-
-def test_a_class_with_fewer_pictures_gets_its_share_of_the_answers() -> None:
-    shares = []
-    for seed in range(10):
-        features, ids = clouds(40, 9.0, seed=seed, width=40)
-        kept = np.flatnonzero((ids < 2) | (np.arange(120) < 84))  # four of the last class
-        features, ids = features[kept], ids[kept]
-        distance = held_out_logits(features, ids, np.arange(len(ids)) % 21, 3, [0.5])[0.5].distance
-        test, _ = clouds(40, 9.0, seed=100 + seed, width=40)
-        shares.append((Discriminant(features, ids, 3).linear(0.5, distance).logits(test).argmax(1) == 2).mean())
-    assert 0.22 < np.mean(shares) < 0.45
-
-
-def test_no_group_stands_on_both_sides_and_every_class_can_be_learned() -> None:
+def test_no_group_stands_on_both_sides_and_every_fold_has_every_class() -> None:
     groups = np.repeat(np.arange(12), 5)
     ids = np.repeat([0, 1, 2], 20)
     folds = folds_of(groups, one_hot(ids, 3))
-    assert len(np.unique(folds)) == 10
+    assert len(np.unique(folds)) == 4
     for group in range(12):
         assert len(np.unique(folds[groups == group])) == 1
     for fold in np.unique(folds):
-        assert {*ids[folds != fold]} == {0, 1, 2}
+        assert {*ids[folds == fold]} == {0, 1, 2}
 
 
 def test_a_class_of_one_group_is_a_mistake_when_held_out_not_a_crash() -> None:
     features, ids = clouds(10, 8.0)
     groups = np.where(ids == 2, 99, np.arange(30))
-    logits = held_out_logits(features, ids, folds_of(groups, one_hot(ids, 3)), 3, [0.3])[0.3].logits
+    logits = held_out_logits(features, ids, folds_of(groups, one_hot(ids, 3)), 3, [0.3])[0.3]
     assert np.isfinite(logits).all()
     assert (logits[ids == 2].argmax(1) != 2).all()
 
