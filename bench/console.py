@@ -12,7 +12,6 @@ import argparse
 import json
 import multiprocessing
 import secrets
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from typing import Any
 import psutil
 
 from bench.console_messages import PublishingSocket, announcements, publish, state_packet
+from bench.ports import free_port
 from sagelink.transport.mqtt.topics import SESSION_BYTES
 
 _CHROMIUM = "/usr/bin/chromium"
@@ -35,11 +35,6 @@ _CHANGES = 6
 _PATIENCE_S = 20.0
 _PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
 _STATE = "document.querySelector('.fleet-row:not([hidden])')?.dataset.state"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def fetched(url: str) -> bytes:

@@ -33,8 +33,8 @@ import psutil
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from bench.mqtt_brokers import free_port
 from bench.nats_nodes import NatsNode
+from bench.ports import free_port
 from bench.stub_server import Noise, answer, camera_info
 from sagelink.pipeline.config.link import MqttConfig, ServeConfig
 from sagelink.transport.link import CameraInfo

@@ -28,6 +28,7 @@ from pathlib import Path
 
 import aiomqtt
 
+from bench.ports import free_port
 from sagelink.pipeline.config.link import MqttConfig
 from sagelink.transport.link import CameraInfo
 from sagelink.transport.mqtt.address import Broker, open_broker
@@ -77,12 +78,6 @@ class Program:
     command: list[str]
     files: Mapping[str, str] = field(default_factory=dict)  # by name, to be written into the folder it runs in
     environment: Mapping[str, str] = field(default_factory=dict)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _program(name: str) -> str | None:
@@ -242,7 +237,7 @@ async def check_links(name: str, url: str) -> dict[str, str]:
 
     async with edge("first") as first, MqttServerLink(broker, topics, "servers") as server:
         found["protocol"] = "5" if server._connection.v5 else "3.1.1"
-        found["shared"] = "yes" if server._shared else "no: one server serves"
+        found["shared"] = "yes" if server._membership.shared else "no: one server serves"
         found["state"] = await _yes(lambda: "first/door" in server.cameras)
         async with edge("second") as second:
             found["live"] = await _yes(lambda: "second/door" in server.cameras)

@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Collection
 from pathlib import Path
 
-from bench.mqtt_brokers import free_port
+from bench.ports import free_port
 
 NATS_SERVER = shutil.which("nats-server", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
 _START_S = 60.0

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from typing import Self
 
+from bench.ports import free_port
 from tests.conftest import skip_or_fail
-from tests.ports import free_port
 
 _PROGRAM = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
 

@@ -18,10 +18,10 @@ import numpy as np
 import paho.mqtt.client as paho
 from PIL import Image
 
+from bench.ports import free_port
 from sagelink.pipeline.types import Pixels
 from sagelink.stages.sources.world import render, sample_scene
 from tests.brokers import Mosquitto
-from tests.ports import free_port
 
 
 def object_picture(class_id: int, seed: int = 0, side: int = 300) -> Pixels:

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
-from tests.ports import free_port
+from bench.ports import free_port
 
 
 class WebhookReceiver:

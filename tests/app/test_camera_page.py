@@ -9,6 +9,7 @@ from typing import Any
 import av
 import pytest
 
+from bench.ports import free_port
 from sagelink.app.server.browser_cameras import full_evidence
 from sagelink.models import loading
 from sagelink.pipeline.config.models import ModelConfig
@@ -19,7 +20,6 @@ from sagelink.stages.sources.synthetic import SyntheticSource
 from tests.app.runs import answered, dropped, finish, live_run, serve, wait_for_lines
 from tests.browsers import chromium, wait_for
 from tests.patience import PATIENCE_MS
-from tests.ports import free_port
 from tests.processes import Sagelink
 from tests.push import TOKEN
 

@@ -10,6 +10,7 @@ from typing import Any
 import paho.mqtt.client as paho
 import pytest
 
+from bench.ports import free_port
 from sagelink.app.edge.run import prepare
 from sagelink.models.pair import Pair
 from sagelink.pipeline.config.file import load_config
@@ -17,7 +18,6 @@ from sagelink.pipeline.errors import UsageError
 from tests.app.runs import live_run
 from tests.brokers import Mosquitto
 from tests.patience import PATIENCE_S
-from tests.ports import free_port
 from tests.webhook_receiver import WebhookReceiver
 
 EACH_LABEL = {"name": "seen", "after": 1, "until": 1, "min_prob": 0}

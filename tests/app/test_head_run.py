@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from bench.ports import free_port
 from sagelink.app.edge.heads import HeadsOfRun
 from sagelink.app.edge.run import prepare
 from sagelink.models.heads.head import write_head
@@ -25,7 +26,6 @@ from tests.app.runs import answered, check_accounts, dropped, finish, live_run, 
 from tests.brokers import Mosquitto
 from tests.heads import SITE, random_head
 from tests.nats import nats_node
-from tests.ports import free_port
 from tests.processes import Sagelink
 
 Command = Callable[..., tuple[int, str]]

@@ -15,6 +15,7 @@ import pytest
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 
+from bench.ports import free_port
 from sagelink.app.edge.budgets import open_budgets
 from sagelink.models.pair import Pair
 from sagelink.pipeline.config.file import load_config
@@ -24,7 +25,6 @@ from tests.app import ledger_sender
 from tests.app.runs import answered, live_run, run_here, serve, wait_for_lines
 from tests.brokers import Mosquitto
 from tests.patience import PATIENCE_S
-from tests.ports import free_port
 from tests.processes import forked
 
 log = logging.getLogger(__name__)

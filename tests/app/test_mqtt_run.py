@@ -16,6 +16,7 @@ import httpx
 import numpy as np
 import pytest
 
+from bench.ports import free_port
 from sagelink.app.server.serve import serve as serve_here
 from sagelink.models.labels import labels_fingerprint
 from sagelink.models.pair import Pair
@@ -32,7 +33,6 @@ from tests.app.runs import answered, dropped, finish, lines_so_far, live_run, ru
 from tests.brokers import Mosquitto
 from tests.conftest import skip_or_fail
 from tests.patience import PATIENCE_S
-from tests.ports import free_port
 from tests.processes import Sagelink
 
 Command = Callable[..., tuple[int, str]]

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from bench.ports import free_port
 from sagelink.models.pair import Pair
 from sagelink.transport.bundle import is_bundle
 from tests.app.runs import answered, dropped, finish, lines_so_far, live_run, run_here, serve, wait_for_lines
 from tests.certificates import self_signed
-from tests.ports import free_port
 from tests.processes import Sagelink
 
 COMMON = ("run", "--models", "demo", "--gate", "always")

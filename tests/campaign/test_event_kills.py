@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from bench.ports import free_port
 from sagelink.stages.sinks.events import record_key
 from tests.app.runs import lines_so_far, live_run
 from tests.app.test_event_receivers import EACH_LABEL, written
 from tests.brokers import Mosquitto
 from tests.patience import PATIENCE_S
-from tests.ports import free_port
 from tests.processes import Sagelink
 from tests.webhook_receiver import ReceiverProcess
 

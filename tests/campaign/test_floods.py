@@ -12,10 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from bench.ports import free_port
 from tests.app.runs import answered, finish, live_run, serve, wait_for_lines
 from tests.brokers import Mosquitto
 from tests.patience import PATIENCE_S
-from tests.ports import free_port
 
 pytestmark = pytest.mark.campaign
 

@@ -18,6 +18,7 @@ import paho.mqtt.client as paho
 import pytest
 from PIL import Image
 
+from bench.ports import free_port
 from sagelink.pipeline.ledger.report import read_ledger
 from sagelink.transport.picture_parts import PicturePart, decode_picture_part
 from tests.app.runs import live_run
@@ -25,7 +26,6 @@ from tests.app.server.test_console import ConsoleProcess
 from tests.app.test_event_receivers import EACH_LABEL
 from tests.brokers import Mosquitto
 from tests.patience import PATIENCE_S
-from tests.ports import free_port
 from tests.processes import Sagelink
 
 pytestmark = [pytest.mark.campaign, pytest.mark.timeout(1200)]

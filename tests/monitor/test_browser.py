@@ -19,12 +19,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
+from bench.ports import free_port
 from sagelink.monitor.dashboard.routes import dashboard_app
 from sagelink.net.http import serve_http
 from tests.browsers import chromium, wait_for
 from tests.monitor.dashboard.test_routes import TOKEN
 from tests.patience import PATIENCE_MS, PATIENCE_S
-from tests.ports import free_port
 from tests.processes import Sagelink
 
 

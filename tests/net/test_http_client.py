@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from bench.ports import free_port
 from sagelink.net.http_client import HttpService, HttpUnreachable, http_service
 from sagelink.pipeline.errors import UsageError
-from tests.ports import free_port
 
 
 @contextlib.asynccontextmanager

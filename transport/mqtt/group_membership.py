@@ -39,7 +39,7 @@ class GroupMembership:
         self._topics = topics
         self._group = group
         self._online = online
-        self._shared = False  # the frames are shared through the broker; decided for each connection
+        self.shared = False  # the frames are shared through the broker; decided for each connection
         self._frames = topics.evidence("+/+")  # the subscription
         self._claim = ServerClaim(server)
         self._claim_topic = topics.claim(group)
@@ -61,14 +61,14 @@ class GroupMembership:
     async def choose_subscription(self, client: ServerClient) -> None:
         """Decides whether the frames are shared through the broker."""
         evidence = self._topics.evidence("+/+")
-        self._shared = bool(self._group) and await self._sharing_probe.broker_shares(client, self._group)
-        self._frames = f"$share/{self._group}/{evidence}" if self._shared else evidence
-        if self._group and not self._shared:
+        self.shared = bool(self._group) and await self._sharing_probe.broker_shares(client, self._group)
+        self._frames = f"$share/{self._group}/{evidence}" if self.shared else evidence
+        if self._group and not self.shared:
             log.warning("event=no_sharing reason=%r: one server of the group serves, others stand by", _NO_SHARING)
 
     async def join(self, client: ServerClient, tasks: asyncio.TaskGroup) -> None:
         """Joins the group if the server should be in it. `tasks`: joins and leaves it from then on."""
-        if not self._shared:
+        if not self.shared:
             await self._follow_claim(client, tasks)
         in_group = await self._update(client, in_group=False)
         tasks.create_task(self._follow_cameras(client, in_group))
@@ -144,7 +144,7 @@ class GroupMembership:
 
     def _reason(self) -> str | None:
         """Why the server should serve no camera; None if it should."""
-        if not self._shared and not self._claim.held:
+        if not self.shared and not self._claim.held:
             return f"standing by: {_NO_SHARING}, or serve.group is empty, and another server serves"
         reason = None
         for camera_info in self._online.values():

@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
+from bench.ports import free_port
 from tests.app.runs import answered, live_run, read, serve, wait_for_lines
 from tests.brokers import Mosquitto
 from tests.patience import PATIENCE_S
-from tests.ports import free_port
 from tests.processes import Sagelink
 
 Command = Callable[..., tuple[int, str]]

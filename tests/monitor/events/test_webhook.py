@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from bench.ports import free_port
 from sagelink.monitor.events.alert_charges import AlertCharges
 from sagelink.monitor.events.webhook import open_webhook
 from sagelink.pipeline.config.events import WebhookConfig
 from sagelink.pipeline.config.file import load_config
 from sagelink.pipeline.errors import UsageError
 from sagelink.pipeline.files.outbox import OutboxItem
-from tests.ports import free_port
 from tests.webhook_receiver import WebhookReceiver
 
 ITEM = OutboxItem(1, "webhook", "gate-label-1-open-2", '{"id": "gate-label-1"}', 0.0, False)

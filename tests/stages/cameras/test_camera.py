@@ -24,6 +24,7 @@ import av
 import numpy as np
 import pytest
 
+from bench.ports import free_port
 from sagelink.pipeline.config.camera import CameraConfig
 from sagelink.pipeline.types import Frame
 from sagelink.stages.cameras.camera import Camera
@@ -33,7 +34,6 @@ from sagelink.stages.cameras.open import connect
 from sagelink.stages.cameras.supervisor import CameraState, CameraTimeouts, FaultKind
 from sagelink.stages.cameras.with_opencv import _OPENING
 from tests.conftest import skip_or_fail
-from tests.ports import free_port
 from tests.stages.test_sources import write_video
 
 BACKENDS = ("opencv", "pyav")

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from bench.ports import free_port
 from sagelink.pipeline.budget.uplink_budget import UplinkBudget
 from sagelink.pipeline.budget.wire_ledger import WireLedger
 from sagelink.pipeline.config.link import MqttConfig
@@ -18,7 +19,6 @@ from sagelink.transport.mqtt.connection import BrokerConnection
 from sagelink.transport.wire_cost import WireCharger
 from tests.brokers import Mosquitto
 from tests.patience import PATIENCE_S
-from tests.ports import free_port
 
 
 def brokers(*ports: int) -> Broker:

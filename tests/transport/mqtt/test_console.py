@@ -14,6 +14,7 @@ import aiomqtt
 import numpy as np
 import pytest
 
+from bench.ports import free_port
 from sagelink.pipeline.budget.uplink_budget import UplinkBudget
 from sagelink.pipeline.budget.wire_ledger import WireLedger
 from sagelink.pipeline.clock import MonotonicClock
@@ -34,7 +35,6 @@ from sagelink.transport.reply_message import encode_reply
 from tests.brokers import Mosquitto
 from tests.fakes import make_reply
 from tests.patience import PATIENCE_S
-from tests.ports import free_port
 
 INFO = CameraInfo(14, 16, "0123", 5.0)
 TOPICS = Topics("test")

@@ -20,6 +20,7 @@ import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
+from bench.ports import free_port
 from sagelink.pipeline.backoff import Backoff
 from sagelink.pipeline.budget.uplink_budget import UplinkBudget
 from sagelink.pipeline.budget.wire_ledger import WireLedger
@@ -39,7 +40,6 @@ from tests.brokers import Mosquitto
 from tests.certificates import self_signed
 from tests.fakes import make_reply
 from tests.patience import PATIENCE_S
-from tests.ports import free_port
 
 CAMERA_INFO = CameraInfo(14, 16, "0123", 5.0)
 TOPICS = Topics("test")

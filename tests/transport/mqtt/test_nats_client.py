@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.ports import free_port
 from sagelink.app.server.link import listener_factory
 from sagelink.pipeline.config.file import load_config
 from sagelink.pipeline.config.link import MqttConfig
@@ -17,7 +18,6 @@ from sagelink.transport.mqtt.nats_cluster import open_cluster
 from sagelink.transport.mqtt.server import MqttServerLink
 from sagelink.transport.mqtt.topics import Topics
 from tests.nats import NatsNode, nats_node
-from tests.ports import free_port
 
 TOPICS = Topics("site")
 

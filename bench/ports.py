@@ -1,4 +1,4 @@
-"""Ports for the servers of tests."""
+"""Ports for the servers of benchmarks and tests."""
 
 from __future__ import annotations
 
