@@ -20,14 +20,14 @@ class ServerWatch:
     def __init__(self, jitter: Callable[[], float] | None = None) -> None:
         """`jitter`: see Backoff."""
         self._backoff = Backoff(_FIRST_S, _MAX_S) if jitter is None else Backoff(_FIRST_S, _MAX_S, jitter)
-        self._in_vain = 0
+        self.in_vain = 0  # messages in a row
         self._reason = ""
         self._next_probe_s = 0.0
 
     @property
     def is_silent(self) -> bool:
         """Whether only probes are sent."""
-        return self._in_vain >= _PATIENCE
+        return self.in_vain >= _PATIENCE
 
     def refusal(self, now_s: float) -> str | None:
         """The reason why no message should be sent now; None if one may be."""
@@ -42,12 +42,12 @@ class ServerWatch:
 
     def failed(self, now_s: float, reason: str) -> None:
         """A message was for nothing: late, refused or not delivered."""
-        self._in_vain += 1
+        self.in_vain += 1
         self._reason = reason
-        if self._in_vain == _PATIENCE:
+        if self.in_vain == _PATIENCE:
             self._next_probe_s = now_s + self._backoff.next_s()
 
     def reset(self) -> None:
         """An answer arrived, or the connection is a new one."""
-        self._in_vain = 0
+        self.in_vain = 0
         self._backoff.reset()

@@ -60,6 +60,11 @@ class Uplink:
         self._busy_until_s = 0.0
         self._goes_first = goes_first
 
+    @property
+    def is_replay(self) -> bool:
+        """Whether the run waits for its replies."""
+        return self._deadline_s is None
+
     def refuses(self, taught: TaughtClasses | None = None) -> bool:
         """Whether no evidence for these classes can be sent now; each new reason is logged once. A link logs what it
         refuses for one head."""
@@ -222,7 +227,7 @@ class Collect:
                 reply = await sent.reply
         except TimeoutError:
             if not sent.reply.done() or sent.reply.cancelled():
-                self._uplink.server_watch.failed(time.monotonic(), "late")
+                self._note_late(sent)
                 return EdgeOnly(sent, Drop.LATE)
             reply = sent.reply.result()  # it arrived at the deadline: the scene counts it, so the verdict must too
         except ConnectionError:
@@ -242,3 +247,14 @@ class Collect:
         self._uplink.server_watch.reset()
         elapsed_ms = (time.monotonic_ns() - sent.sent_ns) / 1e6
         return Answered(sent, reply, max(0.0, elapsed_ms - reply.server_ms))
+
+    def _note_late(self, sent: Sent) -> None:
+        """The first reply in a row that a replay has waited for in vain is logged: its deadline is long."""
+        watch = self._uplink.server_watch
+        if self._uplink.is_replay and not watch.in_vain:
+            log.warning(
+                "stage=ship event=no_reply seq=%d waited_s=%g: the server is slow or gone, and further frames wait too",
+                sent.frame.seq,
+                self._deadline_s,
+            )
+        watch.failed(time.monotonic(), "late")

@@ -26,7 +26,7 @@ class Setup:
         self, fates=(), in_flight: int = 2, wait: bool = False, deadline_s: float | None = None, rate_bps=None
     ) -> None:
         self.link = FakeLink(fates)
-        self.uplink = Uplink(self.link, in_flight, deadline_s)
+        self.uplink = Uplink(self.link, in_flight, None if wait else deadline_s)
         self.budget = UplinkBudget(rate_bps, 1.0)
         self.clock = StubClock()
         accounts = open_accounts(self.budget, {name: CameraShare() for name in ("camera", "door", "yard")})
@@ -238,6 +238,15 @@ async def test_a_replay_goes_on_after_a_lost_reply():
         await settle()
         assert (await Pace(setup.uplink).process(make_scored(900))).frame.seq == 900
         assert (await collecting).reason is Drop.LATE
+
+
+async def test_a_replay_says_once_that_it_waits_for_a_silent_server(caplog):
+    setup = Setup(["lose", "lose", "answer", "lose"], wait=True, deadline_s=0.01)
+    async with setup.listening():
+        for seq in range(4):
+            await setup.collect.process(await setup.send(seq))
+    lines = [record.message for record in caplog.records if "no_reply" in record.message]
+    assert [line.split()[2] for line in lines] == ["seq=0", "seq=3"]
 
 
 async def test_in_a_replay_a_frame_waits_for_the_link():
