@@ -164,9 +164,11 @@ def test_an_expired_certificate(tmp_path: Path) -> None:
     def openssl(command: str) -> None:
         subprocess.run(["openssl", *command.split()], check=True, capture_output=True, cwd=tmp_path)
 
-    openssl("req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -subj /CN=ca -days 9")
+    openssl(
+        "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -subj /CN=ca -days 9 -addext keyUsage=keyCertSign"
+    )
     openssl("req -newkey rsa:2048 -nodes -keyout key.pem -out csr.pem -subj /CN=127.0.0.1")
-    (tmp_path / "names").write_text("subjectAltName=IP:127.0.0.1\n")
+    (tmp_path / "names").write_text("subjectAltName=IP:127.0.0.1\nauthorityKeyIdentifier=keyid\n")
     openssl("x509 -req -in csr.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days -1 -extfile names -out expired.pem")
     files = (f"cafile {tmp_path}/ca.pem", f"certfile {tmp_path}/expired.pem", f"keyfile {tmp_path}/key.pem")
     with (
