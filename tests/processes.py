@@ -43,9 +43,10 @@ def forked(target: Callable[..., object], *arguments: object) -> BaseProcess:
 
 def _main(arguments: list[str], environment: dict[str, str], folder: str, output: Path, began: Connection) -> None:
     """What the new process does: the command, its output in a file."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background of a shell ignore it, and so
+    if hasattr(signal, "SIGHUP"):  # would the process; under nohup they ignore SIGHUP
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     began.send(True)
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup the tests ignore it, and so would the process
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
