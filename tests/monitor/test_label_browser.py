@@ -6,6 +6,7 @@ import asyncio
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -269,9 +270,12 @@ def test_teaching_is_shown_from_its_start_to_the_way_back(browser, serve, desk, 
     teacher.shown = {"missing": ["gate-ajar"]}
     wait_for(page, "document.querySelector('.outcome').textContent.includes('also knows gate-ajar')")
     page.click("[data-do=without]")
-    wait_for(page, "document.querySelector('#teach .error').textContent === ''")
-    page.wait_for_timeout(200)
+    deadline = time.monotonic() + PATIENCE_S
+    while len(teacher.calls) < 3:
+        assert time.monotonic() < deadline, teacher.calls
+        page.wait_for_timeout(20)
     assert [*teacher.calls] == ["begin False", "back", "begin True"]
+    assert page.inner_text("#teach .error") == ""
     assert page.errors == []
     page.close()
 
