@@ -1,5 +1,6 @@
-"""Calibrated probabilities from held-out logits: losses, the best temperature and fusion weight, and the error that is
-left. Pure NumPy.
+"""Calibrates probabilities on held-out logits: temperature, fusion weight, overlap, and their losses and errors.
+
+In: logits (n, C) and class ids (n,). Out: numbers, and log-probabilities (n, C). Pure NumPy.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A peer's certificate, of which only the fingerprint is needed, and after a failure its key.
+"""Reads the certificate of a DTLS peer: its fingerprint, and after a failed handshake its public key.
 
 FFmpeg's certificates have a random serial number, and every other one is negative. RFC 5280 forbids that: cryptography
 warns when it reads such a certificate, and announces that it will refuse it.

@@ -63,7 +63,7 @@ class Encode:
         picture, crop = scored.picture, scored.edge_view.crop
         if provisional is not None and not provisional.estimate.believes_edge:
             encoder = encoder.complete()
-            if crop != WHOLE and encoder.knows_complete:  # the edge has chosen the crop, and ordered its units
+            if crop != WHOLE and encoder.has_complete:  # the edge has chosen the crop, and ordered its units
                 assert self._draw is not None
                 picture, crop = self._draw(frame, WHOLE), WHOLE
         planned = encoder.fit(frame.seq, picture, order, max_bytes, zoom)

@@ -84,7 +84,7 @@ class Encoder:
         return encoder
 
     @property
-    def knows_complete(self) -> bool:
+    def has_complete(self) -> bool:
         """Whether the frontier has messages with all units."""
         return bool(self._complete)
 

@@ -1,7 +1,7 @@
 """A TCP connection whose packets are charged to the budget: connects, and charges what the kernel has counted since.
 
 Linux counts all segments of a socket, repeats and acknowledgements included. A connection begins only when the window
-has room for it. On systems without the counters, whoever writes charges what it writes, and repeats are not charged.
+has room for it. On systems without the counters, `GatedTcp` charges what it writes, and repeats are not charged.
 """
 
 from __future__ import annotations

@@ -59,9 +59,9 @@ class OpenSession:
             raise
 
     async def publish(self, topic: str, payload: bytes, for_somebody: bool = False) -> str | None:
-        """Publishes a message, whoever waits for the answer. Returns None when the broker has it, or why the broker
-        refuses it; `for_somebody`: that nobody has subscribed is a reason too. Raises ConnectionError when there is no
-        session, or when it ends first."""
+        """Publishes a message, also if the caller stops waiting for the answer. Returns None when the broker has it, or
+        the reason why the broker refuses it; with `for_somebody`, a message without a subscriber counts as refused.
+        Raises ConnectionError when there is no session, or when it ends first."""
         if not self.is_open:
             raise ConnectionError("the connection broke off")
         answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
