@@ -258,7 +258,7 @@ def cpu_name() -> str:
 def cached_choices() -> list[RuntimeChoice]:
     """All choices in the cache, the newest first."""
     try:
-        paths = sorted(cache_folder("runtimes").glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+        paths = sorted(cache_folder("runtimes").glob("[!.]*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     except OSError:
         return []
     return [choice for path in paths if (choice := _read(path))]
