@@ -162,7 +162,7 @@ def _measure(
     by_units: tuple[Sequence[str], Sequence[Importance], Sequence[int]],
     by_bytes: tuple[Mapping[str, Encoder], Sequence[int]],
 ) -> None:
-    """Fills the evaluation's report row by row; Ctrl-C ends it with the complete rows."""
+    """Fills the evaluation's report row by row; Ctrl-C ends it with the complete rows, if there are any."""
     from sagelink.lab.eval.accuracy_by_bytes import codec_rows
     from sagelink.lab.eval.accuracy_by_units import units_rows
     from sagelink.lab.progress_bar import ProgressBar
@@ -181,6 +181,8 @@ def _measure(
             for codec_row in codec_rows(evaluation, encoders, limits, bar.show):
                 report.rows.append(codec_row)
         except KeyboardInterrupt:
+            if not report.rows:  # an earlier result in the same folder stays
+                raise
             report.interrupted = True
 
 
@@ -205,5 +207,5 @@ def _write(console: Console, report: Report, out: Path) -> None:
     except OSError as error:
         raise cannot_write(out, error) from None
     if report.interrupted:
-        console.print(f"interrupted: {len(report.rows)} rows are complete and written", style="yellow")
+        console.print(f"interrupted; complete rows: {len(report.rows)}", style="yellow")
     console.print(f"written to {out}", soft_wrap=True)

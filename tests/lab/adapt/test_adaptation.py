@@ -337,7 +337,7 @@ def test_the_command_continues_after_ctrl_c_and_writes_a_checkpoint(
         fake_agreement(patched, 0.6)
         patched.setattr(Student, "step", interrupted_step)
         code, printed = command(*adapt, "--minutes", "60")
-    assert code == 0, printed
+    assert code == 1, printed
     assert "120 frames to learn from, 20 held out" in printed
     assert f"interrupted after step 2; progress is in {out}.resume: the same command continues" in printed
     assert [*out.parent.iterdir()] == [out.with_name(out.name + ".resume")]
