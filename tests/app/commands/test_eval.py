@@ -130,7 +130,7 @@ def test_ctrl_c_keeps_complete_rows(command, scenes: Path, tmp_path: Path, monke
     assert "interrupted; complete rows: 3" in printed
     complete = 0
     code, printed = command(*evaluate)
-    assert (code, "interrupted before there was a result" in printed) == (1, True)  # the result of before stays
+    assert (code, "interrupted before there was a result" in printed) == (1, True), printed
     report = json.loads((tmp_path / "eval.json").read_text())
     assert report["interrupted"] is True
     assert len(report["rows"]) == 3
