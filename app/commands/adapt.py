@@ -163,6 +163,7 @@ def _train(
     if state.exists():
         trainer.resume(state, identity)
         console.print(f"continues with {state} after step {trainer.steps}")
+    trainer.save(state, identity)  # a full disk ends the work before it begins
     with _stop_requested() as stopped:
         screen = _TrainingScreen(console, bar, limit_s)
         ended = trainer.train(time.monotonic, stopped, screen, lambda: trainer.save(state, identity))
