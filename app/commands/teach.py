@@ -97,8 +97,8 @@ def teach(
     try:
         if doubtful := suspects(taught.by_size[-1].fused, taught.ids):
             replace_text(sheet, contact_sheet(pictures, taught.by_size[-1].fused))
-            pictures_have = "1 picture has" if len(doubtful) == 1 else f"{len(doubtful)} pictures have"
-            console.print(f"{pictures_have} perhaps a wrong label: {sheet}", highlight=False, soft_wrap=True)
+            found = "1 picture" if len(doubtful) == 1 else f"{len(doubtful)} pictures"
+            console.print(f"{found} may have a wrong label: {sheet}", highlight=False, soft_wrap=True)
         else:
             sheet.unlink(missing_ok=True)
     except OSError as error:
