@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sagelink.pipeline.config.schema import Config
 
 Name = TypeVar("Name", bound=str)
+_HEAD_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 ConfigOption = Annotated[
     Optional[Path], typer.Option("--config", "-c", metavar="FILE", help="YAML file; options override it.")
@@ -120,8 +121,17 @@ def load_settings(file: Path | None, overrides: Mapping[str, object], assignment
 
 
 def split_head(option: str) -> tuple[str, str]:
-    """Name and file of `[NAME=]FILE`; the name is empty where there is none."""
-    name, _, file = option.rpartition("=") if not Path(option).is_file() else ("", "", option)
+    """Name and file of `[NAME=]FILE`; the name is empty where there is none. Raises UsageError."""
+    name, equals, file = option.partition("=")
+    if not equals or Path(option).is_file():
+        name, file = "", option
+    elif not _HEAD_NAME.fullmatch(name):
+        raise UsageError(
+            f"head {option!r} is not a file, and {name!r} is not a name; accepted: FILE, or NAME=FILE with a NAME of 1 "
+            "to 64 letters, digits, _ and -"
+        )
+    if not file:
+        raise UsageError(f"head {option!r} names no file; accepted: FILE or NAME=FILE")
     return name, file
 
 
@@ -130,7 +140,7 @@ def head_settings(options: Sequence[str]) -> dict[str, object]:
     heads: dict[str, str] = {}
     for option in options:
         name, file = split_head(option)
-        name = name or re.sub(r"[^A-Za-z0-9_-]", "-", Path(file).stem)
+        name = name or re.sub(r"[^A-Za-z0-9_-]", "-", Path(file).stem)[:64]
         if name in heads:
             raise UsageError(
                 f"--head {option!r}: two heads have the name {name!r}; accepted: NAME=FILE, each name once"

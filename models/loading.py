@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import logging
 import socket
 from dataclasses import dataclass, replace
@@ -31,6 +30,7 @@ from sagelink.models.unit_grid import UnitGrid
 from sagelink.models.vit import ComputedBlocks, ComputedScore
 from sagelink.pipeline.config.models import DEMO_LIMIT, ModelConfig
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.files.documents import DocumentError, parse_json
 from sagelink.pipeline.types import Pixels
 
 log = logging.getLogger(__name__)
@@ -169,7 +169,13 @@ def _load_demo(name: str, checkpoint: Path | None) -> tuple[VisionTransformer, t
     state, metadata = read_checkpoint(path)
     network = demo.build(DEMO_MODELS[name])
     _load_state(network, state, name, path)
-    return network, tuple(json.loads(metadata.get("classes", "[]")))
+    try:
+        classes = parse_json(metadata.get("classes", "[]"))
+    except DocumentError:
+        classes = None
+    if not isinstance(classes, list) or not all(isinstance(each, str) for each in classes):
+        raise UsageError(f"checkpoint {str(path)!r}: its metadata 'classes' is not a list of names")
+    return network, tuple(classes)
 
 
 def _load_timm(name: str, checkpoint: Path | None) -> tuple[VisionTransformer, tuple[str, ...]]:

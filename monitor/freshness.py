@@ -75,8 +75,9 @@ def link_words(state: Mapping[str, Any]) -> str:
         case LinkState.DOWN:
             return f"{state['link']} (for {age(state['link_s'])})"
         case _:
-            heard_s = state["reply_age_s"]
-            return "nothing sent yet" if heard_s is None else f"nothing sent for {age(heard_s)}"
+            if (heard_s := state["reply_age_s"]) is not None:
+                return f"nothing sent for {age(heard_s)}"
+            return "no reply yet" if state["offloaded"] else "nothing sent yet"
 
 
 def camera_silence(camera: Mapping[str, Any]) -> str | None:

@@ -13,12 +13,13 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
+from sagelink.monitor.api_requests import request_body
 from sagelink.net.access_guard import AccessGuard, Tokens, sender, session_cookie, too_many_guesses
 from sagelink.net.guesses import GuessLimit
+from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.files.json_text import to_json
 
 STATIC = Path(__file__).parent / "static"
-MAX_BODY = 4096  # bytes
 WRONG_TOKEN_S = 0.5
 # Paths that need no token.
 _PUBLIC = frozenset(
@@ -29,7 +30,8 @@ _PUBLIC = frozenset(
 def guarded_app(
     routes: Sequence[BaseRoute], files: Mapping[str, Response], page: Response, tokens: Tokens, wrong_token_s: float
 ) -> ASGIApp:
-    """An application with a page, its files, a login and an access guard. `files`: by path below `/static/`."""
+    """An application with a page, its files, a login and an access guard. `files`: by path below `/static/`. A route
+    that raises UsageError answers with status 400, another SagelinkError with 500, and the message as `error`."""
     guesses = GuessLimit()
     login = LoginPage(tokens, wrong_token_s, guesses)
 
@@ -44,7 +46,12 @@ def guarded_app(
         Route("/login", login.respond, methods=["GET", "POST"]),
         Route("/static/{path:path}", static),
     ]
-    return AccessGuard(Starlette(routes=[*shared, *routes]), tokens, _PUBLIC, guesses)
+
+    async def refuse(_: Request, error: Exception) -> Response:
+        return JsonResponse({"error": str(error)}, 400 if isinstance(error, UsageError) else 500)
+
+    app = Starlette(routes=[*shared, *routes], exception_handlers={SagelinkError: refuse})
+    return AccessGuard(app, tokens, _PUBLIC, guesses)
 
 
 class LoginPage:
@@ -82,13 +89,3 @@ class JsonResponse(JSONResponse):
 
     def render(self, content: object) -> bytes:
         return to_json(content, compact=True).encode()
-
-
-async def request_body(request: Request) -> bytes:
-    """The body of a request, cut at MAX_BODY bytes."""
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            break
-    return body[:MAX_BODY]

@@ -280,6 +280,8 @@ class RecordingReader:
             read = 0
             path = own_file(self.folder, name, self._what)
             try:
+                if not path.stat().st_size:  # FFmpeg would print an error of its own
+                    raise UsageError(f"{self._what}: {name} is empty")
                 # A file object and a fixed format: a playlist, which names other files and addresses, is not followed.
                 with path.open("rb") as file, av.open(file, "r", format="mpegts", options=_VIDEO_OPTIONS) as container:
                     convert = FrameConverter(name)

@@ -19,7 +19,7 @@ from sagelink.app.command_line import whole_number
 from sagelink.app.edge.demo_notice import tell_demo_limit
 from sagelink.app.options import ModelOptions, check_inputs, parse_integers, with_model_options
 from sagelink.lab import MIN_IMAGES
-from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.tasks import leave_terminal, stop_signals
 
 if TYPE_CHECKING:
@@ -123,8 +123,7 @@ def adapt(
         )
         identity = {"sources": [*sources], "frames": frames, "bytes": wanted, "seed": seed}
         make_private_folder(out.parent)
-        if not _train(console, bar, trainer, state, identity | {"server": weights_digest(pair.server)}, minutes * 60):
-            return
+        _train(console, bar, trainer, state, identity | {"server": weights_digest(pair.server)}, minutes * 60)
         adapted = trainer.result(lambda done, of: bar.show("shares of adapted weights", done, of))
     own = pair.server if settings.head is None else load(settings.server, settings.server_model)
     save_adapted(adapted.model, own, out, adapted.share, adapted.steps)
@@ -159,19 +158,20 @@ def _gather(
 
 def _train(
     console: Console, bar: ProgressBar, trainer: Trainer, state: Path, identity: dict[str, object], limit_s: float
-) -> bool:
-    """Trains from the beginning, or from the progress saved in `state`; False when a signal ended it early."""
+) -> None:
+    """Trains from the beginning, or from the progress saved in `state`. Raises SagelinkError when a signal ended it."""
     if state.exists():
         trainer.resume(state, identity)
         console.print(f"continues with {state} after step {trainer.steps}")
+    trainer.save(state, identity)  # a full disk ends the work before it begins
     with _stop_requested() as stopped:
         screen = _TrainingScreen(console, bar, limit_s)
         ended = trainer.train(time.monotonic, stopped, screen, lambda: trainer.save(state, identity))
     trainer.save(state, identity)
     if not ended:
-        progress = f"interrupted after step {trainer.steps}; progress is in {state}: the same command continues"
-        console.print(progress, style="yellow", soft_wrap=True)
-    return ended
+        raise SagelinkError(
+            f"interrupted after step {trainer.steps}; progress is in {state}: the same command continues"
+        )
 
 
 class _TrainingScreen:

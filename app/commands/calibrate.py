@@ -15,11 +15,9 @@ from sagelink.app.command_line import whole_number
 from sagelink.app.edge.demo_notice import tell_demo_limit
 from sagelink.app.options import ModelOptions, check_inputs, with_model_options
 from sagelink.lab import MIN_IMAGES
-from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.errors import SagelinkError, UsageError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from sagelink.lab.eval.calibration_checkpoint import CalibrationCheckpoint
     from sagelink.lab.harness import Harness, Sample
     from sagelink.lab.progress_bar import ProgressBar
@@ -86,9 +84,7 @@ def calibrate(
             raise UsageError(f"{len(samples)} frames to measure in {source!r}; accepted: {MIN_IMAGES} or more")
         make_private_folder(out.parent)
         checkpoint = CalibrationCheckpoint(resume, samples, pair.server)
-        frontier = _measure(console, bar, harness, samples, checkpoint)
-    if frontier is None:
-        return
+        frontier = _measure(bar, harness, samples, checkpoint)
     truth = "labels" if samples[0].truth is not None else "no labels"
     write_frontier(frontier, out, f"{len(samples)} frames of {source}, {truth}, edge {pair.edge.name}")
     checkpoint.delete()
@@ -96,9 +92,9 @@ def calibrate(
 
 
 def _measure(
-    console: Console, bar: ProgressBar, harness: Harness, samples: Sequence[Sample], checkpoint: CalibrationCheckpoint
-) -> FrontierModel | None:
-    """None when Ctrl-C ended the measurement; its complete lines are then in the checkpoint."""
+    bar: ProgressBar, harness: Harness, samples: Sequence[Sample], checkpoint: CalibrationCheckpoint
+) -> FrontierModel:
+    """Raises SagelinkError when Ctrl-C ended the measurement; its complete lines are then in the checkpoint."""
     from sagelink.lab.eval.frontier_measurement import measure, plan_curves
 
     try:
@@ -114,5 +110,4 @@ def _measure(
         state = "no line is complete, nothing is kept"
         if checkpoint.load():
             state = f"complete lines are kept in {checkpoint.path}: the same command continues"
-        console.print(f"interrupted; {state}", style="yellow", soft_wrap=True)
-        return None
+        raise SagelinkError(f"interrupted; {state}") from None

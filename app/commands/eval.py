@@ -146,10 +146,9 @@ def evaluate(
 
 def _check_outputs(out: Path) -> None:
     from sagelink.lab.eval.plots import is_plot, plot_paths
-    from sagelink.lab.eval.report import Report
     from sagelink.pipeline.files.output_files import check_output_file, with_keys
 
-    check_output_file(out / _RESULT, with_keys(Report.__dataclass_fields__.keys()), "`sagelink eval`")
+    check_output_file(out / _RESULT, with_keys({"images", "truth", "ceiling", "rows"}), "`sagelink eval`")
     for path in plot_paths(out):
         check_output_file(path, is_plot, "`sagelink eval`")
 
@@ -162,7 +161,7 @@ def _measure(
     by_units: tuple[Sequence[str], Sequence[Importance], Sequence[int]],
     by_bytes: tuple[Mapping[str, Encoder], Sequence[int]],
 ) -> None:
-    """Fills the evaluation's report row by row; Ctrl-C ends it with the complete rows."""
+    """Fills the evaluation's report row by row; Ctrl-C ends it with the complete rows, if there are any."""
     from sagelink.lab.eval.accuracy_by_bytes import codec_rows
     from sagelink.lab.eval.accuracy_by_units import units_rows
     from sagelink.lab.progress_bar import ProgressBar
@@ -181,6 +180,8 @@ def _measure(
             for codec_row in codec_rows(evaluation, encoders, limits, bar.show):
                 report.rows.append(codec_row)
         except KeyboardInterrupt:
+            if not report.rows:  # an earlier result in the same folder stays
+                raise
             report.interrupted = True
 
 
@@ -205,5 +206,5 @@ def _write(console: Console, report: Report, out: Path) -> None:
     except OSError as error:
         raise cannot_write(out, error) from None
     if report.interrupted:
-        console.print(f"interrupted: {len(report.rows)} rows are complete and written", style="yellow")
+        console.print(f"interrupted; complete rows: {len(report.rows)}", style="yellow")
     console.print(f"written to {out}", soft_wrap=True)

@@ -25,7 +25,7 @@ from sagelink.app.commands.clip_sources import (
 )
 from sagelink.app.edge.demo_notice import tell_demo_limit
 from sagelink.app.options import ModelOptions, check_belongs, check_inputs, parse_rows, with_model_options
-from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.files.json_text import to_json
 
 if TYPE_CHECKING:
@@ -185,6 +185,12 @@ class _VideoEvaluation:
             for rows in video_rows(self.contests, rates_kbps, settings.budget.window, outcomes, seed, bar.show):
                 self.rows += rows
         except KeyboardInterrupt:
+            if not self.rows:  # an earlier result in the same folder stays
+                folder = (self._out / _OUTCOMES).parent
+                raise SagelinkError(
+                    f"interrupted before the first rate was complete; what was scored is kept in {folder}: the same "
+                    "command continues"
+                ) from None
             self.interrupted = True
 
     def _score(self, footage: Footage) -> None:

@@ -47,8 +47,9 @@ def _description(head: Head) -> Iterator[tuple[str, object]]:
     yield "server model", f"{card.server.model} (backbone {card.server.backbone})"
     yield "unknown pictures", "recognised" if head.unknown is not None else "not recognised"
     for key, value in card.card.items():
-        text = str(value)
-        yield key, text if len(text) <= 200 else f"{text[:200]} ..."
+        text = ", ".join(f"{name} {each}" for name, each in value.items()) if isinstance(value, dict) else str(value)
+        if value not in ([], {}):
+            yield key.replace("_", " "), text if len(text) <= 200 else f"{text[:200]} ..."
 
 
 def print_models() -> None:

@@ -80,7 +80,11 @@ def pack(
 
 
 def _check_folder(out: Path) -> None:
-    """Raises UsageError unless the folder is new or empty: nothing of the user's is ever replaced."""
+    """Raises UsageError unless the folder is new or empty, and can be written: nothing of the user's is ever replaced,
+    and an export is not made in vain."""
+    from sagelink.pipeline.files.output_files import check_writable
+
+    check_writable(out.parent)
     try:
         if out.is_dir() and not any(out.iterdir()):
             return

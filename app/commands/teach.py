@@ -6,15 +6,17 @@ Heavy imports stay inside.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from sagelink.app.options import ModelOptions, with_model_options
-from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.errors import SagelinkError, UsageError
 
 if TYPE_CHECKING:
+    from sagelink.lab.teach.feature_cache import FeatureCache
     from sagelink.lab.teach.teaching import Size
 
 _CACHE = ".sagelink-teach"  # folder beside the head file
@@ -83,7 +85,7 @@ def teach(
         raise cannot_open(out.parent, error) from None
     check_room(out, _HEAD_BYTES + _CLASS_BYTES * len(pictures.classes))
     kept = FeatureCache(out.parent / _CACHE if cache else None)
-    with ProgressBar(console) as bar:
+    with ProgressBar(console) as bar, _keeping(kept):
         taught = teach_head(pictures, pair, FeatureMaker(pair, settings, kept), wanted, seed, bar.show)
     for table in tables(taught, seed):
         console.print(table)
@@ -95,7 +97,8 @@ def teach(
     try:
         if doubtful := suspects(taught.by_size[-1].fused, taught.ids):
             replace_text(sheet, contact_sheet(pictures, taught.by_size[-1].fused))
-            console.print(f"{len(doubtful)} pictures may have wrong labels: {sheet}", highlight=False, soft_wrap=True)
+            found = "1 picture" if len(doubtful) == 1 else f"{len(doubtful)} pictures"
+            console.print(f"{found} may have a wrong label: {sheet}", highlight=False, soft_wrap=True)
         else:
             sheet.unlink(missing_ok=True)
     except OSError as error:
@@ -105,6 +108,18 @@ def teach(
         highlight=False,
         soft_wrap=True,
     )
+
+
+@contextmanager
+def _keeping(cache: FeatureCache) -> Iterator[None]:
+    """Turns Ctrl-C into an error that says what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        state = "nothing is kept"
+        if cache.folder is not None:
+            state = f"computed features are kept in {str(cache.folder)!r}: the same command continues"
+        raise SagelinkError(f"interrupted; {state}") from None
 
 
 def _vanished(out: Path, classes: Sequence[str]) -> Iterator[str]:

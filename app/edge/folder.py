@@ -23,6 +23,7 @@ from typing import Any
 
 from sagelink.app.replay.recorded_config import COPIED, COPIED_HEADS
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.files.documents import DocumentError, parse_json
 from sagelink.pipeline.files.output_files import (
     CONFIG,
     EVENTS,
@@ -134,8 +135,8 @@ class RunFolder:
     def _read_state(self) -> dict[str, Any]:
         """The marker's line; empty for one that cannot be read."""
         try:
-            state = json.loads(os.pread(self._marker, 1 << 20, 0).split(b"\n")[0])
-        except ValueError:
+            state = parse_json(os.pread(self._marker, 1 << 20, 0).split(b"\n")[0])
+        except DocumentError:
             state = None
         return state if isinstance(state, dict) else {}
 

@@ -42,8 +42,12 @@ class CommandTarget:
         if "pace" in values:
             self._control.change_pace(values["pace"], _BY)
         if "paused" in values:
-            self._control.pause(camera, values["paused"] is True, _BY)
-        if values.get("request") is True:
+            if not isinstance(values["paused"], bool):
+                raise UsageError("paused: accepted: true or false")
+            self._control.pause(camera, values["paused"], _BY)
+        if "request" in values:
+            if values["request"] is not True:
+                raise UsageError("request: accepted: true")
             self._control.request(camera)
 
 

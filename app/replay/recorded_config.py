@@ -71,6 +71,8 @@ def _recorded_tree(folder: Path) -> tuple[Path, dict[str, Any]]:
     """The configuration file of a recording and its sections. Raises UsageError."""
     path = own_file(folder, CONFIG, f"recording {str(folder)!r}")
     tree = read_tree(path, numbers_without_unit=True)  # recordings of version 0.2 hold quantities as numbers
+    if not tree:
+        raise UsageError(f"{path} is empty; accepted: the configuration that the run has written there")
     for (section, key), decides in _REMOVED.items():
         part = tree.get(section)
         if isinstance(part, dict) and part.pop(key, None) and decides:

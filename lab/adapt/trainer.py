@@ -144,12 +144,13 @@ class Trainer:
             "checks": self._check_means,
         }
         try:
-            with replacing(path) as unfinished:
-                torch.save(state, unfinished)
+            with replacing(path) as unfinished, unfinished.open("wb") as file:
+                torch.save(state, file)
         except OSError as error:
             raise cannot_write(path, error) from None
-        except RuntimeError as error:  # torch raises it for a full disk
-            raise SagelinkError(f"{str(path)!r} cannot be written: {str(error).splitlines()[0]}") from None
+        except RuntimeError as error:  # torch hides the error of the disk behind its own
+            full = error.__context__
+            raise cannot_write(path, full if isinstance(full, OSError) else error) from None
 
     def resume(self, path: Path, identity: dict[str, Any]) -> None:
         """Continues from a state file of `save`. Raises UsageError for a damaged file or another identity."""

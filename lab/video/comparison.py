@@ -22,6 +22,7 @@ from sagelink.lab.video.clip_playback import Outcome, Policy
 from sagelink.lab.video.clip_scores import EventScore, accuracy_by_state, error_of, hits_of, score_events, segments_of
 from sagelink.lab.video.clips import SLOW_KINDS
 from sagelink.lab.video.scored_clips import ScoredClip
+from sagelink.pipeline.files.output_files import cannot_write
 from sagelink.pipeline.files.private_files import open_appending
 
 OURS = "auto"
@@ -84,22 +85,26 @@ class Contest:
 
 
 class OutcomeCache:
-    """Outcomes by a digest of their inputs, in a file with one JSON value per line. Too large a file begins anew."""
+    """Outcomes by a digest of their inputs, in a file with one JSON value per line. Too large a file begins anew. A
+    line that cannot be read is computed again."""
 
     def __init__(self, path: Path, inputs: str) -> None:
         """`inputs`: everything that all outcomes depend on, as text."""
         self._path = path
         self._inputs = inputs
         self._outcomes: dict[str, dict[str, Outcome]] = {}
+        self._begin = ""  # of the next line: ends one that is incomplete
         if path.is_file() and path.stat().st_size > _MAX_CACHE_BYTES:
             path.unlink()
         if path.is_file():
-            for line in path.read_text(encoding="utf-8").splitlines():
+            text = path.read_text(encoding="utf-8", errors="replace")
+            self._begin = "" if text.endswith("\n") or not text else "\n"
+            for line in text.splitlines():
                 try:
                     key, by_name = json.loads(line)
                     self._outcomes[key] = {name: Outcome(**values) for name, values in by_name.items()}
-                except (ValueError, TypeError, AttributeError):  # incomplete: the process was killed while it wrote
-                    continue
+                except (ValueError, TypeError, AttributeError, RecursionError):
+                    continue  # incomplete: the process was killed while it wrote
 
     def get(self, name: str, policy: Policy, clip: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
         """The outcomes of a policy on a clip; evaluates the policy if they are not in the cache."""
@@ -107,8 +112,13 @@ class OutcomeCache:
         key = hashlib.sha256(inputs.encode()).hexdigest()[:24]
         if key not in self._outcomes:
             outcomes = self._outcomes[key] = policy.evaluate(clip, rate_bps)
-            with open_appending(self._path) as file:
-                file.write(json.dumps([key, {name: asdict(outcome) for name, outcome in outcomes.items()}]) + "\n")
+            line = json.dumps([key, {name: asdict(outcome) for name, outcome in outcomes.items()}])
+            try:
+                with open_appending(self._path) as file:
+                    file.write(f"{self._begin}{line}\n")
+            except OSError as error:
+                raise cannot_write(self._path, error) from None
+            self._begin = ""
         return self._outcomes[key]
 
 

@@ -24,6 +24,7 @@ from sagelink.lab.video.clips import KINDS, Clip
 from sagelink.models.preprocess import Resize, make_picture
 from sagelink.pipeline.answers import Answer
 from sagelink.pipeline.config.schema import Config
+from sagelink.pipeline.files.output_files import cannot_write
 from sagelink.pipeline.files.private_files import make_private_folder, replacing
 from sagelink.pipeline.types import WHOLE, Box, EdgeView, Frame, Pixels, Scored, Units
 from sagelink.stages.score import Score
@@ -87,11 +88,12 @@ class ClipScorer:
     def score(self, clip: Clip) -> ScoredClip:
         """Scores a clip, or loads it from the cache."""
         digest = self._digest(clip)
-        whole = self._cached(f"{clip.name}-{digest}-whole", len(clip.frames), lambda: self._score_whole(clip))
+        path = self._cache / f"{clip.name}-{digest}-whole.npz"
+        whole = cached_columns(path, len(clip.frames), lambda: self._score_whole(clip))
         scheduled = None
         if self._zoom:
-            name = f"{clip.name}-{digest}-zoom"
-            scheduled = self._cached(name, len(clip.frames), lambda: self._score_scheduled(clip))
+            path = self._cache / f"{clip.name}-{digest}-zoom.npz"
+            scheduled = cached_columns(path, len(clip.frames), lambda: self._score_scheduled(clip))
         frames = []
         for i, frame in enumerate(clip.frames):
             thumbnail = thumbnail_of(frame.pixels)
@@ -179,23 +181,27 @@ class ClipScorer:
             digest.update(f"{frame.stream_s} {frame.truth}".encode())
         return digest.hexdigest()[:16]
 
-    def _cached(self, name: str, frames: int, compute: Callable[[], _Columns]) -> _Columns:
-        """Loads the columns from a cache file; if there is none or it is damaged, computes and stores them."""
-        path = self._cache / f"{name}.npz"
-        try:
-            with np.load(path) as file:
-                columns = {column: file[column] for column in file.files}
-            if all(len(column) == frames for column in columns.values()):
-                os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))  # used now, not changed
-                return columns
-        except (OSError, ValueError, KeyError, BadZipFile):
-            pass
-        columns = compute()
-        make_private_folder(self._cache)
+
+def cached_columns(path: Path, frames: int, compute: Callable[[], _Columns]) -> _Columns:
+    """Loads the columns from a cache file; if there is none or it is damaged, computes and stores them. Raises
+    SagelinkError when they cannot be stored."""
+    try:
+        with path.open("rb") as opened, np.load(opened) as file:
+            columns = {column: file[column] for column in file.files}
+        if all(len(column) == frames for column in columns.values()):
+            os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))  # used now, not changed
+            return columns
+    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile):
+        pass
+    columns = compute()
+    try:
+        make_private_folder(path.parent)
         with replacing(path) as unfinished, unfinished.open("wb") as file:
             np.savez(file, allow_pickle=False, **columns)
-        bound_cache(self._cache)
-        return columns
+        bound_cache(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+    return columns
 
 
 def bound_cache(folder: Path, max_bytes: int = _MAX_CACHE_BYTES) -> None:

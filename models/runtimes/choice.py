@@ -29,6 +29,7 @@ from sagelink.models.runtimes.export_cache import ExportError, write_cached
 from sagelink.models.runtimes.trials import Trial
 from sagelink.pipeline.config.models import ModelConfig
 from sagelink.pipeline.errors import UsageError
+from sagelink.pipeline.files.documents import parse_json, read_text
 from sagelink.pipeline.files.user_cache import cache_folder
 from sagelink.pipeline.types import Pixels
 
@@ -258,7 +259,7 @@ def cpu_name() -> str:
 def cached_choices() -> list[RuntimeChoice]:
     """All choices in the cache, the newest first."""
     try:
-        paths = sorted(cache_folder("runtimes").glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+        paths = sorted(cache_folder("runtimes").glob("[!.]*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     except OSError:
         return []
     return [choice for path in paths if (choice := _read(path))]
@@ -267,12 +268,13 @@ def cached_choices() -> list[RuntimeChoice]:
 def _read(path: Path) -> RuntimeChoice | None:
     """A cached choice; None if there is none, or if it is damaged."""
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        choice = RuntimeChoice(**stored)
+        choice = RuntimeChoice(**parse_json(read_text(path)))
+        if not all(isinstance(value, float) for value in choice.milliseconds.values()):
+            raise TypeError("milliseconds")
         known = choice.runtime == "torch" or choice.runtime in COMPILERS
         return choice if known and choice.precision in ("fp32", "bf16") else None
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, AttributeError):
         log.warning("event=choice_damaged path=%s action=measure_again", path)
         return None

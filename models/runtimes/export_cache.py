@@ -18,6 +18,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from sagelink.pipeline.files.private_files import replacing
 from sagelink.pipeline.files.user_cache import cache_folder
 
 log = logging.getLogger(__name__)
@@ -98,15 +99,12 @@ def _read(path: Path) -> bytes | None:
 def write_cached(path: Path, content: bytes, most: int) -> None:
     """Writes a file of a cache, and removes the oldest ones of its kind beyond `most`. A folder that cannot be written
     only costs the same work at the next start."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        partial.replace(path)
-        files = sorted(path.parent.glob(f"*{path.suffix}"), key=lambda file: file.stat().st_mtime, reverse=True)
+        with replacing(path) as unfinished:
+            unfinished.write_bytes(content)
+        files = sorted(path.parent.glob(f"[!.]*{path.suffix}"), key=lambda file: file.stat().st_mtime, reverse=True)
         for old in files[most:]:
             old.unlink(missing_ok=True)
     except OSError as error:
         log.warning("event=not_cached path=%s reason=%r", path, error.strerror)
-    finally:
-        partial.unlink(missing_ok=True)

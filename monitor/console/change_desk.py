@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 _MAX_KEPT = 500
 _MAX_BYTES = 400  # of a change
-_SETTINGS = ("uplink", "gate", "threshold", "pace", "paused", "request")
+SETTINGS = ("uplink", "gate", "threshold", "pace", "paused", "request")
 
 
 class ChangeOutcome(Protocol):
@@ -72,11 +72,11 @@ class ChangeDesk:
     async def change(self, camera: str, values: Mapping[str, Any], who: str) -> None:
         """Asks the camera for a change, and waits for its answer. Raises UsageError when the change is wrong or the
         camera refuses it; SagelinkError when nobody answers."""
-        text = to_json({key: values[key] for key in _SETTINGS if key in values}, compact=True)
+        text = to_json({key: values[key] for key in SETTINGS if key in values}, compact=True)
         if (refusal := self.refusal_of(camera)) is not None:
             raise UsageError(refusal)
         if text == "{}" or len(text) > _MAX_BYTES:
-            raise UsageError(f"accepted: a JSON object with one of {', '.join(_SETTINGS)}")
+            raise UsageError(f"accepted: a JSON object with one of {', '.join(SETTINGS)}")
         try:
             outcome = await self._send(camera, text.encode())
         except SagelinkError as error:

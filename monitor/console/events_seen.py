@@ -14,6 +14,7 @@ from sagelink.pipeline.text import one_line
 MAX_TEXT = 120  # characters of a name or label from outside
 _MAX_EVENTS = 50
 _STATES = {"open": "open", "update": "open", "close": "closed", "withdraw": "withdrawn"}
+EVENT_STATES = tuple(dict.fromkeys(_STATES.values()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from sagelink.monitor.live_stats import slow_side
 from sagelink.transport.link import node_of
 
 STATES = ("running", "stalled", "offline")
-_MAX_FILTER = 80  # characters
+FILTERS = (*STATES, "events")  # of the state of a camera
+MAX_FILTER = 80  # characters
 _FEW_ANSWERS = 0.8  # a camera with a lower answered share has trouble
 _MIN_MESSAGES = 5  # before that is known
 _NEARLY_USED = 0.95  # of a quota: such a camera has trouble
@@ -29,10 +30,10 @@ class FleetQuery:
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> FleetQuery:
-        """Of a message or a query from outside; wrong values count as absent."""
+        """Of a message of a page; wrong values count as absent."""
         sort, state = str(values.get("sort", "")), str(values.get("state", ""))
-        text = str(values.get("text", ""))[:_MAX_FILTER].casefold().strip()
-        return cls(sort if sort in _SORTS else "trouble", text, state if state in (*STATES, "events") else "")
+        text = str(values.get("text", ""))[:MAX_FILTER].casefold().strip()
+        return cls(sort if sort in SORTS else "trouble", text, state if state in FILTERS else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def fleet_view(fleet: Fleet, query: FleetQuery, now_s: float) -> FleetView:
         return not query.text or query.text in record.address.casefold() or query.text in record.label.casefold()
 
     rows = [record for record in fleet.records.values() if wanted(record)]
-    key = _SORTS[query.sort]
+    key = SORTS[query.sort]
     rows.sort(key=lambda record: (key(record, now_s), record.address))
     return FleetView(rows, totals)
 
@@ -88,7 +89,7 @@ def trouble(record: CameraRecord, now_s: float) -> int:
     return 4
 
 
-_SORTS: dict[str, Callable[[CameraRecord, float], Any]] = {
+SORTS: dict[str, Callable[[CameraRecord, float], Any]] = {
     "trouble": trouble,
     "name": lambda record, now_s: 0,
     "seen": lambda record, now_s: -(record.seen_s or 0.0),

@@ -12,22 +12,32 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp
 
+from sagelink.monitor.api_requests import api_route, choice, json_object, whole, words
 from sagelink.monitor.console.camera_record import CameraRecord
 from sagelink.monitor.console.camera_view import camera_view
+from sagelink.monitor.console.change_desk import SETTINGS
 from sagelink.monitor.console.console_view import ConsoleView
-from sagelink.monitor.console.fleet_rows import FleetQuery, fleet_view, row, rows_between
+from sagelink.monitor.console.events_seen import EVENT_STATES
+from sagelink.monitor.console.fleet_rows import (
+    FILTERS,
+    MAX_FILTER,
+    SORTS,
+    FleetQuery,
+    fleet_view,
+    row,
+    rows_between,
+)
 from sagelink.monitor.console.pages import ConsolePage, ConsolePages
 from sagelink.monitor.console.search_routes import search_routes
 from sagelink.monitor.console.store_search import picture_of_event
-from sagelink.monitor.guarded_page import STATIC, WRONG_TOKEN_S, JsonResponse, guarded_app, request_body
+from sagelink.monitor.guarded_page import STATIC, WRONG_TOKEN_S, JsonResponse, guarded_app
 from sagelink.net.access_guard import Tokens, sender
 from sagelink.net.http import static_files
 from sagelink.pipeline.errors import SagelinkError, UsageError
-from sagelink.pipeline.files.documents import DocumentError, parse_json
 from sagelink.pipeline.text import one_line
 
 _MAX_ROWS = 1000  # of an answer
-_MAX_DIGITS = 9
+_MAX_FIRST = 999_999_999
 
 
 def console_app(view: ConsoleView, tokens: Tokens, wrong_token_s: float = WRONG_TOKEN_S) -> ASGIApp:
@@ -38,13 +48,13 @@ def console_app(view: ConsoleView, tokens: Tokens, wrong_token_s: float = WRONG_
         await pages.serve(ConsolePage(socket, socket.scope["role"]))
 
     routes: list[BaseRoute] = [
-        Route("/api/cameras", api.cameras),
-        Route("/api/cameras/{camera:path}/evidence", api.evidence),
-        Route("/api/cameras/{camera:path}/events/{event}/picture", api.event_picture),
-        Route("/api/cameras/{camera:path}/change", api.change, methods=["POST"]),
-        Route("/api/cameras/{camera:path}", api.camera),
-        Route("/api/changes", api.changes),
-        Route("/api/events", api.events),
+        api_route("/api/cameras", api.cameras, ("sort", "text", "state", "first", "count")),
+        api_route("/api/cameras/{camera:path}/evidence", api.evidence),
+        api_route("/api/cameras/{camera:path}/events/{event}/picture", api.event_picture),
+        api_route("/api/cameras/{camera:path}/change", api.change, methods=["POST"]),
+        api_route("/api/cameras/{camera:path}", api.camera),
+        api_route("/api/changes", api.changes, ("camera",)),
+        api_route("/api/events", api.events, ("state", "count")),
         Route("/metrics", api.metrics),
         Route("/healthz", api.healthy),
         Route("/readyz", api.ready),
@@ -63,11 +73,16 @@ class ConsoleApi:
 
     async def cameras(self, request: Request) -> Response:
         """Rows; query: `sort`, `text`, `state`, `first`, `count`."""
-        fleet, now_s = self._view.fleet, time.monotonic()
-        asked = request.query_params
-        found = fleet_view(fleet, FleetQuery.from_values(dict(asked)), now_s)
-        first, count = _whole(asked.get("first"), 0), _whole(asked.get("count"), _MAX_ROWS)
-        first, records = rows_between(found.rows, first, min(count, _MAX_ROWS))
+        fleet, now_s, asked = self._view.fleet, time.monotonic(), request.query_params
+        query = FleetQuery(
+            sort=choice(asked, "sort", [*SORTS], "trouble"),
+            text=words(asked, "text", MAX_FILTER).casefold().strip(),
+            state=choice(asked, "state", FILTERS, ""),
+        )
+        first = whole(asked, "first", 0, _MAX_FIRST, default=0)
+        count = whole(asked, "count", 1, _MAX_ROWS, default=_MAX_ROWS)
+        found = fleet_view(fleet, query, now_s)
+        first, records = rows_between(found.rows, first, count)
         rows = []
         for place, record in enumerate(records):
             if place % 100 == 99:
@@ -108,14 +123,11 @@ class ConsoleApi:
         if record is None:
             return _no_camera()
         try:
-            values = parse_json(await request_body(request))
-            if not isinstance(values, dict):
-                raise UsageError("accepted: a JSON object")
-            await self._view.changes.change(record.address, values, sender(request))
-        except DocumentError as error:
-            return JsonResponse({"error": f"accepted: a JSON object; {error}"}, 400)
+            await self._view.changes.change(record.address, await json_object(request, SETTINGS), sender(request))
+        except UsageError:
+            raise
         except SagelinkError as error:
-            return JsonResponse({"error": str(error)}, 400 if isinstance(error, UsageError) else 502)
+            return JsonResponse({"error": str(error)}, 502)
         return JsonResponse(record.settings)
 
     async def changes(self, request: Request) -> Response:
@@ -125,7 +137,8 @@ class ConsoleApi:
 
     async def events(self, request: Request) -> Response:
         """The last events of all cameras, newest first; query: `state` (open, closed, withdrawn), `count`."""
-        state, count = request.query_params.get("state"), _whole(request.query_params.get("count"), 200)
+        state = choice(request.query_params, "state", EVENT_STATES, "")
+        count = whole(request.query_params, "count", 1, _MAX_ROWS, default=200)
         found = [
             {"camera": record.address} | event.values()
             for record in self._view.fleet.records.values()
@@ -133,7 +146,7 @@ class ConsoleApi:
             if not state or event.state == state
         ]
         found.sort(key=lambda event: -event["changed_wall_s"])
-        return JsonResponse({"events": found[: min(count, _MAX_ROWS)]})
+        return JsonResponse({"events": found[:count]})
 
     async def metrics(self, _: Request) -> Response:
         return Response(generate_latest(self._view.registry), media_type=CONTENT_TYPE_LATEST)
@@ -151,7 +164,3 @@ class ConsoleApi:
 
 def _no_camera() -> Response:
     return JsonResponse({"error": "no such camera; accepted: a camera of /api/cameras"}, 404)
-
-
-def _whole(text: str | None, default: int) -> int:
-    return int(text) if text and text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS else default

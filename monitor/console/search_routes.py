@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
+from sagelink.monitor.api_requests import api_route, number, whole, words
 from sagelink.monitor.console.console_store import ConsoleStore
 from sagelink.monitor.console.csv_lines import csv_lines
 from sagelink.monitor.console.store_search import (
@@ -28,7 +29,9 @@ from sagelink.monitor.labelling.zip_stream import ZipChunks
 from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.pipeline.threads import Worker
 
+_FILTERS = ("camera", "label", "from", "to", "min_prob")
 _MAX_TEXT = 120  # characters of a filter
+_MAX_ID = 10**18
 _MAX_PICTURES = 5000  # in an export
 _MAX_ROWS = 1_000_000
 _UNSAFE = re.compile(r"[^A-Za-z0-9-]+")
@@ -49,12 +52,12 @@ class StoreView:
 def search_of(query: Mapping[str, str]) -> FrameSearch:
     """`camera`, `label`, `from`, `to` (s since 1970, or ISO 8601), `min_prob`, `before`. Raises UsageError."""
     return FrameSearch(
-        camera=query.get("camera", "")[:_MAX_TEXT],
-        label=query.get("label", "")[:_MAX_TEXT],
+        camera=words(query, "camera", _MAX_TEXT),
+        label=words(query, "label", _MAX_TEXT),
         from_s=_time("from", query.get("from")),
         to_s=_time("to", query.get("to")),
-        min_prob=_number("min_prob", query.get("min_prob")),
-        before=None if not query.get("before") else int(_number("before", query.get("before")) or 0),
+        min_prob=number(query, "min_prob", 0, 1),
+        before=whole(query, "before", 0, _MAX_ID, default=0) if query.get("before") else None,
     )
 
 
@@ -62,12 +65,12 @@ def search_routes(view: StoreView) -> list[BaseRoute]:
     """The routes below `/api/search` and `/api/export`."""
     search = SearchApi(view)
     return [
-        Route("/api/search/frames", search.frames),
-        Route("/api/search/events", search.events),
-        Route("/api/search/frames/{number}/picture", search.picture),
-        Route("/api/export/frames.csv", search.frames_csv),
-        Route("/api/export/events.csv", search.events_csv),
-        Route("/api/export/pictures.zip", search.pictures),
+        api_route("/api/search/frames", search.frames, (*_FILTERS, "before")),
+        api_route("/api/search/events", search.events, _FILTERS),
+        api_route("/api/search/frames/{number}/picture", search.picture),
+        api_route("/api/export/frames.csv", search.frames_csv, (*_FILTERS, "before")),
+        api_route("/api/export/events.csv", search.events_csv, _FILTERS),
+        api_route("/api/export/pictures.zip", search.pictures, (*_FILTERS, "before")),
     ]
 
 
@@ -86,18 +89,17 @@ class SearchApi:
     async def _found(
         self, request: Request, find: Callable[[ConsoleStore, FrameSearch], list[dict[str, object]]]
     ) -> Response:
+        search = search_of(request.query_params)
         try:
-            found = await self._view.worker.call(find, self._view.store, search_of(request.query_params))
+            found = await self._view.worker.call(find, self._view.store, search)
         except SagelinkError as error:
-            return JsonResponse({"error": str(error)}, 400 if isinstance(error, UsageError) else 503)
+            return JsonResponse({"error": str(error)}, 503)
         return JsonResponse({"found": found, "more": len(found) == MAX_FOUND})
 
     async def picture(self, request: Request) -> Response:
-        number = request.path_params["number"]
-        if not (number.isascii() and number.isdecimal() and len(number) < 19):
-            return JsonResponse({"error": "accepted: the id of a stored frame"}, 400)
+        frame = whole(request.path_params, "number", 0, _MAX_ID, default=0)
         try:
-            return Response(await self._view.picture(int(number)), media_type="image/png")
+            return Response(await self._view.picture(frame), media_type="image/png")
         except ValueError as error:
             return JsonResponse({"error": str(error)}, 404)
 
@@ -110,10 +112,7 @@ class SearchApi:
         return self._csv(request, "events.csv", EVENT_COLUMNS, self._event_pages)
 
     def _csv(self, request: Request, name: str, columns: Sequence[str], pages: Pages) -> Response:
-        try:
-            search = search_of(request.query_params)
-        except UsageError as error:
-            return JsonResponse({"error": str(error)}, 400)
+        search = search_of(request.query_params)
 
         async def lines() -> AsyncIterator[str]:
             yield ",".join(columns) + "\r\n"
@@ -125,10 +124,7 @@ class SearchApi:
 
     async def pictures(self, request: Request) -> Response:
         """The pictures of the frames that a search finds, one folder a label, newest first."""
-        try:
-            search = search_of(request.query_params)
-        except UsageError as error:
-            return JsonResponse({"error": str(error)}, 400)
+        search = search_of(request.query_params)
 
         async def chunks() -> AsyncIterator[bytes]:
             sink, written = ZipChunks(), 0
@@ -192,15 +188,3 @@ def _time(key: str, text: str | None) -> float | None:
     if not math.isfinite(time_s):
         raise UsageError(f"{key} {text[:40]!r}; accepted: seconds since 1970, or 2026-11-29T10:00")
     return time_s
-
-
-def _number(key: str, text: str | None) -> float | None:
-    if not text:
-        return None
-    try:
-        number = float(text)
-    except ValueError:
-        number = float("nan")
-    if not -1e18 < number < 1e18:
-        raise UsageError(f"{key} {text[:40]!r}; accepted: a number")
-    return number

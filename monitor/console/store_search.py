@@ -58,7 +58,7 @@ def find_events(
     where, values = FrameSearch(search.camera, search.label, min_prob=search.min_prob).conditions()
     period = {
         "since": search.from_s or 0.0,
-        "until": search.to_s or 1e12,
+        "until": 1e12 if search.to_s is None else search.to_s,
         "most": min(limit, MAX_FOUND),
         "skip": skip,
     }

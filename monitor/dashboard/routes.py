@@ -13,12 +13,13 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp
 
+from sagelink.monitor.api_requests import api_route, json_object
 from sagelink.monitor.dashboard.run_view import RunView
 from sagelink.monitor.dashboard.verdict_feed import FrameDetails
 from sagelink.monitor.dashboard.viewers import DashboardViewer, ViewerHub
 from sagelink.monitor.evidence_png import evidence_png
 from sagelink.monitor.freshness import silences
-from sagelink.monitor.guarded_page import STATIC, WRONG_TOKEN_S, JsonResponse, guarded_app, request_body
+from sagelink.monitor.guarded_page import STATIC, WRONG_TOKEN_S, JsonResponse, guarded_app
 from sagelink.monitor.labelling.desks import LabelDesks
 from sagelink.monitor.labelling.routes import label_routes
 from sagelink.monitor.previews import heat, jpeg
@@ -26,7 +27,6 @@ from sagelink.monitor.viewers import MAX_VIEWERS
 from sagelink.net.access_guard import Tokens, sender
 from sagelink.net.http import static_files
 from sagelink.pipeline.errors import UsageError
-from sagelink.pipeline.files.documents import DocumentError, parse_json
 from sagelink.pipeline.files.json_text import to_json
 from sagelink.pipeline.text import one_line
 from sagelink.pipeline.threads import Worker
@@ -34,6 +34,7 @@ from sagelink.stages.sinks.event_pictures import picture_path
 from sagelink.transport.evidence_message import decode_evidence
 
 _MAX_DIGITS = 18  # of a frame number
+_SETTINGS = {"budget": ("uplink",), "gate": ("policy", "threshold"), "pace": ("pace",), "trust": ("forget",)}
 _STALE_S = 30.0  # a run whose last verdict is older is not ready
 
 
@@ -59,14 +60,11 @@ def dashboard_app(
         await hub.serve(DashboardViewer(socket))
 
     routes: list[BaseRoute] = [
-        Route("/api/stats", api.stats),
-        Route("/api/budget", api.change, methods=["POST"]),
-        Route("/api/gate", api.change, methods=["POST"]),
-        Route("/api/pace", api.change, methods=["POST"]),
-        Route("/api/trust", api.change, methods=["POST"]),
-        Route("/api/frames/{number}/{part}", api.frame),
-        Route("/api/events", api.events),
-        Route("/api/events/{id}/picture", api.event_picture),
+        api_route("/api/stats", api.stats),
+        *(api_route(f"/api/{setting}", api.change, methods=["POST"]) for setting in _SETTINGS),
+        api_route("/api/frames/{number}/{part}", api.frame),
+        api_route("/api/events", api.events),
+        api_route("/api/events/{id}/picture", api.event_picture),
         Route("/metrics", api.metrics),
         Route("/healthz", api.healthy),
         Route("/readyz", api.ready),
@@ -98,23 +96,17 @@ class RunApi:
     async def change(self, request: Request) -> Response:
         """Changes the budget, the gate, the pace or the trust, by the path; responds with the new state."""
         control, setting = self._run.control, request.scope["path"].rsplit("/", 1)[-1]
-        try:
-            values = parse_json(await request_body(request))
-            if not isinstance(values, dict):
-                raise UsageError("accepted: a JSON object")
-            by = f"the dashboard, {sender(request)}"
-            if setting == "budget":
-                control.change_budget(values.get("uplink"), by)
-            elif setting == "pace":
-                control.change_pace(values.get("pace"), by)
-            elif setting == "trust":
-                control.forget_trust(values.get("forget"), by)
-            else:
-                control.change_gate(values.get("policy"), values.get("threshold"), by)
-        except DocumentError as error:
-            return JsonResponse({"error": f"accepted: a JSON object; {error}"}, 400)
-        except UsageError as error:
-            return JsonResponse({"error": str(error)}, 400)
+        values, by = await json_object(request, _SETTINGS[setting]), f"the dashboard, {sender(request)}"
+        if setting == "budget":
+            control.change_budget(values.get("uplink"), by)
+        elif setting == "pace":
+            control.change_pace(values.get("pace"), by)
+        elif setting == "gate":
+            control.change_gate(values.get("policy"), values.get("threshold"), by)
+        elif "forget" in values:
+            control.forget_trust(values["forget"], by)
+        else:
+            raise UsageError("forget: accepted: the name of a camera, or null for all cameras")
         return JsonResponse(control.state())
 
     async def frame(self, request: Request) -> Response:

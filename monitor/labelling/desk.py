@@ -123,7 +123,10 @@ class LabelDesk:
         if self.teacher is None:
             raise UsageError("this page cannot teach; accepted: pack the pictures, and teach on a machine that can")
         if action == "begin":
-            self.teacher.begin(values.get("without_missing") is True)
+            without_missing = values.get("without_missing", False)
+            if not isinstance(without_missing, bool):
+                raise UsageError("without_missing: accepted: true or false")
+            self.teacher.begin(without_missing)
         elif action == "stop":
             self.teacher.stop()
         elif action == "use":

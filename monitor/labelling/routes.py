@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from sagelink.monitor.api_requests import api_route, json_object
+from sagelink.monitor.guarded_page import JsonResponse
 from sagelink.monitor.labelling.desk import LabelDesk
 from sagelink.monitor.labelling.desks import LabelDesks
 from sagelink.monitor.labelling.folder import FrameKey, pictures_in
 from sagelink.monitor.labelling.view import FIRST_HEAD
 from sagelink.monitor.labelling.zip_stream import ZipChunks
 from sagelink.monitor.previews import small_jpeg
-from sagelink.pipeline.errors import SagelinkError, UsageError
-from sagelink.pipeline.files.documents import DocumentError, parse_json
-from sagelink.pipeline.files.json_text import to_json
 from sagelink.pipeline.threads import Worker
 
-_MAX_BODY = 4096  # bytes
+_HEAD = ("head",)  # the query
 _MAX_DIGITS = 16
 _MAX_ZIP_BYTES = 4_000_000_000
 _README = """These pictures were labelled on Sagelink's page, one folder a class.
@@ -44,15 +42,15 @@ def label_routes(desks: LabelDesks, worker: Worker, page: Response) -> list[Rout
 
     return [
         Route("/label", label_page),
-        Route("/api/labels", api.state),
-        Route("/api/labels", api.label, methods=["POST"]),
-        Route("/api/labels/class", api.add_class, methods=["POST"]),
-        Route("/api/labels/undo", api.undo, methods=["POST"]),
-        Route("/api/labels/skip", api.skip, methods=["POST"]),
-        Route("/api/labels/hold", api.hold, methods=["POST"]),
-        Route("/api/labels/pictures.zip", api.pack),
-        Route("/api/labels/picture/{camera}/{seq}", api.picture),
-        Route("/api/teach/{action}", api.teach, methods=["POST"]),
+        api_route("/api/labels", api.state, _HEAD),
+        api_route("/api/labels", api.label, _HEAD, ["POST"]),
+        api_route("/api/labels/class", api.add_class, _HEAD, ["POST"]),
+        api_route("/api/labels/undo", api.undo, _HEAD, ["POST"]),
+        api_route("/api/labels/skip", api.skip, _HEAD, ["POST"]),
+        api_route("/api/labels/hold", api.hold, _HEAD, ["POST"]),
+        api_route("/api/labels/pictures.zip", api.pack, _HEAD),
+        api_route("/api/labels/picture/{camera}/{seq}", api.picture, ("small",)),
+        api_route("/api/teach/{action}", api.teach, _HEAD, ["POST"]),
     ]
 
 
@@ -64,46 +62,42 @@ class LabelApi:
         self._worker = worker
 
     async def state(self, request: Request) -> Response:
-        try:
-            return _json(self._desks.state(_head(request)))
-        except UsageError as error:
-            return _json({"error": str(error)}, 400)
+        return JsonResponse(self._desks.state(_head(request)))
 
     async def picture(self, request: Request) -> Response:
         camera, seq = request.path_params["camera"], request.path_params["seq"]
         if not (seq.isascii() and seq.isdecimal() and len(seq) <= _MAX_DIGITS):
-            return _json({"error": f"accepted: a frame number of up to {_MAX_DIGITS} digits"}, 400)
+            return JsonResponse({"error": f"accepted: a frame number of up to {_MAX_DIGITS} digits"}, 400)
         stored = self._desks.of().frames.store.get(FrameKey(camera, int(seq)))
         if stored is None:
-            return _json({"error": "the full picture of this frame is no longer stored"}, 404)
-        content = await self._worker.call(small_jpeg, stored.jpeg) if "small" in request.query_params else stored.jpeg
+            return JsonResponse({"error": "the full picture of this frame is no longer stored"}, 404)
+        small = "small" in request.query_params
+        content = await self._worker.call(small_jpeg, stored.jpeg) if small else stored.jpeg
         return Response(content, media_type="image/jpeg")
 
     async def label(self, request: Request) -> Response:
-        return await self._change(request, LabelDesk.label)
+        return await self._change(request, ("camera", "seq", "label"), LabelDesk.label)
 
     async def add_class(self, request: Request) -> Response:
-        return await self._change(request, LabelDesk.add_class)
+        return await self._change(request, ("name",), LabelDesk.add_class)
 
     async def skip(self, request: Request) -> Response:
-        return await self._change(request, LabelDesk.skip)
+        return await self._change(request, ("camera", "seq"), LabelDesk.skip)
 
     async def hold(self, request: Request) -> Response:
-        return await self._change(request, LabelDesk.hold)
+        return await self._change(request, ("camera", "seq"), LabelDesk.hold)
 
     async def undo(self, request: Request) -> Response:
-        return await self._change(request, lambda desk, values: desk.undo())
+        return await self._change(request, (), lambda desk, values: desk.undo())
 
     async def teach(self, request: Request) -> Response:
         head, action = _head(request), request.path_params["action"]
-        return await self._change(request, lambda desk, values: self._desks.teach(head, action, values))
+        keys = ("without_missing",) if action == "begin" else ()
+        return await self._change(request, keys, lambda desk, values: self._desks.teach(head, action, values))
 
     async def pack(self, request: Request) -> Response:
         """The labelled pictures as a zip file, stored without compression, for a machine that has `sagelink teach`."""
-        try:
-            labels = self._desks.of(_head(request)).folder
-        except UsageError as error:
-            return _json({"error": str(error)}, 404)
+        labels = self._desks.of(_head(request)).folder
         folder, names = labels.folder, [*labels.counts()]
 
         async def chunks() -> AsyncIterator[bytes]:
@@ -124,35 +118,15 @@ class LabelApi:
         headers = {"Content-Disposition": 'attachment; filename="labelled-pictures.zip"'}
         return StreamingResponse(chunks(), media_type="application/zip", headers=headers)
 
-    async def _change(self, request: Request, change: Callable[[LabelDesk, Mapping[str, object]], None]) -> Response:
-        values = await _values(request)
-        try:
-            await self._worker.call(change, self._desks.of(_head(request)), values)
-            return _json(self._desks.state(_head(request)))
-        except UsageError as error:
-            return _json({"error": str(error)}, 400)
-        except SagelinkError as error:
-            return _json({"error": str(error)}, 500)
+    async def _change(
+        self, request: Request, keys: Sequence[str], change: Callable[[LabelDesk, Mapping[str, object]], None]
+    ) -> Response:
+        """`keys`: what the JSON object may hold."""
+        desk, values = self._desks.of(_head(request)), await json_object(request, keys)
+        await self._worker.call(change, desk, values)
+        return JsonResponse(self._desks.state(_head(request)))
 
 
 def _head(request: Request) -> str:
     """The name of the head that a request is about; empty: the first one."""
     return request.query_params.get("head", FIRST_HEAD)
-
-
-async def _values(request: Request) -> dict[str, object]:
-    """The JSON object of a body; empty for anything else, which every change refuses."""
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_BODY:
-            return {}
-    try:
-        values = parse_json(body)
-    except DocumentError:
-        return {}
-    return values if isinstance(values, dict) else {}
-
-
-def _json(values: dict[str, Any], status: int = 200) -> Response:
-    return Response(to_json(values, compact=True), status, media_type="application/json")

@@ -1,6 +1,7 @@
 // The forms that change one camera, and who changed it before. The camera answers with what holds then.
 
 import { element } from "./format.js";
+import { request } from "./request.js";
 
 const WITHOUT_THRESHOLD = ["always", "never"]; // gate policies
 
@@ -92,20 +93,12 @@ export class Changes {
     const camera = this.#camera;
     [said.className, said.textContent, this.#busy] = ["dim", "asking the camera", true];
     for (const button of element("forms").querySelectorAll("button")) button.disabled = true;
-    let text = "no connection";
-    let ok = false;
-    try {
-      const path = camera.split("/").map(encodeURIComponent).join("/");
-      const answer = await fetch(`/api/cameras/${path}/change`, {
-        method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(values),
-      });
-      const result = await answer.json().catch(() => ({ error: "refused" }));
-      ok = answer.ok;
-      text = ok ? (values.request ? "the camera sends its next picture as soon as the budget pays for it" : "done: it holds at the camera") : result.error;
-    } catch { /* no connection */ }
+    const path = camera.split("/").map(encodeURIComponent).join("/");
+    const { problem } = await request(`/api/cameras/${path}/change`, values);
+    const done = values.request ? "the camera sends its next picture as soon as the budget pays for it" : "done: it holds at the camera";
     this.#busy = false;
     for (const button of element("forms").querySelectorAll("button")) button.disabled = false;
     if (camera !== this.#camera) return;
-    [said.className, said.textContent] = [ok ? "dim" : "error", text];
+    [said.className, said.textContent] = [problem ? "error" : "dim", problem || done];
   }
 }

@@ -1,6 +1,7 @@
 // The forms that change the budget, the gate and the pace of the running run.
 
 import { believed, element } from "./format.js";
+import { request } from "./request.js";
 
 const TRUST_LINES = 6;
 const WITHOUT_THRESHOLD = ["always", "never"]; // gate policies
@@ -72,17 +73,8 @@ export class Control {
   async #change(what, values) {
     const problem = element(`${what}-error`);
     problem.textContent = "";
-    try {
-      const answer = await fetch(`/api/${what}`, {
-        method: "POST",
-        headers: { "Content-Type": "application/json" },
-        body: JSON.stringify(values),
-      });
-      const result = await answer.json();
-      if (answer.ok) this.show(result);
-      else problem.textContent = result.error;
-    } catch {
-      problem.textContent = "no connection";
-    }
+    const answer = await request(`/api/${what}`, values);
+    if (answer.problem) problem.textContent = answer.problem;
+    else this.show(answer.result);
   }
 }

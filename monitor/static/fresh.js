@@ -10,7 +10,7 @@ export function linkPill(state) {
     case "up": return ["link up", "good"];
     case "silent": return [`no reply for ${age(state.unanswered_s)}`, "bad"];
     case "down": return [`link: ${state.link} for ${age(state.link_s)}`, "bad"];
-    default: return [state.reply_age_s === null ? "nothing sent yet" : `link quiet for ${age(state.reply_age_s)}`, ""];
+    default: return [state.reply_age_s === null ? (state.offloaded ? "no reply yet" : "nothing sent yet") : `link quiet for ${age(state.reply_age_s)}`, ""];
   }
 }
 

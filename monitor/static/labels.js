@@ -1,8 +1,9 @@
 // The labels of frames: their state, kept up to date, and the changes of them. Both pages use it.
 
+import { request, why } from "./request.js";
+
 const EVERY_MS = 1000;
 const LONGEST_MS = 8000; // between two attempts without a connection
-const REFUSED = { 401: "you are not logged in", 403: "you may not change this run", 429: "too many wrong tokens: wait" };
 
 export class Labels {
   state = null; // null before the first answer
@@ -59,17 +60,10 @@ export class Labels {
 
   // Returns whether it was accepted; if not, `problem` holds the reason.
   async change(path, values = {}) {
-    let problem = "no connection";
     const head = this.head;
-    try {
-      const answer = await fetch(this.address(path), {
-        method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(values),
-      });
-      const result = answer.headers.get("Content-Type")?.startsWith("application/json") ? await answer.json() : {};
-      if (answer.ok && head === this.head) this.#take(result);
-      problem = answer.ok ? "" : result.error ?? REFUSED[answer.status] ?? `refused (${answer.status})`;
-      if (answer.status === 403) this.#take({ ...this.state, closed: problem });
-    } catch { /* no connection */ }
+    const { status, result, problem } = await request(this.address(path), values);
+    if (!problem && head === this.head) this.#take(result);
+    if (status === 403) this.#take({ ...this.state, closed: problem });
     this.#changes += 1;
     this.problem = problem;
     this.#tell();
@@ -89,7 +83,7 @@ export class Labels {
       if (state) this.#take(state);
       else if (answer.status === 400 && head) this.choose(""); // this run has no such head
       else if (answer.status === 404) this.#take({ closed: "this run has no labels" });
-      else this.#take({ ...this.state, closed: REFUSED[answer.status] ?? `refused (${answer.status})` });
+      else this.#take({ ...this.state, closed: why(answer.status) });
       return true;
     } catch {
       return false; // the page says itself that there is no connection

@@ -1,6 +1,7 @@
 // Search in what the console has stored, evidence or events, with exports.
 
 import { age, bytes, element, percent } from "./format.js";
+import { request } from "./request.js";
 
 const SHOWN = 60; // results at a time
 
@@ -42,20 +43,14 @@ export class SearchPage {
     element("export-zip").hidden = kind !== "frames";
     const said = element("search-said");
     [said.className, said.textContent] = ["dim", "searching"];
-    try {
-      const answer = await fetch(`/api/search/${kind}?${query}`);
-      const result = await answer.json();
-      if (kind !== this.#kind) return;
-      if (!answer.ok) {
-        [said.className, said.textContent] = ["error", result.error];
-        return;
-      }
-      this.#found = result.found;
-      said.textContent = `${result.found.length}${result.more ? " newest" : ""} found`;
-    } catch {
-      [said.className, said.textContent] = ["error", "no connection"];
+    const { result, problem } = await request(`/api/search/${kind}?${query}`);
+    if (kind !== this.#kind) return;
+    if (problem) {
+      [said.className, said.textContent] = ["error", problem];
       return;
     }
+    this.#found = result.found;
+    said.textContent = `${result.found.length}${result.more ? " newest" : ""} found`;
     this.#shown = 0;
     element("found").replaceChildren();
     element("found").classList.toggle("events", kind === "events");

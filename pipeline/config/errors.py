@@ -63,7 +63,8 @@ def _walk(root: type[BaseModel], location: tuple[int | str, ...]) -> _Place:
 
 
 def _line(error: Any, place: _Place) -> str:
-    dotted = ".".join(map(str, error["loc"]))
+    steps = error["loc"][:-2] if error["loc"][-1:] == ("[key]",) else error["loc"]  # a key of a mapping has no place
+    dotted = ".".join(map(str, steps))
     kind, message = error["type"], error["msg"]
     if kind == "extra_forbidden":
         if dotted in RENAMED:

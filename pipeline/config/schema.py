@@ -28,7 +28,11 @@ from sagelink.pipeline.urls import is_webrtc
 
 MAX_FURTHER_HEADS = 8  # of a camera, besides the one that decides what is sent
 Heads = Annotated[
-    dict[CameraName, Path], Accepts("mapping of a name to a head file", "{weather: weather.head, gate: gate.head}")
+    dict[CameraName, Path],
+    Accepts(
+        "mapping of a name (1 to 64 letters, digits, _ and -) to a head file",
+        "{weather: weather.head, gate: gate.head}",
+    ),
 ]
 
 

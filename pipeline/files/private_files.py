@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 from collections.abc import Iterator
 from io import FileIO
@@ -78,17 +79,20 @@ def open_appending(path: Path) -> TextIO:
     return open(path, "a", encoding="utf-8", opener=_private)
 
 
-def lock(handle: int) -> None:
-    """Locks an open file until it is closed, or its process ends in any way. Raises BlockingIOError if it is locked."""
+def lock(handle: int) -> bool:
+    """Locks an open file until it is closed, or its process ends in any way. False where there are no locks. Raises
+    BlockingIOError if it is locked."""
     try:
         import fcntl
     except ImportError:  # Windows
-        return
+        return False
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # a file system without locks
             raise
+        return False
+    return True
 
 
 def write_new(path: Path, data: bytes) -> None:
@@ -105,16 +109,30 @@ def write_new(path: Path, data: bytes) -> None:
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields an empty file beside `path`. It takes the place of `path` when the body ends, and is deleted when the body
-    fails: a reader finds the old content or the new one, never a part of it."""
-    handle, name = mkstemp(prefix=_TEMPORARY, suffix=path.suffix[-16:], dir=path.parent)
-    os.close(handle)
+    fails: a reader finds the old content or the new one, never a part of it. What a killed process has left of `path`
+    is removed first."""
+    prefix, suffix = f"{_TEMPORARY}{path.stem[:40]}-", path.suffix[-16:]
+    for left in path.parent.glob(f"{glob.escape(prefix)}*{glob.escape(suffix)}"):
+        _remove_abandoned(left)
+    handle, name = mkstemp(prefix=prefix, suffix=suffix, dir=path.parent)
     unfinished = Path(name)
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+    with open(handle, "rb") as file:
+        try:
+            locked = lock(handle)
+            yield unfinished
+            if not locked:  # Windows renames no open file
+                file.close()
+            unfinished.replace(path)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+
+
+def _remove_abandoned(unfinished: Path) -> None:
+    """Removes a file of `replacing` that no process writes any more."""
+    with contextlib.suppress(OSError), unfinished.open("rb") as file:
+        if lock(file.fileno()):
+            unfinished.unlink()
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -230,6 +230,14 @@ def test_the_readme_shows_what_the_demo_prints(command, tmp_path: Path) -> None:
     assert len(shown) == 5
 
 
+def test_ctrl_c_while_python_reads_the_modules_is_one_line() -> None:
+    code = "import sagelink.__main__ as entry, sys\n"
+    code += "class Interrupting:\n  def find_spec(self, *_): raise KeyboardInterrupt\n"
+    code += "sys.meta_path.insert(0, Interrupting()); entry.main()"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stderr) == (1, "sagelink: interrupted before there was a result\n")
+
+
 def test_the_command_process_ends_with_the_exit_code() -> None:
     process = subprocess.run(
         [sys.executable, "-m", "sagelink.app.cli", "run", "nowhere.mp4"], capture_output=True, text=True, check=False

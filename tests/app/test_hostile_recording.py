@@ -204,6 +204,14 @@ def test_a_damaged_configuration_of_a_recording_is_a_usage_error(recording: Path
         check(recording, pair)
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "camera-000.ts"])
+def test_an_empty_file_of_a_recording_is_named(recording: Path, pair: Pair, name: str, capfd) -> None:
+    (recording / name).write_bytes(b"")
+    with pytest.raises(UsageError, match=rf"{name} is empty"):
+        check(recording, pair)
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_names_that_stay_inside(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "out").symlink_to("/")

@@ -57,6 +57,15 @@ def test_weights_that_are_not_finite_are_refused(
         loading.load(ModelConfig(checkpoint=path), "demo-edge")
 
 
+@pytest.mark.parametrize("classes", ["[", "[" * 100_000, "{}", "[1]", '"ab"'])
+def test_metadata_without_class_names_is_refused(tmp_path: Path, classes: str) -> None:
+    path = demo_with(tmp_path / "a.safetensors", lambda tensor: tensor)
+    state, _ = loading.read_checkpoint(path)
+    save_file(state, path, {"classes": classes})
+    with pytest.raises(UsageError, match=r"a\.safetensors': its metadata 'classes' is not a list of names"):
+        loading.load(ModelConfig(checkpoint=path), "demo-edge")
+
+
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.uint8])
 def test_weights_that_are_no_floats_are_refused(tmp_path: Path, dtype: torch.dtype) -> None:
     path = demo_with(tmp_path / "a.safetensors", lambda tensor: tensor.to(dtype))

@@ -16,7 +16,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
-from sagelink.monitor.freshness import LinkState, LinkWatch, camera_silence, link_state
+from sagelink.monitor.freshness import LinkState, LinkWatch, camera_silence, link_state, link_words
 from sagelink.monitor.live_stats import LiveStats, slow_side
 from sagelink.monitor.metrics import EdgeMetrics
 from sagelink.monitor.terminal import panel as panel_module
@@ -302,3 +302,12 @@ def test_a_camera_with_a_budget_of_its_own_is_not_in_the_shared_window():
     now_is = stats.snapshot(LABELS, {})
     assert (now_is["window_bits"], now_is["budget_bits"]) == (0, None)
     assert registry.get_sample_value("sagelink_window_bits") == 0
+
+
+@pytest.mark.parametrize(
+    ("reply_age_s", "offloaded", "words"),
+    [(None, 0, "nothing sent yet"), (None, 2, "no reply yet"), (12.0, 2, "nothing sent for 12 s")],
+)
+def test_a_quiet_link_says_whether_something_was_sent(reply_age_s: float | None, offloaded: int, words: str) -> None:
+    state = {"link_state": LinkState.QUIET, "reply_age_s": reply_age_s, "offloaded": offloaded}
+    assert link_words(state) == words

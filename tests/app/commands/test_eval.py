@@ -118,14 +118,19 @@ def test_ctrl_c_keeps_complete_rows(command, scenes: Path, tmp_path: Path, monke
 
     def interrupted(*arguments: object) -> Iterator[UnitsRow]:
         for number, row in enumerate(real(*arguments)):
-            if number == 3:
+            if number == complete:
                 raise KeyboardInterrupt
             yield row
 
     monkeypatch.setattr(accuracy_by_units, "units_rows", interrupted)
-    code, printed = command("eval", scenes, "--labels", scenes / "labels.csv", *DEMO, *FEW, "--out", tmp_path)
+    evaluate = ("eval", scenes, "--labels", scenes / "labels.csv", *DEMO, *FEW, "--out", tmp_path)
+    complete = 3
+    code, printed = command(*evaluate)
     assert code == 0
-    assert "interrupted" in printed
+    assert "interrupted; complete rows: 3" in printed
+    complete = 0
+    code, printed = command(*evaluate)
+    assert (code, "interrupted before there was a result" in printed) == (1, True), printed
     report = json.loads((tmp_path / "eval.json").read_text())
     assert report["interrupted"] is True
     assert len(report["rows"]) == 3
@@ -191,12 +196,12 @@ def test_calibrate_continues_after_ctrl_c(
     monkeypatch.setattr(frontier_measurement, "best_weight", interrupted)
     calibrate = ("calibrate", scenes, *DEMO, "--frames", "24", "--out")
     code, printed = command(*calibrate, tmp_path / "a.yaml")
-    assert code == 0
+    assert code == 1
     assert "interrupted; no line is complete, nothing is kept" in printed
     assert not [*tmp_path.iterdir()]
     code, printed = command(*calibrate, tmp_path / "a.yaml")
-    assert code == 0
-    assert "interrupted" in printed
+    assert code == 1
+    assert f"interrupted; complete lines are kept in {tmp_path / 'a.yaml.resume'}: the same command" in printed
     assert {path.name for path in tmp_path.iterdir()} == {"a.yaml.resume"}
     calls.extend([1] * 100)
     before = len(calls)

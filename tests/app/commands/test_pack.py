@@ -66,6 +66,13 @@ def test_a_head_of_other_models_is_refused_before_the_export(tmp_path: Path) -> 
     assert not out.exists()
 
 
+def test_a_folder_that_cannot_be_written_is_found_before_the_export(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = CliRunner().invoke(app, ["pack", "--models", "demo", "--out", str(tmp_path / "file" / "box")])
+    assert "is not a folder; accepted: a folder" in str(done.exception)
+    assert "exporting" not in done.output
+
+
 _BOX = """
 import sys
 for name in {left_out}:

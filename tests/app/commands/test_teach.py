@@ -181,7 +181,8 @@ def test_ctrl_c_leaves_the_old_head_and_no_half_file(
     out.write_bytes(taught.read_bytes())
     monkeypatch.setattr(FeatureMaker, "server", interrupt)
     code, printed = command("teach", taught.parent / "pictures", "--out", out, "--models", "demo")
-    assert (code, "interrupted" in printed) == (1, True)
+    kept = f"computed features are kept in '{tmp_path / '.sagelink-teach'}': the same command continues"
+    assert (code, f"sagelink: interrupted; {kept}" in printed) == (1, True)
     assert out.read_bytes() == taught.read_bytes()
     assert {path.name for path in tmp_path.iterdir()} == {"site.head", ".sagelink-teach"}
 

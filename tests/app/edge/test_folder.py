@@ -182,9 +182,12 @@ def test_new_folders_are_private_and_old_ones_keep_their_mode(tmp_path: Path) ->
     } == {0o700}
 
 
-def test_a_damaged_marker_is_no_obstacle(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content", ['{"start": "../../../etc", "files": 7, "moving": "../x"}', "[" * 100_000, "\0" * 20, "{"]
+)
+def test_a_damaged_marker_is_no_obstacle(tmp_path: Path, content: str) -> None:
     run_into(tmp_path, "first")
-    (tmp_path / ".sagelink-run").write_text('{"start": "../../../etc", "files": 7, "moving": "../x"}')
+    (tmp_path / ".sagelink-run").write_text(content)
     run_into(tmp_path, "second")
     (first,) = archived(tmp_path)
     assert first.parent == tmp_path / "runs"

@@ -50,6 +50,8 @@ def test_each_setting_changes_and_the_answer_says_what_holds(target):
         (b'{"pace": "evn"}', "did you mean 'even'"),
         (b'{"threshold": 1}', "threshold goes with gate"),
         (b'{"colour": 1}', "accepted keys: uplink"),
+        (b'{"paused": "yes"}', "paused: accepted: true or false"),
+        (b'{"request": false}', "request: accepted: true"),
         (b"[]", "a JSON object"),
         (b"\xff", "a JSON object"),
     ],

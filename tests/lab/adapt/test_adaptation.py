@@ -30,6 +30,7 @@ from sagelink.pipeline.errors import SagelinkError, UsageError
 from sagelink.stages.frontier import RateQualityCurve, find_frontier, read_frontier
 from sagelink.transport.patch_embedding import Embedding
 from tests.heads import SITE, random_head
+from tests.pipeline.files.test_private_files import file_size_limit
 
 SIZES = (250, 500)  # bytes per message
 
@@ -222,6 +223,10 @@ def test_a_state_of_another_training_is_refused(setup: Setup, tmp_path: Path) ->
         trainer.resume(state, {"sources": ["a"], "seed": 0})
     with pytest.raises(SagelinkError, match="cannot be written"):
         trainer.save(tmp_path / "none" / "adapted.resume", {})
+    before = state.read_bytes()
+    with file_size_limit(10_000), pytest.raises(SagelinkError, match="cannot be written: File too large"):
+        trainer.save(state, {"sources": ["a"], "seed": 0})
+    assert state.read_bytes() == before
     assert [*tmp_path.iterdir()] == [state]
 
 
@@ -337,7 +342,7 @@ def test_the_command_continues_after_ctrl_c_and_writes_a_checkpoint(
         fake_agreement(patched, 0.6)
         patched.setattr(Student, "step", interrupted_step)
         code, printed = command(*adapt, "--minutes", "60")
-    assert code == 0, printed
+    assert code == 1, printed
     assert "120 frames to learn from, 20 held out" in printed
     assert f"interrupted after step 2; progress is in {out}.resume: the same command continues" in printed
     assert [*out.parent.iterdir()] == [out.with_name(out.name + ".resume")]

@@ -15,6 +15,7 @@ from sagelink.lab.video import comparison as video_comparison
 from sagelink.lab.video.clip_playback import Outcome, Policy
 from sagelink.lab.video.clips import KINDS, Clip, SyntheticPhotos, drawn_clips, real_clip
 from sagelink.lab.video.comparison import Contest, OutcomeCache, VideoRow, video_rows
+from sagelink.lab.video.scored_clips import ScoredClip
 from sagelink.lab.video.streams import STREAMS, stream
 from sagelink.pipeline.budget.uplink_budget import UplinkBudget
 from sagelink.pipeline.types import Pixels
@@ -95,6 +96,14 @@ def test_eval_video_measures_every_policy_and_computes_nothing_twice(
         yield next(real(*arguments))
         raise KeyboardInterrupt
 
+    def interrupted_at_once(*arguments: object) -> Iterator[list[VideoRow]]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(video_comparison, "video_rows", interrupted_at_once)
+    code, printed = command(*run)
+    assert (code, f"is kept in {tmp_path / 'cache'}: the same command continues" in printed) == (1, True)
+    assert (tmp_path / "eval-video.json").read_text() == before  # the result of before stays
+
     monkeypatch.setattr(video_comparison, "video_rows", interrupted)
     code, printed = command(*run)
     assert code == 0, printed
@@ -125,6 +134,24 @@ def outcome(hits: list[int], ages_ms: list[float | None] | None = None) -> Outco
 
 
 CLIPS = [clip_of([1, 1], kind) for kind in ("still", "pan", "cuts")]
+
+
+@pytest.mark.parametrize("torn", [b'["', b'["0123", {"a": {"cl', b"\xff\x00", b"[" * 5000])
+def test_a_line_that_a_killed_process_left_costs_only_itself(tmp_path: Path, torn: bytes) -> None:
+    evaluated: list[float] = []
+
+    def evaluate(clip: ScoredClip, rate_bps: float) -> dict[str, Outcome]:
+        evaluated.append(rate_bps)
+        return {"a": outcome([1, 0])}
+
+    path, policy = tmp_path / "outcomes.jsonl", Policy(evaluate)
+    OutcomeCache(path, "").get("a", policy, CLIPS[0], 1.0)
+    with path.open("ab") as file:
+        file.write(torn)
+    OutcomeCache(path, "").get("a", policy, CLIPS[0], 2.0)
+    for rate_bps in (1.0, 2.0):
+        OutcomeCache(path, "").get("a", policy, CLIPS[0], rate_bps)
+    assert evaluated == [1.0, 2.0]
 
 
 def rows_of(policies: dict[str, list[Outcome]], tmp_path: Path, *rates_kbps: float) -> list[VideoRow]:

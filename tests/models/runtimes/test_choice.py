@@ -132,7 +132,9 @@ def test_a_damaged_choice_is_measured_again(edge: Model, cache: Path, monkeypatc
     _compilers(monkeypatch, swift=swift)
     _chosen(edge)
     (path,) = cache.glob("*.json")
-    for damaged in ("", "[]", '{"model": 1}', path.read_text().replace("swift", "gone")):
+    whole = path.read_text()
+    foreign = ("", "[]", '{"model": 1}', "[" * 100_000, whole.replace("10.0", '"fast"'), whole.replace("{", "[{", 1))
+    for damaged in (*foreign, whole.replace("swift", "gone")):
         path.write_text(damaged)
         assert _chosen(edge) == ("swift", "fp32")
     assert choice.cached_choices()[0].milliseconds["torch fp32"] == 10.0

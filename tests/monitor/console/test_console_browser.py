@@ -198,6 +198,39 @@ def test_a_console_without_its_broker_says_so(browser, view):
     served.end()
 
 
+_DOT = "getComputedStyle(document.querySelector('{}'), '::before').backgroundColor"
+
+
+@pytest.mark.parametrize(("path", "dot"), [("", ".fleet-row .name"), (f"#/{DOOR}", "#camera-state")])
+def test_without_a_connection_no_camera_looks_as_if_it_ran(browser, served, path, dot):
+    page = browser.new_page()
+    page.goto(f"{served.url}{path}")
+    page.wait_for_selector(".fleet-row[href]" if not path else "#picture[data-seq]")
+    running = page.evaluate(_DOT.format(dot))
+    page.evaluate("document.body.classList.add('stale')")  # as `console.js` does when the connection is lost
+    assert page.evaluate(_DOT.format(dot)) != running
+    page.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ({"status": 401, "body": "a token is needed", "content_type": "text/plain"}, "you are not logged in"),
+        ({"status": 429, "body": "too many", "content_type": "text/plain"}, "too many wrong tokens: wait"),
+        ({"status": 400, "body": '{"error": "no such rate"}', "content_type": "application/json"}, "no such rate"),
+        (None, "no connection"),
+    ],
+)
+def test_a_change_that_is_refused_says_why(browser, served, answer, words):
+    page = browser.new_page()
+    page.route("**/change", lambda route: route.fulfill(**answer) if answer else route.abort())
+    page.goto(f"{served.url}#/{DOOR}")
+    page.wait_for_selector("#picture[data-seq]")
+    page.click("#budget button")
+    wait_for(page, f"document.getElementById('change-said').textContent === {words!r}")
+    page.close()
+
+
 def test_the_page_fits_its_window(browser, served, tmp_path):
     artefacts = Path(os.environ.get("SAGELINK_ARTEFACTS", tmp_path))
     for name, width, height, theme in (("desktop", 1280, 900, "light"), ("phone", 390, 844, "dark")):

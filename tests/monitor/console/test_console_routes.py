@@ -43,7 +43,8 @@ def test_cameras_events_and_evidence(client):
     assert [row["camera"] for row in answer["cameras"]] == ["south/<b>yard</b>", DOOR]
     assert answer["totals"]["events"] == 1
     assert [row["camera"] for row in client.get("/api/cameras?text=door&count=1").json()["cameras"]] == [DOOR]
-    assert client.get("/api/cameras?first=99999999999999&count=-3").status_code == 200
+    assert client.get("/api/cameras?first=999999&count=1").json()["first"] == 1
+    assert client.get("/api/cameras?state=&text=&count=").json()["matching"] == 2
     assert client.get("/api/events").json()["events"][0]["camera"] == DOOR
     assert client.get("/api/events?state=closed").json()["events"] == []
     assert client.get(f"/api/cameras/{DOOR}").json()["answers"][0]["label"] == "class 2"
@@ -51,6 +52,34 @@ def test_cameras_events_and_evidence(client):
     assert (picture.content[:4], picture.headers["x-sagelink-seq"]) == (b"\x89PNG", "7")
     assert client.get("/api/cameras/north/none").status_code == 404
     assert client.get("/api/cameras/south/%3Cb%3Eyard%3C%2Fb%3E/evidence").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("query", "error"),
+    [
+        (
+            "cameras?stat=offline",
+            "unknown key 'stat' in the query (did you mean 'state'?); accepted: sort, text, state, ",
+        ),
+        ("cameras?state=down", "state 'down'; accepted: running, stalled, offline, events"),
+        ("cameras?sort=names", "sort 'names' (did you mean 'name'?); accepted: trouble, name"),
+        ("cameras?count=-3", "count '-3'; accepted: a whole number, 1 to 1000"),
+        ("cameras?count=1001", "count '1001'; accepted: a whole number, 1 to 1000"),
+        ("cameras?first=1.5", "first '1.5'; accepted: a whole number, 0 to 999999999"),
+        (f"cameras?text={'x' * 81}", "text has 81 characters; accepted: up to 80"),
+        ("cameras?state=offline&state=running", "state is given 2 times in the query; accepted: once"),
+        ("events?state=ended", "state 'ended'; accepted: open, closed, withdrawn"),
+        ("events?camera=north/door", "unknown key 'camera' in the query; accepted: state, count"),
+        ("events?count=many", "count 'many'; accepted: a whole number, 1 to 1000"),
+        ("changes?node=north", "unknown key 'node' in the query; accepted: camera"),
+        (f"cameras/{DOOR}?units=3", "unknown key 'units' in the query; accepted: none"),
+        (f"cameras/{DOOR}/evidence?seq=3", "unknown key 'seq' in the query; accepted: none"),
+    ],
+)
+def test_a_query_that_a_path_does_not_take_is_refused(client, query, error):
+    answer = client.get(f"/api/{query}")
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith(error)
 
 
 def test_the_documented_keys_are_the_real_ones(client):
@@ -139,8 +168,21 @@ def test_a_change_is_sent_and_answered_with_what_holds(client, camera):
     assert (answer.status_code, answer.json()["rate_bps"]) == (200, 8000)
     assert camera.asked == [(DOOR, {"uplink": "8kbit/s"})]
     assert client.get("/api/cameras?text=door").json()["cameras"][0]["budget_bps"] == 8000
-    for body in ("[]", "{", "{}", '{"colour": 3}', json.dumps({"uplink": "x" * 500})):
-        assert client.post(url, content=body).status_code == 400
+    for body, error in (
+        ("[]", "accepted: a JSON object; got a list"),
+        (
+            "{",
+            "accepted: a JSON object; not JSON: Expecting property name enclosed in double quotes at line 1 column 2",
+        ),
+        ("{}", "accepted: a JSON object with one of uplink, gate, threshold, pace, paused, request"),
+        ('{"uplnk": 3}', "unknown key 'uplnk' (did you mean 'uplink'?); accepted: uplink, gate, threshold, pace, "),
+        ('{"uplink": "8kbit/s", "x": 1}', "unknown key 'x'; accepted: uplink, gate, threshold, pace, "),
+        (json.dumps({"uplink": "x" * 500}), "accepted: a JSON object with one of uplink"),
+        ("x" * 5000, "the body of the request is too large; accepted: up to 4096 bytes"),
+    ):
+        refused = client.post(url, content=body)
+        assert refused.status_code == 400
+        assert refused.json()["error"].startswith(error)
     assert len(camera.asked) == 1
     camera.refusal = "budget: a rate is written like 64kbit/s\x1b"
     refused = client.post(url, json={"uplink": "fast"})

@@ -42,8 +42,12 @@ def test_search_and_export_over_http(view, store):
     )
     assert [row["id"] for row in client.get("/api/search/frames?label=lorry").json()["found"]] == [1]
     assert client.get("/api/search/frames?from=1970-01-01T00:16:43%2B00:00").json()["found"][0]["id"] == 3
-    for wrong in ("from=yesterday", "from=nan", "to=1e400", "min_prob=much", "before=nan"):
-        assert client.get(f"/api/search/frames?{wrong}").status_code == 400
+    for wrong in ("from=yesterday", "from=nan", "to=1e400", "min_prob=much", "min_prob=90", "before=1.5", "since=3"):
+        for path in ("search/frames", "export/frames.csv", "export/pictures.zip"):
+            refused = client.get(f"/api/{path}?{wrong}")
+            assert refused.status_code == 400
+            assert "accepted: " in refused.json()["error"]
+    assert "accepted: camera, label" in client.get("/api/search/events?before=3").json()["error"]
     assert client.get("/api/search/events").json() == {"found": [], "more": False}
     write_batch(store, StoreBatch(events=[("north/door", EVENT)]))
     assert client.get("/api/search/events?label=lorry").json()["found"][0]["id"] == "e"

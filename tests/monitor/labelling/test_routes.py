@@ -101,7 +101,8 @@ def test_a_label_a_second_one_and_undo(client, desk):
         ({"camera": "camera", "seq": -1, "label": "open"}, "whole number"),
         ({"camera": "camera", "seq": True, "label": "open"}, "whole number"),
         ({"camera": ["x"], "seq": 1, "label": "open"}, "the camera's name"),
-        ({"camera": "x" * 5000, "seq": 1, "label": "open"}, "the camera's name"),
+        ({"camera": "x" * 5000, "seq": 1, "label": "open"}, "up to 4096 bytes"),
+        (frame(1, "open") | {"group": "x"}, "unknown key 'group'; accepted: camera, seq, label"),
     ],
 )
 def test_a_change_that_makes_no_sense_is_refused_with_a_reason(client, desk, values, message):
@@ -109,6 +110,25 @@ def test_a_change_that_makes_no_sense_is_refused_with_a_reason(client, desk, val
     assert answer.status_code == 400
     assert message in answer.json()["error"]
     assert desk.folder.labelled() == {}
+
+
+@pytest.mark.parametrize("path", ["labels", "labels/class", "labels/undo", "labels/skip", "labels/hold", "teach/begin"])
+def test_a_body_that_is_no_json_object_is_refused_with_the_fault(client, desk, path):
+    client.post("/api/labels", json=frame(1, "open"))
+    for body, fault in (("{'camera': 1}", "not JSON"), ("[1]", "got a list"), (b'{"a": "\xff"}', "not UTF-8 text")):
+        answer = client.post(f"/api/{path}", content=body)
+        assert answer.status_code == 400
+        assert answer.json()["error"].startswith("accepted: a JSON object; ")
+        assert fault in answer.json()["error"]
+    assert len(desk.folder.labelled()) == 1
+    assert desk.teacher.calls == []
+
+
+def test_a_query_that_a_path_does_not_take_is_refused(client):
+    for path in ("labels?heads=x", "labels/pictures.zip?class=open", "labels/picture/camera/1?size=small"):
+        answer = client.get(f"/api/{path}")
+        assert answer.status_code == 400
+        assert "unknown key" in answer.json()["error"]
 
 
 def test_a_frame_leaves_the_list_when_it_is_labelled_or_skipped(client):
@@ -140,6 +160,8 @@ def test_teaching_is_passed_on(client, desk):
     refused = client.post("/api/teach/use")
     assert (refused.status_code, refused.json()["error"]) == (400, "no head waits to be used")
     assert client.post("/api/teach/explode").status_code == 400
+    refused = client.post("/api/teach/begin", json={"without_missing": "yes"})
+    assert refused.json()["error"] == "without_missing: accepted: true or false"
 
 
 def test_without_a_folder_the_page_gets_the_reason(watched, coder):
@@ -148,7 +170,7 @@ def test_without_a_folder_the_page_gets_the_reason(watched, coder):
     assert client.get("/api/labels").json()["closed"] == "no folder"
     for path in ("labels", "labels/undo", "labels/class", "labels/skip"):
         assert client.post(f"/api/{path}", json=frame(1, "open") | {"name": "x"}).status_code == 400
-    assert client.get("/api/labels/pictures.zip").status_code == 404
+    assert client.get("/api/labels/pictures.zip").json() == {"error": "no folder"}
     assert client.get("/label").status_code == 200
 
 

@@ -172,3 +172,10 @@ def test_an_error_about_the_whole_does_not_print_the_whole() -> None:
     assert message is not None
     assert message.startswith("budget.pace even releases quotas")
     assert "someone" not in message
+
+
+def test_a_wrong_key_of_a_mapping_is_shown_as_the_value_it_is() -> None:
+    assert refusal({"head": "site.head", "heads": {"../x": "gate.head"}}) == (
+        "heads: accepted: mapping of a name (1 to 64 letters, digits, _ and -) to a head file, such as "
+        "{weather: weather.head, gate: gate.head}; got '../x'"
+    )

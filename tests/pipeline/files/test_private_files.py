@@ -6,6 +6,8 @@ import contextlib
 import errno
 import resource
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,6 +98,41 @@ def test_a_replacement_is_whole_and_leaves_nothing_behind(tmp_path: Path) -> Non
         raise KeyError
     assert path.read_text() == "first"
     assert [*tmp_path.iterdir()] == [path]
+
+
+_WRITER = """
+import sys, time
+from pathlib import Path
+from sagelink.pipeline.files.private_files import replacing
+with replacing(Path(sys.argv[1])) as file:
+    file.write_text("half")
+    print(flush=True)
+    time.sleep(60)
+"""
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Another process replaces the file, is not done, and is killed in the end."""
+    with subprocess.Popen([sys.executable, "-c", _WRITER, path], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield
+        process.kill()
+
+
+def test_what_a_killed_process_left_is_removed_and_what_another_one_writes_stays(tmp_path: Path) -> None:
+    path, other = tmp_path / "site.resume", tmp_path / "site2.resume"
+    with writing(other):
+        pass
+    with writing(path):
+        replace_text(path, "whole")
+        assert len([*tmp_path.glob(".sagelink-*")]) == 2
+    replace_text(path, "again")
+    assert len([*tmp_path.glob(".sagelink-*")]) == 1
+    replace_text(other, "again")
+    assert sorted(tmp_path.iterdir()) == [path, other]
+    assert path.read_text() == "again"
 
 
 def test_files_are_private(tmp_path: Path) -> None:
