@@ -15,6 +15,9 @@ _TEMPERATURES = np.geomspace(0.1, 100, 61)
 _WEIGHTS = np.concatenate([[0.0], np.geomspace(0.1, 4.0, 23)])
 _OVERLAPS = np.linspace(0, 1, 21)
 _MAX_WEIGHT = 4  # of a rare class, in relation to its pictures
+# A few dozen held-out answers cannot tell how sure all answers may be: what is expected counts as this many pictures.
+_EXPECTED_TEMPERATURE_PICTURES = 25
+_EXPECTED_OVERLAP, _EXPECTED_OVERLAP_PICTURES = 0.5, 30
 
 
 def log_softmax(logits: Matrix) -> Matrix:
@@ -44,6 +47,13 @@ def best_temperature(logits: Matrix, ids: Ids) -> float:
     return float(min(_TEMPERATURES, key=lambda t: smoothed_loss(log_softmax(logits / t), ids)))
 
 
+def expected_temperature(measured: float, expected: float, pictures: int) -> float:
+    """The temperature between the best one for the answers to some pictures and an expected one, on a scale of
+    logarithms."""
+    share = pictures / (pictures + _EXPECTED_TEMPERATURE_PICTURES)
+    return float(np.clip(measured**share * expected ** (1 - share), _TEMPERATURES[0], _TEMPERATURES[-1]))
+
+
 def best_fusion_weight(edge: Matrix, server: Matrix, ids: Ids, groups: Ids) -> float:
     """Weight of the server's log-probabilities, relative to 1 for the edge's.
 
@@ -59,21 +69,25 @@ def best_fusion_weight(edge: Matrix, server: Matrix, ids: Ids, groups: Ids) -> f
     return float(good[np.abs(good - 1).argmin()])
 
 
-def best_overlap(sums: Matrix, weights: Matrix, ids: Ids) -> float:
+def best_overlap(sums: Matrix, weights: Matrix, ids: Ids, pictures: int) -> float:
     """How alike the errors of both sides are, 0 to 1 (see `stages.fuse.fuse`).
 
-    With it, the mean confidence is the share of right answers, as if one more picture had been half right: a loss would
-    pay more heed to a few sure mistakes, and leave all other answers too unsure (calibration error 8 points, not 4).
-    `sums`: (n, C) edge plus weighted server log-probabilities; `weights`: (n,) of the server in them.
+    With it, the mean confidence is the share of right answers; of few pictures, this share is mixed with the mean
+    confidence at an overlap of 0.5. A loss would pay more heed to a few sure mistakes, and leave all other answers too
+    unsure (calibration error 8 points, not 4).
+    `sums`: (n, C) edge plus weighted server log-probabilities; `weights`: (n,) of the server in them; `pictures`: of
+    which there are n answers.
     """
-    goal = float(((sums.argmax(1) == ids).sum() + 0.5) / (len(ids) + 1))
+    right = float((sums.argmax(1) == ids).mean())
 
-    def gap(overlap: float) -> float:
+    def confidence(overlap: float) -> float:
         log_probs = log_softmax(sums / (1 + overlap * weights)[:, None])
-        return abs(float(np.exp(log_probs.max(1)).mean()) - float(goal))
+        return float(np.exp(log_probs.max(1)).mean())
 
+    share = pictures / (pictures + _EXPECTED_OVERLAP_PICTURES)
+    goal = share * right + (1 - share) * confidence(_EXPECTED_OVERLAP)
     overlaps: list[float] = _OVERLAPS.tolist()
-    return min(overlaps, key=gap)
+    return min(overlaps, key=lambda overlap: abs(confidence(overlap) - goal))
 
 
 def calibration_error(probs: Matrix, right: NDArray[np.bool_], bins: int = 10) -> float:

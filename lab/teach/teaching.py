@@ -25,6 +25,7 @@ from sagelink.lab.probabilities import (
     best_overlap,
     best_temperature,
     calibration_error,
+    expected_temperature,
     log_softmax,
     smoothed_loss,
 )
@@ -33,8 +34,11 @@ from sagelink.lab.scene_calibration import fit_sharpness, play_sequences
 from sagelink.lab.teach.discriminant import (
     SHRINKAGES,
     Discriminant,
+    HeldOutAnswers,
     Linear,
     SigmoidDiscriminant,
+    can_correct,
+    corrected_held_out_logits,
     folds_of,
     held_out_logits,
     held_out_sigmoids,
@@ -107,13 +111,14 @@ def teach(
     count, ids = len(pictures), pictures.ids.astype(np.intp)
     answers = pictures.answers
     shows = pictures.shows()
-    folds = folds_of(pictures.groups, np.concatenate([shows, ~shows], 1) if answers else shows)
+    corrected = answers is None and can_correct(pictures.groups, shows)
+    folds = folds_of(pictures.groups, np.concatenate([shows, ~shows], 1) if answers else shows, corrected)
     views = maker.views_of(pictures)
     owners = np.array([view.picture for view in views])
     whole = np.array([view.crop == 0 for view in views])
     edge_features = maker.edge(pictures, views, progress)
     progress("edge classifier", 0, 1)
-    edge = _teach_side(edge_features, pictures, owners, folds, whole, available_reads(pair.edge))
+    edge = _teach_side(edge_features, pictures, owners, folds, whole, corrected, available_reads(pair.edge))
     edge_side, edge_held = edge.head_side(pair.edge), edge.held_out[:count]
 
     digest = hashlib.sha256(edge_side.weight.tobytes()).hexdigest()[:16]
@@ -123,7 +128,8 @@ def teach(
     progress("server classifier", 0, 1)
     rows = np.array([view.picture for view in evidence.views])
     whole_rows = np.array([view.crop == 0 for view in evidence.views])
-    server = _teach_side(evidence.features, pictures, rows, folds, whole_rows, available_reads(pair.server))
+    reads = available_reads(pair.server)
+    server = _teach_side(evidence.features, pictures, rows, folds, whole_rows, corrected, reads)
     server_side = server.head_side(pair.server)
 
     by_size, overlap = _fit_weights(edge_held, server.held_out, evidence, ids, pictures.groups, sizes)
@@ -176,40 +182,53 @@ def _sizes_of(view: View, sizes: Sequence[Size]) -> list[Size]:
 
 
 def _teach_side(
-    features: Floats, pictures: Pictures, rows: Ids, folds: Ids, whole: np.ndarray, accepted: Sequence[Reads]
+    features: Floats,
+    pictures: Pictures,
+    rows: Ids,
+    folds: Ids,
+    whole: np.ndarray,
+    corrected: bool,
+    accepted: Sequence[Reads],
 ) -> TaughtSide:
     """Tries everything that a head can read with every shrinkage; the least held-out loss wins.
 
     `rows`: (R,) the picture of each row of features. `whole`: (R,) rows that count for the choice and the temperature;
-    the others are only taught.
+    the others are only taught. `corrected`: see `discriminant.can_correct`.
     """
     ids, folds = pictures.ids.astype(np.intp)[rows], folds[rows]
-    best: tuple[float, Reads, float, float, Matrix] | None = None
+    best: tuple[float, Reads, float, float, HeldOutAnswers] | None = None
     values = features.astype(np.float64)
     for reads in accepted:
-        for shrinkage, logits in _held_out(part_of(values, reads), pictures, rows, folds).items():
-            temperature = best_temperature(logits[whole], ids[whole])
-            log_probs = log_softmax(logits / temperature)
-            loss = smoothed_loss(log_probs[whole], ids[whole])
+        found = _held_out(part_of(values, reads), pictures, rows, folds, whole, corrected)
+        for shrinkage, held_out in found.items():
+            temperature = best_temperature(held_out.logits[whole], ids[whole])
+            loss = smoothed_loss(log_softmax(held_out.logits[whole] / temperature), ids[whole])
             if best is None or loss < best[0]:
-                best = (loss, reads, shrinkage, temperature, log_probs)
+                best = (loss, reads, shrinkage, temperature, held_out)
     assert best is not None
-    _, reads, shrinkage, temperature, log_probs = best
+    _, reads, shrinkage, temperature, held_out = best
+    if held_out.temperature is not None:
+        temperature = expected_temperature(temperature, held_out.temperature, len(pictures))
     if pictures.answers is None:
-        linear = Discriminant(part_of(values, reads), ids, len(pictures.names)).linear(shrinkage)
+        discriminant = Discriminant(part_of(values, reads), ids, len(pictures.names), rows)
+        linear = discriminant.linear(shrinkage, held_out.distance)
     else:
         linear = SigmoidDiscriminant(part_of(values, reads), pictures.shows()[rows]).linear(shrinkage)
-    return TaughtSide(reads, shrinkage, temperature, linear, log_probs)
+    return TaughtSide(reads, shrinkage, temperature, linear, log_softmax(held_out.logits / temperature))
 
 
-def _held_out(features: Matrix, pictures: Pictures, rows: Ids, folds: Ids) -> dict[float, Matrix]:
+def _held_out(
+    features: Matrix, pictures: Pictures, rows: Ids, folds: Ids, whole: np.ndarray, corrected: bool
+) -> dict[float, HeldOutAnswers]:
     """By shrinkage: held-out logits (R, A) of the answers."""
     if pictures.answers is None:
-        ids = pictures.ids.astype(np.intp)[rows]
-        return held_out_logits(features, ids, folds, len(pictures.names), SHRINKAGES)
+        ids, classes = pictures.ids.astype(np.intp)[rows], len(pictures.names)
+        if corrected:
+            return corrected_held_out_logits(features, ids, folds, classes, SHRINKAGES, rows, whole)
+        return held_out_logits(features, ids, folds, classes, SHRINKAGES)
     matrix = membership(len(pictures.names), pictures.answers).T
     found = held_out_sigmoids(features, pictures.shows()[rows], folds, SHRINKAGES)
-    return {shrinkage: logits @ matrix for shrinkage, logits in found.items()}
+    return {shrinkage: HeldOutAnswers(logits @ matrix) for shrinkage, logits in found.items()}
 
 
 def _fit_weights(
@@ -228,7 +247,7 @@ def _fit_weights(
         found.append((size, sent, weight, answers))
     sums = np.concatenate([edge[sent] + weight * answers[sent] for _, sent, weight, answers in found])
     weights = np.concatenate([np.full(sent.sum(), weight) for _, sent, weight, _ in found])
-    overlap = best_overlap(sums, weights, np.concatenate([ids[sent] for _, sent, _, _ in found]))
+    overlap = best_overlap(sums, weights, np.concatenate([ids[sent] for _, sent, _, _ in found]), len(ids))
     results = []
     for size, sent, weight, answers in found:
         fused = log_softmax((edge + weight * answers) / (1 + overlap * weight))

@@ -10,6 +10,7 @@ from sagelink.lab.probabilities import (
     best_overlap,
     best_temperature,
     calibration_error,
+    expected_temperature,
     log_softmax,
     smoothed_loss,
 )
@@ -49,8 +50,18 @@ def test_answers_with_the_same_errors_are_no_surer_together_than_alone() -> None
     one, other = (rng.normal(size=(3000, 3)) + 1.5 * np.eye(3)[ids] for _ in range(2))
     one, other = (log_softmax(scores / best_temperature(scores, ids)) for scores in (one, other))
     weights = np.ones(3000)
-    assert best_overlap(one + one, weights, ids) >= 0.9
-    assert best_overlap(one + other, weights, ids) <= 0.1
+    assert best_overlap(one + one, weights, ids, 3000) >= 0.9
+    assert best_overlap(one + other, weights, ids, 3000) <= 0.1
+
+
+def test_a_few_answers_change_what_is_expected_of_all_by_little() -> None:
+    sums = np.log(np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]]))
+    wrong = np.ones(3, np.intp)
+    assert best_overlap(sums, np.ones(3), wrong, 1000) == 1
+    assert 0.5 < best_overlap(sums, np.ones(3), wrong, 1) < 0.8
+    assert expected_temperature(10.0, 20.0, 1000) == pytest.approx(10.0, abs=0.3)
+    assert expected_temperature(10.0, 20.0, 25) == pytest.approx(200**0.5)
+    assert expected_temperature(10.0, 20.0, 0) == pytest.approx(20.0)
 
 
 def test_a_rare_class_counts_only_a_few_times_as_much_as_its_pictures() -> None:

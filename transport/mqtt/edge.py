@@ -30,7 +30,7 @@ from sagelink.transport.mqtt.open_session import OpenSession
 from sagelink.transport.mqtt.topics import PREFIX_BYTES, SESSION_BYTES, Topics, encode_state
 from sagelink.transport.mqtt.wire_cost import MqttCostModel
 from sagelink.transport.picture_parts import MAX_PART_BYTES, MIN_PART_BYTES, PicturePart, encode_picture_part
-from sagelink.transport.remote_edge import RemoteEdgeLink
+from sagelink.transport.remote_edge import MAX_REPLIES, RemoteEdgeLink
 from sagelink.transport.wire_cost import Prepaid
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 _DIGEST_EVERY_S = 60.0
 _FIRST_DIGEST_S = 5.0
 _LAST_ACK_S = 0.3  # from a PUBACK until the reply is acknowledged too
+_ACK_S = 0.05  # from a reply until it is acknowledged
 
 
 class MqttEdgeLink(RemoteEdgeLink):
@@ -111,6 +112,7 @@ class MqttEdgeLink(RemoteEdgeLink):
         self._commands: CommandIntake | None = None
         if on_command is not None and auth is not None:
             self._commands = CommandIntake(self._session, topics, node, cameras, on_command, auth, self._run_id)
+        self._unanswered: dict[tuple[str, int], Prepaid] = {}  # by camera and `seq`
         self._logged_replies: set[str] = set()  # reasons for which replies were ignored
         self._logged_subscriptions: set[str] = set()  # refusals of subscriptions
 
@@ -178,6 +180,9 @@ class MqttEdgeLink(RemoteEdgeLink):
     async def _transmit(self, camera: str, message: bytes, prepaid: Prepaid) -> None:
         publishing = self._evidence.start(camera, message)
         publishing.add_done_callback(lambda _: self._close_later(prepaid, _LAST_ACK_S))
+        if len(self._unanswered) == MAX_REPLIES:
+            self._unanswered.pop(next(iter(self._unanswered)))
+        self._unanswered[camera, claimed_seq(message) or 0] = prepaid
 
     async def _run_session(self, client: BrokerClient) -> None:
         """Serves one connection until it ends."""
@@ -253,7 +258,10 @@ class MqttEdgeLink(RemoteEdgeLink):
                 self._take_reply(address.removeprefix(f"{self._node}/"), reply)
 
     def _take_reply(self, camera: str, reply: bytes) -> None:
-        self._evidence.answered(camera, claimed_seq(reply) or 0)
+        seq = claimed_seq(reply) or 0
+        if (prepaid := self._unanswered.pop((camera, seq), None)) is not None:
+            self._close_later(prepaid, _ACK_S)
+        self._evidence.answered(camera, seq)
         self._deliver(camera, reply)
 
     async def _publish_digests(self, client: BrokerClient, digest: Callable[[str], bytes]) -> None:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from sagelink.lab.probabilities import (
-    log_softmax,
+from sagelink.lab.probabilities import best_temperature, log_softmax
+from sagelink.lab.teach.discriminant import (
+    Discriminant,
+    HeldOutAnswers,
+    SigmoidDiscriminant,
+    can_correct,
+    corrected_held_out_logits,
+    folds_of,
+    held_out_logits,
+    one_hot,
 )
-from sagelink.lab.teach.discriminant import Discriminant, SigmoidDiscriminant, folds_of, held_out_logits, one_hot
 from sagelink.models.heads.combinations import answers_of, membership
 
 
@@ -35,10 +42,52 @@ def test_shrinkage_helps_where_there_are_as_many_features_as_pictures() -> None:
     assert right[0.3] > right[1e-6] + 0.02, right
 
 
+def corrected_answers(features: np.ndarray, ids: np.ndarray, folds: np.ndarray) -> HeldOutAnswers:
+    count = len(ids)
+    found = corrected_held_out_logits(features, ids, folds, 3, [0.5], np.arange(count), np.ones(count, bool))
+    return found[0.5]
+
+
+def test_corrected_answers_to_few_pictures_are_as_good_as_answers_to_new_ones() -> None:
+    held, new = [], []
+    for seed in range(20):
+        features, ids = clouds(5, 9.0, seed=seed, width=40)
+        test, truth = clouds(30, 9.0, seed=100 + seed, width=40)
+        found = corrected_answers(features, ids, np.arange(15))
+        held.append((found.logits.argmax(1) == ids).mean())
+        linear = Discriminant(features, ids, 3).linear(0.5, found.distance)
+        new.append((linear.logits(test).argmax(1) == truth).mean())
+    assert np.mean(held) > np.mean(new) - 0.05
+
+
+def test_a_class_with_fewer_pictures_gets_its_share_of_the_answers() -> None:
+    shares = []
+    for seed in range(10):
+        features, ids = clouds(40, 9.0, seed=seed, width=40)
+        kept = np.flatnonzero((ids < 2) | (np.arange(120) < 84))  # four of the last class
+        features, ids = features[kept], ids[kept]
+        distance = corrected_answers(features, ids, np.arange(len(ids)) % 21).distance
+        test, _ = clouds(40, 9.0, seed=100 + seed, width=40)
+        shares.append((Discriminant(features, ids, 3).linear(0.5, distance).logits(test).argmax(1) == 2).mean())
+    assert 0.22 < np.mean(shares) < 0.45
+
+
+def test_the_temperature_of_gaussian_classes_is_that_of_new_pictures() -> None:
+    ratios = []
+    for seed in range(10):
+        features, ids = clouds(20, 6.0, seed=seed, width=40)
+        found = corrected_answers(features, ids, np.arange(60) % 10)
+        assert found.temperature is not None
+        test, truth = clouds(300, 6.0, seed=100 + seed, width=40)
+        linear = Discriminant(features, ids, 3).linear(0.5, found.distance)
+        ratios.append(found.temperature / best_temperature(linear.logits(test), truth))
+    assert 0.6 < np.exp(np.mean(np.log(ratios))) < 1.2
+
+
 def test_no_group_stands_on_both_sides_and_every_fold_has_every_class() -> None:
     groups = np.repeat(np.arange(12), 5)
     ids = np.repeat([0, 1, 2], 20)
-    folds = folds_of(groups, one_hot(ids, 3))
+    folds = folds_of(groups, one_hot(ids, 3), corrected=False)
     assert len(np.unique(folds)) == 4
     for group in range(12):
         assert len(np.unique(folds[groups == group])) == 1
@@ -46,10 +95,26 @@ def test_no_group_stands_on_both_sides_and_every_fold_has_every_class() -> None:
         assert {*ids[folds == fold]} == {0, 1, 2}
 
 
+def test_corrected_answers_have_more_folds_from_which_every_class_can_be_learned() -> None:
+    groups = np.repeat(np.arange(12), 5)
+    ids = np.repeat([0, 1, 2], 20)
+    assert can_correct(groups, one_hot(ids, 3))
+    folds = folds_of(groups, one_hot(ids, 3), corrected=True)
+    assert len(np.unique(folds)) == 10
+    for fold in np.unique(folds):
+        assert {*ids[folds != fold]} == {0, 1, 2}
+
+
+def test_answers_are_not_corrected_where_a_class_has_two_sequences() -> None:
+    groups = np.where(np.arange(60) < 40, np.repeat(np.arange(12), 5), 20 + np.arange(60) // 50)
+    assert not can_correct(groups, one_hot(np.repeat([0, 1, 2], 20), 3))
+
+
 def test_a_class_of_one_group_is_a_mistake_when_held_out_not_a_crash() -> None:
     features, ids = clouds(10, 8.0)
     groups = np.where(ids == 2, 99, np.arange(30))
-    logits = held_out_logits(features, ids, folds_of(groups, one_hot(ids, 3)), 3, [0.3])[0.3]
+    folds = folds_of(groups, one_hot(ids, 3), corrected=False)
+    logits = held_out_logits(features, ids, folds, 3, [0.3])[0.3].logits
     assert np.isfinite(logits).all()
     assert (logits[ids == 2].argmax(1) != 2).all()
 
