@@ -1,8 +1,9 @@
-"""Measures the processor time to plan and encode one message: `python -m bench.planner IMAGES [--parts]`.
+"""Measures the processor time to plan and encode one message: `python -m bench.planner IMAGES [--parts] [--camera]`.
 
-With `--parts`, messages are split for a lossy link, as over WebRTC. Prints median and 95th percentile as shares of
-their limits, the number of encoded messages and parts per frame, and the used share of the cap. Fails if a message is
-longer than its cap.
+With `--parts`, messages are split for a lossy link, as over WebRTC. With `--camera`, the images are frames of one
+camera, in the order of their names, and each search begins with the ratios of the last frame. Prints median and 95th
+percentile as shares of their limits, the number of encoded messages and parts per frame, and the used share of the cap.
+Fails if a message is longer than its cap.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from sagelink.models.preprocess import make_picture
 from sagelink.pipeline.types import WHOLE, OperatingPoint, Pixels, Units
-from sagelink.stages.codec_planner import Plan
+from sagelink.stages.codec_planner import Plan, SizeRatios
 from sagelink.stages.evidence_encoder import Encoder
 from sagelink.stages.frontier import find_frontier, read_frontier
 from sagelink.stages.sources.image_file import read_image
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--frontier", type=Path, help="default: the one that ships for ViT-Tiny")
     parser.add_argument("--count", type=int, default=50)
     parser.add_argument("--parts", action="store_true")
+    parser.add_argument("--camera", action="store_true")
     arguments = parser.parse_args()
     canvas, part_bytes = Canvas(14, 16), PART_BYTES if arguments.parts else None
     lines = read_frontier(find_frontier("vit_tiny_patch16_224.augreg_in21k_ft_in1k", arguments.frontier), canvas)
@@ -45,11 +47,12 @@ def main() -> None:
     with threadpool_limits(1):
         for cap in CAPS:
             encoder, times_ms, used, coded = _CountingEncoder(lines, canvas, part_bytes=part_bytes), [], [], []
+            ratios = SizeRatios() if arguments.camera else None
             for frame in frames:
                 draw = partial(make_picture, frame, 224, "squash", "bicubic", 1.0)
                 picture = draw(WHOLE)
                 encoder.messages, began = 0, time.process_time()
-                planned = encoder.fit(0, picture, order, cap, ZoomCrop(WHOLE, importance, draw))
+                planned = encoder.fit(0, picture, order, cap, ZoomCrop(WHOLE, importance, draw), ratios)
                 times_ms.append((time.process_time() - began) * 1e3)
                 coded.append(encoder.messages)
                 if isinstance(planned, Plan):

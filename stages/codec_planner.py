@@ -3,8 +3,8 @@
 The curves give the message size of the median frame. The size of a frame's first message, divided by the expected size,
 says how much harder this frame is to code; this ratio corrects the expected sizes of all curves, and the search goes on
 from there. A frame that is hard for one format may be easy for another, so each format has a ratio of its own once a
-message has been coded in it. The search codes only a few messages and keeps the best one that fits, so the limit holds
-whatever the encode function does.
+message has been coded in it. The ratios of a camera's last frame are the first guess for its next one. The search codes
+only a few messages and keeps the best one that fits, so the limit holds whatever the encode function does.
 """
 
 from __future__ import annotations
@@ -41,16 +41,24 @@ class Plan:
 EncodeAt: TypeAlias = Callable[[OperatingPoint, float], bytes | None]
 
 
-def plan_whole(curves: Sequence[RateQualityCurve], encode: EncodeAt, max_bytes: int, slack: float = 0.0) -> Plan | int:
+def plan_whole(
+    curves: Sequence[RateQualityCurve],
+    encode: EncodeAt,
+    max_bytes: int,
+    slack: float = 0.0,
+    ratios: SizeRatios | None = None,
+) -> Plan | int:
     """The message with the highest expected agreement of at most `max_bytes`; when none fits, the bytes of the shortest
     message that was coded.
 
-    `slack`: agreement that may be given up for a shorter message.
+    `slack`: agreement that may be given up for a shorter message. `ratios`: of the camera's last frame; they become
+    those of this frame.
     """
-    search = _Search(curves, encode, max_bytes, slack)
+    search = _Search(curves, encode, max_bytes, slack, ratios)
     search.run(float(max_bytes), _ENOUGH * max_bytes, MAX_MESSAGES - 1)
     if search.best is None:
         search.try_shortest()
+        search.run(float(max_bytes), _ENOUGH * max_bytes, MAX_MESSAGES - 1)  # it may show that more would fit
     return search.result()
 
 
@@ -95,8 +103,16 @@ class _Choice:
 class _Search:
     """The messages coded for one frame so far, and the next one to try."""
 
-    def __init__(self, curves: Sequence[RateQualityCurve], encode: EncodeAt, max_bytes: int, slack: float) -> None:
-        self.ratios = _SizeRatios()
+    def __init__(
+        self,
+        curves: Sequence[RateQualityCurve],
+        encode: EncodeAt,
+        max_bytes: int,
+        slack: float,
+        ratios: SizeRatios | None = None,
+    ) -> None:
+        self.ratios = SizeRatios() if ratios is None else ratios
+        self.ratios.begin_frame()
         self.best: Plan | None = None
         self._curves = curves
         self._encode = encode
@@ -169,23 +185,40 @@ class _Search:
         return len(message)
 
 
-class _SizeRatios:
-    """This frame's message size divided by the median frame's, per format.
+class SizeRatios:
+    """A frame's message size divided by the median frame's, per format.
 
-    A format without a message of its own takes the last ratio of any format with the same knob.
+    A format without a message of its own takes the ratio of the last frame, corrected by how much the first message of
+    this frame with the same knob differs from its guess. Without an earlier frame it takes the last ratio of any format
+    with the same knob.
     """
 
     def __init__(self) -> None:
-        self._of_format: dict[tuple[str, float], float] = {}
+        self._of_format: dict[_Format, float] = {}
         self._last: dict[Knob, float] = {"quality": 1.0, "units": 1.0}
+        self._measured: set[Knob] = set()  # by a message of this frame
+
+    def begin_frame(self) -> None:
+        """From now on, the ratios are guesses for the next frame."""
+        self._measured.clear()
 
     def update(self, curve: RateQualityCurve, ratio: float) -> None:
-        self._of_format[_format(curve)] = self._last[curve.knob] = ratio
+        knob = curve.knob
+        if knob not in self._measured:
+            self._measured.add(knob)
+            change = ratio / self.of(curve)
+            guesses = {form: old * change for form, old in self._of_format.items() if form[0] == knob}
+            self._of_format.update(guesses)
+        self._of_format[_format(curve)] = self._last[knob] = ratio
 
     def of(self, curve: RateQualityCurve) -> float:
         return self._of_format.get(_format(curve), self._last[curve.knob])
 
 
-def _format(curve: RateQualityCurve) -> tuple[str, float]:
-    """Format and view. `webp` sends the content of a `webp-frame` file without its header, so both are one format."""
-    return curve.point.codec.partition("-")[0], curve.point.view
+_Format: TypeAlias = tuple[Knob, str, float]
+
+
+def _format(curve: RateQualityCurve) -> _Format:
+    """Knob, format and view. `webp` sends the content of a `webp-frame` file without its header, so both are one
+    format."""
+    return curve.knob, curve.point.codec.partition("-")[0], curve.point.view

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from sagelink.pipeline.types import WHOLE, Box, Drop, EdgeOnly, Evidence, Frame, Metered, Pixels, Scored, Selected
 from sagelink.stages.budget_meter import affordable_bytes
+from sagelink.stages.codec_planner import SizeRatios
 from sagelink.stages.evidence_encoder import Encoder, EncoderFor
 from sagelink.stages.zoom import ZoomCrop
 from sagelink.transport.envelope import MAX_MESSAGE_BYTES
@@ -53,6 +55,7 @@ class Encode:
         self._zoom_crop = zoom_crop
         self._link_limit = link_limit
         self._warned = False
+        self._ratios: defaultdict[str, SizeRatios] = defaultdict(SizeRatios)  # by camera
 
     async def process(self, selected: Selected) -> Evidence | EdgeOnly:
         began = time.perf_counter()
@@ -66,7 +69,7 @@ class Encode:
             if crop != WHOLE and encoder.has_complete:  # the edge has chosen the crop, and ordered its units
                 assert self._draw is not None
                 picture, crop = self._draw(frame, WHOLE), WHOLE
-        planned = encoder.fit(frame.seq, picture, order, max_bytes, zoom)
+        planned = encoder.fit(frame.seq, picture, order, max_bytes, zoom, self._ratios[frame.camera])
         if isinstance(planned, int):
             self._warn_too_small(frame.camera, planned, selected.metered)
             return EdgeOnly(selected, Drop.BUDGET)

@@ -14,7 +14,7 @@ import numpy as np
 from sagelink.pipeline.answers import TaughtClasses
 from sagelink.pipeline.config.schema import Config
 from sagelink.pipeline.types import OperatingPoint, Pixels, Units
-from sagelink.stages.codec_planner import Plan, plan_packetized, plan_whole
+from sagelink.stages.codec_planner import Plan, SizeRatios, plan_packetized, plan_whole
 from sagelink.stages.frontier import RateQualityCurve
 from sagelink.stages.frontier_filter import usable_curves
 from sagelink.stages.packetize import Splitter
@@ -96,17 +96,24 @@ class Encoder:
         return encoder
 
     def fit(
-        self, seq: int, picture: Pixels, order: Units, max_bytes: int, zoom: ZoomDrawer | None = None
+        self,
+        seq: int,
+        picture: Pixels,
+        order: Units,
+        max_bytes: int,
+        zoom: ZoomDrawer | None = None,
+        ratios: SizeRatios | None = None,
     ) -> Plan | int:
         """The best message of at most `max_bytes`; when none fits, the number of bytes that the shortest one needs.
 
         `picture`: (S, S, 3). `order`: units, best first. `zoom`: draws crops of the picture; None: no crop may be sent.
+        `ratios`: of the camera's last frame, see `plan_whole`.
         Raises CodecFailed when every codec fails. A codec that fails where another one works is not used again.
         """
         curves = self._curves
         while True:
             try:
-                planned = self._fit_with(curves, seq, picture, order, max_bytes, zoom)
+                planned = self._fit_with(curves, seq, picture, order, max_bytes, zoom, ratios)
                 break
             except CodecFailed as failure:
                 log.debug("event=codec_failed", exc_info=True)
@@ -129,14 +136,15 @@ class Encoder:
         order: Units,
         max_bytes: int,
         zoom: ZoomDrawer | None,
+        ratios: SizeRatios | None,
     ) -> Plan | int:
         curves = [curve for curve in curves if zoom is not None or curve.point.view == 1]
         part_bytes = self._part_bytes
         if part_bytes is None or max_bytes <= part_bytes:
-            return self._fit_whole(curves, seq, picture, order, max_bytes, zoom)
+            return self._fit_whole(curves, seq, picture, order, max_bytes, zoom, ratios)
         planned = self._fit_packetized(curves, seq, picture, order, max_bytes, part_bytes, zoom)
         if isinstance(planned, int):
-            planned = self._fit_whole(curves, seq, picture, order, part_bytes, zoom)
+            planned = self._fit_whole(curves, seq, picture, order, part_bytes, zoom, ratios)
         return planned
 
     def _fit_whole(
@@ -147,11 +155,12 @@ class Encoder:
         order: Units,
         max_bytes: int,
         zoom: ZoomDrawer | None,
+        ratios: SizeRatios | None,
     ) -> Plan | int:
         def encode(point: OperatingPoint, _: float) -> bytes:
             return self.message(seq, picture, order, point, zoom)
 
-        return plan_whole(curves, encode, max_bytes, self._slack)
+        return plan_whole(curves, encode, max_bytes, self._slack, ratios)
 
     def _fit_packetized(
         self,

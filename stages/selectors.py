@@ -18,6 +18,8 @@ from sagelink.pipeline.types import Units
 
 Floats = NDArray[np.float32]
 
+_CHUNK = 128  # columns that `coverage` updates at once: they stay in the processor's cache
+
 
 class Selector(Protocol):
     def __call__(self, importance: Floats, embeddings: Floats, count: int, *, seed: int) -> Units:
@@ -90,6 +92,8 @@ def coverage(importance: Floats, embeddings: Floats, count: int, *, seed: int = 
     best = np.zeros(len(similarity), similarity.dtype)
     gain = similarity.sum(1)
     picks = np.empty(0, np.intp)
+    total = np.empty((1 + min(_CHUNK, len(gain)), len(gain)), gain.dtype)  # row 0: sum of the losses so far
+    losses = total[1:]
     while len(picks) < count:
         score = weight * gain
         step = _descending(score)[: max(1, len(picks) // 8, len(picks) ** 2 // 512)]
@@ -102,13 +106,17 @@ def coverage(importance: Floats, embeddings: Floats, count: int, *, seed: int = 
         weight[step] = 0
         # The picks change the gain of other units only in the columns that they improve; the matrix is symmetric.
         better = np.maximum(np.maximum.reduce(similarity.take(step, 0)), best)
-        columns = (better > best).nonzero()[0]
-        before = best.take(columns)[:, None]
-        lost = similarity.take(columns, 0)
-        np.maximum(lost, before, out=lost)
-        np.minimum(lost, better.take(columns)[:, None], out=lost)
-        lost -= before
-        gain -= np.add.reduce(lost)
+        total[0] = 0
+        improved = (better > best).nonzero()[0]
+        for start in range(0, len(improved), _CHUNK):
+            columns = improved[start : start + _CHUNK]
+            before, lost = best.take(columns)[:, None], losses[: len(columns)]
+            similarity.take(columns, 0, out=lost, mode="clip")  # this mode writes to `out` without a copy
+            np.maximum(lost, before, out=lost)
+            np.minimum(lost, better.take(columns)[:, None], out=lost)
+            lost -= before
+            total[0] = np.add.reduce(total[: 1 + len(columns)])
+        gain -= total[0]
         best = better
     return picks[:count]
 

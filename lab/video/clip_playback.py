@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sagelink.lab.video.scored_clips import ScoredClip, ScoredView
 from sagelink.pipeline.budget.uplink_budget import UplinkBudget
 from sagelink.pipeline.types import Units
-from sagelink.stages.codec_planner import Plan
+from sagelink.stages.codec_planner import Plan, SizeRatios
 from sagelink.stages.evidence_encoder import Encoder
 
 NO_CLASS = -1  # in place of the class id of a verdict: the frame is called unknown
@@ -47,6 +47,7 @@ class ClipPlayback:
         self.evidence_seqs: list[int | None] = [None] * len(clip.frames)  # newest frame whose server answer is used
         self.budget = budget
         self._max_message = max_message
+        self._ratios = SizeRatios()
 
     def allowance_bits(self, seq: int) -> int:
         allowance = self.budget.allowance(self.frames[seq].stream_s)
@@ -56,7 +57,7 @@ class ClipPlayback:
     def send(self, seq: int, encoder: Encoder, view: ScoredView, order: Units, limit_bits: int) -> Plan | None:
         """Encodes and charges the best message of at most `limit_bits`; None if nothing fits."""
         limit_bytes = min(limit_bits // 8, self._max_message)
-        plan = encoder.fit(seq, view.draw(), order, limit_bytes)
+        plan = encoder.fit(seq, view.draw(), order, limit_bytes, ratios=self._ratios)
         if isinstance(plan, Plan) and self.budget.charge(self.frames[seq].stream_s, 8 * len(plan.message)):
             return plan
         return None

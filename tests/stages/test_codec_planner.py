@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sagelink.pipeline.types import OperatingPoint
-from sagelink.stages.codec_planner import MAX_MESSAGES, Plan, plan_packetized, plan_whole
+from sagelink.stages.codec_planner import MAX_MESSAGES, Plan, SizeRatios, plan_packetized, plan_whole
 from sagelink.stages.frontier import RateQualityCurve
 
 
@@ -86,6 +88,43 @@ def test_most_of_the_limit_is_used(hardness):
     assert isinstance(made, Plan)
     assert 2500 * 0.95 <= len(made.message) <= 2500
     assert made.point.codec == "a"
+
+
+def test_an_easy_frame_uses_a_limit_below_the_shortest_message_of_a_median_frame():
+    made = plan_whole([SMALL, LARGE], Coder(0.2), 150)
+    assert isinstance(made, Plan)
+    assert 150 * 0.9 <= len(made.message) <= 150
+
+
+@pytest.mark.parametrize("max_bytes", [700, 2500, 40_000])
+@pytest.mark.parametrize("hardness", [0.4, 2.0])
+def test_the_next_frame_of_a_camera_begins_with_the_ratios_of_the_last(hardness, max_bytes):
+    ratios, first, second, third = SizeRatios(), Coder(hardness), Coder(hardness), Coder(1.3 * hardness)
+    made = plan_whole(CURVES, first, max_bytes, ratios=ratios)
+    assert isinstance(made, Plan)
+    again = plan_whole(CURVES, second, max_bytes, ratios=ratios)
+    assert isinstance(again, Plan)
+    assert len(second.coded) == 1 <= len(first.coded)
+    assert again.agreement >= made.agreement
+    harder = plan_whole(CURVES, third, max_bytes, ratios=ratios)
+    assert isinstance(harder, Plan)
+    assert harder.agreement == pytest.approx(plan_whole(CURVES, Coder(1.3 * hardness), max_bytes).agreement, abs=0.02)
+
+
+def test_a_message_corrects_the_guesses_for_other_formats():
+    """The last frame had ratios of 1 and 3; this one is twice as hard to code."""
+    other = replace(LARGE, point=replace(LARGE.point, codec="b"))
+    ratios = SizeRatios()
+    ratios.update(LARGE, 1.0)
+    ratios.begin_frame()
+    ratios.update(other, 3.0)
+    assert (ratios.of(LARGE), ratios.of(other)) == (3.0, 3.0)
+    ratios.update(LARGE, 1.0)
+    ratios.begin_frame()
+    ratios.update(LARGE, 2.0)
+    assert (ratios.of(LARGE), ratios.of(other)) == (2.0, 6.0)
+    ratios.update(other, 5.0)
+    assert (ratios.of(LARGE), ratios.of(other)) == (2.0, 5.0)
 
 
 def test_slack_gives_up_little_agreement_for_many_bytes():

@@ -79,6 +79,28 @@ async def test_where_only_the_server_is_believed_the_whole_picture_is_sent_if_it
     assert bool((pixels == 77).all()) == (crop == WHOLE)
 
 
+async def test_the_search_begins_where_the_last_frame_of_the_camera_ended(monkeypatch):
+    """The pictures compress to far less than the curve of noise says."""
+    coded: list[int] = []
+
+    def encode_units(self: Encoder, seq: int, *arguments: object) -> bytes:
+        coded.append(seq)
+        return original(self, seq, *arguments)  # type: ignore[arg-type]
+
+    original = Encoder.encode_units
+    monkeypatch.setattr(Encoder, "encode_units", encode_units)
+    plain = np.full((SIDE * PATCH, SIDE * PATCH, 3), 77, np.uint8)
+    encode = make_encode()
+    for seq, camera in enumerate(("door", "door", "yard")):
+        scored = make_scored(seq)
+        frame = replace(scored.frame, camera=camera)
+        metered = make_metered(replace(scored, frame=frame, picture=plain), 3200)
+        evidence = await encode.process(make_selected(metered, ORDER))
+        assert isinstance(evidence, Evidence)
+        assert len(evidence.units) == 16
+    assert [coded.count(seq) for seq in range(3)] == [2, 1, 2]
+
+
 async def test_without_a_limit_all_units_travel():
     selected = selected_of(None, seq=77)
     evidence = await make_encode(framing_bytes=40).process(selected)

@@ -167,6 +167,15 @@ def test_coverage_at_a_real_size():
     )
 
 
+def test_coverage_in_chunks_is_coverage_at_once(monkeypatch):
+    rng = np.random.default_rng(1)
+    importance = rng.random(400, dtype=np.float32)
+    embeddings = rng.standard_normal((400, 32), dtype=np.float32)
+    in_chunks = coverage(importance, embeddings, 400)
+    monkeypatch.setattr(selectors, "_CHUNK", 400)
+    assert in_chunks.tolist() == coverage(importance, embeddings, 400).tolist()
+
+
 @given(scenes())
 def test_uniform_spreads_from_the_centre(scene):
     importance, embeddings, count = scene

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -89,6 +92,24 @@ def test_heads_share_the_export_of_their_backbone(runtime: str, reads: str, edge
         names.append(edge_export_name(taught, "gradient"))
     assert names[0] == names[1]
     assert (cache / f"{names[0]}.onnx").is_file()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system does not report the cores of a thread")
+def test_a_pass_may_run_on_any_core(runtime: str, edge: Model) -> None:
+    cores = os.sched_getaffinity(0)
+    if len(cores) < 2:
+        pytest.skip("this machine has one core")
+    compiled, pictures = CompiledEdge(runtime, "fp32", 1, edge), _pictures(edge.grid.image_size, 50)
+    compiled.prepare(edge.vit, "last")
+    running = threading.Thread(target=compiled, args=(edge.vit, pictures, "last"))
+    running.start()
+    allowed = set()
+    while running.is_alive():
+        assert running.native_id is not None
+        with suppress(ProcessLookupError):  # the thread has just ended
+            allowed.add(frozenset(os.sched_getaffinity(running.native_id)))
+        running.join(0.001)
+    assert allowed == {frozenset(cores)}
 
 
 def test_a_damaged_export_is_replaced(runtime: str, edge: Model, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
