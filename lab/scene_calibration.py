@@ -3,8 +3,8 @@
 Each sequence is played as a scene: its edge answers are averaged with fading weights, server answers are added with
 their weights, and the age of the scene grows. The three numbers of `Sharpness` are those with the least squared
 difference of probability and right answer (Brier score). A sequence counts as one observation, however many pictures it
-has, because its errors are alike. Few sequences say little, so the numbers stay near `USUAL` unless the sequences
-contradict it: a penalty that counts less as sequences grow, and limits.
+has, because its errors are alike. Few sequences say little, so the numbers stay near `USUAL_SHARPNESS` unless the
+sequences contradict it: a penalty that counts less as sequences grow, and limits.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagelink.lab.probabilities import Ids, Matrix, log_softmax
-from sagelink.pipeline.answers import Sharpness
+from sagelink.pipeline.answers import USUAL_SHARPNESS, Sharpness
 
-USUAL = Sharpness(base=1.0, age=0.5, evidence=0.0)  # measured on clips: docs/video.md
 _SPREAD = (0.4, 0.25, 0.25)  # usual differences of the logarithm of the base, and of both exponents, between sites
 _LIMITS = ((-1.4, 0.7), (0.0, 1.0), (-1.0, 0.5))  # of the same three numbers
 _PENALTY = 0.05  # Brier score of one usual difference, divided by the number of sequences
@@ -82,7 +81,7 @@ def fit_sharpness(play: ScenePlay) -> Sharpness:
     age_s, server_weight = play.age_s[chosen], play.server_weight[chosen]
     _, places, counts = np.unique(sequence, return_inverse=True, return_counts=True)
     shares = 1 / counts[places] / len(counts)  # of each row in the mean over sequences
-    usual = np.array([np.log(USUAL.base), USUAL.age, USUAL.evidence])
+    usual = np.array([np.log(USUAL_SHARPNESS.base), USUAL_SHARPNESS.age, USUAL_SHARPNESS.evidence])
 
     def loss(numbers: NDArray[np.float64]) -> float:
         factors = _sharpness_of(numbers).factors(age_s, server_weight)

@@ -96,6 +96,7 @@ class Sharpness:
 
 
 AS_IT_COMES = Sharpness()
+USUAL_SHARPNESS = Sharpness(age=0.5)  # measured on clips of photographs and of own classes: docs/video.md
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +166,8 @@ class SceneEstimate:
 
     @property
     def answer(self) -> Answer:
-        """The answer as the gates use it: not calibrated, and no surer than replies have confirmed such answers."""
-        return Answer.from_log_scores(self.scores).no_surer_than(self.confirmed)
+        """The answer as the gates use it: no surer than replies have confirmed such answers."""
+        return Answer.from_log_scores(np.float32(self.sharpness) * self.scores).no_surer_than(self.confirmed)
 
     @property
     def believes_edge(self) -> bool:
@@ -195,6 +196,6 @@ class ProvisionalAnswer:
     """The answer that is reported at once for a frame of a tracked scene."""
 
     answer: Answer  # of the scene, including this frame's edge answer, as the gates use it
-    verdict: Answer  # the same with a calibrated probability
+    verdict: Answer  # the same, as sure as it seems
     estimate: SceneEstimate
     observed_seqs: tuple[int, ...]  # frames whose server answers arrived since the previous frame

@@ -56,10 +56,20 @@ class EdgeTrust:
 
     def __init__(self) -> None:
         self.changes = ChangingAnswers()
+        self._copies: list[EdgeTrust] = []
         self.reset()
+
+    def copy(self) -> EdgeTrust:
+        """One that begins with what is known now and learns by itself; it forgets when this one does."""
+        other = EdgeTrust()
+        other.restore(self.state())
+        self._copies.append(other)
+        return other
 
     def reset(self) -> None:
         """Forgets what was learned."""
+        for copy in self._copies:
+            copy.reset()
         self.changes.reset()
         self._camera = _Replies()
         self._by_class: dict[int, _Replies] = {}  # by class of the edge answer

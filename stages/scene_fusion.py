@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from sagelink.pipeline.answers import (
     MIN_EDGE_WEIGHT,
+    USUAL_SHARPNESS,
     Answer,
     SceneEstimate,
     ServerObservation,
@@ -37,7 +38,6 @@ from sagelink.stages.state_change import StateChange
 MAX_OBSERVATIONS = 32  # server answers that count for a scene
 _MAX_PENDING = 64  # sent frames without an answer; with more, the oldest are given up
 _CLEAR_ODDS = 4.0  # of the new answer's class against the class of the scene
-OWN_CLASSES = Sharpness(age=0.3)  # DeiT-Tiny and ViT-Tiny on clips of photographs: docs/video.md
 _SAME_ANSWER_S = 0.1  # edge answers within this time count as one where they add up to a change of state
 _REPLACED_S = 2.5  # where only the server is believed, its answers replace earlier ones: by a factor e in this time
 _MOVE = 0.5  # cosine distance of the class token over which the weight of an answer falls by a factor e
@@ -57,7 +57,7 @@ class SceneConfig:
     forget_s: float = math.inf  # in this time the weight of an edge answer in the average falls by a factor e
     states: bool = False  # the classes are states of a fixed scene: a clear answer of another class begins a new scene
     hold_s: float = 8.0  # in this time the weight of a server answer falls by a factor e; 0: it counts for one frame
-    sharpness: Sharpness = OWN_CLASSES  # of the models' own classes; a head has its own
+    sharpness: Sharpness = USUAL_SHARPNESS  # of the models' own classes; a head has its own
 
 
 @dataclass(frozen=True, slots=True)

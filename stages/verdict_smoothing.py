@@ -7,18 +7,22 @@ Where that changes the class, the verdict holds the provisional answer as `revis
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from sagelink.pipeline.answers import ServerObservation
 from sagelink.pipeline.types import Verdict
+from sagelink.stages.edge_trust import EdgeTrust
 from sagelink.stages.scene_fusion import SceneConfig, SceneFusion
 
 
 class Smoother:
     """Smooths the verdicts of all cameras of a run."""
 
-    def __init__(self, config: SceneConfig) -> None:
+    def __init__(self, config: SceneConfig, trusts: Mapping[str, EdgeTrust] | None = None) -> None:
+        """`trusts`: what is known about the edge's answers, by camera; the smoother learns on with copies."""
         self._config = config
+        self._trusts = {camera: trust.copy() for camera, trust in (trusts or {}).items()}
         self._scenes: dict[str, SceneFusion] = {}  # by camera
 
     def smooth(self, verdict: Verdict) -> Verdict:
@@ -28,7 +32,7 @@ class Smoother:
             return verdict
         scene = self._scenes.get(frame.camera)
         if scene is None:
-            scene = self._scenes[frame.camera] = SceneFusion(self._config)
+            scene = self._scenes[frame.camera] = SceneFusion(self._config, self._trusts.get(frame.camera))
         estimate = scene.observe(frame.seq, scored.answer, scored.edge_view, frame.stream_s, scored.taught)
         server_weight, server_seq = estimate.server_weight, estimate.server_seq
         if verdict.server is not None and verdict.weight > 0:

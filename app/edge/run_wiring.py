@@ -26,7 +26,7 @@ def make_recorder(parts: RunParts, sinks: Sequence[Sink]) -> Recorder:
     from sagelink.stages.verdict_smoothing import Smoother
 
     output = parts.config.output
-    smoother = Smoother(scene_config(parts.config.video, parts.config.head is not None))
+    smoother = Smoother(scene_config(parts.config.video, parts.config.head is not None), parts.trusts)
     if parts.live and output.record is None and output.annotate is None:
         return Recorder(sinks, smoother.smooth, with_small_picture)
     return Recorder(sinks, smoother.smooth)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sagelink.lab.scene_calibration import USUAL, fit_sharpness, play_sequences
+from sagelink.lab.scene_calibration import fit_sharpness, play_sequences
+from sagelink.pipeline.answers import USUAL_SHARPNESS
 
 
 def sequences(count: int, mistaken: float, length: int = 8) -> tuple[np.ndarray, ...]:
@@ -57,7 +58,7 @@ def test_many_sequences_are_fitted(mistaken: float) -> None:
 
 def test_few_sequences_without_a_mistake_leave_the_usual_numbers_nearly_as_they_are() -> None:
     fitted = fit_sharpness(play(4, 0.0))
-    assert abs(fitted.age - USUAL.age) <= 0.15
+    assert abs(fitted.age - USUAL_SHARPNESS.age) <= 0.15
     assert 0.8 <= fitted.base <= 1.6
 
 

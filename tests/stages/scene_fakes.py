@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from sagelink.pipeline.types import Answered, Drop, EdgeOnly, Reply, Scored, Sent
+from sagelink.stages.edge_trust import EdgeTrust
 from sagelink.stages.fuse import Fuse
 from sagelink.stages.scene_fusion import SceneConfig
 from sagelink.stages.scene_tracker import SceneTracker
@@ -23,8 +24,8 @@ def scored(seq: int, camera: str = "camera", probs: Iterable[float] = UNSURE) ->
     return replace(made, frame=frame, picture=first.picture, edge_view=first.edge_view)
 
 
-def make_tracker() -> SceneTracker:
-    return SceneTracker(SceneConfig(), FUSE.weight)
+def make_tracker(trust: EdgeTrust | None = None) -> SceneTracker:
+    return SceneTracker(SceneConfig(), FUSE.weight, trust)
 
 
 def sent(seq: int, tracker: SceneTracker | None = None) -> Sent:

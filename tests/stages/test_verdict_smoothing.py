@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
 from sagelink.pipeline.types import Drop, EdgeOnly, PendingVerdict, Verdict
+from sagelink.stages.edge_trust import EdgeTrust
 from sagelink.stages.fuse import Fuse
 from sagelink.stages.scene_fusion import SceneConfig
 from sagelink.stages.verdict_recorder import Recorder
 from sagelink.stages.verdict_smoothing import Smoother
 from tests.fakes import SIDE, make_reply
-from tests.stages.scene_fakes import FUSE, answered, edge_only, make_tracker, sent
+from tests.stages.scene_fakes import FUSE, answered, edge_only, make_tracker, scored, sent
 
 
 class ListSink:
@@ -25,8 +28,9 @@ class ListSink:
     def show_pending(self, verdict: Verdict) -> None:
         self.provisional.append(verdict)
 
-    def recorder(self) -> Recorder:
-        return Recorder([self], Smoother(SceneConfig()).smooth)
+    def recorder(self, trust: EdgeTrust | None = None) -> Recorder:
+        trusts = {"camera": trust} if trust else {}
+        return Recorder([self], Smoother(SceneConfig(), trusts).smooth)
 
 
 async def test_an_answer_revises_its_frame_and_later_frames_that_were_decided_before() -> None:
@@ -98,6 +102,22 @@ async def test_two_cameras_have_separate_scenes() -> None:
     recorder.write(FUSE.decide(answered(sent(0, trackers["camera"]))))
     recorder.write(FUSE.decide(edge_only(0, trackers["door"], "door")))
     assert [(verdict.frame.camera, verdict.answer.class_id) for verdict in sink.written] == [("camera", 2), ("door", 0)]
+
+
+async def test_the_verdict_believes_the_edge_as_far_as_the_tracker_does_until_that_is_forgotten() -> None:
+    trust, sink = EdgeTrust(), ListSink()
+    trust.restore({"camera": [60.0, 0.0], "classes": {}})
+    recorder, tracker = sink.recorder(trust), make_tracker(trust)
+    believed_by_tracker = []
+    for seq in range(3):
+        if seq == 2:
+            trust.reset()
+        in_flight = sent(seq, tracker)
+        recorder.write(FUSE.decide(answered(in_flight)))
+        in_flight.reply.set_result(make_reply(seq))
+        believed_by_tracker.append(tracker.track(scored(seq)).verdict.prob)
+    assert [verdict.answer.prob for verdict in sink.written] == pytest.approx(believed_by_tracker, abs=0.02)
+    assert believed_by_tracker[2] < believed_by_tracker[0] - 0.05
 
 
 async def test_a_frame_that_is_not_tracked_is_not_revised() -> None:
