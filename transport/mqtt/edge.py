@@ -27,6 +27,7 @@ from sagelink.transport.mqtt.edge_costs import EdgeCosts, goodbye_bytes
 from sagelink.transport.mqtt.evidence_publisher import EvidencePublisher
 from sagelink.transport.mqtt.known_servers import KnownServers
 from sagelink.transport.mqtt.open_session import OpenSession
+from sagelink.transport.mqtt.topic_aliases import TopicAliases
 from sagelink.transport.mqtt.topics import PREFIX_BYTES, SESSION_BYTES, Topics, encode_state
 from sagelink.transport.mqtt.wire_cost import MqttCostModel
 from sagelink.transport.picture_parts import MAX_PART_BYTES, MIN_PART_BYTES, PicturePart, encode_picture_part
@@ -80,7 +81,8 @@ class MqttEdgeLink(RemoteEdgeLink):
         announced = partial(with_heads, camera_info, self._heads.offers)
         self._announcer = Announcer(topics, node, self._cameras, announced, self._run_id)
         cost_model = MqttCostModel("TLSv1.3" if broker.tls else None, web=broker.web_path is not None)
-        self._costs = EdgeCosts(topics, node, cost_model, auth is not None, lambda: self._connection.v5)
+        aliases = TopicAliases(self._cameras)
+        self._costs = EdgeCosts(topics, node, cost_model, auth is not None, lambda: self._connection.v5, aliases)
         self._connection = self._reconnector = BrokerConnection(
             broker,
             self._run_session,
@@ -99,6 +101,7 @@ class MqttEdgeLink(RemoteEdgeLink):
             node,
             self._cameras,
             self._costs,
+            aliases,
             broker_url=broker.url,
             confirmed=broker.evidence_qos == 1,
             in_flight=in_flight,
@@ -187,7 +190,7 @@ class MqttEdgeLink(RemoteEdgeLink):
     async def _run_session(self, client: BrokerClient) -> None:
         """Serves one connection until it ends."""
         self._costs.connected(client.ipv6, client.tls_version)
-        self._evidence.connected(client.max_packet_bytes)
+        self._evidence.connected(client.max_packet_bytes, client.max_topic_aliases)
         self._servers.connected()
         optional = [(self._topics.presence("+"), 0, "frames are sent though no server may be online")]
         if self._on_budget is not None:
