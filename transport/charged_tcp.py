@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import math
 import os
 import socket
 import struct
@@ -28,6 +29,7 @@ _DEAD_MS = 5000  # bytes that stay unacknowledged for longer are stale: the kern
 _PACE = 8  # times the rate of the budget
 _SHORT_S = 1.5  # windows for which a pause of a part of them is no wait
 _SO_MAX_PACING_RATE, _TCP_THIN_LINEAR_TIMEOUTS = 47, 16  # Linux; Python has no names for them
+_UNPACED = 2**32 - 1  # bytes/s, to the kernel
 # A slower connection repeats at a steady pace, if a window has room for that; the waits of others double, as usual.
 _THIN_BPS, _THIN_BYTES = 128_000, 7000
 _ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: discard what waits, and send RST
@@ -45,6 +47,7 @@ class ChargedTcp:
         self.counted = _NOTHING  # the last reading of the kernel's counters
         self._connected = False
         self._is_linear = False
+        self._pacing_rate = _UNPACED
         self._lossy_until_s = 0.0
         self.header_bytes = ETHERNET + IPV4 + TCP_WITH_TIMESTAMPS  # of a segment without options
 
@@ -126,6 +129,7 @@ class ChargedTcp:
         self.counted = _NOTHING
         tcp = self.socket = socket.socket(family, kind, protocol)
         tcp.setblocking(False)
+        self._pacing_rate = _UNPACED
         options: list[tuple[int, int, int | bytes]] = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             options.append((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_MS))
@@ -168,11 +172,15 @@ class ChargedTcp:
         return Pacing(bytes_per_s, limit_bytes, window_s, window_s < _SHORT_S, self._is_linear)
 
     def pace(self, payload: int, pause_s: float) -> None:
-        """Has the kernel pause for so long after a segment of `payload` bytes; 0: as the usual pace asks."""
-        rate = payload / pause_s / 2 if pause_s else _PACE * (self._charger.rate_bps or float("inf")) / 8
-        if self.socket is not None and rate < 2**32 and hasattr(socket, "TCP_INFO"):
-            with contextlib.suppress(OSError):
-                self.socket.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, max(1, int(rate)))
+        """Has the kernel pause for so long after a segment of `payload` bytes; 0: as the usual pace asks, which has no
+        pauses without a limit."""
+        bytes_per_s = payload / pause_s / 2 if pause_s else _PACE * (self._charger.rate_bps or math.inf) / 8
+        rate = max(1, int(min(bytes_per_s, _UNPACED)))
+        if self.socket is None or rate == self._pacing_rate or not hasattr(socket, "TCP_INFO"):
+            return
+        with contextlib.suppress(OSError):
+            self.socket.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, struct.pack("=I", rate))
+            self._pacing_rate = rate
 
     def _delay_acks(self) -> None:
         """The kernel goes back to immediate acknowledgements now and then."""

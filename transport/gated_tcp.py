@@ -169,6 +169,7 @@ class GatedTcp:
         """Bytes that the kernel may get now; 0 while it must wait."""
         limit = self._charger.share_bits
         if limit is None:
+            self._tcp.pace(SEGMENT, 0.0)
             return min(counters.segment_bytes, len(self._out))
         if counters.unsent_bytes or counters.queued_bytes > max(2 * counters.segment_bytes, limit // 8 // 2):
             return 0
