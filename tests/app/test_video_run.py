@@ -64,7 +64,7 @@ def test_a_scene_is_tracked_until_the_cut(pair: Pair, tmp_path: Path) -> None:
 
 @pytest.mark.campaign
 def test_tracking_is_more_accurate_for_fewer_bits(pair: Pair, tmp_path: Path) -> None:
-    options = {"source": "synthetic:60,hold=10,fps=5,seed=3", "budget__uplink": "16kbit/s"}
+    options = {"source": "synthetic:150,hold=10,fps=5,seed=3", "budget__uplink": "16kbit/s"}
     _, tracked = run(pair, tmp_path / "always", video__policy="always", **options)
     lines, untracked = run(pair, tmp_path / "never", video__policy="never", **options)
     assert {(line["scene"], line["server_seq"], line["revised_from"]) for line in lines} == {(None, None, None)}
@@ -107,7 +107,7 @@ def test_each_part_of_scene_tracking_can_be_switched_off(pair: Pair, tmp_path: P
 
 @pytest.mark.campaign
 def test_zoom_scores_crops_in_turn_and_sends_the_scored_crop(pair: Pair, tmp_path: Path, capsys) -> None:
-    options = {"video__policy": "always", "gate__policy": "always"}
+    options = {"video__policy": "always", "gate__policy": "always", "video__value_gate": False}
     whole, _ = run(pair, tmp_path / "whole", **options)  # by default off: the demo pair knows objects at one size only
     assert {tuple(line["crop"]) for line in whole} == {WHOLE}
     record = str(tmp_path / "rec")

@@ -24,9 +24,9 @@ class TopicAliases:
         self._announced.clear()
 
     def number(self, camera: str) -> int | None:
-        """None if the broker takes no number for this camera."""
-        number = self._numbers[camera]
-        return number if number <= self._maximum else None
+        """None if the camera has none, or the broker takes none so large."""
+        number = self._numbers.get(camera)
+        return number if number is not None and number <= self._maximum else None
 
     def is_announced(self, camera: str) -> bool:
         """Whether the number is enough."""

@@ -17,6 +17,7 @@ def test_cameras_beyond_the_brokers_maximum_have_none() -> None:
     aliases = TopicAliases(["a", "b", "c"])
     aliases.connected(2)
     assert [aliases.number(camera) for camera in "abc"] == [1, 2, None]
+    assert aliases.number("unannounced") is None
 
 
 def test_an_alias_is_announced_by_a_message_that_the_broker_took_and_forgotten_with_the_connection() -> None:
