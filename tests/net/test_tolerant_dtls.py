@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("aiortc")
 
 from aiortc.rtcdtlstransport import SRTP_PROFILES, RTCCertificate, certificate_digest, generate_certificate
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
@@ -167,8 +168,9 @@ def test_only_secp224r1_is_small() -> None:
         assert (tolerant_dtls._SECP224R1 in data) is small
 
 
-def test_a_negative_serial_number_is_accepted() -> None:
+def test_a_negative_serial_number_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     """As half of FFmpeg's certificates have it. Warnings are errors here, and cryptography warns when it reads one."""
+    monkeypatch.setattr(x509, "random_serial_number", lambda: 0x1A << 152)  # of 20 bytes, and so is its negative one
     key = ec.generate_private_key(ec.SECP256R1())
     der = bytearray(generate_certificate(key).public_bytes(Encoding.DER))
     serial = der.index(b"\x02\x14")  # an integer of 20 bytes, the first one
