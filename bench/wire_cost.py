@@ -1,7 +1,7 @@
 """Measures a link's bits on the wire against its budget: edge in one network namespace, server and broker in another.
 
     python -m bench.wire_cost [--transports mqtt mqtts webrtc] [--rates 16 64 256] [--loss 0 5 10 20] [--seconds 60]
-        [--window 1] [--outage 10-15 ...] [--restart 12 ...] [--cameras 1] [--key-bits 2048] [--packets] [--jobs 2]
+        [--window 1] [--outage 10-15 ...] [--restart 12 ...] [--cameras 1] [--key-bits 2048] [--jobs 2]
 
 Link, budget and broker are those of a live run. Each message has as many random bytes as the allowance covers (4 to 12
 kB; from a quarter of a small window on); the server replies with 66 bytes. Every packet that leaves the edge's
@@ -28,12 +28,10 @@ import signal
 import subprocess
 import sys
 import time
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -64,10 +62,6 @@ from sagelink.transport.webrtc.edge import WebRtcEdgeLink
 from sagelink.transport.webrtc.server import WebRtcServerLink
 
 _MIN_BYTES, _MAX_BYTES = 4000, 12_000  # of a message; the least is less where a window is small
-# With --packets: bytes of the longest message that fits a packet, and the part of a window that it has at most.
-_PACKETS = {"mqtt": (1364, 0.38), "mqtts": (1320, 0.37), "webrtc": (1155, 0.43)}
-_LEAST_PART = 0.6  # of that, for the shortest message
-_MEAN_PART_BYTES = 1100
 _SERVER_CONNECTS_S = 1.0
 _DELAY_S = 0.04
 _LAST_PACKETS_S = 1.5
@@ -95,7 +89,6 @@ class Scenario:
     restarts: tuple[float, ...] = ()  # of the broker, s since the start of the edge
     cameras: int = 1
     key_bits: int = 2048
-    packets: bool = False  # each message fits one packet
 
     @property
     def lossy(self) -> LossyLink | None:
@@ -197,8 +190,6 @@ def _run_role(
     arguments = ["--role", role, "--transports", scenario.transport, "--rates", str(scenario.rate_bps / 1000)]
     arguments += ["--window", str(scenario.window_s), "--seconds", str(scenario.seconds), "--file", str(file)]
     arguments += ["--cameras", str(scenario.cameras)]
-    if scenario.packets:
-        arguments.append("--packets")
     if certificates is not None:
         arguments += ["--certificates", *map(str, (certificates.ca, certificates.client, certificates.client_key))]
     side = "edge" if role == "edge" else "server"
@@ -267,7 +258,7 @@ async def _send(link: EdgeLink, budget: UplinkBudget, scenario: Scenario) -> Non
     while time.monotonic() < end_s:
         await asyncio.sleep(0.02)
         now_s = time.monotonic()
-        size = _largest_message(link, budget, scenario)
+        size = _largest_message(link, budget)
         if size is None or link.refusal() is not None:
             continue
         assert budget.charge(now_s, link.wire_bits("camera0", size))
@@ -280,15 +271,12 @@ def _message(size: int, seq: int) -> bytes:
     """Evidence with random pixels; where it is longer than a datagram, a bundle of parts, as the edge would send it."""
 
     def evidence(number: int, size: int) -> bytes:
-        units = [np.array([number])]
-        framing_bytes = len(encode_evidence(EvidenceMessage(seq, 14, 16, 3, units, b"")))
-        return encode_evidence(EvidenceMessage(seq, 14, 16, 3, units, os.urandom(size - framing_bytes)))
+        return encode_evidence(EvidenceMessage(seq, 14, 16, 3, [np.array([number])], os.urandom(size)))
 
     if size <= PART_BYTES:
-        return evidence(0, size)
-    count = -(-size // _MEAN_PART_BYTES)
-    parts_bytes = size - len(encode_bundle(seq, [b""] * count))
-    return encode_bundle(seq, [evidence(number, (parts_bytes + number) // count) for number in range(count)])
+        return evidence(0, size - (len(evidence(0, 0))))
+    count = -(-size // (PART_BYTES - 40))
+    return encode_bundle(seq, [evidence(number, (size - 9 - 4) // count - 2 - 30) for number in range(count)])
 
 
 async def _read_replies(link: EdgeLink) -> None:
@@ -296,18 +284,14 @@ async def _read_replies(link: EdgeLink) -> None:
         pass
 
 
-def _largest_message(link: EdgeLink, budget: UplinkBudget, scenario: Scenario) -> int | None:
+def _largest_message(link: EdgeLink, budget: UplinkBudget) -> int | None:
     """The bytes of the largest message that the allowance covers."""
     allowance_bits = budget.allowance(time.monotonic()) or 0
     assert budget.limit_bits is not None
-    window_bytes = budget.limit_bits // 8
-    longest, least = _MAX_BYTES, min(_MIN_BYTES, window_bytes // 4)
-    if scenario.packets:
-        packet_bytes, part = _PACKETS[scenario.transport]
-        longest = min(packet_bytes, int(part * window_bytes))
-        least = int(_LEAST_PART * longest)
-    size = bisect_right(range(longest + 1), allowance_bits, key=partial(link.wire_bits, "camera0")) - 1
-    return size if size >= least else None
+    for size in range(_MAX_BYTES, min(_MIN_BYTES, budget.limit_bits // 32) - 1, -100):
+        if link.wire_bits("camera0", size) <= allowance_bits:
+            return size
+    return None
 
 
 def _scenarios(arguments: argparse.Namespace) -> Iterator[Scenario]:
@@ -318,7 +302,6 @@ def _scenarios(arguments: argparse.Namespace) -> Iterator[Scenario]:
         restarts=tuple(arguments.restart),
         cameras=arguments.cameras,
         key_bits=arguments.key_bits,
-        packets=arguments.packets,
     )
     for transport in arguments.transports:
         for rate in arguments.rates:
@@ -342,7 +325,6 @@ def main() -> None:
     parser.add_argument("--restart", type=float, nargs="*", default=[], help="s: the broker is killed and started")
     parser.add_argument("--cameras", type=int, default=1)
     parser.add_argument("--key-bits", type=int, default=2048, help="of the RSA keys for mqtts")
-    parser.add_argument("--packets", action="store_true", help="each message fits one packet")
     parser.add_argument("--jobs", type=int, default=2, help="measurements at the same time")
     parser.add_argument("--role", choices=["edge", "server"], help=argparse.SUPPRESS)
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)

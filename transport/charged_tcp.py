@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import math
 import os
 import socket
 import struct
@@ -17,7 +16,7 @@ import time
 
 from sagelink.transport.header_sizes import ETHERNET, IPV4, IPV6, SACK_BYTES, SEGMENT, SYN_BYTES, TCP_WITH_TIMESTAMPS
 from sagelink.transport.tcp_counters import TcpCounters, read_counters
-from sagelink.transport.tcp_repeats import Pacing, SegmentSizes
+from sagelink.transport.tcp_repeats import SegmentSizes
 from sagelink.transport.wire_cost import WireCharger
 
 _LOSSY_S = 1.0  # so long after a gap, each segment is charged as one that reports it
@@ -26,14 +25,11 @@ _READ_AHEAD = 3  # segments that the other side may send before they are read: e
 _DNS_BITS = 8 * 2 * (ETHERNET + IPV4 + 8 + 12 + 4 + 11)  # two queries without the name; with EDNS
 _STEP_S, _CONNECTING_STEP_S = 0.004, 0.05  # between two looks at the window
 _DEAD_MS = 5000  # bytes that stay unacknowledged for longer are stale: the kernel ends the connection
-_PACE = 8  # times the rate of the budget
-_SHORT_S = 1.5  # windows for which a pause of a part of them is no wait
+_PACING = 8  # times the rate of the budget
 _SO_MAX_PACING_RATE, _TCP_THIN_LINEAR_TIMEOUTS = 47, 16  # Linux; Python has no names for them
-_UNPACED = 2**32 - 1  # bytes/s, to the kernel
-# A slower connection repeats at a steady pace, if a window has room for that; the waits of others double, as usual.
-_THIN_BPS, _THIN_BYTES = 128_000, 7000
+_THIN_BPS = 128_000  # a slower connection repeats at a steady pace; the waits of a faster one double, as usual
 _ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: discard what waits, and send RST
-_NOTHING = TcpCounters(0, 0, 0, 0, 0, 0, 0, 0, SEGMENT, 0, 0, 0.0, 0.0, 0.0, 0.0)
+_NOTHING = TcpCounters(0, 0, 0, 0, 0, 0, 0, 0, SEGMENT, 0, 0, 0.0, 0.0, 0.0)
 
 
 class ChargedTcp:
@@ -46,8 +42,6 @@ class ChargedTcp:
         self.socket: socket.socket | None = None  # None: not open
         self.counted = _NOTHING  # the last reading of the kernel's counters
         self._connected = False
-        self._is_linear = False
-        self._pacing_rate = _UNPACED
         self._lossy_until_s = 0.0
         self.header_bytes = ETHERNET + IPV4 + TCP_WITH_TIMESTAMPS  # of a segment without options
 
@@ -129,15 +123,12 @@ class ChargedTcp:
         self.counted = _NOTHING
         tcp = self.socket = socket.socket(family, kind, protocol)
         tcp.setblocking(False)
-        self._pacing_rate = _UNPACED
         options: list[tuple[int, int, int | bytes]] = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             options.append((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_MS))
-        self.pace(SEGMENT, 0.0)
-        rate_bps, limit_bits = self._charger.rate_bps or 0.0, self._charger.limit_bits or 0
-        self._is_linear = rate_bps < _THIN_BPS and limit_bits > 8 * _THIN_BYTES
         if self._charger.rate_bps is not None and hasattr(socket, "TCP_INFO"):
-            if self._is_linear:
+            options.append((socket.SOL_SOCKET, _SO_MAX_PACING_RATE, int(_PACING * self._charger.rate_bps / 8)))
+            if self._charger.rate_bps < _THIN_BPS:
                 options.append((socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno"))
                 options.append((socket.IPPROTO_TCP, _TCP_THIN_LINEAR_TIMEOUTS, 1))
             read_ahead = max(_READ_AHEAD * SEGMENT, (self._charger.limit_bits or 0) // 16)
@@ -163,24 +154,6 @@ class ChargedTcp:
     async def _room(self, bits: int) -> None:
         while (room := self._charger.room_bits(0.0, bits)) is not None and room < bits:  # noqa: ASYNC110
             await asyncio.sleep(_STEP_S)
-
-    @property
-    def pacing(self) -> Pacing:
-        """For the budget as it is now."""
-        limit_bytes, window_s = (self._charger.share_bits or 0) // 8, self._charger.window_s
-        bytes_per_s = _PACE * (self._charger.rate_bps or 0.0) / 8
-        return Pacing(bytes_per_s, limit_bytes, window_s, window_s < _SHORT_S, self._is_linear)
-
-    def pace(self, payload: int, pause_s: float) -> None:
-        """Has the kernel pause for so long after a segment of `payload` bytes; 0: as the usual pace asks, which has no
-        pauses without a limit."""
-        bytes_per_s = payload / pause_s / 2 if pause_s else _PACE * (self._charger.rate_bps or math.inf) / 8
-        rate = max(1, int(min(bytes_per_s, _UNPACED)))
-        if self.socket is None or rate == self._pacing_rate or not hasattr(socket, "TCP_INFO"):
-            return
-        with contextlib.suppress(OSError):
-            self.socket.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, struct.pack("=I", rate))
-            self._pacing_rate = rate
 
     def _delay_acks(self) -> None:
         """The kernel goes back to immediate acknowledgements now and then."""

@@ -18,7 +18,7 @@ import socket
 from sagelink.transport.charged_tcp import ChargedTcp
 from sagelink.transport.header_sizes import SEGMENT
 from sagelink.transport.tcp_counters import TcpCounters
-from sagelink.transport.tcp_repeats import ACKS, acks_due, repeat_bytes
+from sagelink.transport.tcp_repeats import ACKS, longest_payload, needs, repeat_bytes
 from sagelink.transport.wire_cost import WireCharger
 
 log = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ class GatedTcp:
         if self._charger.window_s > _FLUSH_S:
             smallest = max(smallest, self._room_bytes(self._goodbye_bytes))
         smallest = min(smallest, (self._charger.limit_bits or 0) // 8 // _RESERVED_PART)
-        self._charger.reserve(8 * (waiting + smallest), 8 * smallest)  # `_payload` finds room for repeats
+        self._charger.reserve(8 * (waiting + smallest))
         room = self._charger.room_bits(max(0.0, counters.next_repeat_s))
         if not waiting or room is None or counters.next_repeat_s > _EARLY_S:
             return
@@ -169,22 +169,16 @@ class GatedTcp:
         """Bytes that the kernel may get now; 0 while it must wait."""
         limit = self._charger.share_bits
         if limit is None:
-            self._tcp.pace(SEGMENT, 0.0)
             return min(counters.segment_bytes, len(self._out))
-        if counters.unsent_bytes or counters.queued_bytes > max(2 * counters.segment_bytes, limit // 8 // 2):
+        if counters.queued_bytes > max(2 * counters.segment_bytes, limit // 8 // 2):
             return 0
-        sizes, pacing = self._tcp.sizes, self._tcp.pacing
-        due = self._charger.answers_due
-        acks = ACKS if due is None else acks_due(due)
-        longest = min(pacing.longest_payload(counters, sizes, acks), counters.segment_bytes - _OPTIONS)
+        longest = min(longest_payload(limit // 8, counters, self._tcp.sizes), counters.segment_bytes - _OPTIONS)
         longest = max(_MIN_PIECE, longest)
         payload = -(-len(self._out) // -(-len(self._out) // longest))  # segments of one length
-        pause_s = pacing.pause_s(payload, counters, sizes, acks) or 0.0
-        for need in pacing.needs(counters, sizes, payload, pause_s, acks):
+        for need in needs(counters, self._tcp.sizes, payload):
             room = self._charger.room_bits(need.until_s, 8 * need.size_bytes)
             if room is not None and room < 8 * need.size_bytes:
                 return 0
-        self._tcp.pace(payload, pause_s)
         return payload
 
     def _read_library(self) -> None:

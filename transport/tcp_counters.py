@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import platform
-import re
 import socket
 import struct
 from dataclasses import dataclass
-from functools import cache
 
 try:
     import fcntl
@@ -18,15 +15,10 @@ _SIOCOUTQ = 0x5411  # bytes in the send queue: sent but not acknowledged, or not
 
 # Offsets in struct tcp_info of linux/tcp.h; the kernel gives the first bytes that it knows.
 _BYTES = 232
-_STATE, _BACKOFF = 1, 4
-_RECOVERY = 3, 4  # states in which the kernel sends no probe: it repeats what was lost
+_BACKOFF = 4
 _RTO, _MSS, _UNACKED, _LAST_DATA_SENT, _RTT, _TOTAL_RETRANS = 8, 16, 24, 44, 68, 100
-_MAX_PACING, _BYTES_RECEIVED = 112, 128
+_BYTES_RECEIVED = 128
 _SEGS_OUT, _SEGS_IN, _NOT_SENT, _MIN_RTT, _DATA_SEGS_OUT, _BYTES_SENT, _OUT_OF_ORDER = 136, 140, 144, 148, 156, 200, 224
-
-
-_PACED_FROM = 10  # data segments; the kernel does not pace those before
-_PROBE_MARGIN_S = 0.2  # at most, a probe of a lone segment waits for so much more than two round trips
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,25 +37,8 @@ class TcpCounters:
     repeats: int  # segments sent again
     out_of_order: int  # segments received out of order: they are acknowledged with longer headers
     round_trip_s: float  # the shortest
-    repeat_after_s: float  # the kernel's timer runs for this time before it has run out once
-    probe_after_s: float  # the kernel sends a lone segment again after this time, without pacing
+    repeat_after_s: float  # the kernel's timer repeats a segment after this time, if it is the only one
     next_repeat_s: float  # from now on, at the earliest, by the kernel's timer
-    # From now on, at the earliest, the last segment is acknowledged, and others are repeated; inf without others.
-    next_answer_s: float = float("inf")
-    is_paced: bool = False  # the kernel spaces segments by its pacing rate, and starts its timers later
-
-
-@cache
-def _delays_timers() -> bool:
-    """Whether the kernel starts its timers later if it paces: Linux 5.9, "refine tcp_pacing_delay()"."""
-    version = re.match(r"(\d+)\.(\d+)", platform.release())
-    return version is not None and tuple(map(int, version.groups())) >= (5, 9)
-
-
-def pause_s(payload: int, bytes_per_s: float) -> float:
-    """The least time from a segment to the next one, by pacing; timers that begin with it begin so much later. It is
-    twice as long if the segment left right after the pause of an earlier one."""
-    return payload / bytes_per_s / 2
 
 
 def read_counters(connection: socket.socket) -> TcpCounters | None:
@@ -84,18 +59,9 @@ def read_counters(connection: socket.socket) -> TcpCounters | None:
 
     (bytes_sent,) = struct.unpack_from("=Q", info, _BYTES_SENT)
     timer_s, shortest_s = value(_RTO) / 1e6, value(_MIN_RTT) / 1e6
-    round_trip_s = value(_RTT) / 1e6
-    first_timer_s = timer_s / 2 ** info[_BACKOFF]
-    (bytes_per_s,) = struct.unpack_from("=Q", info, _MAX_PACING)
-    is_paced = _delays_timers() and bytes_per_s < 2**32 and value(_DATA_SEGS_OUT) >= _PACED_FROM
     next_s = timer_s - value(_LAST_DATA_SENT) / 1e3
-    if is_paced and value(_UNACKED) == 1 and not info[_BACKOFF]:
-        next_s += pause_s(queued - value(_NOT_SENT), bytes_per_s)
-    next_answer_s = float("inf")
-    if value(_UNACKED) > 1:
-        if info[_STATE] not in _RECOVERY:  # a probe comes earlier
-            next_s = min(next_s, 2 * round_trip_s - value(_LAST_DATA_SENT) / 1e3)
-        next_answer_s = max(0.0, shortest_s - value(_LAST_DATA_SENT) / 1e3)
+    if value(_UNACKED) > 1:  # a probe comes earlier, and the timer may run since the first of them left
+        next_s = min(next_s, 2 * value(_RTT) / 1e6 - value(_LAST_DATA_SENT) / 1e3) - shortest_s
     return TcpCounters(
         bytes_received=int(struct.unpack_from("=Q", info, _BYTES_RECEIVED)[0]),
         segments_received=value(_SEGS_IN),
@@ -109,9 +75,6 @@ def read_counters(connection: socket.socket) -> TcpCounters | None:
         repeats=value(_TOTAL_RETRANS),
         out_of_order=value(_OUT_OF_ORDER) if len(info) >= _OUT_OF_ORDER + 4 else 0,
         round_trip_s=shortest_s,
-        repeat_after_s=first_timer_s,
-        probe_after_s=min(first_timer_s, 2 * round_trip_s + min(_PROBE_MARGIN_S, first_timer_s - round_trip_s)),
+        repeat_after_s=timer_s / 2 ** info[_BACKOFF],
         next_repeat_s=next_s,
-        next_answer_s=next_answer_s,
-        is_paced=is_paced,
     )

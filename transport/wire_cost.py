@@ -14,7 +14,6 @@ from sagelink.pipeline.budget.wire_ledger import WireLedger
 from sagelink.pipeline.quantities import format_rate
 
 _SHARE_OF_ATTEMPTS = 0.1  # of the rate, that attempts to connect may use
-_ANSWERED_BITS = 8 * 160  # of a message's charge, for acknowledgements
 
 
 @dataclass(slots=True, eq=False)
@@ -32,7 +31,6 @@ class WireCharger:
         """`ledger`: None in a replay, whose budget runs on the time of the stream: there nothing is charged."""
         self._ledger = ledger
         self._prepaid: deque[Prepaid] = deque()
-        self._open: set[Prepaid] = set()  # not closed
         self.attempt_bits = 0  # that have left since the last attempt to connect began
 
     @property
@@ -54,7 +52,6 @@ class WireCharger:
         if self._ledger is not None:
             self._ledger.hold(camera, bits)
             self._prepaid.append(prepaid)
-            self._open.add(prepaid)
         return prepaid
 
     def try_prepay(self, camera: str, bits: int) -> Prepaid | None:
@@ -70,18 +67,9 @@ class WireCharger:
 
     def close(self, prepaid: Prepaid) -> None:
         """What is left of a message's charge was not needed, and counts as sent."""
-        self._open.discard(prepaid)
         self.trim(prepaid, 0)
         if prepaid in self._prepaid:
             self._prepaid.remove(prepaid)
-
-    @property
-    def answers_due(self) -> int | None:
-        """Messages that may be answered now, while another one leaves: those of which no more than acknowledgements
-        are still to leave. None if no message is open: a session begins or ends."""
-        if not self._open:
-            return None
-        return min(len(self._open) - 1, sum(prepaid.bits <= _ANSWERED_BITS for prepaid in self._open))
 
     @property
     def newest(self) -> Prepaid | None:
@@ -122,11 +110,10 @@ class WireCharger:
         if self._ledger is not None:
             self._ledger.receive(bits)
 
-    def reserve(self, bits: int, rate_bits: int | None = None) -> None:
-        """Keeps these bits from messages, in place of those before: the connection may need them at any time.
-        `rate_bits`: see `UplinkBudget.reserve`."""
+    def reserve(self, bits: int) -> None:
+        """Keeps these bits from messages, in place of those before: the connection may need them at any time."""
         if self._ledger is not None:
-            self._ledger.reserve(bits, rate_bits)
+            self._ledger.reserve(bits)
 
     def pause_s(self) -> float:
         """The least pause after a failed attempt, so that attempts use only a small part of the rate."""

@@ -108,7 +108,6 @@ class UplinkBudget:
         self._window_bits = 0
         self._held_bits = 0  # charged, still to leave
         self._reserved_bits = 0
-        self._reserved_of_rate = 0
 
     def change_rate(self, rate_bps: float | None) -> None:
         """Sets the rate for all later charges. Raises UsageError if it is not above zero."""
@@ -141,7 +140,7 @@ class UplinkBudget:
     def rate_allowance(self, now_s: float) -> int | None:
         """Bits that the rate alone grants now."""
         spent = self.window_bits(now_s)
-        return None if self.limit_bits is None else max(0, self.limit_bits - spent - self._reserved_of_rate)
+        return None if self.limit_bits is None else max(0, self.limit_bits - spent - self._reserved_bits)
 
     def bound_allowance(self, now_s: float) -> int | None:
         """Bits that the quotas and other bounds alone grant now; the reply to a message is provided for."""
@@ -247,13 +246,11 @@ class UplinkBudget:
             self.cover.want(max(_PACKET_BITS, needed_bits - kept))
         return least(room, covered)
 
-    def reserve(self, bits: int, rate_bits: int | None = None) -> None:
+    def reserve(self, bits: int) -> None:
         """Takes these bits out of every later allowance, in place of those reserved before: what a connection may send
-        without being asked, such as repeats. `rate_bits`: those taken out of the allowance of the rate, if others than
-        `bits`: the sender finds room for the rest before it lets a message leave."""
+        without being asked, such as repeats."""
         self._set_aside(bits - self._reserved_bits)
         self._reserved_bits = bits
-        self._reserved_of_rate = bits if rate_bits is None else rate_bits
 
     def _set_aside(self, bits: int) -> None:
         for bound in self.bounds:

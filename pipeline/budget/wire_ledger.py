@@ -51,7 +51,7 @@ class WireLedger:
         self._accounts = accounts or {}
         self._recorded = recorded
         self._new: deque[LedgerEntry] = deque()
-        self._reserved_of_rate = 0
+        self._reserved_bits = 0
 
     @property
     def limit_bits(self) -> int | None:
@@ -104,14 +104,12 @@ class WireLedger:
         if self._budget.counts_replies:
             self._budget.charge_quotas(self._clock_s(), bits, ChargeKind.REPLY)
 
-    def reserve(self, bits: int, rate_bits: int | None = None) -> None:
-        """Keeps these bits from messages: the connection may need them at any time. Replaces the earlier value.
-        `rate_bits`: see `UplinkBudget.reserve`; a recording holds these, as a replay has the allowances of quotas."""
-        rate_bits = bits if rate_bits is None else rate_bits
-        if rate_bits != self._reserved_of_rate:
-            self._reserved_of_rate = rate_bits
-            self._enter(rate_bits, "reserve")
-        self._budget.reserve(bits, rate_bits)
+    def reserve(self, bits: int) -> None:
+        """Keeps these bits from messages: the connection may need them at any time. Replaces the earlier value."""
+        if bits != self._reserved_bits:
+            self._reserved_bits = bits
+            self._enter(bits, "reserve")
+            self._budget.reserve(bits)
 
     def note_earlier(self, charges: Mapping[str, Sequence[tuple[float, int]]]) -> None:
         """Records charges of an earlier process, by camera or of the shared budget, that are in the budget already."""

@@ -55,23 +55,6 @@ def test_what_a_message_does_not_need_counts_as_sent_at_once():
     assert (message.bits, budget.room(0.0), budget.total_bits) == (700, 10_000 - 300, 1000)
 
 
-def test_a_message_is_due_an_answer_once_its_data_has_left_and_another_one_leaves():
-    budget = UplinkBudget(100_000, 1.0)
-    charger = charger_of(budget)
-    assert charger.answers_due is None
-    assert budget.charge(0.0, 20_000)
-    first, second = charger.prepay("door", 10_000), charger.prepay("door", 10_000)
-    assert charger.answers_due == 0
-    charger.left(9400)
-    assert charger.answers_due == 1  # the first one
-    charger.close(first)
-    assert charger.answers_due == 0
-    charger.left(9400)
-    assert charger.answers_due == 0  # what leaves now belongs to the second one
-    charger.close(second)
-    assert charger.answers_due is None
-
-
 def test_a_replay_pays_nothing_and_has_all_the_room():
     charger = WireCharger(None)
     charger.close(charger.prepay("door", 1000))

@@ -115,7 +115,6 @@ class BrokerClient(aiomqtt.Client):
         self.pending_calls_threshold = _MAX_PENDING_CALLS
         self._client.connect_timeout = connect_s
         self.max_packet_bytes: int | None = None  # that the broker accepts; None if its CONNACK names no limit
-        self.max_topic_aliases = 0  # that the broker accepts
         self.shares: bool | None = None  # the broker has shared subscriptions; None: MQTT 3.1.1 does not tell
         self._handle_message = on_message
         self._gated = gated
@@ -211,14 +210,12 @@ class BrokerClient(aiomqtt.Client):
         retain: bool = False,
         properties: Properties | None = None,
         for_somebody: bool = False,
-        by_alias: bool = False,
     ) -> str | None:
         """Publishes with QoS 1. Returns None when the broker has taken the message, or the reason why it did not.
 
         `for_somebody`: that nobody has subscribed to the topic is such a reason; a broker of MQTT 3.1.1 does not tell.
-        `by_alias`: the topic alias among `properties` stands for the topic, which does not leave.
         Raises MqttError when the connection is lost, or the broker does not answer in time."""
-        info = self._client.publish("" if by_alias else topic, payload, 1, retain, properties)
+        info = self._client.publish(topic, payload, 1, retain, properties)
         if info.rc != paho.MQTT_ERR_SUCCESS:
             raise aiomqtt.MqttCodeError(info.rc, "Could not publish message")
         answer = self._acknowledgements[info.mid] = asyncio.get_running_loop().create_future()
@@ -266,7 +263,6 @@ class BrokerClient(aiomqtt.Client):
         properties: Properties | None = None,
     ) -> None:
         self.max_packet_bytes = getattr(properties, "MaximumPacketSize", None)
-        self.max_topic_aliases = getattr(properties, "TopicAliasMaximum", 0)
         if self._client.protocol == paho.MQTTv5:
             self.shares = getattr(properties, "SharedSubscriptionAvailable", 1) != 0
         super()._on_connect(client, userdata, flags, reason_code, properties)

@@ -239,7 +239,6 @@ class MqttConsoleLink:
     def _take_evidence(self, address: str, topic: str, payload: bytes) -> None:
         if not PREFIX_BYTES <= len(payload) <= MAX_PAYLOAD_BYTES:
             return
-        # As without a topic alias, which an observer does not see: with one, less is on the wire from the second on.
         bits = self._cost_model.publish_bits(len(topic.encode()), len(payload), _EXPIRY_PROPERTY_BYTES)
         self._observer.evidence(self._check.message(address, payload), bits)
 

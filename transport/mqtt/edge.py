@@ -27,11 +27,10 @@ from sagelink.transport.mqtt.edge_costs import EdgeCosts, goodbye_bytes
 from sagelink.transport.mqtt.evidence_publisher import EvidencePublisher
 from sagelink.transport.mqtt.known_servers import KnownServers
 from sagelink.transport.mqtt.open_session import OpenSession
-from sagelink.transport.mqtt.topic_aliases import TopicAliases
 from sagelink.transport.mqtt.topics import PREFIX_BYTES, SESSION_BYTES, Topics, encode_state
 from sagelink.transport.mqtt.wire_cost import MqttCostModel
 from sagelink.transport.picture_parts import MAX_PART_BYTES, MIN_PART_BYTES, PicturePart, encode_picture_part
-from sagelink.transport.remote_edge import MAX_REPLIES, RemoteEdgeLink
+from sagelink.transport.remote_edge import RemoteEdgeLink
 from sagelink.transport.wire_cost import Prepaid
 
 log = logging.getLogger(__name__)
@@ -39,7 +38,6 @@ log = logging.getLogger(__name__)
 _DIGEST_EVERY_S = 60.0
 _FIRST_DIGEST_S = 5.0
 _LAST_ACK_S = 0.3  # from a PUBACK until the reply is acknowledged too
-_ACK_S = 0.05  # from a reply until it is acknowledged
 
 
 class MqttEdgeLink(RemoteEdgeLink):
@@ -81,8 +79,7 @@ class MqttEdgeLink(RemoteEdgeLink):
         announced = partial(with_heads, camera_info, self._heads.offers)
         self._announcer = Announcer(topics, node, self._cameras, announced, self._run_id)
         cost_model = MqttCostModel("TLSv1.3" if broker.tls else None, web=broker.web_path is not None)
-        aliases = TopicAliases(self._cameras)
-        self._costs = EdgeCosts(topics, node, cost_model, auth is not None, lambda: self._connection.v5, aliases)
+        self._costs = EdgeCosts(topics, node, cost_model, auth is not None, lambda: self._connection.v5)
         self._connection = self._reconnector = BrokerConnection(
             broker,
             self._run_session,
@@ -101,7 +98,6 @@ class MqttEdgeLink(RemoteEdgeLink):
             node,
             self._cameras,
             self._costs,
-            aliases,
             broker_url=broker.url,
             confirmed=broker.evidence_qos == 1,
             in_flight=in_flight,
@@ -115,7 +111,6 @@ class MqttEdgeLink(RemoteEdgeLink):
         self._commands: CommandIntake | None = None
         if on_command is not None and auth is not None:
             self._commands = CommandIntake(self._session, topics, node, cameras, on_command, auth, self._run_id)
-        self._unanswered: dict[tuple[str, int], Prepaid] = {}  # by camera and `seq`
         self._logged_replies: set[str] = set()  # reasons for which replies were ignored
         self._logged_subscriptions: set[str] = set()  # refusals of subscriptions
 
@@ -183,14 +178,11 @@ class MqttEdgeLink(RemoteEdgeLink):
     async def _transmit(self, camera: str, message: bytes, prepaid: Prepaid) -> None:
         publishing = self._evidence.start(camera, message)
         publishing.add_done_callback(lambda _: self._close_later(prepaid, _LAST_ACK_S))
-        if len(self._unanswered) == MAX_REPLIES:
-            self._unanswered.pop(next(iter(self._unanswered)))
-        self._unanswered[camera, claimed_seq(message) or 0] = prepaid
 
     async def _run_session(self, client: BrokerClient) -> None:
         """Serves one connection until it ends."""
         self._costs.connected(client.ipv6, client.tls_version)
-        self._evidence.connected(client.max_packet_bytes, client.max_topic_aliases)
+        self._evidence.connected(client.max_packet_bytes)
         self._servers.connected()
         optional = [(self._topics.presence("+"), 0, "frames are sent though no server may be online")]
         if self._on_budget is not None:
@@ -261,10 +253,7 @@ class MqttEdgeLink(RemoteEdgeLink):
                 self._take_reply(address.removeprefix(f"{self._node}/"), reply)
 
     def _take_reply(self, camera: str, reply: bytes) -> None:
-        seq = claimed_seq(reply) or 0
-        if (prepaid := self._unanswered.pop((camera, seq), None)) is not None:
-            self._close_later(prepaid, _ACK_S)
-        self._evidence.answered(camera, seq)
+        self._evidence.answered(camera, claimed_seq(reply) or 0)
         self._deliver(camera, reply)
 
     async def _publish_digests(self, client: BrokerClient, digest: Callable[[str], bytes]) -> None:

@@ -7,34 +7,23 @@ from dataclasses import replace
 
 from sagelink.transport.envelope import MAX_MESSAGE_BYTES
 from sagelink.transport.message_auth import EXTRA_BYTES
-from sagelink.transport.mqtt.topic_aliases import TopicAliases
 from sagelink.transport.mqtt.topics import PREFIX_BYTES, Topics
 from sagelink.transport.mqtt.wire_cost import PUBLISH_ACKS, MqttCostModel, publish_bytes, varint_bytes
 from sagelink.transport.picture_parts import picture_message_bytes
 
 _EXPIRY_PROPERTY_BYTES = 6  # length of the properties, and the message expiry interval
-_ALIAS_PROPERTY_BYTES = 3
 
 
 class EdgeCosts:
     """The costs of one node's messages."""
 
-    def __init__(
-        self,
-        topics: Topics,
-        node: str,
-        model: MqttCostModel,
-        mac: bool,
-        v5: Callable[[], bool],
-        aliases: TopicAliases,
-    ) -> None:
-        """`mac`: messages carry one. `v5`: whether the connection is one of MQTT 5. `aliases`: of evidence topics."""
+    def __init__(self, topics: Topics, node: str, model: MqttCostModel, mac: bool, v5: Callable[[], bool]) -> None:
+        """`mac`: messages carry one. `v5`: whether the connection is one of MQTT 5."""
         self._topics = topics
         self._node = node
         self._model = model
         self._mac_bytes = EXTRA_BYTES if mac else 0
         self._v5 = v5
-        self._aliases = aliases
 
     def connected(self, ipv6: bool, tls: str | None) -> None:
         """Takes what the open connection is. `tls`: its version."""
@@ -47,25 +36,17 @@ class EdgeCosts:
         return self._model.connect_bits(certificate_bytes) + bits
 
     def evidence_bytes(self, camera: str, message_bytes: int) -> int:
-        """The MQTT packet of an evidence message that is published now."""
-        return self._evidence_bytes(camera, message_bytes, self._aliases.is_announced(camera))
-
-    def _evidence_bytes(self, camera: str, message_bytes: int, is_announced: bool) -> int:
-        """`is_announced`: the topic alias is, so that the packet has no topic."""
-        topic_bytes = 0 if is_announced else len(self._topics.evidence(f"{self._node}/{camera}").encode())
+        """The MQTT packet of an evidence message."""
+        topic_bytes = len(self._topics.evidence(f"{self._node}/{camera}").encode())
         properties = _EXPIRY_PROPERTY_BYTES if self._v5() else 0
-        if self._aliases.number(camera) is not None:
-            properties += _ALIAS_PROPERTY_BYTES
         return publish_bytes(topic_bytes, PREFIX_BYTES + message_bytes + self._mac_bytes, properties)
 
     def evidence_bits(self, camera: str, message_bytes: int) -> int:
         return self._model.packet_bits(self.evidence_bytes(camera, message_bytes), PUBLISH_ACKS)
 
     def max_evidence_bytes(self, camera: str, max_packet_bytes: int) -> int:
-        """The longest message whose packet has at most `max_packet_bytes`, with its topic too."""
-        framing_bytes = (
-            self._evidence_bytes(camera, 0, is_announced=False) - varint_bytes(0) + varint_bytes(max_packet_bytes)
-        )
+        """The longest message whose packet has at most `max_packet_bytes`."""
+        framing_bytes = self.evidence_bytes(camera, 0) - varint_bytes(0) + varint_bytes(max_packet_bytes)
         return max(0, min(MAX_MESSAGE_BYTES, max_packet_bytes - framing_bytes))
 
     def head_part_bits(self, message_bytes: int) -> int:

@@ -16,7 +16,6 @@ from sagelink.transport.message_auth import MessageAuth
 from sagelink.transport.mqtt.edge_costs import EdgeCosts
 from sagelink.transport.mqtt.open_session import OpenSession
 from sagelink.transport.mqtt.packet_limit import PacketLimit
-from sagelink.transport.mqtt.topic_aliases import TopicAliases
 from sagelink.transport.mqtt.topics import PREFIX_BYTES, Topics
 
 log = logging.getLogger(__name__)
@@ -32,7 +31,6 @@ class EvidencePublisher:
         node: str,
         cameras: Sequence[str],
         costs: EdgeCosts,
-        aliases: TopicAliases,
         *,
         broker_url: str,
         confirmed: bool,
@@ -53,7 +51,6 @@ class EvidencePublisher:
         self._node = node
         self._cameras = cameras
         self._costs = costs
-        self._aliases = aliases
         self._broker_url = broker_url
         self._confirmed = confirmed
         self._in_flight = in_flight
@@ -71,11 +68,9 @@ class EvidencePublisher:
     def max_message_bytes(self, camera: str) -> int:
         return self._costs.max_evidence_bytes(camera, self._limit.max_packet_bytes)
 
-    def connected(self, max_packet_bytes: int | None, max_aliases: int) -> None:
-        """`max_packet_bytes`: the limit that the broker has named; None if it has named none. `max_aliases`: its Topic
-        Alias Maximum."""
+    def connected(self, max_packet_bytes: int | None) -> None:
+        """`max_packet_bytes`: the limit that the broker has named; None if it has named none."""
         self.unacknowledged = 0
-        self._aliases.connected(max_aliases)
         self._limit.connected(max_packet_bytes)
         if max_packet_bytes is not None:
             self._log_limit()
@@ -107,10 +102,8 @@ class EvidencePublisher:
     def start(self, camera: str, message: bytes) -> asyncio.Task[None]:
         """Starts to publish a message; the task ends when it is acknowledged or answered."""
         self.unacknowledged += 1
-        packet_bytes = self._costs.evidence_bytes(camera, len(message))
-        self._limit.sent(packet_bytes, time.monotonic())
-        is_announced = self._aliases.is_announced(camera)
-        return self._session.start(self._publish, camera, message, packet_bytes, is_announced)
+        self._limit.sent(self._costs.evidence_bytes(camera, len(message)), time.monotonic())
+        return self._session.start(self._publish, camera, message)
 
     def answered(self, camera: str, seq: int) -> None:
         """A server has answered a frame."""
@@ -128,31 +121,22 @@ class EvidencePublisher:
         else:
             log.info("event=publish_accepted camera=%s", camera)
 
-    async def _publish(self, camera: str, message: bytes, packet_bytes: int, is_announced: bool) -> None:
-        """`packet_bytes`: as it was charged, with a topic unless its alias `is_announced`."""
+    async def _publish(self, camera: str, message: bytes) -> None:
         assert self._session.client is not None
         properties = None
         if self._v5():
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
             properties.MessageExpiryInterval = max(1, round(self._deadline_s))
-            if (alias := self._aliases.number(camera)) is not None:
-                properties.TopicAlias = alias
         address = f"{self._node}/{camera}"
         sealed = message if self._auth is None else self._auth.seal(message, address, self._run_id)
         payload = self._run_id[:PREFIX_BYTES] + sealed
         topic, seq = self._topics.evidence(address), claimed_seq(message)
         refusal = None
         if self._confirmed:
-            refusal = await self._session.client.publish_confirmed(
-                topic, payload, properties=properties, by_alias=is_announced
-            )
-            is_taken = refusal is None
+            refusal = await self._session.client.publish_confirmed(topic, payload, properties=properties)
         else:
-            sent_topic = "" if is_announced else topic
-            is_taken = await self._publish_until_answered(sent_topic, payload, properties, (camera, seq or 0))
-        if is_taken:
-            self._aliases.taken(camera)
-        self._limit.acknowledged(packet_bytes)
+            await self._publish_until_answered(topic, payload, properties, (camera, seq or 0))
+        self._limit.acknowledged(self._costs.evidence_bytes(camera, len(message)))
         self.unacknowledged -= 1
         self._on_change()
         self.note_refusal(camera, refusal)
@@ -161,17 +145,15 @@ class EvidencePublisher:
 
     async def _publish_until_answered(
         self, topic: str, payload: bytes, properties: Properties | None, key: tuple[str, int]
-    ) -> bool:
-        """Publishes with QoS 0, and waits for the reply, or for the deadline of the frame. Returns whether there was
-        a reply."""
+    ) -> None:
+        """Publishes with QoS 0, and waits for the reply, or for the deadline of the frame."""
         assert self._session.client is not None
         answered = self._unanswered[key] = asyncio.Event()
         try:
             await self._session.client.publish(topic, payload, qos=0, properties=properties)
             async with asyncio.timeout(self._deadline_s):
                 await answered.wait()
-                return True
         except TimeoutError:
-            return False
+            pass
         finally:
             self._unanswered.pop(key, None)

@@ -3,7 +3,7 @@
 - `RTCSctpTransport._handle_data`: receives each decrypted packet. There is no public sign of life of a peer.
 - `RTCSctpTransport._transmit`, `_cwnd` and `_forward_tsn_chunk`: sends what the congestion window allows, that window,
   and a chunk that `_transmit` sends first.
-- `RTCSctpTransport._send_sack` and `_send_chunk`: acknowledge what arrived, and send one chunk in a packet.
+- `RTCSctpTransport._send_sack`: acknowledges what arrived.
 - `RTCSctpTransport._rto`: the time after which a lost packet is sent again.
 - `RTCIceTransport._send` and `_recv`: take the datagrams of DTLS, and return those that arrive.
 - `RTCIceTransport._connection`, `aioice.Connection._protocols` and `protocol.transport`: the sockets, and
@@ -22,7 +22,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from sagelink.transport.header_sizes import ETHERNET, IPV4, IPV6, TCP_WITH_TIMESTAMPS
-from sagelink.transport.webrtc.reassembly import DATAGRAM
 from sagelink.transport.webrtc.wire_cost import UDP
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 # Takes a datagram, the bytes of its headers, and a function that sends it.
 Gate = Callable[[bytes, int, Callable[[], None]], None]
 
-_PACKET_CHUNKS = 16 + DATAGRAM  # bytes of the chunks in the longest packet: those of a data chunk
+_ACKNOWLEDGE_S = 0.02
 _FIRST_REPEAT_S = 1.0
 _FORWARD_TSN_S = 0.3
 _RECENT = 8  # datagrams; a flight of a handshake has fewer
@@ -106,66 +105,21 @@ def join_forward_tsn(sctp: RTCSctpTransport) -> None:
     sctp._transmit = transmit_with_pauses  # type: ignore[method-assign]
 
 
-class _Chunks:
-    """An acknowledgement and a data chunk in one packet."""
-
-    def __init__(self, *chunks: object) -> None:
-        self._chunks = chunks
-
-    def __bytes__(self) -> bytes:
-        return b"".join(map(bytes, self._chunks))  # type: ignore[arg-type]
-
-
-def join_acknowledgements(sctp: RTCSctpTransport, wait_s: Callable[[], float]) -> None:
-    """Acknowledges packets that arrive within `wait_s` once, with the data that leaves meanwhile if both fit one
-    packet, as RFC 9260 (6.1, 6.2) allows for up to 0.5 s; aiortc acknowledges each in a packet of its own."""
-    from aiortc.rtcsctptransport import DataChunk
-
-    acknowledge, send_chunk, loop = sctp._send_sack, sctp._send_chunk, asyncio.get_running_loop()
-    timer: asyncio.TimerHandle | None = None
-    sending: set[asyncio.Task[None]] = set()
-    taken: list[Any] | None = None  # where the acknowledgement goes while it is made
-
-    async def make() -> Any:
-        nonlocal taken
-        made: list[Any] = []
-        taken = made
-        try:
-            await acknowledge()
-        finally:
-            taken = None
-        return made[0]
+def join_acknowledgements(sctp: RTCSctpTransport) -> None:
+    """Acknowledges packets that arrive together once, as RFC 9260 (6.2) allows; aiortc acknowledges each."""
+    acknowledge = sctp._send_sack
+    waiting: set[asyncio.Task[None]] = set()
 
     async def acknowledge_later() -> None:
-        await send_chunk(await make())
-
-    def expire() -> None:
-        nonlocal timer
-        timer = None
-        task = loop.create_task(_unless_ended(acknowledge_later))
-        sending.add(task)
-        task.add_done_callback(sending.discard)
+        await asyncio.sleep(_ACKNOWLEDGE_S)
+        waiting.clear()
+        await _unless_ended(acknowledge)
 
     async def send_sack() -> None:
-        nonlocal timer
-        if timer is None:
-            timer = loop.call_later(wait_s(), expire)
-
-    async def send_with_acknowledgement(chunk: Any) -> None:
-        nonlocal timer
-        if taken is not None:
-            taken.append(chunk)
-            return
-        if timer is not None and isinstance(chunk, DataChunk):
-            acknowledgement = await make()
-            if len(bytes(acknowledgement)) + len(bytes(chunk)) <= _PACKET_CHUNKS:
-                timer.cancel()
-                timer = None
-                chunk = _Chunks(acknowledgement, chunk)
-        await send_chunk(chunk)
+        if not waiting:
+            waiting.add(asyncio.create_task(acknowledge_later()))
 
     sctp._send_sack = send_sack  # type: ignore[method-assign]
-    sctp._send_chunk = send_with_acknowledgement  # type: ignore[method-assign]
 
 
 def begin_repeats_early(sctp: RTCSctpTransport) -> None:

@@ -47,8 +47,6 @@ _ALIVE_BITS = 8 * 240  # a second
 _SHORT_S = 1.0  # windows up to here reserve nothing for that
 _STUN_BITS, _TURN_BITS = 8 * 4 * 90, 8 * 1400  # requests, some of them repeated
 _SECRET_BYTES = 16
-_SMALL_WINDOW = 4000  # bytes
-_ACKNOWLEDGE_S, _ACKNOWLEDGE_SMALL_S = 0.02, 0.47  # of at most 0.5 (RFC 9260, 6.2)
 
 Recovered = Literal["resent", "rescued"]
 
@@ -82,6 +80,7 @@ class WebRtcEdgeLink(RemoteEdgeLink):
         self._camera_info = camera_info
         self._secret = secrets.token_hex(_SECRET_BYTES)
         self._on_recovered = on_recovered
+        self._cost_model = WebRtcCostModel(ipv6=":" in endpoint.host, tls=endpoint.tls)
         self._numbers = itertools.count()
         self._received: deque[int] = deque(maxlen=MAX_REPLIES)  # numbers of recent replies, each of which arrives twice
         self._resend_timer = ResendTimer()
@@ -89,10 +88,6 @@ class WebRtcEdgeLink(RemoteEdgeLink):
         self._unanswered: dict[int, tuple[float, asyncio.TimerHandle]] = {}
         self._peer: Peer | None = None
         self._reconnector = Reconnector("server", endpoint.url, self._run_connection, self._charger.pause_s)
-
-    @property
-    def _cost_model(self) -> WebRtcCostModel:
-        return WebRtcCostModel(":" in self._endpoint.host, self._endpoint.tls, self._is_small())
 
     def wire_bits(self, camera: str, message_bytes: int) -> int:
         return self._cost_model.message_bits(message_bytes)
@@ -167,7 +162,7 @@ class WebRtcEdgeLink(RemoteEdgeLink):
 
     async def _run_peer(self) -> str:
         """Raises Unreachable if no connection is established."""
-        gate = DatagramGate(self._charger, self._is_small)
+        gate = DatagramGate(self._charger)
         peer = Peer(
             self._endpoint.peer_configuration(),
             on_control=partial(self._receive, reliable=True),
@@ -176,14 +171,13 @@ class WebRtcEdgeLink(RemoteEdgeLink):
             gate=gate.send,
             received=self._charger.received,
             window_bytes=self._window_bytes,
-            acknowledge_s=lambda: _ACKNOWLEDGE_SMALL_S if self._is_small() else _ACKNOWLEDGE_S,
         )
         try:
             self._charge_gathering()
             answer = await exchange(self._endpoint, await peer.offer(), charger=self._charger)
             # One moment may fill a window; from a short one, bits leave soon enough for a heartbeat. Not before the
             # exchange, which reserves for its own connection.
-            gate.reserve(_alive_bits(self._charger, max(0.0, self._charger.window_s - _SHORT_S)))
+            self._charger.reserve(_alive_bits(self._charger, max(0.0, self._charger.window_s - _SHORT_S)))
             try:
                 await peer.accept(answer)
             except OfferRefused as error:
@@ -202,6 +196,7 @@ class WebRtcEdgeLink(RemoteEdgeLink):
             self._peer = None
             await peer.close()
             gate.close()
+            self._charger.reserve(0)
 
     def _receive(self, data: bytes, reliable: bool = False) -> None:
         """Delivers a verdict once; the server sends it on both channels, and the reliable one is usually later."""
@@ -227,10 +222,6 @@ class WebRtcEdgeLink(RemoteEdgeLink):
             timer.cancel()
             self._resend_timer.record(time.monotonic() - sent_s)
         self._deliver(self._cameras[camera], reply)
-
-    def _is_small(self) -> bool:
-        """Whether an acknowledgement of its own takes much of a window: then it travels with evidence."""
-        return (self._charger.limit_bits or float("inf")) < 8 * _SMALL_WINDOW
 
     def _window_bytes(self) -> int:
         return max(_WINDOW_BYTES, int(_WINDOW_S * (self._charger.rate_bps or 0) / 8))

@@ -51,18 +51,15 @@ class Peer:
         gate: Gate | None = None,
         received: Callable[[int], None] = lambda bits: None,
         window_bytes: Callable[[], int] | None = None,
-        acknowledge_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """`on_drained` is called when `congested` becomes false again. `gate`: every datagram leaves through it;
-        `received`: gets the bits of each that arrives. `acknowledge_s`: for how long an acknowledgement may wait, with
-        `window_bytes`."""
+        `received`: gets the bits of each that arrives."""
         self._servers = [str(server.urls) for server in configuration.iceServers or ()]
         self._connection = compatible_connection(configuration)
         self.fault: str | None = None  # the reason why the connection ended
         self._gate = gate
         self._received = received
         self._window_bytes = window_bytes
-        self._acknowledge_s = acknowledge_s
         self._ended = asyncio.Event()
         self._open = asyncio.Event()
         self._last_packet_s = time.monotonic()
@@ -141,7 +138,7 @@ class Peer:
             gate_datagrams(sctp, self._gate, self._received)
         if self._window_bytes is not None:
             keep_window(sctp, self._window_bytes)
-            join_acknowledgements(sctp, self._acknowledge_s)
+            join_acknowledgements(sctp)
             join_forward_tsn(sctp)
         begin_repeats_early(sctp)
         repeat_handshake(sctp)

@@ -1,9 +1,8 @@
 """The uplink bits that WebRTC costs, estimated before they are sent.
 
 A message is charged as its datagrams, each with the headers of SCTP, DTLS, UDP, IP and Ethernet, and the
-acknowledgement that the edge will send for the two packets of the verdict, in a packet of its own or with data. What
-the connection itself costs is charged as it leaves (transport/webrtc/datagram_gate.py); it is estimated here to plan a
-connection.
+acknowledgement that the edge will send for the two packets of the verdict. What the connection itself costs is charged
+as it leaves (transport/webrtc/datagram_gate.py); it is estimated here to plan a connection.
 """
 
 from __future__ import annotations
@@ -30,7 +29,6 @@ class WebRtcCostModel:
 
     ipv6: bool = False
     tls: bool = False
-    joins_acks: bool = False  # an acknowledgement travels with the data of a later message
 
     @property
     def header_bytes(self) -> int:
@@ -47,7 +45,7 @@ class WebRtcCostModel:
         """The same, of a message in so many datagrams: never below their real bits."""
         framing = DATAGRAM - PART_BYTES + _PADDING
         per_datagram = self.header_bytes + _DTLS + _SCTP + _DATA + framing
-        per_ack = _SACK + 2 * _GAP if self.joins_acks else self.header_bytes + _DTLS + _SCTP + _SACK + _GAP
+        per_ack = self.header_bytes + _DTLS + _SCTP + _SACK + _GAP
         return 8 * (message_bytes + datagrams * per_datagram + _ACKS * per_ack)
 
     def connect_bits(self, announcement_bytes: int) -> int:

@@ -38,14 +38,6 @@ def test_only_the_last_charge_is_held():
     assert budget.window_bits(9.0) == 200
 
 
-def test_a_reserve_may_lower_quotas_more_than_the_rate():
-    budget = UplinkBudget(1000, 1.0)
-    budget.reserve(300, rate_bits=100)
-    assert budget.allowance(0.0) == 900
-    budget.reserve(0)
-    assert budget.allowance(0.0) == 1000
-
-
 def test_a_reserve_lowers_the_allowance_and_not_the_room():
     budget = UplinkBudget(1000, 1.0)
     budget.reserve(300)

@@ -125,15 +125,13 @@ async def test_it_observes_what_edge_and_server_exchange(broker: Broker, auth: M
         assert console.trouble is None
         async with edge_link(broker, auth=auth) as edge:
             await until(lambda: notes.cameras == {DOOR: "online"} and DOOR in server.cameras)
-            alias_bits = 8 * 3  # which an observer does not see
-            charged_bits = edge.wire_bits("door", len(message_of(4)))
             assert await edge.send("door", message_of(4)) is None
             asked = await anext(server.messages())
             await server.reply(asked, encode_reply(make_reply(4)))
             await until(lambda: len(notes.messages) == len(notes.replies) == 1)
             observed, bits = notes.messages[0]
             assert (observed.sender, observed.data, observed.refusal) == (DOOR, message_of(4), None)
-            assert bits == charged_bits - alias_bits
+            assert bits == edge.wire_bits("door", len(message_of(4))) - (32 if auth else 0) + 8 * 4 * bool(auth)
             assert notes.replies == [encode_reply(make_reply(4))]
         await until(lambda: notes.cameras == {DOOR: "the run ended"})
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from sagelink.transport.message_auth import EXTRA_BYTES
 from sagelink.transport.mqtt.edge_costs import EdgeCosts
-from sagelink.transport.mqtt.topic_aliases import TopicAliases
 from sagelink.transport.mqtt.topics import Topics
 from sagelink.transport.mqtt.wire_cost import MqttCostModel
 
 
-def costs(mac: bool = False, v5: bool = True, aliases: TopicAliases | None = None) -> EdgeCosts:
-    return EdgeCosts(Topics("test"), "node", MqttCostModel(), mac, lambda: v5, aliases or TopicAliases(["door"]))
+def costs(mac: bool = False, v5: bool = True) -> EdgeCosts:
+    return EdgeCosts(Topics("test"), "node", MqttCostModel(), mac, lambda: v5)
 
 
 def test_a_mac_costs_its_bytes_in_every_message() -> None:
@@ -23,20 +22,6 @@ def test_a_mac_costs_its_bytes_in_every_message() -> None:
 def test_mqtt_5_costs_its_properties() -> None:
     assert costs().evidence_bytes("door", 100) - costs(v5=False).evidence_bytes("door", 100) == 6
     assert costs().event_bits("door", 100) - costs(v5=False).event_bits("door", 100) == 8
-
-
-def test_an_alias_costs_three_bytes_and_saves_the_topic_once_it_is_announced() -> None:
-    aliases = TopicAliases(["door"])
-    aliased = costs(aliases=aliases)
-    plain_bytes = aliased.evidence_bytes("door", 1000)
-    aliases.connected(1)
-    assert aliased.evidence_bytes("door", 1000) == plain_bytes + 3
-    longest = aliased.max_evidence_bytes("door", 1200)
-    aliases.taken("door")
-    assert aliased.evidence_bytes("door", 1000) == plain_bytes + 3 - len("test/node/door/evidence")
-    assert aliased.max_evidence_bytes("door", 1200) == longest  # the next connection announces the alias anew
-    aliases.connected(1)
-    assert aliased.evidence_bytes("door", longest) == 1200
 
 
 def test_the_longest_message_fills_the_packet() -> None:

@@ -17,7 +17,6 @@ from pathlib import Path
 import aiomqtt
 import numpy as np
 import pytest
-from paho.mqtt import client as paho
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
@@ -299,73 +298,6 @@ async def test_a_live_edge_waits_for_its_broker(caplog: pytest.LogCaptureFixture
     assert caplog.text.count("event=disconnected") == 1
 
 
-# Topic aliases
-
-
-@pytest.fixture
-def published(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The PUBLISH packets with a QoS of 1 that are not retained, as the client writes them."""
-    packets: list[bytes] = []
-    write = paho.Client._packet_queue
-
-    def note(client: paho.Client, command: int, packet: bytes, *rest: object) -> object:
-        if packet[0] == 0x32:
-            packets.append(bytes(packet))
-        return write(client, command, packet, *rest)
-
-    monkeypatch.setattr(paho.Client, "_packet_queue", note)
-    return packets
-
-
-@pytest.mark.usefixtures("short_pauses")
-async def test_the_topic_leaves_once_a_connection_and_is_charged_as_often(
-    mosquitto: Mosquitto, published: list[bytes]
-) -> None:
-    topic = TOPICS.evidence("node/door").encode()
-    broker = broker_of(mosquitto)
-    async with server_link(broker) as server, edge_link(broker, must_connect=True) as edge:
-        for has_topic in (True, False, False, True, False):
-            charged_bytes = edge._costs.evidence_bytes("door", len(evidence(7)))
-            assert await edge.send("door", evidence(7)) is None
-            message = await anext(server.messages())
-            assert (message.sender, message.data) == ("node/door", evidence(7))
-            assert (topic in published[-1]) == has_topic
-            assert len(published[-1]) == charged_bytes
-            await until(lambda: edge._evidence.unacknowledged == 0)
-            if len(published) == 3:
-                edge._session.client.tcp_socket.shutdown(2)  # as if the cable were cut
-                await until(lambda: edge.refusal() is not None)
-                await edge.ready()
-
-
-@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-async def test_a_broker_without_aliases_gets_the_topic_each_time(protocol: str, published: list[bytes]) -> None:
-    topic = TOPICS.evidence("node/door").encode()
-    with Mosquitto("allow_anonymous true", "max_topic_alias 0") as mosquitto:
-        broker = broker_of(mosquitto, protocol=protocol)
-        async with MqttServerLink(broker, TOPICS, "") as server, edge_link(broker, must_connect=True) as edge:
-            for _ in range(2):
-                charged_bytes = edge._costs.evidence_bytes("door", len(evidence(7)))
-                assert await edge.send("door", evidence(7)) is None
-                assert (await anext(server.messages())).data == evidence(7)
-                assert topic in published[-1]
-                assert len(published[-1]) == charged_bytes
-                await until(lambda: edge._evidence.unacknowledged == 0)
-
-
-async def test_with_qos_0_a_reply_shows_that_the_broker_knows_the_alias(mosquitto: Mosquitto) -> None:
-    broker = broker_of(mosquitto, evidence_qos=0)
-    async with server_link(broker) as server, edge_link(broker, must_connect=True) as edge:
-        await until(lambda: bool(server.cameras))
-        first_bits = edge.wire_bits("door", 200)
-        for seq in (7, 8):
-            await edge.ready()
-            assert await edge.send("door", evidence(seq)) is None
-            await server.reply(await anext(server.messages()), encode_reply(make_reply(seq)))
-            await until(lambda: edge._evidence.unacknowledged == 0)
-            assert edge.wire_bits("door", 200) == first_bits - 8 * len(TOPICS.evidence("node/door"))
-
-
 # What the broker does not let through
 
 
@@ -509,8 +441,7 @@ async def test_messages_and_replies_carry_a_mac(mosquitto: Mosquitto) -> None:
         edge_link(broker, must_connect=True, auth=KEY) as edge,
         aiomqtt.Client(*broker.addresses[0]) as listener,
     ):
-        alias_bytes = 3  # the broker takes one
-        assert edge.wire_bits("door", 100) == plain.wire_bits("door", 100 + EXTRA_BYTES + alias_bytes)
+        assert edge.wire_bits("door", 100) == plain.wire_bits("door", 100 + EXTRA_BYTES)
         await listener.subscribe("test/node/door/#")
         while (await anext(listener.messages)).topic.value != "test/node/door/state":
             pass

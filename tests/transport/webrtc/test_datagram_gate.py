@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
 from sagelink.pipeline.budget.uplink_budget import UplinkBudget
 from sagelink.pipeline.budget.wire_ledger import WireLedger
 from sagelink.transport.webrtc.datagram_gate import DatagramGate
@@ -16,11 +14,11 @@ RECORD, STUN = b"\x17", b"\x00"  # first bytes of a DTLS record with data, and o
 
 
 class Gated:
-    def __init__(self, rate_bps: float | None, spreads: bool = False) -> None:
+    def __init__(self, rate_bps: float | None) -> None:
         self.now_s = 0.0
         self.budget = UplinkBudget(rate_bps, 1.0)
         self.charger = WireCharger(WireLedger(self.budget, lambda: self.now_s))
-        self.gate = DatagramGate(self.charger, lambda: spreads)
+        self.gate = DatagramGate(self.charger)
         self.sent: list[bytes] = []
 
     def send(self, data: bytes) -> None:
@@ -89,38 +87,4 @@ async def test_the_number_of_waiting_datagrams_is_bounded() -> None:
     for _ in range(1000):
         gated.send(RECORD + bytes(999))
     assert gated.gate.dropped == 1000 - 256
-    gated.gate.close()
-
-
-async def test_messages_are_spread_over_a_small_window() -> None:
-    gated, loop = Gated(20_000, spreads=True), asyncio.get_running_loop()
-    began_s = loop.time()
-    for _ in range(2):
-        assert gated.budget.charge(0.0, 4000)
-        gated.charger.prepay("door", 4000)
-        for _ in range(2):
-            gated.send(RECORD + bytes(199))
-    assert len(gated.sent) == 2  # the first message
-    async with asyncio.timeout(PATIENCE_S):
-        while len(gated.sent) < 4:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-    assert loop.time() - began_s >= 2 * 8 * 242 / 20_000
-
-
-async def test_messages_leave_room_for_a_consent_check_if_none_has_passed_for_long(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("sagelink.transport.webrtc.datagram_gate._CONSENT_S", 0.1)
-    monkeypatch.setattr("sagelink.transport.webrtc.datagram_gate._CHECK_S", 0.01)
-    gated = Gated(10_000)
-    gated.gate.reserve(0)
-    assert gated.budget.allowance(0.0) == 10_000
-    async with asyncio.timeout(PATIENCE_S):
-        while gated.budget.allowance(0.0) != 10_000 - 8 * 130:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-    for kind in (b"\x00", b"\x01"):  # the check, and the answer to the server's
-        gated.send(kind + bytes(19))
-    async with asyncio.timeout(PATIENCE_S):
-        while gated.budget.allowance(0.0) != 10_000 - 2 * 8 * 62:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
     gated.gate.close()
