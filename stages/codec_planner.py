@@ -20,6 +20,7 @@ MAX_MESSAGES = 6  # coded per frame
 _ENOUGH = 0.97  # of the limit: a message of this size ends the search
 _AFTER_TOO_LONG = 0.98  # factor on the target size after a message that was too long
 _AFTER_FAILURE = 0.7  # factor on the target size after a message that could not be coded
+_MAX_APART = 4.0  # factor between the guesses for two formats
 
 # A packetized message costs more processor time: fewer are coded, and more of the limit may stay unused.
 _MAX_PACKETIZED = 3  # messages coded per frame
@@ -188,28 +189,32 @@ class _Search:
 class SizeRatios:
     """A frame's message size divided by the median frame's, per format.
 
-    A format without a message of its own takes the ratio of the last frame, corrected by how much the first message of
-    this frame with the same knob differs from its guess. Without an earlier frame it takes the last ratio of any format
-    with the same knob.
+    A format without a message of its own takes the ratio of the last frame, changed as that of the first format of this
+    frame with the same knob. Without an earlier frame it takes the last ratio of any format with the same knob. No
+    guess is further from that one than a factor of _MAX_APART.
     """
 
     def __init__(self) -> None:
         self._of_format: dict[_Format, float] = {}
         self._last: dict[Knob, float] = {"quality": 1.0, "units": 1.0}
-        self._measured: set[Knob] = set()  # by a message of this frame
+        self._measured: dict[Knob, list[_Format]] = {}  # by messages of this frame, in their order
 
     def begin_frame(self) -> None:
         """From now on, the ratios are guesses for the next frame."""
         self._measured.clear()
 
     def update(self, curve: RateQualityCurve, ratio: float) -> None:
-        knob = curve.knob
-        if knob not in self._measured:
-            self._measured.add(knob)
+        knob, form = curve.knob, _format(curve)
+        measured = self._measured.setdefault(knob, [])
+        if form not in measured:
+            measured.append(form)
+        if form == measured[0]:  # with each of its messages: else what they differ by would add up from frame to frame
             change = ratio / self.of(curve)
-            guesses = {form: old * change for form, old in self._of_format.items() if form[0] == knob}
-            self._of_format.update(guesses)
-        self._of_format[_format(curve)] = self._last[knob] = ratio
+            for other in self._of_format.keys() - measured:
+                if other[0] == knob:
+                    guess = self._of_format[other] * change
+                    self._of_format[other] = min(max(guess, ratio / _MAX_APART), ratio * _MAX_APART)
+        self._of_format[form] = self._last[knob] = ratio
 
     def of(self, curve: RateQualityCurve) -> float:
         return self._of_format.get(_format(curve), self._last[curve.knob])

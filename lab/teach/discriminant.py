@@ -18,6 +18,7 @@ SHRINKAGES = (0.1, 0.3, 0.5, 0.8)
 _FOLDS, _MORE_FOLDS = 5, 10
 _MIN_GROUPS = 3  # of each class, so that held-out answers can be corrected
 _MIN_STD = 1e-6
+_MIN_SEPARATION = 1e-9  # squared whitened distance; below, all classes show the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,8 @@ class HeldOutAnswers:
 
     logits: Matrix  # (n, C)
     distance: float = 0.0  # see `Discriminant.linear`
-    temperature: float | None = None  # that calibrates Gaussian classes with the variance of held-out pictures
+    # That calibrates Gaussian classes with the variance of held-out pictures; None: not known.
+    temperature: float | None = None
 
 
 def held_out_logits(
@@ -196,7 +198,9 @@ def corrected_held_out_logits(
         distance = float(np.concatenate(distances).mean())
         # Two Gaussian classes at the squared distance d: a difference of logits has the mean d/2 and, where the
         # covariance is right, the variance d.
-        temperature = float(np.concatenate(variances).mean()) / on_all.separation(shrinkage)
+        separation = on_all.separation(shrinkage)
+        variance = float(np.concatenate(variances).mean())
+        temperature = variance / separation if separation > _MIN_SEPARATION else None
         logits = np.zeros((len(ids), classes))
         for held, known, discriminant in parts:
             logits[held] = _of_all(discriminant.linear(shrinkage, distance).logits(features[held]), known, classes)

@@ -114,11 +114,9 @@ def replacing(path: Path) -> Iterator[Path]:
     prefix, suffix = f"{_TEMPORARY}{path.stem[:40]}-", path.suffix[-16:]
     for left in path.parent.glob(f"{glob.escape(prefix)}*{glob.escape(suffix)}"):
         _remove_abandoned(left)
-    handle, name = mkstemp(prefix=prefix, suffix=suffix, dir=path.parent)
-    unfinished = Path(name)
+    handle, unfinished, locked = _new_unfinished(prefix, suffix, path.parent)
     with open(handle, "rb") as file:
         try:
-            locked = lock(handle)
             yield unfinished
             if not locked:  # Windows renames no open file
                 file.close()
@@ -126,6 +124,28 @@ def replacing(path: Path) -> Iterator[Path]:
         except BaseException:
             unfinished.unlink(missing_ok=True)
             raise
+
+
+def _new_unfinished(prefix: str, suffix: str, folder: Path) -> tuple[int, Path, bool]:
+    """An open new file, and whether it is locked. Another process may remove it before it is: then it is made again."""
+    while True:
+        handle, name = mkstemp(prefix=prefix, suffix=suffix, dir=folder)
+        unfinished = Path(name)
+        try:
+            locked = lock(handle)
+            if unfinished.exists():
+                return handle, unfinished, locked
+        except BlockingIOError:  # the other process is about to remove it
+            pass
+        except BaseException:
+            _discard(handle, unfinished)
+            raise
+        _discard(handle, unfinished)
+
+
+def _discard(handle: int, unfinished: Path) -> None:
+    os.close(handle)
+    unfinished.unlink(missing_ok=True)
 
 
 def _remove_abandoned(unfinished: Path) -> None:

@@ -127,6 +127,33 @@ def test_a_message_corrects_the_guesses_for_other_formats():
     assert (ratios.of(LARGE), ratios.of(other)) == (2.0, 5.0)
 
 
+def test_the_guess_for_a_format_without_messages_does_not_drift():
+    """A still scene: the first message of each frame is 20 % too long, the second one is as long as expected."""
+    other = replace(LARGE, point=replace(LARGE.point, codec="b"))
+    ratios = SizeRatios()
+    ratios.update(LARGE, 1.0)
+    ratios.update(other, 3.0)
+    for _ in range(1000):
+        ratios.begin_frame()
+        ratios.update(LARGE, 1.2)
+        ratios.update(LARGE, 1.0)
+    assert ratios.of(other) == pytest.approx(3.0)
+
+
+def test_the_guess_stays_near_other_formats_when_they_take_turns():
+    """The format that is coded first in a frame turns out twice as large as its guess, the other one half as large."""
+    turns = [LARGE, replace(LARGE, point=replace(LARGE.point, codec="b"))]
+    never = replace(LARGE, point=replace(LARGE.point, codec="c"))
+    ratios = SizeRatios()
+    ratios.update(never, 1.0)
+    for _ in range(1000):
+        ratios.begin_frame()
+        ratios.update(turns[0], 2.0)
+        ratios.update(turns[1], 1.0)
+        turns.reverse()
+    assert 0.5 <= ratios.of(never) <= 8.0
+
+
 def test_slack_gives_up_little_agreement_for_many_bytes():
     everything = plan_whole(CURVES, Coder(), 110_000)
     assert (everything.point.units, everything.agreement) == (196, 1.0)

@@ -84,6 +84,15 @@ def test_the_temperature_of_gaussian_classes_is_that_of_new_pictures() -> None:
     assert 0.6 < np.exp(np.mean(np.log(ratios))) < 1.2
 
 
+def test_classes_that_show_the_same_have_no_expected_temperature() -> None:
+    features, ids = np.tile(np.random.default_rng(0).normal(size=(6, 4)), (2, 1)), np.repeat([0, 1], 6)
+    folds = folds_of(np.arange(12), one_hot(ids, 2), corrected=True)
+    every = np.ones(12, bool)
+    found = corrected_held_out_logits(features, ids, folds, 2, [0.5], np.arange(12), every)[0.5]
+    assert found.temperature is None
+    assert np.isfinite(found.logits).all()
+
+
 def test_no_group_stands_on_both_sides_and_every_fold_has_every_class() -> None:
     groups = np.repeat(np.arange(12), 5)
     ids = np.repeat([0, 1, 2], 20)

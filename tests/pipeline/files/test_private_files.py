@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from sagelink.pipeline.files import private_files
 from sagelink.pipeline.files.private_files import (
     LineFile,
     make_private_folder,
@@ -133,6 +134,30 @@ def test_what_a_killed_process_left_is_removed_and_what_another_one_writes_stays
     replace_text(other, "again")
     assert sorted(tmp_path.iterdir()) == [path, other]
     assert path.read_text() == "again"
+
+
+@pytest.mark.parametrize("is_locked", [True, False])
+def test_a_new_file_that_another_process_takes_for_an_abandoned_one_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_locked: bool
+) -> None:
+    """`is_locked`: the other process still holds its lock when this one asks for it."""
+    path, own_lock, removed = tmp_path / "trust.json", private_files.lock, 0
+
+    def lock_late(handle: int) -> bool:
+        nonlocal removed
+        if removed < 2:
+            removed += 1
+            for unfinished in tmp_path.glob(".sagelink-*"):
+                unfinished.unlink()
+            if is_locked:
+                raise BlockingIOError
+        return own_lock(handle)
+
+    monkeypatch.setattr(private_files, "lock", lock_late)
+    replace_text(path, "whole")
+    assert removed == 2
+    assert path.read_text() == "whole"
+    assert [*tmp_path.iterdir()] == [path]
 
 
 def test_files_are_private(tmp_path: Path) -> None:
