@@ -196,6 +196,6 @@ class ProvisionalAnswer:
     """The answer that is reported at once for a frame of a tracked scene."""
 
     answer: Answer  # of the scene, including this frame's edge answer, as the gates use it
-    verdict: Answer  # the same, as sure as it seems
+    verdict: Answer  # the same without that limit, as it is reported
     estimate: SceneEstimate
     observed_seqs: tuple[int, ...]  # frames whose server answers arrived since the previous frame
